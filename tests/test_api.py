@@ -208,6 +208,20 @@ def test_fit_leaves_the_network_alone_and_starts_from_its_weights(strategy: str)
     assert torch.allclose(slow.net.state_dict()[name], before[name], atol=1e-6)
 
 
+def test_a_checkpoint_in_a_network_with_a_name_is_not_lost_in_silence() -> None:
+    net = offramp.attach("digits-cnn", ["blocks.0"], (1, 8, 8), classes=3)
+    state = net.state_dict()
+    net.load_state_dict({key: state[key] for key in net.head_keys}, strict=False)
+    assert not net.loaded  # heads begin anew in any case
+    net.load_state_dict(state)
+    with pytest.raises(OfframpError, match="weights were loaded into a network that has a name"):
+        offramp.fit(net.copy(), "two-stage", train=None)
+    at_hand = attached()
+    at_hand.load_state_dict(at_hand.state_dict())
+    with pytest.raises(OfframpError, match="there is no train data"):
+        offramp.fit(at_hand, "two-stage", train=None)
+
+
 def test_fit_is_reproducible_and_leaves_the_global_generators_alone() -> None:
     torch.manual_seed(1)
     np.random.seed(1)

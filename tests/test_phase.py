@@ -73,12 +73,12 @@ BAD: dict[str, tuple[Program, str]] = {
     "head 5": ((replace(GOOD, train=heads(1, 5)),), "names an exit outside"),
     "an init out of range": ((replace(GOOD, init=((head(6), Init.FRESH),)),), "names an exit outside"),
     "nothing trains": ((replace(GOOD, train=head(2)),), "'first' trains nothing that its loss reads"),
-    "no teacher": ((replace(GOOD, loss=(KD(1, 4),)),), "distils from nobody; give teacher="),
+    "no teacher": ((replace(GOOD, loss=(KD(1, 4),)),), "distills from nobody; give teacher="),
     "itself as teacher": (
         (replace(GOOD, loss=(KD(1, 4),), teacher="first"),),
-        "distils from 'first'.*no earlier phase",
+        "distills from 'first'.*no earlier phase",
     ),
-    "features of nobody": ((replace(GOOD, loss=(Features(1, 4),)),), "distils from nobody"),
+    "features of nobody": ((replace(GOOD, loss=(Features(1, 4),)),), "distills from nobody"),
     "features of several, frozen": (
         (GOOD, replace(GOOD, name="b", loss=(Features(1, (1, 4)),), teacher="first")),
         "several exits of a frozen teacher, which has no adapters",
@@ -127,6 +127,11 @@ def test_programs_that_cannot_run_are_refused(mistake: str) -> None:
         (lambda: heads(0, 2), "there is no head 0"),
         (lambda: backbone(0), "there is no head 0"),
         (lambda: replace(GOOD, init="fresh"), "write init=((head(1), Init.FRESH),)"),
+        (lambda: replace(GOOD, init=(("head 1", Init.FRESH),)), "write init=((head(1), Init.FRESH),)"),
+        (lambda: replace(GOOD, train=[head(1), head(2)]), "write train=head(1) | segment(1)"),
+        (lambda: replace(GOOD, train="head 1"), "'first' cannot take train='head 1'"),
+        (lambda: replace(GOOD, recipe=("epochs", 5)), "write recipe={'epochs': 5}"),
+        (lambda: replace(GOOD, recipe=Recipe(epochs=5)), "write recipe={'epochs': 5}"),
         (lambda: Policy("confidence", (0, 1, 2), (0.5, 0.5, None)), "exits must be ascending"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What happens to training images before they train anything: a declaration, part of the key."""
+"""Augmentation of training images: a declaration, which is part of the key."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ RANDOM = ("flip", "vertical_flip", "crop", "resized_crop", "rotate", "jitter", "
 
 @dataclass(frozen=True)
 class View:
-    """Which of the random views: those of a seed are numbered from 0.  alternating: whether an image is
-    mirrored in every other of them, instead of at random."""
+    """One of the random views, numbered from 0 for each seed.  alternating: whether an image is mirrored
+    in every other view, instead of at random."""
 
     seed: int
     number: int
@@ -27,20 +27,21 @@ class View:
 class Augment:
     """What happens to a training image before it trains anything, in this order.
 
-    resized_crop: a random box of so large a share of the image's area (from, to), its sides in a ratio
-        of 3:4 to 4:3, resized to the size that the network takes (bilinear, antialiased).
+    resized_crop: (from, to), shares of the image's area: a random box with an area between them and
+        sides in a ratio of 3:4 to 4:3, resized to the size that the network takes (bilinear,
+        antialiased).
     crop: pad by so many pixels, then take a random window of the original size.
     pad: what these pixels are: `black`, or a mirror image of what lies inside (`reflect`).
     alternating_flip: left and right exchanged in every other epoch, beginning with half of the images.
-        Alone it makes two views, so that what is frozen is computed twice, and not once an epoch.
+        Alone it makes two views only, so frozen features are computed twice, not once an epoch.
     flip, vertical_flip: left and right, top and bottom exchanged in half of the cases.
     rotate: by up to so many degrees either way, bilinear, black where nothing was.
     jitter: brightness, contrast and (of color images) saturation, each times 1 - jitter to 1 + jitter.
     views: so many views of every image, taken in turn, epoch by epoch; None draws a new one each epoch.
-    own: a hash of the first view that the random transform of a user's own Dataset, which comes before
-        all others, makes of each image. Found, not set.
+    own: set by offramp where a Dataset has a random transform of its own, which comes before all others:
+        a hash of each image's first view.
 
-    Raises OfframpError for a value out of its range.
+    Raises OfframpError for a value of another type or out of its range.
 
     >>> from offramp import Augment
     >>> print(Augment(flip=True, crop=4, views=8))
@@ -63,7 +64,7 @@ class Augment:
 
     @property
     def changes(self) -> dict[str, Any]:
-        """The fields that are not as they are by default: what a key is made of, so that a new kind of
+        """The fields that differ from their defaults: what a key is made of, so that a new kind of
         augmentation leaves the keys of the others alone."""
         values = ((f.name, getattr(self, f.name), f.default) for f in fields(self))
         return {name: value for name, value, default in values if value != default}

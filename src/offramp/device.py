@@ -61,7 +61,7 @@ class Launched:
 
 
 def launched() -> Launched | None:
-    """Which of its processes torchrun has made of this one; None where it was not torchrun."""
+    """The place of this process among those that torchrun started; None without torchrun."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
     return Launched(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
@@ -77,7 +77,7 @@ def _unnumbered(device: torch.device) -> bool:
 
 
 def several(device: torch.device, number: int) -> list[torch.device]:
-    """A device for each of `number` processes that work on one thing. On the CPU all have the same.
+    """A device for each of `number` processes that train a phase together. On the CPU all have the same.
 
     Raises OfframpError where there are not so many.
     """
@@ -85,7 +85,7 @@ def several(device: torch.device, number: int) -> list[torch.device]:
         return [device] * number
     if number > count(device):
         raise OfframpError(
-            f"execution.devices asks for {number} devices, and {device} is {count(device)} here; "
+            f"execution.devices asks for {number} devices, and {device} means {count(device)} here; "
             "ask for fewer, or name none with --device"
         )
     return spread(device, number)
@@ -126,7 +126,7 @@ def peak_memory(device: torch.device) -> int | None:
 
 @functools.cache
 def name(device: torch.device) -> str:
-    """What its maker calls it, such as `AMD EPYC 7B13`."""
+    """The name of the model, such as `AMD EPYC 7B13`."""
     if device.type != "cpu":
         return str(_module(device.type).get_device_name(device))
     info = Path("/proc/cpuinfo")
@@ -138,7 +138,8 @@ def name(device: torch.device) -> str:
 
 
 def nvidia_uuid(device: torch.device) -> str | None:
-    """What NVIDIA's tools call it, which may number devices otherwise; None for any other device."""
+    """The UUID of an NVIDIA GPU, whose tools may number devices in another order; None for any other
+    device."""
     return f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else None
 
 

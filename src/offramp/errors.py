@@ -36,12 +36,12 @@ class Unwritable(OfframpError):
 
 
 class Changed(OfframpError):
-    """Data that is not what it was when it was planned with: all that is at work on it is void."""
+    """Data that changed since they were planned with: all work on them is void."""
 
 
 def in_line(error: BaseException, most: int = 200) -> str:
-    """What an error of somebody else's says, in one line of so many characters; its kind where it says
-    nothing."""
+    """The message of a library's error, in one line of at most so many characters; its type where it has
+    no message."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= most else text[: most - 1] + "…"
 
@@ -57,7 +57,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 
 def check_fields(value: DataclassInstance) -> None:
-    """Raise OfframpError for a field of another type, or out of its range, than its annotation says."""
+    """Raise OfframpError for a field that is not of the type, or in the range, of its annotation."""
     from pydantic import ValidationError
 
     for name, field in _validators(type(value)).items():

@@ -1,5 +1,5 @@
-"""Text of somebody else for what reads it: a terminal, Markdown, a table for spreadsheets. Names of
-classes, studies, files and data sets may hold anything.
+"""Foreign text made safe for where it is shown: a terminal, Markdown, HTML, a table for spreadsheets.
+Names of classes, studies, files and data sets may hold anything.
 
 The page escapes in its template, LaTeX in `report.render.latex`; both print what is `printable` here.
 """
@@ -21,8 +21,8 @@ _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "\t", "\
 
 
 def printable(text: object, keep: str = "") -> str:
-    """What would steer a terminal or turn the direction of text, such as an escape, is spelled out, but
-    for the characters to `keep`.
+    """The text with everything spelled out that would steer a terminal or turn the direction of text,
+    such as an escape, except for the characters in `keep`.
 
     >>> printable("\x1b[31mred")
     '\\\\x1b[31mred'

@@ -26,7 +26,7 @@ def plain(value: Any) -> Any:
 
     Raises TypeError for anything whose text would not be stable (an object's address, a callable).
     """
-    if type(value) in _LEAVES:  # most of what a study hashes; asked first, since it is asked so often
+    if type(value) in _LEAVES:  # most of what a study hashes, so it is asked first
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         given = [(f, getattr(value, f.name)) for f in dataclasses.fields(value)]
@@ -40,7 +40,7 @@ def plain(value: Any) -> Any:
         return [plain(v) for v in value]
     if isinstance(value, (set, frozenset)):
         return sorted((plain(v) for v in value), key=canonical)
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if isinstance(value, _LEAVES):  # of a subclass, such as NumPy's float64
         return value
     raise TypeError(f"cannot hash a {type(value).__name__}: {value!r}")
 

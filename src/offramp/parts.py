@@ -32,16 +32,17 @@ Chain = tuple[tuple[str, ...], ...]
 LEARNED: Final = "learned"
 HIDDEN: Final = "hidden"
 Carry = float | Literal["learned", "hidden"]
-"""What exits add of the answer before: a share of it, 0 for none; or what each early exit after the
-first has learned to make of it, and the final exit nothing: a matrix times it ("learned"), the same
-through a hidden layer ("hidden")."""
+"""What an exit adds of the previous exit's answer: a share of it, 0 for none; or what its head has
+learned to make of it, a matrix times it ("learned"), the same through a hidden layer ("hidden"). Only
+early exits after the first learn that; the final exit then adds nothing."""
 
 Taps = tuple[str, ...] | Chain | int | None
 """Where early exits read: names of places or shares of the MACs, a chain, how many, or no wish."""
 
 
 def segment(index: int) -> Parts:
-    """The layers between exit `index - 1` and exit `index`; parts add up with `|`.
+    """The layers between exit `index - 1` and exit `index`; parts add up with `|`. Raises OfframpError
+    for an index below 1.
 
     >>> from offramp import head, segment
     >>> sorted(map(str, segment(1) | head(1)))
@@ -51,7 +52,7 @@ def segment(index: int) -> Parts:
 
 
 def head(index: int) -> Parts:
-    """The classifier of exit `index`.
+    """The classifier of exit `index`. Raises OfframpError for an index below 1.
 
     >>> from offramp import head
     >>> list(map(str, head(2)))
@@ -61,7 +62,8 @@ def head(index: int) -> Parts:
 
 
 def segments(first: int, last: int) -> Parts:
-    """Segments `first` to `last`, both included; none when `last < first`.
+    """Segments `first` to `last`, both included; none when `last < first`. Raises OfframpError for a
+    `first` below 1.
 
     >>> from offramp import segments
     >>> sorted(map(str, segments(1, 3)))
@@ -71,7 +73,8 @@ def segments(first: int, last: int) -> Parts:
 
 
 def heads(first: int, last: int) -> Parts:
-    """Heads `first` to `last`, both included; none when `last < first`.
+    """Heads `first` to `last`, both included; none when `last < first`. Raises OfframpError for a
+    `first` below 1.
 
     >>> from offramp import heads
     >>> sorted(map(str, heads(1, 2)))
@@ -81,7 +84,8 @@ def heads(first: int, last: int) -> Parts:
 
 
 def backbone(exits: int) -> Parts:
-    """The network without its early exits: every segment and the final head, number `exits`.
+    """The network without its early exits: every segment and the final head, number `exits`. Raises
+    OfframpError for fewer exits than 1.
 
     >>> from offramp import backbone
     >>> sorted(map(str, backbone(2)))

@@ -12,8 +12,8 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 
 from offramp.errors import OfframpError, check_fields
 from offramp.parts import HIDDEN, LEARNED, Carry, Part, Parts, head, path
+from offramp.units import Count
 
-Count = Annotated[int, Ge(1)]
 Exits = Count | Annotated[tuple[Count, ...], Len(1)]
 """One exit, or several: the mean of their logits."""
 Weight = Annotated[float, Ge(0), Lt(math.inf)]
@@ -100,13 +100,13 @@ class Features:
     teacher: the squared difference, mean over images, times `weight`. over: the `mean` of the features'
     differences, or their `sum`, which is the square of the L2 norm.
 
-    Features are what an exit's last linear layer reads, [B, D]; of the final exit, what its classifier
-    reads, averaged over the map or the tokens. The adapter is a linear layer onto as many features as
-    the teacher has. It trains with the phase and ends with it: no network has it, no answer needs it.
+    Features [B, D] are what an exit's last linear layer reads; those of the final exit are what its
+    classifier reads, averaged over the map or the tokens. The adapter is a linear layer onto as many
+    features as the teacher has. It trains with the phase and ends with it: no network keeps it.
 
-    Of several teacher exits the mean teaches, each through its own adapter onto the deepest of them,
-    which has none. So the teacher is then LIVE, and all but the deepest learn so too. Raises
-    OfframpError as `CE` does, and for another `over`.
+    Of several teacher exits, the mean of their features teaches. Each but the deepest goes through an
+    adapter onto the deepest's features. So the teacher must be LIVE, and each but the deepest must have
+    a term that trains its adapter. Raises OfframpError as `CE` does, and for another `over`.
 
     >>> from offramp import CE, LIVE, Features, Phase, heads, segments
     >>> loss = (CE(1), CE(2), CE(3), Features(1, teacher_exit=3), Features(2, teacher_exit=3))
@@ -125,13 +125,14 @@ class Features:
 
 @dataclass(frozen=True)
 class Gates:
-    """The gates of all exits but the last of `exits` learn where an image is best left.
+    """The gates of all exits but the last of `exits` learn which images should leave there.
 
     An image's best exit is the one of least cross-entropy + cost · (MACs up to there / MACs up to the
-    last). A gate sees four statistics of its exit's answer, without a gradient to it, and learns by
-    binary cross-entropy whether the best exit is its own or an earlier one; leaving counts (stays /
-    leaves) times, over all gates of the batch. A gate trains with its head (JEI-DNN, arXiv 2310.09163).
-    Raises OfframpError for fewer than two exits, and a cost that is negative or not finite.
+    last). A gate reads four statistics of its exit's answer; no gradient goes back to the answer. It
+    learns, by binary cross-entropy, whether the best exit is its own or an earlier one. Cases that leave
+    weigh (cases that stay / cases that leave), counted over all gates of the batch. A gate trains with
+    its head (JEI-DNN, arXiv 2310.09163). Raises OfframpError for fewer than two exits, and a cost or a
+    weight that is negative or not finite.
 
     >>> from offramp import CE, Gated, Gates, Phase, heads
     >>> loss = (CE(1), CE(2), Gates(exits=(1, 2, 3)))
@@ -149,11 +150,11 @@ class Gates:
 
 @dataclass(frozen=True)
 class EWC:
-    """Elastic weight consolidation: every weight that trains is held where it is when the phase begins,
-    as firmly as it matters to `exits` then: Σ F (θ - θ*)², times `weight`. F is the mean over `images`
-    training images, evenly spread, of the squared derivative of the sum of these exits' cross-entropies
-    (Kirkpatrick et al., arXiv 1612.00796, whose weight is λ / 2). On one device alone. Raises
-    OfframpError for a weight that is negative or not finite.
+    """Elastic weight consolidation: every weight that trains is held near its value at the phase's
+    start, the more firmly the more it matters to `exits` there: Σ F (θ - θ*)², times `weight`. F is the
+    mean, over `images` training images, evenly spread, of the squared derivative of the sum of these
+    exits' cross-entropies (Kirkpatrick et al., arXiv 1612.00796, whose weight is λ / 2). It works on one
+    device only. Raises OfframpError for a weight that is negative or not finite.
 
     >>> from offramp import CE, EWC, Phase, heads, segments
     >>> Phase("exit 1", segments(1, 3) | heads(1, 3), (CE(1), EWC(exits=(3,), weight=100.0))).exits
@@ -192,18 +193,18 @@ def adapters(loss: Loss) -> tuple[tuple[int, int], ...]:
 
 
 def _own(term: Term) -> tuple[int, ...]:
-    """The exits whose answers a term is about."""
+    """The exits whose answers a term reads, those of its teacher aside."""
     return term.exits if isinstance(term, Gates | EWC) else (term.exit,)
 
 
 @dataclass(frozen=True)
 class Unsolved:
-    """Weights of images: at each exit those count that no earlier one of the loss has solved.
+    """Weights of images: at exits behind one that has solved an image, it counts less or not at all.
 
     hard: an exit has solved an image if its answer is right and has at least the probability
-    `threshold`; later exits then do not see it. Otherwise what an exit leaves of an image is one minus
-    the probability that it gives the true class (confidence-gated training, arXiv 2509.17885).
-    Raises OfframpError for a threshold outside 0 to 1.
+    `threshold`; later exits then do not see it. Otherwise each exit multiplies an image's weight at
+    later exits by one minus the probability that it gives the true class (confidence-gated training,
+    arXiv 2509.17885). Raises OfframpError for a threshold outside 0 to 1.
 
     >>> from offramp import CE, Phase, Unsolved, heads, segments
     >>> everything = segments(1, 3) | heads(1, 3)
@@ -241,10 +242,10 @@ class Survivors:
 
 @dataclass(frozen=True)
 class Gated:
-    """Weights of images: at each exit the probability by its gate that an image leaves there.
+    """Weights of images: at each exit the probability, by the gates, that an image leaves there.
 
-    That is what the gate says, from 0 to 1, at most what the gates before left over; the final exit gets
-    the rest (JEI-DNN, arXiv 2310.09163).
+    It is what the exit's gate says, from 0 to 1, but at most what earlier gates left over. The final
+    exit gets the rest (JEI-DNN, arXiv 2310.09163).
 
     >>> from offramp import CE, Gated, Gates, Phase, heads
     >>> Phase("together", heads(1, 1), (CE(1), Gates((1, 2))), sample_weights=Gated()).exits
@@ -289,23 +290,24 @@ class Phase:
     name: for people; no result depends on it.
     train: the parts that train; every other part the loss reads is frozen.
     loss: the terms to add up. A term of weight zero reads nothing and is dropped.
-    trunk: 0 is the shared trunk; n is exit n's own. An own trunk starts as a copy of the shared one.
-    init: parts that do not simply keep their weights.
+    trunk: 0 is the shared trunk; n is exit n's own, which starts as a copy of the shared one.
+    init: pairs (parts, Init): the parts that do not start from the weights that they have by then.
     teacher: the earlier phase whose resulting weights the KD, MSE and Features terms read, frozen; or
         `BEFORE`: the weights the network had before training; or `LIVE`: the network as it is in the
         same step.
     recipe: fields of the recipe that this phase overrides: a mapping, or (field, value) pairs.
     backward: pairs (parts, factor): the gradient that such a part sends back to what it reads is
-        multiplied by the factor. 0 stops it: the part trains, and what is below hears nothing of it.
-    sample_weights: what each image counts for at each exit, from the logits of the step at hand.
-    carry: the share of the answer of the exit before that an exit adds to its head's logits, in training
-        (without a gradient to that exit) and whenever the network answers. 0: each answers alone.
+        multiplied by the factor. 0 stops it: the part trains, and what is below gets no gradient of it.
+    sample_weights: what each image counts for at each exit, by the logits of the same step: `Unsolved`,
+        `Survivors` or `Gated`.
+    carry: the share of the previous exit's answer that an exit adds to its head's logits, in training
+        (without a gradient to that exit) and in use. 0: each answers alone.
         "learned": each early exit after the first adds that answer times a matrix [classes, classes],
         which is a part of its head and begins at zero; the final exit answers alone. "hidden": the same,
         through a hidden layer with BatchNorm and ReLU, as wide as the exit's features. Phases before the
-        first that learns so need not carry.
+        first that learns to carry need not carry.
 
-    Raises OfframpError for an `init` or a `backward` that is not of such pairs.
+    Raises OfframpError for a `train`, `init`, `backward` or `recipe` of another form.
 
     >>> from offramp import CE, Phase, backbone, head
     >>> first = Phase("backbone", train=backbone(3), loss=(CE(3),))
@@ -330,20 +332,17 @@ class Phase:
             object.__setattr__(self, "loss", tuple(self.loss))
         if isinstance(self.recipe, Mapping):
             object.__setattr__(self, "recipe", tuple(self.recipe.items()))
-        pairs = isinstance(self.init, tuple) and all(isinstance(pair, tuple) for pair in self.init)
-        if not pairs or not all(len(p) == 2 and isinstance(p[1], Init) for p in self.init):
-            raise OfframpError(
-                f"phase '{self.name}' does not say which parts start otherwise; "
-                "write init=((head(1), Init.FRESH),)"
-            )
-        pairs = isinstance(self.backward, tuple) and all(
-            isinstance(pair, tuple) for pair in self.backward
-        )
-        if not pairs or not all(len(p) == 2 and isinstance(p[1], int | float) for p in self.backward):
-            raise OfframpError(
-                f"phase '{self.name}' does not say which parts send back how much of their gradient; "
-                "write backward=((head(1), 0.5),)"
-            )
+        forms = {
+            "train=head(1) | segment(1)": isinstance(self.train, frozenset),
+            "init=((head(1), Init.FRESH),)": _are_pairs(self.init, frozenset, Init),
+            "backward=((head(1), 0.5),)": _are_pairs(self.backward, frozenset, int | float),
+            "recipe={'epochs': 5}": _are_pairs(self.recipe, str, object),
+        }
+        for example, fits in forms.items():
+            if not fits:
+                field = example.partition("=")[0]
+                given = repr(getattr(self, field))[:60]
+                raise OfframpError(f"phase '{self.name}' cannot take {field}={given}; write {example}")
 
     @property
     def terms(self) -> Loss:
@@ -352,13 +351,13 @@ class Phase:
 
     @property
     def exits(self) -> tuple[int, ...]:
-        """The exits of the network that trains which the loss reads, in order."""
+        """The exits that the loss reads of the network in training, ascending."""
         live = (k for term in self.terms if self.teacher == LIVE for k in teachers(term))
         return tuple(sorted({*(k for term in self.terms for k in _own(term)), *live}))
 
     @property
     def scales(self) -> dict[Part, float]:
-        """The factor of each part that does not send its gradient back as it is."""
+        """The factor of each part that sends its gradient back scaled."""
         given = {part: float(factor) for parts, factor in self.backward for part in parts}
         return {part: factor for part, factor in sorted(given.items()) if factor != 1}
 
@@ -375,9 +374,15 @@ class Phase:
         return isinstance(self.sample_weights, Gated) or any(isinstance(t, Gates) for t in self.terms)
 
 
+def _are_pairs(value: Any, first: Any, second: Any) -> bool:
+    """Whether it is a tuple of pairs of these types."""
+    pairs = isinstance(value, tuple) and all(isinstance(p, tuple) and len(p) == 2 for p in value)
+    return pairs and all(isinstance(a, first) and isinstance(b, second) for a, b in value)
+
+
 def _reached_by(term: Term, stops: Collection[Part]) -> Iterator[Part]:
-    """The parts that get a gradient of a term; of gates, the heads that they are part of. What holds
-    weights where they are teaches them nothing."""
+    """The parts that get a gradient of a term; of gates, the heads that they are part of. EWC alone
+    trains nothing: its gradient is zero where the weights begin."""
     if isinstance(term, Gates):
         yield from (Part("head", exit) for exit in term.exits[:-1])
     elif not isinstance(term, EWC):
@@ -444,13 +449,13 @@ def check(program: Program, exits: int) -> None:
         # What is learned adds nothing at first, nor ever to the final exit.
         alone = isinstance(carry, str) and not phase.carry and (not begun or phase.exits == (exits,))
         if phase.carry != carry and not alone:
-            raise OfframpError(f"{where} carries answers otherwise than others; carry alike in all")
+            raise OfframpError(f"{where} has another carry than an earlier phase; give all the same")
         if taught and phase.teacher is None:
             raise OfframpError(
-                f"{where} distils from nobody; give teacher= an earlier phase, BEFORE or LIVE"
+                f"{where} distills from nobody; give teacher= an earlier phase, BEFORE or LIVE"
             )
         if taught and phase.teacher not in seen:
-            raise OfframpError(f"{where} distils from '{phase.teacher}', which is no earlier phase")
+            raise OfframpError(f"{where} distills from '{phase.teacher}', which is no earlier phase")
         _check_features(phase, where)
         seen.add(phase.name)
 

@@ -1,4 +1,4 @@
-"""What a process that computes is told by its system: memory, waiting, garbage, and when to end.
+"""Settings of a process that computes: freed memory, waiting threads, garbage collection, and its end.
 
 No result depends on any of it, and what the user set in the environment stays.
 """
@@ -40,7 +40,8 @@ def prepare() -> None:
 
 
 def look_less_for_garbage() -> None:
-    """No result depends on it. Raises OfframpError where the environment says no number it can be."""
+    """Collect garbage less often (see OBJECTS). Raises OfframpError where the environment gives what is
+    no such number."""
     given = os.environ.get(GC_GIVEN, str(OBJECTS))
     if not given.isdecimal() or int(given) > GC_MOST:
         raise OfframpError(f"{GC_GIVEN} is '{given}'; give a number of objects (Python's own is 700)")
@@ -90,7 +91,7 @@ class Terminated(KeyboardInterrupt):
 
 
 def exit_code(error: KeyboardInterrupt) -> int:
-    """With which a process ends: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
+    """The exit status of a process that this ended: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
     return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
 
 
@@ -157,6 +158,6 @@ def watch_parent(number: int) -> None:
 
 
 def leave_signals_to_parent() -> None:
-    """A helper whose parent ends it: what a terminal or a scheduler sends to all is for the parent."""
+    """Of a helper: ignore what a terminal or a scheduler sends to all processes. Its parent ends it."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)

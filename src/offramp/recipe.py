@@ -18,7 +18,7 @@ Positive = Annotated[float, Gt(0)]
 @dataclass(frozen=True)
 class Recipe:
     """The settings of one phase's optimization. Every field is part of the phase's key. Raises
-    OfframpError for a value out of its range.
+    OfframpError for a value of another type or out of its range.
 
     epochs: passes over the training split, at least 1.
     batch_size: images a step.
@@ -28,8 +28,8 @@ class Recipe:
     momentum, nesterov: of SGD.  weight_decay: as the optimizer means it (decoupled in AdamW).
     decoupled_decay: of SGD: each step takes rate · weight_decay of every weight, beside the momentum and
         not through it (SGDW of Loshchilov and Hutter, arXiv 1711.05101).
-    norm_weight_decay: of the weights and biases of normalization layers; None: as of all others.
-    norm_bias_rate_scale: times the learning rate, of the biases of normalization layers.
+    norm_weight_decay: of the weights and biases of normalization layers; None: `weight_decay`.
+    norm_bias_rate_scale: multiplies the learning rate of the biases of normalization layers.
     schedule: `constant`; `cosine` to zero; `step`: times `step_factor` at each of `step_at`, given as
         shares of the epochs; `triangular` and `one-cycle`: from `start_factor` of the learning rate up
         to all of it at `peak_at`, a share of the epochs, and down to `end_factor` of it, along straight
@@ -44,10 +44,11 @@ class Recipe:
     select: the weights handed on, `best` (lowest validation loss), `last`, or `auto`: best where there
         is a patience, else last.
     class_weights: `balanced` counts an image's cross-entropy N/(C·n) times, n being the number of
-        training images of its class, N of all C classes: each class then weighs alike. Distillation's
-        term has no classes to weigh.
+        training images of its class, N of all C classes: each class then weighs alike. Terms of
+        distillation are not weighted.
     label_smoothing: of the cross-entropy that trains, the share ε of each target that is spread evenly
-        over all classes. Neither distillation's term nor any reported or monitored loss is smoothed.
+        over all classes. Terms of distillation, and losses that are reported or monitored, are not
+        smoothed.
 
     >>> from offramp import Recipe
     >>> recipe = Recipe(epochs=20, optimizer="adamw", learning_rate=1e-3, schedule="cosine")

@@ -41,7 +41,8 @@ def shown(value: Any) -> str:
 
 
 def typed(kind: Any, value: Any, what: str) -> Any:
-    """A value of exactly the type that an annotation says. Raises OfframpError. what: it is of."""
+    """`value`, of exactly the type that an annotation says. Raises OfframpError where it is not. what:
+    names the value in the message."""
     try:
         return TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError as error:

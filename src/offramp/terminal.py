@@ -1,5 +1,5 @@
-"""What goes to the terminal: tables, of which nothing is cut (what is too wide is folded or split), and
-no code that steers it but rich's own."""
+"""Tables for the terminal. Nothing of them is cut: what is too wide is folded or split. No codes that
+steer a terminal get there but rich's own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GAP = 2  # columns between two columns of a table
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Meanwhile what is written to standard output and error holds no code that steers a terminal."""
+    """While the block runs, codes that steer a terminal are spelled out on standard output and error."""
     out, err = (cast(IO[str], SpelledOut(stream)) for stream in (sys.stdout, sys.stderr))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         yield
@@ -115,8 +115,8 @@ class _Folded:
 
 
 def folded(text: str, width: int) -> list[str]:
-    """A text in lines of so many letters: broken at spaces, where a word is longer behind its hyphens,
-    and anywhere where a part of it is longer still.
+    """A text in lines of at most `width` letters: broken at spaces, a longer word behind its hyphens, a
+    part that is longer still anywhere.
 
     >>> folded("joint of joint-airbench-cifar10-s42", 18)
     ['joint of joint-', 'airbench-cifar10-', 's42']

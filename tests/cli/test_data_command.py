@@ -90,7 +90,7 @@ def test_copies_are_told_by_where_they_are(cli: Cli, photos: Path) -> None:
 def test_groups_in_two_splits_are_told(cli: Cli, photos: Path) -> None:
     code, wrong, notes = check(cli, photos, "--set", r"data.group=p\d+")
     assert code == 0 and not wrong
-    assert any("groups are left out of train" in line for line in notes)
+    assert any("groups that another split shows too" in line for line in notes)
 
 
 def test_sizes_that_differ_are_wrong_until_one_is_asked_for(cli: Cli, photos: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_split_is_told_to_programs_with_what_it_leaves_out(cli: Cli, photos: P
     groups = ("--set", r"data.group=p\d+", "--set", "data.validation=test")
     said = json.loads(cli("data", "split", f"folder:{photos}", *groups, "--out", "s.json", "--json").out)
     assert said["images"]["validation"] == said["images"]["test"] == 10
-    assert said["notes"] and "groups are left out of train" in said["notes"][0]
+    assert said["notes"] and "groups that another split shows too" in said["notes"][0]
     again = cli("data", "split", f"folder:{photos}", *groups, "--out", "s.json")
     assert again.code == 2 and "s.json is there already" in again.err
     text = cli("data", "split", f"folder:{photos}", *groups, "--out", "t.json").out

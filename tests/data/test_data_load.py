@@ -188,7 +188,7 @@ def test_what_a_person_should_know(tmp_path: Path) -> None:
     (root / "test/cat/p8_8.png").write_bytes(b"")
     data = read("folder", root, group=r"([a-z]\d+)_", on_error="skip")
     assert notes(data.provenance)[:-1] == [
-        "24 images of train left out: 6 of its groups are in another split.",
+        "24 images left out of train, of 6 groups that another split shows too.",
         f"1 image of test skipped as damaged, {root / 'test/cat/p8_8.png'} first.",
         "1 image of test equal to another of it, byte for byte.",
     ]

@@ -181,6 +181,15 @@ def test_gray_and_jpeg_images_become_three_channels(folder: Path) -> None:
     assert torch.equal(images[5], torch.from_numpy(decoded).permute(2, 0, 1))
 
 
+def test_exif_turns_an_image_upright(folder: Path) -> None:
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6  # the stored image is to be turned clockwise
+    Image.fromarray(pixels(1, 2)[0]).save(buffer, "JPEG", exif=exif)
+    write(folder / TEST, [png(pixels(1, 2)[0], "JPEG"), buffer.getvalue()] * 5, [0, 1] * 5)
+    lying, upright = load(spec(folder)).test.images[:2]
+    assert torch.equal(upright, lying.rot90(-1, (1, 2))) and not torch.equal(upright, lying)
+
+
 def test_large_images_are_decoded_alike_by_threads(folder: Path) -> None:
     big = pixels(10, 3, size=64)
     for name, n in ((TRAIN, 40), (TEST, 10)):

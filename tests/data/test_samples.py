@@ -120,6 +120,8 @@ def test_arrays() -> None:
     for name, part in by_array.splits.items():
         assert part.digest == by_dataset.splits[name].digest
     assert from_dataset((EXPECTED[:, 0], labels)).shape == (1, 5, 4)
+    tracked = (EXPECTED / 255 - 0.5).requires_grad_()
+    assert not from_dataset((tracked, labels)).train.images.requires_grad
 
 
 def test_splits_not_given_are_held_out_of_train_and_never_overlap() -> None:
@@ -176,6 +178,8 @@ def changed(index: int, sample: Any) -> Listed:
         ("photos", "the train data is a str; give a Dataset"),
         (Path("photos"), "the train data is a PosixPath; give a Dataset"),
         (Listed([]), "train data holds no samples"),
+        ((EXPECTED[:0], []), "train data holds no samples"),
+        (None, "there is no train data"),
         (changed(3, PIXELS[3]), r"train sample 3 is a ndarray; give \(image, label\)"),
         (changed(3, (PIXELS[3], 1, 2)), r"train sample 3 is a tuple of 3; give \(image, label\)"),
         (changed(3, ("a.png", 1)), "sample 3 has a str for an image"),

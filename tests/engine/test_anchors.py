@@ -127,6 +127,9 @@ def test_a_checkpoint_holds_what_weights_began_at(tmp_path: Path) -> None:
         assert saved is not None
         tensors = {n: t * damage if n.startswith("fisher/") else t for n, t in saved[0].items()}
         unpack(again, tensors, saved[1])
+        (known,) = again.anchors.values()
+        for name, weight in named(again).items():  # sums go by how values lie
+            assert known.start[name].stride() == known.fisher[name].stride() == weight.stride()
         for _ in fit([again], passes, images, 16):
             pass
         return conclude(again, passes, images, 16)

@@ -439,9 +439,9 @@ def test_exits_that_carry_answers_scale_gradients_as_equilibrium_does() -> None:
         ((Phase("a", ALL, (CE(1), CE(K)), carry=0.5),), "must read all exits before its last"),
         (
             (Phase("a", ALL, (CE(1),), carry="learned"), Phase("b", ALL, (CE(1),))),
-            "carry alike in all",
+            "give all the same",
         ),
-        ((Phase("a", ALL, (CE(K),)), Phase("b", ALL, (CE(1),), carry=0.5)), "carry alike in all"),
+        ((Phase("a", ALL, (CE(K),)), Phase("b", ALL, (CE(1),), carry=0.5)), "give all the same"),
         (
             (
                 Phase("a", ALL, (CE(1), CE(2)), carry="learned"),
@@ -449,7 +449,7 @@ def test_exits_that_carry_answers_scale_gradients_as_equilibrium_does() -> None:
             ),
             "frozen teacher",
         ),
-        ((Phase("a", ALL, (CE(1),)), Phase("b", ALL, (CE(1),), carry=0.5)), "carry alike in all"),
+        ((Phase("a", ALL, (CE(1),)), Phase("b", ALL, (CE(1),), carry=0.5)), "give all the same"),
         (
             (
                 Phase("a", ALL, (CE(1), CE(2)), carry=0.5),

@@ -161,7 +161,7 @@ def test_attaching_to_a_transformer_keeps_its_weights():
         ({"exits": 1, "head": {"withd": 3}}, "did you mean 'width'"),
         ({"exits": 1, "input_shape": (1, 16, 16)}, "do not pass through Residual"),
         ({"module": Residual}, "module: the class Residual is no network; give an nn.Module"),
-        ({"module": "resnet18"}, "classes: say how many; 'resnet18' is made for as many"),
+        ({"module": "resnet18"}, "classes: say how many; 'resnet18' is made for any number"),
         ({"module": "resnet81", "classes": 3}, "unknown backbone 'resnet81'; did you mean 'resnet18'"),
         ({"module": {}}, "module: {} is no network"),
         ({"module": None}, "module: None is no network"),

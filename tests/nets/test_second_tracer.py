@@ -138,7 +138,7 @@ def test_what_takes_no_images_or_gives_no_logits_is_refused() -> None:
     refuses(
         "Two takes no images as they are .*; let its forward take one tensor", attach, Two(), 1, IMAGE
     )
-    refuses("Lost returns a list in eval mode, and nobody can tell", attach, Lost(), 1, IMAGE)
+    refuses("Lost returns a list in eval mode, whose logits cannot be told", attach, Lost(), 1, IMAGE)
 
 
 def test_auxiliary_heads_are_left_out() -> None:

@@ -94,5 +94,5 @@ def test_test_images_join_those_of_train() -> None:
 
 
 def test_so_many_of_a_test_split_that_is_none() -> None:
-    with pytest.raises(OfframpError, match=r"data\.test_images takes of the source's own"):
+    with pytest.raises(OfframpError, match=r"data\.test_images is for the source's own"):
         as_asked(raw(), DataSpec("own", test="held-out", test_images=5))

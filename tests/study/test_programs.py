@@ -218,7 +218,7 @@ def f(exits):
         ('Phase("x", train=head(2), loss=(CE(1),))', "phase 'x' trains nothing that its loss reads"),
         ('Phase("x", train=head(1), loss=())', "phase 'x' has no loss"),
         ("first, first", "phase 'first' appears twice"),
-        ('Phase("x", train=head(1), loss=(KD(1, 4),), teacher="y")', "distils from 'y', which is no"),
+        ('Phase("x", train=head(1), loss=(KD(1, 4),), teacher="y")', "distills from 'y', which is no"),
         ('Phase("x", train=head(1), loss=(CE(1),), recipe=(("epochs", 0),))', "'x'.*epochs.*at least 1"),
         ('Phase("x", train=head(1), loss=(CE(1),), recipe=(("epoch", 1),))', "'x'.*'epoch'.*'epochs'"),
         ('Phase("x", train=head(1), loss=(CE(1),), recipe=(("optimizer", "sdg"),))', "'x'.*optimizer"),

@@ -47,7 +47,7 @@ class Built:
 
     path: Path
     policy: Policy
-    card: dict[str, Any] = field(repr=False)  # pages
+    card: dict[str, Any] = field(repr=False)  # pages long
     trial: str
     reasons: tuple[str, ...] = ()
 
@@ -98,10 +98,10 @@ def build(
     device: such as "cuda"; by default OFFRAMP_DEVICE, else a GPU where there is one.
     check: compare the bundle's answers with PyTorch's.  measure: time its stages here.
     force: replace a bundle that is there.
-    anyway: write one that is not to be trusted, marked as such.
+    anyway: write a bundle that is not to be trusted too, marked as such.
     int8: quantize the stages, as `Fitted.export` does.
     watch: is given every event of the training.
-    stage_times: what stages take on a device, as `Fitted.calibrate` takes it; limits on latency need it.
+    stage_times: as `Fitted.calibrate` takes them; limits on latency need them.
     limits: as `Fitted.calibrate` takes them: exactly one, such as max_accuracy_loss=0.01.
 
     Raises OfframpError for whatever cannot be had, when training fails, and unless `anyway`, for what
@@ -160,8 +160,8 @@ def resolved(plan: Plan, limit: Target) -> tuple[str, ...]:
 def deployed(
     plan: Plan, store: Store, wish: Target, out: Path, asked: ExportOptions, times: Path | None = None
 ) -> Generator[str, None, Built]:
-    """Calibrate and export the plan's one trial, which has been trained; yields what it does. times: of
-    stages, one image at once, that a device wrote down."""
+    """Calibrate and export the plan's one trial, which has been trained; yields what it does. times: a
+    file of stages' times, of one image at a time."""
     name, typed = plan.trials[0].id, {plan.study.backbone.name, plan.study.data.name}
     trust_code = recorded_code(store, name, data=True).keys() <= typed
     trained = trials.read(store, name, trust_code)

@@ -30,7 +30,7 @@ class Chart:
 
     @property
     def name(self) -> str:
-        """What it shows of which model and data, as a file's name."""
+        """A name for a file: what it shows, of which model and data."""
         return self.figure.name
 
     @property

@@ -122,8 +122,8 @@ class Fitted:
         return f"{self._manifest.strategy}: test accuracy at each exit"
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
-        """What `net` takes, on its device: uint8 [B, C, H, W] → float32 of the same shape. Ids of tokens
-        [B, T] stay as they are.
+        """Images as `net` takes them, on its device: uint8 [B, C, H, W] → float32 of the same shape. Ids
+        of tokens [B, T] stay as they are.
 
         Raises OfframpError for other images than uint8 of the network's shape, and where training
         images were float32: those go into the network as they are.
@@ -169,21 +169,21 @@ class Fitted:
 
         score: see `Policy`.
         shared: one threshold for all exits instead of one each.
-        survivors: set thresholds exit by exit, each for the images that get there.
+        survivors: set thresholds exit by exit, each on the images that get there.
         temperature: give each exit a temperature, fitted on the validation split.
-        batch: images at once, where it goes by time.
-        stage_times: what stages take on the device that it is for, in place of MACs: the file of
-            `python run.py --measure --out FILE`, run there.
+        batch: images at once, for limits and costs in time.
+        stage_times: the times of stages on the device that the policy is for, in place of MACs: a file
+            that `python run.py --measure --out FILE` wrote there.
         training_shares: weigh calibration images so that each class counts as it does in training.
-        anyway: return a policy that is not to be trusted too.
+        anyway: return a policy even if it is not to be trusted.
         limits: exactly one of max_accuracy_loss, min_accuracy, max_disagreement (shares, 0 to 1),
             max_mean_macs (a number, or "40%" of the plain network's), max_mean_latency (seconds an
             image, measured here or by stage_times), max_p95_latency (by stage_times) and risk (a share,
             with a guarantee); with risk also confidence (0.95), on_average and without_labels.
 
-        Raises OfframpError for a limit that no policy keeps, and where two splits are the same images;
-        and unless `anyway`, for a network near chance, calibration images that are too few for the
-        limit, and a policy by which all images leave at one exit.
+        Raises OfframpError for a limit that no policy keeps, a batch below 1, and two splits of the same
+        images; and unless `anyway`, for a network near chance, calibration images that are too few for
+        the limit, and a policy by which all images leave at one exit.
 
         >>> policy = fitted.calibrate(max_accuracy_loss=0.02)
         >>> policy.exits, policy.score
@@ -217,7 +217,7 @@ class Fitted:
         images: uint8 [B, C, H, W], as `normalize` takes them, or already normalized float32; or ids of
             tokens [B, T] int64. An array may have its channels last, [B, H, W, C]. Pillow's images are
             resized and cropped as in training, where the data did that.
-        policy: one, or the path of a policy file.  To answer many batches, make a `predictor` once.
+        policy: a Policy, or the path of a policy file.  To answer many batches, make a `predictor` once.
 
         Raises OfframpError for a policy of another network, and for images that `net` cannot take.
 
@@ -274,7 +274,8 @@ class Fitted:
         Columns: engine, what, batch, macs (of an image), p50 and p95 (seconds a batch), rate (images a
         second), speedup (rate over the plain network's), repeats; and where they can be measured,
         joules (of an image) and memory (bytes). `attrs` has the machine, notes, and how many cores other
-        processes kept busy.
+        processes kept busy. Raises OfframpError for a policy of another network, a backend that is not
+        there, and batches, repeats or threads below 1.
 
         >>> times = fitted.benchmark(policy, batches=[8], repeats=3, seconds=0.5)
         >>> times.set_index("what").loc[["plain", "policy"], "batch"].tolist()
@@ -377,7 +378,7 @@ class Fitted:
         return replace(policy, calibration=replace(made, classes=len(known.classes), chosen=by_hand))
 
 
-SOME = 64  # training images that tell what all are
+SOME = 64  # training images by which pixels are told from normalized images
 COMPARED = 1_000  # images of a test split that is not in memory
 
 _FORMATS: Mapping[str, Callable[[Any], str]] = {
@@ -407,16 +408,17 @@ def fit(
 ) -> Fitted:
     """Train the exits of `net` by a strategy; `net` itself stays as it is.
 
-    net: of `attach`. Training starts from the weights that `net` has now; its early exits start from
-        new random weights. Exception: for a network from `load`, all weights are drawn anew. To train
-        heads only: fit(net, "two-stage", …, options={"backbone": "kept"}).
+    net: of `attach`. Training starts from the weights that the attached module has now; early exits
+        start from new random weights. A network that was made by its name, such as a study's from
+        `load`, begins as that name and `seed` say; one into which a checkpoint was loaded is refused. To
+        train heads only: fit(net, "two-stage", …, options={"backbone": "kept"}).
     strategy: a name (`offramp strategies` lists them), a function of the number of exits that returns
         phases, or `my_file.py:my_strategy`.
     train, validation, calibration, test: any Dataset of (image, label) that has a length, or a pair of
         arrays (images [N, C, H, W], uint8 or normalized float32; labels [N]). Pictures of several sizes
-        are scaled and cropped to the network's. A split that is not given is held out of train. A
-        network of float32 images can be exported for no pictures. With a kept backbone, give validation,
-        calibration and test images that it was not trained on.
+        are scaled and cropped to the network's. A split that is not given is held out of train. What is
+        trained on float32 images cannot be exported. With a kept backbone, give validation, calibration
+        and test images that it was not trained on.
     plain: the Dataset `train` without its random transform, if it has one, in the same order: what is
         held out of train and evaluated. The transform itself is drawn anew for each image and epoch.
     normalize: pixels by mean and deviation of the training images (`train`), or of what a kept backbone
@@ -476,6 +478,11 @@ def fit(
         raise OfframpError(
             f"the net is a {type(net).__name__}; attach exits first: offramp.attach(module, exits=…, "
             "input_shape=…)"
+        )
+    if net.redrawable and net.loaded:
+        raise OfframpError(
+            "weights were loaded into a network that has a name, and training would draw others; load "
+            "them into a module, and attach that"
         )
     if not (isinstance(strategy, str) or callable(strategy)):
         raise OfframpError(
@@ -541,8 +548,8 @@ def _check_normalized(images: torch.Tensor) -> None:
 
 
 def _check_frozen(net: ExitNetwork, plan: Plan) -> None:
-    """Refuse to train a backbone from which requires_grad was taken, and not from its heads: a network
-    that was fitted has none at all."""
+    """Refuse to train a backbone that was frozen by requires_grad. Where heads are frozen too, nobody
+    asked for it: a network that was fitted is frozen as a whole."""
     if any(p.requires_grad for p in net.backbone.parameters()):
         return
     trained = any(node.trained & backbone(net.exits) for node in plan.nodes.values())

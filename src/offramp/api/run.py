@@ -73,9 +73,9 @@ class Results:
         )
 
     def table(self) -> pd.DataFrame:
-        """Every number, one a row: by trial, strategy, model, data, seed, phase, exit, split, epoch and
-        metric, with the value; source is a key of the weights, and measured tells whether a cost may be
-        compared.
+        """Every number, one a row. Columns: trial, strategy, model, data, seed, phase, exit, split,
+        epoch, metric, value; source, a hash of the weights; measured, whether a cost may be compared
+        with others.
 
         >>> table = results.table()
         >>> test = table[(table["split"] == "test") & (table["metric"] == "accuracy")]
@@ -87,8 +87,8 @@ class Results:
     def figure(self, name: str) -> Chart:
         """A chart by name, such as `accuracy-compute`; `offramp figures --list` has the names.
 
-        Raises OfframpError for a name that is none or stands for several charts (it lists theirs), and
-        where the results do not hold what it shows.
+        Raises OfframpError for an unknown name, for one that stands for several charts (the message
+        lists them), and where the results do not hold what the chart shows.
 
         >>> results.figure("accuracy-compute").name
         'accuracy-compute-digits-cnn-digits'
@@ -105,7 +105,7 @@ def run(
 ) -> Results:
     """Run a study as `offramp run` does. What is finished in the store is not trained again.
 
-    study: a file's path, a mapping as in a file, or a `Study`; of a file that lists studies, one after
+    study: a file's path, a mapping as in a file, or a `Study`. Studies that a file lists run one after
         another. In a mapping a strategy may be a function (see `fit`), and the recipe a `Recipe`.
     store: the folder that keeps the work, or an address such as "s3://bucket/runs".
     workers: processes, or "auto", as many as suit this machine and the study. Where there are several,

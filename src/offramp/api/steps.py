@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def finished(steps: Generator[str, None, T], say: Callable[[str], object] | None = None) -> T:
-    """What the work comes to. say: is given each step."""
+    """The result of the work. say: called with each step."""
     while True:
         try:
             step = next(steps)

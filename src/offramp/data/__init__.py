@@ -1,4 +1,4 @@
-"""Data sets as four splits in memory: train, validation, calibration, test."""
+"""Data sets as four splits: train, validation, calibration, test."""
 
 from offramp.data.dataset import Data, Split, normalize, statistics
 from offramp.data.load import assemble, from_dataset, load, save_splits

@@ -1,4 +1,4 @@
-"""A data set gone through image by image: what is in it, and what is wrong with it."""
+"""A check of a data set, image by image: what is in it, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from offramp.data.pace import Pace, pool
 from offramp.data.raw import RawData
 from offramp.data.read import digests_of
 from offramp.data.remarks import remarks
-from offramp.data.splits import Splits, Subset, by_class, choose
+from offramp.data.splits import Splits, Subset, by_class, choose, left_out
 from offramp.data_spec import DataSpec
 from offramp.errors import OfframpError
 
@@ -60,7 +60,8 @@ class Audit:
     mean, std: per channel, of the training images as networks get them, scaled to [0, 1]; empty for
         float images.
     copies: of every image that is there more than once.
-    dropped: images, and groups, that were left out of a split since another one shows their group.
+    dropped: numbers of images, and of groups, that were left out of a split since another one shows
+        their group.
     wrong: what must be mended.  notes: what to know; each is a line.
     """
 
@@ -248,19 +249,12 @@ def told(sources: Sources) -> list[str]:
     """What to know of how the images were split, a line each: what became of a split that is not there,
     what is left out since another split shows its group, and what is small or unlike."""
     counts = by_class(sources.chosen.parts, len(sources.classes))
-    return [*_left_out(sources.chosen), *remarks(counts, sources.classes)]
-
-
-def _left_out(chosen: Splits) -> list[str]:
-    return [*chosen.remarks] + [
-        f"{counts['images']} images of {counts['groups']} groups are left out of {name}: another "
-        "split shows the same groups"
-        for name, counts in chosen.dropped.items()
-    ]
+    chosen = sources.chosen
+    return [*chosen.remarks, *left_out(chosen.dropped), *remarks(counts, sources.classes)]
 
 
 def _notes(sources: Sources, splits: Mapping[str, SplitAudit], copies: Sequence[Copies]) -> list[str]:
-    lines = _left_out(sources.chosen)
+    lines = [*sources.chosen.remarks, *left_out(sources.chosen.dropped)]
     for name in splits:
         again = sum(c.splits.count(name) - 1 for c in copies if c.splits.count(name) > 1)
         if again:

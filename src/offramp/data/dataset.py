@@ -94,7 +94,7 @@ class Split:
 
 
 def check_labels(name: str, classes: Sequence[str], labels: Mapping[str, Tensor]) -> None:
-    """Raises OfframpError for fewer than two classes, and for a label that names none. name: of the data
+    """Raises OfframpError for fewer than two classes, and for a label outside of them. name: of the data
     set.  labels: [N] int64, by split."""
     if len(classes) < 2:
         raise OfframpError(f"data set '{name}' has {len(classes)} class; it needs two or more")
@@ -109,8 +109,8 @@ def check_labels(name: str, classes: Sequence[str], labels: Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Look:
-    """How a training image is drawn. box: the numbers that it is cut by, of `cut_draws`.  view: under
-    which the user's own transform draws. None: not at all."""
+    """How a training image is drawn. box: of `cut_draws`, what it is cut by; None: not cut.  view: the
+    view for which the user's own transform draws; None: it does not."""
 
     box: Sequence[float] | None = None
     view: View | None = None
@@ -204,14 +204,15 @@ class Data:
     classes: the name of each class, at least two; labels index it.
     train: what trains.  validation: stopping and selection.  calibration: thresholds.
     test: touched once. (`validation` may be the very same object as `test`, as in the paper.)
-    mean, std: per channel, over the training split alone, of pixels scaled to [0, 1]; zeros and
-        ones for float images, which are taken as already normalized.
+    mean, std: what pixels scaled to [0, 1] are normalized by, per channel: those of the training split
+        alone, or those that were asked for (`DataSpec.normalize`); zeros and ones for float images,
+        which are taken as already normalized.
     provenance: source files and counts, in types of JSON; no result depends on it.
     augment: what happens to training images whenever something trains on them; never to those of the
         other splits, nor to the training split in eval mode.
 
-    Raises OfframpError when the splits disagree in shape or type, a label names no class, or the
-    images cannot be augmented so.
+    Raises OfframpError when the splits disagree in shape or type, a label is no class's number, the
+    train split shows one class only, or the images cannot be augmented so.
     """
 
     name: str
@@ -260,8 +261,8 @@ class Data:
         return self.train.shape
 
     def sample(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """At most `count` training images as they are stored, [N, C, H, W], from all over the split, and
-        its mean and std, [C]."""
+        """At most `count` training images as they are stored, [N, C, H, W], spread over the split,
+        with `mean` and `std`, [C]."""
         total = len(self.train)
         rows = torch.arange(min(count, total)) * total // min(count, total)
         return self.train.read(rows), torch.tensor(self.mean), torch.tensor(self.std)

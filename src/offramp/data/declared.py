@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from offramp.augment import Augment
 from offramp.data.dataset import Data, FileSplit
 from offramp.data.fetch import kept
 from offramp.data.images.geometry import Geometry
+from offramp.data.load import shared_folder
 from offramp.data.raw import RawData, RawSplit
 from offramp.data.splits import Subset, choose
 from offramp.data_spec import DataSpec
@@ -77,8 +77,7 @@ def missing(spec: DataSpec) -> str | None:
     and where no counts are declared for what it asks."""
     if spec.split_file is not None or counts_of(spec.name, dict(spec.options)) is None:
         return None
-    shared = os.environ.get("OFFRAMP_DATA")
-    root = spec.root or (str(Path(shared) / spec.name) if shared else None)
+    root = spec.root or shared_folder(spec.name)
     if spec.url is not None and not (root and Path(root).expanduser().is_dir()):
         return None if kept(spec) is not None else f"{spec.url} is not fetched yet"
     if root is None:

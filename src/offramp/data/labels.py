@@ -1,4 +1,4 @@
-"""What people give as labels, as class numbers: numbers from 0 or 1, names, one-hot."""
+"""Labels as people give them (numbers from 0 or 1, names, one-hot vectors), made into class numbers."""
 
 from __future__ import annotations
 

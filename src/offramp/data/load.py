@@ -24,7 +24,7 @@ from offramp.data.read import Loader, Taken, streams, take, take_files
 from offramp.data.remarks import remarks
 from offramp.data.samples import Samples, from_function, read_samples
 from offramp.data.sources import DATASETS
-from offramp.data.splits import Subset, as_asked, by_class, choose
+from offramp.data.splits import Subset, as_asked, by_class, choose, left_out
 from offramp.data_spec import DataSpec, Deviations, Means, Normalization
 from offramp.errors import OfframpError, nearest
 from offramp.escape import has_controls
@@ -74,7 +74,7 @@ def read_source(spec: DataSpec, recorded: Recorded | None = None) -> RawData:
 
 
 def _at_hand(spec: DataSpec) -> tuple[DataSpec, Fetched | None]:
-    """The same with the folder of files that were fetched, where they had to be."""
+    """The spec with the folder of its files, and what was fetched for it; None where nothing was."""
     if spec.url is None:
         if spec.sha256 is not None:
             raise OfframpError("data.sha256 is of what data.url names; give that too, or leave it out")
@@ -87,7 +87,7 @@ def _at_hand(spec: DataSpec) -> tuple[DataSpec, Fetched | None]:
 
 
 def _with_origin(raw: RawData, spec: DataSpec, got: Fetched | None) -> RawData:
-    """With where its files come from, and what would hold them to it."""
+    """The data with the address of its files, and a remark where no hash holds them to be the same."""
     if got is None:
         return raw
     said = {**raw.provenance, "url": spec.url, "url_sha256": got.sha256}
@@ -163,7 +163,8 @@ def assemble(
 
     No label or pixel of one official split influences another (but a training image goes when its
     group is in test): test is read and cut to size by itself, the hold-outs are a function of
-    (split_seed, training labels, groups), mean and std are of the training split after holding out.
+    (split_seed, training labels, groups), mean and std are of the training split after holding out
+    unless `spec` gives others.
 
     Raises OfframpError as `load` does.
     """
@@ -299,10 +300,7 @@ def duplicates(digests: Mapping[str, Sequence[str]]) -> dict[str, int]:
 def notes(provenance: Mapping[str, Any]) -> list[str]:
     """What a person should know of data that was read, a line each: splits that are small or unlike,
     images that were left out, skipped, or are there twice. provenance: of `Data`."""
-    found = []
-    for split, count in provenance.get("group_in_another_split", {}).items():
-        images, groups = counted(count["images"], "image"), count["groups"]
-        found.append(f"{images} of {split} left out: {groups} of its groups are in another split.")
+    found = [f"{line}." for line in left_out(provenance.get("group_in_another_split", {}))]
     for split, names in provenance.get("skipped", {}).items():
         found.append(f"{counted(len(names), 'image')} of {split} skipped as damaged, {names[0]} first.")
     for where, count in provenance.get("duplicates", {}).items():

@@ -1,5 +1,4 @@
-"""Long work over images: by how many threads, and its progress, as messages of a logger below
-`offramp.data`."""
+"""Threads for long work on images, and its progress as log messages (loggers below `offramp.data`)."""
 
 from __future__ import annotations
 
@@ -18,12 +17,12 @@ T = TypeVar("T")
 
 
 def pool(count: int) -> ThreadPoolExecutor:
-    """Threads for so many images or files: one a core at most, and 16."""
+    """Threads for so many images or files: at most one a core, and at most 16."""
     return ThreadPoolExecutor(max(1, min(count, os.cpu_count() or 1, 16)))
 
 
 class Pace:
-    """Counts what is done of `total`, and says so once a second (level INFO), such as
+    """Counts what is done of `total`, and logs it at most once a second (level INFO), such as
     `hashing files: 1,200 of 50,000`."""
 
     def __init__(self, what: str, total: int) -> None:

@@ -24,7 +24,7 @@ from offramp.hashing import digest, plain
 
 Loader = Literal["auto", "resident", "streaming"]
 
-MEMORY_SHARE = 4  # images are kept in memory while they take less than so great a part of what is free
+MEMORY_SHARE = 4  # images stay in memory while they take less than one in so many free bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +48,8 @@ class Taken:
 def streams(part: Subset, geometry: Geometry, loader: Loader, whole: bool) -> bool:
     """Whether a part's images are read anew whenever they are needed, and not kept in memory.
 
-    whole: whether all of every image is needed, and not only what the geometry leaves of it. That, and
-    too many pixels for the memory that is free, `auto` takes as reasons to stream.
+    whole: whether all of every image is needed, and not only what the geometry leaves of it. `auto`
+    streams then, and where the pixels are too many for the memory that is free.
     """
     source = part.source.images
     if not isinstance(source, Opened) or loader == "resident":

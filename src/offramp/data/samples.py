@@ -54,7 +54,7 @@ def read_samples(
     classes: Sequence[str] | None = None,
     shape: Shape | None = None,
 ) -> RawData:
-    """The splits of a user's own, `train` among them; one that is None is as good as not given.
+    """The splits of a user's own data. `train` must be given; None stands for any other that is not.
 
     A split is a Dataset of (image, label) that has a length, map-style or iterable; or a pair of arrays
     (images [N, C, H, W], [N, H, W, C] or [N, H, W], or texts [N, T]; labels [N]). An image is a PIL
@@ -64,7 +64,7 @@ def read_samples(
 
     Each sample is read once, and kept where all are small; else it is read again when it is needed (an
     iterable's goes to a temporary file). Python's, NumPy's and torch's generators are seeded for it. A
-    random transform, which a few samples tell that are read twice, is for training images alone.
+    random transform is for training images alone; a few samples are read twice to find one.
 
     plain: the training samples without their random transform, in the same order: what is evaluated,
     held out, and counted.  classes: names; by default those that a Dataset gives itself
@@ -73,6 +73,8 @@ def read_samples(
     Raises OfframpError naming the sample that is wrong, and for a random transform where none can be.
     """
     known = {name: samples for name, samples in given.items() if samples is not None}
+    if "train" not in known:
+        raise OfframpError("there is no train data; give a Dataset of (image, label), or two arrays")
     read = {name: _read(samples, name) for name, samples in known.items() if name != "train"}
     read = {"train": _read_train(known["train"], plain), **read}
     names = class_names(known["train"]) if classes is None else tuple(map(str, classes))
@@ -146,7 +148,7 @@ def _read_train(samples: Samples, plain: Samples) -> Read:
     if plain is None:
         return _read(samples, "train")
     if isinstance(samples, tuple) or not _by_row(samples) or not _by_row(plain):
-        raise OfframpError("`plain` goes with a map-style Dataset for train, and is one; leave it out")
+        raise OfframpError("`plain` needs map-style Datasets, as itself and as train; leave it out")
     images, labels = _read(plain, "plain")
     assert isinstance(images, Own)
     if _length(samples, "train") != len(images):
@@ -196,14 +198,18 @@ def _read(samples: Samples, split: str) -> Read:
             kept = None
         if kept is not None:
             kept.append(image)
-    if len(labels) < max(total, 1):
+    if not labels:
+        raise _none(split)
+    if len(labels) < total:
         raise OfframpError(
-            f"the {split} data holds no samples; give it at least one"
-            if not labels
-            else f"the {split} data has a length of {total} and gave {len(labels)} samples; correct it"
+            f"the {split} data has a length of {total} and gave {len(labels)} samples; correct it"
         )
     (_check_rows if rows else _check_order)(samples, split, shas)
     return Own(split, samples, tuple(forms), tuple(shas), kept), labels
+
+
+def _none(split: str) -> OfframpError:
+    return OfframpError(f"the {split} data holds no samples; give it at least one")
 
 
 def _by_row(samples: Any) -> bool:
@@ -301,7 +307,7 @@ def _geometry(forms: set[Form], shape: Shape | None) -> Geometry:
     if shape[1] != shape[2] or shape[0] not in (1, 3):
         raise OfframpError(
             f"images come in several sizes, and the network takes {list(shape)}, no square picture; "
-            "have the Dataset give that"
+            "have the Dataset give images of that shape"
         )
     return Geometry(size=shape[1], channels=1 if shape[0] == 1 else 3)
 
@@ -310,7 +316,7 @@ def _read_arrays(pair: tuple[Any, ...], split: str) -> Read:
     if len(pair) != 2 or not isinstance(pair[0], (Tensor, np.ndarray)):
         raise OfframpError(f"the {split} data is a tuple, but not of two arrays; give images, labels")
     try:
-        images = torch.as_tensor(pair[0])
+        images = torch.as_tensor(pair[0]).detach().cpu()
     except TypeError:
         raise OfframpError(f"the {split} images are no numbers; give uint8 pixels") from None
     last = isinstance(pair[0], np.ndarray) and images.dim() == 4 and images.shape[1] not in (1, 3)
@@ -327,5 +333,7 @@ def _read_arrays(pair: tuple[Any, ...], split: str) -> Read:
             f"the {split} data has {len(images)} images but {len(labels)} labels; "
             "give one label for each image"
         )
+    if not labels:
+        raise _none(split)
     check_channels_first(images, f"the {split} data")
     return pixels_of(images, f"the {split} data"), labels

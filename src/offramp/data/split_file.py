@@ -55,7 +55,7 @@ def read(path: Path) -> dict[str, dict[str, str]]:
 def choose(path: Path, splits: Mapping[str, Mapping[str, str]], raw: RawData) -> Splits:
     """The rows that a split file names. splits: see `read`.
 
-    Raises OfframpError for an image that is absent, one or a group of which is in two splits, and a
+    Raises OfframpError for an image that is absent, an image or a group that is in two splits, and a
     split whose images come from several of the source's.
     """
     places = {

@@ -23,7 +23,7 @@ from offramp.units import counted
 PRECEDENCE = ("test", "validation", "calibration", "train")  # which split keeps a group that two show
 PLACES = ("validation", "calibration", "test")  # of what is held out, in the order in which it is taken
 HELD_OUT_SHARE = 20  # one in twenty: 5 %
-HELD_OUT_LEAST = 20, 200  # images of all classes: so many for each of them, and no more than the latter
+HELD_OUT_LEAST = 20, 200  # least images of a split: so many for each class, or so many in all if fewer
 HELD_OUT_MOST = 4  # never more than one in four
 
 
@@ -58,12 +58,21 @@ class Splits:
 
 
 def by_class(parts: Mapping[str, Subset], classes: int) -> dict[str, list[int]]:
-    """The number of images of each class, by split; labels that name none are passed over."""
+    """The number of images of each class, by split; labels outside of the classes are passed over."""
     found = {}
     for name, part in parts.items():
         known = (part.labels >= 0) & (part.labels < classes)
         found[name] = torch.bincount(part.labels[known], minlength=classes).tolist()
     return found
+
+
+def left_out(dropped: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """A line for each split that images were dropped from. dropped: see `Splits`."""
+    return [
+        f"{counted(n['images'], 'image')} left out of {split}, of {counted(n['groups'], 'group')} that "
+        "another split shows too"
+        for split, n in dropped.items()
+    ]
 
 
 def choose(raw: RawData, spec: DataSpec) -> Splits:
@@ -126,7 +135,7 @@ def as_asked(raw: RawData, spec: DataSpec) -> RawData:
         return raw
     if spec.test == "held-out":
         if spec.test_images is not None:
-            raise OfframpError("data.test_images takes of the source's own test split; leave it out")
+            raise OfframpError("data.test_images is for the source's own test split; leave it out")
         return replace(raw, train=_joined(raw.train, raw.test), test=None)
     if raw.validation is None or raw.test is not None:
         why = "no validation split" if raw.validation is None else "a test split"
@@ -215,10 +224,10 @@ def hold_out(
     Of a class of four or more it takes one at least, and never more than a quarter. A split's rows are a
     function of its name, the seed, `images` and the rows, whichever other splits are held out beside it.
 
-    labels: [N] int64.  groups, contents: [N] names of what each image shows, and hashes of what it is
-    read from. Images with an equal one stay together: they are held out, counted with the class that
-    they show most, only as a whole, so that a split may take a few images less of a class, never more.
-    Equal contents are torn apart where a split would else be empty.
+    labels: [N] int64.  groups: [N] names of what belongs together, such as patients.  contents: [N]
+    hashes of what each image is read from. Images with an equal group or content stay together: they
+    are held out only as a whole, and count for the class that they show most. So a split may take a few
+    images less of a class, never more. Equal contents are torn apart where a split would else be empty.
 
     Raises OfframpError when the classes are too small, or the groups too large, to hold anything out.
     """
@@ -291,7 +300,7 @@ def together(names: Sequence[str], contents: Sequence[str]) -> list[str]:
     """A name for all that is tied to each row, by a name or a content that two rows share, over any
     number of rows between them: the least of their names.
 
-    names, contents: [N], of groups, and hashes of what the rows are read from.
+    names: [N], of groups.  contents: [N], hashes of what the rows are read from.
 
     >>> together(["b", "a", "c"], ["one", "one", "two"])
     ['a', 'a', 'c']

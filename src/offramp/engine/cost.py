@@ -49,7 +49,7 @@ def value_bytes(net: ExitNetwork) -> Mapping[Point, int]:
 
 
 _SIZES: WeakKeyDictionary[ExitNetwork, dict[Point, int]] = WeakKeyDictionary()
-"""Found by running the network once, and asked for with every plan of it."""
+"""Kept, since finding them runs the network, and every plan of it asks for them."""
 
 
 def _sizes(net: ExitNetwork) -> dict[Point, int]:

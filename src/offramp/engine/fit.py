@@ -40,7 +40,7 @@ from offramp.units import counted
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What an epoch of one node came to. Losses and accuracies by exit; `seconds` of this epoch."""
+    """One epoch of one node. loss: the phase's own.  accuracy: by exit, 0 to 1.  seconds: of it all."""
 
     key: str
     epoch: int
@@ -77,7 +77,8 @@ def fit(
     optimizer and stops on its own. The order of samples is a function of (seed, epoch), the view of an
     augmented image of (seed, epoch, image), noise of (seed, operation, epoch, step), so nothing
     depends on who else is in the group. Nothing but this training is augmented. A diverged trainee
-    leaves. Raises OfframpError for an average of weights that no step would update.
+    leaves. Raises OfframpError for an average of weights that no step would update, and for batches of
+    one image where BatchNorm needs more.
 
     Between two steps, and while images are read or validated, it may be interrupted (KeyboardInterrupt):
     each trainee's `tally` then tells where in the epoch it stands.
@@ -144,7 +145,7 @@ def _train_epoch(
     images: Images,
     limits: Sequence[tuple[int, int]],
 ) -> list[Tally]:
-    """What is left of the epoch at hand; the trainees' tallies, which hold all of it then."""
+    """Train on what is left of the current epoch. Returns the trainees' tallies, of all of the epoch."""
     seed, epoch = active[0].node.seed, active[0].epoch
     done = active[0].steps
     view = None if images.augment is None else images.augment.view(seed, epoch)

@@ -1,4 +1,4 @@
-"""Images as networks take them, whichever way they are read: from memory, or from files as they come."""
+"""Images as networks take them, read from memory or from files."""
 
 from __future__ import annotations
 

@@ -91,7 +91,8 @@ class Pass(Protocol):
         """For each of `chunks` of rows, what `nodes` of the group read of them, each value once."""
 
     def answers(self, node: Node, net: ExitNetwork, read: Any) -> tuple[ExitAnswers, ExitAnswers]:
-        """Of the exits that the node's loss reads, and of its teacher's, which may be the same."""
+        """What the exits that the node's loss reads answer, and what those of its teacher do; of a live
+        teacher both are the same object."""
 
     def take(self, key: str) -> float:
         """MACs of frozen layers that were run for a node since they were last asked for."""

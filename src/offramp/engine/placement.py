@@ -21,8 +21,8 @@ Placed = dict[Name, Place]  # what is not in it stays live
 
 @dataclass(frozen=True)
 class Speeds:
-    """Of a machine, a second. macs: of frozen layers.  memory, disk: bytes of random rows, gathered.
-    pixels: of images that are read and normalized, in bytes of uint8."""
+    """What a machine does in a second. macs: of frozen layers.  memory, disk: bytes of random rows,
+    gathered.  pixels: of images that are read and normalized, in bytes of uint8."""
 
     macs: float
     memory: float
@@ -43,7 +43,7 @@ MOVES = 4  # times that what a layer puts out passes through memory until the ne
 
 
 def assumed(device: str) -> Speeds:
-    """Of a class of devices."""
+    """The speeds of a class of devices."""
     return CPU if device == "cpu" else GPU
 
 
@@ -72,7 +72,7 @@ class Wanted:
 
 
 def seconds(wanted: Sequence[Wanted], placed: Mapping[Name, Place], speeds: Speeds) -> float:
-    """What it takes to make and read values so placed.
+    """Seconds to make and read values that are placed so.
 
     A step runs for every pass in which a live value needs it, and once where it fills a held one, which
     is written once and then read.

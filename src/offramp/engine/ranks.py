@@ -167,8 +167,8 @@ class Ranks:
         return gathered
 
     def disband(self) -> None:
-        """Leave the others in the middle of what they do together: raises Disbanded, where there are
-        any."""
+        """Leave the others in the middle of what they do together. Raises Disbanded, but with one rank
+        does nothing."""
         if self.count > 1:
             raise Disbanded(f"rank {self.rank} stopped")
 

@@ -71,10 +71,10 @@ class Setting:
 class Node:
     """One phase, ready to run.
 
-    exits: that the loss reads.  scales: of the gradients that parts send back.  carry: as of the phase.
+    exits: that the loss reads.  scales: of the gradients that parts send back.  carry: of the phase.
     start: the source of every part that the loss reads, trained parts included.  teacher: sources of
     the path of each exit of a frozen teacher.  live: whether the network itself is the teacher.  needs:
-    keys of the nodes it starts from.  gated: whether heads have gates.
+    keys of the nodes it starts from, and of its teacher's.  gated: whether heads have gates.
     """
 
     key: str
@@ -102,9 +102,9 @@ class Node:
 class Resolved:
     """The nodes of a program, a phase each, and where the finished network's weights come from.
 
-    final: for every exit that was trained, and the final one of a network that arrived trained, its
-    path's sources.  owners: the trunk of each exit
-    1 … K: 0 is the shared one, n exit n's own.  carry: as of its phases.
+    final: the sources of the path of every exit that was trained, and of the final exit of a network
+    that arrived trained.  owners: the trunk of each exit 1 … K: 0 is the shared one, n exit n's own.
+    carry: of its phases.
     """
 
     nodes: tuple[Node, ...]

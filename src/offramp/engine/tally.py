@@ -1,4 +1,4 @@
-"""What a pass over a split comes to, batch by batch."""
+"""Losses and accuracies of a pass over a split, summed batch by batch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 
 @torch.no_grad()
 def measured(exits: Sequence[int], loss: Tensor, logits: Mapping[int, Tensor], labels: Tensor) -> Tensor:
-    """[1 + 2 · exits] float64, of a batch: the sum of its images' losses, then for each exit those of
-    cross-entropies and of hits. loss: the mean."""
+    """Sums over the images of a batch, [1 + 2 · exits] float64: of losses, then for each exit of
+    cross-entropies and of hits. loss: the batch's mean."""
     found = [loss * len(labels)]
     for exit in exits:
         found.append(F.cross_entropy(logits[exit].detach(), labels, reduction="sum"))
@@ -26,7 +26,7 @@ def measured(exits: Sequence[int], loss: Tensor, logits: Mapping[int, Tensor], l
 class Tally:
     """Sums of loss, cross-entropy and hits over a pass, kept on the device and read once.
 
-    losses: [steps] float32.  sums: [1 + 2 · exits] float64.  images, steps: added so far.  seconds: that
+    losses: [steps] float32.  sums: [1 + 2 · exits] float64.  images, steps: added so far.  seconds: what
     an epoch took before it was interrupted.
     """
 

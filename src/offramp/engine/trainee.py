@@ -28,7 +28,7 @@ from offramp.recipe import Recipe, best_epoch
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
-OBJECTIVE = ""  # the exit under which a history row stands that speaks of the phase's own loss
+OBJECTIVE = ""  # in place of an exit, in rows of a history that are of the phase's own loss
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class Trainee:
     began: when, in seconds since 1970; None where a checkpoint does not say.  epoch: finished epochs.
     best: the trained parts at the lowest validation loss so far.
     validation_losses: of the phase's own loss, one a finished epoch.  epoch_seconds: what each of those
-    took, validation and waiting for images included.  frozen_macs: that were run for
-    it below its cuts.  usage: memory, power and energy of preparation and epochs.  resumed: whether a
-    checkpoint was read.  tally: of the epoch at hand; None between two.
+    took, validation and waiting for images included.  frozen_macs: MACs of frozen layers that were run
+    for it.  usage: memory, power and energy of preparation and epochs.  resumed: whether a checkpoint
+    was read.  tally: of the current epoch; None between two epochs.
     average: of the trained parts, where the recipe keeps one; the network holds what trains.
-    adapters: of the loss between features, which train and are averaged as the parts do.
-    anchors: of a loss that holds weights where they were; see `anchor`.
+    adapters: of the loss between features; they train and are averaged as the parts are.
+    anchors: of a loss that holds weights near where they were; see `anchor`.
     """
 
     node: Node
@@ -78,7 +78,7 @@ class Trainee:
 
     @property
     def steps(self) -> int:
-        """Of the epoch at hand, that are done."""
+        """Steps of the current epoch that are done."""
         return 0 if self.tally is None else self.tally.steps
 
     def spend(self, kind: str, seconds: float) -> None:
@@ -116,8 +116,8 @@ def enroll(node: Node, net: ExitNetwork, numerics_fused: bool) -> Trainee:
 
 
 def groups(parameters: Sequence[nn.Parameter], net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """The optimizer's groups: as few as the recipe treats differently. rate_scale: of the recipe's rate.
-    decay: what a step of decoupled decay takes, times the rate."""
+    """The optimizer's groups: one for each way in which the recipe treats weights. rate_scale: of the
+    recipe's rate. decay: what a step of decoupled decay takes, times the rate."""
     norms = [module for module in net.modules() if isinstance(module, NORMS)]
     of_norms = {id(p) for norm in norms for p in norm.parameters(recurse=False)}
     biases = {id(norm.bias) for norm in norms if getattr(norm, "bias", None) is not None}
@@ -142,7 +142,7 @@ def groups(parameters: Sequence[nn.Parameter], net: nn.Module, recipe: Recipe) -
 
 
 def optimizer(parameters: list[dict[str, Any]], recipe: Recipe, fused: bool) -> torch.optim.Optimizer:
-    """The recipe's optimizer of such `groups`; its rate is set before every step."""
+    """The recipe's optimizer over `groups`; its rate is set before every step."""
     rate = recipe.rate(0.0)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
@@ -350,27 +350,36 @@ def _parameters(trainee: Trainee) -> list[nn.Parameter]:
     return [p for group in trainee.optimizer.param_groups for p in group["params"]]
 
 
+def _laid_as(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """A copy on the parameter's device that lies in memory as it does: fused kernels walk memory in
+    order, and sums round by it."""
+    return torch.empty_like(parameter.detach()).copy_(tensor)
+
+
 def unpack(trainee: Trainee, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Bring a freshly enrolled trainee to where `pack` left it."""
 
     def under(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
 
+    def as_weights(prefix: str) -> dict[str, Tensor]:
+        return {name: _laid_as(weights[name], tensor) for name, tensor in under(prefix).items()}
+
     restore(trainee, under("last/"))
     trainee.best = under("best/")
     for name, held in trainee.average.items():
         held.copy_(tensors[f"average/{name}"])
+    weights = _weights(trainee)
     terms = sorted({int(name.partition("/")[0]) for name in under("anchor/")})
-    trainee.anchors = {n: Anchor(under(f"anchor/{n}/"), under(f"fisher/{n}/")) for n in terms}
+    trainee.anchors = {n: Anchor(as_weights(f"anchor/{n}/"), as_weights(f"fisher/{n}/")) for n in terms}
     fields: dict[int, dict[str, Tensor]] = {}
     parameters = _parameters(trainee)
     numbers = {name: index for index, name in enumerate(_names(trainee))}
     for entry, tensor in under("optimizer/").items():
         name, _, moment = entry.rpartition("/")
         parameter = parameters[numbers[name]]
-        # Fused kernels walk memory in order: a moment must lie in memory as its parameter does.
-        like = parameter.detach() if tensor.shape == parameter.shape else tensor
-        fields.setdefault(numbers[name], {})[moment] = torch.empty_like(like).copy_(tensor)
+        known = _laid_as(parameter, tensor) if tensor.shape == parameter.shape else tensor.clone()
+        fields.setdefault(numbers[name], {})[moment] = known
     groups = trainee.optimizer.state_dict()["param_groups"]
     trainee.optimizer.load_state_dict({"state": fields, "param_groups": groups})
     trainee.epoch = int(state["epoch"])

@@ -15,12 +15,12 @@ GROUPS = Path("/sys/fs/cgroup")  # where Linux shows control groups: one tree, o
 MINE = Path("/proc/self/cgroup")
 KILLS = ("memory.events", "memory.oom_control")  # of version 2 and of version 1
 MACHINE = Path("/proc/vmstat")
-BUSY = 0.5  # cores kept by other processes, from which on times that are measured mislead
+BUSY = 0.5  # cores kept busy by other processes from which on measured times mislead
 
 
 def usable_cores(groups: Path = GROUPS, mine: Path = MINE) -> int:
-    """Cores that this process may run on, at least 1: those it is bound to, and no more than the time
-    that its control groups (a container's, for one) let it have."""
+    """Cores that this process may run on, at least 1: those it is bound to, and at most as many as its
+    control groups (a container's, say) give it time for."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shares = []
     for folder in _folders(groups, mine, "cpu"):

@@ -21,7 +21,7 @@ class Gpu:
         self._first = self._millijoules()
 
     def joules(self) -> float | None:
-        """Since this was made."""
+        """Joules since this was made."""
         now = self._millijoules()
         return None if now is None or self._first is None else (now - self._first) / 1e3
 

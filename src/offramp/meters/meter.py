@@ -37,8 +37,8 @@ class Usage:
 
     seconds.  energy_*_j: joules.  power_*_peak_w: the highest mean over about a second.
     memory_rss_peak_bytes: of this process and its children.  memory_gpu_peak_bytes: in use on the GPU,
-    by every process; memory_torch_peak_bytes: what torch holds of it, which whoever knows fills in.
-    Peaks are of readings a second apart. None: there is no such meter, or the work
+    by every process.  memory_torch_peak_bytes: what torch holds of it; no meter here knows it, so the
+    caller fills it in.  Peaks are of readings a second apart. None: there is no such meter, or the work
     was over before it gave a value.
     """
 

@@ -50,7 +50,9 @@ def build(
     cannot be had.
     """
     if classes < 2:
-        raise OfframpError(f"{classes} class is nothing to tell apart; use data of at least 2 classes")
+        raise OfframpError(
+            f"there is {classes} class, and nothing to tell it from; use data of at least 2 classes"
+        )
     origin = origin_of(spec, input_shape, classes, recorded)
     make = origin.make
     assert make is not None
@@ -115,15 +117,15 @@ def attach(
     The copy has the module's weights; new heads are drawn from `seed`.
 
     module: images [B, C, H, W] → logits [B, classes]; or the name of what makes one, as in a study file:
-        `my.py:make_net`, `timm/NAME`, `resnet18`. What is trained of a network with a name can be
-        exported and predicted with from the command line.
+        `my.py:make_net`, `timm/NAME`, `resnet18`. Of a name all weights are drawn, here from `seed` and
+        by `fit` from its own; the command line can export what is trained, and predict with it.
     exits: the places of the early exits (names of submodules, say, or shares of the compute such as
         `25%`), in the order they run; one place; or how many, spread evenly over the compute. For a
         module that cannot be traced: the names of the submodules of each segment, in the order they
         run, and a last list for the classifier.
     input_shape: (C, H, W) of one image; or (T,) of one text, whose module takes ids [B, T] int64. What
         the module's forward decides by the sizes of its input is decided once, for this shape.
-    classes: to check against the module's; None takes what it has. To be given with a name.
+    classes: to check against the module's; None takes what it has. A name needs it.
     head: a kind of head, or a kind and its settings, such as `{"kind": "mlp", "hidden": 64}`:
         `linear`: the mean over a map or over tokens, then one linear layer. Costs next to nothing.
         `mlp`: the same mean, LayerNorm, `hidden` units, GELU, `dropout`, a linear layer. Cheap too.
@@ -138,7 +140,7 @@ def attach(
         Settings of the other kinds: `tokens` (`mean`, or `class` for the first token) and `layout` of
         a map (`chw`, `hwc`); of the last three, how tokens lie, where images do not tell (`rows`,
         `columns`). By default `paper` for maps, otherwise `mlp`.
-    seed: a whole number.
+    seed: a whole number, from which new weights are drawn.
 
     Raises OfframpError for an argument of another kind, a place that is not there, a head that does not
     fit it, and a module that returns no logits.
@@ -159,7 +161,7 @@ def attach(
         taps = tuple(tuple(names) for names in exits)
     if isinstance(module, str):
         if classes is None:
-            raise OfframpError(f"classes: say how many; '{module}' is made for as many as there are")
+            raise OfframpError(f"classes: say how many; '{module}' is made for any number")
         return build(NetSpec(module, (), taps, tuple(overrides.items())), input_shape, classes, seed)
     module = copy.deepcopy(module)
     trunk, why = _cut(module, input_shape, Origin(None, {}, taps=taps))

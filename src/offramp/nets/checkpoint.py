@@ -1,4 +1,4 @@
-"""What a file of weights holds: its sets of named tensors, in whatever form they lie about."""
+"""The sets of named tensors in a file of weights, whatever the form of the file."""
 
 from __future__ import annotations
 

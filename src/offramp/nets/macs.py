@@ -55,8 +55,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @contextmanager
 def _layer_by_layer() -> Iterator[None]:
-    """torch runs its own encoder layers, in eval mode, as one operation of which nobody counts the
-    products."""
+    """In eval mode torch runs its own encoder layers as one operation, for which it has no formula."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

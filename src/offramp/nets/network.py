@@ -46,7 +46,7 @@ class Exit:
 class NetFacts:
     """What stays the same in every copy of a network.
 
-    early: its early exits, in order.  input_shape: (C, H, W) of one image.
+    early: its early exits, in order.  input_shape: (C, H, W) of one image, (T,) of one text.
     identity: what the trunk is, as JSON-able data for keys; says nothing of exits.
     make: makes the trunk's module anew, drawing its weights from torch's generator; None for a
         module that came with its weights.
@@ -72,11 +72,11 @@ class NetFacts:
 
 
 class ExitNetwork(nn.Module):
-    """Images [B, C, H, W] → logits [B, classes] of every exit; `path(k)` is what exit k runs.
+    """Images [B, C, H, W], or texts [B, T] int64, → logits [B, classes] of every exit, as a tuple.
 
     Made by `offramp.attach` or `offramp.nets.build`. Exits count from 1; exit `exits` is the
-    backbone's own classifier. All exits share one trunk, the backbone; after strategies that train
-    several there are more, and `trunk_of[k - 1]` is the one that exit k runs.
+    backbone's own classifier. `path(k)` is what exit k runs. All exits share one trunk, the backbone;
+    after strategies that train several there are more, and exit k runs trunk `trunk_of[k - 1]`.
 
     To PyTorch it is the backbone with heads added. Parameters, buffers and submodules go by the
     backbone's own names, those of an early exit by `exit_heads.<place>.…` (`head_keys` lists them; an
@@ -127,6 +127,7 @@ class ExitNetwork(nn.Module):
         self.initial = facts.initial
         self.reasons, self.asked, self.carry = facts.reasons, facts.asked, facts.carry
         self._facts = facts
+        self._loaded = False
         self._register()
 
     # What PyTorch sees
@@ -183,6 +184,7 @@ class ExitNetwork(nn.Module):
                 state_dict.update(own)
         added = [prefix + name + "." for name in (self._trunks_name, self._heads_name)]
         aside = {key: state_dict.pop(key) for key in [*state_dict] if key.startswith(tuple(added))}
+        self._loaded = self._loaded or any(key.startswith(prefix) for key in state_dict)
         self.backbone._load_from_state_dict(state_dict, prefix, *rest)
         state_dict.update(aside)
 
@@ -213,8 +215,8 @@ class ExitNetwork(nn.Module):
         )
 
     def __repr__(self) -> str:
-        """A row an exit: the place where it reads, the MACs of an image that leaves there after asking
-        every earlier exit, their share of the plain network's, its head."""
+        """A row an exit: the place where it reads; the MACs of an image that leaves there after asking
+        every earlier exit, as a share of the plain network's; its head."""
         whole = sum(self.macs(part) for part in path(self.exits))
         rows = [("exit", "place", "of plain", "head")]
         for k, place in enumerate(self.places, start=1):
@@ -297,7 +299,7 @@ class ExitNetwork(nn.Module):
         return (*segments, self.pool(k), self.body(k, trunk))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """[B, C, H, W] → logits [B, classes] of every exit, each trunk run once."""
+        """[B, C, H, W], or [B, T] of texts, → logits [B, classes] of every exit, each trunk run once."""
         logits: dict[int, Tensor] = {}
         for trunk in sorted(set(self.trunk_of)):
             exits = [k for k in range(1, self.exits + 1) if self.trunk_of[k - 1] == trunk]
@@ -382,8 +384,8 @@ class ExitNetwork(nn.Module):
         return self._rebuilt(range(len(self.trunks)), self.trunk_of)
 
     def carrying(self, carry: Carry) -> ExitNetwork:
-        """This network, or a copy whose exits add that of the answer before to their own. What they have
-        yet to learn adds nothing at first."""
+        """This network, or a copy whose exits carry so. What they have yet to learn adds nothing at
+        first."""
         if carry == self.carry:
             return self
         return self._rebuilt(range(len(self.trunks)), self.trunk_of, carry)
@@ -493,6 +495,11 @@ class ExitNetwork(nn.Module):
         return not self.redrawable or bool(self.identity.get("weights", {}).get("whole"))
 
     @property
+    def loaded(self) -> bool:
+        """Whether `load_state_dict` has put weights into the backbone."""
+        return self._loaded
+
+    @property
     def redrawable(self) -> bool:
         """Whether the trunk has weights to draw; an attached module has only those it came with."""
         return self._facts.make is not None
@@ -524,14 +531,15 @@ class ExitNetwork(nn.Module):
             heads,
             replace(self._facts, identity=self.identity, carry=carry),
         )
-        twin.training = self.training
+        twin.training, twin._loaded = self.training, self._loaded
         for trunk, source in enumerate(sources):
             for part in path(self.exits):
                 twin._piece(part, trunk).training = self._piece(part, source).training
         return twin
 
     def _adds(self, k: int, carry: Carry, seed: int, draw: str) -> nn.Module | None:
-        """What early exit k makes of the answer before, at first: zeros, of whatever is drawn below."""
+        """The layers that make of the answer before what early exit k adds of it: zeros at first. None
+        where it has no such layers."""
         if k == 1 or not isinstance(carry, str):
             return None
         if carry != HIDDEN:

@@ -109,7 +109,8 @@ def read(source: str, backbone: str) -> Mapping[str, Tensors]:
 
 
 def at_hand(source: str, backbone: str) -> Path | None:
-    """The file on this machine in which `read` would find the weights, without fetching anything."""
+    """The file on this machine in which `read` would find the weights, without fetching anything; None
+    where there is none."""
     if source != IMAGENET:
         return _there(Path(source).expanduser())
     library, _, name = _upstream(backbone).partition("/")

@@ -15,11 +15,11 @@ def cascade(exits: int, *, backbone: Literal["trained", "kept"] = "trained") -> 
        z_n = f_n + U_n · z_(n-1), f_n the logits of head n, z_(n-1) without a gradient,
        U_n a matrix [classes, classes] that begins at zero and trains with head n; z_1 = f_1
 
-    A head whose last layer reads its features and z_(n-1) side by side is the same. It answers so when
-    it is used, too: heads before an early exit are always run. The final exit answers alone. Exits that
-    answer by the geometric mean of those so far, the second half of the source, belong to the policy
-    (`offramp calibrate --score ensemble`).
-    backbone: `kept` leaves step 1 out: it stays as the weights that it came with.
+    A head whose last layer reads its features and z_(n-1) side by side computes the same. It answers in
+    the same way in use, so the heads before an early exit always run. The final exit answers alone. The
+    second half of the source, exits that answer by the geometric mean of those so far, is a matter of
+    the policy (`offramp calibrate --score ensemble`).
+    backbone: `kept` leaves step 1 out: it keeps the weights that it came with.
     """
     before = baseline(exits) if backbone == "trained" else ()
     if exits == 1:

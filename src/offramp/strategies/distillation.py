@@ -22,6 +22,7 @@ def distillation(
        L = α · CE(exit n) + (1 - α) · τ² KL(teacher ∥ exit n), both softened by τ
        train the student on L
 
+    temperature, alpha: τ and α.
     students: what a student is. `heads`: head n on the teacher's own frozen layers (the default);
     `independent`: head n and a copy of its own of the layers below; `shared`: the whole network goes on
     training, all students at once and the final exit on CE, taught by a frozen copy of the teacher.

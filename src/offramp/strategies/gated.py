@@ -15,12 +15,12 @@ def gated(
     1. train the backbone with the final exit
     2. freeze it; train all early heads together on CE(exit n)
     3. train heads and gates together, neither through the other:
-       heads on CE(exit n), where image i counts at exit n as likely as it leaves there by the gates
+       heads on CE(exit n), where image i counts at exit n by the probability that it leaves there
        gates on whether the exit of least CE + cost * (its share of MACs) is theirs or an earlier one
 
-    Leaving by these gates belongs to it (`offramp calibrate --score gate`).
-    cost: what the whole network costs beside its cross-entropy. backbone: `kept` leaves step 1 out: it
-    stays as the weights that it came with.
+    Use it with a policy that leaves by these gates (`offramp calibrate --score gate`).
+    cost: of running the whole network, in units of cross-entropy. backbone: `kept` leaves step 1 out: it
+    keeps the weights that it came with.
     """
     before = baseline(exits) if backbone == "trained" else ()
     if exits == 1:

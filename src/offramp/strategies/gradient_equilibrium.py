@@ -9,12 +9,12 @@ from offramp.strategies.weights import JointWeights
 
 
 def gradient_equilibrium(exits: int, *, exit_weights: JointWeights = "uniform") -> Program:
-    """Joint training, where a layer hears the mean of the exits above it (Li et al., arXiv 1908.06294).
+    """Joint training where each layer gets a mean of its exits' gradients (Li et al., arXiv 1908.06294).
 
     1. joint training of everything; at exit n of K, the gradient that goes on to the layers below is
        1 / (K - n + 1) of what head n sends, and (K - n) / (K - n + 1) of what the deeper layers send
 
-    No layer then hears more of many exits than of one. Heads train as ever.
+    A layer's gradient then does not grow with the number of exits above it. Heads train as ever.
     exit_weights: as the `joint_weights` of joint training; 1 each in its source.
     """
     shares = ((n, exits - n + 1) for n in range(1, exits))

@@ -23,8 +23,8 @@ def imta(
        exit n answers by z_n = f_n + U_n · ReLU(BN(V_n · z_(n-1))), f_n the logits of head n, z_(n-1)
        without a gradient, U_n zero at first; z_1 = f_1 (inline subnetwork collaboration)
 
-    A head whose last layer reads its features and that ReLU side by side is the same. Heads before an
-    early exit are always run; the final exit answers alone.
+    A head whose last layer reads its features and that ReLU side by side computes the same. The heads
+    before an early exit always run; the final exit answers alone.
     gamma, tau: γ and τ.  collaboration: whether exits read the answer before; otherwise z_n = f_n.
     teacher: the final exit as it is in the same step (`live`), or as step 1 left it (`before`).
     """

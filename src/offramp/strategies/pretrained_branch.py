@@ -17,11 +17,10 @@ def pretrained_branch(
     1. train the backbone and the final exit, without early exits
     2. branch-wise training (Algorithm 3) from its weights
 
-    scope `head`: the backbone's weights stay fixed and only heads train, which is two-stage training.
+    scope `head`: the backbone stays frozen and only heads train, which is two-stage training.
     fine_tune_scale: times the learning rate in step 2. The layers are trained already, the heads are
     not: 1 suits the heads, less spares the layers.
     """
-    if scope == "head":
-        return two_stage(exits)
+    branches = two_stage(exits)[1:] if scope == "head" else branch_wise(exits)
     tuned = (("learning_rate_scale", fine_tune_scale),)
-    return (*baseline(exits), *(replace(phase, recipe=tuned) for phase in branch_wise(exits)))
+    return (*baseline(exits), *(replace(phase, recipe=tuned) for phase in branches))

@@ -11,7 +11,7 @@ def self_distillation(
 
     1. train every layer and every head; the final exit on its cross-entropy, each early one on
        L = (1 - α) · CE(exit n) + α · τ² KL(final exit ∥ exit n) + λ · ‖A_n f_n - f‖²,
-       f_n and f the features of exit n and of the final exit, whose answers and features are as they are
+       f_n and f the features of exit n and of the final exit, to which neither term sends a gradient
 
     A_n is a linear layer that training alone has. share, tau, features: α, τ and λ.
     """

@@ -21,9 +21,10 @@ def survivors(
     2. freeze it; train all early heads together on τ² KL(backbone ∥ exit n), where image i counts at
        exit n for Π (1 - σ((confidence_m - threshold) / width)) over the exits m before n
 
-    To it belong thresholds that are solved on the images that get to an exit
+    Use it with thresholds that are solved on the images that get to an exit
     (`offramp calibrate --survivors`).
-    tau: τ. backbone: `kept` leaves step 1 out: it stays as the weights that it came with.
+    tau: τ.  threshold, width: of leaving an exit.
+    backbone: `kept` leaves step 1 out: it keeps the weights that it came with.
     """
     before = baseline(exits) if backbone == "trained" else ()
     if exits == 1:

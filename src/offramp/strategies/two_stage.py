@@ -14,7 +14,7 @@ def two_stage(exits: int, *, backbone: Literal["trained", "kept"] = "trained") -
     2. freeze them; for every early exit n = 1 … N:
        train head n alone on CE(exit n)
 
-    backbone: `kept` leaves step 1 out: the backbone stays, to the bit, as the weights that it came with.
+    backbone: `kept` leaves step 1 out: the backbone keeps, to the bit, the weights that it came with.
     """
     return (
         *(baseline(exits) if backbone == "trained" else ()),

@@ -16,8 +16,10 @@ def joint_weights(scheme: JointWeights, exits: int) -> tuple[float, ...]:
     eq3: n / (1 + … + K), the paper's equation 3 with c = 1; they add up to 1.
     mean: all 1/K.  uniform: all 1.  A tuple: those, one an exit.
 
-    Weights that add up to more than 1 raise the effective learning rate of the shared layers with it;
-    this is the paper's way and is left as it is.
+    Weights that add up to more than 1 raise the effective learning rate of the shared layers. That is
+    the paper's way.
+
+    Raises OfframpError for a tuple of another length.
     """
     numbers = range(1, exits + 1)
     if scheme == "linear":

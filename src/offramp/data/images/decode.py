@@ -15,7 +15,8 @@ SMALL_BYTES = 4096  # below, decoding is so short that threads only fight for th
 
 
 def decode(files: Sequence[bytes], names: Sequence[str]) -> Tensor:
-    """JPEG, PNG, GIF or WebP files as [N, 3, H, W] uint8; gray is repeated, transparency dropped.
+    """JPEG, PNG, GIF or WebP files as [N, 3, H, W] uint8, turned upright as their EXIF data say; gray is
+    repeated, transparency dropped.
 
     names: what to call each file in an error.
 
@@ -84,9 +85,8 @@ def _decode(file: bytes, name: str) -> Tensor:
     if not file:
         raise OfframpError(f"{name} holds no bytes; download the data again")
     try:
-        image: Tensor = decode_image(
-            torch.frombuffer(bytearray(file), dtype=torch.uint8), ImageReadMode.RGB
-        )
+        stored = torch.frombuffer(bytearray(file), dtype=torch.uint8)
+        image: Tensor = decode_image(stored, ImageReadMode.RGB, apply_exif_orientation=True)
     except RuntimeError as error:
         reason = re.sub(r"^.*\.cpp:\d+, ", "", str(error).splitlines()[0])
         raise OfframpError(f"{name} is no readable image ({reason}); replace it") from error

@@ -107,7 +107,7 @@ class Own:
         return f"{self.split} sample {row}"
 
     def open(self, row: int) -> Image.Image | Tensor:
-        """A picture, or [C, H, W] of what is none: floats, or other channels than 1 and 3."""
+        """A picture; or [C, H, W] of floats, or of other channels than 1 and 3."""
         return _opened(self._image(row))
 
     def view(self, row: int, view: View, index: int) -> Image.Image | Tensor:
@@ -178,12 +178,12 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def plain_seed(row: int) -> int:
-    """Under which an image is read that no epoch draws."""
+    """The seed for reading an image as it is evaluated."""
     return derive(0, "sample", row)
 
 
 def view_seed(view: View, index: int) -> int:
-    """Under which the user's random transform draws."""
+    """The seed from which the user's random transform draws."""
     return derive(view.seed, "own transform", view.number, index)
 
 
@@ -275,7 +275,7 @@ def _image(image: Any, where: str) -> Tensor:
         raise OfframpError(
             f"{where} has an image of shape {list(image.shape)}; give [C, H, W], or ids of tokens [T]"
         )
-    image = image.detach().as_subclass(Tensor)[None]
+    image = image.detach().cpu().as_subclass(Tensor)[None]
     check_channels_first(image, where)
     return pixels_of(image, where)[0]
 

@@ -77,7 +77,7 @@ def check_unchanged(part: Subset, source: Opened, hashes: Sequence[str]) -> None
 
 
 def made_of(source: Opened, geometry: Geometry, skip: bool, row: int) -> Tensor | None:
-    """An image [C, H, W]. Where it is damaged: None with `skip`, else OfframpError."""
+    """An image [C, H, W]. Of a damaged one: None with `skip`, else raises OfframpError."""
     try:
         return geometry.of(source.open(row))
     except OfframpError:

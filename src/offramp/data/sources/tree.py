@@ -92,7 +92,8 @@ def check_link(root: Path, path: Path) -> None:
 
 
 def split_off(train: RawSplit, share: float) -> dict[str, RawSplit]:
-    """`train` without, and as `test`, so much of each class: by hashes of files, or of groups."""
+    """`train` in two: `test` gets that share of each class, chosen by hashes of files, or of groups, and
+    `train` the rest. Raises OfframpError where each class is one image or one group."""
     files, rows = train.images, torch.arange(len(train.labels))
     assert isinstance(files, Files)
     contents = files.digests(rows)

@@ -81,8 +81,8 @@ class Origin:
 
 
 def fitting_stem(backbone: str, side: int) -> str | None:
-    """The stem for images of `side` px that begin from scratch: the coarsest that leaves the last layers
-    maps of 4×4 px, else the finest. None: the backbone has no choice of stems."""
+    """The stem for training from scratch on images of `side` px: the coarsest that leaves the last
+    layers maps of 4×4 px, else the finest. None: the backbone has no choice of stems."""
     strides = BACKBONES[backbone].strides if backbone in BACKBONES else {}
     wide = [stem for stem in strides if side >= MAP * strides[stem]]
     if wide:
@@ -91,7 +91,7 @@ def fitting_stem(backbone: str, side: int) -> str | None:
 
 
 def shrunk(net: ExitNetwork, backbone: str) -> str | None:
-    """A warning where images are so small that the last layers see hardly any map of them."""
+    """A warning where images are so small that the last layers see hardly any map of them; else None."""
     shape, sides = net.trunks[0].shapes[-1:], net.input_shape[1:]
     if not shape or len(shape[0]) != 3:
         return None
@@ -195,7 +195,7 @@ def _torchvision_maker(model: str, options: Mapping[str, Any], input_shape: Shap
     arguments: dict[str, Any] = {"num_classes": classes, **options}
     if model.startswith("vit_") and input_shape[1] == input_shape[2]:
         arguments.setdefault("image_size", input_shape[1])
-    if model in ("googlenet", "inception_v3"):  # who does not say how they begin is warned
+    if model in ("googlenet", "inception_v3"):  # torchvision warns where this is left out
         arguments.setdefault("init_weights", True)
     return partial(models.get_model, model, weights=None, **arguments)
 

@@ -88,7 +88,7 @@ def _ends(scopes: dict[fx.Node, str]) -> dict[str, fx.Node]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what a tracer tells of its failure at length."""
+    """While the block runs, a tracer that fails prints and logs nothing."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

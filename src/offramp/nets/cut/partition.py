@@ -303,8 +303,8 @@ def _ordered(seen: Survey, taps: Sequence[str], end: Site) -> list[Site]:
         )
         if train != evaluation:
             raise OfframpError(
-                f"{seen.title} cannot be cut after '{site.name}', because the tensors that pass it "
-                "by are others in train mode than in eval mode; name a neighboring place"
+                f"{seen.title} cannot be cut after '{site.name}', because other tensors cross there in "
+                "train mode than in eval mode; name a neighboring place"
             )
     return sites
 
@@ -449,7 +449,7 @@ def _overwritten(side: Side, inputs: Sequence[fx.Node], body: Sequence[fx.Node])
         if storages.count(side.facts[node].storage) > 1:
             raise OfframpError(
                 f"'{side.traced.names.get(node, 'the input')}' and a view of it cross a cut, and "
-                "are written on after it; name a neighboring place"
+                "are overwritten after it; name a neighboring place"
             )
     return found
 

@@ -18,9 +18,9 @@ EXITS = 3
 
 LATEST = 0.95  # share of the MACs beyond which leaving spares nothing
 APART = 0.5  # least distance of two exits, in steps; a step is 1 / (exits + 1) of the MACs
-FAR = 0.75  # how far from its target an exit is no choice of ours, in steps
-NEAR = 0.4  # how near to its target an exit is near enough, in steps
-CLOSE = 0.05  # the same where a share is named, in MACs of the whole
+FAR = 0.75  # steps from its target beyond which a place is not chosen
+NEAR = 0.4  # steps from its target within which a place is near enough
+CLOSE = 0.05  # the same where a share is named, as a share of all MACs
 ASKED = "as asked"
 
 Reasons = dict[str, str]
@@ -33,7 +33,7 @@ def chained(taps: Taps) -> TypeIs[Chain]:
 
 
 def share(name: object) -> float | None:
-    """0.25 of `25%`; None for what is no share between nothing and all."""
+    """0.25 of `25%`; None for what is no share, or one of 100 % and more."""
     percent = units.read(name, units.PERCENT) if isinstance(name, str) else None
     return percent / 100 if percent is not None and percent < 100 else None
 
@@ -134,7 +134,7 @@ def _nearest(places: Sequence[Tap], target: float, name: str) -> Tap:
         if abs(best.share - target) <= CLOSE:
             break
     if best is None:
-        raise OfframpError(f"exits: {name} is nowhere, as the network has no place for an exit")
+        raise OfframpError(f"exits: there is no place at {name}, as the network has none for an exit")
     return best
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from offramp.errors import OfframpError
 
-# What a module raises that is given its images in another way than it takes them.
+# What a module raises where it is given images in another way than it takes them.
 _MISTAKEN = (TypeError, IndexError, KeyError, AttributeError)
 
 
@@ -82,7 +82,7 @@ STRAIGHT = Way()
 
 
 class _Asked(dict[str, Tensor]):
-    """A mapping that has the images under whatever key they are looked up by, and knows which."""
+    """A mapping that has the images under any key, and keeps the keys that were looked up."""
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()
@@ -117,8 +117,8 @@ def _answered(way: Way, output: Any, title: str, training: bool) -> tuple[Way, T
     if found is None:
         mode = "train" if training else "eval"
         raise OfframpError(
-            f"{title} returns a {type(output).__name__} in {mode} mode, and nobody can tell which of it "
-            "are the logits; let its forward return them alone, first, or as `logits`"
+            f"{title} returns a {type(output).__name__} in {mode} mode, whose logits cannot be told "
+            "from the rest; let its forward return them alone, first, or as `logits`"
         )
     answer, attribute = found
     if answer is None:
