@@ -15,6 +15,7 @@ from offramp.cli.commands.watch import shown
 from offramp.engine.images import Images
 from offramp.errors import OfframpError
 from offramp.store.live import Reader
+from offramp.store.searches import proposals
 from offramp.store.store import Store
 from offramp.study import search as searching
 from offramp.study.plan.plan import make_plan
@@ -150,6 +151,10 @@ def test_an_interrupted_search_goes_on(study: Path, tmp_path: Path) -> None:
     assert [p.number for p in later] == [2, 3] and later[0].settings == proposed[1].settings
     began = [step for step in steps if isinstance(step, events.Began)]
     assert began[0].epoch == 1 and isinstance(found, Best) and found.tried == 3
+    known = list(proposals(Reader(Store(store).archive)))  # as trackers are told
+    assert [course.proposal.settings["proposal"] for course in known if course.proposal] == [1, 2, 3]
+    assert all([p.title for p in course.phases] == ["joint", "search"] for course in known)
+    assert all(course.phases[0].finished and course.over for course in known)
 
 
 def test_it_is_watched(study: Path, tmp_path: Path) -> None:
@@ -159,14 +164,14 @@ def test_it_is_watched(study: Path, tmp_path: Path) -> None:
     while not (isinstance(step := next(steps), events.Epoch) and step.report.epoch == 2):
         pass  # the first was saved by then
     reader = Reader(Store(store).archive)
-    assert list(reader.courses()) == [] and not reader.over([])
+    assert list(reader.courses()) == [] and reader.archive.more_comes()
     (phase,) = reader.loose([])
     assert (phase.name, phase.epoch, phase.epochs) == ("joint", 1, 2)
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(shown("Store runs", [], [phase]))
     assert "a search" in (said := console.export_text()) and "joint, by " in said
     list(steps)
-    assert reader.over([]) and not reader.loose([])
+    assert not reader.archive.more_comes() and not reader.loose([])
 
 
 def test_two_cannot_be_at_one_search(study: Path, tmp_path: Path) -> None:
