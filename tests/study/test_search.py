@@ -112,6 +112,21 @@ def test_the_best_is_found_and_written_as_a_study(study: Path, tmp_path: Path) -
     assert list(again) == [found]  # all of it is known
 
 
+def test_what_a_rehearsal_found_is_read_as_it_was_tried(study: Path, tmp_path: Path) -> None:
+    """scale: small set its own epochs beside those that were found, and the study was refused."""
+    from offramp.cli.render import study_file
+
+    study.write_text(STUDY + "scale: small\n")
+    found = {"recipe.epochs": 7, "data.train_images": 300}
+    asked = SearchOptions({key: space("int(5,400)", "--over") for key in found}, 3)
+    target = tmp_path / "found.yaml"
+    target.write_text(study_file(written(study, (), {None: asked}, {None: Best(found, 0.9, 3)})))
+    tried = Variants(study, ("search=null",), None).study(found)
+    for made in (read(target), tried):
+        assert (made.recipe.epochs, made.data.train_images) == (7, 300)
+    assert read(target, ["search=null"]).recipe.epochs == 2
+
+
 def test_no_test_image_is_read(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor one of calibration. The negative control: an ordinary run of the same plan looks."""
 
