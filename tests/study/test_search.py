@@ -242,6 +242,24 @@ def test_a_proposal_that_diverges_is_told_and_the_search_goes_on(study: Path, tm
         list(searched(study, tmp_path / "runs", SearchOptions(wild, 2)))
 
 
+def test_settings_that_do_not_go_together_are_told_and_the_search_goes_on(
+    study: Path, tmp_path: Path
+) -> None:
+    """They ended it, and the same command took them up again each time."""
+    over = {
+        "recipe.epochs": space("int(1,2)", "--over"),
+        "recipe.warmup_epochs": space("uniform(3,4)", "--over"),
+    }
+    scored = []
+    with pytest.raises(OfframpError, match="none of 2 proposals could be trained"):
+        for step in searched(study, tmp_path / "runs", SearchOptions(over, 2)):
+            scored += [step] if isinstance(step, Scored) else []
+    assert [step.number for step in scored] == [1, 2]
+    assert all("warmup_epochs must be at most" in step.why for step in scored)
+    with pytest.raises(OfframpError, match="none of 2 proposals could be trained"):
+        list(searched(study, tmp_path / "runs", SearchOptions(over, 2, label="joint")))
+
+
 def test_more_is_never_less_while_a_proposal_trains(study: Path, tmp_path: Path) -> None:
     """So that proposals at the same epoch can be compared, whatever phase they are in."""
     plan, store = make_plan(read(study, ["strategies=[two-stage]"]), CPU), Store(tmp_path / "runs")

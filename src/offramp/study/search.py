@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offramp.errors import OfframpError, nearest
+from offramp.errors import OfframpError, Unwritable, nearest
 from offramp.hashing import digest
 from offramp.store.archive import SEARCH
 from offramp.store.searches import FOLDER, PLANNED, WHY, WORSE
@@ -185,8 +185,16 @@ def search(
             trial = tried.ask()
             settings = {key: where.proposed(trial, key) for key, where in asked.over.items()}
             yield Proposed(number, settings)
-            plan = variants.plan(settings, conduct, first)
-            first = plan if first is None else first
+            first = first or variants.plan({}, conduct, None)  # what is wrong with it ends the search
+            try:
+                plan = variants.plan(settings, conduct, first)
+            except Unwritable:
+                raise
+            except OfframpError as error:  # these settings do not go together; others may
+                trial.set_user_attr(WHY, str(error))
+                tried.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                yield Scored(number, settings, None, str(error))
+                continue
             trial.set_user_attr(PLANNED, _planned(plan))
             tried.pruner = _pruner(plan) if asked.prune else optuna.pruners.NopPruner()
             value, why = yield from _tried(plan, store, conduct, trial)
@@ -230,7 +238,7 @@ class Variants:
         return only(member.study, self.label, own)
 
     def plan(self, settings: Mapping[str, Any], conduct: Conduct, first: Plan | None) -> Plan:
-        """first: one of the same data, which is then not read again."""
+        """first: one without them, whose data are not read again where they are the same."""
         study = self.study(settings)
         known = first is not None and _reads(study) == _reads(first.study)
         return make_plan(study, conduct.device, data=first.data if first and known else None)
