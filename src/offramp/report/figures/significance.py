@@ -112,9 +112,9 @@ def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[st
         f"arrow{crowd}. Test loss (cross-entropy) and accuracy (points of percent), mean over exits, "
         f"{runs.where}, {series.counted(max(seeds), min(seeds))}; in brackets the means. Solid: "
         "Holm-adjusted paired differences over seeds and test images, both taken as drawn at random "
-        "(default). Dashed: significant only one-way (Tukey; Games–Howell where variances differ), the paper's "
-        "way, which assumes that all runs are independent; runs that share seeds or phases are not. No "
-        f"arrow does not mean equal.{told}"
+        "(default). Dashed: significant only one-way (Tukey; Games–Howell where variances differ), the "
+        "paper's way, which assumes that all runs are independent; runs that share seeds or phases are "
+        f"not. No arrow does not mean equal.{told}"
     )
     question: Question = "rq1" if family in titles else "rq3"
     name, title = f"significance-{family}", f"Who beats whom: {title}"
