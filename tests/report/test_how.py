@@ -50,6 +50,21 @@ def test_the_papers_own_way_departs_only_where_test_images_are_kept_apart() -> N
     assert "test images are used once" in said(made())
 
 
+def test_validation_on_test_images_is_not_told_as_held_out() -> None:
+    """Nor counted among the training images, which hid that a part of them was used."""
+    found, trials = made(), []
+    for trial in found.trials:
+        data = trial.manifest.data
+        images = {"train": 30_000, "validation": 10_000, "calibration": 10_000, "test": 10_000}
+        counts = data.provenance.model_copy(update={"images": images, "available": {"train": 50_000}})
+        data = data.model_copy(update={"provenance": counts, "validation": data.test})
+        trials.append(replace(trial, manifest=trial.manifest.model_copy(update={"data": data})))
+    text = said(replace(found, trials=tuple(trials)))
+    assert "40,000 of the 50,000 training images" in text and "test images are used once" not in text
+    mixed = said(replace(found, trials=(*trials[:1], *found.trials[1:])))
+    assert "some trials: validation and calibration images are held out" in mixed
+
+
 def test_another_recipe_is_named_beside_the_papers() -> None:
     text = said(made({"optimizer": "adam", "learning_rate": 0.001, "epochs": 8}))
     assert "optimizer adam (the paper: sgd)" in text
