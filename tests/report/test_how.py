@@ -11,6 +11,7 @@ import records
 from offramp.report.evidence import Evidence
 from offramp.report.page.how import deviations
 from offramp.store.manifest import Manifest
+from offramp.store.record import TrialRecord
 
 PAPER = {
     **{"epochs": 200, "optimizer": "sgd", "learning_rate": 0.1, "batch_size": 128},
@@ -52,7 +53,7 @@ def test_the_papers_own_way_departs_only_where_test_images_are_kept_apart() -> N
 
 def test_validation_on_test_images_is_not_told_as_held_out() -> None:
     """Nor counted among the training images, which hid that a part of them was used."""
-    found, trials = made(), []
+    found, trials = made(), list[TrialRecord]()
     for trial in found.trials:
         data = trial.manifest.data
         images = {"train": 30_000, "validation": 10_000, "calibration": 10_000, "test": 10_000}

@@ -250,7 +250,7 @@ def test_settings_that_do_not_go_together_are_told_and_the_search_goes_on(
         "recipe.epochs": space("int(1,2)", "--over"),
         "recipe.warmup_epochs": space("uniform(3,4)", "--over"),
     }
-    scored = []
+    scored: list[Scored] = []
     with pytest.raises(OfframpError, match="none of 2 proposals could be trained"):
         for step in searched(study, tmp_path / "runs", SearchOptions(over, 2)):
             scored += [step] if isinstance(step, Scored) else []

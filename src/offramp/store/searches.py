@@ -31,17 +31,21 @@ def searched(archive: Archive) -> list[Path]:
 
 def proposals(reader: Reader) -> Iterator[Course]:
     """Everything that searches tried, by number. What is damaged or goes away meanwhile is left out.
-    Raises ImportError without Optuna."""
+    Raises ImportError without Optuna, where there is any."""
+    paths = searched(reader.archive)
+    if not paths:
+        return
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
-    for path in searched(reader.archive):
+    for path in paths:
         try:
             storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
             tried = optuna.load_study(study_name=path.stem, storage=storage).get_trials(deepcopy=False)
         except Exception:  # of an altered file, or without a study yet, it raises whatever it likes
             continue
-        number, found = 1, {}
+        number = 1
+        found: dict[int, FrozenTrial] = {}
         for trial in tried:
             if trial.params:  # an interrupted one leaves its number to the next, which goes on with it
                 found[number] = trial

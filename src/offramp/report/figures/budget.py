@@ -44,9 +44,10 @@ def budget(runs: Runs) -> list[Figure]:
     said = [
         f"{'1 epoch' if epochs == 1 else f'{epochs} epochs'}: "
         f"{', '.join(part.sort_values('rank')['strategy'])}."
-        for epochs, part in frame.groupby("epochs")
+        for epochs, part in frame.dropna(subset=["rank"]).groupby("epochs")
     ]
-    alt = f"Lines against epochs, one for each strategy. From best to worst after {' '.join(said)}"
+    order = f" From best to worst after {' '.join(said)}" if said else ""
+    alt = f"Lines against epochs, one for each strategy.{order}"
     title = "Accuracy and rank against training"
     chart = grid([_lines(frame, labels, *axis) for axis in _axes(len(labels))], 2, 12)
     return figure(runs, "budget", "more", title, caption, alt, chart)
