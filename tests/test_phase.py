@@ -67,6 +67,8 @@ def test_a_good_program_passes() -> None:
 BAD: dict[str, tuple[Program, str]] = {
     "no phase": ((), "no phases; return at least one"),
     "a name twice": ((GOOD, GOOD), "'first' appears twice"),
+    "a teacher's name": ((replace(GOOD, name="live"),), "'live' has a name that means something else"),
+    "the name of closing metrics": ((replace(GOOD, name="final"),), "'final' has a name that means"),
     "no loss": ((replace(GOOD, loss=()),), "'first' has no loss"),
     "zero loss": ((replace(GOOD, loss=(CE(1, 0.0),)),), "'first' has no loss"),
     "exit 5": ((replace(GOOD, loss=(CE(5),)),), "'first' names an exit outside 1 to 4"),

@@ -400,6 +400,9 @@ def _reached(exit: int, stops: Collection[Part]) -> Iterator[Part]:
 Program = tuple[Phase, ...]
 
 
+TAKEN = {BEFORE, LIVE, "final"}  # the last: under what tables keep a trial's closing metrics
+
+
 def check(program: Program, exits: int) -> None:
     """Refuse a program that cannot run on a network with `exits` exits.
 
@@ -411,6 +414,8 @@ def check(program: Program, exits: int) -> None:
     carry, begun = carry_of(program), False
     for phase in program:
         where = f"phase '{phase.name}'"
+        if phase.name in TAKEN:
+            raise OfframpError(f"{where} has a name that means something else; give it another")
         if phase.name in seen:
             raise OfframpError(f"{where} appears twice; give each phase a name of its own")
         if not isinstance(phase.loss, tuple) or not all(isinstance(t, Term) for t in phase.loss):

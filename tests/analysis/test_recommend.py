@@ -106,6 +106,14 @@ def test_latency_is_the_compute_that_an_accuracy_takes() -> None:
     assert first.mean < needed
 
 
+def test_who_needs_more_than_the_first_can_spend_is_named() -> None:
+    """A network whose first exit is dearer: it was neither ranked nor ruled out."""
+    small = Skill(macs={"joint": (0.1e6, 0.2e6, 0.3e6, 0.4e6)})
+    found = one("latency", facts(1, FOUR, small), min_accuracy=0.6)
+    assert names(found) == ["joint"] and set(out(found)) == set(FOUR) - {"joint"}
+    assert all("cannot answer with the" in why for why in out(found).values())
+
+
 def test_equal_accuracy_and_compute_are_not_told_apart() -> None:
     found = one("latency", facts(2, FOUR), min_accuracy=0.6)
     assert [r.behind for r in found.ranking[1:]] == [False] * 3
@@ -206,6 +214,21 @@ def test_balanced_weighs_all_that_was_measured() -> None:
     note = found.notes[0]
     assert "Test accuracy, Mean MACs of an image, Training time" in note and "GPU memory" in note
     assert "Training compute" in one("balanced", from_table(measured=False)).notes[0]
+
+
+def test_balanced_is_over_the_seeds_that_all_have() -> None:
+    """Who was alone in a seed was the best of it."""
+    table = tidy_table(3, Planted(seconds={"joint": 600}), strategies=FOUR)
+    some = table[(table["strategy"] == "joint") | (table["seed"] < 45)]
+    part, same = (one("balanced", Facts(numbers(t), {})) for t in (some, table[table["seed"] < 45]))
+    assert [r.mean for r in part.ranking] == [r.mean for r in same.ranking]
+    assert {r.seeds for r in part.ranking} == {3}
+    assert (
+        one(
+            "balanced", Facts(numbers(table[(table["strategy"] == "joint") == (table["seed"] > 44)]), {})
+        ).ranking
+        == ()
+    )
 
 
 def test_without_readings_there_is_no_ranking() -> None:

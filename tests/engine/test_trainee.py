@@ -308,6 +308,11 @@ def test_an_average_that_no_step_updates_is_refused(kind: Any) -> None:
     late = begin(first_node(replace(recipe, average_every=steps + 1)))
     with applied(NUMERICS):
         refuses(f"average_every to {steps} or less", list, epochs(*late))
+    longer = replace(recipe, average_every=steps + 1, epochs=2)  # judged after the first epoch too
+    for judged in (replace(longer, patience=1), replace(longer, select="best")):
+        late = begin(first_node(judged))
+        with applied(NUMERICS):
+            refuses(f"{steps} steps an epoch and updates its average", list, epochs(*late))
 
 
 class Backwards(torch.nn.Module):

@@ -10,13 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offramp.infer.draw import Footprint
-from offramp.infer.timing import LEAST, WARM_UP, Times, interleaved, mixed, mixture, places, timing
+from offramp.infer.timing import (
+    LEAST,
+    WARM_UP,
+    Effort,
+    Times,
+    interleaved,
+    mixed,
+    mixture,
+    places,
+    timing,
+)
 
 
 def test_runs_take_turns_and_each_begins_a_round() -> None:
     called: list[str] = []
     runs = {name: (lambda name=name: called.append(name)) for name in "abc"}
-    found = interleaved(runs, lambda: None, repeats=6)
+    found = interleaved(runs, lambda: None, Effort(6, 20.0))
     assert all(len(times.samples) == 6 for times in found.values())
     rounds = [called[i : i + 3] for i in range(3 * WARM_UP, len(called), 3)]
     assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
@@ -24,7 +34,7 @@ def test_runs_take_turns_and_each_begins_a_round() -> None:
 
 
 def test_rounds_are_cut_when_they_take_too_long_but_never_to_fewer_than_five() -> None:
-    found = interleaved({"a": lambda: None}, lambda: None, repeats=100, seconds=0.0)
+    found = interleaved({"a": lambda: None}, lambda: None, Effort(100, 0.0))
     assert len(found["a"].samples) == LEAST
 
 

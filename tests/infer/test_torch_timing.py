@@ -41,7 +41,7 @@ def net() -> ExitNetwork:
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("score", [None, "confidence", "patience"])
 def test_every_part_is_measured(net: ExitNetwork, batch: int, score: str | None) -> None:
-    found = torch_timing.stage_times(net, batch, score, repeats=5, seconds=0.0)
+    found = torch_timing.stage_times(net, batch, score, FEW)
     assert len(found.segments) == len(found.heads) == 4
     assert all(len(t.samples) == 5 and t.p50 > 0 for t in (*found.segments, *found.heads, found.plain))
 
@@ -198,7 +198,7 @@ def measured(machine: Machine, others: float = 0.0) -> MeasuredCosts:
     for i in range(4):
         truth |= {f"segment {i + 1}": 1e-9 * TIMES.segments[i], f"head {i + 1}": 1e-9 * TIMES.heads[i]}
     runs = {name: partial(machine.work, seconds) for name, seconds in truth.items()}
-    found = interleaved(runs, lambda: None, 1000, 10.0, lambda: machine.now)
+    found = interleaved(runs, lambda: None, Effort(1000, 10.0), lambda: machine.now)
     segments, heads = (tuple(found[f"{kind} {i}"] for i in EXITS) for kind in ("segment", "head"))
     times = torch_timing.PartTimes(1, segments, heads, found["plain"])
     return torch_timing.measured(times, COSTS, others, {})

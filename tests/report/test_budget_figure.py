@@ -65,6 +65,13 @@ def test_ranks_are_those_of_the_accuracies(three: Evidence) -> None:
     assert "2 seeds" in figure.caption
 
 
+def test_strategies_without_a_seed_in_common_have_no_ranks() -> None:
+    """They were told from best to worst all the same."""
+    apart = [trained(4, "joint", 3), trained(4, "separate", 4)]
+    (figure,) = draw(evidence([*budget(1), *apart]), ["budget"]).figures
+    assert "1 epoch: joint, two-stage, separate." in figure.alt and "4 epochs" not in figure.alt
+
+
 def test_the_longest_is_what_all_else_is_about(three: Evidence) -> None:
     assert {t.manifest.recipe.epochs for t in three.trials} == {4}
     assert [{t.manifest.recipe.epochs for t in e.trials} for e in three.budgets] == [{2}, {1}]

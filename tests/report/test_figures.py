@@ -225,6 +225,15 @@ def test_reliability_pools_the_seeds_and_leaves_out_thin_bins() -> None:
     assert not drawn.figures and drawn.missing[0].endswith(": there are too few test images")
 
 
+def test_captions_say_how_many_seeds_the_fewest_have() -> None:
+    """Those of the most alone were told."""
+    made = at_random(["joint", "two-stage"])
+    found = draw(evidence(made[:4]), ["agreement", "accuracy-compute", "significance", "time-total"])
+    assert {f.name.rsplit("-", 2)[0]: "1 to 3 seeds" in f.caption for f in found.figures} == {
+        f.name.rsplit("-", 2)[0]: True for f in found.figures
+    }
+
+
 def test_one_early_exit_has_its_agreement_with_the_last() -> None:
     runs = [Run("all", {2: [2.0, 1.0], 3: [2.0, 1.0]})]
     right = {2: (True, True, False, False), 3: (True, True, True, False)}

@@ -11,6 +11,7 @@ import records
 from offramp.report.evidence import Evidence
 from offramp.report.page.how import deviations
 from offramp.store.manifest import Manifest
+from offramp.store.record import TrialRecord
 
 PAPER = {
     **{"epochs": 200, "optimizer": "sgd", "learning_rate": 0.1, "batch_size": 128},
@@ -48,6 +49,21 @@ def said(found: Evidence) -> str:
 def test_the_papers_own_way_departs_only_where_test_images_are_kept_apart() -> None:
     assert [text[:10] for text in deviations(made())] == ["everywhere"]
     assert "test images are used once" in said(made())
+
+
+def test_validation_on_test_images_is_not_told_as_held_out() -> None:
+    """Nor counted among the training images, which hid that a part of them was used."""
+    found, trials = made(), list[TrialRecord]()
+    for trial in found.trials:
+        data = trial.manifest.data
+        images = {"train": 30_000, "validation": 10_000, "calibration": 10_000, "test": 10_000}
+        counts = data.provenance.model_copy(update={"images": images, "available": {"train": 50_000}})
+        data = data.model_copy(update={"provenance": counts, "validation": data.test})
+        trials.append(replace(trial, manifest=trial.manifest.model_copy(update={"data": data})))
+    text = said(replace(found, trials=tuple(trials)))
+    assert "40,000 of the 50,000 training images" in text and "test images are used once" not in text
+    mixed = said(replace(found, trials=(*trials[:1], *found.trials[1:])))
+    assert "some trials: validation and calibration images are held out" in mixed
 
 
 def test_another_recipe_is_named_beside_the_papers() -> None:

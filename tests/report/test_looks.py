@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from offramp.report.colors import KNOWN, styles
-from offramp.report.figures.chart import short, ticks, unit
+from offramp.report.colors import KNOWN, OTHERS, styles
+from offramp.report.figures.chart import exit_color, short, ticks, unit
+from offramp.report.render.theme import DARK
 from offramp.strategies import STRATEGIES
 
 
@@ -28,6 +29,19 @@ def test_colors_stand_out_from_the_page(dark: bool) -> None:
         ink = luminance(style.dark if dark else style.color)
         low, high = sorted((ink, page))
         assert (high + 0.05) / (low + 0.05) >= 3, label
+
+
+def test_exits_have_colors_of_their_own() -> None:
+    """The ninth had that of the first, on the page too."""
+    shown = exit_color(range(1, 25))["scale"]["range"]
+    known = [*KNOWN.values(), *OTHERS]
+    assert len({*shown, *(s.color for s in known)}) == 24 + len(known)
+    assert len({DARK[color] for color in shown}) == 24
+    for first in range(0, 24, 4):
+        inks = [luminance(color) for color in shown[first : first + 4]]
+        assert inks == sorted(inks, reverse=True), "the deeper the darker, within a hue"
+        inks = [luminance(DARK[color]) for color in shown[first : first + 4]]
+        assert inks == sorted(inks)
 
 
 def luminance(color: str) -> float:

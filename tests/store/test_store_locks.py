@@ -328,6 +328,40 @@ def test_a_store_under_another_path_is_no_copy(store: Store) -> None:
         assert Store(store.root.with_name("link")).try_lock("k") is None
 
 
+def test_a_lock_that_is_let_go_while_another_path_looks(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between what its file says and whether that is a copy, the file goes."""
+    with store.lock("k"):
+        place = store.root.with_name("copy")
+        shutil.copytree(store.root, place)
+        read = LockFolder.read
+
+        def read_and_gone(self: LockFolder, name: str) -> bytes | None:
+            content = read(self, name)
+            (place / "locks" / name).unlink(missing_ok=True)
+            return content
+
+        monkeypatch.setattr(LockFolder, "read", read_and_gone)
+        assert Locks(LockFolder(place / "locks")).holder("k") is None
+
+
+def test_a_lock_that_cannot_be_written_leaves_nothing_open(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.lock("other").release()
+    open_ = len(list(Path("/proc/self/fd").iterdir()))
+
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "write", full)
+    for _ in range(3):
+        with pytest.raises(OfframpError, match="disk is full"):
+            store.lock("k")
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_
+
+
 @pytest.mark.parametrize("how", ["moved", "removed"])
 def test_a_store_that_is_moved_or_removed_is_not_begun_anew(store: Store, how: str) -> None:
     key, held = node(store), store.lock("k")

@@ -15,6 +15,7 @@ from offramp.cli.commands.watch import shown
 from offramp.engine.images import Images
 from offramp.errors import OfframpError
 from offramp.store.live import Reader
+from offramp.store.searches import proposals
 from offramp.store.store import Store
 from offramp.study import search as searching
 from offramp.study.plan.plan import make_plan
@@ -111,6 +112,21 @@ def test_the_best_is_found_and_written_as_a_study(study: Path, tmp_path: Path) -
     assert list(again) == [found]  # all of it is known
 
 
+def test_what_a_rehearsal_found_is_read_as_it_was_tried(study: Path, tmp_path: Path) -> None:
+    """scale: small set its own epochs beside those that were found, and the study was refused."""
+    from offramp.cli.render import study_file
+
+    study.write_text(STUDY + "scale: small\n")
+    found = {"recipe.epochs": 7, "data.train_images": 300}
+    asked = SearchOptions({key: space("int(5,400)", "--over") for key in found}, 3)
+    target = tmp_path / "found.yaml"
+    target.write_text(study_file(written(study, (), {None: asked}, {None: Best(found, 0.9, 3)})))
+    tried = Variants(study, ("search=null",), None).study(found)
+    for made in (read(target), tried):
+        assert (made.recipe.epochs, made.data.train_images) == (7, 300)
+    assert read(target, ["search=null"]).recipe.epochs == 2
+
+
 def test_no_test_image_is_read(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor one of calibration. The negative control: an ordinary run of the same plan looks."""
 
@@ -150,6 +166,10 @@ def test_an_interrupted_search_goes_on(study: Path, tmp_path: Path) -> None:
     assert [p.number for p in later] == [2, 3] and later[0].settings == proposed[1].settings
     began = [step for step in steps if isinstance(step, events.Began)]
     assert began[0].epoch == 1 and isinstance(found, Best) and found.tried == 3
+    known = list(proposals(Reader(Store(store).archive)))  # as trackers are told
+    assert [course.proposal.settings["proposal"] for course in known if course.proposal] == [1, 2, 3]
+    assert all([p.title for p in course.phases] == ["joint", "search"] for course in known)
+    assert all(course.phases[0].finished and course.over for course in known)
 
 
 def test_it_is_watched(study: Path, tmp_path: Path) -> None:
@@ -159,14 +179,14 @@ def test_it_is_watched(study: Path, tmp_path: Path) -> None:
     while not (isinstance(step := next(steps), events.Epoch) and step.report.epoch == 2):
         pass  # the first was saved by then
     reader = Reader(Store(store).archive)
-    assert list(reader.courses()) == [] and not reader.over([])
+    assert list(reader.courses()) == [] and reader.archive.more_comes()
     (phase,) = reader.loose([])
     assert (phase.name, phase.epoch, phase.epochs) == ("joint", 1, 2)
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(shown("Store runs", [], [phase]))
     assert "a search" in (said := console.export_text()) and "joint, by " in said
     list(steps)
-    assert reader.over([]) and not reader.loose([])
+    assert not reader.archive.more_comes() and not reader.loose([])
 
 
 def test_two_cannot_be_at_one_search(study: Path, tmp_path: Path) -> None:
@@ -220,6 +240,24 @@ def test_a_proposal_that_diverges_is_told_and_the_search_goes_on(study: Path, tm
     with pytest.raises(OfframpError, match="none of 2 proposals could be trained"):
         wild = {"recipe.learning_rate": space("[1.0e+30, 1.0e+29]", "--over")}
         list(searched(study, tmp_path / "runs", SearchOptions(wild, 2)))
+
+
+def test_settings_that_do_not_go_together_are_told_and_the_search_goes_on(
+    study: Path, tmp_path: Path
+) -> None:
+    """They ended it, and the same command took them up again each time."""
+    over = {
+        "recipe.epochs": space("int(1,2)", "--over"),
+        "recipe.warmup_epochs": space("uniform(3,4)", "--over"),
+    }
+    scored: list[Scored] = []
+    with pytest.raises(OfframpError, match="none of 2 proposals could be trained"):
+        for step in searched(study, tmp_path / "runs", SearchOptions(over, 2)):
+            scored += [step] if isinstance(step, Scored) else []
+    assert [step.number for step in scored] == [1, 2]
+    assert all("warmup_epochs must be at most" in step.why for step in scored)
+    with pytest.raises(OfframpError, match="none of 2 proposals could be trained"):
+        list(searched(study, tmp_path / "runs", SearchOptions(over, 2, label="joint")))
 
 
 def test_more_is_never_less_while_a_proposal_trains(study: Path, tmp_path: Path) -> None:

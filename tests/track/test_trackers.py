@@ -21,6 +21,7 @@ import pytest
 from watched import at_epoch_zero, finish
 
 from offramp.errors import OfframpError
+from offramp.store import searches
 from offramp.store.live import COLUMNS, Course, LivePhase, Reader
 from offramp.store.store import Store
 from offramp.track.send import Keeper, News, results, send, settings, steps_of
@@ -408,6 +409,72 @@ def test_trackio_is_used_as_it_documents(
     assert all(run["given"]["project"] == "mine" and run["done"] for run in library.runs)
     lines = [line for run in library.runs for line in run["lines"]]
     assert {line["epoch"] for line in lines if "epoch" in line} == {1, 2}
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_what_a_search_tried_is_a_run_of_its_own(store: Store, tmp_path: Path) -> None:
+    """One is interrupted and goes on, one is given up, one fails, and one is under way."""
+    optuna, mlflow = pytest.importorskip("optuna"), pytest.importorskip("mlflow")
+    assert isinstance(store.root, Path)
+    (store.root / searches.FOLDER).mkdir()
+    log = optuna.storages.journal.JournalFileBackend(str(store.root / searches.FOLDER / "mine.log"))
+    kept = optuna.create_study(storage=optuna.storages.JournalStorage(log), study_name="mine")
+    baseline, _ = Reader(store.archive).courses()
+
+    def proposed(means: dict[int, float]) -> Any:
+        trial = kept.ask()
+        trial.suggest_float("recipe.learning_rate", 0.1, 1.0)
+        trial.set_user_attr(searches.PLANNED, baseline.plan.as_json())
+        for epoch, mean in means.items():
+            trial.report(mean, epoch)
+        return trial
+
+    def given() -> list[Course]:
+        found = list(searches.proposals(Reader(store.archive)))
+        for address in (f"tensorboard:{tmp_path / 'board'}", f"mlflow:sqlite:///{tmp_path}/mlflow.db"):
+            send(found, tracker(address))
+            assert send(found, tracker(address)).points == 0, "sent before"
+        return found
+
+    first = proposed({1: 0.25, 2: 0.5})
+    (course,) = given()
+    assert course.trial == "search-mine-1" and not course.over
+    kept.tell(first, state=optuna.trial.TrialState.FAIL)  # as the search does when it takes it up again
+    kept.enqueue_trial(first.params)
+    kept.tell(proposed({2: 0.5, 3: 0.75}), 0.75)
+    for why, means in ((searches.WORSE, {1: 0.125}), ("its loss is not finite", {})):
+        trial = proposed(means)
+        trial.set_user_attr(searches.WHY, why)
+        kept.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    proposed({})
+    found = given()
+    assert [course.trial for course in found] == [f"search-mine-{number}" for number in (1, 2, 3, 4)]
+    complete, pruned, *_ = (board(tmp_path / "board", course.trial) for course in found)
+    curve = {epoch: values for (name, epoch), values in complete.items() if name.endswith("/mean")}
+    assert curve == {1: [0.25], 2: [0.5], 3: [0.75]}
+    assert complete["results/validation/accuracy", 0] == [0.75]
+    for name, value in expected(store)[baseline.trial].items():
+        assert complete[name] == pruned[name] == [pytest.approx(value)]
+    assert pruned["search/validation/accuracy/mean", 1] == [0.125]
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    of = client.get_experiment_by_name("offramp").experiment_id
+    runs = {run.data.tags.get("offramp.proposal"): run for run in client.search_runs([of])}
+    assert [runs[course.trial].info.status for course in found] == [
+        "FINISHED",
+        "FAILED",
+        "FAILED",
+        "RUNNING",
+    ]
+    for course, state in zip(found, ("complete", "pruned", "failed", None), strict=True):
+        run = runs[course.trial]
+        assert "offramp.trial" not in run.data.tags and "trial" not in run.data.params
+        assert run.data.params.get("state") == state and run.data.params["search"] == "mine"
+        assert float(run.data.params["recipe.learning_rate"]) >= 0.1, (
+            "what was proposed, not the study's"
+        )
+    assert runs["search-mine-1"].data.metrics["validation/accuracy"] == 0.75
+    assert runs["search-mine-3"].data.tags["offramp.failed"] == "failed: its loss is not finite"
 
 
 @pytest.mark.parametrize("address", ["nowhere:x", "mlflow", "tensorboard:"])

@@ -127,6 +127,8 @@ def run(
     >>> len(results.trials)
     2
     """
+    if workers != "auto" and (not isinstance(workers, int) or workers < 1):
+        raise OfframpError(f"workers must be at least 1, or 'auto'; got {workers!r}")
     if isinstance(study, (str, Path)):
         asked = members(Path(study))
     else:
@@ -157,8 +159,6 @@ def _together(store: Store, found: Sequence[Results]) -> Results:
 def _run(
     plan: Plan, store: Store, workers: int | Literal["auto"], watch: Callable[[Event], None] | None
 ) -> Results:
-    if workers != "auto" and (not isinstance(workers, int) or workers < 1):
-        raise OfframpError(f"workers must be at least 1, or 'auto'; got {workers!r}")
     device = devices.chosen()
     count = suited(plan, store, device).count if workers == "auto" else workers
     conduct = Conduct(device, cache_folder(), workers=count)

@@ -130,11 +130,14 @@ def fit(
 
 
 def _check_average(trainee: Trainee, steps: int) -> None:
-    """An average that is never updated is what the phase began with, and would be handed on as such."""
-    recipe, most = trainee.node.recipe, steps * trainee.node.recipe.epochs
+    """An average that is never updated is what the phase began with, and would be handed on as such.
+    Patience and the best epoch look at it after each epoch, the first one included."""
+    recipe = trainee.node.recipe
+    looked_at = recipe.patience is not None or recipe.selects_best
+    most, when = (steps, " an epoch") if looked_at else (steps * recipe.epochs, "")
     if recipe.average != "none" and recipe.average_every > most:
         raise OfframpError(
-            f"phase '{trainee.node.name}' has {counted(most, 'step')} and updates its average "
+            f"phase '{trainee.node.name}' has {counted(most, 'step')}{when} and updates its average "
             f"every {recipe.average_every}; set recipe.average_every to {most} or less"
         )
 

@@ -23,6 +23,7 @@ from offramp.infer.timing import (
     POLICY,
     STAYS,
     WARM_UP,
+    Effort,
     Runs,
     Timing,
     interleaved,
@@ -152,7 +153,7 @@ def _batch(bundle: Any, plain: Any, batch: int, asked: BundleTask, meter: Meter)
     stays: Runs = {STAYS: partial(_ruled(bundle, [NEVER] * len(bundle.stages)).run, noise)}
     whole = stays if plain is None else {**_plain_runs(plain, batch), **stays}
     runs = {**whole, **policy, **_stage_runs(bundle, noise)}
-    found = interleaved(runs, lambda: None, asked.repeats, asked.seconds)
+    found = interleaved(runs, lambda: None, Effort(asked.repeats, asked.seconds))
     drawn = {n: Footprint(joules(run, batch, meter)) for n, run in {**whole, **policy}.items()}
     spent = [stage.macs for stage in bundle.stages]
     lines = [timing(ENGINE, STAYS, batch, found[STAYS], spent[-1], drawn[STAYS])]

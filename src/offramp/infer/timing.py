@@ -53,7 +53,8 @@ class Times:
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure: `repeats` rounds at most, or `seconds`, whichever comes first."""
+    """How long to measure: `repeats` rounds, after WARM_UP that are not counted; fewer, but LEAST at
+    least, where they take longer than `seconds`."""
 
     repeats: int
     seconds: float
@@ -62,23 +63,21 @@ class Effort:
 def interleaved(
     runs: Mapping[str, Callable[[], object]],
     wait: Callable[[], None],
-    repeats: int = 30,
-    seconds: float = 20.0,
+    effort: Effort,
     clock: Callable[[], float] = perf_counter,
 ) -> dict[str, Times]:
     """Call each of `runs` again and again, in turns, so that whatever else the machine does meets all
     of them alike; each round begins with another one.
 
-    wait: for the device, so that a clock tells the truth.  repeats: rounds, after two that are not
-    counted; fewer, but five at least, when they take longer than `seconds`.  clock: in seconds.
+    wait: for the device, so that a clock tells the truth.  clock: in seconds.
     """
     names = list(runs)
     found: dict[str, list[float]] = {name: [] for name in names}
     for name in names * WARM_UP:
         runs[name]()
     began = clock()
-    for turn in range(repeats):
-        if turn >= LEAST and clock() - began > seconds:
+    for turn in range(effort.repeats):
+        if turn >= LEAST and clock() - began > effort.seconds:
             break
         for at in range(len(names)):
             name = names[(turn + at) % len(names)]

@@ -76,7 +76,7 @@ def measured_costs(net: ExitNetwork, costs: Costs, batch: int, score: str) -> Me
     """What the parts of a network take here, `batch` images at once, for `policy.calibrate`. net: in
     eval mode, where it is to run.  costs: its MACs.  score: of the policy."""
     before = busy_cores()
-    times = stage_times(net, batch, score, repeats=1000, seconds=10.0)
+    times = stage_times(net, batch, score, Effort(1000, 10.0))
     busy = max(before, busy_cores())
     return measured(times, costs, busy, machine(next(net.parameters()).device))
 
@@ -121,9 +121,7 @@ def _doubts(median: float, upper: float, mean: float, busy: float) -> Iterator[s
 
 
 @torch.inference_mode()
-def stage_times(
-    net: ExitNetwork, batch: int, score: str | None = None, repeats: int = 30, seconds: float = 20.0
-) -> PartTimes:
+def stage_times(net: ExitNetwork, batch: int, score: str | None, effort: Effort) -> PartTimes:
     """Measure on noise, in eval mode, where the network is: the numbers in a tensor change no time, and
     all trunks of a network are alike, so one stands for each.
 
@@ -132,7 +130,7 @@ def stage_times(
     device = next(net.parameters()).device
     images = noise(net, batch, device)
     runs = {"plain": plain_run(net, images), **stage_runs(net, images, score)}
-    found = interleaved(runs, partial(devices.synchronize, device), repeats, seconds)
+    found = interleaved(runs, partial(devices.synchronize, device), effort)
     numbers = range(1, net.exits + 1)
     segments = tuple(found[f"segment {i}"] for i in numbers)
     return PartTimes(batch, segments, tuple(found[f"head {i}"] for i in numbers), found["plain"])
@@ -203,7 +201,7 @@ def benchmark(
     devices.synchronize(device)
     first_calls = perf_counter() - began
     wait = partial(devices.synchronize, device)
-    found = interleaved(runs, wait, effort.repeats, effort.seconds)
+    found = interleaved(runs, wait, effort)
     drawn: dict[str, Footprint] = {}
     if meter is not None:
         for name in (name for name in runs if name.startswith(WHOLE)):

@@ -53,14 +53,29 @@ class LivePhase:
         return [(str(e), float(v)) for e, v in zip(rows["exit"], rows["value"], strict=True)]
 
 
+@dataclass(frozen=True)
+class Proposal:
+    """What a search tried. settings: its number, its search and what was proposed.  state: `complete`,
+    `pruned` or `failed`; None while more may come of it.  value: accuracy on validation of a complete
+    one.  why: it was given up.  ended: in seconds since 1970."""
+
+    settings: Mapping[str, Any]
+    state: str | None
+    value: float | None
+    why: str
+    ended: float | None
+
+
 @dataclass(frozen=True, eq=False)
 class Course:
-    """A trial, finished or not. plan: what is known of both.  manifest: of a finished one."""
+    """A trial, finished or not. plan: what is known of both.  manifest: of a finished one.  proposal:
+    what a search tried, where this is no trial of a study."""
 
     trial: str
     phases: tuple[LivePhase, ...]
     plan: Planned
     manifest: Manifest | None = None
+    proposal: Proposal | None = None
 
     @property
     def began(self) -> float | None:
@@ -72,17 +87,24 @@ class Course:
     @property
     def ended(self) -> float | None:
         """When it was finished."""
+        if self.proposal is not None:
+            return self.proposal.ended
         return None if self.manifest is None else _seconds(self.manifest.provenance.get("finished"))
 
     @property
     def failed(self) -> str | None:
-        """Why it cannot be had, where a phase of it failed."""
+        """Why it cannot be had, where a phase of it failed, or a search gave it up."""
+        if self.proposal is not None:
+            state = self.proposal.state
+            return f"{state}: {self.proposal.why}" if state in ("pruned", "failed") else None
         return next((phase.failed for phase in self.phases if phase.failed is not None), None)
 
     @property
     def over(self) -> bool:
         """Whether no more comes of it unless it is begun again: it is finished, or a phase failed and
         nobody is at work on the others."""
+        if self.proposal is not None:
+            return self.proposal.state is not None
         at_work = any(phase.holder is not None for phase in self.phases)
         return self.manifest is not None or (self.failed is not None and not at_work)
 
@@ -121,10 +143,6 @@ class Reader:
         found = (_under_way(key, self.archive.checkpoint_note(key), self.archive) for key in keys)
         return [phase for phase in found if phase.holder is not None]
 
-    def over(self, courses: Iterable[Course]) -> bool:
-        """Whether no more comes of these, of a look of this reader, and nobody has more in mind."""
-        return all(course.over for course in courses) and not self.archive.more_comes()
-
     def courses(self) -> Iterator[Course]:
         """Every trial that is finished or begun, by id. What is damaged or goes away meanwhile is left
         out."""
@@ -146,6 +164,10 @@ class Reader:
             own = zip(phases, names.values(), strict=True)
             named = tuple(replace(phase, name=name or phase.name) for phase, name in own)
             yield Course(trial, named, plan, manifest)
+
+    def phase(self, key: str) -> LivePhase:
+        """One phase, whichever trial reads it, without a name where none is known. Raises Damaged."""
+        return self._phase(key, {}, {})
 
     def _manifest(self, trial: str) -> Manifest:
         if trial not in self._manifests:

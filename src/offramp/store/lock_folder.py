@@ -55,9 +55,11 @@ class LockFolder:
         with writing(path), suppress(FileExistsError):
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             try:
-                made = replace(owner, place=_place(path), inode=os.fstat(handle).st_ino)
-                os.write(handle, text(made))
-                os.close(handle)
+                try:
+                    made = replace(owner, place=_place(path), inode=os.fstat(handle).st_ino)
+                    os.write(handle, text(made))
+                finally:
+                    os.close(handle)
             except OSError:
                 with suppress(OSError):
                     path.unlink()
@@ -92,7 +94,12 @@ class LockFolder:
 
     def is_copy(self, name: str, owner: Owner) -> bool:
         path = self._folder / name
-        return owner.is_here and owner.place != _place(path) and owner.inode != path.lstat().st_ino
+        if not owner.is_here or owner.place == _place(path):
+            return False
+        try:
+            return owner.inode != path.lstat().st_ino
+        except FileNotFoundError:  # let go since it was read
+            return True
 
 
 def _place(path: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -17,13 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offramp.errors import OfframpError, nearest
+from offramp.errors import OfframpError, Unwritable, nearest
 from offramp.hashing import digest
 from offramp.store.archive import SEARCH
+from offramp.store.searches import FOLDER, PLANNED, WHY, WORSE
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, Trial, make_plan
 from offramp.study.run import events
 from offramp.study.run.run import POLL_SECONDS, Conduct, run_part
+from offramp.study.run.trials import planned
 from offramp.study.spec import record, yaml_lines
 from offramp.study.spec.file import members, rewritten
 from offramp.study.spec.models import ALL, RECIPE_FIELDS, Study
@@ -31,9 +34,7 @@ from offramp.study.spec.models import ALL, RECIPE_FIELDS, Study
 if TYPE_CHECKING:
     import optuna
 
-FOLDER = "searches"
 STARTUP = 5  # proposals before any is given up: of fewer there is no median to speak of
-WORSE = "worse than the median at this point"
 RANGED = re.compile(r"(log|uniform|int)\(\s*([^,\s]+)\s*,\s*([^,\s]+)\s*\)")
 SUCH = "write log(1e-3,1), uniform(0,0.5), int(8,64) or a list such as [sgd,adam]"
 
@@ -184,11 +185,22 @@ def search(
             trial = tried.ask()
             settings = {key: where.proposed(trial, key) for key, where in asked.over.items()}
             yield Proposed(number, settings)
-            plan = variants.plan(settings, conduct, first)
-            first = plan if first is None else first
+            first = first or variants.plan({}, conduct, None)  # what is wrong with it ends the search
+            try:
+                plan = variants.plan(settings, conduct, first)
+            except Unwritable:
+                raise
+            except OfframpError as error:  # these settings do not go together; others may
+                trial.set_user_attr(WHY, str(error))
+                tried.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                yield Scored(number, settings, None, str(error))
+                continue
+            trial.set_user_attr(PLANNED, _planned(plan))
             tried.pruner = _pruner(plan) if asked.prune else optuna.pruners.NopPruner()
             value, why = yield from _tried(plan, store, conduct, trial)
             state = optuna.trial.TrialState.PRUNED if value is None else None
+            if why:
+                trial.set_user_attr(WHY, why)
             tried.tell(trial, value, state)
             yield Scored(number, settings, value, why)
         return _best(tried)
@@ -226,7 +238,7 @@ class Variants:
         return only(member.study, self.label, own)
 
     def plan(self, settings: Mapping[str, Any], conduct: Conduct, first: Plan | None) -> Plan:
-        """first: one of the same data, which is then not read again."""
+        """first: one without them, whose data are not read again where they are the same."""
         study = self.study(settings)
         known = first is not None and _reads(study) == _reads(first.study)
         return make_plan(study, conduct.device, data=first.data if first and known else None)
@@ -289,6 +301,25 @@ def written(
 
 
 # Training a proposal
+
+
+def _planned(plan: Plan) -> dict[str, Any]:
+    """What trackers are told of a proposal: its trials as one, each phase once."""
+    labels = ", ".join(dict.fromkeys(trial.label for trial in plan.trials))
+    seeds = {trial.seed for trial in plan.trials}
+    about, titles = planned(plan, plan.trials[0]), dict[str, str]()
+    for trial in plan.trials:
+        of = f"{trial.label} s{trial.seed}/" if len(plan.trials) > 1 else ""
+        for node in trial.resolved.nodes:
+            titles.setdefault(node.key, f"{of}{node.name}")
+    return {
+        **about,
+        "nodes": list(titles),
+        "phases": [{"name": title, "node": key} for key, title in titles.items()],
+        "strategy": labels,
+        "options": about["options"] if labels == plan.trials[0].label else {},
+        "seed": plan.trials[0].seed if len(seeds) == 1 else None,
+    }
 
 
 def _tried(
@@ -472,4 +503,4 @@ def _kept(store: Store, name: str) -> Iterator[optuna.storages.BaseStorage]:
 def _mend(path: Path) -> None:
     """Cut off a last line that was not written whole: whoever wrote it was killed."""
     if path.exists() and (data := path.read_bytes()) and not data.endswith(b"\n"):
-        path.write_bytes(data[: data.rfind(b"\n") + 1])
+        os.truncate(path, data.rfind(b"\n") + 1)  # at once: who is killed meanwhile loses nothing

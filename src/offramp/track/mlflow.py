@@ -21,6 +21,7 @@ from offramp.store.live import Course, LivePhase
 from offramp.track.send import News, Steps, settings
 
 TRIAL, NODE, EPOCH, FILES = "offramp.trial", "offramp.node", "offramp.epoch", "offramp.files"
+PROPOSAL = "offramp.proposal"  # in place of TRIAL
 WHY = "offramp.failed"
 PARENT, NAME = "mlflow.parentRunId", "mlflow.runName"
 BATCH = 1000  # metrics that the API takes at once
@@ -54,7 +55,8 @@ class Server:
         return False
 
     def open(self, course: Course) -> TrialRun:
-        run = self.run({TRIAL: course.trial, NAME: course.trial}, course.began)
+        kind = TRIAL if course.proposal is None else PROPOSAL
+        run = self.run({kind: course.trial, NAME: course.trial}, course.began)
         new = {k: v for k, v in settings(course).items() if k not in run.data.params}
         with _answering():
             self.client.log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in new.items()])

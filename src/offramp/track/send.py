@@ -90,6 +90,8 @@ def _send(course: Course, tracked: Tracked) -> Sent:
         if steps:
             phases.append((phase, steps))
     finished = None if course.manifest is None else results(course.manifest)
+    if course.proposal is not None and course.proposal.value is not None:
+        finished = {"validation/accuracy": course.proposal.value}
     failed = course.failed if finished is None and course.over else None
     tracked.send(News(tuple(phases), finished, failed))
     points = sum(len(numbers) for _, steps in phases for numbers in steps.values())
@@ -111,10 +113,10 @@ def steps_of(phase: LivePhase, places: Sequence[str], after: int = 0) -> Steps:
 
 def settings(course: Course) -> dict[str, Any]:
     """What a tracker filters by: plain values by name, as far as they are known."""
-    plan = course.plan
+    plan, tried = course.plan, course.proposal
     recipe = {} if plan.recipe is None else plan.recipe.as_json()
     known = {
-        "trial": course.trial,
+        "trial": course.trial if tried is None else None,
         "seed": plan.seed,
         "strategy": plan.strategy,
         "study": plan.study,
@@ -122,6 +124,7 @@ def settings(course: Course) -> dict[str, Any]:
         "data": plan.data,
         **{f"strategy.{name}": value for name, value in plan.options.items()},
         **{f"recipe.{k}": v for k, v in recipe.items() if isinstance(v, (str, int, float, bool))},
+        **({} if tried is None else tried.settings),
     }
     return {name: value for name, value in known.items() if value is not None}
 

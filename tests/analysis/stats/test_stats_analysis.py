@@ -108,6 +108,15 @@ def test_groups_said_to_be_identical_must_be() -> None:
         analyze(data, replace(COLUMNS, same="node"))
 
 
+def test_what_two_have_in_common_with_a_third_makes_them_no_twins() -> None:
+    """One of them stood for both, with its own values in the block where they differ."""
+    rows = [("a", 1, 1.0, "x"), ("b", 1, 1.0, "x"), ("b", 2, 2.0, "y"), ("c", 2, 2.0, "y")]
+    rows += [("a", 3, 3.0, "of a"), ("c", 3, 9.0, "of c")]
+    data = pd.DataFrame(rows, columns=["strategy", "seed", "accuracy", "node"])
+    found = analyze(data, replace(COLUMNS, same="node"))
+    assert {mean.group: mean.mean for mean in found.means} == {"a = b": 2.0, "c": 5.5}
+
+
 def test_keys_that_agree_in_some_blocks_are_noted() -> None:
     data = frame({"a": [1.0, 2.0, 4.0], "b": [1.0, 3.0, 2.0]})
     data["node"] = ["n1", "n2", "n3", "n1", "n4", "n5"]

@@ -293,9 +293,9 @@ def _latency(facts: Facts, wish: Preference, data: str, names: Mapping[Candidate
 
 
 def _balanced(facts: Facts, wish: Preference, data: str, names: Mapping[Candidate, str]) -> GoalValues:
-    """The mean, seed by seed, of how far a candidate is from the best (0) on the way to the worst (1) in
-    accuracy, compute and training time, and in memory and energy where they were measured. Candidates
-    that one of these rules out are out."""
+    """The mean, over the seeds that all have, of how far a candidate is from the best (0) on the way to
+    the worst (1) in accuracy, compute and training time, and in memory and energy where they were
+    measured. Candidates that one of these rules out are out."""
     latency = _latency(facts, wish, data, names)
     time = _observed(facts, data, ("seconds-written",), names)
     if not time.frame["measured"].all():  # an estimated time is no measurement, counted MACs are exact
@@ -314,9 +314,11 @@ def _balanced(facts: Facts, wish: Preference, data: str, names: Mapping[Candidat
             continue  # nothing was asked for: who falls short comes last
         out |= {c: f"{name}: {why}" for c, why in part.ruled_out.items() if c not in out}
     left = [c for c in names if c not in out]
-    seeds = sorted({seed for part in parts.values() for seed in part.frame["seed"]})
+    by = ["model", "strategy"]
+    own = [set(x) for p in parts.values() for _, x in only(p.frame, left).groupby(by)["seed"]]
+    seeds = sorted(set.intersection(*own)) if own else []  # who is alone in a seed is the best of it
     far = [_distances(part, left, seeds) for part in parts.values()]
-    if not far or not left:
+    if not seeds:
         return GoalValues(BALANCE, pd.DataFrame(columns=VALUES), out)
     both = pd.concat(far).groupby(["model", "strategy", "seed"], sort=True)["far"]
     frame = both.agg(["mean", "count"]).reset_index().rename(columns={"mean": "value"})
@@ -346,6 +348,7 @@ def _distances(part: GoalValues, left: Sequence[Candidate], seeds: Sequence[int]
     """How far each is from the best of its seed, 0, on the way to the worst, 1. Who never has the
     accuracy that MACs are counted for has 1."""
     rows = only(part.frame, left)
+    rows = rows[rows["seed"].isin(seeds)]
     groups = rows.groupby("seed")["value"]
     low, high = groups.transform("min"), groups.transform("max")
     best = low if part.measure.better == "lower" else high

@@ -32,6 +32,7 @@ from offramp.analysis.stats.pairwise import (
 )
 from offramp.analysis.stats.sequential import FEWEST, Looks
 from offramp.paper.guidelines import Goal
+from offramp.units import macs
 
 SMALL = 0.005  # a difference in accuracy that is worth finding
 
@@ -111,6 +112,8 @@ def _advise(facts: Facts, wish: Preference, data: str) -> Advice:
     out = _excluded(facts, wish, data, everyone)
     found = values(facts, wish, data, {c: n for c, n in names.items() if c not in out})
     out |= {c: why for c, why in found.ruled_out.items() if c not in out}
+    there = set(pairs(found.frame))
+    out |= {c: _dearer(r, found.at) for c, r in found.reach.items() if c not in there}
     frame = only(found.frame, [c for c in everyone if c not in out])
     ranked = _Ranking((), f"there are no values of {found.measure.name}")
     if len(frame):
@@ -122,6 +125,13 @@ def _advise(facts: Facts, wish: Preference, data: str) -> Advice:
     ruled = tuple(RuledOut(names[c], why) for c, why in sorted(out.items()))
     about = (wish.goal, data, found.measure, ranked.ranking, ruled, untested, notes)
     return Advice(*about, found.target, found.at, ranked.detectable, ranked.withheld, ranked.even)
+
+
+def _dearer(need: Reach, at: float | None) -> str:
+    """Why a candidate that has the target cannot be tested where the first one has it."""
+    return (
+        f"it needs {macs(need.macs or 0)} MACs, and cannot answer with the {macs(at or 0)} of the first"
+    )
 
 
 def _excluded(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -227,7 +227,8 @@ def merge(
     for a, b in combinations(sorted(values), 2):
         common = sorted(set(values[a]) & set(values[b]))
         agree = [k for k in common if _agree(keys, a, b, k)]
-        if agree and len(agree) == len(common):
+        both = ([n for n in values if family[n] == family[x]] for x in (a, b))
+        if agree and all(_agree_where_both_are(values, keys, x, y) for x, y in product(*both)):
             _check(a, b, values, common)
             old, new = sorted((family[a], family[b]))[::-1]
             family = {name: new if root == old else root for name, root in family.items()}
@@ -242,6 +243,13 @@ def merge(
         united = {block: v for name in names[::-1] for block, v in values[name].items()}
         merged.append((names, dict(sorted(united.items()))))
     return merged, tuple(notes)
+
+
+def _agree_where_both_are(
+    values: Mapping[str, Values], keys: Mapping[str, Mapping[str, Key]], a: str, b: str
+) -> bool:
+    common = values[a].keys() & values[b].keys()
+    return a == b or all(_agree(keys, a, b, block) for block in common)
 
 
 def _agree(keys: Mapping[str, Mapping[str, Key]], a: str, b: str, block: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -36,8 +37,8 @@ def track(
     """Send a store's curves and results to a tracker.
 
     It reads the store while others train into it, and after. Training is not touched, and no result
-    depends on it. What was sent before is not sent again. A trial becomes a run with its settings, the
-    curves of its phases, and its final numbers.
+    depends on it. What was sent before is not sent again. Each trial, and
+    each proposal of a search, becomes a run: its settings, the curves of its phases, its final numbers.
 
     \b
     Trackers (pip install 'offramp[track]'; the last: pip install trackio):
@@ -53,6 +54,7 @@ def track(
       offramp track runs/demo --to mlflow:sqlite:///mlflow.db --file report
     """
     from offramp.store.live import Reader
+    from offramp.store.searches import proposals, searched
     from offramp.track.send import Keeper, Sent, send
     from offramp.track.trackers import TRACKERS, tracker
 
@@ -70,17 +72,25 @@ def track(
                 raise OfframpError(f"{text.partition(':')[0]} keeps no files; leave --file out")
             one.attach(file, str(reader.archive.root))
             typer.echo(f"{text}: {counted(len(file), 'file')} kept.", err=True)
+    optuna = find_spec("optuna") is not None
+    if not optuna and searched(reader.archive):
+        typer.echo("Searches are left out; pip install 'offramp[search]' to send them.", err=True)
     try:
         while True:
+            more = reader.archive.more_comes()  # before the look, which then misses nothing
             courses = list(reader.courses())
+            found = list(proposals(reader)) if optuna else []
             for text, one in trackers.items():
-                sent: Sent = send(courses, one)
+                sent, tried = send(courses, one), send(found, one)
+                both: Sent = sent + tried
                 if json:
-                    emit({"tracker": text, **asdict(sent)})
-                elif sent.points or not follow:
-                    what = f"{counted(sent.points, 'number')} of {counted(sent.trials, 'trial')}"
-                    typer.echo(f"{text}: {what} sent, {sent.closed} finished.", err=True)
-            if not follow or reader.over(courses):
+                    of = {"trials": sent.trials, "proposals": tried.trials}
+                    emit({"tracker": text, **asdict(both), **of})
+                elif both.points or not follow:
+                    what = f"{counted(both.points, 'number')} of {counted(sent.trials, 'trial')}"
+                    what += f" and {counted(tried.trials, 'proposal')}" if tried.trials else ""
+                    typer.echo(f"{text}: {what} sent, {both.closed} finished.", err=True)
+            if not follow or (all(course.over for course in courses) and not more):
                 return
             time.sleep(every)
     except KeyboardInterrupt:

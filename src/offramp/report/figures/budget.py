@@ -35,8 +35,7 @@ def budget(runs: Runs) -> list[Figure]:
         return []
     frame = pd.concat(map(_placed, each), ignore_index=True).sort_values(["epochs", "rank"])
     labels = runs.evidence.among(frame["strategy"])
-    seeds = {int(n) for n in frame["seeds"]}
-    over = counted(seeds.pop()) if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)} seeds"
+    over = counted(int(frame["seeds"].max()), int(frame["seeds"].min()))
     caption = (
         f"The same strategies, each with a whole schedule of so many epochs, {runs.where}. Left: "
         f"test accuracy, mean over exits and {over}. Right: the strategies' rank by it, 1 is best, mean "
@@ -45,9 +44,10 @@ def budget(runs: Runs) -> list[Figure]:
     said = [
         f"{'1 epoch' if epochs == 1 else f'{epochs} epochs'}: "
         f"{', '.join(part.sort_values('rank')['strategy'])}."
-        for epochs, part in frame.groupby("epochs")
+        for epochs, part in frame.dropna(subset=["rank"]).groupby("epochs")
     ]
-    alt = f"Lines against epochs, one for each strategy. From best to worst after {' '.join(said)}"
+    order = f" From best to worst after {' '.join(said)}" if said else ""
+    alt = f"Lines against epochs, one for each strategy.{order}"
     title = "Accuracy and rank against training"
     chart = grid([_lines(frame, labels, *axis) for axis in _axes(len(labels))], 2, 12)
     return figure(runs, "budget", "more", title, caption, alt, chart)

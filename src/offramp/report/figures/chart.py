@@ -30,8 +30,17 @@ LETTER = 5.5  # pixels a letter of a label takes, at 11 px
 DIGITS = 4  # significant ones, in the data of charts
 GRAY = "#808080"  # for what is no strategy: seen on white and on black
 # By exit: from light to dark, so that depth reads as ink, and the reverse on a dark page.
-EXIT_COLORS = ("#9ec5e8", "#5a94cc", "#2c649f", "#123661", "#7fa39a", "#4f7a70", "#2a5048", "#11302a")
-EXIT_DARK = ("#2f5d8c", "#4f86bd", "#86b3e0", "#cfe4f8", "#2e5a50", "#4f8073", "#82b0a4", "#c5e3db")
+# Four of a hue, and hues enough for every block of a deep network.
+EXIT_COLORS = (
+    *("#9ec5e8", "#5a94cc", "#2c649f", "#123661", "#7fa39a", "#4f7a70", "#2a5048", "#11302a"),
+    *("#c3b1e1", "#9a7fc7", "#6d4f9e", "#3c2563", "#e0b48c", "#b98350", "#855728", "#4a2d10"),
+    *("#e5a9bd", "#c2708d", "#8d4160", "#501e34", "#c2c48f", "#93965a", "#626531", "#343714"),
+)
+EXIT_DARK = (
+    *("#2f5d8c", "#4f86bd", "#86b3e0", "#cfe4f8", "#2e5a50", "#4f8073", "#82b0a4", "#c5e3db"),
+    *("#54398a", "#8567b8", "#b39bdd", "#e2d8f5", "#7a4f22", "#a87440", "#d3a06b", "#f3dcc4"),
+    *("#853a58", "#b3607f", "#db95ad", "#f7d9e3", "#585b2a", "#84874e", "#b1b47c", "#e2e4c3"),
+)
 
 
 def number(field: str, title: str | None = None, **more: Any) -> Json:
@@ -184,7 +193,7 @@ def _styled(labels: Iterable[str], shown: Callable[[Style], Any], legend: str | 
 
 
 def exit_color(exits: Iterable[int]) -> Json:
-    """Exits by color, the deeper the darker."""
+    """Exits by color, the deeper the darker within a hue."""
     numbers = sorted(set(exits))
     colors = [EXIT_COLORS[(k - 1) % len(EXIT_COLORS)] for k in numbers]
     legend = {"symbolType": "square", "direction": "horizontal"}

@@ -27,7 +27,7 @@ from offramp.study.run.ledger import Failures, Ledger
 from offramp.study.spec import record
 from offramp.units import counted
 
-RETRIES = 6  # of a task: with the pauses between them about two minutes
+RETRIES = 6  # of a task: with the pauses between them about a minute
 PAUSE_S = 2.0  # before the second one, and each time twice as long
 LOOK_S = 1.0  # between two looks at the machines
 SAVING_S = 60.0  # that tasks have to save what they are at

@@ -11,7 +11,7 @@ from typing import Any
 from offramp.errors import OfframpError, nearest
 from offramp.files import inside
 from offramp.study.spec import places, yaml_lines
-from offramp.study.spec.models import Study
+from offramp.study.spec.models import ALL, Study
 from offramp.study.spec.places import Places
 from offramp.study.spec.yaml_lines import Document
 
@@ -154,6 +154,8 @@ def _study(value: dict[str, Any], where: Places, overrides: Sequence[str]) -> St
 
     # By place, not by flag: `--set 'recipe={epochs: 10}'` sets recipe.epochs too.
     given = {path for path, flag in where.items() if flag.startswith("--set ")}
+    if study.search is not None:  # each of its proposals was set so
+        given |= {tuple(key.split(".")) for key in study.search.found.get(ALL, {})}
     for setting in small(study):
         if tuple(setting.partition("=")[0].split(".")) not in given:
             value, where = places.overridden(value, where, setting, "scale: small,")

@@ -1,0 +1,73 @@
+"""What searches tried, as Optuna keeps it in a folder of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from offramp.store import manifest
+from offramp.store.archive import Archive, Damaged
+from offramp.store.live import COLUMNS, Course, LivePhase, Proposal, Reader
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+FOLDER = "searches"
+PLANNED, WHY = "planned", "why"  # what Optuna keeps of a proposal beside: its plan, why it was given up
+WORSE = "worse than the median at this point"
+
+
+def searched(archive: Archive) -> list[Path]:
+    """A file for each search; none where the store is no folder."""
+    files = archive.files
+    found = [files.path(FOLDER, name) for name in files.names(FOLDER) if name.endswith(".log")]
+    return [path for path in found if isinstance(path, Path)]
+
+
+def proposals(reader: Reader) -> Iterator[Course]:
+    """Everything that searches tried, by number. What is damaged or goes away meanwhile is left out.
+    Raises ImportError without Optuna, where there is any."""
+    paths = searched(reader.archive)
+    if not paths:
+        return
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    for path in paths:
+        try:
+            storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+            tried = optuna.load_study(study_name=path.stem, storage=storage).get_trials(deepcopy=False)
+        except Exception:  # of an altered file, or without a study yet, it raises whatever it likes
+            continue
+        number = 1
+        found: dict[int, FrozenTrial] = {}
+        for trial in tried:
+            if trial.params:  # an interrupted one leaves its number to the next, which goes on with it
+                found[number] = trial
+            number += trial.state.name in ("COMPLETE", "PRUNED")
+        for number, trial in found.items():
+            with suppress(Damaged):
+                yield _course(reader, path, number, trial)
+
+
+def _course(reader: Reader, path: Path, number: int, trial: FrozenTrial) -> Course:
+    why = str(trial.user_attrs.get(WHY, WORSE))  # an earlier offramp kept no reasons, and no plans
+    given_up = "pruned" if why == WORSE else "failed"
+    state = {"COMPLETE": "complete", "PRUNED": given_up}.get(trial.state.name)
+    about = {"search": path.stem, "proposal": number, "state": state, **trial.params}
+    times = (trial.datetime_start, trial.datetime_complete)
+    began, ended = (None if time is None else time.timestamp() for time in times)
+    proposal = Proposal(about, state, trial.value if state == "complete" else None, why, ended)
+    plan = manifest.read(manifest.Planned, trial.user_attrs.get(PLANNED, {"nodes": ()}), path)
+    phases = [replace(reader.phase(phase.node), name=phase.name) for phase in plan.phases]
+    # The search's own curve: all that stays of a phase that was given up.
+    means, over = trial.intermediate_values, state is not None
+    rows = [(epoch, "validation", "mean", "accuracy", value) for epoch, value in means.items()]
+    history, last = pd.DataFrame(rows, columns=COLUMNS), max(means, default=0)
+    phases.append(LivePhase("mean", "search", last, last, over, history, began=began, ended=ended))
+    return Course(f"search-{path.stem}-{number}", tuple(phases), plan, proposal=proposal)
