@@ -37,8 +37,8 @@ def track(
     """Send a store's curves and results to a tracker.
 
     It reads the store while others train into it, and after. Training is not touched, and no result
-    depends on it. What was sent before is not sent again. Each trial, and
-    each proposal of a search, becomes a run: its settings, the curves of its phases, its final numbers.
+    depends on it. What was sent before is not sent again. Each trial, and each proposal of a search,
+    becomes a run: its settings, the curves of its phases, its final numbers.
 
     \b
     Trackers (pip install 'offramp[track]'; the last: pip install trackio):
