@@ -21,7 +21,7 @@ from offramp.analysis.recommend import (
     sure,
 )
 from offramp.analysis.recommend.equal import crossings, equal_compute
-from offramp.analysis.recommend.goals import OPEN, WITHIN, default_target, reach
+from offramp.analysis.recommend.goals import DEARER, OPEN, WITHIN, default_target, reach
 from offramp.analysis.stats.pairwise import Pair
 from simulate import Planted, tidy_table
 
@@ -122,6 +122,13 @@ def test_who_cannot_reach_a_target_is_out_only_when_that_is_shown() -> None:
     assert near is not None and near.best[2] is not None
     doubt = out(one("latency", known, min_accuracy=near.best[2] - 0.001))["separate"]
     assert doubt.startswith(OPEN)
+
+
+def test_who_cannot_answer_for_as_little_as_the_first_is_named() -> None:
+    found = one("latency", facts(1, FOUR, CHEAPER, images=300), min_accuracy=0.55)
+    assert names(found) == ["joint"] and found.at is not None and found.at < 1e6
+    assert out(found) == dict.fromkeys(("two-stage", "separate", "distillation"), DEARER)
+    assert sure(found) == "no other can be used so"
 
 
 def test_the_target_is_by_default_a_point_less_than_the_best_final_exit() -> None:

@@ -178,6 +178,7 @@ BALANCE = Measure("balance", "Distance from the best", "of 1", _of_points, per_e
 FEWER = "it lacks exits that others have, so it has no mean over them"
 OPEN = "not shown either way"
 WITHIN = "it cannot answer within these MACs"
+DEARER = "it cannot answer for as few MACs as the first one needs"
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from offramp.analysis.measures import Measure
 from offramp.analysis.recommend.goals import (
+    DEARER,
     Candidate,
     Facts,
     GoalValues,
@@ -111,6 +112,7 @@ def _advise(facts: Facts, wish: Preference, data: str) -> Advice:
     out = _excluded(facts, wish, data, everyone)
     found = values(facts, wish, data, {c: n for c, n in names.items() if c not in out})
     out |= {c: why for c, why in found.ruled_out.items() if c not in out}
+    out |= dict.fromkeys(found.reach.keys() - out.keys() - set(pairs(found.frame)), DEARER)
     frame = only(found.frame, [c for c in everyone if c not in out])
     ranked = _Ranking((), f"there are no values of {found.measure.name}")
     if len(frame):
