@@ -316,6 +316,12 @@ def test_exits_have_intervals_over_three_seeds_or_more(many: Evidence) -> None:
     assert "too few for an interval" in two.caption
 
 
+def test_captions_say_how_many_seeds_each_mean_has() -> None:
+    uneven = evidence([t for t in at_random(LABELS) if t.seed < 3 or t.label == "joint"]).runs[0]
+    each = [compute.accuracy_compute, reliability.agreement, times.total, significance]
+    assert all("2 to 3 seeds" in make(uneven)[0].caption for make in each)
+
+
 def test_meters_are_drawn_where_there_are_any() -> None:
     def metered(label: str, memory: tuple[float, float], power: tuple[float, float]) -> Made:
         runs = []

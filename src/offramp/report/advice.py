@@ -121,8 +121,8 @@ def sentence(advice: Advice, several: bool = False) -> str:
 
 
 def _left_out(advice: Advice) -> str:
-    """Who has no place in a ranking by a target: those that do not reach it, those of which that is open,
-    and those that cannot answer for as little as the first."""
+    """Who has no place in a ranking by a target: those that do not reach it, or may not, and those that
+    cannot answer for as little as the first."""
     if advice.target is None:
         return ""
     misses = [out.name for out in advice.ruled_out if out.why.startswith("it reaches")]

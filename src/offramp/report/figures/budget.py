@@ -35,8 +35,7 @@ def budget(runs: Runs) -> list[Figure]:
         return []
     frame = pd.concat(map(_placed, each), ignore_index=True).sort_values(["epochs", "rank"])
     labels = runs.evidence.among(frame["strategy"])
-    seeds = {int(n) for n in frame["seeds"]}
-    over = counted(seeds.pop()) if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)} seeds"
+    over = counted(int(frame["seeds"].max()), int(frame["seeds"].min()))
     caption = (
         f"The same strategies, each with a whole schedule of so many epochs, {runs.where}. Left: "
         f"test accuracy, mean over exits and {over}. Right: the strategies' rank by it, 1 is best, mean "

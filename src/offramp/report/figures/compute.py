@@ -102,11 +102,11 @@ def _spread(found: pd.DataFrame) -> str:
     most, fewest = series.per_strategy(found)
     if most < 3:
         few = ", too few for an interval" if most == 2 else ", so nothing says how much values vary"
-        return f"Means over {series.counted(most)}{few}."
+        return f"Means over {series.counted(most, fewest)}{few}."
     of = "" if fewest > 2 else " where there are three or more"
     return (
-        f"Means over {series.counted(most)}; vertical lines are 95 % intervals (Student's t) of the "
-        f"exits' means{of}, side by side where strategies spend the same. Thresholds have none here."
+        f"Means over {series.counted(most, fewest)}; vertical lines are 95 % intervals (Student's t) of "
+        f"the exits' means{of}, side by side where strategies spend the same. Thresholds have none here."
     )
 
 

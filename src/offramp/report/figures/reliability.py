@@ -88,7 +88,7 @@ def agreement_matrix(runs: Runs, strategy: str) -> pd.DataFrame:
 
 
 def _seeds(runs: Runs) -> str:
-    return series.counted(len({t.seed for t in runs.trials}))
+    return series.counted(*series.per_strategy(runs.by_trial(lambda t: t.seed)))
 
 
 def _reliability(found: pd.DataFrame, labels: list[str], title: str) -> Json:

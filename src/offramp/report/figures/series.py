@@ -109,15 +109,18 @@ def _half(values: np.ndarray) -> np.ndarray:
     return np.asarray(error * stats.t.ppf((1 + LEVEL) / 2, n - 1))
 
 
-def counted(seeds: int) -> str:
-    return "one seed" if seeds == 1 else f"{seeds} seeds"
+def counted(most: int, fewest: int) -> str:
+    """`one seed`, `5 seeds`, `3 to 5 seeds`: as `per_strategy` has them."""
+    if most > fewest:
+        return f"{fewest} to {most} seeds"
+    return "one seed" if most == 1 else f"{most} seeds"
 
 
 def spoken(most: int, fewest: int, kind: Literal["curve", "mean"]) -> str:
     """What low and high are, for a caption. most, fewest: seeds that any mean has."""
     if most == 1:
         return "One seed, so nothing says how much values vary."
-    seeds = f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
+    seeds = counted(most, fewest)
     if kind == "curve":
         if most <= FEW:
             return f"Lines are means over {seeds}, bands reach from the lowest to the highest seed."

@@ -86,11 +86,11 @@ def edges(analysis: Analysis, better: str) -> list[Edge]:
 def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[str]) -> list[Figure]:
     charts, words, lost = [], [], []
     notes = [f"{label} lacks exits that others have, so it has no mean over them" for label in absent]
-    seeds = 0
+    counts = []
     for metric in (LOSS, ACCURACY):
         found = observations(runs, metric)
-        seeds = max(seeds, found["seed"].nunique())
         mine = found[found["strategy"].isin(members)]
+        counts.append(series.per_strategy(mine))
         read = sample(mine, Columns("value", "strategy", "seed", "source"))
         images = runs.images(MEASURES[f"{metric.word}-test"]) or {}
         scaled = {key: metric.factor * values for key, values in images.items()}
@@ -105,12 +105,13 @@ def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[st
         notes += [note for note in analysis.notes if "identical" in note or "left out" in note]
     titles = {"core": "core strategies", "all": "all strategies"}
     title = titles.get(family, f"{family} and its parents")
+    seeds = series.counted(max(most for most, _ in counts), min(few for _, few in counts))
     told = f" {'; '.join(dict.fromkeys(notes))}." if notes else ""
     crowd = f" (where others leave no room: {'; '.join(lost)})" if lost else ""
     caption = (
         "A → B: A is significantly better than B (adjusted p < 0.05), by the mean difference on the "
         f"arrow{crowd}. Test loss (cross-entropy) and accuracy (points of percent), mean over exits, "
-        f"{runs.where}, {series.counted(seeds)}; in brackets the means. Solid: Holm-adjusted paired "
+        f"{runs.where}, {seeds}; in brackets the means. Solid: Holm-adjusted paired "
         "differences over seeds and test images, both taken as drawn at random (default). "
         "Dashed: significant only one-way (Tukey; Games–Howell where variances differ), the paper's "
         "way, which assumes that all runs are independent; runs that share seeds or phases are not. No "

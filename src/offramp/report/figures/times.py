@@ -123,11 +123,12 @@ def _ends(ends: pd.DataFrame, measured: bool) -> str:
     most, fewest = series.per_strategy(ends)
     if most == 1 or not measured:
         estimates = ", without intervals: estimates do not vary as runs do" if not measured else ""
-        return f"Means over {series.counted(most)}{estimates}."
+        return f"Means over {series.counted(most, fewest)}{estimates}."
     dots = "dots at the ends of bars are the totals of seeds" if most <= series.FEW else ""
     of = "" if fewest > 2 else " where there are three seeds or more"
     lines = f"lines are 95 % intervals (Student's t) of the total{of}" if most > 2 else ""
-    return f"Means over {series.counted(most)}; {'; '.join(x for x in (lines, dots) if x)}."
+    said = "; ".join(x for x in (lines, dots) if x)
+    return f"Means over {series.counted(most, fewest)}; {said}."
 
 
 def _bars(found: pd.DataFrame, labels: list[str], scale: Unit, ends: pd.DataFrame | None = None) -> Json:
@@ -176,5 +177,5 @@ def _how(runs: Runs) -> str:
 def _spread(runs: Runs, panels: list[Panel]) -> str:
     if runs.measured:
         return spread(panels)
-    seeds = max(int(panel.frame["seed"].nunique()) for panel in panels)
-    return f"Means over {series.counted(seeds)}, without intervals: estimates do not vary as runs do."
+    seeds = series.counted(*series.per_strategy(panels[0].frame))
+    return f"Means over {seeds}, without intervals: estimates do not vary as runs do."
