@@ -444,7 +444,7 @@ def _promise(result: Calibrated) -> str:
     what = (
         "the share of inputs where the full network is right and the policy wrong"
         if target.loss == "harm"
-        else "the share of inputs where the policy answers otherwise than the full network"
+        else "the share of inputs where the policy and the full network answer differently"
     )
     assumed = "provided that inputs are drawn from the distribution of the calibration images"
     images = f"{result.rows:,} calibration images"

@@ -110,7 +110,7 @@ def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[st
     crowd = f" (where others leave no room: {'; '.join(lost)})" if lost else ""
     caption = (
         "A → B: A is significantly better than B (adjusted p < 0.05), by the mean difference on the "
-        f"arrow{crowd}. Test loss (cross-entropy) and accuracy (points of percent), mean over exits, "
+        f"arrow{crowd}. Test loss (cross-entropy) and accuracy (percentage points), mean over exits, "
         f"{runs.where}, {seeds}; in brackets the means. Solid: Holm-adjusted paired "
         "differences over seeds and test images, both taken as drawn at random (default). "
         "Dashed: significant only one-way (Tukey; Games–Howell where variances differ), the paper's "

@@ -133,7 +133,7 @@ def _unlike(model: str, trials: Sequence[TrialRecord]) -> list[str]:
     found = []
     seeds = len({t.seed for t in trials})
     if seeds != len(SEEDS):
-        found.append(f"{counted(seeds, 'seed')}; it has {len(SEEDS)}")
+        found.append(f"{counted(seeds, 'seed')} (the paper: {len(SEEDS)})")
     images = _images(trials[0])
     if images and images["used"] < images["available"]:
         found.append(

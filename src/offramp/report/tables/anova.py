@@ -23,7 +23,7 @@ ONE_WAY = (
 )
 OVER_SEEDS = (
     "Over seeds: repeated measures with Greenhouse and Geisser's correction, which takes the values of "
-    "a seed to belong together. It is the one to believe where runs share seeds or phases."
+    "a seed to belong together. It is the one to rely on where runs share seeds or phases."
 )
 CORE_WORD = "core strategies"
 ADJUST = "p is of one analysis, not adjusted over the table."

@@ -18,7 +18,7 @@ from offramp.report.tables import common
 from offramp.report.tables.anova import ESTIMATED, reasons, short
 
 WAYS = (
-    "To believe: Holm-adjusted paired differences among all strategies, over seeds, and on test over "
+    "Recommended: Holm-adjusted paired differences among all strategies, over seeds, and on test over "
     "seeds and images. Tukey: honestly significant differences among the core strategies, the paper's "
     "way, which takes every run as independent."
 )
@@ -73,7 +73,7 @@ def _orders(
         f"{WAYS} {costs}{letters}"
     )
     named_so = (Column(key, key) for key in ("measure", "model", "data"))
-    columns = (*named_so, Column("seeds", "to believe"), Column("tukey", "Tukey"))
+    columns = (*named_so, Column("seeds", "recommended"), Column("tukey", "Tukey"))
     lines = (*common.unrecorded(evidence, measures), *common.gathered(notes))
     return [Table(name, question, title, caption, pd.DataFrame(rows), columns, notes=lines)]
 
