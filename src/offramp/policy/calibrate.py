@@ -162,11 +162,12 @@ def _check_share(name: str, value: float, least_excluded: bool) -> None:
 
 @dataclass(frozen=True)
 class MeasuredCosts:
-    """Times of a network's parts, which stand in the place of MACs.
+    """Times of a network's parts, used in place of MACs.
 
-    costs: nanoseconds an image of each, which nine of ten rounds keep; policies are chosen by these.
-    median: the same of half the rounds.  record: how they were measured and where, as JSON; `doubts` in
-    it say why they are not to be trusted.
+    costs: nanoseconds an image of each part, by which policies are chosen: the 90th percentile of the
+    rounds here (`infer.torch_timing`); of a device's file the mean or the 95th percentile
+    (`stage_times.measured`).  median: the median of the rounds.  record: how and where they were
+    measured, as JSON; its `doubts` say why they are not to be trusted.
     """
 
     costs: Costs
@@ -176,10 +177,9 @@ class MeasuredCosts:
 
 @dataclass(frozen=True)
 class Performance:
-    """A policy on a split. accuracy: 0 to 1, None where no labels were to be read.  macs: mean of a
+    """A policy on a split. accuracy: 0 to 1; None where the target reads no labels.  macs: mean of a
     row.  loss: mean of the target's loss.  shares: of rows by exit.  seconds: mean of a row, by
-    measured times of stages; None where there are none.  late: seconds that 95 of 100 rows keep, where
-    times are known."""
+    measured times; None without them.  late: seconds that 95 of 100 rows keep; None without times."""
 
     accuracy: float | None
     macs: float
@@ -191,14 +191,14 @@ class Performance:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What calibration came to.
+    """The outcome of a calibration.
 
     candidates: from the dearest to the cheapest, as ordered on validation.  measures: of each, on
     calibration.  chosen: index of one of them.  rows: of calibration.  bound: for a guarantee with
     confidence, what the chosen policy's risk is below; the full network's is 0 by definition.
     remark: where there is one, why nothing cheaper could be had, or how little the choice means.
     measured: the times that were given.  strata: how rows were weighted, where they were; measures are
-    then of the shares of classes that were asked for.  survivors: as of the search.
+    then of the shares of classes that were asked for.  survivors: as in `Search`.
     """
 
     target: Target

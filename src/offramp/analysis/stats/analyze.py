@@ -1,4 +1,4 @@
-"""The ways of testing whether groups differ, side by side, and which of them to believe."""
+"""The ways of testing whether groups differ, side by side, and which of them to rely on."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ class Crossed:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What was found. default: which of the ways to believe; over_blocks is None without blocks, crossed
-    where nothing is known of single images.
+    """What was found. default: which of the ways to rely on.  over_blocks: None without blocks.
+    crossed: None where nothing is known of single images.
 
     notes: what a reader must know, as values left out and groups that are identical by construction.
     """
@@ -113,13 +113,13 @@ class Analysis:
 
     @property
     def believed(self) -> Crossed | OverBlocks | OneWay | Untested | None:
-        """The way to believe."""
+        """The way to rely on."""
         ways = {"over blocks and images": self.crossed, "over blocks": self.over_blocks}
         return ways.get(self.default, self.one_way)
 
     @property
     def pairs(self) -> Pairs:
-        """All pairs by the way to believe; none where it could not be made."""
+        """All pairs by the way to rely on; none where it could not be made."""
         way = self.believed
         return () if way is None or isinstance(way, Untested) else way.pairs
 

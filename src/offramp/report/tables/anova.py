@@ -140,7 +140,7 @@ def reasons(analysis: Analysis) -> list[str]:
 
 
 def tests(runs: Runs) -> list[Table]:
-    """Every measure at every exit, over seeds: the analysis to believe."""
+    """Every measure at every exit, over seeds: the analysis to rely on."""
     columns = (
         Column("seeds", "seeds", "integer"),
         Column("f", "F", "number", 2),

@@ -25,7 +25,7 @@ class Marks:
 
 
 def marks(analysis: Analysis, better: Literal["higher", "lower"]) -> Marks:
-    """By the analysis to believe."""
+    """By the analysis to rely on."""
     if not analysis.means:
         return Marks()
     sign = 1 if better == "higher" else -1
