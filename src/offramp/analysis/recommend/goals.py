@@ -72,7 +72,8 @@ class Preference:
 class Reach:
     """What a candidate needs for an accuracy. macs: where its mean curve over seeds first has it; None
     where it never does.  low, high: 95 % over seeds and images; high None: it may never; both None of
-    one seed.  best: the highest accuracy of its curve, and the same interval."""
+    one seed, and of seeds that answered unlike images.  best: the highest accuracy of its curve, and the
+    same interval."""
 
     macs: float | None
     low: float | None
