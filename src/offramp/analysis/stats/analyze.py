@@ -36,8 +36,8 @@ CROSSED = (
     "answers the same images"
 )
 LOOKED = (
-    "seeds were added after looking, by a rule that was fixed before: p and intervals of pairs pay for "
-    "every look; the overall test and the one-way analysis do not"
+    "seeds were added after looking, by a rule that was fixed before: p and intervals of pairs are "
+    "adjusted for every look, the overall test and the one-way analysis are not"
 )
 NOT_ASKED = Untested("not asked for")
 Way = Literal["over blocks and images", "over blocks", "one-way"]

@@ -97,7 +97,7 @@ def _added(evidence: Evidence) -> list[str]:
             counts = ", ".join(map(str, looks.counts))
             found.append(
                 f"{runs.where}: added until pairs were decided, with looks at {counts} seeds that were "
-                "fixed before the first; p and intervals of pairs pay for them"
+                "fixed before the first; p and intervals of pairs are adjusted for them"
             )
         found += [f"{runs.where}: {text}" for text in runs.added]
     return found
