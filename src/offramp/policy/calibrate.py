@@ -94,8 +94,8 @@ def target(plain_macs: int, **limits: Unpack[Limits]) -> Target:
     given.
 
     A value may be a text, such as "1%", "2M" or "5ms". plain_macs: of the network without early exits,
-    which a percentage of MACs is of. Raises OfframpError unless exactly one target is given, for a name
-    that is none, and for a value out of its range.
+    which a percentage of MACs is of. Raises OfframpError unless exactly one target is given, for an
+    unknown name, and for a value out of its range.
     """
     for name in limits:
         if name not in Limits.__annotations__:
