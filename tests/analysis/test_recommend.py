@@ -21,7 +21,7 @@ from offramp.analysis.recommend import (
     sure,
 )
 from offramp.analysis.recommend.equal import crossings, equal_compute
-from offramp.analysis.recommend.goals import DEARER, OPEN, WITHIN, default_target, reach
+from offramp.analysis.recommend.goals import DEARER, OPEN, UNSHARED, WITHIN, default_target, reach
 from offramp.analysis.stats.pairwise import Pair
 from simulate import Planted, tidy_table
 
@@ -213,6 +213,15 @@ def test_balanced_weighs_all_that_was_measured() -> None:
     note = found.notes[0]
     assert "Test accuracy, Mean MACs of an image, Training time" in note and "GPU memory" in note
     assert "Training compute" in one("balanced", from_table(measured=False)).notes[0]
+
+
+def test_a_balance_counts_the_seeds_that_all_have() -> None:
+    table = tidy_table(3, strategies=FOUR[:2])
+    early, joint = table["seed"] < 45, table["strategy"] == "joint"
+    chosen = (early, early | joint, early == joint)
+    even, more, apart = (one("balanced", Facts(numbers(table[some]), {})) for some in chosen)
+    assert even.ranking and [r.mean for r in even.ranking] == [r.mean for r in more.ranking]
+    assert names(apart) == [] and set(out(apart).values()) == {UNSHARED}
 
 
 def test_without_readings_there_is_no_ranking() -> None:
