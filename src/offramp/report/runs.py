@@ -15,6 +15,7 @@ from offramp.analysis.recommend.equal import Level, equal_compute
 from offramp.analysis.stats import Analysis, Columns, Sample, analyze_sample, sample
 from offramp.analysis.stats.pairwise import Images
 from offramp.analysis.stats.sequential import Looks
+from offramp.analysis.stats.text import in_seeds
 from offramp.paper.families import families
 from offramp.store.manifest import SeedLog
 from offramp.store.record import TrialRecord
@@ -156,7 +157,7 @@ class Runs:
                 self._analyses[key] = None
             else:
                 made = analyze_sample(kept, both=bool(members), images=images, looks=self.looks)
-                self._analyses[key] = replace(made, notes=(*made.notes, *self.added))
+                self._analyses[key] = replace(made, notes=(*map(in_seeds, made.notes), *self.added))
         return self._analyses[key]
 
     @cached_property

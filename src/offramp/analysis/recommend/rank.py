@@ -32,6 +32,7 @@ from offramp.analysis.stats.pairwise import (
     paired_estimates,
 )
 from offramp.analysis.stats.sequential import FEWEST, Looks
+from offramp.analysis.stats.text import in_seeds
 from offramp.paper.guidelines import Goal
 
 SMALL = 0.005  # a difference in accuracy that is worth finding
@@ -176,7 +177,7 @@ def _rank(
     tested = {frozenset((p.a, p.b)): p for p in analysis.pairs}
     untested = None
     if isinstance(analysis.believed, Untested) and len(groups) > 1:
-        untested = analysis.believed.why.replace("block", "seed")
+        untested = in_seeds(analysis.believed.why)
     rows = []
     for group in groups:
         p, behind = _against_first(tested.get(frozenset((groups[0].label, group.label))))

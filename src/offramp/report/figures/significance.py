@@ -11,6 +11,7 @@ import pandas as pd
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats import Analysis, Columns, Untested, analyze_sample, sample
 from offramp.analysis.stats.pairwise import ALPHA, Pair, Pairs
+from offramp.analysis.stats.text import in_seeds
 from offramp.paper.families import families
 from offramp.report.colors import styles
 from offramp.report.figures import series
@@ -102,7 +103,8 @@ def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[st
             f"{edge.winner} → {edge.loser} {edge.difference:.2g} ({metric.word})" for edge in crowded
         ]
         words.append(f"{metric.word.capitalize()}: {_spoken(arrows, analysis)}")
-        notes += [note for note in analysis.notes if "identical" in note or "left out" in note]
+        known = (note for note in analysis.notes if "identical" in note or "left out" in note)
+        notes += map(in_seeds, known)
     titles = {"core": "core strategies", "all": "all strategies"}
     title = titles.get(family, f"{family} and its parents")
     seeds = series.counted(max(most for most, _ in counts), min(few for _, few in counts))
@@ -127,7 +129,7 @@ def _spoken(arrows: Sequence[Edge], analysis: Analysis) -> str:
     if not arrows:
         ways = (analysis.believed, analysis.one_way)
         reasons = [way.why for way in ways if isinstance(way, Untested)]
-        return f"no significant difference{f' ({reasons[0]})' if reasons else ''}."
+        return f"no significant difference{f' ({in_seeds(reasons[0])})' if reasons else ''}."
     return "; ".join(f"{e.winner} beats {e.loser} by {e.difference:.3g} ({e.way})" for e in arrows) + "."
 
 

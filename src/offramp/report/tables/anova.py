@@ -12,6 +12,7 @@ from offramp.analysis.stats import Analysis, Untested
 from offramp.analysis.stats.analyze import NOT_ASKED, OneWay, OverBlocks
 from offramp.analysis.stats.oneway import Anova, Check, Welch
 from offramp.analysis.stats.repeated import Repeated
+from offramp.analysis.stats.text import in_seeds
 from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Question, Table
 from offramp.report.runs import Runs
@@ -133,7 +134,7 @@ def reasons(analysis: Analysis) -> list[str]:
         said[one.why] = one.why if estimated else f"not tested, {one.why}"
     if isinstance(over, Untested) and over.why not in said:
         said[over.why] = f"not tested over seeds, {over.why}"
-    return list(said.values())
+    return list(map(in_seeds, said.values()))
 
 
 # Every measure and every exit

@@ -9,6 +9,7 @@ from typing import Literal
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats import Analysis, Untested
 from offramp.analysis.stats.pairwise import ALPHA, Pair
+from offramp.analysis.stats.text import in_seeds
 from offramp.report.runs import Runs
 from offramp.report.tables.common import at
 
@@ -61,7 +62,7 @@ def mark_exits(
         best |= {(name, column) for name in marked.best}
         alike |= {(name, column) for name in marked.alike}
         if isinstance(analysis.believed, Untested):
-            why = analysis.believed.why
+            why = in_seeds(analysis.believed.why)
             notes.append((where, f"no test, so the best mean alone is marked: {why}"))
         elif marked.untested:
             notes.append((where, f"not tested against the best: {', '.join(sorted(marked.untested))}"))

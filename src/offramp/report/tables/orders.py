@@ -11,6 +11,7 @@ from offramp.analysis.measures import Measure
 from offramp.analysis.stats import Untested, rule
 from offramp.analysis.stats.analyze import Crossed, OneWay, OverBlocks
 from offramp.analysis.stats.pairwise import ALPHA
+from offramp.analysis.stats.text import in_seeds
 from offramp.paper.families import ACCURACIES, LOSSES
 from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Question, Table
@@ -81,5 +82,5 @@ def _orders(
 def _line(way: Crossed | OneWay | OverBlocks | Untested | None) -> tuple[str, str | None]:
     """What an analysis comes to, and why it is no order."""
     if isinstance(way, Crossed | OneWay | OverBlocks):
-        return way.order.text(common.SHORT), way.order.why
+        return way.order.text(common.SHORT), way.order.why and in_seeds(way.order.why)
     return short(way), None

@@ -11,6 +11,7 @@ import pandas as pd
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats.analyze import OneWay
 from offramp.analysis.stats.pairwise import ALPHA, Pair, UntestedPair
+from offramp.analysis.stats.text import in_seeds
 from offramp.report.model import Column, Table
 from offramp.report.runs import Runs, slug
 from offramp.report.tables.anova import reasons
@@ -120,7 +121,13 @@ def _row(pair: Pair | UntestedPair, scale: float) -> dict[str, Any]:
     difference = None if pair.difference is None else pair.difference * scale
     about = {"a": pair.a, "b": pair.b, "difference": difference}
     if not isinstance(pair, Pair):
-        return {**about, "low": None, "high": None, "p": None, "finding": f"not tested: {pair.why}"}
+        return {
+            **about,
+            "low": None,
+            "high": None,
+            "p": None,
+            "finding": f"not tested: {in_seeds(pair.why)}",
+        }
     finding = "not significant"
     if pair.p < ALPHA:
         finding = "a is higher" if pair.difference > 0 else "b is higher"
