@@ -21,7 +21,7 @@ from offramp.analysis.recommend import (
     sure,
 )
 from offramp.analysis.recommend.equal import crossings, equal_compute
-from offramp.analysis.recommend.goals import OPEN, WITHIN, default_target, reach
+from offramp.analysis.recommend.goals import DEARER, OPEN, UNSHARED, WITHIN, default_target, reach
 from offramp.analysis.stats.pairwise import Pair
 from simulate import Planted, tidy_table
 
@@ -106,14 +106,6 @@ def test_latency_is_the_compute_that_an_accuracy_takes() -> None:
     assert first.mean < needed
 
 
-def test_who_needs_more_than_the_first_can_spend_is_named() -> None:
-    """A network whose first exit is dearer: it was neither ranked nor ruled out."""
-    small = Skill(macs={"joint": (0.1e6, 0.2e6, 0.3e6, 0.4e6)})
-    found = one("latency", facts(1, FOUR, small), min_accuracy=0.6)
-    assert names(found) == ["joint"] and set(out(found)) == set(FOUR) - {"joint"}
-    assert all("cannot answer with the" in why for why in out(found).values())
-
-
 def test_equal_accuracy_and_compute_are_not_told_apart() -> None:
     found = one("latency", facts(2, FOUR), min_accuracy=0.6)
     assert [r.behind for r in found.ranking[1:]] == [False] * 3
@@ -130,6 +122,13 @@ def test_who_cannot_reach_a_target_is_out_only_when_that_is_shown() -> None:
     assert near is not None and near.best[2] is not None
     doubt = out(one("latency", known, min_accuracy=near.best[2] - 0.001))["separate"]
     assert doubt.startswith(OPEN)
+
+
+def test_who_cannot_answer_for_as_little_as_the_first_is_named() -> None:
+    found = one("latency", facts(1, FOUR, CHEAPER, images=300), min_accuracy=0.55)
+    assert names(found) == ["joint"] and found.at is not None and found.at < 1e6
+    assert out(found) == dict.fromkeys(("two-stage", "separate", "distillation"), DEARER)
+    assert sure(found) == "no other can be used so"
 
 
 def test_the_target_is_by_default_a_point_less_than_the_best_final_exit() -> None:
@@ -216,19 +215,13 @@ def test_balanced_weighs_all_that_was_measured() -> None:
     assert "Training compute" in one("balanced", from_table(measured=False)).notes[0]
 
 
-def test_balanced_is_over_the_seeds_that_all_have() -> None:
-    """Who was alone in a seed was the best of it."""
-    table = tidy_table(3, Planted(seconds={"joint": 600}), strategies=FOUR)
-    some = table[(table["strategy"] == "joint") | (table["seed"] < 45)]
-    part, same = (one("balanced", Facts(numbers(t), {})) for t in (some, table[table["seed"] < 45]))
-    assert [r.mean for r in part.ranking] == [r.mean for r in same.ranking]
-    assert {r.seeds for r in part.ranking} == {3}
-    assert (
-        one(
-            "balanced", Facts(numbers(table[(table["strategy"] == "joint") == (table["seed"] > 44)]), {})
-        ).ranking
-        == ()
-    )
+def test_a_balance_counts_the_seeds_that_all_have() -> None:
+    table = tidy_table(3, strategies=FOUR[:2])
+    early, joint = table["seed"] < 45, table["strategy"] == "joint"
+    chosen = (early, early | joint, early == joint)
+    even, more, apart = (one("balanced", Facts(numbers(table[some]), {})) for some in chosen)
+    assert even.ranking and [r.mean for r in even.ranking] == [r.mean for r in more.ranking]
+    assert names(apart) == [] and set(out(apart).values()) == {UNSHARED}
 
 
 def test_without_readings_there_is_no_ranking() -> None:

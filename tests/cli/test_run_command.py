@@ -273,13 +273,13 @@ def test_a_budget_in_which_nothing_is_learned_is_refused(
 ) -> None:
     from offramp.study.plan import budget
 
-    weak = "1 epochs of 100 images, 1 steps a phase, and networks stay near chance", 2e12
+    weak = "1 epoch of 100 images, 1 step a phase, and networks stay near chance", 2e12
     monkeypatch.setattr(budget, "too_short", lambda *_: weak)
     words = ("run", "b.yaml", "--set", "recipe.epochs=1", "--budget", "900h")
     answer = two(*words)
     said = " ".join(answer.err.split())
     assert answer.code == 2 and answer.out == "" and not Path("runs").exists()
-    assert "--budget 900h is too short: it leaves 1 epochs of 100 images" in said
+    assert "--budget 900h is too short: it leaves 1 epoch of 100 images" in said
     assert "or take fewer strategies or seeds. --anyway" in said
     forced = two(*words, "--anyway", "--json")
     assert forced.code == 0, forced.err

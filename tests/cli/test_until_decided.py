@@ -109,14 +109,14 @@ def test_reports_pay_for_the_looks_from_store_and_pack_alike(again: Cli) -> None
         assert runs.added == ()
     assert again("tables", "pack", "--only", "pairs", "--out", "tables").code == 0
     page = next(Path("tables").glob("pairs-*-overall.md")).read_text()
-    assert "pay for every look" in page
+    assert "are adjusted for every look" in page
     assert any("with looks at 3, 4 seeds" in line for d in facts(packed) for line in d.values)
 
 
 def test_seeds_beside_the_rule_are_told(again: Cli) -> None:
     assert again("run", "s.yaml", "-q", "--set", "seeds=[7]").code == 0
     (runs,) = evidence.from_store(Path("runs")).runs
-    told = "seeds 7 are not of the rule by which seeds were added: in means, not in pairs"
+    told = "seed 7 is not of the rule by which seeds were added: they count in means, not in pairs"
     assert runs.added == (told,)
     assert again("tables", "runs", "--only", "pairs", "--out", "tables").code == 0
     assert told in next(Path("tables").glob("pairs-*-overall.md")).read_text()
@@ -126,10 +126,10 @@ def test_seeds_that_were_added_without_a_log_are_told(studied: Cli) -> None:
     assert evidence.from_store(Path("runs")).runs[0].added == ()
     assert studied("run", "s.yaml", "-q", "--set", "seeds=[1, 2, 3]").code == 0
     (runs,) = evidence.from_store(Path("runs")).runs
-    assert "seeds 3 were asked for later than others" in runs.added[0]
+    assert "seed 3 was asked for later than others" in runs.added[0]
     assert studied("tables", "runs", "--only", "pairs", "--out", "tables").code == 0
     page = next(Path("tables").glob("pairs-*-overall.md")).read_text()
-    assert "seeds 3 were asked for later than others" in page
+    assert "seed 3 was asked for later than others" in page
 
 
 @pytest.mark.usefixtures("again")

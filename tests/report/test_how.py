@@ -96,7 +96,7 @@ def test_other_networks_data_and_seeds_are_named() -> None:
     slower = said(made({"learning_rate": 0.05, "batch_size": 64}, model="resnet18"))
     assert "learning rate 0.05 (the paper on chestxray14: 0.1)" in slower and "batches" not in slower
     assert "digits: a data set that the paper does not have" in said(made(name="digits"))
-    assert "3 seeds; it has 5" in said(made(seeds=3))
+    assert "3 seeds (the paper: 5)" in said(made(seeds=3))
 
 
 def test_other_classes_and_weights_are_named() -> None:

@@ -141,6 +141,14 @@ def test_who_alone_reaches_a_target_is_told_so() -> None:
     assert text.endswith("distillation, separate and two-stage do not reach 85.0 %.")
 
 
+def test_who_cannot_answer_for_as_little_as_the_first_is_told_so() -> None:
+    cheap = Skill(macs={"joint": (0.4e6, 0.8e6, 1.2e6, 4e6)})
+    text = sentence(advice("latency", facts(1, FOUR, cheap, images=300), 0.55))
+    assert text.endswith(
+        "No other can be used so. distillation, separate and two-stage cannot answer for as few MACs."
+    )
+
+
 @pytest.mark.parametrize("measured", [True, False])
 def test_costs(measured: bool) -> None:
     table = Planted(seconds={"joint": -60})

@@ -246,7 +246,7 @@ def test_one_seed_marks_the_best_mean_and_says_that_nothing_was_tested() -> None
 def test_a_strategy_that_misses_a_seed_is_named() -> None:
     trials = [t for t in planted() if (t.strategy, t.seed) != ("two-stage", 44)]
     table = only(trials, "anova")
-    assert any("block 44 lacks two-stage" in note for note in table.notes)
+    assert any("seed 44 lacks two-stage" in note for note in table.notes)
     assert only(trials, "main").frame.loc["two-stage", "seeds"] == 4
 
 

@@ -43,6 +43,7 @@ from offramp.store.lock_folder import LockFolder
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run.events import Began, Epoch, Event, Waiting
+from offramp.study.run.ledger import Failures
 from offramp.study.run.pool import run_pooled
 from offramp.study.run.run import run
 from offramp.study.spec import file as spec
@@ -410,3 +411,20 @@ def test_workers_of_a_run_that_nobody_reads_on_end_with_it(tmp_path: Path) -> No
     assert set(trained(events)) | reused(events) == set(plan.nodes)
     whole, _ = finish(plan, tmp_path / "whole")
     assert hashes(store) == hashes(whole)
+
+
+def test_two_processes_note_the_same_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What needs a failed phase is given up by every process that shares the plan, at about one time."""
+    replace, failures = Path.replace, Failures(tmp_path)
+
+    def replaced(path: Path, target: Path) -> Path:
+        with monkeypatch.context() as other:
+            other.setattr(Path, "replace", replace)
+            other.setattr(os, "getpid", lambda: 0)
+            failures["node"] = "as another process says"
+        return replace(path, target)
+
+    with monkeypatch.context() as mine:
+        mine.setattr(Path, "replace", replaced)
+        failures["node"] = "as this one says"
+    assert failures["node"] == "as this one says" and failures.keys() == {"node"}

@@ -78,7 +78,7 @@ def executed(rows: pd.DataFrame) -> pd.Series:
 
 
 def summed(*metrics: str) -> Over:
-    """The sum of amounts, and over the phases."""
+    """The sum of these amounts over all phases."""
 
     def total(rows: pd.DataFrame) -> pd.Series:
         return _total(_present(rows, metrics).sum(axis=1, skipna=False))
@@ -87,7 +87,7 @@ def summed(*metrics: str) -> Over:
 
 
 def largest(metric: str) -> Over:
-    """Of the phases the largest."""
+    """The largest amount of any phase."""
 
     def over(rows: pd.DataFrame) -> pd.Series:
         values = _present(rows, (metric,))[metric]

@@ -117,7 +117,7 @@ def export(
     rule: None lets nothing leave early.
 
     Raises OfframpError for a policy of another trial, a place that is taken, a network that cannot be
-    a graph, a bundle that answers otherwise than PyTorch, and as `useful.check` does.
+    a graph, a bundle that answers differently from PyTorch, and as `useful.check` does.
     """
     graphs.check_installed()
     bundle.check_place(out, asked.force)

@@ -140,7 +140,7 @@ def _without_places(made: Any, places: Sequence[str]) -> Any:
 
 
 def _unplaced(text: str, places: Sequence[str]) -> str:
-    """With the last part of each path in the place of the whole, in Markdown too."""
+    """The text with each path cut down to its last part, in Markdown too."""
     for place in places:
         for written in (place, escape(place)):
             text = text.replace(written, PurePosixPath(written).name)

@@ -57,11 +57,11 @@ class SplitImages:
 class Layers:
     """The sessions of stages that follow each other: from images to the logits of all of them."""
 
-    def __init__(self, stages: Sequence[StageGraph], folder: Path, threads: int = 0) -> None:
+    def __init__(self, stages: Sequence[StageGraph], folder: Path) -> None:
         from offramp.bundle.runtime import session  # needs onnxruntime, an extra
 
         self._stages = tuple(stages)
-        self._sessions = [session(folder / stage.file, threads) for stage in stages]
+        self._sessions = [session(folder / stage.file, threads=0) for stage in stages]  # as many as fit
 
     def inputs(self, at: int, pixels: Floats) -> dict[str, Any]:
         """What stage `at` takes, by name, of images [B, C, H, W]; the stages before it run."""

@@ -22,7 +22,7 @@ from offramp.policy.policy import Policy
 TOLERANCE = 1e-4
 RELATIVE = 1e-5  # of the largest logit; float32 carries no more where logits are in the hundreds
 BATCH = 128
-SHARE = 0.01  # of images, by which int8 may go otherwise than calibrated: ties of rounding, no more
+SHARE = 0.01  # of images: how far int8 may be from what was calibrated; rounding explains no more
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ def alike(
     accuracy = abs(float(right[0] - right[1]))
     if not max(share, accuracy) <= SHARE:
         raise OfframpError(
-            f"the int8 bundle has {100 * accuracy:.2g} points of accuracy and {100 * share:.2g} of an "
-            "exit's share otherwise than its quantized stages on the test split; nothing was written; "
-            "export without --int8, and report it"
+            "the int8 bundle differs from its quantized stages on the test split, by "
+            f"{100 * accuracy:.2g} points of accuracy and {100 * share:.2g} of an exit's share; nothing "
+            "was written; export without --int8, and report it"
         )
     return Likeness(len(place), "the whole test split", share, accuracy, float((classes != said).mean()))
 

@@ -97,10 +97,12 @@ def _about(source: Path) -> dict[str, Any]:
             "answers pictures"
         )
     if found.preprocessing.interpolation != "bilinear":
-        raise OfframpError(f"{source} resizes by another filter than bilinear, which the page has not")
+        raise OfframpError(f"{source} resizes by another filter than bilinear, which the page lacks")
     files = {name for name in found.files if name.endswith(".onnx.data")}
     if files:
-        raise OfframpError(f"{source} has weights beside its graphs, too large for a page; take int8")
+        raise OfframpError(
+            f"{source} has weights beside its graphs, too large for a page; export it with --int8"
+        )
     layout = json.loads((source / "stages.json").read_text(encoding="utf-8"))
     card = json.loads((source / "card.json").read_text(encoding="utf-8"))
     stages = [

@@ -36,11 +36,10 @@ def joules(
     seconds: float = SECONDS,
     clock: Callable[[], float] = perf_counter,
 ) -> float | None:
-    """An image, of the CPU packages and the GPU, with all that they draw meanwhile; None where nothing
-    tells.
+    """Joules an image, of the CPU packages and the GPU, all that they draw meanwhile included; None
+    where neither is measured.
 
-    run: answers so many images; called again and again for so many seconds.  meter: is running.
-    wait: for the device.
+    run: answers `images` images; it is called for `seconds`.  meter: is running.  wait: for the device.
     """
     if len(meter.missing) == 2:
         return None

@@ -97,7 +97,6 @@ def open_trial(
     prefix: str,
     policy_file: Path | None,
     device: torch.device,
-    backend: str | None = None,
     trust_code: bool = False,
 ) -> Network:
     """The trial whose id begins with `prefix`, under the policy in a file; without one, every image
@@ -118,14 +117,14 @@ def open_trial(
         raise OfframpError(f"trial {trial} cannot answer files: {error}; {IN_PYTHON}") from None
     if manifest.normalized:
         raise OfframpError(
-            f"the images of trial {trial} were normalized beforehand, nobody knows how; {IN_PYTHON}"
+            f"the images of trial {trial} were normalized beforehand, and how is not known; {IN_PYTHON}"
         )
     net = load_network(store, trial, device, trust_code=trust_code)
     placed(net, device)
     weak = doubts(store, trial, None if policy_file is None else rule)
 
     def under(thresholds: Sequence[float | None]) -> Run:
-        predictor = Predictor(net, replace(rule, thresholds=tuple(thresholds)), backend)
+        predictor = Predictor(net, replace(rule, thresholds=tuple(thresholds)))
 
         def run(images: NDArray[np.float32]) -> Prediction:
             there = torch.from_numpy(images).to(device)

@@ -105,8 +105,8 @@ class Predictor:
         device, self._dtype = parameter.device, parameter.dtype
         shares = [spent / plain for spent in policy.macs(costs)]
         warmth = policy.temperatures or (1.0,) * len(policy.exits)
-        # On the device once, so that no call has to send them there. An answer may have them in it: made
-        # in this mode, they are like the rest of it, and who changes them in place hears of it.
+        # On the device once, so that no call has to send them there. Answers may share them: made in
+        # inference mode, as the rest of an answer is, they cannot be changed in place outside of it.
         with torch.inference_mode():
             self._numbers = torch.tensor(policy.exits, device=device)
             self._shares = torch.tensor(shares, dtype=torch.float32, device=device)

@@ -100,9 +100,9 @@ def mixed(times: Sequence[Times], shares: Sequence[float]) -> Times:
 @dataclass(frozen=True)
 class Timing:
     """A measurement. engine: eager, compiled or onnxruntime.  what: plain, nothing leaves, policy, or a
-    stage.  batch: images at once.  seconds: of a batch, by p50 and p95.  rate: images a second.  macs:
-    of an image on average; None where it is not known.  repeats: samples.  joules: of an image;
-    memory: bytes that it takes beside libraries, where they were measured."""
+    stage.  batch: images at once.  p50, p95: seconds of a batch.  rate: images a second.  macs: of an
+    image on average; None where it is not known.  repeats: samples.  joules: of an image.  memory: bytes
+    beside libraries. The last two are None where they were not measured."""
 
     engine: str
     what: str

@@ -63,8 +63,8 @@ class PartTimes:
         exits: tuple[int, ...],
         of: Callable[[Times], float] = attrgetter("p50"),
     ) -> Costs:
-        """Nanoseconds an image of each part, in the place of MACs. of: what stands for the samples of a
-        batch, by default their median."""
+        """Nanoseconds an image of each part, used in place of MACs. of: the number taken of a part's
+        samples, by default their median."""
         segments, heads = (
             tuple(round(1e9 * of(t) / self.batch) for t in parts)
             for parts in (self.segments, self.heads)

@@ -94,8 +94,8 @@ def target(plain_macs: int, **limits: Unpack[Limits]) -> Target:
     given.
 
     A value may be a text, such as "1%", "2M" or "5ms". plain_macs: of the network without early exits,
-    which a percentage of MACs is of. Raises OfframpError unless exactly one target is given, for a name
-    that is none, and for a value out of its range.
+    which a percentage of MACs is of. Raises OfframpError unless exactly one target is given, for an
+    unknown name, and for a value out of its range.
     """
     for name in limits:
         if name not in Limits.__annotations__:
@@ -162,11 +162,12 @@ def _check_share(name: str, value: float, least_excluded: bool) -> None:
 
 @dataclass(frozen=True)
 class MeasuredCosts:
-    """Times of a network's parts, which stand in the place of MACs.
+    """Times of a network's parts, used in place of MACs.
 
-    costs: nanoseconds an image of each, which nine of ten rounds keep; policies are chosen by these.
-    median: the same of half the rounds.  record: how they were measured and where, as JSON; `doubts` in
-    it say why they are not to be trusted.
+    costs: nanoseconds an image of each part, by which policies are chosen: the 90th percentile of the
+    rounds here (`infer.torch_timing`); of a device's file the mean or the 95th percentile
+    (`stage_times.measured`).  median: the median of the rounds.  record: how and where they were
+    measured, as JSON; its `doubts` say why they are not to be trusted.
     """
 
     costs: Costs
@@ -176,10 +177,9 @@ class MeasuredCosts:
 
 @dataclass(frozen=True)
 class Performance:
-    """A policy on a split. accuracy: 0 to 1, None where no labels were to be read.  macs: mean of a
+    """A policy on a split. accuracy: 0 to 1; None where the target reads no labels.  macs: mean of a
     row.  loss: mean of the target's loss.  shares: of rows by exit.  seconds: mean of a row, by
-    measured times of stages; None where there are none.  late: seconds that 95 of 100 rows keep, where
-    times are known."""
+    measured times; None without them.  late: seconds that 95 of 100 rows keep; None without times."""
 
     accuracy: float | None
     macs: float
@@ -191,14 +191,14 @@ class Performance:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What calibration came to.
+    """The outcome of a calibration.
 
     candidates: from the dearest to the cheapest, as ordered on validation.  measures: of each, on
     calibration.  chosen: index of one of them.  rows: of calibration.  bound: for a guarantee with
     confidence, what the chosen policy's risk is below; the full network's is 0 by definition.
     remark: where there is one, why nothing cheaper could be had, or how little the choice means.
     measured: the times that were given.  strata: how rows were weighted, where they were; measures are
-    then of the shares of classes that were asked for.  survivors: as of the search.
+    then of the shares of classes that were asked for.  survivors: as in `Search`.
     """
 
     target: Target
@@ -444,7 +444,7 @@ def _promise(result: Calibrated) -> str:
     what = (
         "the share of inputs where the full network is right and the policy wrong"
         if target.loss == "harm"
-        else "the share of inputs where the policy answers otherwise than the full network"
+        else "the share of inputs where the policy and the full network answer differently"
     )
     assumed = "provided that inputs are drawn from the distribution of the calibration images"
     images = f"{result.rows:,} calibration images"

@@ -21,7 +21,7 @@ Ints = NDArray[np.integer]
 Loss = Literal["wrong", "harm", "disagreement"]
 POINTS = 200
 RUN_UP = 10
-COLDEST, WARMEST = 0.05, 20.0  # beyond, a split that is all right or all wrong would send a temperature
+COLDEST, WARMEST = 0.05, 20.0  # bounds: a split that is all right or all wrong has no best temperature
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,8 +200,8 @@ def _mean_macs(policy: Policy, logits: Floats, costs: Costs) -> float:
 
 
 def temperatures(split: SplitLogits) -> tuple[float, ...]:
-    """The temperature of least cross-entropy at each exit, between 0.05 and 20: the factor that makes
-    its confidence honest (Guo et al., 2017).
+    """The temperature of each exit, [E]: dividing its logits by it gives the least cross-entropy, and so
+    calibrated confidence (Guo et al., 2017). Between 0.05 and 20.
 
     Rows with a logit that is not finite are left out; 1 where none is left. Cross-entropy is convex in
     1/T, so the minimum found is the minimum.

@@ -1,11 +1,11 @@
-"""Offsets by which confidence is compared class by class: a threshold for each exit and class it says.
+"""A threshold on confidence for each exit and predicted class, by learned offsets.
 
-How much leaving loses at the same confidence may differ between the classes that an exit says. At each
-exit, the chance that leaving loses nothing is fitted as a logistic curve of the log-odds of confidence,
-with an offset for each class. Offsets over the curve's slope go to the score `classwise`, on which one
-threshold an exit is then solved as on any other; to each class it is a threshold on confidence of its
-own. Offsets are shrunk: a class that says too little takes the common threshold, and so do all where
-classes differ no more than chance has it.
+At the same confidence, leaving may lose more for one predicted class than for another. At each exit, the
+chance that leaving loses nothing is fitted as a logistic curve of the log-odds of confidence, with an
+offset for each class. The offsets, divided by the curve's slope, go to the score `classwise`. One
+threshold an exit is then solved on it as on any other score; for each class it is a threshold of its own
+on confidence. Offsets are shrunk: a class with too few images takes the common threshold, and so do all
+classes where they differ no more than by chance.
 """
 
 from __future__ import annotations

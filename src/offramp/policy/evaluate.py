@@ -23,8 +23,8 @@ Bools = NDArray[np.bool_]
 class ExitEvaluation:
     """An exit under a policy. share: of inputs that leave here.  accuracy: of those; None where there
     are none.  accuracy_all: of the exit on every input.  ece: of the exit's confidence, with the
-    policy's temperature; auroc, aurc: of its score's telling right from wrong, or of confidence's
-    where the score says nothing of a single exit; on every input."""
+    policy's temperature, on every input.  auroc, aurc: how well its score tells right from wrong, on
+    every input; that of confidence where the score says nothing of a single exit."""
 
     exit: int
     threshold: float | None

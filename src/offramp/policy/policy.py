@@ -273,8 +273,8 @@ def check_fits(policy: Policy, trial: str, trial_hash: str, exits: Sequence[int]
 
 
 def check_carry(policy: Policy, carry: Carry, final: int) -> None:
-    """Raise OfframpError when the exits of a network carry answers otherwise than those of a policy, or
-    on from an exit that the policy leaves out. final: the network's last exit."""
+    """Raise OfframpError when the exits of a network carry answers in another way than those of a
+    policy, or on from an exit that the policy leaves out. final: the network's last exit."""
     if policy.carry != carry:
         raise OfframpError(
             f"the policy is for exits that {_carrying(policy.carry)}, those of the network "

@@ -51,15 +51,16 @@ def p_of_chance(hits: NDArray[np.integer] | int, rows: int, common: float) -> Fl
     return np.asarray(stats.binom.sf(np.asarray(hits) - 1, rows, common))
 
 
-def calibration_error(confidence: Floats, right: Bools, bins: int = BINS) -> float | None:
-    """Expected calibration error: |accuracy - mean confidence| in equal-width bins of confidence,
-    weighted by their rows. confidence: [N], 0 to 1; NaN rows are left out; None where none is left."""
+def calibration_error(confidence: Floats, right: Bools) -> float | None:
+    """Expected calibration error: |accuracy - mean confidence| in BINS equal-width bins of confidence,
+    weighted by their rows. confidence: [N], 0 to 1; rows of NaN are left out, and where no row is left
+    the result is None.  right: [N]."""
     known = ~np.isnan(confidence)
     if not known.any():
         return None
     sure, hits = confidence[known].astype(np.float64), right[known]
-    place = np.minimum((sure * bins).astype(int), bins - 1)
-    gaps = np.bincount(place, hits, bins) - np.bincount(place, sure, bins)
+    place = np.minimum((sure * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(place, hits, BINS) - np.bincount(place, sure, BINS)
     return float(np.abs(gaps).sum() / len(sure))
 
 

@@ -1,4 +1,4 @@
-"""Times of stages that a device wrote down, in the place of MACs: `run.py --measure --out FILE`."""
+"""Times of stages from a device's file (`run.py --measure --out FILE`), used in place of MACs."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ class TimedStage:
 
 @dataclass(frozen=True)
 class StageTimes:
-    """What a device wrote down. source: the file.  stages: by images at once, in order of exits."""
+    """A device's file of stage times. source: its path.  stages: by images at once, in order of
+    exits."""
 
     source: str
     device: str
@@ -118,8 +119,8 @@ def _parse(text: str, source: str) -> StageTimes:
 
 
 def measured(times: StageTimes, costs: Costs, batch: int, of: Literal["mean", "p95"]) -> MeasuredCosts:
-    """What a device takes, for `policy.calibrate`. costs: MACs of the trial's network.  of: what stands
-    for the rounds of a stage.
+    """Times of a device, for `policy.calibrate`. costs: MACs of the trial's network.  of: which number
+    of a stage's rounds is used.
 
     A stage was measured with its exit's head. Where a policy leaves that head out, its time is counted
     all the same, so what is promised is rather too slow than too fast.

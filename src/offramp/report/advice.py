@@ -8,7 +8,7 @@ from dataclasses import replace
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.recommend import GOALS, Advice, Preference, recommend, sure
 from offramp.analysis.recommend.equal import Level, crossings, stretches
-from offramp.analysis.recommend.goals import OPEN
+from offramp.analysis.recommend.goals import DEARER, OPEN
 from offramp.analysis.stats.pairwise import ALPHA, POWER, Pair
 from offramp.policy.quality import p_of_chance
 from offramp.report.evidence import Evidence
@@ -121,7 +121,8 @@ def sentence(advice: Advice, several: bool = False) -> str:
 
 
 def _left_out(advice: Advice) -> str:
-    """Who has no place in a ranking by a target: who does not reach it, and of whom that is open."""
+    """Who has no place in a ranking by a target: those that do not reach it, or may not, and those that
+    cannot answer for as little as the first."""
     if advice.target is None:
         return ""
     misses = [out.name for out in advice.ruled_out if out.why.startswith("it reaches")]
@@ -130,6 +131,8 @@ def _left_out(advice: Advice) -> str:
     do = "does" if len(misses) == 1 else "do"
     parts = [f"{listed(misses)} {do} not reach {target}"] if misses else []
     parts += [f"Whether {listed(unsure)} can reach {target} is open"] if unsure else []
+    dearer = [out.name for out in advice.ruled_out if out.why == DEARER]
+    parts += [f"{listed(dearer)} cannot answer for as few MACs"] if dearer else []
     return "".join(f". {part}" for part in parts)
 
 

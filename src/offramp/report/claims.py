@@ -11,7 +11,7 @@ import pandas as pd
 
 from offramp.analysis.claims import VERDICTS, Claim, Claims, Judgment, Regime
 from offramp.analysis.claims.words import RULE, difference, found, name, why
-from offramp.report.model import Column, Question, Table
+from offramp.report.model import Column, Table
 from offramp.store.manifest import Manifest
 from offramp.store.record import TrialRecord
 from offramp.study.spec.places import validated
@@ -70,12 +70,12 @@ COLUMNS = (
 )
 
 
-def claims_table(outcomes: Sequence[Judgment], question: Question = "more") -> Table:
+def claims_table(outcomes: Sequence[Judgment]) -> Table:
     """A row a claim, by the id of the claim."""
     rows, columns = [_row(outcome) for outcome in outcomes], [column.key for column in COLUMNS]
     frame = pd.DataFrame(rows, columns=columns, index=[o.claim.id for o in outcomes])
     title, caption = "Findings, tested against these runs", f"{count(outcomes)} {RULE}"
-    return Table("claims", question, title, caption, frame, COLUMNS, notes=_notes(outcomes))
+    return Table("claims", "more", title, caption, frame, COLUMNS, notes=_notes(outcomes))
 
 
 def count(outcomes: Sequence[Judgment]) -> str:

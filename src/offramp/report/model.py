@@ -93,7 +93,7 @@ class Contents:
     missing: what a partly finished study lacks, a sentence each.  wrong: where numbers do not agree with
     one another, a sentence each.  claims: the table of claims.  first: names of figures and tables that
     a reader sees first, of several of a kind the one that the filters choose.
-    names of figures and tables are unique among each other.
+    No two figures or tables have the same name.
     """
 
     title: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from offramp.analysis.recommend.equal import Level, equal_compute
 from offramp.analysis.stats import Analysis, Columns, Sample, analyze_sample, sample
 from offramp.analysis.stats.pairwise import Images
 from offramp.analysis.stats.sequential import Looks
+from offramp.analysis.stats.text import in_seeds
 from offramp.paper.families import families
 from offramp.store.manifest import SeedLog
 from offramp.store.record import TrialRecord
@@ -32,6 +33,11 @@ COLUMNS = Columns("value", "strategy", "seed", same="source", measured="measured
 def slug(*words: object) -> str:
     """A file's name made of words: lower case letters, digits and single dashes."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(str(w) for w in words if w != "").lower()).strip("-")
+
+
+def _seeds(found: Sequence[int], one: str, several: str) -> str:
+    """`seed 3 is`, `seeds 3, 4 are`."""
+    return f"seed{'s' * (len(found) > 1)} {', '.join(map(str, found))} {several if found[1:] else one}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +157,7 @@ class Runs:
                 self._analyses[key] = None
             else:
                 made = analyze_sample(kept, both=bool(members), images=images, looks=self.looks)
-                self._analyses[key] = replace(made, notes=(*made.notes, *self.added))
+                self._analyses[key] = replace(made, notes=(*map(in_seeds, made.notes), *self.added))
         return self._analyses[key]
 
     @cached_property
@@ -173,22 +179,21 @@ class Runs:
         if len(self._logs) > 1:
             return (
                 f"seeds were added by {len(self._logs)} rules, each fixed before its own first look; p "
-                "pays for the looks of one",
+                "is adjusted for the looks of one",
             )
         seeds = {t.seed for t in self.trials}
         if self.looks is not None:
             outside = sorted(s for s in seeds if str(s) not in self.looks.order)
-            which = ", ".join(map(str, outside))
-            rule = "not of the rule by which seeds were added: in means, not in pairs"
-            return (f"seeds {which} are {rule}",) if outside else ()
+            rule = "not of the rule by which seeds were added: they count in means, not in pairs"
+            return (f"{_seeds(outside, 'is', 'are')} {rule}",) if outside else ()
         asked = [t.manifest.asked for t in self.trials if t.manifest.asked is not None]
         later = sorted(s for s in seeds if any(s not in one for one in asked))
         if not later:
             return ()
-        which = ", ".join(map(str, later))
         return (
-            f"seeds {which} were asked for later than others, or apart; if any were added because of "
-            "what others had shown, p is too small (offramp run --until-decided keeps account of that)",
+            f"{_seeds(later, 'was', 'were')} asked for later than others, or apart; if any were added "
+            "because of what others had shown, p is too small (offramp run --until-decided adjusts for "
+            "that)",
         )
 
     @cached_property

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 COMPUTE_NOTE = """\
 ≥ t: an image leaves at the first exit whose confidence (softmax) is at least t.
-written: each phase in full, as the paper runs it (~: from MACs, what was spared
-taking half to twice as long as other work).
+written: each phase in full, as the paper runs it (~: estimated, MACs that did
+not run taking half to twice as long as those that did).
 run: all that the trial reads. added: what no strategy above it reads."""
 
 

@@ -215,8 +215,8 @@ class _Service:
                 415, f"the body is none of {', '.join(FORMATS)}; send the bytes of an image file alone"
             ) from None
         except Exception as error:  # decoders raise whatever they like on damaged bytes
-            said = in_line(error)
-            raise Refused(422, f"the image cannot be answered: it {said}"[:300]) from None
+            said = f"it {in_line(error)}" if isinstance(error, ValueError) else in_line(error)
+            raise Refused(422, f"the image cannot be answered: {said}"[:300]) from None
         made: NDArray[np.float32] = self._bundle.preprocessing.normalized(pixels[None])[0]
         return made
 

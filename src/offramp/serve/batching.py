@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -42,17 +41,15 @@ class Batcher:
     for others; what came while the batch before was computed has waited already.
     """
 
-    def __init__(
-        self, bundle: Bundle, most: int, wait: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._bundle, self._most, self._wait, self._clock = bundle, most, wait, clock
+    def __init__(self, bundle: Bundle, most: int, wait: float) -> None:
+        self._bundle, self._most, self._wait = bundle, most, wait
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="answering", daemon=True)
         self._thread.start()
 
     def submit(self, pixels: NDArray[np.float32]) -> Future[Answer]:
         """The answer to come. pixels: [C, H, W], as `Bundle.pixels` makes them."""
-        waiting = _Waiting(pixels, self._clock(), Future())
+        waiting = _Waiting(pixels, time.monotonic(), Future())
         self._queue.put(waiting)
         return waiting.answer
 
@@ -71,7 +68,7 @@ class Batcher:
             until = first.arrived + self._wait
             while len(batch) < self._most:
                 try:
-                    more = self._queue.get(timeout=max(until - self._clock(), 0))
+                    more = self._queue.get(timeout=max(until - time.monotonic(), 0))
                 except queue.Empty:
                     break
                 if more is None:

@@ -148,7 +148,7 @@ class Archive:
         return self.documents("plans")
 
     def has_trial(self, trial: str, whole: bool = True) -> bool:
-        """The same of a trial and its logits."""
+        """Whether the trial is there, as `has_node` says of nodes."""
         if not whole:
             return self.files.exists(TRIAL.folder, checked(trial))
         return sealed.is_whole(self.files, TRIAL, checked(trial))

@@ -52,8 +52,8 @@ class FileSystem(Protocol):
         """Make a file or replace it at once: the old one stays until the new one is kept."""
 
     def write_folder(self, files: Mapping[str, bytes], *name: str, over: bool) -> bool:
-        """The same for a sealed folder with all its files, the manifest last. over: put it in the place
-        of one that may be there; without, False where there is one by now, which stays."""
+        """The same for a sealed folder with all its files, the manifest last. over: replace one that may
+        be there; without it, False where there is one by now, which stays."""
 
     def remove(self, *name: str) -> None:
         """Take a file or a folder away at once; nothing where there is none. A link goes itself."""

@@ -218,7 +218,7 @@ def _under_way(key: str, note: Mapping[str, Any], archive: Archive) -> LivePhase
 
 
 def _seconds(text: object) -> float | None:
-    """Since 1970, of a time as provenance has it; None for what is none."""
+    """Seconds since 1970, of a time as provenance has it; None for anything else."""
     try:
         return datetime.fromisoformat(str(text)).timestamp()
     except ValueError:

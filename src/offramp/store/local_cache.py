@@ -91,7 +91,7 @@ class LocalCache:
 def own() -> LocalCache:
     """The user's: below OFFRAMP_CACHE, else XDG_CACHE_HOME or ~/.cache; OFFRAMP_CACHE_SIZE of it.
 
-    Raises OfframpError for a size that is none.
+    Raises OfframpError where OFFRAMP_CACHE_SIZE is no size.
     """
     given = os.environ.get("OFFRAMP_CACHE")
     folder = Path(given) if given else home("XDG_CACHE_HOME", ".cache")

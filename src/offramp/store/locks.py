@@ -44,8 +44,7 @@ BOOT, PROCESSES = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/p
 @dataclass(frozen=True)
 class Owner:
     """Who made a file. token: of this file alone.  place, inode: where it was made, in a folder.
-    machine, started: of `_machine` and `_started`.  seconds: for how long the lock has been held.
-    expires_s: of silence after which it counts as gone."""
+    machine, started: of `_machine` and `_started`.  seconds: for how long the lock has been held."""
 
     token: str
     place: str
@@ -55,7 +54,6 @@ class Owner:
     pid: int
     started: str
     seconds: float
-    expires_s: float = EXPIRES_S
 
     @property
     def is_here(self) -> bool:

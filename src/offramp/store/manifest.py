@@ -264,18 +264,17 @@ class SeedLog(Record):
 class Manifest(Record):
     """Everything that a store says of a finished trial.
 
-    strategy: its label; program: the strategy that it is, by name.  phases: in order.  marginal: keys
-    of the nodes that no trial before it in its study reads.  asked: all seeds that its study asked for
-    then.  exits: their numbers, ascending; macs (of
-    an image that leaves there, every exit before it asked) and parameters (of the network cut off
-    there) have one entry for each.  places: of every exit of the network, in order of their numbers.
-    final: by exit, where the weights on its path come from.  owners: the trunk of each exit of the
-    network.  carry: what exits add of the answer before to their heads' logits (see `Phase`); logits
-    and metrics are of answers.  gates: the numbers of each exit's gate, where gates were trained.
-    backbone_macs: of the plain network.  part_macs: of its segments, and of all exits' heads; empty
-    where it was trained before that was kept.  metrics: by split.  initial: a hash of the weights that
-    training began with, where they were given.  input_shape: channels, height, width. mean, std: one a
-    channel.
+    strategy: its label; program: the strategy that it is, by name.  phases: in order.  marginal: keys of
+    the nodes that no trial before it in its study reads.  asked: all seeds that its study asked for
+    then.  exits: their numbers, ascending; macs (of an image that leaves there, after all exits before
+    it were asked) and parameters (of the network cut off there) have one entry for each.  places: of
+    every exit of the network, in order of their numbers.  final: by exit, where the weights on its path
+    come from.  owners: the trunk of each exit of the network.  carry: what exits add of the answer
+    before to their heads' logits (see `Phase`); logits and metrics are of answers.  gates: the numbers
+    of each exit's gate, where gates were trained.  backbone_macs: of the plain network.  part_macs: of
+    its segments, and of all exits' heads; empty where it was trained before that was kept.  metrics: by
+    split.  initial: a hash of the weights that training began with, where they were given.  input_shape:
+    channels, height, width.  mean, std: one a channel.
     """
 
     strategy: Name
@@ -360,9 +359,9 @@ class Manifest(Record):
 
     @property
     def normalized(self) -> bool:
-        """Whether the images were float32, normalized before they came here, nobody knows how: no
-        picture can be made like them. Pixels may have been asked to be normalized by 0 and 1 as well,
-        which floats never are."""
+        """Whether the images came as float32, normalized in a way that is not recorded: no picture can
+        be brought to the same form. A mean of 0 and a deviation of 1 that the study itself asked for are
+        not meant: those are of pixels."""
         by_hand = (self.data.spec or {}).get("normalize", "train") != "train"
         return not by_hand and not any(self.mean) and set(self.std) == {1.0}
 

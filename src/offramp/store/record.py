@@ -10,6 +10,7 @@ from pathlib import Path
 
 from offramp.store.archive import LIBRARIES, Damaged, Records
 from offramp.store.manifest import Cost, Manifest, NodeRecord, Provenance
+from offramp.units import counted
 
 OURS = ("checkpoint", "evaluation")  # kinds of seconds that are no part of training as it is written
 SPEEDS = (0.5, 2.0)  # time of a MAC that was spared, against those of a trial's largest phase
@@ -35,6 +36,13 @@ class Seconds:
     measured: bool
 
 
+def machine_kind(made: Provenance) -> str:
+    """`AMD EPYC 7B13, 8 cores`. made: with what."""
+    cores = made.get("cores")
+    more = f", {counted(int(cores), 'core')}" if cores else ""
+    return f"{made.get('device', 'unknown')}{more}"
+
+
 @dataclass(frozen=True, eq=False)
 class PhaseRecord:
     """One training run of a trial.
@@ -52,9 +60,8 @@ class PhaseRecord:
 
     @property
     def kind(self) -> str:
-        """The kind of machine that trained it: `AMD EPYC 7B13, 8 cores`. Times on two are not alike."""
-        cores = self.made.get("cores")
-        return f"{self.made.get('device', 'unknown')}{f', {cores} cores' if cores else ''}"
+        """The kind of machine that trained it. Times on two kinds are not comparable."""
+        return machine_kind(self.made)
 
 
 @dataclass(frozen=True, eq=False)

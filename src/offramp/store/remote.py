@@ -106,7 +106,7 @@ class Remote:
         return [data if isinstance(data := found.get(path), bytes) else None for path in paths]
 
     def put(self, data: bytes, *name: str) -> None:
-        """Make an object, or put it in the place of one that is there."""
+        """Make an object, or replace it."""
         self._written(partial(self._fs.pipe_file, self._path(name), data), name)
 
     def make(self, data: bytes, *name: str) -> bool:

@@ -70,8 +70,8 @@ def write(
     content: Mapping[str, bytes],
     over: bool,
 ) -> bool:
-    """Make a folder. over: put it in the place of one that may be there; without, False where somebody
-    else has made one by now."""
+    """Make a folder. over: replace one that may be there; without it, False where somebody else has made
+    one by now."""
     whole = {**content, kind.manifest: text(manifest)}
     return files.write_folder(whole, kind.folder, name, over=over)
 
@@ -155,8 +155,8 @@ def parsed(data: bytes, path: Place, remedy: str = REMEDY) -> Any:
 
 
 def read_bytes(path: Path, remedy: str = REMEDY) -> bytes:
-    """A file's bytes. Damaged only where the bytes are gone: a file that may not be read, or not
-    now for want of handles, is not to be thrown away, and raises a plain OfframpError."""
+    """A file's bytes. Raises Damaged only where they are gone. A file that may not be read, or not now
+    for lack of handles, must not be thrown away, and raises a plain OfframpError."""
     try:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:

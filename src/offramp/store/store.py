@@ -201,7 +201,7 @@ class Store:
     # How seeds were added
 
     def write_seed_log(self, name: str, log: SeedLog) -> None:
-        """Keep how seeds are added to a study, or put it in the place of what was known before."""
+        """Keep how seeds are added to a study, in place of what was known before."""
         document = sealed.with_seal({"name": checked(name), "log": log.as_json()})
         self._begin()
         self._files.write(sealed.text(document), "seeds", f"{name}.json")

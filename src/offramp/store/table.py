@@ -27,8 +27,8 @@ def tidy(store: Histories, trials: Iterable[str]) -> pd.DataFrame:
 
     source: a hash of the weights that a number comes from; trials with equal ones are identical by
     construction there.  measured: false for a cost whose time is not comparable with others (shared,
-    cached, or not alone on the machine).
-    A node that several trials share stands in the table once for each of them.
+    cached, or not alone on the machine). A node that several trials share stands in the table once for
+    each of them.
     """
     phase = cache(partial(_tidy_phase, store))  # several trials have it
     columns = [_tidy_trial(store, trial, phase) for trial in trials]

@@ -27,6 +27,7 @@ from offramp.study.plan import profiles, programs
 from offramp.study.plan.plan import Plan, net_spec, plan_trials
 from offramp.study.spec import file as spec
 from offramp.study.spec.models import Study
+from offramp.units import counted
 
 LEAST, LARGEST, STEP = 32, 224, 16  # pixels
 LOOKED_AT = 500  # images whose size is looked at
@@ -134,7 +135,7 @@ def _chosen(wish: BuildOptions, source: str) -> BuildPlan:
     reasons.append(_told(source, wish.backbone, len(data.train)))
     recipe = study.recipe
     reasons.append(
-        f"{recipe.epochs} epochs a phase of {len(data.train):,} training images, "
+        f"{counted(recipe.epochs, 'epoch')} a phase of {len(data.train):,} training images, "
         f"{recipe.batch_size} a step"
     )
     shape, classes = data.shape, len(data.classes)
@@ -304,5 +305,5 @@ def _with_exits(
         attempt = _study(wish, {**given, "exits": {"taps": taps, "head": {"flatten": False}}})
         net = build(net_spec(attempt, shape), shape, classes, wish.seed)
     where = "; ".join(f"{p}, {why}" for p, why in zip(net.places, net.reasons, strict=False))
-    reasons.append(f"{net.exits - 1} early exits: {where}")
+    reasons.append(f"{counted(net.exits - 1, 'early exit')}: {where}")
     return attempt, net

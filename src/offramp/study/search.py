@@ -221,8 +221,8 @@ def _best(tried: optuna.Study) -> Best:
 
 @dataclass(frozen=True)
 class Variants:
-    """The study with settings. label: of the strategy that has them for its own, and is alone then.
-    read: the study with the settings as `key=value`, as a study file with `--set` is read."""
+    """The study with settings. path: its file.  overrides: as of `--set`.  data_root: the folder of its
+    data.  label: of the strategy that has the settings for its own, and is alone then."""
 
     path: Path
     overrides: tuple[str, ...]
@@ -501,6 +501,7 @@ def _kept(store: Store, name: str) -> Iterator[optuna.storages.BaseStorage]:
 
 
 def _mend(path: Path) -> None:
-    """Cut off a last line that was not written whole: whoever wrote it was killed."""
+    """Cut off a last line that was not written whole, as its writer was killed. In place: being killed
+    here then loses no other line."""
     if path.exists() and (data := path.read_bytes()) and not data.endswith(b"\n"):
-        os.truncate(path, data.rfind(b"\n") + 1)  # at once: who is killed meanwhile loses nothing
+        os.truncate(path, data.rfind(b"\n") + 1)

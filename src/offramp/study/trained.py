@@ -44,12 +44,13 @@ class Trained:
     gates: Gates | None = None
 
     def search(self, search: Search) -> Search:
-        """That, by the gates that the trial learned, if it did."""
+        """The search, for the score `gate` with the gates that the trial learned, where it did."""
         return replace(search, gates=self.gates) if search.score == "gate" else search
 
     @property
     def training_shares(self) -> tuple[float, ...]:
-        """Of each class, of the training images. Raises OfframpError where they are not known."""
+        """The share of each class among the training images, 0 to 1. Raises OfframpError where it is not
+        known."""
         counts = self.by_class.get("train", ())
         if len(counts) != len(self.classes):
             raise OfframpError(

@@ -42,8 +42,8 @@ TRACKERS: Mapping[str, TrackerKind] = MappingProxyType(
 
 
 def tracker(text: str) -> Tracker:
-    """The tracker that `KIND:ADDRESS` names. Raises OfframpError for one that is none, that is not
-    installed, or cannot be reached."""
+    """The tracker that `KIND:ADDRESS` names. Raises OfframpError for an unknown kind, and for a tracker
+    that is not installed or cannot be reached."""
     name, _, address = text.partition(":")
     if name not in TRACKERS or not address:
         hint = nearest(name, TRACKERS) if name not in TRACKERS else f"; give {TRACKERS[name].address}"

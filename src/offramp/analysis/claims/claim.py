@@ -66,10 +66,9 @@ class Claim(Section):
     by: `each`, every one of the left against every one of the right, all of which must hold; or
     `mean`, of the left and of the right.  margin: how much higher (lower) at least, in the measure's
     stored unit; a negative one is how much may be lacking; of `within`, how far apart at most, on either
-    side.  exits: `overall`, or a list of numbers and
-    `final`, each of which must hold.  models: patterns such as `resnet*`; data: data sets; every pair of
-    a model and a data set in the store that is meant must hold.  contradicts: ids of claims that say the
-    reverse, of these data or of others.
+    side.  exits: `overall`, or a list of numbers and `final`, each of which must hold.  models: patterns
+    such as `resnet*`; data: data sets; every pair of a model and a data set in the store that is meant
+    must hold.  contradicts: ids of claims that say the reverse, of these data or of others.
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]

@@ -32,7 +32,7 @@ class Location(NamedTuple):
 
 @dataclass(frozen=True)
 class Series:
-    """PairedValues of one place, [n], by seed ascending; sources and measured as of observations."""
+    """Values of one place, [n], by seed ascending. sources, measured: as of `measures.observations`."""
 
     seeds: tuple[int, ...]
     values: Floats

@@ -11,15 +11,15 @@ from offramp.analysis.claims.parts import Comparison, Location
 from offramp.analysis.measures import MEASURES
 
 RULE = (
-    "A claim is a set of comparisons, each tested by Student's t on paired differences: over seeds, and "
-    "on test over seeds and images. It "
-    "is supported if all of them hold, contradicted if one of them significantly does not; p is "
-    "two-sided and adjusted after Holm over the whole file. Likeness within a margin takes two "
-    "one-sided tests, one of each side. As claimed: how many comparisons point its way in the means, "
-    "significant or not. Difference and d (mean over standard deviation of the paired differences "
-    "beyond the margin, positive as claimed; on test the error counts images too) are of the comparison "
-    "that decides: the weakest one, or the strongest against it. Found from: the smallest difference of "
-    "it that is found in 80 % of such runs, were it the only test, beside what is not significant."
+    "A claim is a set of comparisons, each tested by Student's t on paired differences: over seeds, "
+    "and on test over seeds and images. It is supported if all of them hold, contradicted if one of "
+    "them significantly does not; p is two-sided and adjusted after Holm over the whole file. "
+    "Likeness within a margin takes two one-sided tests, one of each side. As claimed: how many "
+    "comparisons point the claimed way in their means, significant or not. What decides: the weakest "
+    "comparison, or the strongest against the claim; difference and d are of that one. d: the mean "
+    "of the paired differences beyond the margin over their standard deviation, positive as claimed; "
+    "on test the error counts images too. Found from, where a claim is not significant: the smallest "
+    "difference that would be found in 80 % of such runs, were this the only test."
 )
 
 

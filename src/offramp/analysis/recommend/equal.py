@@ -9,6 +9,7 @@ from itertools import groupby
 from offramp.analysis.recommend.goals import Candidate, Facts, at_compute, pairs
 from offramp.analysis.stats import Columns, analyze_sample, sample
 from offramp.analysis.stats.pairwise import ALPHA, Pair, Pairs, none_differ
+from offramp.analysis.stats.text import in_seeds
 from offramp.analysis.tradeoff import levels
 
 
@@ -66,7 +67,7 @@ def equal_compute(facts: Facts, data: str, names: Mapping[Candidate, str]) -> tu
         )
         means = {group.label: group.mean for group in read.groups}
         why = getattr(found_.believed, "why", None)
-        made.append(Level(macs, means, adjusted, why))
+        made.append(Level(macs, means, adjusted, why and in_seeds(why)))
     return tuple(made)
 
 

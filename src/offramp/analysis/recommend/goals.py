@@ -72,7 +72,8 @@ class Preference:
 class Reach:
     """What a candidate needs for an accuracy. macs: where its mean curve over seeds first has it; None
     where it never does.  low, high: 95 % over seeds and images; high None: it may never; both None of
-    one seed.  best: the highest accuracy of its curve, and the same interval."""
+    one seed, and of seeds that answered unlike images.  best: the highest accuracy of its curve, and the
+    same interval."""
 
     macs: float | None
     low: float | None
@@ -177,7 +178,9 @@ AT_MACS = replace(MEASURES["accuracy-test"], title="Test accuracy at these MACs"
 BALANCE = Measure("balance", "Distance from the best", "of 1", _of_points, per_exit=False)
 FEWER = "it lacks exits that others have, so it has no mean over them"
 OPEN = "not shown either way"
+UNSHARED = "no seed is common to all strategies"
 WITHIN = "it cannot answer within these MACs"
+DEARER = "it cannot answer for as few MACs as the first one needs"
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,9 +296,9 @@ def _latency(facts: Facts, wish: Preference, data: str, names: Mapping[Candidate
 
 
 def _balanced(facts: Facts, wish: Preference, data: str, names: Mapping[Candidate, str]) -> GoalValues:
-    """The mean, over the seeds that all have, of how far a candidate is from the best (0) on the way to
-    the worst (1) in accuracy, compute and training time, and in memory and energy where they were
-    measured. Candidates that one of these rules out are out."""
+    """The mean, seed by seed, of how far a candidate is from the best (0) on the way to the worst (1) in
+    accuracy, compute and training time, and in memory and energy where they were measured. Candidates
+    that one of these rules out are out."""
     latency = _latency(facts, wish, data, names)
     time = _observed(facts, data, ("seconds-written",), names)
     if not time.frame["measured"].all():  # an estimated time is no measurement, counted MACs are exact
@@ -314,12 +317,13 @@ def _balanced(facts: Facts, wish: Preference, data: str, names: Mapping[Candidat
             continue  # nothing was asked for: who falls short comes last
         out |= {c: f"{name}: {why}" for c, why in part.ruled_out.items() if c not in out}
     left = [c for c in names if c not in out]
-    by = ["model", "strategy"]
-    own = [set(x) for p in parts.values() for _, x in only(p.frame, left).groupby(by)["seed"]]
-    seeds = sorted(set.intersection(*own)) if own else []  # who is alone in a seed is the best of it
-    far = [_distances(part, left, seeds) for part in parts.values()]
+    # A seed that only some have would put these nearer to the best, and the only one at it.
+    have = [seed for part in parts.values() for seed in _seeds(only(part.frame, left))]
+    seeds = sorted(set.intersection(*have)) if have else []
     if not seeds:
+        out |= dict.fromkeys(left, UNSHARED)
         return GoalValues(BALANCE, pd.DataFrame(columns=VALUES), out)
+    far = [_distances(part, left, seeds) for part in parts.values()]
     both = pd.concat(far).groupby(["model", "strategy", "seed"], sort=True)["far"]
     frame = both.agg(["mean", "count"]).reset_index().rename(columns={"mean": "value"})
     frame = frame[frame["count"] == len(far)].assign(source="", measured=True)
@@ -344,11 +348,15 @@ def _each_seed(
     return pd.DataFrame(rows, columns=VALUES)
 
 
+def _seeds(frame: pd.DataFrame) -> list[set[int]]:
+    """The seeds of each candidate."""
+    return [set(rows) for _, rows in frame.groupby(["model", "strategy"])["seed"]]
+
+
 def _distances(part: GoalValues, left: Sequence[Candidate], seeds: Sequence[int]) -> pd.DataFrame:
     """How far each is from the best of its seed, 0, on the way to the worst, 1. Who never has the
     accuracy that MACs are counted for has 1."""
-    rows = only(part.frame, left)
-    rows = rows[rows["seed"].isin(seeds)]
+    rows = only(part.frame[part.frame["seed"].isin(seeds)], left)
     groups = rows.groupby("seed")["value"]
     low, high = groups.transform("min"), groups.transform("max")
     best = low if part.measure.better == "lower" else high

@@ -10,6 +10,7 @@ import pandas as pd
 
 from offramp.analysis.measures import Measure
 from offramp.analysis.recommend.goals import (
+    DEARER,
     Candidate,
     Facts,
     GoalValues,
@@ -31,8 +32,8 @@ from offramp.analysis.stats.pairwise import (
     paired_estimates,
 )
 from offramp.analysis.stats.sequential import FEWEST, Looks
+from offramp.analysis.stats.text import in_seeds
 from offramp.paper.guidelines import Goal
-from offramp.units import macs
 
 SMALL = 0.005  # a difference in accuracy that is worth finding
 
@@ -112,8 +113,7 @@ def _advise(facts: Facts, wish: Preference, data: str) -> Advice:
     out = _excluded(facts, wish, data, everyone)
     found = values(facts, wish, data, {c: n for c, n in names.items() if c not in out})
     out |= {c: why for c, why in found.ruled_out.items() if c not in out}
-    there = set(pairs(found.frame))
-    out |= {c: _dearer(r, found.at) for c, r in found.reach.items() if c not in there}
+    out |= dict.fromkeys(found.reach.keys() - out.keys() - set(pairs(found.frame)), DEARER)
     frame = only(found.frame, [c for c in everyone if c not in out])
     ranked = _Ranking((), f"there are no values of {found.measure.name}")
     if len(frame):
@@ -125,13 +125,6 @@ def _advise(facts: Facts, wish: Preference, data: str) -> Advice:
     ruled = tuple(RuledOut(names[c], why) for c, why in sorted(out.items()))
     about = (wish.goal, data, found.measure, ranked.ranking, ruled, untested, notes)
     return Advice(*about, found.target, found.at, ranked.detectable, ranked.withheld, ranked.even)
-
-
-def _dearer(need: Reach, at: float | None) -> str:
-    """Why a candidate that has the target cannot be tested where the first one has it."""
-    return (
-        f"it needs {macs(need.macs or 0)} MACs, and cannot answer with the {macs(at or 0)} of the first"
-    )
 
 
 def _excluded(
@@ -184,7 +177,7 @@ def _rank(
     tested = {frozenset((p.a, p.b)): p for p in analysis.pairs}
     untested = None
     if isinstance(analysis.believed, Untested) and len(groups) > 1:
-        untested = analysis.believed.why.replace("block", "seed")
+        untested = in_seeds(analysis.believed.why)
     rows = []
     for group in groups:
         p, behind = _against_first(tested.get(frozenset((groups[0].label, group.label))))

@@ -1,4 +1,4 @@
-"""The ways of testing whether groups differ, side by side, and which of them to believe."""
+"""The ways of testing whether groups differ, side by side, and which of them to rely on."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ CROSSED = (
     "answers the same images"
 )
 LOOKED = (
-    "seeds were added after looking, by a rule that was fixed before: p and intervals of pairs pay for "
-    "every look; the overall test and the one-way analysis do not"
+    "seeds were added after looking, by a rule that was fixed before: p and intervals of pairs are "
+    "adjusted for every look, the overall test and the one-way analysis are not"
 )
 NOT_ASKED = Untested("not asked for")
 Way = Literal["over blocks and images", "over blocks", "one-way"]
@@ -98,8 +98,8 @@ class Crossed:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What was found. default: which of the ways to believe; over_blocks is None without blocks, crossed
-    where nothing is known of single images.
+    """What was found. default: which of the ways to rely on.  over_blocks: None without blocks.
+    crossed: None where nothing is known of single images.
 
     notes: what a reader must know, as values left out and groups that are identical by construction.
     """
@@ -113,13 +113,13 @@ class Analysis:
 
     @property
     def believed(self) -> Crossed | OverBlocks | OneWay | Untested | None:
-        """The way to believe."""
+        """The way to rely on."""
         ways = {"over blocks and images": self.crossed, "over blocks": self.over_blocks}
         return ways.get(self.default, self.one_way)
 
     @property
     def pairs(self) -> Pairs:
-        """All pairs by the way to believe; none where it could not be made."""
+        """All pairs by the way to rely on; none where it could not be made."""
         way = self.believed
         return () if way is None or isinstance(way, Untested) else way.pairs
 
@@ -223,7 +223,8 @@ def analyze_sample(
 def _obstacle(found: Sample) -> Untested | None:
     """Why nothing at all can be tested."""
     if estimated := sum(group.estimated for group in found.groups):
-        return Untested(f"estimated, not tested ({estimated} values are estimates, no measurements)")
+        some = "1 value is an estimate" if estimated == 1 else f"{estimated} values are estimates"
+        return Untested(f"estimated, not tested ({some})")
     if not found.groups:
         return Untested("there are no values")
     if len(found.groups) < 2:

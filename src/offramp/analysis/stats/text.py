@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -11,6 +12,11 @@ from offramp.analysis.stats.order import Order
 from offramp.analysis.stats.pairwise import FLOOR, Pair
 from offramp.analysis.stats.repeated import Repeated
 from offramp.analysis.stats.sample import Untested
+
+
+def in_seeds(words: str) -> str:
+    """Words of an analysis whose blocks are seeds: `seed 44 lacks joint`."""
+    return re.sub(r"\bblock(s?)\b", r"seed\1", words)
 
 
 def p_text(p: float, floored: bool = False) -> str:

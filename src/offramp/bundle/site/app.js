@@ -173,7 +173,7 @@ start().catch((error) => {
   at("about").textContent = "";
   problem(
     location.protocol === "file:"
-      ? "A browser reads this folder from a web server only: python -m http.server, then open the address it says."
+      ? "Browsers open this page from a web server only: run python -m http.server here, then open the address it prints."
       : `The network could not be loaded (${error.message}).`,
   );
 });

@@ -109,9 +109,7 @@ export function answer(logits) {
   return best;
 }
 
-/** How sure an exit is, as scoring.py has it. past: for patience, [answer, run] of the exit before; for
- * agreement, how many exits so far gave each class. gate: what the exit has learned, for scores
- * that read it. */
+/** Scores by the shares of a softmax alone. */
 const SCORES = {
   confidence: (shares) => Math.max(...shares),
   margin: (shares) => {
@@ -125,6 +123,9 @@ const SCORES = {
   },
 };
 
+/** How sure an exit is, as scoring.py has it, and what the next exit needs to know. past: that of the exit
+ * before: for patience, [answer, run]; for agreement, how many exits gave each class; for ensemble, sums of
+ * log-probabilities and how many exits they are of. gate: what the exit has learned, for scores that read it. */
 export function score(name, logits, temperature, past, gate = null) {
   const shares = probabilities(logits, temperature);
   if (name === "gate") {
@@ -178,7 +179,7 @@ export async function open(ort, about) {
   return stages;
 }
 
-/** An image through the stages, one after another: yields what each exit says, until `stop` is heard. */
+/** An image through the stages, one after another: yields what each exit says. Whoever stops reading ends it. */
 export async function* walk(ort, about, stages, input) {
   const shape = [1, about.preprocessing.channels, ...about.preprocessing.size];
   const held = new Map([[null, [new ort.Tensor("float32", input, shape)]]]);

@@ -67,7 +67,7 @@ class Drawn:
 def draw(evidence: Evidence, only: Iterable[str] = ()) -> Drawn:
     """Every figure that the evidence holds. only: names of families; all where there are none.
 
-    Raises OfframpError for a name that is none.
+    Raises OfframpError for an unknown name.
     """
     names = chosen(FIGURES, only, "figure")
     figures: list[Figure] = []

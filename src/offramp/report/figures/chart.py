@@ -28,6 +28,7 @@ SCHEMA = "https://vega.github.io/schema/vega-lite/v6.4.1.json"
 WIDTH = 350  # of a whole chart, in pixels: a phone's without its margins, and a column's on paper
 LETTER = 5.5  # pixels a letter of a label takes, at 11 px
 DIGITS = 4  # significant ones, in the data of charts
+TICKS = 6  # of a logarithmic axis
 GRAY = "#808080"  # for what is no strategy: seen on white and on black
 # By exit: from light to dark, so that depth reads as ink, and the reverse on a dark page.
 # Four of a hue, and hues enough for every block of a deep network.
@@ -128,8 +129,9 @@ def short(value: float) -> str:
     return format(value, f".{DIGITS}g").replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
 
 
-def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """At most so many ticks of a logarithmic axis, at 1, 2 and 5 times powers of ten where they fit."""
+def ticks(low: float, high: float) -> list[float]:
+    """Ticks of a logarithmic axis: at 1, 2 and 5 times powers of ten, or at fewer of them where these
+    would be more than TICKS."""
     if not 0 < low < high < math.inf:
         return []
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -137,7 +139,7 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     for steps in ((1, 2, 5), (1, 3), (1,)):
         values = [float(f"{k * 10.0**d:.3g}") for d in decades for k in steps]
         values = [value for value in values if low <= value <= high]
-        if len(values) <= most:
+        if len(values) <= TICKS:
             break
     return values
 

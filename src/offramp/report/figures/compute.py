@@ -25,10 +25,10 @@ def accuracy_compute(runs: Runs) -> list[Figure]:
     best = envelope(exits, curve)
     caption = (
         f"Test accuracy and the mean MACs an image, {runs.where}; up and to the left is better. Symbols "
-        "are exits: an image leaves there whatever it is, every exit before it asked. Lines are what "
-        "confidence thresholds give, the same one at all exits, from 0 to never. The gray line is the "
-        f"{FRONT} of the means, along the highest of what is drawn: nothing here is more accurate for "
-        f"as little; the front ignores uncertainty. {_spread(found)}{_one_mark(exits)}"
+        "are exits: every image leaves there, after all exits before it were asked. Lines are "
+        "confidence thresholds from 0 to never, the same one at all exits. The gray line is the "
+        f"{FRONT} of the means: nothing drawn here is more accurate for as few MACs; the front ignores "
+        f"uncertainty. {_spread(found)}{_one_mark(exits)}"
     )
     title, alt = "Accuracy against compute", _alt(exits, on_front(pd.concat([exits, curve]), best))
     made = _chart(runs.strategies, exits, curve, best)

@@ -50,10 +50,10 @@ def spread(panels: Sequence[Panel]) -> str:
     return series.spoken(max(most for most, _ in counts), min(few for _, few in counts), "mean")
 
 
-def spelled(panel: Panel, labels: Sequence[str], digits: int = 3) -> str:
+def spelled(panel: Panel, labels: Sequence[str]) -> str:
     """The means of a panel in words, for readers who cannot see it."""
     means = panel.frame.groupby("strategy")["value"].mean()
-    return ", ".join(f"{label} {means[label]:.{digits}g}" for label in labels if label in means.index)
+    return ", ".join(f"{label} {means[label]:.3g}" for label in labels if label in means.index)
 
 
 def read_out(panels: Sequence[Panel], labels: Sequence[str], axis: bool = True) -> str:

@@ -34,8 +34,8 @@ def confidence(runs: Runs) -> list[Figure]:
     caption = (
         f"Left: expected calibration error of the confidence (largest softmax probability, {BINS} bins "
         "of equal width), lower is better. Right: the chance that a right answer is more confident than "
-        "a wrong one (AUROC), higher is better and 0.5 is chance; a threshold lives off the right side, "
-        f"whatever the left one says. Test images, {runs.where}. {spread(panels)}"
+        "a wrong one (AUROC), higher is better and 0.5 is chance. How well thresholds can work depends "
+        f"on the right side alone. Test images, {runs.where}. {spread(panels)}"
     )
     title = "Calibration error and discrimination"
     alt = f"Dot plots, a row for each exit. {read_out(panels, runs.strategies)}"

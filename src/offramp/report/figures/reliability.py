@@ -36,9 +36,9 @@ def reliability(runs: Runs) -> list[Figure]:
     exits = sorted(int(k) for k in found["exit"].unique())
     panels = [_reliability(found[found["exit"] == k], labels, f"exit {k}") for k in exits]
     caption = (
-        f"Share of right answers among test images of like confidence, {runs.where}; {BINS} bins, those "
-        f"of at least {FEWEST} images, images of {_seeds(runs)} together. On the gray diagonal "
-        "confidence means what it says; below it an exit is too sure of itself."
+        f"Share of right answers among test images of similar confidence, {runs.where}: {BINS} bins, "
+        f"images of {_seeds(runs)} pooled, without bins of fewer than {FEWEST}. On the gray diagonal "
+        "confidence equals accuracy; below it an exit is overconfident."
     )
     alt = _alt(found, labels)
     return figure(runs, "reliability", "more", "Reliability", caption, alt, grid(panels, 2))

@@ -110,8 +110,8 @@ def _half(values: np.ndarray) -> np.ndarray:
 
 
 def counted(most: int, fewest: int) -> str:
-    """`one seed`, `5 seeds`, `3 to 5 seeds`: that any mean has."""
-    if fewest != most:
+    """`one seed`, `5 seeds`, `3 to 5 seeds`: as `per_strategy` has them."""
+    if most > fewest:
         return f"{fewest} to {most} seeds"
     return "one seed" if most == 1 else f"{most} seeds"
 

@@ -11,6 +11,7 @@ import pandas as pd
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats import Analysis, Columns, Untested, analyze_sample, sample
 from offramp.analysis.stats.pairwise import ALPHA, Pair, Pairs
+from offramp.analysis.stats.text import in_seeds
 from offramp.paper.families import families
 from offramp.report.colors import styles
 from offramp.report.figures import series
@@ -86,11 +87,11 @@ def edges(analysis: Analysis, better: str) -> list[Edge]:
 def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[str]) -> list[Figure]:
     charts, words, lost = [], [], []
     notes = [f"{label} lacks exits that others have, so it has no mean over them" for label in absent]
-    seeds: set[int] = set()
+    counts = []
     for metric in (LOSS, ACCURACY):
         found = observations(runs, metric)
         mine = found[found["strategy"].isin(members)]
-        seeds.update(series.per_strategy(mine))
+        counts.append(series.per_strategy(mine))
         read = sample(mine, Columns("value", "strategy", "seed", "source"))
         images = runs.images(MEASURES[f"{metric.word}-test"]) or {}
         scaled = {key: metric.factor * values for key, values in images.items()}
@@ -102,19 +103,21 @@ def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[st
             f"{edge.winner} → {edge.loser} {edge.difference:.2g} ({metric.word})" for edge in crowded
         ]
         words.append(f"{metric.word.capitalize()}: {_spoken(arrows, analysis)}")
-        notes += [note for note in analysis.notes if "identical" in note or "left out" in note]
+        known = (note for note in analysis.notes if "identical" in note or "left out" in note)
+        notes += map(in_seeds, known)
     titles = {"core": "core strategies", "all": "all strategies"}
     title = titles.get(family, f"{family} and its parents")
+    seeds = series.counted(max(most for most, _ in counts), min(few for _, few in counts))
     told = f" {'; '.join(dict.fromkeys(notes))}." if notes else ""
     crowd = f" (where others leave no room: {'; '.join(lost)})" if lost else ""
     caption = (
         "A → B: A is significantly better than B (adjusted p < 0.05), by the mean difference on the "
-        f"arrow{crowd}. Test loss (cross-entropy) and accuracy (points of percent), mean over exits, "
-        f"{runs.where}, {series.counted(max(seeds), min(seeds))}; in brackets the means. Solid: "
-        "Holm-adjusted paired differences over seeds and test images, both taken as drawn at random "
-        "(default). Dashed: significant only one-way (Tukey; Games–Howell where variances differ), the "
-        "paper's way, which assumes that all runs are independent; runs that share seeds or phases are "
-        f"not. No arrow does not mean equal.{told}"
+        f"arrow{crowd}. Test loss (cross-entropy) and accuracy (percentage points), mean over exits, "
+        f"{runs.where}, {seeds}; in brackets the means. Solid: Holm-adjusted paired "
+        "differences over seeds and test images, both taken as drawn at random (default). "
+        "Dashed: significant only one-way (Tukey; Games–Howell where variances differ), the paper's "
+        "way, which assumes that all runs are independent; runs that share seeds or phases are not. No "
+        f"arrow does not mean equal.{told}"
     )
     question: Question = "rq1" if family in titles else "rq3"
     name, title = f"significance-{family}", f"Who beats whom: {title}"
@@ -126,7 +129,7 @@ def _spoken(arrows: Sequence[Edge], analysis: Analysis) -> str:
     if not arrows:
         ways = (analysis.believed, analysis.one_way)
         reasons = [way.why for way in ways if isinstance(way, Untested)]
-        return f"no significant difference{f' ({reasons[0]})' if reasons else ''}."
+        return f"no significant difference{f' ({in_seeds(reasons[0])})' if reasons else ''}."
     return "; ".join(f"{e.winner} beats {e.loser} by {e.difference:.3g} ({e.way})" for e in arrows) + "."
 
 

@@ -21,8 +21,9 @@ def speed_figure(lines: Sequence[Timing], name: str) -> Figure:
     """
     title = Path(name).name
     caption = (
-        "Milliseconds an image, by engine and number of images at once. Bars: typical, which for single "
-        "images under a policy is the mean; ticks: the 95th percentile. Shorter is better."
+        "Milliseconds an image, by engine and number of images at once. Bars: the median; for single "
+        "images under a policy, the mean of the exits' medians, by the shares of images that leave "
+        "there. Ticks: the 95th percentile. Shorter is better."
     )
     fastest = max((line for line in lines if line.what in WHOLE), key=lambda line: line.rate)
     where = f"{fastest.what}, {fastest.engine}, batch {fastest.batch}"

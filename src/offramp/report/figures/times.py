@@ -127,7 +127,8 @@ def _ends(ends: pd.DataFrame, measured: bool) -> str:
     dots = "dots at the ends of bars are the totals of seeds" if most <= series.FEW else ""
     of = "" if fewest > 2 else " where there are three seeds or more"
     lines = f"lines are 95 % intervals (Student's t) of the total{of}" if most > 2 else ""
-    return f"Means over {series.counted(most, fewest)}; {'; '.join(x for x in (lines, dots) if x)}."
+    said = "; ".join(x for x in (lines, dots) if x)
+    return f"Means over {series.counted(most, fewest)}; {said}."
 
 
 def _bars(found: pd.DataFrame, labels: list[str], scale: Unit, ends: pd.DataFrame | None = None) -> Json:

@@ -9,8 +9,8 @@ from offramp.paper.recipes import RECIPES, SEEDS, PaperRecipe
 from offramp.report.evidence import Evidence
 from offramp.report.machines import ran
 from offramp.report.model import Detail
-from offramp.store.manifest import ExecutionRecord, NumericsRecord, Provenance
-from offramp.store.record import TrialRecord
+from offramp.store.manifest import ExecutionRecord, NumericsRecord
+from offramp.store.record import TrialRecord, machine_kind
 from offramp.units import counted
 
 # The paper's section 5.3, by data set: epochs of a phase, and how its images are augmented.
@@ -42,7 +42,7 @@ def facts(evidence: Evidence) -> list[Detail]:
         Detail("Settings", searched(evidence)),
         Detail("Execution", _each(_execution(t.manifest.execution) for t in trials)),
         Detail("Arithmetic", _each(_numerics(t.manifest.numerics) for t in trials)),
-        Detail("Machine", ran(trials) or _each(_machine(t.manifest.provenance) for t in trials)),
+        Detail("Machine", ran(trials) or _each(machine_kind(t.manifest.provenance) for t in trials)),
         Detail("Versions", [_version(trials, name) for name in ("offramp", "python", *BITS[:-1])]),
         Detail("Revision of the code", _known(trials, "git")),
         Detail("Finished", [_span(_known(trials, "finished"))]),
@@ -97,7 +97,7 @@ def _added(evidence: Evidence) -> list[str]:
             counts = ", ".join(map(str, looks.counts))
             found.append(
                 f"{runs.where}: added until pairs were decided, with looks at {counts} seeds that were "
-                "fixed before the first; p and intervals of pairs pay for them"
+                "fixed before the first; p and intervals of pairs are adjusted for them"
             )
         found += [f"{runs.where}: {text}" for text in runs.added]
     return found
@@ -135,7 +135,7 @@ def _unlike(model: str, trials: Sequence[TrialRecord]) -> list[str]:
     found = []
     seeds = len({t.seed for t in trials})
     if seeds != len(SEEDS):
-        found.append(f"{counted(seeds, 'seed')}; it has {len(SEEDS)}")
+        found.append(f"{counted(seeds, 'seed')} (the paper: {len(SEEDS)})")
     images = _images(trials[0])
     if images and images["used"] < images["available"]:
         found.append(
@@ -262,13 +262,8 @@ def _execution(execution: ExecutionRecord) -> str:
 
 
 def _numerics(numerics: NumericsRecord) -> str:
-    threads = f", {numerics.threads} threads" if numerics.threads else ""
+    threads = f", {counted(numerics.threads, 'thread')}" if numerics.threads else ""
     return f"profile {numerics.name}, version {numerics.version}: {numerics.precision}{threads}"
-
-
-def _machine(provenance: Provenance) -> str:
-    cores = provenance.get("cores")
-    return f"{provenance.get('device', 'unknown')}{f', {cores} cores' if cores else ''}"
 
 
 def _version(trials: Iterable[TrialRecord], name: str) -> str:

@@ -26,7 +26,7 @@ SCALE = 2.0  # pixels of a PNG for each of the chart's
 
 
 def checked(formats: Iterable[str]) -> tuple[str, ...]:
-    """Formats, each once. Raises OfframpError for one that is none."""
+    """Formats, each once. Raises OfframpError for an unknown one, and where none is named."""
     found = tuple(dict.fromkeys(word.strip().lower() for word in formats if word.strip()))
     for word in found:
         if word not in FORMATS:

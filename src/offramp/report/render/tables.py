@@ -35,7 +35,7 @@ FORMATS: Mapping[str, tuple[str, Callable[[Table], str]]] = MappingProxyType(
 
 
 def formats(names: Sequence[str]) -> tuple[str, ...]:
-    """Check names of FORMATS. Raises OfframpError for one that is none."""
+    """Check names of FORMATS. Raises OfframpError for an unknown one."""
     for name in names:
         if name not in FORMATS:
             raise OfframpError(f"there is no table format '{name}'{nearest(name, FORMATS)}")

@@ -12,6 +12,7 @@ from offramp.analysis.stats import Analysis, Untested
 from offramp.analysis.stats.analyze import NOT_ASKED, OneWay, OverBlocks
 from offramp.analysis.stats.oneway import Anova, Check, Welch
 from offramp.analysis.stats.repeated import Repeated
+from offramp.analysis.stats.text import in_seeds
 from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Question, Table
 from offramp.report.runs import Runs
@@ -23,7 +24,7 @@ ONE_WAY = (
 )
 OVER_SEEDS = (
     "Over seeds: repeated measures with Greenhouse and Geisser's correction, which takes the values of "
-    "a seed to belong together. It is the one to believe where runs share seeds or phases."
+    "a seed to belong together. It is the one to rely on where runs share seeds or phases."
 )
 CORE_WORD = "core strategies"
 ADJUST = "p is of one analysis, not adjusted over the table."
@@ -133,14 +134,14 @@ def reasons(analysis: Analysis) -> list[str]:
         said[one.why] = one.why if estimated else f"not tested, {one.why}"
     if isinstance(over, Untested) and over.why not in said:
         said[over.why] = f"not tested over seeds, {over.why}"
-    return list(said.values())
+    return list(map(in_seeds, said.values()))
 
 
 # Every measure and every exit
 
 
 def tests(runs: Runs) -> list[Table]:
-    """Every measure at every exit, over seeds: the analysis to believe."""
+    """Every measure at every exit, over seeds: the analysis to rely on."""
     columns = (
         Column("seeds", "seeds", "integer"),
         Column("f", "F", "number", 2),

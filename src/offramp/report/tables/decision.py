@@ -21,19 +21,20 @@ from offramp.report.tables.common import RESOURCES, gathered, named, unrecorded
 LEVELS = ("low", "moderate", "high")
 DOUBT = " ?"
 CAPTION = (
-    "Rules for the words of this store. Strategies with all exits are ranked by their mean over exits "
-    "and seeds, for each model and data set; a rank becomes a position from 0, the lowest value, to 1, "
-    "the highest; positions are averaged over models and data sets. Below 1/3, to 2/3, above: training "
-    "time (as the paper runs it) and accuracy (test) low, moderate, high; resources, the mean position "
-    "by memory (sum over phases), power (mean) and energy, the same; convergence fast, gradual, slow by "
-    "the epoch of the least validation loss, and stable, fair, unstable by validation stability; "
-    "generalization strong, moderate, weak by the gap between training and validation accuracy at the "
-    "best epoch. "
-    "Overfitting, the share of exits that overfit: low below 10 %, moderate below 40 %, else high. "
-    "Severity, how far the last validation loss is above the least one: low below 5 %, mild below 25 %, "
-    "moderate below 100 %, else severe. Every ? marks a word with no significant difference between any "
-    "two strategies behind it (Holm-adjusted paired differences), or an estimate. Paper: its "
-    "Table 8, from its own networks and data; its row for hybrids stands for each of the three."
+    "How the words follow from these runs. Strategies with all exits are ranked by their mean over "
+    "exits and seeds, for each model and data set. A rank becomes a position from 0, the lowest "
+    "value, to 1, the highest; positions are averaged over models and data sets. The third that a "
+    "position is in gives the word, the lowest third first. Training time (as the paper runs it), "
+    "test accuracy, and resources (the mean position by memory, summed over phases, mean power and "
+    "energy): low, moderate, high. Convergence, by the epoch of the least validation loss: fast, "
+    "gradual, slow; and by validation stability: stable, fair, unstable. Generalization, by the gap "
+    "between training and validation accuracy at the best epoch: strong, moderate, weak. "
+    "Overfitting, by the share of exits that overfit: low below 10 %, moderate below 40 %, else "
+    "high. Severity, by how far the last validation loss is above the least one: low below 5 %, mild "
+    "below 25 %, moderate below 100 %, else severe. A ? marks a word by a measure in which no two "
+    "strategies differ significantly (Holm-adjusted paired differences), or which was only "
+    "estimated. Paper: its Table 8, from its own networks and data; its row for hybrids stands for "
+    "each of the three."
 )
 
 

@@ -102,8 +102,8 @@ def digest(evidence: Evidence) -> list[Table]:
     caption = (
         "Means over exits and seeds. By depth: the mean over strategies and seeds at exit 1, 2, … "
         "Best and worst: strategies and their value; alike: not significantly different from the best "
-        "(Holm-adjusted paired differences over seeds, p < 0.05); ≈ after the worst: neither is it, or "
-        f"it was not tested. {DEFINED}{spelled(evidence.strategies)}"
+        "(Holm-adjusted paired differences over seeds, p < 0.05); ≈ after the worst: it is not "
+        f"significantly different either, or was not tested. {DEFINED}{spelled(evidence.strategies)}"
     )
     columns = (
         *(Column(key, key) for key in ("measure", "model", "data")),

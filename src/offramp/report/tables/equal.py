@@ -15,10 +15,10 @@ from offramp.units import macs
 
 CAPTION = (
     "Mean test accuracy over seeds, %, where an image takes these MACs on average. One confidence "
-    "threshold for all exits, chosen so that this much is spent: no label is used for that. Compute is "
-    "that of all exits asked: of separate networks, their sum. Marks are "
-    "within a column, over seeds and test images, p adjusted over all pairs and columns: not marked is "
-    "what is significantly less accurate than the best, or could not be tested (see the notes)."
+    "threshold for all exits, chosen so that this much is spent: no label is used for that. Compute "
+    "is that of all exits asked: of separate networks, their sum. Marks are within a column, over "
+    "seeds and test images, p adjusted over all pairs and columns. A value without a mark is "
+    "significantly less accurate than the best, or could not be tested (see the notes)."
 )
 
 

@@ -19,7 +19,7 @@ CAPTION = (
     "all amounts of compute from the cheapest exit of any strategy to the plain network, one confidence "
     "threshold at all exits; where a strategy cannot spend so little, its cheapest setting counts. "
     "Best choice: leaving at the first exit that is right, and its share of the plain network's MACs; "
-    "regret: how far thresholds that spend as much stay behind it. AURC, at each exit: the share of "
+    "regret: how far thresholds that spend as much fall short of it. AURC, at each exit: the share of "
     "mistakes among the answers that are kept, averaged over how many are kept, the surest first, "
     "times 1,000. It says whether confidence finds the mistakes, which calibration error does not."
 )

@@ -25,7 +25,7 @@ CAPTION = (
     "p < 0.05; what has no mark differs significantly from the best, or could not be tested (see the "
     "notes). Time of training: as written, each phase in full, as the paper runs it{estimated}; as "
     "executed, all that the trial reads; added, what no trial before it in its study reads. The CSV "
-    "has also accuracy and compute (share of the plain network's MACs) where images leave at the first "
+    "also has accuracy and compute (share of the plain network's MACs) where images leave at the first "
     "exit whose confidence (softmax) is at least t."
 )
 

@@ -9,6 +9,7 @@ from typing import Literal
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats import Analysis, Untested
 from offramp.analysis.stats.pairwise import ALPHA, Pair
+from offramp.analysis.stats.text import in_seeds
 from offramp.report.runs import Runs
 from offramp.report.tables.common import at
 
@@ -25,7 +26,7 @@ class Marks:
 
 
 def marks(analysis: Analysis, better: Literal["higher", "lower"]) -> Marks:
-    """By the analysis to believe."""
+    """By the analysis to rely on."""
     if not analysis.means:
         return Marks()
     sign = 1 if better == "higher" else -1
@@ -61,7 +62,7 @@ def mark_exits(
         best |= {(name, column) for name in marked.best}
         alike |= {(name, column) for name in marked.alike}
         if isinstance(analysis.believed, Untested):
-            why = analysis.believed.why
+            why = in_seeds(analysis.believed.why)
             notes.append((where, f"no test, so the best mean alone is marked: {why}"))
         elif marked.untested:
             notes.append((where, f"not tested against the best: {', '.join(sorted(marked.untested))}"))

@@ -11,6 +11,7 @@ from offramp.analysis.measures import Measure
 from offramp.analysis.stats import Untested, rule
 from offramp.analysis.stats.analyze import Crossed, OneWay, OverBlocks
 from offramp.analysis.stats.pairwise import ALPHA
+from offramp.analysis.stats.text import in_seeds
 from offramp.paper.families import ACCURACIES, LOSSES
 from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Question, Table
@@ -18,7 +19,7 @@ from offramp.report.tables import common
 from offramp.report.tables.anova import ESTIMATED, reasons, short
 
 WAYS = (
-    "To believe: Holm-adjusted paired differences among all strategies, over seeds, and on test over "
+    "Recommended: Holm-adjusted paired differences among all strategies, over seeds, and on test over "
     "seeds and images. Tukey: honestly significant differences among the core strategies, the paper's "
     "way, which takes every run as independent."
 )
@@ -73,7 +74,7 @@ def _orders(
         f"{WAYS} {costs}{letters}"
     )
     named_so = (Column(key, key) for key in ("measure", "model", "data"))
-    columns = (*named_so, Column("seeds", "to believe"), Column("tukey", "Tukey"))
+    columns = (*named_so, Column("seeds", "recommended"), Column("tukey", "Tukey"))
     lines = (*common.unrecorded(evidence, measures), *common.gathered(notes))
     return [Table(name, question, title, caption, pd.DataFrame(rows), columns, notes=lines)]
 
@@ -81,5 +82,5 @@ def _orders(
 def _line(way: Crossed | OneWay | OverBlocks | Untested | None) -> tuple[str, str | None]:
     """What an analysis comes to, and why it is no order."""
     if isinstance(way, Crossed | OneWay | OverBlocks):
-        return way.order.text(common.SHORT), way.order.why
+        return way.order.text(common.SHORT), way.order.why and in_seeds(way.order.why)
     return short(way), None

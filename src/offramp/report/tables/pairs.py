@@ -11,6 +11,7 @@ import pandas as pd
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats.analyze import OneWay
 from offramp.analysis.stats.pairwise import ALPHA, Pair, UntestedPair
+from offramp.analysis.stats.text import in_seeds
 from offramp.report.model import Column, Table
 from offramp.report.runs import Runs, slug
 from offramp.report.tables.anova import reasons
@@ -19,10 +20,10 @@ from offramp.report.tables.common import at, gathered, named
 CAPTION = (
     "Mean difference a − b over the seeds that both have, in points; positive: a is more accurate. "
     "Student's t on paired differences over seeds and test images, both taken as drawn at random; p "
-    "adjusted after Holm within this table; intervals hold all together with 95 % (Bonferroni). "
-    "Detectable: the smallest true difference that is found with 80 %. Seeds only: p as if these test "
-    "images were all there are. Values that come from the same weights are identical by construction, "
-    "stand together as a = b, and are never tested against each other."
+    "adjusted after Holm within this table; intervals are simultaneous, 95 % (Bonferroni). "
+    "Detectable: the smallest true difference that is found with a probability of 80 %. Seeds only: "
+    "p as if these test images were all there are. Values that come from the same weights are "
+    "identical by construction, stand together as a = b, and are never tested against each other."
 )
 
 
@@ -86,8 +87,8 @@ ONE_WAY_CAPTION = (
     "independent, so prefer the paired differences."
 )
 _TOUCHING = (
-    "an interval touches zero beside p < 0.05, since Holm's test is a little stronger than intervals "
-    "that hold all together"
+    "an interval touches zero beside p < 0.05, since Holm's test is a little stronger than simultaneous "
+    "intervals"
 )
 _COLUMNS = (
     Column("a", "a"),
@@ -120,7 +121,13 @@ def _row(pair: Pair | UntestedPair, scale: float) -> dict[str, Any]:
     difference = None if pair.difference is None else pair.difference * scale
     about = {"a": pair.a, "b": pair.b, "difference": difference}
     if not isinstance(pair, Pair):
-        return {**about, "low": None, "high": None, "p": None, "finding": f"not tested: {pair.why}"}
+        return {
+            **about,
+            "low": None,
+            "high": None,
+            "p": None,
+            "finding": f"not tested: {in_seeds(pair.why)}",
+        }
     finding = "not significant"
     if pair.p < ALPHA:
         finding = "a is higher" if pair.difference > 0 else "b is higher"

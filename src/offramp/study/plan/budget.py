@@ -11,6 +11,7 @@ from offramp.data import Data
 from offramp.errors import OfframpError
 from offramp.parts import path
 from offramp.study.plan.plan import Plan, plan_trials
+from offramp.units import counted
 
 MARGIN = 0.8  # of the time: what a short measurement promises is not always kept
 TEST_SHARE = 0.2  # of the time, at most, goes into answers on validation, calibration and test
@@ -94,9 +95,10 @@ def too_short(plan: Plan, macs: float) -> tuple[str, float] | None:
     found = choose(plan, macs)
     if learns(found):
         return None
+    count = steps(found.epochs, found.images)
     said = (
-        f"{found.epochs} epochs of {found.images:,} images, "
-        f"{steps(found.epochs, found.images):,} steps a phase, and with fewer than "
+        f"{counted(found.epochs, 'epoch')} of {found.images:,} images, "
+        f"{count:,} {'step' if count == 1 else 'steps'} a phase, and with fewer than "
         f"{LEAST_EPOCHS} epochs or {least} steps networks stay near chance"
     )
     while not learns(choose(plan, macs)):

@@ -155,11 +155,10 @@ def on_machines(plans: Sequence[tuple[Spans, float]], price: float | None = None
     """What is left on 1 to MACHINES equal machines, of plans that run one after another, each at so many
     MACs a second; in the types of JSON. price: of a machine an hour.
 
-    shortest: seconds of the longest chain of phases, below which no number of machines comes; chain: the
+    shortest: seconds of the longest chain of phases, which no number of machines undercuts.  chain: the
     phases of the plan whose chain is longest.  at_once: groups of phases on a machine, at most.
-    by_machines: seconds, how many times faster than one
-    machine that is, how passes are shared (see `schedule.Passes`), and the price, as long as more
-    machines gain anything.
+    by_machines: for 1, 2, 4, … machines, as long as more gain anything: seconds, how many times faster
+    that is than one machine, how passes are shared (`schedule.Passes`), and the price.
     """
     rows: list[dict[str, Any]] = []
     for count in sizes(MACHINES):

@@ -105,7 +105,7 @@ def end(crew: Crew) -> None:
 
 
 def _work(environment: dict[str, str], task: Task, told: Connection) -> None:
-    os.environ.clear()  # it is that of the day when the first worker was asked for
+    os.environ.clear()  # the fork server's is as old as the first worker
     os.environ.update(environment)
     look_less_for_garbage()  # this and the next as the process that started this one
     keep_freed_memory()

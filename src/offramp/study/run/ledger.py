@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +15,13 @@ from offramp.study.run import events, trials
 
 @dataclass(frozen=True)
 class Failures:
-    """Why nodes failed, by key: a file for each, so that processes that share it know at once."""
+    """Why nodes failed, by key: a file for each, so that processes that share the folder know at once.
+    Several may write the same key."""
 
     folder: Path
 
     def __setitem__(self, key: str, reason: str) -> None:
-        new = self.folder / f"{key}.new"
+        new = self.folder / f"{key}.{os.getpid()}.new"
         new.write_text(reason, encoding="utf-8", errors="surrogatepass")
         new.replace(self.folder / key)
 

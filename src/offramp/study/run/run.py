@@ -52,14 +52,17 @@ TRAINED_ON = ("train", "validation")
 
 @dataclass(frozen=True)
 class Conduct:
-    """How a process runs a plan. checkpoint_seconds: at most so much finished training is lost when the
-    process is killed (besides the epoch at hand), or as many times more as writing takes longer than
-    CHEAP_SECONDS; 0 saves after every epoch. Ended by Ctrl-C or SIGTERM it saves first, within an epoch
-    too.  workers: how many processes share the machine, and the
-    limits of caches.  cache_folder: where caches too big for memory go, on this machine's own disk.
+    """How a process runs a plan.
+
+    checkpoint_seconds: at most so much finished training is lost when the process is killed, besides the
+    epoch at hand; more where a checkpoint takes longer to write than CHEAP_SECONDS (`pause_after`). 0
+    saves after every epoch. On Ctrl-C and SIGTERM it saves first, within an epoch too.
+    workers: how many processes share the machine and the limits of caches, ranks included.
+    cache_folder: where caches too big for memory go, on this machine's own disk.
     memory: bytes that this process may take in all, where the study sets no limit; None for a share of
-    what is free.  speeds: see `offramp.engine.passes.Derived`.  seat: which of the ranks it is that
-    train together, `numerics.ranks` of the plan in all; `workers` counts them too.
+    what is free.
+    speeds: see `offramp.engine.passes.Derived`.
+    seat: which one it is of the ranks that train together, `numerics.ranks` of the plan in all.
     """
 
     device: torch.device

@@ -1,8 +1,8 @@
 """What one machine of a cluster does at once: some phases of a study, or some of its trials.
 
 It is told in a line of JSON and tells what happens in lines of JSON; all else goes through the store.
-The plan is made here again, from the study: keys that come out otherwise than on the machine that
-planned mean other data, weights, code or versions, and nothing is trained then.
+The plan is made here again, from the study. Keys that differ from those of the machine that planned
+mean other data, weights, code or versions; nothing is trained then.
 """
 
 from __future__ import annotations

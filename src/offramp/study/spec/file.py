@@ -62,10 +62,10 @@ def rewritten(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return value
 
 
-def exits(text: str, flag: str = "--exits") -> Any:
-    """What a flag says of exits, as a study file would: `2`, `a,b`, `25%,50%` or `[[a, b], [c]]`."""
+def exits(text: str) -> Any:
+    """What `--exits` says, as a study file would: `2`, `a,b`, `25%,50%` or `[[a, b], [c]]`."""
     if text.lstrip().startswith("["):
-        return yaml_lines.parse(text, flag, numbered=False).value
+        return yaml_lines.parse(text, "--exits", numbered=False).value
     return int(text) if text.isdecimal() else [name.strip() for name in text.split(",")]
 
 

@@ -81,7 +81,7 @@ class StrategySpec(Section):
 
     label: what tables call it; its name unless `as` says otherwise.  options: its own, such as
     `students`.  phases: recipe fields (those that were set count) by pattern of phase names.
-    own: the function itself, where Python gives one in the place of a name.
+    own: the function itself, where Python gives one instead of a name.
     """
 
     name: Text
