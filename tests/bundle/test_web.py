@@ -264,7 +264,9 @@ def test_places_and_runtimes_that_will_not_do(leaving: Path, tmp_path: Path) -> 
     assert web.find_runtime(None, tmp_path / "deeper") == dist
     web.write(leaving, tmp_path / "site", dist)
     refuses("holds a page already", web.write, leaving, tmp_path / "site", dist)
+    (tmp_path / "site" / ".DS_Store").touch()
     web.write(leaving, tmp_path / "site", dist, force=True)
+    refuses("cannot write", web.write, leaving, dist / web.RUNTIME[0] / "site", dist)
     (tmp_path / "site" / "mine.txt").write_text("x")
     refuses("holds other files", web.write, leaving, tmp_path / "site", dist, force=True)
     listed = json.loads((tmp_path / "site" / "bundle.json").read_text())
