@@ -79,15 +79,10 @@ def push(
     check_installed()
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-    from offramp.bundle.runtime import Bundle, BundleError
-
     repo, revision = place(name)
     if LICENSE.fullmatch(license) is None:
         raise OfframpError(f"'{license}' is no license of the hub; give one such as mit or apache-2.0")
-    try:
-        names = sorted({*Bundle(folder, threads=1).files, bundle.SUMS})
-    except BundleError as error:
-        raise OfframpError(str(error)) from None
+    names = sorted({*bundle.opened(folder, threads=1, pictures=False).files, bundle.SUMS})
     api = HfApi(library_name="offramp")
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         copy = Path(scratch)

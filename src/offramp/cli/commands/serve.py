@@ -100,13 +100,6 @@ def listener(host: str, port: int) -> socket.socket:
 
 
 def opened(bundle: str, threads: int | None) -> Bundle:
-    from offramp.bundle.hub import local
-    from offramp.bundle.runtime import Bundle, BundleError
+    from offramp.bundle import folder, hub
 
-    folder = local(bundle) or Path(bundle)
-    try:
-        found = Bundle(folder, threads)
-        found.check_pictures()
-        return found
-    except BundleError as error:
-        raise OfframpError(str(error)) from None
+    return folder.opened(hub.local(bundle) or Path(bundle), threads)
