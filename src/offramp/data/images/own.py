@@ -275,7 +275,7 @@ def _image(image: Any, where: str) -> Tensor:
         raise OfframpError(
             f"{where} has an image of shape {list(image.shape)}; give [C, H, W], or ids of tokens [T]"
         )
-    image = image.detach().as_subclass(Tensor)[None]
+    image = image.detach().cpu().as_subclass(Tensor)[None]
     check_channels_first(image, where)
     return pixels_of(image, where)[0]
 
