@@ -363,7 +363,9 @@ def test_every_strategy_that_can_keep_a_backbone_may() -> None:
         assert _strategy(replace(wish, strategy=name), []) == {"name": name, "backbone": "kept"}
     refuses("unknown strategy 'cascad'", _strategy, replace(wish, strategy="cascad"), [])
     known = replace(wish, evidence=("pretrained-branch", {"scope": "head"}, "digits-cnn (runs)"))
-    message = r"pretrained-branch, first .* in runs of digits-cnn \(runs\), trains the backbone; .* two-st"
+    message = (
+        r"pretrained-branch, first .* in runs of digits-cnn \(runs\), trains the backbone; .* two-st"
+    )
     refuses(message, _strategy, known, [])
 
 
