@@ -99,7 +99,8 @@ def push(
         (copy / "README.md").write_text(readme(made, text, repo, license, dataset), encoding="utf-8")
         try:
             api.create_repo(repo, private=private, exist_ok=True)
-            there = {each for each in api.list_repo_files(repo, revision=revision) if "stages/" in each}
+            listed = api.list_repo_files(repo, revision=revision)
+            there = {each for each in listed if each.startswith("stages/")}
             operations = [CommitOperationAdd(each, copy / each) for each in [*names, "README.md"]]
             stale = [CommitOperationDelete(each) for each in sorted(there - set(names))]
             done = api.create_commit(

@@ -174,7 +174,7 @@ def find(paths: Iterable[Path]) -> tuple[Path, ...]:
                     f"the folder {path} holds no image ({', '.join(sorted(SUFFIXES))}); give another"
                 )
             found |= dict.fromkeys(inside)
-        elif path.exists():
+        elif path.is_file():  # a pipe would be waited for
             found[path] = None
         else:
             raise OfframpError(f"there is no image {path}; give files or folders")
