@@ -233,6 +233,7 @@ def test_small_answers_are_not_held_back() -> None:
     assert asyncio.run(option(listener("127.0.0.1", 0))) == 1
     with listener("127.0.0.1", 0) as taken:
         refuses("cannot listen at 127.0.0.1:", listener, *taken.getsockname())
+    refuses("cannot listen at no..name:0 .* or --host", listener, "no..name", 0)
 
 
 def test_what_was_taken_is_answered_before_the_end(leaving: Path, pictures: list[np.ndarray]) -> None:

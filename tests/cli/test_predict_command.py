@@ -134,6 +134,10 @@ def test_a_stream_is_answered_as_the_files_are(run: Command, monkeypatch: pytest
     assert status == 1 and "it is none of" in first["error"] and "class" not in first
     assert second["exit"] == int(rows[0]["exit"]) and "error" not in second
     assert third["file"] == "nowhere.png" and third["error"]
+    odd = b"\xff.png"  # no UTF-8
+    shutil.copy(next(iter(files)), os.fsdecode(odd))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(odd + b"\n"), encoding="utf-8"))
+    assert run(*words)[0] == 0
 
 
 @pytest.mark.usefixtures("place")
