@@ -129,6 +129,11 @@ def _moved(path: Path, staging: Path) -> Path:
     return grave
 
 
+def is_litter(path: Path) -> bool:
+    """Whether it is a file that file managers leave in a folder that is looked at."""
+    return path.name in (".DS_Store", "Thumbs.db") and path.is_file() and not path.is_symlink()
+
+
 def home(variable: str, usual: str) -> Path:
     """offramp's folder of a kind, by the XDG specification: below what `variable` names, else below
     `usual` in the user's own. Relative paths are ignored, as the specification has it.

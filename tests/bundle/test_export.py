@@ -280,6 +280,7 @@ def test_a_place_that_is_taken(store: Store, tmp_path: Path) -> None:
     before = file_digest(tmp_path / "b" / "SHA256SUMS")
     refuses(r"holds a bundle already; .* --force", export_to, tmp_path / "b", store, rule)
     assert file_digest(tmp_path / "b" / "SHA256SUMS") == before
+    (tmp_path / "b" / ".DS_Store").touch()
     export_to(tmp_path / "b", store, halving(store, "two-stage"), replace(QUICK, force=True))
     assert json.loads((tmp_path / "b" / "card.json").read_text())["trial"].startswith("two-stage")
     (tmp_path / "mine" / "SHA256SUMS").write_text("of something else")

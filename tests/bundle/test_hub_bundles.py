@@ -82,8 +82,10 @@ def test_what_is_pushed_answers_when_it_is_fetched(there: Hub, leaving: Path, tm
     (smaller / "stages.json").write_text(json.dumps(layout))
     (smaller / "stages" / "exit-3.onnx").unlink()
     seal(smaller)
+    there.repos["me/digits"]["of-old-stages/mine.onnx"] = b"x"
     hub.push(smaller, "me/digits", "mit")
     assert there.commits == 2 and "stages/exit-3.onnx" not in there.repos["me/digits"]
+    assert "of-old-stages/mine.onnx" in there.repos["me/digits"]
 
 
 def test_folders_of_this_machine_stay_here(there: Hub, leaving: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,11 @@ import uvicorn
 from PIL import Image
 
 from offramp.bundle.folder import seal
+from offramp.bundle.preprocessing import Preprocessing
 from offramp.bundle.runtime import Bundle
 from offramp.cli.commands.serve import listener, opened
 from offramp.infer.image_files import open_bundle
-from offramp.serve.app import ServeLimits, make_app
+from offramp.serve.app import Refused, ServeLimits, _Service, make_app
 from offramp.serve.batching import Batcher
 from refusal import refuses
 
@@ -173,6 +175,28 @@ def test_limits(leaving: Path, pictures: list[np.ndarray]) -> None:
         wait(lambda: ask(port, png(pictures[0]))[0] == 200)
 
 
+@pytest.mark.parametrize(
+    ("image", "status", "said"),
+    [
+        (Image.new("L", (1, 20_000)), 413, "more than 100,000 pixels, as it is or scaled"),
+        (Image.new("1", (20_000, 10_000)), 413, "more than 100,000 pixels"),  # which Pillow refuses
+        (Image.new("RGB", (9, 9)), 422, "cannot be answered: it is in color"),
+        (b"P5 9 9 255\n" + b"x" * 80, 422, "cannot be read: image file is truncated"),
+    ],
+)
+def test_what_an_image_would_take_is_known_before_it_is_read(
+    image: Image.Image | bytes, status: int, said: str
+) -> None:
+    how = Preprocessing((8, 8), 1, (0.5,), (0.5,), resize=8, crop=True)
+    bundle: Any = SimpleNamespace(preprocessing=how, stages=())
+    held = io.BytesIO(image if isinstance(image, bytes) else b"")
+    if isinstance(image, Image.Image):
+        image.save(held, "PNG")
+    with pytest.raises(Refused, match=said) as refused:
+        _Service(bundle, ServeLimits(pixels=100_000))._decoded(held.getvalue())
+    assert refused.value.status == status
+
+
 @contextmanager
 def slow(port: int) -> Iterator[None]:
     """A request whose body does not come, taken by the server."""
@@ -209,6 +233,7 @@ def test_small_answers_are_not_held_back() -> None:
     assert asyncio.run(option(listener("127.0.0.1", 0))) == 1
     with listener("127.0.0.1", 0) as taken:
         refuses("cannot listen at 127.0.0.1:", listener, *taken.getsockname())
+    refuses("cannot listen at no..name:0 .* or --host", listener, "no..name", 0)
 
 
 def test_what_was_taken_is_answered_before_the_end(leaving: Path, pictures: list[np.ndarray]) -> None:

@@ -250,8 +250,10 @@ def test_what_no_network_takes_is_said(browser: Any, leaving: Path, tmp_path: Pa
             across = "return [document.documentElement.scrollWidth, innerWidth]"
             assert browser.execute_script(across) == [width, width]
         show(browser, address)
-        assert answers(browser, [tmp_path / "none.png"]) == []
-        assert browser.execute_script("return !document.getElementById('problem').hidden")
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "good.png")
+        ((name, *_),) = answers(browser, [tmp_path / "none.png", tmp_path / "good.png"])
+        assert name == "good.png"  # whose answer does not hide what is wrong with the one before
+        assert browser.find_element("id", "problem").text.startswith("none.png: ")
 
 
 def test_places_and_runtimes_that_will_not_do(leaving: Path, tmp_path: Path) -> None:
@@ -264,7 +266,9 @@ def test_places_and_runtimes_that_will_not_do(leaving: Path, tmp_path: Path) -> 
     assert web.find_runtime(None, tmp_path / "deeper") == dist
     web.write(leaving, tmp_path / "site", dist)
     refuses("holds a page already", web.write, leaving, tmp_path / "site", dist)
+    (tmp_path / "site" / ".DS_Store").touch()
     web.write(leaving, tmp_path / "site", dist, force=True)
+    refuses("cannot write", web.write, leaving, dist / web.RUNTIME[0] / "site", dist)
     (tmp_path / "site" / "mine.txt").write_text("x")
     refuses("holds other files", web.write, leaving, tmp_path / "site", dist, force=True)
     listed = json.loads((tmp_path / "site" / "bundle.json").read_text())

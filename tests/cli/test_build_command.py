@@ -352,7 +352,7 @@ def test_the_strategy_comes_from_runs_where_there_are_some(cli: Cli) -> None:
 def test_a_keep_frozen_strategy_that_trains_the_backbone(cli: Cli) -> None:
     words = ("--weights", "w.pth", "--keep-frozen", "--strategy", "joint")
     answer = cli(*DIGITS, "--out", "b", *words)
-    assert answer.code == 2 and "'joint' trains the backbone" in answer.err
+    assert answer.code == 2 and "strategy joint, as asked, trains the backbone" in answer.err
 
 
 def test_every_strategy_that_can_keep_a_backbone_may() -> None:
@@ -362,6 +362,11 @@ def test_every_strategy_that_can_keep_a_backbone_may() -> None:
     for name in keeping:
         assert _strategy(replace(wish, strategy=name), []) == {"name": name, "backbone": "kept"}
     refuses("unknown strategy 'cascad'", _strategy, replace(wish, strategy="cascad"), [])
+    known = replace(wish, evidence=("pretrained-branch", {"scope": "head"}, "digits-cnn (runs)"))
+    message = (
+        r"pretrained-branch, first .* in runs of digits-cnn \(runs\), trains the backbone; .* two-st"
+    )
+    refuses(message, _strategy, known, [])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -20,12 +21,13 @@ from PIL import Image
 import offramp
 from ghostscript import EPS, trap
 from offramp.bundle.preprocessing import Preprocessing
-from offramp.bundle.runtime import find_images
+from offramp.bundle.runtime import SUFFIXES, find_images
 from offramp.infer import image_files
 from offramp.infer.image_files import Network
 from offramp.policy import policy as policies
 from offramp.policy.policy import Calibration, Policy
 from offramp.store.store import Store
+from refusal import refuses
 from support import CPU, run_all, tiny_data, tiny_plan, tiny_study
 
 Command = Callable[..., tuple[int, str, str]]
@@ -132,6 +134,10 @@ def test_a_stream_is_answered_as_the_files_are(run: Command, monkeypatch: pytest
     assert status == 1 and "it is none of" in first["error"] and "class" not in first
     assert second["exit"] == int(rows[0]["exit"]) and "error" not in second
     assert third["file"] == "nowhere.png" and third["error"]
+    odd = b"\xff.png"  # no UTF-8
+    shutil.copy(next(iter(files)), os.fsdecode(odd))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(odd + b"\n"), encoding="utf-8"))
+    assert run(*words)[0] == 0
 
 
 @pytest.mark.usefixtures("place")
@@ -343,6 +349,9 @@ def test_files_are_found_once_in_order(tmp_path: Path, monkeypatch: pytest.Monke
     assert names == ["d/a.JPG", "d/b.png", "d/deep/c.webp", "d/notes.txt"]
     assert [str(p) for p in find_images([Path("d")])] == names[:3]
     assert image_files.find([Path("d/._b.png")]) == (Path("d/._b.png"),)  # one that is named
+    os.mkfifo("pipe.png")
+    refuses("there is no image pipe.png", image_files.find, [Path("pipe.png")])
+    assert set(SUFFIXES) == image_files.SUFFIXES  # a bundle finds the same
 
 
 def test_an_image_on_its_side_is_turned(tmp_path: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
+import random
 import shutil
 import stat
 import tarfile
@@ -171,6 +175,25 @@ def test_an_archive_that_leads_elsewhere_is_refused(name: str, site: Site, tmp_p
     assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file() and p.suffix != ".lock"]
 
 
+@pytest.mark.parametrize("packer", [gzip, bz2, lzma])
+def test_an_archive_with_another_byte_is_refused(packer: Any, site: Site) -> None:
+    """In its second file, which is of random bytes as images are."""
+    files = {name: random.Random(name).randbytes(600_000) for name in ("a", "b")}
+    held = bytearray(packer.compress(tarred(files)))
+    held[1_100_000] ^= 1
+    name = {gzip: "a.tar.gz", bz2: "a.tar.bz2", lzma: "a.tar.xz"}[packer]
+    site.pages[f"/{name}"] = bytes(held)
+    refuses("cannot be unpacked", fetched, spec(site, name))
+    assert kept(spec(site, name)) is None
+
+
+def test_an_address_as_people_write_it(site: Site) -> None:
+    """With letters of any language and spaces, and a name that offramp has for a folder."""
+    site.pages["/f%C3%BCr%20alle/files?at=%C3%A4"] = b"x"
+    got = fetched(DataSpec("npz", url=f"{site.address}/für alle/files?at=ä"))
+    assert [path.name for path in got.files.iterdir()] == ["files"]
+
+
 def test_more_than_the_disk_holds_is_refused(site: Site, tmp_path: Path) -> None:
     """Terabytes of zeros, by what the archive says of itself."""
     huge = tarfile.TarInfo("zeros")
@@ -221,6 +244,7 @@ def test_several_at_once_fetch_once(site: Site, photos: Path, tmp_path: Path) ->
         ("ftp://host/photos.zip", "must be an address of the web"),
         ("photos.zip", "must be an address of the web"),
         ("http://", "must be an address of the web"),
+        ("http://host..name/photos.zip", "must be an address of the web"),
         ("http://host:port/photos.zip", "must be an address of the web"),
         ("https://me:secret@host/photos.zip", "holds a name or a password"),
     ],

@@ -142,6 +142,7 @@ def test_a_batch_is_scaled_as_its_images() -> None:
     ("given", "message"),
     [
         ({"size": 0}, "data.size is 0"),
+        ({"size": 10**6}, "data.size is 1000000; give 1 to 16384 pixels"),
         ({"size": 32, "resize": 16}, "resize 16 is less than data.size 32"),
         ({"resize": 16}, "goes with data.size"),
         ({"size": 8, "resize": 9, "fit": "stretch"}, "goes with data.size and fit: crop"),

@@ -29,7 +29,14 @@ def test_shares_that_differ_by_more_than_chance_are_told() -> None:
     assert (
         said((112, 338), (50, 50)) and not said((112, 338), (25, 75)) and not said((100, 300), (33, 67))
     )
-    assert not said((100, 0), (100, 0))  # and a class that is nowhere is no difference
+    assert not said((100, 0), (100, 0), (100, 0))  # and a class that is nowhere is no difference
+
+
+def test_a_class_that_other_splits_alone_show_is_told() -> None:
+    words = said((100, 0), (100, 0), (99, 1))
+    assert words == (
+        "no training image shows 'pneumonia', and other splits do: nothing learns to answer that"
+    )
 
 
 def test_false_alarms_are_rare() -> None:

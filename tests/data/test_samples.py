@@ -122,6 +122,9 @@ def test_arrays() -> None:
     assert from_dataset((EXPECTED[:, 0], labels)).shape == (1, 5, 4)
     tracked = (EXPECTED / 255 - 0.5).requires_grad_()
     assert not from_dataset((tracked, labels)).train.images.requires_grad
+    turned = np.ascontiguousarray(EXPECTED.numpy()[:, ::-1])[:, ::-1]  # as of BGR files
+    assert from_dataset((turned, labels)).train.digest == from_dataset((EXPECTED, labels)).train.digest
+    refuses("classes is the text 'ab'", from_dataset, (EXPECTED, labels), classes="ab")
 
 
 def test_splits_not_given_are_held_out_of_train_and_never_overlap() -> None:
@@ -204,6 +207,10 @@ def changed(index: int, sample: Any) -> Listed:
         ((EXPECTED, torch.zeros(39, dtype=torch.int64)), "train data has 40 images but 39 labels"),
         ((EXPECTED, torch.zeros(40)), "train sample 0 has the label 0.0"),
         (([0] * 40, EXPECTED), "not of two arrays"),
+        ((EXPECTED[:0], []), "train data holds no samples"),
+        ((EXPECTED, [-1, 0] * 20), "label -1, outside 0 to 0"),
+        ((EXPECTED, [0, 10**12] * 20), "has 1,000,000,000,001 classes"),
+        ((EXPECTED, [0, 2**64] * 20), "labels go from 0 to 18446744073709551616"),
     ],
 )
 def test_refuses(samples: Any, message: str) -> None:

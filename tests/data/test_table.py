@@ -308,6 +308,11 @@ def test_json_lines_hold_any_text_and_may_begin_with_a_mark(photos: Path) -> Non
     assert digests(found) == digests(read("table", write(rows(), photos / "labels.csv")))
 
 
+def test_lists_in_lists_are_no_table(tmp_path: Path) -> None:
+    (tmp_path / "labels.jsonl").write_text("[" * 100_000)
+    refuses("cannot be read as a table", read, "table", tmp_path / "labels.jsonl")
+
+
 @pytest.mark.parametrize("kind", [".parquet", ".jsonl"])
 def test_endings_in_capitals_mean_the_same(photos: Path, kind: str) -> None:
     write(rows(), photos / f"labels{kind}").rename(photos / f"LABELS{kind.upper()}")

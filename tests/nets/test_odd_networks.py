@@ -263,6 +263,21 @@ class TestUntraceable:
         assert torch.equal(logits(trunk, (1, 0, 0)), logits(trunk, (1, 0, 0)))
         assert not torch.equal(logits(trunk, (1, 0, 0)), logits(trunk, (1, 0, 1)))
 
+    def test_what_is_listed_twice_draws_twice(self) -> None:
+        """One dropout between all layers, in two pieces or in one: as in a plain forward."""
+
+        class Twice(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.choice, self.drop, self.fc = Choice(), nn.Dropout(0.5), nn.Identity()
+
+        ones = torch.ones(1, 64)
+        for names in (["choice", "drop"], ["drop", "fc"]), (["choice", "drop", "drop"], ["fc"]):
+            trunk = cut_by_names(Twice(), names)
+            trunk.clock.tick(1, 0, 0)
+            left = run(train(trunk, True), ones)
+            assert set(left.unique().tolist()) == {0.0, 4.0 * 2} and (left == 0).sum() > 40
+
     @pytest.mark.parametrize(
         ("names", "message"),
         [

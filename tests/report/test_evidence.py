@@ -254,8 +254,10 @@ def test_packing_spares_what_is_no_pack(store: Store, tmp_path: Path) -> None:
     with pytest.raises(OfframpError, match="holds something else"):
         pack(found, tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "all I have"
-    pack(found, tmp_path / "pack")
-    pack(found, tmp_path / "pack")  # a pack is replaced
+    (tmp_path / "pack").mkdir()
+    for _ in range(2):  # a pack is replaced, and so is what a file manager left there
+        (tmp_path / "pack" / ".DS_Store").touch()
+        pack(found, tmp_path / "pack")
 
 
 def test_one_setting_is_compared_and_the_others_are_said() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -9,11 +10,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from offramp.errors import OfframpError
-from offramp.files import folder_at
+from offramp.files import folder_at, is_litter
 from offramp.hashing import file_digest
+
+if TYPE_CHECKING:
+    from offramp.bundle.runtime import Bundle
 
 SUMS = "SHA256SUMS"
 SOURCES = {
@@ -26,6 +30,25 @@ SOURCES = {
 MEASURE_S = 600.0
 
 
+def opened(folder: Path, threads: int | None = None, pictures: bool = True) -> Bundle:
+    """A bundle, checked and loaded. threads: of onnxruntime.  pictures: whether one that answers none
+    is refused.
+
+    Raises OfframpError without onnxruntime, and for a bundle that is damaged or changed.
+    """
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise OfframpError("a bundle needs onnxruntime; install it with pip install 'offramp[onnx]'")
+    from offramp.bundle.runtime import Bundle, BundleError
+
+    try:
+        found = Bundle(folder, threads)
+        if pictures:
+            found.check_pictures()
+        return found
+    except BundleError as error:
+        raise OfframpError(str(error)) from None
+
+
 def check_place(out: Path, force: bool) -> None:
     """Raises OfframpError where a bundle cannot be written to `out`: a file, a link, a folder that holds
     something else, or without `force` another bundle."""
@@ -33,7 +56,7 @@ def check_place(out: Path, force: bool) -> None:
         raise OfframpError(f"{out} is a link, which a bundle would replace; choose a folder")
     if out.exists() and not out.is_dir():
         raise OfframpError(f"{out} is a file; choose a folder for the bundle")
-    if not out.exists() or not any(out.iterdir()):
+    if not out.exists() or all(map(is_litter, out.iterdir())):
         return
     foreign = _foreign(out)
     if foreign is not None:
@@ -51,7 +74,7 @@ def _foreign(out: Path) -> str | None:
     ours = {SUMS, *(line.partition("  ")[2] for line in lines)}
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
-        if path.is_symlink() or (name not in ours and not path.is_dir()):
+        if path.is_symlink() or (name not in ours and not path.is_dir() and not is_litter(path)):
             return name
     return None
 

@@ -79,15 +79,10 @@ def push(
     check_installed()
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-    from offramp.bundle.runtime import Bundle, BundleError
-
     repo, revision = place(name)
     if LICENSE.fullmatch(license) is None:
         raise OfframpError(f"'{license}' is no license of the hub; give one such as mit or apache-2.0")
-    try:
-        names = sorted({*Bundle(folder, threads=1).files, bundle.SUMS})
-    except BundleError as error:
-        raise OfframpError(str(error)) from None
+    names = sorted({*bundle.opened(folder, threads=1, pictures=False).files, bundle.SUMS})
     api = HfApi(library_name="offramp")
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         copy = Path(scratch)
@@ -104,7 +99,8 @@ def push(
         (copy / "README.md").write_text(readme(made, text, repo, license, dataset), encoding="utf-8")
         try:
             api.create_repo(repo, private=private, exist_ok=True)
-            there = {each for each in api.list_repo_files(repo, revision=revision) if "stages/" in each}
+            listed = api.list_repo_files(repo, revision=revision)
+            there = {each for each in listed if each.startswith("stages/")}
             operations = [CommitOperationAdd(each, copy / each) for each in [*names, "README.md"]]
             stale = [CommitOperationDelete(each) for each in sorted(there - set(names))]
             done = api.create_commit(

@@ -84,7 +84,7 @@ class Preprocessing:
             raise ValueError(f"has mode {mode}; give 8 or 16 bits a channel, gray or color")
         if self.channels == 1 and mode in COLOR and not self.gray:
             raise ValueError(f"is in color (mode {mode}) and the network takes gray; convert it to L")
-        after = self._resized(height, width)
+        after = self.resized(height, width)
         least = self.size if self.crop else None
         if after != self.size and (least is None or after[0] < least[0] or after[1] < least[1]):
             raise ValueError(
@@ -105,7 +105,7 @@ class Preprocessing:
         image = image if image.mode == "RGB" else image.convert("RGB")
         if self.channels == 1:
             image = image.convert("L")
-        height, width = self._resized(image.height, image.width)
+        height, width = self.resized(image.height, image.width)
         if (width, height) != image.size:
             image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
         if self.crop:
@@ -137,7 +137,8 @@ class Preprocessing:
         scaled: NDArray[np.float32] = pixels.astype(np.float32) * scale + (-mean / std)[:, None, None]
         return scaled
 
-    def _resized(self, height: int, width: int) -> tuple[int, int]:
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """What a picture of this height and width is scaled to, before the middle is cut out."""
         if self.resize is None:
             return height, width
         if isinstance(self.resize, tuple):

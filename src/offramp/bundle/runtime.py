@@ -36,7 +36,7 @@ Array = Any  # of numpy
 
 FORMAT = 1
 SUMS = "SHA256SUMS"  # `sha256sum --check SHA256SUMS` reads it too
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MEASURED_BATCHES = (1, 32)
 TIMES = "offramp-stage-times-1"  # the format of what `--measure` says
 PRECISIONS = ("float32", "int8")  # of weights and activations; images and logits are float32

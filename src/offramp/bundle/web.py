@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from offramp.bundle import folder as bundle
-from offramp.bundle.runtime import Bundle, BundleError
 from offramp.errors import OfframpError
-from offramp.files import folder_at
+from offramp.files import folder_at, is_litter, writing
 
 PACKAGE = "onnxruntime-web"
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -48,12 +47,12 @@ def check_place(out: Path, force: bool) -> None:
     of ours, or without `force` a page."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise OfframpError(f"{out} is no folder; choose a new folder for the page")
-    if not out.exists() or not any(out.iterdir()):
+    files = [p for p in out.rglob("*") if p.is_symlink() or not (p.is_dir() or is_litter(p))]
+    if not files:
         return
     listed = out / bundle.SUMS
     lines = listed.read_text(encoding="utf-8", errors="replace").splitlines() if listed.is_file() else []
     ours = {bundle.SUMS, *(line.partition("  ")[2] for line in lines)}
-    files = [path for path in out.rglob("*") if path.is_symlink() or not path.is_dir()]
     foreign = [path for path in files if path.relative_to(out).as_posix() not in ours]
     if foreign or not {*PAGE, "bundle.json"} <= ours:
         raise OfframpError(f"{out} holds other files than a page's; choose a new folder for the page")
@@ -66,11 +65,12 @@ def write(source: Path, out: Path, runtime: Path, force: bool = False) -> None:
 
     source: the bundle's folder.  runtime: of `find_runtime`.
 
-    Raises OfframpError for a bundle that a page cannot run, and where `out` is taken.
+    Raises OfframpError for a bundle that a page cannot run, and where `out` is taken or cannot be
+    written.
     """
     check_place(out, force)
     about = _about(source)
-    with folder_at(out) as folder:
+    with writing(out), folder_at(out) as folder:
         for name in PAGE:
             page = resources.files(__package__).joinpath("site", name)
             (folder / name).write_bytes(page.read_bytes())
@@ -87,10 +87,7 @@ def write(source: Path, out: Path, runtime: Path, force: bool = False) -> None:
 
 def _about(source: Path) -> dict[str, Any]:
     """What the page reads of a bundle, which is checked."""
-    try:
-        found = Bundle(source, threads=1)
-    except BundleError as error:
-        raise OfframpError(str(error)) from None
+    found = bundle.opened(source, threads=1, pictures=False)
     if found.normalized:
         raise OfframpError(
             f"{source} takes numbers that were normalized beforehand, and how is not known; a page "

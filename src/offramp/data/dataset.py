@@ -96,8 +96,6 @@ class Split:
 def check_labels(name: str, classes: Sequence[str], labels: Mapping[str, Tensor]) -> None:
     """Raises OfframpError for fewer than two classes, and for a label outside of them. name: of the data
     set.  labels: [N] int64, by split."""
-    if len(classes) < 2:
-        raise OfframpError(f"data set '{name}' has {len(classes)} class; it needs two or more")
     for split, found in labels.items():
         low, high = int(found.min()), int(found.max())
         if low < 0 or high >= len(classes):
@@ -105,6 +103,8 @@ def check_labels(name: str, classes: Sequence[str], labels: Mapping[str, Tensor]
                 f"the {split} split of data set '{name}' has label {low if low < 0 else high}, outside "
                 f"0 to {len(classes) - 1}; correct the labels or name every class"
             )
+    if len(classes) < 2:
+        raise OfframpError(f"data set '{name}' has {len(classes)} class; it needs two or more")
 
 
 @dataclass(frozen=True)

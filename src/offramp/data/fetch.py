@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import stat
+import string
 import tarfile
 import time
 import zipfile
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import Request, urlopen
 
 from offramp.data.images import cache
@@ -92,7 +93,7 @@ def _checked(spec: DataSpec) -> str:
     url = spec.url or ""
     try:
         parts = urlsplit(url)
-        named = bool(parts.hostname) and parts.port != 0
+        named = bool((parts.hostname or "").encode("idna")) and parts.port != 0
     except ValueError:
         parts, named = urlsplit(""), False
     if parts.scheme not in ("http", "https") or not named:
@@ -134,7 +135,7 @@ def _fetch(url: str, wanted: str | None, folder: Path) -> None:
     name = PurePosixPath(unquote(urlsplit(url).path)).name
     if not re.fullmatch(r"[\w][\w.+ -]{0,199}", name):
         name = "data"
-    path, files = folder / name, folder / "files"
+    path, files = folder / f"_{name}", folder / "files"  # no address has it fall on another name
     sha256 = _tried(url, path)
     if wanted is not None and sha256 != wanted.lower():
         raise OfframpError(
@@ -173,10 +174,12 @@ def _tried(url: str, path: Path) -> str:
 
 
 def _download(url: str, file: IO[bytes]) -> str:
-    digest, count = hashlib.sha256(), 0
-    with urlopen(Request(url, headers={"User-Agent": "offramp"}), timeout=SILENCE_S) as answer:
+    digest, count, parts = hashlib.sha256(), 0, urlsplit(url)
+    path, query = (quote(part, safe=string.punctuation) for part in (parts.path, parts.query))
+    asked = Request(parts._replace(path=path, query=query).geturl(), headers={"User-Agent": "offramp"})
+    with urlopen(asked, timeout=SILENCE_S) as answer:
         final = urlsplit(answer.url).scheme
-        if final != urlsplit(url).scheme and final != "https":
+        if final != parts.scheme and final != "https":
             raise OfframpError(f"{url} leads to {answer.url}, which is less safe; name that in data.url")
         length = answer.headers.get("Content-Length")
         while block := _read(answer):
@@ -235,6 +238,11 @@ def _members(path: Path, url: str) -> Generator[tuple[str, int, Any], None, None
                 raise _refused(url, member.name, "is neither a file nor a folder")
             if member.isreg():
                 yield member.name, member.size, bundled.extractfile(member)
+        try:  # checksums stand at the end, and tarfile takes damage in between for the end
+            while bundled.fileobj is not None and bundled.fileobj.read(BLOCK):
+                pass
+        except OSError as error:  # of gzip and bz2
+            raise tarfile.ReadError(str(error)) from error
 
 
 def _target(name: str, folder: Path, url: str) -> Path:

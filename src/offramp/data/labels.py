@@ -42,9 +42,11 @@ def numbered(given: Mapping[str, Sequence[Any]], classes: Sequence[str] = ()) ->
         return _named(plain, names)
     numbers = {split: [_number(x, split, i) for i, x in enumerate(xs)] for split, xs in plain.items()}
     every = [number for found in numbers.values() for number in found]
-    most = max(every, default=0)
-    counted = len(names) == most if names else set(numbers["train"]) == set(range(1, most + 1))
-    if min(every, default=0) != 1 or most < 2 or not counted:
+    least, most = min(every), max(every)
+    if not -(2**63) <= least <= most < 2**63:
+        raise OfframpError(f"labels go from {least} to {most}; give class numbers from 0 or from 1")
+    counted = (len(names) or len(set(numbers["train"]))) == most  # of numbers from 1 to `most`: all
+    if least != 1 or most < 2 or not counted:
         return Numbered(_tensors(numbers), names)
     shifted = {split: [number - 1 for number in found] for split, found in numbers.items()}
     remark = f"labels 1 to {most} are taken as classes 0 to {most - 1}"

@@ -17,7 +17,17 @@ Counts = Mapping[str, Sequence[int]]  # images of each class, by split
 
 def remarks(counts: Counts, classes: Sequence[str]) -> list[str]:
     """A line for each thing. counts: of each split, in the order of the classes."""
-    return [*_few(counts), *unlike(counts, classes)]
+    return [*_few(counts), *_unseen(counts, classes), *unlike(counts, classes)]
+
+
+def _unseen(counts: Counts, classes: Sequence[str]) -> list[str]:
+    """A line where other splits show classes that no training image shows."""
+    shown = [sum(numbers) for numbers in zip(*counts.values(), strict=True)]
+    rows = zip(classes, counts["train"], shown, strict=True)
+    lost = [f"'{name}'" for name, trained, images in rows if images and not trained]
+    names = ", ".join((*lost[:3], *(["…"] if len(lost) > 3 else [])))
+    said = f"no training image shows {names}, and other splits do: nothing learns to answer that"
+    return [said] if lost else []
 
 
 def unlike(counts: Counts, classes: Sequence[str]) -> list[str]:

@@ -72,6 +72,8 @@ def read_samples(
 
     Raises OfframpError naming the sample that is wrong, and for a random transform where none can be.
     """
+    if isinstance(classes, str):
+        raise OfframpError(f"classes is the text {classes!r}; give a list of names")
     known = {name: samples for name, samples in given.items() if samples is not None}
     if "train" not in known:
         raise OfframpError("there is no train data; give a Dataset of (image, label), or two arrays")
@@ -315,8 +317,10 @@ def _geometry(forms: set[Form], shape: Shape | None) -> Geometry:
 def _read_arrays(pair: tuple[Any, ...], split: str) -> Read:
     if len(pair) != 2 or not isinstance(pair[0], (Tensor, np.ndarray)):
         raise OfframpError(f"the {split} data is a tuple, but not of two arrays; give images, labels")
+    # Not as it lies there: an array of BGR that is turned to RGB goes backwards.
+    given = np.ascontiguousarray(pair[0]) if isinstance(pair[0], np.ndarray) else pair[0]
     try:
-        images = torch.as_tensor(pair[0]).detach().cpu()
+        images = torch.as_tensor(given).detach().cpu()
     except TypeError:
         raise OfframpError(f"the {split} images are no numbers; give uint8 pixels") from None
     last = isinstance(pair[0], np.ndarray) and images.dim() == 4 and images.shape[1] not in (1, 3)

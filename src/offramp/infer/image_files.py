@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from offramp.bundle import preprocessing
 from offramp.bundle.export import IN_PYTHON
 from offramp.bundle.export import preprocessing as preprocessing_of
+from offramp.bundle.folder import opened
 from offramp.bundle.preprocessing import FORMATS, Preprocessing
 from offramp.data.images.files import SUFFIXES
 from offramp.data.images.own import upright_size
@@ -72,15 +72,7 @@ def is_bundle(name: str) -> bool:
 
 def open_bundle(folder: Path) -> Network:
     """Raises OfframpError without onnxruntime, and for a bundle that is damaged or changed."""
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise OfframpError("a bundle needs onnxruntime; install it with pip install 'offramp[onnx]'")
-    from offramp.bundle import runtime
-
-    try:
-        bundle = runtime.Bundle(folder)
-        bundle.check_pictures()
-    except runtime.BundleError as error:
-        raise OfframpError(str(error)) from None
+    bundle = opened(folder)
     exits = tuple(stage.exit for stage in bundle.stages)
     how = preprocessing.from_json(bundle.preprocessing.as_json())
 
@@ -181,7 +173,7 @@ def find(paths: Iterable[Path]) -> tuple[Path, ...]:
                     f"the folder {path} holds no image ({', '.join(sorted(SUFFIXES))}); give another"
                 )
             found |= dict.fromkeys(inside)
-        elif path.exists():
+        elif path.is_file():  # a pipe would be waited for
             found[path] = None
         else:
             raise OfframpError(f"there is no image {path}; give files or folders")

@@ -203,21 +203,27 @@ class _Service:
 
     def _decoded(self, body: bytes) -> NDArray[np.float32]:
         """[C, H, W], normalized."""
+        how, most = self._bundle.preprocessing, self._limits.pixels
+        too_large = Refused(413, f"the image has more than {most:,} pixels, as it is or scaled")
         try:
             with Image.open(io.BytesIO(body), formats=FORMATS) as image:
-                if image.width * image.height > self._limits.pixels:
-                    raise Refused(413, f"the image has more than {self._limits.pixels:,} pixels")
-                pixels = self._bundle.preprocessing.pixels(image)
+                # A strip of one pixel by thousands is small, and scaled it is gigabytes.
+                if any(high * wide > most for high, wide in (image.size, how.resized(*image.size))):
+                    raise too_large
+                pixels = how.pixels(image)
         except Refused:
             raise
+        except Image.DecompressionBombError:
+            raise too_large from None
         except UnidentifiedImageError:
             raise Refused(
                 415, f"the body is none of {', '.join(FORMATS)}; send the bytes of an image file alone"
             ) from None
+        except ValueError as error:  # of `Preprocessing.check`
+            raise Refused(422, f"the image cannot be answered: it {in_line(error)}") from None
         except Exception as error:  # decoders raise whatever they like on damaged bytes
-            said = f"it {in_line(error)}" if isinstance(error, ValueError) else in_line(error)
-            raise Refused(422, f"the image cannot be answered: {said}"[:300]) from None
-        made: NDArray[np.float32] = self._bundle.preprocessing.normalized(pixels[None])[0]
+            raise Refused(422, f"the image cannot be read: {in_line(error)}") from None
+        made: NDArray[np.float32] = how.normalized(pixels[None])[0]
         return made
 
     def _refused(self, status: int, reason: str) -> Response:

@@ -34,7 +34,7 @@ from pydantic import Field
 from offramp import arrays
 from offramp.errors import OfframpError
 from offramp.escape import markdown
-from offramp.files import folder_at, writing
+from offramp.files import folder_at, is_litter, writing
 from offramp.store import manifest, sealed
 from offramp.store.archive import Records
 from offramp.store.manifest import Cost, Manifest, Many, NodeRecord, PhaseReads, Record, SeedLog
@@ -231,7 +231,7 @@ def write(
 def _check_place(path: Path) -> None:
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise OfframpError(f"{path} is not a folder; choose another --out")
-    taken = sorted(path.iterdir()) if path.is_dir() else []
+    taken = sorted(p for p in path.iterdir() if not is_litter(p)) if path.is_dir() else []
     other = [p.name for p in taken if p.name not in FILES or p.is_symlink() or not p.is_file()]
     if not other and taken and not _is_ours(path / TRIALS):
         other = [taken[-1].name]

@@ -201,20 +201,22 @@ def _strategy(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
     if wish.goal not in GOALS:
         raise OfframpError(f"no goal '{wish.goal}'{nearest(wish.goal, GOALS)}")
     kept = {"backbone": "kept"} if wish.keep_frozen else {}
+    asked = wish.evidence
     if wish.strategy is not None:
-        if wish.keep_frozen and not _keeps(wish.strategy):
+        asked = wish.strategy, {}, ""
+    if asked is not None:
+        name, options, runs = asked
+        why = f"first for the goal '{wish.goal}' in runs of {runs}" if runs else "as asked"
+        if wish.keep_frozen and not _keeps(name):
             choices = " or ".join(filter(_keeps, STRATEGIES))
             raise OfframpError(
-                f"'{wish.strategy}' trains the backbone; with --keep-frozen choose {choices}"
+                f"strategy {name}, {why}, trains the backbone; with --keep-frozen choose --strategy "
+                f"{choices}"
             )
-        if wish.strategy == "baseline":
+        if name == "baseline":
             others = set(STRATEGIES) - {"baseline"}
             raise OfframpError(f"'baseline' has no early exits{nearest('', others)}")
-        reasons.append(f"strategy {wish.strategy}: as asked")
-        return {"name": wish.strategy, **kept}
-    if wish.evidence is not None:
-        name, options, why = wish.evidence
-        reasons.append(f"strategy {name}: first for the goal '{wish.goal}' in runs of {why}")
+        reasons.append(f"strategy {name}: {why}")
         return {"name": name, **options, **kept}
     advised, _ = guidelines(wish.goal, wish.keep_frozen)
     name = next(n for g in advised for n in g.strategies if not wish.keep_frozen or _keeps(n))

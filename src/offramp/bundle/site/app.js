@@ -28,13 +28,15 @@ async function bytes(file) {
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(bitmap, 0, 0);
-  return context.getImageData(0, 0, bitmap.width, bitmap.height);
+  bitmap.close();
+  return context.getImageData(0, 0, canvas.width, canvas.height);
 }
 
 /** The answer at the exit where the image leaves, then what the exits behind it would have said. */
 async function answered(file) {
   const image = await bytes(file);
   const input = pixels(image, about.preprocessing);
+  const side = Math.max(image.width, image.height); // of each image no more is kept: a photo's pixels are 50 MB
   const passed = [];
   let left = null;
   for await (const one of walk(ort, about, stages, input)) {
@@ -42,7 +44,7 @@ async function answered(file) {
     if (left === null && one.leaves) {
       left = passed.length - 1;
       const spent = passed.reduce((sum, each) => sum + each.milliseconds, 0);
-      seen.push({ file, image, passed, left, spent });
+      seen.push({ file, side, passed, left, spent });
       show(seen.at(-1));
       await new Promise((done) => setTimeout(done)); // the answer is drawn before the rest is run
     }
@@ -59,7 +61,7 @@ function show(one) {
     URL.revokeObjectURL(picture.src);
     picture.src = URL.createObjectURL(one.file);
     picture.dataset.of = seen.length;
-    picture.className = Math.max(one.image.width, one.image.height) < 128 ? "tiny" : "";
+    picture.className = one.side < 128 ? "tiny" : "";
   }
   picture.alt = `The image that was answered: ${label}`;
   at("name").textContent = one.file.name;
@@ -121,14 +123,15 @@ function table() {
 let queue = Promise.resolve();
 
 function take(files) {
+  const wrong = []; // of these files: the next one's answer takes none of them away
   for (const file of files)
     queue = queue.then(async () => {
       try {
-        problem("");
         await answered(file);
       } catch (error) {
-        problem(`${file.name}: ${error.message}`);
+        wrong.push(`${file.name}: ${error.message}`);
       }
+      problem(wrong.join("; "));
       document.documentElement.dataset.answered = Number(document.documentElement.dataset.answered ?? 0) + 1;
     });
 }

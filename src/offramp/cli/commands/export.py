@@ -123,7 +123,7 @@ def page_at(out: Path | None, runtime: Path | None, force: bool, bundle: Path) -
         if runtime is not None:
             raise OfframpError("--onnxruntime-web goes with --web; leave it out")
         return None
-    from offramp.bundle import web  # needs onnxruntime, an extra
+    from offramp.bundle import web
 
     web.check_place(out, force)
     page, other = out.resolve(), bundle.resolve()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import sys
 import time
@@ -200,6 +201,8 @@ def _stream(network: Network, target: float | None, as_json: bool) -> None:
             moved(network.score, network.thresholds, 0)
         except ValueError as error:
             raise OfframpError(f"--mean-latency cannot be held: {error}") from None
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # names of files are bytes, whatever the letters
     if not as_json:
         writer.writerow((*COLUMNS, "milliseconds"))
     said = time.monotonic()

@@ -93,22 +93,16 @@ def listener(host: str, port: int) -> socket.socket:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
         made.listen()  # whoever comes before the server is up waits for it
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter of what is no name of a machine
         made.close()
+        why = getattr(error, "strerror", None) or error
         raise OfframpError(
-            f"cannot listen at {host}:{port} ({error.strerror or error}); choose another --port"
+            f"cannot listen at {host}:{port} ({why}); choose another --port or --host"
         ) from error
     return made
 
 
 def opened(bundle: str, threads: int | None) -> Bundle:
-    from offramp.bundle.hub import local
-    from offramp.bundle.runtime import Bundle, BundleError
+    from offramp.bundle import folder, hub
 
-    folder = local(bundle) or Path(bundle)
-    try:
-        found = Bundle(folder, threads)
-        found.check_pictures()
-        return found
-    except BundleError as error:
-        raise OfframpError(str(error)) from None
+    return folder.opened(hub.local(bundle) or Path(bundle), threads)

@@ -96,10 +96,11 @@ def open_image(file: Path | bytes, name: str) -> Image.Image:
     try:
         source = io.BytesIO(file) if isinstance(file, bytes) else file
         with Image.open(source, formats=FORMATS) as stored:
-            mode = mode_of(stored)
             ImageOps.exif_transpose(stored, in_place=True)  # every copy costs a tenth of decoding
-            image = as_mode(of_eight_bits(stored), "RGB")
+            image = as_mode(of_eight_bits(stored, name), "RGB")
             image.load()
+    except OfframpError:
+        raise
     except Exception as error:  # decoders raise whatever they like on damaged bytes
         reason = in_line(error)
         if isinstance(error, UnidentifiedImageError):  # whose text is the path again
@@ -107,24 +108,22 @@ def open_image(file: Path | bytes, name: str) -> Image.Image:
         elif isinstance(error, OSError) and error.strerror:
             reason = error.strerror
         raise OfframpError(f"{name} is no readable image ({reason}); replace or remove it") from error
-    if mode in ("F", "I"):
-        raise OfframpError(f"{name} has PIL mode {mode}; give images of 8 or 16 bits a channel")
     return image
 
 
-def of_eight_bits(image: Image.Image) -> Image.Image:
-    """Of 16 bits the upper eight; a palette with transparency as colors with it."""
-    if mode_of(image).startswith("I;16"):
+def of_eight_bits(image: Image.Image, name: str) -> Image.Image:
+    """Of 16 bits the upper eight; a palette with transparency as colors with it. A PGM of 16 bits is
+    called `I` by Pillow, as numbers of 32 bits are (so in `offramp.bundle.preprocessing.mode_of`).
+
+    Raises OfframpError, calling the image `name`, where it is deeper.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("F", "I"):
+        raise OfframpError(f"{name} has PIL mode {image.mode}; give images of 8 or 16 bits a channel")
     if image.mode == "P" and "transparency" in image.info:
         return image.convert("RGBA")  # Pillow warns where this step is left out
     return image
-
-
-def mode_of(image: Image.Image) -> str:
-    """Pillow's mode of an image; of a PGM of 16 bits, which it calls `I` as numbers of 32 bits, `I;16`.
-    A bundle takes it so too: `offramp.bundle.preprocessing.mode_of`."""
-    return "I;16" if image.mode == "I" and image.format == "PPM" else image.mode
 
 
 def as_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -17,6 +17,8 @@ from offramp.data.images.files import as_mode, pixels
 from offramp.data_spec import Fit
 from offramp.errors import OfframpError, nearest
 
+LARGEST = 16_384  # pixels a side, as of `offramp.bundle.preprocessing`: 800 MB an image
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -34,8 +36,9 @@ class Geometry:
     channels: Literal[1, 3] | None = None
 
     def __post_init__(self) -> None:
-        if self.size is not None and self.size < 1:
-            raise OfframpError(f"data.size is {self.size}; give 1 or more pixels")
+        for name, side in (("size", self.size), ("resize", self.resize)):
+            if side is not None and not 1 <= side <= LARGEST:
+                raise OfframpError(f"data.{name} is {side}; give 1 to {LARGEST} pixels")
         if self.resize is not None:
             if self.size is None or self.fit != "crop":
                 raise OfframpError("data.resize goes with data.size and fit: crop; leave it out")

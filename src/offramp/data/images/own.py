@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from offramp.augment import View
-from offramp.data.images.files import mode_of, of_eight_bits, pixel_digest
+from offramp.data.images.files import of_eight_bits, pixel_digest
 from offramp.data.images.geometry import picture
 from offramp.errors import OfframpError, in_line
 from offramp.inputs import is_text
@@ -281,9 +281,7 @@ def _image(image: Any, where: str) -> Tensor:
 
 
 def _array(image: Image.Image, where: str) -> np.ndarray:
-    if mode_of(image) in ("F", "I"):
-        raise OfframpError(f"{where} has PIL mode {image.mode}; give 8 or 16 bits a channel")
     if image.getexif().get(EXIF_ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
-    image = of_eight_bits(image)
+    image = of_eight_bits(image, where)
     return np.array(image.convert("L" if image.mode in ("1", "L") else "RGB"))

@@ -115,7 +115,8 @@ def read(path: Path, images: ImageFiles | None = None) -> pd.DataFrame:
         table = pd.read_csv(
             path, sep=separator, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
         )
-    except (ValueError, KeyError, OSError, pa.ArrowException) as error:  # pandas' own are ValueErrors
+    # Errors of pandas are ValueErrors.
+    except (ValueError, KeyError, OSError, RecursionError, pa.ArrowException) as error:
         reason = in_line(error)
         raise OfframpError(
             f"{path} cannot be read as a table ({reason}); correct or restore it"

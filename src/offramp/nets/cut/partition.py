@@ -249,9 +249,13 @@ def cut_by_names(
         if name not in known:
             hint = nearest(name, known)
             raise OfframpError(f"{type(module).__name__} has no submodule '{name}'{hint}")
-    found = _pieces(module, [(_chain_graph(row), _chain_graph(row)) for row in names])
+    before = [[name for row in names[:i] for name in row] for i in range(len(names))]
+    pairs = zip(names, before, strict=True)
+    found = _pieces(module, [(_chain_graph(*pair), _chain_graph(*pair)) for pair in pairs])
     ends = tuple(row[-1] for row in names[:-1])
     code = f"{module!r}\n{settings(module, [name for name, _ in module.named_modules()])}"
+    if len({name for row in names for name in row}) < sum(map(len, names)):
+        code += "\nsubmodules that run again draw anew"  # earlier keys are of work in which they did not
     trunk = Trunk(module, ends, (), found, {}, code, Clock())
     if input_shape is None:
         return trunk
@@ -397,8 +401,9 @@ def _traced_graph(seen: Survey, side: Side, start: fx.Node | None, end: fx.Node 
     return graph
 
 
-def _chain_graph(names: Sequence[str]) -> fx.Graph:
-    """The submodules of those paths, one after another, each with its own random draws.
+def _chain_graph(names: Sequence[str], before: Sequence[str]) -> fx.Graph:
+    """The submodules of those paths, one after another, each with its own random draws, also where it
+    ran already. before: the paths of the pieces before.
 
     They get a clone of what comes in: which of them write on it is not known, and heads, caches and
     the data set read it too.
@@ -406,8 +411,9 @@ def _chain_graph(names: Sequence[str]) -> fx.Graph:
     graph = fx.Graph()
     clock = graph.placeholder("clock")
     x = graph.call_method("clone", (graph.placeholder("x0"),))
-    for name in names:
-        graph.call_method("reseed", (clock, name))
+    for at, name in enumerate(names):
+        times = [*before, *names[:at]].count(name)
+        graph.call_method("reseed", (clock, f"{name} {times + 1}" if times else name))
         x = graph.call_module(name, (x,))
     graph.output((x,))
     return graph

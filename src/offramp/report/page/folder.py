@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from offramp.errors import OfframpError
-from offramp.files import folder_at, writing
+from offramp.files import folder_at, is_litter, writing
 from offramp.report.model import Contents
 from offramp.report.page.html import page
 from offramp.report.render import tables
@@ -19,7 +19,6 @@ from offramp.report.render.charts import text
 from offramp.report.render.theme import themed
 
 MARKER = "report.json"  # says that the folder is ours, and what of it
-LITTER = (".DS_Store", "Thumbs.db")  # which file managers leave in a folder that is looked at
 
 
 def check(out: Path) -> None:
@@ -29,7 +28,7 @@ def check(out: Path) -> None:
     if not out.exists():
         return
     there = [path for path in out.rglob("*") if path.is_symlink() or not path.is_dir()]
-    found = {path.relative_to(out).as_posix() for path in there}
+    found = {path.relative_to(out).as_posix() for path in there if not is_litter(path)}
     if not found:
         return
     try:
@@ -38,8 +37,7 @@ def check(out: Path) -> None:
         raise OfframpError(
             f"{out} is there and is no earlier report; choose another --out, or remove it"
         ) from None
-    other = sorted(name for name in found - ours - {MARKER} if Path(name).name not in LITTER)
-    if other:
+    if other := sorted(found - ours - {MARKER}):
         raise OfframpError(
             f"{out} holds {other[0]}, which no report wrote and a new one would remove; move it away "
             "or choose another --out"
