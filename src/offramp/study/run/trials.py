@@ -94,10 +94,10 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
         logits = answers_of(net, own, exits)
         arrays[split], arrays[f"{split}_labels"] = logits, labels
         uneven = imbalance.uneven(plan.data.train.labels.cpu().numpy(), len(plan.data.classes))
-        metrics[split] = stored.Metrics(
-            **{name: tuple(of(logits, labels).tolist()) for name, of in METRICS.items()},
-            **(imbalance.metrics(logits, labels) if uneven else {}),
-            **(flipped() if split == "test" and plan.study.test_time_flip else {}),
+        metrics[split] = stored.Metrics.model_validate(
+            {name: tuple(of(logits, labels).tolist()) for name, of in METRICS.items()}
+            | (imbalance.metrics(logits, labels) if uneven else {})
+            | (flipped() if split == "test" and plan.study.test_time_flip else {})
         )
     check_unchanged(plan.data, EVALUATED, trial.id)
     store.write_trial(trial.id, _manifest(plan, trial, net, metrics), arrays)
