@@ -176,7 +176,7 @@ def test_a_time_sets_the_epochs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> No
     assert f"- {epochs} epochs a phase of " in answer.out
     short = cli(*words, "1s")
     assert short.code == 2 and "--budget 1s is too short: it leaves" in short.err and short.out == ""
-    assert "networks stay near chance; about" in short.err.replace("\n", " ")
+    assert "networks stay near chance; give about" in short.err.replace("\n", " ")
 
 
 def test_a_bundle_of_too_short_a_training_is_marked(
