@@ -35,6 +35,10 @@ class Unwritable(OfframpError):
     """A place that cannot be written, such as a full disk: no other work can go on there either."""
 
 
+class UnknownKey(OfframpError):
+    """A key of a study file that does not exist, whatever its value."""
+
+
 class Changed(OfframpError):
     """Data that changed since they were planned with: all work on them is void."""
 

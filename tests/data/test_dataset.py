@@ -74,7 +74,7 @@ def test_data_checks_its_splits() -> None:
     too_high = replace(split(), labels=torch.tensor([0, 1, 0, 1, 0, 2]))
     negative = replace(split(), labels=torch.tensor([0, 1, 0, 1, 0, -1]))
     for changes, message in [
-        ({"classes": ("a",)}, "1 class"),
+        ({"classes": ("a",)}, "has label 1, outside 0 to 0"),
         ({"test": too_high}, "test split .* has label 2, outside 0 to 1"),
         ({"validation": negative}, "validation split .* has label -1"),
         ({"calibration": split(4, (3, 5, 5))}, "calibration split .* make all splits alike"),

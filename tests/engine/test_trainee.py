@@ -46,7 +46,7 @@ RECIPES = {
     ),
     "ema": Recipe(epochs=4, batch_size=16, learning_rate=0.02, average="ema", average_every=1),
     "lookahead": Recipe(
-        **{"epochs": 4, "batch_size": 16, "learning_rate": 0.02, "schedule": "triangular"},
+        **{"epochs": 4, "batch_size": 8, "learning_rate": 0.02, "schedule": "triangular"},
         **{"average": "lookahead", "average_every": 3, "average_ramp": 3.0, "select": "best"},
     ),
     "cosine": Recipe(epochs=4, batch_size=16, learning_rate=0.02, schedule="cosine", warmup_epochs=1.0),

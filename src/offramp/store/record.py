@@ -10,7 +10,6 @@ from pathlib import Path
 
 from offramp.store.archive import LIBRARIES, Damaged, Records
 from offramp.store.manifest import Cost, Manifest, NodeRecord, Provenance
-from offramp.units import counted
 
 OURS = ("checkpoint", "evaluation")  # kinds of seconds that are no part of training as it is written
 SPEEDS = (0.5, 2.0)  # time of a MAC that was spared, against those of a trial's largest phase
@@ -39,7 +38,7 @@ class Seconds:
 def machine_kind(made: Provenance) -> str:
     """`AMD EPYC 7B13, 8 cores`. made: with what."""
     cores = made.get("cores")
-    more = f", {counted(int(cores), 'core')}" if cores else ""
+    more = f", {cores} {'core' if cores == '1' else 'cores'}" if cores else ""
     return f"{made.get('device', 'unknown')}{more}"
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offramp.errors import OfframpError, Unwritable, nearest
+from offramp.errors import OfframpError, UnknownKey, Unwritable, nearest
 from offramp.hashing import digest
 from offramp.store.archive import SEARCH
 from offramp.store.searches import FOLDER, PLANNED, WHY, WORSE
@@ -188,7 +188,7 @@ def search(
             first = first or variants.plan({}, conduct, None)  # what is wrong with it ends the search
             try:
                 plan = variants.plan(settings, conduct, first)
-            except Unwritable:
+            except (Unwritable, UnknownKey):
                 raise
             except OfframpError as error:  # these settings do not go together; others may
                 trial.set_user_attr(WHY, str(error))

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from offramp.errors import OfframpError, nearest
+from offramp.errors import OfframpError, UnknownKey, nearest
 from offramp.sections import shown
 from offramp.study.spec.yaml_lines import Path, parse
 
@@ -134,7 +134,8 @@ def validated(check: Callable[[Any], T], value: Any, places: Places) -> T:
     try:
         return check(value)
     except ValidationError as error:
-        raise OfframpError(_message(error, places)) from None
+        unknown = any(each["type"] == "unknown_key" for each in error.errors(include_url=False))
+        raise (UnknownKey if unknown else OfframpError)(_message(error, places)) from None
 
 
 def _message(error: ValidationError, places: Places) -> str:
