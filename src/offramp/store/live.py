@@ -143,6 +143,12 @@ class Reader:
         found = (_under_way(key, self.archive.checkpoint_note(key), self.archive) for key in keys)
         return [phase for phase in found if phase.holder is not None]
 
+    def look(self) -> tuple[list[Course], bool]:
+        """`courses` now, and whether nothing more comes of any."""
+        more = self.archive.more_comes()  # asked first: what ends meanwhile is then in this look
+        courses = list(self.courses())
+        return courses, not more and all(course.over for course in courses)
+
     def courses(self) -> Iterator[Course]:
         """Every trial that is finished or begun, by id. What is damaged or goes away meanwhile is left
         out."""

@@ -77,8 +77,7 @@ def track(
         typer.echo("Searches are left out; pip install 'offramp[search]' to send them.", err=True)
     try:
         while True:
-            more = reader.archive.more_comes()  # before the look, which then misses nothing
-            courses = list(reader.courses())
+            courses, over = reader.look()
             found = list(proposals(reader)) if optuna else []
             for text, one in trackers.items():
                 sent, tried = send(courses, one), send(found, one)
@@ -90,7 +89,7 @@ def track(
                     what = f"{counted(both.points, 'number')} of {counted(sent.trials, 'trial')}"
                     what += f" and {counted(tried.trials, 'proposal')}" if tried.trials else ""
                     typer.echo(f"{text}: {what} sent, {both.closed} finished.", err=True)
-            if not follow or (all(course.over for course in courses) and not more):
+            if over or not follow:
                 return
             time.sleep(every)
     except KeyboardInterrupt:

@@ -70,10 +70,9 @@ def watch(
     try:
         with Live(console=terminal.console(), auto_refresh=False, screen=False) as live:
             while True:
-                more = reader.archive.more_comes()  # before the look, which then misses nothing
-                courses = list(reader.courses())
+                courses, over = reader.look()
                 live.update(shown(title, courses, reader.loose(courses)), refresh=True)
-                if all(course.over for course in courses) and not more:
+                if over:
                     return
                 time.sleep(every)
     except KeyboardInterrupt:
