@@ -15,7 +15,9 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("offramp needs Python 3.11 or newer; give one as make PYTHON=…" if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[dev]'
+	@# On every core, where pip would take one. A few packages ship files that no Python 3 compiles.
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true
 	@# For the page of `export --web`. Where there is no npm, its tests skip and say so.
 	@command -v npm >/dev/null && npm install --prefix . --no-save --no-package-lock --ignore-scripts --no-audit --no-fund --silent $(WEB) || echo "no $(WEB): the page of export --web is not opened in the tests" >&2
 	@touch $(READY)
@@ -29,7 +31,7 @@ wheel: $(READY)
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
 	$(PYTHON) -m venv build/wheel/venv
-	build/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt build/wheel/*.whl
+	build/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt build/wheel/*.whl
 	cd build/wheel && venv/bin/offramp recipes demo > demo.yaml && venv/bin/offramp run demo.yaml --set seeds=[42] --set recipe.epochs=2 && venv/bin/offramp report runs --out report
 
 # The site, in build/site/html: its notebooks run, and a warning or a link that leads nowhere ends it.

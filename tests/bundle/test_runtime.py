@@ -193,6 +193,24 @@ def test_it_measures_itself(made: Path) -> None:
     assert all(0 < stage["p50"] <= stage["p95"] for stage in found["stages"])
 
 
+def test_times_that_cannot_be_written_leave_the_earlier_ones(
+    made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bundle, out, whole = Bundle(made), tmp_path / "times.json", Path.write_text
+    monkeypatch.setattr(runtime, "measure", lambda *_: {"device": "a device"})
+    runtime._write_times(bundle, 1, out, None)
+    before = out.read_bytes()
+
+    def full(path: Path, text: str, **options: Any) -> int:
+        whole(path, text[:5], **options)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(BundleError, match="No space left on device"):
+        runtime._write_times(bundle, 1, out, None)
+    assert out.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_stage_takes_what_predict_does_in_it(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What an answer costs once is in the first stage. The clock moves by what is listed here alone."""
     now, bundle = [0.0], Bundle(made)

@@ -585,12 +585,17 @@ def measure(
 
 
 def _write_times(bundle: Bundle, batch: int, out: Path, device: str | None) -> None:
-    """Raises BundleError where the file cannot be written."""
+    """Raises BundleError where the file cannot be written; it appears whole or not at all."""
     batches = tuple(dict.fromkeys((*MEASURED_BATCHES, batch)))
     found = measure(bundle, batches, ROUNDS, device)
+    special = out.exists() and not out.is_file()  # a pipe, a terminal
+    written = out if special else out.with_name(f"{out.name}.{os.getpid()}")
     try:
-        out.write_text(f"{json.dumps(found, indent=1)}\n", encoding="utf-8")
+        written.write_text(f"{json.dumps(found, indent=1)}\n", encoding="utf-8")
+        written.replace(out)
     except OSError as error:
+        if not special:
+            written.unlink(missing_ok=True)
         raise BundleError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
     _say(f"stage times of {found['device']}: {out} ({ROUNDS} rounds)")
 

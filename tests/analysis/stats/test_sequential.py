@@ -168,6 +168,14 @@ def test_verdicts() -> None:
     assert one(few, design, margin=0.3).verdict == "alike"
 
 
+def test_the_same_answers_to_few_images_say_little() -> None:
+    """Where one image in a hundred tells two strategies apart, 50 images show none of it in six of ten
+    draws, and 1,500 in none of a million."""
+    few, many = (one(np.zeros((4, n)), looks(4), margin=0.01) for n in (50, 1500))
+    assert few.verdict == "too few images" and few.alike >= 0.99**50
+    assert many.verdict == "alike"
+
+
 def test_a_finding_stays_when_later_looks_would_not_make_it() -> None:
     values = normal(30, 8, 6)
     values[5:] -= 40 * MARGIN

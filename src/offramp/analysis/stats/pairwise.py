@@ -134,12 +134,16 @@ def paired_differences(groups: Sequence[Group], alpha: float, images: Images | N
 @dataclass(frozen=True)
 class Estimate:
     """A mean over S blocks, and how it varies: between blocks (variance of one block's mean), and by the
-    images that all share (variance of the mean, however many blocks there are)."""
+    images that all share (variance of the mean, however many blocks there are).
+
+    images: how many those are, 0 where they are no part of it.
+    """
 
     mean: float
     blocks: int
     between: float
     shared: float = 0.0
+    images: int = 0
 
     @property
     def error(self) -> float:
@@ -207,7 +211,7 @@ def crossed(values: Floats) -> Estimate:
     rest = values - by_seed[:, None] - by_image + mean
     left = float((rest**2).sum()) / ((seeds - 1) * (images - 1))
     whole = max(of_seeds + of_images - left, of_seeds, of_images)
-    return Estimate(mean, seeds, of_seeds / images, (whole - of_seeds) / values.size)
+    return Estimate(mean, seeds, of_seeds / images, (whole - of_seeds) / values.size, images)
 
 
 def p_values(far: Floats, seeds: Floats, images: Floats, df: Floats) -> Floats:

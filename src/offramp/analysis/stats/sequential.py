@@ -134,15 +134,25 @@ def spent(looks: Looks, seen: Sequence[Sequence[Estimate]], margin: float | None
     mean, seeds, images, df = np.array(numbers, dtype=float).reshape(-1, 4).T
     far = mean if margin is None else margin - mean
     p = np.where(far == 0, 1.0, p_values(far, seeds, images, df))
-    p = p if margin is None else np.where(far > 0, p / 2, 1.0)
+    if margin is not None:
+        p = np.maximum(np.where(far > 0, p / 2, 1.0), [unseen(e, margin) for _, e in every])
     best, shares = np.ones(len(seen)), looks.shares
     np.minimum.at(best, pair, p / [shares[e.blocks] for _, e in every])
     return best
 
 
+def unseen(found: Estimate, margin: float) -> float:
+    """The probability that so many images show no difference at all where one in 1/margin does: no
+    variance says so, as there is none. 0 where any shows one."""
+    same = found.mean == found.between == found.shared == 0 and found.images > 0
+    return float((1 - margin) ** found.images) if same else 0.0
+
+
 def hopeless(found: Estimate, margin: float, level: float) -> bool:
     """Whether no number of seeds is likely to decide: their luck apart, that of the images alone is too
     much. level: of a look, two-sided."""
+    if unseen(found, margin) > level:
+        return True
     luck = float(stats.t.isf(0.025, found.blocks - 1)) * math.sqrt(found.between / found.blocks)
     images = math.sqrt(found.shared)
     near, far = max(abs(found.mean) - luck, 0.0), abs(found.mean) + luck
