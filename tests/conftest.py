@@ -19,9 +19,10 @@ from hypothesis import HealthCheck, settings
 import object_store
 from offramp.meters import capacity
 from offramp.process import look_less_for_garbage
+from remembered_graphs import remembered_graphs
 from remembered_surveys import remembered_surveys
 
-__all__ = ["remembered_surveys"]
+__all__ = ["remembered_graphs", "remembered_surveys"]
 
 torch.set_num_threads(1)
 look_less_for_garbage()  # as commands do

@@ -6,9 +6,8 @@ import pytest
 from bundle_kit import digits_store, export_to, halving
 
 from chromium import browser
-from remembered_graphs import remembered_graphs
 
-__all__ = ["browser", "leaving", "remembered_graphs"]
+__all__ = ["browser", "leaving"]
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,6 @@ import pytest
 from command import STUDY, Answer, Cli, call
 
 from offramp.study.plan import forecast
-from remembered_graphs import remembered_graphs
-
-__all__ = ["remembered_graphs"]
 
 
 @pytest.fixture(autouse=True)

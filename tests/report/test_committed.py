@@ -9,10 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from offramp.analysis.measures import MEASURES
 from offramp.analysis.recommend import Preference, recommend, sure
-from offramp.analysis.stats.analyze import OverBlocks
-from offramp.analysis.stats.pairwise import Pair
 from offramp.report import claims, evidence
 from offramp.report.advice import answer
 from offramp.report.evidence import Evidence
@@ -25,10 +22,16 @@ from offramp.study.spec import file as spec
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 DOCS, STUDIES = ROOT / "docs" / "results", ROOT / "studies"
-SHORTER = tuple(
-    f"27 trials of airbench on cifar10 that trained for {epochs} epochs are in the figure budget alone"
-    for epochs in (4, 2)
-)
+MISSING = {
+    "cifar10": tuple(
+        f"27 trials of airbench on cifar10 that trained for {epochs} epochs are in the figure budget alone"
+        for epochs in (4, 2)
+    ),
+    "imagenette": (
+        "times of mobilenetv2 on imagenet100 are estimates and are not compared: its phases ran on unlike "
+        "machines (Intel(R) Xeon(R) Processor @ 2.50GHz, 2 cores; Intel(R) Xeon(R) Processor, 2 cores)",
+    ),
+}
 VERDICTS = "supported|contradicted|not significant|identical by construction|cannot be tested"
 
 
@@ -54,7 +57,7 @@ def test_every_table(cifar: Evidence) -> None:
 
 @pytest.mark.parametrize(
     ("name", "numbers"),
-    [("cifar10", 33), ("cifar10-ways", 49), ("imagenette-quick", 33), ("chest-xray", 33)],
+    [("cifar10", 33), ("cifar10-ways", 49), ("imagenette", 33), ("chest-xray", 33)],
 )
 def test_numbers_on_the_page_are_those_of_the_files(name: str, numbers: int) -> None:
     """Each accuracy in docs/results/README.md, from the tidy table; deviations and marks, from the main
@@ -63,7 +66,7 @@ def test_numbers_on_the_page_are_those_of_the_files(name: str, numbers: int) -> 
     section = page[page.index(f"([{name}](") :].partition("\n## ")[0]
     results = evidence.open(DOCS / name)
     study = spec.read(STUDIES / f"{name}.yaml")
-    assert results.missing == (SHORTER if name == "cifar10" else ())
+    assert results.missing == MISSING.get(name, ())
     assert {(t.strategy, t.seed) for t in results.trials} == {
         (strategy.label, seed) for strategy in study.strategies for seed in study.seeds
     }
@@ -80,7 +83,7 @@ def test_numbers_on_the_page_are_those_of_the_files(name: str, numbers: int) -> 
     assert shown == numbers
 
 
-@pytest.mark.parametrize("name", ["cifar10", "imagenette-quick", "chest-xray"])
+@pytest.mark.parametrize("name", ["cifar10", "imagenette", "chest-xray"])
 def test_verdicts_on_the_page_are_those_of_the_files(name: str) -> None:
     """How many of the paper's findings hold as statements on these runs, whatever their training."""
     page = (DOCS / "README.md").read_text()
@@ -220,28 +223,37 @@ def rows(text: str, strategies: Sequence[str], start: int = 0, end: int = 4) -> 
     return found
 
 
-def test_what_was_once_concluded_from_these_runs_no_longer_is() -> None:
-    """Points of unequal accuracy were compared by their MACs over seeds alone: joint-two-stage came out
-    better than every other, and pretrained-branch was ruled out for an accuracy that it reaches."""
-    found = evidence.open(DOCS / "imagenette-quick")
+def test_what_the_page_concludes_from_imagenette() -> None:
+    """separate is the most accurate on average over exits, and at equal compute far behind, as its exits
+    share nothing."""
+    found = evidence.open(DOCS / "imagenette")
+    plain = found.trials[0].manifest.backbone_macs
+    (best,) = recommend(found.facts, Preference("accuracy"))
+    first, *others = best.ranking
+    assert first.name == "separate" and f"{100 * first.mean:.1f}" == "83.6"
+    assert [(r.name, f"{100 * r.mean:.1f}") for r in others if not r.behind] == [
+        ("pretrained-branch", "82.4")
+    ]
+    assert best.detectable is not None and f"{100 * best.detectable:.1f}" == "2.2"
     (few,) = recommend(found.facts, Preference("latency"))
-    assert not sure(few).startswith("better than every other")
-    behind = {r.name for r in few.ranking if r.behind}
-    assert "distillation" not in behind  # as accurate as the others for as little
+    first, *others = few.ranking
+    assert few.target is not None and f"{100 * few.target:.1f}" == "91.9"
+    assert first.name == "joint" and not sure(few).startswith("better than every other")
+    assert {r.name for r in others if r.behind} == {"separate"}
+    shares = {r.name: round(100 * r.mean / plain) for r in few.ranking}
+    assert shares.pop("separate") == 119 and (min(shares.values()), max(shares.values())) == (71, 73)
     out = {r.name: r.why for r in few.ruled_out}
-    assert out["pretrained-branch"].startswith("not shown either way: it reaches 90.8 % at most")
-    (runs,) = found.runs
-    pairs = runs.analysis(MEASURES["accuracy-test"]).pairs  # type: ignore[union-attr]
-    over = runs.analysis(MEASURES["accuracy-test"]).over_blocks  # type: ignore[union-attr]
-    assert isinstance(over, OverBlocks)
-    counts = [sum(isinstance(p, Pair) and p.p < 0.05 for p in ps) for ps in (over.pairs, pairs)]
-    assert counts == [15, 10]  # seeds alone, seeds and images
-    texts = answer(found)
-    assert (
-        "mean over exits 74.9 %" in texts[1]
-    )  # the final exit has 92.3 %: it says what it is a mean of
+    assert out["branch-wise"].startswith("it reaches 89.9 % at most")
+    assert out["pretrained-branch"].startswith("not shown either way: it reaches 90.6 % at most")
     (main,) = make(found, ["main"])
-    assert f"{100 * main.frame.at['distillation', 'mean']:.1f}" == "74.9"
+    told = rows(markdown(main), found.strategies)
+    behind = [
+        {name for name, cells in told.items() if not re.search(r"\*\*|≈|^–$", cells[exit])}
+        for exit in (0, 3)
+    ]
+    assert behind[0] == {"joint", "two-stage", "joint-branch", "joint-two-stage"}
+    assert behind[1] == {"branch-wise", "pretrained-branch"}
+    assert "mean over exits 83.6 %" in answer(found)[1]  # the final exit has 92.9 %
 
 
 def test_findings_of_the_field_are_about_every_strategy_beyond_the_paper() -> None:
