@@ -24,12 +24,13 @@ ROOT = Path(__file__).parents[2]
 DOCS, STUDIES = ROOT / "docs" / "results", ROOT / "studies"
 MISSING = {
     "cifar10": tuple(
-        f"27 trials of airbench on cifar10 that trained for {epochs} epochs are in the figure budget alone"
-        for epochs in (4, 2)
+        f"27 trials of airbench on cifar10 that trained for {n} epochs are in the figure budget alone"
+        for n in (4, 2)
     ),
     "imagenette": (
-        "times of mobilenetv2 on imagenet100 are estimates and are not compared: its phases ran on unlike "
-        "machines (Intel(R) Xeon(R) Processor @ 2.50GHz, 2 cores; Intel(R) Xeon(R) Processor, 2 cores)",
+        "times of mobilenetv2 on imagenet100 are estimates and are not compared: its phases ran on "
+        "unlike machines (Intel(R) Xeon(R) Processor @ 2.50GHz, 2 cores; Intel(R) Xeon(R) Processor, "
+        "2 cores)",
     ),
 }
 VERDICTS = "supported|contradicted|not significant|identical by construction|cannot be tested"
