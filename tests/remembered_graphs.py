@@ -1,5 +1,5 @@
-"""ONNX graphs of stages that were exported before in this run: most tests of bundles export the same few,
-and PyTorch's exporter takes seconds for each."""
+"""ONNX graphs of stages that were exported before in this run: most tests of bundles export the same
+few, and PyTorch's exporter takes seconds for each."""
 
 from __future__ import annotations
 
