@@ -36,6 +36,7 @@ from offramp.study.search import (
     space,
     written,
 )
+from offramp.study.spec import record
 from offramp.study.spec.file import read
 from support import CPU
 
@@ -112,19 +113,24 @@ def test_the_best_is_found_and_written_as_a_study(study: Path, tmp_path: Path) -
     assert list(again) == [found]  # all of it is known
 
 
-def test_what_a_rehearsal_found_is_read_as_it_was_tried(study: Path, tmp_path: Path) -> None:
-    """scale: small set its own epochs beside those that were found, and the study was refused."""
+@pytest.mark.parametrize("scale", ["in the file", "as a flag"])
+def test_what_a_rehearsal_found_is_read_as_it_was_tried(study: Path, tmp_path: Path, scale: str) -> None:
+    """scale: small set its own epochs again beside those that were found or given as a flag."""
     from offramp.cli.render import study_file
 
-    study.write_text(STUDY + "scale: small\n")
-    found = {"recipe.epochs": 7, "data.train_images": 300}
+    if scale == "in the file":
+        study.write_text(STUDY + "scale: small\n")
+    flags = ("recipe.epochs=7", *(["scale=small"] if scale == "as a flag" else []))
+    found = {"data.train_images": 300}
     asked = SearchOptions({key: space("int(5,400)", "--over") for key in found}, 3)
     target = tmp_path / "found.yaml"
-    target.write_text(study_file(written(study, (), {None: asked}, {None: Best(found, 0.9, 3)})))
-    tried = Variants(study, ("search=null",), None).study(found)
-    for made in (read(target), tried):
-        assert (made.recipe.epochs, made.data.train_images) == (7, 300)
-    assert read(target, ["search=null"]).recipe.epochs == 2
+    target.write_text(study_file(written(study, flags, {None: asked}, {None: Best(found, 0.9, 3)})))
+    tried = Variants(study, (*flags, "search=null"), None).study(found)
+    made = read(target)
+    assert (made.recipe.epochs, made.data.train_images) == (7, 300)
+    assert record.dumps(read(target, ["search=null"])) == record.dumps(
+        tried.model_copy(update={"scale": "full"})
+    )
 
 
 def test_no_test_image_is_read(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from offramp.errors import OfframpError, nearest
 from offramp.files import inside
 from offramp.study.spec import places, yaml_lines
-from offramp.study.spec.models import ALL, Study
+from offramp.study.spec.models import Study
 from offramp.study.spec.places import Places
 from offramp.study.spec.yaml_lines import Document
 
@@ -54,12 +54,11 @@ def parse(
 
 
 def rewritten(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """What a study file says with `overrides`, to be written again: in the types of JSON, shorthands
-    written out. Raises OfframpError as `read` does."""
-    value = places.expanded(_document(path).value, str(path))
-    for setting in overrides:
-        value, _ = places.overridden(value, {}, setting)
-    return value
+    """What a study file says with `overrides`, to be written again: in the types of JSON, shorthands and
+    what its scale sets written out. Raises OfframpError as `read` does."""
+    document = _document(path)
+    value, _ = _set(places.expanded(document.value, str(path)), document.places(str(path)), overrides)
+    return {key: said for key, said in value.items() if key != "scale"}
 
 
 def exits(text: str) -> Any:
@@ -144,22 +143,26 @@ def _read(document: Document, source: str, overrides: Sequence[str]) -> Study:
 
 
 def _study(value: dict[str, Any], where: Places, overrides: Sequence[str]) -> Study:
-    """The study with `overrides` applied, and then what its scale sets of the rest."""
+    return _validated(*_set(value, where, overrides))
+
+
+def _set(
+    value: dict[str, Any], where: Places, overrides: Sequence[str]
+) -> tuple[dict[str, Any], Places]:
+    """What the file says with `overrides` applied, and then what its scale sets of the rest."""
     for setting in overrides:
         value, where = places.overridden(value, where, setting)
     study = _validated(value, where)
     if study.scale == "full":
-        return study
+        return value, where
     from offramp.study.spec.scale import small  # it knows data sets, which reading does not need
 
     # By place, not by flag: `--set 'recipe={epochs: 10}'` sets recipe.epochs too.
     given = {path for path, flag in where.items() if flag.startswith("--set ")}
-    if study.search is not None:  # each of its proposals was set so
-        given |= {tuple(key.split(".")) for key in study.search.found.get(ALL, {})}
     for setting in small(study):
         if tuple(setting.partition("=")[0].split(".")) not in given:
             value, where = places.overridden(value, where, setting, "scale: small,")
-    return _validated(value, where)
+    return value, where
 
 
 def _validated(value: dict[str, Any], where: Places) -> Study:
