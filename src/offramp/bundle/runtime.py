@@ -135,7 +135,9 @@ def _lines(sums: Path) -> list[str]:
             raise FileNotFoundError
         return sums.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
-        raise BundleError(f"{sums.parent} is no bundle: it has no readable {SUMS}") from None
+        raise BundleError(
+            f"{sums.parent} is no bundle: it has no readable {SUMS}; {AGAIN}, or copy it anew"
+        ) from None
 
 
 @dataclass(frozen=True)
