@@ -33,7 +33,9 @@ def test_solved_for_the_device_that_measured(studied: Cli) -> None:
     assert [stage["exit"] for stage in layout["stages"]] == [1, 2, 3]
     command = [sys.executable, "-I", "probe/run.py", "--measure", "--out", "pi.json", "--device", "Pi 5"]
     told = subprocess.run([*command, "--threads", "1", "--batch", "4"], check=True, capture_output=True)
-    assert told.stderr.decode() == "run.py: stage times of Pi 5: pi.json (100 rounds)\n"
+    before, after = told.stderr.decode().splitlines()
+    assert before.startswith("run.py: timing 3 stages, 100 rounds at batches of 1, 32, 4")
+    assert after == "run.py: stage times of Pi 5: pi.json (100 rounds)"
     assert told.stdout == b""
     times = json.loads(Path("pi.json").read_text())
     assert times["device"] == "Pi 5" and {row["batch"] for row in times["stages"]} == {1, 4, 32}
