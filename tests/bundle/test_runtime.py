@@ -153,7 +153,7 @@ def test_the_list_of_sums_itself(bundle: Path, tmp_path: Path) -> None:
         with pytest.raises(BundleError, match="a line that names no file of the bundle"):
             Bundle(bundle)
     sums.unlink()
-    with pytest.raises(BundleError, match="is no bundle: it has no readable SHA256SUMS"):
+    with pytest.raises(BundleError, match="is no bundle: it has no readable SHA256SUMS; export"):
         Bundle(bundle)
 
 
@@ -191,6 +191,14 @@ def test_it_measures_itself(made: Path) -> None:
         (b, k) for b in (1, 32) for k in (1, 2, 3)
     ]
     assert all(0 < stage["p50"] <= stage["p95"] for stage in found["stages"])
+
+
+def test_a_folder_that_is_not_there_is_said_before_the_measuring(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "measure", lambda *_: pytest.fail("measured"))
+    with pytest.raises(BundleError, match="there is no folder nowhere for the times"):
+        runtime._write_times(Bundle(made), 1, Path("nowhere/times.json"), None)
 
 
 def test_times_that_cannot_be_written_leave_the_earlier_ones(

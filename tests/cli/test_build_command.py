@@ -65,6 +65,9 @@ def test_from_a_folder_of_images_to_a_bundle(cli: Cli, photos: Path, tmp_path: P
     words = ("build", "--backbone", "digits-cnn", "--data", f"folder:{photos}", "--out", "bundle")
     few = cli(*words)
     assert few.code == 2 and "15 calibration images cannot tell a loss of 0.01" in few.err
+    assert "--set data.held_out_images=99" in few.err
+    dry = " ".join(cli(*words, "--dry-run").out.split())
+    assert "It would be refused: 15 calibration images cannot tell a loss of 0.01" in dry
     assert not (tmp_path / "runs").exists()  # said before the work
     words = (*words, "--set", "recipe.epochs=4", "--max-accuracy-loss", "0.1", "--anyway")
     answer = cli(*words)

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from command import Cli
 
+from offramp.cli.commands.export import time_here
 from offramp.policy import policy as policies
 
 
@@ -26,11 +28,14 @@ def test_solved_for_the_device_that_measured(studied: Cli) -> None:
         "--quiet",
     )
     assert done.code == 0, done.err
+    assert "On the device: python probe/run.py --measure --out times.json" in done.out
     layout = json.loads(Path("probe/stages.json").read_text())
     assert [stage["exit"] for stage in layout["stages"]] == [1, 2, 3]
     command = [sys.executable, "-I", "probe/run.py", "--measure", "--out", "pi.json", "--device", "Pi 5"]
     told = subprocess.run([*command, "--threads", "1", "--batch", "4"], check=True, capture_output=True)
-    assert told.stderr.decode() == "run.py: stage times of Pi 5: pi.json (100 rounds)\n"
+    before, after = told.stderr.decode().splitlines()
+    assert before.startswith("run.py: timing 3 stages, 100 rounds at batches of 1, 32, 4")
+    assert after == "run.py: stage times of Pi 5: pi.json (100 rounds)"
     assert told.stdout == b""
     times = json.loads(Path("pi.json").read_text())
     assert times["device"] == "Pi 5" and {row["batch"] for row in times["stages"]} == {1, 4, 32}
@@ -93,3 +98,11 @@ def test_options_that_do_not_go_together(studied: Cli) -> None:
         answer = studied(*words)
         assert answer.code == 2 and said in answer.err, answer.err
         assert len(answer.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("late", "steady"), [(1.3, True), (2.1, False)])
+def test_times_beside_other_work_are_said_to_be_unsteady(late: float, steady: bool) -> None:
+    stages = [{"batch": 1, "exit": 1, "p50": 1.0, "p95": late}, {"batch": 32, "p50": 1.0, "p95": 9.0}]
+    said = time_here({"mean_milliseconds_batch_1": 1.0, "stages": stages})
+    assert said.startswith("Time here: 1.00 ms an image, one at a time, on average")
+    assert ("unsteady" in said) != steady

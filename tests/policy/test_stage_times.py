@@ -108,6 +108,16 @@ def test_unsteady_times_are_doubted(tmp_path: Path) -> None:
     assert len(doubts) == 1 and "unsteady" in doubts[0]
 
 
+def test_a_limit_that_nothing_keeps_says_that_times_are_unsteady(tmp_path: Path) -> None:
+    value = times()
+    for row in value["stages"]:
+        row["p95"] = 3 * row["p50"]
+    given = of_file(saved(tmp_path, value), SHARED, 1, "max-mean-latency")
+    rows = [simulated(400, seed, 3, 3) for seed in (1, 2)]
+    target = Target("max-mean-latency", 1e-6)
+    refuses("; but times of Pi 5 are unsteady", calibrate, *rows, SHARED, target, measured=given)
+
+
 def test_times_of_the_other_precision_promise_nothing() -> None:
     assert unlike("int8", "Pi 5", True) == unlike("float32", "Pi 5", False) == ()
     (said,) = unlike("float32", "Pi 5", True)

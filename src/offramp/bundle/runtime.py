@@ -135,7 +135,9 @@ def _lines(sums: Path) -> list[str]:
             raise FileNotFoundError
         return sums.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
-        raise BundleError(f"{sums.parent} is no bundle: it has no readable {SUMS}") from None
+        raise BundleError(
+            f"{sums.parent} is no bundle: it has no readable {SUMS}; {AGAIN}, or copy it anew"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -586,7 +588,11 @@ def measure(
 
 def _write_times(bundle: Bundle, batch: int, out: Path, device: str | None) -> None:
     """Raises BundleError where the file cannot be written; it appears whole or not at all."""
+    if not out.absolute().parent.is_dir():  # said before minutes are spent
+        raise BundleError(f"there is no folder {out.parent} for the times; choose another --out")
     batches = tuple(dict.fromkeys((*MEASURED_BATCHES, batch)))
+    sizes = ", ".join(map(str, batches))
+    _say(f"timing {len(bundle.stages)} stages, {ROUNDS} rounds at batches of {sizes}: a minute or more")
     found = measure(bundle, batches, ROUNDS, device)
     special = out.exists() and not out.is_file()  # a pipe, a terminal
     written = out if special else out.with_name(f"{out.name}.{os.getpid()}")

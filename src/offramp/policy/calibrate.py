@@ -295,7 +295,7 @@ def calibrate(
     elif target.kind == "min-accuracy":
         chosen = _cheapest(measures, target)
     else:
-        fits = _within(measures, target)
+        fits = _within(measures, target, measured)
         seen = _seen([found[i] for i in fits], validation, target, search)
         chosen = fits[int(np.argmin(seen))]  # of those that lose alike the first, the dearest
     if len(found) == 1:
@@ -368,7 +368,9 @@ def _seen(
     return [float(taken(lost, policy.leaves(validation.logits)).mean()) for policy in policies]
 
 
-def _within(measures: Sequence[Performance], target: Target) -> list[int]:
+def _within(
+    measures: Sequence[Performance], target: Target, measured: MeasuredCosts | None
+) -> list[int]:
     """The candidates that keep within a budget of MACs or time on calibration."""
     if target.kind == "max-mean-macs":
         fits = [i for i, m in enumerate(measures) if m.macs <= target.value]
@@ -383,9 +385,12 @@ def _within(measures: Sequence[Performance], target: Target) -> list[int]:
     spent = [s for m in measures if (s := m.late if late else m.seconds) is not None]
     fits = [i for i, seconds in enumerate(spent) if seconds <= target.value]
     if not fits:
+        # Times of a busy machine are often why nothing fits, and would be taken for the device's.
+        doubts = () if measured is None else measured.record.get("doubts", ())
         raise OfframpError(
             f"no policy takes at most {1000 * target.value:.4g} ms an image; the fastest takes "
             f"{1000 * min(spent):.4g} ms, so allow that, place an exit earlier or take another batch"
+            + "".join(f"; but {doubt}" for doubt in doubts)
         )
     return fits
 

@@ -298,14 +298,18 @@ def _finish(plan: Plan, goal: Goal, store: Store, silent: bool, weak: tuple[str,
 
 
 def _dry(chosen: BuildPlan, goal: Goal, store: Store, device: torch.device, as_json: bool) -> None:
+    from offramp.api.build import resolved
     from offramp.study.plan.forecast import forecast
 
     found = forecast(chosen.plan, store, device)
+    refused = () if goal.anyway else resolved(chosen.plan, target(goal.target, 1))
     if as_json:
-        emit({**_as_json(chosen, goal), **found})
+        emit({**_as_json(chosen, goal), "refused": refused, **found})
         return
     _show_plan(chosen, goal)
     show_forecast(found, as_json=False)
+    for why in refused:
+        say(f"It would be refused: {why}, or --anyway.")
 
 
 def _as_json(chosen: BuildPlan, goal: Goal) -> dict[str, Any]:

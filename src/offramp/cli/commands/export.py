@@ -16,6 +16,8 @@ from offramp.errors import OfframpError
 from offramp.terminal import show, table
 from offramp.units import macs, size
 
+UNSTEADY = 1.5  # times a stage's median that 1 run in 20 takes longer than, beside other work
+
 
 def export(
     trial: Annotated[str, argument("TRIAL", "A trial's id, its beginning or its ending.")],
@@ -93,6 +95,8 @@ def export(
         emit({"bundle": str(done.folder), **there, "card": done.card})
         return
     describe(done.folder, done.card)
+    if to_measure:
+        typer.echo(f"On the device: python {done.folder}/run.py --measure --out times.json")
     if page is not None:
         page.say()
 
@@ -196,14 +200,20 @@ def _lines(made: dict[str, Any]) -> list[str]:
             lines[-1] += f" {times[0]:.3g} ms an image, float32 {times[1]:.3g}."
     if made["calibration"]["device"] is not None:
         lines += _promised(made["calibration"])
-    if "reason" in latency:
-        lines.append(f"Time here: not measured ({latency['reason']}).")
-    else:
-        lines.append(
-            f"Time here: {latency['mean_milliseconds_batch_1']:.2f} ms an image, one at a time, on "
-            "average."
-        )
+    lines.append(time_here(latency))
     return lines
+
+
+def time_here(latency: dict[str, Any]) -> str:
+    """How long an image takes on this machine, of the card's latency."""
+    if "reason" in latency:
+        return f"Time here: not measured ({latency['reason']})."
+    said = (
+        f"Time here: {latency['mean_milliseconds_batch_1']:.2f} ms an image, one at a time, on average"
+    )
+    if any(row["p95"] > UNSTEADY * row["p50"] for row in latency["stages"] if row["batch"] == 1):
+        return f"{said}; the times are unsteady, as beside other work: measure again when it is quiet."
+    return f"{said}."
 
 
 def _promised(calibration: dict[str, Any]) -> list[str]:
