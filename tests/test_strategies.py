@@ -6,6 +6,7 @@ K is 4 throughout: three early exits and the final one, as in the paper.
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ K = 4
 ALL = segments(1, K) | heads(1, K)
 FE = CE(K)
 """The final exit's cross-entropy."""
+WORDS = {11: "Eleven", 12: "Twelve", 13: "Thirteen", 14: "Fourteen", 15: "Fifteen", 16: "Sixteen"}
 LINEAR = (CE(1, 0.3), CE(2, 0.3 + 0.7 / 3), CE(3, 0.3 + 1.4 / 3), CE(4, 1.0))
 
 
@@ -204,6 +206,29 @@ def test_each_strategy_is_a_file_that_tells_its_algorithm(name: str) -> None:
     text = inspect.getdoc(strategy) or ""
     assert "1. " in text, "the algorithm in numbered steps"
     assert "(paper section" in text or name not in NINE, "where it comes from"
+
+
+def test_the_docs_name_every_strategy() -> None:
+    """README counts and names those beyond the paper's; docs/field-claims.yaml has what their authors
+    claim, or why there is nothing."""
+    root = Path(__file__).parents[1]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    claims = (root / "docs" / "field-claims.yaml").read_text(encoding="utf-8")
+    beyond = [name for name in STRATEGIES if name not in NINE]
+    assert unnamed(beyond, readme, claims) == []
+    one = [*beyond, "one-more"]
+    assert unnamed(one, readme, claims) == ["README.md", "docs/field-claims.yaml"], "the control"
+
+
+def unnamed(beyond: list[str], readme: str, claims: str) -> list[str]:
+    """The pages that lack one of these strategies, or count another number of them."""
+    said = re.search(r"(\w+) more come from elsewhere: ([^.]*)\.", readme)
+    assert said is not None
+    named = re.findall(r"`([\w-]+)`", said[2])
+    counted = WORDS[len(beyond)] == said[1] and sorted(named) == sorted(beyond)
+    claimed = all(re.search(rf"strategies: {name}$|`{name}`", claims, re.MULTILINE) for name in beyond)
+    pages = {"README.md": counted, "docs/field-claims.yaml": claimed}
+    return [page for page, whole in pages.items() if not whole]
 
 
 def test_the_engine_knows_no_strategy_by_name() -> None:

@@ -134,6 +134,26 @@ import(address + "network.js").then((made) => done(rows.map((row) => {
 """
 
 
+def test_the_page_has_every_score() -> None:
+    """Where no browser is, too: it would throw at the first image under a score that it lacks."""
+    script = (Path(web.__file__).parent / "site" / "network.js").read_text(encoding="utf-8")
+    assert lacking(script) == []
+    assert lacking(script.replace("margin:", "gap:").replace('"patience"', '"run"')) == [
+        "margin",
+        "patience",
+    ]
+
+
+def lacking(script: str) -> list[str]:
+    """The scores of which the page has no formula, neither in its SCORES nor in `score`."""
+    table = script.partition("const SCORES = {")[2].partition("\n};")[0]
+    has = {
+        *re.findall(r"^  (\w+):", table, re.MULTILINE),
+        *re.findall(r'if \(name === "(\w+)"\)', script),
+    }
+    return [name for name in scoring.SCORES if name not in has]
+
+
 def test_every_score_is_that_of_python(browser: Any) -> None:
     """Also of exits that are sure of nothing."""
     logits = np.random.default_rng(0).normal(0, 2, (60, 4, 3)).round(2)

@@ -9,7 +9,7 @@ from table_evidence import Made, evidence
 
 import records
 from offramp.report.evidence import Evidence
-from offramp.report.page.how import deviations
+from offramp.report.page.how import deviations, facts
 from offramp.store.manifest import Manifest
 from offramp.store.record import TrialRecord
 
@@ -64,6 +64,16 @@ def test_validation_on_test_images_is_not_told_as_held_out() -> None:
     assert "40,000 of the 50,000 training images" in text and "test images are used once" not in text
     mixed = said(replace(found, trials=(*trials[:1], *found.trials[1:])))
     assert "some trials: validation and calibration images are held out" in mixed
+
+
+def test_settings_that_are_not_at_their_default_are_told() -> None:
+    def training(**recipe: Any) -> str:
+        return next(fact for fact in facts(made(recipe)) if fact.name == "Training").values[0]
+
+    told = training(label_smoothing=0.1, average="ema", schedule="step", step_at=[0.3, 0.6])
+    for words in ("label smoothing 0.1", "average ema", "step at 0.3, 0.6"):
+        assert words in told
+    assert training(label_smoothing=0.0, step_at=[0.5, 0.75]) == training()
 
 
 def test_another_recipe_is_named_beside_the_papers() -> None:

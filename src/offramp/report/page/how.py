@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from types import MappingProxyType
 
 from offramp.paper.recipes import RECIPES, SEEDS, PaperRecipe
+from offramp.recipe import Recipe
 from offramp.report.evidence import Evidence
 from offramp.report.machines import ran
 from offramp.report.model import Detail
-from offramp.store.manifest import ExecutionRecord, NumericsRecord
+from offramp.store.manifest import ExecutionRecord, NumericsRecord, RecipeRecord
 from offramp.store.record import TrialRecord, machine_kind
 from offramp.units import counted
 
@@ -250,7 +252,19 @@ def _training(trial: TrialRecord) -> str:
         words.append(
             f"stopped after {counted(recipe.patience, 'epoch')} without a lower validation loss"
         )
+    words += _others(recipe)
     return ", ".join(words)
+
+
+def _others(recipe: RecipeRecord) -> Iterator[str]:
+    """Settings beyond those that every trial tells of, where they are not at their defaults."""
+    own, others = RecipeRecord.model_fields, recipe.model_extra or {}
+    for field in fields(Recipe):
+        value = others.get(field.name, field.default)
+        value = tuple(value) if isinstance(value, list) else value
+        if field.name not in own and value != field.default:
+            said = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+            yield f"{field.name.replace('_', ' ')} {said}"
 
 
 def _execution(execution: ExecutionRecord) -> str:
