@@ -170,6 +170,9 @@ def test_attaching_to_a_transformer_keeps_its_weights():
         ({"head": 3}, "head: cannot be 3; use paper, linear, mlp, local, global or lgvit, or"),
         ({"exits": None}, "exits: cannot be None; name places"),
         ({"exits": ["stem", ["head"]]}, "exits: cannot be"),
+        ({"exits": [0.25, 0.5]}, r"shares of the compute, such as \['25%'\]"),
+        ({"exits": [Residual()]}, r"cannot be \[Residual\( .{0,50}…; name places"),
+        ({"module": Residual().to("meta")}, "Residual lies on the device 'meta', .* assign=True"),
         ({"exits": "nowhere"}, "no place 'nowhere'; use one of "),
         ({"exits": 1, "seed": "one"}, "seed: cannot be 'one'; use a whole number"),
         ({"exits": 1, "classes": "5"}, "classes: cannot be '5'; use a whole number"),
@@ -178,6 +181,12 @@ def test_attaching_to_a_transformer_keeps_its_weights():
 def test_mistakes_in_attaching(arguments, message):
     given = {"module": Residual(), "exits": "stem", "input_shape": (3, 16, 16), **arguments}
     refuses(message, attach, **given)
+
+
+def test_a_compiled_module_is_refused():
+    """Its trace would be of what compiling makes, after minutes."""
+    compiled = torch.compile(Residual())
+    refuses("attach what was compiled, module._orig_mod", attach, compiled, 1, (3, 16, 16))
 
 
 def test_one_place_and_a_size_will_do():

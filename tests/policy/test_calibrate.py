@@ -147,6 +147,14 @@ def test_one_exit_is_the_full_network() -> None:
     assert found.policy.thresholds == (None,) and "no exit" in (found.remark or "")
 
 
+def test_heads_dearer_than_what_they_spare_are_named() -> None:
+    two = simulated(200, 3, exits=2)
+    costs = Costs((10, 10), (50, 1), (0, 0), (1, 2))
+    found = calibrate(two, two, costs, Target("max-accuracy-loss", 0.1))
+    assert len(found.candidates) == 1
+    assert "attach lighter ones (linear, mlp) and train again" in (found.remark or "")
+
+
 def test_two_classes() -> None:
     rows = [simulated(500, seed, classes=2) for seed in (4, 5)]
     found = calibrate(rows[0], rows[1], COSTS, Target("max-accuracy-loss", 0.02), Search("entropy"))

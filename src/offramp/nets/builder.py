@@ -175,15 +175,27 @@ def _check_arguments(
     module: Any, exits: Any, input_shape: Any, classes: Any, head: Any, seed: Any
 ) -> None:
     if not isinstance(module, (nn.Module, str)):
-        what = f"the class {module.__name__}" if isinstance(module, type) else repr(module)[:60]
+        what = f"the class {module.__name__}" if isinstance(module, type) else _brief(module)
         raise OfframpError(
             f"module: {what} is no network; give an nn.Module, such as MyNet() or "
             "torchvision.models.resnet18(), or the name of one, such as 'my.py:make_net'"
         )
+    if isinstance(module, nn.Module) and any(
+        tensor.is_meta for tensor in (*module.parameters(), *module.buffers())
+    ):
+        raise OfframpError(
+            f"module: {type(module).__name__} lies on the device 'meta', which holds no weights; make "
+            "it on the CPU, or load its checkpoint with module.load_state_dict(checkpoint, assign=True)"
+        )
+    if hasattr(module, "_orig_mod"):  # its trace would be of what compiling made, its names too
+        raise OfframpError(
+            "module: comes from torch.compile; attach what was compiled, module._orig_mod"
+        )
     named = isinstance(exits, str) or _listed(exits, str)
     if not (named or whole(exits) or (_listed(exits, Sequence) and all(_listed(e, str) for e in exits))):
         raise OfframpError(
-            f"exits: cannot be {exits!r}; name places, such as ['layer1'], or say how many"
+            f"exits: cannot be {_brief(exits)}; name places, such as ['layer1'], or shares of the "
+            "compute, such as ['25%'], or say how many"
         )
     if not (_listed(input_shape, int) and len(input_shape) in (1, 3) and min(input_shape) > 0):
         raise OfframpError(
@@ -199,6 +211,12 @@ def _check_arguments(
         )
     if not whole(seed):
         raise OfframpError(f"seed: cannot be {seed!r}; use a whole number")
+
+
+def _brief(value: Any) -> str:
+    """What was given, on one line: a module among it takes dozens."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def _listed(value: Any, kind: type) -> bool:

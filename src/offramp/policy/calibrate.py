@@ -300,6 +300,8 @@ def calibrate(
         chosen = fits[int(np.argmin(seen))]  # of those that lose alike the first, the dearest
     if len(found) == 1:
         remark = "the trial has no exit that is cheaper than the full network"
+        if validation.logits.shape[1] > 1:
+            remark += ", heads included; attach lighter ones (linear, mlp) and train again"
     rows = len(calibration.labels)
     about = (bound, remark, measured, strata, search.survivors)
     return Calibrated(target, found, measures, chosen, rows, *about)
@@ -475,5 +477,5 @@ def _promise(result: Calibrated) -> str:
     spare = ", with a standard error and an image to spare" if target.kind in AGAINST_FULL else ""
     return (
         f"No guarantee: the target was met on these {images}, which were used "
-        f"to choose{spare}; a limit on risk gives one.{f' {result.remark}.' if result.remark else ''}"
+        f"to choose{spare}; a limit on risk gives one{f'; {result.remark}' if result.remark else ''}."
     )
