@@ -201,11 +201,22 @@ def test_a_folder_that_is_not_there_is_said_before_the_measuring(
         runtime._write_times(Bundle(made), 1, Path("nowhere/times.json"), None)
 
 
+@pytest.mark.parametrize(("late", "told"), [(1.5, 2), (2.5, 3)])
+def test_unsteady_times_are_said_to_be(
+    made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any, late: float, told: int
+) -> None:
+    found = {"device": "a device", "stages": [{"p50": 1.0, "p95": late}]}
+    monkeypatch.setattr(runtime, "measure", lambda *_: found)
+    runtime._write_times(Bundle(made), 1, tmp_path / "times.json", None)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == told and ("unsteady" in lines[-1]) == (told == 3)
+
+
 def test_times_that_cannot_be_written_leave_the_earlier_ones(
     made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     bundle, out, whole = Bundle(made), tmp_path / "times.json", Path.write_text
-    monkeypatch.setattr(runtime, "measure", lambda *_: {"device": "a device"})
+    monkeypatch.setattr(runtime, "measure", lambda *_: {"device": "a device", "stages": []})
     runtime._write_times(bundle, 1, out, None)
     before = out.read_bytes()
 

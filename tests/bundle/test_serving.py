@@ -167,8 +167,9 @@ def test_limits(leaving: Path, pictures: list[np.ndarray]) -> None:
         status, said = ask(port, png(np.zeros((9, 9), np.uint8)))
         assert status == 422 and "9×9 pixels and the network takes 8×8" in said["error"]
         assert ask(port, png(np.zeros((400, 400), np.uint8)))[0] == 413  # small as a file
-        assert ask(port, None, "/predict", "GET")[0] == 405
-        assert ask(port, None, "/nowhere", "GET")[0] == 404
+        for path, status in {"/predict": 405, "/nowhere": 404}.items():
+            code, said = ask(port, None, path, "GET")
+            assert code == status and "POST an image file to /predict" in said["error"]
         with slow(port):  # one request is taken and not answered: there is no room for another
             status, said = ask(port, png(pictures[0]))
             assert status == 503 and "try again" in said["error"]

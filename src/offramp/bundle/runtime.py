@@ -41,6 +41,7 @@ MEASURED_BATCHES = (1, 32)
 TIMES = "offramp-stage-times-1"  # the format of what `--measure` says
 PRECISIONS = ("float32", "int8")  # of weights and activations; images and logits are float32
 ROUNDS = 100  # of a stage, for a file that a policy is chosen by
+SPREAD = 2.0  # of the median: what nineteen rounds of twenty may take; as `calibrate` has it
 
 
 TEMPERATURES = (1e-6, 1e6)  # beyond, float32 has no room for logits that are divided by them
@@ -604,6 +605,9 @@ def _write_times(bundle: Bundle, batch: int, out: Path, device: str | None) -> N
             written.unlink(missing_ok=True)
         raise BundleError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
     _say(f"stage times of {found['device']}: {out} ({ROUNDS} rounds)")
+    late, median = (sum(row[of] for row in found["stages"]) for of in ("p95", "p50"))
+    if late > SPREAD * median:
+        _say("they are unsteady, as beside other work: measure again when the device is quiet")
 
 
 def _processor() -> str:

@@ -25,6 +25,7 @@ from prometheus_client import (
     generate_latest,
 )
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -107,7 +108,17 @@ def make_app(bundle: Bundle, limits: ServeLimits) -> Starlette:
         Route("/metrics", service.metrics),
         Route("/predict", service.predict, methods=["POST"]),
     ]
-    return Starlette(routes=routes, lifespan=service.running)
+    return Starlette(
+        routes=routes, lifespan=service.running, exception_handlers={HTTPException: elsewhere}
+    )
+
+
+async def elsewhere(request: Request, error: Exception) -> Response:
+    """What no route takes, as every other refusal: in JSON, with what to do."""
+    assert isinstance(error, HTTPException)
+    routes = "POST an image file to /predict, or GET /, /health or /metrics"
+    reason = f"{request.method} {request.url.path}: {error.detail}; {routes}"
+    return JSONResponse({"error": reason}, status_code=error.status_code, headers=error.headers)
 
 
 class _Service:

@@ -16,8 +16,6 @@ from offramp.errors import OfframpError
 from offramp.terminal import show, table
 from offramp.units import macs, size
 
-UNSTEADY = 1.5  # times a stage's median that 1 run in 20 takes longer than, beside other work
-
 
 def export(
     trial: Annotated[str, argument("TRIAL", "A trial's id, its beginning or its ending.")],
@@ -206,12 +204,15 @@ def _lines(made: dict[str, Any]) -> list[str]:
 
 def time_here(latency: dict[str, Any]) -> str:
     """How long an image takes on this machine, of the card's latency."""
+    from offramp.policy.stage_times import SPREAD
+
     if "reason" in latency:
         return f"Time here: not measured ({latency['reason']})."
     said = (
         f"Time here: {latency['mean_milliseconds_batch_1']:.2f} ms an image, one at a time, on average"
     )
-    if any(row["p95"] > UNSTEADY * row["p50"] for row in latency["stages"] if row["batch"] == 1):
+    rows = [row for row in latency["stages"] if row["batch"] == 1]
+    if sum(row["p95"] for row in rows) > SPREAD * sum(row["p50"] for row in rows):
         return f"{said}; the times are unsteady, as beside other work: measure again when it is quiet."
     return f"{said}."
 
