@@ -84,9 +84,9 @@ def plan() -> Plan:
     return tiny_plan(tiny_study(["baseline", "joint", "two-stage"], recipe={"epochs": 10}))
 
 
-def report(key: str, epoch: int, exits: int) -> events.Epoch:
+def report(key: str, epoch: int, exits: int, seconds: float = 0.1) -> events.Epoch:
     accuracy = {k: 0.5 + k / 100 for k in range(1, exits + 1)}
-    return events.Epoch(EpochReport(key, epoch, 1.2345, 1.0, accuracy, accuracy, 0.1))
+    return events.Epoch(EpochReport(key, epoch, 1.2345, 1.0, accuracy, accuracy, seconds))
 
 
 def moving(progress: Progress, width: int = 80) -> list[str]:
@@ -120,7 +120,7 @@ def test_time_left_leaves_out_what_earlier_runs_did(plan: Plan, now: list[float]
     progress.see(events.Reused(backbone))
     progress.see(events.Began((joint,), 5))  # resumed half-way
     now[0] = 60.0
-    progress.see(report(joint, 6, 4))
+    progress.see(report(joint, 6, 4, 60.0))
     rest = plan.executed - plan.macs(backbone) - 0.6 * plan.macs(joint)
     assert duration(60 * rest / (0.1 * plan.macs(joint))) in moving(progress)[0]
 
@@ -273,6 +273,19 @@ def test_a_log_has_a_steady_pace(
     )
     assert "% done" in fast[1] and fast[1].endswith(" left")
     assert [line.split("epoch ")[1].split("/")[0] for line in slow[1:]] == ["3", "6", "9", "10"]
+
+
+def test_what_comes_before_the_first_epoch_is_no_pace(plan: Plan, now: list[float]) -> None:
+    """A run that goes on had hours left after its first epoch: it had taken a minute to start."""
+    (joint,) = keys(plan, "joint")
+    progress = Progress(plan, Log())
+    now[0] += 60.0
+    progress.see(events.Began((joint,), 8))
+    now[0] += 20.1
+    progress.see(report(joint, 9, 4))  # of 0.1 s
+    rest = plan.executed - 0.9 * plan.macs(joint)
+    seconds = progress.state.seconds_left
+    assert seconds == pytest.approx(0.1 * rest / (0.1 * plan.macs(joint)))
 
 
 def test_phases_at_work_together_share_the_pace(

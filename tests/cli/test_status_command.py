@@ -20,7 +20,7 @@ def test_status(studied: Cli) -> None:
     assert {"strategy": "joint", **of} in said["strategies"] and len(said["strategies"]) == 3
     text = narrow(studied("status"))
     assert "two-stage  digits-cnn  digits       2" in text
-    assert "6 trials finished, 0 begun; 8 nodes, 0 checkpoints" in text
+    assert "6 trials finished, 0 unfinished; 8 nodes, 0 checkpoints" in text
 
 
 def test_status_warns_of_mixed_libraries_and_devices(studied: Cli) -> None:

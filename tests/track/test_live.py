@@ -14,7 +14,7 @@ from watched import at_epoch_zero, finish
 
 from offramp.cli.commands.watch import shown, watch
 from offramp.hashing import text, with_seal
-from offramp.store.live import COLUMNS, Reader, distinct
+from offramp.store.live import COLUMNS, LivePhase, Reader, distinct
 from offramp.store.store import Store
 from offramp.study.run.events import Began
 from offramp.study.run.run import Conduct, run
@@ -67,6 +67,19 @@ def test_it_is_shown_in_eighty_columns(store: Store) -> None:
     assert "two-stage-digits-cnn" in text and "1/2" in text
     assert "exit 1, by nobody, saved" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_trials_that_wait_are_counted_and_never_hide_what_failed(store: Store) -> None:
+    """A study of a hundred trials is higher than a terminal, which cuts the end off."""
+    baseline, two_stage = Reader(store.archive).courses()
+    waiting = replace(two_stage, trial="waiting", phases=(LivePhase("a" * 32),))
+    broken = replace(two_stage, trial="broken", phases=(LivePhase("b" * 32, failed="it diverged"),))
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(shown("Store runs", [baseline, two_stage, waiting, waiting, broken]))
+    text = console.export_text()
+    assert "waiting" not in text and "2 trials not begun" in text
+    places = [text.index(word) for word in ("broken: it diverged", "finished  ", "begun  ", "not begun")]
+    assert places == sorted(places)
 
 
 def test_a_phase_has_its_name_before_its_first_checkpoint(tmp_path: Path) -> None:

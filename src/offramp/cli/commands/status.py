@@ -84,7 +84,7 @@ def status(
         rows = [(*names, str(count)) for names, count in counts.items()]
         show(table(["strategy", "backbone", "data"], ["trials"], rows), f"Store {archive.root}")
     typer.echo(
-        f"{counted(len(manifests), 'trial')} finished, {len(plans)} begun; "
+        f"{counted(len(manifests), 'trial')} finished, {len(plans)} unfinished; "
         f"{counted(len(archive.nodes()), 'node')}, {counted(len(working), 'checkpoint')}; {size(used)}."
     )
     mixed = [f"{name} ({', '.join(made[name])})" for name in BITS if len(made[name]) > 1]

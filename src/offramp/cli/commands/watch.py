@@ -98,16 +98,20 @@ def shown(title: str, courses: Sequence[Course], loose: Sequence[LivePhase] = ()
     if working:
         rows = [_working(phase, courses) for phase in working]
         parts += ["", table(["under way"], ["epoch", "validation, %"], rows)]
-    waiting = [c for c in courses if c.manifest is None and c.failed is None]
-    if waiting:
-        far = [(c.trial, f"{sum(p.finished for p in c.phases)}/{len(c.phases)}") for c in waiting]
-        parts += ["", table(["begun"], ["phases"], far)]
     failed = [f"{c.trial}: {c.failed}" for c in courses if c.manifest is None and c.failed is not None]
     if failed:
         parts += ["", "failed", *failed]
     if done:
         latest = sorted(done, key=_finished)[-LATEST:]
         parts += ["", table(["finished"], [TEST], [(c.trial, _accuracies(c)) for c in latest])]
+    # Last, as a picture that is higher than the terminal loses its end: there may be many of them.
+    left = [c for c in courses if c.manifest is None and c.failed is None]
+    begun = [c for c in left if any(p.begun or p.finished for p in c.phases)]
+    if begun:
+        far = [(c.trial, f"{sum(p.finished for p in c.phases)}/{len(c.phases)}") for c in begun]
+        parts += ["", table(["begun"], ["phases"], far)]
+    if len(left) > len(begun):
+        parts += ["", f"{counted(len(left) - len(begun), 'trial')} not begun"]
     return Group(*parts)  # type: ignore[arg-type]  # text, strings and tables
 
 

@@ -36,6 +36,7 @@ class State:
         self._skipped = 0.0  # work done by earlier runs, in MACs
         self._room = 0  # groups that a cluster trains at once; 0 on this machine alone
         self._pace = [0.0, 0.0]  # MACs of finished epochs, and the seconds that they took
+        self._training: float | None = None  # since when: processes start and images are read before
 
     def see(self, event: Event) -> None:
         """Take in one event."""
@@ -51,6 +52,8 @@ class State:
                 for key in keys:
                     self._skip(key, epoch / self.epochs(key))
             case events.Epoch(report):
+                if self._training is None:
+                    self._training = time.monotonic() - report.seconds
                 self.latest[report.key] = report
                 self._share[report.key] = report.epoch / self.epochs(report.key)
                 self._pace[0] += self.plan.macs(report.key) / self.epochs(report.key)
@@ -108,7 +111,9 @@ class State:
             chain = Schedule(self.plan, frozenset(self.trained | self.reused)).critical
             return max(chain, left / self._room) * self._pace[1] / self._pace[0]
         fresh = self._work - self._skipped
-        return (time.monotonic() - self._began) * left / fresh if fresh > 0 else None
+        if self._training is None or fresh <= 0:
+            return None
+        return (time.monotonic() - self._training) * left / fresh
 
     def describe(self, key: str) -> str:
         """`seed 42 · joint and 2 more · branch 1`"""
