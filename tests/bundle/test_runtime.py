@@ -209,7 +209,7 @@ def test_unsteady_times_are_said_to_be(
     monkeypatch.setattr(runtime, "measure", lambda *_: found)
     runtime._write_times(Bundle(made), 1, tmp_path / "times.json", None)
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == told and ("unsteady" in lines[-1]) == (told == 3)
+    assert len(lines) == told and ("they are unsteady" in lines[-1]) == (told == 3)
 
 
 def test_times_that_cannot_be_written_leave_the_earlier_ones(
