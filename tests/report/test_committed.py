@@ -58,7 +58,13 @@ def test_every_table(cifar: Evidence) -> None:
 
 @pytest.mark.parametrize(
     ("name", "numbers"),
-    [("cifar10", 33), ("cifar10-ways", 49), ("imagenette", 33), ("chest-xray", 33)],
+    [
+        ("cifar10", 33),
+        ("cifar10-ways", 49),
+        ("imagenette", 33),
+        ("imagenette-scratch", 33),
+        ("chest-xray", 33),
+    ],
 )
 def test_numbers_on_the_page_are_those_of_the_files(name: str, numbers: int) -> None:
     """Each accuracy in docs/results/README.md, from the tidy table; deviations and marks, from the main
@@ -84,7 +90,7 @@ def test_numbers_on_the_page_are_those_of_the_files(name: str, numbers: int) -> 
     assert shown == numbers
 
 
-@pytest.mark.parametrize("name", ["cifar10", "imagenette", "chest-xray"])
+@pytest.mark.parametrize("name", ["cifar10", "imagenette", "imagenette-scratch", "chest-xray"])
 def test_verdicts_on_the_page_are_those_of_the_files(name: str) -> None:
     """How many of the paper's findings hold as statements on these runs, whatever their training."""
     page = (DOCS / "README.md").read_text()
@@ -255,6 +261,33 @@ def test_what_the_page_concludes_from_imagenette() -> None:
     assert behind[0] == {"joint", "two-stage", "joint-branch", "joint-two-stage"}
     assert behind[1] == {"branch-wise", "pretrained-branch"}
     assert "mean over exits 83.6 %" in answer(found)[1]  # the final exit has 92.9 %
+
+
+def test_what_the_page_concludes_from_imagenette_from_scratch() -> None:
+    """Next to nothing is significant, and the page says so."""
+    found = evidence.open(DOCS / "imagenette-scratch")
+    (best,) = recommend(found.facts, Preference("accuracy"))
+    ends = [(r.name, f"{100 * r.mean:.1f}") for r in (best.ranking[0], best.ranking[-1])]
+    assert ends == [("pretrained-branch", "75.9"), ("distillation", "74.1")]
+    assert not any(r.behind for r in best.ranking)
+    assert best.detectable is not None and f"{100 * best.detectable:.1f}" == "2.7"
+    (few,) = recommend(found.facts, Preference("latency"))
+    first, *others = few.ranking
+    assert first.name == "pretrained-branch" and f"{first.mean / 1e6:.1f}" == "25.8"
+    assert f"{first.mean / found.trials[0].manifest.backbone_macs:.0%}" == "64%"
+    assert few.target is not None and f"{100 * few.target:.1f}" == "76.2"
+    assert {r.name for r in others if r.behind} == {"joint"}
+    assert {r.name for r in others if not r.behind} == {"joint-branch", "joint-two-stage", "separate"}
+    assert "no two strategies differ significantly" in answer(found)[0]
+    (main,) = make(found, ["main"])
+    told = rows(markdown(main), found.strategies)
+    for exit, (low, high) in {0: ("72.5", "74.8"), 3: ("74.5", "76.5")}.items():
+        means = [
+            cells[exit].strip("* ≈").split()[0] for name, cells in told.items() if name != "baseline"
+        ]
+        assert (min(means), max(means)) == (low, high)
+    final = [cells[3] for cells in told.values()]
+    assert all("**" in cell or "≈" in cell for cell in final)  # none significantly behind there
 
 
 def test_findings_of_the_field_are_about_every_strategy_beyond_the_paper() -> None:
