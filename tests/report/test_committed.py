@@ -260,6 +260,11 @@ def test_what_the_page_concludes_from_imagenette() -> None:
     ]
     assert behind[0] == {"joint", "two-stage", "joint-branch", "joint-two-stage"}
     assert behind[1] == {"branch-wise", "pretrained-branch"}
+    finals = main.frame["exit_4"]
+    losses = [
+        f"{100 * (finals['baseline'] - finals[name]):.1f}" for name in (*sorted(behind[1]), "joint")
+    ]
+    assert losses == ["3.0", "2.3", "0.4"]
     assert "mean over exits 83.6 %" in answer(found)[1]  # the final exit has 92.9 %
 
 
