@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -90,6 +90,17 @@ def parse(text: str, kind: Quantity, name: str, also: str = "") -> float:
 def counted(number: int, one: str, several: str = "") -> str:
     """`1 trial`, `2 trials`."""
     return f"{number} {one if number == 1 else several or f'{one}s'}"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """`1–3, 5`"""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def duration(seconds: float) -> str:

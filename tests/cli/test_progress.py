@@ -369,3 +369,16 @@ def test_a_terminal_goes_without_what_moves_on_it(
     assert log.moves and not log.logs
     steps(plan, "joint", 10, 4.0, now, Progress(plan, log))
     assert capsys.readouterr().err == "[1/5] seed 42 · joint · joint · 40.0 s\n"
+
+
+def test_events_are_lines_for_whoever_prints_them() -> None:
+    told = [
+        events.Began(("a" * 64, "b" * 64), 0),
+        events.Epoch(EpochReport("a" * 64, 3, 0.5, 0.5, {}, {1: 0.849, 2: 0.927}, 1.0)),
+        events.Finished("a" * 64, 4.2),
+    ]
+    assert list(map(str, told)) == [
+        "aaaaaaaa, bbbbbbbb begin",
+        "aaaaaaaa · epoch 3 · loss 0.500 · validation 84.9 92.7 % at exits 1–2",
+        "aaaaaaaa is finished, in 4.2 s",
+    ]

@@ -14,7 +14,7 @@ from offramp.report import summary
 from offramp.store.record import Seconds
 from offramp.store.results import Spread, StrategyResult
 from offramp.strategies import STRATEGIES
-from offramp.units import counted
+from offramp.units import counted, ranges
 
 
 def line(strategy: str, exits: int, seeds: int = 5) -> StrategyResult:
@@ -116,7 +116,7 @@ def test_missing_seeds_are_counted(screen) -> None:  # type: ignore[no-untyped-d
 
 
 def test_numbers() -> None:
-    assert [render.ranges(n) for n in ([], [2], [3, 1, 2], [1, 2, 4, 6, 7])] == [
+    assert [ranges(n) for n in ([], [2], [3, 1, 2], [1, 2, 4, 6, 7])] == [
         *("", "2", "1–3", "1–2, 4, 6–7"),
     ]
     assert [counted(n, "trial") for n in (0, 1, 2)] == ["0 trials", "1 trial", "2 trials"]

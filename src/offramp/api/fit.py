@@ -431,7 +431,7 @@ def fit(
     store: a folder in which work is kept and found again; by default a temporary one.
     device: such as "cuda"; by default OFFRAMP_DEVICE, else a GPU where there is one. A CPU trains with
         two threads, whatever OMP_NUM_THREADS says: another number would give other bits.
-    watch: is given every event of the training.
+    watch: is given every event of the training; `print` shows them, a line each.
 
     Raises OfframpError for input that cannot work (such as a network of several trunks, which some
     strategies return), and when training fails.

@@ -64,7 +64,9 @@ def check_place(out: Path, force: bool) -> None:
             f"{out} holds {foreign}, which is no part of a bundle; move it away or choose a new folder"
         )
     if not force:
-        raise OfframpError(f"{out} holds a bundle already; choose a new folder, or give --force")
+        raise OfframpError(
+            f"{out} holds a bundle already; choose a new folder, or give --force (force=True)"
+        )
 
 
 def _foreign(out: Path) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import typer
@@ -26,17 +26,6 @@ def study_file(study: Mapping[str, Any]) -> str:
 
     text: str = yaml.safe_dump(dict(study), sort_keys=False, default_flow_style=None, width=90)
     return text
-
-
-def ranges(numbers: Iterable[int]) -> str:
-    """`1–3, 5`"""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def say(*paragraphs: str, indent: str = "") -> None:

@@ -35,7 +35,7 @@ from offramp.engine.trainee import (
 from offramp.errors import OfframpError
 from offramp.process import uninterrupted
 from offramp.recipe import finished
-from offramp.units import counted
+from offramp.units import counted, ranges
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,14 @@ class EpochReport:
     accuracy: Mapping[int, float]
     validation_accuracy: Mapping[int, float]
     seconds: float
+
+    def told(self, epochs: int | None = None) -> str:
+        """`epoch 3/20 · loss 0.512 · validation 84.9 92.7 % at exits 1–2`"""
+        exits = sorted(self.validation_accuracy)
+        accuracy = " ".join(f"{100 * self.validation_accuracy[k]:.1f}" for k in exits)
+        where = f"exit{'s' if len(exits) > 1 else ''} {ranges(exits)}"
+        number = self.epoch if epochs is None else f"{self.epoch}/{epochs}"
+        return f"epoch {number} · loss {self.loss:.3f} · validation {accuracy} % at {where}"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import typer
 
 from offramp.cli import options
 from offramp.cli.options import argument, flag, option
-from offramp.cli.progress.display import PACE, describe_epoch, epoch_fields
+from offramp.cli.progress.display import PACE, epoch_fields
 from offramp.cli.progress.log import Line, Log, Wish, opened
 from offramp.cli.progress.reading import moving
 from offramp.cli.render import emit, study_file
@@ -159,7 +159,7 @@ def _searched(
                         about = {"strategy": asked.label, "number": number, "settings": dict(chosen)}
                         status.update(now)
                     case events.Epoch(report):
-                        text = f"{now} · {describe_epoch(report)}"
+                        text = f"{now} · {report.told()}"
                         status.update(text)
                         if log.verbose or time.monotonic() - told >= PACE:
                             told = time.monotonic()

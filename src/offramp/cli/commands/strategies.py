@@ -12,12 +12,13 @@ import typer
 
 from offramp.cli import completing
 from offramp.cli.options import JsonOption, argument, option
-from offramp.cli.render import emit, ranges
+from offramp.cli.render import emit
 from offramp.errors import OfframpError
 from offramp.files import replacing, writing
 from offramp.parts import HIDDEN, Carry, path
 from offramp.phase import Phase, Program, check, describe
 from offramp.terminal import console, show, table
+from offramp.units import ranges
 
 EXITS = 4  # of the example by which costs are told
 

@@ -13,7 +13,6 @@ from rich.text import Text
 
 from offramp.cli.progress.log import Line, Log
 from offramp.cli.progress.state import State
-from offramp.cli.render import ranges
 from offramp.escape import printable
 from offramp.process import terminable
 from offramp.units import counted, duration
@@ -106,7 +105,7 @@ class Progress:
 
     def _epoch(self, report: EpochReport) -> None:
         key, epochs = report.key, self.state.epochs(report.key)
-        self._now = [self.state.describe(key), describe_epoch(report, epochs)]
+        self._now = [self.state.describe(key), report.told(epochs)]
         if key in self._at:
             self._at[key][1] = self._now[1]
         self._untold[key] = None
@@ -125,7 +124,7 @@ class Progress:
         self._said[key] = self._told = now
         self._untold.pop(key, None)
         report, epochs, far = self.state.latest[key], self.state.epochs(key), self._far()
-        words = [self.state.describe(key), describe_epoch(report, epochs), duration(report.seconds)]
+        words = [self.state.describe(key), report.told(epochs), duration(report.seconds)]
         fields = {
             **self.state.named(key),
             **epoch_fields(report, epochs),
@@ -139,7 +138,7 @@ class Progress:
         self._untold.pop(key, None)
         name, took = f"[{self.state.phases}] {self.state.describe(key)}", duration(seconds)
         report, epochs, far = self.state.latest.get(key), self.state.epochs(key), self._far()
-        last = [] if report is None else [describe_epoch(report, epochs)]
+        last = [] if report is None else [report.told(epochs)]
         fields = {} if report is None else epoch_fields(report, epochs)
         text = " · ".join([name, *last, took, *far[0]])
         fields = {**self.state.named(key), **fields, "seconds": seconds, **far[1]}
@@ -173,15 +172,6 @@ class Progress:
         now = [*at[:MOST_SHOWN], *more] if self._at else self._now
         lines = [f"{bar} · {self.state.phases} phases", *now]
         return Group(*(Text(printable(line)) for line in lines if line))
-
-
-def describe_epoch(report: EpochReport, epochs: int | None = None) -> str:
-    """`epoch 3/20 · loss 0.512 · validation 84.9 92.7 % at exits 1–2`"""
-    exits = sorted(report.validation_accuracy)
-    accuracy = " ".join(f"{100 * report.validation_accuracy[k]:.1f}" for k in exits)
-    where = f"exit{'s' if len(exits) > 1 else ''} {ranges(exits)}"
-    number = report.epoch if epochs is None else f"{report.epoch}/{epochs}"
-    return f"epoch {number} · loss {report.loss:.3f} · validation {accuracy} % at {where}"
 
 
 def epoch_fields(report: EpochReport, epochs: int | None = None) -> dict[str, Any]:

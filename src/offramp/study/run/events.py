@@ -10,6 +10,7 @@ from typing import Any
 
 from offramp.engine.fit import EpochReport
 from offramp.errors import OfframpError
+from offramp.units import duration
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,17 @@ class Began:
     epoch: int
     where: str = ""
 
+    def __str__(self) -> str:
+        said = ", ".join(key[:8] for key in self.keys)
+        return f"{said} {'begins' if len(self.keys) == 1 else 'begin'}"
+
 
 @dataclass(frozen=True)
 class Epoch:
     report: EpochReport
+
+    def __str__(self) -> str:
+        return f"{self.report.key[:8]} · {self.report.told()}"
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,9 @@ class Finished:
 
     key: str
     seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.key[:8]} is finished, in {duration(self.seconds)}"
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,9 @@ class TrialDone:
 
     trial: str
     reused: bool
+
+    def __str__(self) -> str:
+        return f"{self.trial} is in the store"
 
 
 @dataclass(frozen=True)
