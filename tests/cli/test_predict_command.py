@@ -305,7 +305,10 @@ def test_mistakes_are_one_line_and_nothing_is_written(run: Command, spoil: Calla
         (("images", "images"), "the folder images is no bundle"),
         (("nothing", "images"), "no trial 'nothing'"),
         (("joint", "images", "--out", "no/where.csv"), "there is no folder no"),
-        (("joint", "images", "--store", "elsewhere"), "there is no store at elsewhere"),
+        (
+            ("joint", "images", "--store", "elsewhere"),
+            "joint is no bundle's folder, and there is no store at els",
+        ),
     ],
 )
 def test_other_mistakes(run: Command, words: tuple[str, ...], said: str) -> None:

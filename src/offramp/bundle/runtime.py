@@ -593,7 +593,7 @@ def _write_times(bundle: Bundle, batch: int, out: Path, device: str | None) -> N
         raise BundleError(f"there is no folder {out.parent} for the times; choose another --out")
     batches = tuple(dict.fromkeys((*MEASURED_BATCHES, batch)))
     sizes = ", ".join(map(str, batches))
-    _say(f"timing {len(bundle.stages)} stages, {ROUNDS} rounds at batches of {sizes}: a minute or more")
+    _say(f"timing {len(bundle.stages)} stages, {ROUNDS} rounds at batches of {sizes} …")
     found = measure(bundle, batches, ROUNDS, device)
     special = out.exists() and not out.is_file()  # a pipe, a terminal
     written = out if special else out.with_name(f"{out.name}.{os.getpid()}")

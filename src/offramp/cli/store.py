@@ -42,6 +42,14 @@ def opened(*given: Place | None) -> Store:
     return Store(archived(*given).root)
 
 
+def opened_for(network: str, *given: Place | None) -> Store:
+    """The store of a trial that is named where a bundle's folder would do as well."""
+    try:
+        return opened(*given)
+    except OfframpError as error:
+        raise OfframpError(f"{network} is no bundle's folder, and {error}") from None
+
+
 def trusted(store: Store, trial: str, trust: bool | None, data: bool = False) -> bool:
     """Whether code that the record of a trial names may run. trust: as the options say; None asks, on a
     terminal.  data: that of its data is meant too.

@@ -14,7 +14,7 @@ import typer
 from offramp.cli import options
 from offramp.cli.options import argument, flag, option
 from offramp.cli.render import emit, say, told
-from offramp.cli.store import opened, trusted
+from offramp.cli.store import opened_for, trusted
 from offramp.errors import OfframpError
 from offramp.store.place import Place
 from offramp.terminal import show, split, table
@@ -95,7 +95,7 @@ def benchmark(
         if not here:
             found = replace(found, notes=(*found.notes, *_elsewhere(root, trial)))
     else:
-        kept = opened(root)
+        kept = opened_for(network, root)
         asked = replace(asked, trust_code=trusted(kept, kept.find_trial(network), trust))
         found = told(of_trial(kept, network, policy, devices.chosen(device), asked), quiet)
     if figure is not None:

@@ -21,7 +21,7 @@ from offramp import units
 from offramp.cli import options
 from offramp.cli.options import argument, flag, option
 from offramp.cli.render import emit
-from offramp.cli.store import opened, trusted
+from offramp.cli.store import opened_for, trusted
 from offramp.errors import OfframpError
 from offramp.store.place import Place
 from offramp.terminal import console, show, table
@@ -140,7 +140,7 @@ def _opened(
     if fetched is not None or image_files.is_bundle(network):
         options.check_bundle_options(policy, device)
         return replace(image_files.open_bundle(fetched or Path(network)), name=network)
-    store = opened(root)
+    store = opened_for(network, root)
     trust_code = trusted(store, store.find_trial(network), trust)
     found = image_files.open_trial(store, network, policy, devices.chosen(device), trust_code=trust_code)
     if policy is None:
