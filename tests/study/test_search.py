@@ -118,10 +118,10 @@ def test_what_a_rehearsal_found_is_read_as_it_was_tried(study: Path, tmp_path: P
     """scale: small set its own epochs again beside those that were found or given as a flag."""
     from offramp.cli.render import study_file
 
+    flags, found = ("scale=small", "recipe.epochs=7"), {"data.train_images": 300}
     if scale == "in the file":
         study.write_text(STUDY + "scale: small\n")
-    flags = ("recipe.epochs=7", *(["scale=small"] if scale == "as a flag" else []))
-    found = {"data.train_images": 300}
+        flags, found = (), {"recipe.epochs": 7, **found}
     asked = SearchOptions({key: space("int(5,400)", "--over") for key in found}, 3)
     target = tmp_path / "found.yaml"
     target.write_text(study_file(written(study, flags, {None: asked}, {None: Best(found, 0.9, 3)})))

@@ -143,18 +143,17 @@ def _read(document: Document, source: str, overrides: Sequence[str]) -> Study:
 
 
 def _study(value: dict[str, Any], where: Places, overrides: Sequence[str]) -> Study:
-    return _validated(*_set(value, where, overrides))
+    return _set(value, where, overrides)[1]
 
 
-def _set(
-    value: dict[str, Any], where: Places, overrides: Sequence[str]
-) -> tuple[dict[str, Any], Places]:
-    """What the file says with `overrides` applied, and then what its scale sets of the rest."""
+def _set(value: dict[str, Any], where: Places, overrides: Sequence[str]) -> tuple[dict[str, Any], Study]:
+    """What the file says with `overrides` applied, and then what its scale sets of the rest; and the
+    study that this is."""
     for setting in overrides:
         value, where = places.overridden(value, where, setting)
     study = _validated(value, where)
     if study.scale == "full":
-        return value, where
+        return value, study
     from offramp.study.spec.scale import small  # it knows data sets, which reading does not need
 
     # By place, not by flag: `--set 'recipe={epochs: 10}'` sets recipe.epochs too.
@@ -162,7 +161,7 @@ def _set(
     for setting in small(study):
         if tuple(setting.partition("=")[0].split(".")) not in given:
             value, where = places.overridden(value, where, setting, "scale: small,")
-    return value, where
+    return value, _validated(value, where)
 
 
 def _validated(value: dict[str, Any], where: Places) -> Study:
