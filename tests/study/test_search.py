@@ -118,18 +118,19 @@ def test_what_a_rehearsal_found_is_read_as_it_was_tried(study: Path, tmp_path: P
     """scale: small set its own epochs again beside those that were found or given as a flag."""
     from offramp.cli.render import study_file
 
-    flags, found = ("scale=small", "recipe.epochs=7"), {"data.train_images": 300}
+    flags, found = ("scale=small", "recipe.epochs=7", "name=mine"), {"data.train_images": 300}
     if scale == "in the file":
         study.write_text(STUDY + "scale: small\n")
-        flags, found = (), {"recipe.epochs": 7, **found}
+        flags, found = ("name=mine",), {"recipe.epochs": 7, **found}
     asked = SearchOptions({key: space("int(5,400)", "--over") for key in found}, 3)
     target = tmp_path / "found.yaml"
     target.write_text(study_file(written(study, flags, {None: asked}, {None: Best(found, 0.9, 3)})))
     tried = Variants(study, (*flags, "search=null"), None).study(found)
     made = read(target)
     assert (made.recipe.epochs, made.data.train_images) == (7, 300)
+    assert (made.name, tried.name) == ("mine-found", "mine")  # reports tell them apart
     assert record.dumps(read(target, ["search=null"])) == record.dumps(
-        tried.model_copy(update={"scale": "full"})
+        tried.model_copy(update={"scale": "full", "name": "mine-found"})
     )
 
 

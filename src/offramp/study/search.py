@@ -288,8 +288,10 @@ def written(
             own = {k.removeprefix("recipe."): v for k, v in found[label].settings.items()}
             entry["phases"] = with_all(entry.get("phases", {}), own)
     some = next(iter(asked.values()))
+    named = {"name": f"{said['name']}-found"} if said.get("name") else {}  # else the file's own name counts
     return {
         **said,
+        **named,
         "search": {
             "over": {key: where.text for key, where in some.over.items()},
             "trials": some.trials,
