@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from command import STUDY, Answer, Cli, untimed
 
+from offramp.report import summary
+from offramp.store.results import by_strategy
+from offramp.store.store import Store
 from offramp.strategies import PAPER
 
 DIVERGING = "{name: joint, as: wild, phases: {joint: {learning_rate: 1e30}}}"
@@ -81,6 +84,16 @@ def test_one_seed_has_no_deviation(studied: Cli) -> None:
     assert said["results"][0]["accuracy"]["3"]["sd"] is None  # not NaN, which is no JSON
 
 
+@pytest.mark.usefixtures("studied")
+def test_after_an_interruption_each_says_its_seeds() -> None:
+    store = Store(Path("runs"))
+    some = [trial for trial in store.trials() if trial.startswith("joint") or "-s1-" in trial]
+    table, _ = summary.printed(by_strategy(store, some), 2)
+    assert "(mean ± sd over seeds)" in table.title and table.columns[-1] == "seeds"
+    told = {name: cells[-1] for name, cells in table.rows.items()}
+    assert told == {"baseline": "1", "joint": "2", "two-stage": "1"}
+
+
 def test_settings_change_one_run(studied: Cli) -> None:
     said = plan(studied, "--set", "recipe.epochs=3", "--set", "seeds=[42]", "--set", "exits=3")
     assert {node["epochs"] for node in said["nodes"]} == {3}
@@ -118,6 +131,8 @@ def test_a_forecast_for_people(cli: Cli) -> None:
     assert answer.code == 0
     assert untimed(answer.err)[0].startswith("digits: few images (49 validation, 49 calibration)")
     assert "What seed 1 takes; the other seeds are alike" in answer.out
+    told = "Data: digits, 10 classes, images 1×8×8: 102 train, 49 validation, 49 calibration, 100 test."
+    assert told in " ".join(answer.out.split())
     assert "18 trials" in answer.out and "0 of them in the store" in answer.out
     assert "Nothing was started." in answer.out
     assert max(map(len, answer.out.splitlines())) <= 80 and "…" not in answer.out

@@ -150,7 +150,7 @@ def test_what_is_damaged_or_unfinished_is_left_out_and_said(copied: Path) -> Non
     left = {t.id for t in found.trials}
     assert not {first, second, third} & left and left
     said = " ".join(found.missing)
-    for word in (first, second, third, "logits.npz", "cost.json", "waiting-s44 was begun"):
+    for word in (first, second, third, "logits.npz", "cost.json", "waiting-s44 is not finished"):
         assert word in said
     assert draw(found).figures  # what is whole is drawn
 
@@ -159,7 +159,7 @@ def test_an_empty_store_is_no_crash(tmp_path: Path) -> None:
     Store(tmp_path / "runs").plan_trial("joint-s42", [])
     found = reading.open(tmp_path / "runs")
     assert found.trials == () and len(found.table) == 0
-    assert found.missing == ("trial joint-s42 was begun and is not finished",)
+    assert found.missing == ("trial joint-s42 is not finished",)
     drawn = draw(found)
     assert drawn.figures == () and len(drawn.missing) == len(FIGURES)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from offramp.cli.render import emit, say
 from offramp.terminal import show, table
 from offramp.units import counted, duration, macs, size
+
+if TYPE_CHECKING:
+    from offramp.data.dataset import Data
 
 
 def show_forecast(found: dict[str, Any], as_json: bool, speed: float | None = None) -> None:
@@ -38,6 +41,16 @@ def show_forecast(found: dict[str, Any], as_json: bool, speed: float | None = No
         show_machines(found["cluster"])
     for line in found["provisional"]:
         typer.echo(f"Provisional, keys too: {line}.")
+
+
+def said_of_data(data: Data) -> str:
+    """How many images each split has, or how many texts."""
+    from offramp.inputs import is_text  # it brings torch
+
+    kind = "texts" if is_text(data.shape) else "images"
+    what = f"{kind} {'×'.join(map(str, data.shape))}"
+    counts = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
+    return f"Data: {data.name}, {len(data.classes)} classes, {what}: {counts}."
 
 
 def show_machines(found: dict[str, Any]) -> None:

@@ -260,7 +260,7 @@ def from_store(path: Place, study: str | None = None, trials: Collection[str] | 
     records: dict[str, TrialRecord] = {}
     frames: dict[str, pd.DataFrame] = {}
     begun = sorted(set(archive.begun()) - set(archive.trials())) if trials is None else []
-    missing = [f"trial {trial} was begun and is not finished" for trial in begun]
+    missing = [f"trial {trial} is not finished" for trial in begun]
     for trial in wanted:
         try:
             archive.verify_trial(trial)

@@ -61,10 +61,11 @@ def _exits(lines: Sequence[StrategyResult], seeds: int) -> Printed:
         line.strategy: tuple(percent(line.accuracy[k]) if k in line.accuracy else "–" for k in exits)
         for line in lines
     }
+    over = f"{seeds} seeds"
     if any(len(line.seeds) != seeds for line in lines):  # interrupted, or some seeds failed
-        columns = (*columns, "seeds")
+        columns, over = (*columns, "seeds"), "seeds"
         rows = {line.strategy: (*rows[line.strategy], str(len(line.seeds))) for line in lines}
-    spread = f" (mean ± sd over {seeds} seeds)" if seeds > 1 else ""
+    spread = f" (mean ± sd over {over})" if seeds > 1 else ""
     return Printed(f"Test accuracy at each exit, %{spread}", columns, rows)
 
 

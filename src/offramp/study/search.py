@@ -288,7 +288,7 @@ def written(
             own = {k.removeprefix("recipe."): v for k, v in found[label].settings.items()}
             entry["phases"] = with_all(entry.get("phases", {}), own)
     some = next(iter(asked.values()))
-    named = {"name": f"{said['name']}-found"} if said.get("name") else {}  # else the file's own name counts
+    named = {"name": f"{said['name']}-found"} if said.get("name") else {}  # reports tell the two apart
     return {
         **said,
         **named,

@@ -15,7 +15,7 @@ from offramp.cli import options
 from offramp.cli.commands.calibrate import target
 from offramp.cli.commands.export import Page, describe, int8_share, page_at
 from offramp.cli.commands.recommend import wish as wish_of
-from offramp.cli.forecast import show_forecast
+from offramp.cli.forecast import said_of_data, show_forecast
 from offramp.cli.options import flag, option
 from offramp.cli.progress.display import Progress, watch
 from offramp.cli.progress.log import Log, Wish, opened
@@ -317,7 +317,6 @@ def _as_json(chosen: BuildPlan, goal: Goal) -> dict[str, Any]:
     return {
         "study": plan.study.model_dump(mode="json"),
         "reasons": chosen.reasons,
-        "images": {name: len(split) for name, split in plan.data.splits.items()},
         "classes": plan.data.classes,
         "initial": plan.net.initial,
         "exits": _exits(plan),
@@ -349,9 +348,7 @@ def _show_plan(chosen: BuildPlan, goal: Goal) -> None:
 
     plan = chosen.plan
     data, net = plan.data, plan.net
-    counts = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
-    size = "×".join(map(str, data.shape))
-    typer.echo(f"Data: {data.name}, {len(data.classes)} classes, images {size}: {counts}.")
+    say(said_of_data(data))
     if net.initial is not None:
         typer.echo(f"Weights '{plan.study.backbone.weights}': {net.initial}.")
     for line in (*chosen.reasons, *notes(data.provenance)):

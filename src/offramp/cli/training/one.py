@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from offramp.cli.decisions import said_of_look, said_of_power, show_decisions
-from offramp.cli.forecast import show_forecast
+from offramp.cli.forecast import said_of_data, show_forecast
 from offramp.cli.progress.display import Progress, watch
 from offramp.cli.progress.log import Log
 from offramp.cli.progress.reading import reading_shown
@@ -58,6 +58,8 @@ def go(plan: Plan, how: How) -> None:
             found["cluster"] = on_machines([(spans_left(plan, how), speed)], how.price)
         needed = None if how.power is None else _power(plan, how.root, how.power)
         found |= {} if needed is None else {"power": asdict(needed)}
+        if not how.as_json:
+            say(said_of_data(plan.data))
         show_forecast(found, how.as_json, how.speed)
         if needed is not None and not how.as_json:
             say(said_of_power(needed))

@@ -49,8 +49,9 @@ def forecast(
     macs_written: of every phase run alone, as the paper does; macs_shared: the same, each node once.
     disk_bytes: weights of the nodes and logits of the trials.  cache_bytes: at a time, at most, in
     memory and on disk; live: of values that stay live in one group.  memory_bytes: of a process,
-    everything counted, by estimate.  places: of the early exits, each with the share of the MACs before
-    it and why it is there.  provisional: see `Plan`; nothing is then looked up in the store.
+    everything counted, by estimate.  images: by split.  places: of the early exits, each with the share
+    of the MACs before it and why it is there.  provisional: see `Plan`; nothing is then looked up in the
+    store.
     """
     there = set() if plan.provisional else {key for key in plan.nodes if store.has_node(key)}
     users = plan.users
@@ -82,6 +83,7 @@ def forecast(
     upto = accumulate(plan.net.macs(Part("segment", k)) for k in range(1, plan.net.exits))
     exits = zip(plan.net.places, upto, plan.net.reasons, strict=False)
     return {
+        "images": {name: len(split) for name, split in plan.data.splits.items()},
         "places": [{"name": name, "share": n / plain, "why": why} for name, n, why in exits],
         "provisional": list(plan.provisional),
         "remarks": list(plan.remarks),
