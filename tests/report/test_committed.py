@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,15 @@ MISSING = {
 VERDICTS = "supported|contradicted|not significant|identical by construction|cannot be tested"
 
 
-@pytest.fixture(scope="module")
+@cache
+def opened(*names: str) -> Evidence:
+    """The results of these studies, as one. Read once: what is computed of them stays."""
+    return evidence.open_all([DOCS / name for name in names])
+
+
+@pytest.fixture
 def cifar() -> Evidence:
-    return evidence.open(DOCS / "cifar10")
+    return opened("cifar10")
 
 
 def test_every_figure(cifar: Evidence) -> None:
@@ -71,7 +78,7 @@ def test_numbers_on_the_page_are_those_of_the_files(name: str, numbers: int) -> 
     one, which rounds."""
     page = (DOCS / "README.md").read_text()
     section = page[page.index(f"([{name}](") :].partition("\n## ")[0]
-    results = evidence.open(DOCS / name)
+    results = opened(name)
     study = spec.read(STUDIES / f"{name}.yaml")
     assert results.missing == MISSING.get(name, ())
     assert {(t.strategy, t.seed) for t in results.trials} == {
@@ -98,7 +105,7 @@ def test_verdicts_on_the_page_are_those_of_the_files(name: str) -> None:
     said = re.search(r"\(`--anywhere`\), (.*?)\. ", section)
     assert said is not None
     counts = Counter(
-        judgment.verdict for judgment in evidence.open(DOCS / name).judge(claims.paper(True))
+        judgment.verdict for judgment in opened(name).judge(claims.paper(True))
     )
     assert sum(counts.values()) == 111
     counts["cannot be tested"] = counts.pop("not testable here")
@@ -152,16 +159,16 @@ def test_what_the_page_concludes_from_shorter_training(cifar: Evidence) -> None:
     assert not any(r.behind for r in rankings[4])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def beyond() -> Evidence:
     """The ways beyond the paper, with the plain network and joint training."""
-    return evidence.open(DOCS / "cifar10-ways")
+    return opened("cifar10-ways")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def ways() -> Evidence:
     """All twenty strategies on one network."""
-    return evidence.open_all([DOCS / "cifar10", DOCS / "cifar10-ways"])
+    return opened("cifar10", "cifar10-ways")
 
 
 def test_means_and_costs_of_ways_beyond_the_paper(beyond: Evidence) -> None:
@@ -210,7 +217,7 @@ def test_what_the_page_concludes_of_ways_beyond_the_paper(ways: Evidence, beyond
 
 def test_how_far_the_plain_network_gets_with_its_authors_recipe() -> None:
     page = (DOCS / "README.md").read_text()
-    found = evidence.open(DOCS / "airbench93")
+    found = opened("airbench93")
     (trial,) = found.trials
     study = spec.read(STUDIES / "airbench93.yaml")
     assert trial.manifest.recipe.epochs == study.recipe.epochs == 11 and trial.seed == study.seeds[0]
@@ -233,7 +240,7 @@ def rows(text: str, strategies: Sequence[str], start: int = 0, end: int = 4) -> 
 def test_what_the_page_concludes_from_imagenette() -> None:
     """separate is the most accurate on average over exits, and at equal compute far behind, as its exits
     share nothing."""
-    found = evidence.open(DOCS / "imagenette")
+    found = opened("imagenette")
     plain = found.trials[0].manifest.backbone_macs
     (best,) = recommend(found.facts, Preference("accuracy"))
     first, *others = best.ranking
@@ -270,7 +277,7 @@ def test_what_the_page_concludes_from_imagenette() -> None:
 
 def test_what_the_page_concludes_from_imagenette_from_scratch() -> None:
     """Next to nothing is significant, and the page says so."""
-    found = evidence.open(DOCS / "imagenette-scratch")
+    found = opened("imagenette-scratch")
     (best,) = recommend(found.facts, Preference("accuracy"))
     ends = [(r.name, f"{100 * r.mean:.1f}") for r in (best.ranking[0], best.ranking[-1])]
     assert ends == [("pretrained-branch", "75.9"), ("distillation", "74.1")]
