@@ -1,4 +1,4 @@
-"""offramp trains early-exit networks in every way the literature knows, and compares them.
+"""offramp trains early-exit networks in twenty ways, and compares them.
 
     net = offramp.attach(module, exits=["layer1", "layer2"], input_shape=(3, 32, 32))
     fitted = offramp.fit(net, "two-stage", train=dataset)

@@ -23,6 +23,7 @@ from offramp.analysis.recommend import (
 from offramp.analysis.recommend.equal import crossings, equal_compute
 from offramp.analysis.recommend.goals import DEARER, OPEN, UNSHARED, WITHIN, default_target, reach
 from offramp.analysis.stats.pairwise import Pair
+from offramp.study.plan import programs
 from simulate import Planted, tidy_table
 
 pytestmark = pytest.mark.slow
@@ -278,9 +279,17 @@ def test_guidelines_answer_every_goal() -> None:
     assert guidelines("training-time")[0][0].strategies == ("two-stage",)
 
 
+def test_what_is_advised_for_fixed_weights_can_keep_them() -> None:
+    for goal in GOALS:
+        found, more = guidelines(goal, True)
+        for name in (name for g in found for name in g.strategies):
+            assert "backbone" in {option.name for option in programs.options(programs.find(name))}
+        assert "backbone: kept" in more[0]
+
+
 def test_guidelines_for_a_balance_on_fixed_weights() -> None:
     found, more = guidelines("balanced", True)
-    assert [g.strategies for g in found] == [("pretrained-branch", "two-stage")]
-    assert "scope: head" in found[0].section and "5.4" in found[0].section
+    assert [g.strategies for g in found] == [("two-stage",)]
+    assert "pretrained-branch" in found[0].text and found[0].section == "5.4"
     assert not any("distillation" in g.strategies for g in found)
     assert more[0].startswith("Our own rule")

@@ -191,6 +191,8 @@ def test_it_measures_itself(made: Path) -> None:
         (b, k) for b in (1, 32) for k in (1, 2, 3)
     ]
     assert all(0 < stage["p50"] <= stage["p95"] for stage in found["stages"])
+    asked = json.loads(run(made, "--measure", "--batch", "2")[1])
+    assert {s["batch"] for s in asked["stages"]} == {1, 32, 2}
 
 
 def test_a_folder_that_is_not_there_is_said_before_the_measuring(

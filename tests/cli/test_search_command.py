@@ -43,6 +43,14 @@ def test_each_strategy_at_its_own_best(cli: Cli) -> None:
     assert "searched on validation, learning rate in [0.001,0.01], 2 tried" in said
 
 
+def test_a_search_is_kept_in_a_folder(cli: Cli) -> None:
+    Path("s.yaml").write_text(STUDY)
+    help = " ".join(cli("search", "--help").out.split())
+    assert "--store FOLDER" in help and "s3:" not in help
+    refused = cli("search", "s.yaml", "--over", OVER, "--store", "s3://bucket/runs")
+    assert refused.code == 2 and "a search is kept in a folder" in refused.err
+
+
 def test_a_search_of_all_together_answers_programs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("offramp.cli.commands.search.PACE", 0.0)
     Path("s.yaml").write_text(STUDY)

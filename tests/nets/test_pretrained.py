@@ -174,6 +174,17 @@ def test_a_file_that_is_no_weights_is_one_line(name, make, message, tmp_path, mo
     assert not (tmp_path / "exploded").exists()
 
 
+@pytest.mark.usefixtures("empty_cache")
+def test_what_lies_in_the_cache_as_public_weights_runs_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "hub" / "checkpoints"
+    place.mkdir(parents=True)
+    name = models.ResNet18_Weights.DEFAULT.url.rpartition("/")[2]
+    torch.save({"conv1.weight": _Bomb()}, place / name)
+    refuses("torchvision/resnet18 cannot be had", read, "imagenet", "resnet18")
+    assert not (tmp_path / "exploded").exists()
+
+
 def offline(*_, **__):
     raise OSError("no route to host")
 

@@ -104,9 +104,7 @@ def test_verdicts_on_the_page_are_those_of_the_files(name: str) -> None:
     section = page[page.index(f"([{name}](") :].partition("\n## ")[0].replace("none", "0")
     said = re.search(r"\(`--anywhere`\), (.*?)\. ", section)
     assert said is not None
-    counts = Counter(
-        judgment.verdict for judgment in opened(name).judge(claims.paper(True))
-    )
+    counts = Counter(judgment.verdict for judgment in opened(name).judge(claims.paper(True)))
     assert sum(counts.values()) == 111
     counts["cannot be tested"] = counts.pop("not testable here")
     found = re.findall(rf"(\d+) (?:is |are )?({VERDICTS})", said[1].replace("of 111 ", ""))

@@ -84,6 +84,13 @@ def test_tensorboard_reads_every_number_once(store: Store, tmp_path: Path) -> No
         assert {k[0].removeprefix("results/"): v[0] for k, v in closing.items()} == pytest.approx(told)
 
 
+def test_an_address_that_mlflow_does_not_know_is_one_line() -> None:
+    """As a database is where its client alone is installed."""
+    pytest.importorskip("mlflow")
+    with pytest.raises(OfframpError, match=r"MLflow cannot use redis://here .*give http://HOST:PORT"):
+        tracker("mlflow:redis://here")
+
+
 def test_an_exit_has_one_name_in_curves_and_results(store: Store) -> None:
     for course in Reader(store.archive).courses():
         curves = {

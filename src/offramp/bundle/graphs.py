@@ -92,8 +92,8 @@ def export(net: ExitNetwork, stages: Sequence[StageGraph], folder: Path) -> Iter
         for tensor in carried:
             if tensor.ndim == 0 or tensor.shape[0] != TRACED_BATCH:
                 raise OfframpError(
-                    f"a tensor {list(tensor.shape)} that is not one an image passes exit {stage.exit} "
-                    "by, and cannot be taken apart by image; tap a neighboring place"
+                    f"a tensor {list(tensor.shape)} without a row for each image passes exit "
+                    f"{stage.exit} by; put that exit elsewhere"
                 )
         held[at] = tuple(carried)
         _write(module, given, len(carried), folder / stage.file, stage.exit)

@@ -716,7 +716,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _write_times(bundle, given.batch, given.out, given.device)
             return 0
         if given.measure:
-            print(json.dumps(measure(bundle, device=given.device)))
+            batches = tuple(dict.fromkeys((*MEASURED_BATCHES, given.batch)))
+            print(json.dumps(measure(bundle, batches, device=given.device)))
             return 0
         for reason in bundle.unreliable:
             _say(f"unreliable: {reason}")

@@ -246,7 +246,9 @@ def _public(backbone: str) -> dict[str, Tensor]:
             from torchvision import models  # late: it takes seconds to import
 
             weights = models.get_model_weights(name).DEFAULT
-            state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+            state: dict[str, Tensor] = weights.get_state_dict(
+                progress=False, check_hash=True, weights_only=True
+            )
             return state
         import timm  # late: it takes seconds to import
 

@@ -38,7 +38,8 @@ class Remark:
 
 FROZEN = (
     "Our own rule, not the paper's: where the backbone's weights must stay, only strategies that train "
-    "heads alone are listed: two-stage, distillation, and pretrained-branch with the option scope: head."
+    "heads alone after the plain network are listed. Take two-stage or distillation with the option "
+    "backbone: kept; without it they train the backbone first."
 )
 GOALS_ARE_OURS = "Which guideline stands by which goal is our own reading of the paper."
 

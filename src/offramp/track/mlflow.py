@@ -34,7 +34,13 @@ def mlflow(address: str) -> Server:
     offramp. Raises OfframpError where it does not answer."""
     uri, _, experiment = address.partition("#")
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    client = MlflowClient(tracking_uri=uri)
+    try:
+        client = MlflowClient(tracking_uri=uri)
+    except (MlflowException, ImportError) as error:  # the extra's client alone knows no database
+        raise OfframpError(
+            f"MLflow cannot use {uri} ({_first(error)}); give http://HOST:PORT, or for sqlite:///FILE "
+            "install all of it: pip install mlflow"
+        ) from None
     try:
         known = client.get_experiment_by_name(experiment or "offramp")
         found = known.experiment_id if known else client.create_experiment(experiment or "offramp")

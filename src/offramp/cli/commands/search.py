@@ -20,6 +20,7 @@ from offramp.cli.training.how import conduct, settings
 from offramp.cli.training.one import say_interrupted
 from offramp.errors import OfframpError
 from offramp.files import replacing, writing
+from offramp.store.place import Place, place
 
 if TYPE_CHECKING:
     from offramp.study.search import Best, SearchOptions, Variants
@@ -41,7 +42,7 @@ def search(
         ),
     ] = None,
     trials: Annotated[
-        int, option("N", "Settings to try, those of earlier runs of this search included.", min=1)
+        int, option("N", "Proposals to try, those of earlier runs of this search included.", min=1)
     ] = 20,
     per: Annotated[
         Per | None, typer.Option(help="strategy: search for each strategy alone, --trials for each.")
@@ -50,10 +51,13 @@ def search(
         Path | None, option("FILE", "Where to write the best study.  [default: STUDY-found.yaml]")
     ] = None,
     no_prune: Annotated[
-        bool, flag("--no-prune", "Train every trial to the end, even if worse than the median.")
+        bool, flag("--no-prune", "Train every proposal to the end, even if worse than the median.")
     ] = False,
     seed: Annotated[int, option("N", "The seed of the search, not of the study.", min=0)] = 42,
-    store: options.TrainingStoreOption = options.RUNS,
+    store: Annotated[
+        Place,
+        option("FOLDER", "The store, which keeps finished work: a folder.", "--store", parser=place),
+    ] = options.RUNS,
     data_root: options.DataRootOption = None,
     set_: options.SetOption = None,
     device: options.DeviceOption = None,
@@ -67,9 +71,9 @@ def search(
     """Search for a study's best settings by validation accuracy.
 
     The score is the mean accuracy on validation images, over exits, strategies and seeds. Test images
-    are not read. Phases are kept in the store: what two trials share is trained once, and `offramp run`
-    of the best study trains only what is missing. Interrupt it whenever you like: the same
-    command goes on. Optuna proposes (pip install 'offramp[search]').
+    are not read. Phases are kept in the store: what two proposals share is trained once, and
+    `offramp run` of the best study trains only what is missing. Interrupt it whenever you like: the
+    same command goes on. Optuna proposes (pip install 'offramp[search]').
 
     The study that it writes says how its settings were found, and so do reports. With --per strategy,
     each strategy is compared at its own best.

@@ -43,7 +43,8 @@ def track(
     \b
     Trackers (pip install 'offramp[track]'; the last: pip install trackio):
       tensorboard:FOLDER            event files
-      mlflow:ADDRESS#EXPERIMENT     http://HOST:PORT, sqlite:///FILE
+      mlflow:ADDRESS#EXPERIMENT     http://HOST:PORT; for sqlite:///FILE
+                                    pip install mlflow
       wandb:ENTITY/PROJECT          WANDB_MODE=offline works
       trackio:PROJECT
 
