@@ -29,6 +29,8 @@ from offramp.policy import scoring
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
 from offramp.study import trained as trial
+from offramp.study.plan.plan import make_plan
+from offramp.study.spec import file as spec
 from refusal import refuses
 from support import run_all, tiny_plan, tiny_study
 
@@ -342,6 +344,36 @@ def test_where_the_data_are_not_at_hand_noise_is_compared(tmp_path: Path) -> Non
     )
     assert done.card["check"]["what"].startswith("random numbers, as unknown data set 'given'")
     assert done.card["check"]["images"] == 256
+
+
+def test_images_that_memory_does_not_hold_are_compared_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training reads them from their files; so does the check, and no image that it does not ask for."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    chance = np.random.default_rng(0)
+    for place, count in (("train/dark", 40), ("train/light", 40), ("test/dark", 10), ("test/light", 10)):
+        folder = tmp_path / "photos" / place
+        folder.mkdir(parents=True)
+        for i in range(count):
+            noise = chance.integers(0, 120, (8, 8, 3)) + 100 * ("light" in place)
+            Image.fromarray(noise.astype(np.uint8)).save(folder / f"{i}.png")
+    study = spec.parse(
+        {
+            "seeds": [1],
+            "strategies": ["two-stage"],
+            "backbone": "digits-cnn",
+            "exits": {"taps": ["blocks.0"], "head": "linear"},
+            "data": {"name": "folder", "root": str(tmp_path / "photos")},
+            "recipe": {"epochs": 1, "batch_size": 16},
+        }
+    )
+    store = run_all(make_plan(study), tmp_path / "runs")[0]
+    monkeypatch.setattr("offramp.data.read.MEMORY_SHARE", 2**62)  # none is free
+    monkeypatch.setattr("offramp.bundle.export.COMPARED", 15)
+    asked = ExportOptions(measure=False, anyway=True)
+    check = export_to(tmp_path / "b", store, halving(store, "two-stage"), asked).card["check"]
+    assert (check["images"], check["what"]) == (15, "15 test images") and check["largest"] < 1e-4
 
 
 def test_sources_and_sums(store: Store, tmp_path: Path) -> None:
