@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from command import call
 
+from offramp.cli.commands.benchmark import _stages
+from offramp.infer.benchmark import Benchmark
+from offramp.infer.timing import Timing
 from offramp.policy import policy as policies
 from offramp.store.store import Store
 from support import run_all, tiny_plan, tiny_study
@@ -82,6 +85,18 @@ def test_a_trial_without_a_policy(run: Command, trial: str) -> None:
         assert said in out
     assert "policy" not in out and "threads" in out.replace("1 thread;", "1 threads;")
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_a_stage_stands_under_its_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    """In whatever order the batches were asked for."""
+    lines = tuple(
+        Timing("eager", "segment 1", batch, batch / 1000, batch / 1000, 1000.0, 5.0, 5)
+        for batch in (16, 1)
+    )
+    _stages(Benchmark("t", (1,), None, lines, None, {}, 0.0, ()))
+    out = capsys.readouterr().out
+    (row,) = (line.split() for line in out.splitlines() if line.startswith("segment 1"))
+    assert out.index("ms at 1 ") < out.index("ms at 16") and row == ["segment", "1", "5", "1", "16"]
 
 
 @pytest.fixture
