@@ -19,7 +19,7 @@ from PIL import Image
 from longer import long
 from offramp.bundle import graphs, parity
 from offramp.bundle.export import ExportOptions
-from offramp.bundle.folder import SOURCES, seal, writing
+from offramp.bundle.folder import SOURCES, measured, seal, writing
 from offramp.bundle.runtime import Bundle, BundleError
 from offramp.data import DataSpec, load
 from offramp.errors import OfframpError
@@ -374,6 +374,16 @@ def test_images_that_memory_does_not_hold_are_compared_too(
     asked = ExportOptions(measure=False, anyway=True)
     check = export_to(tmp_path / "b", store, halving(store, "two-stage"), asked).card["check"]
     assert (check["images"], check["what"]) == (15, "15 test images") and check["largest"] < 1e-4
+
+
+def test_stages_that_take_too_long_are_said_to_be_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a process has said that is ended comes as bytes, which no card can hold."""
+    script = "import sys, time\nprint('a warning', file=sys.stderr, flush=True)\ntime.sleep(600)\n"
+    (tmp_path / "run.py").write_text(script)
+    monkeypatch.setattr("offramp.bundle.folder.MEASURE_S", 1.2)
+    assert measured(tmp_path) == {"reason": "it took over 0.02 minutes"}
 
 
 def test_sources_and_sums(store: Store, tmp_path: Path) -> None:
