@@ -159,6 +159,21 @@ def test_a_bundle(run: Command, policy: str, place: Path, tmp_path: Path) -> Non
     assert status == 2 and "scoring.py has been changed" in err
 
 
+def test_a_bundle_that_is_there_to_be_measured(run: Command, place: Path, tmp_path: Path) -> None:
+    """It has a stage for every exit, and by its policy nothing leaves."""
+    pytest.importorskip("onnxruntime")
+    from offramp.bundle.export import ExportOptions, export
+
+    asked = ExportOptions(check=False, measure=False, anyway=True, every_exit=True)
+    for _ in export(Store(place / "runs"), "joint", None, tmp_path / "probe", asked):
+        pass
+    words = ("benchmark", str(tmp_path / "probe"), "--batch", "1", "--store", "elsewhere", *QUICK)
+    status, out, err = run(*words, "--json")
+    assert status == 0, err
+    seen = {line["what"] for line in json.loads(out)["lines"]}
+    assert seen == {"nothing leaves", "stage 1", "stage 2", "stage 3", "stage 4"}
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
