@@ -118,6 +118,13 @@ def test_a_trial_under_a_policy(run: Command, policy: str) -> None:
     assert "not clearly better than chance" in report["unreliable"][0]
 
 
+def test_what_was_measured_is_said_where_no_chart_can_be_written(run: Command) -> None:
+    Path("taken.svg").mkdir()
+    status, out, err = run("benchmark", "joint", "--batch", "2", *QUICK, "--figure", "taken.svg")
+    assert status == 2 and "taken.svg" in err and "Figure:" not in out
+    assert "2 images at once" in out and "Each stage alone, eager" in out
+
+
 def test_threads_are_put_back(run: Command) -> None:
     import torch
 
