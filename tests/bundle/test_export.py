@@ -18,7 +18,7 @@ from PIL import Image
 
 from longer import long
 from offramp.bundle import graphs, parity
-from offramp.bundle.export import ExportOptions
+from offramp.bundle.export import ExportOptions, _splits
 from offramp.bundle.folder import SOURCES, measured, seal, writing
 from offramp.bundle.runtime import Bundle, BundleError
 from offramp.data import DataSpec, load
@@ -374,6 +374,9 @@ def test_images_that_memory_does_not_hold_are_compared_too(
     asked = ExportOptions(measure=False, anyway=True)
     check = export_to(tmp_path / "b", store, halving(store, "two-stage"), asked).card["check"]
     assert (check["images"], check["what"]) == (15, "15 test images") and check["largest"] < 1e-4
+    (manifest,) = map(store.read_trial, store.trials())
+    counts = {name: len(images) for name, (images, *_) in _splits(manifest, asked).items()}
+    assert counts.items() <= manifest.data.provenance.images.items()  # int8 needs all of its three
 
 
 def test_stages_that_take_too_long_are_said_to_be_not_measured(
