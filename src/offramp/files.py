@@ -63,8 +63,10 @@ def _used_up(path: Path, number: int) -> str:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; what is written there replaces `path` at once on success and
-    is removed on any failure, a full disk included."""
+    is removed on any failure, a full disk included. Raises FileExistsError for a device or a pipe."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not (path.is_file() or path.is_dir()):  # root can rename over /dev/null
+        raise FileExistsError(errno.EEXIST, "it is a device or a pipe", str(path))
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary

@@ -18,8 +18,8 @@ from PIL import Image
 
 from longer import long
 from offramp.bundle import graphs, parity
-from offramp.bundle.export import ExportOptions
-from offramp.bundle.folder import SOURCES, seal, writing
+from offramp.bundle.export import ExportOptions, _splits
+from offramp.bundle.folder import SOURCES, measured, seal, writing
 from offramp.bundle.runtime import Bundle, BundleError
 from offramp.data import DataSpec, load
 from offramp.errors import OfframpError
@@ -29,6 +29,8 @@ from offramp.policy import scoring
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
 from offramp.study import trained as trial
+from offramp.study.plan.plan import make_plan
+from offramp.study.spec import file as spec
 from refusal import refuses
 from support import run_all, tiny_plan, tiny_study
 
@@ -342,6 +344,49 @@ def test_where_the_data_are_not_at_hand_noise_is_compared(tmp_path: Path) -> Non
     )
     assert done.card["check"]["what"].startswith("random numbers, as unknown data set 'given'")
     assert done.card["check"]["images"] == 256
+
+
+def test_images_that_memory_does_not_hold_are_compared_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training reads them from their files; so does the check, and no image that it does not ask for."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    chance = np.random.default_rng(0)
+    for place, count in (("train/dark", 40), ("train/light", 40), ("test/dark", 10), ("test/light", 10)):
+        folder = tmp_path / "photos" / place
+        folder.mkdir(parents=True)
+        for i in range(count):
+            noise = chance.integers(0, 120, (8, 8, 3)) + 100 * ("light" in place)
+            Image.fromarray(noise.astype(np.uint8)).save(folder / f"{i}.png")
+    study = spec.parse(
+        {
+            "seeds": [1],
+            "strategies": ["two-stage"],
+            "backbone": "digits-cnn",
+            "exits": {"taps": ["blocks.0"], "head": "linear"},
+            "data": {"name": "folder", "root": str(tmp_path / "photos")},
+            "recipe": {"epochs": 1, "batch_size": 16},
+        }
+    )
+    store = run_all(make_plan(study), tmp_path / "runs")[0]
+    monkeypatch.setattr("offramp.data.read.MEMORY_SHARE", 2**62)  # none is free
+    monkeypatch.setattr("offramp.bundle.export.COMPARED", 15)
+    asked = ExportOptions(measure=False, anyway=True)
+    check = export_to(tmp_path / "b", store, halving(store, "two-stage"), asked).card["check"]
+    assert (check["images"], check["what"]) == (15, "15 test images") and check["largest"] < 1e-4
+    (manifest,) = map(store.read_trial, store.trials())
+    counts = {name: len(images) for name, (images, *_) in _splits(manifest, asked).items()}
+    assert counts.items() <= manifest.data.provenance.images.items()  # int8 needs all of its three
+
+
+def test_stages_that_take_too_long_are_said_to_be_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a process has said that is ended comes as bytes, which no card can hold."""
+    script = "import sys, time\nprint('a warning', file=sys.stderr, flush=True)\ntime.sleep(600)\n"
+    (tmp_path / "run.py").write_text(script)
+    monkeypatch.setattr("offramp.bundle.folder.MEASURE_S", 1.2)
+    assert measured(tmp_path) == {"reason": "it took over 0.02 minutes"}
 
 
 def test_sources_and_sums(store: Store, tmp_path: Path) -> None:

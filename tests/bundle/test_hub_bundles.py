@@ -88,6 +88,21 @@ def test_what_is_pushed_answers_when_it_is_fetched(there: Hub, leaving: Path, tm
     assert "of-old-stages/mine.onnx" in there.repos["me/digits"]
 
 
+def test_a_revision_is_named_where_the_bundle_is_to_be_used(
+    there: Hub, leaving: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without it, whoever follows the card has what is on main."""
+    words = ["offramp", "push", str(leaving), "me/digits@candidate", "--license", "mit"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    assert "Use it: offramp predict hf:me/digits@candidate IMAGES" in capsys.readouterr().out
+    text = there.repos["me/digits"]["README.md"].decode()
+    assert "offramp predict hf:me/digits@candidate photo.jpg" in text
+    assert front(text)["model-index"][0]["name"] == "digits"  # type: ignore[index]
+
+
 def test_folders_of_this_machine_stay_here(there: Hub, leaving: Path, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(leaving, tmp_path / "mine"))
     card = json.loads((bundle / "card.json").read_text())

@@ -203,6 +203,17 @@ def test_a_folder_that_is_not_there_is_said_before_the_measuring(
         runtime._write_times(Bundle(made), 1, Path("nowhere/times.json"), None)
 
 
+def test_a_place_that_takes_no_times_is_said_before_the_measuring(
+    made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(runtime, "measure", lambda *_: pytest.fail("measured"))
+    with pytest.raises(BundleError, match="cannot be written; choose another --out"):
+        runtime._write_times(Bundle(made), 1, tmp_path, None)
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)
+    with pytest.raises(BundleError, match=r"times\.json cannot be written"):
+        runtime._write_times(Bundle(made), 1, tmp_path / "times.json", None)
+
+
 @pytest.mark.parametrize(("late", "told"), [(1.5, 2), (2.5, 3)])
 def test_unsteady_times_are_said_to_be(
     made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any, late: float, told: int

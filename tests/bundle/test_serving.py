@@ -237,6 +237,14 @@ def test_small_answers_are_not_held_back() -> None:
     refuses("cannot listen at no..name:0 .* or --host", listener, "no..name", 0)
 
 
+def test_a_system_without_ipv6_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: Any) -> socket.socket:
+        raise OSError(97, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socket, "socket", none)
+    refuses("cannot listen at ::1:0 .*not supported.* or --host", listener, "::1", 0)
+
+
 def test_what_was_taken_is_answered_before_the_end(leaving: Path, pictures: list[np.ndarray]) -> None:
     """SIGTERM comes while five images wait for others."""
     command = [sys.executable, "-m", "offramp", "serve", str(leaving), "--port", "0", "--max-wait", "2s"]

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from command import call
 
+from offramp.cli.commands.benchmark import _stages
+from offramp.infer.benchmark import Benchmark
+from offramp.infer.timing import Timing
 from offramp.policy import policy as policies
 from offramp.store.store import Store
 from support import run_all, tiny_plan, tiny_study
@@ -84,6 +87,18 @@ def test_a_trial_without_a_policy(run: Command, trial: str) -> None:
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_a_stage_stands_under_its_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    """In whatever order the batches were asked for."""
+    lines = tuple(
+        Timing("eager", "segment 1", batch, batch / 1000, batch / 1000, 1000.0, 5.0, 5)
+        for batch in (16, 1)
+    )
+    _stages(Benchmark("t", (1,), None, lines, None, {}, 0.0, ()))
+    out = capsys.readouterr().out
+    (row,) = (line.split() for line in out.splitlines() if line.startswith("segment 1"))
+    assert out.index("ms at 1 ") < out.index("ms at 16") and row == ["segment", "1", "5", "1", "16"]
+
+
 @pytest.fixture
 def policy(run: Command) -> str:
     run("calibrate", "joint", "--max-mean-macs", "60%", "--out", "policy.json", "--anyway")
@@ -101,6 +116,13 @@ def test_a_trial_under_a_policy(run: Command, policy: str) -> None:
     assert report["shares"] == policies.read(Path(policy)).calibration.chosen["leaving"]
     assert report["machine"]["threads"] == 1 and report["compile_seconds"] is None
     assert "not clearly better than chance" in report["unreliable"][0]
+
+
+def test_what_was_measured_is_said_where_no_chart_can_be_written(run: Command) -> None:
+    Path("taken.svg").mkdir()
+    status, out, err = run("benchmark", "joint", "--batch", "2", *QUICK, "--figure", "taken.svg")
+    assert status == 2 and "taken.svg" in err and "Figure:" not in out
+    assert "2 images at once" in out and "Each stage alone, eager" in out
 
 
 def test_threads_are_put_back(run: Command) -> None:
@@ -142,6 +164,21 @@ def test_a_bundle(run: Command, policy: str, place: Path, tmp_path: Path) -> Non
     (tmp_path / "changed" / "scoring.py").write_text("")
     status, _, err = run("benchmark", str(tmp_path / "changed"), *QUICK)
     assert status == 2 and "scoring.py has been changed" in err
+
+
+def test_a_bundle_that_is_there_to_be_measured(run: Command, place: Path, tmp_path: Path) -> None:
+    """It has a stage for every exit, and by its policy nothing leaves."""
+    pytest.importorskip("onnxruntime")
+    from offramp.bundle.export import ExportOptions, export
+
+    asked = ExportOptions(check=False, measure=False, anyway=True, every_exit=True)
+    for _ in export(Store(place / "runs"), "joint", None, tmp_path / "probe", asked):
+        pass
+    words = ("benchmark", str(tmp_path / "probe"), "--batch", "1", "--store", "elsewhere", *QUICK)
+    status, out, err = run(*words, "--json")
+    assert status == 0, err
+    seen = {line["what"] for line in json.loads(out)["lines"]}
+    assert seen == {"nothing leaves", "stage 1", "stage 2", "stage 3", "stage 4"}
 
 
 @pytest.mark.parametrize(

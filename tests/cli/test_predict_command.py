@@ -209,6 +209,32 @@ def test_a_bad_place_for_the_answers_is_said_before_the_work(run: Command, out: 
 
 
 @pytest.mark.usefixtures("place")
+def test_a_folder_that_takes_no_new_file_is_said_before_the_work(
+    run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier table in it could be written, and is replaced by a new file."""
+    Path("answers.csv").write_text("earlier")
+    here = Path.cwd()
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != here)
+    status, said, err = run("joint", "images", "--policy", "policy.json")
+    assert (status, said) == (2, "") and "--out answers.csv cannot be written" in err
+    assert Path("answers.csv").read_text() == "earlier"
+
+
+@pytest.mark.usefixtures("place")
+def test_answers_replace_no_pipe_and_no_link(run: Command) -> None:
+    words = ("joint", "images/00.png", "--policy", "policy.json", "--out")
+    os.mkfifo("pipe.csv")
+    status, said, err = run(*words, "pipe.csv")
+    assert (status, said) == (2, "") and "--out pipe.csv cannot be written" in err
+    assert Path("pipe.csv").is_fifo()
+    Path("kept.csv").write_text("earlier")
+    Path("link.csv").symlink_to("kept.csv")
+    assert run(*words, "link.csv")[0] == 0
+    assert Path("link.csv").is_symlink() and len(answers("kept.csv")) == 1
+
+
+@pytest.mark.usefixtures("place")
 def test_only_damaged_files(run: Command) -> None:
     Path("bad.png").write_text("no image")
     status, out, _ = run("joint", "bad.png", "--policy", "policy.json")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,9 @@ def test_missing_and_unreadable_files_are_named(tmp_path: Path) -> None:
     refuses("not text", read, tmp_path / "binary.json")
     (tmp_path / "file").touch()
     refuses("cannot write the policy", a_policy().save, tmp_path / "file" / "p.json")
+    os.mkfifo(tmp_path / "pipe")
+    refuses("cannot write the policy .*it is a device or a pipe", a_policy().save, tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()  # and no file in its place
 
 
 def test_a_policy_fits_its_own_network_only() -> None:

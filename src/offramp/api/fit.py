@@ -335,9 +335,7 @@ class Fitted:
                 "prepare a picture; train on uint8 images"
             )
         test = self._data.test
-        pixels = (
-            test.images if isinstance(test, Split) else test.read(torch.arange(len(test))[:COMPARED])
-        )
+        pixels = _images(test, bundle.COMPARED)
         what = "the whole test split" if len(pixels) == len(test) else f"{len(pixels):,} test images"
         images = self.normalize(pixels).cpu(), what
         net = self.net.copy().eval().cpu()
@@ -379,7 +377,6 @@ class Fitted:
 
 
 SOME = 64  # training images by which pixels are told from normalized images
-COMPARED = 1_000  # images of a test split that is not in memory
 
 _FORMATS: Mapping[str, Callable[[Any], str]] = {
     "MACs": "{:,}".format,

@@ -32,6 +32,7 @@ from offramp.study.run.trials import data_code, load_network
 from offramp.study.trained import Trained
 
 RANDOM_IMAGES = 256
+COMPARED = 1_000  # images of a test split that is not in memory
 IN_PYTHON = "use offramp.predictor in Python"
 INT8_LOSS = 0.01
 Splits = Mapping[str, tuple[Tensor, Tensor, Tensor]]
@@ -333,9 +334,12 @@ def preprocessing(manifest: Manifest) -> Preprocessing:
 
 def _images(net: ExitNetwork, manifest: Manifest, asked: ExportOptions) -> tuple[Tensor, str]:
     """What to compare on, normalized [N, C, H, W], and what that is: the test split where it can be
-    read, else noise."""
+    read, or its first COMPARED where memory does not hold it; else noise."""
     try:
-        return normalize(*_split(_data(manifest, asked), manifest, "test")), "the whole test split"
+        data = _data(manifest, asked)
+        images = normalize(*_split(data, manifest, "test", COMPARED))
+        whole = len(images) == len(data.test)
+        return images, "the whole test split" if whole else f"{len(images):,} test images"
     except OfframpError as error:
         if asked.root is not None and not isinstance(error, _Changed):
             raise
@@ -362,16 +366,22 @@ class _Changed(OfframpError):
 
 
 def _data(manifest: Manifest, asked: ExportOptions) -> Data:
+    """What is too large for memory stays in its files, as in training."""
     recorded = data_code(manifest, asked.trust_code)
-    return load(_spec(manifest, asked.root), loader="resident", recorded=recorded)
+    return load(_spec(manifest, asked.root), recorded=recorded)
 
 
-def _split(data: Data, manifest: Manifest, name: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Its images, [N, C, H, W], and the mean and deviation that normalize them."""
+def _split(
+    data: Data, manifest: Manifest, name: str, most: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Its images, [N, C, H, W], and the mean and deviation that normalize them. most: of a split that is
+    not in memory, from the first on; None reads all."""
     split = data.splits[name]
-    if not isinstance(split, Split) or split.digest != manifest.data.splits[name]:
+    if split.digest != manifest.data.splits[name]:
         raise _Changed("the data have changed since")
-    return split.images, torch.tensor(manifest.mean), torch.tensor(manifest.std)
+    rows = torch.arange(len(split))[:most]
+    images = split.images if isinstance(split, Split) else split.read(rows)
+    return images, torch.tensor(manifest.mean), torch.tensor(manifest.std)
 
 
 def _spec(manifest: Manifest, root: str | None) -> DataSpec:

@@ -122,6 +122,8 @@ def measured(folder: Path) -> Mapping[str, Any]:
     command = [sys.executable, "-B", str(folder / "run.py"), "--measure"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=MEASURE_S, check=True)
+    except subprocess.TimeoutExpired:  # what it has said so far is no reason, and bytes
+        return {"reason": f"it took over {MEASURE_S / 60:g} minutes"}
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         return {"reason": said[-1] if said else "it said nothing"}

@@ -96,7 +96,8 @@ def push(
         bundle.write_json(copy / "card.json", made)
         (copy / "card.md").write_text(text, encoding="utf-8")
         bundle.seal(copy)
-        (copy / "README.md").write_text(readme(made, text, repo, license, dataset), encoding="utf-8")
+        about = readme(made, text, name.removeprefix(PREFIX), license, dataset)
+        (copy / "README.md").write_text(about, encoding="utf-8")
         try:
             api.create_repo(repo, private=private, exist_ok=True)
             listed = api.list_repo_files(repo, revision=revision)
@@ -143,8 +144,9 @@ def _unplaced(text: str, places: Sequence[str]) -> str:
     return text
 
 
-def readme(made: Mapping[str, Any], text: str, repo: str, license: str, dataset: str | None) -> str:
-    """The model card: its YAML, what the bundle's own card says, and how to run it."""
+def readme(made: Mapping[str, Any], text: str, where: str, license: str, dataset: str | None) -> str:
+    """The model card: its YAML, what the bundle's own card says, and how to run it. where: USER/NAME, or
+    USER/NAME@REVISION."""
     from huggingface_hub import EvalResult, ModelCardData
 
     data = str(made["data"]["name"])
@@ -172,7 +174,7 @@ def readme(made: Mapping[str, Any], text: str, repo: str, license: str, dataset:
         tags=["early-exit", "onnx", made.get("precision", "float32")],
         datasets=[dataset] if dataset else None,
         metrics=["accuracy"],
-        model_name=repo.partition("/")[2],
+        model_name=place(where)[0].partition("/")[2],
         eval_results=results,
     )
     return f"""---
@@ -184,7 +186,7 @@ def readme(made: Mapping[str, Any], text: str, repo: str, license: str, dataset:
 ## How to run it
 
     pip install 'offramp[hub,onnx]'
-    offramp predict {PREFIX}{repo} photo.jpg
+    offramp predict {PREFIX}{where} photo.jpg
 
 Or without offramp, in a copy of this repository: `python run.py photo.jpg` (numpy, onnxruntime, Pillow).
 """

@@ -591,11 +591,13 @@ def _write_times(bundle: Bundle, batch: int, out: Path, device: str | None) -> N
     """Raises BundleError where the file cannot be written; it appears whole or not at all."""
     if not out.absolute().parent.is_dir():  # said before minutes are spent
         raise BundleError(f"there is no folder {out.parent} for the times; choose another --out")
+    special = out.exists() and not out.is_file()  # a pipe, a terminal
+    if out.is_dir() or not os.access(out if special else out.absolute().parent, os.W_OK):
+        raise BundleError(f"{out} cannot be written; choose another --out")
     batches = tuple(dict.fromkeys((*MEASURED_BATCHES, batch)))
     sizes = ", ".join(map(str, batches))
     _say(f"timing {len(bundle.stages)} stages, {ROUNDS} rounds at batches of {sizes} …")
     found = measure(bundle, batches, ROUNDS, device)
-    special = out.exists() and not out.is_file()  # a pipe, a terminal
     written = out if special else out.with_name(f"{out.name}.{os.getpid()}")
     try:
         written.write_text(f"{json.dumps(found, indent=1)}\n", encoding="utf-8")

@@ -118,10 +118,10 @@ def of_bundle(
     yield "onnxruntime"
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         plain = None if net is None else _plain_graph(net, Path(scratch))
-        active, threads = [shares[at] for at in rule.active], _threads(asked)
+        effort = (_threads(asked), asked.repeats, asked.seconds)
         found = bundle_timing.measure(
             bundle_timing.BundleTask(
-                str(folder), plain, tuple(active), asked.batches, threads, asked.repeats, asked.seconds
+                str(folder), plain, shares, asked.batches, *effort, exits=rule.exits
             )
         )
     lines, seconds = list(found.lines), None

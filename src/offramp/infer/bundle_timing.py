@@ -41,7 +41,8 @@ NEVER, ALWAYS = float("inf"), float("-inf")
 @dataclass(frozen=True)
 class BundleTask:
     """bundle: its folder.  plain: a graph of the backbone without exits, or None.  shares: of images
-    that leave at each of the bundle's stages.  alone: the one thing of which only memory is measured."""
+    that leave at each of `exits`, the numbers of all exits of its policy.  alone: the one thing of which
+    only memory is measured."""
 
     bundle: str
     plain: str | None
@@ -51,6 +52,7 @@ class BundleTask:
     repeats: int
     seconds: float
     alone: str | None = None
+    exits: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,9 @@ def _measured(asked: BundleTask) -> dict[str, Any]:
     if asked.alone == PLAIN:
         return {"memory": _memory(_plain_runs(plain, asked.batches[0]), before)}
     bundle = runtime.Bundle(asked.bundle, asked.threads)
-    if len(asked.shares) != len(bundle.stages):
-        raise runtime.BundleError(f"{asked.bundle} has {len(bundle.stages)} stages; give as many shares")
+    share = dict(zip(asked.exits, asked.shares, strict=True))
+    # From here on of the stages: of the exits where images can leave, or of all in a bundle to measure.
+    asked = replace(asked, shares=tuple(share[stage.exit] for stage in bundle.stages))
     if asked.alone is not None:
         noise = _noise(asked.batches[0], (bundle.preprocessing.channels, *bundle.preprocessing.size))
         return {"memory": _memory(_policy_runs(bundle, noise, asked), before)}

@@ -98,12 +98,14 @@ def benchmark(
         kept = opened_for(network, root)
         asked = replace(asked, trust_code=trusted(kept, kept.find_trial(network), trust))
         found = told(of_trial(kept, network, policy, devices.chosen(device), asked), quiet)
-    if figure is not None:
-        _draw(found, figure)
     if json:
         emit({**asdict(found), "lines": [asdict(line) for line in found.lines]})
     else:
-        _show(found, figure)
+        _show(found)
+    if figure is not None:  # last: what was measured is said, whether the chart can be written or not
+        _draw(found, figure)
+        if not json:
+            typer.echo(f"Figure: {figure}")
 
 
 def _elsewhere(root: Place, trial: str) -> Iterator[str]:
@@ -119,7 +121,7 @@ def _elsewhere(root: Place, trial: str) -> Iterator[str]:
 QUIET = 0.3  # other processes, on average, above which a machine is not quiet
 
 
-def _show(found: Benchmark, figure: Path | None) -> None:
+def _show(found: Benchmark) -> None:
     where = found.machine
     engines = f"torch {where['torch']}"
     if "onnxruntime" in where:
@@ -143,8 +145,6 @@ def _show(found: Benchmark, figure: Path | None) -> None:
         say(f"{note[0].upper()}{note[1:].removesuffix('.')}.")
     if found.busy > QUIET:
         typer.echo(f"Warning: other processes kept {found.busy:.1f} cores busy; trust no number here.")
-    if figure is not None:
-        typer.echo(f"Figure: {figure}")
 
 
 def _whole(found: Benchmark, batch: int) -> None:
@@ -174,7 +174,10 @@ def _stages(found: Benchmark) -> None:
     from offramp.infer.timing import WHOLE
 
     for engine in dict.fromkeys(line.engine for line in found.lines):
-        lines = [one for one in found.lines if one.engine == engine and one.what not in WHOLE]
+        own = (one for one in found.lines if one.engine == engine and one.what not in WHOLE)
+        lines = sorted(
+            own, key=lambda line: line.batch
+        )  # as the columns, and not as they were asked for
         batches = sorted({line.batch for line in lines})
         rows: dict[str, list[str]] = {}
         for line in lines:

@@ -93,10 +93,12 @@ def predict(
         raise OfframpError("give images: files, or folders of them")
     if not out.parent.is_dir():
         raise OfframpError(f"there is no folder {out.parent} for --out; make it first")
-    if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
+    place = out.resolve()  # behind a link the file itself, so that the link stays
+    taken = out.exists() and not (out.is_file() and os.access(out, os.W_OK))
+    if taken or not os.access(place.parent, os.W_OK):  # the table is written beside it, then moved
         raise OfframpError(f"--out {out} cannot be written; name a file in a folder of yours")
     files = image_files.find(images)
-    if out.resolve() in {file.resolve() for file in files}:
+    if place in {file.resolve() for file in files}:
         raise OfframpError(f"--out {out} is one of the images; name another file")
     found = _opened(network, policy, options.named(store), device, trust)
     good, damaged = image_files.check(files, found.preprocessing)
@@ -106,7 +108,7 @@ def predict(
         _answer(found, good, batch, rows, damaged)
     except KeyboardInterrupt:
         interrupted = True
-    _write(out, rows, damaged)
+    _write(place, rows, damaged)
     _report(found, rows, damaged, out, json)
     if interrupted:
         typer.echo(f"Interrupted after {counted(len(rows), 'image')}; {out} has those.", err=True)

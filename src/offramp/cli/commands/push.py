@@ -37,8 +37,9 @@ def push(
     from offramp.bundle import hub
 
     address = hub.push(bundle, name, license, dataset, private)
+    there = f"{hub.PREFIX}{name.removeprefix(hub.PREFIX)}"
     if json:
-        emit({"address": address, "bundle": f"{hub.PREFIX}{hub.place(name)[0]}"})
+        emit({"address": address, "bundle": there})
     else:
         typer.echo(f"Pushed: {address}")
-        typer.echo(f"Use it: offramp predict {hub.PREFIX}{hub.place(name)[0]} IMAGES")
+        typer.echo(f"Use it: offramp predict {there} IMAGES")

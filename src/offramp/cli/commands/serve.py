@@ -87,14 +87,16 @@ def serve(
 def listener(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises OfframpError where it cannot."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Of TCP by name: only then does asyncio send small answers at once, and not 40 ms later.
-    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    made = None
     try:
+        # Of TCP by name: only then does asyncio send small answers at once, and not 40 ms later.
+        made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
         made.listen()  # whoever comes before the server is up waits for it
     except (OSError, UnicodeError) as error:  # the latter of what is no name of a machine
-        made.close()
+        if made is not None:  # a system without IPv6 makes none
+            made.close()
         why = getattr(error, "strerror", None) or error
         raise OfframpError(
             f"cannot listen at {host}:{port} ({why}); choose another --port or --host"
