@@ -94,6 +94,27 @@ def test_what_is_identical_by_construction_is_best_together() -> None:
     assert "separate" in {*first.frame["a"], *first.frame["b"]}
 
 
+def test_who_is_better_in_all_seeds_that_both_have_is_the_best() -> None:
+    """Seeds that one strategy alone has may lift its mean above that of a better one."""
+    values = {"joint": (0.7, 0.72, 0.71, 0.8, 0.81), "separate": (0.705, 0.7251, 0.7149)}
+    least = {"joint": (6, 7, 6, 7, 1), "separate": (4, 4, 4)}  # epoch of the least loss
+    trials = [
+        Made(name, seed, {1: value, 2: value}, [1 + abs(epoch - low) for epoch in range(1, 30)])
+        for name, some in values.items()
+        for seed, (value, low) in enumerate(zip(some, least[name], strict=True))
+    ]
+    trials += [
+        Made("separate", seed, {1: 0.6, 2: 0.6}, [1 + abs(epoch - 25) for epoch in range(1, 30)])
+        for seed in (5, 6)
+    ]
+    table = only(trials, "main")
+    assert cells(table, "exit_1")["joint"] > cells(table, "exit_1")["separate"]  # type: ignore[operator]
+    assert marked(table, "exit_1") == marked(table, "mean") == ({"separate"}, set())
+    frame = only(trials, "epochs-digest").frame.set_index("measure")
+    row = frame.loc["Epoch of the least validation loss"]
+    assert (row["best"], row["alike"], row["worst"]) == ("S 12.4", "–", "J 5.4")
+
+
 # Statistics
 
 
