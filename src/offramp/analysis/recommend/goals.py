@@ -42,9 +42,11 @@ class Facts:
         return self._known[measure]
 
     def looked(self, data: str, candidates: Collection[Candidate]) -> Looks | None:
-        """The looks of candidates on a data set; None where they have none in common."""
-        found = {self.looks.get((model, data)) for model, _ in candidates}
-        return found.pop() if len(found) == 1 else None
+        """The looks that pairs of candidates on a data set pay for; None where nobody looked. Of several
+        rules the longest: shares of alpha add up to one whatever ends the looks, so one rule is right
+        for seeds of another too, and for those that were fixed beforehand."""
+        found = [self.looks[model, data] for model, _ in candidates if (model, data) in self.looks]
+        return max(found, key=lambda rule: (len(rule.order), rule.order, rule.first), default=None)
 
     def of(self, data: str, candidates: Collection[Candidate]) -> dict[Candidate, dict[int, NetAnswers]]:
         """Answers on a data set, by candidate and seed."""

@@ -254,7 +254,9 @@ def sure(advice: Advice) -> str:
     seeds = f"{best.seeds} seeds"
     unknown = [r.name for r in others if r.behind is None]
     if len(unknown) == len(others):
-        return "not tested, as the differences do not vary over seeds"
+        return (
+            "not tested, as the seeds that both have are too few, or differences do not vary over them"
+        )
     rest = f"; not tested against {', '.join(unknown)}" if unknown else ""
     if not ties:
         p = max(r.p for r in behind if r.p is not None)
