@@ -14,6 +14,8 @@ from scipy import stats
 from table_evidence import Made, evidence, planted, shuffled
 
 from longer import long
+from offramp.analysis.measures import MEASURES
+from offramp.analysis.recommend import Preference, recommend
 from offramp.analysis.tradeoff import NetAnswers
 from offramp.errors import OfframpError
 from offramp.report.model import Table
@@ -389,6 +391,18 @@ def test_interquartile_means_over_data_sets() -> None:
     assert row["final"] == pytest.approx(np.mean(finals[1:-1])) and row["runs"] == 6
     assert row["final_low"] < row["final"] < row["final_high"]
     assert not make(evidence([t for t in trials if t.data == "a"]), ["overall"])
+
+
+def test_of_one_test_image_pairs_are_tested_over_seeds() -> None:
+    """It says nothing of how much images vary."""
+    runs, seeds = [Run("all", {k: [2.0, 1.0] for k in (1, 2, 3)})], (1, 2, 3)
+    right = {"joint": {k: [True] for k in (1, 2, 3)}, "separate": {k: [k > 1] for k in (1, 2, 3)}}
+    found = phased([Phased(name, s, runs, right=r) for name, r in right.items() for s in seeds])
+    analysis = found.runs[0].analysis(MEASURES["accuracy-test"])
+    assert analysis is not None and analysis.default == "over blocks"
+    assert make(found, ["main", "pairs", "equal"])
+    assert recommend(found.facts, Preference("accuracy"))
+    assert recommend(found.facts, Preference("latency"))
 
 
 def test_at_equal_compute_who_was_not_tested_is_not_marked() -> None:

@@ -214,7 +214,8 @@ class Runs:
         }
 
     def images(self, measure: Measure, exit: int | None = None) -> Images | None:
-        """A measure of test data, image by image; None for other measures."""
+        """A measure of test data, image by image; None for other measures, and of one image, which says
+        nothing of how much images vary."""
         name = measure.name.removeprefix("final-")
         if measure.name not in ON_IMAGES or not self.same_images:
             return None
@@ -232,7 +233,7 @@ class Runs:
             row = by_exit.mean(axis=1) if exit is None else by_exit[:, trial.exits.index(exit)]
             # Packed logits are rounded: what is said of a trial is the number that it was stored with.
             found[trial.strategy, str(trial.seed)] = row + (value - row.mean())
-        return found
+        return None if any(len(row) < 2 for row in found.values()) else found
 
     def sample(self, measure: Measure, exit: int | None = None) -> Sample | None:
         """Values at one exit, or overall, by strategy and seed. None: there are none."""

@@ -139,8 +139,9 @@ def _first(spent: Floats, accuracy: Floats, wanted: float) -> float | None:
 
 
 def _same_images(answers: Collection[NetAnswers]) -> bool:
+    """Whether all answered the same images, of which one alone says nothing of how much images vary."""
     keys = {a.images for a in answers}
-    return len(keys) == 1 and "" not in keys
+    return len(keys) == 1 and "" not in keys and all(len(a.right) > 1 for a in answers)
 
 
 def default_target(found: Mapping[Candidate, Mapping[int, NetAnswers]]) -> float | None:
