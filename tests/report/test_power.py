@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from made import evidence, simple
+from made import Made, Run, evidence, simple
 
 from offramp.analysis.stats.pairwise import Estimate
 from offramp.cli.decisions import said_of_power
@@ -33,6 +33,20 @@ def test_seeds_are_those_that_the_widest_and_the_middle_pair_take() -> None:
     assert 3 <= found.typical.seeds <= found.widest.seeds
     only = seeds_needed(evidence(made), "net", "images", ("joint", "separate"), 0.2)
     assert only.pairs == 1 and only.widest == only.typical
+
+
+def test_a_strategy_has_the_seeds_that_its_twin_has() -> None:
+    """One network under two names, of which the study has the one with fewer seeds."""
+
+    def twin(label: str, seed: int) -> Made:
+        run = Run("all", {k: [2.0, 1.0] for k in EXITS}, key=f"of both, {seed}")
+        return Made(label, seed, [run], right=right(seed - 42))
+
+    made = [twin("joint", seed) for seed in (42, 43)]
+    made += [twin("joint-again", seed) for seed in (42, 43, 44, 45)]
+    made += [simple("separate", seed, right=right(seed - 30)) for seed in (42, 43, 44, 45)]
+    found = seeds_needed(evidence(made), "net", "images", ("joint", "separate"), 0.2)
+    assert (found.pairs, found.seeds, found.images, found.why) == (1, 4, 40, None)
 
 
 def test_images_that_are_too_few_are_told() -> None:

@@ -11,7 +11,7 @@ from made import Made, Run, evidence, simple
 from table_evidence import Made as ByNumber
 from table_evidence import evidence as by_number
 
-from answers import DATA, MODEL, Skill, facts
+from answers import DATA, MODEL, Skill, answers, facts
 from offramp.analysis.recommend import Advice, Facts, Goal, Preference, RuledOut, recommend
 from offramp.analysis.recommend.equal import Level, equal_compute
 from offramp.analysis.stats.pairwise import Pair
@@ -61,6 +61,17 @@ def test_who_shares_no_seed_with_the_best_is_not_said_to_be_alike() -> None:
     assert "not tested against the best: " in text.lower() and "no two strategies differ" not in text
 
 
+def test_who_is_better_in_all_seeds_that_both_have_leads() -> None:
+    """Further seeds of another one may lift its mean above, here by far."""
+    known = facts(1, ("joint", "separate"), Skill(shift={"separate": 0.6}))
+    more = answers(2, ("joint",), Skill(shift={"joint": 4.0}), seeds=10)
+    more = {(*key[:3], key[3] + 5): answer for key, answer in more.items()}
+    found = equal_compute(replace(known, answers={**known.answers, **more}), DATA, NAMES)
+    assert all(level.means["joint"] > level.means["separate"] for level in found)
+    assert all(level.beats("separate", "joint") for level in found)
+    assert compared(found).endswith(": the most accurate is separate from 1 M to 4 M.")
+
+
 def test_that_none_differ_is_said_of_all_pairs_and_not_of_the_best_alone() -> None:
     pairs = (Pair("a", "b", 0.1, -0.1, 0.3, 0.5), Pair("a", "c", 0.2, -0.1, 0.5, 0.5))
     means = {"a": 0.8, "b": 0.7, "c": 0.6}
@@ -106,6 +117,35 @@ def test_the_first_may_vary_too_much_where_others_differ() -> None:
         "For accuracy: joint (test accuracy, mean over exits 75.0 %). No significant "
     )
     assert "difference from any other with 5 seeds" in text and "between any of" not in text
+
+
+def by_seed(**values: dict[int, float]) -> Advice:
+    """For accuracy, of strategies with the same accuracy at each of two exits."""
+    trials = [
+        ByNumber(name, seed, dict.fromkeys((1, 2), value))
+        for name, some in values.items()
+        for seed, value in some.items()
+    ]
+    return advice("accuracy", Facts(by_number(trials).numbers, {}))
+
+
+def test_who_is_better_in_all_seeds_that_both_have_is_not_behind() -> None:
+    """Seeds that one strategy alone has may lift its mean above that of a better one."""
+    joint = {1: 0.7, 2: 0.72, 3: 0.71, 4: 0.8, 5: 0.81}
+    found = by_seed(joint=joint, separate={1: 0.705, 2: 0.7251, 3: 0.7149})
+    assert [(r.name, r.behind) for r in found.ranking] == [("separate", None), ("joint", True)]
+    assert found.ranking[1].mean > found.ranking[0].mean
+    text = sentence(found)
+    assert text.startswith("For accuracy: separate (") and "Better than every other" in text
+
+
+def test_where_each_is_behind_another_none_is_recommended() -> None:
+    """Each pair has three seeds of its own, in which one is half a point better."""
+    a, b = dict(enumerate((0.7, 0.72, 0.71))), dict(enumerate((0.705, 0.7251, 0.7149)))
+    after = [{seed + k: value for seed, value in x.items()} for k in (3, 6) for x in (a, b)]
+    found = by_seed(joint={**a, **after[1]}, separate={**b, **after[2]}, mine={**after[0], **after[3]})
+    assert found.withheld is not None and found.withheld.startswith("Each strategy is behind another")
+    assert not any(r.behind for r in found.ranking)
 
 
 def test_who_has_no_early_exits_is_named_as_left_out() -> None:

@@ -14,6 +14,8 @@ from scipy import stats
 from table_evidence import Made, evidence, planted, shuffled
 
 from longer import long
+from offramp.analysis.measures import MEASURES
+from offramp.analysis.recommend import Preference, recommend
 from offramp.analysis.tradeoff import NetAnswers
 from offramp.errors import OfframpError
 from offramp.report.model import Table
@@ -92,6 +94,27 @@ def test_what_is_identical_by_construction_is_best_together() -> None:
     assert any("identical by construction" in note for note in final.notes)
     first = tables["pairs-net-images-exit-1"]  # other weights there, though equal numbers
     assert "separate" in {*first.frame["a"], *first.frame["b"]}
+
+
+def test_who_is_better_in_all_seeds_that_both_have_is_the_best() -> None:
+    """Seeds that one strategy alone has may lift its mean above that of a better one."""
+    values = {"joint": (0.7, 0.72, 0.71, 0.8, 0.81), "separate": (0.705, 0.7251, 0.7149)}
+    least = {"joint": (6, 7, 6, 7, 1), "separate": (4, 4, 4)}  # epoch of the least loss
+    trials = [
+        Made(name, seed, {1: value, 2: value}, [1 + abs(epoch - low) for epoch in range(1, 30)])
+        for name, some in values.items()
+        for seed, (value, low) in enumerate(zip(some, least[name], strict=True))
+    ]
+    trials += [
+        Made("separate", seed, {1: 0.6, 2: 0.6}, [1 + abs(epoch - 25) for epoch in range(1, 30)])
+        for seed in (5, 6)
+    ]
+    table = only(trials, "main")
+    assert cells(table, "exit_1")["joint"] > cells(table, "exit_1")["separate"]  # type: ignore[operator]
+    assert marked(table, "exit_1") == marked(table, "mean") == ({"separate"}, set())
+    frame = only(trials, "epochs-digest").frame.set_index("measure")
+    row = frame.loc["Epoch of the least validation loss"]
+    assert (row["best"], row["alike"], row["worst"]) == ("S 12.4", "–", "J 5.4")
 
 
 # Statistics
@@ -368,6 +391,18 @@ def test_interquartile_means_over_data_sets() -> None:
     assert row["final"] == pytest.approx(np.mean(finals[1:-1])) and row["runs"] == 6
     assert row["final_low"] < row["final"] < row["final_high"]
     assert not make(evidence([t for t in trials if t.data == "a"]), ["overall"])
+
+
+def test_of_one_test_image_pairs_are_tested_over_seeds() -> None:
+    """It says nothing of how much images vary."""
+    runs, seeds = [Run("all", {k: [2.0, 1.0] for k in (1, 2, 3)})], (1, 2, 3)
+    right = {"joint": {k: [True] for k in (1, 2, 3)}, "separate": {k: [k > 1] for k in (1, 2, 3)}}
+    found = phased([Phased(name, s, runs, right=r) for name, r in right.items() for s in seeds])
+    analysis = found.runs[0].analysis(MEASURES["accuracy-test"])
+    assert analysis is not None and analysis.default == "over blocks"
+    assert make(found, ["main", "pairs", "equal"])
+    assert recommend(found.facts, Preference("accuracy"))
+    assert recommend(found.facts, Preference("latency"))
 
 
 def test_at_equal_compute_who_was_not_tested_is_not_marked() -> None:

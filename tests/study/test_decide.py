@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from offramp.data.dataset import Split
 from offramp.errors import OfframpError
 from offramp.store.store import Damaged, Store
 from offramp.study import decide
-from support import run_all, tiny_plan, tiny_study
+from support import run_all, tiny_data, tiny_plan, tiny_study
 
 THREE = ("baseline", "joint", "two-stage", "separate")
 
@@ -64,6 +67,10 @@ def test_what_cannot_be_decided_is_refused_before_anything_is_kept(tmp_path: Pat
         decide.begin(store, plan("baseline", "joint"))
     with pytest.raises(OfframpError, match="--max-seeds is 3; the first look takes 4"):
         decide.begin(store, plan(seeds=(1, 2, 3, 4)), most=3)
+    data = tiny_data()
+    alone = Split(data.test.read(torch.tensor([0])), data.test.labels[:1])
+    with pytest.raises(OfframpError, match="one decides nothing; ask for more"):
+        decide.begin(store, tiny_plan(tiny_study(THREE), replace(data, test=alone)))
     assert not store.archive.seed_logs()
 
 

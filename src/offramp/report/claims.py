@@ -54,6 +54,7 @@ def _regime(manifest: Manifest) -> Regime:
         channels=shape[0],
         epochs=manifest.recipe.epochs,
         weights="pretrained" if manifest.pretrained else "random",
+        images=manifest.data.test,
     )
 
 

@@ -76,7 +76,8 @@ def _needs(pair: tuple[str, str], found: Estimate, difference: float, pairs: int
 def _estimates(runs: Runs, strategies: Collection[str]) -> tuple[dict[tuple[str, str], Estimate], int]:
     """Differences of each pair that shares two seeds, and the number of test images."""
     measure = MEASURES["accuracy-test"]
-    found, images = runs.sample(measure), runs.images(measure)
+    found = runs.sample(measure)
+    images = None if found is None else runs.images_of(found, measure)
     groups = () if found is None else found.keep(strategies).groups
     count = 0 if images is None else len(next(iter(images.values()), ()))
     return paired_estimates(groups, images), count

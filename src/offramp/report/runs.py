@@ -143,16 +143,7 @@ class Runs:
         if key not in self._analyses:
             found = self.sample(measure, exit)
             kept = found.keep(members) if found is not None and members else found
-            images = None if found is None else self.images(measure, exit)
-            if found is not None and images is not None:  # a name may lack a seed that its twin has
-                images = {
-                    (name, block): images[twin, block]
-                    for group in found.groups
-                    for block in group.blocks
-                    for name in group.names
-                    for twin in group.names
-                    if (twin, block) in images
-                }
+            images = None if found is None else self.images_of(found, measure, exit)
             if kept is None:
                 self._analyses[key] = None
             else:
@@ -208,8 +199,23 @@ class Runs:
         the luck of images too."""
         return len({t.manifest.data.test for t in self.trials}) == 1
 
+    def images_of(self, found: Sample, measure: Measure, exit: int | None = None) -> Images | None:
+        """`images` by every name of a sample's groups: a name may lack a seed that its twin has."""
+        images = self.images(measure, exit)
+        if images is None:
+            return None
+        return {
+            (name, block): images[twin, block]
+            for group in found.groups
+            for block in group.blocks
+            for name in group.names
+            for twin in group.names
+            if (twin, block) in images
+        }
+
     def images(self, measure: Measure, exit: int | None = None) -> Images | None:
-        """A measure of test data, image by image; None for other measures."""
+        """A measure of test data, image by image; None for other measures, and of one image, which says
+        nothing of how much images vary."""
         name = measure.name.removeprefix("final-")
         if measure.name not in ON_IMAGES or not self.same_images:
             return None
@@ -227,7 +233,7 @@ class Runs:
             row = by_exit.mean(axis=1) if exit is None else by_exit[:, trial.exits.index(exit)]
             # Packed logits are rounded: what is said of a trial is the number that it was stored with.
             found[trial.strategy, str(trial.seed)] = row + (value - row.mean())
-        return found
+        return None if any(len(row) < 2 for row in found.values()) else found
 
     def sample(self, measure: Measure, exit: int | None = None) -> Sample | None:
         """Values at one exit, or overall, by strategy and seed. None: there are none."""

@@ -36,12 +36,17 @@ def begin(
     a new one. most: seeds in all, MOST without.  difference: in accuracy, 0 to 1; DIFFERENCE without.
 
     Raises OfframpError for another rule than the one that is there, for fewer seeds than a first look
-    needs, and where there are no two strategies to compare.
+    needs, and where there are no two strategies or test images to compare.
     """
     if len(compared(plan)) < 2:
         raise OfframpError(
             "--until-decided compares strategies with the same early exits; the study has "
             f"{len(compared(plan))} of them, so name two"
+        )
+    if len(plan.data.test) < 2:
+        raise OfframpError(
+            "--until-decided compares strategies on the test images, of which one decides nothing; ask "
+            "for more (data.test_images)"
         )
     own = tuple(trial.id for trial in plan.trials)
     name = digest(sorted(own))[:16]

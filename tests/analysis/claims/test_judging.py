@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -270,6 +271,27 @@ def test_test_images_count_as_luck_too() -> None:
     (one,), (other,) = outcome(claim(), frame).parts, both.parts
     assert other.difference == pytest.approx(one.difference) and other.p_for > 3 * one.p_for
     assert both.verdict == "not significant"
+
+
+def test_networks_that_answered_the_same_images_share_their_luck() -> None:
+    two = observed(x=0.0, a=1.8).query("strategy == 'a'").assign(model="n", source="other")
+    frame, generator = pd.concat([observed(a=1.0), two]), np.random.default_rng(6)
+    liked = {model: generator.normal(0, 8.0, 300) for model in "mn"}
+    images: dict[Location, dict[int, np.ndarray]] = {}
+    for model, seed, value in zip(frame["model"], frame["seed"], frame["value"], strict=True):
+        row = liked[model] - liked[model].mean() + value
+        images.setdefault(Location(model, "d", "a", None), {})[seed] = row
+    better = claim(against=None, models="n", against_models="m")
+
+    def verdict(m: str, n: str) -> str:
+        """By the keys of their images."""
+        made = Regime(("x",), 100, 300, 32, 3, 5, "random")
+        regimes = {(model, "d"): replace(made, images=key) for model, key in (("m", m), ("n", n))}
+        found = index("accuracy-test", frame, ["a"], regimes, images)
+        return judge([better], {"accuracy-test": found})[0].verdict
+
+    assert verdict("these", "these") == "not significant"
+    assert verdict("these", "others") == verdict("", "") == "supported"
 
 
 @pytest.mark.parametrize(

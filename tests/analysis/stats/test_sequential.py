@@ -223,6 +223,27 @@ def test_before_the_first_look_nothing_is_tested() -> None:
     assert isinstance(pair, UntestedPair) and pair.difference == pytest.approx(-0.05)
 
 
+@pytest.mark.parametrize("unit", [1.0, 0.005])  # differences of the second are the same but for rounding
+def test_a_look_at_which_seeds_do_not_vary_finds_nothing(unit: float) -> None:
+    """Three seeds of a count may differ by the same, which says nothing of how much seeds vary."""
+    first = (7, 8, 6, 9, 6, 5, 9)
+
+    def pair(*second: int) -> Pair | UntestedPair:
+        groups = [
+            Group((name,), tuple(0.8 + unit * x for x in some), tuple("1234567"[: len(second)]))
+            for name, some in (("a", first[: len(second)]), ("b", second))
+        ]
+        return sequential_differences(groups, 0.05, Looks(tuple("12345678"), 3))[0]
+
+    found = pair(5, 6, 4, 9, 7)
+    assert isinstance(found, Pair)
+    assert found.p == pytest.approx(8 * stats.ttest_1samp([2, 2, 2, 0], 0).pvalue)
+    for second, where in (((5, 6, 4), "in every block"), ((5, 6, 4, 7, 4, 3, 8), "at every look")):
+        early = pair(*second)
+        assert isinstance(early, UntestedPair)
+        assert f"they differ by the same amount {where}" in early.why  # there is no look at seven
+
+
 def seeds_spent(effect: float, pairs: int, draws: int = 4000) -> tuple[float, float]:
     """Power, and seeds on average, of one of so many pairs; at most 20. effect: in standard deviations
     of paired differences over seeds."""

@@ -235,12 +235,19 @@ def values(part: Comparison, found: Index) -> PairedValues:
     if len(seeds) < 2:
         return PairedValues(left, right, f"seeds: {len(seeds) or 'none'} in common, two are needed")
     known = all(place in found.images for place in places)
-    alike = len({(place.model, place.data) for place in places}) == 1
-    if not known or not alike:
+    if not known or not _same_images({(place.model, place.data) for place in places}, found):
         return PairedValues(left, right)
     of = [np.array([found.images[place][seed] for seed in seeds]) for place in places]
     sides = (np.mean(of[: len(part.left)], axis=0), np.mean(of[len(part.left) :], axis=0))
     return PairedValues(left, right, images=sides[0] - sides[1])
+
+
+def _same_images(cells: Collection[tuple[str, str]], found: Index) -> bool:
+    """Whether the trials of all cells answered the same test images. Those of one did, or `Index.images`
+    has none."""
+    regimes = [found.regimes.get(cell) for cell in cells]
+    keys = {"" if regime is None else regime.images for regime in regimes}
+    return len(cells) == 1 or (len(keys) == 1 and "" not in keys)
 
 
 def _agree(a: Series, b: Series, seeds: Sequence[int]) -> bool:

@@ -49,7 +49,8 @@ class Regime:
     """What the trials of one network on one data set were made of.
 
     named: the classes.  train, test: images that trained and that tested; None where nobody noted it.
-    size: pixels of an image's side.  epochs: of a phase.  weights: what training began with.
+    size: pixels of an image's side.  epochs: of a phase.  weights: what training began with.  images: a
+    key of those that tested and their labels; an empty one agrees with none.
     """
 
     named: tuple[str, ...]
@@ -59,6 +60,7 @@ class Regime:
     channels: int
     epochs: int
     weights: Start
+    images: str = ""
 
     @property
     def classes(self) -> int:

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from offramp.analysis.recommend.goals import Candidate, Facts, at_compute, pairs
 from offramp.analysis.stats import Columns, analyze_sample, sample
-from offramp.analysis.stats.pairwise import ALPHA, Pair, Pairs, none_differ
+from offramp.analysis.stats.pairwise import ALPHA, Pair, Pairs, none_differ, unbeaten
 from offramp.analysis.stats.text import in_seeds
 from offramp.analysis.tradeoff import levels
 
@@ -16,8 +16,9 @@ from offramp.analysis.tradeoff import levels
 @dataclass(frozen=True)
 class Level:
     """One amount of compute. macs: of an image, on average.  means: test accuracy over seeds, by group
-    (a name, or several that are identical by construction), the highest first.  pairs: p and intervals
-    are adjusted over all pairs and all levels.  why: nothing was tested, and why; or None."""
+    (a name, or several that are identical by construction), the highest first, but behind the best of
+    those that no other beats.  pairs: p and intervals are adjusted over all pairs and all levels.  why:
+    nothing was tested, and why; or None."""
 
     macs: float
     means: Mapping[str, float]
@@ -36,14 +37,14 @@ class Level:
 
     @property
     def untested(self) -> tuple[str, ...]:
-        """Groups that were not tested against the one with the highest mean."""
+        """Groups that were not tested against the best."""
         best, *others = self.means
         tested = {frozenset((p.a, p.b)) for p in self.pairs if isinstance(p, Pair)}
         return tuple(name for name in others if frozenset((best, name)) not in tested)
 
     @property
     def leading(self) -> tuple[str, ...]:
-        """The group with the highest mean, and those that it does not beat, the highest mean first."""
+        """The best group, and those that it does not beat, the highest mean first."""
         best = next(iter(self.means))
         return tuple(name for name in self.means if not self.beats(best, name))
 
@@ -65,7 +66,9 @@ def equal_compute(facts: Facts, data: str, names: Mapping[Candidate, str]) -> tu
         adjusted = tuple(
             replace(p, p=min(1.0, p.p * len(spent))) if isinstance(p, Pair) else p for p in found_.pairs
         )
-        means = {group.label: group.mean for group in read.groups}
+        best = unbeaten([group.label for group in read.groups], adjusted, higher=True)[:1]
+        groups = sorted(read.groups, key=lambda group: group.label not in best)
+        means = {group.label: group.mean for group in groups}
         why = getattr(found_.believed, "why", None)
         made.append(Level(macs, means, adjusted, why and in_seeds(why)))
     return tuple(made)

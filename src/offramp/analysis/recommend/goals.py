@@ -42,9 +42,11 @@ class Facts:
         return self._known[measure]
 
     def looked(self, data: str, candidates: Collection[Candidate]) -> Looks | None:
-        """The looks of candidates on a data set; None where they have none in common."""
-        found = {self.looks.get((model, data)) for model, _ in candidates}
-        return found.pop() if len(found) == 1 else None
+        """The looks that pairs of candidates on a data set pay for; None where nobody looked. Of several
+        rules the longest: shares of alpha add up to one whatever ends the looks, so one rule is right
+        for seeds of another too, and for those that were fixed beforehand."""
+        found = [self.looks[model, data] for model, _ in candidates if (model, data) in self.looks]
+        return max(found, key=lambda rule: (len(rule.order), rule.order, rule.first), default=None)
 
     def of(self, data: str, candidates: Collection[Candidate]) -> dict[Candidate, dict[int, NetAnswers]]:
         """Answers on a data set, by candidate and seed."""
@@ -137,8 +139,9 @@ def _first(spent: Floats, accuracy: Floats, wanted: float) -> float | None:
 
 
 def _same_images(answers: Collection[NetAnswers]) -> bool:
+    """Whether all answered the same images, of which one alone says nothing of how much images vary."""
     keys = {a.images for a in answers}
-    return len(keys) == 1 and "" not in keys
+    return len(keys) == 1 and "" not in keys and all(len(a.right) > 1 for a in answers)
 
 
 def default_target(found: Mapping[Candidate, Mapping[int, NetAnswers]]) -> float | None:

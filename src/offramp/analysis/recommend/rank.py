@@ -30,12 +30,14 @@ from offramp.analysis.stats.pairwise import (
     UntestedPair,
     none_differ,
     paired_estimates,
+    unbeaten,
 )
 from offramp.analysis.stats.sequential import FEWEST, Looks
 from offramp.analysis.stats.text import in_seeds
 from offramp.paper.guidelines import Goal
 
 SMALL = 0.005  # a difference in accuracy that is worth finding
+NO_FIRST = "Each strategy is behind another one in the seeds that both have; train the same ones of all."
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class RuledOut:
 
 @dataclass(frozen=True)
 class Advice:
-    """A ranking for one data set, the best first.
+    """A ranking for one data set: the best of those that no other is shown to be better than, then the
+    others by their means.
 
     measure: what is ranked by; values are in its stored unit.  untested: why nothing was tested, or
     None.  notes: whole sentences.  target: the test accuracy (0 to 1) that MACs are counted for; None
@@ -175,6 +178,12 @@ def _rank(
     groups = sorted(read.groups, key=lambda g: place(g.mean, g.label))
     analysis = analyze_sample(read, ALPHA, both=False, images=found.images, looks=looks)
     tested = {frozenset((p.a, p.b)): p for p in analysis.pairs}
+    # What is ranked by MACs is tested by accuracy.
+    best = unbeaten([g.label for g in groups], analysis.pairs, higher or bool(needed))
+    groups.sort(key=lambda g: g.label not in best[:1])
+    few = _few(found, read) if len(groups) > 1 else None
+    if groups and not best:
+        tested, few = {}, few or NO_FIRST
     untested = None
     if isinstance(analysis.believed, Untested) and len(groups) > 1:
         untested = in_seeds(analysis.believed.why)
@@ -187,7 +196,6 @@ def _rank(
         rows.append(Ranked(*about) if need is None else _needs(Ranked(*about), need))
     first = [tested.get(frozenset((groups[0].label, g.label))) for g in groups[1:]]
     shown = [p.detectable for p in first if isinstance(p, Pair) and p.p >= ALPHA and p.detectable]
-    few = _few(found, read) if len(groups) > 1 else None
     even = bool(analysis.pairs) and none_differ(analysis.pairs)
     return _Ranking(tuple(rows), untested, max(shown, default=None), few, even)
 
@@ -246,7 +254,9 @@ def sure(advice: Advice) -> str:
     seeds = f"{best.seeds} seeds"
     unknown = [r.name for r in others if r.behind is None]
     if len(unknown) == len(others):
-        return "not tested, as the differences do not vary over seeds"
+        return (
+            "not tested, as the seeds that both have are too few, or differences do not vary over them"
+        )
     rest = f"; not tested against {', '.join(unknown)}" if unknown else ""
     if not ties:
         p = max(r.p for r in behind if r.p is not None)

@@ -192,6 +192,18 @@ def none_differ(pairs: Pairs) -> bool:
     return all(isinstance(pair, Pair) and pair.p >= ALPHA for pair in pairs)
 
 
+def unbeaten(labels: Sequence[str], pairs: Pairs, higher: bool) -> list[str]:
+    """Those of `labels` that no other is shown to be better than. higher: that is better.
+
+    Where all have the same blocks, the best mean is among them. A mean over more blocks than others have
+    may be the best by their luck, while another one is better in the blocks that both have. None are
+    left only where each is behind another, which takes blocks that differ from pair to pair.
+    """
+    shown = [pair for pair in pairs if isinstance(pair, Pair) and pair.p < ALPHA]
+    behind = {pair.b if (pair.difference > 0) == higher else pair.a for pair in shown}
+    return [label for label in labels if label not in behind]
+
+
 def over_blocks(differences: Floats) -> Estimate:
     """Over blocks alone. differences: [S], S at least 2."""
     return Estimate(float(differences.mean()), len(differences), float(differences.var(ddof=1)))

@@ -38,7 +38,7 @@ from offramp.analysis.stats.pairwise import (
     over_blocks,
     p_values,
 )
-from offramp.analysis.stats.sample import Floats, Group
+from offramp.analysis.stats.sample import Floats, Group, same
 
 FEWEST = 3  # seeds at the first look: two say next to nothing of how much they vary
 Verdict = Literal["different", "alike", "open", "too few images"]
@@ -168,8 +168,9 @@ def sequential_differences(
     the level of the last one."""
     pairs = list(combinations(groups, 2))
     rows = [_rows(g, h, looks, images) for g, h in pairs]
-    seen = [looks.at(values) for values in rows]
-    why = [_why(g, h, looks, f, images) for (g, h), f in zip(pairs, seen, strict=True)]
+    seen = [_seen(g, h, looks, values) for (g, h), values in zip(pairs, rows, strict=True)]
+    parts = zip(pairs, rows, seen, strict=True)
+    why = [_why(g, h, looks, values, found) for (g, h), values, found in parts]
     tested = [k for k, reason in enumerate(why) if reason is None]
     p = dict(zip(tested, holm(spent(looks, [seen[k] for k in tested])), strict=True))
     made: list[Pair | UntestedPair] = []
@@ -197,10 +198,20 @@ def _rows(g: Group, h: Group, looks: Looks, images: Images | None) -> Floats:
     return np.asarray(values[order])
 
 
-def _why(
-    g: Group, h: Group, looks: Looks, found: Sequence[Estimate], images: Images | None
-) -> str | None:
-    if not found:
+def _seen(g: Group, h: Group, looks: Looks, values: Floats) -> tuple[Estimate, ...]:
+    """The estimate at every look so far. Over blocks alone, one at which all differ by the same amount
+    is left out: nothing there says how much they vary, and its p would be 0."""
+    found = looks.at(values)
+    if values.ndim > 1:
+        return found
+    scale = float(np.abs([*g.values, *h.values]).max())
+    return tuple(e for e in found if not same(values[: e.blocks], scale))
+
+
+def _why(g: Group, h: Group, looks: Looks, values: Floats, found: Sequence[Estimate]) -> str | None:
+    if len(values) < looks.first:
         return f"they share fewer than the {looks.first} blocks of the first look"
     _, x, y = common(g, h)
-    return obstacle(x, y, images is not None)
+    if (reason := obstacle(x, y, values.ndim > 1)) or found:
+        return reason
+    return "they differ by the same amount at every look, so there is nothing to measure it against"

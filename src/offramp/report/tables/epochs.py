@@ -77,18 +77,17 @@ def digest(evidence: Evidence) -> list[Table]:
             analysis = runs.analysis(measure)
             if analysis is None or len(analysis.means) < 2:
                 continue
-            means = sorted(analysis.means, key=lambda m: m.mean, reverse=measure.better == "higher")
             marked = marks(analysis, measure.better)
-            worst = {n for m in means if m.mean == means[-1].mean for n in m.group.split(" = ")}
-            separate = not worst & (marked.best | marked.alike | marked.untested)
+            worst = marks(analysis, "lower" if measure.better == "higher" else "higher")
+            separate = not worst.best & (marked.best | marked.alike | marked.untested)
             rows.append(
                 {
                     "measure": measure.title,
                     **runs.about,
                     "depth": _depth(runs, measure),
-                    "best": f"{_letters(evidence, marked.best)} {_text(means[0].mean, measure)}",
+                    "best": f"{_letters(evidence, marked.best)} {_text(marked.mean, measure)}",
                     "alike": _letters(evidence, marked.alike),
-                    "worst": f"{_letters(evidence, worst)} {_text(means[-1].mean, measure)}"
+                    "worst": f"{_letters(evidence, worst.best)} {_text(worst.mean, measure)}"
                     f"{'' if separate else ' ≈'}",
                 }
             )

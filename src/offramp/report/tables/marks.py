@@ -8,7 +8,7 @@ from typing import Literal
 
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats import Analysis, Untested
-from offramp.analysis.stats.pairwise import ALPHA, Pair
+from offramp.analysis.stats.pairwise import ALPHA, Pair, unbeaten
 from offramp.analysis.stats.text import in_seeds
 from offramp.report.runs import Runs
 from offramp.report.tables.common import at
@@ -16,13 +16,14 @@ from offramp.report.tables.common import at
 
 @dataclass(frozen=True)
 class Marks:
-    """Names of groups. best: with the best mean, and what is identical to them by construction.
-    alike: tested against the best, and not found to differ.  untested: not tested against the best;
-    they stay unmarked."""
+    """Names of groups. best: with the best mean of those that no other is shown to be better than, and
+    what is identical to them by construction.  alike: tested against the best, and not found to differ.
+    untested: not tested against the best; they stay unmarked.  mean: of the best."""
 
     best: frozenset[str] = frozenset()
     alike: frozenset[str] = frozenset()
     untested: frozenset[str] = frozenset()
+    mean: float = float("nan")
 
 
 def marks(analysis: Analysis, better: Literal["higher", "lower"]) -> Marks:
@@ -30,9 +31,11 @@ def marks(analysis: Analysis, better: Literal["higher", "lower"]) -> Marks:
     if not analysis.means:
         return Marks()
     sign = 1 if better == "higher" else -1
-    top = max(sign * m.mean for m in analysis.means)
-    best = {m.group for m in analysis.means if sign * m.mean == top}
-    rest = {m.group for m in analysis.means} - best
+    means = {m.group: m.mean for m in analysis.means}
+    left = unbeaten(list(means), analysis.pairs, better == "higher") or list(means)
+    mean = max((means[group] for group in left), key=lambda m: sign * m)
+    best = {group for group in left if means[group] == mean}
+    rest = means.keys() - best
     tested = {frozenset((p.a, p.b)): p for p in analysis.pairs if isinstance(p, Pair)}
     alike, untested = set(), set()
     for group in rest:
@@ -41,7 +44,7 @@ def marks(analysis: Analysis, better: Literal["higher", "lower"]) -> Marks:
             untested.add(group)
         elif all(p.p >= ALPHA for p in found):
             alike.add(group)
-    return Marks(_names(best), _names(alike), _names(untested))
+    return Marks(_names(best), _names(alike), _names(untested), mean)
 
 
 def mark_exits(
