@@ -155,6 +155,11 @@ def test_a_group_is_what_the_expression_names(root: Path) -> None:
     assert {number for _, number in test}.isdisjoint(number for _, number in rest)
 
 
+def test_a_group_may_be_named_by_letters_that_are_no_utf_8(root: Path) -> None:
+    save(root / "train/cat" / os.fsdecode(b"b\xe4r_99.png"), noise(77))
+    assert sum(counts(read("folder", root / "train", group=r"(.+)_\d+")).values()) == 25
+
+
 def test_a_damaged_image_is_named_or_skipped_and_counted(root: Path) -> None:
     broken = root / "test/dog/p3_6.png"
     broken.write_bytes(broken.read_bytes()[:60])
