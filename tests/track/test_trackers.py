@@ -114,7 +114,9 @@ def test_settings_are_known_from_the_beginning(store: Store, tmp_path: Path) -> 
 def test_the_last_epoch_goes_with_the_word_that_a_phase_is_finished(store: Store) -> None:
     """A tracker ends a phase's record when it gets that epoch, and asks nothing more."""
     course = next(course for course in Reader(store.archive).courses() if course.manifest is not None)
-    saved = replace(course.phases[0], finished=False)  # as between its last checkpoint and its end
+    history = course.phases[0].history
+    epochs = history[history["split"] != "train-eval"]  # as between its last checkpoint and its end
+    saved = replace(course.phases[0], finished=False, history=epochs)
     under_way = replace(course, phases=(saved,), manifest=None)
     seen: list[tuple[bool, list[int]]] = []
 
@@ -315,6 +317,29 @@ class Given:
 
 
 def failed_of(store: Store) -> tuple[Course, Course, Course]:
+def test_what_the_end_says_of_an_epoch_that_was_sent_is_sent_too(store: Store) -> None:
+    """Of the best epoch: who followed a training never got it."""
+    course = next(course for course in Reader(store.archive).courses() if course.manifest is not None)
+    whole = course.phases[0]
+    epochs = whole.history[whole.history["split"] != "train-eval"]
+    last = whole.history[(whole.history["split"] == "train-eval") & (whole.history["epoch"] == 2)]
+    ended = replace(whole, history=pd.concat([epochs, last, last.assign(epoch=1)]))  # the first was best
+    saved = replace(whole, finished=False, history=epochs)
+    seen: list[tuple[int, str]] = []
+
+    class Seen(Given):
+        def sent(self, _: LivePhase) -> int:
+            return max((epoch for epoch, _ in seen), default=0)
+
+        def send(self, news: News) -> None:
+            seen.extend((e, name) for _, steps in news.phases for e, of in steps.items() for name in of)
+
+    for phase, manifest in ((saved, None), (ended, course.manifest), (ended, course.manifest)):
+        send([replace(course, phases=(phase,), manifest=manifest)], Seen())
+    of = {epoch for epoch, name in seen if name.startswith("train-eval/")}
+    assert of == {1, 2} and len(seen) == len(set(seen)), "all of them, and none twice"
+
+
     """The trial that is under way; failed; failed, and begun again."""
     _, course = Reader(store.archive).courses()
     assert course.manifest is None
