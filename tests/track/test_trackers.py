@@ -381,6 +381,18 @@ def test_a_run_that_failed_is_one_in_mlflow_and_goes_on(store: Store, tmp_path: 
 
 
 def test_tensorboard_says_once_why_a_trial_failed(store: Store, tmp_path: Path) -> None:
+def test_tensorboard_has_settings_once_however_long_the_first_epoch_takes(tmp_path: Path) -> None:
+    kept, folder = Store(tmp_path / "runs"), tmp_path / "board"
+    with at_epoch_zero(kept, tmp_path):
+        (begun,) = (c for c in Reader(kept.archive).courses() if c.plan.strategy == "two-stage")
+        fresh = replace(begun, phases=begun.phases[1:])  # without the backbone, which has epochs
+        for _ in range(3):
+            send([fresh], tracker(f"tensorboard:{folder}"))
+        assert len(list((folder / fresh.trial).glob("events.*"))) == 1
+    finish(kept, tmp_path)
+    assert sent(kept, f"tensorboard:{folder}")[:2] == (2, 2)
+
+
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     _, failed, again = failed_of(store)
