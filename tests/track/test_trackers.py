@@ -84,11 +84,12 @@ def test_tensorboard_reads_every_number_once(store: Store, tmp_path: Path) -> No
         assert {k[0].removeprefix("results/"): v[0] for k, v in closing.items()} == pytest.approx(told)
 
 
-def test_an_address_that_mlflow_does_not_know_is_one_line() -> None:
-    """As a database is where its client alone is installed."""
+@pytest.mark.parametrize("uri", ["redis://here", "sqlite+nothing:///here"])
+def test_an_address_that_mlflow_cannot_use_is_one_line(uri: str) -> None:
+    """As a database is where its client alone is installed; SQLAlchemy has errors of its own."""
     pytest.importorskip("mlflow")
-    with pytest.raises(OfframpError, match=r"MLflow cannot use redis://here .*give http://HOST:PORT"):
-        tracker("mlflow:redis://here")
+    with pytest.raises(OfframpError, match=rf"MLflow cannot use {re.escape(uri)} .*give http://HOST"):
+        tracker(f"mlflow:{uri}")
 
 
 def test_an_exit_has_one_name_in_curves_and_results(store: Store) -> None:
@@ -316,7 +317,6 @@ class Given:
         self.news.append(news)
 
 
-def failed_of(store: Store) -> tuple[Course, Course, Course]:
 def test_what_the_end_says_of_an_epoch_that_was_sent_is_sent_too(store: Store) -> None:
     """Of the best epoch: who followed a training never got it."""
     course = next(course for course in Reader(store.archive).courses() if course.manifest is not None)
@@ -340,6 +340,7 @@ def test_what_the_end_says_of_an_epoch_that_was_sent_is_sent_too(store: Store) -
     assert of == {1, 2} and len(seen) == len(set(seen)), "all of them, and none twice"
 
 
+def failed_of(store: Store) -> tuple[Course, Course, Course]:
     """The trial that is under way; failed; failed, and begun again."""
     _, course = Reader(store.archive).courses()
     assert course.manifest is None
@@ -380,7 +381,6 @@ def test_a_run_that_failed_is_one_in_mlflow_and_goes_on(store: Store, tmp_path: 
     assert {run.info.status for run in client.search_runs([of])} == {"FINISHED"}
 
 
-def test_tensorboard_says_once_why_a_trial_failed(store: Store, tmp_path: Path) -> None:
 def test_tensorboard_has_settings_once_however_long_the_first_epoch_takes(tmp_path: Path) -> None:
     kept, folder = Store(tmp_path / "runs"), tmp_path / "board"
     with at_epoch_zero(kept, tmp_path):
@@ -393,6 +393,7 @@ def test_tensorboard_has_settings_once_however_long_the_first_epoch_takes(tmp_pa
     assert sent(kept, f"tensorboard:{folder}")[:2] == (2, 2)
 
 
+def test_tensorboard_says_once_why_a_trial_failed(store: Store, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     _, failed, again = failed_of(store)
