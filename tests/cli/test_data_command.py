@@ -156,6 +156,14 @@ def test_texts_are_no_images(cli: Cli, command: str, kind: str) -> None:
     assert cli("data", "split", f"texts.py:{kind}", "--out", "s.json").code == 0
 
 
+def test_a_class_called_all_has_a_row_of_its_own(cli: Cli, photos: Path) -> None:
+    """It had the numbers of all images."""
+    for split in SPLITS:
+        (photos / split / "cat").rename(photos / split / "all")
+    lines = cli("data", "describe", f"folder:{photos}", "--no-sheet").out.splitlines()
+    assert [line.split()[-1] for line in lines if line.startswith("all")] == ["5", "10"]
+
+
 def test_description_of_digits(cli: Cli) -> None:
     said = described(cli, "digits", "--no-sheet")
     assert {n: s["images"] for n, s in said["splits"].items()} == {
