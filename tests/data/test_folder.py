@@ -185,6 +185,13 @@ def test_only_images_that_are_used_are_opened(root: Path) -> None:
     refuses("no readable image", read, "folder", root)
 
 
+def test_sizes_are_compared_with_an_image_that_was_read(root: Path) -> None:
+    (root / "test/cat/p0_0.png").write_bytes(b"")
+    save(root / "test/cat/wide.jpg", smooth(20, 90))
+    message = r"wide\.jpg is 3×20×90 uint8 where .*cat/p0_1\.png is 3×6×6 uint8"
+    refuses(message, read, "folder", root, on_error="skip")
+
+
 def test_sizes_and_channels(root: Path) -> None:
     save(root / "test/cat/wide.jpg", smooth(20, 90))
     refuses(r"wide\.jpg is 3×20×90 .*data\.size makes one size", read, "folder", root)
