@@ -66,6 +66,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
+def text_digest(words: str) -> str:
+    """SHA-256 of a text in UTF-8, in hex. A file's name may be no UTF-8; Python then has surrogates in
+    it, which pass."""
+    return hashlib.sha256(words.encode(errors="surrogatepass")).hexdigest()
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as f:

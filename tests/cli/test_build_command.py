@@ -61,6 +61,14 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+def test_the_reading_of_images_is_told(cli: Cli, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offramp.data.pace.PERIOD", 0.0)
+    monkeypatch.setattr("offramp.cli.progress.reading.SELDOM", 0.0)
+    words = ("build", "--backbone", "digits-cnn", "--data", f"folder:{photos}", "--out", "bundle")
+    assert "reading images: " in cli(*words, "--dry-run").err
+    assert cli(*words, "--dry-run", "--quiet").err == ""
+
+
 def test_from_a_folder_of_images_to_a_bundle(cli: Cli, photos: Path, tmp_path: Path) -> None:
     words = ("build", "--backbone", "digits-cnn", "--data", f"folder:{photos}", "--out", "bundle")
     few = cli(*words)

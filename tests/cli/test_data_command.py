@@ -131,6 +131,39 @@ def described(cli: Cli, *arguments: str) -> Any:
     return json.loads(cli("data", "describe", *arguments, "--json").out)
 
 
+TEXTS = """\
+import numpy as np
+
+ids = np.random.default_rng(0).integers(1, 9, (400, 6))
+
+
+def arrays():
+    return {"train": (ids, np.arange(400) % 2)}
+
+
+def samples():
+    return {"train": [(row, i % 2) for i, row in enumerate(ids)]}
+"""
+
+
+@pytest.mark.parametrize("command", ["describe", "check"])
+@pytest.mark.parametrize("kind", ["arrays", "samples"])
+def test_texts_are_no_images(cli: Cli, command: str, kind: str) -> None:
+    """That was an IndexError."""
+    Path("texts.py").write_text(TEXTS)
+    answer = cli("data", command, f"texts.py:{kind}")
+    assert answer.code == 2 and "these are texts" in answer.err and answer.err.count("\n") == 1
+    assert cli("data", "split", f"texts.py:{kind}", "--out", "s.json").code == 0
+
+
+def test_a_class_called_all_has_a_row_of_its_own(cli: Cli, photos: Path) -> None:
+    """It had the numbers of all images."""
+    for split in SPLITS:
+        (photos / split / "cat").rename(photos / split / "all")
+    lines = cli("data", "describe", f"folder:{photos}", "--no-sheet").out.splitlines()
+    assert [line.split()[-1] for line in lines if line.startswith("all")] == ["5", "10"]
+
+
 def test_description_of_digits(cli: Cli) -> None:
     said = described(cli, "digits", "--no-sheet")
     assert {n: s["images"] for n, s in said["splits"].items()} == {

@@ -117,6 +117,17 @@ def test_a_hash_that_was_altered_is_not_believed(root: Path, caplog: pytest.LogC
     assert caplog.messages == [f"{place} does not match its seal; what it held is found out anew"]
 
 
+def test_a_name_that_is_no_utf_8_is_looked_at_as_any_other(root: Path) -> None:
+    """It ended each streamed training at its first checkpoint. The folder may have such a name too."""
+    odd = os.fsdecode(b"b\xe4r.png")
+    root = root.rename(root.with_name(odd))
+    (root / odd).write_text("odd")
+    known = dict(zip([odd], manifest.digests(root, [odd]), strict=True))
+    assert manifest.changed(root, known, "k") is None
+    rewrite(root / odd, "ODD")
+    assert manifest.changed(root, known, "k") == odd
+
+
 def test_a_look_names_what_changed_and_reads_few_files(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

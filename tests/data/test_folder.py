@@ -155,6 +155,11 @@ def test_a_group_is_what_the_expression_names(root: Path) -> None:
     assert {number for _, number in test}.isdisjoint(number for _, number in rest)
 
 
+def test_a_group_may_be_named_by_letters_that_are_no_utf_8(root: Path) -> None:
+    save(root / "train/cat" / os.fsdecode(b"b\xe4r_99.png"), noise(77))
+    assert sum(counts(read("folder", root / "train", group=r"(.+)_\d+")).values()) == 25
+
+
 def test_a_damaged_image_is_named_or_skipped_and_counted(root: Path) -> None:
     broken = root / "test/dog/p3_6.png"
     broken.write_bytes(broken.read_bytes()[:60])
@@ -178,6 +183,13 @@ def test_only_images_that_are_used_are_opened(root: Path) -> None:
             path.write_bytes(b"")
     assert read("folder", root, test_images=2).test.digest == data.test.digest
     refuses("no readable image", read, "folder", root)
+
+
+def test_sizes_are_compared_with_an_image_that_was_read(root: Path) -> None:
+    (root / "test/cat/p0_0.png").write_bytes(b"")
+    save(root / "test/cat/wide.jpg", smooth(20, 90))
+    message = r"wide\.jpg is 3×20×90 uint8 where .*cat/p0_1\.png is 3×6×6 uint8"
+    refuses(message, read, "folder", root, on_error="skip")
 
 
 def test_sizes_and_channels(root: Path) -> None:

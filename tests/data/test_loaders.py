@@ -24,6 +24,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from offramp.augment import Augment, View
 from offramp.data import Data, DataSpec, load, order
 from offramp.data.dataset import FileSplit, Split
+from offramp.data.images import scan
 from offramp.data.images.files import Files
 from offramp.data.loading.prefetch import Slots, _workers
 from offramp.data.read import Loader
@@ -313,6 +314,31 @@ def test_files_are_gone_through_once(root: Path, monkeypatch: pytest.MonkeyPatch
     assert data_identity(first) == data_identity(again) and first.mean == again.mean
     with pytest.raises(AssertionError, match="was opened again"):
         read(root, "streaming", size=12)
+
+
+def test_large_images_are_looked_through_a_few_at_a_time(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand whole photographs were in memory before the first was looked at."""
+    made: list[None] = []
+    ahead: list[int] = []
+    make, count = scan.made_of, scan.value_counts
+
+    def making(*given: Any) -> Tensor | None:
+        made.append(None)
+        return make(*given)
+
+    def counting(images: Tensor) -> Tensor:
+        ahead.append(len(made) - len(ahead))
+        return count(images)
+
+    monkeypatch.setattr(scan, "LEAST", 4)
+    monkeypatch.setattr(scan, "ROOM", 1)
+    monkeypatch.setattr(scan, "made_of", making)
+    monkeypatch.setattr(scan, "value_counts", counting)
+    streamed = read(photos, "streaming")
+    assert max(ahead) <= 4 and len(made) == len(ahead) == 78
+    assert streamed.train.digest == read(photos, "resident").train.digest
 
 
 def test_counts_that_were_altered_are_counted_anew(

@@ -218,6 +218,18 @@ def test_images_of_one_name_in_two_folders_need_the_folder(photos: Path) -> None
         refuses("cannot be read as a table", read, "table", photos / name)
 
 
+@pytest.mark.parametrize("image", ["{}.png", "{}"])
+def test_an_image_in_the_folder_that_is_meant_comes_before_others_below_it(
+    photos: Path, image: str
+) -> None:
+    plain = read("table", write(rows(), photos / "plain.csv"))
+    for i in range(N):
+        save(photos / "images" / "thumbs" / f"{i}.png", noise(500 + i, 3, 3))
+    named = write(rows(image.format), photos / "labels.csv")
+    refuses("both fit", read, "table", named)
+    assert digests(read("table", named, images="images")) == digests(plain)
+
+
 def test_a_link_out_of_the_folder_is_refused(photos: Path, tmp_path: Path) -> None:
     save(tmp_path / "elsewhere.png", noise(99))
     (photos / "images" / "link.png").symlink_to(tmp_path / "elsewhere.png")

@@ -84,11 +84,12 @@ def test_tensorboard_reads_every_number_once(store: Store, tmp_path: Path) -> No
         assert {k[0].removeprefix("results/"): v[0] for k, v in closing.items()} == pytest.approx(told)
 
 
-def test_an_address_that_mlflow_does_not_know_is_one_line() -> None:
-    """As a database is where its client alone is installed."""
+@pytest.mark.parametrize("uri", ["redis://here", "sqlite+nothing:///here"])
+def test_an_address_that_mlflow_cannot_use_is_one_line(uri: str) -> None:
+    """As a database is where its client alone is installed; SQLAlchemy has errors of its own."""
     pytest.importorskip("mlflow")
-    with pytest.raises(OfframpError, match=r"MLflow cannot use redis://here .*give http://HOST:PORT"):
-        tracker("mlflow:redis://here")
+    with pytest.raises(OfframpError, match=rf"MLflow cannot use {re.escape(uri)} .*give http://HOST"):
+        tracker(f"mlflow:{uri}")
 
 
 def test_an_exit_has_one_name_in_curves_and_results(store: Store) -> None:
@@ -114,7 +115,9 @@ def test_settings_are_known_from_the_beginning(store: Store, tmp_path: Path) -> 
 def test_the_last_epoch_goes_with_the_word_that_a_phase_is_finished(store: Store) -> None:
     """A tracker ends a phase's record when it gets that epoch, and asks nothing more."""
     course = next(course for course in Reader(store.archive).courses() if course.manifest is not None)
-    saved = replace(course.phases[0], finished=False)  # as between its last checkpoint and its end
+    history = course.phases[0].history
+    epochs = history[history["split"] != "train-eval"]  # as between its last checkpoint and its end
+    saved = replace(course.phases[0], finished=False, history=epochs)
     under_way = replace(course, phases=(saved,), manifest=None)
     seen: list[tuple[bool, list[int]]] = []
 
@@ -314,6 +317,29 @@ class Given:
         self.news.append(news)
 
 
+def test_what_the_end_says_of_an_epoch_that_was_sent_is_sent_too(store: Store) -> None:
+    """Of the best epoch: who followed a training never got it."""
+    course = next(course for course in Reader(store.archive).courses() if course.manifest is not None)
+    whole = course.phases[0]
+    epochs = whole.history[whole.history["split"] != "train-eval"]
+    last = whole.history[(whole.history["split"] == "train-eval") & (whole.history["epoch"] == 2)]
+    ended = replace(whole, history=pd.concat([epochs, last, last.assign(epoch=1)]))  # the first was best
+    saved = replace(whole, finished=False, history=epochs)
+    seen: list[tuple[int, str]] = []
+
+    class Seen(Given):
+        def sent(self, _: LivePhase) -> int:
+            return max((epoch for epoch, _ in seen), default=0)
+
+        def send(self, news: News) -> None:
+            seen.extend((e, name) for _, steps in news.phases for e, of in steps.items() for name in of)
+
+    for phase, manifest in ((saved, None), (ended, course.manifest), (ended, course.manifest)):
+        send([replace(course, phases=(phase,), manifest=manifest)], Seen())
+    of = {epoch for epoch, name in seen if name.startswith("train-eval/")}
+    assert of == {1, 2} and len(seen) == len(set(seen)), "all of them, and none twice"
+
+
 def failed_of(store: Store) -> tuple[Course, Course, Course]:
     """The trial that is under way; failed; failed, and begun again."""
     _, course = Reader(store.archive).courses()
@@ -353,6 +379,18 @@ def test_a_run_that_failed_is_one_in_mlflow_and_goes_on(store: Store, tmp_path: 
     finish(store, tmp_path)
     sent(store, f"mlflow:{address}")
     assert {run.info.status for run in client.search_runs([of])} == {"FINISHED"}
+
+
+def test_tensorboard_has_settings_once_however_long_the_first_epoch_takes(tmp_path: Path) -> None:
+    kept, folder = Store(tmp_path / "runs"), tmp_path / "board"
+    with at_epoch_zero(kept, tmp_path):
+        (begun,) = (c for c in Reader(kept.archive).courses() if c.plan.strategy == "two-stage")
+        fresh = replace(begun, phases=begun.phases[1:])  # without the backbone, which has epochs
+        for _ in range(3):
+            send([fresh], tracker(f"tensorboard:{folder}"))
+        assert len(list((folder / fresh.trial).glob("events.*"))) == 1
+    finish(kept, tmp_path)
+    assert sent(kept, f"tensorboard:{folder}")[:2] == (2, 2)
 
 
 def test_tensorboard_says_once_why_a_trial_failed(store: Store, tmp_path: Path) -> None:

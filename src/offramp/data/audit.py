@@ -24,6 +24,7 @@ from offramp.data.remarks import remarks
 from offramp.data.splits import Splits, Subset, by_class, choose, left_out
 from offramp.data_spec import DataSpec
 from offramp.errors import OfframpError
+from offramp.inputs import is_text
 
 BLOCK = 1024  # images that are in memory at once
 UNEVEN = 3  # times as many images in the largest class as in the smallest are worth a note
@@ -131,7 +132,10 @@ def rehash(sources: Sources, before: Mapping[Path, Mapping[str, str]]) -> tuple[
 
 
 def audit(sources: Sources) -> Audit:
-    """Open every image of a data set once and hash it; damaged ones are listed, not raised."""
+    """Open every image of a data set once and hash it; damaged ones are listed, not raised.
+
+    Raises OfframpError for texts.
+    """
     splits, counts = {}, {}
     for name, part in sources.parts.items():
         pace = Pace(f"looking at images of {name}", len(part.rows))
@@ -192,7 +196,14 @@ def _looked_at(part: Subset, rows: Tensor, geometry: Geometry) -> Iterator[Look]
 
 
 def _size(image: Image.Image | Tensor) -> Size:
-    return (image.shape[2], image.shape[1]) if isinstance(image, Tensor) else image.size
+    if not isinstance(image, Tensor):
+        return image.size
+    if is_text(tuple(image.shape)):
+        raise OfframpError(
+            "data describe and data check look at images, and these are texts; offramp run "
+            "--dry-run says how they are split"
+        )
+    return image.shape[2], image.shape[1]
 
 
 def _counts(image: Image.Image | Tensor, geometry: Geometry) -> Tensor | None:

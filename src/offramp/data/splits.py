@@ -5,7 +5,6 @@ Everything here is a function of the seed, the labels and the groups.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from offramp.data.images.files import Files
 from offramp.data.raw import ImageRows, RawData, RawSplit
 from offramp.data_spec import DataSpec
 from offramp.errors import OfframpError, nearest
+from offramp.hashing import text_digest
 from offramp.seeding import derive
 from offramp.units import counted
 
@@ -332,7 +332,7 @@ def by_hash(labels: Tensor, keys: Sequence[str], share: float) -> Tensor:
         raise OfframpError(f"the test split's share is {share}; give one between 0 and 1")
     rows_of, classes = _grouped(labels, keys)
     test = torch.zeros(len(labels), dtype=torch.bool)
-    ranked = sorted(rows_of, key=lambda key: hashlib.sha256(key.encode()).hexdigest())
+    ranked = sorted(rows_of, key=text_digest)
     for label in sorted(set(classes.values())):
         mine = [rows_of[key] for key in ranked if classes[key] == label]
         target, count = share * sum(map(len, mine)), 0

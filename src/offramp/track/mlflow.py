@@ -30,13 +30,13 @@ _REFUSED = re.compile(r"[^\w\-./ ]")  # in names of metrics
 
 
 def mlflow(address: str) -> Server:
-    """A tracking server, a database (sqlite:///…) or a folder; behind # the experiment, by default
-    offramp. Raises OfframpError where it does not answer."""
+    """A tracking server or a database (sqlite:///…); behind # the experiment, by default offramp.
+    Raises OfframpError where it cannot be opened, or does not answer."""
     uri, _, experiment = address.partition("#")
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     try:
         client = MlflowClient(tracking_uri=uri)
-    except (MlflowException, ImportError) as error:  # the extra's client alone knows no database
+    except Exception as error:  # of MLflow, a database or its driver; the extra's client knows none
         raise OfframpError(
             f"MLflow cannot use {uri} ({_first(error)}); give http://HOST:PORT, or for sqlite:///FILE "
             "install all of it: pip install mlflow"

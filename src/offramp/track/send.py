@@ -11,6 +11,7 @@ from offramp.store.manifest import Manifest
 
 Steps = Mapping[int, Mapping[str, float]]
 """Numbers by epoch of a phase, from 1, and by name, such as `validation/accuracy/exit 1`."""
+AT_END = "train-eval"  # looked at when a phase ends, of its last epoch and of its best one
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,13 @@ def _send(course: Course, tracked: Tracked) -> Sent:
 
 
 def steps_of(phase: LivePhase, places: Sequence[str], after: int = 0) -> Steps:
-    """The numbers of the epochs behind `after`. places: of the network's exits, in order."""
+    """The numbers of the epochs behind `after`, and with them those of AT_END, which may be of an
+    earlier epoch. places: of the network's exits, in order."""
     numbers = {place: f"exit {number}" for number, place in enumerate(places, start=1)}
     found: dict[int, dict[str, float]] = {}
-    rows = phase.history[phase.history["epoch"] > after]
+    rows = phase.history
+    new = rows["epoch"] > after
+    rows = rows[(new | (rows["split"] == AT_END)) & new.any()]
     columns = (rows[name] for name in ("epoch", "split", "exit", "metric", "value"))
     for epoch, split, exit, metric, value in zip(*columns, strict=True):
         parts = (split, metric, numbers.get(exit, exit))

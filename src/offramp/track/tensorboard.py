@@ -36,6 +36,7 @@ class Board:
             with events.writer() as writer:
                 lines = (f"{name}: {value}" for name, value in settings(course).items())
                 writer.add_text("settings", "\n\n".join(lines))
+            events.ledger.remember(News())  # that they are there, before any epoch is
         return events
 
 

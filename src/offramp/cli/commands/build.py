@@ -19,6 +19,7 @@ from offramp.cli.forecast import said_of_data, show_forecast
 from offramp.cli.options import flag, option
 from offramp.cli.progress.display import Progress, watch
 from offramp.cli.progress.log import Log, Wish, opened
+from offramp.cli.progress.reading import reading_shown
 from offramp.cli.render import emit, say, told
 from offramp.cli.training.fitting import fitting
 from offramp.cli.training.how import How, conduct
@@ -230,12 +231,14 @@ def start(
     store = Store(root)
     device = devices.chosen(wish.device)
     weak: tuple[str, ...] = ()
-    chosen = choose(wish)
+    with reading_shown(log):
+        chosen = choose(wish)
     if goal.budget is not None:
         how = How(root, dry_run, None, as_json, log, place=wish.device, anyway=goal.anyway)
         seconds = units.parse(goal.budget, units.TIME, "--budget")
         fits, weak = fitting(chosen.plan, seconds, goal.budget, how)
-        chosen = choose(replace(wish, settings=(*wish.settings, *fits)))
+        with reading_shown(log):
+            chosen = choose(replace(wish, settings=(*wish.settings, *fits)))
     if dry_run:
         _dry(chosen, goal, store, device, as_json)
         return

@@ -221,7 +221,8 @@ def _print(study: Study, audit: Audit) -> None:
     rows = {
         label: [f"{audit.splits[name].by_class[label]:,}" for name in names] for label in audit.classes
     }
-    rows["all"] = [f"{audit.splits[name].images:,}" for name in names]
+    whole = "all classes" if "all" in rows else "all"  # which a class may be called
+    rows[whole] = [f"{audit.splits[name].images:,}" for name in names]
     show(split("class", names, rows), f"{_title(study)}: images by class and split")
     facts = [(name, _sizes(one.sizes), str(len(one.damaged))) for name, one in audit.splits.items()]
     show(table(["split", "stored sizes, width × height"], ["damaged"], facts))

@@ -50,8 +50,8 @@ def in_threads(
                     continue
                 if not kept:
                     images = image.new_empty((len(rows), *image.shape))
-                images[len(kept)] = _like(image, row, images[0] if kept else image, rows[0], name)
                 kept.append(row)
+                images[len(kept) - 1] = _like(image, row, images[0], kept[0], name)
         except BaseException:
             threads.shutdown(cancel_futures=True)
             raise

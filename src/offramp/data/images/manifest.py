@@ -7,7 +7,6 @@ no user can set back.
 
 from __future__ import annotations
 
-import hashlib
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from offramp.data.images import cache
 from offramp.data.pace import Pace, pool
 from offramp.errors import OfframpError
-from offramp.hashing import file_digest
+from offramp.hashing import file_digest, text_digest
 
 Stamp = tuple[int, int, int, int]  # bytes, nanoseconds of mtime and of ctime, inode
 Entry = tuple[Stamp, str]  # with the SHA-256 in hex
@@ -26,7 +25,7 @@ MOST_REHASHED = 256  # files that `changed` reads
 
 def place(root: Path) -> Path:
     """The manifest of the folder `root`."""
-    name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+    name = text_digest(str(root.resolve()))[:16]
     return cache.folder() / "manifests" / f"{name}.json"
 
 
@@ -75,7 +74,7 @@ def changed(root: Path, shas: Mapping[str, str], key: str) -> str | None:
     """
     known = _read(place(root))
     alike = {name: known.get(name) == (_stamp(root / name), sha) for name, sha in shas.items()}
-    drawn = sorted(shas, key=lambda n: (alike[n], hashlib.sha256(f"{key} {n}".encode()).digest()))
+    drawn = sorted(shas, key=lambda n: (alike[n], text_digest(f"{key} {n}")))
     chosen = drawn[:MOST_REHASHED]
     found = zip(chosen, _hashed(root, chosen), strict=True)
     return next((name for name, sha in found if sha != shas[name]), None)

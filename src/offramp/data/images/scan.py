@@ -26,7 +26,8 @@ from offramp.errors import OfframpError
 from offramp.hashing import digest, plain
 
 VERSION = 1
-BLOCK = 1024  # images that are in memory at once
+LEAST, MOST = 16, 1024  # images that are in memory at once: as many as fit into ROOM
+ROOM = 2**28  # bytes
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,10 @@ def _scan(part: Subset, source: Opened, geometry: Geometry, skip: bool) -> Scan:
     first = source.name(int(part.rows[0]))
     sha, counts, damaged = hashlib.sha256(), torch.zeros(0), []
     pace = Pace("looking through images, once", len(part.rows))
+    waiting, many = part.rows, LEAST
     with pool(len(part.rows)) as threads:
-        for rows in torch.split(part.rows, BLOCK):
+        while len(waiting):
+            rows, waiting = waiting[:many], waiting[many:]
             make = partial(made_of, source, geometry, skip)
             images = list(pace.over(threads.map(make, rows.tolist())))
             for row, image in zip(rows.tolist(), images, strict=True):
@@ -105,6 +108,7 @@ def _scan(part: Subset, source: Opened, geometry: Geometry, skip: bool) -> Scan:
                     sha.update(f"{(len(part.rows), *shape)} {image.dtype}".encode())
                     dtype = image.dtype
                     counts = torch.zeros(len(image), 256, dtype=torch.int64)
+                    many = max(LEAST, min(MOST, ROOM // max(1, image.nbytes)))
                 if image.shape != shape or image.dtype != dtype:
                     raise OfframpError(
                         f"{source.name(row)} is {list(image.shape)} where {first} is {list(shape)}; "

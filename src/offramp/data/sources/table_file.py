@@ -76,9 +76,14 @@ class ImageFiles:
             for found in self._named.get(path.name, ())
             if f"/{found}".endswith(ending) or f"/{found.rpartition('.')[0]}".endswith(ending)
         ]
-        if str(path) in fits:
-            return str(path)
         if len(fits) > 1:
+            # The very path, from the root or the folder that is meant, before others that end with it.
+            for place in (str(path), str(PurePosixPath(self.below or "", path))):
+                if place in fits:
+                    return place
+                there = [found for found in fits if found.rpartition(".")[0] == place]
+                if len(there) == 1:
+                    return there[0]
             raise OfframpError(
                 f"the table names {cell}, and {fits[0]} and {fits[1]} in {self.root} both fit; write "
                 "paths into the table, or set data.images to the folder that it means"
