@@ -84,6 +84,12 @@ IMAGES = torch.stack([Tensors()[i][0] for i in range(90)])
 LABELS = torch.arange(90) % 3
 
 
+def partly_frozen() -> Net:
+    net = Net()
+    net.middle.requires_grad_(False)
+    return net
+
+
 def copies(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
@@ -356,6 +362,7 @@ def test_taps_by_number_and_splits_by_hand() -> None:
         ({"net": Net()}, "the net is a Net; attach exits first: offramp.attach"),
         ({"net": attached().double()}, r"not all float32; give net.float\(\)"),
         ({"net": attached(Net().requires_grad_(False))}, "options={'backbone': 'kept'}"),
+        ({"net": attached(partly_frozen())}, "'middle.0.weight' is frozen by requires_grad and the"),
         ({"strategy": None}, "the strategy is None; give a name"),
         ({"normalize": "imgenet"}, "data.normalize cannot be 'imgenet'; did you mean 'imagenet'"),
         ({"normalize": ([0.5] * 3, [0, 1, 1])}, "data.normalize cannot be .* should be greater than 0"),

@@ -548,16 +548,22 @@ def _check_normalized(images: torch.Tensor) -> None:
 
 
 def _check_frozen(net: ExitNetwork, plan: Plan) -> None:
-    """Refuse to train a backbone that was frozen by requires_grad. Where heads are frozen too, nobody
-    asked for it: a network that was fitted is frozen as a whole."""
-    if any(p.requires_grad for p in net.backbone.parameters()):
+    """Refuse to train what was frozen by requires_grad, all of the backbone or a part of it. Where heads
+    are frozen too, nobody asked for it: a network that was fitted is frozen as a whole."""
+    trained = {part for node in plan.nodes.values() for part in node.trained & backbone(net.exits)}
+    would = {id(p) for part in trained for p in net.parameters_of(part)}
+    frozen = [n for n, p in net.backbone.named_parameters() if id(p) in would and not p.requires_grad]
+    if not frozen or not any(p.requires_grad for p in net.parameters()):
         return
-    trained = any(node.trained & backbone(net.exits) for node in plan.nodes.values())
-    if trained and any(p.requires_grad for p in net.parameters()):
+    if any(p.requires_grad for p in net.backbone.parameters()):
         raise OfframpError(
-            "the backbone is frozen by requires_grad and the strategy would train it; to train heads "
-            "only, give 'two-stage' options={'backbone': 'kept'}"
+            f"'{frozen[0]}' is frozen by requires_grad and the strategy would train it; make it a "
+            "buffer of the module, or let it train: net.requires_grad_(True)"
         )
+    raise OfframpError(
+        "the backbone is frozen by requires_grad and the strategy would train it; to train heads "
+        "only, give 'two-stage' options={'backbone': 'kept'}"
+    )
 
 
 def _fitted(plan: Plan, store: Store, device: torch.device) -> Fitted:
