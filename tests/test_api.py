@@ -444,6 +444,16 @@ def test_a_trial_is_not_loaded_into_another_network(tmp_path: Path, other: str) 
     assert "\n" not in str(caught.value)
 
 
+def test_a_registered_network_is_recorded_with_the_stem_that_it_has(tmp_path: Path) -> None:
+    """A study gives it the stem that fits its images, `attach` that of ImageNet."""
+    net = offramp.attach("mobilenetv1", 1, (3, 32, 32), classes=3, head="linear")
+    images = torch.randint(256, (90, 3, 32, 32), dtype=torch.uint8)
+    recipe = {"epochs": 1, "batch_size": 16}
+    fitted = offramp.fit(net, "two-stage", (images, LABELS), recipe=recipe, store=tmp_path)
+    loaded = offramp.load(fitted.trial, store=tmp_path)
+    assert equal(copies(loaded), copies(fitted.net))
+
+
 def shifted(module: nn.Module) -> None:
     for parameter in module.parameters(recurse=False):
         parameter.add_(0.01)

@@ -60,7 +60,10 @@ def build(
     if spec.taps is not None:
         origin = dataclasses.replace(origin, taps=spec.taps, why=ASKED)
     trunk, why = _cut(module, input_shape, origin)
-    origin = dataclasses.replace(origin, asked=spec.asked)
+    # With its defaults: a study that names no stem is given the one that fits its images.
+    options = {**dict(spec.options), **origin.identity.get("options", {})}
+    asked = dataclasses.replace(spec, options=tuple(options.items())).asked
+    origin = dataclasses.replace(origin, asked=asked)
     if spec.weights is not None:
         initial = fitted(read(spec.weights, spec.backbone), trunk, spec.weights)
         module.load_state_dict(dict(initial.tensors), strict=False)
