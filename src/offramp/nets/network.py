@@ -182,7 +182,9 @@ class ExitNetwork(nn.Module):
             own = self._head_state(k, prefix)
             if own.keys().isdisjoint(state_dict):
                 state_dict.update(own)
-        added = [prefix + name + "." for name in (self._trunks_name, self._heads_name)]
+        ours = (self._trunks_name, self._heads_name)
+        # Of what is not here none but the backbone would say that it is unexpected.
+        added = [prefix + name + "." for name in ours if name in self._modules]
         aside = {key: state_dict.pop(key) for key in [*state_dict] if key.startswith(tuple(added))}
         self._loaded = self._loaded or any(key.startswith(prefix) for key in state_dict)
         self.backbone._load_from_state_dict(state_dict, prefix, *rest)
