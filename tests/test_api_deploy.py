@@ -204,7 +204,11 @@ def test_pixels_normalized_by_0_and_1_are_not_taken_for_floats(tmp_path: Path) -
     found = Bundle(done.folder).predict(
         [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in IMAGES]
     )
-    assert (found.classes == fitted.predict(IMAGES, policy).classes.numpy()).all()
+    answers = fitted.predict(IMAGES, policy)
+    assert (found.classes == answers.classes.numpy()).all()
+    assert torch.equal(fitted.predict(fitted.normalize(IMAGES), policy).logits, answers.logits)
+    with pytest.raises(OfframpError, match="images look like 0…255 pixels"):
+        fitted.predict(IMAGES.float(), policy)
 
 
 def test_a_terminal_and_a_notebook_show_the_exits(fitted: Fitted) -> None:

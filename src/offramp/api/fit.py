@@ -229,7 +229,8 @@ class Fitted:
         if rule.calibration.trial_hash:
             check_fits(rule, self._trained.id, self._trained.hash, self._trained.exits)
         ready = self._tensor(images)
-        _check_normalized(ready)
+        unit = not self._normalized and set(self.mean) == {0} and set(self.std) == {1}
+        _check_normalized(ready, unit)
         place = next(self.net.parameters()).device
         floats = ready.is_floating_point()
         return Predictor(self.net, rule)(ready.to(place) if floats else self.normalize(ready))
@@ -535,12 +536,13 @@ def _check_fit(net: ExitNetwork, data: Data) -> None:
         )
 
 
-def _check_normalized(images: torch.Tensor) -> None:
-    """Refuse floats that are pixels from 0 to 1, or from 0 to 255: normalized ones spread otherwise."""
+def _check_normalized(images: torch.Tensor, unit: bool = False) -> None:
+    """Refuse floats that are pixels from 0 to 1, or from 0 to 255: normalized ones spread otherwise.
+    unit: pixels from 0 to 1 are the normalized ones."""
     if not images.is_floating_point() or not images.numel():
         return
     low, high = (float(bound) for bound in images.aminmax())
-    if high > 50 or (low >= 0 and 0.5 < high <= 1 and high - low > 0.5):
+    if high > 50 or (not unit and low >= 0 and 0.5 < high <= 1 and high - low > 0.5):
         raise OfframpError(
             f"images look like 0…{255 if high > 50 else 1} pixels; "
             "give uint8 [B, C, H, W] (without ToTensor), or normalize them"
