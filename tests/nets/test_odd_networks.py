@@ -281,6 +281,37 @@ class TestUntraceable:
     @pytest.mark.parametrize(
         ("names", "message"),
         [
+            ([["a", "two"], ["silent", "fc"]], "do not run one after another: 'tuple' object has no "),
+            ([["a"], ["silent", "fc"]], "do not run one after another: AssertionError; list all of"),
+            ([["a"], ["two"]], "do not compute what it computes"),
+        ],
+    )
+    def test_what_gives_no_tensor_or_fails_without_a_word_is_refused(self, names, message: str) -> None:
+        class Two(nn.Module):
+            def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+                return x, x
+
+        class Silent(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                if x.ndim != 2:
+                    raise AssertionError
+                return x
+
+        class Odd(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.a, self.two, self.silent = nn.Conv2d(3, 4, 3), Two(), Silent()
+                self.fc = nn.Linear(144, 5)
+
+            def forward(self, x: Tensor) -> Tensor:
+                x, _ = self.two(self.a(x))
+                return self.fc(self.silent(x.flatten(1)))
+
+        refuses(message, cut_by_names, Odd(), names, IMAGE)
+
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
             ([["a"], ["stge"], ["fc"]], "has no submodule 'stge'; did you mean 'stage'"),
             ([["a", "act", "stage", "b"]], "needs at least two lists"),
             ([["a"], []], "none of them empty"),

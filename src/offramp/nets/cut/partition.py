@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from offramp.device import seeded
-from offramp.errors import OfframpError, nearest
+from offramp.errors import OfframpError, in_line, nearest
 from offramp.inputs import blank, noise
 from offramp.nets.clock import Clock
 from offramp.nets.cut.places import Side, Site, Survey, Tap, hold, survey, under
@@ -25,6 +25,9 @@ from offramp.nets.cut.trace import UNKNOWN, PerImage, compiled
 from offramp.nets.cut.way import STRAIGHT, Called, Way, way_of
 from offramp.nets.identity import settings
 from offramp.nets.macs import count_macs
+
+# What a submodule raises that is given what it does not take, such as a tuple in place of a tensor.
+_UNFIT = (RuntimeError, ValueError, TypeError, AssertionError, AttributeError, LookupError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -335,13 +338,13 @@ def _compared(trunk: Trunk, input_shape: tuple[int, ...]) -> tuple[Way, tuple[tu
                 (y,) = segment(y)
                 shapes.append(tuple(y.shape[1:]))
             (y,) = pieces_of_it.classifier(y)
-        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except _UNFIT as error:
             raise OfframpError(
-                f"the submodules listed for {title} do not run one after another: {reason}; "
+                f"the submodules listed for {title} do not run one after another: {in_line(error)}; "
                 "list all of them in execution order, and make steps between them submodules too"
             ) from error
-    if y.shape != expected.shape or not torch.allclose(y, expected, rtol=1e-3, atol=1e-5):
+    same = isinstance(y, Tensor) and y.shape == expected.shape
+    if not same or not torch.allclose(y, expected, rtol=1e-3, atol=1e-5):
         raise OfframpError(
             f"the submodules listed for {title}, run one after another, do not compute what it "
             "computes; list all of them, and make steps between them (an activation, a flatten) "
