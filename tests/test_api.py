@@ -402,6 +402,24 @@ def test_heads_alone_train_on_a_frozen_backbone_with_the_pixels_that_it_knows(
     torch.testing.assert_close(seen, by_hand)
 
 
+class Held(Net):
+    """Whose stem never learns."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = self.stem(x)
+        return self.out(self.drop(self.top(self.middle(x)).mean((2, 3))))  # type: ignore[no-any-return]
+
+
+def test_what_would_learn_something_else_in_pieces_is_not_trained() -> None:
+    net = attached(Held())
+    data = IMAGES, LABELS
+    with pytest.raises(OfframpError, match=r"cut in pieces, Held loses .*'stem\.0\.weight' would learn"):
+        offramp.fit(net, "joint", data)
+    fitted = offramp.fit(net, "two-stage", data, recipe={"epochs": 1}, options={"backbone": "kept"})
+    assert equal(copies(fitted.net.backbone), copies(net.backbone))
+
+
 def test_images_and_classes_must_be_the_networks() -> None:
     small = offramp.attach(Net(), ["stem"], (3, 16, 16), head="linear")
     with pytest.raises(OfframpError, match=r"images are \[3, 12, 12\], the network takes \[3, 16, 16\]"):

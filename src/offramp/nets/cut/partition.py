@@ -20,6 +20,7 @@ from offramp.device import seeded
 from offramp.errors import OfframpError, in_line, nearest
 from offramp.inputs import blank, noise
 from offramp.nets.clock import Clock
+from offramp.nets.cut.gradients import unlike
 from offramp.nets.cut.places import Side, Site, Survey, Tap, hold, survey, under
 from offramp.nets.cut.trace import UNKNOWN, PerImage, compiled
 from offramp.nets.cut.way import STRAIGHT, Called, Way, way_of
@@ -135,6 +136,7 @@ class Trunk:
     code: what the module computes, as text in which no cut shows.
     way: how the module takes images and gives logits, in eval mode.
     loose: numbers, from 1, of the segments that hand on a tensor without a row for each image.
+    lost: names of the parameters whose gradient in the pieces is not the one that they have in the module.
     """
 
     module: nn.Module
@@ -146,6 +148,7 @@ class Trunk:
     clock: Clock
     way: Way = STRAIGHT
     loose: frozenset[int] = frozenset()
+    lost: frozenset[str] = frozenset()
 
     def check_rows(self, segment: int) -> None:
         """Raises OfframpError where a segment hands on a tensor without a row for each image, whose size
@@ -227,7 +230,8 @@ def cut(
         for i, site in enumerate(sites, start=1)
         if not all(side.facts[n].rows for n in _crossing(seen, side, site.eval))
     )
-    return Trunk(module, names, shapes, pieces, constants, seen.code, Clock(), seen.way, loose)
+    about = (seen.code, Clock(), seen.way, loose, seen.lost)
+    return Trunk(module, names, shapes, pieces, constants, *about)
 
 
 def cut_by_names(
@@ -262,8 +266,8 @@ def cut_by_names(
     trunk = Trunk(module, ends, (), found, {}, code, Clock())
     if input_shape is None:
         return trunk
-    way, shapes = _compared(trunk, input_shape)
-    return replace(trunk, shapes=shapes, way=way)
+    way, shapes, lost = _compared(trunk, input_shape)
+    return replace(trunk, shapes=shapes, way=way, lost=lost)
 
 
 def chain_places(
@@ -321,8 +325,11 @@ def _before(seen: Survey, a: Site, b: Site) -> bool:
     return a is not b and in_train and seen.eval.order[a.eval] <= seen.eval.order[b.eval]
 
 
-def _compared(trunk: Trunk, input_shape: tuple[int, ...]) -> tuple[Way, tuple[tuple[int, ...], ...]]:
-    """How the module takes images, and the shapes at the places, of pieces that give what it gives."""
+def _compared(
+    trunk: Trunk, input_shape: tuple[int, ...]
+) -> tuple[Way, tuple[tuple[int, ...], ...], frozenset[str]]:
+    """How the module takes images, and the shapes at the places, of pieces that give what it gives; and
+    the parameters that learn something else in them."""
     probe = copy.deepcopy(trunk.module).eval()
     pieces_of_it = trunk.on(probe)
     title = type(probe).__name__
@@ -350,7 +357,16 @@ def _compared(trunk: Trunk, input_shape: tuple[int, ...]) -> tuple[Way, tuple[tu
             "computes; list all of them, and make steps between them (an activation, a flatten) "
             "submodules too"
         )
-    return way, tuple(shapes)
+
+    def in_pieces() -> Tensor:
+        y = x
+        for piece in (*pieces_of_it.segments, pieces_of_it.classifier):
+            (y,) = piece(y)
+        return y
+
+    with seeded(0):
+        lost = unlike(probe, lambda: way(probe, x.clone()), in_pieces)
+    return way, tuple(shapes), lost
 
 
 def _tensor(module: nn.Module, name: str) -> Tensor:
