@@ -84,6 +84,12 @@ IMAGES = torch.stack([Tensors()[i][0] for i in range(90)])
 LABELS = torch.arange(90) % 3
 
 
+def partly_frozen() -> Net:
+    net = Net()
+    net.middle.requires_grad_(False)
+    return net
+
+
 def copies(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
@@ -356,6 +362,7 @@ def test_taps_by_number_and_splits_by_hand() -> None:
         ({"net": Net()}, "the net is a Net; attach exits first: offramp.attach"),
         ({"net": attached().double()}, r"not all float32; give net.float\(\)"),
         ({"net": attached(Net().requires_grad_(False))}, "options={'backbone': 'kept'}"),
+        ({"net": attached(partly_frozen())}, "'middle.0.weight' is frozen by requires_grad and the"),
         ({"strategy": None}, "the strategy is None; give a name"),
         ({"normalize": "imgenet"}, "data.normalize cannot be 'imgenet'; did you mean 'imagenet'"),
         ({"normalize": ([0.5] * 3, [0, 1, 1])}, "data.normalize cannot be .* should be greater than 0"),
@@ -393,6 +400,24 @@ def test_heads_alone_train_on_a_frozen_backbone_with_the_pixels_that_it_knows(
     seen = fitted.normalize(IMAGES[:2]).cpu()
     by_hand = (IMAGES[:2] / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     torch.testing.assert_close(seen, by_hand)
+
+
+class Held(Net):
+    """Whose stem never learns."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = self.stem(x)
+        return self.out(self.drop(self.top(self.middle(x)).mean((2, 3))))  # type: ignore[no-any-return]
+
+
+def test_what_would_learn_something_else_in_pieces_is_not_trained() -> None:
+    net = attached(Held())
+    data = IMAGES, LABELS
+    with pytest.raises(OfframpError, match=r"cut in pieces, Held loses .*'stem\.0\.weight' would learn"):
+        offramp.fit(net, "joint", data)
+    fitted = offramp.fit(net, "two-stage", data, recipe={"epochs": 1}, options={"backbone": "kept"})
+    assert equal(copies(fitted.net.backbone), copies(net.backbone))
 
 
 def test_images_and_classes_must_be_the_networks() -> None:
@@ -435,6 +460,16 @@ def test_a_trial_is_not_loaded_into_another_network(tmp_path: Path, other: str) 
     with pytest.raises(OfframpError, match=r"net is not what trial joint-.* was trained on; ") as caught:
         offramp.load("joint", store=tmp_path, net=nets[other]())
     assert "\n" not in str(caught.value)
+
+
+def test_a_registered_network_is_recorded_with_the_stem_that_it_has(tmp_path: Path) -> None:
+    """A study gives it the stem that fits its images, `attach` that of ImageNet."""
+    net = offramp.attach("mobilenetv1", 1, (3, 32, 32), classes=3, head="linear")
+    images = torch.randint(256, (90, 3, 32, 32), dtype=torch.uint8)
+    recipe = {"epochs": 1, "batch_size": 16}
+    fitted = offramp.fit(net, "two-stage", (images, LABELS), recipe=recipe, store=tmp_path)
+    loaded = offramp.load(fitted.trial, store=tmp_path)
+    assert equal(copies(loaded), copies(fitted.net))
 
 
 def shifted(module: nn.Module) -> None:

@@ -154,6 +154,7 @@ def test_a_limit_may_be_text(fitted: Fitted) -> None:
         ),
         (lambda _, p: offramp.predictor(nn.Linear(1, 1), p), "the net is a Linear"),
         (lambda f, _: offramp.load(f), "the trial is a Fitted; give a trial's id"),
+        (lambda f, _: offramp.load(f.trial, net=nn.Linear(1, 1)), "the net is a Linear; give the netw"),
         (lambda f, p: f.benchmark(p, batches=[]), "batches must be at least 1, got 0"),
         (lambda f, p: f.benchmark(p, batches=0), "batches must be at least 1, got 0"),
         (lambda f, p: f.benchmark(p, repeats=0), "repeats must be at least 1, got 0"),
@@ -204,7 +205,11 @@ def test_pixels_normalized_by_0_and_1_are_not_taken_for_floats(tmp_path: Path) -
     found = Bundle(done.folder).predict(
         [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in IMAGES]
     )
-    assert (found.classes == fitted.predict(IMAGES, policy).classes.numpy()).all()
+    answers = fitted.predict(IMAGES, policy)
+    assert (found.classes == answers.classes.numpy()).all()
+    assert torch.equal(fitted.predict(fitted.normalize(IMAGES), policy).logits, answers.logits)
+    with pytest.raises(OfframpError, match="images look like 0…255 pixels"):
+        fitted.predict(IMAGES.float(), policy)
 
 
 def test_a_terminal_and_a_notebook_show_the_exits(fitted: Fitted) -> None:

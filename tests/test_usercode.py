@@ -104,6 +104,15 @@ def test_a_file_imports_its_neighbors_and_two_folders_do_not_mix(tmp_path: Path)
     assert (set(sys.modules), list(sys.path)) == before
 
 
+def test_a_module_that_its_package_imports_runs_once(tmp_path: Path) -> None:
+    """As in a script: of two runs there would be two classes of one name."""
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "__init__.py").write_text("from .kinds import Kind\n")
+    (tmp_path / "parts" / "kinds.py").write_text("class Kind: ...\n")
+    code = "from parts.kinds import Kind\nimport parts\ndef make(): return parts.Kind is Kind\n"
+    assert load(write(tmp_path, tmp_path / "ran", code), "backbone").function()
+
+
 def test_what_a_file_imports_is_part_of_what_it_is(tmp_path: Path) -> None:
     name = neighbors(tmp_path / "here")
     sha256 = load(name, "backbone").sha256

@@ -246,6 +246,8 @@ class _Modules:
         source = self.code.neighbors[dotted] if dotted else self.code.main
         parent, _, last = dotted.rpartition(".")
         above = self.run(parent) if parent else None
+        if dotted in self.made:  # its package imports it
+            return self.made[dotted]
         name = f"{self.prefix}.{dotted}" if dotted else self.prefix
         # A file's __path__ is empty: no other loader looks for what lies below.
         below: list[str] | None = [] if dotted and source.package else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from threading import Lock
 
 import pytest
 import timm
@@ -98,6 +99,20 @@ class Stubborn(Residual):
         if x.sum() > -1e9:
             x = self.pool(self.last(x))
         return self.head(self.drop(x))
+
+
+@pytest.mark.parametrize(
+    ("kept", "reason"),
+    [
+        (lambda module: module.stem(torch.ones(2, 3, 16, 16)), "Only Tensors created explicitly by"),
+        (lambda _: Lock(), "cannot pickle '_thread.lock' object"),
+    ],
+)
+def test_a_module_that_cannot_be_copied_is_refused(kept, reason):
+    module = Residual()
+    module.kept = kept(module)
+    line = rf"module: Residual cannot be copied \({reason}.*take off what it keeps beside its weights"
+    refuses(line, attach, module, 1, (3, 16, 16))
 
 
 @pytest.mark.parametrize("taps", [["stem"], ["stem", "relu#1"], 1, 2])

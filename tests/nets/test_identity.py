@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 
 import numpy as np
 import pytest
@@ -199,6 +200,27 @@ def test_what_a_users_file_imports_is_part_of_the_identity(tmp_path, monkeypatch
     others = identity("nn.GELU()", "pass"), identity("nn.ReLU()", "nn.init.zeros_(layer.bias)")
     changed = [{key for key in usual if usual[key] != other[key]} for other in others]
     assert changed == [{"code"}, {"draw"}]
+
+
+def test_weights_that_numpy_and_python_draw_are_of_the_seed_too(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import random\n"
+        "import numpy as np\n"
+        "from torch import nn\n"
+        "def make(classes):\n"
+        "    first, last = nn.Conv2d(3, 4, 3), nn.Linear(4, classes)\n"
+        "    nn.init.constant_(first.weight, np.random.rand())\n"
+        "    nn.init.constant_(last.weight, random.random())\n"
+        "    return nn.Sequential(first, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last)\n"
+    )
+    spec = NetSpec(f"{tmp_path / 'mine.py'}:make", taps=0)
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    one, again, other = (build(spec, SHAPE, CLASSES, seed) for seed in (1, 1, 2))
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+    assert one.identity == again.identity == other.identity
+    for name in ("0.weight", "4.weight"):
+        weights = [net.state_dict()[name] for net in (one, again, other)]
+        assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
 def test_a_registered_backbone_is_identified_by_its_name():

@@ -109,6 +109,55 @@ def test_sizes_taken_before_a_cut_follow_the_batch_after_it() -> None:
             assert torch.equal(run(trunk, x), net(x))
 
 
+class Straight(torch.autograd.Function):
+    """The sign, with a gradient that passes straight through: its own is zero."""
+
+    @staticmethod
+    def forward(ctx, x):  # noqa: ARG004
+        return x.sign()
+
+    @staticmethod
+    def backward(ctx, gradient):  # noqa: ARG004
+        return gradient
+
+
+class Frugal(torch.autograd.Function):
+    """What keeps less for the gradient, which is the plain one."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        return 2 * x * gradient
+
+
+def held(_: Net, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return x * 2
+
+
+GRADIENTS = {
+    "straight through": (lambda _, x: Straight.apply(x), {"a.weight", "a.bias"}),
+    "no_grad": (held, {"a.weight", "a.bias"}),
+    "as plain": (lambda _, x: Frugal.apply(x), set()),
+    "detach": (lambda _, x: x + (x.sign() - x).detach(), set()),
+    "sign": (lambda _, x: x.sign(), set()),
+} | {between.__name__: (between, set()) for between in BETWEEN}
+
+
+@pytest.mark.parametrize(("between", "lost"), GRADIENTS.values(), ids=GRADIENTS)
+def test_parameters_whose_gradient_a_trace_loses_are_known(between, lost: set[str]) -> None:
+    torch.manual_seed(0)
+    trunk = cut(Net(between), IMAGE, ["b"])
+    assert trunk.lost == lost == trunk.on(Net(between)).lost
+    frozen = Net(between).requires_grad_(False)
+    assert not cut(frozen, IMAGE, ["b"]).lost
+
+
 class TestInPlace:
     def outputs(self, taps: list[str], net: nn.Module) -> list[tuple[Tensor, Tensor]]:
         """What each segment returned: right after it ran, and after the whole network ran."""
@@ -253,6 +302,17 @@ class TestUntraceable:
         assert same_state(whole, trunk.module)
         assert "b.weight" in trunk.segments[1].state()
 
+    def test_gradients_that_names_of_submodules_lose_are_known(self) -> None:
+        class Held(Untraceable):
+            def forward(self, x: Tensor) -> Tensor:
+                with torch.no_grad():
+                    x = self.act(self.a(x))
+                return self.fc(self.drop(self.pool(self.b(self.stage(x)))))
+
+        torch.manual_seed(0)
+        assert cut_by_names(Held(), self.names, IMAGE).lost == {"a.weight", "a.bias"}
+        assert not cut_by_names(Untraceable(), self.names, IMAGE).lost
+
     def test_its_noise_follows_the_clock(self) -> None:
         def logits(trunk: Trunk, now: tuple[int, int, int]) -> Tensor:
             trunk.clock.tick(*now)
@@ -277,6 +337,37 @@ class TestUntraceable:
             trunk.clock.tick(1, 0, 0)
             left = run(train(trunk, True), ones)
             assert set(left.unique().tolist()) == {0.0, 4.0 * 2} and (left == 0).sum() > 40
+
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
+            ([["a", "two"], ["silent", "fc"]], "do not run one after another: 'tuple' object has no "),
+            ([["a"], ["silent", "fc"]], "do not run one after another: AssertionError; list all of"),
+            ([["a"], ["two"]], "do not compute what it computes"),
+        ],
+    )
+    def test_what_gives_no_tensor_or_fails_without_a_word_is_refused(self, names, message: str) -> None:
+        class Two(nn.Module):
+            def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+                return x, x
+
+        class Silent(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                if x.ndim != 2:
+                    raise AssertionError
+                return x
+
+        class Odd(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.a, self.two, self.silent = nn.Conv2d(3, 4, 3), Two(), Silent()
+                self.fc = nn.Linear(144, 5)
+
+            def forward(self, x: Tensor) -> Tensor:
+                x, _ = self.two(self.a(x))
+                return self.fc(self.silent(x.flatten(1)))
+
+        refuses(message, cut_by_names, Odd(), names, IMAGE)
 
     @pytest.mark.parametrize(
         ("names", "message"),

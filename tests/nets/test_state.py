@@ -177,6 +177,15 @@ def test_of_several_trunks_the_final_exits_goes_by_plain_names():
     assert apart.backbone is apart.trunks[1].module and "other_trunks.0.fc.bias" in apart.state_dict()
 
 
+def test_weights_of_what_is_not_there_are_unexpected():
+    """They load in silence otherwise: heads of trunks of their own, on another trunk."""
+    several = attach(Own(), ["heads"], (3, 32, 32), head="linear").with_trunks((1, 0))
+    with pytest.raises(RuntimeError, match=r"Unexpected.*other_trunks\.1\.trunks\.weight"):
+        copy.deepcopy(made("own")[1]).load_state_dict(several.state_dict())
+    with pytest.raises(RuntimeError, match=r"Unexpected.*exit_heads\.heads\.body\.classifier\.weight"):
+        attach(Own(), [], (3, 32, 32)).load_state_dict(made("own")[1].state_dict())
+
+
 def frozen(net):
     return {n: m.training for n, m in net.named_modules() if n.startswith("layer1.")}
 

@@ -229,7 +229,8 @@ class Fitted:
         if rule.calibration.trial_hash:
             check_fits(rule, self._trained.id, self._trained.hash, self._trained.exits)
         ready = self._tensor(images)
-        _check_normalized(ready)
+        unit = not self._normalized and set(self.mean) == {0} and set(self.std) == {1}
+        _check_normalized(ready, unit)
         place = next(self.net.parameters()).device
         floats = ready.is_floating_point()
         return Predictor(self.net, rule)(ready.to(place) if floats else self.normalize(ready))
@@ -532,12 +533,13 @@ def _check_fit(net: ExitNetwork, data: Data) -> None:
         )
 
 
-def _check_normalized(images: torch.Tensor) -> None:
-    """Refuse floats that are pixels from 0 to 1, or from 0 to 255: normalized ones spread otherwise."""
+def _check_normalized(images: torch.Tensor, unit: bool = False) -> None:
+    """Refuse floats that are pixels from 0 to 1, or from 0 to 255: normalized ones spread otherwise.
+    unit: pixels from 0 to 1 are the normalized ones."""
     if not images.is_floating_point() or not images.numel():
         return
     low, high = (float(bound) for bound in images.aminmax())
-    if high > 50 or (low >= 0 and 0.5 < high <= 1 and high - low > 0.5):
+    if high > 50 or (not unit and low >= 0 and 0.5 < high <= 1 and high - low > 0.5):
         raise OfframpError(
             f"images look like 0…{255 if high > 50 else 1} pixels; "
             "give uint8 [B, C, H, W] (without ToTensor), or normalize them"
@@ -545,16 +547,22 @@ def _check_normalized(images: torch.Tensor) -> None:
 
 
 def _check_frozen(net: ExitNetwork, plan: Plan) -> None:
-    """Refuse to train a backbone that was frozen by requires_grad. Where heads are frozen too, nobody
-    asked for it: a network that was fitted is frozen as a whole."""
-    if any(p.requires_grad for p in net.backbone.parameters()):
+    """Refuse to train what was frozen by requires_grad, all of the backbone or a part of it. Where heads
+    are frozen too, nobody asked for it: a network that was fitted is frozen as a whole."""
+    trained = {part for node in plan.nodes.values() for part in node.trained & backbone(net.exits)}
+    would = {id(p) for part in trained for p in net.parameters_of(part)}
+    frozen = [n for n, p in net.backbone.named_parameters() if id(p) in would and not p.requires_grad]
+    if not frozen or not any(p.requires_grad for p in net.parameters()):
         return
-    trained = any(node.trained & backbone(net.exits) for node in plan.nodes.values())
-    if trained and any(p.requires_grad for p in net.parameters()):
+    if any(p.requires_grad for p in net.backbone.parameters()):
         raise OfframpError(
-            "the backbone is frozen by requires_grad and the strategy would train it; to train heads "
-            "only, give 'two-stage' options={'backbone': 'kept'}"
+            f"'{frozen[0]}' is frozen by requires_grad and the strategy would train it; make it a "
+            "buffer of the module, or let it train: net.requires_grad_(True)"
         )
+    raise OfframpError(
+        "the backbone is frozen by requires_grad and the strategy would train it; to train heads "
+        "only, give 'two-stage' options={'backbone': 'kept'}"
+    )
 
 
 def _fitted(plan: Plan, store: Store, device: torch.device) -> Fitted:

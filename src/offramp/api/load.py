@@ -46,6 +46,11 @@ def load(
     if not isinstance(trial, str):
         kind = type(trial).__name__
         raise OfframpError(f"the trial is a {kind}; give a trial's id, such as results.trials[0]")
+    if net is not None and not isinstance(net, ExitNetwork):
+        raise OfframpError(
+            f"the net is a {type(net).__name__}; give the network that was attached for the trial: "
+            "offramp.attach(module, exits=…, input_shape=…)"
+        )
     kept = Store(store)
     place = devices.chosen(device)
     return trials.load_network(kept, kept.find_trial(trial), place, net, trust_code)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, in_line
 from offramp.hashing import digest
 from offramp.inputs import Shape, blank
 from offramp.nets.backbones.lookup import NetSpec, Origin, origin_of
@@ -60,7 +60,10 @@ def build(
     if spec.taps is not None:
         origin = dataclasses.replace(origin, taps=spec.taps, why=ASKED)
     trunk, why = _cut(module, input_shape, origin)
-    origin = dataclasses.replace(origin, asked=spec.asked)
+    # With its defaults: a study that names no stem is given the one that fits its images.
+    options = {**dict(spec.options), **origin.identity.get("options", {})}
+    asked = dataclasses.replace(spec, options=tuple(options.items())).asked
+    origin = dataclasses.replace(origin, asked=asked)
     if spec.weights is not None:
         initial = fitted(read(spec.weights, spec.backbone), trunk, spec.weights)
         module.load_state_dict(dict(initial.tensors), strict=False)
@@ -143,7 +146,7 @@ def attach(
     seed: a whole number, from which new weights are drawn.
 
     Raises OfframpError for an argument of another kind, a place that is not there, a head that does not
-    fit it, and a module that returns no logits.
+    fit it, and a module that cannot be copied or returns no logits.
 
     >>> import torch, offramp
     >>> from torchvision.models import resnet18
@@ -163,7 +166,14 @@ def attach(
         if classes is None:
             raise OfframpError(f"classes: say how many; '{module}' is made for any number")
         return build(NetSpec(module, (), taps, tuple(overrides.items())), input_shape, classes, seed)
-    module = copy.deepcopy(module)
+    try:
+        module = copy.deepcopy(module)
+    except (RuntimeError, TypeError) as error:  # it keeps a tensor that has a gradient, a lock, a file
+        raise OfframpError(
+            f"module: {type(module).__name__} cannot be copied ({in_line(error)}); take off what it "
+            "keeps beside its weights, such as tensors of its last forward pass, or attach a new one "
+            "with its state_dict"
+        ) from error
     trunk, why = _cut(module, input_shape, Origin(None, {}, taps=taps))
     texts = sources(module) if chained(taps) else []
     identity = {"code": digest([trunk.code, *texts]), "state": state_digest(module)}

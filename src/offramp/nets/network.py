@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from offramp.device import seeded
@@ -48,8 +50,8 @@ class NetFacts:
 
     early: its early exits, in order.  input_shape: (C, H, W) of one image, (T,) of one text.
     identity: what the trunk is, as JSON-able data for keys; says nothing of exits.
-    make: makes the trunk's module anew, drawing its weights from torch's generator; None for a
-        module that came with its weights.
+    make: makes the trunk's module anew, drawing its weights from the generators of torch, NumPy or
+        Python; None for a module that came with its weights.
     costs: multiply-accumulates of each part for one image, without what it adds of the answer before.
     initial: what became of weights that were given for the trunk, in words.
     reasons: why each early exit is where it is, in words.
@@ -182,7 +184,9 @@ class ExitNetwork(nn.Module):
             own = self._head_state(k, prefix)
             if own.keys().isdisjoint(state_dict):
                 state_dict.update(own)
-        added = [prefix + name + "." for name in (self._trunks_name, self._heads_name)]
+        ours = (self._trunks_name, self._heads_name)
+        # Of what is not here none but the backbone would say that it is unexpected.
+        added = [prefix + name + "." for name in ours if name in self._modules]
         aside = {key: state_dict.pop(key) for key in [*state_dict] if key.startswith(tuple(added))}
         self._loaded = self._loaded or any(key.startswith(prefix) for key in state_dict)
         self.backbone._load_from_state_dict(state_dict, prefix, *rest)
@@ -596,6 +600,15 @@ def drawn_head(exit: Exit, classes: int, clock: Clock, seed: int, draw: str) -> 
 
 
 def drawn_module(make: Make, seed: int, draw: str) -> nn.Module:
-    """`make()`'s module, its weights a function of (seed, draw). The global generator stays put."""
-    with seeded(derive(seed, "backbone", draw)):
-        return make()
+    """`make()`'s module, its weights a function of (seed, draw), whichever of torch, NumPy and Python
+    draws them. The global generators stay put."""
+    number = derive(seed, "backbone", draw)
+    before = random.getstate(), np.random.get_state()
+    try:
+        random.seed(number)
+        np.random.seed(number % 2**32)
+        with seeded(number):
+            return make()
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])

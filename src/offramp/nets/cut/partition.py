@@ -17,14 +17,18 @@ import torch
 from torch import Tensor, fx, nn
 
 from offramp.device import seeded
-from offramp.errors import OfframpError, nearest
+from offramp.errors import OfframpError, in_line, nearest
 from offramp.inputs import blank, noise
 from offramp.nets.clock import Clock
+from offramp.nets.cut.gradients import unlike
 from offramp.nets.cut.places import Side, Site, Survey, Tap, hold, survey, under
 from offramp.nets.cut.trace import UNKNOWN, PerImage, compiled
 from offramp.nets.cut.way import STRAIGHT, Called, Way, way_of
 from offramp.nets.identity import settings
 from offramp.nets.macs import count_macs
+
+# What a submodule raises that is given what it does not take, such as a tuple in place of a tensor.
+_UNFIT = (RuntimeError, ValueError, TypeError, AssertionError, AttributeError, LookupError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +136,7 @@ class Trunk:
     code: what the module computes, as text in which no cut shows.
     way: how the module takes images and gives logits, in eval mode.
     loose: numbers, from 1, of the segments that hand on a tensor without a row for each image.
+    lost: names of the parameters whose gradient in the pieces is not the one that they have in the module.
     """
 
     module: nn.Module
@@ -143,6 +148,7 @@ class Trunk:
     clock: Clock
     way: Way = STRAIGHT
     loose: frozenset[int] = frozenset()
+    lost: frozenset[str] = frozenset()
 
     def check_rows(self, segment: int) -> None:
         """Raises OfframpError where a segment hands on a tensor without a row for each image, whose size
@@ -224,7 +230,8 @@ def cut(
         for i, site in enumerate(sites, start=1)
         if not all(side.facts[n].rows for n in _crossing(seen, side, site.eval))
     )
-    return Trunk(module, names, shapes, pieces, constants, seen.code, Clock(), seen.way, loose)
+    about = (seen.code, Clock(), seen.way, loose, seen.lost)
+    return Trunk(module, names, shapes, pieces, constants, *about)
 
 
 def cut_by_names(
@@ -259,8 +266,8 @@ def cut_by_names(
     trunk = Trunk(module, ends, (), found, {}, code, Clock())
     if input_shape is None:
         return trunk
-    way, shapes = _compared(trunk, input_shape)
-    return replace(trunk, shapes=shapes, way=way)
+    way, shapes, lost = _compared(trunk, input_shape)
+    return replace(trunk, shapes=shapes, way=way, lost=lost)
 
 
 def chain_places(
@@ -318,8 +325,11 @@ def _before(seen: Survey, a: Site, b: Site) -> bool:
     return a is not b and in_train and seen.eval.order[a.eval] <= seen.eval.order[b.eval]
 
 
-def _compared(trunk: Trunk, input_shape: tuple[int, ...]) -> tuple[Way, tuple[tuple[int, ...], ...]]:
-    """How the module takes images, and the shapes at the places, of pieces that give what it gives."""
+def _compared(
+    trunk: Trunk, input_shape: tuple[int, ...]
+) -> tuple[Way, tuple[tuple[int, ...], ...], frozenset[str]]:
+    """How the module takes images, and the shapes at the places, of pieces that give what it gives; and
+    the parameters that learn something else in them."""
     probe = copy.deepcopy(trunk.module).eval()
     pieces_of_it = trunk.on(probe)
     title = type(probe).__name__
@@ -335,19 +345,28 @@ def _compared(trunk: Trunk, input_shape: tuple[int, ...]) -> tuple[Way, tuple[tu
                 (y,) = segment(y)
                 shapes.append(tuple(y.shape[1:]))
             (y,) = pieces_of_it.classifier(y)
-        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except _UNFIT as error:
             raise OfframpError(
-                f"the submodules listed for {title} do not run one after another: {reason}; "
+                f"the submodules listed for {title} do not run one after another: {in_line(error)}; "
                 "list all of them in execution order, and make steps between them submodules too"
             ) from error
-    if y.shape != expected.shape or not torch.allclose(y, expected, rtol=1e-3, atol=1e-5):
+    same = isinstance(y, Tensor) and y.shape == expected.shape
+    if not same or not torch.allclose(y, expected, rtol=1e-3, atol=1e-5):
         raise OfframpError(
             f"the submodules listed for {title}, run one after another, do not compute what it "
             "computes; list all of them, and make steps between them (an activation, a flatten) "
             "submodules too"
         )
-    return way, tuple(shapes)
+
+    def in_pieces() -> Tensor:
+        y = x
+        for piece in (*pieces_of_it.segments, pieces_of_it.classifier):
+            (y,) = piece(y)
+        return y
+
+    with seeded(0):
+        lost = unlike(probe, lambda: way(probe, x.clone()), in_pieces)
+    return way, tuple(shapes), lost
 
 
 def _tensor(module: nn.Module, name: str) -> Tensor:

@@ -17,6 +17,7 @@ from offramp.errors import OfframpError
 from offramp.inputs import is_text, noise
 from offramp.nets.cut.chain import chain
 from offramp.nets.cut.exported import export
+from offramp.nets.cut.gradients import unlike
 from offramp.nets.cut.trace import UNKNOWN, Observed, Traced, Untraceable, observe, trace
 from offramp.nets.cut.way import STRAIGHT, Way, way_of
 from offramp.nets.identity import settings
@@ -135,6 +136,7 @@ class Survey:
     code: str  # what the module computes, as text that no cut changes
     way: Way = STRAIGHT  # how it takes images and gives logits
     text: bool = False  # whether it reads ids of tokens
+    lost: frozenset[str] = frozenset()  # parameters whose gradient is another one by the traces
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
@@ -301,10 +303,10 @@ def survey(module: nn.Module, input_shape: tuple[int, ...]) -> Survey:
     with seeded(_SEED), torch.no_grad():
         x = noise(input_shape, 3, like=reference)
         try:
-            way, evaluation, training = _sides(module, x, trace)
+            way, evaluation, training, lost = _sides(module, x, trace)
         except Untraceable as error:
             try:
-                way, evaluation, training = _sides(module, x, export)
+                way, evaluation, training, lost = _sides(module, x, export)
             except Exception:  # of torch.export, a dozen kinds
                 raise OfframpError(f"{error}; {_remedy(module, x)}") from error
     graphs = [side.traced.graph for side in (training, evaluation)]
@@ -321,6 +323,7 @@ def survey(module: nn.Module, input_shape: tuple[int, ...]) -> Survey:
         ),
         way=way,
         text=is_text(input_shape),
+        lost=lost,
     )
 
 
@@ -375,12 +378,18 @@ def _torn(side: Side, weights: Mapping[str, frozenset[int]]) -> tuple[bool, ...]
 Tracer = Callable[[nn.Module, Way, Tensor], Traced]
 
 
-def _sides(module: nn.Module, x: Tensor, tracer: Tracer) -> tuple[Way, Side, Side]:
-    """How it takes images in eval mode, what it does then, and what in train mode."""
+def _sides(
+    module: nn.Module, x: Tensor, tracer: Tracer
+) -> tuple[Way, Side, Side, frozenset[str]]:
+    """How it takes images in eval mode, what it does then, and what in train mode; and the parameters
+    that learn something else by the trace."""
     probe, title = copy.deepcopy(module), type(module).__name__
     way, evaluation = _side(probe.eval(), title, x, tracer)
-    _, training = _side(probe.train(), title, x, tracer)
-    return way, evaluation, training
+    as_trained, training = _side(probe.train(), title, x, tracer)
+    run = fx.Interpreter(probe, graph=training.traced.graph).run
+    two = x[:2]  # copied for each run, which may write on them
+    lost = unlike(probe, lambda: as_trained(probe, two.clone()), lambda: run(two.clone()))
+    return way, evaluation, training, lost
 
 
 def _side(probe: nn.Module, title: str, x: Tensor, tracer: Tracer) -> tuple[Way, Side]:

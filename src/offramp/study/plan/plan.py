@@ -316,7 +316,22 @@ def _resolve(
         budget=recipe.budget,
         alone=alone,
     )
-    return resolve(program, net, setting)
+    resolved = resolve(program, net, setting)
+    _check_gradients(net, resolved)
+    return resolved
+
+
+def _check_gradients(net: ExitNetwork, resolved: Resolved) -> None:
+    """Raises OfframpError where what trains would learn something else than in the network as a whole."""
+    (trunk,) = net.trunks
+    trained = {part for node in resolved.nodes for part in node.trained} if trunk.lost else ()
+    astray = sorted(trunk.lost & {name for part in trained for name in net.state(part)})
+    if astray:
+        raise OfframpError(
+            f"cut in pieces, {type(trunk.module).__name__} loses gradients that its forward sets (by an "
+            f"autograd.Function, or no_grad), and '{astray[0]}' would learn something else; write that "
+            "step with detach(), or make it a submodule and give exits as lists of submodule names"
+        )
 
 
 def trial_id(study: Study, label: str, resolved: Resolved, data: Data, seed: int) -> str:
