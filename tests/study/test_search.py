@@ -179,6 +179,21 @@ def test_an_interrupted_search_goes_on(study: Path, tmp_path: Path) -> None:
     assert all(course.phases[0].finished and course.over for course in known)
 
 
+def test_a_search_that_was_killed_while_it_wrote_leaves_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Optuna's is a link, which leads nowhere where the store is named by a relative path."""
+    monkeypatch.chdir(tmp_path)
+    store, log = Store(Path("runs")), Path("runs", searching.FOLDER, "name.log")
+    with searching._kept(store, "name"):
+        pass
+    link = log.with_name("name.log.lock")
+    link.symlink_to(log)
+    assert link.is_symlink() and not link.exists()
+    with searching._kept(store, "name"):
+        assert not link.is_symlink()
+
+
 def test_it_is_watched(study: Path, tmp_path: Path) -> None:
     """It writes no trial: who watched saw nothing, and that it was over."""
     store = tmp_path / "runs"

@@ -503,7 +503,10 @@ def _kept(store: Store, name: str) -> Iterator[optuna.storages.BaseStorage]:
 
 
 def _mend(path: Path) -> None:
-    """Cut off a last line that was not written whole, as its writer was killed. In place: being killed
-    here then loses no other line."""
+    """Take away what a killed writer left: Optuna's lock, and a last line that is not whole. In place:
+    being killed here then loses no other line."""
+    # The lock is a link to the path as it was given: of a relative one it leads nowhere, and Optuna
+    # then waits for it forever.
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     if path.exists() and (data := path.read_bytes()) and not data.endswith(b"\n"):
         os.truncate(path, data.rfind(b"\n") + 1)
