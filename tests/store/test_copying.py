@@ -9,7 +9,7 @@ import torch
 from store_kit import files, flip, node, trial
 
 from offramp.store.archive import Archive
-from offramp.store.copying import AT_ONCE, Copied, copy
+from offramp.store.copying import AT_ONCE, Copied, FolderPart, copy
 from offramp.store.store import Store
 from refusal import refuses
 
@@ -50,6 +50,20 @@ def test_one_that_was_cut_short_goes_on(store: Store, tmp_path: Path) -> None:
     assert 0 < there < len(store.nodes())
     assert sum(step.bytes > 0 for step in copied(store, target)) == len(store.nodes()) - there
     assert content(tmp_path / "target") == content(store.root)  # type: ignore[arg-type]
+
+
+def test_a_trial_that_is_finished_meanwhile_is_not_copied_without_its_nodes(
+    store: Store, tmp_path: Path
+) -> None:
+    trial(store, "t", node(store, 0))
+    target = Store(tmp_path / "target")
+    for step in copy(store.archive, target):
+        if isinstance(step, FolderPart) and step.folder == "nodes":  # all nodes have been listed
+            trial(store, "later", node(store, 1))
+    needed = {key for name in target.trials() for key in target.read_trial(name).keys}
+    assert target.has_trial("t") and needed <= set(target.nodes())
+    copied(store, target)
+    assert target.trials() == ["later", "t"] and len(target.nodes()) == 2
 
 
 def test_what_is_damaged_is_left_out_there_and_replaced_here(

@@ -57,8 +57,10 @@ def copy(source: Archive, target: Store) -> Generator[FolderPart | Copied, None,
             f"somebody else copies into {target.root} ({target.holder(LOCK)}); wait until that ends"
         )
     with held:
-        for kind in (NODE, TRIAL):  # in this order: a trial that is there has its nodes
-            names = tuple(source.names(kind.folder))
+        # Trials are listed first and copied last: one that is there has its nodes, also where others
+        # finish more meanwhile.
+        trials = tuple(source.names(TRIAL.folder))
+        for kind, names in ((NODE, tuple(source.names(NODE.folder))), (TRIAL, trials)):
             yield FolderPart(kind.folder, names)
             yield from _sealed(source, target, kind, names)
         for folder, remedy in ALONE.items():
