@@ -81,6 +81,18 @@ def test_what_is_damaged_is_left_out_there_and_replaced_here(
     assert not caplog.records
 
 
+def test_what_is_damaged_here_and_whole_there_stops_nothing(store: Store, tmp_path: Path) -> None:
+    keys = sorted(node(store, n) for n in range(3))
+    target = Store(tmp_path / "target")
+    copied(store, target)
+    flip(store.root / "nodes" / keys[0] / "node.json")  # type: ignore[operator]
+    trial(store, "t", keys[1])
+    steps = {step.what: step for step in copied(store, target)}
+    assert "node.json" in steps[f"nodes/{keys[0]}"].damaged
+    target.verify_node(keys[0])
+    assert target.has_trial("t")
+
+
 def test_other_bits_under_one_key_are_said(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

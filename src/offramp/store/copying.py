@@ -89,9 +89,13 @@ def _sealed(source: Archive, target: Store, kind: Kind, names: tuple[str, ...]) 
 def _folder(source: Archive, target: Store, kind: Kind, name: str, is_there: bool) -> Copied:
     what = f"{kind.folder}/{name}"
     if is_there and sealed.is_whole(target.archive.files, kind, name):
-        kept = sealed.read(target.archive.files, kind, name)
         if kind is NODE:
-            compare(name, kept, sealed.read(source.files, kind, name))
+            kept = sealed.read(target.archive.files, kind, name)
+            try:
+                made = sealed.read(source.files, kind, name)
+            except Damaged as error:
+                return Copied(what, 0, str(error))
+            compare(name, kept, made)
         return Copied(what, 0)
     try:
         manifest = sealed.read(source.files, kind, name)
