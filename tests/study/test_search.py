@@ -253,6 +253,50 @@ def test_phases_that_proposals_share_are_trained_once(study: Path, tmp_path: Pat
     assert len([s for s in steps if isinstance(s, events.Reused)]) == 2
 
 
+@pytest.mark.parametrize("file", ["weights.safetensors", "history.parquet"])
+def test_a_damaged_phase_that_proposals_share_is_made_anew(
+    study: Path, tmp_path: Path, file: str
+) -> None:
+    """It ended the search, or each proposal that read it was given up."""
+    study.write_text(STUDY.replace("[joint]", "[two-stage]"))
+    over = {"strategies.0.phases.exit *.learning_rate": space("log(1e-3,1e-1)", "--over")}
+    fixed = 'strategies=[{name: two-stage, phases: {"exit *": {learning_rate: 0.1}}}]'
+    variants, store = Variants(study, (fixed,), None), Store(tmp_path / "runs")
+
+    def steps(trials: int) -> list[Step]:
+        about = (SearchOptions(over, trials), store, Conduct(CPU, tmp_path))
+        return list(search(read(study), variants, *about))
+
+    steps(1)
+    (key,) = (key for key in store.nodes() if store.read_node(key).labels.phase == "backbone")
+    path = tmp_path / "runs" / "nodes" / key / file
+    data = bytearray(path.read_bytes())
+    data[len(data) * 2 // 3] ^= 1
+    path.write_bytes(data)
+    found = steps(2)
+    (note,) = (step.text for step in found if isinstance(step, events.Note))
+    assert f"{file} does not match its SHA-256; that node is computed again" in note
+    assert [step.why for step in found if isinstance(step, Scored)] == [""]
+    store.verify_node(key)
+
+
+def test_a_phase_that_another_process_finished_meanwhile_counts_once(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told twice, and its epochs were counted twice: proposals were compared at other epochs."""
+    plan, store = make_plan(read(study), CPU), Store(tmp_path / "runs")
+    (key,) = plan.nodes
+    part = searching.run_part
+
+    def later(*about: Any) -> Iterator[events.Event]:
+        list(run(plan, Store(store.root), Conduct(CPU, tmp_path)))  # which is another one's work
+        return part(*about)
+
+    monkeypatch.setattr(searching, "run_part", later)
+    told = list(searching._trained(plan, store, Conduct(CPU, tmp_path)))
+    assert told == [events.Reused(key)]
+
+
 def test_a_proposal_that_diverges_is_told_and_the_search_goes_on(study: Path, tmp_path: Path) -> None:
     over = {"recipe.learning_rate": space("[1.0e+30, 0.01]", "--over")}
     study.write_text(STUDY.replace("optimizer: adam", "optimizer: sgd"))

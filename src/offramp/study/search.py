@@ -25,6 +25,7 @@ from offramp.store.searches import FOLDER, PLANNED, WHY, WORSE
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, Trial, make_plan
 from offramp.study.run import events
+from offramp.study.run.ledger import Failures, Ledger
 from offramp.study.run.run import POLL_SECONDS, Conduct, run_part
 from offramp.study.run.trials import planned
 from offramp.study.spec import record, yaml_lines
@@ -356,13 +357,14 @@ def score(plan: Plan, store: Store) -> float:
 
 
 def _trained(plan: Plan, store: Store, conduct: Conduct) -> Generator[events.Event, None, None]:
-    """Every phase of a plan, each after what it needs, and no trial."""
-    done: set[str] = set()
+    """Every phase of a plan, each after what it needs, and no trial. What is there is checked, every
+    byte; what is damaged is named and made anew."""
+    known = Ledger(plan, store, Failures(Path()))  # of what failed it is not asked
+    done = known.done
     while left := [node for node in plan.nodes.values() if node.key not in done]:
         for node in left:
-            if store.has_node(node.key):
-                done.add(node.key)
-                yield events.Reused(node.key)
+            if store.has_node(node.key, whole=False):
+                yield from known.check(node.key)
         ready = [n.key for n in left if n.key not in done and done.issuperset(n.needs)]
         if not ready:
             continue
@@ -371,7 +373,7 @@ def _trained(plan: Plan, store: Store, conduct: Conduct) -> Generator[events.Eve
             for event in part:
                 yield event
                 waits = waits or isinstance(event, events.Waiting)
-                if isinstance(event, events.Finished):
+                if isinstance(event, events.Finished | events.Reused):
                     done.add(event.key)
         if waits:
             time.sleep(POLL_SECONDS)
