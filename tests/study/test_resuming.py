@@ -76,9 +76,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 ENDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-# What is at work when the signal comes, and for which time: training, validation, the closing pass.
+# What is at work when the signal comes, and for which time: training, validation, the closing pass, what
+# puts weights in place for it and after it.
 POINTS = [
-    *(("step", 8), ("evaluate", 4)),
+    *(("step", 8), ("evaluate", 4), ("restore", 2), ("restore", 3)),
     *long(("step", 1), ("step", 21), ("evaluate", 2), ("evaluate", 9)),
 ]
 
@@ -99,7 +100,7 @@ def test_interrupted_within_an_epoch_no_step_is_lost(
 
         return counts
 
-    for name in ("step", "evaluate"):
+    for name in ("step", "evaluate", "restore"):
         monkeypatch.setattr(engine_fit, name, counted(name, getattr(engine_fit, name)))
     with pytest.raises(KeyboardInterrupt):
         finish(plan, tmp_path / "cut", checkpoint_seconds=1e9)

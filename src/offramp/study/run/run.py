@@ -257,7 +257,9 @@ class Run:
             chosen = conclude(trainee, passes, self.images, batch_size)
             with uninterrupted():
                 trials.check_unchanged(self.plan.data, TRAINED_ON, key)
-                self._renew(locks)
+                # Its own alone: where another one is lost, all that are left are checkpointed, and this
+                # one is concluded by now.
+                self._renew({key: locks[key]})
                 self._keep(trainee, chosen, passes, len(trainees))
                 self.done.add(key)
                 locks.pop(key).release()
