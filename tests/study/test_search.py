@@ -113,6 +113,20 @@ def test_the_best_is_found_and_written_as_a_study(study: Path, tmp_path: Path) -
     assert list(again) == [found]  # all of it is known
 
 
+def test_what_one_strategy_found_has_the_keys_of_the_study_that_is_written(
+    study: Path, tmp_path: Path
+) -> None:
+    """Also where a whole number was tried of a setting that takes any: all was trained again."""
+    from offramp.cli.render import study_file
+
+    asked = SearchOptions({"recipe.weight_decay": space("[0, 0.1]", "--over")}, 1, "joint")
+    found = {"recipe.weight_decay": 0}
+    tried = make_plan(Variants(study, ("search=null",), None, "joint").study(found), CPU)
+    target = tmp_path / "found.yaml"
+    target.write_text(study_file(written(study, (), {"joint": asked}, {"joint": Best(found, 0.9, 1)})))
+    assert make_plan(read(target), CPU).nodes.keys() == tried.nodes.keys()
+
+
 @pytest.mark.parametrize("scale", ["in the file", "as a flag"])
 def test_what_a_rehearsal_found_is_read_as_it_was_tried(study: Path, tmp_path: Path, scale: str) -> None:
     """scale: small set its own epochs again beside those that were found or given as a flag."""

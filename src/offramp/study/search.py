@@ -28,9 +28,9 @@ from offramp.study.run import events
 from offramp.study.run.ledger import Failures, Ledger
 from offramp.study.run.run import POLL_SECONDS, Conduct, run_part
 from offramp.study.run.trials import planned
-from offramp.study.spec import record, yaml_lines
+from offramp.study.spec import places, record, yaml_lines
 from offramp.study.spec.file import members, rewritten
-from offramp.study.spec.models import ALL, RECIPE_FIELDS, Study
+from offramp.study.spec.models import ALL, RECIPE_FIELDS, Study, read_recipe
 
 if TYPE_CHECKING:
     import optuna
@@ -256,11 +256,13 @@ def _setting(key: str, value: Any) -> str:
 
 def only(study: Study, label: str, settings: Mapping[str, Any]) -> Study:
     """One strategy of a study, with settings of the recipe for all of its phases. What the study says
-    of single phases stays."""
+    of single phases stays. Raises OfframpError for a value that a study file may not have."""
     (own,) = (s for s in study.strategies if s.label == label)
-    return study.model_copy(
-        update={"strategies": (own.model_copy(update={"phases": with_all(own.phases, settings)}),)}
-    )
+    # Read as a file is: 0 and 0.0 are one weight decay and must be one key.
+    where: places.Places = {(name,): f"strategy {label}" for name in settings}
+    made = places.validated(read_recipe, settings, where)
+    phases = with_all(own.phases, {name: getattr(made, name) for name in settings})
+    return study.model_copy(update={"strategies": (own.model_copy(update={"phases": phases}),)})
 
 
 def with_all(
