@@ -227,6 +227,44 @@ def test_where_no_thread_can_be_started_nothing_is_left(
     assert lock_files(store) == []
 
 
+def test_interrupted_while_it_is_taken_no_lock_is_kept_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After any look at its files: in a notebook, whoever asked for it next would wait as long as the
+    process lives."""
+    held: list[locks.Held] = []
+
+    class Recorded(locks.Held):
+        def __init__(self, *about: Any) -> None:
+            super().__init__(*about)
+            held.append(self)
+
+    monkeypatch.setattr(locks, "Held", Recorded)
+    calls, at = 0, 0
+
+    def interrupting(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*about: Any) -> Any:
+            nonlocal calls
+            found, calls = original(*about), calls + 1
+            if calls == at:
+                raise KeyboardInterrupt
+            return found
+
+        return call
+
+    for name in ("names", "read", "make", "remove"):
+        monkeypatch.setattr(LockFolder, name, interrupting(getattr(LockFolder, name)))
+    taken = None
+    while taken is None:
+        calls, at = 0, at + 1
+        try:
+            taken = Locks(LockFolder(tmp_path / str(at))).try_take("k")
+        except KeyboardInterrupt:
+            assert all(each._ended.is_set() for each in held), at
+    assert at > 8
+    taken.release()
+
+
 HOSTILE: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("mine"),

@@ -22,7 +22,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -163,8 +163,13 @@ class Locks:
 
     def try_take(self, name: str) -> Held | None:
         """The lock `name`, or None when somebody holds it, this process included."""
-        with self.gate():
-            return self._take(name)
+        with ExitStack() as undone:
+            with self.gate():
+                held = self._take(name)
+                if held is not None:
+                    undone.enter_context(held)
+            undone.pop_all()
+            return held
 
     def take(self, name: str) -> Held:
         """The lock `name`, as soon as it is free."""
@@ -214,6 +219,8 @@ class Locks:
         return max(POLL_S, self._files.pause_s)
 
     def _take(self, name: str) -> Held | None:
+        """Interrupted, in a notebook whose process lives on, it leaves no lock that nobody can let go:
+        its thread would keep it for as long."""
         files = numbered(self._files.names()).get(name, {})
         top = max(files, default=0)
         if top and not self._is_void(files[top]):
@@ -222,13 +229,15 @@ class Locks:
             held = made(self._files, f"{name}.{top + 1}.lock")
         except FileExistsError:
             return None
-        there = numbered(self._files.names()).get(name, {})
-        if there.keys() - files.keys() - {top + 1}:  # what was listed above was old
-            held.release()
-            return None
-        for old in files.values():
-            self._seen.pop(old, None)
-            self._files.remove(old)
+        with ExitStack() as undone:
+            undone.enter_context(held)
+            there = numbered(self._files.names()).get(name, {})
+            if there.keys() - files.keys() - {top + 1}:  # what was listed above was old
+                return None
+            for old in files.values():
+                self._seen.pop(old, None)
+                self._files.remove(old)
+            undone.pop_all()
         return held
 
     def _is_void(self, file: str) -> bool:
