@@ -91,6 +91,22 @@ def test_a_machine_that_vanishes_is_waited_for_a_minute_and_named(
         assert lock_files(store) == ["k.1.lock"]
 
 
+def test_who_only_watches_hears_of_a_machine_that_vanished(
+    store: Store, clock: SimpleNamespace, on: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was said to be at work for ever, as only who waits for a lock listened."""
+    on("node1")
+    store.lock("k")
+    on("node2")
+    monkeypatch.setattr(locks, "BEAT_S", LOOK_S)
+    files, said = Store(store.root).archive.files, ""
+    for _ in range(int(EXPIRES_S / LOOK_S)):
+        said = files.holder("k") or ""
+        clock.s += LOOK_S
+    assert said.endswith(" and silent for 55 s (from 60 s on it counts as gone)")
+    assert files.holder("k") is None
+
+
 def test_whoever_is_heard_of_keeps_its_lock_whatever_clocks_say(
     store: Store, clock: SimpleNamespace, on: Callable[[str], None]
 ) -> None:
