@@ -113,6 +113,12 @@ def test_the_best_is_found_and_written_as_a_study(study: Path, tmp_path: Path) -
     assert list(again) == [found]  # all of it is known
 
 
+def test_a_study_says_how_many_were_tried_whatever_was_asked_for_last(study: Path) -> None:
+    found = Best({"recipe.learning_rate": 0.01}, 0.9, 40)
+    said = written(study, (), {None: SearchOptions(OVER, 20)}, {None: found})
+    assert said["search"]["trials"] == 40
+
+
 def test_what_one_strategy_found_has_the_keys_of_the_study_that_is_written(
     study: Path, tmp_path: Path
 ) -> None:

@@ -297,7 +297,7 @@ def written(
         **named,
         "search": {
             "over": {key: where.text for key, where in some.over.items()},
-            "trials": some.trials,
+            "trials": max(best.tried for best in found.values()),  # earlier runs may have tried more
             "per": None if None in found else "strategy",
             "found": {label or ALL: dict(best.settings) for label, best in found.items()},
             "validation": {label or ALL: best.value for label, best in found.items()},
