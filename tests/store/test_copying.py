@@ -9,7 +9,7 @@ import torch
 from store_kit import files, flip, node, trial
 
 from offramp.store.archive import Archive
-from offramp.store.copying import AT_ONCE, Copied, copy
+from offramp.store.copying import AT_ONCE, Copied, FolderPart, copy
 from offramp.store.store import Store
 from refusal import refuses
 
@@ -52,6 +52,20 @@ def test_one_that_was_cut_short_goes_on(store: Store, tmp_path: Path) -> None:
     assert content(tmp_path / "target") == content(store.root)  # type: ignore[arg-type]
 
 
+def test_a_trial_that_is_finished_meanwhile_is_not_copied_without_its_nodes(
+    store: Store, tmp_path: Path
+) -> None:
+    trial(store, "t", node(store, 0))
+    target = Store(tmp_path / "target")
+    for step in copy(store.archive, target):
+        if isinstance(step, FolderPart) and step.folder == "nodes":  # all nodes have been listed
+            trial(store, "later", node(store, 1))
+    needed = {key for name in target.trials() for key in target.read_trial(name).keys}
+    assert target.has_trial("t") and needed <= set(target.nodes())
+    copied(store, target)
+    assert target.trials() == ["later", "t"] and len(target.nodes()) == 2
+
+
 def test_what_is_damaged_is_left_out_there_and_replaced_here(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -65,6 +79,18 @@ def test_what_is_damaged_is_left_out_there_and_replaced_here(
     assert target.nodes() == [sound]
     target.verify_node(sound)
     assert not caplog.records
+
+
+def test_what_is_damaged_here_and_whole_there_stops_nothing(store: Store, tmp_path: Path) -> None:
+    keys = sorted(node(store, n) for n in range(3))
+    target = Store(tmp_path / "target")
+    copied(store, target)
+    flip(store.root / "nodes" / keys[0] / "node.json")  # type: ignore[operator]
+    trial(store, "t", keys[1])
+    steps = {step.what: step for step in copied(store, target)}
+    assert "node.json" in steps[f"nodes/{keys[0]}"].damaged
+    target.verify_node(keys[0])
+    assert target.has_trial("t")
 
 
 def test_other_bits_under_one_key_are_said(

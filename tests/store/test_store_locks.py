@@ -91,6 +91,22 @@ def test_a_machine_that_vanishes_is_waited_for_a_minute_and_named(
         assert lock_files(store) == ["k.1.lock"]
 
 
+def test_who_only_watches_hears_of_a_machine_that_vanished(
+    store: Store, clock: SimpleNamespace, on: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was said to be at work for ever, as only who waits for a lock listened."""
+    on("node1")
+    store.lock("k")
+    on("node2")
+    monkeypatch.setattr(locks, "BEAT_S", LOOK_S)
+    files, said = Store(store.root).archive.files, ""
+    for _ in range(int(EXPIRES_S / LOOK_S)):
+        said = files.holder("k") or ""
+        clock.s += LOOK_S
+    assert said.endswith(" and silent for 55 s (from 60 s on it counts as gone)")
+    assert files.holder("k") is None
+
+
 def test_whoever_is_heard_of_keeps_its_lock_whatever_clocks_say(
     store: Store, clock: SimpleNamespace, on: Callable[[str], None]
 ) -> None:
@@ -225,6 +241,44 @@ def test_where_no_thread_can_be_started_nothing_is_left(
         with pytest.raises(OfframpError, match=r"no thread can be started .*`ulimit -u`, `ulimit -v`"):
             store.lock("k")
     assert lock_files(store) == []
+
+
+def test_interrupted_while_it_is_taken_no_lock_is_kept_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After any look at its files: in a notebook, whoever asked for it next would wait as long as the
+    process lives."""
+    held: list[locks.Held] = []
+
+    class Recorded(locks.Held):
+        def __init__(self, *about: Any) -> None:
+            super().__init__(*about)
+            held.append(self)
+
+    monkeypatch.setattr(locks, "Held", Recorded)
+    calls, at = 0, 0
+
+    def interrupting(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*about: Any) -> Any:
+            nonlocal calls
+            found, calls = original(*about), calls + 1
+            if calls == at:
+                raise KeyboardInterrupt
+            return found
+
+        return call
+
+    for name in ("names", "read", "make", "remove"):
+        monkeypatch.setattr(LockFolder, name, interrupting(getattr(LockFolder, name)))
+    taken = None
+    while taken is None:
+        calls, at = 0, at + 1
+        try:
+            taken = Locks(LockFolder(tmp_path / str(at))).try_take("k")
+        except KeyboardInterrupt:
+            assert all(each._ended.is_set() for each in held), at
+    assert at > 8
+    taken.release()
 
 
 HOSTILE: dict[str, Callable[[Path], object]] = {

@@ -35,6 +35,7 @@ from kit import (
     start,
     trained,
 )
+from running_kit import by_phase
 
 from offramp.errors import OfframpError
 from offramp.process import ENDING
@@ -170,6 +171,31 @@ def test_a_phase_that_went_to_another_process_is_not_trained_on(tmp_path: Path) 
     other.release()
     events += running
     assert sorted(trained(events)) == sorted(plan.nodes)
+    whole, _ = finish(plan, tmp_path / "whole")
+    check_equal(whole, Store(root))
+
+
+def test_a_phase_is_kept_although_one_beside_it_went_to_another_process(tmp_path: Path) -> None:
+    """It was checkpointed as it had been concluded, and concluded once more."""
+    plan, root = tiny_plan(tiny_study(["two-stage"])), tmp_path / "store"
+    one, two = (by_phase(plan, f"exit {n}") for n in (1, 2))
+    running = run(plan, Store(root), conduct(tmp_path, checkpoint_seconds=0))
+    reports = (event.report for event in running if isinstance(event, Epoch))
+    next(report for report in reports if (report.key, report.epoch) == (one, 2))  # it is kept next
+    other = locks.made(LockFolder(root / "locks"), f"{two}.2.lock")
+    (root / "locks" / f"{two}.1.lock").unlink()
+    events: list[Event] = []
+    for event in running:
+        events.append(event)
+        if isinstance(event, Waiting):
+            break
+    (note,) = notes(events)
+    assert note.startswith("phase 'exit 2' went to process")
+    other.release()
+    events += running
+    assert trained(events)[0] == one and set(trained(events)) == set(plan.nodes) - {
+        by_phase(plan, "backbone")
+    }
     whole, _ = finish(plan, tmp_path / "whole")
     check_equal(whole, Store(root))
 

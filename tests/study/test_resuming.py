@@ -32,6 +32,7 @@ from longer import long
 from offramp.engine import fit as engine_fit
 from offramp.engine.trainee import Trainee, pack
 from offramp.errors import OfframpError
+from offramp.meters import Meter
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan
 from offramp.study.run.events import Began, Epoch
@@ -76,9 +77,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 ENDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-# What is at work when the signal comes, and for which time: training, validation, the closing pass.
+# What is at work when the signal comes, and for which time: training, validation, the closing pass, what
+# puts weights in place for it and after it.
 POINTS = [
-    *(("step", 8), ("evaluate", 4)),
+    *(("step", 8), ("evaluate", 4), ("restore", 2), ("restore", 3)),
     *long(("step", 1), ("step", 21), ("evaluate", 2), ("evaluate", 9)),
 ]
 
@@ -99,7 +101,7 @@ def test_interrupted_within_an_epoch_no_step_is_lost(
 
         return counts
 
-    for name in ("step", "evaluate"):
+    for name in ("step", "evaluate", "restore"):
         monkeypatch.setattr(engine_fit, name, counted(name, getattr(engine_fit, name)))
     with pytest.raises(KeyboardInterrupt):
         finish(plan, tmp_path / "cut", checkpoint_seconds=1e9)
@@ -110,6 +112,27 @@ def test_interrupted_within_an_epoch_no_step_is_lost(
     check_tidy(store)
     steps = sum(math.ceil(len(plan.data.train) / n.recipe.batch_size) * 3 for n in plan.nodes.values())
     assert calls["step"] == steps
+
+
+@pytest.mark.parametrize(("of", "name", "call"), [(Store, "try_lock", 3), (Meter, "rest", 1)])
+def test_interrupted_before_phases_are_trained_their_locks_are_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: type, name: str, call: int
+) -> None:
+    """While they are claimed, and before the first: in a notebook the next run would wait for them as
+    long as its process lives."""
+    plan, original, calls = tiny_plan(tiny_study(["two-stage"])), getattr(of, name), Counter[str]()
+
+    def interrupted(*args: Any) -> Any:
+        calls[name] += 1
+        if calls[name] == call:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(of, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            finish(plan, tmp_path)
+    assert locks_free(plan, Store(tmp_path))
 
 
 def test_a_generator_that_nobody_reads_on_lets_go(tmp_path: Path) -> None:

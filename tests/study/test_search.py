@@ -113,6 +113,26 @@ def test_the_best_is_found_and_written_as_a_study(study: Path, tmp_path: Path) -
     assert list(again) == [found]  # all of it is known
 
 
+def test_a_study_says_how_many_were_tried_whatever_was_asked_for_last(study: Path) -> None:
+    found = Best({"recipe.learning_rate": 0.01}, 0.9, 40)
+    said = written(study, (), {None: SearchOptions(OVER, 20)}, {None: found})
+    assert said["search"]["trials"] == 40
+
+
+def test_what_one_strategy_found_has_the_keys_of_the_study_that_is_written(
+    study: Path, tmp_path: Path
+) -> None:
+    """Also where a whole number was tried of a setting that takes any: all was trained again."""
+    from offramp.cli.render import study_file
+
+    asked = SearchOptions({"recipe.weight_decay": space("[0, 0.1]", "--over")}, 1, "joint")
+    found = {"recipe.weight_decay": 0}
+    tried = make_plan(Variants(study, ("search=null",), None, "joint").study(found), CPU)
+    target = tmp_path / "found.yaml"
+    target.write_text(study_file(written(study, (), {"joint": asked}, {"joint": Best(found, 0.9, 1)})))
+    assert make_plan(read(target), CPU).nodes.keys() == tried.nodes.keys()
+
+
 @pytest.mark.parametrize("scale", ["in the file", "as a flag"])
 def test_what_a_rehearsal_found_is_read_as_it_was_tried(study: Path, tmp_path: Path, scale: str) -> None:
     """scale: small set its own epochs again beside those that were found or given as a flag."""
@@ -179,6 +199,21 @@ def test_an_interrupted_search_goes_on(study: Path, tmp_path: Path) -> None:
     assert all(course.phases[0].finished and course.over for course in known)
 
 
+def test_a_search_that_was_killed_while_it_wrote_leaves_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Optuna's is a link, which leads nowhere where the store is named by a relative path."""
+    monkeypatch.chdir(tmp_path)
+    store, log = Store(Path("runs")), Path("runs", searching.FOLDER, "name.log")
+    with searching._kept(store, "name"):
+        pass
+    link = log.with_name("name.log.lock")
+    link.symlink_to(log)
+    assert link.is_symlink() and not link.exists()
+    with searching._kept(store, "name"):
+        assert not link.is_symlink()
+
+
 def test_it_is_watched(study: Path, tmp_path: Path) -> None:
     """It writes no trial: who watched saw nothing, and that it was over."""
     store = tmp_path / "runs"
@@ -236,6 +271,50 @@ def test_phases_that_proposals_share_are_trained_once(study: Path, tmp_path: Pat
     )
     assert len([s for s in steps if isinstance(s, events.Finished)]) == 1 + 3
     assert len([s for s in steps if isinstance(s, events.Reused)]) == 2
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "history.parquet"])
+def test_a_damaged_phase_that_proposals_share_is_made_anew(
+    study: Path, tmp_path: Path, file: str
+) -> None:
+    """It ended the search, or each proposal that read it was given up."""
+    study.write_text(STUDY.replace("[joint]", "[two-stage]"))
+    over = {"strategies.0.phases.exit *.learning_rate": space("log(1e-3,1e-1)", "--over")}
+    fixed = 'strategies=[{name: two-stage, phases: {"exit *": {learning_rate: 0.1}}}]'
+    variants, store = Variants(study, (fixed,), None), Store(tmp_path / "runs")
+
+    def steps(trials: int) -> list[Step]:
+        about = (SearchOptions(over, trials), store, Conduct(CPU, tmp_path))
+        return list(search(read(study), variants, *about))
+
+    steps(1)
+    (key,) = (key for key in store.nodes() if store.read_node(key).labels.phase == "backbone")
+    path = tmp_path / "runs" / "nodes" / key / file
+    data = bytearray(path.read_bytes())
+    data[len(data) * 2 // 3] ^= 1
+    path.write_bytes(data)
+    found = steps(2)
+    (note,) = (step.text for step in found if isinstance(step, events.Note))
+    assert f"{file} does not match its SHA-256; that node is computed again" in note
+    assert [step.why for step in found if isinstance(step, Scored)] == [""]
+    store.verify_node(key)
+
+
+def test_a_phase_that_another_process_finished_meanwhile_counts_once(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told twice, and its epochs were counted twice: proposals were compared at other epochs."""
+    plan, store = make_plan(read(study), CPU), Store(tmp_path / "runs")
+    (key,) = plan.nodes
+    part = searching.run_part
+
+    def later(*about: Any) -> Iterator[events.Event]:
+        list(run(plan, Store(store.root), Conduct(CPU, tmp_path)))  # which is another one's work
+        return part(*about)
+
+    monkeypatch.setattr(searching, "run_part", later)
+    told = list(searching._trained(plan, store, Conduct(CPU, tmp_path)))
+    assert told == [events.Reused(key)]
 
 
 def test_a_proposal_that_diverges_is_told_and_the_search_goes_on(study: Path, tmp_path: Path) -> None:

@@ -268,11 +268,13 @@ def conclude(trainee: Trainee, passes: Pass, images: Images, batch_size: int) ->
             tallies = evaluate([trainee], passes, images, "train", batch_size)
             loss, at_exits = tallies[trainee.node.key].read()
             record(trainee, epoch, "train-eval", loss, at_exits)
+        chosen = states[trainee.selected_epoch]
+        handed = handed_on(trainee, chosen)
+        restore(trainee, chosen)
     except KeyboardInterrupt:
-        restore(trainee, training)
-        del trainee.rows[known:]
+        with uninterrupted():  # Ctrl-C may be pressed twice
+            restore(trainee, training)
+            del trainee.rows[known:]
         raise
-    chosen = states[trainee.selected_epoch]
-    restore(trainee, chosen)
     trainee.spend("evaluation", perf_counter() - began)
-    return handed_on(trainee, chosen)
+    return handed

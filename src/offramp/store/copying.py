@@ -57,8 +57,10 @@ def copy(source: Archive, target: Store) -> Generator[FolderPart | Copied, None,
             f"somebody else copies into {target.root} ({target.holder(LOCK)}); wait until that ends"
         )
     with held:
-        for kind in (NODE, TRIAL):  # in this order: a trial that is there has its nodes
-            names = tuple(source.names(kind.folder))
+        # Trials are listed first and copied last: one that is there has its nodes, also where others
+        # finish more meanwhile.
+        trials = tuple(source.names(TRIAL.folder))
+        for kind, names in ((NODE, tuple(source.names(NODE.folder))), (TRIAL, trials)):
             yield FolderPart(kind.folder, names)
             yield from _sealed(source, target, kind, names)
         for folder, remedy in ALONE.items():
@@ -87,9 +89,13 @@ def _sealed(source: Archive, target: Store, kind: Kind, names: tuple[str, ...]) 
 def _folder(source: Archive, target: Store, kind: Kind, name: str, is_there: bool) -> Copied:
     what = f"{kind.folder}/{name}"
     if is_there and sealed.is_whole(target.archive.files, kind, name):
-        kept = sealed.read(target.archive.files, kind, name)
         if kind is NODE:
-            compare(name, kept, sealed.read(source.files, kind, name))
+            kept = sealed.read(target.archive.files, kind, name)
+            try:
+                made = sealed.read(source.files, kind, name)
+            except Damaged as error:
+                return Copied(what, 0, str(error))
+            compare(name, kept, made)
         return Copied(what, 0)
     try:
         manifest = sealed.read(source.files, kind, name)

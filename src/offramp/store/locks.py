@@ -22,7 +22,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -163,8 +163,13 @@ class Locks:
 
     def try_take(self, name: str) -> Held | None:
         """The lock `name`, or None when somebody holds it, this process included."""
-        with self.gate():
-            return self._take(name)
+        with ExitStack() as undone:
+            with self.gate():
+                held = self._take(name)
+                if held is not None:
+                    undone.enter_context(held)
+            undone.pop_all()
+            return held
 
     def take(self, name: str) -> Held:
         """The lock `name`, as soon as it is free."""
@@ -174,16 +179,17 @@ class Locks:
 
     def holder(self, name: str) -> str | None:
         """Who holds the lock `name` and for how long, in words; None where nobody does, or nothing
-        tells."""
+        tells. Whoever asks again and again hears silence, as whoever waits does."""
         files = numbered(self._files.names()).get(name)
         if not files:
             return None
         file = files[max(files)]
-        owner = owner_of(self._files.read(file))
-        if owner is None or owner.is_gone or self._files.is_copy(file, owner):
+        content = self._files.read(file)
+        owner = owner_of(content)
+        if owner is None or self._is_void(file, content):
             return None
         said = f"process {owner.pid} on {owner.host}, at it for {duration(owner.seconds)}"
-        silent = self._seen[file].silent if file in self._seen else 0.0
+        silent = self._seen[file].silent
         if silent > 2 * BEAT_S:
             said += f" and silent for {silent:.0f} s (from {EXPIRES_S:.0f} s on it counts as gone)"
         return said
@@ -197,7 +203,7 @@ class Locks:
             for file, content in list(open_.items()):
                 owner = owner_of(content)
                 here = owner is not None and owner.is_here
-                if here or self._is_void(file) or self._files.read(file) != content:
+                if here or self._is_void(file, now := self._files.read(file)) or now != content:
                     del open_[file]
             time.sleep(self._pause if open_ else 0.0)
 
@@ -206,7 +212,7 @@ class Locks:
         gate shut while it relies on the answer."""
         found = {name: files for name, files in numbered(self._files.names()).items() if name != GATE}
         tops = {name: files[max(files)] for name, files in found.items() if max(files)}
-        held = {name for name, file in tops.items() if not self._is_void(file)}
+        held = {name for name, file in tops.items() if not self._is_void(file, self._files.read(file))}
         return held, sorted(f for n, files in found.items() if n not in held for f in files.values())
 
     @property
@@ -214,27 +220,31 @@ class Locks:
         return max(POLL_S, self._files.pause_s)
 
     def _take(self, name: str) -> Held | None:
+        """Interrupted, in a notebook whose process lives on, it leaves no lock that nobody can let go:
+        its thread would keep it for as long."""
         files = numbered(self._files.names()).get(name, {})
         top = max(files, default=0)
-        if top and not self._is_void(files[top]):
+        if top and not self._is_void(files[top], self._files.read(files[top])):
             return None
         try:
             held = made(self._files, f"{name}.{top + 1}.lock")
         except FileExistsError:
             return None
-        there = numbered(self._files.names()).get(name, {})
-        if there.keys() - files.keys() - {top + 1}:  # what was listed above was old
-            held.release()
-            return None
-        for old in files.values():
-            self._seen.pop(old, None)
-            self._files.remove(old)
+        with ExitStack() as undone:
+            undone.enter_context(held)
+            there = numbered(self._files.names()).get(name, {})
+            if there.keys() - files.keys() - {top + 1}:  # what was listed above was old
+                return None
+            for old in files.values():
+                self._seen.pop(old, None)
+                self._files.remove(old)
+            undone.pop_all()
         return held
 
-    def _is_void(self, file: str) -> bool:
-        """Whether whoever made this file has its lock no longer, as far as can be told by now."""
-        content, now = self._files.read(file), time.monotonic()
-        owner = owner_of(content)
+    def _is_void(self, file: str, content: bytes | None) -> bool:
+        """Whether whoever made this file has its lock no longer, as far as can be told by now. content:
+        what it says, as just read."""
+        owner, now = owner_of(content), time.monotonic()
         if content is None or (
             owner is not None and (owner.is_gone or self._files.is_copy(file, owner))
         ):

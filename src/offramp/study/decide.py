@@ -36,8 +36,14 @@ def begin(
     a new one. most: seeds in all, MOST without.  difference: in accuracy, 0 to 1; DIFFERENCE without.
 
     Raises OfframpError for another rule than the one that is there, for fewer seeds than a first look
-    needs, and where there are no two strategies or test images to compare.
+    needs, where there are no two strategies or test images to compare, and where each seed draws its own
+    splits.
     """
+    if plan.study.data.split_seed == "trial":  # the plan's data are of one seed
+        raise OfframpError(
+            "--until-decided adds seeds on the same images, and with data.split_seed: trial each seed "
+            "draws its own; give a number as split_seed"
+        )
     if len(compared(plan)) < 2:
         raise OfframpError(
             "--until-decided compares strategies with the same early exits; the study has "

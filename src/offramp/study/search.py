@@ -25,11 +25,12 @@ from offramp.store.searches import FOLDER, PLANNED, WHY, WORSE
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, Trial, make_plan
 from offramp.study.run import events
+from offramp.study.run.ledger import Failures, Ledger
 from offramp.study.run.run import POLL_SECONDS, Conduct, run_part
 from offramp.study.run.trials import planned
-from offramp.study.spec import record, yaml_lines
+from offramp.study.spec import places, record, yaml_lines
 from offramp.study.spec.file import members, rewritten
-from offramp.study.spec.models import ALL, RECIPE_FIELDS, Study
+from offramp.study.spec.models import ALL, RECIPE_FIELDS, Study, read_recipe
 
 if TYPE_CHECKING:
     import optuna
@@ -255,11 +256,13 @@ def _setting(key: str, value: Any) -> str:
 
 def only(study: Study, label: str, settings: Mapping[str, Any]) -> Study:
     """One strategy of a study, with settings of the recipe for all of its phases. What the study says
-    of single phases stays."""
+    of single phases stays. Raises OfframpError for a value that a study file may not have."""
     (own,) = (s for s in study.strategies if s.label == label)
-    return study.model_copy(
-        update={"strategies": (own.model_copy(update={"phases": with_all(own.phases, settings)}),)}
-    )
+    # Read as a file is: 0 and 0.0 are one weight decay and must be one key.
+    where: places.Places = {(name,): f"strategy {label}" for name in settings}
+    made = places.validated(read_recipe, settings, where)
+    phases = with_all(own.phases, {name: getattr(made, name) for name in settings})
+    return study.model_copy(update={"strategies": (own.model_copy(update={"phases": phases}),)})
 
 
 def with_all(
@@ -294,7 +297,7 @@ def written(
         **named,
         "search": {
             "over": {key: where.text for key, where in some.over.items()},
-            "trials": some.trials,
+            "trials": max(best.tried for best in found.values()),  # earlier runs may have tried more
             "per": None if None in found else "strategy",
             "found": {label or ALL: dict(best.settings) for label, best in found.items()},
             "validation": {label or ALL: best.value for label, best in found.items()},
@@ -356,13 +359,14 @@ def score(plan: Plan, store: Store) -> float:
 
 
 def _trained(plan: Plan, store: Store, conduct: Conduct) -> Generator[events.Event, None, None]:
-    """Every phase of a plan, each after what it needs, and no trial."""
-    done: set[str] = set()
+    """Every phase of a plan, each after what it needs, and no trial. What is there is checked, every
+    byte; what is damaged is named and made anew."""
+    known = Ledger(plan, store, Failures(Path()))  # of what failed it is not asked
+    done = known.done
     while left := [node for node in plan.nodes.values() if node.key not in done]:
         for node in left:
-            if store.has_node(node.key):
-                done.add(node.key)
-                yield events.Reused(node.key)
+            if store.has_node(node.key, whole=False):
+                yield from known.check(node.key)
         ready = [n.key for n in left if n.key not in done and done.issuperset(n.needs)]
         if not ready:
             continue
@@ -371,7 +375,7 @@ def _trained(plan: Plan, store: Store, conduct: Conduct) -> Generator[events.Eve
             for event in part:
                 yield event
                 waits = waits or isinstance(event, events.Waiting)
-                if isinstance(event, events.Finished):
+                if isinstance(event, events.Finished | events.Reused):
                     done.add(event.key)
         if waits:
             time.sleep(POLL_SECONDS)
@@ -503,7 +507,10 @@ def _kept(store: Store, name: str) -> Iterator[optuna.storages.BaseStorage]:
 
 
 def _mend(path: Path) -> None:
-    """Cut off a last line that was not written whole, as its writer was killed. In place: being killed
-    here then loses no other line."""
+    """Take away what a killed writer left: Optuna's lock, and a last line that is not whole. In place:
+    being killed here then loses no other line."""
+    # The lock is a link to the path as it was given: of a relative one it leads nowhere, and Optuna
+    # then waits for it forever.
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     if path.exists() and (data := path.read_bytes()) and not data.endswith(b"\n"):
         os.truncate(path, data.rfind(b"\n") + 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -117,7 +117,7 @@ class Run:
     def work(self) -> Iterator[events.Event]:
         """All that happens until nothing is left to do."""
         open_trials = list(self.plan.trials)
-        told = False
+        rested = False
         yield from self.ledger.begin()
         while True:
             yield from self.ledger.refresh()
@@ -126,10 +126,8 @@ class Run:
                 return
             locks = self._claim(self._next())
             if locks:
-                if not told:
-                    yield from self._rest()
-                    told = True
-                yield from self._train(locks)
+                yield from self._train(locks, rested)
+                rested = True
                 if self.cache is not None:
                     self.cache.keep({v for node in self.ledger.open() for v in reads_of(node)})
             elif waiting := self.ledger.open():
@@ -172,29 +170,35 @@ class Run:
 
     def _claim(self, nodes: Sequence[Node]) -> dict[str, Held]:
         """The lock of the first of `nodes` that is ready and free, and of all that can share its pass
-        over the data, by key."""
+        over the data, by key. Interrupted, none is held."""
         locks: dict[str, Held] = {}
-        for node in nodes:
-            if not self.done.issuperset(node.needs):
-                continue
-            if not all(can_fuse(self.plan.nodes[key], node) for key in locks):
-                continue
-            lock = self.store.try_lock(node.key)
-            if lock is None:
-                continue
-            # Finished, or given up, by another process a moment ago.
-            if node.key in self.failed or self.store.has_node(node.key):
-                lock.release()
-                continue
-            locks[node.key] = lock
-            if not self.plan.study.execution.fuse:
-                break
+        with ExitStack() as undone:
+            for node in nodes:
+                if not self.done.issuperset(node.needs):
+                    continue
+                if not all(can_fuse(self.plan.nodes[key], node) for key in locks):
+                    continue
+                lock = self.store.try_lock(node.key)
+                if lock is None:
+                    continue
+                undone.enter_context(lock)
+                # Finished, or given up, by another process a moment ago.
+                if node.key in self.failed or self.store.has_node(node.key):
+                    lock.release()
+                    continue
+                locks[node.key] = lock
+                if not self.plan.study.execution.fuse:
+                    break
+            undone.pop_all()
         return locks
 
-    def _train(self, locks: dict[str, Held]) -> Iterator[events.Event]:
-        """Train a group: resume what has a checkpoint, keep each node as soon as it is finished."""
+    def _train(self, locks: dict[str, Held], rested: bool = True) -> Iterator[events.Event]:
+        """Train a group: resume what has a checkpoint, keep each node as soon as it is finished.
+        rested: whether `_rest` is behind this process."""
         ranks = self.images.ranks
         try:
+            if not rested:
+                yield from self._rest()
             began = time.perf_counter()
             if self.cache is not None:
                 device, workers = self.conduct.device, self.conduct.workers
@@ -257,7 +261,9 @@ class Run:
             chosen = conclude(trainee, passes, self.images, batch_size)
             with uninterrupted():
                 trials.check_unchanged(self.plan.data, TRAINED_ON, key)
-                self._renew(locks)
+                # Its own alone: where another one is lost, all that are left are checkpointed, and this
+                # one is concluded by now.
+                self._renew({key: locks[key]})
                 self._keep(trainee, chosen, passes, len(trainees))
                 self.done.add(key)
                 locks.pop(key).release()
