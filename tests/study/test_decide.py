@@ -77,7 +77,7 @@ def test_what_cannot_be_decided_is_refused_before_anything_is_kept(tmp_path: Pat
 def test_seeds_that_draw_their_own_splits_are_refused(tmp_path: Path) -> None:
     """All that were added had the splits of the first."""
     own = {"name": "given", "split_seed": "trial"}
-    with pytest.raises(OfframpError, match="with data.split_seed: trial each seed draws its own"):
+    with pytest.raises(OfframpError, match=r"with data\.split_seed: trial each seed draws its own"):
         decide.begin(Store(tmp_path), tiny_plan(tiny_study(THREE, data=own)))
     assert not Store(tmp_path).archive.seed_logs()
 

@@ -106,7 +106,7 @@ def steps_of(phase: LivePhase, places: Sequence[str], after: int = 0) -> Steps:
     found: dict[int, dict[str, float]] = {}
     rows = phase.history
     new = rows["epoch"] > after
-    rows = rows[(new | (rows["split"] == AT_END)) & new.any()]
+    rows = rows[new | ((rows["split"] == AT_END) & bool(new.any()))]
     columns = (rows[name] for name in ("epoch", "split", "exit", "metric", "value"))
     for epoch, split, exit, metric, value in zip(*columns, strict=True):
         parts = (split, metric, numbers.get(exit, exit))
