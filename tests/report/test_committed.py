@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -41,6 +41,13 @@ VERDICTS = "supported|contradicted|not significant|identical by construction|can
 def opened(*names: str) -> Evidence:
     """The results of these studies, as one. Read once: what is computed of them stays."""
     return evidence.open_all([DOCS / name for name in names])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def closed() -> Iterator[None]:
+    """Gigabytes in all, which no other test needs."""
+    yield
+    opened.cache_clear()
 
 
 @pytest.fixture
