@@ -136,7 +136,7 @@ class Trunk:
     code: what the module computes, as text in which no cut shows.
     way: how the module takes images and gives logits, in eval mode.
     loose: numbers, from 1, of the segments that hand on a tensor without a row for each image.
-    lost: names of the parameters whose gradient in the pieces is not the one that they have in the module.
+    lost: names of the parameters whose gradient in the pieces is another one than in the module.
     """
 
     module: nn.Module

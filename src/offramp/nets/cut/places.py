@@ -378,9 +378,7 @@ def _torn(side: Side, weights: Mapping[str, frozenset[int]]) -> tuple[bool, ...]
 Tracer = Callable[[nn.Module, Way, Tensor], Traced]
 
 
-def _sides(
-    module: nn.Module, x: Tensor, tracer: Tracer
-) -> tuple[Way, Side, Side, frozenset[str]]:
+def _sides(module: nn.Module, x: Tensor, tracer: Tracer) -> tuple[Way, Side, Side, frozenset[str]]:
     """How it takes images in eval mode, what it does then, and what in train mode; and the parameters
     that learn something else by the trace."""
     probe, title = copy.deepcopy(module), type(module).__name__
