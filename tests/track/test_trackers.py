@@ -84,6 +84,7 @@ def test_tensorboard_reads_every_number_once(store: Store, tmp_path: Path) -> No
         assert {k[0].removeprefix("results/"): v[0] for k, v in closing.items()} == pytest.approx(told)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its database
 @pytest.mark.parametrize("uri", ["redis://here", "sqlite+nothing:///here"])
 def test_an_address_that_mlflow_cannot_use_is_one_line(uri: str) -> None:
     """As a database is where its client alone is installed; SQLAlchemy has errors of its own."""

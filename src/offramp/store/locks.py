@@ -169,7 +169,7 @@ class Locks:
                 if held is not None:
                     undone.enter_context(held)
             undone.pop_all()
-            return held
+        return held
 
     def take(self, name: str) -> Held:
         """The lock `name`, as soon as it is free."""

@@ -255,7 +255,7 @@ def sure(advice: Advice) -> str:
     unknown = [r.name for r in others if r.behind is None]
     if len(unknown) == len(others):
         return (
-            "not tested, as the seeds that both have are too few, or differences do not vary over them"
+            "not tested, as there are no two seeds that both have, or differences do not vary over them"
         )
     rest = f"; not tested against {', '.join(unknown)}" if unknown else ""
     if not ties:

@@ -322,9 +322,9 @@ def _resolve(
 
 
 def _check_gradients(net: ExitNetwork, resolved: Resolved) -> None:
-    """Raises OfframpError where what trains would learn something else than in the whole network."""
-    (trunk,) = net.trunks
-    trained = {part for node in resolved.nodes for part in node.trained} if trunk.lost else ()
+    """Raises OfframpError where what trains would learn something else than in the whole backbone."""
+    trunk = net.trunks[0]
+    trained = {part for node in resolved.nodes for part in node.trained}
     astray = sorted(trunk.lost & {name for part in trained for name in net.state(part)})
     if astray:
         raise OfframpError(
