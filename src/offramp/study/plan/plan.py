@@ -324,7 +324,7 @@ def _resolve(
 def _check_gradients(net: ExitNetwork, resolved: Resolved) -> None:
     """Raises OfframpError where what trains would learn something else than in the whole backbone."""
     trunk = net.trunks[0]
-    trained = {part for node in resolved.nodes for part in node.trained}
+    trained = {part for node in resolved.nodes for part in node.trained} if trunk.lost else ()
     astray = sorted(trunk.lost & {name for part in trained for name in net.state(part)})
     if astray:
         raise OfframpError(
