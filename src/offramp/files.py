@@ -19,6 +19,7 @@ _MENDABLE = {  # by the user: a place that is not theirs, or none, or a disk or 
     *(errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT),
     *(errno.EHOSTDOWN, errno.EHOSTUNREACH),
 }
+DEVICES = Path("/dev")
 FEW = 100  # files that a disk takes; what could not be written whole is gone again by then
 
 
@@ -65,7 +66,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; what is written there replaces `path` at once on success and
     is removed on any failure, a full disk included. Raises FileExistsError for a device or a pipe."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not (path.is_file() or path.is_dir()):  # root can rename over /dev/null
+    special = path.exists() and not (path.is_file() or path.is_dir())
+    # Root can rename over /dev/null, and over /dev/stdout, which is a link.
+    if special or (path.is_symlink() and path.parent.resolve() == DEVICES):
         raise FileExistsError(errno.EEXIST, "it is a device or a pipe", str(path))
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:

@@ -107,7 +107,7 @@ def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, text: str, said: str)
     assert "\n" not in line
 
 
-def test_missing_and_unreadable_files_are_named(tmp_path: Path) -> None:
+def test_missing_and_unreadable_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refuses(r"there is no policy .*none\.json", read, tmp_path / "none.json")
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe")
     refuses("not text", read, tmp_path / "binary.json")
@@ -116,6 +116,10 @@ def test_missing_and_unreadable_files_are_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     refuses("cannot write the policy .*it is a device or a pipe", a_policy().save, tmp_path / "pipe")
     assert (tmp_path / "pipe").is_fifo()  # and no file in its place
+    monkeypatch.setattr("offramp.files.DEVICES", tmp_path.resolve())
+    (tmp_path / "stdout").symlink_to(tmp_path / "file")  # of a command whose output goes into a file
+    refuses("cannot write the policy .*it is a device or a pipe", a_policy().save, tmp_path / "stdout")
+    assert (tmp_path / "stdout").is_symlink()
 
 
 def test_a_policy_fits_its_own_network_only() -> None:
