@@ -307,6 +307,18 @@ def test_what_the_page_concludes_from_imagenette_from_scratch() -> None:
     assert all("**" in cell or "≈" in cell for cell in final)  # none significantly behind there
 
 
+def test_depth_pays_on_cifar100_where_all_heads_are_one_linear_layer() -> None:
+    """The paper's heads hold more than this network's classifier, and exit 3 is the better for it."""
+    means = {}
+    for name in ("cifar100", "cifar100-linear-heads"):
+        table = opened(name).table
+        table = table[(table["phase"] == "final") & (table["split"] == "test")]
+        table = table[(table["metric"] == "accuracy") & (table["strategy"] == "joint")]
+        means[name] = list(100 * table.groupby("exit")["value"].mean())
+    assert means["cifar100"][2] > means["cifar100"][3]
+    assert [f"{mean:.1f}" for mean in means["cifar100-linear-heads"]] == ["23.9", "37.9", "44.2", "46.6"]
+
+
 def test_findings_of_the_field_are_about_every_strategy_beyond_the_paper() -> None:
     """Or the file says why not."""
     file = ROOT / "docs" / "field-claims.yaml"
