@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from offramp.api.steps import finished
 from offramp.bundle.export import Exported, ExportOptions, export
@@ -79,3 +80,15 @@ def export_to(
 ) -> Exported:
     """`export` to its end, of the policy's trial unless another is named."""
     return finished(export(store, trial or rule.calibration.trial, rule, out, asked))
+
+
+def write_photos(folder: Path, shape: tuple[int, int, int]) -> None:
+    """Noise `[H, W, 3]` as a tree of files: 40 dark and 40 light to train on, 10 of each to test."""
+    chance = np.random.default_rng(0)
+    for split, count in (("train", 40), ("test", 10)):
+        for label in ("dark", "light"):
+            place = folder / split / label
+            place.mkdir(parents=True)
+            for i in range(count):
+                noise = chance.integers(0, 120, shape) + (100 if label == "light" else 0)
+                Image.fromarray(noise.astype(np.uint8)).save(place / f"{i}.png")

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from bundle_kit import QUICK, digits_store, export_to, halving, policy_of
+from bundle_kit import QUICK, digits_store, export_to, halving, policy_of, write_photos
 from PIL import Image
 
 from longer import long
@@ -351,13 +351,7 @@ def test_images_that_memory_does_not_hold_are_compared_too(
 ) -> None:
     """Training reads them from their files; so does the check, and no image that it does not ask for."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    chance = np.random.default_rng(0)
-    for place, count in (("train/dark", 40), ("train/light", 40), ("test/dark", 10), ("test/light", 10)):
-        folder = tmp_path / "photos" / place
-        folder.mkdir(parents=True)
-        for i in range(count):
-            noise = chance.integers(0, 120, (8, 8, 3)) + 100 * ("light" in place)
-            Image.fromarray(noise.astype(np.uint8)).save(folder / f"{i}.png")
+    write_photos(tmp_path / "photos", (8, 8, 3))
     study = spec.parse(
         {
             "seeds": [1],

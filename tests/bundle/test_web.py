@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundle_kit import export_to
+from bundle_kit import export_to, write_photos
 from PIL import Image
 
 from chromium import axe, blank
@@ -86,14 +86,7 @@ def colored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def photos_bundle(folder: Path) -> Path:
-    chance = np.random.default_rng(0)
-    for split, count in (("train", 40), ("test", 10)):
-        for label in ("dark", "light"):
-            place = folder / "photos" / split / label
-            place.mkdir(parents=True)
-            for i in range(count):
-                noise = chance.integers(0, 120, (40, 48, 3)) + (100 if label == "light" else 0)
-                Image.fromarray(noise.astype(np.uint8)).save(place / f"{i}.png")
+    write_photos(folder / "photos", (40, 48, 3))
     from offramp.study.plan.plan import make_plan
     from offramp.study.spec import file as spec
 

@@ -97,6 +97,16 @@ def determinism() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
+def until_waiting(running: Generator[Event]) -> list[Event]:
+    """What a run says until others hold all that is left."""
+    events: list[Event] = []
+    for event in running:
+        events.append(event)
+        if isinstance(event, Waiting):
+            break
+    return events
+
+
 @pytest.mark.usefixtures("determinism")
 def test_work_is_shared_while_another_process_trains(tmp_path: Path) -> None:
     """Two runs in turn in this process: the second takes what the first has not locked, and waits."""
@@ -105,11 +115,7 @@ def test_work_is_shared_while_another_process_trains(tmp_path: Path) -> None:
     first = run(plan, Store(tmp_path), conduct(tmp_path))
     assert next(e for e in first if isinstance(e, Began)).keys == (backbone,)
     second = run(plan, Store(tmp_path), conduct(tmp_path))
-    events = []
-    for event in second:
-        events.append(event)
-        if isinstance(event, Waiting):
-            break
+    events = until_waiting(second)
     assert trained(events) == [plan.trials[1].keys[0]]
     assert closed(events) == {plan.trials[1].id: False}
     assert isinstance(events[-1], Waiting) and backbone in events[-1].keys
@@ -157,11 +163,7 @@ def test_a_phase_that_went_to_another_process_is_not_trained_on(tmp_path: Path) 
     mine = root / "locks" / f"{key}.1.lock"
     other = locks.made(LockFolder(root / "locks"), f"{key}.2.lock")
     mine.unlink()
-    events: list[Event] = []
-    for event in running:
-        events.append(event)
-        if isinstance(event, Waiting):
-            break
+    events = until_waiting(running)
     (note,) = notes(events)
     assert note.startswith(f"phase '{plan.nodes[key].name}' went to process {os.getpid()} on ")
     assert Store(root).read_checkpoint(key) is None, "that is the other's to write by now"
@@ -184,11 +186,7 @@ def test_a_phase_is_kept_although_one_beside_it_went_to_another_process(tmp_path
     next(report for report in reports if (report.key, report.epoch) == (one, 2))  # it is kept next
     other = locks.made(LockFolder(root / "locks"), f"{two}.2.lock")
     (root / "locks" / f"{two}.1.lock").unlink()
-    events: list[Event] = []
-    for event in running:
-        events.append(event)
-        if isinstance(event, Waiting):
-            break
+    events = until_waiting(running)
     (note,) = notes(events)
     assert note.startswith("phase 'exit 2' went to process")
     other.release()

@@ -21,7 +21,7 @@ from offramp.augment import Augment
 from offramp.bundle import export as bundle
 from offramp.bundle.export import Exported
 from offramp.data import Data, Split, from_dataset, normalize
-from offramp.data.dataset import FileSplit
+from offramp.data.dataset import pixels
 from offramp.data_spec import Normalization
 from offramp.engine.settings import laid_out
 from offramp.errors import OfframpError
@@ -336,9 +336,8 @@ class Fitted:
                 "prepare a picture; train on uint8 images"
             )
         test = self._data.test
-        pixels = _images(test, bundle.COMPARED)
-        what = "the whole test split" if len(pixels) == len(test) else f"{len(pixels):,} test images"
-        images = self.normalize(pixels).cpu(), what
+        some = pixels(test, bundle.COMPARED)
+        images = self.normalize(some).cpu(), bundle.compared(some, test)
         net = self.net.copy().eval().cpu()
         allowed = bundle.int8_share(int8)
         asked = bundle.ExportOptions(
@@ -353,7 +352,7 @@ class Fitted:
         """What int8 is calibrated, chosen and reported on."""
         how = torch.tensor(self.mean), torch.tensor(self.std)
         found = {name: self._data.splits[name] for name in trained.SPLITS}
-        return {name: (_images(split, len(split)), *how) for name, split in found.items()}
+        return {name: (pixels(split), *how) for name, split in found.items()}
 
     @cached_property
     def _trained(self) -> Trained:
@@ -503,13 +502,6 @@ def fit(
         conduct = Conduct(device=place, cache_folder=cache_folder())
         watched(run_plan(plan, kept, conduct), watch)
         return _fitted(plan, kept, place)
-
-
-def _images(split: Split | FileSplit, most: int) -> torch.Tensor:
-    """[n, C, H, W]: all of a split in memory, and of another at most so many, from the first on."""
-    if isinstance(split, Split):
-        return split.images
-    return split.read(torch.arange(min(most, len(split))))
 
 
 def _check_fit(net: ExitNetwork, data: Data) -> None:

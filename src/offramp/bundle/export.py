@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from torch import Tensor
 from offramp.bundle import card, graphs
 from offramp.bundle import folder as bundle
 from offramp.bundle.preprocessing import Preprocessing
-from offramp.data import Data, DataSpec, Split, load, normalize
+from offramp.data import Data, DataSpec, load, normalize
+from offramp.data.dataset import pixels
 from offramp.data.fetch import kept
 from offramp.errors import OfframpError
 from offramp.inputs import is_text
@@ -338,8 +339,7 @@ def _images(net: ExitNetwork, manifest: Manifest, asked: ExportOptions) -> tuple
     try:
         data = _data(manifest, asked)
         images = normalize(*_split(data, manifest, "test", COMPARED))
-        whole = len(images) == len(data.test)
-        return images, "the whole test split" if whole else f"{len(images):,} test images"
+        return images, compared(images, data.test)
     except OfframpError as error:
         if asked.root is not None and not isinstance(error, _Changed):
             raise
@@ -361,6 +361,11 @@ def _splits(manifest: Manifest, asked: ExportOptions) -> Splits:
         ) from None
 
 
+def compared(images: Tensor, test: Sized) -> str:
+    """What was compared on, in words."""
+    return "the whole test split" if len(images) == len(test) else f"{len(images):,} test images"
+
+
 class _Changed(OfframpError):
     """That a split is not the one that the trial saw."""
 
@@ -379,9 +384,7 @@ def _split(
     split = data.splits[name]
     if split.digest != manifest.data.splits[name]:
         raise _Changed("the data have changed since")
-    rows = torch.arange(len(split))[:most]
-    images = split.images if isinstance(split, Split) else split.read(rows)
-    return images, torch.tensor(manifest.mean), torch.tensor(manifest.std)
+    return pixels(split, most), torch.tensor(manifest.mean), torch.tensor(manifest.std)
 
 
 def _spec(manifest: Manifest, root: str | None) -> DataSpec:

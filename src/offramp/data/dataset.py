@@ -274,6 +274,14 @@ class Data:
         return replace(self, **moved)
 
 
+def pixels(split: Split | FileSplit, most: int | None = None) -> Tensor:
+    """`[n, C, H, W]`: all images of a split that is in memory, and of one in files the first `most`, all
+    by default."""
+    if isinstance(split, Split):
+        return split.images
+    return split.read(torch.arange(len(split))[:most])
+
+
 def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation (of the population) per channel, of pixels scaled to [0, 1].
 

@@ -175,9 +175,7 @@ def _stages(found: Benchmark) -> None:
 
     for engine in dict.fromkeys(line.engine for line in found.lines):
         own = (one for one in found.lines if one.engine == engine and one.what not in WHOLE)
-        lines = sorted(
-            own, key=lambda line: line.batch
-        )  # as the columns, and not as they were asked for
+        lines = sorted(own, key=lambda line: line.batch)  # as the columns are
         batches = sorted({line.batch for line in lines})
         rows: dict[str, list[str]] = {}
         for line in lines:
