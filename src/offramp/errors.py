@@ -45,8 +45,9 @@ class Changed(OfframpError):
 
 def in_line(error: BaseException, most: int = 200) -> str:
     """The message of a library's error, in one line of at most so many characters; its type where it has
-    no message."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    no message. Of a traceback in it, as those of other processes have, only the end is the reason."""
+    said, _, trace = str(error).partition("Traceback (most recent call last)")
+    text = " ".join((said + " ".join(trace.strip().splitlines()[-1:])).split()) or type(error).__name__
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

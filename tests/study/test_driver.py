@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from cluster_kit import study_file
 from offramp.engine.fit import EpochReport
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, make_plan
+from offramp.study.run import cluster as clusters
 from offramp.study.run import driver, events, task
 from offramp.study.run.cluster import Heard, Needs
 from offramp.study.run.ledger import Failures, Ledger
@@ -159,3 +161,36 @@ def test_a_machine_of_our_own_without_room_is_not_waited_for(carried_out: Any) -
     refuses(
         "this machine has no room for a phase, which takes 1 core", lambda: list(carried_out(cluster))
     )
+
+
+@pytest.mark.parametrize(("fails", "joins"), [(0, True), (2, True), (3, False)])
+def test_a_head_that_cannot_start_a_server_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, fails: int, joins: bool
+) -> None:
+    """It forks among its threads, and now and then the child dies at once."""
+    asked: list[str] = []
+
+    class Ray:
+        exceptions = SimpleNamespace(RayError=LookupError)
+
+        def init(self, address: str, **_: Any) -> None:
+            asked.append(address)
+            if len(asked) <= fails:
+                raise ConnectionAbortedError("Initialization failure from server")
+
+        def remote(self, work: Any) -> Any:
+            return work
+
+        def shutdown(self) -> None:
+            asked.append("left")
+
+    monkeypatch.setattr(clusters, "_imported", Ray)
+    monkeypatch.setattr(clusters, "check_version", lambda: None)
+    where = "ray://127.0.0.1:10001"
+    if joins:
+        with clusters.joined(where) as cluster:
+            assert cluster.by_client and not cluster.own
+        assert asked == [where] * (fails + 1) + ["left"]
+    else:
+        refuses("no cluster can be had .*Initialization failure", clusters.joined(where).__enter__)
+        assert asked == [where] * 3

@@ -28,6 +28,7 @@ CLIENT = "ray://"
 OBJECTS = 80 * 2**20  # bytes of Ray's object store here: it holds lines of text
 TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 TOKEN_FILE = ".ray/auth_token"
+TRIES = 3  # of the head to start a server for this driver: it forks among threads, and the child may die
 SHORT = 16  # characters of a folder in which there is room for Ray's sockets, 107 with all that follows
 
 
@@ -168,7 +169,7 @@ def joined(where: str) -> Iterator[Cluster]:
                 mine = {"num_cpus": usable_cores(), "object_store_memory": OBJECTS}
                 ray.init("local", include_dashboard=False, _temp_dir=folder, **mine, **quiet)
             else:
-                ray.init(address, **quiet)
+                _join(ray, address, quiet)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             reason = in_line(error)
             raise OfframpError(
@@ -181,6 +182,16 @@ def joined(where: str) -> Iterator[Cluster]:
             yield Cluster(ray, work, own=address is None, by_client=by_client)
         finally:
             ray.shutdown()
+
+
+def _join(ray: Any, address: str, options: dict[str, Any]) -> None:
+    for left in reversed(range(TRIES)):
+        try:
+            ray.init(address, **options)
+            return
+        except ConnectionAbortedError:  # the head answered, but has no server for this driver
+            if not left:
+                raise
 
 
 def _near() -> str | None:
