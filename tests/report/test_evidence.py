@@ -16,6 +16,7 @@ from offramp.report import evidence as reading
 from offramp.report.evidence import Evidence
 from offramp.report.figures import FIGURES, draw
 from offramp.report.render.charts import text
+from offramp.report.select import chosen
 from offramp.store import pack as packed
 from offramp.store.record import PhaseRecord
 from offramp.store.store import Damaged, Store
@@ -269,6 +270,25 @@ def test_one_setting_is_compared_and_the_others_are_said() -> None:
         "1 trial of net on images of another setting (study short) is left out: name a study to see it"
     )
     assert said in found.missing
+
+
+@pytest.mark.parametrize(
+    ("specs", "kept"),
+    [
+        ([{"root": "/data/photos"}, {"root": "photos"}, {"root": None}], 3),
+        ([{"url": "https://a/b.zip", "sha256": "0" * 64}, {"root": "b"}, {"split_file": "s.json"}], 3),
+        ([{"size": 32}, {"size": 32}, {"size": 64}], 2),
+        # No digest that seeds share says that these are the same photos.
+        ([{"root": root, "split_seed": "trial"} for root in ("a", "a", "b")], 2),
+    ],
+)
+def test_where_images_lie_makes_no_other_setting(specs: list[dict[str, Any]], kept: int) -> None:
+    found = evidence([simple("joint", seed) for seed in (1, 2, 3)]).found.trials
+    manifests = {}
+    for (id, trial), spec in zip(found.items(), specs, strict=True):
+        data = trial.manifest.data.model_copy(update={"spec": spec})
+        manifests[id] = trial.manifest.model_copy(update={"data": data})
+    assert len(chosen(manifests).kept) == kept
 
 
 def test_of_two_trials_of_a_strategy_and_seed_the_newer_is_kept() -> None:

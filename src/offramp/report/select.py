@@ -12,6 +12,8 @@ from offramp.store.manifest import Manifest
 from offramp.store.record import TrialRecord
 from offramp.units import counted
 
+WHERE = ("root", "url", "sha256", "split_file")  # of `DataSpec`: no image is another by these
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -94,11 +96,14 @@ def _setting(manifest: Manifest, epochs: int | None = None) -> str:
     """epochs: as if it had trained for so many; None for as many as it did."""
     known = manifest.as_json()
     known["recipe"]["epochs"] = manifest.recipe.epochs if epochs is None else epochs
-    own_splits = (manifest.data.spec or {}).get("split_seed") == "trial"
-    apart = ("name", "provenance", *(manifest.data.splits if own_splits else ()))
+    spec = manifest.data.spec or {}
+    own_splits = spec.get("split_seed") == "trial"
+    apart = ("name", "provenance", "spec", *(manifest.data.splits if own_splits else ()))
     data = {k: v for k, v in known["data"].items() if k not in apart}
+    # Digests of the splits say which images these are, wherever they lay; without them the place does.
+    asked = {k: v for k, v in spec.items() if own_splits or k not in WHERE}
     same = [known[k] for k in ("network", "recipe", "numerics", "classes", "input_shape")]
-    return digest([*same, data, manifest.execution.mode, manifest.execution.share])
+    return digest([*same, data, asked, manifest.execution.mode, manifest.execution.share])
 
 
 def _preference(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> tuple[Any, ...]:
