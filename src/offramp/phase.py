@@ -374,6 +374,25 @@ class Phase:
         return isinstance(self.sample_weights, Gated) or any(isinstance(t, Gates) for t in self.terms)
 
 
+def overridden(phase: Phase) -> list[tuple[str, str]]:
+    """The fields of the recipe that a phase overrides, and by what, in words.
+
+    >>> from offramp import CE, Phase, head
+    >>> recipe = {"optimizer": "adam", "patience": None, "step_at": (0.5, 0.9)}
+    >>> overridden(Phase("exit 1", train=head(1), loss=(CE(1),), recipe=recipe))
+    [('optimizer', 'adam'), ('patience', 'none'), ('step_at', '0.5, 0.9')]
+    """
+    return [(field, _word(value)) for field, value in dict(phase.recipe).items()]
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return ", ".join(map(_word, value))
+    if isinstance(value, bool | None):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
 def _are_pairs(value: Any, first: Any, second: Any) -> bool:
     """Whether it is a tuple of pairs of these types."""
     pairs = isinstance(value, tuple) and all(isinstance(p, tuple) and len(p) == 2 for p in value)

@@ -34,6 +34,21 @@ def test_every_strategy_is_explained(cli: Cli, name: str) -> None:
         assert not any(set(p["trains"]) & set(p["frozen"]) for p in said["phases"])
 
 
+def test_whatever_a_phase_overrides_is_told(cli: Cli) -> None:
+    Path("mine.py").write_text(
+        "from offramp import CE, Phase, backbone\n"
+        "def mine(exits):\n"
+        "    recipe = {'optimizer': 'adam', 'epochs': 5, 'patience': None, 'step_at': (0.5, 0.9)}\n"
+        "    return (Phase('all', backbone(exits), (CE(exits),), recipe=recipe),)\n"
+    )
+    told = (("optimizer", "adam"), ("epochs", "5"), ("patience", "none"), ("step_at", "0.5, 0.9"))
+    text = narrow(cli("strategies", "mine.py:mine"))
+    assert cli("strategies", "mine.py:mine", "--picture", "mine.svg").code == 0
+    drawn = Path("mine.svg").read_text()
+    for field, word in told:
+        assert f"{field} {word}" in text and f"{field}: {word}" in drawn
+
+
 def test_a_strategy_of_ones_own_is_explained(cli: Cli) -> None:
     Path("mine.py").write_text(
         '"""Mine."""\nfrom offramp.phase import CE, Phase\nfrom offramp.parts import heads, segments\n'

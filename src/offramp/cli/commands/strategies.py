@@ -16,7 +16,7 @@ from offramp.cli.render import emit
 from offramp.errors import OfframpError
 from offramp.files import replacing, writing
 from offramp.parts import HIDDEN, Carry, path
-from offramp.phase import Phase, Program, check, describe
+from offramp.phase import Phase, Program, check, describe, overridden
 from offramp.terminal import console, show, table
 from offramp.units import ranges
 
@@ -135,7 +135,7 @@ def _phases(program: Program) -> Any:
         row = _phase(phase)
         trunk = "" if phase.trunk == 0 else f" (own trunk {phase.trunk})"
         notes = [f"{part} {init}" for part, init in row["init"].items()]
-        notes += [f"{field} {value:g}" for field, value in row["recipe"].items()]
+        notes += [f"{field} {word}" for field, word in overridden(phase)]
         notes += [
             f"{part} sends back {factor:.3g} of its gradient" for part, factor in row["backward"].items()
         ]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from offramp.escape import html
 from offramp.parts import Part, path
-from offramp.phase import Init, Phase, Program, check, describe
+from offramp.phase import Init, Phase, Program, check, describe, overridden
 
 COLUMN, LINE, MARGIN = 74, 15, 14  # pixels: a segment's width, a line's height
 WIDTH = 340  # pixels, at least: a phone's, where words beside the boxes would be too small to read
@@ -59,8 +59,7 @@ def _words(phase: Phase) -> list[str]:
         lines.append(f"teacher: {phase.teacher}")
     if phase.trunk:
         lines.append(f"on a trunk of exit {phase.trunk}'s own")
-    changed = dict(phase.recipe)
-    lines += [f"{name}: {value:g}" for name, value in changed.items() if isinstance(value, int | float)]
+    lines += [f"{field}: {word}" for field, word in overridden(phase)]
     return lines
 
 
