@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pandas as pd
 import pytest
@@ -235,6 +236,42 @@ def test_mlflow_has_runs_phases_and_files(
     (files,) = (r for r in client.search_runs([known.experiment_id]) if "offramp.files" in r.data.tags)
     assert [f.path for f in client.list_artifacts(files.info.run_id, "report")] == ["report/index.html"]
     assert capsys.readouterr().out == "", "standard output is the command's"
+
+
+def test_files_of_two_stores_of_one_name_are_kept_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from offramp.cli.commands.track import track
+
+    kept: list[str] = []
+
+    class Shelf:
+        whole = False
+
+        def open(self, course: Course) -> Any: ...
+
+        def attach(self, files: Iterable[str], store: str) -> None:
+            kept.append(f"{', '.join(files)} of {store}")
+
+    monkeypatch.setattr("offramp.track.trackers.tracker", lambda _: Shelf())
+    for project in ("a", "b"):
+        with Store(tmp_path / project / "runs").lock("a"):  # its first write makes the folder
+            pass
+        (tmp_path / project / "report").mkdir()
+        monkeypatch.chdir(tmp_path / project)
+        track(Path("runs"), to=["mlflow:x"], file=["report"])
+    assert kept == [f"report of {tmp_path / project / 'runs'}" for project in ("a", "b")]
+
+
+def test_files_that_mlflow_lacks_a_package_for_are_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    from offramp.track.mlflow import Server
+
+    client = MagicMock()
+    client.log_artifact.side_effect = ModuleNotFoundError("No module named 'boto3'")
+    (tmp_path / "page.html").write_text("<p>")
+    with pytest.raises(OfframpError, match=r"No module named 'boto3'\); install it"):
+        Server(client, "1").attach([str(tmp_path / "page.html")], "runs")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")

@@ -171,6 +171,10 @@ def _answering() -> Iterator[None]:
         yield
     except MlflowException as error:
         raise OfframpError(f"MLflow refuses: {_first(error)}; see to it, and run this again") from None
+    except ImportError as error:  # of what it imports for the place of a server's files, such as boto3
+        raise OfframpError(
+            f"MLflow lacks a package for this server's files ({_first(error)}); install it"
+        ) from None
 
 
 @contextmanager

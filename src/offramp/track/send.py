@@ -54,7 +54,8 @@ class Keeper(Protocol):
     """A tracker that keeps files too."""
 
     def attach(self, files: Iterable[str], store: str) -> None:
-        """Keep files or folders, such as a report, beside the trials of a store."""
+        """Keep files or folders, such as a report, beside the trials of a store. store: its whole path
+        or address; what is kept of another stays."""
 
 
 @dataclass(frozen=True)

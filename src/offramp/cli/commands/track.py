@@ -66,12 +66,15 @@ def track(
     for path in file or ():
         if not Path(path).exists():
             raise OfframpError(f"there is no {path}; give --file a file or folder")
+    root = reader.archive.root
+    # Whole, as most stores are called `runs`: the page of one must not replace that of another.
+    whole = str(root.resolve() if isinstance(root, Path) else root)
     trackers = {text: tracker(text) for text in to}
     for text, one in trackers.items():
         if file:
             if not isinstance(one, Keeper):
                 raise OfframpError(f"{text.partition(':')[0]} keeps no files; leave --file out")
-            one.attach(file, str(reader.archive.root))
+            one.attach(file, whole)
             typer.echo(f"{text}: {counted(len(file), 'file')} kept.", err=True)
     optuna = find_spec("optuna") is not None
     if not optuna and searched(reader.archive):
