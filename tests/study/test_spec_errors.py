@@ -166,6 +166,18 @@ def test_files_that_are_no_study(text: str, message: str, write: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("label", ["KD τ = 4", "= 4", "KD ="])
+def test_a_label_is_not_read_as_two(label: str) -> None:
+    study = SMALL | {"strategies": ["joint", {"name": "distillation", "as": label}]}
+    with pytest.raises(OfframpError, match=f"strategies.1. has the label '{label}', .* with 'as'"):
+        parse(study)
+
+
+@pytest.mark.parametrize("label", ["KD τ=4", "KD τ== 4"])
+def test_other_labels_have_signs_too(label: str) -> None:
+    parse(SMALL | {"strategies": ["joint", {"name": "distillation", "as": label}]})
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(OfframpError, match=r"none\.yaml: no such study file; give the path"):
         read(tmp_path / "none.yaml")

@@ -145,8 +145,12 @@ def refuse_repeated_seeds(seeds: Sequence[int]) -> None:
         raise fail(f"repeats the seed {seed}; give each seed once", "seeds", last)
 
 
-def refuse_repeated_labels(labels: Sequence[str]) -> None:
+def refuse_labels(labels: Sequence[str]) -> None:
+    """Refuse a label that two strategies have, or that reports would read as two."""
     for i, label in enumerate(labels):
         if label in labels[:i]:
             what = f"has the label '{label}' of strategies[{labels.index(label)}]"
             raise fail(f"{what}; give it one of its own with 'as'", "strategies", i)
+        if " = " in f" {label} ":
+            what = f"has the label '{label}', and reports join names of equal networks by ' = '"
+            raise fail(f"{what}; give it another with 'as', such as τ=4", "strategies", i)

@@ -255,7 +255,7 @@ class Study(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Study:
         fields.refuse_repeated_seeds(self.seeds)
-        fields.refuse_repeated_labels([s.label for s in self.strategies])
+        fields.refuse_labels([s.label for s in self.strategies])
         if found := clash(self.recipe.recipe):
             raise fail(found[1], "recipe", found[0])
         if self.search is not None:
