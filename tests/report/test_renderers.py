@@ -76,6 +76,7 @@ def test_latex_escapes_every_special_sign() -> None:
     assert latex_escape("< 1e-12") == r"$<$ $1\times10^{-12}$"
     assert latex_escape("ab551e9") == "ab551e9"  # a key is no number
     assert latex_escape("η² = 0.5 ±0.1") == r"$\eta^2$ = 0.5 $\pm$0.1"
+    assert latex_escape("gated λ=0.3, β=1, Δ") == r"gated $\lambda$=0.3, $\beta$=1, $\Delta$"
 
 
 @pytest.mark.parametrize("rows", [3, 80])

@@ -22,13 +22,22 @@ GAP = 2.7  # between columns
 WORDY, LEAST = 24, 14  # a wider column of words breaks between them; one of several keeps this much
 FINE = 84  # characters of `footnotesize` in a line
 LEGEND = "Bold: the best. ≈: not significantly different from it."
+# Those of which LaTeX has a command; the others look as Latin letters.
+GREEK = {
+    **{"α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "varepsilon", "ζ": "zeta"},
+    **{"η": "eta", "θ": "theta", "ι": "iota", "κ": "kappa", "λ": "lambda", "μ": "mu", "ν": "nu"},
+    **{"ξ": "xi", "π": "pi", "ρ": "rho", "ς": "varsigma", "σ": "sigma", "τ": "tau", "υ": "upsilon"},
+    **{"φ": "varphi", "χ": "chi", "ψ": "psi", "ω": "omega", "Γ": "Gamma", "Δ": "Delta", "Θ": "Theta"},
+    **{"Λ": "Lambda", "Ξ": "Xi", "Π": "Pi", "Σ": "Sigma", "Υ": "Upsilon", "Φ": "Phi", "Ψ": "Psi"},
+    "Ω": "Omega",
+}
 WORDS = {
     **{sign: f"\\{sign}" for sign in "{}&%$#_"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"|": r"\textbar{}", '"': r"\textquotedbl{}", "…": r"\ldots{}", "²": r"\textsuperscript{2}"},
     **{"<": r"$<$", ">": r"$>$", "≈": r"$\approx$", "≥": r"$\geq$", "≤": r"$\leq$", "≠": r"$\neq$"},
     **{"−": r"$-$", "±": r"$\pm$", "→": r"$\rightarrow$", "×": r"$\times$", "·": r"$\cdot$"},
-    **{"τ": r"$\tau$", "α": r"$\alpha$", "ε": r"$\varepsilon$", "η": r"$\eta$", "ω": r"$\omega$"},
+    **{letter: f"$\\{name}$" for letter, name in GREEK.items()},
     **{"–": "--", "—": "---", "“": "``", "”": "''", "’": "'", "‘": "`"},
 }
 TOKEN = re.compile(r"(?<![\w.])(\d(?:\.\d+)?)e([-+−]?)(\d+)(?!\w)|>>|[ωη]²|--+|.")
