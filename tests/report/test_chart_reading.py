@@ -13,7 +13,7 @@ from made import Made, Run, evidence, simple
 from specs import views
 
 from offramp.report.figures import compute, curves, draw, reliability
-from offramp.report.figures.chart import coinciding
+from offramp.report.figures.chart import WIDTH, coinciding
 from offramp.report.figures.significance import TALL, half, ring, texts
 from offramp.report.render.charts import rendered, text
 from offramp.report.render.theme import DARK, both_colors, config, themed
@@ -75,6 +75,19 @@ def test_letters_have_a_size_that_a_phone_shows() -> None:
         svg = rendered(figure, ["svg"])["svg"].decode()
         (width,) = re.findall(r'^<svg[^>]*? width="([\d.]+)"', svg)
         assert float(width) <= 384, figure.name  # a phone's card has 366: 10.5 px or more
+
+
+def test_long_names_keep_their_end_and_leave_room() -> None:
+    labels = [f"/home/somebody/thesis/code/strategies/mine.py:students_{x}" for x in ("kd", "mse")]
+    found = evidence([simple(label, seed) for label in labels for seed in (1, 2)])
+    for figure in draw(found).figures:
+        for part in parts(figure.spec):
+            assert "layer" not in part or part.get("width", WIDTH) > 60, figure.name
+    for name in ("time-total", "accuracy-compute"):
+        (figure,) = draw(found, [name]).figures
+        svg = rendered(figure, ["svg"])["svg"].decode()
+        for label in labels:
+            assert f"{label[-20:]}<" in svg, name
 
 
 def fonts(value: Any) -> list[float]:

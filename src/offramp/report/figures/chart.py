@@ -27,6 +27,7 @@ Json = dict[str, Any]
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.4.1.json"
 WIDTH = 350  # of a whole chart, in pixels: a phone's without its margins, and a column's on paper
 LETTER = 5.5  # pixels a letter of a label takes, at 11 px
+BESIDE, ABOVE = 26, 32  # letters of a label that an axis and a legend show, within the theme's limits
 DIGITS = 4  # significant ones, in the data of charts
 TICKS = 6  # of a logarithmic axis
 GRAY = "#808080"  # for what is no strategy: seen on white and on black
@@ -42,6 +43,29 @@ EXIT_DARK = (
     *("#54398a", "#8567b8", "#b39bdd", "#e2d8f5", "#7a4f22", "#a87440", "#d3a06b", "#f3dcc4"),
     *("#853a58", "#b3607f", "#db95ad", "#f7d9e3", "#585b2a", "#84874e", "#b1b47c", "#e2e4c3"),
 )
+
+
+def cut(label: str, most: int = BESIDE) -> str:
+    """A label, or so many letters at most of its end, where functions of one file differ.
+
+    >>> cut("/home/somebody/mine.py:students", 12)
+    '…py:students'
+    """
+    return label if len(label) <= most else f"…{label[1 - most :]}"
+
+
+def cutting(labels: Iterable[str], most: int = BESIDE) -> Json:
+    """For an axis or a legend: `cut`, where a label needs it."""
+    if max(map(len, labels), default=0) <= most:
+        return {}
+    return {
+        "labelExpr": f"length(datum.label) > {most} ? '…' + slice(datum.label, {1 - most}) : datum.label"
+    }
+
+
+def room(labels: Iterable[str]) -> int:
+    """Pixels that labels take beside a chart."""
+    return int(max((len(cut(label)) for label in labels), default=1) * LETTER) + 12
 
 
 def number(field: str, title: str | None = None, **more: Any) -> Json:
@@ -206,13 +230,14 @@ def legend_of(found: Collection[str], symbol: str | None) -> Json | None:
     """In as many rows as it takes, above the chart, where it hides no data."""
     if symbol is None:
         return None
-    longest = max(map(len, found), default=1)
+    longest = max((len(cut(label, ABOVE)) for label in found), default=1)
     wide = symbol == "stroke"
     room = (WIDTH + 10) // (longest * LETTER + (40 if wide else 26))  # and the symbol
     columns = max(1, min(len(found), int(room)))
+    shown = {"columns": columns, **cutting(found, ABOVE)}
     if wide:
-        return {"columns": columns, "symbolSize": 300, "symbolType": symbol}
-    return {"columns": columns, "symbolSize": 70, "symbolStrokeWidth": 0}
+        return {**shown, "symbolSize": 300, "symbolType": symbol}
+    return {**shown, "symbolSize": 70, "symbolStrokeWidth": 0}
 
 
 def figure(

@@ -9,13 +9,14 @@ import pandas as pd
 
 from offramp.report.figures import series
 from offramp.report.figures.chart import (
-    LETTER,
     WIDTH,
     Json,
     color,
+    cutting,
     grid,
     marks,
     number,
+    room,
     shape,
     tips,
     word,
@@ -39,8 +40,7 @@ class Panel:
 
 def dots(panels: Sequence[Panel], labels: Sequence[str], columns: int = 2) -> Json:
     """A grid of panels. labels: strategies in order, written at the left of each row of panels."""
-    room = int(max((len(label) for label in labels), default=1) * LETTER) + 12
-    width = (WIDTH - room - 12 * (columns - 1)) // columns
+    width = (WIDTH - room(labels) - 12 * (columns - 1)) // columns
     return grid([_panel(p, labels, width, i % columns == 0) for i, p in enumerate(panels)], columns, 12)
 
 
@@ -65,7 +65,8 @@ def read_out(panels: Sequence[Panel], labels: Sequence[str], axis: bool = True) 
 def _panel(panel: Panel, labels: Sequence[str], width: int, first: bool) -> Json:
     found = panel.frame.dropna(subset=["value"])
     means = series.means(found, ["strategy"])
-    axis = {"grid": True, "ticks": False, "labels": first, "domain": False, "labelPadding": 6}
+    axis: Json = {"grid": True, "ticks": False, "labels": first, "domain": False, "labelPadding": 6}
+    axis |= cutting(labels)
     y = word("strategy", axis=axis, scale={"domain": list(labels)})
     scale = {"domainMin": 0, "nice": True} if panel.zero else {"zero": False, "padding": 6}
     side = {"scale": scale, "axis": {"grid": False, "tickCount": 4}}

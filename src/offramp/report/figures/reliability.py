@@ -73,7 +73,7 @@ def agreement(runs: Runs) -> list[Figure]:
         f"{runs.where}. Means over {_seeds(runs)}."
     )
     alt = f"A matrix of exits for each strategy. The least agreement of any two exits: {spelled}."
-    made = grid([_matrix(frame, s) for s, frame in frames.items()], 3)
+    made = grid([_matrix(frame, chart.cut(s)) for s, frame in frames.items()], 3)
     return figure(runs, "agreement", "more", "Agreement of exits", caption, alt, made)
 
 

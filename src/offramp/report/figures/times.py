@@ -11,7 +11,6 @@ from offramp.analysis.measures import MEASURES
 from offramp.report.figures import chart, series
 from offramp.report.figures.chart import (
     GRAY,
-    LETTER,
     Json,
     Unit,
     figure,
@@ -134,7 +133,6 @@ def _ends(ends: pd.DataFrame, measured: bool) -> str:
 def _bars(found: pd.DataFrame, labels: list[str], scale: Unit, ends: pd.DataFrame | None = None) -> Json:
     """ends: total of each trial (columns strategy, seed, value), drawn where it was measured."""
     rows = found.assign(time=found["seconds"] / scale.factor)[["strategy", "exit", "time", "how"]]
-    room = int(max(map(len, labels), default=1) * LETTER) + 12
     sign = "" if (rows["how"] == "measured").all() else "~ "
     kinds = {"domain": ["measured", "attributed or estimated"], "range": [1, 0.6]}
     pale = word("how", scale=kinds, legend={"symbolType": "square"})
@@ -143,14 +141,14 @@ def _bars(found: pd.DataFrame, labels: list[str], scale: Unit, ends: pd.DataFram
         rows,
         {"type": "bar", "height": STEP - 4},
         x=number("time", time, axis={"tickCount": 5}),
-        y=word("strategy", sort=labels, axis={"grid": False, "ticks": False}),
+        y=word("strategy", sort=labels, axis={"grid": False, "ticks": False, **chart.cutting(labels)}),
         color=chart.exit_color(int(k) for k in rows["exit"]),
         order={"field": "exit", "type": "quantitative"},
         **({"opacity": pale} if rows["how"].nunique() > 1 else {}),
         tooltip=tips(("strategy", "strategy"), ("exit", "exit"), ("time", time), ("how", "how")),
     )
     layers = [bars, *([] if ends is None else _spreads(ends, labels, time))]
-    return chart.panel(layers, chart.WIDTH - room, (STEP + 3) * len(labels))
+    return chart.panel(layers, chart.WIDTH - chart.room(labels), (STEP + 3) * len(labels))
 
 
 def _spreads(ends: pd.DataFrame, labels: list[str], time: str) -> list[Json]:
