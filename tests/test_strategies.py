@@ -216,6 +216,20 @@ def test_readme_counts_and_names_every_strategy() -> None:
     assert WORDS[len(beyond)] == said[1] and sorted(re.findall(r"`([\w-]+)`", said[2])) == beyond
 
 
+def test_how_many_ways_there_are_is_the_same_everywhere() -> None:
+    root, number = Path(__file__).parents[1], {20: "twenty", 21: "twenty-one", 22: "twenty-two"}
+    places = (
+        "README.md",
+        "docs/site/index.md",
+        "src/offramp/__init__.py",
+        "pyproject.toml",
+        "CITATION.cff",
+    )
+    for place in places:
+        text = (root / place).read_text(encoding="utf-8")
+        assert re.findall(r"in ([\w-]+) ways", text) == [number[len(STRATEGIES)]], place
+
+
 def test_the_engine_knows_no_strategy_by_name() -> None:
     root = Path(offramp.strategies.__file__).parents[1]
     names = [name for name in STRATEGIES if name != "separate"]

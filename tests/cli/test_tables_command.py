@@ -36,6 +36,8 @@ def test_only_some_and_one_format(studied: Cli, tmp_path: Path) -> None:
     said = studied("tables", "runs", "--only", "anova", "--only", "baseline", "--format", "md")
     assert said.code == 0, said.err
     assert {path.name for path in (tmp_path / "tables").iterdir()} == {"anova.md", "baseline.md"}
+    said = studied("tables", "runs", "--only", "anova", "--format", "md", "--out", "one")
+    assert "1 table in 1 file: one" in said.out
 
 
 def test_show_prints_on_80_columns_and_writes_nothing(studied: Cli, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from offramp.cli.render import emit, show_names, tell_missing
 from offramp.errors import OfframpError
 from offramp.report.tables import TABLES
 from offramp.terminal import GAP, console, table
+from offramp.units import counted
 
 if TYPE_CHECKING:
     from rich.table import Table as Grid
@@ -84,7 +85,7 @@ def tables(
         names = [one.name for one in made]
         emit({"tables": names, "files": list(map(str, paths)), "missing": list(found.missing)})
         return
-    typer.echo(f"{len(made)} tables in {len(paths)} files: {out}")
+    typer.echo(f"{counted(len(made), 'table')} in {counted(len(paths), 'file')}: {out}")
 
 
 BEST, ALIKE = " *", " ≈"
