@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 from made import evidence, simple
 
+from offramp.analysis.measures import MEASURES
 from offramp.errors import OfframpError
 from offramp.report import evidence as reading
+from offramp.report import tables
 from offramp.report.evidence import Evidence
 from offramp.report.figures import FIGURES, draw
 from offramp.report.render.charts import text
@@ -125,6 +127,37 @@ def test_a_pack_tells_nothing_of_anybodys_folders() -> None:
     assert packed.portable([made]) == [{"provenance": {"device": "a CPU", "git": None}}]
     results = Path(__file__).parents[2] / "docs" / "results"
     assert not [p for p in results.glob("*/trials.json") if re.search(r'"/\w', p.read_text())]
+
+
+def test_a_pack_has_one_name_for_what_was_named_by_a_whole_path(tmp_path: Path) -> None:
+    code = {"model": "/home/me/net.py:make", "data": "/home/me/data.py:make"}
+    seeds = {"joint": (1, 2, 3), "/home/me/my.py:students": (1, 2)}
+    found = evidence([simple(x, seed, seed / 10, **code) for x, some in seeds.items() for seed in some])
+    pack(found, tmp_path / "pack")
+    again = reading.open(tmp_path / "pack")
+    assert_named(again)
+    assert again.missing == ("my.py:students of net.py:make on data.py:make lacks seed 3",)
+    assert "/home" not in (tmp_path / "pack" / "README.md").read_text()
+    table = pd.read_parquet(tmp_path / "pack" / "table.parquet")
+    assert not table[["strategy", "model", "data"]].map(lambda word: "/home" in word).any(axis=None)
+
+
+def test_a_pack_of_an_earlier_offramp_has_the_names_of_its_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its table had whole paths."""
+    labels = ("joint", "/home/me/my.py:students")
+    code = {"model": "/home/me/net.py:make", "data": "/home/me/data.py:make"}
+    found = evidence([simple(x, seed, seed / 10, **code) for x in labels for seed in (1, 2, 3)])
+    monkeypatch.setattr(packed, "_short", lambda _: {})
+    pack(found, tmp_path / "pack")
+    assert_named(reading.open(tmp_path / "pack"))
+
+
+def assert_named(found: Evidence) -> None:
+    assert found.runs[0].strategies == ["joint", "my.py:students"]
+    assert len(found.runs[0].values(MEASURES["accuracy-test"])) == len(found.trials)
+    assert tables.make(found, ["main", "pairs", "exits"])
 
 
 def test_equal_logits_are_kept_once(store: Store, tmp_path: Path) -> None:

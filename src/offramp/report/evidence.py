@@ -281,10 +281,19 @@ def from_store(path: Place, study: str | None = None, trials: Collection[str] | 
 def from_pack(path: Path, study: str | None = None) -> Evidence:
     """The evidence in a folder that `offramp pack` wrote. Raises OfframpError where it is damaged."""
     pack = packed.read(path)
-    frames = {str(trial): part for trial, part in pack.table.groupby("trial", sort=False)}
     trials = {trial: read(pack, trial, pack.read_trial(trial)) for trial in pack.trials()}
+    rows = ((str(trial), part) for trial, part in pack.table.groupby("trial", sort=False))
+    frames = {trial: _as_recorded(part, trials[trial]) for trial, part in rows if trial in trials}
     document = pack.document
     return gather(Gathered(pack, trials, frames, document.missing, document.seed_logs), study)
+
+
+def _as_recorded(rows: pd.DataFrame, trial: TrialRecord) -> pd.DataFrame:
+    """The rows of a trial with the names of its record: an earlier offramp packed tables with whole
+    paths of code, of which records have the last part."""
+    names = {"strategy": trial.strategy, "model": trial.model, "data": trial.data}
+    other = {column: name for column, name in names.items() if (rows[column] != name).any()}
+    return rows.assign(**other) if other else rows
 
 
 def gather(found: Gathered, study: str | None = None) -> Evidence:

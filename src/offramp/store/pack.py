@@ -37,7 +37,16 @@ from offramp.escape import markdown
 from offramp.files import folder_at, is_litter, writing
 from offramp.store import manifest, sealed
 from offramp.store.archive import Records
-from offramp.store.manifest import Cost, Manifest, Many, NodeRecord, PhaseReads, Record, SeedLog
+from offramp.store.manifest import (
+    Cost,
+    Manifest,
+    Many,
+    NodeRecord,
+    PhaseReads,
+    Record,
+    SeedLog,
+    labeled,
+)
 from offramp.store.record import made_with
 from offramp.store.sealed import Damaged
 from offramp.store.table import COLUMNS
@@ -207,6 +216,11 @@ def write(
         key: {**records.read_node(key).as_json(), "cost": records.node_cost(key).as_json()}
         for key in sorted({key for m in manifests for key in m.keys})
     }
+    names = _short(manifests)
+    missing = tuple(_renamed(note, names) for note in missing)
+    if names:
+        named = ("strategy", "model", "data")
+        table = table.assign(**{c: table[c].map(lambda word: names.get(word, word)) for c in named})
     files = {"table.parquet": table.to_parquet(None, index=False), "logits.npz": _archive(held)}
     document = sealed.with_seal(
         {
@@ -220,7 +234,7 @@ def write(
     )
     text = json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n"
     files[TRIALS] = text.encode()
-    files["README.md"] = _readme(records, manifests, missing).encode()
+    files["README.md"] = _readme(records, manifests, missing, names).encode()
     with writing(path), folder_at(path) as folder:
         for name, data in files.items():
             (folder / name).write_bytes(data)
@@ -263,6 +277,23 @@ def portable(value: Any) -> Any:
     return PurePath(value).name if whole else value
 
 
+def _short(manifests: Iterable[Manifest]) -> dict[str, str]:
+    """Names of strategies, networks and data as they are after `portable`, of those that it changes:
+    code may be named by a whole path."""
+    found: dict[str, str] = {}
+    for m in manifests:
+        found |= {word: portable(word) for word in (m.strategy, m.network.backbone)}
+        found[m.data.label] = labeled(portable(m.data.name), m.data.augment and m.data.augment.label)
+    return {whole: short for whole, short in found.items() if whole != short}
+
+
+def _renamed(text: str, names: Mapping[str, str]) -> str:
+    """A text in which these names are others, the longest first: one may begin as another."""
+    for whole in sorted(names, key=len, reverse=True):
+        text = text.replace(whole, names[whole])
+    return text
+
+
 def _add(held: dict[str, np.ndarray], found: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Put a trial's logits and labels among those `held`; the names they have there."""
     places: dict[str, Any] = {}
@@ -298,7 +329,12 @@ def _archive(held: Mapping[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def _readme(records: Records, manifests: Sequence[Manifest], missing: tuple[str, ...]) -> str:
+def _readme(
+    records: Records,
+    manifests: Sequence[Manifest],
+    missing: tuple[str, ...],
+    names: Mapping[str, str],
+) -> str:
     lines = [
         "# Packed results",
         "",
@@ -314,9 +350,8 @@ def _readme(records: Records, manifests: Sequence[Manifest], missing: tuple[str,
         seeds = ", ".join(map(str, sorted({m.seed for m in here})))
         strategies = len({m.strategy for m in here})
         images = here[0].data.provenance.images.get("test", "?")
-        lines.append(
-            f"| {markdown(model)} | {markdown(data)} | {strategies} | {seeds} | {len(here)} | {images} |"
-        )
+        net, made_of = (markdown(names.get(word, word)) for word in (model, data))
+        lines.append(f"| {net} | {made_of} | {strategies} | {seeds} | {len(here)} | {images} |")
     lines += ["", "Made with:", ""]
     made = made_with(records, manifests)
     lines += [f"- {name}: {markdown(', '.join(values))}" for name, values in made.items() if values]
