@@ -360,6 +360,17 @@ def test_a_file_that_cannot_be_written_any_more_ends_no_run(
     ]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_disk_that_is_full_ends_no_command_at_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    """Closing the file writes once more what is left of it."""
+    with opened(Wish(Path("/dev/full"))) as log:
+        log.say("on")
+    assert [line.split(" (")[0] for line in untimed(capsys.readouterr().err)] == [
+        "on",
+        "the log file cannot be written any more",
+    ]
+
+
 def test_a_terminal_goes_without_what_moves_on_it(
     plan: Plan, now: list[float], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
