@@ -231,6 +231,17 @@ def test_it_is_watched(study: Path, tmp_path: Path) -> None:
     assert not reader.archive.more_comes() and not reader.loose([])
 
 
+def test_a_search_of_other_code_is_another_one(study: Path, tmp_path: Path) -> None:
+    """It went on with the scores of the code before."""
+    code, asked = tmp_path / "net.py", SearchOptions(OVER, 1)
+    study.write_text(STUDY.replace("digits-cnn", f"{code}:make"))
+    names = []
+    for text in ("def make(classes): ...\n", "def make(classes): return None\n"):
+        code.write_text(text)
+        names += [name_of(read(study), asked)]
+    assert names[0] != names[1] and name_of(read(study), asked) == names[1]
+
+
 def test_two_cannot_be_at_one_search(study: Path, tmp_path: Path) -> None:
     asked, store = SearchOptions(OVER, 1), tmp_path / "runs"
     with (
