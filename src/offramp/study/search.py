@@ -111,12 +111,14 @@ class Proposed:
 @dataclass(frozen=True)
 class Scored:
     """What came of it. value: accuracy on validation, 0 to 1, mean over exits, strategies and seeds;
-    None where it was given up.  why: it was given up."""
+    None where it was given up.  why: it was given up.  best: the highest value so far, in earlier runs
+    of the search too; None without any."""
 
     number: int
     settings: Mapping[str, Any]
     value: float | None
     why: str = ""
+    best: float | None = None
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,7 @@ def search(
             except OfframpError as error:  # these settings do not go together; others may
                 trial.set_user_attr(WHY, str(error))
                 tried.tell(trial, state=optuna.trial.TrialState.PRUNED)
-                yield Scored(number, settings, None, str(error))
+                yield Scored(number, settings, None, str(error), _highest(tried))
                 continue
             trial.set_user_attr(PLANNED, _planned(plan))
             tried.pruner = _pruner(plan) if asked.prune else optuna.pruners.NopPruner()
@@ -209,14 +211,22 @@ def search(
             if why:
                 trial.set_user_attr(WHY, why)
             tried.tell(trial, value, state)
-            yield Scored(number, settings, value, why)
+            yield Scored(number, settings, value, why, _highest(tried))
         return _best(tried)
 
 
-def _best(tried: optuna.Study) -> Best:
+def _complete(tried: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     import optuna
 
-    complete = tried.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    return tried.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+
+
+def _highest(tried: optuna.Study) -> float | None:
+    return max((trial.value or 0.0 for trial in _complete(tried)), default=None)
+
+
+def _best(tried: optuna.Study) -> Best:
+    complete = _complete(tried)
     if not complete:
         raise OfframpError(
             f"none of {len(tried.trials)} proposals could be trained to the end; look at the reasons, "

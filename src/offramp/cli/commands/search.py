@@ -149,7 +149,6 @@ def _searched(
     from offramp.study.run import events
     from offramp.study.search import Proposed, Scored, search
 
-    best = 0.0
     who = "" if asked.label is None else f"{asked.label} · "
     now, told = "", time.monotonic()
     about: dict[str, Any] = {}
@@ -169,13 +168,13 @@ def _searched(
                             told = time.monotonic()
                             fields = {**about, **epoch_fields(report), "seconds": report.seconds}
                             log.write(Line(text, "epoch", fields, brief=""))
-                    case Scored(number, chosen, value, why):
-                        best = max(best, value or 0.0)
+                    case Scored(number, chosen, value, why, best):
                         end = f"given up, {why}" if value is None else f"validation {100 * value:.2f} %"
                         text = f"{who}trial {number} of {asked.trials}: {_words(chosen)}: {end}"
+                        so_far = "" if best is None else f" (best {100 * best:.2f} %)"
                         fields = {**about, "validation": value, "why": why or None, "best": best}
                         told = time.monotonic()
-                        log.write(Line(f"{text} (best {100 * best:.2f} %)", "trial", fields))
+                        log.write(Line(f"{text}{so_far}", "trial", fields))
                     case events.Note(text):
                         log.say(text, must=True)
     except StopIteration as end:
