@@ -125,6 +125,22 @@ def test_time_left_leaves_out_what_earlier_runs_did(plan: Plan, now: list[float]
     assert duration(60 * rest / (0.1 * plan.macs(joint))) in moving(progress)[0]
 
 
+def test_time_left_leaves_out_what_failed(plan: Plan, now: list[float]) -> None:
+    """And what needs it: hours were left of a run whose backbone had diverged."""
+    (joint,) = keys(plan, "joint")
+    progress = Progress(plan, Log(shown=False))
+    for key in plan.nodes.keys() - {joint}:
+        progress.see(events.Failed(key, "it diverged"))
+    progress.see(events.Began((joint,), 0))
+    now[0] = 1.0
+    progress.see(report(joint, 1, 4, 1.0))
+    assert progress.state.seconds_left == pytest.approx(9.0)
+    left = 0.9 * plan.macs(joint)
+    assert progress.state.share == pytest.approx(1 - left / plan.executed)
+    progress.see(events.Room(1, 1))
+    assert progress.state.seconds_left == pytest.approx(10.0)  # the longest chain, of whole phases
+
+
 def test_lines_that_stay(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
     (backbone,), (joint,), heads = (
         keys(plan, "backbone"),
