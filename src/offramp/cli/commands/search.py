@@ -151,12 +151,17 @@ def _searched(
 
     who = "" if asked.label is None else f"{asked.label} · "
     now, told = "", time.monotonic()
+    waited, patience = told, PACE  # since when nothing else happens, and how long until that is a line
     about: dict[str, Any] = {}
+    noted = set[str]()  # each phase may say the same
     running = search(study, variants, asked, store, work)
     try:
         with terminable(), moving("preparing", log) as status:
             while True:
-                match next(running):
+                event = next(running)
+                if not isinstance(event, events.Waiting | events.Note):
+                    waited, patience = time.monotonic(), PACE
+                match event:
                     case Proposed(number, chosen):
                         now = f"{who}trial {number} of {asked.trials}: {_words(chosen)}"
                         about = {"strategy": asked.label, "number": number, "settings": dict(chosen)}
@@ -175,7 +180,15 @@ def _searched(
                         fields = {**about, "validation": value, "why": why or None, "best": best}
                         told = time.monotonic()
                         log.write(Line(f"{text}{so_far}", "trial", fields))
-                    case events.Note(text):
+                    case events.Waiting(_, holder):
+                        whom = holder or "another process on this store"
+                        text = f"{now} · waiting for {whom}"
+                        status.update(text)
+                        if time.monotonic() - waited >= patience:
+                            patience *= 2
+                            log.write(Line(text, "waiting", {**about, "holder": whom}, brief=""))
+                    case events.Note(text) if text not in noted:
+                        noted.add(text)
                         log.say(text, must=True)
     except StopIteration as end:
         found: Best = end.value
