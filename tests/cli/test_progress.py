@@ -79,6 +79,19 @@ def test_nothing_where_nothing_is_wanted_and_all_is_put_back(
     assert capsys.readouterr() == ("", "") and reading.SELDOM == 10
 
 
+def test_a_line_that_moves_already_says_how_far_reading_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    log = Log()
+    status = log.console.status("preparing")
+    with reading_shown(log, status):
+        LOG.info("reading images: %s of 2", 1)
+        assert not log.reading, "there is no line of its own"
+    assert status.status == "reading images: 1 of 2" and capsys.readouterr().err == ""
+
+
 @pytest.fixture(scope="module")
 def plan() -> Plan:
     return tiny_plan(tiny_study(["baseline", "joint", "two-stage"], recipe={"epochs": 10}))

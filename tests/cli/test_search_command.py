@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from command import STUDY, Cli, untimed
+from PIL import Image
 
 from offramp.cli.commands.search import _searched
 from offramp.cli.progress.log import Format, Log
@@ -75,6 +77,25 @@ def test_nothing_moves_where_no_progress_is_to_be_shown(
         with moving("preparing", log):
             pass
         assert ("preparing" in capsys.readouterr().err) is moves
+
+
+def test_the_reading_of_images_is_told(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search of many was silent for minutes."""
+    monkeypatch.setattr("offramp.data.pace.PERIOD", 0.0)
+    monkeypatch.setattr("offramp.cli.progress.reading.SELDOM", 0.0)
+    for number in range(80):
+        path = tmp_path / "photos" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), 3 * number, np.uint8)).save(path)
+    text = (
+        "seeds: [1]\nstrategies: [baseline]\nbackbone: digits-cnn\nrecipe: {epochs: 1, batch_size: 16}\n"
+    )
+    Path("p.yaml").write_text(f"{text}data: {{name: 'folder:{tmp_path}/photos'}}\n")
+    answer = cli("search", "p.yaml", "--over", OVER, "--trials", 1)
+    assert answer.code == 0, answer.err
+    assert "images: 80 of 80" in answer.err or "files: 80 of 80" in answer.err
 
 
 def test_for_whom_a_search_waits_is_told(

@@ -13,7 +13,7 @@ from offramp.cli import options
 from offramp.cli.options import argument, flag, option
 from offramp.cli.progress.display import PACE, epoch_fields
 from offramp.cli.progress.log import Line, Log, Wish, opened
-from offramp.cli.progress.reading import moving
+from offramp.cli.progress.reading import moving, reading_shown
 from offramp.cli.render import emit, study_file
 from offramp.cli.store import code_named
 from offramp.cli.training.how import conduct, settings
@@ -156,7 +156,7 @@ def _searched(
     noted = set[str]()  # each phase may say the same
     running = search(study, variants, asked, store, work)
     try:
-        with terminable(), moving("preparing", log) as status:
+        with terminable(), moving("preparing", log) as status, reading_shown(log, status):
             while True:
                 event = next(running)
                 if not isinstance(event, events.Waiting | events.Note):
@@ -166,6 +166,8 @@ def _searched(
                         now = f"{who}trial {number} of {asked.trials}: {_words(chosen)}"
                         about = {"strategy": asked.label, "number": number, "settings": dict(chosen)}
                         status.update(now)
+                    case events.Began():
+                        status.update(now)  # it may say how far reading is, or for whom it waited
                     case events.Epoch(report):
                         text = f"{now} · {report.told()}"
                         status.update(text)
