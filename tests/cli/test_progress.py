@@ -416,9 +416,19 @@ def test_events_are_lines_for_whoever_prints_them() -> None:
         events.Began(("a" * 64, "b" * 64), 0),
         events.Epoch(EpochReport("a" * 64, 3, 0.5, 0.5, {}, {1: 0.849, 2: 0.927}, 1.0)),
         events.Finished("a" * 64, 4.2),
+        events.Reused("a" * 64),
+        events.Failed("a" * 64, "it diverged"),
+        events.Waiting(("a" * 64,), "process 7 on node1, at it for 3 s"),
+        events.Waiting(("a" * 64,)),
+        events.Note("a damaged file"),
     ]
     assert list(map(str, told)) == [
         "aaaaaaaa, bbbbbbbb begin",
         "aaaaaaaa · epoch 3 · loss 0.500 · validation 84.9 92.7 % at exits 1–2",
         "aaaaaaaa is finished, in 4.2 s",
+        "aaaaaaaa is in the store",
+        "aaaaaaaa failed: it diverged",
+        "waiting for process 7 on node1, at it for 3 s",
+        "waiting for another process on this store",
+        "a damaged file",
     ]
