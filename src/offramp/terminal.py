@@ -4,6 +4,7 @@ steer a terminal get there but rich's own."""
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,7 +33,11 @@ GAP = 2  # columns between two columns of a table
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """While the block runs, codes that steer a terminal are spelled out on standard output and error."""
+    """While the block runs, codes that steer a terminal are spelled out on standard output and error.
+    So are, from then on, letters that the locale lacks, as Python does on standard error."""
+    screen = sys.stdout
+    if isinstance(screen, io.TextIOWrapper) and screen.errors in ("strict", "surrogateescape"):
+        screen.reconfigure(errors="backslashreplace")
     out, err = (cast(IO[str], SpelledOut(stream)) for stream in (sys.stdout, sys.stderr))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         yield

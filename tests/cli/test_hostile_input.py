@@ -115,6 +115,20 @@ def test_no_name_steers_what_prints_it(monkeypatch: pytest.MonkeyPatch, terminal
     assert "\x1b[2J" in screen.getvalue() and "\u202e" in screen.getvalue()
 
 
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_letters_that_a_locale_lacks_are_spelled_out(
+    monkeypatch: pytest.MonkeyPatch, errors: str
+) -> None:
+    """A finished run ended as a fault of offramp, for a dash in its table."""
+    raw = io.BytesIO()
+    screen = io.TextIOWrapper(raw, encoding="latin-1", errors=errors, write_through=True)
+    monkeypatch.setattr("sys.stdout", screen)
+    with plain():
+        typer.echo("97.9 ±0.8 –")
+        console().print("→ \U0001f600")
+    assert raw.getvalue() == b"97.9 \xb10.8 \\u2013\n\\u2192 \\U0001f600\n"
+
+
 def test_names_in_records_of_others_steer_no_command(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

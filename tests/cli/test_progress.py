@@ -79,6 +79,19 @@ def test_nothing_where_nothing_is_wanted_and_all_is_put_back(
     assert capsys.readouterr() == ("", "") and reading.SELDOM == 10
 
 
+def test_a_line_that_moves_already_says_how_far_reading_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    log = Log()
+    status = log.console.status("preparing")
+    with reading_shown(log, status):
+        LOG.info("reading images: %s of 2", 1)
+        assert not log.reading, "there is no line of its own"
+    assert status.status == "reading images: 1 of 2" and capsys.readouterr().err == ""
+
+
 @pytest.fixture(scope="module")
 def plan() -> Plan:
     return tiny_plan(tiny_study(["baseline", "joint", "two-stage"], recipe={"epochs": 10}))
@@ -123,6 +136,22 @@ def test_time_left_leaves_out_what_earlier_runs_did(plan: Plan, now: list[float]
     progress.see(report(joint, 6, 4, 60.0))
     rest = plan.executed - plan.macs(backbone) - 0.6 * plan.macs(joint)
     assert duration(60 * rest / (0.1 * plan.macs(joint))) in moving(progress)[0]
+
+
+def test_time_left_leaves_out_what_failed(plan: Plan, now: list[float]) -> None:
+    """And what needs it: hours were left of a run whose backbone had diverged."""
+    (joint,) = keys(plan, "joint")
+    progress = Progress(plan, Log(shown=False))
+    for key in plan.nodes.keys() - {joint}:
+        progress.see(events.Failed(key, "it diverged"))
+    progress.see(events.Began((joint,), 0))
+    now[0] = 1.0
+    progress.see(report(joint, 1, 4, 1.0))
+    assert progress.state.seconds_left == pytest.approx(9.0)
+    left = 0.9 * plan.macs(joint)
+    assert progress.state.share == pytest.approx(1 - left / plan.executed)
+    progress.see(events.Room(1, 1))
+    assert progress.state.seconds_left == pytest.approx(10.0)  # the longest chain, of whole phases
 
 
 def test_lines_that_stay(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
@@ -360,6 +389,17 @@ def test_a_file_that_cannot_be_written_any_more_ends_no_run(
     ]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_disk_that_is_full_ends_no_command_at_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    """Closing the file writes once more what is left of it."""
+    with opened(Wish(Path("/dev/full"))) as log:
+        log.say("on")
+    assert [line.split(" (")[0] for line in untimed(capsys.readouterr().err)] == [
+        "on",
+        "the log file cannot be written any more",
+    ]
+
+
 def test_a_terminal_goes_without_what_moves_on_it(
     plan: Plan, now: list[float], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -376,9 +416,19 @@ def test_events_are_lines_for_whoever_prints_them() -> None:
         events.Began(("a" * 64, "b" * 64), 0),
         events.Epoch(EpochReport("a" * 64, 3, 0.5, 0.5, {}, {1: 0.849, 2: 0.927}, 1.0)),
         events.Finished("a" * 64, 4.2),
+        events.Reused("a" * 64),
+        events.Failed("a" * 64, "it diverged"),
+        events.Waiting(("a" * 64,), "process 7 on node1, at it for 3 s"),
+        events.Waiting(("a" * 64,)),
+        events.Note("a damaged file"),
     ]
     assert list(map(str, told)) == [
         "aaaaaaaa, bbbbbbbb begin",
         "aaaaaaaa · epoch 3 · loss 0.500 · validation 84.9 92.7 % at exits 1–2",
         "aaaaaaaa is finished, in 4.2 s",
+        "aaaaaaaa is in the store",
+        "aaaaaaaa failed: it diverged",
+        "waiting for process 7 on node1, at it for 3 s",
+        "waiting for another process on this store",
+        "a damaged file",
     ]

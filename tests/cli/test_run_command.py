@@ -314,6 +314,24 @@ def test_a_budget_is_told_and_gives_an_ordinary_study(two: Cli) -> None:
     assert [n["key"] for n in mine] == [n["key"] for n in theirs]
 
 
+def test_an_interrupted_budget_goes_on_with_its_settings(
+    two: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured again it comes to others, and nothing that was trained is found again."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("offramp.cli.training.one.watch", interrupted)
+    long = ("--set", "recipe.epochs=200000")
+    answer = two("run", "b.yaml", *long, "--budget", "90s", "--anyway")
+    last = untimed(answer.err)[-1]
+    assert answer.code == 130 and "Run the same command with --set recipe.epochs=" in last
+    assert last.endswith(" in place of --budget to go on; what is finished stays.")
+    assert "same command without --budget to go on" in two("run", "b.yaml", "--budget", "900h").err
+    assert "same command again to go on" in two("run", "b.yaml").err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

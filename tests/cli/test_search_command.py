@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 from command import STUDY, Cli, untimed
+from PIL import Image
 
+from offramp.cli.commands.search import _searched
 from offramp.cli.progress.log import Format, Log
 from offramp.cli.progress.reading import moving
 from offramp.report import evidence
 from offramp.report.page.how import facts
+from offramp.study.run import events
+from offramp.study.search import Best, Proposed, SearchOptions, Step
 
 OVER = "recipe.learning_rate=[0.001,0.01]"
 
@@ -71,6 +77,49 @@ def test_nothing_moves_where_no_progress_is_to_be_shown(
         with moving("preparing", log):
             pass
         assert ("preparing" in capsys.readouterr().err) is moves
+
+
+def test_the_reading_of_images_is_told(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search of many was silent for minutes."""
+    monkeypatch.setattr("offramp.data.pace.PERIOD", 0.0)
+    monkeypatch.setattr("offramp.cli.progress.reading.SELDOM", 0.0)
+    for number in range(80):
+        path = tmp_path / "photos" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), 3 * number, np.uint8)).save(path)
+    text = (
+        "seeds: [1]\nstrategies: [baseline]\nbackbone: digits-cnn\nrecipe: {epochs: 1, batch_size: 16}\n"
+    )
+    Path("p.yaml").write_text(f"{text}data: {{name: 'folder:{tmp_path}/photos'}}\n")
+    answer = cli("search", "p.yaml", "--over", OVER, "--trials", 1)
+    assert answer.code == 0, answer.err
+    assert "images: 80 of 80" in answer.err or "files: 80 of 80" in answer.err
+
+
+def test_for_whom_a_search_waits_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It looked as if it hung."""
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+
+    def waiting(*_: object) -> Iterator[Step]:
+        yield Proposed(1, {"recipe.epochs": 3})
+        for at in range(70):
+            clock[0] = float(at)
+            yield events.Note("energy is not measured")
+            yield events.Waiting(("k",), f"process 7 on node1, at it for {at} s")
+        return Best({}, 0.5, 1)
+
+    monkeypatch.setattr("offramp.study.search.search", waiting)
+    nothing = cast(Any, None)
+    _searched(nothing, nothing, SearchOptions({}, 1), nothing, nothing, Log())
+    note, *lines = untimed(capsys.readouterr().err)
+    assert note == "energy is not measured"
+    assert [line.split()[-2] for line in lines] == ["10", "20", "40"]
+    assert lines[0].startswith("trial 1 of 1: recipe.epochs=3 · waiting for process 7 on node1")
 
 
 def test_mistakes(cli: Cli) -> None:

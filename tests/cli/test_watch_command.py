@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -28,10 +30,28 @@ def test_trials_are_listed(studied: Cli) -> None:
     assert "A wider screen or --json also has: seed." in " ".join(text.split())
 
 
+@pytest.fixture
+def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Sets the machine's own time."""
+
+    def moved(name: str) -> None:
+        monkeypatch.setenv("TZ", name)
+        time.tzset()
+
+    yield moved
+    monkeypatch.undo()
+    time.tzset()
+
+
 @pytest.mark.parametrize(("columns", "kept"), [(140, 5), (95, 4), (72, 2), (60, 2)])
 def test_a_narrow_screen_spares_columns(
-    columns: int, kept: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    columns: int,
+    kept: int,
+    zone: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    zone("UTC")
     monkeypatch.setenv("COLUMNS", str(columns))
     id = "joint-branch-mobilenetv2-cifar10-s42-2aaa974f"
     row = {"trial": id, "finished": "2026-11-28T04:52:05+00:00", "seed": 42, "phases": 3}
@@ -42,6 +62,19 @@ def test_a_narrow_screen_spares_columns(
     assert len(head.replace("test, %", "test").split()) == kept and text.count("91.2") == 5
     assert ("2026-11-28 04:52  " in text) is (columns == 140)
     assert ("2026-11-28 " in text) is (columns > 90)
+
+
+def test_when_a_trial_was_finished_is_said_in_the_time_of_logs(
+    zone: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was that of UTC, on another day, and nothing said so."""
+    zone("IST-5:30")
+    monkeypatch.setenv("COLUMNS", "140")
+    row = {"trial": "joint", "seed": 42, "phases": 3, "phases_finished": 3, "accuracy": [0.9]}
+    times = ("2026-11-28T22:52:05+00:00", None, "altered")
+    show_trials([{**row, "finished": when} for when in times])
+    first, *others = capsys.readouterr().out.splitlines()[2:5]
+    assert "2026-11-29 04:22" in first and all(line.split()[1] == "-" for line in others)
 
 
 def test_watch_leaves_ids_whole(monkeypatch: pytest.MonkeyPatch) -> None:

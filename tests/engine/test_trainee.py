@@ -168,6 +168,15 @@ def test_moments_lie_in_memory_as_their_parameters_do(name: str, tmp_path: Path)
     assert shuffled, "no parameter of this network is channels-last, so this shows nothing"
 
 
+def test_a_checkpoint_of_a_phase_that_stopped_early_names_no_more_epochs() -> None:
+    """Trackers got its last epoch before they could hear that it is over, and never ended its run."""
+    trainee, _, _ = begin(first_node(replace(RECIPES["adam"], epochs=9, patience=1)))
+    trainee.epoch = 2
+    for losses, epochs in (([2.0, 1.0], 9), ([1.0, 2.0], 2)):
+        trainee.validation_losses = losses
+        assert pack(trainee)[1]["epochs"] == epochs
+
+
 def test_a_checkpoint_has_only_what_trains() -> None:
     node = first_node(RECIPES["adam"], "branch-wise")
     with applied(NUMERICS):

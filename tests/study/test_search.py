@@ -180,7 +180,9 @@ def test_an_interrupted_search_goes_on(study: Path, tmp_path: Path) -> None:
     asked, store = SearchOptions(OVER, 3), tmp_path / "runs"
     first = searched(study, store, asked, checkpoint_seconds=0)
     proposed: list[Proposed] = []
+    scored: list[Scored] = []
     for step in first:
+        scored += [step] if isinstance(step, Scored) else []
         if isinstance(step, Proposed):
             proposed.append(step)
         if len(proposed) == 2 and isinstance(step, events.Epoch):
@@ -191,6 +193,9 @@ def test_an_interrupted_search_goes_on(study: Path, tmp_path: Path) -> None:
     *steps, found = searched(study, store, asked)
     later = [step for step in steps if isinstance(step, Proposed)]
     assert [p.number for p in later] == [2, 3] and later[0].settings == proposed[1].settings
+    told = [step for step in steps if isinstance(step, Scored)]
+    values = [step.value or 0.0 for step in (*scored, *told)]
+    assert [step.best for step in told] == [max(values[:2]), max(values)], "of what was tried before too"
     began = [step for step in steps if isinstance(step, events.Began)]
     assert began[0].epoch == 1 and isinstance(found, Best) and found.tried == 3
     known = list(proposals(Reader(Store(store).archive)))  # as trackers are told
@@ -229,6 +234,17 @@ def test_it_is_watched(study: Path, tmp_path: Path) -> None:
     assert "a search" in (said := console.export_text()) and "joint, by " in said
     list(steps)
     assert not reader.archive.more_comes() and not reader.loose([])
+
+
+def test_a_search_of_other_code_is_another_one(study: Path, tmp_path: Path) -> None:
+    """It went on with the scores of the code before."""
+    code, asked = tmp_path / "net.py", SearchOptions(OVER, 1)
+    study.write_text(STUDY.replace("digits-cnn", f"{code}:make"))
+    names = []
+    for text in ("def make(classes): ...\n", "def make(classes): return None\n"):
+        code.write_text(text)
+        names += [name_of(read(study), asked)]
+    assert names[0] != names[1] and name_of(read(study), asked) == names[1]
 
 
 def test_two_cannot_be_at_one_search(study: Path, tmp_path: Path) -> None:
@@ -342,6 +358,7 @@ def test_settings_that_do_not_go_together_are_told_and_the_search_goes_on(
             scored += [step] if isinstance(step, Scored) else []
     assert [step.number for step in scored] == [1, 2]
     assert all("warmup_epochs must be at most" in step.why for step in scored)
+    assert all(step.best is None for step in scored), "none was scored"
     with pytest.raises(OfframpError, match="none of 2 proposals could be trained"):
         list(searched(study, tmp_path / "runs", SearchOptions(over, 2, label="joint")))
 

@@ -7,6 +7,7 @@ import json
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -40,6 +41,25 @@ def test_what_is_under_way_is_seen(store: Store, tmp_path: Path) -> None:
     assert two_stage.manifest is not None and all(p.finished for p in two_stage.phases)
     key = two_stage.phases[1].key
     assert two_stage.phases[1].history.equals(store.node_history(key)[COLUMNS])
+
+
+@pytest.mark.parametrize("asked", ["failures", "planned"])
+def test_who_watches_waits_for_a_trial_that_ends_during_a_look(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """Nothing of its end was shown or sent. asked: of the archive, when it ends."""
+    reader, answer = Reader(store.archive), getattr(store.archive, asked)
+
+    def later(*about: str) -> Any:
+        finish(store, tmp_path)
+        return answer(*about)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.archive, asked, later)
+        courses, over = reader.look()
+    assert len(courses) == 1 and not over
+    courses, over = reader.look()
+    assert len(courses) == 2 and over and all(course.manifest is not None for course in courses)
 
 
 def test_a_shared_phase_has_the_name_that_each_trial_gives_it(tmp_path: Path) -> None:

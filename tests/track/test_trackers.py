@@ -23,7 +23,7 @@ from watched import at_epoch_zero, finish
 
 from offramp.errors import OfframpError
 from offramp.store import searches
-from offramp.store.live import COLUMNS, Course, LivePhase, Reader
+from offramp.store.live import COLUMNS, Course, LivePhase, Proposal, Reader
 from offramp.store.store import Store
 from offramp.track.send import Keeper, News, results, send, settings, steps_of
 from offramp.track.trackers import tracker
@@ -558,6 +558,22 @@ def test_what_a_search_tried_is_a_run_of_its_own(store: Store, tmp_path: Path) -
         )
     assert runs["search-mine-1"].data.metrics["validation/accuracy"] == 0.75
     assert runs["search-mine-3"].data.tags["offramp.failed"] == "failed: its loss is not finite"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_mlflow_takes_settings_of_phases_that_a_pattern_names(store: Store, tmp_path: Path) -> None:
+    """It refuses a * in names, and nothing of such a search was sent."""
+    mlflow = pytest.importorskip("mlflow")
+    address, key = f"sqlite:///{tmp_path}/mlflow.db", "strategies.0.phases.exit *.learning_rate"
+    course = next(course for course in Reader(store.archive).courses() if course.manifest is not None)
+    tried = Proposal({"search": "mine", "proposal": 1, key: 0.1}, None, None, "", None)
+    course = replace(course, trial="search-mine-1", manifest=None, proposal=tried)
+    for _ in range(2):  # what is there is not sent again
+        send([course], tracker(f"mlflow:{address}"))
+    client = mlflow.MlflowClient(address)
+    runs = client.search_runs([client.get_experiment_by_name("offramp").experiment_id])
+    (run,) = (run for run in runs if "offramp.proposal" in run.data.tags)
+    assert run.data.params["strategies.0.phases.exit _.learning_rate"] == "0.1"
 
 
 @pytest.mark.parametrize("address", ["nowhere:x", "mlflow", "tensorboard:"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,7 @@ def show_trials(rows: Iterable[Mapping[str, Any]]) -> None:
     columns: dict[str, list[str]] = {name: [] for name in ("trial", "finished", "seed", "phases", TEST)}
     for row in rows:
         columns["trial"].append(row["trial"])
-        columns["finished"].append((row["finished"] or "-")[:16].replace("T", " "))
+        columns["finished"].append(_local(row["finished"]))
         columns["seed"].append(str(row["seed"]))
         columns["phases"].append(f"{row['phases_finished']}/{row['phases']}")
         columns[TEST].append(accuracies(row["accuracy"]))
@@ -91,6 +92,14 @@ def show_trials(rows: Iterable[Mapping[str, Any]]) -> None:
 def accuracies(values: Iterable[float]) -> str:
     """Of each exit, in percent."""
     return " ".join(f"{100 * value:.1f}" for value in values) or "-"
+
+
+def _local(when: object) -> str:
+    """A time as provenance has it, in the machine's own, as logs are; a dash for anything else."""
+    try:
+        return f"{datetime.fromisoformat(str(when)).astimezone():%Y-%m-%d %H:%M}"
+    except ValueError:
+        return "-"
 
 
 def _width(columns: Mapping[str, Sequence[str]]) -> int:

@@ -24,7 +24,7 @@ from offramp.meters import Usage
 from offramp.nets.network import ExitNetwork
 from offramp.phase import EWC
 from offramp.process import uninterrupted
-from offramp.recipe import Recipe, best_epoch
+from offramp.recipe import Recipe, best_epoch, finished
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
@@ -316,14 +316,16 @@ def pack(trainee: Trainee) -> tuple[dict[str, Tensor], dict[str, Any]]:
     for number, known in trainee.anchors.items():
         tensors |= {f"anchor/{number}/{k}": t for k, t in known.start.items()}
         tensors |= {f"fisher/{number}/{k}": t for k, t in known.fisher.items()}
-    names = _names(trainee)
+    names, recipe = _names(trainee), trainee.node.recipe
+    over = finished(trainee.validation_losses, recipe)
     for index, fields in trainee.optimizer.state_dict()["state"].items():
         for moment, value in fields.items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer/{names[index]}/{moment}"] = value
     state = {
         "phase": trainee.node.name,
-        "epochs": trainee.node.recipe.epochs,
+        # One that stopped early has no more: its last epoch goes to trackers when it is kept.
+        "epochs": trainee.epoch if over else recipe.epochs,
         "epoch": trainee.epoch,
         "seconds": trainee.seconds,
         "epoch_seconds": trainee.epoch_seconds,

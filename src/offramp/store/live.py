@@ -146,7 +146,10 @@ class Reader:
     def look(self) -> tuple[list[Course], bool]:
         """`courses` now, and whether nothing more comes of any."""
         more = self.archive.more_comes()  # asked first: what ends meanwhile is then in this look
+        begun = self.archive.begun()
         courses = list(self.courses())
+        # One that ended meanwhile may be missing: it was no trial yet, and then it had no plan any more.
+        more = more or self.archive.begun() != begun
         return courses, not more and all(course.over for course in courses)
 
     def courses(self) -> Iterator[Course]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from offramp import usercode
 from offramp.errors import OfframpError, UnknownKey, Unwritable, nearest
 from offramp.hashing import digest
 from offramp.store.archive import SEARCH
@@ -110,12 +111,14 @@ class Proposed:
 @dataclass(frozen=True)
 class Scored:
     """What came of it. value: accuracy on validation, 0 to 1, mean over exits, strategies and seeds;
-    None where it was given up.  why: it was given up."""
+    None where it was given up.  why: it was given up.  best: the highest value so far, in earlier runs
+    of the search too; None without any."""
 
     number: int
     settings: Mapping[str, Any]
     value: float | None
     why: str = ""
+    best: float | None = None
 
 
 @dataclass(frozen=True)
@@ -150,9 +153,14 @@ def check_keys(over: Mapping[str, Space], per_strategy: bool) -> None:
 
 
 def name_of(study: Study, asked: SearchOptions) -> str:
-    """By what the store knows a search: it goes on where study, ranges and strategy are the same."""
+    """By what the store knows a search: it goes on where study, ranges and strategy are the same, and
+    the user's own code that the study names."""
     over = {key: where.text for key, where in asked.over.items()}
-    return digest([record.dumps(study), over, asked.label, asked.prune, asked.seed])[:16]
+    named = (study.data.name, study.backbone.name, *(each.name for each in study.strategies))
+    own = {name for name in named if usercode.is_user_code(name) and usercode.file_of(name).is_file()}
+    # Without any the name stays what it was before code was in it.
+    code = [{name: usercode.read(name).sha256 for name in sorted(own)}] if own else []
+    return digest([record.dumps(study), over, asked.label, asked.prune, asked.seed, *code])[:16]
 
 
 def search(
@@ -194,7 +202,7 @@ def search(
             except OfframpError as error:  # these settings do not go together; others may
                 trial.set_user_attr(WHY, str(error))
                 tried.tell(trial, state=optuna.trial.TrialState.PRUNED)
-                yield Scored(number, settings, None, str(error))
+                yield Scored(number, settings, None, str(error), _highest(tried))
                 continue
             trial.set_user_attr(PLANNED, _planned(plan))
             tried.pruner = _pruner(plan) if asked.prune else optuna.pruners.NopPruner()
@@ -203,14 +211,22 @@ def search(
             if why:
                 trial.set_user_attr(WHY, why)
             tried.tell(trial, value, state)
-            yield Scored(number, settings, value, why)
+            yield Scored(number, settings, value, why, _highest(tried))
         return _best(tried)
 
 
-def _best(tried: optuna.Study) -> Best:
+def _complete(tried: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     import optuna
 
-    complete = tried.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    return tried.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+
+
+def _highest(tried: optuna.Study) -> float | None:
+    return max((trial.value or 0.0 for trial in _complete(tried)), default=None)
+
+
+def _best(tried: optuna.Study) -> Best:
+    complete = _complete(tried)
     if not complete:
         raise OfframpError(
             f"none of {len(tried.trials)} proposals could be trained to the end; look at the reasons, "

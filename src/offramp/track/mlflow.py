@@ -26,7 +26,7 @@ WHY = "offramp.failed"
 PARENT, NAME = "mlflow.parentRunId", "mlflow.runName"
 BATCH = 1000  # metrics that the API takes at once
 SILENT = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
-_REFUSED = re.compile(r"[^\w\-./ ]")  # in names of metrics
+_REFUSED = re.compile(r"[^\w\-./ ]")  # in names of metrics and of params, such as the * of phases
 
 
 def mlflow(address: str) -> Server:
@@ -63,7 +63,8 @@ class Server:
     def open(self, course: Course) -> TrialRun:
         kind = TRIAL if course.proposal is None else PROPOSAL
         run = self.run({kind: course.trial, NAME: course.trial}, course.began)
-        new = {k: v for k, v in settings(course).items() if k not in run.data.params}
+        known = {_REFUSED.sub("_", name): value for name, value in settings(course).items()}
+        new = {k: v for k, v in known.items() if k not in run.data.params}
         with _answering():
             self.client.log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in new.items()])
         return TrialRun(self, run, course.ended)

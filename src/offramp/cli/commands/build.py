@@ -231,6 +231,7 @@ def start(
     store = Store(root)
     device = devices.chosen(wish.device)
     weak: tuple[str, ...] = ()
+    fits: tuple[str, ...] | None = None
     with reading_shown(log):
         chosen = choose(wish)
     if goal.budget is not None:
@@ -249,7 +250,7 @@ def start(
     silent = quiet or as_json
     if not silent:
         _show_plan(chosen, goal)
-    _train(chosen.plan, store, device, log)
+    _train(chosen.plan, store, device, log, fits)
     done = _finish(chosen.plan, goal, store, silent, weak)
     if goal.page is not None:
         goal.page.write(done.path)
@@ -277,14 +278,16 @@ def _next(done: Built, store: Place) -> list[str]:
     ]
 
 
-def _train(plan: Plan, store: Store, device: torch.device, log: Log) -> None:
+def _train(
+    plan: Plan, store: Store, device: torch.device, log: Log, fits: tuple[str, ...] | None
+) -> None:
     from offramp.study.run.pool import run_pooled
 
     progress = Progress(plan, log)
     try:
         watch(run_pooled(plan, store, conduct(device, 1)), progress)
     except KeyboardInterrupt as error:
-        say_interrupted(error, log)
+        say_interrupted(error, log, fits)
     for failure in progress.state.failures():
         log.say(f"failed: {failure['strategy']}: {failure['reason']}", must=True)
     if progress.state.failed:

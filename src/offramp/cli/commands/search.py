@@ -13,7 +13,7 @@ from offramp.cli import options
 from offramp.cli.options import argument, flag, option
 from offramp.cli.progress.display import PACE, epoch_fields
 from offramp.cli.progress.log import Line, Log, Wish, opened
-from offramp.cli.progress.reading import moving
+from offramp.cli.progress.reading import moving, reading_shown
 from offramp.cli.render import emit, study_file
 from offramp.cli.store import code_named
 from offramp.cli.training.how import conduct, settings
@@ -149,19 +149,25 @@ def _searched(
     from offramp.study.run import events
     from offramp.study.search import Proposed, Scored, search
 
-    best = 0.0
     who = "" if asked.label is None else f"{asked.label} · "
     now, told = "", time.monotonic()
+    waited, patience = told, PACE  # since when nothing else happens, and how long until that is a line
     about: dict[str, Any] = {}
+    noted = set[str]()  # each phase may say the same
     running = search(study, variants, asked, store, work)
     try:
-        with terminable(), moving("preparing", log) as status:
+        with terminable(), moving("preparing", log) as status, reading_shown(log, status):
             while True:
-                match next(running):
+                event = next(running)
+                if not isinstance(event, events.Waiting | events.Note):
+                    waited, patience = time.monotonic(), PACE
+                match event:
                     case Proposed(number, chosen):
                         now = f"{who}trial {number} of {asked.trials}: {_words(chosen)}"
                         about = {"strategy": asked.label, "number": number, "settings": dict(chosen)}
                         status.update(now)
+                    case events.Began():
+                        status.update(now)  # it may say how far reading is, or for whom it waited
                     case events.Epoch(report):
                         text = f"{now} · {report.told()}"
                         status.update(text)
@@ -169,14 +175,22 @@ def _searched(
                             told = time.monotonic()
                             fields = {**about, **epoch_fields(report), "seconds": report.seconds}
                             log.write(Line(text, "epoch", fields, brief=""))
-                    case Scored(number, chosen, value, why):
-                        best = max(best, value or 0.0)
+                    case Scored(number, chosen, value, why, best):
                         end = f"given up, {why}" if value is None else f"validation {100 * value:.2f} %"
                         text = f"{who}trial {number} of {asked.trials}: {_words(chosen)}: {end}"
+                        so_far = "" if best is None else f" (best {100 * best:.2f} %)"
                         fields = {**about, "validation": value, "why": why or None, "best": best}
                         told = time.monotonic()
-                        log.write(Line(f"{text} (best {100 * best:.2f} %)", "trial", fields))
-                    case events.Note(text):
+                        log.write(Line(f"{text}{so_far}", "trial", fields))
+                    case events.Waiting(_, holder):
+                        whom = holder or "another process on this store"
+                        text = f"{now} · waiting for {whom}"
+                        status.update(text)
+                        if time.monotonic() - waited >= patience:
+                            patience *= 2
+                            log.write(Line(text, "waiting", {**about, "holder": whom}, brief=""))
+                    case events.Note(text) if text not in noted:
+                        noted.add(text)
                         log.say(text, must=True)
     except StopIteration as end:
         found: Best = end.value

@@ -105,6 +105,12 @@ class Log:
         """What ends the command, which standard error says in its own way."""
         self._to_file(Line(reason, "error"), datetime.now().astimezone())
 
+    def lost(self, error: Exception) -> None:
+        """The file cannot be written, which is said once."""
+        if self._file is not None:
+            self._file = None
+            self.say(f"the log file cannot be written any more ({error}); work goes on", must=True)
+
     def _to_file(self, line: Line, now: datetime) -> None:
         """A full disk does not end the training."""
         if self._file is None:
@@ -113,8 +119,7 @@ class Log:
             self._file.write(f"{self._worded(line, now)}\n")
             self._file.flush()
         except (OSError, ValueError) as error:
-            self._file = None
-            self.say(f"the log file cannot be written any more ({error}); work goes on", must=True)
+            self.lost(error)
 
     def _to_screen(self, line: Line, now: datetime) -> None:
         if self.moves:
@@ -177,7 +182,10 @@ def opened(wish: Wish, as_json: bool = False) -> Iterator[Log]:
     finally:
         logger.removeHandler(hears)
         if file is not None:
-            file.close()
+            try:
+                file.close()
+            except OSError as error:  # it writes once more what could not be written
+                log.lost(error)
 
 
 def _appended(path: Path) -> IO[str]:

@@ -16,14 +16,18 @@ SELDOM = 10.0  # seconds between lines that stay
 
 
 @contextmanager
-def reading_shown(log: Log | None = None) -> Iterator[None]:
+def reading_shown(log: Log | None = None, status: Status | None = None) -> Iterator[None]:
     """Show how far data is read, on standard error, once that takes longer than a second: a moving line
     on a terminal, elsewhere a line every ten seconds. Warnings stay. log: of a run, which hears warnings
-    by itself."""
+    by itself.  status: a line that moves already, if any does, which takes the place of this one."""
     said = Log(timed=False) if log is None else log
     logger = logging.getLogger("offramp.data")
-    handlers = [_moving(said) if said.moves and said.shown else handler(said)]
-    if not (said.moves and said.shown):
+    moves = said.moves and said.shown
+    handlers: list[logging.Handler]
+    if moves:
+        handlers = [_moving(said) if status is None else _Updating(status)]
+    else:
+        handlers = [handler(said)]
         handlers[0].addFilter(_seldom())
     handlers[0].addFilter(_spelled)
     handlers[0].addFilter(lambda record: record.levelno < logging.WARNING)
@@ -34,7 +38,7 @@ def reading_shown(log: Log | None = None) -> Iterator[None]:
     for each in handlers:
         logger.addHandler(each)
     logger.setLevel(logging.INFO)
-    said.reading = said.moves and said.shown
+    said.reading = moves and status is None
     try:
         yield
     finally:
@@ -53,6 +57,17 @@ def _moving(log: Log) -> logging.Handler:
     made.setFormatter(logging.Formatter(f"{CLEAR}%(message)s"))
     made.terminator = ""
     return made
+
+
+class _Updating(logging.Handler):
+    """A line that moves already."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__()
+        self._status = status
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._status.update(record.getMessage())
 
 
 def _spelled(record: logging.LogRecord) -> bool:

@@ -33,7 +33,7 @@ class State:
                 self._users[key].append((trial.label, trial.id))
         self._began = time.monotonic()
         self._share: dict[str, float] = {}  # of a node's epochs that are done
-        self._skipped = 0.0  # work done by earlier runs, in MACs
+        self._skipped = 0.0  # work done by earlier runs, or that failed, in MACs
         self._room = 0  # groups that a cluster trains at once; 0 on this machine alone
         self._pace = [0.0, 0.0]  # MACs of finished epochs, and the seconds that they took
         self._training: float | None = None  # since when: processes start and images are read before
@@ -69,11 +69,12 @@ class State:
             case events.Failed(key, reason):
                 self.at_work.discard(key)
                 self.failed[key] = reason
+                self._skip(key, 1.0)  # no more is done of it
             case events.TrialDone(trial, reused):
                 self.trials[trial] = reused and self.trials.get(trial, True)
 
     def _skip(self, key: str, share: float) -> None:
-        """A share of a node was done before this run."""
+        """A share of a node was done before this run, or is not done at all."""
         self._skipped += self.plan.macs(key) * max(0.0, share - self._share.get(key, 0.0))
         self._share[key] = share
 
@@ -108,7 +109,8 @@ class State:
 
             if not self._pace[1]:
                 return None
-            chain = Schedule(self.plan, frozenset(self.trained | self.reused)).critical
+            over = frozenset(self.trained | self.reused | self.failed.keys())
+            chain = Schedule(self.plan, over).critical
             return max(chain, left / self._room) * self._pace[1] / self._pace[0]
         fresh = self._work - self._skipped
         if self._training is None or fresh <= 0:

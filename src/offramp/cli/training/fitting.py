@@ -37,7 +37,7 @@ def start_one(
             plan = make_plan(study, how.device, provisional=how.dry_run)
         how = replace(how, here=measured(plan, how.device))
         chosen, weak = fitting(plan, seconds, budget, how)
-        how = replace(how, unreliable=weak)
+        how = replace(how, unreliable=weak, fits=chosen)
         study = members(path, [*settings, *chosen], data_root)[0].study
     start(study, how)
 

@@ -39,8 +39,9 @@ class How:
     log: what is said meanwhile.  speed: of another device, in MACs a second, for the forecast.  here: of
     this one, where it was measured already.  user_code: whether a study may name code of its own.
     place: the device's name, as `offramp.device.chosen` takes it.  anyway: train for a time that is too
-    short too.  unreliable: that it was.  power: a difference in accuracy, 0 to 1, that a dry run counts
-    seeds for.  until: where seeds are to be added."""
+    short too.  unreliable: that it was.  fits: settings that a budget came to; None without one.  power:
+    a difference in accuracy, 0 to 1, that a dry run counts seeds for.  until: where seeds are to be
+    added."""
 
     root: Place
     dry_run: bool = False
@@ -53,6 +54,7 @@ class How:
     place: str | None = None
     anyway: bool = False
     unreliable: tuple[str, ...] = ()
+    fits: tuple[str, ...] | None = None
     power: float | None = None
     until: Until | None = None
     on: str | None = None

@@ -67,7 +67,7 @@ def go(plan: Plan, how: How) -> None:
     outcome = trained(plan, how) if how.until is None else _decided(plan, how, how.until)
     if how.as_json:
         emit(outcome.found)
-    close(outcome, how.log)
+    close(outcome, how.log, how.fits)
 
 
 def remark(plan: Plan, log: Log) -> None:
@@ -195,17 +195,21 @@ def _results(
     return Outcome(found, bool(failures), interrupted)
 
 
-def close(outcome: Outcome, log: Log) -> None:
-    """End with the exit code that fits the outcome."""
+def close(outcome: Outcome, log: Log, fits: Sequence[str] | None = None) -> None:
+    """End with the exit code that fits the outcome. fits: see `How`."""
     if outcome.interrupted is not None:
-        say_interrupted(outcome.interrupted, log)
+        say_interrupted(outcome.interrupted, log, fits)
     if outcome.failed:
         raise typer.Exit(1)
 
 
-def say_interrupted(error: KeyboardInterrupt, log: Log) -> NoReturn:
-    """How to go on, and the exit code."""
-    log.say("Interrupted. Run the same command again to go on; what is finished stays.", must=True)
+def say_interrupted(error: KeyboardInterrupt, log: Log, fits: Sequence[str] | None = None) -> NoReturn:
+    """How to go on, and the exit code. fits: see `How`."""
+    again = "again"
+    if fits is not None:  # measured again, a budget would come to others, and all would be trained anew
+        flags = " ".join(f"--set {setting}" for setting in fits)
+        again = f"with {flags} in place of --budget" if flags else "without --budget"
+    log.say(f"Interrupted. Run the same command {again} to go on; what is finished stays.", must=True)
     raise typer.Exit(exit_code(error)) from None
 
 

@@ -19,6 +19,9 @@ class Reused:
 
     key: str
 
+    def __str__(self) -> str:
+        return f"{self.key[:8]} is in the store"
+
 
 @dataclass(frozen=True)
 class Began:
@@ -60,6 +63,9 @@ class Failed:
     key: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.key[:8]} failed: {self.reason}"
+
 
 @dataclass(frozen=True)
 class Waiting:
@@ -69,12 +75,18 @@ class Waiting:
     keys: tuple[str, ...]
     holder: str | None = None
 
+    def __str__(self) -> str:
+        return f"waiting for {self.holder or 'another process on this store'}"
+
 
 @dataclass(frozen=True)
 class Note:
     """Something to tell the user once."""
 
     text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
