@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from offramp.bundle import folder as bundle
+from offramp.bundle import traces
 from offramp.errors import OfframpError, in_line
 from offramp.escape import markdown as escape
 
@@ -72,7 +73,7 @@ def push(
     """Put a bundle on the hub, in one commit, with a model card; returns its address.
 
     license: as the hub names them, such as mit.  dataset: of the hub, which the bundle was trained on.
-    The card leaves out this machine's name, and where files lay on it.
+    This machine's name is left out, and so is where files lay on it, in the card and in the graphs.
 
     Raises OfframpError for a bundle that is damaged, and for what the hub refuses.
     """
@@ -89,6 +90,8 @@ def push(
         for each in names:
             (copy / each).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / each, copy / each)
+            if each.endswith(".onnx"):  # earlier exports left them in
+                traces.remove_from(copy / each)
         made = json.loads((copy / "card.json").read_text(encoding="utf-8"))
         places = sorted(_places(made), key=len, reverse=True)
         made = _without_places(made, places)
