@@ -159,10 +159,12 @@
     const spec = await unpacked(id);
     return { ...read(spec, spec.datasets ?? {}), config };
   };
-  const drawn = new Set();
-  const draw = async (place) => {
-    if (drawn.has(place) || place.clientWidth === 0) return;
-    drawn.add(place);
+  const drawn = new Map(); // or begun: place → a promise of its chart
+  const draw = (place) => {
+    if (!drawn.has(place) && place.clientWidth > 0) drawn.set(place, fill(place));
+    return drawn.get(place);
+  };
+  const fill = async (place) => {
     try {
       await vegaEmbed(place, await chart(place.dataset.spec), {
         mode: "vega-lite", renderer: "svg", ast: true, actions: false, defaultStyle: false,
@@ -209,7 +211,9 @@
   const print = async () => {
     const shut = folds.filter((fold) => !fold.open);
     for (const fold of shut) fold.open = true;
+    main.classList.add("whole"); // else the screen hides all first figures but one, which has no width then
     for (const place of charts) await draw(place);
+    main.classList.remove("whole");
     for (const fold of shut) fold.open = false;
     window.print();
   };
