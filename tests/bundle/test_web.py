@@ -269,6 +269,13 @@ def test_what_no_network_takes_is_said(browser: Any, leaving: Path, tmp_path: Pa
         assert browser.find_element("id", "problem").text.startswith("none.png: ")
 
 
+def test_opened_from_disk_it_says_what_to_do(browser: Any) -> None:
+    """Browsers run no module from a file, so no script can say it."""
+    blank(browser, 1400, "light")
+    browser.get((Path(web.__file__).parent / "site" / "index.html").as_uri())
+    assert "python -m http.server" in browser.find_element("id", "about").text
+
+
 def test_places_and_runtimes_that_will_not_do(leaving: Path, tmp_path: Path) -> None:
     refuses("npm install onnxruntime-web", web.find_runtime, tmp_path, tmp_path)
     refuses("no folder node_modules from .* upwards", web.find_runtime, None, tmp_path)

@@ -156,6 +156,7 @@ function listen() {
 }
 
 async function start() {
+  at("about").textContent = "Loading …"; // the page adds what to do where no script runs, as from a file
   about = await (await fetch("bundle.json")).json();
   document.title = about.title;
   at("title").textContent = about.title;
@@ -174,9 +175,5 @@ async function start() {
 
 start().catch((error) => {
   at("about").textContent = "";
-  problem(
-    location.protocol === "file:"
-      ? "Browsers open this page from a web server only: run python -m http.server here, then open the address it prints."
-      : `The network could not be loaded (${error.message}).`,
-  );
+  problem(`The network could not be loaded (${error.message}).`);
 });
