@@ -95,10 +95,12 @@ def test_a_revision_is_named_where_the_bundle_is_to_be_used(
     """Without it, whoever follows the card has what is on main."""
     words = ["offramp", "push", str(leaving), "me/digits@candidate", "--license", "mit"]
     monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert not end.value.code
-    assert "Use it: offramp predict hf:me/digits@candidate IMAGES" in capsys.readouterr().out
+    for _ in range(2):  # the first makes the branch
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert not end.value.code
+        assert "Use it: offramp predict hf:me/digits@candidate IMAGES" in capsys.readouterr().out
+        assert there.branches["me/digits"] == {"candidate"}
     text = there.repos["me/digits"]["README.md"].decode()
     assert "offramp predict hf:me/digits@candidate photo.jpg" in text
     assert front(text)["model-index"][0]["name"] == "digits"  # type: ignore[index]

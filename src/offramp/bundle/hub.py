@@ -72,6 +72,7 @@ def push(
 ) -> str:
     """Put a bundle on the hub, in one commit, with a model card; returns its address.
 
+    name: as `place` takes it; a repository and a branch that are not there are made.
     license: as the hub names them, such as mit.  dataset: of the hub, which the bundle was trained on.
     This machine's name is left out, and so is where files lay on it, in the card and in the graphs.
 
@@ -103,6 +104,8 @@ def push(
         (copy / "README.md").write_text(about, encoding="utf-8")
         try:
             api.create_repo(repo, private=private, exist_ok=True)
+            if revision is not None and not api.revision_exists(repo, revision):
+                api.create_branch(repo, branch=revision)
             listed = api.list_repo_files(repo, revision=revision)
             there = {each for each in listed if each.startswith("stages/")}
             operations = [CommitOperationAdd(each, copy / each) for each in [*names, "README.md"]]
