@@ -268,8 +268,9 @@ def test_all_charts_are_drawn_before_printing(browser: Any, made_up: Path) -> No
     assert browser.get_log("browser") == []
 
 
-def test_an_address_with_unknown_values_shows_all(browser: Any, made_up: Path) -> None:
-    show(browser, made_up, at="#model=none&at=nowhere&x=1")
+@pytest.mark.parametrize("at", ["#model=none&at=nowhere&x=1", "#100%"])
+def test_an_address_with_unknown_values_shows_all(browser: Any, made_up: Path, at: str) -> None:
+    show(browser, made_up, at=at)
     assert len(browser.execute_script(SHOWN)) == 12
     assert browser.get_log("browser") == []
 

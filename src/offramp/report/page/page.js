@@ -15,7 +15,7 @@
   // What the address keeps: #at=rq1&model=resnet18&open=rq1. A plain #rq1 works too.
   const kept = () => {
     const text = location.hash.slice(1);
-    return new URLSearchParams(text.includes("=") ? text : { at: decodeURIComponent(text) });
+    return new URLSearchParams(text.includes("=") ? text : `at=${text}`); // takes a stray % too
   };
   const keep = (changes, push) => {
     const state = kept();
