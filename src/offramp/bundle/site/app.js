@@ -142,13 +142,9 @@ function listen() {
     take([...event.target.files]);
     event.target.value = "";
   });
-  addEventListener("dragover", (event) => {
-    event.preventDefault();
-    drop.classList.add("over");
-  });
+  addEventListener("dragover", () => drop.classList.add("over"));
   addEventListener("dragleave", (event) => event.relatedTarget ?? drop.classList.remove("over"));
   addEventListener("drop", (event) => {
-    event.preventDefault();
     drop.classList.remove("over");
     take([...event.dataTransfer.files]);
   });
@@ -172,6 +168,9 @@ async function start() {
   listen();
   document.documentElement.dataset.ready = "yes";
 }
+
+// Before the network is there, too: else the browser opens the image in place of the page.
+for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
 
 start().catch((error) => {
   at("about").textContent = "";
