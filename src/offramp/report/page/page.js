@@ -219,7 +219,8 @@
   };
   document.getElementById("print").addEventListener("click", print);
   addEventListener("keydown", (event) => {
-    if ((event.ctrlKey || event.metaKey) && event.key === "p") { event.preventDefault(); print(); }
+    const key = event.key?.toLowerCase(); // P with Caps Lock
+    if ((event.ctrlKey || event.metaKey) && !event.shiftKey && key === "p") { event.preventDefault(); print(); }
   });
 
   fold();
