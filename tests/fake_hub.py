@@ -17,16 +17,18 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 TOKEN = "hf_testing"
+NO_REVISION = {"error": "Invalid rev id"}
 
 
 @dataclass
 class Hub:
-    """address: HF_ENDPOINT.  repos: files by name of the repository.  private: of each.  commits: how
-    many there were."""
+    """address: HF_ENDPOINT.  repos: files by name of the repository, the same on every branch.
+    private: of each.  branches: of each, beside main.  commits: how many there were."""
 
     address: str = ""
     repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
     private: dict[str, bool] = field(default_factory=dict)
+    branches: dict[str, set[str]] = field(default_factory=dict)
     large: dict[str, bytes] = field(default_factory=dict)
     commits: int = 0
 
@@ -34,6 +36,9 @@ class Hub:
         """Of the newest commit."""
         told = repr(sorted(self.repos[repo].items())).encode()
         return hashlib.sha1(told).hexdigest()
+
+    def has(self, repo: str, revision: str) -> bool:
+        return revision in {"main", self.sha(repo), *self.branches.get(repo, ())}
 
 
 @contextmanager
@@ -72,14 +77,15 @@ def serving() -> Iterator[Hub]:
             return self.say(*get(hub, path))
 
         def say(self, status: int, value: Any, more: dict[str, str] | None = None) -> None:
+            if status == 404 and more is None:
+                code = "RevisionNotFound" if value is NO_REVISION else "RepoNotFound"
+                more = {"X-Error-Code": code}
             self.send(status, json.dumps(value).encode(), "application/json", more or {})
 
         def send(self, status: int, data: bytes, kind: str, more: dict[str, str]) -> None:
             self.send_response(status)
             for name, value in {"Content-Type": kind, "Content-Length": str(len(data)), **more}.items():
                 self.send_header(name, value)
-            if status == 404 and "X-Error-Code" not in more:
-                self.send_header("X-Error-Code", "RepoNotFound")
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(data)
@@ -97,7 +103,9 @@ def get(hub: Hub, path: str) -> tuple[int, Any]:
     found = re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)(?:/(revision|tree)/([^/]+))?", path)
     if found is None or found[1] not in hub.repos:
         return 404, {"error": "Repository not found"}
-    repo, kind, _ = found.groups()
+    repo, kind, revision = found.groups()
+    if revision is not None and not hub.has(repo, revision):
+        return 404, NO_REVISION
     files = hub.repos[repo]
     if kind == "tree":
         about = {n: (len(d), hashlib.sha1(d).hexdigest()) for n, d in files.items()}
@@ -121,6 +129,12 @@ def post(hub: Hub, path: str, body: bytes) -> tuple[int, Any]:
         front = json.loads(body)["content"].split("---")[1]
         wrong = [] if isinstance(yaml.safe_load(front), dict) else [{"message": "no YAML"}]
         return (400 if wrong else 200), {"errors": wrong, "warnings": []}
+    if found := re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)/branch/(.+)", path):
+        hub.branches.setdefault(found[1], set()).add(unquote(found[2]))
+        return 200, {}
+    found = re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)/(?:preupload|commit)/(.+)", path)
+    if found and not hub.has(found[1], unquote(found[2])):
+        return 404, NO_REVISION
     if found := re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)/preupload/.+", path):
         files = [
             {"path": f["path"], "uploadMode": mode(f["path"]), "shouldIgnore": False}

@@ -16,6 +16,7 @@ import torch
 import offramp
 import offramp.api.run
 from offramp import CE, OfframpError, Phase, Recipe, head
+from offramp.store.store import Store
 from offramp.study.plan.plan import make_plan
 from offramp.study.plan.workers import Workers
 from offramp.study.run.events import Began, Epoch
@@ -256,6 +257,14 @@ def test_run_takes_functions_and_values_too(folder: Path) -> None:
     assert program.endswith("test_run_takes_functions_and_values_too.<locals>.heads_only")
     with pytest.raises(OfframpError, match="'heads_only' cannot be sent to other processes"):
         offramp.run(study, store=folder / "others", workers=2)
+
+
+def test_a_notebook_is_told_too_that_nothing_was_finished(tmp_path: Path) -> None:
+    """It prefers HTML, even where that is empty."""
+    failed = {"0" * 64: "the loss is not finite"}
+    results = offramp.api.run.Results(Store(tmp_path), (), (), failed)
+    assert repr(results) == "no trial is finished; 1 phase failed"
+    assert results._repr_html_() == f"<p>{results!r}</p>"
 
 
 @pytest.mark.usefixtures("folder")

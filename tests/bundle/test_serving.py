@@ -28,7 +28,7 @@ from PIL import Image
 from offramp.bundle.folder import seal
 from offramp.bundle.preprocessing import Preprocessing
 from offramp.bundle.runtime import Bundle
-from offramp.cli.commands.serve import listener, opened
+from offramp.cli.commands.serve import listener, name_of, opened
 from offramp.infer.image_files import open_bundle
 from offramp.serve.app import Refused, ServeLimits, _Service, make_app
 from offramp.serve.batching import Batcher
@@ -54,7 +54,7 @@ def pictures() -> list[np.ndarray]:
 @contextmanager
 def serving(folder: Path, **limits: Any) -> Iterator[int]:
     """The port of a server of this bundle."""
-    app = make_app(Bundle(folder, threads=1), ServeLimits(**limits))
+    app = make_app(Bundle(folder, threads=1), ServeLimits(**limits), name_of(str(folder)))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -194,8 +194,15 @@ def test_what_an_image_would_take_is_known_before_it_is_read(
     if isinstance(image, Image.Image):
         image.save(held, "PNG")
     with pytest.raises(Refused, match=said) as refused:
-        _Service(bundle, ServeLimits(pixels=100_000))._decoded(held.getvalue())
+        _Service(bundle, ServeLimits(pixels=100_000), "a")._decoded(held.getvalue())
     assert refused.value.status == status
+
+
+def test_what_is_served_has_its_name(leaving: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(leaving)
+    with serving(Path()) as port:
+        assert ask(port, None, "/", "GET")[1]["bundle"] == leaving.name
+    assert name_of("of/mine/") == "mine" and name_of("hf:me/flowers@v2") == "hf:me/flowers@v2"
 
 
 @contextmanager

@@ -269,6 +269,27 @@ def test_what_no_network_takes_is_said(browser: Any, leaving: Path, tmp_path: Pa
         assert browser.find_element("id", "problem").text.startswith("none.png: ")
 
 
+def test_opened_from_disk_it_says_what_to_do(browser: Any) -> None:
+    """Browsers run no module from a file, so no script can say it."""
+    blank(browser, 1400, "light")
+    browser.get((Path(web.__file__).parent / "site" / "index.html").as_uri())
+    assert "python -m http.server" in browser.find_element("id", "about").text
+
+
+def test_an_image_that_comes_too_early_leaves_the_page(
+    browser: Any, leaving: Path, tmp_path: Path
+) -> None:
+    web.write(leaving, tmp_path / "site", engine())
+    (tmp_path / "site" / "bundle.json").unlink()  # so that the network is never there
+    with served(tmp_path / "site") as (address, _):
+        blank(browser, 1400, "light")
+        browser.get(address)
+        wait(browser, "!document.getElementById('problem').hidden")
+        for kind in ("dragover", "drop"):
+            taken = "return !dispatchEvent(new Event(arguments[0], { cancelable: true }))"
+            assert browser.execute_script(taken, kind), kind
+
+
 def test_places_and_runtimes_that_will_not_do(leaving: Path, tmp_path: Path) -> None:
     refuses("npm install onnxruntime-web", web.find_runtime, tmp_path, tmp_path)
     refuses("no folder node_modules from .* upwards", web.find_runtime, None, tmp_path)

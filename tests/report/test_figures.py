@@ -29,6 +29,7 @@ from offramp.report.figures.chart import color, marks, spec
 from offramp.report.figures.significance import edges, graphs, observations, ring, significance
 from offramp.report.figures.speed import speed_figure
 from offramp.report.model import Figure
+from offramp.report.page.assemble import first
 from offramp.report.render.charts import text
 from offramp.report.render.theme import both_colors, themed
 
@@ -419,6 +420,16 @@ def test_every_figure_is_whole(many: Evidence) -> None:
     papers = " ".join(f.paper for f in drawn.figures) + FIGURES["memory-power"].paper
     for number_ in range(8, 21):
         assert re.search(rf"\b{number_}\b", papers), number_
+
+
+def test_names_of_figures_differ_where_those_of_networks_do_in_signs_alone() -> None:
+    """One name would be one file, and on the page one chart under both titles."""
+    places = {"NET": "images", "net": "images", "Net": "images 2"}
+    made = [simple("joint", seed, model=m, data=d) for m, d in places.items() for seed in (1, 2)]
+    found = evidence(made)
+    names = [f.name for f in draw(found, ["accuracy-compute"]).figures]
+    assert names == [f"accuracy-compute-net-images{end}" for end in ("", "-2", "-3")]
+    assert first(found, names) == names
 
 
 def test_the_schema_refuses_what_vega_lite_does_not_know(many: Evidence) -> None:

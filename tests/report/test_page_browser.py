@@ -254,8 +254,27 @@ def test_print_unfolds_everything(browser: Any, made_up: Path, scripts: bool) ->
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
-def test_an_address_with_unknown_values_shows_all(browser: Any, made_up: Path) -> None:
-    show(browser, made_up, at="#model=none&at=nowhere&x=1")
+PRESS = "dispatchEvent(new KeyboardEvent('keydown', { ctrlKey: true, key: 'P', cancelable: true }))"
+
+
+@pytest.mark.parametrize("ask", ["document.getElementById('print').click()", PRESS])
+def test_all_charts_are_drawn_before_printing(browser: Any, made_up: Path, ask: str) -> None:
+    """Those too of which the screen has the first alone; and those that are drawn at this moment. With
+    Caps Lock the key is P."""
+    show(browser, made_up)
+    browser.execute_script(
+        "const blank = () => [...document.querySelectorAll('.chart:not(.drawn)')];"
+        "window.print = () => { window.blank = blank().map((chart) => chart.dataset.spec); };" + ask
+    )
+    wait(lambda: browser.execute_script("return window.blank ?? null") is not None)
+    assert browser.execute_script("return window.blank") == []
+    assert browser.execute_script("return document.querySelectorAll('.first .figure').length") == 2
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize("at", ["#model=none&at=nowhere&x=1", "#100%"])
+def test_an_address_with_unknown_values_shows_all(browser: Any, made_up: Path, at: str) -> None:
+    show(browser, made_up, at=at)
     assert len(browser.execute_script(SHOWN)) == 12
     assert browser.get_log("browser") == []
 

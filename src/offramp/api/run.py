@@ -26,6 +26,7 @@ from offramp.study.run.run import Conduct
 from offramp.study.spec import file as spec
 from offramp.study.spec.file import Member, members
 from offramp.study.spec.models import Study
+from offramp.units import counted
 
 
 @dataclass(frozen=True, repr=False)
@@ -57,10 +58,14 @@ class Results:
     def __repr__(self) -> str:
         text = io.StringIO()
         summary.show_results(self._printed, text)
-        return text.getvalue().rstrip() or f"no trial is finished; {len(self.failed)} phases failed"
+        return text.getvalue().rstrip() or self._nothing
 
     def _repr_html_(self) -> str:
-        return summary.html(self._printed)
+        return summary.html(self._printed) or f"<p>{self._nothing}</p>"
+
+    @property
+    def _nothing(self) -> str:
+        return f"no trial is finished; {counted(len(self.failed), 'phase')} failed"
 
     @property
     def _printed(self) -> tuple[summary.Printed, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from offramp.bundle import traces
 from offramp.errors import OfframpError
 from offramp.inputs import blank
 from offramp.nets import ExitNetwork
@@ -164,6 +165,7 @@ def _write(module: _StageModule, given: tuple[Tensor, ...], carried: int, path: 
             "tap another place, or use another backbone"
         ) from error
     assert program is not None
+    traces.remove(program.model)  # a bundle goes to others
     program.save(str(path), external_data=size > INLINE_BYTES)
 
 

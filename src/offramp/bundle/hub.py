@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from offramp.bundle import folder as bundle
+from offramp.bundle import traces
 from offramp.errors import OfframpError, in_line
 from offramp.escape import markdown as escape
 
@@ -71,8 +72,9 @@ def push(
 ) -> str:
     """Put a bundle on the hub, in one commit, with a model card; returns its address.
 
+    name: as `place` takes it; a repository and a branch that are not there are made.
     license: as the hub names them, such as mit.  dataset: of the hub, which the bundle was trained on.
-    The card leaves out this machine's name, and where files lay on it.
+    This machine's name is left out, and so is where files lay on it, in the card and in the graphs.
 
     Raises OfframpError for a bundle that is damaged, and for what the hub refuses.
     """
@@ -89,6 +91,8 @@ def push(
         for each in names:
             (copy / each).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / each, copy / each)
+            if each.endswith(".onnx"):  # earlier exports left them in
+                traces.remove_from(copy / each)
         made = json.loads((copy / "card.json").read_text(encoding="utf-8"))
         places = sorted(_places(made), key=len, reverse=True)
         made = _without_places(made, places)
@@ -100,6 +104,8 @@ def push(
         (copy / "README.md").write_text(about, encoding="utf-8")
         try:
             api.create_repo(repo, private=private, exist_ok=True)
+            if revision is not None and not api.revision_exists(repo, revision):
+                api.create_branch(repo, branch=revision)
             listed = api.list_repo_files(repo, revision=revision)
             there = {each for each in listed if each.startswith("stages/")}
             operations = [CommitOperationAdd(each, copy / each) for each in [*names, "README.md"]]

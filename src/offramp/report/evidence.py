@@ -27,7 +27,7 @@ from offramp.report import machines
 from offramp.report.claims import paper, regimes
 from offramp.report.colors import rank
 from offramp.report.logits import LogitSummary, other_accuracy, summarized
-from offramp.report.runs import ON_IMAGES, Runs
+from offramp.report.runs import ON_IMAGES, Runs, slug
 from offramp.report.select import chosen, gaps
 from offramp.store import pack as packed
 from offramp.store.archive import Archive, Damaged, Records, is_store
@@ -142,7 +142,15 @@ class Evidence:
     @cached_property
     def runs(self) -> tuple[Runs, ...]:
         """Every combination of a network and a data set that has trials, sorted."""
-        return tuple(Runs(self, *pair) for pair in sorted({(t.model, t.data) for t in self.trials}))
+        found: dict[str, Runs] = {}
+        for model, data in sorted({(t.model, t.data) for t in self.trials}):
+            plain = name = slug(model, data)
+            count = 1
+            while name in found:  # names may differ only in signs that no file's name has
+                count += 1
+                name = f"{plain}-{count}"
+            found[name] = Runs(self, model, data, name)
+        return tuple(found.values())
 
     @cached_property
     def strategies(self) -> tuple[str, ...]:

@@ -42,12 +42,14 @@ def _seeds(found: Sequence[int], one: str, several: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """Trials by strategy and seed. evidence: that they are a part of. What is asked for is kept, so
-    equal questions get the same object; nothing else changes."""
+    """Trials by strategy and seed. evidence: that they are a part of.  place_slug: what names of files
+    say of the network and the data set. What is asked for is kept, so equal questions get the same
+    object; nothing else changes."""
 
     evidence: Evidence = field(repr=False)
     model: str
     data: str
+    place_slug: str
     _samples: dict[tuple[str, int | None], Sample | None] = field(default_factory=dict, repr=False)
     _analyses: dict[tuple[str, int | None, tuple[str, ...]], Analysis | None] = field(
         default_factory=dict, repr=False
@@ -57,7 +59,7 @@ class Runs:
 
     def name(self, *words: object) -> str:
         """Of a file: `words`, the network, the data set."""
-        return slug(*words, self.model, self.data)
+        return slug(*words, self.place_slug)
 
     @property
     def about(self) -> dict[str, str]:

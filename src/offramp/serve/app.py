@@ -98,10 +98,10 @@ class ServeMetrics:
         return self._count[exit] / max(sum(self._count.values()), 1)
 
 
-def make_app(bundle: Bundle, limits: ServeLimits) -> Starlette:
+def make_app(bundle: Bundle, limits: ServeLimits, name: str) -> Starlette:
     """The application that answers with a bundle. It takes requests between startup and shutdown, which
-    answers what was taken."""
-    service = _Service(bundle, limits)
+    answers what was taken. name: what it says that it serves."""
+    service = _Service(bundle, limits, name)
     routes = [
         Route("/", service.about),
         Route("/health", service.health),
@@ -124,8 +124,8 @@ async def elsewhere(request: Request, error: Exception) -> Response:
 class _Service:
     """What the routes share. All but `_decoded` and the batcher's thread run in the event loop."""
 
-    def __init__(self, bundle: Bundle, limits: ServeLimits) -> None:
-        self._bundle, self._limits = bundle, limits
+    def __init__(self, bundle: Bundle, limits: ServeLimits, name: str) -> None:
+        self._bundle, self._limits, self._name = bundle, limits, name
         self._metrics = ServeMetrics(tuple(stage.exit for stage in bundle.stages))
         self._taken = 0
 
@@ -141,7 +141,7 @@ class _Service:
         height, width = bundle.preprocessing.size
         return JSONResponse(
             {
-                "bundle": bundle.path.name,
+                "bundle": self._name,
                 "exits": [stage.exit for stage in bundle.stages],
                 "classes": list(bundle.labels),
                 "input": [bundle.preprocessing.channels, height, width],

@@ -142,13 +142,9 @@ function listen() {
     take([...event.target.files]);
     event.target.value = "";
   });
-  addEventListener("dragover", (event) => {
-    event.preventDefault();
-    drop.classList.add("over");
-  });
+  addEventListener("dragover", () => drop.classList.add("over"));
   addEventListener("dragleave", (event) => event.relatedTarget ?? drop.classList.remove("over"));
   addEventListener("drop", (event) => {
-    event.preventDefault();
     drop.classList.remove("over");
     take([...event.dataTransfer.files]);
   });
@@ -156,6 +152,7 @@ function listen() {
 }
 
 async function start() {
+  at("about").textContent = "Loading …"; // the page adds what to do where no script runs, as from a file
   about = await (await fetch("bundle.json")).json();
   document.title = about.title;
   at("title").textContent = about.title;
@@ -172,11 +169,10 @@ async function start() {
   document.documentElement.dataset.ready = "yes";
 }
 
+// Before the network is there, too: else the browser opens the image in place of the page.
+for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
+
 start().catch((error) => {
   at("about").textContent = "";
-  problem(
-    location.protocol === "file:"
-      ? "Browsers open this page from a web server only: run python -m http.server here, then open the address it prints."
-      : `The network could not be loaded (${error.message}).`,
-  );
+  problem(`The network could not be loaded (${error.message}).`);
 });

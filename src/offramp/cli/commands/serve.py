@@ -67,7 +67,7 @@ def serve(
     found = opened(bundle, threads)
     for reason in found.unreliable:
         typer.echo(f"Unreliable: {reason}.", err=True)
-    app = make_app(found, limits)
+    app = make_app(found, limits, name_of(bundle))
     listening = listener(host, port)
     with listening:
         shown = f"[{host}]" if ":" in host else host
@@ -102,6 +102,13 @@ def listener(host: str, port: int) -> socket.socket:
             f"cannot listen at {host}:{port} ({why}); choose another --port or --host"
         ) from error
     return made
+
+
+def name_of(bundle: str) -> str:
+    """Of a bundle's folder, or on the hub: what is fetched lies in a folder named by a hash."""
+    from offramp.bundle import hub
+
+    return bundle if bundle.startswith(hub.PREFIX) else Path(bundle).resolve().name
 
 
 def opened(bundle: str, threads: int | None) -> Bundle:

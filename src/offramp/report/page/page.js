@@ -15,7 +15,7 @@
   // What the address keeps: #at=rq1&model=resnet18&open=rq1. A plain #rq1 works too.
   const kept = () => {
     const text = location.hash.slice(1);
-    return new URLSearchParams(text.includes("=") ? text : { at: decodeURIComponent(text) });
+    return new URLSearchParams(text.includes("=") ? text : `at=${text}`); // takes a stray % too
   };
   const keep = (changes, push) => {
     const state = kept();
@@ -159,10 +159,12 @@
     const spec = await unpacked(id);
     return { ...read(spec, spec.datasets ?? {}), config };
   };
-  const drawn = new Set();
-  const draw = async (place) => {
-    if (drawn.has(place) || place.clientWidth === 0) return;
-    drawn.add(place);
+  const drawn = new Map(); // or begun: place → a promise of its chart
+  const draw = (place) => {
+    if (!drawn.has(place) && place.clientWidth > 0) drawn.set(place, fill(place));
+    return drawn.get(place);
+  };
+  const fill = async (place) => {
     try {
       await vegaEmbed(place, await chart(place.dataset.spec), {
         mode: "vega-lite", renderer: "svg", ast: true, actions: false, defaultStyle: false,
@@ -209,13 +211,16 @@
   const print = async () => {
     const shut = folds.filter((fold) => !fold.open);
     for (const fold of shut) fold.open = true;
+    main.classList.add("whole"); // else the screen hides all first figures but one, which has no width then
     for (const place of charts) await draw(place);
+    main.classList.remove("whole");
     for (const fold of shut) fold.open = false;
     window.print();
   };
   document.getElementById("print").addEventListener("click", print);
   addEventListener("keydown", (event) => {
-    if ((event.ctrlKey || event.metaKey) && event.key === "p") { event.preventDefault(); print(); }
+    const key = event.key?.toLowerCase(); // P with Caps Lock
+    if ((event.ctrlKey || event.metaKey) && !event.shiftKey && key === "p") { event.preventDefault(); print(); }
   });
 
   fold();

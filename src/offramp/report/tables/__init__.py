@@ -7,7 +7,6 @@ own, and a line here.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -67,10 +66,4 @@ def make(evidence: Evidence, only: Collection[str] = ()) -> tuple[Table, ...]:
     """All tables, or those of some families (names of TABLES). A family of which the evidence has
     nothing gives none. Raises OfframpError for an unknown name."""
     names = chosen(TABLES, only, "table")
-    tables = [table for _, found in made(__name__, TABLES, names, evidence) for table in found]
-    seen: dict[str, int] = {}
-    for i, table in enumerate(tables):
-        # Two models' names may differ only in signs that no file's name has.
-        count = seen[table.name] = seen.get(table.name, 0) + 1
-        tables[i] = table if count == 1 else replace(table, name=f"{table.name}-{count}")
-    return tuple(tables)
+    return tuple(table for _, found in made(__name__, TABLES, names, evidence) for table in found)
