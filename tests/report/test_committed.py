@@ -6,11 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
-from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from offramp.analysis.recommend import Preference, recommend, sure
+from offramp.analysis.recommend import Advice, Preference, recommend, sure
 from offramp.report import claims, evidence
 from offramp.report.advice import answer
 from offramp.report.evidence import Evidence
@@ -19,10 +19,10 @@ from offramp.report.render.markdown import markdown
 from offramp.report.tables import TABLES, make
 from offramp.strategies import PAPER, STRATEGIES
 from offramp.study.spec import file as spec
+from results_page import DOCS, ROOT, said, section
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
-DOCS, STUDIES = ROOT / "docs" / "results", ROOT / "studies"
+STUDIES = ROOT / "studies"
 MISSING = {
     "cifar10": tuple(
         f"27 trials of airbench on cifar10 that trained for {n} epochs are in the figure budget alone"
@@ -35,6 +35,32 @@ MISSING = {
     ),
 }
 VERDICTS = "supported|contradicted|not significant|identical by construction|cannot be tested"
+LOWEST_LOSS = ["low-early-loss", "branch-wise-high-early-loss"]
+AS_IN_THE_PAPER = [
+    "branch-wise-highest-final-loss",
+    "branch-wise-lowest-final-accuracy",
+    "accuracy-grows-with-depth",
+]
+# What the page says in words: which of the paper's findings are supported, and which contradicted.
+NAMED = {
+    "cifar10": (
+        [*AS_IN_THE_PAPER, "joint-close-to-distillation", "hybrids-close-to-joint"],
+        LOWEST_LOSS,
+    ),
+    "imagenette": (
+        [*AS_IN_THE_PAPER, "separate-beats-two-stage"],
+        [
+            *LOWEST_LOSS,
+            "two-stage-exit-3-loss",
+            "joint-second-in-accuracy",
+            "separate-weak-early-exits",
+            "accurate-early-exits",
+            "branch-wise-weak-early-exits",
+        ],
+    ),
+    "imagenette-scratch": ([], LOWEST_LOSS),
+    "chest-xray": ([], ["deeper-exits-take-longer", *LOWEST_LOSS]),
+}
 
 
 @cache
@@ -43,11 +69,19 @@ def opened(*names: str) -> Evidence:
     return evidence.open_all([DOCS / name for name in names])
 
 
+@cache
+def advice(goal: Literal["accuracy", "latency"], *names: str) -> Advice:
+    """What these studies recommend, which several tests ask for."""
+    (found,) = recommend(opened(*names).facts, Preference(goal))
+    return found
+
+
 @pytest.fixture(scope="module", autouse=True)
 def closed() -> Iterator[None]:
     """Gigabytes in all, which no other test needs."""
     yield
     opened.cache_clear()
+    advice.cache_clear()
 
 
 @pytest.fixture
@@ -83,15 +117,13 @@ def test_every_table(cifar: Evidence) -> None:
 def test_numbers_on_the_page_are_those_of_the_files(name: str, numbers: int) -> None:
     """Each accuracy in docs/results/README.md, from the tidy table; deviations and marks, from the main
     one, which rounds."""
-    page = (DOCS / "README.md").read_text()
-    section = page[page.index(f"([{name}](") :].partition("\n## ")[0]
     results = opened(name)
     study = spec.read(STUDIES / f"{name}.yaml")
     assert results.missing == MISSING.get(name, ())
     assert {(t.strategy, t.seed) for t in results.trials} == {
         (strategy.label, seed) for strategy in study.strategies for seed in study.seeds
     }
-    told = rows(section, results.strategies)
+    told = rows(section(name), results.strategies)
     (main,) = make(results, ["main"])
     assert told == rows(markdown(main), results.strategies)
     table = results.table
@@ -107,14 +139,14 @@ def test_numbers_on_the_page_are_those_of_the_files(name: str, numbers: int) -> 
 @pytest.mark.parametrize("name", ["cifar10", "imagenette", "imagenette-scratch", "chest-xray"])
 def test_verdicts_on_the_page_are_those_of_the_files(name: str) -> None:
     """How many of the paper's findings hold as statements on these runs, whatever their training."""
-    page = (DOCS / "README.md").read_text()
-    section = page[page.index(f"([{name}](") :].partition("\n## ")[0].replace("none", "0")
-    said = re.search(r"\(`--anywhere`\), (.*?)\. ", section)
-    assert said is not None
-    counts = Counter(judgment.verdict for judgment in opened(name).judge(claims.paper(True)))
+    (told,) = said(r"\(`--anywhere`\), (.*?)\. ", section(name).replace("none", "0"))
+    judged = opened(name).judge(claims.paper(True))
+    counts = Counter(judgment.verdict for judgment in judged)
     assert sum(counts.values()) == 111
+    for verdict, names in zip(("supported", "contradicted"), NAMED[name], strict=True):
+        assert {j.claim.id for j in judged if j.verdict == verdict} == set(names)
     counts["cannot be tested"] = counts.pop("not testable here")
-    found = re.findall(rf"(\d+) (?:is |are )?({VERDICTS})", said[1].replace("of 111 ", ""))
+    found = re.findall(rf"(\d+) (?:is |are )?({VERDICTS})", told.replace("of 111 ", ""))
     assert {verdict: int(number) for number, verdict in found if number != "0"} == +counts
 
 
@@ -128,13 +160,17 @@ def test_accuracy_on_cifar10_rises_with_depth(cifar: Evidence) -> None:
 def test_what_the_page_concludes_from_cifar10(cifar: Evidence) -> None:
     """joint-branch is ahead of all but two on average over exits, and what trains the trunk exit by exit
     loses the final one."""
-    (best,) = recommend(cifar.facts, Preference("accuracy"))
+    best = advice("accuracy", "cifar10")
     first, *others = best.ranking
-    assert first.name == "joint-branch"
-    assert {r.name for r in others if not r.behind} == {"separate", "two-stage"}
-    (fewest,) = recommend(cifar.facts, Preference("latency"))  # at a point less than the plain network
+    assert first.name == "joint-branch" and f"{100 * first.mean:.1f}" == "83.8"
+    alike = [r for r in others if not r.behind]
+    assert {r.name for r in alike} == {"separate", "two-stage"}
+    assert f"{min(r.p for r in alike if r.p is not None):.3f}" == "0.053"
+    assert apart(best, 4) == "0.5"
+    fewest = advice("latency", "cifar10")  # at a point less than the plain network
+    assert fewest.target is not None and f"{100 * fewest.target:.1f}" == "85.3"
     first, *others = fewest.ranking
-    assert first.name == "joint-branch"
+    assert first.name == "joint-branch" and f"{first.mean / 1e6:.1f}" == "21.2"
     assert f"{first.mean / cifar.trials[0].manifest.backbone_macs:.0%}" == "64%"  # README says so too
     assert {r.name for r in others if not r.behind} == {"joint-two-stage", "two-stage"}
     assert first.accuracy is not None
@@ -144,6 +180,27 @@ def test_what_the_page_concludes_from_cifar10(cifar: Evidence) -> None:
     final = {name: cells[3] for name, cells in rows(markdown(main), cifar.strategies).items()}
     behind = {name for name, cell in final.items() if "**" not in cell and "≈" not in cell}
     assert behind == {"branch-wise", "pretrained-branch"}
+    ends = main.frame["exit_4"]
+    assert [f"{100 * ends[name]:.1f}" for name in sorted(behind)] == ["83.8", "84.6"]
+    assert [f"{100 * (ends['baseline'] - ends[name]):.1f}" for name in sorted(behind)] == ["2.5", "1.7"]
+
+
+def apart(found: Advice, count: int) -> str:
+    """How far the best few lie apart on average over exits, in points."""
+    means = sorted((r.mean for r in found.ranking), reverse=True)
+    return f"{100 * (means[0] - means[count - 1]):.1f}"
+
+
+@pytest.mark.parametrize("name", [*NAMED, "cifar10-ways"])
+def test_differences_that_would_have_been_found(name: str) -> None:
+    at_all, at_equal = said(
+        r"a difference of ([\d.]+) points in the mean over exits would have been found in 80 % of such "
+        r"studies(?:, one of ([\d.]+) points at equal compute)?",
+        section(name),
+    )
+    assert f"{100 * (advice('accuracy', name).detectable or 0):.1f}" == at_all
+    if at_equal is not None:
+        assert f"{100 * (advice('latency', name).detectable or 0):.1f}" == at_equal
 
 
 def test_what_the_page_concludes_from_shorter_training(cifar: Evidence) -> None:
@@ -177,30 +234,28 @@ def ways() -> Evidence:
 
 
 def test_means_and_costs_of_ways_beyond_the_paper(beyond: Evidence) -> None:
-    page = (DOCS / "README.md").read_text()
     (main,) = make(beyond, ["main"])
     spent = beyond.table[beyond.table["metric"] == "macs_executed"].groupby(["strategy", "seed"])[
         "value"
     ]
     costs = spent.sum().groupby("strategy").mean()
-    section = page[page.index("([cifar10-ways](") :].partition("\n## ")[0]
     means = rows(markdown(main), beyond.strategies, 4, 5)
-    told = rows(section, beyond.strategies, 4, 6)
+    told = rows(section("cifar10-ways"), beyond.strategies, 4, 6)
     for name, (mean, cost) in told.items():
         assert [mean] == means[name] and cost == f"{costs[name] / costs['joint']:.2f}"
 
 
 def test_what_the_page_concludes_of_ways_beyond_the_paper(ways: Evidence, beyond: Evidence) -> None:
-    (best,) = recommend(beyond.facts, Preference("accuracy"))
+    best = advice("accuracy", "cifar10-ways")
     first, *others = best.ranking
     assert first.name == "mixed"
     assert {r.name for r in others if not r.behind} == {"imta", "sequential", "boosted", "cascade"}
-    assert best.detectable is not None and f"{100 * best.detectable:.1f}" == "1.1"
-    (best,) = recommend(ways.facts, Preference("accuracy"))
+    assert apart(best, 4) == "0.3"
+    best = advice("accuracy", "cifar10", "cifar10-ways")
     means = {r.name: f"{100 * (best.ranking[0].mean - r.mean):.1f}" for r in best.ranking}
     assert means["mixed"] == "0.0" and means["joint-branch"] == "0.2"
     assert not next(r for r in best.ranking if r.name == "joint-branch").behind
-    (fewest,) = recommend(beyond.facts, Preference("latency"))
+    fewest = advice("latency", "cifar10-ways")
     first, *others = fewest.ranking
     assert first.name == "mixed" and f"{first.mean / 1e6:.1f}" == "21.4"
     assert f"{first.mean / beyond.trials[0].manifest.backbone_macs:.0%}" == "65%"
@@ -218,18 +273,29 @@ def test_what_the_page_concludes_of_ways_beyond_the_paper(ways: Evidence, beyond
         "confidence-gated-early-exits-above-joint",
     ]
     assert len(told["not significant"]) == 4 and len(told) == 3
+    (main,) = make(beyond, ["main"])
+    final, third, early = (main.frame[f"exit_{exit}"] for exit in (4, 3, 1))
+    assert f"{100 * final['mixed']:.1f} {100 * final['confidence-gated']:.1f}" == "86.5 84.0"
+    assert f"{100 * (final['baseline'] - final['self-distillation']):.1f}" == "1.0"
+    assert f"{100 * (third['joint'] - third['confidence-gated']):.2f}" == "1.25"
+    assert early["confidence-gated"] > early["joint"]
+    over = {r.name: r.mean for r in advice("accuracy", "cifar10-ways").ranking}
+    less = [over["joint"] - over["exit-ensemble"], over["boosted"] - over["joint"]]
+    assert [f"{100 * gap:.1f}" for gap in less] == ["0.4", "0.2"]
 
 
 def test_how_far_the_plain_network_gets_with_its_authors_recipe() -> None:
-    page = (DOCS / "README.md").read_text()
     found = opened("airbench93")
     (trial,) = found.trials
     study = spec.read(STUDIES / "airbench93.yaml")
     assert trial.manifest.recipe.epochs == study.recipe.epochs == 11 and trial.seed == study.seeds[0]
     test = found.table[(found.table["phase"] == "final") & (found.table["split"] == "test")]
     told = {row.metric: f"{100 * row.value:.1f} %" for row in test.itertuples()}
-    said = f"right on {told['accuracy']} of these test images, on {told['accuracy_flipped']} with"
-    assert said in page
+    right = f"right on {told['accuracy']} of these test images, on {told['accuracy_flipped']} with"
+    assert right in section("cifar10")
+    plain, images = trial.manifest.backbone_macs, trial.manifest.data.provenance
+    assert f"{plain / 1e6:.0f} MMACs" == "54 MMACs"
+    assert images.available["train"] - images.images["train"] == 10  # of each class one
 
 
 def rows(text: str, strategies: Sequence[str], start: int = 0, end: int = 4) -> dict[str, list[str]]:
@@ -247,20 +313,22 @@ def test_what_the_page_concludes_from_imagenette() -> None:
     share nothing."""
     found = opened("imagenette")
     plain = found.trials[0].manifest.backbone_macs
-    (best,) = recommend(found.facts, Preference("accuracy"))
+    best = advice("accuracy", "imagenette")
     first, *others = best.ranking
     assert first.name == "separate" and f"{100 * first.mean:.1f}" == "83.6"
     assert [(r.name, f"{100 * r.mean:.1f}") for r in others if not r.behind] == [
         ("pretrained-branch", "82.4")
     ]
-    assert best.detectable is not None and f"{100 * best.detectable:.1f}" == "2.2"
-    (few,) = recommend(found.facts, Preference("latency"))
+    assert apart(best, 2) == "1.3"
+    few = advice("latency", "imagenette")
     first, *others = few.ranking
     assert few.target is not None and f"{100 * few.target:.1f}" == "91.9"
     assert first.name == "joint" and not sure(few).startswith("better than every other")
     assert {r.name for r in others if r.behind} == {"separate"}
     shares = {r.name: round(100 * r.mean / plain) for r in few.ranking}
     assert shares.pop("separate") == 119 and (min(shares.values()), max(shares.values())) == (71, 73)
+    spent = {r.name: round(r.mean / 1e6) for r in few.ranking}
+    assert spent.pop("separate") == 116 and {*spent.values()} == {70, 71} and round(plain / 1e6) == 98
     out = {r.name: r.why for r in few.ruled_out}
     assert out["branch-wise"].startswith("it reaches 89.9 % at most")
     assert out["pretrained-branch"].startswith("not shown either way: it reaches 90.6 % at most")
@@ -272,6 +340,8 @@ def test_what_the_page_concludes_from_imagenette() -> None:
     ]
     assert behind[0] == {"joint", "two-stage", "joint-branch", "joint-two-stage"}
     assert behind[1] == {"branch-wise", "pretrained-branch"}
+    firsts = main.frame["exit_1"][["joint", "separate", "branch-wise", "pretrained-branch"]]
+    assert [f"{100 * first:.1f}" for first in firsts] == ["56.0", "66.1", "66.1", "66.3"]
     finals = main.frame["exit_4"]
     losses = [
         f"{100 * (finals['baseline'] - finals[name]):.1f}" for name in (*sorted(behind[1]), "joint")
@@ -283,12 +353,12 @@ def test_what_the_page_concludes_from_imagenette() -> None:
 def test_what_the_page_concludes_from_imagenette_from_scratch() -> None:
     """Next to nothing is significant, and the page says so."""
     found = opened("imagenette-scratch")
-    (best,) = recommend(found.facts, Preference("accuracy"))
+    best = advice("accuracy", "imagenette-scratch")
     ends = [(r.name, f"{100 * r.mean:.1f}") for r in (best.ranking[0], best.ranking[-1])]
     assert ends == [("pretrained-branch", "75.9"), ("distillation", "74.1")]
     assert not any(r.behind for r in best.ranking)
-    assert best.detectable is not None and f"{100 * best.detectable:.1f}" == "2.7"
-    (few,) = recommend(found.facts, Preference("latency"))
+    assert len(best.ranking) == 8 and apart(best, 8) == "1.8"
+    few = advice("latency", "imagenette-scratch")
     first, *others = few.ranking
     assert first.name == "pretrained-branch" and f"{first.mean / 1e6:.1f}" == "25.8"
     assert f"{first.mean / found.trials[0].manifest.backbone_macs:.0%}" == "64%"
@@ -305,6 +375,51 @@ def test_what_the_page_concludes_from_imagenette_from_scratch() -> None:
         assert (min(means), max(means)) == (low, high)
     final = [cells[3] for cells in told.values()]
     assert all("**" in cell or "≈" in cell for cell in final)  # none significantly behind there
+    plain = found.trials[0].manifest.backbone_macs
+    (share,) = {f"{t.macs[0] / plain:.0%}" for t in found.trials if t.strategy != "baseline"}
+    assert share == "57%" and f"{plain / 1e6:.0f}" == "40"
+
+
+def test_what_the_page_concludes_from_chest_x_rays() -> None:
+    found = opened("chest-xray")
+    best = advice("accuracy", "chest-xray")
+    first, *others = best.ranking
+    (behind,) = [r for r in others if r.behind]
+    assert [(r.name, f"{100 * r.mean:.1f}") for r in (first, behind)] == [
+        ("distillation", "94.2"),
+        ("two-stage", "93.2"),
+    ]
+    means = [r.mean for r in best.first]
+    assert len(means) == 7 and f"{100 * (max(means) - min(means)):.1f}" == "1.5"
+    (main,) = make(found, ["main"])
+    told = rows(markdown(main), found.strategies)
+    ahead = [
+        {name for name, cells in told.items() if not re.search(r"\*\*|≈|^–$", cells[exit])}
+        for exit in (0, 3)
+    ]
+    assert ahead == [{"joint", "two-stage", "joint-branch", "joint-two-stage"}, {"branch-wise"}]
+    early, final = main.frame["exit_1"], main.frame["exit_4"]
+    firsts = [f"{100 * early[name]:.1f}" for name in ("distillation", "joint", "two-stage")]
+    assert firsts == ["92.4", "86.7", "89.0"]
+    assert [f"{100 * final[name]:.1f}" for name in ("branch-wise", "pretrained-branch")] == [
+        "92.5",
+        "95.5",
+    ]
+    far = [
+        (name, exit)
+        for exit in (2, 3, 4)
+        for name, mean in main.frame[f"exit_{exit}"].drop("baseline").items()
+        if abs(mean - final["baseline"]) > 0.015
+    ]
+    assert far == [("branch-wise", 4)]
+    plain = found.trials[0].manifest.backbone_macs
+    shares = {f"{t.macs[1] / plain:.0%}" for t in found.trials if t.strategy == "joint"}
+    assert shares == {"56%"}
+    worth = [
+        v for t in found.trials for v in t.manifest.metrics["test"].by_name["auroc"] if v is not None
+    ]
+    least, most = said(r"AUROC lies between ([\d.]+) and ([\d.]+) in all", section("chest-xray"))
+    assert (least, most) == (f"{min(worth):.2f}", f"{max(worth):.2f}")
 
 
 def test_depth_pays_on_cifar100_where_all_heads_are_one_linear_layer() -> None:

@@ -1,0 +1,166 @@
+"""Numbers of docs/results/README.md that need no test over seeds: the network to deploy, and how long
+studies took."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from offramp import units
+from offramp.policy import policy, quality
+from offramp.policy.quality import Interval
+from offramp.report import evidence
+from results_page import DOCS, ROOT, packs, said, section
+
+pytestmark = pytest.mark.slow
+DEPLOY = "cifar10-deploy"
+ENGINES = {"onnxruntime": "bundle, ONNX Runtime", "eager": "PyTorch"}
+BAR = r"milliseconds an image: ([\d.]+); network: ([\w ]+); engine: (\w+); batch: batch (\d+);"
+
+
+def test_what_the_network_to_deploy_comes_to() -> None:
+    """A pack rounds logits to float16: by them one image more, a wrong one, leaves at exit 1."""
+    told = section(DEPLOY)
+    rule = policy.read(DOCS / f"{DEPLOY}-policy.json")
+    found = evidence.open(DOCS / DEPLOY)
+    (trial,) = found.trials
+    made = trial.manifest
+    asked = rule.calibration
+    assert asked.trial == trial.id and asked.target["value"] == 0.01
+    assert f"Calibrated on {asked.chosen['images']:,} images for at most one point of loss" in told
+    train = made.data.provenance.images["train"]
+    assert f"{train:,} images with crops and flips, {made.recipe.epochs} epochs, one seed" in told
+
+    logits, labels = found.logits(trial.id)
+    leaves, right = rule.leaves(logits.astype(np.float32)), logits.argmax(2) == labels[:, None]
+    for at, place in enumerate(made.places):
+        where = f"after `{place}`" if at < len(made.places) - 1 else "final"
+        threshold = "–" if rule.thresholds[at] is None else f"{rule.thresholds[at]:.3f}"
+        here = leaves == at
+        every = 100 * made.metrics["test"].accuracy[at]
+        begins = f"| {at + 1}, {where} | {threshold} | {100 * here.mean():.1f} % | "
+        ends = f" % | {every:.1f} % | {units.macs(trial.macs[at])} |"
+        (those,) = said(rf"(?m)^{re.escape(begins)}([\d.]+){re.escape(ends)}$", told)
+        assert float(those) == pytest.approx(100 * right[here, at].mean(), abs=0.1)
+
+    kept, full, images = right[np.arange(len(labels)), leaves], right[:, -1], len(labels)
+    accuracy, loss = quality.share(int(kept.sum()), images), lost(full, kept)
+    assert (
+        f"On the {images:,} test images: accuracy {points(accuracy, 2)} against "
+        f"{100 * full.mean():.2f} % of the full network, a loss of {100 * loss.value:.2f} points "
+        f"({between(loss, 2)});"
+    ) in told
+    classes = {name: lost(full[here], kept[here]) for name, here in by_class(made.classes, labels)}
+    first, second, *_ = sorted(classes, key=lambda name: -classes[name].value)
+    assert (
+        f"By class the loss is largest for {first} ({100 * classes[first].value:.1f} points, "
+        f"{between(classes[first], 1)}) and {second} ({100 * classes[second].value:.1f}, "
+        f"{between(classes[second], 1)})"
+    ) in told
+
+    spent, plain = np.array(trial.macs)[leaves].mean(), made.backbone_macs
+    share = f"{100 * spent / plain:.1f} %"
+    assert f"{spent / 1e6:.1f} M MACs an image on average, {share} of the plain" in told
+    assert f"backbone's {units.macs(plain)}." in told
+    assert f"MACs promise {plain / spent:.2f} ×." in told
+    second = (
+        f"{100 * right[:, 1].mean():.1f} % of them at {100 * trial.macs[1] / plain:.1f} % of the MACs"
+    )
+    assert f"exit 2 for all is right on {second}." in told
+    digest = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    out = 100 * np.cumsum(np.bincount(leaves)) / images
+    assert f"{out[0]:.1f} % of the test images leave at exit 1, {out[1]:.0f} % by exit 2." in digest
+    assert (
+        f"Accuracy is {100 * accuracy.value:.2f} % against {100 * full.mean():.2f} %, for {share} of"
+        in digest
+    )
+
+
+def test_how_quick_the_network_to_deploy_is() -> None:
+    """The chart holds what was measured, but for the median of single images under the policy."""
+    told = section(DEPLOY)
+    chart = (DOCS / "figures" / "deploy-speed.svg").read_text(encoding="utf-8")
+    bars, ticks = re.findall(BAR, chart), re.findall(r"p95: ([\d.]+); network: ([\w ]+)", chart)
+    times: dict[tuple[str, int], dict[str, tuple[float, float]]] = {}
+    for (typical, network, engine, batch), (late, same) in zip(bars, ticks, strict=True):
+        assert network == same
+        times.setdefault((engine, int(batch)), {})[network] = float(typical), float(late)
+    more, gains = [], {}
+    for (engine, batch), of in times.items():
+        (plain, late), (whole, _), (used, last) = of["plain"], of["nothing leaves"], of["policy"]
+        gains[engine, batch] = gain = f"{plain / used:.2f} ×"
+        more.append(100 * (whole / plain - 1))
+        digits = 3 if batch == 1 else 1
+        begins = f"| {ENGINES[engine]} | {batch} | {batch * plain:.{digits}f} ms | "
+        begins += f"{batch * whole:.{digits}f} ms | "
+        ends = f" ms (p95 {last:.3f})" if batch == 1 else f"{batch * used:.1f} ms"
+        (median,) = said(rf"(?m)^{re.escape(begins)}([\d.]*){re.escape(f'{ends} | {gain} |')}$", told)
+        if (engine, batch) == ("onnxruntime", 1):
+            assert f"{late / last:.1f} × in ONNX Runtime" in told
+            assert f"the median gains {plain / float(median):.1f} ×" in told
+    assert len(gains) == 4
+    assert f"costs {min(more):.0f} to {max(more):.0f} % more than in the plain network" in told
+    digest = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    alone, many = gains["onnxruntime", 1], gains["onnxruntime", 256]
+    assert f"answers {alone} (one image at a time) and {many} (256 at once) as fast" in digest
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("cifar10", r"They took (\d+) to (\d+) minutes"),
+        ("cifar10-ways", r"A seed took (\d+) to (\d+) minutes"),
+        ("imagenette", r"They took (\d+) to (\d+) minutes"),
+        ("imagenette-scratch", r"45 trials, (\d+) minutes"),
+        ("chest-xray", r"90 trials, (\d+) minutes"),
+        (DEPLOY, r"(\d+ h \d+) min of a clock"),
+    ],
+)
+def test_how_long_studies_took(name: str, sentence: str) -> None:
+    """From the start of the first phase to the end of the last. The command takes a little longer."""
+    shared: set[str] = set()
+    if name == "cifar10-ways":  # stores that began as those of cifar10
+        shared = {key for pack in packs("cifar10") for key in nodes(pack)}
+    taken = [minutes([node for key, node in nodes(p).items() if key not in shared]) for p in packs(name)]
+    told = [clock(text) for text in said(sentence, section(name))]
+    assert told == pytest.approx(sorted({min(taken), max(taken)}), abs=1)
+
+
+def nodes(pack: Path) -> dict[str, Any]:
+    """What each phase of a pack says of itself, by its key."""
+    found: dict[str, Any] = json.loads((pack / "trials.json").read_text(encoding="utf-8"))["nodes"]
+    return found
+
+
+def minutes(phases: list[Any]) -> float:
+    ends = [datetime.fromisoformat(phase["provenance"]["finished"]) for phase in phases]
+    spent = [timedelta(seconds=sum(phase["cost"]["seconds"].values())) for phase in phases]
+    return (max(ends) - min(map(datetime.__sub__, ends, spent))).total_seconds() / 60
+
+
+def clock(text: str) -> int:
+    """Minutes of `53` or `1 h 47`."""
+    *hours, rest = map(int, text.split(" h "))
+    return 60 * sum(hours) + rest
+
+
+def lost(full: np.ndarray, kept: np.ndarray) -> Interval:
+    return quality.difference(int((full & ~kept).sum()), int((kept & ~full).sum()), len(full))
+
+
+def by_class(names: tuple[str, ...], labels: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    return [(name, labels == at) for at, name in enumerate(names)]
+
+
+def points(found: Interval, digits: int) -> str:
+    return f"{100 * found.value:.{digits}f} % ({between(found, digits)})"
+
+
+def between(found: Interval, digits: int) -> str:
+    return f"{100 * found.low:.{digits}f} to {100 * found.high:.{digits}f}".replace("-", "−")

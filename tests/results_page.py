@@ -1,0 +1,27 @@
+"""docs/results/README.md, and the folders that it is of."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs" / "results"
+
+
+def section(name: str) -> str:
+    """What the page says of a study, to the next heading. name: of its folder."""
+    page = (DOCS / "README.md").read_text(encoding="utf-8")
+    return page[page.index(f"([{name}](") :].partition("\n## ")[0]
+
+
+def said(pattern: str, text: str) -> tuple[str, ...]:
+    """The groups of a pattern that a text has once."""
+    (found,) = re.finditer(pattern, text)
+    return found.groups()
+
+
+def packs(name: str) -> list[Path]:
+    """The packs of a study, by seed where each has one of its own."""
+    alone = DOCS / name
+    return [alone] if (alone / "trials.json").exists() else sorted(alone.glob("[0-9]*"))
