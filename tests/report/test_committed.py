@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from offramp.analysis.recommend import Preference, recommend, sure
@@ -162,6 +163,25 @@ def test_what_the_page_concludes_from_shorter_training(cifar: Evidence) -> None:
     assert [f"{100 * of.mean:.1f}" for of in (first, last)] == ["78.8", "75.9"]
     assert {r.name for r in rankings[2] if r.behind} == {"two-stage", "separate"}
     assert not any(r.behind for r in rankings[4])
+
+
+def test_what_the_plain_network_gains_from_longer_training(cifar: Evidence) -> None:
+    page = (DOCS / "README.md").read_text()
+    plain = {
+        found.trials[0].manifest.recipe.epochs: np.mean(
+            [t.manifest.metrics["test"].accuracy[-1] for t in found.trials if t.strategy == "baseline"]
+        )
+        for found in (cifar, *cifar.budgets)
+    }
+    two, four, eight = (f"{100 * plain[epochs]:.1f} %" for epochs in (2, 4, 8))
+    assert f"The plain network has {two} with 2 epochs, {four} with 4 and {eight} with 8." in page
+    spent = {}
+    for name in ("airbench93", "cifar10"):
+        table = opened(name).table
+        rows_ = table[(table["metric"] == "macs_executed") & (table["strategy"] == "baseline")]
+        spent[name] = rows_.groupby("seed")["value"].sum().mean()
+    more = spent["airbench93"] / spent["cifar10"]
+    assert f"after 11 epochs, for {more:.1f} times the MACs" in page
 
 
 @pytest.fixture
