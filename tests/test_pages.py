@@ -48,6 +48,10 @@ def too_long(text: str) -> list[str]:
     return found
 
 
+def test_readme_is_read_in_one_go() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 120
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_that_are_shown_exist_with_their_options(page: Path) -> None:
     assert [line for line in commands(page.read_text(encoding="utf-8")) if not known(line)] == []

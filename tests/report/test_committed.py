@@ -126,6 +126,13 @@ def test_accuracy_on_cifar10_rises_with_depth(cifar: Evidence) -> None:
         assert means == sorted(means)
 
 
+def test_readme_shows_the_table_of_the_page() -> None:
+    """All of it: whatever stands between the two blank lines."""
+    readme, page = ((folder / "README.md").read_text() for folder in (ROOT, DOCS))
+    table = page[page.index("| strategy |") :].partition("\n\n")[0]
+    assert len(table.splitlines()) == 2 + len(PAPER) and f"\n\n{table}\n\n" in readme
+
+
 def test_what_the_page_concludes_from_cifar10(cifar: Evidence) -> None:
     """joint-branch is ahead of all but two on average over exits, and what trains the trunk exit by exit
     loses the final one."""
