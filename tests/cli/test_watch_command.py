@@ -12,8 +12,9 @@ from command import Cli
 
 from offramp import terminal
 from offramp.cli.commands.watch import shown
-from offramp.cli.trials import show_trials
+from offramp.cli.trials import SortBy, TrialFilter, chosen, show_trials
 from offramp.store.live import COLUMNS, Course, LivePhase
+from offramp.store.manifest import Planned
 
 
 def test_trials_are_listed(studied: Cli) -> None:
@@ -42,6 +43,14 @@ def test_a_narrow_screen_spares_columns(
     assert len(head.replace("test, %", "test").split()) == kept and text.count("91.2") == 5
     assert ("2026-11-28 04:52  " in text) is (columns == 140)
     assert ("2026-11-28 " in text) is (columns > 90)
+
+
+def test_what_has_the_most_left_to_do_is_first() -> None:
+    plan, left, done = Planned(nodes=()), LivePhase("k"), LivePhase("k", finished=True)
+    phases = {"a": (done,) * 4, "b": (left, left), "c": (left, done, done)}
+    trials = [Course(id, its, plan) for id, its in phases.items()]
+    rows = chosen(trials, TrialFilter(), SortBy.phases)
+    assert [row["trial"] for row in rows] == ["b", "c", "a"]
 
 
 def test_watch_leaves_ids_whole(monkeypatch: pytest.MonkeyPatch) -> None:
