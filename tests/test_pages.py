@@ -118,6 +118,15 @@ def called(line: str) -> tuple[Any, list[str]]:
     return command, words
 
 
+def test_every_variable_that_is_read_is_on_a_page() -> None:
+    """Of the environment, as far as they are offramp's own."""
+    told = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    source = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "src").rglob("*.py"))
+    read = set(re.findall(r'"(OFFRAMP_[A-Z_]+)"', source))
+    assert "OFFRAMP_DEVICE" in read
+    assert {name for name in read if not re.search(rf"\b{name}\b", told)} == set()
+
+
 NETWORKS = {
     "resnet50 32 px": "% of ResNet-50",
     "mobilenetv2 32 px": "% of MobileNetV2",
