@@ -85,6 +85,9 @@ def test_run_a_file_whose_network_data_and_strategy_are_ones_own(folder: Path) -
         results.lines[1].seconds.marginal < results.lines[1].seconds.executed
     )  # the backbone is shared
     assert len([e for e in events if isinstance(e, Epoch)]) == 3 * 2
+    shown = results._repr_html_()
+    assert shown.count("<table") == 2 and "two-stage" in shown and "mine" in shown
+    assert results.figure("accuracy-by-exit")._repr_svg_().startswith("<svg")
 
     for trial in results.trials:
         net = offramp.load(trial, store="runs/mine", trust_code=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -45,6 +46,10 @@ def too_long(text: str) -> list[str]:
             code = line if fenced else line[4:]
             found += [code] if len(code) > COLUMN else []
     return found
+
+
+def test_readme_is_read_in_one_go() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 120
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -111,3 +116,31 @@ def called(line: str) -> tuple[Any, list[str]]:
     while words and words[0] in getattr(command, "commands", ()):
         command = command.commands[words.pop(0)]
     return command, words
+
+
+def test_every_variable_that_is_read_is_on_a_page() -> None:
+    """Of the environment, as far as they are offramp's own."""
+    told = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    source = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "src").rglob("*.py"))
+    read = set(re.findall(r'"(OFFRAMP_[A-Z_]+)"', source))
+    assert "OFFRAMP_DEVICE" in read
+    assert {name for name in read if not re.search(rf"\b{name}\b", told)} == set()
+
+
+NETWORKS = {
+    "resnet50 32 px": "% of ResNet-50",
+    "mobilenetv2 32 px": "% of MobileNetV2",
+    "mobilenetv2 224 px": "% at 224 px",
+    "resnet18 32 px": "% of ResNet-18, which just misses the bar",
+}
+
+
+def test_what_a_single_image_costs_is_what_was_measured() -> None:
+    page = (ROOT / "docs" / "prediction.md").read_text(encoding="utf-8")
+    lines = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
+    measured = {line["name"]: line for line in lines}
+    found = {name: measured[f"one image, nothing leaves: {name}"] for name in NETWORKS}
+    for name, words in NETWORKS.items():
+        assert f"{100 * (1 - found[name]['ratio']):.1f} {words}" in page
+    assert [name for name, line in found.items() if not line["holds"]] == ["resnet18 32 px"]
+    assert {line["bar"] for line in found.values()} == {0.97} and "the bar of 3 %" in page

@@ -91,7 +91,11 @@ class Recipe:
         return self.select == "best" or (self.select == "auto" and self.patience is not None)
 
     def rate(self, progress: float) -> float:
-        """The learning rate after `progress` epochs (0 ≤ progress < epochs)."""
+        """The learning rate after `progress` epochs (0 ≤ progress < epochs).
+
+        >>> offramp.Recipe(epochs=20, learning_rate=0.1, warmup_epochs=4).rate(2)
+        0.05
+        """
         peak = self.learning_rate * self.learning_rate_scale
         if progress < self.warmup_epochs:
             return peak * progress / self.warmup_epochs
@@ -111,7 +115,12 @@ class Recipe:
         return peak
 
     def kept_by_average(self, progress: float) -> float:
-        """What an update of the average keeps of it after `progress` epochs (0 < progress ≤ epochs)."""
+        """What an update of the average keeps of it after `progress` epochs (0 < progress ≤ epochs).
+
+        >>> recipe = offramp.Recipe(epochs=8, average="ema", average_decay=0.96, average_ramp=3)
+        >>> recipe.kept_by_average(4)
+        0.12
+        """
         return float(self.average_decay * (progress / self.epochs) ** self.average_ramp)
 
 

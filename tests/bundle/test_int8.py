@@ -60,6 +60,8 @@ def test_it_answers_in_int8_as_it_was_calibrated(store: Store, tmp_path: Path) -
     assert card["check"]["images"] == 100 and card["check"]["share"] <= parity.SHARE
     said = (tmp_path / "b" / "card.md").read_text()
     assert "## In int8" in said and "| bytes of all stages |" in said
+    assert small["stages"] == len(bundle.stages)
+    assert f"| {float32['stages']} | {small['stages']} |" in said
 
 
 @pytest.mark.long

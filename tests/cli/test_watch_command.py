@@ -14,8 +14,9 @@ from command import Cli
 
 from offramp import terminal
 from offramp.cli.commands.watch import shown
-from offramp.cli.trials import show_trials
+from offramp.cli.trials import SortBy, TrialFilter, chosen, show_trials
 from offramp.store.live import COLUMNS, Course, LivePhase
+from offramp.store.manifest import Planned
 
 
 def test_trials_are_listed(studied: Cli) -> None:
@@ -75,6 +76,14 @@ def test_when_a_trial_was_finished_is_said_in_the_time_of_logs(
     show_trials([{**row, "finished": when} for when in times])
     first, *others = capsys.readouterr().out.splitlines()[2:5]
     assert "2026-11-29 04:22" in first and all(line.split()[1] == "-" for line in others)
+
+
+def test_what_has_the_most_left_to_do_is_first() -> None:
+    plan, left, done = Planned(nodes=()), LivePhase("k"), LivePhase("k", finished=True)
+    phases = {"a": (done,) * 4, "b": (left, left), "c": (left, done, done)}
+    trials = [Course(id, its, plan) for id, its in phases.items()]
+    rows = chosen(trials, TrialFilter(), SortBy.phases)
+    assert [row["trial"] for row in rows] == ["b", "c", "a"]
 
 
 def test_watch_leaves_ids_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Literal
 
+import numpy as np
 import pytest
 
 from offramp.analysis.recommend import Advice, Preference, recommend, sure
@@ -157,6 +158,13 @@ def test_accuracy_on_cifar10_rises_with_depth(cifar: Evidence) -> None:
         assert means == sorted(means)
 
 
+def test_readme_shows_the_table_of_the_page() -> None:
+    """All of it: whatever stands between the two blank lines."""
+    readme, page = ((folder / "README.md").read_text() for folder in (ROOT, DOCS))
+    table = page[page.index("| strategy |") :].partition("\n\n")[0]
+    assert len(table.splitlines()) == 2 + len(PAPER) and f"\n\n{table}\n\n" in readme
+
+
 def test_what_the_page_concludes_from_cifar10(cifar: Evidence) -> None:
     """joint-branch is ahead of all but two on average over exits, and what trains the trunk exit by exit
     loses the final one."""
@@ -219,6 +227,25 @@ def test_what_the_page_concludes_from_shorter_training(cifar: Evidence) -> None:
     assert [f"{100 * of.mean:.1f}" for of in (first, last)] == ["78.8", "75.9"]
     assert {r.name for r in rankings[2] if r.behind} == {"two-stage", "separate"}
     assert not any(r.behind for r in rankings[4])
+
+
+def test_what_the_plain_network_gains_from_longer_training(cifar: Evidence) -> None:
+    page = (DOCS / "README.md").read_text()
+    plain = {
+        found.trials[0].manifest.recipe.epochs: np.mean(
+            [t.manifest.metrics["test"].accuracy[-1] for t in found.trials if t.strategy == "baseline"]
+        )
+        for found in (cifar, *cifar.budgets)
+    }
+    two, four, eight = (f"{100 * plain[epochs]:.1f} %" for epochs in (2, 4, 8))
+    assert f"The plain network has {two} with 2 epochs, {four} with 4 and {eight} with 8." in page
+    spent = {}
+    for name in ("airbench93", "cifar10"):
+        table = opened(name).table
+        rows_ = table[(table["metric"] == "macs_executed") & (table["strategy"] == "baseline")]
+        spent[name] = rows_.groupby("seed")["value"].sum().mean()
+    more = spent["airbench93"] / spent["cifar10"]
+    assert f"after 11 epochs, for {more:.1f} times the MACs" in page
 
 
 @pytest.fixture

@@ -58,6 +58,13 @@ def test_curves_are_drawn_with_the_numbers_of_the_table() -> None:
     assert shown[shown["strategy"] == "joint"]["value"].tolist() == [20, 40, 60]  # percent
 
 
+def test_where_no_arrow_is_stands_what_would_have_been_found(many: Evidence) -> None:
+    """Nothing is planted in made trials."""
+    core = next(f for f in significance(many.runs[0]) if f.name.startswith("significance-core"))
+    power = r"of pairs without one, differences of .*\(accuracy\) would have been found in 80 % of such"
+    assert re.search(power, core.caption)
+
+
 def test_training_is_told_in_both_modes() -> None:
     found = evidence([simple("joint", 1), simple("joint", 2)])
     last = found.table[(found.table["split"] == "train") & (found.table["epoch"] == 3)]

@@ -81,6 +81,19 @@ def test_that_none_differ_is_said_of_all_pairs_and_not_of_the_best_alone() -> No
     assert compared([level]).startswith("At equal compute, no two strategies differ significantly")
 
 
+def test_where_none_is_behind_stands_what_would_have_been_found() -> None:
+    pairs = [
+        Pair("a", b, 0.1, -0.1, 0.3, 0.5, detectable=least) for b, least in (("b", 0.02), ("c", 0.01))
+    ]
+    shown = Pair("b", "c", 0.1, 0.05, 0.15, 0.001, detectable=0.07)
+    means = {"a": 0.8, "b": 0.7, "c": 0.6}
+    text = compared([Level(1e6, means, (*pairs, shown))])
+    assert "no strategy is significantly behind the best" in text
+    assert text.endswith("A difference of 2 points would have been found in 80 % of such runs.")
+    unknown = tuple(replace(pair, detectable=None) for pair in pairs)
+    assert "A difference of" not in compared([Level(1e6, means, unknown)])
+
+
 def test_a_goal_with_a_winner() -> None:
     text = sentence(advice("accuracy", facts(1, FOUR, BETTER)))
     assert text.startswith("For accuracy: joint (test accuracy, mean over exits 7")

@@ -16,6 +16,7 @@ from table_evidence import Made, evidence, planted, shuffled
 from longer import long
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.recommend import Preference, recommend
+from offramp.analysis.stats.pairwise import ALPHA, Pair
 from offramp.analysis.tradeoff import NetAnswers
 from offramp.errors import OfframpError
 from offramp.report.model import Table
@@ -74,6 +75,22 @@ def test_nothing_planted_leaves_nothing_out() -> None:
     table = only(planted(shift=shift), "main")
     best, alike = marked(table, "exit_1")
     assert best | alike == {"joint", "separate", "two-stage"}
+
+
+def test_what_is_alike_says_what_would_have_been_found() -> None:
+    """That of the best and the others, whichever is larger; nothing where all differ."""
+    even = planted(shift=dict.fromkeys(("joint", "separate", "two-stage"), 0.0))
+    for name in ("main", "exits"):
+        notes = [note for note in only(even, name).notes if note.startswith("Of what has ≈, ")]
+        assert len(notes) == 1 and " points would have been found in 80 % of such runs." in notes[0]
+    found = evidence(even).runs[0].analysis(MEASURES["accuracy-test"])
+    assert found is not None
+    first = max(found.means, key=lambda mean: mean.mean).group
+    pairs = [p for p in found.pairs if isinstance(p, Pair) and first in (p.a, p.b)]
+    least = max(p.detectable or 0.0 for p in pairs if p.p >= ALPHA)
+    assert f"differences of {100 * least:.1f} (overall), " in only(even, "main").notes[-1]
+    apart = planted(shift={"joint": 0.0, "separate": 0.1, "two-stage": 0.2})
+    assert "would have been found" not in " ".join(only(apart, "main").notes)
 
 
 def test_what_is_identical_by_construction_is_best_together() -> None:

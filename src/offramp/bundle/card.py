@@ -123,6 +123,7 @@ def with_int8(
             "accuracy": one["test"]["accuracy"]["value"],
             "full_accuracy": one["test"]["full_accuracy"]["value"],
             "mean_macs": one["test"]["mean_macs"],
+            "stages": sum(exit["in_bundle"] for exit in one["exits"]),
             "bytes": size,
             "mean_milliseconds_batch_1": one["latency"].get("mean_milliseconds_batch_1"),
         }

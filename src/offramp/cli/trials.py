@@ -26,6 +26,7 @@ class SortBy(StrEnum):
     seed = "seed"
     accuracy = "accuracy"
     finished = "finished"
+    phases = "phases"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def chosen(courses: Sequence[Course], wanted: TrialFilter, sort: SortBy) -> list
         SortBy.seed: lambda row: (row["seed"] or 0, row["trial"]),
         SortBy.accuracy: lambda row: -(row["accuracy"][-1] if row["accuracy"] else -1),
         SortBy.finished: lambda row: row["finished"] or "~",
+        SortBy.phases: lambda row: (row["phases_finished"] - row["phases"], row["trial"]),
     }
     return sorted(rows, key=by[sort])
 

@@ -170,7 +170,10 @@ class ExitNetwork(nn.Module):
         return tuple(key for k in range(1, self.exits) for key in self._head_state(k, ""))
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """The parameters of the early exits' heads; the backbone's are not among them."""
+        """The parameters of the early exits' heads; the backbone's are not among them.
+
+        >>> optimizer = torch.optim.SGD(net.head_parameters(), lr=0.1)
+        """
         return [parameter for head in self.heads for parameter in head.parameters()]
 
     def _head_state(self, k: int, prefix: str) -> dict[str, Tensor]:

@@ -99,6 +99,10 @@ class Policy:
 
         logits: [N, E, C] of numpy or torch; or, as a network returns them, [N, C] an exit.  Returns [N].
         Raises OfframpError for another shape.
+
+        >>> rule = offramp.Policy("confidence", exits=(1, 2), thresholds=(0.9, None))
+        >>> rule.leaves(torch.tensor([[[3.0, 0.0], [4.0, 0.0]], [[0.5, 0.0], [4.0, 0.0]]]))
+        tensor([0, 1])
         """
         if isinstance(logits, tuple | list):
             logits = scoring._module(logits[0]).stack(tuple(logits), axis=1)
@@ -136,7 +140,13 @@ class Policy:
         return (*early, final)
 
     def macs(self, costs: Costs) -> tuple[int, ...]:
-        """MACs of an image that leaves at each exit, [E]; 0 where none leaves."""
+        """MACs of an image that leaves at each exit, [E]; 0 where none leaves.
+
+        >>> from offramp.policy.costs import Costs
+        >>> costs = Costs(segments=(400, 600), heads=(10, 20), owners=(0, 0), exits=(1, 2))
+        >>> offramp.Policy("confidence", exits=(1, 2), thresholds=(0.9, None)).macs(costs)
+        (410, 1030)
+        """
         spent = dict(zip(self.active, costs.leaving(self.active), strict=True))
         return tuple(spent.get(i, 0) for i in range(len(self.exits)))
 

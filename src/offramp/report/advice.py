@@ -9,7 +9,7 @@ from offramp.analysis.measures import MEASURES
 from offramp.analysis.recommend import GOALS, Advice, Preference, recommend, sure
 from offramp.analysis.recommend.equal import Level, crossings, stretches
 from offramp.analysis.recommend.goals import DEARER, OPEN
-from offramp.analysis.stats.pairwise import ALPHA, POWER, Pair
+from offramp.analysis.stats.pairwise import ALPHA, POWER, least_shown
 from offramp.policy.quality import p_of_chance
 from offramp.report.evidence import Evidence
 from offramp.report.runs import Runs
@@ -35,7 +35,8 @@ def choice(evidence: Evidence, wish: Preference, model: str) -> tuple[TrialRecor
     for advice in recommend(replace(evidence, trials=trials, table=rows).facts, wish):
         if advice.ranking:
             first = advice.ranking[0].name.split(" = ")[0]
-            return labels[first], f"{model} on {advice.data}: {sure(advice)}"
+            open_ = "" if advice.withheld is not None else _shown(advice)
+            return labels[first], f"{model} on {advice.data}: {sure(advice)}{open_}"
     return None
 
 
@@ -168,9 +169,9 @@ def compared(made: Sequence[Level], place: str = "") -> str:
         return ""
     where = f" ({place})" if place else ""
     low, high = macs(made[0].macs), macs(made[-1].macs)
+    least = least_shown(pair for level in made for pair in level.pairs)
+    most = "" if least is None else _found(MEASURES["accuracy-test"].gap(least))
     if all(level.even for level in made):
-        shown = [p.detectable for level in made for p in level.pairs if isinstance(p, Pair)]
-        most = _found(MEASURES["accuracy-test"].gap(max((d for d in shown if d), default=0.0)))
         return (
             f"At equal compute{where}, no two strategies differ significantly in test accuracy, from "
             f"{low} to {high} MACs an image{most}."
@@ -196,7 +197,7 @@ def compared(made: Sequence[Level], place: str = "") -> str:
     if not parts:
         return (
             f"At equal compute{where}, no strategy is significantly behind the best in test accuracy, "
-            f"from {low} to {high} MACs an image."
+            f"from {low} to {high} MACs an image{most}."
         )
     first, *rest = parts
     words = ". ".join([first, *map(_begun, rest)])

@@ -4,7 +4,7 @@ blocks paired differences (over blocks, or over blocks and images), adjusted aft
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
@@ -190,6 +190,13 @@ def paired_estimates(groups: Sequence[Group], images: Images | None) -> dict[tup
 def none_differ(pairs: Pairs) -> bool:
     """Whether every pair was tested, and none was found to differ."""
     return all(isinstance(pair, Pair) and pair.p >= ALPHA for pair in pairs)
+
+
+def least_shown(pairs: Iterable[Pair | UntestedPair]) -> float | None:
+    """The smallest difference that each of those found alike would have shown with probability POWER;
+    None where none was."""
+    alike = [p.detectable for p in pairs if isinstance(p, Pair) and p.p >= ALPHA]
+    return max((found for found in alike if found), default=None)
 
 
 def unbeaten(labels: Sequence[str], pairs: Pairs, higher: bool) -> list[str]:

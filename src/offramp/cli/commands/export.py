@@ -14,7 +14,7 @@ from offramp.cli.render import emit, say, told
 from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
 from offramp.terminal import show, table
-from offramp.units import macs, size
+from offramp.units import counted, macs, size
 
 
 def export(
@@ -190,7 +190,8 @@ def _lines(made: dict[str, Any]) -> list[str]:
     if "int8" in made:
         old, new = made["int8"]["beside"]
         lines.append(
-            f"In int8: {size(new['bytes'])} of stages, float32 {size(old['bytes'])}; test accuracy "
+            f"In int8: {size(new['bytes'])} in {counted(new['stages'], 'stage')}, float32 "
+            f"{size(old['bytes'])} in {old['stages']}; test accuracy "
             f"{100 * new['accuracy']:.2f} %, float32 {100 * old['accuracy']:.2f} %."
         )
         times = [one["mean_milliseconds_batch_1"] for one in (new, old)]

@@ -39,7 +39,11 @@ def status(
         typer.Option("--failed", help="With --trials: only those with a failed phase, and why."),
     ] = False,
     sort: Annotated[
-        SortBy, typer.Option(help="With --trials: their order. accuracy: of the final exit on test.")
+        SortBy,
+        typer.Option(
+            help="With --trials: their order. accuracy: of the final exit on test, the best first. "
+            "phases: what has the most left to do first."
+        ),
     ] = SortBy.trial,
     json: JsonOption = False,
 ) -> None:

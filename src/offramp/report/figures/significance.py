@@ -10,7 +10,7 @@ import pandas as pd
 
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats import Analysis, Columns, Untested, analyze_sample, sample
-from offramp.analysis.stats.pairwise import ALPHA, Pair, Pairs
+from offramp.analysis.stats.pairwise import ALPHA, POWER, Pair, Pairs, least_shown
 from offramp.analysis.stats.text import in_seeds
 from offramp.paper.families import families
 from offramp.report.colors import styles
@@ -85,7 +85,7 @@ def edges(analysis: Analysis, better: str) -> list[Edge]:
 
 
 def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[str]) -> list[Figure]:
-    charts, words, lost = [], [], []
+    charts, words, lost, least = [], [], [], []
     notes = [f"{label} lacks exits that others have, so it has no mean over them" for label in absent]
     counts = []
     for metric in (LOSS, ACCURACY):
@@ -102,6 +102,10 @@ def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[st
         lost += [
             f"{edge.winner} → {edge.loser} {edge.difference:.2g} ({metric.word})" for edge in crowded
         ]
+        joined = {frozenset((edge.winner, edge.loser)) for edge in arrows}
+        apart = (pair for pair in analysis.pairs if frozenset((pair.a, pair.b)) not in joined)
+        if (shown := least_shown(apart)) is not None:
+            least.append(f"{shown:.2g} ({metric.word})")
         words.append(f"{metric.word.capitalize()}: {_spoken(arrows, analysis)}")
         known = (note for note in analysis.notes if "identical" in note or "left out" in note)
         notes += map(in_seeds, known)
@@ -110,6 +114,12 @@ def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[st
     seeds = series.counted(max(most for most, _ in counts), min(few for _, few in counts))
     told = f" {'; '.join(dict.fromkeys(notes))}." if notes else ""
     crowd = f" (where others leave no room: {'; '.join(lost)})" if lost else ""
+    power = (
+        f": of pairs without one, differences of {' and '.join(least)} would have been found in "
+        f"{100 * POWER:.0f} % of such runs"
+        if least
+        else ""
+    )
     caption = (
         "A → B: A is significantly better than B (adjusted p < 0.05), by the mean difference on the "
         f"arrow{crowd}. Test loss (cross-entropy) and accuracy (percentage points), mean over exits, "
@@ -117,7 +127,7 @@ def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[st
         "differences over seeds and test images, both taken as drawn at random (default). "
         "Dashed: significant only one-way (Tukey; Games–Howell where variances differ), the paper's "
         "way, which assumes that all runs are independent; runs that share seeds or phases are not. No "
-        f"arrow does not mean equal.{told}"
+        f"arrow does not mean equal{power}.{told}"
     )
     question: Question = "rq1" if family in titles else "rq3"
     name, title = f"significance-{family}", f"Who beats whom: {title}"

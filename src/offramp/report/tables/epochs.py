@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from offramp.analysis.measures import Measure
+from offramp.analysis.stats.pairwise import POWER
 from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Table
 from offramp.report.render.cells import signed
@@ -86,7 +87,7 @@ def digest(evidence: Evidence) -> list[Table]:
                     **runs.about,
                     "depth": _depth(runs, measure),
                     "best": f"{_letters(evidence, marked.best)} {_text(marked.mean, measure)}",
-                    "alike": _letters(evidence, marked.alike),
+                    "alike": f"{_letters(evidence, marked.alike)}{_shown(marked.least, measure)}",
                     "worst": f"{_letters(evidence, worst.best)} {_text(worst.mean, measure)}"
                     f"{'' if separate else ' ≈'}",
                 }
@@ -101,7 +102,8 @@ def digest(evidence: Evidence) -> list[Table]:
     caption = (
         "Means over exits and seeds. By depth: the mean over strategies and seeds at exit 1, 2, … "
         "Best and worst: strategies and their value; alike: not significantly different from the best "
-        "(Holm-adjusted paired differences over seeds, p < 0.05); ≈ after the worst: it is not "
+        "(Holm-adjusted paired differences over seeds, p < 0.05), in brackets the difference that would "
+        f"have been found in {100 * POWER:.0f} % of such runs; ≈ after the worst: it is not "
         f"significantly different either, or was not tested. {DEFINED}{spelled(evidence.strategies)}"
     )
     columns = (
@@ -124,6 +126,10 @@ def _depth(runs: Runs, measure: Measure) -> str:
 
 def _text(value: float, measure: Measure) -> str:
     return signed(f"{value * measure.scale:.{max(measure.digits, 1)}f}")
+
+
+def _shown(least: float | None, measure: Measure) -> str:
+    return "" if least is None else f" ({_text(least, measure)})"
 
 
 def _letters(evidence: Evidence, names: Collection[str]) -> str:

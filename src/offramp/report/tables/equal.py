@@ -7,10 +7,12 @@ from dataclasses import replace
 import pandas as pd
 
 from offramp.analysis.recommend.equal import Level
+from offramp.analysis.stats.pairwise import least_shown
 from offramp.report.colors import rank
 from offramp.report.model import Column, Table
 from offramp.report.runs import Runs
 from offramp.report.tables.common import gathered
+from offramp.report.tables.marks import power
 from offramp.units import macs
 
 CAPTION = (
@@ -28,7 +30,7 @@ def equal(runs: Runs) -> list[Table]:
     if not levels:
         return []
     rows: dict[str, dict[str, float]] = {}
-    best, alike, notes = set(), set(), []
+    best, alike, notes, shown = set(), set(), [], []
     for n, level in enumerate(levels):
         top = next(iter(level.means))
         for label, mean in level.means.items():
@@ -38,13 +40,19 @@ def equal(runs: Runs) -> list[Table]:
                     best.add((name, f"at_{n}"))
                 elif label not in level.untested and not level.beats(top, label):
                     alike.add((name, f"at_{n}"))
+        least = least_shown(p for p in level.pairs if top in (p.a, p.b))
+        shown += [(macs(level.macs), least)] if least is not None else []
         why = level.why or f"not tested against the best: {', '.join(level.untested)}"
         notes += [(macs(level.macs), why)] if level.why or level.untested else []
     frame = pd.DataFrame.from_dict({name: rows[name] for name in sorted(rows, key=rank)}, orient="index")
     columns = (Column("strategy", "strategy"), *(_column(n, level) for n, level in enumerate(levels)))
     title = f"Accuracy at equal compute: {runs.place}"
     table = Table(runs.name("equal"), "answer", title, CAPTION, frame, columns, about=runs.about)
-    return [replace(table, best=frozenset(best), alike=frozenset(alike), notes=gathered(notes))]
+    return [
+        replace(
+            table, best=frozenset(best), alike=frozenset(alike), notes=gathered([*notes, *power(shown)])
+        )
+    ]
 
 
 def _column(n: int, level: Level) -> Column:

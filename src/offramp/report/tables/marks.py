@@ -8,7 +8,7 @@ from typing import Literal
 
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats import Analysis, Untested
-from offramp.analysis.stats.pairwise import ALPHA, Pair, unbeaten
+from offramp.analysis.stats.pairwise import ALPHA, POWER, Pair, least_shown, unbeaten
 from offramp.analysis.stats.text import in_seeds
 from offramp.report.runs import Runs
 from offramp.report.tables.common import at
@@ -18,12 +18,14 @@ from offramp.report.tables.common import at
 class Marks:
     """Names of groups. best: with the best mean of those that no other is shown to be better than, and
     what is identical to them by construction.  alike: tested against the best, and not found to differ.
-    untested: not tested against the best; they stay unmarked.  mean: of the best."""
+    untested: not tested against the best; they stay unmarked.  mean: of the best.  least: the smallest
+    difference from the best that those alike would have shown with probability POWER."""
 
     best: frozenset[str] = frozenset()
     alike: frozenset[str] = frozenset()
     untested: frozenset[str] = frozenset()
     mean: float = float("nan")
+    least: float | None = None
 
 
 def marks(analysis: Analysis, better: Literal["higher", "lower"]) -> Marks:
@@ -37,14 +39,15 @@ def marks(analysis: Analysis, better: Literal["higher", "lower"]) -> Marks:
     best = {group for group in left if means[group] == mean}
     rest = means.keys() - best
     tested = {frozenset((p.a, p.b)): p for p in analysis.pairs if isinstance(p, Pair)}
-    alike, untested = set(), set()
+    alike, untested, even = set(), set(), []
     for group in rest:
         found = [tested[key] for b in best if (key := frozenset((group, b))) in tested]
         if len(found) < len(best):
             untested.add(group)
         elif all(p.p >= ALPHA for p in found):
             alike.add(group)
-    return Marks(_names(best), _names(alike), _names(untested), mean)
+            even += found
+    return Marks(_names(best), _names(alike), _names(untested), mean, least_shown(even))
 
 
 def mark_exits(
@@ -55,7 +58,7 @@ def mark_exits(
     notes (place and words) on what could not be tested."""
     best: set[tuple[str, str]] = set()
     alike: set[tuple[str, str]] = set()
-    notes = []
+    notes, shown = [], []
     for exit in exits:
         analysis = runs.analysis(MEASURES["accuracy-test"], exit)
         if analysis is None:
@@ -64,12 +67,21 @@ def mark_exits(
         column = "mean" if exit is None else f"exit_{exit}"
         best |= {(name, column) for name in marked.best}
         alike |= {(name, column) for name in marked.alike}
+        shown += [(where, marked.least)] if marked.least is not None else []
         if isinstance(analysis.believed, Untested):
             why = in_seeds(analysis.believed.why)
             notes.append((where, f"no test, so the best mean alone is marked: {why}"))
         elif marked.untested:
             notes.append((where, f"not tested against the best: {', '.join(sorted(marked.untested))}"))
-    return frozenset(best), frozenset(alike), notes
+    return frozenset(best), frozenset(alike), [*notes, *power(shown)]
+
+
+def power(shown: Sequence[tuple[str, float]]) -> list[tuple[str, str]]:
+    """A note on what `≈` leaves open. shown: place, and the difference that would have been found there,
+    a share."""
+    points = ", ".join(f"{100 * least:.1f} ({where})" for where, least in shown)
+    words = f"Of what has ≈, differences of {points} points would have been found in"
+    return [("", f"{words} {100 * POWER:.0f} % of such runs")] if shown else []
 
 
 def _names(labels: set[str]) -> frozenset[str]:
