@@ -11,6 +11,15 @@ from pathlib import Path
 
 # Test processes share the cores: threads that wait must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Neither what the user has set for commands nor a GPU that happens to be here decides a test.
+os.environ["OFFRAMP_DEVICE"] = "cpu"
+os.environ.pop("OFFRAMP_DATA", None)
+os.environ.pop("OFFRAMP_CACHE", None)
+os.environ.pop("OFFRAMP_CACHE_SIZE", None)
+os.environ.pop("FORCE_COLOR", None)
+os.environ.pop("NO_COLOR", None)
+os.environ.pop("TTY_COMPATIBLE", None)
+os.environ.pop("TTY_INTERACTIVE", None)
 
 import pytest
 import torch
