@@ -90,11 +90,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session", autouse=True)
 def _made_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What other programs leave free decides no test: all that is forecast in this process goes by
-    MEMORY, and by no control group."""
+    MEMORY, and by no control group. Nor do those of them that the kernel kills for lack of memory."""
     nowhere = tmp_path_factory.getbasetemp() / "no control groups"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(capacity, "machine_memory", lambda: MEMORY)
         patch.setattr(capacity.free_memory, "__defaults__", (nowhere, nowhere))
+        patch.setattr(capacity.killed_for_memory, "__defaults__", (nowhere, nowhere))
+        patch.setattr(capacity, "MACHINE", nowhere)
         yield
 
 
