@@ -17,7 +17,7 @@ from altair.vegalite.v6.schema.core import load_schema
 from jsonschema import ValidationError
 from made import MACS, PLAIN, Made, Run, at_random, evidence, simple
 from scipy import stats
-from specs import tables, views, with_columns
+from specs import LACKING, tables, views, with_columns
 
 from longer import long
 from offramp.analysis.measures import MEASURES
@@ -417,11 +417,9 @@ def test_every_figure_is_whole(every: Drawn) -> None:
     schema = load_schema()
     names = [f.name for f in every.figures]
     assert len(set(names)) == len(names)
-    assert every.missing == (
-        "no figure memory-power (memory, power and energy of training): not measured",
-        "no figure budget (accuracy and rank against epochs of training): all trials were trained for "
-        "as many epochs",
-    )
+    assert set(every.missing) == {
+        f"no figure {name} ({FIGURES[name].shows}): {why}" for name, why in LACKING.items()
+    }
     for figure in every.figures:
         check(figure)
         validate_jsonschema(dict(figure.spec), {"$ref": "#/definitions/TopLevelSpec"}, schema)
