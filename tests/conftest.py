@@ -11,6 +11,15 @@ from pathlib import Path
 
 # Test processes share the cores: threads that wait must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Neither what the user has set for commands nor a GPU that happens to be here decides a test.
+os.environ["OFFRAMP_DEVICE"] = "cpu"
+os.environ.pop("OFFRAMP_DATA", None)
+os.environ.pop("OFFRAMP_CACHE", None)
+os.environ.pop("OFFRAMP_CACHE_SIZE", None)
+os.environ.pop("FORCE_COLOR", None)
+os.environ.pop("NO_COLOR", None)
+os.environ.pop("TTY_COMPATIBLE", None)
+os.environ.pop("TTY_INTERACTIVE", None)
 
 import pytest
 import torch
@@ -81,11 +90,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session", autouse=True)
 def _made_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What other programs leave free decides no test: all that is forecast in this process goes by
-    MEMORY, and by no control group."""
+    MEMORY, and by no control group. Nor do those of them that the kernel kills for lack of memory."""
     nowhere = tmp_path_factory.getbasetemp() / "no control groups"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(capacity, "machine_memory", lambda: MEMORY)
         patch.setattr(capacity.free_memory, "__defaults__", (nowhere, nowhere))
+        patch.setattr(capacity.killed_for_memory, "__defaults__", (nowhere, nowhere))
+        patch.setattr(capacity, "MACHINE", nowhere)
         yield
 
 

@@ -22,7 +22,6 @@ SLOW = "slow"
 SKEWED = "403"
 IGNORES_CONDITIONS = "unconditional"
 SAYS_LESS = "412 alone"  # as Ceph and MinIO do, which do not name the condition that failed
-KINDS = (CUT, LOST, HALF, BROKEN, BUSY, SLOW)
 SLOW_S = 0.3
 HOP = ("connection", "keep-alive", "transfer-encoding", "content-length")
 ERRORS = {

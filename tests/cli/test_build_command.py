@@ -76,7 +76,9 @@ def test_from_a_folder_of_images_to_a_bundle(cli: Cli, photos: Path, tmp_path: P
     assert "--set data.held_out_images=99" in few.err
     dry = " ".join(cli(*words, "--dry-run").out.split())
     assert "It would be refused: 15 calibration images cannot tell a loss of 0.01" in dry
+    assert "3 early exits: blocks." in dry
     assert not (tmp_path / "runs").exists()  # said before the work
+    words = (*words, "--exits", "1")  # of which each is a graph to export
     words = (*words, "--set", "recipe.epochs=4", "--max-accuracy-loss", "0.1", "--anyway")
     answer = cli(*words)
     assert answer.code == 0, answer.err
@@ -84,7 +86,7 @@ def test_from_a_folder_of_images_to_a_bundle(cli: Cli, photos: Path, tmp_path: P
         "Data: folder, 3 classes, images 3×48×48",
         "strategy distillation: where accuracy and generalization count most",
         "size 48: images differ",
-        "3 early exits: blocks.",
+        "1 early exit: blocks.",
         "starts from random weights; with 78 training images, given weights often do",
         "4 epochs a phase of 78 training images, 16 a step",
         "9 images each for validation and calibration",
@@ -95,7 +97,7 @@ def test_from_a_folder_of_images_to_a_bundle(cli: Cli, photos: Path, tmp_path: P
         assert said in answer.out
     card = json.loads((tmp_path / "bundle" / "card.json").read_text())
     assert card["check"]["what"] == "the whole test split"
-    assert card["network"]["taps"] == 3 and card["network"]["head"] == [["flatten", False]]
+    assert card["network"]["taps"] == 1 and card["network"]["head"] == [["flatten", False]]
     assert card["network"]["heads_that_flatten"] == []
     # The bundle's answers for the files are those of the trial for its test split: the same pixels.
     data = load(DataSpec("folder", str(photos), size=48, held_out_images=9))

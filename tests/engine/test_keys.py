@@ -304,6 +304,20 @@ def test_a_heads_settings_are_in_its_key(field: str) -> None:
     assert other[0] == usual[0] and other[1] != usual[1]
 
 
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(HeadSpec)])
+def test_every_field_of_a_head_is_in_its_key(field: str) -> None:
+    """Whatever kind of head reads it."""
+    network = net(*TAPS)
+    usual = keys("two-stage", network)
+    first, *rest = network.head_specs
+    known: dict[str, Any] = {"kind": "mlp", "tokens": "class", "layout": "hwc"}
+    known |= {"kernel": 1, "dropout": 0.25, "pools": (first.pools + 1) % 3}
+    changed: Any = {field: known.get(field, other_value(getattr(first, field)))}
+    network.head_specs = (replace(first, **changed), *rest)
+    other = keys("two-stage", network)
+    assert [one == new for one, new in zip(usual, other, strict=True)] == [True, False, True, True]
+
+
 def loss_keys(*programs: Program) -> list[str]:
     return [resolve(p, USUAL_NET, setting()).nodes[-1].key for p in programs]
 

@@ -34,7 +34,7 @@ ROWS = 37
 # Of every brightness between those of two classes, so that scores are spread.
 NOISE = torch.randn(ROWS, 1, 8, 8, generator=torch.Generator().manual_seed(3))
 IMAGES = 0.5 * NOISE + torch.linspace(-1.5, 1.5, ROWS).view(-1, 1, 1, 1)[(7 * torch.arange(ROWS)) % ROWS]
-SCORES = ("confidence", "entropy", "margin", "ensemble", "gate", "classwise")
+SCORES = tuple(name for name, score in scoring.SCORES.items() if score.graded)
 # One exit, one trunk, several, exits that add up, and that have learned to.
 EVERY = ("baseline", "joint", "separate", "boosted", "cascade", "imta")
 WARM = (0.7, 1.3, 2.0, 1.1)

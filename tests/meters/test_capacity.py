@@ -105,8 +105,12 @@ def test_kills_for_lack_of_memory_are_counted(tmp_path: Path, line: str, folder:
     assert killed_for_memory(groups, mine) == 3
 
 
-def test_where_no_group_tells_the_machine_does(tmp_path: Path) -> None:
-    assert killed_for_memory(tmp_path, tmp_path / "no file") >= 0
+def test_where_no_group_tells_the_machine_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = tmp_path / "vmstat"
+    monkeypatch.setattr(capacity, "MACHINE", machine)
+    assert killed_for_memory(tmp_path, tmp_path / "no file") == 0
+    machine.write_text("pgfault 5\noom_kill 7\n")
+    assert killed_for_memory(tmp_path, tmp_path / "no file") == 7
 
 
 def test_a_limit_of_addresses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.nn.utils import parametrizations
 from torchvision.models import mnasnet0_5, resnet18
 
+from longer import long
 from offramp.errors import OfframpError
 from offramp.nets import attach
 from offramp.parts import Part
@@ -50,7 +51,7 @@ def made(name):
     return make(), attach(make(), exits, (3, 32, 32), head="linear").eval()
 
 
-@pytest.fixture(params=MODULES)
+@pytest.fixture(params=[*long("resnet18"), "timm", "own"])
 def pair(request):
     return copy.deepcopy(made(request.param))
 

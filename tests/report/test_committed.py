@@ -35,6 +35,8 @@ MISSING = {
         "2 cores)",
     ),
 }
+LACKING = ("table overall",)  # of several networks or data sets
+"""What the runs of cifar10 lack. A new figure or table that needs it is named here."""
 VERDICTS = "supported|contradicted|not significant|identical by construction|cannot be tested"
 LOWEST_LOSS = ["low-early-loss", "branch-wise-high-early-loss"]
 AS_IN_THE_PAPER = [
@@ -93,15 +95,16 @@ def cifar() -> Evidence:
 def test_every_figure(cifar: Evidence) -> None:
     drawn = draw(cifar)
     for name in FIGURES:
-        if name != "curves":  # named after what they show
+        if name != "curves" and f"figure {name}" not in LACKING:  # curves: named after what they show
             assert any(f.name.startswith(name) for f in drawn.figures), name
-    assert not drawn.missing
+    lacking = {name for name in LACKING if name.startswith("figure ")}
+    assert {" ".join(said.split()[1:3]) for said in drawn.missing} == lacking
 
 
 def test_every_table(cifar: Evidence) -> None:
     made = {table.name for table in make(cifar, [])}
     for name in TABLES:
-        if name != "overall":  # of several networks or data sets
+        if f"table {name}" not in LACKING:
             assert any(found.startswith(name) for found in made), name
 
 

@@ -180,12 +180,14 @@ def test_guidelines_carry_the_verdicts_of_these_runs() -> None:
     ],
 )
 def test_other_runs_do_not_judge_the_paper(other: dict[str, object], here: str) -> None:
-    # Whatever the loader is called: what its runs are made of counts.
     turned = evidence(on_cifar({**SHIFT, "distillation": -0.2}, **other))
     found = turned.judgments["distillation-most-accurate"]
     assert found.verdict == "not testable here" and found.p is None
     assert found.missing[0].startswith("runs like those on CIFAR-10, with ")
     assert found.missing[0].endswith(f"cifar10 (crop 4, flip) has {here}")
+
+
+def test_whatever_its_loader_is_called_what_a_run_is_made_of_counts() -> None:
     renamed = evidence(on_cifar(SHIFT, data="my parquet"))
     assert renamed.judgments["distillation-most-accurate"].verdict == "supported"
 

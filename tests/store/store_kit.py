@@ -42,8 +42,8 @@ def trial(store: Store, name: str, *keys: str) -> None:
     store.write_trial(name, records.manifest(keys), {"test": np.eye(3)})
 
 
-def forked(work: Callable[[], object]) -> int:
-    """Run `work` in a child; its exit status, negative when a signal ended it."""
+def begin(work: Callable[[], object]) -> int:
+    """Begin `work` in a child; its process id."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # forking beside torch's idle threads
         child = os.fork()
@@ -55,7 +55,17 @@ def forked(work: Callable[[], object]) -> int:
             traceback.print_exc()
         finally:
             os._exit(1)
+    return child
+
+
+def status(child: int) -> int:
+    """Wait for a child; its exit status, negative when a signal ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def forked(work: Callable[[], object]) -> int:
+    """Run `work` in a child; its exit status, as `status` says it."""
+    return status(begin(work))
 
 
 def count_or_die(at: int) -> Callable[[int], None]:

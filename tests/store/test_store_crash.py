@@ -5,20 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
-import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from store_kit import count_or_die, files, forked, node, trial
+from store_kit import begin, count_or_die, files, forked, node, status, trial
 
 import records
 from disks import small_disk
 from offramp.errors import OfframpError
-from offramp.store.store import Store
+from offramp.store.store import Damaged, Store
 
 
 def test_lock_excludes_and_is_released(store: Store) -> None:
@@ -38,67 +39,54 @@ def exit_if(wrong: bool) -> None:
         os._exit(3)
 
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from offramp.store.store import Store
-held = Store(Path(sys.argv[1])).lock("k")
-print("held", flush=True)
-time.sleep(600)
-"""
-
-
 def test_lock_is_released_when_its_holder_is_killed(store: Store) -> None:
-    command = [sys.executable, "-c", HOLD, str(store.root)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        try:
-            assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-            assert store.try_lock("k") is None
-        finally:
-            holder.kill()
+    here, there = os.pipe()
+
+    def hold() -> None:
+        held = store.lock("k")
+        os.write(there, b"held")
+        time.sleep(600)
+        held.release()
+
+    holder = begin(hold)
+    os.close(there)
+    try:
+        assert os.read(here, 4) == b"held"
+        assert store.try_lock("k") is None
+    finally:
+        os.kill(holder, signal.SIGKILL)
+        assert status(holder) == -signal.SIGKILL
+        os.close(here)
     held = store.try_lock("k")
     assert held is not None
     held.release()
 
 
-WRITE = """
-import sys
-from pathlib import Path
-import numpy as np, pandas as pd, records, torch
-from offramp.store.store import Store
-store, me = Store(Path(sys.argv[1])), float(sys.argv[2])
-sys.stdin.readline()
-for n in range(20):
-    node = records.node({"n": n})
-    weights = {"w": torch.full((1000,), me)}
-    frame = pd.DataFrame({"me": [me]})
-    store.write_node(node, weights, frame, records.cost(seconds={"me": me}))
-    store.verify_node(node.key)
-    store.write_trial("t", records.manifest(options={"n": n, "me": me}), {"x": np.full(10, me)})
-    store.trial_logits("t")
-"""
-
-
 def test_two_processes_write_the_same_keys(store: Store) -> None:
-    command = [sys.executable, "-c", WRITE, str(store.root)]
-    tests = str(Path(__file__).parents[1])
-    places = {**os.environ, "PYTHONPATH": os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])}
-    writers = [
-        subprocess.Popen(
-            [*command, me], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=places
-        )
-        for me in ("1", "2")
-    ]
-    for writer in writers:
-        assert writer.stdin is not None
-        writer.stdin.write("go\n")
-        writer.stdin.flush()
-    for writer in writers:
-        _, problem = writer.communicate()
-        # A trial that both replace may be gone for an instant; a node, once there, may not.
-        assert writer.returncode == 0 or "trials/t/" in problem.splitlines()[-1], problem
+    gate, gatekeeper = os.pipe()
+
+    def write(me: float) -> None:
+        os.close(gatekeeper)
+        os.read(gate, 1)  # ends when both writers are there
+        mine = Store(store.root)
+        for n in range(20):
+            made = records.node({"n": n})
+            weights, history = {"w": torch.full((1000,), me)}, pd.DataFrame({"me": [me]})
+            mine.write_node(made, weights, history, records.cost(seconds={"me": me}))
+            mine.verify_node(made.key)
+            logits = {"x": np.full(10, me)}
+            mine.write_trial("t", records.manifest(options={"n": n, "me": me}), logits)
+            try:  # the other may replace it meanwhile; a node, once there, stays
+                mine.trial_logits("t")
+            except Damaged as error:
+                assert "/trials/t/" in str(error)
+
+    writers = [begin(partial(write, me)) for me in (1.0, 2.0)]
+    os.close(gatekeeper)
+    assert [status(writer) for writer in writers] == [0, 0]
+    os.close(gate)
     done = store.nodes()
-    assert len(done) >= 1
+    assert len(done) == 20
     for key in done:
         store.verify_node(key)
         me = store.node_cost(key).seconds["me"]

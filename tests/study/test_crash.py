@@ -83,9 +83,9 @@ def child() -> Iterator[Popen[str]]:
 
 ALIKE = {
     *("first step", "between phases", "before a trial is written", "while a node's files are flushed"),
-    *("while a cache has one value", "between the caches of two splits"),
+    *("while a cache has one value", "between the caches of two splits", "while a node is written"),
 }
-"""Points beside which others lie."""
+"""Points beside which others lie, or at which tests/store/test_store_crash.py kills."""
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from kit import (
+    STRATEGIES,
     began,
     check_equal,
     check_sound,
@@ -36,14 +37,14 @@ from support import run_all, tiny_data, tiny_plan, tiny_study
 
 def test_the_same_study_in_two_empty_stores_gives_the_same_bits(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    one, events = finish(tiny_plan(tiny_study()), tmp_path / "one")
+    one, events = finish(tiny_plan(tiny_study(STRATEGIES)), tmp_path / "one")
     torch.manual_seed(2)  # the generator of whoever calls does not matter
     torch.rand(100)
-    other, _ = finish(tiny_plan(tiny_study()), tmp_path / "other")
+    other, _ = finish(tiny_plan(tiny_study(STRATEGIES)), tmp_path / "other")
     check_equal(one, other)
     check_sound(one)
     check_tidy(one)
-    assert len(closed(events)) == 9
+    assert len(closed(events)) == len(STRATEGIES)
 
 
 def test_another_seed_gives_other_bits(tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_another_seed_gives_other_bits(tmp_path: Path) -> None:
 
 
 def test_every_key_is_trained_once_after_what_it_needs(tmp_path: Path) -> None:
-    plan = tiny_plan(tiny_study(seeds=(42, 43)))
+    plan = tiny_plan(tiny_study((*STRATEGIES, "separate"), seeds=(42, 43)))
     _, events = finish(plan, tmp_path)
     done = trained(events)
     assert sorted(done) == sorted(plan.nodes) and sorted(began(events)) == sorted(plan.nodes)
@@ -64,10 +65,10 @@ def test_every_key_is_trained_once_after_what_it_needs(tmp_path: Path) -> None:
 def test_a_second_run_trains_nothing_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, first = finish(tiny_plan(tiny_study()), tmp_path)
+    store, first = finish(tiny_plan(tiny_study(STRATEGIES)), tmp_path)
     files = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.*") if p.parent.name != "locks"}
     monkeypatch.setattr(engine_fit, "step", None)
-    again = tiny_plan(tiny_study())
+    again = tiny_plan(tiny_study(STRATEGIES))
     _, events = finish(again, tmp_path)
     assert not began(events) and not trained(events)
     assert reused(events) == set(again.nodes)

@@ -299,5 +299,5 @@ def test_code_travels_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     moved = given.study.replace("code/net.py:make_net", name)
     (home / "code" / "neighbor.py").write_text("def width():\n    return 5\n")
     code = {name: given.code["code/net.py:make_net"]}
-    (broken,) = elsewhere(replace(given, study=moved, code=code), tmp_path / "there")
+    (broken,) = done(replace(given, study=moved, code=code))  # refused before anything of it runs
     assert isinstance(broken, events.Broken) and "is not there as it was sent" in broken.text
