@@ -115,6 +115,8 @@ def test_processes_are_spread_over_the_devices_that_are_here(monkeypatch):
     assert devices.spread(every, 1) == [every] and devices.spread(one, 2) == [one, one]
     assert devices.spread(cpu, 2) == devices.several(cpu, 2) == [cpu, cpu]
     assert [str(d) for d in devices.several(every, 2)] == ["cuda:0", "cuda:1"]
+    assert [str(d) for d in devices.several(every, 1)] == ["cuda:0"]
+    assert devices.several(one, 1) == [one]
     for place, number in ((every, 3), (one, 2)):
         with pytest.raises(
             OfframpError, match=rf"asks for {number} devices, and {place} means [12] here"

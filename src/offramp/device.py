@@ -77,7 +77,8 @@ def _unnumbered(device: torch.device) -> bool:
 
 
 def several(device: torch.device, number: int) -> list[torch.device]:
-    """A device for each of `number` processes that train a phase together. On the CPU all have the same.
+    """A device for each of `number` processes that train a phase together, by its number even where it
+    is one: NCCL takes no other. On the CPU all have the same.
 
     Raises OfframpError where there are not so many.
     """
@@ -88,7 +89,7 @@ def several(device: torch.device, number: int) -> list[torch.device]:
             f"execution.devices asks for {number} devices, and {device} means {count(device)} here; "
             "ask for fewer, or name none with --device"
         )
-    return spread(device, number)
+    return [torch.device(device.type, i) for i in range(number)] if _unnumbered(device) else [device]
 
 
 def spread(device: torch.device, number: int) -> list[torch.device]:
