@@ -197,6 +197,22 @@ def test_torchrun_makes_the_same_ranks(data: Path, undisturbed: Store, tmp_path:
 
 
 @pytest.mark.long
+def test_torchrun_trains_one_study_after_another(data: Path, undisturbed: Store, tmp_path: Path) -> None:
+    """Its ranks meet anew for each."""
+    names = ("two-stage", "joint-branch")
+    for name in names:
+        described = study(data, execution={}, strategies=[name])
+        (tmp_path / f"{name}.yaml").write_text(json.dumps(described))
+    (tmp_path / "all.yaml").write_text(json.dumps({"studies": [f"{name}.yaml" for name in names]}))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "offramp", "run", str(tmp_path / "all.yaml")]
+    command += ["--store", str(tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    check_equal(Store(tmp_path / "store"), undisturbed)
+
+
+@pytest.mark.long
 @pytest.mark.timeout(400)  # two runs of all nine
 def test_strategies_are_the_same_plain_and_derived(data: Path, tmp_path: Path) -> None:
     """All nine, to the bit, with two ranks each."""
