@@ -127,7 +127,7 @@ def test_processes_are_spread_over_the_devices_that_are_here(monkeypatch):
 def test_torchrun_says_which_process_this_is(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     assert devices.launched() is None
-    said = {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
-    for name, value in said.items():
+    said = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in (said | {"TORCHELASTIC_RUN_ID": "x"}).items():
         monkeypatch.setenv(name, value)
-    assert devices.launched() == devices.Launched(3, 4, 1)
+    assert devices.launched() == devices.Launched(3, 4, 1, 2)

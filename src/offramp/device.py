@@ -53,18 +53,20 @@ def chosen(name: str | torch.device | None = None) -> torch.device:
 
 @dataclass(frozen=True)
 class Launched:
-    """rank: of this process among `count`, and `local` among those of this machine."""
+    """rank: of this process among `count`, and `local` among the `here` of this machine."""
 
     rank: int
     count: int
     local: int
+    here: int
 
 
 def launched() -> Launched | None:
     """The place of this process among those that torchrun started; None without torchrun."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
-    return Launched(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    return Launched(*(int(os.environ[name]) for name in names))
 
 
 def count(device: torch.device) -> int:

@@ -20,9 +20,10 @@ from offramp.errors import OfframpError
 from offramp.store.store import Store
 from offramp.strategies import PAPER
 from offramp.study.plan.plan import make_plan
+from offramp.study.run import together as together_module
 from offramp.study.run.events import Event
 from offramp.study.run.pool import run_pooled
-from offramp.study.run.run import run
+from offramp.study.run.run import Conduct, run
 from offramp.study.spec import file as spec
 from support import CPU
 
@@ -243,6 +244,19 @@ def test_what_cannot_be_is_said(data: Path, tmp_path: Path, monkeypatch: pytest.
     plan = make_plan(spec.parse(study(data)), CPU)
     with pytest.raises(OfframpError, match="one of 1; leave"):
         list(run(plan, Store(tmp_path), conduct(tmp_path)))
-    monkeypatch.setattr(devices, "launched", lambda: devices.Launched(0, 3, 0))
+    monkeypatch.setattr(devices, "launched", lambda: devices.Launched(0, 3, 0, 3))
     with pytest.raises(OfframpError, match=r"torchrun has started 3 .* execution.devices is 2"):
         list(run_pooled(plan, Store(tmp_path), conduct(tmp_path)))
+
+
+def test_ranks_of_torchrun_share_their_machine(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What caches may take, and how many processes read images: of all of them together."""
+    asked: list[Conduct] = []
+    monkeypatch.setattr(together_module, "run", lambda _, __, how: asked.append(how) or iter(()))
+    monkeypatch.setattr(devices, "launched", lambda: devices.Launched(3, 4, 1, 2))
+    plan = make_plan(spec.parse(study(data, execution={"devices": 4})), CPU)
+    list(run_pooled(plan, Store(tmp_path), conduct(tmp_path)))
+    assert asked[0].workers == 2
+    assert (asked[0].seat.rank, asked[0].seat.count) == (3, 4)
