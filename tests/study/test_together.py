@@ -214,6 +214,23 @@ def test_torchrun_trains_one_study_after_another(data: Path, undisturbed: Store,
 
 
 @pytest.mark.long
+def test_torchrun_says_what_ended_a_rank_that_is_silent(data: Path, tmp_path: Path) -> None:
+    file, begun = tmp_path / "study.yaml", tmp_path / "begun.py"
+    file.write_text(json.dumps(study(data, execution={})))
+    begun.write_text(
+        "import os, sys\n"
+        "from offramp.cli import main\n"
+        "epochs = 1 - int(os.environ['RANK'])  # the second rank alone has a fault\n"
+        "sys.argv = ['offramp', 'run', *sys.argv[1:], '--set', f'recipe.epochs={epochs}']\n"
+        "main()\n"
+    )
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, str(begun), str(file), "--store", str(tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and "recipe.epochs" in done.stderr
+
+
+@pytest.mark.long
 @pytest.mark.timeout(400)  # two runs of all nine
 def test_strategies_are_the_same_plain_and_derived(data: Path, tmp_path: Path) -> None:
     """All nine, to the bit, with two ranks each."""
