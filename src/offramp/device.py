@@ -24,8 +24,6 @@ from offramp.errors import OfframpError
 DeviceClass = Literal["cpu", "cuda"]
 CLASSES: tuple[DeviceClass, ...] = get_args(DeviceClass)
 _ACCELERATORS = tuple(kind for kind in CLASSES if kind != "cpu" and hasattr(torch, kind))
-# Some libraries want this before their first call to be deterministic.
-_DETERMINISTIC = {"cuda": {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}}
 _COLLECTIVES = {"cuda": "nccl"}  # by which processes exchange its tensors; gloo has those of the CPU
 
 
@@ -153,12 +151,6 @@ def collectives(device: torch.device) -> str:
     'gloo'
     """
     return _COLLECTIVES.get(device.type, "gloo")
-
-
-def want_determinism(kind: str) -> None:
-    """Tell the libraries of a class of devices, before their first call."""
-    for variable, value in _DETERMINISTIC.get(kind, {}).items():
-        os.environ.setdefault(variable, value)
 
 
 def reseed(number: int) -> None:
