@@ -108,6 +108,20 @@ def test_without_an_accelerator_it_is_the_cpu(monkeypatch):
         chosen("gpu")
 
 
+def test_of_a_cluster_a_class_of_devices_is_chosen(monkeypatch):
+    monkeypatch.delenv("OFFRAMP_DEVICE", raising=False)
+    assert devices.elsewhere(None, "cuda") == torch.device("cuda")
+    monkeypatch.setenv("OFFRAMP_DEVICE", "cpu")
+    assert devices.elsewhere(None, "cuda") == torch.device("cpu")
+    assert devices.elsewhere("cuda", "cpu") == torch.device("cuda")
+    for name in ("gpu", "cuda:1", "mps"):
+        with pytest.raises(OfframpError, match=f"no device '{name}' on a cluster, which .* cpu, cuda$"):
+            devices.elsewhere(name, "cuda")
+        monkeypatch.setenv("OFFRAMP_DEVICE", name)
+        with pytest.raises(OfframpError, match=r"on a cluster \(OFFRAMP_DEVICE\), which"):
+            devices.elsewhere(None, "cuda")
+
+
 def test_processes_are_spread_over_the_devices_that_are_here(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     every, one, cpu = torch.device("cuda"), torch.device("cuda:1"), torch.device("cpu")

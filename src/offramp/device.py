@@ -49,6 +49,22 @@ def chosen(name: str | torch.device | None = None) -> torch.device:
     return torch.device(given)
 
 
+def elsewhere(name: str | None, there: str) -> torch.device:
+    """As `chosen`, of other machines, which give each task a device of theirs. there: the class that
+    they have.
+
+    Raises OfframpError for what is no class of devices.
+    """
+    given = name or os.environ.get("OFFRAMP_DEVICE") or there
+    if given not in CLASSES:
+        source = "" if name else " (OFFRAMP_DEVICE)"
+        raise OfframpError(
+            f"no device '{given}' on a cluster{source}, which numbers its own; choose from "
+            f"{', '.join(CLASSES)}"
+        )
+    return torch.device(given)
+
+
 @dataclass(frozen=True)
 class Launched:
     """rank: of this process among `count`, and `local` among the `here` of this machine."""
