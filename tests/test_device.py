@@ -108,6 +108,20 @@ def test_without_an_accelerator_it_is_the_cpu(monkeypatch):
         chosen("gpu")
 
 
+def test_of_a_cluster_a_class_of_devices_is_chosen(monkeypatch):
+    monkeypatch.delenv("OFFRAMP_DEVICE", raising=False)
+    assert devices.elsewhere(None, "cuda") == torch.device("cuda")
+    monkeypatch.setenv("OFFRAMP_DEVICE", "cpu")
+    assert devices.elsewhere(None, "cuda") == torch.device("cpu")
+    assert devices.elsewhere("cuda", "cpu") == torch.device("cuda")
+    for name in ("gpu", "cuda:1", "mps"):
+        with pytest.raises(OfframpError, match=f"no device '{name}' on a cluster, which .* cpu, cuda$"):
+            devices.elsewhere(name, "cuda")
+        monkeypatch.setenv("OFFRAMP_DEVICE", name)
+        with pytest.raises(OfframpError, match=r"on a cluster \(OFFRAMP_DEVICE\), which"):
+            devices.elsewhere(None, "cuda")
+
+
 def test_processes_are_spread_over_the_devices_that_are_here(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     every, one, cpu = torch.device("cuda"), torch.device("cuda:1"), torch.device("cpu")
@@ -115,6 +129,8 @@ def test_processes_are_spread_over_the_devices_that_are_here(monkeypatch):
     assert devices.spread(every, 1) == [every] and devices.spread(one, 2) == [one, one]
     assert devices.spread(cpu, 2) == devices.several(cpu, 2) == [cpu, cpu]
     assert [str(d) for d in devices.several(every, 2)] == ["cuda:0", "cuda:1"]
+    assert [str(d) for d in devices.several(every, 1)] == ["cuda:0"]
+    assert devices.several(one, 1) == [one]
     for place, number in ((every, 3), (one, 2)):
         with pytest.raises(
             OfframpError, match=rf"asks for {number} devices, and {place} means [12] here"
@@ -125,7 +141,7 @@ def test_processes_are_spread_over_the_devices_that_are_here(monkeypatch):
 def test_torchrun_says_which_process_this_is(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     assert devices.launched() is None
-    said = {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
-    for name, value in said.items():
+    said = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in (said | {"TORCHELASTIC_RUN_ID": "x"}).items():
         monkeypatch.setenv(name, value)
-    assert devices.launched() == devices.Launched(3, 4, 1)
+    assert devices.launched() == devices.Launched(3, 4, 1, 2)

@@ -113,6 +113,16 @@ def test_what_the_user_set_for_the_allocator_stays(monkeypatch: pytest.MonkeyPat
     assert not keep_freed_memory()
 
 
+# cuBLAS.
+
+
+def test_what_makes_cublas_deterministic_is_set_before_anybody_computes() -> None:
+    """And what the user set stays."""
+    code = "import os; {}import offramp; print(os.environ['CUBLAS_WORKSPACE_CONFIG'])"
+    assert ran(code.format("os.environ.pop('CUBLAS_WORKSPACE_CONFIG', None); ")).stdout == ":4096:8\n"
+    assert ran(code.format(""), CUBLAS_WORKSPACE_CONFIG=":16:8").stdout == ":16:8\n"
+
+
 # Signals.
 
 

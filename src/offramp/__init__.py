@@ -16,6 +16,11 @@ Names are imported on first use, so that `import offramp` is quick.
 from __future__ import annotations
 
 import typing as _typing
+from os import environ as _environ
+
+# cuBLAS is deterministic so. Torch looks once, at the first product of a process on a GPU, which may be
+# the user's own: when training begins is too late.
+_environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 if _typing.TYPE_CHECKING:
     from offramp.api.build import Built, build

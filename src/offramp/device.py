@@ -24,8 +24,6 @@ from offramp.errors import OfframpError
 DeviceClass = Literal["cpu", "cuda"]
 CLASSES: tuple[DeviceClass, ...] = get_args(DeviceClass)
 _ACCELERATORS = tuple(kind for kind in CLASSES if kind != "cpu" and hasattr(torch, kind))
-# Some libraries want this before their first call to be deterministic.
-_DETERMINISTIC = {"cuda": {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}}
 _COLLECTIVES = {"cuda": "nccl"}  # by which processes exchange its tensors; gloo has those of the CPU
 
 
@@ -51,20 +49,38 @@ def chosen(name: str | torch.device | None = None) -> torch.device:
     return torch.device(given)
 
 
+def elsewhere(name: str | None, there: str) -> torch.device:
+    """As `chosen`, of other machines, which give each task a device of theirs. there: the class that
+    they have.
+
+    Raises OfframpError for what is no class of devices.
+    """
+    given = name or os.environ.get("OFFRAMP_DEVICE") or there
+    if given not in CLASSES:
+        source = "" if name else " (OFFRAMP_DEVICE)"
+        raise OfframpError(
+            f"no device '{given}' on a cluster{source}, which numbers its own; choose from "
+            f"{', '.join(CLASSES)}"
+        )
+    return torch.device(given)
+
+
 @dataclass(frozen=True)
 class Launched:
-    """rank: of this process among `count`, and `local` among those of this machine."""
+    """rank: of this process among `count`, and `local` among the `here` of this machine."""
 
     rank: int
     count: int
     local: int
+    here: int
 
 
 def launched() -> Launched | None:
     """The place of this process among those that torchrun started; None without torchrun."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
-    return Launched(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    return Launched(*(int(os.environ[name]) for name in names))
 
 
 def count(device: torch.device) -> int:
@@ -77,7 +93,8 @@ def _unnumbered(device: torch.device) -> bool:
 
 
 def several(device: torch.device, number: int) -> list[torch.device]:
-    """A device for each of `number` processes that train a phase together. On the CPU all have the same.
+    """A device for each of `number` processes that train a phase together, by its number even where it
+    is one: NCCL takes no other. On the CPU all have the same.
 
     Raises OfframpError where there are not so many.
     """
@@ -88,7 +105,7 @@ def several(device: torch.device, number: int) -> list[torch.device]:
             f"execution.devices asks for {number} devices, and {device} means {count(device)} here; "
             "ask for fewer, or name none with --device"
         )
-    return spread(device, number)
+    return [torch.device(device.type, i) for i in range(number)] if _unnumbered(device) else [device]
 
 
 def spread(device: torch.device, number: int) -> list[torch.device]:
@@ -150,12 +167,6 @@ def collectives(device: torch.device) -> str:
     'gloo'
     """
     return _COLLECTIVES.get(device.type, "gloo")
-
-
-def want_determinism(kind: str) -> None:
-    """Tell the libraries of a class of devices, before their first call."""
-    for variable, value in _DETERMINISTIC.get(kind, {}).items():
-        os.environ.setdefault(variable, value)
 
 
 def reseed(number: int) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import STUDY, Answer, call, data, without
@@ -55,6 +56,20 @@ def test_words_need_no_torch() -> None:
 def test_other_commands_do_need_it() -> None:
     (answer,) = without("torch", ["taps", "digits-cnn"])
     assert answer.code != 0 and "torch is refused" in answer.err
+
+
+def test_torchrun_is_told_what_ended_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it reads that: without a traceback it shows the message."""
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+    file = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
+    answer = call("run", "missing.yaml")
+    failure: Any = ProcessFailure(0, os.getpid(), answer.code, str(file))
+    assert answer.err == f"offramp: {failure.message['message']}\n" and "missing.yaml" in answer.err
+    assert "py_callstack" not in failure.message["extraInfo"] and failure.timestamp > 0
 
 
 READING = {  # and what is said then

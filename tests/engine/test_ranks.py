@@ -99,6 +99,49 @@ def test_sums_are_in_the_order_of_ranks(asked: Asked, count: int) -> None:
     assert torch.equal(found["sum"], found["expected"])
 
 
+MEETINGS = """
+import os, sys, time
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from offramp.engine import ranks
+
+torch.set_num_threads(1)
+ranks.STEP = timedelta(seconds=60)
+kept = dist.TCPStore("127.0.0.1", 0, is_master=True, multi_tenant=True)
+os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(kept.port)}
+os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+
+
+def meet(rank, late):
+    for who in late:
+        time.sleep(float(who == rank))
+        with ranks.joined(ranks.Seat(rank, 2, "env://"), torch.device("cpu")) as both:
+            assert both.gather(torch.tensor(rank)).tolist() == [0, 1]
+
+
+for late in ((None, 0, 1), (1,), (0,)):  # each in new processes, as torchrun starts them again
+    children = []
+    for rank in range(2):
+        children.append(os.fork())
+        if children[-1] == 0:
+            meet(rank, late)
+            os._exit(0)
+    if any([os.waitpid(child, 0)[1] for child in children]):
+        sys.exit(f"they did not meet: {late}")
+"""
+
+
+def test_ranks_meet_again_where_they_met_before() -> None:
+    """torchrun's store knows how ranks were reached that are gone. Whoever is first finds only that."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, "-c", MEETINGS]
+    met = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    assert met.returncode == 0, met.stderr
+
+
 def test_orders_arrive(asked: Asked) -> None:
     asked("orders", 3)
 

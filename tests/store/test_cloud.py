@@ -529,6 +529,15 @@ def test_the_cache_is_bounded(tmp_path: Path) -> None:
     assert LocalCache(tmp_path / "none", 0).get("19") is None
 
 
+def test_the_cache_of_several_processes_is_bounded(tmp_path: Path) -> None:
+    """Each looks now and then what the others keep."""
+    every, most = [LocalCache(tmp_path, 100_000) for _ in range(8)], 0
+    for n in range(8 * 24):
+        every[n % 8].put(str(n), bytes(4000))
+        most = max(most, sum(path.stat().st_size for path in tmp_path.iterdir()))
+    assert 90_000 < most <= 110_000
+
+
 def test_settings_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OFFRAMP_CACHE", str(tmp_path))
     monkeypatch.setenv("OFFRAMP_CACHE_SIZE", "2MB")

@@ -22,6 +22,16 @@ os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# And so that nothing goes by how busy this machine is. The proxy of Ray Client forks among threads of
+# gRPC, whose handlers may end the child; whoever is slow is given up; memory of others ends tasks.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+os.environ.setdefault("RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S", "300")
+os.environ.setdefault("TIMEOUT_FOR_SPECIFIC_SERVER_S", "120")
+os.environ.setdefault("RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S", "60")
+os.environ.setdefault("RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S", "60")
+os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+ROOM = 16 * 2**30  # bytes that Ray takes each machine to have, whatever is free
+PATIENCE_S = 300.0  # for a machine to come
 
 STUDY = """\
 seeds: [1]
@@ -57,7 +67,8 @@ class Machines:
         from ray.cluster_utils import Cluster
 
         self.client_port = free_port()
-        head = {"num_cpus": 0, "include_dashboard": False, "ray_client_server_port": self.client_port}
+        head = {"num_cpus": 0, "memory": ROOM, "include_dashboard": False}
+        head["ray_client_server_port"] = self.client_port
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.nodes: list[Any] = []
         self.whole()
@@ -74,7 +85,9 @@ class Machines:
             self.cluster.remove_node(self.nodes.pop())
 
     def add(self, cores: int = 1) -> None:
-        self.nodes.append(self.cluster.add_node(num_cpus=cores))
+        node = self.cluster.add_node(wait=False, num_cpus=cores, memory=ROOM)
+        self.cluster._wait_for_node(node, PATIENCE_S)
+        self.nodes.append(node)
 
     def wait(self) -> None:
         """Until Ray has seen which machines are gone."""

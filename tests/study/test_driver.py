@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -178,8 +179,8 @@ def test_a_head_that_cannot_start_a_server_is_asked_again(
             if len(asked) <= fails:
                 raise ConnectionAbortedError("Initialization failure from server")
 
-        def remote(self, work: Any) -> Any:
-            return work
+        def remote(self, *work: Any, **_: Any) -> Any:
+            return work[0] if work else self.remote
 
         def shutdown(self) -> None:
             asked.append("left")
@@ -194,3 +195,31 @@ def test_a_head_that_cannot_start_a_server_is_asked_again(
     else:
         refuses("no cluster can be had .*Initialization failure", clusters.joined(where).__enter__)
         assert asked == [where] * 3
+
+
+@pytest.mark.parametrize(("gpus", "kind"), [(0.0, "any"), (1.0, "its own"), (0.5, "its own")])
+def test_a_phase_on_a_gpu_has_a_process_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, gpus: float, kind: str
+) -> None:
+    """One that had a GPU would stay on it, whichever it is given next."""
+    given: list[str] = []
+
+    class Ray:
+        exceptions = SimpleNamespace(RayError=LookupError)
+
+        def init(self, *_: Any, **__: Any) -> None: ...
+
+        def shutdown(self) -> None: ...
+
+        def remote(self, *work: Any, max_calls: int = 0) -> Any:
+            if not work:
+                return partial(self.remote, max_calls=max_calls)
+            kind = "its own" if max_calls == 1 else "any"
+            task = SimpleNamespace(remote=lambda _: given.append(kind))
+            return SimpleNamespace(options=lambda **_: task)
+
+    monkeypatch.setattr(clusters, "_imported", Ray)
+    monkeypatch.setattr(clusters, "check_version", lambda: None)
+    with clusters.joined("ray://127.0.0.1:10001") as cluster:
+        cluster.submit("{}", Needs(1, 0, gpus))
+    assert given == [kind]

@@ -30,6 +30,7 @@ from offramp.hashing import file_digest
 from offramp.store.store import Store
 from offramp.study.run import trials
 from offramp.study.run.events import Epoch, Failed, Finished
+from offramp.study.run.ledger import reason_of
 from support import run_all, tiny_data, tiny_plan, tiny_study
 
 # The same study gives the same bits, and finished work is never repeated.
@@ -267,3 +268,15 @@ def test_logits_shared_by_trials_are_computed_once(
     assert sorted(asked) == [1, 1, 2, 2, 3, 3, 4]  # the final exit is one for all three
     final = [store.trial_logits(t)["test"][:, -1] for t in store.trials()]
     assert (final[0] == final[1]).all() and (final[0] == final[2]).all()
+
+
+def test_what_is_not_deterministic_on_a_device_is_named_with_a_remedy() -> None:
+    """As torch says it, but for what nobody can do here."""
+    said = (
+        "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you set "
+        "'torch.use_deterministic_algorithms(True)'. You can turn off determinism just for this one"
+    )
+    reason = reason_of(RuntimeError(said))
+    assert reason.startswith("adaptive_avg_pool2d_backward_cuda has no deterministic kernel")
+    assert "train on the CPU" in reason and "turn off" not in reason
+    assert reason_of(RuntimeError("no\nmemory")) == "no memory"

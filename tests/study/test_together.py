@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ from offramp.errors import OfframpError
 from offramp.store.store import Store
 from offramp.strategies import PAPER
 from offramp.study.plan.plan import make_plan
+from offramp.study.run import together as together_module
 from offramp.study.run.events import Event
 from offramp.study.run.pool import run_pooled
-from offramp.study.run.run import run
+from offramp.study.run.run import Conduct, run
 from offramp.study.spec import file as spec
 from support import CPU
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]  # ranks that wait for each other hang
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # ranks that wait for each other hang
 
 # With images that are weighed, exits that add up, and that learn to.
 EVERY = (*PAPER, "survivors", "boosted", "cascade")
@@ -91,8 +93,12 @@ def together(described: dict[str, Any], root: Path, **more: Any) -> tuple[Store,
 
 def helpers() -> set[psutil.Process]:
     """Processes that ranks are: children of the server that forks them."""
-    servers = [p for p in psutil.Process().children() if "forkserver" in " ".join(p.cmdline())]
-    return {p for server in servers for p in server.children(recursive=True)}
+    found: set[psutil.Process] = set()
+    for process in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            if "forkserver" in " ".join(process.cmdline()):
+                found.update(process.children(recursive=True))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +203,40 @@ def test_torchrun_makes_the_same_ranks(data: Path, undisturbed: Store, tmp_path:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(400)  # two runs of all nine
+def test_torchrun_trains_one_study_after_another(data: Path, undisturbed: Store, tmp_path: Path) -> None:
+    """Its ranks meet anew for each."""
+    names = ("two-stage", "joint-branch")
+    for name in names:
+        described = study(data, execution={}, strategies=[name])
+        (tmp_path / f"{name}.yaml").write_text(json.dumps(described))
+    (tmp_path / "all.yaml").write_text(json.dumps({"studies": [f"{name}.yaml" for name in names]}))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "offramp", "run", str(tmp_path / "all.yaml")]
+    command += ["--store", str(tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    check_equal(Store(tmp_path / "store"), undisturbed)
+
+
+@pytest.mark.long
+def test_torchrun_says_what_ended_a_rank_that_is_silent(data: Path, tmp_path: Path) -> None:
+    file, begun = tmp_path / "study.yaml", tmp_path / "begun.py"
+    file.write_text(json.dumps(study(data, execution={})))
+    begun.write_text(
+        "import os, sys\n"
+        "from offramp.cli import main\n"
+        "epochs = 1 - int(os.environ['RANK'])  # the second rank alone has a fault\n"
+        "sys.argv = ['offramp', 'run', *sys.argv[1:], '--set', f'recipe.epochs={epochs}']\n"
+        "main()\n"
+    )
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, str(begun), str(file), "--store", str(tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and "recipe.epochs" in done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)  # two runs of all nine
 def test_strategies_are_the_same_plain_and_derived(data: Path, tmp_path: Path) -> None:
     """All nine, to the bit, with two ranks each."""
     described = study(data, strategies=list(EVERY), recipe={"epochs": 1, "batch_size": 32})
@@ -227,6 +266,19 @@ def test_what_cannot_be_is_said(data: Path, tmp_path: Path, monkeypatch: pytest.
     plan = make_plan(spec.parse(study(data)), CPU)
     with pytest.raises(OfframpError, match="one of 1; leave"):
         list(run(plan, Store(tmp_path), conduct(tmp_path)))
-    monkeypatch.setattr(devices, "launched", lambda: devices.Launched(0, 3, 0))
+    monkeypatch.setattr(devices, "launched", lambda: devices.Launched(0, 3, 0, 3))
     with pytest.raises(OfframpError, match=r"torchrun has started 3 .* execution.devices is 2"):
         list(run_pooled(plan, Store(tmp_path), conduct(tmp_path)))
+
+
+def test_ranks_of_torchrun_share_their_machine(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What caches may take, and how many processes read images: of all of them together."""
+    asked: list[Conduct] = []
+    monkeypatch.setattr(together_module, "run", lambda _, __, how: asked.append(how) or iter(()))
+    monkeypatch.setattr(devices, "launched", lambda: devices.Launched(3, 4, 1, 2))
+    plan = make_plan(spec.parse(study(data, execution={"devices": 4})), CPU)
+    list(run_pooled(plan, Store(tmp_path), conduct(tmp_path)))
+    assert asked[0].workers == 2
+    assert (asked[0].seat.rank, asked[0].seat.count) == (3, 4)

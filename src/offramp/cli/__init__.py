@@ -7,9 +7,14 @@ by SIGHUP.
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import tempfile
+import time
 import traceback
+from contextlib import suppress
+from pathlib import Path
 
 from offramp.errors import OfframpError
 from offramp.process import exit_code, prepare
@@ -42,7 +47,18 @@ def _answer() -> None:
 
 
 def _say(text: str) -> None:
-    print("offramp:", " ".join(text.splitlines()), file=sys.stderr)
+    line = " ".join(text.splitlines())
+    print("offramp:", line, file=sys.stderr)
+    _tell_torchrun(line)
+
+
+def _tell_torchrun(line: str) -> None:
+    """Have torchrun say it where it started this process: all but the first are silent."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file:
+        said = {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}
+        with suppress(OSError):
+            Path(file).write_text(json.dumps({"message": said}), encoding="utf-8")
 
 
 def _reason(error: Exception) -> str:

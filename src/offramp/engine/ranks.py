@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from offramp import device as devices
 from offramp.seeding import derive
@@ -25,6 +29,7 @@ from offramp.seeding import derive
 FEW = 10_000  # values below which everybody sends everything to everybody: one message, not two
 PATIENCE = timedelta(days=30)  # of ranks that wait for orders: who is gone is known at once
 STEP = timedelta(minutes=30)  # of those at work together, where a machine may vanish without a word
+ASK_S = 0.02  # between looks at who has come
 
 
 class Deserted(Exception):
@@ -227,7 +232,7 @@ def joined(seat: Seat, device: torch.device) -> Iterator[Ranks]:
     with deserted():
         dist.init_process_group(
             backend,
-            init_method=seat.meeting,
+            store=_meeting(seat),
             rank=seat.rank,
             world_size=seat.count,
             timeout=STEP,
@@ -239,6 +244,37 @@ def joined(seat: Seat, device: torch.device) -> Iterator[Ranks]:
     finally:
         with suppress(RuntimeError):
             dist.destroy_process_group()
+
+
+def _meeting(seat: Seat) -> Store:
+    """Where ranks tell each other how they are reached."""
+    store, _, _ = next(rendezvous(seat.meeting, seat.rank, seat.count, timeout=STEP))
+    store.set_timeout(STEP)
+    return PrefixStore(_name_of_meeting(store, seat), store)
+
+
+def _name_of_meeting(store: Store, seat: Seat) -> str:
+    """Rank 0's word, which no meeting had before. The store of torchrun outlives a training, and the
+    processes too, and what was told there stays: so an answer goes to a question that is new itself.
+
+    Raises Deserted where not all ask.
+    """
+    mine = uuid.uuid4().hex
+    if not seat.leads:
+        store.set(f"question of {seat.rank}", mine)
+        name = store.get(f"answer to {mine}").decode()
+        store.set(f"{seat.rank} knows {name}", "yes")
+        return name
+    left, until = set(range(1, seat.count)), time.monotonic() + STEP.total_seconds()
+    while left:
+        if time.monotonic() > until:
+            raise Deserted(f"rank {min(left)} did not come")
+        for rank in left:
+            if store.check([f"question of {rank}"]):  # it may be an old one
+                store.set(f"answer to {store.get(f'question of {rank}').decode()}", mine)
+        time.sleep(ASK_S)
+        left = {rank for rank in left if not store.check([f"{rank} knows {mine}"])}
+    return mine
 
 
 @contextmanager

@@ -27,7 +27,6 @@ def applied(numerics: Numerics) -> Iterator[None]:
     filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     precision = torch.get_float32_matmul_precision()
     benchmark, cudnn_tf32 = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
-    devices.want_determinism(numerics.device)
     torch.set_num_threads(numerics.threads)
     torch.set_deterministic_debug_mode("error" if numerics.deterministic else "default")
     # Memory is filled by default so that reading it unwritten shows; no kernel here does.

@@ -17,14 +17,15 @@ from offramp.files import home
 
 USUAL = "10GB"
 KEPT = 0.9  # of the limit, when it was passed
+UNSEEN = 0.02  # of the limit that a process adds before it looks what others have added
 
 
 class LocalCache:
-    """Bytes by name. limit: bytes; 0 keeps nothing."""
+    """Bytes by name. limit: bytes, of all processes together; 0 keeps nothing."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder, self._limit = folder, limit
-        self._size: int | None = None
+        self._left = 0.0  # bytes to add before the next look
 
     def get(self, name: str) -> bytes | None:
         """What was kept under a name; None where it is not there, or not as it was."""
@@ -56,16 +57,16 @@ class LocalCache:
             with suppress(OSError):
                 temporary.unlink()
             return
-        if self._size is None:
-            self._size = sum(size for _, size, _ in self._files())
-        else:
-            self._size += len(data)
-        if self._size > self._limit:
-            self._size = self._trimmed()
+        self._left -= len(data)
+        if self._left < 0:
+            self._left = min(UNSEEN * self._limit, self._limit - self._trimmed())
 
     def _trimmed(self) -> int:
+        """Bytes of all that is there, once there is not too much."""
         files = sorted(self._files())
         size = sum(size for _, size, _ in files)
+        if size <= self._limit:
+            return size
         for _, bytes_, path in files:
             if size <= KEPT * self._limit:
                 break

@@ -171,7 +171,8 @@ def _start(
 
 
 def _leave_word_to_first() -> None:
-    """Silence all processes of torchrun but the first: they would say the same."""
+    """Silence all processes of torchrun but the first: they would say the same. What ends one of them
+    torchrun says."""
     if os.environ.get("TORCHELASTIC_RUN_ID") and os.environ.get("RANK") != "0":
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -63,12 +63,10 @@ class How:
 
     @property
     def device(self) -> torch.device:
-        import torch
-
         from offramp import device as devices
 
         if self.cluster is not None:  # whose devices need not be here
-            return torch.device(self.place or self.cluster.device)
+            return devices.elsewhere(self.place, self.cluster.device)
         return devices.chosen(self.place)
 
 

@@ -58,10 +58,12 @@ class Heard:
 @dataclass(frozen=True)
 class Cluster:
     """A cluster that this process has joined. own: whether this process started it.
-    work: what a task does, sent to the machines once."""
+    work: what a task does, sent to the machines once.  work_on_gpu: the same in a process of its own, as
+    one that has used a GPU stays on it, whichever it is given next."""
 
     ray: Any = field(repr=False)
     work: Any = field(repr=False)
+    work_on_gpu: Any = field(repr=False)
     own: bool
     by_client: bool
 
@@ -95,7 +97,8 @@ class Cluster:
         }
         if not self.by_client:  # which brings what a task says only when it has ended
             options["num_returns"] = "streaming"
-        return self.work.options(**options).remote(order)
+        work = self.work_on_gpu if needs.gpus else self.work
+        return work.options(**options).remote(order)
 
     def hear(self, tasks: Sequence[Any], seconds: float) -> list[Heard]:
         """What tasks say next; nothing after so many seconds."""
@@ -178,8 +181,9 @@ def joined(where: str) -> Iterator[Cluster]:
             ) from None
         try:
             by_client = (address or "").startswith(CLIENT)
-            work = ray.remote(machine.work_through if by_client else machine.work)
-            yield Cluster(ray, work, own=address is None, by_client=by_client)
+            does = machine.work_through if by_client else machine.work
+            work, work_on_gpu = ray.remote(does), ray.remote(max_calls=1)(does)
+            yield Cluster(ray, work, work_on_gpu, own=address is None, by_client=by_client)
         finally:
             ray.shutdown()
 

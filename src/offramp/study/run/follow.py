@@ -10,12 +10,12 @@ from offramp.engine.images import Images
 from offramp.engine.looks import reads_of
 from offramp.engine.placement import Speeds
 from offramp.engine.resolve import Node
-from offramp.errors import OfframpError, in_line
+from offramp.errors import OfframpError
 from offramp.process import leave_signals_to_parent
 from offramp.recipe import finished
 from offramp.study.run import events, trials
 from offramp.study.run.group import enlist, passing, weights_of
-from offramp.study.run.ledger import Ledger
+from offramp.study.run.ledger import Ledger, reason_of
 
 
 def follow(
@@ -53,7 +53,7 @@ def _train(
                     conclude(trainee, passes, images, size)
     except (OfframpError, RuntimeError) as error:
         for key in [node.key for node in nodes if node.key not in failed]:
-            failed[key] = in_line(error, 2000)
+            failed[key] = reason_of(error)
             yield events.Failed(key, failed[key])
         images.ranks.disband()
     ledger.done.update(node.key for node in nodes)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from offramp.engine.resolve import Node
+from offramp.errors import in_line
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan
 from offramp.study.run import events, trials
@@ -33,6 +34,19 @@ class Failures:
 
     def keys(self) -> Set[str]:
         return {path.name for path in self.folder.iterdir() if not path.suffix}
+
+
+def reason_of(error: Exception) -> str:
+    """Why a phase fails. Of an operation that is not deterministic on a device torch says how to allow
+    that, which no profile does."""
+    said = in_line(error, 2000)
+    operation, found, _ = said.partition(" does not have a deterministic implementation")
+    if not found:
+        return said
+    return (
+        f"{operation} has no deterministic kernel on this device; train on the CPU, or change that "
+        "layer, such as AdaptiveAvgPool2d to AvgPool2d"
+    )
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from offramp.engine.ranks import ONLY, Seat, joined
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, pack
-from offramp.errors import Changed, OfframpError, Unwritable, in_line
+from offramp.errors import Changed, OfframpError, Unwritable
 from offramp.hashing import plain
 from offramp.meters import Meter, not_measured, usable_cores
 from offramp.process import terminable, uninterrupted
@@ -42,7 +42,7 @@ from offramp.study.plan.schedule import Schedule
 from offramp.study.run import costs, events, trials
 from offramp.study.run.follow import follow
 from offramp.study.run.group import enlist, passing, weights_of
-from offramp.study.run.ledger import Failures, Ledger
+from offramp.study.run.ledger import Failures, Ledger, reason_of
 
 POLL_SECONDS = 0.2
 CHEAP_SECONDS = 0.2  # of writing a checkpoint: 1 % of the usual 20 seconds between two
@@ -231,7 +231,7 @@ class Run:
             raise
         except (OfframpError, RuntimeError) as error:  # torch's own: no memory, no deterministic kernel
             for key in [key for key in locks if key not in self.failed]:  # some may have diverged before
-                yield self._fail(key, in_line(error, 2000))
+                yield self._fail(key, reason_of(error))
             ranks.disband()
         finally:
             for lock in locks.values():

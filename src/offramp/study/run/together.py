@@ -45,9 +45,9 @@ def run_together(plan: Plan, store: Store, conduct: Conduct) -> Generator[Event,
 
     Raises OfframpError where there are fewer devices, and when more ranks are killed.
     """
-    seat = devices.launched()
-    if seat is not None:
-        yield from _as_launched(plan, store, conduct, Seat(seat.rank, seat.count, "env://"), seat.local)
+    launched = devices.launched()
+    if launched is not None:
+        yield from _as_launched(plan, store, conduct, launched)
         return
     count = plan.numerics.ranks
     places = devices.several(conduct.device, count)
@@ -125,17 +125,19 @@ def _again(codes: list[int | None], killed: int) -> str:
 
 
 def _as_launched(
-    plan: Plan, store: Store, conduct: Conduct, seat: Seat, local: int
+    plan: Plan, store: Store, conduct: Conduct, launched: devices.Launched
 ) -> Generator[Event, None, None]:
     """As the rank that torchrun made of this process."""
+    seat = Seat(launched.rank, launched.count, "env://")
     if seat.count != plan.numerics.ranks:
         raise OfframpError(
             f"torchrun has started {seat.count} processes, and execution.devices is "
             f"{plan.numerics.ranks}; make them equal, or leave execution.devices out"
         )
-    place = devices.several(conduct.device, local + 1)[local]
+    place = devices.several(conduct.device, launched.here)[launched.local]
+    conduct = replace(conduct, device=place, seat=seat, workers=launched.here)
     try:
-        yield from run(plan, store, replace(conduct, device=place, seat=seat))
+        yield from run(plan, store, conduct)
     except Deserted as error:
         raise OfframpError(
             f"this rank ({seat.rank}) cannot go on without the others ({error}); run the same command "
