@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle; treat it as read-only."""
     folder = tmp_path_factory.mktemp("made")
-    store = digits_store(folder / "runs")
+    store = digits_store(folder / "runs", ["two-stage"])
     export_to(folder / "bundle", store, halving(store, "two-stage"))
     return folder / "bundle"
 
