@@ -270,6 +270,7 @@ def test_no_number_is_enough_for_a_rate_at_the_target() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("narrow")
 def test_the_risk_bounds_the_loss_of_accuracy() -> None:
     rows = simulated(3000, 13)
     answers = scoring.answers(rows.logits)
