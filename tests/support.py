@@ -37,9 +37,13 @@ LARGE = frozenset({"mobilenetv1", "mobilenetv2", "resnet20", "resnet50", "vgg16"
 """Backbones on which a test of all repeats, for many seconds, what it shows on the others."""
 
 
-def backbones(cases: Iterable[Any], name: Callable[[Any], str] = str) -> list[Any]:
-    """Parameters of a test of each: those of LARGE with --long. name: the backbone of a case."""
-    return long_where(cases, lambda case: name(case) in LARGE)
+def backbones(
+    cases: Iterable[Any], name: Callable[[Any], str] = str, more: Iterable[str] = ()
+) -> list[Any]:
+    """Parameters of a test of each: those of LARGE, and `more`, with --long. name: the backbone of a
+    case. One that is new is in neither."""
+    costly = LARGE.union(more)
+    return long_where(cases, lambda case: name(case) in costly)
 
 
 @cache

@@ -13,7 +13,15 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from bundle_kit import QUICK, digits_store, export_to, halving, policy_of, write_photos
+from bundle_kit import (
+    QUICK,
+    STRATEGIES,
+    digits_store,
+    export_to,
+    halving,
+    policy_of,
+    write_photos,
+)
 from PIL import Image
 
 from longer import long
@@ -34,10 +42,15 @@ from offramp.study.spec import file as spec
 from refusal import refuses
 from support import run_all, tiny_plan, tiny_study
 
+USUAL = ("joint", "two-stage", "separate", "cascade")
+"""What tests read that are not long."""
+
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return digits_store(tmp_path_factory.mktemp("digits") / "runs")
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """With --long, trials of every kind."""
+    strategies = STRATEGIES if request.config.getoption("long") else USUAL
+    return digits_store(tmp_path_factory.mktemp("digits") / "runs", strategies)
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,19 @@ import shutil
 import subprocess
 import sys
 import venv
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from bundle_kit import digits_store, export_to, halving
+from packaging.requirements import Requirement
 from PIL import Image
 
 from fuzz_kit import cases, changed
 from ghostscript import EPS, trap
+from longer import long
 from offramp.bundle import runtime
 from offramp.bundle.folder import seal
 from offramp.bundle.runtime import Bundle, BundleError, main
@@ -26,13 +29,14 @@ from offramp.errors import OfframpError
 from offramp.infer.image_files import open_bundle
 
 ROOT = Path(__file__).parents[2]
+NEEDED = ("numpy", "onnxruntime", "pillow")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle; treat it as read-only."""
     folder = tmp_path_factory.mktemp("made")
-    store = digits_store(folder / "runs")
+    store = digits_store(folder / "runs", ["two-stage"])
     export_to(folder / "bundle", store, halving(store, "two-stage"))
     return folder / "bundle"
 
@@ -332,9 +336,10 @@ def test_the_function_returns_its_exit_code(capsys: pytest.CaptureFixture[str]) 
     assert "is no bundle" in capsys.readouterr().err
 
 
-def test_in_an_environment_without_torch(made: Path, images: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fill", ["linked", *long("installed")])
+def test_in_an_environment_without_torch(made: Path, images: Path, tmp_path: Path, fill: str) -> None:
     """numpy, onnxruntime and Pillow are enough, and the answers are the same."""
-    python = _environment(tmp_path / "env")
+    python = (_linked if fill == "linked" else _installed)(tmp_path / "env")
     probe = (
         "import importlib.util as u; print([n for n in ('torch', 'offramp', 'onnx') if u.find_spec(n)])"
     )
@@ -350,12 +355,30 @@ def test_in_an_environment_without_torch(made: Path, images: Path, tmp_path: Pat
     assert said == "(3,)\n"
 
 
-def _environment(folder: Path) -> str:
+def _linked(folder: Path) -> str:
+    """A fresh environment that has NEEDED of this one and what those require, and nothing else."""
+    venv.create(folder, with_pip=False)
+    (packages,) = folder.glob("lib/python3*/site-packages")
+    names, seen = list(NEEDED), set[str]()
+    while names:
+        found = metadata.distribution(names.pop())
+        if found.name in seen:
+            continue
+        seen.add(found.name)
+        asked = map(Requirement, found.requires or ())
+        names += [r.name for r in asked if r.marker is None or r.marker.evaluate({"extra": ""})]
+        for top in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+            if not (packages / top).exists():  # several share a folder of namespaces
+                (packages / top).symlink_to(str(found.locate_file(top)))
+    return str(folder / "bin" / "python")
+
+
+def _installed(folder: Path) -> str:
     """A fresh environment; skips where pip cannot fill it."""
     venv.create(folder, with_pip=True)
     python = str(folder / "bin" / "python")
     command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    command += ["--constraint", str(ROOT / "constraints.txt"), "numpy", "onnxruntime", "pillow"]
+    command += ["--constraint", str(ROOT / "constraints.txt"), *NEEDED]
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=env, check=False)
     if done.returncode:

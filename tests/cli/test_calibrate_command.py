@@ -13,7 +13,7 @@ import pytest
 from command import call
 
 from offramp.errors import OfframpError
-from offramp.policy import policy, scoring
+from offramp.policy import policy, scoring, solve
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
 from offramp.study import trained as trial
@@ -60,6 +60,8 @@ def store(tmp_path: Path, trained: Store, manifests: dict[str, Manifest]) -> Sto
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """A search in less detail: how good it is at what it searches is in tests/policy/test_solve.py."""
+    monkeypatch.setattr(solve, "NEAR", 6)
     monkeypatch.chdir(tmp_path)
     return lambda *words: astuple(call("calibrate", *words, "--store", "runs"))
 

@@ -81,8 +81,7 @@ READING = {  # and what is said then
     "tables --only main": "",
     "export-table --out table.csv": "rows of 6 trials",
     "pack --out pack": "6 trials packed",
-    "figures --out one --only time-total --format svg": "",
-    "figures --store pack --out two --only time-total --format svg": "",
+    "figures --store pack --only time-total --format svg": "",
 }
 
 
@@ -93,9 +92,8 @@ def test_reading_a_store_needs_no_torch(finished: tuple[Path, Answer]) -> None:
     for answer, said in zip(told, READING.values(), strict=True):
         assert answer.code == 0 and said in answer.out, answer
     assert Path("tables").exists()
-    for folder in ("one", "two"):
-        drawn = sorted(path.name for path in Path(folder).iterdir())
-        assert drawn == ["captions.md", "time-total-digits-cnn-digits.svg"]
+    drawn = sorted(path.name for path in Path("figures").iterdir())
+    assert drawn == ["captions.md", "time-total-digits-cnn-digits.svg"]
 
 
 def test_a_mistake_is_one_line_and_exit_code_two() -> None:

@@ -48,7 +48,11 @@ class Runs:
         return self.plain, self.derived
 
 
-@pytest.fixture(scope="module", params=[*backbones(BACKBONES), UNTRACEABLE, OWN_DATA, TEXT, VISION])
+TRAINED = backbones(BACKBONES, more=("airbench", "resnet18"))
+"""Those two take many seconds, for what the smaller networks and test_caches show."""
+
+
+@pytest.fixture(scope="module", params=[*TRAINED, UNTRACEABLE, OWN_DATA, TEXT, VISION])
 def runs(request: pytest.FixtureRequest) -> Runs:
     """Strategies on one backbone, in both modes. On the smallest one every strategy trains all of its
     phases; elsewhere the plain runs train once what strategies share."""

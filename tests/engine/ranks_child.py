@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import rank_tasks
 import torch
+import torch._dynamo  # which any optimizer imports as it steps: once here, not in every fork
 from safetensors.torch import save_file
 
 from offramp.engine.ranks import Seat, joined

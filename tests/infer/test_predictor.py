@@ -122,11 +122,9 @@ def check(policy: Policy, made: Prediction, logits: Tensor) -> int:
     assert torch.equal(made.exits[sure], torch.tensor(policy.exits)[places][sure])
     assert torch.equal(made.classes[sure], scoring.answers(chosen)[sure])
     torch.testing.assert_close(made.logits[sure], chosen[sure], rtol=1e-4, atol=1e-5)
-    for row in range(len(logits)):
-        warmth = 1.0 if policy.temperatures is None else policy.temperatures[places[row]]
-        if sure[row]:
-            expected = torch.softmax(chosen[row] / warmth, dim=-1).max()
-            torch.testing.assert_close(made.confidence[row], expected, rtol=1e-4, atol=1e-5)
+    warmth = torch.tensor(policy.temperatures or (1.0,) * len(policy.exits))[places]
+    expected = torch.softmax(chosen / warmth[:, None], dim=-1).amax(dim=-1)
+    torch.testing.assert_close(made.confidence[sure], expected[sure], rtol=1e-4, atol=1e-5)
     return int((~sure).sum())
 
 

@@ -16,6 +16,7 @@ from offramp.errors import OfframpError
 from offramp.nets.cut.partition import Trunk, cut
 from offramp.nets.cut.places import Survey, survey
 from refusal import refuses
+from support import backbones
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +51,7 @@ def trunk_of(name: str, which: int = 0) -> Trunk:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", backbones(CASES))  # all, at their own taps: test_backbones
 class TestEveryNetwork:
     def test_logits_and_training_are_the_whole_networks(self, name: str, which: int) -> None:
         whole, trunk, x = surveyed(name)[0], trunk_of(name, which), images(CASES[name].shape, 4)

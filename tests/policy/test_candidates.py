@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
 VALIDATION = simulated(1000, 1)
 
 
+@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("search", SEARCHES, ids=str)
 def test_candidates_go_from_dear_to_cheap(search: Search) -> None:
     made = candidates(VALIDATION, COSTS, search, "harm")

@@ -95,6 +95,7 @@ def test_splits_that_teach_nothing() -> None:
     assert (scoring.scores("gate", ROWS.logits, None, alike)[:, :3] > 0.5).all()
 
 
+@pytest.mark.usefixtures("narrow")
 def test_policies_are_left_by_gates_of_validation_and_certified_on_calibration() -> None:
     found = calibrate(ROWS, simulated(2000, 3), COSTS, Target("risk", 0.05, 0.95), Search("gate"))
     policy = found.policy
@@ -106,6 +107,7 @@ def test_policies_are_left_by_gates_of_validation_and_certified_on_calibration()
     assert 0 < harm.mean() <= 0.05 and found.bound is not None and found.bound <= 0.05
 
 
+@pytest.mark.usefixtures("narrow")
 def test_calibration_images_teach_no_gate() -> None:
     target = Target("max-accuracy-loss", 0.02)
     one, other = (calibrate(ROWS, simulated(900, s), COSTS, target, Search("gate")) for s in (5, 6))
@@ -113,6 +115,7 @@ def test_calibration_images_teach_no_gate() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("narrow")
 def test_without_labels_the_full_network_s_answers_stand_for_them() -> None:
     shuffled = SplitLogits(ROWS.logits, np.roll(ROWS.labels, 1))
     made = candidates(ROWS, COSTS, Search("gate"), "disagreement")
@@ -120,6 +123,7 @@ def test_without_labels_the_full_network_s_answers_stand_for_them() -> None:
     assert made != candidates(shuffled, COSTS, Search("gate"), "wrong")
 
 
+@pytest.mark.usefixtures("narrow")
 def test_gates_that_a_network_learned_are_taken_as_they_are() -> None:
     own = ((1.0, 2.0, 3.0, 4.0, -5.0),) * 3 + (None,)
     assert {p.gates for p in candidates(ROWS, COSTS, Search("gate", gates=own), "wrong")} == {own}

@@ -23,6 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
+import torch._dynamo  # which any optimizer imports as it steps: once here, not in every fork
 
 from offramp.store.store import Store
 from offramp.study.run.run import Conduct, run
@@ -69,6 +70,7 @@ def obey(order: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    tiny_plan(tiny_study(("joint",)))  # what is made here, forks have
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
