@@ -109,7 +109,7 @@ import torch.distributed as dist
 from offramp.engine import ranks
 
 torch.set_num_threads(1)
-ranks.STEP = timedelta(seconds=60)
+ranks.STEP = timedelta(seconds=300)
 kept = dist.TCPStore("127.0.0.1", 0, is_master=True, multi_tenant=True)
 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(kept.port)}
 os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
