@@ -196,7 +196,7 @@ def test_cards_and_readmes(found: Evidence) -> None:
         "latency": {"reason": HOSTILE},
     }
     manifests = [trial.manifest for trial in found.trials]
-    for text in (card.markdown(made), _readme(found.found.records, manifests, (HOSTILE,))):
+    for text in (card.markdown(made), _readme(found.found.records, manifests, (HOSTILE,), {})):
         harmless(text)
         assert not re.search(r"(?<!\\)<[a-zA-Z/!]|(?<!\\)\]\(|(?<!\\)`javascript", text)
         assert markdown(HOSTILE) in text
