@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from cluster_kit import study_file
@@ -164,62 +164,59 @@ def test_a_machine_of_our_own_without_room_is_not_waited_for(carried_out: Any) -
     )
 
 
-@pytest.mark.parametrize(("fails", "joins"), [(0, True), (2, True), (3, False)])
-def test_a_head_that_cannot_start_a_server_is_asked_again(
-    monkeypatch: pytest.MonkeyPatch, fails: int, joins: bool
-) -> None:
-    """It forks among its threads, and now and then the child dies at once."""
-    asked: list[str] = []
+@dataclass
+class FakeRay:
+    """asked: addresses of heads, of which the first `fails` have no server for this driver.  given: to
+    what kind of process each task went."""
 
-    class Ray:
-        exceptions = SimpleNamespace(RayError=LookupError)
+    fails: int = 0
+    asked: list[str] = field(default_factory=list)
+    given: list[str] = field(default_factory=list)
+    exceptions: ClassVar[Any] = SimpleNamespace(RayError=LookupError)
 
-        def init(self, address: str, **_: Any) -> None:
-            asked.append(address)
-            if len(asked) <= fails:
-                raise ConnectionAbortedError("Initialization failure from server")
+    def init(self, address: str, **_: Any) -> None:
+        self.asked.append(address)
+        if len(self.asked) <= self.fails:
+            raise ConnectionAbortedError("Initialization failure from server")
 
-        def remote(self, *work: Any, **_: Any) -> Any:
-            return work[0] if work else self.remote
+    def remote(self, *work: Any, max_calls: int = 0) -> Any:
+        if not work:
+            return partial(self.remote, max_calls=max_calls)
+        kind = "its own" if max_calls == 1 else "any"
+        task = SimpleNamespace(remote=lambda _: self.given.append(kind))
+        return SimpleNamespace(options=lambda **_: task)
 
-        def shutdown(self) -> None:
-            asked.append("left")
+    def shutdown(self) -> None:
+        self.asked.append("left")
 
-    monkeypatch.setattr(clusters, "_imported", Ray)
+
+WHERE = "ray://127.0.0.1:10001"
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    made = FakeRay()
+    monkeypatch.setattr(clusters, "_imported", lambda: made)
     monkeypatch.setattr(clusters, "check_version", lambda: None)
-    where = "ray://127.0.0.1:10001"
+    return made
+
+
+@pytest.mark.parametrize(("fails", "joins"), [(0, True), (2, True), (3, False)])
+def test_a_head_that_cannot_start_a_server_is_asked_again(ray: FakeRay, fails: int, joins: bool) -> None:
+    """It forks among its threads, and now and then the child dies at once."""
+    ray.fails = fails
     if joins:
-        with clusters.joined(where) as cluster:
+        with clusters.joined(WHERE) as cluster:
             assert cluster.by_client and not cluster.own
-        assert asked == [where] * (fails + 1) + ["left"]
+        assert ray.asked == [WHERE] * (fails + 1) + ["left"]
     else:
-        refuses("no cluster can be had .*Initialization failure", clusters.joined(where).__enter__)
-        assert asked == [where] * 3
+        refuses("no cluster can be had .*Initialization failure", clusters.joined(WHERE).__enter__)
+        assert ray.asked == [WHERE] * 3
 
 
 @pytest.mark.parametrize(("gpus", "kind"), [(0.0, "any"), (1.0, "its own"), (0.5, "its own")])
-def test_a_phase_on_a_gpu_has_a_process_of_its_own(
-    monkeypatch: pytest.MonkeyPatch, gpus: float, kind: str
-) -> None:
+def test_a_phase_on_a_gpu_has_a_process_of_its_own(ray: FakeRay, gpus: float, kind: str) -> None:
     """One that had a GPU would stay on it, whichever it is given next."""
-    given: list[str] = []
-
-    class Ray:
-        exceptions = SimpleNamespace(RayError=LookupError)
-
-        def init(self, *_: Any, **__: Any) -> None: ...
-
-        def shutdown(self) -> None: ...
-
-        def remote(self, *work: Any, max_calls: int = 0) -> Any:
-            if not work:
-                return partial(self.remote, max_calls=max_calls)
-            kind = "its own" if max_calls == 1 else "any"
-            task = SimpleNamespace(remote=lambda _: given.append(kind))
-            return SimpleNamespace(options=lambda **_: task)
-
-    monkeypatch.setattr(clusters, "_imported", Ray)
-    monkeypatch.setattr(clusters, "check_version", lambda: None)
-    with clusters.joined("ray://127.0.0.1:10001") as cluster:
+    with clusters.joined(WHERE) as cluster:
         cluster.submit("{}", Needs(1, 0, gpus))
-    assert given == [kind]
+    assert ray.given == [kind]

@@ -232,8 +232,8 @@ def legend_of(found: Collection[str], symbol: str | None) -> Json | None:
         return None
     longest = max((len(cut(label, ABOVE)) for label in found), default=1)
     wide = symbol == "stroke"
-    room = (WIDTH + 10) // (longest * LETTER + (40 if wide else 26))  # and the symbol
-    columns = max(1, min(len(found), int(room)))
+    fit = (WIDTH + 10) // (longest * LETTER + (40 if wide else 26))  # and the symbol
+    columns = max(1, min(len(found), int(fit)))
     shown = {"columns": columns, **cutting(found, ABOVE)}
     if wide:
         return {**shown, "symbolSize": 300, "symbolType": symbol}
