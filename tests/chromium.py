@@ -9,6 +9,14 @@ from typing import Any
 
 import pytest
 
+from longer import long
+
+LOOKS = [
+    (1400, "light"),
+    (390, "dark"),
+    *long((1400, "dark"), (768, "light"), (768, "dark"), (390, "light")),
+]
+"""Widths of a desk, a tablet and a phone, in pixels, each in the colors that a system asks for."""
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--no-first-run", "--hide-scrollbars", "--disable-gpu"),
     *("--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update"),

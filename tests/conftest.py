@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import uuid
 from collections.abc import Iterator
@@ -42,6 +43,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # How long an example takes says what else the machine does.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+# Whatever offramp writes waits for the disk, some ten milliseconds a file: memory is quicker.
+MEMORY_DISK = Path("/dev/shm")
+if MEMORY_DISK.is_dir() and shutil.disk_usage(MEMORY_DISK).free > 8 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY_DISK))
 
 HERE = Path(__file__).parent
 MEMORY = 64 * 2**30  # bytes that a machine of the tests has free

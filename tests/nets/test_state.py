@@ -187,6 +187,27 @@ def test_weights_of_what_is_not_there_are_unexpected():
         attach(Own(), [], (3, 32, 32)).load_state_dict(made("own")[1].state_dict())
 
 
+def test_weights_of_exits_that_add_the_answer_before_load_where_exits_add_as_much():
+    """They would answer otherwise, without a word."""
+    module, net = copy.deepcopy(made("own"))
+    adding = net.carrying(0.5)
+    assert set(adding.head_keys) == {"exit_heads.carry", *net.head_keys}
+    adding.load_state_dict(module.state_dict())
+    for weights, into, message in (
+        (adding, net, r"adds 0\.5 times .* here 0 times; load them into net\.carrying\(0\.5\)"),
+        (net, adding, r"adds 0 times .* here 0\.5 times; load them into net\.carrying\(0\)"),
+        (net.carrying(1.0), adding, r"adds 1 times .*, here 0\.5 times"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            into.load_state_dict(weights.state_dict(), strict=False)
+    adding.head_parameters()[0].data.add_(1)
+    twin = net.carrying(0.5)
+    twin.load_state_dict(adding.state_dict())
+    assert all(map(torch.equal, outputs(twin), outputs(adding)))
+    found = module.load_state_dict(adding.state_dict(), strict=False)
+    assert not found.missing_keys and tuple(found.unexpected_keys) == adding.head_keys
+
+
 def frozen(net):
     return {n: m.training for n, m in net.named_modules() if n.startswith("layer1.")}
 

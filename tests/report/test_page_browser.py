@@ -16,7 +16,7 @@ import pytest
 from page_contents import NASTY, STRATEGIES, contents, numbers, write
 from PIL import Image
 
-from chromium import axe, blank
+from chromium import LOOKS, axe, blank
 from offramp.report.model import Column, Table
 
 pytestmark = pytest.mark.slow
@@ -62,7 +62,7 @@ def choose(browser: Any, name: str, value: str) -> None:
     )
 
 
-@pytest.mark.parametrize(("width", "colors"), [(1400, "light"), (390, "dark")])
+@pytest.mark.parametrize(("width", "colors"), LOOKS)
 def test_all_charts_are_drawn_and_nothing_scrolls_sideways(
     browser: Any, made_up: Path, width: int, colors: str
 ) -> None:
@@ -339,7 +339,7 @@ def test_contents_move_focus_along(browser: Any, made_up: Path) -> None:
     assert browser.execute_script("return location.hash") == "#model=resnet18&at=rq2&open=rq2"
 
 
-@pytest.mark.parametrize(("width", "colors"), [(1400, "light"), (390, "dark")])
+@pytest.mark.parametrize(("width", "colors"), LOOKS)
 def test_axe_finds_nothing_serious(browser: Any, made_up: Path, width: int, colors: str) -> None:
     show(browser, made_up, width, colors)
     browser.execute_async_script(DRAW_ALL)

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from offramp.device import seeded
@@ -23,6 +24,7 @@ from offramp.parts import HIDDEN, Carry, Part, backbone, path
 from offramp.seeding import derive
 
 Make = Callable[[], nn.Module]
+CARRY = "carry"  # the name among the heads' tensors of how much exits add
 STATISTICS = 4  # that a gate reads of an exit's answer
 FromImages = Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]]  # images, mean, std → weights
 
@@ -97,7 +99,8 @@ class ExitNetwork(nn.Module):
     True
 
     `load_state_dict` leaves a head alone if the checkpoint has no tensor of it; everything else that is
-    missing, unexpected or of another shape is an error, as usual.
+    missing, unexpected or of another shape is an error, as usual. Weights of exits that add a share of
+    the answer before, as `boosted` trains them, load into `net.carrying(0.5)`.
 
     `train()` and `eval()` set every module's mode; after them a module keeps the mode it is given, so
     `net.layer1.eval()` freezes the statistics of its batch norms. A function whose effect depends on
@@ -155,6 +158,9 @@ class ExitNetwork(nn.Module):
             for step in shown.split("."):
                 node = node._modules.setdefault(step, nn.Module())  # type: ignore[assignment]
             node._modules.update(head._modules)
+        if not isinstance(self.carry, str) and self.carry:  # no module has a tensor that says so
+            like = next(iter(root.parameters()), torch.empty(0))
+            heads._buffers[CARRY] = torch.tensor(self.carry, device=like.device)
         added = {_free("other_trunks", root): others, _free("exit_heads", root): heads}
         self._trunks_name, self._heads_name = added
         self._modules.update({name: module for name, module in added.items() if module._modules})
@@ -167,7 +173,8 @@ class ExitNetwork(nn.Module):
     @property
     def head_keys(self) -> tuple[str, ...]:
         """The keys of `state_dict()` that are the early exits' heads', not the backbone's."""
-        return tuple(key for k in range(1, self.exits) for key in self._head_state(k, ""))
+        heads = self._modules.get(self._heads_name, nn.Module())
+        return tuple(heads.state_dict(prefix=f"{self._heads_name}."))
 
     def head_parameters(self) -> list[nn.Parameter]:
         """The parameters of the early exits' heads; the backbone's are not among them.
@@ -183,6 +190,7 @@ class ExitNetwork(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """What `load_state_dict` does here, wherever this network is a part: the backbone loads by its
         own rules, and a head that the checkpoint lacks keeps what it has."""
+        self._check_carry(state_dict, prefix, rest[-1])
         for k in range(1, self.exits):
             own = self._head_state(k, prefix)
             if own.keys().isdisjoint(state_dict):
@@ -194,6 +202,23 @@ class ExitNetwork(nn.Module):
         self._loaded = self._loaded or any(key.startswith(prefix) for key in state_dict)
         self.backbone._load_from_state_dict(state_dict, prefix, *rest)
         state_dict.update(aside)
+
+    def _check_carry(self, state_dict: dict[str, Any], prefix: str, errors: list[str]) -> None:
+        """Weights of heads answer alike only where exits add as much as those did that learned them."""
+        heads = f"{prefix}{self._heads_name}."
+        own = 0.0 if isinstance(self.carry, str) else self.carry
+        if not any(key.startswith(heads) for key in state_dict):
+            theirs = own  # a checkpoint of the backbone
+        else:
+            theirs = float(state_dict.get(heads + CARRY, 0.0))
+        if theirs != own:
+            errors.append(
+                f"in these weights an exit adds {theirs:g} times the answer of the exit before, here "
+                f"{own:g} times; load them into net.carrying({theirs:g})"
+            )
+        state_dict.pop(heads + CARRY, None)
+        if own:
+            state_dict[heads + CARRY] = torch.tensor(own)
 
     def get_submodule(self, target: str) -> nn.Module:
         """The module of that name in `named_modules()`: `layer1.0.conv1` or `exit_heads.layer1`."""
