@@ -173,7 +173,7 @@ class ExitNetwork(nn.Module):
     @property
     def head_keys(self) -> tuple[str, ...]:
         """The keys of `state_dict()` that are the early exits' heads', not the backbone's."""
-        heads = self._modules.get(self._heads_name, nn.Module())
+        heads = self._modules.get(self._heads_name) or nn.Module()
         return tuple(heads.state_dict(prefix=f"{self._heads_name}."))
 
     def head_parameters(self) -> list[nn.Parameter]:
