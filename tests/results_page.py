@@ -9,10 +9,13 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "results"
 
 
+def page() -> str:
+    return (DOCS / "README.md").read_text(encoding="utf-8")
+
+
 def section(name: str) -> str:
     """What the page says of a study, to the next heading. name: of its folder."""
-    page = (DOCS / "README.md").read_text(encoding="utf-8")
-    return page[page.index(f"([{name}](") :].partition("\n## ")[0]
+    return page()[page().index(f"([{name}](") :].partition("\n## ")[0]
 
 
 def said(pattern: str, text: str) -> tuple[str, ...]:

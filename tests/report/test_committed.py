@@ -62,6 +62,18 @@ NAMED = {
             "branch-wise-weak-early-exits",
         ],
     ),
+    "cifar100": (
+        ["accuracy-grows-with-depth"],
+        [
+            *LOWEST_LOSS,
+            "distillation-most-accurate",
+            "distillation-ahead-of-joint",
+            "joint-close-to-distillation",
+            "accurate-early-exits",
+            "separate-weak-early-exits",
+            "branch-wise-weak-early-exits",
+        ],
+    ),
     "imagenette-scratch": ([], LOWEST_LOSS),
     "chest-xray": ([], ["deeper-exits-take-longer", *LOWEST_LOSS]),
 }
@@ -116,6 +128,7 @@ def test_every_table(cifar: Evidence) -> None:
     [
         ("cifar10", 33),
         ("cifar10-ways", 49),
+        ("cifar100", 33),
         ("imagenette", 33),
         *long(("imagenette-scratch", 33), ("chest-xray", 33)),
     ],
@@ -142,7 +155,9 @@ def test_numbers_on_the_page_are_those_of_the_files(name: str, numbers: int) -> 
     assert shown == numbers
 
 
-@pytest.mark.parametrize("name", ["cifar10", "imagenette", *long("imagenette-scratch", "chest-xray")])
+@pytest.mark.parametrize(
+    "name", ["cifar10", "cifar100", "imagenette", *long("imagenette-scratch", "chest-xray")]
+)
 def test_verdicts_on_the_page_are_those_of_the_files(name: str) -> None:
     """How many of the paper's findings hold as statements on these runs, whatever their training."""
     (told,) = said(r"\(`--anywhere`\), (.*?)\. ", section(name).replace("none", "0"))
@@ -454,16 +469,54 @@ def test_what_the_page_concludes_from_chest_x_rays() -> None:
     assert (least, most) == (f"{min(worth):.2f}", f"{max(worth):.2f}")
 
 
+def test_what_the_page_concludes_from_cifar100() -> None:
+    """The hybrids are ahead, nothing costs the final exit, and distillation is last."""
+    found = opened("cifar100")
+    best = advice("accuracy", "cifar100")
+    first, *others = best.ranking
+    assert (first.name, others[-1].name) == ("joint-branch", "distillation")
+    means = {r.name: r.mean for r in best.ranking}
+    told = ("joint-branch", "pretrained-branch", "joint", "distillation")
+    assert [f"{100 * means[name]:.1f}" for name in told] == ["54.5", "54.4", "52.7", "47.6"]
+    assert {r.name for r in others if r.behind} == {"joint", "two-stage", "distillation"}
+    assert apart(best, 5) == "1.6"
+    assert f"{100 * (means['two-stage'] - means['distillation']):.1f}" == "4.6"
+    fewest = advice("latency", "cifar100")
+    first, *others = fewest.ranking
+    assert fewest.target is not None and first.accuracy is not None
+    assert [f"{100 * (fewest.target + more):.1f}" for more in (0, 0.01)] == ["54.9", "55.9"]
+    assert first.name == "joint-branch" and f"{first.mean / 1e6:.1f}" == "23.8"
+    assert f"{first.mean / found.trials[0].manifest.backbone_macs:.0%}" == "72%"
+    assert {r.name for r in others if not r.behind} == {"pretrained-branch", "joint-two-stage"}
+    less = {r.name: f"{100 * (first.accuracy - (r.accuracy or 0)):.1f}" for r in others if r.behind}
+    assert less == {"joint": "2.3"}
+    out = {r.name: r.why for r in fewest.ruled_out if r.name != "baseline"}
+    assert out.keys() == {"separate", "branch-wise", "two-stage", "distillation"}
+    assert all(why.startswith("not shown either way") for why in out.values())
+    (main,) = make(found, ["main"])
+    cells = rows(markdown(main), found.strategies)
+    behind = [
+        {name for name, of in cells.items() if not re.search(r"\*\*|≈|^–$", of[exit])} for exit in (0, 3)
+    ]
+    assert behind == [{"joint", "two-stage", "distillation"}, set()]
+    firsts, finals = main.frame["exit_1"], main.frame["exit_4"]
+    assert f"{100 * (firsts['pretrained-branch'] - firsts['joint']):.1f}" == "4.5"
+    assert [f"{100 * finals[name]:.1f}" for name in ("baseline", "pretrained-branch")] == [
+        "53.4",
+        "55.4",
+    ]
+    assert min(t.manifest.metrics["test"].accuracy[-1] for t in found.trials) > 0.5
+
+
 def test_depth_pays_on_cifar100_where_all_heads_are_one_linear_layer() -> None:
     """The paper's heads hold more than this network's classifier, and exit 3 is the better for it."""
-    means = {}
-    for name in ("cifar100", "cifar100-linear-heads"):
-        table = opened(name).table
-        table = table[(table["phase"] == "final") & (table["split"] == "test")]
-        table = table[(table["metric"] == "accuracy") & (table["strategy"] == "joint")]
-        means[name] = list(100 * table.groupby("exit")["value"].mean())
-    assert means["cifar100"][2] > means["cifar100"][3]
-    assert [f"{mean:.1f}" for mean in means["cifar100-linear-heads"]] == ["23.9", "37.9", "44.2", "46.6"]
+    (main,) = make(opened("cifar100"), ["main"])
+    early = main.frame[["exit_3", "exit_4"]].drop(index="baseline")
+    (last,) = early.index[early["exit_3"] < early["exit_4"]]
+    assert last == "distillation" and f"{100 * early['exit_3'].max():.1f}" == "58.7"
+    (linear,) = make(opened("cifar100-linear-heads"), ["main"])
+    means = [linear.frame[f"exit_{exit}"]["joint"] for exit in (1, 2, 3, 4)]
+    assert [f"{100 * mean:.1f}" for mean in means] == ["23.9", "37.9", "44.2", "46.6"]
 
 
 def test_findings_of_the_field_are_about_every_strategy_beyond_the_paper() -> None:

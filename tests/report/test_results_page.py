@@ -16,7 +16,7 @@ from offramp import units
 from offramp.policy import policy, quality
 from offramp.policy.quality import Interval
 from offramp.report import evidence
-from results_page import DOCS, ROOT, packs, said, section
+from results_page import DOCS, ROOT, packs, page, said, section
 
 pytestmark = pytest.mark.slow
 DEPLOY = "cifar10-deploy"
@@ -116,6 +116,7 @@ def test_how_quick_the_network_to_deploy_is() -> None:
     [
         ("cifar10", r"They took (\d+) to (\d+) minutes"),
         ("cifar10-ways", r"A seed took (\d+) to (\d+) minutes"),
+        ("cifar100", r"They took (\d+) to (\d+) minutes"),
         ("imagenette", r"They took (\d+) to (\d+) minutes"),
         ("imagenette-scratch", r"45 trials, (\d+) minutes"),
         ("chest-xray", r"90 trials, (\d+) minutes"),
@@ -124,12 +125,24 @@ def test_how_quick_the_network_to_deploy_is() -> None:
 )
 def test_how_long_studies_took(name: str, sentence: str) -> None:
     """From the start of the first phase to the end of the last. The command takes a little longer."""
+    taken = spent_on(name)
+    told = [clock(text) for text in said(sentence, section(name))]
+    assert told == pytest.approx(sorted({min(taken), max(taken)}), abs=1)
+
+
+def test_how_long_all_studies_took() -> None:
+    (hours,) = said(r"The studies here took two cores (\d+) hours together", page())
+    folders = [path.name for path in DOCS.iterdir() if path.is_dir() and path.name != "figures"]
+    every = [*folders, *(f"cifar10/{part}" for part in ("half", "quarter"))]
+    assert int(hours) == round(sum(sum(spent_on(name)) for name in every) / 60)
+
+
+def spent_on(name: str) -> list[float]:
+    """Minutes of each pack of a study; what its stores had from another is not counted twice."""
     shared: set[str] = set()
     if name == "cifar10-ways":  # stores that began as those of cifar10
         shared = {key for pack in packs("cifar10") for key in nodes(pack)}
-    taken = [minutes([node for key, node in nodes(p).items() if key not in shared]) for p in packs(name)]
-    told = [clock(text) for text in said(sentence, section(name))]
-    assert told == pytest.approx(sorted({min(taken), max(taken)}), abs=1)
+    return [minutes([node for key, node in nodes(p).items() if key not in shared]) for p in packs(name)]
 
 
 def nodes(pack: Path) -> dict[str, Any]:
