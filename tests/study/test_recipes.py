@@ -91,7 +91,10 @@ def test_costs_are_measured_as_written(name: str) -> None:
     assert replace(cost.recipe, epochs=full.recipe.epochs, patience=full.recipe.patience) == full.recipe
 
 
-@pytest.mark.parametrize(("name", "file"), [("airbench-cifar10", "cifar10"), ("demo", "demo")])
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("airbench-cifar10", "cifar10"), ("airbench93-cifar10", "airbench93"), ("demo", "demo")],
+)
 def test_a_study_that_is_shipped_is_its_recipe(name: str, file: str) -> None:
     asked, recipe = spec.read(STUDIES / f"{file}.yaml").model_dump(), OTHERS[name]
     assert asked == spec.parse(recipe).model_dump()

@@ -149,6 +149,39 @@ AIRBENCH: Mapping[str, Any] = {
 }
 """Not the paper's: Jordan's recipe (arXiv 2404.00498) at batches of 128, as `studies/cifar10.yaml`."""
 
+AIRBENCH93: Mapping[str, Any] = {
+    "name": "airbench93",
+    "seeds": [42],
+    "strategies": ["baseline"],
+    "backbone": {"name": "airbench", "width": "93"},
+    "data": {"name": "cifar10", "validation": "test", "held_out_images": 10},
+    "augment": {"alternating_flip": True, "crop": 2, "pad": "reflect"},
+    "test_time_flip": True,
+    "recipe": {
+        **AIRBENCH["recipe"],
+        **{"epochs": 11, "batch_size": 1024, "learning_rate": 1.5, "norm_bias_rate_scale": 64},
+        **{"average_decay": 0.774},
+    },
+}
+"""Jordan's own, of the plain network, as `studies/airbench93.yaml`."""
+
+ONE_CYCLE: Mapping[str, Any] = {
+    "name": "resnet20",
+    "seeds": list(SEEDS),
+    "strategies": list(STRATEGIES[:9]),
+    "backbone": "resnet20",
+    "data": "cifar10",
+    "augment": {"flip": True, "crop": 4},
+    "recipe": {
+        **{"epochs": 16, "batch_size": 128, "learning_rate": 0.4, "momentum": 0.9, "nesterov": True},
+        **{"weight_decay": 5e-4, "norm_weight_decay": 0.0, "schedule": "one-cycle", "peak_at": 0.3},
+        **{"start_factor": 0.04, "end_factor": 0.0, "label_smoothing": 0.1},
+        **{"average": "ema", "average_every": 5, "average_decay": 0.98},
+    },
+}
+"""A short training of the CIFAR-size ResNet of He et al. (arXiv 1512.03385): one cycle of the rate, no
+decay of normalization layers, and an average of the weights."""
+
 DEMO: Mapping[str, Any] = {
     "name": "demo",
     "seeds": [42, 43],
@@ -159,5 +192,10 @@ DEMO: Mapping[str, Any] = {
 }
 """All nine strategies on data that comes with scikit-learn, as `studies/demo.yaml`."""
 
-OTHERS: Mapping[str, Mapping[str, Any]] = {"demo": DEMO, "airbench-cifar10": AIRBENCH}
+OTHERS: Mapping[str, Mapping[str, Any]] = {
+    "demo": DEMO,
+    "airbench-cifar10": AIRBENCH,
+    "airbench93-cifar10": AIRBENCH93,
+    "resnet20-cifar10": ONE_CYCLE,
+}
 """Studies by other recipes than the paper's, by name."""

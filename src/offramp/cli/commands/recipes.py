@@ -24,8 +24,8 @@ def recipes(
 ) -> None:
     """Show how the paper trains each of its networks.
 
-    Without NAME: a table of these recipes, and the names of short ones that are not the paper's. With
-    NAME: a study file.
+    Without NAME: a table of these recipes, and of short ones that are not the paper's. With NAME: a
+    study file.
 
     \b
     Examples:
@@ -68,6 +68,7 @@ def _other(name: str) -> dict[str, object]:
 
 def _list(as_json: bool) -> None:
     from offramp.paper.recipes import OTHERS, RECIPES
+    from offramp.recipe import Recipe
 
     if as_json:
         emit([*map(_record, RECIPES.values()), *map(_other, OTHERS)])
@@ -83,11 +84,15 @@ def _list(as_json: bool) -> None:
         patience = "–" if r.patience is None else str(r.patience)
         start.add_row(name, r.schedule, patience, r.weights or "scratch", words)
         source.add_row(name, r.network, r.source, r.readings)
+    short = table(["not the paper's", "optimizer", "schedule", "average"], ["rate", "epochs"])
+    for name, study in OTHERS.items():
+        r = Recipe(**study["recipe"])
+        average = "–" if r.average == "none" else r.average
+        short.add_row(name, r.optimizer, r.schedule, average, f"{r.learning_rate:g}", str(r.epochs))
     precision = " and ".join(sorted({r.precision for r in RECIPES.values()}))
     note = (
         f"Precision {precision}, deterministic; images normalized per channel; seeds 42 to 46.\n"
         "docs/readings.md explains 'read as'. offramp recipes NAME prints a study file;\n"
-        "studies/paper/ holds all of them. Short ones that are not the paper's:\n"
-        f"{', '.join(OTHERS)}."
+        "studies/paper/ holds all of the paper's. docs/studies.md has every option."
     )
-    show([steps, start, source], "How the paper trains", note)
+    show([steps, start, source, short], "How the paper trains", note)
