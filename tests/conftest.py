@@ -27,8 +27,9 @@ import torch
 from hypothesis import HealthCheck, settings
 
 import object_store
-from offramp.meters import capacity
+from offramp.meters import capacity, meter
 from offramp.process import look_less_for_garbage
+from offramp.study.plan import limits
 from remembered_graphs import remembered_graphs
 from remembered_surveys import remembered_surveys
 
@@ -96,13 +97,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session", autouse=True)
 def _made_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What other programs leave free decides no test: all that is forecast in this process goes by
-    MEMORY, and by no control group. Nor do those of them that the kernel kills for lack of memory."""
+    MEMORY, and by no control group. Nor do those of them that the kernel kills for lack of memory, nor
+    whether temporary files lie in memory. Children, such as a browser, are not weighed at each phase."""
     nowhere = tmp_path_factory.getbasetemp() / "no control groups"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(capacity, "machine_memory", lambda: MEMORY)
         patch.setattr(capacity.free_memory, "__defaults__", (nowhere, nowhere))
         patch.setattr(capacity.killed_for_memory, "__defaults__", (nowhere, nowhere))
         patch.setattr(capacity, "MACHINE", nowhere)
+        patch.setattr(limits, "IN_MEMORY", ())
+        patch.setattr(meter, "_own", lambda _: 0)
         yield
 
 

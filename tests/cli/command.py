@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import re
@@ -14,8 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 
 from offramp.cli import main
+
+# All commands with all their options are made anew at each call: a tenth of a second.
+typer.main.get_command = functools.cache(typer.main.get_command)
 
 STUDY = """\
 seeds: [1, 2]

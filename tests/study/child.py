@@ -26,10 +26,12 @@ import torch
 import torch._dynamo  # which any optimizer imports as it steps: once here, not in every fork
 
 from offramp.store.store import Store
+from offramp.study.plan import limits
 from offramp.study.run.run import Conduct, run
 from support import CPU, EAGER, tiny_plan, tiny_study
 
 torch.set_num_threads(1)
+limits.IN_MEMORY = ()  # as in the tests that start this (conftest.py)
 
 
 def arm(target: str, call: int) -> None:

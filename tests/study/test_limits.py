@@ -18,6 +18,13 @@ from offramp.study.spec.models import ExecutionSpec
 from support import CPU
 
 GIB = 2**30
+FILE_SYSTEMS = limits.IN_MEMORY
+
+
+@pytest.fixture(autouse=True)
+def file_systems(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that other tests are not to tell apart (conftest.py)."""
+    monkeypatch.setattr(limits, "IN_MEMORY", FILE_SYSTEMS)
 
 
 @pytest.fixture
