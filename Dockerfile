@@ -1,6 +1,6 @@
 # offramp for the CPU, without GPU libraries:
 #   docker build --tag offramp .
-#   docker run --rm --volume "$PWD:/work" offramp run my-study.yaml
+#   docker run --rm --user "$(id -u):$(id -g)" --volume "$PWD:/work" offramp run my-study.yaml
 FROM python:3.11-slim AS build
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
@@ -15,8 +15,10 @@ RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu 
     && pip install --no-cache-dir --constraint /tmp/constraints.txt \
       "$(ls /wheels/offramp-*.whl)[onnx]" \
     && rm -r /wheels /tmp/constraints.txt \
-    && useradd --create-home offramp
+    && useradd --create-home offramp && mkdir --mode 1777 /tmp/home
 USER offramp
+# Where whoever it runs as may write.
+ENV HOME=/tmp/home
 WORKDIR /work
 ENTRYPOINT ["offramp"]
 CMD ["--help"]

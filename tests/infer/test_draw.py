@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from offramp.infer import bundle_timing
@@ -73,3 +76,27 @@ def test_what_memory_is_measured_of_is_loaded_alone(monkeypatch: pytest.MonkeyPa
     assert [line.memory for line in found.lines] == [7, None, 7]
     alone = [(task.alone, task.plain) for task in asked[1:]]
     assert alone == [("plain", "plain.onnx"), ("policy", None)]
+
+
+class Tied:
+    """A bundle of three exits, the first two of which are as sure of every image."""
+
+    score = "confidence"
+
+    def __init__(self) -> None:
+        self.stages = [SimpleNamespace(threshold=0.5, temperature=1.0, gate=None)] * 3
+
+    def with_thresholds(self, thresholds: list[float]) -> Tied:
+        twin = copy.copy(self)
+        twin.stages = [SimpleNamespace(threshold=t, temperature=1.0, gate=None) for t in thresholds]
+        return twin
+
+    def all_exits(self, noise: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(np.array([2.0, 1.0], dtype=np.float32), (len(noise), 3, 2))
+
+
+def test_where_scores_are_equal_more_images_leave_than_planned() -> None:
+    """And none are left for later exits: the benchmark ended for want of them."""
+    ruled = bundle_timing._with_shares(Tied(), np.zeros((10, 1)), [0.3, 0.3, 0.4])
+    first, *later = (stage.threshold for stage in ruled.stages)
+    assert 0.73 < first < 0.74 and later == [bundle_timing.NEVER] * 2

@@ -211,8 +211,8 @@ def _with_shares(bundle: Any, noise: Any, shares: Sequence[float]) -> Any:
     for at, stage in enumerate(stays.stages):
         sure, _ = scoring.score(stays.score, logits[inside, at], stage.temperature, gate=stage.gate)
         order = np.sort(sure)[::-1]
-        leaving = int(counts[at])
-        threshold = float(order[leaving - 1]) if leaving and len(order) else NEVER
+        leaving = min(int(counts[at]), len(order))  # equal scores may have let more leave before
+        threshold = float(order[leaving - 1]) if leaving else NEVER
         thresholds.append(threshold)
         inside = inside[sure < threshold]
     return _ruled(bundle, thresholds)

@@ -84,11 +84,13 @@ def _list(as_json: bool) -> None:
         patience = "–" if r.patience is None else str(r.patience)
         start.add_row(name, r.schedule, patience, r.weights or "scratch", words)
         source.add_row(name, r.network, r.source, r.readings)
-    short = table(["not the paper's", "optimizer", "schedule", "average"], ["rate", "epochs"])
+    columns = ["rate", "epochs", "batch", "strategies"]
+    short = table(["not the paper's", "schedule", "average"], columns)
     for name, study in OTHERS.items():
-        r = Recipe(**study["recipe"])
-        average = "–" if r.average == "none" else r.average
-        short.add_row(name, r.optimizer, r.schedule, average, f"{r.learning_rate:g}", str(r.epochs))
+        of = Recipe(**study["recipe"])
+        counts = (of.epochs, of.batch_size, len(study["strategies"]))
+        average = "–" if of.average == "none" else of.average
+        short.add_row(name, of.schedule, average, f"{of.learning_rate:g}", *map(str, counts))
     precision = " and ".join(sorted({r.precision for r in RECIPES.values()}))
     note = (
         f"Precision {precision}, deterministic; images normalized per channel; seeds 42 to 46.\n"
