@@ -210,7 +210,10 @@ def test_costs(measured: bool) -> None:
         phases = known.numbers.phases.assign(measured=False)
         known = replace(known, numbers=replace(known.numbers, phases=phases))
     text = sentence(advice("training-time", known))
-    assert text.startswith("For short training: joint (training time as the paper runs it ")
+    if measured:
+        assert text.startswith("For short training: joint (training time as the paper runs it ")
+    else:  # the planted time is not believed
+        assert "(training compute as the paper runs it " in text
     assert text.endswith(". Estimated, not tested.") is not measured
     assert (". Better than every other" in text) is measured
 
