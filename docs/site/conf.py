@@ -46,8 +46,19 @@ python_maximum_signature_line_length = 90
 
 def setup(app):
     app.connect("autodoc-process-docstring", _docstring)
+    app.connect("build-finished", _levels)
 
 
 def _docstring(*given):
     lines = given[-1]
     lines[:] = as_rst(lines)
+
+
+def _levels(app, exception):
+    """Sphinx calls captions of the contents headings and gives them no level, which readers of a screen
+    need."""
+    if exception is None and app.builder.format == "html":
+        for page in Path(app.outdir).rglob("*.html"):
+            text = page.read_text(encoding="utf-8")
+            whole = text.replace('role="heading">', 'role="heading" aria-level="2">')
+            page.write_text(whole, encoding="utf-8")

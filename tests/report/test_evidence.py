@@ -357,6 +357,13 @@ def test_studies_can_be_told_apart() -> None:
         evidence(both, study="long")
 
 
+def test_strategies_that_another_study_trained_are_said_to_be_left_out() -> None:
+    """A study that found them in the store has them too, and they are another's all the same."""
+    both = [simple("joint", 1), simple("joint", 2), simple("separate", 1, study="own")]
+    (said,) = evidence(both, study="own").missing
+    assert said == "2 trials of joint that study made made: leave --study out to compare"
+
+
 def test_seeds_of_some_strategies_were_added_by_the_rule_of_all() -> None:
     trials = [simple(label, seed) for label in ("joint", "separate", "two-stage") for seed in (1, 2, 3)]
     found = evidence(trials).found

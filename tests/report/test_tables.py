@@ -82,7 +82,7 @@ def test_what_is_alike_says_what_would_have_been_found() -> None:
     """That of the best and the others, whichever is larger; nothing where all differ."""
     even = planted(shift=dict.fromkeys(("joint", "separate", "two-stage"), 0.0))
     for name in ("main", "exits"):
-        notes = [note for note in only(even, name).notes if note.startswith("Of what has ≈, ")]
+        notes = [note for note in only(even, name).notes if note.startswith("Of what does not differ ")]
         assert len(notes) == 1 and " points would have been found in 80 % of such runs." in notes[0]
     found = evidence(even).runs[0].analysis(MEASURES["accuracy-test"])
     assert found is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from rich.console import Console
 from watched import at_epoch_zero, finish
 
 from offramp.cli.commands.watch import shown, watch
+from offramp.cli.store import awaited
+from offramp.errors import OfframpError
 from offramp.hashing import text, with_seal
 from offramp.store.live import COLUMNS, LivePhase, Reader, distinct
 from offramp.store.store import Store
@@ -87,6 +90,22 @@ def test_it_is_shown_in_eighty_columns(store: Store) -> None:
     assert "two-stage-digits-cnn" in text and "1/2" in text
     assert "exit 1, by nobody, saved" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_of_many_finished_trials_the_latest_are_shown_and_said_to_be(store: Store) -> None:
+    done, _ = Reader(store.archive).courses()
+    for count, heading in ((8, "finished  "), (9, "finished, the latest 8 of 9")):
+        console = Console(width=80, record=True, file=io.StringIO())
+        console.print(shown("Store runs", [done] * count))
+        assert heading in console.export_text()
+
+
+def test_who_looks_on_waits_for_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = threading.Timer(0.2, (tmp_path / "runs").mkdir)
+    made.start()
+    with pytest.raises(OfframpError, match="there is no store at"):  # what came is none
+        awaited(tmp_path / "runs")
+    assert "Waiting for a store" in capsys.readouterr().err
 
 
 def test_trials_that_wait_are_counted_and_never_hide_what_failed(store: Store) -> None:

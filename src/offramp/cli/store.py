@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -33,6 +35,16 @@ def archived(*given: Place | None) -> Archive:
             f"there is no store at {archive.root}; name one with --store{such}, or run a study first"
         )
     return archive
+
+
+def awaited(*given: Place | None) -> Archive:
+    """As `archived`, for who looks on: where nothing is there yet, it waits for a run to begin."""
+    root = named(*given)
+    if isinstance(root, Path) and not root.exists():
+        typer.echo(f"There is nothing at {root} yet. Waiting for a store; Ctrl-C ends.", err=True)
+        while not root.exists():
+            time.sleep(1)
+    return archived(*given)
 
 
 def opened(*given: Place | None) -> Store:

@@ -6,6 +6,7 @@ packed logits. What is damaged, unfinished or of another setting is left out, an
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -35,6 +36,7 @@ from offramp.store.manifest import Cost, Manifest, NodeRecord, SeedLog
 from offramp.store.place import Place
 from offramp.store.record import TrialRecord, read
 from offramp.store.table import COLUMNS, tidy
+from offramp.units import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -308,9 +310,8 @@ def gather(found: Gathered, study: str | None = None) -> Evidence:
     """The evidence in what was read; of the trials of one study, if that is named."""
     if study is not None:
         names = ", ".join(sorted({str(t.manifest.study) for t in found.trials.values()})) or "none"
-        found = replace(
-            found, trials={id: t for id, t in found.trials.items() if t.manifest.study == study}
-        )
+        of = {id: t for id, t in found.trials.items() if t.manifest.study == study}
+        found = replace(found, trials=of, missing=(*found.missing, *_of_others(found, study)))
         if not found.trials:
             raise OfframpError(f"no trial was made by a study '{study}'; choose among: {names}")
     selected = chosen({id: t.manifest for id, t in found.trials.items()})
@@ -325,6 +326,22 @@ def gather(found: Gathered, study: str | None = None) -> Evidence:
     unlike = machines.notes(whole.trials)
     notes = tuple(dict.fromkeys([*found.missing, *selected.notes, *gaps(whole.trials), *unlike]))
     return replace(whole, missing=notes, budgets=tuple(map(made, selected.budgets)))
+
+
+def _of_others(found: Gathered, study: str) -> list[str]:
+    """What one study's trials cannot be compared with: strategies on the same network and data of which
+    other studies have all trials, as where this study found them in the store."""
+    own = {(t.model, t.data, t.strategy) for t in found.trials.values() if t.manifest.study == study}
+    places = {(model, data) for model, data, _ in own}
+    others = Counter(
+        (t.strategy, str(t.manifest.study))
+        for t in found.trials.values()
+        if (t.model, t.data) in places and (t.model, t.data, t.strategy) not in own
+    )
+    return [
+        f"{counted(number, 'trial')} of {strategy} that study {other} made: leave --study out to compare"
+        for (strategy, other), number in sorted(others.items())
+    ]
 
 
 def _order(trial: TrialRecord) -> tuple[Any, ...]:

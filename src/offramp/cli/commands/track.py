@@ -12,7 +12,7 @@ import typer
 
 from offramp.cli.options import JsonOption, StoreArgument, StoreOption, option
 from offramp.cli.render import emit
-from offramp.cli.store import archived
+from offramp.cli.store import archived, awaited
 from offramp.errors import OfframpError
 from offramp.units import counted
 
@@ -59,10 +59,10 @@ def track(
     from offramp.track.send import Keeper, Sent, send
     from offramp.track.trackers import TRACKERS, tracker
 
-    reader = Reader(archived(store, store_))
     if not to:
         some = ", ".join(kind.example for kind in TRACKERS.values())
         raise OfframpError(f"name a tracker with --to, such as {some}")
+    reader = Reader((awaited if follow else archived)(store, store_))
     for path in file or ():
         if not Path(path).exists():
             raise OfframpError(f"there is no {path}; give --file a file or folder")

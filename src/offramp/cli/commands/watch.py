@@ -12,7 +12,7 @@ import typer
 from offramp import terminal
 from offramp.cli.options import JsonOption, StoreArgument, StoreOption, option
 from offramp.cli.render import emit
-from offramp.cli.store import archived
+from offramp.cli.store import archived, awaited
 from offramp.cli.trials import TEST, accuracies
 from offramp.terminal import table
 from offramp.units import counted
@@ -49,7 +49,8 @@ def watch(
 
     from offramp.store.live import Reader, distinct
 
-    reader = Reader(archived(store, store_))
+    looks_once = once or json or not sys.stdout.isatty()
+    reader = Reader((archived if looks_once else awaited)(store, store_))
     title = f"Store {reader.archive.root}"
     if json:
         courses = list(reader.courses())
@@ -63,7 +64,7 @@ def watch(
             }
         )
         return
-    if once or not sys.stdout.isatty():
+    if looks_once:
         courses = list(reader.courses())
         terminal.console().print(shown(title, courses, reader.loose(courses)))
         return
@@ -103,7 +104,8 @@ def shown(title: str, courses: Sequence[Course], loose: Sequence[LivePhase] = ()
         parts += ["", "failed", *failed]
     if done:
         latest = sorted(done, key=_finished)[-LATEST:]
-        parts += ["", table(["finished"], [TEST], [(c.trial, _accuracies(c)) for c in latest])]
+        heading = "finished" if len(done) <= LATEST else f"finished, the latest {LATEST} of {len(done)}"
+        parts += ["", table([heading], [TEST], [(c.trial, _accuracies(c)) for c in latest])]
     # Last, as a picture that is higher than the terminal loses its end: there may be many of them.
     left = [c for c in courses if c.manifest is None and c.failed is None]
     begun = [c for c in left if any(p.begun or p.finished for p in c.phases)]

@@ -77,10 +77,13 @@ def mark_exits(
 
 
 def power(shown: Sequence[tuple[str, float]]) -> list[tuple[str, str]]:
-    """A note on what `≈` leaves open. shown: place, and the difference that would have been found there,
-    a share."""
+    """A note on what marks leave open. shown: place, and the difference that would have been found
+    there, a share."""
     points = ", ".join(f"{100 * least:.1f} ({where})" for where, least in shown)
-    words = f"Of what has ≈, differences of {points} points would have been found in"
+    words = (
+        f"Of what does not differ significantly from the best, differences of {points} points would "
+        "have been found in"
+    )
     return [("", f"{words} {100 * POWER:.0f} % of such runs")] if shown else []
 
 
