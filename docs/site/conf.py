@@ -46,7 +46,7 @@ python_maximum_signature_line_length = 90
 
 def setup(app):
     app.connect("autodoc-process-docstring", _docstring)
-    app.connect("build-finished", _levels)
+    app.connect("build-finished", _readable)
 
 
 def _docstring(*given):
@@ -54,11 +54,17 @@ def _docstring(*given):
     lines[:] = as_rst(lines)
 
 
-def _levels(app, exception):
-    """Sphinx calls captions of the contents headings and gives them no level, which readers of a screen
-    need."""
+def _readable(app, exception):
+    """Two things of Sphinx's that readers of a screen stumble over: captions of the contents are
+    headings without a level, and parameters of a long signature are definitions without terms."""
+    roles = {
+        'role="heading">': 'role="heading" aria-level="2">',
+        '<dd><em class="sig-param">': '<dd role="listitem"><em class="sig-param">',
+        '<dl>\n<dd role="listitem">': '<dl role="list">\n<dd role="listitem">',
+    }
     if exception is None and app.builder.format == "html":
         for page in Path(app.outdir).rglob("*.html"):
             text = page.read_text(encoding="utf-8")
-            whole = text.replace('role="heading">', 'role="heading" aria-level="2">')
-            page.write_text(whole, encoding="utf-8")
+            for bare, with_role in roles.items():
+                text = text.replace(bare, with_role)
+            page.write_text(text, encoding="utf-8")
