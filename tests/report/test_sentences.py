@@ -45,7 +45,7 @@ def test_curves() -> None:
     assert "Curves that cross: " in crossed and "joint and separate" in crossed
     equal = curves(EQUAL)
     assert equal.startswith("At equal compute, no two strategies differ significantly in test accuracy,")
-    assert equal.endswith(" points would have been found in 80 % of such runs.")
+    assert equal.endswith(" points, by the MACs, would have been found in 80 % of such runs.")
     assert curves(EQUAL, seeds=1) == ""  # nothing was tested
     assert compared([]) == ""
     named = compared(equal_compute(facts(1, FOUR), DATA, NAMES), "resnet50 on cifar100")
@@ -90,6 +90,13 @@ def test_where_none_is_behind_stands_what_would_have_been_found() -> None:
     text = compared([Level(1e6, means, (*pairs, shown))])
     assert "no strategy is significantly behind the best" in text
     assert text.endswith("A difference of 2 points would have been found in 80 % of such runs.")
+    dearer = Level(
+        2e6, means, (replace(pairs[0], detectable=0.12), replace(pairs[1], detectable=0.05), shown)
+    )
+    both = compared([Level(1e6, means, (*pairs, shown)), dearer])
+    assert both.endswith(
+        "Differences of 2 to 12 points, by the MACs, would have been found in 80 % of such runs."
+    )
     unknown = tuple(replace(pair, detectable=None) for pair in pairs)
     assert "A difference of" not in compared([Level(1e6, means, unknown)])
 

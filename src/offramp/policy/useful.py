@@ -72,7 +72,8 @@ def resolution(kind: str, value: float, rows: int) -> tuple[str, ...]:
     return (
         f"{rows:,} calibration images cannot tell a {'loss' if 'loss' in kind else 'disagreement'} of "
         f"{value:g}, as one of them is {100 / rows:.2g} points; it takes {needed:,} "
-        f"(give more images, or hold out more: --set data.held_out_images={needed} where it trains), "
+        f"(give more images, or hold out more: --set data.held_out_images={needed} where it trains, "
+        f"calibration= of fit in Python), "
         f"or a limit of {least:g}",
     )
 

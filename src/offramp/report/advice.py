@@ -169,8 +169,7 @@ def compared(made: Sequence[Level], place: str = "") -> str:
         return ""
     where = f" ({place})" if place else ""
     low, high = macs(made[0].macs), macs(made[-1].macs)
-    least = least_shown(pair for level in made for pair in level.pairs)
-    most = "" if least is None else _found(MEASURES["accuracy-test"].gap(least))
+    most = _found_at(made)
     if all(level.even for level in made):
         return (
             f"At equal compute{where}, no two strategies differ significantly in test accuracy, from "
@@ -202,6 +201,20 @@ def compared(made: Sequence[Level], place: str = "") -> str:
     first, *rest = parts
     words = ". ".join([first, *map(_begun, rest)])
     return f"At equal compute{where}, by MACs of an image (test accuracy, adjusted p < 0.05): {words}."
+
+
+def _found_at(made: Sequence[Level]) -> str:
+    """What would probably have been found at equal compute; from where it is least to where it is most,
+    where that tells a reader another thing."""
+    found = [least for level in made if (least := least_shown(level.pairs)) is not None]
+    if not found:
+        return ""
+    low, high = (MEASURES["accuracy-test"].gap(end) for end in (min(found), max(found)))
+    if low == high:
+        return _found(high)
+    low = low.removesuffix(" points")
+    found_in = f"would have been found in {100 * POWER:.0f} % of such runs"
+    return f". Differences of {low} to {high}, by the MACs, {found_in}"
 
 
 def _found(difference: str) -> str:
