@@ -15,7 +15,7 @@ RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu 
     && pip install --no-cache-dir --constraint /tmp/constraints.txt \
       "$(ls /wheels/offramp-*.whl)[onnx]" \
     && rm -r /wheels /tmp/constraints.txt \
-    && useradd --create-home offramp && mkdir --mode 1777 /tmp/home
+    && useradd offramp && mkdir --mode 1777 /tmp/home
 USER offramp
 # Where whoever it runs as may write.
 ENV HOME=/tmp/home

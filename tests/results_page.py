@@ -15,7 +15,8 @@ def page() -> str:
 
 def section(name: str) -> str:
     """What the page says of a study, to the next heading. name: of its folder."""
-    return page()[page().index(f"([{name}](") :].partition("\n## ")[0]
+    text = page()
+    return text[text.index(f"([{name}](") :].partition("\n## ")[0]
 
 
 def said(pattern: str, text: str) -> tuple[str, ...]:

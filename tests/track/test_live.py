@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import threading
 from contextlib import closing
 from dataclasses import replace
@@ -100,12 +101,16 @@ def test_of_many_finished_trials_the_latest_are_shown_and_said_to_be(store: Stor
         assert heading in console.export_text()
 
 
-def test_who_looks_on_waits_for_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made = threading.Timer(0.2, (tmp_path / "runs").mkdir)
-    made.start()
-    with pytest.raises(OfframpError, match="there is no store at"):  # what came is none
-        awaited(tmp_path / "runs")
+def test_who_looks_on_waits_for_a_store(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coming = tmp_path / "coming"
+    threading.Timer(0.2, shutil.copytree, [store.root, coming]).start()
+    assert awaited(coming).exists()
     assert "Waiting for a store" in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    with pytest.raises(OfframpError, match="there is no store at"):  # what is there is none
+        awaited(tmp_path / "other")
 
 
 def test_trials_that_wait_are_counted_and_never_hide_what_failed(store: Store) -> None:

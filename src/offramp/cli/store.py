@@ -39,10 +39,12 @@ def archived(*given: Place | None) -> Archive:
 
 def awaited(*given: Place | None) -> Archive:
     """As `archived`, for who looks on: where nothing is there yet, it waits for a run to begin."""
+    from offramp.store.archive import Archive
+
     root = named(*given)
     if isinstance(root, Path) and not root.exists():
         typer.echo(f"There is nothing at {root} yet. Waiting for a store; Ctrl-C ends.", err=True)
-        while not root.exists():
+        while not Archive(root).exists():  # a folder is there before what makes it a store
             time.sleep(1)
     return archived(*given)
 

@@ -207,16 +207,14 @@ class ExitNetwork(nn.Module):
         """Weights of heads answer alike only where exits add as much as those did that learned them."""
         heads = f"{prefix}{self._heads_name}."
         own = 0.0 if isinstance(self.carry, str) else self.carry
-        if not any(key.startswith(heads) for key in state_dict):
-            theirs = own  # a checkpoint of the backbone
-        else:
-            theirs = float(state_dict.get(heads + CARRY, 0.0))
+        theirs = own  # where it is a checkpoint of the backbone
+        if any(key.startswith(heads) for key in state_dict):
+            theirs = float(state_dict.pop(heads + CARRY, 0.0))
         if theirs != own:
             errors.append(
                 f"in these weights an exit adds {theirs:g} times the answer of the exit before, here "
                 f"{own:g} times; load them into net.carrying({theirs:g})"
             )
-        state_dict.pop(heads + CARRY, None)
         if own:
             state_dict[heads + CARRY] = torch.tensor(own)
 

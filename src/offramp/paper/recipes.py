@@ -155,7 +155,7 @@ AIRBENCH93: Mapping[str, Any] = {
     "strategies": ["baseline"],
     "backbone": {"name": "airbench", "width": "93"},
     "data": {"name": "cifar10", "validation": "test", "held_out_images": 10},
-    "augment": {"alternating_flip": True, "crop": 2, "pad": "reflect"},
+    "augment": AIRBENCH["augment"],
     "test_time_flip": True,
     "recipe": {
         **AIRBENCH["recipe"],

@@ -159,7 +159,7 @@ def _shown(advice: Advice) -> str:
         least = advice.measure.gap(advice.detectable)
     else:
         least = f"{MEASURES['accuracy-test'].gap(advice.detectable)} at equal compute"
-    return _found(least)
+    return _found(f"A difference of {least}")
 
 
 def compared(made: Sequence[Level], place: str = "") -> str:
@@ -211,15 +211,13 @@ def _found_at(made: Sequence[Level]) -> str:
         return ""
     low, high = (MEASURES["accuracy-test"].gap(end) for end in (min(found), max(found)))
     if low == high:
-        return _found(high)
-    low = low.removesuffix(" points")
-    found_in = f"would have been found in {100 * POWER:.0f} % of such runs"
-    return f". Differences of {low} to {high}, by the MACs, {found_in}"
+        return _found(f"A difference of {high}")
+    return _found(f"Differences of {low.removesuffix(' points')} to {high}, by the MACs,")
 
 
-def _found(difference: str) -> str:
-    """A difference that would probably have been found."""
-    return f". A difference of {difference} would have been found in {100 * POWER:.0f} % of such runs"
+def _found(differences: str) -> str:
+    """What would probably have been found."""
+    return f". {differences} would have been found in {100 * POWER:.0f} % of such runs"
 
 
 def listed(names: Sequence[str]) -> str:

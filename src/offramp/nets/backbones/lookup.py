@@ -90,9 +90,8 @@ def fitting_stem(backbone: str, side: int) -> str | None:
     return min(strides, key=strides.__getitem__, default=None)
 
 
-def shrunk(net: ExitNetwork, backbone: str, stem: str | None = None) -> str | None:
-    """A warning where images are so small that the last layers see hardly any map of them; else None.
-    stem: that the network has."""
+def shrunk(net: ExitNetwork, backbone: str) -> str | None:
+    """A warning where images are so small that the last layers see hardly any map of them; else None."""
     shape, sides = net.trunks[0].shapes[-1:], net.input_shape[1:]
     if not shape or len(shape[0]) != 3:
         return None
@@ -100,7 +99,8 @@ def shrunk(net: ExitNetwork, backbone: str, stem: str | None = None) -> str | No
     if last >= MAP or min(sides) < 16 * last:  # of networks made for small images
         return None
     finer = fitting_stem(backbone, min(sides))
-    remedy = f" or backbone.stem: {finer}" if finer not in (None, stem) else ""
+    has = (net.asked or {}).get("backbone", {}).get("stem")
+    remedy = f" or backbone.stem: {finer}" if finer not in (None, has) else ""
     return (
         f"the last layers of {backbone} see maps of {last}×{last} px of images of "
         f"{sides[0]}×{sides[1]} px and learn little; use larger images{remedy}"
