@@ -76,6 +76,14 @@ def test_a_budget_in_which_nothing_is_learned_says_what_would_do(share: float) -
     assert too_short(planned(), needed) is None and too_short(planned(), needed / 1.2) is not None
 
 
+def test_smaller_steps_of_fewer_images_are_counted() -> None:
+    """`build` takes 16 images a step where few are left: four times the steps, which may be enough."""
+    room = planned().executed * 0.02
+    usual = planned().study.recipe.batch_size
+    assert too_short(planned(), room, lambda _: usual) == too_short(planned(), room) is not None
+    assert too_short(planned(), room, lambda _: 1) is None
+
+
 def test_a_study_may_ask_for_little() -> None:
     assert too_short(planned("recipe.epochs=1"), 1e18) is None
     assert too_short(planned(), planned().executed) is None

@@ -167,9 +167,14 @@ def _held_out(needed: int, data: Data) -> int | None:
     return min(max(needed, images // 10, 1), max(images * 3 // 20, 1))
 
 
+def batch_size(images: int) -> int:
+    """What a step takes of so many training images, where nobody says."""
+    return BATCH if images >= FEW else SMALL_BATCH
+
+
 def _length(images: int) -> dict[str, int]:
     """Batches and epochs for so many training images."""
-    batch = BATCH if images >= FEW else SMALL_BATCH
+    batch = batch_size(images)
     least, most = EPOCHS
     return {
         "batch_size": batch,

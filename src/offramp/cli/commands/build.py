@@ -224,7 +224,7 @@ def start(
     from offramp import device as devices
     from offramp.bundle import folder as bundle
     from offramp.store.store import Store
-    from offramp.study.build import choose
+    from offramp.study.build import batch_size, choose
 
     target(goal.target, 1)  # mistakes before the work
     bundle.check_place(goal.out, goal.force)
@@ -237,7 +237,10 @@ def start(
     if goal.budget is not None:
         how = How(root, dry_run, None, as_json, log, place=wish.device, anyway=goal.anyway)
         seconds = units.parse(goal.budget, units.TIME, "--budget")
-        fits, weak = fitting(chosen.plan, seconds, goal.budget, how)
+        # Of fewer images a step takes fewer, unless `--set` says how many.
+        taken = chosen.plan.study.recipe.batch_size
+        open_ = taken == batch_size(len(chosen.plan.data.train))
+        fits, weak = fitting(chosen.plan, seconds, goal.budget, how, batch_size if open_ else None)
         with reading_shown(log):
             chosen = choose(replace(wish, settings=(*wish.settings, *fits)))
     if dry_run:

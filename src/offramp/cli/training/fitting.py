@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,10 +42,17 @@ def start_one(
     start(study, how)
 
 
-def fitting(plan: Plan, seconds: float, words: str, how: How) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Settings with which the study fits, and why the time is too short, if it is. Both are logged."""
+def fitting(
+    plan: Plan,
+    seconds: float,
+    words: str,
+    how: How,
+    batch_size: Callable[[int], int] | None = None,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Settings with which the study fits, and why the time is too short, if it is. Both are logged.
+    batch_size: as in `too_short`."""
     from offramp.policy.useful import check
-    from offramp.study.plan.budget import choose
+    from offramp.study.plan.budget import choose, too_short
     from offramp.study.plan.forecast import measured
 
     speed = how.here or measured(plan, how.device)
@@ -54,7 +61,8 @@ def fitting(plan: Plan, seconds: float, words: str, how: How) -> tuple[tuple[str
     flags = " ".join(f"--set {setting}" for setting in chosen.settings)
     means = f"the same as {flags}" if flags else "all of it fits"
     how.log.say(f"--budget {words}: {means}; {about}.", must=True)
-    weak = _short(plan, seconds * speed, speed, words)
+    short = too_short(plan, seconds * speed, batch_size)
+    weak = () if short is None else (_said(*short, speed, words),)
     if weak and not how.dry_run:
         check(weak, how.anyway)
     for reason in weak:
@@ -62,16 +70,9 @@ def fitting(plan: Plan, seconds: float, words: str, how: How) -> tuple[tuple[str
     return chosen.settings, weak
 
 
-def _short(plan: Plan, budget: float, speed: float, words: str) -> tuple[str, ...]:
-    """Why a budget, in MACs, is too short to learn, and what is enough; empty where it is not. speed: in
-    MACs a second."""
-    from offramp.study.plan.budget import too_short
-
-    found = too_short(plan, budget)
-    if found is None:
-        return ()
-    said, needed = found
+def _said(leaves: str, needed: float, speed: float, words: str) -> str:
+    """needed: MACs that would do.  speed: MACs a second."""
     return (
-        f"--budget {words} is too short: it leaves {said}; give about {duration(needed / speed)}, "
-        "or take fewer strategies or seeds",
+        f"--budget {words} is too short: it leaves {leaves}; give about {duration(needed / speed)}, "
+        "or take fewer strategies or seeds"
     )

@@ -78,13 +78,18 @@ def choose(plan: Plan, macs: float) -> Choice:
     return Choice(tuple(settings), full + answers * tested, chosen, train)
 
 
-def too_short(plan: Plan, macs: float) -> tuple[str, float] | None:
+def too_short(
+    plan: Plan, macs: float, batch_size: Callable[[int], int] | None = None
+) -> tuple[str, float] | None:
     """Where `choose` leaves less than 3 epochs or 100 steps a phase, and less than the study asks for:
-    that in words, and the MACs that would do."""
+    that in words, and the MACs that would do. batch_size: for so many training images, where it is not
+    the recipe's for any number."""
     recipe, images = plan.study.recipe, _train_images(plan.data)
 
     def steps(epochs: int, part: int) -> int:
-        return epochs * math.ceil(len(plan.data.train) * part / images / recipe.batch_size)
+        train = len(plan.data.train) * part / images
+        batch = recipe.batch_size if batch_size is None else batch_size(int(train))
+        return epochs * math.ceil(train / batch)
 
     least = min(LEAST_STEPS, steps(recipe.epochs, images))
 
