@@ -174,12 +174,29 @@ def test_mistakes_are_a_line(
     refuses("is no place on the hub", hub.local, "hf:../..")
     refuses("hf:me/nothing cannot be fetched .*network", hub.local, "hf:me/nothing")
     assert hub.local("bundle/") is None
+    refuses("is no place on the hub; give USER/NAME, or USER/NAME@REV", hub.push, leaving, "me", "mit")
     refuses("is no license of the hub", hub.push, leaving, "me/digits", "MIT license!")
     refuses("is no bundle", hub.push, tmp_path, "me/digits", "mit")
     there.repos["me/other"] = {"README.md": b"x"}
     refuses("cannot be fetched|is no bundle", hub.local, "hf:me/other")
     monkeypatch.setenv("HF_TOKEN", "another")
     refuses("cannot be pushed to me/digits", hub.push, leaving, "me/digits", "mit")
+
+
+def test_a_dry_run_shows_all_that_would_be_sent_and_sends_nothing(
+    there: Hub, leaving: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["offramp", "push", str(leaving), "me/digits", "--license", "mit"]
+    monkeypatch.setattr(sys, "argv", [*words, "--dry-run", "--json"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code and not there.repos
+    shown = json.loads(capsys.readouterr().out)
+    hub.push(leaving, "me/digits", "mit")
+    sent = there.repos["me/digits"]
+    sent.pop(".gitattributes")  # the hub's own
+    assert {name: len(content) for name, content in sent.items()} == shown["files"]
+    assert sent["README.md"].decode() == shown["card"]
 
 
 @pytest.mark.usefixtures("there")

@@ -28,6 +28,7 @@ FILES = (
     *("card.md", "run.py", "scoring.py", "preprocessing.py", "stages/*.onnx", "stages/*.onnx.data"),
 )
 """All that a bundle may hold; anything else in a repository is left there."""
+CARD = "README.md"  # the model card, as the hub shows it
 
 
 def check_installed() -> None:
@@ -40,9 +41,8 @@ def place(name: str) -> tuple[str, str | None]:
     """Repository and revision in `hf:USER/NAME@REVISION` or `USER/NAME`. Raises OfframpError."""
     found = PLACE.fullmatch(name.removeprefix(PREFIX))
     if found is None or ".." in name:
-        raise OfframpError(
-            f"'{name}' is no place on the hub; give {PREFIX}USER/NAME, or {PREFIX}USER/NAME@REVISION"
-        )
+        form = f"{PREFIX if name.startswith(PREFIX) else ''}USER/NAME"
+        raise OfframpError(f"'{name}' is no place on the hub; give {form}, or {form}@REVISION")
     return found["repo"], found["revision"]
 
 
@@ -82,33 +82,17 @@ def push(
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     repo, revision = place(name)
-    if LICENSE.fullmatch(license) is None:
-        raise OfframpError(f"'{license}' is no license of the hub; give one such as mit or apache-2.0")
-    names = sorted({*bundle.opened(folder, threads=1, pictures=False).files, bundle.SUMS})
     api = HfApi(library_name="offramp")
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         copy = Path(scratch)
-        for each in names:
-            (copy / each).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / each, copy / each)
-            if each.endswith(".onnx"):  # earlier exports left them in
-                traces.remove_from(copy / each)
-        made = json.loads((copy / "card.json").read_text(encoding="utf-8"))
-        places = sorted(_places(made), key=len, reverse=True)
-        made = _without_places(made, places)
-        text = _unplaced((copy / "card.md").read_text(encoding="utf-8"), places)
-        bundle.write_json(copy / "card.json", made)
-        (copy / "card.md").write_text(text, encoding="utf-8")
-        bundle.seal(copy)
-        about = readme(made, text, name.removeprefix(PREFIX), license, dataset)
-        (copy / "README.md").write_text(about, encoding="utf-8")
+        names = prepare(folder, copy, name, license, dataset)
         try:
             api.create_repo(repo, private=private, exist_ok=True)
             if revision is not None and not api.revision_exists(repo, revision):
                 api.create_branch(repo, branch=revision)
             listed = api.list_repo_files(repo, revision=revision)
             there = {each for each in listed if each.startswith("stages/")}
-            operations = [CommitOperationAdd(each, copy / each) for each in [*names, "README.md"]]
+            operations = [CommitOperationAdd(each, copy / each) for each in names]
             stale = [CommitOperationDelete(each) for each in sorted(there - set(names))]
             done = api.create_commit(
                 repo, [*operations, *stale], commit_message="A bundle of offramp", revision=revision
@@ -116,6 +100,35 @@ def push(
         except Exception as error:  # as above
             raise _failed(f"{folder} cannot be pushed to {repo}", error) from error
     return str(done.commit_url)
+
+
+def prepare(
+    folder: Path, copy: Path, name: str, license: str, dataset: str | None = None
+) -> tuple[str, ...]:
+    """Put all that `push` would send into an empty folder, and send nothing; returns the files' names.
+
+    Raises OfframpError for a bundle that is damaged, a name that is no place, an unknown license.
+    """
+    check_installed()
+    place(name)
+    if LICENSE.fullmatch(license) is None:
+        raise OfframpError(f"'{license}' is no license of the hub; give one such as mit or apache-2.0")
+    names = sorted({*bundle.opened(folder, threads=1, pictures=False).files, bundle.SUMS})
+    for each in names:
+        (copy / each).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / each, copy / each)
+        if each.endswith(".onnx"):  # earlier exports left them in
+            traces.remove_from(copy / each)
+    made = json.loads((copy / "card.json").read_text(encoding="utf-8"))
+    places = sorted(_places(made), key=len, reverse=True)
+    made = _without_places(made, places)
+    text = _unplaced((copy / "card.md").read_text(encoding="utf-8"), places)
+    bundle.write_json(copy / "card.json", made)
+    (copy / "card.md").write_text(text, encoding="utf-8")
+    bundle.seal(copy)
+    about = readme(made, text, name.removeprefix(PREFIX), license, dataset)
+    (copy / CARD).write_text(about, encoding="utf-8")
+    return (*names, CARD)
 
 
 def _failed(what: str, error: Exception) -> OfframpError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,9 @@ def push(
         str | None, option("USER/NAME", "The hub's data set that it was trained on.")
     ] = None,
     private: Annotated[bool, flag("--private", "Make a new repository private.")] = False,
+    dry_run: Annotated[
+        bool, flag("--dry-run", "Show the files and the model card, and send nothing.")
+    ] = False,
     json: options.JsonOption = False,
 ) -> None:
     """Put a bundle on the Hugging Face hub, with a model card.
@@ -31,11 +35,15 @@ def push(
 
     \b
     Examples:
+      offramp push bundle/ me/flowers --license mit --dry-run
       offramp push bundle/ me/flowers --license mit
       offramp predict hf:me/flowers photo.jpg
     """
     from offramp.bundle import hub
 
+    if dry_run:
+        _show(bundle, name, license, dataset, json)
+        return
     address = hub.push(bundle, name, license, dataset, private)
     there = f"{hub.PREFIX}{name.removeprefix(hub.PREFIX)}"
     if json:
@@ -43,3 +51,21 @@ def push(
     else:
         typer.echo(f"Pushed: {address}")
         typer.echo(f"Use it: offramp predict {there} IMAGES")
+
+
+def _show(bundle: Path, name: str, license: str, dataset: str | None, as_json: bool) -> None:
+    """What would be pushed."""
+    from offramp.bundle import hub
+    from offramp.units import size
+
+    with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
+        copy = Path(scratch)
+        names = hub.prepare(bundle, copy, name, license, dataset)
+        sizes = {each: (copy / each).stat().st_size for each in names}
+        card = (copy / hub.CARD).read_text(encoding="utf-8")
+    if as_json:
+        emit({"files": sizes, "card": card})
+        return
+    for each, taken in sizes.items():
+        typer.echo(f"{each}  {size(taken)}")
+    typer.echo(f"\n{card}\nNothing was pushed.")
