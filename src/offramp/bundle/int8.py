@@ -156,11 +156,10 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def loss(before: tuple[Trained, Policy], after: tuple[Trained, Policy]) -> float:
-    """Accuracy on the calibration images that int8 costs, of the policy or of the full network,
-    whichever loses more."""
+def losses(before: tuple[Trained, Policy], after: tuple[Trained, Policy]) -> tuple[float, float]:
+    """Accuracy on the calibration images that int8 costs: of the policy, of the full network."""
     (old, was), (new, now) = (_accuracies(*pair) for pair in (before, after))
-    return max(old - new, was - now)
+    return old - new, was - now
 
 
 def _accuracies(trained: Trained, rule: Policy) -> tuple[float, float]:
