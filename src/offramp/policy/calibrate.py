@@ -255,7 +255,9 @@ def calibrate(
     shares: Sequence[float] | None = None,
 ) -> Calibrated:
     """Make candidates on validation; choose the cheapest that meets the target on calibration, or of
-    those that keep within a budget there the one that loses least on validation.
+    those that keep within a budget there the one that loses least on validation. Where few images
+    cannot tell it from a dearer one, it is the dearest of those within a standard error: a cheap exit is
+    the best of some hundred images by luck, and a deep one because it is.
 
     measured: for limits on latency; candidates are then those that lose least for their time.
     shares: of each class, 0 to 1: calibration rows are weighted so that classes count by them.
@@ -286,7 +288,7 @@ def calibrate(
         elif chosen and target.confidence is not None:
             bound = risk.upper_bound(int(lose[:, chosen].sum()), len(lose), target.confidence)
         if not chosen and len(found) > 1:
-            (first,) = _seen(found[1:2], validation, target, search)
+            first = float(_lose(found[1:2], validation, target, search).mean())
             rows = len(lose) if strata is None else int(strata.effective)
             remark = _too_small(target, rows, first)
     elif target.kind in AGAINST_FULL:
@@ -296,8 +298,7 @@ def calibrate(
         chosen = _cheapest(measures, target)
     else:
         fits = _within(measures, target, measured)
-        seen = _seen([found[i] for i in fits], validation, target, search)
-        chosen = fits[int(np.argmin(seen))]  # of those that lose alike the first, the dearest
+        chosen = fits[_least(_lose([found[i] for i in fits], validation, target, search))]
     if len(found) == 1:
         remark = "the trial has no exit that is cheaper than the full network"
         if validation.logits.shape[1] > 1:
@@ -361,13 +362,19 @@ def _certified(lose: Floats, target: Target, strata: risk.Strata | None) -> int:
     return risk.learn_then_test(bolder, target.value, target.confidence, strata)
 
 
-def _seen(
-    policies: Sequence[Policy], validation: SplitLogits, target: Target, search: Search
-) -> list[float]:
-    """What each loses on validation, in the mean."""
+def _lose(policies: Sequence[Policy], validation: SplitLogits, target: Target, search: Search) -> Floats:
+    """What each loses on each row of validation: [N, P]."""
     told = scoring.answers(scoring.all_said(search.score, validation.logits))
     lost = loss_of(target.loss, told, validation.labels)
-    return [float(taken(lost, policy.leaves(validation.logits)).mean()) for policy in policies]
+    return np.column_stack([taken(lost, policy.leaves(validation.logits)) for policy in policies])
+
+
+def _least(lose: Floats) -> int:
+    """The first, and so the dearest, column whose mean is within a standard error of the least one.
+    The error is that of their difference, row by row."""
+    more = lose - lose[:, [int(lose.mean(0).argmin())]]
+    error = more.std(0, ddof=1) / np.sqrt(len(more)) if len(more) > 1 else np.inf
+    return int((more.mean(0) <= error).argmax())
 
 
 def _within(
