@@ -8,7 +8,7 @@ WEB := onnxruntime-web@1.30.0
 # Two processes, each with whole files, in our order: those that take long first (tests/conftest.py).
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo wheel docs docs-quick test test-fast test-long test-slow test-cluster bench bench-quick house lint format clean
+.PHONY: setup demo wheel docs docs-quick test test-fast test-slow test-cluster bench bench-quick house lint format clean
 
 setup: $(READY)
 
@@ -53,13 +53,10 @@ test: $(READY)
 test-fast: $(READY)
 	$(BIN)/python -m pytest $(TWO) --fast
 
-# With what takes minutes: numbers in docs/ over thousands of draws, doors over thousands of files.
-test-long: $(READY)
-	$(BIN)/python -m pytest $(TWO) --long
-
-# Every architecture of docs/backbones.md: exits, a step of training, graphs. Part of test-long.
+# All of them, for an hour or two: every case of a kind, every architecture of docs/backbones.md, numbers
+# in docs/ over thousands of draws, doors over thousands of files.
 test-slow: $(READY)
-	$(BIN)/python -m pytest $(TWO) --long tests/nets/test_architectures.py
+	$(BIN)/python -m pytest $(TWO) --long
 
 # A cluster of Ray, and two ranks of one training, in processes of this machine: what becomes of a study
 # when parts of it die.
