@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 import offramp
+from longer import long
 from offramp import Fitted, OfframpError, Policy
 from test_api import Tensors, attached
 
@@ -23,7 +24,7 @@ RECIPE = {"epochs": 6, "batch_size": 16, "optimizer": "adam", "learning_rate": 0
 IMAGES = torch.stack([Tensors(60, seed=1)[i][0] for i in range(60)])
 
 
-@pytest.fixture(scope="module", params=["joint", "separate"])
+@pytest.fixture(scope="module", params=["joint", *long("separate")])
 def fitted(request: pytest.FixtureRequest) -> Fitted:
     with torch.random.fork_rng():
         return offramp.fit(attached(), request.param, train=Tensors(300), recipe=RECIPE)

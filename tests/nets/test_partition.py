@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from partition_cases import CASES, CLASSES, images, parts, run, same_state, step, train
 from torch import Tensor, nn
 
+from longer import long
 from offramp.errors import OfframpError
 from offramp.nets.cut.partition import Trunk, cut
 from offramp.nets.cut.places import Survey, survey
@@ -84,7 +85,7 @@ class TestEveryNetwork:
             assert values[0].shape == (3, *shape)
 
 
-@pytest.mark.parametrize("name", ["vit", "convnext", "mobilenetv2"])
+@pytest.mark.parametrize("name", ["vit", "convnext", *long("mobilenetv2")])
 class TestNoise:
     def logits(self, name: str, which: int, step: int, distract: bool, active: bool) -> Tensor:
         trunk = train(trunk_of(name, which), True)

@@ -40,7 +40,12 @@ class Own(nn.Module):
 
 MODULES = {
     "resnet18": (lambda: resnet18(num_classes=3), ["layer1", "layer2.0", "layer2"]),
-    "timm": (lambda: timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32, num_classes=3), 1),
+    "timm": (
+        lambda: timm.create_model(
+            "vit_tiny_patch16_224", depth=2, embed_dim=48, img_size=32, num_classes=3
+        ),
+        1,
+    ),
     "own": (Own, ["heads"]),
 }
 
