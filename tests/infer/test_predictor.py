@@ -154,7 +154,7 @@ def test_every_policy_on_every_strategy(strategy: str, scores: tuple[str, ...], 
         for policy in policies(logits, exits, warmth, scores):
             policy = replace(policy, carry=net.carry)
             predictor = Predictor(net, policy)
-            for rows in (1, 2, 7, ROWS):
+            for rows in (1, 7, ROWS):
                 made = predictor(IMAGES[:rows])
                 left_out += check(policy, made, logits[:rows])
                 total += rows
@@ -399,7 +399,7 @@ def test_logits_that_are_no_numbers(joint: ExitNetwork) -> None:
     st.floats(0.2, 5),
     st.floats(-3e-4, 3e-4),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_single_image_is_decided_as_the_scores_say(
     joint: ExitNetwork, row: list[float], score: str, warmth: float, beside: float
 ) -> None:

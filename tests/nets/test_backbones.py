@@ -18,7 +18,7 @@ from offramp.errors import OfframpError
 from offramp.nets import BACKBONES, NetSpec, build
 from offramp.nets.network import drawn_module
 from offramp.parts import Part, path
-from support import LARGE
+from support import LARGE, backbones
 
 pytestmark = pytest.mark.slow
 CLASSES = 7
@@ -123,7 +123,7 @@ def test_parts_divide_the_state_among_them(name, options):
     assert sorted(trained) == sorted(id(p) for p in net.parameters())
 
 
-@every_backbone
+@pytest.mark.parametrize("name", backbones(BACKBONES))
 def test_upstream_checkpoints_fit(name):
     backbone = BACKBONES[name]
     if backbone.upstream is None:
