@@ -23,6 +23,7 @@ from bundle_kit import (
     write_photos,
 )
 from PIL import Image
+from torchvision.models.resnet import BasicBlock, ResNet
 
 from longer import long
 from offramp.bundle import graphs, parity
@@ -32,7 +33,7 @@ from offramp.bundle.runtime import Bundle, BundleError
 from offramp.data import DataSpec, load
 from offramp.errors import OfframpError
 from offramp.hashing import file_digest
-from offramp.nets import NetSpec, build
+from offramp.nets import NetSpec, attach, build
 from offramp.policy import scoring
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
@@ -425,11 +426,16 @@ def test_stages(trunk_of: Any, exits: Any, expected: list[Any]) -> None:
     assert [(s.first, s.after, s.carries) for s in found] == expected
 
 
-@pytest.mark.parametrize("name", ["timm/test_resnet", *long("resnet18", "timm/vit_tiny_patch16_224")])
+@pytest.mark.parametrize("name", ["residual", *long("resnet18", "timm/vit_tiny_patch16_224")])
 def test_other_backbones(name: str, tmp_path: Path) -> None:
     """Channels-last convolutions, and tokens; exits skipped, batches of 1 and 5."""
     options = (("img_size", 32), ("patch_size", 8)) if "vit" in name else ()
-    net = build(NetSpec(name, options, 3), (3, 32, 32), 4, 0).eval().requires_grad_(False)
+    if name == "residual":  # as resnet18, of half its blocks
+        module = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=4)
+        net = attach(module, ["layer1", "layer2", "layer3"], (3, 32, 32))
+    else:
+        net = build(NetSpec(name, options, 3), (3, 32, 32), 4, 0)
+    net.eval().requires_grad_(False)
     stages = graphs.layout(net.trunk_of, (2, 4))
     assert list(graphs.export(net, stages, tmp_path)) == list(stages)
     for batch in (1, 5):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import simulated as logits_of
 from longer import long_where
 from offramp.policy import calibrate as module
 from offramp.policy import scoring, solve
@@ -18,9 +19,17 @@ from offramp.policy.costs import Costs
 from offramp.policy.evaluate import evaluate
 from offramp.policy.policy import Policy
 from refusal import refuses
-from simulated import COSTS, SEARCHES, simulated
+from simulated import SEARCHES
 
 pytestmark = pytest.mark.slow
+
+EXITS = 3  # a search takes three times as long for a fourth, which shows no more
+COSTS = Costs((10,) * EXITS, (1,) * EXITS, (0,) * EXITS, (1, 2, 3))
+
+
+def simulated(rows: int, seed: int, exits: int = EXITS, classes: int = 10) -> SplitLogits:
+    return logits_of.simulated(rows, seed, exits, classes)
+
 
 VALIDATION, CALIBRATION = simulated(1000, 1), simulated(1000, 2)
 CLASSES = tuple(f"class {i}" for i in range(10))
@@ -65,10 +74,10 @@ def test_targets_are_met_on_calibration(search: Search) -> None:
     assert all(fits[: loss.chosen + 1])  # none before it was passed over
     if scoring.SCORES[search.score].graded:
         assert 0 < loss.chosen < max(i for i, fit in enumerate(fits) if fit)  # and there is a margin
-    accurate = chosen("min-accuracy", 0.85, search)
-    assert (accurate.measures[accurate.chosen].accuracy or 0) >= 0.85
-    cheap = chosen("max-mean-macs", 30, search)
-    assert cheap.measures[cheap.chosen].macs <= 30
+    accurate = chosen("min-accuracy", 0.8, search)
+    assert (accurate.measures[accurate.chosen].accuracy or 0) >= 0.8
+    cheap = chosen("max-mean-macs", 22, search)
+    assert cheap.measures[cheap.chosen].macs <= 22
     same = chosen("max-disagreement", 0.05, replace(search, temperature=False))
     assert same.measures[same.chosen].loss <= 0.05 and same.measures[0].accuracy is None
 
@@ -143,7 +152,7 @@ def test_too_few_rows_certify_the_full_network_and_say_how_many_would_do(
 ) -> None:
     few = SplitLogits(CALIBRATION.logits[:rows], CALIBRATION.labels[:rows])
     found = calibrate(VALIDATION, few, COSTS, target)
-    assert found.chosen == 0 and found.policy.active == (3,)
+    assert found.chosen == 0 and found.policy.active == (2,)
     assert re.search(said, found.remark or "")
     assert "saves nothing" in statement(found)
 
@@ -154,7 +163,7 @@ def test_a_rate_above_the_target_needs_more_than_rows() -> None:
 
 
 def test_targets_out_of_reach_are_refused_in_one_line() -> None:
-    refuses(r"no policy reaches accuracy 0\.999 .* best reaches 0\.9", chosen, "min-accuracy", 0.999)
+    refuses(r"no policy reaches accuracy 0\.999 .* best reaches 0\.8", chosen, "min-accuracy", 0.999)
     refuses("no policy costs at most 3 MACs an image; the cheapest costs 11", chosen, "max-mean-macs", 3)
 
 
@@ -189,10 +198,10 @@ def test_two_classes() -> None:
 def test_logits_that_are_no_numbers_run_to_the_end(score: Any) -> None:
     rows = [simulated(400, seed) for seed in (6, 7)]
     for split in rows:
-        split.logits[::4, :3] = np.nan
+        split.logits[::4, :2] = np.nan
     found = calibrate(rows[0], rows[1], COSTS, Target("max-accuracy-loss", 0.1), Search(score))
     leaves = found.policy.leaves(rows[1].logits)
-    assert (leaves[::4] == 3).all()
+    assert (leaves[::4] == 2).all()
 
 
 def test_an_outcome_adds_up() -> None:
