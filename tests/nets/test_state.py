@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.func import functional_call
 from torch.nn.utils import parametrizations
-from torchvision.models import ResNet, mnasnet0_5
+from torchvision.models import ResNet, mnasnet0_5, resnet18
 from torchvision.models.resnet import BasicBlock
 
 from longer import long
@@ -331,7 +331,7 @@ def test_a_network_is_not_pickled(tmp_path):
 
 
 def test_what_it_prints_is_a_row_an_exit():
-    net = attach(residual(), ["layer1", "layer2"], (3, 32, 32))
+    net = attach(resnet18(num_classes=3), ["layer1", "layer2"], (3, 32, 32))
     assert repr(net).splitlines() == [
         "ResNet with exits: 3×32×32 → 3 classes",
         "  exit  place   of plain  head",
