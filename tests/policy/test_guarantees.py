@@ -193,9 +193,9 @@ def true_losses(lose: np.ndarray, rows: int, target: float, choose) -> np.ndarra
     ids=["two early exits", "four early exits"],
 )
 def losses_of_accuracy(request: pytest.FixtureRequest) -> np.ndarray:
-    """What policies made on a validation split lose against the full network, on 8,000 inputs."""
+    """What policies made on a validation split lose against the full network, on 20,000 inputs."""
     exits = request.param
-    world, validation = simulated(8000, 11, exits), simulated(1000, 12, exits)
+    world, validation = simulated(20_000, 11, exits), simulated(1000, 12, exits)
     costs = Costs((10,) * exits, (1,) * exits, (0,) * exits, tuple(range(1, exits + 1)))
     wrong = loss_of("wrong", scoring.answers(world.logits), world.labels)
     made = candidates(validation, costs, Search(), "wrong")[1:]
