@@ -51,8 +51,11 @@ def remembered_graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 @functools.cache
 def _table_of_operators_is_made_once() -> None:
-    """Of each export it is a third of the time, and the same each time."""
+    """Of each export it is a third of the time, and the same each time; so is looking up all operators,
+    dozens of times."""
+    from torch._export import utils
     from torch.onnx._internal.exporter import _registration
 
     make = functools.cache(_registration.ONNXRegistry.from_torchlib)
     _registration.ONNXRegistry.from_torchlib = staticmethod(make)  # type: ignore[assignment]
+    utils._materialize_cpp_cia_ops = functools.cache(utils._materialize_cpp_cia_ops)

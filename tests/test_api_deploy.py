@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 import offramp
+from longer import long
 from offramp import Fitted, OfframpError, Policy
 from test_api import Tensors, attached
 
@@ -23,7 +24,7 @@ RECIPE = {"epochs": 6, "batch_size": 16, "optimizer": "adam", "learning_rate": 0
 IMAGES = torch.stack([Tensors(60, seed=1)[i][0] for i in range(60)])
 
 
-@pytest.fixture(scope="module", params=["joint", "separate"])
+@pytest.fixture(scope="module", params=["joint", *long("separate")])
 def fitted(request: pytest.FixtureRequest) -> Fitted:
     with torch.random.fork_rng():
         return offramp.fit(attached(), request.param, train=Tensors(300), recipe=RECIPE)
@@ -198,9 +199,10 @@ def test_pixels_normalized_by_0_and_1_are_not_taken_for_floats(tmp_path: Path) -
     from offramp.bundle.runtime import Bundle
 
     train = IMAGES, torch.arange(60) % 3
-    fitted = offramp.fit(attached(), "joint", train=train, normalize="unit", recipe={"epochs": 1})
+    net = attached(exits=("middle",))
+    fitted = offramp.fit(net, "joint", train=train, normalize="unit", recipe={"epochs": 1})
     torch.testing.assert_close(fitted.normalize(IMAGES).cpu(), IMAGES / 255)
-    policy = Policy("confidence", (1, 2, 3), (0.4, 0.4, None))
+    policy = Policy("confidence", (1, 2), (0.4, None))
     done = fitted.export(tmp_path / "bundle", policy, measure=False, anyway=True)
     found = Bundle(done.folder).predict(
         [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in IMAGES]

@@ -6,9 +6,18 @@ import ast
 import re
 import tomllib
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "offramp"
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    return {
+        path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text()) for path in SOURCE.rglob("*.py")
+    }
 
 
 def test_the_picture_shows_the_layers_that_are_held() -> None:
@@ -23,26 +32,24 @@ def test_the_picture_shows_the_layers_that_are_held() -> None:
 
 
 def test_what_devices_differ_in_is_said_in_one_place() -> None:
-    source = ROOT / "src" / "offramp"
     asks = re.compile(r"""\.type\s*[!=]=\s*["'](?!cpu)|is_nccl|torch\.cuda\b""")
-    asking = [str(p.relative_to(source)) for p in source.rglob("*.py") if asks.search(p.read_text())]
+    asking = [str(p.relative_to(SOURCE)) for p in SOURCE.rglob("*.py") if asks.search(p.read_text())]
     assert asking == ["device.py"]
 
 
 def test_no_two_classes_share_a_name() -> None:
-    trees = [ast.parse(path.read_text()) for path in (ROOT / "src").rglob("*.py")]
-    names = Counter(n.name for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ClassDef))
+    found = trees().values()
+    names = Counter(n.name for tree in found for n in ast.walk(tree) if isinstance(n, ast.ClassDef))
     assert [name for name, times in names.items() if times > 1] == [], "give one of them another name"
 
 
 def test_no_function_takes_more_than_seven_things_by_place() -> None:
     """But for options of commands and of data, which users write one by one, and what PyTorch calls."""
     long = []
-    for path in (ROOT / "src" / "offramp").rglob("*.py"):
-        where = path.relative_to(ROOT / "src" / "offramp").as_posix()
+    for where, tree in trees().items():
         if where.startswith(("cli/commands/", "data/sources/")) or where == "engine/norms.py":
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 by_place = [arg for arg in node.args.args if arg.arg not in ("self", "cls")]
                 long += [f"{where}: {node.name}"] if len(by_place) > 7 else []

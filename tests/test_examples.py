@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import offramp
+from longer import long_where
 from offramp import OfframpError
 
 pytestmark = pytest.mark.slow
@@ -57,7 +58,13 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         yield made
 
 
-@pytest.mark.parametrize("name", [n for n in offramp.__all__ if n not in (*FIRST, *WITHOUT)])
+@pytest.mark.parametrize(
+    "name",
+    long_where(  # as the others: a network is attached, and a bundle exported
+        [n for n in offramp.__all__ if n not in (*FIRST, *WITHOUT)],
+        lambda n: n in ("ExitNetwork", "Exported"),
+    ),
+)
 def test_the_examples_of(name: str, names: dict[str, Any]) -> None:
     check(name, dict(names))
 

@@ -76,7 +76,7 @@ class Door:
     name: str
     content: bytes
     read: Callable[[Path], object]
-    usual: int = 500
+    usual: int = 200
 
 
 def data(name: str, **options: Any) -> Callable[[Path], object]:
@@ -151,17 +151,17 @@ DOORS = {
     "split": Door("s.json", json.dumps({"version": 1, "splits": SPLITS}).encode(), splits),
     "npz": Door("a.npz", npz(), data("npz")),
     "IDX": Door("train-images-idx3-ubyte", idx(np.zeros((60, 4, 4))), data("idx")),
-    "IDX labels": Door("train-labels-idx1-ubyte", idx(np.arange(60) % 2), data("idx"), 200),
+    "IDX labels": Door("train-labels-idx1-ubyte", idx(np.arange(60) % 2), data("idx"), 100),
     "IDX gz": Door(
-        "train-labels-idx1-ubyte.gz", gzip.compress(idx(np.arange(60) % 2)), data("idx"), 200
+        "train-labels-idx1-ubyte.gz", gzip.compress(idx(np.arange(60) % 2)), data("idx"), 100
     ),
-    "CIFAR tar": Door("cifar-10-binary.tar.gz", cifar("w"), data("cifar10", official=False), 100),
+    "CIFAR tar": Door("cifar-10-binary.tar.gz", cifar("w"), data("cifar10", official=False), 50),
     "CIFAR gz": Door("cifar-10-binary.tar.gz", cifar("w:gz"), data("cifar10", official=False)),
-    "Parquet": Door("train-0.parquet", parquet(), data("cifar10", official=False), 200),
+    "Parquet": Door("train-0.parquet", parquet(), data("cifar10", official=False), 100),
     "safetensors": Door("w.safetensors", save({"a.weight": torch.zeros(2, 2)}), weights),
     "torch": Door("w.pth", torch_file(), weights),
     "table": Door("t.csv", numbers("csv"), lambda path: stats.read(path, "value")),
-    "Parquet table": Door("t.parquet", numbers("parquet"), lambda path: stats.read(path, "value"), 200),
+    "Parquet table": Door("t.parquet", numbers("parquet"), lambda path: stats.read(path, "value"), 100),
 }
 BESIDE: Mapping[str, bytes] = {
     "train-images-idx3-ubyte": idx(np.zeros((60, 4, 4))),
@@ -200,7 +200,7 @@ def test_fields(value: Any, read: Callable[[Path], object], tmp_path: Path) -> N
     path = tmp_path / "file.json"
     path.write_text(json.dumps(value))
     read(path)
-    for case in cases(500):
+    for case in cases(200):
         path.write_text(json.dumps(changed(case, value)))
         one_line(case, read, path)
 
@@ -240,7 +240,7 @@ def look(path: Path) -> object:
 def test_bytes_of_a_pack(small: Path) -> None:
     whole = (small / "trials.json").read_bytes()
     look(small)
-    for case in cases(500):
+    for case in cases(200):
         (small / "trials.json").write_bytes(harmed(case, whole))
         one_line(case, look, small)
     (small / "trials.json").write_bytes(whole)
@@ -249,7 +249,7 @@ def test_bytes_of_a_pack(small: Path) -> None:
 def test_fields_of_a_pack(small: Path) -> None:
     whole = (small / "trials.json").read_bytes()
     value = {name: one for name, one in json.loads(whole).items() if name != "seal"}
-    for case in cases(120):
+    for case in cases(50):
         made = changed(case, value)
         (small / "trials.json").write_text(
             json.dumps(with_seal(made) if isinstance(made, dict) else made)
@@ -262,7 +262,7 @@ def test_fields_of_a_pack(small: Path) -> None:
 def test_bytes_of_a_packs_files(small: Path, name: str) -> None:
     kept = {path.name: path.read_bytes() for path in small.iterdir()}
     said = {key: one for key, one in json.loads(kept["trials.json"]).items() if key != "seal"}
-    for case in cases(60):
+    for case in cases(25):
         content = harmed(case, kept[name])
         (small / name).write_bytes(content)
         sums = {**said["files"], name: hashlib.sha256(content).hexdigest()}
@@ -317,7 +317,7 @@ def test_bytes_of_a_store(store: Path) -> None:
     whole = files_of(store)
     look_at_all(store)
     names = list(whole)
-    for case in cases(120):
+    for case in cases(50):
         name = names[case % len(names)]
         (store / name).write_bytes(harmed(case, whole[name]))
         one_line(case, look_at_all, store)
@@ -330,7 +330,7 @@ def test_what_a_store_says_under_new_seals(store: Path) -> None:
     whole = files_of(store)
     documents = [name for name in whole if name.endswith(".json")]
     parts = [name for name in whole if name.count("/") == 2 and not name.startswith("work")]
-    for case in cases(120):
+    for case in cases(50):
         name = documents[case % len(documents)] if case % 2 else parts[case % len(parts)]
         content = whole[name]
         if name in documents:

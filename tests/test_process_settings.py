@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from longer import long
 from offramp.process import (
     GIVEN,
     SPINS,
@@ -36,6 +37,15 @@ CHILD = (
     "file=sys.stderr)"
 )
 COMMAND = "import sys; sys.argv = ['offramp', 'taps', 'digits-cnn']; import offramp.cli as c; c.main()"
+SHORT = f"""
+import sys
+sys.argv = ['offramp', '--version']
+import offramp.cli as c
+try:
+    c.main()
+except SystemExit:
+    {LOAD}
+"""
 
 
 def ran(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -54,9 +64,9 @@ def spins(code: str, **variables: str) -> int:
 
 
 @with_openmp
-def test_a_command_bounds_it_and_its_children_inherit_that() -> None:
-    assert spins(COMMAND) == SPINS
-    assert spins(CHILD) == SPINS
+@pytest.mark.parametrize("code", [SHORT, CHILD, *long(COMMAND)], ids=["short", "child", "command"])
+def test_a_command_bounds_it_and_its_children_inherit_that(code: str) -> None:
+    assert spins(code) == SPINS
 
 
 @with_openmp

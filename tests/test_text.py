@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -159,8 +159,8 @@ def test_examples_that_mean_nothing() -> None:
     assert noise((3, 4, 4), 5).shape == blank((3, 4, 4), 5, torch.empty(0)).shape == (5, 3, 4, 4)
 
 
-@pytest.fixture(scope="module")
-def languages() -> ModuleType:
+def study() -> ModuleType:
+    """The module of studies/languages.py."""
     spec = importlib.util.spec_from_file_location("languages", STUDY)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -171,8 +171,8 @@ def languages() -> ModuleType:
 
 @pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.slow
-def test_a_bert_of_transformers_is_cut_between_its_layers(languages: ModuleType) -> None:
+def test_a_bert_of_transformers_is_cut_between_its_layers() -> None:
+    languages = study()
     module = languages.Encoder(5).eval()
     net = offramp.attach(module, exits=3, input_shape=(languages.LENGTH,), head=HEAD).eval()
     assert [place.rpartition(".")[2] for place in net.places[:3]] == ["0", "1", "2"]
@@ -184,7 +184,11 @@ def test_a_bert_of_transformers_is_cut_between_its_layers(languages: ModuleType)
 
 
 @pytest.mark.slow
-def test_no_place_is_in_two_splits_of_the_names(languages: ModuleType) -> None:
+def test_no_place_is_in_two_splits_of_the_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of its data alone: transformers, which makes its network, takes half a minute to import."""
+    network = SimpleNamespace(BertConfig=None, BertForSequenceClassification=None)
+    monkeypatch.setitem(sys.modules, "transformers", network)  # type: ignore[arg-type]
+    languages = study()
     made = languages.data()
     train, test = ({tuple(row) for row in made[split][0].tolist()} for split in ("train", "test"))
     assert len(train) > 4000 and len(test) > 1000 and not train & test

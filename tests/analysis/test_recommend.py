@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from answers import DATA, MODEL, Skill, answers, facts
+from longer import long
 from offramp.analysis.measures import numbers
 from offramp.analysis.recommend import (
     GOALS,
@@ -70,7 +71,7 @@ def test_curves_that_cross_are_told_as_crossing() -> None:
     assert ("joint", "separate") in crossings(found)
 
 
-@pytest.mark.parametrize("draws", [12, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.parametrize("draws", [6, *long(200)])
 def test_equal_networks_are_not_told_apart(draws: int) -> None:
     """At most 5 % of stores of equals have a finding at any level; over seeds alone many more."""
     false, alone = 0, 0

@@ -23,6 +23,7 @@ from bundle_kit import (
     write_photos,
 )
 from PIL import Image
+from torchvision.models.resnet import BasicBlock, ResNet
 
 from longer import long
 from offramp.bundle import graphs, parity
@@ -32,7 +33,7 @@ from offramp.bundle.runtime import Bundle, BundleError
 from offramp.data import DataSpec, load
 from offramp.errors import OfframpError
 from offramp.hashing import file_digest
-from offramp.nets import NetSpec, build
+from offramp.nets import NetSpec, attach, build
 from offramp.policy import scoring
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
@@ -42,14 +43,14 @@ from offramp.study.spec import file as spec
 from refusal import refuses
 from support import run_all, tiny_plan, tiny_study
 
-USUAL = ("joint", "two-stage", "separate", "cascade")
+USUAL = ("joint", "two-stage", "separate", "cascade", "gated")
 """What tests read that are not long."""
 
 
 @pytest.fixture(scope="module")
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """With --long, trials of every kind."""
-    strategies = STRATEGIES if request.config.getoption("long") else USUAL
+    strategies = (*STRATEGIES, "gated") if request.config.getoption("long") else USUAL
     return digits_store(tmp_path_factory.mktemp("digits") / "runs", strategies)
 
 
@@ -82,7 +83,7 @@ def check_answers(folder: Path, store: Store, rule: Policy, pictures: np.ndarray
 
 
 @pytest.mark.parametrize(
-    "strategy", ["joint", "separate", "cascade", *long("two-stage", "students", "boosted", "imta")]
+    "strategy", ["joint", "separate", *long("two-stage", "students", "boosted", "cascade", "imta")]
 )
 def test_every_kind_of_trial(strategy: str, store: Store, pictures: np.ndarray, tmp_path: Path) -> None:
     rule = halving(store, strategy)
@@ -110,17 +111,19 @@ def test_every_kind_of_trial(strategy: str, store: Store, pictures: np.ndarray, 
     [
         ("entropy", (0.5, 0.6, None), [1, 2, 3]),
         ("margin", (None, 0.5, None), [2, 3]),
-        ("confidence", (0.6, None, None), [1, 3]),
-        ("confidence", (None, None, None), [3]),
         ("patience", (None, 2, None), [1, 2, 3]),
-        ("fixed", (None, 0, None), [2]),
         ("ensemble", (0.5, 0.6, None), [1, 2, 3]),
-        ("ensemble", (None, 0.0, None), [1, 2]),
-        ("confidence", (0.0, 0.5, None), [1]),
-        ("margin", (0.5, 0.0, None), [1, 2]),
         ("gate", (0.5, 0.6, None), [1, 2, 3]),
-        ("gate", (None, 0.5, None), [2, 3]),
         ("classwise", (0.5, 0.6, None), [1, 2, 3]),
+        *long(
+            ("confidence", (0.6, None, None), [1, 3]),
+            ("confidence", (None, None, None), [3]),
+            ("fixed", (None, 0, None), [2]),
+            ("ensemble", (None, 0.0, None), [1, 2]),
+            ("margin", (0.5, 0.0, None), [1, 2]),
+            ("confidence", (0.0, 0.5, None), [1]),
+            ("gate", (None, 0.5, None), [2, 3]),
+        ),
     ],
 )
 def test_every_policy_and_only_the_heads_it_needs(
@@ -176,8 +179,9 @@ def test_a_cascade_in_a_bundle(store: Store, pictures: np.ndarray, tmp_path: Pat
         Bundle(tmp_path / "b")
 
 
-def test_a_trial_is_left_by_the_gates_that_it_learned(pictures: np.ndarray, tmp_path: Path) -> None:
-    store = digits_store(tmp_path / "runs", ("gated",))
+def test_a_trial_is_left_by_the_gates_that_it_learned(
+    store: Store, pictures: np.ndarray, tmp_path: Path
+) -> None:
     rule = halving(store, "gated", "gate")
     assert rule.gates == trial.read(store, "gated").gates
     export_to(tmp_path / "b", store, rule, ExportOptions(measure=False))
@@ -422,11 +426,16 @@ def test_stages(trunk_of: Any, exits: Any, expected: list[Any]) -> None:
     assert [(s.first, s.after, s.carries) for s in found] == expected
 
 
-@pytest.mark.parametrize("name", ["resnet18", *long("timm/vit_tiny_patch16_224")])
+@pytest.mark.parametrize("name", ["residual", *long("resnet18", "timm/vit_tiny_patch16_224")])
 def test_other_backbones(name: str, tmp_path: Path) -> None:
     """Channels-last convolutions, and tokens; exits skipped, batches of 1 and 5."""
     options = (("img_size", 32), ("patch_size", 8)) if "vit" in name else ()
-    net = build(NetSpec(name, options, 3), (3, 32, 32), 4, 0).eval().requires_grad_(False)
+    if name == "residual":  # as resnet18, of half its blocks
+        module = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=4)
+        net = attach(module, ["layer1", "layer2", "layer3"], (3, 32, 32))
+    else:
+        net = build(NetSpec(name, options, 3), (3, 32, 32), 4, 0)
+    net.eval().requires_grad_(False)
     stages = graphs.layout(net.trunk_of, (2, 4))
     assert list(graphs.export(net, stages, tmp_path)) == list(stages)
     for batch in (1, 5):

@@ -28,8 +28,9 @@ ASKED = ExportOptions(measure=False, anyway=True, int8=0.05)
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return digits_store(tmp_path_factory.mktemp("digits") / "runs", ("joint", "cascade", "imta"))
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    more = ("cascade", "imta") if request.config.getoption("long") else ()
+    return digits_store(tmp_path_factory.mktemp("digits") / "runs", ("joint", *more))
 
 
 def solved(store: Store, strategy: str) -> Policy:

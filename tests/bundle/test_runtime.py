@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundle_kit import digits_store, export_to, halving
 from packaging.requirements import Requirement
 from PIL import Image
 
@@ -33,12 +32,9 @@ NEEDED = ("numpy", "onnxruntime", "pillow")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(leaving: Path) -> Path:
     """A bundle; treat it as read-only."""
-    folder = tmp_path_factory.mktemp("made")
-    store = digits_store(folder / "runs", ["two-stage"])
-    export_to(folder / "bundle", store, halving(store, "two-stage"))
-    return folder / "bundle"
+    return leaving
 
 
 @pytest.fixture
@@ -102,7 +98,7 @@ def test_the_command_refuses_a_changed_bundle(bundle: Path, images: Path) -> Non
     assert err == f"run.py: {bundle}/policy.json has been changed; {remedy}\n"
 
 
-@pytest.mark.parametrize("name", ["scoring.py", "preprocessing.py"])
+@pytest.mark.parametrize("name", ["scoring.py", *long("preprocessing.py")])
 def test_a_damaged_source_is_named_before_it_is_run(name: str, bundle: Path, images: Path) -> None:
     (bundle / name).write_text("print('run'")
     status, out, err = run(bundle, images)
@@ -295,9 +291,11 @@ def test_bad_images_are_named_and_the_others_answered(made: Path, images: Path, 
     ("words", "message"),
     [
         (("nowhere.png",), "there is no nowhere.png; give images or folders of images"),
-        (("empty",), "the folder empty holds no images"),
-        ((), "give images or folders of images, or --measure"),
         (("a.png", "--batch", "0"), "must be at least 1"),
+        *long(
+            (("empty",), "the folder empty holds no images"),
+            ((), "give images or folders of images, or --measure"),
+        ),
     ],
 )
 def test_mistakes_are_a_line(made: Path, words: tuple[str, ...], message: str, tmp_path: Path) -> None:
@@ -470,7 +468,7 @@ def test_what_another_wrote_wrongly_is_named(
     assert str(named.value) == line
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "9" * 5000, "{", "\ud800"])
+@pytest.mark.parametrize("text", ["[" * 100_000, "\ud800", *long('{"a":' * 100_000, "9" * 5000, "{")])
 def test_text_that_is_no_json_is_a_line(text: str, bundle: Path, images: Path) -> None:
     (bundle / "stages.json").write_bytes(text.encode("utf-8", "surrogatepass"))
     seal(bundle)

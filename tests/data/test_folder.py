@@ -271,6 +271,7 @@ def test_links_inside_hidden_files_and_deeper_folders(root: Path) -> None:
     assert len(read("folder", root).test) == 24 + 2
 
 
+@pytest.mark.long  # the same of made images is above
 @real("chest_xray")
 def test_real_chest_x_rays() -> None:
     patients = r"(?:NORMAL2-)?IM-\d+|person\d+"

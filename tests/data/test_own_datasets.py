@@ -209,7 +209,7 @@ def test_a_random_transform_is_part_of_the_key_and_said() -> None:
 def test_a_random_transform_trains() -> None:
     def trained(change: Any, augment: Any = None) -> Any:
         net = offramp.attach(module, exits=["blocks.2"], input_shape=(3, SIDE, SIDE))
-        recipe = {"epochs": 2, "learning_rate": 0.01}
+        recipe = {"epochs": 1, "learning_rate": 0.01}
         return offramp.fit(
             net, "two-stage", Photos(change), plain=Photos(small), recipe=recipe, augment=augment
         )

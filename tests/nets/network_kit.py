@@ -12,7 +12,8 @@ from offramp.parts import Part, path
 from support import backbones
 
 CLASSES = 5
-every_backbone = pytest.mark.parametrize("name", backbones(BACKBONES))
+# resnet18 is in test_backbones.
+every_backbone = pytest.mark.parametrize("name", backbones(BACKBONES, more=["resnet18"]))
 
 
 @functools.cache

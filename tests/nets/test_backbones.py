@@ -13,12 +13,12 @@ import torchvision
 from network_kit import every_backbone, parts
 from torch import nn
 
-from longer import long_where
+from longer import long, long_where
 from offramp.errors import OfframpError
 from offramp.nets import BACKBONES, NetSpec, build
 from offramp.nets.network import drawn_module
 from offramp.parts import Part, path
-from support import LARGE
+from support import LARGE, backbones
 
 pytestmark = pytest.mark.slow
 CLASSES = 7
@@ -32,12 +32,18 @@ VARIANTS = [
     )
 ]
 FIRSTS = dict(reversed(VARIANTS))
-# Large networks have their other shapes with --long.
-every_variant = pytest.mark.parametrize(
-    ("name", "options"),
-    long_where(VARIANTS, lambda variant: variant[0] in LARGE and variant[1] != FIRSTS[variant[0]]),
-    ids=lambda v: v if isinstance(v, str) else "-".join(x for _, x in v),
-)
+
+
+def variants(large):
+    """Each in its first shape, those of `large` and all other shapes with --long."""
+    return pytest.mark.parametrize(
+        ("name", "options"),
+        long_where(VARIANTS, lambda variant: variant[0] in large or variant[1] != FIRSTS[variant[0]]),
+        ids=lambda v: v if isinstance(v, str) else "-".join(x for _, x in v),
+    )
+
+
+every_variant = variants(LARGE)
 
 
 @functools.cache
@@ -83,7 +89,7 @@ def test_taps_are_there_in_order_and_each_exit_has_its_logits(name, options):
         assert [tuple(z.shape) for z in logits] == [(6, CLASSES)] * net.exits
 
 
-@every_variant
+@variants({"resnet50"})  # the layers of which test_the_papers_layers counts
 def test_pieces_compute_what_the_untraced_module_does(name, options):
     """Bit for bit, in eval mode and through a training step, buffers and dropout included."""
     net, whole = network(name, options).train(), untraced(name, options).train()
@@ -117,7 +123,7 @@ def test_parts_divide_the_state_among_them(name, options):
     assert sorted(trained) == sorted(id(p) for p in net.parameters())
 
 
-@every_backbone
+@pytest.mark.parametrize("name", backbones(BACKBONES))
 def test_upstream_checkpoints_fit(name):
     backbone = BACKBONES[name]
     if backbone.upstream is None:
@@ -186,7 +192,7 @@ def test_costs_agree_with_another_counter(name, options):
 
 
 @every_backbone
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("channels", [1, *long(3, 4)])
 def test_any_number_of_channels(name, channels):
     shape = (channels, *BACKBONES[name].input_shape[1:])
     net = build(NetSpec(name), shape, CLASSES, SEED)
@@ -210,9 +216,9 @@ def test_unknown_options_are_named(name):
 
 
 def stems(stem):
-    """Backbones that have it. The two ResNets share the code of theirs, and one takes seconds."""
+    """Backbones that have it. The two ResNets share the code of theirs; large ones take seconds."""
     names = [n for n, b in BACKBONES.items() if stem in b.options.get("stem", ())]
-    return pytest.mark.parametrize("name", long_where(names, lambda name: name == "resnet50"))
+    return pytest.mark.parametrize("name", long_where(names, lambda name: name in LARGE))
 
 
 @stems("small")

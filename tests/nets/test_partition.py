@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from partition_cases import CASES, CLASSES, images, parts, run, same_state, step, train
 from torch import Tensor, nn
 
+from longer import long, long_where
 from offramp.errors import OfframpError
 from offramp.nets.cut.partition import Trunk, cut
 from offramp.nets.cut.places import Survey, survey
 from refusal import refuses
-from support import backbones
+from support import LARGE
 
 pytestmark = pytest.mark.slow
 
@@ -50,8 +51,13 @@ def trunk_of(name: str, which: int = 0) -> Trunk:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("which", [0, 1])
-@pytest.mark.parametrize("name", backbones(CASES))  # all, at their own taps: test_backbones
+@pytest.mark.parametrize(  # all, at their own taps: test_backbones
+    ("name", "which"),
+    long_where(
+        [(name, which) for name in CASES for which in (0, 1)],
+        lambda case: case[0] in LARGE or case in (("resnet18", 0), ("convnext", 0)),
+    ),
+)
 class TestEveryNetwork:
     def test_logits_and_training_are_the_whole_networks(self, name: str, which: int) -> None:
         whole, trunk, x = surveyed(name)[0], trunk_of(name, which), images(CASES[name].shape, 4)
@@ -84,7 +90,7 @@ class TestEveryNetwork:
             assert values[0].shape == (3, *shape)
 
 
-@pytest.mark.parametrize("name", ["vit", "convnext", "mobilenetv2"])
+@pytest.mark.parametrize("name", ["vit", "convnext", *long("mobilenetv2")])
 class TestNoise:
     def logits(self, name: str, which: int, step: int, distract: bool, active: bool) -> Tensor:
         trunk = train(trunk_of(name, which), True)

@@ -143,10 +143,10 @@ def test_what_takes_no_images_or_gives_no_logits_is_refused() -> None:
 
 def test_auxiliary_heads_are_left_out() -> None:
     net = torchvision.models.googlenet(num_classes=5, init_weights=False)
-    trunk = cut(net, (3, 64, 64), ["inception3b", "inception4e"])
+    trunk = cut(net, (3, 32, 32), ["inception3b", "inception4e"])
     used = {name for part in (*trunk.segments, trunk.classifier) for name in part.state()}
     assert not any(name.startswith("aux") for name in used) and "inception4a.branch1.conv.weight" in used
-    x = images((3, 64, 64), 2)
+    x = images((3, 32, 32), 2)
     assert torch.equal(run(train(trunk, False), x), net.eval()(x))
 
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.func import functional_call
 from torch.nn.utils import parametrizations
-from torchvision.models import mnasnet0_5, resnet18
+from torchvision.models import ResNet, mnasnet0_5, resnet18
+from torchvision.models.resnet import BasicBlock
 
 from longer import long
 from offramp.errors import OfframpError
@@ -38,9 +39,19 @@ class Own(nn.Module):
         return self.trunks(self.exits(self.heads(x * self.scale + self.offset)).mean((2, 3)))
 
 
+def residual():
+    """A ResNet with five blocks."""
+    return ResNet(BasicBlock, [1, 2, 1, 1], num_classes=3)
+
+
 MODULES = {
-    "resnet18": (lambda: resnet18(num_classes=3), ["layer1", "layer2.0", "layer2"]),
-    "timm": (lambda: timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32, num_classes=3), 1),
+    "residual": (residual, ["layer1", "layer2.0", "layer2"]),
+    "timm": (
+        lambda: timm.create_model(
+            "vit_tiny_patch16_224", depth=2, embed_dim=48, img_size=32, num_classes=3
+        ),
+        1,
+    ),
     "own": (Own, ["heads"]),
 }
 
@@ -51,7 +62,7 @@ def made(name):
     return make(), attach(make(), exits, (3, 32, 32), head="linear").eval()
 
 
-@pytest.fixture(params=[*long("resnet18"), "timm", "own"])
+@pytest.fixture(params=[*long("residual"), "timm", "own"])
 def pair(request):
     return copy.deepcopy(made(request.param))
 
@@ -144,7 +155,7 @@ def test_it_moves_as_a_whole_and_as_a_part_of_another_module(pair):
     ],
 )
 def test_what_does_not_fit_is_torchs_own_error(change, message):
-    net = copy.deepcopy(made("resnet18")[1])
+    net = copy.deepcopy(made("residual")[1])
     state = net.state_dict()
     change(state, net)
     with pytest.raises(RuntimeError, match=message):
@@ -159,7 +170,7 @@ def test_a_backbone_loads_by_its_own_rules():
 
 
 def test_of_several_trunks_the_final_exits_goes_by_plain_names():
-    net = attach(resnet18(num_classes=3), ["layer1", "layer2"], (3, 32, 32)).with_trunks((2, 1, 0))
+    net = attach(residual(), ["layer1", "layer2"], (3, 32, 32)).with_trunks((2, 1, 0))
     for n, trunk in enumerate(net.trunks):
         trunk.module.fc.bias.data.fill_(n)
     for twin in (net, copy.deepcopy(net)):
@@ -170,9 +181,9 @@ def test_of_several_trunks_the_final_exits_goes_by_plain_names():
             1,
             2,
         ]
-        assert len(list(twin.parameters())) == 3 * 62 + len([*twin.heads[0].parameters()]) * 2
+        assert len(list(twin.parameters())) == 3 * 44 + len([*twin.heads[0].parameters()]) * 2
         with pytest.raises(RuntimeError, match=r"Missing.*other_trunks\.1\.conv1\.weight"):
-            twin.load_state_dict(resnet18(num_classes=3).state_dict())
+            twin.load_state_dict(residual().state_dict())
         twin.load_state_dict(state)
     apart = net.with_trunks((0, 0, 1))
     assert apart.backbone is apart.trunks[1].module and "other_trunks.0.fc.bias" in apart.state_dict()
@@ -221,7 +232,7 @@ def frozen(net):
     ],
 )
 def test_a_module_keeps_the_mode_it_is_given(freeze):
-    net = copy.deepcopy(made("resnet18")[1]).train()
+    net = copy.deepcopy(made("residual")[1]).train()
     freeze(net)
     for twin in (net, copy.deepcopy(net)):
         before = {key: tensor.clone() for key, tensor in twin.state_dict().items()}
@@ -259,7 +270,7 @@ def test_a_dropout_that_two_parts_share_runs_in_the_mode_of_each():
 
 
 def test_a_cut_network_takes_no_other_module():
-    net, own = (copy.deepcopy(made(name)[1]) for name in ("resnet18", "own"))
+    net, own = (copy.deepcopy(made(name)[1]) for name in ("residual", "own"))
     message = "already cut; replace `fc` in the module, then attach"
     with pytest.raises(OfframpError, match=message):
         net.fc = nn.Linear(64, 4)
@@ -276,7 +287,7 @@ def test_a_cut_network_takes_no_other_module():
 
 
 def test_heads_are_a_submodule_of_their_own():
-    net = copy.deepcopy(made("resnet18")[1])
+    net = copy.deepcopy(made("residual")[1])
     heads = {id(p) for p in net.head_parameters()}
     assert heads == {id(p) for p in net.exit_heads.parameters()}
     assert heads.isdisjoint(map(id, net.backbone.parameters()))
@@ -316,7 +327,7 @@ def test_heads_are_apart_at_places_that_are_named_as_parts_of_a_head():
 
 def test_a_network_is_not_pickled(tmp_path):
     with pytest.raises(OfframpError, match=r"save net\.state_dict\(\)"):
-        torch.save(made("resnet18")[1], tmp_path / "net.pth")
+        torch.save(made("residual")[1], tmp_path / "net.pth")
 
 
 def test_what_it_prints_is_a_row_an_exit():

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+import simulated as logits_of
+from longer import long_where
 from offramp.policy import calibrate as module
 from offramp.policy import scoring, solve
 from offramp.policy.calibrate import Calibrated, Target, calibrate, statement, target
@@ -18,12 +20,25 @@ from offramp.policy.costs import Costs
 from offramp.policy.evaluate import evaluate
 from offramp.policy.policy import Policy
 from refusal import refuses
-from simulated import COSTS, SEARCHES, simulated
+from simulated import SEARCHES
 
 pytestmark = pytest.mark.slow
 
+EXITS = 3  # a search takes three times as long for a fourth, which shows no more
+COSTS = Costs((10,) * EXITS, (1,) * EXITS, (0,) * EXITS, (1, 2, 3))
+
+
+def simulated(rows: int, seed: int, exits: int = EXITS, classes: int = 10) -> SplitLogits:
+    return logits_of.simulated(rows, seed, exits, classes)
+
+
 VALIDATION, CALIBRATION = simulated(1000, 1), simulated(1000, 2)
 CLASSES = tuple(f"class {i}" for i in range(10))
+# Candidates of all are in test_candidates.
+LIGHT = long_where(
+    SEARCHES,
+    lambda search: search in (Search("margin", temperature=True), Search("ensemble", survivors=True)),
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -51,7 +66,7 @@ def chosen(kind: Any, value: float, search: Search | None = None, **more: Any) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("search", SEARCHES, ids=str)
+@pytest.mark.parametrize("search", LIGHT, ids=str)
 def test_targets_are_met_on_calibration(search: Search) -> None:
     full = chosen("min-accuracy", 0.0).measures[0].accuracy
     assert full is not None
@@ -62,8 +77,8 @@ def test_targets_are_met_on_calibration(search: Search) -> None:
         assert 0 < loss.chosen < max(i for i, fit in enumerate(fits) if fit)  # and there is a margin
     accurate = chosen("min-accuracy", 0.85, search)
     assert (accurate.measures[accurate.chosen].accuracy or 0) >= 0.85
-    cheap = chosen("max-mean-macs", 30, search)
-    assert cheap.measures[cheap.chosen].macs <= 30
+    cheap = chosen("max-mean-macs", 22, search)
+    assert cheap.measures[cheap.chosen].macs <= 22
     same = chosen("max-disagreement", 0.05, replace(search, temperature=False))
     assert same.measures[same.chosen].loss <= 0.05 and same.measures[0].accuracy is None
 
@@ -156,7 +171,7 @@ def test_too_few_rows_certify_the_full_network_and_say_how_many_would_do(
 ) -> None:
     few = SplitLogits(CALIBRATION.logits[:rows], CALIBRATION.labels[:rows])
     found = calibrate(VALIDATION, few, COSTS, target)
-    assert found.chosen == 0 and found.policy.active == (3,)
+    assert found.chosen == 0 and found.policy.active == (2,)
     assert re.search(said, found.remark or "")
     assert "saves nothing" in statement(found)
 
@@ -192,14 +207,20 @@ def test_two_classes() -> None:
     assert found.measures[found.chosen].macs < COSTS.full
 
 
-def test_logits_that_are_no_numbers_run_to_the_end() -> None:
+@pytest.mark.parametrize(
+    "score",
+    long_where(
+        (score for score in scoring.SCORES if score != "fixed"),
+        lambda score: score not in ("confidence", "patience", "gate"),
+    ),
+)
+def test_logits_that_are_no_numbers_run_to_the_end(score: Any) -> None:
     rows = [simulated(400, seed) for seed in (6, 7)]
     for split in rows:
-        split.logits[::4, :3] = np.nan
-    for score in (s for s in scoring.SCORES if s != "fixed"):
-        found = calibrate(rows[0], rows[1], COSTS, Target("max-accuracy-loss", 0.1), Search(score))
-        leaves = found.policy.leaves(rows[1].logits)
-        assert (leaves[::4] == 3).all()
+        split.logits[::4, :2] = np.nan
+    found = calibrate(rows[0], rows[1], COSTS, Target("max-accuracy-loss", 0.1), Search(score))
+    leaves = found.policy.leaves(rows[1].logits)
+    assert (leaves[::4] == 2).all()
 
 
 def test_an_outcome_adds_up() -> None:

@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 from scipy.special import expit
 
+from longer import long
 from offramp.policy import classwise, scoring
 from offramp.policy import guarantees as risk
 from offramp.policy.calibrate import Target, calibrate
@@ -54,7 +55,7 @@ def harm(policy: Policy, rows: SplitLogits) -> np.ndarray:
     return taken(lost, policy.leaves(rows.logits))
 
 
-@pytest.mark.parametrize("slope", [0.7, 1.0, 1.5])
+@pytest.mark.parametrize("slope", [0.7, *long(1.0), 1.5])
 def test_offsets_are_those_of_the_truth(slope: float) -> None:
     """Over the slope: they are of confidence. Where all classes lie is the threshold's to say."""
     found = offsets_of(made(20_000, 1, slope=slope))
@@ -79,10 +80,10 @@ def test_without_offsets_it_is_confidence() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", [Target("risk", 0.05, 0.95), Target("max-accuracy-loss", 0.04)], ids=str
+    "target", [Target("risk", 0.05, 0.95), *long(Target("max-accuracy-loss", 0.04))], ids=str
 )
 def test_unlike_classes_cost_less_at_the_same_loss(target: Target) -> None:
-    fresh = made(50_000, 9)
+    fresh = made(20_000, 9)
     macs, harms = {}, {}
     for how in SEARCHES:
         rule = calibrate(made(2000, 2), made(4000, 3), COSTS, target, how).policy
@@ -95,7 +96,7 @@ def test_unlike_classes_cost_less_at_the_same_loss(target: Target) -> None:
 
 def test_classes_that_are_alike_cost_what_they_did() -> None:
     """Nothing is gained, and no more than chance is lost."""
-    fresh = made(50_000, 9, ALIKE)
+    fresh = made(20_000, 9, ALIKE)
     splits = made(2000, 2, ALIKE), made(4000, 3, ALIKE)
     rules = [calibrate(*splits, COSTS, Target("risk", 0.05, 0.95), how).policy for how in SEARCHES]
     plain, by_class = (np.asarray(r.macs(COSTS))[r.leaves(fresh.logits)].mean() for r in rules)

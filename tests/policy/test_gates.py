@@ -14,6 +14,7 @@ from offramp.errors import OfframpError
 from offramp.policy import gates, quality, scoring
 from offramp.policy.calibrate import Target, calibrate
 from offramp.policy.candidates import Search, SplitLogits, candidates
+from offramp.policy.costs import Costs
 from offramp.policy.policy import Calibration, Policy, parse, to_json
 from refusal import refuses
 from simulated import COSTS, FOUR, simulated
@@ -23,6 +24,8 @@ pytestmark = pytest.mark.slow
 ROWS = simulated(1500, 1)
 SHARES = gates.shares(COSTS)
 LEARNED = gates.learned(ROWS.logits, ROWS.labels, SHARES)
+LESS = Costs((10,) * 3, (1,) * 3, (0,) * 3, FOUR[:3])  # of three exits, quicker to search
+FEW = simulated(300, 1, exits=3)
 
 
 def test_costs_are_shares_of_all_that_is_run() -> None:
@@ -97,10 +100,13 @@ def test_splits_that_teach_nothing() -> None:
 
 @pytest.mark.usefixtures("narrow")
 def test_policies_are_left_by_gates_of_validation_and_certified_on_calibration() -> None:
-    found = calibrate(ROWS, simulated(2000, 3), COSTS, Target("risk", 0.05, 0.95), Search("gate"))
+    rows, calibration = simulated(1500, 1, exits=3), simulated(2000, 3, exits=3)
+    found = calibrate(rows, calibration, LESS, Target("risk", 0.05, 0.95), Search("gate"))
     policy = found.policy
-    assert policy.gates == LEARNED and found.chosen > 0
-    fresh = simulated(20_000, 4)
+    assert policy.gates == gates.learned(rows.logits, rows.labels, gates.shares(LESS))
+    assert policy.gates != gates.learned(calibration.logits, calibration.labels, gates.shares(LESS))
+    assert found.chosen > 0
+    fresh = simulated(20_000, 4, exits=3)
     place = policy.leaves(fresh.logits)
     right = scoring.answers(fresh.logits) == fresh.labels[:, None]
     harm = right[:, -1] & ~right[np.arange(len(place)), place]
@@ -110,7 +116,9 @@ def test_policies_are_left_by_gates_of_validation_and_certified_on_calibration()
 @pytest.mark.usefixtures("narrow")
 def test_calibration_images_teach_no_gate() -> None:
     target = Target("max-accuracy-loss", 0.02)
-    one, other = (calibrate(ROWS, simulated(900, s), COSTS, target, Search("gate")) for s in (5, 6))
+    one, other = (
+        calibrate(FEW, simulated(900, s, exits=3), LESS, target, Search("gate")) for s in (5, 6)
+    )
     assert one.candidates == other.candidates and one.measures != other.measures
 
 
@@ -125,8 +133,8 @@ def test_without_labels_the_full_network_s_answers_stand_for_them() -> None:
 
 @pytest.mark.usefixtures("narrow")
 def test_gates_that_a_network_learned_are_taken_as_they_are() -> None:
-    own = ((1.0, 2.0, 3.0, 4.0, -5.0),) * 3 + (None,)
-    assert {p.gates for p in candidates(ROWS, COSTS, Search("gate", gates=own), "wrong")} == {own}
+    own = ((1.0, 2.0, 3.0, 4.0, -5.0),) * 2 + (None,)
+    assert {p.gates for p in candidates(FEW, LESS, Search("gate", gates=own), "wrong")} == {own}
 
 
 def test_a_policy_file_keeps_gates_to_the_bit() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from longer import long
 from offramp.policy import scoring, solve
 from offramp.policy.candidates import SplitLogits, loss_of, taken
 from offramp.policy.costs import Costs
@@ -45,7 +46,7 @@ def least(points: Lists, budget: float) -> float:
     return min((loss for macs, loss in points if macs <= budget + 1e-9), default=np.inf)
 
 
-@pytest.mark.parametrize(("exits", "rows"), [(2, 60), (3, 40), (4, 18)])
+@pytest.mark.parametrize(("exits", "rows"), [(2, 60), (3, 40), *long((4, 18))])
 def test_small_cases_are_solved_exactly(exits: int, rows: int) -> None:
     costs = Costs((10,) * exits, (2,) * exits, (0,) * exits, tuple(range(1, exits + 1)))
     for seed in range(3):

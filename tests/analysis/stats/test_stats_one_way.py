@@ -97,16 +97,16 @@ def test_games_howell_gives_what_pingouin_does() -> None:
 @pytest.mark.slow
 def test_all_pairs_agree_with_scipy_and_statsmodels(equal: bool) -> None:
     generator = np.random.default_rng(5)
-    sizes, spreads = (5, 7, 4, 9), (1.0, 4.0, 0.5, 2.0)
+    sizes, spreads = (5, 7, 9), (1.0, 4.0, 2.0)
     groups = [g * generator.normal(size=n) + g for n, g in zip(sizes, spreads, strict=True)]
-    labels = list("abcd")
+    labels = list("abc")
     found = (tukey if equal else games_howell)(labels, groups, 0.05)
     one = stats.tukey_hsd(*groups, equal_var=equal)
     interval = one.confidence_interval(0.95)
     other = pairwise_tukeyhsd(
         np.concatenate(groups), np.repeat(labels, sizes), use_var="equal" if equal else "unequal"
     )
-    for index, (i, j) in enumerate(combinations(range(4), 2)):
+    for index, (i, j) in enumerate(combinations(range(3), 2)):
         pair = found[index]
         assert isinstance(pair, Pair)
         got = (pair.difference, pair.low, pair.high, pair.p)
