@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
@@ -173,7 +173,6 @@ class Prefetch:
                 prefetch_factor=AHEAD if self._workers else None,
                 generator=torch.Generator(),  # it draws from the global one otherwise
             )
-            Finalize(None, _kill_all, (weakref.ref(self._loader),), exitpriority=100)
         return self._loader
 
 
@@ -247,7 +246,11 @@ def _begun(loader: DataLoader[Any]) -> Iterator[Any]:
     at that time; here that is left to whoever waits for the worker."""
     main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
     before = signal.getsignal(signal.SIGCHLD) if main else None
+    known = _workers(loader)
     begun = iter(loader)
+    if not known:
+        # A traceback that somebody keeps may hold them longer than the loader lives.
+        Finalize(None, _kill, (weakref.WeakSet(_workers(loader)),), exitpriority=100)
     if main:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
     return begun
@@ -259,15 +262,11 @@ def _workers(loader: DataLoader[Any] | None) -> Sequence[BaseProcess]:
     return found
 
 
-def _kill(workers: Sequence[BaseProcess]) -> None:
-    """End helpers, which ignore the signal that would ask them to."""
+def _kill(workers: Iterable[BaseProcess]) -> None:
+    """End helpers, which ignore the signal that would ask them to. At the end of this process too, which
+    would wait for them."""
     for worker in workers:
         worker.kill()
-
-
-def _kill_all(loader: weakref.ref[DataLoader[Any]]) -> None:
-    """At the end of this process."""
-    _kill(_workers(loader()))
 
 
 def _helps(_: int) -> None:
