@@ -110,11 +110,12 @@ def test_all_lists_every_study(folder: Path) -> None:
 
 
 def costly(study: Path) -> bool:
-    """Studies whose network and data others have too, but for more classes or seeds, or that wait for a
-    library of texts."""
+    """Studies whose network others have too, but for more classes, seeds or pixels, or that wait for a
+    library of texts. That they can be read: test_task."""
     if "cost" in study.parts:
-        return study.stem != "mobilenetv1-cifar100"
-    return study.stem in ("languages", "resnet50-cifar100", "vgg16-cifar100", "chest-xray")
+        return study.stem != "mobilenetv1-cifar10"
+    larger = ("cifar100", "imagenette", "imagenette-scratch", "chest-xray", "languages")
+    return study.stem in (*larger, "mobilenetv1-cifar100", "resnet50-cifar100", "vgg16-cifar100")
 
 
 @cache
