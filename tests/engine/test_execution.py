@@ -12,7 +12,7 @@ import torch
 
 import offramp.engine.cache
 import offramp.engine.values
-from longer import long_where
+from longer import long, long_where
 from offramp.data import Data, from_dataset
 from offramp.engine.resolve import Node
 from offramp.engine.values import Point
@@ -66,7 +66,7 @@ VARIANTS: tuple[Mapping[str, Any], ...] = (
 )
 
 # Phases of every kind: frozen trunks and segments, teachers, heads that are fused.
-SOME = ("two-stage", "distillation", "branch-wise", "joint-branch final", "my own")
+SOME = ("two-stage", "distillation", "branch-wise", "my own")
 EVERY = "as it comes, all of them"
 ARRANGEMENTS: dict[str, Mapping[str, Any]] = {
     "as it comes": {},
@@ -162,7 +162,7 @@ def test_groups_share_a_pass_unless_told_not_to(tmp_path: Path) -> None:
         assert {len(e.keys) for e in events if isinstance(e, Began)} == sizes
 
 
-@pytest.mark.parametrize("mode", ["derived", "plain"])
+@pytest.mark.parametrize("mode", ["derived", *long("plain")])
 def test_phases_that_stop_at_different_epochs_do_not_disturb_each_other(
     mode: str, tmp_path: Path
 ) -> None:
@@ -188,7 +188,7 @@ def test_a_batch_larger_than_the_frozen_batch(tmp_path: Path) -> None:
     plans = {}
     for mode in ("plain", "derived"):
         study = tiny_study(
-            ["branch-wise", "distillation"],
+            ["branch-wise"],
             recipe={"batch_size": 64},
             execution={"mode": mode},
         )
@@ -219,7 +219,7 @@ def test_a_cut_one_point_too_deep_is_found(
         return Point("tap", point.index + 1) if point.kind == "tap" and point.index < exit else point
 
     monkeypatch.setattr(offramp.engine.values, "cut", too_deep)
-    labels = ("branch-wise", "joint-branch final", "my own")
+    labels = ("branch-wise", "my own")
     plan = studied(own_strategy, "derived", labels)
     found = differences(oracle, (plan, finished(plan, tmp_path)[0]))
     for label in labels:

@@ -55,7 +55,7 @@ def test_another_seed_gives_other_bits(tmp_path: Path) -> None:
 
 
 def test_every_key_is_trained_once_after_what_it_needs(tmp_path: Path) -> None:
-    plan = tiny_plan(tiny_study((*STRATEGIES, "separate"), seeds=(42, 43), recipe={"epochs": 1}))
+    plan = tiny_plan(tiny_study(STRATEGIES, seeds=(42, 43), recipe={"epochs": 1}))
     _, events = finish(plan, tmp_path)
     done = trained(events)
     assert sorted(done) == sorted(plan.nodes) and sorted(began(events)) == sorted(plan.nodes)
