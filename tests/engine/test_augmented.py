@@ -74,9 +74,8 @@ def oracles(tmp_path_factory: pytest.TempPathFactory) -> Oracles:
 @pytest.mark.parametrize(
     ("name", "arrangement"),
     [
-        # Without views: test_execution.
-        *(("views", "as it comes"), ("views", "cache on disk")),
-        *long(("views", "neither cache nor fusing"), ("views", "room for some values")),
+        ("views", "as it comes"),  # without views, the others too: test_execution
+        *long(*(("views", arrangement) for arrangement in ARRANGEMENTS if arrangement != "as it comes")),
         *long(*(("fresh", arrangement) for arrangement in ARRANGEMENTS)),
     ],
 )

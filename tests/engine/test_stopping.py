@@ -226,6 +226,7 @@ def test_weights_that_the_last_step_spoilt_are_noticed_in_the_check(
     assert trainee.epoch == 1 and len(trainee.validation_losses) == 1
 
 
+@pytest.mark.long
 def test_others_go_on_and_what_was_finished_stays(tmp_path: Path) -> None:
     wild = {"name": "two-stage", "as": "wild", "phases": {"exit 2": {"learning_rate": 1e25}}}
     plan = tiny_plan(tiny_study([wild, "two-stage"], recipe={"epochs": 2}))

@@ -99,8 +99,8 @@ def interrupted_run(
     return conclude(again, passes, images, 16), numbers(again)
 
 
-PLAINER = ("sgd without momentum", "nesterov", "adamw", "ema")
-"""What the others have with more: decoupled decay, averages."""
+PLAINER = ("sgd without momentum", "nesterov", "adamw", "ema", "cosine")
+"""What the others have with more: decoupled decay, averages, a schedule."""
 
 
 @pytest.mark.parametrize(

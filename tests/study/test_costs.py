@@ -77,6 +77,7 @@ def test_without_a_cache_every_pass_is_paid_for(tmp_path: Path) -> None:
         assert store.node_cost(key).macs_executed == written(plan, store, key)
 
 
+@pytest.mark.long
 def test_a_cache_that_finds_no_room_is_no_cache(tmp_path: Path) -> None:
     plan = two_stage({"fuse": False, **NO_ROOM})
     store, _ = finish(plan, tmp_path)

@@ -66,7 +66,7 @@ POINTS: dict[str, tuple[str, int, int, int]] = {
     "between the caches of two splits": ("offramp.engine.cache:Cache.filled", 2, 1, 0),
     "mid-epoch of fused heads": ("offramp.engine.fit:step", 3 * STEPS + 3 * STEPS + 4, 1, 1),
     "after the last epoch": ("offramp.study.run.run:Run._keep", 2, 1, 2),
-    "while a node is written": ("offramp.store.disk:new_folder", 2, 1, 2),
+    "while a node is written": ("offramp.store.disk:new_folder", 3, 1, 2),
     "while a node's files are flushed": ("offramp.files:sync", 13, 0, 2),
     "between a node and its checkpoint": ("offramp.store.store:Store.drop_checkpoint", 1, 1, 0),
     "between phases": ("offramp.store.store:Store.drop_checkpoint", 2, 2, 2),
@@ -84,6 +84,7 @@ def child() -> Iterator[Forked]:
 ALIKE = {
     *("first step", "between phases", "before a trial is written", "while a node's files are flushed"),
     *("while a cache has one value", "between the caches of two splits", "while a node is written"),
+    "mid-epoch, nothing saved",
 }
 """Points beside which others lie, or at which tests/store/test_store_crash.py kills."""
 

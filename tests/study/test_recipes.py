@@ -116,7 +116,13 @@ def costly(study: Path) -> bool:
     if "cost" in study.parts:
         return study.stem != "mobilenetv1-cifar10"
     larger = ("cifar100", "imagenette", "imagenette-scratch", "chest-xray", "languages")
-    return study.stem in (*larger, "mobilenetv1-cifar100", "resnet50-cifar100", "vgg16-cifar100")
+    return study.stem in (
+        *larger,
+        "mobilenetv1-cifar100",
+        "resnet50-cifar100",
+        "vgg16-cifar100",
+        "resnet18-chestxray14",
+    )
 
 
 @cache

@@ -23,6 +23,7 @@ from kit import (
 )
 from running_kit import by_phase, small_plan
 
+from longer import long
 from offramp.data import Data, from_dataset, order
 from offramp.engine import fit as engine_fit
 from offramp.engine.cost import written_macs
@@ -99,7 +100,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return finish(tiny_plan(tiny_study(**UNSHARED)), tmp_path_factory.mktemp("together"))[0]
 
 
-@pytest.mark.parametrize("execution", [{"share": False}, "plain"])
+@pytest.mark.parametrize("execution", ["plain", *long({"share": False})])
 def test_unshared_studies_keep_keys_of_their_own_and_the_same_weights(
     tmp_path: Path, shared: Store, execution: Any
 ) -> None:

@@ -229,22 +229,21 @@ def test_a_trial_whose_test_files_change_is_not_kept(own: Path, tmp_path: Path) 
     assert store.nodes() and not store.trials()
 
 
+@pytest.mark.parametrize("loader", ["streaming", *long("resident")])
 def test_files_that_are_touched_or_of_memory_stop_nothing(
-    own: Path, resident: Store, tmp_path: Path
+    loader: str, own: Path, resident: Store, tmp_path: Path
 ) -> None:
     """The same content at another time; and images that were read before they changed."""
-    for loader in ("streaming", "resident"):
-        described = study(own, loader)
-        plan = make_plan(spec.parse(described), CPU)
-        store = Store(tmp_path / loader)
-        for event in run(plan, store, Conduct(CPU, tmp_path / "caches", checkpoint_seconds=0)):
-            if isinstance(event, Began):
-                for path in own.rglob("*.png"):
-                    if loader == "resident":
-                        path.write_bytes(b"nothing")
-                    else:
-                        os.utime(path)
-        check_equal(resident, store)
+    plan = make_plan(spec.parse(study(own, loader)), CPU)
+    store = Store(tmp_path / loader)
+    for event in run(plan, store, Conduct(CPU, tmp_path / "caches", checkpoint_seconds=0)):
+        if isinstance(event, Began):
+            for path in own.rglob("*.png"):
+                if loader == "resident":
+                    path.write_bytes(b"nothing")
+                else:
+                    os.utime(path)
+    check_equal(resident, store)
 
 
 def test_the_loader_is_in_no_key(photos: Path) -> None:
