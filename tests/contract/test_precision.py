@@ -18,8 +18,12 @@ from support import CPU, network, tiny_data
 
 BF16 = replace(PROFILES["cpu-bf16"], threads=1)
 CONTIGUOUS = custom("cpu", threads=1, memory_format="contiguous")
-OTHERS = pytest.mark.parametrize("numerics", [BF16, CONTIGUOUS], ids=["bfloat16", "contiguous"])
-FROZEN = ("baseline", "two-stage", "distillation", "branch-wise")
+OTHERS = pytest.mark.parametrize(
+    "numerics",
+    [BF16, pytest.param(CONTIGUOUS, marks=pytest.mark.long)],
+    ids=["bfloat16", "contiguous"],
+)
+FROZEN = ("baseline", "distillation", "branch-wise")
 
 
 @OTHERS
@@ -39,11 +43,7 @@ def test_plain_and_derived_give_the_same_bits_and_others_than_usual(numerics: Nu
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "numerics",
-    [BF16, pytest.param(CONTIGUOUS, marks=pytest.mark.long)],
-    ids=["bfloat16", "contiguous"],
-)
+@OTHERS
 def test_so_they_do_on_a_network_of_depthwise_convolutions(numerics: Numerics) -> None:
     plain, derived = (
         contract_plan("mobilenetv2", mode, FROZEN, numerics) for mode in ("plain", "derived")

@@ -28,13 +28,17 @@ from support import CPU, EAGER, NUMERICS, network
 Found = dict[str, Tensor]
 
 
-def sums(ranks: Ranks, count: int) -> Found:
-    """The sum of numbers of very unlike sizes, and the same added up in order by each rank itself."""
-    parts = [made(rank, count) for rank in range(ranks.count)]
-    expected = parts[0]
-    for part in parts[1:]:
-        expected = expected + part
-    return {"sum": ranks.sum(parts[ranks.rank]), "expected": expected}
+def sums(ranks: Ranks, counts: list[int]) -> Found:
+    """The sums of so many numbers of very unlike sizes, and the same added up in order by each rank
+    itself."""
+    found = Found()
+    for count in counts:
+        parts = [made(rank, count) for rank in range(ranks.count)]
+        expected = parts[0]
+        for part in parts[1:]:
+            expected = expected + part
+        found |= {f"sum/{count}": ranks.sum(parts[ranks.rank]), f"expected/{count}": expected}
+    return found
 
 
 def made(rank: int, count: int) -> Tensor:
@@ -87,6 +91,10 @@ RECIPES: dict[str, Recipe] = {
     "plain": Recipe(epochs=2, batch_size=16, learning_rate=0.01),
     "weighted": Recipe(epochs=2, batch_size=16, class_weights="balanced", label_smoothing=0.1),
     "averaged": Recipe(epochs=3, batch_size=7, average="lookahead", average_every=2),
+    "weighted and averaged": Recipe(
+        **{"epochs": 2, "batch_size": 16, "class_weights": "balanced", "label_smoothing": 0.1},
+        **{"average": "lookahead", "average_every": 2},
+    ),
 }
 
 

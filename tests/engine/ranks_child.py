@@ -11,21 +11,13 @@ import os
 import sys
 import tempfile
 import traceback
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import rank_tasks
-import torch
-import torch._dynamo  # which any optimizer imports as it steps: once here, not in every fork
 from safetensors.torch import save_file
 
 from offramp.engine.ranks import Seat, joined
 from support import CPU
-
-torch.set_num_threads(1)
 
 
 def obey(rank: int, meeting: str, order: dict[str, Any]) -> None:
@@ -49,7 +41,6 @@ def forked(rank: int, meeting: str, order: dict[str, Any]) -> int:
 
 
 def main() -> None:
-    rank_tasks.program_nodes("joint")  # what is made here, forks have
     for line in sys.stdin:
         order = json.loads(line)
         with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +48,3 @@ def main() -> None:
             children = [forked(rank, meeting, order) for rank in range(order["ranks"])]
             statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         print(json.dumps(statuses), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,38 +44,61 @@ ARRANGEMENTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def plan_of(augment: Mapping[str, Any] | None, mode: str, **more: Any) -> Plan:
+def plan_of(
+    augment: Mapping[str, Any] | None, mode: str, strategies: Sequence[str] = SOME, **more: Any
+) -> Plan:
     extra = {} if augment is None else {"augment": augment}
     recipe = {"epochs": 3}
-    study = tiny_study(SOME, recipe=recipe, execution={"mode": mode, **more}, **extra)
+    study = tiny_study(strategies, recipe=recipe, execution={"mode": mode, **more}, **extra)
     return tiny_plan(study, tiny_data(images=75))
 
 
 Kept = tuple[Plan, Store]
 
 
+Oracles = Callable[..., Kept]
+
+
 @pytest.fixture(scope="module")
-def oracles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Kept]:
-    found = {}
-    for name, augment in {"fresh": USUAL, "views": VIEWS}.items():
-        plan = plan_of(augment, "plain")
-        found[name] = (plan, finished(plan, tmp_path_factory.mktemp(name))[0])
-    return found
+def oracles(tmp_path_factory: pytest.TempPathFactory) -> Oracles:
+    """`oracles("fresh", strategies)`, or `"views"`: plain execution, once."""
+
+    @cache
+    def oracle(name: str, strategies: tuple[str, ...] = SOME) -> Kept:
+        plan = plan_of({"fresh": USUAL, "views": VIEWS}[name], "plain", strategies)
+        return plan, finished(plan, tmp_path_factory.mktemp(name))[0]
+
+    return oracle
 
 
-@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
-@pytest.mark.parametrize("name", ["views", *long("fresh")])
+@pytest.mark.parametrize(
+    ("name", "arrangement"),
+    [
+        ("views", "as it comes"),  # without views, the others too: test_execution
+        *long(*(("views", arrangement) for arrangement in ARRANGEMENTS if arrangement != "as it comes")),
+        *long(*(("fresh", arrangement) for arrangement in ARRANGEMENTS)),
+    ],
+)
 def test_no_arrangement_changes_a_bit(
-    name: str, arrangement: str, oracles: dict[str, Kept], tmp_path: Path
+    name: str, arrangement: str, oracles: Oracles, tmp_path: Path
 ) -> None:
     augment = {"fresh": USUAL, "views": VIEWS}[name]
     plan = plan_of(augment, "derived", **ARRANGEMENTS[arrangement])
     speeds = None if arrangement == "as it comes" else EAGER
-    assert not differences(oracles[name], (plan, finished(plan, tmp_path, speeds=speeds)[0]))
+    assert not differences(oracles(name), (plan, finished(plan, tmp_path, speeds=speeds)[0]))
 
 
+FEW = ("joint", "two-stage")
+"""Everything at once, and heads on a frozen trunk."""
+BOTH = pytest.mark.parametrize("strategies", [FEW, *long((SOME,))])
+
+
+@BOTH
 def test_it_would_be_found(
-    oracles: dict[str, Kept], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    strategies: tuple[str, ...],
+    oracles: Oracles,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Derived execution that takes the values of another epoch for this one's."""
     get = Cache.get
@@ -84,25 +108,32 @@ def test_it_would_be_found(
         found = get(self, key)
         return found if view is None or found is not None else get(self, (value, split, None, batch))
 
+    oracle = oracles("fresh", strategies)
     monkeypatch.setattr(Cache, "get", stale)
-    plan = plan_of(USUAL, "derived")
-    found = differences(oracles["fresh"], (plan, finished(plan, tmp_path)[0]))
+    plan = plan_of(USUAL, "derived", strategies)
+    found = differences(oracle, (plan, finished(plan, tmp_path)[0]))
     wrong = {line.partition(":")[0] for line in found}
-    assert wrong == {*SOME} - {"joint"}
+    assert wrong == {*strategies} - {"joint"}
 
 
-def test_augmentation_changes_what_is_learned(oracles: dict[str, Kept], tmp_path: Path) -> None:
-    plan = plan_of(None, "plain")
+@BOTH
+def test_augmentation_changes_what_is_learned(
+    strategies: tuple[str, ...], oracles: Oracles, tmp_path: Path
+) -> None:
+    plan = plan_of(None, "plain", strategies)
     plain = plan, finished(plan, tmp_path)[0]
-    fresh, views = oracles["fresh"], oracles["views"]
-    for one, other in ((plain, fresh), (plain, views), (fresh, views)):
-        changed = {line.partition(":")[0] for line in differences(one, other)}
-        assert changed == set(SOME)
+    fresh, views = oracles("fresh", strategies), oracles("views")
+    for one, other in ((plain, fresh), (plain, views), (fresh, views)):  # views are of more strategies
+        changed = {line.partition(":")[0] for line in differences(other, one)}
+        assert changed == set(strategies)
 
 
-def test_more_views_than_epochs_are_fresh_views(oracles: dict[str, Kept], tmp_path: Path) -> None:
-    plan = plan_of({**USUAL, "views": 3}, "derived")
-    assert not differences(oracles["fresh"], (plan, finished(plan, tmp_path)[0]))
+@BOTH
+def test_more_views_than_epochs_are_fresh_views(
+    strategies: tuple[str, ...], oracles: Oracles, tmp_path: Path
+) -> None:
+    plan = plan_of({**USUAL, "views": 3}, "derived", strategies)
+    assert not differences(oracles("fresh", strategies), (plan, finished(plan, tmp_path)[0]))
 
 
 # Who sees them
@@ -230,7 +261,7 @@ def test_views_pass_the_frozen_layers_once_each(
     assert found.cache_bytes * 120 == usual.cache_bytes * held
 
 
-@pytest.mark.parametrize("augment", [USUAL, VIEWS])
+@pytest.mark.parametrize("augment", [VIEWS, *long(USUAL)])
 def test_what_was_executed_is_what_was_forecast(augment: Mapping[str, Any], tmp_path: Path) -> None:
     plan = tiny_plan(tiny_study(["branch-wise"], recipe={"epochs": 4}, augment=augment))
     store, _ = run_all(plan, tmp_path)

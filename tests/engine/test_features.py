@@ -17,6 +17,7 @@ from fit_runs import USUAL, begin, equal
 from one_step import ALL, Gradients, K, by_the_engine, ce, close, first_step, gradients_of, kl, node_of
 from torch import Tensor, nn
 
+from longer import long
 from offramp.engine import adapters
 from offramp.engine.cost import exit_shares, live_macs
 from offramp.engine.fit import conclude, fit
@@ -239,8 +240,7 @@ def test_keys() -> None:
         assert node_of((bare,)).key == node_of((kept,)).key != node_of(STRATEGIES[name](K)).key
 
 
-@pytest.mark.parametrize("average", ["none", "ema"])
-@pytest.mark.parametrize("after", [1, 2])
+@pytest.mark.parametrize(("after", "average"), [(1, "ema"), (2, "none"), *long((1, "none"), (2, "ema"))])
 def test_a_checkpoint_holds_the_adapters(after: int, average: str, tmp_path: Path) -> None:
     recipe = replace(USUAL, epochs=3, select="best", average=average, average_every=1)
     node = replace(node_of(STRATEGIES["exit-ensemble"](K)), recipe=recipe)

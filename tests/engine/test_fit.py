@@ -216,7 +216,7 @@ def test_what_is_frozen_stands_in_eval_mode_while_it_trains(monkeypatch: pytest.
 
     monkeypatch.setattr(offramp.engine.fit, "step", watched)
     made: dict[str, dict[str, Tensor]] = {}
-    for strategy in ("branch-wise", "distillation", "joint-two-stage"):
+    for strategy in ("branch-wise", "distillation"):
         with applied(NUMERICS):
             for node in program_nodes(strategy):
                 trainee, passes, images = begin(node, made=made)
@@ -289,7 +289,7 @@ def test_logits_of_a_teacher_do_not_change_from_epoch_to_epoch() -> None:
     ],
 )
 def test_few_samples_and_a_last_batch_of_one_train(images: int, mode: str, tmp_path: Path) -> None:
-    study = tiny_study(["joint", "two-stage", "distillation"], execution={"mode": mode})
+    study = tiny_study(["joint", "distillation"], execution={"mode": mode})
     plan = tiny_plan(study, split_data(images, classes=min(images, 3)))
     store, events = run_all(plan, tmp_path)
     assert not [e for e in events if isinstance(e, Failed)]

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from fit_runs import begin, equal, program_nodes
 from torch import Tensor
 
+from longer import long
 from offramp.engine.fit import fit
 from offramp.engine.gates import Gating, gating, statistics
 from offramp.engine.losses import Beside, gate_loss, leaving, objective
@@ -204,7 +205,7 @@ def test_programs_that_cannot_be() -> None:
     assert STRATEGIES["gated"](1) == STRATEGIES["baseline"](1)
 
 
-@pytest.mark.parametrize("mode", ["plain", "derived"])
+@pytest.mark.parametrize("mode", ["plain", *long("derived")])
 def test_a_trial_is_calibrated_by_its_own_gates(mode: str, tmp_path: Path) -> None:
     weights = {}
     for other in dict.fromkeys(("derived", mode)):

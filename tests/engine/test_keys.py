@@ -166,9 +166,9 @@ def test_names_of_phases_leave_keys_alone(strategy: str) -> None:
 
 
 def test_labels_names_and_folders_leave_keys_alone(tmp_path: Path) -> None:
-    usual = tiny_plan(tiny_study(["two-stage"]))
-    labeled = tiny_plan(tiny_study([{"name": "two-stage", "as": "mine"}], name="my study"))
-    other_name = tiny_plan(tiny_study(["two-stage"]), replace(tiny_data(), name="elsewhere"))
+    usual = tiny_plan(tiny_study(["baseline"]))
+    labeled = tiny_plan(tiny_study([{"name": "baseline", "as": "mine"}], name="my study"))
+    other_name = tiny_plan(tiny_study(["baseline"]), replace(tiny_data(), name="elsewhere"))
     assert list(usual.nodes) == list(labeled.nodes) == list(other_name.nodes)
     (trial,), (other,) = usual.trials, labeled.trials
     assert trial.id != other.id  # a trial is told apart by its label, its nodes are not

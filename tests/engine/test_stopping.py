@@ -226,9 +226,10 @@ def test_weights_that_the_last_step_spoilt_are_noticed_in_the_check(
     assert trainee.epoch == 1 and len(trainee.validation_losses) == 1
 
 
+@pytest.mark.long
 def test_others_go_on_and_what_was_finished_stays(tmp_path: Path) -> None:
     wild = {"name": "two-stage", "as": "wild", "phases": {"exit 2": {"learning_rate": 1e25}}}
-    plan = tiny_plan(tiny_study([wild, "two-stage", "joint"], recipe={"epochs": 3}))
+    plan = tiny_plan(tiny_study([wild, "two-stage"], recipe={"epochs": 2}))
     store, events = run_all(plan, tmp_path)
     (failed,) = [e for e in events if isinstance(e, Failed)]
     assert "phase 'exit 2'" in failed.reason and "1e+25" in failed.reason
@@ -236,9 +237,9 @@ def test_others_go_on_and_what_was_finished_stays(tmp_path: Path) -> None:
     assert not store.has_node(failed.key)
     kept = {e.key for e in events if isinstance(e, Finished)}
     assert kept == set(plan.nodes) - {failed.key}
-    assert [store.has_trial(t.id) for t in plan.trials] == [False, True, True]
+    assert [store.has_trial(t.id) for t in plan.trials] == [False, True]
     # The good heads were trained beside the bad one, in one pass; none of it reached them.
-    alone = tiny_plan(tiny_study(["two-stage"], recipe={"epochs": 3}))
+    alone = tiny_plan(tiny_study(["two-stage"], recipe={"epochs": 2}))
     apart, _ = run_all(alone, tmp_path / "alone")
     for key in alone.nodes:
         assert equal(store.node_weights(key), apart.node_weights(key))

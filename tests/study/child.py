@@ -23,7 +23,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-import torch._dynamo  # which any optimizer imports as it steps: once here, not in every fork
 
 from offramp.store.store import Store
 from offramp.study.plan import limits
@@ -71,8 +70,12 @@ def obey(order: dict[str, Any]) -> None:
             time.sleep(600)
 
 
+def made() -> None:
+    """What is made here, forks have."""
+    tiny_plan(tiny_study(("joint",)))
+
+
 def main() -> None:
-    tiny_plan(tiny_study(("joint",)))  # what is made here, forks have
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
@@ -84,7 +87,3 @@ def main() -> None:
             os._exit(1)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         print(json.dumps(["Ended", status]), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from hashlib import sha256
@@ -14,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from forks import Forked, forked
 from offramp.store import sealed
 from offramp.store.archive import NODE, TRIAL
 from offramp.store.store import Store
@@ -21,8 +19,6 @@ from offramp.study.plan.plan import Plan
 from offramp.study.run.events import Began, Event, Failed, Finished, Note, Reused, TrialDone
 from offramp.study.run.run import Conduct, run
 from support import CPU
-
-CHILD = Path(__file__).parent / "child.py"
 
 # Small, and with everything: a shared trunk, heads that are fused, a phase that builds on another.
 STRATEGIES = ("two-stage", "joint-branch")
@@ -108,33 +104,25 @@ def closed(events: Sequence[Event]) -> dict[str, bool]:
     return {e.trial: e.reused for e in events if isinstance(e, TrialDone)}
 
 
-def helper() -> subprocess.Popen[str]:
+def helper() -> Forked:
     """A process that waits for orders; `with` it ends it."""
-    return subprocess.Popen(
-        [sys.executable, str(CHILD)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    return forked("import child; child.main()")
 
 
-def start(process: subprocess.Popen[str], root: Path, study: Mapping[str, Any], **more: Any) -> None:
+def start(process: Forked, root: Path, study: Mapping[str, Any], **more: Any) -> None:
     """Have a tiny study run by a fork of `process` (see `child.py` for what `more` says)."""
-    assert process.stdin is not None
     order = {"store": str(root), "study": dict(study), **more}
     process.stdin.write(json.dumps(order) + "\n")
     process.stdin.flush()
 
 
-def said(process: subprocess.Popen[str]) -> list[Any]:
+def said(process: Forked) -> list[Any]:
     """The next thing that the process says: `[kind, keys]` of an event, or `["Ended", status]`."""
-    assert process.stdout is not None
     found: list[Any] = json.loads(process.stdout.readline())
     return found
 
 
-def end(process: subprocess.Popen[str]) -> tuple[int, list[list[Any]]]:
+def end(process: Forked) -> tuple[int, list[list[Any]]]:
     """The status with which the run ended (negative: the signal that ended it), and what it said."""
     told = []
     while (line := said(process))[0] != "Ended":

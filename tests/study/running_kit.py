@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from kit import (
@@ -19,8 +20,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def small_plan(recipe: str = "momentum", **more: Any) -> Plan:
-    return tiny_plan(tiny_study(STRATEGIES, recipe=RECIPES[recipe], **more))
+def small_plan(recipe: str = "momentum", strategies: Sequence[str] = STRATEGIES, **more: Any) -> Plan:
+    return tiny_plan(tiny_study(strategies, recipe=RECIPES[recipe], **more))
 
 
 def by_phase(plan: Plan, name: str) -> str:

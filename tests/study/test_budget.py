@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from longer import long
 from offramp.errors import OfframpError
 from offramp.study.plan.budget import MARGIN, choose, too_short
 from offramp.study.plan.plan import Plan, make_plan
@@ -64,7 +65,8 @@ def test_a_budget_for_not_even_one_epoch_is_refused() -> None:
         choose(planned(), planned().executed * 1e-4)
 
 
-@pytest.mark.parametrize("share", [0.01, 0.02])
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.01, *long(0.02)])
 def test_a_budget_in_which_nothing_is_learned_says_what_would_do(share: float) -> None:
     """A time that leaves some steps is no time; what is said to do, does, and a little less does not."""
     room = planned().executed * share

@@ -65,7 +65,7 @@ def kept(plan: Plan, store: Store) -> list[dict[str, int]]:
 
 @pytest.mark.parametrize(
     ("memory", "disk"),
-    [(0, 0), (30_000, 20_000), (10**9, 10**9), *long((7_000, 0), (0, 60_000), (10**9, 0))],
+    [(30_000, 20_000), *long((10**9, 10**9), (0, 0), (7_000, 0), (0, 60_000), (10**9, 0))],
 )
 def test_no_limit_is_ever_passed_and_the_forecast_is_what_comes(
     memory: int, disk: int, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
@@ -81,7 +81,7 @@ def test_no_limit_is_ever_passed_and_the_forecast_is_what_comes(
 
 
 def test_another_seed_holds_no_more(tmp_path: Path, watch: Watch) -> None:
-    plan = plan_of(["two-stage", "distillation"], seeds=(1, 2, 3))
+    plan = plan_of(["two-stage"], seeds=(1, 2))
     ran(plan, tmp_path)
     assert watch.memory == caching.forecast(plan, CacheLimits(10**9, 0), CPU).memory > 0
 
@@ -127,13 +127,14 @@ def test_a_full_disk_is_said_and_ends_nothing(tmp_path: Path, monkeypatch: pytes
         take(*args)
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    plan = plan_of(cache_memory=0, cache_disk="1GB")
+    some = ("two-stage", "distillation")
+    plan = plan_of(some, cache_memory=0, cache_disk="1GB")
     store, events = ran(plan, tmp_path / "full", speeds=EAGER)
     (text,) = {text for text in notes(events) if "no room for caches" in text}
     assert "no space left on device" in text
     assert any(k["disk"] and k["live"] for k in kept(plan, store)), "some were there, some not"
     monkeypatch.undo()
-    plain = plan_of(mode="plain")
+    plain = plan_of(some, mode="plain")
     other, _ = ran(plain, tmp_path / "plain")
     for one, two in zip(plan.trials, plain.trials, strict=True):
         mine, theirs = store.trial_logits(one.id), other.trial_logits(two.id)

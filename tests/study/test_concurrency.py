@@ -6,12 +6,10 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from subprocess import Popen
 from typing import Any
 
 import psutil
@@ -37,6 +35,7 @@ from kit import (
 )
 from running_kit import by_phase
 
+from forks import Forked, forked
 from offramp.errors import OfframpError
 from offramp.process import ENDING
 from offramp.store import locks
@@ -58,7 +57,7 @@ STUDY: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def two() -> Iterator[list[Popen[str]]]:
+def two() -> Iterator[list[Forked]]:
     with helper() as one, helper() as other:
         yield [one, other]
 
@@ -67,7 +66,7 @@ def finished(told: list[list[Any]]) -> list[str]:
     return [key for kind, keys in told if kind == "Finished" for key in keys]
 
 
-def test_two_processes_train_every_key_exactly_once(tmp_path: Path, two: list[Popen[str]]) -> None:
+def test_two_processes_train_every_key_exactly_once(tmp_path: Path, two: list[Forked]) -> None:
     gate, root = tmp_path / "gate", tmp_path / "store"
     for process in two:
         start(process, root, STUDY, gate=str(gate))
@@ -126,7 +125,7 @@ def test_work_is_shared_while_another_process_trains(tmp_path: Path) -> None:
     assert closed(events) == {plan.trials[1].id: False, plan.trials[0].id: True}
 
 
-def test_the_work_of_a_killed_process_is_taken_over(tmp_path: Path, two: list[Popen[str]]) -> None:
+def test_the_work_of_a_killed_process_is_taken_over(tmp_path: Path, two: list[Forked]) -> None:
     root = tmp_path / "store"
     study: dict[str, Any] = {"strategies": ["two-stage"], "recipe": {"epochs": 3}}
     plan = tiny_plan(tiny_study(**study))
@@ -270,7 +269,7 @@ def pooled(study: dict[str, Any], root: Path, workers: int = 2) -> tuple[Plan, l
 
 def test_two_workers_train_every_key_once_to_the_bits_of_one(tmp_path: Path) -> None:
     wild = {"name": "two-stage", "as": "wild", "phases": {"exit 1": {"learning_rate": 1e30}}}
-    recipe = {"epochs": 3, "batch_size": 32}
+    recipe = {"epochs": 2, "batch_size": 32}
     strategies = [*POOLED["strategies"], wild]
     study = POOLED | {"seeds": [42], "strategies": strategies, "recipe": recipe}
     plan, one = pooled(study, tmp_path / "one", workers=1)
@@ -351,7 +350,6 @@ def test_workers_that_are_killed_again_and_again_end_the_run(
 PARENT = """
 import json, sys
 from pathlib import Path
-sys.path[:0] = sys.argv[1:3]
 from kit import conduct
 from support import CPU
 from offramp.process import exit_code
@@ -360,14 +358,13 @@ from offramp.study.plan.plan import make_plan
 from offramp.study.run.pool import run_pooled
 from offramp.study.spec import file as spec
 
-if __name__ == "__main__":
-    study, root, workers = json.loads(sys.argv[3])
-    asked = conduct(Path(root), workers=workers, checkpoint_seconds=1e9)
-    try:
-        for event in run_pooled(make_plan(spec.parse(study), CPU), Store(Path(root)), asked):
-            print(type(event).__name__, flush=True)
-    except KeyboardInterrupt as error:
-        sys.exit(exit_code(error))
+study, root, workers = json.loads(sys.argv[1])
+asked = conduct(Path(root), workers=workers, checkpoint_seconds=1e9)
+try:
+    for event in run_pooled(make_plan(spec.parse(study), CPU), Store(Path(root)), asked):
+        print(type(event).__name__, flush=True)
+except KeyboardInterrupt as error:
+    sys.exit(exit_code(error))
 """
 
 
@@ -385,17 +382,10 @@ def test_nothing_goes_on_without_its_parent(
 ) -> None:
     """Killed alone, or told to end together with all that it started, as Slurm does: nobody is left, and
     what was at work is saved."""
-    script, root = tmp_path / "parent.py", tmp_path / "store"
-    script.write_text(PARENT)
+    root = tmp_path / "store"
     endless = POOLED | {"seeds": [42], "strategies": ["joint"]}
     endless["recipe"] = {"epochs": 10**6, "batch_size": 64}
-    here, order = Path(__file__).parent, json.dumps([endless, str(root), workers])
-    command = [sys.executable, str(script), str(here), str(here.parent), order]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment
-    ) as parent:
-        assert parent.stdout is not None
+    with forked(PARENT, json.dumps([endless, str(root), workers]), session=True) as parent:
         assert any(line == "Epoch\n" for line in parent.stdout)
         others = psutil.Process(parent.pid).children(recursive=True)
         assert len(others) >= (workers if workers > 1 else 0)

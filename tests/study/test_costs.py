@@ -23,7 +23,7 @@ NO_ROOM = {"cache_memory": 0, "cache_disk": 0}
 
 
 def two_stage(execution: Any, *more: Any) -> Plan:
-    return tiny_plan(tiny_study(["two-stage", *more], recipe={"epochs": 3}, execution=execution))
+    return tiny_plan(tiny_study(["two-stage", *more], execution=execution))
 
 
 def images(plan: Plan) -> dict[str, int]:
@@ -77,6 +77,7 @@ def test_without_a_cache_every_pass_is_paid_for(tmp_path: Path) -> None:
         assert store.node_cost(key).macs_executed == written(plan, store, key)
 
 
+@pytest.mark.long
 def test_a_cache_that_finds_no_room_is_no_cache(tmp_path: Path) -> None:
     plan = two_stage({"fuse": False, **NO_ROOM})
     store, _ = finish(plan, tmp_path)
@@ -90,14 +91,16 @@ def test_phases_that_share_live_layers_add_up_to_what_ran(tmp_path: Path) -> Non
     store, _ = finish(plan, tmp_path)
     heads = {exit: by_phase(plan, f"exit {exit}") for exit in (1, 2, 3)}
     both, train = sum(images(plan).values()), images(plan)["train"]
-    total = 3 * both * sum(segment(plan, i) for i in heads)  # together
+    total = 2 * both * sum(segment(plan, i) for i in heads)  # together
     for exit, key in heads.items():  # each alone, with the layers below it
         total += passed(store, key)[1] * train * sum(segment(plan, i) for i in range(1, exit + 1))
     assert sum(frozen(plan, store, key) for key in heads.values()) == pytest.approx(total, abs=3)
 
 
 def test_plain_execution_runs_what_is_written(tmp_path: Path) -> None:
-    plan = tiny_plan(tiny_study(["two-stage", "distillation", "joint-branch"], execution="plain"))
+    plan = tiny_plan(
+        tiny_study(["distillation", "joint-branch"], recipe={"epochs": 1}, execution="plain")
+    )
     store, _ = finish(plan, tmp_path)
     for key in plan.nodes:
         cost = store.node_cost(key)
@@ -121,7 +124,7 @@ def test_a_resumed_phase_counts_what_ran_before_its_checkpoint(tmp_path: Path) -
 
 
 def test_a_resumed_phase_has_no_times_to_compare(tmp_path: Path) -> None:
-    plan = tiny_plan(tiny_study(["two-stage"], recipe={"epochs": 3}, execution="plain"))
+    plan = tiny_plan(tiny_study(["two-stage"], execution="plain"))
     cut(plan, tmp_path, "exit 2")
     store, _ = finish(plan, tmp_path)
     found = {node.name: store.node_cost(key).comparable for key, node in plan.nodes.items()}

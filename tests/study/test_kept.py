@@ -51,7 +51,8 @@ def plan(strategies: Any, weights: Path | None = None, classes: int = 3, **more:
 
 @pytest.fixture(scope="module")
 def kept(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return run_all(plan(KEPT, weights), tmp_path_factory.mktemp("kept"))[0]
+    short = plan(KEPT, weights, recipe={"epochs": 1})
+    return run_all(short, tmp_path_factory.mktemp("kept"))[0]
 
 
 @pytest.mark.parametrize("label", ["kept", "taught", "own"])

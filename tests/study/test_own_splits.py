@@ -26,7 +26,7 @@ def asked(split_seed: object, seeds: tuple[int, ...] = SEEDS, **data: Any) -> di
         "seeds": list(seeds),
         "strategies": ["baseline", "two-stage"],
         "backbone": "digits-cnn",
-        "data": {"name": "digits", "train_images": 300, "split_seed": split_seed, **data},
+        "data": {"name": "digits", "train_images": 100, "split_seed": split_seed, **data},
         "recipe": {"epochs": 1, "batch_size": 50, "optimizer": "adam", "learning_rate": 0.001},
     }
 

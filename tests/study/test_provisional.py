@@ -125,7 +125,7 @@ def test_at_scale_small_absent_weights_are_left_out_and_it_says_so() -> None:
             ({"name": "resnet18", "weights": "imagenet"}, 32, "imagenet", "1×1 px"),
             ("vgg16", 32, None, "1×1 px .* use larger images$"),
         ),
-        ("airbench", 32, None, None),
+        *long(("airbench", 32, None, None)),
     ],
 )
 def test_small_images_get_a_stem_that_fits_and_a_warning_where_none_is(

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from kit import (
+    STRATEGIES,
     check_equal,
     check_sound,
     check_tidy,
@@ -41,6 +42,8 @@ from support import tiny_plan, tiny_study
 
 # A run that is cut short goes on, and ends in the same bits.
 
+FUSED = ("two-stage",)
+
 
 def interrupted(plan: Plan, store: Store, after: int) -> bool:
     """Whether Ctrl-C came, while the run told its `after`-th event; else the run ended."""
@@ -53,9 +56,17 @@ def interrupted(plan: Plan, store: Store, after: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("recipe", ["lookahead", *long("adam", "patience")])
-def test_interrupted_again_and_again_a_run_ends_in_the_same_bits(tmp_path: Path, recipe: str) -> None:
-    plan = small_plan(recipe)
+@pytest.mark.parametrize(
+    ("recipe", "strategies"),
+    [
+        ("lookahead", ("joint-branch",)),
+        *long(*((recipe, STRATEGIES) for recipe in ("lookahead", "adam", "patience"))),
+    ],
+)
+def test_interrupted_again_and_again_a_run_ends_in_the_same_bits(
+    tmp_path: Path, recipe: str, strategies: tuple[str, ...]
+) -> None:
+    plan = small_plan(recipe, strategies)
     whole, _ = finish(plan, tmp_path / "whole")
     store, threads, after = Store(tmp_path / "cut"), torch.get_num_threads(), 1
     while interrupted(plan, store, after):  # one event later each time
@@ -72,8 +83,8 @@ def test_interrupted_again_and_again_a_run_ends_in_the_same_bits(tmp_path: Path,
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The small plan with averaged weights, run without a stop."""
-    return finish(small_plan("lookahead"), tmp_path_factory.mktemp("whole"))[0]
+    """The smaller plan with averaged weights, run without a stop."""
+    return finish(small_plan("lookahead", FUSED), tmp_path_factory.mktemp("whole"))[0]
 
 
 ENDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -89,7 +100,7 @@ POINTS = [
 def test_interrupted_within_an_epoch_no_step_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Store, what: str, call: int
 ) -> None:
-    plan, number = small_plan("lookahead"), ENDS[call % 3]
+    plan, number = small_plan("lookahead", FUSED), ENDS[call % 3]
     calls, before = Counter[str](), {n: signal.getsignal(n) for n in ENDS}
 
     def counted(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -145,7 +156,7 @@ def test_a_generator_that_nobody_reads_on_lets_go(tmp_path: Path) -> None:
 
 
 def test_a_resumed_phase_goes_on_after_its_last_checkpoint(tmp_path: Path) -> None:
-    plan, store = small_plan(), Store(tmp_path)
+    plan, store = small_plan("momentum", FUSED), Store(tmp_path)
     running = run(plan, store, conduct(tmp_path, checkpoint_seconds=0))
     epochs = (e.report.epoch for e in running if isinstance(e, Epoch))
     assert next(epoch for epoch in epochs if epoch == 2) == 2
@@ -157,7 +168,7 @@ def test_a_resumed_phase_goes_on_after_its_last_checkpoint(tmp_path: Path) -> No
 
 
 def test_without_checkpoints_a_cut_phase_starts_over(tmp_path: Path, whole: Store) -> None:
-    plan = small_plan("lookahead")
+    plan = small_plan("lookahead", FUSED)
     running = run(
         plan, Store(tmp_path / "at work"), conduct(tmp_path / "at work", checkpoint_seconds=1e9)
     )
@@ -181,7 +192,7 @@ def test_saving_after_every_epoch_changes_nothing_and_leaves_nothing(
         original(self, key, *rest)
 
     monkeypatch.setattr(Store, "write_checkpoint", write)
-    plan = small_plan()
+    plan = small_plan("momentum", FUSED)
     never, _ = finish(plan, tmp_path / "never", checkpoint_seconds=1e9)
     assert not saved
     always, _ = finish(plan, tmp_path / "always", checkpoint_seconds=0)

@@ -23,6 +23,7 @@ from kit import (
 )
 from running_kit import by_phase, small_plan
 
+from longer import long
 from offramp.data import Data, from_dataset, order
 from offramp.engine import fit as engine_fit
 from offramp.engine.cost import written_macs
@@ -55,7 +56,7 @@ def test_another_seed_gives_other_bits(tmp_path: Path) -> None:
 
 
 def test_every_key_is_trained_once_after_what_it_needs(tmp_path: Path) -> None:
-    plan = tiny_plan(tiny_study((*STRATEGIES, "separate"), seeds=(42, 43)))
+    plan = tiny_plan(tiny_study(STRATEGIES, seeds=(42, 43), recipe={"epochs": 1}))
     _, events = finish(plan, tmp_path)
     done = trained(events)
     assert sorted(done) == sorted(plan.nodes) and sorted(began(events)) == sorted(plan.nodes)
@@ -88,20 +89,29 @@ def test_a_study_that_grows_trains_only_what_is_new(tmp_path: Path) -> None:
     assert hashes(grown) == hashes(whole)
 
 
-@pytest.mark.parametrize("execution", [{"share": False}, "plain"])
+UNSHARED: dict[str, Any] = {
+    "strategies": ["baseline", "two-stage", "distillation"],
+    "recipe": {"epochs": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return finish(tiny_plan(tiny_study(**UNSHARED)), tmp_path_factory.mktemp("together"))[0]
+
+
+@pytest.mark.parametrize("execution", ["plain", *long({"share": False})])
 def test_unshared_studies_keep_keys_of_their_own_and_the_same_weights(
-    tmp_path: Path, execution: Any
+    tmp_path: Path, shared: Store, execution: Any
 ) -> None:
-    names = ["baseline", "two-stage", "distillation"]
-    apart = tiny_plan(tiny_study(names, execution=execution))
+    apart = tiny_plan(tiny_study(**UNSHARED, execution=execution))
     keys = [key for trial in apart.trials for key in trial.keys]
     assert len(keys) == len(set(keys)) == sum(len(t.resolved.nodes) for t in apart.trials)
     store, events = finish(apart, tmp_path / "apart")
     assert sorted(trained(events)) == sorted(keys)
 
-    together = tiny_plan(tiny_study(names))
+    together = tiny_plan(tiny_study(**UNSHARED))
     assert set(together.nodes).isdisjoint(keys)
-    shared, _ = finish(together, tmp_path / "together")
     for mine, theirs in zip(apart.trials, together.trials, strict=True):
         for one, other in zip(mine.resolved.nodes, theirs.resolved.nodes, strict=True):
             a, b = store.node_weights(one.key), shared.node_weights(other.key)
@@ -112,7 +122,8 @@ def test_plain_and_unshared_runs_in_one_store_do_not_mix(tmp_path: Path) -> None
     executions: list[Any] = ["derived", {"share": False}, "plain"]
     for execution in executions:
         given = {"mode": "derived"} if execution == "derived" else execution
-        _, events = finish(tiny_plan(tiny_study(["two-stage"], execution=given)), tmp_path)
+        study = tiny_study(["two-stage"], recipe={"epochs": 1}, execution=given)
+        _, events = finish(tiny_plan(study), tmp_path)
         assert len(trained(events)) == 4 and not reused(events)
     assert len(Store(tmp_path).trials()) == 3
 
@@ -126,13 +137,14 @@ def test_a_phase_that_diverges_leaves_the_other_trials_alone(tmp_path: Path) -> 
         "as": "wild",
         "phases": {"backbone": {"learning_rate": 1e30, "schedule": "cosine"}},
     }
-    plan = tiny_plan(tiny_study(["joint", wild, "two-stage"], recipe={"epochs": 5, "batch_size": 5}))
+    recipe = {"epochs": 2, "batch_size": 12}
+    plan = tiny_plan(tiny_study(["joint", wild, "two-stage"], recipe=recipe))
     store, events = finish(plan, tmp_path / "with")
     bad, *dependents = (node.key for node in plan.trials[1].resolved.nodes)
     reasons = failed(events)
     assert list(reasons) == [bad, *dependents]
     epoch = 1 + sum(isinstance(e, Epoch) and e.report.key == bad for e in events)
-    steps = -(-len(plan.data.train) // 5)
+    steps = -(-len(plan.data.train) // 12)
     rates = {
         f"epoch {epoch}, step {step}, learning rate "
         f"{plan.nodes[bad].recipe.rate(epoch - 1 + (step - 1) / steps):g};"
@@ -147,7 +159,7 @@ def test_a_phase_that_diverges_leaves_the_other_trials_alone(tmp_path: Path) -> 
     check_sound(store)
 
     # What goes on is what it would be without the failure, and the next run tries only the rest.
-    alone = tiny_plan(tiny_study(["joint", "two-stage"], recipe={"epochs": 5, "batch_size": 5}))
+    alone = tiny_plan(tiny_study(["joint", "two-stage"], recipe=recipe))
     reference, _ = finish(alone, tmp_path / "without")
     assert hashes(reference) == hashes(store)
     _, again = finish(plan, tmp_path / "with")
@@ -177,7 +189,7 @@ def test_the_step_of_a_failure_is_the_one_whose_loss_is_not_finite(tmp_path: Pat
 
 def test_a_fused_head_that_diverges_leaves_the_group(tmp_path: Path) -> None:
     wild = {"name": "two-stage", "phases": {"exit 2": {"learning_rate": 1e30}}}
-    recipe = {"epochs": 6, "batch_size": 5}
+    recipe = {"epochs": 2, "batch_size": 5}
     plan = tiny_plan(tiny_study([wild], recipe=recipe))
     store, events = finish(plan, tmp_path / "with")
     assert list(failed(events)) == [by_phase(plan, "exit 2")]
@@ -191,7 +203,7 @@ def test_a_fused_head_that_diverges_leaves_the_group(tmp_path: Path) -> None:
 
 def test_a_group_that_fails_for_good_reports_each_failure_once(tmp_path: Path) -> None:
     wild = {"name": "two-stage", "phases": {"exit *": {"learning_rate": 1e30}}}
-    plan = tiny_plan(tiny_study([wild], recipe={"epochs": 6, "batch_size": 5}))
+    plan = tiny_plan(tiny_study([wild], recipe={"epochs": 2, "batch_size": 5}))
     _, events = finish(plan, tmp_path)
     assert [e.key for e in events if isinstance(e, Failed)] == list(plan.nodes)[1:]
     assert [e.key for e in events if isinstance(e, Finished)] == list(plan.nodes)[:1]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from longer import long
 from offramp.cli.commands.watch import shown
 from offramp.engine.images import Images
 from offramp.errors import OfframpError
@@ -45,7 +46,7 @@ seeds: [1]
 strategies: [joint]
 backbone: digits-cnn
 exits: {taps: [blocks.0], head: linear}
-data: {name: digits, train_images: 400, test_images: 50}
+data: {name: digits, train_images: 200, test_images: 50}
 recipe: {epochs: 2, batch_size: 16, learning_rate: 0.01, optimizer: adam}
 """
 RATES = space("[1.0e-9, 0.005, 1.0e-8, 0.01]", "--over")
@@ -289,7 +290,7 @@ def test_phases_that_proposals_share_are_trained_once(study: Path, tmp_path: Pat
     assert len([s for s in steps if isinstance(s, events.Reused)]) == 2
 
 
-@pytest.mark.parametrize("file", ["weights.safetensors", "history.parquet"])
+@pytest.mark.parametrize("file", ["weights.safetensors", *long("history.parquet")])
 def test_a_damaged_phase_that_proposals_share_is_made_anew(
     study: Path, tmp_path: Path, file: str
 ) -> None:

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import pytest
 from kit import check_equal
 from PIL import Image
 
+from forks import forked
 from longer import long
 from offramp.data.dataset import FileSplit
 from offramp.engine import fit
@@ -34,13 +33,12 @@ from support import CPU, run_all
 CHILD = """
 import json, sys
 from pathlib import Path
-sys.path[:0] = sys.argv[1:3]
 import child
 from offramp.study.spec import file as spec
 from offramp.study.plan.plan import make_plan
 from offramp.study.run.run import Conduct, run
 from offramp.store.store import Store
-study, root, call = json.loads(sys.argv[3])
+study, root, call = json.loads(sys.argv[1])
 plan = make_plan(spec.parse(study), child.CPU)
 child.arm("offramp.engine.fit:step", call)
 for event in run(plan, Store(Path(root)), Conduct(child.CPU, Path(root) / "caches", 0)):
@@ -70,7 +68,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def study(photos: Path, loader: str, workers: int = 0, **augment: Any) -> dict[str, Any]:
     return {
         "seeds": [42],
-        "strategies": ["two-stage", "branch-wise"],
+        "strategies": ["two-stage"],
         "backbone": "digits-cnn",
         "data": {"name": "folder", "root": str(photos), "size": 8, "channels": 1},
         "recipe": {"epochs": 2, "batch_size": 16, "learning_rate": 0.01},
@@ -105,6 +103,7 @@ def test_plain_execution_too(photos: Path, tmp_path: Path) -> None:
     for loader in ("resident", "streaming"):
         described = study(photos, loader, 2, views=2, crop=1)
         described["execution"]["mode"] = "plain"
+        described["strategies"].append("branch-wise")
         stores.append(finished(described, tmp_path / loader))
     check_equal(*stores)
 
@@ -113,12 +112,8 @@ def test_killed_in_an_epoch_a_run_goes_on_to_the_same_bits(
     photos: Path, resident: Store, tmp_path: Path
 ) -> None:
     described = study(photos, "streaming", 2)
-    here = Path(__file__).parent
-    order = json.dumps([described, str(tmp_path / "store"), 8])
-    command = [sys.executable, "-c", CHILD, str(here), str(here.parent), order]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    with forked(CHILD, json.dumps([described, str(tmp_path / "store"), 8])) as process:
+        assert process.wait() == -signal.SIGKILL
     check_equal(resident, finished(described, tmp_path / "store"))
 
 
@@ -234,22 +229,21 @@ def test_a_trial_whose_test_files_change_is_not_kept(own: Path, tmp_path: Path) 
     assert store.nodes() and not store.trials()
 
 
+@pytest.mark.parametrize("loader", ["streaming", *long("resident")])
 def test_files_that_are_touched_or_of_memory_stop_nothing(
-    own: Path, resident: Store, tmp_path: Path
+    loader: str, own: Path, resident: Store, tmp_path: Path
 ) -> None:
     """The same content at another time; and images that were read before they changed."""
-    for loader in ("streaming", "resident"):
-        described = study(own, loader)
-        plan = make_plan(spec.parse(described), CPU)
-        store = Store(tmp_path / loader)
-        for event in run(plan, store, Conduct(CPU, tmp_path / "caches", checkpoint_seconds=0)):
-            if isinstance(event, Began):
-                for path in own.rglob("*.png"):
-                    if loader == "resident":
-                        path.write_bytes(b"nothing")
-                    else:
-                        os.utime(path)
-        check_equal(resident, store)
+    plan = make_plan(spec.parse(study(own, loader)), CPU)
+    store = Store(tmp_path / loader)
+    for event in run(plan, store, Conduct(CPU, tmp_path / "caches", checkpoint_seconds=0)):
+        if isinstance(event, Began):
+            for path in own.rglob("*.png"):
+                if loader == "resident":
+                    path.write_bytes(b"nothing")
+                else:
+                    os.utime(path)
+    check_equal(resident, store)
 
 
 def test_the_loader_is_in_no_key(photos: Path) -> None:

@@ -7,8 +7,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from cluster_kit import study_file
 from kit import check_equal, trained
 
 import website
+from forks import forked
 from offramp.data import fetch
 from offramp.errors import OfframpError, Unwritable
 from offramp.store.store import Store
@@ -81,7 +80,8 @@ def test_events_travel_as_json(plan: Plan, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    return make_plan(spec.read(study_file(tmp_path_factory.mktemp("study"), epochs=1)), CPU)
+    few = ["data={name: digits, train_images: 200}", "strategies=[baseline, two-stage]"]
+    return make_plan(spec.read(study_file(tmp_path_factory.mktemp("study"), epochs=1), few), CPU)
 
 
 def order(plan: Plan, store: Path) -> task.TaskOrder:
@@ -258,7 +258,9 @@ def test_a_file_that_is_gone_with_its_store_is_no_fault_of_the_code(
 
 
 ELSEWHERE = """\
-import sys
+import os, sys, tempfile
+os.chdir(sys.argv[1])
+tempfile.tempdir = sys.argv[1]
 from offramp.study.run.machine import work
 for line in work(sys.stdin.read()):
     print(line)
@@ -268,15 +270,12 @@ for line in work(sys.stdin.read()):
 def elsewhere(given: task.TaskOrder, folder: Path) -> list[events.Event]:
     """The order carried out by a process in another folder."""
     folder.mkdir(exist_ok=True)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
-    answer = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE],
-        **{"input": given.dumps(), "cwd": folder, "env": environment},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [events.loads(line) for line in answer.stdout.splitlines()]
+    with forked(ELSEWHERE, str(folder)) as process:
+        process.stdin.write(given.dumps())
+        process.stdin.close()
+        told = process.stdout.read()
+    assert process.returncode == 0
+    return [events.loads(line) for line in told.splitlines()]
 
 
 def test_code_travels_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,8 +30,8 @@ STUDY: dict[str, Any] = {
     "seeds": [42],
     "strategies": ["joint", "separate", INDEPENDENT, "baseline", "joint-two-stage"],
     "backbone": "digits-cnn",
-    "data": {"name": "digits", "train_images": 240, "test_images": 61},
-    "recipe": {"epochs": 2, "batch_size": 32},
+    "data": {"name": "digits", "train_images": 120, "test_images": 61},
+    "recipe": {"epochs": 1, "batch_size": 32},
 }
 
 Finished = tuple[Plan, Store, dict[str, str]]
