@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from multiprocessing.util import _finalizer_registry
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from offramp.data import Data, DataSpec, load, order
 from offramp.data.dataset import FileSplit, Split
 from offramp.data.images import scan
 from offramp.data.images.files import Files
-from offramp.data.loading.prefetch import Slots, _workers
+from offramp.data.loading.prefetch import Slots, _kill, _workers
 from offramp.data.read import Loader
 from offramp.engine.images import Images
 from offramp.errors import OfframpError
@@ -307,8 +308,14 @@ def test_a_file_damaged_later_is_named_in_one_line(workers: int, root: Path) -> 
     with pytest.raises(OfframpError) as caught:
         list(images.reads("test", torch.split(torch.arange(len(data.test)), 2)))
     assert "test/cat" in str(caught.value) and "\n" not in str(caught.value)
+    workers = _workers(images._prefetch._loader)
     images.close()
-    del caught  # its frames hold the workers, which this process would wait for at its end
+    for last in list(_finalizer_registry.values()):
+        if last._callback is _kill:  # as at the end of this process, which then waits for them
+            last()
+    for worker in workers:  # the error that is kept here holds them
+        worker.join(30)
+    assert not any(worker.is_alive() for worker in workers)
 
 
 def test_files_are_gone_through_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
