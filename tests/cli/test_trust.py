@@ -147,7 +147,7 @@ def test_changed_data_are_not_run_for_the_check(mine: Cli) -> None:
     assert not Path("ran by data").exists()
 
 
-@pytest.mark.parametrize("reply", [pytest.param("y", marks=pytest.mark.long), "n"])
+@pytest.mark.parametrize("reply", ["y", pytest.param("n", marks=pytest.mark.long)])
 @pytest.mark.usefixtures("mine")
 def test_on_a_terminal_it_is_asked_once(reply: str) -> None:
     ours, theirs = pty.openpty()
