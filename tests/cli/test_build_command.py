@@ -345,6 +345,7 @@ def test_mistakes_are_a_line(cli: Cli, tmp_path: Path, words: tuple[str, ...], m
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_a_size_of_ones_own(cli: Cli, photos: Path) -> None:
     words = (
         "build",

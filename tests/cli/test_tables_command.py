@@ -10,6 +10,7 @@ import pytest
 from command import Cli
 
 
+@pytest.mark.long
 def test_writes_every_table_in_every_format(studied: Cli, tmp_path: Path) -> None:
     said = studied("tables", "runs", "--out", "paper")
     assert said.code == 0, said.err

@@ -22,6 +22,7 @@ import pandas as pd
 import pytest
 from watched import at_epoch_zero, finish
 
+from longer import long
 from offramp.errors import OfframpError
 from offramp.store import searches
 from offramp.store.live import COLUMNS, Course, LivePhase, Proposal, Reader
@@ -87,7 +88,7 @@ def test_tensorboard_reads_every_number_once(store: Store, tmp_path: Path) -> No
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its database
-@pytest.mark.parametrize("uri", ["redis://here", "sqlite+nothing:///here"])
+@pytest.mark.parametrize("uri", ["sqlite+nothing:///here", *long("redis://here")])
 def test_an_address_that_mlflow_cannot_use_is_one_line(uri: str) -> None:
     """As a database is where its client alone is installed; SQLAlchemy has errors of its own."""
     pytest.importorskip("mlflow")
