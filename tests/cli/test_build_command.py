@@ -68,7 +68,10 @@ def test_the_reading_of_images_is_told(cli: Cli, photos: Path, monkeypatch: pyte
     assert cli(*words, "--dry-run", "--quiet").err == ""
 
 
-def test_from_a_folder_of_images_to_a_bundle(cli: Cli, photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("small", [False, *long(True)], ids=["bundle", "and a small one, with a page"])
+def test_from_a_folder_of_images_to_a_bundle(
+    cli: Cli, photos: Path, tmp_path: Path, small: bool
+) -> None:
     words = ("build", "--backbone", "digits-cnn", "--data", f"folder:{photos}", "--out", "bundle")
     few = cli(*words)
     assert few.code == 2 and "15 calibration images cannot tell a loss of 0.01" in few.err
@@ -113,12 +116,14 @@ def test_from_a_folder_of_images_to_a_bundle(cli: Cli, photos: Path, tmp_path: P
     assert len(following) == 1 and cli(*following[0][1:]).code == 0
     again = cli(*words)
     assert again.code == 2 and "holds a bundle already" in again.err
+    if not small:
+        return
     engine = tmp_path / "ort" / "dist"
     engine.mkdir(parents=True)
     for name in web.RUNTIME:
         (engine / name).write_text("")
-    small = ("--int8", "--int8-loss", "0.9", "--web", "site", "--onnxruntime-web", "ort")
-    forced = cli(*words, *small, "--force", "--json")
+    web_page = ("--int8", "--int8-loss", "0.9", "--web", "site", "--onnxruntime-web", "ort")
+    forced = cli(*words, *web_page, "--force", "--json")
     assert forced.code == 0, forced.err  # found in the store
     made = json.loads(forced.out)
     assert made["card"]["trial"] == card["trial"] and made["card"]["precision"] == "int8"

@@ -339,8 +339,11 @@ def test_constant_groups_give_no_infinite_f() -> None:
             *planted(3, 2, {"joint": 0.0, "two-stage": 0.1}),
             *(replace(t, data="other") for t in planted(1, 2, {"joint": 0.0, "two-stage": 0.1})),
         ],
-        [Made("joint", 1, {1: float("nan"), 2: 0.5}), Made("joint", 2, {1: 0.4, 2: 0.5})],
-        [Made(s, 1, {1: 0.5, 2: 0.6}, loss=(1.0,)) for s in ("joint", "two-stage")],
+        [
+            Made("joint", 1, {1: float("nan"), 2: 0.5}, loss=(1.0,)),
+            Made("joint", 2, {1: 0.4, 2: 0.5}, loss=(1.0,)),
+        ],
+        *long([Made(s, 1, {1: 0.5, 2: 0.6}, loss=(1.0,)) for s in ("joint", "two-stage")]),
     ],
     ids=["empty", "one trial", "two", "own", "baseline", "with it", "partly", "nan", "one epoch"],
 )
