@@ -48,6 +48,7 @@ def test_growth_is_told_for_the_same_work(monkeypatch: pytest.MonkeyPatch) -> No
     assert held.ratio == pytest.approx(4)
 
 
+@pytest.mark.long
 def test_a_run_is_timed_and_its_memory_is_its_own() -> None:
     ran = memory.once(replace(GROWING, images=300, shape=(3, 8, 8), test_images=50))
     assert ran.seconds > 0 and 2**20 < ran.own <= ran.resident < ran.free

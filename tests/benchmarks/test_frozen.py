@@ -11,6 +11,8 @@ from benchmarks.frozen import CASES, EPOCHS, time_results
 from benchmarks.frozen_by_hand import Timed
 from benchmarks.frozen_contenders import Task, by_hand, earlyon, engine, write_trunk
 
+from longer import long
+
 SCHEDULE = (("batch_size", 16), ("learning_rate", 0.01))
 
 
@@ -22,7 +24,7 @@ def task(tmp_path: Path) -> Task:
     return made
 
 
-@pytest.mark.parametrize("strategy", ["two-stage", "distillation", "branch-wise"])
+@pytest.mark.parametrize("strategy", ["two-stage", *long("distillation", "branch-wise")])
 def test_the_careful_loop_trains_what_the_engine_trains(task: Task, strategy: str) -> None:
     task = replace(task, strategy=strategy)
     derived, careful = engine()(task, 2), by_hand()(task, 2)

@@ -51,6 +51,7 @@ def test_losses_that_are_not_numbers_do_not_agree() -> None:
         agreement(TINY, nan, nan)
 
 
+@pytest.mark.long
 def test_the_loop_at_defaults_learns() -> None:
     epochs = defaults(TINY, NUMERICS)
     losses = [next(epochs).loss for _ in range(12)]

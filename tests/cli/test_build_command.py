@@ -17,7 +17,6 @@ import torch
 from command import Cli
 from PIL import Image
 from torchvision import models
-from torchvision.models import squeezenet1_1
 
 from longer import long
 from offramp.bundle import web
@@ -69,7 +68,10 @@ def test_the_reading_of_images_is_told(cli: Cli, photos: Path, monkeypatch: pyte
     assert cli(*words, "--dry-run", "--quiet").err == ""
 
 
-def test_from_a_folder_of_images_to_a_bundle(cli: Cli, photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("small", [False, *long(True)], ids=["bundle", "and a small one, with a page"])
+def test_from_a_folder_of_images_to_a_bundle(
+    cli: Cli, photos: Path, tmp_path: Path, small: bool
+) -> None:
     words = ("build", "--backbone", "digits-cnn", "--data", f"folder:{photos}", "--out", "bundle")
     few = cli(*words)
     assert few.code == 2 and "15 calibration images cannot tell a loss of 0.01" in few.err
@@ -114,12 +116,14 @@ def test_from_a_folder_of_images_to_a_bundle(cli: Cli, photos: Path, tmp_path: P
     assert len(following) == 1 and cli(*following[0][1:]).code == 0
     again = cli(*words)
     assert again.code == 2 and "holds a bundle already" in again.err
+    if not small:
+        return
     engine = tmp_path / "ort" / "dist"
     engine.mkdir(parents=True)
     for name in web.RUNTIME:
         (engine / name).write_text("")
-    small = ("--int8", "--int8-loss", "0.9", "--web", "site", "--onnxruntime-web", "ort")
-    forced = cli(*words, *small, "--force", "--json")
+    web_page = ("--int8", "--int8-loss", "0.9", "--web", "site", "--onnxruntime-web", "ort")
+    forced = cli(*words, *web_page, "--force", "--json")
     assert forced.code == 0, forced.err  # found in the store
     made = json.loads(forced.out)
     assert made["card"]["trial"] == card["trial"] and made["card"]["precision"] == "int8"
@@ -192,6 +196,7 @@ def test_a_time_sets_the_epochs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> No
     assert "networks stay near chance; give about" in short.err.replace("\n", " ")
 
 
+@pytest.mark.long
 def test_a_bundle_of_too_short_a_training_is_marked(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -238,24 +243,40 @@ def test_public_weights_that_are_here_are_the_start(
     assert asked.code == 2 and "data.normalize" in asked.err
 
 
-def test_a_published_network_is_kept_as_it_is(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+PUBLISHED = ("--data", "digits", "--pretrained", "--out", "b", *SMALL, "--set", "data.channels=3")
+PUBLISHED = (*PUBLISHED, "--dry-run", "--exits", "1")
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "pixels"),
+    [
+        ("timm/test_vit", 160, "pixels normalized by 'half'"),
+        *long(("torchvision/squeezenet1_1", 224, "pixels normalized by ImageNet's mean")),
+    ],
+)
+def test_a_published_network_is_kept_as_it_is(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str, side: int, pixels: str
+) -> None:
     """Its pixels are those that it was trained on, whoever published it."""
     from offramp.nets import pretrained
 
-    for name, said in {
-        "timm/test_vit": ("160x160", "pixels normalized by 'half'"),
-        "torchvision/squeezenet1_1": ("224x224", "pixels normalized by ImageNet's mean"),
-    }.items():
-        whole = origin_of(NetSpec(name), (3, *map(int, said[0].split("x"))), 10).make
-        monkeypatch.setattr(pretrained, "_public", lambda _, whole=whole: dict(whole().state_dict()))
-        words = ("build", "--backbone", name, "--data", "digits", "--pretrained", "--out", "b")
-        words = (*words, *SMALL, "--set", "data.channels=3", "--dry-run", "--exits", "1")
-        answer = cli(*words, "--strategy", "survivors")
-        assert answer.code == 0, answer.err
-        out = " ".join(answer.out.split())
-        assert f"images 3×{said[0].replace('x', '×')}" in out and said[1] in out
-        assert "drawn anew" not in out and "strategy survivors: as asked" in out
+    whole = origin_of(NetSpec(name), (3, side, side), 10).make
+    assert whole is not None
+    monkeypatch.setattr(pretrained, "_public", lambda _: dict(whole().state_dict()))
+    answer = cli("build", "--backbone", name, *PUBLISHED, "--strategy", "survivors")
+    assert answer.code == 0, answer.err
+    out = " ".join(answer.out.split())
+    assert f"images 3×{side}×{side}" in out and pixels in out
+    assert "drawn anew" not in out and "strategy survivors: as asked" in out
+
+
+def test_what_a_published_network_is_given_fits_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from offramp.nets import pretrained
     from offramp.study import build
+
+    words = ("build", "--backbone", "timm/test_vit", *PUBLISHED)
+    of = {n: origin_of(NetSpec("timm/test_vit"), (3, 64, 64), n).make for n in (10, 1000)}
+    monkeypatch.setattr(pretrained, "_public", lambda _: dict(of[10]().state_dict()))  # type: ignore[misc]
 
     odd = pretrained.Published((0.5, 0.4, 0.3), (0.2, 0.2, 0.25), 64)  # as no name has them
     with monkeypatch.context() as patch:
@@ -265,8 +286,8 @@ def test_a_published_network_is_kept_as_it_is(cli: Cli, monkeypatch: pytest.Monk
     assert answer.code == 0 and "pixels normalized by (0.5, 0.4, 0.3) and (0.2, 0.2, 0.25)" in said
     other = cli(*words, "--set", "data.options={}", "--weights", "mine.pth")
     assert other.code == 2 and "--pretrained takes the public weights" in other.err
-    monkeypatch.setattr(pretrained, "_public", lambda _: dict(squeezenet1_1().state_dict()))
-    thousand = cli(*words)
+    monkeypatch.setattr(pretrained, "_public", lambda _: dict(of[1000]().state_dict()))  # type: ignore[misc]
+    thousand = cli(*words, "--size", "64")
     assert (
         thousand.code == 2 and "'backbone: kept' keeps weights that are random in part" in thousand.err
     )
@@ -329,6 +350,7 @@ def test_mistakes_are_a_line(cli: Cli, tmp_path: Path, words: tuple[str, ...], m
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_a_size_of_ones_own(cli: Cli, photos: Path) -> None:
     words = (
         "build",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from command import call
 
+from longer import long
 from offramp.errors import OfframpError
 from offramp.policy import policy, scoring, solve
 from offramp.store.manifest import Manifest
@@ -72,11 +73,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
         ("--max-accuracy-loss", "0.02"),
         ("--min-accuracy", "0.8", "--score", "entropy", "--temperature"),
         ("--max-mean-macs", "70%", "--shared"),
-        ("--max-accuracy-loss", "0.05", "--survivors", "--score", "ensemble"),
-        ("--max-accuracy-loss", "0.05", "--score", "gate"),
-        ("--max-accuracy-loss", "0.05", "--score", "classwise"),
+        *long(
+            (("--max-accuracy-loss", "0.05", "--survivors", "--score", "ensemble"),),
+            (("--max-accuracy-loss", "0.05", "--score", "gate"),),
+            (("--max-accuracy-loss", "0.05", "--score", "classwise"),),
+            (("--risk", "0.05"),),
+        ),
         ("--max-disagreement", "0.05", "--score", "patience"),
-        ("--risk", "0.05"),
         ("--risk", "0.05", "--on-average", "--without-labels"),
     ],
     ids=lambda words: " ".join(words),
@@ -116,24 +119,28 @@ def test_the_tables_show_what_matters(run: Command) -> None:
     assert max(map(len, out.splitlines()[:-2])) <= 82
 
 
-def test_poisoned_test_labels_change_no_byte_of_the_policy(run: Command, store: Store) -> None:
-    targets = (
+@pytest.mark.parametrize(
+    "target",
+    [
         ("--max-accuracy-loss", "0.02", "--temperature"),
-        ("--risk", "0.05"),
-        ("--max-mean-macs", "50%"),
-    )
+        *long((("--risk", "0.05"),), (("--max-mean-macs", "50%"),)),
+    ],
+    ids=lambda words: words[0],
+)
+def test_poisoned_test_labels_change_no_byte_of_the_policy(
+    run: Command, store: Store, target: tuple[str, ...]
+) -> None:
     honest = logits(4)
     poisoned = honest | {"test_labels": (honest["test_labels"] + 1) % CLASSES}
     manifest = store.read_trial("two")
-    for target in targets:
-        files = []
-        for arrays in (honest, poisoned):
-            store.write_trial("two", manifest, arrays)
-            status, out, _ = run("two", *target, "--json")
-            files.append((Path("policy.json").read_bytes(), json.loads(out)["test"]["full"]))
-            assert status == 0
-        assert files[0][0] == files[1][0]
-        assert files[0][1] != files[1][1]  # the poison was there to be seen
+    files = []
+    for arrays in (honest, poisoned):
+        store.write_trial("two", manifest, arrays)
+        status, out, _ = run("two", *target, "--json")
+        files.append((Path("policy.json").read_bytes(), json.loads(out)["test"]["full"]))
+        assert status == 0
+    assert files[0][0] == files[1][0]
+    assert files[0][1] != files[1][1]  # the poison was there to be seen
 
 
 def test_other_labels_of_calibration_do_change_it(run: Command, store: Store) -> None:

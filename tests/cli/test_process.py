@@ -145,7 +145,17 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         assert process.stderr.read() == ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
+def kept(answer: str) -> None:
+    """Of a study that was interrupted in its last phase: what is finished is shown, and stays."""
+    assert re.search(r"^baseline[ –]+[\d.]+ *$", answer, re.MULTILINE), answer
+    assert " of 3 trials in runs" in answer
+    assert list(Path("runs/trials").glob("baseline-*"))
+    status = data(call("status", "--json"))
+    assert any(trial.startswith("joint-") for trial in status["unfinished"])
+
+
+@pytest.mark.long  # on a terminal: test_a_terminal_has_moving_lines; without one: test_until_decided.py
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(number: signal.Signals) -> None:
     """What is finished is shown and kept; it says how to go on."""
     Path("s.yaml").write_text(LONG)
@@ -159,12 +169,9 @@ def test_interrupted(number: signal.Signals) -> None:
         process.send_signal(number)
         out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 128 + number
-    assert re.search(r"^baseline +[\d.]+$", out, re.MULTILINE) and " of 3 trials in runs" in out
     assert "Interrupted. Run the same command again" in err.splitlines()[-1]
     assert "Traceback" not in err
-    assert list(Path("runs/trials").glob("baseline-*"))
-    status = data(call("status", "--json"))
-    assert any(trial.startswith("joint-") for trial in status["unfinished"])
+    kept(out)
 
 
 @contextmanager
@@ -212,6 +219,8 @@ def test_a_terminal_has_moving_lines() -> None:
         after = shown(screen)
         assert process.wait(SECONDS) == 130
     lines = plain(before + after)
+    kept("\n".join(lines))
+    assert "Traceback" not in after
     assert max(map(len, lines)) <= 80 and not any("…" in line for line in lines)
     assert any(re.search(r"^[━╌]+ \d+ % · .* left · 3/4 phases$", line) for line in lines)
     assert "seed 1 · joint · joint" in lines
@@ -254,6 +263,7 @@ def test_torchvision_and_timm_are_imported_where_they_are_used() -> None:
     assert theirs.code != 0 and "torchvision is refused" in theirs.err
 
 
+@pytest.mark.long
 def test_a_plan_waits_for_no_import_that_it_can_do_without() -> None:
     """torch's compiler, scipy.stats and scikit-learn take half the time that a plan takes."""
     Path("s.yaml").write_text(STUDY)

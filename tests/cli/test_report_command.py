@@ -32,6 +32,7 @@ def test_a_report_with_torch_out_of_reach(studied: Cli) -> None:
     assert len(drawn) > 5
 
 
+@pytest.mark.long
 def test_the_same_store_gives_the_same_bytes(studied: Cli) -> None:
     for out in ("one", "two"):
         answer = studied("report", "runs", "--out", out, "--format", "none")

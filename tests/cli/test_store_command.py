@@ -62,6 +62,7 @@ def test_every_command_says_the_same_of_an_object_store(few: bool, s3: str, stud
     assert studied("stats", "table.parquet", *STATS, "--json").code == 0
 
 
+@pytest.mark.long
 def test_a_bundle_is_made_of_an_object_store(s3: str, studied: Cli, tmp_path: Path) -> None:
     assert studied("store", "copy", "runs", s3).code == 0
     trial = next(name for name in Store(s3).trials() if name.startswith("two-stage"))

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from command import Cli, data, narrow
 
+from longer import long
+
 
 def test_taps(cli: Cli) -> None:
     text = narrow(cli("taps", "digits-cnn", "--input", "1x8x8"))
@@ -43,6 +45,6 @@ def test_taps_of_ones_own_choice_are_starred_and_told(cli: Cli, tmp_path: Path) 
     assert refused.code == 2 and "--exits: exits.taps names the place 'a' twice" in refused.err
 
 
-@pytest.mark.parametrize("model", ["resnet18", "timm/convnext_atto"])
+@pytest.mark.parametrize("model", ["resnet18", *long("timm/convnext_atto")])
 def test_taps_of_deep_networks_fit_the_screen(cli: Cli, model: str) -> None:
     narrow(cli("taps", model))

@@ -122,6 +122,7 @@ def test_seeds_beside_the_rule_are_told(again: Cli) -> None:
     assert told in next(Path("tables").glob("pairs-*-overall.md")).read_text()
 
 
+@pytest.mark.long
 def test_seeds_that_were_added_without_a_log_are_told(studied: Cli) -> None:
     assert evidence.from_store(Path("runs")).runs[0].added == ()
     assert studied("run", "s.yaml", "-q", "--set", "seeds=[1, 2, 3]").code == 0

@@ -14,7 +14,7 @@ from offramp.report.evidence import Evidence, Gathered
 from offramp.store.record import PhaseRecord, TrialRecord
 from offramp.store.table import COLUMNS
 
-IMAGES = 4000
+IMAGES = 1000
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from specs import views
 from offramp.report.figures import compute, curves, draw, reliability
 from offramp.report.figures.chart import WIDTH, coinciding
 from offramp.report.figures.significance import TALL, half, ring, texts
+from offramp.report.model import Figure
 from offramp.report.render.charts import rendered, text
 from offramp.report.render.theme import DARK, both_colors, config, themed
 
@@ -22,12 +23,18 @@ pytestmark = pytest.mark.slow
 MANY = ("joint", "separate", "branch-wise", "two-stage", "distillation", "mine")
 
 
-def test_no_scale_lies_between_colors_that_a_page_has_two_of() -> None:
+@pytest.fixture(scope="module")
+def drawn() -> tuple[Figure, ...]:
+    """All figures of two strategies."""
+    found = evidence([simple(label, seed) for label in ("joint", "mine") for seed in (1, 2, 3)])
+    return draw(found).figures
+
+
+def test_no_scale_lies_between_colors_that_a_page_has_two_of(drawn: tuple[Figure, ...]) -> None:
     """A page writes colors as `light-dark(…)`, between two of which Vega finds nothing: what changes
     with a number is opacity."""
-    found = evidence([simple(label, seed) for label in ("joint", "two-stage") for seed in (1, 2)])
     colors = []
-    for figure in draw(found).figures:
+    for figure in drawn:
         for view in views(both_colors(figure.spec)):
             for channel in ("color", "fill"):
                 encoded = view["encoding"].get(channel, {})
@@ -50,11 +57,10 @@ def test_agreement_is_shaded_by_its_share_on_the_page_and_in_the_file() -> None:
     assert len(shades) == 3  # 75 %, 50 % and 25 % agree
 
 
-def test_ticks_have_their_labels_below_them() -> None:
+def test_ticks_have_their_labels_below_them(drawn: tuple[Figure, ...]) -> None:
     import vl_convert
 
-    found = evidence([simple("joint", seed, 0.1 * seed) for seed in (1, 2, 3)])
-    for figure in draw(found).figures:
+    for figure in drawn:
         vega: Any = vl_convert.vegalite_to_vega(text(themed(figure.spec)), vl_version="6.4")
         assert vega["config"]["axis"]["labelFlush"] is False
         for axis in axes(vega):
@@ -66,11 +72,10 @@ def axes(vega: Any) -> list[dict[str, Any]]:
     return [*own, *(axis for mark in vega.get("marks", []) for axis in axes(mark))]
 
 
-def test_letters_have_a_size_that_a_phone_shows() -> None:
+def test_letters_have_a_size_that_a_phone_shows(drawn: tuple[Figure, ...]) -> None:
     sizes = [value for part in config().values() if isinstance(part, dict) for value in fonts(part)]
     assert len(sizes) > 6 and min(sizes) >= 11
-    found = evidence([simple(label, seed) for label in ("joint", "mine") for seed in (1, 2, 3)])
-    for figure in draw(found).figures:
+    for figure in drawn:
         assert min(fonts(figure.spec), default=11) >= 11, figure.name
         svg = rendered(figure, ["svg"])["svg"].decode()
         (width,) = re.findall(r'^<svg[^>]*? width="([\d.]+)"', svg)

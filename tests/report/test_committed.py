@@ -18,6 +18,7 @@ from offramp.report import claims, evidence
 from offramp.report.advice import answer
 from offramp.report.evidence import Evidence
 from offramp.report.figures import FIGURES, draw
+from offramp.report.model import Table
 from offramp.report.render.markdown import markdown
 from offramp.report.tables import TABLES, make
 from offramp.strategies import PAPER, STRATEGIES
@@ -37,8 +38,11 @@ MISSING = {
         "2 cores)",
     ),
 }
-LACKING = ("table overall",)  # of several networks or data sets
-"""What the runs of cifar10 lack. A new figure or table that needs it is named here."""
+LACKING = {
+    "cifar10": ("table overall",),  # of several networks or data sets
+    "imagenette": ("table overall", "figure budget"),  # of other numbers of epochs
+}
+"""What the runs lack. A new figure or table that needs it is named here."""
 VERDICTS = "supported|contradicted|not significant|identical by construction|cannot be tested"
 LOWEST_LOSS = ["low-early-loss", "branch-wise-high-early-loss"]
 AS_IN_THE_PAPER = [
@@ -84,7 +88,12 @@ NAMED = {
 def opened(*names: str) -> Evidence:
     """The results of these studies, as one. Read once: what is computed of them stays."""
     if len(names) > 1:
-        return evidence.join([opened(name) for name in names])
+        parts = [opened(name) for name in names]
+        whole = evidence.join(parts)
+        # A trial's logits come to the same in whatever company: gigabytes are not read again.
+        known = {id: summary for part in parts for id, summary in part.outcomes.items()}
+        vars(whole)["outcomes"] = {trial.id: known[trial.id] for trial in whole.trials}
+        return whole
     return evidence.open(DOCS / names[0])
 
 
@@ -95,12 +104,27 @@ def advice(goal: Literal["accuracy", "latency"], *names: str) -> Advice:
     return found
 
 
+@cache
+def few(study: str) -> Evidence:
+    """Of a study's strategies the plain network, some of the paper's ways, and a hybrid."""
+    return evidence.of_strategies(opened(study), ("baseline", "joint", "two-stage", "joint-two-stage"))
+
+
+@cache
+def main_table(name: str) -> Table:
+    """The main table of a study, for which all its logits are read."""
+    (main,) = make(opened(name), ["main"])
+    return main
+
+
 @pytest.fixture(scope="module", autouse=True)
 def closed() -> Iterator[None]:
     """Gigabytes in all, which no other test needs."""
     yield
     opened.cache_clear()
     advice.cache_clear()
+    few.cache_clear()
+    main_table.cache_clear()
 
 
 @pytest.fixture
@@ -108,19 +132,23 @@ def cifar() -> Evidence:
     return opened("cifar10")
 
 
-def test_every_figure(cifar: Evidence) -> None:
-    drawn = draw(cifar)
+@pytest.mark.parametrize("study", ["imagenette", *long("cifar10")])
+def test_every_figure(study: str) -> None:
+    drawn = draw(opened(study) if study == "cifar10" else few(study))
     for name in FIGURES:
-        if name != "curves" and f"figure {name}" not in LACKING:  # curves: named after what they show
+        if (
+            name != "curves" and f"figure {name}" not in LACKING[study]
+        ):  # curves: named after what they show
             assert any(f.name.startswith(name) for f in drawn.figures), name
-    lacking = {name for name in LACKING if name.startswith("figure ")}
+    lacking = {name for name in LACKING[study] if name.startswith("figure ")}
     assert {" ".join(said.split()[1:3]) for said in drawn.missing} == lacking
 
 
-def test_every_table(cifar: Evidence) -> None:
-    made = {table.name for table in make(cifar, [])}
+@pytest.mark.parametrize("study", ["imagenette", *long("cifar10")])
+def test_every_table(study: str) -> None:
+    made = {table.name for table in make(opened(study) if study == "cifar10" else few(study), [])}
     for name in TABLES:
-        if f"table {name}" not in LACKING:
+        if f"table {name}" not in LACKING[study]:
             assert any(found.startswith(name) for found in made), name
 
 
@@ -144,7 +172,7 @@ def test_numbers_on_the_page_are_those_of_the_files(name: str, numbers: int) -> 
         (strategy.label, seed) for strategy in study.strategies for seed in study.seeds
     }
     told = rows(section(name), results.strategies)
-    (main,) = make(results, ["main"])
+    main = main_table(name)
     assert told == rows(markdown(main), results.strategies)
     table = results.table
     final = table[(table["phase"] == "final") & (table["split"] == "test")]
@@ -173,7 +201,7 @@ def test_verdicts_on_the_page_are_those_of_the_files(name: str) -> None:
 
 
 def test_accuracy_on_cifar10_rises_with_depth(cifar: Evidence) -> None:
-    (main,) = make(cifar, ["main"])
+    main = main_table("cifar10")
     for cells in rows(markdown(main), cifar.strategies).values():
         means = [float(cell.strip("* ≈").split()[0]) for cell in cells if "±" in cell]
         assert means == sorted(means)
@@ -205,7 +233,7 @@ def test_what_the_page_concludes_from_cifar10(cifar: Evidence) -> None:
     assert first.accuracy is not None
     less = {r.name: f"{100 * (first.accuracy - (r.accuracy or 0)):.1f}" for r in others if r.behind}
     assert less == {"joint": "0.5", "distillation": "1.0", "separate": "3.6"}
-    (main,) = make(cifar, ["main"])
+    main = main_table("cifar10")
     final = {name: cells[3] for name, cells in rows(markdown(main), cifar.strategies).items()}
     behind = {name for name, cell in final.items() if "**" not in cell and "≈" not in cell}
     assert behind == {"branch-wise", "pretrained-branch"}
@@ -289,7 +317,7 @@ def trained(found: Evidence) -> Any:
 
 
 def test_means_and_costs_of_ways_beyond_the_paper(beyond: Evidence) -> None:
-    (main,) = make(beyond, ["main"])
+    main = main_table("cifar10-ways")
     costs = trained(beyond)
     means = rows(markdown(main), beyond.strategies, 4, 5)
     told = rows(section("cifar10-ways"), beyond.strategies, 4, 6)
@@ -325,7 +353,7 @@ def test_what_the_page_concludes_of_ways_beyond_the_paper(ways: Evidence, beyond
         "confidence-gated-early-exits-above-joint",
     ]
     assert len(told["not significant"]) == 4 and len(told) == 3
-    (main,) = make(beyond, ["main"])
+    main = main_table("cifar10-ways")
     final, third, early = (main.frame[f"exit_{exit}"] for exit in (4, 3, 1))
     assert f"{100 * final['mixed']:.1f} {100 * final['confidence-gated']:.1f}" == "86.5 84.0"
     assert f"{100 * (final['baseline'] - final['self-distillation']):.1f}" == "1.0"
@@ -384,7 +412,7 @@ def test_what_the_page_concludes_from_imagenette() -> None:
     out = {r.name: r.why for r in few.ruled_out}
     assert out["branch-wise"].startswith("it reaches 89.9 % at most")
     assert out["pretrained-branch"].startswith("not shown either way: it reaches 90.6 % at most")
-    (main,) = make(found, ["main"])
+    main = main_table("imagenette")
     told = rows(markdown(main), found.strategies)
     behind = [
         {name for name, cells in told.items() if not re.search(r"\*\*|≈|^–$", cells[exit])}
@@ -418,7 +446,7 @@ def test_what_the_page_concludes_from_imagenette_from_scratch() -> None:
     assert {r.name for r in others if r.behind} == {"joint"}
     assert {r.name for r in others if not r.behind} == {"joint-branch", "joint-two-stage", "separate"}
     assert "no two strategies differ significantly" in answer(found)[0]
-    (main,) = make(found, ["main"])
+    main = main_table("imagenette-scratch")
     told = rows(markdown(main), found.strategies)
     for exit, (low, high) in {0: ("72.5", "74.8"), 3: ("74.5", "76.5")}.items():
         means = [
@@ -443,7 +471,7 @@ def test_what_the_page_concludes_from_chest_x_rays() -> None:
     ]
     means = [r.mean for r in best.first]
     assert len(means) == 7 and f"{100 * (max(means) - min(means)):.1f}" == "1.5"
-    (main,) = make(found, ["main"])
+    main = main_table("chest-xray")
     told = rows(markdown(main), found.strategies)
     ahead = [
         {name for name, cells in told.items() if not re.search(r"\*\*|≈|^–$", cells[exit])}
@@ -497,7 +525,7 @@ def test_what_the_page_concludes_from_cifar100() -> None:
         f"one of 1.9 points at equal compute; those among the first five are up to {apart(best, 5)}."
         in told
     )
-    (main,) = make(found, ["main"])
+    main = main_table("cifar100")
     assert f"At the final exit, {worst(final):.1f}." in told
     gap, p = apart_at(over, "two-stage", "distillation")
     assert (
@@ -589,11 +617,11 @@ def test_what_compute_buys_on_cifar100() -> None:
 def test_why_exits_differ_on_cifar100() -> None:
     """The paper's heads hold more than this network's classifier, and exit 3 is the better for it."""
     found, told = opened("cifar100"), section("cifar100")
-    (main,) = make(found, ["main"])
+    main = main_table("cifar100")
     early = main.frame[["exit_3", "exit_4"]].drop(index="baseline")
     (last,) = early.index[early["exit_3"] < early["exit_4"]]
     assert last == "distillation"
-    (linear,) = make(opened("cifar100-linear-heads"), ["main"])
+    linear = main_table("cifar100-linear-heads")
     means = [f"{100 * linear.frame[f'exit_{exit}']['joint']:.1f}" for exit in (1, 2, 3, 4)]
     assert means == sorted(means) and "joint training has {}, {}, {} and {} %".format(*means) in told
     usual = next(t for t in found.trials if (t.strategy, t.seed) == ("joint", 42))

@@ -102,6 +102,7 @@ def text(contents: Contents) -> str:
     return page(Contents(HOSTILE, claims=[hostile_table()], **kept, **more), ("svg",))
 
 
+@pytest.mark.slow
 def test_a_page_holds_no_element_that_a_name_made(text: str) -> None:
     harmless(text)
     parts = Parts()

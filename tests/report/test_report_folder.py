@@ -36,7 +36,7 @@ def files(out: Path) -> dict[str, bytes]:
 
 def test_everything_is_there_and_named_in_the_marker(tmp_path: Path) -> None:
     out = tmp_path / "report"
-    steps = list(write(small(), numbers(), out, PICTURES, workers=2))
+    steps = list(write(small(), numbers(), out, PICTURES, workers=1))
     assert steps == [(1, 2), (2, 2)]
     found = files(out)
     figures = {f"figures/{n}.{f}" for n in ("all", "panels-resnet18") for f in PICTURES}

@@ -36,6 +36,7 @@ def advice(goal: Goal, known: Facts, accuracy: float | None = None) -> Advice:
     return found
 
 
+@pytest.mark.slow
 def test_curves() -> None:
     start = "At equal compute, by MACs of an image (test accuracy, adjusted p < 0.05): "
     assert curves(BETTER) == f"{start}the most accurate is joint from 1 M to 4 M."

@@ -81,15 +81,17 @@ def test_nothing_planted_leaves_nothing_out() -> None:
 def test_what_is_alike_says_what_would_have_been_found() -> None:
     """That of the best and the others, whichever is larger; nothing where all differ."""
     even = planted(shift=dict.fromkeys(("joint", "separate", "two-stage"), 0.0))
-    for name in ("main", "exits"):
-        notes = [note for note in only(even, name).notes if note.startswith("Of what does not differ ")]
+    known = evidence(even)
+    main, exits = make(known, ["main", "exits"])
+    for table in (main, exits):
+        notes = [note for note in table.notes if note.startswith("Of what does not differ ")]
         assert len(notes) == 1 and " points would have been found in 80 % of such runs." in notes[0]
-    found = evidence(even).runs[0].analysis(MEASURES["accuracy-test"])
+    found = known.runs[0].analysis(MEASURES["accuracy-test"])
     assert found is not None
     first = max(found.means, key=lambda mean: mean.mean).group
     pairs = [p for p in found.pairs if isinstance(p, Pair) and first in (p.a, p.b)]
     least = max(p.detectable or 0.0 for p in pairs if p.p >= ALPHA)
-    assert f"differences of {100 * least:.1f} (overall), " in only(even, "main").notes[-1]
+    assert f"differences of {100 * least:.1f} (overall), " in main.notes[-1]
     apart = planted(shift={"joint": 0.0, "separate": 0.1, "two-stage": 0.2})
     assert "would have been found" not in " ".join(only(apart, "main").notes)
 
@@ -212,33 +214,35 @@ def test_measured_costs_are_tested_and_estimates_never() -> None:
         replace(t, seconds=times[t.strategy] + t.seed / 10 + len(t.strategy) % 3 / 7 * (t.seed % 2))
         for t in planted()
     ]
-    row = only(trials, "anova-costs").frame.iloc[0]
+    table, order = make(evidence(trials), ["anova-costs", "order-costs"])
+    row = table.frame.iloc[0]
     assert row["measure"] == "Training time as the paper runs it"
     assert row["p"] < 1e-10
-    assert only(trials, "order-costs").frame.iloc[0]["tukey"] == "J >> S >> B >> T"
-    spoiled = [replace(trials[0], measured=False), *trials[1:]]
-    table = only(spoiled, "anova-costs")
+    assert order.frame.iloc[0]["tukey"] == "J >> S >> B >> T"
+    spoiled = evidence([replace(trials[0], measured=False), *trials[1:]])
+    table, order = make(spoiled, ["anova-costs", "order-costs"])
     assert table.frame.iloc[0]["p"] == "estimated, not tested"
     assert table.frame.iloc[0]["f"] is None
     assert any("estimated, not tested" in note for note in table.notes)
-    assert only(spoiled, "order-costs").frame.iloc[0]["tukey"] == "estimated, not tested"
+    assert order.frame.iloc[0]["tukey"] == "estimated, not tested"
 
 
 def test_meters_come_in_where_there_are_some() -> None:
     trials = [
         replace(t, meters={"power_cpu_mean_w": 50.0 + t.seed + len(t.strategy) % 5}) for t in planted()
     ]
-    assert "CPU power, mean" in set(only(trials, "anova-costs").frame["measure"])
-    assert "CPU power" not in " ".join(only(trials, "exits").notes)
-    assert "GPU power" in " ".join(only(trials, "exits").notes)
-    assert only(trials, "exits").frame.loc["joint", "power-cpu-mean"] == pytest.approx(50 + 44 + 0)
+    found = evidence(trials)
+    (costs,), (exits,) = make(found, ["anova-costs"]), make(found, ["exits"])
+    assert "CPU power, mean" in set(costs.frame["measure"])
+    assert "CPU power" not in " ".join(exits.notes)
+    assert "GPU power" in " ".join(exits.notes)
+    assert exits.frame.loc["joint", "power-cpu-mean"] == pytest.approx(50 + 44 + 0)
 
 
 def test_memory_is_shown_added_up_first_then_the_largest_phase() -> None:
     meters = {"memory_rss_peak_bytes": 2e9, "power_cpu_peak_w": 60.0, "power_cpu_mean_w": 50.0}
     trials = [replace(t, meters={k: v + t.seed for k, v in meters.items()}) for t in planted()]
-    for name in ("anova-costs", "order-costs"):
-        table = only(trials, name)
+    for table in make(evidence(trials), ["anova-costs", "order-costs"]):
         measures = list(dict.fromkeys(table.frame["measure"]))
         memory = ["CPU memory, sum over phases", "CPU memory, largest phase"]
         assert measures[1:] == [*memory, "CPU power, peak", "CPU power, mean"]
@@ -261,8 +265,9 @@ def test_time_of_an_exit_is_tested_among_those_whose_time_was_measured() -> None
         for seed in (1, 2, 3, 4)
     ]
     time = "Training time as the paper runs it"
-    for name in ("tests", "tests-one-way"):
-        (table,) = make(phased(trials), [name])
+    both = make(phased(trials), ["tests", "tests-one-way"])
+    assert len(both) == 2
+    for table in both:
         rows = table.frame[table.frame["measure"] == time].set_index("exit")
         assert list(rows.index) == ["overall", "exit 1", "exit 2", "final"]
         assert rows.loc["exit 1", "p"] < 0.01
@@ -294,19 +299,18 @@ def test_a_strategy_that_misses_a_seed_is_named() -> None:
 
 def test_a_strategy_with_one_seed_stays_unmarked_and_is_named() -> None:
     trials = [t for t in planted() if t.strategy != "two-stage" or t.seed == 42]
-    for name in ("main", "exits"):
-        table = only(trials, name)
+    main, exits, order = make(evidence(trials), ["main", "exits", "order-accuracy"])
+    for table in (main, exits):
         assert "two-stage" not in {row for row, _ in table.best | table.alike}
         assert any("not tested against the best: two-stage" in note for note in table.notes)
-    assert any("two-stage has one value" in note for note in only(trials, "order-accuracy").notes)
+    assert any("two-stage has one value" in note for note in order.notes)
     assert "not tested against the best" not in " ".join(only(planted(), "main").notes)
 
 
 def test_a_missing_number_is_left_out_and_named() -> None:
     trials = planted()
     trials[0] = replace(trials[0], accuracy={**trials[0].accuracy, 2: float("nan")})
-    tables = make(evidence(trials))
-    assert any("joint" in note for t in tables if t.name == "anova" for note in t.notes)
+    assert any("joint" in note for note in only(trials, "anova").notes)
 
 
 def test_constant_groups_give_no_infinite_f() -> None:
@@ -324,16 +328,22 @@ def test_constant_groups_give_no_infinite_f() -> None:
     "trials",
     [
         [],
-        planted(seeds=1)[:1],
         *long(
+            planted(seeds=1)[:1],
             planted(shift={"joint": 0.0, "two-stage": 0.1}),
             planted(shift={"my own": 0.0, "another": 0.1}),
         ),
         [Made("baseline", 1, {4: 0.9})],
         *long([Made("baseline", s, {4: 0.9 + s / 100}) for s in (1, 2)] + planted(exits=4)),
-        [*planted(), *(replace(t, data="other") for t in planted(seeds=1))],
-        [Made("joint", 1, {1: float("nan"), 2: 0.5}), Made("joint", 2, {1: 0.4, 2: 0.5})],
-        [Made(s, 1, {1: 0.5, 2: 0.6}, loss=(1.0,)) for s in ("joint", "two-stage")],
+        [
+            *planted(3, 2, {"joint": 0.0, "two-stage": 0.1}),
+            *(replace(t, data="other") for t in planted(1, 2, {"joint": 0.0, "two-stage": 0.1})),
+        ],
+        [
+            Made("joint", 1, {1: float("nan"), 2: 0.5}, loss=(1.0,)),
+            Made("joint", 2, {1: 0.4, 2: 0.5}, loss=(1.0,)),
+        ],
+        *long([Made(s, 1, {1: 0.5, 2: 0.6}, loss=(1.0,)) for s in ("joint", "two-stage")]),
     ],
     ids=["empty", "one trial", "two", "own", "baseline", "with it", "partly", "nan", "one epoch"],
 )
@@ -370,7 +380,7 @@ def test_order_of_seeds_and_trials_does_not_matter() -> None:
 
 
 def test_names_of_files_are_plain_and_differ() -> None:
-    trials = [replace(t, model=model) for model in ("net", "NET", "a/b_c") for t in planted()]
+    trials = [replace(t, model=model) for model in ("net", "NET", "a/b_c") for t in planted(2, 2)]
     names = [t.name for t in make(evidence(trials), ["main", "exits", "pairs"])]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[a-z0-9-]+", name) for name in names)

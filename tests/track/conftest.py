@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,19 @@ from offramp.study.run.run import Conduct, run
 from support import CPU, tiny_plan, tiny_study
 
 
+@pytest.fixture(scope="session")
+def under_way(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where it was trained; read-only."""
+    folder = tmp_path_factory.mktemp("under-way")
+    kept = Store(folder / "runs")
+    list(run(tiny_plan(tiny_study(["baseline"])), kept, Conduct(CPU, folder / "caches")))
+    finish(kept, folder, first_epoch=True)
+    return folder / "runs"
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """Baseline finished; of two-stage, the first epoch of three of its heads is saved."""
-    kept = Store(tmp_path / "runs")
-    list(run(tiny_plan(tiny_study(["baseline"])), kept, Conduct(CPU, tmp_path / "caches")))
-    finish(kept, tmp_path, first_epoch=True)
-    return kept
+def store(under_way: Path, tmp_path: Path) -> Store:
+    """Baseline finished; of two-stage, the first epoch of three of its heads is saved. A copy for one
+    test."""
+    shutil.copytree(under_way, tmp_path / "runs")
+    return Store(tmp_path / "runs")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import pandas as pd
 import pytest
 from watched import at_epoch_zero, finish
 
+from longer import long
 from offramp.errors import OfframpError
 from offramp.store import searches
 from offramp.store.live import COLUMNS, Course, LivePhase, Proposal, Reader
@@ -86,7 +88,7 @@ def test_tensorboard_reads_every_number_once(store: Store, tmp_path: Path) -> No
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its database
-@pytest.mark.parametrize("uri", ["redis://here", "sqlite+nothing:///here"])
+@pytest.mark.parametrize("uri", ["sqlite+nothing:///here", *long("redis://here")])
 def test_an_address_that_mlflow_cannot_use_is_one_line(uri: str) -> None:
     """As a database is where its client alone is installed; SQLAlchemy has errors of its own."""
     pytest.importorskip("mlflow")
@@ -145,9 +147,25 @@ def test_the_last_epoch_goes_with_the_word_that_a_phase_is_finished(store: Store
     assert seen[1] == (True, [last])
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs: the making of its tables takes a second."""
+    mlflow = pytest.importorskip("mlflow")
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def database(empty_database: Path, tmp_path: Path) -> str:
+    """The address of one of a test's own."""
+    shutil.copyfile(empty_database, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
 @pytest.fixture(params=["database", pytest.param("server", marks=pytest.mark.long)])
 def mlflow(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Where MLflow keeps runs: a database of SQLite, or a server before one."""
+    """Where MLflow keeps runs: a database of SQLite, whose tables it makes, or a server before one."""
     pytest.importorskip("mlflow")
     if request.param == "database":
         yield f"sqlite:///{tmp_path}/mlflow.db"
@@ -290,9 +308,11 @@ def test_files_that_mlflow_lacks_a_package_for_are_one_line(tmp_path: Path) -> N
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_mlflow_names_phases_that_were_seen_before_they_saved_anything(tmp_path: Path) -> None:
+def test_mlflow_names_phases_that_were_seen_before_they_saved_anything(
+    tmp_path: Path, database: str
+) -> None:
     mlflow = pytest.importorskip("mlflow")
-    address, kept = f"sqlite:///{tmp_path}/mlflow.db", Store(tmp_path / "runs")
+    address, kept = database, Store(tmp_path / "runs")
     with at_epoch_zero(kept, tmp_path):
         sent(kept, f"mlflow:{address}")
     finish(kept, tmp_path)
@@ -304,9 +324,9 @@ def test_mlflow_names_phases_that_were_seen_before_they_saved_anything(tmp_path:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_mlflow_has_the_times_of_training(store: Store, tmp_path: Path) -> None:
+def test_mlflow_has_the_times_of_training(store: Store, database: str) -> None:
     mlflow = pytest.importorskip("mlflow")
-    address, here = f"sqlite:///{tmp_path}/mlflow.db", time.time()
+    address, here = database, time.time()
     time.sleep(1.1)  # the store has whole seconds
     sent(store, f"mlflow:{address}")
     client = mlflow.MlflowClient(address)
@@ -320,12 +340,15 @@ def test_mlflow_has_the_times_of_training(store: Store, tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_mlflow_prints_nothing(
-    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    database: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     client = pytest.importorskip("mlflow.tracking._tracking_service.client")
     monkeypatch.setattr(client, "RestStore", object)  # of a server's runs it prints links
     monkeypatch.setattr(client, "get_workspace_url", lambda: "http://127.0.0.1")
-    sent(store, f"mlflow:sqlite:///{tmp_path}/mlflow.db")
+    sent(store, f"mlflow:{database}")
     assert capsys.readouterr().out == ""
     assert "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT" not in os.environ
 
@@ -415,13 +438,14 @@ def test_a_failure_is_news_until_it_goes_on(store: Store) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_a_run_that_failed_is_one_in_mlflow_and_goes_on(store: Store, tmp_path: Path) -> None:
+def test_a_run_that_failed_is_one_in_mlflow_and_goes_on(
+    store: Store, tmp_path: Path, database: str
+) -> None:
     mlflow = pytest.importorskip("mlflow")
-    address = f"sqlite:///{tmp_path}/mlflow.db"
-    client = mlflow.MlflowClient(address)
+    client = mlflow.MlflowClient(database)
     of: Any = None
     for course, status in zip(failed_of(store), ("RUNNING", "FAILED", "RUNNING"), strict=True):
-        send([course], tracker(f"mlflow:{address}"))
+        send([course], tracker(f"mlflow:{database}"))
         of = client.get_experiment_by_name("offramp").experiment_id
         runs = {run.info.run_name: run for run in client.search_runs([of])}
         assert runs[course.trial].info.status == status
@@ -430,7 +454,7 @@ def test_a_run_that_failed_is_one_in_mlflow_and_goes_on(store: Store, tmp_path: 
         why = runs[course.trial].data.tags.get("offramp.failed")
         assert why == ("its loss is not finite" if status == "FAILED" else None)
     finish(store, tmp_path)
-    sent(store, f"mlflow:{address}")
+    sent(store, f"mlflow:{database}")
     assert {run.info.status for run in client.search_runs([of])} == {"FINISHED"}
 
 
@@ -457,7 +481,7 @@ def test_tensorboard_says_once_why_a_trial_failed(store: Store, tmp_path: Path) 
 
 
 def test_what_a_library_refuses_is_said_in_a_line(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """W&B without a key, a server of MLflow that went away: they were called faults of offramp."""
 
@@ -470,7 +494,7 @@ def test_what_a_library_refuses_is_said_in_a_line(
     with pytest.raises(OfframpError, match=r"trackio refuses \(no key\)"):
         sent(store, "trackio:mine")
     exceptions = pytest.importorskip("mlflow.exceptions")
-    mine = tracker(f"mlflow:sqlite:///{tmp_path}/mlflow.db")
+    mine = tracker(f"mlflow:{database}")
 
     def gone(*_: Any, **__: Any) -> None:
         raise exceptions.MlflowException("gone")
@@ -576,10 +600,10 @@ def test_what_a_search_tried_is_a_run_of_its_own(store: Store, tmp_path: Path) -
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_mlflow_takes_settings_of_phases_that_a_pattern_names(store: Store, tmp_path: Path) -> None:
+def test_mlflow_takes_settings_of_phases_that_a_pattern_names(store: Store, database: str) -> None:
     """It refuses a * in names, and nothing of such a search was sent."""
     mlflow = pytest.importorskip("mlflow")
-    address, key = f"sqlite:///{tmp_path}/mlflow.db", "strategies.0.phases.exit *.learning_rate"
+    address, key = database, "strategies.0.phases.exit *.learning_rate"
     course = next(course for course in Reader(store.archive).courses() if course.manifest is not None)
     tried = Proposal({"search": "mine", "proposal": 1, key: 0.1}, None, None, "", None)
     course = replace(course, trial="search-mine-1", manifest=None, proposal=tried)
