@@ -421,7 +421,7 @@ def test_a_single_image_with_odd_logits(joint: ExitNetwork, odd: float) -> None:
         predictor = Predictor(joint, Policy(score, (1, 4), (0.0, None), gates=gates))
         sure = scoring.score(score, logits, gate=None if gates is None else gates[0])[0]
         assert predictor._decision(0, logits, None)[0] == bool(sure >= 0)
-    found = module._answer(logits, 1.0)
+    found = predictor._answer(logits, 1.0)
     assert torch.equal(found[0], scoring.answers(logits))
     expected = scoring.probabilities(logits).amax(dim=-1)
     torch.testing.assert_close(found[1], expected, equal_nan=True)

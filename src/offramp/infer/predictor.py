@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import exp
 from typing import Any, cast
 
 import torch
@@ -110,9 +111,11 @@ class Predictor:
         with torch.inference_mode():
             self._numbers = torch.tensor(policy.exits, device=device)
             self._shares = torch.tensor(shares, dtype=torch.float32, device=device)
+            classes = torch.arange(net.classes if device.type == "cpu" else 0)
         self._places = list(
             zip(torch.split(self._numbers, 1), torch.split(self._shares, 1), strict=True)
         )
+        self._classes = torch.split(classes, 1) if len(classes) <= FEW else ()
         self._together = scoring.SCORES[policy.score].together  # exits answer by several heads' logits
         self._warmth = None if policy.temperatures is None else torch.tensor(warmth, device=device)
 
@@ -201,8 +204,18 @@ class Predictor:
                     seen = scoring.said(self.policy.score, _host(seen), past).to(seen.device)
                 break
         warmth = 1.0 if self.policy.temperatures is None else self.policy.temperatures[at]
-        classes, sure = _answer(seen, warmth)
+        classes, sure = self._answer(seen, warmth)
         return Prediction(classes, sure, *self._places[at], seen)
+
+    def _answer(self, logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """The class [1] and its confidence [1] of one row [1, C], as `scoring` has them, up to rounding.
+        With one kernel, but where the host would have to wait for the device."""
+        if self._classes and logits.is_cpu:
+            (row,) = logits.tolist()
+            sure = _confidence(row, temperature)
+            if sure == sure:  # no NaN
+                return self._classes[row.index(max(row))], logits.new_full((1,), sure)
+        return scoring.answers(logits), scoring.probabilities(logits, temperature).amax(dim=-1)
 
     def _decision(self, at: int, logits: Tensor, past: scoring.Past) -> tuple[bool, scoring.Past]:
         """Whether a single image leaves. logits: [1, C] on the host. `_nearly` tells how sure an exit is
@@ -282,43 +295,33 @@ def _host(logits: Tensor) -> Tensor:
     return logits if logits.is_cpu else logits.cpu()
 
 
-def _answer(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """The class [1] and its confidence [1] of one row [1, C], as `scoring` has them, up to rounding.
-    Without kernels as `_nearly`, but where the host would have to wait for the device."""
-    if logits.is_cpu and logits.size(-1) <= FEW:
-        (row,) = logits.tolist()
-        if math.isfinite(sum(row)):
-            odds = _odds(row, temperature)
-            place, sure = row.index(max(row)), 1 / sum(odds)
-            return logits.new_full((1,), place, dtype=torch.int64), logits.new_full((1,), sure)
-    return scoring.answers(logits), scoring.probabilities(logits, temperature).amax(dim=-1)
-
-
 def _nearly(score: str, logits: Tensor, temperature: float) -> float:
     """`scoring.score` of one row, up to rounding; NaN where it is not worth a shortcut, or a logit is no
-    finite number. logits: [1, C]. Between convolutions every kernel of torch is a cold one, so a few
-    numbers are quicker without."""
+    number. logits: [1, C]. Between convolutions every kernel of torch is a cold one, and so is every
+    function: a few numbers are quicker without."""
     if score not in _SHORTCUTS or logits.size(-1) > FEW:
         return math.nan
     (row,) = logits.tolist()  # as quick as can be: taking the row out first is a kernel more
-    return _SHORTCUTS[score](_odds(row, temperature))
+    return _SHORTCUTS[score](row, temperature)
 
 
-def _odds(row: list[float], temperature: float) -> list[float]:
-    """Against the best class; NaN alone where that one's logit is no finite number."""
-    most = max(row)
-    return [math.exp((each - most) / temperature) for each in row] if math.isfinite(most) else [math.nan]
+def _confidence(row: list[float], temperature: float) -> float:
+    """NaN where a logit is NaN or the largest is infinite."""
+    most, total = max(row), 0.0
+    for each in row:
+        total += exp((each - most) / temperature)
+    return 1 / total
 
 
-def _lead(odds: list[float]) -> float:
-    if len(odds) < 2:
+def _lead(row: list[float], temperature: float) -> float:
+    if len(row) < 2:
         return math.nan
-    second = sorted(odds)[-2]
-    return (1 - second) / sum(odds)
+    most, second = max(row), sorted(row)[-2]
+    return (1 - exp((second - most) / temperature)) * _confidence(row, temperature)
 
 
-# Scores by odds against the best class. They are only quicker; one that is not here is computed in full.
-_SHORTCUTS: dict[str, Callable[[list[float]], float]] = {
-    "confidence": lambda odds: 1 / sum(odds),
+# They are only quicker; a score that is not here is computed in full.
+_SHORTCUTS: dict[str, Callable[[list[float], float], float]] = {
+    "confidence": _confidence,
     "margin": _lead,
 }
