@@ -117,6 +117,8 @@ class Predictor:
         )
         self._classes = torch.split(classes, 1) if len(classes) <= FEW else ()
         self._together = scoring.SCORES[policy.score].together  # exits answer by several heads' logits
+        self._nearly = _SHORTCUTS.get(policy.score) if net.classes <= FEW else None
+        self._temperatures = warmth
         self._warmth = None if policy.temperatures is None else torch.tensor(warmth, device=device)
 
     @torch.inference_mode()
@@ -203,8 +205,7 @@ class Predictor:
                 if self._together:
                     seen = scoring.said(self.policy.score, _host(seen), past).to(seen.device)
                 break
-        warmth = 1.0 if self.policy.temperatures is None else self.policy.temperatures[at]
-        classes, sure = self._answer(seen, warmth)
+        classes, sure = self._answer(seen, self._temperatures[at])
         return Prediction(classes, sure, *self._places[at], seen)
 
     def _answer(self, logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -218,13 +219,13 @@ class Predictor:
         return scoring.answers(logits), scoring.probabilities(logits, temperature).amax(dim=-1)
 
     def _decision(self, at: int, logits: Tensor, past: scoring.Past) -> tuple[bool, scoring.Past]:
-        """Whether a single image leaves. logits: [1, C] on the host. `_nearly` tells how sure an exit is
+        """Whether a single image leaves. logits: [1, C] on the host. A shortcut tells how sure it is
         without a kernel; only where that is too near to the threshold are those of `scoring` run, which
         take longer than some stages."""
         threshold = self.policy.thresholds[at]
-        if threshold is not None:
-            warmth = 1.0 if self.policy.temperatures is None else self.policy.temperatures[at]
-            nearly = _nearly(self.policy.score, logits, warmth)
+        if threshold is not None and self._nearly is not None:
+            (row,) = logits.tolist()  # as quick as can be: taking the row out first is a kernel more
+            nearly = self._nearly(row, self._temperatures[at])
             if abs(nearly - threshold) > NEAR:  # not so for NaN
                 return nearly > threshold, None
         found, past = self._score(at, logits, past)
@@ -249,9 +250,8 @@ class Predictor:
         return tuple(t[stay] for t in tensors)
 
     def _score(self, at: int, logits: Any, past: scoring.Past) -> tuple[Any, scoring.Past]:
-        warmth = 1.0 if self.policy.temperatures is None else self.policy.temperatures[at]
         gate = None if self.policy.gates is None else self.policy.gates[at]
-        return scoring.score(self.policy.score, logits, warmth, past, gate)
+        return scoring.score(self.policy.score, logits, self._temperatures[at], past, gate)
 
     def _check(self, images: Tensor) -> None:
         shape = self._net.input_shape
@@ -295,16 +295,6 @@ def _host(logits: Tensor) -> Tensor:
     return logits if logits.is_cpu else logits.cpu()
 
 
-def _nearly(score: str, logits: Tensor, temperature: float) -> float:
-    """`scoring.score` of one row, up to rounding; NaN where it is not worth a shortcut, or a logit is no
-    number. logits: [1, C]. Between convolutions every kernel of torch is a cold one, and so is every
-    function: a few numbers are quicker without."""
-    if score not in _SHORTCUTS or logits.size(-1) > FEW:
-        return math.nan
-    (row,) = logits.tolist()  # as quick as can be: taking the row out first is a kernel more
-    return _SHORTCUTS[score](row, temperature)
-
-
 def _confidence(row: list[float], temperature: float) -> float:
     """NaN where a logit is NaN or the largest is infinite."""
     most, total = max(row), 0.0
@@ -320,7 +310,8 @@ def _lead(row: list[float], temperature: float) -> float:
     return (1 - exp((second - most) / temperature)) * _confidence(row, temperature)
 
 
-# They are only quicker; a score that is not here is computed in full.
+# Scores of one row of logits, up to rounding. Between convolutions every kernel of torch is a cold one,
+# and a few numbers are quicker without. A score that is not here is computed in full.
 _SHORTCUTS: dict[str, Callable[[list[float], float], float]] = {
     "confidence": _confidence,
     "margin": _lead,
