@@ -18,6 +18,7 @@ from offramp.data import Data
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork, build
 from offramp.paper.recipes import OTHERS, RECIPES
+from offramp.recipe import Recipe
 from offramp.strategies import PAPER as NINE
 from offramp.study.plan.plan import net_spec, plan_trials, read_data, without_weights
 from offramp.study.spec import file as spec
@@ -102,6 +103,19 @@ def test_a_study_that_is_shipped_is_its_recipe(name: str, file: str) -> None:
     assert asked == spec.parse(yaml.safe_load(study_file(recipe))).model_dump()
     changed = {**recipe, "recipe": {**recipe["recipe"], "epochs": 3}}
     assert asked != spec.parse(changed).model_dump()
+
+
+def test_recipes_show_every_option_of_short_trainings() -> None:
+    studies = [spec.parse(yaml.safe_load(study_file(study))) for study in OTHERS.values()]
+    shown = [study.recipe for study in studies]
+    assert {recipe.schedule for recipe in shown} >= {"triangular", "one-cycle"}
+    assert {recipe.average for recipe in shown} >= {"ema", "lookahead"}
+    usual = Recipe()
+    for field in ("nesterov", "decoupled_decay", "norm_weight_decay", "norm_bias_rate_scale"):
+        assert any(getattr(recipe, field) != getattr(usual, field) for recipe in shown), field
+    assert any(recipe.label_smoothing for recipe in shown)
+    assert any(study.augment and study.augment.alternating_flip for study in studies)
+    assert any(study.test_time_flip for study in studies)
 
 
 @pytest.mark.parametrize("folder", [PAPER, PAPER / "cost"])

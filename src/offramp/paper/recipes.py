@@ -165,6 +165,23 @@ AIRBENCH93: Mapping[str, Any] = {
 }
 """Jordan's own, of the plain network, as `studies/airbench93.yaml`."""
 
+RESNET20: Mapping[str, Any] = {
+    "name": "resnet20",
+    "seeds": list(SEEDS),
+    "strategies": list(STRATEGIES[:9]),
+    "backbone": "resnet20",
+    "data": "cifar10",
+    "augment": {"flip": True, "crop": 4},
+    "recipe": {
+        **{"epochs": 16, "batch_size": 128, "learning_rate": 0.4, "momentum": 0.9, "nesterov": True},
+        **{"weight_decay": 5e-4, "norm_weight_decay": 0.0, "schedule": "one-cycle", "peak_at": 0.3},
+        **{"start_factor": 0.04, "end_factor": 0.0, "label_smoothing": 0.1},
+        **{"average": "ema", "average_every": 5, "average_decay": 0.98},
+    },
+}
+"""A short training of the CIFAR-size ResNet of He et al. (arXiv 1512.03385): one cycle of the rate, no
+decay of normalization layers, and an average of the weights."""
+
 DEMO: Mapping[str, Any] = {
     "name": "demo",
     "seeds": [42, 43],
@@ -179,5 +196,6 @@ OTHERS: Mapping[str, Mapping[str, Any]] = {
     "demo": DEMO,
     "airbench-cifar10": AIRBENCH,
     "airbench93-cifar10": AIRBENCH93,
+    "resnet20-cifar10": RESNET20,
 }
 """Studies by other recipes than the paper's, by name."""
