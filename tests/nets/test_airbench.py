@@ -97,3 +97,9 @@ def test_weights_that_are_given_keep_their_own_whitening(tmp_path: Path) -> None
     net = build(spec, (3, 32, 32), 3, 42)
     plan = tiny_plan(tiny_study(["baseline"], "airbench"), net=net)
     assert torch.equal(plan.net.redrawn(42).state_dict()[WHITENING], weights[WHITENING])
+
+
+def test_a_width_may_be_written_as_a_number() -> None:
+    shape = (3, 16, 16)
+    nets = [build(NetSpec("airbench", options=(("width", w),)), shape, 10, 0) for w in (93, "93")]
+    assert nets[0].identity == nets[1].identity

@@ -16,6 +16,7 @@ from typing import Any
 from offramp.bundle import folder as bundle
 from offramp.errors import OfframpError
 from offramp.files import folder_at, is_litter, writing
+from offramp.units import counted
 
 PACKAGE = "onnxruntime-web"
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -120,8 +121,8 @@ def _about(source: Path) -> dict[str, Any]:
     return {
         "title": f"{name} with early exits, on {data}",
         "about": (
-            f"{len(found.labels)} classes, {len(stages)} exits. An image leaves at the first exit that "
-            "is sure enough of it; what comes after is not computed."
+            f"{len(found.labels)} classes, {counted(len(stages), 'exit')}. An image leaves at the "
+            "first exit that is sure enough of it; what comes after is not computed."
         ),
         "footer": (
             f"On {test['images']:,} test images: {100 * test['accuracy']['value']:.1f} % right at "

@@ -146,10 +146,10 @@ def _registered(
     for option, value in options.items():
         if option not in known:
             raise OfframpError(f"backbone '{name}' has no option '{option}'{nearest(option, known)}")
-        if value not in known[option]:
+        if str(value) not in known[option]:  # YAML has 93 for a number
             hint = nearest(str(value), known[option])
             raise OfframpError(f"backbone '{name}' has no {option} '{value}'{hint}")
-    chosen = {option: options.get(option, values[0]) for option, values in known.items()}
+    chosen = {option: str(options.get(option, values[0])) for option, values in known.items()}
     reading = chosen.pop("reading")
     make = partial(backbone.build, classes=identity["classes"], input_shape=input_shape, **chosen)
     why, taps = f"{name}'s own, '{reading}'", backbone.taps[reading]
