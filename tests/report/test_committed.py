@@ -11,9 +11,11 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ttest_rel
 
 from longer import long
 from offramp.analysis.recommend import Advice, Preference, recommend, sure
+from offramp.policy import quality
 from offramp.report import claims, evidence
 from offramp.report.advice import answer
 from offramp.report.evidence import Evidence
@@ -295,6 +297,36 @@ def test_what_the_plain_network_gains_from_longer_training(cifar: Evidence) -> N
         spent[name] = rows_.groupby("seed")["value"].sum().mean()
     more = spent["airbench93"] / spent["cifar10"]
     assert f"after 11 epochs, for {more:.1f} times the MACs" in page
+
+
+def test_what_the_pilot_of_widths_and_epochs_says() -> None:
+    told = section("cifar10")
+    names = ("medium-8", "small-16", "93-5", "medium-16")
+    studies = {name: opened(f"cifar10-pilot/{name}") for name in names}
+    right: dict[str, list[float]] = {"validation": [], "test": []}
+    spent = []
+    for name, found in studies.items():
+        (trial,) = found.trials
+        width, epochs = name.split("-")
+        network = dict(trial.manifest.network.options)
+        assert (network["width"], trial.manifest.recipe.epochs) == (width, int(epochs))
+        assert (trial.seed, trial.strategy) == (41, "baseline")
+        for split, shares in right.items():
+            shares.append(100 * trial.manifest.metrics[split].accuracy[-1])
+        table = found.table
+        spent.append(table[table["metric"] == "macs_executed"]["value"].sum())
+    assert max(spent[:3]) < 1.1 * min(spent[:3]) and spent[3] > 1.9 * spent[0]
+    validation, test = right["validation"], right["test"]
+    assert (
+        "On validation medium has {:.1f} % after 8 epochs, small {:.1f} % after 16 and `93` {:.1f} % "
+        "after 5: one seed and 2,500 images do not tell them apart. On test images they have {:.1f}, "
+        "{:.1f} and {:.1f} %.".format(*validation[:3], *test[:3])
+    ) in told
+    errors = [100 * (0.01 * p * (1 - 0.01 * p) / 2500) ** 0.5 for p in validation[:3]]
+    assert max(validation[:3]) - min(validation[:3]) < 2 * max(errors)
+    whole = quality.share(round(100 * test[3]), 10_000)
+    low, high = 100 * whole.low, 100 * whole.high
+    assert f"right on {test[3]:.1f} % of the test images ({low:.1f} to {high:.1f}; one seed" in told
 
 
 @pytest.fixture
@@ -621,6 +653,18 @@ def test_why_exits_differ_on_cifar100() -> None:
     early = main.frame[["exit_3", "exit_4"]].drop(index="baseline")
     (last,) = early.index[early["exit_3"] < early["exit_4"]]
     assert last == "distillation"
+    hidden = opened("cifar100-hidden-classifier")
+    assert [t.seed for t in hidden.trials] == [42, 43, 44, 45, 46]
+    third, fourth, plain = (
+        np.array([100 * t.manifest.metrics["test"].accuracy[exit] for t in hidden.trials])
+        for exit in (2, 3, 4)
+    )
+    before = [t for t in found.trials if t.strategy == "separate"]
+    assert [100 * t.manifest.metrics["test"].accuracy[-1] for t in before] == list(plain)  # the same
+    gain, p = (fourth - plain).mean(), ttest_rel(fourth, plain).pvalue
+    assert (
+        p < 0.01 and f"is right on {fourth.mean():.1f} %: {gain:.1f} points more than the plain" in told
+    )
     linear = main_table("cifar100-linear-heads")
     means = [f"{100 * linear.frame[f'exit_{exit}']['joint']:.1f}" for exit in (1, 2, 3, 4)]
     assert means == sorted(means) and "joint training has {}, {}, {} and {} %".format(*means) in told
