@@ -255,9 +255,8 @@ def calibrate(
     shares: Sequence[float] | None = None,
 ) -> Calibrated:
     """Make candidates on validation; choose the cheapest that meets the target on calibration, or of
-    those that keep within a budget there the one that loses least on validation. Where few images
-    cannot tell it from a dearer one, it is the dearest of those within a standard error: a cheap exit is
-    the best of some hundred images by luck, and a deep one because it is.
+    those that keep within a budget there the one that loses least on validation, or the dearest of those
+    within a standard error of it: of some hundred images a cheap exit may be the best by luck.
 
     measured: for limits on latency; candidates are then those that lose least for their time.
     shares: of each class, 0 to 1: calibration rows are weighted so that classes count by them.
