@@ -78,6 +78,7 @@ def test_a_budget_in_which_nothing_is_learned_says_what_would_do(share: float) -
     assert too_short(planned(), needed) is None and too_short(planned(), needed / 1.2) is not None
 
 
+@pytest.mark.slow
 def test_smaller_steps_of_fewer_images_are_counted() -> None:
     """`build` takes 16 images a step where few are left: four times the steps, which may be enough."""
     room = planned().executed * 0.02
