@@ -665,9 +665,9 @@ def test_why_exits_differ_on_cifar100() -> None:
     more, alike = (fourth - third).mean(), ttest_rel(fourth, third).pvalue
     assert p < 0.05 < alike
     assert (
-        f"is right on {fourth.mean():.1f} %: {gain:.1f} points more than the plain network, significantly "
-        f"(p {p:.3f}, paired over five seeds), and {more:.1f} more than the network that ends at exit 3, "
-        "not significantly"
+        f"is right on {fourth.mean():.1f} %: {gain:.1f} points more than the plain network, "
+        f"significantly (p {p:.3f}, paired over five seeds), and {more:.1f} more than the network that "
+        "ends at exit 3, not significantly"
     ) in told
     linear = main_table("cifar100-linear-heads")
     means = [f"{100 * linear.frame[f'exit_{exit}']['joint']:.1f}" for exit in (1, 2, 3, 4)]
