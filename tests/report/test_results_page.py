@@ -21,6 +21,8 @@ from results_page import DOCS, ROOT, packs, page, said, section
 pytestmark = pytest.mark.slow
 DEPLOY = "cifar10-deploy"
 ENGINES = {"onnxruntime": "bundle, ONNX Runtime", "eager": "PyTorch"}
+BEGAN_AS = {"cifar10-ways": "cifar10", "cifar100-hidden-classifier": "cifar100"}
+"""Whose stores some studies began with."""
 BAR = r"milliseconds an image: ([\d.]+); network: ([\w ]+); engine: (\w+); batch: batch (\d+);"
 
 
@@ -132,16 +134,14 @@ def test_how_long_studies_took(name: str, sentence: str) -> None:
 
 def test_how_long_all_studies_took() -> None:
     (hours,) = said(r"The studies here took two cores (\d+) hours together", page())
-    folders = [path.name for path in DOCS.iterdir() if path.is_dir() and path.name != "figures"]
-    every = [*folders, *(f"cifar10/{part}" for part in ("half", "quarter"))]
+    every = [str(path.parent.relative_to(DOCS)) for path in DOCS.rglob("trials.json")]
     assert int(hours) == round(sum(sum(spent_on(name)) for name in every) / 60)
 
 
 def spent_on(name: str) -> list[float]:
     """Minutes of each pack of a study; what its stores had from another is not counted twice."""
-    shared: set[str] = set()
-    if name == "cifar10-ways":  # stores that began as those of cifar10
-        shared = {key for pack in packs("cifar10") for key in nodes(pack)}
+    first = BEGAN_AS.get(name.partition("/")[0])
+    shared = {key for pack in packs(first) for key in nodes(pack)} if first else set()
     return [minutes([node for key, node in nodes(p).items() if key not in shared]) for p in packs(name)]
 
 
