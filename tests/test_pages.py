@@ -131,7 +131,7 @@ NETWORKS = {
     "resnet50 32 px": "% of ResNet-50",
     "mobilenetv2 32 px": "% of MobileNetV2",
     "mobilenetv2 224 px": "% at 224 px",
-    "resnet18 32 px": "% of ResNet-18, which just misses the bar",
+    "resnet18 32 px": "% of ResNet-18, just within the bar",
 }
 
 
@@ -142,5 +142,5 @@ def test_what_a_single_image_costs_is_what_was_measured() -> None:
     found = {name: measured[f"one image, nothing leaves: {name}"] for name in NETWORKS}
     for name, words in NETWORKS.items():
         assert f"{100 * (1 - found[name]['ratio']):.1f} {words}" in page
-    assert [name for name, line in found.items() if not line["holds"]] == ["resnet18 32 px"]
+    assert all(line["holds"] for line in found.values())
     assert {line["bar"] for line in found.values()} == {0.97} and "the bar of 3 %" in page
