@@ -61,7 +61,7 @@ FIRST = (
 """Files that take long, though their tests are few: begun last, they would keep one process waiting."""
 TRAINS = re.compile(
     r"^(?:import subprocess|from subprocess|from offramp\.study\.run\.run import .*\brun\b"
-    r"|from forks import|from \w+ import .*\b(?:run_all|browser|finished)\b"
+    r"|from forks import .*\bforked\b|from \w+ import .*\b(?:run_all|browser|finished)\b"
     r"|pytestmark = pytest\.mark\.slow$)",
     re.MULTILINE,
 )

@@ -1,7 +1,7 @@
-"""Processes that begin with everything imported: forks of one that does nothing else.
+"""Processes that begin with everything imported, as importing torch takes seconds of each.
 
-Importing torch, and what its optimizers import as they step, takes six seconds of each process. `forked`
-starts what has to be a process of its own, so that it can be killed or hold a lock, in none.
+`fork` runs a function in a fork of this process. `forked` runs code in a fork of one that does nothing
+else: what has to be alone in its process, so that it can run a study or lead a session of its own.
 """
 
 from __future__ import annotations
@@ -15,11 +15,39 @@ import socket
 import subprocess
 import sys
 import traceback
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 HERE = Path(__file__).parent
+
+
+def fork(work: Callable[[], object]) -> int:
+    """Begin `work` in a fork of this process; its process id."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking beside torch's idle threads
+        child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    return child
+
+
+def status(child: int) -> int:
+    """Wait for a fork; its exit status, negative where a signal ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def in_fork(work: Callable[[], object]) -> int:
+    """Run `work` in a fork of this process; its exit status."""
+    return status(fork(work))
 
 
 class Forked:
@@ -119,8 +147,7 @@ def _attend(control: socket.socket, fds: list[int]) -> None:
     for fd in fds:
         os.close(fd)
     control.sendall(f"{child}\n".encode())
-    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    control.sendall(f"{ended}\n".encode())
+    control.sendall(f"{status(child)}\n".encode())
     os._exit(0)
 
 

@@ -27,9 +27,10 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from longer import long
 from offramp.bundle import graphs, parity
-from offramp.bundle.export import ExportOptions, _splits
+from offramp.bundle.export import ExportOptions
 from offramp.bundle.folder import SOURCES, measured, seal, writing
 from offramp.bundle.runtime import Bundle, BundleError
+from offramp.bundle.trial_images import Shown, SplitImages, for_int8
 from offramp.data import DataSpec, load
 from offramp.errors import OfframpError
 from offramp.hashing import file_digest
@@ -276,10 +277,10 @@ def test_the_check_finds_images_that_leave_elsewhere(store: Store, tmp_path: Pat
     export_to(tmp_path / "b", store, rule)
     net = load_network(store, rule.calibration.trial, torch.device("cpu"))
     other = policy_of(store, "joint", "confidence", (0.05, 0.05, None))
-    images = torch.rand(20, 1, 8, 8)
-    assert parity.compare(Bundle(tmp_path / "b"), net, rule, images, "noise").near == 0
+    images = SplitImages(torch.rand(20, 1, 8, 8), torch.zeros(1), torch.ones(1))
+    assert parity.compare(Bundle(tmp_path / "b"), net, rule, Shown(images, "noise")).near == 0
     with pytest.raises(OfframpError, match="of 20 images leave the bundle elsewhere"):
-        parity.compare(Bundle(tmp_path / "b"), net, other, images, "noise")
+        parity.compare(Bundle(tmp_path / "b"), net, other, Shown(images, "noise"))
 
 
 def test_a_policy_of_another_trial_is_refused(store: Store, tmp_path: Path) -> None:
@@ -381,12 +382,13 @@ def test_images_that_memory_does_not_hold_are_compared_too(
     )
     store = run_all(make_plan(study), tmp_path / "runs")[0]
     monkeypatch.setattr("offramp.data.read.MEMORY_SHARE", 2**62)  # none is free
-    monkeypatch.setattr("offramp.bundle.export.COMPARED", 15)
+    monkeypatch.setattr("offramp.bundle.trial_images.COMPARED", 15)
     asked = ExportOptions(measure=False, anyway=True)
     check = export_to(tmp_path / "b", store, halving(store, "two-stage"), asked).card["check"]
     assert (check["images"], check["what"]) == (15, "15 test images") and check["largest"] < 1e-4
     (manifest,) = map(store.read_trial, store.trials())
-    counts = {name: len(images) for name, (images, *_) in _splits(manifest, asked).items()}
+    splits = for_int8(manifest, None, trust_code=False)
+    counts = {name: len(split.pixels) for name, split in splits.items()}
     assert counts.items() <= manifest.data.provenance.images.items()  # int8 needs all of its three
 
 

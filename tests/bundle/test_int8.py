@@ -14,6 +14,7 @@ from bundle_kit import digits_store, export_to, policy_of
 from offramp.bundle import graphs, int8, parity
 from offramp.bundle.export import ExportOptions
 from offramp.bundle.runtime import Bundle
+from offramp.bundle.trial_images import SplitImages
 from offramp.data import DataSpec, load
 from offramp.policy import policy as policies
 from offramp.policy.calibrate import calibrate, target
@@ -74,7 +75,7 @@ def test_a_cascade_in_int8(strategy: str, store: Store, tmp_path: Path) -> None:
     every = graphs.layout(net.trunk_of, rule.exits)
     list(graphs.export(net, every, tmp_path / "float"))
     data = load(DataSpec("digits", train_images=300, test_images=100))
-    split = int8.SplitImages(data.test.images, torch.tensor(data.mean), torch.tensor(data.std))
+    split = SplitImages(data.test.images, torch.tensor(data.mean), torch.tensor(data.std))
     pixels = next(split.batches(9))
     given = int8.Layers(every, tmp_path / "float").inputs(1, pixels)
     with torch.inference_mode():
@@ -136,7 +137,7 @@ def test_a_head_is_cut_off_and_the_others_answer_as_before(store: Store, tmp_pat
     net = load_network(store, trained.id, torch.device("cpu"))
     every = graphs.layout(net.trunk_of, trained.exits)
     data = load(DataSpec("digits", train_images=300, test_images=100))
-    split = int8.SplitImages(data.calibration.images, torch.tensor(data.mean), torch.tensor(data.std))
+    split = SplitImages(data.calibration.images, torch.tensor(data.mean), torch.tensor(data.std))
     (images,) = split.batches(1000)
     list(graphs.export(net, every, tmp_path / "float"))
     list(int8.quantize(every, tmp_path / "float", split, tmp_path / "int"))
@@ -161,7 +162,7 @@ def test_a_bundle_that_leaves_elsewhere_is_found(store: Store, tmp_path: Path) -
     export_to(tmp_path / "b", store, rule, ASKED)
     again = policies.read(tmp_path / "b" / "policy.json")
     data = load(DataSpec("digits", train_images=300, test_images=100))
-    split = int8.SplitImages(data.test.images, torch.tensor(data.mean), torch.tensor(data.std))
+    split = SplitImages(data.test.images, torch.tensor(data.mean), torch.tensor(data.std))
     never = policy_of(store, "joint", "confidence", (None,) * len(again.exits))
     rows = SplitLogits(trial.read(store, "joint").test.logits, data.test.labels.numpy())
     refuses(

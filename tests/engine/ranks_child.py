@@ -7,15 +7,15 @@ makes of it.  The answer is the statuses with which they ended.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
-import traceback
+from functools import partial
 from typing import Any
 
 import rank_tasks
 from safetensors.torch import save_file
 
+from forks import fork, status
 from offramp.engine.ranks import Seat, joined
 from support import CPU
 
@@ -28,23 +28,11 @@ def obey(rank: int, meeting: str, order: dict[str, Any]) -> None:
         save_file({name: tensor.contiguous() for name, tensor in found.items()}, order["out"])
 
 
-def forked(rank: int, meeting: str, order: dict[str, Any]) -> int:
-    child = os.fork()
-    if child == 0:
-        try:
-            obey(rank, meeting, order)
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-        os._exit(1)
-    return child
-
-
 def main() -> None:
     for line in sys.stdin:
         order = json.loads(line)
         with tempfile.TemporaryDirectory() as folder:
             meeting = f"file://{folder}/meeting"
-            children = [forked(rank, meeting, order) for rank in range(order["ranks"])]
-            statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+            ranks = [fork(partial(obey, rank, meeting, order)) for rank in range(order["ranks"])]
+            statuses = [status(rank) for rank in ranks]
         print(json.dumps(statuses), flush=True)

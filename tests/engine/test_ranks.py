@@ -95,10 +95,12 @@ def test_sums_are_in_the_order_of_ranks(asked: Asked) -> None:
 MEETINGS = """
 import os, sys, time
 from datetime import timedelta
+from functools import partial
 
 import torch
 import torch.distributed as dist
 
+from forks import fork, status
 from offramp.engine import ranks
 
 ranks.STEP = timedelta(seconds=300)
@@ -115,13 +117,8 @@ def meet(rank, late):
 
 
 for late in ((None, 0, 1), (1,), (0,)):  # each in new processes, as torchrun starts them again
-    children = []
-    for rank in range(2):
-        children.append(os.fork())
-        if children[-1] == 0:
-            meet(rank, late)
-            os._exit(0)
-    if any([os.waitpid(child, 0)[1] for child in children]):
+    children = [fork(partial(meet, rank, late)) for rank in range(2)]
+    if any([status(child) for child in children]):
         sys.exit(f"they did not meet: {late}")
 """
 

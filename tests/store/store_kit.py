@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import traceback
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,32 +38,6 @@ def node(store: Store, n: int = 0, parents: tuple[str, ...] = (), fill: float = 
 
 def trial(store: Store, name: str, *keys: str) -> None:
     store.write_trial(name, records.manifest(keys), {"test": np.eye(3)})
-
-
-def begin(work: Callable[[], object]) -> int:
-    """Begin `work` in a child; its process id."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # forking beside torch's idle threads
-        child = os.fork()
-    if child == 0:
-        try:
-            work()
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(1)
-    return child
-
-
-def status(child: int) -> int:
-    """Wait for a child; its exit status, negative when a signal ended it."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def forked(work: Callable[[], object]) -> int:
-    """Run `work` in a child; its exit status, as `status` says it."""
-    return status(begin(work))
 
 
 def count_or_die(at: int) -> Callable[[int], None]:

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from store_kit import forked, node, record, trial
+from store_kit import node, record, trial
 
 import faulty_proxy
 import object_store
@@ -33,6 +33,7 @@ from faulty_proxy import (
     Proxy,
     every,
 )
+from forks import fork, in_fork, status
 from longer import long
 from offramp.errors import OfframpError
 from offramp.store import cloud, local_cache, remote
@@ -168,17 +169,8 @@ def test_two_writers_at_once_agree_and_differing_bits_are_said(
         return work
 
     Store(s3)._begin()
-    children = []
-    for fill in (1.0, 2.0, 2.0, 3.0):
-        child = os.fork()
-        if child == 0:
-            try:
-                write(fill)()
-                os._exit(0)
-            finally:
-                os._exit(1)
-        children.append(child)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    children = [fork(write(fill)) for fill in (1.0, 2.0, 2.0, 3.0)]
+    assert [status(child) for child in children] == [0] * 4
     store = Store(s3)
     (key,) = store.nodes()
     store.verify_node(key)
@@ -284,11 +276,8 @@ def test_a_multipart_upload_that_stops_half_way_is_not_there(s3: str, proxy: Pro
     assert reader.nodes() == [] and objects(reader) == ["store.json"]
 
     proxy.fault = kill
-    child = os.fork()
-    if child == 0:
-        upload()
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    child = fork(upload)
+    assert status(child) == -signal.SIGKILL
     proxy.fault = lambda *_: None
     assert reader.nodes() == [] and objects(reader) == ["store.json"]
     upload()
@@ -344,7 +333,7 @@ def test_whoever_is_heard_of_keeps_its_lock_whatever_clocks_say(
 
 
 def test_a_holder_that_is_killed_is_gone_at_once(s3: str) -> None:
-    assert forked(lambda: Store(s3).lock("k")) == 0
+    assert in_fork(lambda: Store(s3).lock("k")) == 0
     store = Store(s3)
     with store.lock("k"):
         assert store.at_work() is not None

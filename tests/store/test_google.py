@@ -11,8 +11,9 @@ from urllib.request import Request, urlopen
 
 import pytest
 import torch
-from store_kit import forked, node, trial
+from store_kit import node, trial
 
+from forks import in_fork
 from offramp.store import store as stores
 from offramp.store.local_cache import LocalCache
 from offramp.store.store import Store
@@ -124,8 +125,8 @@ def test_a_manifest_is_made_once_and_a_lock_is_held_by_one(gs: str) -> None:
     assert not files.write_folder({"node.json": b"[]"}, "nodes", "k", over=False)
     assert files.read("nodes", "k", "node.json") == b"{}"
     with store.lock("k"):
-        assert forked(lambda: None if Store(gs).try_lock("k") is None else 1 / 0) == 0
-    assert forked(lambda: Store(gs).lock("k").release()) == 0
+        assert in_fork(lambda: None if Store(gs).try_lock("k") is None else 1 / 0) == 0
+    assert in_fork(lambda: Store(gs).lock("k").release()) == 0
 
 
 def test_what_a_dead_writer_left_is_collected(gs: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from store_kit import count_or_die, files, forked, node, trial, truncate
+from store_kit import count_or_die, files, node, trial, truncate
 
+from forks import in_fork
 from offramp.hashing import digest
 from offramp.store.store import Damaged, Store
 
@@ -75,7 +76,7 @@ def test_collect_takes_old_leftovers_only(store: Store) -> None:
         store.write_checkpoint("k", {"w": torch.zeros(3)}, {})
 
     trial(store, "t")  # so that the version is there before the first kill
-    assert forked(work) == forked(checkpoint) == -signal.SIGKILL
+    assert in_fork(work) == in_fork(checkpoint) == -signal.SIGKILL
     debris = {p for p in files(store.root) if not p.startswith("trials/")}
     assert len(debris) == 5, "four files of a node and one checkpoint"
     assert left(store) == set()

@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from store_kit import begin, count_or_die, files, forked, node, status, trial
+from store_kit import count_or_die, files, node, trial
 
 import records
 from disks import small_disk
+from forks import fork, in_fork, status
 from offramp.errors import OfframpError
 from offramp.store.store import Damaged, Store
 
@@ -25,7 +26,7 @@ from offramp.store.store import Damaged, Store
 def test_lock_excludes_and_is_released(store: Store) -> None:
     with store.lock("k"):
         assert store.try_lock("k") is None
-        assert forked(lambda: exit_if(store.try_lock("k") is not None)) == 0
+        assert in_fork(lambda: exit_if(store.try_lock("k") is not None)) == 0
         other = store.try_lock("k2")
         assert other is not None
         other.release()
@@ -48,7 +49,7 @@ def test_lock_is_released_when_its_holder_is_killed(store: Store) -> None:
         time.sleep(600)
         held.release()
 
-    holder = begin(hold)
+    holder = fork(hold)
     os.close(there)
     try:
         assert os.read(here, 4) == b"held"
@@ -81,7 +82,7 @@ def test_two_processes_write_the_same_keys(store: Store) -> None:
             except Damaged as error:
                 assert "/trials/t/" in str(error)
 
-    writers = [begin(partial(write, me)) for me in (1.0, 2.0)]
+    writers = [fork(partial(write, me)) for me in (1.0, 2.0)]
     os.close(gatekeeper)
     assert [status(writer) for writer in writers] == [0, 0]
     os.close(gate)
@@ -105,7 +106,7 @@ def test_killed_while_writing_a_node(store: Store) -> None:
             os.fsync = count_or_die(at)
             node(store, 2)
 
-        ended.append(forked(work))
+        ended.append(in_fork(work))
         for key in store.nodes():
             store.verify_node(key)
         assert store.has_node(kept)
@@ -126,7 +127,7 @@ def test_killed_while_replacing_a_checkpoint(store: Store) -> None:
             os.fsync = count_or_die(at)
             store.write_checkpoint("k", {"w": torch.ones(3)}, {"epoch": 2})
 
-        ended.append(forked(work))
+        ended.append(in_fork(work))
         found = store.read_checkpoint("k")
         assert found is not None and found[1]["epoch"] == 1 + int(found[0]["w"][0])
         if ended[-1] == 0:

@@ -21,9 +21,10 @@ from typing import Any
 
 import pytest
 import torch
-from store_kit import files, forked, node, trial
+from store_kit import files, node, trial
 
 from disks import small_disk
+from forks import fork, in_fork
 from offramp.errors import OfframpError
 from offramp.store import locks
 from offramp.store.lock_folder import LockFolder
@@ -141,7 +142,7 @@ def test_numbers_of_processes_mean_nothing_on_another_machine(
     store: Store, on: Callable[[str], None]
 ) -> None:
     """One whose process is known to be gone is free at once, on its own machine alone."""
-    assert forked(lambda: store.lock("k")) == 0
+    assert in_fork(lambda: store.lock("k")) == 0
     on("node2")
     assert store.try_lock("k") is None
     on(HERE)
@@ -150,7 +151,7 @@ def test_numbers_of_processes_mean_nothing_on_another_machine(
 
 
 def test_a_number_that_another_process_has_by_now_is_told_from_the_holders(store: Store) -> None:
-    assert forked(lambda: store.lock("k")) == 0
+    assert in_fork(lambda: store.lock("k")) == 0
     (file,) = (store.root / "locks").iterdir()
     said = json.loads(file.read_text())
     file.write_text(json.dumps({**said, "pid": os.getpid()}))
@@ -165,9 +166,7 @@ def test_a_killed_holder_that_nobody_has_noticed_is_gone(store: Store) -> None:
         os.write(write, b".")
         time.sleep(600)
 
-    child = os.fork()
-    if child == 0:
-        hold()
+    child = fork(hold)
     try:
         assert os.read(ready, 1) == b"." and store.try_lock("k") is None
     finally:

@@ -15,7 +15,6 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
+from forks import in_fork
 from offramp.store.store import Store
 from offramp.study.plan import limits
 from offramp.study.run.run import Conduct, run
@@ -77,13 +77,5 @@ def made() -> None:
 
 def main() -> None:
     for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            try:
-                obey(json.loads(line))
-                os._exit(0)
-            except BaseException:
-                traceback.print_exc()
-            os._exit(1)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        print(json.dumps(["Ended", status]), flush=True)
+        ended = in_fork(functools.partial(obey, json.loads(line)))
+        print(json.dumps(["Ended", ended]), flush=True)

@@ -20,8 +20,8 @@ from offramp.api.steps import finished
 from offramp.augment import Augment
 from offramp.bundle import export as bundle
 from offramp.bundle.export import Exported
+from offramp.bundle.trial_images import of_split, of_test
 from offramp.data import Data, Split, from_dataset, normalize
-from offramp.data.dataset import pixels
 from offramp.data_spec import Normalization
 from offramp.engine.settings import laid_out
 from offramp.errors import OfframpError
@@ -335,24 +335,19 @@ class Fitted:
                 "the training images were float32, normalized nobody knows how, so a bundle could not "
                 "prepare a picture; train on uint8 images"
             )
-        test = self._data.test
-        some = pixels(test, bundle.COMPARED)
-        images = self.normalize(some).cpu(), bundle.compared(some, test)
         net = self.net.copy().eval().cpu()
         allowed = bundle.int8_share(int8)
         asked = bundle.ExportOptions(
             check=check, measure=measure, force=force, anyway=anyway, int8=allowed
         )
         rule = self._bound(policy)
-        given = bundle.Pictures(images, None if allowed is None else self._splits())
+        splits, how = self._data.splits, (self.mean, self.std)
+        given = bundle.Pictures(
+            of_test(splits["test"], *how),
+            None if allowed is None else {name: of_split(splits[name], *how) for name in trained.SPLITS},
+        )
         known = (self._trained, self._manifest, Path(folder), asked)
         return finished(bundle.of_network(net, rule, *known, given))
-
-    def _splits(self) -> bundle.Splits:
-        """What int8 is calibrated, chosen and reported on."""
-        how = torch.tensor(self.mean), torch.tensor(self.std)
-        found = {name: self._data.splits[name] for name in trained.SPLITS}
-        return {name: (pixels(split), *how) for name, split in found.items()}
 
     @cached_property
     def _trained(self) -> Trained:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
-from collections.abc import Generator, Mapping, Sized
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from offramp.bundle import card, graphs
 from offramp.bundle import folder as bundle
 from offramp.bundle.preprocessing import Preprocessing
-from offramp.data import Data, DataSpec, load, normalize
-from offramp.data.dataset import pixels
-from offramp.data.fetch import kept
+from offramp.bundle.trial_images import Shown, SplitImages, for_check, for_int8
 from offramp.errors import OfframpError
 from offramp.inputs import is_text
 from offramp.nets import ExitNetwork
@@ -29,15 +24,11 @@ from offramp.policy.stage_times import unlike
 from offramp.store.manifest import GeometryRecord, Manifest
 from offramp.store.store import Store
 from offramp.study import trained as trials
-from offramp.study.run.trials import data_code, load_network
+from offramp.study.run.trials import load_network
 from offramp.study.trained import Trained
 
-RANDOM_IMAGES = 256
-COMPARED = 1_000  # images of a test split that is not in memory
 IN_PYTHON = "use offramp.predictor in Python"
 INT8_LOSS = 0.01
-Splits = Mapping[str, tuple[Tensor, Tensor, Tensor]]
-"""By name: images, [N, C, H, W], and the mean and deviation that normalize them."""
 
 
 def int8_share(int8: bool | float) -> float | None:
@@ -67,11 +58,10 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class Pictures:
-    """What a bundle is checked on, where it is at hand. compared: normalized images, and what they are.
-    splits: those of `trials.SPLITS`, for int8."""
+    """What a bundle is checked on, where it is at hand. splits: those of `trials.SPLITS`, for int8."""
 
-    compared: tuple[Tensor, str] | None = None
-    splits: Splits | None = None
+    compared: Shown | None = None
+    splits: Mapping[str, SplitImages] | None = None
 
 
 @dataclass(frozen=True)
@@ -195,7 +185,7 @@ def _other_times(rule: Policy, asked: ExportOptions) -> tuple[str, ...]:
 
 
 def _float32(
-    folder: Path, what: _Bundle, asked: ExportOptions, images: tuple[Tensor, str] | None
+    folder: Path, what: _Bundle, asked: ExportOptions, shown: Shown | None
 ) -> Generator[str, None, dict[str, Any]]:
     """All but the card's files; returns the card."""
     parts = what.parts
@@ -206,9 +196,9 @@ def _float32(
         yield "comparing with PyTorch"
         from offramp.bundle import parity, runtime  # needs onnxruntime, an extra
 
-        images = images or _images(what.net, what.manifest, asked)
-        compared = parity.compare(runtime.Bundle(folder), what.net, what.rule, *images)
-        made = card.with_check(made, compared)
+        shown = shown or for_check(what.manifest, asked.root, asked.trust_code)
+        found = parity.compare(runtime.Bundle(folder), what.net, what.rule, shown)
+        made = card.with_check(made, found)
     else:
         made = card.with_check(made, None)
     if asked.measure:
@@ -221,7 +211,7 @@ def _times(folder: Path, asked: ExportOptions) -> Mapping[str, Any]:
 
 
 def _int8(
-    folder: Path, what: _Bundle, asked: ExportOptions, given: Splits | None
+    folder: Path, what: _Bundle, asked: ExportOptions, splits: Mapping[str, SplitImages] | None
 ) -> Generator[str, None, dict[str, Any]]:
     """As `_float32`, quantized, with the thresholds solved again. Raises OfframpError without the
     images, and where that costs more accuracy than was allowed."""
@@ -229,8 +219,7 @@ def _int8(
 
     assert asked.int8 is not None
     yield "reading the images"
-    given = given or _splits(what.manifest, asked)
-    splits = {name: int8.SplitImages(*found) for name, found in given.items()}
+    splits = splits or for_int8(what.manifest, asked.root, asked.trust_code)
     every = graphs.layout(what.net.trunk_of, what.rule.exits)
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         floats, ints, plain = (Path(scratch, name) for name in ("float32", "int8", "bundle"))
@@ -334,84 +323,3 @@ def preprocessing(manifest: Manifest) -> Preprocessing:
     gray = geometry.channels == 1
     size = (height, width)
     return Preprocessing(size, channels, manifest.mean, manifest.std, resize, crop, gray=gray)
-
-
-def _images(net: ExitNetwork, manifest: Manifest, asked: ExportOptions) -> tuple[Tensor, str]:
-    """What to compare on, normalized [N, C, H, W], and what that is: the test split where it can be
-    read, or its first COMPARED where memory does not hold it; else noise."""
-    try:
-        data = _data(manifest, asked)
-        images = normalize(*_split(data, manifest, "test", COMPARED))
-        return images, compared(images, data.test)
-    except OfframpError as error:
-        if asked.root is not None and not isinstance(error, _Changed):
-            raise
-        reason = str(error)
-    noise = np.random.default_rng(0).standard_normal((RANDOM_IMAGES, *net.input_shape))
-    return torch.from_numpy(noise.astype(np.float32)), f"random numbers, as {reason}"
-
-
-def _splits(manifest: Manifest, asked: ExportOptions) -> Splits:
-    """`_split` of those that int8 is calibrated, chosen and reported on. Raises OfframpError where they
-    cannot be read."""
-    try:
-        data = _data(manifest, asked)
-        return {name: _split(data, manifest, name) for name in trials.SPLITS}
-    except OfframpError as error:
-        raise OfframpError(
-            f"int8 is calibrated on the trial's images, and {error}; say where they are by --root, or "
-            "export without --int8"
-        ) from None
-
-
-def compared(images: Tensor, test: Sized) -> str:
-    """What was compared on, in words."""
-    return "the whole test split" if len(images) == len(test) else f"{len(images):,} test images"
-
-
-class _Changed(OfframpError):
-    """That a split is not the one that the trial saw."""
-
-
-def _data(manifest: Manifest, asked: ExportOptions) -> Data:
-    """What is too large for memory stays in its files, as in training."""
-    recorded = data_code(manifest, asked.trust_code)
-    return load(_spec(manifest, asked.root), recorded=recorded)
-
-
-def _split(
-    data: Data, manifest: Manifest, name: str, most: int | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Its images, [N, C, H, W], and the mean and deviation that normalize them. most: of a split that is
-    not in memory, from the first on; None reads all."""
-    split = data.splits[name]
-    if split.digest != manifest.data.splits[name]:
-        raise _Changed("the data have changed since")
-    return pixels(split, most), torch.tensor(manifest.mean), torch.tensor(manifest.std)
-
-
-def _spec(manifest: Manifest, root: str | None) -> DataSpec:
-    """How the trial's data were asked for; older trials kept the name and the counts."""
-    known = manifest.data.spec
-    if known is None:
-        provenance = manifest.data.provenance
-        images, available = provenance.images, provenance.available
-        trained = sum(images[split] for split in ("train", "validation", "calibration"))
-        known = {
-            "name": manifest.data.name,
-            "root": provenance.root,
-            "train_images": trained if trained < available["train"] else None,
-            "test_images": images["test"] if images["test"] < available["test"] else None,
-            "split_seed": provenance.split_seed,
-        }
-    fields = {field.name for field in dataclasses.fields(DataSpec)}
-    given = {name: value for name, value in known.items() if name in fields}
-    given["split_seed"] = manifest.data.provenance.split_seed
-    given["options"] = tuple((name, value) for name, value in known.get("options", ()))
-    asked = DataSpec(**{**given, **({} if root is None else {"root": root})})
-    if asked.url is None:
-        return asked
-    # Nothing is fetched because a record says so.
-    here = kept(asked)
-    root = asked.root if here is None or root is not None else str(here.files)
-    return dataclasses.replace(asked, root=root, url=None, sha256=None)

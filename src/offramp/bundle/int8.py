@@ -11,17 +11,14 @@ import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from offramp.bundle.graphs import BEFORE, StageGraph
-from offramp.data import normalize
+from offramp.bundle.trial_images import SplitImages
 from offramp.errors import OfframpError, in_line
 from offramp.policy import scoring
 from offramp.policy.candidates import taken
@@ -29,29 +26,7 @@ from offramp.policy.policy import Policy
 from offramp.study.trained import Trained
 
 Floats = NDArray[np.float32]
-BATCH = 32
 MOST = 512  # calibration images that tell the ranges of activations; more hardly move them
-
-
-@dataclass(frozen=True, eq=False)
-class SplitImages:
-    """A split as it lies in memory, normalized a batch at a time. pixels: [N, C, H, W], uint8 or float32
-    that was normalized beforehand."""
-
-    pixels: Tensor
-    mean: Tensor
-    std: Tensor
-
-    def batches(self, size: int = BATCH) -> Iterator[Floats]:
-        """[B, C, H, W] each, in order."""
-        for part in torch.split(self.pixels, size):
-            yield normalize(part, self.mean, self.std).numpy()
-
-    def spread(self, most: int) -> SplitImages:
-        """At most so many of them, evenly."""
-        count = len(self.pixels)
-        rows = torch.linspace(0, count - 1, min(count, most)).round().long()
-        return SplitImages(self.pixels[rows], self.mean, self.std)
 
 
 class Layers:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from offramp.bundle.runtime import Bundle
+from offramp.bundle.trial_images import Shown
 from offramp.engine.settings import laid_out
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork
@@ -37,19 +37,19 @@ class Parity:
     near: int
 
 
-def compare(bundle: Bundle, net: ExitNetwork, policy: Policy, images: Tensor, what: str) -> Parity:
-    """images: normalized, [N, C, H, W].
+def compare(bundle: Bundle, net: ExitNetwork, policy: Policy, shown: Shown) -> Parity:
+    """net: in eval mode, on the CPU.
 
     Raises OfframpError for a logit that differs by more than the tolerance, and for an image that
     leaves elsewhere without reason.
     """
+    what, count = shown.what, len(shown.images.pixels)
     largest, near, strays = 0.0, 0, 0
-    for pixels in torch.split(images, BATCH):
+    for batch in shown.images.batches(BATCH):
         with torch.inference_mode():
-            found = net(laid_out(pixels, "channels_last"))
+            found = net(laid_out(torch.from_numpy(batch), "channels_last"))
         numbers = [stage.exit for stage in bundle.stages]
         theirs = np.stack([found[k - 1].numpy() for k in numbers], axis=1)
-        batch = pixels.numpy()
         ours = bundle.all_exits(batch)
         gap = np.abs(ours - theirs)
         largest = max(largest, float(gap.max(initial=0.0)))
@@ -63,10 +63,10 @@ def compare(bundle: Bundle, net: ExitNetwork, policy: Policy, images: Tensor, wh
         strays += int((other & ~close).sum())
     if strays:
         raise OfframpError(
-            f"{strays} of {len(images)} images leave the bundle elsewhere than PyTorch says, on {what}; "
+            f"{strays} of {count} images leave the bundle elsewhere than PyTorch says, on {what}; "
             "nothing was written; export with --no-check to look into it"
         )
-    return Parity(len(images), what, largest, near)
+    return Parity(count, what, largest, near)
 
 
 @dataclass(frozen=True)
