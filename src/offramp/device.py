@@ -200,7 +200,10 @@ def random_kept(device: torch.device | None = None) -> Iterator[None]:
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's global generators, and put them back at the end."""
     with random_kept():
-        torch.manual_seed(seed)
+        if any(_module(kind).is_available() for kind in _ACCELERATORS):
+            torch.manual_seed(seed)  # one that the block is the first to use, too
+        else:
+            reseed(seed)
         yield
 
 

@@ -31,7 +31,7 @@ from offramp.bundle.export import ExportOptions
 from offramp.bundle.folder import SOURCES, measured, seal, writing
 from offramp.bundle.runtime import Bundle, BundleError
 from offramp.bundle.trial_images import Shown, SplitImages, for_int8
-from offramp.data import DataSpec, load
+from offramp.data import DataSpec, load, normalize
 from offramp.errors import OfframpError
 from offramp.hashing import file_digest
 from offramp.nets import NetSpec, attach, build
@@ -281,6 +281,15 @@ def test_the_check_finds_images_that_leave_elsewhere(store: Store, tmp_path: Pat
     assert parity.compare(Bundle(tmp_path / "b"), net, rule, Shown(images, "noise")).near == 0
     with pytest.raises(OfframpError, match="of 20 images leave the bundle elsewhere"):
         parity.compare(Bundle(tmp_path / "b"), net, other, Shown(images, "noise"))
+
+
+def test_a_split_is_normalized_a_batch_at_a_time_to_the_same_bits() -> None:
+    """As float32 it takes four times the memory, which a split that just fits does not have."""
+    pixels = torch.randint(0, 256, (70, 3, 5, 4), dtype=torch.uint8)
+    how = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.25])
+    batches = list(SplitImages(pixels, *how).batches(32))
+    assert [len(batch) for batch in batches] == [32, 32, 6]
+    assert np.array_equal(np.concatenate(batches), normalize(pixels, *how).numpy())
 
 
 def test_a_policy_of_another_trial_is_refused(store: Store, tmp_path: Path) -> None:

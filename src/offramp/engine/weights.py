@@ -36,7 +36,7 @@ class Weights:
         self._nodes = functools.cache(nodes)
         self._device = device
         self._memory_format = memory_format
-        self._drawn: dict[tuple[str, Carry], ExitNetwork] = {}
+        self._drawn_trunk = functools.cache(lambda draw: template.drawn_trunk(seed, draw))
 
     def network(self, sources: Mapping[Part, Source], carry: Carry = 0.0) -> ExitNetwork:
         """A network of its own storage whose parts hold what `sources` say, frozen, in eval mode.
@@ -63,7 +63,8 @@ class Weights:
         """A network to fill, with gates where a source has some."""
         nodes = {source.node for source in sources if source.node is not None}
         gated = any(name.endswith(GATES) for node in nodes for name in self._nodes(node))
-        net = self._template.copy().carrying(carry)
+        template = self._template
+        net = template.copy() if carry == template.carry else template.carrying(carry)
         return net.gated() if gated else net
 
     def _ready(self, net: ExitNetwork) -> ExitNetwork:
@@ -98,6 +99,6 @@ class Weights:
                     tensor.copy_(held[name])
 
     def _draw(self, draw: str, carry: Carry, part: Part) -> Mapping[str, Tensor]:
-        if (draw, carry) not in self._drawn:
-            self._drawn[draw, carry] = self._template.carrying(carry).redrawn(self.seed, draw)
-        return self._drawn[draw, carry].state(part)
+        if part.kind == "head" and part.index < self._template.exits:
+            return self._template.drawn_head(part.index, carry, self.seed, draw)
+        return self._drawn_trunk(draw)

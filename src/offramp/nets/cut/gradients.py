@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from offramp.device import reseed
+
 _SEED = 0  # of what modules draw, and of the direction in which gradients are taken
 _APART = 0.1  # of a gradient's norm: by what rounding does not part two of them
 _LEAST = 1e-4  # of the largest norm: gradients below it are taken for rounding
@@ -47,7 +49,7 @@ def unlike(
 
 
 def _seeded(run: Callable[[], Tensor]) -> Tensor:
-    torch.manual_seed(_SEED)
+    reseed(_SEED)
     return run()
 
 
@@ -66,6 +68,6 @@ def _gradients(logits: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tenso
     """Of the logits in one direction; zeros where none arrives."""
     if not logits.requires_grad:
         return [torch.zeros_like(p) for p in parameters]
-    torch.manual_seed(_SEED)
+    reseed(_SEED)
     found = torch.autograd.grad(logits, parameters, torch.randn_like(logits), allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]

@@ -12,7 +12,7 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor, fx, nn
 
-from offramp.device import seeded
+from offramp.device import reseed, seeded
 from offramp.errors import OfframpError
 from offramp.inputs import is_text, noise
 from offramp.nets.cut.chain import chain
@@ -392,10 +392,10 @@ def _sides(module: nn.Module, x: Tensor, tracer: Tracer) -> tuple[Way, Side, Sid
 
 def _side(probe: nn.Module, title: str, x: Tensor, tracer: Tracer) -> tuple[Way, Side]:
     """The mode that `probe` is in. x: three images `[3, C, H, W]`."""
-    torch.manual_seed(_SEED)
+    reseed(_SEED)
     try:
         way, _ = way_of(probe, x[:2])
-        torch.manual_seed(_SEED)
+        reseed(_SEED)
         expected = way(probe, x[:2].clone())
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).strip().splitlines()
@@ -405,7 +405,7 @@ def _side(probe: nn.Module, title: str, x: Tensor, tracer: Tracer) -> tuple[Way,
         ) from error
     mode = "train" if probe.training else "eval"
     traced = tracer(probe, way, x)
-    torch.manual_seed(_SEED)
+    reseed(_SEED)
     hold(probe, traced.constants)
     facts, found = observe(traced.graph, probe, (x[:2].clone(), x.clone()))
     scale = expected.abs().max().clamp(min=1e-6)
