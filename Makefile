@@ -8,6 +8,9 @@ WEB := onnxruntime-web@1.30.0
 # Two processes, each with whole files, in our order: those that take long first (tests/conftest.py).
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
+# What Python compiled is kept, whatever the environment says: tests start it some hundred times.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo wheel docs docs-quick test test-fast test-slow test-cluster bench bench-quick house lint format clean
 
 setup: $(READY)

@@ -118,6 +118,7 @@ def test_the_products_of_torchs_own_attention_are_counted() -> None:
     assert torch.backends.mha.get_fastpath_enabled()  # as it was
 
 
+@pytest.mark.slow
 def test_fitted_it_answers_and_saves(net: offramp.ExitNetwork, tmp_path: Path) -> None:
     recipe = Recipe(epochs=4, batch_size=32, learning_rate=0.1)
     fitted = offramp.fit(net, "two-stage", train=texts(600), recipe=recipe)

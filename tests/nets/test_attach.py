@@ -198,6 +198,7 @@ def test_mistakes_in_attaching(arguments, message):
     refuses(message, attach, **given)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # of torch, as it imports
 def test_a_compiled_module_is_refused():
     """Its trace would be of what compiling makes, after minutes."""

@@ -15,6 +15,8 @@ from offramp.nets.cut.partition import cut
 from offramp.nets.cut.places import places
 from refusal import refuses
 
+pytestmark = pytest.mark.slow
+
 IMAGE = (3, 12, 12)
 
 

@@ -73,6 +73,7 @@ def test_stages_that_begin_at_the_pixels_are_not_counted_twice(tmp_path: Path) -
     assert found.costs.leaving([2]) == (3_000_000,)  # the others' networks do not run
 
 
+@pytest.mark.slow
 def test_a_policy_is_solved_for_the_device(tmp_path: Path) -> None:
     rows = [simulated(400, seed, 3, 3) for seed in (1, 2)]
     path = saved(tmp_path, times())

@@ -35,6 +35,8 @@ from offramp.report.render.latex import escape as latex
 from offramp.report.render.tables import FORMATS
 from offramp.store.pack import _readme
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = "window.ran=1;document.title='ran'"
 RUNS = (
     f"</script><script>{SCRIPT}</script><img src=x onerror=\"window.ran=2\"><svg/onload='window.ran=3'>"
@@ -102,7 +104,6 @@ def text(contents: Contents) -> str:
     return page(Contents(HOSTILE, claims=[hostile_table()], **kept, **more), ("svg",))
 
 
-@pytest.mark.slow
 def test_a_page_holds_no_element_that_a_name_made(text: str) -> None:
     harmless(text)
     parts = Parts()
