@@ -40,17 +40,17 @@ StoreArgument = Annotated[
 ]
 StoreOption = Annotated[
     Place | None,
-    option("STORE", "The store, as an option.  [default: runs]", "--store", parser=place),
+    option("STORE", "The store, if no argument names it.  [default: runs]", "--store", parser=place),
 ]
 ResultsArgument = Annotated[
     Place | None,
-    argument("STORE", "A store, or a folder of offramp pack.  [default: runs]", parser=place),
+    argument("STORE", "A store, or a folder that offramp pack wrote.  [default: runs]", parser=place),
 ]
 SeveralArgument = Annotated[
     list[Place] | None,
     argument(
         "STORE",
-        "Stores, or folders of offramp pack. Several count as one.  [default: runs]",
+        "Stores, or folders that offramp pack wrote. Several count as one.  [default: runs]",
         parser=place,
     ),
 ]
@@ -108,7 +108,7 @@ OnOption = Annotated[
 ]
 PriceOption = Annotated[
     float | None,
-    option("PRICE", "With --dry-run --on ray: a machine's price an hour, to show the study's.", min=0),
+    option("PRICE", "With --dry-run --on ray: price of a machine per hour, to show the study's.", min=0),
 ]
 ExecutionOption = Annotated[
     Execution | None,
@@ -137,7 +137,7 @@ TrustOption = Annotated[
     bool | None,
     typer.Option(
         "--trust-code/--no-user-code",
-        help="May code that the store names run, such as my.py:make_net? Code that has changed never "
+        help="Allow or refuse the store's code, such as my.py:make_net. Code that has changed never "
         "runs. By default you are asked.",
         show_default=False,
     ),

@@ -59,7 +59,7 @@ def benchmark(
     meter. Close other programs first.
 
     A bundle is timed in onnxruntime, on the CPU, in its own process. Its memory is measured too, without
-    that of libraries. Where the store holds its trial, torch is timed as well.
+    that of libraries. Where the store holds its trial, the plain network and torch are timed too.
 
     \b
     Examples:
