@@ -5,8 +5,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 WEB := onnxruntime-web@1.30.0
-# Two processes, each with whole files, in our order: those that take long first (tests/conftest.py).
-TWO := -n 2 --dist loadfile --no-loadscope-reorder
+# So many processes, each with whole files, in our order: those that take long first (tests/conftest.py).
+# Two have a core each; a third works while they wait for processes that they started.
+FILES := --dist loadfile --no-loadscope-reorder
 
 # torch comes by pip, whose settings say from where (a CPU build, wheels on a disk); the rest by uv, in a
 # quarter of the time, or by pip where uv reaches no index.
@@ -58,16 +59,16 @@ docs-quick: $(READY)
 	$(BIN)/python -m sphinx --keep-going --quiet -D nb_execution_mode=off build/site/source build/site/html
 
 test: $(READY)
-	$(BIN)/python -m pytest $(TWO)
+	$(BIN)/python -m pytest -n 3 $(FILES)
 
 # While working: what neither starts processes nor runs studies, and is not marked slow.
 test-fast: $(READY)
-	$(BIN)/python -m pytest $(TWO) --fast
+	$(BIN)/python -m pytest -n 2 $(FILES) --fast
 
 # All of them, for an hour or two: every case of a kind, every architecture of docs/backbones.md, numbers
 # in docs/ over thousands of draws, doors over thousands of files.
 test-slow: $(READY)
-	$(BIN)/python -m pytest $(TWO) --long
+	$(BIN)/python -m pytest -n 3 $(FILES) --long
 
 # A cluster of Ray, and two ranks of one training, in processes of this machine: what becomes of a study
 # when parts of it die.
