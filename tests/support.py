@@ -17,13 +17,15 @@ from offramp.engine.placement import Speeds
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.numerics import Numerics, profile
 from offramp.store.store import Store
-from offramp.strategies import PAPER
+from offramp.strategies import GROUPS
 from offramp.study.plan.plan import Plan, plan_trials
 from offramp.study.run.events import Event
 from offramp.study.run.run import Conduct, run
 from offramp.study.spec import file as spec
 
 CPU = torch.device("cpu")
+
+PAPER = tuple(GROUPS["the paper's nine"])
 
 # Test processes share two cores: one thread each, and every other setting as in production.
 NUMERICS: Numerics = replace(profile("default", "cpu"), threads=1)

@@ -39,11 +39,7 @@ REFERENCE = {
         *("Predictor", "Prediction"),
     ],
     "How to train": ["Recipe", "Augment"],
-    "A strategy of your own": [
-        *("Phase", "CE", "KD", "MSE", "Features", "Gates", "EWC", "Init", "Survivors", "Unsolved"),
-        *("Gated", "BEFORE", "LIVE"),
-        *("backbone", "segment", "segments", "head", "heads"),
-    ],
+    "A strategy of your own": [*offramp._HOMES["phase"], *offramp._HOMES["parts"]],
     "Mistakes": ["OfframpError"],
 }
 

@@ -22,78 +22,48 @@ from os import environ as _environ
 # the user's own: when training begins is too late.
 _environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-if _typing.TYPE_CHECKING:
-    from offramp.api.build import Built, build
-    from offramp.api.chart import Chart
-    from offramp.api.fit import Fitted, fit
-    from offramp.api.load import load, predictor
-    from offramp.api.run import Results, run
-    from offramp.augment import Augment
-    from offramp.bundle.export import Exported
-    from offramp.errors import OfframpError
-    from offramp.infer.predictor import Prediction, Predictor
-    from offramp.nets import ExitNetwork, attach
-    from offramp.parts import backbone, head, heads, segment, segments
-    from offramp.phase import (
-        BEFORE,
-        CE,
-        EWC,
-        KD,
-        LIVE,
-        MSE,
-        Features,
-        Gated,
-        Gates,
-        Init,
-        Phase,
-        Survivors,
-        Unsolved,
-    )
-    from offramp.policy.policy import Calibration, Policy
-    from offramp.recipe import Recipe
+if _typing.TYPE_CHECKING:  # `as`, since a checker takes the name for private without it
+    from offramp.api.build import Built as Built
+    from offramp.api.build import build as build
+    from offramp.api.chart import Chart as Chart
+    from offramp.api.fit import Fitted as Fitted
+    from offramp.api.fit import fit as fit
+    from offramp.api.load import load as load
+    from offramp.api.load import predictor as predictor
+    from offramp.api.run import Results as Results
+    from offramp.api.run import run as run
+    from offramp.augment import Augment as Augment
+    from offramp.bundle.export import Exported as Exported
+    from offramp.errors import OfframpError as OfframpError
+    from offramp.infer.predictor import Prediction as Prediction
+    from offramp.infer.predictor import Predictor as Predictor
+    from offramp.nets import ExitNetwork as ExitNetwork
+    from offramp.nets import attach as attach
+    from offramp.parts import backbone as backbone
+    from offramp.parts import head as head
+    from offramp.parts import heads as heads
+    from offramp.parts import segment as segment
+    from offramp.parts import segments as segments
+    from offramp.phase import BEFORE as BEFORE
+    from offramp.phase import CE as CE
+    from offramp.phase import EWC as EWC
+    from offramp.phase import KD as KD
+    from offramp.phase import LIVE as LIVE
+    from offramp.phase import MSE as MSE
+    from offramp.phase import Features as Features
+    from offramp.phase import Gated as Gated
+    from offramp.phase import Gates as Gates
+    from offramp.phase import Init as Init
+    from offramp.phase import Phase as Phase
+    from offramp.phase import Survivors as Survivors
+    from offramp.phase import Unsolved as Unsolved
+    from offramp.policy.policy import Calibration as Calibration
+    from offramp.policy.policy import Policy as Policy
+    from offramp.recipe import Recipe as Recipe
 
     __version__: str
 
-__all__ = [
-    "BEFORE",
-    "CE",
-    "EWC",
-    "KD",
-    "LIVE",
-    "MSE",
-    "Augment",
-    "Built",
-    "Calibration",
-    "Chart",
-    "ExitNetwork",
-    "Exported",
-    "Features",
-    "Fitted",
-    "Gated",
-    "Gates",
-    "Init",
-    "OfframpError",
-    "Phase",
-    "Policy",
-    "Prediction",
-    "Predictor",
-    "Recipe",
-    "Results",
-    "Survivors",
-    "Unsolved",
-    "attach",
-    "backbone",
-    "build",
-    "fit",
-    "head",
-    "heads",
-    "load",
-    "predictor",
-    "run",
-    "segment",
-    "segments",
-]
-
+# The same names once more, by where they are; a test compares.
 _HOMES = {
     "api.build": ("Built", "build"),
     "api.chart": ("Chart",),
@@ -107,25 +77,26 @@ _HOMES = {
     "nets": ("ExitNetwork", "attach"),
     "parts": ("backbone", "head", "heads", "segment", "segments"),
     "phase": (
-        "BEFORE",
+        "Phase",
         "CE",
-        "EWC",
         "KD",
-        "LIVE",
         "MSE",
         "Features",
-        "Gated",
         "Gates",
+        "EWC",
         "Init",
-        "Phase",
         "Survivors",
         "Unsolved",
+        "Gated",
+        "BEFORE",
+        "LIVE",
     ),
     "policy.policy": ("Calibration", "Policy"),
     "recipe": ("Recipe",),
 }
 
-if not _typing.TYPE_CHECKING:  # a type checker would take it for a promise that any name is there
+if not _typing.TYPE_CHECKING:  # a type checker would take __getattr__ for a promise of any name
+    __all__ = sorted(name for names in _HOMES.values() for name in names)
 
     def __getattr__(name):
         if name == "__version__":
@@ -142,6 +113,5 @@ if not _typing.TYPE_CHECKING:  # a type checker would take it for a promise that
         hint = nearest(name, __all__) if not name.startswith("_") else ""
         raise AttributeError(f"module 'offramp' has no attribute '{name}'{hint}")
 
-
-def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    def __dir__():
+        return [*__all__, "__version__"]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, assert_never, get_args
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 
@@ -280,6 +280,8 @@ def describe(loss: Loss) -> str:
                 words.append(f"{weight}MSE({taught})")
             case Features():
                 words.append(f"{weight}features({taught}, {term.over})")
+            case _:
+                assert_never(term)
     return " + ".join(words)
 
 
@@ -438,9 +440,9 @@ def check(program: Program, exits: int) -> None:
         if phase.name in seen:
             raise OfframpError(f"{where} appears twice; give each phase a name of its own")
         if not isinstance(phase.loss, tuple) or not all(isinstance(t, Term) for t in phase.loss):
-            raise OfframpError(
-                f"{where} has no tuple of CE, KD, MSE, Features, Gates and EWC; write loss=(CE(1),)"
-            )
+            *kinds, last = (kind.__name__ for kind in get_args(Term))
+            listed = f"{', '.join(kinds)} and {last}"
+            raise OfframpError(f"{where} has no tuple of {listed}; write loss=(CE(1),)")
         for term in phase.terms:
             if isinstance(term, Gates | EWC) and list(term.exits) != sorted(set(term.exits)):
                 kind = type(term).__name__

@@ -13,7 +13,7 @@ from command import STUDY, Answer, Cli, untimed
 from offramp.report import summary
 from offramp.store.results import by_strategy
 from offramp.store.store import Store
-from offramp.strategies import PAPER
+from support import PAPER
 
 DIVERGING = "{name: joint, as: wild, phases: {joint: {learning_rate: 1e30}}}"
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from offramp.engine.cache import Cache
 from offramp.engine.evaluate import split_logits
 from offramp.engine.fit import conclude, fit
+from offramp.engine.frozen_reads import reads_cached
 from offramp.engine.images import Images
-from offramp.engine.looks import reads_cached
 from offramp.engine.norms import normalizing
 from offramp.engine.passes import Derived, Pass, Plain
 from offramp.engine.ranks import Ranks

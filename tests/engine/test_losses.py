@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from offramp.engine.losses import Beside, balanced, distance, objective
 from offramp.errors import OfframpError
-from offramp.phase import CE, KD
+from offramp.phase import CE, KD, describe
 from offramp.strategies import STRATEGIES
 from offramp.strategies.weights import joint_weights
 
@@ -70,6 +72,16 @@ def test_a_divergence_averaged_over_classes_would_be_told_apart() -> None:
     averaged = t**2 * F.kl_div(guess, target, reduction="none", log_target=True).mean().item()
     assert averaged == pytest.approx(divergence(student, teacher, t) / C, rel=1e-5)
     assert averaged != pytest.approx(divergence(student, teacher, t), rel=0.01)
+
+
+def test_a_term_that_the_losses_and_the_words_do_not_know_is_refused() -> None:
+    """Rather than trained as one of the known, or left out of what the dry run says."""
+    known, unknown = (CE(1),), (SimpleNamespace(exit=1, weight=1.0),)
+    logits = {1: some_logits(1)}
+    assert objective(known, logits, {}, LABELS) > 0 and describe(known) == "CE(1)"
+    for read in (lambda loss: objective(loss, logits, {1: logits[1]}, LABELS), describe):
+        with pytest.raises(AssertionError, match="namespace"):
+            read(unknown)
 
 
 def test_equal_logits_have_no_distance() -> None:

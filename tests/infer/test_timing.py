@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offramp.infer.draw import Footprint
+from offramp.infer.footprint import Footprint
 from offramp.infer.timing import (
     LEAST,
     WARM_UP,

@@ -23,9 +23,10 @@ from offramp.report.figures import FIGURES, draw
 from offramp.report.model import Table
 from offramp.report.render.markdown import markdown
 from offramp.report.tables import TABLES, make
-from offramp.strategies import PAPER, STRATEGIES
+from offramp.strategies import STRATEGIES
 from offramp.study.spec import file as spec
 from results_page import DOCS, ROOT, said, section
+from support import PAPER
 
 pytestmark = pytest.mark.slow
 STUDIES = ROOT / "studies"

@@ -8,10 +8,9 @@ import torch
 
 from offramp.errors import OfframpError
 from offramp.store.archive import NAME
-from offramp.strategies import PAPER
 from offramp.study.plan.plan import Plan, can_fuse, make_plan
 from offramp.study.spec import file as spec
-from support import CPU, network, tiny_plan, tiny_study
+from support import CPU, PAPER, network, tiny_plan, tiny_study
 
 STUDY: dict[str, Any] = {
     "seeds": [42],

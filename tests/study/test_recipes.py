@@ -19,11 +19,11 @@ from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork, build
 from offramp.paper.recipes import OTHERS, RECIPES
 from offramp.recipe import Recipe
-from offramp.strategies import PAPER as NINE
 from offramp.study.plan.plan import net_spec, plan_trials, read_data, without_weights
 from offramp.study.spec import file as spec
 from offramp.study.spec.file import members
 from support import NUMERICS
+from support import PAPER as NINE
 
 STUDIES = Path(__file__).parents[2] / "studies"
 PAPER = STUDIES / "paper"

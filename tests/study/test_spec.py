@@ -9,8 +9,8 @@ import pytest
 
 from offramp.errors import OfframpError
 from offramp.recipe import Recipe
-from offramp.strategies import PAPER
 from offramp.study.spec.file import parse, read
+from support import PAPER
 
 DEMO = Path(__file__).parents[2] / "studies" / "demo.yaml"
 

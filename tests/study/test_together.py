@@ -19,14 +19,13 @@ from kit import check_equal, check_sound, check_tidy, closed, conduct, failed, h
 from offramp import device as devices
 from offramp.errors import OfframpError
 from offramp.store.store import Store
-from offramp.strategies import PAPER
 from offramp.study.plan.plan import make_plan
 from offramp.study.run import together as together_module
 from offramp.study.run.events import Event
 from offramp.study.run.pool import run_pooled
 from offramp.study.run.run import Conduct, run
 from offramp.study.spec import file as spec
-from support import CPU
+from support import CPU, PAPER
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # ranks that wait for each other hang
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from offramp import device as devices
 from offramp.data import bounds, order
+from offramp.engine.frozen_reads import reads_cached
 from offramp.engine.images import Images
-from offramp.engine.looks import reads_cached
 from offramp.engine.norms import normalizing
 from offramp.engine.passes import Pass
 from offramp.engine.tally import Tally, measured

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from offramp.phase import (
     CE,
     EWC,
     KD,
+    MSE,
     Features,
     Gated,
     Gates,
@@ -175,23 +177,29 @@ def objective(
         found = sample_weights(weights, [logits[k] for k in exits], labels, said)
         each = dict(zip(exits, found.unbind(1), strict=True))
 
+    def target(term: KD | MSE) -> Tensor:
+        return mean_of([teacher[k] for k in teachers(term)])
+
     def value(term: Term) -> Tensor:
-        if isinstance(term, Gates):
-            assert gating is not None
-            return gate_loss(term.exits, term.cost, logits, labels, gating)
-        if isinstance(term, EWC):
-            return beside.penalties[term]
-        student, counts = logits[term.exit], each.get(term.exit)
-        if isinstance(term, CE):
-            return cross_entropy(student, labels, beside.class_weights, beside.smoothing, counts)
-        if isinstance(term, Features):
-            adapted, wanted = beside.features[term]
-            found = squared(adapted, wanted, counts)
-            return found if term.over == "mean" else found * adapted.shape[1]
-        target = mean_of([teacher[k] for k in teachers(term)])
-        if isinstance(term, KD):
-            return distance(student, target, term.temperature, counts)
-        return squared(student, target, counts)
+        match term:
+            case Gates():
+                assert gating is not None
+                return gate_loss(term.exits, term.cost, logits, labels, gating)
+            case EWC():
+                return beside.penalties[term]
+            case CE():
+                student, counts = logits[term.exit], each.get(term.exit)
+                return cross_entropy(student, labels, beside.class_weights, beside.smoothing, counts)
+            case Features():
+                adapted, wanted = beside.features[term]
+                found = squared(adapted, wanted, each.get(term.exit))
+                return found if term.over == "mean" else found * adapted.shape[1]
+            case KD():
+                return distance(logits[term.exit], target(term), term.temperature, each.get(term.exit))
+            case MSE():
+                return squared(logits[term.exit], target(term), each.get(term.exit))
+            case _:
+                assert_never(term)
 
     first, *rest = (term.weight * value(term) for term in loss)
     for more in rest:

@@ -17,8 +17,8 @@ from torch import Tensor
 from offramp.augment import View
 from offramp.engine.cache import Cache
 from offramp.engine.cost import value_bytes
+from offramp.engine.frozen_reads import reads_of, wanted
 from offramp.engine.images import Images
-from offramp.engine.looks import reads_of, wanted
 from offramp.engine.placement import PLACES, Look, Place, Speeds, Wanted, assumed, place
 from offramp.engine.resolve import Node
 from offramp.engine.values import (

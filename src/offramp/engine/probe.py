@@ -1,4 +1,4 @@
-"""One training step on noise, timed: for choosing settings of a machine, never a result.
+"""One training step on noise, timed: for plans and for choosing settings of a machine, never a result.
 
 `python -m offramp.engine.probe SUBJECT` holds a network and answers questions, a line of JSON each, so
 that settings which a process makes once (OpenMP's, the allocator's) belong to it alone.
@@ -15,15 +15,20 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from offramp import device as devices
+from offramp.engine.cost import BACKWARD
 from offramp.engine.settings import applied, laid_out, placed
 from offramp.inputs import noise
 from offramp.nets import ExitNetwork, NetSpec, build
-from offramp.numerics import DEFAULTS, MemoryFormat
+from offramp.numerics import DEFAULTS, MemoryFormat, Numerics
+from offramp.parts import heads, segments
 from offramp.process import keep_freed_memory
 
 CLASSES = 10
+STEP_MACS = 30e9  # of a measured step, about: a large network is measured on a smaller batch
+LEAST = 2  # images: what batch normalization needs
 
 
 @dataclass(frozen=True)
@@ -52,31 +57,68 @@ def network(subject: Subject) -> ExitNetwork:
     return build(NetSpec(subject.backbone), subject.shape, CLASSES, seed=0)
 
 
+def macs_per_second(
+    net: ExitNetwork,
+    numerics: Numerics,
+    device: torch.device,
+    batch: int,
+    step_macs: float = STEP_MACS,
+) -> float:
+    """Training speed: the better of two steps, after a first. batch: at most so many images a step;
+    fewer, where a step would take more than `step_macs`."""
+    parts = segments(1, net.exits) | heads(1, net.exits)
+    each = (1 + BACKWARD) * sum(net.macs(part) for part in parts)
+    batch = min(batch, max(LEAST, round(step_macs / each)))
+    copy, images = _laid_out(net, batch, numerics.memory_format, device)
+
+    def step() -> None:
+        losses = [logits.square().mean() for logits in copy(images)]
+        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+
+    _, *times = (_seconds(step, numerics, device) for _ in range(3))
+    return batch * each / min(times)
+
+
 def stepper(net: ExitNetwork, batch: int, way: Setup, device: torch.device) -> Callable[[], float]:
     """A function that makes one joint training step of a copy of `net`; its answer is in seconds."""
     numerics = replace(DEFAULTS[device.type], **asdict(way))
-    copy = net.copy()
-    placed(copy, device, way.memory_format)
-    copy.train()
-    copy.requires_grad_(True)
-    optimizer = torch.optim.SGD(copy.parameters(), lr=1e-3, momentum=0.9, fused=True)
     generator = torch.Generator().manual_seed(0)
-    images = noise(net.input_shape, batch, generator=generator).to(device)
-    images = laid_out(images, way.memory_format)
+    copy, images = _laid_out(net, batch, way.memory_format, device, generator)
+    optimizer = torch.optim.SGD(copy.parameters(), lr=1e-3, momentum=0.9, fused=True)
     labels = torch.randint(CLASSES, (batch,), generator=generator).to(device)
 
-    def step() -> float:
-        with applied(numerics):
-            devices.synchronize(device)
-            began = perf_counter()
-            losses = [F.cross_entropy(logits.float(), labels) for logits in copy(images)]
-            optimizer.zero_grad(set_to_none=True)
-            torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            devices.synchronize(device)
-            return perf_counter() - began
+    def step() -> None:
+        losses = [F.cross_entropy(logits.float(), labels) for logits in copy(images)]
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
 
-    return step
+    return lambda: _seconds(step, numerics, device)
+
+
+def _laid_out(
+    net: ExitNetwork,
+    batch: int,
+    memory_format: MemoryFormat,
+    device: torch.device,
+    generator: torch.Generator | None = None,
+) -> tuple[ExitNetwork, Tensor]:
+    """A copy of `net`, ready to train, and noise images for it."""
+    copy = net.copy()
+    placed(copy, device, memory_format)
+    copy.train()
+    copy.requires_grad_(True)
+    images = noise(net.input_shape, batch, generator=generator).to(device)
+    return copy, laid_out(images, memory_format)
+
+
+def _seconds(step: Callable[[], None], numerics: Numerics, device: torch.device) -> float:
+    with applied(numerics):
+        devices.synchronize(device)
+        began = perf_counter()
+        step()
+        devices.synchronize(device)
+        return perf_counter() - began
 
 
 def in_turns(steps: Sequence[Callable[[], float]], seconds: float) -> list[list[float]]:

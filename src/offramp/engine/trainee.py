@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from offramp.engine.adapters import Adapters, adapted, drawn, state
-from offramp.engine.anchors import Anchor, Anchors, anchored, penalties
+from offramp.engine.ewc import Anchor, Anchors, anchored, penalties
 from offramp.engine.gates import gating
 from offramp.engine.images import Images
 from offramp.engine.losses import Beside, objective

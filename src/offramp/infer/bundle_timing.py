@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from offramp.errors import OfframpError, in_line
-from offramp.infer.draw import Footprint, joules, peak, resident
+from offramp.infer.footprint import Footprint, joules, peak, resident
 from offramp.infer.timing import (
     PLAIN,
     POLICY,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from offramp.infer.draw import NOTHING, Footprint
+from offramp.infer.footprint import NOTHING, Footprint
 
 Runs = dict[str, Callable[[], Any]]
 PLAIN, STAYS, POLICY = WHOLE = ("plain", "nothing leaves", "policy")

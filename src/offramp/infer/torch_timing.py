@@ -15,7 +15,7 @@ import torch
 from offramp import device as devices
 from offramp import inputs
 from offramp.engine.settings import laid_out
-from offramp.infer.draw import NOTHING, Footprint, joules
+from offramp.infer.footprint import NOTHING, Footprint, joules
 from offramp.infer.predictor import Predictor
 from offramp.infer.stages import stages
 from offramp.infer.timing import (

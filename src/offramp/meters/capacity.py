@@ -114,6 +114,6 @@ def _reclaimable(folder: Path) -> int:
     return int(found.get("total_inactive_file", found.get("inactive_file", 0)))
 
 
-def busy_cores(seconds: float = 0.5) -> float:
-    """Cores that other processes keep busy, over a stretch in which this one waits."""
-    return float(psutil.cpu_percent(interval=seconds)) / 100 * (psutil.cpu_count() or 1)
+def busy_cores() -> float:
+    """Cores that other processes keep busy, over half a second in which this one waits."""
+    return float(psutil.cpu_percent(interval=0.5)) / 100 * (psutil.cpu_count() or 1)

@@ -375,12 +375,12 @@ class ExitNetwork(nn.Module):
             return list(self.heads[part.index - 1].parameters())
         return self._piece(part, trunk).parameters()
 
-    def train_part(self, part: Part, mode: bool, trunk: int = 0) -> None:
-        """Put one part in train or eval mode and leave the others as they are."""
+    def train_part(self, part: Part, mode: bool) -> None:
+        """Put one part, of trunk 0, in train or eval mode and leave the others as they are."""
         if self._is_early(part):
             self.heads[part.index - 1].train(mode)
         else:
-            self._piece(part, trunk).train(mode)
+            self._piece(part, 0).train(mode)
 
     def train(self, mode: bool = True) -> ExitNetwork:
         """Put every part in train or eval mode."""

@@ -64,4 +64,3 @@ GROUPS: dict[str, dict[str, Strategy]] = {
 STRATEGIES: dict[str, Strategy] = {
     name: strategy for group in GROUPS.values() for name, strategy in group.items()
 }
-PAPER = tuple(GROUPS["the paper's nine"])

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 
 DRAWS = 10_000
+LEVEL = 0.95  # of the interval
 LEAST = 3  # runs of a task; fewer say nothing of how runs vary
 
 
@@ -25,9 +26,9 @@ class Iqm(NamedTuple):
     high: float
 
 
-def iqm(tasks: Sequence[Sequence[float]], level: float = 0.95, draws: int = DRAWS) -> Iqm:
-    """The interquartile mean of all scores of all tasks, and its percentile interval of a bootstrap
-    stratified by task. tasks: scores of each task's runs, at least one. level: between 0 and 1.
+def iqm(tasks: Sequence[Sequence[float]], draws: int = DRAWS) -> Iqm:
+    """The interquartile mean of all scores of all tasks, and its 95% percentile interval of a
+    bootstrap stratified by task. tasks: scores of each task's runs, at least one.
 
     The interval is empty (NaN) where a task has fewer than three runs. Draws are a function of the
     scores' numbers alone, so equal scores give equal intervals.
@@ -42,5 +43,5 @@ def iqm(tasks: Sequence[Sequence[float]], level: float = 0.95, draws: int = DRAW
     generator = np.random.default_rng(0)
     drawn = [task[generator.integers(len(task), size=(draws, len(task)))] for task in scores]
     found = stats.trim_mean(np.concatenate(drawn, axis=1), 0.25, axis=1)
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Iqm(value, float(low), float(high))

@@ -1,0 +1,1 @@
+"""How numbers become charts, tables and pictures of programs, whatever they say."""

@@ -10,7 +10,7 @@ import torch
 
 from offramp.engine.cache import Cache
 from offramp.engine.cost import value_bytes
-from offramp.engine.looks import reads_of, wanted
+from offramp.engine.frozen_reads import reads_of, wanted
 from offramp.engine.passes import Kept
 from offramp.engine.placement import PLACES, Name, Place, Speeds, Wanted, assumed, place
 from offramp.engine.resolve import Node

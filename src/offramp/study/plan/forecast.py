@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from offramp.engine.speed import STEP_MACS, macs_per_second
+from offramp.engine.probe import STEP_MACS, macs_per_second
 from offramp.meters import usable_cores
 from offramp.parts import Part
 from offramp.phase import describe

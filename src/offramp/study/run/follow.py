@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from offramp.engine.cache import Cache
 from offramp.engine.fit import Diverged, conclude, fit
+from offramp.engine.frozen_reads import reads_of
 from offramp.engine.images import Images
-from offramp.engine.looks import reads_of
 from offramp.engine.placement import Speeds
 from offramp.engine.resolve import Node
 from offramp.errors import OfframpError

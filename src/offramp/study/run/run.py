@@ -19,8 +19,8 @@ import torch
 
 from offramp.engine.cache import Cache
 from offramp.engine.fit import Diverged, conclude, fit
+from offramp.engine.frozen_reads import reads_of
 from offramp.engine.images import Images
-from offramp.engine.looks import reads_of
 from offramp.engine.passes import Pass
 from offramp.engine.placement import Speeds
 from offramp.engine.ranks import ONLY, Seat, joined

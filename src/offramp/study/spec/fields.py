@@ -6,16 +6,17 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from pydantic.dataclasses import dataclass
 
 from offramp import units
+from offramp.augment import Augment, clash
 from offramp.errors import nearest
 from offramp.hashing import canonical
 from offramp.parts import Taps
-from offramp.sections import EXACT, fail, mapping, shown
+from offramp.sections import EXACT, fail, mapping, shown, unknown
 from offramp.strategies.weights import JointWeights
 from offramp.usercode import is_user_code
 
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="DataclassInstance")
 _ROOTED = re.compile(r"[a-z0-9_]+:.+")
 _SCHEMES = get_args(get_args(JointWeights)[0])
+# What a name that stands in a list, or `name: true`, means.
+_USUAL: Mapping[str, Any] = {
+    **{"flip": True, "vertical_flip": True, "crop": 4, "resized_crop": (0.08, 1.0)},
+    **{"rotate": 10.0, "jitter": 0.2, "alternating_flip": True},
+}
+_SAID = tuple(name for name in Augment.__dataclass_fields__ if name != "own")  # which is found
 
 
 def reader(kind: type[T]) -> Callable[[Any], T]:
@@ -136,6 +143,39 @@ def joint_weights(value: Any) -> JointWeights:
     if not any(value):
         raise fail("must have a weight above 0; nothing would train")
     return tuple(float(weight) for weight in value)
+
+
+_read_augment = reader(Augment)
+
+
+def augment(value: Any) -> Augment | None:
+    """A mapping, or names such as [flip, crop]. `true` stands for the usual strength of each."""
+    if value is None:
+        return None
+    value = [value] if isinstance(value, str) else value
+    if isinstance(value, (list, tuple)):
+        for name in value:
+            if not isinstance(name, str):
+                what = f"must list names such as flip and crop, got {shown(name)} among them"
+                raise fail(f"{what}; with numbers, write a mapping: {{crop: 4}}")
+            if name not in _USUAL:
+                raise unknown(name, _USUAL)
+        value = dict.fromkeys(value, True)
+    value = asdict(value) if isinstance(value, Augment) else value
+    if isinstance(value, Mapping):
+        value = {name: given for name, given in value.items() if (name, given) != ("own", None)}
+    off = Augment()
+    found = _read_augment(
+        {
+            name: (_USUAL[name] if given else getattr(off, name))
+            if isinstance(given, bool) and name in _USUAL
+            else given
+            for name, given in mapping(value, _SAID).items()
+        }
+    )
+    if wrong := clash(found):
+        raise fail(wrong[1], wrong[0])
+    return found
 
 
 def refuse_repeated_seeds(seeds: Sequence[int]) -> None:

@@ -32,7 +32,6 @@ from offramp.sections import Section, fail, mapping, shown
 from offramp.strategies import Strategy
 from offramp.strategies.weights import JointWeights
 from offramp.study.spec import fields, places
-from offramp.study.spec.augment import read_augment
 from offramp.study.spec.yaml_lines import Path
 
 Switch = Annotated[bool, BeforeValidator(fields.switch)]
@@ -236,7 +235,7 @@ class Study(Section):
     backbone: BackboneSpec
     exits: ExitsSpec = ExitsSpec()
     data: Annotated[DataSpec, BeforeValidator(read_data)]
-    augment: Annotated[Augment | None, BeforeValidator(read_augment)] = None
+    augment: Annotated[Augment | None, BeforeValidator(fields.augment)] = None
     recipe: Annotated[RecipeSpec, BeforeValidator(read_recipe)] = RecipeSpec()
     test_time_flip: Switch = False
     numerics: Text = "default"

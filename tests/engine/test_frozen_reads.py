@@ -8,7 +8,7 @@ import pytest
 
 from offramp.augment import Augment, View
 from offramp.engine.cost import value_bytes
-from offramp.engine.looks import looks, reads_of, wanted
+from offramp.engine.frozen_reads import looks, reads_of, wanted
 from offramp.engine.placement import MOVES, Name, Speeds, Wanted
 from offramp.engine.resolve import Node, Setting, resolve
 from offramp.engine.values import IMAGES, Point

@@ -15,7 +15,7 @@ import pytest
 
 from offramp.infer import bundle_timing
 from offramp.infer.bundle_timing import BundleTask, measure
-from offramp.infer.draw import joules
+from offramp.infer.footprint import joules
 from offramp.infer.timing import WHOLE, Timing
 from offramp.meters import NO_GPU, Meter, Missing, find_packages
 
@@ -54,7 +54,7 @@ def test_without_a_meter_nothing_is_made_up() -> None:
 
 def test_memory_is_the_most_that_was_taken() -> None:
     program = (
-        "from offramp.infer.draw import peak, resident; before = resident(); "
+        "from offramp.infer.footprint import peak, resident; before = resident(); "
         "taken = bytearray(200_000_000); del taken; print(peak() - before)"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
