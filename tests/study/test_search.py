@@ -16,7 +16,7 @@ from offramp.cli.commands.watch import shown
 from offramp.engine.images import Images
 from offramp.errors import OfframpError
 from offramp.store.live import Reader
-from offramp.store.searches import proposals
+from offramp.store.searches import FOLDER, held_log, proposals
 from offramp.store.store import Store
 from offramp.study import search as searching
 from offramp.study.plan.plan import make_plan
@@ -189,7 +189,7 @@ def test_an_interrupted_search_goes_on(study: Path, tmp_path: Path) -> None:
         if len(proposed) == 2 and isinstance(step, events.Epoch):
             break
     first.close()  # type: ignore[attr-defined]  # a generator
-    log = next((store / searching.FOLDER).glob("*.log"))
+    log = next((store / FOLDER).glob("*.log"))
     log.write_bytes(log.read_bytes() + b'{"op_code": 4, "work')  # killed while it wrote
     *steps, found = searched(study, store, asked)
     later = [step for step in steps if isinstance(step, Proposed)]
@@ -210,13 +210,13 @@ def test_a_search_that_was_killed_while_it_wrote_leaves_no_lock(
 ) -> None:
     """Optuna's is a link, which leads nowhere where the store is named by a relative path."""
     monkeypatch.chdir(tmp_path)
-    store, log = Store(Path("runs")), Path("runs", searching.FOLDER, "name.log")
-    with searching._kept(store, "name"):
+    store, log = Store(Path("runs")), Path("runs", FOLDER, "name.log")
+    with held_log(store, "name"):
         pass
     link = log.with_name("name.log.lock")
     link.symlink_to(log)
     assert link.is_symlink() and not link.exists()
-    with searching._kept(store, "name"):
+    with held_log(store, "name"):
         assert not link.is_symlink()
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -21,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 from offramp import usercode
 from offramp.errors import OfframpError, UnknownKey, Unwritable, nearest
 from offramp.hashing import digest
-from offramp.store.archive import SEARCH
-from offramp.store.searches import FOLDER, PLANNED, WHY, WORSE
+from offramp.store.searches import PLANNED, WHY, WORSE, held_log
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, Trial, make_plan
 from offramp.study.run import events
@@ -505,28 +503,6 @@ def _kept(store: Store, name: str) -> Iterator[optuna.storages.BaseStorage]:
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
-    if not isinstance(store.root, Path):
-        raise OfframpError(
-            f"a search is kept in a folder, and {store.root} is none; name a folder with --store, and "
-            "copy what is found with `offramp store copy`"
-        )
-    held = store.try_lock(f"{SEARCH}{name}")
-    if held is None:
-        raise OfframpError("another process is at this very search; wait for it, or name another store")
-    optuna.logging.set_verbosity(logging.WARNING)
-    with held:
-        path = store.archive.files.path(FOLDER, f"{name}.log")
-        assert isinstance(path, Path)
-        path.parent.mkdir(exist_ok=True)
-        _mend(path)
+    with held_log(store, name) as path:
+        optuna.logging.set_verbosity(logging.WARNING)
         yield optuna.storages.JournalStorage(JournalFileBackend(str(path)))
-
-
-def _mend(path: Path) -> None:
-    """Take away what a killed writer left: Optuna's lock, and a last line that is not whole. In place:
-    being killed here then loses no other line."""
-    # The lock is a link to the path as it was given: of a relative one it leads nowhere, and Optuna
-    # then waits for it forever.
-    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
-    if path.exists() and (data := path.read_bytes()) and not data.endswith(b"\n"):
-        os.truncate(path, data.rfind(b"\n") + 1)
