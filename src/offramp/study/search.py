@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ from offramp.study.run.ledger import Failures, Ledger
 from offramp.study.run.run import POLL_SECONDS, Conduct, run_part
 from offramp.study.run.trials import planned
 from offramp.study.spec import places, record, yaml_lines
-from offramp.study.spec.file import members, rewritten
+from offramp.study.spec.file import StudyFile
 from offramp.study.spec.models import ALL, RECIPE_FIELDS, Study, read_recipe
 
 if TYPE_CHECKING:
@@ -236,21 +236,19 @@ def _best(tried: optuna.Study) -> Best:
 
 @dataclass(frozen=True)
 class Variants:
-    """The study with settings. path: its file.  overrides: as of `--set`.  data_root: the folder of its
-    data.  label: of the strategy that has the settings for its own, and is alone then."""
+    """The study with settings. file: as it was read.  label: of the strategy that has the settings for
+    its own, and is alone then."""
 
-    path: Path
-    overrides: tuple[str, ...]
-    data_root: Path | None
+    file: StudyFile
     label: str | None = None
 
     def study(self, settings: Mapping[str, Any]) -> Study:
         given = [] if self.label is not None else [_setting(k, v) for k, v in settings.items()]
-        (member,) = members(self.path, (*self.overrides, *given), self.data_root)
+        (study,) = self.file.study(given).by_split
         if self.label is None:
-            return member.study
+            return study
         own = {key.removeprefix("recipe."): value for key, value in settings.items()}
-        return only(member.study, self.label, own)
+        return only(study, self.label, own)
 
     def plan(self, settings: Mapping[str, Any], conduct: Conduct, first: Plan | None) -> Plan:
         """first: one without them, whose data are not read again where they are the same."""
@@ -290,15 +288,14 @@ def with_all(
 
 
 def written(
-    path: Path,
-    overrides: Sequence[str],
+    file: StudyFile,
     asked: Mapping[str | None, SearchOptions],
     found: Mapping[str | None, Best],
 ) -> dict[str, Any]:
     """The study file with what was found, in the types of JSON. asked, found: by the strategy whose
     settings they are; of None for all together."""
     together = found[None].settings if None in found else {}
-    said = rewritten(path, [*overrides, *(_setting(k, v) for k, v in together.items())])
+    said = file.rewritten([_setting(k, v) for k, v in together.items()])
     for entry in said["strategies"]:
         label = entry.get("as", entry["name"])
         if label in found:
