@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from offramp.infer import image_files
 from offramp.infer.image_files import Network
 from offramp.policy import policy as policies
 from offramp.policy.policy import Calibration, Policy
+from offramp.policy.scoring import SCORES, Score
 from offramp.store.store import Store
 from refusal import refuses
 from support import CPU, run_all, tiny_data, tiny_plan, tiny_study
@@ -56,14 +59,17 @@ def place(tmp_path: Path, trained: Store, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def write_policy(
-    path: Path, thresholds: tuple[float | None, ...], exits: tuple[int, ...] = EXITS
+    path: Path,
+    thresholds: tuple[float | None, ...],
+    exits: tuple[int, ...] = EXITS,
+    score: str = "confidence",
 ) -> None:
     kept = Store(Path("runs"))
     name = kept.find_trial("joint")
     found = kept.read_trial(name).hash(kept.trial_logits(name))
     leaving = {"leaving": [0.4, 0.3, 0.2, 0.1][: len(exits)]}
     made = Calibration(name, found, 3, chosen=leaving)
-    Policy("confidence", exits, thresholds, calibration=made).save(path)
+    Policy(score, exits, thresholds, calibration=made).save(path)
 
 
 @pytest.fixture
@@ -109,6 +115,11 @@ def test_without_a_policy_all_go_to_the_final_exit_and_it_says_so(run: Command) 
     assert float(answers("a.csv")[0]["compute_share"]) == pytest.approx(1)
 
 
+def largest(logits: Any, *_: object) -> tuple[Any, None]:
+    """A score: the largest logit."""
+    return (torch if isinstance(logits, torch.Tensor) else np).amax(logits, axis=-1), None
+
+
 def sent(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
 
@@ -142,9 +153,13 @@ def test_a_stream_is_answered_as_the_files_are(run: Command, monkeypatch: pytest
 
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize(("held", "exit"), [("1us", 1), ("10s", 4)])
+@pytest.mark.parametrize("score", ["confidence", "largest"])
 def test_a_latency_that_is_held_moves_where_images_leave(
-    run: Command, monkeypatch: pytest.MonkeyPatch, held: str, exit: int
+    run: Command, monkeypatch: pytest.MonkeyPatch, held: str, exit: int, score: str
 ) -> None:
+    """Of a score without bounds too."""
+    monkeypatch.setitem(SCORES, "largest", Score(largest, low=-math.inf, high=math.inf))
+    write_policy(Path("policy.json"), (0.5, 0.5, 0.5, None), score=score)
     sent(monkeypatch, *(f"images/{2 * (i % 6):02}.png" for i in range(240)))
     words = ("joint", "--policy", "policy.json", "--stream", "--mean-latency", held)
     status, out, err = run(*words)

@@ -43,6 +43,19 @@ def test_show_reads_records_whose_time_of_data_was_not_told_apart(studied: Cli) 
     assert " - " in line
 
 
+def test_show_reads_records_that_do_not_say_when_they_were_made(
+    studied: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended in a KeyError."""
+    read = Archive.read_trial
+    known = {"torch": "2.9.0"}
+    monkeypatch.setattr(
+        Archive, "read_trial", lambda store, id: read(store, id).model_copy(update={"provenance": known})
+    )
+    answer = studied("show", "two-stage-digits-cnn-digits-s1")
+    assert answer.code == 0 and "Made with torch 2.9.0 on unknown, unknown." in answer.out
+
+
 def test_show_asks_for_more_of_an_id(studied: Cli) -> None:
     several = studied("show", "joint")
     assert several.code == 2 and "begins 2 trials; give more of one of these" in several.err

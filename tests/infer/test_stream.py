@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from offramp.infer.stream import STEPS, Hold, moved
+from offramp.policy.scoring import SCORES, Score
 
 SECONDS = np.array([1.0, 2.5, 5.0])  # of an image that leaves at each exit
 THRESHOLDS = (0.7, 0.6, None)
@@ -56,3 +60,16 @@ def test_thresholds_go_from_everybody_over_the_policy_to_nobody(score: str) -> N
     assert steps == sorted(steps)  # type: ignore[type-var]
     with pytest.raises(ValueError, match="do not move by degrees"):
         moved("patience", (1.0, None), 1)
+
+
+@pytest.mark.parametrize("own", [-3.0, 0.2, 12.0])
+def test_thresholds_of_a_score_without_bounds_move_by_degrees(
+    monkeypatch: pytest.MonkeyPatch, own: float
+) -> None:
+    score = Score(SCORES["confidence"].rate, low=-math.inf, high=math.inf)
+    monkeypatch.setitem(SCORES, "largest", score)
+    steps = [moved("largest", (own, None), step)[0] for step in range(-STEPS, STEPS)]
+    assert steps[0] == -math.inf and steps[STEPS] == own
+    assert all(a is not None and b is not None and a < b for a, b in pairwise(steps))
+    assert all(step is not None and math.isfinite(step) for step in steps[1:])
+    assert moved("largest", (own, None), STEPS) == (None, None)

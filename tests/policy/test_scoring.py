@@ -225,3 +225,19 @@ def test_offsets_of_any_size_overflow_nowhere() -> None:
     with np.errstate(over="raise", invalid="raise"):
         found = scoring.scores("classwise", logits, None, ((-1e30, 0.0), (1e30, 0.0)))
     assert found[0].tolist() == [1, 1] and 0 < found[1, 0] < 1e-3 < 0.999 < found[1, 1] < 1
+
+
+GRADED = [name for name, score in scoring.SCORES.items() if score.graded]
+
+
+@pytest.mark.parametrize("name", GRADED)
+def test_no_score_is_steeper_than_its_entry_says(name: str) -> None:
+    """As rounding of a bundle's logits moves it; a learned score that stretches them says how much."""
+    rows, step = simulated(2000, 12).logits.astype(np.float64), 1e-4
+    moved = rows + np.random.default_rng(13).choice([-step, step], rows.shape)
+    gates = some_gates(name) if scoring.SCORES[name].learned else (None,) * 4
+    with np.errstate(invalid="ignore"):  # of an exit that has learned nothing
+        by = np.abs(scoring.scores(name, moved, None, gates) - scoring.scores(name, rows, None, gates))
+    for exit, gate in enumerate(gates):
+        most = scoring.SCORES[name].steepness(gate)
+        assert np.isnan(by[:, exit]).all() or by[:, exit].max() <= most * step

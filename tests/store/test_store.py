@@ -180,3 +180,15 @@ def test_damaged_checkpoint_counts_as_none(store: Store, caplog: pytest.LogCaptu
     (store.root / "work" / "other").mkdir()
     path.rename(store.root / "work" / "other" / path.name)
     assert store.read_checkpoint("other") is None
+
+
+def test_other_logits_of_the_same_phases_are_said(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    same = records.manifest(("0" * 64,))
+    store.write_trial("t", same, {"test": np.eye(3)})
+    store.write_trial("t", records.manifest(("1" * 64,)), {"test": np.zeros(3)})
+    assert not caplog.records
+    store.write_trial("t", same, {"test": np.ones(3)})
+    store.write_trial("t", same, {"test": np.eye(3)})
+    assert caplog.text.count("made of the same phases before, and not to the same logits") == 1

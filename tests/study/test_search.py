@@ -16,7 +16,7 @@ from offramp.cli.commands.watch import shown
 from offramp.engine.images import Images
 from offramp.errors import OfframpError
 from offramp.store.live import Reader
-from offramp.store.searches import proposals
+from offramp.store.searches import FOLDER, held_log, proposals
 from offramp.store.store import Store
 from offramp.study import search as searching
 from offramp.study.plan.plan import make_plan
@@ -38,7 +38,7 @@ from offramp.study.search import (
     written,
 )
 from offramp.study.spec import record
-from offramp.study.spec.file import read
+from offramp.study.spec.file import StudyFile, read, study_files
 from support import CPU
 
 STUDY = """\
@@ -60,9 +60,14 @@ def study(tmp_path: Path) -> Path:
     return path
 
 
+def as_read(study: Path, *settings: str) -> StudyFile:
+    (file,) = study_files(study, (*settings, "search=null"))
+    return file
+
+
 def searched(study: Path, store: Path, asked: SearchOptions, **about: Any) -> Iterator[Step]:
     """The steps of a search; its last value is what was found."""
-    variants = Variants(study, ("search=null",), None, asked.label)
+    variants = Variants(as_read(study), asked.label)
     found = yield from search(
         read(study), variants, asked, Store(store), Conduct(CPU, store.parent, **about)
     )
@@ -102,7 +107,7 @@ def test_the_best_is_found_and_written_as_a_study(study: Path, tmp_path: Path) -
     target = tmp_path / "found.yaml"
     from offramp.cli.render import study_file
 
-    target.write_text(study_file(written(study, (), {None: asked}, {None: found})))
+    target.write_text(study_file(written(as_read(study), {None: asked}, {None: found})))
     made = read(target)
     assert (
         made.recipe.learning_rate == found.settings["recipe.learning_rate"] and made.search is not None
@@ -114,9 +119,25 @@ def test_the_best_is_found_and_written_as_a_study(study: Path, tmp_path: Path) -
     assert list(again) == [found]  # all of it is known
 
 
+@pytest.mark.parametrize("change", ["changed", "deleted"])
+def test_a_study_file_is_read_once(study: Path, tmp_path: Path, change: str) -> None:
+    """What became of it during a search changed later proposals, and what was written."""
+    asked, file = SearchOptions(OVER, 2), as_read(study)
+    steps = search(file.study(), Variants(file), asked, Store(tmp_path / "runs"), Conduct(CPU, tmp_path))
+    assert isinstance(next(steps), Proposed)
+    if change == "changed":
+        study.write_text(STUDY.replace("epochs: 2", "epochs: 3"))
+    else:
+        study.unlink()
+    happened = list(steps)
+    assert {step.report.epoch for step in happened if isinstance(step, events.Epoch)} == {1, 2}
+    said = written(file, {None: asked}, {None: Best({"recipe.learning_rate": 0.01}, 0.9, 2)})
+    assert said["recipe"]["epochs"] == 2
+
+
 def test_a_study_says_how_many_were_tried_whatever_was_asked_for_last(study: Path) -> None:
     found = Best({"recipe.learning_rate": 0.01}, 0.9, 40)
-    said = written(study, (), {None: SearchOptions(OVER, 20)}, {None: found})
+    said = written(as_read(study), {None: SearchOptions(OVER, 20)}, {None: found})
     assert said["search"]["trials"] == 40
 
 
@@ -128,9 +149,11 @@ def test_what_one_strategy_found_has_the_keys_of_the_study_that_is_written(
 
     asked = SearchOptions({"recipe.weight_decay": space("[0, 0.1]", "--over")}, 1, "joint")
     found = {"recipe.weight_decay": 0}
-    tried = make_plan(Variants(study, ("search=null",), None, "joint").study(found), CPU)
+    tried = make_plan(Variants(as_read(study), "joint").study(found), CPU)
     target = tmp_path / "found.yaml"
-    target.write_text(study_file(written(study, (), {"joint": asked}, {"joint": Best(found, 0.9, 1)})))
+    target.write_text(
+        study_file(written(as_read(study), {"joint": asked}, {"joint": Best(found, 0.9, 1)}))
+    )
     assert make_plan(read(target), CPU).nodes.keys() == tried.nodes.keys()
 
 
@@ -145,8 +168,10 @@ def test_what_a_rehearsal_found_is_read_as_it_was_tried(study: Path, tmp_path: P
         flags, found = ("name=mine",), {"recipe.epochs": 7, **found}
     asked = SearchOptions({key: space("int(5,400)", "--over") for key in found}, 3)
     target = tmp_path / "found.yaml"
-    target.write_text(study_file(written(study, flags, {None: asked}, {None: Best(found, 0.9, 3)})))
-    tried = Variants(study, (*flags, "search=null"), None).study(found)
+    target.write_text(
+        study_file(written(as_read(study, *flags), {None: asked}, {None: Best(found, 0.9, 3)}))
+    )
+    tried = Variants(as_read(study, *flags)).study(found)
     made = read(target)
     assert (made.recipe.epochs, made.data.train_images) == (7, 300)
     assert (made.name, tried.name) == ("mine-found", "mine")  # reports tell them apart
@@ -189,7 +214,7 @@ def test_an_interrupted_search_goes_on(study: Path, tmp_path: Path) -> None:
         if len(proposed) == 2 and isinstance(step, events.Epoch):
             break
     first.close()  # type: ignore[attr-defined]  # a generator
-    log = next((store / searching.FOLDER).glob("*.log"))
+    log = next((store / FOLDER).glob("*.log"))
     log.write_bytes(log.read_bytes() + b'{"op_code": 4, "work')  # killed while it wrote
     *steps, found = searched(study, store, asked)
     later = [step for step in steps if isinstance(step, Proposed)]
@@ -210,13 +235,13 @@ def test_a_search_that_was_killed_while_it_wrote_leaves_no_lock(
 ) -> None:
     """Optuna's is a link, which leads nowhere where the store is named by a relative path."""
     monkeypatch.chdir(tmp_path)
-    store, log = Store(Path("runs")), Path("runs", searching.FOLDER, "name.log")
-    with searching._kept(store, "name"):
+    store, log = Store(Path("runs")), Path("runs", FOLDER, "name.log")
+    with held_log(store, "name"):
         pass
     link = log.with_name("name.log.lock")
     link.symlink_to(log)
     assert link.is_symlink() and not link.exists()
-    with searching._kept(store, "name"):
+    with held_log(store, "name"):
         assert not link.is_symlink()
 
 
@@ -274,9 +299,8 @@ def test_what_is_worse_than_the_median_is_given_up(
 def test_phases_that_proposals_share_are_trained_once(study: Path, tmp_path: Path) -> None:
     study.write_text(STUDY.replace("[joint]", "[two-stage]"))
     over = {"strategies.0.phases.exit *.learning_rate": space("log(1e-3,1e-1)", "--over")}
-    variants = Variants(
-        study, ('strategies=[{name: two-stage, phases: {"exit *": {learning_rate: 0.1}}}]',), None
-    )
+    fixed = 'strategies=[{name: two-stage, phases: {"exit *": {learning_rate: 0.1}}}]'
+    variants = Variants(as_read(study, fixed))
     steps = list(
         search(
             read(study),
@@ -298,7 +322,7 @@ def test_a_damaged_phase_that_proposals_share_is_made_anew(
     study.write_text(STUDY.replace("[joint]", "[two-stage]"))
     over = {"strategies.0.phases.exit *.learning_rate": space("log(1e-3,1e-1)", "--over")}
     fixed = 'strategies=[{name: two-stage, phases: {"exit *": {learning_rate: 0.1}}}]'
-    variants, store = Variants(study, (fixed,), None), Store(tmp_path / "runs")
+    variants, store = Variants(as_read(study, fixed)), Store(tmp_path / "runs")
 
     def steps(trials: int) -> list[Step]:
         about = (SearchOptions(over, trials), store, Conduct(CPU, tmp_path))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,18 +126,12 @@ def _elsewhere(
     exits = np.array([policy.exits[i] for i in active])[place]
     other = (got.exits != exits) | (got.classes != answers)
     scores = scoring.scores(policy.score, logits, warmth, gates)
-    close = np.zeros(len(logits), bool)
+    close, kind = np.zeros(len(logits), bool), scoring.SCORES[policy.score]
     for at, threshold in enumerate(thresholds):
-        if threshold is not None and scoring.SCORES[policy.score].graded:
-            close |= np.abs(scores[:, at] - threshold) <= TOLERANCE * _steepness(policy.score, gates, at)
+        if threshold is not None and kind.graded:
+            steepness = kind.steepness(None if gates is None else gates[at])
+            close |= np.abs(scores[:, at] - threshold) <= TOLERANCE * steepness
     if logits.shape[-1] > 1:
         best = np.sort(said, axis=-1)
         close |= np.any(best[..., -1] - best[..., -2] <= 2 * TOLERANCE, axis=1)
     return other, close
-
-
-def _steepness(score: str, gates: Sequence[scoring.Gate] | None, at: int) -> float:
-    """How much more than what it looks at a score may move, at most: a gate by a quarter of the sum of
-    its weights, sigmoid's slope being a quarter at most; offsets of classes stretch nothing."""
-    gate = None if gates is None or score != "gate" else gates[at]
-    return 1.0 if gate is None else max(1.0, sum(map(abs, gate[:-1])) / 4)

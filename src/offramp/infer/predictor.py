@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from math import exp
 from typing import Any, cast
 
 import torch
@@ -117,7 +114,7 @@ class Predictor:
         )
         self._classes = torch.split(classes, 1) if len(classes) <= FEW else ()
         self._together = scoring.SCORES[policy.score].together  # exits answer by several heads' logits
-        self._nearly = _SHORTCUTS.get(policy.score) if net.classes <= FEW else None
+        self._nearly = scoring.SCORES[policy.score].of_row if net.classes <= FEW else None
         self._temperatures = warmth
         self._warmth = None if policy.temperatures is None else torch.tensor(warmth, device=device)
 
@@ -213,15 +210,15 @@ class Predictor:
         With one kernel, but where the host would have to wait for the device."""
         if self._classes and logits.is_cpu:
             (row,) = logits.tolist()
-            sure = _confidence(row, temperature)
+            sure = scoring.row_confidence(row, temperature)
             if sure == sure:  # no NaN
                 return self._classes[row.index(max(row))], logits.new_full((1,), sure)
         return scoring.answers(logits), scoring.probabilities(logits, temperature).amax(dim=-1)
 
     def _decision(self, at: int, logits: Tensor, past: scoring.Past) -> tuple[bool, scoring.Past]:
-        """Whether a single image leaves. logits: [1, C] on the host. A shortcut tells how sure it is
-        without a kernel; only where that is too near to the threshold are those of `scoring` run, which
-        take longer than some stages."""
+        """Whether a single image leaves. logits: [1, C] on the host. Some scores tell of one row without
+        a kernel; only where that is too near to the threshold are kernels run, which take longer than
+        some stages: between convolutions every one is cold."""
         threshold = self.policy.thresholds[at]
         if threshold is not None and self._nearly is not None:
             (row,) = logits.tolist()  # as quick as can be: taking the row out first is a kernel more
@@ -293,26 +290,3 @@ def _seen(row: _Rows | None, logits: Tensor, at: int) -> _Rows:
 def _host(logits: Tensor) -> Tensor:
     """On the CPU; the host waits for the device."""
     return logits if logits.is_cpu else logits.cpu()
-
-
-def _confidence(row: list[float], temperature: float) -> float:
-    """NaN where a logit is NaN or the largest is infinite."""
-    most, total = max(row), 0.0
-    for each in row:
-        total += exp((each - most) / temperature)
-    return 1 / total
-
-
-def _lead(row: list[float], temperature: float) -> float:
-    if len(row) < 2:
-        return math.nan
-    most, second = max(row), sorted(row)[-2]
-    return (1 - exp((second - most) / temperature)) * _confidence(row, temperature)
-
-
-# Scores of one row of logits, up to rounding. Between convolutions every kernel of torch is a cold one,
-# and a few numbers are quicker without. A score that is not here is computed in full.
-_SHORTCUTS: dict[str, Callable[[list[float], float], float]] = {
-    "confidence": _confidence,
-    "margin": _lead,
-}

@@ -51,4 +51,13 @@ def moved(score: str, thresholds: Sequence[float | None], step: int) -> tuple[fl
     if share == 1 and step > 0:
         return (None,) * len(thresholds)
     end = kind.low if step < 0 else kind.high
-    return tuple(None if t is None else t + share * (end - t) for t in thresholds)
+    return tuple(None if t is None else _toward(end, t, share) for t in thresholds)
+
+
+def _toward(end: float, threshold: float, share: float) -> float:
+    """Where a share of the way to an end leads. An infinite end is reached with the whole of it; half
+    of it is a unit, or for large thresholds as much as they are."""
+    if math.isfinite(end):
+        return threshold + share * (end - threshold)
+    way = share / (1 - share) if share < 1 else math.inf
+    return threshold + math.copysign(max(1.0, abs(threshold)) * way, end)

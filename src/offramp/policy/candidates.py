@@ -125,7 +125,8 @@ LEARNERS: Mapping[str, Callable[[Floats, Ints, Costs], gates.Gates]] = {
     "gate": _learned_gates,
     "classwise": _learned_offsets,
 }
-"""Of each score that is learned, how."""
+"""Of each score that is learned, how. Not in `SCORES`: its file ships in bundles, which learn nothing,
+and imports the standard library alone; learning needs scipy."""
 
 
 def _settings(

@@ -16,6 +16,7 @@ is always sure. A score that reads what was learned is sure of nothing where not
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -144,6 +145,15 @@ def statistics(logits: Array) -> Array:
     return _module(logits).stack([each for each, _ in found], axis=-1)
 
 
+def row_confidence(row: list[float], temperature: float) -> float:
+    """Of one row of logits, up to rounding, without a kernel. NaN where a logit is NaN or the largest is
+    infinite."""
+    most, total = max(row), 0.0
+    for each in row:
+        total += math.exp((each - most) / temperature)
+    return 1 / total
+
+
 def _module(array: Array) -> Any:
     """numpy or torch, whichever the array is of; neither is imported here."""
     return sys.modules[type(array).__module__.partition(".")[0]]
@@ -266,6 +276,22 @@ def _classwise(logits: Array, _: float, __: Past, offsets: Gate) -> tuple[Array,
     return xp.where(sure, 1 / (1 + others * xp.exp(-by_class[answers(logits)])), NEVER), None
 
 
+def _row_margin(row: list[float], temperature: float) -> float:
+    if len(row) < 2:
+        return math.nan
+    most, second = max(row), sorted(row)[-2]
+    return (1 - math.exp((second - most) / temperature)) * row_confidence(row, temperature)
+
+
+def _no_steeper(_: Gate) -> float:
+    return 1.0
+
+
+def _gate_steepness(gate: Gate) -> float:
+    """A quarter of the sum of its weights: the slope of a sigmoid is a quarter at most."""
+    return 1.0 if gate is None else max(1.0, sum(map(abs, gate[:STATISTICS])) / 4)
+
+
 @dataclass(frozen=True)
 class Score:
     """A way of telling how sure an exit is.
@@ -274,7 +300,10 @@ class Score:
     equal where the score is the same for every input.  history: whether it asks what exits before this
     one said, whose heads are then run too.  counts: whether it counts exits, in whole numbers, so that
     it is at most n at the nth.  says: what `said` does.  learned: whether it reads what each exit has
-    learned.  by_class: whether that is a number for each class.
+    learned.  by_class: whether that is a number for each class.  taught: whether a network may have
+    learned it in training, as its manifest's gates.  steepness: how much more than what it looks at the
+    score may move, at most, by what the exit has learned.  of_row: for speed, the score of one row [C]
+    without a kernel, up to rounding and NaN where it cannot tell; None has it computed in full.
     """
 
     rate: Callable[[Array, float, Past, Gate], tuple[Array, Past]]
@@ -285,6 +314,9 @@ class Score:
     says: Callable[[Array, Past], Array] = _own
     learned: bool = False
     by_class: bool = False
+    taught: bool = False
+    steepness: Callable[[Gate], float] = _no_steeper
+    of_row: Callable[[list[float], float], float] | None = None
 
     def numbers(self, classes: int) -> int:
         """How many numbers of an exit it reads, where it is learned."""
@@ -302,13 +334,13 @@ class Score:
 
 
 SCORES = {
-    "confidence": Score(_confidence),
+    "confidence": Score(_confidence, of_row=row_confidence),
     "entropy": Score(_entropy),
-    "margin": Score(_margin),
+    "margin": Score(_margin, of_row=_row_margin),
     "patience": Score(_patience, 1.0, float("inf"), True, True),
     "agreement": Score(_agreement, 1.0, float("inf"), True, True),
     "ensemble": Score(_ensemble, history=True, says=_mean),
-    "gate": Score(_gate, learned=True),
+    "gate": Score(_gate, learned=True, taught=True, steepness=_gate_steepness),
     "classwise": Score(_classwise, learned=True, by_class=True),
     "fixed": Score(_fixed, high=0.0),
 }

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from offramp.errors import OfframpError
 from offramp.store import manifest
-from offramp.store.archive import Archive, Damaged
+from offramp.store.archive import SEARCH, Archive, Damaged
 from offramp.store.live import COLUMNS, Course, LivePhase, Proposal, Reader
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
+
+    from offramp.store.store import Store
 
 FOLDER = "searches"
 PLANNED, WHY = "planned", "why"  # what Optuna keeps of a proposal beside: its plan, why it was given up
@@ -27,6 +31,38 @@ def searched(archive: Archive) -> list[Path]:
     files = archive.files
     found = [files.path(FOLDER, name) for name in files.names(FOLDER) if name.endswith(".log")]
     return [path for path in found if isinstance(path, Path)]
+
+
+@contextmanager
+def held_log(store: Store, name: str) -> Iterator[Path]:
+    """The file of a search, mended, which this process then holds alone.
+
+    Raises OfframpError for a store that is no folder, and while another process is at the same search.
+    """
+    if not isinstance(store.root, Path):
+        raise OfframpError(
+            f"a search is kept in a folder, and {store.root} is none; name a folder with --store, and "
+            "copy what is found with `offramp store copy`"
+        )
+    lock = store.try_lock(f"{SEARCH}{name}")
+    if lock is None:
+        raise OfframpError("another process is at this very search; wait for it, or name another store")
+    with lock:
+        path = store.archive.files.path(FOLDER, f"{name}.log")
+        assert isinstance(path, Path)
+        path.parent.mkdir(exist_ok=True)
+        _mend(path)
+        yield path
+
+
+def _mend(path: Path) -> None:
+    """Take away what a killed writer left: Optuna's lock, and a last line that is not whole. In place:
+    being killed here then loses no other line."""
+    # The lock is a link to the path as it was given: of a relative one it leads nowhere, and Optuna
+    # then waits for it forever.
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+    if path.exists() and (data := path.read_bytes()) and not data.endswith(b"\n"):
+        os.truncate(path, data.rfind(b"\n") + 1)
 
 
 def proposals(reader: Reader) -> Iterator[Course]:

@@ -194,7 +194,9 @@ class Store:
             there = self._intact(TRIAL, trial)
             if there is None or there["seal"] != document["seal"]:
                 if there is not None:
-                    compare_trials(trial, there, document)
+                    hashes = _logits_hash(there), _logits_hash(document)
+                    with suppress(Damaged):  # then nothing says what it was made of
+                        compare_trials(trial, self.archive.read_trial(trial), manifest, hashes)
                 sealed.write(self._files, TRIAL, trial, document, files, over=True)
             self._discard(*_plan(trial))
 
@@ -331,16 +333,19 @@ def compare(key: str, kept: Mapping[str, Any], made: Mapping[str, Any]) -> None:
         )
 
 
-def compare_trials(trial: str, kept: Mapping[str, Any], made: Mapping[str, Any]) -> None:
-    """Say where logits of the same nodes for the same images are not the same."""
-    read = [[said["manifest"][name] for name in ("phases", "data")] for said in (kept, made)]
-    one, other = (said["files"]["logits.npz"]["sha256"] for said in (kept, made))
-    if read[0] == read[1] and one != other:
+def compare_trials(trial: str, kept: Manifest, made: Manifest, hashes: tuple[str, str]) -> None:
+    """Say where logits of the same nodes for the same images are not the same. hashes: of the logits."""
+    if (kept.phases, kept.data) == (made.phases, made.data) and hashes[0] != hashes[1]:
         log.warning(
             "trial %s was made of the same phases before, and not to the same logits (%s and %s); the "
             "new ones are kept. What differs is in the provenance of the two: offramp show",
-            *(trial, one[:12], other[:12]),
+            *(trial, *(each[:12] for each in hashes)),
         )
+
+
+def _logits_hash(document: Mapping[str, Any]) -> str:
+    found: str = document["files"]["logits.npz"]["sha256"]
+    return found
 
 
 def _plan(trial: str) -> tuple[str, str]:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 from offramp import usercode
 from offramp.errors import OfframpError, UnknownKey, Unwritable, nearest
 from offramp.hashing import digest
-from offramp.store.archive import SEARCH
-from offramp.store.searches import FOLDER, PLANNED, WHY, WORSE
+from offramp.store.searches import PLANNED, WHY, WORSE, held_log
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, Trial, make_plan
 from offramp.study.run import events
@@ -30,7 +28,7 @@ from offramp.study.run.ledger import Failures, Ledger
 from offramp.study.run.run import POLL_SECONDS, Conduct, run_part
 from offramp.study.run.trials import planned
 from offramp.study.spec import places, record, yaml_lines
-from offramp.study.spec.file import members, rewritten
+from offramp.study.spec.file import StudyFile
 from offramp.study.spec.models import ALL, RECIPE_FIELDS, Study, read_recipe
 
 if TYPE_CHECKING:
@@ -238,21 +236,19 @@ def _best(tried: optuna.Study) -> Best:
 
 @dataclass(frozen=True)
 class Variants:
-    """The study with settings. path: its file.  overrides: as of `--set`.  data_root: the folder of its
-    data.  label: of the strategy that has the settings for its own, and is alone then."""
+    """The study with settings. file: as it was read.  label: of the strategy that has the settings for
+    its own, and is alone then."""
 
-    path: Path
-    overrides: tuple[str, ...]
-    data_root: Path | None
+    file: StudyFile
     label: str | None = None
 
     def study(self, settings: Mapping[str, Any]) -> Study:
         given = [] if self.label is not None else [_setting(k, v) for k, v in settings.items()]
-        (member,) = members(self.path, (*self.overrides, *given), self.data_root)
+        (study,) = self.file.study(given).by_split
         if self.label is None:
-            return member.study
+            return study
         own = {key.removeprefix("recipe."): value for key, value in settings.items()}
-        return only(member.study, self.label, own)
+        return only(study, self.label, own)
 
     def plan(self, settings: Mapping[str, Any], conduct: Conduct, first: Plan | None) -> Plan:
         """first: one without them, whose data are not read again where they are the same."""
@@ -292,15 +288,14 @@ def with_all(
 
 
 def written(
-    path: Path,
-    overrides: Sequence[str],
+    file: StudyFile,
     asked: Mapping[str | None, SearchOptions],
     found: Mapping[str | None, Best],
 ) -> dict[str, Any]:
     """The study file with what was found, in the types of JSON. asked, found: by the strategy whose
     settings they are; of None for all together."""
     together = found[None].settings if None in found else {}
-    said = rewritten(path, [*overrides, *(_setting(k, v) for k, v in together.items())])
+    said = file.rewritten([_setting(k, v) for k, v in together.items()])
     for entry in said["strategies"]:
         label = entry.get("as", entry["name"])
         if label in found:
@@ -505,28 +500,6 @@ def _kept(store: Store, name: str) -> Iterator[optuna.storages.BaseStorage]:
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
-    if not isinstance(store.root, Path):
-        raise OfframpError(
-            f"a search is kept in a folder, and {store.root} is none; name a folder with --store, and "
-            "copy what is found with `offramp store copy`"
-        )
-    held = store.try_lock(f"{SEARCH}{name}")
-    if held is None:
-        raise OfframpError("another process is at this very search; wait for it, or name another store")
-    optuna.logging.set_verbosity(logging.WARNING)
-    with held:
-        path = store.archive.files.path(FOLDER, f"{name}.log")
-        assert isinstance(path, Path)
-        path.parent.mkdir(exist_ok=True)
-        _mend(path)
+    with held_log(store, name) as path:
+        optuna.logging.set_verbosity(logging.WARNING)
         yield optuna.storages.JournalStorage(JournalFileBackend(str(path)))
-
-
-def _mend(path: Path) -> None:
-    """Take away what a killed writer left: Optuna's lock, and a last line that is not whole. In place:
-    being killed here then loses no other line."""
-    # The lock is a link to the path as it was given: of a relative one it leads nowhere, and Optuna
-    # then waits for it forever.
-    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
-    if path.exists() and (data := path.read_bytes()) and not data.endswith(b"\n"):
-        os.truncate(path, data.rfind(b"\n") + 1)

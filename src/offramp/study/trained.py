@@ -44,8 +44,9 @@ class Trained:
     gates: Gates | None = None
 
     def search(self, search: Search) -> Search:
-        """The search, for the score `gate` with the gates that the trial learned, where it did."""
-        return replace(search, gates=self.gates) if search.score == "gate" else search
+        """The search, for a score that networks learn with the gates that the trial learned, where it
+        did."""
+        return replace(search, gates=self.gates) if SCORES[search.score].taught else search
 
     @property
     def training_shares(self) -> tuple[float, ...]:

@@ -142,7 +142,7 @@ def _start(
     path: Path, settings: Sequence[str], data_root: Path | None, budget: str | None, how: How
 ) -> None:
     """Plan and run what a file asks for; exits as `start`."""
-    from offramp.study.spec.file import members
+    from offramp.study.spec.file import studies, study_files
 
     for name, given in (("--speed", how.speed), ("--power", how.power)):
         if given is not None and not how.dry_run:
@@ -152,7 +152,8 @@ def _start(
             "--until-decided needs results, and a dry run has none; leave one out, or ask --dry-run "
             "--power 0.5 how many seeds it takes"
         )
-    asked = members(path, settings, data_root)
+    files = study_files(path, settings, data_root)
+    asked = studies(files)
     named = code_named([member.study for member in asked], how.user_code)
     if named is not None:
         how.log.say(named, must=True)
@@ -167,7 +168,7 @@ def _start(
         if len(asked) > 1:
             start_all(path, asked, how)
         else:
-            start_one(path, settings, data_root, budget, asked[0].study, how)
+            start_one(files[0], budget, asked[0].study, how)
 
 
 def _leave_word_to_first() -> None:

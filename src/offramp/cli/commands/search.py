@@ -88,13 +88,14 @@ def search(
     from offramp import device as devices
     from offramp.store.store import Store
     from offramp.study.search import SearchOptions, Variants, check_installed, check_keys, written
-    from offramp.study.spec.file import members
+    from offramp.study.spec.file import studies, study_files
 
     if not over:
         raise OfframpError("name a setting with --over, such as 'recipe.learning_rate=log(1e-3,1)'")
     where = ranges(over)
     overrides = (*settings(set_, None, None, None), "search=null")
-    asked = members(study, overrides, data_root)
+    files = study_files(study, overrides, data_root)
+    asked = studies(files)
     if len(asked) > 1:
         raise OfframpError(f"a search is of one study, and {study} stands for {len(asked)}; name one")
     check_keys(where, per is not None)
@@ -112,9 +113,9 @@ def search(
         if named is not None:
             log.say(named, must=True)
         for label, wish in wishes.items():
-            variants = Variants(study, overrides, data_root, label)
+            variants = Variants(files[0], label)
             found[label] = _searched(whole, variants, wish, kept, work, log)
-        _write(written(study, overrides, wishes, found), target)
+        _write(written(files[0], wishes, found), target)
     if json:
         emit({"study": str(target), "found": {k or "all": _as_json(f) for k, f in found.items()}})
         return

@@ -83,12 +83,14 @@ def show_trial(store: Archive, trial: str, as_json: bool) -> None:
         "offramp why NODE explains a node."
     )
     terminal.show(_phases(store, record), "Phases, and their seconds", note)
-    machine, low, high = manifest.provenance, seconds.written_low, seconds.written_high
+    low, high = seconds.written_low, seconds.written_high
+    said = (manifest.provenance.get(name) for name in ("torch", "device", "finished"))
+    torch, device, finished = (one or "unknown" for one in said)  # it may have any names, or none
     between = "" if seconds.measured else f" (estimated: {duration(low)} to {duration(high)})"
     render.say(
         f"Time: {duration(seconds.written)} as written, every phase alone{between}; "
         f"{duration(seconds.executed)} executed; {duration(seconds.marginal)} added to its study.",
-        f"Made with torch {machine['torch']} on {machine['device']}, {machine['finished']}.",
+        f"Made with torch {torch} on {device}, {finished}.",
     )
 
 

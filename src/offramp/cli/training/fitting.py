@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offramp.cli.progress.reading import reading_shown
@@ -14,22 +13,15 @@ from offramp.units import duration, macs
 
 if TYPE_CHECKING:
     from offramp.study.plan.plan import Plan
+    from offramp.study.spec.file import StudyFile
     from offramp.study.spec.models import Study
 
 
-def start_one(
-    path: Path,
-    settings: Sequence[str],
-    data_root: Path | None,
-    budget: str | None,
-    study: Study,
-    how: How,
-) -> None:
-    """Run one study, made smaller to fit a budget, where one is given."""
+def start_one(file: StudyFile, budget: str | None, study: Study, how: How) -> None:
+    """Run the study of a file, made smaller to fit a budget, where one is given."""
     from offramp import units
     from offramp.study.plan.forecast import measured
     from offramp.study.plan.plan import make_plan
-    from offramp.study.spec.file import members
 
     if budget is not None:
         seconds = units.parse(budget, units.TIME, "--budget")
@@ -38,7 +30,7 @@ def start_one(
         how = replace(how, here=measured(plan, how.device))
         chosen, weak = fitting(plan, seconds, budget, how)
         how = replace(how, unreliable=weak, fits=chosen)
-        study = members(path, [*settings, *chosen], data_root)[0].study
+        study = file.study(chosen).by_split[0]
     start(study, how)
 
 

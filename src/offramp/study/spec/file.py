@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,37 @@ class Member:
     study: Study
 
 
-def read(path: str | Path, overrides: Sequence[str] = ()) -> Study:
-    """Read a study file; each of `overrides` is `key.key=value`, its value YAML.
+@dataclass(frozen=True, eq=False)
+class StudyFile:
+    """A study file as it was read: what becomes of the file later changes nothing. settings: that it was
+    given, each `key.key=value`, its value YAML; a position in a list is a number from 0:
+    `strategies.0.as=mine`.  data_root: the folder of its data, which `settings` win over."""
 
-    A position in a list is a number from 0: `strategies.0.as=mine`. Raises OfframpError for a file
-    that cannot be read and for everything that is wrong in it.
+    path: Path
+    document: Document
+    settings: tuple[str, ...] = ()
+    data_root: Path | None = None
+
+    def study(self, more: Sequence[str] = ()) -> Study:
+        """more: settings on top. Raises OfframpError for everything that is wrong in it."""
+        root = [] if self.data_root is None else [f"data.root={dumps(str(self.data_root))}"]
+        return _read(self.document, str(self.path), (*root, *self.settings, *more))
+
+    def rewritten(self, more: Sequence[str] = ()) -> dict[str, Any]:
+        """What the file says with its settings and more, to be written again: in the types of JSON,
+        shorthands and what its scale sets written out. Raises OfframpError as `study` does."""
+        where = self.document.places(str(self.path))
+        said = places.expanded(self.document.value, str(self.path))
+        value, _ = _set(said, where, (*self.settings, *more))
+        return {key: said for key, said in value.items() if key != "scale"}
+
+
+def read(path: str | Path, overrides: Sequence[str] = ()) -> Study:
+    """The study of a file that is no list; `overrides` as the settings of `StudyFile`.
+
+    Raises OfframpError for a file that cannot be read and for everything that is wrong in it.
     """
-    return _read(_document(Path(path)), str(path), overrides)
+    return StudyFile(Path(path), _document(Path(path)), tuple(overrides)).study()
 
 
 def parse(
@@ -42,7 +66,7 @@ def parse(
     flags: Mapping[str, str] | None = None,
 ) -> Study:
     """A study from a mapping in the types of JSON; `source` is what messages call it, `flags` what
-    they call some of its top-level keys instead. overrides are those of `read`.
+    they call some of its top-level keys instead. overrides are the settings of `StudyFile`.
 
     Raises OfframpError for everything that is wrong in it.
     """
@@ -53,14 +77,6 @@ def parse(
     return _study(value, where, overrides)
 
 
-def rewritten(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """What a study file says with `overrides`, to be written again: in the types of JSON, shorthands and
-    what its scale sets written out. Raises OfframpError as `read` does."""
-    document = _document(path)
-    value, _ = _set(places.expanded(document.value, str(path)), document.places(str(path)), overrides)
-    return {key: said for key, said in value.items() if key != "scale"}
-
-
 def exits(text: str) -> Any:
     """What `--exits` says, as a study file would: `2`, `a,b`, `25%,50%` or `[[a, b], [c]]`."""
     if text.lstrip().startswith("["):
@@ -68,34 +84,37 @@ def exits(text: str) -> Any:
     return int(text) if text.isdecimal() else [name.strip() for name in text.split(",")]
 
 
-def members(
+def study_files(
     path: Path, overrides: Sequence[str] = (), data_root: Path | None = None
-) -> tuple[Member, ...]:
-    """The studies of a list, in its order; `overrides` apply to every one. Of a file that is a study,
-    itself. One whose seeds draw their own splits is a study for each seed.
+) -> tuple[StudyFile, ...]:
+    """The study files of a list, in its order; `overrides` apply to every one. Of a file that is a
+    study, itself.
 
     data_root: of a study, the folder of its data; of a list, a folder with one for each data set, by
     name.
 
-    Raises OfframpError for a file that cannot be read, and for whatever is wrong in any of them.
+    Raises OfframpError for a file that cannot be read, and for whatever is wrong in a list.
     """
-    document = _document(path)
+    document, settings = _document(path), tuple(overrides)
     if not _is_list(document):
-        root = [] if data_root is None else [_root(data_root)]
-        study = _read(document, str(path), [*root, *overrides])
-        return tuple(Member(path, one) for one in study.by_split)
-    found = []
-    for file, listed in _listed(path, document):
-        study = _read(listed, str(file), overrides)
-        if data_root is not None:
-            root = [_root(data_root / study.data.name)]
-            study = _read(listed, str(file), [*root, *overrides])
-        found += [Member(file, one) for one in study.by_split]
-    return tuple(found)
+        return (StudyFile(path, document, settings, data_root),)
+    found = [StudyFile(file, listed, settings) for file, listed in _listed(path, document)]
+    if data_root is None:
+        return tuple(found)
+    return tuple(replace(each, data_root=data_root / each.study().data.name) for each in found)
 
 
-def _root(folder: Path) -> str:
-    return f"data.root={dumps(str(folder))}"
+def members(
+    path: Path, overrides: Sequence[str] = (), data_root: Path | None = None
+) -> tuple[Member, ...]:
+    """The studies of `study_files`. Raises OfframpError as that does, and as `studies` does."""
+    return studies(study_files(path, overrides, data_root))
+
+
+def studies(files: Sequence[StudyFile]) -> tuple[Member, ...]:
+    """What files say; one whose seeds draw their own splits is a study for each seed. Raises
+    OfframpError for whatever is wrong in any of them."""
+    return tuple(Member(file.path, one) for file in files for one in file.study().by_split)
 
 
 def _is_list(document: Document) -> bool:
