@@ -12,11 +12,13 @@ from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from offramp import units
 from offramp.analysis import costs, epochs
 from offramp.analysis.curves import FINAL, History, histories, joined
+from offramp.analysis.tradeoff import NetAnswers
 from offramp.errors import OfframpError
 from offramp.hashing import digest
 
@@ -71,6 +73,7 @@ def numbers(table: pd.DataFrame) -> Numbers:
 
 
 Of = Callable[[Numbers], pd.DataFrame]  # columns trial, exit (missing: overall), value, source, measured
+ByImage = Callable[[NetAnswers], np.ndarray | None]  # [N, E], or [N, 1] of a measure without exits
 
 
 SCALES = {"%": 100.0, "points": 100.0, "GMAC": 1e-9, "MMAC": 1e-6, "MB": 1e-6}
@@ -83,7 +86,8 @@ class Measure:
     unit: as it is shown, which is `value * scale` (`%` of an accuracy that is stored as 0 to 1).
     of: its values.  better: the direction that is good.  per_exit: whether there are values of each
     exit, besides those of the trial as a whole.  column: its heading where it is a column of a table,
-    and digits: after the point there.
+    and digits: after the point there.  on_images: its values of each test image, whose mean it is, so
+    that it is tested over images too; None from answers that do not tell.
     """
 
     name: str
@@ -94,6 +98,7 @@ class Measure:
     per_exit: bool = True
     column: str = ""
     digits: int = 0
+    on_images: ByImage | None = field(default=None, repr=False)
 
     @property
     def scale(self) -> float:
@@ -292,19 +297,35 @@ def _exit_seconds(found: Numbers) -> pd.DataFrame:
     return pd.DataFrame(found_).reset_index()
 
 
+def _of_last(of: ByImage) -> ByImage:
+    def on_images(answers: NetAnswers) -> np.ndarray | None:
+        found = of(answers)
+        return None if found is None else found[:, -1:]
+
+    return on_images
+
+
 def _closing_measures() -> list[Measure]:
     """Accuracy and loss of each split: of every exit, and of the final one alone."""
     found = []
     for split, word in SPLITS.items():
-        accuracy, loss = _closing(split, "accuracy"), _closing(split, "cross_entropy")
+        hits, nats = _closing(split, "accuracy"), _closing(split, "cross_entropy")
+        accuracy = Measure(f"accuracy-{split}", f"{word} accuracy", "%", hits, "higher")
+        loss = Measure(f"loss-{split}", f"{word} cross-entropy", "nats", nats)
+        if split == "test":
+            accuracy = replace(accuracy, on_images=lambda answers: answers.right)
+            loss = replace(loss, on_images=lambda answers: answers.nats)
+        found += [replace(m, of=_whole(m.of)) for m in (accuracy, loss)]
         found += [
-            Measure(f"accuracy-{split}", f"{word} accuracy", "%", _whole(accuracy), "higher"),
-            Measure(f"loss-{split}", f"{word} cross-entropy", "nats", _whole(loss)),
-        ]
-        of_final = ((found[-2], accuracy), (found[-1], loss))
-        found += [
-            Measure(f"final-{m.name}", f"{m.title} of the final exit", m.unit, of, m.better, False)
-            for m, of in ((whole, _deepest(rows)) for whole, rows in of_final)
+            replace(
+                m,
+                name=f"final-{m.name}",
+                title=f"{m.title} of the final exit",
+                of=_deepest(m.of),
+                per_exit=False,
+                on_images=m.on_images and _of_last(m.on_images),
+            )
+            for m in (accuracy, loss)
         ]
     return found
 
