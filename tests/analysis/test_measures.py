@@ -8,7 +8,7 @@ import pytest
 
 from offramp.analysis import epochs
 from offramp.analysis.curves import joined, overall
-from offramp.analysis.measures import MEASURES, OBSERVATION, numbers, observations
+from offramp.analysis.measures import ALL, MEASURES, OBSERVATION, numbers, observations
 from offramp.errors import OfframpError
 from offramp.report.tables.exits import rise_and_jitter, trend
 from offramp.store.table import COLUMNS
@@ -311,3 +311,21 @@ def test_an_empty_table_has_no_observations() -> None:
     empty = pd.DataFrame(columns=list(COLUMNS)).astype({"exit": "Int64", "epoch": "Int64"})
     for one in MEASURES.values():
         assert observations(empty, one).empty
+
+
+def test_values_are_said_in_their_unit() -> None:
+    said = {
+        "accuracy-test": ("74.9 %", "−0.41 points", 0.749, -0.0041),
+        "peak-epoch": ("1 epoch", "1.5 epochs", 1, 1.5),
+        "loss-test": ("0.62 nats", "−1 nat", 0.62, -1),
+        "seconds-written": ("3 min 20 s", "−20.0 s", 200, -20),
+        "macs-written": ("1.5 G MACs", "−2 MACs", 1.5e9, -2),
+        "memory-cpu-max": ("1.8 GB", "−2 B", 1.8e9, -2),
+    }
+    for name, (text, gap, value, difference) in said.items():
+        assert MEASURES[name].text(value) == text and MEASURES[name].gap(difference) == gap
+    assert MEASURES["memory-cpu-max"].about["unit"] == "MB"
+    assert {m.unit.name: m.unit.scale for m in ALL} == {
+        **{"%": 100, "points": 100, "nats": 1, "epochs": 1, "s": 1, "W": 1, "J": 1},
+        **{"GMAC": 1e-9, "MB": 1e-6},
+    }

@@ -261,7 +261,7 @@ def run_derived(plan: Plan) -> dict[str, TrialRecord]:
     """Every trial of a derived plan by its label, as `offramp run` runs them."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(trials, "EVALUATION_BATCH", EVALUATION_BATCH)
-        patch.setattr(trials.imbalance, "uneven", lambda *_: False)  # slow, and not looked at
+        patch.setattr(trials, "uneven", lambda *_: False)  # slow, and not looked at
         store, events = run_all(plan, Path(folder))
         assert not [e for e in events if isinstance(e, Failed)]
         records = {}

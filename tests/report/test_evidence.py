@@ -398,3 +398,27 @@ def test_a_given_backbone_stays_where_heads_alone_train(phases: list[Any], heads
     (trial,) = evidence([simple("two-stage", 1)]).trials
     made = tuple(PhaseRecord("", "", *phase, trial.phases[0].cost) for phase in phases)
     assert replace(trial, phases=made).heads_only is heads
+
+
+def test_a_measure_is_tested_over_images_by_its_own_function() -> None:
+    """Whatever its name; without one, over seeds alone."""
+    found = evidence(simple(label, seed) for label in ("joint", "separate") for seed in (1, 2))
+    (runs,) = found.runs
+    accuracy = MEASURES["accuracy-test"]
+    ramp = np.arange(4.0)
+    own = replace(accuracy, name="own", on_images=lambda a: a.right * 0.0 + ramp[:, None])
+    images = runs.images(own)
+    assert images is not None and sorted(images) == [(s, x) for s in ("joint", "separate") for x in "12"]
+    for values in images.values():
+        assert np.allclose(values, ramp - ramp.mean() + 0.75)  # about the stored accuracy, 3 of 4
+    of_no_images = replace(accuracy, name="none", on_images=None)
+    assert runs.images(of_no_images) is None
+    assert runs.images(MEASURES["accuracy-validation"]) is None
+
+
+def test_the_final_exits_images_are_its_own() -> None:
+    right = {1: (True, False, False, False), 2: (True, True, False, False), 3: (False, True, True, True)}
+    (runs,) = evidence([simple("joint", seed, right=right) for seed in (1, 2)]).runs
+    images = runs.images(MEASURES["final-accuracy-test"])
+    assert images is not None
+    assert [values.tolist() for values in images.values()] == [[0.0, 1, 1, 1]] * 2

@@ -9,8 +9,7 @@ import pytest
 import torch
 from kit import finish
 
-from offramp.analysis.exits import accuracy, cross_entropy
-from offramp.analysis.imbalance import auroc
+from offramp.analysis.metrics import accuracy, auroc, cross_entropy
 from offramp.cli.commands.show import show_trial
 from offramp.data import normalize
 from offramp.engine.evaluate import split_logits

@@ -1,37 +1,14 @@
-"""Metrics of logits at every exit, and what leaving early at a confidence threshold comes to."""
+"""What leaving early at a confidence threshold comes to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 Floats = NDArray[np.floating]
-
-
-def accuracy(logits: Floats, labels: NDArray[np.integer]) -> Floats:
-    """Share of right answers by exit. logits: [N, E, C]; labels: [N]; returns [E], 0 to 1."""
-    return np.asarray((logits.argmax(axis=2) == labels[:, None]).mean(axis=0))
-
-
-def cross_entropies(logits: Floats, labels: NDArray[np.integer]) -> Floats:
-    """Cross-entropy of each image by exit, in nats. logits: [N, E, C]; labels: [N]; returns [N, E]."""
-    logs = log_softmax(logits.astype(np.float64), axis=2)
-    return np.asarray(-np.take_along_axis(logs, labels[:, None, None], axis=2)[:, :, 0])
-
-
-def cross_entropy(logits: Floats, labels: NDArray[np.integer]) -> Floats:
-    """Mean cross-entropy by exit, in nats. logits: [N, E, C]; labels: [N]; returns [E]."""
-    return np.asarray(cross_entropies(logits, labels).mean(axis=0))
-
-
-METRICS: Mapping[str, Callable[[Floats, NDArray[np.integer]], Floats]] = {
-    "accuracy": accuracy,
-    "cross_entropy": cross_entropy,
-}
-"""What a finished trial says of each split, under these names in the tidy table."""
 
 
 def confidence(logits: Floats) -> Floats:

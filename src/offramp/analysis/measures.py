@@ -12,11 +12,13 @@ from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from offramp import units
 from offramp.analysis import costs, epochs
 from offramp.analysis.curves import FINAL, History, histories, joined
+from offramp.analysis.tradeoff import NetAnswers
 from offramp.errors import OfframpError
 from offramp.hashing import digest
 
@@ -71,62 +73,81 @@ def numbers(table: pd.DataFrame) -> Numbers:
 
 
 Of = Callable[[Numbers], pd.DataFrame]  # columns trial, exit (missing: overall), value, source, measured
+ByImage = Callable[[NetAnswers], np.ndarray | None]  # [N, E], or [N, 1] of a measure without exits
 
 
-SCALES = {"%": 100.0, "points": 100.0, "GMAC": 1e-9, "MMAC": 1e-6, "MB": 1e-6}
+@dataclass(frozen=True)
+class Unit:
+    """What values are shown in. scale: what stored ones are multiplied by, as an accuracy that is stored
+    as 0 to 1 for `%`.  words: what people write for a value that is not negative; None: three digits and
+    the name, which is a plural where it ends in s."""
+
+    name: str
+    scale: float = 1.0
+    words: Callable[[float], str] | None = None
+
+    def text(self, size: float) -> str:
+        """A value, as stored, that is not negative: `1.8 GB`, `3 min 20 s`, `1 epoch`."""
+        if self.words is not None:
+            return self.words(size)
+        number = f"{size * self.scale if size > 1e-12 else 0.0:.3g}"
+        return f"{number} {self.name.removesuffix('s') if number == '1' else self.name}"
+
+
+def _macs(size: float) -> str:
+    return f"{units.macs(size)} MACs"
+
+
+PERCENT = Unit("%", 100.0, lambda share: f"{100 * share:.1f} %")
+POINTS = Unit("points", 100.0)
+NATS = Unit("nats")
+EPOCHS = Unit("epochs")
+SECONDS = Unit("s", words=units.duration)
+GMAC, MMAC = Unit("GMAC", 1e-9, _macs), Unit("MMAC", 1e-6, _macs)
+MB = Unit("MB", 1e-6, units.size)
+WATT, JOULE = Unit("W"), Unit("J")
 
 
 @dataclass(frozen=True)
 class Measure:
     """A number of a trial.
 
-    unit: as it is shown, which is `value * scale` (`%` of an accuracy that is stored as 0 to 1).
     of: its values.  better: the direction that is good.  per_exit: whether there are values of each
     exit, besides those of the trial as a whole.  column: its heading where it is a column of a table,
-    and digits: after the point there.
+    and digits: after the point there.  spread: whether the deviation over seeds says anything; of yes
+    or no the mean says it all.  on_images: its values of each test image, whose mean it is, so
+    that it is tested over images too; None from answers that do not tell.
     """
 
     name: str
     title: str
-    unit: str
+    unit: Unit
     of: Of = field(repr=False)
     better: Better = "lower"
     per_exit: bool = True
     column: str = ""
     digits: int = 0
+    spread: bool = True
+    on_images: ByImage | None = field(default=None, repr=False)
 
     @property
     def scale(self) -> float:
         """What values are multiplied by to be in `unit`."""
-        return SCALES.get(self.unit, 1.0)
+        return self.unit.scale
 
     def text(self, value: float) -> str:
         """A value, as stored, as people write it: `74.9 %`, `1.8 GB`, `3 min 20 s`."""
-        text = self._text(abs(value))
+        text = self.unit.text(abs(value))
         return f"−{text}" if value < 0 and any(digit in text for digit in "123456789") else text
-
-    def _text(self, size: float) -> str:
-        match self.unit:
-            case "MB":
-                return units.size(size)
-            case "s":
-                return units.duration(size)
-            case "MMAC" | "GMAC":
-                return f"{units.macs(size)} MACs"
-            case "%":
-                return f"{100 * size:.1f} %"
-        number = f"{size * self.scale if size > 1e-12 else 0.0:.3g}"
-        unit = self.unit.removesuffix("s") if number == "1" else self.unit
-        return f"{number} {unit}".strip()
 
     def gap(self, value: float) -> str:
         """A difference of two values, in the same words: `0.41 points`, `−20 s`."""
-        return (replace(self, unit="points") if self.unit == "%" else self).text(value)
+        return (replace(self, unit=POINTS) if self.unit == PERCENT else self).text(value)
 
     @property
     def about(self) -> dict[str, str | float]:
         """What it is, for programs."""
-        named = {"name": self.name, "title": self.title, "unit": self.unit, "better": self.better}
+        named = {"name": self.name, "title": self.title, "unit": self.unit.name, "better": self.better}
         return {**named, "scale": self.scale}
 
 
@@ -292,25 +313,41 @@ def _exit_seconds(found: Numbers) -> pd.DataFrame:
     return pd.DataFrame(found_).reset_index()
 
 
+def _of_last(of: ByImage) -> ByImage:
+    def on_images(answers: NetAnswers) -> np.ndarray | None:
+        found = of(answers)
+        return None if found is None else found[:, -1:]
+
+    return on_images
+
+
 def _closing_measures() -> list[Measure]:
     """Accuracy and loss of each split: of every exit, and of the final one alone."""
     found = []
     for split, word in SPLITS.items():
-        accuracy, loss = _closing(split, "accuracy"), _closing(split, "cross_entropy")
+        hits, nats = _closing(split, "accuracy"), _closing(split, "cross_entropy")
+        accuracy = Measure(f"accuracy-{split}", f"{word} accuracy", PERCENT, hits, "higher")
+        loss = Measure(f"loss-{split}", f"{word} cross-entropy", NATS, nats)
+        if split == "test":
+            accuracy = replace(accuracy, on_images=lambda answers: answers.right)
+            loss = replace(loss, on_images=lambda answers: answers.nats)
+        found += [replace(m, of=_whole(m.of)) for m in (accuracy, loss)]
         found += [
-            Measure(f"accuracy-{split}", f"{word} accuracy", "%", _whole(accuracy), "higher"),
-            Measure(f"loss-{split}", f"{word} cross-entropy", "nats", _whole(loss)),
-        ]
-        of_final = ((found[-2], accuracy), (found[-1], loss))
-        found += [
-            Measure(f"final-{m.name}", f"{m.title} of the final exit", m.unit, of, m.better, False)
-            for m, of in ((whole, _deepest(rows)) for whole, rows in of_final)
+            replace(
+                m,
+                name=f"final-{m.name}",
+                title=f"{m.title} of the final exit",
+                of=_deepest(m.of),
+                per_exit=False,
+                on_images=m.on_images and _of_last(m.on_images),
+            )
+            for m in (accuracy, loss)
         ]
     return found
 
 
 def _costs(
-    name: str, title: str, unit: str, over: costs.Over, column: str = "", counted: bool = False
+    name: str, title: str, unit: Unit, over: costs.Over, column: str = "", counted: bool = False
 ) -> Measure:
     return Measure(name, title, unit, _cost(over, counted), "lower", False, column, 1)
 
@@ -322,51 +359,51 @@ TORCH = "memory_torch_peak_bytes"
 # fmt: off
 ALL = (
     *_closing_measures(),
-    Measure("min-loss-epoch", "Epoch of the least validation loss", "epochs",
+    Measure("min-loss-epoch", "Epoch of the least validation loss", EPOCHS,
             _curve(epochs.min_loss_epoch, "loss"), column="least loss, epoch"),
-    Measure("peak-epoch", "Epoch of the highest validation accuracy", "epochs",
+    Measure("peak-epoch", "Epoch of the highest validation accuracy", EPOCHS,
             _curve(epochs.peak_epoch, "accuracy"), column="peak, epoch"),
     Measure("saturation-epoch", "Epoch from which accuracy stays within 0.5 points of its peak",
-            "epochs", _curve(epochs.saturation_epoch, "accuracy"), column="saturated, epoch"),
-    Measure("generalization-gap-best", "Training minus validation accuracy, best epoch", "points",
+            EPOCHS, _curve(epochs.saturation_epoch, "accuracy"), column="saturated, epoch"),
+    Measure("generalization-gap-best", "Training minus validation accuracy, best epoch", POINTS,
             _whole(partial(_gap, keep="first")), column="gap best", digits=1),
-    Measure("generalization-gap-last", "Training minus validation accuracy, last epoch", "points",
+    Measure("generalization-gap-last", "Training minus validation accuracy, last epoch", POINTS,
             _whole(partial(_gap, keep="last")), column="gap last", digits=1),
-    Measure("validation-stability", "Spread of the last changes of validation loss", "nats",
+    Measure("validation-stability", "Spread of the last changes of validation loss", NATS,
             _curve(epochs.validation_stability, "loss"), column="stability", digits=3),
-    Measure("overfits", "Exits that overfit", "%",
-            _curve(epochs.overfits, "loss", "running"), column="overfit, %"),
-    Measure("overfitting-epoch", "First of five epochs that overfit", "epochs",
+    Measure("overfits", "Exits that overfit", PERCENT,
+            _curve(epochs.overfits, "loss", "running"), column="overfit, %", spread=False),
+    Measure("overfitting-epoch", "First of five epochs that overfit", EPOCHS,
             _curve(epochs.overfitting_epoch, "loss", "running"), "higher", column="from, epoch"),
-    Measure("loss-rise", "Last validation loss above the least one", "%",
+    Measure("loss-rise", "Last validation loss above the least one", PERCENT,
             _curve(epochs.loss_rise, "loss")),
-    Measure("loss-spikes", "Epochs in which validation loss jumps by 20 %", "epochs",
+    Measure("loss-spikes", "Epochs in which validation loss jumps by 20 %", EPOCHS,
             _curve(epochs.loss_spikes, "loss")),
-    Measure("largest-spike", "Largest rise of validation loss in an epoch", "nats",
+    Measure("largest-spike", "Largest rise of validation loss in an epoch", NATS,
             _curve(epochs.largest_spike, "loss")),
-    Measure("seconds-written", "Training time as the paper runs it", "s", _written,
+    Measure("seconds-written", "Training time as the paper runs it", SECONDS, _written,
             column="time as written", digits=1),
-    _costs("seconds-executed", "Time of all that ran", "s", costs.executed),
-    _costs("seconds-train", "Time of training steps", "s", costs.summed("seconds_train")),
-    _costs("seconds-validation", "Time of the validation of each epoch", "s",
+    _costs("seconds-executed", "Time of all that ran", SECONDS, costs.executed),
+    _costs("seconds-train", "Time of training steps", SECONDS, costs.summed("seconds_train")),
+    _costs("seconds-validation", "Time of the validation of each epoch", SECONDS,
            costs.summed("seconds_validation")),
-    _costs("seconds-data", "Time that epochs waited for images", "s", costs.summed("seconds_data")),
-    _costs("macs-written", "Training compute as the paper runs it", "GMAC",
+    _costs("seconds-data", "Time that epochs waited for images", SECONDS, costs.summed("seconds_data")),
+    _costs("macs-written", "Training compute as the paper runs it", GMAC,
            costs.summed("macs_written"), counted=True),
-    _costs("macs-executed", "Training compute that ran", "GMAC",
+    _costs("macs-executed", "Training compute that ran", GMAC,
            costs.summed("macs_executed"), counted=True),
-    _costs("memory-cpu-max", "CPU memory, largest phase", "MB", costs.largest(MEMORY)),
-    _costs("memory-cpu-sum", "CPU memory, sum over phases", "MB", costs.summed(MEMORY)),
-    _costs("memory-gpu-max", "GPU memory, largest phase", "MB", costs.largest(GPU)),
-    _costs("memory-gpu-sum", "GPU memory, sum over phases", "MB", costs.summed(GPU)),
-    _costs("memory-torch-max", "GPU memory, torch's largest phase", "MB", costs.largest(TORCH)),
-    _costs("power-cpu-mean", "CPU power, mean", "W", costs.mean("power_cpu_mean_w"), "CPU power, W"),
-    _costs("power-cpu-peak", "CPU power, peak", "W", costs.largest("power_cpu_peak_w")),
-    _costs("power-gpu-mean", "GPU power, mean", "W", costs.mean("power_gpu_mean_w"), "GPU power, W"),
-    _costs("power-gpu-peak", "GPU power, peak", "W", costs.largest("power_gpu_peak_w")),
-    _costs("energy-cpu", "CPU energy", "J", costs.summed("energy_cpu_j")),
-    _costs("energy-gpu", "GPU energy", "J", costs.summed("energy_gpu_j")),
-    _costs("energy", "CPU and GPU energy", "J", costs.summed("energy_cpu_j", "energy_gpu_j")),
+    _costs("memory-cpu-max", "CPU memory, largest phase", MB, costs.largest(MEMORY)),
+    _costs("memory-cpu-sum", "CPU memory, sum over phases", MB, costs.summed(MEMORY)),
+    _costs("memory-gpu-max", "GPU memory, largest phase", MB, costs.largest(GPU)),
+    _costs("memory-gpu-sum", "GPU memory, sum over phases", MB, costs.summed(GPU)),
+    _costs("memory-torch-max", "GPU memory, torch's largest phase", MB, costs.largest(TORCH)),
+    _costs("power-cpu-mean", "CPU power, mean", WATT, costs.mean("power_cpu_mean_w"), "CPU power, W"),
+    _costs("power-cpu-peak", "CPU power, peak", WATT, costs.largest("power_cpu_peak_w")),
+    _costs("power-gpu-mean", "GPU power, mean", WATT, costs.mean("power_gpu_mean_w"), "GPU power, W"),
+    _costs("power-gpu-peak", "GPU power, peak", WATT, costs.largest("power_gpu_peak_w")),
+    _costs("energy-cpu", "CPU energy", JOULE, costs.summed("energy_cpu_j")),
+    _costs("energy-gpu", "GPU energy", JOULE, costs.summed("energy_gpu_j")),
+    _costs("energy", "CPU and GPU energy", JOULE, costs.summed("energy_cpu_j", "energy_gpu_j")),
 )
 # fmt: on
 MEASURES: Mapping[str, Measure] = MappingProxyType({measure.name: measure for measure in ALL})

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from offramp import device as devices
-from offramp.analysis.exits import accuracy
+from offramp.analysis.metrics import accuracy
 from offramp.api.steps import finished
 from offramp.augment import Augment
 from offramp.bundle import export as bundle

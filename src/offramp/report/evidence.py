@@ -28,7 +28,7 @@ from offramp.report import machines
 from offramp.report.claims import paper, regimes
 from offramp.report.colors import rank
 from offramp.report.logits import LogitSummary, other_accuracy, summarized
-from offramp.report.runs import ON_IMAGES, Runs, slug
+from offramp.report.runs import Runs, slug
 from offramp.report.select import chosen, gaps
 from offramp.store import pack as packed
 from offramp.store.archive import Archive, Damaged, Records, is_store
@@ -183,8 +183,8 @@ class Evidence:
 
     def judge(self, claims: Sequence[Claim]) -> list[Judgment]:
         """What the evidence says of claims."""
-        wanted = {claim.measure for claim in claims}
-        images = {name: self._on_images(MEASURES[name]) for name in sorted(wanted & set(ON_IMAGES))}
+        wanted = [MEASURES[name] for name in sorted({claim.measure for claim in claims})]
+        images = {measure.name: self._on_images(measure) for measure in wanted if measure.on_images}
         return check(claims, self.numbers, regimes(self.trials), images)
 
     def _on_images(self, measure: Measure) -> OnImages:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from offramp.report.evidence import Evidence
 
 VALUES = ("strategy", "seed", "value")
-ON_IMAGES = ("accuracy-test", "loss-test", "final-accuracy-test", "final-loss-test")  # measures
 NONE = pd.DataFrame(columns=list(OBSERVATION))
 COLUMNS = Columns("value", "strategy", "seed", same="source", measured="measured")
 
@@ -218,17 +217,14 @@ class Runs:
     def images(self, measure: Measure, exit: int | None = None) -> Images | None:
         """A measure of test data, image by image; None for other measures, and of one image, which says
         nothing of how much images vary."""
-        name = measure.name.removeprefix("final-")
-        if measure.name not in ON_IMAGES or not self.same_images:
+        of = measure.on_images
+        if of is None or not self.same_images:
             return None
-        if measure.name != name:
-            exit = self.exits[-1]
-        known = self.values(measure, None if measure.name != name else exit)
+        known = self.values(measure, exit)
         values = {(str(s), int(x)): v for s, x, v in zip(*(known[c] for c in VALUES), strict=True)}
         found = {}
         for trial in self.trials:
-            answers = self.evidence.outcomes[trial.id].answers
-            by_exit = answers.right if name == "accuracy-test" else answers.nats
+            by_exit = of(self.evidence.outcomes[trial.id].answers)
             value = values.get((trial.strategy, trial.seed))
             if value is None or by_exit is None:
                 continue

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from offramp.analysis.measures import MEASURES, Measure, Numbers, observations
+from offramp.analysis.measures import MEASURES, MMAC, Measure, Numbers, Unit, observations
 from offramp.analysis.stats.pairwise import ALPHA, Images, crossed
 from offramp.analysis.stats.sequential import Looks
 from offramp.analysis.tradeoff import Floats, NetAnswers
@@ -176,9 +176,9 @@ def _of_points(_: Numbers) -> pd.DataFrame:
     raise LookupError("a number of operating points, which the tidy table does not have")
 
 
-MACS = Measure("macs", "Mean MACs of an image", "MMAC", _of_points, per_exit=False)
+MACS = Measure("macs", "Mean MACs of an image", MMAC, _of_points, per_exit=False)
 AT_MACS = replace(MEASURES["accuracy-test"], title="Test accuracy at these MACs")
-BALANCE = Measure("balance", "Distance from the best", "of 1", _of_points, per_exit=False)
+BALANCE = Measure("balance", "Distance from the best", Unit("of 1"), _of_points, per_exit=False)
 FEWER = "it lacks exits that others have, so it has no mean over them"
 OPEN = "not shown either way"
 UNSHARED = "no seed is common to all strategies"

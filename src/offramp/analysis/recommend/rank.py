@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from offramp.analysis.measures import Measure
+from offramp.analysis.measures import PERCENT, Measure
 from offramp.analysis.recommend.goals import (
     DEARER,
     Candidate,
@@ -213,7 +213,7 @@ def _few(found: GoalValues, read: Sample) -> str | None:
         return None
     have = "One seed is" if seeds == 1 else f"{seeds} seeds are"
     text = f"{have} too few for a recommendation"
-    points = found.measure.unit == "%" or found.target is not None
+    points = found.measure.unit == PERCENT or found.target is not None
     spread = _spread(found, read)
     if spread is None or not points:
         return f"{text}; train at least {FEWEST}."

@@ -162,4 +162,4 @@ def _comparisons(o: Judgment) -> None:
         listing.add_row(name(tested.part, several), *means, change, effect(tested), *ps)
     seeds = " or ".join(map(str, sorted({tested.seeds for tested in o.parts})))
     note = f"Means over {seeds} seeds; p for the claim alone and against it alone, not adjusted."
-    show(listing, f"{measure.title} ({measure.unit}), claimed {claimed(o.claim)}", note)
+    show(listing, f"{measure.title} ({measure.unit.name}), claimed {claimed(o.claim)}", note)

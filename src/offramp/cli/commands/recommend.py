@@ -141,7 +141,7 @@ def _advice(one: Advice) -> None:
 
     measure = one.measure
     if one.ranking:
-        unit = f", {measure.unit}" if measure.unit and measure.name != "macs" else ""
+        unit = "" if measure.name == "macs" else f", {measure.unit.name}"
         title = f"{one.data}: {measure.title}{unit} ({measure.better} is better)"
         words = [one.withheld or sentence(one), *one.notes]
         show(_ranking(one), title, "\n".join(line for text in words for line in folded(text)))

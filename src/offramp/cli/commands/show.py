@@ -55,9 +55,6 @@ def show(
     show_trial(archive, archive.find_trial(trial), json)
 
 
-UNEVEN = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "auroc": "AUROC", "f1": "F1"}
-
-
 def show_trial(store: Archive, trial: str, as_json: bool) -> None:
     """trial: its whole id."""
     from offramp.store.record import made_with, read
@@ -110,12 +107,15 @@ def _exits(manifest: Manifest) -> Any:
 
 
 def _uneven(manifest: Manifest) -> Any:
+    from offramp.analysis.metrics import METRICS
+
     test = manifest.metrics["test"].by_name
+    titles = {name: m.shown for name, m in METRICS.items() if m.shown and name in test}
     rows = []
     for i, exit in enumerate(manifest.exits):
-        values = [test[name][i] for name in UNEVEN]
+        values = [test[name][i] for name in titles]
         rows.append((str(exit), *("-" if v is None else f"{100 * v:.1f} %" for v in values)))
-    return table(["exit"], list(UNEVEN.values()), rows)
+    return table(["exit"], list(titles.values()), rows)
 
 
 def _times(phase: PhaseRecord) -> dict[str, Any]:

@@ -16,7 +16,7 @@ def meters(runs: Runs) -> list[Figure]:
     for measure in (MEASURES[name] for name in METERS):
         found = runs.values(measure)
         if len(found):
-            scale = unit(float(found["value"].max()), measure.unit)
+            scale = unit(float(found["value"].max()), measure.unit.name)
             shown = found.assign(value=found["value"] / scale.factor)
             panels.append(Panel(measure.title, scale.name, shown, zero=True))
     if not panels:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 from offramp.analysis.stats.pairwise import FLOOR
 from offramp.analysis.stats.text import p_text
@@ -96,8 +96,10 @@ def _number(column: Column, value: float, unit: float) -> str:
             return p_text(value, floored=value == FLOOR)
         case "si":
             text = _si(value, column.digits)
-        case _:
+        case "number" | "text":  # a column of text has none: `write` leaves it as it is
             text = _fixed(value, column.digits)
+        case _:
+            assert_never(column.kind)
     return signed(text)
 
 

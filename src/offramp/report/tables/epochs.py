@@ -45,7 +45,7 @@ def epochs(runs: Runs) -> list[Table]:
 
 
 def _column(measure: Measure) -> Column:
-    spread = None if measure.name == "overfits" else f"{measure.name}_sd"
+    spread = f"{measure.name}_sd" if measure.spread else None
     return Column(measure.name, measure.column, "number", measure.digits, measure.better, spread)
 
 

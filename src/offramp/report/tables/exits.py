@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from offramp.analysis.epochs import validation_stability
-from offramp.analysis.measures import Measure
+from offramp.analysis.measures import SECONDS, Measure
 from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Table
 from offramp.report.runs import Runs
@@ -71,7 +71,7 @@ def exits(runs: Runs) -> list[Table]:
 
 
 def _cost(measure: Measure, estimated: bool) -> Column:
-    timed = measure.unit == "s"
+    timed = measure.unit == SECONDS
     title = f"~{measure.column}" if estimated and timed else measure.column
     kind: Literal["seconds", "number"] = "seconds" if timed else "number"
     return Column(measure.name, title, kind, measure.digits, measure.better, f"{measure.name}_sd")

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from offramp import usercode
-from offramp.analysis import imbalance
-from offramp.analysis.exits import METRICS, accuracy
+from offramp.analysis.metrics import accuracy, of_logits, uneven
 from offramp.data import Data
 from offramp.data.dataset import FileSplit
 from offramp.engine.evaluate import answered as answers_of
@@ -93,10 +92,9 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
         own = np.stack([answers[names[k]] for k in exits], axis=1)
         logits = answers_of(net, own, exits)
         arrays[split], arrays[f"{split}_labels"] = logits, labels
-        uneven = imbalance.uneven(plan.data.train.labels.cpu().numpy(), len(plan.data.classes))
+        more = uneven(plan.data.train.labels.cpu().numpy(), len(plan.data.classes))
         metrics[split] = stored.Metrics.model_validate(
-            {name: tuple(of(logits, labels).tolist()) for name, of in METRICS.items()}
-            | (imbalance.metrics(logits, labels) if uneven else {})
+            of_logits(logits, labels, more)
             | (flipped() if split == "test" and plan.study.test_time_flip else {})
         )
     check_unchanged(plan.data, EVALUATED, trial.id)

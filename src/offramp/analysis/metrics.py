@@ -1,19 +1,43 @@
-"""Metrics that accuracy hides where classes are uneven, by exit, from logits.
+"""Metrics of logits, by exit: what a finished trial says of each split. A new one is a function and an
+entry of METRICS.
 
-Each takes logits [N, E, C] and labels [N], and returns [E] float64.
+Each takes logits [N, E, C] and labels [N], and returns [E].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 Floats = NDArray[np.floating]
 Labels = NDArray[np.integer]
 
 UNEVEN = 1.5  # from here on the largest class outweighs the smallest
+
+
+@dataclass(frozen=True)
+class Metric:
+    """uneven: whether it is worked out only where classes are `uneven`, and may be undefined (NaN).
+    shown: its heading, as a share of 1, where `offramp show` says what accuracy alone hides; empty: not
+    there."""
+
+    of: Callable[[Floats, Labels], Floats]
+    uneven: bool = False
+    shown: str = ""
+
+
+def of_logits(logits: Floats, labels: Labels, uneven: bool) -> dict[str, tuple[float | None, ...]]:
+    """Every metric by its name in the tidy table, by exit; None where it is undefined. uneven: whether
+    classes are."""
+    return {
+        name: tuple(None if m.uneven and np.isnan(v) else float(v) for v in m.of(logits, labels))
+        for name, m in METRICS.items()
+        if uneven or not m.uneven
+    }
 
 
 def uneven(labels: Labels, classes: int) -> bool:
@@ -23,13 +47,20 @@ def uneven(labels: Labels, classes: int) -> bool:
     return classes == 2 or bool(counts.max() >= UNEVEN * counts.min())
 
 
-def metrics(logits: Floats, labels: Labels) -> dict[str, list[float | None]]:
-    """All three by name, by exit; None where a metric is undefined."""
-    found = {"balanced_accuracy": balanced_accuracy, "auroc": auroc, "f1": f1}
-    return {
-        name: [None if np.isnan(value) else float(value) for value in function(logits, labels)]
-        for name, function in found.items()
-    }
+def accuracy(logits: Floats, labels: Labels) -> Floats:
+    """Share of right answers by exit. logits: [N, E, C]; labels: [N]; returns [E], 0 to 1."""
+    return np.asarray((logits.argmax(axis=2) == labels[:, None]).mean(axis=0))
+
+
+def cross_entropies(logits: Floats, labels: Labels) -> Floats:
+    """Cross-entropy of each image by exit, in nats. logits: [N, E, C]; labels: [N]; returns [N, E]."""
+    logs = log_softmax(logits.astype(np.float64), axis=2)
+    return np.asarray(-np.take_along_axis(logs, labels[:, None, None], axis=2)[:, :, 0])
+
+
+def cross_entropy(logits: Floats, labels: Labels) -> Floats:
+    """Mean cross-entropy by exit, in nats. logits: [N, E, C]; labels: [N]; returns [E]."""
+    return np.asarray(cross_entropies(logits, labels).mean(axis=0))
 
 
 def balanced_accuracy(logits: Floats, labels: Labels) -> Floats:
@@ -75,3 +106,12 @@ def auroc(logits: Floats, labels: Labels) -> Floats:
 def _by_exit(logits: Floats, score: Callable[[Floats], float]) -> Floats:
     exits = logits.astype(np.float64).swapaxes(0, 1)
     return np.array([score(exit) for exit in exits])
+
+
+METRICS: Mapping[str, Metric] = {
+    "accuracy": Metric(accuracy, shown="accuracy"),
+    "cross_entropy": Metric(cross_entropy),
+    "balanced_accuracy": Metric(balanced_accuracy, uneven=True, shown="balanced"),
+    "auroc": Metric(auroc, uneven=True, shown="AUROC"),
+    "f1": Metric(f1, uneven=True, shown="F1"),
+}

@@ -1,11 +1,21 @@
-"""Balanced accuracy, F1 and AUROC by exit: cases counted by hand, and what must not matter."""
+"""Metrics by exit: cases counted by hand, and what must not matter."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from offramp.analysis.imbalance import auroc, balanced_accuracy, f1, metrics, uneven
+from offramp.analysis.metrics import (
+    METRICS,
+    Metric,
+    accuracy,
+    auroc,
+    balanced_accuracy,
+    cross_entropy,
+    f1,
+    of_logits,
+    uneven,
+)
 
 LABELS = np.array([0] * 8 + [1] * 2)
 
@@ -19,6 +29,30 @@ def margins(*exits: list[float]) -> np.ndarray:
 NEVER = [-1.0] * 10
 RIGHT = [-1.0] * 8 + [1.0] * 2
 MIXED = [-4.0, -3, -2, -1, -1, -1, 2, 5, 1, 3]  # two false alarms, nothing missed
+
+
+P = np.array(
+    [  # four images, two exits, two classes: probabilities
+        [[0.9, 0.1], [0.8, 0.2]],
+        [[0.4, 0.6], [0.7, 0.3]],
+        [[0.2, 0.8], [0.1, 0.9]],
+        [[0.55, 0.45], [0.3, 0.7]],
+    ]
+)
+FOUR = np.log(P)
+OF_FOUR = np.array([0, 0, 1, 1])
+
+
+def test_accuracy_by_exit() -> None:
+    assert accuracy(FOUR, OF_FOUR).tolist() == [0.5, 1.0]
+
+
+def test_cross_entropy_by_exit() -> None:
+    by_hand = [-np.log([0.9, 0.4, 0.8, 0.45]).mean(), -np.log([0.8, 0.7, 0.9, 0.7]).mean()]
+    np.testing.assert_allclose(cross_entropy(FOUR, OF_FOUR), by_hand)
+    np.testing.assert_allclose(cross_entropy(FOUR - 1e3, OF_FOUR), by_hand)
+    huge = np.array([[[3e38, -3e38]]], dtype=np.float32)
+    assert cross_entropy(huge, np.array([0])).tolist() == [0.0]
 
 
 def test_counted_by_hand() -> None:
@@ -55,7 +89,24 @@ def test_auroc_does_not_saturate() -> None:
 def test_what_cannot_be_said() -> None:
     logits = margins(RIGHT)[:8]
     assert np.isnan(auroc(logits, LABELS[:8])).all()
-    assert metrics(logits, LABELS[:8]) == {"balanced_accuracy": [1.0], "auroc": [None], "f1": [0.0]}
+    found = of_logits(logits, LABELS[:8], uneven=True)
+    assert [found[name] for name in ("balanced_accuracy", "auroc", "f1")] == [(1.0,), (None,), (0.0,)]
+
+
+def test_a_metric_is_an_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is worked out everywhere, or where classes are uneven alone."""
+    share = Metric(lambda logits, _: (logits.argmax(2) == 1).mean(axis=0))
+    monkeypatch.setitem(METRICS, "ones", share)
+    monkeypatch.setitem(METRICS, "uneven_ones", Metric(share.of, uneven=True))
+    even, all_ = (of_logits(margins(NEVER, RIGHT), LABELS, uneven) for uneven in (False, True))
+    assert even == {"accuracy": (0.8, 1.0), "cross_entropy": even["cross_entropy"], "ones": (0.0, 0.2)}
+    assert all_.keys() == METRICS.keys() and all_["uneven_ones"] == (0.0, 0.2)
+
+
+def test_a_cross_entropy_that_is_no_number_is_kept_as_it_is() -> None:
+    """Of a network that came apart: the record asks for a number."""
+    (found,) = of_logits(np.full((2, 1, 2), np.nan), LABELS[:2], uneven=False)["cross_entropy"]
+    assert found is not None and np.isnan(found)
 
 
 @pytest.mark.parametrize(
