@@ -17,7 +17,7 @@ from offramp.data.images import manifest
 from offramp.data.images.files import Files, Opened
 from offramp.data.images.geometry import Geometry
 from offramp.data.load import geometry_of, read_source
-from offramp.data.pace import Pace, pool
+from offramp.data.progress import Pace, pool
 from offramp.data.raw import RawData
 from offramp.data.read import digests_of
 from offramp.data.remarks import remarks
