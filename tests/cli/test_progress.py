@@ -25,7 +25,7 @@ from offramp.study.run import events
 from offramp.units import duration
 from support import tiny_plan, tiny_study
 
-LOG = logging.getLogger("offramp.data.pace")
+LOG = logging.getLogger("offramp.data.progress")
 
 
 def read(times: tuple[float, ...], monkeypatch: pytest.MonkeyPatch, log: Log | None = None) -> None:

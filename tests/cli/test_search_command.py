@@ -83,7 +83,7 @@ def test_the_reading_of_images_is_told(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A search of many was silent for minutes."""
-    monkeypatch.setattr("offramp.data.pace.PERIOD", 0.0)
+    monkeypatch.setattr("offramp.data.progress.PERIOD", 0.0)
     monkeypatch.setattr("offramp.cli.progress.reading.SELDOM", 0.0)
     for number in range(80):
         path = tmp_path / "photos" / "ab"[number % 2] / f"{number}.png"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from offramp.data.images import cache, manifest
+from offramp.data.images import cache, file_hashes
 from offramp.errors import OfframpError
 from refusal import refuses
 
@@ -30,53 +30,53 @@ def sha(text: str) -> str:
 
 
 def test_hashes_are_of_the_content(root: Path) -> None:
-    assert manifest.digests(root, NAMES) == [sha(name) for name in NAMES]
-    assert manifest.digests(root, NAMES[::-1]) == [sha(name) for name in NAMES[::-1]]
-    assert manifest.digests(root, []) == []
+    assert file_hashes.digests(root, NAMES) == [sha(name) for name in NAMES]
+    assert file_hashes.digests(root, NAMES[::-1]) == [sha(name) for name in NAMES[::-1]]
+    assert file_hashes.digests(root, []) == []
 
 
 def test_unchanged_files_are_not_read_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    digest = manifest.file_digest
-    monkeypatch.setattr(manifest, "file_digest", lambda p: (read.append(p.name), digest(p))[1])
-    manifest.digests(root, NAMES[:1])
+    digest = file_hashes.file_digest
+    monkeypatch.setattr(file_hashes, "file_digest", lambda p: (read.append(p.name), digest(p))[1])
+    file_hashes.digests(root, NAMES[:1])
     assert read == ["a.png"]
-    manifest.digests(root, NAMES)
+    file_hashes.digests(root, NAMES)
     assert read == ["a.png", "b.png"]
-    assert manifest.digests(root, NAMES) == [sha(name) for name in NAMES]
+    assert file_hashes.digests(root, NAMES) == [sha(name) for name in NAMES]
     assert len(read) == 2
-    manifest.digests(root, NAMES, fresh=True)
+    file_hashes.digests(root, NAMES, fresh=True)
     assert len(read) == 4
     (root / "a.png").write_text("another")
-    assert manifest.digests(root, NAMES) == [sha("another"), sha("sub/b.png")]
+    assert file_hashes.digests(root, NAMES) == [sha("another"), sha("sub/b.png")]
     assert read[4:] == ["a.png"]
     state = (root / "a.png").stat()
     (root / "a.png").write_text("ANOTHER")  # as long, and at another time
     os.utime(root / "a.png", ns=(state.st_atime_ns, state.st_mtime_ns + 1))
-    assert manifest.digests(root, NAMES)[0] == sha("ANOTHER")
+    assert file_hashes.digests(root, NAMES)[0] == sha("ANOTHER")
 
 
 def test_it_lies_in_the_cache_folder_and_never_among_the_data(root: Path, cache_folder: Path) -> None:
     before = sorted(root.rglob("*"))
-    manifest.digests(root, NAMES)
+    file_hashes.digests(root, NAMES)
     assert sorted(root.rglob("*")) == before
-    kept = json.loads(manifest.place(root).read_text())
-    assert manifest.place(root).is_relative_to(cache_folder)
+    kept = json.loads(file_hashes.place(root).read_text())
+    assert file_hashes.place(root).is_relative_to(cache_folder)
     assert kept["files"]["a.png"][-1] == sha("a.png")
     assert kept["files"]["a.png"][0] == 5
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 99, "files": {}}', b"\xff"])
 def test_a_damaged_manifest_is_made_anew(root: Path, content: bytes) -> None:
-    manifest.digests(root, NAMES)
-    manifest.place(root).write_bytes(content)
-    assert manifest.digests(root, NAMES) == [sha(name) for name in NAMES]
-    assert json.loads(manifest.place(root).read_text())["files"].keys() == set(NAMES)
+    file_hashes.digests(root, NAMES)
+    file_hashes.place(root).write_bytes(content)
+    assert file_hashes.digests(root, NAMES) == [sha(name) for name in NAMES]
+    assert json.loads(file_hashes.place(root).read_text())["files"].keys() == set(NAMES)
 
 
 def test_a_cache_folder_that_cannot_be_written_costs_time_alone(root: Path, cache_folder: Path) -> None:
     (cache_folder / "offramp").write_text("in the way")
-    assert manifest.digests(root, NAMES) == [sha(name) for name in NAMES]
+    assert file_hashes.digests(root, NAMES) == [sha(name) for name in NAMES]
 
 
 def rewrite(path: Path, content: str) -> None:
@@ -91,9 +91,9 @@ def rewrite(path: Path, content: str) -> None:
 
 
 def test_content_that_changes_under_the_same_size_and_time_is_seen(root: Path) -> None:
-    assert manifest.digests(root, NAMES)[0] == sha("a.png")
+    assert file_hashes.digests(root, NAMES)[0] == sha("a.png")
     rewrite(root / "a.png", "A.PNG")
-    assert manifest.digests(root, NAMES) == [sha("A.PNG"), sha("sub/b.png")]
+    assert file_hashes.digests(root, NAMES) == [sha("A.PNG"), sha("sub/b.png")]
 
 
 def test_two_files_that_change_places_are_seen(root: Path) -> None:
@@ -101,19 +101,19 @@ def test_two_files_that_change_places_are_seen(root: Path) -> None:
     (root / "c.png").write_text("c.png")
     for name in names:
         os.utime(root / name, ns=(10**18, 10**18))
-    manifest.digests(root, names)
+    file_hashes.digests(root, names)
     (root / "a.png").rename(root / "other")
     (root / "c.png").rename(root / "a.png")
     (root / "other").rename(root / "c.png")
-    assert manifest.digests(root, names) == [sha("c.png"), sha("a.png")]
+    assert file_hashes.digests(root, names) == [sha("c.png"), sha("a.png")]
 
 
 def test_a_hash_that_was_altered_is_not_believed(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    manifest.digests(root, NAMES)
-    place = manifest.place(root)
+    file_hashes.digests(root, NAMES)
+    place = file_hashes.place(root)
     place.write_text(place.read_text().replace(sha("a.png"), sha("b.png")))
     for _ in range(2):
-        assert manifest.digests(root, NAMES) == [sha(name) for name in NAMES]
+        assert file_hashes.digests(root, NAMES) == [sha(name) for name in NAMES]
     assert caplog.messages == [f"{place} does not match its seal; what it held is found out anew"]
 
 
@@ -122,10 +122,10 @@ def test_a_name_that_is_no_utf_8_is_looked_at_as_any_other(root: Path) -> None:
     odd = os.fsdecode(b"b\xe4r.png")
     root = root.rename(root.with_name(odd))
     (root / odd).write_text("odd")
-    known = dict(zip([odd], manifest.digests(root, [odd]), strict=True))
-    assert manifest.changed(root, known, "k") is None
+    known = dict(zip([odd], file_hashes.digests(root, [odd]), strict=True))
+    assert file_hashes.changed(root, known, "k") is None
     rewrite(root / odd, "ODD")
-    assert manifest.changed(root, known, "k") == odd
+    assert file_hashes.changed(root, known, "k") == odd
 
 
 def test_a_look_names_what_changed_and_reads_few_files(
@@ -134,22 +134,22 @@ def test_a_look_names_what_changed_and_reads_few_files(
     names = [f"{number}.png" for number in range(20)]
     for name in names:
         (root / name).write_text(name)
-    shas = dict(zip(names, manifest.digests(root, names), strict=True))
-    monkeypatch.setattr(manifest, "MOST_REHASHED", 3)
+    shas = dict(zip(names, file_hashes.digests(root, names), strict=True))
+    monkeypatch.setattr(file_hashes, "MOST_REHASHED", 3)
     read: list[str] = []
-    digest = manifest.file_digest
-    monkeypatch.setattr(manifest, "file_digest", lambda p: (read.append(p.name), digest(p))[1])
+    digest = file_hashes.file_digest
+    monkeypatch.setattr(file_hashes, "file_digest", lambda p: (read.append(p.name), digest(p))[1])
 
     def look(key: str) -> tuple[str | None, set[str]]:
         read.clear()
-        return manifest.changed(root, shas, key), set(read)
+        return file_hashes.changed(root, shas, key), set(read)
 
     assert look("k") == look("k") and look("k")[0] is None and len(look("k")[1]) == 3
     assert len({frozenset(look(str(number))[1]) for number in range(9)}) > 1
     for name in names[::5]:  # whichever file it is: what looks changed is read first
         rewrite(root / name, name.upper())
         assert look("k")[0] == name and len(read) <= 3
-        manifest.digests(root, names)  # by another process, which knows the new hash now
+        file_hashes.digests(root, names)  # by another process, which knows the new hash now
         assert look("k")[0] == name and len(read) <= 3
         rewrite(root / name, name)
         assert look("k")[0] is None
@@ -159,30 +159,30 @@ def test_a_look_names_what_changed_and_reads_few_files(
 
 def test_a_missing_file_is_named(root: Path) -> None:
     with pytest.raises(OfframpError, match=r"gone\.png cannot be read \(No such file.*\); restore"):
-        manifest.digests(root, ["gone.png"])
+        file_hashes.digests(root, ["gone.png"])
 
 
 def test_a_fresh_look_compares_with_what_was_kept(root: Path) -> None:
-    assert manifest.refresh(root, NAMES, {}) == []
-    before = manifest.kept()[root.resolve()]
+    assert file_hashes.refresh(root, NAMES, {}) == []
+    before = file_hashes.kept()[root.resolve()]
     assert before == {name: sha(name) for name in NAMES}
-    assert manifest.refresh(root, NAMES, before) == []
+    assert file_hashes.refresh(root, NAMES, before) == []
     rewrite(root / "a.png", "A.PNG")
-    manifest.digests(root, NAMES)  # what opens the data may have hashed it already
-    assert manifest.refresh(root, NAMES, before) == ["a.png"]
-    assert manifest.digests(root, NAMES) == [sha("A.PNG"), sha("sub/b.png")]
-    assert manifest.refresh(root, NAMES, manifest.kept()[root.resolve()]) == []
+    file_hashes.digests(root, NAMES)  # what opens the data may have hashed it already
+    assert file_hashes.refresh(root, NAMES, before) == ["a.png"]
+    assert file_hashes.digests(root, NAMES) == [sha("A.PNG"), sha("sub/b.png")]
+    assert file_hashes.refresh(root, NAMES, file_hashes.kept()[root.resolve()]) == []
 
 
 def test_a_fresh_look_believes_no_stamp(root: Path) -> None:
     """As on a disk that fails: the content is another one, and nothing else."""
-    manifest.digests(root, NAMES)
-    kept = json.loads(manifest.place(root).read_text())
+    file_hashes.digests(root, NAMES)
+    kept = json.loads(file_hashes.place(root).read_text())
     kept["files"]["a.png"][-1] = sha("what it was")
-    cache.write(manifest.place(root), {"root": kept["root"], "files": kept["files"]})
-    assert manifest.digests(root, NAMES)[0] == sha("what it was")
-    assert manifest.refresh(root, NAMES, manifest.kept()[root.resolve()]) == ["a.png"]
-    assert manifest.digests(root, NAMES)[0] == sha("a.png")
+    cache.write(file_hashes.place(root), {"root": kept["root"], "files": kept["files"]})
+    assert file_hashes.digests(root, NAMES)[0] == sha("what it was")
+    assert file_hashes.refresh(root, NAMES, file_hashes.kept()[root.resolve()]) == ["a.png"]
+    assert file_hashes.digests(root, NAMES)[0] == sha("a.png")
 
 
 # The sealed documents that it is kept in

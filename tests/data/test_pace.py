@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from pictures import tree
 
-from offramp.data import DataSpec, load, pace
+from offramp.data import DataSpec, load, progress
 from offramp.data.audit import audit, open_sources
-from offramp.data.pace import Pace
+from offramp.data.progress import Pace
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every look at the clock comes 0.4 seconds after the one before."""
     ticks = itertools.count()
-    monkeypatch.setattr(pace.time, "monotonic", lambda: 0.4 * next(ticks))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: 0.4 * next(ticks))
 
 
 @pytest.mark.usefixtures("clock")

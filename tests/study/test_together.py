@@ -20,7 +20,7 @@ from offramp import device as devices
 from offramp.errors import OfframpError
 from offramp.store.store import Store
 from offramp.study.plan.plan import make_plan
-from offramp.study.run import together as together_module
+from offramp.study.run import rank_processes
 from offramp.study.run.events import Event
 from offramp.study.run.pool import run_pooled
 from offramp.study.run.run import Conduct, run
@@ -275,7 +275,7 @@ def test_ranks_of_torchrun_share_their_machine(
 ) -> None:
     """What caches may take, and how many processes read images: of all of them together."""
     asked: list[Conduct] = []
-    monkeypatch.setattr(together_module, "run", lambda _, __, how: asked.append(how) or iter(()))
+    monkeypatch.setattr(rank_processes, "run", lambda _, __, how: asked.append(how) or iter(()))
     monkeypatch.setattr(devices, "launched", lambda: devices.Launched(3, 4, 1, 2))
     plan = make_plan(spec.parse(study(data, execution={"devices": 4})), CPU)
     list(run_pooled(plan, Store(tmp_path), conduct(tmp_path)))

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from offramp.data import split_file
 from offramp.data.dataset import SPLITS, check_labels, moments, value_counts
-from offramp.data.images import manifest
+from offramp.data.images import file_hashes
 from offramp.data.images.files import Files, Opened
 from offramp.data.images.geometry import Geometry
 from offramp.data.load import geometry_of, read_source
-from offramp.data.pace import Pace, pool
+from offramp.data.progress import Pace, pool
 from offramp.data.raw import RawData
 from offramp.data.read import digests_of
 from offramp.data.remarks import remarks
@@ -113,7 +113,7 @@ def open_sources(spec: DataSpec) -> Sources:
 
 def rehash(sources: Sources, before: Mapping[Path, Mapping[str, str]]) -> tuple[str, ...]:
     """Hash every image file anew, whatever is kept of it; a line for each that is not what it was.
-    before: of `manifest.kept`, from before the sources were opened, which may hash files.
+    before: of `file_hashes.kept`, from before the sources were opened, which may hash files.
 
     Raises OfframpError for a file that cannot be read.
     """
@@ -127,7 +127,7 @@ def rehash(sources: Sources, before: Mapping[Path, Mapping[str, str]]) -> tuple[
         f"{root / name} is not what it was when it was last hashed; restore it, or keep it: its hash is "
         "known now"
         for root, names in ids.items()
-        for name in manifest.refresh(root, list(names), before.get(root.resolve(), {}))
+        for name in file_hashes.refresh(root, list(names), before.get(root.resolve(), {}))
     )
 
 

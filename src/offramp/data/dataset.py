@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from offramp.augment import Augment, View, clash
-from offramp.data.images import manifest
+from offramp.data.images import file_hashes
 from offramp.data.images.files import Files, Opened
 from offramp.data.images.geometry import Geometry
 from offramp.data.images.own import Own
@@ -181,14 +181,14 @@ class FileSplit:
 
     def changed(self, key: str) -> str | None:
         """An image file that is no longer what the digests were made of; None where none is found.
-        key: chooses the files that are read for that (see `offramp.data.images.manifest.changed`).
+        key: chooses the files that are read for that (see `offramp.data.images.file_hashes.changed`).
 
         Raises OfframpError naming a file that cannot be read.
         """
         if self.held is not None or not isinstance(self.source, Files):
             return None
         ids = (self.source.ids[row] for row in self.rows.tolist())
-        name = manifest.changed(self.source.root, dict(zip(ids, self.files, strict=True)), key)
+        name = file_hashes.changed(self.source.root, dict(zip(ids, self.files, strict=True)), key)
         return None if name is None else str(self.source.root / name)
 
     def to(self, device: torch.device | str) -> FileSplit:

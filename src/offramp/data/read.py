@@ -17,7 +17,7 @@ from offramp.data.images.files import Files, Opened, pixel_digest
 from offramp.data.images.geometry import Geometry
 from offramp.data.images.own import Own
 from offramp.data.images.scan import check_unchanged, made_of, scan
-from offramp.data.pace import Pace
+from offramp.data.progress import Pace
 from offramp.data.splits import Subset
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest, plain

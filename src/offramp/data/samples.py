@@ -33,7 +33,7 @@ from offramp.data.images.own import (
     view_seed,
 )
 from offramp.data.labels import numbered
-from offramp.data.pace import Pace
+from offramp.data.progress import Pace
 from offramp.data.raw import ImageRows, RawData, RawSplit
 from offramp.errors import OfframpError, nearest
 from offramp.inputs import Shape

@@ -193,10 +193,10 @@ def _opened(
     name: str, root: Path | None, augment: str | None, settings: list[str] | None, fresh: bool = False
 ) -> tuple[Study, Sources, Audit]:
     from offramp.data.audit import audit, open_sources, rehash
-    from offramp.data.images import manifest
+    from offramp.data.images import file_hashes
 
     study = _study(name, root, augment, settings)
-    before = manifest.kept() if fresh else {}
+    before = file_hashes.kept() if fresh else {}
     with reading_shown():
         sources = open_sources(study.data)
         changed = rehash(sources, before) if fresh else ()

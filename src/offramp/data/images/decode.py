@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from offramp.data.pace import Pace, pool
+from offramp.data.progress import Pace, pool
 from offramp.errors import OfframpError
 
 SMALL_BYTES = 4096  # below, decoding is so short that threads only fight for the interpreter

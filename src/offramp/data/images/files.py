@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from offramp.data.images import manifest
+from offramp.data.images import file_hashes
 from offramp.data.images.decode import in_threads
 from offramp.errors import OfframpError, in_line
 
@@ -83,7 +83,7 @@ class Files:
 
     def digests(self, rows: Tensor) -> list[str]:
         """Files that have not changed since they were last hashed are not read again."""
-        return manifest.digests(self.root, [self.ids[row] for row in rows.tolist()])
+        return file_hashes.digests(self.root, [self.ids[row] for row in rows.tolist()])
 
 
 def open_image(file: Path | bytes, name: str) -> Image.Image:

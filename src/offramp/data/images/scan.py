@@ -20,7 +20,7 @@ from offramp.data.images import cache
 from offramp.data.images.files import Opened
 from offramp.data.images.geometry import Geometry
 from offramp.data.images.own import Own
-from offramp.data.pace import Pace, pool
+from offramp.data.progress import Pace, pool
 from offramp.data.splits import Subset
 from offramp.errors import OfframpError
 from offramp.hashing import digest, plain

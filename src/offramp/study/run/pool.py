@@ -22,8 +22,8 @@ from offramp.study.plan.workers import check_memory
 from offramp.study.run.crew import REPLACED, Crew, Task, check_own, end, start
 from offramp.study.run.events import Event, Note
 from offramp.study.run.ledger import Failures
+from offramp.study.run.rank_processes import run_together
 from offramp.study.run.run import Conduct, run
-from offramp.study.run.together import run_together
 from offramp.units import counted
 
 

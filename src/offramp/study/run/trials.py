@@ -119,7 +119,7 @@ def answer(
 def check_unchanged(data: Data, splits: Sequence[str], key: str) -> None:
     """Raises Changed, naming it, for an image file that was read as it was needed and is no longer what
     the plan's keys were made of. splits: which to look at.  key: chooses the files that are read for
-    that, a few hundred at most of a split (see `offramp.data.images.manifest.changed`)."""
+    that, a few hundred at most of a split (see `offramp.data.images.file_hashes.changed`)."""
     for split in {id(found): found for found in map(data.splits.get, splits)}.values():
         name = split.changed(key) if isinstance(split, FileSplit) else None
         if name is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from offramp.data.images import cache
-from offramp.data.pace import Pace, pool
+from offramp.data.progress import Pace, pool
 from offramp.errors import OfframpError
 from offramp.hashing import file_digest, text_digest
 
