@@ -22,7 +22,7 @@ from offramp.analysis.recommend import (
     sure,
 )
 from offramp.analysis.recommend.equal import crossings, equal_compute
-from offramp.analysis.recommend.goals import DEARER, OPEN, UNSHARED, WITHIN, default_target, reach
+from offramp.analysis.recommend.goals import DEARER, UNSHARED, WITHIN, default_target, reach
 from offramp.analysis.stats.pairwise import Pair
 from offramp.analysis.stats.sequential import Looks
 from offramp.study.plan import programs
@@ -48,6 +48,10 @@ def names(found: Advice) -> list[str]:
 
 def out(found: Advice) -> dict[str, str]:
     return {ruled.name: ruled.why for ruled in found.ruled_out}
+
+
+def kinds(found: Advice) -> dict[str, str]:
+    return {ruled.name: ruled.kind for ruled in found.ruled_out}
 
 
 def from_table(planted: Planted = Planted(), **more: object) -> Facts:  # noqa: B008  # frozen
@@ -118,19 +122,23 @@ def test_equal_accuracy_and_compute_are_not_told_apart() -> None:
 
 def test_who_cannot_reach_a_target_is_out_only_when_that_is_shown() -> None:
     known = facts(1, FOUR, BETTER)
-    clear = out(one("latency", known, min_accuracy=0.85))
+    below = one("latency", known, min_accuracy=0.85)
+    clear = out(below)
+    assert set(kinds(below).values()) == {"below the target"} and not below.none_left
     assert set(clear) == {"two-stage", "separate", "distillation"}
     assert all(why.startswith("it reaches 7") and "of 85.0 %" in why for why in clear.values())
     near = reach([known.answers[MODEL, DATA, "separate", 42 + k] for k in range(5)], 0.99)
     assert near is not None and near.best[2] is not None
-    doubt = out(one("latency", known, min_accuracy=near.best[2] - 0.001))["separate"]
-    assert doubt.startswith(OPEN)
+    open_ = one("latency", known, min_accuracy=near.best[2] - 0.001)
+    assert kinds(open_)["separate"] == "perhaps below"
+    assert out(open_)["separate"].startswith("not shown either way: it reaches")
 
 
 def test_who_cannot_answer_for_as_little_as_the_first_is_named() -> None:
     found = one("latency", facts(1, FOUR, CHEAPER, images=300), min_accuracy=0.55)
     assert names(found) == ["joint"] and found.at is not None and found.at < 1e6
-    assert out(found) == dict.fromkeys(("two-stage", "separate", "distillation"), DEARER)
+    assert out(found) == dict.fromkeys(("two-stage", "separate", "distillation"), DEARER.text)
+    assert set(kinds(found).values()) == {"dearer"}
     assert sure(found) == "no other can be used so"
 
 
@@ -149,7 +157,7 @@ def test_a_budget_compares_at_equal_compute() -> None:
     cheap = one("accuracy", facts(1, FOUR, CROSS), max_macs=1e6)
     assert names(cheap)[0] == "separate"
     none = one("accuracy", facts(1, FOUR), max_macs=10.0)
-    assert names(none) == [] and set(out(none).values()) == {WITHIN}
+    assert names(none) == [] and set(out(none).values()) == {WITHIN.text} and none.none_left
 
 
 # The other goals
@@ -211,7 +219,7 @@ def test_where_time_is_an_estimate_macs_stand_for_it() -> None:
     found = one("training-time", Facts(numbers(table), {}))
     assert found.measure.name == "macs-written" and names(found)[0] == "two-stage"
     assert [r.behind for r in found.ranking] == [None] * len(found.ranking)
-    assert sure(found) == "estimated, not tested"
+    assert sure(found) == "estimated, not tested" and found.estimated
     assert any("multiply-accumulates stand for it" in note for note in found.notes)
 
 
@@ -230,7 +238,7 @@ def test_a_balance_counts_the_seeds_that_all_have() -> None:
     chosen = (early, early | joint, early == joint)
     even, more, apart = (one("balanced", Facts(numbers(table[some]), {})) for some in chosen)
     assert even.ranking and [r.mean for r in even.ranking] == [r.mean for r in more.ranking]
-    assert names(apart) == [] and set(out(apart).values()) == {UNSHARED}
+    assert names(apart) == [] and set(out(apart).values()) == {UNSHARED.text}
 
 
 def test_without_readings_there_is_no_ranking() -> None:

@@ -171,7 +171,7 @@ def test_where_each_is_behind_another_none_is_recommended() -> None:
 
 def test_who_has_no_early_exits_is_named_as_left_out() -> None:
     found = advice("accuracy", facts(1, FOUR, EQUAL))
-    alone = replace(found, ruled_out=(RuledOut("baseline", "it has no early exits"),))
+    alone = replace(found, ruled_out=(RuledOut("baseline", "it has no early exits", "no early exits"),))
     assert "any of 4 strategies with early exits, which baseline lacks (" in sentence(alone)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.recommend import GOALS, Advice, Preference, recommend, sure
 from offramp.analysis.recommend.equal import Level, crossings, stretches
-from offramp.analysis.recommend.goals import DEARER, OPEN
+from offramp.analysis.recommend.goals import Kind
 from offramp.analysis.stats.pairwise import ALPHA, POWER, least_shown
 from offramp.policy.quality import p_of_chance
 from offramp.report.evidence import Evidence
@@ -96,8 +96,7 @@ def chance(runs: Runs) -> str:
 def _measured(advice: Advice) -> bool:
     """Whether a goal's numbers mean anything. Time that sharing spared is counted from MACs; memory of
     runs that shared work is not that of any one strategy."""
-    estimated = advice.untested is not None and advice.untested.startswith("estimated")
-    return not (estimated and advice.goal in ("memory", "energy"))
+    return not (advice.estimated and advice.goal in ("memory", "energy"))
 
 
 def sentence(advice: Advice, several: bool = False) -> str:
@@ -110,7 +109,7 @@ def sentence(advice: Advice, several: bool = False) -> str:
     if others and advice.even:
         low, high = sorted((best.mean, others[-1].mean))
         spread = f"{title(advice)} {advice.measure.text(low)} to {advice.measure.text(high)}"
-        alone = [out.name for out in advice.ruled_out if out.why == "it has no early exits"]
+        alone = _out(advice, "no early exits")
         lacks = "lacks" if len(alone) == 1 else "lack"
         whose = f" with early exits, which {listed(alone)} {lacks}" if alone else ""
         every = f"no significant difference between any of {len(others) + 1} strategies{whose}"
@@ -126,15 +125,19 @@ def _left_out(advice: Advice) -> str:
     cannot answer for as little as the first."""
     if advice.target is None:
         return ""
-    misses = [out.name for out in advice.ruled_out if out.why.startswith("it reaches")]
-    unsure = [out.name for out in advice.ruled_out if out.why.startswith(OPEN)]
+    misses, unsure = _out(advice, "below the target"), _out(advice, "perhaps below")
     target = f"{100 * advice.target:.1f} %"
     do = "does" if len(misses) == 1 else "do"
     parts = [f"{listed(misses)} {do} not reach {target}"] if misses else []
     parts += [f"Whether {listed(unsure)} can reach {target} is open"] if unsure else []
-    dearer = [out.name for out in advice.ruled_out if out.why == DEARER]
+    dearer = _out(advice, "dearer")
     parts += [f"{listed(dearer)} cannot answer for as few MACs"] if dearer else []
     return "".join(f". {part}" for part in parts)
+
+
+def _out(advice: Advice, kind: Kind) -> list[str]:
+    """Who is ruled out for a reason of this kind."""
+    return [out.name for out in advice.ruled_out if out.kind == kind]
 
 
 def _begun(words: str) -> str:

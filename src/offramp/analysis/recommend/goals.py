@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -107,7 +108,7 @@ def _mean_curve(seeds: Sequence[NetAnswers], max_macs: float | None = None) -> t
     return spent, np.mean([a.accuracy(spent) for a in seeds], axis=0)
 
 
-def ruled_out(found: Reach | None, target: float) -> str | None:
+def ruled_out(found: Reach | None, target: float) -> Why | None:
     """Why a candidate does not have the target, as sure as the runs are; None where it does."""
     if found is None:
         return WITHIN
@@ -115,10 +116,13 @@ def ruled_out(found: Reach | None, target: float) -> str | None:
         return None
     best, low, high = found.best
     if low is None or high is None:
-        return f"it reaches {100 * best:.1f} % at most, of {100 * target:.1f} %"
-    text = f"it reaches {100 * best:.1f} % at most ({100 * low:.1f} to {100 * high:.1f} %)"
-    doubt = "" if high < target else f"{OPEN}: "
-    return f"{doubt}{text}, of {100 * target:.1f} %"
+        text = f"it reaches {100 * best:.1f} % at most, of {100 * target:.1f} %"
+        return Why(text, "below the target")
+    ends = f"{100 * low:.1f} to {100 * high:.1f} %"
+    text = f"it reaches {100 * best:.1f} % at most ({ends}), of {100 * target:.1f} %"
+    if high < target:
+        return Why(text, "below the target")
+    return Why(f"not shown either way: {text}", "perhaps below")
 
 
 def _half(rows: Sequence[Floats]) -> float:
@@ -179,11 +183,22 @@ def _of_points(_: Numbers) -> pd.DataFrame:
 MACS = Measure("macs", "Mean MACs of an image", MMAC, _of_points, per_exit=False)
 AT_MACS = replace(MEASURES["accuracy-test"], title="Test accuracy at these MACs")
 BALANCE = Measure("balance", "Distance from the best", Unit("of 1"), _of_points, per_exit=False)
-FEWER = "it lacks exits that others have, so it has no mean over them"
-OPEN = "not shown either way"
-UNSHARED = "no seed is common to all strategies"
-WITHIN = "it cannot answer within these MACs"
-DEARER = "it cannot answer for as few MACs as the first one needs"
+Kind = Literal["no early exits", "below the target", "perhaps below", "dearer", "other"]
+
+
+@dataclass(frozen=True)
+class Why:
+    """Why a candidate is out: a clause.  kind: what that is about, where sentences tell it apart."""
+
+    text: str
+    kind: Kind = "other"
+
+
+EARLY = Why("it has no early exits", "no early exits")
+FEWER = Why("it lacks exits that others have, so it has no mean over them")
+UNSHARED = Why("no seed is common to all strategies")
+WITHIN = Why("it cannot answer within these MACs")
+DEARER = Why("it cannot answer for as few MACs as the first one needs", "dearer")
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +210,7 @@ class GoalValues:
 
     measure: Measure
     frame: pd.DataFrame
-    ruled_out: Mapping[Candidate, str]
+    ruled_out: Mapping[Candidate, Why]
     notes: tuple[str, ...] = ()
     images: Images | None = None
     reach: Mapping[Candidate, Reach] = field(default_factory=dict)
@@ -241,7 +256,7 @@ def _observed(
         rows = only(rows[rows["data"] == data], names)
         if len(rows):
             have = set(pairs(rows))
-            out = {c: "there is no reading of it" for c in names if c not in have}
+            out = {c: Why("there is no reading of it") for c in names if c not in have}
             return GoalValues(MEASURES[name], rows[VALUES], out)
     return GoalValues(MEASURES[measures[0]], pd.DataFrame(columns=VALUES), {})
 
@@ -324,11 +339,11 @@ def _balanced(facts: Facts, wish: Preference, data: str, names: Mapping[Candidat
         "energy": _observed(facts, data, ENERGY, names),
     }
     parts = {n: p for n, p in parts.items() if len(p.frame) and p.frame["measured"].all()}
-    out: dict[Candidate, str] = {}
+    out: dict[Candidate, Why] = {}
     for name, part in parts.items():
         if name == "inference" and wish.min_accuracy is None and wish.max_macs is None:
             continue  # nothing was asked for: who falls short comes last
-        out |= {c: f"{name}: {why}" for c, why in part.ruled_out.items() if c not in out}
+        out |= {c: Why(f"{name}: {why.text}") for c, why in part.ruled_out.items() if c not in out}
     left = [c for c in names if c not in out]
     # A seed that only some have would put these nearer to the best, and the only one at it.
     have = [seed for part in parts.values() for seed in _seeds(only(part.frame, left))]

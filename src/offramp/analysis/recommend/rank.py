@@ -11,11 +11,14 @@ import pandas as pd
 from offramp.analysis.measures import PERCENT, Measure
 from offramp.analysis.recommend.goals import (
     DEARER,
+    EARLY,
     Candidate,
     Facts,
     GoalValues,
+    Kind,
     Preference,
     Reach,
+    Why,
     only,
     pairs,
     reach,
@@ -63,10 +66,11 @@ class Ranked:
 
 @dataclass(frozen=True)
 class RuledOut:
-    """Who is out, and why: a clause."""
+    """Who is out, and why: a clause, and what kind of reason that is."""
 
     name: str
     why: str
+    kind: Kind = "other"
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,8 @@ class Advice:
     where there is none.  at: the MACs at which candidates were tested.  detectable: the smallest
     difference from the first one that would have been found with probability POWER, of those that were
     not.  withheld: why there is no recommendation, a sentence; None where there is one.  even: whether
-    every pair was tested, and none was found to differ.
+    every pair was tested, and none was found to differ.  estimated: whether `untested` is because values
+    are estimates.  none_left: whether every strategy is ruled out.
     """
 
     goal: Goal
@@ -94,6 +99,8 @@ class Advice:
     detectable: float | None = None
     withheld: str | None = None
     even: bool = False
+    estimated: bool = False
+    none_left: bool = False
 
     @property
     def first(self) -> tuple[Ranked, ...]:
@@ -121,28 +128,30 @@ def _advise(facts: Facts, wish: Preference, data: str) -> Advice:
     ranked = _Ranking((), f"there are no values of {found.measure.name}")
     if len(frame):
         ranked = _rank(found, frame, names, facts.looked(data, everyone))
-    untested = "every strategy is ruled out" if len(out) == len(everyone) else ranked.untested
+    none_left = len(out) == len(everyone)
+    untested = "every strategy is ruled out" if none_left else ranked.untested
     notes = found.notes
     if wish.frozen_backbone and wish.goal not in ("accuracy", "latency"):
         notes += ("Costs include training the backbone, which a given one saves.",)
-    ruled = tuple(RuledOut(names[c], why) for c, why in sorted(out.items()))
+    ruled = tuple(RuledOut(names[c], out[c].text, out[c].kind) for c in sorted(out))
     about = (wish.goal, data, found.measure, ranked.ranking, ruled, untested, notes)
-    return Advice(*about, found.target, found.at, ranked.detectable, ranked.withheld, ranked.even)
+    shown = (ranked.detectable, ranked.withheld, ranked.even, ranked.estimated)
+    return Advice(*about, found.target, found.at, *shown, none_left)
 
 
 def _excluded(
     facts: Facts, wish: Preference, data: str, everyone: Sequence[Candidate]
-) -> dict[Candidate, str]:
+) -> dict[Candidate, Why]:
     """Who cannot meet what was asked for, and why."""
-    out: dict[Candidate, str] = {}
+    out: dict[Candidate, Why] = {}
     answers = facts.of(data, everyone)
     known = facts.numbers.final[facts.numbers.final["data"] == data]
     exits = known.groupby(["model", "strategy"])["exit"].nunique().to_dict()
     for candidate in everyone:
         if exits.get(candidate, 0) < 2 <= max(exits.values()):
-            out[candidate] = "it has no early exits"
+            out[candidate] = EARLY
         elif wish.frozen_backbone and candidate[1] not in facts.heads_only:
-            out[candidate] = "it trains the backbone's weights"
+            out[candidate] = Why("it trains the backbone's weights")
         elif (wish.min_accuracy, wish.max_macs) != (None, None) and candidate in answers:
             target = 0.0 if wish.min_accuracy is None else wish.min_accuracy
             why = ruled_out(reach(list(answers[candidate].values()), target, wish.max_macs), target)
@@ -157,6 +166,7 @@ class _Ranking:
     detectable: float | None = None
     withheld: str | None = None
     even: bool = False
+    estimated: bool = False
 
 
 def _rank(
@@ -184,9 +194,9 @@ def _rank(
     few = _few(found, read) if len(groups) > 1 else None
     if groups and not best:
         tested, few = {}, few or NO_FIRST
-    untested = None
+    untested, estimated = None, False
     if isinstance(analysis.believed, Untested) and len(groups) > 1:
-        untested = in_seeds(analysis.believed.why)
+        untested, estimated = in_seeds(analysis.believed.why), analysis.believed.estimated
     rows = []
     for group in groups:
         p, behind = _against_first(tested.get(frozenset((groups[0].label, group.label))))
@@ -197,7 +207,7 @@ def _rank(
     first = [tested.get(frozenset((groups[0].label, g.label))) for g in groups[1:]]
     shown = [p.detectable for p in first if isinstance(p, Pair) and p.p >= ALPHA and p.detectable]
     even = bool(analysis.pairs) and none_differ(analysis.pairs)
-    return _Ranking(tuple(rows), untested, max(shown, default=None), few, even)
+    return _Ranking(tuple(rows), untested, max(shown, default=None), few, even, estimated)
 
 
 def _needs(row: Ranked, need: Reach) -> Ranked:
@@ -245,8 +255,7 @@ def sure(advice: Advice) -> str:
     if advice.withheld is not None:
         return advice.withheld[:1].lower() + advice.withheld[1:].rstrip(".")
     if advice.untested is not None:
-        estimated = advice.untested.startswith("estimated")
-        return "estimated, not tested" if estimated else f"not tested: {advice.untested}"
+        return "estimated, not tested" if advice.estimated else f"not tested: {advice.untested}"
     best, *others = advice.ranking
     if not others:
         return "no other can be used so" if advice.ruled_out else "there is nothing to compare it with"

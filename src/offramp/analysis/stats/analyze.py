@@ -224,7 +224,7 @@ def _obstacle(found: Sample) -> Untested | None:
     """Why nothing at all can be tested."""
     if estimated := sum(group.estimated for group in found.groups):
         some = "1 value is an estimate" if estimated == 1 else f"{estimated} values are estimates"
-        return Untested(f"estimated, not tested ({some})")
+        return Untested(f"estimated, not tested ({some})", estimated=True)
     if not found.groups:
         return Untested("there are no values")
     if len(found.groups) < 2:

@@ -22,9 +22,11 @@ TINY = 1e-140  # squares of what is smaller vanish
 
 @dataclass(frozen=True)
 class Untested:
-    """A test that was not made. why: one clause, fit to be printed after a colon."""
+    """A test that was not made. why: one clause, fit to be printed after a colon.  estimated: whether
+    that is because values are estimates and no measurements."""
 
     why: str
+    estimated: bool = False
 
 
 def same(values: Floats, scale: float | None = None) -> bool:

@@ -90,8 +90,7 @@ def recommend_from(
         _guidelines(asked, f"{where} holds no finished trial.", as_json)
         return
     answers = advising.recommend(found.facts, asked)
-    out = [not a.ranking and a.untested == "every strategy is ruled out" for a in answers]
-    silent = not any(a.ranking for a in answers) and not all(out)
+    silent = not any(a.ranking for a in answers) and not all(a.none_left for a in answers)
     if as_json:
         known = [sure(a) if a.ranking else None for a in answers]
         parts = [

@@ -115,7 +115,7 @@ def _overall(way: OneWay | OverBlocks | Untested | None) -> Anova | Repeated | U
 
 def short(result: object) -> str:
     """Few words for a cell in place of a result; the notes have the whole reason."""
-    if isinstance(result, Untested) and result.why.startswith("estimated"):
+    if isinstance(result, Untested) and result.estimated:
         return "estimated, not tested"
     return "not tested"
 
@@ -130,8 +130,7 @@ def reasons(analysis: Analysis) -> list[str]:
     one, over = _overall(analysis.one_way), _overall(analysis.over_blocks)
     said = {}
     if isinstance(one, Untested) and one is not NOT_ASKED:
-        estimated = one.why.startswith("estimated")
-        said[one.why] = one.why if estimated else f"not tested, {one.why}"
+        said[one.why] = one.why if one.estimated else f"not tested, {one.why}"
     if isinstance(over, Untested) and over.why not in said:
         said[over.why] = f"not tested over seeds, {over.why}"
     return list(map(in_seeds, said.values()))
