@@ -18,7 +18,7 @@ from offramp.bundle.export import ExportOptions, export, int8_share
 from offramp.data_spec import Normalization
 from offramp.errors import OfframpError
 from offramp.policy import useful
-from offramp.policy.calibrate import OF_TIME, Limits, Target, calibrate, target
+from offramp.policy.calibrate import OF_TIME, Limits, Target, target
 from offramp.policy.policy import Policy
 from offramp.policy.stage_times import of_file, unlike
 from offramp.policy.stage_times import read as read_times
@@ -166,9 +166,6 @@ def deployed(
     trust_code = recorded_code(store, name, data=True).keys() <= typed
     trained = trials.read(store, name, trust_code)
     measured = None if times is None else of_file(times, trained.costs, 1, wish.kind)
-    rows = (trained.validation, trained.calibration)
-    found = calibrate(*rows, trained.costs, wish, measured=measured)
-    rule = trials.policy_of(trained, found)
-    useful.check(useful.doubts(rule, trained.calibration, found.remark), asked.anyway)
+    rule = trials.asked(trained, wish, times=measured, anyway=asked.anyway).policy
     done = yield from export(store, name, rule, out, replace(asked, trust_code=trust_code))
     return Built(done.folder, rule, done.card, name)

@@ -34,8 +34,7 @@ from offramp.inputs import is_text
 from offramp.nets import ExitNetwork
 from offramp.numerics import profile
 from offramp.parts import backbone
-from offramp.policy import useful
-from offramp.policy.calibrate import Limits, calibrate, target
+from offramp.policy.calibrate import Limits, target
 from offramp.policy.candidates import Search
 from offramp.policy.policy import Policy, check_fits, given
 from offramp.policy.stage_times import of_file
@@ -201,13 +200,9 @@ class Fitted:
             raise OfframpError("max_p95_latency goes by times of a device; give stage_times")
         elif wish.kind == "max-mean-latency":
             measured = measured_costs(self.net, known.costs, batch, score)
-        search = known.search(Search(score, shared, temperature, survivors))
         shares = known.training_shares if training_shares else None
-        rows = (known.validation, known.calibration)
-        found = calibrate(*rows, known.costs, wish, search, measured, shares)
-        policy = trained.policy_of(known, found)
-        useful.check(useful.doubts(policy, known.calibration, found.remark), anyway)
-        return policy
+        search = Search(score, shared, temperature, survivors)
+        return trained.asked(known, wish, search, measured, shares, anyway).policy
 
     def predict(
         self, images: torch.Tensor | np.ndarray | Sequence[Image.Image], policy: Policy | str | Path

@@ -11,13 +11,14 @@ import numpy as np
 
 from offramp.errors import OfframpError
 from offramp.nets.network import ExitNetwork
-from offramp.policy.calibrate import Calibrated, Target, calibrate, statement
-from offramp.policy.candidates import Search, SplitLogits
+from offramp.policy.calibrate import Calibrated, MeasuredCosts, Target, calibrate, statement
+from offramp.policy.candidates import BY_CONFIDENCE, Search, SplitLogits
 from offramp.policy.costs import Costs
 from offramp.policy.gates import Gates
 from offramp.policy.policy import Calibration, Policy
 from offramp.policy.scoring import SCORES, all_carried
 from offramp.policy.stage_times import recorded
+from offramp.policy.useful import check, doubts
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
 from offramp.study.run.trials import blank_network, is_attached, part_macs
@@ -102,6 +103,37 @@ def _of_costs(trial: str, costs: Costs, manifest: Manifest, arrays: Mapping[str,
     return Trained(*about, **splits, by_class=counts, gates=manifest.gates or None)
 
 
+@dataclass(frozen=True, eq=False)
+class Deployable:
+    """What was asked for. found: what calibration chose, and from what.  unreliable: why the policy is
+    not to be trusted, a sentence each."""
+
+    policy: Policy
+    found: Calibrated
+    unreliable: tuple[str, ...]
+
+
+def asked(
+    trained: Trained,
+    target: Target,
+    search: Search = BY_CONFIDENCE,
+    times: MeasuredCosts | None = None,
+    shares: Sequence[float] | None = None,
+    anyway: bool = False,
+) -> Deployable:
+    """The policy of a trial for a target. times, shares: as `calibrate` takes them.
+
+    Raises OfframpError where no policy meets the target, and unless `anyway` for one that is not to be
+    trusted.
+    """
+    rows = (trained.validation, trained.calibration)
+    found = calibrate(*rows, trained.costs, target, trained.search(search), times, shares)
+    policy = policy_of(trained, found)
+    weak = doubts(policy, trained.calibration, found.remark)
+    check(weak, anyway)
+    return Deployable(policy, found, weak)
+
+
 def policy_of(trained: Trained, found: Calibrated) -> Policy:
     """The chosen policy and where it comes from: nothing of the test split is in it."""
     known = (trained.id, trained.hash, len(trained.classes), asdict(found.target))
@@ -137,11 +169,8 @@ def solved_again(trained: Trained, rule: Policy) -> Policy:
     temperature = rule.temperatures is not None
     search = Search(rule.score, shared and not survivors, temperature, survivors and graded)
     times = recorded(chosen["stages"], trained.costs) if "stages" in chosen else None
-    rows = (trained.validation, trained.calibration)
-    target = Target(**made.target)
     shares = chosen.get("class_shares")
-    found = calibrate(*rows, trained.costs, target, trained.search(search), times, shares)
-    return policy_of(trained, found)
+    return asked(trained, Target(**made.target), search, times, shares, anyway=True).policy
 
 
 def network_costs(net: ExitNetwork, owners: Sequence[int], exits: Sequence[int]) -> Costs:

@@ -105,11 +105,9 @@ def calibrate(
     from offramp import device as devices
     from offramp.engine.settings import placed
     from offramp.infer.torch_timing import measured_costs
-    from offramp.policy.calibrate import calibrate as choose
     from offramp.policy.candidates import Search
     from offramp.policy.evaluate import evaluate
     from offramp.policy.stage_times import of_file
-    from offramp.policy.useful import check, doubts
     from offramp.study import trained as trials
     from offramp.study.run.trials import blank_network
 
@@ -143,12 +141,9 @@ def calibrate(
         placed(net, devices.chosen(device))
         measured = measured_costs(net, trained.costs, batch or 1, how.score)
     shares = trained.training_shares if training_shares else None
-    how = trained.search(how)
-    found = choose(trained.validation, trained.calibration, trained.costs, wish, how, measured, shares)
-    policy = trials.policy_of(trained, found)
-    weak = doubts(policy, trained.calibration, found.remark)
-    check(weak, anyway)
-    policy.save(out)
+    made = trials.asked(trained, wish, how, measured, shares, anyway)
+    found, weak = made.found, made.unreliable
+    made.policy.save(out)
     # Only now, with the policy on the disk, is the test split looked at.
     tested = evaluate(found.policy, trained.test, trained.costs, trained.classes)
     if json:
