@@ -169,7 +169,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Unit:
+class AxisUnit:
     """What values are divided by, and what is written behind them."""
 
     factor: float
@@ -178,15 +178,20 @@ class Unit:
 
 # By the unit of a measure, of values as they are stored: bytes, not MB.
 SCALES = {
-    "s": (Unit(1e-3, "ms"), Unit(1.0, "s"), Unit(60.0, "min"), Unit(3600.0, "h")),
-    "MB": (Unit(1e3, "kB"), Unit(1e6, "MB"), Unit(1e9, "GB")),
-    "GMAC": (Unit(1e6, "MMAC"), Unit(1e9, "GMAC"), Unit(1e12, "TMAC"), Unit(1e15, "PMAC")),
-    "J": (Unit(1.0, "J"), Unit(1e3, "kJ"), Unit(3.6e6, "kWh")),
-    "W": (Unit(1.0, "W"),),
+    "s": (AxisUnit(1e-3, "ms"), AxisUnit(1.0, "s"), AxisUnit(60.0, "min"), AxisUnit(3600.0, "h")),
+    "MB": (AxisUnit(1e3, "kB"), AxisUnit(1e6, "MB"), AxisUnit(1e9, "GB")),
+    "GMAC": (
+        AxisUnit(1e6, "MMAC"),
+        AxisUnit(1e9, "GMAC"),
+        AxisUnit(1e12, "TMAC"),
+        AxisUnit(1e15, "PMAC"),
+    ),
+    "J": (AxisUnit(1.0, "J"), AxisUnit(1e3, "kJ"), AxisUnit(3.6e6, "kWh")),
+    "W": (AxisUnit(1.0, "W"),),
 }
 
 
-def unit(largest: float, shown: str) -> Unit:
+def unit(largest: float, shown: str) -> AxisUnit:
     """Of the units beside `shown`, the largest in which `largest` is 2 or more; the smallest
     where it is in none."""
     fitting = [u for u in SCALES[shown] if largest >= 2 * u.factor]

@@ -37,7 +37,7 @@ EVALUATED = "Dots are the training split in eval mode after the last epoch: what
 
 
 @dataclass(frozen=True)
-class Metric:
+class CurveMetric:
     """A metric as it is drawn. factor: from the table's unit to the axis's."""
 
     key: str
@@ -48,8 +48,8 @@ class Metric:
     log: bool
 
 
-LOSS = Metric("cross_entropy", "loss", "cross-entropy", 1.0, "lower", True)
-ACCURACY = Metric("accuracy", "accuracy", "accuracy, %", 100.0, "higher", False)
+LOSS = CurveMetric("cross_entropy", "loss", "cross-entropy", 1.0, "lower", True)
+ACCURACY = CurveMetric("accuracy", "accuracy", "accuracy, %", 100.0, "higher", False)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def overall(runs: Runs) -> list[Figure]:
 
 
 def _by_exit(
-    runs: Runs, drawn: pd.DataFrame, group: StrategyGroup, metric: Metric, paper: str, note: str
+    runs: Runs, drawn: pd.DataFrame, group: StrategyGroup, metric: CurveMetric, paper: str, note: str
 ) -> Figure:
     exits = sorted(int(k) for k in drawn["exit"].unique())
     rows = []
@@ -163,7 +163,7 @@ def _overall(
     )
 
 
-def _ending(drawn: pd.DataFrame, metric: Metric) -> str:
+def _ending(drawn: pd.DataFrame, metric: CurveMetric) -> str:
     """Where validation ends, in words."""
     mine = drawn[(drawn["metric"] == metric.key) & (drawn["split"] == "validation")]
     if "exit" in mine and len(mine):
@@ -177,7 +177,7 @@ def _ending(drawn: pd.DataFrame, metric: Metric) -> str:
 
 
 def _pair(
-    mine: pd.DataFrame, group: StrategyGroup, metric: Metric, title: str, first: bool, last: bool
+    mine: pd.DataFrame, group: StrategyGroup, metric: CurveMetric, title: str, first: bool, last: bool
 ) -> Json:
     """Train and validation beside each other, with one vertical axis."""
     shown = mine[mine["low"] > 0] if metric.log else mine
@@ -230,13 +230,13 @@ def _pair(
     }
 
 
-def _scale(metric: Metric, low: float, high: float) -> Json:
+def _scale(metric: CurveMetric, low: float, high: float) -> Json:
     if metric.log and 0 < low < high < math.inf:
         return {"type": "log", "domain": [float(f"{low:.3g}"), float(f"{high:.3g}")], "nice": False}
     return {"type": "log"} if metric.log else {"zero": False}
 
 
-def _ticks(metric: Metric, low: float, high: float) -> Json:
+def _ticks(metric: CurveMetric, low: float, high: float) -> Json:
     values = ticks(low, high) if metric.log else []
     return {"values": values, "format": "~g"} if values else {"tickCount": 4}
 

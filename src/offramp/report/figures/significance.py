@@ -16,7 +16,7 @@ from offramp.paper.families import families
 from offramp.report.colors import styles
 from offramp.report.figures import series
 from offramp.report.figures.chart import GRAY, LETTER, WIDTH, Json, figure, marks, number, panel, word
-from offramp.report.figures.curves import ACCURACY, LOSS, Metric
+from offramp.report.figures.curves import ACCURACY, LOSS, CurveMetric
 from offramp.report.model import Figure, Question
 from offramp.report.runs import Runs
 
@@ -58,7 +58,7 @@ def graphs(here: Collection[str]) -> dict[str, tuple[str, ...]]:
     return {**found, **every}
 
 
-def observations(runs: Runs, metric: Metric) -> pd.DataFrame:
+def observations(runs: Runs, metric: CurveMetric) -> pd.DataFrame:
     """Test loss or accuracy (in %), mean over exits, of every trial that has all exits (columns
     `measures.OBSERVATION`)."""
     rows = runs.values(MEASURES[f"{metric.word}-test"])
@@ -143,7 +143,7 @@ def _spoken(arrows: Sequence[Edge], analysis: Analysis) -> str:
     return "; ".join(f"{e.winner} beats {e.loser} by {e.difference:.3g} ({e.way})" for e in arrows) + "."
 
 
-def _graph(analysis: Analysis, arrows: Sequence[Edge], metric: Metric) -> tuple[Json, list[Edge]]:
+def _graph(analysis: Analysis, arrows: Sequence[Edge], metric: CurveMetric) -> tuple[Json, list[Edge]]:
     """Groups on a ring, the best on top and on clockwise, arrows between them; and the arrows that have
     no room for their number."""
     order = sorted(

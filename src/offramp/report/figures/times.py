@@ -11,8 +11,8 @@ from offramp.analysis.measures import MEASURES
 from offramp.report.figures import chart, series
 from offramp.report.figures.chart import (
     GRAY,
+    AxisUnit,
     Json,
-    Unit,
     figure,
     marks,
     number,
@@ -109,7 +109,7 @@ def trial_macs(trial: TrialRecord, way: Way) -> float:
     return float(sum(phase.cost.macs_executed for phase in trial.phases if phase.node in own))
 
 
-def _panel(runs: Runs, way: Way, title: str) -> tuple[Panel, Unit]:
+def _panel(runs: Runs, way: Way, title: str) -> tuple[Panel, AxisUnit]:
     found = runs.by_trial(lambda t: float(getattr(t.seconds, way)))
     scale = unit(float(found["value"].max()), "s")
     sign = "" if way != "written" or runs.measured else "~ "
@@ -130,7 +130,9 @@ def _ends(ends: pd.DataFrame, measured: bool) -> str:
     return f"Means over {series.counted(most, fewest)}; {said}."
 
 
-def _bars(found: pd.DataFrame, labels: list[str], scale: Unit, ends: pd.DataFrame | None = None) -> Json:
+def _bars(
+    found: pd.DataFrame, labels: list[str], scale: AxisUnit, ends: pd.DataFrame | None = None
+) -> Json:
     """ends: total of each trial (columns strategy, seed, value), drawn where it was measured."""
     rows = found.assign(time=found["seconds"] / scale.factor)[["strategy", "exit", "time", "how"]]
     sign = "" if (rows["how"] == "measured").all() else "~ "
