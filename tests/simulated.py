@@ -26,6 +26,17 @@ SEARCHES = [
 ]
 
 
+# Of four images, at two exits, of two classes: probabilities.
+OF_FOUR_IMAGES = np.array(
+    [
+        [[0.9, 0.1], [0.8, 0.2]],
+        [[0.4, 0.6], [0.7, 0.3]],
+        [[0.2, 0.8], [0.1, 0.9]],
+        [[0.55, 0.45], [0.3, 0.7]],
+    ]
+)
+
+
 def simulated(rows: int, seed: int, exits: int = 4, classes: int = 10) -> SplitLogits:
     draw = np.random.default_rng(seed)
     labels = draw.integers(0, classes, rows)

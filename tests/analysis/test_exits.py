@@ -3,15 +3,9 @@ from __future__ import annotations
 import numpy as np
 
 from offramp.analysis.exits import at_thresholds, confidence
+from simulated import OF_FOUR_IMAGES
 
-P = np.array(
-    [  # four images, two exits, two classes: probabilities
-        [[0.9, 0.1], [0.8, 0.2]],
-        [[0.4, 0.6], [0.7, 0.3]],
-        [[0.2, 0.8], [0.1, 0.9]],
-        [[0.55, 0.45], [0.3, 0.7]],
-    ]
-)
+P = OF_FOUR_IMAGES
 LOGITS = np.log(P)
 LABELS = np.array([0, 0, 1, 1])
 MACS, FULL = [30.0, 110.0], 100.0

@@ -16,6 +16,7 @@ from offramp.analysis.metrics import (
     of_logits,
     uneven,
 )
+from simulated import OF_FOUR_IMAGES
 
 LABELS = np.array([0] * 8 + [1] * 2)
 
@@ -31,14 +32,7 @@ RIGHT = [-1.0] * 8 + [1.0] * 2
 MIXED = [-4.0, -3, -2, -1, -1, -1, 2, 5, 1, 3]  # two false alarms, nothing missed
 
 
-P = np.array(
-    [  # four images, two exits, two classes: probabilities
-        [[0.9, 0.1], [0.8, 0.2]],
-        [[0.4, 0.6], [0.7, 0.3]],
-        [[0.2, 0.8], [0.1, 0.9]],
-        [[0.55, 0.45], [0.3, 0.7]],
-    ]
-)
+P = OF_FOUR_IMAGES
 FOUR = np.log(P)
 OF_FOUR = np.array([0, 0, 1, 1])
 

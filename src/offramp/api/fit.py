@@ -337,10 +337,12 @@ class Fitted:
         )
         rule = self._bound(policy)
         splits, how = self._data.splits, (self.mean, self.std)
-        given = bundle.Pictures(
-            of_test(splits["test"], *how),
-            None if allowed is None else {name: of_split(splits[name], *how) for name in trained.SPLITS},
-        )
+        given = bundle.Pictures()
+        if allowed is not None:
+            every = {name: of_split(splits[name], *how) for name in trained.SPLITS}
+            given = bundle.Pictures(splits=every)
+        elif check:
+            given = bundle.Pictures(of_test(splits["test"], *how))
         known = (self._trained, self._manifest, Path(folder), asked)
         return finished(bundle.of_network(net, rule, *known, given))
 

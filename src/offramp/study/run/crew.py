@@ -33,6 +33,7 @@ from offramp.process import (
 from offramp.store.place import Place
 from offramp.store.store import Store
 from offramp.study.plan.plan import make_plan
+from offramp.study.run.events import Event
 from offramp.study.run.ledger import Failures
 from offramp.study.run.run import Conduct, run
 from offramp.study.spec.models import Study
@@ -91,6 +92,26 @@ def _signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def hear(crew: Crew, events: Connection) -> Event | ForkServerProcess | None:
+    """What one of the crew has to say, for which it may be waited: an event; None once it has finished;
+    itself where it is gone without a word. Either is of the crew no more.
+
+    Raises OfframpError for the reason for which it stopped.
+    """
+    try:
+        message = events.recv()
+    except (EOFError, OSError, pickle.UnpicklingError):
+        gone = crew.pop(events)
+        gone.join()
+        return gone
+    if isinstance(message, str):
+        raise OfframpError(message)
+    if message is None:
+        crew.pop(events).join()
+    told: Event | None = message
+    return told
 
 
 def end(crew: Crew) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,7 +19,7 @@ from offramp.store.store import Store
 from offramp.study.plan.limits import share_of_workers
 from offramp.study.plan.plan import Plan
 from offramp.study.plan.workers import check_memory
-from offramp.study.run.crew import REPLACED, Crew, Task, check_own, end, start
+from offramp.study.run.crew import REPLACED, Crew, Task, check_own, end, hear, start
 from offramp.study.run.events import Event, Note
 from offramp.study.run.ledger import Failures
 from offramp.study.run.rank_processes import run_together
@@ -74,24 +74,16 @@ def _listen(crew: Crew, asked: Sequence[Task]) -> Iterator[Event]:
     while crew:
         for events in wait(list(crew)):
             assert isinstance(events, Connection)
-            try:
-                message = events.recv()
-            except (EOFError, OSError, pickle.UnpicklingError):
-                worker = crew.pop(events)
-                worker.join()
+            said = hear(crew, events)
+            if isinstance(said, BaseProcess):
                 killed += 1
                 before, for_memory = for_memory, killed_for_memory()
-                short = worker.exitcode == -signal.SIGKILL and for_memory > before
-                yield Note(_replaced(worker.exitcode, killed, short, len(crew)))
+                short = said.exitcode == -signal.SIGKILL and for_memory > before
+                yield Note(_replaced(said.exitcode, killed, short, len(crew)))
                 if not (short and crew):
-                    tasks[start(crew, tasks[worker])] = tasks[worker]
-                continue
-            if message is None:
-                crew.pop(events).join()
-            elif isinstance(message, str):
-                raise OfframpError(message)
-            else:
-                yield message
+                    tasks[start(crew, tasks[said])] = tasks[said]
+            elif said is not None:
+                yield said
 
 
 def _replaced(code: int | None, killed: int, short: bool, left: int) -> str:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import itertools
 import os
-import pickle
 import signal
 from collections.abc import Generator
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,7 +27,7 @@ from offramp.process import terminable
 from offramp.store.store import Store
 from offramp.study.plan.limits import share_of_workers
 from offramp.study.plan.plan import Plan
-from offramp.study.run.crew import DESERTED, DISBANDED, REPLACED, Crew, Task, check_own, end, start
+from offramp.study.run.crew import DESERTED, DISBANDED, REPLACED, Crew, Task, check_own, end, hear, start
 from offramp.study.run.events import Event, Note
 from offramp.study.run.ledger import Failures
 from offramp.study.run.run import Conduct, run
@@ -87,19 +87,11 @@ def _heard(crew: Crew) -> Generator[Event, None, list[int | None]]:
         ready = wait(list(crew), GRACE_S if codes else None)
         for events in ready:
             assert isinstance(events, Connection)
-            try:
-                message = events.recv()
-            except (EOFError, OSError, pickle.UnpicklingError):
-                rank = crew.pop(events)
-                rank.join()
-                codes.append(rank.exitcode)
-                continue
-            if message is None:
-                crew.pop(events).join()
-            elif isinstance(message, str):
-                raise OfframpError(message)
-            else:
-                yield message
+            said = hear(crew, events)
+            if isinstance(said, BaseProcess):
+                codes.append(said.exitcode)
+            elif said is not None:
+                yield said
         if codes and not ready:
             break
     for rank in crew.values():  # they wait for one that is gone
