@@ -8,7 +8,9 @@ value, or of how the engine arranges arithmetic, raises the version.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le
 
 from offramp.device import CLASSES, DeviceClass
 from offramp.errors import OfframpError, nearest
@@ -30,14 +32,14 @@ class Numerics:
     name: str
     version: int
     device: DeviceClass
-    threads: int
+    threads: Annotated[int, Ge(1), Le(1024)]
     precision: Literal["float32", "bfloat16"] = "float32"
     memory_format: MemoryFormat = "channels_last"
     deterministic: bool = True
     tf32: bool = False
     flush_denormal: bool = False
     fused_optimizer: bool = True
-    frozen_batch: int = 64
+    frozen_batch: Annotated[int, Ge(64)] = 64
     ranks: int = field(default=1, metadata=YOUNGER)
 
 
@@ -61,12 +63,15 @@ CUSTOM = "custom"
 
 
 def custom(device: DeviceClass, **changes: Any) -> Numerics:
-    """A profile of one's own: the device's default with `changes`. One that says what a profile of
-    `PROFILES` says is that profile, and has its keys."""
-    made = replace(DEFAULTS[device], name=CUSTOM, **changes)
-    for known in PROFILES.values():
-        if replace(known, name=CUSTOM) == made:
-            return known
+    """A profile of one's own: the device's default with `changes`."""
+    return known(replace(DEFAULTS[device], name=CUSTOM, **changes))
+
+
+def known(made: Numerics) -> Numerics:
+    """The profile of `PROFILES` that says what `made` says, and has its keys; else `made`."""
+    for one in PROFILES.values():
+        if replace(one, name=CUSTOM) == made:
+            return one
     return made
 
 

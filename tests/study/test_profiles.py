@@ -14,7 +14,7 @@ from offramp.hashing import digest
 from offramp.numerics import PROFILES, custom
 from offramp.study.plan import profiles
 from offramp.study.plan.plan import make_plan
-from offramp.study.plan.profiles import Gain, NumericsSpec, ProfileFile
+from offramp.study.plan.profiles import Gain, ProfileFile
 from offramp.study.spec import file as spec
 from support import CPU
 
@@ -27,7 +27,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def made(**fields: Any) -> ProfileFile:
-    numerics = NumericsSpec(device="cpu", threads=1, **fields)
+    numerics = custom("cpu", threads=1, **fields)
     gain = Gain(what="2 threads against 1", network="resnet18", ratio=1.5)
     return ProfileFile(numerics=numerics, machine="a machine", made="2024-01-01", measured=(gain,))
 
@@ -49,8 +49,7 @@ def test_the_profile_beside_the_studies_is_one() -> None:
 
 
 def test_a_memory_format_is_another_profile() -> None:
-    made = NumericsSpec(device="cpu", threads=2, memory_format="contiguous")
-    changed = ProfileFile(numerics=made).profile
+    changed = ProfileFile(numerics=custom("cpu", memory_format="contiguous")).numerics
     assert changed.memory_format == "contiguous"
     assert digest(changed) != digest(PROFILES["cpu"])
 

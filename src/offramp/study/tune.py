@@ -14,8 +14,9 @@ from typing import final
 
 from offramp.engine.probe import Setup, Subject, question
 from offramp.errors import OfframpError
+from offramp.numerics import CUSTOM, DEFAULTS, Numerics, known
 from offramp.process import GIVEN, SPINS
-from offramp.study.plan.profiles import Gain, NumericsSpec
+from offramp.study.plan.profiles import Gain
 
 SUBJECTS = (
     Subject("digits-cnn", (1, 8, 8), 128),
@@ -130,12 +131,12 @@ def _parts(
     return parts
 
 
-def chosen(device: str, gains: Sequence[Gain]) -> NumericsSpec:
+def chosen(device: str, gains: Sequence[Gain]) -> Numerics:
     """The profile that measurements speak for. Only what leaves accuracy alone is chosen: threads a
     trial, for the throughput of the whole machine. Less precision is for the user to ask for."""
     at_once = [gain.ratio for gain in gains if gain.what == AT_ONCE]
     single = device == "cpu" and (not at_once or geometric_mean(at_once) >= WORTH)
-    return NumericsSpec.model_validate({"device": device, "threads": 1 if single else 2})
+    return known(replace(DEFAULTS[device], name=CUSTOM, threads=1 if single else 2))
 
 
 def _on_cpu(cores: int) -> dict[str, tuple[Setup, Setup]]:

@@ -232,7 +232,7 @@ def _profiles(device: torch.device) -> Finding:
     from offramp.study.plan import profiles
 
     shipped = [name for name, profile in PROFILES.items() if profile.device == device.type]
-    own = [name for name, one in profiles.listed().items() if one.profile.device == device.type]
+    own = [name for name, one in profiles.listed().items() if one.numerics.device == device.type]
     remedy = "" if own else "to learn what suits this machine: offramp doctor --tune"
     return Finding("numerics profiles", ", ".join([*shipped, *own]), remedy)
 
@@ -360,7 +360,7 @@ def _show(gains: Sequence[Gain]) -> None:
 def _conclude(made: ProfileFile, asked_as: str, path: Path) -> None:
     from offramp.numerics import CUSTOM
 
-    profile = made.profile
+    profile = made.numerics
     threads = counted(profile.threads, "thread")
     same = "" if profile.name == CUSTOM else f" It is the same as '{profile.name}', so keys are too."
     typer.echo(

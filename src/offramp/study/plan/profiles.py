@@ -9,32 +9,36 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, PlainSerializer, PlainValidator
 
-from offramp.device import DeviceClass
 from offramp.errors import OfframpError, nearest
 from offramp.files import home, replacing
-from offramp.numerics import PROFILES, MemoryFormat, Numerics, custom, made_for, profile
-from offramp.sections import Section
+from offramp.numerics import CUSTOM, PROFILES, Numerics, known, made_for, profile
+from offramp.sections import Section, mapping
+from offramp.study.spec.fields import reader
 from offramp.study.spec.places import validated
 from offramp.study.spec.yaml_lines import parse, text_of
 
 SUFFIXES = (".json", ".yaml", ".yml")
 
 
-class NumericsSpec(Section):
-    """The fields of `offramp.numerics.Numerics` that one may choose; the others have one value that
-    results can be trusted with. device: what the profile is for."""
+# What one may choose; the other fields have one value that results can be trusted with.
+CHOICES = ("device", "threads", "precision", "memory_format", "tf32", "fused_optimizer", "frozen_batch")
+_read = reader(Numerics)
 
-    device: DeviceClass
-    threads: Annotated[int, Field(ge=1, le=1024)]
-    precision: Literal["float32", "bfloat16"] = "float32"
-    memory_format: MemoryFormat = "channels_last"
-    tf32: bool = False
-    fused_optimizer: bool = True
-    frozen_batch: Annotated[int, Field(ge=64)] = 64  # smaller ones round differently
+
+def _numerics(value: Any) -> Numerics:
+    """A profile of what stands in a file. One that says what a profile that comes with offramp says is
+    that profile, and has its keys."""
+    if isinstance(value, Numerics):
+        return value
+    return known(_read({"name": CUSTOM, "version": 1, **mapping(value, CHOICES)}))
+
+
+def _choices(profile: Numerics) -> dict[str, Any]:
+    return {name: getattr(profile, name) for name in CHOICES}
 
 
 class Gain(Section):
@@ -49,15 +53,10 @@ class ProfileFile(Section):
     """What stands in a file. machine, made, measured: of `offramp doctor --tune`; they are read by
     people and by `offramp doctor`, and change nothing."""
 
-    numerics: NumericsSpec
+    numerics: Annotated[Numerics, PlainValidator(_numerics), PlainSerializer(_choices)]
     machine: str | None = None
     made: str | None = None
     measured: Annotated[tuple[Gain, ...], Field(strict=False)] = ()
-
-    @property
-    def profile(self) -> Numerics:
-        chosen = self.numerics.model_dump()
-        return custom(chosen.pop("device"), **chosen)
 
 
 def folder() -> Path:
@@ -81,7 +80,7 @@ def find(name: str, device: str) -> Numerics:
     else:
         hint = nearest(name, [*PROFILES, *own])
         raise OfframpError(f"unknown numerics profile '{name}'{hint}")
-    return made_for(device, read(path).profile, name)
+    return made_for(device, read(path).numerics, name)
 
 
 def read(path: Path) -> ProfileFile:
