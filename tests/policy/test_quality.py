@@ -8,15 +8,15 @@ import pytest
 from scipy.stats import multinomial
 from sklearn.metrics import roc_auc_score
 
-from offramp.analysis.exits import at_thresholds
 from offramp.policy import quality, scoring
 from offramp.policy.policy import Policy
-from offramp.policy.quality import oracle, random_exit, sweep
-from simulated import COSTS, FOUR, simulated
+from offramp.policy.quality import at_thresholds, oracle, random_exit, sweep
+from simulated import COSTS, FOUR, OF_FOUR_IMAGES, simulated
 
 pytestmark = pytest.mark.slow
 
 MACS = COSTS.leaving(range(4))
+IMAGES, OF_IMAGES, TWO = np.log(OF_FOUR_IMAGES), np.array([0, 0, 1, 1]), [30.0, 110.0]
 
 
 def test_calibration_error_by_hand() -> None:
@@ -77,12 +77,29 @@ def test_an_interval_of_a_loss_covers_it_and_is_narrow(rows: int, gained: float,
 def test_a_sweep_is_each_threshold_alone() -> None:
     rows = simulated(300, 1)
     right = scoring.answers(rows.logits) == rows.labels[:, None]
-    levels = np.linspace(0, 1.05, 130)
+    levels = np.linspace(0, 1, 130)
     curve = sweep(scoring.scores("confidence", rows.logits), right, MACS, levels)
     for i, level in enumerate(levels):
-        (point,) = at_thresholds(rows.logits, rows.labels, MACS, 1.0, [level])
-        assert (curve.accuracy[i], curve.macs[i]) == pytest.approx(point)
-        assert curve.shares[i] @ MACS == pytest.approx(curve.macs[i])
+        leaves = Policy("confidence", FOUR, (*3 * [float(level)], None)).leaves(rows.logits)
+        assert curve.accuracy[i] == pytest.approx(right[np.arange(300), leaves].mean())
+        assert curve.macs[i] == pytest.approx(np.take(MACS, leaves).mean())
+
+
+def test_leaving_at_thresholds() -> None:
+    # Exit 1 is sure of: all | all | images 1 and 3 | image 1 | none | none.
+    before, thresholds = IMAGES.copy(), (0.0, 0.5, 0.75, 0.85, 0.95, 1.01)
+    expected = [(0.5, 0.3), (0.5, 0.3), (1.0, 0.7), (1.0, 0.9), (1.0, 1.1), (1.0, 1.1)]
+    found = at_thresholds(IMAGES, OF_IMAGES, TWO, 100.0, thresholds)
+    np.testing.assert_allclose(found, expected)
+    assert np.array_equal(IMAGES, before)
+
+
+def test_a_confidence_equal_to_the_threshold_leaves() -> None:
+    assert at_thresholds(np.zeros((1, 2, 2)), np.array([0]), TWO, 100.0, [0.5]) == [(1.0, 0.3)]
+
+
+def test_a_single_exit_is_left_by_all() -> None:
+    assert at_thresholds(IMAGES[:, 1:], OF_IMAGES, [100.0], 100.0, [0.99]) == [(1.0, 1.0)]
 
 
 @pytest.mark.parametrize("name", ["entropy", "margin", "patience"])

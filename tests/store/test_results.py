@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offramp.analysis.exits import at_thresholds
+from offramp.policy.quality import at_thresholds
 from offramp.store.manifest import Cost
 from offramp.store.record import Seconds, read, seconds
 from offramp.store.results import THRESHOLDS, Spread, StrategyResult, by_strategy

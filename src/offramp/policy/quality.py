@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from offramp.policy import scoring
+
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
 BINS = 15
@@ -131,6 +133,24 @@ def sweep(scores: Floats, right: Bools, macs: Sequence[float], thresholds: Float
             hits[some] += np.count_nonzero(leaving & right[:, exit], axis=1)
     shares /= rows
     return Curve(settings, hits / rows, shares @ np.asarray(macs, dtype=np.float64), shares)
+
+
+def at_thresholds(
+    logits: Floats,
+    labels: NDArray[np.integer],
+    macs: Sequence[float],
+    full_macs: float,
+    thresholds: Sequence[float],
+) -> list[tuple[float, float]]:
+    """Of each threshold accuracy (0 to 1) and compute (mean MACs an image as a share of `full_macs`),
+    where an image leaves at the first exit whose confidence is at least that, else at the last.
+
+    logits: [N, E, C]; macs: of an image that leaves at each exit, [E]; full_macs: of the plain network.
+    """
+    sure = scoring.scores("confidence", logits.astype(np.float64))
+    right = scoring.answers(logits) == labels[:, None]
+    curve = sweep(np.asarray(sure), right, macs, np.asarray(thresholds))
+    return list(zip(curve.accuracy.tolist(), (curve.macs / full_macs).tolist(), strict=True))
 
 
 @dataclass(frozen=True)

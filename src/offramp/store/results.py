@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from offramp.analysis.exits import at_thresholds
+from offramp.policy.quality import at_thresholds
 from offramp.store.archive import Records
 from offramp.store.manifest import Manifest
 from offramp.store.record import Seconds, seconds

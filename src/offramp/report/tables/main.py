@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from offramp.analysis.exits import at_thresholds
 from offramp.errors import OfframpError
+from offramp.policy.quality import at_thresholds
 from offramp.report.colors import rank
 from offramp.report.model import Column, Table
 from offramp.report.runs import Runs
