@@ -20,7 +20,7 @@ endef
 # What Python compiled is kept, whatever the environment says: tests start it some hundred times.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo wheel docs docs-quick test test-fast test-slow test-cluster bench bench-quick house lint format clean
+.PHONY: setup demo wheel docs docs-quick test test-fast test-slow test-cluster test-ray test-ranks bench bench-quick house lint format clean
 
 setup: $(READY)
 
@@ -71,9 +71,13 @@ test-slow: $(READY)
 	$(BIN)/python -m pytest -n 3 $(FILES) --long
 
 # A cluster of Ray, and two ranks of one training, in processes of this machine: what becomes of a study
-# when parts of it die.
-test-cluster: $(READY)
+# when parts of it die. They wait for most of their time.
+test-cluster: test-ray test-ranks
+
+test-ray: $(READY)
 	$(BIN)/python -m pytest --cluster tests/study/test_cluster.py
+
+test-ranks: $(READY)
 	$(BIN)/python -m pytest --long tests/study/test_together.py
 
 # On a machine that does nothing else: docs/performance.md says what is measured, and for how long.

@@ -149,7 +149,8 @@ class TrialRun:
 
     def _phases(self, status: str) -> Iterable[Run]:
         asked = f"tags.`{PARENT}` = {_quoted(self.run.info.run_id)} and attributes.status = '{status}'"
-        return self.server.client.search_runs([self.server.experiment], asked)
+        found: Iterable[Run] = self.server.client.search_runs([self.server.experiment], asked)
+        return found
 
     def _tags(self, phase: LivePhase) -> dict[str, str]:
         return {PARENT: self.run.info.run_id, NODE: phase.key, NAME: phase.title}
