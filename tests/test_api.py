@@ -18,6 +18,7 @@ from longer import long
 from offramp import CE, Augment, OfframpError, Phase, Recipe, heads, segments
 from offramp.engine import fit as engine_fit
 from offramp.policy.policy import Policy
+from offramp.store.store import Store
 from offramp.strategies.two_stage import two_stage
 from offramp.study.run.events import Began, Epoch, Reused
 
@@ -294,6 +295,17 @@ def test_fit_with_a_store_finds_its_work_again(tmp_path: Path, monkeypatch: pyte
     assert len([e for e in events if isinstance(e, Reused)]) == 3
     assert equal(first.net.state_dict(), again.net.state_dict())
     assert first.accuracy == again.accuracy
+
+
+def test_names_of_classes_that_were_corrected_are_the_ones_in_use(tmp_path: Path) -> None:
+    class Corrected(Tensors):
+        classes = ("night", "dusk", "day")
+
+    first = offramp.fit(attached(), "baseline", train=Tensors(), recipe=RECIPE, store=tmp_path)
+    again = offramp.fit(attached(), "baseline", train=Corrected(), recipe=RECIPE, store=tmp_path)
+    assert first.trial == again.trial
+    assert Store(tmp_path).read_trial(again.trial).classes == Corrected.classes
+    assert again._trained.classes == Corrected.classes  # what bundles are labeled with
 
 
 def test_other_weights_of_the_same_network_are_other_work(tmp_path: Path) -> None:
