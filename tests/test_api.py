@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import ConcatDataset, Subset
 
 import offramp
 from longer import long
 from offramp import CE, Augment, OfframpError, Phase, Recipe, heads, segments
+from offramp.data.dataset import SPLITS
 from offramp.engine import fit as engine_fit
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
@@ -362,6 +365,29 @@ def test_taps_by_number_and_splits_by_hand() -> None:
     )
     sizes = {split: len(fitted.logits[split]) for split in ("validation", "calibration", "test")}
     assert sizes == {"validation": 9, "calibration": 6, "test": 12}
+
+
+@pytest.mark.parametrize("names", [*combinations(SPLITS, 2)])
+def test_no_split_is_another_one(names: tuple[str, str]) -> None:
+    """What is promised on training images holds for no new one."""
+    one, other = names
+    given: dict[str, Any] = {"train": Tensors(300)} | {name: Tensors(60, seed=4) for name in names}
+    with pytest.raises(
+        OfframpError, match=rf"60 of the 60 {other} images are in {one} too.*give others"
+    ):
+        offramp.fit(attached(), "joint", **given)
+    given[other] = Subset(given[one], range(30))
+    with pytest.raises(OfframpError, match=rf"30 of the 30 {other} images are in {one} too"):
+        offramp.fit(attached(), "joint", **given)
+
+
+def test_a_few_images_that_two_splits_show_are_no_mistake() -> None:
+    def watch(_: Any) -> None:
+        raise RuntimeError("it trains")
+
+    test: Any = ConcatDataset([Subset(Tensors(), range(14)), Tensors(15, seed=2)])
+    with pytest.raises(RuntimeError, match="it trains"):
+        offramp.fit(attached(), "joint", train=Tensors(), test=test, watch=watch)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from offramp.bundle import export as bundle
 from offramp.bundle.export import Exported
 from offramp.bundle.trial_images import of_split, of_test
 from offramp.data import Data, Split, from_dataset, normalize
+from offramp.data.dataset import SPLITS
 from offramp.data_spec import Normalization
 from offramp.engine.settings import laid_out
 from offramp.errors import OfframpError
@@ -407,7 +409,7 @@ def fit(
         arrays (images [N, C, H, W], uint8 or normalized float32; labels [N]). Pictures of several sizes
         are scaled and cropped to the network's. A split that is not given is held out of train. What is
         trained on float32 images cannot be exported. With a kept backbone, give validation, calibration
-        and test images that it was not trained on.
+        and test images that it was not trained on. Splits of which half is in another are refused.
     plain: the Dataset `train` without its random transform, if it has one, in the same order: what is
         held out of train and evaluated. The transform itself is drawn anew for each image and epoch.
     normalize: pixels by mean and deviation of the training images (`train`), or of what a kept backbone
@@ -485,6 +487,8 @@ def fit(
     about = {"plain": plain, "shape": net.input_shape, "augment": study.augment}
     data = from_dataset(train, validation, calibration, test, normalize=normalize, **about)
     _check_fit(net, data)
+    others = {"validation": validation, "calibration": calibration, "test": test}
+    _check_apart(data, [name for name, samples in others.items() if samples is not None])
     # Recorded, as 0 and 1 that were asked for look like those of floats.
     study = study.model_copy(update={"data": replace(study.data, normalize=normalize)})
     plan = plan_trials(study, data, net.identified(), profile(study.numerics, place.type))
@@ -515,6 +519,27 @@ def _check_fit(net: ExitNetwork, data: Data) -> None:
         raise OfframpError(
             f"the data have {len(data.classes)} classes, the network {net.classes}; make them equal"
         )
+
+
+def _check_apart(data: Data, given: Collection[str]) -> None:
+    """Refuse a split that another one shows: what is measured, and promised, on it holds for no new
+    image. A few equal images, as found data have, are told and not refused. given: the splits that were
+    given beside train, of which the others are held out."""
+    images, shared = Counter[str](), Counter[tuple[str, str]]()
+    of = {name: name if name in given else "train" for name in SPLITS}
+    for name, found in data.splits.items():
+        images[of[name]] += len(found)
+    for where, count in data.provenance["duplicates"].items():
+        names = {of[name] for name in where.split(" in ")}
+        if len(names) > 1:
+            other, split = sorted(names, key=SPLITS.index)
+            shared[split, other] += count
+    for (split, other), count in shared.items():
+        if 2 * count >= min(images[split], images[other]):
+            raise OfframpError(
+                f"{count:,} of the {images[split]:,} {split} images are in {other} too, so they say "
+                f"nothing of new images; give others, or leave {split} out: it is then held out of train"
+            )
 
 
 def _check_normalized(images: torch.Tensor, unit: bool = False) -> None:
