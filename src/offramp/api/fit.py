@@ -226,8 +226,8 @@ class Fitted:
         if rule.calibration.trial_hash:
             check_fits(rule, self._trained.id, self._trained.hash, self._trained.exits)
         ready = self._tensor(images)
-        unit = not self._normalized and set(self.mean) == {0} and set(self.std) == {1}
-        _check_normalized(ready, unit)
+        if top := _pixels_to(ready, None if self._normalized else (self.mean, self.std)):
+            raise _pixels(top)
         place = next(self.net.parameters()).device
         floats = ready.is_floating_point()
         return Predictor(self.net, rule)(ready.to(place) if floats else self.normalize(ready))
@@ -370,6 +370,7 @@ class Fitted:
         return replace(policy, calibration=replace(made, classes=len(known.classes), chosen=by_hand))
 
 
+HIGH = 50  # no normalized image reaches it
 SOME = 64  # training images by which pixels are told from normalized images
 
 _FORMATS: Mapping[str, Callable[[Any], str]] = {
@@ -542,17 +543,43 @@ def _check_apart(data: Data, given: Collection[str]) -> None:
             )
 
 
-def _check_normalized(images: torch.Tensor, unit: bool = False) -> None:
-    """Refuse floats that are pixels from 0 to 1, or from 0 to 255: normalized ones spread otherwise.
-    unit: pixels from 0 to 1 are the normalized ones."""
-    if not images.is_floating_point() or not images.numel():
-        return
+def _check_normalized(images: torch.Tensor) -> None:
+    """Refuse to train on floats that are pixels from 0 to 1, or from 0 to 255: normalized ones spread
+    otherwise."""
+    if images.is_floating_point() and images.numel():
+        low, high = (float(bound) for bound in images.aminmax())
+        if high > HIGH or (low >= 0 and 0.5 < high <= 1 and high - low > 0.5):
+            raise _pixels(255 if high > HIGH else 1)
+
+
+def _pixels(top: int) -> OfframpError:
+    return OfframpError(
+        f"images look like 0…{top} pixels; give uint8 [B, C, H, W] (without ToTensor), or normalize them"
+    )
+
+
+def _pixels_to(images: torch.Tensor, how: tuple[Sequence[float], Sequence[float]] | None) -> int | None:
+    """1 or 255, where float images are pixels from 0 to that for sure; None where they may be normalized
+    by `how`, a mean and a deviation a channel (None: nobody knows how). Bright pictures, normalized, lie
+    between 0 and 1 too; but of 8 bits either is a multiple of something, and not of the same."""
+    if not images.is_floating_point() or images.dim() != 4 or not images.numel():
+        return None
     low, high = (float(bound) for bound in images.aminmax())
-    if high > 50 or (not unit and low >= 0 and 0.5 < high <= 1 and high - low > 0.5):
-        raise OfframpError(
-            f"images look like 0…{255 if high > 50 else 1} pixels; "
-            "give uint8 [B, C, H, W] (without ToTensor), or normalize them"
-        )
+    top = 1 if how and high <= 1 else 255
+    if how is None:
+        return top if low >= 0 and high > HIGH and _whole(images) else None
+    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in how)
+    if len(mean) != images.shape[1]:
+        return None
+    if high > max(HIGH, float(((2 - mean) / std).max())):  # a whole range above white
+        return 255
+    if low < 0 or high - low <= 0.5 or not _whole(images * (255 / top)):
+        return None
+    return None if _whole((images * std + mean) * 255) else top
+
+
+def _whole(numbers: torch.Tensor) -> bool:
+    return bool(((numbers - numbers.round()).abs() < 0.01).all())
 
 
 def _check_frozen(net: ExitNetwork, plan: Plan) -> None:
