@@ -218,6 +218,15 @@ def test_pixels_normalized_by_0_and_1_are_not_taken_for_floats(tmp_path: Path) -
         fitted.predict(IMAGES.float(), policy)
 
 
+def test_a_fitted_network_answers_until_it_is_told_to_train(fitted: Fitted) -> None:
+    net, images = fitted.net.copy(), fitted.normalize(IMAGES[:8])
+    assert not any(logits.requires_grad for logits in net(images))
+    net.requires_grad_(True).train()
+    torch.nn.functional.cross_entropy(net(images)[-1], torch.zeros(8, dtype=torch.int64)).backward()
+    assert net.backbone.out.weight.grad is not None
+    assert not any(p.requires_grad for p in fitted.net.parameters())
+
+
 HOW = {**NORMALIZED, "bright": ((0.5,) * 3, (0.25,) * 3), "dark": ((0.01,) * 3, (0.004,) * 3)}
 
 

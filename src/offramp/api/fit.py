@@ -61,8 +61,9 @@ class Fitted:
     """A trained early-exit network and what is known of it. `fit` makes it; a terminal and a notebook
     show it as a table of its exits.
 
-    net: in eval mode, on the device of the training: normalized images [B, C, H, W] → a tuple of logits
-        [B, classes], one an exit.
+    net: on the device of the training: normalized images [B, C, H, W] → a tuple of logits [B, classes],
+        one an exit. It is made to answer: in eval mode, and no parameter requires a gradient. To train it
+        in a loop of your own: net.requires_grad_(True).train().
     trial: its id, also in the store where there is one.
     accuracy: on the test split, by exit, 0 to 1.
     logits: of the splits `validation`, `calibration` and `test`, [N, exits, classes], and their labels
