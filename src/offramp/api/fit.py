@@ -62,8 +62,8 @@ class Fitted:
     show it as a table of its exits.
 
     net: on the device of the training: normalized images [B, C, H, W] → a tuple of logits [B, classes],
-        one an exit. It is made to answer: in eval mode, and no parameter requires a gradient. To train it
-        in a loop of your own: net.requires_grad_(True).train().
+        one an exit. It is made to answer: in eval mode, and no parameter requires a gradient. To train
+        it in a loop of your own: net.requires_grad_(True).train().
     trial: its id, also in the store where there is one.
     accuracy: on the test split, by exit, 0 to 1.
     logits: of the splits `validation`, `calibration` and `test`, [N, exits, classes], and their labels
@@ -416,7 +416,7 @@ def fit(
         held out of train and evaluated. The transform itself is drawn anew for each image and epoch.
     normalize: pixels by mean and deviation of the training images (`train`), or of what a kept backbone
         was trained with: `imagenet`, `half` (0.5 and 0.5), `clip`, `unit` (0 and 1), or (mean,
-        deviation), each a share of 255 for every channel.
+        deviation), each one number a channel, as shares of 255: ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).
     seed: of weights, order, dropout and augmentation.
     recipe: a `Recipe`, or a mapping as in a study file.
     options: of the strategy, such as {"students": "shared"}.
@@ -492,7 +492,8 @@ def fit(
     others = {"validation": validation, "calibration": calibration, "test": test}
     _check_apart(data, [name for name, samples in others.items() if samples is not None])
     # Recorded, as 0 and 1 that were asked for look like those of floats.
-    study = study.model_copy(update={"data": replace(study.data, normalize=normalize)})
+    how = normalize if isinstance(normalize, str) else (data.mean, data.std)
+    study = study.model_copy(update={"data": replace(study.data, normalize=how)})
     plan = plan_trials(study, data, net.identified(), profile(study.numerics, place.type))
     _check_frozen(net, plan)
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
