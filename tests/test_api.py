@@ -484,7 +484,7 @@ def test_what_would_learn_something_else_in_pieces_is_not_trained() -> None:
 def test_images_and_classes_must_be_the_networks() -> None:
     small = offramp.attach(Net(), ["stem"], (3, 16, 16), head="linear")
     with pytest.raises(OfframpError, match=r"images are \[3, 12, 12\], the network takes \[3, 16, 16\]"):
-        offramp.fit(small, "joint", train=Tensors())
+        offramp.fit(small, "joint", train=(IMAGES, LABELS))
     module = Net()
     module.out = nn.Linear(16, 5)
     with pytest.raises(OfframpError, match="the data have 3 classes, the network 5"):

@@ -408,10 +408,11 @@ def fit(
     strategy: a name (`offramp strategies` lists them), a function of the number of exits that returns
         phases, or `my_file.py:my_strategy`.
     train, validation, calibration, test: any Dataset of (image, label) that has a length, or a pair of
-        arrays (images [N, C, H, W], uint8 or normalized float32; labels [N]). Pictures of several sizes
-        are scaled and cropped to the network's. A split that is not given is held out of train. What is
-        trained on float32 images cannot be exported. With a kept backbone, give validation, calibration
-        and test images that it was not trained on. Splits of which half is in another are refused.
+        arrays (images [N, C, H, W], uint8 or normalized float32; labels [N]). A Dataset's pictures of
+        another size than the network takes are scaled and cropped to it, be they all or a few, and a
+        warning says so; arrays must have its shape. A split that is not given is held out of train, and
+        one of which half is in another is refused. What is trained on float32 images cannot be exported.
+        With a kept backbone, give validation, calibration and test images that it was not trained on.
     plain: the Dataset `train` without its random transform, if it has one, in the same order: what is
         held out of train and evaluated. The transform itself is drawn anew for each image and epoch.
     normalize: pixels by mean and deviation of the training images (`train`), or of what a kept backbone
