@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from functools import cache
 from itertools import combinations
@@ -17,7 +18,7 @@ from torch.utils.data import ConcatDataset, Subset
 
 import offramp
 from longer import long
-from offramp import CE, Augment, OfframpError, Phase, Recipe, heads, segments
+from offramp import CE, Augment, OfframpError, OfframpWarning, Phase, Recipe, heads, segments
 from offramp.data.dataset import SPLITS
 from offramp.engine import fit as engine_fit
 from offramp.policy.policy import Policy
@@ -279,6 +280,33 @@ def test_a_watcher_that_raises_ends_the_run_at_once(tmp_path: Path) -> None:
     events: list[Any] = []
     offramp.fit(attached(), "joint", train=Tensors(), recipe=RECIPE, store=tmp_path, watch=events.append)
     assert isinstance(events[0], Began)  # no lock is held
+
+
+def test_a_watcher_reads_words_and_few_images_are_warned_of() -> None:
+    told: list[str] = []
+
+    def watch(event: Any) -> None:
+        told.append(str(event))
+
+    with pytest.warns(
+        OfframpWarning, match=r"few images \(.* 21 calibration.* no smaller loss"
+    ) as heard:
+        offramp.fit(attached(), "joint", train=Tensors(), recipe=RECIPE, watch=watch)
+    assert [Path(one.filename) for one in heard] == [Path(__file__)]  # where it was called from
+    words = [line.partition(" ")[0] for line in told]
+    assert words == ["joint"] * 4 + [told[-1].partition(" ")[0]] and told[-1].startswith("joint-")
+
+
+def test_images_that_are_enough_are_not_warned_of() -> None:
+    others = {name: Tensors(102, seed=n) for n, name in enumerate(SPLITS, 1)}
+
+    def watch(_: Any) -> None:
+        raise RuntimeError("it trains")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeError, match="it trains"):
+            offramp.fit(attached(), "joint", **others, watch=watch)
 
 
 def attached_now() -> Any:

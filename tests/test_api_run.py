@@ -77,8 +77,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_run_a_file_whose_network_data_and_strategy_are_ones_own(folder: Path) -> None:
     events: list[Any] = []
-    results = offramp.run("study.yaml", store="runs/mine", watch=events.append)
+    with pytest.warns(offramp.OfframpWarning, match=r"my\.py:\w+: few images"):
+        results = offramp.run("study.yaml", store="runs/mine", watch=events.append)
     assert not results.failed and len(results.trials) == 2
+    said = "\n".join(map(str, events))
+    assert "two-stage and 1 more · backbone begins" in said and " · mine · " in said
     assert [line.strategy for line in results.lines] == ["two-stage", "mine"]
     assert sorted(p.name for p in (folder / "runs").iterdir()) == ["mine"]
     assert (

@@ -31,6 +31,15 @@ class OfframpError(Exception):
         return printable(" ".join(super().__str__().splitlines()))
 
 
+class OfframpWarning(UserWarning):
+    """What to know of data or a study before anything trains, such as splits of few images: what the
+    command line says as a note. `fit`, `run` and `build` warn of it.
+
+    >>> import warnings
+    >>> warnings.simplefilter("ignore", offramp.OfframpWarning)  # or "error", to stop there
+    """
+
+
 class Unwritable(OfframpError):
     """A place that cannot be written, such as a full disk: no other work can go on there either."""
 

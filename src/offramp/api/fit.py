@@ -17,13 +17,14 @@ from PIL import Image
 
 from offramp import device as devices
 from offramp.analysis.metrics import accuracy
-from offramp.api.steps import finished
+from offramp.api.steps import finished, warn, words
 from offramp.augment import Augment
 from offramp.bundle import export as bundle
 from offramp.bundle.export import Exported
 from offramp.bundle.trial_images import of_split, of_test
 from offramp.data import Data, Split, from_dataset, normalize
 from offramp.data.dataset import SPLITS
+from offramp.data.load import notes
 from offramp.data_spec import Normalization
 from offramp.engine.settings import laid_out
 from offramp.errors import OfframpError
@@ -427,6 +428,9 @@ def fit(
         two threads, whatever OMP_NUM_THREADS says: another number would give other bits.
     watch: is given every event of the training; `print` shows them, a line each.
 
+    Warns, as an `OfframpWarning`, of what to know of the images: splits that are small or unlike, images
+    that are there twice, classes that no training image shows.
+
     Raises OfframpError for input that cannot work (such as a network of several trunks, which some
     strategies return), and when training fails.
 
@@ -497,10 +501,11 @@ def fit(
     study = study.model_copy(update={"data": replace(study.data, normalize=how)})
     plan = plan_trials(study, data, net.identified(), profile(study.numerics, place.type))
     _check_frozen(net, plan)
+    warn(notes(data.provenance))
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         kept = Store(store if store is not None else Path(scratch) / "store")
         conduct = Conduct(device=place, cache_folder=cache_folder())
-        watched(run_plan(plan, kept, conduct), watch)
+        watched(run_plan(plan, kept, conduct), watch, words(plan))
         return _fitted(plan, kept, place)
 
 
