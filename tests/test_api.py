@@ -297,6 +297,31 @@ def test_a_watcher_reads_words_and_few_images_are_warned_of() -> None:
     assert words == ["joint"] * 4 + [told[-1].partition(" ")[0]] and told[-1].startswith("joint-")
 
 
+def test_labels_that_are_names_have_the_order_of_a_kept_backbone() -> None:
+    class Named(Pictures):
+        def __getitem__(self, index: int) -> tuple[Any, Any]:
+            image, label = super().__getitem__(index)
+            return image, ("dark", "middle", "bright")[label]
+
+    class Nameless(Named):
+        classes = ()  # type: ignore[assignment]
+
+    def stop(_: Any) -> None:
+        raise RuntimeError("it trains")
+
+    def warned(train: Any, **options: str) -> bool:
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            with pytest.raises(RuntimeError, match="it trains"):
+                offramp.fit(attached(), "two-stage", train=train, options=options, watch=stop)
+        said = "labels are numbered by the alphabet, 0 is 'bright' and 2 'middle'"
+        return any(said in str(one.message) for one in heard)
+
+    assert warned(Nameless(), backbone="kept")
+    assert not warned(Named(), backbone="kept") and not warned(Nameless())
+    assert not warned((IMAGES, LABELS), backbone="kept")
+
+
 def test_images_that_are_enough_are_not_warned_of() -> None:
     others = {name: Tensors(102, seed=n) for n, name in enumerate(SPLITS, 1)}
 

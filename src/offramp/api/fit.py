@@ -25,6 +25,7 @@ from offramp.bundle.trial_images import of_split, of_test
 from offramp.data import Data, Split, from_dataset, normalize
 from offramp.data.dataset import SPLITS
 from offramp.data.load import notes
+from offramp.data.samples import class_names
 from offramp.data_spec import Normalization
 from offramp.engine.settings import laid_out
 from offramp.errors import OfframpError
@@ -414,6 +415,10 @@ def fit(
         warning says so; arrays must have its shape. A split that is not given is held out of train, and
         one of which half is in another is refused. What is trained on float32 images cannot be exported.
         With a kept backbone, give validation, calibration and test images that it was not trained on.
+        Labels are class numbers from 0, or from 1 where each is there; names; or one-hot. Names are
+        numbered as in the Dataset's own `classes`, else by the alphabet. There are as many classes as
+        `classes` names, else as the largest training label says. A class that no training image shows is
+        trained as any other, and never answered.
     plain: the Dataset `train` without its random transform, if it has one, in the same order: what is
         held out of train and evaluated. The transform itself is drawn anew for each image and epoch.
     normalize: pixels by mean and deviation of the training images (`train`), or of what a kept backbone
@@ -501,7 +506,7 @@ def fit(
     study = study.model_copy(update={"data": replace(study.data, normalize=how)})
     plan = plan_trials(study, data, net.identified(), profile(study.numerics, place.type))
     _check_frozen(net, plan)
-    warn(notes(data.provenance))
+    warn([*notes(data.provenance), *_order(train, data, options or {})])
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         kept = Store(store if store is not None else Path(scratch) / "store")
         conduct = Conduct(device=place, cache_folder=cache_folder())
@@ -526,8 +531,21 @@ def _check_fit(net: ExitNetwork, data: Data) -> None:
     _check_normalized(some)
     if len(data.classes) != net.classes:
         raise OfframpError(
-            f"the data have {len(data.classes)} classes, the network {net.classes}; make them equal"
+            f"the data have {len(data.classes)} classes, the network {net.classes}; make them equal (a "
+            "class that no training label shows counts where the Dataset names it in its `classes`)"
         )
+
+
+def _order(train: Any, data: Data, options: Mapping[str, Any]) -> list[str]:
+    """What to tell where a kept backbone's answers have an order, and labels that are names another."""
+    numbered = all(name.isdecimal() for name in data.classes)
+    if options.get("backbone") != "kept" or numbered or class_names(train):
+        return []
+    first, last = data.classes[0], data.classes[-1]
+    return [
+        f"labels are numbered by the alphabet, 0 is '{first}' and {len(data.classes) - 1} '{last}'; if "
+        "the kept backbone's answers have another order, give numbers, or a Dataset with `classes` in it."
+    ]
 
 
 def _check_apart(data: Data, given: Collection[str]) -> None:
