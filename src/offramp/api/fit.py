@@ -544,7 +544,7 @@ def _order(train: Any, data: Data, options: Mapping[str, Any]) -> list[str]:
     first, last = data.classes[0], data.classes[-1]
     return [
         f"labels are numbered by the alphabet, 0 is '{first}' and {len(data.classes) - 1} '{last}'; if "
-        "the kept backbone's answers have another order, give numbers, or a Dataset with `classes` in it."
+        "the kept backbone's answers have another order, give numbers, or a Dataset with `classes`."
     ]
 
 
