@@ -183,7 +183,8 @@ class Fitted:
         limits: exactly one of max_accuracy_loss, min_accuracy, max_disagreement (shares, 0 to 1),
             max_mean_macs (a number, or "40%" of the plain network's), max_mean_latency (seconds an
             image, measured here or by stage_times), max_p95_latency (by stage_times) and risk (a share,
-            with a guarantee); with risk also confidence (0.95), on_average and without_labels.
+            with a guarantee); with risk also confidence (0.95), on_average and without_labels. A value
+            may be a text, such as "1%" or "5ms".
 
         Raises OfframpError for a limit that no policy keeps, a batch below 1, and two splits of the same
         images; and unless `anyway`, for a network near chance, calibration images that are too few for
