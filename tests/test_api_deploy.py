@@ -38,6 +38,8 @@ def test_a_bundle_answers_as_the_fitted_network(fitted: Fitted, tmp_path: Path) 
 
     policy = fitted.calibrate(max_accuracy_loss=0.1, anyway=True)
     done = fitted.export(tmp_path / "bundle", policy, measure=False, anyway=True)
+    assert done.card["network"]["backbone"] == "Net"
+    assert (done.folder / "card.md").read_text().startswith("# Net with early exits, on ")
     assert done.card["check"]["what"] == "the whole test split"
     assert done.card["calibration"]["statement"] == policy.calibration.statement
     found = Bundle(done.folder).predict(IMAGES.permute(0, 2, 3, 1).numpy())

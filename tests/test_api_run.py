@@ -75,7 +75,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_run_a_file_whose_network_data_and_strategy_are_ones_own(folder: Path) -> None:
+def test_run_a_file_whose_network_data_and_strategy_are_ones_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     events: list[Any] = []
     with pytest.warns(offramp.OfframpWarning, match=r"my\.py:\w+: few images"):
         results = offramp.run("study.yaml", store="runs/mine", watch=events.append)
@@ -88,6 +90,8 @@ def test_run_a_file_whose_network_data_and_strategy_are_ones_own(folder: Path) -
         results.lines[1].seconds.marginal < results.lines[1].seconds.executed
     )  # the backbone is shared
     assert len([e for e in events if isinstance(e, Epoch)]) == 3 * 2
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as Jupyter does: its text has no codes all the same
+    assert "\x1b" not in repr(results) and "two-stage" in repr(results)
     shown = results._repr_html_()
     assert shown.count("<table") == 2 and "two-stage" in shown and "mine" in shown
     assert results.figure("accuracy-by-exit")._repr_svg_().startswith("<svg")

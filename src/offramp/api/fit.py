@@ -349,8 +349,18 @@ class Fitted:
             given = bundle.Pictures(splits=every)
         elif check:
             given = bundle.Pictures(of_test(splits["test"], *how))
-        known = (self._trained, self._manifest, Path(folder), asked)
+        known = (self._trained, self._named, Path(folder), asked)
         return finished(bundle.of_network(net, rule, *known, given))
+
+    @property
+    def _named(self) -> Manifest:
+        """The record for a card's title: of a module that has no name to make it by, its class's."""
+        known = self._manifest
+        if self.net.redrawable:
+            return known
+        kind = type(self.net.backbone).__name__
+        network = known.network.model_copy(update={"backbone": kind})
+        return known.model_copy(update={"network": network})
 
     @cached_property
     def _trained(self) -> Trained:
