@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,15 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import ConcatDataset, Subset
 
 import offramp
 from longer import long
-from offramp import CE, Augment, OfframpError, Phase, Recipe, heads, segments
+from offramp import CE, Augment, OfframpError, OfframpWarning, Phase, Recipe, heads, segments
+from offramp.data.dataset import SPLITS
 from offramp.engine import fit as engine_fit
 from offramp.policy.policy import Policy
+from offramp.store.store import Store
 from offramp.strategies.two_stage import two_stage
 from offramp.study.run.events import Began, Epoch, Reused
 
@@ -277,6 +282,58 @@ def test_a_watcher_that_raises_ends_the_run_at_once(tmp_path: Path) -> None:
     assert isinstance(events[0], Began)  # no lock is held
 
 
+def test_a_watcher_reads_words_and_few_images_are_warned_of() -> None:
+    told: list[str] = []
+
+    def watch(event: Any) -> None:
+        told.append(str(event))
+
+    with pytest.warns(
+        OfframpWarning, match=r"few images \(.* 21 calibration.* no smaller loss"
+    ) as heard:
+        offramp.fit(attached(), "joint", train=Tensors(), recipe=RECIPE, watch=watch)
+    assert [Path(one.filename) for one in heard] == [Path(__file__)]  # where it was called from
+    words = [line.partition(" ")[0] for line in told]
+    assert words == ["joint"] * 4 + [told[-1].partition(" ")[0]] and told[-1].startswith("joint-")
+
+
+def test_labels_that_are_names_have_the_order_of_a_kept_backbone() -> None:
+    class Named(Pictures):
+        def __getitem__(self, index: int) -> tuple[Any, Any]:
+            image, label = super().__getitem__(index)
+            return image, ("dark", "middle", "bright")[label]
+
+    class Nameless(Named):
+        classes = ()  # type: ignore[assignment]
+
+    def stop(_: Any) -> None:
+        raise RuntimeError("it trains")
+
+    def warned(train: Any, **options: str) -> bool:
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            with pytest.raises(RuntimeError, match="it trains"):
+                offramp.fit(attached(), "two-stage", train=train, options=options, watch=stop)
+        said = "labels are numbered by the alphabet, 0 is 'bright' and 2 'middle'"
+        return any(said in str(one.message) for one in heard)
+
+    assert warned(Nameless(), backbone="kept")
+    assert not warned(Named(), backbone="kept") and not warned(Nameless())
+    assert not warned((IMAGES, LABELS), backbone="kept")
+
+
+def test_images_that_are_enough_are_not_warned_of() -> None:
+    others = {name: Tensors(102, seed=n) for n, name in enumerate(SPLITS, 1)}
+
+    def watch(_: Any) -> None:
+        raise RuntimeError("it trains")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeError, match="it trains"):
+            offramp.fit(attached(), "joint", **others, watch=watch)
+
+
 def attached_now() -> Any:
     """`attached`, without touching the global generator."""
     with torch.random.fork_rng():
@@ -294,6 +351,17 @@ def test_fit_with_a_store_finds_its_work_again(tmp_path: Path, monkeypatch: pyte
     assert len([e for e in events if isinstance(e, Reused)]) == 3
     assert equal(first.net.state_dict(), again.net.state_dict())
     assert first.accuracy == again.accuracy
+
+
+def test_names_of_classes_that_were_corrected_are_the_ones_in_use(tmp_path: Path) -> None:
+    class Corrected(Tensors):
+        classes = ("night", "dusk", "day")
+
+    first = offramp.fit(attached(), "baseline", train=Tensors(), recipe=RECIPE, store=tmp_path)
+    again = offramp.fit(attached(), "baseline", train=Corrected(), recipe=RECIPE, store=tmp_path)
+    assert first.trial == again.trial
+    assert Store(tmp_path).read_trial(again.trial).classes == Corrected.classes
+    assert again._trained.classes == Corrected.classes  # what bundles are labeled with
 
 
 def test_other_weights_of_the_same_network_are_other_work(tmp_path: Path) -> None:
@@ -352,6 +420,29 @@ def test_taps_by_number_and_splits_by_hand() -> None:
     assert sizes == {"validation": 9, "calibration": 6, "test": 12}
 
 
+@pytest.mark.parametrize("names", [*combinations(SPLITS, 2)])
+def test_no_split_is_another_one(names: tuple[str, str]) -> None:
+    """What is promised on training images holds for no new one."""
+    one, other = names
+    given: dict[str, Any] = {"train": Tensors(300)} | {name: Tensors(60, seed=4) for name in names}
+    with pytest.raises(
+        OfframpError, match=rf"60 of the 60 {other} images are in {one} too.*give others"
+    ):
+        offramp.fit(attached(), "joint", **given)
+    given[other] = Subset(given[one], range(30))
+    with pytest.raises(OfframpError, match=rf"30 of the 30 {other} images are in {one} too"):
+        offramp.fit(attached(), "joint", **given)
+
+
+def test_a_few_images_that_two_splits_show_are_no_mistake() -> None:
+    def watch(_: Any) -> None:
+        raise RuntimeError("it trains")
+
+    test: Any = ConcatDataset([Subset(Tensors(), range(14)), Tensors(15, seed=2)])
+    with pytest.raises(RuntimeError, match="it trains"):
+        offramp.fit(attached(), "joint", train=Tensors(), test=test, watch=watch)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -367,6 +458,16 @@ def test_taps_by_number_and_splits_by_hand() -> None:
             "the train labels are a int; give a list of one label for each image",
         ),
         ({"train": (IMAGES.permute(0, 2, 3, 1), LABELS)}, r"\[C, H, W\], as permute"),
+        (
+            {"normalize": (0.5, 0.25)},
+            r"is \(0.5, 0.25\); give .* a channel, as \(\(0.5, 0.5, 0.5\), \(0.25, 0.25, 0.25\)\)",
+        ),
+        ({"normalize": 0.5}, "data.normalize is 0.5; give a name, or a mean and a deviation"),
+        (
+            {"normalize": ((124, 116, 104), (58, 57, 57))},
+            "a mean is a share of 255 from 0 to 1, .*; divide what is of pixels from 0 to 255 by 255",
+        ),
+        ({"normalize": ((), ())}, "and these have 3"),
         ({"train": (IMAGES / 255, LABELS)}, r"images look like 0…1 pixels; give uint8 \[B, C, H, W\]"),
         ({"train": (IMAGES.float(), LABELS)}, "images look like 0…255 pixels"),
         ({"net": Net()}, "the net is a Net; attach exits first: offramp.attach"),
@@ -375,8 +476,7 @@ def test_taps_by_number_and_splits_by_hand() -> None:
         ({"net": attached(partly_frozen())}, "'middle.0.weight' is frozen by requires_grad and the"),
         ({"strategy": None}, "the strategy is None; give a name"),
         ({"normalize": "imgenet"}, "data.normalize cannot be 'imgenet'; did you mean 'imagenet'"),
-        ({"normalize": ([0.5] * 3, [0, 1, 1])}, "data.normalize cannot be .* should be greater than 0"),
-        ({"normalize": ([124.0] * 3, [1] * 3)}, "data.normalize cannot be .* less than or equal to 1"),
+        ({"normalize": ([0.5] * 3, [0, 1, 1])}, "a deviation one above 0"),
         ({"normalize": ([0.5], [0.5])}, "these are for images of 1 channel, and these have 3"),
         ({"seed": -1}, "seeds"),
         (
@@ -397,7 +497,11 @@ OWN = ([0.5, 0.4, 0.3], [0.25, 0.2, 1])
 
 @pytest.mark.parametrize(
     ("asked", "mean", "std"),
-    [("imagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), (OWN, (0.5, 0.4, 0.3), (0.25, 0.2, 1))],
+    [
+        ("imagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        (OWN, (0.5, 0.4, 0.3), (0.25, 0.2, 1)),
+        ((np.float32([0.5, 0.25, 0]), torch.ones(3)), (0.5, 0.25, 0), (1, 1, 1)),
+    ],
 )
 def test_heads_alone_train_on_a_frozen_backbone_with_the_pixels_that_it_knows(
     asked: Any, mean: tuple[float, ...], std: tuple[float, ...]
@@ -433,7 +537,7 @@ def test_what_would_learn_something_else_in_pieces_is_not_trained() -> None:
 def test_images_and_classes_must_be_the_networks() -> None:
     small = offramp.attach(Net(), ["stem"], (3, 16, 16), head="linear")
     with pytest.raises(OfframpError, match=r"images are \[3, 12, 12\], the network takes \[3, 16, 16\]"):
-        offramp.fit(small, "joint", train=Tensors())
+        offramp.fit(small, "joint", train=(IMAGES, LABELS))
     module = Net()
     module.out = nn.Linear(16, 5)
     with pytest.raises(OfframpError, match="the data have 3 classes, the network 5"):

@@ -16,6 +16,9 @@ from torch import nn
 import offramp
 from longer import long
 from offramp import Fitted, OfframpError, Policy
+from offramp.api.fit import _pixels_to
+from offramp.data import normalize
+from offramp.data.load import NORMALIZED
 from test_api import Tensors, attached
 
 pytestmark = pytest.mark.slow
@@ -35,6 +38,8 @@ def test_a_bundle_answers_as_the_fitted_network(fitted: Fitted, tmp_path: Path) 
 
     policy = fitted.calibrate(max_accuracy_loss=0.1, anyway=True)
     done = fitted.export(tmp_path / "bundle", policy, measure=False, anyway=True)
+    assert done.card["network"]["backbone"] == "Net"
+    assert (done.folder / "card.md").read_text().startswith("# Net with early exits, on ")
     assert done.card["check"]["what"] == "the whole test split"
     assert done.card["calibration"]["statement"] == policy.calibration.statement
     found = Bundle(done.folder).predict(IMAGES.permute(0, 2, 3, 1).numpy())
@@ -149,6 +154,7 @@ def test_a_limit_may_be_text(fitted: Fitted) -> None:
         (lambda f, p: f.predict(np.array(["a"]), p), "the images are a ndarray; give a tensor"),
         (lambda f, p: f.predict(f.normalize(IMAGES).double(), p), "the images are torch.float64; give"),
         (lambda f, p: f.predict(IMAGES / 255, p), "images look like 0…1 pixels"),
+        (lambda f, p: f.predict(IMAGES.float(), p), "images look like 0…255 pixels"),
         (
             lambda f, p: offramp.predictor(f, p),
             "the net is a Fitted; give a network, such as fitted.net",
@@ -212,6 +218,43 @@ def test_pixels_normalized_by_0_and_1_are_not_taken_for_floats(tmp_path: Path) -
     assert torch.equal(fitted.predict(fitted.normalize(IMAGES), policy).logits, answers.logits)
     with pytest.raises(OfframpError, match="images look like 0…255 pixels"):
         fitted.predict(IMAGES.float(), policy)
+
+
+def test_a_fitted_network_answers_until_it_is_told_to_train(fitted: Fitted) -> None:
+    net, images = fitted.net.copy(), fitted.normalize(IMAGES[:8])
+    assert not any(logits.requires_grad for logits in net(images))
+    net.requires_grad_(True).train()
+    torch.nn.functional.cross_entropy(net(images)[-1], torch.zeros(8, dtype=torch.int64)).backward()
+    assert net.backbone.out.weight.grad is not None
+    assert not any(p.requires_grad for p in fitted.net.parameters())
+
+
+HOW = {**NORMALIZED, "bright": ((0.5,) * 3, (0.25,) * 3), "dark": ((0.01,) * 3, (0.004,) * 3)}
+
+
+@pytest.mark.parametrize("name", HOW)
+def test_pictures_that_were_normalized_are_never_taken_for_pixels(name: str) -> None:
+    mean, std = HOW[name]
+    draw = torch.Generator().manual_seed(0)
+    for low, high in ((0, 256), (0, 2), (128, 192), (130, 180), (0, 30), (200, 256), (255, 256)):
+        images = torch.randint(low, high, (4, 3, 8, 8), generator=draw).to(torch.uint8)
+        made = normalize(images, torch.tensor(mean), torch.tensor(std))
+        assert _pixels_to(made, (mean, std)) is None
+        assert _pixels_to(made[:0], (mean, std)) is None
+        smooth = torch.nn.functional.avg_pool2d(made, 3)  # as scaled afterwards
+        assert _pixels_to(smooth, (mean, std)) is None
+
+
+@pytest.mark.parametrize("name", HOW)
+def test_pixels_are_told_where_it_is_sure(name: str) -> None:
+    images = torch.randint(0, 256, (4, 3, 8, 8)).to(torch.uint8)
+    ones = images / 255
+    assert _pixels_to(images.float(), HOW[name]) == 255
+    assert _pixels_to(ones, HOW[name]) == (None if name == "unit" else 1)
+    assert _pixels_to(ones, None) is None and _pixels_to(images.float(), None) == 255
+    assert _pixels_to(torch.randn(4, 3, 8, 8), HOW[name]) is None
+    if name != "dark":  # whose white is at 248
+        assert _pixels_to(images * 0.97, HOW[name]) == 255
 
 
 def test_a_terminal_and_a_notebook_show_the_exits(fitted: Fitted) -> None:

@@ -75,16 +75,23 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_run_a_file_whose_network_data_and_strategy_are_ones_own(folder: Path) -> None:
+def test_run_a_file_whose_network_data_and_strategy_are_ones_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     events: list[Any] = []
-    results = offramp.run("study.yaml", store="runs/mine", watch=events.append)
+    with pytest.warns(offramp.OfframpWarning, match=r"my\.py:\w+: few images"):
+        results = offramp.run("study.yaml", store="runs/mine", watch=events.append)
     assert not results.failed and len(results.trials) == 2
+    said = "\n".join(map(str, events))
+    assert "two-stage and 1 more · backbone begins" in said and " · mine · " in said
     assert [line.strategy for line in results.lines] == ["two-stage", "mine"]
     assert sorted(p.name for p in (folder / "runs").iterdir()) == ["mine"]
     assert (
         results.lines[1].seconds.marginal < results.lines[1].seconds.executed
     )  # the backbone is shared
     assert len([e for e in events if isinstance(e, Epoch)]) == 3 * 2
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as Jupyter does: its text has no codes all the same
+    assert "\x1b" not in repr(results) and "two-stage" in repr(results)
     shown = results._repr_html_()
     assert shown.count("<table") == 2 and "two-stage" in shown and "mine" in shown
     assert results.figure("accuracy-by-exit")._repr_svg_().startswith("<svg")

@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import Literal
+import pickle
+import re
+from dataclasses import replace
+from typing import Any, Literal
 
 import pytest
 import torch
 
+from offramp.errors import OfframpError
 from offramp.recipe import Recipe, best_epoch, clash, finished
 
 Schedule = Literal["triangular", "one-cycle"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"lr": 0.1}, "Recipe has no setting 'lr'; did you mean 'learning_rate'?"),
+        ({"wd": 0.1}, "did you mean 'weight_decay'?"),
+        ({"epoch": 3}, "did you mean 'epochs'?"),
+        ({"temperature": 4.0}, "it is an option of strategies: options={'temperature': …}"),
+        ({"joint_weights": "uniform"}, "options={'joint_weights': …}"),
+    ],
+)
+def test_a_setting_that_is_none_is_named_with_what_was_meant(given: Any, said: str) -> None:
+    with pytest.raises(OfframpError, match=re.escape(said)):
+        Recipe(**given)
+
+
+def test_a_recipe_is_copied_and_pickled_as_any_dataclass() -> None:
+    recipe = Recipe(7, learning_rate=0.1)
+    assert pickle.loads(pickle.dumps(recipe)) == copy.deepcopy(recipe) == recipe
+    assert replace(recipe, epochs=8) == Recipe(epochs=8, learning_rate=0.1)
 
 
 def test_a_constant_rate() -> None:

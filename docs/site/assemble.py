@@ -40,7 +40,7 @@ REFERENCE = {
     ],
     "How to train": ["Recipe", "Augment"],
     "A strategy of your own": [*offramp._HOMES["phase"], *offramp._HOMES["parts"]],
-    "Mistakes": ["OfframpError"],
+    "Mistakes": ["OfframpError", "OfframpWarning"],
 }
 
 

@@ -35,6 +35,7 @@ if _typing.TYPE_CHECKING:  # `as`, since a checker takes the name for private wi
     from offramp.augment import Augment as Augment
     from offramp.bundle.export import Exported as Exported
     from offramp.errors import OfframpError as OfframpError
+    from offramp.errors import OfframpWarning as OfframpWarning
     from offramp.infer.predictor import Prediction as Prediction
     from offramp.infer.predictor import Predictor as Predictor
     from offramp.nets import ExitNetwork as ExitNetwork
@@ -72,7 +73,7 @@ _HOMES = {
     "api.run": ("Results", "run"),
     "augment": ("Augment",),
     "bundle.export": ("Exported",),
-    "errors": ("OfframpError",),
+    "errors": ("OfframpError", "OfframpWarning"),
     "infer.predictor": ("Prediction", "Predictor"),
     "nets": ("ExitNetwork", "attach"),
     "parts": ("backbone", "head", "heads", "segment", "segments"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import fields
 from functools import cache
@@ -31,6 +32,15 @@ class OfframpError(Exception):
         return printable(" ".join(super().__str__().splitlines()))
 
 
+class OfframpWarning(UserWarning):
+    """What to know of data or a study before anything trains, such as splits of few images: what the
+    command line says as a note. `fit`, `run` and `build` warn of it.
+
+    >>> import warnings
+    >>> warnings.simplefilter("ignore", offramp.OfframpWarning)  # or "error", to stop there
+    """
+
+
 class Unwritable(OfframpError):
     """A place that cannot be written, such as a full disk: no other work can go on there either."""
 
@@ -55,6 +65,8 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     """A hint for a mistyped word: `; did you mean 'joint'?`, or the choices when none is near."""
     options = sorted(choices)
     begun = [option for option in options if word and option.startswith(word)]
+    if len(word) > 1:  # `lr` is the learning_rate
+        begun = begun or [o for o in options if word == "".join(re.findall(r"(?<![^_-])\w", o))]
     close = begun if len(begun) == 1 else difflib.get_close_matches(word, options, n=1, cutoff=0.5)
     if close:
         return f"; did you mean '{close[0]}'?"

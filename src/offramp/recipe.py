@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from offramp.errors import check_fields
+from offramp.errors import OfframpError, check_fields, nearest
 from offramp.hashing import YOUNGER
 from offramp.units import Count
 
 Positive = Annotated[float, Gt(0)]
+OF_STRATEGIES = ("temperature", "alpha", "joint_weights")  # a study's recipe has them for all at once
 
 
 @dataclass(frozen=True)
 class Recipe:
     """The settings of one phase's optimization. Every field is part of the phase's key. Raises
-    OfframpError for a value of another type or out of its range.
+    OfframpError for a setting that is not among them, and for a value of another type or out of its
+    range. What strategies take beside it (temperature, alpha, joint_weights) are `options` of `fit`.
 
     epochs: passes over the training split, at least 1.
     batch_size: images a step.
@@ -82,6 +84,15 @@ class Recipe:
     average_every: Count = field(default=5, metadata=YOUNGER)
     average_decay: Annotated[float, Gt(0), Lt(1)] = field(default=0.9, metadata=YOUNGER)
     average_ramp: Annotated[float, Ge(0)] = field(default=0.0, metadata=YOUNGER)
+
+    def __new__(cls, *_: Any, **given: Any) -> Self:
+        known = [each.name for each in fields(cls)]
+        for name in given:
+            if name not in known:
+                where = f"; it is an option of strategies: options={{'{name}': …}}"
+                hint = where if name in OF_STRATEGIES else nearest(name, known)
+                raise OfframpError(f"Recipe has no setting '{name}'{hint}")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         check_fields(self)

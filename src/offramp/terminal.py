@@ -62,12 +62,20 @@ class SpelledOut:
 
 
 def console(file: IO[str] | None = None, stderr: bool = False) -> Console:
-    """Standard output, or another place; rich finds the width, 80 where there is no terminal. What
-    stands in brackets is the user's own, not markup, and codes in it are spelled out."""
+    """Standard output, or another place, which is no terminal whatever FORCE_COLOR says, as Jupyter
+    does; rich finds the width, 80 where there is no terminal. What stands in brackets is the user's own,
+    not markup, and codes in it are spelled out."""
     place = file or (sys.stderr if stderr else sys.stdout)
     while (inner := getattr(place, "rich_proxied_file", None)) is not None:
         place = inner  # rich looks through one of them only, and has such streams of its own
-    made = Console(file=place, force_jupyter=False, highlight=False, markup=False, emoji=False)
+    made = Console(
+        file=place,
+        force_terminal=None if file is None else False,
+        force_jupyter=False,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
     made.push_render_hook(_Spelling())
     return made
 

@@ -265,11 +265,14 @@ def test_trials_that_cannot_be_calibrated(run: Command, store: Store) -> None:
     without = {k: v for k, v in arrays.items() if not k.startswith("calibration")}
     data = manifest.data.model_copy(update={"validation": manifest.data.test})
     same = changed(manifest, data=data)
+    seen = manifest.data.model_copy(update={"calibration": manifest.data.train})
+    known = changed(manifest, data=seen)
     cases = (
         (manifest, without, "trial two has no calibration logits"),
         (manifest, arrays | {"calibration": arrays["calibration"][:0]}, "has no calibration logits"),
         (manifest, arrays | {"test": arrays["test"][:, :2]}, "the test logits of trial two have shape"),
         (same, arrays, "the validation and the test split of trial two are the same images"),
+        (known, arrays, "the train and the calibration split of trial two are the same images"),
     )
     for record, kept, said in cases:
         store.write_trial("two", record, kept)

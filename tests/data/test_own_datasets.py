@@ -138,7 +138,22 @@ def test_the_network_says_the_size_in_fit() -> None:
     fitted = offramp.fit(net, "baseline", Photos(), recipe={"epochs": 1})
     kept = fitted._manifest.data.provenance.geometry
     assert kept is not None and (kept.size, kept.channels) == (SIDE, 3)
-    refuses(r"of several sizes|come in several sizes", from_dataset, Photos(), shape=(3, 8, 9))
+    refuses(r"of other sizes than the network takes.*no square", from_dataset, Photos(), shape=(3, 8, 9))
+
+
+@pytest.mark.parametrize("odd", [0, 1, 48])
+def test_pictures_are_made_to_the_networks_size_be_they_one_or_all(odd: int) -> None:
+    class Sized(Photos):
+        def __getitem__(self, row: int) -> Any:
+            image, label = super().__getitem__(row)
+            return image.resize((9, 12) if row < odd else (SIDE, SIDE)), label
+
+    data = from_dataset(Sized(), shape=(3, SIDE, SIDE))
+    assert data.shape == (3, SIDE, SIDE)
+    said = [line for line in notes(data.provenance) if "another size" in line]
+    told = f"{odd} of 48 pictures are of another size than the network takes, such as 9×12: "
+    assert said == ([told + f"they are scaled and cropped to {SIDE}×{SIDE}."] if odd else [])
+    assert (data.provenance["geometry"]["size"] is None) == (odd == 0)  # else keys would change
 
 
 @pytest.mark.parametrize(

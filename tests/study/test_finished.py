@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from kit import closed, finish, hashes
+from kit import closed, finish, hashes, trained
 
 from offramp.errors import Unwritable
 from offramp.store.disk import Disk
+from offramp.study.run.events import Note
 from support import tiny_plan, tiny_study
 
 
@@ -26,3 +29,35 @@ def test_a_store_that_holds_all_is_not_written(tmp_path: Path, monkeypatch: pyte
     store, events = finish(plan, tmp_path)
     assert closed(events) == {trial.id: True for trial in plan.trials}
     assert hashes(store) == before
+
+
+def test_classes_are_called_as_the_data_call_them_now(tmp_path: Path) -> None:
+    """Names change no training, so they are in no key: the store would go on with the old ones."""
+    plan = tiny_plan(tiny_study(["baseline"], recipe={"epochs": 1}))
+    store, _ = finish(plan, tmp_path)
+    (trial,) = store.trials()
+    before, logits = store.read_trial(trial), store.trial_logits(trial)
+    names = tuple(f"{name} corrected" for name in plan.data.classes)
+    renamed = replace(plan, data=replace(plan.data, classes=names))
+    store, events = finish(renamed, tmp_path)
+    assert trained(events) == [] and closed(events) == {trial: True}
+    after = store.read_trial(trial)
+    assert after.classes == names != before.classes
+    assert after.as_json() == before.as_json() | {"classes": list(names)}
+    kept = store.trial_logits(trial)
+    assert all(np.array_equal(kept[name], logits[name]) for name in logits)
+    assert [str(e) for e in events if isinstance(e, Note)] == [
+        f"the classes of trial {trial} have other names now, which it is given"
+    ]
+    assert not [e for e in finish(renamed, tmp_path)[1] if isinstance(e, Note)]
+
+
+def test_a_damaged_trial_of_other_names_is_made_anew_under_the_new_ones(tmp_path: Path) -> None:
+    plan = tiny_plan(tiny_study(["baseline"], recipe={"epochs": 1}))
+    store, _ = finish(plan, tmp_path)
+    (trial,) = store.trials()
+    path = tmp_path / "trials" / trial / "logits.npz"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    names = tuple(name + "s" for name in plan.data.classes)
+    store, _ = finish(replace(plan, data=replace(plan.data, classes=names)), tmp_path)
+    assert store.read_trial(trial).classes == names and store.trial_logits(trial)

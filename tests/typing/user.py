@@ -5,6 +5,8 @@ A line that must be an error carries an ignore, which mypy reports where it is n
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from offramp import (
     Gates,
     Init,
     OfframpError,
+    OfframpWarning,
     Phase,
     Policy,
     Prediction,
@@ -80,6 +83,18 @@ def live(exits: int) -> tuple[Phase, ...]:
     )
 
 
+def listed(exits: int) -> list[Phase]:
+    return [*mine(exits)]
+
+
+def in_order(exits: int) -> Sequence[Phase]:
+    return listed(exits)
+
+
+def nothing(exits: int) -> int:
+    return exits
+
+
 def attached(module: nn.Module) -> ExitNetwork:
     net = offramp.attach(module, exits=["layer1"], input_shape=(3, 32, 32), head="linear")
     net.load_state_dict(module.state_dict())
@@ -92,11 +107,18 @@ def trained(net: ExitNetwork, images: Tensor, labels: Tensor) -> Fitted:
     recipe, augment = Recipe(epochs=2, schedule="cosine"), Augment(flip=True, crop=2)
     Recipe(schedule="cosinus")  # type: ignore[arg-type]
     offramp.fit(net, "joint", train=(images, labels), recipe={"epochs": 2}, augment=["flip"])
+    offramp.fit(net, listed, train=(images, labels))
+    offramp.fit(net, in_order, train=(images, labels))
+    offramp.fit(net, nothing, train=(images, labels))  # type: ignore[arg-type]
     return offramp.fit(net, mine, train=(images, labels), recipe=recipe, augment=augment)
 
 
 def used(fitted: Fitted, images: Tensor) -> dict[str, Any]:
     policy: Policy = fitted.calibrate(max_accuracy_loss=0.01)
+    fitted.calibrate(max_accuracy_loss="1%")
+    fitted.calibrate(max_mean_latency="5ms", batch=8)
+    offramp.build("resnet18", "folder:photos", "bundle", max_p95_latency="5ms", stage_times="t.json")
+    fitted.calibrate(max_accuracy_loss=[0.01])  # type: ignore[arg-type]
     fitted.calibrate(max_acuracy_loss=0.01)  # type: ignore[call-arg]
     by_hand = Policy("confidence", exits=(1, 2), thresholds=(0.9, None))
     made: Calibration = policy.calibration
@@ -122,6 +144,7 @@ def studied(folder: Path) -> ExitNetwork:
     chart: Chart = results.figure("accuracy-compute")
     chart.save(folder / "chart.svg")
     print(results.table().columns, chart.svg, results)
+    warnings.simplefilter("error", OfframpWarning)
     try:
         net = offramp.load(results.trials[0], store=folder, device="cpu")
     except OfframpError as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +17,15 @@ from PIL import Image
 
 from offramp import device as devices
 from offramp.analysis.metrics import accuracy
-from offramp.api.steps import finished
+from offramp.api.steps import finished, warn, words
 from offramp.augment import Augment
 from offramp.bundle import export as bundle
 from offramp.bundle.export import Exported
 from offramp.bundle.trial_images import of_split, of_test
 from offramp.data import Data, Split, from_dataset, normalize
+from offramp.data.dataset import SPLITS
+from offramp.data.load import notes
+from offramp.data.samples import class_names
 from offramp.data_spec import Normalization
 from offramp.engine.settings import laid_out
 from offramp.errors import OfframpError
@@ -59,8 +63,9 @@ class Fitted:
     """A trained early-exit network and what is known of it. `fit` makes it; a terminal and a notebook
     show it as a table of its exits.
 
-    net: in eval mode, on the device of the training: normalized images [B, C, H, W] → a tuple of logits
-        [B, classes], one an exit.
+    net: on the device of the training: normalized images [B, C, H, W] → a tuple of logits [B, classes],
+        one an exit. It is made to answer: in eval mode, and no parameter requires a gradient. To train
+        it in a loop of your own: net.requires_grad_(True).train().
     trial: its id, also in the store where there is one.
     accuracy: on the test split, by exit, 0 to 1.
     logits: of the splits `validation`, `calibration` and `test`, [N, exits, classes], and their labels
@@ -178,7 +183,8 @@ class Fitted:
         limits: exactly one of max_accuracy_loss, min_accuracy, max_disagreement (shares, 0 to 1),
             max_mean_macs (a number, or "40%" of the plain network's), max_mean_latency (seconds an
             image, measured here or by stage_times), max_p95_latency (by stage_times) and risk (a share,
-            with a guarantee); with risk also confidence (0.95), on_average and without_labels.
+            with a guarantee); with risk also confidence (0.95), on_average and without_labels. A value
+            may be a text, such as "1%" or "5ms".
 
         Raises OfframpError for a limit that no policy keeps, a batch below 1, and two splits of the same
         images; and unless `anyway`, for a network near chance, calibration images that are too few for
@@ -224,8 +230,8 @@ class Fitted:
         if rule.calibration.trial_hash:
             check_fits(rule, self._trained.id, self._trained.hash, self._trained.exits)
         ready = self._tensor(images)
-        unit = not self._normalized and set(self.mean) == {0} and set(self.std) == {1}
-        _check_normalized(ready, unit)
+        if top := _pixels_to(ready, None if self._normalized else (self.mean, self.std)):
+            raise _pixels(top)
         place = next(self.net.parameters()).device
         floats = ready.is_floating_point()
         return Predictor(self.net, rule)(ready.to(place) if floats else self.normalize(ready))
@@ -343,8 +349,18 @@ class Fitted:
             given = bundle.Pictures(splits=every)
         elif check:
             given = bundle.Pictures(of_test(splits["test"], *how))
-        known = (self._trained, self._manifest, Path(folder), asked)
+        known = (self._trained, self._named, Path(folder), asked)
         return finished(bundle.of_network(net, rule, *known, given))
+
+    @property
+    def _named(self) -> Manifest:
+        """The record for a card's title: of a module that has no name to make it by, its class's."""
+        known = self._manifest
+        if self.net.redrawable:
+            return known
+        kind = type(self.net.backbone).__name__
+        network = known.network.model_copy(update={"backbone": kind})
+        return known.model_copy(update={"network": network})
 
     @cached_property
     def _trained(self) -> Trained:
@@ -368,6 +384,7 @@ class Fitted:
         return replace(policy, calibration=replace(made, classes=len(known.classes), chosen=by_hand))
 
 
+HIGH = 50  # no normalized image reaches it
 SOME = 64  # training images by which pixels are told from normalized images
 
 _FORMATS: Mapping[str, Callable[[Any], str]] = {
@@ -404,15 +421,20 @@ def fit(
     strategy: a name (`offramp strategies` lists them), a function of the number of exits that returns
         phases, or `my_file.py:my_strategy`.
     train, validation, calibration, test: any Dataset of (image, label) that has a length, or a pair of
-        arrays (images [N, C, H, W], uint8 or normalized float32; labels [N]). Pictures of several sizes
-        are scaled and cropped to the network's. A split that is not given is held out of train. What is
-        trained on float32 images cannot be exported. With a kept backbone, give validation, calibration
-        and test images that it was not trained on.
+        arrays (images [N, C, H, W], uint8 or normalized float32; labels [N]). A Dataset's pictures of
+        another size than the network takes are scaled and cropped to it, be they all or a few, and a
+        warning says so; arrays must have its shape. A split that is not given is held out of train, and
+        one of which half is in another is refused. What is trained on float32 images cannot be exported.
+        With a kept backbone, give validation, calibration and test images that it was not trained on.
+        Labels are class numbers from 0, or from 1 where each is there; names; or one-hot. Names are
+        numbered as in the Dataset's own `classes`, else by the alphabet. There are as many classes as
+        `classes` names, else as the largest training label says. A class that no training image shows is
+        trained as any other, and never answered.
     plain: the Dataset `train` without its random transform, if it has one, in the same order: what is
         held out of train and evaluated. The transform itself is drawn anew for each image and epoch.
     normalize: pixels by mean and deviation of the training images (`train`), or of what a kept backbone
         was trained with: `imagenet`, `half` (0.5 and 0.5), `clip`, `unit` (0 and 1), or (mean,
-        deviation), each a share of 255 for every channel.
+        deviation), each one number a channel, as shares of 255: ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).
     seed: of weights, order, dropout and augmentation.
     recipe: a `Recipe`, or a mapping as in a study file.
     options: of the strategy, such as {"students": "shared"}.
@@ -421,6 +443,9 @@ def fit(
     device: such as "cuda"; by default OFFRAMP_DEVICE, else a GPU where there is one. A CPU trains with
         two threads, whatever OMP_NUM_THREADS says: another number would give other bits.
     watch: is given every event of the training; `print` shows them, a line each.
+
+    Warns, as an `OfframpWarning`, of what to know of the images: splits that are small or unlike, images
+    that are there twice, classes that no training image shows.
 
     Raises OfframpError for input that cannot work (such as a network of several trunks, which some
     strategies return), and when training fails.
@@ -485,14 +510,18 @@ def fit(
     about = {"plain": plain, "shape": net.input_shape, "augment": study.augment}
     data = from_dataset(train, validation, calibration, test, normalize=normalize, **about)
     _check_fit(net, data)
+    others = {"validation": validation, "calibration": calibration, "test": test}
+    _check_apart(data, [name for name, samples in others.items() if samples is not None])
     # Recorded, as 0 and 1 that were asked for look like those of floats.
-    study = study.model_copy(update={"data": replace(study.data, normalize=normalize)})
+    how = normalize if isinstance(normalize, str) else (data.mean, data.std)
+    study = study.model_copy(update={"data": replace(study.data, normalize=how)})
     plan = plan_trials(study, data, net.identified(), profile(study.numerics, place.type))
     _check_frozen(net, plan)
+    warn([*notes(data.provenance), *_order(train, data, options or {})])
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         kept = Store(store if store is not None else Path(scratch) / "store")
         conduct = Conduct(device=place, cache_folder=cache_folder())
-        watched(run_plan(plan, kept, conduct), watch)
+        watched(run_plan(plan, kept, conduct), watch, words(plan))
         return _fitted(plan, kept, place)
 
 
@@ -513,21 +542,81 @@ def _check_fit(net: ExitNetwork, data: Data) -> None:
     _check_normalized(some)
     if len(data.classes) != net.classes:
         raise OfframpError(
-            f"the data have {len(data.classes)} classes, the network {net.classes}; make them equal"
+            f"the data have {len(data.classes)} classes, the network {net.classes}; make them equal (a "
+            "class that no training label shows counts where the Dataset names it in its `classes`)"
         )
 
 
-def _check_normalized(images: torch.Tensor, unit: bool = False) -> None:
-    """Refuse floats that are pixels from 0 to 1, or from 0 to 255: normalized ones spread otherwise.
-    unit: pixels from 0 to 1 are the normalized ones."""
-    if not images.is_floating_point() or not images.numel():
-        return
+def _order(train: Any, data: Data, options: Mapping[str, Any]) -> list[str]:
+    """What to tell where a kept backbone's answers have an order, and labels that are names another."""
+    numbered = all(name.isdecimal() for name in data.classes)
+    if options.get("backbone") != "kept" or numbered or class_names(train):
+        return []
+    first, last = data.classes[0], data.classes[-1]
+    return [
+        f"labels are numbered by the alphabet, 0 is '{first}' and {len(data.classes) - 1} '{last}'; if "
+        "the kept backbone's answers have another order, give numbers, or a Dataset with `classes`."
+    ]
+
+
+def _check_apart(data: Data, given: Collection[str]) -> None:
+    """Refuse a split that another one shows: what is measured, and promised, on it holds for no new
+    image. A few equal images, as found data have, are told and not refused. given: the splits that were
+    given beside train, of which the others are held out."""
+    images, shared = Counter[str](), Counter[tuple[str, str]]()
+    of = {name: name if name in given else "train" for name in SPLITS}
+    for name, found in data.splits.items():
+        images[of[name]] += len(found)
+    for where, count in data.provenance["duplicates"].items():
+        names = {of[name] for name in where.split(" in ")}
+        if len(names) > 1:
+            other, split = sorted(names, key=SPLITS.index)
+            shared[split, other] += count
+    for (split, other), count in shared.items():
+        if 2 * count >= min(images[split], images[other]):
+            raise OfframpError(
+                f"{count:,} of the {images[split]:,} {split} images are in {other} too, so they say "
+                f"nothing of new images; give others, or leave {split} out: it is then held out of train"
+            )
+
+
+def _check_normalized(images: torch.Tensor) -> None:
+    """Refuse to train on floats that are pixels from 0 to 1, or from 0 to 255: normalized ones spread
+    otherwise."""
+    if images.is_floating_point() and images.numel():
+        low, high = (float(bound) for bound in images.aminmax())
+        if high > HIGH or (low >= 0 and 0.5 < high <= 1 and high - low > 0.5):
+            raise _pixels(255 if high > HIGH else 1)
+
+
+def _pixels(top: int) -> OfframpError:
+    return OfframpError(
+        f"images look like 0…{top} pixels; give uint8 [B, C, H, W] (without ToTensor), or normalize them"
+    )
+
+
+def _pixels_to(images: torch.Tensor, how: tuple[Sequence[float], Sequence[float]] | None) -> int | None:
+    """1 or 255, where float images are pixels from 0 to that for sure; None where they may be normalized
+    by `how`, a mean and a deviation a channel (None: nobody knows how). Bright pictures, normalized, lie
+    between 0 and 1 too; but of 8 bits either is a multiple of something, and not of the same."""
+    if not images.is_floating_point() or images.dim() != 4 or not images.numel():
+        return None
     low, high = (float(bound) for bound in images.aminmax())
-    if high > 50 or (not unit and low >= 0 and 0.5 < high <= 1 and high - low > 0.5):
-        raise OfframpError(
-            f"images look like 0…{255 if high > 50 else 1} pixels; "
-            "give uint8 [B, C, H, W] (without ToTensor), or normalize them"
-        )
+    top = 1 if how and high <= 1 else 255
+    if how is None:
+        return top if low >= 0 and high > HIGH and _whole(images) else None
+    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in how)
+    if len(mean) != images.shape[1]:
+        return None
+    if high > max(HIGH, float(((2 - mean) / std).max())):  # a whole range above white
+        return 255
+    if low < 0 or high - low <= 0.5 or not _whole(images * (255 / top)):
+        return None
+    return None if _whole((images * std + mean) * 255) else top
+
+
+def _whole(numbers: torch.Tensor) -> bool:
+    return bool(((numbers - numbers.round()).abs() < 0.01).all())
 
 
 def _check_frozen(net: ExitNetwork, plan: Plan) -> None:

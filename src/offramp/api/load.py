@@ -25,8 +25,9 @@ def load(
     net: ExitNetwork | None = None,
     trust_code: bool = False,
 ) -> ExitNetwork:
-    """The trained network of a trial, in eval mode, ready to call: normalized images [B, C, H, W] →
-    logits [B, classes] of every exit.
+    """The trained network of a trial, ready to call: normalized images [B, C, H, W] → logits
+    [B, classes] of every exit. It is in eval mode, and no parameter requires a gradient; to train it in
+    a loop of your own: net.requires_grad_(True).train().
 
     trial: its id, the beginning or the ending of it.
     store: the folder of the run, or its address ("s3://bucket/runs").

@@ -12,6 +12,7 @@ import pandas as pd
 
 from offramp import device as devices
 from offramp.api.chart import Chart, chart
+from offramp.api.steps import plan_notes, warn, words
 from offramp.errors import OfframpError
 from offramp.report import summary
 from offramp.store.results import StrategyResult, by_strategy
@@ -116,10 +117,11 @@ def run(
     workers: processes, or "auto", as many as suit this machine and the study. Where there are several,
         Python starts them by reading the calling script again, which therefore needs
         `if __name__ == "__main__":`.
-    watch: is given every event.
+    watch: is given every event; `print` shows them, a line each.
 
-    What fails is in `failed`; everything else has gone on. Raises OfframpError for input that cannot
-    work.
+    Warns, as an `OfframpWarning`, of what the command says as notes: of the images, and of what was
+    chosen otherwise than the study says. What fails is in `failed`; everything else has gone on. Raises
+    OfframpError for input that cannot work.
 
     >>> study = {
     ...     "seeds": [42],
@@ -143,7 +145,10 @@ def run(
         check_data([member.study for member in asked])
     kept = Store(store)
     made = plans([member.study for member in asked])
-    found = [_run(plan, kept, workers, watch) for plan in made]
+    found = []
+    for plan in made:
+        warn(plan_notes(plan))
+        found.append(_run(plan, kept, workers, watch))
     by_file: dict[str, list[Results]] = {}
     for member, one in zip(asked, found, strict=True):
         by_file.setdefault(str(member.path), []).append(one)
@@ -167,6 +172,6 @@ def _run(
     device = devices.chosen()
     count = suited(plan, store, device).count if workers == "auto" else workers
     conduct = Conduct(device, cache_folder(), workers=count)
-    failed = watched(run_pooled(plan, store, conduct), watch, go_on=True)
+    failed = watched(run_pooled(plan, store, conduct), watch, words(plan), go_on=True)
     done = tuple(t.id for t in plan.trials if store.has_trial(t.id))
     return Results(store, done, tuple(by_strategy(store, done)), failed)

@@ -252,6 +252,8 @@ def _check_loader(loader: Loader, parts: Iterable[Subset], spec: DataSpec) -> No
 def _normalization(train: Taken, spec: DataSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation per channel."""
     asked = spec.normalize
+    mean: Means
+    std: Deviations
     if asked == "train":
         return train.mean, train.std
     if isinstance(asked, str):
@@ -261,8 +263,7 @@ def _normalization(train: Taken, spec: DataSpec) -> tuple[tuple[float, ...], tup
             )
         (mean, std), means = NORMALIZED[asked], f"{asked} is"
     else:
-        pair = tuple(tuple(numbers) for numbers in asked)
-        (mean, std), means = typed(tuple[Means, Deviations], pair, "data.normalize"), "these are"
+        (mean, std), means = _by_channel(asked, len(train.mean)), "these are"
     if train.split.dtype != torch.uint8:
         kinds = "floats, taken as normalized" if train.split.dtype.is_floating_point else "no images"
         raise OfframpError(
@@ -272,6 +273,25 @@ def _normalization(train: Taken, spec: DataSpec) -> tuple[tuple[float, ...], tup
         raise OfframpError(
             f"data.normalize: {means} for images of {counted(len(mean), 'channel')}, and these have "
             f"{len(train.mean)}; set data.channels, or leave it out"
+        )
+    return mean, std
+
+
+def _by_channel(asked: Any, channels: int) -> tuple[Means, Deviations]:
+    """Mean and deviation as they were given. Raises OfframpError where they are not a number a channel,
+    or not as shares of 255."""
+    try:
+        mean, std = (tuple(map(float, numbers)) for numbers in asked)
+    except (TypeError, ValueError):
+        one = f"({', '.join(['0.5'] * channels)}{',' * (channels == 1)})"
+        raise OfframpError(
+            f"data.normalize is {asked!r}; give a name, or a mean and a deviation, each with one number "
+            f"a channel, as ({one}, {one.replace('0.5', '0.25')})"
+        ) from None
+    if not all(0 <= m <= 1 for m in mean) or not all(0 < s <= 1 for s in std):
+        raise OfframpError(
+            f"data.normalize is {(mean, std)}; a mean is a share of 255 from 0 to 1, a deviation one "
+            "above 0 and at most 1; divide what is of pixels from 0 to 255 by 255"
         )
     return mean, std
 

@@ -6,7 +6,7 @@ import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from offramp.data.raw import ImageRows, RawData, RawSplit
 from offramp.errors import OfframpError, nearest
 from offramp.inputs import Shape
 from offramp.seeding import derive
+from offramp.units import counted
 from offramp.usercode import Loaded, failed, file_of
 
 Samples = Any
@@ -68,7 +69,7 @@ def read_samples(
 
     plain: the training samples without their random transform, in the same order: what is evaluated,
     held out, and counted.  classes: names; by default those that a Dataset gives itself
-    (`train.classes`).  shape: (C, H, W) that images of several sizes are made to.
+    (`train.classes`).  shape: (C, H, W) that a Dataset's pictures are made to, all or a few of them.
 
     Raises OfframpError naming the sample that is wrong, and for a random transform where none can be.
     """
@@ -82,7 +83,11 @@ def read_samples(
     names = class_names(known["train"]) if classes is None else tuple(map(str, classes))
     found = numbered({name: labels for name, (_, labels) in read.items()}, names)
     raw = {name: RawSplit(images, found.labels[name]) for name, (images, _) in read.items()}
+    forms = [form for split in raw.values() for form in _forms(split.images)]
+    geometry = _geometry(set(forms), shape)
     remarks = [found.remark] if found.remark else []
+    if geometry.size is not None:
+        remarks.append(_scaled(forms, geometry.size))
     if isinstance(own := raw["train"].images, Own) and own.drawn is not None:
         remarks.append("training images are drawn anew each epoch by the data's own random transform")
     return RawData(
@@ -92,7 +97,7 @@ def read_samples(
         validation=raw.get("validation"),
         calibration=raw.get("calibration"),
         provenance={"remarks": remarks} if remarks else {},
-        geometry=_geometry({form for split in raw.values() for form in _forms(split.images)}, shape),
+        geometry=geometry,
     )
 
 
@@ -292,26 +297,36 @@ def _unseeded(where: str) -> OfframpError:
     )
 
 
-def _forms(images: ImageRows) -> set[Form]:
-    return set(images.forms) if isinstance(images, Own) else set()
+def _forms(images: ImageRows) -> Sequence[Form]:
+    return images.forms if isinstance(images, Own) else ()
 
 
 def _geometry(forms: set[Form], shape: Shape | None) -> Geometry:
-    """What pictures that differ are made to: gray beside color is color, as of any source.
+    """What a Dataset's pictures are made to: the shape that is asked for, where any has another size;
+    else gray beside color is color, as of any source.
 
-    Raises OfframpError where several sizes are to be made to what is no square.
+    Raises OfframpError where pictures are to be made to what is no square.
     """
-    if not all(form.picture for form in forms):
+    if not forms or not all(form.picture for form in forms):
         return Geometry()
-    channels: Literal[1, 3] | None = 3 if len({form.shape[0] for form in forms}) > 1 else None
-    if shape is None or len({form.shape[1:] for form in forms}) < 2:
-        return Geometry(channels=channels)
+    if shape is None or {form.shape[1:] for form in forms} == {shape[1:]}:
+        return Geometry(channels=3 if len({form.shape[0] for form in forms}) > 1 else None)
     if shape[1] != shape[2] or shape[0] not in (1, 3):
         raise OfframpError(
-            f"images come in several sizes, and the network takes {list(shape)}, no square picture; "
-            "have the Dataset give images of that shape"
+            f"pictures are of other sizes than the network takes, and that is {list(shape)}, no square "
+            "picture; have the Dataset give images of that shape, or attach with the images' shape"
         )
     return Geometry(size=shape[1], channels=1 if shape[0] == 1 else 3)
+
+
+def _scaled(forms: Sequence[Form], size: int) -> str:
+    """What to tell where pictures are scaled."""
+    others = [form.shape[1:] for form in forms if form.shape[1:] != (size, size)]
+    high, wide = others[0]
+    return (
+        f"{len(others):,} of {counted(len(forms), 'picture')} are of another size than the network "
+        f"takes, such as {wide}×{high}: they are scaled and cropped to {size}×{size}"
+    )
 
 
 def _read_arrays(pair: tuple[Any, ...], split: str) -> Read:

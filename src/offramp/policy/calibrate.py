@@ -67,6 +67,7 @@ class Target:
 
 class Limits(TypedDict, total=False):
     """What may be asked of a policy, by keyword: one of the first seven; the last three go with `risk`.
+    A value is a number, or a text such as "1%", "2M" or "5ms".
 
     max_accuracy_loss: against the final exit; 0.01 is one point in a hundred.  min_accuracy: 0 to 1.
     max_mean_macs: MACs an image, or "40%" of the plain network's.  max_mean_latency: seconds an image,
@@ -77,13 +78,13 @@ class Limits(TypedDict, total=False):
     calibration split; 0.95 by default.  on_average: bound the mean risk over such draws instead.
     """
 
-    max_accuracy_loss: float | None
-    min_accuracy: float | None
+    max_accuracy_loss: float | str | None
+    min_accuracy: float | str | None
     max_mean_macs: float | str | None
-    max_mean_latency: float | None
-    max_p95_latency: float | None
-    max_disagreement: float | None
-    risk: float | None
+    max_mean_latency: float | str | None
+    max_p95_latency: float | str | None
+    max_disagreement: float | str | None
+    risk: float | str | None
     confidence: float | None
     on_average: bool
     without_labels: bool

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from offramp.phase import Program
+from offramp.phase import Phase
 from offramp.strategies.baseline import baseline
 from offramp.strategies.boosted import boosted
 from offramp.strategies.branch_wise import branch_wise
@@ -26,7 +26,7 @@ from offramp.strategies.sequential import sequential
 from offramp.strategies.survivors import survivors
 from offramp.strategies.two_stage import two_stage
 
-Strategy = Callable[..., Program]
+Strategy = Callable[..., Sequence[Phase]]
 
 GROUPS: dict[str, dict[str, Strategy]] = {
     "the paper's nine": {

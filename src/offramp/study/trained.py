@@ -91,11 +91,12 @@ def of_network(
 def _of_costs(trial: str, costs: Costs, manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> Trained:
     """Raises OfframpError when it lacks logits, or when two of its splits are the same images."""
     splits: Any = {name: _rows(trial, name, manifest, arrays) for name in SPLITS}
-    for one, other in combinations(SPLITS, 2):
+    for one, other in combinations(("train", *SPLITS), 2):
         if manifest.data.splits[one] == manifest.data.splits[other]:
+            remedy = f"other {other} images" if one == "train" else "data.validation: held-out"
             raise OfframpError(
                 f"the {one} and the {other} split of trial {trial} are the same images, so nothing can "
-                "be calibrated honestly; train it with data.validation: held-out"
+                f"be calibrated honestly; train it with {remedy}"
             )
     hash, plain = manifest.hash(arrays), manifest.backbone_macs
     counts = manifest.data.provenance.by_class

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -91,7 +92,7 @@ def _list(as_json: bool) -> None:
     )
 
 
-def _work(program: Program) -> int:
+def _work(program: Sequence[Phase]) -> int:
     """Segments that run and are trained through, over all phases; heads count for nothing."""
     return sum(len(_live(phase)) for phase in program)
 

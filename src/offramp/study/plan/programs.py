@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, get_type_hints
@@ -88,7 +88,7 @@ def program(
         if usercode.is_user_code(name):
             raise usercode.failed(name, error) from error
         raise
-    phases = tuple(phases) if isinstance(phases, list) else phases
+    phases = tuple(phases) if isinstance(phases, Sequence) else phases
     if not isinstance(phases, tuple) or not all(isinstance(p, Phase) for p in phases):
         raise OfframpError(f"strategy '{name}' returned no phases; return a tuple of Phase")
     for phase in phases:

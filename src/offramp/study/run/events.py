@@ -1,11 +1,15 @@
-"""What a run tells whoever watches it."""
+"""What a run tells whoever watches it.
+
+name, names: what phases are called, where whoever watches has said so (`watched`); else a key stands for
+each.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from offramp.engine.fit import EpochReport
@@ -18,9 +22,10 @@ class Reused:
     """A node was in the store already."""
 
     key: str
+    name: str = ""
 
     def __str__(self) -> str:
-        return f"{self.key[:8]} is in the store"
+        return f"{self.name or self.key[:8]} is in the store"
 
 
 @dataclass(frozen=True)
@@ -31,18 +36,20 @@ class Began:
     keys: tuple[str, ...]
     epoch: int
     where: str = ""
+    names: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        said = ", ".join(key[:8] for key in self.keys)
+        said = ", ".join(self.names or (key[:8] for key in self.keys))
         return f"{said} {'begins' if len(self.keys) == 1 else 'begin'}"
 
 
 @dataclass(frozen=True)
 class Epoch:
     report: EpochReport
+    name: str = ""
 
     def __str__(self) -> str:
-        return f"{self.report.key[:8]} · {self.report.told()}"
+        return f"{self.name or self.report.key[:8]} · {self.report.told()}"
 
 
 @dataclass(frozen=True)
@@ -51,9 +58,10 @@ class Finished:
 
     key: str
     seconds: float
+    name: str = ""
 
     def __str__(self) -> str:
-        return f"{self.key[:8]} is finished, in {duration(self.seconds)}"
+        return f"{self.name or self.key[:8]} is finished, in {duration(self.seconds)}"
 
 
 @dataclass(frozen=True)
@@ -62,9 +70,10 @@ class Failed:
 
     key: str
     reason: str
+    name: str = ""
 
     def __str__(self) -> str:
-        return f"{self.key[:8]} failed: {self.reason}"
+        return f"{self.name or self.key[:8]} failed: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -141,16 +150,32 @@ def loads(line: str) -> Event:
     if name == Epoch.__name__:
         report = dict(said["report"])
         report |= {each: {int(k): v for k, v in report[each].items()} for each in BY_EXIT}
-        return Epoch(EpochReport(**report))
+        return Epoch(EpochReport(**report), said.get("name", ""))
     fields = {field: tuple(v) if isinstance(v, list) else v for field, v in said.items()}
     event: Event = KINDS[name](**fields)
     return event
 
 
+def called(event: Event, names: Mapping[str, str]) -> Event:
+    """The event with what its phases are called. names: by key."""
+    match event:
+        case Began(keys):
+            return replace(event, names=tuple(names.get(key, key[:8]) for key in keys))
+        case Epoch(report):
+            return replace(event, name=names.get(report.key, ""))
+        case Reused(key) | Finished(key) | Failed(key):
+            return replace(event, name=names.get(key, ""))
+    return event
+
+
 def watched(
-    events: Generator[Event, None, None], watch: Callable[[Event], None] | None, go_on: bool = False
+    events: Generator[Event, None, None],
+    watch: Callable[[Event], None] | None,
+    names: Mapping[str, str],
+    go_on: bool = False,
 ) -> dict[str, str]:
-    """Train to the end; why phases failed, by key. watch: is given each event.
+    """Train to the end; why phases failed, by key. watch: is given each event, with what its phases are
+    called.  names: that, by key.
 
     Raises OfframpError for the first that fails, unless the others are to go on.
     """
@@ -158,7 +183,7 @@ def watched(
     with closing(events):
         for event in events:
             if watch is not None:
-                watch(event)
+                watch(called(event, names))
             if isinstance(event, Failed):
                 if not go_on:
                     raise OfframpError(event.reason)

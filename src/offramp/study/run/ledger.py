@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from offramp.engine.resolve import Node
 from offramp.errors import in_line
-from offramp.store.store import Store
+from offramp.hashing import plain
+from offramp.store.manifest import DataProvenance
+from offramp.store.store import Damaged, Store
 from offramp.study.plan.plan import Plan
 from offramp.study.run import events, trials
 
@@ -60,13 +63,28 @@ class Ledger:
 
     def begin(self) -> Iterator[events.Event]:
         """Say in the store what its trials will need, and take in what it holds already, every byte
-        checked; a damaged node is named and made anew."""
+        checked; a damaged node is named and made anew, and classes are called as the data call them."""
         for trial in self.plan.trials:
-            if not self.store.has_trial(trial.id):
+            if self.store.has_trial(trial.id):
+                yield from self._call_classes(trial.id)
+            else:
                 self.store.plan_trial(trial.id, trial.keys, trials.planned(self.plan, trial))
         for key in self.plan.nodes:
             if self.store.has_node(key, whole=False):
                 yield from self.check(key)
+
+    def _call_classes(self, trial: str) -> Iterator[events.Event]:
+        """Have the record of a finished trial name its classes as the data do by now: names change no
+        training, so they are in no id."""
+        known, data = self.store.read_trial(trial), self.plan.data
+        if known.classes == data.classes:
+            return
+        read = DataProvenance(**plain(data.provenance))  # its remarks name classes too
+        now = {"classes": data.classes, "data": known.data.model_copy(update={"provenance": read})}
+        with suppress(Damaged):  # of its logits: then all of it is made anew
+            logits = self.store.trial_logits(trial)
+            self.store.write_trial(trial, known.model_copy(update=now), logits)
+            yield events.Note(f"the classes of trial {trial} have other names now, which it is given")
 
     def open(self) -> list[Node]:
         """The nodes that are neither done nor failed."""
