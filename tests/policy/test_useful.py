@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from offramp.policy.calibrate import Target, calibrate
+from offramp.policy.calibrate import Kind, Target, calibrate
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.policy import Calibration, Policy
-from offramp.policy.useful import chance, check, doubts, resolution
+from offramp.policy.useful import BY_HAND, OTHER, chance, check, doubts, resolution
 from refusal import refuses
 from simulated import COSTS, FOUR, simulated
 
@@ -99,6 +100,18 @@ def test_the_limit_is_that_of_the_policy() -> None:
 def test_a_policy_that_decides_nothing(policy: Policy, said: str) -> None:
     (reason,) = doubts(policy, GOOD)
     assert reason.startswith(said)
+
+
+@pytest.mark.parametrize("kind", [*get_args(Kind), None])
+def test_the_remedy_is_of_what_was_asked_for(kind: str | None) -> None:
+    """Not "a smaller loss" for whatever it was."""
+    made = Calibration(target={} if kind is None else {"kind": kind, "value": 0.5})
+    (all_leave,) = doubts(Policy("confidence", FOUR, (0.0, None, None, None), calibration=made), GOOD)
+    (none_leaves,) = doubts(Policy("confidence", FOUR, (None,) * 4, calibration=made), GOOD)
+    stricter, looser = BY_HAND if kind is None else OTHER[kind]
+    assert f"; ask for {stricter}, or for this exit alone" in all_leave
+    assert f": {looser}, longer training" in none_leaves
+    assert ("loss" in stricter + looser) == (kind == "max-accuracy-loss")
 
 
 def test_all_images_at_one_exit_may_be_asked_for() -> None:

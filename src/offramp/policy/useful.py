@@ -23,6 +23,17 @@ BUDGETS = {  # limits that the full network may keep, and what it then took on t
     "max-mean-latency": "mean_seconds",
     "max-p95-latency": "p95_seconds",
 }
+# What to ask for, by kind of target: where a policy lets everything leave, and where it lets nothing.
+OTHER = {
+    "max-accuracy-loss": ("a smaller loss", "a larger loss"),
+    "min-accuracy": ("a higher accuracy", "a lower accuracy"),
+    "max-mean-macs": ("more MACs", "fewer MACs"),
+    "max-mean-latency": ("more time", "less time"),
+    "max-p95-latency": ("more time", "less time"),
+    "max-disagreement": ("a smaller disagreement", "a larger disagreement"),
+    "risk": ("a smaller risk", "a larger risk"),
+}
+BY_HAND = ("higher thresholds", "lower thresholds")
 MORE = "more epochs, pretrained weights or more images would help"
 
 
@@ -87,8 +98,9 @@ def check(reasons: Sequence[str], anyway: bool) -> None:
 
 def _idle(policy: Policy, images: Sequence[int], remark: str | None) -> tuple[str, ...]:
     """Where all calibration images leave at one exit without a look at them. images: by exit."""
+    stricter, looser = OTHER.get(str(policy.calibration.target.get("kind")), BY_HAND)
     if images[-1] == sum(images):
-        more = "a larger loss, longer training or more calibration images would help"
+        more = f"{looser}, longer training or more calibration images would help"
         why = remark or _ample(policy.calibration) or more
         return (f"no calibration image leaves early, so nothing is saved: {why}",)
     all_at = policy.takes_all
@@ -97,7 +109,7 @@ def _idle(policy: Policy, images: Sequence[int], remark: str | None) -> tuple[st
     exit, bound = policy.exits[all_at], policy.thresholds[all_at]
     return (
         f"every image leaves at exit {exit}, whose threshold is the lowest there is ({bound:g}), so the "
-        "policy decides nothing; ask for a smaller loss, or for this exit alone with the score fixed",
+        f"policy decides nothing; ask for {stricter}, or for this exit alone with the score fixed",
     )
 
 
