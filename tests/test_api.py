@@ -374,9 +374,9 @@ def test_taps_by_number_and_splits_by_hand() -> None:
         ({"net": attached(Net().requires_grad_(False))}, "options={'backbone': 'kept'}"),
         ({"net": attached(partly_frozen())}, "'middle.0.weight' is frozen by requires_grad and the"),
         ({"strategy": None}, "the strategy is None; give a name"),
-        ({"normalize": "imgenet"}, "data.normalize cannot be 'imgenet'; did you mean 'imagenet'"),
-        ({"normalize": ([0.5] * 3, [0, 1, 1])}, "data.normalize cannot be .* should be greater than 0"),
-        ({"normalize": ([124.0] * 3, [1] * 3)}, "data.normalize cannot be .* less than or equal to 1"),
+        ({"normalize": "imgenet"}, "normalize cannot be 'imgenet'; did you mean 'imagenet'"),
+        ({"normalize": ([0.5] * 3, [0, 1, 1])}, "normalize cannot be .* should be greater than 0"),
+        ({"normalize": ([124.0] * 3, [1] * 3)}, "normalize cannot be .* less than or equal to 1"),
         ({"normalize": ([0.5], [0.5])}, "these are for images of 1 channel, and these have 3"),
         ({"seed": -1}, "seeds"),
         (

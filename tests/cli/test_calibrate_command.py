@@ -224,12 +224,12 @@ def test_what_is_not_to_be_trusted_is_refused(run: Command, store: Store) -> Non
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("two",), "give exactly one target of max-accuracy-loss"),
-        (("two", "--risk", "0.1", "--min-accuracy", "0.5"), "got min-accuracy and risk"),
+        (("two",), "give exactly one target of max accuracy loss, min accuracy, max mean MACs"),
+        (("two", "--risk", "0.1", "--min-accuracy", "0.5"), "got min accuracy and risk"),
         (("two", "--risk", "0"), "risk must be a share between 0 and 1"),
         (("two", "--risk", "nan"), "risk must be a share between 0 and 1"),
         (("two", "--max-accuracy-loss", "1.5"), "for one point in a hundred give 0.01"),
-        (("two", "--min-accuracy", "1.5"), "min-accuracy must be a share from 0 to 1"),
+        (("two", "--min-accuracy", "1.5"), "min accuracy must be a share from 0 to 1"),
         (
             ("two", "--max-mean-macs", "0.4"),
             "a share such as 40% or a number of MACs, such as 1.5M or 2e6; got '0.4'",
@@ -237,9 +237,9 @@ def test_what_is_not_to_be_trusted_is_refused(run: Command, store: Store) -> Non
         (("two", "--risk", "0.1", "--confidence", "1"), "confidence must be a share"),
         (
             ("two", "--risk", "0.1", "--confidence", "0.9", "--on-average"),
-            "on-average has no confidence",
+            "on average has no confidence",
         ),
-        (("two", "--min-accuracy", "0.5", "--on-average"), "go with risk, not with min-accuracy"),
+        (("two", "--min-accuracy", "0.5", "--on-average"), "go with risk, not with min accuracy"),
         (("two", "--max-mean-macs", "lots"), "2e6; got 'lots'"),
         (("two", "--max-mean-macs", "1"), "no policy costs at most 1 MACs"),
         (("two", "--min-accuracy", "1"), "no policy reaches accuracy 1"),

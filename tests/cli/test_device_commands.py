@@ -85,7 +85,10 @@ def test_options_that_do_not_go_together(studied: Cli) -> None:
     Path("bad.json").write_text("{}")
     trial = "joint-digits-cnn-digits-s1"
     for words, said in (
-        (("calibrate", trial, "--max-p95-latency", "3ms"), "give them with --stage-times"),
+        (
+            ("calibrate", trial, "--max-p95-latency", "3ms"),
+            "max p95 latency goes by times of a device; give its",
+        ),
         (("calibrate", trial, "--max-accuracy-loss", "0.1", "--batch", "4"), "--batch goes with"),
         (("calibrate", trial, "--max-mean-latency", "3ms", "--stage-times", "bad.json"), "bad.json: "),
         (("export", trial, "--to-measure", "--policy", "p.json", "--out", "b"), "or --to-measure"),

@@ -280,7 +280,7 @@ def test_limits_by_keyword() -> None:
     assert target(200, max_mean_macs="40%").value == target(200, max_mean_macs=80).value == 80
     for limits, said in (
         ({}, "got none"),
-        ({"max_mean_macs": 0.0}, "max-mean-macs must be above 0"),
+        ({"max_mean_macs": 0.0}, "max mean MACs must be above 0"),
         ({"risk": 0.1, "confidence": 1.0}, "confidence must be a share between 0 and 1"),
     ):
         refuses(said, target, 100, **limits)

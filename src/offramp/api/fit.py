@@ -22,7 +22,7 @@ from offramp.bundle import export as bundle
 from offramp.bundle.export import Exported
 from offramp.bundle.trial_images import of_split, of_test
 from offramp.data import Data, Split, from_dataset, normalize
-from offramp.data_spec import Normalization
+from offramp.data_spec import GIVEN, Normalization
 from offramp.engine.settings import laid_out
 from offramp.errors import OfframpError
 from offramp.escape import html
@@ -34,7 +34,7 @@ from offramp.inputs import is_text
 from offramp.nets import ExitNetwork
 from offramp.numerics import profile
 from offramp.parts import backbone
-from offramp.policy.calibrate import Limits, target
+from offramp.policy.calibrate import Limits, target, without_times
 from offramp.policy.candidates import Search
 from offramp.policy.policy import Policy, check_fits, given
 from offramp.policy.stage_times import of_file
@@ -197,7 +197,7 @@ class Fitted:
         if stage_times is not None:
             measured = of_file(Path(stage_times), known.costs, batch, wish.kind)
         elif wish.kind == "max-p95-latency":
-            raise OfframpError("max_p95_latency goes by times of a device; give stage_times")
+            raise without_times(wish.kind)
         elif wish.kind == "max-mean-latency":
             measured = measured_costs(self.net, known.costs, batch, score)
         shares = known.training_shares if training_shares else None
@@ -478,7 +478,7 @@ def fit(
             f"the strategy is {strategy!r}; give a name such as 'two-stage', or a function"
         )
     asked = {"seeds": [seed], "strategies": [{"name": strategy, **(options or {})}]}
-    asked |= {"data": "given", "recipe": recipe or {}, **(net.asked or {"backbone": "attached"})}
+    asked |= {"data": GIVEN, "recipe": recipe or {}, **(net.asked or {"backbone": "attached"})}
     asked |= {} if augment is None else {"augment": augment}
     study = spec.parse(asked, "fit")
     place = devices.chosen(device)

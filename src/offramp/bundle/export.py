@@ -207,7 +207,7 @@ def _float32(
 
 
 def _times(folder: Path, asked: ExportOptions) -> Mapping[str, Any]:
-    return bundle.measured(folder) if asked.measure else {"reason": "left out (--no-measure)"}
+    return bundle.measured(folder) if asked.measure else {"reason": "left out, as was asked for"}
 
 
 def _int8(
@@ -239,8 +239,8 @@ def _int8(
             raise OfframpError(
                 f"int8 costs the policy {100 * policy:.2f} points of accuracy on the "
                 f"{len(quantized.calibration.labels):,} calibration images, and the full network "
-                f"{100 * full:.2f}; {100 * asked.int8:g} are allowed; allow more by --int8-loss, or "
-                "export without --int8"
+                f"{100 * full:.2f}; {100 * asked.int8:g} are allowed; allow more, or export "
+                "without int8"
             )
         doubts = (*asked.doubts, *_doubts(rule, quantized, asked))
         useful.check(doubts, asked.anyway)

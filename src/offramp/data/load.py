@@ -256,22 +256,18 @@ def _normalization(train: Taken, spec: DataSpec) -> tuple[tuple[float, ...], tup
         return train.mean, train.std
     if isinstance(asked, str):
         if asked not in NORMALIZED:
-            raise OfframpError(
-                f"data.normalize cannot be '{asked}'{nearest(asked, ('train', *NORMALIZED))}"
-            )
+            raise OfframpError(f"normalize cannot be '{asked}'{nearest(asked, ('train', *NORMALIZED))}")
         (mean, std), means = NORMALIZED[asked], f"{asked} is"
     else:
         pair = tuple(tuple(numbers) for numbers in asked)
-        (mean, std), means = typed(tuple[Means, Deviations], pair, "data.normalize"), "these are"
+        (mean, std), means = typed(tuple[Means, Deviations], pair, "normalize"), "these are"
     if train.split.dtype != torch.uint8:
         kinds = "floats, taken as normalized" if train.split.dtype.is_floating_point else "no images"
-        raise OfframpError(
-            f"data.normalize: {means} for 8-bit images, and these are {kinds}; leave it out"
-        )
+        raise OfframpError(f"normalize: {means} for 8-bit images, and these are {kinds}; leave it out")
     if {len(mean), len(std)} != {len(train.mean)}:
         raise OfframpError(
-            f"data.normalize: {means} for images of {counted(len(mean), 'channel')}, and these have "
-            f"{len(train.mean)}; set data.channels, or leave it out"
+            f"normalize: {means} for images of {counted(len(mean), 'channel')}, and these have "
+            f"{len(train.mean)}; leave it out, or set a study's data.channels"
         )
     return mean, std
 

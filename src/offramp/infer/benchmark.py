@@ -113,7 +113,7 @@ def of_bundle(
     else:
         notes.append(
             "The bundle's trial is not in the store, so the plain backbone was not measured; name the "
-            "store that has it by --store."
+            "store that has it."
         )
     yield "onnxruntime"
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
@@ -202,7 +202,7 @@ def _shares(rule: Policy) -> tuple[float, ...]:
     good = isinstance(found, list) and len(found) == len(rule.exits)
     if not good or not all(isinstance(s, (int, float)) and 0 <= s <= 1 for s in found or ()):
         raise OfframpError(
-            "the policy file does not say which share leaves at each exit (chosen.leaving); make it "
-            "anew with offramp calibrate"
+            "the policy file does not say which share leaves at each exit (chosen.leaving); calibrate "
+            "again"
         )
     return tuple(float(share) for share in found or ())

@@ -6,6 +6,7 @@ Nothing here is given the test split.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, Unpack, cast, get_args
@@ -89,6 +90,20 @@ class Limits(TypedDict, total=False):
     without_labels: bool
 
 
+def words(name: str) -> str:
+    """A limit's name as a message says it, which both `--max-mean-macs` and `max_mean_macs` are.
+
+    >>> words("max-mean-macs"), words("on_average")
+    ('max mean MACs', 'on average')
+    """
+    return re.sub("[-_]", " ", name).replace("macs", "MACs")
+
+
+def without_times(kind: str) -> OfframpError:
+    """What to say of a limit that goes by times of a device, where none are given."""
+    return OfframpError(f"{words(kind)} goes by times of a device; give its stage times")
+
+
 def target(plain_macs: int, **limits: Unpack[Limits]) -> Target:
     """What is asked for, checked: `target(net.plain_macs, max_accuracy_loss=0.01)`; None counts as not
     given.
@@ -109,16 +124,19 @@ def target(plain_macs: int, **limits: Unpack[Limits]) -> Target:
         if given.get(kind) is not None
     }
     if len(found) != 1:
-        got = " and ".join(found) or "none"
-        raise OfframpError(f"give exactly one target of {', '.join(get_args(Kind))}; got {got}")
+        got = " and ".join(map(words, found)) or "none"
+        kinds = ", ".join(map(words, get_args(Kind)))
+        raise OfframpError(f"give exactly one target of {kinds}; got {got}")
     ((kind, value),) = found.items()
     if kind != "risk" and (on_average or not labels or confidence is not None):
-        raise OfframpError(f"confidence, on-average and without-labels go with risk, not with {kind}")
+        raise OfframpError(
+            f"confidence, on average and without labels go with risk, not with {words(kind)}"
+        )
     if on_average and confidence is not None:
-        raise OfframpError("on-average has no confidence; give one of the two")
+        raise OfframpError("on average has no confidence; give one of the two")
     if kind in ("max-mean-macs", *OF_TIME):
         if not 0 < value < math.inf:
-            raise OfframpError(f"{kind} must be above 0, got {value:g}")
+            raise OfframpError(f"{words(kind)} must be above 0, got {value:g}")
     else:
         _check_share(kind, value, least_excluded=kind == "risk")
     if kind == "risk" and not on_average:
@@ -131,14 +149,14 @@ def _number(kind: str, value: Any, plain_macs: int) -> float:
     """A limit as a number, where it may have been given as text."""
     if isinstance(value, str):
         if kind == "max-mean-macs":
-            return _macs(value, plain_macs, kind)
+            return _macs(value, plain_macs, words(kind))
         quantity = units.TIME if kind in OF_TIME else units.PERCENT
-        return units.parse(value, quantity, kind) / (100 if quantity is units.PERCENT else 1)
+        return units.parse(value, quantity, words(kind)) / (100 if quantity is units.PERCENT else 1)
     if not isinstance(value, int | float | np.number):
-        raise OfframpError(f"{kind} must be a number, got {value!r}")
+        raise OfframpError(f"{words(kind)} must be a number, got {value!r}")
     if kind == "max-mean-macs" and 0 < value <= 1:
         raise OfframpError(
-            f"{kind} is a number of MACs, got {value:g}; for a share of the plain network's "
+            f"{words(kind)} is a number of MACs, got {value:g}; for a share of the plain network's "
             f"write '{100 * value:g}%'"
         )
     return float(value)
@@ -154,10 +172,12 @@ def _macs(text: str, plain_macs: int, name: str) -> float:
 
 def _check_share(name: str, value: float, least_excluded: bool) -> None:
     if name in AGAINST_FULL and value >= 1:
-        raise OfframpError(f"{name} is a share of all images; for one point in a hundred give 0.01")
+        raise OfframpError(
+            f"{words(name)} is a share of all images; for one point in a hundred give 0.01"
+        )
     if not (0 < value < 1 if least_excluded else 0 <= value <= 1):
         span = "between 0 and 1" if least_excluded else "from 0 to 1"
-        raise OfframpError(f"{name} must be a share {span}, such as 0.01; got {value:g}")
+        raise OfframpError(f"{words(name)} must be a share {span}, such as 0.01; got {value:g}")
 
 
 @dataclass(frozen=True)
@@ -317,8 +337,8 @@ def _strata(rows: SplitLogits, target: Target, shares: Sequence[float]) -> risk.
         return risk.Strata(rows.labels, tuple(shares))
     except ValueError as error:
         raise OfframpError(
-            f"no calibration image is of class {error}, so nothing can be said of it; hold out more "
-            "(data.held_out_images), or leave the weights out"
+            f"no calibration image is of class {error}, so nothing can be said of it; give more "
+            "calibration images, or leave the weights out"
         ) from None
 
 

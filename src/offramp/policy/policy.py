@@ -164,7 +164,7 @@ class Policy:
                 temporary.write_text(to_json(self), encoding="utf-8")
         except OSError as error:
             raise OfframpError(
-                f"cannot write the policy {place} ({error.strerror}); choose another --out"
+                f"cannot write the policy {place} ({error.strerror}); choose another file"
             ) from error
 
 
@@ -225,14 +225,14 @@ def read(path: Path) -> Policy:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise OfframpError(f"there is no policy {path}; make one with offramp calibrate") from None
+        raise OfframpError(f"there is no policy {path}; calibrate a network to have one") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not text"
         raise OfframpError(f"cannot read the policy {path} ({reason}); give another file") from error
     try:
         return parse(text)
     except OfframpError as error:
-        raise OfframpError(f"{path}: {error}; make it anew with offramp calibrate") from error
+        raise OfframpError(f"{path}: {error}; calibrate again") from error
 
 
 def given(policy: Policy | str | Path) -> Policy:
@@ -271,8 +271,7 @@ def check_fits(policy: Policy, trial: str, trial_hash: str, exits: Sequence[int]
     for exit in exits:
         if exit not in policy.exits:
             raise OfframpError(
-                f"the policy says nothing of exit {exit} of trial {trial}; "
-                "make it anew with offramp calibrate"
+                f"the policy says nothing of exit {exit} of trial {trial}; calibrate again"
             )
     made = policy.calibration
     if policy.exits != tuple(exits) or made.trial_hash != trial_hash:
@@ -335,7 +334,7 @@ def _problem(policy: Policy) -> str | None:
     if len(thresholds) != len(exits):
         return f"{len(exits)} exits need as many thresholds, got {len(thresholds)}"
     if thresholds[-1] is not None:
-        return f"exit {exits[-1]} is the last and has no threshold (null), got {thresholds[-1]}"
+        return f"exit {exits[-1]} is the last and has no threshold, got {thresholds[-1]}"
     low, high = scoring.SCORES[policy.score].low, scoring.SCORES[policy.score].high
     for exit, threshold in zip(exits, thresholds, strict=True):
         if threshold is not None and not (low <= threshold <= high and threshold < math.inf):

@@ -83,8 +83,7 @@ def resolution(kind: str, value: float, rows: int) -> tuple[str, ...]:
     return (
         f"{rows:,} calibration images cannot tell a {'loss' if 'loss' in kind else 'disagreement'} of "
         f"{value:g}, as one of them is {100 / rows:.2g} points; it takes {needed:,} "
-        f"(give more images, or hold out more: --set data.held_out_images={needed} where it trains, "
-        f"calibration= of fit in Python), "
+        "(give more as `calibration` of fit, or hold out more: `data.held_out_images` of a study), "
         f"or a limit of {least:g}",
     )
 

@@ -95,7 +95,7 @@ def _of_costs(trial: str, costs: Costs, manifest: Manifest, arrays: Mapping[str,
         if manifest.data.splits[one] == manifest.data.splits[other]:
             raise OfframpError(
                 f"the {one} and the {other} split of trial {trial} are the same images, so nothing can "
-                "be calibrated honestly; train it with data.validation: held-out"
+                "be calibrated honestly; train with splits that differ, or that are held out"
             )
     hash, plain = manifest.hash(arrays), manifest.backbone_macs
     counts = manifest.data.provenance.by_class

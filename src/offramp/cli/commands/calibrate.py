@@ -105,6 +105,7 @@ def calibrate(
     from offramp import device as devices
     from offramp.engine.settings import placed
     from offramp.infer.torch_timing import measured_costs
+    from offramp.policy.calibrate import without_times
     from offramp.policy.candidates import Search
     from offramp.policy.evaluate import evaluate
     from offramp.policy.stage_times import of_file
@@ -127,7 +128,7 @@ def calibrate(
     if kind != "max-mean-latency" and stage_times is None and batch is not None:
         raise OfframpError("--batch goes with --max-mean-latency and --stage-times; leave it out")
     if kind == "max-p95-latency" and stage_times is None:
-        raise OfframpError("--max-p95-latency needs times of a device; give them with --stage-times")
+        raise without_times(kind)
     how = Search(score, shared, temperature, survivors)
     kept = opened(store, store_)
     trust_code = trusted(kept, kept.find_trial(trial), trust)
