@@ -44,6 +44,8 @@ from offramp.store.lock_folder import LockFolder
 from offramp.store.store import Store
 from offramp.strategies.baseline import baseline
 from offramp.study.plan.plan import Plan, make_plan
+from offramp.study.run.crew import SERVER, Crew, hear
+from offramp.study.run.crew import start as begin
 from offramp.study.run.events import Began, Epoch, Event, Waiting
 from offramp.study.run.ledger import Failures
 from offramp.study.run.pool import replaced, run_pooled
@@ -391,6 +393,28 @@ def test_a_worker_that_cannot_begin_with_the_script_says_why(
     with pytest.raises(OfframpError, match=message) as caught:
         pooled(study, tmp_path / "store")
     assert "memory" not in str(caught.value)
+
+
+def test_a_process_of_the_users_own_is_told_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may come from the same server, and its pipes are its own."""
+    main = ModuleType("__main__")
+    main.__file__ = str(tmp_path / "script.py")
+    Path(main.__file__).write_text("raise ValueError")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    crew: Crew = {}
+    worker = begin(crew, None)  # type: ignore[arg-type]  # it does not get that far
+    with pytest.raises(OfframpError, match="a worker process could not begin: ValueError"):
+        hear(crew, next(iter(crew)))
+    events, theirs = SERVER.Pipe(duplex=False)
+    own = SERVER.Process(target=print, args=(theirs,))
+    own.start()
+    theirs.close()
+    with pytest.raises(EOFError):
+        events.recv()
+    own.join()
+    worker.join()
 
 
 PARENT = """

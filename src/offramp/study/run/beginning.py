@@ -2,18 +2,20 @@
 
 Before a process of the crew does anything it runs the user's script, as a module that is not
 `__main__`, and finds there what its task names. What goes wrong until then multiprocessing hands to
-`sys.excepthook`, in a process that the fork server made. The fork server imports this module before any
-other does, and nothing else imports it.
+`sys.excepthook`, in a process that the fork server made. The fork server imports this module, and
+nothing else does. It serves a user's own processes too, which are left alone.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from types import TracebackType
 
 from offramp.errors import in_line
+from offramp.study.run.crew import WORKER
 
 
 def told(error: BaseException) -> str:
@@ -32,6 +34,8 @@ def told(error: BaseException) -> str:
 
 def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     sys.__excepthook__(kind, error, trace)
+    if multiprocessing.current_process().name != WORKER:
+        return
     for pipe in forkserver.get_inherited_fds() or ():  # what the process was given: its events
         Connection(pipe, readable=False).send(told(error))
 
