@@ -181,7 +181,8 @@ def test_images_of_any_kind_have_the_same_answers(fitted: Fitted) -> None:
 
 def test_time_is_limited_by_what_is_measured_here(fitted: Fitted) -> None:
     policy = fitted.calibrate(max_mean_latency=10.0, anyway=True)
-    assert policy.calibration.chosen["stages"]["batch"] == 1
+    made = policy.calibration.chosen
+    assert made is not None and made.stages is not None and made.stages["batch"] == 1
 
 
 def test_images_that_came_normalized_make_no_bundle(tmp_path: Path) -> None:

@@ -96,7 +96,9 @@ def test_it_writes_a_policy_and_a_report(run: Command, store: Store, target: tup
     assert report["test"]["policy"]["value"] == pytest.approx(right.mean())
     assert report["statement"] == file.calibration.statement
     made = file.calibration.chosen
-    assert report["curve"][report["chosen"]]["macs"] == made["mean_macs"] < trained.costs.full
+    assert made is not None and file.calibration.target is not None
+    best = report["curve"][report["chosen"]]
+    assert best["macs"] == made.mean_macs < trained.costs.full and best["risk"] == made.risk
 
 
 @pytest.mark.usefixtures("store")
@@ -306,7 +308,8 @@ def test_images_are_weighted_to_the_shares_of_training(
     out = " ".join(out.split())
     assert status == 0 and "weighted to the class shares of training: 600 count as" in out
     assert "classes with their shares of training" in out
-    kept = policy.read(Path("p.json")).calibration
-    assert kept.chosen["class_shares"] == [0.7, 0.2, 0.1] and kept.chosen["risk_below"] <= 0.05
+    kept = policy.read(Path("p.json")).calibration.chosen
+    assert kept is not None and kept.class_shares == (0.7, 0.2, 0.1)
+    assert kept.risk_below is not None and kept.risk_below <= 0.05
     refused = run("uneven", "--max-disagreement", "0.05", "--training-shares")
     assert refused[0] == 2 and "weights of classes are by labels" in refused[2]

@@ -17,7 +17,8 @@ from offramp.bundle import graphs
 from offramp.bundle.export import ExportOptions, export, int8_share
 from offramp.data_spec import Normalization
 from offramp.policy import useful
-from offramp.policy.calibrate import OF_TIME, Limits, Target, target, without_times
+from offramp.policy.calibrate import OF_TIME, Limits, target, without_times
+from offramp.policy.calibration import Target
 from offramp.policy.policy import Policy
 from offramp.policy.stage_times import of_file, unlike
 from offramp.policy.stage_times import read as read_times

@@ -35,6 +35,7 @@ from offramp.nets import ExitNetwork
 from offramp.numerics import profile
 from offramp.parts import backbone
 from offramp.policy.calibrate import Limits, target, without_times
+from offramp.policy.calibration import Chosen
 from offramp.policy.candidates import Search
 from offramp.policy.policy import Policy, check_fits, given
 from offramp.policy.stage_times import of_file
@@ -360,11 +361,11 @@ class Fitted:
         if not policy.calibration.trial_hash:
             policy = replace(policy, calibration=made)
         check_fits(policy, known.id, known.hash, known.exits)
-        if policy.calibration.chosen:
+        if policy.calibration.chosen is not None:
             return policy
         leaves = policy.leaves(known.calibration.logits)
         shares = np.bincount(leaves, minlength=len(known.exits)) / len(leaves)
-        by_hand = {"leaving": shares.tolist()}
+        by_hand = Chosen(leaving=tuple(shares.tolist()))
         return replace(policy, calibration=replace(made, classes=len(known.classes), chosen=by_hand))
 
 

@@ -18,8 +18,9 @@ from offramp.errors import OfframpError
 from offramp.inputs import is_text
 from offramp.nets import ExitNetwork
 from offramp.policy import policy, useful
+from offramp.policy.calibration import Calibration, Chosen
 from offramp.policy.evaluate import evaluate
-from offramp.policy.policy import Calibration, Policy
+from offramp.policy.policy import Policy
 from offramp.policy.stage_times import unlike
 from offramp.store.manifest import GeometryRecord, Manifest
 from offramp.store.store import Store
@@ -121,12 +122,12 @@ def export(
 
 
 def _nothing_leaves(trained: Trained) -> Policy:
-    shares = [0.0] * (len(trained.exits) - 1) + [1.0]
+    shares = (*[0.0] * (len(trained.exits) - 1), 1.0)
     made = Calibration(
         trained.id,
         trained.hash,
         len(trained.classes),
-        chosen={"leaving": shares},
+        chosen=Chosen(leaving=shares),
         statement="Nothing leaves early: the bundle is there to be measured.",
     )
     return Policy(
@@ -178,8 +179,9 @@ def _doubts(rule: Policy, trained: Trained, asked: ExportOptions) -> tuple[str, 
 
 
 def _other_times(rule: Policy, asked: ExportOptions) -> tuple[str, ...]:
-    record = rule.calibration.chosen.get("stages", {})
-    if "precision" not in record:
+    chosen = rule.calibration.chosen
+    record = None if chosen is None else chosen.stages
+    if record is None or "precision" not in record:
         return ()
     return unlike(record["precision"], str(record.get("device")), asked.int8 is not None)
 

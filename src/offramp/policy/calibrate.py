@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, Unpack, cast, get_args
+from typing import Any, TypedDict, Unpack, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,9 @@ from offramp import units
 from offramp.errors import OfframpError, nearest
 from offramp.policy import guarantees as risk
 from offramp.policy import scoring
+from offramp.policy.calibration import Chosen, Kind, Target
 from offramp.policy.candidates import (
     BY_CONFIDENCE,
-    Loss,
     Search,
     SplitLogits,
     candidates,
@@ -31,39 +31,8 @@ from offramp.policy.costs import Costs
 from offramp.policy.policy import Policy
 
 Floats = NDArray[np.floating]
-Kind = Literal[
-    "max-accuracy-loss",
-    "min-accuracy",
-    "max-mean-macs",
-    "max-mean-latency",
-    "max-p95-latency",
-    "max-disagreement",
-    "risk",
-]
 OF_TIME = ("max-mean-latency", "max-p95-latency")  # these need times of stages
 AGAINST_FULL = ("max-accuracy-loss", "max-disagreement")  # the full network meets these
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is asked for.
-
-    value: a share from 0 to 1, MACs for `max-mean-macs`, seconds for limits on latency.  confidence: of
-    a guarantee over calibration draws, for `risk`; None there bounds the mean over draws.  labels:
-    whether the risk is harm (the full network right, the policy wrong) or, without labels, disagreement.
-    """
-
-    kind: Kind
-    value: float
-    confidence: float | None = None
-    labels: bool = True
-
-    @property
-    def loss(self) -> Loss:
-        """What the candidates are made to keep low."""
-        if self.kind == "max-disagreement" or (self.kind == "risk" and not self.labels):
-            return "disagreement"
-        return "harm" if self.kind == "risk" else "wrong"
 
 
 class Limits(TypedDict, total=False):
@@ -198,12 +167,12 @@ class MeasuredCosts:
 @dataclass(frozen=True)
 class Performance:
     """A policy on a split. accuracy: 0 to 1; None where the target reads no labels.  macs: mean of a
-    row.  loss: mean of the target's loss.  shares: of rows by exit.  seconds: mean of a row, by
+    row.  risk: mean of the target's loss.  shares: of rows by exit.  seconds: mean of a row, by
     measured times; None without them.  late: seconds that 95 of 100 rows keep; None without times."""
 
     accuracy: float | None
     macs: float
-    loss: float
+    risk: float
     shares: tuple[float, ...]
     seconds: float | None = None
     late: float | None = None
@@ -236,33 +205,34 @@ class Calibrated:
     def policy(self) -> Policy:
         return self.candidates[self.chosen]
 
-    def record(self, plain_macs: int) -> dict[str, Any]:
-        """What the chosen policy came to, as a policy file keeps it; nothing of the test split.
-        plain_macs: of the backbone without early exits."""
+    def record(self, plain_macs: int) -> Chosen:
+        """What the chosen policy came to; nothing of the test split. plain_macs: of the backbone without
+        early exits."""
         chosen, full = self.measures[self.chosen], self.measures[0]
-        found: dict[str, Any] = {
-            "images": self.rows,
-            "accuracy": chosen.accuracy,
-            "full_accuracy": full.accuracy,
-            "mean_macs": chosen.macs,
-            "plain_macs": plain_macs,
-            "loss": chosen.loss,
-            "leaving": list(chosen.shares),
-            "risk_below": self.bound,
-        }
+        rare: dict[str, Any] = {}
         if self.strata is not None:
-            found["class_shares"] = list(self.strata.shares)
+            rare["class_shares"] = tuple(self.strata.shares)
         if self.survivors:
-            found["survivors"] = True
+            rare["survivors"] = True
         if self.measured is not None:
             spent = self.policy.macs(self.measured.median)
             median = 1e-9 * sum(n * share for n, share in zip(spent, chosen.shares, strict=True))
-            found |= {"mean_seconds": chosen.seconds, "full_seconds": full.seconds}
-            found["median_seconds"] = median
+            rare |= {"mean_seconds": chosen.seconds, "full_seconds": full.seconds}
+            rare["median_seconds"] = median
             if self.target.kind == "max-p95-latency":
-                found["p95_seconds"] = chosen.late
-            found["stages"] = dict(self.measured.record)
-        return found
+                rare["p95_seconds"] = chosen.late
+            rare["stages"] = dict(self.measured.record)
+        return Chosen(
+            images=self.rows,
+            accuracy=chosen.accuracy,
+            full_accuracy=full.accuracy,
+            mean_macs=chosen.macs,
+            plain_macs=plain_macs,
+            loss=chosen.risk,
+            leaving=chosen.shares,
+            risk_below=self.bound,
+            **rare,
+        )
 
 
 def calibrate(
@@ -303,7 +273,7 @@ def calibrate(
         lose = np.column_stack([taken(lost, out) for out in leaves])
         chosen = _certified(lose, target, strata)
         if chosen and target.confidence is not None and strata is not None:
-            bound = strata.upper_bound(measures[chosen].loss, target.confidence)
+            bound = strata.upper_bound(measures[chosen].risk, target.confidence)
         elif chosen and target.confidence is not None:
             bound = risk.upper_bound(int(lose[:, chosen].sum()), len(lose), target.confidence)
         if not chosen and len(found) > 1:

@@ -19,7 +19,8 @@ from offramp.terminal import show, table
 from offramp.units import counted, macs
 
 if TYPE_CHECKING:
-    from offramp.policy.calibrate import Calibrated, MeasuredCosts, Target
+    from offramp.policy.calibrate import Calibrated, MeasuredCosts
+    from offramp.policy.calibration import Target
     from offramp.policy.evaluate import ClassEvaluation, Evaluation
     from offramp.policy.policy import Policy
     from offramp.study.trained import Trained
@@ -259,7 +260,7 @@ def _curve(trained: Trained, found: Calibrated) -> None:
     shown = _shown(found)
     for at, measure in enumerate(found.measures):
         if at in shown:
-            value = 1 - measure.loss if measure.accuracy is None else measure.accuracy
+            value = 1 - measure.risk if measure.accuracy is None else measure.accuracy
             listing.add_row(
                 "*" if at == found.chosen else "",
                 macs(measure.macs),
