@@ -462,7 +462,7 @@ def test_a_few_images_that_two_splits_show_are_no_mistake() -> None:
             {"normalize": (0.5, 0.25)},
             r"is \(0.5, 0.25\); give .* a channel, as \(\(0.5, 0.5, 0.5\), \(0.25, 0.25, 0.25\)\)",
         ),
-        ({"normalize": 0.5}, "data.normalize is 0.5; give a name, or a mean and a deviation"),
+        ({"normalize": 0.5}, "normalize is 0.5; give a name, or a mean and a deviation"),
         (
             {"normalize": ((124, 116, 104), (58, 57, 57))},
             "a mean is a share of 255 from 0 to 1, .*; divide what is of pixels from 0 to 255 by 255",
@@ -475,7 +475,7 @@ def test_a_few_images_that_two_splits_show_are_no_mistake() -> None:
         ({"net": attached(Net().requires_grad_(False))}, "options={'backbone': 'kept'}"),
         ({"net": attached(partly_frozen())}, "'middle.0.weight' is frozen by requires_grad and the"),
         ({"strategy": None}, "the strategy is None; give a name"),
-        ({"normalize": "imgenet"}, "data.normalize cannot be 'imgenet'; did you mean 'imagenet'"),
+        ({"normalize": "imgenet"}, "normalize cannot be 'imgenet'; did you mean 'imagenet'"),
         ({"normalize": ([0.5] * 3, [0, 1, 1])}, "a deviation one above 0"),
         ({"normalize": ([0.5], [0.5])}, "these are for images of 1 channel, and these have 3"),
         ({"seed": -1}, "seeds"),

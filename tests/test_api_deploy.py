@@ -117,12 +117,12 @@ def test_what_does_not_fit_is_refused(fitted: Fitted, tmp_path: Path) -> None:
         ({"maxloss": 1, "risk": 0.1}, "unknown limit 'maxloss'; did you mean 'max_accuracy_loss'?"),
         (
             {"max_mean_macs": "lots"},
-            "max-mean-macs must be a share such as 40% or a number of MACs, such as 1.5M or 2e6; "
+            "max mean MACs must be a share such as 40% or a number of MACs, such as 1.5M or 2e6; "
             "got 'lots'",
         ),
         (
             {"max_mean_macs": 0.4},
-            "max-mean-macs is a number of MACs, got 0.4; for a share of the plain network's write '40%'",
+            "max mean MACs is a number of MACs, got 0.4; for a share of the plain network's write '40%'",
         ),
         ({"risk": [1]}, r"risk must be a number, got [1]"),
         ({"max_accuracy_loss": 0.1, "batch": 0}, "batch must be at least 1, got 0"),
@@ -187,7 +187,8 @@ def test_images_of_any_kind_have_the_same_answers(fitted: Fitted) -> None:
 
 def test_time_is_limited_by_what_is_measured_here(fitted: Fitted) -> None:
     policy = fitted.calibrate(max_mean_latency=10.0, anyway=True)
-    assert policy.calibration.chosen["stages"]["batch"] == 1
+    made = policy.calibration.chosen
+    assert made is not None and made.stages is not None and made.stages["batch"] == 1
 
 
 def test_images_that_came_normalized_make_no_bundle(tmp_path: Path) -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
+import offramp
 from offramp.errors import in_line
 
 REMOTE = """Initialization failure from server:
@@ -30,3 +36,45 @@ RuntimeError: Starting Ray client server failed. See ray_client_server_23000.err
 )
 def test_a_message_is_one_line_and_of_a_traceback_its_end(message: str, line: str) -> None:
     assert in_line(ValueError(message)) == line
+
+
+SRC = Path(offramp.__file__).parent
+# What only commands reach.
+COMMANDS = {
+    *("bundle/web.py", "data/audit.py", "study/decide.py", "study/search.py", "study/spec/file.py"),
+    *("study/plan/profiles.py", "study/run/cluster.py"),
+}
+# Beside the keyword of Python, or of another program.
+SAID_FOR_BOTH = r"--[a-z-]+ \((in Python: )?[a-z_]+=True\)|python run.py .*|offramp [a-z ]+ --[a-z-]+"
+
+
+def messages(code: str) -> Iterator[str]:
+    """The texts of errors that code raises, values left out."""
+    for call in ast.walk(ast.parse(code)):
+        match call:
+            case ast.Call(func=ast.Name(id="OfframpError" | "Unwritable" | "Changed")):
+                texts = (n.value for n in ast.walk(call) if isinstance(n, ast.Constant))
+                yield " ".join(text for text in texts if isinstance(text, str))
+
+
+def flags(message: str) -> list[str]:
+    return re.findall(r"(?<![\w-])--[a-z-]+", re.sub(SAID_FOR_BOTH, "", message))
+
+
+@pytest.mark.parametrize("folder", ["api", "bundle", "data", "infer", "policy", "study"])
+def test_what_python_can_raise_is_not_said_in_flags(folder: str) -> None:
+    """A caller of `fit` or `build` has no command line."""
+    found = {
+        f"{path.relative_to(SRC)}: {message}"
+        for path in sorted((SRC / folder).rglob("*.py"))
+        if path.relative_to(SRC).as_posix() not in COMMANDS
+        for message in messages(path.read_text())
+        if flags(message)
+    }
+    assert not found
+
+
+def test_a_flag_in_a_message_is_found() -> None:
+    said = 'raise OfframpError(f"{name} is there; " + ("give --force" if force else "choose another"))'
+    assert [flags(message) for message in messages(said)] == [["--force"]]
+    assert not flags("give --force (force=True)") and not flags("time it: python run.py --measure")

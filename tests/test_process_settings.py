@@ -20,6 +20,7 @@ from offramp.process import (
     SPINS,
     Terminated,
     bound_spinning,
+    ended_by,
     keep_freed_memory,
     terminable,
 )
@@ -147,3 +148,10 @@ def test_a_signal_ends_nested_blocks_once() -> None:
             signal.raise_signal(signal.SIGTERM)
             saved = True
     assert saved and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_how_a_process_ended_is_said_in_words() -> None:
+    assert [ended_by(code) for code in (-9, -11, 0, 1, 255, None)] == [
+        *("SIGKILL", "SIGSEGV", "exit code 0", "exit code 1", "exit code 255", "exit code None")
+    ]
+    assert ended_by(-999) == "signal 999"

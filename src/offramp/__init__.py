@@ -58,7 +58,7 @@ if _typing.TYPE_CHECKING:  # `as`, since a checker takes the name for private wi
     from offramp.phase import Phase as Phase
     from offramp.phase import Survivors as Survivors
     from offramp.phase import Unsolved as Unsolved
-    from offramp.policy.policy import Calibration as Calibration
+    from offramp.policy.calibration import Calibration as Calibration
     from offramp.policy.policy import Policy as Policy
     from offramp.recipe import Recipe as Recipe
 
@@ -92,7 +92,8 @@ _HOMES = {
         "BEFORE",
         "LIVE",
     ),
-    "policy.policy": ("Calibration", "Policy"),
+    "policy.calibration": ("Calibration",),
+    "policy.policy": ("Policy",),
     "recipe": ("Recipe",),
 }
 

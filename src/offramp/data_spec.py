@@ -23,6 +23,9 @@ Normalization = Literal["train", "imagenet", "half", "clip", "unit"] | tuple[Mea
 """By name, or a mean and a deviation for each channel, as shares of 255."""
 
 
+GIVEN = "given"  # the name of data that `fit` was given: nothing can read them again
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """Which data, how it is split, and what becomes of its images.

@@ -103,7 +103,7 @@ def several(device: torch.device, number: int) -> list[torch.device]:
     if number > count(device):
         raise OfframpError(
             f"execution.devices asks for {number} devices, and {device} means {count(device)} here; "
-            "ask for fewer, or name none with --device"
+            "ask for fewer, or name no device"
         )
     return [torch.device(device.type, i) for i in range(number)] if _unnumbered(device) else [device]
 

@@ -95,6 +95,18 @@ def exit_code(error: KeyboardInterrupt) -> int:
     return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
 
 
+def ended_by(code: int | None) -> str:
+    """How a process ended, by its exit status as Python has it, in words.
+
+    >>> ended_by(-9), ended_by(1)
+    ('SIGKILL', 'exit code 1')
+    """
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    known = {int(number): number.name for number in signal.Signals}
+    return known.get(-code, f"signal {-code}")
+
+
 @contextmanager
 def terminable() -> Iterator[None]:
     """SIGTERM and SIGHUP raise Terminated, once, in nested blocks too. What the user has set to be

@@ -12,7 +12,8 @@ from PIL import Image
 from offramp.api.steps import finished
 from offramp.bundle.export import Exported, ExportOptions, export
 from offramp.policy import candidates, gates, scoring
-from offramp.policy.policy import Calibration, Policy
+from offramp.policy.calibration import Calibration
+from offramp.policy.policy import Policy
 from offramp.store.store import Store
 from offramp.study import trained as trial
 from offramp.study.plan.plan import make_plan

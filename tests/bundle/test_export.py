@@ -30,7 +30,7 @@ from offramp.bundle import graphs, parity
 from offramp.bundle.export import ExportOptions
 from offramp.bundle.folder import SOURCES, measured, seal, writing
 from offramp.bundle.runtime import Bundle, BundleError
-from offramp.bundle.trial_images import Shown, SplitImages, for_int8
+from offramp.bundle.trial_images import Shown, SplitImages, for_check, for_int8
 from offramp.data import DataSpec, load, normalize
 from offramp.errors import OfframpError
 from offramp.hashing import file_digest
@@ -363,13 +363,28 @@ def test_without_the_extra(store: Store, tmp_path: Path, monkeypatch: pytest.Mon
         export_to(tmp_path / "b", store, halving(store, "joint"))
 
 
+@pytest.mark.parametrize("root", [None, "."])
+def test_images_that_were_given_in_python_are_said_to_be(store: Store, root: str | None) -> None:
+    """A trial of `fit` names no data set: its card said that it was unknown, and listed those there
+    are."""
+    manifest = store.read_trial(store.trials()[0])
+    data = manifest.data.model_copy(update={"spec": {"name": "given"}})
+    manifest = manifest.model_copy(update={"data": data})
+    said = "random numbers, as the images were given in Python"
+    assert for_check(manifest, root, trust_code=False).what == said
+    with pytest.raises(
+        OfframpError, match="were given in Python; export what `fit` returned, or export"
+    ):
+        for_int8(manifest, root, trust_code=False)
+
+
 @pytest.mark.long
 def test_where_the_data_are_not_at_hand_noise_is_compared(tmp_path: Path) -> None:
     store = run_all(tiny_plan(tiny_study(("joint",), recipe={"epochs": 1})), tmp_path / "runs")[0]
     done = export_to(
         tmp_path / "b", store, halving(store, "joint"), ExportOptions(measure=False, anyway=True)
     )
-    assert done.card["check"]["what"].startswith("random numbers, as unknown data set 'given'")
+    assert done.card["check"]["what"] == "random numbers, as the images were given in Python"
     assert done.card["check"]["images"] == 256
 
 

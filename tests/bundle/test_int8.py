@@ -97,7 +97,7 @@ def test_what_costs_more_than_is_allowed_is_refused(store: Store, tmp_path: Path
     rule = solved(store, "joint")
     asked = replace(ASKED, int8=-1.0)
     number = r"-?\d+\.\d\d"
-    said = rf"int8 costs the policy {number} points .*, and the full network {number}; .* --int8-loss"
+    said = rf"int8 costs the policy {number} points .*, and the full network {number}; .* without int8"
     refuses(said, export_to, tmp_path / "b", store, rule, asked)
     assert not (tmp_path / "b").exists()
 

@@ -53,11 +53,12 @@ def test_a_policy_from_measured_times(run: Command, batch: str) -> None:
     status, out, _ = run(*asked)
     assert status == 0 and "time an image" in out and "ms an image" in out
     made = policies.read(Path("p.json")).calibration
-    stages = made.chosen["stages"]
+    assert made.chosen is not None and made.target is not None
+    stages = made.chosen.stages or {}
     assert stages["batch"] == int(batch) and stages["machine"]["threads"] >= 1
     assert len(stages["segments"]) == len(stages["heads"]) == 4
-    assert made.target["kind"] == "max-mean-latency" and made.target["value"] == 10.0
-    assert made.chosen["mean_seconds"] <= 10
+    assert (made.target.kind, made.target.value) == ("max-mean-latency", 10.0)
+    assert made.chosen.mean_seconds is not None and made.chosen.mean_seconds <= 10
     report = json.loads(run(*asked, "--json")[1])
     assert report["stages"]["batch"] == int(batch)
 
@@ -113,7 +114,8 @@ def test_a_trial_under_a_policy(run: Command, policy: str) -> None:
     report = json.loads(run(*words, "--json")[1])
     lines = [(line["what"], line["batch"]) for line in report["lines"]]
     assert ("policy", 1) in lines and ("policy", 4) in lines and ("segment 3", 4) in lines
-    assert report["shares"] == policies.read(Path(policy)).calibration.chosen["leaving"]
+    chosen = policies.read(Path(policy)).calibration.chosen
+    assert chosen is not None and report["shares"] == list(chosen.leaving)
     assert report["machine"]["threads"] == 1 and report["compile_seconds"] is None
     assert "not clearly better than chance" in report["unreliable"][0]
 

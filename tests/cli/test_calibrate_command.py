@@ -96,7 +96,9 @@ def test_it_writes_a_policy_and_a_report(run: Command, store: Store, target: tup
     assert report["test"]["policy"]["value"] == pytest.approx(right.mean())
     assert report["statement"] == file.calibration.statement
     made = file.calibration.chosen
-    assert report["curve"][report["chosen"]]["macs"] == made["mean_macs"] < trained.costs.full
+    assert made is not None and file.calibration.target is not None
+    best = report["curve"][report["chosen"]]
+    assert best["macs"] == made.mean_macs < trained.costs.full and best["risk"] == made.risk
 
 
 @pytest.mark.usefixtures("store")
@@ -224,12 +226,12 @@ def test_what_is_not_to_be_trusted_is_refused(run: Command, store: Store) -> Non
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("two",), "give exactly one target of max-accuracy-loss"),
-        (("two", "--risk", "0.1", "--min-accuracy", "0.5"), "got min-accuracy and risk"),
+        (("two",), "give exactly one target of max accuracy loss, min accuracy, max mean MACs"),
+        (("two", "--risk", "0.1", "--min-accuracy", "0.5"), "got min accuracy and risk"),
         (("two", "--risk", "0"), "risk must be a share between 0 and 1"),
         (("two", "--risk", "nan"), "risk must be a share between 0 and 1"),
         (("two", "--max-accuracy-loss", "1.5"), "for one point in a hundred give 0.01"),
-        (("two", "--min-accuracy", "1.5"), "min-accuracy must be a share from 0 to 1"),
+        (("two", "--min-accuracy", "1.5"), "min accuracy must be a share from 0 to 1"),
         (
             ("two", "--max-mean-macs", "0.4"),
             "a share such as 40% or a number of MACs, such as 1.5M or 2e6; got '0.4'",
@@ -237,9 +239,9 @@ def test_what_is_not_to_be_trusted_is_refused(run: Command, store: Store) -> Non
         (("two", "--risk", "0.1", "--confidence", "1"), "confidence must be a share"),
         (
             ("two", "--risk", "0.1", "--confidence", "0.9", "--on-average"),
-            "on-average has no confidence",
+            "on average has no confidence",
         ),
-        (("two", "--min-accuracy", "0.5", "--on-average"), "go with risk, not with min-accuracy"),
+        (("two", "--min-accuracy", "0.5", "--on-average"), "go with risk, not with min accuracy"),
         (("two", "--max-mean-macs", "lots"), "2e6; got 'lots'"),
         (("two", "--max-mean-macs", "1"), "no policy costs at most 1 MACs"),
         (("two", "--min-accuracy", "1"), "no policy reaches accuracy 1"),
@@ -309,7 +311,8 @@ def test_images_are_weighted_to_the_shares_of_training(
     out = " ".join(out.split())
     assert status == 0 and "weighted to the class shares of training: 600 count as" in out
     assert "classes with their shares of training" in out
-    kept = policy.read(Path("p.json")).calibration
-    assert kept.chosen["class_shares"] == [0.7, 0.2, 0.1] and kept.chosen["risk_below"] <= 0.05
+    kept = policy.read(Path("p.json")).calibration.chosen
+    assert kept is not None and kept.class_shares == (0.7, 0.2, 0.1)
+    assert kept.risk_below is not None and kept.risk_below <= 0.05
     refused = run("uneven", "--max-disagreement", "0.05", "--training-shares")
     assert refused[0] == 2 and "weights of classes are by labels" in refused[2]

@@ -27,7 +27,8 @@ from offramp.bundle.runtime import SUFFIXES, find_images
 from offramp.infer import image_files
 from offramp.infer.image_files import Network
 from offramp.policy import policy as policies
-from offramp.policy.policy import Calibration, Policy
+from offramp.policy.calibration import Calibration, Chosen
+from offramp.policy.policy import Policy
 from offramp.policy.scoring import SCORES, Score
 from offramp.store.store import Store
 from refusal import refuses
@@ -67,7 +68,7 @@ def write_policy(
     kept = Store(Path("runs"))
     name = kept.find_trial("joint")
     found = kept.read_trial(name).hash(kept.trial_logits(name))
-    leaving = {"leaving": [0.4, 0.3, 0.2, 0.1][: len(exits)]}
+    leaving = Chosen(leaving=(0.4, 0.3, 0.2, 0.1)[: len(exits)])
     made = Calibration(name, found, 3, chosen=leaving)
     Policy(score, exits, thresholds, calibration=made).save(path)
 

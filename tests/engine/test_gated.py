@@ -24,7 +24,8 @@ from offramp.parts import heads
 from offramp.phase import CE, Gated, Gates, Phase, check, describe
 from offramp.policy import gates as fitted
 from offramp.policy import scoring
-from offramp.policy.calibrate import Target, calibrate
+from offramp.policy.calibrate import calibrate
+from offramp.policy.calibration import Target
 from offramp.policy.candidates import Search
 from offramp.strategies import STRATEGIES
 from offramp.study import trained

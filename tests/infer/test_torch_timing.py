@@ -18,10 +18,11 @@ from offramp.infer.timing import Effort, Times, interleaved
 from offramp.nets import ExitNetwork
 from offramp.parts import Part
 from offramp.policy import useful
-from offramp.policy.calibrate import Calibrated, MeasuredCosts, Target, calibrate
+from offramp.policy.calibrate import Calibrated, MeasuredCosts, calibrate
+from offramp.policy.calibration import Calibration, Chosen, Target
 from offramp.policy.candidates import Search, SplitLogits, taken
 from offramp.policy.costs import Costs
-from offramp.policy.policy import Calibration, Policy
+from offramp.policy.policy import Policy
 from offramp.study.trained import network_costs
 from simulated import simulated
 from support import network
@@ -236,12 +237,13 @@ def test_the_upper_end_keeps_the_mean_that_was_asked_for() -> None:
         fits = [s for m in found.measures if (s := m.seconds) is not None and s <= 80e-6]
         assert max(fits) > 0.8 * 80e-6  # no more was held back than the noise asks for
         record = found.record(40)
-        assert record["median_seconds"] < record["mean_seconds"] <= 80e-6
+        assert record.median_seconds is not None and record.mean_seconds is not None
+        assert record.median_seconds < record.mean_seconds <= 80e-6
 
 
 def test_a_busy_machine_is_named() -> None:
     times = measured(Machine(0), others=1.5)
     (doubt,) = times.record["doubts"]
     assert "other processes kept 1.5 cores busy" in doubt
-    policy = replace(POLICY, calibration=Calibration(chosen={"stages": times.record}))
+    policy = replace(POLICY, calibration=Calibration(chosen=Chosen(stages=dict(times.record))))
     assert doubt in useful.doubts(policy, rows(1))

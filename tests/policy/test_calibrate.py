@@ -14,7 +14,8 @@ import simulated as logits_of
 from longer import long_where
 from offramp.policy import calibrate as module
 from offramp.policy import scoring, solve
-from offramp.policy.calibrate import Calibrated, Target, calibrate, statement, target
+from offramp.policy.calibrate import Calibrated, calibrate, statement, target
+from offramp.policy.calibration import Target
 from offramp.policy.candidates import Search, SplitLogits, candidates, taken
 from offramp.policy.costs import Costs
 from offramp.policy.evaluate import evaluate
@@ -80,7 +81,7 @@ def test_targets_are_met_on_calibration(search: Search) -> None:
     cheap = chosen("max-mean-macs", 22, search)
     assert cheap.measures[cheap.chosen].macs <= 22
     same = chosen("max-disagreement", 0.05, replace(search, temperature=False))
-    assert same.measures[same.chosen].loss <= 0.05 and same.measures[0].accuracy is None
+    assert same.measures[same.chosen].risk <= 0.05 and same.measures[0].accuracy is None
 
 
 def test_a_budget_buys_what_validation_finds_most_accurate() -> None:
@@ -130,7 +131,7 @@ def test_a_guarantee_costs_something_and_says_what_it_is() -> None:
     surer = chosen("risk", 0.03, confidence=0.999)
     macs = [r.measures[r.chosen].macs for r in (plain, sure, surer)]
     assert macs == sorted(macs) and macs[0] < macs[2] < COSTS.full
-    assert sure.bound is not None and sure.measures[sure.chosen].loss < sure.bound <= 0.03
+    assert sure.bound is not None and sure.measures[sure.chosen].risk < sure.bound <= 0.03
     assert plain.bound is None
     assert "With confidence 0.95 over draws of 1,000 calibration images" in statement(sure)
     assert "On average over draws" in statement(plain) and "may exceed it" in statement(plain)
@@ -280,7 +281,7 @@ def test_limits_by_keyword() -> None:
     assert target(200, max_mean_macs="40%").value == target(200, max_mean_macs=80).value == 80
     for limits, said in (
         ({}, "got none"),
-        ({"max_mean_macs": 0.0}, "max-mean-macs must be above 0"),
+        ({"max_mean_macs": 0.0}, "max mean MACs must be above 0"),
         ({"risk": 0.1, "confidence": 1.0}, "confidence must be a share between 0 and 1"),
     ):
         refuses(said, target, 100, **limits)

@@ -14,10 +14,11 @@ from scipy.special import expit
 from longer import long
 from offramp.policy import classwise, scoring
 from offramp.policy import guarantees as risk
-from offramp.policy.calibrate import Target, calibrate
+from offramp.policy.calibrate import calibrate
+from offramp.policy.calibration import Calibration, Target
 from offramp.policy.candidates import Search, SplitLogits, candidates, loss_of, taken
 from offramp.policy.costs import Costs
-from offramp.policy.policy import Calibration, Policy, parse, to_json
+from offramp.policy.policy import Policy, parse, to_json
 from offramp.study.trained import Trained
 from refusal import refuses
 from simulated import COSTS as DEEP

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 
 from offramp.errors import OfframpError
 from offramp.policy import gates, quality, scoring
-from offramp.policy.calibrate import Target, calibrate
+from offramp.policy.calibrate import calibrate
+from offramp.policy.calibration import Calibration, Target
 from offramp.policy.candidates import Search, SplitLogits, candidates
 from offramp.policy.costs import Costs
-from offramp.policy.policy import Calibration, Policy, parse, to_json
+from offramp.policy.policy import Policy, parse, to_json
 from refusal import refuses
 from simulated import COSTS, FOUR, simulated
 

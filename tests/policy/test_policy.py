@@ -11,15 +11,16 @@ import pytest
 import torch
 
 from offramp.errors import OfframpError
+from offramp.policy.calibration import Calibration, Chosen, Target
 from offramp.policy.costs import Costs
-from offramp.policy.policy import Calibration, Policy, check_fits, parse, read, to_json
+from offramp.policy.policy import Policy, check_fits, parse, read, to_json
 from refusal import refuses
 from simulated import COSTS, FOUR, simulated
 
 HASH = "ab" * 32
 
 
-MADE = Calibration("t-1", HASH, 10, {"kind": "risk", "value": 0.01}, {"images": 5}, "It is so.")
+MADE = Calibration("t-1", HASH, 10, Target("risk", 0.01), Chosen(images=5), "It is so.")
 
 
 def a_policy(
@@ -36,6 +37,43 @@ def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     found = read(tmp_path / "p.json")
     assert (found, found.calibration) == (a_policy(), MADE)
     assert to_json(read(tmp_path / "p.json")) == (tmp_path / "p.json").read_text()
+
+
+# As an earlier offramp wrote it: for a device, by weighted images; a whole number stays one.
+TIMED = json.loads("""{
+    "images": 120, "accuracy": null, "full_accuracy": null, "mean_macs": 476789.2206972, "plain_macs": 9,
+    "loss": 0.1, "leaving": [1, 0.0], "risk_below": null, "class_shares": [0.25, 0.75],
+    "survivors": true, "mean_seconds": 0.001, "full_seconds": 2e-05, "median_seconds": 0.0009,
+    "p95_seconds": 0.002, "stages": {"device": "Pi 5", "batch": 1, "doubts": [], "segments": [1e-05]}
+}""")
+
+
+@pytest.mark.parametrize(
+    ("target", "chosen"),
+    [
+        ({}, {}),
+        ({}, {"leaving": [0.5, 0.5]}),
+        ({"kind": "risk", "value": 0.2, "confidence": 0.95, "labels": False}, TIMED),
+        ({}, {"images": 5, "of a later offramp": [1, {"a": None}]}),
+    ],
+)
+def test_what_a_file_says_of_its_calibration_is_written_again_to_the_byte(
+    target: dict[str, Any], chosen: dict[str, Any]
+) -> None:
+    file = json.loads(to_json(a_policy("confidence", (1, 2), (0.5, None), None)))
+    text = json.dumps({**file, "target": target, "chosen": chosen}, indent=1) + "\n"
+    made = parse(text)
+    assert to_json(made) == text
+    assert (made.calibration.target is None, made.calibration.chosen is None) == (not target, not chosen)
+
+
+def test_an_old_policy_file_is_read_and_written_again_to_the_byte() -> None:
+    path = Path(__file__).parents[2] / "docs" / "results" / "cifar10-deploy-policy.json"
+    made = read(path)
+    assert to_json(made) == path.read_text()
+    known = made.calibration
+    assert known.target == Target("max-accuracy-loss", 0.01) and known.chosen is not None
+    assert known.chosen.risk == 0.138 and known.chosen.accuracy == 0.862  # which add up to 1
 
 
 def test_thresholds_keep_every_bit() -> None:
@@ -95,6 +133,11 @@ LAST = {"exit": 2, "threshold": None, "temperature": 1.0}
         (changed(exits=[{**EXIT, "temperature": 0.0}, LAST]), "exits.0.temperature"),
         (changed(exits=[EXIT, {**LAST, "threshold": 0.5}]), "exit 2 is the last and has no threshold"),
         (changed(exits=[LAST, EXIT]), "exits must be ascending"),
+        (changed(target={"kind": "luck", "value": 0.1}), "target.kind: input should be 'max-acc"),
+        (changed(target={"kind": "risk", "value": "0.1"}), "target.value: input should be a valid num"),
+        (changed(target={"kind": "risk", "value": 0.1, "more": 1}), "target.more"),
+        (changed(chosen={"loss": "little"}), "chosen.loss"),
+        (changed(chosen={"leaving": [0.5, None]}), "chosen.leaving.1"),
         (changed(score="patience", exits=[EXIT, LAST]), "must be at least 1 and finite for patience"),
     ],
 )
@@ -103,7 +146,7 @@ def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, text: str, said: str)
     with pytest.raises(OfframpError) as caught:
         read(tmp_path / "p.json")
     line = str(caught.value)
-    assert said in line and str(tmp_path / "p.json") in line and "offramp calibrate" in line
+    assert said in line and str(tmp_path / "p.json") in line and line.endswith("; calibrate again")
     assert "\n" not in line
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from fuzz_kit import cases, changed, one_line
 from offramp.errors import OfframpError
-from offramp.policy.calibrate import Target, calibrate, statement
+from offramp.policy.calibrate import calibrate, statement
+from offramp.policy.calibration import Target
 from offramp.policy.costs import Costs
 from offramp.policy.stage_times import measured, of_file, read, recorded, unlike
 from refusal import refuses
@@ -88,8 +89,8 @@ def test_a_policy_is_solved_for_the_device(tmp_path: Path) -> None:
         )
         assert value <= most
         named = found.record(600)
-        assert named["stages"]["device"] == "Pi 5" and "Solved for Pi 5, by" in statement(found)
-        kept = named["mean_seconds"] if kind == "max-mean-latency" else named["p95_seconds"]
+        assert named.device == "Pi 5" and "Solved for Pi 5, by" in statement(found)
+        kept = named.mean_seconds if kind == "max-mean-latency" else named.p95_seconds
         assert kept == pytest.approx(value)
     refuses(
         "no policy takes at most",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from offramp.policy.calibrate import Target, calibrate
+from offramp.policy.calibrate import calibrate
+from offramp.policy.calibration import Calibration, Chosen, Kind, Target
 from offramp.policy.candidates import SplitLogits
-from offramp.policy.policy import Calibration, Policy
-from offramp.policy.useful import chance, check, doubts, resolution
+from offramp.policy.policy import Policy
+from offramp.policy.useful import BY_HAND, OTHER, chance, check, doubts, resolution
 from refusal import refuses
 from simulated import COSTS, FOUR, simulated
 
@@ -82,7 +84,7 @@ def test_images_that_can_tell_it() -> None:
 def test_the_limit_is_that_of_the_policy() -> None:
     few = SplitLogits(GOOD.logits[:40], GOOD.labels[:40])
     found = calibrate(GOOD, few, COSTS, Target("max-accuracy-loss", 0.01))
-    made = Calibration(target={"kind": "max-accuracy-loss", "value": 0.01})
+    made = Calibration(target=Target("max-accuracy-loss", 0.01))
     reasons = doubts(replace(found.policy, calibration=made), few)
     assert "40 calibration images cannot tell a loss of 0.01" in reasons[0]
 
@@ -99,6 +101,18 @@ def test_the_limit_is_that_of_the_policy() -> None:
 def test_a_policy_that_decides_nothing(policy: Policy, said: str) -> None:
     (reason,) = doubts(policy, GOOD)
     assert reason.startswith(said)
+
+
+@pytest.mark.parametrize("kind", [*get_args(Kind), None])
+def test_the_remedy_is_of_what_was_asked_for(kind: Kind | None) -> None:
+    """Not "a smaller loss" for whatever it was."""
+    made = Calibration(target=None if kind is None else Target(kind, 0.5))
+    (all_leave,) = doubts(Policy("confidence", FOUR, (0.0, None, None, None), calibration=made), GOOD)
+    (none_leaves,) = doubts(Policy("confidence", FOUR, (None,) * 4, calibration=made), GOOD)
+    stricter, looser = BY_HAND if kind is None else OTHER[kind]
+    assert f"; ask for {stricter}, or for this exit alone" in all_leave
+    assert f": {looser}, longer training" in none_leaves
+    assert ("loss" in stricter + looser) == (kind == "max-accuracy-loss")
 
 
 def test_all_images_at_one_exit_may_be_asked_for() -> None:
@@ -121,7 +135,7 @@ def test_a_reason_that_calibration_knows_is_told() -> None:
 def test_a_budget_that_the_full_network_keeps(
     kind: str, value: float, chosen: dict[str, float], said: str
 ) -> None:
-    made = Calibration(target={"kind": kind, "value": value}, chosen=chosen)
+    made = Calibration(target=Target(kind, value), chosen=Chosen(**chosen))
     (reason,) = doubts(Policy("confidence", FOUR, (None,) * 4, calibration=made), GOOD)
     assert reason.endswith(f"nothing is saved: the full network {said}: ask for less")
 

@@ -34,8 +34,9 @@ def test_what_the_network_to_deploy_comes_to() -> None:
     (trial,) = found.trials
     made = trial.manifest
     asked = rule.calibration
-    assert asked.trial == trial.id and asked.target["value"] == 0.01
-    assert f"Calibrated on {asked.chosen['images']:,} images for at most one point of loss" in told
+    assert asked.target is not None and asked.chosen is not None
+    assert asked.trial == trial.id and asked.target.value == 0.01
+    assert f"Calibrated on {asked.chosen.images:,} images for at most one point of loss" in told
     train = made.data.provenance.images["train"]
     assert f"{train:,} images with crops and flips, {made.recipe.epochs} epochs, one seed" in told
 

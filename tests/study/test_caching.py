@@ -110,7 +110,7 @@ def test_limits_that_leave_values_live_are_said(tmp_path: Path) -> None:
     _, events = ran(plan_of(cache_memory=0, cache_disk=0), tmp_path / "none")
     texts = {text for text in notes(events) if "caches" in text}
     assert len(texts) == 1, "the same words each time, so that they are shown once"
-    assert "--cache-memory" in texts.pop()
+    assert "(cache_memory, cache_disk" in texts.pop()
     _, events = ran(plan_of(), tmp_path / "enough")
     assert not notes(events)
 

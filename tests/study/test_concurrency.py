@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 import psutil
@@ -41,10 +42,13 @@ from offramp.process import ENDING
 from offramp.store import locks
 from offramp.store.lock_folder import LockFolder
 from offramp.store.store import Store
+from offramp.strategies.baseline import baseline
 from offramp.study.plan.plan import Plan, make_plan
+from offramp.study.run.crew import SERVER, Crew, hear
+from offramp.study.run.crew import start as begin
 from offramp.study.run.events import Began, Epoch, Event, Waiting
 from offramp.study.run.ledger import Failures
-from offramp.study.run.pool import run_pooled
+from offramp.study.run.pool import replaced, run_pooled
 from offramp.study.run.run import run
 from offramp.study.spec import file as spec
 from support import CPU, tiny_plan, tiny_study
@@ -255,6 +259,9 @@ def make_data(dying: str = "no"):
                     os.kill(os.getpid(), signal.SIGKILL)
                 return step(*args)
             fit.step = fatal
+        if dying == "broken":
+            from offramp.study.run import run
+            run.enlist = {}.__getitem__
     labels = torch.arange(150) % 3
     images = torch.rand(150, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 99
     return {"train": (images.to(torch.uint8) + labels.view(-1, 1, 1, 1).to(torch.uint8) * 50, labels)}
@@ -302,7 +309,8 @@ def with_data(name: str, dying: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("dying", "message"),
     [
-        ("interrupted", r"a worker process died \(exit code 130\)"),
+        ("interrupted", r"a worker process ended without a word \(exit code 130\)"),
+        ("broken", r"^a worker process failed: TypeError: dict.__getitem__\(\) takes"),
         ("wrong", r"make_data failed at line 10: ValueError: no more images; correct the file"),
     ],
 )
@@ -328,9 +336,7 @@ def test_a_run_goes_on_without_a_worker_that_is_killed(
             "A worker was killed for lack of memory; its work goes to what is left: 1 worker."
         )
     else:
-        assert note == (
-            "A worker was killed (exit code -9); another one goes on with its work (1 of 3)."
-        )
+        assert note == "A worker was killed (SIGKILL); another one goes on with its work (1 of 3)."
     assert {*trained(events), *reused(events)} == set(plan.nodes)
     whole, _ = finish(make_plan(spec.parse(with_data(data, "no")), CPU), tmp_path / "whole")
     check_sound(Store(tmp_path / "store"))
@@ -341,10 +347,74 @@ def test_workers_that_are_killed_again_and_again_end_the_run(
     tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("offramp.study.run.pool.REPLACED", 1)
-    message = r"a worker process died \(exit code -9\), and 1 had been replaced; run the same command"
+    message = r"a worker process was killed \(SIGKILL\), and 1 had been replaced; run the same again"
     with pytest.raises(OfframpError, match=message):
         pooled(with_data(data, "always"), tmp_path / "store")
     check_sound(Store(tmp_path / "store"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+def test_memory_may_be_why_where_the_system_sends_the_signal_that_ends_a_worker(number: int) -> None:
+    with pytest.raises(OfframpError, match=signal.Signals(number).name) as caught:
+        replaced(-number, 4, short=False, left=1)
+    assert ("memory" in str(caught.value)) == (number == signal.SIGKILL)
+
+
+SCRIPTS = {
+    "from offramp.study.run.crew import start\nstart({}, None)": (
+        r"^each worker process imports your script, .* below if __name__ == \"__main__\":, or use one"
+    ),
+    "raise ValueError('no such thing')": "a worker process could not begin: ValueError: no such thing; ",
+    "def other(): pass": (
+        r"^a worker process could not begin: AttributeError: Can't get attribute 'mine' .*: write those "
+        "at the top of a file that can be imported, or use one worker$"
+    ),
+    # A negative control: nothing is wrong with this one.
+    "from offramp.strategies import baseline as mine": None,
+}
+
+
+@pytest.mark.parametrize(("script", "message"), SCRIPTS.items())
+def test_a_worker_that_cannot_begin_with_the_script_says_why(
+    tmp_path: Path, data: str, script: str, message: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The script is what `__main__` is; in a notebook, where it is no file, the same is said."""
+    main = ModuleType("__main__")
+    main.__file__ = str(tmp_path / "script.py")
+    Path(main.__file__).write_text(script)
+    mine = FunctionType(baseline.__code__, baseline.__globals__, "mine")
+    mine.__module__, mine.__qualname__ = "__main__", "mine"
+    main.mine = mine  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    study = with_data(data, "no") | {"strategies": [mine], "recipe": {"epochs": 1}}
+    if message is None:
+        pooled(study, tmp_path / "store")
+        return
+    with pytest.raises(OfframpError, match=message) as caught:
+        pooled(study, tmp_path / "store")
+    assert "memory" not in str(caught.value)
+
+
+def test_a_process_of_the_users_own_is_told_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may come from the same server, and its pipes are its own."""
+    main = ModuleType("__main__")
+    main.__file__ = str(tmp_path / "script.py")
+    Path(main.__file__).write_text("raise ValueError")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    crew: Crew = {}
+    worker = begin(crew, None)  # type: ignore[arg-type]  # it does not get that far
+    with pytest.raises(OfframpError, match="a worker process could not begin: ValueError"):
+        hear(crew, next(iter(crew)))
+    events, theirs = SERVER.Pipe(duplex=False)
+    own = SERVER.Process(target=print, args=(theirs,))
+    own.start()
+    theirs.close()
+    with pytest.raises(EOFError):
+        events.recv()
+    own.join()
+    worker.join()
 
 
 PARENT = """
@@ -354,8 +424,9 @@ from kit import conduct
 from support import CPU
 from offramp.process import exit_code
 from offramp.store.store import Store
+from offramp.strategies.baseline import baseline
 from offramp.study.plan.plan import make_plan
-from offramp.study.run.pool import run_pooled
+from offramp.study.run.pool import replaced, run_pooled
 from offramp.study.spec import file as spec
 
 study, root, workers = json.loads(sys.argv[1])

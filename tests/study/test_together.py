@@ -130,7 +130,7 @@ def test_a_killed_rank_changes_no_bit(
     store, events = together(study(data, data=dying), tmp_path / "store")
     assert (tmp_path / "once").exists()
     (said,) = (note for note in notes(events) if "rank" in note)
-    assert "exit code -9" in said and "(1 of 3)" in said
+    assert "SIGKILL" in said and "(1 of 3)" in said
     assert len(trained(events)) == 8  # each once
     check_equal(store, undisturbed)
     check_tidy(store)

@@ -16,9 +16,9 @@ from offramp.bundle import folder as bundle
 from offramp.bundle import graphs
 from offramp.bundle.export import ExportOptions, export, int8_share
 from offramp.data_spec import Normalization
-from offramp.errors import OfframpError
 from offramp.policy import useful
-from offramp.policy.calibrate import OF_TIME, Limits, Target, target
+from offramp.policy.calibrate import OF_TIME, Limits, target, without_times
+from offramp.policy.calibration import Target
 from offramp.policy.policy import Policy
 from offramp.policy.stage_times import of_file, unlike
 from offramp.policy.stage_times import read as read_times
@@ -125,7 +125,7 @@ def build(
         found = read_times(times)
         useful.check(unlike(found.precision, found.device, allowed is not None), anyway)
     elif limit.kind in OF_TIME:
-        raise OfframpError(f"{limit.kind} goes by times of a device; give stage_times")
+        raise without_times(limit.kind)
     folder = Path(out)
     graphs.check_installed()
     bundle.check_place(folder, force)

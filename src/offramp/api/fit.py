@@ -26,7 +26,7 @@ from offramp.data import Data, Split, from_dataset, normalize
 from offramp.data.dataset import SPLITS
 from offramp.data.load import notes
 from offramp.data.samples import class_names
-from offramp.data_spec import Normalization
+from offramp.data_spec import GIVEN, Normalization
 from offramp.engine.settings import laid_out
 from offramp.errors import OfframpError
 from offramp.escape import html
@@ -38,7 +38,8 @@ from offramp.inputs import is_text
 from offramp.nets import ExitNetwork
 from offramp.numerics import profile
 from offramp.parts import backbone
-from offramp.policy.calibrate import Limits, target
+from offramp.policy.calibrate import Limits, target, without_times
+from offramp.policy.calibration import Chosen
 from offramp.policy.candidates import Search
 from offramp.policy.policy import Policy, check_fits, given
 from offramp.policy.stage_times import of_file
@@ -203,7 +204,7 @@ class Fitted:
         if stage_times is not None:
             measured = of_file(Path(stage_times), known.costs, batch, wish.kind)
         elif wish.kind == "max-p95-latency":
-            raise OfframpError("max_p95_latency goes by times of a device; give stage_times")
+            raise without_times(wish.kind)
         elif wish.kind == "max-mean-latency":
             measured = measured_costs(self.net, known.costs, batch, score)
         shares = known.training_shares if training_shares else None
@@ -376,11 +377,11 @@ class Fitted:
         if not policy.calibration.trial_hash:
             policy = replace(policy, calibration=made)
         check_fits(policy, known.id, known.hash, known.exits)
-        if policy.calibration.chosen:
+        if policy.calibration.chosen is not None:
             return policy
         leaves = policy.leaves(known.calibration.logits)
         shares = np.bincount(leaves, minlength=len(known.exits)) / len(leaves)
-        by_hand = {"leaving": shares.tolist()}
+        by_hand = Chosen(leaving=tuple(shares.tolist()))
         return replace(policy, calibration=replace(made, classes=len(known.classes), chosen=by_hand))
 
 
@@ -503,7 +504,7 @@ def fit(
             f"the strategy is {strategy!r}; give a name such as 'two-stage', or a function"
         )
     asked = {"seeds": [seed], "strategies": [{"name": strategy, **(options or {})}]}
-    asked |= {"data": "given", "recipe": recipe or {}, **(net.asked or {"backbone": "attached"})}
+    asked |= {"data": GIVEN, "recipe": recipe or {}, **(net.asked or {"backbone": "attached"})}
     asked |= {} if augment is None else {"augment": augment}
     study = spec.parse(asked, "fit")
     place = devices.chosen(device)

@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined
 
 from offramp.bundle.parity import TOLERANCE, Likeness, Parity
 from offramp.escape import markdown as escape
+from offramp.policy.calibration import Chosen
 from offramp.policy.evaluate import Evaluation
 from offramp.policy.policy import Policy
 from offramp.store.manifest import Manifest
@@ -80,22 +81,22 @@ def card(
         "full_macs": costs.full,
         "calibration": {
             "score": policy.score,
-            "target": made.target,
-            "chosen": made.chosen,
+            "target": made.target_json,
+            "chosen": made.chosen_json,
             "statement": made.statement,
-            "device": made.chosen.get("stages", {}).get("device"),
-            "promised": promised(made.chosen),
+            "device": None if made.chosen is None else made.chosen.device,
+            "promised": None if made.chosen is None else promised(made.chosen),
         },
         "intended": INTENDED,
     }
 
 
-def promised(chosen: Mapping[str, Any]) -> str | None:
+def promised(chosen: Chosen) -> str | None:
     """The time of an image on the device that a policy was solved for, in words; None where there is no
-    such device. chosen: of its calibration."""
-    if "device" not in chosen.get("stages", {}):
+    such device."""
+    if chosen.device is None:
         return None
-    late, mean = chosen.get("p95_seconds"), chosen.get("mean_seconds")
+    late, mean = chosen.p95_seconds, chosen.mean_seconds
     if late is not None:
         return f"95 of 100 images within {1000 * late:.3g} ms"
     return None if mean is None else f"{1000 * mean:.3g} ms an image on average"

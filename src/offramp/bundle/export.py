@@ -18,8 +18,9 @@ from offramp.errors import OfframpError
 from offramp.inputs import is_text
 from offramp.nets import ExitNetwork
 from offramp.policy import policy, useful
+from offramp.policy.calibration import Calibration, Chosen
 from offramp.policy.evaluate import evaluate
-from offramp.policy.policy import Calibration, Policy
+from offramp.policy.policy import Policy
 from offramp.policy.stage_times import unlike
 from offramp.store.manifest import GeometryRecord, Manifest
 from offramp.store.store import Store
@@ -121,12 +122,12 @@ def export(
 
 
 def _nothing_leaves(trained: Trained) -> Policy:
-    shares = [0.0] * (len(trained.exits) - 1) + [1.0]
+    shares = (*[0.0] * (len(trained.exits) - 1), 1.0)
     made = Calibration(
         trained.id,
         trained.hash,
         len(trained.classes),
-        chosen={"leaving": shares},
+        chosen=Chosen(leaving=shares),
         statement="Nothing leaves early: the bundle is there to be measured.",
     )
     return Policy(
@@ -178,8 +179,9 @@ def _doubts(rule: Policy, trained: Trained, asked: ExportOptions) -> tuple[str, 
 
 
 def _other_times(rule: Policy, asked: ExportOptions) -> tuple[str, ...]:
-    record = rule.calibration.chosen.get("stages", {})
-    if "precision" not in record:
+    chosen = rule.calibration.chosen
+    record = None if chosen is None else chosen.stages
+    if record is None or "precision" not in record:
         return ()
     return unlike(record["precision"], str(record.get("device")), asked.int8 is not None)
 
@@ -207,7 +209,7 @@ def _float32(
 
 
 def _times(folder: Path, asked: ExportOptions) -> Mapping[str, Any]:
-    return bundle.measured(folder) if asked.measure else {"reason": "left out (--no-measure)"}
+    return bundle.measured(folder) if asked.measure else {"reason": "left out, as was asked for"}
 
 
 def _int8(
@@ -239,8 +241,8 @@ def _int8(
             raise OfframpError(
                 f"int8 costs the policy {100 * policy:.2f} points of accuracy on the "
                 f"{len(quantized.calibration.labels):,} calibration images, and the full network "
-                f"{100 * full:.2f}; {100 * asked.int8:g} are allowed; allow more by --int8-loss, or "
-                "export without --int8"
+                f"{100 * full:.2f}; {100 * asked.int8:g} are allowed; allow more, or export "
+                "without int8"
             )
         doubts = (*asked.doubts, *_doubts(rule, quantized, asked))
         useful.check(doubts, asked.anyway)

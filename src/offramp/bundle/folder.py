@@ -95,7 +95,7 @@ def writing(out: Path, force: bool) -> Iterator[Path]:
             check_place(out, force)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OfframpError(f"cannot write the bundle {out} ({reason}); choose another --out") from error
+        raise OfframpError(f"cannot write the bundle {out} ({reason}); choose another folder") from error
 
 
 def write_json(path: Path, value: Any) -> None:

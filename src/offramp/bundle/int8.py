@@ -116,7 +116,7 @@ def _quantize(source: Path, given: Iterator[dict[str, Any]], out: Path, exit: in
         except Exception as error:  # the quantizer raises whatever its parts raise
             reason = in_line(error)
             raise OfframpError(
-                f"the layers up to exit {exit} cannot be quantized ({reason}); export without --int8"
+                f"the layers up to exit {exit} cannot be quantized ({reason}); export without int8"
             ) from error
 
 

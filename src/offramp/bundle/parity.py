@@ -56,7 +56,7 @@ def compare(bundle: Bundle, net: ExitNetwork, policy: Policy, shown: Shown) -> P
         if not np.all(gap <= TOLERANCE + RELATIVE * np.abs(theirs).max(initial=0.0)):
             raise OfframpError(
                 f"the bundle's logits differ from PyTorch's by {np.nanmax(gap):.2g} on {what}; nothing "
-                "was written; export with --no-check to look into it"
+                "was written; export without this check to look into it"
             )
         other, close = _elsewhere(bundle, policy, theirs, batch)
         near += int((other & close).sum())
@@ -64,7 +64,7 @@ def compare(bundle: Bundle, net: ExitNetwork, policy: Policy, shown: Shown) -> P
     if strays:
         raise OfframpError(
             f"{strays} of {count} images leave the bundle elsewhere than PyTorch says, on {what}; "
-            "nothing was written; export with --no-check to look into it"
+            "nothing was written; export without this check to look into it"
         )
     return Parity(count, what, largest, near)
 
@@ -105,7 +105,7 @@ def alike(
         raise OfframpError(
             "the int8 bundle differs from its quantized stages on the test split, by "
             f"{100 * accuracy:.2g} points of accuracy and {100 * share:.2g} of an exit's share; nothing "
-            "was written; export without --int8, and report it"
+            "was written; export without int8, and report it"
         )
     return Likeness(len(place), "the whole test split", share, accuracy, float((classes != said).mean()))
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from offramp.data import Data, DataSpec, Split, load, normalize
 from offramp.data.dataset import FileSplit, pixels
 from offramp.data.fetch import kept
+from offramp.data_spec import GIVEN
 from offramp.errors import OfframpError
 from offramp.store.manifest import Manifest
 from offramp.study.run.trials import data_code
@@ -76,7 +77,7 @@ def for_check(manifest: Manifest, root: str | None, trust_code: bool) -> Shown:
         data = _data(manifest, root, trust_code)
         return of_test(_seen(data, manifest, "test"), manifest.mean, manifest.std)
     except OfframpError as error:
-        if root is not None and not isinstance(error, _Changed):
+        if root is not None and not isinstance(error, _Changed | _Gone):
             raise
         reason = str(error)
     noise = np.random.default_rng(0).standard_normal((RANDOM_IMAGES, *manifest.input_shape))
@@ -92,9 +93,11 @@ def for_int8(manifest: Manifest, root: str | None, trust_code: bool) -> Mapping[
         how = manifest.mean, manifest.std
         return {name: of_split(_seen(data, manifest, name), *how) for name in SPLITS}
     except OfframpError as error:
+        remedy = (
+            "export what `fit` returned" if isinstance(error, _Gone) else "say where they are (`root`)"
+        )
         raise OfframpError(
-            f"int8 is calibrated on the trial's images, and {error}; say where they are by --root, or "
-            "export without --int8"
+            f"int8 is calibrated on the trial's images, and {error}; {remedy}, or export without int8"
         ) from None
 
 
@@ -102,9 +105,16 @@ class _Changed(OfframpError):
     """That a split is not the one that the trial saw."""
 
 
+class _Gone(OfframpError):
+    """That nobody but the process that trained on the images has them."""
+
+
 def _data(manifest: Manifest, root: str | None, trust_code: bool) -> Data:
     """What is too large for memory stays in its files, as in training."""
-    return load(_spec(manifest, root), recorded=data_code(manifest, trust_code))
+    spec = _spec(manifest, root)
+    if spec.name == GIVEN:
+        raise _Gone("the images were given in Python")
+    return load(spec, recorded=data_code(manifest, trust_code))
 
 
 def _seen(data: Data, manifest: Manifest, name: str) -> Split | FileSplit:

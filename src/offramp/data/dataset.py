@@ -170,7 +170,7 @@ class FileSplit:
             raise OfframpError(
                 f"{self.source.name(row)} comes out of its random transform as {list(made.shape)} "
                 f"{made.dtype}, and without it as {[height, width, channels]} {_type(self.dtype)}; have "
-                "both end alike, or set data.size"
+                "both end alike, or set a study's data.size"
             )
         return made
 

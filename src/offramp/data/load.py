@@ -258,21 +258,17 @@ def _normalization(train: Taken, spec: DataSpec) -> tuple[tuple[float, ...], tup
         return train.mean, train.std
     if isinstance(asked, str):
         if asked not in NORMALIZED:
-            raise OfframpError(
-                f"data.normalize cannot be '{asked}'{nearest(asked, ('train', *NORMALIZED))}"
-            )
+            raise OfframpError(f"normalize cannot be '{asked}'{nearest(asked, ('train', *NORMALIZED))}")
         (mean, std), means = NORMALIZED[asked], f"{asked} is"
     else:
         (mean, std), means = _by_channel(asked, len(train.mean)), "these are"
     if train.split.dtype != torch.uint8:
         kinds = "floats, taken as normalized" if train.split.dtype.is_floating_point else "no images"
-        raise OfframpError(
-            f"data.normalize: {means} for 8-bit images, and these are {kinds}; leave it out"
-        )
+        raise OfframpError(f"normalize: {means} for 8-bit images, and these are {kinds}; leave it out")
     if {len(mean), len(std)} != {len(train.mean)}:
         raise OfframpError(
-            f"data.normalize: {means} for images of {counted(len(mean), 'channel')}, and these have "
-            f"{len(train.mean)}; set data.channels, or leave it out"
+            f"normalize: {means} for images of {counted(len(mean), 'channel')}, and these have "
+            f"{len(train.mean)}; leave it out, or set a study's data.channels"
         )
     return mean, std
 
@@ -285,12 +281,12 @@ def _by_channel(asked: Any, channels: int) -> tuple[Means, Deviations]:
     except (TypeError, ValueError):
         one = f"({', '.join(['0.5'] * channels)}{',' * (channels == 1)})"
         raise OfframpError(
-            f"data.normalize is {asked!r}; give a name, or a mean and a deviation, each with one number "
+            f"normalize is {asked!r}; give a name, or a mean and a deviation, each with one number "
             f"a channel, as ({one}, {one.replace('0.5', '0.25')})"
         ) from None
     if not all(0 <= m <= 1 for m in mean) or not all(0 < s <= 1 for s in std):
         raise OfframpError(
-            f"data.normalize is {(mean, std)}; a mean is a share of 255 from 0 to 1, a deviation one "
+            f"normalize is {(mean, std)}; a mean is a share of 255 from 0 to 1, a deviation one "
             "above 0 and at most 1; divide what is of pixels from 0 to 255 by 255"
         )
     return mean, std

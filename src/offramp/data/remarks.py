@@ -43,7 +43,7 @@ def unlike(counts: Counts, classes: Sequence[str]) -> list[str]:
     return [
         f"calibration has other shares of classes than train: {100 * calibration[most]:.0f} % of it is "
         f"'{names[most]}', of train {100 * train[most]:.0f} %. What is chosen on it holds for its "
-        "shares; offramp calibrate --training-shares weighs its images"
+        "shares; calibrating by training shares weighs its images"
     ]
 
 

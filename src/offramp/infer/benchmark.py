@@ -113,7 +113,7 @@ def of_bundle(
     else:
         notes.append(
             "The bundle's trial is not in the store, so the plain backbone was not measured; name the "
-            "store that has it by --store."
+            "store that has it."
         )
     yield "onnxruntime"
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
@@ -198,11 +198,11 @@ def _plain_graph(net: ExitNetwork, folder: Path) -> str:
 
 def _shares(rule: Policy) -> tuple[float, ...]:
     """Which share left at each exit, of the calibration images."""
-    found = rule.calibration.chosen.get("leaving")
-    good = isinstance(found, list) and len(found) == len(rule.exits)
-    if not good or not all(isinstance(s, (int, float)) and 0 <= s <= 1 for s in found or ()):
+    chosen = rule.calibration.chosen
+    found = () if chosen is None else chosen.leaving
+    if len(found) != len(rule.exits) or not all(0 <= share <= 1 for share in found):
         raise OfframpError(
-            "the policy file does not say which share leaves at each exit (chosen.leaving); make it "
-            "anew with offramp calibrate"
+            "the policy file does not say which share leaves at each exit (chosen.leaving); calibrate "
+            "again"
         )
-    return tuple(float(share) for share in found or ())
+    return tuple(float(share) for share in found)

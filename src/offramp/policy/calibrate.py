@@ -6,9 +6,10 @@ Nothing here is given the test split.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, Unpack, cast, get_args
+from typing import Any, TypedDict, Unpack, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,9 @@ from offramp import units
 from offramp.errors import OfframpError, nearest
 from offramp.policy import guarantees as risk
 from offramp.policy import scoring
+from offramp.policy.calibration import Chosen, Kind, Target
 from offramp.policy.candidates import (
     BY_CONFIDENCE,
-    Loss,
     Search,
     SplitLogits,
     candidates,
@@ -30,39 +31,8 @@ from offramp.policy.costs import Costs
 from offramp.policy.policy import Policy
 
 Floats = NDArray[np.floating]
-Kind = Literal[
-    "max-accuracy-loss",
-    "min-accuracy",
-    "max-mean-macs",
-    "max-mean-latency",
-    "max-p95-latency",
-    "max-disagreement",
-    "risk",
-]
 OF_TIME = ("max-mean-latency", "max-p95-latency")  # these need times of stages
 AGAINST_FULL = ("max-accuracy-loss", "max-disagreement")  # the full network meets these
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is asked for.
-
-    value: a share from 0 to 1, MACs for `max-mean-macs`, seconds for limits on latency.  confidence: of
-    a guarantee over calibration draws, for `risk`; None there bounds the mean over draws.  labels:
-    whether the risk is harm (the full network right, the policy wrong) or, without labels, disagreement.
-    """
-
-    kind: Kind
-    value: float
-    confidence: float | None = None
-    labels: bool = True
-
-    @property
-    def loss(self) -> Loss:
-        """What the candidates are made to keep low."""
-        if self.kind == "max-disagreement" or (self.kind == "risk" and not self.labels):
-            return "disagreement"
-        return "harm" if self.kind == "risk" else "wrong"
 
 
 class Limits(TypedDict, total=False):
@@ -90,6 +60,20 @@ class Limits(TypedDict, total=False):
     without_labels: bool
 
 
+def words(name: str) -> str:
+    """A limit's name as a message says it, which both `--max-mean-macs` and `max_mean_macs` are.
+
+    >>> words("max-mean-macs"), words("on_average")
+    ('max mean MACs', 'on average')
+    """
+    return re.sub("[-_]", " ", name).replace("macs", "MACs")
+
+
+def without_times(kind: str) -> OfframpError:
+    """What to say of a limit that goes by times of a device, where none are given."""
+    return OfframpError(f"{words(kind)} goes by times of a device; give its stage times")
+
+
 def target(plain_macs: int, **limits: Unpack[Limits]) -> Target:
     """What is asked for, checked: `target(net.plain_macs, max_accuracy_loss=0.01)`; None counts as not
     given.
@@ -110,16 +94,19 @@ def target(plain_macs: int, **limits: Unpack[Limits]) -> Target:
         if given.get(kind) is not None
     }
     if len(found) != 1:
-        got = " and ".join(found) or "none"
-        raise OfframpError(f"give exactly one target of {', '.join(get_args(Kind))}; got {got}")
+        got = " and ".join(map(words, found)) or "none"
+        kinds = ", ".join(map(words, get_args(Kind)))
+        raise OfframpError(f"give exactly one target of {kinds}; got {got}")
     ((kind, value),) = found.items()
     if kind != "risk" and (on_average or not labels or confidence is not None):
-        raise OfframpError(f"confidence, on-average and without-labels go with risk, not with {kind}")
+        raise OfframpError(
+            f"confidence, on average and without labels go with risk, not with {words(kind)}"
+        )
     if on_average and confidence is not None:
-        raise OfframpError("on-average has no confidence; give one of the two")
+        raise OfframpError("on average has no confidence; give one of the two")
     if kind in ("max-mean-macs", *OF_TIME):
         if not 0 < value < math.inf:
-            raise OfframpError(f"{kind} must be above 0, got {value:g}")
+            raise OfframpError(f"{words(kind)} must be above 0, got {value:g}")
     else:
         _check_share(kind, value, least_excluded=kind == "risk")
     if kind == "risk" and not on_average:
@@ -132,14 +119,14 @@ def _number(kind: str, value: Any, plain_macs: int) -> float:
     """A limit as a number, where it may have been given as text."""
     if isinstance(value, str):
         if kind == "max-mean-macs":
-            return _macs(value, plain_macs, kind)
+            return _macs(value, plain_macs, words(kind))
         quantity = units.TIME if kind in OF_TIME else units.PERCENT
-        return units.parse(value, quantity, kind) / (100 if quantity is units.PERCENT else 1)
+        return units.parse(value, quantity, words(kind)) / (100 if quantity is units.PERCENT else 1)
     if not isinstance(value, int | float | np.number):
-        raise OfframpError(f"{kind} must be a number, got {value!r}")
+        raise OfframpError(f"{words(kind)} must be a number, got {value!r}")
     if kind == "max-mean-macs" and 0 < value <= 1:
         raise OfframpError(
-            f"{kind} is a number of MACs, got {value:g}; for a share of the plain network's "
+            f"{words(kind)} is a number of MACs, got {value:g}; for a share of the plain network's "
             f"write '{100 * value:g}%'"
         )
     return float(value)
@@ -155,10 +142,12 @@ def _macs(text: str, plain_macs: int, name: str) -> float:
 
 def _check_share(name: str, value: float, least_excluded: bool) -> None:
     if name in AGAINST_FULL and value >= 1:
-        raise OfframpError(f"{name} is a share of all images; for one point in a hundred give 0.01")
+        raise OfframpError(
+            f"{words(name)} is a share of all images; for one point in a hundred give 0.01"
+        )
     if not (0 < value < 1 if least_excluded else 0 <= value <= 1):
         span = "between 0 and 1" if least_excluded else "from 0 to 1"
-        raise OfframpError(f"{name} must be a share {span}, such as 0.01; got {value:g}")
+        raise OfframpError(f"{words(name)} must be a share {span}, such as 0.01; got {value:g}")
 
 
 @dataclass(frozen=True)
@@ -179,12 +168,12 @@ class MeasuredCosts:
 @dataclass(frozen=True)
 class Performance:
     """A policy on a split. accuracy: 0 to 1; None where the target reads no labels.  macs: mean of a
-    row.  loss: mean of the target's loss.  shares: of rows by exit.  seconds: mean of a row, by
+    row.  risk: mean of the target's loss.  shares: of rows by exit.  seconds: mean of a row, by
     measured times; None without them.  late: seconds that 95 of 100 rows keep; None without times."""
 
     accuracy: float | None
     macs: float
-    loss: float
+    risk: float
     shares: tuple[float, ...]
     seconds: float | None = None
     late: float | None = None
@@ -217,33 +206,34 @@ class Calibrated:
     def policy(self) -> Policy:
         return self.candidates[self.chosen]
 
-    def record(self, plain_macs: int) -> dict[str, Any]:
-        """What the chosen policy came to, as a policy file keeps it; nothing of the test split.
-        plain_macs: of the backbone without early exits."""
+    def record(self, plain_macs: int) -> Chosen:
+        """What the chosen policy came to; nothing of the test split. plain_macs: of the backbone without
+        early exits."""
         chosen, full = self.measures[self.chosen], self.measures[0]
-        found: dict[str, Any] = {
-            "images": self.rows,
-            "accuracy": chosen.accuracy,
-            "full_accuracy": full.accuracy,
-            "mean_macs": chosen.macs,
-            "plain_macs": plain_macs,
-            "loss": chosen.loss,
-            "leaving": list(chosen.shares),
-            "risk_below": self.bound,
-        }
+        rare: dict[str, Any] = {}
         if self.strata is not None:
-            found["class_shares"] = list(self.strata.shares)
+            rare["class_shares"] = tuple(self.strata.shares)
         if self.survivors:
-            found["survivors"] = True
+            rare["survivors"] = True
         if self.measured is not None:
             spent = self.policy.macs(self.measured.median)
             median = 1e-9 * sum(n * share for n, share in zip(spent, chosen.shares, strict=True))
-            found |= {"mean_seconds": chosen.seconds, "full_seconds": full.seconds}
-            found["median_seconds"] = median
+            rare |= {"mean_seconds": chosen.seconds, "full_seconds": full.seconds}
+            rare["median_seconds"] = median
             if self.target.kind == "max-p95-latency":
-                found["p95_seconds"] = chosen.late
-            found["stages"] = dict(self.measured.record)
-        return found
+                rare["p95_seconds"] = chosen.late
+            rare["stages"] = dict(self.measured.record)
+        return Chosen(
+            images=self.rows,
+            accuracy=chosen.accuracy,
+            full_accuracy=full.accuracy,
+            mean_macs=chosen.macs,
+            plain_macs=plain_macs,
+            loss=chosen.risk,
+            leaving=chosen.shares,
+            risk_below=self.bound,
+            **rare,
+        )
 
 
 def calibrate(
@@ -284,7 +274,7 @@ def calibrate(
         lose = np.column_stack([taken(lost, out) for out in leaves])
         chosen = _certified(lose, target, strata)
         if chosen and target.confidence is not None and strata is not None:
-            bound = strata.upper_bound(measures[chosen].loss, target.confidence)
+            bound = strata.upper_bound(measures[chosen].risk, target.confidence)
         elif chosen and target.confidence is not None:
             bound = risk.upper_bound(int(lose[:, chosen].sum()), len(lose), target.confidence)
         if not chosen and len(found) > 1:
@@ -318,8 +308,8 @@ def _strata(rows: SplitLogits, target: Target, shares: Sequence[float]) -> risk.
         return risk.Strata(rows.labels, tuple(shares))
     except ValueError as error:
         raise OfframpError(
-            f"no calibration image is of class {error}, so nothing can be said of it; hold out more "
-            "(data.held_out_images), or leave the weights out"
+            f"no calibration image is of class {error}, so nothing can be said of it; give more "
+            "calibration images, or leave the weights out"
         ) from None
 
 

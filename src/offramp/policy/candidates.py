@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +12,12 @@ from scipy.special import log_softmax
 
 from offramp.errors import OfframpError, nearest
 from offramp.policy import classwise, gates, scoring, solve
+from offramp.policy.calibration import Loss
 from offramp.policy.costs import Costs
 from offramp.policy.policy import Policy
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
-Loss = Literal["wrong", "harm", "disagreement"]
 POINTS = 200
 RUN_UP = 10
 COLDEST, WARMEST = 0.05, 20.0  # bounds: a split that is all right or all wrong has no best temperature

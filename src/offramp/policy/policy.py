@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
@@ -16,30 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from offramp.errors import OfframpError
 from offramp.files import replacing
 from offramp.parts import HIDDEN, Carry
-from offramp.policy import scoring
+from offramp.policy import calibration, scoring
+from offramp.policy.calibration import Calibration
 from offramp.policy.costs import Costs
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Where a policy comes from.
-
-    trial, trial_hash: of the network it was made for.  classes: how many.  target: what was asked for.
-    chosen: what it came to on the calibration split, as JSON.  statement: what is promised, in words.
-
-    >>> offramp.Policy("confidence", exits=(1, 2), thresholds=(0.9, None)).calibration.statement
-    'No guarantee: the thresholds were set by hand.'
-    """
-
-    trial: str = ""
-    trial_hash: str = ""
-    classes: int = 0
-    target: Mapping[str, Any] = field(default_factory=dict)
-    chosen: Mapping[str, Any] = field(default_factory=dict)
-    statement: str = "No guarantee: the thresholds were set by hand."
 
 
 @dataclass(frozen=True)
@@ -164,7 +146,7 @@ class Policy:
                 temporary.write_text(to_json(self), encoding="utf-8")
         except OSError as error:
             raise OfframpError(
-                f"cannot write the policy {place} ({error.strerror}); choose another --out"
+                f"cannot write the policy {place} ({error.strerror}); choose another file"
             ) from error
 
 
@@ -207,8 +189,8 @@ def to_json(policy: Policy) -> str:
             for k, t, w, g in rows
         ],
         carry=policy.carry,
-        target=dict(made.target),
-        chosen=dict(made.chosen),
+        target=made.target_json,
+        chosen=made.chosen_json,
         statement=made.statement,
     )
     plain = value.model_dump(mode="json")
@@ -225,14 +207,14 @@ def read(path: Path) -> Policy:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise OfframpError(f"there is no policy {path}; make one with offramp calibrate") from None
+        raise OfframpError(f"there is no policy {path}; calibrate a network to have one") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not text"
         raise OfframpError(f"cannot read the policy {path} ({reason}); give another file") from error
     try:
         return parse(text)
     except OfframpError as error:
-        raise OfframpError(f"{path}: {error}; make it anew with offramp calibrate") from error
+        raise OfframpError(f"{path}: {error}; calibrate again") from error
 
 
 def given(policy: Policy | str | Path) -> Policy:
@@ -249,6 +231,7 @@ def parse(text: str) -> Policy:
     """The policy in the text of a file. Raises OfframpError."""
     try:
         file = _PolicyFile.model_validate_json(text)
+        target, chosen = calibration.read(file.target, file.chosen)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -260,7 +243,7 @@ def parse(text: str) -> Policy:
         tuple(e.exit for e in file.exits),
         tuple(e.threshold for e in file.exits),
         None if all(w == 1.0 for w in warmth) else warmth,
-        Calibration(file.trial, file.trial_hash, file.classes, file.target, file.chosen, file.statement),
+        Calibration(file.trial, file.trial_hash, file.classes, target, chosen, file.statement),
         file.carry,
         None if all(gate is None for gate in gates) else gates,
     )
@@ -271,8 +254,7 @@ def check_fits(policy: Policy, trial: str, trial_hash: str, exits: Sequence[int]
     for exit in exits:
         if exit not in policy.exits:
             raise OfframpError(
-                f"the policy says nothing of exit {exit} of trial {trial}; "
-                "make it anew with offramp calibrate"
+                f"the policy says nothing of exit {exit} of trial {trial}; calibrate again"
             )
     made = policy.calibration
     if policy.exits != tuple(exits) or made.trial_hash != trial_hash:
@@ -335,7 +317,7 @@ def _problem(policy: Policy) -> str | None:
     if len(thresholds) != len(exits):
         return f"{len(exits)} exits need as many thresholds, got {len(thresholds)}"
     if thresholds[-1] is not None:
-        return f"exit {exits[-1]} is the last and has no threshold (null), got {thresholds[-1]}"
+        return f"exit {exits[-1]} is the last and has no threshold, got {thresholds[-1]}"
     low, high = scoring.SCORES[policy.score].low, scoring.SCORES[policy.score].high
     for exit, threshold in zip(exits, thresholds, strict=True):
         if threshold is not None and not (low <= threshold <= high and threshold < math.inf):

@@ -131,7 +131,7 @@ def measured(times: StageTimes, costs: Costs, batch: int, of: Literal["mean", "p
     if rows is None:
         known = ", ".join(map(str, sorted(times.stages)))
         raise OfframpError(
-            f"{times.source} has no times of batch {batch}, only of {known}; choose one by --batch, or "
+            f"{times.source} has no times of batch {batch}, only of {known}; choose one of these, or "
             f"measure it: python run.py --measure --batch {batch} --out FILE"
         )
     exits = [row.exit for row in rows]

@@ -11,18 +11,25 @@ import numpy as np
 from offramp.errors import OfframpError
 from offramp.policy import scoring
 from offramp.policy.calibrate import AGAINST_FULL
+from offramp.policy.calibration import Calibration, Kind
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.guarantees import rows_needed_on_average
-from offramp.policy.policy import Calibration, Policy
+from offramp.policy.policy import Policy
 from offramp.policy.quality import p_of_chance
 from offramp.units import macs
 
 LEVEL = 0.05  # of the test against chance, one-sided
-BUDGETS = {  # limits that the full network may keep, and what it then took on the calibration images
-    "max-mean-macs": "mean_macs",
-    "max-mean-latency": "mean_seconds",
-    "max-p95-latency": "p95_seconds",
+# What to ask for, by kind of target: where a policy lets everything leave, and where it lets nothing.
+OTHER: dict[Kind, tuple[str, str]] = {
+    "max-accuracy-loss": ("a smaller loss", "a larger loss"),
+    "min-accuracy": ("a higher accuracy", "a lower accuracy"),
+    "max-mean-macs": ("more MACs", "fewer MACs"),
+    "max-mean-latency": ("more time", "less time"),
+    "max-p95-latency": ("more time", "less time"),
+    "max-disagreement": ("a smaller disagreement", "a larger disagreement"),
+    "risk": ("a smaller risk", "a larger risk"),
 }
+BY_HAND = ("higher thresholds", "lower thresholds")
 MORE = "more epochs, pretrained weights or more images would help"
 
 
@@ -34,9 +41,10 @@ def doubts(policy: Policy, rows: SplitLogits, remark: str | None = None) -> tupl
     leaves = policy.leaves(rows.logits)
     images = np.bincount(leaves, minlength=len(policy.exits))
     used = [i for i in range(len(policy.exits) - 1) if images[i]]
-    target = policy.calibration.target
-    coarse = resolution(str(target.get("kind")), float(target.get("value", 0)), len(leaves))
-    timed = policy.calibration.chosen.get("stages", {}).get("doubts", ())
+    made = policy.calibration
+    coarse = () if made.target is None else resolution(made.target.kind, made.target.value, len(leaves))
+    stages = None if made.chosen is None else made.chosen.stages
+    timed = (stages or {}).get("doubts", ())
     return (*chance(rows, policy.exits, used), *coarse, *timed, *_idle(policy, images.tolist(), remark))
 
 
@@ -72,8 +80,7 @@ def resolution(kind: str, value: float, rows: int) -> tuple[str, ...]:
     return (
         f"{rows:,} calibration images cannot tell a {'loss' if 'loss' in kind else 'disagreement'} of "
         f"{value:g}, as one of them is {100 / rows:.2g} points; it takes {needed:,} "
-        f"(give more images, or hold out more: --set data.held_out_images={needed} where it trains, "
-        f"calibration= of fit in Python), "
+        "(give more as `calibration` of fit, or hold out more: `data.held_out_images` of a study), "
         f"or a limit of {least:g}",
     )
 
@@ -87,8 +94,10 @@ def check(reasons: Sequence[str], anyway: bool) -> None:
 
 def _idle(policy: Policy, images: Sequence[int], remark: str | None) -> tuple[str, ...]:
     """Where all calibration images leave at one exit without a look at them. images: by exit."""
+    target = policy.calibration.target
+    stricter, looser = BY_HAND if target is None else OTHER[target.kind]
     if images[-1] == sum(images):
-        more = "a larger loss, longer training or more calibration images would help"
+        more = f"{looser}, longer training or more calibration images would help"
         why = remark or _ample(policy.calibration) or more
         return (f"no calibration image leaves early, so nothing is saved: {why}",)
     all_at = policy.takes_all
@@ -97,18 +106,25 @@ def _idle(policy: Policy, images: Sequence[int], remark: str | None) -> tuple[st
     exit, bound = policy.exits[all_at], policy.thresholds[all_at]
     return (
         f"every image leaves at exit {exit}, whose threshold is the lowest there is ({bound:g}), so the "
-        "policy decides nothing; ask for a smaller loss, or for this exit alone with the score fixed",
+        f"policy decides nothing; ask for {stricter}, or for this exit alone with the score fixed",
     )
 
 
 def _ample(made: Calibration) -> str | None:
     """Where all images take the full network within a limit on MACs or time: what it takes. None for
     other limits."""
-    kind, limit = made.target.get("kind"), float(made.target.get("value", 0))
-    spent = made.chosen.get(BUDGETS.get(str(kind), ""))
+    target, chosen = made.target, made.chosen
+    if target is None or chosen is None:
+        return None
+    taken = {
+        "max-mean-macs": chosen.mean_macs,
+        "max-mean-latency": chosen.mean_seconds,
+        "max-p95-latency": chosen.p95_seconds,
+    }
+    spent, limit = taken.get(target.kind), target.value
     if spent is None:
         return None
-    if kind == "max-mean-macs":
+    if target.kind == "max-mean-macs":
         said = f"{macs(spent)} MACs, within {macs(limit)}"
     else:
         said = f"{1000 * spent:.3g} ms, within {1000 * limit:.4g} ms"

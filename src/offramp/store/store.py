@@ -110,7 +110,7 @@ class Store:
             if self._was_there:
                 raise Unwritable(
                     f"the store {self.root} was moved or removed while it was in use; name its new "
-                    "place with --store and run the same command again"
+                    "place and run the same again"
                 )
             self._files.write(sealed.text({"format": FORMAT}), VERSION)
         self._was_there = True

@@ -107,8 +107,8 @@ def _as_published(wish: BuildOptions) -> BuildOptions:
     """The same in the words of other options."""
     if wish.weights not in (None, IMAGENET):
         raise OfframpError(
-            f"--pretrained takes the public weights, and --weights says '{wish.weights}'; leave one of "
-            "them out, or keep your own by --keep-frozen"
+            f"pretrained takes the public weights, and weights says '{wish.weights}'; leave one of "
+            "them out, or keep your own frozen (`keep_frozen`)"
         )
     size = published(wish.backbone).side if wish.size is None else wish.size
     return replace(wish, weights=IMAGENET, keep_frozen=True, size=size)
@@ -121,7 +121,7 @@ def _chosen(wish: BuildOptions, source: str) -> BuildPlan:
     given["data"] |= _size(_study(wish, given), reasons)
     study = _study(wish, given)
     if len(study.seeds) != 1 or len(study.strategies) != 1:
-        raise OfframpError("offramp build trains one trial; give one seed and one strategy")
+        raise OfframpError("build trains one trial; give one seed and one strategy")
     data = load(study.data)
     held = _held_out(wish.calibration, data)
     if held and study.data.held_out_images is None:
@@ -150,10 +150,10 @@ def _told(source: str, backbone: str, images: int) -> str:
         return f"starts from {source}"
     if images >= ENOUGH:
         return "starts from random weights"
-    public = " or --weights imagenet, which fetches public ones" if has_public(backbone) else ""
+    public = " or 'imagenet', which fetches public ones" if has_public(backbone) else ""
     return (
-        f"starts from random weights; with {images:,} training images, given weights often do better: "
-        f"--weights FILE{public}"
+        f"starts from random weights; with {images:,} training images, given weights often do better "
+        f"(weights: a file{public})"
     )
 
 
@@ -190,7 +190,7 @@ def _mapping(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
     if wish.weights is not None:
         backbone["weights"] = wish.weights
     if wish.keep_frozen and wish.weights is None:
-        raise OfframpError("--keep-frozen keeps given weights; give them with --weights")
+        raise OfframpError("frozen weights are given ones; name them as weights")
     if wish.weights is not None and not wish.keep_frozen:
         recipe["learning_rate"] = TUNING_RATE
     return {
@@ -215,7 +215,7 @@ def _strategy(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
         if wish.keep_frozen and not _keeps(name):
             choices = " or ".join(filter(_keeps, STRATEGIES))
             raise OfframpError(
-                f"strategy {name}, {why}, trains the backbone; with --keep-frozen choose --strategy "
+                f"strategy {name}, {why}, trains the backbone; to keep it frozen choose the strategy "
                 f"{choices}"
             )
         if name == "baseline":
@@ -228,7 +228,7 @@ def _strategy(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
     first = next(g for g in advised if name in g.strategies)
     reasons.append(
         f"strategy {name}: {first.text} (the paper's guidelines for the goal '{wish.goal}', section "
-        f"{first.section}; runs of your own can say more: --evidence)"
+        f"{first.section}; runs of your own can say more, as evidence)"
     )
     return {"name": name, **kept}
 
@@ -252,17 +252,17 @@ def _normalize(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
         return {"normalize": name or [list(seen.mean), list(seen.std)]}
     if wish.keep_frozen and not any(s.startswith("data.normalize=") for s in wish.settings):
         raise OfframpError(
-            "--keep-frozen keeps the checkpoint's answers only if pixels are normalized as it was "
-            "trained; say --normalize imagenet or --normalize train, or give mean and deviation by "
-            "channel, as --set 'data.normalize=[[0.49, 0.48, 0.45], [0.25, 0.24, 0.26]]'"
+            "a frozen checkpoint keeps its answers only if pixels are normalized as it was trained; say "
+            "normalize: imagenet, or train, or a mean and a deviation by channel (as the setting "
+            "data.normalize=[[0.49, 0.48, 0.45], [0.25, 0.24, 0.26]])"
         )
     return {}
 
 
 def _study(wish: BuildOptions, given: Mapping[str, Any]) -> Study:
-    flags = {"strategies": "--strategy", "backbone": "--backbone", "data": "--data", "exits": "--exits"}
+    flags = {"strategies": "strategy", "backbone": "backbone", "data": "data", "exits": "exits"}
     flags = {key: flag for key, flag in flags.items() if key in given}
-    return spec.parse(given, "offramp build", wish.settings, flags)
+    return spec.parse(given, "build", wish.settings, flags)
 
 
 def _size(study: Study, reasons: list[str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -11,11 +11,12 @@ import numpy as np
 
 from offramp.errors import OfframpError
 from offramp.nets.network import ExitNetwork
-from offramp.policy.calibrate import Calibrated, MeasuredCosts, Target, calibrate, statement
+from offramp.policy.calibrate import Calibrated, MeasuredCosts, calibrate, statement
+from offramp.policy.calibration import Calibration, Chosen, Target
 from offramp.policy.candidates import BY_CONFIDENCE, Search, SplitLogits
 from offramp.policy.costs import Costs
 from offramp.policy.gates import Gates
-from offramp.policy.policy import Calibration, Policy
+from offramp.policy.policy import Policy
 from offramp.policy.scoring import SCORES, all_carried
 from offramp.policy.stage_times import recorded
 from offramp.policy.useful import check, doubts
@@ -93,10 +94,9 @@ def _of_costs(trial: str, costs: Costs, manifest: Manifest, arrays: Mapping[str,
     splits: Any = {name: _rows(trial, name, manifest, arrays) for name in SPLITS}
     for one, other in combinations(("train", *SPLITS), 2):
         if manifest.data.splits[one] == manifest.data.splits[other]:
-            remedy = f"other {other} images" if one == "train" else "data.validation: held-out"
             raise OfframpError(
                 f"the {one} and the {other} split of trial {trial} are the same images, so nothing can "
-                f"be calibrated honestly; train it with {remedy}"
+                "be calibrated honestly; train with splits that differ, or that are held out"
             )
     hash, plain = manifest.hash(arrays), manifest.backbone_macs
     counts = manifest.data.provenance.by_class
@@ -137,7 +137,7 @@ def asked(
 
 def policy_of(trained: Trained, found: Calibrated) -> Policy:
     """The chosen policy and where it comes from: nothing of the test split is in it."""
-    known = (trained.id, trained.hash, len(trained.classes), asdict(found.target))
+    known = (trained.id, trained.hash, len(trained.classes), found.target)
     made = Calibration(*known, found.record(trained.plain_macs), statement(found))
     return replace(found.policy, calibration=made)
 
@@ -160,18 +160,17 @@ def solved_again(trained: Trained, rule: Policy) -> Policy:
     Raises OfframpError where no policy meets the target any more.
     """
     made = rule.calibration
-    if not made.target:
+    if made.target is None:
         return rule
-    chosen = made.chosen
+    chosen = made.chosen or Chosen()
     early = {threshold for threshold in rule.thresholds[:-1] if threshold is not None}
     graded = SCORES[rule.score].graded
-    survivors = chosen.get("survivors") is True
+    survivors = chosen.survivors
     shared = graded and len(early) == 1 and len(rule.exits) > 2 and None not in rule.thresholds[:-1]
     temperature = rule.temperatures is not None
     search = Search(rule.score, shared and not survivors, temperature, survivors and graded)
-    times = recorded(chosen["stages"], trained.costs) if "stages" in chosen else None
-    shares = chosen.get("class_shares")
-    return asked(trained, Target(**made.target), search, times, shares, anyway=True).policy
+    times = None if chosen.stages is None else recorded(chosen.stages, trained.costs)
+    return asked(trained, made.target, search, times, chosen.class_shares, anyway=True).policy
 
 
 def network_costs(net: ExitNetwork, owners: Sequence[int], exits: Sequence[int]) -> Costs:

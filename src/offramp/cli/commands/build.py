@@ -137,6 +137,7 @@ def build(
       offramp build --backbone digits-cnn --data digits --out bundle
     """
     from offramp.bundle import graphs
+    from offramp.policy.calibrate import OF_TIME, without_times
     from offramp.policy.stage_times import read as read_times
     from offramp.policy.stage_times import unlike
     from offramp.policy.useful import check, images_needed
@@ -151,8 +152,9 @@ def build(
     }
     if all(value is None for value in targets.values()):
         targets["max_accuracy_loss"] = 0.01
-    if (max_mean_latency or max_p95_latency) and stage_times is None:
-        raise OfframpError("a limit on latency needs times of a device; give them with --stage-times")
+    limit = target(targets, 1)
+    if limit.kind in OF_TIME and stage_times is None:
+        raise without_times(limit.kind)
     allowed = int8_share(int8, int8_loss)
     if stage_times is not None:  # mistakes before the training
         times = read_times(stage_times)
@@ -160,7 +162,6 @@ def build(
     kept = keep_frozen or pretrained
     known = chosen_from(evidence, goal, backbone, kept) if evidence else None
     asked = (backbone, data, exits, weights, keep_frozen, checked(goal), strategy, known)
-    limit = target(targets, 1)
     needed = images_needed(limit.kind, limit.value)
     given = tuple(set_ or ())
     wish = BuildOptions(*asked, size, normalize, seed, given, device, needed, pretrained)

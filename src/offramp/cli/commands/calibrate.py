@@ -19,7 +19,8 @@ from offramp.terminal import show, table
 from offramp.units import counted, macs
 
 if TYPE_CHECKING:
-    from offramp.policy.calibrate import Calibrated, MeasuredCosts, Target
+    from offramp.policy.calibrate import Calibrated, MeasuredCosts
+    from offramp.policy.calibration import Target
     from offramp.policy.evaluate import ClassEvaluation, Evaluation
     from offramp.policy.policy import Policy
     from offramp.study.trained import Trained
@@ -105,6 +106,7 @@ def calibrate(
     from offramp import device as devices
     from offramp.engine.settings import placed
     from offramp.infer.torch_timing import measured_costs
+    from offramp.policy.calibrate import without_times
     from offramp.policy.candidates import Search
     from offramp.policy.evaluate import evaluate
     from offramp.policy.stage_times import of_file
@@ -127,7 +129,7 @@ def calibrate(
     if kind != "max-mean-latency" and stage_times is None and batch is not None:
         raise OfframpError("--batch goes with --max-mean-latency and --stage-times; leave it out")
     if kind == "max-p95-latency" and stage_times is None:
-        raise OfframpError("--max-p95-latency needs times of a device; give them with --stage-times")
+        raise without_times(kind)
     how = Search(score, shared, temperature, survivors)
     kept = opened(store, store_)
     trust_code = trusted(kept, kept.find_trial(trial), trust)
@@ -258,7 +260,7 @@ def _curve(trained: Trained, found: Calibrated) -> None:
     shown = _shown(found)
     for at, measure in enumerate(found.measures):
         if at in shown:
-            value = 1 - measure.loss if measure.accuracy is None else measure.accuracy
+            value = 1 - measure.risk if measure.accuracy is None else measure.accuracy
             listing.add_row(
                 "*" if at == found.chosen else "",
                 macs(measure.macs),

@@ -98,7 +98,7 @@ class Own:
             if self.forms[row] != first:
                 raise OfframpError(
                     f"{self.name(row)} is {self.forms[row]} where {self.name(0)} is {first}; give all "
-                    "images one size, number of channels and type (data.size makes one size)"
+                    "images one size, number of channels and type (a study's data.size makes one size)"
                 )
             images[place] = self._image(row)
         return images

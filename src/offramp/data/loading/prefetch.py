@@ -23,7 +23,7 @@ from offramp.data.dataset import AS_IT_IS, FileSplit, Look
 from offramp.data.images.own import Own
 from offramp.data.loading.views import cut_draws
 from offramp.errors import OfframpError
-from offramp.process import end_with_parent, leave_signals_to_parent
+from offramp.process import end_with_parent, ended_by, leave_signals_to_parent
 
 Asked = tuple[str, int, Look]  # split, image, how it is drawn
 
@@ -112,10 +112,10 @@ class Prefetch:
                 _kill(workers)  # one that waits for what the other held would wait for ever
                 self.close()
                 if self._killed > REPLACED:
+                    fewer = ", with fewer loader_workers if memory is short"
                     raise OfframpError(
-                        f"a process that reads images died (exit code {code}), and {REPLACED} had been "
-                        "replaced; run the same command again, with fewer execution.loader_workers if "
-                        "memory is short"
+                        f"a process that reads images died ({ended_by(code)}), and {REPLACED} had been "
+                        f"replaced; run the same again{fewer if code == -signal.SIGKILL else ''}"
                     ) from error
 
     def _made(self, split: str, chunks: Sequence[Tensor], view: View | None) -> Iterator[Tensor]:

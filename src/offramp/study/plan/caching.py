@@ -67,7 +67,7 @@ def remarks(cache: Cache, kept: Kept, found: CacheLimits) -> Iterator[str]:
         limits = f"{size(found.memory)} of memory and {size(found.disk)} of disk"
         yield (
             f"caches of a process may take {limits}, which is too little: {slower} "
-            f"(--cache-memory, --cache-disk{no_disk})"
+            f"(cache_memory, cache_disk{no_disk})"
         )
 
 

@@ -301,7 +301,7 @@ def _resolve(
         raise OfframpError(
             "'backbone: kept' keeps weights that are random"
             + (f" in part ({net.initial})" if net.initial else "")
-            + "; give backbone.weights trained for these classes, or leave the option out"
+            + "; give the backbone weights that were trained for these classes, or leave the option out"
         )
     program = programs.program(strategy.source, net.exits, strategy.options, shared)
     alone = None

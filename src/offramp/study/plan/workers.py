@@ -78,8 +78,8 @@ def asked(plan: Plan, count: int, cores: Callable[[], int] = usable_cores) -> Wo
     threads, there, ranks = plan.numerics.threads, cores(), plan.numerics.ranks
     if ranks > 1 and count > 1:
         raise OfframpError(
-            f"--workers {count} trains phases side by side, and execution.devices {ranks} each on "
-            "several devices; leave one of them out"
+            f"{count} workers train phases side by side, and execution.devices {ranks} each on several "
+            "devices; leave one of them out"
         )
     fit = max(1, there // threads)
     if count == 1:
@@ -111,7 +111,7 @@ def suited(
         words = f"one for each of {there} devices; phases side by side: {by_plan}"
         return Workers(max(1, min(there, by_plan)), words, plan=by_plan)
     if device.type != "cpu":
-        return Workers(1, "what a GPU gains by several at once is not known; --workers 2 tries it")
+        return Workers(1, "what a GPU gains by several at once is not known; two workers try it")
     written = done(plan, store)
     by_plan = widest(plan, written)
     if not by_plan:
@@ -189,7 +189,7 @@ def check_memory(
     asked = least if count == 1 else count * (known.images + least)
     if asked > memory():
         free, limit = size(memory()), "memory is free (of the machine, or of the control group)"
-        less = "" if count == 1 else "fewer --workers, "
+        less = "" if count == 1 else "fewer workers, "
     elif least + STACKS > addresses():
         asked, less = least + STACKS, ""
         free, limit = size(addresses()), "address space is left (`ulimit -v`)"

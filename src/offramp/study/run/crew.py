@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 
 from offramp.engine.ranks import Deserted, Disbanded
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, in_line
 from offramp.process import (
     ENDING,
     Terminated,
@@ -39,6 +39,7 @@ from offramp.study.run.run import Conduct, run
 from offramp.study.spec.models import Study
 
 REPLACED = 3  # killed processes of a run that others are started for
+WORKER = "offramp worker"  # name of each process
 SAVING_S = 60.0  # that all have to save what they are at
 DESERTED, DISBANDED = 75, 76  # exit codes of ranks that lost another one, or left the others
 # They are forks of one process that has imported all of this and nothing else has happened in.
@@ -71,10 +72,11 @@ def check_own(study: Study) -> None:
 def start(crew: Crew, task: Task) -> ForkServerProcess:
     """One more process, which is returned. A signal counts only when it is one of the crew, which
     `end` ends."""
-    SERVER.set_forkserver_preload([__name__, "torch._dynamo"])  # which any optimizer imports as it steps
+    # The former imports this module; the latter is what any optimizer imports as it steps.
+    SERVER.set_forkserver_preload(["offramp.study.run.beginning", "torch._dynamo"])
     events, theirs = SERVER.Pipe(duplex=False)
     # No daemon: those may not start processes of their own, which read images.
-    worker = SERVER.Process(target=_work, args=(dict(os.environ), task, theirs))
+    worker = SERVER.Process(name=WORKER, target=_work, args=(dict(os.environ), task, theirs))
     with uninterrupted(), _signals_held():
         worker.start()
         crew[events] = worker
@@ -147,8 +149,9 @@ def _work(environment: dict[str, str], task: Task, told: Connection) -> None:
         raise SystemExit(DESERTED) from None
     except KeyboardInterrupt as error:
         raise SystemExit(exit_code(error)) from None
-    except (OSError, EOFError):
+    except Exception as error:
         parent = multiprocessing.parent_process()
-        if parent is not None and parent.is_alive():
-            raise
-        raise SystemExit(exit_code(Terminated(signal.SIGHUP))) from None  # nobody listens
+        if isinstance(error, OSError | EOFError) and not (parent is not None and parent.is_alive()):
+            raise SystemExit(exit_code(Terminated(signal.SIGHUP))) from None  # nobody listens
+        told.send(f"a worker process failed: {type(error).__name__}: {in_line(error)}")
+        raise  # for the traceback

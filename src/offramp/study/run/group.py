@@ -43,7 +43,7 @@ def enlist(
     if images.ranks.count > 1 and not images.ranks.alike("\n".join(map(_stand, trainees))):
         raise OfframpError(
             f"the ranks of phase '{nodes[0].name}' do not start from the same weights; give all of them "
-            "the same --store"
+            "the same store"
         )
     return [t for t in trainees if (t.epoch, t.steps) == at]
 

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from offramp import device as devices
 from offramp.errors import OfframpError
 from offramp.meters import killed_for_memory
-from offramp.process import Terminated, exit_code, terminable
+from offramp.process import Terminated, ended_by, exit_code, terminable
 from offramp.store.store import Store
 from offramp.study.plan.limits import share_of_workers
 from offramp.study.plan.plan import Plan
@@ -79,22 +79,26 @@ def _listen(crew: Crew, asked: Sequence[Task]) -> Iterator[Event]:
                 killed += 1
                 before, for_memory = for_memory, killed_for_memory()
                 short = said.exitcode == -signal.SIGKILL and for_memory > before
-                yield Note(_replaced(said.exitcode, killed, short, len(crew)))
+                yield Note(replaced(said.exitcode, killed, short, len(crew)))
                 if not (short and crew):
                     tasks[start(crew, tasks[said])] = tasks[said]
             elif said is not None:
                 yield said
 
 
-def _replaced(code: int | None, killed: int, short: bool, left: int) -> str:
+def replaced(code: int | None, killed: int, short: bool, left: int) -> str:
     """What is done about a worker that is gone. Raises OfframpError where nothing is."""
-    why = "for lack of memory" if short else f"exit code {code}"
-    ended = code is not None and code >= 0 and code != exit_code(Terminated(signal.SIGTERM))
-    if ended or killed > REPLACED:
-        many = "" if ended else f", and {REPLACED} had been replaced"
+    why = "for lack of memory" if short else ended_by(code)
+    if code is not None and code >= 0 and code != exit_code(Terminated(signal.SIGTERM)):
         raise OfframpError(
-            f"a worker process died ({why}){many}; run the same command again, with fewer --workers if "
-            "memory is short"
+            f"a worker process ended without a word ({why}); run the same again with one worker, which "
+            "says more: what is finished stays"
+        )
+    if killed > REPLACED:
+        maybe = ", with fewer workers if memory is short" if code == -signal.SIGKILL else ""
+        raise OfframpError(
+            f"a worker process was killed ({why}), and {REPLACED} had been replaced; run the same "
+            f"again{maybe}: what is finished stays"
         )
     if short and left:
         return f"A worker was killed {why}; its work goes to what is left: {counted(left, 'worker')}."

@@ -23,7 +23,7 @@ from offramp import device as devices
 from offramp.engine.ranks import Deserted, Seat
 from offramp.errors import OfframpError
 from offramp.meters import killed_for_memory, usable_cores
-from offramp.process import terminable
+from offramp.process import ended_by, terminable
 from offramp.store.store import Store
 from offramp.study.plan.limits import share_of_workers
 from offramp.study.plan.plan import Plan
@@ -104,7 +104,7 @@ def _heard(crew: Crew) -> Generator[Event, None, list[int | None]]:
 def _again(codes: list[int | None], killed: int) -> str:
     """What is done when a rank is gone. Raises OfframpError where nothing is."""
     code = next((code for code in codes if code not in (DESERTED, DISBANDED)), DESERTED)
-    why = "the ranks lost each other" if code == DESERTED else f"a rank was killed (exit code {code})"
+    why = "the ranks lost each other" if code == DESERTED else f"a rank ended ({ended_by(code)})"
     if (code is not None and code >= 0 and code != DESERTED) or killed > REPLACED:
         raise OfframpError(
             f"{why}, and the others cannot go on without it; run the same command again, which goes on "

@@ -125,7 +125,7 @@ def check_unchanged(data: Data, splits: Sequence[str], key: str) -> None:
         if name is not None:
             raise Changed(
                 f"{name} changed while it was trained on, so what was at work is not kept; run "
-                "`offramp data check --fresh`, which names all that changed, then the same command again"
+                "`offramp data check --fresh`, which names all that changed, then the same again"
             )
 
 

@@ -80,7 +80,7 @@ def overridden(
     key, equals, given = setting.partition("=")
     names = [name.strip() for name in key.split(".")]
     if not equals or not all(names):
-        raise OfframpError(f"{flag}: write a key and a value, such as --set recipe.epochs=3")
+        raise OfframpError(f"{flag}: write a key and a value, such as recipe.epochs=3")
     new = parse(given, flag, numbered=False).value
     changed, path = _with(value, names, new, (), flag)
     kept = {at: where for at, where in places.items() if at[: len(path)] != path}
