@@ -18,7 +18,7 @@ from offramp.nets.cut.partition import Trunk, chain_places, cut, cut_by_names
 from offramp.nets.cut.places import Tap, places, survey
 from offramp.nets.cut.spread import ASKED, chained, chosen, share
 from offramp.nets.heads import SETTINGS, HeadSpec, Kind, must_be, paper_head, resolve, whole
-from offramp.nets.identity import sources, state_digest
+from offramp.nets.identity import sources, state_digest, tensors_digest
 from offramp.nets.macs import count_macs
 from offramp.nets.network import (
     Exit,
@@ -79,6 +79,8 @@ def build(
         drawn = state_digest(drawn_module(make, 0, "initial"))
         text = [trunk.code, *sources(module)] if chained(origin.taps) else trunk.code
         content = {"code": digest(text), "draw": drawn}
+        if trunk.constants and "file" in origin.identity:  # the file may have them from elsewhere
+            content["constants"] = tensors_digest(trunk.constants)
         origin = dataclasses.replace(origin, identity={**origin.identity, **content})
     parts = _Heads(dict(spec.head), heads or {}, why)
     return _assembled(trunk, origin, parts, input_shape, classes, seed)

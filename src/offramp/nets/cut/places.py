@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -20,7 +21,7 @@ from offramp.nets.cut.exported import export
 from offramp.nets.cut.gradients import unlike
 from offramp.nets.cut.trace import UNKNOWN, Observed, Traced, Untraceable, observe, trace
 from offramp.nets.cut.way import STRAIGHT, Way, way_of
-from offramp.nets.identity import settings
+from offramp.nets.identity import functions, settings, tensors_digest
 
 _SEED = 0  # of the images and the noise that a network is observed on; nothing depends on it
 
@@ -312,19 +313,35 @@ def survey(module: nn.Module, input_shape: tuple[int, ...]) -> Survey:
     graphs = [side.traced.graph for side in (training, evaluation)]
     called = {str(n.target) for graph in graphs for n in graph.nodes if n.op == "call_module"}
     names = under(called, [name for name, _ in module.named_modules(remove_duplicate=False)])
+    texts = [*(g.python_code("self").src for g in graphs), repr(module), settings(module, names)]
+    texts += functions(n.target for g in graphs for n in g.nodes if n.op == "call_function")
+    texts += _plain_tensors(module, graphs)
     return Survey(
         title=title,
         train=training,
         eval=evaluation,
         parameters={n: p.numel() for n, p in module.named_parameters(remove_duplicate=False)},
         weights=_weights(module, called),
-        code="\n".join(
-            (*(g.python_code("self").src for g in graphs), repr(module), settings(module, names))
-        ),
+        code="\n".join(texts),
         way=way,
         text=is_text(input_shape),
         lost=lost,
     )
+
+
+def _plain_tensors(module: nn.Module, graphs: Iterable[fx.Graph]) -> list[str]:
+    """What the graphs read of tensors that are kept as plain attributes: no state_dict has them."""
+    state = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    state |= {name for name, _ in module.named_buffers(remove_duplicate=False)}
+    read = {str(n.target) for graph in graphs for n in graph.nodes if n.op == "get_attr"} - state
+    found = {name: attribute(module, name) for name in sorted(read)}
+    return [f"{n}: {tensors_digest({n: t})}" for n, t in found.items() if isinstance(t, Tensor)]
+
+
+def attribute(module: nn.Module, name: str) -> Any:
+    """What the dotted `name` stands for; None where nothing does."""
+    path, _, leaf = name.rpartition(".")
+    return getattr(module.get_submodule(path), leaf, None)
 
 
 def places(module: nn.Module, input_shape: tuple[int, ...], final: str | None = None) -> tuple[Tap, ...]:
