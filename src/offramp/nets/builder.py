@@ -15,7 +15,7 @@ from offramp.hashing import digest
 from offramp.inputs import Shape, blank
 from offramp.nets.backbones.lookup import NetSpec, Origin, origin_of
 from offramp.nets.cut.partition import Trunk, chain_places, cut, cut_by_names
-from offramp.nets.cut.places import Tap, places, survey
+from offramp.nets.cut.places import Tap, buffers, places, put, survey
 from offramp.nets.cut.spread import ASKED, chained, chosen, share
 from offramp.nets.heads import SETTINGS, HeadSpec, Kind, must_be, paper_head, resolve, whole
 from offramp.nets.identity import sources, state_digest, tensors_digest
@@ -271,6 +271,7 @@ def _assembled(
     costs: dict[Part, int] = {}
     why = list(heads.why)
     reference = next(trunk.module.parameters())
+    given = buffers(trunk.module)
     values: tuple[Tensor, ...] = (blank(input_shape, 1, reference),)
     for i, segment in enumerate(trunk.segments, start=1):
         segment.train(False)
@@ -285,6 +286,7 @@ def _assembled(
             early.append(Exit(place, spec, shape))
     trunk.classifier.train(False)
     (logits, *_), final_cost = count_macs(partial(trunk.classifier, *values))
+    put(given)
     classes = _checked(logits, classes, type(trunk.module).__name__)
     made = []
     for k, exit in enumerate(early, start=1):
