@@ -51,7 +51,7 @@ def test_what_a_head_reads_is_not_overwritten(net):
     assert (first < 0).any()  # or the activation would change nothing
     (second,) = net.segment(2)(tap)
     kept = second.clone()
-    net.body(2)(second)
+    net.head_body(2)(second)
     assert torch.equal(x, given)
     assert torch.equal(tap, first)
     assert torch.equal(second, kept)
