@@ -130,10 +130,10 @@ def _answer(phase: Phase, net: ExitNetwork, images: Tensor, labels: Tensor) -> t
     with torch.no_grad():
         below = _through(net, 1, phase.first - 1, (images,))
         rest = _through(net, phase.first, net.exits, below) if phase.taught else ()
-        teacher = net.body(net.exits)(*rest) if phase.taught else None
+        teacher = net.head_body(net.exits)(*rest) if phase.taught else None
     above = _through(net, phase.first, phase.exit, below)
     last = phase.exit == net.exits
-    logits = net.body(phase.exit)(*above) if last else net.heads[phase.exit - 1](above[0])
+    logits = net.head_body(phase.exit)(*above) if last else net.heads[phase.exit - 1](above[0])
     hard = F.cross_entropy(logits, labels)
     if teacher is None:
         return hard, logits

@@ -99,7 +99,7 @@ def test_bytes_of_values_are_those_of_the_tensors() -> None:
     with torch.no_grad():
         tap = net.segment(1)(torch.zeros(1, *net.input_shape))[0]
     assert sizes[Point("tap", 1)] == tap.numel() * 4
-    assert sizes[Point("pooled", 1)] == net.pool(1)(tap).numel() * 4
+    assert sizes[Point("pooled", 1)] == net.head_pool(1)(tap).numel() * 4
     assert sizes[Point("logits", 4)] == net.classes * 4
 
 

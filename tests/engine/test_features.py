@@ -323,13 +323,13 @@ def test_answers_are_the_logits_and_what_the_last_layer_reads(head: str, last: b
     net = attach(Tokens(last), ["mix"], (3, 8, 8), head=head).eval()
     images = torch.randn(3, 3, 8, 8)
     (tap,) = net.segment(1)(images)
-    pooled = net.pool(1)(tap)
+    pooled = net.head_pool(1)(tap)
     logits, features = net.with_features(1)(pooled)
-    assert torch.equal(logits, net.body(1)(pooled)) and features.shape == (3, net.width(1))
+    assert torch.equal(logits, net.head_body(1)(pooled)) and features.shape == (3, net.width(1))
     assert torch.equal(net.heads[0].body.classifier(features), logits)
     (final,) = net.segment(2)(tap)
     logits, features = net.with_features(2)(final)
-    assert torch.equal(logits, net.body(2)(final)) and features.shape == (3, net.width(2)) == (3, 6)
+    assert torch.equal(logits, net.head_body(2)(final)) and features.shape == (3, net.width(2)) == (3, 6)
     assert torch.equal(net.get_submodule("classifier")(features), logits)
 
 

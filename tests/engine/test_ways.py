@@ -50,7 +50,7 @@ def own_logits(net: ExitNetwork, pixels: Tensor) -> list[Tensor]:
     for k in range(1, K):
         tensors = net.segment(k)(*tensors)
         found.append(net.heads[k - 1].body(net.heads[k - 1].pool(tensors[0])))
-    return [*found, net.body(K)(*net.segment(K)(*tensors))]
+    return [*found, net.head_body(K)(*net.segment(K)(*tensors))]
 
 
 def every(z: Sequence[Tensor], y: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ def collaborating(detach: bool = True, told: bool = True) -> Run:
                 weight = torch.cat([weight, matrix.weight], dim=1)
             before = features @ weight.T + last.bias
             z.append(before)
-        return imta([*z, net.body(K)(*net.segment(K)(*tensors))], y)
+        return imta([*z, net.head_body(K)(*net.segment(K)(*tensors))], y)
 
     return run
 

@@ -198,6 +198,17 @@ def test_mistakes_in_attaching(arguments, message):
     refuses(message, attach, **given)
 
 
+def test_a_module_that_ends_in_a_softmax_is_told():
+    def net(*last):
+        layers = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 5)
+        return attach(nn.Sequential(*layers, *last), ["0"], (3, 8, 8), head="linear")
+
+    net()
+    net(nn.LogSoftmax(1))  # its softmax is that of the logits
+    with pytest.warns(UserWarning, match=r"Sequential seems to end in a softmax: .*; leave it out"):
+        net(nn.Softmax(1))
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # of torch, as it imports
 def test_a_compiled_module_is_refused():

@@ -181,7 +181,7 @@ def test_costs_agree_with_another_counter(name, options):
             counted = fvcore_macs(Alone(net.segment(i), net), tensors)
             assert net.macs(Part("segment", i)) == pytest.approx(counted, rel=0.01)
             tensors = net.segment(i)(*tensors)
-            head = nn.Sequential(net.pool(i), Alone(net.body(i), net))
+            head = nn.Sequential(net.head_pool(i), Alone(net.head_body(i), net))
             assert net.macs(Part("head", i)) == pytest.approx(fvcore_macs(head, tensors), rel=0.01)
         whole = untraced(name, options).eval()
         total = fvcore_macs(whole, (images(name, 1),))

@@ -51,13 +51,32 @@ def test_what_a_head_reads_is_not_overwritten(net):
     assert (first < 0).any()  # or the activation would change nothing
     (second,) = net.segment(2)(tap)
     kept = second.clone()
-    net.body(2)(second)
+    net.head_body(2)(second)
     assert torch.equal(x, given)
     assert torch.equal(tap, first)
     assert torch.equal(second, kept)
     module = net.trunks[0].module
     assert torch.equal(net(x)[1], module(x.clone()))
     sum(z.sum() for z in net(x)).backward()  # which fails where what it needs has been written on
+
+
+def test_a_listed_submodule_may_set_a_buffer():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("count", torch.zeros(1))
+
+        def forward(self, x):
+            self.count = self.count + 1
+            return x * self.count if x.sum() > -1e9 else x
+
+    module = nn.Sequential(Counting(), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5)).eval()
+    net = attach(module, [["0", "1"], ["2", "3"]], (3, 8, 8), head="linear").eval()
+    assert net.state_dict()["0.count"] == 0
+    x = torch.ones(2, 3, 8, 8)
+    for count in (1, 2):
+        assert torch.allclose(net(x)[-1], module(x))
+        assert net.state_dict()["0.count"] == count
 
 
 def test_plain_and_derived_runs_agree_on_it(net, tmp_path):

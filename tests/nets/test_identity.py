@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
 import random
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from network_kit import CLASSES, images, shift
 from torch import nn
 
 import offramp
+from offramp.hashing import digest
 from offramp.nets import NetSpec, attach, build
+from offramp.nets.identity import settings
 from refusal import refuses
 
 SHAPE = (3, 8, 8)
@@ -108,6 +113,213 @@ def test_an_infinite_setting_is_one_too():
     assert len(codes) == 4
 
 
+class Kept(nn.Module):
+    """Its answer is `act`'s of images and what else it keeps; by values, so it cannot be traced."""
+
+    def __init__(self, act=torch.relu, kept=None):
+        super().__init__()
+        self.act, self.kept = act, kept
+
+    def forward(self, x):
+        return self.act(x) if x.sum() > -1e9 else x
+
+
+class Times:
+    def __init__(self, factor):
+        self.factor = factor
+        self.me = self  # an object that holds itself
+
+    def __call__(self, x):
+        return x * self.factor
+
+
+class TimesMore(Times):
+    def __call__(self, x):
+        return x * self.factor + 1
+
+
+def times(factor):
+    return lambda x: x * factor
+
+
+def read_by_name(x):
+    return x * FACTOR
+
+
+def reading(x):
+    return read_by_name(x)
+
+
+FACTOR = 2.0
+
+
+def code(act=torch.relu, kept=None):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, CLASSES)
+    net = attach(nn.Sequential(Kept(act, kept), *layers), [["0", "1"], ["2", "3"]], SHAPE, head="linear")
+    return net.identity["code"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: {"act": (torch.relu, torch.tanh)[n]},
+        lambda n: {"act": (F.relu, F.silu)[n]},
+        lambda n: {"act": (torch.Tensor.relu, torch.Tensor.tanh)[n]},
+        lambda n: {"act": functools.partial(F.leaky_relu, negative_slope=n)},
+        lambda n: {"act": (lambda x: x * 1, lambda x: x * 2)[n]},
+        lambda n: {"act": times(n)},
+        lambda n: {"act": Times(n)},
+        lambda n: {"act": (Times, TimesMore)[n](1)},
+        lambda n: {"act": Times(n).__call__},
+        lambda n: {"kept": {"slope": n}},
+        lambda n: {"kept": ({"a", "b", "c"}, {"a", "b", "d"})[n]},
+        lambda n: {"kept": np.array([1, n])},
+        lambda n: {"kept": np.array([1, 2], dtype=("int32", "float32")[n])},
+        lambda n: {"kept": torch.tensor(1.0 - 2 * n)},
+        lambda n: {"kept": [torch.zeros(((2, 3), (3, 2))[n])]},
+        lambda n: {"kept": (torch.float16, torch.bfloat16)[n]},
+        lambda n: {"kept": [nn.Dropout(n / 2)]},
+    ],
+    ids=[
+        "a function of torch",
+        "a function of Python",
+        "a method",
+        "partial",
+        "two on one line",
+        "closure",
+        "an object",
+        "a class",
+        "bound method",
+        "dictionary",
+        "set",
+        "array",
+        "its type",
+        "tensor",
+        "its shape",
+        "dtype",
+        "hidden module",
+    ],
+)
+def test_whatever_an_untraced_module_keeps_identifies_it(make):
+    assert code(**make(0)) == code(**make(0)) != code(**make(1))
+
+
+def test_what_a_function_reads_counts_too(monkeypatch):
+    before = code(reading)
+    assert before == code(reading)
+    monkeypatch.setitem(globals(), "FACTOR", 3.0)
+    changed = code(reading)
+    assert changed != before
+    monkeypatch.setitem(globals(), "read_by_name", lambda x: x + FACTOR)
+    assert code(reading) not in (before, changed)
+
+
+def test_what_a_forward_reads_counts_too(monkeypatch):
+    class Reading(nn.Module):
+        def forward(self, x):
+            return read_by_name(x) if x.sum() > -1e9 else x
+
+    def found():
+        torch.manual_seed(0)
+        module = nn.Sequential(Reading(), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, CLASSES))
+        return attach(module, [["0", "1"], ["2", "3"]], SHAPE, head="linear").identity["code"]
+
+    before = found()
+    assert before == found()
+    monkeypatch.setitem(globals(), "FACTOR", 3.0)
+    assert found() != before
+
+
+def test_a_class_whose_text_is_not_kept_goes_by_its_code():
+    def typed(body):
+        names = {"nn": nn, "__name__": "__main__"}
+        exec(f"class Typed(nn.Module):\n def forward(self, x):\n  return {body}", names)
+        torch.manual_seed(0)
+        layers = names["Typed"](), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, CLASSES)
+        net = attach(nn.Sequential(*layers), [["0", "1"], ["2", "3"]], SHAPE, head="linear")
+        return net.identity["code"]
+
+    assert typed("x") == typed("x") != typed("-x")
+
+
+def test_a_value_that_cannot_be_told_from_another_is_refused():
+    class Closed:
+        def __deepcopy__(self, _):
+            return self
+
+        def __reduce_ex__(self, _):
+            raise TypeError("cannot pickle it")
+
+    message = r"module: 0\.kept holds what cannot be told .*cannot pickle it.*; keep .* take it off"
+    refuses(message, code, kept=[Closed()])
+
+
+def test_the_code_of_numbers_words_and_weights_is_as_it_was():
+    """What finished work is known by. `kept` of None, `scale` and torch's own parts say nothing new."""
+    layers = Scaled(2.0), nn.Flatten(), nn.LSTM(192, 4), Parted(), nn.Linear(4, CLASSES)
+    net = attach(nn.Sequential(*layers), [["0", "1"], ["2", "3", "4"]], SHAPE, head="linear")
+    rows = settings(net.backbone, [name for name, _ in net.backbone.named_modules()], [])
+    assert "2: LSTM" in rows and rows.count("\n") == 5
+    texts = [inspect.getsource(Parted), inspect.getsource(Scaled)]
+    assert net.identity["code"] == digest([f"{net.backbone!r}\n{rows}", *texts])
+
+
+class Parted(nn.Module):
+    def forward(self, x):
+        return x[0] if isinstance(x, tuple) else x
+
+
+class Gained(Plain):
+    """Reads a tensor that is neither parameter nor buffer."""
+
+    def __init__(self, gain):
+        super().__init__()
+        self.gain = torch.tensor(gain)
+
+    def forward(self, x):
+        return super().forward(x * self.gain)
+
+
+@torch.fx.wrap
+def wrapped(x):
+    return x * FACTOR
+
+
+class Wrapped(Plain):
+    def forward(self, x):
+        return super().forward(wrapped(x))
+
+
+def test_a_tensor_that_a_traced_forward_reads_identifies_it():
+    one, other = Gained(1.0), Gained(-1.0)
+    with_weights_of(other, one)
+    nets = [attach(m, ["a"], SHAPE, head="linear") for m in (one, copy.deepcopy(one), other)]
+    identities = [net.identity for net in nets]
+    assert identities[0] == identities[1]
+    assert identities[0]["state"] == identities[2]["state"]
+    assert identities[0]["code"] != identities[2]["code"]
+
+
+def test_a_function_that_a_trace_does_not_enter_identifies_it(monkeypatch):
+    one = Wrapped()
+    before = attach(one, ["a"], SHAPE).identity
+    assert before == attach(one, ["a"], SHAPE).identity
+    monkeypatch.setitem(globals(), "FACTOR", 3.0)
+    assert before["code"] != attach(one, ["a"], SHAPE).identity["code"]
+
+
+def test_an_activation_of_a_torch_layer_identifies_it():
+    def found(activation):
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(12, 2, 8, activation=activation, batch_first=True)
+        module = nn.Sequential(nn.Embedding(5, 12), layer, nn.Flatten(), nn.Linear(48, CLASSES))
+        return attach(module, ["0"], (4,), head="linear").identity["code"]
+
+    codes = [found(f) for f in (F.relu, "relu", torch.tanh, torch.tanh, torch.sigmoid)]
+    assert codes[0] == codes[1] and codes[2] == codes[3] and len(set(codes)) == 3
+
+
 # Weights that changed after attaching
 
 
@@ -200,6 +412,28 @@ def test_what_a_users_file_imports_is_part_of_the_identity(tmp_path, monkeypatch
     others = identity("nn.GELU()", "pass"), identity("nn.ReLU()", "nn.init.zeros_(layer.bias)")
     changed = [{key for key in usual if usual[key] != other[key]} for other in others]
     assert changed == [{"code"}, {"draw"}]
+
+
+def test_a_tensor_that_a_users_file_imports_is_part_of_the_identity(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "its_number", 2.0, raising=False)
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def forward(self, x):\n"
+        "        return super().forward(x * torch.tensor(torch.its_number))\n"
+        "def make(classes):\n"
+        "    return Net(nn.Conv2d(3, 4, 8), nn.Flatten(), nn.Linear(4, classes))\n"
+    )
+
+    def identity():
+        return build(NetSpec(f"{tmp_path / 'mine.py'}:make", taps=0), SHAPE, CLASSES, 1).identity
+
+    usual = identity()
+    assert identity() == usual
+    monkeypatch.setattr(torch, "its_number", 3.0)
+    other = identity()
+    assert [key for key in usual if usual[key] != other[key]] == ["constants"]
 
 
 def test_weights_that_numpy_and_python_draw_are_of_the_seed_too(tmp_path):

@@ -203,9 +203,9 @@ def test_macs_are_those_of_the_products() -> None:
 def test_the_pool_is_what_a_cache_needs_to_hold() -> None:
     net = vision()
     tap = torch.randn(2, 1 + GRID, WIDTH)
-    assert [net.pool(k)(tap).shape[1] for k in (1, 2, 3, 4)] == [26, 26, 10, 5]
-    assert all(not net.pool(k).state_dict() for k in (1, 2, 3, 4))
-    _, spent = count_macs(lambda: [net.pool(k)(tap) for k in (1, 2, 3, 4)])
+    assert [net.head_pool(k)(tap).shape[1] for k in (1, 2, 3, 4)] == [26, 26, 10, 5]
+    assert all(not net.head_pool(k).state_dict() for k in (1, 2, 3, 4))
+    _, spent = count_macs(lambda: [net.head_pool(k)(tap) for k in (1, 2, 3, 4)])
     assert spent == 0
 
 

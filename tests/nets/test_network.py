@@ -176,8 +176,8 @@ def test_dropout_depends_on_the_step_and_nothing_else():
     def third(net, step, first=()):
         net.clock.tick(1, 0, step)
         for k in first:
-            net.body(k)(net.pool(k)(torch.randn(4, *net._facts.early[k - 1].shape)))
-        return net.body(3)(net.pool(3)(tap))
+            net.head_body(k)(net.head_pool(k)(torch.randn(4, *net._facts.early[k - 1].shape)))
+        return net.head_body(3)(net.head_pool(3)(tap))
 
     expected = third(net, 5)
     assert torch.equal(third(net, 5, first=(1, 2)), expected)

@@ -12,6 +12,7 @@ from partition_cases import images, parts, run, same_state, step, train
 from torch import Tensor, nn
 
 from offramp.errors import OfframpError
+from offramp.nets import attach
 from offramp.nets.cut.partition import Trunk, cut, cut_by_names
 from refusal import refuses
 
@@ -38,6 +39,35 @@ def counted(net: Net, x: Tensor) -> Tensor:
     if net.training:
         net.calls.add_(1)
     return x
+
+
+def recounted(net: Net, x: Tensor) -> Tensor:
+    net.calls = net.calls + 1
+    return x / net.calls
+
+
+def added(net: Net, x: Tensor) -> Tensor:
+    if net.training:
+        net.calls += 1
+    return x
+
+
+def averaged(net: Net, x: Tensor) -> Tensor:
+    if net.training:
+        net.bn.running_mean = 0.9 * net.bn.running_mean + 0.1 * x.detach().mean((0, 2, 3))
+    return x - net.bn.running_mean.view(-1, 1, 1)
+
+
+def averaged_in_place(net: Net, x: Tensor) -> Tensor:
+    if net.training:
+        net.bn.running_mean.mul_(0.9).add_(x.detach().mean((0, 2, 3)), alpha=0.1)
+    return x - net.bn.running_mean.view(-1, 1, 1)
+
+
+def moved_on(net: Net, x: Tensor) -> Tensor:
+    net.bn.running_var = net.bn.running_mean
+    net.bn.running_mean = x.detach().mean((0, 2, 3))
+    return x - net.bn.running_var.view(-1, 1, 1)
 
 
 def normalized(net: Net, x: Tensor) -> Tensor:
@@ -74,7 +104,8 @@ def shortcut(net: Net, x: Tensor) -> Tensor:
     return x + net.act(net.bn(x))
 
 
-BETWEEN = (counted, normalized, unassigned, view_written, by_size, dropped, constant, shortcut)
+SETS = (recounted, added, averaged, averaged_in_place, moved_on)
+BETWEEN = (counted, normalized, unassigned, view_written, by_size, dropped, constant, shortcut, *SETS)
 
 
 @pytest.mark.parametrize("between", BETWEEN, ids=lambda f: f.__name__)
@@ -90,6 +121,50 @@ def test_cut_networks_train_as_whole_ones(between, taps: list[str]) -> None:
         assert torch.equal(step(trunk.module, lambda x: run(train(trunk, True), x), x), expected)
     assert same_state(whole, trunk.module)
     assert torch.equal(run(train(trunk, False), x), whole.eval()(x))
+
+
+@pytest.mark.parametrize("between", [counted, *SETS], ids=lambda f: f.__name__)
+def test_attaching_leaves_buffers_as_they_were(between) -> None:
+    module = Net(between)
+    net = attach(module, ["a"], IMAGE, head="linear")
+    assert same_state(module, net.backbone)
+    x = images(IMAGE)
+    for mode in (False, True):
+        for whole in (module.train(mode), net.train(mode)):
+            whole.drop.eval()
+        assert torch.equal(net(x)[-1], module(x))
+        assert same_state(module, net.backbone) and same_state(module, net.copy().backbone)
+
+
+@pytest.mark.parametrize(
+    ("between", "mode"),
+    [
+        (lambda net, x: setattr(net, "calls", x.detach()) or x, "eval"),
+        (lambda net, x: setattr(net, "calls", net.calls + 0.5) or x, "eval"),
+        (lambda net, x: (net.training and setattr(net, "calls", None)) or x, "train"),
+    ],
+    ids=["shape", "type", "nothing"],
+)
+def test_a_buffer_that_is_set_to_something_else_is_refused(between, mode: str) -> None:
+    message = rf"Net in {mode} mode sets the buffer 'calls' to a tensor of another shape or type; let it"
+    refuses(message, cut, Net(between), IMAGE, ["a"])
+
+
+def test_a_buffer_that_is_made_by_the_first_forward_is_made_by_each() -> None:
+    class Masked(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mask", None, persistent=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.mask is None:
+                self.mask = torch.tril(x.new_ones(8, 8))
+            return super().forward(x * self.mask)
+
+    net = Masked().eval()
+    trunk = train(cut(net, IMAGE, ["a"]), False)
+    assert net.mask is None
+    assert torch.equal(run(trunk, images(IMAGE)), net(images(IMAGE)))
 
 
 def test_sizes_taken_before_a_cut_follow_the_batch_after_it() -> None:

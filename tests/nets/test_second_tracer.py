@@ -52,6 +52,18 @@ class Noisy(Sized):
         return super().forward(x) * (1 + torch.rand(1))
 
 
+def test_a_buffer_that_a_forward_sets_and_the_trace_forgets_is_refused() -> None:
+    class Moved(Sized):
+        def forward(self, x: Tensor) -> Tensor:
+            self.scale = self.scale + 0 * self.training + 1
+            return super().forward(x)
+
+    message = (
+        r"its trace does not set the buffer 'scale' as its forward does in eval mode; make each step"
+    )
+    refuses(message, cut, Moved(), IMAGE, ["b1"])
+
+
 @pytest.mark.parametrize("taps", [["stem"], ["b1.conv", "b1"]], ids="-".join)
 def test_a_choice_by_size_is_cut_exactly(taps: list[str]) -> None:
     torch.manual_seed(0)

@@ -21,7 +21,7 @@ from offramp.errors import OfframpError
 from offramp.nets import attach
 from offramp.parts import Part
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:net.* is offramp's")]
 
 
 class Own(nn.Module):
@@ -263,7 +263,7 @@ def test_a_dropout_that_two_parts_share_runs_in_the_mode_of_each():
     for _ in "twice":
         tap = net.segment(1)(x)[0]
         assert torch.equal(tap, whole)
-        assert not torch.equal(net.body(2)(tap), net.body(2)(tap))
+        assert not torch.equal(net.head_body(2)(tap), net.head_body(2)(tap))
     net.train()
     net.drop.eval()
     assert torch.equal(net(x)[1], net(x)[1]) and not net.drop.training
@@ -278,12 +278,70 @@ def test_a_cut_network_takes_no_other_module():
         del net.fc
     with pytest.raises(OfframpError, match="replace `scale` in the module"):
         own.scale = nn.Parameter(torch.ones(1))
+    for change in (
+        lambda: net.add_module("fc", nn.Linear(64, 4)),
+        lambda: net.register_module("fc", nn.Linear(64, 4)),
+        lambda: net._modules.update(fc=net.fc) or net._modules.__setitem__("fc", nn.Linear(64, 4)),
+        lambda: net._modules.__delitem__("fc"),
+    ):
+        with pytest.raises(OfframpError, match=rf"{message} \(for int8, export .* with `int8=True`\)"):
+            change()
     net.fc = net.fc
+    net.add_module("fc", net.fc)
     own.offset = torch.ones(1)
     own.scale.data.fill_(2)
     assert torch.equal(own.backbone.offset, torch.ones(1))
     parametrizations.weight_norm(net.fc)
     assert torch.isfinite(outputs(net.half().float())[-1]).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of torch's own, too
+def test_a_quantizer_that_would_change_nothing_is_refused():
+    net = copy.deepcopy(made("residual")[1])
+    with pytest.raises(OfframpError, match="replace `fc` in the module"):
+        torch.ao.quantization.quantize_dynamic(net, {nn.Linear})
+
+
+class Common(nn.Module):
+    """Whose parts have names that are common, and attributes of ours."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.pool = nn.Conv2d(3, 4, 3), nn.Sequential(nn.BatchNorm2d(4))
+        self.backbone, self.fc = nn.Conv2d(4, 4, 3), nn.Linear(4, 3)
+        self.width = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return self.fc(self.backbone(self.pool(self.body(x))).mean((2, 3)) * self.width)
+
+
+@pytest.mark.filterwarnings("default")
+def test_parts_that_are_named_as_attributes_of_ours_are_told_and_reached():
+    with pytest.warns(UserWarning, match="is offramp's") as told:
+        net = attach(Common(), ["body"], (3, 32, 32), head="linear")
+    assert [str(w.message) for w in told] == [
+        f"net.{name} is offramp's, and not the `{name}` of Common: use net.backbone.{name} for that"
+        for name in ("backbone", "width")
+    ]
+    assert told[0].filename == __file__
+    net.pool.eval()
+    net.backbone.backbone.requires_grad_(False)
+    before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+    outputs(net.requires_grad_(True))
+    assert torch.equal(net.state_dict()["pool.0.running_mean"], before["pool.0.running_mean"])
+    net.backbone.backbone.requires_grad_(False)
+    frozen = {name for name, p in net.named_parameters() if not p.requires_grad}
+    assert frozen == {"backbone.weight", "backbone.bias"}
+    assert net.get_submodule("backbone") is net.backbone.backbone
+    assert net.body is net.backbone.body and net.get_submodule("body") is net.body
+
+
+def test_fx_traces_it():
+    net = copy.deepcopy(made("residual")[1])
+    x = torch.linspace(-1, 1, 2 * 3 * 32 * 32).view(2, 3, 32, 32)
+    found = torch.fx.symbolic_trace(net)(x)
+    assert all(map(torch.allclose, found, net(x)))
 
 
 def test_heads_are_a_submodule_of_their_own():

@@ -84,8 +84,8 @@ def advance(
     if point.index == net.exits:  # the backbone's own classifier has no pool of ours
         if point.kind == "pooled":
             return value
-        return (net.body(point.index, trunk)(*value).float(),)
-    module = net.pool(point.index) if point.kind == "pooled" else net.body(point.index)
+        return (net.head_body(point.index, trunk)(*value).float(),)
+    module = net.head_pool(point.index) if point.kind == "pooled" else net.head_body(point.index)
     made = module(value[0])
     return (made.float() if point.kind == "logits" else made,)
 

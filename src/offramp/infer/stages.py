@@ -82,7 +82,7 @@ def _wide(logits: Tensor) -> Tensor:
 def _own(net: ExitNetwork, k: int, trunk: int, backend: str | None) -> Callable[..., Tensor]:
     if k == net.exits:
         if backend is None:
-            return net.body(k, trunk)
+            return net.head_body(k, trunk)
         classifier = _compiled(net.trunks[trunk].classifier.as_module(), backend)
         return lambda *tensors: classifier(*tensors)[0]
     run: Callable[..., Any] = net.heads[k - 1]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,10 +16,10 @@ from offramp.hashing import digest
 from offramp.inputs import Shape, blank
 from offramp.nets.backbones.lookup import NetSpec, Origin, origin_of
 from offramp.nets.cut.partition import Trunk, chain_places, cut, cut_by_names
-from offramp.nets.cut.places import Tap, places, survey
+from offramp.nets.cut.places import Tap, buffers, places, put, survey
 from offramp.nets.cut.spread import ASKED, chained, chosen, share
 from offramp.nets.heads import SETTINGS, HeadSpec, Kind, must_be, paper_head, resolve, whole
-from offramp.nets.identity import sources, state_digest
+from offramp.nets.identity import sources, state_digest, tensors_digest
 from offramp.nets.macs import count_macs
 from offramp.nets.network import (
     Exit,
@@ -79,6 +80,8 @@ def build(
         drawn = state_digest(drawn_module(make, 0, "initial"))
         text = [trunk.code, *sources(module)] if chained(origin.taps) else trunk.code
         content = {"code": digest(text), "draw": drawn}
+        if trunk.constants and "file" in origin.identity:  # the file may have them from elsewhere
+            content["constants"] = tensors_digest(trunk.constants)
         origin = dataclasses.replace(origin, identity={**origin.identity, **content})
     parts = _Heads(dict(spec.head), heads or {}, why)
     return _assembled(trunk, origin, parts, input_shape, classes, seed)
@@ -119,9 +122,10 @@ def attach(
 
     The copy has the module's weights; new heads are drawn from `seed`.
 
-    module: images [B, C, H, W] → logits [B, classes]; or the name of what makes one, as in a study file:
-        `my.py:make_net`, `timm/NAME`, `resnet18`. Of a name all weights are drawn, here from `seed` and
-        by `fit` from its own; the command line can export what is trained, and predict with it.
+    module: images [B, C, H, W] → logits [B, classes], without a softmax; or the name of what makes one,
+        as in a study file: `my.py:make_net`, `timm/NAME`, `resnet18`. Of a name all weights are drawn,
+        here from `seed` and by `fit` from its own; the command line can export what is trained, and
+        predict with it. Other arguments of its forward, such as `mask=None`, stay at their defaults.
     exits: the places of the early exits (names of submodules, say, or shares of the compute such as
         `25%`), in the order they run; one place; or how many, spread evenly over the compute. For a
         module that cannot be traced: the names of the submodules of each segment, in the order they
@@ -146,7 +150,8 @@ def attach(
     seed: a whole number, from which new weights are drawn.
 
     Raises OfframpError for an argument of another kind, a place that is not there, a head that does not
-    fit it, and a module that cannot be copied or returns no logits.
+    fit it, and a module that cannot be copied or returns no logits. Warns of a module that seems to end
+    in a softmax, and of parts of it that are `net.backbone.heads`, say: `net.heads` is something else.
 
     >>> import torch, offramp
     >>> from torchvision.models import resnet18
@@ -269,6 +274,7 @@ def _assembled(
     costs: dict[Part, int] = {}
     why = list(heads.why)
     reference = next(trunk.module.parameters())
+    given = buffers(trunk.module)
     values: tuple[Tensor, ...] = (blank(input_shape, 1, reference),)
     for i, segment in enumerate(trunk.segments, start=1):
         segment.train(False)
@@ -283,6 +289,7 @@ def _assembled(
             early.append(Exit(place, spec, shape))
     trunk.classifier.train(False)
     (logits, *_), final_cost = count_macs(partial(trunk.classifier, *values))
+    put(given)
     classes = _checked(logits, classes, type(trunk.module).__name__)
     made = []
     for k, exit in enumerate(early, start=1):
@@ -303,7 +310,7 @@ def _assembled(
         early[k - 1] = exit
         made.append(head)
     costs[Part("head", len(early) + 1)] = final_cost
-    return ExitNetwork(
+    net = ExitNetwork(
         [trunk],
         [0] * (len(early) + 1),
         made,
@@ -319,7 +326,26 @@ def _assembled(
             from_images=origin.from_images,
             asked=origin.asked,
         ),
-    ).train()
+    )
+    if origin.make is None:
+        for remark in _remarks(net, logits):
+            warnings.warn(remark, stacklevel=3)
+    return net.train()
+
+
+def _remarks(net: ExitNetwork, logits: Tensor) -> Iterator[str]:
+    """What a user may not expect of a module that was attached. logits: of one image, [1, classes]."""
+    title, root = type(net.backbone).__name__, net.backbone
+    own = root._modules | root._parameters | root._buffers
+    for name in [name for name, part in own.items() if getattr(net, name, None) is not part]:
+        yield (
+            f"net.{name} is offramp's, and not the `{name}` of {title}: use net.backbone.{name} for that"
+        )
+    if bool((logits >= 0).all()) and abs(float(logits.sum()) - 1) < 1e-3:
+        yield (
+            f"{title} seems to end in a softmax: what it returns is taken for logits, of which the loss "
+            "and confidences take the softmax again; leave it out"
+        )
 
 
 def _lighter(exit: Exit, overrides: Mapping[str, Any]) -> list[Exit]:

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, final
 
 import numpy as np
 import torch
@@ -109,6 +109,9 @@ class ExitNetwork(nn.Module):
     the mode, such as `F.dropout(x, training=self.training)`, follows the last `train()`, `eval()` or
     `train_part` of the network, whatever the mode of the module that calls it.
 
+    A part of the backbone that is named as something here, such as `heads`, is `backbone.heads`;
+    `attach` says so. FX and `torch.func`, which look parts up by attribute, do not find it.
+
     The network is cut when it is made: a submodule or parameter cannot be replaced afterwards, though
     its values can. Forward hooks fire on the modules of PyTorch inside (`layer1.0.conv1`), not on the
     modules that contain them (`layer1`), whose forward does not run.
@@ -146,10 +149,10 @@ class ExitNetwork(nn.Module):
         network moves them.
         """
         root = self.backbone
+        self._modules = _Children(root._modules)
         self._version = root._version
         self._parameters, self._buffers = root._parameters, root._buffers
         self._non_persistent_buffers_set = root._non_persistent_buffers_set
-        self._modules.update(root._modules)
         others, heads = nn.Module(), nn.Module()
         self._shown = _shown_names([exit.place for exit in self._facts.early], self.heads)
         for n, trunk in enumerate(self.trunks):
@@ -235,11 +238,8 @@ class ExitNetwork(nn.Module):
         super().__delattr__(name)
 
     def _refuse_surgery(self, name: str, value: Any) -> None:
-        tables = (self.__dict__.get(table, {}) for table in ("_modules", "_parameters"))
-        if any(name in table and table[name] is not value for table in tables):
-            raise OfframpError(
-                f"the network is already cut; replace `{name}` in the module, then attach"
-            )
+        for table in ("_modules", "_parameters"):
+            _refuse_another(self.__dict__.get(table, {}), name, value)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise OfframpError(
@@ -271,26 +271,26 @@ class ExitNetwork(nn.Module):
         """Segment i (1 … exits): tensors → tensors, the tap first."""
         return self.trunks[trunk].segments[i - 1]
 
-    def pool(self, k: int) -> nn.Module:
+    def head_pool(self, k: int) -> nn.Module:
         """The parameter-free stem of head k; the identity for the final exit."""
         return nn.Identity() if k == self.exits else self.heads[k - 1].pool
 
-    def body(self, k: int, trunk: int = 0) -> Callable[..., Tensor]:
-        """The rest of head k: what `pool(k)` returns → logits [B, classes]."""
+    def head_body(self, k: int, trunk: int = 0) -> Callable[..., Tensor]:
+        """The rest of head k: what `head_pool(k)` returns → logits [B, classes]."""
         if k < self.exits:
             return self.heads[k - 1].body
         classifier = self.trunks[trunk].classifier
         return lambda *tensors: classifier(*tensors)[0]
 
     def with_features(self, k: int, trunk: int = 0) -> Callable[..., tuple[Tensor, Tensor]]:
-        """The rest of head k: what `pool(k)` returns → its logits [B, classes], bit for bit those of
-        `body`, and its features [B, `width(k)`].
+        """The rest of head k: what `head_pool(k)` returns → its logits [B, classes], bit for bit those
+        of `head_body`, and its features [B, `width(k)`].
 
         Features are what the last linear layer reads. What that is in the final exit's classifier is
         not known: there they are what the classifier reads, averaged over the map or the tokens.
         """
         if k == self.exits:
-            classifier = self.body(k, trunk)
+            classifier = self.head_body(k, trunk)
             return lambda *tensors: (classifier(*tensors), self._averaged(tensors[0]))
         *below, last = self.heads[k - 1].body.children()
 
@@ -328,7 +328,7 @@ class ExitNetwork(nn.Module):
         """What exit k runs, in order: segments 1 … k, the head's pool and its body."""
         trunk = self.trunk_of[k - 1]
         segments = (self.segment(i, trunk) for i in range(1, k + 1))
-        return (*segments, self.pool(k), self.body(k, trunk))
+        return (*segments, self.head_pool(k), self.head_body(k, trunk))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """[B, C, H, W], or [B, T] of texts, → logits [B, classes] of every exit, each trunk run once."""
@@ -339,9 +339,10 @@ class ExitNetwork(nn.Module):
             for i in range(1, exits[-1] + 1):
                 tensors = self.segment(i, trunk)(*tensors)
                 if i in exits and i < self.exits:
-                    logits[i] = self.heads[i - 1](tensors[0])
+                    # Not the head, which PyTorch is not shown: a tracer asks for its name.
+                    logits[i] = self.head_body(i)(self.head_pool(i)(tensors[0]))
             if exits[-1] == self.exits:
-                logits[self.exits] = self.body(self.exits, trunk)(*tensors)
+                logits[self.exits] = self.head_body(self.exits, trunk)(*tensors)
         for k in range(2, self.exits + 1):
             logits[k] = self.answer(k, logits[k], logits[k - 1])
         return tuple(logits[k] for k in range(1, self.exits + 1))
@@ -361,8 +362,8 @@ class ExitNetwork(nn.Module):
     def state(self, part: Part, trunk: int = 0) -> dict[str, Tensor]:
         """The live parameters and persistent buffers of a part, no copies.
 
-        Segments and the final head go by the original module's names, head k by
-        `exits.<place>.<name in the head>`.
+        They go by the names in a store: segments and the final head by the original module's, head k by
+        `exits.<place>.…`, where `state_dict` has `exit_heads.<place>.…`.
         """
         if self._is_early(part):
             prefix = f"{self._facts.early[part.index - 1].name}."
@@ -603,6 +604,31 @@ class ExitNetwork(nn.Module):
         if part.kind == "segment":
             return self.segment(part.index, trunk)
         return self.trunks[trunk].classifier
+
+
+@final
+class _Children(dict[str, nn.Module | None]):
+    """The table of a network's submodules: PyTorch writes on it, and what runs reads the backbone's.
+
+    Whoever replaces a module there (`add_module`, a quantizer) would change nothing.
+    """
+
+    def __setitem__(self, name: str, value: nn.Module | None) -> None:
+        _refuse_another(self, name, value)
+        super().__setitem__(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        _refuse_another(self, name, None)
+        super().__delitem__(name)
+
+
+def _refuse_another(table: Mapping[str, Any], name: str, value: Any) -> None:
+    """Raises OfframpError where the table has something else of that name."""
+    if name in table and table[name] is not value:
+        raise OfframpError(
+            f"the network is already cut; replace `{name}` in the module, then attach (for int8, export "
+            "what is trained with `int8=True`)"
+        )
 
 
 def exit_macs(net: ExitNetwork, passed: Iterable[int]) -> int:

@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor, fx, nn
@@ -21,7 +21,7 @@ from offramp.errors import OfframpError, in_line, nearest
 from offramp.inputs import blank, noise
 from offramp.nets.clock import Clock
 from offramp.nets.cut.gradients import unlike
-from offramp.nets.cut.places import Side, Site, Survey, Tap, hold, survey, under
+from offramp.nets.cut.places import Side, Site, Survey, Tap, attribute, buffers, hold, put, survey, under
 from offramp.nets.cut.trace import UNKNOWN, PerImage, compiled
 from offramp.nets.cut.way import STRAIGHT, Called, Way, way_of
 from offramp.nets.identity import settings
@@ -110,7 +110,7 @@ class Segment:
 
     def state(self) -> dict[str, Tensor]:
         """The live parameters and persistent buffers it uses, under the module's own names."""
-        return {name: _tensor(self._module, name) for name in self._piece.state}
+        return {name: attribute(self._module, name) for name in self._piece.state}
 
     def parameters(self) -> list[nn.Parameter]:
         """The live parameters it uses."""
@@ -260,7 +260,8 @@ def cut_by_names(
     pairs = zip(names, before, strict=True)
     found = _pieces(module, [(_chain_graph(*pair), _chain_graph(*pair)) for pair in pairs])
     ends = tuple(row[-1] for row in names[:-1])
-    code = f"{module!r}\n{settings(module, [name for name, _ in module.named_modules()])}"
+    run = under([name for row in names for name in row], known)
+    code = f"{module!r}\n{settings(module, [name for name, _ in module.named_modules()], run)}"
     if len({name for row in names for name in row}) < sum(map(len, names)):
         code += "\nsubmodules that run again draw anew"  # earlier keys are of work in which they did not
     trunk = Trunk(module, ends, (), found, {}, code, Clock())
@@ -337,8 +338,12 @@ def _compared(
     with torch.no_grad():
         with seeded(0):
             x = noise(input_shape, 2, like=like)
+        given = buffers(probe)
         try:
-            way, expected = way_of(probe, x)
+            way, _ = way_of(probe, x)
+            put(given)  # each run begins with the same, whatever a forward does to them
+            expected = way(probe, x.clone())
+            put(given)
             shapes = []
             y = x
             for segment in pieces_of_it.segments:
@@ -358,21 +363,20 @@ def _compared(
             "submodules too"
         )
 
+    def whole() -> Tensor:
+        put(given)
+        return cast(Tensor, way(probe, x.clone()))
+
     def in_pieces() -> Tensor:
+        put(given)
         y = x
         for piece in (*pieces_of_it.segments, pieces_of_it.classifier):
             (y,) = piece(y)
         return y
 
     with seeded(0):
-        lost = unlike(probe, lambda: way(probe, x.clone()), in_pieces)
+        lost = unlike(probe, whole, in_pieces)
     return way, tuple(shapes), lost
-
-
-def _tensor(module: nn.Module, name: str) -> Tensor:
-    path, _, leaf = name.rpartition(".")
-    tensor: Tensor = getattr(module.get_submodule(path), leaf)
-    return tensor
 
 
 def _crossing(seen: Survey, side: Side, node: fx.Node) -> tuple[fx.Node, ...]:

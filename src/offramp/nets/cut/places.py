@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -20,7 +21,7 @@ from offramp.nets.cut.exported import export
 from offramp.nets.cut.gradients import unlike
 from offramp.nets.cut.trace import UNKNOWN, Observed, Traced, Untraceable, observe, trace
 from offramp.nets.cut.way import STRAIGHT, Way, way_of
-from offramp.nets.identity import settings
+from offramp.nets.identity import functions, settings, tensors_digest
 
 _SEED = 0  # of the images and the noise that a network is observed on; nothing depends on it
 
@@ -307,24 +308,41 @@ def survey(module: nn.Module, input_shape: tuple[int, ...]) -> Survey:
         except Untraceable as error:
             try:
                 way, evaluation, training, lost = _sides(module, x, export)
-            except Exception:  # of torch.export, a dozen kinds
-                raise OfframpError(f"{error}; {_remedy(module, x)}") from error
+            except Exception as last:  # of torch.export, a dozen kinds
+                reason = last if isinstance(last, Untraceable) else error
+                raise OfframpError(f"{reason}; {_remedy(module, x)}") from error
     graphs = [side.traced.graph for side in (training, evaluation)]
     called = {str(n.target) for graph in graphs for n in graph.nodes if n.op == "call_module"}
     names = under(called, [name for name, _ in module.named_modules(remove_duplicate=False)])
+    texts = [*(g.python_code("self").src for g in graphs), repr(module), settings(module, names)]
+    texts += functions(n.target for g in graphs for n in g.nodes if n.op == "call_function")
+    texts += _plain_tensors(module, graphs)
     return Survey(
         title=title,
         train=training,
         eval=evaluation,
         parameters={n: p.numel() for n, p in module.named_parameters(remove_duplicate=False)},
         weights=_weights(module, called),
-        code="\n".join(
-            (*(g.python_code("self").src for g in graphs), repr(module), settings(module, names))
-        ),
+        code="\n".join(texts),
         way=way,
         text=is_text(input_shape),
         lost=lost,
     )
+
+
+def _plain_tensors(module: nn.Module, graphs: Iterable[fx.Graph]) -> list[str]:
+    """What the graphs read of tensors that are kept as plain attributes: no state_dict has them."""
+    state = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    state |= {name for name, _ in module.named_buffers(remove_duplicate=False)}
+    read = {str(n.target) for graph in graphs for n in graph.nodes if n.op == "get_attr"} - state
+    found = {name: attribute(module, name) for name in sorted(read)}
+    return [f"{n}: {tensors_digest({n: t})}" for n, t in found.items() if isinstance(t, Tensor)]
+
+
+def attribute(module: nn.Module, name: str) -> Any:
+    """What the dotted `name` stands for; None where nothing does."""
+    path, _, leaf = name.rpartition(".")
+    return getattr(module.get_submodule(path), leaf, None)
 
 
 def places(module: nn.Module, input_shape: tuple[int, ...], final: str | None = None) -> tuple[Tap, ...]:
@@ -385,25 +403,39 @@ def _sides(module: nn.Module, x: Tensor, tracer: Tracer) -> tuple[Way, Side, Sid
     way, evaluation = _side(probe.eval(), title, x, tracer)
     as_trained, training = _side(probe.train(), title, x, tracer)
     run = fx.Interpreter(probe, graph=training.traced.graph).run
-    two = x[:2]  # copied for each run, which may write on them
-    lost = unlike(probe, lambda: as_trained(probe, two.clone()), lambda: run(two.clone()))
-    return way, evaluation, training, lost
+    two, given = x[:2], buffers(probe)  # copied for each run, which may write on them
+
+    def whole() -> Tensor:
+        put(given)
+        return cast(Tensor, as_trained(probe, two.clone()))
+
+    def pieces() -> Tensor:
+        put(given)
+        return cast(Tensor, run(two.clone()))
+
+    return way, evaluation, training, unlike(probe, whole, pieces)
 
 
 def _side(probe: nn.Module, title: str, x: Tensor, tracer: Tracer) -> tuple[Way, Side]:
-    """The mode that `probe` is in. x: three images `[3, C, H, W]`."""
+    """The mode that `probe` is in, whose buffers stay as they are. x: three images `[3, C, H, W]`."""
+    given = buffers(probe)
+    mode = "train" if probe.training else "eval"
     reseed(_SEED)
     try:
         way, _ = way_of(probe, x[:2])
+        put(given)
         reseed(_SEED)
         expected = way(probe, x[:2].clone())
+        way(probe, x.clone())
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).strip().splitlines()
         raise OfframpError(
             f"images of {'×'.join(map(str, x.shape[1:]))} do not pass through {title}: "
             f"{reason[0] if reason else type(error).__name__}; give the shape it is made for"
         ) from error
-    mode = "train" if probe.training else "eval"
+    _check_kept(probe, given, f"{title} in {mode} mode")
+    kept = buffers(probe)
+    put(given)
     traced = tracer(probe, way, x)
     reseed(_SEED)
     hold(probe, traced.constants)
@@ -413,10 +445,60 @@ def _side(probe: nn.Module, title: str, x: Tensor, tracer: Tracer) -> tuple[Way,
         raise Untraceable(
             f"{title} cannot be cut, because its trace computes something else in {mode} mode"
         )
+    for name, after, now in _pairs(probe, kept):
+        if now is not None and not torch.allclose(after, now, rtol=1e-3, atol=1e-5, equal_nan=True):
+            raise Untraceable(
+                f"{title} cannot be cut, because its trace does not set the buffer '{name}' as its "
+                f"forward does in {mode} mode"
+            )
+    put(given)
+    hold(probe, traced.constants)
     if way.answer is not None:
         _forget_other_answers(traced, facts)
     _read_what_was_overwritten(facts)
     return way, Side(traced, facts)
+
+
+Buffers = list[tuple[nn.Module, dict[str, Tensor | None]]]
+
+
+def buffers(module: nn.Module) -> Buffers:
+    """Copies of the buffers of each submodule, by name."""
+    return _cloned([(part, part._buffers) for part in module.modules()])
+
+
+def put(given: Buffers) -> None:
+    """Set buffers to what they were, also where a forward has put other tensors in their place."""
+    for part, tensors in _cloned(given):
+        part._buffers.clear()
+        part._buffers.update(tensors)
+
+
+def _cloned(given: Buffers) -> Buffers:
+    fresh: dict[int, Tensor | None] = {id(None): None}  # a tensor of two names stays one
+    return [
+        (part, {k: fresh.setdefault(id(b), b if b is None else b.clone()) for k, b in tensors.items()})
+        for part, tensors in given
+    ]
+
+
+def _pairs(module: nn.Module, given: Buffers) -> Iterator[tuple[str, Tensor, Tensor | None]]:
+    """Name, what it was and what it is, of each buffer that was there."""
+    names = {part: f"{path}." if path else "" for path, part in module.named_modules()}
+    for part, tensors in given:
+        for name, before in tensors.items():
+            if before is not None:
+                yield names[part] + name, before, part._buffers.get(name)
+
+
+def _check_kept(module: nn.Module, given: Buffers, title: str) -> None:
+    """Raises OfframpError where running it gave a buffer another shape or type: it cannot be kept."""
+    for name, before, now in _pairs(module, given):
+        if now is None or (now.shape, now.dtype) != (before.shape, before.dtype):
+            raise OfframpError(
+                f"the forward of {title} sets the buffer '{name}' to a tensor of another shape or type; "
+                "let it keep both, or compute it anew in each forward"
+            )
 
 
 def _forget_other_answers(traced: Traced, facts: dict[fx.Node, Observed]) -> None:
@@ -425,7 +507,8 @@ def _forget_other_answers(traced: Traced, facts: dict[fx.Node, Observed]) -> Non
     needed, read = set[fx.Node](), set[int | None]()
     for node in reversed(list(facts)):
         writes, inputs = facts[node].writes, node.all_input_nodes
-        counts = bool(writes) and all(n.op == "get_attr" for n in inputs)
+        kept = inputs[:1] if node.target == "copy_" else inputs
+        counts = bool(writes) and all(n.op == "get_attr" for n in kept)
         if node in needed or writes & read or counts or node.op in ("placeholder", "output"):
             needed.update(inputs)
             read.update(facts[n].storage for n in (node, *inputs))

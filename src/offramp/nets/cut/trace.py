@@ -58,7 +58,9 @@ def trace(module: nn.Module, way: Way, images: Tensor | None = None) -> Traced: 
     """
     root = Called(module, way)
     tracer = _PathTracer()
-    buffers = {name: (b, b._version) for name, b in module.named_buffers()}
+    parts = dict(module.named_modules())
+    buffers = {path: dict(part._buffers) for path, part in parts.items()}
+    versions = {name: (b, b._version) for name, b in module.named_buffers()}
     before = torch.get_rng_state()
     try:
         graph = tracer.trace(root)
@@ -66,7 +68,16 @@ def trace(module: nn.Module, way: Way, images: Tensor | None = None) -> Traced: 
         raise _untraceable(module, tracer.stopped, error) from error
     if not torch.equal(before, torch.get_rng_state()):
         raise _untraceable(module, "", "it draws random numbers whose shape the input does not set")
-    written = [name for name, (b, version) in buffers.items() if b._version != version]
+    written = [name for name, (b, version) in versions.items() if b._version != version]
+    for path, part in parts.items():
+        for leaf, tensor in buffers[path].items():
+            value = part._buffers[leaf]
+            name = f"{path}.{leaf}" if path else leaf
+            part._buffers[leaf] = tensor
+            if isinstance(value, fx.Proxy) and tensor is not None:
+                _keep(value.node, name, tracer)
+            elif value is not tensor and isinstance(value, Tensor):
+                written.append(name)
     if written:
         raise _untraceable(module, written[0].rpartition(".")[0], f"it writes on {written[0]}")
     for node in graph.nodes:
@@ -82,6 +93,18 @@ def trace(module: nn.Module, way: Way, images: Tensor | None = None) -> Traced: 
     scopes = {n: s.removeprefix(_ROOT).removeprefix(".") for n, s in tracer.scopes.items()}
     ends = {p.removeprefix(_ROOT + "."): n for p, n in tracer.ends.items() if p not in ("", _ROOT)}
     return traced(module, graph, scopes, ends, constants)
+
+
+def _keep(value: fx.Node, buffer: str, tracer: _PathTracer) -> None:
+    """Write on a buffer what a forward sets it to, and let the rest read it there: so it is kept, and
+    crosses no cut."""
+    graph, name = value.graph, f"{_ROOT}.{buffer}"
+    with graph.inserting_after(value):
+        after = graph.get_attr(name)
+    value.replace_all_uses_with(after)
+    with graph.inserting_before(after):
+        writes = graph.call_method("copy_", (graph.get_attr(name), value))
+    tracer.scopes[writes] = tracer.scopes[value]
 
 
 def traced(
