@@ -1,14 +1,9 @@
-"""Work that says what it does, step by step, run to its end; and what to say before it."""
+"""Work that says what it does, step by step, run to its end."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from typing import TypeVar
-
-from offramp.data.load import notes
-from offramp.errors import OfframpWarning
-from offramp.study.plan.plan import Plan
 
 T = TypeVar("T")
 
@@ -23,28 +18,3 @@ def finished(steps: Generator[str, None, T], say: Callable[[str], object] | None
             return found
         if say is not None:
             say(step)
-
-
-def warn(notes: Iterable[str]) -> None:
-    """Warn the caller of the function that calls this."""
-    for line in notes:
-        warnings.warn(line, OfframpWarning, stacklevel=3)
-
-
-def plan_notes(plan: Plan) -> list[str]:
-    """What to know before a plan is run, as the command line says it."""
-    found = [f"{plan.data.name}: {line}" for line in notes(plan.data.provenance)]
-    return [*(f"{line}." for line in plan.remarks), *found]
-
-
-def words(plan: Plan) -> dict[str, str]:
-    """What each phase is called, by its key; where a plan has several trials, with its seed and the
-    strategies that read it: `seed 42 · joint and 2 more · branch 1`."""
-    if len(plan.trials) == 1:
-        return {key: node.name for key, node in plan.nodes.items()}
-    users, found = plan.users, {}
-    for key, node in plan.nodes.items():
-        first, *others = dict.fromkeys(users[key])
-        more = f" and {len(others)} more" if others else ""
-        found[key] = f"seed {node.seed} · {first}{more} · {node.name}"
-    return found
