@@ -360,6 +360,36 @@ def test_a_fitted_network_can_be_fitted_further(tmp_path):
     assert close(second.trunks[0].module.state_dict(), first.trunks[0].module.state_dict())
 
 
+@pytest.mark.parametrize("taps", [["0"], [["0", "1"], ["2", "3", "4"]]])
+def test_settings_that_are_changed_since_are_another_network(taps):
+    layers = [nn.Conv2d(3, 4, 3), nn.Dropout(0.1), nn.Conv2d(4, 4, 6), nn.Flatten()]
+    net = attach(nn.Sequential(*layers, nn.Linear(4, CLASSES)), taps, SHAPE, head="linear")
+    usual = net.identified().identity
+    dropout = net.get_submodule("1")
+    dropout.p = 0.3
+    changed = net.identified().identity
+    assert [name for name in changed if changed[name] != usual.get(name)] == ["attributes"]
+    net.eval()(torch.zeros(1, *SHAPE))  # which of mode and use says nothing
+    assert net.identified().identity == net.copy().identified().identity == changed
+    dropout.p = 0.1
+    assert net.identified().identity == usual == net.identity
+
+
+def test_a_plain_tensor_that_is_changed_since_is_another_network():
+    class Gained(Plain):
+        def __init__(self):
+            super().__init__()
+            self.gain = torch.tensor(1.0)
+
+        def forward(self, x):
+            return super().forward(x * self.gain)
+
+    net = attach(Gained(), ["a"], SHAPE, head="linear")
+    assert net.identified().identity == net.identity
+    net.backbone.gain.neg_()
+    assert net.identified().identity != net.identity
+
+
 def test_weights_as_they_were_are_the_same_network():
     net = attach(Plain(), ["a"], SHAPE)
     assert net.identified().identity == net.identity

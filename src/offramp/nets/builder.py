@@ -19,7 +19,7 @@ from offramp.nets.cut.partition import Trunk, chain_places, cut, cut_by_names
 from offramp.nets.cut.places import Tap, buffers, places, put, survey
 from offramp.nets.cut.spread import ASKED, chained, chosen, share
 from offramp.nets.heads import SETTINGS, HeadSpec, Kind, must_be, paper_head, resolve, whole
-from offramp.nets.identity import sources, state_digest, tensors_digest
+from offramp.nets.identity import attributes_digest, sources, state_digest, tensors_digest
 from offramp.nets.macs import count_macs
 from offramp.nets.network import (
     Exit,
@@ -325,6 +325,7 @@ def _assembled(
             reasons=tuple(why),
             from_images=origin.from_images,
             asked=origin.asked,
+            attributes="" if origin.make else attributes_digest(trunk.module),
         ),
     )
     if origin.make is None:

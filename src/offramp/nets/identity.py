@@ -70,6 +70,18 @@ def settings(module: nn.Module, names: Iterable[str], run: Iterable[str] | None 
     return "\n".join((*rows, *beside))
 
 
+def attributes_digest(module: nn.Module) -> str:
+    """SHA-256 of the numbers, words and tensors that its submodules keep as plain attributes."""
+    rows = {}
+    for path, part in module.named_modules():
+        for name, value in vars(part).items():
+            if isinstance(value, Tensor):
+                rows[f"{path}.{name}"] = tensors_digest({"": value})
+            elif name not in _BOOKKEEPING and _is_plain(value):
+                rows[f"{path}.{name}"] = repr(value)
+    return digest(rows)
+
+
 def functions(found: Iterable[Any]) -> list[str]:
     """What is known of the functions that a graph calls, but for those of libraries."""
     own = {f.__qualname__: f for f in found if isinstance(f, FunctionType) and not _installed(f)}

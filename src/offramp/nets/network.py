@@ -20,7 +20,7 @@ from offramp.inputs import Shape, is_square
 from offramp.nets.clock import Clock
 from offramp.nets.cut.partition import Segment, Trunk
 from offramp.nets.heads import Head, HeadSpec, is_channels_last, through, zeros
-from offramp.nets.identity import state_digest
+from offramp.nets.identity import attributes_digest, state_digest
 from offramp.parts import HIDDEN, Carry, Part, backbone, path
 from offramp.seeding import derive
 
@@ -62,6 +62,7 @@ class NetFacts:
     from_images: weights of the trunk that follow from training images, which it has not seen yet.
     asked: for a network that was made by name, what a study says to get it.
     carry: what each exit adds of the answer of the exit before to its head's logits.
+    attributes: of a module at hand, `attributes_digest` when exits were attached.
     """
 
     early: tuple[Exit, ...]
@@ -75,6 +76,7 @@ class NetFacts:
     from_images: FromImages | None = None
     asked: Mapping[str, Any] | None = None
     carry: Carry = 0.0
+    attributes: str = ""
 
 
 class ExitNetwork(nn.Module):
@@ -447,8 +449,9 @@ class ExitNetwork(nn.Module):
         """A copy for training that begins with the weights the trunk has now.
 
         A store tells attached networks apart by a hash of their trunk's weights, taken when the exits
-        are attached. This takes it anew, so that a trunk that has changed since is another network to
-        the store. A trunk that is drawn from a seed is known by its name and needs no hash.
+        are attached. This takes it anew, so that a trunk that has changed since, or a setting in it
+        (`net.drop.p = 0.3`), is another network to the store. A trunk that is drawn from a seed is known
+        by its name and needs no hash.
 
         Raises OfframpError for a network of several trunks.
         """
@@ -459,7 +462,10 @@ class ExitNetwork(nn.Module):
             )
         twin = self.copy()
         if not self.redrawable:
-            twin.identity["state"] = state_digest(twin.trunks[0].module)
+            module = twin.trunks[0].module
+            twin.identity["state"] = state_digest(module)
+            if (now := attributes_digest(module)) != self._facts.attributes:
+                twin.identity["attributes"] = now
         return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ExitNetwork:
