@@ -66,7 +66,7 @@ def test_int8_and_a_device_from_python(fitted: Fitted, tmp_path: Path) -> None:
         fitted.export(tmp_path / "floats", timed, **refused)
     done = fitted.export(tmp_path / "ints", timed, int8=0.2, anyway=True, **refused)
     assert not any("Pi 5 are of" in reason for reason in done.card["unreliable"])
-    with pytest.raises(OfframpError, match="give stage_times"):
+    with pytest.raises(OfframpError, match="goes by times of a device; give its"):
         fitted.calibrate(max_p95_latency=1.0)
 
 
