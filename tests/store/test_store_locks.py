@@ -434,7 +434,7 @@ def test_a_store_that_is_moved_or_removed_is_not_begun_anew(store: Store, how: s
         lambda: store.renew(held),
     ]
     for call in calls:
-        with pytest.raises(OfframpError, match=r"runs was moved or removed .* name its new place") as caught:
+        with pytest.raises(OfframpError, match=r"moved or removed .* name its new place") as caught:
             call()
         assert "\n" not in str(caught.value)
     held.release()
