@@ -93,7 +93,7 @@ def remade(key: str, without: tuple[str, ...] = (), **provenance: str) -> None:
     seconds = {kind: spent for kind, spent in cost.seconds.items() if kind not in without}
     cost = cost.model_copy(update={"seconds": seconds})
     store.discard_node(key)
-    made = node.model_copy(update={"provenance": {**node.provenance, **provenance}})
+    made = node.model_copy(update={"provenance": node.provenance.model_copy(update=provenance)})
     store.write_node(made, weights, history, cost)
 
 

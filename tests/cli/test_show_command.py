@@ -6,6 +6,7 @@ import pytest
 from command import Cli, data, narrow, remade
 
 from offramp.store.archive import Archive
+from offramp.store.manifest import Provenance
 
 
 def test_show(studied: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,7 +16,7 @@ def test_show(studied: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         Archive,
         "read_trial",
         lambda store, id: (m := read(store, id)).model_copy(
-            update={"provenance": {**m.provenance, **long}}
+            update={"provenance": m.provenance.model_copy(update=long)}
         ),
     )
     text = narrow(studied("show", "two-stage-digits-cnn-digits-s1"))

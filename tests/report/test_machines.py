@@ -35,7 +35,8 @@ def test_times_of_unlike_ones_are_estimates_and_said_to_be(root: Path) -> None:
     key = store.nodes()[0]
     node, weights = store.read_node(key), store.node_weights(key)
     history, cost = store.node_history(key), store.node_cost(key)
-    elsewhere = {**node.provenance, "machine": "other", "device": "Another CPU", "cores": 96}
+    other = {"machine": "other", "device": "Another CPU", "cores": 96}
+    elsewhere = node.provenance.model_copy(update=other)
     store.discard_node(key)
     store.write_node(node.model_copy(update={"provenance": elsewhere}), weights, history, cost)
     found = evidence.from_store(root)

@@ -59,7 +59,7 @@ def card(
             "phases": [phase.name for phase in manifest.phases],
             "seeds": [manifest.seed],
             "recipe": manifest.recipe.as_json(),
-            "made_with": manifest.provenance,
+            "made_with": manifest.provenance.as_json(),
         },
         "network": {
             **{k: v for k, v in manifest.network.as_json().items() if k != "type"},

@@ -283,10 +283,10 @@ def machine(device: torch.device) -> dict[str, Any]:
     """Where something was measured, as JSON."""
     made = provenance(device)
     return {
-        "device": made["device"],
-        "cores": made["cores"],
+        "device": made.device,
+        "cores": made.cores,
         "threads": torch.get_num_threads(),
-        "torch": made["torch"],
+        "torch": made.torch,
         "system": f"{platform.system()} {platform.machine()}",
     }
 

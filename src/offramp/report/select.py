@@ -122,4 +122,4 @@ def _unique(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> tuple[l
 
 
 def _finished(manifest: Manifest) -> str:
-    return str(manifest.provenance.get("finished", ""))
+    return manifest.provenance.finished or ""

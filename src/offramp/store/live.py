@@ -89,7 +89,7 @@ class Course:
         """When it was finished."""
         if self.proposal is not None:
             return self.proposal.ended
-        return None if self.manifest is None else _seconds(self.manifest.provenance.get("finished"))
+        return None if self.manifest is None else _seconds(self.manifest.provenance.finished)
 
     @property
     def failed(self) -> str | None:
@@ -118,7 +118,7 @@ class Course:
             "phases": len(self.phases),
             "phases_finished": sum(phase.finished for phase in self.phases),
             "accuracy": [] if manifest is None else list(manifest.metrics["test"].accuracy),
-            "finished": None if manifest is None else manifest.provenance.get("finished"),
+            "finished": None if manifest is None else manifest.provenance.finished,
             "failed": self.failed,
         }
 
@@ -192,7 +192,8 @@ class Reader:
                 record = self.archive.read_node(key)
                 epochs, history = record.summary.epochs, self.archive.node_history(key)
                 name = record.labels.phase
-                began, ended = (_seconds(record.provenance.get(when)) for when in ("began", "finished"))
+                made = record.provenance
+                began, ended = _seconds(made.began), _seconds(made.finished)
                 phase = LivePhase(
                     key, name, epochs, epochs, True, history[COLUMNS], began=began, ended=ended
                 )

@@ -43,7 +43,6 @@ def _name(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_name)]
-Provenance = dict[str, str | int | None]  # versions, device, cores, time and revision, by name
 # What a network and its answers are made of: no label and no measured value.
 IDENTITY = ("network", "input_shape", "classes", "mean", "std", "exits", "places", "final", "owners")
 
@@ -133,6 +132,24 @@ class GeometryRecord(Record):
     fit: str = "crop"
     resize: int | None = None
     channels: int | None = None
+
+
+class Provenance(Record):
+    """With what a result was made; None where nobody knows. offramp to python: versions.  machine: its
+    name.  began, finished: in UTC, ISO 8601.  git: the revision of the working folder."""
+
+    offramp: str | None = None
+    torch: str | None = None
+    torchvision: str | None = None
+    timm: str | None = None
+    numpy: str | None = None
+    python: str | None = None
+    machine: str | None = None
+    device: str | None = None
+    cores: int | None = None
+    began: str | None = None
+    finished: str | None = None
+    git: str | None = None
 
 
 class DataProvenance(Record):

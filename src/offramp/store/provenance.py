@@ -15,22 +15,23 @@ import torch
 from offramp import device as devices
 from offramp.escape import printable
 from offramp.store.archive import LIBRARIES
+from offramp.store.manifest import Provenance
 
 
-def provenance(device: torch.device, began: float | None = None) -> dict[str, str | int | None]:
+def provenance(device: torch.device, began: float | None = None) -> Provenance:
     """Library versions, the machine's name, its device and cores, time (UTC) and the git revision of the
     working folder. began: when it was begun, where that is known, in seconds since 1970."""
     begun = {} if began is None else {"began": _time(datetime.fromtimestamp(began, UTC))}
-    return {
+    return Provenance(
         **_versions(),
-        "python": platform.python_version(),
-        "machine": printable(socket.gethostname()),
-        "device": devices.name(device),
-        "cores": os.cpu_count(),
+        python=platform.python_version(),
+        machine=printable(socket.gethostname()),
+        device=devices.name(device),
+        cores=os.cpu_count(),
         **begun,
-        "finished": _time(datetime.now(UTC)),
-        "git": _revision(),
-    }
+        finished=_time(datetime.now(UTC)),
+        git=_revision(),
+    )
 
 
 def _time(when: datetime) -> str:

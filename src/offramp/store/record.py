@@ -10,6 +10,7 @@ from pathlib import Path
 
 from offramp.store.archive import LIBRARIES, Damaged, Records
 from offramp.store.manifest import Cost, Manifest, NodeRecord, Provenance
+from offramp.units import counted
 
 OURS = ("checkpoint", "evaluation")  # kinds of seconds that are no part of training as it is written
 SPEEDS = (0.5, 2.0)  # time of a MAC that was spared, against those of a trial's largest phase
@@ -37,9 +38,8 @@ class Seconds:
 
 def machine_kind(made: Provenance) -> str:
     """`AMD EPYC 7B13, 8 cores`. made: with what."""
-    cores = made.get("cores")
-    more = f", {cores} {'core' if cores == '1' else 'cores'}" if cores else ""
-    return f"{made.get('device', 'unknown')}{more}"
+    more = f", {counted(made.cores, 'core')}" if made.cores else ""
+    return f"{made.device or 'unknown'}{more}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class PhaseRecord:
     exits: tuple[int, ...]
     parts: tuple[str, ...]
     cost: Cost
-    made: Provenance = field(default_factory=dict)
+    made: Provenance = field(default_factory=Provenance)
 
     @property
     def kind(self) -> str:
@@ -190,5 +190,5 @@ def made_with(store: Records, manifests: Iterable[Manifest]) -> dict[str, list[s
     for key in sorted({key for manifest in read for key in manifest.keys}):
         with suppress(Damaged):
             records.append(store.read_node(key).provenance)
-    found = {name: {str(r[name]) for r in records if r.get(name) is not None} for name in MADE_WITH}
+    found = {name: {getattr(record, name) for record in records} - {None} for name in MADE_WITH}
     return {name: sorted(values) for name, values in found.items()}

@@ -110,10 +110,10 @@ def _versions(device: torch.device) -> list[Finding]:
     from offramp.store.provenance import provenance
 
     made = provenance(device)
-    libraries = ", ".join(f"{name} {made[name]}" for name in LIBRARIES)
+    libraries = ", ".join(f"{name} {getattr(made, name)}" for name in LIBRARIES)
     return [
-        Finding("versions", f"{libraries}, Python {made['python']}"),
-        Finding("device", f"{made['device']} ({device.type})"),
+        Finding("versions", f"{libraries}, Python {made.python}"),
+        Finding("device", f"{made.device} ({device.type})"),
         _ranks(device),
     ]
 
@@ -331,7 +331,7 @@ def machine(device: torch.device) -> str:
     from offramp.store.provenance import provenance
 
     known = provenance(device)
-    return f"{known['device']}, {known['cores']} cores"
+    return f"{known.device}, {known.cores} cores"
 
 
 def _measured(device: str, quiet: bool) -> list[Gain]:

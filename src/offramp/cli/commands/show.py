@@ -81,8 +81,8 @@ def show_trial(store: Archive, trial: str, as_json: bool) -> None:
     )
     terminal.show(_phases(store, record), "Phases, and their seconds", note)
     low, high = seconds.written_low, seconds.written_high
-    said = (manifest.provenance.get(name) for name in ("torch", "device", "finished"))
-    torch, device, finished = (one or "unknown" for one in said)  # it may have any names, or none
+    by = manifest.provenance
+    torch, device, finished = (one or "unknown" for one in (by.torch, by.device, by.finished))
     between = "" if seconds.measured else f" (estimated: {duration(low)} to {duration(high)})"
     render.say(
         f"Time: {duration(seconds.written)} as written, every phase alone{between}; "

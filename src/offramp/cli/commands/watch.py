@@ -134,7 +134,7 @@ def _working(phase: LivePhase, courses: Sequence[Course]) -> tuple[str, str, str
 
 def _finished(course: Course) -> str:
     assert course.manifest is not None
-    return str(course.manifest.provenance.get("finished", ""))
+    return course.manifest.provenance.finished or ""
 
 
 def _accuracies(course: Course) -> str:

@@ -286,7 +286,7 @@ def _version(trials: Iterable[TrialRecord], name: str) -> str:
 
 
 def _known(trials: Iterable[TrialRecord], name: str) -> list[str]:
-    found = [t.manifest.provenance.get(name) for t in trials]
+    found = [getattr(t.manifest.provenance, name) for t in trials]
     return sorted({str(value) for value in found if value is not None})
 
 
