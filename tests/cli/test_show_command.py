@@ -49,7 +49,7 @@ def test_show_reads_records_that_do_not_say_when_they_were_made(
 ) -> None:
     """It ended in a KeyError."""
     read = Archive.read_trial
-    known = {"torch": "2.9.0"}
+    known = Provenance(torch="2.9.0")
     monkeypatch.setattr(
         Archive, "read_trial", lambda store, id: read(store, id).model_copy(update={"provenance": known})
     )
