@@ -142,7 +142,15 @@ def tried(case: Case, bundle: bool = True) -> Row:
     trains = step(net, images)
     equal = fresh and same(net, plain(case, net), images)
     return Row(
-        case, time.process_time() - began, len(places), exits(net), equal, trains, gap, bound, kept=kept
+        case,
+        time.process_time() - began,
+        places=len(places),
+        exits=exits(net),
+        equal=equal,
+        trains=trains,
+        gap=gap,
+        bound=bound,
+        kept=kept,
     )
 
 

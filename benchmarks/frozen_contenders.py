@@ -82,7 +82,9 @@ def pictures(train: int, validation: int) -> Data:
     mean, std = statistics(kept.images)
     classes = tuple(map(str, range(CLASSES)))
     words = "made images (no CIFAR-10 was found)" if root is None else "CIFAR-10 images"
-    return Data(words, classes, kept, other, other, other, mean, std)
+    return Data(
+        words, classes, train=kept, validation=other, calibration=other, test=other, mean=mean, std=std
+    )
 
 
 def plan_of(task: Task, epochs: int) -> Plan:

@@ -140,7 +140,16 @@ def made(case: Case) -> Data:
     shape = (3, case.pixels, case.pixels)
     counts = (case.batch * case.steps, min(32, case.batch))  # a loop evaluates in one piece
     train, rest = (Split(*noise(count, shape, CLASSES, SEED)) for count in counts)
-    return Data("noise", tuple(map(str, range(CLASSES))), train, rest, rest, rest, HALF, HALF)
+    return Data(
+        "noise",
+        tuple(map(str, range(CLASSES))),
+        train=train,
+        validation=rest,
+        calibration=rest,
+        test=rest,
+        mean=HALF,
+        std=HALF,
+    )
 
 
 def engine(case: Case, numerics: Numerics) -> Iterator[Epoch]:

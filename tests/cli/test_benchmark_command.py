@@ -91,10 +91,23 @@ def test_a_trial_without_a_policy(run: Command, trial: str) -> None:
 def test_a_stage_stands_under_its_batch(capsys: pytest.CaptureFixture[str]) -> None:
     """In whatever order the batches were asked for."""
     lines = tuple(
-        Timing("eager", "segment 1", batch, batch / 1000, batch / 1000, 1000.0, 5.0, 5)
+        Timing(
+            "eager",
+            "segment 1",
+            batch=batch,
+            p50=batch / 1000,
+            p95=batch / 1000,
+            rate=1000.0,
+            macs=5.0,
+            repeats=5,
+        )
         for batch in (16, 1)
     )
-    _stages(Benchmark("t", (1,), None, lines, None, {}, 0.0, ()))
+    _stages(
+        Benchmark(
+            "t", (1,), shares=None, lines=lines, compile_seconds=None, machine={}, busy=0.0, notes=()
+        )
+    )
     out = capsys.readouterr().out
     (row,) = (line.split() for line in out.splitlines() if line.startswith("segment 1"))
     assert out.index("ms at 1 ") < out.index("ms at 16") and row == ["segment", "1", "5", "1", "16"]

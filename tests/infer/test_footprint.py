@@ -68,11 +68,16 @@ def test_what_memory_is_measured_of_is_loaded_alone(monkeypatch: pytest.MonkeyPa
         asked.append(task)
         if task.alone is not None:
             return {"memory": 7}
-        whole = [asdict(Timing("onnxruntime", what, 4, 1.0, 1.0, 4.0, 1.0, 5)) for what in WHOLE]
+        whole = [
+            asdict(Timing("onnxruntime", what, batch=4, p50=1.0, p95=1.0, rate=4.0, macs=1.0, repeats=5))
+            for what in WHOLE
+        ]
         return {"lines": whole, "version": "1", "unreliable": [], "notes": []}
 
     monkeypatch.setattr(bundle_timing, "_asked", answer)
-    found = measure(BundleTask("b", "plain.onnx", (0.5, 0.5), (4,), 1, 5, 0.0))
+    found = measure(
+        BundleTask("b", "plain.onnx", shares=(0.5, 0.5), batches=(4,), threads=1, repeats=5, seconds=0.0)
+    )
     assert [line.memory for line in found.lines] == [7, None, 7]
     alone = [(task.alone, task.plain) for task in asked[1:]]
     assert alone == [("plain", "plain.onnx"), ("policy", None)]

@@ -273,7 +273,16 @@ def test_children_are_looked_at_once_a_period():
 
 
 def test_parts_of_a_fused_phase_add_up_to_the_whole():
-    whole = Usage(9.0, 30.0, None, 7.0, None, 100, None, 50)
+    whole = Usage(
+        9.0,
+        30.0,
+        energy_gpu_j=None,
+        power_cpu_peak_w=7.0,
+        power_gpu_peak_w=None,
+        memory_rss_peak_bytes=100,
+        memory_gpu_peak_bytes=None,
+        memory_torch_peak_bytes=50,
+    )
     part = whole.divided(3)
     assert (part.seconds, part.energy_cpu_j, part.memory_rss_peak_bytes) == (3.0, 10.0, 100)
     assert part.plus(part).plus(part) == whole

@@ -61,7 +61,16 @@ def panels(seed: int) -> dict[str, Any]:
 def figure(name: str, question: Question, spec: dict[str, Any], **about: str) -> Figure:
     caption = "Cross-entropy on validation, mean over 3 seeds with a 95 % interval; lower is better."
     alt, title = "Lines that fall and flatten; joint is the highest.", f"Validation loss, {name}"
-    return Figure(name, question, title, caption, alt, spec, "Figs. 8, 18", about)
+    return Figure(
+        name,
+        question,
+        title=title,
+        caption=caption,
+        alt=alt,
+        spec=spec,
+        paper="Figs. 8, 18",
+        about=about,
+    )
 
 
 def table(name: str, question: Question, columns: int = 4, **about: str) -> Table:
@@ -77,7 +86,19 @@ def table(name: str, question: Question, columns: int = 4, **about: str) -> Tabl
     caption = "On test, mean ± sd over 3 seeds; higher is better."
     best, alike = frozenset({(1, "exit1"), (2, f"exit{columns}")}), frozenset({(3, "exit1")})
     notes = ("– : the baseline has no early exit.",)
-    return Table(name, question, title, caption, frame, shown, "Table 7", about, best, alike, notes)
+    return Table(
+        name,
+        question,
+        title=title,
+        caption=caption,
+        frame=frame,
+        columns=shown,
+        paper="Table 7",
+        about=about,
+        best=best,
+        alike=alike,
+        notes=notes,
+    )
 
 
 def contents(missing: bool = True) -> Contents:

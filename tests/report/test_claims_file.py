@@ -55,7 +55,7 @@ def test_every_finding_of_the_paper_is_bound_to_data() -> None:
     assert not loose & {"joint-fastest", "gap-grows-with-depth", "gap-grows-with-classes"}
 
 
-FEW = Regime(("a", "b", "c"), 150, 10, 8, 1, 5, "random")
+FEW = Regime(("a", "b", "c"), 150, test=10, size=8, channels=1, epochs=5, weights="random")
 BOUND = """\
 data_sets:
   small: {title: Few, classes: 3, train: [100, 200], weights: random}

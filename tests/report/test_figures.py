@@ -487,7 +487,10 @@ def check(figure: Figure) -> None:
 
 
 def test_a_chart_of_speed_does_not_say_where_a_bundle_lies() -> None:
-    lines = [Timing("onnxruntime", what, 1, 0.002, 0.003, 500.0, 1e6, 9) for what in WHOLE]
+    lines = [
+        Timing("onnxruntime", what, batch=1, p50=0.002, p95=0.003, rate=500.0, macs=1e6, repeats=9)
+        for what in WHOLE
+    ]
     drawn = speed_figure(lines, "/home/somebody/flowers")
     assert drawn.title == drawn.spec["title"]["text"] == "flowers"
     assert "somebody" not in text(drawn.spec)

@@ -349,7 +349,16 @@ def _closing_measures() -> list[Measure]:
 def _costs(
     name: str, title: str, unit: Unit, over: costs.Over, column: str = "", counted: bool = False
 ) -> Measure:
-    return Measure(name, title, unit, _cost(over, counted), "lower", False, column, 1)
+    return Measure(
+        name,
+        title,
+        unit=unit,
+        of=_cost(over, counted),
+        better="lower",
+        per_exit=False,
+        column=column,
+        digits=1,
+    )
 
 
 MEMORY = "memory_rss_peak_bytes"

@@ -647,11 +647,11 @@ def _fitted(plan: Plan, store: Store, device: torch.device) -> Fitted:
     return Fitted(
         trials.assemble(plan, trial, store, device),
         trial.id,
-        dict(zip(trial.resolved.final, map(float, scores), strict=True)),
-        arrays,
-        tidy(store, [trial.id]),
-        plan.data.mean,
-        plan.data.std,
-        store.read_trial(trial.id),
-        plan.data,
+        accuracy=dict(zip(trial.resolved.final, map(float, scores), strict=True)),
+        logits=arrays,
+        history=tidy(store, [trial.id]),
+        mean=plan.data.mean,
+        std=plan.data.std,
+        _manifest=store.read_trial(trial.id),
+        _data=plan.data,
     )

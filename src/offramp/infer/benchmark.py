@@ -88,7 +88,16 @@ def of_network(
     done = yield from _torch(net, asking, shares, asked)
     where = {**torch_timing.machine(next(net.parameters()).device), "threads": _threads(asked)}
     notes = (*(() if known is None else (_NOTE,)), *done.notes)
-    return Benchmark(name, exits, known, done.lines, done.compile_seconds, where, busy, notes)
+    return Benchmark(
+        name,
+        exits,
+        shares=known,
+        lines=done.lines,
+        compile_seconds=done.compile_seconds,
+        machine=where,
+        busy=busy,
+        notes=notes,
+    )
 
 
 def of_bundle(

@@ -135,7 +135,18 @@ def mixture(
     memory = max((drawn.memory for _, drawn, _ in there if drawn.memory is not None), default=None)
     energy = sum(joules) if len(joules) == len(there) else None
     count = min(len(times.samples) for times, _, _ in there)
-    return Timing(engine, POLICY, 1, times.p50, times.p95, 1 / mean, macs, count, energy, memory)
+    return Timing(
+        engine,
+        POLICY,
+        batch=1,
+        p50=times.p50,
+        p95=times.p95,
+        rate=1 / mean,
+        macs=macs,
+        repeats=count,
+        joules=energy,
+        memory=memory,
+    )
 
 
 def places(shares: Sequence[float], count: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -86,15 +86,15 @@ def evaluate(policy: Policy, rows: SplitLogits, costs: Costs, classes: Sequence[
     return Evaluation(
         images,
         quality.share(int(full.sum()), images),
-        quality.share(int(chosen.sum()), images),
-        _loss(full, chosen),
-        quality.share(int((full & ~chosen).sum()), images),
-        quality.share(int(differs.sum()), images),
-        paired(spent, np.zeros(images)),
-        tuple(_exit(policy, i, said, right[:, i], leaves) for i in every),
-        _classes(classes, rows.labels, full, chosen),
-        oracle(right, costs.leaving(list(every))),
-        random_exit(right, alone, shares.tolist()),
+        policy=quality.share(int(chosen.sum()), images),
+        loss=_loss(full, chosen),
+        harm=quality.share(int((full & ~chosen).sum()), images),
+        disagreement=quality.share(int(differs.sum()), images),
+        macs=paired(spent, np.zeros(images)),
+        exits=tuple(_exit(policy, i, said, right[:, i], leaves) for i in every),
+        classes=_classes(classes, rows.labels, full, chosen),
+        oracle=oracle(right, costs.leaving(list(every))),
+        random=random_exit(right, alone, shares.tolist()),
     )
 
 
@@ -115,12 +115,12 @@ def _exit(policy: Policy, at: int, logits: scoring.Array, right: Bools, leaves: 
     return ExitEvaluation(
         policy.exits[at],
         policy.thresholds[at],
-        float(here.mean()),
-        float(right[here].mean()) if here.any() else None,
-        float(right.mean()),
-        quality.calibration_error(confidence, right),
-        quality.auroc(scores, right),
-        quality.aurc(scores, right),
+        share=float(here.mean()),
+        accuracy=float(right[here].mean()) if here.any() else None,
+        accuracy_all=float(right.mean()),
+        ece=quality.calibration_error(confidence, right),
+        auroc=quality.auroc(scores, right),
+        aurc=quality.aurc(scores, right),
     )
 
 

@@ -277,7 +277,19 @@ def made(files: LockFiles, file: str) -> Held:
     """The lock of a file that is not there yet. Raises FileExistsError where it is."""
     host, pid = printable(socket.gethostname())[:HOST_MOST], os.getpid()
     token = secrets.token_hex(16)
-    owner = files.make(file, Owner(token, "", 0, host, _machine(), pid, _started(pid), 0.0))
+    owner = files.make(
+        file,
+        Owner(
+            token,
+            "",
+            inode=0,
+            host=host,
+            machine=_machine(),
+            pid=pid,
+            started=_started(pid),
+            seconds=0.0,
+        ),
+    )
     try:
         return Held(files, file, owner)
     except RuntimeError as error:  # threading says no more than that
@@ -301,7 +313,16 @@ def owner_of(content: bytes | None) -> Owner | None:
         token, place, machine, started = (str(said[name]) for name in texts)
         host, seconds = printable(said["host"])[:HOST_MOST], max(0.0, min(1e9, float(said["seconds"])))
         inode, pid = int(said["inode"]), int(said["pid"])
-        return Owner(token, place, inode, host, machine, pid, started, seconds)
+        return Owner(
+            token,
+            place,
+            inode=inode,
+            host=host,
+            machine=machine,
+            pid=pid,
+            started=started,
+            seconds=seconds,
+        )
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
         return None
 

@@ -291,7 +291,7 @@ def test_networks_that_answered_the_same_images_share_their_luck() -> None:
 
     def verdict(m: str, n: str) -> str:
         """By the keys of their images."""
-        made = Regime(("x",), 100, 300, 32, 3, 5, "random")
+        made = Regime(("x",), 100, test=300, size=32, channels=3, epochs=5, weights="random")
         regimes = {(model, "d"): replace(made, images=key) for model, key in (("m", m), ("n", n))}
         found = index("accuracy-test", frame, ["a"], regimes, images)
         return judge([better], {"accuracy-test": found})[0].verdict
@@ -304,7 +304,7 @@ def test_networks_that_answered_the_same_images_share_their_luck() -> None:
     ("here", "said"), [(("cat", "owl"), "the class owl"), (("cat",), "no class dog")]
 )
 def test_a_class_that_differs_is_named(here: tuple[str, ...], said: str) -> None:
-    found = Regime(here, 100, 50, 32, 3, 5, "random")
+    found = Regime(here, 100, test=50, size=32, channels=3, epochs=5, weights="random")
     assert DataSet(named=("cat", "dog")).off("net", "pets", found) == [(said, "the class dog")]
 
 

@@ -114,7 +114,16 @@ def _gather(claim: Claim, found: Index) -> _Evidence:
         missing.append(_nothing(claim, found))
     raw, against = _combine(tested, whole=not missing)
     lacks = tuple(dict.fromkeys(missing))
-    return _Evidence(claim, tuple(tested), holding, compared, tuple(identical), lacks, raw, against)
+    return _Evidence(
+        claim,
+        tuple(tested),
+        holding=holding,
+        compared=compared,
+        identical=tuple(identical),
+        missing=lacks,
+        raw=raw,
+        against=against,
+    )
 
 
 def _beyond(claim: Claim, difference: float) -> float:
@@ -193,5 +202,13 @@ def _outcome(e: _Evidence, p: float | None, alpha: float) -> Judgment:
         strongest_against = min(e.tested, key=lambda t: t.p_against)
         decisive = strongest_against if verdict == "contradicted" else weakest
     return Judgment(
-        e.claim, verdict, p, decisive, e.tested, e.holding, e.compared, e.identical, e.missing
+        e.claim,
+        verdict,
+        p=p,
+        decisive=decisive,
+        parts=e.tested,
+        holding=e.holding,
+        compared=e.compared,
+        identical=e.identical,
+        missing=e.missing,
     )

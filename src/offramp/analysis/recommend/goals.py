@@ -323,7 +323,9 @@ def _latency(facts: Facts, wish: Preference, data: str, names: Mapping[Candidate
         f"MACs at which the mean curve over seeds has {100 * target:.1f} % ({asked}), on test. "
         "Strategies are tested by the accuracy that each has at the compute that the first one needs."
     )
-    return GoalValues(MACS, frame, out, (note,), images, reached, target, at)
+    return GoalValues(
+        MACS, frame, ruled_out=out, notes=(note,), images=images, reach=reached, target=target, at=at
+    )
 
 
 def _balanced(facts: Facts, wish: Preference, data: str, names: Mapping[Candidate, str]) -> GoalValues:

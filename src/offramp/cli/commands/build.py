@@ -167,7 +167,16 @@ def build(
     wish = BuildOptions(*asked, size, normalize, seed, given, device, needed, pretrained)
     graphs.check_installed()
     page = page_at(web, onnxruntime_web, force, out)
-    aim = Goal(targets, out, force, anyway, budget, stage_times, allowed, page)
+    aim = Goal(
+        targets,
+        out,
+        force=force,
+        anyway=anyway,
+        budget=budget,
+        times=stage_times,
+        int8=allowed,
+        page=page,
+    )
     with opened(Wish(log_file, log_format, verbose, quiet), json) as log:
         start(wish, aim, store, dry_run, json, quiet, log)
 

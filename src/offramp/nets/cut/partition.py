@@ -264,7 +264,7 @@ def cut_by_names(
     code = f"{module!r}\n{settings(module, [name for name, _ in module.named_modules()], run)}"
     if len({name for row in names for name in row}) < sum(map(len, names)):
         code += "\nsubmodules that run again draw anew"  # earlier keys are of work in which they did not
-    trunk = Trunk(module, ends, (), found, {}, code, Clock())
+    trunk = Trunk(module, ends, shapes=(), pieces=found, constants={}, code=code, clock=Clock())
     if input_shape is None:
         return trunk
     way, shapes, lost = _compared(trunk, input_shape)

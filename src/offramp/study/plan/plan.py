@@ -270,7 +270,7 @@ def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) 
     images = {"train": len(data.train), "validation": len(data.validation)}
     sizes = value_bytes(net)
     costs = {key: work(node, net, images, sizes, data.augment) for key, node in nodes.items()}
-    return Plan(study, data, net, numerics, tuple(trials), nodes, costs)
+    return Plan(study, data, net=net, numerics=numerics, trials=tuple(trials), nodes=nodes, work=costs)
 
 
 def _on_devices(study: Study, data: Data, numerics: Numerics) -> Numerics:
