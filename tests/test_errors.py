@@ -45,7 +45,9 @@ COMMANDS = {
     *("study/plan/profiles.py", "study/run/cluster.py"),
 }
 # Beside the keyword of Python, or of another program.
-SAID_FOR_BOTH = r"--[a-z-]+ \((in Python: )?[a-z_]+=True\)|python run.py .*|offramp [a-z ]+ --[a-z-]+"
+SAID_FOR_BOTH = (
+    r"--[a-z-]+ \((in Python: )?[a-z_]+=(True|False)\)|python run.py .*|offramp [a-z ]+ --[a-z-]+"
+)
 
 
 def messages(code: str) -> Iterator[str]:

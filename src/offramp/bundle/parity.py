@@ -56,7 +56,7 @@ def compare(bundle: Bundle, net: ExitNetwork, policy: Policy, shown: Shown) -> P
         if not np.all(gap <= TOLERANCE + RELATIVE * np.abs(theirs).max(initial=0.0)):
             raise OfframpError(
                 f"the bundle's logits differ from PyTorch's by {np.nanmax(gap):.2g} on {what}; nothing "
-                "was written; export without this check to look into it"
+                "was written; export with --no-check (check=False) to look into it"
             )
         other, close = _elsewhere(bundle, policy, theirs, batch)
         near += int((other & close).sum())
@@ -64,7 +64,7 @@ def compare(bundle: Bundle, net: ExitNetwork, policy: Policy, shown: Shown) -> P
     if strays:
         raise OfframpError(
             f"{strays} of {count} images leave the bundle elsewhere than PyTorch says, on {what}; "
-            "nothing was written; export without this check to look into it"
+            "nothing was written; export with --no-check (check=False) to look into it"
         )
     return Parity(count, what, largest, near)
 
