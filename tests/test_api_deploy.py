@@ -19,6 +19,7 @@ from offramp import Fitted, OfframpError, Policy
 from offramp.api.fit import _pixels_to
 from offramp.data import normalize
 from offramp.data.load import NORMALIZED
+from refusal import refuses
 from test_api import Tensors, attached
 
 pytestmark = pytest.mark.slow
@@ -31,6 +32,18 @@ IMAGES = torch.stack([Tensors(60, seed=1)[i][0] for i in range(60)])
 def fitted(request: pytest.FixtureRequest) -> Fitted:
     with torch.random.fork_rng():
         return offramp.fit(attached(), request.param, train=Tensors(300), recipe=RECIPE)
+
+
+def test_calibration_images_that_were_trained_on_are_said(fitted: Fitted) -> None:
+    """Half of them and more `fit` refuses."""
+    data = fitted._manifest.data
+    read = data.provenance.model_copy(update={"duplicates": {"calibration in train": 20}})
+    changed = {"data": data.model_copy(update={"provenance": read})}
+    other = replace(fitted, _manifest=fitted._manifest.model_copy(update=changed))
+    refuses(
+        r"20 of \d+ calibration images are training images too", other.calibrate, max_mean_macs="99%"
+    )
+    assert not fitted._trained.doubts
 
 
 def test_a_bundle_answers_as_the_fitted_network(fitted: Fitted, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from offramp.policy.calibrate import calibrate
 from offramp.policy.calibration import Calibration, Chosen, Kind, Target
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.policy import Policy
-from offramp.policy.useful import BY_HAND, OTHER, chance, check, doubts, resolution
+from offramp.policy.useful import BY_HAND, OTHER, chance, check, doubts, resolution, seen
 from refusal import refuses
 from simulated import COSTS, FOUR, simulated
 
@@ -138,6 +138,12 @@ def test_a_budget_that_the_full_network_keeps(
     made = Calibration(target=Target(kind, value), chosen=Chosen(**chosen))
     (reason,) = doubts(Policy("confidence", FOUR, (None,) * 4, calibration=made), GOOD)
     assert reason.endswith(f"nothing is saved: the full network {said}: ask for less")
+
+
+def test_calibration_images_that_were_trained_on() -> None:
+    assert not seen(0, 50) and not seen(9, 1000)
+    (said,) = seen(10, 1000)
+    assert said.startswith("10 of 1,000 calibration images are training images too")
 
 
 def test_what_is_refused_is_a_line_and_may_be_forced() -> None:

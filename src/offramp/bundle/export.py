@@ -175,7 +175,7 @@ def _doubts(rule: Policy, trained: Trained, asked: ExportOptions) -> tuple[str, 
     rows = trained.calibration
     if asked.every_exit:
         return useful.chance(rows, rule.exits)
-    return (*useful.doubts(rule, rows), *_other_times(rule, asked))
+    return (*trained.doubts, *useful.doubts(rule, rows), *_other_times(rule, asked))
 
 
 def _other_times(rule: Policy, asked: ExportOptions) -> tuple[str, ...]:

@@ -65,6 +65,16 @@ def chance(rows: SplitLogits, exits: Sequence[int], used: Sequence[int] = ()) ->
     )
 
 
+def seen(count: int, rows: int) -> tuple[str, ...]:
+    """Where one in a hundred calibration images or more, `count` of `rows`, was trained on."""
+    if 100 * count < rows or not count:
+        return ()
+    return (
+        f"{count:,} of {rows:,} calibration images are training images too, byte for byte, so new ones "
+        "lose more than these; give others, or leave them out where it trains: they are then held out",
+    )
+
+
 def images_needed(kind: str, value: float) -> int:
     """The fewest calibration images that can tell a loss as small as `value`, a share; 0 for a limit
     that does not compare with the full network. kind: of a `Target`."""

@@ -154,13 +154,15 @@ class Provenance(Record):
 
 class DataProvenance(Record):
     """What was read. images: how many by split, of what `available` says there were.  source: what is
-    known of code that made the data.  by_class: images of each class, by split."""
+    known of code that made the data.  by_class: images of each class, by split.  duplicates: images
+    that are there twice, byte for byte: `calibration in train`."""
 
     root: str | None = None
     split_seed: int | None = None
     images: dict[str, int] = {}
     available: dict[str, int] = {}
     by_class: dict[str, Many[Count]] = {}
+    duplicates: dict[str, Count] = {}
     geometry: GeometryRecord | None = None
     source: Any = None
 

@@ -19,7 +19,7 @@ from offramp.policy.gates import Gates
 from offramp.policy.policy import Policy
 from offramp.policy.scoring import SCORES, all_carried
 from offramp.policy.stage_times import recorded
-from offramp.policy.useful import check, doubts
+from offramp.policy.useful import check, doubts, seen
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
 from offramp.study.run.trials import blank_network, is_attached, part_macs
@@ -31,7 +31,8 @@ SPLITS = ("validation", "calibration", "test")
 class Trained:
     """A trial. hash: see `Manifest.hash`.  exits: their numbers.  classes: their names.  plain_macs: of
     the backbone without early exits.  by_class: images of each class, by split; empty where it was
-    trained before that was kept.  gates: what its exits learned of when to leave, where they did."""
+    trained before that was kept.  gates: what its exits learned of when to leave, where they did.
+    seen: how many calibration images are training images too, byte for byte."""
 
     id: str
     hash: str
@@ -44,11 +45,17 @@ class Trained:
     test: SplitLogits
     by_class: Mapping[str, Sequence[int]] = field(default_factory=dict)
     gates: Gates | None = None
+    seen: int = 0
 
     def search(self, search: Search) -> Search:
         """The search, for a score that networks learn with the gates that the trial learned, where it
         did."""
         return replace(search, gates=self.gates) if SCORES[search.score].taught else search
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why no policy of it is to be trusted."""
+        return seen(self.seen, len(self.calibration.labels))
 
     @property
     def training_shares(self) -> tuple[float, ...]:
@@ -99,9 +106,15 @@ def _of_costs(trial: str, costs: Costs, manifest: Manifest, arrays: Mapping[str,
                 "be calibrated honestly; train with splits that differ, or that are held out"
             )
     hash, plain = manifest.hash(arrays), manifest.backbone_macs
-    counts = manifest.data.provenance.by_class
+    known = manifest.data.provenance
     about = (trial, hash, manifest.exits, manifest.classes, plain, costs)
-    return Trained(*about, **splits, by_class=counts, gates=manifest.gates or None)
+    return Trained(
+        *about,
+        **splits,
+        by_class=known.by_class,
+        gates=manifest.gates or None,
+        seen=known.duplicates.get("calibration in train", 0),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +143,7 @@ def asked(
     rows = (trained.validation, trained.calibration)
     found = calibrate(*rows, trained.costs, target, trained.search(search), times, shares)
     policy = policy_of(trained, found)
-    weak = doubts(policy, trained.calibration, found.remark)
+    weak = (*trained.doubts, *doubts(policy, trained.calibration, found.remark))
     check(weak, anyway)
     return Deployable(policy, found, weak)
 
