@@ -135,8 +135,11 @@ def doubts(store: Store, trial: str, rule: Policy | None) -> tuple[str, ...]:
     if not len(arrays.get("calibration", ())):
         return ()
     rows = SplitLogits(arrays["calibration"], arrays["calibration_labels"])
-    exits = store.read_trial(trial).exits
-    return useful.chance(rows, exits) if rule is None else useful.doubts(rule, rows)
+    manifest = store.read_trial(trial)
+    if rule is None:
+        return useful.chance(rows, manifest.exits)
+    again = useful.seen(manifest.data.provenance.seen, len(rows.labels))
+    return (*again, *useful.doubts(rule, rows))
 
 
 def checked_policy(store: Store, trial: str, policy: Policy | str | Path) -> Policy:

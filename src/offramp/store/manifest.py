@@ -167,6 +167,11 @@ class DataProvenance(Record):
     source: Any = None
 
     @property
+    def seen(self) -> int:
+        """How many calibration images are training images too."""
+        return self.duplicates.get("calibration in train", 0)
+
+    @property
     def code_sha256(self) -> str | None:
         """SHA-256 of the file of code that made the data, if code did."""
         found = self.source.get("sha256") if isinstance(self.source, Mapping) else None

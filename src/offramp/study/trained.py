@@ -113,7 +113,7 @@ def _of_costs(trial: str, costs: Costs, manifest: Manifest, arrays: Mapping[str,
         **splits,
         by_class=known.by_class,
         gates=manifest.gates or None,
-        seen=known.duplicates.get("calibration in train", 0),
+        seen=known.seen,
     )
 
 
