@@ -93,7 +93,7 @@ def test_a_metric_is_an_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METRICS, "ones", share)
     monkeypatch.setitem(METRICS, "uneven_ones", Metric(share.of, uneven=True))
     even, all_ = (of_logits(margins(NEVER, RIGHT), LABELS, uneven) for uneven in (False, True))
-    assert even == {"accuracy": (0.8, 1.0), "cross_entropy": even["cross_entropy"], "ones": (0.0, 0.2)}
+    assert even["accuracy"] == (0.8, 1.0) and even["ones"] == (0.0, 0.2) and "uneven_ones" not in even
     assert all_.keys() == METRICS.keys() and all_["uneven_ones"] == (0.0, 0.2)
 
 

@@ -306,7 +306,7 @@ def test_a_heads_settings_are_in_its_key(field: str) -> None:
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(HeadSpec)])
 def test_every_field_of_a_head_is_in_its_key(field: str) -> None:
-    """Whatever kind of head reads it."""
+    """Whatever kind of head reads it. known: another value, of a field whose values are words."""
     network = net(*TAPS)
     usual = keys("two-stage", network)
     first, *rest = network.head_specs
@@ -373,7 +373,7 @@ def test_keys_are_what_they_have_always_been() -> None:
 
 def test_a_field_that_is_younger_than_a_key_leaves_it_alone() -> None:
     """Keys of finished work hold: these are from before there were class weights."""
-    assert keys("two-stage")[-1].startswith("99d0e5c6f0461312")
+    assert keys("two-stage")[-1].startswith("99d0e5c6f0461312"), "a new field needs metadata=YOUNGER"
     assert keys("distillation")[-1].startswith("4e23abbb5bae2c98")
     (node, *_) = nodes("two-stage", recipe=Recipe(epochs=2, class_weights="balanced"))
     assert node.reads["recipe"]["class_weights"] == "balanced"
@@ -404,5 +404,6 @@ def test_a_field_that_is_younger_than_a_key_leaves_it_alone() -> None:
 def test_the_default_of_a_younger_field_never_changes(kept: Any, defaults: dict[str, Any]) -> None:
     """Work of the old default has no word of it in its keys, so it would be taken for the new one's. A
     new field is listed here."""
-    assert {f.name: f.default for f in dataclasses.fields(kept) if f.metadata == YOUNGER} == defaults
+    found = {f.name: f.default for f in dataclasses.fields(kept) if f.metadata == YOUNGER}
+    assert found == defaults, "list the field here"
     assert not set(defaults) & set(plain(kept))

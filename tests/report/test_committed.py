@@ -142,7 +142,7 @@ def test_every_figure(study: str) -> None:
         if (
             name != "curves" and f"figure {name}" not in LACKING[study]
         ):  # curves: named after what they show
-            assert any(f.name.startswith(name) for f in drawn.figures), name
+            assert any(f.name.startswith(name) for f in drawn.figures), f"none begins with {name}"
     lacking = {name for name in LACKING[study] if name.startswith("figure ")}
     assert {" ".join(said.split()[1:3]) for said in drawn.missing} == lacking
 
@@ -723,4 +723,5 @@ def test_findings_of_the_field_are_about_every_strategy_beyond_the_paper() -> No
     found = {name for claim in claims.read(file) for name in claim.strategies}
     assert found < set(STRATEGIES) - set(PAPER)
     head = file.read_text().partition("\nclaims:")[0]
-    assert all(f"`{name}`" in head for name in set(STRATEGIES) - set(PAPER) - found)
+    missing = {name for name in set(STRATEGIES) - set(PAPER) - found if f"`{name}`" not in head}
+    assert not missing, f"say in docs/field-claims.yaml what is claimed of {missing}, or why nothing is"

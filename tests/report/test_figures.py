@@ -25,8 +25,19 @@ from offramp.errors import OfframpError
 from offramp.infer.timing import WHOLE, Timing
 from offramp.report.colors import KNOWN, styles
 from offramp.report.evidence import Evidence
-from offramp.report.figures import FIGURES, Drawn, compute, curves, draw, quality, reliability, times
+from offramp.report.figures import (
+    FIGURES,
+    Drawn,
+    compute,
+    curves,
+    dots,
+    draw,
+    quality,
+    reliability,
+    times,
+)
 from offramp.report.figures.chart import color, marks, spec
+from offramp.report.figures.chart import figure as only
 from offramp.report.figures.significance import edges, graphs, observations, ring, significance
 from offramp.report.figures.speed import speed_figure
 from offramp.report.model import Figure
@@ -408,6 +419,15 @@ def test_nodes_stand_apart_on_a_ring() -> None:
     for count in range(1, 10):
         places = list(ring([str(i) for i in range(count)]).values())
         assert all(math.dist(a, b) > 40 for i, a in enumerate(places) for b in places[:i])
+
+
+def test_a_chart_without_data_is_no_figure(many: Evidence) -> None:
+    runs = many.runs[0]
+    words = ("a-chart", "answer", "A chart", "What it shows.", "A dot plot.")
+    panel = dots.Panel("exit 1", "loss", runs.by_trial(lambda t: float(t.seed)))
+    (shown,) = only(runs, *words, dots.dots([panel], runs.strategies))
+    assert shown.name.startswith("a-chart")
+    assert not only(runs, *words, dots.dots([], runs.strategies))
 
 
 @pytest.mark.parametrize(

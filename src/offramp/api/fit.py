@@ -72,7 +72,7 @@ class Fitted:
     accuracy: on the test split, by exit, 0 to 1.
     logits: of the splits `validation`, `calibration` and `test`, [N, exits, classes], and their labels
         as `validation_labels` and so on, [N].
-    history: every number of every phase, one a row.
+    history: every number of every phase, one a row; phase `final` is the finished network.
     mean, std: what pixels are normalized with, a number a channel, as shares of 255. 0 and 1 if the
         training images were float32: such images must already be normalized.
 

@@ -248,8 +248,11 @@ def legend_of(found: Collection[str], symbol: str | None) -> Json | None:
 def figure(
     runs: Runs, name: str, question: Question, title: str, caption: str, alt: str, chart: Json
 ) -> list[Figure]:
-    """A figure of these runs, the only one of its family."""
-    return [Figure(runs.name(name), question, title, caption, alt, spec(chart), about=runs.about)]
+    """A figure of these runs, the only one of its family; none where the chart has no data."""
+    made = spec(chart)
+    if not made["datasets"]:
+        return []
+    return [Figure(runs.name(name), question, title, caption, alt, made, about=runs.about)]
 
 
 def spec(chart: Json) -> Json:
