@@ -469,6 +469,7 @@ def test_a_few_images_that_two_splits_show_are_no_mistake() -> None:
         ),
         ({"normalize": ((), ())}, "and these have 3"),
         ({"train": (IMAGES / 255, LABELS)}, r"images look like 0…1 pixels; give uint8 \[B, C, H, W\]"),
+        ({"train": (IMAGES / 255 / 255, LABELS)}, "images look like 0…1 pixels"),
         ({"train": (IMAGES.float(), LABELS)}, "images look like 0…255 pixels"),
         ({"net": Net()}, "the net is a Net; attach exits first: offramp.attach"),
         ({"net": attached().double()}, r"not all float32; give net.float\(\)"),

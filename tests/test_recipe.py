@@ -58,6 +58,8 @@ def test_steps_come_at_shares_of_the_epochs() -> None:
     found = [recipe.rate(float(epoch)) for epoch in range(8)]
     assert found == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
     assert recipe.rate(3.99) == 1.0
+    listed: Any = [0.5, 0.75]
+    assert Recipe(step_at=listed) == Recipe(step_at=(0.5, 0.75))
 
 
 def test_a_warm_up_is_linear_and_comes_first() -> None:

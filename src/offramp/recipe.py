@@ -95,6 +95,8 @@ class Recipe:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
+        if isinstance(self.step_at, list):
+            object.__setattr__(self, "step_at", tuple(self.step_at))
         check_fields(self)
 
     @property

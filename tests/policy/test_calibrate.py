@@ -279,8 +279,17 @@ def test_limits_by_keyword() -> None:
         "risk", 0.01, labels=False
     )
     assert target(200, max_mean_macs="40%").value == target(200, max_mean_macs=80).value == 80
+    for share in (0.01, "0.01", "1%", "1 %"):
+        assert target(100, max_accuracy_loss=share) == Target("max-accuracy-loss", 0.01)
+        assert target(100, risk=share, confidence="90%") == Target("risk", 0.01, 0.9)
+    assert target(100, risk=0.01, confidence="0.9") == Target("risk", 0.01, 0.9)
     for limits, said in (
         ({}, "got none"),
+        ({"max_accuracy_loss": "1 point"}, "must be a share, such as 0.01 or 1%; got '1 point'"),
+        ({"max_accuracy_loss": "1"}, "for one point in a hundred give 0.01"),
+        ({"min_accuracy": 94}, "min accuracy must be a share from 0 to 1, such as 0.9; got 94"),
+        ({"risk": 0.1, "confidence": "sure"}, "must be a share, such as 0.95 or 95%; got 'sure'"),
+        ({"risk": 0.1, "on_average": "yes"}, "on average is True or False; got 'yes'"),
         ({"max_mean_macs": 0.0}, "max mean MACs must be above 0"),
         ({"risk": 0.1, "confidence": 1.0}, "confidence must be a share between 0 and 1"),
     ):

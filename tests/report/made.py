@@ -51,7 +51,7 @@ class Made:
     sure: float = 0.9
     model: str = "net"
     data: str = "images"
-    study: str = "made"
+    study: str | None = "made"
     recipe: Mapping[str, Any] = field(default_factory=dict)
     finished: str = "2025-01-01"
 

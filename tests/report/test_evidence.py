@@ -311,10 +311,10 @@ def test_one_setting_is_compared_and_the_others_are_said() -> None:
     other = [simple("joint", 1, study="short", recipe={"learning_rate": 0.5})]
     found = evidence([*other, *many])
     assert [(t.seed, t.manifest.study) for t in found.trials] == [(1, "made"), (2, "made")]
-    said = (
-        "1 trial of net on images of another setting (study short) is left out: name a study to see it"
-    )
-    assert said in found.missing
+    left = "1 trial of net on images of another setting (recipe.learning_rate{}) is left out: {}"
+    assert left.format("; study short", "name a study to see it") in found.missing
+    alone = [simple("joint", 1, study=None, recipe={"learning_rate": 0.5})]
+    assert left.format("", "`offramp compare` takes two trials") in evidence([*alone, *many]).missing
 
 
 @pytest.mark.parametrize(

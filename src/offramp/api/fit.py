@@ -587,7 +587,7 @@ def _check_normalized(images: torch.Tensor) -> None:
     otherwise."""
     if images.is_floating_point() and images.numel():
         low, high = (float(bound) for bound in images.aminmax())
-        if high > HIGH or (low >= 0 and 0.5 < high <= 1 and high - low > 0.5):
+        if high > HIGH or 0 <= low < high <= 1:
             raise _pixels(255 if high > HIGH else 1)
 
 
@@ -632,7 +632,8 @@ def _check_frozen(net: ExitNetwork, plan: Plan) -> None:
     if any(p.requires_grad for p in net.backbone.parameters()):
         raise OfframpError(
             f"'{frozen[0]}' is frozen by requires_grad and the strategy would train it; make it a "
-            "buffer of the module, or let it train: net.requires_grad_(True)"
+            "buffer of the module, let it train (net.requires_grad_(True)), or keep the whole backbone, "
+            "as 'two-stage' with options={'backbone': 'kept'} does"
         )
     raise OfframpError(
         "the backbone is frozen by requires_grad and the strategy would train it; to train heads "

@@ -32,6 +32,7 @@ from offramp.policy.policy import Policy
 
 Floats = NDArray[np.floating]
 OF_TIME = ("max-mean-latency", "max-p95-latency")  # these need times of stages
+USUAL = {"min-accuracy": 0.9, "confidence": 0.95}  # what to write, for example; of other shares 0.01
 AGAINST_FULL = ("max-accuracy-loss", "max-disagreement")  # the full network meets these
 
 
@@ -55,7 +56,7 @@ class Limits(TypedDict, total=False):
     max_p95_latency: float | str | None
     max_disagreement: float | str | None
     risk: float | str | None
-    confidence: float | None
+    confidence: float | str | None
     on_average: bool
     without_labels: bool
 
@@ -87,6 +88,9 @@ def target(plain_macs: int, **limits: Unpack[Limits]) -> Target:
             raise OfframpError(f"unknown limit '{name}'{nearest(name, Limits.__annotations__)}")
     given = {str(name).replace("_", "-"): value for name, value in limits.items()}
     confidence, on_average = limits.get("confidence"), limits.get("on_average", False)
+    for name in ("on-average", "without-labels"):
+        if not isinstance(given.get(name, False), bool):
+            raise OfframpError(f"{words(name)} is True or False; got {given[name]!r}")
     labels = not limits.get("without_labels", False)
     found = {
         kind: _number(kind, given[kind], plain_macs)
@@ -110,9 +114,10 @@ def target(plain_macs: int, **limits: Unpack[Limits]) -> Target:
     else:
         _check_share(kind, value, least_excluded=kind == "risk")
     if kind == "risk" and not on_average:
-        confidence = 0.95 if confidence is None else confidence
-        _check_share("confidence", confidence, least_excluded=True)
-    return Target(cast(Kind, kind), value, confidence, labels)
+        sure = 0.95 if confidence is None else _number("confidence", confidence, plain_macs)
+        _check_share("confidence", sure, least_excluded=True)
+        return Target("risk", value, sure, labels)
+    return Target(cast(Kind, kind), value, labels=labels)
 
 
 def _number(kind: str, value: Any, plain_macs: int) -> float:
@@ -120,8 +125,7 @@ def _number(kind: str, value: Any, plain_macs: int) -> float:
     if isinstance(value, str):
         if kind == "max-mean-macs":
             return _macs(value, plain_macs, words(kind))
-        quantity = units.TIME if kind in OF_TIME else units.PERCENT
-        return units.parse(value, quantity, words(kind)) / (100 if quantity is units.PERCENT else 1)
+        return units.parse(value, units.TIME, words(kind)) if kind in OF_TIME else _share(kind, value)
     if not isinstance(value, int | float | np.number):
         raise OfframpError(f"{words(kind)} must be a number, got {value!r}")
     if kind == "max-mean-macs" and 0 < value <= 1:
@@ -140,6 +144,19 @@ def _macs(text: str, plain_macs: int, name: str) -> float:
     return units.parse(text, units.MACS, name, also="a share such as 40%")
 
 
+def _share(name: str, text: str) -> float:
+    percent = units.read(text, units.PERCENT)
+    if percent is not None:
+        return percent / 100
+    try:
+        return float(text)
+    except ValueError:
+        usual = USUAL.get(name, 0.01)
+        raise OfframpError(
+            f"{words(name)} must be a share, such as {usual:g} or {100 * usual:g}%; got '{text}'"
+        ) from None
+
+
 def _check_share(name: str, value: float, least_excluded: bool) -> None:
     if name in AGAINST_FULL and value >= 1:
         raise OfframpError(
@@ -147,7 +164,9 @@ def _check_share(name: str, value: float, least_excluded: bool) -> None:
         )
     if not (0 < value < 1 if least_excluded else 0 <= value <= 1):
         span = "between 0 and 1" if least_excluded else "from 0 to 1"
-        raise OfframpError(f"{words(name)} must be a share {span}, such as 0.01; got {value:g}")
+        raise OfframpError(
+            f"{words(name)} must be a share {span}, such as {USUAL.get(name, 0.01):g}; got {value:g}"
+        )
 
 
 @dataclass(frozen=True)

@@ -309,11 +309,12 @@ def _as_recorded(rows: pd.DataFrame, trial: TrialRecord) -> pd.DataFrame:
 def gather(found: Gathered, study: str | None = None) -> Evidence:
     """The evidence in what was read; of the trials of one study, if that is named."""
     if study is not None:
-        names = ", ".join(sorted({str(t.manifest.study) for t in found.trials.values()})) or "none"
+        names = sorted({name for t in found.trials.values() if (name := t.manifest.study) is not None})
         of = {id: t for id, t in found.trials.items() if t.manifest.study == study}
         found = replace(found, trials=of, missing=(*found.missing, *_of_others(found, study)))
         if not found.trials:
-            raise OfframpError(f"no trial was made by a study '{study}'; choose among: {names}")
+            these = f"choose among: {', '.join(names)}" if names else "none here has one; leave it out"
+            raise OfframpError(f"no trial was made by a study '{study}'; {these}")
     selected = chosen({id: t.manifest for id, t in found.trials.items()})
 
     def made(ids: Collection[str]) -> Evidence:

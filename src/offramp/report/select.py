@@ -53,10 +53,15 @@ def chosen(manifests: Mapping[str, Manifest]) -> Selection:
                     f"{counted(one.recipe.epochs, 'epoch')} {are} in the figure budget alone"
                 )
                 continue
-            studies = ", ".join(sorted({manifests[t].study or "offramp train" for t in trials}))
+            here = {manifests[t].study for t in trials}
+            of = ", ".join(sorted(name for name in here if name is not None))
+            said = f"{_apart(one, known)}; study {of}" if of else _apart(one, known)
+            how = f"name a study to see {'it' if are == 'is' else 'them'}"
+            if None in here:  # `train` and `fit` name none
+                how = "`offramp compare` takes two trials"
             notes.append(
-                f"{counted(len(trials), 'trial')} {where} of another setting (study {studies}) "
-                f"{are} left out: name a study to see {'it' if are == 'is' else 'them'}"
+                f"{counted(len(trials), 'trial')} {where} of another setting ({said}) {are} left out: "
+                f"{how}"
             )
         unique, repeated = _unique(manifests, first)
         kept += unique
@@ -92,8 +97,29 @@ def _pair(manifest: Manifest) -> tuple[str, str]:
     return manifest.network.backbone, manifest.data.name
 
 
+def _apart(one: Manifest, other: Manifest) -> str:
+    """The first things in which two settings differ, by name: `recipe.learning_rate`."""
+    both = (_told(_facts(manifest)) for manifest in (one, other))
+    a, b = both
+    names = [name for name in dict.fromkeys((*a, *b)) if a.get(name) != b.get(name)]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _told(value: Any, name: str = "") -> dict[str, Any]:
+    """What is in mappings, by dotted name."""
+    if not isinstance(value, Mapping):
+        return {name: value}
+    return {
+        k: v for key, one in value.items() for k, v in _told(one, f"{name}.{key}".lstrip(".")).items()
+    }
+
+
 def _setting(manifest: Manifest, epochs: int | None = None) -> str:
     """epochs: as if it had trained for so many; None for as many as it did."""
+    return digest(_facts(manifest, epochs))
+
+
+def _facts(manifest: Manifest, epochs: int | None = None) -> dict[str, Any]:
     known = manifest.as_json()
     known["recipe"]["epochs"] = manifest.recipe.epochs if epochs is None else epochs
     spec = manifest.data.spec or {}
@@ -102,8 +128,9 @@ def _setting(manifest: Manifest, epochs: int | None = None) -> str:
     data = {k: v for k, v in known["data"].items() if k not in apart}
     # Digests of the splits say which images these are, wherever they lay; without them the place does.
     asked = {k: v for k, v in spec.items() if own_splits or k not in WHERE}
-    same = [known[k] for k in ("network", "recipe", "numerics", "classes", "input_shape")]
-    return digest([*same, data, asked, manifest.execution.mode, manifest.execution.share])
+    same = {k: known[k] for k in ("network", "recipe", "numerics", "classes", "input_shape")}
+    way = {"execution": manifest.execution.mode, "share": manifest.execution.share}
+    return {**same, "data": asked, "images": data, **way}
 
 
 def _preference(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> tuple[Any, ...]:
