@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from kit import closed, finish, hashes, trained
 
 from offramp.errors import Unwritable
+from offramp.hashing import text
+from offramp.store import sealed
 from offramp.store.disk import Disk
 from offramp.study.run.events import Note
 from support import tiny_plan, tiny_study
@@ -61,3 +64,15 @@ def test_a_damaged_trial_of_other_names_is_made_anew_under_the_new_ones(tmp_path
     names = tuple(name + "s" for name in plan.data.classes)
     store, _ = finish(replace(plan, data=replace(plan.data, classes=names)), tmp_path)
     assert store.read_trial(trial).classes == names and store.trial_logits(trial)
+
+
+def test_a_record_that_another_offramp_wrote_ends_no_run(tmp_path: Path) -> None:
+    plan = tiny_plan(tiny_study(["baseline"], recipe={"epochs": 1}))
+    store, _ = finish(plan, tmp_path)
+    (trial,) = store.trials()
+    path = tmp_path / "trials" / trial / "trial.json"
+    document = json.loads(path.read_text())
+    del document["seal"], document["manifest"]["macs"]
+    path.write_bytes(text(sealed.with_seal(document)))
+    _, events = finish(plan, tmp_path)
+    assert closed(events) == {trial: True}

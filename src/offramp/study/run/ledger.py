@@ -76,14 +76,14 @@ class Ledger:
     def _call_classes(self, trial: str) -> Iterator[events.Event]:
         """Have the record of a finished trial name its classes as the data do by now: names change no
         training, so they are in no id."""
-        known, data = self.store.read_trial(trial), self.plan.data
-        if known.classes == data.classes:
-            return
-        read = DataProvenance(**plain(data.provenance))  # its remarks name classes too
-        now = {"classes": data.classes, "data": known.data.model_copy(update={"provenance": read})}
-        with suppress(Damaged):  # of its logits: then all of it is made anew
-            logits = self.store.trial_logits(trial)
-            self.store.write_trial(trial, known.model_copy(update=now), logits)
+        data = self.plan.data
+        with suppress(Damaged):  # whoever reads it says so
+            known = self.store.read_trial(trial)
+            if known.classes == data.classes:
+                return
+            read = DataProvenance(**plain(data.provenance))  # its remarks name classes too
+            now = {"classes": data.classes, "data": known.data.model_copy(update={"provenance": read})}
+            self.store.write_trial(trial, known.model_copy(update=now), self.store.trial_logits(trial))
             yield events.Note(f"the classes of trial {trial} have other names now, which it is given")
 
     def open(self) -> list[Node]:
