@@ -93,6 +93,9 @@ _VGG: Mapping[str, Any] = {**_SGD, "learning_rate": 0.01}
 _CIFAR10: Mapping[str, Any] = {"data": "cifar10", "epochs": 200, "batch_size": 128}
 _CIFAR100: Mapping[str, Any] = {"data": "cifar100", "epochs": 300, "batch_size": 128}
 
+CLASSES: Mapping[str, int] = {"cifar10": 10, "cifar100": 100, "imagenet100": 100, "chestxray14": 2}
+"""Of the paper's data sets."""
+
 RECIPES: Mapping[str, PaperRecipe] = {
     recipe.name: recipe
     for recipe in (

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from types import MappingProxyType
 
-from offramp.paper.recipes import RECIPES, SEEDS, PaperRecipe
+from offramp.paper.recipes import CLASSES, RECIPES, SEEDS, PaperRecipe
 from offramp.recipe import Recipe
 from offramp.report.evidence import Evidence
 from offramp.report.machines import ran
@@ -20,7 +20,6 @@ EPOCHS: Mapping[str, int] = MappingProxyType({r.data: r.epochs for r in RECIPES.
 AUGMENTED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {r.data: r.augment for r in RECIPES.values()}
 )
-CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet100": 100, "chestxray14": 2}
 SETTINGS = (
     ("optimizer", "optimizer"),
     ("learning_rate", "learning rate"),
