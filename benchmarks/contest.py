@@ -48,9 +48,7 @@ def machine() -> str:
     # Names such as `AMD EPYC` are of many processors.
     kind = f", family {told['cpu family']}, model {told['model']}" if "cpu family" in told else ""
     other = f"{'BUSY: ' if busy > BUSY else ''}others use {busy:.2f} cores"
-    return (
-        f"{made['device']}{kind} ({device.type}), {made['cores']} cores, torch {made['torch']}; {other}"
-    )
+    return f"{made.device}{kind} ({device.type}), {made.cores} cores, torch {made.torch}; {other}"
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ def test_the_network_by_hand_is_the_network(case: Case) -> None:
 
 
 def test_dropout_is_back_after_the_first_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    network(TINY)  # what is found out about a network is kept: the first time it runs
     rates: list[float] = []
     dropout = torch.nn.functional.dropout
 

@@ -170,7 +170,7 @@ def test_attaching_to_a_transformer_keeps_its_weights():
     ("arguments", "message"),
     [
         ({"exits": ["stme"]}, "no place 'stme'"),
-        ({"exits": ["head"]}, "not before the classifier"),
+        ({"exits": ["head"]}, "no earlier than the final exit"),
         ({"exits": 1, "classes": 9}, r"\[B, 5\] where logits \[B, 9\] belong"),
         ({"exits": 1, "head": "pepar"}, "unknown head 'pepar'; did you mean 'paper'"),
         ({"exits": 1, "head": {"withd": 3}}, "did you mean 'width'"),
