@@ -52,6 +52,33 @@ def canonical(value: Any) -> str:
     )
 
 
+def differing(one: Any, other: Any, lists: bool = True) -> dict[str, tuple[Any, Any]]:
+    """What of two JSON documents differs, by dotted name: both values, `nothing` where one has none.
+    lists: item by item, or else each as a whole.
+
+    >>> differing({"a": {"b": 1}, "c": [1, 2]}, {"a": {"b": 2}, "c": [1, 3]})
+    {'a.b': (1, 2), 'c.1': (2, 3)}
+    """
+    mine, theirs = _flat(one, lists), _flat(other, lists)
+    absent = "nothing"
+    return {
+        name: (mine.get(name, absent), theirs.get(name, absent))
+        for name in dict.fromkeys((*mine, *theirs))
+        if mine.get(name, absent) != theirs.get(name, absent)
+    }
+
+
+def _flat(value: Any, lists: bool, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        items = list(value.items())
+    elif lists and isinstance(value, list) and value:
+        items = list(enumerate(value))
+    else:
+        return {prefix: value}
+    flat = (_flat(child, lists, f"{prefix}.{key}".strip(".")) for key, child in items)
+    return {name: leaf for part in flat for name, leaf in part.items()}
+
+
 def finite(value: Any) -> Any:
     """`value` with None for each number that is not finite, which JSON cannot write."""
     if isinstance(value, Mapping):

@@ -72,14 +72,10 @@ def settings(module: nn.Module, names: Iterable[str], run: Iterable[str] | None 
 
 def attributes_digest(module: nn.Module) -> str:
     """SHA-256 of the numbers, words and tensors that its submodules keep as plain attributes."""
-    rows = {}
-    for path, part in module.named_modules():
-        for name, value in vars(part).items():
-            if isinstance(value, Tensor):
-                rows[f"{path}.{name}"] = tensors_digest({"": value})
-            elif name not in _BOOKKEEPING and _is_plain(value):
-                rows[f"{path}.{name}"] = repr(value)
-    return digest(rows)
+    parts = dict(module.named_modules())
+    kept = {f"{path}.{name}": v for path, part in parts.items() for name, v in vars(part).items()}
+    tensors = {name: value for name, value in kept.items() if isinstance(value, Tensor)}
+    return digest([settings(module, parts, run=()), tensors_digest(tensors)])
 
 
 def functions(found: Iterable[Any]) -> list[str]:

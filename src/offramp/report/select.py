@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from offramp.hashing import digest
+from offramp.hashing import differing, digest
 from offramp.store.manifest import Manifest
 from offramp.store.record import TrialRecord
 from offramp.units import counted
@@ -99,19 +99,8 @@ def _pair(manifest: Manifest) -> tuple[str, str]:
 
 def _apart(one: Manifest, other: Manifest) -> str:
     """The first things in which two settings differ, by name: `recipe.learning_rate`."""
-    both = (_told(_facts(manifest)) for manifest in (one, other))
-    a, b = both
-    names = [name for name in dict.fromkeys((*a, *b)) if a.get(name) != b.get(name)]
+    names = list(differing(_facts(one), _facts(other), lists=False))
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _told(value: Any, name: str = "") -> dict[str, Any]:
-    """What is in mappings, by dotted name."""
-    if not isinstance(value, Mapping):
-        return {name: value}
-    return {
-        k: v for key, one in value.items() for k, v in _told(one, f"{name}.{key}".lstrip(".")).items()
-    }
 
 
 def _setting(manifest: Manifest, epochs: int | None = None) -> str:

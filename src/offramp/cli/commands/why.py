@@ -20,6 +20,7 @@ from offramp.cli.options import (
 from offramp.cli.render import emit
 from offramp.cli.store import announce, archived
 from offramp.errors import OfframpError
+from offramp.hashing import differing
 from offramp.terminal import console
 
 
@@ -53,7 +54,7 @@ def why(
     planned = _planned(study, set_ or [], not no_user_code)
     key = _one({*there, *planned}, node)
     reads = there[key].reads if key in there else planned[key]
-    changes = {k: _changes(reads, record.reads) for k, record in there.items() if k != key}
+    changes = {k: differing(reads, record.reads) for k, record in there.items() if k != key}
     near = min(changes, key=lambda k: (len(changes[k]), k), default=None)
     if json:
         differences = {} if near is None else changes[near]
@@ -109,25 +110,3 @@ def _readable(value: Any) -> Any:
     if isinstance(value, list):
         return [_readable(child) for child in value]
     return value[:12] if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) else value
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves of nested mappings and lists by dotted name."""
-    if isinstance(value, dict) and value:
-        items = list(value.items())
-    elif isinstance(value, list) and value:
-        items = list(enumerate(value))
-    else:
-        return {prefix: value}
-    return {k: v for key, child in items for k, v in _flat(child, f"{prefix}.{key}".strip(".")).items()}
-
-
-def _changes(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    mine, theirs = _flat(one), _flat(other)
-    names = [*mine, *(name for name in theirs if name not in mine)]
-    absent = "nothing"
-    return {
-        name: (mine.get(name, absent), theirs.get(name, absent))
-        for name in names
-        if mine.get(name, absent) != theirs.get(name, absent)
-    }
