@@ -24,12 +24,7 @@ def plan_notes(plan: Plan) -> list[str]:
 
 def words(plan: Plan) -> dict[str, str]:
     """What each phase is called, by its key; where a plan has several trials, with its seed and the
-    strategies that read it: `seed 42 · joint and 2 more · branch 1`."""
+    strategies that read it."""
     if len(plan.trials) == 1:
         return {key: node.name for key, node in plan.nodes.items()}
-    users, found = plan.users, {}
-    for key, node in plan.nodes.items():
-        first, *others = dict.fromkeys(users[key])
-        more = f" and {len(others)} more" if others else ""
-        found[key] = f"seed {node.seed} · {first}{more} · {node.name}"
-    return found
+    return plan.titles

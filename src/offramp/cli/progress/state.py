@@ -27,6 +27,7 @@ class State:
         self.reused: set[str] = set()
         self.at_work: set[str] = set()
         self.latest: dict[str, EpochReport] = {}
+        self._titles = plan.titles
         self._users: dict[str, list[tuple[str, str]]] = {key: [] for key in plan.nodes}
         for trial in plan.trials:
             for key in trial.keys:
@@ -119,10 +120,7 @@ class State:
 
     def describe(self, key: str) -> str:
         """`seed 42 · joint and 2 more · branch 1`"""
-        node = self.plan.nodes[key]
-        first, *others = dict.fromkeys(label for label, _ in self._users[key])
-        more = f" and {len(others)} more" if others else ""
-        return f"seed {node.seed} · {first}{more} · {node.name}"
+        return self._titles[key]
 
     def named(self, key: str) -> dict[str, Any]:
         """The same for programs. trial: the id of the first one that reads the phase, of `trials`."""

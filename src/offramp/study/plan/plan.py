@@ -79,6 +79,16 @@ class Plan:
         return found
 
     @property
+    def titles(self) -> dict[str, str]:
+        """What each phase is called, by its key: `seed 42 · joint and 2 more · branch 1`."""
+        found = {}
+        for key, labels in self.users.items():
+            first, *others = dict.fromkeys(labels)
+            more = f" and {len(others)} more" if others else ""
+            found[key] = f"seed {self.nodes[key].seed} · {first}{more} · {self.nodes[key].name}"
+        return found
+
+    @property
     def written(self) -> int:
         """MACs if every strategy ran in full, as the paper runs them."""
         return sum(self.work[n.key].written for t in self.trials for n in t.resolved.nodes)
