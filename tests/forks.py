@@ -154,6 +154,7 @@ def _attend(control: socket.socket, fds: list[int]) -> None:
 def _status(order: dict[str, Any], fds: list[int]) -> int:
     if order["session"]:
         os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup` has these tests ignore
     for number, fd in enumerate(fds):
         os.dup2(fd, number)
         os.close(fd)

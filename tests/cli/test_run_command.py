@@ -129,7 +129,7 @@ def test_a_forecast_for_people(cli: Cli) -> None:
     Path("s.yaml").write_text(STUDY)
     answer = cli("run", "s.yaml", "--dry-run", "--set", f"strategies=[{', '.join(PAPER)}]")
     assert answer.code == 0
-    assert untimed(answer.err)[0].startswith("digits: few images (49 validation, 49 calibration)")
+    assert untimed(answer.err)[0].startswith("Note: digits: few images (49 validation, 49 calibration)")
     assert "What seed 1 takes; the other seeds are alike" in answer.out
     told = "Data: digits, 10 classes, images 1×8×8: 102 train, 49 validation, 49 calibration, 100 test."
     assert told in " ".join(answer.out.split())

@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,15 @@ POINTS = [
 ]
 
 
+@pytest.fixture
+def hanging_up_ends_it() -> Iterator[None]:
+    """As where nobody started these tests with `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hanging_up_ends_it")
 @pytest.mark.parametrize(("what", "call"), POINTS)
 def test_interrupted_within_an_epoch_no_step_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Store, what: str, call: int

@@ -12,7 +12,7 @@ import torch
 from offramp import device as devices
 from offramp.analysis.recommend import Goal
 from offramp.api.steps import finished
-from offramp.api.told import plan_notes, warn, words
+from offramp.api.told import warn, words
 from offramp.bundle import folder as bundle
 from offramp.bundle import graphs
 from offramp.bundle.export import ExportOptions, export, int8_share
@@ -146,7 +146,7 @@ def build(
     chosen, kept = choose(wish), Store(store)
     useful.check(resolved(chosen.plan, limit), anyway)
     conduct = Conduct(devices.chosen(device), cache_folder())
-    warn(plan_notes(chosen.plan))
+    warn(chosen.plan.notes)
     watched(run_plan(chosen.plan, kept, conduct), watch, words(chosen.plan))
     asked = ExportOptions(check=check, measure=measure, force=force, anyway=anyway, int8=allowed)
     limit = target(chosen.plan.net.plain_macs, **limits)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from offramp import device as devices
 from offramp.api.chart import Chart, chart
-from offramp.api.told import plan_notes, warn, words
+from offramp.api.told import warn, words
 from offramp.errors import OfframpError
 from offramp.report import summary
 from offramp.store.results import StrategyResult, by_strategy
@@ -147,7 +147,7 @@ def run(
     made = plans([member.study for member in asked])
     found = []
     for plan in made:
-        warn(plan_notes(plan))
+        warn(plan.notes)
         found.append(_run(plan, kept, workers, watch))
     by_file: dict[str, list[Results]] = {}
     for member, one in zip(asked, found, strict=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 
-from offramp.data.load import notes
 from offramp.errors import OfframpWarning
 from offramp.study.plan.plan import Plan
 
@@ -14,12 +13,6 @@ def warn(notes: Iterable[str]) -> None:
     """Warn the caller of the function that calls this."""
     for line in notes:
         warnings.warn(line, OfframpWarning, stacklevel=3)
-
-
-def plan_notes(plan: Plan) -> list[str]:
-    """What to know before a plan is run, as the command line says it."""
-    found = [f"{plan.data.name}: {line}" for line in notes(plan.data.provenance)]
-    return [*(f"{line}." for line in plan.remarks), *found]
 
 
 def words(plan: Plan) -> dict[str, str]:

@@ -72,14 +72,10 @@ def go(plan: Plan, how: How) -> None:
 
 def remark(plan: Plan, log: Log) -> None:
     """Log what to know before the start."""
-    from offramp.data.load import notes
-
-    told = [f"Note: {line}." for line in plan.remarks]
     if plan.net.initial is not None:
-        told.append(f"Weights '{plan.study.backbone.weights}': {plan.net.initial}.")
-    told += [f"{plan.data.name}: {note}" for note in notes(plan.data.provenance)]
-    for line in told:
-        log.say(line)
+        log.say(f"Weights '{plan.study.backbone.weights}': {plan.net.initial}.")
+    for note in plan.notes:
+        log.say(f"Note: {note}")
 
 
 @dataclass(frozen=True)

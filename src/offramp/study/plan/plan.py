@@ -15,6 +15,7 @@ from offramp import usercode
 from offramp.data import Data, load
 from offramp.data.dataset import FileSplit
 from offramp.data.declared import declared_data, missing
+from offramp.data.load import notes
 from offramp.engine.cost import Work, value_bytes, work
 from offramp.engine.resolve import Node, Resolved, Setting, resolve
 from offramp.engine.values import frozen_inputs, teacher_logits
@@ -68,6 +69,12 @@ class Plan:
     work: Mapping[str, Work]
     remarks: tuple[str, ...] = ()
     provisional: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know before it runs, a line each."""
+        about = [f"{self.data.name}: {line}" for line in notes(self.data.provenance)]
+        return [*(f"{line}." for line in self.remarks), *about]
 
     @property
     def users(self) -> dict[str, list[str]]:
