@@ -90,8 +90,8 @@ def test_all_nine_and_one_seed_have_one_backbone_node_and_one_joint_node() -> No
 
 def test_a_forecast_shows_the_shared_nodes(tmp_path: Path) -> None:
     plan = tiny_plan(tiny_study(NINE))
-    found = forecast(plan, Store(tmp_path / "store"), CPU)["nodes"]
-    parts = [sorted(node["trains"]) for node in found]
+    found = forecast(plan, Store(tmp_path / "store"), CPU).nodes
+    parts = [sorted(node.trains) for node in found]
     assert parts.count(sorted(map(str, backbone(4)))) == 1
     assert parts.count(sorted(map(str, segments(1, 4) | heads(1, 4)))) == 1
     assert not (tmp_path / "store").exists()

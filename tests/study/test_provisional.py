@@ -82,8 +82,8 @@ def test_a_provisional_plan_says_so_and_finds_nothing_in_a_store(
 
     monkeypatch.setattr(Archive, "has_node", lambda *_: True)
     found = forecast(plan, Store(tmp_path), CPU, 1e9)
-    assert found["totals"]["nodes_in_store"] == 0 and found["provisional"] == list(plan.provisional)
-    assert found["totals"]["seconds"] == found["totals"]["macs"] / 1e9
+    assert found.totals.nodes_in_store == 0 and found.provisional == plan.provisional
+    assert found.totals.seconds == found.totals.macs / 1e9
 
 
 def test_a_run_is_never_provisional() -> None:

@@ -115,17 +115,17 @@ def test_workers_that_each_take_the_most_urgent_node_idle_less() -> None:
 
 def test_the_price_is_of_all_machines_and_stops_where_more_gain_nothing(plan: Plan) -> None:
     found = on_machines([(spans(Schedule(plan), 256), 1e6)] * 2, price=3600.0)
-    rows = found["by_machines"]
+    rows = found.by_machines
     for row in rows:
-        assert row["price"] == pytest.approx(row["machines"] * row["seconds"])
-    assert rows[-1]["machines"] < 256
-    assert rows[-1]["seconds"] <= 1.02 * found["shortest"]
-    assert rows[0]["faster"] == 1.0
+        assert row.price == pytest.approx(row.machines * row.seconds)
+    assert rows[-1].machines < 256
+    assert rows[-1].seconds <= 1.02 * found.shortest
+    assert rows[0].faster == 1.0
 
 
 def test_a_machine_with_room_for_several_counts_as_so_many(plan: Plan) -> None:
     schedule = Schedule(plan)
     one, four = spans(schedule, 64), spans(schedule, 16, slots=4)
     assert [four.by_machines[n] for n in (1, 4, 16)] == [one.by_machines[n] for n in (4, 16, 64)]
-    found = [on_machines([(each, 1e6)], price=3600.0)["by_machines"][0]["price"] for each in (one, four)]
+    found = [on_machines([(each, 1e6)], price=3600.0).by_machines[0].price for each in (one, four)]
     assert found[1] < found[0] / 2, "an hour of a machine costs the same, whatever it does in it"

@@ -323,10 +323,10 @@ def _dry(chosen: BuildPlan, goal: Goal, store: Store, device: torch.device, as_j
     found = forecast(chosen.plan, store, device)
     refused = () if goal.anyway else resolved(chosen.plan, target(goal.target, 1))
     if as_json:
-        emit({**_as_json(chosen, goal), "refused": refused, **found})
+        emit({**_as_json(chosen, goal), "refused": refused, **found.as_json()})
         return
     _show_plan(chosen, goal)
-    show_forecast(found, as_json=False)
+    show_forecast(found)
     for why in refused:
         say(f"It would be refused: {why}, or --anyway.")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from offramp.cli.decisions import said_of_look, said_of_power, show_decisions
-from offramp.cli.forecast import said_of_data, show_forecast
+from offramp.cli.forecast import as_json, said_of_data, show_forecast
 from offramp.cli.progress.display import Progress, watch
 from offramp.cli.progress.log import Log
 from offramp.cli.progress.reading import reading_shown
@@ -45,29 +45,35 @@ def start(study: Study, how: How) -> None:
 
 def go(plan: Plan, how: How) -> None:
     """As `start`, with the plan at hand."""
-    from offramp.store.store import Store
-    from offramp.study.plan.forecast import forecast, on_machines
-
     remark(plan, how.log)
     if how.dry_run:
-        found = forecast(plan, Store(how.root), how.device, how.here)
-        if how.on is None:
-            found["workers"] = asdict(staff(plan, how))
-        else:
-            speed = how.speed or found["totals"]["macs_per_second"]
-            found["cluster"] = on_machines([(spans_left(plan, how), speed)], how.price)
-        needed = None if how.power is None else _power(plan, how.root, how.power)
-        found |= {} if needed is None else {"power": asdict(needed)}
-        if not how.as_json:
-            say(said_of_data(plan.data))
-        show_forecast(found, how.as_json, how.speed)
-        if needed is not None and not how.as_json:
-            say(said_of_power(needed))
+        _foresee(plan, how)
         return
     outcome = trained(plan, how) if how.until is None else _decided(plan, how, how.until)
     if how.as_json:
         emit(outcome.found)
     close(outcome, how.log, how.fits)
+
+
+def _foresee(plan: Plan, how: How) -> None:
+    from offramp.store.store import Store
+    from offramp.study.plan.forecast import forecast, on_machines
+
+    found = forecast(plan, Store(how.root), how.device, how.here)
+    workers = staff(plan, how) if how.on is None else None
+    speed = how.speed or found.macs_per_second
+    cluster = on_machines([(spans_left(plan, how), speed)], how.price) if how.on is not None else None
+    needed = None if how.power is None else _power(plan, how.root, how.power)
+    if how.as_json:
+        there = {"workers": workers, "power": needed}
+        told = {name: asdict(one) for name, one in there.items() if one is not None}
+        told |= {} if cluster is None else {"cluster": cluster.as_json()}
+        emit(as_json(found, how.speed) | told)
+        return
+    say(said_of_data(plan.data))
+    show_forecast(found, how.speed, workers, cluster)
+    if needed is not None:
+        say(said_of_power(needed))
 
 
 def remark(plan: Plan, log: Log) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from offramp.cli.forecast import at_speed, said_of, show_machines
+from offramp.cli.forecast import as_json, said_of, show_machines
 from offramp.cli.progress.log import Log
 from offramp.cli.progress.reading import reading_shown
 from offramp.cli.render import emit
@@ -20,8 +20,10 @@ from offramp.terminal import show, table
 from offramp.units import duration, macs
 
 if TYPE_CHECKING:
+    from offramp.study.plan.forecast import Forecast
     from offramp.study.plan.plan import Plan
     from offramp.study.plan.schedule import Spans
+    from offramp.study.plan.workers import Workers
     from offramp.study.spec.file import Member
 
 
@@ -74,55 +76,56 @@ def _show_all(path: Path, asked: Sequence[Member], how: How) -> None:
 
     device = how.device
     planned = plans([member.study for member in asked], device, provisional=True)
-    workers: list[dict[str, Any]] = []
+    workers: list[Workers] = []
     spans: list[Spans] = []
 
     def named() -> Iterator[tuple[str, Plan]]:  # one at a time: networks need not all stay in memory
         for member, plan in zip(asked, planned, strict=True):
             if how.on is None:
-                workers.append(asdict(staff(plan, how)))
+                workers.append(staff(plan, how))
             else:
                 spans.append(spans_left(plan, how))
             own = member.study.data.split_seed == "trial"
             yield f"{member.path.stem}, seed {member.study.seeds[0]}" if own else member.path.stem, plan
 
     found = together(named(), Store(how.root), device)
-    for one, its in zip(found["studies"], workers, strict=how.on is None):
-        one["workers"] = its
+    cluster = None
     if how.on is not None:
-        speeds = [how.speed or one["totals"]["macs_per_second"] for one in found["studies"]]
-        found["cluster"] = on_machines(list(zip(spans, speeds, strict=True)), how.price)
-    found["totals"] |= at_speed(found["totals"], how.speed)
+        speeds = [how.speed or one.macs_per_second for _, one in found.studies]
+        cluster = on_machines(list(zip(spans, speeds, strict=True)), how.price)
     if how.as_json:
-        emit(found)
+        told = as_json(found, how.speed)
+        for one, its in zip(told["studies"], workers, strict=how.on is None):
+            one["workers"] = asdict(its)
+        emit(told if cluster is None else told | {"cluster": cluster.as_json()})
         return
     given = how.speed is not None
     listing = table(["study"], ["nodes", "MACs", "of alone", "here", *(["there"] if given else [])])
-    for one in found["studies"]:
-        totals = one["totals"]
-        row = [str(totals["nodes"]), macs(totals["macs"])]
-        row += [f"{100 * totals['share_of_written']:.0f} %", duration(totals["seconds"])]
+    for name, study in found.studies:
+        totals = study.totals
+        row = [str(totals.nodes), macs(totals.macs)]
+        row += [f"{100 * totals.share_of_written:.0f} %", duration(totals.seconds)]
         if how.speed is not None:
-            row.append(duration(totals["macs_to_run"] / how.speed))
-        listing.add_row(one["study"], *row)
+            row.append(duration(totals.macs_to_run / how.speed))
+        listing.add_row(name, *row)
     note = "of alone: share of the work of every phase run alone."
     if given:
         note += "\nthere: at the speed of --speed."
     show(listing, f"{path}: {len(asked)} studies", note)
-    typer.echo(said_of(found["totals"]))
-    if how.on is None:
-        least, most = min(w["count"] for w in workers), max(w["count"] for w in workers)
+    typer.echo(said_of(found.totals, how.speed))
+    if cluster is None:
+        least, most = min(w.count for w in workers), max(w.count for w in workers)
         typer.echo(f"Workers: {least if least == most else f'{least} to {most}'} (why is in --json).")
     else:
-        show_machines(found["cluster"])
-    _provisional(found["studies"])
+        show_machines(cluster)
+    _provisional([study for _, study in found.studies])
 
 
-def _provisional(studies: Sequence[dict[str, Any]]) -> None:
+def _provisional(studies: Sequence[Forecast]) -> None:
     """What is not here, each thing once."""
-    for line in dict.fromkeys(line for one in studies for line in one["remarks"]):
+    for line in dict.fromkeys(line for one in studies for line in one.remarks):
         typer.echo(f"Note: {line}.")
-    lacking = dict.fromkeys(line for one in studies for line in one["provisional"])
+    lacking = dict.fromkeys(line for one in studies for line in one.provisional)
     if lacking:
         typer.echo("Provisional, keys too, since not all is here:")
     for line in lacking:
