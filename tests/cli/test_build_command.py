@@ -21,7 +21,7 @@ from torchvision import models
 from longer import long
 from offramp.bundle import web
 from offramp.bundle.runtime import Bundle
-from offramp.cli.commands.export import _check
+from offramp.cli.bundle import _check
 from offramp.data import Data, DataSpec, load, normalize
 from offramp.nets import NetSpec
 from offramp.nets.backbones.lookup import origin_of

@@ -114,7 +114,7 @@ def test_recommend_keeps_to_what_is_asked(cli: Cli, store: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--goal", "latencyy"], "there is no goal 'latencyy'; did you mean 'latency'?"),
+        (["--goal", "latencyy"], "no goal 'latencyy'; did you mean 'latency'?"),
         (["--min-accuracy", "90"], "--min-accuracy is 90; write a share of 1, such as 0.9"),
         (["--max-macs", "40%"], "--max-macs must be a number of MACs, such as 1.5M or 2e6; got '40%'"),
     ],

@@ -12,7 +12,7 @@ import pytest
 from command import Cli
 
 from offramp.bundle import runtime
-from offramp.cli.commands.export import time_here
+from offramp.cli.bundle import time_here
 from offramp.policy import policy as policies
 from offramp.policy import stage_times
 

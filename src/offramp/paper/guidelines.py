@@ -8,9 +8,19 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
+from offramp.errors import OfframpError, nearest
+
 Goal = Literal["accuracy", "latency", "training-time", "memory", "energy", "balanced"]
 SIDES: tuple[Literal["for", "against"], ...] = ("for", "against")
 GOALS: tuple[Goal, ...] = ("accuracy", "latency", "training-time", "memory", "energy", "balanced")
+
+
+def known_goal(name: str) -> Goal:
+    """The goal of that name. Raises OfframpError where there is none."""
+    for goal in GOALS:
+        if goal == name:
+            return goal
+    raise OfframpError(f"no goal '{name}'{nearest(name, GOALS)}")
 
 
 @dataclass(frozen=True)

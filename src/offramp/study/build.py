@@ -11,7 +11,7 @@ from typing import Any, get_args
 from PIL import Image, UnidentifiedImageError
 
 from offramp import device as devices
-from offramp.analysis.recommend import GOALS, Goal, guidelines
+from offramp.analysis.recommend import Goal, guidelines
 from offramp.data import Data, load
 from offramp.data.images.files import FORMATS, Files
 from offramp.data.images.own import upright_size
@@ -22,6 +22,7 @@ from offramp.inputs import Shape
 from offramp.nets import BACKBONES, ExitNetwork, build
 from offramp.nets.cut.spread import EXITS
 from offramp.nets.pretrained import IMAGENET, at_hand, has_public, published
+from offramp.paper.guidelines import known_goal
 from offramp.strategies import STRATEGIES
 from offramp.study.plan import profiles, programs
 from offramp.study.plan.plan import Plan, net_spec, plan_trials
@@ -203,8 +204,7 @@ def _mapping(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
 
 
 def _strategy(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
-    if wish.goal not in GOALS:
-        raise OfframpError(f"no goal '{wish.goal}'{nearest(wish.goal, GOALS)}")
+    known_goal(wish.goal)
     kept = {"backbone": "kept"} if wish.keep_frozen else {}
     asked = wish.evidence
     if wish.strategy is not None:

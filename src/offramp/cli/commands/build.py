@@ -12,9 +12,7 @@ import typer
 
 from offramp import units
 from offramp.cli import options
-from offramp.cli.commands.calibrate import target
-from offramp.cli.commands.export import Page, describe, int8_share, page_at
-from offramp.cli.commands.recommend import wish as wish_of
+from offramp.cli.bundle import Page, describe, int8_share, page_at
 from offramp.cli.forecast import said_of_data, show_forecast
 from offramp.cli.options import flag, option
 from offramp.cli.progress.display import Progress, watch
@@ -25,7 +23,7 @@ from offramp.cli.training.fitting import fitting
 from offramp.cli.training.how import How, conduct
 from offramp.cli.training.one import say_interrupted
 from offramp.errors import OfframpError
-from offramp.paper.guidelines import GOALS
+from offramp.paper.guidelines import GOALS, known_goal
 from offramp.parts import Part
 from offramp.store.place import Place, place
 from offramp.terminal import show, table
@@ -34,8 +32,9 @@ from offramp.units import macs
 if TYPE_CHECKING:
     import torch
 
-    from offramp.analysis.recommend import Goal as Priority
     from offramp.api.build import Built
+    from offramp.policy.calibrate import Limits
+    from offramp.policy.calibration import Target
     from offramp.store.store import Store
     from offramp.study.build import BuildOptions, BuildPlan
     from offramp.study.plan.plan import Plan
@@ -137,22 +136,22 @@ def build(
       offramp build --backbone digits-cnn --data digits --out bundle
     """
     from offramp.bundle import graphs
-    from offramp.policy.calibrate import OF_TIME, without_times
+    from offramp.policy.calibrate import OF_TIME, target, without_times
     from offramp.policy.stage_times import read as read_times
     from offramp.policy.stage_times import unlike
     from offramp.policy.useful import check, images_needed
     from offramp.study.build import BuildOptions
 
-    targets = {
+    limits: Limits = {
         "max_accuracy_loss": max_accuracy_loss,
         "max_mean_macs": max_mean_macs,
         "max_mean_latency": max_mean_latency,
         "max_p95_latency": max_p95_latency,
         "risk": risk,
     }
-    if all(value is None for value in targets.values()):
-        targets["max_accuracy_loss"] = 0.01
-    limit = target(targets, 1)
+    if all(value is None for value in limits.values()):
+        limits["max_accuracy_loss"] = 0.01
+    limit = target(1, **limits)
     if limit.kind in OF_TIME and stage_times is None:
         raise without_times(limit.kind)
     allowed = int8_share(int8, int8_loss)
@@ -161,14 +160,14 @@ def build(
         check(unlike(times.precision, times.device, allowed is not None), anyway)
     kept = keep_frozen or pretrained
     known = chosen_from(evidence, goal, backbone, kept) if evidence else None
-    asked = (backbone, data, exits, weights, keep_frozen, checked(goal), strategy, known)
+    asked = (backbone, data, exits, weights, keep_frozen, known_goal(goal), strategy, known)
     needed = images_needed(limit.kind, limit.value)
     given = tuple(set_ or ())
     wish = BuildOptions(*asked, size, normalize, seed, given, device, needed, pretrained)
     graphs.check_installed()
     page = page_at(web, onnxruntime_web, force, out)
     aim = Goal(
-        targets,
+        limits,
         out,
         force=force,
         anyway=anyway,
@@ -183,11 +182,11 @@ def build(
 
 @dataclass(frozen=True)
 class Goal:
-    """target: of the policy, as `offramp calibrate` takes it.  out: the bundle's folder.  force: replace
-    one that is there.  anyway: write what is not to be trusted.  budget: of the training, a time.
-    times: of stages, on the device.  int8: as of `bundle.export.ExportOptions`.  page: for browsers."""
+    """limits: of the policy.  out: the bundle's folder.  force: replace one that is there.  anyway: go
+    on with what is not to be trusted.  budget: of the training, a time.  times: of stages, on the
+    device.  int8: as of `bundle.export.ExportOptions`.  page: for browsers."""
 
-    target: Mapping[str, Any]
+    limits: Limits
     out: Path
     force: bool
     anyway: bool
@@ -196,21 +195,24 @@ class Goal:
     int8: float | None = None
     page: Page | None = None
 
+    def target(self, plain_macs: int = 1) -> Target:
+        """plain_macs: of the network without early exits, which a percentage is of. Raises OfframpError
+        for a limit that makes no sense."""
+        from offramp.policy.calibrate import target
 
-def checked(goal: str) -> Priority:
-    """Raises OfframpError for an unknown goal."""
-    return wish_of(goal, None, None, False).goal
+        return target(plain_macs, **self.limits)
 
 
 def chosen_from(
     source: Place, goal: str, backbone: str, keep_frozen: bool
 ) -> tuple[str, Mapping[str, Any], str]:
     """The strategy that runs put first: its name, its options, and what the runs are."""
+    from offramp.analysis.recommend import Preference
     from offramp.report import evidence
     from offramp.report.advice import choice
     from offramp.usercode import is_user_code
 
-    asked = wish_of(goal, None, None, keep_frozen)
+    asked = Preference(known_goal(goal), frozen_backbone=keep_frozen)
     found = choice(evidence.open(source), asked, backbone)
     if found is None:
         raise OfframpError(
@@ -236,7 +238,7 @@ def start(
     from offramp.store.store import Store
     from offramp.study.build import batch_size, choose
 
-    target(goal.target, 1)  # mistakes before the work
+    goal.target()  # mistakes before the work
     bundle.check_place(goal.out, goal.force)
     store = Store(root)
     device = devices.chosen(wish.device)
@@ -259,7 +261,7 @@ def start(
     from offramp.api.build import resolved
     from offramp.policy.useful import check
 
-    check(resolved(chosen.plan, target(goal.target, 1)), goal.anyway)
+    check(resolved(chosen.plan, goal.target()), goal.anyway)
     silent = quiet or as_json
     if not silent:
         _show_plan(chosen, goal)
@@ -311,7 +313,7 @@ def _finish(plan: Plan, goal: Goal, store: Store, silent: bool, weak: tuple[str,
     from offramp.api.build import deployed
     from offramp.bundle.export import ExportOptions
 
-    wanted = target(goal.target, plan.net.plain_macs)
+    wanted = goal.target(plan.net.plain_macs)
     asked = ExportOptions(force=goal.force, anyway=goal.anyway, doubts=weak, int8=goal.int8)
     return told(deployed(plan, store, wanted, goal.out, asked, goal.times), silent)
 
@@ -321,7 +323,7 @@ def _dry(chosen: BuildPlan, goal: Goal, store: Store, device: torch.device, as_j
     from offramp.study.plan.forecast import forecast
 
     found = forecast(chosen.plan, store, device)
-    refused = () if goal.anyway else resolved(chosen.plan, target(goal.target, 1))
+    refused = () if goal.anyway else resolved(chosen.plan, goal.target())
     if as_json:
         emit({**_as_json(chosen, goal), "refused": refused, **found.as_json()})
         return
@@ -359,7 +361,7 @@ def _exits(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _target(goal: Goal) -> dict[str, Any]:
-    return {kind.replace("_", "-"): value for kind, value in goal.target.items() if value is not None}
+    return {kind.replace("_", "-"): value for kind, value in goal.limits.items() if value is not None}
 
 
 def _show_plan(chosen: BuildPlan, goal: Goal) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,8 +18,7 @@ from offramp.terminal import show, table
 from offramp.units import counted, macs
 
 if TYPE_CHECKING:
-    from offramp.policy.calibrate import Calibrated, MeasuredCosts
-    from offramp.policy.calibration import Target
+    from offramp.policy.calibrate import Calibrated, Limits, MeasuredCosts
     from offramp.policy.evaluate import ClassEvaluation, Evaluation
     from offramp.policy.policy import Policy
     from offramp.study.trained import Trained
@@ -106,14 +104,14 @@ def calibrate(
     from offramp import device as devices
     from offramp.engine.settings import placed
     from offramp.infer.torch_timing import measured_costs
-    from offramp.policy.calibrate import without_times
+    from offramp.policy.calibrate import target, without_times
     from offramp.policy.candidates import Search
     from offramp.policy.evaluate import evaluate
     from offramp.policy.stage_times import of_file
     from offramp.study import trained as trials
     from offramp.study.run.trials import blank_network
 
-    given = {
+    given: Limits = {
         "max_accuracy_loss": max_accuracy_loss,
         "min_accuracy": min_accuracy,
         "max_mean_macs": max_mean_macs,
@@ -125,7 +123,7 @@ def calibrate(
         "on_average": on_average,
         "without_labels": without_labels,
     }
-    kind = target(given, 1).kind  # mistakes before the work
+    kind = target(1, **given).kind  # mistakes before the work
     if kind != "max-mean-latency" and stage_times is None and batch is not None:
         raise OfframpError("--batch goes with --max-mean-latency and --stage-times; leave it out")
     if kind == "max-p95-latency" and stage_times is None:
@@ -134,7 +132,7 @@ def calibrate(
     kept = opened(store, store_)
     trust_code = trusted(kept, kept.find_trial(trial), trust)
     trained = trials.read(kept, trial, trust_code)
-    wish = target(given, trained.plain_macs)
+    wish = target(trained.plain_macs, **given)
     measured = None
     if stage_times is not None:
         measured = of_file(stage_times, trained.costs, batch or 1, wish.kind)
@@ -154,14 +152,6 @@ def calibrate(
         for reason in weak:
             say(f"Unreliable: {reason}.")
         _show(trained, found, tested, out)
-
-
-def target(given: Mapping[str, Any], plain_macs: int) -> Target:
-    """The target, checked. given: `Limits`, where MACs and time are text. Raises OfframpError."""
-    from offramp.policy.calibrate import Limits
-    from offramp.policy.calibrate import target as checked
-
-    return checked(plain_macs, **cast(Limits, given))
 
 
 def _json(trained: Trained, found: Calibrated, tested: Evaluation, out: Path) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import typer
 from offramp.cli import options
 from offramp.cli.options import flag, option
 from offramp.cli.render import emit, folded, notes, say
-from offramp.errors import OfframpError, nearest
-from offramp.paper.guidelines import GOALS
+from offramp.errors import OfframpError
+from offramp.paper.guidelines import GOALS, known_goal
 from offramp.store.place import Place
 from offramp.terminal import show, table
 from offramp.units import macs
@@ -50,27 +50,18 @@ def recommend(
     the best. balanced ranks by the distance from the best, on average over the other goals.
     Differences are tested over seeds and test images. Fewer than three seeds give no recommendation.
     """
-    asked = wish(goal, min_accuracy, max_macs, frozen_backbone)
+    from offramp import units
+    from offramp.analysis.recommend import Preference
+
+    if min_accuracy is not None and not 0 < min_accuracy <= 1:
+        raise OfframpError(f"--min-accuracy is {min_accuracy:g}; write a share of 1, such as 0.9")
+    budget = None if max_macs is None else units.parse(max_macs, units.MACS, "--max-macs")
+    asked = Preference(known_goal(goal), min_accuracy, budget, frozen_backbone)
     given = store is not None or store_ is not None
     recommend_from(options.named(store, store_), given, asked, study, json)
 
 
 NO_RUNS = "No runs back this. It is the advice of the paper (Strategies at a glance, section 8.1)."
-
-
-def wish(
-    goal: str, min_accuracy: float | None, max_macs: str | None, frozen_backbone: bool
-) -> Preference:
-    """What is asked for, checked. Raises OfframpError."""
-    from offramp import units
-    from offramp.analysis.recommend import Preference
-
-    if goal not in GOALS:
-        raise OfframpError(f"there is no goal '{goal}'{nearest(goal, GOALS)}")
-    if min_accuracy is not None and not 0 < min_accuracy <= 1:
-        raise OfframpError(f"--min-accuracy is {min_accuracy:g}; write a share of 1, such as 0.9")
-    budget = None if max_macs is None else units.parse(max_macs, units.MACS, "--max-macs")
-    return Preference(goal, min_accuracy, budget, frozen_backbone)
 
 
 def recommend_from(
