@@ -30,7 +30,7 @@ from offramp.data import DataSpec, load, split_file
 from offramp.data.raw import RawData, RawSplit
 from offramp.hashing import with_seal
 from offramp.nets import pretrained
-from offramp.policy import policy
+from offramp.policy.policy import Policy
 from offramp.report import claims, evidence
 from offramp.store import pack
 from offramp.store.store import Store
@@ -144,7 +144,7 @@ def splits(path: Path) -> object:
 
 
 DOORS = {
-    "policy": Door("policy.json", POLICY, policy.read),
+    "policy": Door("policy.json", POLICY, Policy.load),
     "study": Door("study.yaml", STUDY, spec.read),
     "claims": Door("claims.yaml", CLAIMS, claims.read),
     "profile": Door("p.json", json.dumps(PROFILE).encode(), profiles.read),
@@ -171,7 +171,7 @@ BESIDE: Mapping[str, bytes] = {
     "test-0.parquet": parquet(),
 }
 JSON = {
-    "policy": (json.loads(POLICY), policy.read),
+    "policy": (json.loads(POLICY), Policy.load),
     "study": (parse(STUDY.decode(), "").value, spec.read),
     "claims": (parse(CLAIMS.decode(), "").value, claims.read),
     "profile": (PROFILE, profiles.read),

@@ -54,6 +54,15 @@ def test_features_in_words_and_their_adapters() -> None:
     assert describe(loss[:2]) == words and adapters(loss) == ((1, 4), (2, 4))
 
 
+@pytest.mark.parametrize(("field", "value"), [("init", Init.FRESH), ("backward", 0.5)])
+def test_parts_are_given_something_by_a_mapping_or_pairs(field: str, value: Any) -> None:
+    pairs = ((head(1), value), (segment(1), value))
+    kept = replace(GOOD, **{field: pairs})
+    assert getattr(kept, field) == pairs
+    for given in (dict(pairs), list(pairs)):
+        assert replace(GOOD, **{field: given}) == kept and hash(replace(GOOD, **{field: given}))
+
+
 def test_phases_are_values() -> None:
     assert replace(GOOD) == GOOD and hash(GOOD) == hash(replace(GOOD))
     assert digest(GOOD) == digest(replace(GOOD)) != digest(replace(GOOD, trunk=1))
@@ -128,9 +137,12 @@ def test_programs_that_cannot_run_are_refused(mistake: str) -> None:
         (lambda: segment("a"), "there is no segment 'a'"),
         (lambda: heads(0, 2), "there is no head 0"),
         (lambda: backbone(0), "there is no head 0"),
-        (lambda: replace(GOOD, init="fresh"), "write init=((head(1), Init.FRESH),)"),
-        (lambda: replace(GOOD, init=(("head 1", Init.FRESH),)), "write init=((head(1), Init.FRESH),)"),
+        (lambda: replace(GOOD, init="fresh"), "write init={head(1): Init.FRESH}"),
+        (lambda: replace(GOOD, init=(("head 1", Init.FRESH),)), "write init={head(1): Init.FRESH}"),
         (lambda: replace(GOOD, train=[head(1), head(2)]), "write train=head(1) | segment(1)"),
+        (lambda: replace(GOOD, init={1: Init.FRESH}), "write init={head(1): Init.FRESH}"),
+        (lambda: replace(GOOD, init=tuple("a" * 99)), "'a', 'a'…; write init="),
+        (lambda: replace(GOOD, backward=0.5), "cannot take backward=0.5; write backward={head(1): 0.5}"),
         (lambda: replace(GOOD, train="head 1"), "'first' cannot take train='head 1'"),
         (lambda: replace(GOOD, recipe=("epochs", 5)), "write recipe={'epochs': 5}"),
         (lambda: replace(GOOD, recipe=Recipe(epochs=5)), "write recipe={'epochs': 5}"),

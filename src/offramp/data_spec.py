@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args
 
 from annotated_types import Ge, Gt, Le, Lt, Predicate
 
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, check_fields, nearest
 from offramp.hashing import YOUNGER
 from offramp.units import Count
 
 Fit = Literal["crop", "stretch"]
+Loader = Literal["auto", "resident", "streaming"]
 Side = Annotated[int, Ge(1), Le(16_384)]
 Natural = Annotated[int, Ge(0), Lt(2**63)]
 Sha256 = Annotated[str, Predicate(lambda text: re.fullmatch("[0-9a-fA-F]{64}", text) is not None)]
@@ -45,7 +46,7 @@ class DataSpec:
         while calibration is held out as ever).
     test: the source's own, which is held out of train where there is none; `val`: its validation split
         is the test split; or `held-out`: its test images are train's too, and test is held out anew.
-    split_file: a file that `offramp.data.save_splits` wrote: it says which image is in which split, in
+    split_file: a file that `save_splits` wrote: it says which image is in which split, in
         place of the five settings above, and is refused where the images are not the same.
     size, resize, fit, channels: see `offramp.data.images.geometry`; what is None is the source's
         own choice, which for most is to leave images as they are.
@@ -54,6 +55,12 @@ class DataSpec:
         deviation for each channel, as shares of 255.
     on_error: `fail` at an image that is damaged, or `skip` it and count it.
     options: further arguments of the source, as (name, value) pairs.
+
+    Raises OfframpError for a value of another type or out of its range.
+
+    >>> from offramp import DataSpec
+    >>> DataSpec("digits", train_images=500, split_seed=3).draw
+    3
     """
 
     name: Text
@@ -75,6 +82,10 @@ class DataSpec:
     url: Text | None = field(default=None, metadata=YOUNGER)
     sha256: Sha256 | None = field(default=None, metadata=YOUNGER)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "normalize", _by_channel(self.normalize))
+        check_fields(self)
+
     @property
     def draw(self) -> int:
         """The number that splits are drawn with. Raises OfframpError where each trial has its own."""
@@ -88,3 +99,26 @@ class DataSpec:
     def drawn_for(self, seed: int) -> DataSpec:
         """The same with the splits of a trial's seed, where each trial has its own."""
         return replace(self, split_seed=seed) if self.split_seed == "trial" else self
+
+
+def _by_channel(normalize: Any) -> Normalization:
+    """The name, or mean and deviation as tuples, whatever sequences or arrays they are. Raises
+    OfframpError for another name, and for what is not a number a channel, or not a share of 255."""
+    if isinstance(normalize, str):
+        names = get_args(get_args(Normalization)[0])
+        if normalize not in names:
+            raise OfframpError(f"normalize cannot be '{normalize}'{nearest(normalize, names)}")
+        return cast(Normalization, normalize)
+    try:
+        mean, std = (tuple(map(float, numbers)) for numbers in normalize)
+    except (TypeError, ValueError):
+        raise OfframpError(
+            f"normalize is {normalize!r}; give a name, or a mean and a deviation, each with one number "
+            "a channel, as ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))"
+        ) from None
+    if not all(0 <= m <= 1 for m in mean) or not all(0 < s <= 1 for s in std):
+        raise OfframpError(
+            f"normalize is {(mean, std)}; a mean is a share of 255 from 0 to 1, a deviation one "
+            "above 0 and at most 1; divide what is of pixels from 0 to 255 by 255"
+        )
+    return mean, std

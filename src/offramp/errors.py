@@ -58,6 +58,11 @@ def in_line(error: BaseException, most: int = 200) -> str:
     no message. Of a traceback in it, as those of other processes have, only the end is the reason."""
     said, _, trace = str(error).partition("Traceback (most recent call last)")
     text = " ".join((said + " ".join(trace.strip().splitlines()[-1:])).split()) or type(error).__name__
+    return shortened(text, most)
+
+
+def shortened(text: str, most: int) -> str:
+    """At most so many characters of a text; where that is not all, `…` at its end says so."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

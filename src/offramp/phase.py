@@ -6,14 +6,16 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Any, Literal, assert_never, get_args
+from typing import Annotated, Any, Literal, TypeVar, assert_never, get_args
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 
-from offramp.errors import OfframpError, check_fields
+from offramp.errors import OfframpError, check_fields, shortened
 from offramp.parts import HIDDEN, LEARNED, Carry, Part, Parts, head, path
 from offramp.units import Count
 
+K = TypeVar("K")
+V = TypeVar("V")
 Exits = Count | Annotated[tuple[Count, ...], Len(1)]
 """One exit, or several: the mean of their logits."""
 Weight = Annotated[float, Ge(0), Lt(math.inf)]
@@ -24,7 +26,7 @@ class Init(Enum):
     """Where a part's weights come from when a phase begins.
 
     >>> from offramp import CE, Init, Phase, head
-    >>> Phase("again", train=head(1), loss=(CE(1),), init=((head(1), Init.FRESH),)).trained
+    >>> Phase("again", train=head(1), loss=(CE(1),), init={head(1): Init.FRESH}).trained
     frozenset({Part(kind='head', index=1)})
     """
 
@@ -293,13 +295,15 @@ class Phase:
     train: the parts that train; every other part the loss reads is frozen.
     loss: the terms to add up. A term of weight zero reads nothing and is dropped.
     trunk: 0 is the shared trunk; n is exit n's own, which starts as a copy of the shared one.
-    init: pairs (parts, Init): the parts that do not start from the weights that they have by then.
+    init: the parts that do not start from the weights that they have by then: {parts: Init}, or pairs
+        (parts, Init).
     teacher: the earlier phase whose resulting weights the KD, MSE and Features terms read, frozen; or
         `BEFORE`: the weights the network had before training; or `LIVE`: the network as it is in the
         same step.
     recipe: fields of the recipe that this phase overrides: a mapping, or (field, value) pairs.
-    backward: pairs (parts, factor): the gradient that such a part sends back to what it reads is
-        multiplied by the factor. 0 stops it: the part trains, and what is below gets no gradient of it.
+    backward: {parts: factor}, or pairs (parts, factor): the gradient that such a part sends back to what
+        it reads is multiplied by the factor. 0 stops it: the part trains, and what is below gets no
+        gradient of it.
     sample_weights: what each image counts for at each exit, by the logits of the same step: `Unsolved`,
         `Survivors` or `Gated`.
     carry: the share of the previous exit's answer that an exit adds to its head's logits, in training
@@ -322,28 +326,28 @@ class Phase:
     train: Parts
     loss: Sequence[Term]
     trunk: int = 0
-    init: tuple[tuple[Parts, Init], ...] = ()
+    init: Mapping[Parts, Init] | Sequence[tuple[Parts, Init]] = ()
     teacher: str | None = None
-    recipe: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
-    backward: tuple[tuple[Parts, float], ...] = ()
+    recipe: Mapping[str, Any] | Sequence[tuple[str, Any]] = ()
+    backward: Mapping[Parts, float] | Sequence[tuple[Parts, float]] = ()
     sample_weights: SampleWeights | None = None
     carry: Carry = 0.0
 
     def __post_init__(self) -> None:
         if isinstance(self.loss, list):
             object.__setattr__(self, "loss", tuple(self.loss))
-        if isinstance(self.recipe, Mapping):
-            object.__setattr__(self, "recipe", tuple(self.recipe.items()))
+        for name in ("init", "recipe", "backward"):
+            object.__setattr__(self, name, _pairs(getattr(self, name)))
         forms = {
             "train=head(1) | segment(1)": isinstance(self.train, frozenset),
-            "init=((head(1), Init.FRESH),)": _are_pairs(self.init, frozenset, Init),
-            "backward=((head(1), 0.5),)": _are_pairs(self.backward, frozenset, int | float),
+            "init={head(1): Init.FRESH}": _are_pairs(self.init, frozenset, Init),
+            "backward={head(1): 0.5}": _are_pairs(self.backward, frozenset, int | float),
             "recipe={'epochs': 5}": _are_pairs(self.recipe, str, object),
         }
         for example, fits in forms.items():
             if not fits:
                 field = example.partition("=")[0]
-                given = repr(getattr(self, field))[:60]
+                given = shortened(repr(getattr(self, field)), 60)
                 raise OfframpError(f"phase '{self.name}' cannot take {field}={given}; write {example}")
 
     @property
@@ -358,9 +362,14 @@ class Phase:
         return tuple(sorted({*(k for term in self.terms for k in _own(term)), *live}))
 
     @property
+    def starts(self) -> dict[Part, Init]:
+        """Where the weights of each part of `init` come from."""
+        return {part: init for parts, init in _pairs(self.init) for part in parts}
+
+    @property
     def scales(self) -> dict[Part, float]:
         """The factor of each part that sends its gradient back scaled."""
-        given = {part: float(factor) for parts, factor in self.backward for part in parts}
+        given = {part: float(factor) for parts, factor in _pairs(self.backward) for part in parts}
         return {part: factor for part, factor in sorted(given.items()) if factor != 1}
 
     @property
@@ -393,6 +402,13 @@ def _word(value: Any) -> str:
     if isinstance(value, bool | None):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _pairs(given: Mapping[K, V] | Sequence[tuple[K, V]]) -> tuple[tuple[K, V], ...]:
+    """Of a mapping or a sequence; anything else stays, to be refused."""
+    if isinstance(given, Mapping):
+        return tuple(given.items())
+    return tuple(given) if isinstance(given, Sequence) else given
 
 
 def _are_pairs(value: Any, first: Any, second: Any) -> bool:
@@ -453,7 +469,7 @@ def check(program: Program, exits: int) -> None:
             raise OfframpError(f"{where} has no loss; give it at least one term of weight above zero")
         taught = {exit for term in phase.terms for exit in teachers(term)}
         numbers = {p.index for p in phase.train} | set(phase.exits) | taught
-        numbers |= {p.index for parts, _ in (*phase.init, *phase.backward) for p in parts}
+        numbers |= {p.index for p in (*phase.starts, *phase.scales)}
         if not numbers <= set(range(1, exits + 1)):
             raise OfframpError(f"{where} names an exit outside 1 to {exits}")
         # The features of the final exit are what its head reads, so they teach that head nothing.

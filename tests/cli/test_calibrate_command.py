@@ -15,6 +15,7 @@ from command import call
 from longer import long
 from offramp.errors import OfframpError
 from offramp.policy import policy, scoring, solve
+from offramp.policy.policy import Policy
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
 from offramp.study import trained as trial
@@ -86,7 +87,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
 )
 def test_it_writes_a_policy_and_a_report(run: Command, store: Store, target: tuple[str, ...]) -> None:
     status, out, _ = run("two", *target, "--out", "p.json", "--json")
-    report, file = json.loads(out), policy.read(Path("p.json"))
+    report, file = json.loads(out), Policy.load("p.json")
     assert status == 0
     trained = trial.read(store, "two")
     policy.check_fits(file, trained.id, trained.hash, trained.exits)
@@ -188,7 +189,7 @@ def test_a_split_that_is_too_small_says_how_many_would_do(run: Command, store: S
     assert "120 calibration images certify nothing cheaper" in err and "at least 299" in err
     status, out, _ = run("two", "--risk", "0.01", "--anyway")
     assert status == 0 and out.startswith("Unreliable: no calibration image leaves early")
-    assert policy.read(Path("policy.json")).active == (3,)
+    assert Policy.load("policy.json").active == (3,)
 
 
 @pytest.mark.long
@@ -311,7 +312,7 @@ def test_images_are_weighted_to_the_shares_of_training(
     out = " ".join(out.split())
     assert status == 0 and "weighted to the class shares of training: 600 count as" in out
     assert "classes with their shares of training" in out
-    kept = policy.read(Path("p.json")).calibration.chosen
+    kept = Policy.load("p.json").calibration.chosen
     assert kept is not None and kept.class_shares == (0.7, 0.2, 0.1)
     assert kept.risk_below is not None and kept.risk_below <= 0.05
     refused = run("uneven", "--max-disagreement", "0.05", "--training-shares")

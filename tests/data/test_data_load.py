@@ -130,13 +130,19 @@ def test_a_source_that_gives_no_tensor_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train_images": 0}, "data.train_images is 0"),
+        ({"train_images": 0}, r"DataSpec\(train_images=0\): input should be greater than or equal to 1"),
         ({"train_images": 401}, "data.train_images is 401, but .* has 400"),
         ({"test_images": 61}, "data.test_images is 61, but .* has 60"),
-        ({"test_images": -1}, "data.test_images is -1"),
-        ({"held_out_images": -1}, "data.held_out_images is -1"),
+        ({"held_out_images": -1}, r"DataSpec\(held_out_images=-1\): input should be greater than"),
         ({"train_images": 8}, "too few training images"),
-        ({"validation": "tset"}, "data.validation cannot be 'tset'; did you mean 'test'"),
+        (
+            {"validation": "tset"},
+            r"DataSpec\(validation='tset'\): input should be 'held-out'",
+        ),
+        ({"size": -3}, r"DataSpec\(size=-3\)"),
+        ({"fit": "bogus"}, r"DataSpec\(fit='bogus'\)"),
+        ({"normalize": "half-way"}, "normalize cannot be 'half-way'; did you mean 'half'"),
+        ({"on_error": "x"}, r"DataSpec\(on_error='x'\)"),
     ],
 )
 def test_refuses(changes: dict[str, Any], message: str) -> None:

@@ -42,7 +42,7 @@ def test_a_split_file_repeats_a_split_elsewhere(root: Path, saved: Path, tmp_pat
 
 def test_validation_may_be_test(root: Path, tmp_path: Path) -> None:
     path = tmp_path / "splits.json"
-    save_splits(DataSpec("folder", root=str(root), validation="test"), path)
+    save_splits(DataSpec("folder", root=str(root), validation="test"), str(path))
     data = read("folder", root, split_file=str(path))
     assert data.validation is data.test
     assert digests(data) == digests(read("folder", root, validation="test"))

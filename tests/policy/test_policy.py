@@ -13,7 +13,7 @@ import torch
 from offramp.errors import OfframpError
 from offramp.policy.calibration import Calibration, Chosen, Target
 from offramp.policy.costs import Costs
-from offramp.policy.policy import Policy, check_fits, parse, read, to_json
+from offramp.policy.policy import Policy, check_fits, parse, to_json
 from refusal import refuses
 from simulated import COSTS, FOUR, simulated
 
@@ -34,9 +34,9 @@ def a_policy(
 
 def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     a_policy().save(tmp_path / "p.json")
-    found = read(tmp_path / "p.json")
+    found = Policy.load(tmp_path / "p.json")
     assert (found, found.calibration) == (a_policy(), MADE)
-    assert to_json(read(tmp_path / "p.json")) == (tmp_path / "p.json").read_text()
+    assert to_json(Policy.load(tmp_path / "p.json")) == (tmp_path / "p.json").read_text()
 
 
 # As an earlier offramp wrote it: for a device, by weighted images; a whole number stays one.
@@ -69,7 +69,7 @@ def test_what_a_file_says_of_its_calibration_is_written_again_to_the_byte(
 
 def test_an_old_policy_file_is_read_and_written_again_to_the_byte() -> None:
     path = Path(__file__).parents[2] / "docs" / "results" / "cifar10-deploy-policy.json"
-    made = read(path)
+    made = Policy.load(path)
     assert to_json(made) == path.read_text()
     known = made.calibration
     assert known.target == Target("max-accuracy-loss", 0.01) and known.chosen is not None
@@ -144,16 +144,16 @@ LAST = {"exit": 2, "threshold": None, "temperature": 1.0}
 def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "p.json").write_text(text)
     with pytest.raises(OfframpError) as caught:
-        read(tmp_path / "p.json")
+        Policy.load(tmp_path / "p.json")
     line = str(caught.value)
     assert said in line and str(tmp_path / "p.json") in line and line.endswith("; calibrate again")
     assert "\n" not in line
 
 
 def test_missing_and_unreadable_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    refuses(r"there is no policy .*none\.json", read, tmp_path / "none.json")
+    refuses(r"there is no policy .*none\.json", Policy.load, tmp_path / "none.json")
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe")
-    refuses("not text", read, tmp_path / "binary.json")
+    refuses("not text", Policy.load, tmp_path / "binary.json")
     (tmp_path / "file").touch()
     refuses("cannot write the policy", a_policy().save, tmp_path / "file" / "p.json")
     os.mkfifo(tmp_path / "pipe")

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from offramp import units
-from offramp.policy import policy, quality
+from offramp.policy import quality
+from offramp.policy.policy import Policy
 from offramp.policy.quality import Interval
 from offramp.report import evidence
 from results_page import DOCS, ROOT, packs, page, said, section
@@ -29,7 +30,7 @@ BAR = r"milliseconds an image: ([\d.]+); network: ([\w ]+); engine: (\w+); batch
 def test_what_the_network_to_deploy_comes_to() -> None:
     """A pack rounds logits to float16: by them one image more, a wrong one, leaves at exit 1."""
     told = section(DEPLOY)
-    rule = policy.read(DOCS / f"{DEPLOY}-policy.json")
+    rule = Policy.load(DOCS / f"{DEPLOY}-policy.json")
     found = evidence.open(DOCS / DEPLOY)
     (trial,) = found.trials
     made = trial.manifest

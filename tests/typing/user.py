@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_type
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ def mine(exits: int, *, temperature: float = 2.0) -> tuple[Phase, ...]:
     return (
         Phase("all", train=backbone(exits), loss=(CE(exits, weight=0.5),), recipe=(("epochs", 2),)),
         Phase("heads", train=heads(1, exits - 1), loss=learn, teacher="all"),
-        Phase("one", train=segment(1) | head(1), loss=(CE(1),), init=((head(1), Init.FRESH),)),
+        Phase("one", train=segment(1) | head(1), loss=(CE(1),), init={head(1): Init.FRESH}),
         Phase("rest", train=segments(2, exits), loss=(CE(exits), KD(1, exits)), teacher=BEFORE),
     )
 
@@ -73,7 +73,7 @@ def live(exits: int) -> tuple[Phase, ...]:
                 Features(1, teacher_exit=exits, weight=0.03, over="sum"),
             ),
             teacher=LIVE,
-            backward=((heads(1, exits - 1), 0.5),),
+            backward=[(heads(1, exits - 1), 0.5)],
             sample_weights=Unsolved(hard=False),
             carry=0.5,
         ),
@@ -120,21 +120,26 @@ def used(fitted: Fitted, images: Tensor) -> dict[str, Any]:
     offramp.build("resnet18", "folder:photos", "bundle", max_p95_latency="5ms", stage_times="t.json")
     fitted.calibrate(max_accuracy_loss=[0.01])  # type: ignore[arg-type]
     fitted.calibrate(max_acuracy_loss=0.01)  # type: ignore[call-arg]
-    by_hand = Policy("confidence", exits=(1, 2), thresholds=(0.9, None))
+    by_hand = Policy("confidence", exits=[1, 2], thresholds=[0.9, None])
+    kept: tuple[float | None, ...] = by_hand.thresholds
     made: Calibration = policy.calibration
     answers: Prediction = fitted.predict(images, by_hand)
-    again: Predictor = offramp.predictor(fitted.net, policy)
     exits: Tensor = answers.exits
+    logits: tuple[Tensor, ...] = assert_type(fitted.net(images), tuple[Tensor, ...])
+    fitted.net("photo.png")  # type: ignore[arg-type]
     times = fitted.benchmark(policy, batches=[1, 8])
     done: Exported = fitted.export("bundle", policy, measure=False)
     policy.save("policy.json")
+    again: Predictor = offramp.predictor(fitted.net, Policy.load("policy.json"))
     shown = fitted.table().to_string()
     return {
         "exits": exits.shape,
+        "logits": logits[0].shape,
         "times": times.to_dict(),
         "said": made.statement,
         "shown": shown,
         "done": done.card,
+        "kept": kept,
         "again": again(images),
     }
 
@@ -157,5 +162,5 @@ def studied(folder: Path) -> ExitNetwork:
 
 def built(out: Path) -> Policy:
     done: Built = offramp.build("resnet18", "folder:photos", out, exits=2, risk=0.02, confidence=0.9)
-    print(done.card["trial"], done.path, done.reasons)
+    print(done.card["trial"], done.folder, done.reasons)
     return done.policy

@@ -38,7 +38,7 @@ from offramp.study.run.trials import recorded_code
 class Built:
     """What `build` returns.
 
-    path: of the bundle.  policy: where each image leaves.  card: what the network is, how it was
+    folder: of the bundle.  policy: where each image leaves.  card: what the network is, how it was
     trained, what it loses and what it costs, in types of JSON.  trial: its id in the store.
     reasons: what was chosen, and why, a line each.
 
@@ -46,7 +46,7 @@ class Built:
     'No guarantee:'
     """
 
-    path: Path
+    folder: Path
     policy: Policy
     card: dict[str, Any] = field(repr=False)  # pages long
     trial: str
@@ -117,7 +117,7 @@ def build(
     ...     measure=False,
     ...     max_accuracy_loss=0.05,
     ... )
-    >>> built.path, built.card["network"]["classes"]
+    >>> built.folder, built.card["network"]["classes"]
     (PosixPath('built'), 10)
     """
     limit = target(1, **limits)  # mistakes before the work

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import torch
 
@@ -20,12 +20,12 @@ from offramp.data.images.files import Opened
 from offramp.data.images.geometry import Geometry
 from offramp.data.images.own import Own
 from offramp.data.raw import RawData
-from offramp.data.read import Loader, Taken, streams, take, take_files
+from offramp.data.read import Taken, streams, take, take_files
 from offramp.data.remarks import remarks
 from offramp.data.samples import Samples, from_function, read_samples
 from offramp.data.sources import DATASETS
 from offramp.data.splits import Subset, as_asked, by_class, choose, left_out
-from offramp.data_spec import DataSpec, Deviations, Means, Normalization
+from offramp.data_spec import DataSpec, Loader, Normalization
 from offramp.errors import OfframpError, nearest
 from offramp.escape import has_controls
 from offramp.hashing import digest
@@ -120,13 +120,16 @@ def _read(spec: DataSpec, recorded: Recorded | None) -> RawData:
     return as_asked(source(**arguments), spec)
 
 
-def save_splits(spec: DataSpec, path: Path) -> None:
+def save_splits(spec: DataSpec, path: str | Path) -> None:
     """Write which image is in which split, with its hash, for `DataSpec.split_file`.
 
-    Raises OfframpError as `load` does.
+    Raises OfframpError for an unknown name or option, and for whatever is wrong with the files.
+
+    >>> offramp.save_splits(offramp.DataSpec("digits"), "splits.json")
+    >>> again = offramp.DataSpec("digits", split_file="splits.json")
     """
     raw = read_source(spec)
-    split_file.save(path, raw, choose(raw, spec))
+    split_file.save(Path(path), raw, choose(raw, spec))
 
 
 def from_dataset(
@@ -151,9 +154,9 @@ def from_dataset(
 
     Raises OfframpError naming the sample that is wrong, or the split that would be empty.
     """
+    spec = DataSpec(name, split_seed=split_seed, normalize=normalize)
     splits = {"train": train, "validation": validation, "calibration": calibration, "test": test}
-    raw = read_samples(splits, plain, classes, shape)
-    return assemble(raw, DataSpec(name, split_seed=split_seed, normalize=normalize), augment)
+    return assemble(read_samples(splits, plain, classes, shape), spec, augment)
 
 
 def assemble(
@@ -239,9 +242,8 @@ def _class_names(raw: RawData, name: str) -> tuple[str, ...]:
 
 
 def _check_loader(loader: Loader, parts: Iterable[Subset], spec: DataSpec) -> None:
-    kinds = ("auto", "resident", "streaming")
-    if loader not in kinds:
-        raise OfframpError(f"execution.loader cannot be '{loader}'{nearest(loader, kinds)}")
+    if loader not in get_args(Loader):
+        raise OfframpError(f"execution.loader cannot be '{loader}'{nearest(loader, get_args(Loader))}")
     if loader == "streaming" and not any(isinstance(p.source.images, Opened) for p in parts):
         raise OfframpError(
             f"data set '{spec.name}' is neither image files nor a Dataset, so it cannot be streamed; "
@@ -252,16 +254,10 @@ def _check_loader(loader: Loader, parts: Iterable[Subset], spec: DataSpec) -> No
 def _normalization(train: Taken, spec: DataSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation per channel."""
     asked = spec.normalize
-    mean: Means
-    std: Deviations
     if asked == "train":
         return train.mean, train.std
-    if isinstance(asked, str):
-        if asked not in NORMALIZED:
-            raise OfframpError(f"normalize cannot be '{asked}'{nearest(asked, ('train', *NORMALIZED))}")
-        (mean, std), means = NORMALIZED[asked], f"{asked} is"
-    else:
-        (mean, std), means = _by_channel(asked, len(train.mean)), "these are"
+    mean, std = NORMALIZED[asked] if isinstance(asked, str) else asked
+    means = f"{asked} is" if isinstance(asked, str) else "these are"
     if train.split.dtype != torch.uint8:
         kinds = "floats, taken as normalized" if train.split.dtype.is_floating_point else "no images"
         raise OfframpError(f"normalize: {means} for 8-bit images, and these are {kinds}; leave it out")
@@ -269,25 +265,6 @@ def _normalization(train: Taken, spec: DataSpec) -> tuple[tuple[float, ...], tup
         raise OfframpError(
             f"normalize: {means} for images of {counted(len(mean), 'channel')}, and these have "
             f"{len(train.mean)}; leave it out, or set a study's data.channels"
-        )
-    return mean, std
-
-
-def _by_channel(asked: Any, channels: int) -> tuple[Means, Deviations]:
-    """Mean and deviation as they were given. Raises OfframpError where they are not a number a channel,
-    or not as shares of 255."""
-    try:
-        mean, std = (tuple(map(float, numbers)) for numbers in asked)
-    except (TypeError, ValueError):
-        one = f"({', '.join(['0.5'] * channels)}{',' * (channels == 1)})"
-        raise OfframpError(
-            f"normalize is {asked!r}; give a name, or a mean and a deviation, each with one number "
-            f"a channel, as ({one}, {one.replace('0.5', '0.25')})"
-        ) from None
-    if not all(0 <= m <= 1 for m in mean) or not all(0 < s <= 1 for s in std):
-        raise OfframpError(
-            f"normalize is {(mean, std)}; a mean is a share of 255 from 0 to 1, a deviation one "
-            "above 0 and at most 1; divide what is of pixels from 0 to 255 by 255"
         )
     return mean, std
 

@@ -19,10 +19,9 @@ from offramp.data.images.own import Own
 from offramp.data.images.scan import check_unchanged, made_of, scan
 from offramp.data.progress import Pace
 from offramp.data.splits import Subset
-from offramp.errors import OfframpError, nearest
+from offramp.data_spec import Loader
+from offramp.errors import OfframpError
 from offramp.hashing import digest, plain
-
-Loader = Literal["auto", "resident", "streaming"]
 
 MEMORY_SHARE = 4  # images stay in memory while they take less than one in so many free bytes
 
@@ -79,8 +78,6 @@ def take(part: Subset, geometry: Geometry, on_error: Literal["fail", "skip"] = "
     Raises OfframpError naming an image that is damaged, unless `on_error` is `skip`, and one whose
     size differs where no size is asked for.
     """
-    if on_error not in ("fail", "skip"):
-        raise OfframpError(f"data.on_error cannot be '{on_error}'{nearest(on_error, ('fail', 'skip'))}")
     source = part.source.images
     one_by_one = isinstance(source, Files) or geometry != Geometry() or on_error == "skip"
     if isinstance(source, Opened) and one_by_one:

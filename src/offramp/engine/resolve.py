@@ -239,7 +239,7 @@ def _node(
 
 def _drawn(phase: Phase, net: ExitNetwork) -> dict[Part, Source]:
     """The parts that the phase does not start from what the program left, frozen ones included."""
-    inits = {part: init for parts, init in phase.init for part in parts if init is not Init.KEEP}
+    inits = {part: init for part, init in phase.starts.items() if init is not Init.KEEP}
     for part, init in sorted(inits.items(), key=lambda item: item[0]):
         own = part.kind == "segment" or part.index == net.exits
         if own and init is Init.FRESH and not net.redrawable:

@@ -19,7 +19,6 @@ from offramp.infer.image_files import checked_policy, doubts
 from offramp.infer.timing import Effort, Timing
 from offramp.meters import busy_cores, not_measured
 from offramp.nets import ExitNetwork
-from offramp.policy import policy
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
 from offramp.study.run.costs import meter
@@ -110,7 +109,7 @@ def of_bundle(
     """
     if importlib.util.find_spec("onnxruntime") is None:
         raise OfframpError("a bundle needs onnxruntime; install it with pip install 'offramp[onnx]'")
-    rule = policy.read(folder / "policy.json")
+    rule = Policy.load(folder / "policy.json")
     shares, trial = _shares(rule), rule.calibration.trial
     there = store is not None and trial in store.trials()
     notes = [_NOTE]

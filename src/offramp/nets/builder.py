@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from offramp.errors import OfframpError, in_line
+from offramp.errors import OfframpError, in_line, shortened
 from offramp.hashing import digest
 from offramp.inputs import Shape, blank
 from offramp.nets.backbones.lookup import NetSpec, Origin, origin_of
@@ -230,8 +230,7 @@ def _check_arguments(
 
 def _brief(value: Any) -> str:
     """What was given, on one line: a module among it takes dozens."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:59]}…"
+    return shortened(" ".join(repr(value).split()), 60)
 
 
 def _listed(value: Any, kind: type) -> bool:

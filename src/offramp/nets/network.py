@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 import numpy as np
 import torch
@@ -331,6 +331,10 @@ class ExitNetwork(nn.Module):
         trunk = self.trunk_of[k - 1]
         segments = (self.segment(i, trunk) for i in range(1, k + 1))
         return (*segments, self.head_pool(k), self.head_body(k, trunk))
+
+    if TYPE_CHECKING:  # PyTorch's says that a call returns anything
+
+        def __call__(self, x: Tensor) -> tuple[Tensor, ...]: ...
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """[B, C, H, W], or [B, T] of texts, → logits [B, classes] of every exit, each trunk run once."""

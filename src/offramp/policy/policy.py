@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
 
@@ -58,14 +58,24 @@ class Policy:
     score: str
     exits: tuple[int, ...]
     thresholds: tuple[float | None, ...]
-    temperatures: tuple[float, ...] | None = None
-    calibration: Calibration = field(default=Calibration(), compare=False, repr=False)
-    carry: Carry = 0.0
-    gates: tuple[tuple[float, ...] | None, ...] | None = None
+    temperatures: tuple[float, ...] | None
+    calibration: Calibration = field(compare=False, repr=False)
+    carry: Carry
+    gates: tuple[tuple[float, ...] | None, ...] | None
 
-    def __post_init__(self) -> None:
-        for name in ("exits", "thresholds", "temperatures", "gates"):
-            object.__setattr__(self, name, _plain(getattr(self, name)))
+    def __init__(
+        self,
+        score: str,
+        exits: Sequence[int],
+        thresholds: Sequence[float | None],
+        temperatures: Sequence[float] | None = None,
+        calibration: Calibration = Calibration(),  # noqa: B008  # frozen
+        carry: Carry = 0.0,
+        gates: Sequence[Sequence[float] | None] | None = None,
+    ) -> None:
+        given = (score, exits, thresholds, temperatures, calibration, carry, gates)
+        for each, value in zip(fields(self), given, strict=True):
+            object.__setattr__(self, each.name, _plain(value))
         problem = _problem(self)
         if problem is not None:
             raise OfframpError(problem)
@@ -131,6 +141,26 @@ class Policy:
         """
         spent = dict(zip(self.active, costs.leaving(self.active), strict=True))
         return tuple(spent.get(i, 0) for i in range(len(self.exits)))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Policy:
+        """The policy in a file. Raises OfframpError: one line that names what is wrong.
+
+        >>> fitted.calibrate(max_accuracy_loss=0.02).save("policy.json")
+        >>> offramp.Policy.load("policy.json").exits
+        (1, 2, 3)
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise OfframpError(f"there is no policy {path}; calibrate a network to have one") from None
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not text"
+            raise OfframpError(f"cannot read the policy {path} ({reason}); give another file") from error
+        try:
+            return parse(text)
+        except OfframpError as error:
+            raise OfframpError(f"{path}: {error}; calibrate again") from error
 
     def save(self, path: str | Path) -> None:
         """Write a policy file, whole or not at all. Raises OfframpError where it cannot be written, and
@@ -202,27 +232,12 @@ def to_json(policy: Policy) -> str:
     return json.dumps(plain, indent=1, allow_nan=False) + "\n"
 
 
-def read(path: Path) -> Policy:
-    """Read and check a policy file. Raises OfframpError: one line that names what is wrong."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise OfframpError(f"there is no policy {path}; calibrate a network to have one") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not text"
-        raise OfframpError(f"cannot read the policy {path} ({reason}); give another file") from error
-    try:
-        return parse(text)
-    except OfframpError as error:
-        raise OfframpError(f"{path}: {error}; calibrate again") from error
-
-
 def given(policy: Policy | str | Path) -> Policy:
-    """The policy, or that of a file. Raises OfframpError for anything else, and as `read` does."""
+    """The policy, or that of a file. Raises OfframpError for anything else, and as `load` does."""
     if isinstance(policy, Policy):
         return policy
     if isinstance(policy, str | Path):
-        return read(Path(policy))
+        return Policy.load(policy)
     kind = type(policy).__name__
     raise OfframpError(f"the policy is a {kind}; give a Policy, or the path of a policy file")
 

@@ -69,7 +69,7 @@ def benchmark(
     from offramp import device as devices
     from offramp.infer import image_files
     from offramp.infer.benchmark import BenchmarkOptions, of_bundle, of_trial
-    from offramp.policy import policy as policies
+    from offramp.policy.policy import Policy
     from offramp.report.render.charts import FORMATS
     from offramp.store.archive import is_store
     from offramp.store.store import Store
@@ -87,7 +87,7 @@ def benchmark(
     kept = Store(root) if is_store(root) else None
     if image_files.is_bundle(network):
         options.check_bundle_options(policy, device)
-        trial = policies.read(Path(network) / "policy.json").calibration.trial
+        trial = Policy.load(Path(network) / "policy.json").calibration.trial
         here = kept is not None and trial in kept.trials()
         if kept is not None and here:
             asked = replace(asked, trust_code=trusted(kept, trial, trust))

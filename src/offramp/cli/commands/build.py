@@ -268,12 +268,12 @@ def start(
     _train(chosen.plan, store, device, log, fits)
     done = _finish(chosen.plan, goal, store, silent, weak)
     if goal.page is not None:
-        goal.page.write(done.path)
+        goal.page.write(done.folder)
     if as_json:
         page = {} if goal.page is None else {"web": str(goal.page.out)}
-        emit({"bundle": str(done.path), **page, "reasons": chosen.reasons, "card": done.card})
+        emit({"bundle": str(done.folder), **page, "reasons": chosen.reasons, "card": done.card})
         return
-    describe(done.path, done.card)
+    describe(done.folder, done.card)
     if goal.page is not None:
         goal.page.say()
     for line in _next(done, root):
@@ -283,7 +283,7 @@ def start(
 def _next(done: Built, store: Place) -> list[str]:
     """Commands that go on from here, with the store that they read."""
     trial = done.trial.rpartition("-")[2]  # the hash
-    bundle, where = shlex.quote(str(done.path)), f"--store {shlex.quote(str(store))}"
+    bundle, where = shlex.quote(str(done.folder)), f"--store {shlex.quote(str(store))}"
     return [
         "Next:",
         f"  offramp show {trial} {where}",

@@ -69,7 +69,7 @@ def export(
     from offramp.bundle import graphs
     from offramp.bundle.export import ExportOptions
     from offramp.bundle.export import export as bundled
-    from offramp.policy.policy import read
+    from offramp.policy.policy import Policy
 
     if (policy is None) is not to_measure:
         raise OfframpError("give either --policy FILE, of offramp calibrate, or --to-measure")
@@ -82,7 +82,7 @@ def export(
     asked = ExportOptions(
         where, check, measure, force, trust_code, anyway, int8=allowed, every_exit=to_measure
     )
-    rule = None if policy is None else read(policy)
+    rule = None if policy is None else Policy.load(policy)
     done = told(bundled(kept, trial, rule, out, asked), quiet or json)
     if page is not None:
         page.write(done.folder)

@@ -185,7 +185,7 @@ def _phase(phase: Phase) -> dict[str, Any]:
         "frozen": [str(part) for part in read if part not in phase.trained],
         "loss": describe(phase.terms),
         "teacher": phase.teacher,
-        "init": {str(p): init.value for parts, init in phase.init for p in sorted(parts)},
+        "init": {str(part): init.value for part, init in sorted(phase.starts.items())},
         "recipe": dict(phase.recipe),
         "trunk": phase.trunk,
         "backward": {str(part): factor for part, factor in phase.scales.items()},

@@ -80,7 +80,7 @@ def _row(phase: Phase, words: list[str], exits: int, top: int) -> Iterator[str]:
         yield _text(MARGIN, y, line)
     top = _boxes(words, top)
     read = {part for k in phase.exits for part in path(k)}
-    fresh = {part for parts, init in phase.init for part in parts if init is Init.FRESH}
+    fresh = {part for part, init in phase.starts.items() if init is Init.FRESH}
     for k in range(1, exits + 1):
         segment, head = Part("segment", k), Part("head", k)
         middle, bottom = MARGIN + COLUMN * (k - 0.5), top + HEAD[1] + 12

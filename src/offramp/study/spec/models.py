@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from offramp.augment import Augment
-from offramp.data_spec import DataSpec, Natural, Text
+from offramp.data_spec import DataSpec, Loader, Natural, Text
 from offramp.errors import nearest
 from offramp.hashing import plain
 from offramp.parts import Taps
@@ -182,7 +182,7 @@ class ExecutionSpec(Section):
     share: Switch = True
     cache_memory: Limit = "auto"
     cache_disk: Limit = "auto"
-    loader: Literal["auto", "resident", "streaming"] = "auto"
+    loader: Loader = "auto"
     loader_workers: Annotated[int, Field(ge=0)] | None = None
     gpus_per_trial: Annotated[float, Field(gt=0, le=1)] = 1.0
     devices: Annotated[int, Field(ge=1)] | None = None
