@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 SHOWN = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 FIRST = ("fit", "run", "build")  # later examples go on with what these make
-WITHOUT = ("BEFORE", "LIVE")  # text, which has no docstring
+WITHOUT = ("BEFORE", "LIVE", "Event", "Goal", "Strategy")  # text and types, without a docstring
 
 
 def examples(name: str) -> list[doctest.DocTest]:
@@ -73,7 +73,7 @@ def test_the_examples_of(name: str, names: dict[str, Any]) -> None:
 def test_there_is_an_example_of(name: str) -> None:
     shown = {test.name for test in examples(name)}
     assert shown, f"{name} has no example"
-    if name in ("Fitted", "Results", "Chart", "Policy", "Recipe"):
+    if name in ("Fitted", "Results", "Chart", "Policy", "Recipe", "Augment"):
         lacking = {method for method in methods(name) if f"{name}.{method}" not in shown}
         assert not lacking
 

@@ -27,9 +27,12 @@ TITLES = {"benchmarks/results.md": "Benchmarks", "README.md": "Start"}  # that p
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
 INSTEAD = {"src/offramp/strategies": "strategies/index.md", "LICENSE": None}
-WORDS = {  # text has no docstring of its own
+WORDS = {  # what has no docstring of its own
     "BEFORE": "As a phase's ``teacher``: the weights that the network had before training.",
     "LIVE": "As a phase's ``teacher``: the network that trains, as it is in the same step.",
+    "Event": "What ``watch`` is given; ``print`` shows it as a line.",
+    "Goal": "What ``build`` may choose a strategy for: ``accuracy``, ``latency`` and so on.",
+    "Strategy": "A function of the number of exits that returns phases.",
 }
 SHOWN = {"ExitNetwork": " head_keys, head_parameters, macs"}  # of a class that is large inside
 REFERENCE = {
@@ -39,7 +42,13 @@ REFERENCE = {
         *("Predictor", "Prediction"),
     ],
     "How to train": ["Recipe", "Augment"],
-    "A strategy of your own": [*offramp._HOMES["phase"], *offramp._HOMES["parts"]],
+    "Data by name": ["DataSpec", "save_splits"],
+    "A strategy of your own": [
+        *("Phase", "CE", "KD", "MSE", "Features", "Gates", "EWC", "Init"),
+        *("Survivors", "Unsolved", "Gated", "BEFORE", "LIVE"),
+        *("backbone", "head", "heads", "segment", "segments"),
+    ],
+    "Types to name": ["Costs", "Event", "Goal", "Limits", "Strategy"],
     "Mistakes": ["OfframpError", "OfframpWarning"],
 }
 
@@ -173,8 +182,9 @@ def reference() -> dict[str, str]:
 
 def _directive(name: str) -> str:
     found = getattr(offramp, name)
-    if isinstance(found, str):
-        return f".. py:data:: {name}\n   :value: {found!r}\n\n   {WORDS[name]}"
+    if name in WORDS:
+        value = f"\n   :value: {found!r}" if isinstance(found, str) else ""
+        return f".. py:data:: {name}{value}\n\n   {WORDS[name]}"
     if inspect.isclass(found):
         return f".. autoclass:: {name}\n   :members:{SHOWN.get(name, '')}"
     return f".. autofunction:: {name}"

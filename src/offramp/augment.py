@@ -70,12 +70,20 @@ class Augment:
         return {name: value for name, value, default in values if value != default}
 
     def view(self, seed: int, epoch: int) -> View:
-        """The view that epoch `epoch` (from 0) of any phase trains on."""
+        """The view that epoch `epoch` (from 0) of any phase trains on.
+
+        >>> offramp.Augment(flip=True, views=8).view(seed=42, epoch=9).number
+        1
+        """
         count = self._count
         return View(seed, epoch if count is None else epoch % count, self.alternating_flip)
 
     def distinct(self, epochs: int) -> int:
-        """How many different views so many epochs see."""
+        """How many different views so many epochs see.
+
+        >>> offramp.Augment(flip=True, views=8).distinct(20)
+        8
+        """
         return epochs if self._count is None else min(self._count, epochs)
 
     @property

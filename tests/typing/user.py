@@ -8,10 +8,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, assert_type
+from typing import Any, Unpack, assert_type
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 import offramp
 from offramp import (
@@ -25,13 +26,18 @@ from offramp import (
     Built,
     Calibration,
     Chart,
+    Costs,
+    DataSpec,
+    Event,
     ExitNetwork,
     Exported,
     Features,
     Fitted,
     Gated,
     Gates,
+    Goal,
     Init,
+    Limits,
     OfframpError,
     OfframpWarning,
     Phase,
@@ -40,6 +46,7 @@ from offramp import (
     Predictor,
     Recipe,
     Results,
+    Strategy,
     Survivors,
     Unsolved,
     backbone,
@@ -103,6 +110,30 @@ def attached(module: nn.Module) -> ExitNetwork:
     return net
 
 
+class Photos(Dataset[tuple[Tensor, int]]):
+    """As torchvision's are."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.zeros(3, 32, 32), index
+
+    def __len__(self) -> int:
+        return 8
+
+
+class Rows:
+    """As those of Hugging Face."""
+
+    def __getitem__(self, key: int | slice | list[int]) -> Any:
+        return key
+
+    def __len__(self) -> int:
+        return 8
+
+
+def any_dataset() -> Dataset[Any]:
+    return Photos()
+
+
 def trained(net: ExitNetwork, images: Tensor, labels: Tensor) -> Fitted:
     recipe, augment = Recipe(epochs=2, schedule="cosine"), Augment(flip=True, crop=2)
     Recipe(schedule="cosinus")  # type: ignore[arg-type]
@@ -110,6 +141,17 @@ def trained(net: ExitNetwork, images: Tensor, labels: Tensor) -> Fitted:
     offramp.fit(net, listed, train=(images, labels))
     offramp.fit(net, in_order, train=(images, labels))
     offramp.fit(net, nothing, train=(images, labels))  # type: ignore[arg-type]
+    for samples in (
+        Photos(),
+        Subset(Photos(), [0]),
+        TensorDataset(images, labels),
+        [(images, 1)],
+        Rows(),
+    ):
+        offramp.fit(net, "joint", train=samples, plain=samples, validation=samples, test=samples)
+    offramp.fit(net, "joint", any_dataset(), calibration=(images.numpy(), [1, 2]))
+    offramp.fit(net, "joint", train=5)  # type: ignore[arg-type]
+    offramp.fit(net, "joint", train=DataLoader(Photos()))  # type: ignore[arg-type]
     return offramp.fit(net, mine, train=(images, labels), recipe=recipe, augment=augment)
 
 
@@ -144,6 +186,15 @@ def used(fitted: Fitted, images: Tensor) -> dict[str, Any]:
     }
 
 
+def wrapped(net: ExitNetwork, strategy: Strategy, **limits: Unpack[Limits]) -> tuple[int, ...]:
+    def seen(event: Event) -> None:
+        print(event)
+
+    fitted = offramp.fit(net, strategy, train=Rows(), watch=seen)
+    costs = Costs(segments=(400, 600), heads=(10, 20), owners=(0, 0), exits=(1, 2))
+    return fitted.calibrate(**limits).macs(costs)
+
+
 def studied(folder: Path) -> ExitNetwork:
     results: Results = offramp.run({"strategies": ["joint", mine]}, store=folder, workers="auto")
     chart: Chart = results.figure("accuracy-compute")
@@ -161,6 +212,8 @@ def studied(folder: Path) -> ExitNetwork:
 
 
 def built(out: Path) -> Policy:
-    done: Built = offramp.build("resnet18", "folder:photos", out, exits=2, risk=0.02, confidence=0.9)
+    goal: Goal = "latency"
+    offramp.save_splits(DataSpec("folder", root="photos"), "splits.json")
+    done: Built = offramp.build("resnet18", "folder:photos", out, goal=goal, risk=0.02, confidence=0.9)
     print(done.card["trial"], done.folder, done.reasons)
     return done.policy

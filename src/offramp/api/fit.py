@@ -26,7 +26,7 @@ from offramp.bundle.trial_images import of_split, of_test
 from offramp.data import Data, Split, from_dataset, normalize
 from offramp.data.dataset import SPLITS
 from offramp.data.load import notes
-from offramp.data.samples import class_names
+from offramp.data.samples import Samples, class_names
 from offramp.data_spec import GIVEN, Normalization
 from offramp.engine.settings import laid_out
 from offramp.errors import OfframpError
@@ -399,12 +399,12 @@ _FORMATS: Mapping[str, Callable[[Any], str]] = {
 def fit(
     net: ExitNetwork,
     strategy: str | Strategy,
-    train: Any,
+    train: Samples,
     *,
-    plain: Any = None,
-    validation: Any = None,
-    calibration: Any = None,
-    test: Any = None,
+    plain: Samples | None = None,
+    validation: Samples | None = None,
+    calibration: Samples | None = None,
+    test: Samples | None = None,
     seed: int = 42,
     normalize: Normalization = "train",
     recipe: Recipe | Mapping[str, Any] | None = None,
@@ -509,8 +509,16 @@ def fit(
     asked |= {} if augment is None else {"augment": augment}
     study = spec.parse(asked, "fit")
     place = devices.chosen(device)
-    about = {"plain": plain, "shape": net.input_shape, "augment": study.augment}
-    data = from_dataset(train, validation, calibration, test, normalize=normalize, **about)
+    data = from_dataset(
+        train,
+        validation,
+        calibration,
+        test,
+        plain=plain,
+        normalize=normalize,
+        shape=net.input_shape,
+        augment=study.augment,
+    )
     _check_fit(net, data)
     others = {"validation": validation, "calibration": calibration, "test": test}
     _check_apart(data, [name for name, samples in others.items() if samples is not None])
@@ -549,7 +557,7 @@ def _check_fit(net: ExitNetwork, data: Data) -> None:
         )
 
 
-def _order(train: Any, data: Data, options: Mapping[str, Any]) -> list[str]:
+def _order(train: Samples, data: Data, options: Mapping[str, Any]) -> list[str]:
     """What to tell where a kept backbone's answers have an order, and labels that are names another."""
     numbered = all(name.isdecimal() for name in data.classes)
     if options.get("backbone") != "kept" or numbered or class_names(train):

@@ -134,11 +134,11 @@ def save_splits(spec: DataSpec, path: str | Path) -> None:
 
 def from_dataset(
     train: Samples,
-    validation: Samples = None,
-    calibration: Samples = None,
-    test: Samples = None,
+    validation: Samples | None = None,
+    calibration: Samples | None = None,
+    test: Samples | None = None,
     *,
-    plain: Samples = None,
+    plain: Samples | None = None,
     classes: Sequence[str] | None = None,
     name: str = "custom",
     split_seed: int = 0,

@@ -6,12 +6,12 @@ import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from offramp.augment import View
 from offramp.data.dataset import SPLITS
@@ -41,8 +41,16 @@ from offramp.seeding import derive
 from offramp.units import counted
 from offramp.usercode import Loaded, failed, file_of
 
-Samples = Any
-"""A Dataset of (image, label), or a pair of arrays (images, labels)."""
+
+class Counted(Rows, Protocol):
+    """Rows that say how many they are."""
+
+    def __len__(self) -> int: ...
+
+
+Samples = Counted | Dataset[Any]
+"""A Dataset of (image, label) that has a length, which not every type of one says; or a pair of arrays
+(images, labels)."""
 
 KEPT = 2**28  # bytes of a Dataset's images that stay in memory once they were read
 PROBED = 64  # images of a split that are read twice, to find random transforms
@@ -50,8 +58,8 @@ FIRST = View(0, 0)
 
 
 def read_samples(
-    given: Mapping[str, Samples],
-    plain: Samples = None,
+    given: Mapping[str, Samples | None],
+    plain: Samples | None = None,
     classes: Sequence[str] | None = None,
     shape: Shape | None = None,
 ) -> RawData:
@@ -151,16 +159,16 @@ def _from_mapping(name: str, made: Any) -> RawData:
 Read = tuple[ImageRows, Sequence[Any]]  # images, and labels as they were given
 
 
-def _read_train(samples: Samples, plain: Samples) -> Read:
+def _read_train(samples: Samples, plain: Samples | None) -> Read:
     if plain is None:
         return _read(samples, "train")
     if isinstance(samples, tuple) or not _by_row(samples) or not _by_row(plain):
         raise OfframpError("`plain` needs map-style Datasets, as itself and as train; leave it out")
     images, labels = _read(plain, "plain")
     assert isinstance(images, Own)
-    if _length(samples, "train") != len(images):
+    if (total := _length(samples, "train")) != len(images):
         raise OfframpError(
-            f"train holds {len(samples)} samples, plain {len(images)}; give the same ones to both"
+            f"train holds {total} samples, plain {len(images)}; give the same ones to both"
         )
     views = []
     images = replace(images, split="train")

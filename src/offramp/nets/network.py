@@ -401,7 +401,12 @@ class ExitNetwork(nn.Module):
         return self
 
     def macs(self, part: Part, carry: Carry | None = None) -> int:
-        """Multiply-accumulates of a part for one image; with `carry`, as if its exits carried so."""
+        """Multiply-accumulates of a part for one image; with `carry`, as if its exits carried so.
+
+        >>> (part,) = offramp.head(1)
+        >>> net.macs(part) < net.plain_macs
+        True
+        """
         carry = self.carry if carry is None else carry
         adds = isinstance(carry, str) and part.kind == "head" and 1 < part.index < self.exits
         each = (2 * self.width(part.index) if carry == HIDDEN else self.classes) if adds else 0

@@ -47,6 +47,9 @@ class Limits(TypedDict, total=False):
     risk: with a guarantee, the share of inputs that the full network has right and the policy wrong; or
     without labels, those that they answer differently.  confidence: of that guarantee, over draws of a
     calibration split; 0.95 by default.  on_average: bound the mean risk over such draws instead.
+
+    >>> limits: offramp.Limits = {"risk": 0.1, "confidence": 0.9}
+    >>> policy = fitted.calibrate(**limits)
     """
 
     max_accuracy_loss: float | str | None

@@ -15,6 +15,10 @@ class Costs:
     segments, heads: [K], head K being the classifier.  owners: [K], the trunk that each exit runs;
     all 0 when they share one.  exits: the numbers of the exits that the trial has, ascending; the
     last is its final one.  carry: see `Policy`.
+
+    >>> from offramp import Costs
+    >>> Costs(segments=(400, 600), heads=(10, 20), owners=(0, 0), exits=(1, 2)).full
+    1020
     """
 
     segments: tuple[int, ...]

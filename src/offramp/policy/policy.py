@@ -134,8 +134,7 @@ class Policy:
     def macs(self, costs: Costs) -> tuple[int, ...]:
         """MACs of an image that leaves at each exit, [E]; 0 where none leaves.
 
-        >>> from offramp.policy.costs import Costs
-        >>> costs = Costs(segments=(400, 600), heads=(10, 20), owners=(0, 0), exits=(1, 2))
+        >>> costs = offramp.Costs(segments=(400, 600), heads=(10, 20), owners=(0, 0), exits=(1, 2))
         >>> offramp.Policy("confidence", exits=(1, 2), thresholds=(0.9, None)).macs(costs)
         (410, 1030)
         """

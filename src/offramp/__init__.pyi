@@ -1,0 +1,49 @@
+# What `offramp` has, a name a line: for type checkers, and for `__init__.py`, which reads the lines.
+
+from offramp.analysis.recommend import Goal as Goal
+from offramp.api.build import Built as Built
+from offramp.api.build import build as build
+from offramp.api.chart import Chart as Chart
+from offramp.api.fit import Fitted as Fitted
+from offramp.api.fit import fit as fit
+from offramp.api.load import load as load
+from offramp.api.load import predictor as predictor
+from offramp.api.run import Results as Results
+from offramp.api.run import run as run
+from offramp.augment import Augment as Augment
+from offramp.bundle.export import Exported as Exported
+from offramp.data import save_splits as save_splits
+from offramp.data_spec import DataSpec as DataSpec
+from offramp.errors import OfframpError as OfframpError
+from offramp.errors import OfframpWarning as OfframpWarning
+from offramp.infer.predictor import Prediction as Prediction
+from offramp.infer.predictor import Predictor as Predictor
+from offramp.nets import ExitNetwork as ExitNetwork
+from offramp.nets import attach as attach
+from offramp.parts import backbone as backbone
+from offramp.parts import head as head
+from offramp.parts import heads as heads
+from offramp.parts import segment as segment
+from offramp.parts import segments as segments
+from offramp.phase import BEFORE as BEFORE
+from offramp.phase import CE as CE
+from offramp.phase import EWC as EWC
+from offramp.phase import KD as KD
+from offramp.phase import LIVE as LIVE
+from offramp.phase import MSE as MSE
+from offramp.phase import Features as Features
+from offramp.phase import Gated as Gated
+from offramp.phase import Gates as Gates
+from offramp.phase import Init as Init
+from offramp.phase import Phase as Phase
+from offramp.phase import Survivors as Survivors
+from offramp.phase import Unsolved as Unsolved
+from offramp.policy.calibrate import Limits as Limits
+from offramp.policy.calibration import Calibration as Calibration
+from offramp.policy.costs import Costs as Costs
+from offramp.policy.policy import Policy as Policy
+from offramp.recipe import Recipe as Recipe
+from offramp.strategies import Strategy as Strategy
+from offramp.study.run.events import Event as Event
+
+__version__: str
