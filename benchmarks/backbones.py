@@ -27,6 +27,7 @@ from offramp.errors import OfframpError
 from offramp.files import replacing
 from offramp.nets import ExitNetwork, NetSpec, build, list_places
 from offramp.nets.backbones.lookup import origin_of
+from offramp.nets.network import inside
 from offramp.parts import Part, Taps, path
 
 PAGE = Path(__file__).parents[1] / "docs" / "backbones.md"
@@ -160,7 +161,7 @@ def pictures(shape: tuple[int, int, int]) -> Tensor:
 
 def exits(net: ExitNetwork) -> tuple[tuple[str, float, str], ...]:
     spent = list(accumulate(net.macs(part) for part in path(net.exits)))
-    kinds = [spec.kind for spec in net.head_specs]
+    kinds = [spec.kind for spec in inside(net).head_specs]
     return tuple((p, s / spent[-1], k) for p, s, k in zip(net.places, spent, kinds, strict=False))
 
 
@@ -184,7 +185,7 @@ def step(net: ExitNetwork, images: Tensor) -> bool:
     """One step of SGD on the sum of all exits' losses. Whether it reached every weight."""
     net.train()
     parts = [*path(net.exits), *(Part("head", k) for k in range(1, net.exits))]
-    weights = [p for part in parts for p in net.parameters_of(part)]
+    weights = [p for part in parts for p in inside(net).parameters_of(part)]
     labels = torch.arange(COUNT) % CLASSES
     sum(nn.functional.cross_entropy(logits, labels) for logits in net(images)).backward()
     reached = all(p.grad is not None and bool(p.grad.isfinite().all()) for p in weights)
@@ -201,7 +202,7 @@ def exported(net: ExitNetwork, images: Tensor) -> tuple[float, float]:
 
     with torch.inference_mode():
         expected = [logits.numpy() for logits in net.eval()(images)]
-    stages = graphs.layout(net.trunk_of, range(1, net.exits + 1))
+    stages = graphs.layout(inside(net).trunk_of, range(1, net.exits + 1))
     held: dict[int | None, list[np.ndarray]] = {None: [images.numpy()]}
     gaps = []
     with tempfile.TemporaryDirectory(prefix="offramp-") as folder:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from offramp.data import Data, bounds, normalize, order
 from offramp.nets import ExitNetwork
+from offramp.nets.network import inside
 from offramp.parts import Part
 from offramp.recipe import Recipe
 
@@ -89,7 +90,7 @@ def _train(
     """The validation accuracy and loss of each epoch."""
     net.requires_grad_(False)
     net.eval()
-    parameters = [p for part in phase.trained for p in net.parameters_of(part)]
+    parameters = [p for part in phase.trained for p in inside(net).parameters_of(part)]
     for parameter in parameters:
         parameter.requires_grad_(True)
     optimizer = _optimizer(parameters, recipe)
@@ -103,18 +104,18 @@ def _train(
 
     for epoch in range(epochs):
         for part in phase.trained:
-            net.train_part(part, True)
+            inside(net).train_part(part, True)
         permutation = order(seed, epoch, count).to(device)
         for number, (low, high) in enumerate(bounds(count, recipe.batch_size)):
-            net.clock.tick(seed, epoch, number)
+            inside(net).clock.tick(seed, epoch, number)
             rows = permutation[low:high]
             loss, _ = _answer(phase, net, normalize(images[rows], mean, std), data.train.labels[rows])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-        net.clock.stop()
+        inside(net).clock.stop()
         for part in phase.trained:
-            net.train_part(part, False)
+            inside(net).train_part(part, False)
         loss_sum = hits = torch.zeros((), device=device)
         with torch.no_grad():
             for low, high in bounds(len(held_out), recipe.batch_size):
@@ -130,10 +131,14 @@ def _answer(phase: Phase, net: ExitNetwork, images: Tensor, labels: Tensor) -> t
     with torch.no_grad():
         below = _through(net, 1, phase.first - 1, (images,))
         rest = _through(net, phase.first, net.exits, below) if phase.taught else ()
-        teacher = net.head_body(net.exits)(*rest) if phase.taught else None
+        teacher = inside(net).head_body(net.exits)(*rest) if phase.taught else None
     above = _through(net, phase.first, phase.exit, below)
     last = phase.exit == net.exits
-    logits = net.head_body(phase.exit)(*above) if last else net.heads[phase.exit - 1](above[0])
+    logits = (
+        inside(net).head_body(phase.exit)(*above)
+        if last
+        else inside(net).heads[phase.exit - 1](above[0])
+    )
     hard = F.cross_entropy(logits, labels)
     if teacher is None:
         return hard, logits
@@ -145,7 +150,7 @@ def _answer(phase: Phase, net: ExitNetwork, images: Tensor, labels: Tensor) -> t
 
 def _through(net: ExitNetwork, first: int, last: int, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     for i in range(first, last + 1):
-        tensors = net.segment(i)(*tensors)
+        tensors = inside(net).segment(i)(*tensors)
     return tensors
 
 

@@ -30,6 +30,7 @@ from offramp.data.dataset import Split
 from offramp.engine.settings import applied, placed
 from offramp.nets import NetSpec, build
 from offramp.nets.backbones.lookup import origin_of
+from offramp.nets.network import inside, redrawn
 from offramp.numerics import profile
 from offramp.process import keep_freed_memory
 from offramp.store.store import Store
@@ -114,7 +115,7 @@ def write_trunk(task: Task) -> None:
     whether they were trained; that heads learn on them does show in the accuracies."""
     data = pictures(task.images, task.validation)
     net = build(NetSpec(task.backbone, task.options), data.shape, CLASSES, SEED)
-    module = net.trunks[0].module
+    module = inside(net).trunks[0].module
     for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.momentum = 1.0  # take those of this one pass
     module.train().to(devices.chosen())
@@ -141,7 +142,7 @@ def by_hand() -> Train:
 
     def train(task: Task, epochs: int) -> Timed:
         plan = made(task)
-        net = plan.net.redrawn(SEED)
+        net = redrawn(plan.net, SEED)
         placed(net, devices.chosen())
         recipe, data = plan.study.recipe.recipe, plan.data.to(devices.chosen())
         with applied(plan.numerics):
@@ -162,10 +163,10 @@ def earlyon() -> Train:
     from torch.utils.data import DataLoader, TensorDataset
 
     def wrapped(task: Task, plan: Plan) -> Any:
-        net = plan.net.redrawn(SEED)
-        taps = list(zip(net.places, net.trunks[0].shapes, strict=True))[:-1]
+        net = redrawn(plan.net, SEED)
+        taps = list(zip(net.places, inside(net).trunks[0].shapes, strict=True))[:-1]
         points = [ExitPoint(f"e{k}", place, shape[0]) for k, (place, shape) in enumerate(taps)]
-        heads = {p.name: copy.deepcopy(h) for p, h in zip(points, net.heads, strict=True)}
+        heads = {p.name: copy.deepcopy(h) for p, h in zip(points, inside(net).heads, strict=True)}
         config = EarlyExitConfig("custom", net.classes, points)
         make = origin_of(net_spec(plan.study, plan.data.shape), plan.data.shape, CLASSES).make
         assert make is not None
@@ -231,7 +232,7 @@ def _run(plan: Plan) -> Timed:
 @torch.no_grad()
 def _warm(plan: Plan) -> Plan:
     """Run the network once on a batch, so that no contender pays for its process's first kernels."""
-    net = plan.net.copy().eval()
+    net = copy.deepcopy(plan.net).eval()
     placed(net, devices.chosen())
     with applied(plan.numerics):
         net(_batch(plan))

@@ -17,6 +17,7 @@ from offramp.engine.cost import exit_shares
 from offramp.engine.images import Images
 from offramp.engine.resolve import Node
 from offramp.hashing import plain
+from offramp.nets.network import inside
 from offramp.store.manifest import Cost, NodeLabels, NodeRecord, NodeSummary
 from offramp.store.provenance import provenance
 from offramp.store.store import Store
@@ -41,7 +42,9 @@ def make_store(root: Path, study: Path, settings: Sequence[str] = ()) -> Store:
             strategies=tuple(users[key]),
             trains=tuple(map(str, sorted(node.trained))),
         )
-        weights = {n: t.detach() for part in node.trained for n, t in plan.net.state(part).items()}
+        weights = {
+            n: t.detach() for part in node.trained for n, t in inside(plan.net).state(part).items()
+        }
         kept = int(rng.integers(1, node.recipe.epochs + 1))
         summary = NodeSummary(
             epochs=node.recipe.epochs,

@@ -31,6 +31,7 @@ from offramp.engine.weights import Weights
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.nets.backbones.airbench import LOGITS_SCALE
 from offramp.nets.heads import ClockedDropout
+from offramp.nets.network import inside, prepared, redrawn
 from offramp.numerics import Numerics
 from offramp.process import keep_freed_memory
 from offramp.recipe import Recipe
@@ -102,17 +103,17 @@ def network(case: Case) -> ExitNetwork:
     net = build(NetSpec(case.backbone, case.options), (3, case.pixels, case.pixels), CLASSES, SEED)
     data = made(case)
     sample = data.train.images, torch.tensor(data.mean), torch.tensor(data.std)
-    return net.prepared(lambda: sample).redrawn(SEED)
+    return redrawn(prepared(net, lambda: sample), SEED)
 
 
 def by_hand(case: Case) -> ByHand:
     """The layers and weights of `network(case)` as plain modules, in train mode."""
     net = network(case)
-    layers, ends, last = _layers(case.backbone, net.trunks[0].module)
+    layers, ends, last = _layers(case.backbone, inside(net).trunks[0].module)
     stages = [nn.Sequential(*layers[a:b]) for a, b in zip((0, *ends), (*ends, None), strict=True)]
     heads = [
         nn.Sequential(*(nn.Dropout(m.p) if isinstance(m, ClockedDropout) else m for m in layers))
-        for layers in ([*head.pool, *head.body] for head in net.heads)
+        for layers in ([*head.pool, *head.body] for head in inside(net).heads)
     ]
     return ByHand(stages, [*heads, nn.Sequential(*last)]).train()
 

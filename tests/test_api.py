@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from dataclasses import replace
 from functools import cache
@@ -21,6 +22,7 @@ from longer import long
 from offramp import CE, Augment, OfframpError, OfframpWarning, Phase, Recipe, heads, segments
 from offramp.data.dataset import SPLITS
 from offramp.engine import fit as engine_fit
+from offramp.nets.network import inside, loaded
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
 from offramp.strategies.two_stage import two_stage
@@ -88,7 +90,7 @@ def usual() -> Any:
 
 def attached(module: nn.Module | None = None, exits: Any = ("stem", "middle")) -> Any:
     if module is None and exits == ("stem", "middle"):
-        return usual().copy()  # it is observed once
+        return copy.deepcopy(usual())  # it is observed once
     if module is None:
         torch.manual_seed(7)
         module = Net()
@@ -233,10 +235,10 @@ def test_a_checkpoint_in_a_network_with_a_name_is_not_lost_in_silence() -> None:
     net = offramp.attach("digits-cnn", ["blocks.0"], (1, 8, 8), classes=3)
     state = net.state_dict()
     net.load_state_dict({key: state[key] for key in net.head_keys}, strict=False)
-    assert not net.loaded  # heads begin anew in any case
+    assert not loaded(net)  # heads begin anew in any case
     net.load_state_dict(state)
     with pytest.raises(OfframpError, match="weights were loaded into a network that has a name"):
-        offramp.fit(net.copy(), "two-stage", train=None)
+        offramp.fit(copy.deepcopy(net), "two-stage", train=None)
     at_hand = attached()
     at_hand.load_state_dict(at_hand.state_dict())
     with pytest.raises(OfframpError, match="there is no train data"):
@@ -399,7 +401,10 @@ def test_a_network_that_cannot_be_traced_is_cut_by_lists_of_names() -> None:
     fitted = offramp.fit(net, "two-stage", train=Tensors(), recipe=RECIPE)
     traced = offramp.fit(attached(), "two-stage", train=Tensors(), recipe=RECIPE)
     assert list(fitted.accuracy) == [1, 2, 3]
-    mine, theirs = fitted.net.trunks[0].module.state_dict(), traced.net.trunks[0].module.state_dict()
+    mine, theirs = (
+        inside(fitted.net).trunks[0].module.state_dict(),
+        inside(traced.net).trunks[0].module.state_dict(),
+    )
     assert all(torch.allclose(mine[name], theirs[name], rtol=1e-3, atol=1e-4) for name in theirs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -235,7 +236,7 @@ def test_pixels_normalized_by_0_and_1_are_not_taken_for_floats(tmp_path: Path) -
 
 
 def test_a_fitted_network_answers_until_it_is_told_to_train(fitted: Fitted) -> None:
-    net, images = fitted.net.copy(), fitted.normalize(IMAGES[:8])
+    net, images = copy.deepcopy(fitted.net), fitted.normalize(IMAGES[:8])
     assert not any(logits.requires_grad for logits in net(images))
     net.requires_grad_(True).train()
     torch.nn.functional.cross_entropy(net(images)[-1], torch.zeros(8, dtype=torch.int64)).backward()

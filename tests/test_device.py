@@ -10,6 +10,7 @@ from offramp import device as devices
 from offramp.device import chosen, seeded
 from offramp.errors import OfframpError
 from offramp.nets import NetSpec, attach, build
+from offramp.nets.network import redrawn
 
 
 class FakeCuda:
@@ -53,7 +54,7 @@ def test_draws_put_the_generators_of_every_device_back(monkeypatch):
     )
     before = torch.get_rng_state()
     for make in (
-        lambda: build(NetSpec("digits-cnn"), (1, 8, 8), 10, seed=1).redrawn(2),
+        lambda: redrawn(build(NetSpec("digits-cnn"), (1, 8, 8), 10, seed=1), 2),
         lambda: attach(module, ["0"], (1, 8, 8)),
     ):
         make()

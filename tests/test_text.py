@@ -18,6 +18,7 @@ from offramp.augment import Augment
 from offramp.data import from_dataset
 from offramp.inputs import blank, noise
 from offramp.nets.macs import count_macs
+from offramp.nets.network import inside
 from refusal import refuses
 
 LENGTH, VOCABULARY, CLASSES = 8, 20, 3
@@ -98,7 +99,7 @@ def test_a_causal_mask_is_made_again_behind_an_exit(count: int) -> None:
     ids, _ = texts(count)
     with torch.inference_mode():
         logits = net(ids)
-        assert len(net.segment(1)(ids)) == 1
+        assert len(inside(net).segment(1)(ids)) == 1
         sure = logits[0].softmax(1).amax(1).sort().values
         for stay in (1, count // 2):
             policy = offramp.Policy(

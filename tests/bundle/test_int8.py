@@ -16,7 +16,7 @@ from offramp.bundle.export import ExportOptions
 from offramp.bundle.runtime import Bundle
 from offramp.bundle.trial_images import SplitImages
 from offramp.data import DataSpec, load
-from offramp.policy import policy as policies
+from offramp.nets.network import inside
 from offramp.policy.calibrate import calibrate, target
 from offramp.policy.candidates import Search, SplitLogits
 from offramp.policy.policy import Policy
@@ -51,7 +51,7 @@ def test_it_answers_in_int8_as_it_was_calibrated(store: Store, tmp_path: Path) -
         types = {tensor.data_type for tensor in graph.initializer if len(tensor.dims) > 1}
         assert types == {onnx.TensorProto.INT8}, stage.file  # every weight
         assert "QuantizeLinear" in {node.op_type for node in graph.node}
-    again = policies.read(tmp_path / "b" / "policy.json")
+    again = Policy.load(tmp_path / "b" / "policy.json")
     assert again.thresholds != rule.thresholds  # solved on other logits
     assert again.calibration.target == rule.calibration.target
     float32, small = card["int8"]["beside"]
@@ -72,7 +72,7 @@ def test_a_cascade_in_int8(strategy: str, store: Store, tmp_path: Path) -> None:
     """A head is quantized on the answers that it adds to, and exits answer as they were calibrated."""
     rule = solved(store, strategy)
     net = load_network(store, rule.calibration.trial, torch.device("cpu"))
-    every = graphs.layout(net.trunk_of, rule.exits)
+    every = graphs.layout(inside(net).trunk_of, rule.exits)
     list(graphs.export(net, every, tmp_path / "float"))
     data = load(DataSpec("digits", train_images=300, test_images=100))
     split = SplitImages(data.test.images, torch.tensor(data.mean), torch.tensor(data.std))
@@ -88,7 +88,9 @@ def test_a_cascade_in_int8(strategy: str, store: Store, tmp_path: Path) -> None:
     assert (gap > 1e-3).all() and (gap < 0.2 * np.abs(expected).max()).all(), gap
     assert card["check"]["images"] == 100 and card["check"]["share"] <= parity.SHARE
     (tmp_path / "joined").mkdir()
-    int8.join(every, tmp_path / "float", graphs.layout(net.trunk_of, [1, 3]), tmp_path / "joined")
+    int8.join(
+        every, tmp_path / "float", graphs.layout(inside(net).trunk_of, [1, 3]), tmp_path / "joined"
+    )
     last = onnx.load(tmp_path / "joined" / "stages" / "exit-3.onnx").graph
     assert not [tensor for tensor in last.input if graphs.BEFORE in tensor.name]
 
@@ -135,7 +137,7 @@ def test_without_the_images_there_is_no_int8(store: Store, tmp_path: Path) -> No
 def test_a_head_is_cut_off_and_the_others_answer_as_before(store: Store, tmp_path: Path) -> None:
     trained = trial.read(store, "joint")
     net = load_network(store, trained.id, torch.device("cpu"))
-    every = graphs.layout(net.trunk_of, trained.exits)
+    every = graphs.layout(inside(net).trunk_of, trained.exits)
     data = load(DataSpec("digits", train_images=300, test_images=100))
     split = SplitImages(data.calibration.images, torch.tensor(data.mean), torch.tensor(data.std))
     (images,) = split.batches(1000)
@@ -144,10 +146,10 @@ def test_a_head_is_cut_off_and_the_others_answer_as_before(store: Store, tmp_pat
     # What a stage is calibrated on is what PyTorch's segments before it put out.
     layers = int8.Layers(every, tmp_path / "float")
     with torch.inference_mode():
-        carried = net.segment(1)(torch.from_numpy(images[:5]))
+        carried = inside(net).segment(1)(torch.from_numpy(images[:5]))
     for given, tensor in zip(layers.inputs(1, images[:5]).values(), carried, strict=True):
         np.testing.assert_allclose(given, tensor.numpy(), atol=1e-5)
-    parts = graphs.layout(net.trunk_of, [trained.exits[0], trained.exits[-1]])
+    parts = graphs.layout(inside(net).trunk_of, [trained.exits[0], trained.exits[-1]])
     int8.join(every, tmp_path / "int", parts, tmp_path / "joined")
     before = int8.Layers(every, tmp_path / "int").logits(split.batches())
     after = int8.Layers(parts, tmp_path / "joined").logits(split.batches())
@@ -160,7 +162,7 @@ def test_a_head_is_cut_off_and_the_others_answer_as_before(store: Store, tmp_pat
 def test_a_bundle_that_leaves_elsewhere_is_found(store: Store, tmp_path: Path) -> None:
     rule = solved(store, "joint")
     export_to(tmp_path / "b", store, rule, ASKED)
-    again = policies.read(tmp_path / "b" / "policy.json")
+    again = Policy.load(tmp_path / "b" / "policy.json")
     data = load(DataSpec("digits", train_images=300, test_images=100))
     split = SplitImages(data.test.images, torch.tensor(data.mean), torch.tensor(data.std))
     never = policy_of(store, "joint", "confidence", (None,) * len(again.exits))

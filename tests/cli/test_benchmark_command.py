@@ -14,7 +14,7 @@ from command import call
 from offramp.cli.commands.benchmark import _stages
 from offramp.infer.benchmark import Benchmark
 from offramp.infer.timing import Timing
-from offramp.policy import policy as policies
+from offramp.policy.policy import Policy
 from offramp.store.store import Store
 from support import run_all, tiny_plan, tiny_study
 
@@ -52,7 +52,7 @@ def test_a_policy_from_measured_times(run: Command, batch: str) -> None:
     )
     status, out, _ = run(*asked)
     assert status == 0 and "time an image" in out and "ms an image" in out
-    made = policies.read(Path("p.json")).calibration
+    made = Policy.load("p.json").calibration
     assert made.chosen is not None and made.target is not None
     stages = made.chosen.stages or {}
     assert stages["batch"] == int(batch) and stages["machine"]["threads"] >= 1
@@ -127,7 +127,7 @@ def test_a_trial_under_a_policy(run: Command, policy: str) -> None:
     report = json.loads(run(*words, "--json")[1])
     lines = [(line["what"], line["batch"]) for line in report["lines"]]
     assert ("policy", 1) in lines and ("policy", 4) in lines and ("segment 3", 4) in lines
-    chosen = policies.read(Path(policy)).calibration.chosen
+    chosen = Policy.load(Path(policy)).calibration.chosen
     assert chosen is not None and report["shares"] == list(chosen.leaving)
     assert report["machine"]["threads"] == 1 and report["compile_seconds"] is None
     assert "not clearly better than chance" in report["unreliable"][0]
@@ -155,7 +155,7 @@ def test_a_bundle(run: Command, policy: str, place: Path, tmp_path: Path) -> Non
     for _ in export(
         Store(place / "runs"),
         "joint",
-        policies.read(Path(policy)),
+        Policy.load(Path(policy)),
         bundle,
         ExportOptions(None, False, False, False, anyway=True),
     ):

@@ -25,6 +25,7 @@ from offramp.cli.bundle import _check
 from offramp.data import Data, DataSpec, load, normalize
 from offramp.nets import NetSpec
 from offramp.nets.backbones.lookup import origin_of
+from offramp.nets.network import inside
 from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
 from offramp.study.build import BuildOptions, _held_out, _strategy, choose
@@ -166,7 +167,7 @@ def test_a_checkpoint_that_is_kept(cli: Cli, tmp_path: Path) -> None:
     assert cli(*before, *SMALL, "--set", "recipe.epochs=3").code == 0
     store = Store(tmp_path / "runs")
     net = load_network(store, store.trials()[0], torch.device("cpu"))
-    torch.save(net.trunks[0].module.state_dict(), tmp_path / "mine.pth")
+    torch.save(inside(net).trunks[0].module.state_dict(), tmp_path / "mine.pth")
     words = (*DIGITS, *SMALL, *SHORT, "--weights", "mine.pth", "--keep-frozen", "--out", "b")
     refused = cli(*words)
     assert refused.code == 2 and "say normalize: imagenet, or train, or a mean" in refused.err

@@ -13,8 +13,8 @@ from command import Cli
 
 from offramp.bundle import runtime
 from offramp.cli.bundle import time_here
-from offramp.policy import policy as policies
 from offramp.policy import stage_times
+from offramp.policy.policy import Policy
 
 
 def test_solved_for_the_device_that_measured(studied: Cli) -> None:
@@ -50,7 +50,7 @@ def test_solved_for_the_device_that_measured(studied: Cli) -> None:
     assert done.code == 0, done.err
     assert "Solved for Pi 5, by 95th percentiles" in " ".join(done.out.split())
     assert "MACs leave out the heads that a policy does not use" in " ".join(done.out.split())
-    known = policies.read(Path("policy.json")).calibration.chosen
+    known = Policy.load("policy.json").calibration.chosen
     assert known is not None and known.device == "Pi 5"
     late = np.cumsum([1.0, 2.0, 3.0])[np.searchsorted(np.cumsum(known.leaving), 0.95)]
     assert 1e-3 * late <= 3e-3 and (known.p95_seconds or 1) <= 3e-3
@@ -72,7 +72,7 @@ def test_solved_for_the_device_that_measured(studied: Cli) -> None:
     words = " ".join(done.out.split())
     assert "Solved for Pi 5, and promised there: " in words and "In int8:" in words
     assert "Time here: not measured" in words
-    later = policies.read(Path("bundle/policy.json")).calibration.chosen
+    later = Policy.load(Path("bundle/policy.json")).calibration.chosen
     assert later is not None
     assert later.p95_seconds is not None and later.p95_seconds <= 3e-3  # solved again by the same times
     card, late = Path("bundle/card.md").read_text(), later.p95_seconds

@@ -416,7 +416,7 @@ def test_a_bundle_answers_as_its_trial(place: Path, run: Command) -> None:
     for _ in export(
         Store(place / "runs"),
         "joint",
-        policies.read(Path("policy.json")),
+        Policy.load("policy.json"),
         Path("bundle"),
         ExportOptions(None, False, False, False, anyway=True),
     ):

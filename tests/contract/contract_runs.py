@@ -33,6 +33,7 @@ from offramp.engine.settings import applied
 from offramp.engine.trainee import enroll
 from offramp.engine.weights import Weights
 from offramp.nets import ExitNetwork, attach
+from offramp.nets.network import inside
 from offramp.numerics import Numerics
 from offramp.parts import Part, path
 from offramp.strategies import STRATEGIES
@@ -334,9 +335,11 @@ def _finished(
     for exit, lineage in trial.resolved.final.items():
         sources = zip(path(exit), lineage, strict=True)
         trained = [(part, source.node) for part, source in sources if source.node is not None]
-        left[exit] = {name: by_key[key][name] for part, key in trained for name in net.state(part)}
-        trunk = net.trunk_of[exit - 1]
-        state = {n: t for part in path(exit) for n, t in net.state(part, trunk).items()}
+        left[exit] = {
+            name: by_key[key][name] for part, key in trained for name in inside(net).state(part)
+        }
+        trunk = inside(net).trunk_of[exit - 1]
+        state = {n: t for part in path(exit) for n, t in inside(net).state(part, trunk).items()}
         final[exit] = _digests(state, known)
     return TrialRecord(phases, digests, final, left, logits)
 
@@ -355,7 +358,7 @@ def _digests(
 
 def _tensors(net: ExitNetwork) -> dict[str, Tensor]:
     """Every tensor of a network with one trunk: parameters and buffers, under the parts' names."""
-    named = {name: t for part in _all_parts(net) for name, t in net.state(part).items()}
+    named = {name: t for part in _all_parts(net) for name, t in inside(net).state(part).items()}
     held = {id(t) for t in named.values()}
     everything = [*net.named_parameters(), *net.named_buffers()]
     return named | {f"other: {name}": t for name, t in everything if id(t) not in held}
@@ -364,7 +367,7 @@ def _tensors(net: ExitNetwork) -> dict[str, Tensor]:
 def _part_names(net: ExitNetwork, part: Part) -> list[str]:
     """Of what training moves: parameters and statistics. Other buffers are fixed."""
     kept = ("running_mean", "running_var", "num_batches_tracked")
-    state = net.state(part).items()
+    state = inside(net).state(part).items()
     return [name for name, t in state if isinstance(t, torch.nn.Parameter) or name.endswith(kept)]
 
 

@@ -29,6 +29,7 @@ from offramp.engine.trainee import Row, enroll
 from offramp.engine.values import IMAGES, Frozen, Tensors, frozen_inputs, teacher_logits, union
 from offramp.engine.weights import Weights
 from offramp.nets.backbones import BACKBONES
+from offramp.nets.network import prepared
 from offramp.numerics import Numerics, profile
 from offramp.phase import Phase, Program
 from offramp.recipe import Recipe
@@ -112,7 +113,7 @@ def filler(backbone: str, seed: int, left: Mapping[str, Left]) -> Weights:
     """Networks filled from what is left of nodes at that time."""
     template = network(backbone)
     images = contract_data(template.input_shape, TRAIN)
-    net = template.prepared(lambda: images.sample(TRAIN))
+    net = prepared(template, lambda: images.sample(TRAIN))
     return Weights(net, seed, lambda key: left[key].weights, CPU)
 
 

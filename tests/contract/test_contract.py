@@ -28,6 +28,7 @@ import offramp.engine.fit
 import offramp.engine.values
 from offramp.engine.trainee import Trainee
 from offramp.nets.backbones import BACKBONES
+from offramp.nets.network import inside
 from offramp.parts import Part
 from offramp.study.plan.plan import Plan
 from support import backbones
@@ -151,7 +152,7 @@ def test_a_part_that_does_not_train_is_found(monkeypatch: pytest.MonkeyPatch) ->
     right = offramp.engine.fit.step
 
     def without_heads(trainee: Trainee, *rest: Any) -> torch.Tensor:
-        for parameter in trainee.net.parameters_of(Part("head", 1)):
+        for parameter in inside(trainee.net).parameters_of(Part("head", 1)):
             parameter.requires_grad_(False)
         return right(trainee, *rest)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -55,7 +56,7 @@ def test_so_they_do_on_a_network_of_depthwise_convolutions(numerics: Numerics) -
 @pytest.mark.parametrize("name", ["cpu", "cpu-bf16"])
 def test_what_is_computed_in_which_precision(name: str) -> None:
     """Values between layers are in the profile's precision; weights, statistics and logits never."""
-    net = network("digits-cnn").copy()
+    net = copy.deepcopy(network("digits-cnn"))
     placed(net, CPU)
     known: dict[Point, Tensors] = {IMAGES: (torch.randn(4, *net.input_shape),)}
     with applied(PROFILES[name]):

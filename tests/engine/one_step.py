@@ -13,6 +13,7 @@ from offramp.engine.passes import Plain
 from offramp.engine.resolve import Node, Setting, resolve
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, loss_of, train_mode
+from offramp.nets.network import inside
 from offramp.parts import heads, segments
 from offramp.phase import Program
 from offramp.study.plan.plan import data_identity
@@ -32,11 +33,11 @@ def node_of(program: Program, ranks: int = 1) -> Node:
 def first_step(node: Node) -> tuple[Trainee, Plain, Tensor, Tensor]:
     """A trainee with all drawn weights, its passes, 16 images and their labels."""
     drawn = network("digits-cnn").carrying(node.carry)
-    made = {name: tensor for part in ALL for name, tensor in drawn.state(part).items()}
+    made = {name: tensor for part in ALL for name, tensor in inside(drawn).state(part).items()}
     trainee, passes, images = begin(node, made=dict.fromkeys(node.needs, made))
     chance = torch.Generator().manual_seed(1)
     with torch.no_grad():  # what is added of the answer before begins at zero, which would hide it
-        for head in trainee.net.heads:
+        for head in inside(trainee.net).heads:
             for parameter in () if head.before is None else head.before.parameters():
                 parameter.normal_(generator=chance)
     train_mode(trainee, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from offramp.engine.resolve import Node, Setting, resolve
 from offramp.engine.settings import applied
 from offramp.engine.values import Point
 from offramp.nets import ExitNetwork
-from offramp.nets.network import exit_macs
+from offramp.nets.network import exit_macs, inside, with_trunks
 from offramp.parts import Part
 from offramp.recipe import Recipe
 from offramp.strategies import STRATEGIES
@@ -97,9 +98,9 @@ def test_bytes_of_values_are_those_of_the_tensors() -> None:
     net = network("digits-cnn")
     sizes = value_bytes(net)
     with torch.no_grad():
-        tap = net.segment(1)(torch.zeros(1, *net.input_shape))[0]
+        tap = inside(net).segment(1)(torch.zeros(1, *net.input_shape))[0]
     assert sizes[Point("tap", 1)] == tap.numel() * 4
-    assert sizes[Point("pooled", 1)] == net.head_pool(1)(tap).numel() * 4
+    assert sizes[Point("pooled", 1)] == inside(net).head_pool(1)(tap).numel() * 4
     assert sizes[Point("logits", 4)] == net.classes * 4
 
 
@@ -111,7 +112,7 @@ def test_an_exit_of_one_trunk_pays_for_the_heads_it_passed() -> None:
 
 
 def test_a_cascade_pays_for_every_trunk_it_passed() -> None:
-    net = network("digits-cnn").with_trunks([0, 1, 2, 3])
+    net = with_trunks(network("digits-cnn"), [0, 1, 2, 3])
     expected = segments_macs(1) + heads_macs(1) + segments_macs(1, 2) + heads_macs(2)
     assert exit_macs(net, [1, 2]) == expected
 
@@ -119,12 +120,12 @@ def test_a_cascade_pays_for_every_trunk_it_passed() -> None:
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("batch", [8, 64])
 def test_logits_of_a_split_are_the_networks_own(own: bool, batch: int) -> None:
-    net: ExitNetwork = network("digits-cnn").copy().eval()
+    net: ExitNetwork = copy.deepcopy(network("digits-cnn")).eval()
     if own:
-        net = net.with_trunks([0, 1, 2, 3])
+        net = with_trunks(net, [0, 1, 2, 3])
         with torch.no_grad():
             for trunk in range(4):
-                for parameter in net.parameters_of(Part("segment", 1), trunk):
+                for parameter in inside(net).parameters_of(Part("segment", 1), trunk):
                     parameter.mul_(1 + trunk / 10)
     images = Images(tiny_data(), CPU)
     with applied(NUMERICS), torch.no_grad():

@@ -31,6 +31,7 @@ from offramp.engine.ranks import ALONE, Ranks
 from offramp.engine.resolve import Node
 from offramp.engine.trainee import Trainee, enroll, pack
 from offramp.engine.weights import Weights
+from offramp.nets.network import inside
 from offramp.parts import heads, segments
 from support import EAGER, network, tiny_data
 
@@ -69,7 +70,7 @@ def begun(
     every = segments(1, drawn.exits) | heads(1, drawn.exits)
 
     def made(_: str) -> dict[str, Tensor]:
-        parts = [drawn.state(part) for part in every]
+        parts = [inside(drawn).state(part) for part in every]
         return {name: tensor for state in parts for name, tensor in state.items()}
 
     weights = Weights(drawn, node.seed, made, META)

@@ -18,6 +18,7 @@ from offramp.engine.fit import conclude, fit
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, anchor, loss_of, unpack
+from offramp.nets.network import inside
 from offramp.phase import CE, EWC, Phase, check, describe
 from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
@@ -39,7 +40,7 @@ def begun(node: Node) -> tuple[Trainee, Any, Any]:
 
 
 def named(trainee: Trainee) -> dict[str, nn.Parameter]:
-    parts = (trainee.net.state(part) for part in trainee.node.trained)
+    parts = (inside(trainee.net).state(part) for part in trainee.node.trained)
     return {n: t for state in parts for n, t in state.items() if isinstance(t, nn.Parameter)}
 
 

@@ -17,6 +17,7 @@ from offramp.data import Data, from_dataset
 from offramp.engine.resolve import Node
 from offramp.engine.values import Point
 from offramp.nets.clock import Clock
+from offramp.nets.network import inside
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan
 from offramp.study.run.events import Began, Event, Failed
@@ -152,7 +153,7 @@ def test_no_arrangement_changes_a_bit(
 
 def test_heads_of_these_runs_have_dropout() -> None:
     """Else the tests above would not see whether masks depend on the arrangement."""
-    assert {spec.dropout for spec in network("digits-cnn").head_specs} == {0.5}
+    assert {spec.dropout for spec in inside(network("digits-cnn")).head_specs} == {0.5}
 
 
 def test_groups_share_a_pass_unless_told_not_to(tmp_path: Path) -> None:

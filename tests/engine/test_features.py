@@ -26,6 +26,7 @@ from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, pack, unpack
 from offramp.nets import ExitNetwork, attach
+from offramp.nets.network import inside
 from offramp.parts import backbone, heads, path
 from offramp.phase import BEFORE, CE, LIVE, Features, Phase, Program, Unsolved, check, describe
 from offramp.store.store import Store
@@ -47,7 +48,7 @@ Loss = Callable[[Seen, Tensor], Tensor]
 
 def seen(trainee: Trainee, pixels: Tensor) -> Seen:
     net, given = trainee.net, dict[int, Tensor]()
-    layers = [*(head.body.classifier for head in net.heads), net.get_submodule("classifier")]
+    layers = [*(head.body.classifier for head in inside(net).heads), net.get_submodule("classifier")]
     hooks = [
         layer.register_forward_pre_hook(lambda _, args, n=n: given.update({n: args[0]}))
         for n, layer in enumerate(layers)
@@ -289,7 +290,7 @@ def test_training_pays_for_adapters() -> None:
     node = node_of(STRATEGIES["self-distillation"](K))
     bare = node_of(STRATEGIES["self-distillation"](K, features=0.0))
     more = live_macs(node, net, images, 5, 1) - live_macs(bare, net, images, 5, 1)
-    assert [net.width(k) for k in range(1, K + 1)] == [32, 32, 32, 64]
+    assert [inside(net).width(k) for k in range(1, K + 1)] == [32, 32, 32, 64]
     assert more == 3 * 32 * 64 * (3 * 5 * 100 + 5 * 20 + 100)
     shares, parts = exit_shares(node, net), {p for k in range(1, K + 1) for p in path(k)}
     assert sum(shares.values()) == pytest.approx(1)
@@ -322,24 +323,30 @@ class Tokens(nn.Module):
 def test_answers_are_the_logits_and_what_the_last_layer_reads(head: str, last: bool) -> None:
     net = attach(Tokens(last), ["mix"], (3, 8, 8), head=head).eval()
     images = torch.randn(3, 3, 8, 8)
-    (tap,) = net.segment(1)(images)
-    pooled = net.head_pool(1)(tap)
-    logits, features = net.with_features(1)(pooled)
-    assert torch.equal(logits, net.head_body(1)(pooled)) and features.shape == (3, net.width(1))
-    assert torch.equal(net.heads[0].body.classifier(features), logits)
-    (final,) = net.segment(2)(tap)
-    logits, features = net.with_features(2)(final)
-    assert torch.equal(logits, net.head_body(2)(final)) and features.shape == (3, net.width(2)) == (3, 6)
+    (tap,) = inside(net).segment(1)(images)
+    pooled = inside(net).head_pool(1)(tap)
+    logits, features = inside(net).with_features(1)(pooled)
+    assert torch.equal(logits, inside(net).head_body(1)(pooled)) and features.shape == (
+        3,
+        inside(net).width(1),
+    )
+    assert torch.equal(inside(net).heads[0].body.classifier(features), logits)
+    (final,) = inside(net).segment(2)(tap)
+    logits, features = inside(net).with_features(2)(final)
+    assert torch.equal(logits, inside(net).head_body(2)(final)) and features.shape == (
+        3,
+        inside(net).width(2),
+    ) == (3, 6)
     assert torch.equal(net.get_submodule("classifier")(features), logits)
 
 
 def test_a_vector_is_its_own_features() -> None:
     layers = (nn.Flatten(), nn.Linear(12, 7), nn.ReLU(), nn.Linear(7, 4), nn.ReLU(), nn.Linear(4, 3))
     net = attach(nn.Sequential(*layers), ["2"], (3, 2, 2), head="linear").eval()
-    (tap,) = net.segment(1)(torch.randn(5, 3, 2, 2))
-    assert torch.equal(net.with_features(1)(tap)[1], tap) and net.width(1) == 7
-    (final,) = net.segment(2)(tap)
-    assert torch.equal(net.with_features(2)(final)[1], final) and net.width(2) == 4
+    (tap,) = inside(net).segment(1)(torch.randn(5, 3, 2, 2))
+    assert torch.equal(inside(net).with_features(1)(tap)[1], tap) and inside(net).width(1) == 7
+    (final,) = inside(net).segment(2)(tap)
+    assert torch.equal(inside(net).with_features(2)(final)[1], final) and inside(net).width(2) == 4
 
 
 def test_the_backbone_can_learn_from_features_alone() -> None:

@@ -28,6 +28,7 @@ from offramp.engine.trainee import Trainee, enroll, trained_state
 from offramp.engine.values import Frozen
 from offramp.engine.weights import Weights
 from offramp.nets import ExitNetwork
+from offramp.nets.network import inside, redrawn
 from offramp.parts import Part
 from offramp.study.run.events import Failed
 from support import CPU, NUMERICS, network, run_all, tiny_data, tiny_plan, tiny_study
@@ -40,14 +41,14 @@ def test_training_is_the_loop_that_anyone_would_write(strategy: str) -> None:
     """Written out in plain PyTorch; the same bits. (Where nothing is frozen, nothing is padded.)"""
     data = tiny_data()
     weights = [0.3, 0.3 + 0.7 / 3, 0.3 + 1.4 / 3, 1.0] if strategy == "joint" else [0.0, 0.0, 0.0, 1.0]
-    net = network("digits-cnn").redrawn(42).to(memory_format=torch.channels_last).train()
+    net = redrawn(network("digits-cnn"), 42).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, fused=True)
     images = Images(data, CPU)
     with applied(NUMERICS):
         for epoch in range(2):
             rows = order(42, epoch, len(data.train))
             for step, batch in enumerate((rows[:16], rows[16:])):
-                net.clock.tick(42, epoch, step)
+                inside(net).clock.tick(42, epoch, step)
                 outputs = net(images.read("train", batch))
                 terms = [
                     w * cross_entropy(z, data.train.labels[batch])
@@ -59,7 +60,7 @@ def test_training_is_the_loop_that_anyone_would_write(strategy: str) -> None:
                 optimizer.step()
     (node,) = program_nodes(strategy)
     _, _, found = train(node)
-    expected = {n: t for part in node.trained for n, t in net.state(part).items()}
+    expected = {n: t for part in node.trained for n, t in inside(net).state(part).items()}
     assert equal(found, expected)
 
 
@@ -202,14 +203,14 @@ def test_what_is_frozen_stands_in_eval_mode_while_it_trains(monkeypatch: pytest.
         for kind in ("segment", "head"):
             for k in range(1, net.exits + 1):
                 part = Part(kind, k)  # type: ignore[arg-type]
-                names = {name.rpartition(".")[0] for name in net.state(part)}
+                names = {name.rpartition(".")[0] for name in inside(net).state(part)}
                 early = kind == "head" and k < net.exits
                 for name in names:
                     if early:
                         inner = name.removeprefix(f"exits.{net.places[k - 1]}.")
-                        module = net.heads[k - 1].get_submodule(inner)
+                        module = inside(net).heads[k - 1].get_submodule(inner)
                     else:
-                        module = net.trunks[0].module.get_submodule(name)
+                        module = inside(net).trunks[0].module.get_submodule(name)
                     if module.training != (part in node.trained):
                         wrong.append(f"{node.name}: {name}")
         return right(trainee, *rest)
@@ -271,7 +272,7 @@ def test_logits_of_a_teacher_do_not_change_from_epoch_to_epoch() -> None:
         rows = torch.arange(20)
         targets = []
         for epoch in range(2):
-            trainee.net.clock.tick(42, epoch, 0)
+            inside(trainee.net).clock.tick(42, epoch, 0)
             read = next(passes.reads("train", [rows], None, [node]))
             targets.append(passes.answers(node, trainee.net, read)[1].logits[4])
     assert torch.equal(*targets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from offramp.engine.settings import applied
 from offramp.engine.trainee import pack, trained_state, unpack
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork
-from offramp.nets.network import exit_macs
+from offramp.nets.network import exit_macs, gated, inside
 from offramp.parts import heads
 from offramp.phase import CE, Gated, Gates, Phase, check, describe
 from offramp.policy import gates as fitted
@@ -47,9 +48,9 @@ def drawn(rows: int = 64) -> tuple[dict[int, Tensor], Tensor]:
 def with_gates(net: ExitNetwork) -> ExitNetwork:
     """Its gates say something."""
     generator = torch.Generator().manual_seed(1)
-    made = net.gated()
+    made = gated(net)
     with torch.no_grad():
-        for head in made.heads:
+        for head in inside(made).heads:
             assert head.gate is not None
             head.gate.weight.copy_(torch.randn(1, 4, generator=generator))
             head.gate.bias.copy_(torch.randn(1, generator=generator))
@@ -63,20 +64,25 @@ def test_what_gates_see_in_training_is_what_they_see_in_use() -> None:
         np.testing.assert_allclose(
             statistics(logits[k]), scoring.statistics(logits[k].numpy()), atol=1e-6
         )
-        used, _ = scoring.score("gate", logits[k].numpy(), gate=net.gates[k - 1])
+        used, _ = scoring.score("gate", logits[k].numpy(), gate=inside(net).gates[k - 1])
         said = gating(net, logits).logits[k].detach()
         np.testing.assert_allclose(torch.sigmoid(said), used, atol=1e-6)
-    assert net.gates[-1] is None and set(gating(net, logits).logits) == {1, 2, 3}
+    assert inside(net).gates[-1] is None and set(gating(net, logits).logits) == {1, 2, 3}
 
 
 def test_a_network_s_answers_do_not_depend_on_its_gates() -> None:
     net = network("digits-cnn")
     images = torch.rand(3, 1, 8, 8)
-    for one, other in zip(net.copy().eval()(images), with_gates(net).eval()(images), strict=True):
+    for one, other in zip(
+        copy.deepcopy(net).eval()(images), with_gates(net).eval()(images), strict=True
+    ):
         assert torch.equal(one, other)
     assert not any("gate" in name for name in net.state_dict())
     twin = with_gates(net)
-    assert twin.gated() is twin and twin.copy().gates == twin.gates != net.gated().gates
+    assert (
+        gated(twin) is twin
+        and inside(copy.deepcopy(twin)).gates == inside(twin).gates != inside(gated(net)).gates
+    )
 
 
 def source_probabilities(said: Tensor) -> Tensor:
@@ -120,7 +126,7 @@ def test_the_step_is_the_source_s() -> None:
     value.backward()
     theirs = {k: z.clone().requires_grad_(True) for k, z in logits.items()}
     spent = torch.tensor([exit_macs(net, range(1, k + 1)) for k in range(1, K + 1)])
-    numbers = [torch.tensor(g, requires_grad=True) for g in net.gates[:-1] if g is not None]
+    numbers = [torch.tensor(g, requires_grad=True) for g in inside(net).gates[:-1] if g is not None]
     said = torch.stack(
         [statistics(theirs[k].detach()) @ numbers[k - 1][:4] + numbers[k - 1][4] for k in range(1, K)],
         1,
@@ -134,7 +140,7 @@ def test_the_step_is_the_source_s() -> None:
     torch.testing.assert_close(value, expected)
     for k in range(1, K):
         torch.testing.assert_close(own[k].grad, theirs[k].grad)
-        gate, grad = net.heads[k - 1].gate, numbers[k - 1].grad
+        gate, grad = inside(net).heads[k - 1].gate, numbers[k - 1].grad
         assert gate is not None and grad is not None and gate.weight.grad is not None
         torch.testing.assert_close(gate.weight.grad[0], grad[:4])
         torch.testing.assert_close(gate.bias.grad, grad[4:])
@@ -163,16 +169,18 @@ def test_gates_that_were_trained_go_on_in_the_next_phase_and_before_it_say_nothi
     nodes = program_nodes("gated")
     assert [node.gated for node in nodes] == [False, False, True]
     trainee, _, _ = begin(nodes[-1], made=dict.fromkeys(nodes[-1].needs, states(network("digits-cnn"))))
-    assert trainee.net.gates == (*((0.0,) * 5,) * 3, None)
+    assert inside(trainee.net).gates == (*((0.0,) * 5,) * 3, None)
     taught = with_gates(network("digits-cnn"))
     trainee, _, _ = begin(nodes[-1], made=dict.fromkeys(nodes[-1].needs, states(taught)))
-    assert trainee.net.gates == taught.gates
+    assert inside(trainee.net).gates == inside(taught).gates
 
 
 def states(net: ExitNetwork) -> dict[str, Tensor]:
     from offramp.parts import path
 
-    return {n: t for k in range(1, K + 1) for part in path(k) for n, t in net.state(part).items()}
+    return {
+        n: t for k in range(1, K + 1) for part in path(k) for n, t in inside(net).state(part).items()
+    }
 
 
 def test_a_checkpoint_within_brings_gates_and_their_moments_back() -> None:
@@ -191,7 +199,9 @@ def test_a_checkpoint_within_brings_gates_and_their_moments_back() -> None:
         again, passes, images = begin(node, made=made)
         unpack(again, tensors, state)
         list(fit([again], passes, images, node.recipe.batch_size))
-    assert again.epoch == whole.epoch > 1 and any(any(g) for g in again.net.gates if g is not None)
+    assert again.epoch == whole.epoch > 1 and any(
+        any(g) for g in inside(again.net).gates if g is not None
+    )
     assert equal(trained_state(again), trained_state(whole))
 
 
@@ -219,7 +229,7 @@ def test_a_trial_is_calibrated_by_its_own_gates(mode: str, tmp_path: Path) -> No
     assert sum("gate" in name for name in weights[mode][2]) == 6
     found = trained.read(store, "gated")
     net = load_network(store, found.id, CPU)
-    assert found.gates == net.gates and any(found.gates[0] or ())
+    assert found.gates == inside(net).gates and any(found.gates[0] or ())
     rows = (found.validation, found.calibration, found.costs, Target("max-mean-macs", 1e12))
     search = found.search(Search("gate"))
     assert calibrate(*rows, search).policy.gates == found.gates

@@ -17,6 +17,7 @@ from offramp.engine.resolve import Node, Setting, resolve
 from offramp.hashing import YOUNGER, digest, plain
 from offramp.nets import ExitNetwork, HeadSpec, NetSpec, attach, build
 from offramp.nets.backbones.digits_cnn import DigitsCNN
+from offramp.nets.network import inside
 from offramp.numerics import Numerics
 from offramp.parts import backbone, head, heads, segment, segments
 from offramp.phase import CE, KD, LIVE, Init, Phase, Program
@@ -309,11 +310,14 @@ def test_every_field_of_a_head_is_in_its_key(field: str) -> None:
     """Whatever kind of head reads it. known: another value, of a field whose values are words."""
     network = net(*TAPS)
     usual = keys("two-stage", network)
-    first, *rest = network.head_specs
+    own = inside(network)
+    first, *rest = own.facts.early
+    spec = first.spec
     known: dict[str, Any] = {"kind": "mlp", "tokens": "class", "layout": "hwc"}
-    known |= {"kernel": 1, "dropout": 0.25, "pools": (first.pools + 1) % 3}
-    changed: Any = {field: known.get(field, other_value(getattr(first, field)))}
-    network.head_specs = (replace(first, **changed), *rest)
+    known |= {"kernel": 1, "dropout": 0.25, "pools": (spec.pools + 1) % 3}
+    changed: Any = {field: known.get(field, other_value(getattr(spec, field)))}
+    early = (replace(first, spec=replace(spec, **changed)), *rest)
+    network._inside = replace(own, facts=replace(own.facts, early=early))
     other = keys("two-stage", network)
     assert [one == new for one, new in zip(usual, other, strict=True)] == [True, False, True, True]
 

@@ -9,6 +9,8 @@ parts run on full batches; whether two large sizes agree is nothing that the eng
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -38,7 +40,7 @@ def values(net: ExitNetwork, images: Tensor, batch: int) -> dict[Point, Tensor]:
 
 
 def check(backbone: str, batch: int, numerics: Numerics) -> None:
-    net = network(backbone).copy().eval()
+    net = copy.deepcopy(network(backbone)).eval()
     placed(net, CPU)
     generator = torch.Generator().manual_seed(batch)
     images = torch.randn(ROWS, *net.input_shape, generator=generator)

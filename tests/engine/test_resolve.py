@@ -13,6 +13,7 @@ from offramp.engine.weights import Weights
 from offramp.errors import OfframpError
 from offramp.nets import attach
 from offramp.nets.backbones.digits_cnn import DigitsCNN
+from offramp.nets.network import inside
 from offramp.parts import Part, head, heads, path, segment, segments
 from offramp.phase import CE, KD, Init, Phase, Program
 from offramp.recipe import Recipe
@@ -205,7 +206,7 @@ def test_draws_are_functions_of_seed_draw_and_place() -> None:
     def drawn(seed: int, draw: str) -> dict[str, torch.Tensor]:
         weights = Weights(net, seed, {}.__getitem__, CPU)
         part = Part("head", 1)
-        return weights.network({part: Source(draw=draw)}).state(part)
+        return inside(weights.network({part: Source(draw=draw)})).state(part)
 
     name = "exits.blocks.0.body.conv.weight"
     first = drawn(42, "initial")[name]
@@ -231,11 +232,11 @@ def test_assembled_trunks_are_numbered_without_gaps() -> None:
 
     def trained(key: str) -> dict[str, torch.Tensor]:
         net = held[key]
-        return {name: t for part in ALL for name, t in net.state(part).items()}
+        return {name: t for part in ALL for name, t in inside(net).state(part).items()}
 
     net = Weights(network("digits-cnn"), 42, trained, CPU).assembled(found.final, found.owners)
-    assert net.trunk_of == (1, 2, 3, 0) and len(net.trunks) == 4
+    assert inside(net).trunk_of == (1, 2, 3, 0) and len(inside(net).trunks) == 4
     found = strategy("separate")
     held = dict.fromkeys((node.key for node in found.nodes), network("digits-cnn"))
     net = Weights(network("digits-cnn"), 42, trained, CPU).assembled(found.final, found.owners)
-    assert net.trunk_of == (0, 1, 2, 3) and len(net.trunks) == 4
+    assert inside(net).trunk_of == (0, 1, 2, 3) and len(inside(net).trunks) == 4

@@ -18,6 +18,7 @@ from offramp.engine.resolve import Setting, resolve
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, pack, trained_state, unpack
 from offramp.nets.clock import Clock
+from offramp.nets.network import inside
 from offramp.parts import Part
 from offramp.recipe import Recipe, best_epoch, finished
 from offramp.strategies import STRATEGIES
@@ -217,7 +218,7 @@ def test_weights_that_the_last_step_spoilt_are_noticed_in_the_check(
         loss = right(trainee, *rest)
         if count == 4:
             with torch.no_grad():
-                trainee.net.parameters_of(Part("head", 4))[0].fill_(torch.nan)
+                inside(trainee.net).parameters_of(Part("head", 4))[0].fill_(torch.nan)
         return loss
 
     monkeypatch.setattr(offramp.engine.fit, "step", spoilt)

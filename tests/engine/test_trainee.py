@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, enroll, outcome, pack, trained_state, unpack
 from offramp.engine.weights import Weights
 from offramp.nets import attach
+from offramp.nets.network import inside
 from offramp.parts import head, heads, segment, segments
 from offramp.phase import CE, Phase
 from offramp.recipe import Recipe
@@ -193,7 +195,7 @@ def test_a_checkpoint_has_only_what_trains() -> None:
         next(epochs(trainee, passes, images))
     tensors, _ = pack(trainee)
     names = {k.removeprefix("last/") for k in tensors if k.startswith("last/")}
-    owned = {n for part in segment(1) | head(1) for n in trainee.net.state(part)}
+    owned = {n for part in segment(1) | head(1) for n in inside(trainee.net).state(part)}
     assert names == owned == set(trainee.best)
 
 
@@ -202,9 +204,9 @@ def test_exactly_the_trained_parts_take_gradients_and_are_optimized() -> None:
         setting = Setting(data_identity(tiny_data()), Recipe(), NUMERICS, seed=42)
         program = STRATEGIES[strategy](4)
         for node in resolve(program, network("digits-cnn"), setting).nodes:
-            trainee = enroll(node, network("digits-cnn").copy(), True)
+            trainee = enroll(node, copy.deepcopy(network("digits-cnn")), True)
             net = trainee.net
-            wanted = {id(p) for part in node.trained for p in net.parameters_of(part)}
+            wanted = {id(p) for part in node.trained for p in inside(net).parameters_of(part)}
             assert {id(p) for p in net.parameters() if p.requires_grad} == wanted
             wanted |= {id(p) for layer in trainee.adapters.values() for p in layer.parameters()}
             optimized = [id(p) for group in trainee.optimizer.param_groups for p in group["params"]]
@@ -216,7 +218,7 @@ def test_a_phase_leaves_no_gradient_on_frozen_parts() -> None:
     with applied(NUMERICS):
         trainee, passes, images = begin(node)
         next(epochs(trainee, passes, images))
-    wanted = {id(p) for part in node.trained for p in trainee.net.parameters_of(part)}
+    wanted = {id(p) for part in node.trained for p in inside(trainee.net).parameters_of(part)}
     assert {id(p) for p in trainee.net.parameters() if p.grad is not None} == wanted
 
 

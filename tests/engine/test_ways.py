@@ -6,6 +6,7 @@ between features are left to test_features.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -24,6 +25,7 @@ from offramp.engine.weights import Weights
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork
 from offramp.nets.heads import Head
+from offramp.nets.network import inside, redrawn
 from offramp.parts import heads, segments
 from offramp.phase import CE, KD, LIVE, MSE, Phase, Program, Survivors, Unsolved, check
 from offramp.strategies import STRATEGIES
@@ -48,9 +50,9 @@ def own_logits(net: ExitNetwork, pixels: Tensor) -> list[Tensor]:
     """Of every exit's head, nothing carried."""
     tensors, found = (pixels,), []
     for k in range(1, K):
-        tensors = net.segment(k)(*tensors)
-        found.append(net.heads[k - 1].body(net.heads[k - 1].pool(tensors[0])))
-    return [*found, net.head_body(K)(*net.segment(K)(*tensors))]
+        tensors = inside(net).segment(k)(*tensors)
+        found.append(inside(net).heads[k - 1].body(inside(net).heads[k - 1].pool(tensors[0])))
+    return [*found, inside(net).head_body(K)(*inside(net).segment(K)(*tensors))]
 
 
 def every(z: Sequence[Tensor], y: Tensor) -> Tensor:
@@ -142,8 +144,8 @@ def cascade(detach: bool = True, told: bool = True) -> Run:
 
     def run(net: ExitNetwork, pixels: Tensor, y: Tensor) -> Tensor:
         tensors, total, before = (pixels,), torch.zeros(()), torch.zeros(0)
-        for k, head in enumerate(net.heads, start=1):
-            tensors = net.segment(k)(*tensors)
+        for k, head in enumerate(inside(net).heads, start=1):
+            tensors = inside(net).segment(k)(*tensors)
             features, last = last_read(head, tensors[0])
             weight = last.weight
             if head.before is not None and told:
@@ -168,8 +170,8 @@ def collaborating(detach: bool = True, told: bool = True) -> Run:
 
     def run(net: ExitNetwork, pixels: Tensor, y: Tensor) -> Tensor:
         tensors, z, before = (pixels,), [], torch.zeros(0)
-        for k, head in enumerate(net.heads, start=1):
-            tensors = net.segment(k)(*tensors)
+        for k, head in enumerate(inside(net).heads, start=1):
+            tensors = inside(net).segment(k)(*tensors)
             features, last = last_read(head, tensors[0])
             weight = last.weight
             if head.before is not None and told:
@@ -183,7 +185,7 @@ def collaborating(detach: bool = True, told: bool = True) -> Run:
                 weight = torch.cat([weight, matrix.weight], dim=1)
             before = features @ weight.T + last.bias
             z.append(before)
-        return imta([*z, net.head_body(K)(*net.segment(K)(*tensors))], y)
+        return imta([*z, inside(net).head_body(K)(*inside(net).segment(K)(*tensors))], y)
 
     return run
 
@@ -205,8 +207,8 @@ def test_collaboration_begins_as_heads_that_answer_alone() -> None:
     *_, node = nodes = program_nodes("imta")
     assert [n.carry for n in nodes] == [0.0, "hidden"] and len(node.needs) == 1
     net = network("digits-cnn")
-    left = net.redrawn(5)
-    made = {name: tensor for part in ALL for name, tensor in left.state(part).items()}
+    left = redrawn(net, 5)
+    made = {name: tensor for part in ALL for name, tensor in inside(left).state(part).items()}
     begun, other = (
         Weights(net, seed, lambda _: made, torch.device("cpu")).network(node.start, "hidden")
         for seed in (42, 43)
@@ -214,7 +216,7 @@ def test_collaboration_begins_as_heads_that_answer_alone() -> None:
     x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     for one, alone in zip(begun(x), left.eval()(x), strict=True):
         torch.testing.assert_close(one, alone, rtol=1e-4, atol=1e-5)
-    layers = [head.before.dense.weight for n in (begun, other) for head in n.heads[1:]]
+    layers = [head.before.dense.weight for n in (begun, other) for head in inside(n).heads[1:]]
     assert len({tuple(layer.flatten().tolist()) for layer in layers}) == 2 * (K - 2)
 
 
@@ -297,7 +299,7 @@ def added(tau: float, keep: float = 1.0) -> Run:
     """Exit 3 is learned, exits 1, 2 and 4 answer as they did before the step, in eval mode."""
 
     def run(net: ExitNetwork, pixels: Tensor, y: Tensor) -> Tensor:
-        before, z = own_logits(net.copy().eval(), pixels), own_logits(net, pixels)
+        before, z = own_logits(copy.deepcopy(net).eval(), pixels), own_logits(net, pixels)
         held = torch.stack([kl(z[k], before[k], tau).mean() for k in (0, 1, 3)]).sum()
         return ce(z[2], y).mean() + keep * held
 
@@ -321,7 +323,7 @@ def test_the_final_exit_may_teach_as_it_was_before_heads_went_on() -> None:
         node = node_of(STRATEGIES["imta"](K, collaboration=False, teacher=name))
         with applied(NUMERICS):
             trainee, passes, pixels, labels = first_step(node)
-            target = own_logits(trainee.net.copy().eval(), pixels)[-1]
+            target = own_logits(copy.deepcopy(trainee.net).eval(), pixels)[-1]
             with torch.no_grad():
                 trainee.net.get_parameter("classifier.weight").mul_(0.5)
             if taught:
@@ -343,7 +345,7 @@ def test_gradient_equilibrium_is_the_mean_of_the_exits_above() -> None:
     _, gradients = by_the_engine(node)
     alone = [by_hand(node, only(k))[1] for k in range(K)]
     net = network("digits-cnn")
-    where = {id(p): part for part in ALL for p in net.parameters_of(part)}
+    where = {id(p): part for part in ALL for p in inside(net).parameters_of(part)}
     parts = {name: where[id(p)] for name, p in net.named_parameters() if id(p) in where}
     expected = {}
     for name, part in parts.items():
@@ -362,7 +364,7 @@ def test_a_head_can_learn_without_the_trunk_hearing_it() -> None:
     _, gradients = by_the_engine(node)
     whole, last = by_hand(node, every)[1], by_hand(node, only(K - 1))[1]
     net = network("digits-cnn")
-    own = {id(p) for k in range(1, K) for part in heads(k, k) for p in net.parameters_of(part)}
+    own = {id(p) for k in range(1, K) for part in heads(k, k) for p in inside(net).parameters_of(part)}
     early = {name for name, p in net.named_parameters() if id(p) in own}
     expected = {name: (whole if name in early else last)[name] for name in whole}
     assert early and close(gradients, expected)

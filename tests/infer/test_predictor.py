@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from offramp.errors import OfframpError
 from offramp.infer import predictor as module
 from offramp.infer.predictor import Prediction, Predictor
 from offramp.nets import ExitNetwork, attach
+from offramp.nets.network import inside
 from offramp.parts import backbone
 from offramp.policy import scoring
 from offramp.policy.gates import Gates
@@ -152,7 +154,7 @@ def test_every_policy_on_every_strategy(strategy: str, scores: tuple[str, ...], 
     for warmth in warmths:
         logits = all_exits(net, exits, IMAGES)
         for policy in policies(logits, exits, warmth, scores):
-            policy = replace(policy, carry=net.carry)
+            policy = replace(policy, carry=inside(net).carry)
             predictor = Predictor(net, policy)
             for rows in (1, 7, ROWS):
                 made = predictor(IMAGES[:rows])
@@ -270,7 +272,7 @@ def test_rows_that_left_are_not_computed(joint: ExitNetwork) -> None:
 def test_heads_where_nothing_leaves_are_not_run(joint: ExitNetwork, monkeypatch: Any) -> None:
     run: list[int] = []
     for k in (1, 2, 3):
-        head = joint.heads[k - 1]
+        head = inside(joint).heads[k - 1]
         monkeypatch.setattr(head, "forward", lambda x, k=k, f=head.forward: (run.append(k), f(x))[1])
     Predictor(joint, Policy("confidence", (1, 2, 3, 4), (None, 1.0, None, None)))(IMAGES)
     assert run == [2]
@@ -292,10 +294,10 @@ def test_nothing_is_copied_when_nothing_leaves(joint: ExitNetwork) -> None:
 
 
 def test_channels_last_is_kept() -> None:
-    net = network("digits-cnn").copy().eval().to(memory_format=torch.channels_last)
+    net = copy.deepcopy(network("digits-cnn")).eval().to(memory_format=torch.channels_last)
     seen = []
     for i in (2, 3, 4):
-        segment = net.segment(i)
+        segment = inside(net).segment(i)
         original = segment._functions[False]
 
         def noting(root: Any, clock: Any, x: Tensor, original: Any = original) -> Any:
@@ -372,7 +374,7 @@ def test_compute_is_the_share_of_the_plain_network(nets: Any) -> None:
 def costs_of(net: ExitNetwork, exits: tuple[int, ...]) -> Any:
     from offramp.study.trained import network_costs
 
-    return network_costs(net, list(net.trunk_of), list(exits))
+    return network_costs(net, list(inside(net).trunk_of), list(exits))
 
 
 def test_forced_exits_for_measurements(joint: ExitNetwork) -> None:
@@ -480,7 +482,7 @@ def test_other_images_are_refused(joint: ExitNetwork, images: Tensor, said: str)
 
 
 def test_a_network_of_another_precision_says_what_it_is(joint: ExitNetwork) -> None:
-    net = joint.copy().half()
+    net = copy.deepcopy(joint).half()
     for some in (IMAGES, IMAGES[:1]):
         refuses("float32 .* weights are torch.float16", Predictor(net, half(joint)), some)
     assert Predictor(net, half(joint))(IMAGES.half()).logits.dtype == torch.float32
@@ -488,8 +490,8 @@ def test_a_network_of_another_precision_says_what_it_is(joint: ExitNetwork) -> N
 
 def test_other_networks_are_refused(joint: ExitNetwork) -> None:
     refuses("exit 5", Predictor, joint, Policy("confidence", (1, 5), (0.5, None)))
-    refuses("train mode", Predictor, joint.copy().train(), half(joint))
-    net = joint.copy()
+    refuses("train mode", Predictor, copy.deepcopy(joint).train(), half(joint))
+    net = copy.deepcopy(joint)
     predictor = Predictor(net, half(joint))
     net.train()
     refuses("train mode", predictor, IMAGES)
@@ -507,7 +509,7 @@ def test_a_policy_for_exits_that_answer_alone_does_not_fit_others(nets: Any) -> 
 @pytest.mark.parametrize("strategy", ["boosted", "cascade", "imta"])
 def test_exits_that_carry_answers_on_are_not_left_out(strategy: str, nets: Any) -> None:
     net, exits = nets[strategy]
-    carry = net.carry
+    carry = inside(net).carry
     learned = isinstance(carry, str)
     for some in ((1, 3), (2, 4), (3,), *(((1, 2, 3),) if learned else ())):
         rule = Policy("confidence", some, (*(0.5,) * (len(some) - 1), None), carry=carry)

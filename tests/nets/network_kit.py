@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import pytest
 import torch
 
 from offramp.nets import BACKBONES, NetSpec, build
+from offramp.nets.network import inside
 from offramp.parts import Part, path
 from support import backbones
 
@@ -22,7 +24,7 @@ def built(name):
 
 
 def network(name="digits-cnn"):
-    return built(name).copy()
+    return copy.deepcopy(built(name))
 
 
 def images(net, count=4):
@@ -34,7 +36,7 @@ def parts(net):
 
 
 def state(net, trunk=0):
-    return {key: t for part in parts(net) for key, t in net.state(part, trunk).items()}
+    return {key: t for part in parts(net) for key, t in inside(net).state(part, trunk).items()}
 
 
 def storages(net):

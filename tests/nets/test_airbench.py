@@ -14,6 +14,7 @@ from offramp.data.dataset import normalize
 from offramp.errors import OfframpError
 from offramp.nets import NetSpec, build
 from offramp.nets.backbones.airbench import whitening
+from offramp.nets.network import inside, redrawn
 from offramp.study.run.trials import assemble, blank_network, load_network
 from support import CPU, network, run_all, tiny_data, tiny_plan, tiny_study
 
@@ -77,17 +78,17 @@ def test_a_trial_trains_from_its_whitening_and_comes_back_with_it(tmp_path: Path
     names = dict(network("airbench").named_parameters())
     assert WHITENING not in names and "group1.pooled.norm.weight" not in names
     with pytest.raises(OfframpError, match="follow from its training images"):
-        blank_network(store, plan.trials[0].id).redrawn(1)
+        redrawn(blank_network(store, plan.trials[0].id), 1)
 
 
 def test_other_training_images_are_another_whitening_and_other_keys() -> None:
     study = tiny_study(["baseline"], "airbench")
     some, others = tiny_data((3, 32, 32)), tiny_data((3, 32, 32), images=120)
-    drawn = [tiny_plan(study, data).net.redrawn(42).state_dict()[WHITENING] for data in (some, others)]
+    drawn = [redrawn(tiny_plan(study, data).net, 42).state_dict()[WHITENING] for data in (some, others)]
     assert not torch.equal(*drawn)
     assert not set(tiny_plan(study, some).nodes) & set(tiny_plan(study, others).nodes)
     fixed = replace(some, augment=None)
-    assert torch.equal(tiny_plan(study, fixed).net.redrawn(7).state_dict()[WHITENING], drawn[0])
+    assert torch.equal(redrawn(tiny_plan(study, fixed).net, 7).state_dict()[WHITENING], drawn[0])
 
 
 def test_weights_that_are_given_keep_their_own_whitening(tmp_path: Path) -> None:
@@ -96,10 +97,10 @@ def test_weights_that_are_given_keep_their_own_whitening(tmp_path: Path) -> None
     spec = NetSpec("airbench", weights=str(tmp_path / "net.pth"))
     net = build(spec, (3, 32, 32), 3, 42)
     plan = tiny_plan(tiny_study(["baseline"], "airbench"), net=net)
-    assert torch.equal(plan.net.redrawn(42).state_dict()[WHITENING], weights[WHITENING])
+    assert torch.equal(redrawn(plan.net, 42).state_dict()[WHITENING], weights[WHITENING])
 
 
 def test_a_width_may_be_written_as_a_number() -> None:
     shape = (3, 16, 16)
     nets = [build(NetSpec("airbench", options=(("width", w),)), shape, 10, 0) for w in (93, "93")]
-    assert nets[0].identity == nets[1].identity
+    assert inside(nets[0]).facts.identity == inside(nets[1]).facts.identity

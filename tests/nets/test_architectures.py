@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from benchmarks.backbones import (
@@ -99,10 +101,10 @@ class TestControls:
         assert not same(net, module, images)
 
     def test_a_weight_without_a_finite_gradient(self, net: ExitNetwork) -> None:
-        broken = net.copy()
+        broken = copy.deepcopy(net)
         with torch.no_grad():
             broken.head_parameters()[0].fill_(float("inf"))
-        assert step(net.copy(), pictures(BY_SIZE.shape))
+        assert step(copy.deepcopy(net), pictures(BY_SIZE.shape))
         assert not step(broken, pictures(BY_SIZE.shape))
 
     @pytest.mark.long  # as what it is a control of
@@ -111,7 +113,7 @@ class TestControls:
     ) -> None:
         from offramp.bundle import graphs
 
-        images, other, export = pictures(BY_SIZE.shape), net.copy().eval(), graphs.export
+        images, other, export = pictures(BY_SIZE.shape), copy.deepcopy(net).eval(), graphs.export
         with torch.no_grad():
             other.fc.bias.add_(1e-3)
         monkeypatch.setattr(graphs, "export", lambda _, *rest: export(other, *rest))

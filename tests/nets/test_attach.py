@@ -13,6 +13,7 @@ from network_kit import CLASSES, images, same, shift, state
 from torch import nn
 
 from offramp.nets import NetSpec, attach, build
+from offramp.nets.network import inside, redrawn
 from offramp.parts import Part
 from refusal import refuses
 
@@ -22,16 +23,16 @@ from refusal import refuses
 def test_a_timm_transformer_gets_token_heads():
     spec = NetSpec("timm/vit_tiny_patch16_224", (("depth", 4), ("patch_size", 8)), taps=2)
     net = build(spec, (3, 32, 32), CLASSES, seed=1)
-    assert [s.kind for s in net.head_specs] == ["mlp", "mlp"]
+    assert [s.kind for s in inside(net).head_specs] == ["mlp", "mlp"]
     assert net.places[:-1] == ("blocks.0", "blocks.2")
     assert all(z.shape == (4, CLASSES) for z in net(images(net)))
-    assert same(state(net.redrawn(1)), state(net))
+    assert same(state(redrawn(net, 1)), state(net))
 
 
 def test_a_timm_network_with_channels_last_maps():
     spec = NetSpec("timm/swin_tiny_patch4_window7_224", (("depths", (1, 1)), ("window_size", 4)), taps=1)
     net = build(spec, (3, 32, 32), CLASSES, seed=1)
-    assert net.head_specs[0].layout == "hwc"
+    assert inside(net).head_specs[0].layout == "hwc"
     assert net.eval()(images(net))[0].shape == (4, CLASSES)
 
 
@@ -53,11 +54,11 @@ def test_a_function_in_a_users_file(tmp_path):
         return build(spec, (3, 8, 8), CLASSES, seed=1)
 
     net = made("make", width=6)
-    assert net.state(Part("segment", 1))["0.weight"].shape == (6, 3, 3, 3)
-    assert net.redrawable and same(state(net.redrawn(1)), state(net))
-    assert str(tmp_path) not in json.dumps(net.identity)
+    assert inside(net).state(Part("segment", 1))["0.weight"].shape == (6, 3, 3, 3)
+    assert inside(net).redrawable and same(state(redrawn(net, 1)), state(net))
+    assert str(tmp_path) not in json.dumps(inside(net).facts.identity)
     file.write_text(text + "# changed\n")
-    assert made("make", width=6).identity != net.identity
+    assert inside(made("make", width=6)).facts.identity != inside(net).facts.identity
     for function, options, message in (
         ("make", {"wdith": 3}, "takes no argument 'wdith'; did you mean 'width'"),
         ("wrong", {}, "returned a tuple; return a torch.nn.Module"),
@@ -121,27 +122,35 @@ def test_attaching_to_a_plain_module(taps):
     weights = copy.deepcopy(module.state_dict())
     net = attach(module, taps, (3, 16, 16), seed=4)
     assert net.classes == CLASSES
-    assert same(net.trunks[0].module.state_dict(), weights)
+    assert same(inside(net).trunks[0].module.state_dict(), weights)
     x = images(net)
     assert torch.equal(net.eval()(x)[-1], module.eval()(x))
     shift(net)
     assert same(module.state_dict(), weights)
-    assert not net.redrawable
-    assert same(net.redrawn(9).trunks[0].module.state_dict(), net.trunks[0].module.state_dict())
+    assert not inside(net).redrawable
+    assert same(
+        inside(redrawn(net, 9)).trunks[0].module.state_dict(), inside(net).trunks[0].module.state_dict()
+    )
 
 
 def test_the_identity_of_an_attached_module_is_its_code_and_weights():
     module = Residual()
     nets = [attach(module, taps, (3, 16, 16)) for taps in (["stem"], 2)]
-    assert nets[0].identity == nets[1].identity
-    assert set(nets[0].identity) == {"code", "state", "input_shape"}
-    json.dumps(nets[0].identity)
+    assert inside(nets[0]).facts.identity == inside(nets[1]).facts.identity
+    assert set(inside(nets[0]).facts.identity) == {"code", "state", "input_shape"}
+    json.dumps(inside(nets[0]).facts.identity)
     other = copy.deepcopy(module)
     other.scale.add_(1)
-    assert attach(other, 1, (3, 16, 16)).identity["state"] != nets[0].identity["state"]
+    assert (
+        inside(attach(other, 1, (3, 16, 16))).facts.identity["state"]
+        != inside(nets[0]).facts.identity["state"]
+    )
     longer = Residual()
     longer.stem.append(nn.ReLU())
-    assert attach(longer, 1, (3, 16, 16)).identity["code"] != nets[0].identity["code"]
+    assert (
+        inside(attach(longer, 1, (3, 16, 16))).facts.identity["code"]
+        != inside(nets[0]).facts.identity["code"]
+    )
 
 
 def test_attaching_to_a_module_that_cannot_be_traced():
@@ -151,9 +160,9 @@ def test_attaching_to_a_module_that_cannot_be_traced():
     assert net.places == ("stem", "last")
     x = images(net)
     assert torch.equal(net.eval()(x)[-1], module.eval()(x))
-    assert same(net.copy().trunks[0].module.state_dict(), module.state_dict())
+    assert same(inside(copy.deepcopy(net)).trunks[0].module.state_dict(), module.state_dict())
     split = attach(module, [["stem", "last"], ["pool", "drop", "head"]], (3, 16, 16))
-    assert split.identity == net.identity
+    assert inside(split).facts.identity == inside(net).facts.identity
 
 
 def test_attaching_to_a_transformer_keeps_its_weights():
@@ -163,7 +172,7 @@ def test_attaching_to_a_transformer_keeps_its_weights():
     net = attach(model, ["blocks.0", "blocks.1"], (3, 32, 32), head={"tokens": "class"})
     x = images(net)
     assert torch.equal(net.eval()(x)[-1], model.eval()(x))
-    assert [s.tokens for s in net.head_specs] == ["class", "class"]
+    assert [s.tokens for s in inside(net).head_specs] == ["class", "class"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import warnings
@@ -16,7 +17,8 @@ from torch import nn
 from longer import long, long_where
 from offramp.errors import OfframpError
 from offramp.nets import BACKBONES, NetSpec, build
-from offramp.nets.network import drawn_module
+from offramp.nets.inside import drawn_module
+from offramp.nets.network import inside
 from offramp.parts import Part, path
 from support import LARGE, backbones
 
@@ -52,7 +54,7 @@ def built(name, options):
 
 
 def network(name, options=()):
-    return built(name, options).copy()
+    return copy.deepcopy(built(name, options))
 
 
 def untraced(name, options=()):
@@ -69,7 +71,7 @@ def images(name, count=6):
 
 def composed(net, x):
     """The final exit, through the pieces and without the heads."""
-    *segments, _, body = net.path(net.exits)
+    *segments, _, body = inside(net).path(net.exits)
     tensors = (x,)
     for segment in segments:
         tensors = segment(*tensors)
@@ -103,7 +105,7 @@ def test_pieces_compute_what_the_untraced_module_does(name, options):
             nn.functional.cross_entropy(run(x), labels).backward()
             optimizer.step()
     expected = whole.state_dict()
-    found = net.trunks[0].module.state_dict()
+    found = inside(net).trunks[0].module.state_dict()
     assert expected.keys() == found.keys()
     for key, tensor in expected.items():
         assert torch.equal(tensor, found[key]), key
@@ -114,12 +116,12 @@ def test_pieces_compute_what_the_untraced_module_does(name, options):
 @every_variant
 def test_parts_divide_the_state_among_them(name, options):
     net = network(name, options)
-    names = [key for part in path(net.exits) for key in net.state(part)]
+    names = [key for part in path(net.exits) for key in inside(net).state(part)]
     assert len(names) == len(set(names))
     assert set(names) == untraced(name, options).state_dict().keys()
-    live = net.trunks[0].module.state_dict(keep_vars=True)
-    assert all(t is live[key] for part in path(net.exits) for key, t in net.state(part).items())
-    trained = [id(p) for part in parts(net) for p in net.parameters_of(part)]
+    live = inside(net).trunks[0].module.state_dict(keep_vars=True)
+    assert all(t is live[key] for part in path(net.exits) for key, t in inside(net).state(part).items())
+    trained = [id(p) for part in parts(net) for p in inside(net).parameters_of(part)]
     assert sorted(trained) == sorted(id(p) for p in net.parameters())
 
 
@@ -141,10 +143,10 @@ def test_upstream_checkpoints_fit(name):
         if not key.startswith(own_names)
     }
     net = network(name)
-    trunk = net.trunks[0].module
+    trunk = inside(net).trunks[0].module
     own = {k: v for k, v in trunk.state_dict().items() if k.startswith(own_names)}
     trunk.load_state_dict(checkpoint | own, strict=True)
-    first = next(iter(net.state(Part("segment", 1)).items()))
+    first = next(iter(inside(net).state(Part("segment", 1)).items()))
     assert torch.equal(first[1], checkpoint[first[0]])
 
 
@@ -178,16 +180,16 @@ def test_costs_agree_with_another_counter(name, options):
     tensors = (images(name, 1),)
     with torch.no_grad():
         for i in range(1, net.exits + 1):
-            counted = fvcore_macs(Alone(net.segment(i), net), tensors)
+            counted = fvcore_macs(Alone(inside(net).segment(i), net), tensors)
             assert net.macs(Part("segment", i)) == pytest.approx(counted, rel=0.01)
-            tensors = net.segment(i)(*tensors)
-            head = nn.Sequential(net.head_pool(i), Alone(net.head_body(i), net))
+            tensors = inside(net).segment(i)(*tensors)
+            head = nn.Sequential(inside(net).head_pool(i), Alone(inside(net).head_body(i), net))
             assert net.macs(Part("head", i)) == pytest.approx(fvcore_macs(head, tensors), rel=0.01)
         whole = untraced(name, options).eval()
         total = fvcore_macs(whole, (images(name, 1),))
     assert sum(net.macs(part) for part in path(net.exits)) == pytest.approx(total, rel=0.01)
     assert total > 0
-    count = sum(net.parameter_count(part) for part in path(net.exits))
+    count = sum(inside(net).parameter_count(part) for part in path(net.exits))
     assert count == sum(p.numel() for p in whole.parameters())
 
 
@@ -224,9 +226,12 @@ def stems(stem):
 @stems("small")
 def test_the_small_stem_keeps_more_pixels_and_the_names(name):
     usual, small = network(name), network(name, (("stem", "small"),))
-    assert usual.trunks[0].module.state_dict().keys() == small.trunks[0].module.state_dict().keys()
+    assert (
+        inside(usual).trunks[0].module.state_dict().keys()
+        == inside(small).trunks[0].module.state_dict().keys()
+    )
     assert small.macs(Part("segment", 2)) > 3 * usual.macs(Part("segment", 2))
-    assert usual.identity != small.identity
+    assert inside(usual).facts.identity != inside(small).facts.identity
 
 
 @stems("medium")
@@ -241,9 +246,11 @@ def test_the_papers_layers():
 
     def layers_up_to(net, exit, kind):
         """Layers of `kind` on the way to an exit, shortcuts left out."""
-        modules = dict(net.trunks[0].module.named_modules())
+        modules = dict(inside(net).trunks[0].module.named_modules())
         used = {
-            key.rpartition(".")[0] for i in range(1, exit + 1) for key in net.state(Part("segment", i))
+            key.rpartition(".")[0]
+            for i in range(1, exit + 1)
+            for key in inside(net).state(Part("segment", i))
         }
         return sum(isinstance(modules[m], kind) and "downsample" not in m for m in used)
 
@@ -257,8 +264,8 @@ def test_the_papers_layers():
     assert [layers_up_to(keras, k, nn.Conv2d) + pools[k] for k in (1, 2, 3)] == [5, 9, 13]
     mobile = network("mobilenetv1")
     assert [(layers_up_to(mobile, k, nn.Conv2d) - 1) // 2 for k in (1, 2, 3)] == [3, 6, 11]
-    assert [spec.width for spec in mobile.head_specs] == [64, 128, 128]
-    assert not any(spec.flatten for spec in mobile.head_specs)
+    assert [spec.width for spec in inside(mobile).head_specs] == [64, 128, 128]
+    assert not any(spec.flatten for spec in inside(mobile).head_specs)
 
 
 def test_mobilenetv2_exits_at_quarters_of_the_macs():

@@ -9,6 +9,7 @@ from network_kit import images
 from torch import nn
 
 from offramp.nets import attach
+from offramp.nets.network import inside
 from support import run_all, tiny_data, tiny_plan, tiny_study
 
 CLASSES = 3
@@ -46,16 +47,16 @@ def net():
 def test_what_a_head_reads_is_not_overwritten(net):
     x = images(net)
     given = x.clone()
-    (tap,) = net.segment(1)(x)
+    (tap,) = inside(net).segment(1)(x)
     first = tap.clone()
     assert (first < 0).any()  # or the activation would change nothing
-    (second,) = net.segment(2)(tap)
+    (second,) = inside(net).segment(2)(tap)
     kept = second.clone()
-    net.head_body(2)(second)
+    inside(net).head_body(2)(second)
     assert torch.equal(x, given)
     assert torch.equal(tap, first)
     assert torch.equal(second, kept)
-    module = net.trunks[0].module
+    module = inside(net).trunks[0].module
     assert torch.equal(net(x)[1], module(x.clone()))
     sum(z.sum() for z in net(x)).backward()  # which fails where what it needs has been written on
 

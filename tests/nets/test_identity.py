@@ -18,6 +18,7 @@ import offramp
 from offramp.hashing import digest
 from offramp.nets import NetSpec, attach, build
 from offramp.nets.identity import settings
+from offramp.nets.network import identified, inside, with_trunks
 from refusal import refuses
 
 SHAPE = (3, 8, 8)
@@ -88,7 +89,7 @@ def test_settings_that_no_repr_shows_identify_a_module(one, other, taps):
     x = images(nets[0])
     with torch.no_grad():
         assert not torch.equal(nets[0](x)[-1], nets[1](x)[-1])
-    identities = [net.identity for net in nets]
+    identities = [inside(net).facts.identity for net in nets]
     assert identities[0]["state"] == identities[1]["state"]
     assert identities[0]["code"] != identities[1]["code"]
     assert identities[0] == identities[2]  # its mode is no setting
@@ -99,7 +100,7 @@ def test_taps_and_hooks_are_no_part_of_what_a_module_is():
     hooked = copy.deepcopy(module)
     hooked.register_forward_hook(lambda *_: None)
     nets = [attach(module, t, SHAPE) for t in (["a"], ["a", "pool"], 1)]
-    texts = [net.identity for net in (*nets, attach(hooked, ["pool"], SHAPE))]
+    texts = [inside(net).facts.identity for net in (*nets, attach(hooked, ["pool"], SHAPE))]
     assert all(text == texts[0] for text in texts)
 
 
@@ -109,7 +110,10 @@ def test_an_infinite_setting_is_one_too():
         module[0].least = least
         return attach(module, [["0", "1"], ["2", "3"]], SHAPE)
 
-    codes = {net(least).identity["code"] for least in (float("inf"), float("-inf"), float("nan"), None)}
+    codes = {
+        inside(net(least)).facts.identity["code"]
+        for least in (float("inf"), float("-inf"), float("nan"), None)
+    }
     assert len(codes) == 4
 
 
@@ -157,7 +161,7 @@ def code(act=torch.relu, kept=None):
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, CLASSES)
     net = attach(nn.Sequential(Kept(act, kept), *layers), [["0", "1"], ["2", "3"]], SHAPE, head="linear")
-    return net.identity["code"]
+    return inside(net).facts.identity["code"]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +227,9 @@ def test_what_a_forward_reads_counts_too(monkeypatch):
     def found():
         torch.manual_seed(0)
         module = nn.Sequential(Reading(), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, CLASSES))
-        return attach(module, [["0", "1"], ["2", "3"]], SHAPE, head="linear").identity["code"]
+        return inside(attach(module, [["0", "1"], ["2", "3"]], SHAPE, head="linear")).facts.identity[
+            "code"
+        ]
 
     before = found()
     assert before == found()
@@ -238,7 +244,7 @@ def test_a_class_whose_text_is_not_kept_goes_by_its_code():
         torch.manual_seed(0)
         layers = names["Typed"](), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, CLASSES)
         net = attach(nn.Sequential(*layers), [["0", "1"], ["2", "3"]], SHAPE, head="linear")
-        return net.identity["code"]
+        return inside(net).facts.identity["code"]
 
     assert typed("x") == typed("x") != typed("-x")
 
@@ -262,7 +268,7 @@ def test_the_code_of_numbers_words_and_weights_is_as_it_was():
     rows = settings(net.backbone, [name for name, _ in net.backbone.named_modules()], [])
     assert "2: LSTM" in rows and rows.count("\n") == 5
     texts = [inspect.getsource(Parted), inspect.getsource(Scaled)]
-    assert net.identity["code"] == digest([f"{net.backbone!r}\n{rows}", *texts])
+    assert inside(net).facts.identity["code"] == digest([f"{net.backbone!r}\n{rows}", *texts])
 
 
 class Parted(nn.Module):
@@ -295,7 +301,7 @@ def test_a_tensor_that_a_traced_forward_reads_identifies_it():
     one, other = Gained(1.0), Gained(-1.0)
     with_weights_of(other, one)
     nets = [attach(m, ["a"], SHAPE, head="linear") for m in (one, copy.deepcopy(one), other)]
-    identities = [net.identity for net in nets]
+    identities = [inside(net).facts.identity for net in nets]
     assert identities[0] == identities[1]
     assert identities[0]["state"] == identities[2]["state"]
     assert identities[0]["code"] != identities[2]["code"]
@@ -303,10 +309,10 @@ def test_a_tensor_that_a_traced_forward_reads_identifies_it():
 
 def test_a_function_that_a_trace_does_not_enter_identifies_it(monkeypatch):
     one = Wrapped()
-    before = attach(one, ["a"], SHAPE).identity
-    assert before == attach(one, ["a"], SHAPE).identity
+    before = inside(attach(one, ["a"], SHAPE)).facts.identity
+    assert before == inside(attach(one, ["a"], SHAPE)).facts.identity
     monkeypatch.setitem(globals(), "FACTOR", 3.0)
-    assert before["code"] != attach(one, ["a"], SHAPE).identity["code"]
+    assert before["code"] != inside(attach(one, ["a"], SHAPE)).facts.identity["code"]
 
 
 def test_an_activation_of_a_torch_layer_identifies_it():
@@ -314,7 +320,7 @@ def test_an_activation_of_a_torch_layer_identifies_it():
         torch.manual_seed(0)
         layer = nn.TransformerEncoderLayer(12, 2, 8, activation=activation, batch_first=True)
         module = nn.Sequential(nn.Embedding(5, 12), layer, nn.Flatten(), nn.Linear(48, CLASSES))
-        return attach(module, ["0"], (4,), head="linear").identity["code"]
+        return inside(attach(module, ["0"], (4,), head="linear")).facts.identity["code"]
 
     codes = [found(f) for f in (F.relu, "relu", torch.tanh, torch.tanh, torch.sigmoid)]
     assert codes[0] == codes[1] and codes[2] == codes[3] and len(set(codes)) == 3
@@ -342,37 +348,43 @@ def close(a, b):
 def test_fit_begins_from_the_weights_as_they_are(tmp_path):
     module = Plain()
     net = attach(module, ["a"], SHAPE, head="linear")
-    before = dict(net.identity)
+    before = dict(inside(net).facts.identity)
     first = fit(net, tmp_path)
-    assert close(first.net.trunks[0].module.state_dict(), module.state_dict())
+    assert close(inside(first.net).trunks[0].module.state_dict(), module.state_dict())
     other = Plain().state_dict()
-    net.trunks[0].module.load_state_dict(other)
+    inside(net).trunks[0].module.load_state_dict(other)
     second = fit(net, tmp_path)  # the same store: what was trained from other weights is not found
-    assert close(second.net.trunks[0].module.state_dict(), other)
-    assert not close(second.net.trunks[0].module.state_dict(), module.state_dict())
-    assert net.identity == before  # fit leaves the network alone
+    assert close(inside(second.net).trunks[0].module.state_dict(), other)
+    assert not close(inside(second.net).trunks[0].module.state_dict(), module.state_dict())
+    assert inside(net).facts.identity == before  # fit leaves the network alone
 
 
 def test_a_fitted_network_can_be_fitted_further(tmp_path):
     first = fit(attach(Plain(), ["a"], SHAPE, head="linear"), tmp_path).net
-    shift(first.trunks[0].module)
+    shift(inside(first).trunks[0].module)
     second = fit(first, tmp_path).net
-    assert close(second.trunks[0].module.state_dict(), first.trunks[0].module.state_dict())
+    assert close(
+        inside(second).trunks[0].module.state_dict(), inside(first).trunks[0].module.state_dict()
+    )
 
 
 @pytest.mark.parametrize("taps", [["0"], [["0", "1"], ["2", "3", "4"]]])
 def test_settings_that_are_changed_since_are_another_network(taps):
     layers = [nn.Conv2d(3, 4, 3), nn.Dropout(0.1), nn.Conv2d(4, 4, 6), nn.Flatten()]
     net = attach(nn.Sequential(*layers, nn.Linear(4, CLASSES)), taps, SHAPE, head="linear")
-    usual = net.identified().identity
+    usual = inside(identified(net)).facts.identity
     dropout = net.get_submodule("1")
     dropout.p = 0.3
-    changed = net.identified().identity
+    changed = inside(identified(net)).facts.identity
     assert [name for name in changed if changed[name] != usual.get(name)] == ["attributes"]
     net.eval()(torch.zeros(1, *SHAPE))  # which of mode and use says nothing
-    assert net.identified().identity == net.copy().identified().identity == changed
+    assert (
+        inside(identified(net)).facts.identity
+        == inside(identified(copy.deepcopy(net))).facts.identity
+        == changed
+    )
     dropout.p = 0.1
-    assert net.identified().identity == usual == net.identity
+    assert inside(identified(net)).facts.identity == usual == inside(net).facts.identity
 
 
 def test_a_plain_tensor_that_is_changed_since_is_another_network():
@@ -385,23 +397,23 @@ def test_a_plain_tensor_that_is_changed_since_is_another_network():
             return super().forward(x * self.gain)
 
     net = attach(Gained(), ["a"], SHAPE, head="linear")
-    assert net.identified().identity == net.identity
+    assert inside(identified(net)).facts.identity == inside(net).facts.identity
     net.backbone.gain.neg_()
-    assert net.identified().identity != net.identity
+    assert inside(identified(net)).facts.identity != inside(net).facts.identity
 
 
 def test_weights_as_they_were_are_the_same_network():
     net = attach(Plain(), ["a"], SHAPE)
-    assert net.identified().identity == net.identity
-    shift(net.heads[0])  # drawn from the seed whatever they are now
-    assert net.identified().identity == net.identity
+    assert inside(identified(net)).facts.identity == inside(net).facts.identity
+    shift(inside(net).heads[0])  # drawn from the seed whatever they are now
+    assert inside(identified(net)).facts.identity == inside(net).facts.identity
     built = build(NetSpec("digits-cnn"), (1, 8, 8), CLASSES, seed=1)
     shift(built)  # as are all weights of a network that a seed draws
-    assert built.identified().identity == built.identity
+    assert inside(identified(built)).facts.identity == inside(built).facts.identity
 
 
 def test_fit_refuses_several_trunks_in_one_line(tmp_path):
-    net = attach(Plain(), ["a"], SHAPE, head="linear").with_trunks([0, 1])
+    net = with_trunks(attach(Plain(), ["a"], SHAPE, head="linear"), [0, 1])
     refuses(r"the network has 2 trunks.*attach exits anew", fit, net, tmp_path)
 
 
@@ -434,7 +446,7 @@ def test_what_a_users_file_imports_is_part_of_the_identity(tmp_path, monkeypatch
         importlib.invalidate_caches()
         monkeypatch.setattr(sys, "dont_write_bytecode", True)
         spec = NetSpec(f"{tmp_path / 'mine.py'}:make", taps=1)
-        return build(spec, SHAPE, CLASSES, seed).identity
+        return inside(build(spec, SHAPE, CLASSES, seed)).facts.identity
 
     usual = identity("nn.ReLU()", "pass")
     assert identity("nn.ReLU()", "pass", seed=2) == usual
@@ -457,7 +469,9 @@ def test_a_tensor_that_a_users_file_imports_is_part_of_the_identity(tmp_path, mo
     )
 
     def identity():
-        return build(NetSpec(f"{tmp_path / 'mine.py'}:make", taps=0), SHAPE, CLASSES, 1).identity
+        return inside(
+            build(NetSpec(f"{tmp_path / 'mine.py'}:make", taps=0), SHAPE, CLASSES, 1)
+        ).facts.identity
 
     usual = identity()
     assert identity() == usual
@@ -481,7 +495,7 @@ def test_weights_that_numpy_and_python_draw_are_of_the_seed_too(tmp_path):
     before = random.getstate(), np.random.get_state()[1].tolist()
     one, again, other = (build(spec, SHAPE, CLASSES, seed) for seed in (1, 1, 2))
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before
-    assert one.identity == again.identity == other.identity
+    assert inside(one).facts.identity == inside(again).facts.identity == inside(other).facts.identity
     for name in ("0.weight", "4.weight"):
         weights = [net.state_dict()[name] for net in (one, again, other)]
         assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
@@ -489,7 +503,7 @@ def test_weights_that_numpy_and_python_draw_are_of_the_seed_too(tmp_path):
 
 def test_a_registered_backbone_is_identified_by_its_name():
     net = build(NetSpec("resnet18", taps=1), (3, 32, 32), 10, seed=1)
-    assert net.identity == {
+    assert inside(net).facts.identity == {
         "backbone": "resnet18",
         "classes": 10,
         "options": {"stem": "imagenet"},

@@ -18,6 +18,7 @@ from offramp.nets import ExitNetwork, attach, lgvit
 from offramp.nets.clock import Clock
 from offramp.nets.heads import Head, HeadSpec, resolve
 from offramp.nets.macs import count_macs
+from offramp.nets.network import inside
 from offramp.parts import Part
 from refusal import refuses
 from support import Vision
@@ -192,7 +193,7 @@ def vision() -> ExitNetwork:
 
 def test_macs_are_those_of_the_products() -> None:
     net = vision()
-    assert [spec.kind for spec in net.head_specs] == ["local", "local", "global", "global"]
+    assert [spec.kind for spec in inside(net).head_specs] == ["local", "local", "global", "global"]
     last = WIDTH * CLASSES
     convolved = 2 * GRID * WIDTH * WIDTH
     attended = [n * 3 * WIDTH * WIDTH + n * n * WIDTH + n * WIDTH + WIDTH * WIDTH for n in (9, 4)]
@@ -203,9 +204,9 @@ def test_macs_are_those_of_the_products() -> None:
 def test_the_pool_is_what_a_cache_needs_to_hold() -> None:
     net = vision()
     tap = torch.randn(2, 1 + GRID, WIDTH)
-    assert [net.head_pool(k)(tap).shape[1] for k in (1, 2, 3, 4)] == [26, 26, 10, 5]
-    assert all(not net.head_pool(k).state_dict() for k in (1, 2, 3, 4))
-    _, spent = count_macs(lambda: [net.head_pool(k)(tap) for k in (1, 2, 3, 4)])
+    assert [inside(net).head_pool(k)(tap).shape[1] for k in (1, 2, 3, 4)] == [26, 26, 10, 5]
+    assert all(not inside(net).head_pool(k).state_dict() for k in (1, 2, 3, 4))
+    _, spent = count_macs(lambda: [inside(net).head_pool(k)(tap) for k in (1, 2, 3, 4)])
     assert spent == 0
 
 
@@ -231,7 +232,7 @@ def test_the_graphs_answer_as_the_network(make_net: Callable[[], ExitNetwork], t
         expected = [logits.numpy() for logits in net(pixels)]
     assert graphs.one_size(net, range(1, net.exits + 1)) == tuple(early)
     held = [pixels.numpy()]
-    for stage in graphs.export(net, graphs.layout(net.trunk_of, early), tmp_path):
+    for stage in graphs.export(net, graphs.layout(inside(net).trunk_of, early), tmp_path):
         session = onnxruntime.InferenceSession(tmp_path / stage.file)
         names = [one.name for one in session.get_inputs()]
         logits, *held = session.run(None, dict(zip(names, held, strict=True)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 from pathlib import Path
@@ -24,6 +25,7 @@ from network_kit import (
 
 from offramp.errors import OfframpError
 from offramp.nets import BACKBONES, NetSpec, build
+from offramp.nets.network import inside, prepared, redrawn, with_trunks
 from offramp.parts import Part, path
 from refusal import refuses
 
@@ -36,17 +38,21 @@ pytestmark = pytest.mark.slow
 def test_a_copy_is_the_same_and_independent(name):
     net = network(name)
     for part in parts(net):
-        net.train_part(part, mode=part.index % 2 == 0)
+        inside(net).train_part(part, mode=part.index % 2 == 0)
     net.requires_grad_(False)
-    twin = net.copy()
+    twin = copy.deepcopy(net)
     assert same(state(net), state(twin))
     assert not storages(net) & storages(twin)
-    assert twin.clock is not net.clock
-    assert (twin.places, twin.identity, twin.head_specs) == (net.places, net.identity, net.head_specs)
+    assert inside(twin).clock is not inside(net).clock
+    assert (twin.places, inside(twin).facts.identity, inside(twin).head_specs) == (
+        net.places,
+        inside(net).facts.identity,
+        inside(net).head_specs,
+    )
     assert not any(p.requires_grad for p in twin.parameters())
-    modes = [[s.training for s in n.trunks[0].segments] for n in (net, twin)]
+    modes = [[s.training for s in inside(n).trunks[0].segments] for n in (net, twin)]
     assert modes[0] == modes[1]
-    assert [h.training for h in net.heads] == [h.training for h in twin.heads]
+    assert [h.training for h in inside(net).heads] == [h.training for h in inside(twin).heads]
     before = {key: t.clone() for key, t in state(net).items()}
     shift(twin)
     assert same(state(net), before)
@@ -57,12 +63,16 @@ def test_a_copy_is_the_same_and_independent(name):
 def test_every_exit_can_have_a_trunk_of_its_own(name):
     net = network(name).eval()
     owners = (*[1] * (net.exits - 1), 2)
-    apart = net.with_trunks(owners)
-    assert apart.trunk_of == owners
-    assert len(apart.trunks) == 3
+    apart = with_trunks(net, owners)
+    assert inside(apart).trunk_of == owners
+    assert len(inside(apart).trunks) == 3
     assert not storages(net) & storages(apart)
     per_trunk = [
-        {t.untyped_storage().data_ptr() for p in path(apart.exits) for t in apart.state(p, n).values()}
+        {
+            t.untyped_storage().data_ptr()
+            for p in path(apart.exits)
+            for t in inside(apart).state(p, n).values()
+        }
         for n in range(3)
     ]
     assert not per_trunk[0] & per_trunk[1] and not per_trunk[1] & per_trunk[2]
@@ -70,28 +80,31 @@ def test_every_exit_can_have_a_trunk_of_its_own(name):
     with torch.no_grad():
         for a, b in zip(net(x), apart(x), strict=True):
             assert torch.equal(a, b)
-        for tensor in apart.state(Part("head", apart.exits), 2).values():
+        for tensor in inside(apart).state(Part("head", apart.exits), 2).values():
             tensor.zero_()
         changed = apart(x)
         assert torch.equal(changed[0], net(x)[0])
         assert not changed[-1].any()
-    assert same(apart.copy().trunks[1].module.state_dict(), apart.trunks[1].module.state_dict())
+    assert same(
+        inside(copy.deepcopy(apart)).trunks[1].module.state_dict(),
+        inside(apart).trunks[1].module.state_dict(),
+    )
 
 
 @pytest.mark.parametrize("owners", [(0, 0, 0), (0, 0, 0, -1)])
 def test_trunks_that_do_not_fit(owners):
-    refuses("give each a number from 0", network().with_trunks, owners)
+    refuses("give each a number from 0", with_trunks, network(), owners)
 
 
 def test_forward_runs_each_path():
-    net = network().with_trunks((1, 0, 2, 2))
+    net = with_trunks(network(), (1, 0, 2, 2))
     with torch.no_grad():
-        for tensor in net.state(Part("segment", 1), 1).values():
+        for tensor in inside(net).state(Part("segment", 1), 1).values():
             tensor.mul_(2)
     net.eval()
     x = images(net)
     for k, logits in enumerate(net(x), start=1):
-        *segments, pool, body = net.path(k)
+        *segments, pool, body = inside(net).path(k)
         tensors = (x,)
         for segment in segments:
             tensors = segment(*tensors)
@@ -103,16 +116,16 @@ def test_forward_runs_each_path():
 
 @every_backbone
 def test_weights_are_drawn_by_seed_draw_and_name(name):
-    net = network(name).prepared(lambda: (torch.rand(4, *net.input_shape), *torch.ones(2, 3)))
+    net = prepared(network(name), lambda: (torch.rand(4, *net.input_shape), *torch.ones(2, 3)))
     shift(net)
-    again = net.redrawn(1)
+    again = redrawn(net, 1)
     random = {n: t for n, t in state(again).items() if "whitening" not in n}  # that one is no draw
     assert same(random, {n: state(built(name))[n] for n in random})
     assert not storages(net) & storages(again)
     fewer = build(NetSpec(name, taps=(net.places[1],)), net.input_shape, CLASSES, seed=1)
-    trunk = {n: t for n, t in again.trunks[0].module.state_dict().items() if n in random}
-    assert same({n: fewer.trunks[0].module.state_dict()[n] for n in trunk}, trunk)
-    for other in (net.redrawn(2), net.redrawn(1, "fresh")):
+    trunk = {n: t for n, t in inside(again).trunks[0].module.state_dict().items() if n in random}
+    assert same({n: inside(fewer).trunks[0].module.state_dict()[n] for n in trunk}, trunk)
+    for other in (redrawn(net, 2), redrawn(net, 1, "fresh")):
         assert not same(state(again), state(other))
     heads = [state(again)[f"exits.{p}.body.classifier.weight"] for p in net.places[:-1]]
     assert not torch.equal(heads[0], heads[1])
@@ -125,22 +138,23 @@ def test_heads_are_drawn_by_their_place():
         build(NetSpec("digits-cnn", taps=taps, head=head), shape, CLASSES, seed=1)
         for taps in (("blocks.2",), ("blocks.0", "blocks.2", "blocks.3"))
     )
-    assert same(one.state(Part("head", 1)), two.state(Part("head", 2)))
-    fresh = [n.redrawn(1, "fresh") for n in (one, two)]
-    assert same(fresh[0].state(Part("head", 1)), fresh[1].state(Part("head", 2)))
-    assert not same(fresh[0].state(Part("head", 1)), one.state(Part("head", 1)))
+    assert same(inside(one).state(Part("head", 1)), inside(two).state(Part("head", 2)))
+    fresh = [redrawn(n, 1, "fresh") for n in (one, two)]
+    assert same(inside(fresh[0]).state(Part("head", 1)), inside(fresh[1]).state(Part("head", 2)))
+    assert not same(inside(fresh[0]).state(Part("head", 1)), inside(one).state(Part("head", 1)))
 
 
 def test_redrawing_fills_every_trunk_and_leaves_the_generator_alone():
-    net = network().with_trunks((1, 1, 1, 2))
+    net = with_trunks(network(), (1, 1, 1, 2))
     shift(net)
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    again = net.redrawn(1)
+    again = redrawn(net, 1)
     assert torch.equal(before, torch.get_rng_state())
     for trunk in range(3):
         assert same(
-            again.trunks[trunk].module.state_dict(), built("digits-cnn").trunks[0].module.state_dict()
+            inside(again).trunks[trunk].module.state_dict(),
+            inside(built("digits-cnn")).trunks[0].module.state_dict(),
         )
 
 
@@ -150,21 +164,21 @@ def test_redrawing_fills_every_trunk_and_leaves_the_generator_alone():
 def test_parts_have_modes_of_their_own():
     net = network().eval()
     frozen = {key: t.clone() for key, t in state(net).items()}
-    net.train_part(Part("segment", 2), True)
-    net.train_part(Part("head", 3), True)
+    inside(net).train_part(Part("segment", 2), True)
+    inside(net).train_part(Part("head", 3), True)
     net(images(net))
     moved = {key for key, t in state(net).items() if not torch.equal(t, frozen[key])}
-    allowed = {*net.state(Part("segment", 2)), *net.state(Part("head", 3))}
+    allowed = {*inside(net).state(Part("segment", 2)), *inside(net).state(Part("head", 3))}
     assert moved and moved <= allowed
     assert all("running" in key or "num_batches" in key for key in moved)
 
 
 def test_state_is_live_and_named_by_place():
     net = network()
-    head = net.state(Part("head", 2))
+    head = inside(net).state(Part("head", 2))
     assert set(head) >= {"exits.blocks.2.body.conv.weight", "exits.blocks.2.body.norm.running_mean"}
     head["exits.blocks.2.body.conv.weight"].data.fill_(3)
-    assert (net.heads[1].body.conv.weight == 3).all()
+    assert (inside(net).heads[1].body.conv.weight == 3).all()
     assert len(state(net)) == len(net.state_dict())
 
 
@@ -174,17 +188,19 @@ def test_dropout_depends_on_the_step_and_nothing_else():
     tap = torch.randn(4, 32, 2, 2)
 
     def third(net, step, first=()):
-        net.clock.tick(1, 0, step)
+        inside(net).clock.tick(1, 0, step)
         for k in first:
-            net.head_body(k)(net.head_pool(k)(torch.randn(4, *net._facts.early[k - 1].shape)))
-        return net.head_body(3)(net.head_pool(3)(tap))
+            inside(net).head_body(k)(
+                inside(net).head_pool(k)(torch.randn(4, *inside(net).facts.early[k - 1].shape))
+            )
+        return inside(net).head_body(3)(inside(net).head_pool(3)(tap))
 
     expected = third(net, 5)
     assert torch.equal(third(net, 5, first=(1, 2)), expected)
     assert not torch.equal(third(net, 6), expected)
-    twin = net.copy()
-    net.clock.tick(1, 0, 6)
-    twin.clock.tick(1, 0, 5)
+    twin = copy.deepcopy(net)
+    inside(net).clock.tick(1, 0, 6)
+    inside(twin).clock.tick(1, 0, 5)
     assert torch.equal(third(twin, 5), expected)
 
 
@@ -192,7 +208,7 @@ def test_moving_the_network_moves_the_pieces():
     net = network().eval()
     x = images(net)
     expected = net(x)
-    for moved in (net.copy().double(), net.copy().to(memory_format=torch.channels_last)):
+    for moved in (copy.deepcopy(net).double(), copy.deepcopy(net).to(memory_format=torch.channels_last)):
         dtype = next(moved.parameters()).dtype
         for a, b in zip(moved(x.to(dtype)), expected, strict=True):
             assert torch.allclose(a.float(), b, atol=1e-4)
@@ -206,11 +222,13 @@ def test_identity_is_data_and_says_nothing_of_exits():
         build(NetSpec("digits-cnn", taps=taps), (1, 8, 8), CLASSES, seed=seed)
         for taps, seed in ((None, 1), (("blocks.1",), 2), (2, 3))
     ]
-    texts = {json.dumps(net.identity, sort_keys=True) for net in nets}
+    texts = {json.dumps(inside(net).facts.identity, sort_keys=True) for net in nets}
     assert len(texts) == 1
     wider = build(NetSpec("digits-cnn"), (1, 12, 12), CLASSES, seed=1)
     more = build(NetSpec("digits-cnn"), (1, 8, 8), CLASSES + 1, seed=1)
-    assert len(texts | {json.dumps(n.identity, sort_keys=True) for n in (wider, more)}) == 3
+    assert (
+        len(texts | {json.dumps(inside(n).facts.identity, sort_keys=True) for n in (wider, more)}) == 3
+    )
 
 
 def test_a_reading_is_no_part_of_the_identity():
@@ -218,7 +236,7 @@ def test_a_reading_is_no_part_of_the_identity():
     nets = [
         build(NetSpec("mobilenetv1", (("reading", r),)), (3, 32, 32), CLASSES, seed=1) for r in readings
     ]
-    assert len({json.dumps(n.identity, sort_keys=True) for n in nets}) == 1
+    assert len({json.dumps(inside(n).facts.identity, sort_keys=True) for n in nets}) == 1
     assert len({n.places for n in nets}) == len(readings) > 1
 
 
@@ -303,7 +321,9 @@ def test_a_network_of_torchvision_takes_its_options():
     spec = NetSpec("torchvision/squeezenet1_1", (("dropout", 0.1),))
     net = build(spec, (3, 32, 32), CLASSES, seed=1)
     assert net.backbone.classifier[0].p == 0.1 and net.exits == 4
-    assert net.identity["options"] == {"dropout": 0.1} and net.identity["code"]
+    assert (
+        inside(net).facts.identity["options"] == {"dropout": 0.1} and inside(net).facts.identity["code"]
+    )
     with torch.device("meta"):
         names = torchvision.models.squeezenet1_1().state_dict().keys()
     assert net.backbone.state_dict().keys() == names
@@ -319,54 +339,56 @@ def test_no_early_exit_is_the_plain_network():
     net = build(NetSpec("digits-cnn", taps=()), (1, 8, 8), CLASSES, seed=1).eval()
     x = images(net)
     assert net.exits == 1
-    assert torch.equal(net(x)[0], net.trunks[0].module(x))
+    assert torch.equal(net(x)[0], inside(net).trunks[0].module(x))
 
 
 @pytest.mark.parametrize("kind", ["paper", "linear", "mlp"])
 def test_head_settings_reach_every_exit(kind):
     net = build(NetSpec("digits-cnn", head=(("kind", kind),)), (1, 8, 8), CLASSES, seed=1)
-    assert [spec.kind for spec in net.head_specs] == [kind] * 3
+    assert [spec.kind for spec in inside(net).head_specs] == [kind] * 3
     assert all(z.shape == (4, CLASSES) for z in net(images(net)))
 
 
 def test_heads_that_add_through_a_hidden_layer():
-    plain = network("digits-cnn").copy().eval()
+    plain = copy.deepcopy(network("digits-cnn")).eval()
     net = plain.carrying("hidden")
     x = images(net)
     assert all(torch.equal(a, b) for a, b in zip(net(x), plain(x), strict=True)), "they begin at zero"
     with torch.no_grad():
-        for head in net.heads[1:]:
+        for head in inside(net).heads[1:]:
             for tensor in head.before.state_dict().values():
                 tensor.copy_(1 + torch.rand(tensor.shape))
     found, expected = net(x), [*plain(x)]
-    for k, head in enumerate(net.heads[1:], start=1):
+    for k, head in enumerate(inside(net).heads[1:], start=1):
         dense, norm, _, matrix = head.before
         read = (expected[k - 1] @ dense.weight.T - norm.running_mean) / (norm.running_var + 1e-5).sqrt()
         expected[k] = expected[k] + (read * norm.weight + norm.bias).clamp(min=0) @ matrix.weight.T
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(found[1], plain(x)[1], atol=1e-3), "the control"
-    for k, width in ((1, 0), (2, net.width(2)), (net.exits, 0)):
+    for k, width in ((1, 0), (2, inside(net).width(2)), (net.exits, 0)):
         part, more = Part("head", k), 2 * width * net.classes
         assert net.macs(part) == plain.macs(part, "hidden") == plain.macs(part) + more
-    for twin in (net.copy(), net.with_trunks([0] * net.exits)):
+    for twin in (copy.deepcopy(net), with_trunks(net, [0] * net.exits)):
         assert all(torch.equal(a, b) for a, b in zip(twin(x), found, strict=True))
     loaded = plain.carrying("hidden")
     loaded.load_state_dict(net.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(loaded(x), found, strict=True))
-    one, same_seed, other = (net.redrawn(seed).heads[1].before.dense.weight for seed in (7, 7, 8))
+    one, same_seed, other = (
+        inside(redrawn(net, seed)).heads[1].before.dense.weight for seed in (7, 7, 8)
+    )
     assert torch.equal(one, same_seed) and not torch.equal(one, other)
-    assert all(head.before.weight.shape == (5, 5) for head in net.carrying("learned").heads[1:])
+    assert all(head.before.weight.shape == (5, 5) for head in inside(net.carrying("learned")).heads[1:])
     assert net.carrying(0.0).state_dict().keys() == plain.state_dict().keys()
 
 
 def test_heads_that_have_learned_what_to_add_of_the_answer_before():
-    plain = network("digits-cnn").copy().eval()
+    plain = copy.deepcopy(network("digits-cnn")).eval()
     net = plain.carrying("learned")
     x = images(net)
     assert all(torch.equal(a, b) for a, b in zip(net(x), plain(x), strict=True)), "they begin at zero"
-    matrices = [head.before.weight for head in net.heads[1:]]
-    assert net.heads[0].before is None and len(matrices) == net.exits - 2
+    matrices = [head.before.weight for head in inside(net).heads[1:]]
+    assert inside(net).heads[0].before is None and len(matrices) == net.exits - 2
     with torch.no_grad():
         for matrix in matrices:
             matrix.copy_(torch.randn(matrix.shape, generator=torch.Generator().manual_seed(1)))
@@ -382,8 +404,8 @@ def test_heads_that_have_learned_what_to_add_of_the_answer_before():
         more = net.classes**2 if adds else 0
         assert net.macs(part) == plain.macs(part, "learned") == plain.macs(part) + more
         assert net.macs(part, 0.0) == plain.macs(part)
-        assert net.parameter_count(part) == plain.parameter_count(part) + more
-    for twin in (net.copy(), net.with_trunks([0] * net.exits), net.carrying("learned")):
+        assert inside(net).parameter_count(part) == inside(plain).parameter_count(part) + more
+    for twin in (copy.deepcopy(net), with_trunks(net, [0] * net.exits), net.carrying("learned")):
         assert all(torch.equal(a, b) for a, b in zip(twin(x), found, strict=True))
     loaded = plain.carrying("learned")
     loaded.load_state_dict(net.state_dict())
@@ -393,6 +415,6 @@ def test_heads_that_have_learned_what_to_add_of_the_answer_before():
     }
     assert all(torch.equal(a, b) for a, b in zip(net.carrying(0.0)(x), own, strict=True))
     assert net.carrying(0.0).state_dict().keys() == plain.state_dict().keys()
-    drawn, usual = net.redrawn(7), plain.redrawn(7)
-    assert not any(head.before.weight.any() for head in drawn.heads[1:])
+    drawn, usual = redrawn(net, 7), redrawn(plain, 7)
+    assert not any(head.before.weight.any() for head in inside(drawn).heads[1:])
     assert all(torch.equal(drawn.state_dict()[k], v) for k, v in usual.state_dict().items())

@@ -133,7 +133,7 @@ def test_attaching_leaves_buffers_as_they_were(between) -> None:
         for whole in (module.train(mode), net.train(mode)):
             whole.drop.eval()
         assert torch.equal(net(x)[-1], module(x))
-        assert same_state(module, net.backbone) and same_state(module, net.copy().backbone)
+        assert same_state(module, net.backbone) and same_state(module, copy.deepcopy(net).backbone)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from torchvision import models
 from offramp.data import DataSpec, load, normalize
 from offramp.errors import OfframpError
 from offramp.nets import NetSpec, build, pretrained
+from offramp.nets.network import inside, redrawn
 from offramp.nets.pretrained import read
 from refusal import refuses
 
@@ -36,7 +37,7 @@ def digits_net(classes=3, seed=1, weights=None, **more):
 
 @pytest.fixture
 def state():
-    return digits_net(seed=7).trunks[0].module.state_dict()
+    return inside(digits_net(seed=7)).trunks[0].module.state_dict()
 
 
 def saved(path: Path, value) -> str:
@@ -64,31 +65,36 @@ def saved(path: Path, value) -> str:
 )
 def test_every_form_of_file(name, wrapped, state, tmp_path):
     net = digits_net(weights=saved(tmp_path / name, wrapped(state)))
-    got = net.trunks[0].module.state_dict()
+    got = inside(net).trunks[0].module.state_dict()
     assert all(torch.equal(got[k], v) for k, v in state.items())
-    assert net.arrives_trained and net.initial == f"{len(state)} tensors loaded"
-    again = net.redrawn(5).trunks[0].module.state_dict()  # they stand for every draw
+    assert inside(net).arrives_trained and inside(net).facts.initial == f"{len(state)} tensors loaded"
+    again = inside(redrawn(net, 5)).trunks[0].module.state_dict()  # they stand for every draw
     assert all(torch.equal(again[k], v) for k, v in state.items())
     other = digits_net(weights=saved(tmp_path / "b.safetensors", state))
-    assert net.identity == other.identity  # the content counts, not the file
+    assert inside(net).facts.identity == inside(other).facts.identity  # the content counts, not the file
 
 
 def test_the_content_identifies(state, tmp_path):
     one = digits_net(weights=saved(tmp_path / "a.pth", state))
     state["blocks.0.0.weight" if "blocks.0.0.weight" in state else next(iter(state))][0] += 1e-6
     other = digits_net(weights=saved(tmp_path / "b.pth", state))
-    assert one.identity != other.identity and "weights" not in digits_net().identity
+    assert (
+        inside(one).facts.identity != inside(other).facts.identity
+        and "weights" not in inside(digits_net()).facts.identity
+    )
 
 
 def test_other_classes_get_a_classifier_of_their_own(state, tmp_path):
     net = digits_net(classes=5, weights=saved(tmp_path / "a.pth", {**state, "extra": torch.zeros(2)}))
-    own = net.trunks[0].module.state_dict()
+    own = inside(net).trunks[0].module.state_dict()
     drawn = [k for k, v in own.items() if v.shape != state[k].shape]
-    assert drawn and not net.arrives_trained
+    assert drawn and not inside(net).arrives_trained
     assert all(torch.equal(own[k], state[k]) for k in own if k not in drawn)
-    plain = digits_net(classes=5).trunks[0].module.state_dict()
+    plain = inside(digits_net(classes=5)).trunks[0].module.state_dict()
     assert all(torch.equal(own[k], plain[k]) for k in drawn)  # drawn from the seed as ever
-    assert net.initial.endswith(f"drawn anew: {', '.join(drawn)}; in the file and not used: extra")
+    assert inside(net).facts.initial.endswith(
+        f"drawn anew: {', '.join(drawn)}; in the file and not used: extra"
+    )
 
 
 def test_a_missing_or_misshapen_tensor_is_named(state, tmp_path):
@@ -107,17 +113,17 @@ def test_a_missing_or_misshapen_tensor_is_named(state, tmp_path):
         weights=saved(tmp_path / "e.pth", {"conv1.weight": torch.zeros(1)}),
     )
     counted = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
-    assert digits_net(weights=saved(tmp_path / "c.pth", counted)).arrives_trained
+    assert inside(digits_net(weights=saved(tmp_path / "c.pth", counted))).arrives_trained
     stem = digits_net(weights=saved(tmp_path / "d.pth", {**state, names[0]: torch.zeros(1)}))
-    assert not stem.arrives_trained and f"drawn anew: {names[0]}" in stem.initial
+    assert not inside(stem).arrives_trained and f"drawn anew: {names[0]}" in inside(stem).facts.initial
 
 
 def test_what_trained_is_taken_and_its_average_is_named(state, tmp_path):
     both = {"state_dict_ema": {k: v + 1 for k, v in state.items()}, "state_dict": state}
     net = digits_net(weights=saved(tmp_path / "a.pth", both))
-    got = net.trunks[0].module.state_dict()
+    got = inside(net).trunks[0].module.state_dict()
     assert all(torch.equal(got[k], v) for k, v in state.items())
-    assert net.initial.endswith("in the file and not used: state_dict_ema")
+    assert inside(net).facts.initial.endswith("in the file and not used: state_dict_ema")
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
@@ -132,7 +138,7 @@ def test_a_checkpoint_in_several_files(kind, state, tmp_path):
     index.write_text(json.dumps({"weight_map": where}))
     whole = digits_net(weights=saved(tmp_path / "whole.pth", state))
     for source in (index, tmp_path / names[1]):  # one of the files stands for all
-        assert digits_net(weights=str(source)).identity == whole.identity
+        assert inside(digits_net(weights=str(source))).facts.identity == inside(whole).facts.identity
     (tmp_path / names[1]).unlink()
     refuses("names model-00002-of-00002.* not beside it; fetch it too", digits_net, weights=str(index))
     for text, message in (
@@ -266,7 +272,7 @@ def test_real_imagenet_weights():
     if not weights.is_file() or not (shared / "imagenette").is_dir():
         pytest.skip(f"needs {REAL} in $OFFRAMP_TEST_WEIGHTS and imagenette in $OFFRAMP_TEST_DATA")
     net = build(NetSpec("mobilenetv2", weights=str(weights)), (3, 224, 224), 1000, 0).eval()
-    assert net.initial == "314 tensors loaded" and net.arrives_trained
+    assert inside(net).facts.initial == "314 tensors loaded" and inside(net).arrives_trained
     spec = DataSpec(
         "folder", str(shared / "imagenette"), size=224, resize=256, normalize="imagenet", train_images=40
     )

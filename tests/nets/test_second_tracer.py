@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from offramp.nets import attach
 from offramp.nets.cut.partition import cut
 from offramp.nets.cut.places import places
+from offramp.nets.network import inside
 from refusal import refuses
 
 pytestmark = pytest.mark.slow
@@ -144,8 +145,8 @@ def test_images_by_name_and_logits_among_others(kind: type[nn.Module]) -> None:
     x = images(IMAGE)
     net = attach(module, ["b1"], IMAGE).eval()
     assert torch.equal(net(x)[-1], plain.eval()(x))
-    assert torch.equal(net.trunks[0].plain(x), plain(x))
-    assert torch.equal(net.copy()(x)[-1], plain(x))
+    assert torch.equal(inside(net).trunks[0].plain(x), plain(x))
+    assert torch.equal(copy.deepcopy(net)(x)[-1], plain(x))
 
 
 def test_what_takes_no_images_or_gives_no_logits_is_refused() -> None:

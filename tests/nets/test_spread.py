@@ -9,6 +9,7 @@ from offramp.nets import NetSpec, attach, build
 from offramp.nets.builder import list_places
 from offramp.nets.cut.places import Tap
 from offramp.nets.cut.spread import chosen, sensible, spread
+from offramp.nets.network import inside
 from offramp.parts import Part
 from refusal import refuses
 
@@ -90,7 +91,7 @@ def test_a_share_means_the_place_nearest_to_it():
 
 def test_shares_attach():
     net = build(NetSpec("digits-cnn", taps=("25%", "blocks.3")), (1, 8, 8), 3, seed=0)
-    assert net.places[:-1] == ("blocks.2", "blocks.3") and net.reasons[1] == "as asked"
+    assert net.places[:-1] == ("blocks.2", "blocks.3") and inside(net).facts.reasons[1] == "as asked"
 
 
 def test_a_global_pooling_ends_the_places_for_exits():
@@ -113,13 +114,16 @@ def wide(classes: int) -> nn.Module:
 
 def test_a_head_that_we_choose_costs_no_more_than_it_spares():
     net = attach(wide(5), 2, (3, 32, 32))
-    assert [spec.kind for spec in net.head_specs] == ["mlp", "mlp"]
-    assert all("its head is mlp, as the paper one costs more than it spares" in w for w in net.reasons)
+    assert [spec.kind for spec in inside(net).head_specs] == ["mlp", "mlp"]
+    assert all(
+        "its head is mlp, as the paper one costs more than it spares" in w
+        for w in inside(net).facts.reasons
+    )
     assert all(net.macs(Part("head", k)) <= net.macs(Part("segment", k + 1)) for k in (1, 2))
     named = attach(wide(5), list(net.places[:-1]), (3, 32, 32))
-    assert [spec.kind for spec in named.head_specs] == ["paper", "paper"]
+    assert [spec.kind for spec in inside(named).head_specs] == ["paper", "paper"]
     asked = attach(wide(5), 2, (3, 32, 32), head={"kind": "paper"})
-    assert [spec.kind for spec in asked.head_specs] == ["paper", "paper"]
+    assert [spec.kind for spec in inside(asked).head_specs] == ["paper", "paper"]
 
 
 def test_places_are_listed_with_the_taps_that_would_be_taken_and_why():

@@ -19,6 +19,7 @@ from torchvision.models.resnet import BasicBlock
 from longer import long
 from offramp.errors import OfframpError
 from offramp.nets import attach
+from offramp.nets.network import inside, with_trunks
 from offramp.parts import Part
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:net.* is offramp's")]
@@ -170,28 +171,31 @@ def test_a_backbone_loads_by_its_own_rules():
 
 
 def test_of_several_trunks_the_final_exits_goes_by_plain_names():
-    net = attach(residual(), ["layer1", "layer2"], (3, 32, 32)).with_trunks((2, 1, 0))
-    for n, trunk in enumerate(net.trunks):
+    net = with_trunks(attach(residual(), ["layer1", "layer2"], (3, 32, 32)), (2, 1, 0))
+    for n, trunk in enumerate(inside(net).trunks):
         trunk.module.fc.bias.data.fill_(n)
     for twin in (net, copy.deepcopy(net)):
-        assert twin.backbone is twin.trunks[0].module
+        assert twin.backbone is inside(twin).trunks[0].module
         state = twin.state_dict()
         assert [state[f"{name}fc.bias"][0] for name in ("", "other_trunks.1.", "other_trunks.2.")] == [
             0,
             1,
             2,
         ]
-        assert len(list(twin.parameters())) == 3 * 44 + len([*twin.heads[0].parameters()]) * 2
+        assert len(list(twin.parameters())) == 3 * 44 + len([*inside(twin).heads[0].parameters()]) * 2
         with pytest.raises(RuntimeError, match=r"Missing.*other_trunks\.1\.conv1\.weight"):
             twin.load_state_dict(residual().state_dict())
         twin.load_state_dict(state)
-    apart = net.with_trunks((0, 0, 1))
-    assert apart.backbone is apart.trunks[1].module and "other_trunks.0.fc.bias" in apart.state_dict()
+    apart = with_trunks(net, (0, 0, 1))
+    assert (
+        apart.backbone is inside(apart).trunks[1].module
+        and "other_trunks.0.fc.bias" in apart.state_dict()
+    )
 
 
 def test_weights_of_what_is_not_there_are_unexpected():
     """They load in silence otherwise: heads of trunks of their own, on another trunk."""
-    several = attach(Own(), ["heads"], (3, 32, 32), head="linear").with_trunks((1, 0))
+    several = with_trunks(attach(Own(), ["heads"], (3, 32, 32), head="linear"), (1, 0))
     with pytest.raises(RuntimeError, match=r"Unexpected.*other_trunks\.1\.trunks\.weight"):
         copy.deepcopy(made("own")[1]).load_state_dict(several.state_dict())
     with pytest.raises(RuntimeError, match=r"Unexpected.*exit_heads\.heads\.body\.classifier\.weight"):
@@ -258,12 +262,12 @@ def test_a_dropout_that_two_parts_share_runs_in_the_mode_of_each():
     torch.manual_seed(0)  # a tap of few features that are not zero may be dropped alike twice
     net = attach(Shared(), ["act"], (3, 8, 8), head="linear").eval()
     x = torch.ones(2, 3, 8, 8)
-    whole = net.segment(1)(x)[0]
-    net.train_part(Part("head", 2), True)
+    whole = inside(net).segment(1)(x)[0]
+    inside(net).train_part(Part("head", 2), True)
     for _ in "twice":
-        tap = net.segment(1)(x)[0]
+        tap = inside(net).segment(1)(x)[0]
         assert torch.equal(tap, whole)
-        assert not torch.equal(net.head_body(2)(tap), net.head_body(2)(tap))
+        assert not torch.equal(inside(net).head_body(2)(tap), inside(net).head_body(2)(tap))
     net.train()
     net.drop.eval()
     assert torch.equal(net(x)[1], net(x)[1]) and not net.drop.training
@@ -322,7 +326,7 @@ def test_parts_that_are_named_as_attributes_of_ours_are_told_and_reached():
         net = attach(Common(), ["body"], (3, 32, 32), head="linear")
     assert [str(w.message) for w in told] == [
         f"net.{name} is offramp's, and not the `{name}` of Common: use net.backbone.{name} for that"
-        for name in ("backbone", "width")
+        for name in ("backbone",)
     ]
     assert told[0].filename == __file__
     net.pool.eval()
@@ -335,6 +339,16 @@ def test_parts_that_are_named_as_attributes_of_ours_are_told_and_reached():
     assert frozen == {"backbone.weight", "backbone.bias"}
     assert net.get_submodule("backbone") is net.backbone.backbone
     assert net.body is net.backbone.body and net.get_submodule("body") is net.body
+    assert net.width is net.backbone.width  # what the engine alone needs hides nothing
+
+
+def test_what_a_network_has_beside_pytorchs_is_what_users_are_shown():
+    net = made("residual")[1]
+    own = {name for name in dir(net) if name[0] != "_"} - {*dir(nn.Module()), *net._modules}
+    assert own == {
+        *("exits", "places", "classes", "input_shape", "backbone", "macs", "plain_macs"),
+        *("head_keys", "head_parameters", "carrying"),
+    }
 
 
 def test_fx_traces_it():
@@ -351,7 +365,7 @@ def test_heads_are_a_submodule_of_their_own():
     assert heads.isdisjoint(map(id, net.backbone.parameters()))
     assert len(heads) == len(net.head_keys) == 6
     x = torch.randn(2, 3, 32, 32)
-    for exported in (net, net.with_trunks((0, 1, 1, 1))):
+    for exported in (net, with_trunks(net, (0, 1, 1, 1))):
         found = torch.export.export(exported, (x,)).module()(x)
         assert all(map(torch.allclose, found, exported(x)))
 
@@ -376,8 +390,8 @@ def test_heads_are_apart_at_places_that_are_named_as_parts_of_a_head():
     assert {id(p) for p in net.head_parameters()} <= {id(p) for p in net.parameters()}
     net.double()
     assert {p.dtype for p in net.head_parameters()} == {torch.float64}
-    assert all(len(head.body) == 1 for head in net.heads)
-    twin = net.copy()
+    assert all(len(head.body) == 1 for head in inside(net).heads)
+    twin = copy.deepcopy(net)
     shift(twin)
     twin.load_state_dict(net.state_dict())
     assert same(net.state_dict(), twin.state_dict())

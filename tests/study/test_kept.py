@@ -14,6 +14,7 @@ from offramp.data import normalize
 from offramp.engine.settings import applied, placed
 from offramp.errors import OfframpError
 from offramp.nets import NetSpec, attach, build
+from offramp.nets.network import identified, inside
 from offramp.store.results import by_strategy
 from offramp.store.store import Store
 from offramp.store.table import tidy
@@ -35,7 +36,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = run_all(plan(("baseline",)), tmp_path_factory.mktemp("before"))[0]
     net = load_network(store, store.trials()[0], CPU)
     path = tmp_path_factory.mktemp("weights") / "mine.pth"
-    torch.save(net.trunks[0].module.state_dict(), path)
+    torch.save(inside(net).trunks[0].module.state_dict(), path)
     return path
 
 
@@ -60,7 +61,7 @@ def test_the_final_answer_is_the_checkpoints_to_the_bit(kept: Store, weights: Pa
     trial = kept.find_trial(f"{label}-")
     manifest, logits = kept.read_trial(trial), kept.trial_logits(trial)["test"]
     assert manifest.exits == (1, 2, 3, 4)
-    module = build(NetSpec("digits-cnn"), (1, 8, 8), 3, 0).trunks[0].module
+    module = inside(build(NetSpec("digits-cnn"), (1, 8, 8), 3, 0)).trunks[0].module
     state = torch.load(weights, weights_only=True)
     module.load_state_dict(state)
     data = tiny_data()
@@ -73,7 +74,7 @@ def test_the_final_answer_is_the_checkpoints_to_the_bit(kept: Store, weights: Pa
         expected = module.eval()(padded.contiguous(memory_format=torch.channels_last))[: len(x)]
     assert np.array_equal(logits[:, -1], expected.numpy())
     net = load_network(kept, trial, CPU)
-    final = net.trunks[net.trunk_of[-1]].module.state_dict()
+    final = inside(net).trunks[inside(net).trunk_of[-1]].module.state_dict()
     assert all(torch.equal(final[name], tensor) for name, tensor in state.items())
     trained = {name for key in manifest.keys for name in kept.node_weights(key)}
     if label != "own":
@@ -95,7 +96,7 @@ def test_training_begins_from_the_weights(weights: Path, tmp_path: Path) -> None
     far = {}
     for name, given in (("given", weights), ("drawn", None)):
         store = run_all(plan(("baseline",), given, recipe=small), tmp_path / name)[0]
-        found = load_network(store, store.trials()[0], CPU).trunks[0].module
+        found = inside(load_network(store, store.trials()[0], CPU)).trunks[0].module
         far[name] = max(float((p - state[n]).abs().max()) for n, p in found.named_parameters())
         assert store.read_trial(store.trials()[0]).initial == (
             None if given is None else f"{len(state)} tensors loaded"
@@ -136,8 +137,8 @@ def test_random_weights_are_not_kept(weights: Path, strategy: Any) -> None:
 
 
 def test_an_attached_network_can_be_kept() -> None:
-    module = build(NetSpec("digits-cnn"), (1, 8, 8), 3, 3).trunks[0].module
-    net = attach(module, ["blocks.0"], (1, 8, 8)).identified()
+    module = inside(build(NetSpec("digits-cnn"), (1, 8, 8), 3, 3)).trunks[0].module
+    net = identified(attach(module, ["blocks.0"], (1, 8, 8)))
     study = tiny_study(KEPT[:1], "attached")
     made = plan_trials(study, tiny_data(), net, NUMERICS)
     assert list(made.trials[0].resolved.final) == [1, 2]

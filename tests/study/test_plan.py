@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def test_a_plan_from_a_study_alone_starts_nothing_and_is_the_same_each_time() ->
 
 
 def test_planning_leaves_the_network_as_it_was() -> None:
-    net = network("digits-cnn").copy()
+    net = copy.deepcopy(network("digits-cnn"))
     net.eval()
     net.backbone.blocks[1].train()
     modes = [m.training for m in net.modules()]

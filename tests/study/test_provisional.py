@@ -14,6 +14,7 @@ from offramp.data import DataSpec
 from offramp.data.declared import DECLARED, counts_of, declared_data, missing
 from offramp.errors import OfframpError
 from offramp.nets import pretrained
+from offramp.nets.network import inside
 from offramp.store.archive import Archive
 from offramp.store.store import Store
 from offramp.study.plan.forecast import forecast
@@ -133,6 +134,6 @@ def test_small_images_get_a_stem_that_fits_and_a_warning_where_none_is(
 ) -> None:
     study = {**STUDY, "backbone": backbone, "data": {"name": "cifar10", "size": size}}
     plan = make_plan(spec.parse(study), CPU, provisional=True)
-    assert plan.net.identity["options"].get("stem") == stem
+    assert inside(plan.net).facts.identity["options"].get("stem") == stem
     found = " ".join(plan.remarks)
     assert re.search(remark, found) if remark else not found

@@ -28,6 +28,7 @@ from offramp.data import Data, from_dataset, order
 from offramp.engine import fit as engine_fit
 from offramp.engine.cost import written_macs
 from offramp.hashing import file_digest
+from offramp.nets.network import inside
 from offramp.store.store import Store
 from offramp.study.run import trials
 from offramp.study.run.events import Epoch, Failed, Finished
@@ -216,7 +217,7 @@ def test_a_node_holds_only_what_it_trained_with_its_history_and_cost(tmp_path: P
     plan = small_plan("patience")
     store, _ = finish(plan, tmp_path)
     for key, node in plan.nodes.items():
-        names = {n for part in node.trained for n in plan.net.state(part)}
+        names = {n for part in node.trained for n in inside(plan.net).state(part)}
         assert set(store.node_weights(key)) == names
         record, history, cost = store.read_node(key), store.node_history(key), store.node_cost(key)
         assert list(record.labels.trains) == [str(part) for part in sorted(node.trained)]

@@ -16,7 +16,7 @@ from offramp.engine.evaluate import split_logits
 from offramp.engine.passes import Images
 from offramp.errors import OfframpError
 from offramp.nets import builder
-from offramp.nets.network import exit_macs
+from offramp.nets.network import exit_macs, inside
 from offramp.store.store import Damaged, Store
 from offramp.store.table import tidy
 from offramp.study.plan.plan import Plan, make_plan
@@ -59,7 +59,7 @@ def test_a_loaded_network_gives_the_stored_logits(
 ) -> None:
     plan, store, ids = done
     net = trials.load_network(store, ids[label], CPU)
-    assert len(net.trunks) == trunks and not any(m.training for m in net.modules())
+    assert len(inside(net).trunks) == trunks and not any(m.training for m in net.modules())
     arrays = store.trial_logits(ids[label])
     assert list(store.read_trial(ids[label]).exits) == exits
     images = Images(plan.data, CPU)
@@ -85,7 +85,7 @@ def test_the_exits_of_separate_and_independent_networks_share_no_tensor(done: Fi
         net = trials.load_network(store, ids[label], CPU)
         addresses = [t.data_ptr() for t in (*net.parameters(), *net.buffers())]
         assert len(addresses) == len(set(addresses))
-        assert sorted(net.trunk_of) == [0, 1, 2, 3]
+        assert sorted(inside(net).trunk_of) == [0, 1, 2, 3]
 
 
 def test_loading_twice_gives_independent_networks_and_leaves_the_generator(done: Finished) -> None:
@@ -140,7 +140,7 @@ def used(net: Any) -> list[torch.nn.Parameter]:
     found = {}
     for exit in range(1, net.exits + 1):
         for part in path(exit):
-            for parameter in net.parameters_of(part, net.trunk_of[exit - 1]):
+            for parameter in inside(net).parameters_of(part, inside(net).trunk_of[exit - 1]):
                 found[id(parameter)] = parameter
     return list(found.values())
 
@@ -229,7 +229,7 @@ def test_a_trial_keeps_the_exits_that_it_had(
     study = STUDY | {"strategies": ["two-stage"], "backbone": f"{file}:make_net", "exits": exits}
     plan = make_plan(spec.parse(study | {"recipe": {"epochs": 1}}), CPU)
     assert plan.net.exits == 2
-    assert plan.net.head_specs[0].kind == ("paper" if text == CHOICE else "mlp")
+    assert inside(plan.net).head_specs[0].kind == ("paper" if text == CHOICE else "mlp")
     store, _ = finish(plan, tmp_path / "store")
     (trial,) = store.trials()
     monkeypatch.setattr(builder, "_lighter", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -37,6 +38,7 @@ from offramp.infer.stages import check_backend
 from offramp.infer.torch_timing import measured_costs
 from offramp.inputs import is_text
 from offramp.nets import ExitNetwork
+from offramp.nets.network import identified, inside, loaded
 from offramp.numerics import profile
 from offramp.parts import backbone
 from offramp.policy.calibrate import Limits, target, without_times
@@ -338,7 +340,7 @@ class Fitted:
                 "the training images were float32, normalized nobody knows how, so a bundle could not "
                 "prepare a picture; train on uint8 images"
             )
-        net = self.net.copy().eval().cpu()
+        net = copy.deepcopy(self.net).eval().cpu()
         allowed = bundle.int8_share(int8)
         asked = bundle.ExportOptions(
             check=check, measure=measure, force=force, anyway=anyway, int8=allowed
@@ -358,7 +360,7 @@ class Fitted:
     def _named(self) -> Manifest:
         """The record for a card's title: of a module that has no name to make it by, its class's."""
         known = self._manifest
-        if self.net.redrawable:
+        if inside(self.net).redrawable:
             return known
         kind = type(self.net.backbone).__name__
         network = known.network.model_copy(update={"backbone": kind})
@@ -495,7 +497,7 @@ def fit(
             f"the net is a {type(net).__name__}; attach exits first: offramp.attach(module, exits=…, "
             "input_shape=…)"
         )
-    if net.redrawable and net.loaded:
+    if inside(net).redrawable and loaded(net):
         raise OfframpError(
             "weights were loaded into a network that has a name, and training would draw others; load "
             "them into a module, and attach that"
@@ -505,7 +507,11 @@ def fit(
             f"the strategy is {strategy!r}; give a name such as 'two-stage', or a function"
         )
     asked = {"seeds": [seed], "strategies": [{"name": strategy, **(options or {})}]}
-    asked |= {"data": GIVEN, "recipe": recipe or {}, **(net.asked or {"backbone": "attached"})}
+    asked |= {
+        "data": GIVEN,
+        "recipe": recipe or {},
+        **(inside(net).facts.asked or {"backbone": "attached"}),
+    }
     asked |= {} if augment is None else {"augment": augment}
     study = spec.parse(asked, "fit")
     place = devices.chosen(device)
@@ -525,7 +531,7 @@ def fit(
     # Recorded, as 0 and 1 that were asked for look like those of floats.
     how = normalize if isinstance(normalize, str) else (data.mean, data.std)
     study = study.model_copy(update={"data": replace(study.data, normalize=how)})
-    plan = plan_trials(study, data, net.identified(), profile(study.numerics, place.type))
+    plan = plan_trials(study, data, identified(net), profile(study.numerics, place.type))
     _check_frozen(net, plan)
     warn([*notes(data.provenance), *_order(train, data, options or {})])
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
@@ -633,7 +639,7 @@ def _check_frozen(net: ExitNetwork, plan: Plan) -> None:
     """Refuse to train what was frozen by requires_grad, all of the backbone or a part of it. Where heads
     are frozen too, nobody asked for it: a network that was fitted is frozen as a whole."""
     trained = {part for node in plan.nodes.values() for part in node.trained & backbone(net.exits)}
-    would = {id(p) for part in trained for p in net.parameters_of(part)}
+    would = {id(p) for part in trained for p in inside(net).parameters_of(part)}
     frozen = [n for n, p in net.backbone.named_parameters() if id(p) in would and not p.requires_grad]
     if not frozen or not any(p.requires_grad for p in net.parameters()):
         return

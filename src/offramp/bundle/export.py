@@ -17,6 +17,7 @@ from offramp.bundle.trial_images import Shown, SplitImages, for_check, for_int8
 from offramp.errors import OfframpError
 from offramp.inputs import is_text
 from offramp.nets import ExitNetwork
+from offramp.nets.network import inside
 from offramp.policy import policy, useful
 from offramp.policy.calibration import Calibration, Chosen
 from offramp.policy.evaluate import evaluate
@@ -99,7 +100,7 @@ class _Bundle:
 
     @property
     def parts(self) -> tuple[graphs.StageGraph, ...]:
-        return graphs.layout(self.net.trunk_of, self.numbers)
+        return graphs.layout(inside(self.net).trunk_of, self.numbers)
 
 
 def export(
@@ -155,7 +156,7 @@ def of_network(
     except ValueError as error:
         remedy = IN_PYTHON if is_text(manifest.input_shape) else "train on gray or RGB images"
         raise OfframpError(f"a bundle answers pictures: {error}; {remedy}") from None
-    policy.check_carry(rule, net.carry, net.exits)
+    policy.check_carry(rule, inside(net).carry, net.exits)
     doubts = (*asked.doubts, *_doubts(rule, trained, asked))
     useful.check(doubts, asked.anyway)
     what = _Bundle(net, rule, trained, manifest, doubts, every_exit=asked.every_exit)
@@ -222,7 +223,7 @@ def _int8(
     assert asked.int8 is not None
     yield "reading the images"
     splits = splits or for_int8(what.manifest, asked.root, asked.trust_code)
-    every = graphs.layout(what.net.trunk_of, what.rule.exits)
+    every = graphs.layout(inside(what.net).trunk_of, what.rule.exits)
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         floats, ints, plain = (Path(scratch, name) for name in ("float32", "int8", "bundle"))
         for at, stage in enumerate(graphs.export(what.net, every, floats), start=1):

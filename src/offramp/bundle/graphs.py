@@ -15,6 +15,7 @@ from offramp.errors import OfframpError
 from offramp.inputs import blank
 from offramp.nets import ExitNetwork
 from offramp.nets.cut.exported import quiet
+from offramp.nets.network import inside
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 INLINE_BYTES = 2**30  # a graph file is a Protocol Buffer, which ends at 2 GiB; weights go beside it then
@@ -69,7 +70,7 @@ def layout(trunk_of: Sequence[int], exits: Sequence[int]) -> tuple[StageGraph, .
 
 def one_size(net: ExitNetwork, exits: Sequence[int]) -> tuple[int, ...]:
     """Those of the early exits whose heads fit images of one size only, as one that flattens its map."""
-    return tuple(k for k in exits if k < net.exits and net.head_specs[k - 1].one_size)
+    return tuple(k for k in exits if k < net.exits and inside(net).head_specs[k - 1].one_size)
 
 
 def export(net: ExitNetwork, stages: Sequence[StageGraph], folder: Path) -> Iterator[StageGraph]:
@@ -134,10 +135,11 @@ class _StageModule(nn.Module):
 
 
 def _module(net: ExitNetwork, stage: StageGraph) -> _StageModule:
-    segments = [net.segment(i, stage.trunk).as_module() for i in range(stage.first, stage.exit + 1)]
+    own = inside(net)
+    segments = [own.segment(i, stage.trunk).as_module() for i in range(stage.first, stage.exit + 1)]
     early = stage.exit < net.exits
-    head = net.heads[stage.exit - 1] if early else net.trunks[stage.trunk].classifier.as_module()
-    adds = net.heads[stage.exit - 1].before if early else None
+    head = own.heads[stage.exit - 1] if early else own.trunks[stage.trunk].classifier.as_module()
+    adds = own.heads[stage.exit - 1].before if early else None
     return _StageModule(segments, head, early, stage.carries, adds).eval()
 
 

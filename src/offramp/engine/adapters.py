@@ -14,7 +14,7 @@ from offramp.device import seeded
 from offramp.engine.losses import mean_of
 from offramp.engine.passes import ExitAnswers
 from offramp.engine.resolve import Node
-from offramp.nets.network import ExitNetwork
+from offramp.nets.network import ExitNetwork, inside
 from offramp.phase import Features, Loss, adapters, teachers
 from offramp.seeding import derive
 
@@ -27,7 +27,7 @@ def drawn(node: Node, net: ExitNetwork) -> Adapters:
     found = {}
     for exit, onto in adapters(node.terms):
         with seeded(derive(node.seed, "adapter", net.places[exit - 1], net.places[onto - 1])):
-            found[exit, onto] = nn.Linear(net.width(exit), net.width(onto)).to(device)
+            found[exit, onto] = nn.Linear(inside(net).width(exit), inside(net).width(onto)).to(device)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -21,7 +22,7 @@ from offramp.engine.values import (
     teacher_logits,
 )
 from offramp.inputs import blank
-from offramp.nets.network import ExitNetwork
+from offramp.nets.network import ExitNetwork, inside
 from offramp.parts import Part, path
 from offramp.phase import EWC, adapters
 
@@ -55,7 +56,7 @@ _SIZES: WeakKeyDictionary[ExitNetwork, dict[Point, int]] = WeakKeyDictionary()
 def _sizes(net: ExitNetwork) -> dict[Point, int]:
     exits = range(1, net.exits + 1)
     points = [p for k in exits for p in (Point("tap", k), *route(k)[-2:], Point("features", k))]
-    net = net.copy().eval() if any(module.training for module in net.modules()) else net
+    net = copy.deepcopy(net).eval() if any(module.training for module in net.modules()) else net
     with torch.no_grad():
         images = blank(net.input_shape, 2, next(net.parameters()))
         known: dict[Point, Tensors] = {IMAGES: (images,)}
@@ -129,7 +130,7 @@ def exit_shares(node: Node, net: ExitNetwork) -> dict[int, float]:
 
 def _adapter(net: ExitNetwork, pair: tuple[int, int]) -> int:
     """MACs of the adapter from one exit's features onto another's, for one image."""
-    return net.width(pair[0]) * net.width(pair[1])
+    return inside(net).width(pair[0]) * inside(net).width(pair[1])
 
 
 def _below(node: Node, net: ExitNetwork) -> int:

@@ -9,7 +9,7 @@ import torch
 
 from offramp.engine.images import Images
 from offramp.engine.values import IMAGES, Point, Tensors, compute, pad
-from offramp.nets.network import ExitNetwork
+from offramp.nets.network import ExitNetwork, inside
 
 
 @torch.no_grad()
@@ -34,7 +34,7 @@ def split_logits(
         known: dict[int, dict[Point, Tensors]] = {}
         logits = []
         for exit in exits:
-            trunk = net.trunk_of[exit - 1]
+            trunk = inside(net).trunk_of[exit - 1]
             values = known.setdefault(trunk, {IMAGES: (pixels,)})
             logits.append(compute(net, values, Point("logits", exit), trunk))
         place[: len(piece)] = torch.stack([value[: len(piece)] for (value,) in logits], dim=1)
@@ -45,10 +45,10 @@ def split_logits(
 @torch.no_grad()
 def answered(net: ExitNetwork, own: np.ndarray, exits: Sequence[int]) -> np.ndarray:
     """What exits answer, from `split_logits` of all of them: both are [N, len(exits), classes]."""
-    if not net.carry:
+    if not inside(net).carry:
         return own
     logits = torch.from_numpy(own).to(next(net.parameters()).device)
     found: list[torch.Tensor] = []
     for at, exit in enumerate(exits):
-        found.append(net.answer(exit, logits[:, at], found[-1] if found else None))
+        found.append(inside(net).answer(exit, logits[:, at], found[-1] if found else None))
     return np.asarray(torch.stack(found, dim=1).cpu().numpy())

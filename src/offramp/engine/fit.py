@@ -33,6 +33,7 @@ from offramp.engine.trainee import (
     trained_state,
 )
 from offramp.errors import OfframpError
+from offramp.nets.network import inside
 from offramp.process import uninterrupted
 from offramp.recipe import finished
 from offramp.units import counted, ranges
@@ -176,7 +177,7 @@ def _train_epoch(
         labels = images.labels("train", share.rows)
         with uninterrupted(), normalizing(ranks, share):
             for trainee, tally in zip(active, tallies, strict=True):
-                trainee.net.clock.tick(ranks.noise(trainee.node.seed), epoch, number)
+                inside(trainee.net).clock.tick(ranks.noise(trainee.node.seed), epoch, number)
                 try:
                     mine, theirs = passes.answers(trainee.node, trainee.net, read)
                 except ValueError as error:  # BatchNorm's word on a single value per channel
@@ -190,7 +191,7 @@ def _train_epoch(
                 at = Step(number, len(limits), ranks, share.weight)
                 tally.add(step(trainee, mine, theirs, labels, class_weights, at), share.total)
     for trainee in active:
-        trainee.net.clock.stop()
+        inside(trainee.net).clock.stop()
         train_mode(trainee, False)
     return tallies
 

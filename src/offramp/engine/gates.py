@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from offramp.nets.network import ExitNetwork, exit_macs
+from offramp.nets.network import ExitNetwork, exit_macs, inside
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ def gating(net: ExitNetwork, logits: Mapping[int, Tensor]) -> Gating:
     """What a network's gates say. logits: [B, C] by exit; no gradient goes back to them."""
     said = {}
     for exit, own in logits.items():
-        gate = net.heads[exit - 1].gate if exit < net.exits else None
+        gate = inside(net).heads[exit - 1].gate if exit < net.exits else None
         if gate is not None:  # by single products: float32 whatever the precision
             said[exit] = (statistics(own) * gate.weight[0]).sum(1) + gate.bias
     exits = sorted(logits)

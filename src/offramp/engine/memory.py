@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -17,11 +19,11 @@ def saved_bytes(net: ExitNetwork) -> int:
     """Bytes an image that a step of `net` through all exits keeps for its backward pass, weights not
     counted. From one forward pass of two black images; `net` and torch's random state stay as they are.
     """
-    copy = net.copy()
-    copy.train()
-    copy.requires_grad_(True)
-    device = next(copy.parameters()).device
-    own = {t.untyped_storage().data_ptr() for t in (*copy.parameters(), *copy.buffers())}
+    twin = copy.deepcopy(net)
+    twin.train()
+    twin.requires_grad_(True)
+    device = next(twin.parameters()).device
+    own = {t.untyped_storage().data_ptr() for t in (*twin.parameters(), *twin.buffers())}
     held: dict[int, int] = {}
     alive: list[Tensor] = []  # an address may serve twice once a tensor is gone
 
@@ -32,8 +34,8 @@ def saved_bytes(net: ExitNetwork) -> int:
             alive.append(tensor)
         return tensor
 
-    images = laid_out(blank(net.input_shape, SAMPLE, next(copy.parameters())), "channels_last")
+    images = laid_out(blank(net.input_shape, SAMPLE, next(twin.parameters())), "channels_last")
     with random_kept(device), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        logits = copy(images)
+        logits = twin(images)
     del logits
     return sum(held.values()) // SAMPLE

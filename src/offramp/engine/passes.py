@@ -37,7 +37,7 @@ from offramp.engine.values import (
     union,
 )
 from offramp.engine.weights import Weights
-from offramp.nets.network import ExitNetwork
+from offramp.nets.network import ExitNetwork, inside
 
 Logits = dict[int, Tensor]  # [B, classes] by exit
 
@@ -66,7 +66,7 @@ class Kept:
 def carried(net: ExitNetwork, logits: Logits) -> Logits:
     """What exits answer, from their heads' logits: no gradient goes to the answer before."""
     for before, exit in pairwise(sorted(logits)):
-        logits[exit] = net.answer(exit, logits[exit], logits[before].detach())
+        logits[exit] = inside(net).answer(exit, logits[exit], logits[before].detach())
     return logits
 
 

@@ -6,6 +6,7 @@ that settings which a process makes once (OpenMP's, the allocator's) belong to i
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -104,12 +105,12 @@ def _laid_out(
     generator: torch.Generator | None = None,
 ) -> tuple[ExitNetwork, Tensor]:
     """A copy of `net`, ready to train, and noise images for it."""
-    copy = net.copy()
-    placed(copy, device, memory_format)
-    copy.train()
-    copy.requires_grad_(True)
+    twin = copy.deepcopy(net)
+    placed(twin, device, memory_format)
+    twin.train()
+    twin.requires_grad_(True)
     images = noise(net.input_shape, batch, generator=generator).to(device)
-    return copy, laid_out(images, memory_format)
+    return twin, laid_out(images, memory_format)
 
 
 def _seconds(step: Callable[[], None], numerics: Numerics, device: torch.device) -> float:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest, plain
-from offramp.nets.network import ExitNetwork
+from offramp.nets.network import ExitNetwork, inside
 from offramp.numerics import Numerics
 from offramp.parts import Carry, Part, heads, path, segments
 from offramp.phase import (
@@ -157,7 +157,7 @@ def resolve(program: Program, net: ExitNetwork, setting: Setting) -> Resolved:
         left[phase.name] = (phase.trunk, weights)
         owners |= {p.index: phase.trunk for p in node.trained if p.kind == "head"}
     untouched = all(weights.of(0, part) == Source() for part in path(net.exits))
-    if net.arrives_trained and untouched and net.exits not in owners:
+    if inside(net).arrives_trained and untouched and net.exits not in owners:
         owners[net.exits] = 0  # the final exit that the network came with, as it was
     final = {k: tuple(weights.of(owners[k], part) for part in path(k)) for k in sorted(owners)}
     trunks = tuple(owners.get(k, 0) for k in range(1, net.exits + 1))
@@ -195,7 +195,7 @@ def _node(
         )
     reads = {
         "version": KEY_VERSION,
-        "network": net.identity,
+        "network": inside(net).facts.identity,
         "seed": setting.seed,
         "numerics": plain(setting.numerics),
         "data": dict(setting.data),
@@ -242,7 +242,7 @@ def _drawn(phase: Phase, net: ExitNetwork) -> dict[Part, Source]:
     inits = {part: init for part, init in phase.starts.items() if init is not Init.KEEP}
     for part, init in sorted(inits.items(), key=lambda item: item[0]):
         own = part.kind == "segment" or part.index == net.exits
-        if own and init is Init.FRESH and not net.redrawable:
+        if own and init is Init.FRESH and not inside(net).redrawable:
             raise OfframpError(
                 f"phase '{phase.name}' draws {part} anew, but the network came with its weights; "
                 "keep them, or give the network as a function in a file"
@@ -299,7 +299,7 @@ def _path(
         if spans and {k: spans[-1][k] for k in origin} == origin:
             spans.pop()
         spans.append({"to": net.places[part.index - 1], **origin})
-    spec = "classifier" if exit == net.exits else plain(net.head_specs[exit - 1])
+    spec = "classifier" if exit == net.exits else plain(inside(net).head_specs[exit - 1])
     return {
         "spans": spans,
         "head": {"spec": spec, "trains": head in trained, "from": plain(sources[-1])},

@@ -21,7 +21,7 @@ from offramp.engine.ranks import Ranks
 from offramp.engine.resolve import Node
 from offramp.engine.tally import Tally, measured
 from offramp.meters import Usage
-from offramp.nets.network import ExitNetwork
+from offramp.nets.network import ExitNetwork, gated, inside
 from offramp.phase import EWC
 from offramp.process import uninterrupted
 from offramp.recipe import Recipe, best_epoch, finished
@@ -100,10 +100,10 @@ def enroll(node: Node, net: ExitNetwork, numerics_fused: bool) -> Trainee:
     """A trainee at its start: exactly the trained parts take gradients, in the optimizer's order of
     parts, and after them adapters; all else is frozen and in eval mode. A network without gates is
     copied where they train."""
-    net = net.gated() if node.gated else net
+    net = gated(net) if node.gated else net
     net.requires_grad_(False)
     net.eval()
-    parameters = [p for part in sorted(node.trained) for p in net.parameters_of(part)]
+    parameters = [p for part in sorted(node.trained) for p in inside(net).parameters_of(part)]
     for parameter in parameters:
         parameter.requires_grad_(True)
     held = drawn(node, net)
@@ -160,7 +160,7 @@ def optimizer(parameters: list[dict[str, Any]], recipe: Recipe, fused: bool) -> 
 def train_mode(trainee: Trainee, mode: bool) -> None:
     """Train or eval mode of the trained parts; frozen parts stay in eval mode."""
     for part in trainee.node.trained:
-        trainee.net.train_part(part, mode)
+        inside(trainee.net).train_part(part, mode)
 
 
 def anchor(trainee: Trainee, passes: Pass, images: Images) -> None:
@@ -171,7 +171,7 @@ def anchor(trainee: Trainee, passes: Pass, images: Images) -> None:
 
 def _kept(trainee: Trainee) -> dict[str, Tensor]:
     """Parameters and buffers of the network that the node trains, by their original names."""
-    parts = (trainee.net.state(part) for part in sorted(trainee.node.trained))
+    parts = (inside(trainee.net).state(part) for part in sorted(trainee.node.trained))
     return {name: tensor for named in parts for name, tensor in named.items()}
 
 

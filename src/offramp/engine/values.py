@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from offramp.engine.resolve import Lineage, Node
-from offramp.nets.network import ExitNetwork
+from offramp.nets.network import ExitNetwork, inside
 from offramp.parts import Part
 from offramp.phase import featured
 
@@ -77,15 +77,16 @@ def advance(
     if point.part is not None and point.part in scales:
         value = tuple(_sending_back(tensor, scales[point.part]) for tensor in value)
     if point.kind == "tap":
-        return tuple(net.segment(point.index, trunk)(*value))
+        return tuple(inside(net).segment(point.index, trunk)(*value))
     if point.kind == "features":
-        logits, features = net.with_features(point.index, trunk)(*value)
+        logits, features = inside(net).with_features(point.index, trunk)(*value)
         return logits.float(), features.float()
     if point.index == net.exits:  # the backbone's own classifier has no pool of ours
         if point.kind == "pooled":
             return value
-        return (net.head_body(point.index, trunk)(*value).float(),)
-    module = net.head_pool(point.index) if point.kind == "pooled" else net.head_body(point.index)
+        return (inside(net).head_body(point.index, trunk)(*value).float(),)
+    own = inside(net)
+    module = own.head_pool(point.index) if point.kind == "pooled" else own.head_body(point.index)
     made = module(value[0])
     return (made.float() if point.kind == "logits" else made,)
 
@@ -197,7 +198,7 @@ def join(net: ExitNetwork, point: Point, pieces: Sequence[Tensors], rows: int) -
     Raises OfframpError for a value that carries a tensor without a batch dimension across a cut.
     """
     if point.kind == "tap":
-        net.trunks[0].check_rows(point.index)  # all trunks are cut alike
+        inside(net).trunks[0].check_rows(point.index)  # all trunks are cut alike
     if len(pieces) == 1:
         return tuple(t[:rows] for t in pieces[0])
     return tuple(torch.cat(tensors)[:rows] for tensors in zip(*pieces, strict=True))

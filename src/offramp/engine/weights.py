@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterable, Mapping
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from offramp.engine.resolve import Lineage, Source
 from offramp.engine.settings import placed
 from offramp.engine.values import Frozen
-from offramp.nets.network import ExitNetwork
+from offramp.nets.network import ExitNetwork, gated, inside, with_trunks
 from offramp.numerics import MemoryFormat
 from offramp.parts import Carry, Part, path
 
@@ -36,7 +37,7 @@ class Weights:
         self._nodes = functools.cache(nodes)
         self._device = device
         self._memory_format = memory_format
-        self._drawn_trunk = functools.cache(lambda draw: template.drawn_trunk(seed, draw))
+        self._drawn_trunk = functools.cache(lambda draw: inside(template).drawn_trunk(seed, draw))
 
     def network(self, sources: Mapping[Part, Source], carry: Carry = 0.0) -> ExitNetwork:
         """A network of its own storage whose parts hold what `sources` say, frozen, in eval mode.
@@ -53,19 +54,19 @@ class Weights:
         net = self._blank((source for lineage in final.values() for source in lineage), carry)
         if any(owners):  # trunks are numbered anew, without gaps
             numbers = {owner: i for i, owner in enumerate(sorted(set(owners)))}
-            net = net.with_trunks([numbers[owner] for owner in owners])
+            net = with_trunks(net, [numbers[owner] for owner in owners])
         for exit, lineage in final.items():
             for part, source in zip(path(exit), lineage, strict=True):
-                self._fill(net, part, source, trunk=net.trunk_of[exit - 1])
+                self._fill(net, part, source, trunk=inside(net).trunk_of[exit - 1])
         return self._ready(net)
 
     def _blank(self, sources: Iterable[Source], carry: Carry) -> ExitNetwork:
         """A network to fill, with gates where a source has some."""
         nodes = {source.node for source in sources if source.node is not None}
-        gated = any(name.endswith(GATES) for node in nodes for name in self._nodes(node))
+        gates = any(name.endswith(GATES) for node in nodes for name in self._nodes(node))
         template = self._template
-        net = template.copy() if carry == template.carry else template.carrying(carry)
-        return net.gated() if gated else net
+        net = copy.deepcopy(template) if carry == inside(template).carry else template.carrying(carry)
+        return gated(net) if gates else net
 
     def _ready(self, net: ExitNetwork) -> ExitNetwork:
         net.requires_grad_(False)
@@ -88,11 +89,11 @@ class Weights:
         return [(self.network(held) if held else self._template, members) for held, members in groups]
 
     def _fill(self, net: ExitNetwork, part: Part, source: Source, trunk: int) -> None:
-        state = net.state(part, trunk)
+        state = inside(net).state(part, trunk)
         drawn = source.node is None
-        held = self._draw(source.draw, net.carry, part) if drawn else self._nodes(source.node)
+        held = self._draw(source.draw, inside(net).carry, part) if drawn else self._nodes(source.node)
         if any(ADDS in name and name not in held for name in state):  # no earlier phase added anything
-            held = {**self._draw("initial", net.carry, part), **held}
+            held = {**self._draw("initial", inside(net).carry, part), **held}
         with torch.no_grad():
             for name, tensor in state.items():
                 if name in held or not name.endswith(GATES):  # a head may have had no gate before
@@ -100,5 +101,5 @@ class Weights:
 
     def _draw(self, draw: str, carry: Carry, part: Part) -> Mapping[str, Tensor]:
         if part.kind == "head" and part.index < self._template.exits:
-            return self._template.drawn_head(part.index, carry, self.seed, draw)
+            return inside(self._template).drawn_head(part.index, carry, self.seed, draw)
         return self._drawn_trunk(draw)

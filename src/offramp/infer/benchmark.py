@@ -19,6 +19,7 @@ from offramp.infer.image_files import checked_policy, doubts
 from offramp.infer.timing import Effort, Timing
 from offramp.meters import busy_cores, not_measured
 from offramp.nets import ExitNetwork
+from offramp.nets.network import inside, with_trunks
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
 from offramp.study.run.costs import meter
@@ -82,7 +83,7 @@ def of_network(
     known = None if rule is None else _shares(rule)
     busy = busy_cores()
     every = (*(1.0,) * (len(exits) - 1), None)  # asks every head
-    asking = rule or Policy("confidence", exits, every, carry=net.carry)
+    asking = rule or Policy("confidence", exits, every, carry=inside(net).carry)
     shares = known or (*(0.0,) * (len(exits) - 1), 1.0)
     done = yield from _torch(net, asking, shares, asked)
     where = {**torch_timing.machine(next(net.parameters()).device), "threads": _threads(asked)}
@@ -190,7 +191,7 @@ def _network(
     store: Store, trial: str, owners: Sequence[int], device: torch.device, asked: BenchmarkOptions
 ) -> ExitNetwork:
     """The trial's network without what it learned, which changes no time."""
-    net = blank_network(store, trial, asked.trust_code).with_trunks(owners).eval()
+    net = with_trunks(blank_network(store, trial, asked.trust_code), owners).eval()
     placed(net, device)
     return net
 
@@ -198,7 +199,7 @@ def _network(
 def _plain_graph(net: ExitNetwork, folder: Path) -> str:
     """The backbone without exits as one graph."""
     graphs.check_installed()
-    (stage,) = graphs.layout(net.trunk_of, [net.exits])
+    (stage,) = graphs.layout(inside(net).trunk_of, [net.exits])
     for _ in graphs.export(net, (stage,), folder):
         pass
     return str(folder / stage.file)

@@ -11,7 +11,7 @@ from torch import Tensor
 from offramp.errors import OfframpError
 from offramp.infer.stages import Tensors, stages
 from offramp.inputs import is_text
-from offramp.nets.network import ExitNetwork
+from offramp.nets.network import ExitNetwork, inside
 from offramp.policy import scoring
 from offramp.policy.policy import Policy, check_carry, check_classes
 from offramp.study.trained import network_costs
@@ -91,13 +91,13 @@ class Predictor:
                     f"the policy names exit {exit} and the network has {net.exits}; "
                     "calibrate a policy for this network"
                 )
-        check_carry(policy, net.carry, net.exits)
+        check_carry(policy, inside(net).carry, net.exits)
         check_classes(policy, net.classes)
         self.policy = policy
         self._net = net
         self._active = policy.active
         self._stages = stages(net, [policy.exits[i] for i in self._active], backend)
-        costs = network_costs(net, list(net.trunk_of), list(policy.exits))
+        costs = network_costs(net, list(inside(net).trunk_of), list(policy.exits))
         plain = net.plain_macs
         parameter = next(net.parameters())
         device, self._dtype = parameter.device, parameter.dtype
@@ -243,7 +243,7 @@ class Predictor:
 
         Raises OfframpError where a tensor has no row for each image.
         """
-        self._net.trunks[trunk].check_rows(segment)
+        inside(self._net).trunks[trunk].check_rows(segment)
         return tuple(t[stay] for t in tensors)
 
     def _score(self, at: int, logits: Any, past: scoring.Past) -> tuple[Any, scoring.Past]:

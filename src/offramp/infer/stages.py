@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from offramp.errors import OfframpError
-from offramp.nets.network import ExitNetwork
+from offramp.nets.network import ExitNetwork, inside
 
 Tensors = tuple[Tensor, ...]
 Segment = Callable[..., Tensors]
@@ -43,11 +43,12 @@ def stages(net: ExitNetwork, exits: Sequence[int], backend: str | None = None) -
     if _trains(net, exits):
         raise OfframpError("the network is in train mode, where answers are random; call net.eval()")
     check_backend(backend)
-    trunks = tuple(net.trunk_of[k - 1] for k in exits)
+    own = inside(net)
+    trunks = tuple(own.trunk_of[k - 1] for k in exits)
     needed = {(t, i) for k, t in zip(exits, trunks, strict=True) for i in range(1, k + 1)}
-    segments: dict[tuple[int, int], Segment] = {(t, i): net.segment(i, t) for t, i in sorted(needed)}
+    segments: dict[tuple[int, int], Segment] = {(t, i): own.segment(i, t) for t, i in sorted(needed)}
     if backend is not None:
-        segments = {k: _compiled(net.segment(k[1], k[0]).as_module(), backend) for k in segments}
+        segments = {k: _compiled(own.segment(k[1], k[0]).as_module(), backend) for k in segments}
     heads = tuple(_head(net, k, t, backend) for k, t in zip(exits, trunks, strict=True))
     return Stages(tuple(exits), trunks, segments, heads)
 
@@ -62,16 +63,17 @@ def check_backend(backend: str | None) -> None:
 def _trains(net: ExitNetwork, exits: Sequence[int]) -> bool:
     """Whether a piece that these exits run is in train mode. A copied network's containers may say so
     of themselves, which means nothing."""
-    trunks = {net.trunk_of[k - 1]: k for k in exits}
-    pieces = [net.segment(i, t) for t, last in trunks.items() for i in range(1, last + 1)]
-    pieces += [net.trunks[t].classifier for t, last in trunks.items() if last == net.exits]
-    heads = [net.heads[k - 1] for k in exits if k < net.exits]
+    own = inside(net)
+    trunks = {own.trunk_of[k - 1]: k for k in exits}
+    pieces = [own.segment(i, t) for t, last in trunks.items() for i in range(1, last + 1)]
+    pieces += [own.trunks[t].classifier for t, last in trunks.items() if last == net.exits]
+    heads = [own.heads[k - 1] for k in exits if k < net.exits]
     return any(piece.training for piece in pieces) or any(head.training for head in heads)
 
 
 def _head(net: ExitNetwork, k: int, trunk: int, backend: str | None) -> Head:
     own = _own(net, k, trunk, backend)
-    return lambda tensors, before: net.answer(k, _wide(own(*tensors)), before)
+    return lambda tensors, before: inside(net).answer(k, _wide(own(*tensors)), before)
 
 
 def _wide(logits: Tensor) -> Tensor:
@@ -82,14 +84,15 @@ def _wide(logits: Tensor) -> Tensor:
 def _own(net: ExitNetwork, k: int, trunk: int, backend: str | None) -> Callable[..., Tensor]:
     if k == net.exits:
         if backend is None:
-            return net.head_body(k, trunk)
-        classifier = _compiled(net.trunks[trunk].classifier.as_module(), backend)
+            return inside(net).head_body(k, trunk)
+        classifier = _compiled(inside(net).trunks[trunk].classifier.as_module(), backend)
         return lambda *tensors: classifier(*tensors)[0]
-    run: Callable[..., Any] = net.heads[k - 1]
+    head = inside(net).heads[k - 1]
+    run: Callable[..., Any] = head
     if backend is not None:
         # torch.compile counts how often a function was compiled and gives up after eight. Heads share
         # the function of their class; a traced head has one of its own.
-        run = _compiled(fx.symbolic_trace(net.heads[k - 1]), backend)
+        run = _compiled(fx.symbolic_trace(head), backend)
     return lambda *tensors: run(tensors[0])
 
 

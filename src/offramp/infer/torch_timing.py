@@ -33,7 +33,7 @@ from offramp.infer.timing import (
     timing,
 )
 from offramp.meters import BUSY, Meter, busy_cores
-from offramp.nets.network import ExitNetwork
+from offramp.nets.network import ExitNetwork, inside
 from offramp.parts import Part
 from offramp.policy import scoring
 from offramp.policy.calibrate import MeasuredCosts
@@ -140,7 +140,7 @@ def plain_run(
     net: ExitNetwork, images: torch.Tensor, backend: str | None = None
 ) -> Callable[[], object]:
     """The backbone as a whole, without a cut, on `images`."""
-    module = net.trunks[net.trunk_of[-1]].plain.eval()
+    module = inside(net).trunks[inside(net).trunk_of[-1]].plain.eval()
     return partial(module if backend is None else torch.compile(module, backend=backend), images)
 
 
@@ -149,7 +149,7 @@ def stage_runs(
 ) -> Runs:
     """Each stage of the final exit's trunk, and each head, on what comes to it from `images`."""
     made = stages(net, range(1, net.exits + 1), backend)
-    trunk = net.trunk_of[-1]
+    trunk = inside(net).trunk_of[-1]
     tensors: tuple[torch.Tensor, ...] = (images,)
     before: torch.Tensor | None = None
     runs: Runs = {}
@@ -253,7 +253,7 @@ def _lines(
     found: Mapping[str, Times],
     drawn: Mapping[str, Footprint],
 ) -> list[Timing]:
-    costs = network_costs(net, list(net.trunk_of), list(policy.exits))
+    costs = network_costs(net, list(inside(net).trunk_of), list(policy.exits))
     spent = policy.macs(costs)
     mean = sum(share * each for share, each in zip(shares, spent, strict=True))
     lines = [

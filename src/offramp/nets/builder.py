@@ -20,14 +20,9 @@ from offramp.nets.cut.places import Tap, buffers, places, put, survey
 from offramp.nets.cut.spread import ASKED, chained, chosen, share
 from offramp.nets.heads import SETTINGS, HeadSpec, Kind, must_be, paper_head, resolve, whole
 from offramp.nets.identity import attributes_digest, sources, state_digest, tensors_digest
+from offramp.nets.inside import Exit, Inside, NetFacts, drawn_head, drawn_module
 from offramp.nets.macs import count_macs
-from offramp.nets.network import (
-    Exit,
-    ExitNetwork,
-    NetFacts,
-    drawn_head,
-    drawn_module,
-)
+from offramp.nets.network import ExitNetwork, inside
 from offramp.nets.pretrained import fitted, read, starting
 from offramp.parts import Part, Taps
 from offramp.usercode import Recorded
@@ -104,7 +99,7 @@ def list_places(
         ):
             return (), {}
         raise
-    trunk, why = net.trunks[0], dict(zip(net.places, net.reasons, strict=False))
+    trunk, why = inside(net).trunks[0], dict(zip(net.places, inside(net).facts.reasons, strict=False))
     if chained(spec.taps):
         return chain_places(trunk.module, spec.taps, input_shape), why
     return places(trunk.module, input_shape, net.places[-1]), why
@@ -151,7 +146,7 @@ def attach(
 
     Raises OfframpError for an argument of another kind, a place that is not there, a head that does not
     fit it, and a module that cannot be copied or returns no logits. Warns of a module that seems to end
-    in a softmax, and of parts of it that are `net.backbone.heads`, say: `net.heads` is something else.
+    in a softmax, and of parts of it that are `net.backbone.exits`, say: `net.exits` is something else.
 
     >>> import torch, offramp
     >>> from torchvision.models import resnet18
@@ -309,24 +304,20 @@ def _assembled(
         early[k - 1] = exit
         made.append(head)
     costs[Part("head", len(early) + 1)] = final_cost
-    net = ExitNetwork(
-        [trunk],
-        [0] * (len(early) + 1),
-        made,
-        NetFacts(
-            tuple(early),
-            classes,
-            input_shape,
-            identity={**origin.identity, "input_shape": list(input_shape)},
-            make=origin.make,
-            costs=costs,
-            initial=origin.initial,
-            reasons=tuple(why),
-            from_images=origin.from_images,
-            asked=origin.asked,
-            attributes="" if origin.make else attributes_digest(trunk.module),
-        ),
+    facts = NetFacts(
+        tuple(early),
+        classes,
+        input_shape,
+        identity={**origin.identity, "input_shape": list(input_shape)},
+        make=origin.make,
+        costs=costs,
+        initial=origin.initial,
+        reasons=tuple(why),
+        from_images=origin.from_images,
+        asked=origin.asked,
+        attributes="" if origin.make else attributes_digest(trunk.module),
     )
+    net = ExitNetwork(Inside((trunk,), (0,) * (len(early) + 1), tuple(made), facts))
     if origin.make is None:
         for remark in _remarks(net, logits):
             warnings.warn(remark, stacklevel=3)

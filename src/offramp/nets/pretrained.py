@@ -20,7 +20,7 @@ from offramp.nets.backbones import BACKBONES
 from offramp.nets.checkpoint import Tensors, index_beside, read_file
 from offramp.nets.cut.partition import Trunk
 from offramp.nets.identity import tensors_digest
-from offramp.nets.network import Make
+from offramp.nets.inside import Make
 
 IMAGENET = "imagenet"
 COUNTER = "num_batches_tracked"  # of batch normalization; old files lack it and nothing reads it

@@ -21,6 +21,7 @@ from offramp.errors import OfframpError, nearest
 from offramp.inputs import Shape
 from offramp.nets import BACKBONES, ExitNetwork, build
 from offramp.nets.cut.spread import EXITS
+from offramp.nets.network import inside
 from offramp.nets.pretrained import IMAGENET, at_hand, has_public, published
 from offramp.paper.guidelines import known_goal
 from offramp.strategies import STRATEGIES
@@ -307,10 +308,12 @@ def _with_exits(
     taps = auto if wish.exits == "auto" else spec.exits(wish.exits)
     attempt = _study(wish, {**given, "exits": {"taps": taps}})
     net = build(net_spec(attempt, shape), shape, classes, wish.seed)
-    if all(head.kind == "paper" for head in net.head_specs):
+    if all(head.kind == "paper" for head in inside(net).head_specs):
         reasons.append("heads average their map: one that flattens it is larger and fits one size only")
         attempt = _study(wish, {**given, "exits": {"taps": taps, "head": {"flatten": False}}})
         net = build(net_spec(attempt, shape), shape, classes, wish.seed)
-    where = "; ".join(f"{p}, {why}" for p, why in zip(net.places, net.reasons, strict=False))
+    where = "; ".join(
+        f"{p}, {why}" for p, why in zip(net.places, inside(net).facts.reasons, strict=False)
+    )
     reasons.append(f"{counted(net.exits - 1, 'early exit')}: {where}")
     return attempt, net

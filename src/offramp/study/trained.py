@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from offramp.errors import OfframpError
-from offramp.nets.network import ExitNetwork
+from offramp.nets.network import ExitNetwork, inside
 from offramp.policy.calibrate import Calibrated, MeasuredCosts, calibrate, statement
 from offramp.policy.calibration import Calibration, Chosen, Target
 from offramp.policy.candidates import BY_CONFIDENCE, Search, SplitLogits
@@ -188,7 +188,7 @@ def solved_again(trained: Trained, rule: Policy) -> Policy:
 
 def network_costs(net: ExitNetwork, owners: Sequence[int], exits: Sequence[int]) -> Costs:
     """The costs of a network's parts. owners: the trunk of each of its exits."""
-    return Costs(*part_macs(net), tuple(owners), tuple(exits), net.carry)
+    return Costs(*part_macs(net), tuple(owners), tuple(exits), inside(net).carry)
 
 
 def _rows(trial: str, split: str, manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> SplitLogits:

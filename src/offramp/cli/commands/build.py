@@ -23,6 +23,7 @@ from offramp.cli.training.fitting import fitting
 from offramp.cli.training.how import How, conduct
 from offramp.cli.training.one import say_interrupted
 from offramp.errors import OfframpError
+from offramp.nets.network import inside
 from offramp.paper.guidelines import GOALS, known_goal
 from offramp.parts import Part
 from offramp.store.place import Place, place
@@ -339,7 +340,7 @@ def _as_json(chosen: BuildPlan, goal: Goal) -> dict[str, Any]:
         "study": plan.study.model_dump(mode="json"),
         "reasons": chosen.reasons,
         "classes": plan.data.classes,
-        "initial": plan.net.initial,
+        "initial": inside(plan.net).facts.initial,
         "exits": _exits(plan),
         "target": _target(goal),
         "out": str(goal.out),
@@ -353,7 +354,7 @@ def _exits(plan: Plan) -> list[dict[str, Any]]:
     for k, name in enumerate(net.places, start=1):
         head = net.macs(Part("head", k))
         reached = sum(net.macs(Part("segment", i)) for i in range(1, k + 1))
-        kind = "classifier" if k == net.exits else net.head_specs[k - 1].kind
+        kind = "classifier" if k == net.exits else inside(net).head_specs[k - 1].kind
         rows.append(
             {"exit": k, "after": name, "share": reached / plain, "head": kind, "head_macs": head}
         )
@@ -370,8 +371,8 @@ def _show_plan(chosen: BuildPlan, goal: Goal) -> None:
     plan = chosen.plan
     data, net = plan.data, plan.net
     say(said_of_data(data))
-    if net.initial is not None:
-        typer.echo(f"Weights '{plan.study.backbone.weights}': {net.initial}.")
+    if inside(net).facts.initial is not None:
+        typer.echo(f"Weights '{plan.study.backbone.weights}': {inside(net).facts.initial}.")
     for line in (*chosen.reasons, *notes(data.provenance)):
         say(f"- {line}", indent="  ")
     rows = []

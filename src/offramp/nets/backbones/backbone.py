@@ -10,7 +10,7 @@ from torch import nn
 from offramp.errors import OfframpError
 from offramp.inputs import Shape
 from offramp.nets.heads import HeadSpec
-from offramp.nets.network import FromImages
+from offramp.nets.inside import FromImages
 
 
 @dataclass(frozen=True)

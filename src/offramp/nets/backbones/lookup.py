@@ -17,7 +17,8 @@ from offramp.nets.backbones import BACKBONES
 from offramp.nets.backbones.backbone import MAP
 from offramp.nets.cut.spread import ASKED
 from offramp.nets.heads import HeadSpec
-from offramp.nets.network import ExitNetwork, FromImages, Make
+from offramp.nets.inside import FromImages, Make
+from offramp.nets.network import ExitNetwork, inside
 from offramp.parts import Taps
 from offramp.usercode import Loaded, Recorded, failed, is_user_code, load
 
@@ -92,14 +93,14 @@ def fitting_stem(backbone: str, side: int) -> str | None:
 
 def shrunk(net: ExitNetwork, backbone: str) -> str | None:
     """A warning where images are so small that the last layers see hardly any map of them; else None."""
-    shape, sides = net.trunks[0].shapes[-1:], net.input_shape[1:]
+    shape, sides = inside(net).trunks[0].shapes[-1:], net.input_shape[1:]
     if not shape or len(shape[0]) != 3:
         return None
     last = min(shape[0][1:])
     if last >= MAP or min(sides) < 16 * last:  # of networks made for small images
         return None
     finer = fitting_stem(backbone, min(sides))
-    has = (net.asked or {}).get("backbone", {}).get("stem")
+    has = (inside(net).facts.asked or {}).get("backbone", {}).get("stem")
     remedy = f" or backbone.stem: {finer}" if finer not in (None, has) else ""
     return (
         f"the last layers of {backbone} see maps of {last}×{last} px of images of "

@@ -12,6 +12,7 @@ import torch
 
 from offramp.engine.probe import STEP_MACS, macs_per_second
 from offramp.meters import usable_cores
+from offramp.nets.network import inside
 from offramp.parts import Part
 from offramp.phase import describe
 from offramp.store.store import Store
@@ -144,7 +145,7 @@ def forecast(plan: Plan, store: Store, device: torch.device, speed: float | None
         for key, node in plan.nodes.items()
     )
     speed = measured(plan, device) if speed is None else speed
-    counted = cache(plan.net.parameter_count)
+    counted = cache(inside(plan.net).parameter_count)
     weights = sum(4 * counted(part) for node in plan.nodes.values() for part in node.trained)
     images = len(plan.data.validation) + len(plan.data.calibration) + len(plan.data.test)
     training = need(plan).trial
@@ -152,7 +153,7 @@ def forecast(plan: Plan, store: Store, device: torch.device, speed: float | None
     held = caching.forecast(plan, allowed, device)
     logits = sum(4 * images * len(t.resolved.final) * plan.net.classes for t in plan.trials)
     upto = accumulate(plan.net.macs(Part("segment", k)) for k in range(1, plan.net.exits))
-    exits = zip(plan.net.places, upto, plan.net.reasons, strict=False)
+    exits = zip(plan.net.places, upto, inside(plan.net).facts.reasons, strict=False)
     return Forecast(
         images={name: len(split) for name, split in plan.data.splits.items()},
         places=tuple(PlannedExit(name, n / plan.net.plain_macs, why) for name, n, why in exits),

@@ -25,6 +25,7 @@ from offramp.inputs import Shape
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.nets.backbones.lookup import fitting_stem, shrunk
 from offramp.nets.cut.spread import chained
+from offramp.nets.network import inside, prepared
 from offramp.nets.pretrained import at_hand
 from offramp.numerics import Numerics
 from offramp.strategies.weights import joint_weights
@@ -270,7 +271,7 @@ def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) 
             own = None if data.augment is None else data.augment.own
             data = replace(data, augment=replace(study.augment, own=own))
     numerics = _on_devices(study, data, numerics)
-    net = net.prepared(lambda: data.sample(SEEN))
+    net = prepared(net, lambda: data.sample(SEEN))
     identity = data_identity(data)
     trials: list[Trial] = []
     nodes: dict[str, Node] = {}
@@ -314,10 +315,10 @@ def _resolve(
 ) -> Resolved:
     recipe = study.recipe
     shared = {name: getattr(recipe, name) for name in ("joint_weights", "temperature", "alpha")}
-    if strategy.options.get("backbone") == "kept" and not net.arrives_trained:
+    if strategy.options.get("backbone") == "kept" and not inside(net).arrives_trained:
         raise OfframpError(
             "'backbone: kept' keeps weights that are random"
-            + (f" in part ({net.initial})" if net.initial else "")
+            + (f" in part ({inside(net).facts.initial})" if inside(net).facts.initial else "")
             + "; give the backbone weights that were trained for these classes, or leave the option out"
         )
     program = programs.program(strategy.source, net.exits, strategy.options, shared)
@@ -340,9 +341,9 @@ def _resolve(
 
 def _check_gradients(net: ExitNetwork, resolved: Resolved) -> None:
     """Raises OfframpError where what trains would learn something else than in the whole backbone."""
-    trunk = net.trunks[0]
+    trunk = inside(net).trunks[0]
     trained = {part for node in resolved.nodes for part in node.trained} if trunk.lost else ()
-    astray = sorted(trunk.lost & {name for part in trained for name in net.state(part)})
+    astray = sorted(trunk.lost & {name for part in trained for name in inside(net).state(part)})
     if astray:
         raise OfframpError(
             f"cut in pieces, {type(trunk.module).__name__} loses gradients that its forward sets (by an "

@@ -26,6 +26,7 @@ from offramp import usercode
 from offramp.errors import OfframpError, Unwritable, in_line
 from offramp.escape import printable
 from offramp.hashing import digest
+from offramp.nets.network import inside
 from offramp.numerics import Numerics
 from offramp.store.store import Store
 from offramp.study.plan.limits import cache_folder
@@ -98,7 +99,7 @@ def read_by(plan: Plan) -> dict[str, str]:
     """Hashes of what a plan is made of, each by what a person calls it."""
     return {
         "data": digest(data_identity(plan.data)),
-        "network": digest(plan.net.identity),
+        "network": digest(inside(plan.net).facts.identity),
     }
 
 
@@ -209,8 +210,8 @@ def _placed(code: Mapping[str, Any]) -> Iterator[str]:
                 f"{name} is not there as it was sent; name it by a path below the folder in which the "
                 "command is started"
             )
-        for inside, text in files.items():
-            target = scratch / path.parent / inside
+        for below, text in files.items():
+            target = scratch / path.parent / below
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(text.encode("latin-1"))
     os.chdir(scratch)

@@ -22,7 +22,7 @@ from offramp.errors import Changed, OfframpError
 from offramp.hashing import canonical, plain
 from offramp.nets import ExitNetwork, HeadSpec, NetSpec, build
 from offramp.nets.cut.spread import chained
-from offramp.nets.network import exit_macs
+from offramp.nets.network import exit_macs, identified, inside
 from offramp.parts import Part, path
 from offramp.store import manifest as stored
 from offramp.store.provenance import provenance
@@ -162,8 +162,8 @@ def _manifest(
     final, augment = trial.resolved.final.items(), data.augment
     changed = {} if augment is None else plain(augment.changes)
     rare: dict[str, Any] = dict(_search(study, trial.label))
-    if any(net.gates):
-        rare["gates"] = tuple(net.gates[k - 1] for k in exits)
+    if any(inside(net).gates):
+        rare["gates"] = tuple(inside(net).gates[k - 1] for k in exits)
     return stored.Manifest(
         strategy=trial.label,
         program=trial.strategy.name,
@@ -184,7 +184,7 @@ def _manifest(
         parameters=tuple(_parameters(net, exits[: i + 1]) for i in range(len(exits))),
         metrics=metrics,
         network=stored.NetworkRecord(**plain(net_spec(study, data.shape))),
-        initial=net.initial,
+        initial=inside(net).facts.initial,
         input_shape=tuple(data.shape),
         classes=tuple(data.classes),
         mean=tuple(data.mean),
@@ -223,8 +223,9 @@ def part_macs(net: ExitNetwork) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def _parameters(net: ExitNetwork, passed: Sequence[int]) -> int:
     """Parameters of the network that is cut off after the last of the exits `passed`."""
-    held = {(net.trunk_of[k - 1], part) for k in passed for part in path(k)}
-    return sum(net.parameter_count(part) for _, part in held)
+    own = inside(net)
+    held = {(own.trunk_of[k - 1], part) for k in passed for part in path(k)}
+    return sum(own.parameter_count(part) for _, part in held)
 
 
 def recorded_code(store: Store, trial: str, data: bool = False) -> dict[str, Recorded]:
@@ -266,7 +267,7 @@ def load_network(
     net = (
         blank_network(store, trial, trust_code)
         if attached is None
-        else _checked(store, trial, attached.identified())
+        else _checked(store, trial, identified(attached))
     )
     final: dict[int, Lineage] = {
         int(k): tuple(Source(s.node, s.draw) for s in way) for k, way in manifest.final.items()
@@ -300,7 +301,7 @@ def blank_network(store: Store, trial: str, trust_code: bool = False) -> ExitNet
     recorded = Recorded(trained.get("file"), trust_code)
     size, heads = tuple(manifest.input_shape), _heads(store, manifest)
     net = build(spec, size, len(manifest.classes), manifest.seed, recorded, heads)
-    same = canonical(net.identity) == canonical(trained)
+    same = canonical(inside(net).facts.identity) == canonical(trained)
     if not same or net.places != manifest.places:
         raise OfframpError(
             f"the backbone '{spec.backbone}' is not what trial {trial} was trained on; "
@@ -324,11 +325,11 @@ def _heads(store: Store, manifest: stored.Manifest) -> dict[str, HeadSpec]:
 def _checked(store: Store, trial: str, net: ExitNetwork) -> ExitNetwork:
     """`net`, if it is what the trial was trained on. Raises OfframpError where it is not."""
     manifest = store.read_trial(trial)
-    heads = {p: plain(spec) for p, spec in zip(net.places, net.head_specs, strict=False)}
+    heads = {p: plain(spec) for p, spec in zip(net.places, inside(net).head_specs, strict=False)}
     same = net.places == manifest.places and net.classes == len(manifest.classes)
     for key in manifest.keys:
         phase = store.read_node(key).phase
-        same = same and canonical(phase.network) == canonical(net.identity)
+        same = same and canonical(phase.network) == canonical(inside(net).facts.identity)
         for place, exit in phase.exits.items():
             same = same and exit.head.spec == heads.get(place, "classifier")
     if not same:
