@@ -23,6 +23,8 @@ Normalization = Literal["train", "imagenet", "half", "clip", "unit"] | tuple[Mea
 """By name, or a mean and a deviation for each channel, as shares of 255."""
 
 
+SPLITS = ("train", "validation", "calibration", "test")
+HELD_OUT = SPLITS[1:]  # in the order in which they are taken
 GIVEN = "given"  # the name of data that `fit` was given: nothing can read them again
 
 

@@ -24,10 +24,9 @@ from offramp.bundle import export as bundle
 from offramp.bundle.export import Exported
 from offramp.bundle.trial_images import of_split, of_test
 from offramp.data import Data, Split, from_dataset, normalize
-from offramp.data.dataset import SPLITS
 from offramp.data.load import notes
 from offramp.data.samples import class_names
-from offramp.data_spec import GIVEN, Normalization
+from offramp.data_spec import GIVEN, HELD_OUT, SPLITS, Normalization
 from offramp.engine.settings import laid_out
 from offramp.errors import OfframpError
 from offramp.escape import html
@@ -347,7 +346,7 @@ class Fitted:
         splits, how = self._data.splits, (self.mean, self.std)
         given = bundle.Pictures()
         if allowed is not None:
-            every = {name: of_split(splits[name], *how) for name in trained.SPLITS}
+            every = {name: of_split(splits[name], *how) for name in HELD_OUT}
             given = bundle.Pictures(splits=every)
         elif check:
             given = bundle.Pictures(of_test(splits["test"], *how))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from offramp.bundle import graphs
+from offramp.bundle.folder import check_runtime
 from offramp.engine.settings import placed
 from offramp.errors import OfframpError
 from offramp.infer import bundle_timing, torch_timing
@@ -108,8 +108,7 @@ def of_bundle(
 
     Raises OfframpError without onnxruntime, and for a bundle of which a file is changed.
     """
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise OfframpError("a bundle needs onnxruntime; install it with pip install 'offramp[onnx]'")
+    check_runtime()
     rule = policy.read(folder / "policy.json")
     shares, trial = _shares(rule), rule.calibration.trial
     there = store is not None and trial in store.trials()

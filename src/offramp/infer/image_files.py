@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from offramp.bundle import preprocessing
 from offramp.bundle.export import IN_PYTHON
 from offramp.bundle.export import preprocessing as preprocessing_of
-from offramp.bundle.folder import opened
+from offramp.bundle.folder import SUMS, opened
 from offramp.bundle.preprocessing import FORMATS, Preprocessing
 from offramp.data.images.files import SUFFIXES
 from offramp.data.images.own import upright_size
@@ -31,7 +31,6 @@ from offramp.store.store import Store
 from offramp.study.run.trials import load_network
 
 Run = Callable[[NDArray[np.float32]], Any]
-SUMS = "SHA256SUMS"  # what a folder has that is a bundle
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from offramp import arrays
+from offramp.data_spec import SPLITS
 from offramp.escape import has_controls
 from offramp.hashing import canonical, digest, plain
 from offramp.store.place import Place
@@ -152,6 +153,10 @@ class Provenance(Record):
     git: str | None = None
 
 
+BITS = ("torch", "torchvision", "timm", "numpy", "device")
+"""Of a provenance, what may change the bits of a result where it differs."""
+
+
 class DataProvenance(Record):
     """What was read. images: how many by split, of what `available` says there were.  source: what is
     known of code that made the data.  by_class: images of each class, by split.  duplicates: images
@@ -203,7 +208,7 @@ class DataRecord(Record):
     @property
     def splits(self) -> dict[str, str]:
         """Digests by split."""
-        return {name: getattr(self, name) for name in ("train", "validation", "calibration", "test")}
+        return {name: getattr(self, name) for name in SPLITS}
 
 
 class RecipeRecord(Record):

@@ -154,8 +154,7 @@ def name_of(study: Study, asked: SearchOptions) -> str:
     """By what the store knows a search: it goes on where study, ranges and strategy are the same, and
     the user's own code that the study names."""
     over = {key: where.text for key, where in asked.over.items()}
-    named = (study.data.name, study.backbone.name, *(each.name for each in study.strategies))
-    own = {name for name in named if usercode.is_user_code(name) and usercode.file_of(name).is_file()}
+    own = {name for name in study.code_names if usercode.file_of(name).is_file()}
     # Without any the name stays what it was before code was in it.
     code = [{name: usercode.read(name).sha256 for name in sorted(own)}] if own else []
     return digest([record.dumps(study), over, asked.label, asked.prune, asked.seed, *code])[:16]

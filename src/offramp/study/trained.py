@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from offramp.data_spec import HELD_OUT, SPLITS
 from offramp.errors import OfframpError
 from offramp.nets.network import ExitNetwork
 from offramp.policy.calibrate import Calibrated, MeasuredCosts, calibrate, statement
@@ -23,8 +24,6 @@ from offramp.policy.useful import check, doubts, seen
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
 from offramp.study.run.trials import blank_network, is_attached, part_macs
-
-SPLITS = ("validation", "calibration", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +97,8 @@ def of_network(
 
 def _of_costs(trial: str, costs: Costs, manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> Trained:
     """Raises OfframpError when it lacks logits, or when two of its splits are the same images."""
-    splits: Any = {name: _rows(trial, name, manifest, arrays) for name in SPLITS}
-    for one, other in combinations(("train", *SPLITS), 2):
+    splits: Any = {name: _rows(trial, name, manifest, arrays) for name in HELD_OUT}
+    for one, other in combinations(SPLITS, 2):
         if manifest.data.splits[one] == manifest.data.splits[other]:
             raise OfframpError(
                 f"the {one} and the {other} split of trial {trial} are the same images, so nothing can "
@@ -160,8 +159,8 @@ def with_logits(trained: Trained, logits: Mapping[str, np.ndarray]) -> Trained:
     heads have learned to add of the answer before is in them; a share of it is not."""
     carry = trained.costs.carry
     share = 0.0 if isinstance(carry, str) else carry
-    said = {name: all_carried(logits[name], share) for name in SPLITS}
-    rows: Any = {name: SplitLogits(said[name], getattr(trained, name).labels) for name in SPLITS}
+    said = {name: all_carried(logits[name], share) for name in HELD_OUT}
+    rows: Any = {name: SplitLogits(said[name], getattr(trained, name).labels) for name in HELD_OUT}
     return replace(trained, **rows)
 
 

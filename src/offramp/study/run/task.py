@@ -85,9 +85,8 @@ def given(order: TaskOrder, keys: tuple[str, ...], trials: tuple[str, ...]) -> T
 
 def code_of(study: Study) -> dict[str, tuple[str, Files]]:
     """The user's own files that a study names, with their neighbors."""
-    named = (study.data.name, study.backbone.name, *(each.name for each in study.strategies))
     found = {}
-    for name in filter(usercode.is_user_code, named):
+    for name in study.code_names:
         code = usercode.read(name)
         files = {code.main.path.name: code.main.text or b"", **code.files}
         found[name] = (code.sha256, {path: text.decode("latin-1") for path, text in files.items()})

@@ -33,6 +33,7 @@ from offramp.strategies import Strategy
 from offramp.strategies.weights import JointWeights
 from offramp.study.spec import fields, places
 from offramp.study.spec.yaml_lines import Path
+from offramp.usercode import is_user_code
 
 Switch = Annotated[bool, BeforeValidator(fields.switch)]
 # Pydantic's own, of a union behind a plain validator, warns of each tuple.
@@ -274,6 +275,12 @@ class Study(Section):
                         "remove 'search' where settings were changed since",
                         "search",
                     )
+
+    @property
+    def code_names(self) -> tuple[str, ...]:
+        """What it names that is code of the user's own, each once: `my.py:make_net`."""
+        named = (self.data.name, self.backbone.name, *(each.name for each in self.strategies))
+        return tuple(dict.fromkeys(filter(is_user_code, named)))
 
     @property
     def by_split(self) -> tuple[Study, ...]:
