@@ -125,6 +125,15 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
+def percent(share: float) -> str:
+    """A share as text, as a program writes it; people may leave the space out.
+
+    >>> percent(0.354)
+    '35.4 %'
+    """
+    return f"{100 * share:.1f} %"
+
+
 def macs(count: float) -> str:
     """`2.3 k`, `113 k`, `8.4 G`: to be followed by a unit, or in a column of MACs."""
     for unit in ("", " k", " M", " G", " T", " P"):

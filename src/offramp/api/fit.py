@@ -57,6 +57,7 @@ from offramp.study.run.run import Conduct
 from offramp.study.run.run import run as run_plan
 from offramp.study.spec import file as spec
 from offramp.study.trained import Trained
+from offramp.units import percent
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -390,8 +391,8 @@ SOME = 64  # training images by which pixels are told from normalized images
 
 _FORMATS: Mapping[str, Callable[[Any], str]] = {
     "MACs": "{:,}".format,
-    "of plain": "{:.1%}".format,
-    "accuracy": "{:.1%}".format,
+    "of plain": percent,
+    "accuracy": percent,
 }
 
 

@@ -11,7 +11,7 @@ import typer
 from offramp.cli.render import say
 from offramp.errors import OfframpError
 from offramp.terminal import show, table
-from offramp.units import counted, macs, size
+from offramp.units import counted, macs, percent, size
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def describe(folder: Path, made: dict[str, Any]) -> None:
         listing.add_row(
             str(exit["exit"]) + ("" if exit["in_bundle"] else " (left out)"),
             "–" if exit["threshold"] is None else f"{exit['threshold']:.4g}",
-            f"{100 * exit['share_leaving']:.1f} %",
-            f"{100 * exit['accuracy']:.1f} %",
+            percent(exit["share_leaving"]),
+            percent(exit["accuracy"]),
             "–" if exit["macs"] is None else macs(exit["macs"]),
         )
     used = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -98,7 +98,7 @@ def _lines(made: dict[str, Any]) -> list[str]:
     test, check, latency = made["test"], made["check"], made["latency"]
     lines = [
         f"Test: {100 * test['accuracy']['value']:.2f} % at "
-        f"{100 * test['mean_macs'] / made['plain_macs']:.1f} % of the plain network's MACs; the full "
+        f"{percent(test['mean_macs'] / made['plain_macs'])} of the plain network's MACs; the full "
         f"network {100 * test['full_accuracy']['value']:.2f} %.",
         _check(check),
     ]

@@ -8,7 +8,7 @@ import typer
 
 from offramp.cli.render import say
 from offramp.terminal import show, table
-from offramp.units import counted, duration, macs, size
+from offramp.units import counted, duration, macs, percent, size
 
 if TYPE_CHECKING:
     from offramp.data.dataset import Data
@@ -23,7 +23,7 @@ def show_forecast(
     cluster: OnMachines | None = None,
 ) -> None:
     """The phases and the totals of a plan. speed: of another device, in MACs a second."""
-    exits = "; ".join(f"{place.name} at {place.share:.1%}, {place.why}" for place in found.places)
+    exits = "; ".join(f"{place.name} at {percent(place.share)}, {place.why}" for place in found.places)
     if exits:
         say(f"Early exits, by share of the MACs: {exits}.")
     seeds = sorted({node.seed for node in found.nodes})

@@ -14,6 +14,7 @@ from offramp.analysis.stats.pairwise import ALPHA, Images, crossed
 from offramp.analysis.stats.sequential import Looks
 from offramp.analysis.tradeoff import Floats, NetAnswers
 from offramp.paper.guidelines import Goal
+from offramp.units import percent
 
 LESS = 0.01  # accuracy to give up when no target is named
 POINTS = 513  # of a mean curve
@@ -116,10 +117,10 @@ def ruled_out(found: Reach | None, target: float) -> Why | None:
         return None
     best, low, high = found.best
     if low is None or high is None:
-        text = f"it reaches {100 * best:.1f} % at most, of {100 * target:.1f} %"
+        text = f"it reaches {percent(best)} at most, of {percent(target)}"
         return Why(text, "below the target")
-    ends = f"{100 * low:.1f} to {100 * high:.1f} %"
-    text = f"it reaches {100 * best:.1f} % at most ({ends}), of {100 * target:.1f} %"
+    ends = f"{percent(low)} to {percent(high)}"
+    text = f"it reaches {percent(best)} at most ({ends}), of {percent(target)}"
     if high < target:
         return Why(text, "below the target")
     return Why(f"not shown either way: {text}", "perhaps below")
@@ -320,7 +321,7 @@ def _latency(facts: Facts, wish: Preference, data: str, names: Mapping[Candidate
     at = min(r.macs for r in reached.values() if r.macs is not None)
     frame, images = at_compute({c: found[c] for c in reached}, at, names)
     note = (
-        f"MACs at which the mean curve over seeds has {100 * target:.1f} % ({asked}), on test. "
+        f"MACs at which the mean curve over seeds has {percent(target)} ({asked}), on test. "
         "Strategies are tested by the accuracy that each has at the compute that the first one needs."
     )
     return GoalValues(
@@ -360,7 +361,7 @@ def _balanced(facts: Facts, wish: Preference, data: str, names: Mapping[Candidat
     titles = ", ".join(part.measure.title for part in parts.values())
     inference: tuple[str, ...] = ()
     if "inference" in parts and latency.target is not None:
-        inference = (f"MACs: for {100 * latency.target:.1f} % on test.",)
+        inference = (f"MACs: for {percent(latency.target)} on test.",)
     return GoalValues(BALANCE, frame[VALUES], out, (f"The mean over: {titles}.", *inference))
 
 

@@ -27,7 +27,7 @@ from offramp.paper.guidelines import GOALS, known_goal
 from offramp.parts import Part
 from offramp.store.place import Place, place
 from offramp.terminal import show, table
-from offramp.units import macs
+from offramp.units import macs, percent
 
 if TYPE_CHECKING:
     import torch
@@ -376,7 +376,7 @@ def _show_plan(chosen: BuildPlan, goal: Goal) -> None:
         say(f"- {line}", indent="  ")
     rows = []
     for row in _exits(plan):
-        spent = f"{100 * row['share']:.1f} %", macs(row["head_macs"])
+        spent = percent(row["share"]), macs(row["head_macs"])
         rows.append((str(row["exit"]), row["after"], row["head"], *spent))
     typer.echo("")
     listing = table(["exit", "after", "head"], ["MACs before it", "of its head"], rows)

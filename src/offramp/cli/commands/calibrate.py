@@ -15,7 +15,7 @@ from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
 from offramp.policy.scoring import SCORES
 from offramp.terminal import show, table
-from offramp.units import counted, macs
+from offramp.units import counted, macs, percent
 
 if TYPE_CHECKING:
     from offramp.policy.calibrate import Calibrated, Limits, MeasuredCosts
@@ -199,14 +199,14 @@ def _show(trained: Trained, found: Calibrated, tested: Evaluation, out: Path) ->
     typer.echo(f"  right to wrong     {_interval(tested.harm)}")
     typer.echo(f"  differing answers  {_interval(tested.disagreement)}")
     typer.echo(
-        f"  MACs an image      {macs(spent.mean)}, {100 * spent.mean / plain:.1f} % of the plain "
+        f"  MACs an image      {macs(spent.mean)}, {percent(spent.mean / plain)} of the plain "
         f"network{_ends(spent.low, spent.high, 100 / plain)}"
     )
     if found.measured is not None:
         _time(found.policy, tested, found.measured)
     for name, bound in (("oracle", tested.oracle), ("random exit", tested.random)):
         typer.echo(
-            f"  {name:<18} {100 * bound.accuracy:.1f} % at {100 * bound.macs / plain:.1f} % of the MACs"
+            f"  {name:<18} {percent(bound.accuracy)} at {percent(bound.macs / plain)} of the MACs"
         )
     promise = statement(found)
     typer.echo()
@@ -254,7 +254,7 @@ def _curve(trained: Trained, found: Calibrated) -> None:
             listing.add_row(
                 "*" if at == found.chosen else "",
                 macs(measure.macs),
-                f"{100 * measure.macs / trained.plain_macs:.1f} %",
+                percent(measure.macs / trained.plain_macs),
                 f"{100 * value:.2f} %",
                 *([] if measure.seconds is None else [f"{1000 * measure.seconds:.4g}"]),
             )
@@ -286,9 +286,9 @@ def _exits(tested: Evaluation) -> None:
         listing.add_row(
             str(exit.exit),
             "–" if exit.threshold is None else f"{exit.threshold:.4g}",
-            f"{100 * exit.share:.1f} %",
-            "–" if exit.accuracy is None else f"{100 * exit.accuracy:.1f} %",
-            f"{100 * exit.accuracy_all:.1f} %",
+            percent(exit.share),
+            "–" if exit.accuracy is None else percent(exit.accuracy),
+            percent(exit.accuracy_all),
             "–" if exit.ece is None else f"{exit.ece:.3f}",
             "–" if exit.auroc is None else f"{exit.auroc:.3f}",
             f"{exit.aurc:.3f}",
@@ -315,8 +315,8 @@ def _classes(tested: Evaluation) -> None:
         listing.add_row(
             line.name,
             str(line.images),
-            f"{100 * line.full:.1f} %",
-            f"{100 * line.policy:.1f} %",
+            percent(line.full),
+            percent(line.policy),
             f"{100 * line.loss.value:+.1f}",
             f"{100 * low:+.1f} to {100 * high:+.1f}",
             "loses" if hurt(line) else "",

@@ -25,7 +25,7 @@ from offramp.cli.store import opened_for, trusted
 from offramp.errors import OfframpError
 from offramp.store.place import Place
 from offramp.terminal import console, show, table
-from offramp.units import counted, duration
+from offramp.units import counted, duration, percent
 
 if TYPE_CHECKING:
     from offramp.infer.image_files import Network, Unreadable
@@ -323,10 +323,10 @@ def _report(
     lines = []
     for line in exits:
         told = "–" if line["confidence"] is None else f"{line['confidence']:.3f}"
-        lines.append((str(line["exit"]), str(line["images"]), f"{100 * line['share']:.1f} %", told))
+        lines.append((str(line["exit"]), str(line["images"]), percent(line["share"]), told))
     listing = table(["exit"], ["images", "share", "mean confidence"], lines)
     show(listing, f"{network.name}: where images left")
-    spent = "" if mean is None else f"; on average {100 * mean:.1f} % of the plain network's MACs"
+    spent = "" if mean is None else f"; on average {percent(mean)} of the plain network's MACs"
     typer.echo(f"{counted(len(rows), 'answer')} in {out}{spent}.")
     if damaged:
         typer.echo(f"{counted(len(damaged), 'file')} skipped, named above.", err=True)

@@ -9,7 +9,7 @@ from offramp.cli.options import JsonOption, argument, option
 from offramp.cli.render import emit
 from offramp.errors import OfframpError
 from offramp.terminal import show, table
-from offramp.units import macs
+from offramp.units import macs, percent
 
 LARGEST = 4096
 
@@ -62,7 +62,7 @@ def taps(
     for place in places:
         size = "x".join(str(n) for n in place.shape)
         mark = "*" if place.name in why else ""
-        listing.add_row(mark, place.name, size, macs(place.macs), f"{100 * place.share:.1f} %")
+        listing.add_row(mark, place.name, size, macs(place.macs), percent(place.share))
     kind = "a default place" if exits is None else "a place of --exits"
     note = (
         f"* {kind}. MACs and share: of one image, from the input to the place.\n"
