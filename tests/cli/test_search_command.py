@@ -55,7 +55,7 @@ def test_a_search_is_kept_in_a_folder(cli: Cli) -> None:
 
 
 def test_a_search_of_all_together_answers_programs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offramp.cli.commands.search.PACE", 0.0)
+    monkeypatch.setattr("offramp.cli.progress.proposals.PACE", 0.0)
     Path("s.yaml").write_text(STUDY)
     words = ("search", "s.yaml", "--set", "seeds=[1]", "--over", OVER, "--trials", 1, "--out", "f.yaml")
     answer = cli(*words, "--json", "--log-format", "json")
