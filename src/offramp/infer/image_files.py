@@ -33,6 +33,17 @@ from offramp.study.run.trials import load_network
 Run = Callable[[NDArray[np.float32]], Any]
 
 
+@dataclass(frozen=True)
+class FileAnswer:
+    """An answer. compute: MACs as a share of the plain backbone's."""
+
+    file: Path
+    label: str
+    confidence: float
+    exit: int
+    compute: float
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """A trial run by torch, or a bundle run by onnxruntime. run: what it makes of normalized images.
@@ -54,6 +65,12 @@ class Network:
         made = self.run(self.preprocessing.normalized(pixels))
         parts = (made.classes, made.confidence, made.exits, made.compute, made.logits)
         return Prediction(*(torch.as_tensor(part, device="cpu") for part in parts))
+
+    def of_files(self, files: Sequence[Path], made: Prediction) -> list[FileAnswer]:
+        """What `answer` made of the files, which are in its order."""
+        parts = (made.classes, made.confidence, made.exits, made.compute)
+        told = zip(files, *(part.tolist() for part in parts), strict=True)
+        return [FileAnswer(file, self.classes[label], *rest) for file, label, *rest in told]
 
 
 def is_bundle(name: str) -> bool:

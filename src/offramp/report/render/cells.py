@@ -32,10 +32,14 @@ class Layout:
     numeric: tuple[bool, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
+    @property
+    def marked(self) -> bool:
+        """Whether any cell is."""
+        return any(cell.mark for row in self.rows for cell in row)
+
     def legend(self, best: str) -> str:
         """What marks mean, to follow a caption; empty where there is none. best: how the best look."""
-        marked = any(cell.mark for row in self.rows for cell in row)
-        return f" {best}: the best. ≈: not significantly different from it." if marked else ""
+        return f" {best}: the best. ≈: not significantly different from it." if self.marked else ""
 
 
 def layout(table: Table) -> Layout:
