@@ -6,7 +6,7 @@ import re
 from typing import Annotated
 
 from offramp.cli.options import JsonOption, argument, option
-from offramp.cli.render import emit
+from offramp.cli.render import alike, emit
 from offramp.errors import OfframpError
 from offramp.terminal import show, table
 from offramp.units import macs, percent
@@ -66,7 +66,7 @@ def taps(
     kind = "a default place" if exits is None else "a place of --exits"
     note = (
         f"* {kind}. MACs and share: of one image, from the input to the place.\n"
-        + "".join(f"  {name}: {reason}\n" for name, reason in why.items())
+        + "".join(f"  {', '.join(names)}: {reason}\n" for reason, names in alike(why).items())
         + "In a study: exits: [PLACE, PLACE], or shares, exits: [25%, 50%], or exits: 2 to spread them."
     )
     title = f"{model}, input {input_}: places for exits"
