@@ -18,22 +18,18 @@ from offramp.errors import OfframpError
 from offramp.store.live import Reader
 from offramp.store.searches import FOLDER, held_log, proposals
 from offramp.store.store import Store
-from offramp.study import search as searching
 from offramp.study.plan.plan import make_plan
 from offramp.study.run import events
 from offramp.study.run.run import Conduct, run
-from offramp.study.search import (
+from offramp.study.search import search as searching
+from offramp.study.search.score import Known, score
+from offramp.study.search.search import Proposed, Scored, Step, name_of, search
+from offramp.study.search.variants import (
     Best,
-    Known,
-    Proposed,
-    Scored,
     SearchOptions,
     Space,
-    Step,
     Variants,
     check_keys,
-    name_of,
-    search,
     space,
     written,
 )
@@ -397,7 +393,7 @@ def test_more_is_never_less_while_a_proposal_trains(study: Path, tmp_path: Path)
             known.see(event, store)
             values.append(known.mean)
     assert values == sorted(values) and len(values) == 3
-    assert known.mean == pytest.approx(searching.score(plan, store))
+    assert known.mean == pytest.approx(score(plan, store))
     told = store.read_trial(plan.trials[0].id).metrics["validation"].accuracy
     assert known.mean == pytest.approx(sum(told) / len(told))
 

@@ -24,7 +24,7 @@ from offramp.store.place import Place, place
 if TYPE_CHECKING:
     from offramp.store.store import Store
     from offramp.study.run.run import Conduct
-    from offramp.study.search import Best, SearchOptions, Variants
+    from offramp.study.search.variants import Best, SearchOptions, Variants
     from offramp.study.spec.models import Study
 
 
@@ -88,7 +88,8 @@ def search(
     """
     from offramp import device as devices
     from offramp.store.store import Store
-    from offramp.study.search import SearchOptions, Variants, check_installed, check_keys, written
+    from offramp.study.search.search import check_installed
+    from offramp.study.search.variants import SearchOptions, Variants, check_keys, written
     from offramp.study.spec.file import studies, study_files
 
     if not over:
@@ -130,7 +131,7 @@ def search(
 
 def ranges(over: list[str]) -> dict[str, Any]:
     """The ranges that `--over` gives. Raises OfframpError for text that is not KEY=RANGE."""
-    from offramp.study.search import space
+    from offramp.study.search.variants import space
 
     found = {}
     for text in over:
@@ -148,7 +149,7 @@ def _searched(
 ) -> Best:
     """Search, and say how it goes."""
     from offramp.process import terminable
-    from offramp.study.search import search
+    from offramp.study.search.search import search
 
     shown = Proposals(asked, log)
     running = search(study, variants, asked, store, work)

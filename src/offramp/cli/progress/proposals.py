@@ -12,7 +12,8 @@ from offramp.cli.progress.log import Line, Log
 if TYPE_CHECKING:
     from rich.status import Status
 
-    from offramp.study.search import SearchOptions, Step
+    from offramp.study.search.search import Step
+    from offramp.study.search.variants import SearchOptions
 
 
 @final
@@ -32,7 +33,7 @@ class Proposals:
     def see(self, event: Step, status: Status) -> None:
         """Take in what happened and show it."""
         from offramp.study.run import events
-        from offramp.study.search import Proposed, Scored
+        from offramp.study.search.search import Proposed, Scored
 
         if not isinstance(event, events.Waiting | events.Note):
             self._patience.restart()
