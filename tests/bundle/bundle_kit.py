@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from offramp.api.steps import finished
+from offramp.api.progress import finished
 from offramp.bundle.export import Exported, ExportOptions, export
 from offramp.policy import candidates, gates, scoring
 from offramp.policy.calibration import Calibration

@@ -11,8 +11,8 @@ import torch
 
 from offramp import device as devices
 from offramp.analysis.recommend import Goal
-from offramp.api.steps import finished
-from offramp.api.told import warn, words
+from offramp.api.notes import warn, words
+from offramp.api.progress import finished
 from offramp.bundle import folder as bundle
 from offramp.bundle import graphs
 from offramp.bundle.export import ExportOptions, export, int8_share

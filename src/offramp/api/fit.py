@@ -17,8 +17,8 @@ from PIL import Image
 
 from offramp import device as devices
 from offramp.analysis.metrics import accuracy
-from offramp.api.steps import finished
-from offramp.api.told import warn, words
+from offramp.api.notes import warn, words
+from offramp.api.progress import finished
 from offramp.augment import Augment
 from offramp.bundle import export as bundle
 from offramp.bundle.export import Exported

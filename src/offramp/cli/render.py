@@ -52,7 +52,7 @@ def alike(found: Mapping[str, str]) -> dict[str, list[str]]:
 
 def told(steps: Generator[str, None, T], quiet: bool) -> T:
     """Run to the end, each step a line on standard error."""
-    from offramp.api.steps import finished
+    from offramp.api.progress import finished
 
     return finished(steps, None if quiet else lambda step: typer.echo(f"{step} …", err=True))
 

@@ -19,9 +19,9 @@ from offramp.cli.progress.display import Progress, watch
 from offramp.cli.progress.log import Log, Wish, opened
 from offramp.cli.progress.reading import reading_shown
 from offramp.cli.render import emit, say, told
-from offramp.cli.training.fitting import fitting
-from offramp.cli.training.how import How, conduct
-from offramp.cli.training.one import say_interrupted
+from offramp.cli.training.budget import fitting
+from offramp.cli.training.run_options import How, conduct
+from offramp.cli.training.study import say_interrupted
 from offramp.errors import OfframpError
 from offramp.paper.guidelines import GOALS, known_goal
 from offramp.parts import Part

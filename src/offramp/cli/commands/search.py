@@ -15,8 +15,8 @@ from offramp.cli.progress.proposals import Proposals, words
 from offramp.cli.progress.reading import moving, reading_shown
 from offramp.cli.render import emit, study_file
 from offramp.cli.store import code_named
-from offramp.cli.training.how import conduct, settings
-from offramp.cli.training.one import say_interrupted
+from offramp.cli.training.run_options import conduct, settings
+from offramp.cli.training.study import say_interrupted
 from offramp.errors import OfframpError
 from offramp.files import replacing, writing
 from offramp.store.place import Place, place

@@ -20,10 +20,10 @@ from offramp.device import seeded
 from offramp.errors import OfframpError, in_line, nearest
 from offramp.inputs import blank, noise
 from offramp.nets.clock import Clock
+from offramp.nets.cut.calling import STRAIGHT, Called, Way, way_of
 from offramp.nets.cut.gradients import unlike
 from offramp.nets.cut.places import Side, Site, Survey, Tap, attribute, buffers, hold, put, survey, under
 from offramp.nets.cut.trace import UNKNOWN, PerImage, compiled
-from offramp.nets.cut.way import STRAIGHT, Called, Way, way_of
 from offramp.nets.identity import settings
 from offramp.nets.macs import count_macs
 

@@ -40,9 +40,9 @@ from offramp.study.plan.limits import CacheLimits
 from offramp.study.plan.plan import Plan, Trial, can_fuse
 from offramp.study.plan.schedule import Schedule
 from offramp.study.run import costs, events, trials
-from offramp.study.run.follow import follow
 from offramp.study.run.group import enlist, passing, weights_of
 from offramp.study.run.ledger import Failures, Ledger, reason_of
+from offramp.study.run.other_ranks import follow
 
 POLL_SECONDS = 0.2
 CHEAP_SECONDS = 0.2  # of writing a checkpoint: 1 % of the usual 20 seconds between two
