@@ -9,7 +9,7 @@ import numpy as np
 
 from offramp.analysis.measures import numbers
 from offramp.analysis.recommend import Facts
-from offramp.analysis.recommend.goals import Key
+from offramp.analysis.recommend.goals import TrialKey
 from offramp.analysis.tradeoff import NetAnswers
 from simulate import Planted, tidy_table
 
@@ -41,7 +41,7 @@ def answers(
     images: int = 2000,
     luck: float = 0.05,
     taste: float = 0.3,
-) -> dict[Key, NetAnswers]:
+) -> dict[TrialKey, NetAnswers]:
     """luck: of a strategy's seeds.  taste: of a strategy in images, the same in all of its seeds."""
     generator = np.random.default_rng(seed)
     hard = generator.normal(0, 1.3, images)

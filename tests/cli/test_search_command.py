@@ -18,7 +18,7 @@ from offramp.cli.progress.reading import moving
 from offramp.report import evidence
 from offramp.report.page.how import facts
 from offramp.study.run import events
-from offramp.study.search.search import Proposed, Step
+from offramp.study.search.search import Happening, Proposed
 from offramp.study.search.variants import Best, SearchOptions
 
 OVER = "recipe.learning_rate=[0.001,0.01]"
@@ -106,7 +106,7 @@ def test_for_whom_a_search_waits_is_told(
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
 
-    def waiting(*_: object) -> Iterator[Step]:
+    def waiting(*_: object) -> Iterator[Happening]:
         yield Proposed(1, {"recipe.epochs": 3})
         for at in range(70):
             clock[0] = float(at)

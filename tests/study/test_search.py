@@ -23,7 +23,7 @@ from offramp.study.run import events
 from offramp.study.run.run import Conduct, run
 from offramp.study.search import search as searching
 from offramp.study.search.score import Known, score
-from offramp.study.search.search import Proposed, Scored, Step, name_of, search
+from offramp.study.search.search import Happening, Proposed, Scored, name_of, search
 from offramp.study.search.variants import (
     Best,
     SearchOptions,
@@ -61,7 +61,7 @@ def as_read(study: Path, *settings: str) -> StudyFile:
     return file
 
 
-def searched(study: Path, store: Path, asked: SearchOptions, **about: Any) -> Iterator[Step]:
+def searched(study: Path, store: Path, asked: SearchOptions, **about: Any) -> Iterator[Happening]:
     """The steps of a search; its last value is what was found."""
     variants = Variants(as_read(study), asked.label)
     found = yield from search(
@@ -320,7 +320,7 @@ def test_a_damaged_phase_that_proposals_share_is_made_anew(
     fixed = 'strategies=[{name: two-stage, phases: {"exit *": {learning_rate: 0.1}}}]'
     variants, store = Variants(as_read(study, fixed)), Store(tmp_path / "runs")
 
-    def steps(trials: int) -> list[Step]:
+    def steps(trials: int) -> list[Happening]:
         about = (SearchOptions(over, trials), store, Conduct(CPU, tmp_path))
         return list(search(read(study), variants, *about))
 

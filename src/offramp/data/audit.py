@@ -174,17 +174,17 @@ def _split(
     return SplitAudit(len(part.rows), by_class, dict(sizes.most_common()), tuple(damaged)), counts
 
 
-Look = tuple[Size, Tensor | None, str | None]  # an image's size, its values, what is wrong with it
+Examined = tuple[Size, Tensor | None, str | None]  # an image's size, its values, what is wrong with it
 
 
-def _looked_at(part: Subset, rows: Tensor, geometry: Geometry) -> Iterator[Look]:
+def _looked_at(part: Subset, rows: Tensor, geometry: Geometry) -> Iterator[Examined]:
     source = part.source.images
     if not isinstance(source, Opened):
         for image in part.source.read(rows):
             yield _size(image), _counts(image, geometry), None
         return
 
-    def look(row: int) -> Look:
+    def look(row: int) -> Examined:
         try:
             image = source.open(row)
         except OfframpError as error:

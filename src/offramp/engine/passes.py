@@ -19,7 +19,7 @@ from offramp.engine.cache import Cache
 from offramp.engine.cost import value_bytes
 from offramp.engine.frozen_reads import reads_of, wanted
 from offramp.engine.images import Images
-from offramp.engine.placement import PLACES, Look, Place, Speeds, Wanted, assumed, place
+from offramp.engine.placement import PLACES, Medium, Speeds, SplitView, Wanted, assumed, place
 from offramp.engine.resolve import Node
 from offramp.engine.values import (
     IMAGES,
@@ -330,7 +330,7 @@ class Derived:
         )
 
     def _fill(
-        self, cache: Cache, look: Look, places: Mapping[Frozen, Place], needed: set[Frozen]
+        self, cache: Cache, look: SplitView, places: Mapping[Frozen, Medium], needed: set[Frozen]
     ) -> None:
         """Cache what frozen layers put out, all values of a network in one pass over the split."""
         split, view = look

@@ -30,7 +30,7 @@ from offramp.policy.policy import Policy
 from offramp.store.store import Store
 from offramp.study.run.trials import load_network
 
-Run = Callable[[NDArray[np.float32]], Any]
+Runner = Callable[[NDArray[np.float32]], Any]
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Network:
     classes: tuple[str, ...]
     exits: tuple[int, ...]
     preprocessing: Preprocessing
-    run: Run
+    run: Runner
     score: str
     thresholds: tuple[float | None, ...]
-    under: Callable[[Sequence[float | None]], Run]
+    under: Callable[[Sequence[float | None]], Runner]
     unreliable: tuple[str, ...] = ()
 
     def answer(self, pixels: NDArray[np.uint8]) -> Prediction:
@@ -92,8 +92,8 @@ def open_bundle(folder: Path) -> Network:
     exits = tuple(stage.exit for stage in bundle.stages)
     how = preprocessing.from_json(bundle.preprocessing.as_json())
 
-    def under(thresholds: Sequence[float | None]) -> Run:
-        run: Run = bundle.with_thresholds(thresholds).run
+    def under(thresholds: Sequence[float | None]) -> Runner:
+        run: Runner = bundle.with_thresholds(thresholds).run
         return run
 
     rule = (bundle.score, tuple(stage.threshold for stage in bundle.stages), under)
@@ -131,7 +131,7 @@ def open_trial(
     placed(net, device)
     weak = doubts(store, trial, None if policy_file is None else rule)
 
-    def under(thresholds: Sequence[float | None]) -> Run:
+    def under(thresholds: Sequence[float | None]) -> Runner:
         predictor = Predictor(net, replace(rule, thresholds=tuple(thresholds)))
 
         def run(images: NDArray[np.float32]) -> Prediction:

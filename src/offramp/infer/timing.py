@@ -12,7 +12,7 @@ import numpy as np
 
 from offramp.infer.footprint import NOTHING, Footprint
 
-Runs = dict[str, Callable[[], Any]]
+ToTime = dict[str, Callable[[], Any]]
 PLAIN, STAYS, POLICY = WHOLE = ("plain", "nothing leaves", "policy")
 WARM_UP = 2
 LEAST = 5  # rounds, however long they take

@@ -24,9 +24,9 @@ from offramp.infer.timing import (
     STAYS,
     WHOLE,
     Effort,
-    Runs,
     Times,
     Timing,
+    ToTime,
     interleaved,
     mixture,
     places,
@@ -146,13 +146,13 @@ def plain_run(
 
 def stage_runs(
     net: ExitNetwork, images: torch.Tensor, score: str | None = None, backend: str | None = None
-) -> Runs:
+) -> ToTime:
     """Each stage of the final exit's trunk, and each head, on what comes to it from `images`."""
     made = stages(net, range(1, net.exits + 1), backend)
     trunk = net.trunk_of[-1]
     tensors: tuple[torch.Tensor, ...] = (images,)
     before: torch.Tensor | None = None
-    runs: Runs = {}
+    runs: ToTime = {}
     for i in range(1, net.exits + 1):
         segment, head = made.segments[trunk, i], made.heads[i - 1]
         runs[f"segment {i}"] = partial(segment, *tensors)
@@ -215,11 +215,11 @@ def benchmark(
 
 def policy_runs(
     predictor: Predictor, images: torch.Tensor, shares: Sequence[float], repeats: int
-) -> Runs:
+) -> ToTime:
     """`nothing leaves`, and `policy`: for single images one run an exit that any leave at."""
     device, batch, last = images.device, len(images), len(shares) - 1
     stay = torch.full((batch,), last, device=device)
-    runs: Runs = {STAYS: partial(predictor, images, stay)}
+    runs: ToTime = {STAYS: partial(predictor, images, stay)}
     if batch == 1:
         for at, share in enumerate(shares):
             if share > 0:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.recommend import GOALS, Advice, Preference, recommend, sure
 from offramp.analysis.recommend.equal import Level, crossings, stretches
-from offramp.analysis.recommend.goals import Kind
+from offramp.analysis.recommend.goals import Obstacle
 from offramp.analysis.stats.pairwise import ALPHA, POWER, least_shown
 from offramp.policy.quality import p_of_chance
 from offramp.report.evidence import Evidence
@@ -135,7 +135,7 @@ def _left_out(advice: Advice) -> str:
     return "".join(f". {part}" for part in parts)
 
 
-def _out(advice: Advice, kind: Kind) -> list[str]:
+def _out(advice: Advice, kind: Obstacle) -> list[str]:
     """Who is ruled out for a reason of this kind."""
     return [out.name for out in advice.ruled_out if out.kind == kind]
 

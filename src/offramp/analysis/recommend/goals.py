@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from offramp.analysis.measures import MEASURES, MMAC, Measure, Numbers, Unit, observations
-from offramp.analysis.stats.pairwise import ALPHA, Images, crossed
+from offramp.analysis.stats.pairwise import ALPHA, ValuesOnImages, crossed
 from offramp.analysis.stats.sequential import Looks
 from offramp.analysis.tradeoff import Floats, NetAnswers
 from offramp.paper.guidelines import Goal
@@ -21,7 +21,7 @@ POINTS = 513  # of a mean curve
 ENDS = 33  # of them, at which its interval is worked out
 
 Candidate = tuple[str, str]  # model, strategy
-Key = tuple[str, str, str, int]  # model, data, strategy, seed
+TrialKey = tuple[str, str, str, int]  # model, data, strategy, seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Facts:
     data."""
 
     numbers: Numbers
-    answers: Mapping[Key, NetAnswers]
+    answers: Mapping[TrialKey, NetAnswers]
     heads_only: frozenset[str] = frozenset()
     looks: Mapping[tuple[str, str], Looks] = field(default_factory=dict)
     _known: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
@@ -157,7 +157,7 @@ def default_target(found: Mapping[Candidate, Mapping[int, NetAnswers]]) -> float
 
 def at_compute(
     found: Mapping[Candidate, Mapping[int, NetAnswers]], macs: float, names: Mapping[Candidate, str]
-) -> tuple[pd.DataFrame, Images | None]:
+) -> tuple[pd.DataFrame, ValuesOnImages | None]:
     """Test accuracy of every candidate that can answer so cheaply, a row a seed (columns VALUES), and
     image by image, by name."""
     rows: list[tuple[object, ...]] = []
@@ -184,7 +184,7 @@ def _of_points(_: Numbers) -> pd.DataFrame:
 MACS = Measure("macs", "Mean MACs of an image", MMAC, _of_points, per_exit=False)
 AT_MACS = replace(MEASURES["accuracy-test"], title="Test accuracy at these MACs")
 BALANCE = Measure("balance", "Distance from the best", Unit("of 1"), _of_points, per_exit=False)
-Kind = Literal["no early exits", "below the target", "perhaps below", "dearer", "other"]
+Obstacle = Literal["no early exits", "below the target", "perhaps below", "dearer", "other"]
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class Why:
     """Why a candidate is out: a clause.  kind: what that is about, where sentences tell it apart."""
 
     text: str
-    kind: Kind = "other"
+    kind: Obstacle = "other"
 
 
 EARLY = Why("it has no early exits", "no early exits")
@@ -213,7 +213,7 @@ class GoalValues:
     frame: pd.DataFrame
     ruled_out: Mapping[Candidate, Why]
     notes: tuple[str, ...] = ()
-    images: Images | None = None
+    images: ValuesOnImages | None = None
     reach: Mapping[Candidate, Reach] = field(default_factory=dict)
     target: float | None = None
     at: float | None = None

@@ -15,7 +15,7 @@ from offramp.analysis.recommend.goals import (
     Candidate,
     Facts,
     GoalValues,
-    Kind,
+    Obstacle,
     Preference,
     Reach,
     Why,
@@ -70,7 +70,7 @@ class RuledOut:
 
     name: str
     why: str
-    kind: Kind = "other"
+    kind: Obstacle = "other"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from offramp.cli.progress.log import Line, Log
 if TYPE_CHECKING:
     from rich.status import Status
 
-    from offramp.study.search.search import Step
+    from offramp.study.search.search import Happening
     from offramp.study.search.variants import SearchOptions
 
 
@@ -30,7 +30,7 @@ class Proposals:
         self._patience = Patience()
         self._notes: set[str] = set()
 
-    def see(self, event: Step, status: Status) -> None:
+    def see(self, event: Happening, status: Status) -> None:
         """Take in what happened and show it."""
         from offramp.study.run import events
         from offramp.study.search.search import Proposed, Scored

@@ -92,7 +92,7 @@ class Run:
     allowed: CacheLimits
     cache: Cache | None
     meter: Meter
-    answers: trials.Answers = field(default_factory=dict)
+    answers: trials.LogitsByName = field(default_factory=dict)
 
     @property
     def plan(self) -> Plan:

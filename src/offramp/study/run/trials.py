@@ -52,7 +52,7 @@ def assemble(plan: Plan, trial: Trial, store: Store, device: torch.device) -> Ex
     return weights.assembled(made.final, made.owners, made.carry)
 
 
-Answers = dict[tuple[int, int, Lineage, str], np.ndarray]  # by seed, exit, weights and split
+LogitsByName = dict[tuple[int, int, Lineage, str], np.ndarray]  # by seed, exit, weights and split
 
 
 def answered(trial: Trial) -> set[tuple[int, int, Lineage, str]]:
@@ -61,7 +61,7 @@ def answered(trial: Trial) -> set[tuple[int, int, Lineage, str]]:
     return {(trial.seed, k, way, split) for k, way in final for split in HELD_OUT}
 
 
-def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answers) -> None:
+def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: LogitsByName) -> None:
     """Assemble the trial's network, compute its logits on three splits, and keep both.
 
     answers: logits [N, classes] that other trials have computed already; those of this one are added.

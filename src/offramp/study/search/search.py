@@ -57,7 +57,7 @@ class Scored:
     best: float | None = None
 
 
-Step = Proposed | Scored | events.Event
+Happening = Proposed | Scored | events.Event
 
 
 def check_installed() -> None:
@@ -80,7 +80,7 @@ def name_of(study: Study, asked: SearchOptions) -> str:
 
 def search(
     study: Study, variants: Variants, asked: SearchOptions, store: Store, conduct: Conduct
-) -> Generator[Step, None, Best]:
+) -> Generator[Happening, None, Best]:
     """Try settings until there are as many proposals as were asked for; yields what happens.
 
     study: as it is without them, by which the search is known.  variants: the study with settings.
@@ -172,7 +172,7 @@ def _planned(plan: Plan) -> dict[str, Any]:
 
 def _tried(
     plan: Plan, store: Store, conduct: Conduct, trial: optuna.Trial
-) -> Generator[Step, None, tuple[float | None, str]]:
+) -> Generator[Happening, None, tuple[float | None, str]]:
     """Train the phases of a plan; the score, or None and why it was given up."""
     known, why = Known(plan), ""
     with closing(_trained(plan, store, conduct)) as happening:

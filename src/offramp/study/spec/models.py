@@ -37,7 +37,7 @@ from offramp.usercode import is_user_code
 
 Switch = Annotated[bool, BeforeValidator(fields.switch)]
 # Pydantic's own, of a union behind a plain validator, warns of each tuple.
-Listed = PlainSerializer(plain, when_used="json")
+AsPlain = PlainSerializer(plain, when_used="json")
 Limit = Annotated[int | Literal["auto"], PlainValidator(fields.limit)]
 Options = dict[str, Any]
 Pairs = tuple[tuple[str, Any], ...]
@@ -146,7 +146,7 @@ class ExitsSpec(Section):
     own choice. Where nothing can be traced: lists of submodules, for each segment and the classifier.
     head: fields of `offramp.nets.heads.HeadSpec` that differ from the backbone's own heads."""
 
-    taps: Annotated[Taps, PlainValidator(fields.taps), Listed] = None
+    taps: Annotated[Taps, PlainValidator(fields.taps), AsPlain] = None
     head: Annotated[Options, PlainValidator(_head)] = Field({})
 
 
