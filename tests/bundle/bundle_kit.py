@@ -40,7 +40,7 @@ def digits_store(root: Path, strategies: Sequence[Any] = STRATEGIES) -> Store:
             "backbone": "digits-cnn",
             "exits": {"taps": ["blocks.0", "blocks.2"], "head": {"flatten": True}},
             "data": {"name": "digits", "train_images": 300, "test_images": 100},
-            "recipe": {"epochs": 6, "learning_rate": 0.05, "batch_size": 32},
+            "recipe": {"epochs": 3, "learning_rate": 0.05, "batch_size": 32},
         }
     )
     return run_all(make_plan(study), root)[0]

@@ -44,15 +44,15 @@ from offramp.study.spec import file as spec
 from refusal import refuses
 from support import run_all, tiny_plan, tiny_study
 
-USUAL = ("joint", "two-stage", "separate", "cascade", "gated")
+USUAL = ("joint", "two-stage", "separate", "cascade")
 """What tests read that are not long."""
 
 
 @pytest.fixture(scope="module")
-def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
+def store(request: pytest.FixtureRequest, digits: Path) -> Store:
     """With --long, trials of every kind."""
-    strategies = (*STRATEGIES, "gated") if request.config.getoption("long") else USUAL
-    return digits_store(tmp_path_factory.mktemp("digits") / "runs", strategies)
+    every = request.config.getoption("long")
+    return digits_store(digits, (*STRATEGIES, "gated") if every else USUAL)
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +180,7 @@ def test_a_cascade_in_a_bundle(store: Store, pictures: np.ndarray, tmp_path: Pat
         Bundle(tmp_path / "b")
 
 
+@pytest.mark.long  # gates of validation are a policy above
 def test_a_trial_is_left_by_the_gates_that_it_learned(
     store: Store, pictures: np.ndarray, tmp_path: Path
 ) -> None:

@@ -29,9 +29,9 @@ ASKED = ExportOptions(measure=False, anyway=True, int8=0.05)
 
 
 @pytest.fixture(scope="module")
-def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
+def store(request: pytest.FixtureRequest, digits: Path) -> Store:
     more = ("cascade", "imta") if request.config.getoption("long") else ()
-    return digits_store(tmp_path_factory.mktemp("digits") / "runs", ("joint", *more))
+    return digits_store(digits, ("joint", *more))
 
 
 def solved(store: Store, strategy: str) -> Policy:
