@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -28,6 +29,8 @@ class Skill:
     macs: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
+FOUR = ("joint", "two-stage", "separate", "distillation")
+NAMES = {(MODEL, s): s for s in FOUR}
 NOTHING = Skill()
 NO_EFFECT = Planted()
 
@@ -85,3 +88,21 @@ def facts(
     places = zip(table.loc[at, "strategy"], table.loc[at, "seed"], table.loc[at, "exit"], strict=True)
     table.loc[at, "value"] = [values[s, int(n), int(e)] for s, n, e in places]
     return Facts(numbers(table), made, frozenset({"two-stage"}))
+
+
+@cache
+def equal() -> Facts:
+    """Of four that are alike; as those below, to be read: what is computed of it stays."""
+    return facts(1, FOUR)
+
+
+@cache
+def better() -> Facts:
+    """Of which joint is better everywhere."""
+    return facts(1, FOUR, Skill(shift={"joint": 0.6}))
+
+
+@cache
+def crossing() -> Facts:
+    """Of which joint is better late and separate early."""
+    return facts(1, FOUR, Skill(tilt={"joint": 0.4, "separate": -0.4}))

@@ -104,13 +104,12 @@ def test_taps_and_hooks_are_no_part_of_what_a_module_is():
 
 
 def test_an_infinite_setting_is_one_too():
-    def net(least):
-        module = nn.Sequential(Scaled(1.0), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, CLASSES))
-        module[0].least = least
-        return attach(module, [["0", "1"], ["2", "3"]], SHAPE)
+    def keeping(least):
+        module = Scaled(1.0)
+        module.least = least
+        return code_with(module)
 
-    codes = {net(least).identity["code"] for least in (float("inf"), float("-inf"), float("nan"), None)}
-    assert len(codes) == 4
+    assert len({keeping(x) for x in (float("inf"), float("-inf"), float("nan"), None)}) == 4
 
 
 class Kept(nn.Module):
@@ -154,9 +153,14 @@ FACTOR = 2.0
 
 
 def code(act=torch.relu, kept=None):
+    return code_with(Kept(act, kept))
+
+
+def code_with(first):
+    """Of a network that begins with this module."""
     torch.manual_seed(0)
-    layers = nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, CLASSES)
-    net = attach(nn.Sequential(Kept(act, kept), *layers), [["0", "1"], ["2", "3"]], SHAPE, head="linear")
+    layers = first, nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, CLASSES)
+    net = attach(nn.Sequential(*layers), [["0", "1"], ["2", "3"]], SHAPE, head="linear")
     return net.identity["code"]
 
 
@@ -220,25 +224,17 @@ def test_what_a_forward_reads_counts_too(monkeypatch):
         def forward(self, x):
             return read_by_name(x) if x.sum() > -1e9 else x
 
-    def found():
-        torch.manual_seed(0)
-        module = nn.Sequential(Reading(), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, CLASSES))
-        return attach(module, [["0", "1"], ["2", "3"]], SHAPE, head="linear").identity["code"]
-
-    before = found()
-    assert before == found()
+    before = code_with(Reading())
+    assert before == code_with(Reading())
     monkeypatch.setitem(globals(), "FACTOR", 3.0)
-    assert found() != before
+    assert code_with(Reading()) != before
 
 
 def test_a_class_whose_text_is_not_kept_goes_by_its_code():
     def typed(body):
         names = {"nn": nn, "__name__": "__main__"}
         exec(f"class Typed(nn.Module):\n def forward(self, x):\n  return {body}", names)
-        torch.manual_seed(0)
-        layers = names["Typed"](), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, CLASSES)
-        net = attach(nn.Sequential(*layers), [["0", "1"], ["2", "3"]], SHAPE, head="linear")
-        return net.identity["code"]
+        return code_with(names["Typed"]())
 
     assert typed("x") == typed("x") != typed("-x")
 
@@ -376,15 +372,7 @@ def test_settings_that_are_changed_since_are_another_network(taps):
 
 
 def test_a_plain_tensor_that_is_changed_since_is_another_network():
-    class Gained(Plain):
-        def __init__(self):
-            super().__init__()
-            self.gain = torch.tensor(1.0)
-
-        def forward(self, x):
-            return super().forward(x * self.gain)
-
-    net = attach(Gained(), ["a"], SHAPE, head="linear")
+    net = attach(Gained(1.0), ["a"], SHAPE, head="linear")
     assert net.identified().identity == net.identity
     net.backbone.gain.neg_()
     assert net.identified().identity != net.identity

@@ -63,7 +63,7 @@ def choose(browser: Any, name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(("width", "colors"), LOOKS)
-def test_all_charts_are_drawn_and_nothing_scrolls_sideways(
+def test_all_charts_are_drawn_nothing_scrolls_sideways_and_axe_finds_nothing_serious(
     browser: Any, made_up: Path, width: int, colors: str
 ) -> None:
     show(browser, made_up, width, colors)
@@ -84,6 +84,8 @@ def test_all_charts_are_drawn_and_nothing_scrolls_sideways(
     across = "return [document.documentElement.scrollWidth, innerWidth]"
     assert browser.execute_script(across) == [width, width]
     assert browser.get_log("browser") == []
+    found = axe(browser)
+    assert found == [], json.dumps(found, indent=1)
 
 
 def test_console_errors_would_be_seen(browser: Any, made_up: Path) -> None:
@@ -337,14 +339,6 @@ def test_contents_move_focus_along(browser: Any, made_up: Path) -> None:
     assert browser.execute_script("return document.activeElement.id") == "fold-rq2"
     wait(lambda: "open" in browser.execute_script("return location.hash"))
     assert browser.execute_script("return location.hash") == "#model=resnet18&at=rq2&open=rq2"
-
-
-@pytest.mark.parametrize(("width", "colors"), LOOKS)
-def test_axe_finds_nothing_serious(browser: Any, made_up: Path, width: int, colors: str) -> None:
-    show(browser, made_up, width, colors)
-    browser.execute_async_script(DRAW_ALL)
-    found = axe(browser)
-    assert found == [], json.dumps(found, indent=1)
 
 
 def test_axe_would_find_something(browser: Any, made_up: Path) -> None:
