@@ -220,7 +220,7 @@ def test_unknown_options_are_named(name):
 )
 def test_smaller_stems_keep_more_pixels_and_the_names(name):
     """The two ResNets share the code of theirs; large ones take seconds."""
-    nets = {stem: network(name, (("stem", stem),)) for stem in BACKBONES[name].options["stem"]}
+    nets = {stem: built(name, (("stem", stem),)) for stem in BACKBONES[name].options["stem"]}
     assert len({tuple(net.backbone.state_dict()) for net in nets.values()}) == 1
     macs = {stem: net.macs(Part("segment", 2)) for stem, net in nets.items()}
     assert 3 * macs["imagenet"] < macs["small"]
@@ -240,22 +240,22 @@ def test_the_papers_layers():
         }
         return sum(isinstance(modules[m], kind) and "downsample" not in m for m in used)
 
-    resnet = network("resnet50")
+    resnet = built("resnet50", ())
     assert [layers_up_to(resnet, k, nn.Conv2d) for k in (1, 2, 3)] == [10, 22, 40]
-    vgg = network("vgg16", (("reading", "convolutions"),))
+    vgg = built("vgg16", (("reading", "convolutions"),))
     assert [layers_up_to(vgg, k, nn.Conv2d) for k in (1, 2, 3)] == [5, 9, 13]
-    keras = network("vgg16")
+    keras = built("vgg16", ())
     # Keras counts the input, which its list of layers begins with, as 0, and the pools.
     pools = [0, 1, 2, 3]
     assert [layers_up_to(keras, k, nn.Conv2d) + pools[k] for k in (1, 2, 3)] == [5, 9, 13]
-    mobile = network("mobilenetv1")
+    mobile = built("mobilenetv1", ())
     assert [(layers_up_to(mobile, k, nn.Conv2d) - 1) // 2 for k in (1, 2, 3)] == [3, 6, 11]
     assert [spec.width for spec in mobile.head_specs] == [64, 128, 128]
     assert not any(spec.flatten for spec in mobile.head_specs)
 
 
 def test_mobilenetv2_exits_at_quarters_of_the_macs():
-    net = network("mobilenetv2")
+    net = built("mobilenetv2", ())
     total = sum(net.macs(part) for part in path(net.exits))
     reached = itertools.accumulate(net.macs(Part("segment", i)) for i in (1, 2, 3))
     assert [r / total for r in reached] == pytest.approx([0.25, 0.5, 0.75], abs=0.02)

@@ -33,7 +33,7 @@ STRATEGIES = ["two-stage", "baseline", "joint", "joint-branch", "separate"]
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    plan = tiny_plan(tiny_study(STRATEGIES, seeds=(42, 43)))
+    plan = tiny_plan(tiny_study(STRATEGIES, seeds=(42, 43), recipe={"epochs": 1}))
     return run_all(plan, tmp_path_factory.mktemp("store"))[0]
 
 
