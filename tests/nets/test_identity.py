@@ -164,47 +164,28 @@ def code_with(first):
     return net.identity["code"]
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda n: {"act": (torch.relu, torch.tanh)[n]},
-        lambda n: {"act": (F.relu, F.silu)[n]},
-        lambda n: {"act": (torch.Tensor.relu, torch.Tensor.tanh)[n]},
-        lambda n: {"act": functools.partial(F.leaky_relu, negative_slope=n)},
-        lambda n: {"act": (lambda x: x * 1, lambda x: x * 2)[n]},
-        lambda n: {"act": times(n)},
-        lambda n: {"act": Times(n)},
-        lambda n: {"act": (Times, TimesMore)[n](1)},
-        lambda n: {"act": Times(n).__call__},
-        lambda n: {"kept": {"slope": n}},
-        lambda n: {"kept": ({"a", "b", "c"}, {"a", "b", "d"})[n]},
-        lambda n: {"kept": np.array([1, n])},
-        lambda n: {"kept": np.array([1, 2], dtype=("int32", "float32")[n])},
-        lambda n: {"kept": torch.tensor(1.0 - 2 * n)},
-        lambda n: {"kept": [torch.zeros(((2, 3), (3, 2))[n])]},
-        lambda n: {"kept": (torch.float16, torch.bfloat16)[n]},
-        lambda n: {"kept": [nn.Dropout(n / 2)]},
-    ],
-    ids=[
-        "a function of torch",
-        "a function of Python",
-        "a method",
-        "partial",
-        "two on one line",
-        "closure",
-        "an object",
-        "a class",
-        "bound method",
-        "dictionary",
-        "set",
-        "array",
-        "its type",
-        "tensor",
-        "its shape",
-        "dtype",
-        "hidden module",
-    ],
-)
+KEPT = {
+    "a function of torch": lambda n: {"act": (torch.relu, torch.tanh)[n]},
+    "a function of Python": lambda n: {"act": (F.relu, F.silu)[n]},
+    "a method": lambda n: {"act": (torch.Tensor.relu, torch.Tensor.tanh)[n]},
+    "partial": lambda n: {"act": functools.partial(F.leaky_relu, negative_slope=n)},
+    "two on one line": lambda n: {"act": (lambda x: x * 1, lambda x: x * 2)[n]},
+    "closure": lambda n: {"act": times(n)},
+    "an object": lambda n: {"act": Times(n)},
+    "a class": lambda n: {"act": (Times, TimesMore)[n](1)},
+    "bound method": lambda n: {"act": Times(n).__call__},
+    "dictionary": lambda n: {"kept": {"slope": n}},
+    "set": lambda n: {"kept": ({"a", "b", "c"}, {"a", "b", "d"})[n]},
+    "array": lambda n: {"kept": np.array([1, n])},
+    "its type": lambda n: {"kept": np.array([1, 2], dtype=("int32", "float32")[n])},
+    "tensor": lambda n: {"kept": torch.tensor(1.0 - 2 * n)},
+    "its shape": lambda n: {"kept": [torch.zeros(((2, 3), (3, 2))[n])]},
+    "dtype": lambda n: {"kept": (torch.float16, torch.bfloat16)[n]},
+    "hidden module": lambda n: {"kept": [nn.Dropout(n / 2)]},
+}
+
+
+@pytest.mark.parametrize("make", KEPT.values(), ids=KEPT)
 def test_whatever_an_untraced_module_keeps_identifies_it(make):
     assert code(**make(0)) == code(**make(0)) != code(**make(1))
 
