@@ -80,7 +80,7 @@ def test_images_that_can_tell_it() -> None:
     assert not resolution("max-mean-macs", 0.01, 5)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("narrow")
 def test_the_limit_is_that_of_the_policy() -> None:
     few = SplitLogits(GOOD.logits[:40], GOOD.labels[:40])
     found = calibrate(GOOD, few, COSTS, Target("max-accuracy-loss", 0.01))
