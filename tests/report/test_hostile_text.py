@@ -67,17 +67,8 @@ def hostile_table() -> Table:
     names = [held, f"@{held}", f"\t{held}"]
     frame = pd.DataFrame({"name": names, "value": [-1.5, 2, np.nan]})
     columns = (Column("name", HOSTILE), Column("value", "value", "number"))
-    return Table(
-        "t",
-        "more",
-        title=HOSTILE,
-        caption=HOSTILE,
-        frame=frame,
-        columns=columns,
-        paper=HOSTILE,
-        about={},
-        notes=(HOSTILE, HOSTILE),
-    )
+    notes = (HOSTILE, HOSTILE)
+    return Table("t", "more", HOSTILE, HOSTILE, frame, columns, paper=HOSTILE, about={}, notes=notes)
 
 
 class Parts(HTMLParser):

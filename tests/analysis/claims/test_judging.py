@@ -23,14 +23,8 @@ NOISE = np.array([0.0, 0.3, -0.2, 0.1, -0.4])
 
 def claim(**more: object) -> Claim:
     given = {
-        "id": "c",
-        "section": "1",
-        "question": "rq1",
-        "text": "It is so.",
-        "measure": "accuracy-test",
-        "is": "higher",
-        "strategies": "a",
-        "against": ["b"],
+        **{"id": "c", "section": "1", "question": "rq1", "text": "It is so."},
+        **{"measure": "accuracy-test", "is": "higher", "strategies": "a", "against": ["b"]},
     }
     return Claim.model_validate({k: v for k, v in (given | more).items() if v is not None})
 
