@@ -19,6 +19,7 @@ from bundle_kit import export_to, halving, write_photos
 from PIL import Image
 
 from chromium import axe, blank
+from longer import long
 from offramp.bundle import web
 from offramp.bundle.runtime import Bundle
 from offramp.errors import OfframpError
@@ -157,7 +158,9 @@ def test_every_score_is_that_of_python(browser: Any) -> None:
             np.testing.assert_allclose(made, expected, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
-@pytest.mark.parametrize("kind", ["bundle", "together", "cascade", "gated", "classwise", "colored"])
+@pytest.mark.parametrize(
+    "kind", ["bundle", "together", "cascade", *long("gated"), "classwise", "colored"]
+)
 def test_it_answers_as_predict_does(
     kind: str, browser: Any, leaving: Path, colored: Path, tmp_path: Path
 ) -> None:
