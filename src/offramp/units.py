@@ -6,10 +6,11 @@ matter. `2e6`, `2M` and `2MMAC` are the same MACs.
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from annotated_types import Ge
@@ -84,6 +85,39 @@ def parse(text: str, kind: Quantity, name: str, also: str = "") -> float:
     found = read(text, kind)
     if found is None:
         raise OfframpError(f"{name} must be {f'{also} or ' if also else ''}{kind.such}; got '{text}'")
+    return found
+
+
+def share(text: str, name: str, usual: float = 0.01) -> float:
+    """A share of 1 of a text, which may say it in percent; in what range is for the caller to say.
+    usual: one to write, for example.
+
+    Raises OfframpError for what is no number.
+
+    >>> share("1%", "risk"), share("0.01", "risk")
+    (0.01, 0.01)
+    """
+    bare = text.strip()
+    try:
+        return float(bare[:-1]) / 100 if bare.endswith("%") else float(bare)
+    except ValueError:
+        raise OfframpError(
+            f"{name} must be a share, such as {usual:g} or {100 * usual:g}%; got '{text}'"
+        ) from None
+
+
+def seconds(text: str, name: str, least: float = 0.0) -> float:
+    """A time of a text; a bare number is one of seconds. Raises OfframpError for one below `least`.
+
+    >>> seconds("1min", "--every"), seconds("0.5", "--every")
+    (60.0, 0.5)
+    """
+    try:
+        found = float(text)
+    except ValueError:
+        found = parse(text, replace(TIME, least=0), name)
+    if not least <= found < math.inf:
+        raise OfframpError(f"{name} must be a time of at least {least:g} s; got '{text}'")
     return found
 
 

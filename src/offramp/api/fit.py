@@ -33,16 +33,16 @@ from offramp.escape import html
 from offramp.infer import benchmark
 from offramp.infer.predictor import Prediction, Predictor
 from offramp.infer.stages import check_backend
-from offramp.infer.torch_timing import measured_costs
+from offramp.infer.torch_timing import times_for
 from offramp.inputs import is_text
 from offramp.nets import ExitNetwork
 from offramp.numerics import profile
 from offramp.parts import backbone
-from offramp.policy.calibrate import Limits, target, without_times
+from offramp.policy.calibrate import target
 from offramp.policy.calibration import Chosen
 from offramp.policy.candidates import Search
+from offramp.policy.limits import Limits
 from offramp.policy.policy import Policy, check_fits, given
-from offramp.policy.stage_times import of_file
 from offramp.recipe import Recipe
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
@@ -201,13 +201,8 @@ class Fitted:
         wish, known = target(self.net.plain_macs, **limits), self._trained
         if batch < 1:
             raise OfframpError(f"batch must be at least 1, got {batch}")
-        measured = None
-        if stage_times is not None:
-            measured = of_file(Path(stage_times), known.costs, batch, wish.kind)
-        elif wish.kind == "max-p95-latency":
-            raise without_times(wish.kind)
-        elif wish.kind == "max-mean-latency":
-            measured = measured_costs(self.net, known.costs, batch, score)
+        file = None if stage_times is None else Path(stage_times)
+        measured = times_for(wish, known.costs, lambda: self.net, batch, score, file)
         shares = known.training_shares if training_shares else None
         search = Search(score, shared, temperature, survivors)
         return trained.asked(known, wish, search, measured, shares, anyway).policy

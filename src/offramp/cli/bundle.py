@@ -11,7 +11,7 @@ import typer
 from offramp.cli.render import say
 from offramp.errors import OfframpError
 from offramp.terminal import show, table
-from offramp.units import counted, macs, percent, size
+from offramp.units import counted, macs, percent, share, size
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,14 @@ def page_at(out: Path | None, runtime: Path | None, force: bool, bundle: Path) -
     return Page(out, web.find_runtime(runtime, Path.cwd()), force)
 
 
-def int8_share(int8: bool, share: float | None) -> float | None:
+def int8_share(int8: bool, loss: str | None) -> float | None:
     """What --int8 and --int8-loss ask for, as `offramp.bundle.export.int8_share`."""
     from offramp.bundle import export
 
-    if share is not None and not (int8 and 0 <= share < 1):
+    given = None if loss is None else share(loss, "--int8-loss")
+    if given is not None and not (int8 and 0 <= given < 1):
         raise OfframpError("--int8-loss is a share such as 0.01, and goes with --int8")
-    return export.int8_share(int8 if share is None else share)
+    return export.int8_share(int8 if given is None else given)
 
 
 def describe(folder: Path, made: dict[str, Any]) -> None:

@@ -5,23 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Strict
+
+from offramp.policy.limits import LIMITS, Kind, Loss
 
 T = TypeVar("T")
 Many = Annotated[tuple[T, ...], Strict(False)]  # JSON's lists, whose items are taken strictly
 Number = int | Annotated[float, Field(allow_inf_nan=False)]  # 1 stays 1, and 1.0 stays 1.0
-Loss = Literal["wrong", "harm", "disagreement"]
-Kind = Literal[
-    "max-accuracy-loss",
-    "min-accuracy",
-    "max-mean-macs",
-    "max-mean-latency",
-    "max-p95-latency",
-    "max-disagreement",
-    "risk",
-]
 
 
 @dataclass(frozen=True)
@@ -41,9 +33,8 @@ class Target:
     @property
     def loss(self) -> Loss:
         """What the candidates are made to keep low."""
-        if self.kind == "max-disagreement" or (self.kind == "risk" and not self.labels):
-            return "disagreement"
-        return "harm" if self.kind == "risk" else "wrong"
+        limit = LIMITS[self.kind]
+        return "disagreement" if limit.kept == "guarantee" and not self.labels else limit.loss
 
 
 class Chosen(BaseModel):
