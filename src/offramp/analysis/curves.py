@@ -93,8 +93,8 @@ def histories(curves: pd.DataFrame) -> list[History]:
         ends = [at[-1] for at in series if len(at)]
         if not ends:
             continue
-        phase = phases[ends[0]]
-        loss, accuracy, running = (values[at[phases[at] == phase]] for at in series)
-        about = (str(phase), str(sources[ends[0]]))
-        found.append(History(trial, int(exit), loss, accuracy, running, *about))
+        end = ends[0]
+        loss, accuracy, running = (values[at[phases[at] == phases[end]]] for at in series)
+        phase, origin = str(phases[end]), str(sources[end])
+        found.append(History(trial, int(exit), loss, accuracy, running, phase, origin))
     return found

@@ -285,9 +285,18 @@ class Bundle:
         if not _fits(graph.get_outputs()[0].shape, (len(self.labels),)):
             told = f"{len(self.labels)} labels; {name} tells {graph.get_outputs()[0].shape[-1]} apart"
             raise BundleError(f"{self.path / 'labels.json'} has {told}; {AGAIN}")
-        macs = said.field("macs").whole(1)
-        about = (exit, begins, least, warmth, macs, len(self.labels))
-        return Stage(self._file(name), *about, graph, adds, self._gate(rule, kind, least))
+        return Stage(
+            self._file(name),
+            exit=exit,
+            after=begins,
+            threshold=least,
+            temperature=warmth,
+            macs=said.field("macs").whole(1),
+            classes=len(self.labels),
+            session=graph,
+            adds=adds,
+            gate=self._gate(rule, kind, least),
+        )
 
     def _gate(self, rule: Said, kind: Any, threshold: float | None) -> tuple[float, ...] | None:
         """What the exit has learned; one that nothing leaves by may have nothing. kind: of the score."""

@@ -126,10 +126,16 @@ def of_bundle(
     yield "onnxruntime"
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         plain = None if net is None else _plain_graph(net, Path(scratch))
-        effort = (_threads(asked), asked.repeats, asked.seconds)
         found = bundle_timing.measure(
             bundle_timing.BundleTask(
-                str(folder), plain, shares, asked.batches, *effort, exits=rule.exits
+                str(folder),
+                plain,
+                shares,
+                asked.batches,
+                threads=_threads(asked),
+                repeats=asked.repeats,
+                seconds=asked.seconds,
+                exits=rule.exits,
             )
         )
     lines, seconds = list(found.lines), None
@@ -139,8 +145,17 @@ def of_bundle(
         lines += done.lines
         seconds = done.compile_seconds
     where = {**torch_timing.machine(device), "threads": _threads(asked), "onnxruntime": found.version}
-    parts = (tuple(lines), seconds, where, busy, tuple(notes), found.unreliable)
-    return Benchmark(str(folder), rule.exits, shares, *parts)
+    return Benchmark(
+        str(folder),
+        rule.exits,
+        shares,
+        lines=tuple(lines),
+        compile_seconds=seconds,
+        machine=where,
+        busy=busy,
+        notes=tuple(notes),
+        unreliable=found.unreliable,
+    )
 
 
 _NOTE = (

@@ -89,15 +89,22 @@ def is_bundle(name: str) -> bool:
 def open_bundle(folder: Path) -> Network:
     """Raises OfframpError without onnxruntime, and for a bundle that is damaged or changed."""
     bundle = opened(folder)
-    exits = tuple(stage.exit for stage in bundle.stages)
-    how = preprocessing.from_json(bundle.preprocessing.as_json())
 
     def under(thresholds: Sequence[float | None]) -> Runner:
         run: Runner = bundle.with_thresholds(thresholds).run
         return run
 
-    rule = (bundle.score, tuple(stage.threshold for stage in bundle.stages), under)
-    return Network(str(folder), tuple(bundle.labels), exits, how, bundle.run, *rule, bundle.unreliable)
+    return Network(
+        name=str(folder),
+        classes=tuple(bundle.labels),
+        exits=tuple(stage.exit for stage in bundle.stages),
+        preprocessing=preprocessing.from_json(bundle.preprocessing.as_json()),
+        run=bundle.run,
+        score=bundle.score,
+        thresholds=tuple(stage.threshold for stage in bundle.stages),
+        under=under,
+        unreliable=bundle.unreliable,
+    )
 
 
 def open_trial(
@@ -140,8 +147,17 @@ def open_trial(
 
         return run
 
-    parts = (under(rule.thresholds), rule.score, rule.thresholds, under)
-    return Network(trial, manifest.classes, exits, how, *parts, weak)
+    return Network(
+        name=trial,
+        classes=manifest.classes,
+        exits=exits,
+        preprocessing=how,
+        run=under(rule.thresholds),
+        score=rule.score,
+        thresholds=rule.thresholds,
+        under=under,
+        unreliable=weak,
+    )
 
 
 def doubts(store: Store, trial: str, rule: Policy | None) -> tuple[str, ...]:

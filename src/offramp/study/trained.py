@@ -104,11 +104,14 @@ def _of_costs(trial: str, costs: Costs, manifest: Manifest, arrays: Mapping[str,
                 f"the {one} and the {other} split of trial {trial} are the same images, so nothing can "
                 "be calibrated honestly; train with splits that differ, or that are held out"
             )
-    hash, plain = manifest.hash(arrays), manifest.backbone_macs
     known = manifest.data.provenance
-    about = (trial, hash, manifest.exits, manifest.classes, plain, costs)
     return Trained(
-        *about,
+        trial,
+        hash=manifest.hash(arrays),
+        exits=manifest.exits,
+        classes=manifest.classes,
+        plain_macs=manifest.backbone_macs,
+        costs=costs,
         **splits,
         by_class=known.by_class,
         gates=manifest.gates or None,
@@ -139,8 +142,15 @@ def asked(
     Raises OfframpError where no policy meets the target, and unless `anyway` for one that is not to be
     trusted.
     """
-    rows = (trained.validation, trained.calibration)
-    found = calibrate(*rows, trained.costs, target, trained.search(search), times, shares)
+    found = calibrate(
+        trained.validation,
+        trained.calibration,
+        trained.costs,
+        target,
+        trained.search(search),
+        times,
+        shares,
+    )
     policy = policy_of(trained, found)
     weak = (*trained.doubts, *doubts(policy, trained.calibration, found.remark))
     check(weak, anyway)
@@ -149,8 +159,14 @@ def asked(
 
 def policy_of(trained: Trained, found: Calibrated) -> Policy:
     """The chosen policy and where it comes from: nothing of the test split is in it."""
-    known = (trained.id, trained.hash, len(trained.classes), found.target)
-    made = Calibration(*known, found.record(trained.plain_macs), statement(found))
+    made = Calibration(
+        trained.id,
+        trained.hash,
+        classes=len(trained.classes),
+        target=found.target,
+        chosen=found.record(trained.plain_macs),
+        statement=statement(found),
+    )
     return replace(found.policy, calibration=made)
 
 

@@ -230,8 +230,18 @@ def cut(
         for i, site in enumerate(sites, start=1)
         if not all(side.facts[n].rows for n in _crossing(seen, side, site.eval))
     )
-    about = (seen.code, Clock(), seen.way, loose, seen.lost)
-    return Trunk(module, names, shapes, pieces, constants, *about)
+    return Trunk(
+        module,
+        places=names,
+        shapes=shapes,
+        pieces=pieces,
+        constants=constants,
+        code=seen.code,
+        clock=Clock(),
+        way=seen.way,
+        loose=loose,
+        lost=seen.lost,
+    )
 
 
 def cut_by_names(

@@ -212,8 +212,8 @@ class Run:
             for key in locks.keys() - {node.key for node in nodes}:
                 locks.pop(key).release()
             yield events.Began(tuple(n.key for n in nodes), trainees[0].epoch)
-            held = (self.images, self.cache, self.conduct.speeds)
-            passes = passing(self.plan, weights, nodes, *held)
+            speeds = self.conduct.speeds
+            passes = passing(self.plan, weights, nodes, self.images, self.cache, speeds)
             if self.cache is not None:
                 yield from map(events.Note, caching.remarks(self.cache, passes.kept, self.allowed))
             for trainee in trainees:
