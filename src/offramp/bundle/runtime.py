@@ -249,7 +249,7 @@ class Bundle:
         self.score = policy.field("score").text()
         if self.score not in self._scoring.SCORES:
             raise policy.field("score").wrong(f"one of {', '.join(self._scoring.SCORES)}")
-        self._plain_macs = layout.field("plain_macs").whole(1)
+        self.plain_macs = layout.field("plain_macs").whole(1)
         self.carry = layout.field("carry").number(0, 1) if "carry" in layout.value else 0.0
         self._fixed_size = layout.field("fixed_size").text()
         rules = {rule.field("exit").whole(1): rule for rule in policy.field("exits").items(1)}
@@ -431,7 +431,7 @@ class Bundle:
 
     def compute(self, stage: int) -> float:
         """MACs of an image that leaves at this stage, as a share of the network without early exits."""
-        return self.stages[stage].macs / self._plain_macs
+        return self.stages[stage].macs / self.plain_macs
 
     def all_exits(self, pixels: Array) -> Array:
         """Logits [B, stages, C] of every stage, nobody leaving; pixels as for `run`."""

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from offramp.augment import View
 from offramp.engine.values import Frozen
 
 Medium = Literal["memory", "disk"]
-PLACES: tuple[Medium, ...] = ("memory", "disk")
+PLACES: tuple[Medium, ...] = get_args(Medium)
 SplitView = tuple[str, View | None]  # a split, and the random view of its images (None: as they are)
 ValueName = tuple[Frozen, SplitView]
 Placed = dict[ValueName, Medium]  # what is not in it stays live

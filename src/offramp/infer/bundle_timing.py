@@ -161,10 +161,10 @@ def _batch(bundle: Any, plain: Any, batch: int, asked: BundleTask, meter: Meter)
     spent = [stage.macs for stage in bundle.stages]
     lines = [timing(ENGINE, STAYS, batch, found[STAYS], spent[-1], drawn[STAYS])]
     if plain is not None:
-        plain_macs = bundle._plain_macs
+        plain_macs = bundle.plain_macs
         lines.insert(0, timing(ENGINE, PLAIN, batch, found[PLAIN], plain_macs, drawn[PLAIN]))
     if POLICY in policy:
-        mean = float(policy[POLICY]().compute.mean()) * bundle._plain_macs
+        mean = float(policy[POLICY]().compute.mean()) * bundle.plain_macs
         lines.append(timing(ENGINE, POLICY, batch, found[POLICY], mean, drawn[POLICY]))
     elif STAYS not in policy:
         parts = [(found[f"policy {at}"], drawn[f"policy {at}"]) for at in _seen(asked)]

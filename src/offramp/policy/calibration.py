@@ -13,7 +13,7 @@ from offramp.policy.limits import LIMITS, Kind, Loss
 
 T = TypeVar("T")
 Many = Annotated[tuple[T, ...], Strict(False)]  # JSON's lists, whose items are taken strictly
-Number = int | Annotated[float, Field(allow_inf_nan=False)]  # 1 stays 1, and 1.0 stays 1.0
+Finite = int | Annotated[float, Field(allow_inf_nan=False)]  # 1 stays 1, and 1.0 stays 1.0
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,19 @@ class Chosen(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="allow")
 
     images: int | None = None
-    accuracy: Number | None = None
-    full_accuracy: Number | None = None
-    mean_macs: Number | None = None
+    accuracy: Finite | None = None
+    full_accuracy: Finite | None = None
+    mean_macs: Finite | None = None
     plain_macs: int | None = None
-    risk: Number | None = Field(default=None, alias="loss")
-    leaving: Many[Number] = ()
-    risk_below: Number | None = None
-    class_shares: Many[Number] | None = None
+    risk: Finite | None = Field(default=None, alias="loss")
+    leaving: Many[Finite] = ()
+    risk_below: Finite | None = None
+    class_shares: Many[Finite] | None = None
     survivors: bool = False
-    mean_seconds: Number | None = None
-    full_seconds: Number | None = None
-    median_seconds: Number | None = None
-    p95_seconds: Number | None = None
+    mean_seconds: Finite | None = None
+    full_seconds: Finite | None = None
+    median_seconds: Finite | None = None
+    p95_seconds: Finite | None = None
     stages: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:

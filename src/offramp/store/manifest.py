@@ -25,11 +25,10 @@ from offramp import arrays
 from offramp.data_spec import SPLITS
 from offramp.escape import has_controls
 from offramp.hashing import canonical, digest, plain
+from offramp.policy.calibration import Many
 from offramp.store.place import Place
 from offramp.store.sealed import REMEDY, Damaged
 
-T = TypeVar("T")
-Many = Annotated[tuple[T, ...], Strict(False)]  # JSON's lists, whose items are taken strictly
 NamedValue = Annotated[tuple[str, Any], Strict(False)]
 Number = Annotated[int, Field(gt=-(2**63), lt=2**63)] | float  # 1 stays 1, and 1.0 stays 1.0
 Fraction = Annotated[int | float, Field(ge=0, le=1)]

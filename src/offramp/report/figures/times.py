@@ -33,7 +33,9 @@ ESTIMATED = (
 MEASURED = "Measured: each phase ran in full, alone on the machine."
 Reckoning = Literal["written", "executed", "marginal"]
 WAYS: dict[Reckoning, str] = {
-    **{"written": "as written", "executed": "as executed", "marginal": "added by the trial"}
+    "written": "as written",
+    "executed": "as executed",
+    "marginal": "added by the trial",
 }
 WRITTEN = "Time as written: every phase in full, as the paper runs it."
 
