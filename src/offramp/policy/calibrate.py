@@ -257,13 +257,14 @@ def _measure(
 ) -> Performance:
     weights = None if strata is None else strata.weights
     shares = np.bincount(leaves, weights, minlength=len(policy.exits)) / len(leaves)
+    spent = None if times is None else policy.macs(times)  # in nanoseconds
     return Performance(
-        None if wrong is None else 1 - float(np.average(taken(wrong, leaves), weights=weights)),
-        float(shares @ np.asarray(policy.macs(costs), dtype=np.float64)),
-        float(np.average(taken(lost, leaves), weights=weights)),
-        tuple(float(s) for s in shares),
-        None if times is None else 1e-9 * float(shares @ np.asarray(policy.macs(times), np.float64)),
-        None if times is None else _late(shares, policy.macs(times)),
+        accuracy=None if wrong is None else 1 - float(np.average(taken(wrong, leaves), weights=weights)),
+        macs=float(shares @ np.asarray(policy.macs(costs), dtype=np.float64)),
+        risk=float(np.average(taken(lost, leaves), weights=weights)),
+        shares=tuple(float(s) for s in shares),
+        seconds=None if spent is None else 1e-9 * float(shares @ np.asarray(spent, np.float64)),
+        late=None if spent is None else _late(shares, spent),
     )
 
 
