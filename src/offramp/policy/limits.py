@@ -54,7 +54,7 @@ class Limits(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Limit:
+class LimitRule:
     """unit: of its value.  kept: by what a policy is chosen: a `loss` against the full network, which is
     none of its own; its `accuracy`; a `budget`; a `guarantee`.  stricter, looser: what to ask for where
     a policy lets everything leave, and where it lets nothing.  loss: that candidates keep low, where
@@ -74,22 +74,24 @@ class Limit:
     stages: Literal["mean", "p95"] | None = None
 
 
-LIMITS: Mapping[Kind, Limit] = {
-    "max-accuracy-loss": Limit("share", "loss", "a smaller loss", "a larger loss"),
-    "min-accuracy": Limit("share", "accuracy", "a higher accuracy", "a lower accuracy", usual=0.9),
-    "max-mean-macs": Limit("MACs", "budget", "more MACs", "fewer MACs", spent="macs", noted="mean_macs"),
-    "max-mean-latency": Limit(
+LIMITS: Mapping[Kind, LimitRule] = {
+    "max-accuracy-loss": LimitRule("share", "loss", "a smaller loss", "a larger loss"),
+    "min-accuracy": LimitRule("share", "accuracy", "a higher accuracy", "a lower accuracy", usual=0.9),
+    "max-mean-macs": LimitRule(
+        "MACs", "budget", "more MACs", "fewer MACs", spent="macs", noted="mean_macs"
+    ),
+    "max-mean-latency": LimitRule(
         "time", "budget", "more time", "less time", spent="seconds", noted="mean_seconds", stages="mean"
     ),
-    "max-p95-latency": Limit(
+    "max-p95-latency": LimitRule(
         "time", "budget", "more time", "less time", spent="late", noted="p95_seconds", stages="p95"
     ),
-    "max-disagreement": Limit(
+    "max-disagreement": LimitRule(
         "share", "loss", "a smaller disagreement", "a larger disagreement", loss="disagreement"
     ),
-    "risk": Limit("share", "guarantee", "a smaller risk", "a larger risk", loss="harm"),
+    "risk": LimitRule("share", "guarantee", "a smaller risk", "a larger risk", loss="harm"),
 }
-CONFIDENCE = Limit("share", "guarantee", "a higher confidence", "a lower confidence", usual=0.95)
+CONFIDENCE = LimitRule("share", "guarantee", "a higher confidence", "a lower confidence", usual=0.95)
 
 
 def words(name: str) -> str:
@@ -109,7 +111,7 @@ def check_times(kind: Kind, given: bool, here: bool = True) -> None:
         raise OfframpError(f"{words(kind)} goes by times of a device; give its stage times")
 
 
-def number(name: str, limit: Limit, value: Any, plain_macs: int) -> float:
+def number(name: str, limit: LimitRule, value: Any, plain_macs: int) -> float:
     """What a limit of that name is, given as a number or a text: a share, MACs or seconds. plain_macs:
     of the network without early exits. Raises OfframpError for what is none, or out of its range."""
     if not isinstance(value, int | float | np.number | str):
@@ -128,7 +130,7 @@ def number(name: str, limit: Limit, value: Any, plain_macs: int) -> float:
     return found
 
 
-def _share(name: str, limit: Limit, value: Any) -> float:
+def _share(name: str, limit: LimitRule, value: Any) -> float:
     found = units.share(value, name, limit.usual) if isinstance(value, str) else float(value)
     if limit.kept == "loss" and found >= 1:
         raise OfframpError(f"{name} is a share of all images; for one point in a hundred give 0.01")
