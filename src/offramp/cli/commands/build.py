@@ -115,7 +115,7 @@ def build(
     It places exits, chooses a strategy, trains, calibrates and exports. First it prints what it chose,
     and why. Interrupt it whenever you like: the same command goes on.
 
-    Name one limit on accuracy, MACs or time. Without one, --max-accuracy-loss is 0.01.
+    Name one limit, on accuracy, MACs, time or risk. Without one, --max-accuracy-loss is 0.01.
 
     \b
     Examples:
