@@ -19,7 +19,7 @@ from torch.utils.data import ConcatDataset, Subset
 import offramp
 from longer import long
 from offramp import CE, Augment, OfframpError, OfframpWarning, Phase, Recipe, heads, segments
-from offramp.data.dataset import SPLITS
+from offramp.data_spec import SPLITS
 from offramp.engine import fit as engine_fit
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
