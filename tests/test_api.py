@@ -20,7 +20,7 @@ from torch.utils.data import ConcatDataset, Subset
 import offramp
 from longer import long
 from offramp import CE, Augment, OfframpError, OfframpWarning, Phase, Recipe, heads, segments
-from offramp.data.dataset import SPLITS
+from offramp.data_spec import SPLITS
 from offramp.engine import fit as engine_fit
 from offramp.nets.network import inside, loaded
 from offramp.policy.policy import Policy

@@ -277,7 +277,7 @@ def test_a_terminal_and_a_notebook_show_the_exits(fitted: Fitted) -> None:
     assert len(rows) == 1 + 1 + 3 and rows[0].endswith("test accuracy at each exit")
     assert rows[1].split()[:3] == ["exit", "place", "MACs"]
     assert fitted._repr_html_().count("<tr") == 1 + 3
-    shown = f"{100 * fitted.accuracy[3]:.1f}%"
+    shown = f"{100 * fitted.accuracy[3]:.1f} %"
     assert shown in rows[-1] and shown in fitted._repr_html_()
     assert np.isclose(fitted.table().loc[3, "accuracy"], fitted.accuracy[3])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
-from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -31,16 +30,37 @@ def test_the_picture_shows_the_layers_that_are_held() -> None:
     assert [" | ".join(shown[y]) for y in sorted(shown)] == held, remedy
 
 
+def test_the_picture_shows_how_large_each_part_is() -> None:
+    """By about a fifth: it need not be drawn anew with every line."""
+    picture = (ROOT / "docs" / "architecture.svg").read_text()
+    shown = re.findall(r'bold">(\w+)(/?)</tspan> <tspan[^>]*>([\d,]+)<', picture)
+    assert shown
+    for name, folder, count in shown:
+        files = (SOURCE / name).rglob("*.py") if folder else [SOURCE / f"{name}.py"]
+        lines = sum(len(file.read_text().splitlines()) for file in files)
+        assert abs(int(count.replace(",", "")) / lines - 1) < 0.2, f"{name}: draw it with `make house`"
+
+
 def test_what_devices_differ_in_is_said_in_one_place() -> None:
-    asks = re.compile(r"""\.type\s*[!=]=\s*["'](?!cpu)|is_nccl|torch\.cuda\b""")
+    asks = re.compile(r"""\.type\s*[!=]=\s*["'](?!cpu)|is_nccl|torch\.cuda\b|backends\.cudnn""")
     asking = [str(p.relative_to(SOURCE)) for p in SOURCE.rglob("*.py") if asks.search(p.read_text())]
     assert asking == ["device.py"]
 
 
-def test_no_two_classes_share_a_name() -> None:
-    found = trees().values()
-    names = Counter(n.name for tree in found for n in ast.walk(tree) if isinstance(n, ast.ClassDef))
-    assert [name for name, times in names.items() if times > 1] == [], "give one of them another name"
+def test_a_type_s_name_means_one_thing() -> None:
+    """Of classes, and of names that a file gives to types; arrays aside, which are `Floats` in many."""
+    meanings: dict[str, set[str]] = {}
+    for file, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                meanings.setdefault(node.name, set()).add(f"a class of {file}:{node.lineno}")
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and isinstance(name := node.targets[0], ast.Name):
+                value = ast.unparse(node.value)
+                if re.fullmatch("[A-Z][A-Za-z]*[a-z][A-Za-z]*", name.id) and "NDArray" not in value:
+                    meanings.setdefault(name.id, set()).add(value)
+    several = {name: sorted(found) for name, found in meanings.items() if len(found) > 1}
+    assert several == {}, "give one of them another name"
 
 
 def test_no_function_takes_more_than_seven_things_by_place() -> None:

@@ -38,9 +38,9 @@ from offramp.phase import Init as Init
 from offramp.phase import Phase as Phase
 from offramp.phase import Survivors as Survivors
 from offramp.phase import Unsolved as Unsolved
-from offramp.policy.calibrate import Limits as Limits
 from offramp.policy.calibration import Calibration as Calibration
 from offramp.policy.costs import Costs as Costs
+from offramp.policy.limits import Limits as Limits
 from offramp.policy.policy import Policy as Policy
 from offramp.recipe import Recipe as Recipe
 from offramp.strategies import Strategy as Strategy

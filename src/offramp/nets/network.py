@@ -18,6 +18,7 @@ from offramp.nets.heads import Head, zeros
 from offramp.nets.identity import attributes_digest, state_digest
 from offramp.nets.inside import Inside
 from offramp.parts import HIDDEN, Carry, Part, backbone, path
+from offramp.units import percent
 
 M = TypeVar("M", bound=nn.Module)
 CARRY = "carry"  # the name among the heads' tensors of how much exits add
@@ -194,7 +195,7 @@ class ExitNetwork(nn.Module):
             dear = k < self.exits and spent > whole
             lighter = " with this head, and less with mlp or linear" if head == "paper" else ""
             note = f" (leaving here costs more than the plain network{lighter})" if dear else ""
-            rows.append((str(k), place, f"{spent / whole:.1%}", head + note))
+            rows.append((str(k), place, percent(spent / whole), head + note))
         wide, narrow = (max(len(row[n]) for row in rows) for n in (1, 2))
         lines = [f"  {row[0]:<4}  {row[1]:<{wide}}  {row[2]:>{narrow}}  {row[3]}" for row in rows]
         shape = "×".join(map(str, self.input_shape))
