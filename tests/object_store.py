@@ -6,17 +6,22 @@ of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from botocore.session import get_session
 
 SERVE = """
 import sys
+from moto import backends
 from moto.server import ThreadedMotoServer
+folders = tuple(backends.list_of_moto_modules())
+backends.list_of_moto_modules = lambda: folders  # which each request would list twice
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
 print(server.get_host_and_port()[1], flush=True)
@@ -55,12 +60,16 @@ def serving() -> Iterator[str]:
 
 
 def make_bucket(endpoint: str, name: str) -> None:
-    client = get_session().create_client(
+    _client(endpoint).create_bucket(Bucket=name)
+
+
+@functools.cache
+def _client(endpoint: str) -> Any:
+    """Made once, as reading what botocore knows of S3 takes longer than what it is asked for."""
+    return get_session().create_client(
         "s3",
         endpoint_url=endpoint,
         region_name=CREDENTIALS["AWS_DEFAULT_REGION"],
         aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
     )
-    client.create_bucket(Bucket=name)
-    client.close()

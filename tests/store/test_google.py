@@ -6,6 +6,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -19,8 +20,10 @@ from offramp.store.local_cache import LocalCache
 from offramp.store.store import Store
 from refusal import refuses
 
-pytest.importorskip("gcsfs")
-pytest.importorskip("gcp_storage_emulator")
+pytestmark = pytest.mark.skipif(
+    not all(map(find_spec, ("gcsfs", "gcp_storage_emulator"))),
+    reason="the extra 'cloud' is not installed",
+)
 
 # The emulator knows no conditions. Google makes an object of `ifGenerationMatch=0` only where none is,
 # else it answers 412; a resumable upload, whose condition comes with its first request, is not needed.
