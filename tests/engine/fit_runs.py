@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from offramp.data import Data, from_dataset
+from offramp.engine.cache import Cache
 from offramp.engine.fit import Diverged, EpochReport, conclude, fit
-from offramp.engine.passes import Images, Plain
+from offramp.engine.passes import Derived, Images, Plain
 from offramp.engine.resolve import Node, Setting, resolve
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, enroll
@@ -23,18 +24,30 @@ from support import CPU, NUMERICS, network, tiny_data
 USUAL = Recipe(epochs=2, batch_size=16, learning_rate=0.01)
 
 
+def setting(recipe: Recipe = USUAL, seed: int = 42) -> Setting:
+    return Setting(data_identity(tiny_data()), recipe, NUMERICS, seed)
+
+
 def program_nodes(strategy: str, recipe: Recipe = USUAL, **options: Any) -> tuple[Node, ...]:
-    setting = Setting(data_identity(tiny_data()), recipe, NUMERICS, seed=42)
-    return resolve(STRATEGIES[strategy](4, **options), network("digits-cnn"), setting).nodes
+    return resolve(STRATEGIES[strategy](4, **options), network("digits-cnn"), setting(recipe)).nodes
 
 
 def begin(
-    node: Node, data: Data | None = None, made: Mapping[str, Mapping[str, Tensor]] | None = None
-) -> tuple[Trainee, Plain, Images]:
-    images = Images(data or tiny_data(), CPU)
+    node: Node,
+    data: Data | None = None,
+    made: Mapping[str, Mapping[str, Tensor]] | None = None,
+    images: Images | None = None,
+    passing: Callable[..., Any] = Plain,
+) -> tuple[Trainee, Any, Images]:
+    """A phase before its first step. passing: makes its pass, such as `derived`."""
+    images = images or Images(data or tiny_data(), CPU)
     weights = Weights(network("digits-cnn"), node.seed, (made or {}).__getitem__, CPU)
     trainee = enroll(node, weights.network(node.start, node.carry), NUMERICS.fused_optimizer)
-    return trainee, Plain(images, [node], weights, 64), images
+    return trainee, passing(images, [node], weights, 64), images
+
+
+def derived(*about: Any, cache: Cache | None = None) -> Derived:
+    return Derived(*about, cache)
 
 
 def train(

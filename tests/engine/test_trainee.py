@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from fit_runs import begin, program_nodes, setting
 from torch import Tensor
 
 from longer import long
 from offramp.engine import trainee as engine
 from offramp.engine.fit import Diverged, EpochReport, conclude, fit
 from offramp.engine.passes import Images, Plain
-from offramp.engine.resolve import Node, Setting, resolve
+from offramp.engine.resolve import Node, resolve
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, enroll, outcome, pack, trained_state, unpack
 from offramp.engine.weights import Weights
@@ -25,7 +26,6 @@ from offramp.phase import CE, Phase
 from offramp.recipe import Recipe
 from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
-from offramp.study.plan.plan import data_identity
 from refusal import refuses
 from support import CPU, NUMERICS, network, tiny_data
 
@@ -54,15 +54,7 @@ RECIPES = {
 
 
 def first_node(recipe: Recipe, strategy: str = "joint") -> Node:
-    setting = Setting(data_identity(tiny_data()), recipe, NUMERICS, seed=42)
-    return resolve(STRATEGIES[strategy](4), network("digits-cnn"), setting).nodes[0]
-
-
-def begin(node: Node) -> tuple[Trainee, Plain, Images]:
-    images = Images(tiny_data(), CPU)
-    weights = Weights(network("digits-cnn"), node.seed, {}.__getitem__, CPU)
-    trainee = enroll(node, weights.network(node.start, node.carry), NUMERICS.fused_optimizer)
-    return trainee, Plain(images, [node], weights, 64), images
+    return program_nodes(strategy, recipe)[0]
 
 
 def epochs(trainee: Trainee, passes: Plain, images: Images) -> Iterator[list[EpochReport | Diverged]]:
@@ -126,8 +118,7 @@ def test_what_heads_learn_to_carry_goes_on_to_the_same_bits(
 ) -> None:
     everything, loss = segments(1, 4) | heads(1, 4), tuple(CE(k) for k in range(1, 5))
     program = (Phase("all", everything, loss, carry=carry),)
-    setting = Setting(data_identity(tiny_data()), RECIPES["adam"], NUMERICS, seed=42)
-    (node,) = resolve(program, network("digits-cnn"), setting).nodes
+    (node,) = resolve(program, network("digits-cnn"), setting(RECIPES["adam"])).nodes
     with applied(NUMERICS):
         weights, history = whole_run(node)
         resumed, resumed_history = interrupted_run(node, 1, Store(tmp_path))
@@ -199,9 +190,7 @@ def test_a_checkpoint_has_only_what_trains() -> None:
 
 def test_exactly_the_trained_parts_take_gradients_and_are_optimized() -> None:
     for strategy in STRATEGIES:
-        setting = Setting(data_identity(tiny_data()), Recipe(), NUMERICS, seed=42)
-        program = STRATEGIES[strategy](4)
-        for node in resolve(program, network("digits-cnn"), setting).nodes:
+        for node in program_nodes(strategy, Recipe()):
             trainee = enroll(node, network("digits-cnn").copy(), True)
             net = trainee.net
             wanted = {id(p) for part in node.trained for p in net.parameters_of(part)}
@@ -353,8 +342,7 @@ def test_a_checkpoint_fits_the_same_node_under_other_taps() -> None:
     kept: list[tuple[Trainee, Images]] = []
     for taps in ([], ["first"]):
         net = attach(module, taps, (1, 8, 8))
-        setting = Setting(data_identity(tiny_data()), RECIPES["sgd"], NUMERICS, seed=42)
-        node = resolve(STRATEGIES["baseline"](net.exits), net, setting).nodes[0]
+        (node,) = resolve(STRATEGIES["baseline"](net.exits), net, setting(RECIPES["sgd"])).nodes
         weights = Weights(net, node.seed, {}.__getitem__, CPU)
         trainee = enroll(node, weights.network(node.start, node.carry), NUMERICS.fused_optimizer)
         images = Images(tiny_data(), CPU)
