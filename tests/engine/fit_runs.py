@@ -14,9 +14,10 @@ from offramp.engine.fit import Diverged, EpochReport, conclude, fit
 from offramp.engine.passes import Derived, Images, Plain
 from offramp.engine.resolve import Node, Setting, resolve
 from offramp.engine.settings import applied
-from offramp.engine.trainee import Trainee, enroll
+from offramp.engine.trainee import Trainee, enroll, unpack
 from offramp.engine.weights import Weights
 from offramp.recipe import Recipe
+from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
 from offramp.study.plan.plan import data_identity
 from support import CPU, NUMERICS, network, tiny_data
@@ -44,6 +45,19 @@ def begin(
     weights = Weights(network("digits-cnn"), node.seed, (made or {}).__getitem__, CPU)
     trainee = enroll(node, weights.network(node.start, node.carry), NUMERICS.fused_optimizer)
     return trainee, passing(images, [node], weights, 64), images
+
+
+def resumed(
+    node: Node, store: Store, part: str | None = None, damage: float = 1.0
+) -> tuple[Trainee, Plain, Images]:
+    """A phase as a later process begins it, from the checkpoint in a store. damage: by which tensors are
+    multiplied that have `part` in their names."""
+    trainee, passes, images = begin(node)
+    saved = store.read_checkpoint(node.key)
+    assert saved is not None
+    tensors = {n: t * damage if part is not None and part in n else t for n, t in saved[0].items()}
+    unpack(trainee, tensors, saved[1])
+    return trainee, passes, images
 
 
 def derived(*about: Any, cache: Cache | None = None) -> Derived:

@@ -138,7 +138,7 @@ def differences(one: tuple[Plan, Store], other: tuple[Plan, Store]) -> list[str]
 
 @pytest.mark.parametrize(
     "arrangement",
-    long_where(ARRANGEMENTS, lambda name: name.startswith(("no ", "room ", "cache ", EVERY))),
+    long_where(ARRANGEMENTS, lambda name: name.startswith(("no ", "neither", "room ", "cache ", EVERY))),
 )
 def test_no_arrangement_changes_a_bit(
     arrangement: str, own_strategy: str, tmp_path: Path, request: pytest.FixtureRequest

@@ -15,8 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
-from store_kit import node, record, trial
+from store_kit import kept_and_read, node, record, trial
 
 import faulty_proxy
 import object_store
@@ -92,20 +91,7 @@ def test_addresses_and_folders() -> None:
 
 
 def test_what_is_kept_is_read_by_others(s3: str) -> None:
-    store = Store(s3)
-    assert not store.archive.exists() and store.nodes() == []
-    key = node(store)
-    trial(store, "t", key)
-    other = Store(s3)
-    assert other.nodes() == [key] and other.trials() == ["t"] and other.find_trial("t") == "t"
-    assert other.has_node(key) and not other.has_node("absent") and not other.has_node("a", whole=False)
-    assert torch.equal(other.node_weights(key)["a.weight"], torch.ones(4, 3))
-    assert other.read_node(key).key == key and other.trial_logits("t")["test"].shape == (3, 3)
-    store.write_checkpoint(key, {"w": torch.ones(2)}, {"epoch": 3})
-    found = other.read_checkpoint(key)
-    assert found is not None and found[1] == {"epoch": 3} and other.archive.checkpoints() == [key]
-    other.drop_checkpoint(key)
-    assert store.read_checkpoint(key) is None
+    store, key = kept_and_read(s3)
     assert [name.rpartition(".")[0] for name in objects(store)] == [
         f"blobs/nodes/{key}/cost.json",
         f"blobs/nodes/{key}/history.parquet",

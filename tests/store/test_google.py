@@ -11,8 +11,7 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
-import torch
-from store_kit import node, trial
+from store_kit import kept_and_read, node
 
 from forks import in_fork
 from offramp.store import store as stores
@@ -94,19 +93,7 @@ def gs(google: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
 
 
 def test_what_is_kept_is_read_by_others(gs: str) -> None:
-    store = Store(gs)
-    assert not store.archive.exists() and store.nodes() == []
-    key = node(store)
-    trial(store, "t", key)
-    other = Store(gs)
-    assert other.nodes() == [key] and other.trials() == ["t"] and other.find_trial("t") == "t"
-    assert other.has_node(key) and not other.has_node("absent")
-    assert torch.equal(other.node_weights(key)["a.weight"], torch.ones(4, 3))
-    store.write_checkpoint(key, {"w": torch.ones(2)}, {"epoch": 3})
-    found = other.read_checkpoint(key)
-    assert found is not None and found[1] == {"epoch": 3}
-    other.drop_checkpoint(key)
-    assert store.read_checkpoint(key) is None
+    kept_and_read(gs)
 
 
 def test_damage_is_named(gs: str) -> None:

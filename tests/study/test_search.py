@@ -116,7 +116,7 @@ def test_the_best_is_found_and_written_as_a_study(study: Path, tmp_path: Path) -
     assert list(again) == [found]  # all of it is known
 
 
-@pytest.mark.parametrize("change", ["changed", "deleted"])
+@pytest.mark.parametrize("change", ["changed", *long("deleted")])
 def test_a_study_file_is_read_once(study: Path, tmp_path: Path, change: str) -> None:
     """What became of it during a search changed later proposals, and what was written."""
     asked, file = SearchOptions(OVER, 2), as_read(study)
@@ -293,20 +293,17 @@ def test_what_is_worse_than_the_median_is_given_up(
     assert not any(step.why for step in steps if isinstance(step, Scored))
 
 
-def test_phases_that_proposals_share_are_trained_once(study: Path, tmp_path: Path) -> None:
+def heads_searched(study: Path, store: Store, trials: int) -> list[Happening]:
+    """The steps of a search for the rate of heads on one backbone."""
     study.write_text(STUDY.replace("[joint]", "[two-stage]"))
     over = {"strategies.0.phases.exit *.learning_rate": space("log(1e-3,1e-1)", "--over")}
     fixed = 'strategies=[{name: two-stage, phases: {"exit *": {learning_rate: 0.1}}}]'
-    variants = Variants(as_read(study, fixed))
-    steps = list(
-        search(
-            read(study),
-            variants,
-            SearchOptions(over, 3),
-            Store(tmp_path / "runs"),
-            Conduct(CPU, tmp_path),
-        )
-    )
+    about = (SearchOptions(over, trials), store, Conduct(CPU, store.root.parent))
+    return list(search(read(study), Variants(as_read(study, fixed)), *about))
+
+
+def test_phases_that_proposals_share_are_trained_once(study: Path, tmp_path: Path) -> None:
+    steps = heads_searched(study, Store(tmp_path / "runs"), 3)
     assert len([s for s in steps if isinstance(s, events.Finished)]) == 1 + 3
     assert len([s for s in steps if isinstance(s, events.Reused)]) == 2
 
@@ -316,22 +313,14 @@ def test_a_damaged_phase_that_proposals_share_is_made_anew(
     study: Path, tmp_path: Path, file: str
 ) -> None:
     """It ended the search, or each proposal that read it was given up."""
-    study.write_text(STUDY.replace("[joint]", "[two-stage]"))
-    over = {"strategies.0.phases.exit *.learning_rate": space("log(1e-3,1e-1)", "--over")}
-    fixed = 'strategies=[{name: two-stage, phases: {"exit *": {learning_rate: 0.1}}}]'
-    variants, store = Variants(as_read(study, fixed)), Store(tmp_path / "runs")
-
-    def steps(trials: int) -> list[Happening]:
-        about = (SearchOptions(over, trials), store, Conduct(CPU, tmp_path))
-        return list(search(read(study), variants, *about))
-
-    steps(1)
+    store = Store(tmp_path / "runs")
+    heads_searched(study, store, 1)
     (key,) = (key for key in store.nodes() if store.read_node(key).labels.phase == "backbone")
     path = tmp_path / "runs" / "nodes" / key / file
     data = bytearray(path.read_bytes())
     data[len(data) * 2 // 3] ^= 1
     path.write_bytes(data)
-    found = steps(2)
+    found = heads_searched(study, store, 2)
     (note,) = (step.text for step in found if isinstance(step, events.Note))
     assert f"{file} does not match its SHA-256; that node is computed again" in note
     assert [step.why for step in found if isinstance(step, Scored)] == [""]
