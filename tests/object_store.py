@@ -11,10 +11,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from botocore.session import get_session
+import pytest
 
 SERVE = """
 import sys
@@ -38,10 +38,19 @@ CREDENTIALS = {
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """The address of a server that knows no bucket yet, or of the one that is given."""
-    if GIVEN:
-        yield GIVEN
-        return
+    """The address of a server that knows no bucket yet, or of the one that is given. Meanwhile what
+    botocore's files say of S3 is read once: each client of each test would read them anew."""
+    from botocore.loaders import JSONFileLoader
+
+    load = JSONFileLoader.load_file
+    once = functools.cache(lambda path: load(JSONFileLoader(), path))
+    with pytest.MonkeyPatch.context() as patch, nullcontext(GIVEN) if GIVEN else _server() as address:
+        patch.setattr(JSONFileLoader, "load_file", lambda _, path: once(path))
+        yield address
+
+
+@contextmanager
+def _server() -> Iterator[str]:
     server = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", SERVE],
         stdin=subprocess.PIPE,
@@ -65,7 +74,9 @@ def make_bucket(endpoint: str, name: str) -> None:
 
 @functools.cache
 def _client(endpoint: str) -> Any:
-    """Made once, as reading what botocore knows of S3 takes longer than what it is asked for."""
+    """Made once, as that takes longer than what it is asked for."""
+    from botocore.session import get_session
+
     return get_session().create_client(
         "s3",
         endpoint_url=endpoint,

@@ -15,7 +15,6 @@ from store_kit import kept_and_read, node
 
 from forks import in_fork
 from offramp.store import store as stores
-from offramp.store.local_cache import LocalCache
 from offramp.store.store import Store
 from refusal import refuses
 
@@ -94,17 +93,6 @@ def gs(google: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
 
 def test_what_is_kept_is_read_by_others(gs: str) -> None:
     kept_and_read(gs)
-
-
-def test_damage_is_named(gs: str) -> None:
-    store = Store(gs)
-    key = node(store)
-    away = store._files._remote
-    (found,) = [each for each in away.below() if "weights" in "/".join(each)]
-    away.put(b"x" + (away.get(*found) or b"")[1:], *found)
-    reader = Store(gs)
-    reader._files._cache = LocalCache(Path("/nonexistent"), 0)
-    refuses(rf"{gs}/.*nodes/{key}/weights.* does not match", reader.verify_node, key)
 
 
 def test_a_manifest_is_made_once_and_a_lock_is_held_by_one(gs: str) -> None:
