@@ -79,6 +79,13 @@ def data(answer: Answer) -> Any:
     return json.loads(answer.out, parse_constant=pytest.fail)
 
 
+def refused(answer: Answer, *said: str) -> None:
+    """What it says of a mistake: one line on standard error that names it."""
+    assert answer.code == 2 and answer.out == "" and answer.err.count("\n") == 1, answer
+    for words in said:
+        assert words in answer.err, answer.err
+
+
 def keys(store: str = "runs") -> list[str]:
     return sorted(path.name for path in Path(store, "nodes").iterdir())
 
