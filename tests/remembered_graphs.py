@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from offramp.nets.identity import settings, sources
 
+EXPORT = torch.onnx.export
+
 
 @pytest.fixture(scope="session", autouse=True)
 def remembered_graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The same layers, inputs and options are translated once, by whichever process. Weights are put
     in, and the graph is simplified for them, at each export."""
-    export, base = torch.onnx.export, tmp_path_factory.getbasetemp()
+    base = tmp_path_factory.getbasetemp()
     remembered = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "remembered graphs"
 
     def once(module: nn.Module, given: tuple[Tensor, ...], **how: Any) -> torch.onnx.ONNXProgram:
@@ -33,7 +35,7 @@ def remembered_graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         kept = remembered / f"{_told(module, state, given, how)}.onnx"
         if not kept.exists():
             _table_of_operators_is_made_once()
-            made = export(module, given, optimize=False, **how)
+            made = EXPORT(module, given, optimize=False, **how)
             assert made is not None
             remembered.mkdir(exist_ok=True)
             new = kept.with_suffix(f".{os.getpid()}")
