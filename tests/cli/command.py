@@ -82,6 +82,7 @@ def data(answer: Answer) -> Any:
 def refused(answer: Answer, *said: str) -> None:
     """What it says of a mistake: one line on standard error that names it."""
     assert answer.code == 2 and answer.out == "" and answer.err.count("\n") == 1, answer
+    assert answer.err.startswith("offramp: ")
     for words in said:
         assert words in answer.err, answer.err
 

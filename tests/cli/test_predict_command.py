@@ -316,22 +316,14 @@ def missing_weights() -> str:
     return "weights.safetensors"
 
 
-@pytest.mark.usefixtures("place")
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        other_size,
-        other_mode,
-        deep,
-        empty_folder,
-        no_folder,
-        missing_exit,
-        other_trial,
-        out_of_range,
-        no_policy,
-        missing_weights,
-    ],
+SPOILT = (
+    *(other_size, other_mode, deep, empty_folder, no_folder),
+    *(missing_exit, other_trial, out_of_range, no_policy, missing_weights),
 )
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("spoil", SPOILT)
 def test_mistakes_are_one_line_and_nothing_is_written(run: Command, spoil: Callable[[], str]) -> None:
     said = spoil()
     status, out, err = run("joint", "images", "--policy", "policy.json")
@@ -349,7 +341,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(run: Command, spoil: Calla
         (("joint", "images", "--out", "no/where.csv"), "there is no folder no"),
         (
             ("joint", "images", "--store", "elsewhere"),
-            "joint is no bundle's folder, and there is no store at els",
+            "is no bundle's folder, and there is no store at els",
         ),
     ],
 )
@@ -413,13 +405,8 @@ def test_a_bundle_answers_as_its_trial(place: Path, run: Command) -> None:
     pytest.importorskip("onnxruntime")
     from offramp.bundle.export import ExportOptions, export
 
-    for _ in export(
-        Store(place / "runs"),
-        "joint",
-        policies.read(Path("policy.json")),
-        Path("bundle"),
-        ExportOptions(None, False, False, False, anyway=True),
-    ):
+    policy, quick = Path("policy.json"), ExportOptions(check=False, measure=False, anyway=True)
+    for _ in export(Store(place / "runs"), "joint", policies.read(policy), Path("bundle"), quick):
         pass
     told = [
         json.loads(run(*words, "--json")[1])["unreliable"]
