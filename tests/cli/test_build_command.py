@@ -245,8 +245,15 @@ def test_public_weights_that_are_here_are_the_start(
     assert asked.code == 2 and "normalize: " in asked.err
 
 
-PUBLISHED = ("--data", "digits", "--pretrained", "--out", "b", *SMALL, "--set", "data.channels=3")
-PUBLISHED = (*PUBLISHED, "--dry-run", "--exits", "1")
+PUBLISHED = ("--data", "digits", "--pretrained", "--out", "b", "--dry-run", "--exits", "1")
+PUBLISHED += (
+    "--set",
+    "data.train_images=100",
+    "--set",
+    "data.test_images=20",
+    "--set",
+    "data.channels=3",
+)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,8 @@ def test_taps_of_ones_own_choice_are_starred_and_told(cli: Cli, tmp_path: Path) 
     assert refused.code == 2 and "--exits: exits.taps names the place 'a' twice" in refused.err
 
 
-@pytest.mark.parametrize("model", ["resnet18", *long("timm/convnext_atto")])
-def test_taps_of_deep_networks_fit_the_screen(cli: Cli, model: str) -> None:
-    narrow(cli("taps", model))
+@pytest.mark.parametrize(
+    "words", ["resnet18 --input 3x112x112", *long("resnet18", "timm/convnext_atto")]
+)
+def test_taps_of_deep_networks_fit_the_screen(cli: Cli, words: str) -> None:
+    narrow(cli("taps", *words.split()))

@@ -149,10 +149,10 @@ def test_the_last_epoch_goes_with_the_word_that_a_phase_is_finished(store: Store
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without runs: the making of its tables takes a second."""
-    mlflow = pytest.importorskip("mlflow")
+    """An MLflow database without runs, whose tables the tracker makes, which takes a second."""
+    pytest.importorskip("mlflow")
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    tracker(f"mlflow:sqlite:///{path}")
     return path
 
 
@@ -165,10 +165,10 @@ def database(empty_database: Path, tmp_path: Path) -> str:
 
 @pytest.fixture(params=["database", pytest.param("server", marks=pytest.mark.long)])
 def mlflow(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Where MLflow keeps runs: a database of SQLite, whose tables it makes, or a server before one."""
+    """Where MLflow keeps runs: a database of SQLite, or a server before one."""
     pytest.importorskip("mlflow")
     if request.param == "database":
-        yield f"sqlite:///{tmp_path}/mlflow.db"
+        yield request.getfixturevalue("database")
         return
     with serving(tmp_path) as address:
         yield address
