@@ -84,8 +84,7 @@ def test_int8_and_a_device_from_python(fitted: Fitted, tmp_path: Path) -> None:
         fitted.export(tmp_path / "floats", timed, **refused)
     done = fitted.export(tmp_path / "ints", timed, int8=0.2, anyway=True, **refused)
     assert not any("Pi 5 are of" in reason for reason in done.card["unreliable"])
-    with pytest.raises(OfframpError, match="goes by times of a device; give its"):
-        fitted.calibrate(max_p95_latency=1.0)
+    refuses("goes by times of a device; give its", fitted.calibrate, max_p95_latency=1.0)
 
 
 def test_a_policy_set_by_hand_is_timed_and_exported_too(fitted: Fitted, tmp_path: Path) -> None:
@@ -110,13 +109,10 @@ def test_what_does_not_fit_is_refused(fitted: Fitted, tmp_path: Path) -> None:
     other = replace(policy, calibration=replace(policy.calibration, trial_hash="0" * 64))
     unmade: Any = None
     for wrong in (other, Policy("confidence", (1, 3), (0.5, None)), unmade):
-        with pytest.raises(OfframpError, match="the policy"):
-            fitted.export(tmp_path / "bundle", wrong)
+        refuses("the policy", fitted.export, tmp_path / "bundle", wrong)
     for wrong in (other, unmade, "nowhere.json"):
-        with pytest.raises(OfframpError, match="policy"):
-            fitted.predict(IMAGES, wrong)
-    with pytest.raises(OfframpError, match="give exactly one target"):
-        fitted.calibrate()
+        refuses("policy", fitted.predict, IMAGES, wrong)
+    refuses("give exactly one target", fitted.calibrate)
     assert not list(tmp_path.iterdir())
     policy.save(tmp_path / "policy.json")
     found = (fitted.predict(IMAGES, rule).exits for rule in (policy, str(tmp_path / "policy.json")))
@@ -207,8 +203,7 @@ def test_time_is_limited_by_what_is_measured_here(fitted: Fitted) -> None:
 def test_images_that_came_normalized_make_no_bundle(tmp_path: Path) -> None:
     images, labels = IMAGES.float() / 100, torch.arange(60) % 3
     fitted = offramp.fit(attached(), "joint", train=(images, labels), recipe={"epochs": 1})
-    with pytest.raises(OfframpError, match=r"not clearly better than chance .*anyway=True"):
-        fitted.calibrate(max_disagreement=0.5)
+    refuses(r"not clearly better than chance .*anyway=True", fitted.calibrate, max_disagreement=0.5)
     policy = fitted.calibrate(max_disagreement=0.5, anyway=True)
     assert fitted.predict(images, policy).classes.shape == (60,)
     with pytest.raises(OfframpError, match="could not prepare a picture; train on uint8 images"):
@@ -230,8 +225,7 @@ def test_pixels_normalized_by_0_and_1_are_not_taken_for_floats(tmp_path: Path) -
     answers = fitted.predict(IMAGES, policy)
     assert (found.classes == answers.classes.numpy()).all()
     assert torch.equal(fitted.predict(fitted.normalize(IMAGES), policy).logits, answers.logits)
-    with pytest.raises(OfframpError, match="images look like 0…255 pixels"):
-        fitted.predict(IMAGES.float(), policy)
+    refuses("images look like 0…255 pixels", fitted.predict, IMAGES.float(), policy)
 
 
 def test_a_fitted_network_answers_until_it_is_told_to_train(fitted: Fitted) -> None:

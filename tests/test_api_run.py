@@ -21,6 +21,7 @@ from offramp.study.plan.plan import make_plan
 from offramp.study.plan.workers import Workers
 from offramp.study.run.events import Began, Epoch
 from offramp.study.spec import file as spec_file
+from refusal import refuses
 
 CODE = """
 import torch
@@ -104,8 +105,7 @@ def test_run_a_file_whose_network_data_and_strategy_are_ones_own(
             logits = net(torch.zeros(2, *net.input_shape))
         assert [tuple(x.shape) for x in logits] == [(2, 3), (2, 3)]
         assert not net.training
-    with pytest.raises(OfframpError, match=r"my\.py \(SHA-256 .*trust_code=True"):
-        offramp.load("mine", store="runs/mine")
+    refuses(r"my\.py \(SHA-256 .*trust_code=True", offramp.load, "mine", store="runs/mine")
     # The beginning of an id will do.
     assert offramp.load("mine", store="runs/mine", trust_code=True).exits == 2
 
@@ -178,8 +178,7 @@ def test_a_list_whose_data_are_not_all_here_does_not_begin(folder: Path) -> None
     path = listed(folder)
     study = STUDY.replace('data: "my.py:make_data"', "data: {name: cifar10, root: nowhere}")
     (folder / "other.yaml").write_text(study)
-    with pytest.raises(OfframpError, match=r"other.yaml:\d+: .*nowhere"):
-        offramp.run(path, store="runs")
+    refuses(r"other.yaml:\d+: .*nowhere", offramp.run, path, store="runs")
     assert not (folder / "runs").exists()
 
 
@@ -244,8 +243,7 @@ def test_what_is_wrong_with_ones_own_code_is_said_and_nothing_is_written(
 
 
 def test_load_says_what_is_not_there(folder: Path) -> None:
-    with pytest.raises(OfframpError, match="no trial 'nothing' in runs; run a study first"):
-        offramp.load("nothing", store="runs")
+    refuses("no trial 'nothing' in runs; run a study first", offramp.load, "nothing", store="runs")
     assert not (folder / "runs").exists()
 
 
@@ -278,8 +276,7 @@ def test_a_notebook_is_told_too_that_nothing_was_finished(tmp_path: Path) -> Non
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("workers", [0, "all"])
 def test_workers_are_a_number_or_auto(workers: Any) -> None:
-    with pytest.raises(OfframpError, match="workers must be at least 1, or 'auto'"):
-        offramp.run("study.yaml", workers=workers)
+    refuses("workers must be at least 1, or 'auto'", offramp.run, "study.yaml", workers=workers)
 
 
 def test_importing_offramp_imports_no_torch() -> None:

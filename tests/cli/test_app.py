@@ -71,8 +71,7 @@ def test_a_store_below_the_folder_is_named(studied: Cli) -> None:
     Path("runs").mkdir()
     assert "name one with --store, or run" in studied("status").err
     Path("build").rename("runs/build")
-    answer = studied("status")
-    assert answer.code == 2 and "name one with --store, such as runs/build, or run" in answer.err
+    refused(studied("status"), "name one with --store, such as runs/build, or run")
 
 
 def test_a_device_that_is_not_here_is_one_line(studied: Cli) -> None:

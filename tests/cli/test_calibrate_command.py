@@ -13,11 +13,11 @@ import pytest
 from command import call
 
 from longer import long
-from offramp.errors import OfframpError
 from offramp.policy import policy, scoring, solve
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
 from offramp.study import trained as trial
+from refusal import refuses
 from simulated import simulated
 from support import run_all, tiny_plan, tiny_study
 
@@ -289,8 +289,7 @@ def test_a_store_that_is_not_there(run: Command) -> None:
 
 
 def test_reading_names_the_trial(store: Store) -> None:
-    with pytest.raises(OfframpError, match="no trial 'x'"):
-        trial.read(store, "x")
+    refuses("no trial 'x'", trial.read, store, "x")
 
 
 def test_images_are_weighted_to_the_shares_of_training(

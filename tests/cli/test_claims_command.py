@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command import Answer, Cli
+from command import Answer, Cli, refused
 
 MINE = """\
 claims:
@@ -75,8 +75,7 @@ def test_own_claims_one_in_full_and_json(cli: Cli, store: Path) -> None:
     ],
 )
 def test_mistakes_in_claims(cli: Cli, store: Path, arguments: list[str], message: str) -> None:
-    answer = cli("claims", store, *arguments)
-    assert answer.code == 2 and message in answer.err
+    refused(cli("claims", store, *arguments), message)
 
 
 @pytest.mark.parametrize("goal", ["accuracy", "latency", "training-time", "balanced"])
@@ -120,10 +119,8 @@ def test_recommend_keeps_to_what_is_asked(cli: Cli, store: Path) -> None:
     ],
 )
 def test_mistakes_in_recommend(cli: Cli, store: Path, arguments: list[str], message: str) -> None:
-    answer = cli("recommend", store, *arguments)
-    assert answer.code == 2 and message in answer.err
+    refused(cli("recommend", store, *arguments), message)
 
 
 def test_a_store_that_is_named_must_be_there(cli: Cli) -> None:
-    answer = cli("recommend", "nowhere")
-    assert answer.code == 2 and "nowhere" in answer.err
+    refused(cli("recommend", "nowhere"), "nowhere")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import Cli
+from command import Cli, refused
 from PIL import Image
 
 from offramp.data import DataSpec, load
@@ -123,8 +123,7 @@ def test_uneven_classes_are_a_note(cli: Cli, photos: Path) -> None:
     ],
 )
 def test_what_cannot_be_opened_is_one_line(arguments: tuple[str, ...], words: str, cli: Cli) -> None:
-    answer = cli("data", "describe", *arguments)
-    assert answer.code == 2 and words in answer.err and answer.err.count("\n") == 1
+    refused(cli("data", "describe", *arguments), words)
 
 
 def described(cli: Cli, *arguments: str) -> Any:
@@ -151,8 +150,7 @@ def samples():
 def test_texts_are_no_images(cli: Cli, command: str, kind: str) -> None:
     """That was an IndexError."""
     Path("texts.py").write_text(TEXTS)
-    answer = cli("data", command, f"texts.py:{kind}")
-    assert answer.code == 2 and "these are texts" in answer.err and answer.err.count("\n") == 1
+    refused(cli("data", command, f"texts.py:{kind}"), "these are texts")
     assert cli("data", "split", f"texts.py:{kind}", "--out", "s.json").code == 0
 
 
@@ -222,8 +220,7 @@ def test_damaged_images_are_not_on_the_sheet(cli: Cli, photos: Path) -> None:
 
 def test_a_sheet_that_cannot_be_written_is_one_line(cli: Cli, photos: Path) -> None:
     Path("taken").mkdir()
-    answer = cli("data", "describe", f"folder:{photos}", "--sheet", "taken")
-    assert answer.code == 2 and "cannot write taken" in answer.err
+    refused(cli("data", "describe", f"folder:{photos}", "--sheet", "taken"), "cannot write taken")
 
 
 def test_a_saved_split_is_the_one_that_a_study_gets(cli: Cli, photos: Path) -> None:
@@ -275,8 +272,7 @@ def test_a_split_that_cannot_be_saved_is_one_line(
     arguments: tuple[str, ...], words: str, cli: Cli, photos: Path
 ) -> None:
     Path("taken").mkdir()
-    answer = cli("data", "split", f"folder:{photos}", *arguments)
-    assert answer.code == 2 and words in answer.err and answer.err.count("\n") == 1
+    refused(cli("data", "split", f"folder:{photos}", *arguments), words)
     assert not Path("s.json").exists()
 
 
@@ -340,5 +336,4 @@ def test_labels_that_name_no_class_are_one_line(
     arrays |= {"test_images": images[:8], "test_labels": np.arange(8) % 4}
     np.savez(tmp_path / "cells.npz", **arrays)
     for command in ("describe", "check"):
-        answer = cli("data", command, f"npz:{tmp_path / 'cells.npz'}")
-        assert answer.code == 2 and message in answer.err
+        refused(cli("data", command, f"npz:{tmp_path / 'cells.npz'}"), message)

@@ -435,8 +435,7 @@ def test_the_same_in_python() -> None:
     made = offramp.predictor(net, rule)(images)
     again = offramp.predictor(net, "policy.json")(images)
     assert torch.equal(made.classes, again.classes)
-    with pytest.raises(offramp.OfframpError, match="was made for trial joint"):
-        offramp.predictor("separate", "policy.json", device="cpu")
+    refuses("was made for trial joint", offramp.predictor, "separate", "policy.json", device="cpu")
 
 
 def test_an_eps_that_is_called_png_starts_nothing(

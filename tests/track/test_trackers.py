@@ -29,6 +29,7 @@ from offramp.store.live import COLUMNS, Course, LivePhase, Proposal, Reader
 from offramp.store.store import Store
 from offramp.track.send import Keeper, News, results, send, settings, steps_of
 from offramp.track.trackers import tracker
+from refusal import refuses
 
 pytest.importorskip("tensorboard")
 
@@ -92,8 +93,7 @@ def test_tensorboard_reads_every_number_once(store: Store, tmp_path: Path) -> No
 def test_an_address_that_mlflow_cannot_use_is_one_line(uri: str) -> None:
     """As a database is where its client alone is installed; SQLAlchemy has errors of its own."""
     pytest.importorskip("mlflow")
-    with pytest.raises(OfframpError, match=rf"MLflow cannot use {re.escape(uri)} .*give http://HOST"):
-        tracker(f"mlflow:{uri}")
+    refuses(rf"MLflow cannot use {re.escape(uri)} .*give http://HOST", tracker, f"mlflow:{uri}")
 
 
 def test_an_exit_has_one_name_in_curves_and_results(store: Store) -> None:
@@ -491,8 +491,7 @@ def test_what_a_library_refuses_is_said_in_a_line(
 
     monkeypatch.setitem(sys.modules, "trackio", Keyless())  # type: ignore[arg-type]
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(OfframpError, match=r"trackio refuses \(no key\)"):
-        sent(store, "trackio:mine")
+    refuses(r"trackio refuses \(no key\)", sent, store, "trackio:mine")
     exceptions = pytest.importorskip("mlflow.exceptions")
     mine = tracker(f"mlflow:{database}")
 
@@ -500,8 +499,7 @@ def test_what_a_library_refuses_is_said_in_a_line(
         raise exceptions.MlflowException("gone")
 
     monkeypatch.setattr(mine.client, "log_batch", gone)  # type: ignore[attr-defined]
-    with pytest.raises(OfframpError, match="MLflow refuses: gone"):
-        send(Reader(store.archive).courses(), mine)
+    refuses("MLflow refuses: gone", send, Reader(store.archive).courses(), mine)
 
 
 class Recorded:
@@ -617,24 +615,20 @@ def test_mlflow_takes_settings_of_phases_that_a_pattern_names(store: Store, data
 
 @pytest.mark.parametrize("address", ["nowhere:x", "mlflow", "tensorboard:"])
 def test_no_tracker(address: str) -> None:
-    with pytest.raises(OfframpError, match="names no tracker"):
-        tracker(address)
+    refuses("names no tracker", tracker, address)
 
 
 def test_a_tracker_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trackio", None)
-    with pytest.raises(OfframpError, match=r"trackio is not installed.*pip install trackio"):
-        tracker("trackio:mine")
+    refuses(r"trackio is not installed.*pip install trackio", tracker, "trackio:mine")
 
 
 def test_a_file_in_the_folders_place(tmp_path: Path) -> None:
     (tmp_path / "board").write_text("")
-    with pytest.raises(OfframpError, match="is a file"):
-        tracker(f"tensorboard:{tmp_path / 'board'}")
+    refuses("is a file", tracker, f"tensorboard:{tmp_path / 'board'}")
 
 
 def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(OfframpError, match="does not answer"):
-        tracker("mlflow:http://127.0.0.1:9")
+    refuses("does not answer", tracker, "mlflow:http://127.0.0.1:9")
