@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from command import Cli
+from command import Cli, refused
 
 
 @pytest.mark.long
@@ -52,8 +52,7 @@ def test_show_prints_on_80_columns_and_writes_nothing(studied: Cli, tmp_path: Pa
     assert "Accuracy, compute and time: digits-cnn, digits" in said.out
     assert sorted(tmp_path.iterdir()) == before
     hybrids = studied("tables", "runs", "--show", "anova-hybrids")  # there are none
-    assert hybrids.code == 2
-    assert "has nothing for anova-hybrids" in hybrids.err
+    refused(hybrids, "has nothing for anova-hybrids")
 
 
 @pytest.mark.parametrize(("command", "first"), [("tables", "main"), ("figures", "accuracy-by-exit")])
@@ -76,18 +75,13 @@ def test_list_needs_no_store(command: str, first: str, cli: Cli) -> None:
     ],
 )
 def test_mistakes_are_one_line(studied: Cli, arguments: list[str], words: str) -> None:
-    said = studied("tables", *arguments)
-    assert said.code == 2
-    assert words in said.err
-    assert len(said.err.strip().splitlines()) == 1
+    refused(studied("tables", *arguments), words)
 
 
 def test_an_empty_store_says_so(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "store.json").write_text('{"format": 1}')
-    said = cli("tables", "runs")
-    assert said.code == 2
-    assert "run a study first" in said.err
+    refused(cli("tables", "runs"), "run a study first")
 
 
 def test_json_has_the_values_unrounded(studied: Cli, tmp_path: Path) -> None:
