@@ -60,6 +60,14 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+def engine(folder: Path) -> Path:
+    """A folder that has the names of onnxruntime-web's files."""
+    (folder / "dist").mkdir(parents=True)
+    for name in web.RUNTIME:
+        (folder / "dist" / name).write_text("")
+    return folder
+
+
 def test_the_reading_of_images_is_told(cli: Cli, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("offramp.data.progress.PERIOD", 0.0)
     monkeypatch.setattr("offramp.cli.progress.reading.SELDOM", 0.0)
@@ -117,10 +125,7 @@ def test_from_a_folder_of_images_to_a_bundle(
     refused(cli(*words), "holds a bundle already")
     if not small:
         return
-    engine = tmp_path / "ort" / "dist"
-    engine.mkdir(parents=True)
-    for name in web.RUNTIME:
-        (engine / name).write_text("")
+    engine(tmp_path / "ort")
     web_page = ("--int8", "--int8-loss", "0.9", "--web", "site", "--onnxruntime-web", "ort")
     forced = cli(*words, *web_page, "--force", "--json")
     assert forced.code == 0, forced.err  # found in the store
@@ -462,11 +467,8 @@ def test_a_check_that_agrees_wholly() -> None:
 
 @pytest.mark.parametrize("page", ["b", "b/site", "."])
 def test_a_page_and_a_bundle_have_folders_of_their_own(cli: Cli, tmp_path: Path, page: str) -> None:
-    engine = tmp_path.parent / f"{tmp_path.name}-ort" / "dist"
-    engine.mkdir(parents=True)
-    for name in web.RUNTIME:
-        (engine / name).write_text("")
-    words = ("--web", page, "--onnxruntime-web", str(engine.parent), "--dry-run")
+    ort = engine(tmp_path.parent / f"{tmp_path.name}-ort")
+    words = ("--web", page, "--onnxruntime-web", ort, "--dry-run")
     refused(cli(*DIGITS, "--out", "b", *words), f"--web {page} and --out b are one folder")
 
 

@@ -63,11 +63,3 @@ def test_mistakes_are_one_line(studied: Cli) -> None:
         ),
     ):
         refused(studied(*words), said)
-
-
-def test_the_list_names_every_figure(cli: Cli) -> None:
-    from offramp.report.figures import FIGURES
-
-    plain = cli("figures", "--list").out
-    for name in FIGURES:
-        assert name in plain

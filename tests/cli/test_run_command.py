@@ -146,9 +146,6 @@ def test_a_forecast_knows_what_is_done(studied: Cli) -> None:
     assert said["totals"]["nodes_in_store"] == said["totals"]["nodes"] / 2
     assert said["totals"]["macs_to_run"] == said["totals"]["macs"] / 2
     assert sorted(Path("runs").rglob("*")) == before
-
-
-def test_a_forecast_of_nothing_says_so(studied: Cli) -> None:
     assert "Left: nothing." in studied("run", "s.yaml", "--dry-run").out
 
 
