@@ -110,6 +110,16 @@ def copies(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
+def begins(strategy: str = "joint", **given: Any) -> None:
+    """That `fit` gets as far as training. It ends there."""
+
+    def stop(_: Any) -> None:
+        raise RuntimeError("it trains")
+
+    with pytest.raises(RuntimeError, match="it trains"):
+        offramp.fit(attached(), strategy, **given, watch=stop)
+
+
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
@@ -305,14 +315,10 @@ def test_labels_that_are_names_have_the_order_of_a_kept_backbone() -> None:
     class Nameless(Named):
         classes = ()  # type: ignore[assignment]
 
-    def stop(_: Any) -> None:
-        raise RuntimeError("it trains")
-
     def warned(train: Any, **options: str) -> bool:
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
-            with pytest.raises(RuntimeError, match="it trains"):
-                offramp.fit(attached(), "two-stage", train=train, options=options, watch=stop)
+            begins("two-stage", train=train, options=options)
         said = "labels are numbered by the alphabet, 0 is 'bright' and 2 'middle'"
         return any(said in str(one.message) for one in heard)
 
@@ -322,15 +328,9 @@ def test_labels_that_are_names_have_the_order_of_a_kept_backbone() -> None:
 
 
 def test_images_that_are_enough_are_not_warned_of() -> None:
-    others = {name: Tensors(102, seed=n) for n, name in enumerate(SPLITS, 1)}
-
-    def watch(_: Any) -> None:
-        raise RuntimeError("it trains")
-
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(RuntimeError, match="it trains"):
-            offramp.fit(attached(), "joint", **others, watch=watch)
+        begins(**{name: Tensors(102, seed=n) for n, name in enumerate(SPLITS, 1)})
 
 
 def attached_now() -> Any:
@@ -432,12 +432,8 @@ def test_no_split_is_another_one(names: tuple[str, str]) -> None:
 
 
 def test_a_few_images_that_two_splits_show_are_no_mistake() -> None:
-    def watch(_: Any) -> None:
-        raise RuntimeError("it trains")
-
     test: Any = ConcatDataset([Subset(Tensors(), range(14)), Tensors(15, seed=2)])
-    with pytest.raises(RuntimeError, match="it trains"):
-        offramp.fit(attached(), "joint", train=Tensors(), test=test, watch=watch)
+    begins(train=Tensors(), test=test)
 
 
 @pytest.mark.parametrize(
@@ -450,10 +446,7 @@ def test_a_few_images_that_two_splits_show_are_no_mistake() -> None:
         ({"options": {"weights": 1}}, "strategy 'joint' has no option 'weights'"),
         ({"train": [1, 2]}, "train sample 0 is a int; give"),
         ({"train": 3}, "the train data is a int without a length"),
-        (
-            {"train": (IMAGES, 5)},
-            "the train labels are a int; give a list of one label for each image",
-        ),
+        ({"train": (IMAGES, 5)}, "the train labels are a int; give a list of one label for each image"),
         ({"train": (IMAGES.permute(0, 2, 3, 1), LABELS)}, r"\[C, H, W\], as permute"),
         (
             {"normalize": (0.5, 0.25)},

@@ -68,11 +68,7 @@ def test_joint() -> None:
 
 @pytest.mark.parametrize(
     ("scheme", "weights"),
-    [
-        ("eq3", [0.1, 0.2, 0.3, 0.4]),
-        ("uniform", [1, 1, 1, 1]),
-        ((0.0, 0.5, 0.0, 2.0), [0, 0.5, 0, 2]),
-    ],
+    [("eq3", [0.1, 0.2, 0.3, 0.4]), ("uniform", [1, 1, 1, 1]), ((0.0, 0.5, 0.0, 2.0), [0, 0.5, 0, 2])],
 )
 @pytest.mark.parametrize("name", ["joint", "joint-branch", "joint-two-stage"])
 def test_joint_weights_of_the_joint_phase(name: str, scheme: Any, weights: list[float]) -> None:

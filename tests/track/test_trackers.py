@@ -356,10 +356,7 @@ def test_mlflow_has_the_times_of_training(store: Store, database: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_mlflow_prints_nothing(
-    store: Store,
-    database: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    store: Store, database: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = pytest.importorskip("mlflow.tracking._tracking_service.client")
     monkeypatch.setattr(client, "RestStore", object)  # of a server's runs it prints links
