@@ -16,7 +16,9 @@ from torch import nn
 import offramp
 from longer import long
 from offramp import Fitted, OfframpError, Policy
+from offramp.api import build
 from offramp.api.fit import _pixels_to
+from offramp.bundle.runtime import Bundle, measure
 from offramp.data import normalize
 from offramp.data.load import NORMALIZED
 from refusal import refuses
@@ -47,8 +49,6 @@ def test_calibration_images_that_were_trained_on_are_said(fitted: Fitted) -> Non
 
 
 def test_a_bundle_answers_as_the_fitted_network(fitted: Fitted, tmp_path: Path) -> None:
-    from offramp.bundle.runtime import Bundle
-
     policy = fitted.calibrate(max_accuracy_loss=0.1, anyway=True)
     done = fitted.export(tmp_path / "bundle", policy, measure=False, anyway=True)
     assert done.card["network"]["backbone"] == "Net"
@@ -66,8 +66,6 @@ def test_a_bundle_answers_as_the_fitted_network(fitted: Fitted, tmp_path: Path) 
 @pytest.mark.long
 @pytest.mark.parametrize("fitted", ["separate"], indirect=True)
 def test_int8_and_a_device_from_python(fitted: Fitted, tmp_path: Path) -> None:
-    from offramp.bundle.runtime import Bundle, measure
-
     every = Policy("confidence", (1, 2, 3), (0.9, 0.9, None))
     done = fitted.export(tmp_path / "bundle", every, measure=False, anyway=True, int8=0.2)
     bundle = Bundle(done.folder)
@@ -211,8 +209,6 @@ def test_images_that_came_normalized_make_no_bundle(tmp_path: Path) -> None:
 
 
 def test_pixels_normalized_by_0_and_1_are_not_taken_for_floats(tmp_path: Path) -> None:
-    from offramp.bundle.runtime import Bundle
-
     train = IMAGES, torch.arange(60) % 3
     net = attached(exits=("middle",))
     fitted = offramp.fit(net, "joint", train=train, normalize="unit", recipe={"epochs": 1})
@@ -279,7 +275,6 @@ def test_build_plans_for_the_device_that_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """On a machine with a GPU, `device="cpu"` took the numerics of CUDA."""
-    from offramp.api import build
 
     def chosen(wish: Any) -> Any:
         raise OfframpError(f"for {wish.device}")

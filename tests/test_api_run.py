@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import offramp
 import offramp.api.run
@@ -129,13 +130,9 @@ def test_workers_run_code_with_the_modules_beside_it_which_are_part_of_its_keys(
 
 
 def test_run_a_mapping_and_a_path_and_a_study_alike(folder: Path) -> None:
-    import yaml
-
-    from offramp.study.spec import file as spec
-
     mapping = yaml.safe_load(STUDY)
     one = offramp.run(mapping, store=folder / "one")
-    for study in (folder / "study.yaml", spec.parse(mapping)):
+    for study in (folder / "study.yaml", spec_file.parse(mapping)):
         events: list[Any] = []
         again = offramp.run(study, store=str(folder / "one"), watch=events.append)
         assert again.trials == one.trials and not [e for e in events if isinstance(e, Began)]
@@ -200,8 +197,6 @@ def test_workers_of_a_study_are_chosen_where_that_is_asked(monkeypatch: pytest.M
 
 @pytest.mark.usefixtures("folder")
 def test_a_strategy_that_diverges_is_listed_and_the_others_go_on() -> None:
-    import yaml
-
     study = yaml.safe_load(STUDY)
     study["strategies"] = [{"name": "my.py:diverging", "as": "wild"}, *study["strategies"]]
     results = offramp.run(study, store="runs")
@@ -248,8 +243,6 @@ def test_load_says_what_is_not_there(folder: Path) -> None:
 
 
 def test_run_takes_functions_and_values_too(folder: Path) -> None:
-    import yaml
-
     def heads_only(exits: int, *, weight: float = 1.0) -> tuple[Phase, ...]:
         return tuple(Phase(f"e{k}", head(k), (CE(k, weight),)) for k in range(1, exits + 1))
 

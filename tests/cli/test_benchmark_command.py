@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from command import Cli, call, refused
 
+from offramp.bundle.export import ExportOptions, export
 from offramp.cli.commands.benchmark import _stages
 from offramp.infer import torch_timing
 from offramp.infer.benchmark import Benchmark
@@ -113,16 +115,12 @@ def test_what_was_measured_is_said_where_no_chart_can_be_written(run: Cli) -> No
 
 
 def test_threads_are_put_back(run: Cli) -> None:
-    import torch
-
     report = json.loads(run("benchmark", "joint", "--batch", "2", "--threads", "2", "--json", *QUICK)[1])
     assert report["machine"]["threads"] == 2 and torch.get_num_threads() == 1
 
 
 def test_a_bundle(run: Cli, policy: str, place: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    from offramp.bundle.export import ExportOptions, export
-
     bundle, quick = tmp_path / "bundle", ExportOptions(check=False, measure=False, anyway=True)
     for _ in export(Store(place / "runs"), "joint", policies.read(Path(policy)), bundle, quick):
         pass
@@ -144,8 +142,6 @@ def test_a_bundle(run: Cli, policy: str, place: Path, tmp_path: Path) -> None:
 def test_a_bundle_that_is_there_to_be_measured(run: Cli, place: Path, tmp_path: Path) -> None:
     """It has a stage for every exit, and by its policy nothing leaves."""
     pytest.importorskip("onnxruntime")
-    from offramp.bundle.export import ExportOptions, export
-
     asked = ExportOptions(check=False, measure=False, anyway=True, every_exit=True)
     for _ in export(Store(place / "runs"), "joint", None, tmp_path / "probe", asked):
         pass

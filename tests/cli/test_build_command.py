@@ -23,11 +23,14 @@ from offramp.bundle import web
 from offramp.bundle.runtime import Bundle
 from offramp.cli.bundle import _check
 from offramp.data import Data, DataSpec, load, normalize
-from offramp.nets import NetSpec
+from offramp.data.sources.folder import folder
+from offramp.nets import NetSpec, pretrained
 from offramp.nets.backbones.lookup import origin_of
 from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
+from offramp.study import build
 from offramp.study.build import BuildOptions, _held_out, _strategy, choose
+from offramp.study.plan import forecast
 from offramp.study.run.trials import load_network
 from refusal import refuses
 from support import run_all
@@ -60,12 +63,12 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def engine(folder: Path) -> Path:
+def engine(place: Path) -> Path:
     """A folder that has the names of onnxruntime-web's files."""
-    (folder / "dist").mkdir(parents=True)
+    (place / "dist").mkdir(parents=True)
     for name in web.RUNTIME:
-        (folder / "dist" / name).write_text("")
-    return folder
+        (place / "dist" / name).write_text("")
+    return place
 
 
 def test_the_reading_of_images_is_told(cli: Cli, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,8 +138,6 @@ def test_from_a_folder_of_images_to_a_bundle(
 
 
 def _test_files(photos: Path) -> tuple[str, ...]:
-    from offramp.data.sources.folder import folder
-
     test = folder(photos).test
     assert test is not None
     return test.images.ids
@@ -187,8 +188,6 @@ def test_a_checkpoint_that_is_kept(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_a_time_sets_the_epochs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from offramp.study.plan import forecast
-
     monkeypatch.setattr(forecast, "measured", lambda *_: 1e9)
     words = (*DIGITS, "--out", "b", "--budget")
     answer = cli(*words, "10s", "--dry-run")
@@ -206,8 +205,6 @@ def test_a_time_sets_the_epochs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_bundle_of_too_short_a_training_is_marked(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from offramp.study.plan import forecast
-
     monkeypatch.setattr(forecast, "measured", lambda *_: 1e9)
     answer = cli(*DIGITS, "--out", "b", "--exits", "1", "--budget", "1s", "--anyway")
     assert answer.code == 0, answer.err
@@ -270,8 +267,6 @@ def test_a_published_network_is_kept_as_it_is(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str, side: int, pixels: str
 ) -> None:
     """Its pixels are those that it was trained on, whoever published it."""
-    from offramp.nets import pretrained
-
     whole = origin_of(NetSpec(name), (3, side, side), 10).make
     assert whole is not None
     monkeypatch.setattr(pretrained, "_public", lambda _: dict(whole().state_dict()))
@@ -283,9 +278,6 @@ def test_a_published_network_is_kept_as_it_is(
 
 
 def test_what_a_published_network_is_given_fits_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from offramp.nets import pretrained
-    from offramp.study import build
-
     words = ("build", "--backbone", "timm/test_vit", *PUBLISHED)
     of = {n: origin_of(NetSpec("timm/test_vit"), (3, 64, 64), n).make for n in (10, 1000)}
     monkeypatch.setattr(pretrained, "_public", lambda _: dict(of[10]().state_dict()))  # type: ignore[misc]
@@ -308,8 +300,6 @@ def test_heads_alone_train_on_a_published_network(
     strategy: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Its final exit answers as the published network, to the bit."""
-    from offramp.nets import pretrained
-
     make = origin_of(NetSpec("timm/test_vit"), (3, 32, 32), 10).make
     assert make is not None
     torch.manual_seed(5)

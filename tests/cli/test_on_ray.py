@@ -13,6 +13,7 @@ import pytest
 import yaml
 from command import STUDY, Cli, data, refused, without
 
+from offramp.cli.commands import doctor
 from offramp.study.run import cluster
 
 SCALE = Path(__file__).parents[2] / "docs" / "scale"
@@ -68,8 +69,6 @@ def test_doctor_tells_of_a_cluster_without_a_token(cli: Cli, monkeypatch: pytest
 
 
 def test_doctor_tells_what_object_stores_lack(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from offramp.cli.commands import doctor
-
     def told() -> dict[str, Any]:
         return {f["what"]: f for f in data(cli("doctor", "--json"))["findings"]}
 

@@ -21,6 +21,7 @@ from PIL import Image
 
 import offramp
 from ghostscript import EPS, trap
+from offramp.bundle.export import ExportOptions, export
 from offramp.bundle.preprocessing import Preprocessing
 from offramp.bundle.runtime import SUFFIXES, find_images
 from offramp.infer import image_files
@@ -396,8 +397,6 @@ def test_an_image_on_its_side_is_turned(tmp_path: Path) -> None:
 
 def test_a_bundle_answers_as_its_trial(place: Path, run: Cli) -> None:
     pytest.importorskip("onnxruntime")
-    from offramp.bundle.export import ExportOptions, export
-
     policy, quick = Path("policy.json"), ExportOptions(check=False, measure=False, anyway=True)
     for _ in export(Store(place / "runs"), "joint", policies.read(policy), Path("bundle"), quick):
         pass

@@ -13,6 +13,7 @@ from command import STUDY, Answer, Cli, refused, untimed
 from offramp.report import summary
 from offramp.store.results import by_strategy
 from offramp.store.store import Store
+from offramp.study.plan import budget
 from support import PAPER
 
 DIVERGING = "{name: joint, as: wild, phases: {joint: {learning_rate: 1e30}}}"
@@ -270,8 +271,6 @@ def test_data_that_is_not_here_is_said_before_anything_trains(two: Cli, tmp_path
 def test_a_budget_in_which_nothing_is_learned_is_refused(
     two: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from offramp.study.plan import budget
-
     weak = "1 epoch of 100 images, 1 step a phase, and networks stay near chance", 2e12
     monkeypatch.setattr(budget, "too_short", lambda *_: weak)
     words = ("run", "b.yaml", "--set", "recipe.epochs=1", "--budget", "900h")

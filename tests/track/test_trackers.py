@@ -23,6 +23,7 @@ import pytest
 from watched import at_epoch_zero, finish
 
 from longer import long
+from offramp.cli.commands.track import track
 from offramp.errors import OfframpError
 from offramp.store import searches
 from offramp.store.live import COLUMNS, Course, LivePhase, Proposal, Reader
@@ -295,8 +296,6 @@ def test_mlflow_has_runs_phases_and_files(
 def test_files_of_two_stores_of_one_name_are_kept_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from offramp.cli.commands.track import track
-
     kept: list[str] = []
 
     class Shelf:
