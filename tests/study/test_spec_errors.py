@@ -179,7 +179,7 @@ def test_other_labels_have_signs_too(label: str) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(OfframpError, match=r"none\.yaml: no such study file; give the path"):
+    with pytest.raises(OfframpError, match=r"none\.yaml: no such study file; `offramp recipes demo"):
         read(tmp_path / "none.yaml")
     with pytest.raises(OfframpError, match="cannot be read"):
         read(tmp_path)

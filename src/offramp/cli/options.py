@@ -112,9 +112,10 @@ PriceOption = Annotated[
 ]
 ExecutionOption = Annotated[
     Execution | None,
-    typer.Option(
-        help="derived: share phases and cache frozen layers; results stay the same. plain: each phase "
-        "alone, as in the paper. By default what the study says, else derived."
+    option(
+        "derived|plain",
+        "derived: share phases and cache frozen layers; results stay the same. plain: each phase "
+        "alone, as in the paper. By default what the study says, else derived.",
     ),
 ]
 CacheMemoryOption = Annotated[
@@ -199,7 +200,11 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="In logs, a
 LogFileOption = Annotated[Path | None, option("FILE", "Append the log to this file too.", "--log-file")]
 LogFormatOption = Annotated[
     Format | None,
-    typer.Option("--log-format", help="Format of the log. json: one object a line, on a terminal too."),
+    option(
+        "text|json",
+        "Format of the log. json: one object a line, on a terminal too.",
+        "--log-format",
+    ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the results.")]
 RootOption = Annotated[
@@ -207,7 +212,6 @@ RootOption = Annotated[
     option(
         "FOLDER",
         "The folder of the data set's files. By default the data set's folder in $OFFRAMP_DATA.",
-        "--root",
         "--data-root",
     ),
 ]

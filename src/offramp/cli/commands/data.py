@@ -101,7 +101,7 @@ def check(
     \b
     Examples:
       offramp data check folder:photos --set data.size=64
-      offramp data check chestxray14 --root nih --fresh
+      offramp data check chestxray14 --data-root nih --fresh
     """
     study, _, audit = _opened(name, root, None, set_, fresh)
     if json:
@@ -144,7 +144,7 @@ def split_(
     \b
     Examples:
       offramp data split folder:photos --seed 3 --out splits.json
-      offramp data split cifar10 --root cifar10 --train-images 5000 \\
+      offramp data split cifar10 --data-root cifar10 --train-images 5000 \\
         --out splits.json
     """
     from offramp.data.audit import open_sources, told

@@ -53,7 +53,7 @@ def doctor(
     \b
     Examples:
       offramp doctor --tune
-      offramp run studies/demo.yaml --set numerics=tuned
+      offramp run demo.yaml --set numerics=tuned
     """
     from offramp import device as devices
 

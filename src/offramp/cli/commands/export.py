@@ -32,7 +32,8 @@ def export(
     web: options.WebOption = None,
     onnxruntime_web: options.RuntimeOption = None,
     root: Annotated[
-        Path | None, option("FOLDER", "The folder of the data set's files, if they have moved.")
+        Path | None,
+        option("FOLDER", "The folder of the data set's files, if they have moved.", "--data-root"),
     ] = None,
     check: Annotated[
         bool, flag("--check/--no-check", "Compare the bundle's answers with PyTorch's.")

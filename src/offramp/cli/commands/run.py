@@ -19,7 +19,9 @@ from offramp.errors import OfframpError
 
 
 def run(
-    study: Annotated[Path, argument("STUDY", "A study file, such as studies/demo.yaml.")],
+    study: Annotated[
+        Path, argument("STUDY", "A study file. For a first one: offramp recipes demo > demo.yaml")
+    ],
     store: options.TrainingStoreOption = options.RUNS,
     data_root: options.DataRootOption = None,
     set_: options.SetOption = None,
@@ -66,7 +68,10 @@ def run(
     cache_memory: options.CacheMemoryOption = None,
     cache_disk: options.CacheDiskOption = None,
     no_user_code: options.NoUserCodeOption = False,
-    anyway: options.AnywayOption = False,
+    anyway: Annotated[
+        bool,
+        flag("--anyway", "With --budget: train even if the time is too short, and mark the results."),
+    ] = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,
@@ -97,16 +102,20 @@ def run(
 
     \b
     Examples:
-      offramp run studies/demo.yaml --dry-run
-      offramp run studies/demo.yaml --set recipe.epochs=3 --set seeds='[42]'
-      offramp run studies/demo.yaml --store runs/demo --workers 2
-      offramp run studies/demo.yaml --log-file demo.log
-      offramp run studies/demo.yaml --budget 1min
-      offramp run studies/demo.yaml --until-decided --max-seeds 12
-      offramp run studies/demo.yaml --dry-run --power 0.5
-      offramp run studies/paper/all.yaml --dry-run --speed 14TFLOPS
-      offramp run studies/paper/all.yaml --dry-run --on ray --price-per-hour 2.5
-      offramp run studies/demo.yaml --on ray://head:10001 --store /shared/runs
+      offramp recipes demo > demo.yaml
+      offramp run demo.yaml --dry-run
+      offramp run demo.yaml --set recipe.epochs=3 --set seeds='[42]'
+      offramp run demo.yaml --store runs/demo --workers 2
+      offramp run demo.yaml --log-file demo.log
+      offramp run demo.yaml --budget 1min
+      offramp run demo.yaml --until-decided --max-seeds 12
+      offramp run demo.yaml --dry-run --power 0.5
+      offramp run demo.yaml --dry-run --speed 14TFLOPS
+      offramp run demo.yaml --dry-run --on ray --price-per-hour 2.5
+      offramp run demo.yaml --on ray://head:10001 --store /shared/runs
+
+    \b
+    In a clone of offramp, the paper's studies:
       offramp run studies/paper/all.yaml --set scale=small --data-root data
     """
     from offramp import units

@@ -45,7 +45,7 @@ def search(
         int, option("N", "Proposals to try, those of earlier runs of this search included.", min=1)
     ] = 20,
     per: Annotated[
-        Per | None, typer.Option(help="strategy: search for each strategy alone, --trials for each.")
+        Per | None, option("strategy", "Search for each strategy alone, with --trials for each.")
     ] = None,
     out: Annotated[
         Path | None, option("FILE", "Where to write the best study.  [default: STUDY-found.yaml]")
@@ -80,8 +80,8 @@ def search(
 
     \b
     Examples:
-      offramp search studies/demo.yaml --over 'recipe.learning_rate=log(1e-4,0.1)'
-      offramp search studies/demo.yaml --over 'recipe.batch_size=[32,64]' \\
+      offramp search demo.yaml --over 'recipe.learning_rate=log(1e-4,0.1)'
+      offramp search demo.yaml --over 'recipe.batch_size=[32,64]' \\
         --per strategy
       offramp run demo-found.yaml
     """

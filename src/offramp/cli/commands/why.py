@@ -44,8 +44,7 @@ def why(
     \b
     Examples:
       offramp why 9ca0b60b
-      offramp why 9ca0b60b --study studies/demo.yaml --set recipe.epochs=3
-      offramp why 9ca0b60b --study studies/paper/all.yaml --set scale=small
+      offramp why 9ca0b60b --study demo.yaml --set recipe.epochs=3
     """
     import yaml
 
