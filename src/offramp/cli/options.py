@@ -87,7 +87,7 @@ DataRootOption = Annotated[
     ),
 ]
 DryOption = Annotated[
-    bool, flag("--dry-run", "Show the work, what is shared, and the time. Start nothing.")
+    bool, flag("--dry-run", "Show the work, the shared part of it, and the time. Start nothing.")
 ]
 WorkersOption = Annotated[
     str,
@@ -108,7 +108,11 @@ OnOption = Annotated[
 ]
 PriceOption = Annotated[
     float | None,
-    option("PRICE", "With --dry-run --on ray: price of a machine per hour, to show the study's.", min=0),
+    option(
+        "PRICE",
+        "With --dry-run --on ray: price of a machine per hour, to show the price of the study.",
+        min=0,
+    ),
 ]
 ExecutionOption = Annotated[
     Execution | None,
@@ -123,15 +127,15 @@ CacheMemoryOption = Annotated[
     option(
         "SIZE",
         "Memory for the cache of frozen layers, over all workers: 4GB, 0 or auto. By default what the "
-        "study says, else auto: with training at most 60 % of free memory.",
+        "study says, else auto: cache and training together at most 60 % of free memory.",
     ),
 ]
 CacheDiskOption = Annotated[
     str | None,
     option(
         "SIZE",
-        "Disk for what that cache cannot hold in memory: 4GB, 0 or auto. By default what the study "
-        "says, else auto: half of the free disk.",
+        "Disk for the part of this cache that memory cannot hold: 4GB, 0 or auto. By default what the "
+        "study says, else auto: half of the free disk.",
     ),
 ]
 TrustOption = Annotated[
@@ -154,7 +158,7 @@ StageTimesOption = Annotated[
     Path | None,
     option(
         "FILE",
-        "Times of the stages on the target device, to count in place of MACs. Make FILE there: python "
+        "Times of the stages on the target device, to count instead of MACs. Make FILE there: python "
         "run.py --measure --out FILE.",
         "--stage-times",
     ),

@@ -82,7 +82,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 
 
 def whole(value: Any) -> bool:
-    """Whether it is a whole number; True and False are none."""
+    """Whether it is an int and not a bool."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -123,8 +123,8 @@ def build(
 ) -> None:
     """Make a bundle from a backbone and images.
 
-    It places exits, chooses a strategy, trains, calibrates and exports. First it prints what it chose,
-    and why. Interrupt it whenever you like: the same command goes on.
+    It places exits, chooses a strategy, trains, calibrates and exports. First it prints its
+    choices, with reasons. You may interrupt it at any time: the same command goes on.
 
     \b
     Examples:

@@ -48,7 +48,7 @@ def doctor(
 
     Which settings are fast here? --tune times training steps of three networks with other threads,
     memory formats and precisions, two trials at once, and other ways for OpenMP to wait. It writes a
-    numerics profile. A study uses it only if it says so: numerics: NAME, or the path of the file.
+    numerics profile. A study uses it only with numerics: NAME, or numerics: FILE.
 
     \b
     Examples:
