@@ -112,7 +112,7 @@ def prepare(
     check_installed()
     place(name)
     if LICENSE.fullmatch(license) is None:
-        raise OfframpError(f"'{license}' is no license of the hub; give one such as mit or apache-2.0")
+        raise OfframpError(f"the hub has no license '{license}'; give one such as mit or apache-2.0")
     names = sorted({*bundle.opened(folder, threads=1, pictures=False).files, bundle.SUMS})
     for each in names:
         (copy / each).parent.mkdir(parents=True, exist_ok=True)

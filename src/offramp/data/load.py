@@ -77,7 +77,7 @@ def _at_hand(spec: DataSpec) -> tuple[DataSpec, Fetched | None]:
     """The spec with the folder of its files, and what was fetched for it; None where nothing was."""
     if spec.url is None:
         if spec.sha256 is not None:
-            raise OfframpError("data.sha256 is of what data.url names; give that too, or leave it out")
+            raise OfframpError("data.sha256 needs data.url; give both, or leave data.sha256 out")
         return spec, None
     folder = spec.root or shared_folder(spec.name)
     if folder is not None and Path(folder).expanduser().exists():
@@ -287,7 +287,7 @@ def _by_channel(asked: Any, channels: int) -> tuple[Means, Deviations]:
     if not all(0 <= m <= 1 for m in mean) or not all(0 < s <= 1 for s in std):
         raise OfframpError(
             f"normalize is {(mean, std)}; a mean is a share of 255 from 0 to 1, a deviation one "
-            "above 0 and at most 1; divide what is of pixels from 0 to 255 by 255"
+            "above 0 and at most 1; divide values of pixels from 0 to 255 by 255"
         )
     return mean, std
 

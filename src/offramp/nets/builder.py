@@ -192,7 +192,7 @@ def _check_arguments(
     if not isinstance(module, (nn.Module, str)):
         what = f"the class {module.__name__}" if isinstance(module, type) else _brief(module)
         raise OfframpError(
-            f"module: {what} is no network; give an nn.Module, such as MyNet() or "
+            f"module: {what} is not a network; give an nn.Module, such as MyNet() or "
             "torchvision.models.resnet18(), or the name of one, such as 'my.py:make_net'"
         )
     if isinstance(module, nn.Module) and any(
@@ -204,7 +204,7 @@ def _check_arguments(
         )
     if hasattr(module, "_orig_mod"):  # its trace would be of what compiling made, its names too
         raise OfframpError(
-            "module: comes from torch.compile; attach what was compiled, module._orig_mod"
+            "module: comes from torch.compile; attach the module inside, module._orig_mod"
         )
     named = isinstance(exits, str) or _listed(exits, str)
     if not (named or whole(exits) or (_listed(exits, Sequence) and all(_listed(e, str) for e in exits))):

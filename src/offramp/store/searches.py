@@ -41,8 +41,8 @@ def held_log(store: Store, name: str) -> Iterator[Path]:
     """
     if not isinstance(store.root, Path):
         raise OfframpError(
-            f"a search is kept in a folder, and {store.root} is none; name a folder with --store, and "
-            "copy what is found with `offramp store copy`"
+            f"a search needs a store in a folder, not {store.root}; name a folder with --store, and "
+            "copy its results with `offramp store copy`"
         )
     lock = store.try_lock(f"{SEARCH}{name}")
     if lock is None:

@@ -223,8 +223,8 @@ def chosen_from(
     program = trial.manifest.program
     if is_user_code(program):
         raise OfframpError(
-            f"the runs in {source} put {program} first, which is code; read it, and if you want it, "
-            f"name it yourself: --strategy {program}"
+            f"the best strategy of the runs in {source} is code, {program}; read it, and if you want "
+            f"it, name it yourself: --strategy {program}"
         )
     return program, trial.manifest.options, f"{why} ({source})"
 

@@ -298,7 +298,7 @@ def _ordered(seen: Survey, taps: Sequence[str], end: Site) -> list[Site]:
     for name, site in zip(taps, sites, strict=False):
         if not _before(seen, site, end):
             raise OfframpError(
-                f"the tap '{name}' is no earlier than the final exit of {seen.title}, whose classifier "
+                f"the tap '{name}' is not before the final exit of {seen.title}, whose classifier "
                 f"reads the output of '{end.name}'; name an earlier place"
             )
     for name, a, b in zip(taps[1:], sites, sites[1:], strict=False):
