@@ -37,7 +37,7 @@ def searched(archive: Archive) -> list[Path]:
 def held_log(store: Store, name: str) -> Iterator[Path]:
     """The file of a search, mended, which this process then holds alone.
 
-    Raises OfframpError for a store that is no folder, and while another process is at the same search.
+    Raises OfframpError for a store that is not a folder, and while another process runs the search.
     """
     if not isinstance(store.root, Path):
         raise OfframpError(

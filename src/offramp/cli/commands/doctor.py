@@ -284,7 +284,7 @@ def _cluster() -> list[Finding]:
         ]
     given = any(os.environ.get(name) for name in TOKENS) or (Path.home() / TOKEN_FILE).exists()
     safe = os.environ.get("RAY_AUTH_MODE") == "token" and given
-    remedy = "whoever reaches it can run anything there: set RAY_AUTH_MODE=token on all its machines"
+    remedy = "anyone who reaches it can run anything there: set RAY_AUTH_MODE=token on all its machines"
     said = f"{address} (RAY_ADDRESS), {'with a token' if safe else 'without a token'}"
     return [*found, Finding("cluster", said, "" if safe else remedy)]
 

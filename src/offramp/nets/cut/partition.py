@@ -392,7 +392,7 @@ def _traced_graph(seen: Survey, side: Side, start: fx.Node | None, end: fx.Node 
     Operations keep their order, so random draws keep theirs. A tensor that comes in and would be
     written on is cloned first: heads, caches and the data set read it too.
 
-    Raises OfframpError when something that is no tensor would have to cross a cut.
+    Raises OfframpError when something that is not a tensor would have to cross a cut.
     """
     nodes = list(side.order)
     graph = fx.Graph()

@@ -52,7 +52,7 @@ class StudyFile:
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Study:
-    """The study of a file that is no list; `overrides` as the settings of `StudyFile`.
+    """The study of a file that is not a list; `overrides` as the settings of `StudyFile`.
 
     Raises OfframpError for a file that cannot be read and for everything that is wrong in it.
     """
