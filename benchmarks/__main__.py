@@ -26,19 +26,19 @@ PARTS = {
     "step": "a joint training step against loops written by hand",
     "frozen": "phases on a frozen trunk against careful loops and earlyon",
     "study": "all nine strategies against as written",
-    "drift": "the last epoch against the second, alone and beside other work",
+    "slowdown": "the last epoch against the second, alone and beside other work",
     "memory": "peak memory against its limit and what is free; memory and time against images",
 }
 ON_REQUEST = {
     "peak_share": "how near a training step comes to the machine's peak",
     "workers": "two trials: one after another or at once with fewer threads",
-    "away": "a store in an object store against a folder: a node put and got, 10,000 listed",
+    "object_store": "a store in an object store against a folder: a node put and got, 10,000 listed",
     "machines": "the paper's studies on 1 to 256 machines, by the cost model",
     "ranks": "one training on two ranks of one thread against one of two threads",
     "cluster": "a driver's part of a phase; two machines of one core against --workers 2",
-    "single": "one image: the predictor, when nothing leaves, against the network's bare forward pass",
+    "one_image": "one image: the predictor, when nothing leaves, against a bare forward pass",
     "serve": "latency under load of offramp serve, a policy against the plain network",
-    "spin": "how long OpenMP's threads should spin, alone and beside other work",
+    "omp_spinning": "how long OpenMP's threads should spin, alone and beside other work",
     "ablation": "each optimization off alone",
 }
 EVERY = PARTS | ON_REQUEST

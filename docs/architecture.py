@@ -1,7 +1,8 @@
 """Draw the house from the code: python docs/architecture.py (make house)
 
 Layers are those of import-linter in pyproject.toml, sentences the first of each docstring, numbers
-lines of Python. An arc is imports of a lower layer by a higher one, thicker where there are more.
+lines of Python to two digits. An arc is imports of a lower layer by a higher one, thicker where there
+are more.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def layers() -> list[list[str]]:
 
 
 def told(name: str) -> tuple[str, str, str]:
-    """A module's title, how many lines it has, and what it is for."""
+    """A module's title, about how many lines it has, and what it is for."""
     path = ROOT / "src" / "offramp" / name
     folder = path.is_dir()
     files = list(path.rglob("*.py")) if folder else [path.with_suffix(".py")]
@@ -37,7 +38,7 @@ def told(name: str) -> tuple[str, str, str]:
     first = path / "__init__.py" if folder else files[0]
     text = ast.get_docstring(ast.parse(first.read_text())) or ""
     sentence = text.partition("\n\n")[0].replace("\n", " ").partition(". ")[0].rstrip(".")
-    return f"{name}/" if folder else name, f"{lines:,}", sentence
+    return f"{name}/" if folder else name, f"{float(f'{lines:.2g}'):,.0f}", sentence
 
 
 def imports(rows: list[list[str]]) -> Counter[tuple[int, int]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
 from offramp.analysis.measures import numbers
 from offramp.analysis.recommend import Facts
-from offramp.analysis.recommend.goals import Key
+from offramp.analysis.recommend.goals import TrialKey
 from offramp.analysis.tradeoff import NetAnswers
 from simulate import Planted, tidy_table
 
@@ -28,6 +29,8 @@ class Skill:
     macs: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
+FOUR = ("joint", "two-stage", "separate", "distillation")
+NAMES = {(MODEL, s): s for s in FOUR}
 NOTHING = Skill()
 NO_EFFECT = Planted()
 
@@ -41,7 +44,7 @@ def answers(
     images: int = 2000,
     luck: float = 0.05,
     taste: float = 0.3,
-) -> dict[Key, NetAnswers]:
+) -> dict[TrialKey, NetAnswers]:
     """luck: of a strategy's seeds.  taste: of a strategy in images, the same in all of its seeds."""
     generator = np.random.default_rng(seed)
     hard = generator.normal(0, 1.3, images)
@@ -85,3 +88,21 @@ def facts(
     places = zip(table.loc[at, "strategy"], table.loc[at, "seed"], table.loc[at, "exit"], strict=True)
     table.loc[at, "value"] = [values[s, int(n), int(e)] for s, n, e in places]
     return Facts(numbers(table), made, frozenset({"two-stage"}))
+
+
+@cache
+def equal() -> Facts:
+    """Of four that are alike; as those below, to be read: what is computed of it stays."""
+    return facts(1, FOUR)
+
+
+@cache
+def better() -> Facts:
+    """Of which joint is better everywhere."""
+    return facts(1, FOUR, Skill(shift={"joint": 0.6}))
+
+
+@cache
+def crossing() -> Facts:
+    """Of which joint is better late and separate early."""
+    return facts(1, FOUR, Skill(tilt={"joint": 0.4, "separate": -0.4}))

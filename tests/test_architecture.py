@@ -31,8 +31,19 @@ def test_the_picture_shows_the_layers_that_are_held() -> None:
     assert [" | ".join(shown[y]) for y in sorted(shown)] == held, remedy
 
 
+def test_the_picture_shows_how_large_each_part_is() -> None:
+    """By about a fifth: it need not be drawn anew with every line."""
+    picture = (ROOT / "docs" / "architecture.svg").read_text()
+    shown = re.findall(r'bold">(\w+)(/?)</tspan> <tspan[^>]*>([\d,]+)<', picture)
+    assert shown
+    for name, folder, count in shown:
+        files = (SOURCE / name).rglob("*.py") if folder else [SOURCE / f"{name}.py"]
+        lines = sum(len(file.read_text().splitlines()) for file in files)
+        assert abs(int(count.replace(",", "")) / lines - 1) < 0.2, f"{name}: draw it with `make house`"
+
+
 def test_what_devices_differ_in_is_said_in_one_place() -> None:
-    asks = re.compile(r"""\.type\s*[!=]=\s*["'](?!cpu)|is_nccl|torch\.cuda\b""")
+    asks = re.compile(r"""\.type\s*[!=]=\s*["'](?!cpu)|is_nccl|torch\.cuda\b|backends\.cudnn""")
     asking = [str(p.relative_to(SOURCE)) for p in SOURCE.rglob("*.py") if asks.search(p.read_text())]
     assert asking == ["device.py"]
 

@@ -41,7 +41,14 @@ def test_a_message_is_one_line_and_of_a_traceback_its_end(message: str, line: st
 SRC = Path(offramp.__file__).parent
 # What only commands reach.
 COMMANDS = {
-    *("bundle/web.py", "data/audit.py", "study/decide.py", "study/search.py", "study/spec/file.py"),
+    *(
+        "bundle/web.py",
+        "data/audit.py",
+        "study/decide.py",
+        "study/search/search.py",
+        "study/search/variants.py",
+        "study/spec/file.py",
+    ),
     *("study/plan/profiles.py", "study/run/cluster.py"),
 }
 # Beside the keyword of Python, or of another program.

@@ -43,6 +43,27 @@ def test_what_is_none_is_refused_by_name_with_an_example(kind: Quantity, texts: 
             units.parse(text, kind, "--it", also="auto")
 
 
+def test_a_share_may_be_in_percent() -> None:
+    for text in ("0.01", "1%", " 1 %", "1e-2", ".01"):
+        assert units.share(text, "--it") == 0.01
+    assert units.share("0%", "--it") == 0
+    for text in ("", "%", "1 point", "1s", "1%%"):
+        with pytest.raises(OfframpError, match=f"^--it must be a share, .* 0.9 or 90%; got '{text}'"):
+            units.share(text, "--it", usual=0.9)
+
+
+def test_a_bare_number_is_of_seconds_where_that_is_said() -> None:
+    assert [units.seconds(text, "--it") for text in ("0", "0s", ".5", "20s", "1h30m")] == [
+        *(0, 0, 0.5, 20, 5400)
+    ]
+    for text in ("", "soon", "0.5%"):
+        with pytest.raises(OfframpError, match=f"--it must be a time, .*; got '{text}'"):
+            units.seconds(text, "--it")
+    for text in ("0.9", "900ms", "-1", "nan", "inf"):
+        with pytest.raises(OfframpError, match=f"--it must be a time of at least 1 s; got '{text}'"):
+            units.seconds(text, "--it", least=1)
+
+
 def test_what_is_written() -> None:
     assert [units.duration(s) for s in (0, 59.94, 59.96, 200, 3599.6, 7500)] == [
         *("0.0 s", "59.9 s", "1 min 00 s", "3 min 20 s", "1 h 00 min", "2 h 05 min"),

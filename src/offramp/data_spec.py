@@ -13,7 +13,7 @@ from offramp.hashing import YOUNGER
 from offramp.units import Count
 
 Fit = Literal["crop", "stretch"]
-Side = Annotated[int, Ge(1), Le(16_384)]
+Pixels = Annotated[int, Ge(1), Le(16_384)]
 Natural = Annotated[int, Ge(0), Lt(2**63)]
 Sha256 = Annotated[str, Predicate(lambda text: re.fullmatch("[0-9a-fA-F]{64}", text) is not None)]
 Text = Annotated[str, Predicate(lambda text: bool(text.strip()) and text.isprintable())]
@@ -23,6 +23,8 @@ Normalization = Literal["train", "imagenet", "half", "clip", "unit"] | tuple[Mea
 """By name, or a mean and a deviation for each channel, as shares of 255."""
 
 
+SPLITS = ("train", "validation", "calibration", "test")
+HELD_OUT = SPLITS[1:]  # in the order in which they are taken
 GIVEN = "given"  # the name of data that `fit` was given: nothing can read them again
 
 
@@ -65,8 +67,8 @@ class DataSpec:
     validation: Literal["held-out", "test", "val"] = "held-out"
     test: Literal["test", "val", "held-out"] = field(default="test", metadata=YOUNGER)
     split_file: Text | None = None
-    size: Side | None = None
-    resize: Side | None = None
+    size: Pixels | None = None
+    resize: Pixels | None = None
     fit: Fit = "crop"
     channels: Literal[1, 3] | None = None
     normalize: Normalization = "train"

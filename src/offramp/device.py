@@ -180,6 +180,18 @@ def reseed(number: int) -> None:
 
 
 @contextmanager
+def fixed_kernels(tf32: bool) -> Iterator[None]:
+    """Convolutions take the same kernels each time in the block. tf32: whether these may round to it."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.allow_tf32
+    cudnn.benchmark, cudnn.allow_tf32 = False, tf32
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.allow_tf32 = before
+
+
+@contextmanager
 def random_kept(device: torch.device | None = None) -> Iterator[None]:
     """Torch's global random state is afterwards what it was before the block: the CPU's and that of
     `device`; without one, of every accelerator in use (reading another one's would start it)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, assert_never
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -114,19 +114,23 @@ class Recipe:
         if progress < self.warmup_epochs:
             return peak * progress / self.warmup_epochs
         share = progress / self.epochs
-        if self.schedule == "cosine":
-            rest = (progress - self.warmup_epochs) / max(self.epochs - self.warmup_epochs, 1e-12)
-            return peak * 0.5 * (1 + math.cos(math.pi * rest))
-        if self.schedule == "step":
-            return float(peak * self.step_factor ** sum(share >= at for at in self.step_at))
-        if self.schedule in ("triangular", "one-cycle"):
-            rising = share < self.peak_at
-            way = share / self.peak_at if rising else (1 - share) / (1 - self.peak_at)
-            if self.schedule == "one-cycle":
-                way = 0.5 * (1 - math.cos(math.pi * way))
-            low = self.start_factor if rising else self.end_factor
-            return peak * (low + (1 - low) * way)
-        return peak
+        match self.schedule:
+            case "constant":
+                return peak
+            case "cosine":
+                rest = (progress - self.warmup_epochs) / max(self.epochs - self.warmup_epochs, 1e-12)
+                return peak * 0.5 * (1 + math.cos(math.pi * rest))
+            case "step":
+                return float(peak * self.step_factor ** sum(share >= at for at in self.step_at))
+            case "triangular" | "one-cycle":
+                rising = share < self.peak_at
+                way = share / self.peak_at if rising else (1 - share) / (1 - self.peak_at)
+                if self.schedule == "one-cycle":
+                    way = 0.5 * (1 - math.cos(math.pi * way))
+                low = self.start_factor if rising else self.end_factor
+                return peak * (low + (1 - low) * way)
+            case _:
+                assert_never(self.schedule)
 
     def kept_by_average(self, progress: float) -> float:
         """What an update of the average keeps of it after `progress` epochs (0 < progress ≤ epochs).

@@ -6,10 +6,11 @@ matter. `2e6`, `2M` and `2MMAC` are the same MACs.
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from annotated_types import Ge
@@ -87,6 +88,39 @@ def parse(text: str, kind: Quantity, name: str, also: str = "") -> float:
     return found
 
 
+def share(text: str, name: str, usual: float = 0.01) -> float:
+    """A share of 1 of a text, which may say it in percent; in what range is for the caller to say.
+    usual: one to write, for example.
+
+    Raises OfframpError for what is no number.
+
+    >>> share("1%", "risk"), share("0.01", "risk")
+    (0.01, 0.01)
+    """
+    bare = text.strip()
+    try:
+        return float(bare[:-1]) / 100 if bare.endswith("%") else float(bare)
+    except ValueError:
+        raise OfframpError(
+            f"{name} must be a share, such as {usual:g} or {100 * usual:g}%; got '{text}'"
+        ) from None
+
+
+def seconds(text: str, name: str, least: float = 0.0) -> float:
+    """A time of a text; a bare number is one of seconds. Raises OfframpError for one below `least`.
+
+    >>> seconds("1min", "--every"), seconds("0.5", "--every")
+    (60.0, 0.5)
+    """
+    try:
+        found = float(text)
+    except ValueError:
+        found = parse(text, replace(TIME, least=0), name)
+    if not least <= found < math.inf:
+        raise OfframpError(f"{name} must be a time of at least {least:g} s; got '{text}'")
+    return found
+
+
 def counted(number: int, one: str, several: str = "") -> str:
     """`1 trial`, `2 trials`."""
     return f"{number} {one if number == 1 else several or f'{one}s'}"
@@ -123,6 +157,15 @@ def size(count: float) -> str:
             return f"{count:.{digits}f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
+
+
+def percent(share: float) -> str:
+    """A share as text, as a program writes it; people may leave the space out.
+
+    >>> percent(0.354)
+    '35.4 %'
+    """
+    return f"{100 * share:.1f} %"
 
 
 def macs(count: float) -> str:

@@ -292,12 +292,13 @@ def test_every_measure_is_made_from_a_whole_table() -> None:
 
 
 def test_order_of_trials_does_not_matter() -> None:
-    made = tidy_table(3, epochs=8, seeds=2)
-    trials = made["trial"].unique()[::-1]
-    turned = pd.concat([made[made["trial"] == trial] for trial in trials], ignore_index=True)
+    table = tidy_table(3, epochs=8, seeds=2)
+    trials = table["trial"].unique()[::-1]
+    turned = pd.concat([table[table["trial"] == trial] for trial in trials], ignore_index=True)
+    one, other = numbers(table), numbers(turned)
     for name in ("accuracy-test", "min-loss-epoch", "seconds-written", "generalization-gap-best"):
         pd.testing.assert_frame_equal(
-            observations(made, MEASURES[name]), observations(turned, MEASURES[name])
+            observations(one, MEASURES[name]), observations(other, MEASURES[name])
         )
 
 
@@ -308,7 +309,7 @@ def test_two_settings_in_one_table_are_refused() -> None:
 
 
 def test_an_empty_table_has_no_observations() -> None:
-    empty = pd.DataFrame(columns=list(COLUMNS)).astype({"exit": "Int64", "epoch": "Int64"})
+    empty = numbers(pd.DataFrame(columns=list(COLUMNS)).astype({"exit": "Int64", "epoch": "Int64"}))
     for one in MEASURES.values():
         assert observations(empty, one).empty
 

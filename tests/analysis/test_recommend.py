@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from answers import DATA, MODEL, Skill, answers, facts
+from answers import DATA, FOUR, MODEL, NAMES, Skill, answers, better, crossing, equal, facts
 from longer import long
 from offramp.analysis.measures import numbers
 from offramp.analysis.recommend import (
@@ -30,10 +30,7 @@ from simulate import Planted, tidy_table
 
 pytestmark = pytest.mark.slow
 
-FOUR = ("joint", "two-stage", "separate", "distillation")
-NAMES = {(MODEL, s): s for s in FOUR}
 BETTER = Skill(shift={"joint": 0.6})
-CROSS = Skill(tilt={"joint": 0.4, "separate": -0.4})
 CHEAPER = Skill(macs={"joint": (0.4e6, 0.8e6, 1.2e6, 4e6)})
 
 
@@ -63,14 +60,14 @@ def from_table(planted: Planted = Planted(), **more: object) -> Facts:  # noqa: 
 
 
 def test_who_is_better_everywhere_leads_everywhere() -> None:
-    found = equal_compute(facts(1, FOUR, BETTER), DATA, NAMES)
+    found = equal_compute(better(), DATA, NAMES)
     assert [level.leading for level in found] == [("joint",)] * 5
     assert crossings(found) == []
     assert found[0].macs == 1e6 and found[-1].macs == 4e6
 
 
 def test_curves_that_cross_are_told_as_crossing() -> None:
-    found = equal_compute(facts(1, FOUR, CROSS), DATA, NAMES)
+    found = equal_compute(crossing(), DATA, NAMES)
     assert found[0].leading == ("separate",) and found[-1].leading == ("joint",)
     assert ("joint", "separate") in crossings(found)
 
@@ -91,7 +88,7 @@ def test_equal_networks_are_not_told_apart(draws: int) -> None:
 
 
 def test_levels_are_adjusted_over_all_of_them() -> None:
-    found = equal_compute(facts(1, FOUR), DATA, NAMES)
+    found = equal_compute(equal(), DATA, NAMES)
     assert all(isinstance(p, Pair) and (p.p >= 0.05 or not p.low <= 0 <= p.high) for p in found[2].pairs)
     assert equal_compute(facts(1, FOUR, images=30), DATA, NAMES)[2].pairs[0].p == 1.0  # type: ignore[union-attr]
 
@@ -121,7 +118,7 @@ def test_equal_accuracy_and_compute_are_not_told_apart() -> None:
 
 
 def test_who_cannot_reach_a_target_is_out_only_when_that_is_shown() -> None:
-    known = facts(1, FOUR, BETTER)
+    known = better()
     below = one("latency", known, min_accuracy=0.85)
     clear = out(below)
     assert set(kinds(below).values()) == {"below the target"} and not below.none_left
@@ -143,7 +140,7 @@ def test_who_cannot_answer_for_as_little_as_the_first_is_named() -> None:
 
 
 def test_the_target_is_by_default_a_point_less_than_the_best_final_exit() -> None:
-    known = facts(1, FOUR)
+    known = equal()
     of = known.of(DATA, NAMES)
     best = max(np.mean([a.right[:, -1].mean() for a in seeds.values()]) for seeds in of.values())
     assert default_target(of) == pytest.approx(best - 0.01)
@@ -152,11 +149,11 @@ def test_the_target_is_by_default_a_point_less_than_the_best_final_exit() -> Non
 
 
 def test_a_budget_compares_at_equal_compute() -> None:
-    found = one("accuracy", facts(1, FOUR, CROSS), max_macs=3.5e6)
+    found = one("accuracy", crossing(), max_macs=3.5e6)
     assert names(found)[0] == "joint" and [r.behind for r in found.ranking[1:]] == [True] * 3
-    cheap = one("accuracy", facts(1, FOUR, CROSS), max_macs=1e6)
+    cheap = one("accuracy", crossing(), max_macs=1e6)
     assert names(cheap)[0] == "separate"
-    none = one("accuracy", facts(1, FOUR), max_macs=10.0)
+    none = one("accuracy", equal(), max_macs=10.0)
     assert names(none) == [] and set(out(none).values()) == {WITHIN.text} and none.none_left
 
 
@@ -164,13 +161,13 @@ def test_a_budget_compares_at_equal_compute() -> None:
 
 
 def test_accuracy_is_the_mean_over_exits() -> None:
-    known = facts(1, FOUR, BETTER)
+    known = better()
     found = one("accuracy", known)
     rows = [known.answers[MODEL, DATA, "joint", 42 + k].right.mean() for k in range(5)]
     assert found.ranking[0].name == "joint" and found.ranking[0].mean == pytest.approx(np.mean(rows))
     assert [r.behind for r in found.ranking] == [None, True, True, True]
     assert sure(found).startswith("better than every other, p at most")
-    assert one("accuracy", facts(1, FOUR)).ranking[1].behind is False
+    assert one("accuracy", equal()).ranking[1].behind is False
 
 
 def test_a_small_test_split_shows_nothing() -> None:
@@ -293,7 +290,7 @@ def test_identical_strategies_are_one_entry() -> None:
 
 
 def test_seeds_with_images_of_their_own_are_tested_over_seeds() -> None:
-    known = facts(1, FOUR, BETTER)
+    known = better()
     own = {key: replace(a, images=f"split {key[3]}") for key, a in known.answers.items()}
     found = one("accuracy", Facts(known.numbers, own))
     assert found.ranking[1].p != one("accuracy", known).ranking[1].p

@@ -130,7 +130,6 @@ def strict(claims: tuple[Claim, ...]) -> list[Claim]:
     return [claim for claim in claims if claim.margin >= 0 and claim.is_ != "within"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stores", [STORES, *long(40)])
 def test_claims_find_nothing_where_nothing_is(stores: int) -> None:
     claims = strict(tuple(paper(anywhere=True)))
@@ -150,7 +149,6 @@ def test_claims_find_nothing_where_nothing_is(stores: int) -> None:
     assert false / stores <= most(stores)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stores", [STORES, *long(40)])
 def test_advice_and_orders_find_nothing_where_nothing_is(stores: int) -> None:
     facts = Facts(null(stores), {})
@@ -160,7 +158,6 @@ def test_advice_and_orders_find_nothing_where_nothing_is(stores: int) -> None:
     assert sum(any(r.behind for r in one.ranking) for one in found) / stores <= most(stores)
 
 
-@pytest.mark.slow
 def test_the_control_would_notice_unadjusted_tests() -> None:
     # Without Holm's adjustment the same stores are full of findings.
     claims = strict(tuple(paper(anywhere=True)))

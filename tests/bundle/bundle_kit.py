@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from offramp.api.steps import finished
+from offramp.api.progress import finished
 from offramp.bundle.export import Exported, ExportOptions, export
 from offramp.policy import candidates, gates, scoring
 from offramp.policy.calibration import Calibration
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
-from offramp.study import trained as trial
+from offramp.study import trained
 from offramp.study.plan.plan import make_plan
 from offramp.study.spec import file as spec
+from offramp.study.trained import Trained
 from support import run_all
 
 STRATEGIES = (
@@ -40,37 +42,42 @@ def digits_store(root: Path, strategies: Sequence[Any] = STRATEGIES) -> Store:
             "backbone": "digits-cnn",
             "exits": {"taps": ["blocks.0", "blocks.2"], "head": {"flatten": True}},
             "data": {"name": "digits", "train_images": 300, "test_images": 100},
-            "recipe": {"epochs": 6, "learning_rate": 0.05, "batch_size": 32},
+            "recipe": {"epochs": 3, "learning_rate": 0.05, "batch_size": 32},
         }
     )
     return run_all(make_plan(study), root)[0]
 
 
+@cache
+def read(store: Store, prefix: str) -> Trained:
+    """A trial of `digits_store`, read once."""
+    return trained.read(store, prefix)
+
+
 def halving(store: Store, prefix: str, score: str = "confidence") -> Policy:
     """A policy by which about half of the calibration images leave at each exit that they reach."""
-    trained = trial.read(store, prefix)
-    logits = trained.calibration.logits
-    found = scoring.scores(score, logits, None, gates_of(trained, score))
-    early = [float(np.float32(np.median(found[:, i]))) for i in range(len(trained.exits) - 1)]
+    kept = read(store, prefix)
+    found = scoring.scores(score, kept.calibration.logits, None, gates_of(kept, score))
+    early = [float(np.float32(np.median(found[:, i]))) for i in range(len(kept.exits) - 1)]
     return policy_of(store, prefix, score, (*early, None))
 
 
 def policy_of(store: Store, prefix: str, score: str, thresholds: Sequence[float | None]) -> Policy:
     """A policy of those thresholds, as `offramp calibrate` keeps one."""
-    trained = trial.read(store, prefix)
-    made = Calibration(trained.id, trained.hash, len(trained.classes))
-    carry, learned = trained.costs.carry, gates_of(trained, score)
-    return Policy(score, trained.exits, tuple(thresholds), carry=carry, calibration=made, gates=learned)
+    kept = read(store, prefix)
+    made = Calibration(kept.id, kept.hash, len(kept.classes))
+    carry, learned = kept.costs.carry, gates_of(kept, score)
+    return Policy(score, kept.exits, tuple(thresholds), carry=carry, calibration=made, gates=learned)
 
 
-def gates_of(trained: trial.Trained, score: str) -> gates.Gates | None:
+def gates_of(kept: Trained, score: str) -> gates.Gates | None:
     """The trial's own, or learned on validation, as calibration does."""
     if not scoring.SCORES[score].learned:
         return None
-    if score == "gate" and trained.gates is not None:
-        return trained.gates
-    rows = trained.validation
-    return candidates.LEARNERS[score](rows.logits, rows.labels, trained.costs)
+    if score == "gate" and kept.gates is not None:
+        return kept.gates
+    rows = kept.validation
+    return candidates.LEARNERS[score](rows.logits, rows.labels, kept.costs)
 
 
 QUICK = ExportOptions(check=False, measure=False, anyway=True)

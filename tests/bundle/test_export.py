@@ -20,6 +20,7 @@ from bundle_kit import (
     export_to,
     halving,
     policy_of,
+    read,
     write_photos,
 )
 from PIL import Image
@@ -38,21 +39,20 @@ from offramp.nets import NetSpec, attach, build
 from offramp.policy import scoring
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
-from offramp.study import trained as trial
 from offramp.study.plan.plan import make_plan
 from offramp.study.spec import file as spec
 from refusal import refuses
 from support import run_all, tiny_plan, tiny_study
 
-USUAL = ("joint", "two-stage", "separate", "cascade", "gated")
+USUAL = ("joint", "two-stage", "separate", "cascade")
 """What tests read that are not long."""
 
 
 @pytest.fixture(scope="module")
-def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
+def store(request: pytest.FixtureRequest, digits: Path) -> Store:
     """With --long, trials of every kind."""
-    strategies = (*STRATEGIES, "gated") if request.config.getoption("long") else USUAL
-    return digits_store(tmp_path_factory.mktemp("digits") / "runs", strategies)
+    every = request.config.getoption("long")
+    return digits_store(digits, (*STRATEGIES, "gated") if every else USUAL)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def pictures() -> np.ndarray:
 
 def check_answers(folder: Path, store: Store, rule: Policy, pictures: np.ndarray) -> Bundle:
     """The bundle answers as the trial's logits and the policy do, in batches of any size."""
-    trained = trial.read(store, rule.calibration.trial)
+    trained = read(store, rule.calibration.trial)
     logits = trained.test.logits
     place = rule.leaves(logits)
     taken = scoring.all_said(rule.score, logits)[np.arange(len(logits)), place]
@@ -165,13 +165,8 @@ def test_a_cascade_in_a_bundle(store: Store, pictures: np.ndarray, tmp_path: Pat
     second = bundle.all_exits(pixels)[:, 1]
     assert (bundle.stages[1].run(carried, first)[0] == second).all()
     assert np.abs(bundle.stages[1].run(carried, 0 * first)[0] - second).max() > 1e-2
-    refuses(
-        "the policy is for exits that carry 0 of",
-        export_to,
-        tmp_path / "d",
-        store,
-        replace(rule, carry=0.0),
-    )
+    alone = replace(rule, carry=0.0)
+    refuses("the policy is for exits that carry 0 of", export_to, tmp_path / "d", store, alone)
     layout["stages"] = layout["stages"][1:]  # nobody gives the first graph an answer
     layout["stages"][0]["after"] = None
     (tmp_path / "b" / "stages.json").write_text(json.dumps(layout))
@@ -180,11 +175,12 @@ def test_a_cascade_in_a_bundle(store: Store, pictures: np.ndarray, tmp_path: Pat
         Bundle(tmp_path / "b")
 
 
+@pytest.mark.long  # gates of validation are a policy above
 def test_a_trial_is_left_by_the_gates_that_it_learned(
     store: Store, pictures: np.ndarray, tmp_path: Path
 ) -> None:
     rule = halving(store, "gated", "gate")
-    assert rule.gates == trial.read(store, "gated").gates
+    assert rule.gates == read(store, "gated").gates
     export_to(tmp_path / "b", store, rule, ExportOptions(measure=False))
     bundle = check_answers(tmp_path / "b", store, rule, pictures)
     assert [stage.gate for stage in bundle.stages] == list(rule.gates or ())
@@ -231,7 +227,7 @@ def test_what_is_not_to_be_trusted_is_refused_or_branded(store: Store, tmp_path:
 def test_batches_of_which_all_none_and_one_leaves(
     store: Store, pictures: np.ndarray, tmp_path: Path
 ) -> None:
-    first = trial.read(store, "joint").test.logits[:, 0]
+    first = read(store, "joint").test.logits[:, 0]
     sure = scoring.score("confidence", first)[0]
     second = float(np.float32((np.sort(sure)[-1] + np.sort(sure)[-2]) / 2))
     for name, threshold, leave in (("all", 0.0, 100), ("none", 1.0, 0), ("one", second, 1)):
@@ -293,8 +289,8 @@ def test_a_split_is_normalized_a_batch_at_a_time_to_the_same_bits() -> None:
 
 
 def test_a_policy_of_another_trial_is_refused(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(OfframpError, match=r"the policy was made for trial joint.*not for two-stage"):
-        export_to(tmp_path / "b", store, halving(store, "joint"), trial="two-stage")
+    said, rule = r"the policy was made for trial joint.*not for two-stage", halving(store, "joint")
+    refuses(said, export_to, tmp_path / "b", store, rule, trial="two-stage")
     assert not (tmp_path / "b").exists()
 
 
@@ -452,7 +448,8 @@ def test_stages(trunk_of: Any, exits: Any, expected: list[Any]) -> None:
     assert [(s.first, s.after, s.carries) for s in found] == expected
 
 
-@pytest.mark.parametrize("name", ["residual", *long("resnet18", "timm/vit_tiny_patch16_224")])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["residual", "resnet18", "timm/vit_tiny_patch16_224"])
 def test_other_backbones(name: str, tmp_path: Path) -> None:
     """Channels-last convolutions, and tokens; exits skipped, batches of 1 and 5."""
     options = (("img_size", 32), ("patch_size", 8)) if "vit" in name else ()

@@ -52,6 +52,21 @@ def front(text: str) -> dict[str, object]:
     return found
 
 
+def assert_alike(folder: Path, other: Path) -> None:
+    """That both bundles answer the same."""
+    noise = np.random.default_rng(0).standard_normal((5, 8, 8, 1)).astype(np.float32)
+    one, same = (Bundle(each).predict(noise).logits for each in (folder, other))
+    np.testing.assert_array_equal(one, same)
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
+    """`offramp` with these words, which ends well."""
+    monkeypatch.setattr(sys, "argv", ["offramp", *map(str, words)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+
+
 def test_what_is_pushed_answers_when_it_is_fetched(there: Hub, leaving: Path, tmp_path: Path) -> None:
     address = hub.push(leaving, "me/digits", "mit", dataset="ylecun/mnist", private=True)
     assert address.startswith(f"{there.address}/me/digits/commit/") and there.private["me/digits"]
@@ -71,10 +86,7 @@ def test_what_is_pushed_answers_when_it_is_fetched(there: Hub, leaving: Path, tm
     assert folder is not None and sorted(p.name for p in (folder / "stages").iterdir()) == [
         f"exit-{k}.onnx" for k in (1, 2, 3)
     ]
-    noise = np.random.default_rng(0).standard_normal((5, 8, 8, 1)).astype(np.float32)
-    np.testing.assert_array_equal(
-        Bundle(folder).predict(noise).logits, Bundle(leaving).predict(noise).logits
-    )
+    assert_alike(folder, leaving)
 
     # Another bundle in its place: one commit, and no stage of the first is left behind.
     smaller = Path(shutil.copytree(leaving, tmp_path / "smaller"))
@@ -93,12 +105,8 @@ def test_a_revision_is_named_where_the_bundle_is_to_be_used(
     there: Hub, leaving: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without it, whoever follows the card has what is on main."""
-    words = ["offramp", "push", str(leaving), "me/digits@candidate", "--license", "mit"]
-    monkeypatch.setattr(sys, "argv", words)
     for _ in range(2):  # the first makes the branch
-        with pytest.raises(SystemExit) as end:
-            main()
-        assert not end.value.code
+        call(monkeypatch, "push", leaving, "me/digits@candidate", "--license", "mit")
         assert "Use it: offramp predict hf:me/digits@candidate IMAGES" in capsys.readouterr().out
         assert there.branches["me/digits"] == {"candidate"}
     text = there.repos["me/digits"]["README.md"].decode()
@@ -133,10 +141,7 @@ def test_folders_of_this_machine_stay_here(there: Hub, leaving: Path, tmp_path: 
     assert "/home/somebody/secret" in (bundle / "card.json").read_text()  # one's own is as it was
     folder = hub.local("hf:me/digits")
     assert folder is not None  # and sums are those of what was pushed
-    noise = np.random.default_rng(0).standard_normal((5, 8, 8, 1)).astype(np.float32)
-    np.testing.assert_array_equal(
-        Bundle(folder).predict(noise).logits, Bundle(leaving).predict(noise).logits
-    )
+    assert_alike(folder, leaving)
 
 
 def test_a_changed_download_is_refused(there: Hub, leaving: Path) -> None:
@@ -186,11 +191,8 @@ def test_mistakes_are_a_line(
 def test_a_dry_run_shows_all_that_would_be_sent_and_sends_nothing(
     there: Hub, leaving: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["offramp", "push", str(leaving), "me/digits", "--license", "mit"]
-    monkeypatch.setattr(sys, "argv", [*words, "--dry-run", "--json"])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert not end.value.code and not there.repos
+    call(monkeypatch, "push", leaving, "me/digits", "--license", "mit", "--dry-run", "--json")
+    assert not there.repos
     shown = json.loads(capsys.readouterr().out)
     hub.push(leaving, "me/digits", "mit")
     sent = there.repos["me/digits"]
@@ -206,10 +208,7 @@ def test_predict_from_the_hub(leaving: Path, tmp_path: Path, monkeypatch: pytest
     hub.push(leaving, "me/digits", "mit")
     monkeypatch.chdir(tmp_path)
     Image.fromarray((load_digits().images[0] * 15).astype(np.uint8)).save("a.png")
-    monkeypatch.setattr(sys, "argv", ["offramp", "predict", "hf:me/digits", "a.png"])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert not end.value.code
+    call(monkeypatch, "predict", "hf:me/digits", "a.png")
     with Path("answers.csv").open() as file:
         (row,) = csv.DictReader(file)
     expected = Bundle(leaving).predict([Image.open("a.png")])

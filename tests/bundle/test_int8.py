@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from bundle_kit import digits_store, export_to, policy_of
+from bundle_kit import digits_store, export_to, policy_of, read
 
 from offramp.bundle import graphs, int8, parity
 from offramp.bundle.export import ExportOptions
@@ -29,14 +29,14 @@ ASKED = ExportOptions(measure=False, anyway=True, int8=0.05)
 
 
 @pytest.fixture(scope="module")
-def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
+def store(request: pytest.FixtureRequest, digits: Path) -> Store:
     more = ("cascade", "imta") if request.config.getoption("long") else ()
-    return digits_store(tmp_path_factory.mktemp("digits") / "runs", ("joint", *more))
+    return digits_store(digits, ("joint", *more))
 
 
 def solved(store: Store, strategy: str) -> Policy:
     """The policy of `offramp calibrate --max-accuracy-loss 0.1`."""
-    trained = trial.read(store, strategy)
+    trained = read(store, strategy)
     rows = (trained.validation, trained.calibration)
     return trial.policy_of(trained, calibrate(*rows, trained.costs, target(1, max_accuracy_loss=0.1)))
 
@@ -55,7 +55,7 @@ def test_it_answers_in_int8_as_it_was_calibrated(store: Store, tmp_path: Path) -
     assert again.thresholds != rule.thresholds  # solved on other logits
     assert again.calibration.target == rule.calibration.target
     float32, small = card["int8"]["beside"]
-    trained = trial.read(store, "joint")
+    trained = read(store, "joint")
     right = trained.test.logits[:, -1].argmax(axis=1) == trained.test.labels
     assert float32["full_accuracy"] == pytest.approx(right.mean())
     assert abs(small["accuracy"] - float32["accuracy"]) < 0.08 and card["int8"]["lost"] <= 0.05
@@ -103,7 +103,7 @@ def test_what_costs_more_than_is_allowed_is_refused(store: Store, tmp_path: Path
 
 
 def test_thresholds_are_solved_again_as_they_were(store: Store) -> None:
-    trained = trial.read(store, "joint")
+    trained = read(store, "joint")
     rows = (trained.validation, trained.calibration)
     limit = target(1, max_accuracy_loss=0.1)
     found = [
@@ -133,7 +133,7 @@ def test_without_the_images_there_is_no_int8(store: Store, tmp_path: Path) -> No
 
 
 def test_a_head_is_cut_off_and_the_others_answer_as_before(store: Store, tmp_path: Path) -> None:
-    trained = trial.read(store, "joint")
+    trained = read(store, "joint")
     net = load_network(store, trained.id, torch.device("cpu"))
     every = graphs.layout(net.trunk_of, trained.exits)
     data = load(DataSpec("digits", train_images=300, test_images=100))
@@ -164,7 +164,7 @@ def test_a_bundle_that_leaves_elsewhere_is_found(store: Store, tmp_path: Path) -
     data = load(DataSpec("digits", train_images=300, test_images=100))
     split = SplitImages(data.test.images, torch.tensor(data.mean), torch.tensor(data.std))
     never = policy_of(store, "joint", "confidence", (None,) * len(again.exits))
-    rows = SplitLogits(trial.read(store, "joint").test.logits, data.test.labels.numpy())
+    rows = SplitLogits(read(store, "joint").test.logits, data.test.labels.numpy())
     refuses(
         "points of accuracy and .* nothing was written",
         parity.alike,

@@ -31,16 +31,10 @@ ROOT = Path(__file__).parents[2]
 NEEDED = ("numpy", "onnxruntime", "pillow")
 
 
-@pytest.fixture(scope="module")
-def made(leaving: Path) -> Path:
-    """A bundle; treat it as read-only."""
-    return leaving
-
-
 @pytest.fixture
-def bundle(made: Path, tmp_path: Path) -> Path:
+def bundle(leaving: Path, tmp_path: Path) -> Path:
     """A copy of its own."""
-    return Path(shutil.copytree(made, tmp_path / "bundle"))
+    return Path(shutil.copytree(leaving, tmp_path / "bundle"))
 
 
 @pytest.fixture(scope="module")
@@ -74,16 +68,13 @@ FILES = (
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_flipped_bit_is_refused_by_name(name: str, bundle: Path) -> None:
+    """So is a missing file."""
     Bundle(bundle)
     content = bytearray((bundle / name).read_bytes())
     content[len(content) // 2] ^= 1
     (bundle / name).write_bytes(content)
     with pytest.raises(BundleError, match=rf"{name} has been changed"):
         Bundle(bundle)
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_refused_by_name(name: str, bundle: Path) -> None:
     (bundle / name).unlink()
     with pytest.raises(BundleError, match=rf"{name} is missing"):
         Bundle(bundle)
@@ -121,8 +112,8 @@ def test_no_compiled_copy_is_left_or_read(bundle: Path, images: Path) -> None:
     assert not list(bundle.rglob("*.pyc"))
 
 
-def test_whoever_reads_the_answers_may_stop(made: Path, images: Path) -> None:
-    command = [sys.executable, "-I", "-B", str(made / "run.py"), *[str(images)] * 400]
+def test_whoever_reads_the_answers_may_stop(leaving: Path, images: Path) -> None:
+    command = [sys.executable, "-I", "-B", str(leaving / "run.py"), *[str(images)] * 400]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None and running.stderr is not None
         running.stdout.readline()
@@ -131,14 +122,14 @@ def test_whoever_reads_the_answers_may_stop(made: Path, images: Path) -> None:
     assert running.returncode == 1
 
 
-def test_images_given_the_wrong_way(made: Path, images: Path, tmp_path: Path) -> None:
+def test_images_given_the_wrong_way(leaving: Path, images: Path, tmp_path: Path) -> None:
     path = next(images.glob("*.png"))
     with Image.open(path) as one, pytest.raises(BundleError, match=r"give a list of them"):
-        Bundle(made).predict(one)
+        Bundle(leaving).predict(one)
     cut = tmp_path / "cut.png"
     cut.write_bytes(path.read_bytes()[:60])
     with Image.open(cut) as damaged, pytest.raises(BundleError, match="image 0 cannot be read"):
-        Bundle(made).predict([damaged])
+        Bundle(leaving).predict([damaged])
 
 
 def test_the_list_of_sums_itself(bundle: Path, tmp_path: Path) -> None:
@@ -157,21 +148,21 @@ def test_the_list_of_sums_itself(bundle: Path, tmp_path: Path) -> None:
         Bundle(bundle)
 
 
-def test_a_line_an_image(made: Path, images: Path) -> None:
-    status, out, err = run(made, images / "00.png", images / "more")
+def test_a_line_an_image(leaving: Path, images: Path) -> None:
+    status, out, err = run(leaving, images / "00.png", images / "more")
     lines = out.splitlines()
     assert (status, err, len(lines)) == (0, "", 11)
     path, label, confidence, exit, milliseconds = lines[0].split("  ")
     assert path == str(images / "00.png") and label in "0123456789"
     assert confidence.endswith(" %") and exit in ("exit 1", "exit 2", "exit 3")
     assert float(milliseconds.removesuffix(" ms")) > 0
-    found = Bundle(made).predict([Image.open(line.split("  ")[0]) for line in lines])
+    found = Bundle(leaving).predict([Image.open(line.split("  ")[0]) for line in lines])
     assert [line.split("  ")[1] for line in lines] == list(found.labels)
     assert [line.split("  ")[3] for line in lines] == [f"exit {k}" for k in found.exits]
 
 
-def test_batches_and_json(made: Path, images: Path) -> None:
-    single, several = (run(made, images, "--json", "--batch", n)[1] for n in (1, 8))
+def test_batches_and_json(leaving: Path, images: Path) -> None:
+    single, several = (run(leaving, images, "--json", "--batch", n)[1] for n in (1, 8))
     assert len(single.splitlines()) == 20
     check_alike(single, several)
 
@@ -183,52 +174,47 @@ def check_alike(one: str, other: str) -> None:
         assert a["confidence"] == pytest.approx(b["confidence"], abs=1e-5)
 
 
-def test_it_measures_itself(made: Path) -> None:
-    status, out, _ = run(made, "--measure")
+def test_it_measures_itself(leaving: Path) -> None:
+    status, out, _ = run(leaving, "--measure")
     found = json.loads(out)
     assert status == 0 and found["machine"]["cores"] >= 1
     assert [(s["batch"], s["exit"]) for s in found["stages"]] == [
         (b, k) for b in (1, 32) for k in (1, 2, 3)
     ]
     assert all(0 < stage["p50"] <= stage["p95"] for stage in found["stages"])
-    asked = json.loads(run(made, "--measure", "--batch", "2")[1])
+    asked = json.loads(run(leaving, "--measure", "--batch", "2")[1])
     assert {s["batch"] for s in asked["stages"]} == {1, 32, 2}
 
 
-def test_a_folder_that_is_not_there_is_said_before_the_measuring(
-    made: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runtime, "measure", lambda *_: pytest.fail("measured"))
-    with pytest.raises(BundleError, match="there is no folder nowhere for the times"):
-        runtime._write_times(Bundle(made), 1, Path("nowhere/times.json"), None)
-
-
 def test_a_place_that_takes_no_times_is_said_before_the_measuring(
-    made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    leaving: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(runtime, "measure", lambda *_: pytest.fail("measured"))
+    bundle = Bundle(leaving)
+    with pytest.raises(BundleError, match="there is no folder nowhere for the times"):
+        runtime._write_times(bundle, 1, Path("nowhere/times.json"), None)
     with pytest.raises(BundleError, match="cannot be written; choose another --out"):
-        runtime._write_times(Bundle(made), 1, tmp_path, None)
+        runtime._write_times(bundle, 1, tmp_path, None)
     monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)
     with pytest.raises(BundleError, match=r"times\.json cannot be written"):
-        runtime._write_times(Bundle(made), 1, tmp_path / "times.json", None)
+        runtime._write_times(bundle, 1, tmp_path / "times.json", None)
 
 
 @pytest.mark.parametrize(("late", "told"), [(1.5, 2), (2.5, 3)])
 def test_unsteady_times_are_said_to_be(
-    made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any, late: float, told: int
+    leaving: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any, late: float, told: int
 ) -> None:
     found = {"device": "a device", "stages": [{"p50": 1.0, "p95": late}]}
     monkeypatch.setattr(runtime, "measure", lambda *_: found)
-    runtime._write_times(Bundle(made), 1, tmp_path / "times.json", None)
+    runtime._write_times(Bundle(leaving), 1, tmp_path / "times.json", None)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == told and ("they are unsteady" in lines[-1]) == (told == 3)
 
 
 def test_times_that_cannot_be_written_leave_the_earlier_ones(
-    made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    leaving: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    bundle, out, whole = Bundle(made), tmp_path / "times.json", Path.write_text
+    bundle, out, whole = Bundle(leaving), tmp_path / "times.json", Path.write_text
     monkeypatch.setattr(runtime, "measure", lambda *_: {"device": "a device", "stages": []})
     runtime._write_times(bundle, 1, out, None)
     before = out.read_bytes()
@@ -243,9 +229,9 @@ def test_times_that_cannot_be_written_leave_the_earlier_ones(
     assert out.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_stage_takes_what_predict_does_in_it(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_takes_what_predict_does_in_it(leaving: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What an answer costs once is in the first stage. The clock moves by what is listed here alone."""
-    now, bundle = [0.0], Bundle(made)
+    now, bundle = [0.0], Bundle(leaving)
     assert any(stage.threshold is not None for stage in bundle.stages), "and still all go on to the last"
 
     def takes(place: Any, name: str, seconds: float) -> None:
@@ -267,7 +253,9 @@ def test_a_stage_takes_what_predict_does_in_it(made: Path, monkeypatch: pytest.M
     assert [stage["p95"] for stage in runtime.measure(bundle, (4,), 3)["stages"]] == [1111e3, 11e3, 11e3]
 
 
-def test_bad_images_are_named_and_the_others_answered(made: Path, images: Path, tmp_path: Path) -> None:
+def test_bad_images_are_named_and_the_others_answered(
+    leaving: Path, images: Path, tmp_path: Path
+) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "color.png")
     Image.new("L", (9, 8)).save(tmp_path / "large.png")
     Image.new("F", (8, 8)).save(tmp_path / "deep.tiff")
@@ -275,7 +263,7 @@ def test_bad_images_are_named_and_the_others_answered(made: Path, images: Path, 
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "good.png").write_bytes(whole)
-    status, out, err = run(made, tmp_path)
+    status, out, err = run(leaving, tmp_path)
     assert status == 2
     assert [line.split("  ")[0] for line in out.splitlines()] == [str(tmp_path / "good.png")]
     said = dict(line.removeprefix(f"run.py: {tmp_path}/").split(" ", 1) for line in err.splitlines())
@@ -298,16 +286,18 @@ def test_bad_images_are_named_and_the_others_answered(made: Path, images: Path, 
         ),
     ],
 )
-def test_mistakes_are_a_line(made: Path, words: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_mistakes_are_a_line(
+    leaving: Path, words: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
-    command = [sys.executable, "-I", "-B", str(made / "run.py"), *words]
+    command = [sys.executable, "-I", "-B", str(leaving / "run.py"), *words]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 2 and done.stdout == ""
     assert message in done.stderr.splitlines()[-1]
 
 
-def test_arrays_of_another_shape_or_type(made: Path) -> None:
-    bundle = Bundle(made)
+def test_arrays_of_another_shape_or_type(leaving: Path) -> None:
+    bundle = Bundle(leaving)
     good = np.zeros((2, 8, 8, 1), np.uint8)
     assert bundle.predict(good).exits.shape == (2,)
     with pytest.raises(BundleError, match="the array is 2×8×8; give"):
@@ -320,9 +310,9 @@ def test_arrays_of_another_shape_or_type(made: Path) -> None:
         bundle.predict([Image.new("L", (8, 8)), good[0]])
 
 
-def test_a_head_that_flattens_refuses_another_resolution(made: Path) -> None:
+def test_a_head_that_flattens_refuses_another_resolution(leaving: Path) -> None:
     with pytest.raises(BundleError) as raised:
-        Bundle(made).predict(np.zeros((1, 16, 16, 1), np.uint8))
+        Bundle(leaving).predict(np.zeros((1, 16, 16, 1), np.uint8))
     assert str(raised.value) == (
         "the images are 16×16 pixels and the network takes 8×8: the head of exits 1, 2 fits one size "
         "only; resize them as the training images were"
@@ -335,21 +325,21 @@ def test_the_function_returns_its_exit_code(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("fill", ["linked", *long("installed")])
-def test_in_an_environment_without_torch(made: Path, images: Path, tmp_path: Path, fill: str) -> None:
+def test_in_an_environment_without_torch(leaving: Path, images: Path, tmp_path: Path, fill: str) -> None:
     """numpy, onnxruntime and Pillow are enough, and the answers are the same."""
     python = (_linked if fill == "linked" else _installed)(tmp_path / "env")
     probe = (
         "import importlib.util as u; print([n for n in ('torch', 'offramp', 'onnx') if u.find_spec(n)])"
     )
     assert subprocess.check_output([python, "-I", "-c", probe], text=True) == "[]\n"
-    bare, own = (run(made, images, "--json", python=exe) for exe in (python, sys.executable))
+    bare, own = (run(leaving, images, "--json", python=exe) for exe in (python, sys.executable))
     assert bare[0] == 0, bare[2]
     check_alike(bare[1], own[1])
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from run import Bundle; import numpy as np\n"
         "print(Bundle(sys.argv[1]).predict(np.zeros((3, 8, 8, 1), np.uint8)).classes.shape)"
     )
-    said = subprocess.check_output([python, "-I", "-B", "-c", code, str(made)], text=True)
+    said = subprocess.check_output([python, "-I", "-B", "-c", code, str(leaving)], text=True)
     assert said == "(3,)\n"
 
 
@@ -385,11 +375,11 @@ def _installed(folder: Path) -> str:
 
 
 def test_an_eps_that_is_called_png_starts_nothing(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    leaving: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mark = trap(tmp_path, monkeypatch)
     (tmp_path / "a.png").write_bytes(EPS)
-    status, out, err = run(made, tmp_path / "a.png")
+    status, out, err = run(leaving, tmp_path / "a.png")
     assert (status, out) == (2, "")
     assert f"{tmp_path}/a.png is no image that can be read" in err and len(err.splitlines()) == 1
     assert not mark.exists()
@@ -468,13 +458,13 @@ def test_what_another_wrote_wrongly_is_named(
     assert str(named.value) == line
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "\ud800", *long('{"a":' * 100_000, "9" * 5000, "{")])
-def test_text_that_is_no_json_is_a_line(text: str, bundle: Path, images: Path) -> None:
+@pytest.mark.parametrize("text", ["[" * 100_000, "\ud800", '{"a":' * 100_000, "9" * 5000, "{"])
+def test_text_that_is_no_json_is_a_line(text: str, bundle: Path) -> None:
     (bundle / "stages.json").write_bytes(text.encode("utf-8", "surrogatepass"))
     seal(bundle)
-    status, out, err = run(bundle, images)
-    assert (status, out) == (2, "")
-    assert err == f"run.py: {bundle}/stages.json is no JSON; export the bundle again\n"
+    with pytest.raises(BundleError) as refused:
+        Bundle(bundle)
+    assert str(refused.value) == f"{bundle}/stages.json is no JSON; export the bundle again"
 
 
 def test_a_pipe_or_a_device_in_place_of_a_file_is_not_waited_for(bundle: Path, images: Path) -> None:
@@ -499,17 +489,17 @@ def test_escapes_of_a_terminal_are_not_printed(bundle: Path, images: Path) -> No
 
 
 @pytest.fixture(scope="module")
-def scratch(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scratch(leaving: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy in which every case of a fuzzer puts its own change."""
-    return Path(shutil.copytree(made, tmp_path_factory.mktemp("fuzz") / "bundle"))
+    return Path(shutil.copytree(leaving, tmp_path_factory.mktemp("fuzz") / "bundle"))
 
 
-def test_any_field_changed_is_a_line_or_a_bundle_that_answers(made: Path, scratch: Path) -> None:
+def test_any_field_changed_is_a_line_or_a_bundle_that_answers(leaving: Path, scratch: Path) -> None:
     names = [name for name in FILES if name.endswith(".json")]
     for case in cases(100):
         name = names[case % len(names)]
-        shutil.copytree(made, scratch, dirs_exist_ok=True)
-        value = changed(case, json.loads((made / name).read_text()))
+        shutil.copytree(leaving, scratch, dirs_exist_ok=True)
+        value = changed(case, json.loads((leaving / name).read_text()))
         (scratch / name).write_text(json.dumps(value))
         seal(scratch)
         try:

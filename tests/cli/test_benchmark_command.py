@@ -19,7 +19,7 @@ from offramp.store.store import Store
 from support import run_all, tiny_plan, tiny_study
 
 Command = Callable[..., tuple[int, str, str]]
-QUICK = ("--repeats", "5", "--seconds", "0")
+QUICK = ("--repeats", "5", "--seconds", "0ms")
 
 
 @pytest.fixture(scope="module")

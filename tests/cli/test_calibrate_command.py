@@ -70,8 +70,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
 @pytest.mark.parametrize(
     "target",
     [
-        ("--max-accuracy-loss", "0.02"),
-        ("--min-accuracy", "0.8", "--score", "entropy", "--temperature"),
+        ("--max-accuracy-loss", "2%"),
+        ("--min-accuracy", "80%", "--score", "entropy", "--temperature"),
         ("--max-mean-macs", "70%", "--shared"),
         *long(
             (("--max-accuracy-loss", "0.05", "--survivors", "--score", "ensemble"),),
@@ -231,7 +231,8 @@ def test_what_is_not_to_be_trusted_is_refused(run: Command, store: Store) -> Non
         (("two", "--risk", "0"), "risk must be a share between 0 and 1"),
         (("two", "--risk", "nan"), "risk must be a share between 0 and 1"),
         (("two", "--max-accuracy-loss", "1.5"), "for one point in a hundred give 0.01"),
-        (("two", "--min-accuracy", "1.5"), "min accuracy must be a share from 0 to 1"),
+        (("two", "--max-accuracy-loss", "1pt"), "max accuracy loss must be a share, such as 0.01 or 1%"),
+        (("two", "--min-accuracy", "150%"), "min accuracy must be a share from 0 to 1"),
         (
             ("two", "--max-mean-macs", "0.4"),
             "a share such as 40% or a number of MACs, such as 1.5M or 2e6; got '0.4'",

@@ -105,7 +105,7 @@ def test_recommend_without_a_store_gives_the_guidelines_and_says_so(cli: Cli) ->
 def test_recommend_keeps_to_what_is_asked(cli: Cli, store: Path) -> None:
     said = narrow(cli("recommend", store, "--goal", "accuracy", "--frozen-backbone")).out
     assert "it trains the backbone's weights" in said
-    said = narrow(cli("recommend", store, "--goal", "latency", "--min-accuracy", "1")).out
+    said = narrow(cli("recommend", store, "--goal", "latency", "--min-accuracy", "100%")).out
     assert "no ranking, every strategy is ruled out" in said and "% at most" in said
     said = narrow(cli("recommend", store, "--goal", "accuracy", "--max-macs", "1")).out
     assert "it cannot answer within these MACs" in said

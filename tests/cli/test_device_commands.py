@@ -63,7 +63,7 @@ def test_solved_for_the_device_that_measured(studied: Cli) -> None:
         "bundle",
         "--int8",
         "--int8-loss",
-        "0.5",
+        "50%",
         "--anyway",
         "--no-measure",
         "--quiet",
@@ -92,7 +92,7 @@ def test_options_that_do_not_go_together(studied: Cli) -> None:
         (("calibrate", trial, "--max-accuracy-loss", "0.1", "--batch", "4"), "--batch goes with"),
         (("calibrate", trial, "--max-mean-latency", "3ms", "--stage-times", "bad.json"), "bad.json: "),
         (("export", trial, "--to-measure", "--policy", "p.json", "--out", "b"), "or --to-measure"),
-        (("export", trial, "--to-measure", "--int8-loss", "0.1", "--out", "b"), "goes with --int8"),
+        (("export", trial, "--to-measure", "--int8-loss", "10%", "--out", "b"), "goes with --int8"),
         (("export", trial, "--to-measure", "--onnxruntime-web", "x", "--out", "b"), "goes with --web"),
         (
             ("export", trial, "--to-measure", "--web", "s", "--onnxruntime-web", "x", "--out", "b"),

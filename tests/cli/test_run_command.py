@@ -322,7 +322,7 @@ def test_an_interrupted_budget_goes_on_with_its_settings(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("offramp.cli.training.one.watch", interrupted)
+    monkeypatch.setattr("offramp.cli.training.study.watch", interrupted)
     long = ("--set", "recipe.epochs=200000")
     answer = two("run", "b.yaml", *long, "--budget", "90s", "--anyway")
     last = untimed(answer.err)[-1]

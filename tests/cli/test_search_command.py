@@ -18,7 +18,8 @@ from offramp.cli.progress.reading import moving
 from offramp.report import evidence
 from offramp.report.page.how import facts
 from offramp.study.run import events
-from offramp.study.search import Best, Proposed, SearchOptions, Step
+from offramp.study.search.search import Happening, Proposed
+from offramp.study.search.variants import Best, SearchOptions
 
 OVER = "recipe.learning_rate=[0.001,0.01]"
 
@@ -55,7 +56,7 @@ def test_a_search_is_kept_in_a_folder(cli: Cli) -> None:
 
 
 def test_a_search_of_all_together_answers_programs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offramp.cli.commands.search.PACE", 0.0)
+    monkeypatch.setattr("offramp.cli.progress.proposals.PACE", 0.0)
     Path("s.yaml").write_text(STUDY)
     words = ("search", "s.yaml", "--set", "seeds=[1]", "--over", OVER, "--trials", 1, "--out", "f.yaml")
     answer = cli(*words, "--json", "--log-format", "json")
@@ -105,7 +106,7 @@ def test_for_whom_a_search_waits_is_told(
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
 
-    def waiting(*_: object) -> Iterator[Step]:
+    def waiting(*_: object) -> Iterator[Happening]:
         yield Proposed(1, {"recipe.epochs": 3})
         for at in range(70):
             clock[0] = float(at)
@@ -113,7 +114,7 @@ def test_for_whom_a_search_waits_is_told(
             yield events.Waiting(("k",), f"process 7 on node1, at it for {at} s")
         return Best({}, 0.5, 1)
 
-    monkeypatch.setattr("offramp.study.search.search", waiting)
+    monkeypatch.setattr("offramp.study.search.search.search", waiting)
     nothing = cast(Any, None)
     _searched(nothing, nothing, SearchOptions({}, 1), nothing, nothing, Log())
     note, *lines = untimed(capsys.readouterr().err)

@@ -20,7 +20,7 @@ from contract_runs import BATCH, FROZEN_BATCH, TRAIN, contract_data
 from torch import Tensor
 
 from longer import long
-from offramp.engine.cache import Cache, Key
+from offramp.engine.cache import Cache, CacheKey
 from offramp.engine.fit import Diverged, conclude, fit
 from offramp.engine.passes import Derived, Images, Pass, Plain
 from offramp.engine.resolve import Node, Setting, resolve
@@ -75,15 +75,15 @@ class Watched(Cache):
     def __init__(self, folder: Path, memory: int = ROOM, disk: int = 0) -> None:
         super().__init__(memory, disk, folder)
         self.grown: set[Frozen] = set()
-        self.ever: set[Key] = set()
-        self.reads: Counter[Key] = Counter()
+        self.ever: set[CacheKey] = set()
+        self.reads: Counter[CacheKey] = Counter()
         self.layouts: set[str] = set()
 
-    def filled(self, key: Key) -> None:
+    def filled(self, key: CacheKey) -> None:
         super().filled(key)
         self.ever.add(key)
 
-    def get(self, key: Key) -> Tensors | None:
+    def get(self, key: CacheKey) -> Tensors | None:
         held = super().get(key)
         if held is not None:
             self.reads[key] += 1
@@ -257,7 +257,7 @@ def test_so_it_does_from_files(backbone: str, tmp_path: Path) -> None:
 
 def test_a_cached_value_that_is_off_by_its_last_bit_is_found(tmp_path: Path) -> None:
     class Nudged(Watched):
-        def filled(self, key: Key) -> None:
+        def filled(self, key: CacheKey) -> None:
             super().filled(key)
             for t in super().get(key) or ():
                 t.copy_(torch.nextafter(t, torch.full_like(t, torch.inf)))

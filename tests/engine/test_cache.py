@@ -17,8 +17,8 @@ from torch import Tensor
 
 import offramp.engine.cache
 from offramp.augment import View
-from offramp.engine.cache import Cache, Key
-from offramp.engine.placement import Place
+from offramp.engine.cache import Cache, CacheKey
+from offramp.engine.placement import Medium
 from offramp.engine.resolve import Source
 from offramp.engine.values import Frozen, Point
 
@@ -30,7 +30,7 @@ def value(index: int, node: str = "a") -> Frozen:
     return Frozen(Point("tap", index), 42, (Source(node),) * index)
 
 
-def key(index: int, split: str = "train", view: View | None = None, batch: int = 64) -> Key:
+def key(index: int, split: str = "train", view: View | None = None, batch: int = 64) -> CacheKey:
     return value(index), split, view, batch
 
 
@@ -52,7 +52,7 @@ def test_values_differ_by_place_source_split_view_and_batch(tmp_path: Path) -> N
     cache = Cache(10 * SIZE, 0, tmp_path)
     cache.reserve(key(1), batch(), ROWS)
     cache.filled(key(1))
-    others: list[Key] = [
+    others: list[CacheKey] = [
         *(key(2), key(1, "validation"), key(1, batch=128), key(1, view=View(42, 0))),
         (value(1, "b"), "train", None, 64),
     ]
@@ -224,12 +224,12 @@ def test_limits_that_shrink_drop_what_is_above_them(tmp_path: Path) -> None:
     st.integers(0, 12),
 )
 def test_never_above_the_limits_whatever_happens(
-    deeds: Sequence[tuple[str, int, int, Sequence[Place]]], memory: int, disk: int
+    deeds: Sequence[tuple[str, int, int, Sequence[Medium]]], memory: int, disk: int
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         cache = Cache(memory * SIZE, disk * SIZE, Path(folder))
         limits = (memory * SIZE, disk * SIZE)
-        taken: set[Key] = set()
+        taken: set[CacheKey] = set()
         for deed, index, rows, places in deeds:
             if deed == "reserve" and key(index) not in taken:
                 room = cache.reserve(key(index), batch(), rows, places, {value(index)})

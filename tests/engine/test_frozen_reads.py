@@ -9,7 +9,7 @@ import pytest
 from offramp.augment import Augment, View
 from offramp.engine.cost import value_bytes
 from offramp.engine.frozen_reads import looks, reads_of, wanted
-from offramp.engine.placement import MOVES, Name, Speeds, Wanted
+from offramp.engine.placement import MOVES, Speeds, ValueName, Wanted
 from offramp.engine.resolve import Node, Setting, resolve
 from offramp.engine.values import IMAGES, Point
 from offramp.parts import Part
@@ -29,7 +29,7 @@ def nodes(strategy: str, epochs: int = 5) -> tuple[Node, ...]:
 
 
 def asked(
-    group: Sequence[Node], augment: Augment | None = None, held: Collection[Name] = ()
+    group: Sequence[Node], augment: Augment | None = None, held: Collection[ValueName] = ()
 ) -> list[Wanted]:
     return wanted(group, NET, SIZES, COUNTS, augment, SPEEDS, held)
 

@@ -19,7 +19,7 @@ from offramp.engine.settings import applied
 from offramp.engine.trainee import pack, trained_state, unpack
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork
-from offramp.nets.network import exit_macs
+from offramp.nets.network import STATISTICS, exit_macs
 from offramp.parts import heads
 from offramp.phase import CE, Gated, Gates, Phase, check, describe
 from offramp.policy import gates as fitted
@@ -59,6 +59,7 @@ def with_gates(net: ExitNetwork) -> ExitNetwork:
 def test_what_gates_see_in_training_is_what_they_see_in_use() -> None:
     logits, _ = drawn()
     net = with_gates(network("digits-cnn"))
+    assert STATISTICS == scoring.STATISTICS == statistics(logits[1]).shape[1]
     for k in range(1, K):
         np.testing.assert_allclose(
             statistics(logits[k]), scoring.statistics(logits[k].numpy()), atol=1e-6

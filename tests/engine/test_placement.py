@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from offramp.engine.placement import CPU, PLACES, Place, Placed, Speeds, Wanted, place, seconds
+from offramp.engine.placement import CPU, PLACES, Medium, Placed, Speeds, Wanted, place, seconds
 
 UNIT = Speeds(macs=1.0, memory=1.0, disk=0.1, pixels=1.0)  # a byte a second from memory
 
@@ -23,11 +23,11 @@ def wanted(
     return Wanted(value, look, size, reads, (*steps.items(), (value, 0.0)))  # type: ignore[arg-type]
 
 
-def chosen(found: Placed) -> dict[object, Place]:
+def chosen(found: Placed) -> dict[object, Medium]:
     return {value: where for (value, _), where in found.items()}
 
 
-def used(every: Sequence[Wanted], found: Placed, kind: Place) -> int:
+def used(every: Sequence[Wanted], found: Placed, kind: Medium) -> int:
     return sum(one.size for one in every if found.get(one.name) == kind)
 
 
@@ -35,7 +35,7 @@ def saved(every: Sequence[Wanted], found: Placed, speeds: Speeds = UNIT) -> floa
     return seconds(every, {}, speeds) - seconds(every, found, speeds)
 
 
-def best(every: Sequence[Wanted], room: Mapping[Place, int], places: Sequence[Place]) -> float:
+def best(every: Sequence[Wanted], room: Mapping[Medium, int], places: Sequence[Medium]) -> float:
     """The most seconds that any placement saves, by trying all of them."""
 
     def fitting() -> Iterator[Placed]:
@@ -82,7 +82,7 @@ def test_those_that_save_most_a_byte_go_first() -> None:
 def test_more_work_counts_and_more_reads_count() -> None:
     deep, often = wanted("deep", 4, {"x": 90.0}), wanted("often", 4, {"y": 50.0}, reads=30)
     idle = wanted("idle", 4, {"z": 50.0})
-    room: dict[Place, int] = {"memory": 4, "disk": 0}
+    room: dict[Medium, int] = {"memory": 4, "disk": 0}
     assert chosen(place([idle, deep], room, UNIT)) == {"deep": "memory"}
     assert chosen(place([idle, deep, often], room, UNIT)) == {"often": "memory"}
 
@@ -94,10 +94,10 @@ def test_a_large_map_of_a_shallow_layer_stays_live_rather_than_on_disk() -> None
     stem = {"stem layer": images * 10.8e6 / CPU.macs}
     cheap = wanted("stem", size, stem, reads=20)
     dear = wanted("stage", size // 8, {**stem, "stage's layers": images * 2e9 / CPU.macs}, reads=20)
-    much: dict[Place, int] = {"memory": 0, "disk": 2 * size}
+    much: dict[Medium, int] = {"memory": 0, "disk": 2 * size}
     assert place([cheap], much, CPU) == {}
     assert chosen(place([cheap, dear], much, CPU)) == {"stage": "disk"}
-    ram: dict[Place, int] = {"memory": 2 * size, "disk": 0}
+    ram: dict[Medium, int] = {"memory": 2 * size, "disk": 0}
     assert chosen(place([dear], ram, CPU)) == {"stage": "memory"}
 
 
@@ -154,7 +154,7 @@ def test_nearly_all_that_can_be_saved_is(count: int, disk: int) -> None:
     chance, shares = Random(1), []
     for _ in range(count):
         every = drawn(chance)
-        room: dict[Place, int] = {"memory": chance.randint(0, 90 - disk // 2), "disk": disk}
+        room: dict[Medium, int] = {"memory": chance.randint(0, 90 - disk // 2), "disk": disk}
         if (most := best(every, room, PLACES if disk else ["memory"])) > 1e-9:
             shares.append(saved(every, place(every, room, UNIT)) / most)
     whole = sum(share > 0.999 for share in shares) / len(shares)
@@ -170,7 +170,7 @@ def test_nearly_all_that_can_be_saved_is(count: int, disk: int) -> None:
 def test_never_more_than_there_is_and_nothing_is_lost(
     every: list[Wanted], memory: int, disk: int
 ) -> None:
-    room: dict[Place, int] = {"memory": memory, "disk": disk}
+    room: dict[Medium, int] = {"memory": memory, "disk": disk}
     found = place(every, room, UNIT)
     assert all(used(every, found, kind) <= room[kind] for kind in PLACES)
     assert saved(every, found) >= 0
@@ -180,7 +180,7 @@ def test_never_more_than_there_is_and_nothing_is_lost(
 def test_first_come_first_served_would_fail_these_bounds() -> None:
     """That the bounds above can tell a good choice from a bad one."""
     cheap, dear = wanted("cheap", 10, {"x": 15.0}), wanted("dear", 10, {"y": 500.0})
-    room: dict[Place, int] = {"memory": 10, "disk": 0}
+    room: dict[Medium, int] = {"memory": 10, "disk": 0}
     first_come: Placed = {cheap.name: "memory"}
     most = best([cheap, dear], room, ["memory"])
     assert saved([cheap, dear], first_come) < 0.5 * most

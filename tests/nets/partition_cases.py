@@ -39,17 +39,9 @@ def _registered(name: str, *others: str) -> Case:
 
 def vit() -> nn.Module:
     """Of five narrow blocks, where timm's has twelve: it is cut between them all the same."""
-    return timm.create_model(
-        "vit_tiny_patch16_224",
-        img_size=32,
-        patch_size=8,
-        num_classes=CLASSES,
-        depth=5,
-        embed_dim=96,
-        drop_rate=0.1,
-        attn_drop_rate=0.1,
-        drop_path_rate=0.2,
-    )
+    size = {"img_size": 32, "patch_size": 8, "num_classes": CLASSES, "depth": 5, "embed_dim": 96}
+    noise = {"drop_rate": 0.1, "attn_drop_rate": 0.1, "drop_path_rate": 0.2}
+    return timm.create_model("vit_tiny_patch16_224", **size, **noise)
 
 
 def convnext() -> nn.Module:

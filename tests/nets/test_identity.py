@@ -104,13 +104,12 @@ def test_taps_and_hooks_are_no_part_of_what_a_module_is():
 
 
 def test_an_infinite_setting_is_one_too():
-    def net(least):
-        module = nn.Sequential(Scaled(1.0), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, CLASSES))
-        module[0].least = least
-        return attach(module, [["0", "1"], ["2", "3"]], SHAPE)
+    def keeping(least):
+        module = Scaled(1.0)
+        module.least = least
+        return code_with(module)
 
-    codes = {net(least).identity["code"] for least in (float("inf"), float("-inf"), float("nan"), None)}
-    assert len(codes) == 4
+    assert len({keeping(x) for x in (float("inf"), float("-inf"), float("nan"), None)}) == 4
 
 
 class Kept(nn.Module):
@@ -154,53 +153,39 @@ FACTOR = 2.0
 
 
 def code(act=torch.relu, kept=None):
+    return code_with(Kept(act, kept))
+
+
+def code_with(first):
+    """Of a network that begins with this module."""
     torch.manual_seed(0)
-    layers = nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, CLASSES)
-    net = attach(nn.Sequential(Kept(act, kept), *layers), [["0", "1"], ["2", "3"]], SHAPE, head="linear")
+    layers = first, nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, CLASSES)
+    net = attach(nn.Sequential(*layers), [["0", "1"], ["2", "3"]], SHAPE, head="linear")
     return net.identity["code"]
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda n: {"act": (torch.relu, torch.tanh)[n]},
-        lambda n: {"act": (F.relu, F.silu)[n]},
-        lambda n: {"act": (torch.Tensor.relu, torch.Tensor.tanh)[n]},
-        lambda n: {"act": functools.partial(F.leaky_relu, negative_slope=n)},
-        lambda n: {"act": (lambda x: x * 1, lambda x: x * 2)[n]},
-        lambda n: {"act": times(n)},
-        lambda n: {"act": Times(n)},
-        lambda n: {"act": (Times, TimesMore)[n](1)},
-        lambda n: {"act": Times(n).__call__},
-        lambda n: {"kept": {"slope": n}},
-        lambda n: {"kept": ({"a", "b", "c"}, {"a", "b", "d"})[n]},
-        lambda n: {"kept": np.array([1, n])},
-        lambda n: {"kept": np.array([1, 2], dtype=("int32", "float32")[n])},
-        lambda n: {"kept": torch.tensor(1.0 - 2 * n)},
-        lambda n: {"kept": [torch.zeros(((2, 3), (3, 2))[n])]},
-        lambda n: {"kept": (torch.float16, torch.bfloat16)[n]},
-        lambda n: {"kept": [nn.Dropout(n / 2)]},
-    ],
-    ids=[
-        "a function of torch",
-        "a function of Python",
-        "a method",
-        "partial",
-        "two on one line",
-        "closure",
-        "an object",
-        "a class",
-        "bound method",
-        "dictionary",
-        "set",
-        "array",
-        "its type",
-        "tensor",
-        "its shape",
-        "dtype",
-        "hidden module",
-    ],
-)
+KEPT = {
+    "a function of torch": lambda n: {"act": (torch.relu, torch.tanh)[n]},
+    "a function of Python": lambda n: {"act": (F.relu, F.silu)[n]},
+    "a method": lambda n: {"act": (torch.Tensor.relu, torch.Tensor.tanh)[n]},
+    "partial": lambda n: {"act": functools.partial(F.leaky_relu, negative_slope=n)},
+    "two on one line": lambda n: {"act": (lambda x: x * 1, lambda x: x * 2)[n]},
+    "closure": lambda n: {"act": times(n)},
+    "an object": lambda n: {"act": Times(n)},
+    "a class": lambda n: {"act": (Times, TimesMore)[n](1)},
+    "bound method": lambda n: {"act": Times(n).__call__},
+    "dictionary": lambda n: {"kept": {"slope": n}},
+    "set": lambda n: {"kept": ({"a", "b", "c"}, {"a", "b", "d"})[n]},
+    "array": lambda n: {"kept": np.array([1, n])},
+    "its type": lambda n: {"kept": np.array([1, 2], dtype=("int32", "float32")[n])},
+    "tensor": lambda n: {"kept": torch.tensor(1.0 - 2 * n)},
+    "its shape": lambda n: {"kept": [torch.zeros(((2, 3), (3, 2))[n])]},
+    "dtype": lambda n: {"kept": (torch.float16, torch.bfloat16)[n]},
+    "hidden module": lambda n: {"kept": [nn.Dropout(n / 2)]},
+}
+
+
+@pytest.mark.parametrize("make", KEPT.values(), ids=KEPT)
 def test_whatever_an_untraced_module_keeps_identifies_it(make):
     assert code(**make(0)) == code(**make(0)) != code(**make(1))
 
@@ -220,25 +205,17 @@ def test_what_a_forward_reads_counts_too(monkeypatch):
         def forward(self, x):
             return read_by_name(x) if x.sum() > -1e9 else x
 
-    def found():
-        torch.manual_seed(0)
-        module = nn.Sequential(Reading(), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, CLASSES))
-        return attach(module, [["0", "1"], ["2", "3"]], SHAPE, head="linear").identity["code"]
-
-    before = found()
-    assert before == found()
+    before = code_with(Reading())
+    assert before == code_with(Reading())
     monkeypatch.setitem(globals(), "FACTOR", 3.0)
-    assert found() != before
+    assert code_with(Reading()) != before
 
 
 def test_a_class_whose_text_is_not_kept_goes_by_its_code():
     def typed(body):
         names = {"nn": nn, "__name__": "__main__"}
         exec(f"class Typed(nn.Module):\n def forward(self, x):\n  return {body}", names)
-        torch.manual_seed(0)
-        layers = names["Typed"](), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, CLASSES)
-        net = attach(nn.Sequential(*layers), [["0", "1"], ["2", "3"]], SHAPE, head="linear")
-        return net.identity["code"]
+        return code_with(names["Typed"]())
 
     assert typed("x") == typed("x") != typed("-x")
 
@@ -376,15 +353,7 @@ def test_settings_that_are_changed_since_are_another_network(taps):
 
 
 def test_a_plain_tensor_that_is_changed_since_is_another_network():
-    class Gained(Plain):
-        def __init__(self):
-            super().__init__()
-            self.gain = torch.tensor(1.0)
-
-        def forward(self, x):
-            return super().forward(x * self.gain)
-
-    net = attach(Gained(), ["a"], SHAPE, head="linear")
+    net = attach(Gained(1.0), ["a"], SHAPE, head="linear")
     assert net.identified().identity == net.identity
     net.backbone.gain.neg_()
     assert net.identified().identity != net.identity

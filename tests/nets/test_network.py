@@ -329,11 +329,24 @@ def test_head_settings_reach_every_exit(kind):
     assert all(z.shape == (4, CLASSES) for z in net(images(net)))
 
 
+def alike(one, other):
+    return len(one) == len(other) and all(map(torch.equal, one, other))
+
+
+def answers_go_along(net, plain, found, x):
+    """Copies, trunks and whatever loads its weights answer as the network does."""
+    loaded = plain.carrying(net.carry)
+    loaded.load_state_dict(net.state_dict())
+    for twin in (net.copy(), net.with_trunks([0] * net.exits), net.carrying(net.carry), loaded):
+        assert alike(twin(x), found)
+    assert net.carrying(0.0).state_dict().keys() == plain.state_dict().keys()
+
+
 def test_heads_that_add_through_a_hidden_layer():
     plain = network("digits-cnn").copy().eval()
     net = plain.carrying("hidden")
     x = images(net)
-    assert all(torch.equal(a, b) for a, b in zip(net(x), plain(x), strict=True)), "they begin at zero"
+    assert alike(net(x), plain(x)), "they begin at zero"
     with torch.no_grad():
         for head in net.heads[1:]:
             for tensor in head.before.state_dict().values():
@@ -349,22 +362,17 @@ def test_heads_that_add_through_a_hidden_layer():
     for k, width in ((1, 0), (2, net.width(2)), (net.exits, 0)):
         part, more = Part("head", k), 2 * width * net.classes
         assert net.macs(part) == plain.macs(part, "hidden") == plain.macs(part) + more
-    for twin in (net.copy(), net.with_trunks([0] * net.exits)):
-        assert all(torch.equal(a, b) for a, b in zip(twin(x), found, strict=True))
-    loaded = plain.carrying("hidden")
-    loaded.load_state_dict(net.state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(loaded(x), found, strict=True))
+    answers_go_along(net, plain, found, x)
     one, same_seed, other = (net.redrawn(seed).heads[1].before.dense.weight for seed in (7, 7, 8))
     assert torch.equal(one, same_seed) and not torch.equal(one, other)
     assert all(head.before.weight.shape == (5, 5) for head in net.carrying("learned").heads[1:])
-    assert net.carrying(0.0).state_dict().keys() == plain.state_dict().keys()
 
 
 def test_heads_that_have_learned_what_to_add_of_the_answer_before():
     plain = network("digits-cnn").copy().eval()
     net = plain.carrying("learned")
     x = images(net)
-    assert all(torch.equal(a, b) for a, b in zip(net(x), plain(x), strict=True)), "they begin at zero"
+    assert alike(net(x), plain(x)), "they begin at zero"
     matrices = [head.before.weight for head in net.heads[1:]]
     assert net.heads[0].before is None and len(matrices) == net.exits - 2
     with torch.no_grad():
@@ -383,16 +391,11 @@ def test_heads_that_have_learned_what_to_add_of_the_answer_before():
         assert net.macs(part) == plain.macs(part, "learned") == plain.macs(part) + more
         assert net.macs(part, 0.0) == plain.macs(part)
         assert net.parameter_count(part) == plain.parameter_count(part) + more
-    for twin in (net.copy(), net.with_trunks([0] * net.exits), net.carrying("learned")):
-        assert all(torch.equal(a, b) for a, b in zip(twin(x), found, strict=True))
-    loaded = plain.carrying("learned")
-    loaded.load_state_dict(net.state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(loaded(x), found, strict=True))
+    answers_go_along(net, plain, found, x)
     assert set(net.head_keys) - set(plain.head_keys) == {
         key for key in net.state_dict() if key.endswith("before.weight")
     }
-    assert all(torch.equal(a, b) for a, b in zip(net.carrying(0.0)(x), own, strict=True))
-    assert net.carrying(0.0).state_dict().keys() == plain.state_dict().keys()
+    assert alike(net.carrying(0.0)(x), own)
     drawn, usual = net.redrawn(7), plain.redrawn(7)
     assert not any(head.before.weight.any() for head in drawn.heads[1:])
     assert all(torch.equal(drawn.state_dict()[k], v) for k, v in usual.state_dict().items())

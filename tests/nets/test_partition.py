@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
 import sys
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -22,25 +22,16 @@ from support import LARGE
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tests run side by side: threads that wait for each other only slow them down."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-BUILT: dict[str, tuple[nn.Module, Survey]] = {}
+@functools.cache
+def built(name: str) -> tuple[nn.Module, Survey]:
+    torch.manual_seed(0)
+    module = CASES[name].build()
+    return module, survey(module, CASES[name].shape)
 
 
 def surveyed(name: str) -> tuple[nn.Module, Survey]:
     """A copy of the network, and its survey; both are made once."""
-    if name not in BUILT:
-        torch.manual_seed(0)
-        module = CASES[name].build()
-        BUILT[name] = module, survey(module, CASES[name].shape)
-    module, seen = BUILT[name]
+    module, seen = built(name)
     return copy.deepcopy(module), seen
 
 
@@ -50,7 +41,6 @@ def trunk_of(name: str, which: int = 0) -> Trunk:
     return cut(module, case.shape, case.taps[which], case.final, surveyed=seen)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(  # all, at their own taps: test_backbones
     ("name", "which"),
     long_where(

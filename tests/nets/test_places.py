@@ -24,22 +24,17 @@ IMAGE = (3, 32, 32)
 
 
 def test_places_of_a_residual_network_are_those_that_nothing_bypasses() -> None:
-    torch.manual_seed(0)
-    found = places(torchvision.models.resnet18(num_classes=5), IMAGE)
+    surveyed = survey(torchvision.models.resnet18(num_classes=5), IMAGE)
+    found = surveyed.places()
     names = [place.name for place in found]
     assert names[:6] == ["conv1", "bn1", "relu", "maxpool", "layer1.0.add", "layer1.0"]
     assert {"layer1", "layer2", "layer3"} < set(names)
-    assert "layer4" not in names  # it feeds the classifier
+    assert "layer4" not in names and surveyed.final().name == "layer4"  # it feeds the classifier
     assert not any("conv2" in name for name in names)  # inside a block, two tensors cross
     assert [p.macs for p in found] == sorted(p.macs for p in found)
     assert 0 < found[0].share < found[-1].share < 1
-
-
-def test_a_place_has_one_row_with_the_shortest_name() -> None:
-    found = places(torchvision.models.resnet18(num_classes=5), IMAGE)
     (row,) = [p for p in found if "layer2.1" in (p.name, *p.aliases)]
-    assert row.name == "layer2"
-    assert row.shape == (128, 4, 4)
+    assert (row.name, row.shape) == ("layer2", (128, 4, 4)), "of all its names it has the shortest"
 
 
 def test_costs_of_a_place_are_those_of_the_network_up_to_it() -> None:
@@ -67,7 +62,6 @@ def test_attention_counts_among_the_macs() -> None:
 @pytest.mark.parametrize(
     ("build", "size", "expected"),
     [
-        (lambda: torchvision.models.resnet18(), 32, "layer4"),
         pytest.param(lambda: torchvision.models.resnet18(), 64, "layer4", marks=pytest.mark.long),
         (lambda: torchvision.models.mobilenet_v2(), 32, "features"),
         (lambda: torchvision.models.squeezenet1_1(), 64, "features"),
@@ -76,7 +70,7 @@ def test_attention_counts_among_the_macs() -> None:
         (vit, 32, "norm"),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.ReLU(), nn.Linear(8, 2)), 4, "2"),
     ],
-    ids=["resnet", "larger", "mobilenet", "conv", "identities", "norm after pooling", "vit", "mlp"],
+    ids=["larger", "mobilenet", "conv", "identities", "norm after pooling", "vit", "mlp"],
 )
 def test_the_classifier_begins_after_the_last_layer(build, size: int, expected: str) -> None:
     assert survey(build(), (3, size, size)).final().name == expected

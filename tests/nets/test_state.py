@@ -393,7 +393,7 @@ def test_what_it_prints_is_a_row_an_exit():
     assert repr(net).splitlines() == [
         "ResNet with exits: 3×32×32 → 3 classes",
         "  exit  place   of plain  head",
-        "  1     layer1     35.4%  paper",
-        "  2     layer2     59.7%  paper",
-        "  3     layer4    105.0%  its own classifier",
+        "  1     layer1    35.4 %  paper",
+        "  2     layer2    59.7 %  paper",
+        "  3     layer4   105.0 %  its own classifier",
     ]

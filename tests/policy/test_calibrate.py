@@ -66,7 +66,6 @@ def chosen(kind: Any, value: float, search: Search | None = None, **more: Any) -
     return calibrate(VALIDATION, CALIBRATION, COSTS, target, search or Search())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("search", LIGHT, ids=str)
 def test_targets_are_met_on_calibration(search: Search) -> None:
     full = chosen("min-accuracy", 0.0).measures[0].accuracy
@@ -139,7 +138,6 @@ def test_a_guarantee_costs_something_and_says_what_it_is() -> None:
     assert statement(chosen("max-accuracy-loss", 0.1)).startswith("No guarantee")
 
 
-@pytest.mark.slow
 def test_no_label_is_read_where_none_is_needed() -> None:
     lies = [SplitLogits(r.logits, np.full(1000, -1)) for r in (VALIDATION, CALIBRATION)]
     for wish in (

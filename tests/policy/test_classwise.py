@@ -226,17 +226,7 @@ def test_offsets_that_do_not_fit_are_refused() -> None:
 def test_gates_that_a_trial_learned_are_no_offsets() -> None:
     rows = simulated(50, 1)
     gates = ((1.0, 2.0, 3.0, 4.0, -5.0),) * 3 + (None,)
-    trained = Trained(
-        "t",
-        "ab" * 32,
-        exits=FOUR,
-        classes=("x",) * 10,
-        plain_macs=40,
-        costs=DEEP,
-        validation=rows,
-        calibration=rows,
-        test=rows,
-        gates=gates,
-    )
+    about = ("t", "ab" * 32, FOUR, ("x",) * 10, 40, DEEP)
+    trained = Trained(*about, validation=rows, calibration=rows, test=rows, gates=gates)
     assert trained.search(Search("gate")).gates == gates
     assert trained.search(Search("classwise")).gates is None

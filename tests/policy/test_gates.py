@@ -101,7 +101,7 @@ def test_splits_that_teach_nothing() -> None:
 
 @pytest.mark.usefixtures("narrow")
 def test_policies_are_left_by_gates_of_validation_and_certified_on_calibration() -> None:
-    rows, calibration = simulated(1500, 1, exits=3), simulated(2000, 3, exits=3)
+    rows, calibration = simulated(800, 1, exits=3), simulated(2000, 3, exits=3)
     found = calibrate(rows, calibration, LESS, Target("risk", 0.05, 0.95), Search("gate"))
     policy = found.policy
     assert policy.gates == gates.learned(rows.logits, rows.labels, gates.shares(LESS))

@@ -111,7 +111,6 @@ def population() -> tuple[np.ndarray, np.ndarray]:
     return lose, lose.mean(axis=0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("rows", [300, 1000])
 def test_learn_then_test_keeps_its_word(population: tuple[np.ndarray, np.ndarray], rows: int) -> None:
     taken, true = population
@@ -140,7 +139,6 @@ def test_the_bound_is_rarely_below_the_true_risk(rows: int, true: float) -> None
     assert np.mean(failures / rows < true) > ALLOWED  # the observed risk is no bound
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("rows", [200, 1000])
 @pytest.mark.parametrize("level", [0.02, 0.05])
 def test_conformal_risk_control_keeps_the_mean(
@@ -275,7 +273,6 @@ def test_no_number_is_enough_for_a_rate_at_the_target() -> None:
     assert risk.rows_needed_on_average(0.01, 0.02) is None
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("narrow")
 def test_the_risk_bounds_the_loss_of_accuracy() -> None:
     rows = simulated(1000, 13)

@@ -191,13 +191,6 @@ def test_what_was_never_learned_is_sure_of_nothing(name: str) -> None:
     assert scoring.leaves(name, logits, (0.0, None)).tolist() == [1]
 
 
-def test_a_gate_that_is_very_sure_overflows_nowhere() -> None:
-    logits = np.array([[[9.0, 0.0]] * 2], np.float32)
-    with np.errstate(over="raise", invalid="raise"):
-        found = scoring.scores("gate", logits, None, ((0, 0, 0, 0, -200.0), (0, 0, 0, 0, 200.0)))
-    assert found.tolist() == [[0.0, 1.0]]
-
-
 def test_offsets_are_a_threshold_on_confidence_for_each_class() -> None:
     """Of score t and offset o: confidence reaches the sigmoid of logit(t) - o; without offsets, t."""
     logits = simulated(2000, 5).logits
@@ -220,9 +213,11 @@ def test_offsets_lose_no_digits_near_confidence_1() -> None:
     assert scoring.scores("confidence", logits.astype(np.float32))[1, 0] == 1  # where it is 1 already
 
 
-def test_offsets_of_any_size_overflow_nowhere() -> None:
+def test_gates_and_offsets_of_any_size_overflow_nowhere() -> None:
     logits = np.array([[[900.0, 0.0]] * 2, [[0.0, 0.0]] * 2], np.float32)
     with np.errstate(over="raise", invalid="raise"):
+        gated = scoring.scores("gate", logits, None, ((0, 0, 0, 0, -200.0), (0, 0, 0, 0, 200.0)))
+        assert gated.tolist() == [[0.0, 1.0]] * 2
         found = scoring.scores("classwise", logits, None, ((-1e30, 0.0), (1e30, 0.0)))
     assert found[0].tolist() == [1, 1] and 0 < found[1, 0] < 1e-3 < 0.999 < found[1, 1] < 1
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import get_args
 
 import numpy as np
 import pytest
 
-from offramp.policy.calibrate import calibrate
-from offramp.policy.calibration import Calibration, Chosen, Kind, Target
+from offramp.policy.calibrate import Performance, calibrate
+from offramp.policy.calibration import Calibration, Chosen, Target
 from offramp.policy.candidates import SplitLogits
+from offramp.policy.limits import LIMITS, Kind, Limits
 from offramp.policy.policy import Policy
-from offramp.policy.useful import BY_HAND, OTHER, chance, check, doubts, resolution, seen
+from offramp.policy.useful import BY_HAND, chance, check, doubts, resolution, seen
 from refusal import refuses
 from simulated import COSTS, FOUR, simulated
 
@@ -80,7 +81,7 @@ def test_images_that_can_tell_it() -> None:
     assert not resolution("max-mean-macs", 0.01, 5)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("narrow")
 def test_the_limit_is_that_of_the_policy() -> None:
     few = SplitLogits(GOOD.logits[:40], GOOD.labels[:40])
     found = calibrate(GOOD, few, COSTS, Target("max-accuracy-loss", 0.01))
@@ -103,13 +104,26 @@ def test_a_policy_that_decides_nothing(policy: Policy, said: str) -> None:
     assert reason.startswith(said)
 
 
-@pytest.mark.parametrize("kind", [*get_args(Kind), None])
+def test_a_limit_has_one_name_wherever_it_is_named() -> None:
+    """For a type checker, for whoever gives it by keyword, and where its rules stand."""
+    assert get_args(Kind) == tuple(LIMITS)
+    words = ("confidence", "on_average", "without_labels")
+    assert [*Limits.__annotations__] == [*(kind.replace("-", "_") for kind in LIMITS), *words]
+    for limit in LIMITS.values():
+        spent = {field.name for field in fields(Performance)}
+        assert (limit.kept == "budget") == (limit.unit != "share") == (limit.spent in spent)
+        assert (limit.kept == "budget") == (limit.noted in Chosen.model_fields)
+        assert (limit.unit == "time") == (limit.stages is not None)
+
+
+@pytest.mark.parametrize("kind", [*LIMITS, None])
 def test_the_remedy_is_of_what_was_asked_for(kind: Kind | None) -> None:
     """Not "a smaller loss" for whatever it was."""
     made = Calibration(target=None if kind is None else Target(kind, 0.5))
     (all_leave,) = doubts(Policy("confidence", FOUR, (0.0, None, None, None), calibration=made), GOOD)
     (none_leaves,) = doubts(Policy("confidence", FOUR, (None,) * 4, calibration=made), GOOD)
-    stricter, looser = BY_HAND if kind is None else OTHER[kind]
+    limit = None if kind is None else LIMITS[kind]
+    stricter, looser = BY_HAND if limit is None else (limit.stricter, limit.looser)
     assert f"; ask for {stricter}, or for this exit alone" in all_leave
     assert f": {looser}, longer training" in none_leaves
     assert ("loss" in stricter + looser) == (kind == "max-accuracy-loss")

@@ -61,16 +61,8 @@ def panels(seed: int) -> dict[str, Any]:
 def figure(name: str, question: Question, spec: dict[str, Any], **about: str) -> Figure:
     caption = "Cross-entropy on validation, mean over 3 seeds with a 95 % interval; lower is better."
     alt, title = "Lines that fall and flatten; joint is the highest.", f"Validation loss, {name}"
-    return Figure(
-        name,
-        question,
-        title=title,
-        caption=caption,
-        alt=alt,
-        spec=spec,
-        paper="Figs. 8, 18",
-        about=about,
-    )
+    told = {"title": title, "caption": caption, "alt": alt, "paper": "Figs. 8, 18"}
+    return Figure(name, question, spec=spec, about=about, **told)
 
 
 def table(name: str, question: Question, columns: int = 4, **about: str) -> Table:
@@ -85,20 +77,8 @@ def table(name: str, question: Question, columns: int = 4, **about: str) -> Tabl
     title = f"Accuracy at each exit, {name}"
     caption = "On test, mean ± sd over 3 seeds; higher is better."
     best, alike = frozenset({(1, "exit1"), (2, f"exit{columns}")}), frozenset({(3, "exit1")})
-    notes = ("– : the baseline has no early exit.",)
-    return Table(
-        name,
-        question,
-        title=title,
-        caption=caption,
-        frame=frame,
-        columns=shown,
-        paper="Table 7",
-        about=about,
-        best=best,
-        alike=alike,
-        notes=notes,
-    )
+    more: Any = {"best": best, "alike": alike, "notes": ("– : the baseline has no early exit.",)}
+    return Table(name, question, title, caption, frame, shown, "Table 7", about, **more)
 
 
 def contents(missing: bool = True) -> Contents:

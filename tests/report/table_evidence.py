@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import pandas as pd
 
 import records
 from offramp.report.evidence import Evidence, Gathered
+from offramp.report.model import Table
+from offramp.report.tables import make
 from offramp.store.record import PhaseRecord, TrialRecord
 from offramp.store.table import COLUMNS
 
@@ -128,3 +131,15 @@ def planted(seeds: int = 5, exits: int = 3, shift: Mapping[str, float] | None = 
             accuracy = {k: float(base + 0.05 * k + generator.normal(0, 0.001)) for k in numbers}
             found.append(Made(strategy, 42 + seed, accuracy))
     return found
+
+
+@cache
+def usual() -> Evidence:
+    """Of `planted()`, for tests that change nothing of it: what is computed of it stays."""
+    return evidence(planted())
+
+
+def only(found: Evidence, name: str) -> Table:
+    """Its one table of that name."""
+    (table,) = make(found, [name])
+    return table

@@ -104,7 +104,6 @@ def test_what_one_part_left_out_may_be_what_is_compared_of_all() -> None:
         assert found.missing == whole.missing
 
 
-@pytest.mark.slow
 def test_a_pack_has_all_numbers_of_epochs(three: Evidence, tmp_path: Path) -> None:
     write(tmp_path / "whole", three.found.records, *three.packed, three.missing)
     pack(tmp_path / "again", [tmp_path / "whole"])

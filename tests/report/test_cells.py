@@ -71,5 +71,5 @@ def test_marks_stand_at_their_cells() -> None:
     )
     found = layout(table)
     assert [row[0].mark for row in found.rows] == ["", "alike", "best"]
-    assert found.marked
-    assert not layout(made(frame, Column("a", "a", "number"))).marked
+    assert found.legend("Bold") == " Bold: the best. ≈: not significantly different from it."
+    assert layout(made(frame, Column("a", "a", "number"))).legend("Bold") == ""

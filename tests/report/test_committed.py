@@ -108,9 +108,10 @@ def advice(goal: Literal["accuracy", "latency"], *names: str) -> Advice:
 
 
 @cache
-def few(study: str) -> Evidence:
-    """Of a study's strategies the plain network, some of the paper's ways, and a hybrid."""
-    return evidence.of_strategies(opened(study), ("baseline", "joint", "two-stage", "joint-two-stage"))
+def few() -> Evidence:
+    """Of the strategies on Imagenette the plain network, some of the paper's ways, and a hybrid."""
+    some = ("baseline", "joint", "two-stage", "joint-two-stage")
+    return evidence.of_strategies(opened("imagenette"), some)
 
 
 @cache
@@ -124,10 +125,8 @@ def main_table(name: str) -> Table:
 def closed() -> Iterator[None]:
     """Gigabytes in all, which no other test needs."""
     yield
-    opened.cache_clear()
-    advice.cache_clear()
-    few.cache_clear()
-    main_table.cache_clear()
+    for kept in (opened, advice, few, main_table):
+        kept.cache_clear()
 
 
 @pytest.fixture
@@ -137,11 +136,9 @@ def cifar() -> Evidence:
 
 @pytest.mark.parametrize("study", ["imagenette", *long("cifar10")])
 def test_every_figure(study: str) -> None:
-    drawn = draw(opened(study) if study == "cifar10" else few(study))
-    for name in FIGURES:
-        if (
-            name != "curves" and f"figure {name}" not in LACKING[study]
-        ):  # curves: named after what they show
+    drawn = draw(opened(study) if study == "cifar10" else few())
+    for name in FIGURES.keys() - {"curves"}:  # which are named after what they show
+        if f"figure {name}" not in LACKING[study]:
             assert any(f.name.startswith(name) for f in drawn.figures), f"none begins with {name}"
     lacking = {name for name in LACKING[study] if name.startswith("figure ")}
     assert {" ".join(said.split()[1:3]) for said in drawn.missing} == lacking
@@ -149,7 +146,7 @@ def test_every_figure(study: str) -> None:
 
 @pytest.mark.parametrize("study", ["imagenette", *long("cifar10")])
 def test_every_table(study: str) -> None:
-    made = {table.name for table in make(opened(study) if study == "cifar10" else few(study), [])}
+    made = {table.name for table in make(opened(study) if study == "cifar10" else few(), [])}
     for name in TABLES:
         if f"table {name}" not in LACKING[study]:
             assert any(found.startswith(name) for found in made), name
@@ -159,10 +156,9 @@ def test_every_table(study: str) -> None:
     ("name", "numbers"),
     [
         ("cifar10", 33),
-        ("cifar10-ways", 49),
         ("cifar100", 33),
         ("imagenette", 33),
-        *long(("imagenette-scratch", 33), ("chest-xray", 33)),
+        *long(("cifar10-ways", 49), ("imagenette-scratch", 33), ("chest-xray", 33)),
     ],
 )
 def test_numbers_on_the_page_are_those_of_the_files(name: str, numbers: int) -> None:
@@ -251,7 +247,7 @@ def apart(found: Advice, count: int) -> str:
     return f"{100 * (means[0] - means[count - 1]):.1f}"
 
 
-@pytest.mark.parametrize("name", [*NAMED, "cifar10-ways"])
+@pytest.mark.parametrize("name", [*NAMED, *long("cifar10-ways")])
 def test_differences_that_would_have_been_found(name: str) -> None:
     at_all, at_equal = said(
         r"a difference of ([\d.]+) points in the mean over exits would have been found in 80 % of such "
@@ -330,18 +326,6 @@ def test_what_the_pilot_of_widths_and_epochs_says() -> None:
     assert f"right on {test[3]:.1f} % of the test images ({low:.1f} to {high:.1f}; one seed" in told
 
 
-@pytest.fixture
-def beyond() -> Evidence:
-    """The ways beyond the paper, with the plain network and joint training."""
-    return opened("cifar10-ways")
-
-
-@pytest.fixture
-def ways() -> Evidence:
-    """All twenty strategies on one network."""
-    return opened("cifar10", "cifar10-ways")
-
-
 def trained(found: Evidence) -> Any:
     """MACs of training by strategy, those of joint training 1."""
     spent = found.table[found.table["metric"] == "macs_executed"]
@@ -349,7 +333,9 @@ def trained(found: Evidence) -> Any:
     return means / means["joint"]
 
 
-def test_means_and_costs_of_ways_beyond_the_paper(beyond: Evidence) -> None:
+@pytest.mark.long
+def test_means_and_costs_of_ways_beyond_the_paper() -> None:
+    beyond = opened("cifar10-ways")
     main = main_table("cifar10-ways")
     costs = trained(beyond)
     means = rows(markdown(main), beyond.strategies, 4, 5)
@@ -358,7 +344,9 @@ def test_means_and_costs_of_ways_beyond_the_paper(beyond: Evidence) -> None:
         assert [mean] == means[name] and cost == f"{costs[name]:.2f}"
 
 
-def test_what_the_page_concludes_of_ways_beyond_the_paper(ways: Evidence, beyond: Evidence) -> None:
+@pytest.mark.long
+def test_what_the_page_concludes_of_ways_beyond_the_paper() -> None:
+    beyond, ways = opened("cifar10-ways"), opened("cifar10", "cifar10-ways")
     best = advice("accuracy", "cifar10-ways")
     first, *others = best.ranking
     assert first.name == "mixed"
@@ -620,8 +608,8 @@ def test_what_compute_buys_on_cifar100() -> None:
     assert out.keys() == {"separate", "branch-wise", "two-stage", "distillation"}
     assert all(why.startswith("not shown either way") for why in out.values())
 
-    curves = []
-    for trial in (t for t in found.trials if t.strategy == "joint-branch"):
+    curves, trials = [], [t for t in found.trials if t.strategy == "joint-branch"]
+    for trial in trials:
         logits, labels = found.logits(trial.id)
         sure = torch.from_numpy(logits).double().softmax(2).amax(2).numpy()
         right, macs = logits.argmax(2) == labels[:, None], np.array(trial.macs[:3])
@@ -629,20 +617,8 @@ def test_what_compute_buys_on_cifar100() -> None:
             [np.where(sure[:, 0] >= t, 0, 2 - (sure[:, 1] >= t)) for t in np.linspace(0, 1, 401)]
         )
         curves.append([(macs[at].mean(), right[np.arange(len(at)), at].mean()) for at in place])
-    at_exit_3 = (
-        np.mean(
-            [
-                t.manifest.metrics["test"].accuracy[2]
-                for t in found.trials
-                if t.strategy == "joint-branch"
-            ]
-        ),
-        macs[2],
-    )
-    assert (
-        f"right on {100 * at_exit_3[0]:.1f} % at exit 3, for {100 * at_exit_3[1] / plain:.0f} % of"
-        in told
-    )
+    third = 100 * np.mean([t.manifest.metrics["test"].accuracy[2] for t in trials])
+    assert f"right on {third:.1f} % at exit 3, for {100 * macs[2] / plain:.0f} % of" in told
     cheapest = min(cost for cost, accuracy in np.mean(curves, axis=0) if accuracy >= 0.577)
     assert f"on 57.7 % for {100 * cheapest / plain:.0f} %." in told
 

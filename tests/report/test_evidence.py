@@ -33,13 +33,27 @@ STRATEGIES = ["two-stage", "baseline", "joint", "joint-branch", "separate"]
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    plan = tiny_plan(tiny_study(STRATEGIES, seeds=(42, 43)))
+    plan = tiny_plan(tiny_study(STRATEGIES, seeds=(42, 43), recipe={"epochs": 1}))
     return run_all(plan, tmp_path_factory.mktemp("store"))[0]
 
 
+@pytest.fixture(scope="module")
+def whole(store: Store) -> Evidence:
+    return reading.open(store.root)
+
+
+@pytest.fixture(scope="module")
+def kept(whole: Evidence, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack of it; treat it as read-only."""
+    out = tmp_path_factory.mktemp("kept") / "pack"
+    pack(whole, out)
+    return out
+
+
 @pytest.fixture
-def copied(store: Store, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(store.root, tmp_path / "runs"))
+def copied(kept: Path, tmp_path: Path) -> Path:
+    """A pack of its own."""
+    return Path(shutil.copytree(kept, tmp_path / "pack"))
 
 
 def pack(found: Evidence, out: Path) -> dict[str, int]:
@@ -48,28 +62,26 @@ def pack(found: Evidence, out: Path) -> dict[str, int]:
     )
 
 
-def test_the_table_and_the_records_say_what_the_store_says(store: Store) -> None:
-    found = reading.open(store.root)
-    assert found.missing == ()
-    assert list(found.table.columns) == list(COLUMNS)
+def test_the_table_and_the_records_say_what_the_store_says(store: Store, whole: Evidence) -> None:
+    assert whole.missing == ()
+    assert list(whole.table.columns) == list(COLUMNS)
     pd.testing.assert_frame_equal(
-        found.table.sort_values(list(COLUMNS), ignore_index=True),
+        whole.table.sort_values(list(COLUMNS), ignore_index=True),
         tidy(store, store.trials()).sort_values(list(COLUMNS), ignore_index=True),
     )
-    assert {t.id for t in found.trials} == set(store.trials())
-    assert found.strategies == ("baseline", "joint", "separate", "two-stage", "joint-branch")
-    assert [runs.place for runs in found.runs] == ["digits-cnn, custom"]
-    for trial in found.trials:
-        logits, labels = found.logits(trial.id, "test")
+    assert {t.id for t in whole.trials} == set(store.trials())
+    assert whole.strategies == ("baseline", "joint", "separate", "two-stage", "joint-branch")
+    assert [runs.place for runs in whole.runs] == ["digits-cnn, custom"]
+    for trial in whole.trials:
+        logits, labels = whole.logits(trial.id, "test")
         right = (logits.argmax(2) == labels[:, None]).mean(0)
         assert np.allclose(right, trial.manifest.metrics["test"].accuracy)
         assert not trial.comparable
 
 
-def test_a_phase_says_what_it_trained(store: Store) -> None:
-    found = reading.open(store.root)
+def test_a_phase_says_what_it_trained(whole: Evidence) -> None:
     named = {
-        (t.strategy, p.name): (p.exits, p.parts) for t in found.trials for p in t.phases if t.seed == 42
+        (t.strategy, p.name): (p.exits, p.parts) for t in whole.trials for p in t.phases if t.seed == 42
     }
     segments = tuple(f"segment {k}" for k in (1, 2, 3, 4))
     assert named["two-stage", "backbone"] == ((4,), (*segments, "head 4"))
@@ -78,8 +90,7 @@ def test_a_phase_says_what_it_trained(store: Store) -> None:
     assert named["separate", "exit 2"] == ((2,), ("segment 1", "segment 2", "head 2"))
 
 
-def test_a_pack_gives_the_same_up_to_rounding(store: Store, tmp_path: Path) -> None:
-    whole = reading.open(store.root)
+def test_a_pack_gives_the_same_up_to_rounding(whole: Evidence, tmp_path: Path) -> None:
     sizes = pack(whole, tmp_path / "pack")
     assert sorted(p.name for p in (tmp_path / "pack").iterdir()) == sorted(sizes)
     again = reading.open(tmp_path / "pack")
@@ -98,10 +109,8 @@ def test_a_pack_gives_the_same_up_to_rounding(store: Store, tmp_path: Path) -> N
 
 
 @pytest.mark.long
-def test_figures_of_a_pack_are_those_of_the_store(store: Store, tmp_path: Path) -> None:
-    whole = reading.open(store.root)
-    pack(whole, tmp_path / "pack")
-    again = draw(reading.open(tmp_path / "pack"))
+def test_figures_of_a_pack_are_those_of_the_store(whole: Evidence, kept: Path) -> None:
+    again = draw(reading.open(kept))
     rounded = ("reliability", "confidence-quality", "accuracy-compute", "overthinking", "agreement")
     one = {f.name: f for f in draw(whole).figures}
     assert [f.name for f in again.figures] == list(one)
@@ -110,16 +119,13 @@ def test_figures_of_a_pack_are_those_of_the_store(store: Store, tmp_path: Path) 
             assert text(figure.spec) == text(one[figure.name].spec), figure.name
 
 
-def test_packing_twice_gives_the_same_bytes(store: Store, tmp_path: Path) -> None:
-    found = reading.open(store.root)
-    pack(found, tmp_path / "one")
-    ids = [t.id for t in found.trials][::-1]
-    packed.write(tmp_path / "two", found.found.records, ids, found.table, found.missing)
-    for path in (tmp_path / "one").iterdir():
-        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
-    pack(reading.open(tmp_path / "one"), tmp_path / "three")  # a pack of a pack
-    for path in (tmp_path / "one").iterdir():
-        assert path.read_bytes() == (tmp_path / "three" / path.name).read_bytes()
+def test_packing_twice_gives_the_same_bytes(whole: Evidence, kept: Path, tmp_path: Path) -> None:
+    ids = [t.id for t in whole.trials][::-1]
+    packed.write(tmp_path / "again", whole.found.records, ids, whole.table, whole.missing)
+    pack(reading.open(kept), tmp_path / "of a pack")
+    for path in kept.iterdir():
+        for other in ("again", "of a pack"):
+            assert path.read_bytes() == (tmp_path / other / path.name).read_bytes()
 
 
 def test_a_pack_tells_nothing_of_anybodys_folders() -> None:
@@ -162,10 +168,8 @@ def assert_named(found: Evidence) -> None:
     assert tables.make(found, ["main", "pairs", "exits"])
 
 
-def test_equal_logits_are_kept_once(store: Store, tmp_path: Path) -> None:
-    found = reading.open(store.root)
-    pack(found, tmp_path / "pack")
-    with np.load(tmp_path / "pack" / "logits.npz") as arrays:
+def test_equal_logits_are_kept_once(kept: Path) -> None:
+    with np.load(kept / "logits.npz") as arrays:
         names = list(arrays.files)
     # The final exits of baseline, separate and two-stage are one network, those of joint and
     # joint-branch another; labels are the same for all.
@@ -174,7 +178,8 @@ def test_equal_logits_are_kept_once(store: Store, tmp_path: Path) -> None:
     assert len([n for n in names if n.startswith("labels")]) <= 3
 
 
-def test_what_is_damaged_or_unfinished_is_left_out_and_said(copied: Path) -> None:
+def test_what_is_damaged_or_unfinished_is_left_out_and_said(store: Store, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(store.root, tmp_path / "runs"))
     store = Store(copied)
     first, second, third = store.trials()[:3]
     (copied / "trials" / first / "logits.npz").write_bytes(b"harmed")
@@ -208,28 +213,25 @@ def test_a_folder_that_is_neither_is_refused(tmp_path: Path) -> None:
         reading.open(tmp_path)
 
 
-def test_a_folder_of_packs_is_all_of_them(store: Store, tmp_path: Path) -> None:
-    found = reading.open(store.root)
+def test_a_folder_of_packs_is_all_of_them(whole: Evidence, tmp_path: Path) -> None:
     for seed in (42, 43):
-        its = [t.id for t in found.trials if t.seed == seed]
-        table = found.table[found.table["trial"].isin(its)]
-        packed.write(tmp_path / "packs" / str(seed), found.found.records, its, table, ())
-    (tmp_path / "packs" / "notes").mkdir()
-    whole = reading.open(tmp_path / "packs")
-    assert {t.id for t in whole.trials} == {t.id for t in found.trials}
-    assert len(whole.table) == len(found.table)
+        its = [t.id for t in whole.trials if t.seed == seed]
+        table = whole.table[whole.table["trial"].isin(its)]
+        packed.write(tmp_path / str(seed), whole.found.records, its, table, ())
+    (tmp_path / "notes").mkdir()
+    found = reading.open(tmp_path)
+    assert {t.id for t in found.trials} == {t.id for t in whole.trials}
+    assert len(found.table) == len(whole.table)
 
 
-def test_an_altered_pack_is_refused(store: Store, tmp_path: Path) -> None:
-    pack(reading.open(store.root), tmp_path / "pack")
-    (tmp_path / "pack" / "table.parquet").write_bytes(b"harmed")
+def test_an_altered_pack_is_refused(copied: Path) -> None:
+    (copied / "table.parquet").write_bytes(b"harmed")
     with pytest.raises(OfframpError, match=r"table\.parquet does not match"):
-        reading.open(tmp_path / "pack")
+        reading.open(copied)
 
 
-def test_one_digit_changed_in_a_pack_is_refused(store: Store, tmp_path: Path) -> None:
-    pack(reading.open(store.root), tmp_path / "pack")
-    path = tmp_path / "pack" / "trials.json"
+def test_one_digit_changed_in_a_pack_is_refused(whole: Evidence, copied: Path) -> None:
+    path = copied / "trials.json"
     text = path.read_text()
     for number in (*re.findall(r":(\d+\.\d+)", text)[:3], *re.findall(r":(\d+\.\d+)", text)[-3:]):
         changed = ("2" if number[0] == "1" else "1") + number[1:]  # a last digit may change no bit
@@ -237,15 +239,15 @@ def test_one_digit_changed_in_a_pack_is_refused(store: Store, tmp_path: Path) ->
         with pytest.raises(
             Damaged, match=r"trials\.json does not match its seal; pack the results again"
         ):
-            reading.open(tmp_path / "pack")
+            reading.open(copied)
     path.write_text(re.sub(r',"seal":"\w+"', "", text))
     with pytest.raises(Damaged, match="seal"):
-        reading.open(tmp_path / "pack")
+        reading.open(copied)
     path.write_text(text.replace(packed.FORMAT, "offramp-pack-1"))
     with pytest.raises(OfframpError, match=r"no packed results .*offramp-pack-2.*; pack them again"):
-        reading.open(tmp_path / "pack")
+        reading.open(copied)
     path.write_text(text)
-    assert len(reading.open(tmp_path / "pack").trials) == len(store.trials())
+    assert len(reading.open(copied).trials) == len(whole.trials)
 
 
 PACKS = [path.parent for path in sorted((ROOT / "docs" / "results").rglob("trials.json"))]
@@ -257,11 +259,7 @@ PACKS = [path.parent for path in sorted((ROOT / "docs" / "results").rglob("trial
     ids=lambda pack: str(pack.relative_to(ROOT / "docs" / "results")),
 )
 def test_the_committed_packs_read(pack: Path) -> None:
-    assert packed.read(pack).trials()
-
-
-def test_there_are_committed_packs() -> None:
-    assert len(PACKS) >= 5
+    assert packed.read(pack).trials() and len(PACKS) >= 5
 
 
 @pytest.mark.parametrize(
@@ -274,36 +272,35 @@ def test_there_are_committed_packs() -> None:
     ],
 )
 def test_packing_spares_files_of_the_same_names(
-    store: Store, tmp_path: Path, there: dict[str, str]
+    whole: Evidence, tmp_path: Path, there: dict[str, str]
 ) -> None:
     for name, words in there.items():
         (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / name).write_text(words)
     with pytest.raises(OfframpError, match="holds something else already"):
-        pack(reading.open(store.root), tmp_path / "out")
+        pack(whole, tmp_path / "out")
     assert all((tmp_path / "out" / name).read_text() == words for name, words in there.items())
 
 
-def test_packing_leaves_what_lies_beside_the_pack(store: Store, tmp_path: Path) -> None:
+def test_packing_leaves_what_lies_beside_the_pack(whole: Evidence, tmp_path: Path) -> None:
     (tmp_path / ".pack.staging").mkdir()
     (tmp_path / ".pack.staging" / "mine.txt").write_text("years of work")
     for _ in range(2):
-        pack(reading.open(store.root), tmp_path / "pack")
+        pack(whole, tmp_path / "pack")
         assert sorted(p.name for p in tmp_path.iterdir()) == [".pack.staging", "pack"]
         assert (tmp_path / ".pack.staging" / "mine.txt").read_text() == "years of work"
 
 
-def test_packing_spares_what_is_no_pack(store: Store, tmp_path: Path) -> None:
-    found = reading.open(store.root)
+def test_packing_spares_what_is_no_pack(whole: Evidence, copied: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("all I have")
     with pytest.raises(OfframpError, match="holds something else"):
-        pack(found, tmp_path / "mine")
+        pack(whole, tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "all I have"
-    (tmp_path / "pack").mkdir()
-    for _ in range(2):  # a pack is replaced, and so is what a file manager left there
-        (tmp_path / "pack" / ".DS_Store").touch()
-        pack(found, tmp_path / "pack")
+    (tmp_path / "empty").mkdir()
+    for out in (copied, tmp_path / "empty"):  # a pack is replaced, and what a file manager left there
+        (out / ".DS_Store").touch()
+        pack(whole, out)
 
 
 def test_one_setting_is_compared_and_the_others_are_said() -> None:

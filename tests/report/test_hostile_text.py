@@ -20,10 +20,9 @@ from page_contents import figure, panels
 from test_page_browser import DRAW_ALL, show, wait
 
 from offramp.bundle import card
-from offramp.cli.commands.predict import FileAnswer
 from offramp.cli.commands.predict import _write as write_answers
 from offramp.escape import cell, html, markdown, printable
-from offramp.infer.image_files import Unreadable
+from offramp.infer.image_files import FileAnswer, Unreadable
 from offramp.report import tables
 from offramp.report.evidence import Evidence
 from offramp.report.figures import draw
@@ -68,17 +67,8 @@ def hostile_table() -> Table:
     names = [held, f"@{held}", f"\t{held}"]
     frame = pd.DataFrame({"name": names, "value": [-1.5, 2, np.nan]})
     columns = (Column("name", HOSTILE), Column("value", "value", "number"))
-    return Table(
-        "t",
-        "more",
-        title=HOSTILE,
-        caption=HOSTILE,
-        frame=frame,
-        columns=columns,
-        paper=HOSTILE,
-        about={},
-        notes=(HOSTILE, HOSTILE),
-    )
+    notes = (HOSTILE, HOSTILE)
+    return Table("t", "more", HOSTILE, HOSTILE, frame, columns, paper=HOSTILE, about={}, notes=notes)
 
 
 class Parts(HTMLParser):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from made import at_random, evidence
+from test_renderers import nasty
 
 from offramp.report.claims import claims_table
 from offramp.report.model import Column, Table
@@ -41,7 +42,8 @@ def wordy(rows: int = 70, notes: int = 60) -> Table:
 @pytest.mark.parametrize("columns", BOTH)
 def test_every_table_fits_on_the_page(texts: dict[str, str], tmp_path: Path, columns: str) -> None:
     assert {"claims", "guidelines", "main-net-images", "tests-one-way-net-images"} <= set(texts)
-    assert trouble({**texts, "wordy": latex(wordy())}, tmp_path, columns) == {}
+    odd = {"wordy": latex(wordy()), "nasty": latex(nasty()), "long": latex(nasty(80))}
+    assert trouble({**texts, **odd}, tmp_path, columns) == {}
 
 
 @needs_latex()

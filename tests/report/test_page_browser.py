@@ -63,7 +63,7 @@ def choose(browser: Any, name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(("width", "colors"), LOOKS)
-def test_all_charts_are_drawn_and_nothing_scrolls_sideways(
+def test_all_charts_are_drawn_nothing_scrolls_sideways_and_axe_finds_nothing_serious(
     browser: Any, made_up: Path, width: int, colors: str
 ) -> None:
     show(browser, made_up, width, colors)
@@ -84,17 +84,15 @@ def test_all_charts_are_drawn_and_nothing_scrolls_sideways(
     across = "return [document.documentElement.scrollWidth, innerWidth]"
     assert browser.execute_script(across) == [width, width]
     assert browser.get_log("browser") == []
-
-
-def test_console_errors_would_be_seen(browser: Any, made_up: Path) -> None:
-    show(browser, made_up)
-    browser.execute_script("console.error('seen')")
-    assert [entry["level"] for entry in browser.get_log("browser")] == ["SEVERE"]
+    found = axe(browser)
+    assert found == [], json.dumps(found, indent=1)
 
 
 def test_no_network_no_foreign_script(browser: Any, made_up: Path) -> None:
-    """The policy refuses what the page's own scripts do not do; a control of the empty console."""
+    """The policy refuses what the page's own scripts do not do; errors would be seen in the console."""
     show(browser, made_up)
+    browser.execute_script("console.error('seen')")
+    assert [entry["level"] for entry in browser.get_log("browser")] == ["SEVERE"]
     browser.execute_script(
         "const s = document.createElement('script'); s.textContent = 'window.foreign = 1';"
         "document.body.append(s); fetch('http://127.0.0.1:9/').catch(() => {});"
@@ -112,14 +110,44 @@ def test_what_users_name_stays_text(browser: Any, made_up: Path) -> None:
     assert browser.execute_script(claims) == NASTY
 
 
-def test_filters_hide_what_shows_other_values_and_live_in_the_address(
+def test_the_answer_is_on_the_first_screen_and_filters_choose_its_figure(
     browser: Any, made_up: Path
 ) -> None:
     show(browser, made_up)
+    browser.execute_script("document.querySelector('.missing').remove()")  # a study that is complete
+    seen = browser.execute_script(
+        "const all = (where) => [...document.querySelectorAll(where)];"
+        "const seen = (where) => all(where).filter((e) => e.checkVisibility());"
+        "const place = document.querySelector('.first').getBoundingClientRect();"
+        "return [seen('.item').map((e) => e.id), seen('.answer > p').length,"
+        "seen('.answer details p').length, place.bottom <= innerHeight,"
+        "document.documentElement.scrollHeight < 2.5 * innerHeight]"
+    )
+    assert seen == [["table-main", "figure-panels-resnet18"], 3, 0, True, True]
+    cut = (
+        "return [...document.querySelectorAll('.first .wide')].filter("
+        "(w) => w.scrollWidth > w.clientWidth).length"
+    )
+    assert browser.execute_script(cut) == 0
+    first = (
+        "return [...document.querySelectorAll('.first .figure')].filter((f) => f.checkVisibility())"
+        ".map((f) => f.id)"
+    )
+    browser.execute_script("document.querySelectorAll('.also a')[1].click()")
+    wait(lambda: browser.execute_script(first) == ["figure-panels-digits-cnn"])
+    assert browser.execute_script("return location.hash") == "#model=digits-cnn&data=digits"
+
+
+def test_filters_hide_what_shows_other_values_and_live_in_the_address(
+    browser: Any, made_up: Path
+) -> None:
+    count = "return document.querySelector('#rq1 .count').textContent"
+    show(browser, made_up)
     every = browser.execute_script(SHOWN)
-    assert len(every) == 12
+    assert len(every) == 12 and browser.execute_script(count) == "4 figures"
     choose(browser, "model", "resnet18")
     shown = browser.execute_script(SHOWN)
+    assert browser.execute_script(count) == "2 figures"
     assert set(every) - set(shown) == {
         *("panels-digits-cnn", "loss-digits-cnn-1", "loss-digits-cnn-2", "wide-digits-cnn")
     }
@@ -139,25 +167,9 @@ def test_filters_hide_what_shows_other_values_and_live_in_the_address(
     assert browser.execute_script(SHOWN) == shown
     browser.execute_script("document.querySelector('.filters [type=reset]').click()")
     wait(lambda: len(browser.execute_script(SHOWN)) == 12)
-
-
-def test_the_answer_is_on_the_first_screen(browser: Any, made_up: Path) -> None:
-    show(browser, made_up)
-    browser.execute_script("document.querySelector('.missing').remove()")  # a study that is complete
-    seen = browser.execute_script(
-        "const all = (where) => [...document.querySelectorAll(where)];"
-        "const seen = (where) => all(where).filter((e) => e.checkVisibility());"
-        "const place = document.querySelector('.first').getBoundingClientRect();"
-        "return [seen('.item').map((e) => e.id), seen('.answer > p').length,"
-        "seen('.answer details p').length, place.bottom <= innerHeight,"
-        "document.documentElement.scrollHeight < 2.5 * innerHeight]"
-    )
-    assert seen == [["table-main", "figure-panels-resnet18"], 3, 0, True, True]
-    cut = (
-        "return [...document.querySelectorAll('.first .wide')].filter("
-        "(w) => w.scrollWidth > w.clientWidth).length"
-    )
-    assert browser.execute_script(cut) == 0
+    choose(browser, "model", "resnet18")
+    choose(browser, "data", "digits")
+    assert browser.execute_script(count) == "nothing for these filters"
 
 
 def test_the_first_table_fits_a_phone(browser: Any, tmp_path: Path) -> None:
@@ -202,18 +214,6 @@ def test_what_must_be_scrolled_to_is_shaded_at_its_edge(browser: Any, made_up: P
     assert ink(10**6) < 5
 
 
-def test_filters_choose_the_first_figure(browser: Any, made_up: Path) -> None:
-    first = (
-        "return [...document.querySelectorAll('.first .figure')].filter((f) => f.checkVisibility())"
-        ".map((f) => f.id)"
-    )
-    show(browser, made_up)
-    assert browser.execute_script(first) == ["figure-panels-resnet18"]
-    browser.execute_script("document.querySelectorAll('.also a')[1].click()")
-    wait(lambda: browser.execute_script(first) == ["figure-panels-digits-cnn"])
-    assert browser.execute_script("return location.hash") == "#model=digits-cnn&data=digits"
-
-
 def test_what_is_unfolded_lives_in_the_address(browser: Any, made_up: Path) -> None:
     opened = "return [...document.querySelectorAll('.fold[open]')].map((f) => f.parentElement.id)"
     show(browser, made_up)
@@ -225,16 +225,6 @@ def test_what_is_unfolded_lives_in_the_address(browser: Any, made_up: Path) -> N
     assert browser.execute_script(opened) == ["rq1", "claims"]
     show(browser, made_up, at="#table-wide-resnet18")  # in a fold
     assert browser.execute_script(opened) == ["rq2"]
-
-
-def test_filters_change_the_counts_of_folds(browser: Any, made_up: Path) -> None:
-    count = "return document.querySelector('#rq1 .count').textContent"
-    show(browser, made_up)
-    assert browser.execute_script(count) == "4 figures"
-    choose(browser, "model", "resnet18")
-    assert browser.execute_script(count) == "2 figures"
-    choose(browser, "data", "digits")
-    assert browser.execute_script(count) == "nothing for these filters"
 
 
 @pytest.mark.parametrize("scripts", [True, False])
@@ -337,14 +327,6 @@ def test_contents_move_focus_along(browser: Any, made_up: Path) -> None:
     assert browser.execute_script("return document.activeElement.id") == "fold-rq2"
     wait(lambda: "open" in browser.execute_script("return location.hash"))
     assert browser.execute_script("return location.hash") == "#model=resnet18&at=rq2&open=rq2"
-
-
-@pytest.mark.parametrize(("width", "colors"), LOOKS)
-def test_axe_finds_nothing_serious(browser: Any, made_up: Path, width: int, colors: str) -> None:
-    show(browser, made_up, width, colors)
-    browser.execute_async_script(DRAW_ALL)
-    found = axe(browser)
-    assert found == [], json.dumps(found, indent=1)
 
 
 def test_axe_would_find_something(browser: Any, made_up: Path) -> None:

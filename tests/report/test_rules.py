@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
-from table_evidence import Made, evidence, planted
+from table_evidence import Made, evidence, only, planted, usual
 
 import records
-from longer import long
+from offramp.analysis.claims import Judgment
 from offramp.paper.guidelines import remarks
 from offramp.report.claims import paper
-from offramp.report.model import Table
+from offramp.report.evidence import Evidence
 from offramp.report.tables import make
 from offramp.report.tables.exits import rise_and_jitter, trend
 
 pytestmark = pytest.mark.slow
-
-
-def only(trials: list[Made], name: str) -> Table:
-    (found,) = make(evidence(trials), [name])
-    return found
 
 
 @pytest.mark.parametrize(
@@ -59,7 +55,7 @@ def test_trend_of_a_strategy_is_that_of_its_worst_exit() -> None:
         replace(t, loss=(1.0, 0.5, 1.2) if t.strategy == "two-stage" else (1.0, 0.5, 0.5))
         for t in planted()
     ]
-    frame = only(trials, "exits").frame
+    frame = only(evidence(trials), "exits").frame
     assert frame.loc["two-stage", "trend"] == "divergent"
     assert frame.loc["joint", "trend"] == "stable"
 
@@ -71,7 +67,7 @@ def test_decision_ranks_and_shows_the_papers_words() -> None:
     for t in planted(shift=shift):
         noise = t.seed / 100 + 0.1 * ((t.seed * len(t.strategy)) % 3)
         trials.append(replace(t, seconds=times[t.strategy] * 60 + noise))
-    frame = only(trials, "decision").frame.set_index(["strategy", "by"])
+    frame = only(evidence(trials), "decision").frame.set_index(["strategy", "by"])
     words = dict(zip(shift, ("high", "moderate", "moderate", "low"), strict=True))
     assert frame["accuracy"].xs("here", level="by").to_dict() == words
     assert frame.loc[("joint", "here"), "time"] == "high"
@@ -86,7 +82,7 @@ def test_decision_ranks_and_shows_the_papers_words() -> None:
 def test_decision_doubts_words_without_a_significant_difference() -> None:
     shift = dict.fromkeys(("joint", "separate", "two-stage"), 0.0)
     trials = [replace(t, measured=False) for t in planted(shift=shift)]
-    frame = only(trials, "decision").frame
+    frame = only(evidence(trials), "decision").frame
     here = frame[frame["by"] == "here"]
     assert all(word.endswith(" ?") for word in here["accuracy"])
     assert all(word.endswith(" ?") for word in here["time"])
@@ -97,7 +93,7 @@ def test_decision_doubts_words_where_the_baseline_alone_differs() -> None:
     trials = [Made("baseline", s, {2: 0.8}, seconds=5 + s / 100) for s in range(5)]
     for name in ("joint", "separate"):
         trials += [Made(name, s, {1: 0.6, 2: 0.7}, seconds=20 + generator.random()) for s in range(5)]
-    frame = only(trials, "decision").frame
+    frame = only(evidence(trials), "decision").frame
     assert set(frame.loc[frame["by"] == "here", "time"]) == {"high ?", "low ?"}
 
 
@@ -109,25 +105,25 @@ def test_epoch_metrics_in_short_by_hand() -> None:
         for strategy, loss in (("joint", fast), ("two-stage", slow))
         for seed, late in enumerate(jitter)
     ]
-    frame = only(trials, "epochs-digest").frame.set_index("measure")
+    table, digest = make(evidence(trials), ["epochs", "epochs-digest"])
+    frame = digest.frame.set_index("measure")
     row = frame.loc["Epoch of the least validation loss"]
     # Joint: epochs 2, 3, 2, the mean 7/3; two-stage: 4, 5, 4. The gap is 2 in every seed: no test.
     assert row["best"] == "J 2.3"
     assert row["worst"] == "T 4.3 ≈"
     assert row["depth"] == "3.3 → 3.3"
-    table = only(trials, "epochs").frame.set_index(["strategy", "exit"])
-    assert table.loc[("joint", "exit 1"), "min-loss-epoch"] == pytest.approx(7 / 3)
-    sd = np.std([2, 3, 2], ddof=1)
-    assert table.loc[("joint", "exit 1"), "min-loss-epoch_sd"] == pytest.approx(sd)
+    row = table.frame.set_index(["strategy", "exit"]).loc[("joint", "exit 1")]
+    assert row["min-loss-epoch"] == pytest.approx(7 / 3)
+    assert row["min-loss-epoch_sd"] == pytest.approx(np.std([2, 3, 2], ddof=1))
 
 
 def test_baseline_is_the_plain_network() -> None:
     trials = [Made("baseline", s, {3: a}) for s, a in ((1, 0.8), (2, 0.9))] + planted()
-    row = only(trials, "baseline").frame.iloc[0]
+    row = only(evidence(trials), "baseline").frame.iloc[0]
     assert row["test"] == pytest.approx(0.85)
     assert row["test_sd"] == pytest.approx(np.std([0.8, 0.9], ddof=1))
     assert row["seeds"] == 2
-    assert make(evidence(planted()), ["baseline"]) == ()
+    assert make(usual(), ["baseline"]) == ()
 
 
 def test_every_guideline_names_claims_that_exist() -> None:
@@ -142,26 +138,32 @@ FACTS = {
     **{"input_shape": [3, 32, 32], "recipe": {**records.RECIPE, "epochs": 200}},
     "classes": ["airplane", "frog", "truck", *(f"class {k}" for k in range(7))],
 }
-CIFAR10 = {
+CIFAR10: dict[str, Any] = {
     **{"model": "resnet50", "data": "cifar10 (crop 4, flip)", "weights": "resnet50.pth"},
     "images": {"train": 45000, "test": 10000},
     "facts": FACTS,
 }
-SHIFT = {"joint": 0.1, "branch-wise": 0.0, "two-stage": 0.05, "separate": 0.02, "distillation": 0.2}
+SHIFT = {"joint": 0.1, "branch-wise": 0.0, "two-stage": 0.05, "separate": 0.02}
 
 
-def on_cifar(shift: dict[str, float], **other: object) -> list[Made]:
-    return [replace(t, **{**CIFAR10, **other}) for t in planted(shift=shift)]  # type: ignore[arg-type]
+def on_cifar(distillation: float = 0.2, **other: Any) -> Evidence:
+    trials = planted(shift={**SHIFT, "distillation": distillation})
+    return evidence([replace(t, **{**CIFAR10, **other}) for t in trials])
+
+
+def judged(found: Evidence) -> Judgment:
+    (judgment,) = found.judge([claim for claim in paper() if claim.id == "distillation-most-accurate"])
+    return judgment
 
 
 def test_guidelines_carry_the_verdicts_of_these_runs() -> None:
-    frame = only(on_cifar(SHIFT), "guidelines").frame
+    frame = only(on_cifar(), "guidelines").frame
     text = " ".join(frame["claims"])
     assert "distillation-most-accurate (supported)" in text
     assert "mobilenet-fastest (not testable here)" in text
     untested = set(frame[frame["claims"] == "no claim tests this"]["advice"])
     assert untested == {a.text for a in remarks() if not a.claims} and 0 < len(untested) < len(remarks())
-    turned = only(on_cifar({**SHIFT, "distillation": -0.2}), "guidelines").frame
+    turned = only(on_cifar(-0.2), "guidelines").frame
     assert "distillation-most-accurate (contradicted)" in " ".join(turned["claims"])
 
 
@@ -169,34 +171,30 @@ def test_guidelines_carry_the_verdicts_of_these_runs() -> None:
     ("other", "here"),
     [
         ({"images": {"train": 9000, "test": 4000}}, "9,000 training images"),
-        *long(({"images": {}}, "an unknown number of training images")),
+        ({"images": {}}, "an unknown number of training images"),
         ({"facts": {**FACTS, "recipe": {**records.RECIPE, "epochs": 2}}}, "2 epochs"),
         ({"weights": None}, "random weights"),
-        *long(
-            ({"model": "densenet121"}, "densenet121"),
-            ({"facts": {**FACTS, "input_shape": [1, 28, 28]}}, "28 px, 1 channel"),
-            ({"facts": {**FACTS, "classes": list("0123456789")}}, "the class 0"),
-        ),
+        ({"model": "densenet121"}, "densenet121"),
+        ({"facts": {**FACTS, "input_shape": [1, 28, 28]}}, "28 px, 1 channel"),
+        ({"facts": {**FACTS, "classes": list("0123456789")}}, "the class 0"),
     ],
 )
 def test_other_runs_do_not_judge_the_paper(other: dict[str, object], here: str) -> None:
-    turned = evidence(on_cifar({**SHIFT, "distillation": -0.2}, **other))
-    found = turned.judgments["distillation-most-accurate"]
+    found = judged(on_cifar(-0.2, **other))
     assert found.verdict == "not testable here" and found.p is None
     assert found.missing[0].startswith("runs like those on CIFAR-10, with ")
     assert found.missing[0].endswith(f"cifar10 (crop 4, flip) has {here}")
 
 
 def test_whatever_its_loader_is_called_what_a_run_is_made_of_counts() -> None:
-    renamed = evidence(on_cifar(SHIFT, data="my parquet"))
-    assert renamed.judgments["distillation-most-accurate"].verdict == "supported"
+    assert judged(on_cifar(data="my parquet")).verdict == "supported"
 
 
 def test_imagenette_is_not_imagenet_100() -> None:
     wnids = [f"n0{k}" for k in range(10)]
-    imagenette: dict[str, object] = {
+    imagenette: dict[str, Any] = {
         **{"model": "mobilenetv2", "data": "imagenet100", "images": {"train": 600, "test": 400}},
         "facts": {**FACTS, "input_shape": [3, 128, 128], "classes": wnids},
     }
-    judged = evidence(on_cifar(SHIFT, **imagenette)).judgments.values()
-    assert {o.verdict for o in judged} == {"not testable here"}
+    judgments = on_cifar(**imagenette).judgments.values()
+    assert {o.verdict for o in judgments} == {"not testable here"}

@@ -11,7 +11,7 @@ from made import Made, Run, evidence, simple
 from table_evidence import Made as ByNumber
 from table_evidence import evidence as by_number
 
-from answers import DATA, MODEL, Skill, answers, facts
+from answers import DATA, FOUR, NAMES, Skill, answers, better, crossing, equal, facts
 from offramp.analysis.recommend import Advice, Facts, Goal, Preference, RuledOut, recommend
 from offramp.analysis.recommend.equal import Level, equal_compute
 from offramp.analysis.stats.pairwise import Pair
@@ -19,16 +19,11 @@ from offramp.report.advice import answer, compared, sentence
 from offramp.report.page.assemble import lead
 from simulate import Planted
 
-FOUR = ("joint", "two-stage", "separate", "distillation")
-NAMES = {(MODEL, s): s for s in FOUR}
-EQUAL = Skill()
-BETTER = Skill(shift={"joint": 0.6})
 WORSE = Skill(shift={"joint": -0.6})
-CROSS = Skill(tilt={"joint": 0.4, "separate": -0.4})
 
 
-def curves(skill: Skill, **more: object) -> str:
-    return compared(equal_compute(facts(1, FOUR, skill, **more), DATA, NAMES))  # type: ignore[arg-type]
+def curves(known: Facts) -> str:
+    return compared(equal_compute(known, DATA, NAMES))
 
 
 def advice(goal: Goal, known: Facts, accuracy: float | None = None) -> Advice:
@@ -39,22 +34,22 @@ def advice(goal: Goal, known: Facts, accuracy: float | None = None) -> Advice:
 @pytest.mark.slow
 def test_curves() -> None:
     start = "At equal compute, by MACs of an image (test accuracy, adjusted p < 0.05): "
-    assert curves(BETTER) == f"{start}the most accurate is joint from 1 M to 4 M."
-    assert curves(WORSE) == f"{start}joint is behind separate from 1 M to 4 M."
-    crossed = curves(CROSS)
+    assert curves(better()) == f"{start}the most accurate is joint from 1 M to 4 M."
+    assert curves(facts(1, FOUR, WORSE)) == f"{start}joint is behind separate from 1 M to 4 M."
+    crossed = curves(crossing())
     assert crossed.startswith(f"{start}the most accurate is separate at 1 M; joint from 3.25 M to 4 M.")
     assert "Curves that cross: " in crossed and "joint and separate" in crossed
-    equal = curves(EQUAL)
-    assert equal.startswith("At equal compute, no two strategies differ significantly in test accuracy,")
-    assert equal.endswith(" points, by the MACs, would have been found in 80 % of such runs.")
-    assert curves(EQUAL, seeds=1) == ""  # nothing was tested
+    alike = curves(equal())
+    assert alike.startswith("At equal compute, no two strategies differ significantly in test accuracy,")
+    assert alike.endswith(" points, by the MACs, would have been found in 80 % of such runs.")
+    assert curves(facts(1, FOUR, seeds=1)) == ""  # nothing was tested
     assert compared([]) == ""
-    named = compared(equal_compute(facts(1, FOUR), DATA, NAMES), "resnet50 on cifar100")
+    named = compared(equal_compute(equal(), DATA, NAMES), "resnet50 on cifar100")
     assert named.startswith("At equal compute (resnet50 on cifar100), no two")
 
 
 def test_who_shares_no_seed_with_the_best_is_not_said_to_be_alike() -> None:
-    known = facts(1, FOUR, BETTER)
+    known = better()
     apart = {(*k[:3], k[3] + 100 * (k[2] == "joint")): a for k, a in known.answers.items()}
     found = equal_compute(replace(known, answers=apart), DATA, NAMES)
     assert found[0].untested == tuple(name for name in found[0].means if name != "joint")
@@ -103,24 +98,24 @@ def test_where_none_is_behind_stands_what_would_have_been_found() -> None:
 
 
 def test_a_goal_with_a_winner() -> None:
-    text = sentence(advice("accuracy", facts(1, FOUR, BETTER)))
+    text = sentence(advice("accuracy", better()))
     assert text.startswith("For accuracy: joint (test accuracy, mean over exits 7")
     assert "). Better than every other, p at most " in text and text.endswith(", 5 seeds.")
-    assert sentence(advice("accuracy", facts(1, FOUR, BETTER)), several=True).startswith(
+    assert sentence(advice("accuracy", better()), several=True).startswith(
         "For accuracy on cifar100: joint"
     )
 
 
 def test_what_a_budget_buys_is_no_mean_over_exits() -> None:
-    (found,) = recommend(facts(1, FOUR, BETTER), Preference("accuracy", max_macs=3.5e6))
+    (found,) = recommend(better(), Preference("accuracy", max_macs=3.5e6))
     assert sentence(found).startswith("For accuracy: joint (test accuracy at these MACs ")
 
 
 def test_a_goal_with_no_winner_names_none() -> None:
-    text = sentence(advice("accuracy", facts(1, FOUR, EQUAL)))
+    text = sentence(advice("accuracy", equal()))
     assert text.startswith("For accuracy: no significant difference between any of 4 strategies (")
     assert text.endswith(" points would have been found in 80 % of such runs.")
-    fast = sentence(advice("latency", facts(2, FOUR, EQUAL), 0.6))
+    fast = sentence(advice("latency", facts(2, FOUR), 0.6))
     assert "no significant difference between any of 4 strategies (per image " in fast
     assert ", for 60.0 % on test). " in fast and "points at equal compute would have been found" in fast
 
@@ -170,7 +165,7 @@ def test_where_each_is_behind_another_none_is_recommended() -> None:
 
 
 def test_who_has_no_early_exits_is_named_as_left_out() -> None:
-    found = advice("accuracy", facts(1, FOUR, EQUAL))
+    found = advice("accuracy", equal())
     alone = replace(found, ruled_out=(RuledOut("baseline", "it has no early exits", "no early exits"),))
     assert "any of 4 strategies with early exits, which baseline lacks (" in sentence(alone)
 
@@ -198,7 +193,7 @@ def test_who_may_reach_a_target_is_open() -> None:
 
 
 def test_who_alone_reaches_a_target_is_told_so() -> None:
-    text = sentence(advice("latency", facts(1, FOUR, BETTER), 0.85))
+    text = sentence(advice("latency", better(), 0.85))
     assert text.endswith("distillation, separate and two-stage do not reach 85.0 %.")
 
 
@@ -213,7 +208,7 @@ def test_who_cannot_answer_for_as_little_as_the_first_is_told_so() -> None:
 @pytest.mark.parametrize("measured", [True, False])
 def test_costs(measured: bool) -> None:
     table = Planted(seconds={"joint": -60})
-    known = facts(1, FOUR, EQUAL, table)
+    known = facts(1, FOUR, planted=table)
     if not measured:
         phases = known.numbers.phases.assign(measured=False)
         known = replace(known, numbers=replace(known.numbers, phases=phases))
@@ -228,13 +223,13 @@ def test_costs(measured: bool) -> None:
 
 def test_a_balance_of_all() -> None:
     cheap = Planted(seconds={"joint": -60}, meters={"joint": -60})
-    text = sentence(advice("balanced", facts(1, FOUR, BETTER, cheap)))
+    text = sentence(advice("balanced", facts(1, FOUR, Skill(shift={"joint": 0.6}), cheap)))
     assert text.startswith("For a balance of all: joint (distance from the best ")
     assert ". Better than every other" in text
 
 
 def test_memory_is_told_in_the_unit_that_fits() -> None:
-    known = facts(1, FOUR, EQUAL, Planted(meters={"joint": -60}))
+    known = facts(1, FOUR, planted=Planted(meters={"joint": -60}))
     found = advice("memory", known)
     big = replace(found, ranking=tuple(replace(r, mean=1.76e9 + r.mean) for r in found.ranking))
     assert "1.8 GB" in sentence(big)

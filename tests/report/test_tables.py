@@ -12,7 +12,7 @@ from made import Made as Phased
 from made import Run
 from made import evidence as phased
 from scipy import stats
-from table_evidence import Made, evidence, planted, shuffled
+from table_evidence import Made, evidence, only, planted, shuffled, usual
 
 from longer import long
 from offramp.analysis.measures import MEASURES
@@ -31,15 +31,6 @@ from offramp.report.tables.leaving import regret
 pytestmark = pytest.mark.slow
 
 
-def only(trials: list[Made], name: str) -> Table:
-    (found,) = make(evidence(trials), [name])
-    return found
-
-
-def cells(table: Table, key: str) -> dict[object, object]:
-    return dict(zip(table.frame.index, table.frame[key], strict=True))
-
-
 def marked(table: Table, key: str) -> tuple[set[object], set[object]]:
     return {row for row, k in table.best if k == key}, {row for row, k in table.alike if k == key}
 
@@ -49,7 +40,7 @@ def marked(table: Table, key: str) -> tuple[set[object], set[object]]:
 
 def test_main_table_has_means_and_deviations() -> None:
     trials = [Made("joint", s, {1: a, 2: 0.8}) for s, a in ((1, 0.5), (2, 0.6), (3, 0.7))]
-    row = only(trials, "main").frame.loc["joint"]
+    row = only(evidence(trials), "main").frame.loc["joint"]
     assert row["exit_1"] == pytest.approx(0.6)
     assert row["exit_1_sd"] == pytest.approx(0.1)
     assert row["exit_2_sd"] == pytest.approx(0.0, abs=1e-12)
@@ -61,7 +52,7 @@ def test_main_table_has_means_and_deviations() -> None:
 
 
 def test_planted_effects_are_marked() -> None:
-    table = only(planted(), "main")
+    table = only(usual(), "main")
     for exit in (1, 2, 3):
         best, alike = marked(table, f"exit_{exit}")
         assert best | alike == {"joint", "separate"}
@@ -70,19 +61,13 @@ def test_planted_effects_are_marked() -> None:
     assert texts["two-stage"].mark == "" and texts["branch-wise"].mark == ""
 
 
-def test_nothing_planted_leaves_nothing_out() -> None:
-    """Negative control: without effects nothing is told apart from the best."""
-    shift = dict.fromkeys(("joint", "separate", "two-stage"), 0.0)
-    table = only(planted(shift=shift), "main")
-    best, alike = marked(table, "exit_1")
-    assert best | alike == {"joint", "separate", "two-stage"}
-
-
 def test_what_is_alike_says_what_would_have_been_found() -> None:
-    """That of the best and the others, whichever is larger; nothing where all differ."""
-    even = planted(shift=dict.fromkeys(("joint", "separate", "two-stage"), 0.0))
-    known = evidence(even)
+    """That of the best and the others, whichever is larger; nothing where all differ. Without effects
+    nothing is told apart from the best."""
+    known = evidence(planted(shift=dict.fromkeys(("joint", "separate", "two-stage"), 0.0)))
     main, exits = make(known, ["main", "exits"])
+    best, alike = marked(main, "exit_1")
+    assert best | alike == {"joint", "separate", "two-stage"}
     for table in (main, exits):
         notes = [note for note in table.notes if note.startswith("Of what does not differ ")]
         assert len(notes) == 1 and " points would have been found in 80 % of such runs." in notes[0]
@@ -93,7 +78,7 @@ def test_what_is_alike_says_what_would_have_been_found() -> None:
     least = max(p.detectable or 0.0 for p in pairs if p.p >= ALPHA)
     assert f"differences of {100 * least:.1f} (overall), " in main.notes[-1]
     apart = planted(shift={"joint": 0.0, "separate": 0.1, "two-stage": 0.2})
-    assert "would have been found" not in " ".join(only(apart, "main").notes)
+    assert "would have been found" not in " ".join(only(evidence(apart), "main").notes)
 
 
 def test_what_is_identical_by_construction_is_best_together() -> None:
@@ -105,9 +90,10 @@ def test_what_is_identical_by_construction_is_best_together() -> None:
         else replace(t, accuracy={1: t.accuracy[1], 3: t.accuracy[3] - 0.3})
         for t in planted()
     ]
-    best, _ = marked(only(trials, "main"), "exit_3")
+    found = evidence(trials)
+    best, _ = marked(only(found, "main"), "exit_3")
     assert best == {"separate", "two-stage"}
-    tables = {t.name: t for t in make(evidence(trials), ["pairs"])}
+    tables = {t.name: t for t in make(found, ["pairs"])}
     final = tables["pairs-net-images-exit-3"]
     assert "separate = two-stage" in {*final.frame["a"], *final.frame["b"]}
     assert "separate" not in {*final.frame["a"], *final.frame["b"]}
@@ -129,10 +115,10 @@ def test_who_is_better_in_all_seeds_that_both_have_is_the_best() -> None:
         Made("separate", seed, {1: 0.6, 2: 0.6}, [1 + abs(epoch - 25) for epoch in range(1, 30)])
         for seed in (5, 6)
     ]
-    table = only(trials, "main")
-    assert cells(table, "exit_1")["joint"] > cells(table, "exit_1")["separate"]  # type: ignore[operator]
+    table, digest = make(evidence(trials), ["main", "epochs-digest"])
+    assert table.frame.loc["joint", "exit_1"] > table.frame.loc["separate", "exit_1"]
     assert marked(table, "exit_1") == marked(table, "mean") == ({"separate"}, set())
-    frame = only(trials, "epochs-digest").frame.set_index("measure")
+    frame = digest.frame.set_index("measure")
     row = frame.loc["Epoch of the least validation loss"]
     assert (row["best"], row["alike"], row["worst"]) == ("S 12.4", "–", "J 5.4")
 
@@ -141,11 +127,10 @@ def test_who_is_better_in_all_seeds_that_both_have_is_the_best() -> None:
 
 
 def test_analysis_of_variance_is_that_of_the_means_over_exits() -> None:
-    trials = planted()
-    table = only(trials, "anova")
+    table = only(usual(), "anova")
     row = table.frame[table.frame["measure"] == "Test accuracy"].iloc[0]
     names = ("joint", "separate", "branch-wise", "two-stage")
-    groups = [[np.mean(list(t.accuracy.values())) for t in trials if t.strategy == s] for s in names]
+    groups = [[np.mean(list(t.accuracy.values())) for t in planted() if t.strategy == s] for s in names]
     expected = stats.f_oneway(*groups)
     assert row["f"] == pytest.approx(expected.statistic)
     assert row["p"] == pytest.approx(expected.pvalue)
@@ -155,19 +140,18 @@ def test_analysis_of_variance_is_that_of_the_means_over_exits() -> None:
 
 def test_hybrids_are_compared_with_their_parents_only() -> None:
     shift = {"joint": 0.0, "branch-wise": 0.0, "separate": 0.0, "joint-branch": 0.05}
-    frame = only(planted(shift=shift), "anova-hybrids").frame
+    frame = only(evidence(planted(shift=shift)), "anova-hybrids").frame
     assert set(frame["compared"]) == {"joint-branch"}
     assert set(frame["df"]) <= {"2, 12", "–"}
 
 
 def test_order_agrees_with_the_pairs() -> None:
-    trials = planted()
-    orders = only(trials, "order-accuracy")
+    orders = only(usual(), "order-accuracy")
     row = orders.frame[orders.frame["measure"] == "Test accuracy"].iloc[0]
     assert sorted(row["seeds"].split(" >> ")[0].split(" ≈ ")) == ["J", "S"]
     assert row["seeds"].split(" >> ")[1:] == ["B", "T"]
     names = {"J": "joint", "S": "separate", "B": "branch-wise", "T": "two-stage"}
-    (pairs,) = (t for t in make(evidence(trials), ["pairs"]) if t.name.endswith("overall"))
+    (pairs,) = (t for t in make(usual(), ["pairs"]) if t.name.endswith("overall"))
     found = {frozenset((r["a"], r["b"])): r for _, r in pairs.frame.iterrows()}
     groups = [part.split(" ≈ ") for part in row["seeds"].split(" >> ")]
     for left, right in pairwise(groups):
@@ -183,7 +167,7 @@ def test_order_agrees_with_the_pairs() -> None:
 
 def test_captions_tell_the_direction_and_the_assumptions() -> None:
     families = ["order-accuracy", "order-loss", "order-costs", "anova", "tests"]
-    found = {t.name: t for t in make(evidence(planted()), families)}
+    found = {t.name: t for t in make(usual(), families)}
     assert "higher (better)" in found["order-accuracy"].caption
     assert "higher (worse)" in found["order-loss"].caption
     assert "higher (worse)" in found["order-costs"].caption
@@ -200,7 +184,7 @@ def test_tukey_has_a_floor() -> None:
         replace(t, accuracy={1: 0.5 + shift[t.strategy] + 1e-9 * generator.normal()})
         for t in planted(shift=shift)
     ]
-    table = only(trials, "pairs-one-way")
+    table = only(evidence(trials), "pairs-one-way")
     texts = {row[6].text for row in layout(table).rows}
     assert "< 1e-12" in texts
 
@@ -282,19 +266,19 @@ def test_time_of_an_exit_is_tested_among_those_whose_time_was_measured() -> None
 
 
 def test_one_seed_marks_the_best_mean_and_says_that_nothing_was_tested() -> None:
-    table = only(planted(seeds=1), "main")
+    table, anova = make(evidence(planted(seeds=1)), ["main", "anova"])
     best, alike = marked(table, "exit_1")
     assert len(best) == 1 and not alike
     assert any("no test" in note for note in table.notes)
-    row = only(planted(seeds=1), "anova").frame.iloc[0]
+    row = anova.frame.iloc[0]
     assert row["p"] == "not tested" and row["p_seeds"] == "not tested"
 
 
 def test_a_strategy_that_misses_a_seed_is_named() -> None:
     trials = [t for t in planted() if (t.strategy, t.seed) != ("two-stage", 44)]
-    table = only(trials, "anova")
-    assert any("seed 44 lacks two-stage" in note for note in table.notes)
-    assert only(trials, "main").frame.loc["two-stage", "seeds"] == 4
+    main, anova = make(evidence(trials), ["main", "anova"])
+    assert any("seed 44 lacks two-stage" in note for note in anova.notes)
+    assert main.frame.loc["two-stage", "seeds"] == 4
 
 
 def test_a_strategy_with_one_seed_stays_unmarked_and_is_named() -> None:
@@ -304,23 +288,23 @@ def test_a_strategy_with_one_seed_stays_unmarked_and_is_named() -> None:
         assert "two-stage" not in {row for row, _ in table.best | table.alike}
         assert any("not tested against the best: two-stage" in note for note in table.notes)
     assert any("two-stage has one value" in note for note in order.notes)
-    assert "not tested against the best" not in " ".join(only(planted(), "main").notes)
+    assert "not tested against the best" not in " ".join(only(usual(), "main").notes)
 
 
 def test_a_missing_number_is_left_out_and_named() -> None:
     trials = planted()
     trials[0] = replace(trials[0], accuracy={**trials[0].accuracy, 2: float("nan")})
-    assert any("joint" in note for note in only(trials, "anova").notes)
+    assert any("joint" in note for note in only(evidence(trials), "anova").notes)
 
 
 def test_constant_groups_give_no_infinite_f() -> None:
     means = {"joint": 0.5, "separate": 0.7}
     trials = [Made(s, seed, {1: a, 2: a}) for s, a in means.items() for seed in (1, 2, 3)]
-    table = only(trials, "anova")
-    assert set(table.frame["p"]) == {"not tested"}
-    assert not np.isinf(table.frame["f"].astype(float)).any()
-    assert any("nothing to measure" in note for note in table.notes)
-    best, alike = marked(only(trials, "main"), "exit_1")
+    main, anova = make(evidence(trials), ["main", "anova"])
+    assert set(anova.frame["p"]) == {"not tested"}
+    assert not np.isinf(anova.frame["f"].astype(float)).any()
+    assert any("nothing to measure" in note for note in anova.notes)
+    best, alike = marked(main, "exit_1")
     assert best == {"separate"} and not alike
 
 
@@ -389,7 +373,7 @@ def test_names_of_files_are_plain_and_differ() -> None:
 
 def test_an_unknown_table_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(OfframpError, match=r"no table 'manic'.*main"):
-        make(evidence(planted()), ["manic"])
+        make(usual(), ["manic"])
     assert next(iter(TABLES)) == "main"
 
 
@@ -399,12 +383,13 @@ def test_an_unknown_table_is_refused_with_the_nearest_name() -> None:
 def test_leaving_early_in_a_few_numbers() -> None:
     """All answers are equally sure, so AURC is the share of mistakes, and all images leave at exit 1."""
     trials = [Made(n, s, {1: 0.6, 2: 0.7, 3: 0.8}) for n in ("joint", "separate") for s in (1, 2, 3)]
-    row = only([*trials, Made("baseline", 1, {3: 0.8})], "leaving").frame.loc["joint"]
+    frame = only(evidence([*trials, Made("baseline", 1, {3: 0.8})]), "leaving").frame
+    row = frame.loc["joint"]
     assert row["aurc_1"] == pytest.approx(400) and row["aurc_3"] == pytest.approx(200)
     # The best choice: 0.6 leave at exit 1, 0.1 at exit 2, the rest at the last.
     assert row["best"] == pytest.approx(0.8) and row["regret"] > 0
     assert 0.6 < row["area"] < 0.8 and row["area_sd"] == pytest.approx(0)
-    assert "baseline" not in only([*trials, Made("baseline", 1, {3: 0.8})], "leaving").frame.index
+    assert "baseline" not in frame.index
     assert not make(evidence([Made("baseline", 1, {3: 0.8})]), ["leaving"])
 
 
@@ -415,7 +400,7 @@ def test_interquartile_means_over_data_sets() -> None:
         for level in [0.7 if data == "a" else 0.9]
         for s in (1, 2, 3)
     ]
-    table = only(trials, "overall")
+    table = only(evidence(trials), "overall")
     assert list(table.frame.index) == ["joint"], "who is not everywhere is left out"
     row = table.frame.loc["joint"]
     finals = sorted([0.71, 0.72, 0.73, 0.91, 0.92, 0.93])
@@ -462,7 +447,7 @@ def test_the_baseline_may_be_all_that_data_sets_share() -> None:
         for n, d in (("joint", "a"), ("separate", "b"))
         for s in (1, 2, 3)
     ]
-    (row,) = layout(only(trials, "overall")).rows
+    (row,) = layout(only(evidence(trials), "overall")).rows
     assert [cell.text for cell in row[:5]] == ["baseline", "–", "–", "–", "80.0"]
 
 

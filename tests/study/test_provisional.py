@@ -11,7 +11,7 @@ import torch
 
 from longer import long
 from offramp.data import DataSpec
-from offramp.data.declared import DECLARED, counts_of, declared_data, missing
+from offramp.data.public_counts import DECLARED, counts_of, declared_data, missing
 from offramp.errors import OfframpError
 from offramp.nets import pretrained
 from offramp.store.archive import Archive

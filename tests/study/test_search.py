@@ -18,22 +18,18 @@ from offramp.errors import OfframpError
 from offramp.store.live import Reader
 from offramp.store.searches import FOLDER, held_log, proposals
 from offramp.store.store import Store
-from offramp.study import search as searching
 from offramp.study.plan.plan import make_plan
 from offramp.study.run import events
 from offramp.study.run.run import Conduct, run
-from offramp.study.search import (
+from offramp.study.search import search as searching
+from offramp.study.search.score import Known, score
+from offramp.study.search.search import Happening, Proposed, Scored, name_of, search
+from offramp.study.search.variants import (
     Best,
-    Known,
-    Proposed,
-    Scored,
     SearchOptions,
     Space,
-    Step,
     Variants,
     check_keys,
-    name_of,
-    search,
     space,
     written,
 )
@@ -65,7 +61,7 @@ def as_read(study: Path, *settings: str) -> StudyFile:
     return file
 
 
-def searched(study: Path, store: Path, asked: SearchOptions, **about: Any) -> Iterator[Step]:
+def searched(study: Path, store: Path, asked: SearchOptions, **about: Any) -> Iterator[Happening]:
     """The steps of a search; its last value is what was found."""
     variants = Variants(as_read(study), asked.label)
     found = yield from search(
@@ -324,7 +320,7 @@ def test_a_damaged_phase_that_proposals_share_is_made_anew(
     fixed = 'strategies=[{name: two-stage, phases: {"exit *": {learning_rate: 0.1}}}]'
     variants, store = Variants(as_read(study, fixed)), Store(tmp_path / "runs")
 
-    def steps(trials: int) -> list[Step]:
+    def steps(trials: int) -> list[Happening]:
         about = (SearchOptions(over, trials), store, Conduct(CPU, tmp_path))
         return list(search(read(study), variants, *about))
 
@@ -397,7 +393,7 @@ def test_more_is_never_less_while_a_proposal_trains(study: Path, tmp_path: Path)
             known.see(event, store)
             values.append(known.mean)
     assert values == sorted(values) and len(values) == 3
-    assert known.mean == pytest.approx(searching.score(plan, store))
+    assert known.mean == pytest.approx(score(plan, store))
     told = store.read_trial(plan.trials[0].id).metrics["validation"].accuracy
     assert known.mean == pytest.approx(sum(told) / len(told))
 

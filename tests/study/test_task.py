@@ -261,7 +261,7 @@ ELSEWHERE = """\
 import os, sys, tempfile
 os.chdir(sys.argv[1])
 tempfile.tempdir = sys.argv[1]
-from offramp.study.run.machine import work
+from offramp.study.run.task_entry import work
 for line in work(sys.stdin.read()):
     print(line)
 """

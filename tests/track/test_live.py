@@ -163,7 +163,7 @@ def test_what_failed_is_over_and_said(
     under_way = replace(joint, phases=(replace(joint.phases[0], holder="process 1"),))
     assert not under_way.over, "what is at work may still be kept"
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    watch(str(kept.root), every=3600.0)
+    watch(str(kept.root), every="1h")
     said = " ".join(capsys.readouterr().out.split())
     assert f"failed {joint.trial}: " in said and "is not finite" in said and "begun" not in said
 

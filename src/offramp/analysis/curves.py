@@ -75,7 +75,7 @@ class History:
     origin: str
 
 
-Key = tuple[str, int, str, str]  # trial, exit, split, metric
+CurveKey = tuple[str, int, str, str]  # trial, exit, split, metric
 SERIES = (("validation", "cross_entropy"), ("validation", "accuracy"), ("train", "cross_entropy"))
 
 
@@ -85,7 +85,7 @@ def histories(curves: pd.DataFrame) -> list[History]:
     sources = curves["source"].astype(object).where(curves["source"].notna(), "").to_numpy()
     phases = curves["phase"].to_numpy()
     groups = curves.groupby(["trial", "exit", "split", "metric"], sort=True).indices
-    rows = {cast(Key, key): np.asarray(at) for key, at in groups.items()}
+    rows = {cast(CurveKey, key): np.asarray(at) for key, at in groups.items()}
     none = np.array([], dtype=int)
     found = []
     for trial, exit in sorted({key[:2] for key in rows}):
@@ -93,8 +93,8 @@ def histories(curves: pd.DataFrame) -> list[History]:
         ends = [at[-1] for at in series if len(at)]
         if not ends:
             continue
-        phase = phases[ends[0]]
-        loss, accuracy, running = (values[at[phases[at] == phase]] for at in series)
-        about = (str(phase), str(sources[ends[0]]))
-        found.append(History(trial, int(exit), loss, accuracy, running, *about))
+        end = ends[0]
+        loss, accuracy, running = (values[at[phases[at] == phases[end]]] for at in series)
+        phase, origin = str(phases[end]), str(sources[end])
+        found.append(History(trial, int(exit), loss, accuracy, running, phase, origin))
     return found

@@ -21,6 +21,7 @@ from offramp.analysis.curves import FINAL, History, histories, joined
 from offramp.analysis.tradeoff import NetAnswers
 from offramp.errors import OfframpError
 from offramp.hashing import digest
+from offramp.units import percent
 
 OBSERVATION = ("model", "data", "strategy", "seed", "exit", "value", "source", "measured")
 CELL = ["model", "data", "strategy", "seed"]
@@ -98,7 +99,7 @@ def _macs(size: float) -> str:
     return f"{units.macs(size)} MACs"
 
 
-PERCENT = Unit("%", 100.0, lambda share: f"{100 * share:.1f} %")
+PERCENT = Unit("%", 100.0, percent)
 POINTS = Unit("points", 100.0)
 NATS = Unit("nats")
 EPOCHS = Unit("epochs")

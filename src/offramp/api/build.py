@@ -11,18 +11,18 @@ import torch
 
 from offramp import device as devices
 from offramp.analysis.recommend import Goal
-from offramp.api.steps import finished
-from offramp.api.told import warn, words
+from offramp.api.notes import warn, words
+from offramp.api.progress import finished
 from offramp.bundle import folder as bundle
 from offramp.bundle import graphs
 from offramp.bundle.export import ExportOptions, export, int8_share
 from offramp.data_spec import Normalization
 from offramp.policy import useful
-from offramp.policy.calibrate import OF_TIME, Limits, target, without_times
+from offramp.policy.calibrate import target
 from offramp.policy.calibration import Target
+from offramp.policy.limits import Limits
 from offramp.policy.policy import Policy
-from offramp.policy.stage_times import of_file, unlike
-from offramp.policy.stage_times import read as read_times
+from offramp.policy.stage_times import of_file
 from offramp.store.store import Store
 from offramp.study import trained as trials
 from offramp.study.build import BuildOptions, choose
@@ -122,23 +122,23 @@ def build(
     """
     limit = target(1, **limits)  # mistakes before the work
     times, allowed = None if stage_times is None else Path(stage_times), int8_share(int8)
-    if times is not None:
-        found = read_times(times)
-        useful.check(unlike(found.precision, found.device, allowed is not None), anyway)
-    elif limit.kind in OF_TIME:
-        raise without_times(limit.kind)
+    useful.check_stage_times(times, limit.kind, allowed is not None, anyway)
     folder = Path(out)
     graphs.check_installed()
     bundle.check_place(folder, force)
     places = str(exits) if isinstance(exits, int | str) else ",".join(exits)
-    about = (backbone, data, places, weights, keep_frozen, goal, strategy)
-    given = tuple(settings)
     wish = BuildOptions(
-        *about,
+        backbone=backbone,
+        data=data,
+        exits=places,
+        weights=weights,
+        keep_frozen=keep_frozen,
+        goal=goal,
+        strategy=strategy,
         size=size,
         normalize=normalize,
         seed=seed,
-        settings=given,
+        settings=tuple(settings),
         device=None if device is None else str(device),
         calibration=useful.images_needed(limit.kind, limit.value),
         pretrained=pretrained,

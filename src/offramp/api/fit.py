@@ -17,33 +17,32 @@ from PIL import Image
 
 from offramp import device as devices
 from offramp.analysis.metrics import accuracy
-from offramp.api.steps import finished
-from offramp.api.told import warn, words
+from offramp.api.notes import warn, words
+from offramp.api.progress import finished
 from offramp.augment import Augment
 from offramp.bundle import export as bundle
 from offramp.bundle.export import Exported
 from offramp.bundle.trial_images import of_split, of_test
 from offramp.data import Data, Split, from_dataset, normalize
-from offramp.data.dataset import SPLITS
 from offramp.data.load import notes
 from offramp.data.samples import class_names
-from offramp.data_spec import GIVEN, Normalization
+from offramp.data_spec import GIVEN, HELD_OUT, SPLITS, Normalization
 from offramp.engine.settings import laid_out
 from offramp.errors import OfframpError
 from offramp.escape import html
 from offramp.infer import benchmark
 from offramp.infer.predictor import Prediction, Predictor
 from offramp.infer.stages import check_backend
-from offramp.infer.torch_timing import measured_costs
+from offramp.infer.torch_timing import times_for
 from offramp.inputs import is_text
 from offramp.nets import ExitNetwork
 from offramp.numerics import profile
 from offramp.parts import backbone
-from offramp.policy.calibrate import Limits, target, without_times
+from offramp.policy.calibrate import target
 from offramp.policy.calibration import Chosen
 from offramp.policy.candidates import Search
+from offramp.policy.limits import Limits
 from offramp.policy.policy import Policy, check_fits, given
-from offramp.policy.stage_times import of_file
 from offramp.recipe import Recipe
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
@@ -58,6 +57,7 @@ from offramp.study.run.run import Conduct
 from offramp.study.run.run import run as run_plan
 from offramp.study.spec import file as spec
 from offramp.study.trained import Trained
+from offramp.units import percent
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -202,13 +202,8 @@ class Fitted:
         wish, known = target(self.net.plain_macs, **limits), self._trained
         if batch < 1:
             raise OfframpError(f"batch must be at least 1, got {batch}")
-        measured = None
-        if stage_times is not None:
-            measured = of_file(Path(stage_times), known.costs, batch, wish.kind)
-        elif wish.kind == "max-p95-latency":
-            raise without_times(wish.kind)
-        elif wish.kind == "max-mean-latency":
-            measured = measured_costs(self.net, known.costs, batch, score)
+        file = None if stage_times is None else Path(stage_times)
+        measured = times_for(wish, known.costs, lambda: self.net, batch, score, file)
         shares = known.training_shares if training_shares else None
         search = Search(score, shared, temperature, survivors)
         return trained.asked(known, wish, search, measured, shares, anyway).policy
@@ -348,7 +343,7 @@ class Fitted:
         splits, how = self._data.splits, (self.mean, self.std)
         given = bundle.Pictures()
         if allowed is not None:
-            every = {name: of_split(splits[name], *how) for name in trained.SPLITS}
+            every = {name: of_split(splits[name], *how) for name in HELD_OUT}
             given = bundle.Pictures(splits=every)
         elif check:
             given = bundle.Pictures(of_test(splits["test"], *how))
@@ -392,8 +387,8 @@ SOME = 64  # training images by which pixels are told from normalized images
 
 _FORMATS: Mapping[str, Callable[[Any], str]] = {
     "MACs": "{:,}".format,
-    "of plain": "{:.1%}".format,
-    "accuracy": "{:.1%}".format,
+    "of plain": percent,
+    "accuracy": percent,
 }
 
 

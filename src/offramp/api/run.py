@@ -12,7 +12,7 @@ import pandas as pd
 
 from offramp import device as devices
 from offramp.api.chart import Chart, chart
-from offramp.api.told import warn, words
+from offramp.api.notes import warn, words
 from offramp.errors import OfframpError
 from offramp.report import summary
 from offramp.store.results import StrategyResult, by_strategy

@@ -59,7 +59,7 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class Pictures:
-    """What a bundle is checked on, where it is at hand. splits: those of `trials.SPLITS`, for int8."""
+    """What a bundle is checked on, where it is at hand. splits: those held out, for int8."""
 
     compared: Shown | None = None
     splits: Mapping[str, SplitImages] | None = None

@@ -30,14 +30,19 @@ SOURCES = {
 MEASURE_S = 600.0
 
 
+def check_runtime() -> None:
+    """Raises OfframpError without what runs bundles, an extra."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise OfframpError("a bundle needs onnxruntime; install it with pip install 'offramp[onnx]'")
+
+
 def opened(folder: Path, threads: int | None = None, pictures: bool = True) -> Bundle:
     """A bundle, checked and loaded. threads: of onnxruntime.  pictures: whether one that answers none
     is refused.
 
     Raises OfframpError without onnxruntime, and for a bundle that is damaged or changed.
     """
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise OfframpError("a bundle needs onnxruntime; install it with pip install 'offramp[onnx]'")
+    check_runtime()
     from offramp.bundle.runtime import Bundle, BundleError
 
     try:

@@ -249,7 +249,7 @@ class Bundle:
         self.score = policy.field("score").text()
         if self.score not in self._scoring.SCORES:
             raise policy.field("score").wrong(f"one of {', '.join(self._scoring.SCORES)}")
-        self._plain_macs = layout.field("plain_macs").whole(1)
+        self.plain_macs = layout.field("plain_macs").whole(1)
         self.carry = layout.field("carry").number(0, 1) if "carry" in layout.value else 0.0
         self._fixed_size = layout.field("fixed_size").text()
         rules = {rule.field("exit").whole(1): rule for rule in policy.field("exits").items(1)}
@@ -285,9 +285,18 @@ class Bundle:
         if not _fits(graph.get_outputs()[0].shape, (len(self.labels),)):
             told = f"{len(self.labels)} labels; {name} tells {graph.get_outputs()[0].shape[-1]} apart"
             raise BundleError(f"{self.path / 'labels.json'} has {told}; {AGAIN}")
-        macs = said.field("macs").whole(1)
-        about = (exit, begins, least, warmth, macs, len(self.labels))
-        return Stage(self._file(name), *about, graph, adds, self._gate(rule, kind, least))
+        return Stage(
+            self._file(name),
+            exit=exit,
+            after=begins,
+            threshold=least,
+            temperature=warmth,
+            macs=said.field("macs").whole(1),
+            classes=len(self.labels),
+            session=graph,
+            adds=adds,
+            gate=self._gate(rule, kind, least),
+        )
 
     def _gate(self, rule: Said, kind: Any, threshold: float | None) -> tuple[float, ...] | None:
         """What the exit has learned; one that nothing leaves by may have nothing. kind: of the score."""
@@ -422,7 +431,7 @@ class Bundle:
 
     def compute(self, stage: int) -> float:
         """MACs of an image that leaves at this stage, as a share of the network without early exits."""
-        return self.stages[stage].macs / self._plain_macs
+        return self.stages[stage].macs / self.plain_macs
 
     def all_exits(self, pixels: Array) -> Array:
         """Logits [B, stages, C] of every stage, nobody leaving; pixels as for `run`."""

@@ -14,11 +14,10 @@ from torch import Tensor
 from offramp.data import Data, DataSpec, Split, load, normalize
 from offramp.data.dataset import FileSplit, pixels
 from offramp.data.fetch import kept
-from offramp.data_spec import GIVEN
+from offramp.data_spec import GIVEN, HELD_OUT
 from offramp.errors import OfframpError
 from offramp.store.manifest import Manifest
 from offramp.study.run.trials import data_code
-from offramp.study.trained import SPLITS
 
 BATCH = 32
 RANDOM_IMAGES = 256
@@ -91,7 +90,7 @@ def for_int8(manifest: Manifest, root: str | None, trust_code: bool) -> Mapping[
     try:
         data = _data(manifest, root, trust_code)
         how = manifest.mean, manifest.std
-        return {name: of_split(_seen(data, manifest, name), *how) for name in SPLITS}
+        return {name: of_split(_seen(data, manifest, name), *how) for name in HELD_OUT}
     except OfframpError as error:
         remedy = (
             "export what `fit` returned" if isinstance(error, _Gone) else "say where they are (`root`)"

@@ -16,7 +16,7 @@ from typing import Any
 from offramp.bundle import folder as bundle
 from offramp.errors import OfframpError
 from offramp.files import folder_at, is_litter, writing
-from offramp.units import counted
+from offramp.units import counted, percent
 
 PACKAGE = "onnxruntime-web"
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -125,9 +125,9 @@ def _about(source: Path) -> dict[str, Any]:
             "first exit that is sure enough of it; what comes after is not computed."
         ),
         "footer": (
-            f"On {test['images']:,} test images: {100 * test['accuracy']['value']:.1f} % right at "
+            f"On {test['images']:,} test images: {percent(test['accuracy']['value'])} right at "
             f"{100 * test['mean_macs'] / layout['plain_macs']:.0f} % of the computation; the full "
-            f"network {100 * test['full_accuracy']['value']:.1f} %. {found.precision}, "
+            f"network {percent(test['full_accuracy']['value'])}. {found.precision}, "
             f"{bytes_ / 1e6:.1f} MB. Trial {card['trial']}."
         ),
         "unreliable": list(found.unreliable),

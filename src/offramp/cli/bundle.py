@@ -11,7 +11,7 @@ import typer
 from offramp.cli.render import say
 from offramp.errors import OfframpError
 from offramp.terminal import show, table
-from offramp.units import counted, macs, size
+from offramp.units import counted, macs, percent, share, size
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,14 @@ def page_at(out: Path | None, runtime: Path | None, force: bool, bundle: Path) -
     return Page(out, web.find_runtime(runtime, Path.cwd()), force)
 
 
-def int8_share(int8: bool, share: float | None) -> float | None:
+def int8_share(int8: bool, loss: str | None) -> float | None:
     """What --int8 and --int8-loss ask for, as `offramp.bundle.export.int8_share`."""
     from offramp.bundle import export
 
-    if share is not None and not (int8 and 0 <= share < 1):
+    given = None if loss is None else share(loss, "--int8-loss")
+    if given is not None and not (int8 and 0 <= given < 1):
         raise OfframpError("--int8-loss is a share such as 0.01, and goes with --int8")
-    return export.int8_share(int8 if share is None else share)
+    return export.int8_share(int8 if given is None else given)
 
 
 def describe(folder: Path, made: dict[str, Any]) -> None:
@@ -69,8 +70,8 @@ def describe(folder: Path, made: dict[str, Any]) -> None:
         listing.add_row(
             str(exit["exit"]) + ("" if exit["in_bundle"] else " (left out)"),
             "–" if exit["threshold"] is None else f"{exit['threshold']:.4g}",
-            f"{100 * exit['share_leaving']:.1f} %",
-            f"{100 * exit['accuracy']:.1f} %",
+            percent(exit["share_leaving"]),
+            percent(exit["accuracy"]),
             "–" if exit["macs"] is None else macs(exit["macs"]),
         )
     used = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -98,7 +99,7 @@ def _lines(made: dict[str, Any]) -> list[str]:
     test, check, latency = made["test"], made["check"], made["latency"]
     lines = [
         f"Test: {100 * test['accuracy']['value']:.2f} % at "
-        f"{100 * test['mean_macs'] / made['plain_macs']:.1f} % of the plain network's MACs; the full "
+        f"{percent(test['mean_macs'] / made['plain_macs'])} of the plain network's MACs; the full "
         f"network {100 * test['full_accuracy']['value']:.2f} %.",
         _check(check),
     ]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from offramp.cli.render import say
+from offramp.cli.render import alike, say
 from offramp.terminal import show, table
-from offramp.units import counted, duration, macs, size
+from offramp.units import counted, duration, macs, percent, size
 
 if TYPE_CHECKING:
     from offramp.data.dataset import Data
@@ -23,9 +23,10 @@ def show_forecast(
     cluster: OnMachines | None = None,
 ) -> None:
     """The phases and the totals of a plan. speed: of another device, in MACs a second."""
-    exits = "; ".join(f"{place.name} at {place.share:.1%}, {place.why}" for place in found.places)
+    exits = {f"{place.name} at {percent(place.share)}": place.why for place in found.places}
     if exits:
-        say(f"Early exits, by share of the MACs: {exits}.")
+        said = "; ".join(f"{', '.join(names)} ({why})" for why, names in alike(exits).items())
+        say(f"Early exits, by share of the MACs: {said}.")
     seeds = sorted({node.seed for node in found.nodes})
     rows = []
     for node in (node for node in found.nodes if node.seed == seeds[0]):

@@ -168,10 +168,10 @@ Int8Option = Annotated[
     flag("--int8", "Quantize the stages to 8 bits, and choose thresholds again for their answers."),
 ]
 Int8LossOption = Annotated[
-    float | None,
+    str | None,
     option(
         "SHARE",
-        "Accuracy to give up for --int8: 0.01 is one point.  [default: 0.01]",
+        "Accuracy to give up for --int8: 0.01 or 1% is one point.  [default: 0.01]",
         "--int8-loss",
     ),
 ]
@@ -188,6 +188,29 @@ RuntimeOption = Annotated[
         "With --web: the npm package that the page needs. By default node_modules/onnxruntime-web, "
         "here or in a folder above.",
         "--onnxruntime-web",
+    ),
+]
+AccuracyLossOption = Annotated[
+    str | None,
+    option(
+        "SHARE",
+        "Accuracy to give up against the final exit: 0.01 or 1% is one point.",
+        "--max-accuracy-loss",
+    ),
+]
+MinAccuracyOption = Annotated[
+    str | None, option("SHARE", "Accuracy to reach, such as 0.9 or 90%.", "--min-accuracy")
+]
+MeanMacsOption = Annotated[
+    str | None,
+    option("MACS", "MACs an image on average: 1.5M, or 40% of the plain network's.", "--max-mean-macs"),
+]
+RiskOption = Annotated[
+    str | None,
+    option(
+        "SHARE",
+        "With a guarantee: share of images that only the full network gets right.",
+        "--risk",
     ),
 ]
 P95Option = Annotated[

@@ -42,9 +42,17 @@ def folded(text: str, indent: str = "") -> list[str]:
     ) or [""]
 
 
+def alike(found: Mapping[str, str]) -> dict[str, list[str]]:
+    """The names that go with each value, in their order."""
+    names: dict[str, list[str]] = {}
+    for name, value in found.items():
+        names.setdefault(value, []).append(name)
+    return names
+
+
 def told(steps: Generator[str, None, T], quiet: bool) -> T:
     """Run to the end, each step a line on standard error."""
-    from offramp.api.steps import finished
+    from offramp.api.progress import finished
 
     return finished(steps, None if quiet else lambda step: typer.echo(f"{step} …", err=True))
 

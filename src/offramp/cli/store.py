@@ -106,10 +106,7 @@ def code_named(studies: Iterable[Study], allowed: bool) -> str | None:
     """
     from offramp import usercode
 
-    names: dict[str, None] = {}
-    for study in studies:
-        named = (study.data.name, study.backbone.name, *(each.name for each in study.strategies))
-        names |= dict.fromkeys(name for name in named if usercode.is_user_code(name))
+    names = dict.fromkeys(name for study in studies for name in study.code_names)
     if not allowed:
         usercode.forbid(names)
     files = {usercode.file_of(name): name for name in names}

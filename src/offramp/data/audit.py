@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from offramp.data import split_file
-from offramp.data.dataset import SPLITS, check_labels, moments, value_counts
+from offramp.data.dataset import check_labels, moments, value_counts
 from offramp.data.images import file_hashes
 from offramp.data.images.files import Files, Opened
 from offramp.data.images.geometry import Geometry
@@ -22,7 +22,7 @@ from offramp.data.raw import RawData
 from offramp.data.read import digests_of
 from offramp.data.remarks import remarks
 from offramp.data.splits import Splits, Subset, by_class, choose, left_out
-from offramp.data_spec import DataSpec
+from offramp.data_spec import SPLITS, DataSpec
 from offramp.errors import OfframpError
 from offramp.inputs import is_text
 
@@ -174,17 +174,17 @@ def _split(
     return SplitAudit(len(part.rows), by_class, dict(sizes.most_common()), tuple(damaged)), counts
 
 
-Look = tuple[Size, Tensor | None, str | None]  # an image's size, its values, what is wrong with it
+Examined = tuple[Size, Tensor | None, str | None]  # an image's size, its values, what is wrong with it
 
 
-def _looked_at(part: Subset, rows: Tensor, geometry: Geometry) -> Iterator[Look]:
+def _looked_at(part: Subset, rows: Tensor, geometry: Geometry) -> Iterator[Examined]:
     source = part.source.images
     if not isinstance(source, Opened):
         for image in part.source.read(rows):
             yield _size(image), _counts(image, geometry), None
         return
 
-    def look(row: int) -> Look:
+    def look(row: int) -> Examined:
         try:
             image = source.open(row)
         except OfframpError as error:

@@ -20,10 +20,9 @@ from offramp.data.images.files import Files, Opened
 from offramp.data.images.geometry import Geometry
 from offramp.data.images.own import Own
 from offramp.data.loading.views import cut_out
+from offramp.data_spec import SPLITS
 from offramp.errors import OfframpError
 from offramp.inputs import Shape, is_text
-
-SPLITS = ("train", "validation", "calibration", "test")
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -14,7 +14,7 @@ import torch
 
 from offramp.augment import Augment
 from offramp.data import split_file
-from offramp.data.dataset import SPLITS, Data
+from offramp.data.dataset import Data
 from offramp.data.fetch import Fetched, fetched
 from offramp.data.images.files import Opened
 from offramp.data.images.geometry import Geometry
@@ -25,7 +25,7 @@ from offramp.data.remarks import remarks
 from offramp.data.samples import Samples, from_function, read_samples
 from offramp.data.sources import DATASETS
 from offramp.data.splits import Subset, as_asked, by_class, choose, left_out
-from offramp.data_spec import DataSpec, Deviations, Means, Normalization
+from offramp.data_spec import SPLITS, DataSpec, Deviations, Means, Normalization
 from offramp.errors import OfframpError, nearest
 from offramp.escape import has_controls
 from offramp.hashing import digest

@@ -112,14 +112,22 @@ def take_files(
     held = _held(left, source, geometry) if hold else None
     if hold:
         check_unchanged(left, source, digests)
-    content = digest([digests, plain(geometry)]) if whole else None
-    about = (source, left.rows, geometry, left.labels, found.shape, found.digest)
-    dtype = torch.uint8 if found.counts else torch.float32
-    split = FileSplit(*about, content, held, tuple(digests), dtype)
+    split = FileSplit(
+        source,
+        rows=left.rows,
+        geometry=geometry,
+        labels=left.labels,
+        shape=found.shape,
+        digest=found.digest,
+        content=digest([digests, plain(geometry)]) if whole else None,
+        held=held,
+        files=tuple(digests),
+        dtype=torch.uint8 if found.counts else torch.float32,
+    )
     skipped = [source.name(row) for row in part.rows[~good].tolist()]
     channels = found.shape[0]
-    normal = moments(found.counts) if found.counts else ((0.0,) * channels, (1.0,) * channels)
-    return Taken(split, left, digests, skipped, *normal)
+    mean, std = moments(found.counts) if found.counts else ((0.0,) * channels, (1.0,) * channels)
+    return Taken(split, left, digests, skipped, mean, std)
 
 
 def _held(part: Subset, source: Opened, geometry: Geometry) -> tuple[Image.Image, ...]:

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from offramp.augment import View
-from offramp.data.dataset import SPLITS
 from offramp.data.images.files import pixel_digest
 from offramp.data.images.geometry import Geometry
 from offramp.data.images.own import (
@@ -35,6 +34,7 @@ from offramp.data.images.own import (
 from offramp.data.labels import numbered
 from offramp.data.progress import Pace
 from offramp.data.raw import ImageRows, RawData, RawSplit
+from offramp.data_spec import SPLITS
 from offramp.errors import OfframpError, nearest
 from offramp.inputs import Shape
 from offramp.seeding import derive

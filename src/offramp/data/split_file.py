@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-from offramp.data.dataset import SPLITS
 from offramp.data.images.files import Opened
 from offramp.data.raw import RawData, RawSplit
 from offramp.data.read import Taken, digests_of
 from offramp.data.splits import Splits, Subset
+from offramp.data_spec import SPLITS
 from offramp.errors import OfframpError
 from offramp.files import replacing, writing
 

@@ -14,14 +14,13 @@ from torch import Tensor
 
 from offramp.data.images.files import Files
 from offramp.data.raw import ImageRows, RawData, RawSplit
-from offramp.data_spec import DataSpec
+from offramp.data_spec import HELD_OUT, DataSpec
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import text_digest
 from offramp.seeding import derive
 from offramp.units import counted
 
 PRECEDENCE = ("test", "validation", "calibration", "train")  # which split keeps a group that two show
-PLACES = ("validation", "calibration", "test")  # of what is held out, in the order in which it is taken
 HELD_OUT_SHARE = 20  # one in twenty: 5 %
 HELD_OUT_LEAST = 20, 200  # least images of a split: so many for each class, or so many in all if fewer
 HELD_OUT_MOST = 4  # never more than one in four
@@ -242,11 +241,11 @@ def hold_out(
         numbers.append(sum(len(units[key]) for key in own))
         first = dict.fromkeys(tied[units[key][0]] for key in own)  # waits where its first unit does
         waiting.append([bundles.pop(name) for name in first if shown[name] == classes[own[0]]])
-    taken: dict[str, list[int]] = {name: [] for name in PLACES}
+    taken: dict[str, list[int]] = {name: [] for name in HELD_OUT}
     taken["train"] = [row for rows in bundles.values() for row in rows]
     sizes = _held_out(numbers, images)
     for left, size in zip(waiting, sizes, strict=True):
-        for name in PLACES:
+        for name in HELD_OUT:
             room, rest = size, []
             for rows in left:
                 if len(rows) > room:

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from offramp.augment import View
-from offramp.engine.placement import Name, Place
+from offramp.engine.placement import Medium, ValueName
 from offramp.engine.values import Frozen, Tensors
 
 # The value, the split, the random view of its images (None: as they are), rows a batch it was made with.
-Key = tuple[Frozen, str, View | None, int]
+CacheKey = tuple[Frozen, str, View | None, int]
 
 
 MAPPED = 256 * 2**20  # bytes of files that a process has mapped at a time, about; see `Cache.ease`
@@ -34,7 +34,7 @@ class _Held:
 
     room: Tensors
     size: int
-    place: Place
+    place: Medium
     maps: list[mmap.mmap]
 
 
@@ -46,34 +46,34 @@ class Cache:
     """
 
     def __init__(self, memory: int, disk: int, folder: Path) -> None:
-        self._limits: dict[Place, int] = {"memory": memory, "disk": disk}
+        self._limits: dict[Medium, int] = {"memory": memory, "disk": disk}
         self._folder = folder
-        self._held: dict[Key, _Held] = {}
-        self._filled: set[Key] = set()
+        self._held: dict[CacheKey, _Held] = {}
+        self._filled: set[CacheKey] = set()
         self._mapped = 0
         self._refused: list[str] = []
 
-    def get(self, key: Key) -> Tensors | None:
+    def get(self, key: CacheKey) -> Tensors | None:
         """All rows of a value, once they are there."""
         return self._held[key].room if key in self._filled else None
 
-    def place(self, key: Key) -> Place | None:
+    def place(self, key: CacheKey) -> Medium | None:
         """Where a value is; None where it is not."""
         return self._held[key].place if key in self._filled else None
 
-    def names(self, batch: int) -> set[Name]:
+    def names(self, batch: int) -> set[ValueName]:
         """Values and looks that are there, made with so many rows a batch."""
         return {(value, (split, view)) for value, split, view, made in self._filled if made == batch}
 
-    def filled(self, key: Key) -> None:
+    def filled(self, key: CacheKey) -> None:
         """Every row of what was reserved has been written."""
         self._filled.add(key)
 
-    def used(self, place: Place) -> int:
+    def used(self, place: Medium) -> int:
         """Bytes held, in `memory` or on `disk`."""
         return sum(held.size for held in self._held.values() if held.place == place)
 
-    def room(self, place: Place, needed: Collection[Frozen]) -> int:
+    def room(self, place: Medium, needed: Collection[Frozen]) -> int:
         """Bytes that new values may take, if all but `needed` ones and what they are made of go."""
         kept = _with_ancestors(needed)
         used = sum(h.size for key, h in self._held.items() if h.place == place and key[0] in kept)
@@ -90,10 +90,10 @@ class Cache:
 
     def reserve(
         self,
-        key: Key,
+        key: CacheKey,
         like: Tensors,
         rows: int,
-        places: Sequence[Place] = ("memory", "disk"),
+        places: Sequence[Medium] = ("memory", "disk"),
         needed: Collection[Frozen] | None = None,
     ) -> Tensors | None:
         """Room for `rows` rows of a value whose batch looks `like`, in the first of `places` that has
@@ -146,7 +146,7 @@ class Cache:
         for key in [key for key in self._held if key[0] not in wanted]:
             self.drop(key)
 
-    def drop(self, key: Key) -> None:
+    def drop(self, key: CacheKey) -> None:
         del self._held[key]
         self._filled.discard(key)
 
@@ -154,7 +154,7 @@ class Cache:
         for key in list(self._held):
             self.drop(key)
 
-    def _make_room(self, place: Place, size: int, needed: Collection[Frozen]) -> None:
+    def _make_room(self, place: Medium, size: int, needed: Collection[Frozen]) -> None:
         """Drop what is in the way of `size` more bytes and not `needed`, if that is enough."""
         if self.room(place, needed) < size:
             return
@@ -163,7 +163,7 @@ class Cache:
             if self.used(place) + size > self._limits[place]:
                 self.drop(key)
 
-    def _taken(self, place: Place, like: Tensors, rows: int, size: int) -> _Held:
+    def _taken(self, place: Medium, like: Tensors, rows: int, size: int) -> _Held:
         if place == "memory":
             return _Held(tuple(_empty(t, rows) for t in like), size, place, [])
         self._folder.mkdir(parents=True, exist_ok=True)

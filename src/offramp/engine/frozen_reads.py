@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 
 from offramp.augment import Augment
-from offramp.engine.placement import MOVES, Look, Name, Speeds, Wanted
+from offramp.engine.placement import MOVES, Speeds, SplitView, ValueName, Wanted
 from offramp.engine.resolve import Node
 from offramp.engine.values import IMAGES, Frozen, Point, frozen_inputs, teacher_logits, union
 from offramp.nets.network import ExitNetwork
@@ -24,7 +24,7 @@ def reads_cached(node: Node) -> bool:
     return any(value.point != IMAGES for value in reads_of(node))
 
 
-def looks(augment: Augment | None, seed: int, epochs: int) -> dict[Look, tuple[int, bool]]:
+def looks(augment: Augment | None, seed: int, epochs: int) -> dict[SplitView, tuple[int, bool]]:
     """What is read more than once: in how many of the epochs, and whether at the end of a phase too.
 
     A view that is drawn anew each epoch is not among them.
@@ -32,7 +32,7 @@ def looks(augment: Augment | None, seed: int, epochs: int) -> dict[Look, tuple[i
     if augment is None:
         return {("train", None): (epochs, True), ("validation", None): (epochs, False)}
     views = augment.distinct(epochs)
-    again: dict[Look, tuple[int, bool]] = {
+    again: dict[SplitView, tuple[int, bool]] = {
         ("train", augment.view(seed, n)): (len(range(n, epochs, views)), False)
         for n in range(views if views < epochs else 0)
     }
@@ -46,7 +46,7 @@ def wanted(
     counts: Mapping[str, int],
     augment: Augment | None,
     speeds: Speeds,
-    held: Collection[Name],
+    held: Collection[ValueName],
 ) -> list[Wanted]:
     """What a group of nodes will read again and again, for `placement.place`.
 
@@ -75,12 +75,12 @@ def wanted(
 
 def _steps(
     value: Frozen,
-    look: Look,
+    look: SplitView,
     net: ExitNetwork,
     sizes: Mapping[Point, int],
     count: int,
     speeds: Speeds,
-    held: Collection[Name],
+    held: Collection[ValueName],
 ) -> list[tuple[Frozen, float]]:
     """What computes `value` of `count` images, each step with its seconds, from the lowest up."""
     steps: list[tuple[Frozen, float]] = []

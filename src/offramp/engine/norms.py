@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from offramp.engine.ranks import Ranks, Share
+from offramp.engine.ranks import BatchShare, Ranks
 
 # What `F.batch_norm` calls; a network that torch.export has traced calls it by itself.
 _ATEN = (torch.batch_norm, torch.ops.aten.batch_norm.default)
 
 
-def normalizing(ranks: Ranks, share: Share) -> AbstractContextManager[object]:
+def normalizing(ranks: Ranks, share: BatchShare) -> AbstractContextManager[object]:
     """`GlobalBatchNorm` for a step on such a share of a batch; with one rank its rows are the batch."""
     return nullcontext() if ranks.count == 1 else GlobalBatchNorm(ranks, share)
 
@@ -29,7 +29,7 @@ class GlobalBatchNorm(TorchFunctionMode):
     Every rank must run the same operations in the same order.
     """
 
-    def __init__(self, ranks: Ranks, share: Share) -> None:
+    def __init__(self, ranks: Ranks, share: BatchShare) -> None:
         super().__init__()
         self._ranks, self._share = ranks, share
 

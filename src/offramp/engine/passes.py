@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from offramp.engine.cache import Cache
 from offramp.engine.cost import value_bytes
 from offramp.engine.frozen_reads import reads_of, wanted
 from offramp.engine.images import Images
-from offramp.engine.placement import PLACES, Look, Place, Speeds, Wanted, assumed, place
+from offramp.engine.placement import PLACES, Medium, Speeds, SplitView, Wanted, assumed, place
 from offramp.engine.resolve import Node
 from offramp.engine.values import (
     IMAGES,
@@ -306,16 +307,23 @@ class Derived:
 
     def _hold(self, cache: Cache, nodes: Sequence[Node], speeds: Speeds) -> Kept:
         """Decide what is worth holding, and fill it in, look by look."""
-        counts = {split: len(self._own(split)) for split in ("train", "validation")}
         net = self._nets[0][0]
-        about = (nodes, net, value_bytes(net), counts, self._images.augment, speeds)
-        asked = wanted(*about, held=cache.names(self._batch))
+        read = partial(
+            wanted,
+            nodes,
+            net,
+            sizes=value_bytes(net),
+            counts={split: len(self._own(split)) for split in ("train", "validation")},
+            augment=self._images.augment,
+            speeds=speeds,
+        )
+        asked = read(held=cache.names(self._batch))
         needed = {value for node in nodes for value in reads_of(node)}
         placed = place(asked, {kind: cache.room(kind, needed) for kind in PLACES}, speeds)
         for look in dict.fromkeys(one.look for one in asked):
             here = [one for one in asked if one.look == look and one.name in placed]
             self._fill(cache, look, {one.value: placed[one.name] for one in here}, needed)
-        return self._kept(cache, wanted(*about, held=()), speeds)
+        return self._kept(cache, read(held=()), speeds)
 
     def _kept(self, cache: Cache, every: Sequence[Wanted], speeds: Speeds) -> Kept:
         """Where everything is that recurs."""
@@ -330,7 +338,7 @@ class Derived:
         )
 
     def _fill(
-        self, cache: Cache, look: Look, places: Mapping[Frozen, Place], needed: set[Frozen]
+        self, cache: Cache, look: SplitView, places: Mapping[Frozen, Medium], needed: set[Frozen]
     ) -> None:
         """Cache what frozen layers put out, all values of a network in one pass over the split."""
         split, view = look

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from offramp.augment import View
 from offramp.engine.values import Frozen
 
-Place = Literal["memory", "disk"]
-PLACES: tuple[Place, ...] = ("memory", "disk")
-Look = tuple[str, View | None]  # a split, and the random view of its images (None: as they are)
-Name = tuple[Frozen, Look]
-Placed = dict[Name, Place]  # what is not in it stays live
+Medium = Literal["memory", "disk"]
+PLACES: tuple[Medium, ...] = get_args(Medium)
+SplitView = tuple[str, View | None]  # a split, and the random view of its images (None: as they are)
+ValueName = tuple[Frozen, SplitView]
+Placed = dict[ValueName, Medium]  # what is not in it stays live
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Speeds:
     disk: float
     pixels: float
 
-    def held(self, place: Place) -> float:
+    def held(self, place: Medium) -> float:
         return self.memory if place == "memory" else self.disk
 
 
@@ -56,13 +56,13 @@ class Wanted:
     """
 
     value: Frozen
-    look: Look
+    look: SplitView
     size: int
     reads: int
     steps: tuple[tuple[Frozen, float], ...]
 
     @property
-    def name(self) -> Name:
+    def name(self) -> ValueName:
         return self.value, self.look
 
     @property
@@ -71,7 +71,7 @@ class Wanted:
         return frozenset(step for step, _ in self.steps)
 
 
-def seconds(wanted: Sequence[Wanted], placed: Mapping[Name, Place], speeds: Speeds) -> float:
+def seconds(wanted: Sequence[Wanted], placed: Mapping[ValueName, Medium], speeds: Speeds) -> float:
     """Seconds to make and read values that are placed so.
 
     A step runs for every pass in which a live value needs it, and once where it fills a held one, which
@@ -80,7 +80,7 @@ def seconds(wanted: Sequence[Wanted], placed: Mapping[Name, Place], speeds: Spee
     return sum(_look_seconds(members, placed, speeds) for members in _looks(wanted).values())
 
 
-def place(wanted: Sequence[Wanted], room: Mapping[Place, int], speeds: Speeds) -> Placed:
+def place(wanted: Sequence[Wanted], room: Mapping[Medium, int], speeds: Speeds) -> Placed:
     """The place of every value that is worth one, of so many bytes of room: those first that save most
     seconds a byte, in memory, then on disk.
 
@@ -111,13 +111,13 @@ def place(wanted: Sequence[Wanted], room: Mapping[Place, int], speeds: Speeds) -
 class _Offer:
     """Values to place together, the seconds that saves and the bytes it takes."""
 
-    names: tuple[Name, ...]
+    names: tuple[ValueName, ...]
     size: int
     gain: float
 
 
 def _greedy(
-    looks: Mapping[Look, Sequence[Wanted]], placed: Placed, kind: Place, room: int, speeds: Speeds
+    looks: Mapping[SplitView, Sequence[Wanted]], placed: Placed, kind: Medium, room: int, speeds: Speeds
 ) -> Placed:
     placed = dict(placed)
     offers = {look: [*_offers(members, placed, kind, speeds)] for look, members in looks.items()}
@@ -131,7 +131,7 @@ def _greedy(
         offers[look] = [*_offers(looks[look], placed, kind, speeds)]
 
 
-def _offers(members: Sequence[Wanted], placed: Placed, kind: Place, speeds: Speeds) -> Iterator[_Offer]:
+def _offers(members: Sequence[Wanted], placed: Placed, kind: Medium, speeds: Speeds) -> Iterator[_Offer]:
     """What can be placed next of one look and saves time."""
     before = _look_seconds(members, placed, speeds)
     for bundle in _bundles([w for w in members if w.name not in placed]):
@@ -154,7 +154,9 @@ def _bundles(live: Sequence[Wanted]) -> list[tuple[Wanted, ...]]:
     return list(found)
 
 
-def _look_seconds(members: Sequence[Wanted], placed: Mapping[Name, Place], speeds: Speeds) -> float:
+def _look_seconds(
+    members: Sequence[Wanted], placed: Mapping[ValueName, Medium], speeds: Speeds
+) -> float:
     held = {w.value for w in members if w.name in placed}
     filled: set[Frozen] = set()  # steps that are run once to fill what is held
     passes: dict[Frozen, int] = {}  # and those that are run for each pass over something live
@@ -172,8 +174,8 @@ def _look_seconds(members: Sequence[Wanted], placed: Mapping[Name, Place], speed
     return total + sum(cost * ((step in filled) + passes.get(step, 0)) for step, cost in each.items())
 
 
-def _looks(wanted: Sequence[Wanted]) -> dict[Look, list[Wanted]]:
-    looks: dict[Look, list[Wanted]] = {}
+def _looks(wanted: Sequence[Wanted]) -> dict[SplitView, list[Wanted]]:
+    looks: dict[SplitView, list[Wanted]] = {}
     for one in wanted:
         looks.setdefault(one.look, []).append(one)
     return looks

@@ -58,7 +58,7 @@ ONLY = Seat()
 
 
 @dataclass(frozen=True)
-class Share:
+class BatchShare:
     """A rank's part of a batch.
 
     rows: [n] int64, one at least: a rank without any takes one that counts nothing, so that all ranks
@@ -110,7 +110,7 @@ class Ranks:
 
     def shares(
         self, order: Tensor, limits: Sequence[tuple[int, int]], owned: bool, device: torch.device
-    ) -> list[Share]:
+    ) -> list[BatchShare]:
         """This rank's part of each batch; `rows` on the device.
 
         order: the rows of an epoch, [N] int64 on the CPU.  limits: where each batch begins and ends.
@@ -127,7 +127,7 @@ class Ranks:
         if not parts:
             return []
         moved = torch.split(torch.cat(parts).to(device), [len(part) for part in parts])
-        return [Share(rows, sizes, self.rank) for rows, sizes in zip(moved, counts, strict=True)]
+        return [BatchShare(rows, sizes, self.rank) for rows, sizes in zip(moved, counts, strict=True)]
 
     def _owned(self, batch: Tensor) -> list[Tensor]:
         if self.count == 1:

@@ -26,25 +26,24 @@ def applied(numerics: Numerics) -> Iterator[None]:
     strictness = torch.get_deterministic_debug_mode()
     filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     precision = torch.get_float32_matmul_precision()
-    benchmark, cudnn_tf32 = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
     torch.set_num_threads(numerics.threads)
     torch.set_deterministic_debug_mode("error" if numerics.deterministic else "default")
     # Memory is filled by default so that reading it unwritten shows; no kernel here does.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_float32_matmul_precision("high" if numerics.tf32 else "highest")
     torch.set_flush_denormal(numerics.flush_denormal)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = numerics.tf32
     try:
-        with devices.random_kept(torch.device(numerics.device)), _precision(numerics):
+        with (
+            devices.random_kept(torch.device(numerics.device)),
+            devices.fixed_kernels(numerics.tf32),
+            _precision(numerics),
+        ):
             yield
     finally:
         torch.set_num_threads(threads)
         torch.set_deterministic_debug_mode(strictness)
         torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
         torch.set_float32_matmul_precision(precision)
-        torch.backends.cudnn.benchmark = benchmark
-        torch.backends.cudnn.allow_tf32 = cudnn_tf32
 
 
 def _precision(numerics: Numerics) -> AbstractContextManager[object]:

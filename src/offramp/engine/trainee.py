@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from time import time
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -143,18 +143,21 @@ def groups(parameters: Sequence[nn.Parameter], net: nn.Module, recipe: Recipe) -
 
 def optimizer(parameters: list[dict[str, Any]], recipe: Recipe, fused: bool) -> torch.optim.Optimizer:
     """The recipe's optimizer over `groups`; its rate is set before every step."""
-    rate = recipe.rate(0.0)
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters,
-            lr=rate,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
-            fused=fused,
-        )
-    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=rate, weight_decay=recipe.weight_decay, fused=fused)
+    common: dict[str, Any] = {
+        "lr": recipe.rate(0.0),
+        "weight_decay": recipe.weight_decay,
+        "fused": fused,
+    }
+    match recipe.optimizer:
+        case "sgd":
+            momentum, nesterov = recipe.momentum, recipe.nesterov
+            return torch.optim.SGD(parameters, momentum=momentum, nesterov=nesterov, **common)
+        case "adam":
+            return torch.optim.Adam(parameters, **common)
+        case "adamw":
+            return torch.optim.AdamW(parameters, **common)
+        case _:
+            assert_never(recipe.optimizer)
 
 
 def train_mode(trainee: Trainee, mode: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from offramp.bundle import graphs
+from offramp.bundle.folder import check_runtime
 from offramp.engine.settings import placed
 from offramp.errors import OfframpError
 from offramp.infer import bundle_timing, torch_timing
@@ -108,8 +108,7 @@ def of_bundle(
 
     Raises OfframpError without onnxruntime, and for a bundle of which a file is changed.
     """
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise OfframpError("a bundle needs onnxruntime; install it with pip install 'offramp[onnx]'")
+    check_runtime()
     rule = policy.read(folder / "policy.json")
     shares, trial = _shares(rule), rule.calibration.trial
     there = store is not None and trial in store.trials()
@@ -127,10 +126,16 @@ def of_bundle(
     yield "onnxruntime"
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         plain = None if net is None else _plain_graph(net, Path(scratch))
-        effort = (_threads(asked), asked.repeats, asked.seconds)
         found = bundle_timing.measure(
             bundle_timing.BundleTask(
-                str(folder), plain, shares, asked.batches, *effort, exits=rule.exits
+                str(folder),
+                plain,
+                shares,
+                asked.batches,
+                threads=_threads(asked),
+                repeats=asked.repeats,
+                seconds=asked.seconds,
+                exits=rule.exits,
             )
         )
     lines, seconds = list(found.lines), None
@@ -140,8 +145,17 @@ def of_bundle(
         lines += done.lines
         seconds = done.compile_seconds
     where = {**torch_timing.machine(device), "threads": _threads(asked), "onnxruntime": found.version}
-    parts = (tuple(lines), seconds, where, busy, tuple(notes), found.unreliable)
-    return Benchmark(str(folder), rule.exits, shares, *parts)
+    return Benchmark(
+        str(folder),
+        rule.exits,
+        shares,
+        lines=tuple(lines),
+        compile_seconds=seconds,
+        machine=where,
+        busy=busy,
+        notes=tuple(notes),
+        unreliable=found.unreliable,
+    )
 
 
 _NOTE = (

@@ -24,8 +24,8 @@ from offramp.infer.timing import (
     STAYS,
     WARM_UP,
     Effort,
-    Runs,
     Timing,
+    ToTime,
     interleaved,
     mixture,
     places,
@@ -120,7 +120,7 @@ def _measured(asked: BundleTask) -> dict[str, Any]:
     }
 
 
-def _memory(runs: Runs, before: int) -> int:
+def _memory(runs: ToTime, before: int) -> int:
     for _ in range(1 + WARM_UP):
         for run in runs.values():
             run()
@@ -131,19 +131,19 @@ def _noise(batch: int, shape: Sequence[int]) -> Any:
     return np.random.default_rng(0).standard_normal((batch, *shape)).astype(np.float32)
 
 
-def _plain_runs(plain: Any, batch: int) -> Runs:
+def _plain_runs(plain: Any, batch: int) -> ToTime:
     (given,) = plain.get_inputs()
     return {PLAIN: partial(plain.run, None, {given.name: _noise(batch, given.shape[1:])})}
 
 
-def _policy_runs(bundle: Any, noise: Any, asked: BundleTask) -> Runs:
+def _policy_runs(bundle: Any, noise: Any, asked: BundleTask) -> ToTime:
     """The policy: for single images one run an exit that any leave at. Where none leaves early, the
     network as it is when nothing leaves."""
     if not any(share > 0 for share in asked.shares[:-1]):
         return {STAYS: partial(_ruled(bundle, [NEVER] * len(bundle.stages)).run, noise)}
     if len(noise) > 1:
         return {POLICY: partial(_with_shares(bundle, noise, asked.shares).run, noise)}
-    runs: Runs = {}
+    runs: ToTime = {}
     for at in _seen(asked):
         alone = [ALWAYS if i == at else NEVER for i in range(len(bundle.stages))]
         runs[f"policy {at}"] = partial(_ruled(bundle, alone).run, noise)
@@ -153,7 +153,7 @@ def _policy_runs(bundle: Any, noise: Any, asked: BundleTask) -> Runs:
 def _batch(bundle: Any, plain: Any, batch: int, asked: BundleTask, meter: Meter) -> list[Timing]:
     noise = _noise(batch, (bundle.preprocessing.channels, *bundle.preprocessing.size))
     policy = _policy_runs(bundle, noise, asked)
-    stays: Runs = {STAYS: partial(_ruled(bundle, [NEVER] * len(bundle.stages)).run, noise)}
+    stays: ToTime = {STAYS: partial(_ruled(bundle, [NEVER] * len(bundle.stages)).run, noise)}
     whole = stays if plain is None else {**_plain_runs(plain, batch), **stays}
     runs = {**whole, **policy, **_stage_runs(bundle, noise)}
     found = interleaved(runs, lambda: None, Effort(asked.repeats, asked.seconds))
@@ -161,10 +161,10 @@ def _batch(bundle: Any, plain: Any, batch: int, asked: BundleTask, meter: Meter)
     spent = [stage.macs for stage in bundle.stages]
     lines = [timing(ENGINE, STAYS, batch, found[STAYS], spent[-1], drawn[STAYS])]
     if plain is not None:
-        plain_macs = bundle._plain_macs
+        plain_macs = bundle.plain_macs
         lines.insert(0, timing(ENGINE, PLAIN, batch, found[PLAIN], plain_macs, drawn[PLAIN]))
     if POLICY in policy:
-        mean = float(policy[POLICY]().compute.mean()) * bundle._plain_macs
+        mean = float(policy[POLICY]().compute.mean()) * bundle.plain_macs
         lines.append(timing(ENGINE, POLICY, batch, found[POLICY], mean, drawn[POLICY]))
     elif STAYS not in policy:
         parts = [(found[f"policy {at}"], drawn[f"policy {at}"]) for at in _seen(asked)]
@@ -181,10 +181,10 @@ def _seen(asked: BundleTask) -> list[int]:
     return [at for at, share in enumerate(asked.shares) if share > 0]
 
 
-def _stage_runs(bundle: Any, noise: Any) -> Runs:
+def _stage_runs(bundle: Any, noise: Any) -> ToTime:
     held: dict[int | None, list[Any]] = {None: [noise]}
     before: Any = None
-    runs: Runs = {}
+    runs: ToTime = {}
     for at, stage in enumerate(bundle.stages):
         runs[f"stage {stage.exit}"] = run = partial(stage.run, held[stage.after], before)
         before, *held[at] = run()

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from offramp.bundle import preprocessing
 from offramp.bundle.export import IN_PYTHON
 from offramp.bundle.export import preprocessing as preprocessing_of
-from offramp.bundle.folder import opened
+from offramp.bundle.folder import SUMS, opened
 from offramp.bundle.preprocessing import FORMATS, Preprocessing
 from offramp.data.images.files import SUFFIXES
 from offramp.data.images.own import upright_size
@@ -30,8 +30,18 @@ from offramp.policy.policy import Policy
 from offramp.store.store import Store
 from offramp.study.run.trials import load_network
 
-Run = Callable[[NDArray[np.float32]], Any]
-SUMS = "SHA256SUMS"  # what a folder has that is a bundle
+Runner = Callable[[NDArray[np.float32]], Any]
+
+
+@dataclass(frozen=True)
+class FileAnswer:
+    """An answer. compute: MACs as a share of the plain backbone's."""
+
+    file: Path
+    label: str
+    confidence: float
+    exit: int
+    compute: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +54,10 @@ class Network:
     classes: tuple[str, ...]
     exits: tuple[int, ...]
     preprocessing: Preprocessing
-    run: Run
+    run: Runner
     score: str
     thresholds: tuple[float | None, ...]
-    under: Callable[[Sequence[float | None]], Run]
+    under: Callable[[Sequence[float | None]], Runner]
     unreliable: tuple[str, ...] = ()
 
     def answer(self, pixels: NDArray[np.uint8]) -> Prediction:
@@ -55,6 +65,12 @@ class Network:
         made = self.run(self.preprocessing.normalized(pixels))
         parts = (made.classes, made.confidence, made.exits, made.compute, made.logits)
         return Prediction(*(torch.as_tensor(part, device="cpu") for part in parts))
+
+    def of_files(self, files: Sequence[Path], made: Prediction) -> list[FileAnswer]:
+        """What `answer` made of the files, which are in its order."""
+        parts = (made.classes, made.confidence, made.exits, made.compute)
+        told = zip(files, *(part.tolist() for part in parts), strict=True)
+        return [FileAnswer(file, self.classes[label], *rest) for file, label, *rest in told]
 
 
 def is_bundle(name: str) -> bool:
@@ -73,15 +89,22 @@ def is_bundle(name: str) -> bool:
 def open_bundle(folder: Path) -> Network:
     """Raises OfframpError without onnxruntime, and for a bundle that is damaged or changed."""
     bundle = opened(folder)
-    exits = tuple(stage.exit for stage in bundle.stages)
-    how = preprocessing.from_json(bundle.preprocessing.as_json())
 
-    def under(thresholds: Sequence[float | None]) -> Run:
-        run: Run = bundle.with_thresholds(thresholds).run
+    def under(thresholds: Sequence[float | None]) -> Runner:
+        run: Runner = bundle.with_thresholds(thresholds).run
         return run
 
-    rule = (bundle.score, tuple(stage.threshold for stage in bundle.stages), under)
-    return Network(str(folder), tuple(bundle.labels), exits, how, bundle.run, *rule, bundle.unreliable)
+    return Network(
+        name=str(folder),
+        classes=tuple(bundle.labels),
+        exits=tuple(stage.exit for stage in bundle.stages),
+        preprocessing=preprocessing.from_json(bundle.preprocessing.as_json()),
+        run=bundle.run,
+        score=bundle.score,
+        thresholds=tuple(stage.threshold for stage in bundle.stages),
+        under=under,
+        unreliable=bundle.unreliable,
+    )
 
 
 def open_trial(
@@ -115,7 +138,7 @@ def open_trial(
     placed(net, device)
     weak = doubts(store, trial, None if policy_file is None else rule)
 
-    def under(thresholds: Sequence[float | None]) -> Run:
+    def under(thresholds: Sequence[float | None]) -> Runner:
         predictor = Predictor(net, replace(rule, thresholds=tuple(thresholds)))
 
         def run(images: NDArray[np.float32]) -> Prediction:
@@ -124,8 +147,17 @@ def open_trial(
 
         return run
 
-    parts = (under(rule.thresholds), rule.score, rule.thresholds, under)
-    return Network(trial, manifest.classes, exits, how, *parts, weak)
+    return Network(
+        name=trial,
+        classes=manifest.classes,
+        exits=exits,
+        preprocessing=how,
+        run=under(rule.thresholds),
+        score=rule.score,
+        thresholds=rule.thresholds,
+        under=under,
+        unreliable=weak,
+    )
 
 
 def doubts(store: Store, trial: str, rule: Policy | None) -> tuple[str, ...]:

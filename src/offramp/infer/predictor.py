@@ -15,7 +15,7 @@ from offramp.nets.network import ExitNetwork
 from offramp.policy import scoring
 from offramp.policy.policy import Policy, check_carry, check_classes
 from offramp.study.trained import network_costs
-from offramp.units import counted
+from offramp.units import counted, percent
 
 NEAR = 1e-4  # far above the rounding of a softmax in float32
 FEW = 200  # classes; of more, a loop takes longer than kernels
@@ -50,7 +50,8 @@ class Prediction:
         """How many images left at each exit; the tensors would be pages of numbers."""
         rows = torch.bincount(self.exits).tolist()
         left = ", ".join(f"{n:,} at exit {k}" for k, n in enumerate(rows) if n)
-        share = f"; on average {self.compute.mean():.1%} of the plain network's MACs" if left else ""
+        mean = percent(float(self.compute.mean()))
+        share = f"; on average {mean} of the plain network's MACs" if left else ""
         return f"Prediction of {counted(len(self.exits), 'image')}: {left or 'none'}{share}"
 
 

@@ -13,8 +13,8 @@ from offramp.errors import OfframpError
 from offramp.nets.network import ExitNetwork
 
 Tensors = tuple[Tensor, ...]
-Segment = Callable[..., Tensors]
-Head = Callable[[Tensors, Tensor | None], Tensor]
+SegmentCall = Callable[..., Tensors]
+HeadCall = Callable[[Tensors, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +29,8 @@ class Stages:
 
     exits: tuple[int, ...]
     trunks: tuple[int, ...]
-    segments: dict[tuple[int, int], Segment]
-    heads: tuple[Head, ...]
+    segments: dict[tuple[int, int], SegmentCall]
+    heads: tuple[HeadCall, ...]
 
 
 def stages(net: ExitNetwork, exits: Sequence[int], backend: str | None = None) -> Stages:
@@ -45,7 +45,7 @@ def stages(net: ExitNetwork, exits: Sequence[int], backend: str | None = None) -
     check_backend(backend)
     trunks = tuple(net.trunk_of[k - 1] for k in exits)
     needed = {(t, i) for k, t in zip(exits, trunks, strict=True) for i in range(1, k + 1)}
-    segments: dict[tuple[int, int], Segment] = {(t, i): net.segment(i, t) for t, i in sorted(needed)}
+    segments: dict[tuple[int, int], SegmentCall] = {(t, i): net.segment(i, t) for t, i in sorted(needed)}
     if backend is not None:
         segments = {k: _compiled(net.segment(k[1], k[0]).as_module(), backend) for k in segments}
     heads = tuple(_head(net, k, t, backend) for k, t in zip(exits, trunks, strict=True))
@@ -69,7 +69,7 @@ def _trains(net: ExitNetwork, exits: Sequence[int]) -> bool:
     return any(piece.training for piece in pieces) or any(head.training for head in heads)
 
 
-def _head(net: ExitNetwork, k: int, trunk: int, backend: str | None) -> Head:
+def _head(net: ExitNetwork, k: int, trunk: int, backend: str | None) -> HeadCall:
     own = _own(net, k, trunk, backend)
     return lambda tensors, before: net.answer(k, _wide(own(*tensors)), before)
 

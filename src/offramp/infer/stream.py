@@ -1,16 +1,60 @@
-"""A mean latency that is held on a stream of images whose difficulty drifts, by moving thresholds."""
+"""Images answered one by one as they come; where asked, with a mean latency that is held while their
+difficulty drifts, by moving thresholds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from offramp.infer.image_files import FileAnswer, Network, Unreadable, read
 from offramp.policy.scoring import SCORES
 
 WINDOW = 32  # images that the mean is of, the latest counting most
 GAIN = 0.25 / WINDOW  # small beside what the mean lags behind, so that nothing swings
 STEPS = 40  # places between the policy and each end; thresholds change when the next one is reached
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """A file's answer and what it took; or None, and the reason why there is none."""
+
+    file: Path
+    answer: FileAnswer | None
+    seconds: float = 0.0
+    reason: str = ""
+
+
+def answers(network: Network, files: Iterable[Path], target: float | None = None) -> Iterator[Streamed]:
+    """What the network says of each file, which is read once the one before is answered. target: seconds
+    an image on average, for which thresholds move; None leaves them.
+
+    Raises ValueError, before anything is read, for a score whose thresholds do not move.
+    """
+    if target is not None:
+        moved(network.score, network.thresholds, 0)
+    return _answers(network, files, None if target is None else Hold(target))
+
+
+def _answers(network: Network, files: Iterable[Path], hold: Hold | None) -> Iterator[Streamed]:
+    steps: dict[int, Network] = {0: network}
+    for file in files:
+        pixels = read(file, network.preprocessing)
+        if isinstance(pixels, Unreadable):
+            yield Streamed(file, None, reason=pixels.reason)
+            continue
+        step = 0 if hold is None else hold.step
+        if step not in steps:
+            run = network.under(moved(network.score, network.thresholds, step))
+            steps[step] = replace(network, run=run)
+        began = time.perf_counter()
+        made = steps[step].answer(pixels[None])
+        seconds = time.perf_counter() - began
+        hold = None if hold is None else hold.after(seconds)
+        (answer,) = network.of_files([file], made)
+        yield Streamed(file, answer, seconds)
 
 
 @dataclass(frozen=True)

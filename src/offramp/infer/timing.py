@@ -12,7 +12,7 @@ import numpy as np
 
 from offramp.infer.footprint import NOTHING, Footprint
 
-Runs = dict[str, Callable[[], Any]]
+ToTime = dict[str, Callable[[], Any]]
 PLAIN, STAYS, POLICY = WHOLE = ("plain", "nothing leaves", "policy")
 WARM_UP = 2
 LEAST = 5  # rounds, however long they take
@@ -119,8 +119,18 @@ class Timing:
 def timing(
     engine: str, what: str, batch: int, times: Times, macs: float | None, drawn: Footprint = NOTHING
 ) -> Timing:
-    parts = (times.p50, times.p95, batch / times.p50, macs, len(times.samples))
-    return Timing(engine, what, batch, *parts, drawn.joules, drawn.memory)
+    return Timing(
+        engine,
+        what,
+        batch,
+        p50=times.p50,
+        p95=times.p95,
+        rate=batch / times.p50,
+        macs=macs,
+        repeats=len(times.samples),
+        joules=drawn.joules,
+        memory=drawn.memory,
+    )
 
 
 def mixture(

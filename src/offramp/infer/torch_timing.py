@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -24,9 +25,9 @@ from offramp.infer.timing import (
     STAYS,
     WHOLE,
     Effort,
-    Runs,
     Times,
     Timing,
+    ToTime,
     interleaved,
     mixture,
     places,
@@ -37,8 +38,11 @@ from offramp.nets.network import ExitNetwork
 from offramp.parts import Part
 from offramp.policy import scoring
 from offramp.policy.calibrate import MeasuredCosts
+from offramp.policy.calibration import Target
 from offramp.policy.costs import Costs
+from offramp.policy.limits import LIMITS, check_times
 from offramp.policy.policy import Policy
+from offramp.policy.stage_times import of_file
 from offramp.store.provenance import provenance
 from offramp.study.trained import network_costs
 
@@ -70,6 +74,23 @@ class PartTimes:
             for parts in (self.segments, self.heads)
         )
         return Costs(segments, heads, owners, exits)
+
+
+def times_for(
+    target: Target,
+    costs: Costs,
+    net: Callable[[], ExitNetwork],
+    batch: int,
+    score: str,
+    file: Path | None = None,
+) -> MeasuredCosts | None:
+    """The times by which a policy is chosen: of a device's `file`, else, for a limit on time, of `net`
+    as `measured_costs` has it; None where MACs say it. Raises OfframpError for a limit on times that
+    only a file has."""
+    check_times(target.kind, file is not None)
+    if file is not None:
+        return of_file(file, costs, batch, target.kind)
+    return measured_costs(net(), costs, batch, score) if LIMITS[target.kind].stages else None
 
 
 def measured_costs(net: ExitNetwork, costs: Costs, batch: int, score: str) -> MeasuredCosts:
@@ -146,13 +167,13 @@ def plain_run(
 
 def stage_runs(
     net: ExitNetwork, images: torch.Tensor, score: str | None = None, backend: str | None = None
-) -> Runs:
+) -> ToTime:
     """Each stage of the final exit's trunk, and each head, on what comes to it from `images`."""
     made = stages(net, range(1, net.exits + 1), backend)
     trunk = net.trunk_of[-1]
     tensors: tuple[torch.Tensor, ...] = (images,)
     before: torch.Tensor | None = None
-    runs: Runs = {}
+    runs: ToTime = {}
     for i in range(1, net.exits + 1):
         segment, head = made.segments[trunk, i], made.heads[i - 1]
         runs[f"segment {i}"] = partial(segment, *tensors)
@@ -215,11 +236,11 @@ def benchmark(
 
 def policy_runs(
     predictor: Predictor, images: torch.Tensor, shares: Sequence[float], repeats: int
-) -> Runs:
+) -> ToTime:
     """`nothing leaves`, and `policy`: for single images one run an exit that any leave at."""
     device, batch, last = images.device, len(images), len(shares) - 1
     stay = torch.full((batch,), last, device=device)
-    runs: Runs = {STAYS: partial(predictor, images, stay)}
+    runs: ToTime = {STAYS: partial(predictor, images, stay)}
     if batch == 1:
         for at, share in enumerate(shares):
             if share > 0:

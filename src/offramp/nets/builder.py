@@ -18,7 +18,7 @@ from offramp.nets.backbones.lookup import NetSpec, Origin, origin_of
 from offramp.nets.cut.partition import Trunk, chain_places, cut, cut_by_names
 from offramp.nets.cut.places import Tap, buffers, places, put, survey
 from offramp.nets.cut.spread import ASKED, chained, chosen, share
-from offramp.nets.heads import SETTINGS, HeadSpec, Kind, must_be, paper_head, resolve, whole
+from offramp.nets.heads import SETTINGS, HeadKind, HeadSpec, must_be, paper_head, resolve, whole
 from offramp.nets.identity import attributes_digest, sources, state_digest, tensors_digest
 from offramp.nets.macs import count_macs
 from offramp.nets.network import (
@@ -351,7 +351,7 @@ def _remarks(net: ExitNetwork, logits: Tensor) -> Iterator[str]:
 
 def _lighter(exit: Exit, overrides: Mapping[str, Any]) -> list[Exit]:
     """The same exit with heads that read a pooled map, cheaper from one to the next."""
-    lighter: tuple[Kind, ...] = ("mlp", "linear")
+    lighter: tuple[HeadKind, ...] = ("mlp", "linear")
     kinds = [kind for kind in lighter if kind != exit.spec.kind]
     layout = {"layout": exit.spec.layout} if len(exit.shape) == 3 else {}
     return [

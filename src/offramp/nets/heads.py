@@ -22,7 +22,7 @@ from offramp.inputs import is_square
 from offramp.nets import lgvit
 from offramp.nets.clock import Clock
 
-Kind = Literal["paper", "linear", "mlp", "local", "global", "lgvit"]
+HeadKind = Literal["paper", "linear", "mlp", "local", "global", "lgvit"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class HeadSpec:
         grid in the images' proportion. Tokens left over come first: a class token, registers.
     """
 
-    kind: Kind = "paper"
+    kind: HeadKind = "paper"
     width: int = 128
     hidden: int = 128
     kernel: int = 3

@@ -23,6 +23,7 @@ from offramp.nets.heads import Head, HeadSpec, is_channels_last, through, zeros
 from offramp.nets.identity import attributes_digest, state_digest
 from offramp.parts import HIDDEN, Carry, Part, backbone, path
 from offramp.seeding import derive
+from offramp.units import percent
 
 Make = Callable[[], nn.Module]
 M = TypeVar("M", bound=nn.Module)
@@ -259,7 +260,7 @@ class ExitNetwork(nn.Module):
             dear = k < self.exits and spent > whole
             lighter = " with this head, and less with mlp or linear" if head == "paper" else ""
             note = f" (leaving here costs more than the plain network{lighter})" if dear else ""
-            rows.append((str(k), place, f"{spent / whole:.1%}", head + note))
+            rows.append((str(k), place, percent(spent / whole), head + note))
         wide, narrow = (max(len(row[n]) for row in rows) for n in (1, 2))
         lines = [f"  {row[0]:<4}  {row[1]:<{wide}}  {row[2]:>{narrow}}  {row[3]}" for row in rows]
         shape = "×".join(map(str, self.input_shape))

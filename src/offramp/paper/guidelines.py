@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from offramp.errors import OfframpError, nearest
 
 Goal = Literal["accuracy", "latency", "training-time", "memory", "energy", "balanced"]
-SIDES: tuple[Literal["for", "against"], ...] = ("for", "against")
-GOALS: tuple[Goal, ...] = ("accuracy", "latency", "training-time", "memory", "energy", "balanced")
+Side = Literal["for", "against"]
+GOALS: tuple[Goal, ...] = get_args(Goal)
+SIDES: tuple[Side, ...] = get_args(Side)
 
 
 def known_goal(name: str) -> Goal:
@@ -41,7 +42,7 @@ class Remark:
     claims.yaml that say the same, or the reverse where the paper contradicts itself."""
 
     strategy: str
-    side: Literal["for", "against"]
+    side: Side
     text: str
     claims: tuple[str, ...]
 

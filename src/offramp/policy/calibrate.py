@@ -5,20 +5,17 @@ Nothing here is given the test split.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict, Unpack, cast, get_args
+from typing import Any, Unpack, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp import units
 from offramp.errors import OfframpError, nearest
 from offramp.policy import guarantees as risk
 from offramp.policy import scoring
-from offramp.policy.calibration import Chosen, Kind, Target
+from offramp.policy.calibration import Chosen, Target
 from offramp.policy.candidates import (
     BY_CONFIDENCE,
     Search,
@@ -28,51 +25,10 @@ from offramp.policy.candidates import (
     taken,
 )
 from offramp.policy.costs import Costs
+from offramp.policy.limits import CONFIDENCE, LIMITS, Limits, number, words
 from offramp.policy.policy import Policy
 
 Floats = NDArray[np.floating]
-OF_TIME = ("max-mean-latency", "max-p95-latency")  # these need times of stages
-USUAL = {"min-accuracy": 0.9, "confidence": 0.95}  # what to write, for example; of other shares 0.01
-AGAINST_FULL = ("max-accuracy-loss", "max-disagreement")  # the full network meets these
-
-
-class Limits(TypedDict, total=False):
-    """What may be asked of a policy, by keyword: one of the first seven; the last three go with `risk`.
-    A value is a number, or a text such as "1%", "2M" or "5ms".
-
-    max_accuracy_loss: against the final exit; 0.01 is one point in a hundred.  min_accuracy: 0 to 1.
-    max_mean_macs: MACs an image, or "40%" of the plain network's.  max_mean_latency: seconds an image,
-    on this machine, or by stage times of another.  max_p95_latency: seconds that 95 of 100 images keep,
-    by such stage times.  max_disagreement: share of answers that may differ from the final exit's.
-    risk: with a guarantee, the share of inputs that the full network has right and the policy wrong; or
-    without labels, those that they answer differently.  confidence: of that guarantee, over draws of a
-    calibration split; 0.95 by default.  on_average: bound the mean risk over such draws instead.
-    """
-
-    max_accuracy_loss: float | str | None
-    min_accuracy: float | str | None
-    max_mean_macs: float | str | None
-    max_mean_latency: float | str | None
-    max_p95_latency: float | str | None
-    max_disagreement: float | str | None
-    risk: float | str | None
-    confidence: float | str | None
-    on_average: bool
-    without_labels: bool
-
-
-def words(name: str) -> str:
-    """A limit's name as a message says it, which both `--max-mean-macs` and `max_mean_macs` are.
-
-    >>> words("max-mean-macs"), words("on_average")
-    ('max mean MACs', 'on average')
-    """
-    return re.sub("[-_]", " ", name).replace("macs", "MACs")
-
-
-def without_times(kind: str) -> OfframpError:
-    """What to say of a limit that goes by times of a device, where none are given."""
-    return OfframpError(f"{words(kind)} goes by times of a device; give its stage times")
 
 
 def target(plain_macs: int, **limits: Unpack[Limits]) -> Target:
@@ -93,13 +49,13 @@ def target(plain_macs: int, **limits: Unpack[Limits]) -> Target:
             raise OfframpError(f"{words(name)} is True or False; got {given[name]!r}")
     labels = not limits.get("without_labels", False)
     found = {
-        kind: _number(kind, given[kind], plain_macs)
-        for kind in get_args(Kind)
+        kind: number(kind, limit, given[kind], plain_macs)
+        for kind, limit in LIMITS.items()
         if given.get(kind) is not None
     }
     if len(found) != 1:
         got = " and ".join(map(words, found)) or "none"
-        kinds = ", ".join(map(words, get_args(Kind)))
+        kinds = ", ".join(map(words, LIMITS))
         raise OfframpError(f"give exactly one target of {kinds}; got {got}")
     ((kind, value),) = found.items()
     if kind != "risk" and (on_average or not labels or confidence is not None):
@@ -108,65 +64,10 @@ def target(plain_macs: int, **limits: Unpack[Limits]) -> Target:
         )
     if on_average and confidence is not None:
         raise OfframpError("on average has no confidence; give one of the two")
-    if kind in ("max-mean-macs", *OF_TIME):
-        if not 0 < value < math.inf:
-            raise OfframpError(f"{words(kind)} must be above 0, got {value:g}")
-    else:
-        _check_share(kind, value, least_excluded=kind == "risk")
-    if kind == "risk" and not on_average:
-        sure = 0.95 if confidence is None else _number("confidence", confidence, plain_macs)
-        _check_share("confidence", sure, least_excluded=True)
-        return Target("risk", value, sure, labels)
-    return Target(cast(Kind, kind), value, labels=labels)
-
-
-def _number(kind: str, value: Any, plain_macs: int) -> float:
-    """A limit as a number, where it may have been given as text."""
-    if isinstance(value, str):
-        if kind == "max-mean-macs":
-            return _macs(value, plain_macs, words(kind))
-        return units.parse(value, units.TIME, words(kind)) if kind in OF_TIME else _share(kind, value)
-    if not isinstance(value, int | float | np.number):
-        raise OfframpError(f"{words(kind)} must be a number, got {value!r}")
-    if kind == "max-mean-macs" and 0 < value <= 1:
-        raise OfframpError(
-            f"{words(kind)} is a number of MACs, got {value:g}; for a share of the plain network's "
-            f"write '{100 * value:g}%'"
-        )
-    return float(value)
-
-
-def _macs(text: str, plain_macs: int, name: str) -> float:
-    """MACs, or a share of the plain network's. Raises OfframpError for a text that is neither."""
-    percent = units.read(text, units.PERCENT)
-    if percent is not None:
-        return percent * (plain_macs / 100)
-    return units.parse(text, units.MACS, name, also="a share such as 40%")
-
-
-def _share(name: str, text: str) -> float:
-    percent = units.read(text, units.PERCENT)
-    if percent is not None:
-        return percent / 100
-    try:
-        return float(text)
-    except ValueError:
-        usual = USUAL.get(name, 0.01)
-        raise OfframpError(
-            f"{words(name)} must be a share, such as {usual:g} or {100 * usual:g}%; got '{text}'"
-        ) from None
-
-
-def _check_share(name: str, value: float, least_excluded: bool) -> None:
-    if name in AGAINST_FULL and value >= 1:
-        raise OfframpError(
-            f"{words(name)} is a share of all images; for one point in a hundred give 0.01"
-        )
-    if not (0 < value < 1 if least_excluded else 0 <= value <= 1):
-        span = "between 0 and 1" if least_excluded else "from 0 to 1"
-        raise OfframpError(
-            f"{words(name)} must be a share {span}, such as {USUAL.get(name, 0.01):g}; got {value:g}"
-        )
+    if kind != "risk" or on_average:
+        return Target(kind, value, labels=labels)
+    sure = CONFIDENCE.usual if confidence is None else confidence
+    return Target(kind, value, number("confidence", CONFIDENCE, sure, plain_macs), labels)
 
 
 @dataclass(frozen=True)
@@ -239,7 +140,7 @@ class Calibrated:
             median = 1e-9 * sum(n * share for n, share in zip(spent, chosen.shares, strict=True))
             rare |= {"mean_seconds": chosen.seconds, "full_seconds": full.seconds}
             rare["median_seconds"] = median
-            if self.target.kind == "max-p95-latency":
+            if LIMITS[self.target.kind].stages == "p95":
                 rare["p95_seconds"] = chosen.late
             rare["stages"] = dict(self.measured.record)
         return Chosen(
@@ -264,9 +165,10 @@ def calibrate(
     measured: MeasuredCosts | None = None,
     shares: Sequence[float] | None = None,
 ) -> Calibrated:
-    """Make candidates on validation; choose the cheapest that meets the target on calibration, or of
-    those that keep within a budget there the one that loses least on validation, or the dearest of those
-    within a standard error of it: of some hundred images a cheap exit may be the best by luck.
+    """Make candidates on validation, and choose one on calibration. For a limit on loss: the cheapest
+    policy that meets it. For a budget: of those that keep it, the one that loses least on validation; of
+    near ties, those within a standard error, the dearest, as of some hundred images a cheap exit may be
+    the best by luck.
 
     measured: for limits on latency; candidates are then those that lose least for their time.
     shares: of each class, 0 to 1: calibration rows are weighted so that classes count by them.
@@ -289,32 +191,44 @@ def calibrate(
         for policy, out in zip(found, leaves, strict=True)
     )
     bound, remark = None, None
-    if target.kind == "risk":
-        lose = np.column_stack([taken(lost, out) for out in leaves])
-        chosen = _certified(lose, target, strata)
-        if chosen and target.confidence is not None and strata is not None:
-            bound = strata.upper_bound(measures[chosen].risk, target.confidence)
-        elif chosen and target.confidence is not None:
-            bound = risk.upper_bound(int(lose[:, chosen].sum()), len(lose), target.confidence)
-        if not chosen and len(found) > 1:
-            first = float(_lose(found[1:2], validation, target, search).mean())
-            rows = len(lose) if strata is None else int(strata.effective)
-            remark = _too_small(target, rows, first)
-    elif target.kind in AGAINST_FULL:
-        more = np.column_stack([taken(lost, out) - lost[:, -1] for out in leaves])
-        chosen = risk.met_on_average(more[:, 1:], target.value, strata)
-    elif target.kind == "min-accuracy":
-        chosen = _cheapest(measures, target)
-    else:
-        fits = _within(measures, target, measured)
-        chosen = fits[_least(_lose([found[i] for i in fits], validation, target, search))]
+    match LIMITS[target.kind].kept:
+        case "guarantee":
+            lose = np.column_stack([taken(lost, out) for out in leaves])
+            chosen = _certified(lose, target, strata)
+            if chosen and target.confidence is not None and strata is not None:
+                bound = strata.upper_bound(measures[chosen].risk, target.confidence)
+            elif chosen and target.confidence is not None:
+                bound = risk.upper_bound(int(lose[:, chosen].sum()), len(lose), target.confidence)
+            if not chosen and len(found) > 1:
+                first = float(_lose(found[1:2], validation, target, search).mean())
+                rows = len(lose) if strata is None else int(strata.effective)
+                remark = _too_small(target, rows, first)
+        case "loss":
+            more = np.column_stack([taken(lost, out) - lost[:, -1] for out in leaves])
+            chosen = risk.met_on_average(more[:, 1:], target.value, strata)
+        case "accuracy":
+            chosen = _cheapest(measures, target)
+        case "budget":
+            fits = _within(measures, target, measured)
+            chosen = fits[_least(_lose([found[i] for i in fits], validation, target, search))]
+        case other:
+            assert_never(other)
     if len(found) == 1:
         remark = "the trial has no exit that is cheaper than the full network"
         if validation.logits.shape[1] > 1:
             remark += ", heads included; attach lighter ones (linear, mlp) and train again"
-    rows = len(calibration.labels)
-    about = (bound, remark, measured, strata, search.survivors)
-    return Calibrated(target, found, measures, chosen, rows, *about)
+    return Calibrated(
+        target,
+        candidates=found,
+        measures=measures,
+        chosen=chosen,
+        rows=len(calibration.labels),
+        bound=bound,
+        remark=remark,
+        measured=measured,
+        strata=strata,
+        survivors=search.survivors,
+    )
 
 
 def _strata(rows: SplitLogits, target: Target, shares: Sequence[float]) -> risk.Strata:
@@ -343,13 +257,14 @@ def _measure(
 ) -> Performance:
     weights = None if strata is None else strata.weights
     shares = np.bincount(leaves, weights, minlength=len(policy.exits)) / len(leaves)
+    spent = None if times is None else policy.macs(times)  # in nanoseconds
     return Performance(
-        None if wrong is None else 1 - float(np.average(taken(wrong, leaves), weights=weights)),
-        float(shares @ np.asarray(policy.macs(costs), dtype=np.float64)),
-        float(np.average(taken(lost, leaves), weights=weights)),
-        tuple(float(s) for s in shares),
-        None if times is None else 1e-9 * float(shares @ np.asarray(policy.macs(times), np.float64)),
-        None if times is None else _late(shares, policy.macs(times)),
+        accuracy=None if wrong is None else 1 - float(np.average(taken(wrong, leaves), weights=weights)),
+        macs=float(shares @ np.asarray(policy.macs(costs), dtype=np.float64)),
+        risk=float(np.average(taken(lost, leaves), weights=weights)),
+        shares=tuple(float(s) for s in shares),
+        seconds=None if spent is None else 1e-9 * float(shares @ np.asarray(spent, np.float64)),
+        late=None if spent is None else _late(shares, spent),
     )
 
 
@@ -390,27 +305,23 @@ def _within(
     measures: Sequence[Performance], target: Target, measured: MeasuredCosts | None
 ) -> list[int]:
     """The candidates that keep within a budget of MACs or time on calibration."""
-    if target.kind == "max-mean-macs":
-        fits = [i for i, m in enumerate(measures) if m.macs <= target.value]
-        if not fits:
-            least = min(m.macs for m in measures)
-            raise OfframpError(
-                f"no policy costs at most {target.value:,.0f} MACs an image; the cheapest costs "
-                f"{least:,.0f}, so allow that or place an exit earlier"
-            )
+    limit = LIMITS[target.kind]
+    spent = [getattr(m, limit.spent) for m in measures]
+    fits = [i for i, each in enumerate(spent) if each <= target.value]
+    if fits:
         return fits
-    late = target.kind == "max-p95-latency"
-    spent = [s for m in measures if (s := m.late if late else m.seconds) is not None]
-    fits = [i for i, seconds in enumerate(spent) if seconds <= target.value]
-    if not fits:
-        # Times of a busy machine are often why nothing fits, and would be taken for the device's.
-        doubts = () if measured is None else measured.record.get("doubts", ())
+    if limit.unit == "MACs":
         raise OfframpError(
-            f"no policy takes at most {1000 * target.value:.4g} ms an image; the fastest takes "
-            f"{1000 * min(spent):.4g} ms, so allow that, place an exit earlier or take another batch"
-            + "".join(f"; but {doubt}" for doubt in doubts)
+            f"no policy costs at most {target.value:,.0f} MACs an image; the cheapest costs "
+            f"{min(spent):,.0f}, so allow that or place an exit earlier"
         )
-    return fits
+    # Times of a busy machine are often why nothing fits, and would be taken for the device's.
+    doubts = () if measured is None else measured.record.get("doubts", ())
+    raise OfframpError(
+        f"no policy takes at most {1000 * target.value:.4g} ms an image; the fastest takes "
+        f"{1000 * min(spent):.4g} ms, so allow that, place an exit earlier or take another batch"
+        + "".join(f"; but {doubt}" for doubt in doubts)
+    )
 
 
 def _cheapest(measures: Sequence[Performance], target: Target) -> int:
@@ -477,20 +388,21 @@ def _promise(result: Calibrated) -> str:
             "with their shares of training"
         )
         images += f" (weighted by class, worth {result.strata.effective:,.0f})"
-    if target.kind == "risk" and not result.chosen:
+    kept = LIMITS[target.kind].kept
+    if kept == "guarantee" and not result.chosen:
         said = "The policy is the full network; it loses nothing against itself and saves nothing"
         return f"{said}: {result.remark}." if result.remark else f"{said}."
-    if target.kind == "risk" and target.confidence is not None:
+    if kept == "guarantee" and target.confidence is not None:
         return (
             f"With confidence {target.confidence:g} over draws of {images}, "
             f"{what} is at most {target.value:g}, {assumed}."
         )
-    if target.kind == "risk":
+    if kept == "guarantee":
         return (
             f"On average over draws of {images}, {what} is at most "
             f"{target.value:g}, {assumed}. A single draw, this one included, may exceed it."
         )
-    spare = ", with a standard error and an image to spare" if target.kind in AGAINST_FULL else ""
+    spare = ", with a standard error and an image to spare" if kept == "loss" else ""
     return (
         f"No guarantee: the target was met on these {images}, which were used "
         f"to choose{spare}; a limit on risk gives one{f'; {result.remark}' if result.remark else ''}."

@@ -5,23 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Strict
 
+from offramp.policy.limits import LIMITS, Kind, Loss
+
 T = TypeVar("T")
 Many = Annotated[tuple[T, ...], Strict(False)]  # JSON's lists, whose items are taken strictly
-Number = int | Annotated[float, Field(allow_inf_nan=False)]  # 1 stays 1, and 1.0 stays 1.0
-Loss = Literal["wrong", "harm", "disagreement"]
-Kind = Literal[
-    "max-accuracy-loss",
-    "min-accuracy",
-    "max-mean-macs",
-    "max-mean-latency",
-    "max-p95-latency",
-    "max-disagreement",
-    "risk",
-]
+Finite = int | Annotated[float, Field(allow_inf_nan=False)]  # 1 stays 1, and 1.0 stays 1.0
 
 
 @dataclass(frozen=True)
@@ -41,9 +33,8 @@ class Target:
     @property
     def loss(self) -> Loss:
         """What the candidates are made to keep low."""
-        if self.kind == "max-disagreement" or (self.kind == "risk" and not self.labels):
-            return "disagreement"
-        return "harm" if self.kind == "risk" else "wrong"
+        limit = LIMITS[self.kind]
+        return "disagreement" if limit.kept == "guarantee" and not self.labels else limit.loss
 
 
 class Chosen(BaseModel):
@@ -63,19 +54,19 @@ class Chosen(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="allow")
 
     images: int | None = None
-    accuracy: Number | None = None
-    full_accuracy: Number | None = None
-    mean_macs: Number | None = None
+    accuracy: Finite | None = None
+    full_accuracy: Finite | None = None
+    mean_macs: Finite | None = None
     plain_macs: int | None = None
-    risk: Number | None = Field(default=None, alias="loss")
-    leaving: Many[Number] = ()
-    risk_below: Number | None = None
-    class_shares: Many[Number] | None = None
+    risk: Finite | None = Field(default=None, alias="loss")
+    leaving: Many[Finite] = ()
+    risk_below: Finite | None = None
+    class_shares: Many[Finite] | None = None
     survivors: bool = False
-    mean_seconds: Number | None = None
-    full_seconds: Number | None = None
-    median_seconds: Number | None = None
-    p95_seconds: Number | None = None
+    mean_seconds: Finite | None = None
+    full_seconds: Finite | None = None
+    median_seconds: Finite | None = None
+    p95_seconds: Finite | None = None
     stages: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +13,8 @@ from scipy.special import log_softmax
 
 from offramp.errors import OfframpError, nearest
 from offramp.policy import classwise, gates, scoring, solve
-from offramp.policy.calibration import Loss
 from offramp.policy.costs import Costs
+from offramp.policy.limits import Loss
 from offramp.policy.policy import Policy
 
 Floats = NDArray[np.floating]
@@ -67,10 +68,17 @@ def loss_of(kind: Loss, answers: Ints, labels: Ints) -> Floats:
     wrong: the exit is wrong.  harm: the full network is right and the exit wrong.  disagreement: the
     exit says something else than the full network; that does not look at the labels.
     """
-    if kind == "disagreement":
-        return np.asarray(answers != answers[:, -1:], dtype=np.float64)
-    right = answers == labels[:, None]
-    return np.asarray(right[:, -1:] & ~right if kind == "harm" else ~right, dtype=np.float64)
+    match kind:
+        case "wrong":
+            lost = answers != labels[:, None]
+        case "harm":
+            right = answers == labels[:, None]
+            lost = right[:, -1:] & ~right
+        case "disagreement":
+            lost = answers != answers[:, -1:]
+        case _:
+            assert_never(kind)
+    return np.asarray(lost, dtype=np.float64)
 
 
 def taken(values: Floats, leaves: Ints) -> Floats:

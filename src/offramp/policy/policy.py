@@ -87,7 +87,7 @@ class Policy:
         tensor([0, 1])
         """
         if isinstance(logits, tuple | list):
-            logits = scoring._module(logits[0]).stack(tuple(logits), axis=1)
+            logits = scoring.library(logits[0]).stack(tuple(logits), axis=1)
         if len(logits.shape) != 3 or logits.shape[1] != len(self.exits):
             shape = tuple(logits.shape)
             raise OfframpError(f"logits must be [rows, {len(self.exits)}, classes], got {shape}")
@@ -95,7 +95,7 @@ class Policy:
         found = scoring.leaves(self.score, logits, self.thresholds, self.temperatures, self.gates)
         if self.takes_all is None:
             return found
-        return scoring._module(found).where(found > self.takes_all, self.takes_all, found)
+        return scoring.library(found).where(found > self.takes_all, self.takes_all, found)
 
     @property
     def takes_all(self) -> int | None:

@@ -33,14 +33,14 @@ FARTHEST = 8.0  # that an offset of a class moves log-odds; numbers beyond are t
 
 def answers(logits: Array) -> Array:
     """The class of the largest logit; the first one of a tie, NaN never. [..., C] → [...] int."""
-    xp = _module(logits)
+    xp = library(logits)
     return xp.argmax(xp.where(xp.isnan(logits), NEVER, logits), axis=-1)
 
 
 def probabilities(logits: Array, temperature: float = 1.0) -> Array:
     """Softmax of `logits / temperature`, in float32 at least; NaN where a row has no finite largest
     logit. [..., C] → [..., C]."""
-    xp = _module(logits)
+    xp = library(logits)
     shifted, sure = _shifted(xp, logits, temperature)
     weights = xp.exp(shifted)
     return xp.where(sure, weights / xp.sum(weights, axis=-1, keepdims=True), float("nan"))
@@ -74,7 +74,7 @@ def scores(
         gate = None if gates is None else gates[exit]
         now, past = score(name, logits[:, exit], warmth, past, gate)
         found.append(now)
-    return _module(logits).stack(found, axis=-1)
+    return library(logits).stack(found, axis=-1)
 
 
 def said(name: str, logits: Array, past: Past) -> Array:
@@ -95,7 +95,7 @@ def all_said(name: str, logits: Array, final: bool = True) -> Array:
         found.append(said(name, logits[:, exit], past))
     if final:
         found[-1] = logits[:, -1]
-    return _module(logits).stack(found, axis=1)
+    return library(logits).stack(found, axis=1)
 
 
 def carried(logits: Array, before: Array | None, share: float) -> Array:
@@ -109,7 +109,7 @@ def all_carried(logits: Array, share: float) -> Array:
     found: list[Array] = []
     for exit in range(logits.shape[1]):
         found.append(carried(logits[:, exit], found[-1] if found else None, share))
-    return _module(logits).stack(found, axis=1) if share else logits
+    return library(logits).stack(found, axis=1) if share else logits
 
 
 def leaves(
@@ -121,7 +121,7 @@ def leaves(
 ) -> Array:
     """Where each row leaves, counted from 0. logits: [N, E, C]; thresholds: [E], of which the last is
     not read; temperatures, gates: [E]; returns [N] int."""
-    xp = _module(logits)
+    xp = library(logits)
     found = scores(name, logits, temperatures, gates)
     last = logits.shape[1] - 1
     place = xp.zeros_like(answers(logits[:, last])) + last
@@ -142,7 +142,7 @@ def statistics(logits: Array) -> Array:
         _margin(logits, 1.0, None, None),
         _entropy(logits, 0.5, None, None),
     )
-    return _module(logits).stack([each for each, _ in found], axis=-1)
+    return library(logits).stack([each for each, _ in found], axis=-1)
 
 
 def row_confidence(row: list[float], temperature: float) -> float:
@@ -154,7 +154,7 @@ def row_confidence(row: list[float], temperature: float) -> float:
     return 1 / total
 
 
-def _module(array: Array) -> Any:
+def library(array: Array) -> Any:
     """numpy or torch, whichever the array is of; neither is imported here."""
     return sys.modules[type(array).__module__.partition(".")[0]]
 
@@ -173,7 +173,7 @@ def _shifted(xp: Any, logits: Array, temperature: float) -> tuple[Array, Array]:
 def _softmax(logits: Array, temperature: float) -> tuple[Any, Array, Array, Array, Array]:
     """numpy or torch; which rows have a finite largest logit, [...]; of `_shifted`, z [..., C]; its
     exponentials w [..., C]; their sum [...]."""
-    xp = _module(logits)
+    xp = library(logits)
     shifted, sure = _shifted(xp, logits, temperature)
     weights = xp.exp(shifted)
     return xp, sure[..., 0], shifted, weights, xp.sum(weights, axis=-1)
@@ -205,7 +205,7 @@ def _entropy(logits: Array, temperature: float, _: Past, __: Gate) -> tuple[Arra
 
 
 def _patience(logits: Array, _: float, past: Past, __: Gate) -> tuple[Array, Past]:
-    xp = _module(logits)
+    xp = library(logits)
     answer = xp.where(xp.isfinite(xp.amax(logits, axis=-1)), answers(logits), -1)
     run = xp.where(answer < 0, 0, 1)
     if past is not None:
@@ -215,7 +215,7 @@ def _patience(logits: Array, _: float, past: Past, __: Gate) -> tuple[Array, Pas
 
 def _agreement(logits: Array, _: float, past: Past, __: Gate) -> tuple[Array, Past]:
     """past: how many exits so far gave each class as their answer, [..., C]."""
-    xp = _module(logits)
+    xp = library(logits)
     answer = xp.where(xp.isfinite(xp.amax(logits, axis=-1)), answers(logits), -1)
     numbers = xp.cumsum(xp.ones_like(logits, dtype=answer.dtype), axis=-1) - 1
     mine = numbers == answer[..., None]
@@ -237,7 +237,7 @@ def _ensemble(logits: Array, temperature: float, past: Past, _: Gate) -> tuple[A
 def _mean(logits: Array, past: Past) -> Array:
     """Of the exits' log-probabilities so far: the logits of their geometric mean."""
     assert past is not None
-    xp = _module(logits)
+    xp = library(logits)
     return past[0] / xp.where(past[1] > 0, past[1], 1.0)[..., None]
 
 
@@ -246,12 +246,12 @@ def _own(logits: Array, _: Past) -> Array:
 
 
 def _fixed(logits: Array, _: float, __: Past, ___: Gate) -> tuple[Array, Past]:
-    return _module(logits).zeros_like(logits[..., 0]), None
+    return library(logits).zeros_like(logits[..., 0]), None
 
 
 def _gate(logits: Array, _: float, __: Past, gate: Gate) -> tuple[Array, Past]:
     """gate: a weight for each of `statistics`, then a constant."""
-    xp = _module(logits)
+    xp = library(logits)
     found = statistics(logits)
     sure = xp.isfinite(found[..., 0])
     if gate is None:
@@ -337,8 +337,8 @@ SCORES = {
     "confidence": Score(_confidence, of_row=row_confidence),
     "entropy": Score(_entropy),
     "margin": Score(_margin, of_row=_row_margin),
-    "patience": Score(_patience, 1.0, float("inf"), True, True),
-    "agreement": Score(_agreement, 1.0, float("inf"), True, True),
+    "patience": Score(_patience, low=1.0, high=float("inf"), history=True, counts=True),
+    "agreement": Score(_agreement, low=1.0, high=float("inf"), history=True, counts=True),
     "ensemble": Score(_ensemble, history=True, says=_mean),
     "gate": Score(_gate, learned=True, taught=True, steepness=_gate_steepness),
     "classwise": Score(_classwise, learned=True, by_class=True),

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from offramp.errors import OfframpError
 from offramp.policy.calibrate import MeasuredCosts
 from offramp.policy.costs import Costs
+from offramp.policy.limits import LIMITS, Kind
 
 SPREAD = 2.0  # of the median: what nineteen rounds of twenty may take at most
 LARGEST = 1 << 26  # bytes of a file that is looked at
@@ -109,13 +110,25 @@ def _parse(text: str, source: str) -> StageTimes:
             raise ValueError(f"stages: exits of batch {row.batch} must ascend, got {row.exit}")
         if row.p50 > row.p95:
             raise ValueError(f"stages: p50 of exit {row.exit} is above its p95")
-        times = (row.mean / 1000, row.p50 / 1000, row.p95 / 1000)
-        stages[row.batch] = (*known, TimedStage(row.exit, row.macs, *times))
+        stage = TimedStage(
+            row.exit,
+            row.macs,
+            mean=row.mean / 1000,
+            p50=row.p50 / 1000,
+            p95=row.p95 / 1000,
+        )
+        stages[row.batch] = (*known, stage)
     if len({tuple((s.exit, s.macs) for s in rows) for rows in stages.values()}) > 1:
         raise ValueError("stages: every batch must have the same exits and MACs")
-    machine = file.machine.model_dump(mode="json")
-    about = (file.device, file.precision, file.threads, file.repeats)
-    return StageTimes(source, *about, machine, stages)
+    return StageTimes(
+        source,
+        device=file.device,
+        precision=file.precision,
+        threads=file.threads,
+        repeats=file.repeats,
+        machine=file.machine.model_dump(mode="json"),
+        stages=stages,
+    )
 
 
 def measured(times: StageTimes, costs: Costs, batch: int, of: Literal["mean", "p95"]) -> MeasuredCosts:
@@ -174,9 +187,9 @@ def unlike(timed: str, device: str, int8: bool) -> tuple[str, ...]:
     )
 
 
-def of_file(path: Path, costs: Costs, batch: int, kind: str) -> MeasuredCosts:
+def of_file(path: Path, costs: Costs, batch: int, kind: Kind) -> MeasuredCosts:
     """`measured` of a file. kind: of the target; one of the 95th percentile goes by those of stages."""
-    return measured(read(path), costs, batch, "p95" if kind == "max-p95-latency" else "mean")
+    return measured(read(path), costs, batch, LIMITS[kind].stages or "mean")
 
 
 def recorded(record: Mapping[str, Any], costs: Costs) -> MeasuredCosts:

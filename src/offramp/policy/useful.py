@@ -5,31 +5,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from offramp.errors import OfframpError
 from offramp.policy import scoring
-from offramp.policy.calibrate import AGAINST_FULL
-from offramp.policy.calibration import Calibration, Kind
+from offramp.policy.calibration import Calibration
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.guarantees import rows_needed_on_average
+from offramp.policy.limits import LIMITS, Kind, check_times
 from offramp.policy.policy import Policy
 from offramp.policy.quality import p_of_chance
+from offramp.policy.stage_times import read, unlike
 from offramp.units import macs
 
 LEVEL = 0.05  # of the test against chance, one-sided
-# What to ask for, by kind of target: where a policy lets everything leave, and where it lets nothing.
-OTHER: dict[Kind, tuple[str, str]] = {
-    "max-accuracy-loss": ("a smaller loss", "a larger loss"),
-    "min-accuracy": ("a higher accuracy", "a lower accuracy"),
-    "max-mean-macs": ("more MACs", "fewer MACs"),
-    "max-mean-latency": ("more time", "less time"),
-    "max-p95-latency": ("more time", "less time"),
-    "max-disagreement": ("a smaller disagreement", "a larger disagreement"),
-    "risk": ("a smaller risk", "a larger risk"),
-}
-BY_HAND = ("higher thresholds", "lower thresholds")
+BY_HAND = ("higher thresholds", "lower thresholds")  # stricter, looser
 MORE = "more epochs, pretrained weights or more images would help"
 
 
@@ -75,24 +67,34 @@ def seen(count: int, rows: int) -> tuple[str, ...]:
     )
 
 
-def images_needed(kind: str, value: float) -> int:
+def images_needed(kind: Kind, value: float) -> int:
     """The fewest calibration images that can tell a loss as small as `value`, a share; 0 for a limit
-    that does not compare with the full network. kind: of a `Target`."""
-    return (rows_needed_on_average(value) or 0) if kind in AGAINST_FULL and value > 0 else 0
+    that does not compare with the full network."""
+    compares = LIMITS[kind].kept == "loss" and value > 0
+    return (rows_needed_on_average(value) or 0) if compares else 0
 
 
-def resolution(kind: str, value: float, rows: int) -> tuple[str, ...]:
+def resolution(kind: Kind, value: float, rows: int) -> tuple[str, ...]:
     """Where so few calibration images cannot tell the loss, as `images_needed` has it."""
     needed = images_needed(kind, value)
     if rows >= needed:
         return ()
     least = math.ceil(1000 / (rows + 1)) / 1000
     return (
-        f"{rows:,} calibration images cannot tell a {'loss' if 'loss' in kind else 'disagreement'} of "
-        f"{value:g}, as one of them is {100 / rows:.2g} points; it takes {needed:,} "
+        f"{rows:,} calibration images cannot tell a {kind.rpartition('-')[2]} of {value:g}, as "
+        f"one of them is {100 / rows:.2g} points; it takes {needed:,} "
         "(give more as `calibration` of fit, or hold out more: `data.held_out_images` of a study), "
         f"or a limit of {least:g}",
     )
+
+
+def check_stage_times(file: Path | None, kind: Kind, int8: bool, anyway: bool) -> None:
+    """Raise OfframpError, before the work, for a limit that goes by a device's times without a file of
+    them, and unless `anyway` for times of stages in another precision than the bundle's. int8: its."""
+    check_times(kind, file is not None, here=False)
+    if file is not None:
+        times = read(file)
+        check(unlike(times.precision, times.device, int8), anyway)
 
 
 def check(reasons: Sequence[str], anyway: bool) -> None:
@@ -105,7 +107,8 @@ def check(reasons: Sequence[str], anyway: bool) -> None:
 def _idle(policy: Policy, images: Sequence[int], remark: str | None) -> tuple[str, ...]:
     """Where all calibration images leave at one exit without a look at them. images: by exit."""
     target = policy.calibration.target
-    stricter, looser = BY_HAND if target is None else OTHER[target.kind]
+    limit = None if target is None else LIMITS[target.kind]
+    stricter, looser = BY_HAND if limit is None else (limit.stricter, limit.looser)
     if images[-1] == sum(images):
         more = f"{looser}, longer training or more calibration images would help"
         why = remark or _ample(policy.calibration) or more
@@ -121,20 +124,15 @@ def _idle(policy: Policy, images: Sequence[int], remark: str | None) -> tuple[st
 
 
 def _ample(made: Calibration) -> str | None:
-    """Where all images take the full network within a limit on MACs or time: what it takes. None for
-    other limits."""
+    """If a limit is so loose that every image may run the whole network, what that costs. None for
+    limits on anything but MACs or time."""
     target, chosen = made.target, made.chosen
-    if target is None or chosen is None:
+    if target is None or chosen is None or not LIMITS[target.kind].noted:
         return None
-    taken = {
-        "max-mean-macs": chosen.mean_macs,
-        "max-mean-latency": chosen.mean_seconds,
-        "max-p95-latency": chosen.p95_seconds,
-    }
-    spent, limit = taken.get(target.kind), target.value
+    spent, limit = getattr(chosen, LIMITS[target.kind].noted), target.value
     if spent is None:
         return None
-    if target.kind == "max-mean-macs":
+    if LIMITS[target.kind].unit == "MACs":
         said = f"{macs(spent)} MACs, within {macs(limit)}"
     else:
         said = f"{1000 * spent:.3g} ms, within {1000 * limit:.4g} ms"

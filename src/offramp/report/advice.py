@@ -8,13 +8,13 @@ from dataclasses import replace
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.recommend import GOALS, Advice, Preference, recommend, sure
 from offramp.analysis.recommend.equal import Level, crossings, stretches
-from offramp.analysis.recommend.goals import Kind
+from offramp.analysis.recommend.goals import Obstacle
 from offramp.analysis.stats.pairwise import ALPHA, POWER, least_shown
 from offramp.policy.quality import p_of_chance
 from offramp.report.evidence import Evidence
 from offramp.report.runs import Runs
 from offramp.store.record import TrialRecord
-from offramp.units import macs
+from offramp.units import macs, percent
 
 WORDS = {
     "accuracy": "accuracy",
@@ -89,7 +89,7 @@ def chance(runs: Runs) -> str:
         return ""
     return (
         f"No network has learned, {runs.where}: the best final exit has {100 * hits[best] / images:.1f} "
-        f"% on test, always giving the most common class {100 * common:.1f} %. Nothing is concluded."
+        f"% on test, always giving the most common class {percent(common)}. Nothing is concluded."
     )
 
 
@@ -105,7 +105,7 @@ def sentence(advice: Advice, several: bool = False) -> str:
     best, *others = advice.ranking
     where = f" on {advice.data}" if several else ""
     start = f"For {WORDS[advice.goal]}{where}: "
-    target = "" if advice.target is None else f", for {100 * advice.target:.1f} % on test"
+    target = "" if advice.target is None else f", for {percent(advice.target)} on test"
     if others and advice.even:
         low, high = sorted((best.mean, others[-1].mean))
         spread = f"{title(advice)} {advice.measure.text(low)} to {advice.measure.text(high)}"
@@ -126,7 +126,7 @@ def _left_out(advice: Advice) -> str:
     if advice.target is None:
         return ""
     misses, unsure = _out(advice, "below the target"), _out(advice, "perhaps below")
-    target = f"{100 * advice.target:.1f} %"
+    target = percent(advice.target)
     do = "does" if len(misses) == 1 else "do"
     parts = [f"{listed(misses)} {do} not reach {target}"] if misses else []
     parts += [f"Whether {listed(unsure)} can reach {target} is open"] if unsure else []
@@ -135,7 +135,7 @@ def _left_out(advice: Advice) -> str:
     return "".join(f". {part}" for part in parts)
 
 
-def _out(advice: Advice, kind: Kind) -> list[str]:
+def _out(advice: Advice, kind: Obstacle) -> list[str]:
     """Who is ruled out for a reason of this kind."""
     return [out.name for out in advice.ruled_out if out.kind == kind]
 

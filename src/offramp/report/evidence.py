@@ -20,7 +20,7 @@ from offramp.analysis.claims import Claim, Judgment, OnImages, check
 from offramp.analysis.claims.parts import Location
 from offramp.analysis.measures import MEASURES, Measure, Numbers, numbers, observations
 from offramp.analysis.recommend import Facts
-from offramp.analysis.recommend.goals import Key
+from offramp.analysis.recommend.goals import TrialKey
 from offramp.analysis.tradeoff import NetAnswers
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest
@@ -90,7 +90,7 @@ class Evidence:
     @cached_property
     def facts(self) -> Facts:
         """What advice rests on, answers of every trial included."""
-        answers: dict[Key, NetAnswers] = {}
+        answers: dict[TrialKey, NetAnswers] = {}
         for t in self.trials:
             source = digest(list(t.manifest.sources.values()))[:16]
             answers[t.model, t.data, t.strategy, t.seed] = replace(

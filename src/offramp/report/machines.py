@@ -11,7 +11,7 @@ import pandas as pd
 from offramp.store.record import PhaseRecord, TrialRecord
 from offramp.units import counted
 
-Pair = tuple[str, str]  # a network and a data set
+NetworkAndData = tuple[str, str]  # a network and a data set
 
 
 def compared(
@@ -49,9 +49,9 @@ def _machine(phase: PhaseRecord) -> str:
     return f"{name} ({phase.kind})" if name else ""
 
 
-def _unlike(trials: Sequence[TrialRecord]) -> dict[Pair, set[str]]:
+def _unlike(trials: Sequence[TrialRecord]) -> dict[NetworkAndData, set[str]]:
     """Kinds of machines, where there are several."""
-    kinds: dict[Pair, set[str]] = {}
+    kinds: dict[NetworkAndData, set[str]] = {}
     for trial in trials:
         kinds.setdefault((trial.model, trial.data), set()).update(p.kind for p in trial.phases)
     return {pair: found for pair, found in kinds.items() if len(found) > 1}

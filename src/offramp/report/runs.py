@@ -13,7 +13,7 @@ import pandas as pd
 from offramp.analysis.measures import MEASURES, OBSERVATION, Measure
 from offramp.analysis.recommend.equal import Level, equal_compute
 from offramp.analysis.stats import Analysis, Columns, Sample, analyze_sample, sample
-from offramp.analysis.stats.pairwise import Images
+from offramp.analysis.stats.pairwise import ValuesOnImages
 from offramp.analysis.stats.sequential import Looks
 from offramp.analysis.stats.text import in_seeds
 from offramp.paper.families import families
@@ -200,7 +200,9 @@ class Runs:
         the luck of images too."""
         return len({t.manifest.data.test for t in self.trials}) == 1
 
-    def images_of(self, found: Sample, measure: Measure, exit: int | None = None) -> Images | None:
+    def images_of(
+        self, found: Sample, measure: Measure, exit: int | None = None
+    ) -> ValuesOnImages | None:
         """`images` by every name of a sample's groups: a name may lack a seed that its twin has."""
         images = self.images(measure, exit)
         if images is None:
@@ -214,7 +216,7 @@ class Runs:
             if (twin, block) in images
         }
 
-    def images(self, measure: Measure, exit: int | None = None) -> Images | None:
+    def images(self, measure: Measure, exit: int | None = None) -> ValuesOnImages | None:
         """A measure of test data, image by image; None for other measures, and of one image, which says
         nothing of how much images vary."""
         of = measure.on_images

@@ -46,7 +46,7 @@ MANY = 64  # manifests that are not at hand, from which on an index is asked for
 UNREADABLE = (OSError, EOFError, zlib.error, ValueError, TypeError, AttributeError, RecursionError)
 INDEX_ROOM = 64 * 2**20  # bytes of an index, unpacked, beside twice those of the manifests there
 
-Name = tuple[str, ...]
+PathParts = tuple[str, ...]
 Indexed = dict[str, tuple[str, int, bytes]]  # by folder: tag and size of a manifest, and the manifest
 
 log = logging.getLogger(__name__)
@@ -68,8 +68,8 @@ class Cloud:
         self._lock_files = LockObjects(self._remote, LOCKS)
         self._locks = Locks(self._lock_files)
         self._cache = local_cache.own()
-        self._seen: dict[Name, Listed] = {}
-        self._order: dict[str, list[Name]] = {}  # manifests of a folder that was listed
+        self._seen: dict[PathParts, Listed] = {}
+        self._order: dict[str, list[PathParts]] = {}  # manifests of a folder that was listed
         self._blobs_listed: set[str] = set()
         self._indexes: dict[str, Indexed] = {}  # as far as they were asked for
         self._clock: float | None = None  # the server's, less this process's
@@ -115,7 +115,7 @@ class Cloud:
         made = [info.modified for info in self._all(name) if info.modified is not None]
         return self._clock + time.monotonic() - max(made) if made else 0.0
 
-    def _all(self, name: Name) -> list[Info]:
+    def _all(self, name: PathParts) -> list[Info]:
         """The object of a name, or all below it."""
         if name and not self.is_folder(*name) and (info := self._info(name)) is not None:
             return [info]
@@ -126,7 +126,7 @@ class Cloud:
 
     # Reading
 
-    def sealed(self, sha256: str, *name: str) -> Name:
+    def sealed(self, sha256: str, *name: str) -> PathParts:
         return BLOBS, *name[:-1], f"{name[-1]}.{sha256}"
 
     def read(self, *name: str) -> bytes:
@@ -142,7 +142,7 @@ class Cloud:
             raise Damaged(self.path(*name), "is missing")
         return data
 
-    def _read_blob(self, sha256: str, name: Name) -> bytes | None:
+    def _read_blob(self, sha256: str, name: PathParts) -> bytes | None:
         """What the store holds, whether it is what it should be or not; only what is, is kept here."""
         data = self._cache.get(sha256)
         if data is not None:
@@ -152,7 +152,7 @@ class Cloud:
             self._cache.put(sha256, data)
         return data
 
-    def _read_manifest(self, name: Name) -> bytes | None:
+    def _read_manifest(self, name: PathParts) -> bytes | None:
         info = self._info(name)
         if info is None:
             return None
@@ -173,14 +173,14 @@ class Cloud:
                 known = data
         return self._remote.get(*name) if known is None else known
 
-    def _ahead(self, name: Name) -> list[Name]:
+    def _ahead(self, name: PathParts) -> list[PathParts]:
         """Manifests that are likely to be read next, and are not at hand: those listed behind it."""
         order = self._order.get(name[0], [])
         behind = order[order.index(name) + 1 :][:AHEAD] if name in order else []
         listed = [(other, self._info(other)) for other in behind if self._is_known(other)]
         return [other for other, info in listed if info and self._at_hand(other, info) is None]
 
-    def _at_hand(self, name: Name, info: Info) -> bytes | None:
+    def _at_hand(self, name: PathParts, info: Info) -> bytes | None:
         """A manifest of the version that was listed, where it need not be fetched."""
         tag, size, data = self._indexes.get(name[0], {}).get(name[1], ("", 0, b""))
         return (
@@ -233,7 +233,7 @@ class Cloud:
             count += len(made)
         return count
 
-    def _version(self, name: Name, info: Info) -> str:
+    def _version(self, name: PathParts, info: Info) -> str:
         return f"{self.path(*name)} {info.tag} {info.size}"
 
     # Writing
@@ -266,10 +266,10 @@ class Cloud:
             self._remote.remove(*name)
         self._forget(name)
 
-    def leftovers(self, *folder: str) -> list[Name]:
+    def leftovers(self, *folder: str) -> list[PathParts]:
         if folder:
             return []  # an object is whole or not there
-        found: list[Name] = []
+        found: list[PathParts] = []
         for kind in SEALED:
             blobs = self._remote.below(BLOBS, kind)
             self.names(kind)
@@ -280,7 +280,7 @@ class Cloud:
                 found += [name for name in some if named is not None and name[-1] not in named]
         return found
 
-    def _named(self, manifest: Name) -> set[str] | None:
+    def _named(self, manifest: PathParts) -> set[str] | None:
         """Names of the blobs that a manifest names; None of a damaged one, of which nothing follows."""
         try:
             sums = json.loads(self.read(*manifest))["files"]
@@ -313,14 +313,14 @@ class Cloud:
     def watch_locks(self) -> None:
         self._locks.watch()
 
-    def locks(self) -> tuple[set[str], list[Name]]:
+    def locks(self) -> tuple[set[str], list[PathParts]]:
         held, free = self._locks.survey()
         loose = loose_beats(self._lock_files.names())
         return held, [(LOCKS, file) for file in (*free, *loose)]
 
     # What is known
 
-    def _look(self, name: Name) -> None:
+    def _look(self, name: PathParts) -> None:
         if len(name) == 1 or (len(name) == 2 and name[0] not in OF_FOLDERS):
             info = self._remote.info(*name)
             self._learn({} if info is None else {name: info})
@@ -331,13 +331,13 @@ class Cloud:
         else:
             self._learn(self._remote.below(*name[:2]))
 
-    def _learn(self, found: Mapping[Name, Info]) -> None:
-        learned: dict[Name, Listed] = {}
+    def _learn(self, found: Mapping[PathParts, Info]) -> None:
+        learned: dict[PathParts, Listed] = {}
         for name, info in found.items():
             learned.setdefault(name[:-1], Listed(time.monotonic())).files[name[-1]] = info
         self._seen |= learned
 
-    def _info(self, name: Name) -> Info | None:
+    def _info(self, name: PathParts) -> Info | None:
         for look in (False, True):
             if look:
                 self._look(name)
@@ -346,15 +346,15 @@ class Cloud:
                 return listed.files[name[-1]]
         return None
 
-    def _fresh(self, folder: Name) -> Listed | None:
+    def _fresh(self, folder: PathParts) -> Listed | None:
         listed = self._seen.get(folder)
         return None if listed is None or time.monotonic() - listed.at > LISTED_S else listed
 
-    def _is_known(self, name: Name) -> bool:
+    def _is_known(self, name: PathParts) -> bool:
         listed = self._fresh(name[:-1])
         return (listed is not None and name[-1] in listed.files) or self._fresh(name) is not None
 
-    def _forget(self, name: Name) -> None:
+    def _forget(self, name: PathParts) -> None:
         for folder in (name[:-1], name, (BLOBS, *name[:2])):
             self._seen.pop(folder, None)
 
@@ -365,5 +365,5 @@ class Cloud:
         self._clock = None
 
 
-def _is_manifest(name: Name) -> bool:
+def _is_manifest(name: PathParts) -> bool:
     return len(name) == 3 and name[0] in SEALED

@@ -22,17 +22,17 @@ from pydantic import (
 )
 
 from offramp import arrays
+from offramp.data_spec import SPLITS
 from offramp.escape import has_controls
 from offramp.hashing import canonical, digest, plain
+from offramp.policy.calibration import Many
 from offramp.store.place import Place
 from offramp.store.sealed import REMEDY, Damaged
 
-T = TypeVar("T")
-Many = Annotated[tuple[T, ...], Strict(False)]  # JSON's lists, whose items are taken strictly
-Pair = Annotated[tuple[str, Any], Strict(False)]
+NamedValue = Annotated[tuple[str, Any], Strict(False)]
 Number = Annotated[int, Field(gt=-(2**63), lt=2**63)] | float  # 1 stays 1, and 1.0 stays 1.0
-Share = Annotated[int | float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0, lt=2**63)]
+Fraction = Annotated[int | float, Field(ge=0, le=1)]
+Whole = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def _name(text: str) -> str:
@@ -100,7 +100,7 @@ class Metrics(Record):
     as `auroc`; NaN where there is none."""
 
     __pydantic_extra__: dict[str, Many[Number | None]]
-    accuracy: Many[Share]
+    accuracy: Many[Fraction]
     cross_entropy: Many[Number]
 
     @property
@@ -113,9 +113,9 @@ class NetworkRecord(Record):
     """A network as a study asks for it. options: of the backbone; head: of every exit's head."""
 
     backbone: Name
-    options: Many[Pair] = ()
+    options: Many[NamedValue] = ()
     taps: int | Many[str] | Many[Many[str]] | None
-    head: Many[Pair] = ()
+    head: Many[NamedValue] = ()
     weights: str | None = None
 
 
@@ -152,6 +152,10 @@ class Provenance(Record):
     git: str | None = None
 
 
+BITS = ("torch", "torchvision", "timm", "numpy", "device")
+"""Of a provenance, what may change the bits of a result where it differs."""
+
+
 class DataProvenance(Record):
     """What was read. images: how many by split, of what `available` says there were.  source: what is
     known of code that made the data.  by_class: images of each class, by split.  duplicates: images
@@ -161,8 +165,8 @@ class DataProvenance(Record):
     split_seed: int | None = None
     images: dict[str, int] = {}
     available: dict[str, int] = {}
-    by_class: dict[str, Many[Count]] = {}
-    duplicates: dict[str, Count] = {}
+    by_class: dict[str, Many[Whole]] = {}
+    duplicates: dict[str, Whole] = {}
     geometry: GeometryRecord | None = None
     source: Any = None
 
@@ -203,7 +207,7 @@ class DataRecord(Record):
     @property
     def splits(self) -> dict[str, str]:
         """Digests by split."""
-        return {name: getattr(self, name) for name in ("train", "validation", "calibration", "test")}
+        return {name: getattr(self, name) for name in SPLITS}
 
 
 class RecipeRecord(Record):
@@ -247,7 +251,7 @@ class Planned(Record):
     nodes: Many[str]
     phases: Many[PhaseKey] = ()
     strategy: Name | None = None
-    seed: Count | None = None
+    seed: Whole | None = None
     options: dict[str, Any] = {}
     study: Name | None = None
     places: Many[Name] = ()
@@ -262,7 +266,7 @@ class SearchRecord(Record):
     one."""
 
     over: dict[str, str]
-    trials: Count
+    trials: Whole
     per: str | None = None
     found: dict[str, Any]
 
@@ -278,10 +282,10 @@ class SeedLog(Record):
 
     study: str | None
     trials: Many[str]
-    seeds: Many[Count]
-    first: Count
-    difference: Share
-    alpha: Share
+    seeds: Many[Whole]
+    first: Whole
+    difference: Fraction
+    alpha: Fraction
     looks: dict[str, Many[dict[str, Any]]] = {}
 
 
@@ -305,20 +309,20 @@ class Manifest(Record):
     program: Name
     options: dict[str, Any]
     study: Name | None
-    seed: Count
-    asked: Many[Count] | None = None
+    seed: Whole
+    asked: Many[Whole] | None = None
     phases: Many[PhaseKey]
     marginal: Many[str]
-    exits: Many[Count]
+    exits: Many[Whole]
     places: Many[Name]
     final: dict[str, Many[PartSource]]
     owners: Many[int]
     carry: Annotated[float, Field(ge=0, le=1)] | Literal["learned", "hidden"] = 0.0
     gates: Many[Many[float] | None] = ()
-    macs: Many[Count]
-    backbone_macs: Count
+    macs: Many[Whole]
+    backbone_macs: Whole
     part_macs: Many[Many[int]] = ()
-    parameters: Many[Count]
+    parameters: Many[Whole]
     metrics: dict[str, Metrics]
     network: NetworkRecord
     initial: str | None = None
@@ -496,8 +500,8 @@ class Cost(Record):
     seconds: dict[str, Number]
     epoch_seconds: Many[Number] | None = None
     exit_shares: dict[str, Number] = {}
-    macs_written: Count
-    macs_executed: Count
+    macs_written: Whole
+    macs_executed: Whole
     used: dict[str, Number | None] = {}
     idle: dict[str, Number | None] = {}
     not_measured: dict[str, str] = {}

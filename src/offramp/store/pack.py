@@ -35,12 +35,12 @@ from offramp import arrays
 from offramp.errors import OfframpError
 from offramp.escape import markdown
 from offramp.files import folder_at, is_litter, writing
+from offramp.policy.calibration import Many
 from offramp.store import manifest, sealed
 from offramp.store.archive import Records
 from offramp.store.manifest import (
     Cost,
     Manifest,
-    Many,
     NodeRecord,
     PhaseReads,
     Record,

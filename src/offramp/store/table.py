@@ -40,10 +40,10 @@ def tidy(store: Histories, trials: Iterable[str]) -> pd.DataFrame:
     return table
 
 
-Columns = dict[str, np.ndarray]  # of one length; by name of COLUMNS
+Arrays = dict[str, np.ndarray]  # of one length; by name of COLUMNS
 
 
-def _tidy_phase(store: Histories, node: str, name: str, places: tuple[str, ...]) -> tuple[Columns, ...]:
+def _tidy_phase(store: Histories, node: str, name: str, places: tuple[str, ...]) -> tuple[Arrays, ...]:
     """The rows of one phase."""
     number = {place: k for k, place in enumerate(places, start=1)}
     of_phase = {"phase": name, "source": node[:16]}
@@ -56,8 +56,8 @@ def _tidy_phase(store: Histories, node: str, name: str, places: tuple[str, ...])
 
 
 def _tidy_trial(
-    store: Histories, trial: str, phase: Callable[[str, str, tuple[str, ...]], tuple[Columns, ...]]
-) -> Columns:
+    store: Histories, trial: str, phase: Callable[[str, str, tuple[str, ...]], tuple[Arrays, ...]]
+) -> Arrays:
     """The rows of one trial. Arrays, not frames: a store has thousands of phases, and a frame for each
     of them takes longer than its numbers."""
     manifest = store.read_trial(trial)
@@ -81,7 +81,7 @@ OF_ROWS: Mapping[str, type] = {
 """The columns that differ between the rows of a trial; a missing exit or epoch is NaN."""
 
 
-def _columns(given: Mapping[str, Any]) -> Columns:
+def _columns(given: Mapping[str, Any]) -> Arrays:
     """Rows of OF_ROWS. What is no list or array is the same in all; what is not given is missing."""
     rows = len(given["value"])
     return {

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from offramp.data_spec import HELD_OUT, SPLITS
 from offramp.errors import OfframpError
 from offramp.nets.network import ExitNetwork
 from offramp.policy.calibrate import Calibrated, MeasuredCosts, calibrate, statement
@@ -23,8 +24,6 @@ from offramp.policy.useful import check, doubts, seen
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
 from offramp.study.run.trials import blank_network, is_attached, part_macs
-
-SPLITS = ("validation", "calibration", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,18 +97,21 @@ def of_network(
 
 def _of_costs(trial: str, costs: Costs, manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> Trained:
     """Raises OfframpError when it lacks logits, or when two of its splits are the same images."""
-    splits: Any = {name: _rows(trial, name, manifest, arrays) for name in SPLITS}
-    for one, other in combinations(("train", *SPLITS), 2):
+    splits: Any = {name: _rows(trial, name, manifest, arrays) for name in HELD_OUT}
+    for one, other in combinations(SPLITS, 2):
         if manifest.data.splits[one] == manifest.data.splits[other]:
             raise OfframpError(
                 f"the {one} and the {other} split of trial {trial} are the same images, so nothing can "
                 "be calibrated honestly; train with splits that differ, or that are held out"
             )
-    hash, plain = manifest.hash(arrays), manifest.backbone_macs
     known = manifest.data.provenance
-    about = (trial, hash, manifest.exits, manifest.classes, plain, costs)
     return Trained(
-        *about,
+        trial,
+        hash=manifest.hash(arrays),
+        exits=manifest.exits,
+        classes=manifest.classes,
+        plain_macs=manifest.backbone_macs,
+        costs=costs,
         **splits,
         by_class=known.by_class,
         gates=manifest.gates or None,
@@ -140,8 +142,15 @@ def asked(
     Raises OfframpError where no policy meets the target, and unless `anyway` for one that is not to be
     trusted.
     """
-    rows = (trained.validation, trained.calibration)
-    found = calibrate(*rows, trained.costs, target, trained.search(search), times, shares)
+    found = calibrate(
+        trained.validation,
+        trained.calibration,
+        trained.costs,
+        target,
+        trained.search(search),
+        times,
+        shares,
+    )
     policy = policy_of(trained, found)
     weak = (*trained.doubts, *doubts(policy, trained.calibration, found.remark))
     check(weak, anyway)
@@ -150,8 +159,14 @@ def asked(
 
 def policy_of(trained: Trained, found: Calibrated) -> Policy:
     """The chosen policy and where it comes from: nothing of the test split is in it."""
-    known = (trained.id, trained.hash, len(trained.classes), found.target)
-    made = Calibration(*known, found.record(trained.plain_macs), statement(found))
+    made = Calibration(
+        trained.id,
+        trained.hash,
+        classes=len(trained.classes),
+        target=found.target,
+        chosen=found.record(trained.plain_macs),
+        statement=statement(found),
+    )
     return replace(found.policy, calibration=made)
 
 
@@ -160,8 +175,8 @@ def with_logits(trained: Trained, logits: Mapping[str, np.ndarray]) -> Trained:
     heads have learned to add of the answer before is in them; a share of it is not."""
     carry = trained.costs.carry
     share = 0.0 if isinstance(carry, str) else carry
-    said = {name: all_carried(logits[name], share) for name in SPLITS}
-    rows: Any = {name: SplitLogits(said[name], getattr(trained, name).labels) for name in SPLITS}
+    said = {name: all_carried(logits[name], share) for name in HELD_OUT}
+    rows: Any = {name: SplitLogits(said[name], getattr(trained, name).labels) for name in HELD_OUT}
     return replace(trained, **rows)
 
 

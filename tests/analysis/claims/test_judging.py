@@ -23,14 +23,8 @@ NOISE = np.array([0.0, 0.3, -0.2, 0.1, -0.4])
 
 def claim(**more: object) -> Claim:
     given = {
-        "id": "c",
-        "section": "1",
-        "question": "rq1",
-        "text": "It is so.",
-        "measure": "accuracy-test",
-        "is": "higher",
-        "strategies": "a",
-        "against": ["b"],
+        **{"id": "c", "section": "1", "question": "rq1", "text": "It is so."},
+        **{"measure": "accuracy-test", "is": "higher", "strategies": "a", "against": ["b"]},
     }
     return Claim.model_validate({k: v for k, v in (given | more).items() if v is not None})
 
@@ -261,15 +255,22 @@ def test_order_of_rows_does_not_matter() -> None:
     assert plain(check([one], made)[0]) == plain(check([one], turned)[0])
 
 
+def on_images(frame: pd.DataFrame, liking: str) -> dict[Location, dict[int, np.ndarray]]:
+    """Values of 300 images about those of a frame. liking: the column by which images are liked."""
+    generator = np.random.default_rng(6)
+    liked = {name: generator.normal(0, 8.0, 300) for name in frame[liking].unique()}
+    found: dict[Location, dict[int, np.ndarray]] = {}
+    for row in frame.itertuples():
+        taste = liked[getattr(row, liking)]
+        place = Location(row.model, "d", row.strategy, None)
+        found.setdefault(place, {})[row.seed] = taste - taste.mean() + row.value
+    return found
+
+
 def test_test_images_count_as_luck_too() -> None:
     """A difference that all seeds share may be that of these images alone."""
     frame = observed(a=1.0, b=0.5)
-    generator = np.random.default_rng(6)
-    liked = {strategy: generator.normal(0, 8.0, 300) for strategy in "ab"}
-    images: dict[Location, dict[int, np.ndarray]] = {}
-    for strategy, seed, value in zip(frame["strategy"], frame["seed"], frame["value"], strict=True):
-        row = liked[strategy] - liked[strategy].mean() + value
-        images.setdefault(Location("m", "d", strategy, None), {})[seed] = row
+    images = on_images(frame, "strategy")
     alone = outcome(claim(), observed(a=1.0, b=-1.0))
     assert alone.verdict == "supported"
     measured = index("accuracy-test", frame, ["a", "b"], images=images)
@@ -281,12 +282,8 @@ def test_test_images_count_as_luck_too() -> None:
 
 def test_networks_that_answered_the_same_images_share_their_luck() -> None:
     two = observed(x=0.0, a=1.8).query("strategy == 'a'").assign(model="n", source="other")
-    frame, generator = pd.concat([observed(a=1.0), two]), np.random.default_rng(6)
-    liked = {model: generator.normal(0, 8.0, 300) for model in "mn"}
-    images: dict[Location, dict[int, np.ndarray]] = {}
-    for model, seed, value in zip(frame["model"], frame["seed"], frame["value"], strict=True):
-        row = liked[model] - liked[model].mean() + value
-        images.setdefault(Location(model, "d", "a", None), {})[seed] = row
+    frame = pd.concat([observed(a=1.0), two])
+    images = on_images(frame, "model")
     better = claim(against=None, models="n", against_models="m")
 
     def verdict(m: str, n: str) -> str:

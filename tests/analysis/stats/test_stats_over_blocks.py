@@ -9,8 +9,6 @@ import pandas as pd
 import pytest
 from scipy import stats
 from scipy.linalg import helmert
-from statsmodels.stats.anova import AnovaRM
-from statsmodels.stats.multitest import multipletests
 
 from longer import long
 from offramp.analysis.stats.pairwise import Pair, UntestedPair, holm, paired_differences
@@ -61,6 +59,8 @@ def test_epsilon_agrees_with_eigenvalues_of_contrasts(shape: tuple[int, int]) ->
 
 @pytest.mark.parametrize("table", [PINGOUIN, MAXWELL, np.random.default_rng(2).normal(size=(5, 7))])
 def test_f_agrees_with_statsmodels_and_p_with_its_correction(table: np.ndarray) -> None:
+    from statsmodels.stats.anova import AnovaRM
+
     n, k = table.shape
     rows = [(b, g, table[b, g]) for b in range(n) for g in range(k)]
     frame = pd.DataFrame(rows, columns=["block", "group", "y"])
@@ -116,6 +116,8 @@ def test_paired_differences_step_down_as_holm_says() -> None:
 
 @pytest.mark.parametrize("count", [0, *long(1, 2), 10])
 def test_holm_agrees_with_statsmodels(count: int) -> None:
+    from statsmodels.stats.multitest import multipletests
+
     p = np.random.default_rng(4).random(count) ** 3
     expected = multipletests(p, method="holm")[1] if count else p
     np.testing.assert_allclose(holm(p), expected, rtol=1e-12)

@@ -33,7 +33,7 @@ DataSets = Annotated[
     tuple[DataSet, ...], BeforeValidator(_data), Field(strict=False, min_length=1, max_length=100)
 ]
 Ids = Annotated[tuple[Word, ...], BeforeValidator(listed), Field(strict=False, max_length=100)]
-Exit = Annotated[int, Field(ge=1)] | Literal["final"]
+ExitNumber = Annotated[int, Field(ge=1)] | Literal["final"]
 
 
 def _exits(value: Any) -> Any:
@@ -51,7 +51,7 @@ def _exits_or_overall(value: Any) -> Any:
     return value if value == "overall" else _exits(value)
 
 
-Exits = Annotated[tuple[Exit, ...], BeforeValidator(_exits), Field(strict=False)]
+ExitNumbers = Annotated[tuple[ExitNumber, ...], BeforeValidator(_exits), Field(strict=False)]
 
 
 class Claim(Section):
@@ -80,10 +80,10 @@ class Claim(Section):
     strategies: Names | None = None
     against: Names | None = None
     order: Names | None = None
-    against_exits: Exits | None = None
+    against_exits: ExitNumbers | None = None
     against_models: Names | None = None
     against_data: DataSets | None = None
-    exits: Annotated[Literal["overall"] | Exits, BeforeValidator(_exits_or_overall)] = "overall"
+    exits: Annotated[Literal["overall"] | ExitNumbers, BeforeValidator(_exits_or_overall)] = "overall"
     by: Literal["each", "mean"] = "each"
     margin: float = 0.0
     models: Names = ("*",)

@@ -22,10 +22,10 @@ from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats.pairwise import ALPHA, crossed, holm, over_blocks
 from offramp.analysis.stats.sample import same
 
-Verdict = Literal[
+ClaimVerdict = Literal[
     "supported", "contradicted", "not significant", "identical by construction", "not testable here"
 ]
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+VERDICTS: tuple[ClaimVerdict, ...] = get_args(ClaimVerdict)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Judgment:
     """
 
     claim: Claim
-    verdict: Verdict
+    verdict: ClaimVerdict
     p: float | None
     decisive: Tested | None
     parts: tuple[Tested, ...]
@@ -187,7 +187,7 @@ def _nothing(claim: Claim, found: Index) -> str:
 
 def _outcome(e: _Evidence, p: float | None, alpha: float) -> Judgment:
     significant = p is not None and p < alpha
-    verdict: Verdict
+    verdict: ClaimVerdict
     if significant and e.against:
         verdict = "contradicted"
     elif e.missing:

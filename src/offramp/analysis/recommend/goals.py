@@ -10,17 +10,18 @@ import numpy as np
 import pandas as pd
 
 from offramp.analysis.measures import MEASURES, MMAC, Measure, Numbers, Unit, observations
-from offramp.analysis.stats.pairwise import ALPHA, Images, crossed
+from offramp.analysis.stats.pairwise import ALPHA, ValuesOnImages, crossed
 from offramp.analysis.stats.sequential import Looks
 from offramp.analysis.tradeoff import Floats, NetAnswers
 from offramp.paper.guidelines import Goal
+from offramp.units import percent
 
 LESS = 0.01  # accuracy to give up when no target is named
 POINTS = 513  # of a mean curve
 ENDS = 33  # of them, at which its interval is worked out
 
 Candidate = tuple[str, str]  # model, strategy
-Key = tuple[str, str, str, int]  # model, data, strategy, seed
+TrialKey = tuple[str, str, str, int]  # model, data, strategy, seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,7 @@ class Facts:
     data."""
 
     numbers: Numbers
-    answers: Mapping[Key, NetAnswers]
+    answers: Mapping[TrialKey, NetAnswers]
     heads_only: frozenset[str] = frozenset()
     looks: Mapping[tuple[str, str], Looks] = field(default_factory=dict)
     _known: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
@@ -116,10 +117,10 @@ def ruled_out(found: Reach | None, target: float) -> Why | None:
         return None
     best, low, high = found.best
     if low is None or high is None:
-        text = f"it reaches {100 * best:.1f} % at most, of {100 * target:.1f} %"
+        text = f"it reaches {percent(best)} at most, of {percent(target)}"
         return Why(text, "below the target")
-    ends = f"{100 * low:.1f} to {100 * high:.1f} %"
-    text = f"it reaches {100 * best:.1f} % at most ({ends}), of {100 * target:.1f} %"
+    ends = f"{percent(low)} to {percent(high)}"
+    text = f"it reaches {percent(best)} at most ({ends}), of {percent(target)}"
     if high < target:
         return Why(text, "below the target")
     return Why(f"not shown either way: {text}", "perhaps below")
@@ -156,7 +157,7 @@ def default_target(found: Mapping[Candidate, Mapping[int, NetAnswers]]) -> float
 
 def at_compute(
     found: Mapping[Candidate, Mapping[int, NetAnswers]], macs: float, names: Mapping[Candidate, str]
-) -> tuple[pd.DataFrame, Images | None]:
+) -> tuple[pd.DataFrame, ValuesOnImages | None]:
     """Test accuracy of every candidate that can answer so cheaply, a row a seed (columns VALUES), and
     image by image, by name."""
     rows: list[tuple[object, ...]] = []
@@ -183,7 +184,7 @@ def _of_points(_: Numbers) -> pd.DataFrame:
 MACS = Measure("macs", "Mean MACs of an image", MMAC, _of_points, per_exit=False)
 AT_MACS = replace(MEASURES["accuracy-test"], title="Test accuracy at these MACs")
 BALANCE = Measure("balance", "Distance from the best", Unit("of 1"), _of_points, per_exit=False)
-Kind = Literal["no early exits", "below the target", "perhaps below", "dearer", "other"]
+Obstacle = Literal["no early exits", "below the target", "perhaps below", "dearer", "other"]
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ class Why:
     """Why a candidate is out: a clause.  kind: what that is about, where sentences tell it apart."""
 
     text: str
-    kind: Kind = "other"
+    kind: Obstacle = "other"
 
 
 EARLY = Why("it has no early exits", "no early exits")
@@ -212,7 +213,7 @@ class GoalValues:
     frame: pd.DataFrame
     ruled_out: Mapping[Candidate, Why]
     notes: tuple[str, ...] = ()
-    images: Images | None = None
+    images: ValuesOnImages | None = None
     reach: Mapping[Candidate, Reach] = field(default_factory=dict)
     target: float | None = None
     at: float | None = None
@@ -320,7 +321,7 @@ def _latency(facts: Facts, wish: Preference, data: str, names: Mapping[Candidate
     at = min(r.macs for r in reached.values() if r.macs is not None)
     frame, images = at_compute({c: found[c] for c in reached}, at, names)
     note = (
-        f"MACs at which the mean curve over seeds has {100 * target:.1f} % ({asked}), on test. "
+        f"MACs at which the mean curve over seeds has {percent(target)} ({asked}), on test. "
         "Strategies are tested by the accuracy that each has at the compute that the first one needs."
     )
     return GoalValues(
@@ -360,7 +361,7 @@ def _balanced(facts: Facts, wish: Preference, data: str, names: Mapping[Candidat
     titles = ", ".join(part.measure.title for part in parts.values())
     inference: tuple[str, ...] = ()
     if "inference" in parts and latency.target is not None:
-        inference = (f"MACs: for {100 * latency.target:.1f} % on test.",)
+        inference = (f"MACs: for {percent(latency.target)} on test.",)
     return GoalValues(BALANCE, frame[VALUES], out, (f"The mean over: {titles}.", *inference))
 
 

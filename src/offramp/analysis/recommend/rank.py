@@ -15,7 +15,7 @@ from offramp.analysis.recommend.goals import (
     Candidate,
     Facts,
     GoalValues,
-    Kind,
+    Obstacle,
     Preference,
     Reach,
     Why,
@@ -70,7 +70,7 @@ class RuledOut:
 
     name: str
     why: str
-    kind: Kind = "other"
+    kind: Obstacle = "other"
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,22 @@ def _advise(facts: Facts, wish: Preference, data: str) -> Advice:
     if wish.frozen_backbone and wish.goal not in ("accuracy", "latency"):
         notes += ("Costs include training the backbone, which a given one saves.",)
     ruled = tuple(RuledOut(names[c], out[c].text, out[c].kind) for c in sorted(out))
-    about = (wish.goal, data, found.measure, ranked.ranking, ruled, untested, notes)
-    shown = (ranked.detectable, ranked.withheld, ranked.even, ranked.estimated)
-    return Advice(*about, found.target, found.at, *shown, none_left)
+    return Advice(
+        goal=wish.goal,
+        data=data,
+        measure=found.measure,
+        ranking=ranked.ranking,
+        ruled_out=ruled,
+        untested=untested,
+        notes=notes,
+        target=found.target,
+        at=found.at,
+        detectable=ranked.detectable,
+        withheld=ranked.withheld,
+        even=ranked.even,
+        estimated=ranked.estimated,
+        none_left=none_left,
+    )
 
 
 def _excluded(
@@ -201,9 +214,9 @@ def _rank(
     for group in groups:
         p, behind = _against_first(tested.get(frozenset((groups[0].label, group.label))))
         sd = float(group.array.std(ddof=1)) if len(group.values) > 1 else None
-        about = (group.label, group.mean, sd, len(group.values), p, behind)
+        row = Ranked(group.label, group.mean, sd, seeds=len(group.values), p=p, behind=behind)
         need = needed.get(group.names[0])
-        rows.append(Ranked(*about) if need is None else _needs(Ranked(*about), need))
+        rows.append(row if need is None else _needs(row, need))
     first = [tested.get(frozenset((groups[0].label, g.label))) for g in groups[1:]]
     shown = [p.detectable for p in first if isinstance(p, Pair) and p.p >= ALPHA and p.detectable]
     even = bool(analysis.pairs) and none_differ(analysis.pairs)

@@ -13,8 +13,8 @@ from offramp.analysis.stats.oneway import Anova, Check, Welch, levene, one_way, 
 from offramp.analysis.stats.order import Order, order
 from offramp.analysis.stats.pairwise import (
     ALPHA,
-    Images,
     Pairs,
+    ValuesOnImages,
     games_howell,
     paired_differences,
     tukey,
@@ -40,7 +40,7 @@ LOOKED = (
     "adjusted for every look, the overall test and the one-way analysis are not"
 )
 NOT_ASKED = Untested("not asked for")
-Way = Literal["over blocks and images", "over blocks", "one-way"]
+Basis = Literal["over blocks and images", "over blocks", "one-way"]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Analysis:
     """
 
     means: tuple[Mean, ...]
-    default: Way
+    default: Basis
     over_blocks: OverBlocks | Untested | None
     one_way: OneWay | Untested
     notes: tuple[str, ...]
@@ -180,7 +180,7 @@ def analyze_sample(
     alpha: float = ALPHA,
     *,
     both: bool = True,
-    images: Images | None = None,
+    images: ValuesOnImages | None = None,
     looks: Looks | None = None,
 ) -> Analysis:
     """Compare the groups of a sample. both: false leaves out the one-way analysis where it is not the
@@ -194,7 +194,7 @@ def analyze_sample(
         for group in found.groups
         if len(group.names) > 1
     ]
-    default: Way = "over blocks" if found.blocked else "one-way"
+    default: Basis = "over blocks" if found.blocked else "one-way"
     if found.blocked and images is not None:
         default = "over blocks and images"
     if obstacle := _obstacle(found) or _lonely(found, found.blocked):
@@ -277,13 +277,17 @@ def _over_blocks(
     return OverBlocks(repeated(table), pairs, order([g.label for g in groups], pairs, alpha)), notes
 
 
-def _paired(groups: Sequence[Group], alpha: float, looks: Looks | None, images: Images | None) -> Pairs:
+def _paired(
+    groups: Sequence[Group], alpha: float, looks: Looks | None, images: ValuesOnImages | None
+) -> Pairs:
     if looks is None:
         return paired_differences(groups, alpha, images)
     return sequential_differences(groups, alpha, looks, images)
 
 
-def _crossed(groups: Sequence[Group], alpha: float, images: Images, looks: Looks | None) -> Crossed:
+def _crossed(
+    groups: Sequence[Group], alpha: float, images: ValuesOnImages, looks: Looks | None
+) -> Crossed:
     pairs = _paired(groups, alpha, looks, images)
     count = len(next(iter(images.values())))
     return Crossed(pairs, order([g.label for g in groups], pairs, alpha), count)

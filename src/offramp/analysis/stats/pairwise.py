@@ -20,7 +20,7 @@ FLOOR = 1e-12  # below it the tail of the studentized range is rounding error
 ALPHA = 0.05  # what is significant, over all pairs that are compared
 POWER = 0.8  # of `Pair.detectable`
 
-Images = Mapping[tuple[str, str], Floats]
+ValuesOnImages = Mapping[tuple[str, str], Floats]
 """What was measured on each test image, [N], by group and block. Its mean is the group's value there."""
 
 
@@ -99,7 +99,9 @@ def _pair(
     return Pair(a, b, difference, low, high, max(p, FLOOR), floored=p < FLOOR)
 
 
-def paired_differences(groups: Sequence[Group], alpha: float, images: Images | None = None) -> Pairs:
+def paired_differences(
+    groups: Sequence[Group], alpha: float, images: ValuesOnImages | None = None
+) -> Pairs:
     """Student's t over the blocks that both groups of a pair have, with Holm's adjustment of p; over
     blocks and images both where there are `images` (by the first name of a group).
 
@@ -172,13 +174,15 @@ class Estimate:
         return None
 
 
-def paired_estimate(g: Group, h: Group, images: Images | None) -> Estimate:
+def paired_estimate(g: Group, h: Group, images: ValuesOnImages | None) -> Estimate:
     """Of the difference of two groups, over the blocks that both have, two at least."""
     _, one, other = common(g, h)
     return over_blocks(one - other) if images is None else crossed(on_images(g, h, images))
 
 
-def paired_estimates(groups: Sequence[Group], images: Images | None) -> dict[tuple[str, str], Estimate]:
+def paired_estimates(
+    groups: Sequence[Group], images: ValuesOnImages | None
+) -> dict[tuple[str, str], Estimate]:
     """The same of all pairs that share two blocks, by their labels."""
     return {
         (g.label, h.label): paired_estimate(g, h, images)
@@ -259,7 +263,7 @@ def half_width(level: Floats, seeds: Floats, images: Floats, df: Floats) -> Floa
     return np.asarray(np.hypot(t * np.sqrt(seeds), z * np.sqrt(images)))
 
 
-def on_images(g: Group, h: Group, images: Images) -> Floats:
+def on_images(g: Group, h: Group, images: ValuesOnImages) -> Floats:
     """Differences by block and image, [S, N]."""
     blocks, _, _ = common(g, h)
     one, other = (

@@ -200,9 +200,9 @@ def _by_block(group: Group) -> dict[str, float]:
     return dict(zip(blocks, group.values, strict=True))
 
 
-def _keys(rows: pd.DataFrame) -> dict[str, dict[str, Key]]:
+def _keys(rows: pd.DataFrame) -> dict[str, dict[str, PairKey]]:
     """Keys by group and block; without blocks, by the rank of their values."""
-    keys: dict[str, dict[str, Key]] = {}
+    keys: dict[str, dict[str, PairKey]] = {}
     for name, part in rows.sort_values(["block", "value", "same"]).groupby("group", sort=True):
         blocks = list(part["block"])
         if len(set(blocks)) < len(blocks):
@@ -211,12 +211,12 @@ def _keys(rows: pd.DataFrame) -> dict[str, dict[str, Key]]:
     return keys
 
 
-Key = str
+PairKey = str
 Values = Mapping[str, float]
 
 
 def merge(
-    values: Mapping[str, Values], keys: Mapping[str, Mapping[str, Key]]
+    values: Mapping[str, Values], keys: Mapping[str, Mapping[str, PairKey]]
 ) -> tuple[list[tuple[tuple[str, ...], dict[str, float]]], tuple[str, ...]]:
     """Names that stand for the same values, with these by block; and what to say of it.
 
@@ -248,13 +248,13 @@ def merge(
 
 
 def _agree_where_both_are(
-    values: Mapping[str, Values], keys: Mapping[str, Mapping[str, Key]], a: str, b: str
+    values: Mapping[str, Values], keys: Mapping[str, Mapping[str, PairKey]], a: str, b: str
 ) -> bool:
     common = values[a].keys() & values[b].keys()
     return a == b or all(_agree(keys, a, b, block) for block in common)
 
 
-def _agree(keys: Mapping[str, Mapping[str, Key]], a: str, b: str, block: str) -> bool:
+def _agree(keys: Mapping[str, Mapping[str, PairKey]], a: str, b: str, block: str) -> bool:
     one, other = keys.get(a, {}).get(block, ""), keys.get(b, {}).get(block, "")
     return bool(one) and one == other
 

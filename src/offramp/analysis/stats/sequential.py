@@ -26,10 +26,10 @@ from offramp.analysis.stats.pairwise import (
     ALPHA,
     POWER,
     Estimate,
-    Images,
     Pair,
     Pairs,
     UntestedPair,
+    ValuesOnImages,
     common,
     crossed,
     holm,
@@ -162,7 +162,7 @@ def hopeless(found: Estimate, margin: float, level: float) -> bool:
 
 
 def sequential_differences(
-    groups: Sequence[Group], alpha: float, looks: Looks, images: Images | None = None
+    groups: Sequence[Group], alpha: float, looks: Looks, images: ValuesOnImages | None = None
 ) -> Pairs:
     """As `paired_differences`, for blocks that were added after looking: p over all looks, intervals at
     the level of the last one."""
@@ -189,7 +189,7 @@ def sequential_differences(
     return tuple(made)
 
 
-def _rows(g: Group, h: Group, looks: Looks, images: Images | None) -> Floats:
+def _rows(g: Group, h: Group, looks: Looks, images: ValuesOnImages | None) -> Floats:
     """Differences in the order in which blocks were added, [S] or [S, images]."""
     blocks, x, y = common(g, h)
     place = {block: k for k, block in enumerate(looks.order)}

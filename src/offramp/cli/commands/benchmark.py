@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from offramp import units
 from offramp.cli import options
 from offramp.cli.options import argument, flag, option
 from offramp.cli.render import emit, say, told
@@ -41,13 +42,9 @@ def benchmark(
     ] = False,
     repeats: Annotated[int, option("N", "Time each engine and batch size at most N times.", min=5)] = 50,
     seconds: Annotated[
-        float,
-        option(
-            "SECONDS",
-            "Stop each engine and batch size after this time, but not before 5 rounds.",
-            min=0.0,
-        ),
-    ] = 20.0,
+        str,
+        option("TIME", "Stop each engine and batch size after this time, but not before 5 rounds."),
+    ] = "20s",
     figure: Annotated[Path | None, option("FILE", "Draw a chart: .svg, .png, .pdf or .json.")] = None,
     trust: options.TrustOption = None,
     json: options.JsonOption = False,
@@ -82,7 +79,8 @@ def benchmark(
     quiet = not sys.stderr.isatty()
     batches = tuple(dict.fromkeys(batch or (1, 16, 256)))
     backend = "inductor" if compile_ else None
-    asked = BenchmarkOptions(batches, backend, threads, repeats, seconds)
+    time = units.seconds(seconds, "--seconds")
+    asked = BenchmarkOptions(batches, backend, threads, repeats, time)
     root = options.named(store, store_)
     kept = Store(root) if is_store(root) else None
     if image_files.is_bundle(network):

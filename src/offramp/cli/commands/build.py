@@ -19,22 +19,22 @@ from offramp.cli.progress.display import Progress, watch
 from offramp.cli.progress.log import Log, Wish, opened
 from offramp.cli.progress.reading import reading_shown
 from offramp.cli.render import emit, say, told
-from offramp.cli.training.fitting import fitting
-from offramp.cli.training.how import How, conduct
-from offramp.cli.training.one import say_interrupted
+from offramp.cli.training.budget import fitting
+from offramp.cli.training.run_options import How, conduct
+from offramp.cli.training.study import say_interrupted
 from offramp.errors import OfframpError
 from offramp.paper.guidelines import GOALS, known_goal
 from offramp.parts import Part
 from offramp.store.place import Place, place
 from offramp.terminal import show, table
-from offramp.units import macs
+from offramp.units import macs, percent
 
 if TYPE_CHECKING:
     import torch
 
     from offramp.api.build import Built
-    from offramp.policy.calibrate import Limits
     from offramp.policy.calibration import Target
+    from offramp.policy.limits import Limits
     from offramp.store.store import Store
     from offramp.study.build import BuildOptions, BuildPlan
     from offramp.study.plan.plan import Plan
@@ -45,25 +45,14 @@ def build(
     data: Annotated[str, option("NAME", "A data set: folder:path/to/images, cifar10:path or digits.")],
     out: Annotated[Path, option("FOLDER", "The bundle's folder, a new one.")],
     exits: Annotated[str, option("auto|N|PLACES", "How many exits, or where: a,b or 25%,50%.")] = "auto",
-    max_accuracy_loss: Annotated[
-        float | None,
-        option(
-            "SHARE",
-            "Accuracy to give up against the final exit: 0.01 is one point.  [default: 0.01]",
-        ),
-    ] = None,
-    max_mean_macs: Annotated[
-        str | None,
-        option("MACS", "Instead: MACs an image on average: 1.5M, or 40% of the plain network's."),
-    ] = None,
+    max_accuracy_loss: options.AccuracyLossOption = None,
+    max_mean_macs: options.MeanMacsOption = None,
     max_mean_latency: Annotated[
-        str | None, option("TIME", "Instead: time an image on average, by --stage-times, such as 5ms.")
+        str | None, option("TIME", "Time an image on average, by --stage-times, such as 5ms.")
     ] = None,
     max_p95_latency: options.P95Option = None,
     stage_times: options.StageTimesOption = None,
-    risk: Annotated[
-        float | None, option("SHARE", "Instead: a guarantee, as by offramp calibrate --risk.")
-    ] = None,
+    risk: options.RiskOption = None,
     weights: Annotated[
         str | None,
         option(
@@ -126,6 +115,8 @@ def build(
     It places exits, chooses a strategy, trains, calibrates and exports. First it prints its
     choices, with reasons. You may interrupt it at any time: the same command goes on.
 
+    Name one limit, on accuracy, MACs, time or risk. Without one, --max-accuracy-loss is 0.01.
+
     \b
     Examples:
       offramp build --backbone resnet18 --data folder:photos --out bundle
@@ -136,10 +127,8 @@ def build(
       offramp build --backbone digits-cnn --data digits --out bundle
     """
     from offramp.bundle import graphs
-    from offramp.policy.calibrate import OF_TIME, target, without_times
-    from offramp.policy.stage_times import read as read_times
-    from offramp.policy.stage_times import unlike
-    from offramp.policy.useful import check, images_needed
+    from offramp.policy.calibrate import target
+    from offramp.policy.useful import check_stage_times, images_needed
     from offramp.study.build import BuildOptions
 
     limits: Limits = {
@@ -152,18 +141,27 @@ def build(
     if all(value is None for value in limits.values()):
         limits["max_accuracy_loss"] = 0.01
     limit = target(1, **limits)
-    if limit.kind in OF_TIME and stage_times is None:
-        raise without_times(limit.kind)
     allowed = int8_share(int8, int8_loss)
-    if stage_times is not None:  # mistakes before the training
-        times = read_times(stage_times)
-        check(unlike(times.precision, times.device, allowed is not None), anyway)
+    check_stage_times(stage_times, limit.kind, allowed is not None, anyway)
     kept = keep_frozen or pretrained
     known = chosen_from(evidence, goal, backbone, kept) if evidence else None
-    asked = (backbone, data, exits, weights, keep_frozen, known_goal(goal), strategy, known)
-    needed = images_needed(limit.kind, limit.value)
-    given = tuple(set_ or ())
-    wish = BuildOptions(*asked, size, normalize, seed, given, device, needed, pretrained)
+    wish = BuildOptions(
+        backbone=backbone,
+        data=data,
+        exits=exits,
+        weights=weights,
+        keep_frozen=keep_frozen,
+        goal=known_goal(goal),
+        strategy=strategy,
+        evidence=known,
+        size=size,
+        normalize=normalize,
+        seed=seed,
+        settings=tuple(set_ or ()),
+        device=device,
+        calibration=images_needed(limit.kind, limit.value),
+        pretrained=pretrained,
+    )
     graphs.check_installed()
     page = page_at(web, onnxruntime_web, force, out)
     aim = Goal(
@@ -361,7 +359,12 @@ def _exits(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _target(goal: Goal) -> dict[str, Any]:
-    return {kind.replace("_", "-"): value for kind, value in goal.limits.items() if value is not None}
+    """A share as a number; of others what was given, as a percentage is of a network's MACs."""
+    from offramp.policy.limits import LIMITS
+
+    (given,) = (value for value in goal.limits.values() if value is not None)
+    wish = goal.target()
+    return {wish.kind: wish.value if LIMITS[wish.kind].unit == "share" else given}
 
 
 def _show_plan(chosen: BuildPlan, goal: Goal) -> None:
@@ -376,7 +379,7 @@ def _show_plan(chosen: BuildPlan, goal: Goal) -> None:
         say(f"- {line}", indent="  ")
     rows = []
     for row in _exits(plan):
-        spent = f"{100 * row['share']:.1f} %", macs(row["head_macs"])
+        spent = percent(row["share"]), macs(row["head_macs"])
         rows.append((str(row["exit"]), row["after"], row["head"], *spent))
     typer.echo("")
     listing = table(["exit", "after", "head"], ["MACs before it", "of its head"], rows)

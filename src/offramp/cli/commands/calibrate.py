@@ -15,11 +15,13 @@ from offramp.cli.store import opened, trusted
 from offramp.errors import OfframpError
 from offramp.policy.scoring import SCORES
 from offramp.terminal import show, table
-from offramp.units import counted, macs
+from offramp.units import counted, macs, percent
 
 if TYPE_CHECKING:
-    from offramp.policy.calibrate import Calibrated, Limits, MeasuredCosts
+    from offramp.nets.network import ExitNetwork
+    from offramp.policy.calibrate import Calibrated, MeasuredCosts
     from offramp.policy.evaluate import ClassEvaluation, Evaluation
+    from offramp.policy.limits import Limits
     from offramp.policy.policy import Policy
     from offramp.study.trained import Trained
 
@@ -31,13 +33,9 @@ def calibrate(
     trial: Annotated[str, argument("TRIAL", "A trial's id, its beginning or its ending.")],
     store: options.StoreArgument = None,
     store_: options.StoreOption = None,
-    max_accuracy_loss: Annotated[
-        float | None, option("SHARE", "Accuracy to give up against the final exit: 0.01 is one point.")
-    ] = None,
-    min_accuracy: Annotated[float | None, option("SHARE", "Accuracy to keep, such as 0.9.")] = None,
-    max_mean_macs: Annotated[
-        str | None, option("MACS", "MACs an image on average: 1.5M, or 40% of the plain network's.")
-    ] = None,
+    max_accuracy_loss: options.AccuracyLossOption = None,
+    min_accuracy: options.MinAccuracyOption = None,
+    max_mean_macs: options.MeanMacsOption = None,
     max_mean_latency: Annotated[
         str | None,
         option("TIME", "Time an image on average, measured here or by --stage-times, such as 5ms."),
@@ -48,14 +46,11 @@ def calibrate(
         int | None, option("N", "With a limit on time: images at once.  [default: 1]", min=1)
     ] = None,
     max_disagreement: Annotated[
-        float | None, option("SHARE", "Share of answers that may differ from the final exit's.")
+        str | None, option("SHARE", "Share of answers that may differ from the final exit's.")
     ] = None,
-    risk: Annotated[
-        float | None,
-        option("SHARE", "With a guarantee: share of images that only the full network gets right."),
-    ] = None,
+    risk: options.RiskOption = None,
     confidence: Annotated[
-        float | None, option("SHARE", "With --risk: how sure the guarantee is.  [default: 0.95]")
+        str | None, option("SHARE", "With --risk: how sure the guarantee is.  [default: 0.95]")
     ] = None,
     on_average: Annotated[
         bool, flag("--on-average", "With --risk: guarantee it on average only.")
@@ -103,11 +98,11 @@ def calibrate(
     """
     from offramp import device as devices
     from offramp.engine.settings import placed
-    from offramp.infer.torch_timing import measured_costs
-    from offramp.policy.calibrate import target, without_times
+    from offramp.infer.torch_timing import times_for
+    from offramp.policy.calibrate import target
     from offramp.policy.candidates import Search
     from offramp.policy.evaluate import evaluate
-    from offramp.policy.stage_times import of_file
+    from offramp.policy.limits import LIMITS, check_times
     from offramp.study import trained as trials
     from offramp.study.run.trials import blank_network
 
@@ -124,22 +119,21 @@ def calibrate(
         "without_labels": without_labels,
     }
     kind = target(1, **given).kind  # mistakes before the work
-    if kind != "max-mean-latency" and stage_times is None and batch is not None:
+    if LIMITS[kind].stages != "mean" and stage_times is None and batch is not None:
         raise OfframpError("--batch goes with --max-mean-latency and --stage-times; leave it out")
-    if kind == "max-p95-latency" and stage_times is None:
-        raise without_times(kind)
+    check_times(kind, stage_times is not None)
     how = Search(score, shared, temperature, survivors)
     kept = opened(store, store_)
     trust_code = trusted(kept, kept.find_trial(trial), trust)
     trained = trials.read(kept, trial, trust_code)
     wish = target(trained.plain_macs, **given)
-    measured = None
-    if stage_times is not None:
-        measured = of_file(stage_times, trained.costs, batch or 1, wish.kind)
-    elif wish.kind == "max-mean-latency":
-        net = blank_network(kept, trained.id, trust_code).eval()  # what it learned changes no time
-        placed(net, devices.chosen(device))
-        measured = measured_costs(net, trained.costs, batch or 1, how.score)
+
+    def net() -> ExitNetwork:
+        made = blank_network(kept, trained.id, trust_code).eval()  # what it learned changes no time
+        placed(made, devices.chosen(device))
+        return made
+
+    measured = times_for(wish, trained.costs, net, batch or 1, how.score, stage_times)
     shares = trained.training_shares if training_shares else None
     made = trials.asked(trained, wish, how, measured, shares, anyway)
     found, weak = made.found, made.unreliable
@@ -199,14 +193,14 @@ def _show(trained: Trained, found: Calibrated, tested: Evaluation, out: Path) ->
     typer.echo(f"  right to wrong     {_interval(tested.harm)}")
     typer.echo(f"  differing answers  {_interval(tested.disagreement)}")
     typer.echo(
-        f"  MACs an image      {macs(spent.mean)}, {100 * spent.mean / plain:.1f} % of the plain "
+        f"  MACs an image      {macs(spent.mean)}, {percent(spent.mean / plain)} of the plain "
         f"network{_ends(spent.low, spent.high, 100 / plain)}"
     )
     if found.measured is not None:
         _time(found.policy, tested, found.measured)
     for name, bound in (("oracle", tested.oracle), ("random exit", tested.random)):
         typer.echo(
-            f"  {name:<18} {100 * bound.accuracy:.1f} % at {100 * bound.macs / plain:.1f} % of the MACs"
+            f"  {name:<18} {percent(bound.accuracy)} at {percent(bound.macs / plain)} of the MACs"
         )
     promise = statement(found)
     typer.echo()
@@ -254,7 +248,7 @@ def _curve(trained: Trained, found: Calibrated) -> None:
             listing.add_row(
                 "*" if at == found.chosen else "",
                 macs(measure.macs),
-                f"{100 * measure.macs / trained.plain_macs:.1f} %",
+                percent(measure.macs / trained.plain_macs),
                 f"{100 * value:.2f} %",
                 *([] if measure.seconds is None else [f"{1000 * measure.seconds:.4g}"]),
             )
@@ -286,9 +280,9 @@ def _exits(tested: Evaluation) -> None:
         listing.add_row(
             str(exit.exit),
             "–" if exit.threshold is None else f"{exit.threshold:.4g}",
-            f"{100 * exit.share:.1f} %",
-            "–" if exit.accuracy is None else f"{100 * exit.accuracy:.1f} %",
-            f"{100 * exit.accuracy_all:.1f} %",
+            percent(exit.share),
+            "–" if exit.accuracy is None else percent(exit.accuracy),
+            percent(exit.accuracy_all),
             "–" if exit.ece is None else f"{exit.ece:.3f}",
             "–" if exit.auroc is None else f"{exit.auroc:.3f}",
             f"{exit.aurc:.3f}",
@@ -315,8 +309,8 @@ def _classes(tested: Evaluation) -> None:
         listing.add_row(
             line.name,
             str(line.images),
-            f"{100 * line.full:.1f} %",
-            f"{100 * line.policy:.1f} %",
+            percent(line.full),
+            percent(line.policy),
             f"{100 * line.loss.value:+.1f}",
             f"{100 * low:+.1f} to {100 * high:+.1f}",
             "loses" if hurt(line) else "",

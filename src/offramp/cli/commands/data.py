@@ -148,8 +148,8 @@ def split_(
         --out splits.json
     """
     from offramp.data.audit import open_sources, told
-    from offramp.data.dataset import SPLITS
     from offramp.data.split_file import save
+    from offramp.data_spec import SPLITS
 
     if out.is_file():
         raise OfframpError(

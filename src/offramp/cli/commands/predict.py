@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,10 +25,11 @@ from offramp.cli.store import opened_for, trusted
 from offramp.errors import OfframpError
 from offramp.store.place import Place
 from offramp.terminal import console, show, table
-from offramp.units import counted, duration
+from offramp.units import counted, duration, percent
 
 if TYPE_CHECKING:
-    from offramp.infer.image_files import Network, Unreadable
+    from offramp.infer.image_files import FileAnswer, Network, Unreadable
+    from offramp.infer.stream import Streamed
 
 
 def predict(
@@ -120,17 +121,6 @@ def predict(
 COLUMNS = ("file", "class", "confidence", "exit", "compute_share", "error")
 
 
-@dataclass(frozen=True)
-class FileAnswer:
-    """An answer, as in the file. compute: MACs as a share of the plain backbone's."""
-
-    file: Path
-    label: str
-    confidence: float
-    exit: int
-    compute: float
-
-
 def _opened(
     network: str, policy: Path | None, root: Place, device: str | None, trust: bool | None
 ) -> Network:
@@ -176,10 +166,7 @@ def _answer(
             read, pixels, broken = image_files.read_all(asked, how, pool)
             damaged += broken
             if read:
-                made = network.answer(pixels)
-                parts = (made.classes, made.confidence, made.exits, made.compute)
-                told = zip(read, *(part.tolist() for part in parts), strict=True)
-                rows += [FileAnswer(file, network.classes[label], *rest) for file, label, *rest in told]
+                rows += network.of_files(read, network.answer(pixels))
             progress.advance(task, len(asked))
 
 
@@ -189,49 +176,28 @@ PACE_S = 5.0  # between two such lines
 
 def _stream(network: Network, target: float | None, as_json: bool) -> None:
     """Answer what comes on standard input. target: seconds an image, on average."""
-    from offramp.infer import image_files
-    from offramp.infer.stream import Hold, moved
+    from offramp.infer.stream import answers
 
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    hold = None if target is None else Hold(target)
-    runs: dict[int, Network] = {0: network}
-    count = 0
-    lately: deque[tuple[int, float]] = deque(maxlen=LATELY)
-    broken = False
-    if hold is not None:
-        try:
-            moved(network.score, network.thresholds, 0)
-        except ValueError as error:
-            raise OfframpError(f"--mean-latency cannot be held: {error}") from None
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # names of files are bytes, whatever the letters
+    named = (Path(line.rstrip("\n")) for line in sys.stdin if line.strip())
+    try:
+        found = answers(network, named, target)
+    except ValueError as error:
+        raise OfframpError(f"--mean-latency cannot be held: {error}") from None
+    writer = csv.writer(sys.stdout, lineterminator="\n")
     if not as_json:
         writer.writerow((*COLUMNS, "milliseconds"))
-    said = time.monotonic()
-    interrupted = False
+    lately: deque[tuple[int, float]] = deque(maxlen=LATELY)
+    count, broken, interrupted, said = 0, False, False, time.monotonic()
     try:
-        for line in sys.stdin:
-            file = Path(line.rstrip("\n"))
-            pixels = image_files.read(file, network.preprocessing) if line.strip() else None
-            if pixels is None:
-                continue
-            if isinstance(pixels, image_files.Unreadable):
+        for one in found:
+            _say(writer, as_json, one)
+            if one.answer is None:
                 broken = True
-                _say(writer, as_json, file, None, None, pixels.reason)
                 continue
-            step = 0 if hold is None else hold.step
-            if step not in runs:
-                run = network.under(moved(network.score, network.thresholds, step))
-                runs[step] = replace(network, run=run)
-            began = time.perf_counter()
-            made = runs[step].answer(pixels[None])
-            seconds = time.perf_counter() - began
-            hold = None if hold is None else hold.after(seconds)
-            label, exit = network.classes[int(made.classes[0])], int(made.exits[0])
-            row = FileAnswer(file, label, float(made.confidence[0]), exit, float(made.compute[0]))
             count += 1
-            lately.append((exit, seconds))
-            _say(writer, as_json, file, row, seconds, "")
+            lately.append((one.answer.exit, one.seconds))
             if time.monotonic() - said > PACE_S:
                 said = time.monotonic()
                 typer.echo(_lately(network, lately, count, target), err=True)
@@ -247,28 +213,26 @@ def _stream(network: Network, target: float | None, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _say(
-    writer: Any, as_json: bool, file: Path, row: FileAnswer | None, seconds: float | None, error: str
-) -> None:
-    """A line at once. row: None where there is no answer."""
+def _say(writer: Any, as_json: bool, one: Streamed) -> None:
+    """A line at once."""
     from offramp.escape import cell
     from offramp.hashing import finite
 
+    row, milliseconds = one.answer, 1000 * one.seconds
     if as_json:
-        told = {} if row is None else {"class": row.label, **_rest(row)}
-        took = {} if seconds is None else {"milliseconds": 1000 * seconds}
-        found = {"file": str(file), **told, **took, **({"error": error} if error else {})}
+        found: dict[str, Any] = {"file": str(one.file)}
+        if row is None:
+            found["error"] = one.reason
+        else:
+            found |= {"class": row.label, "confidence": row.confidence, "exit": row.exit}
+            found |= {"compute_share": row.compute, "milliseconds": milliseconds}
         print(dumps(finite(found)))
     elif row is None:
-        writer.writerow((cell(str(file)), "", "", "", "", cell(error), ""))
+        writer.writerow((cell(str(one.file)), "", "", "", "", cell(one.reason), ""))
     else:
         share = f"{row.confidence:.6f}", row.exit, f"{row.compute:.6f}"
-        writer.writerow((cell(str(file)), cell(row.label), *share, "", f"{1000 * (seconds or 0):.3f}"))
+        writer.writerow((cell(str(one.file)), cell(row.label), *share, "", f"{milliseconds:.3f}"))
     sys.stdout.flush()
-
-
-def _rest(row: FileAnswer) -> dict[str, Any]:
-    return {"confidence": row.confidence, "exit": row.exit, "compute_share": row.compute}
 
 
 def _lately(
@@ -323,10 +287,10 @@ def _report(
     lines = []
     for line in exits:
         told = "–" if line["confidence"] is None else f"{line['confidence']:.3f}"
-        lines.append((str(line["exit"]), str(line["images"]), f"{100 * line['share']:.1f} %", told))
+        lines.append((str(line["exit"]), str(line["images"]), percent(line["share"]), told))
     listing = table(["exit"], ["images", "share", "mean confidence"], lines)
     show(listing, f"{network.name}: where images left")
-    spent = "" if mean is None else f"; on average {100 * mean:.1f} % of the plain network's MACs"
+    spent = "" if mean is None else f"; on average {percent(mean)} of the plain network's MACs"
     typer.echo(f"{counted(len(rows), 'answer')} in {out}{spent}.")
     if damaged:
         typer.echo(f"{counted(len(damaged), 'file')} skipped, named above.", err=True)

@@ -24,7 +24,7 @@ def recommend(
     store: options.ResultsArgument = None,
     store_: options.StoreOption = None,
     goal: Annotated[str, option("NAME", f"What matters most: {', '.join(GOALS)}.")] = "balanced",
-    min_accuracy: Annotated[float | None, option("SHARE", "The accuracy to reach, such as 0.9.")] = None,
+    min_accuracy: options.MinAccuracyOption = None,
     max_macs: Annotated[
         str | None, option("MACS", "The MACs that an image may take on average, such as 1.5M.")
     ] = None,
@@ -53,10 +53,11 @@ def recommend(
     from offramp import units
     from offramp.analysis.recommend import Preference
 
-    if min_accuracy is not None and not 0 < min_accuracy <= 1:
-        raise OfframpError(f"--min-accuracy is {min_accuracy:g}; write a share of 1, such as 0.9")
+    reached = None if min_accuracy is None else units.share(min_accuracy, "--min-accuracy", 0.9)
+    if reached is not None and not 0 < reached <= 1:
+        raise OfframpError(f"--min-accuracy is {min_accuracy}; write a share of 1, such as 0.9")
     budget = None if max_macs is None else units.parse(max_macs, units.MACS, "--max-macs")
-    asked = Preference(known_goal(goal), min_accuracy, budget, frozen_backbone)
+    asked = Preference(known_goal(goal), reached, budget, frozen_backbone)
     given = store is not None or store_ is not None
     recommend_from(options.named(store, store_), given, asked, study, json)
 

@@ -52,7 +52,7 @@ def report(
       offramp report runs/demo
       offramp report runs/a runs/b --out paper --format pdf
     """
-    from offramp.api.steps import finished
+    from offramp.api.progress import finished
     from offramp.report.evidence import open_all
     from offramp.report.page import folder
     from offramp.report.page.assemble import report as report_on

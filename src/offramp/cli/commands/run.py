@@ -12,9 +12,9 @@ from offramp.cli import options
 from offramp.cli.options import argument, flag, option
 from offramp.cli.progress.log import Wish, opened
 from offramp.cli.store import code_named
-from offramp.cli.training.fitting import start_one
-from offramp.cli.training.how import How, Until, place, processes, reached, settings
-from offramp.cli.training.several import start_all
+from offramp.cli.training.budget import start_one
+from offramp.cli.training.run_options import How, Until, place, processes, reached, settings
+from offramp.cli.training.study_list import start_all
 from offramp.errors import OfframpError
 
 

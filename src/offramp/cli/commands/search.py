@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,19 +10,21 @@ import typer
 
 from offramp.cli import options
 from offramp.cli.options import argument, flag, option
-from offramp.cli.progress.display import PACE, epoch_fields
-from offramp.cli.progress.log import Line, Log, Wish, opened
+from offramp.cli.progress.log import Log, Wish, opened
+from offramp.cli.progress.proposals import Proposals, words
 from offramp.cli.progress.reading import moving, reading_shown
 from offramp.cli.render import emit, study_file
 from offramp.cli.store import code_named
-from offramp.cli.training.how import conduct, settings
-from offramp.cli.training.one import say_interrupted
+from offramp.cli.training.run_options import conduct, settings
+from offramp.cli.training.study import say_interrupted
 from offramp.errors import OfframpError
 from offramp.files import replacing, writing
 from offramp.store.place import Place, place
 
 if TYPE_CHECKING:
-    from offramp.study.search import Best, SearchOptions, Variants
+    from offramp.store.store import Store
+    from offramp.study.run.run import Conduct
+    from offramp.study.search.variants import Best, SearchOptions, Variants
     from offramp.study.spec.models import Study
 
 
@@ -87,7 +88,8 @@ def search(
     """
     from offramp import device as devices
     from offramp.store.store import Store
-    from offramp.study.search import SearchOptions, Variants, check_installed, check_keys, written
+    from offramp.study.search.search import check_installed
+    from offramp.study.search.variants import SearchOptions, Variants, check_keys, written
     from offramp.study.spec.file import studies, study_files
 
     if not over:
@@ -122,14 +124,14 @@ def search(
     for label, best in found.items():
         name = "" if label is None else f"{label}: "
         typer.echo(
-            f"{name}{_words(best.settings)}; validation {100 * best.value:.2f} %, best of {best.tried}"
+            f"{name}{words(best.settings)}; validation {100 * best.value:.2f} %, best of {best.tried}"
         )
     typer.echo(f"Written to {target}; offramp run {target} trains and tests it.")
 
 
 def ranges(over: list[str]) -> dict[str, Any]:
     """The ranges that `--over` gives. Raises OfframpError for text that is not KEY=RANGE."""
-    from offramp.study.search import space
+    from offramp.study.search.variants import space
 
     found = {}
     for text in over:
@@ -143,56 +145,18 @@ def ranges(over: list[str]) -> dict[str, Any]:
 
 
 def _searched(
-    study: Study, variants: Variants, asked: SearchOptions, store: Any, work: Any, log: Log
+    study: Study, variants: Variants, asked: SearchOptions, store: Store, work: Conduct, log: Log
 ) -> Best:
     """Search, and say how it goes."""
     from offramp.process import terminable
-    from offramp.study.run import events
-    from offramp.study.search import Proposed, Scored, search
+    from offramp.study.search.search import search
 
-    who = "" if asked.label is None else f"{asked.label} · "
-    now, told = "", time.monotonic()
-    waited, patience = told, PACE  # since when nothing else happens, and how long until that is a line
-    about: dict[str, Any] = {}
-    noted = set[str]()  # each phase may say the same
+    shown = Proposals(asked, log)
     running = search(study, variants, asked, store, work)
     try:
         with terminable(), moving("preparing", log) as status, reading_shown(log, status):
             while True:
-                event = next(running)
-                if not isinstance(event, events.Waiting | events.Note):
-                    waited, patience = time.monotonic(), PACE
-                match event:
-                    case Proposed(number, chosen):
-                        now = f"{who}trial {number} of {asked.trials}: {_words(chosen)}"
-                        about = {"strategy": asked.label, "number": number, "settings": dict(chosen)}
-                        status.update(now)
-                    case events.Began():
-                        status.update(now)  # it may say how far reading is, or for whom it waited
-                    case events.Epoch(report):
-                        text = f"{now} · {report.told()}"
-                        status.update(text)
-                        if log.verbose or time.monotonic() - told >= PACE:
-                            told = time.monotonic()
-                            fields = {**about, **epoch_fields(report), "seconds": report.seconds}
-                            log.write(Line(text, "epoch", fields, brief=""))
-                    case Scored(number, chosen, value, why, best):
-                        end = f"given up, {why}" if value is None else f"validation {100 * value:.2f} %"
-                        text = f"{who}trial {number} of {asked.trials}: {_words(chosen)}: {end}"
-                        so_far = "" if best is None else f" (best {100 * best:.2f} %)"
-                        fields = {**about, "validation": value, "why": why or None, "best": best}
-                        told = time.monotonic()
-                        log.write(Line(f"{text}{so_far}", "trial", fields))
-                    case events.Waiting(_, holder):
-                        whom = holder or "another process on this store"
-                        text = f"{now} · waiting for {whom}"
-                        status.update(text)
-                        if time.monotonic() - waited >= patience:
-                            patience *= 2
-                            log.write(Line(text, "waiting", {**about, "holder": whom}, brief=""))
-                    case events.Note(text) if text not in noted:
-                        noted.add(text)
-                        log.say(text, must=True)
+                shown.see(next(running), status)
     except StopIteration as end:
         found: Best = end.value
         return found
@@ -200,11 +164,6 @@ def _searched(
         say_interrupted(error, log)
     finally:
         running.close()
-
-
-def _words(chosen: Any) -> str:
-    """`recipe.learning_rate=0.0123`"""
-    return ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in chosen.items())
 
 
 def _as_json(found: Best) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from offramp.cli.options import JsonOption, StoreArgument, StoreOption, argument
 from offramp.cli.render import emit
 from offramp.cli.store import archived
 from offramp.cli.trials import SortBy, TrialFilter, chosen, show_trials
+from offramp.data_spec import HELD_OUT
 from offramp.errors import OfframpError
 from offramp.terminal import table
-from offramp.units import duration, macs
+from offramp.units import duration, macs, percent
 
 if TYPE_CHECKING:
     from offramp.store.archive import Archive
@@ -94,16 +95,15 @@ def show_trial(store: Archive, trial: str, as_json: bool) -> None:
 def _exits(manifest: Manifest) -> Any:
     from offramp.store.manifest import FLIPPED
 
-    splits = ("validation", "calibration", "test")
     flipped = manifest.metrics["test"].by_name.get(FLIPPED)
     rows = []
     for i, (exit, spent) in enumerate(zip(manifest.exits, manifest.macs, strict=True)):
         share = f"{100 * spent / manifest.backbone_macs:.0f} %"
-        accuracies = (f"{100 * manifest.metrics[split].accuracy[i]:.1f} %" for split in splits)
-        mirrored = () if flipped is None else (f"{100 * (flipped[i] or 0):.1f} %",)
+        accuracies = (percent(manifest.metrics[split].accuracy[i]) for split in HELD_OUT)
+        mirrored = () if flipped is None else (percent(flipped[i] or 0),)
         rows.append((str(exit), manifest.places[exit - 1], macs(spent), share, *accuracies, *mirrored))
     more = () if flipped is None else ("test, flipped",)
-    return table(["exit", "place"], ["MACs", "of plain", *splits, *more], rows)
+    return table(["exit", "place"], ["MACs", "of plain", *HELD_OUT, *more], rows)
 
 
 def _uneven(manifest: Manifest) -> Any:
@@ -114,7 +114,7 @@ def _uneven(manifest: Manifest) -> Any:
     rows = []
     for i, exit in enumerate(manifest.exits):
         values = [test[name][i] for name in titles]
-        rows.append((str(exit), *("-" if v is None else f"{100 * v:.1f} %" for v in values)))
+        rows.append((str(exit), *("-" if v is None else percent(v) for v in values)))
     return table(["exit"], list(titles.values()), rows)
 
 

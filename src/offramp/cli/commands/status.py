@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from offramp.store.live import Course
 
 
-BITS = ("torch", "torchvision", "timm", "numpy", "device")  # of these, other versions may change bits
-
-
 def status(
     store: StoreArgument = None,
     store_: StoreOption = None,
@@ -58,6 +55,7 @@ def status(
       offramp status runs/demo
       offramp status runs/demo --trials --strategy joint --sort accuracy
     """
+    from offramp.store.manifest import BITS
     from offramp.store.record import made_with
 
     archive = archived(store, store_)

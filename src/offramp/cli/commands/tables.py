@@ -91,7 +91,6 @@ def tables(
 BEST, ALIKE = " *", " ≈"
 
 
-LEGEND = "*: the best. ≈: not significantly different from it."
 LEAST = 13  # columns of the screen that words get at least
 # What names a row.
 LABELS = {*("strategy", "side", "by", "exit", "compared", "measure", "model", "data", "a", "b")}
@@ -114,8 +113,7 @@ def _print(found: Table) -> None:
     for group in groups(found, words, whole, screen.width):
         screen.print(_grid(words, group, screen.width))
         screen.print()
-    legend = f" {LEGEND}" if words.marked else ""
-    typer.echo(textwrap.fill(f"{found.caption}{legend}", screen.width))
+    typer.echo(textwrap.fill(found.caption + words.legend("*"), screen.width))
     for note in found.notes:
         typer.echo(textwrap.fill(note, screen.width, initial_indent="- ", subsequent_indent="  "))
 

@@ -6,10 +6,10 @@ import re
 from typing import Annotated
 
 from offramp.cli.options import JsonOption, argument, option
-from offramp.cli.render import emit
+from offramp.cli.render import alike, emit
 from offramp.errors import OfframpError
 from offramp.terminal import show, table
-from offramp.units import macs
+from offramp.units import macs, percent
 
 LARGEST = 4096
 
@@ -62,11 +62,11 @@ def taps(
     for place in places:
         size = "x".join(str(n) for n in place.shape)
         mark = "*" if place.name in why else ""
-        listing.add_row(mark, place.name, size, macs(place.macs), f"{100 * place.share:.1f} %")
+        listing.add_row(mark, place.name, size, macs(place.macs), percent(place.share))
     kind = "a default place" if exits is None else "a place of --exits"
     note = (
         f"* {kind}. MACs and share: of one image, from the input to the place.\n"
-        + "".join(f"  {name}: {reason}\n" for name, reason in why.items())
+        + "".join(f"  {', '.join(names)}: {reason}\n" for reason, names in alike(why).items())
         + "In a study: exits: [PLACE, PLACE], or shares, exits: [25%, 50%], or exits: 2 to spread them."
     )
     title = f"{model}, input {input_}: places for exits"

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from offramp import units
 from offramp.cli.options import JsonOption, StoreArgument, StoreOption, option
 from offramp.cli.render import emit
 from offramp.cli.store import archived, awaited
@@ -27,7 +28,7 @@ def track(
     follow: Annotated[
         bool, typer.Option("--follow", help="Go on until nothing is left to train, or Ctrl-C.")
     ] = False,
-    every: Annotated[float, option("SECONDS", "With --follow: time between two looks.", min=1)] = 20.0,
+    every: Annotated[str, option("TIME", "With --follow: time between two looks.")] = "20s",
     file: Annotated[
         list[str] | None,
         option("PATH", "With mlflow: keep this file or folder too, such as a report. Repeatable."),
@@ -59,6 +60,7 @@ def track(
     from offramp.track.send import Keeper, Sent, send
     from offramp.track.trackers import TRACKERS, tracker
 
+    pause = units.seconds(every, "--every", least=1)
     if not to:
         some = ", ".join(kind.example for kind in TRACKERS.values())
         raise OfframpError(f"name a tracker with --to, such as {some}")
@@ -95,6 +97,6 @@ def track(
                     typer.echo(f"{text}: {what} sent, {both.closed} finished.", err=True)
             if over or not follow:
                 return
-            time.sleep(every)
+            time.sleep(pause)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

@@ -8,8 +8,8 @@ from offramp.cli import completing, options
 from offramp.cli.options import option
 from offramp.cli.progress.log import Wish, opened
 from offramp.cli.store import code_named
-from offramp.cli.training.how import How, settings
-from offramp.cli.training.one import start
+from offramp.cli.training.run_options import How, settings
+from offramp.cli.training.study import start
 
 
 def train(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offramp import terminal
+from offramp import terminal, units
 from offramp.cli.options import JsonOption, StoreArgument, StoreOption, option
 from offramp.cli.render import emit
 from offramp.cli.store import archived, awaited
@@ -28,7 +28,7 @@ LATEST = 8  # finished trials that are shown
 def watch(
     store: StoreArgument = None,
     store_: StoreOption = None,
-    every: Annotated[float, option("SECONDS", "Time between two looks.", min=0.5)] = 5.0,
+    every: Annotated[str, option("TIME", "Time between two looks.")] = "5s",
     once: Annotated[bool, typer.Option("--once", help="Look once, then end.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -42,13 +42,14 @@ def watch(
     \b
     Examples:
       offramp watch runs/demo
-      offramp watch s3://bucket/runs --every 30
+      offramp watch s3://bucket/runs --every 30s
       offramp watch runs/demo --once
     """
     from rich.live import Live
 
     from offramp.store.live import Reader, distinct
 
+    pause = units.seconds(every, "--every", least=0.5)
     looks_once = once or json or not sys.stdout.isatty()
     reader = Reader((archived if looks_once else awaited)(store, store_))
     title = f"Store {reader.archive.root}"
@@ -75,7 +76,7 @@ def watch(
                 live.update(shown(title, courses, reader.loose(courses)), refresh=True)
                 if over:
                     return
-                time.sleep(every)
+                time.sleep(pause)
     except KeyboardInterrupt:
         return
 

@@ -28,6 +28,29 @@ MOST_SHOWN = 12  # groups at work, a line each
 
 
 @final
+class Patience:
+    """When waiting is worth a line: after `PACE` seconds of it, then each time after as long again."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Something happens again."""
+        self._since: float | None = None
+        self._until = PACE
+
+    def ends(self) -> bool:
+        """Whether it has ended, and begins anew; asked whenever there is nothing but waiting."""
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        waited = now - self._since
+        if waited < self._until:
+            return False
+        self._until = 2 * waited
+        return True
+
+
+@final
 class Progress:
     """The display of a run, on a log and, where standard error is a terminal, as lines that move.
 
@@ -40,8 +63,7 @@ class Progress:
         self._log = log
         self._now = ["preparing", ""]  # what the moving lines say
         self._notes: set[str] = set()
-        self._waited: float | None = None  # since when nothing but waiting happens
-        self._patience = PACE
+        self._patience = Patience()
         self._said: dict[str, float] = {}  # when a phase last had a line
         self._untold: dict[str, None] = {}  # phases with an epoch since, in order
         self._told = time.monotonic()  # when a phase began, or an epoch had a line
@@ -63,8 +85,8 @@ class Progress:
         from offramp.study.run import events
 
         self.state.see(event)
-        if not isinstance(event, events.Waiting):
-            self._waited, self._patience = None, PACE
+        if not isinstance(event, events.Waiting | events.Note):
+            self._patience.restart()
         match event:
             case events.Began(keys, epoch, where):
                 self._begin(keys, epoch, where)
@@ -83,8 +105,10 @@ class Progress:
                 self._untold.pop(key, None)
                 text = f"failed: {self.state.describe(key)}: {reason}"
                 self._log.write(Line(text, "failed", {**self.state.named(key), "reason": reason}))
-            case events.Waiting(_, holder) if not self.state.at_work:  # else the run goes on
-                self._wait(holder or "another process on this store")
+            case events.Waiting() if not self.state.at_work:  # else the run goes on
+                self._now = [str(event), ""]
+                if self._patience.ends():
+                    self._log.write(Line(str(event), "waiting", {"holder": event.whom}))
             case events.Note(text) if text not in self._notes:
                 self._notes.add(text)
                 self._log.say(text, must=True)
@@ -151,15 +175,6 @@ class Progress:
         if left is not None and share < 1:
             words.append(f"{duration(left)} left")
         return words, {"share_done": share, "seconds_left": left}
-
-    def _wait(self, holder: str) -> None:
-        """Say for whom; a line stays where that takes long, and another one each time as long again."""
-        self._now = [f"waiting for {holder}", ""]
-        now = time.monotonic()
-        self._waited = now if self._waited is None else self._waited
-        if now - self._waited >= self._patience:
-            self._patience = 2 * (now - self._waited)
-            self._log.write(Line(f"waiting for {holder}", "waiting", {"holder": holder}))
 
     def _screen(self) -> Group:
         """The moving lines; asked for several times a second."""

@@ -7,7 +7,7 @@ machine and number of threads.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from PIL import Image
@@ -47,10 +47,8 @@ class Geometry:
                     f"data.resize {self.resize} is less than data.size {self.size}; "
                     "a crop cannot be larger than the image"
                 )
-        if self.fit not in ("crop", "stretch"):
-            raise OfframpError(
-                f"data.fit cannot be '{self.fit}'{nearest(self.fit, ('crop', 'stretch'))}"
-            )
+        if self.fit not in get_args(Fit):
+            raise OfframpError(f"data.fit cannot be '{self.fit}'{nearest(self.fit, get_args(Fit))}")
         if self.channels not in (None, 1, 3):
             raise OfframpError(f"data.channels is {self.channels}; give 1 or 3")
 

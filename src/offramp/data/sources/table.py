@@ -136,10 +136,10 @@ def _path(root: Path | None, file: str | None) -> Path:
     return path
 
 
-Columns = tuple[str, ...]
+ColumnNames = tuple[str, ...]
 
 
-def _named(held: pd.DataFrame, path: Path, key: str, given: str | Sequence[str] | None) -> Columns:
+def _named(held: pd.DataFrame, path: Path, key: str, given: str | Sequence[str] | None) -> ColumnNames:
     """The columns that are given, or the one of a usual name; none where there is no such one."""
     if given is not None:
         found = (given,) if isinstance(given, str) else tuple(given)
@@ -158,7 +158,7 @@ def _named(held: pd.DataFrame, path: Path, key: str, given: str | Sequence[str] 
     return found
 
 
-def _refuse_repeated(held: pd.DataFrame, path: Path, names: Columns) -> None:
+def _refuse_repeated(held: pd.DataFrame, path: Path, names: ColumnNames) -> None:
     """Raises OfframpError for a name that several columns have: it says none of them."""
     if twice := next((name for name in names if list(held.columns).count(name) > 1), None):
         raise OfframpError(f"{path} has several columns called '{twice}'; give each a name of its own")
@@ -173,7 +173,7 @@ def _single(held: pd.DataFrame) -> list[str]:
     return [str(name) for name in held.columns[~held.columns.duplicated(keep=False)]]
 
 
-def _by_content(held: pd.DataFrame, path: Path, images: table_file.ImageFiles) -> Columns:
+def _by_content(held: pd.DataFrame, path: Path, images: table_file.ImageFiles) -> ColumnNames:
     """The column whose first cells name images."""
     found = [name for name in _single(held) if len(held) and all(map(images.of, held[name].head(20)))]
     full = [name for name in found if held[name].map(table_file.has_ending).all()]
@@ -188,7 +188,7 @@ def _by_content(held: pd.DataFrame, path: Path, images: table_file.ImageFiles) -
     return tuple(sure)
 
 
-def _the_rest(held: pd.DataFrame, path: Path, taken: dict[str, Columns]) -> Columns:
+def _the_rest(held: pd.DataFrame, path: Path, taken: dict[str, ColumnNames]) -> ColumnNames:
     """The columns of classes, where none has a usual name: several of 0 and 1, or what is left over."""
     left = [c for c in _single(held) if c not in {name for found in taken.values() for name in found}]
     truth = [c for c in left if held[c].isin(ONE_HOT).all()]
@@ -208,7 +208,7 @@ def _the_rest(held: pd.DataFrame, path: Path, taken: dict[str, Columns]) -> Colu
 ONE_HOT = ("0", "1", "0.0", "1.0", "False", "True", "false", "true")
 
 
-def _classes(held: pd.DataFrame, path: Path, label: Columns) -> pd.Series:
+def _classes(held: pd.DataFrame, path: Path, label: ColumnNames) -> pd.Series:
     """The name of each line's class; empty where it has none."""
     if len(label) == 1:
         return held[label[0]].str.strip()

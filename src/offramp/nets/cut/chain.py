@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from offramp.nets.cut.way import way_of
+from offramp.nets.cut.calling import way_of
 
 LEAST = 3  # submodules that make a chain worth cutting
 

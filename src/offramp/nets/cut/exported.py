@@ -12,8 +12,8 @@ from io import StringIO
 import torch
 from torch import Tensor, fx, nn
 
+from offramp.nets.cut.calling import Called, Way
 from offramp.nets.cut.trace import Traced, traced
-from offramp.nets.cut.way import Called, Way
 
 _ROOT = "module."
 

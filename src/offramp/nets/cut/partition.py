@@ -20,10 +20,10 @@ from offramp.device import seeded
 from offramp.errors import OfframpError, in_line, nearest
 from offramp.inputs import blank, noise
 from offramp.nets.clock import Clock
+from offramp.nets.cut.calling import STRAIGHT, Called, Way, way_of
 from offramp.nets.cut.gradients import unlike
 from offramp.nets.cut.places import Side, Site, Survey, Tap, attribute, buffers, hold, put, survey, under
 from offramp.nets.cut.trace import UNKNOWN, PerImage, compiled
-from offramp.nets.cut.way import STRAIGHT, Called, Way, way_of
 from offramp.nets.identity import settings
 from offramp.nets.macs import count_macs
 
@@ -230,8 +230,18 @@ def cut(
         for i, site in enumerate(sites, start=1)
         if not all(side.facts[n].rows for n in _crossing(seen, side, site.eval))
     )
-    about = (seen.code, Clock(), seen.way, loose, seen.lost)
-    return Trunk(module, names, shapes, pieces, constants, *about)
+    return Trunk(
+        module,
+        places=names,
+        shapes=shapes,
+        pieces=pieces,
+        constants=constants,
+        code=seen.code,
+        clock=Clock(),
+        way=seen.way,
+        loose=loose,
+        lost=seen.lost,
+    )
 
 
 def cut_by_names(

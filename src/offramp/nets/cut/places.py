@@ -16,11 +16,11 @@ from torch import Tensor, fx, nn
 from offramp.device import reseed, seeded
 from offramp.errors import OfframpError
 from offramp.inputs import is_text, noise
+from offramp.nets.cut.calling import STRAIGHT, Way, way_of
 from offramp.nets.cut.chain import chain
 from offramp.nets.cut.exported import export
 from offramp.nets.cut.gradients import unlike
 from offramp.nets.cut.trace import UNKNOWN, Observed, Traced, Untraceable, observe, trace
-from offramp.nets.cut.way import STRAIGHT, Way, way_of
 from offramp.nets.identity import functions, settings, tensors_digest
 
 _SEED = 0  # of the images and the noise that a network is observed on; nothing depends on it

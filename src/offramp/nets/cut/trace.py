@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from offramp.device import random_state
 from offramp.errors import OfframpError
-from offramp.nets.cut.way import Called, Way
+from offramp.nets.cut.calling import Called, Way
 from offramp.nets.macs import count_macs
 
 _ROOT = "module"

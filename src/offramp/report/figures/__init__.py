@@ -30,15 +30,18 @@ FIGURES: Mapping[str, Family] = MappingProxyType(
         "overall": Family(
             "curves:overall", "loss and accuracy over training, mean of exits", "Figs. 10, 20"
         ),
-        "significance": Family("significance:significance", "who beats whom", "Fig. 11", NO_TWO),
+        "significance": Family("significance:significance", "who beats whom", "Fig. 11", needs=NO_TWO),
         "time-by-exit": Family("times:by_exit", "training time of each exit", "Figs. 12, 13"),
         "time-total": Family("times:total", "training time", "Fig. 14"),
         "memory-power": Family(
-            *("meters:meters", "memory, power and energy of training"),
-            *("Figs. 15, 16, 17", "not measured"),
+            "meters:meters",
+            "memory, power and energy of training",
+            "Figs. 15, 16, 17",
+            needs="not measured",
         ),
         "budget": Family(
-            *("budget:budget", "accuracy and rank against epochs of training"),
+            "budget:budget",
+            "accuracy and rank against epochs of training",
             needs="all trials were trained for as many epochs",
         ),
         "costs": Family("times:costs", "training cost as written, as executed, added"),

@@ -24,7 +24,7 @@ RADIUS = {2: 46, 3: 54, 4: 64, 5: 74}  # of the ring of nodes, by their number; 
 NODE = 8  # radius of a node, in pixels
 TALL = 6  # half the height of a number
 BOTH = "both"
-Point = tuple[float, float]
+Spot = tuple[float, float]
 DEFAULT = "paired differences"
 PAPER = "one-way only"
 
@@ -186,18 +186,18 @@ def ring(groups: Sequence[str]) -> dict[str, tuple[float, float]]:
     }
 
 
-def texts(lines: Sequence[tuple[Point, Point]], words: Sequence[str]) -> list[Point | None]:
+def texts(lines: Sequence[tuple[Spot, Spot]], words: Sequence[str]) -> list[Spot | None]:
     """Where the number of each arrow stands: on it, where no other arrow and no other number comes near.
     None where there is no such place.
 
     lines: from tail to head.  words: what is written, one for each.
     """
-    found: list[Point | None] = []
-    boxes: list[tuple[Point, float]] = []
+    found: list[Spot | None] = []
+    boxes: list[tuple[Spot, float]] = []
     for i, ((tail, head), word_) in enumerate(zip(lines, words, strict=True)):
         others = [line for k, line in enumerate(lines) if k != i]
         wide = half(word_)
-        best: tuple[float, Point] | None = None
+        best: tuple[float, Spot] | None = None
         for step in sorted(range(15, 86, 2), key=lambda step: abs(step - 45)):
             at = (
                 tail[0] + step / 100 * (head[0] - tail[0]),
@@ -220,7 +220,7 @@ def half(word_: str) -> float:
     return LETTER * len(word_) / 2 + 2
 
 
-def _room(at: Point, wide: float, line: tuple[Point, Point]) -> float:
+def _room(at: Spot, wide: float, line: tuple[Spot, Spot]) -> float:
     """Between a line and a box around `at`, 2 * wide by 2 * TALL pixels; 0 or less where they meet."""
     (x1, y1), (x2, y2) = line
     steps = max(2, int(math.dist(*line) / 3))
@@ -235,9 +235,9 @@ def _room(at: Point, wide: float, line: tuple[Point, Point]) -> float:
 
 def _arrows(
     arrows: Sequence[Edge],
-    place: Mapping[str, Point],
+    place: Mapping[str, Spot],
     words: Sequence[str],
-    ats: Sequence[Point | None],
+    ats: Sequence[Spot | None],
     across: Json,
     down: Json,
 ) -> list[Json]:

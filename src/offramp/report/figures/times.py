@@ -31,9 +31,11 @@ ESTIMATED = (
     "--execution plain to measure it."
 )
 MEASURED = "Measured: each phase ran in full, alone on the machine."
-Way = Literal["written", "executed", "marginal"]
-WAYS: dict[Way, str] = {
-    **{"written": "as written", "executed": "as executed", "marginal": "added by the trial"}
+Reckoning = Literal["written", "executed", "marginal"]
+WAYS: dict[Reckoning, str] = {
+    "written": "as written",
+    "executed": "as executed",
+    "marginal": "added by the trial",
 }
 WRITTEN = "Time as written: every phase in full, as the paper runs it."
 
@@ -101,7 +103,7 @@ def exit_seconds(runs: Runs) -> pd.DataFrame:
     return means.assign(how=means["how"].map({True: "measured", False: "attributed or estimated"}))
 
 
-def trial_macs(trial: TrialRecord, way: Way) -> float:
+def trial_macs(trial: TrialRecord, way: Reckoning) -> float:
     """MACs of training a trial."""
     if way == "written":
         return float(sum(phase.cost.macs_written for phase in trial.phases))
@@ -109,7 +111,7 @@ def trial_macs(trial: TrialRecord, way: Way) -> float:
     return float(sum(phase.cost.macs_executed for phase in trial.phases if phase.node in own))
 
 
-def _panel(runs: Runs, way: Way, title: str) -> tuple[Panel, AxisUnit]:
+def _panel(runs: Runs, way: Reckoning, title: str) -> tuple[Panel, AxisUnit]:
     found = runs.by_trial(lambda t: float(getattr(t.seconds, way)))
     scale = unit(float(found["value"].max()), "s")
     sign = "" if way != "written" or runs.measured else "~ "

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from types import MappingProxyType
 
+from offramp.data_spec import SPLITS
 from offramp.paper.recipes import CLASSES, RECIPES, SEEDS, PaperRecipe
 from offramp.recipe import Recipe
 from offramp.report.evidence import Evidence
 from offramp.report.machines import ran
 from offramp.report.model import Detail
-from offramp.store.manifest import ExecutionRecord, NumericsRecord, RecipeRecord
+from offramp.store.manifest import BITS, ExecutionRecord, NumericsRecord, RecipeRecord
 from offramp.store.record import TrialRecord, machine_kind
 from offramp.units import counted
 
@@ -27,8 +28,6 @@ SETTINGS = (
     ("schedule", "schedule"),
     ("weight_decay", "weight decay"),
 )
-BITS = ("torch", "torchvision", "timm", "numpy", "device")  # of these, other versions may change bits
-SPLITS = ("train", "validation", "calibration", "test")
 
 
 def facts(evidence: Evidence) -> list[Detail]:

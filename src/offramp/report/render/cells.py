@@ -26,7 +26,7 @@ class Cell:
 @dataclass(frozen=True)
 class Layout:
     """A table in words. titles: of the columns, units included.  numeric: which columns align right.
-    rows: [rows, columns].  marked: whether any cell is marked."""
+    rows: [rows, columns]."""
 
     titles: tuple[str, ...]
     numeric: tuple[bool, ...]
@@ -34,7 +34,12 @@ class Layout:
 
     @property
     def marked(self) -> bool:
+        """Whether any cell is."""
         return any(cell.mark for row in self.rows for cell in row)
+
+    def legend(self, best: str) -> str:
+        """What marks mean, to follow a caption; empty where there is none. best: how the best look."""
+        return f" {best}: the best. ≈: not significantly different from it." if self.marked else ""
 
 
 def layout(table: Table) -> Layout:

@@ -21,7 +21,6 @@ COLUMN = 40  # and in a column of two
 GAP = 2.7  # between columns
 WORDY, LEAST = 24, 14  # a wider column of words breaks between them; one of several keeps this much
 FINE = 84  # characters of `footnotesize` in a line
-LEGEND = "Bold: the best. ≈: not significantly different from it."
 # Those of which LaTeX has a command; the others look as Latin letters.
 GREEK = {
     **{"α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "varepsilon", "ζ": "zeta"},
@@ -64,7 +63,7 @@ def latex(table: Table) -> str:
     """
     found = layout(table)
     plan = _plan(found)
-    words = [table.caption + (f" {LEGEND}" if found.marked else ""), *table.notes]
+    words = [table.caption + found.legend("Bold"), *table.notes]
     rows = [_lines(row, plan) for row in found.rows]
     parts = _pages(rows)
     bodies = [_tabular(found, plan, found.rows[part]) for part in parts]

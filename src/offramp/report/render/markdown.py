@@ -8,8 +8,6 @@ from offramp.escape import markdown as escape
 from offramp.report.model import Table
 from offramp.report.render.cells import Cell, layout
 
-LEGEND = "**Bold**: the best. ≈: not significantly different from it."
-
 
 def markdown(table: Table) -> str:
     """Title, caption, the table and its notes. Ends with a line break."""
@@ -20,7 +18,7 @@ def markdown(table: Table) -> str:
         "",
         *_table(found.titles, rules, found.rows),
         "",
-        escape(table.caption) + (f" {LEGEND}" if found.marked else ""),
+        escape(table.caption) + found.legend("**Bold**"),
     ]
     if table.notes:
         lines += ["", *(f"- {escape(note)}" for note in table.notes)]

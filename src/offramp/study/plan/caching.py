@@ -12,7 +12,7 @@ from offramp.engine.cache import Cache
 from offramp.engine.cost import value_bytes
 from offramp.engine.frozen_reads import reads_of, wanted
 from offramp.engine.passes import Kept
-from offramp.engine.placement import PLACES, Name, Place, Speeds, Wanted, assumed, place
+from offramp.engine.placement import PLACES, Medium, Speeds, ValueName, Wanted, assumed, place
 from offramp.engine.resolve import Node
 from offramp.engine.values import Frozen
 from offramp.meters import free_memory
@@ -21,7 +21,7 @@ from offramp.study.plan.plan import Plan, grouped
 from offramp.study.plan.workers import need
 from offramp.units import size
 
-Holdings = dict[Name, tuple[Place, int]]  # where each value is, and its bytes
+Holdings = dict[ValueName, tuple[Medium, int]]  # where each value is, and its bytes
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def forecast(plan: Plan, found: CacheLimits, device: torch.device) -> Peak:
 def _with(
     asked: Sequence[Wanted],
     held: Holdings,
-    limits: Mapping[Place, int],
+    limits: Mapping[Medium, int],
     group: Sequence[Node],
     speeds: Speeds,
 ) -> Holdings:
@@ -112,7 +112,7 @@ def _with(
     return held
 
 
-def _total(held: Holdings, kind: Place) -> int:
+def _total(held: Holdings, kind: Medium) -> int:
     return sum(size for where, size in held.values() if where == kind)
 
 

@@ -156,7 +156,7 @@ def joined(where: str) -> Iterator[Cluster]:
 
     Raises OfframpError where Ray is not installed or too old, and where no cluster answers.
     """
-    from offramp.study.run import machine
+    from offramp.study.run import task_entry
 
     check_version()
     address = where if where.startswith(CLIENT) else os.environ.get("RAY_ADDRESS") or None
@@ -181,7 +181,7 @@ def joined(where: str) -> Iterator[Cluster]:
             ) from None
         try:
             by_client = (address or "").startswith(CLIENT)
-            does = machine.work_through if by_client else machine.work
+            does = task_entry.work_through if by_client else task_entry.work
             work, work_on_gpu = ray.remote(does), ray.remote(max_calls=1)(does)
             yield Cluster(ray, work, work_on_gpu, own=address is None, by_client=by_client)
         finally:

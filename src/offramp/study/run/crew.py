@@ -73,7 +73,7 @@ def start(crew: Crew, task: Task) -> ForkServerProcess:
     """One more process, which is returned. A signal counts only when it is one of the crew, which
     `end` ends."""
     # The former imports this module; the latter is what any optimizer imports as it steps.
-    SERVER.set_forkserver_preload(["offramp.study.run.beginning", "torch._dynamo"])
+    SERVER.set_forkserver_preload(["offramp.study.run.worker_errors", "torch._dynamo"])
     events, theirs = SERVER.Pipe(duplex=False)
     # No daemon: those may not start processes of their own, which read images.
     worker = SERVER.Process(name=WORKER, target=_work, args=(dict(os.environ), task, theirs))

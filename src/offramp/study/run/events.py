@@ -84,8 +84,12 @@ class Waiting:
     keys: tuple[str, ...]
     holder: str | None = None
 
+    @property
+    def whom(self) -> str:
+        return self.holder or "another process on this store"
+
     def __str__(self) -> str:
-        return f"waiting for {self.holder or 'another process on this store'}"
+        return f"waiting for {self.whom}"
 
 
 @dataclass(frozen=True)

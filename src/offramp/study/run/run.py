@@ -40,9 +40,9 @@ from offramp.study.plan.limits import CacheLimits
 from offramp.study.plan.plan import Plan, Trial, can_fuse
 from offramp.study.plan.schedule import Schedule
 from offramp.study.run import costs, events, trials
-from offramp.study.run.follow import follow
 from offramp.study.run.group import enlist, passing, weights_of
 from offramp.study.run.ledger import Failures, Ledger, reason_of
+from offramp.study.run.other_ranks import follow
 
 POLL_SECONDS = 0.2
 CHEAP_SECONDS = 0.2  # of writing a checkpoint: 1 % of the usual 20 seconds between two
@@ -92,7 +92,7 @@ class Run:
     allowed: CacheLimits
     cache: Cache | None
     meter: Meter
-    answers: trials.Answers = field(default_factory=dict)
+    answers: trials.LogitsByName = field(default_factory=dict)
 
     @property
     def plan(self) -> Plan:
@@ -212,8 +212,8 @@ class Run:
             for key in locks.keys() - {node.key for node in nodes}:
                 locks.pop(key).release()
             yield events.Began(tuple(n.key for n in nodes), trainees[0].epoch)
-            held = (self.images, self.cache, self.conduct.speeds)
-            passes = passing(self.plan, weights, nodes, *held)
+            speeds = self.conduct.speeds
+            passes = passing(self.plan, weights, nodes, self.images, self.cache, speeds)
             if self.cache is not None:
                 yield from map(events.Note, caching.remarks(self.cache, passes.kept, self.allowed))
             for trainee in trainees:

@@ -36,7 +36,7 @@ from offramp.study.run.run import Conduct, run_part
 from offramp.study.spec import record
 from offramp.study.spec.models import Study
 
-Files = dict[str, str]
+Texts = dict[str, str]
 """Text of each file, one character a byte, by its path from the named file's folder."""
 
 
@@ -56,7 +56,7 @@ class TaskOrder:
     keys: tuple[str, ...]
     trials: tuple[str, ...]
     folder: str
-    code: dict[str, tuple[str, Files]]
+    code: dict[str, tuple[str, Texts]]
     read: dict[str, str]
 
     def dumps(self) -> str:
@@ -83,11 +83,10 @@ def given(order: TaskOrder, keys: tuple[str, ...], trials: tuple[str, ...]) -> T
     return replace(order, keys=keys, trials=trials)
 
 
-def code_of(study: Study) -> dict[str, tuple[str, Files]]:
+def code_of(study: Study) -> dict[str, tuple[str, Texts]]:
     """The user's own files that a study names, with their neighbors."""
-    named = (study.data.name, study.backbone.name, *(each.name for each in study.strategies))
     found = {}
-    for name in filter(usercode.is_user_code, named):
+    for name in study.code_names:
         code = usercode.read(name)
         files = {code.main.path.name: code.main.text or b"", **code.files}
         found[name] = (code.sha256, {path: text.decode("latin-1") for path, text in files.items()})

@@ -13,6 +13,7 @@ from offramp import usercode
 from offramp.analysis.metrics import accuracy, of_logits, uneven
 from offramp.data import Data
 from offramp.data.dataset import FileSplit
+from offramp.data_spec import HELD_OUT, SPLITS
 from offramp.engine.evaluate import answered as answers_of
 from offramp.engine.evaluate import split_logits
 from offramp.engine.images import Images
@@ -31,7 +32,6 @@ from offramp.study.plan.plan import Plan, Trial, net_spec
 from offramp.study.spec.models import ALL, Study
 from offramp.usercode import Recorded
 
-EVALUATED = ("validation", "calibration", "test")
 EVALUATION_BATCH = 128
 
 
@@ -52,16 +52,16 @@ def assemble(plan: Plan, trial: Trial, store: Store, device: torch.device) -> Ex
     return weights.assembled(made.final, made.owners, made.carry)
 
 
-Answers = dict[tuple[int, int, Lineage, str], np.ndarray]  # by seed, exit, weights and split
+LogitsByName = dict[tuple[int, int, Lineage, str], np.ndarray]  # by seed, exit, weights and split
 
 
 def answered(trial: Trial) -> set[tuple[int, int, Lineage, str]]:
     """What a trial's logits are made of: one entry for each exit and split."""
     final = trial.resolved.final.items()
-    return {(trial.seed, k, way, split) for k, way in final for split in EVALUATED}
+    return {(trial.seed, k, way, split) for k, way in final for split in HELD_OUT}
 
 
-def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answers) -> None:
+def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: LogitsByName) -> None:
     """Assemble the trial's network, compute its logits on three splits, and keep both.
 
     answers: logits [N, classes] that other trials have computed already; those of this one are added.
@@ -82,7 +82,7 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
         return {stored.FLIPPED: tuple(accuracy(mean, arrays["test_labels"]).tolist())}
 
     metrics: dict[str, stored.Metrics] = {}
-    for split in EVALUATED:
+    for split in HELD_OUT:
         labels = getattr(plan.data, split).labels.cpu().numpy()
         names = {k: (trial.seed, k, trial.resolved.final[k], split) for k in exits}
         new = [k for k in exits if names[k] not in answers]
@@ -97,7 +97,7 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Answe
             of_logits(logits, labels, more)
             | (flipped() if split == "test" and plan.study.test_time_flip else {})
         )
-    check_unchanged(plan.data, EVALUATED, trial.id)
+    check_unchanged(plan.data, HELD_OUT, trial.id)
     store.write_trial(trial.id, _manifest(plan, trial, net, metrics), arrays)
 
 
@@ -194,7 +194,7 @@ def _manifest(
             augment=None if augment is None else stored.Augmentation(**changed, label=str(augment)),
             spec=plain(study.data),
             provenance=stored.DataProvenance(**plain(data.provenance)),
-            **{split: getattr(data, split).digest for split in ("train", *EVALUATED)},
+            **{split: getattr(data, split).digest for split in SPLITS},
         ),
         recipe=_recipe(study),
         execution=stored.ExecutionRecord(**study.execution.model_dump(mode="json")),

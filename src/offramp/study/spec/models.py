@@ -33,10 +33,11 @@ from offramp.strategies import Strategy
 from offramp.strategies.weights import JointWeights
 from offramp.study.spec import fields, places
 from offramp.study.spec.yaml_lines import Path
+from offramp.usercode import is_user_code
 
 Switch = Annotated[bool, BeforeValidator(fields.switch)]
 # Pydantic's own, of a union behind a plain validator, warns of each tuple.
-Listed = PlainSerializer(plain, when_used="json")
+AsPlain = PlainSerializer(plain, when_used="json")
 Limit = Annotated[int | Literal["auto"], PlainValidator(fields.limit)]
 Options = dict[str, Any]
 Pairs = tuple[tuple[str, Any], ...]
@@ -145,7 +146,7 @@ class ExitsSpec(Section):
     own choice. Where nothing can be traced: lists of submodules, for each segment and the classifier.
     head: fields of `offramp.nets.heads.HeadSpec` that differ from the backbone's own heads."""
 
-    taps: Annotated[Taps, PlainValidator(fields.taps), Listed] = None
+    taps: Annotated[Taps, PlainValidator(fields.taps), AsPlain] = None
     head: Annotated[Options, PlainValidator(_head)] = Field({})
 
 
@@ -274,6 +275,12 @@ class Study(Section):
                         "remove 'search' where settings were changed since",
                         "search",
                     )
+
+    @property
+    def code_names(self) -> tuple[str, ...]:
+        """What it names that is code of the user's own, each once: `my.py:make_net`."""
+        named = (self.data.name, self.backbone.name, *(each.name for each in self.strategies))
+        return tuple(dict.fromkeys(filter(is_user_code, named)))
 
     @property
     def by_split(self) -> tuple[Study, ...]:

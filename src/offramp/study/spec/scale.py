@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from offramp.data.declared import DECLARED, counts_of
+from offramp.data.public_counts import DECLARED, counts_of
 from offramp.study.spec.models import Study
 
 EPOCHS = 2

@@ -15,7 +15,7 @@ from offramp.cli.progress.display import Progress, watch
 from offramp.cli.progress.log import Log
 from offramp.cli.progress.reading import reading_shown
 from offramp.cli.render import emit, say
-from offramp.cli.training.how import How, Until, conduct, staff
+from offramp.cli.training.run_options import How, Until, conduct, staff
 from offramp.errors import Unwritable
 from offramp.process import exit_code
 from offramp.report import summary

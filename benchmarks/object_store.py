@@ -33,7 +33,7 @@ SERVE = """
 import sys
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
-from benchmarks.away import objects
+from benchmarks.object_store import objects
 backend = s3_backends["123456789012"]["aws"]
 for bucket in ("bench", "many"):
     backend.create_bucket(bucket, "us-east-1")

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from offramp.cli.progress.reading import reading_shown
-from offramp.cli.training.how import How
-from offramp.cli.training.one import start
+from offramp.cli.training.run_options import How
+from offramp.cli.training.study import start
 from offramp.units import duration, macs
 
 if TYPE_CHECKING:

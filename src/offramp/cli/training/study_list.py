@@ -13,8 +13,8 @@ from offramp.cli.forecast import as_json, said_of, show_machines
 from offramp.cli.progress.log import Log
 from offramp.cli.progress.reading import reading_shown
 from offramp.cli.render import emit
-from offramp.cli.training.how import How, staff
-from offramp.cli.training.one import Outcome, close, remark, spans_left, trained
+from offramp.cli.training.run_options import How, staff
+from offramp.cli.training.study import Outcome, close, remark, spans_left, trained
 from offramp.report import summary
 from offramp.terminal import show, table
 from offramp.units import duration, macs

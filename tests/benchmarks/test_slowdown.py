@@ -1,18 +1,18 @@
-"""drift.py tells what it finds; its parts run at a tiny size."""
+"""slowdown.py tells what it finds; its parts run at a tiny size."""
 
 from __future__ import annotations
 
 import pytest
 from benchmarks.subjects import MADE, Setting
 
-from benchmarks import drift
+from benchmarks import slowdown
 
 
 def test_the_worst_group_is_told() -> None:
     found = {"slow": [9.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0], "steady": [9.0, *[1.0] * 6]}
-    result = drift.late("net", Setting("net", 10, 7), found)
+    result = slowdown.late("net", Setting("net", 10, 7), found)
     assert (result.ratio, result.spread, result.holds) == (2.0, (1.0, 2.0), False)
-    result = drift.beside("net", {"a": [1.0], "b": [2.0]}, {"a": [2.0], "b": [3.0]})
+    result = slowdown.beside("net", {"a": [1.0], "b": [2.0]}, {"a": [2.0], "b": [3.0]})
     assert (result.ratio, result.spread, result.holds) == (2.0, (1.5, 2.0), True)
     assert "an epoch of them all 1.67" in result.note
 
@@ -20,6 +20,6 @@ def test_the_worst_group_is_told() -> None:
 @pytest.mark.long
 def test_epochs_alternate_between_alone_and_beside() -> None:
     setting = Setting("digits-cnn", 100, 5, strategies=("joint",), data=MADE, shape=(1, 8, 8))
-    alone, busy = drift.contended(setting)
+    alone, busy = slowdown.contended(setting)
     assert len(alone) == 1 and alone.keys() == busy.keys()
     assert {len(each) for each in (*alone.values(), *busy.values())} == {2}

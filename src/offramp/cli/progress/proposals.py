@@ -1,0 +1,76 @@
+"""What a search shows while it works: the proposal at work, and a line for each that is over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, final
+
+from offramp.cli.progress.display import PACE, Patience, epoch_fields
+from offramp.cli.progress.log import Line, Log
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+    from offramp.study.search.search import Happening
+    from offramp.study.search.variants import SearchOptions
+
+
+@final
+class Proposals:
+    """The display of a search, on a log and, where standard error is a terminal, as a moving line."""
+
+    def __init__(self, asked: SearchOptions, log: Log) -> None:
+        self._asked = asked
+        self._log = log
+        self._who = "" if asked.label is None else f"{asked.label} · "
+        self._now = ""  # the proposal at work
+        self._about: dict[str, Any] = {}  # the same for programs
+        self._told = time.monotonic()  # when an epoch or the end of a proposal had a line
+        self._patience = Patience()
+        self._notes: set[str] = set()
+
+    def see(self, event: Happening, status: Status) -> None:
+        """Take in what happened and show it."""
+        from offramp.study.run import events
+        from offramp.study.search.search import Proposed, Scored
+
+        if not isinstance(event, events.Waiting | events.Note):
+            self._patience.restart()
+        match event:
+            case Proposed(number, chosen):
+                self._now = self._name(number, chosen)
+                self._about = {"strategy": self._asked.label, "number": number, "settings": dict(chosen)}
+                status.update(self._now)
+            case events.Began():
+                status.update(self._now)  # it may say how far reading is, or for whom it waited
+            case events.Epoch(report):
+                text = f"{self._now} · {report.told()}"
+                status.update(text)
+                if self._log.verbose or time.monotonic() - self._told >= PACE:
+                    self._told = time.monotonic()
+                    fields = {**self._about, **epoch_fields(report), "seconds": report.seconds}
+                    self._log.write(Line(text, "epoch", fields, brief=""))
+            case Scored(number, chosen, value, why, best):
+                end = f"given up, {why}" if value is None else f"validation {100 * value:.2f} %"
+                so_far = "" if best is None else f" (best {100 * best:.2f} %)"
+                fields = {**self._about, "validation": value, "why": why or None, "best": best}
+                self._told = time.monotonic()
+                self._log.write(Line(f"{self._name(number, chosen)}: {end}{so_far}", "trial", fields))
+            case events.Waiting():
+                text = f"{self._now} · {event}"
+                status.update(text)
+                if self._patience.ends():
+                    fields = {**self._about, "holder": event.whom}
+                    self._log.write(Line(text, "waiting", fields, brief=""))
+            case events.Note(text) if text not in self._notes:
+                self._notes.add(text)
+                self._log.say(text, must=True)
+
+    def _name(self, number: int, chosen: Mapping[str, Any]) -> str:
+        return f"{self._who}trial {number} of {self._asked.trials}: {words(chosen)}"
+
+
+def words(chosen: Mapping[str, Any]) -> str:
+    """`recipe.learning_rate=0.0123`"""
+    return ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in chosen.items())

@@ -1,0 +1,1 @@
+"""A search for settings: where they are looked for, how proposals are trained and scored."""

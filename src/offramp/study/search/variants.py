@@ -1,0 +1,183 @@
+"""What a search varies: ranges of settings, a study with some of them, and the file of the best."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from offramp.errors import OfframpError, nearest
+from offramp.study.plan.plan import Plan, make_plan
+from offramp.study.run.run import Conduct
+from offramp.study.spec import places, yaml_lines
+from offramp.study.spec.file import StudyFile
+from offramp.study.spec.models import ALL, RECIPE_FIELDS, Study, read_recipe
+
+if TYPE_CHECKING:
+    import optuna
+
+RANGED = re.compile(r"(log|uniform|int)\(\s*([^,\s]+)\s*,\s*([^,\s]+)\s*\)")
+SUCH = "write log(1e-3,1), uniform(0,0.5), int(8,64) or a list such as [sgd,adam]"
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where a setting is looked for. text: as it was written.  low, high: bounds, both included, of a
+    number that is even in its logarithm (`log`), in itself (`uniform`), or whole (`int`).  choices: in
+    their place, of a list."""
+
+    text: str
+    kind: str
+    low: float = 0.0
+    high: float = 0.0
+    choices: tuple[str | int | float | bool | None, ...] = ()
+
+    def proposed(self, trial: optuna.Trial, name: str) -> Any:
+        """What Optuna wants tried."""
+        if self.kind == "list":
+            return trial.suggest_categorical(name, self.choices)
+        if self.kind == "int":
+            return trial.suggest_int(name, int(self.low), int(self.high))
+        return trial.suggest_float(name, self.low, self.high, log=self.kind == "log")
+
+
+def space(text: str, flag: str) -> Space:
+    """What `--over KEY=…` says.
+
+    >>> space("log(1e-3, 1)", "--over")
+    Space(text='log(1e-3, 1)', kind='log', low=0.001, high=1.0, choices=())
+
+    Raises OfframpError for anything else, and for bounds that leave nothing between them.
+    """
+    words = text.strip()
+    if found := RANGED.fullmatch(words):
+        bounds = [yaml_lines.parse(bound, flag, numbered=False).value for bound in found.groups()[1:]]
+        whole = found[1] == "int"
+        if all(isinstance(b, int if whole else int | float) for b in bounds):
+            low, high = (float(bound) for bound in bounds)
+            if low < high and (low > 0 or found[1] != "log"):
+                return Space(words, found[1], low, high)
+            raise OfframpError(f"{flag}: {words} has nothing between its bounds; {SUCH}")
+    elif words.startswith("["):
+        choices = yaml_lines.parse(words, flag, numbered=False).value
+        if len(choices) > 1 and all(isinstance(c, str | int | float | bool | None) for c in choices):
+            return Space(words, "list", choices=tuple(choices))
+    raise OfframpError(f"{flag}: '{words}' is no range; {SUCH}")
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """over: where each setting is looked for, by its key in a study file.  trials: how many proposals,
+    those of earlier runs of the same search included.  label: of the one strategy whose settings these
+    are; None for all of the study's together.  prune: give up on what is worse than the median.  seed:
+    of the proposals."""
+
+    over: Mapping[str, Space]
+    trials: int
+    label: str | None = None
+    prune: bool = True
+    seed: int = 42
+
+
+def check_keys(over: Mapping[str, Space], per_strategy: bool) -> None:
+    """Raises OfframpError for a setting that no strategy can have of its own, where each is to have."""
+    for key in over if per_strategy else ():
+        name = key.removeprefix("recipe.")
+        if name == key or name not in RECIPE_FIELDS:
+            raise OfframpError(
+                f"--per strategy: a strategy has no '{key}' of its own{nearest(name, RECIPE_FIELDS)}; "
+                "search over recipe.KEY, or leave --per out"
+            )
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best proposal. tried: how many there are by now, given up ones included."""
+
+    settings: Mapping[str, Any]
+    value: float
+    tried: int
+
+
+@dataclass(frozen=True)
+class Variants:
+    """The study with settings. file: as it was read.  label: of the strategy that has the settings for
+    its own, and is alone then."""
+
+    file: StudyFile
+    label: str | None = None
+
+    def study(self, settings: Mapping[str, Any]) -> Study:
+        given = [] if self.label is not None else [_setting(k, v) for k, v in settings.items()]
+        (study,) = self.file.study(given).by_split
+        if self.label is None:
+            return study
+        own = {key.removeprefix("recipe."): value for key, value in settings.items()}
+        return only(study, self.label, own)
+
+    def plan(self, settings: Mapping[str, Any], conduct: Conduct, first: Plan | None) -> Plan:
+        """first: one without them, whose data are not read again where they are the same."""
+        study = self.study(settings)
+        known = first is not None and _reads(study) == _reads(first.study)
+        return make_plan(study, conduct.device, data=first.data if first and known else None)
+
+
+def _reads(study: Study) -> object:
+    return study.drawn_data, study.augment, study.execution.loader
+
+
+def _setting(key: str, value: Any) -> str:
+    """As `--set` takes it."""
+    return f"{key}={json.dumps(value)}"
+
+
+def only(study: Study, label: str, settings: Mapping[str, Any]) -> Study:
+    """One strategy of a study, with settings of the recipe for all of its phases. What the study says
+    of single phases stays. Raises OfframpError for a value that a study file may not have."""
+    (own,) = (s for s in study.strategies if s.label == label)
+    # Read as a file is: 0 and 0.0 are one weight decay and must be one key.
+    where: places.Places = {(name,): f"strategy {label}" for name in settings}
+    made = places.validated(read_recipe, settings, where)
+    phases = with_all(own.phases, {name: getattr(made, name) for name in settings})
+    return study.model_copy(update={"strategies": (own.model_copy(update={"phases": phases}),)})
+
+
+def with_all(
+    phases: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Overrides by phase, with some for all phases that those of single ones win over."""
+    return {
+        "*": {**phases.get("*", {}), **settings},
+        **{k: dict(v) for k, v in phases.items() if k != "*"},
+    }
+
+
+def written(
+    file: StudyFile,
+    asked: Mapping[str | None, SearchOptions],
+    found: Mapping[str | None, Best],
+) -> dict[str, Any]:
+    """The study file with what was found, in the types of JSON. asked, found: by the strategy whose
+    settings they are; of None for all together."""
+    together = found[None].settings if None in found else {}
+    said = file.rewritten([_setting(k, v) for k, v in together.items()])
+    for entry in said["strategies"]:
+        label = entry.get("as", entry["name"])
+        if label in found:
+            own = {k.removeprefix("recipe."): v for k, v in found[label].settings.items()}
+            entry["phases"] = with_all(entry.get("phases", {}), own)
+    some = next(iter(asked.values()))
+    named = {"name": f"{said['name']}-found"} if said.get("name") else {}  # reports tell the two apart
+    return {
+        **said,
+        **named,
+        "search": {
+            "over": {key: where.text for key, where in some.over.items()},
+            "trials": max(best.tried for best in found.values()),  # earlier runs may have tried more
+            "per": None if None in found else "strategy",
+            "found": {label or ALL: dict(best.settings) for label, best in found.items()},
+            "validation": {label or ALL: best.value for label, best in found.items()},
+        },
+    }
