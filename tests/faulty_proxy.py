@@ -24,11 +24,7 @@ IGNORES_CONDITIONS = "unconditional"
 SAYS_LESS = "412 alone"  # as Ceph and MinIO do, which do not name the condition that failed
 SLOW_S = 0.3
 HOP = ("connection", "keep-alive", "transfer-encoding", "content-length")
-ERRORS = {
-    BROKEN: "InternalError",
-    BUSY: "SlowDown",
-    SKEWED: "RequestTimeTooSkewed",
-}
+ERRORS = {BROKEN: "InternalError", BUSY: "SlowDown", SKEWED: "RequestTimeTooSkewed"}
 SAID = {SKEWED: "The difference between the request time and the current time is too large."}
 
 Fault = Callable[[str, str], str | None]

@@ -1,52 +1,72 @@
-"""ONNX graphs of stages that were exported before in this run: most tests of bundles export the same
-few, and PyTorch's exporter takes seconds for each."""
+"""ONNX graphs of stages whose layers were exported before in this run: most tests of bundles export the
+same few, with other weights, and PyTorch's exporter takes a second for each."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from offramp.bundle import graphs
 from offramp.nets.identity import settings, sources
+
+EXPORT = torch.onnx.export
 
 
 @pytest.fixture(scope="session", autouse=True)
 def remembered_graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A graph is exported once for the same weights, layers, inputs and exit, by whichever process."""
-    write, base = graphs._write, tmp_path_factory.getbasetemp()
+    """The same layers, inputs and options are translated once, by whichever process. Weights are put
+    in, and the graph is simplified for them, at each export."""
+    base = tmp_path_factory.getbasetemp()
     remembered = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "remembered graphs"
 
-    def once(
-        module: torch.nn.Module, given: tuple[torch.Tensor, ...], carried: int, path: Path, exit: int
-    ) -> None:
-        names = [name for name, _ in module.named_modules()]
-        about = (settings(module, names), sources(module), [t.shape for t in given], carried, exit)
-        told = hashlib.sha256(repr(about).encode())
-        for name, tensor in module.state_dict().items():
-            told.update(name.encode() + tensor.contiguous().numpy().tobytes())
-        kept = remembered / told.hexdigest()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if kept.exists():
-            shutil.copyfile(kept, path)
-            return
-        _table_of_operators_is_made_once()
-        write(module, given, carried, path, exit)
-        if len(list(path.parent.glob(f"{path.name}*"))) == 1:  # its weights are inside
+    def once(module: nn.Module, given: tuple[Tensor, ...], **how: Any) -> torch.onnx.ONNXProgram:
+        import onnx_ir
+
+        state = {
+            **dict(module.named_parameters(remove_duplicate=False)),
+            **dict(module.named_buffers(remove_duplicate=False)),
+        }
+        kept = remembered / f"{_told(module, state, given, how)}.onnx"
+        if not kept.exists():
+            _table_of_operators_is_made_once()
+            made = EXPORT(module, given, optimize=False, **how)
+            assert made is not None
             remembered.mkdir(exist_ok=True)
-            new = kept.with_name(f"{kept.name}.{os.getpid()}")
-            shutil.copyfile(path, new)
+            new = kept.with_suffix(f".{os.getpid()}")
+            made.save(new)
             new.replace(kept)
+        model = onnx_ir.load(kept)
+        for name, value in model.graph.initializers.items():
+            if name in state:
+                value.const_value = onnx_ir.tensor(state[name].detach().contiguous().numpy(), name=name)
+        program = torch.onnx.ONNXProgram(model, None)
+        program.optimize()
+        return program
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graphs, "_write", once)
+        patch.setattr(torch.onnx, "export", once)
         yield
+
+
+def _told(
+    module: nn.Module, state: dict[str, Tensor], given: tuple[Tensor, ...], how: dict[str, Any]
+) -> str:
+    """What a graph depends on, but for the weights' values: which of them are one tensor, too."""
+    names = [name for name, _ in module.named_modules()]
+    first: dict[int, str] = {}
+    weights = [
+        (name, t.shape, t.dtype, first.setdefault(t.data_ptr(), name)) for name, t in state.items()
+    ]
+    inputs = [(t.shape, t.dtype) for t in given]
+    modes = [part.training for part in module.modules()]
+    about = settings(module, names), sources(module), modes, weights, inputs, how
+    return hashlib.sha256(repr(about).encode()).hexdigest()
 
 
 @functools.cache

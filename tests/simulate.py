@@ -177,11 +177,7 @@ def _costs(
 
 
 def _curves(
-    rng: np.random.Generator,
-    planted: Planted,
-    trials: pd.DataFrame,
-    exits: int,
-    epochs: int,
+    rng: np.random.Generator, planted: Planted, trials: pd.DataFrame, exits: int, epochs: int
 ) -> pd.DataFrame:
     """Histories: loss falls to its least value, then rises by as much everywhere; every trial and exit
     on its own."""

@@ -20,10 +20,7 @@ OTHERS = (
 )
 # Gates and thresholds by class have files of their own.
 ELSEWHERE = {*(search.score for search in OTHERS), "gate", "classwise"}
-SEARCHES = [
-    *long_where(map(Search, SCORES), lambda search: search.score in ELSEWHERE),
-    *OTHERS,
-]
+SEARCHES = [*long_where(map(Search, SCORES), lambda search: search.score in ELSEWHERE), *OTHERS]
 
 
 # Of four images, at two exits, of two classes: probabilities.

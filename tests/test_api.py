@@ -19,12 +19,13 @@ from torch.utils.data import ConcatDataset, Subset
 import offramp
 from longer import long
 from offramp import CE, Augment, OfframpError, OfframpWarning, Phase, Recipe, heads, segments
-from offramp.data.dataset import SPLITS
+from offramp.data_spec import SPLITS
 from offramp.engine import fit as engine_fit
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
 from offramp.strategies.two_stage import two_stage
 from offramp.study.run.events import Began, Epoch, Reused
+from refusal import refuses
 
 pytestmark = pytest.mark.slow
 
@@ -109,6 +110,16 @@ def copies(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
+def begins(strategy: str = "joint", **given: Any) -> None:
+    """That `fit` gets as far as training. It ends there."""
+
+    def stop(_: Any) -> None:
+        raise RuntimeError("it trains")
+
+    with pytest.raises(RuntimeError, match="it trains"):
+        offramp.fit(attached(), strategy, **given, watch=stop)
+
+
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
@@ -177,8 +188,7 @@ def test_a_strategy_of_ones_own_is_a_function() -> None:
     with pytest.raises(OfframpError, match="'heads_then_all' has no option 'wait'"):
         offramp.fit(attached(), heads_then_all, train=Tensors(), options={"wait": 1})
     assert offramp.fit(attached(), listed, train=Tensors()).history["epoch"].max() == 1
-    with pytest.raises(OfframpError, match="'nothing' returned no phases"):
-        offramp.fit(attached(), nothing, train=Tensors())
+    refuses("'nothing' returned no phases", offramp.fit, attached(), nothing, train=Tensors())
 
 
 def test_a_function_s_work_is_that_of_its_phases(tmp_path: Path) -> None:
@@ -239,8 +249,7 @@ def test_a_checkpoint_in_a_network_with_a_name_is_not_lost_in_silence() -> None:
         offramp.fit(net.copy(), "two-stage", train=None)
     at_hand = attached()
     at_hand.load_state_dict(at_hand.state_dict())
-    with pytest.raises(OfframpError, match="there is no train data"):
-        offramp.fit(at_hand, "two-stage", train=None)
+    refuses("there is no train data", offramp.fit, at_hand, "two-stage", train=None)
 
 
 def test_fit_is_reproducible_and_leaves_the_global_generators_alone() -> None:
@@ -306,14 +315,10 @@ def test_labels_that_are_names_have_the_order_of_a_kept_backbone() -> None:
     class Nameless(Named):
         classes = ()  # type: ignore[assignment]
 
-    def stop(_: Any) -> None:
-        raise RuntimeError("it trains")
-
     def warned(train: Any, **options: str) -> bool:
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
-            with pytest.raises(RuntimeError, match="it trains"):
-                offramp.fit(attached(), "two-stage", train=train, options=options, watch=stop)
+            begins("two-stage", train=train, options=options)
         said = "labels are numbered by the alphabet, 0 is 'bright' and 2 'middle'"
         return any(said in str(one.message) for one in heard)
 
@@ -323,15 +328,9 @@ def test_labels_that_are_names_have_the_order_of_a_kept_backbone() -> None:
 
 
 def test_images_that_are_enough_are_not_warned_of() -> None:
-    others = {name: Tensors(102, seed=n) for n, name in enumerate(SPLITS, 1)}
-
-    def watch(_: Any) -> None:
-        raise RuntimeError("it trains")
-
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(RuntimeError, match="it trains"):
-            offramp.fit(attached(), "joint", **others, watch=watch)
+        begins(**{name: Tensors(102, seed=n) for n, name in enumerate(SPLITS, 1)})
 
 
 def attached_now() -> Any:
@@ -374,8 +373,7 @@ def test_other_weights_of_the_same_network_are_other_work(tmp_path: Path) -> Non
 
 
 def test_a_network_that_cannot_be_traced_is_cut_by_lists_of_names() -> None:
-    with pytest.raises(OfframpError, match="trace"):
-        attached(Untraceable())
+    refuses("trace", attached, Untraceable())
     with torch.random.fork_rng():
         torch.manual_seed(7)
         by_names = Untraceable()
@@ -430,17 +428,12 @@ def test_no_split_is_another_one(names: tuple[str, str]) -> None:
     ):
         offramp.fit(attached(), "joint", **given)
     given[other] = Subset(given[one], range(30))
-    with pytest.raises(OfframpError, match=rf"30 of the 30 {other} images are in {one} too"):
-        offramp.fit(attached(), "joint", **given)
+    refuses(rf"30 of the 30 {other} images are in {one} too", offramp.fit, attached(), "joint", **given)
 
 
 def test_a_few_images_that_two_splits_show_are_no_mistake() -> None:
-    def watch(_: Any) -> None:
-        raise RuntimeError("it trains")
-
     test: Any = ConcatDataset([Subset(Tensors(), range(14)), Tensors(15, seed=2)])
-    with pytest.raises(RuntimeError, match="it trains"):
-        offramp.fit(attached(), "joint", train=Tensors(), test=test, watch=watch)
+    begins(train=Tensors(), test=test)
 
 
 @pytest.mark.parametrize(
@@ -453,10 +446,7 @@ def test_a_few_images_that_two_splits_show_are_no_mistake() -> None:
         ({"options": {"weights": 1}}, "strategy 'joint' has no option 'weights'"),
         ({"train": [1, 2]}, "train sample 0 is a int; give"),
         ({"train": 3}, "the train data is a int without a length"),
-        (
-            {"train": (IMAGES, 5)},
-            "the train labels are a int; give a list of one label for each image",
-        ),
+        ({"train": (IMAGES, 5)}, "the train labels are a int; give a list of one label for each image"),
         ({"train": (IMAGES.permute(0, 2, 3, 1), LABELS)}, r"\[C, H, W\], as permute"),
         (
             {"normalize": (0.5, 0.25)},
@@ -610,8 +600,7 @@ def test_pixels_are_normalized_as_in_training() -> None:
         logits = torch.stack(fitted.net(pixels), dim=1).numpy()
     np.testing.assert_allclose(logits, fitted.logits["test"], rtol=1e-4, atol=1e-5)
     for wrong in (images.float(), images[0], images[:, :1]):
-        with pytest.raises(OfframpError, match=r"the images are .*; give uint8 \[B, 3, 12, 12\]"):
-            fitted.normalize(wrong)
+        refuses(r"the images are .*; give uint8 \[B, 3, 12, 12\]", fitted.normalize, wrong)
 
 
 def test_float_images_are_taken_as_normalized() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import offramp
 import offramp.api.run
@@ -21,6 +22,7 @@ from offramp.study.plan.plan import make_plan
 from offramp.study.plan.workers import Workers
 from offramp.study.run.events import Began, Epoch
 from offramp.study.spec import file as spec_file
+from refusal import refuses
 
 CODE = """
 import torch
@@ -104,8 +106,7 @@ def test_run_a_file_whose_network_data_and_strategy_are_ones_own(
             logits = net(torch.zeros(2, *net.input_shape))
         assert [tuple(x.shape) for x in logits] == [(2, 3), (2, 3)]
         assert not net.training
-    with pytest.raises(OfframpError, match=r"my\.py \(SHA-256 .*trust_code=True"):
-        offramp.load("mine", store="runs/mine")
+    refuses(r"my\.py \(SHA-256 .*trust_code=True", offramp.load, "mine", store="runs/mine")
     # The beginning of an id will do.
     assert offramp.load("mine", store="runs/mine", trust_code=True).exits == 2
 
@@ -129,13 +130,9 @@ def test_workers_run_code_with_the_modules_beside_it_which_are_part_of_its_keys(
 
 
 def test_run_a_mapping_and_a_path_and_a_study_alike(folder: Path) -> None:
-    import yaml
-
-    from offramp.study.spec import file as spec
-
     mapping = yaml.safe_load(STUDY)
     one = offramp.run(mapping, store=folder / "one")
-    for study in (folder / "study.yaml", spec.parse(mapping)):
+    for study in (folder / "study.yaml", spec_file.parse(mapping)):
         events: list[Any] = []
         again = offramp.run(study, store=str(folder / "one"), watch=events.append)
         assert again.trials == one.trials and not [e for e in events if isinstance(e, Began)]
@@ -178,8 +175,7 @@ def test_a_list_whose_data_are_not_all_here_does_not_begin(folder: Path) -> None
     path = listed(folder)
     study = STUDY.replace('data: "my.py:make_data"', "data: {name: cifar10, root: nowhere}")
     (folder / "other.yaml").write_text(study)
-    with pytest.raises(OfframpError, match=r"other.yaml:\d+: .*nowhere"):
-        offramp.run(path, store="runs")
+    refuses(r"other.yaml:\d+: .*nowhere", offramp.run, path, store="runs")
     assert not (folder / "runs").exists()
 
 
@@ -201,8 +197,6 @@ def test_workers_of_a_study_are_chosen_where_that_is_asked(monkeypatch: pytest.M
 
 @pytest.mark.usefixtures("folder")
 def test_a_strategy_that_diverges_is_listed_and_the_others_go_on() -> None:
-    import yaml
-
     study = yaml.safe_load(STUDY)
     study["strategies"] = [{"name": "my.py:diverging", "as": "wild"}, *study["strategies"]]
     results = offramp.run(study, store="runs")
@@ -244,14 +238,11 @@ def test_what_is_wrong_with_ones_own_code_is_said_and_nothing_is_written(
 
 
 def test_load_says_what_is_not_there(folder: Path) -> None:
-    with pytest.raises(OfframpError, match="no trial 'nothing' in runs; run a study first"):
-        offramp.load("nothing", store="runs")
+    refuses("no trial 'nothing' in runs; run a study first", offramp.load, "nothing", store="runs")
     assert not (folder / "runs").exists()
 
 
 def test_run_takes_functions_and_values_too(folder: Path) -> None:
-    import yaml
-
     def heads_only(exits: int, *, weight: float = 1.0) -> tuple[Phase, ...]:
         return tuple(Phase(f"e{k}", head(k), (CE(k, weight),)) for k in range(1, exits + 1))
 
@@ -278,8 +269,7 @@ def test_a_notebook_is_told_too_that_nothing_was_finished(tmp_path: Path) -> Non
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("workers", [0, "all"])
 def test_workers_are_a_number_or_auto(workers: Any) -> None:
-    with pytest.raises(OfframpError, match="workers must be at least 1, or 'auto'"):
-        offramp.run("study.yaml", workers=workers)
+    refuses("workers must be at least 1, or 'auto'", offramp.run, "study.yaml", workers=workers)
 
 
 def test_importing_offramp_imports_no_torch() -> None:

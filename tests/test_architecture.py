@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
-from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -48,10 +47,20 @@ def test_what_devices_differ_in_is_said_in_one_place() -> None:
     assert asking == ["device.py"]
 
 
-def test_no_two_classes_share_a_name() -> None:
-    found = trees().values()
-    names = Counter(n.name for tree in found for n in ast.walk(tree) if isinstance(n, ast.ClassDef))
-    assert [name for name, times in names.items() if times > 1] == [], "give one of them another name"
+def test_a_type_s_name_means_one_thing() -> None:
+    """Of classes, and of names that a file gives to types; arrays aside, which are `Floats` in many."""
+    meanings: dict[str, set[str]] = {}
+    for file, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                meanings.setdefault(node.name, set()).add(f"a class of {file}:{node.lineno}")
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and isinstance(name := node.targets[0], ast.Name):
+                value = ast.unparse(node.value)
+                if re.fullmatch("[A-Z][A-Za-z]*[a-z][A-Za-z]*", name.id) and "NDArray" not in value:
+                    meanings.setdefault(name.id, set()).add(value)
+    several = {name: sorted(found) for name, found in meanings.items() if len(found) > 1}
+    assert several == {}, "give one of them another name"
 
 
 def test_no_function_takes_more_than_seven_things_by_place() -> None:

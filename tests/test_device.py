@@ -10,6 +10,7 @@ from offramp import device as devices
 from offramp.device import chosen, seeded
 from offramp.errors import OfframpError
 from offramp.nets import NetSpec, attach, build
+from refusal import refuses
 
 
 class FakeCuda:
@@ -90,11 +91,9 @@ def test_an_argument_goes_before_the_environment_and_that_before_what_is_there(m
 @pytest.mark.usefixtures("two_gpus")
 @pytest.mark.parametrize("name", ["cudda", "cuda:2", "cuda:", "CPU"])
 def test_a_device_that_is_not_here_is_refused_with_those_that_are(monkeypatch, name):
-    with pytest.raises(OfframpError, match=f"no device '{name}' here; choose from cpu, cuda:0, cuda:1"):
-        chosen(name)
+    refuses(f"no device '{name}' here; choose from cpu, cuda:0, cuda:1", chosen, name)
     monkeypatch.setenv("OFFRAMP_DEVICE", name)
-    with pytest.raises(OfframpError, match=r"here \(OFFRAMP_DEVICE\); choose"):
-        chosen()
+    refuses(r"here \(OFFRAMP_DEVICE\); choose", chosen)
 
 
 def test_without_an_accelerator_it_is_the_cpu(monkeypatch):
@@ -104,8 +103,7 @@ def test_without_an_accelerator_it_is_the_cpu(monkeypatch):
     assert device.type == "cpu" and devices.name(device)
     assert devices.free_memory(device) is devices.peak_memory(device) is None
     assert devices.nvidia_uuid(device) is None
-    with pytest.raises(OfframpError, match=r"choose from cpu$"):
-        chosen("gpu")
+    refuses(r"choose from cpu$", chosen, "gpu")
 
 
 def test_of_a_cluster_a_class_of_devices_is_chosen(monkeypatch):
@@ -116,11 +114,9 @@ def test_of_a_cluster_a_class_of_devices_is_chosen(monkeypatch):
     assert devices.elsewhere("cuda", "cpu") == torch.device("cuda")
     known = ", ".join(devices.CLASSES)
     for name in ("gpu", "cuda:1", "tpu"):
-        with pytest.raises(OfframpError, match=f"no device '{name}' on a cluster, which .* {known}$"):
-            devices.elsewhere(name, "cuda")
+        refuses(f"no device '{name}' on a cluster, which .* {known}$", devices.elsewhere, name, "cuda")
         monkeypatch.setenv("OFFRAMP_DEVICE", name)
-        with pytest.raises(OfframpError, match=r"on a cluster \(OFFRAMP_DEVICE\), which"):
-            devices.elsewhere(None, "cuda")
+        refuses(r"on a cluster \(OFFRAMP_DEVICE\), which", devices.elsewhere, None, "cuda")
 
 
 def test_processes_are_spread_over_the_devices_that_are_here(monkeypatch):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from offramp.errors import OfframpError
 from offramp.hashing import digest
 from offramp.numerics import CUSTOM, DEFAULTS, PROFILES, custom, profile
+from refusal import refuses
 
 # What is trained already has these in its keys: a digest that changes makes every store worthless.
 RECORDED = {
@@ -40,7 +40,5 @@ def test_a_profile_of_ones_own_is_its_content() -> None:
 
 
 def test_a_profile_for_another_device_is_refused() -> None:
-    with pytest.raises(OfframpError, match="'cuda-tf32' is for cuda, but this run is on cpu"):
-        profile("cuda-tf32", "cpu")
-    with pytest.raises(OfframpError, match="did you mean 'cpu-bf16'"):
-        profile("cpu-bf61", "cpu")
+    refuses("'cuda-tf32' is for cuda, but this run is on cpu", profile, "cuda-tf32", "cpu")
+    refuses("did you mean 'cpu-bf16'", profile, "cpu-bf61", "cpu")

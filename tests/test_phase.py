@@ -16,6 +16,7 @@ from offramp.parts import Part, backbone, head, heads, path, segment, segments
 from offramp.phase import CE, KD, LIVE, Features, Init, Phase, Program, adapters, check, describe
 from offramp.policy.policy import Policy
 from offramp.recipe import Recipe
+from refusal import refuses
 
 GOOD = Phase("first", segments(1, 4) | heads(1, 4), (CE(1), CE(4)))
 
@@ -103,8 +104,7 @@ BAD: dict[str, tuple[Program, str]] = {
 @pytest.mark.parametrize("mistake", BAD)
 def test_programs_that_cannot_run_are_refused(mistake: str) -> None:
     program, words = BAD[mistake]
-    with pytest.raises(OfframpError, match=words):
-        check(program, 4)
+    refuses(words, check, program, 4)
 
 
 @pytest.mark.parametrize(

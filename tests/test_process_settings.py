@@ -78,8 +78,7 @@ def test_it_is_bounded_only_before_torch_is_there() -> None:
 
 @with_openmp
 @pytest.mark.parametrize(
-    ("variables", "count"),
-    [({"OMP_WAIT_POLICY": "passive"}, 0), ({"GOMP_SPINCOUNT": "77"}, 77)],
+    ("variables", "count"), [({"OMP_WAIT_POLICY": "passive"}, 0), ({"GOMP_SPINCOUNT": "77"}, 77)]
 )
 def test_what_the_user_set_stays(variables: dict[str, str], count: int) -> None:
     assert spins(FIRST, **variables) == count

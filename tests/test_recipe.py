@@ -12,8 +12,8 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from offramp.errors import OfframpError
 from offramp.recipe import Recipe, best_epoch, clash, finished
+from refusal import refuses
 
 Schedule = Literal["triangular", "one-cycle"]
 
@@ -29,8 +29,7 @@ Schedule = Literal["triangular", "one-cycle"]
     ],
 )
 def test_a_setting_that_is_none_is_named_with_what_was_meant(given: Any, said: str) -> None:
-    with pytest.raises(OfframpError, match=re.escape(said)):
-        Recipe(**given)
+    refuses(re.escape(said), Recipe, **given)
 
 
 def test_a_recipe_is_copied_and_pickled_as_any_dataclass() -> None:

@@ -66,10 +66,10 @@ def test_a_bare_number_is_of_seconds_where_that_is_said() -> None:
 
 def test_what_is_written() -> None:
     assert [units.duration(s) for s in (0, 59.94, 59.96, 200, 3599.6, 7500)] == [
-        *("0.0 s", "59.9 s", "1 min 00 s", "3 min 20 s", "1 h 00 min", "2 h 05 min"),
+        *("0.0 s", "59.9 s", "1 min 00 s", "3 min 20 s", "1 h 00 min", "2 h 05 min")
     ]
     assert [units.size(n) for n in (999.7, 999_960)] == ["1.0 kB", "1.0 MB"]
     assert [units.size(n) for n in (0, 999, 1000, 4.04e6, 5e12)] == [
-        *("0 B", "999 B", "1.0 kB", "4.0 MB", "5000.0 GB"),
+        *("0 B", "999 B", "1.0 kB", "4.0 MB", "5000.0 GB")
     ]
     assert [units.macs(n) for n in (0, 999, 999_900, 1.25e9)] == ["0", "999", "1 M", "1.25 G"]

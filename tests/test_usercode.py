@@ -12,6 +12,7 @@ import pytest
 
 from offramp.errors import OfframpError
 from offramp.usercode import Recorded, described, forbid, is_recorded, load, read
+from refusal import refuses
 
 CODE = "from pathlib import Path\nPath(MARK).touch()\ndef make(): return 1\n"
 
@@ -130,8 +131,7 @@ def test_what_a_file_imports_is_part_of_what_it_is(tmp_path: Path) -> None:
 def test_a_neighbor_of_a_store_s_code_runs_only_if_it_is_trusted(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     name = neighbors(tmp_path, **{"mod_a.py": CODE.replace("MARK", repr(str(mark)))})
-    with pytest.raises(OfframpError, match=r"my\.py, mod_a\.py, .*--trust-code"):
-        load(name, "backbone", Recorded(read(name).sha256))
+    refuses(r"my\.py, mod_a\.py, .*--trust-code", load, name, "backbone", Recorded(read(name).sha256))
     assert "mod_a.py" in described(name) and not mark.exists()
 
 
@@ -151,11 +151,9 @@ def test_a_neighbor_is_no_stand_in_for_python_s_own_library(tmp_path: Path) -> N
     ],
 )
 def test_what_is_wrong_with_a_neighbor_is_named(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(OfframpError, match=message):
-        load(neighbors(tmp_path, **{"mod_a.py": text}), "backbone")
+    refuses(message, load, neighbors(tmp_path, **{"mod_a.py": text}), "backbone")
 
 
 def test_code_is_forbidden_by_name() -> None:
     forbid(["resnet18", "folder:photos", "timm/resnet18"])
-    with pytest.raises(OfframpError, match=r"a/my\.py:make is code .*--no-user-code"):
-        forbid(["resnet18", "a/my.py:make"])
+    refuses(r"a/my\.py:make is code .*--no-user-code", forbid, ["resnet18", "a/my.py:make"])

@@ -70,7 +70,7 @@ def policy_of(store: Store, prefix: str, score: str, thresholds: Sequence[float 
     return Policy(score, kept.exits, tuple(thresholds), carry=carry, calibration=made, gates=learned)
 
 
-def gates_of(kept: Trained, score: str) -> gates.Gates | None:
+def gates_of(kept: Trained, score: str) -> gates.GateNumbers | None:
     """The trial's own, or learned on validation, as calibration does."""
     if not scoring.SCORES[score].learned:
         return None

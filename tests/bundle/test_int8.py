@@ -16,6 +16,7 @@ from offramp.bundle.export import ExportOptions
 from offramp.bundle.runtime import Bundle
 from offramp.bundle.trial_images import SplitImages
 from offramp.data import DataSpec, load
+from offramp.data_spec import HELD_OUT
 from offramp.policy import policy as policies
 from offramp.policy.calibrate import calibrate, target
 from offramp.policy.candidates import Search, SplitLogits
@@ -115,7 +116,7 @@ def test_thresholds_are_solved_again_as_they_were(store: Store) -> None:
     for rule in found:
         assert trial.solved_again(trained, rule) == rule
     # Offsets are learned again of what int8 says.
-    other = {name: getattr(trained, name).logits[:, :, ::-1] for name in trial.SPLITS}
+    other = {name: getattr(trained, name).logits[:, :, ::-1] for name in HELD_OUT}
     again = trial.solved_again(trial.with_logits(trained, other), found[-1])
     assert again.gates != found[-1].gates is not None
 

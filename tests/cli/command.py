@@ -10,9 +10,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import typer.main
@@ -32,8 +31,7 @@ recipe: {epochs: 2, learning_rate: 0.01}
 """
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a command said: its exit code, standard output and standard error."""
 
     code: int
@@ -79,6 +77,14 @@ def data(answer: Answer) -> Any:
     return json.loads(answer.out, parse_constant=pytest.fail)
 
 
+def refused(answer: Answer, *said: str) -> None:
+    """What it says of a mistake: one line on standard error that names it."""
+    assert answer.code == 2 and answer.out == "" and answer.err.count("\n") == 1, answer
+    assert answer.err.startswith("offramp: ")
+    for words in said:
+        assert words in answer.err, answer.err
+
+
 def keys(store: str = "runs") -> list[str]:
     return sorted(path.name for path in Path(store, "nodes").iterdir())
 
@@ -100,7 +106,7 @@ def remade(key: str, without: tuple[str, ...] = (), **provenance: str) -> None:
 def without(modules: str, *commands: Sequence[object]) -> list[Answer]:
     """Commands, one after another in a process of its own, in which these modules are not there."""
     code = (
-        "import dataclasses, json, sys\n"
+        "import json, sys\n"
         "class Refuse:  # scipy looks for torch among the modules, so None in its place will not do\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         f"        if {{name, name.split('.')[0]}} & {set(modules.split())}:\n"
@@ -109,7 +115,7 @@ def without(modules: str, *commands: Sequence[object]) -> list[Answer]:
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from command import call\n"
         f"told = [call(*words) for words in {[[*map(str, words)] for words in commands]!r}]\n"
-        "print(json.dumps([dataclasses.astuple(answer) for answer in told]))"
+        "print(json.dumps(told))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr

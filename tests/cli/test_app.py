@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from command import Cli, keys, narrow
+import pytest
+from command import Cli, keys, narrow, refused
 
 from offramp.cli.app import app
 
@@ -26,6 +29,26 @@ def test_help_teaches(cli: Cli) -> None:
 
 def test_version(cli: Cli) -> None:
     assert narrow(cli("--version")).startswith("offramp 0.")
+
+
+@pytest.fixture
+def _garbage() -> Iterator[None]:
+    before = gc.get_threshold()
+    yield
+    gc.set_threshold(*before)
+
+
+@pytest.mark.usefixtures("_garbage")
+def test_garbage_is_looked_for_as_often_as_the_user_says(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OFFRAMP_GC_THRESHOLD", raising=False)
+    assert cli("--version").code == 0 and gc.get_threshold()[0] == 10_000
+    monkeypatch.setenv("OFFRAMP_GC_THRESHOLD", "700")
+    assert cli("--version").code == 0 and gc.get_threshold()[0] == 700
+    for given in ("few", "9" * 12):
+        monkeypatch.setenv("OFFRAMP_GC_THRESHOLD", given)
+        refused(cli("--version"), f"OFFRAMP_GC_THRESHOLD is '{given}'; give a number of objects")
 
 
 def test_a_store_is_named_before_or_behind_an_option(studied: Cli) -> None:
@@ -50,8 +73,7 @@ def test_a_store_below_the_folder_is_named(studied: Cli) -> None:
     Path("runs").mkdir()
     assert "name one with --store, or run" in studied("status").err
     Path("build").rename("runs/build")
-    answer = studied("status")
-    assert answer.code == 2 and "name one with --store, such as runs/build, or run" in answer.err
+    refused(studied("status"), "name one with --store, such as runs/build, or run")
 
 
 def test_a_device_that_is_not_here_is_one_line(studied: Cli) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import Cli, data
+from command import Cli, data, refused
 from PIL import Image
 from torch import Tensor, nn
 
@@ -55,8 +55,8 @@ def test_a_module_at_hand_is_calibrated_reported_and_predicted_with(cli: Cli, tm
     images = fitted.normalize(data_set()[0])
     found = offramp.predictor(offramp.load(fitted.trial, "runs", net=net), "p.json")(images)
     assert torch.equal(found.classes, fitted.predict(images, "p.json").classes)
-    refused = cli("predict", fitted.trial, pictures(tmp_path / "photos"), "--policy", "p.json")
-    assert refused.code == 2 and "attached by name: offramp.attach('my.py:make_net', …)" in refused.err
+    answer = cli("predict", fitted.trial, pictures(tmp_path / "photos"), "--policy", "p.json")
+    refused(answer, "attached by name: offramp.attach('my.py:make_net', …)")
 
 
 @pytest.mark.parametrize(

@@ -135,23 +135,12 @@ STUDIES = {
     "numerics": ({"recipe": "numerics: cppu"}, 6, "'cppu'", "'cpu'?"),
     "other-device": ({"recipe": "numerics: cuda"}, 6, "'cuda'", "numerics: default"),
     "missing-key": ({"data": ""}, None, "'data' is missing"),
-}
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_a_mistake_in_the_study_is_named_with_its_line(cli: Cli, name: str) -> None:
-    changes, line, *words = STUDIES[name]
-    refused(run(cli, changes), f"s.yaml:{line}" if line else "s.yaml", *words)
-
-
-CODES = {
+    # In the user's own code.
     "untraceable": (
         {"backbone": "backbone: my.py:branching"},
-        3,
-        "Branching",
-        "control flow",
-        "segments",
+        *(3, "Branching", "control flow", "segments"),
     ),
+    "no-python": ({"backbone": "backbone: no.py:net"}, 3, "no.py", "line 1", "SyntaxError"),
     "classes": ({"backbone": "backbone: my.py:seven"}, 3, "[B, 7]", "[B, 10]"),
     "misfit": ({"backbone": "backbone: my.py:misfit"}, 3, "Net", "shapes"),
     "raises": ({"backbone": "backbone: my.py:raising"}, 3, "line 22", "KeyError", "correct the file"),
@@ -168,16 +157,12 @@ CODES = {
 }
 
 
-@pytest.mark.parametrize("name", CODES)
-def test_a_mistake_in_the_users_own_code(cli: Cli, name: str) -> None:
-    changes, line, *words = CODES[name]
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_mistake_in_the_study_is_named_with_its_line(cli: Cli, name: str) -> None:
+    changes, line, *words = STUDIES[name]
     Path("my.py").write_text(CODE)
-    refused(run(cli, changes), f"s.yaml:{line}", *words)
-
-
-def test_a_file_that_is_no_python(cli: Cli) -> None:
-    Path("my.py").write_text("def net(:\n")
-    refused(run(cli, {"backbone": "backbone: my.py:net"}), "s.yaml:3", "my.py", "line 1", "SyntaxError")
+    Path("no.py").write_text("def net(:\n")
+    refused(run(cli, changes), f"s.yaml:{line}" if line else "s.yaml", *words)
 
 
 def test_a_corrupt_file_is_named(cli: Cli) -> None:

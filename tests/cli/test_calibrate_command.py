@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command import call
+from command import Cli, call, refused
 
 from longer import long
-from offramp.errors import OfframpError
 from offramp.policy import policy, scoring, solve
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
 from offramp.study import trained as trial
+from refusal import refuses
 from simulated import simulated
 from support import run_all, tiny_plan, tiny_study
 
-Command = Callable[..., tuple[int, str, str]]
 CLASSES = 3
 
 
@@ -60,11 +57,11 @@ def store(tmp_path: Path, trained: Store, manifests: dict[str, Manifest]) -> Sto
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """A search in less detail: how good it is at what it searches is in tests/policy/test_solve.py."""
     monkeypatch.setattr(solve, "NEAR", 6)
     monkeypatch.chdir(tmp_path)
-    return lambda *words: astuple(call("calibrate", *words, "--store", "runs"))
+    return lambda *words: call("calibrate", *words, "--store", "runs")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +81,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     ],
     ids=lambda words: " ".join(words),
 )
-def test_it_writes_a_policy_and_a_report(run: Command, store: Store, target: tuple[str, ...]) -> None:
+def test_it_writes_a_policy_and_a_report(run: Cli, store: Store, target: tuple[str, ...]) -> None:
     status, out, _ = run("two", *target, "--out", "p.json", "--json")
     report, file = json.loads(out), policy.read(Path("p.json"))
     assert status == 0
@@ -102,7 +99,7 @@ def test_it_writes_a_policy_and_a_report(run: Command, store: Store, target: tup
 
 
 @pytest.mark.usefixtures("store")
-def test_the_tables_show_what_matters(run: Command) -> None:
+def test_the_tables_show_what_matters(run: Cli) -> None:
     status, out, _ = run("two", "--risk", "0.05", "--confidence", "0.9")
     assert status == 0 and Path("policy.json").exists()
     for said in (
@@ -130,7 +127,7 @@ def test_the_tables_show_what_matters(run: Command) -> None:
     ids=lambda words: words[0],
 )
 def test_poisoned_test_labels_change_no_byte_of_the_policy(
-    run: Command, store: Store, target: tuple[str, ...]
+    run: Cli, store: Store, target: tuple[str, ...]
 ) -> None:
     honest = logits(4)
     poisoned = honest | {"test_labels": (honest["test_labels"] + 1) % CLASSES}
@@ -145,7 +142,7 @@ def test_poisoned_test_labels_change_no_byte_of_the_policy(
     assert files[0][1] != files[1][1]  # the poison was there to be seen
 
 
-def test_other_labels_of_calibration_do_change_it(run: Command, store: Store) -> None:
+def test_other_labels_of_calibration_do_change_it(run: Cli, store: Store) -> None:
     manifest, arrays = store.read_trial("two"), logits(4)
     found = []
     for labels in (arrays["calibration_labels"], arrays["calibration_labels"][::-1].copy()):
@@ -175,13 +172,13 @@ def test_a_hash_is_of_the_network_and_its_answers(store: Store) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_network_with_one_exit(run: Command) -> None:
+def test_a_network_with_one_exit(run: Cli) -> None:
     status, out, err = run("base", "--max-accuracy-loss", "0.01")
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert "nothing is saved: the trial has no exit that is cheaper than the full network" in err
 
 
-def test_a_split_that_is_too_small_says_how_many_would_do(run: Command, store: Store) -> None:
+def test_a_split_that_is_too_small_says_how_many_would_do(run: Cli, store: Store) -> None:
     store.write_trial("two", store.read_trial("two"), logits(4, calibration=120))
     status, out, err = run("two", "--risk", "0.01")
     assert (status, out) == (2, "") and not Path("policy.json").exists()
@@ -192,7 +189,7 @@ def test_a_split_that_is_too_small_says_how_many_would_do(run: Command, store: S
 
 
 @pytest.mark.long
-def test_a_budget_that_the_full_network_keeps(run: Command, store: Store) -> None:
+def test_a_budget_that_the_full_network_keeps(run: Cli, store: Store) -> None:
     arrays = logits(4)
     for split in ("validation", "calibration"):
         arrays[split][:, :-1] *= -1  # early exits that are wrong
@@ -204,7 +201,7 @@ def test_a_budget_that_the_full_network_keeps(run: Command, store: Store) -> Non
         assert f" {unit}, within " in err and ": ask for less. --anyway" in err
 
 
-def test_what_is_not_to_be_trusted_is_refused(run: Command, store: Store) -> None:
+def test_what_is_not_to_be_trusted_is_refused(run: Cli, store: Store) -> None:
     """Forty images for one point of loss; and a network that guesses."""
     manifest, few = store.read_trial("two"), logits(4, calibration=40)
     guess = logits(4)
@@ -214,8 +211,7 @@ def test_what_is_not_to_be_trusted_is_refused(run: Command, store: Store) -> Non
         (guess, "not clearly better than chance"),
     ):
         store.write_trial("two", manifest, arrays)
-        status, out, err = run("two", "--max-accuracy-loss", "0.01")
-        assert (status, out, err.count("\n")) == (2, "", 1) and said in err
+        refused(run("two", "--max-accuracy-loss", "0.01"), said)
         assert not Path("policy.json").exists()
         status, out, _ = run("two", "--max-accuracy-loss", "0.01", "--anyway", "--json")
         assert status == 0 and said in json.loads(out)["unreliable"][0]
@@ -256,14 +252,14 @@ def test_what_is_not_to_be_trusted_is_refused(run: Command, store: Store) -> Non
         (("two", "--risk", "0.1", "--out", "runs"), "cannot write the policy runs"),
     ],
 )
-def test_mistakes_are_one_clear_line(run: Command, words: tuple[str, ...], said: str) -> None:
+def test_mistakes_are_one_clear_line(run: Cli, words: tuple[str, ...], said: str) -> None:
     status, out, err = run(*words)
     assert status == 2 and not out
     assert said in err and err.count("\n") == 1
     assert not Path("policy.json").exists()
 
 
-def test_trials_that_cannot_be_calibrated(run: Command, store: Store) -> None:
+def test_trials_that_cannot_be_calibrated(run: Cli, store: Store) -> None:
     manifest, arrays = store.read_trial("two"), logits(4)
     without = {k: v for k, v in arrays.items() if not k.startswith("calibration")}
     data = manifest.data.model_copy(update={"validation": manifest.data.test})
@@ -279,22 +275,19 @@ def test_trials_that_cannot_be_calibrated(run: Command, store: Store) -> None:
     )
     for record, kept, said in cases:
         store.write_trial("two", record, kept)
-        status, _, err = run("two", "--risk", "0.1")
-        assert status == 2 and said in err and err.count("\n") == 1
+        refused(run("two", "--risk", "0.1"), said)
 
 
-def test_a_store_that_is_not_there(run: Command) -> None:
-    status, _, err = run("two", "--risk", "0.1")
-    assert status == 2 and "there is no store at runs" in err
+def test_a_store_that_is_not_there(run: Cli) -> None:
+    refused(run("two", "--risk", "0.1"), "there is no store at runs")
 
 
 def test_reading_names_the_trial(store: Store) -> None:
-    with pytest.raises(OfframpError, match="no trial 'x'"):
-        trial.read(store, "x")
+    refuses("no trial 'x'", trial.read, store, "x")
 
 
 def test_images_are_weighted_to_the_shares_of_training(
-    run: Command, store: Store, manifests: dict[str, Manifest]
+    run: Cli, store: Store, manifests: dict[str, Manifest]
 ) -> None:
     def keep(name: str, counts: dict[str, tuple[int, ...]]) -> None:
         manifest = manifests["two-stage"]

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command import Answer, Cli
+from command import Answer, Cli, narrow, refused
 
 MINE = """\
 claims:
@@ -35,17 +35,11 @@ def store(finished: tuple[Path, Answer]) -> Path:
     return finished[0] / "runs"
 
 
-def narrow(answer: Answer) -> Answer:
-    assert answer.code == 0, answer.err
-    assert max(map(len, answer.out.splitlines())) <= 80
-    return answer
-
-
 def test_claims_say_what_was_found_and_what_is_missing(cli: Cli, store: Path) -> None:
-    said = narrow(cli("claims", store)).out
+    said = narrow(cli("claims", store))
     assert "111 claims: 111 not testable here." in said  # digits are none of the paper's data
     assert "runs like those on" in said and "40,000" in said
-    said = narrow(cli("claims", store, "--anywhere")).out
+    said = narrow(cli("claims", store, "--anywhere"))
     assert "Not testable here" in said
     assert "the strategy distillation" in said
     assert "111 claims: " in said and "no verdicts on the paper" in " ".join(said.split())
@@ -54,9 +48,9 @@ def test_claims_say_what_was_found_and_what_is_missing(cli: Cli, store: Path) ->
 
 def test_own_claims_one_in_full_and_json(cli: Cli, store: Path) -> None:
     Path("mine.yaml").write_text(MINE)
-    said = narrow(cli("claims", store, "--claims", "mine.yaml")).out
+    said = narrow(cli("claims", store, "--claims", "mine.yaml"))
     assert "2 claims: " in said
-    one = narrow(cli("claims", store, "--claims", "mine.yaml", "--only", "same-final-exit")).out
+    one = narrow(cli("claims", store, "--claims", "mine.yaml", "--only", "same-final-exit"))
     assert "Identical by construction: two-stage − baseline; digits-cnn, digits." in one
     assert "Verdict: identical by construction" in one
     answer = json.loads(cli("claims", store, "--claims", "mine.yaml", "--json").out)
@@ -75,13 +69,12 @@ def test_own_claims_one_in_full_and_json(cli: Cli, store: Path) -> None:
     ],
 )
 def test_mistakes_in_claims(cli: Cli, store: Path, arguments: list[str], message: str) -> None:
-    answer = cli("claims", store, *arguments)
-    assert answer.code == 2 and message in answer.err
+    refused(cli("claims", store, *arguments), message)
 
 
 @pytest.mark.parametrize("goal", ["accuracy", "latency", "training-time", "balanced"])
 def test_recommend_ranks_and_rules_out(cli: Cli, store: Path, goal: str) -> None:
-    said = narrow(cli("recommend", store, "--goal", goal)).out
+    said = narrow(cli("recommend", store, "--goal", goal))
     assert "joint" in said and "too few for a recommendation" in said
     assert "it has no early exits" in said
     answer = json.loads(cli("recommend", store, "--goal", goal, "--json").out)
@@ -91,23 +84,23 @@ def test_recommend_ranks_and_rules_out(cli: Cli, store: Path, goal: str) -> None
 def test_recommend_without_readings_falls_back_on_the_guidelines(cli: Cli, store: Path) -> None:
     answer = json.loads(cli("recommend", store, "--goal", "energy", "--json").out)
     assert not answer["evidence"][0]["ranking"] and answer["guidelines"]
-    said = narrow(cli("recommend", store, "--goal", "energy")).out
+    said = narrow(cli("recommend", store, "--goal", "energy"))
     assert "These runs give no answer. No runs back this." in said.replace("\n", " ")
 
 
 def test_recommend_without_a_store_gives_the_guidelines_and_says_so(cli: Cli) -> None:
-    said = narrow(cli("recommend", "--goal", "memory", "--frozen-backbone")).out
+    said = narrow(cli("recommend", "--goal", "memory", "--frozen-backbone"))
     assert "There is no store at runs. No runs back this." in said.replace("\n", " ")
     assert "two-stage" in said and "backbone: kept" in " ".join(said.split())
     assert json.loads(cli("recommend", "--goal", "memory", "--json").out)["evidence"] == []
 
 
 def test_recommend_keeps_to_what_is_asked(cli: Cli, store: Path) -> None:
-    said = narrow(cli("recommend", store, "--goal", "accuracy", "--frozen-backbone")).out
+    said = narrow(cli("recommend", store, "--goal", "accuracy", "--frozen-backbone"))
     assert "it trains the backbone's weights" in said
-    said = narrow(cli("recommend", store, "--goal", "latency", "--min-accuracy", "100%")).out
+    said = narrow(cli("recommend", store, "--goal", "latency", "--min-accuracy", "100%"))
     assert "no ranking, every strategy is ruled out" in said and "% at most" in said
-    said = narrow(cli("recommend", store, "--goal", "accuracy", "--max-macs", "1")).out
+    said = narrow(cli("recommend", store, "--goal", "accuracy", "--max-macs", "1"))
     assert "it cannot answer within these MACs" in said
 
 
@@ -120,10 +113,8 @@ def test_recommend_keeps_to_what_is_asked(cli: Cli, store: Path) -> None:
     ],
 )
 def test_mistakes_in_recommend(cli: Cli, store: Path, arguments: list[str], message: str) -> None:
-    answer = cli("recommend", store, *arguments)
-    assert answer.code == 2 and message in answer.err
+    refused(cli("recommend", store, *arguments), message)
 
 
 def test_a_store_that_is_named_must_be_there(cli: Cli) -> None:
-    answer = cli("recommend", "nowhere")
-    assert answer.code == 2 and "nowhere" in answer.err
+    refused(cli("recommend", "nowhere"), "nowhere")

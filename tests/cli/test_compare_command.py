@@ -6,11 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from command import Cli, data, narrow
+from command import Cli, data, narrow, refused
 
 import records
 from offramp.cli.commands.compare import compare
-from offramp.errors import OfframpError
+from refusal import refuses
 
 
 def test_compare_strategies_seed_by_seed(studied: Cli) -> None:
@@ -53,10 +53,8 @@ def test_compare_does_not_choose_between_trials(studied: Cli) -> None:
     change = ("--set", "strategies=[joint]", "--set", "recipe.epochs=1", "--set", "seeds=[1]")
     assert studied("run", "s.yaml", "--quiet", *change).code == 0
     answer = studied("compare", "two-stage", "joint")
-    assert answer.code == 2 and len(answer.err.splitlines()) == 1
-    for trial in Path("runs/trials").glob("joint-*-s1-*"):
-        assert trial.name in answer.err
-    assert "'joint' has two trials" in answer.err and "compare trial ids" in answer.err
+    names = [trial.name for trial in Path("runs/trials").glob("joint-*-s1-*")]
+    refused(answer, *names, "'joint' has two trials", "compare trial ids")
     assert studied("compare", "two-stage", "baseline").code == 0  # has nothing to do with it
 
 
@@ -78,12 +76,9 @@ def test_compare_refuses_what_has_no_exit_in_common(monkeypatch: pytest.MonkeyPa
         read_node=lambda _: records.node({}),
     )
     monkeypatch.setattr("offramp.cli.commands.compare.archived", lambda *_: archive)
-    with pytest.raises(OfframpError, match="'joint' and 'separate' have no exit in common"):
-        compare("joint", "separate")
+    refuses("'joint' and 'separate' have no exit in common", compare, "joint", "separate")
 
 
 def test_compare_names_what_is_not_there(studied: Cli) -> None:
-    answer = studied("compare", "joint", "two-stag")
-    assert answer.code == 2 and "no strategy 'two-stag' in runs; did you mean" in answer.err
-    answer = studied("compare", "no", "nothing")
-    assert answer.code == 2 and "no trial 'no' in runs" in answer.err
+    refused(studied("compare", "joint", "two-stag"), "no strategy 'two-stag' in runs; did you mean")
+    refused(studied("compare", "no", "nothing"), "no trial 'no' in runs")

@@ -27,13 +27,8 @@ def test_bash_completes_commands_options_and_names(studied: Cli, tmp_path: Path)
     program.chmod(0o755)
     (tmp_path / "s.sh").write_text(studied("completion", "bash").out)
     lines = ["source ./s.sh"]
-    for words in (
-        "offramp stat",
-        "offramp run --log-f",
-        "offramp strategies joint-b",
-        "offramp show two",
-    ):
-        lines.append(f"COMP_WORDS=({words}); COMP_CWORD={words.count(' ')}; COMPREPLY=()")
+    for words in ("stat", "run --log-f", "strategies joint-b", "show two"):
+        lines.append(f"COMP_WORDS=(offramp {words}); COMP_CWORD={words.count(' ') + 1}; COMPREPLY=()")
         lines += ["_offramp_completion offramp", 'echo "${COMPREPLY[*]}"']
     lines.insert(0, f'PATH="{program.parent}:$PATH"')
     done = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, check=True)

@@ -10,18 +10,18 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from command import call
+from command import Cli, call, refused
 from PIL import Image
 
 import offramp
 from ghostscript import EPS, trap
+from offramp.bundle.export import ExportOptions, export
 from offramp.bundle.preprocessing import Preprocessing
 from offramp.bundle.runtime import SUFFIXES, find_images
 from offramp.infer import image_files
@@ -34,7 +34,6 @@ from offramp.store.store import Store
 from refusal import refuses
 from support import CPU, run_all, tiny_data, tiny_plan, tiny_study
 
-Command = Callable[..., tuple[int, str, str]]
 EXITS = (1, 2, 3, 4)
 COUNT = 12
 
@@ -74,8 +73,8 @@ def write_policy(
 
 
 @pytest.fixture
-def run() -> Command:
-    return lambda *words: astuple(call("predict", *words))
+def run() -> Cli:
+    return lambda *words: call("predict", *words)
 
 
 def answers(path: str = "answers.csv") -> list[dict[str, str]]:
@@ -85,7 +84,7 @@ def answers(path: str = "answers.csv") -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("batch", ["1", "5", "64"])
 @pytest.mark.usefixtures("place")
-def test_answers_are_those_of_the_network_on_the_training_pixels(run: Command, batch: str) -> None:
+def test_answers_are_those_of_the_network_on_the_training_pixels(run: Cli, batch: str) -> None:
     status, out, err = run("joint", "images", "--policy", "policy.json", "--batch", batch)
     assert status == 0 and err.startswith("Unreliable: the full network has ")  # after an epoch
     assert f"{COUNT} answers in answers.csv" in out
@@ -107,7 +106,7 @@ def test_answers_are_those_of_the_network_on_the_training_pixels(run: Command, b
 
 
 @pytest.mark.usefixtures("place")
-def test_without_a_policy_all_go_to_the_final_exit_and_it_says_so(run: Command) -> None:
+def test_without_a_policy_all_go_to_the_final_exit_and_it_says_so(run: Cli) -> None:
     status, out, err = run("joint", "images/00.png", "--out", "a.csv", "--json")
     assert status == 0 and "final exit" in err
     report = json.loads(out)
@@ -126,7 +125,7 @@ def sent(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
 
 
 @pytest.mark.usefixtures("place")
-def test_a_stream_is_answered_as_the_files_are(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_is_answered_as_the_files_are(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("joint", "images", "--policy", "policy.json")[0] == 0
     files = {row["file"]: row for row in answers()}
     words = ("joint", "--policy", "policy.json", "--stream")
@@ -156,7 +155,7 @@ def test_a_stream_is_answered_as_the_files_are(run: Command, monkeypatch: pytest
 @pytest.mark.parametrize(("held", "exit"), [("1us", 1), ("10s", 4)])
 @pytest.mark.parametrize("score", ["confidence", "largest"])
 def test_a_latency_that_is_held_moves_where_images_leave(
-    run: Command, monkeypatch: pytest.MonkeyPatch, held: str, exit: int, score: str
+    run: Cli, monkeypatch: pytest.MonkeyPatch, held: str, exit: int, score: str
 ) -> None:
     """Of a score without bounds too."""
     monkeypatch.setitem(SCORES, "largest", Score(largest, low=-math.inf, high=math.inf))
@@ -170,7 +169,7 @@ def test_a_latency_that_is_held_moves_where_images_leave(
 
 
 @pytest.mark.usefixtures("place")
-def test_mistakes_with_streams(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_with_streams(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     sent(monkeypatch)
     for words, said in (
         (("joint", "images", "--stream"), "leave the images out"),
@@ -183,7 +182,7 @@ def test_mistakes_with_streams(run: Command, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("place")
-def test_damaged_files_are_named_and_skipped(run: Command) -> None:
+def test_damaged_files_are_named_and_skipped(run: Cli) -> None:
     Path("images/bad.png").write_bytes(Path("images/00.png").read_bytes()[:50])
     Path("images/worse.png").write_text("no image")
     cut = Path("images/00.png").read_bytes()
@@ -200,7 +199,7 @@ def test_damaged_files_are_named_and_skipped(run: Command) -> None:
 
 
 @pytest.mark.usefixtures("place")
-def test_one_image_that_the_network_does_not_take_ends_nothing(run: Command) -> None:
+def test_one_image_that_the_network_does_not_take_ends_nothing(run: Cli) -> None:
     Image.new("L", (9, 8)).save("images/wide.png")
     Image.new("RGB", (8, 8)).save("images/color.png")
     Image.new("F", (8, 8)).save("images/deep.tiff")
@@ -214,35 +213,32 @@ def test_one_image_that_the_network_does_not_take_ends_nothing(run: Command) -> 
 
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize("out", ["answers", "images/00.png"])
-def test_a_bad_place_for_the_answers_is_said_before_the_work(run: Command, out: str) -> None:
+def test_a_bad_place_for_the_answers_is_said_before_the_work(run: Cli, out: str) -> None:
     Path("answers").mkdir()
     if not Path(out).exists():
         shutil.copy(next(Path("images").rglob("*.png")), out)
     before = sorted(Path("images").rglob("*"))
-    status, said, err = run("joint", "images", "--policy", "policy.json", "--out", out)
-    assert status == 2 and said == "" and "--out" in err
+    refused(run("joint", "images", "--policy", "policy.json", "--out", out), "--out")
     assert sorted(Path("images").rglob("*")) == before
 
 
 @pytest.mark.usefixtures("place")
 def test_a_folder_that_takes_no_new_file_is_said_before_the_work(
-    run: Command, monkeypatch: pytest.MonkeyPatch
+    run: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An earlier table in it could be written, and is replaced by a new file."""
     Path("answers.csv").write_text("earlier")
     here = Path.cwd()
     monkeypatch.setattr(os, "access", lambda path, _: Path(path) != here)
-    status, said, err = run("joint", "images", "--policy", "policy.json")
-    assert (status, said) == (2, "") and "--out answers.csv cannot be written" in err
+    refused(run("joint", "images", "--policy", "policy.json"), "--out answers.csv cannot be written")
     assert Path("answers.csv").read_text() == "earlier"
 
 
 @pytest.mark.usefixtures("place")
-def test_answers_replace_no_pipe_and_no_link(run: Command) -> None:
+def test_answers_replace_no_pipe_and_no_link(run: Cli) -> None:
     words = ("joint", "images/00.png", "--policy", "policy.json", "--out")
     os.mkfifo("pipe.csv")
-    status, said, err = run(*words, "pipe.csv")
-    assert (status, said) == (2, "") and "--out pipe.csv cannot be written" in err
+    refused(run(*words, "pipe.csv"), "--out pipe.csv cannot be written")
     assert Path("pipe.csv").is_fifo()
     Path("kept.csv").write_text("earlier")
     Path("link.csv").symlink_to("kept.csv")
@@ -251,7 +247,7 @@ def test_answers_replace_no_pipe_and_no_link(run: Command) -> None:
 
 
 @pytest.mark.usefixtures("place")
-def test_only_damaged_files(run: Command) -> None:
+def test_only_damaged_files(run: Cli) -> None:
     Path("bad.png").write_text("no image")
     status, out, _ = run("joint", "bad.png", "--policy", "policy.json")
     assert status == 1 and "0 answers" in out and [row["file"] for row in answers()] == ["bad.png"]
@@ -316,23 +312,15 @@ def missing_weights() -> str:
     return "weights.safetensors"
 
 
-@pytest.mark.usefixtures("place")
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        other_size,
-        other_mode,
-        deep,
-        empty_folder,
-        no_folder,
-        missing_exit,
-        other_trial,
-        out_of_range,
-        no_policy,
-        missing_weights,
-    ],
+SPOILT = (
+    *(other_size, other_mode, deep, empty_folder, no_folder),
+    *(missing_exit, other_trial, out_of_range, no_policy, missing_weights),
 )
-def test_mistakes_are_one_line_and_nothing_is_written(run: Command, spoil: Callable[[], str]) -> None:
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_mistakes_are_one_line_and_nothing_is_written(run: Cli, spoil: Callable[[], str]) -> None:
     said = spoil()
     status, out, err = run("joint", "images", "--policy", "policy.json")
     assert (status, out) == (2, "")
@@ -349,27 +337,25 @@ def test_mistakes_are_one_line_and_nothing_is_written(run: Command, spoil: Calla
         (("joint", "images", "--out", "no/where.csv"), "there is no folder no"),
         (
             ("joint", "images", "--store", "elsewhere"),
-            "joint is no bundle's folder, and there is no store at els",
+            "is no bundle's folder, and there is no store at els",
         ),
     ],
 )
-def test_other_mistakes(run: Command, words: tuple[str, ...], said: str) -> None:
-    status, _, err = run(*words)
-    assert status == 2 and said in err
+def test_other_mistakes(run: Cli, words: tuple[str, ...], said: str) -> None:
+    refused(run(*words), said)
 
 
 @pytest.mark.usefixtures("place")
-def test_trials_on_normalized_images_are_refused(run: Command) -> None:
+def test_trials_on_normalized_images_are_refused(run: Cli) -> None:
     kept = Store(Path("runs"))
     name = kept.find_trial("joint")
     manifest = kept.read_trial(name).model_copy(update={"mean": (0.0,), "std": (1.0,)})
     kept.write_trial("floats", manifest, kept.trial_logits(name))
-    status, _, err = run("floats", "images")
-    assert status == 2 and "normalized beforehand" in err
+    refused(run("floats", "images"), "normalized beforehand")
 
 
 @pytest.mark.usefixtures("place")
-def test_what_is_there_is_kept_on_ctrl_c(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_there_is_kept_on_ctrl_c(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     answer, calls = Network.answer, []
 
     def stopped(self: Network, pixels: np.ndarray) -> object:
@@ -409,17 +395,10 @@ def test_an_image_on_its_side_is_turned(tmp_path: Path) -> None:
     assert image_files.read(good[0], how).shape == (1, 4, 6)  # type: ignore[union-attr]
 
 
-def test_a_bundle_answers_as_its_trial(place: Path, run: Command) -> None:
+def test_a_bundle_answers_as_its_trial(place: Path, run: Cli) -> None:
     pytest.importorskip("onnxruntime")
-    from offramp.bundle.export import ExportOptions, export
-
-    for _ in export(
-        Store(place / "runs"),
-        "joint",
-        policies.read(Path("policy.json")),
-        Path("bundle"),
-        ExportOptions(None, False, False, False, anyway=True),
-    ):
+    policy, quick = Path("policy.json"), ExportOptions(check=False, measure=False, anyway=True)
+    for _ in export(Store(place / "runs"), "joint", policies.read(policy), Path("bundle"), quick):
         pass
     told = [
         json.loads(run(*words, "--json")[1])["unreliable"]
@@ -433,11 +412,9 @@ def test_a_bundle_answers_as_its_trial(place: Path, run: Command) -> None:
         assert (one["file"], one["class"], one["exit"]) == (other["file"], other["class"], other["exit"])
         assert float(one["confidence"]) == pytest.approx(float(other["confidence"]), abs=1e-4)
         assert one["compute_share"] == other["compute_share"]
-    status, _, err = run("bundle", "images", "--policy", "policy.json")
-    assert status == 2 and "leave --policy out" in err
+    refused(run("bundle", "images", "--policy", "policy.json"), "leave --policy out")
     Path("bundle/labels.json").write_text("[]")
-    status, _, err = run("bundle", "images")
-    assert status == 2 and "labels.json has been changed" in err
+    refused(run("bundle", "images"), "labels.json has been changed")
 
 
 @pytest.mark.usefixtures("place")
@@ -448,12 +425,11 @@ def test_the_same_in_python() -> None:
     made = offramp.predictor(net, rule)(images)
     again = offramp.predictor(net, "policy.json")(images)
     assert torch.equal(made.classes, again.classes)
-    with pytest.raises(offramp.OfframpError, match="was made for trial joint"):
-        offramp.predictor("separate", "policy.json", device="cpu")
+    refuses("was made for trial joint", offramp.predictor, "separate", "policy.json", device="cpu")
 
 
 def test_an_eps_that_is_called_png_starts_nothing(
-    place: Path, run: Command, monkeypatch: pytest.MonkeyPatch
+    place: Path, run: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mark = trap(place, monkeypatch)
     Path("a.png").write_bytes(EPS)

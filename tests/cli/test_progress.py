@@ -374,9 +374,7 @@ def test_what_ends_a_command_is_the_last_line_of_its_file(tmp_path: Path) -> Non
         pass
 
 
-def test_a_file_that_cannot_be_written_any_more_ends_no_run(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_file_that_cannot_be_written_any_more_ends_no_run(capsys: pytest.CaptureFixture[str]) -> None:
     file = io.StringIO()
     log = Log(file=file)
     file.close()

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import yaml
-from command import Cli
+from command import Cli, refused
 
 from offramp.paper.recipes import OTHERS, RECIPES
 
@@ -18,8 +18,7 @@ def test_a_study_of_the_paper_is_planned_without_data(cli: Cli) -> None:
     answer = cli("run", path, "--set", "seeds=[42]", "--dry-run")
     assert answer.code == 0 and "Provisional, keys too: cifar10: no folder is given" in answer.out
     assert "✓ " not in answer.out.split("trials of")[0]
-    refused = cli("run", path, "--set", "seeds=[42]")
-    assert refused.code == 2 and "needs its folder; fetch" in refused.err
+    refused(cli("run", path, "--set", "seeds=[42]"), "needs its folder; fetch")
 
 
 def test_recipes_are_shown_at_80_columns_and_as_studies(cli: Cli) -> None:
@@ -33,5 +32,4 @@ def test_recipes_are_shown_at_80_columns_and_as_studies(cli: Cli) -> None:
     other = yaml.safe_load(cli("recipes", "airbench-cifar10").out)
     assert other == json.loads(cli("recipes", "airbench-cifar10", "--json").out)["study"]
     assert "airbench-cifar10" in answer.out
-    wrong = cli("recipes", "resnet18-cifar10")
-    assert wrong.code == 2 and "did you mean" in wrong.err
+    refused(cli("recipes", "resnet18-cifar10"), "did you mean")

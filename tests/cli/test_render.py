@@ -117,7 +117,7 @@ def test_missing_seeds_are_counted(screen) -> None:  # type: ignore[no-untyped-d
 
 def test_numbers() -> None:
     assert [ranges(n) for n in ([], [2], [3, 1, 2], [1, 2, 4, 6, 7])] == [
-        *("", "2", "1–3", "1–2, 4, 6–7"),
+        *("", "2", "1–3", "1–2, 4, 6–7")
     ]
     assert [counted(n, "trial") for n in (0, 1, 2)] == ["0 trials", "1 trial", "2 trials"]
     assert summary.percent(Spread(0.5, math.nan)) == "50.0"

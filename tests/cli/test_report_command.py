@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command import Cli, without
+from command import Cli, refused, without
 
 
 def files(folder: str) -> dict[str, bytes]:
@@ -92,7 +92,5 @@ def test_mistakes_are_one_line_and_write_nothing(studied: Cli) -> None:
         (("report", "runs", "--format", ","), "--format is empty"),
         (("report", "runs", "--study", "other"), "no trial was made by a study 'other'"),
     ):
-        answer = studied(*words)
-        assert answer.code == 2 and said in answer.err, (words, answer.err)
-        assert len(answer.err.strip().splitlines()) == 1
+        refused(studied(*words), said)
     assert not Path("report").exists()

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from command import STUDY, Cli, untimed
+from command import STUDY, Cli, refused, untimed
 from PIL import Image
 
 from offramp.cli.commands.search import _searched
@@ -37,8 +37,7 @@ def test_each_strategy_at_its_own_best(cli: Cli) -> None:
         *("joint · trial 1 of 2", "joint · trial 2 of 2"),
     ]
     assert "Written to s-found.yaml" in answer.out and "best of 2" in answer.out
-    refused = cli("search", "s.yaml", "--over", OVER)
-    assert refused.code == 2 and "s-found.yaml is there already" in refused.err
+    refused(cli("search", "s.yaml", "--over", OVER), "s-found.yaml is there already")
     ran = cli("run", "s-found.yaml", "--quiet")
     assert ran.code == 0 and "2 reused" in ran.out, ran.out + ran.err  # what the search trained
     (settings,) = [fact for fact in facts(evidence.open(Path("runs"))) if fact.name == "Settings"]
@@ -135,5 +134,4 @@ def test_mistakes(cli: Cli) -> None:
         ),
         (["--over", "recipe.epoch=int(1,2)", "--trials", "1"], "unknown key 'recipe.epoch'"),
     ):
-        answer = cli("search", "s.yaml", *words)
-        assert answer.code == 2 and said in answer.err and answer.err.count("\n") == 1, answer.err
+        refused(cli("search", "s.yaml", *words), said)

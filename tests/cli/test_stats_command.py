@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from command import Cli
+from command import Cli, refused
 
 OPTIONS = ("--value", "accuracy", "--group", "strategy", "--block", "seed")
 
@@ -71,10 +71,7 @@ def test_mistakes_are_one_line(
 ) -> None:
     if name is not None:
         Path(name).write_text(content)
-    answer = cli("stats", name or "absent.csv", "--value", "v", "--group", "g", *options)
-    assert answer.code == 2
-    lines = answer.err.strip().splitlines()
-    assert len(lines) == 1 and message in lines[0]
+    refused(cli("stats", name or "absent.csv", "--value", "v", "--group", "g", *options), message)
 
 
 def test_a_value_that_cannot_be_tested_is_no_failure(cli: Cli) -> None:

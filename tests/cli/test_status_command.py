@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command import STUDY, Cli, data, keys, narrow, remade
+from command import STUDY, Cli, data, keys, narrow, refused, remade
 
 from offramp.store.store import Store
 
@@ -39,9 +39,7 @@ def test_a_damaged_trial_is_named(studied: Cli) -> None:
     (manifest, *_) = sorted(Path("runs/trials").glob("joint-*/trial.json"))
     manifest.write_text(manifest.read_text().replace("joint", "jolly"))
     for command in (["status"], ["show", "joint-digits-cnn-digits-s1"], ["compare", "joint", "joint"]):
-        answer = studied(*command)
-        assert answer.code == 2 and answer.out == ""
-        assert str(manifest) in answer.err and "run its study again" in answer.err
+        refused(studied(*command), str(manifest), "run its study again")
     assert studied("run", "s.yaml", "--quiet").code == 0
     assert data(studied("status", "--json"))["trials"] == 6
 

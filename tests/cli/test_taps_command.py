@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command import Cli, data, narrow
+from command import Cli, data, narrow, refused
 
 from longer import long
 
@@ -41,10 +41,12 @@ def test_taps_of_ones_own_choice_are_starred_and_told(cli: Cli, tmp_path: Path) 
     lists = "[['0'], ['1', '2'], ['3', '4']]"
     said = data(cli("taps", f"{file}:make_net", "--input", "1x8x8", "--exits", lists, "--json"))
     assert [(row["name"], row["why"]) for row in said] == [("0", "as asked"), ("1", None)]
-    refused = cli("taps", "digits-cnn", "--input", "1x8x8", "--exits", "a,a")
-    assert refused.code == 2 and "--exits: exits.taps names the place 'a' twice" in refused.err
+    twice = cli("taps", "digits-cnn", "--input", "1x8x8", "--exits", "a,a")
+    refused(twice, "--exits: exits.taps names the place 'a' twice")
 
 
-@pytest.mark.parametrize("model", ["resnet18", *long("timm/convnext_atto")])
-def test_taps_of_deep_networks_fit_the_screen(cli: Cli, model: str) -> None:
-    narrow(cli("taps", model))
+@pytest.mark.parametrize(
+    "words", ["resnet18 --input 3x112x112", *long("resnet18", "timm/convnext_atto")]
+)
+def test_taps_of_deep_networks_fit_the_screen(cli: Cli, words: str) -> None:
+    narrow(cli("taps", *words.split()))

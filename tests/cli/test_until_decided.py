@@ -82,11 +82,12 @@ def test_an_interrupted_run_goes_on(fresh: Cli, monkeypatch: pytest.MonkeyPatch)
             raise KeyboardInterrupt
         watch(*given)  # type: ignore[arg-type]
 
+    words = (*DECIDED, "--set", "strategies=[joint, two-stage]")
     monkeypatch.setattr(training, "watch", once)
-    answer = fresh(*DECIDED)
+    answer = fresh(*words)
     assert answer.code == 130 and "Interrupted. Run the same command again" in answer.err
     monkeypatch.setattr(training, "watch", watch)
-    answer = fresh(*DECIDED)
+    answer = fresh(*words)
     assert answer.code == 0 and "All 4 seeds are used" in answer.out
 
 

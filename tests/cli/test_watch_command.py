@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from command import Cli
+from command import Cli, refused
 
 from offramp import terminal
 from offramp.cli.commands.watch import shown
@@ -111,8 +111,7 @@ def test_they_are_filtered(studied: Cli) -> None:
         (("--trials", "--strategy", "jiont"), "no trial of the strategy 'jiont'"),
         (("--seed", "7"), "add --trials"),
     ):
-        answer = studied("status", *words)
-        assert answer.code == 2 and said in answer.err
+        refused(studied("status", *words), said)
 
 
 def test_watch_ends_when_nothing_is_left(studied: Cli) -> None:
@@ -132,5 +131,4 @@ def test_track_sends_once(studied: Cli, tmp_path: Path) -> None:
         (("--to", "tensorboard:board", "--file", "x"), "there is no x"),
         (("--to", "tensorboard:board", "--file", "runs"), "keeps no files"),
     ):
-        answer = studied("track", *words)
-        assert answer.code == 2 and said in answer.err and len(answer.err.splitlines()) == 1
+        refused(studied("track", *words), said)

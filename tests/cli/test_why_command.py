@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from command import Cli, data, keys, narrow
+from command import Cli, data, keys, narrow, refused
 
 
 def test_why_a_node_that_is_there(studied: Cli) -> None:
@@ -39,7 +39,5 @@ def test_why_looks_into_every_study_of_a_list(studied: Cli) -> None:
 
 
 def test_why_asks_for_one_node(studied: Cli) -> None:
-    every = studied("why", "")
-    assert every.code == 2 and "8 nodes begin with ''; give more" in every.err
-    none = studied("why", "xyz")
-    assert none.code == 2 and "no node begins with 'xyz'; offramp show TRIAL" in none.err
+    refused(studied("why", ""), "8 nodes begin with ''; give more")
+    refused(studied("why", "xyz"), "no node begins with 'xyz'; offramp show TRIAL")

@@ -245,7 +245,7 @@ def test_so_it_does_on_two_threads_with_every_setting_as_shipped(backbone: str, 
     assert torch.get_num_threads() == 1
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", *long("mobilenetv2")])
+@pytest.mark.parametrize("backbone", ["digits-cnn", *long("resnet18", "mobilenetv2")])
 def test_so_it_does_from_files(backbone: str, tmp_path: Path) -> None:
     cache = Watched(tmp_path, memory=0, disk=ROOM)
     assert not compared(backbone, TINY, cache, full=backbone in WHOLE)

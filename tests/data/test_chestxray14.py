@@ -8,7 +8,6 @@ import pytest
 from pictures import counts, noise, read, save
 
 from offramp.data import Data
-from offramp.errors import OfframpError
 from refusal import refuses
 
 HEAD = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age\n"
@@ -106,10 +105,12 @@ def test_absent_images(root: Path) -> None:
 
 
 def test_what_is_wrong_is_named(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        OfframpError, match=r"data\.split cannot be 'patients': .* 'patient', 'image' or 'official'"
-    ):
-        xrays(root, split="patients")
+    refuses(
+        r"data\.split cannot be 'patients': .* 'patient', 'image' or 'official'",
+        xrays,
+        root,
+        split="patients",
+    )
     refuses(r"there is no folder .*nihcc\.app\.box\.com", xrays, tmp_path / "none")
     table = root / "Data_Entry_2017_v2020.csv"
     table.write_text("Image Index,Finding Labels\na.png,Pneumonia\n")

@@ -34,13 +34,6 @@ def make(source: RawData | None = None, **changes: Any) -> Data:
     return assemble(source or raw(), DataSpec("toy", **changes))
 
 
-def test_hold_outs_never_overlap() -> None:
-    data = make()
-    parts = [rows_of(data, name) for name in ("train", "validation", "calibration")]
-    assert [len(part) for part in parts] == [240, 80, 80]
-    assert set().union(*parts) == set(range(400))
-
-
 def test_labels_follow_their_images() -> None:
     data = make(train_images=100)
     for name in ("train", "validation", "calibration"):

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from multiprocessing.util import _finalizer_registry
@@ -22,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from forks import forked
 from longer import long
 from offramp.augment import Augment, View
 from offramp.data import Data, DataSpec, load, order
@@ -199,14 +199,11 @@ for batch in images.reads("train", torch.split(torch.arange(len(data.train)), 4)
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends workers with their parent")
 @pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_nothing_is_left_of_a_reader_that_is_killed(how: signal.Signals, photos: Path) -> None:
-    command = [sys.executable, "-c", READER, str(photos)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, text=True, **pipes) as reader:
-        assert reader.stdout is not None
+    with forked(READER, str(photos)) as reader:
         workers = [psutil.Process(int(pid)) for pid in reader.stdout.readline().split()]
         assert len(workers) == 2
-        reader.send_signal(how)
-        reader.wait(300)
+        os.kill(reader.pid, how)
+        reader.wait()
     _, alive = psutil.wait_procs(workers, 300)
     assert not [w for w in alive if w.status() != psutil.STATUS_ZOMBIE]
     theirs = {str(process.pid) for process in (reader, *workers)}  # torch puts the process into the name
@@ -261,10 +258,13 @@ def test_auto_goes_by_size_and_augmentation(photos: Path, monkeypatch: pytest.Mo
 
 
 def test_pixels_in_memory_cannot_be_streamed() -> None:
-    with pytest.raises(
-        OfframpError, match=r"'digits' is neither image files nor a Dataset, so it cannot be streamed"
-    ):
-        load(DataSpec("digits"), None, "streaming")
+    refuses(
+        r"'digits' is neither image files nor a Dataset, so it cannot be streamed",
+        load,
+        DataSpec("digits"),
+        None,
+        "streaming",
+    )
     with pytest.raises(OfframpError, match=r"execution.loader cannot be 'streamign'; did you mean"):
         load(DataSpec("digits"), None, "streamign")  # type: ignore[arg-type]
 

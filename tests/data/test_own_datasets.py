@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 import offramp
+from longer import long
 from offramp.augment import Augment, View
 from offramp.data import Data, DataSpec, load, order
 from offramp.data import samples as samples_module
@@ -107,8 +108,9 @@ def same(one: Iterator[Tensor], other: Iterator[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("fit", ["crop", "stretch"])
-@pytest.mark.parametrize("channels", [None, 1])
+@pytest.mark.parametrize(
+    ("fit", "channels"), [("crop", None), ("stretch", 1), *long(("crop", 1), ("stretch", None))]
+)
 def test_pictures_of_several_sizes_are_resized_as_those_of_files(
     tmp_path: Path, fit: Any, channels: Any
 ) -> None:

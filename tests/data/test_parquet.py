@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -198,67 +199,52 @@ def test_large_images_are_decoded_alike_by_threads(folder: Path) -> None:
     assert torch.equal(images, torch.from_numpy(big).permute(0, 3, 1, 2))
 
 
-def broken(folder: Path, case: str) -> None:
-    labels = [i % 2 for i in range(10)]
-    files: list[bytes | None] = [png(p) for p in pixels(10)]
-    path = folder / TEST
-    if case == "folder":
-        shutil.rmtree(folder)
-    elif case == "split":
-        path.unlink()
-    elif case == "not parquet":
-        path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    elif case == "truncated":
-        path.write_bytes(path.read_bytes()[:-50])
-    elif case == "empty file":
-        path.write_bytes(b"")
-    elif case == "no rows":
-        write(path, files[:0], [])
-    elif case == "sizes":
-        write(path, [*files[:9], png(pixels(1, size=8)[0])], labels)
-    elif case == "no bytes":
-        write(path, [*files[:9], None], labels)
-    elif case == "empty bytes":
-        write(path, [*files[:9], b""], labels)
-    elif case == "cut image":
-        write(path, [*files[:9], png(pixels(1)[0])[:30]], labels)
-    elif case == "deep image":
-        deep = np.full((6, 6), 40000, dtype=np.uint16)
-        write(path, [png(deep)] * 10, labels)
-    elif case == "label words":
-        write(path, files, ["cat"] * 10)
-    elif case == "label gaps":
-        write(path, files, [*labels[:9], None])
-    elif case == "negative":
-        write(path, files, [*labels[:9], -1])
-    elif case == "link":
-        outside = folder.parent / "outside.parquet"
-        path.rename(outside)
-        path.symlink_to(outside)
+def last_image(file: bytes | None) -> Callable[[Path], None]:
+    return lambda path: write(path, [*FILES[:9], file], LABELS)
 
 
-@pytest.mark.parametrize(
-    ("case", "message"),
-    [
-        ("folder", r"there is no folder .*tiny; fetch .*cifar10.* train-\*\.parquet"),
-        ("split", r"holds no test-\*\.parquet"),
-        ("not parquet", f"{TEST} is no readable Parquet file"),
-        ("truncated", f"{TEST} is no readable Parquet file"),
-        ("empty file", f"{TEST} is no readable Parquet file"),
-        ("no rows", "test files in .* hold no images"),
-        ("sizes", r"row 9 is 3×8×8 uint8 where .*row 0 is 3×6×6"),
-        ("no bytes", "lacks the bytes of 1 images"),
-        ("empty bytes", "row 9 holds no bytes"),
-        ("cut image", "row 9 is no readable image"),
-        ("deep image", "row 0 is .*uint16; give still images of 8 bits"),
-        ("label words", "'label' is string.*label_column"),
-        ("label gaps", "1 empty rows"),
-        ("negative", "label -1, outside 0 to 1"),
-        ("link", "is a link that leaves"),
-    ],
-)
-def test_what_is_wrong_is_named_in_one_line(folder: Path, case: str, message: str) -> None:
-    broken(folder, case)
+def last_label(label: int | None) -> Callable[[Path], None]:
+    return lambda path: write(path, FILES, [*LABELS[:9], label])
+
+
+FILES: list[bytes | None] = [png(p) for p in pixels(10)]
+LABELS = [i % 2 for i in range(10)]
+DEEP = png(np.full((6, 6), 40000, dtype=np.uint16))
+NO_PARQUET = f"{TEST} is no readable Parquet file"
+# What is done to the file of the test split, and what is said.
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "folder": (
+        lambda path: shutil.rmtree(path.parent),
+        r"there is no folder .*tiny; fetch .*cifar10.* train-\*\.parquet",
+    ),
+    "split": (Path.unlink, r"holds no test-\*\.parquet"),
+    "not parquet": (lambda path: path.write_bytes(b"version https://git-lfs.github.com"), NO_PARQUET),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-50]), NO_PARQUET),
+    "empty file": (lambda path: path.write_bytes(b""), NO_PARQUET),
+    "no rows": (lambda path: write(path, [], []), "test files in .* hold no images"),
+    "sizes": (last_image(png(pixels(1, size=8)[0])), r"row 9 is 3×8×8 uint8 where .*row 0 is 3×6×6"),
+    "no bytes": (last_image(None), "lacks the bytes of 1 images"),
+    "empty bytes": (last_image(b""), "row 9 holds no bytes"),
+    "cut image": (last_image(png(pixels(1)[0])[:30]), "row 9 is no readable image"),
+    "deep image": (
+        lambda path: write(path, [DEEP] * 10, LABELS),
+        "row 0 is .*uint16; give still images of 8 bits",
+    ),
+    "label words": (lambda path: write(path, FILES, ["cat"] * 10), "'label' is string.*label_column"),
+    "label gaps": (last_label(None), "1 empty rows"),
+    "negative": (last_label(-1), "label -1, outside 0 to 1"),
+    "link": (
+        lambda path: path.symlink_to(path.rename(path.parents[1] / "outside.parquet")),
+        "is a link that leaves",
+    ),
+}
+
+
+@pytest.mark.parametrize(("harm", "message"), BROKEN.values(), ids=BROKEN)
+def test_what_is_wrong_is_named_in_one_line(
+    folder: Path, harm: Callable[[Path], object], message: str
+) -> None:
+    harm(folder / TEST)
     refuses(message, load, spec(folder))
 
 

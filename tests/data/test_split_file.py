@@ -65,10 +65,13 @@ def test_changed_and_absent_images_are_named(root: Path, saved: Path) -> None:
     path = root / "test/cat/p0_0.png"
     content = path.read_bytes()
     save(path, noise(999))
-    with pytest.raises(
-        OfframpError, match=r"'test/cat/p0_0\.png' is not what .*splits\.json was made of"
-    ):
-        read("folder", root, split_file=str(saved))
+    refuses(
+        r"'test/cat/p0_0\.png' is not what .*splits\.json was made of",
+        read,
+        "folder",
+        root,
+        split_file=str(saved),
+    )
     path.write_bytes(content)
     read("folder", root, split_file=str(saved))
     path.unlink()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offramp.data.splits import by_hash, hold_out, stratified, together
@@ -22,6 +22,7 @@ def labels_of(*counts: int) -> torch.Tensor:
     return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
 
 
+@settings(max_examples=50)
 @given(
     counts=st.lists(st.integers(0, 120), min_size=2, max_size=5),
     names=st.lists(st.sampled_from(ALL), unique=True),
@@ -65,6 +66,7 @@ def test_hold_outs_keep_the_proportions_of_the_classes(counts: Sequence[int], he
 
 
 @pytest.mark.slow
+@settings(max_examples=30)
 @given(names=st.lists(st.sampled_from(ALL), unique=True), seed=st.integers(0, 50), grouped=st.booleans())
 def test_equal_images_are_never_torn_apart(names: list[str], seed: int, grouped: bool) -> None:
     labels = torch.arange(600) % 3
@@ -154,6 +156,7 @@ def test_hold_out_is_pinned() -> None:
 
 
 @pytest.mark.slow
+@settings(max_examples=30)
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 2)), min_size=30, max_size=80),
     names=st.lists(st.sampled_from(ALL), unique=True),

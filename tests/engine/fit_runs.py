@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from offramp.data import Data, from_dataset
+from offramp.engine.cache import Cache
 from offramp.engine.fit import Diverged, EpochReport, conclude, fit
-from offramp.engine.passes import Images, Plain
+from offramp.engine.passes import Derived, Images, Plain
 from offramp.engine.resolve import Node, Setting, resolve
 from offramp.engine.settings import applied
-from offramp.engine.trainee import Trainee, enroll
+from offramp.engine.trainee import Trainee, enroll, unpack
 from offramp.engine.weights import Weights
 from offramp.recipe import Recipe
+from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
 from offramp.study.plan.plan import data_identity
 from support import CPU, NUMERICS, network, tiny_data
@@ -23,18 +25,43 @@ from support import CPU, NUMERICS, network, tiny_data
 USUAL = Recipe(epochs=2, batch_size=16, learning_rate=0.01)
 
 
+def setting(recipe: Recipe = USUAL, seed: int = 42) -> Setting:
+    return Setting(data_identity(tiny_data()), recipe, NUMERICS, seed)
+
+
 def program_nodes(strategy: str, recipe: Recipe = USUAL, **options: Any) -> tuple[Node, ...]:
-    setting = Setting(data_identity(tiny_data()), recipe, NUMERICS, seed=42)
-    return resolve(STRATEGIES[strategy](4, **options), network("digits-cnn"), setting).nodes
+    return resolve(STRATEGIES[strategy](4, **options), network("digits-cnn"), setting(recipe)).nodes
 
 
 def begin(
-    node: Node, data: Data | None = None, made: Mapping[str, Mapping[str, Tensor]] | None = None
-) -> tuple[Trainee, Plain, Images]:
-    images = Images(data or tiny_data(), CPU)
+    node: Node,
+    data: Data | None = None,
+    made: Mapping[str, Mapping[str, Tensor]] | None = None,
+    images: Images | None = None,
+    passing: Callable[..., Any] = Plain,
+) -> tuple[Trainee, Any, Images]:
+    """A phase before its first step. passing: makes its pass, such as `derived`."""
+    images = images or Images(data or tiny_data(), CPU)
     weights = Weights(network("digits-cnn"), node.seed, (made or {}).__getitem__, CPU)
     trainee = enroll(node, weights.network(node.start, node.carry), NUMERICS.fused_optimizer)
-    return trainee, Plain(images, [node], weights, 64), images
+    return trainee, passing(images, [node], weights, 64), images
+
+
+def resumed(
+    node: Node, store: Store, part: str | None = None, damage: float = 1.0
+) -> tuple[Trainee, Plain, Images]:
+    """A phase as a later process begins it, from the checkpoint in a store. damage: by which tensors are
+    multiplied that have `part` in their names."""
+    trainee, passes, images = begin(node)
+    saved = store.read_checkpoint(node.key)
+    assert saved is not None
+    tensors = {n: t * damage if part is not None and part in n else t for n, t in saved[0].items()}
+    unpack(trainee, tensors, saved[1])
+    return trainee, passes, images
+
+
+def derived(*about: Any, cache: Cache | None = None) -> Derived:
+    return Derived(*about, cache)
 
 
 def train(

@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from fit_runs import USUAL, begin
+from fit_runs import begin, setting
 from torch import Tensor
 
 from offramp.engine import adapters
 from offramp.engine.passes import Plain
-from offramp.engine.resolve import Node, Setting, resolve
+from offramp.engine.resolve import Node, resolve
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, loss_of, train_mode
 from offramp.parts import heads, segments
 from offramp.phase import Program
-from offramp.study.plan.plan import data_identity
-from support import NUMERICS, network, tiny_data
+from support import NUMERICS, network
 
 K = 4
 ALL = segments(1, K) | heads(1, K)
@@ -25,8 +24,8 @@ Gradients = dict[str, Tensor]
 
 def node_of(program: Program, ranks: int = 1) -> Node:
     """Its last phase."""
-    setting = Setting(data_identity(tiny_data()), USUAL, replace(NUMERICS, ranks=ranks), seed=42)
-    return resolve(program, network("digits-cnn"), setting).nodes[-1]
+    shared = replace(setting(), numerics=replace(NUMERICS, ranks=ranks))
+    return resolve(program, network("digits-cnn"), shared).nodes[-1]
 
 
 def first_step(node: Node) -> tuple[Trainee, Plain, Tensor, Tensor]:

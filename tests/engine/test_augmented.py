@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fit_runs import USUAL as RUNS
+from fit_runs import begin, derived, program_nodes
 from test_execution import differences, finished
 from torch import Tensor
 
@@ -19,11 +21,9 @@ from offramp.data import Data
 from offramp.engine.cache import Cache
 from offramp.engine.cost import live_macs, value_bytes, work
 from offramp.engine.fit import conclude, fit
-from offramp.engine.passes import Derived, Images, Plain
-from offramp.engine.resolve import Node, Setting, resolve
+from offramp.engine.passes import Images, Plain
+from offramp.engine.resolve import Setting, resolve
 from offramp.engine.settings import applied
-from offramp.engine.trainee import enroll
-from offramp.engine.weights import Weights
 from offramp.parts import Part
 from offramp.recipe import Recipe
 from offramp.store.store import Store
@@ -95,10 +95,7 @@ BOTH = pytest.mark.parametrize("strategies", [FEW, *long((SOME,))])
 
 @BOTH
 def test_it_would_be_found(
-    strategies: tuple[str, ...],
-    oracles: Oracles,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    strategies: tuple[str, ...], oracles: Oracles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Derived execution that takes the values of another epoch for this one's."""
     get = Cache.get
@@ -153,25 +150,15 @@ class Recorded(Images):
         return found
 
 
-def nodes(strategy: str, epochs: int = 4) -> tuple[Node, ...]:
-    setting = Setting(data_identity(tiny_data()), Recipe(epochs, 16, learning_rate=0.01), NUMERICS, 42)
-    return resolve(STRATEGIES[strategy](4), network("digits-cnn"), setting).nodes
-
-
 def watched(kind: str, augment: Augment, cache: Cache | None = None) -> Recorded:
     """A phase of one head on a frozen trunk, from its beginning to its closing evaluation."""
-    images = Recorded(replace(tiny_data(), augment=augment))
-    (joint,) = nodes("joint")  # whose parts are all as they were drawn
-    node = nodes("two-stage")[1]
+    images, recipe = Recorded(replace(tiny_data(), augment=augment)), replace(RUNS, epochs=4)
+    (joint,) = program_nodes("joint", recipe)  # whose parts are all as they were drawn
+    node = program_nodes("two-stage", recipe)[1]
     node = replace(node, start={part: joint.start[part] for part in node.start})
+    passing = Plain if kind == "plain" else partial(derived, cache=cache)
     with applied(NUMERICS):
-        weights = Weights(network("digits-cnn"), 42, {}.__getitem__, CPU)
-        trainee = enroll(node, weights.network(node.start, node.carry), True)
-        passes = (
-            Plain(images, [node], weights, 64)
-            if kind == "plain"
-            else Derived(images, [node], weights, 64, cache)
-        )
+        trainee, passes, _ = begin(node, images=images, passing=passing)
         for _ in fit([trainee], passes, images, 16):
             pass
         conclude(trainee, passes, images, 16)

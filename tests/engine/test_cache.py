@@ -290,10 +290,7 @@ def test_closing_leaves_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(4, 6, 1, 1), (4, 6, 2, 3), (1, 6, 2, 3), (4, 6)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_the_layout_is_kept_to_the_letter(
-    tmp_path: Path,
-    limits: tuple[int, int],
-    shape: tuple[int, ...],
-    layout: torch.memory_format,
+    tmp_path: Path, limits: tuple[int, int], shape: tuple[int, ...], layout: torch.memory_format
 ) -> None:
     """Also where a 1×1 map could be called either layout: some kernels choose by strides."""
     if len(shape) != 4 and layout is torch.channels_last:

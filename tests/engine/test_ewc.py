@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from fit_runs import USUAL, begin, equal
+from fit_runs import USUAL, begin, equal, resumed
 from one_step import ALL, K, node_of
 from torch import Tensor, nn
 
@@ -17,7 +17,7 @@ from offramp.engine.cost import live_macs
 from offramp.engine.fit import conclude, fit
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
-from offramp.engine.trainee import Trainee, anchor, loss_of, unpack
+from offramp.engine.trainee import Trainee, anchor, loss_of
 from offramp.phase import CE, EWC, Phase, check, describe
 from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
@@ -122,11 +122,7 @@ def test_a_checkpoint_holds_what_weights_began_at(tmp_path: Path) -> None:
     store = Store(tmp_path)
 
     def gone_on(damage: float = 1.0) -> dict[str, Tensor]:
-        again, passes, images = begin(node)
-        saved = store.read_checkpoint(node.key)
-        assert saved is not None
-        tensors = {n: t * damage if n.startswith("fisher/") else t for n, t in saved[0].items()}
-        unpack(again, tensors, saved[1])
+        again, passes, images = resumed(node, store, "fisher/", damage)
         (known,) = again.anchors.values()
         for name, weight in named(again).items():  # sums go by how values lie
             assert known.start[name].stride() == known.fisher[name].stride() == weight.stride()

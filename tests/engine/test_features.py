@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from fit_runs import USUAL, begin, equal
+from fit_runs import USUAL, begin, equal, resumed
 from one_step import ALL, Gradients, K, by_the_engine, ce, close, first_step, gradients_of, kl, node_of
 from torch import Tensor, nn
 
@@ -24,7 +24,7 @@ from offramp.engine.fit import conclude, fit
 from offramp.engine.losses import Beside, objective
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
-from offramp.engine.trainee import Trainee, pack, unpack
+from offramp.engine.trainee import Trainee, pack
 from offramp.nets import ExitNetwork, attach
 from offramp.parts import backbone, heads, path
 from offramp.phase import BEFORE, CE, LIVE, Features, Phase, Program, Unsolved, check, describe
@@ -247,11 +247,7 @@ def test_a_checkpoint_holds_the_adapters(after: int, average: str, tmp_path: Pat
     store = Store(tmp_path)
 
     def gone_on(damage: float = 1.0) -> tuple[dict[str, Tensor], list[object]]:
-        again, passes, images = begin(node)
-        saved = store.read_checkpoint(node.key)
-        assert saved is not None
-        tensors = {n: t * damage if "adapter/" in n else t for n, t in saved[0].items()}
-        unpack(again, tensors, saved[1])
+        again, passes, images = resumed(node, store, "adapter/", damage)
         for _ in fit([again], passes, images, 16):
             pass
         return conclude(again, passes, images, 16), list(again.rows)
@@ -262,8 +258,8 @@ def test_a_checkpoint_holds_the_adapters(after: int, average: str, tmp_path: Pat
             if number == after:
                 store.write_checkpoint(node.key, *pack(trainee))
         whole, rows = conclude(trainee, passes, images, 16), list(trainee.rows)
-        resumed, resumed_rows = gone_on()
-        assert equal(whole, resumed) and rows == resumed_rows
+        other, other_rows = gone_on()
+        assert equal(whole, other) and rows == other_rows
         assert not equal(whole, gone_on(1.01)[0]), "the control: adapters matter to the bits"
 
 

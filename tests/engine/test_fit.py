@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fit_runs import USUAL, begin, equal, program_nodes, split_data, train
+from fit_runs import USUAL, begin, derived, equal, program_nodes, split_data, train
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -24,7 +24,7 @@ from offramp.engine.fit import EpochReport, conclude, evaluate, fit
 from offramp.engine.passes import Derived, ExitAnswers, Images, Plain
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
-from offramp.engine.trainee import Trainee, enroll, trained_state
+from offramp.engine.trainee import Trainee, trained_state
 from offramp.engine.values import Frozen
 from offramp.engine.weights import Weights
 from offramp.nets import ExitNetwork
@@ -127,15 +127,12 @@ class Recorded(Images):
         return super().read(split, rows, view)
 
 
-@pytest.mark.parametrize("kind", [Plain, Derived])
-def test_training_reads_neither_calibration_nor_test(kind: type[Plain] | type[Derived]) -> None:
+@pytest.mark.parametrize("kind", [Plain, derived])
+def test_training_reads_neither_calibration_nor_test(kind: Callable[..., Any]) -> None:
     (node,) = program_nodes("joint", replace(USUAL, patience=1))
     images = Recorded(tiny_data())
     with applied(NUMERICS):
-        weights = Weights(network("digits-cnn"), 42, {}.__getitem__, CPU)
-        trainee = enroll(node, weights.network(node.start, node.carry), True)
-        more: tuple[Any, ...] = (None,) if kind is Derived else ()
-        passes = kind(images, [node], weights, 64, *more)
+        trainee, passes, _ = begin(node, images=images, passing=kind)
         for _ in fit([trainee], passes, images, 16):
             pass
         conclude(trainee, passes, images, 16)
@@ -227,13 +224,12 @@ def test_what_is_frozen_stands_in_eval_mode_while_it_trains(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("students", ["heads", "independent", "shared"])
-@pytest.mark.parametrize("kind", [Plain, Derived])
+@pytest.mark.parametrize("kind", [Plain, derived])
 def test_a_teacher_is_frozen_in_eval_mode_and_apart(
-    students: str, kind: type[Plain] | type[Derived], monkeypatch: pytest.MonkeyPatch
+    students: str, kind: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, *rest = program_nodes("distillation", students=students)
+    first, node, *_ = program_nodes("distillation", students=students)
     _, _, taught = train(first)
-    made = {first.key: taught}
     teachers: list[ExitNetwork] = []
     right = Weights.frozen
 
@@ -244,20 +240,14 @@ def test_a_teacher_is_frozen_in_eval_mode_and_apart(
 
     monkeypatch.setattr(Weights, "frozen", watched)
     with applied(NUMERICS):
-        weights = Weights(network("digits-cnn"), 42, made.__getitem__, CPU)
-        node = rest[0]
-        net = weights.network(node.start, node.carry)
-        trainee = enroll(node, net, True)
-        images = Images(tiny_data(), CPU)
-        more: tuple[Any, ...] = (None,) if kind is Derived else ()
-        passes = kind(images, [node], weights, 64, *more)
+        trainee, passes, images = begin(node, made={first.key: taught}, passing=kind)
         (teacher,) = teachers
         before = {n: t.clone() for n, t in teacher.state_dict().items()}
         for _ in fit([trainee], passes, images, 16):
             assert not any(m.training for m in teacher.modules())
     assert not any(p.requires_grad or p.grad is not None for p in teacher.parameters())
     assert equal(before, teacher.state_dict())
-    mine = {t.untyped_storage().data_ptr() for t in net.state_dict().values()}
+    mine = {t.untyped_storage().data_ptr() for t in trainee.net.state_dict().values()}
     theirs = {t.untyped_storage().data_ptr() for t in teacher.state_dict().values()}
     assert not mine & theirs
 
@@ -330,7 +320,8 @@ def test_class_weights_are_of_the_training_split_in_plain_and_derived_alike(tmp_
     found = {}
     for weights in ("none", "balanced"):
         for mode in ("derived", "plain"):
-            study = tiny_study(["two-stage"], recipe={"class_weights": weights}, execution=mode)
+            recipe = {"epochs": 1, "class_weights": weights}
+            study = tiny_study(["two-stage"], recipe=recipe, execution=mode)
             store, _ = run_all(tiny_plan(study, data), tmp_path / weights / mode)
             (trial,) = store.trials()
             found[weights, mode] = store.trial_logits(trial)["test"]

@@ -26,6 +26,7 @@ from offramp.strategies import STRATEGIES
 from offramp.study.plan.forecast import forecast
 from offramp.study.plan.plan import Plan, data_identity
 from support import CPU, NUMERICS, SHAPES, run_all, tiny_data, tiny_plan, tiny_study
+from support import network as usual_network
 
 NINE = (
     *("baseline", "joint", "separate", "branch-wise", "two-stage", "distillation"),
@@ -34,13 +35,11 @@ NINE = (
 TAPS = ("blocks.0", "blocks.2", "blocks.4")
 
 
-def net(*taps: str, head: Mapping[str, Any] | None = None, **spec: Any) -> ExitNetwork:
-    overrides = tuple(sorted((head or {}).items()))
-    described = NetSpec("digits-cnn", taps=taps or None, head=overrides, **spec)
+def net(*taps: str, head: Mapping[str, Any] | None = None) -> ExitNetwork:
+    described = NetSpec("digits-cnn", taps=taps or None, head=tuple(sorted((head or {}).items())))
     return build(described, (1, 8, 8), 3, seed=42)
 
 
-USUAL_NET = net()
 # Spelled out, for keys that are written down below: defaults of fields that are in every key may change.
 RECIPE = Recipe(
     **{"epochs": 2, "batch_size": 128, "optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9},
@@ -56,7 +55,7 @@ def setting(**changes: Any) -> Setting:
 
 
 def nodes(strategy: str, network: ExitNetwork | None = None, **changes: Any) -> tuple[Node, ...]:
-    network = network or USUAL_NET
+    network = network or usual_network("digits-cnn")
     return resolve(STRATEGIES[strategy](network.exits), network, setting(**changes)).nodes
 
 
@@ -107,19 +106,17 @@ def test_seeds_share_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("taps", "head"),
     [
-        net("blocks.1", "blocks.2", "blocks.4"),
-        net("blocks.3"),
-        net("blocks.0", "blocks.1", "blocks.2", "blocks.3", "blocks.4"),
-        net(*TAPS, head={"width": 5}),
-        net(*TAPS, head={"kind": "linear"}),
-        net(*TAPS, head={"dropout": 0.0}),
+        (("blocks.1", "blocks.2", "blocks.4"), {}),
+        (("blocks.3",), {}),
+        (("blocks.0", "blocks.1", "blocks.2", "blocks.3", "blocks.4"), {}),
+        *((TAPS, head) for head in ({"width": 5}, {"kind": "linear"}, {"dropout": 0.0})),
     ],
     ids=["other taps", "one exit", "five exits", "head width", "linear heads", "no dropout"],
 )
-def test_exits_leave_the_backbone_alone(other: ExitNetwork) -> None:
-    (usual,) = keys("baseline")
+def test_exits_leave_the_backbone_alone(taps: tuple[str, ...], head: Mapping[str, Any]) -> None:
+    (usual,), other = keys("baseline"), net(*taps, head=head)
     assert keys("baseline", other) == [usual]
     for strategy in ("two-stage", "distillation", "pretrained-branch"):
         assert keys(strategy, other)[0] == usual
@@ -161,7 +158,9 @@ def renamed(program: Program) -> Program:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_names_of_phases_leave_keys_alone(strategy: str) -> None:
     program = STRATEGIES[strategy](4)
-    other = [node.key for node in resolve(renamed(program), net(), setting()).nodes]
+    other = [
+        node.key for node in resolve(renamed(program), usual_network("digits-cnn"), setting()).nodes
+    ]
     assert other == keys(strategy)
 
 
@@ -178,7 +177,7 @@ def test_labels_names_and_folders_leave_keys_alone(tmp_path: Path) -> None:
 
 def test_later_phases_and_other_strategies_leave_keys_alone() -> None:
     program = STRATEGIES["two-stage"](4)
-    alone = [n.key for n in resolve(program[:2], net(), setting()).nodes]
+    alone = [n.key for n in resolve(program[:2], usual_network("digits-cnn"), setting()).nodes]
     assert alone == keys("two-stage")[:2]
     together = tiny_plan(tiny_study(["joint", "two-stage"])).trials[1]
     assert list(together.keys) == list(tiny_plan(tiny_study(["two-stage"])).trials[0].keys)
@@ -319,7 +318,7 @@ def test_every_field_of_a_head_is_in_its_key(field: str) -> None:
 
 
 def loss_keys(*programs: Program) -> list[str]:
-    return [resolve(p, USUAL_NET, setting()).nodes[-1].key for p in programs]
+    return [resolve(p, usual_network("digits-cnn"), setting()).nodes[-1].key for p in programs]
 
 
 def test_loss_teacher_and_initial_weights_are_in_the_key() -> None:

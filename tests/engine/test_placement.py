@@ -146,8 +146,7 @@ TREES = st.builds(drawn, st.randoms(use_true_random=False))
 
 
 @pytest.mark.parametrize(
-    ("count", "disk"),
-    [(300, 0), (100, 60), pytest.param(20_000, 0, marks=pytest.mark.long)],
+    ("count", "disk"), [(300, 0), (100, 60), pytest.param(20_000, 0, marks=pytest.mark.long)]
 )
 def test_nearly_all_that_can_be_saved_is(count: int, disk: int) -> None:
     """The numbers in the docstring of `place`; `pytest --long -s` prints them."""
@@ -164,7 +163,7 @@ def test_nearly_all_that_can_be_saved_is(count: int, disk: int) -> None:
     assert mean > 0.98 and whole > 0.95 and less < 0.02
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(TREES, st.integers(0, 90), st.integers(0, 90))
 @example([], 0, 0)
 def test_never_more_than_there_is_and_nothing_is_lost(

@@ -9,19 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from fit_runs import USUAL, begin, equal, program_nodes, train
+from fit_runs import USUAL, begin, equal, program_nodes, setting, train
 from torch import Tensor
 
 import offramp.engine.fit
 from offramp.engine.fit import Diverged, EpochReport, fit
-from offramp.engine.resolve import Setting, resolve
+from offramp.engine.resolve import resolve
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, pack, trained_state, unpack
 from offramp.nets.clock import Clock
 from offramp.parts import Part
 from offramp.recipe import Recipe, best_epoch, finished
 from offramp.strategies import STRATEGIES
-from offramp.study.plan.plan import data_identity
 from offramp.study.run.events import Epoch, Failed, Finished
 from support import NUMERICS, network, run_all, tiny_data, tiny_plan, tiny_study
 
@@ -112,8 +111,7 @@ def test_every_step_of_every_epoch_draws_masks_of_its_own(monkeypatch: pytest.Mo
 
 def test_a_seed_decides_everything_and_nothing_else_does() -> None:
     (node,) = program_nodes("joint")
-    setting = Setting(data_identity(tiny_data()), USUAL, NUMERICS, seed=43)
-    (other,) = resolve(STRATEGIES["joint"](4), network("digits-cnn"), setting).nodes
+    (other,) = resolve(STRATEGIES["joint"](4), network("digits-cnn"), setting(seed=43)).nodes
     torch.manual_seed(1)
     first = train(node)[2]
     torch.manual_seed(2)

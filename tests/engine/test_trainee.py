@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from fit_runs import begin, equal, program_nodes, resumed, setting
 from torch import Tensor
 
 from longer import long
 from offramp.engine import trainee as engine
 from offramp.engine.fit import Diverged, EpochReport, conclude, fit
 from offramp.engine.passes import Images, Plain
-from offramp.engine.resolve import Node, Setting, resolve
+from offramp.engine.resolve import Node, resolve
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, enroll, outcome, pack, trained_state, unpack
 from offramp.engine.weights import Weights
@@ -25,7 +26,6 @@ from offramp.phase import CE, Phase
 from offramp.recipe import Recipe
 from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
-from offramp.study.plan.plan import data_identity
 from refusal import refuses
 from support import CPU, NUMERICS, network, tiny_data
 
@@ -54,15 +54,7 @@ RECIPES = {
 
 
 def first_node(recipe: Recipe, strategy: str = "joint") -> Node:
-    setting = Setting(data_identity(tiny_data()), recipe, NUMERICS, seed=42)
-    return resolve(STRATEGIES[strategy](4), network("digits-cnn"), setting).nodes[0]
-
-
-def begin(node: Node) -> tuple[Trainee, Plain, Images]:
-    images = Images(tiny_data(), CPU)
-    weights = Weights(network("digits-cnn"), node.seed, {}.__getitem__, CPU)
-    trainee = enroll(node, weights.network(node.start, node.carry), NUMERICS.fused_optimizer)
-    return trainee, Plain(images, [node], weights, 64), images
+    return program_nodes(strategy, recipe)[0]
 
 
 def epochs(trainee: Trainee, passes: Plain, images: Images) -> Iterator[list[EpochReport | Diverged]]:
@@ -71,6 +63,13 @@ def epochs(trainee: Trainee, passes: Plain, images: Images) -> Iterator[list[Epo
 
 def numbers(trainee: Trainee) -> list[tuple[Any, ...]]:
     return [(r.epoch, r.split, r.exit, r.metric, r.value) for r in trainee.rows]
+
+
+def after_an_epoch(node: Node) -> Trainee:
+    with applied(NUMERICS):
+        trainee, passes, images = begin(node)
+        next(epochs(trainee, passes, images))
+    return trainee
 
 
 def whole_run(node: Node) -> tuple[dict[str, Tensor], list[tuple[Any, ...]]]:
@@ -89,10 +88,7 @@ def interrupted_run(
     for _ in range(after):
         next(run)
     store.write_checkpoint(node.key, *pack(trainee))
-    again, passes, images = begin(node)
-    saved = store.read_checkpoint(node.key)
-    assert saved is not None
-    unpack(again, *saved)
+    again, passes, images = resumed(node, store)
     assert again.epoch == after and again.validation_losses == trainee.validation_losses
     for _ in epochs(again, passes, images):
         pass
@@ -114,10 +110,8 @@ def test_a_run_goes_on_from_a_checkpoint_to_the_same_bits(name: str, after: int,
     node = first_node(RECIPES[name])
     with applied(NUMERICS):
         weights, history = whole_run(node)
-        resumed, resumed_history = interrupted_run(node, after, Store(tmp_path))
-    assert weights.keys() == resumed.keys()
-    assert not [n for n in weights if not torch.equal(weights[n], resumed[n])]
-    assert history == resumed_history
+        other, other_history = interrupted_run(node, after, Store(tmp_path))
+    assert equal(weights, other) and history == other_history
 
 
 @pytest.mark.parametrize(("carry", "each"), [("hidden", 7), *long(("learned", 1))])
@@ -126,15 +120,13 @@ def test_what_heads_learn_to_carry_goes_on_to_the_same_bits(
 ) -> None:
     everything, loss = segments(1, 4) | heads(1, 4), tuple(CE(k) for k in range(1, 5))
     program = (Phase("all", everything, loss, carry=carry),)
-    setting = Setting(data_identity(tiny_data()), RECIPES["adam"], NUMERICS, seed=42)
-    (node,) = resolve(program, network("digits-cnn"), setting).nodes
+    (node,) = resolve(program, network("digits-cnn"), setting(RECIPES["adam"])).nodes
     with applied(NUMERICS):
         weights, history = whole_run(node)
-        resumed, resumed_history = interrupted_run(node, 1, Store(tmp_path))
+        other, other_history = interrupted_run(node, 1, Store(tmp_path))
     added = [name for name in weights if ".before." in name]
     assert len(added) == 2 * each and all(weights[name].any() for name in added)
-    assert weights.keys() == resumed.keys() and history == resumed_history
-    assert not [n for n in weights if not torch.equal(weights[n], resumed[n])]
+    assert equal(weights, other) and history == other_history
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "lookahead", *long("adamw", "ema")])
@@ -160,14 +152,8 @@ def test_moments_lie_in_memory_as_their_parameters_do(name: str, tmp_path: Path)
     """Fused kernels walk both in memory order, and files hold tensors contiguously."""
     node = first_node(RECIPES[name])
     store = Store(tmp_path)
-    with applied(NUMERICS):
-        trainee, passes, images = begin(node)
-        next(epochs(trainee, passes, images))
-        store.write_checkpoint(node.key, *pack(trainee))
-        again, _, _ = begin(node)
-        saved = store.read_checkpoint(node.key)
-        assert saved is not None
-        unpack(again, *saved)
+    store.write_checkpoint(node.key, *pack(after_an_epoch(node)))
+    again, _, _ = resumed(node, store)
     shuffled = 0
     for parameter, fields in again.optimizer.state.items():
         for value in fields.values():
@@ -188,9 +174,7 @@ def test_a_checkpoint_of_a_phase_that_stopped_early_names_no_more_epochs() -> No
 
 def test_a_checkpoint_has_only_what_trains() -> None:
     node = first_node(RECIPES["adam"], "branch-wise")
-    with applied(NUMERICS):
-        trainee, passes, images = begin(node)
-        next(epochs(trainee, passes, images))
+    trainee = after_an_epoch(node)
     tensors, _ = pack(trainee)
     names = {k.removeprefix("last/") for k in tensors if k.startswith("last/")}
     owned = {n for part in segment(1) | head(1) for n in trainee.net.state(part)}
@@ -199,9 +183,7 @@ def test_a_checkpoint_has_only_what_trains() -> None:
 
 def test_exactly_the_trained_parts_take_gradients_and_are_optimized() -> None:
     for strategy in STRATEGIES:
-        setting = Setting(data_identity(tiny_data()), Recipe(), NUMERICS, seed=42)
-        program = STRATEGIES[strategy](4)
-        for node in resolve(program, network("digits-cnn"), setting).nodes:
+        for node in program_nodes(strategy, Recipe()):
             trainee = enroll(node, network("digits-cnn").copy(), True)
             net = trainee.net
             wanted = {id(p) for part in node.trained for p in net.parameters_of(part)}
@@ -213,9 +195,7 @@ def test_exactly_the_trained_parts_take_gradients_and_are_optimized() -> None:
 
 def test_a_phase_leaves_no_gradient_on_frozen_parts() -> None:
     node = first_node(RECIPES["sgd"], "branch-wise")
-    with applied(NUMERICS):
-        trainee, passes, images = begin(node)
-        next(epochs(trainee, passes, images))
+    trainee = after_an_epoch(node)
     wanted = {id(p) for part in node.trained for p in trainee.net.parameters_of(part)}
     assert {id(p) for p in trainee.net.parameters() if p.grad is not None} == wanted
 
@@ -353,8 +333,7 @@ def test_a_checkpoint_fits_the_same_node_under_other_taps() -> None:
     kept: list[tuple[Trainee, Images]] = []
     for taps in ([], ["first"]):
         net = attach(module, taps, (1, 8, 8))
-        setting = Setting(data_identity(tiny_data()), RECIPES["sgd"], NUMERICS, seed=42)
-        node = resolve(STRATEGIES["baseline"](net.exits), net, setting).nodes[0]
+        (node,) = resolve(STRATEGIES["baseline"](net.exits), net, setting(RECIPES["sgd"])).nodes
         weights = Weights(net, node.seed, {}.__getitem__, CPU)
         trainee = enroll(node, weights.network(node.start, node.carry), NUMERICS.fused_optimizer)
         images = Images(tiny_data(), CPU)

@@ -12,23 +12,22 @@ from typing import Literal
 
 import pytest
 import torch
-from fit_runs import USUAL, program_nodes
+from fit_runs import program_nodes, setting
 from one_step import ALL, Gradients, K, by_the_engine, ce, close, first_step, gradients_of, kl, node_of
 from torch import Tensor
 
 from offramp.engine.losses import Beside, objective, sample_weights
-from offramp.engine.resolve import Node, Setting, Source, resolve
+from offramp.engine.resolve import Node, Source, resolve
 from offramp.engine.settings import applied
 from offramp.engine.trainee import loss_of
 from offramp.engine.weights import Weights
-from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork
 from offramp.nets.heads import Head
 from offramp.parts import heads, segments
 from offramp.phase import CE, KD, LIVE, MSE, Phase, Program, Survivors, Unsolved, check
 from offramp.strategies import STRATEGIES
-from offramp.study.plan.plan import data_identity
-from support import NUMERICS, network, tiny_data
+from refusal import refuses
+from support import NUMERICS, network
 
 Loss = Callable[[Sequence[Tensor], Tensor], Tensor]  # logits of heads 1 … K, labels → a scalar
 Run = Callable[[ExitNetwork, Tensor, Tensor], Tensor]  # a network, images and labels → a scalar
@@ -241,10 +240,9 @@ def test_a_cascade_that_is_not_one_is_noticed() -> None:
 
 def test_a_cascade_begins_as_heads_that_answer_alone() -> None:
     """Its matrices are zeros, its heads are drawn as others, and its backbone is everybody's."""
-    setting = Setting(data_identity(tiny_data()), USUAL, NUMERICS, seed=42)
     net = network("digits-cnn")
     programs = [STRATEGIES[name](K) for name in ("cascade", "baseline")]
-    (backbone, node), (alone,) = (resolve(program, net, setting).nodes for program in programs)
+    (backbone, node), (alone,) = (resolve(program, net, setting()).nodes for program in programs)
     assert backbone.key == alone.key
     plain = Phase("heads", heads(1, K - 1), node.terms)
     assert node.key != node_of((*programs[1], plain)).key
@@ -437,10 +435,7 @@ def test_exits_that_carry_answers_scale_gradients_as_equilibrium_does() -> None:
         ((Phase("a", ALL, (CE(1),), carry="all"),), "carries all of an answer"),  # type: ignore[arg-type]
         ((Phase("a", ALL, (CE(1), CE(3)), carry="learned"),), "must read all exits before its last"),
         ((Phase("a", ALL, (CE(1), CE(K)), carry=0.5),), "must read all exits before its last"),
-        (
-            (Phase("a", ALL, (CE(1),), carry="learned"), Phase("b", ALL, (CE(1),))),
-            "give all the same",
-        ),
+        ((Phase("a", ALL, (CE(1),), carry="learned"), Phase("b", ALL, (CE(1),))), "give all the same"),
         ((Phase("a", ALL, (CE(K),)), Phase("b", ALL, (CE(1),), carry=0.5)), "give all the same"),
         (
             (
@@ -460,8 +455,7 @@ def test_exits_that_carry_answers_scale_gradients_as_equilibrium_does() -> None:
     ],
 )
 def test_programs_that_cannot_carry_answers(phases: Program, said: str) -> None:
-    with pytest.raises(OfframpError, match=said):
-        check(phases, K)
+    refuses(said, check, phases, K)
 
 
 def test_a_cascade_may_learn_from_the_final_exit() -> None:
@@ -476,5 +470,4 @@ def test_a_cascade_may_learn_from_the_final_exit() -> None:
 
 def test_a_cascade_without_a_final_exit_is_refused() -> None:
     (phase,) = STRATEGIES["cascade"](K)[1:]
-    with pytest.raises(OfframpError, match="end in the final one, which nothing trains here"):
-        node_of((phase,))
+    refuses("end in the final one, which nothing trains here", node_of, (phase,))

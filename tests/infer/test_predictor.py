@@ -23,7 +23,7 @@ from offramp.infer.predictor import Prediction, Predictor
 from offramp.nets import ExitNetwork, attach
 from offramp.parts import backbone
 from offramp.policy import scoring
-from offramp.policy.gates import Gates
+from offramp.policy.gates import GateNumbers
 from offramp.policy.policy import Policy
 from offramp.study.run.trials import load_network
 from refusal import refuses
@@ -63,7 +63,7 @@ def all_exits(net: ExitNetwork, exits: tuple[int, ...], images: Tensor) -> Tenso
     return torch.stack([found[k - 1] for k in exits], dim=1)
 
 
-def gates_of(score: str, early: int) -> Gates | None:
+def gates_of(score: str, early: int) -> GateNumbers | None:
     """Some gates, or offsets of three classes, for a score that reads them."""
     if not scoring.SCORES[score].learned:
         return None

@@ -158,7 +158,9 @@ def test_a_policy_file_keeps_gates_to_the_bit() -> None:
         ("margin", LEARNED, "gates go with the scores gate and classwise, not with margin"),
     ],
 )
-def test_gates_that_do_not_fit_are_refused(score: str, given: gates.Gates | None, said: str) -> None:
+def test_gates_that_do_not_fit_are_refused(
+    score: str, given: gates.GateNumbers | None, said: str
+) -> None:
     refuses(said, Policy, score, FOUR, (0.5, None, 0.25, None), gates=given)
     with pytest.raises(OfframpError):
         Policy(score, FOUR, (0.5, None, 0.25, None), gates=given)

@@ -11,7 +11,7 @@ import pytest
 from offramp.policy.calibrate import Performance, calibrate
 from offramp.policy.calibration import Calibration, Chosen, Target
 from offramp.policy.candidates import SplitLogits
-from offramp.policy.limits import LIMITS, Kind, Limits
+from offramp.policy.limits import LIMITS, LimitKind, Limits
 from offramp.policy.policy import Policy
 from offramp.policy.useful import BY_HAND, chance, check, doubts, resolution, seen
 from refusal import refuses
@@ -106,7 +106,7 @@ def test_a_policy_that_decides_nothing(policy: Policy, said: str) -> None:
 
 def test_a_limit_has_one_name_wherever_it_is_named() -> None:
     """For a type checker, for whoever gives it by keyword, and where its rules stand."""
-    assert get_args(Kind) == tuple(LIMITS)
+    assert get_args(LimitKind) == tuple(LIMITS)
     words = ("confidence", "on_average", "without_labels")
     assert [*Limits.__annotations__] == [*(kind.replace("-", "_") for kind in LIMITS), *words]
     for limit in LIMITS.values():
@@ -117,7 +117,7 @@ def test_a_limit_has_one_name_wherever_it_is_named() -> None:
 
 
 @pytest.mark.parametrize("kind", [*LIMITS, None])
-def test_the_remedy_is_of_what_was_asked_for(kind: Kind | None) -> None:
+def test_the_remedy_is_of_what_was_asked_for(kind: LimitKind | None) -> None:
     """Not "a smaller loss" for whatever it was."""
     made = Calibration(target=None if kind is None else Target(kind, 0.5))
     (all_leave,) = doubts(Policy("confidence", FOUR, (0.0, None, None, None), calibration=made), GOOD)

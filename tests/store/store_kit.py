@@ -40,6 +40,26 @@ def trial(store: Store, name: str, *keys: str) -> None:
     store.write_trial(name, records.manifest(keys), {"test": np.eye(3)})
 
 
+def kept_and_read(place: str) -> tuple[Store, str]:
+    """A store that is begun at `place`, and the key of its node; all that it is given, a checkpoint too,
+    another one there reads."""
+    store = Store(place)
+    assert not store.archive.exists() and store.nodes() == []
+    key = node(store)
+    trial(store, "t", key)
+    other = Store(place)
+    assert other.nodes() == [key] and other.trials() == ["t"] and other.find_trial("t") == "t"
+    assert other.has_node(key) and not other.has_node("absent") and not other.has_node("a", whole=False)
+    assert torch.equal(other.node_weights(key)["a.weight"], torch.ones(4, 3))
+    assert other.read_node(key).key == key and other.trial_logits("t")["test"].shape == (3, 3)
+    store.write_checkpoint(key, {"w": torch.ones(2)}, {"epoch": 3})
+    found = other.read_checkpoint(key)
+    assert found is not None and found[1] == {"epoch": 3} and other.archive.checkpoints() == [key]
+    other.drop_checkpoint(key)
+    assert store.read_checkpoint(key) is None
+    return store, key
+
+
 def count_or_die(at: int) -> Callable[[int], None]:
     """An `os.fsync` that kills its process, as `kill -9` does, when called for the `at`-th time."""
     sync, calls = os.fsync, [0]

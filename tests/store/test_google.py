@@ -6,21 +6,22 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
-import torch
-from store_kit import node, trial
+from store_kit import kept_and_read, node
 
 from forks import in_fork
 from offramp.store import store as stores
-from offramp.store.local_cache import LocalCache
 from offramp.store.store import Store
 from refusal import refuses
 
-pytest.importorskip("gcsfs")
-pytest.importorskip("gcp_storage_emulator")
+pytestmark = pytest.mark.skipif(
+    not all(map(find_spec, ("gcsfs", "gcp_storage_emulator"))),
+    reason="the extra 'cloud' is not installed",
+)
 
 # The emulator knows no conditions. Google makes an object of `ifGenerationMatch=0` only where none is,
 # else it answers 412; a resumable upload, whose condition comes with its first request, is not needed.
@@ -91,30 +92,7 @@ def gs(google: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
 
 
 def test_what_is_kept_is_read_by_others(gs: str) -> None:
-    store = Store(gs)
-    assert not store.archive.exists() and store.nodes() == []
-    key = node(store)
-    trial(store, "t", key)
-    other = Store(gs)
-    assert other.nodes() == [key] and other.trials() == ["t"] and other.find_trial("t") == "t"
-    assert other.has_node(key) and not other.has_node("absent")
-    assert torch.equal(other.node_weights(key)["a.weight"], torch.ones(4, 3))
-    store.write_checkpoint(key, {"w": torch.ones(2)}, {"epoch": 3})
-    found = other.read_checkpoint(key)
-    assert found is not None and found[1] == {"epoch": 3}
-    other.drop_checkpoint(key)
-    assert store.read_checkpoint(key) is None
-
-
-def test_damage_is_named(gs: str) -> None:
-    store = Store(gs)
-    key = node(store)
-    away = store._files._remote
-    (found,) = [each for each in away.below() if "weights" in "/".join(each)]
-    away.put(b"x" + (away.get(*found) or b"")[1:], *found)
-    reader = Store(gs)
-    reader._files._cache = LocalCache(Path("/nonexistent"), 0)
-    refuses(rf"{gs}/.*nodes/{key}/weights.* does not match", reader.verify_node, key)
+    kept_and_read(gs)
 
 
 def test_a_manifest_is_made_once_and_a_lock_is_held_by_one(gs: str) -> None:

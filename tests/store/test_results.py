@@ -24,7 +24,7 @@ Finished = tuple[Plan, Store]
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    plan = tiny_plan(tiny_study(STRATEGIES, seeds=(42, 43)))
+    plan = tiny_plan(tiny_study(STRATEGIES, seeds=(42, 43), recipe={"epochs": 1}))
     return plan, run_all(plan, tmp_path_factory.mktemp("store"))[0]
 
 

@@ -19,8 +19,8 @@ from store_kit import count_or_die, files, node, trial
 import records
 from disks import small_disk
 from forks import fork, in_fork, status
-from offramp.errors import OfframpError
 from offramp.store.store import Damaged, Store
+from refusal import refuses
 
 
 def test_lock_excludes_and_is_released(store: Store) -> None:
@@ -137,8 +137,7 @@ def test_killed_while_replacing_a_checkpoint(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
-    [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "your quota is used up")],
+    ("code", "said"), [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "your quota is used up")]
 )
 def test_full_disk_leaves_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch, code: int, said: str
@@ -162,8 +161,7 @@ def test_full_disk_leaves_nothing(
         with monkeypatch.context() as patch:
             patch.setattr(target, name, fills_up if name == "write_bytes" else no_space(code))
             for call in calls:
-                with pytest.raises(OfframpError, match=rf"{said} while writing .*; free space"):
-                    call()
+                refuses(rf"{said} while writing .*; free space", call)
                 assert files(store.root) == before
     found = store.read_checkpoint("k")
     assert found is not None and found[1] == {"epoch": 1}
@@ -183,9 +181,7 @@ def test_really_full_disk(tmp_path: Path) -> None:
         store = Store(mount / "runs")
         store.write_checkpoint("k", {"w": torch.zeros(3)}, {"epoch": 1})
         before = files(store.root)
-        with pytest.raises(OfframpError, match="disk is full"):
-            store.write_checkpoint("k", {"w": torch.zeros(100_000)}, {"epoch": 2})
-        with pytest.raises(OfframpError, match="disk is full"):
-            store.write_trial("t", records.manifest(), {"x": np.zeros(100_000)})
+        refuses("disk is full", store.write_checkpoint, "k", {"w": torch.zeros(100_000)}, {"epoch": 2})
+        refuses("disk is full", store.write_trial, "t", records.manifest(), {"x": np.zeros(100_000)})
         assert files(store.root) == before
         node(store)

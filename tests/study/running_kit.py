@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kit import (
-    STRATEGIES,
-)
+from kit import STRATEGIES
 
 from offramp.study.plan.plan import Plan
 from support import tiny_plan, tiny_study

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from longer import long
-from offramp.errors import OfframpError
 from offramp.study.plan.budget import MARGIN, choose, too_short
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.spec import file as spec
+from refusal import refuses
 from support import CPU
 
 STUDY: dict[str, Any] = {
@@ -61,8 +61,7 @@ def test_what_is_chosen_are_ordinary_settings() -> None:
 
 
 def test_a_budget_for_not_even_one_epoch_is_refused() -> None:
-    with pytest.raises(OfframpError, match="not even one epoch on 100 images fits"):
-        choose(planned(), planned().executed * 1e-4)
+    refuses("not even one epoch on 100 images fits", choose, planned(), planned().executed * 1e-4)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from support import CPU, run_all, tiny_plan, tiny_study
 
 
 def test_the_bits_are_those_of_a_folder(s3: str, tmp_path: Path) -> None:
-    plan = tiny_plan(tiny_study(["baseline", "two-stage"]))
+    plan = tiny_plan(tiny_study(["baseline", "two-stage"], recipe={"epochs": 1}))
     folder, _ = run_all(plan, tmp_path / "folder")
     conduct, store = Conduct(CPU, tmp_path / "caches"), Store(s3)
     list(run(plan, store, conduct))

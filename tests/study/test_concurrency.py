@@ -51,6 +51,7 @@ from offramp.study.run.ledger import Failures
 from offramp.study.run.pool import replaced, run_pooled
 from offramp.study.run.run import run
 from offramp.study.spec import file as spec
+from refusal import refuses
 from support import CPU, tiny_plan, tiny_study
 
 STUDY: dict[str, Any] = {
@@ -317,8 +318,7 @@ def with_data(name: str, dying: str) -> dict[str, Any]:
 def test_a_worker_that_cannot_begin_is_reported(
     tmp_path: Path, data: str, dying: str, message: str
 ) -> None:
-    with pytest.raises(OfframpError, match=message):
-        pooled(with_data(data, dying), tmp_path / "store")
+    refuses(message, pooled, with_data(data, dying), tmp_path / "store")
 
 
 @pytest.mark.parametrize("memory", [False, True])
@@ -348,8 +348,7 @@ def test_workers_that_are_killed_again_and_again_end_the_run(
 ) -> None:
     monkeypatch.setattr("offramp.study.run.pool.REPLACED", 1)
     message = r"a worker process was killed \(SIGKILL\), and 1 had been replaced; run the same again"
-    with pytest.raises(OfframpError, match=message):
-        pooled(with_data(data, "always"), tmp_path / "store")
+    refuses(message, pooled, with_data(data, "always"), tmp_path / "store")
     check_sound(Store(tmp_path / "store"))
 
 
@@ -405,8 +404,7 @@ def test_a_process_of_the_users_own_is_told_nothing(
     monkeypatch.setitem(sys.modules, "__main__", main)
     crew: Crew = {}
     worker = begin(crew, None)  # type: ignore[arg-type]  # it does not get that far
-    with pytest.raises(OfframpError, match="a worker process could not begin: ValueError"):
-        hear(crew, next(iter(crew)))
+    refuses("a worker process could not begin: ValueError", hear, crew, next(iter(crew)))
     events, theirs = SERVER.Pipe(duplex=False)
     own = SERVER.Process(target=print, args=(theirs,))
     own.start()

@@ -13,6 +13,7 @@ from offramp.data.dataset import Split
 from offramp.errors import OfframpError
 from offramp.store.store import Damaged, Store
 from offramp.study import decide
+from refusal import refuses
 from support import run_all, tiny_data, tiny_plan, tiny_study
 
 THREE = ("baseline", "joint", "two-stage", "separate")
@@ -63,8 +64,7 @@ def test_what_else_lies_beside_logs_is_none(tmp_path: Path) -> None:
 
 def test_what_cannot_be_decided_is_refused_before_anything_is_kept(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    with pytest.raises(OfframpError, match="has 1 of them"):
-        decide.begin(store, plan("baseline", "joint"))
+    refuses("has 1 of them", decide.begin, store, plan("baseline", "joint"))
     with pytest.raises(OfframpError, match="--max-seeds is 3; the first look takes 4"):
         decide.begin(store, plan(seeds=(1, 2, 3, 4)), most=3)
     data = tiny_data()

@@ -14,8 +14,17 @@ from offramp.errors import Unwritable
 from offramp.hashing import text
 from offramp.store import sealed
 from offramp.store.disk import Disk
+from offramp.store.store import Store
+from offramp.study.plan.plan import Plan
 from offramp.study.run.events import Note
 from support import tiny_plan, tiny_study
+
+
+def one_trial(root: Path) -> tuple[Plan, Store, str]:
+    plan = tiny_plan(tiny_study(["baseline"], recipe={"epochs": 1}))
+    store, _ = finish(plan, root)
+    (trial,) = store.trials()
+    return plan, store, trial
 
 
 def test_a_store_that_holds_all_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,9 +45,7 @@ def test_a_store_that_holds_all_is_not_written(tmp_path: Path, monkeypatch: pyte
 
 def test_classes_are_called_as_the_data_call_them_now(tmp_path: Path) -> None:
     """Names change no training, so they are in no key: the store would go on with the old ones."""
-    plan = tiny_plan(tiny_study(["baseline"], recipe={"epochs": 1}))
-    store, _ = finish(plan, tmp_path)
-    (trial,) = store.trials()
+    plan, store, trial = one_trial(tmp_path)
     before, logits = store.read_trial(trial), store.trial_logits(trial)
     names = tuple(f"{name} corrected" for name in plan.data.classes)
     renamed = replace(plan, data=replace(plan.data, classes=names))
@@ -56,9 +63,7 @@ def test_classes_are_called_as_the_data_call_them_now(tmp_path: Path) -> None:
 
 
 def test_a_damaged_trial_of_other_names_is_made_anew_under_the_new_ones(tmp_path: Path) -> None:
-    plan = tiny_plan(tiny_study(["baseline"], recipe={"epochs": 1}))
-    store, _ = finish(plan, tmp_path)
-    (trial,) = store.trials()
+    plan, _, trial = one_trial(tmp_path)
     path = tmp_path / "trials" / trial / "logits.npz"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     names = tuple(name + "s" for name in plan.data.classes)
@@ -67,9 +72,7 @@ def test_a_damaged_trial_of_other_names_is_made_anew_under_the_new_ones(tmp_path
 
 
 def test_a_record_that_another_offramp_wrote_ends_no_run(tmp_path: Path) -> None:
-    plan = tiny_plan(tiny_study(["baseline"], recipe={"epochs": 1}))
-    store, _ = finish(plan, tmp_path)
-    (trial,) = store.trials()
+    plan, _, trial = one_trial(tmp_path)
     path = tmp_path / "trials" / trial / "trial.json"
     document = json.loads(path.read_text())
     del document["seal"], document["manifest"]["macs"]

@@ -12,7 +12,6 @@ import torch
 
 from offramp.data import normalize
 from offramp.engine.settings import applied, placed
-from offramp.errors import OfframpError
 from offramp.nets import NetSpec, attach, build
 from offramp.store.results import by_strategy
 from offramp.store.store import Store
@@ -20,6 +19,7 @@ from offramp.store.table import tidy
 from offramp.study.plan.plan import Plan, plan_trials
 from offramp.study.run.trials import EVALUATION_BATCH, load_network
 from offramp.study.spec import file as spec
+from refusal import refuses
 from support import CPU, NUMERICS, run_all, tiny_data, tiny_study
 
 KEPT = (
@@ -123,16 +123,13 @@ def test_weights_that_are_gone_are_named(weights: Path, tmp_path: Path) -> None:
     mine.write_bytes(weights.read_bytes())
     store = run_all(plan(KEPT[:1], mine), tmp_path / "runs")[0]
     mine.unlink()
-    with pytest.raises(OfframpError, match=r"there are no weights '.*mine\.pth'"):
-        load_network(store, store.trials()[0], CPU)
+    refuses(r"there are no weights '.*mine\.pth'", load_network, store, store.trials()[0], CPU)
 
 
 @pytest.mark.parametrize("strategy", KEPT[:2])
 def test_random_weights_are_not_kept(weights: Path, strategy: Any) -> None:
-    with pytest.raises(OfframpError, match=r"keeps weights that are random; give the backbone weights"):
-        plan((strategy,))
-    with pytest.raises(OfframpError, match=r"random in part .*drawn anew: .*weight"):
-        plan((strategy,), weights, classes=4)
+    refuses(r"keeps weights that are random; give the backbone weights", plan, (strategy,))
+    refuses(r"random in part .*drawn anew: .*weight", plan, (strategy,), weights, classes=4)
 
 
 def test_an_attached_network_can_be_kept() -> None:
@@ -150,5 +147,4 @@ def test_where_the_study_file_is_wrong(tmp_path: Path) -> None:
     file.write_text(
         "strategies: [joint]\nbackbone:\n  name: digits-cnn\n  weights: lost.pth\ndata: digits\n"
     )
-    with pytest.raises(OfframpError, match=r"s\.yaml:4: there are no weights 'lost\.pth'"):
-        make_plan(spec.read(file))
+    refuses(r"s\.yaml:4: there are no weights 'lost\.pth'", make_plan, spec.read(file))

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from offramp.errors import OfframpError
 from offramp.store.archive import NAME
 from offramp.study.plan.plan import Plan, can_fuse, make_plan
 from offramp.study.spec import file as spec
+from refusal import refuses
 from support import CPU, PAPER, network, tiny_plan, tiny_study
 
 STUDY: dict[str, Any] = {
@@ -110,8 +110,7 @@ def test_total_budget_is_split_over_the_phases() -> None:
     ],
 )
 def test_what_a_strategy_asks_wrongly_is_said_with_its_place(strategy: Any, message: str) -> None:
-    with pytest.raises(OfframpError, match=message):
-        tiny_plan(tiny_study([strategy]))
+    refuses(message, tiny_plan, tiny_study([strategy]))
 
 
 def test_an_error_names_the_line_of_the_file(tmp_path: Path) -> None:
@@ -119,10 +118,9 @@ def test_an_error_names_the_line_of_the_file(tmp_path: Path) -> None:
     file.write_text(
         "seeds: [42]\nbackbone: digits-cnn\ndata: digits\nstrategies:\n- baseline\n- jiont\n"
     )
-    with pytest.raises(
-        OfframpError, match=r"s\.yaml:6: unknown strategy 'jiont'; did you mean 'joint'\?"
-    ):
-        make_plan(spec.read(file), CPU)
+    refuses(
+        r"s\.yaml:6: unknown strategy 'jiont'; did you mean 'joint'\?", make_plan, spec.read(file), CPU
+    )
 
 
 def test_a_plan_from_a_study_alone_starts_nothing_and_is_the_same_each_time() -> None:

@@ -16,6 +16,7 @@ from offramp.study.plan import profiles
 from offramp.study.plan.plan import make_plan
 from offramp.study.plan.profiles import Gain, ProfileFile
 from offramp.study.spec import file as spec
+from refusal import refuses
 from support import CPU
 
 
@@ -108,10 +109,8 @@ def test_what_is_wrong_in_a_file_is_refused_in_one_line(content: Any, words: tup
 def test_files_that_are_no_profile_are_refused(home: Path) -> None:
     for content in (b"", b"{", b"\xff\xfe\x00", b"nothing"):
         Path("p.json").write_bytes(content)
-        with pytest.raises(OfframpError, match=r"^p\.json"):
-            profiles.find("p.json", "cpu")
-    with pytest.raises(OfframpError, match="offramp doctor --tune"):
-        profiles.find("none.json", "cpu")
+        refuses(r"^p\.json", profiles.find, "p.json", "cpu")
+    refuses("offramp doctor --tune", profiles.find, "none.json", "cpu")
     home.mkdir(parents=True)
     (home / "broken.json").write_text("{")
     profiles.write(home / "good.json", made())
@@ -120,10 +119,8 @@ def test_files_that_are_no_profile_are_refused(home: Path) -> None:
 
 def test_an_unknown_name_is_told_with_the_nearest_of_all() -> None:
     profiles.write(profiles.place("fast-laptop", None), made())
-    with pytest.raises(OfframpError, match="'fast-latpop'; did you mean 'fast-laptop'"):
-        profiles.find("fast-latpop", "cpu")
-    with pytest.raises(OfframpError, match="'fast-laptop' is for cpu, but this run is on cuda"):
-        profiles.find("fast-laptop", "cuda")
+    refuses("'fast-latpop'; did you mean 'fast-laptop'", profiles.find, "fast-latpop", "cpu")
+    refuses("'fast-laptop' is for cpu, but this run is on cuda", profiles.find, "fast-laptop", "cuda")
 
 
 def test_a_name_that_is_taken_is_refused() -> None:
@@ -134,5 +131,4 @@ def test_a_name_that_is_taken_is_refused() -> None:
         ("a/b", None, "letters, digits"),
         ("any", Path("p.txt"), "end in .json"),
     ):
-        with pytest.raises(OfframpError, match=words):
-            profiles.place(name, out)
+        refuses(words, profiles.place, name, out)

@@ -12,13 +12,13 @@ import torch
 from longer import long
 from offramp.data import DataSpec
 from offramp.data.public_counts import DECLARED, counts_of, declared_data, missing
-from offramp.errors import OfframpError
 from offramp.nets import pretrained
 from offramp.store.archive import Archive
 from offramp.store.store import Store
 from offramp.study.plan.forecast import forecast
 from offramp.study.plan.plan import make_plan
 from offramp.study.spec import file as spec
+from refusal import refuses
 from support import CPU
 
 pytestmark = pytest.mark.slow
@@ -87,8 +87,7 @@ def test_a_provisional_plan_says_so_and_finds_nothing_in_a_store(
 
 
 def test_a_run_is_never_provisional() -> None:
-    with pytest.raises(OfframpError, match="needs its folder; fetch"):
-        make_plan(spec.parse(STUDY), CPU)
+    refuses("needs its folder; fetch", make_plan, spec.parse(STUDY), CPU)
 
 
 def test_weights_are_at_hand_where_torch_or_the_hub_has_them(
@@ -131,7 +130,7 @@ def test_at_scale_small_absent_weights_are_left_out_and_it_says_so() -> None:
 def test_small_images_get_a_stem_that_fits_and_a_warning_where_none_is(
     backbone: Any, size: int, stem: str | None, remark: str | None
 ) -> None:
-    study = {**STUDY, "backbone": backbone, "data": {"name": "cifar10", "size": size}}
+    study = {**STUDY, "backbone": backbone, "data": {**STUDY["data"], "size": size}}
     plan = make_plan(spec.parse(study), CPU, provisional=True)
     assert plan.net.identity["options"].get("stem") == stem
     found = " ".join(plan.remarks)

@@ -32,12 +32,12 @@ from running_kit import by_phase, small_plan
 from longer import long
 from offramp.engine import fit as engine_fit
 from offramp.engine.trainee import Trainee, pack
-from offramp.errors import OfframpError
 from offramp.meters import Meter
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan
 from offramp.study.run.events import Began, Epoch
 from offramp.study.run.run import Run, pause_after, run
+from refusal import refuses
 from support import tiny_plan, tiny_study
 
 # A run that is cut short goes on, and ends in the same bits.
@@ -315,8 +315,7 @@ def test_a_disk_that_is_full_at_any_write(tmp_path: Path, monkeypatch: pytest.Mo
         root = tmp_path / f"full at {at}"
         with monkeypatch.context() as patch:
             full_disk(patch, at, code)
-            with pytest.raises(OfframpError, match=said.format(root)):
-                finish(plan, root, checkpoint_seconds=0)
+            refuses(said.format(root), finish, plan, root, checkpoint_seconds=0)
         cut = Store(root)
         assert locks_free(plan, cut)
         check_sound(cut)

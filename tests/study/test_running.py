@@ -56,7 +56,7 @@ def test_another_seed_gives_other_bits(tmp_path: Path) -> None:
 
 
 def test_every_key_is_trained_once_after_what_it_needs(tmp_path: Path) -> None:
-    plan = tiny_plan(tiny_study(STRATEGIES, seeds=(42, 43), recipe={"epochs": 1}))
+    plan = tiny_plan(tiny_study(STRATEGIES, recipe={"epochs": 1}))
     _, events = finish(plan, tmp_path)
     done = trained(events)
     assert sorted(done) == sorted(plan.nodes) and sorted(began(events)) == sorted(plan.nodes)
@@ -138,7 +138,7 @@ def test_a_phase_that_diverges_leaves_the_other_trials_alone(tmp_path: Path) -> 
         "phases": {"backbone": {"learning_rate": 1e30, "schedule": "cosine"}},
     }
     recipe = {"epochs": 2, "batch_size": 12}
-    plan = tiny_plan(tiny_study(["joint", wild, "two-stage"], recipe=recipe))
+    plan = tiny_plan(tiny_study(["baseline", wild, "two-stage"], recipe=recipe))
     store, events = finish(plan, tmp_path / "with")
     bad, *dependents = (node.key for node in plan.trials[1].resolved.nodes)
     reasons = failed(events)
@@ -159,7 +159,7 @@ def test_a_phase_that_diverges_leaves_the_other_trials_alone(tmp_path: Path) -> 
     check_sound(store)
 
     # What goes on is what it would be without the failure, and the next run tries only the rest.
-    alone = tiny_plan(tiny_study(["joint", "two-stage"], recipe=recipe))
+    alone = tiny_plan(tiny_study(["baseline", "two-stage"], recipe=recipe))
     reference, _ = finish(alone, tmp_path / "without")
     assert hashes(reference) == hashes(store)
     _, again = finish(plan, tmp_path / "with")
@@ -213,7 +213,7 @@ def test_a_group_that_fails_for_good_reports_each_failure_once(tmp_path: Path) -
 
 
 def test_a_node_holds_only_what_it_trained_with_its_history_and_cost(tmp_path: Path) -> None:
-    plan = small_plan("patience")
+    plan = small_plan("patience", ["joint-branch"])
     store, _ = finish(plan, tmp_path)
     for key, node in plan.nodes.items():
         names = {n for part in node.trained for n in plan.net.state(part)}

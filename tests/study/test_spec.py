@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from offramp.errors import OfframpError
 from offramp.recipe import Recipe
 from offramp.study.spec.file import parse, read
+from refusal import refuses
 from support import PAPER
 
 DEMO = Path(__file__).parents[2] / "studies" / "demo.yaml"
@@ -123,8 +123,7 @@ def test_sizes(text: str | int, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["-1GiB", "GiB", "", -1, True, 1.5, None])
 def test_no_sizes(text: Any) -> None:
-    with pytest.raises(OfframpError, match="must be auto or a size, such as 2GiB"):
-        parse(SMALL | {"execution": {"cache_disk": text}})
+    refuses("must be auto or a size, such as 2GiB", parse, SMALL | {"execution": {"cache_disk": text}})
 
 
 def test_anchors_and_merges(write: Any) -> None:

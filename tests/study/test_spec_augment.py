@@ -34,10 +34,7 @@ def read(tmp_path: Path, text: str, *settings: str) -> spec.Study:
         ("augment: {crop: 2, flip: false}", Augment(crop=2)),
         ("augment: {resized_crop: true, jitter: true}", Augment(resized_crop=(0.08, 1.0), jitter=0.2)),
         ("augment:\n  resized_crop: [0.3, 0.8]\n  views: 5", Augment(resized_crop=(0.3, 0.8), views=5)),
-        (
-            "augment: {rotate: 5, crop: false, flip: true}",
-            Augment(flip=True, rotate=5),
-        ),
+        ("augment: {rotate: 5, crop: false, flip: true}", Augment(flip=True, rotate=5)),
     ],
 )
 def test_what_is_read(text: str, expected: Augment, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("photos")
     generator = np.random.default_rng(4)
-    for split, count in (("train", 40), ("test", 8)):
+    for split, count in (("train", 24), ("test", 8)):
         for shade, name in ((0, "dark"), (90, "light")):
             place = root / split / name
             place.mkdir(parents=True)

@@ -25,6 +25,7 @@ from offramp.study.run import events, task
 from offramp.study.run.run import Conduct, run
 from offramp.study.spec import file as spec
 from offramp.study.spec import record
+from refusal import refuses
 from support import CPU
 
 STUDIES = sorted(Path(__file__).parents[2].joinpath("studies").rglob("*.yaml"))
@@ -54,8 +55,7 @@ def test_a_function_of_this_process_does_not_travel() -> None:
         return ()
 
     study = spec.parse({"strategies": [{"name": own}], "backbone": "digits-cnn", "data": "digits"})
-    with pytest.raises(OfframpError, match="function of this process"):
-        record.dumps(study)
+    refuses("function of this process", record.dumps, study)
 
 
 HAPPENED: list[events.Event] = [
@@ -204,12 +204,7 @@ def test_no_store_is_begun_where_one_was(plan: Plan, tmp_path: Path) -> None:
     ],
 )
 def test_what_a_machine_lacks_may_be_had_later(
-    plan: Plan,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
-    again: bool,
-    said: str,
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, again: bool, said: str
 ) -> None:
     """Memory or disk; not what is wrong anywhere."""
 

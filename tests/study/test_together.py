@@ -25,6 +25,7 @@ from offramp.study.run.events import Event
 from offramp.study.run.pool import run_pooled
 from offramp.study.run.run import Conduct, run
 from offramp.study.spec import file as spec
+from refusal import refuses
 from support import CPU, PAPER
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # ranks that wait for each other hang
@@ -263,8 +264,7 @@ def test_what_cannot_be_is_said(data: Path, tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(OfframpError, match="32 devices have 31 images to share"):
         make_plan(spec.parse(study(data, execution={"devices": 32})), CPU)
     plan = make_plan(spec.parse(study(data)), CPU)
-    with pytest.raises(OfframpError, match="one of 1; leave"):
-        list(run(plan, Store(tmp_path), conduct(tmp_path)))
+    refuses("one of 1; leave", list, run(plan, Store(tmp_path), conduct(tmp_path)))
     monkeypatch.setattr(devices, "launched", lambda: devices.Launched(0, 3, 0, 3))
     with pytest.raises(OfframpError, match=r"torchrun has started 3 .* execution.devices is 2"):
         list(run_pooled(plan, Store(tmp_path), conduct(tmp_path)))

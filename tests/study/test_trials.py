@@ -22,6 +22,7 @@ from offramp.store.table import tidy
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run import trials
 from offramp.study.spec import file as spec
+from refusal import refuses
 from support import CPU, run_all, tiny_data, tiny_plan, tiny_study
 
 INDEPENDENT = {"name": "distillation", "as": "independent", "students": "independent"}
@@ -195,8 +196,7 @@ def test_a_network_of_ones_own_that_changed_since_cannot_be_loaded(tmp_path: Pat
         trials.load_network(store, trial, CPU, trust_code=True)
     assert not mark.exists()
     file.unlink()
-    with pytest.raises(OfframpError, match=r"there is no file .*my_net.py"):
-        trials.load_network(store, trial, CPU, trust_code=True)
+    refuses(r"there is no file .*my_net.py", trials.load_network, store, trial, CPU, trust_code=True)
 
 
 CHOICE = """

@@ -28,6 +28,7 @@ from offramp.study.plan.workers import (
 )
 from offramp.study.run.pool import run_pooled
 from offramp.study.run.run import run
+from refusal import refuses
 from support import CPU, tiny_plan, tiny_study
 
 GIB = 2**30
@@ -149,8 +150,7 @@ def test_ranks_leave_no_device_to_other_workers(tmp_path: Path) -> None:
     made = plan(execution={"devices": 2})
     chosen = found(made, tmp_path)
     assert chosen.count == 1 and "2 devices together" in chosen.reason
-    with pytest.raises(OfframpError, match=r"^3 workers train .* execution.devices 2 .* leave one"):
-        asked(made, 3)
+    refuses(r"^3 workers train .* execution.devices 2 .* leave one", asked, made, 3)
 
 
 def test_what_is_asked_for_is_done_and_what_speaks_against_it_said() -> None:
@@ -167,7 +167,7 @@ def test_what_cannot_fit_is_said_before_it_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a control group, or by `ulimit -v`; nothing is started, nothing written."""
-    made, store = plan(), Store(tmp_path / "store")
+    made, store = plan("baseline"), Store(tmp_path / "store")
     least = workers.need(made).least
     assert 0 < least < workers.need(made).trial - PROCESS
     check_memory(made, 1, lambda: least, lambda: least + STACKS)
@@ -179,8 +179,7 @@ def test_what_cannot_fit_is_said_before_it_starts(
         check_memory(made, 2, lambda: 2 * least, lambda: least)
     both = 2 * (least + workers.need(made).images)
     check_memory(made, 2, lambda: both, lambda: least + STACKS)  # though this process holds far more
-    with pytest.raises(OfframpError, match="fewer workers"):
-        check_memory(made, 2, lambda: both - 1, lambda: least + STACKS)
+    refuses("fewer workers", check_memory, made, 2, lambda: both - 1, lambda: least + STACKS)
     groups, mine = tmp_path / "groups", tmp_path / "cgroup"
     groups.mkdir()
     mine.write_text("0::/\n")

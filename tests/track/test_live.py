@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import threading
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +20,20 @@ from offramp.cli.commands.watch import shown, watch
 from offramp.cli.store import awaited
 from offramp.errors import OfframpError
 from offramp.hashing import text, with_seal
-from offramp.store.live import COLUMNS, LivePhase, Reader, distinct
+from offramp.store.live import COLUMNS, Course, LivePhase, Reader, distinct
 from offramp.store.store import Store
 from offramp.study.run.events import Began
 from offramp.study.run.run import Conduct, run
 from support import CPU, tiny_plan, tiny_study
 
 pytestmark = pytest.mark.slow
+
+
+def printed(courses: Iterable[Course], width: int = 80) -> str:
+    """What `watch` shows of a store."""
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(shown("Store runs", list(courses)))
+    return console.export_text()
 
 
 def test_what_is_under_way_is_seen(store: Store, tmp_path: Path) -> None:
@@ -84,9 +92,7 @@ def test_a_shared_phase_has_the_name_that_each_trial_gives_it(tmp_path: Path) ->
 
 
 def test_it_is_shown_in_eighty_columns(store: Store) -> None:
-    console = Console(width=80, record=True, file=io.StringIO())
-    console.print(shown("Store runs", list(Reader(store.archive).courses())))
-    text = console.export_text()
+    text = printed(Reader(store.archive).courses())
     assert "1 of 2 trials finished, 1 of 4 phases" in text
     assert "two-stage-digits-cnn" in text and "1/2" in text
     assert "exit 1, by nobody, saved" in text
@@ -96,9 +102,7 @@ def test_it_is_shown_in_eighty_columns(store: Store) -> None:
 def test_of_many_finished_trials_the_latest_are_shown_and_said_to_be(store: Store) -> None:
     done, _ = Reader(store.archive).courses()
     for count, heading in ((8, "finished  "), (9, "finished, the latest 8 of 9")):
-        console = Console(width=80, record=True, file=io.StringIO())
-        console.print(shown("Store runs", [done] * count))
-        assert heading in console.export_text()
+        assert heading in printed([done] * count)
 
 
 def test_who_looks_on_waits_for_a_store(
@@ -118,9 +122,7 @@ def test_trials_that_wait_are_counted_and_never_hide_what_failed(store: Store) -
     baseline, two_stage = Reader(store.archive).courses()
     waiting = replace(two_stage, trial="waiting", phases=(LivePhase("a" * 32),))
     broken = replace(two_stage, trial="broken", phases=(LivePhase("b" * 32, failed="it diverged"),))
-    console = Console(width=80, record=True, file=io.StringIO())
-    console.print(shown("Store runs", [baseline, two_stage, waiting, waiting, broken]))
-    text = console.export_text()
+    text = printed([baseline, two_stage, waiting, waiting, broken])
     assert "waiting" not in text and "2 trials not begun" in text
     places = [text.index(word) for word in ("broken: it diverged", "finished  ", "begun  ", "not begun")]
     assert places == sorted(places)
@@ -134,9 +136,7 @@ def test_a_phase_has_its_name_before_its_first_checkpoint(tmp_path: Path) -> Non
         assert [(p.title, p.epoch, p.begun) for p in phases[1:]] == [
             (f"exit {k}", 0, True) for k in (1, 2, 3)
         ]
-        console = Console(width=200, record=True, file=io.StringIO())
-        console.print(shown("Store runs", courses))
-        assert "exit 1, by " in console.export_text()
+        assert "exit 1, by " in printed(courses, 200)
 
 
 def test_a_plan_of_an_earlier_offramp_is_read(store: Store) -> None:

@@ -23,12 +23,14 @@ import pytest
 from watched import at_epoch_zero, finish
 
 from longer import long
+from offramp.cli.commands.track import track
 from offramp.errors import OfframpError
 from offramp.store import searches
 from offramp.store.live import COLUMNS, Course, LivePhase, Proposal, Reader
 from offramp.store.store import Store
 from offramp.track.send import Keeper, News, results, send, settings, steps_of
 from offramp.track.trackers import tracker
+from refusal import refuses
 
 pytest.importorskip("tensorboard")
 
@@ -92,8 +94,7 @@ def test_tensorboard_reads_every_number_once(store: Store, tmp_path: Path) -> No
 def test_an_address_that_mlflow_cannot_use_is_one_line(uri: str) -> None:
     """As a database is where its client alone is installed; SQLAlchemy has errors of its own."""
     pytest.importorskip("mlflow")
-    with pytest.raises(OfframpError, match=rf"MLflow cannot use {re.escape(uri)} .*give http://HOST"):
-        tracker(f"mlflow:{uri}")
+    refuses(rf"MLflow cannot use {re.escape(uri)} .*give http://HOST", tracker, f"mlflow:{uri}")
 
 
 def test_an_exit_has_one_name_in_curves_and_results(store: Store) -> None:
@@ -116,6 +117,25 @@ def test_settings_are_known_from_the_beginning(store: Store, tmp_path: Path) -> 
     assert settings(before)["strategy"] == "two-stage" and settings(before)["recipe.epochs"] == 2
 
 
+class Given:
+    """A tracker that keeps what it is sent."""
+
+    def __init__(self, whole: bool = False) -> None:
+        self.whole, self.news = whole, list[News]()
+
+    def open(self, _: Course) -> Given:
+        return self
+
+    def closed(self) -> bool:
+        return False
+
+    def sent(self, _: LivePhase) -> int:
+        return 0
+
+    def send(self, news: News) -> None:
+        self.news.append(news)
+
+
 def test_the_last_epoch_goes_with_the_word_that_a_phase_is_finished(store: Store) -> None:
     """A tracker ends a phase's record when it gets that epoch, and asks nothing more."""
     course = next(course for course in Reader(store.archive).courses() if course.manifest is not None)
@@ -125,20 +145,12 @@ def test_the_last_epoch_goes_with_the_word_that_a_phase_is_finished(store: Store
     under_way = replace(course, phases=(saved,), manifest=None)
     seen: list[tuple[bool, list[int]]] = []
 
-    class Seen:
-        whole = False
-
-        def closed(self) -> bool:
-            return False
-
+    class Seen(Given):
         def sent(self, _: LivePhase) -> int:
             return max((epochs[-1] for _, epochs in seen), default=0)
 
         def send(self, news: News) -> None:
             seen.extend((phase.finished, list(steps)) for phase, steps in news.phases)
-
-        def open(self, _: Course) -> Seen:
-            return self
 
     last = saved.epoch
     assert last == saved.epochs and send([under_way], Seen()).trials == 1
@@ -149,10 +161,10 @@ def test_the_last_epoch_goes_with_the_word_that_a_phase_is_finished(store: Store
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without runs: the making of its tables takes a second."""
-    mlflow = pytest.importorskip("mlflow")
+    """An MLflow database without runs, whose tables the tracker makes, which takes a second."""
+    pytest.importorskip("mlflow")
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    tracker(f"mlflow:sqlite:///{path}")
     return path
 
 
@@ -163,12 +175,22 @@ def database(empty_database: Path, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/mlflow.db"
 
 
+def runs_in(address: str) -> list[Any]:
+    """Those of the experiment that is there without a name."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(address)
+    known = client.get_experiment_by_name("offramp")
+    assert known is not None
+    return list(client.search_runs([known.experiment_id]))
+
+
 @pytest.fixture(params=["database", pytest.param("server", marks=pytest.mark.long)])
 def mlflow(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Where MLflow keeps runs: a database of SQLite, whose tables it makes, or a server before one."""
+    """Where MLflow keeps runs: a database of SQLite, or a server before one."""
     pytest.importorskip("mlflow")
     if request.param == "database":
-        yield f"sqlite:///{tmp_path}/mlflow.db"
+        yield request.getfixturevalue("database")
         return
     with serving(tmp_path) as address:
         yield address
@@ -274,8 +296,6 @@ def test_mlflow_has_runs_phases_and_files(
 def test_files_of_two_stores_of_one_name_are_kept_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from offramp.cli.commands.track import track
-
     kept: list[str] = []
 
     class Shelf:
@@ -311,26 +331,21 @@ def test_files_that_mlflow_lacks_a_package_for_are_one_line(tmp_path: Path) -> N
 def test_mlflow_names_phases_that_were_seen_before_they_saved_anything(
     tmp_path: Path, database: str
 ) -> None:
-    mlflow = pytest.importorskip("mlflow")
-    address, kept = database, Store(tmp_path / "runs")
+    kept = Store(tmp_path / "runs")
     with at_epoch_zero(kept, tmp_path):
-        sent(kept, f"mlflow:{address}")
+        sent(kept, f"mlflow:{database}")
     finish(kept, tmp_path)
-    assert sent(kept, f"mlflow:{address}")[:2] == (2, 2)
-    client = mlflow.MlflowClient(address)
-    runs = client.search_runs([client.get_experiment_by_name("offramp").experiment_id])
-    names = {run.info.run_name for run in runs if "offramp.node" in run.data.tags}
+    assert sent(kept, f"mlflow:{database}")[:2] == (2, 2)
+    names = {run.info.run_name for run in runs_in(database) if "offramp.node" in run.data.tags}
     assert names == {"backbone", "exit 1", "exit 2", "exit 3"}
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_mlflow_has_the_times_of_training(store: Store, database: str) -> None:
-    mlflow = pytest.importorskip("mlflow")
-    address, here = database, time.time()
+    here = time.time()
     time.sleep(1.1)  # the store has whole seconds
-    sent(store, f"mlflow:{address}")
-    client = mlflow.MlflowClient(address)
-    runs = client.search_runs([client.get_experiment_by_name("offramp").experiment_id])
+    sent(store, f"mlflow:{database}")
+    runs = runs_in(database)
     assert len(runs) == 2 + 1 + 4
     for run in runs:
         assert run.info.start_time < 1000 * here, run.info.run_name
@@ -340,10 +355,7 @@ def test_mlflow_has_the_times_of_training(store: Store, database: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_mlflow_prints_nothing(
-    store: Store,
-    database: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    store: Store, database: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = pytest.importorskip("mlflow.tracking._tracking_service.client")
     monkeypatch.setattr(client, "RestStore", object)  # of a server's runs it prints links
@@ -372,25 +384,6 @@ def test_wandb_offline(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert time.monotonic() < until, text[-1000:]
         time.sleep(0.1)
         text = b"".join(path.read_bytes() for run in runs for path in run.glob("*.wandb"))
-
-
-class Given:
-    """A tracker that keeps what it is sent."""
-
-    def __init__(self, whole: bool = False) -> None:
-        self.whole, self.news = whole, list[News]()
-
-    def open(self, _: Course) -> Given:
-        return self
-
-    def closed(self) -> bool:
-        return False
-
-    def sent(self, _: LivePhase) -> int:
-        return 0
-
-    def send(self, news: News) -> None:
-        self.news.append(news)
 
 
 def test_what_the_end_says_of_an_epoch_that_was_sent_is_sent_too(store: Store) -> None:
@@ -441,13 +434,9 @@ def test_a_failure_is_news_until_it_goes_on(store: Store) -> None:
 def test_a_run_that_failed_is_one_in_mlflow_and_goes_on(
     store: Store, tmp_path: Path, database: str
 ) -> None:
-    mlflow = pytest.importorskip("mlflow")
-    client = mlflow.MlflowClient(database)
-    of: Any = None
     for course, status in zip(failed_of(store), ("RUNNING", "FAILED", "RUNNING"), strict=True):
         send([course], tracker(f"mlflow:{database}"))
-        of = client.get_experiment_by_name("offramp").experiment_id
-        runs = {run.info.run_name: run for run in client.search_runs([of])}
+        runs = {run.info.run_name: run for run in runs_in(database)}
         assert runs[course.trial].info.status == status
         assert {runs[f"exit {k}"].info.status for k in (1, 2, 3)} == {status}
         assert runs["backbone"].info.status == "FINISHED"
@@ -455,7 +444,7 @@ def test_a_run_that_failed_is_one_in_mlflow_and_goes_on(
         assert why == ("its loss is not finite" if status == "FAILED" else None)
     finish(store, tmp_path)
     sent(store, f"mlflow:{database}")
-    assert {run.info.status for run in client.search_runs([of])} == {"FINISHED"}
+    assert {run.info.status for run in runs_in(database)} == {"FINISHED"}
 
 
 def test_tensorboard_has_settings_once_however_long_the_first_epoch_takes(tmp_path: Path) -> None:
@@ -491,8 +480,7 @@ def test_what_a_library_refuses_is_said_in_a_line(
 
     monkeypatch.setitem(sys.modules, "trackio", Keyless())  # type: ignore[arg-type]
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(OfframpError, match=r"trackio refuses \(no key\)"):
-        sent(store, "trackio:mine")
+    refuses(r"trackio refuses \(no key\)", sent, store, "trackio:mine")
     exceptions = pytest.importorskip("mlflow.exceptions")
     mine = tracker(f"mlflow:{database}")
 
@@ -500,8 +488,7 @@ def test_what_a_library_refuses_is_said_in_a_line(
         raise exceptions.MlflowException("gone")
 
     monkeypatch.setattr(mine.client, "log_batch", gone)  # type: ignore[attr-defined]
-    with pytest.raises(OfframpError, match="MLflow refuses: gone"):
-        send(Reader(store.archive).courses(), mine)
+    refuses("MLflow refuses: gone", send, Reader(store.archive).courses(), mine)
 
 
 class Recorded:
@@ -535,9 +522,9 @@ def test_trackio_is_used_as_it_documents(
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_what_a_search_tried_is_a_run_of_its_own(store: Store, tmp_path: Path) -> None:
+def test_what_a_search_tried_is_a_run_of_its_own(store: Store, tmp_path: Path, database: str) -> None:
     """One is interrupted and goes on, one is given up, one fails, and one is under way."""
-    optuna, mlflow = pytest.importorskip("optuna"), pytest.importorskip("mlflow")
+    optuna = pytest.importorskip("optuna")
     assert isinstance(store.root, Path)
     (store.root / searches.FOLDER).mkdir()
     log = optuna.storages.journal.JournalFileBackend(str(store.root / searches.FOLDER / "mine.log"))
@@ -554,7 +541,7 @@ def test_what_a_search_tried_is_a_run_of_its_own(store: Store, tmp_path: Path) -
 
     def given() -> list[Course]:
         found = list(searches.proposals(Reader(store.archive)))
-        for address in (f"tensorboard:{tmp_path / 'board'}", f"mlflow:sqlite:///{tmp_path}/mlflow.db"):
+        for address in (f"tensorboard:{tmp_path / 'board'}", f"mlflow:{database}"):
             send(found, tracker(address))
             assert send(found, tracker(address)).points == 0, "sent before"
         return found
@@ -579,22 +566,14 @@ def test_what_a_search_tried_is_a_run_of_its_own(store: Store, tmp_path: Path) -
     for name, value in expected(store)[baseline.trial].items():
         assert complete[name] == pruned[name] == [pytest.approx(value)]
     assert pruned["search/validation/accuracy/mean", 1] == [0.125]
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    of = client.get_experiment_by_name("offramp").experiment_id
-    runs = {run.data.tags.get("offramp.proposal"): run for run in client.search_runs([of])}
-    assert [runs[course.trial].info.status for course in found] == [
-        "FINISHED",
-        "FAILED",
-        "FAILED",
-        "RUNNING",
-    ]
+    runs = {run.data.tags.get("offramp.proposal"): run for run in runs_in(database)}
+    statuses = ["FINISHED", "FAILED", "FAILED", "RUNNING"]
+    assert [runs[course.trial].info.status for course in found] == statuses
     for course, state in zip(found, ("complete", "pruned", "failed", None), strict=True):
         run = runs[course.trial]
         assert "offramp.trial" not in run.data.tags and "trial" not in run.data.params
         assert run.data.params.get("state") == state and run.data.params["search"] == "mine"
-        assert float(run.data.params["recipe.learning_rate"]) >= 0.1, (
-            "what was proposed, not the study's"
-        )
+        assert float(run.data.params["recipe.learning_rate"]) >= 0.1, "as proposed, not the study's"
     assert runs["search-mine-1"].data.metrics["validation/accuracy"] == 0.75
     assert runs["search-mine-3"].data.tags["offramp.failed"] == "failed: its loss is not finite"
 
@@ -602,39 +581,32 @@ def test_what_a_search_tried_is_a_run_of_its_own(store: Store, tmp_path: Path) -
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_mlflow_takes_settings_of_phases_that_a_pattern_names(store: Store, database: str) -> None:
     """It refuses a * in names, and nothing of such a search was sent."""
-    mlflow = pytest.importorskip("mlflow")
-    address, key = database, "strategies.0.phases.exit *.learning_rate"
+    key = "strategies.0.phases.exit *.learning_rate"
     course = next(course for course in Reader(store.archive).courses() if course.manifest is not None)
     tried = Proposal({"search": "mine", "proposal": 1, key: 0.1}, None, None, "", None)
     course = replace(course, trial="search-mine-1", manifest=None, proposal=tried)
     for _ in range(2):  # what is there is not sent again
-        send([course], tracker(f"mlflow:{address}"))
-    client = mlflow.MlflowClient(address)
-    runs = client.search_runs([client.get_experiment_by_name("offramp").experiment_id])
-    (run,) = (run for run in runs if "offramp.proposal" in run.data.tags)
+        send([course], tracker(f"mlflow:{database}"))
+    (run,) = (run for run in runs_in(database) if "offramp.proposal" in run.data.tags)
     assert run.data.params["strategies.0.phases.exit _.learning_rate"] == "0.1"
 
 
 @pytest.mark.parametrize("address", ["nowhere:x", "mlflow", "tensorboard:"])
 def test_no_tracker(address: str) -> None:
-    with pytest.raises(OfframpError, match="names no tracker"):
-        tracker(address)
+    refuses("names no tracker", tracker, address)
 
 
 def test_a_tracker_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trackio", None)
-    with pytest.raises(OfframpError, match=r"trackio is not installed.*pip install trackio"):
-        tracker("trackio:mine")
+    refuses(r"trackio is not installed.*pip install trackio", tracker, "trackio:mine")
 
 
 def test_a_file_in_the_folders_place(tmp_path: Path) -> None:
     (tmp_path / "board").write_text("")
-    with pytest.raises(OfframpError, match="is a file"):
-        tracker(f"tensorboard:{tmp_path / 'board'}")
+    refuses("is a file", tracker, f"tensorboard:{tmp_path / 'board'}")
 
 
 def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(OfframpError, match="does not answer"):
-        tracker("mlflow:http://127.0.0.1:9")
+    refuses("does not answer", tracker, "mlflow:http://127.0.0.1:9")

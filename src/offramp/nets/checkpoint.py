@@ -21,7 +21,7 @@ PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 INDEX = ".index.json"
 _DEEPEST = 3  # mappings in mappings that are looked into
 
-Tensors = Mapping[str, Tensor]
+TensorsByName = Mapping[str, Tensor]
 
 
 class _Skipped:
@@ -55,7 +55,7 @@ _BESIDE: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 """What training scripts save beside the weights, by name: read as nothing."""
 
 
-def read_file(path: Path) -> dict[str, Tensors]:
+def read_file(path: Path) -> dict[str, TensorsByName]:
     """Every set of named tensors in a file, by its key there; of a file that is one set, by ``.
 
     path: `.safetensors`; `.pth`, `.pt`, `.bin`, `.ckpt` or `.pth.tar` that need no code of their own;
@@ -115,7 +115,7 @@ def _shards(index: Path) -> Iterator[Path]:
         yield index.parent / name
 
 
-def _sets(value: Any, at: tuple[str, ...], seen: set[int]) -> Iterator[tuple[str, Tensors]]:
+def _sets(value: Any, at: tuple[str, ...], seen: set[int]) -> Iterator[tuple[str, TensorsByName]]:
     """The mappings of names to tensors in `value`, whatever else stands beside the tensors."""
     if not isinstance(value, Mapping) or len(at) > _DEEPEST or id(value) in seen:
         return

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from offramp.errors import OfframpError, in_line, nearest
 from offramp.nets.backbones import BACKBONES
-from offramp.nets.checkpoint import Tensors, index_beside, read_file
+from offramp.nets.checkpoint import TensorsByName, index_beside, read_file
 from offramp.nets.cut.partition import Trunk
 from offramp.nets.identity import tensors_digest
 from offramp.nets.network import Make
@@ -92,7 +92,7 @@ def published(backbone: str) -> Published:
     return Published(tuple(config.mean), tuple(config.std), config.input_size[1])
 
 
-def read(source: str, backbone: str) -> Mapping[str, Tensors]:
+def read(source: str, backbone: str) -> Mapping[str, TensorsByName]:
     """The weights that `source` names: a file, or `imagenet` for the backbone's public checkpoint. Sets
     of tensors by their key in the file, as `read_file` finds them.
 
@@ -144,7 +144,7 @@ def _there(path: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def fitted(found: Mapping[str, Tensors], trunk: Trunk, source: str) -> Initial:
+def fitted(found: Mapping[str, TensorsByName], trunk: Trunk, source: str) -> Initial:
     """Of the sets that a file holds, the one that fits best, cut to what the trunk's module takes.
 
     Names may have a prefix (`module.`, `model.`). Every tensor that the network reads must be there with
@@ -188,7 +188,7 @@ def fitted(found: Mapping[str, Tensors], trunk: Trunk, source: str) -> Initial:
     return Initial(tensors, tuple(drawn), left)
 
 
-def _named_as(given: Tensors, own: Tensors) -> Iterator[Tensors]:
+def _named_as(given: TensorsByName, own: TensorsByName) -> Iterator[TensorsByName]:
     """`given` by its own names, and by what is left of them behind the prefix that most of the network's
     names have there."""
     given = {name.replace(COMPILED, ""): tensor for name, tensor in given.items()}
@@ -200,7 +200,7 @@ def _named_as(given: Tensors, own: Tensors) -> Iterator[Tensors]:
         yield {name.removeprefix(best): tensor for name, tensor in given.items()}
 
 
-def _fitting(given: Tensors, own: Tensors) -> Tensors:
+def _fitting(given: TensorsByName, own: TensorsByName) -> TensorsByName:
     return {n: given[n] for n, t in own.items() if n in given and given[n].shape == t.shape}
 
 

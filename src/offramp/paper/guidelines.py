@@ -11,9 +11,9 @@ from typing import Any, Literal, get_args
 from offramp.errors import OfframpError, nearest
 
 Goal = Literal["accuracy", "latency", "training-time", "memory", "energy", "balanced"]
-Side = Literal["for", "against"]
+ForOrAgainst = Literal["for", "against"]
 GOALS: tuple[Goal, ...] = get_args(Goal)
-SIDES: tuple[Side, ...] = get_args(Side)
+SIDES: tuple[ForOrAgainst, ...] = get_args(ForOrAgainst)
 
 
 def known_goal(name: str) -> Goal:
@@ -42,7 +42,7 @@ class Remark:
     claims.yaml that say the same, or the reverse where the paper contradicts itself."""
 
     strategy: str
-    side: Side
+    side: ForOrAgainst
     text: str
     claims: tuple[str, ...]
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Strict
 
-from offramp.policy.limits import LIMITS, Kind, Loss
+from offramp.policy.limits import LIMITS, LimitKind, LossKind
 
 T = TypeVar("T")
 Many = Annotated[tuple[T, ...], Strict(False)]  # JSON's lists, whose items are taken strictly
@@ -25,13 +25,13 @@ class Target:
     whether the risk is harm (the full network right, the policy wrong) or, without labels, disagreement.
     """
 
-    kind: Kind
+    kind: LimitKind
     value: float
     confidence: float | None = None
     labels: bool = True
 
     @property
-    def loss(self) -> Loss:
+    def loss(self) -> LossKind:
         """What the candidates are made to keep low."""
         limit = LIMITS[self.kind]
         return "disagreement" if limit.kept == "guarantee" and not self.labels else limit.loss

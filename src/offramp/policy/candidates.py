@@ -14,7 +14,7 @@ from scipy.special import log_softmax
 from offramp.errors import OfframpError, nearest
 from offramp.policy import classwise, gates, scoring, solve
 from offramp.policy.costs import Costs
-from offramp.policy.limits import Loss
+from offramp.policy.limits import LossKind
 from offramp.policy.policy import Policy
 
 Floats = NDArray[np.floating]
@@ -46,7 +46,7 @@ class Search:
     shared: bool = False
     temperature: bool = False
     survivors: bool = False
-    gates: gates.Gates | None = None
+    gates: gates.GateNumbers | None = None
 
     def __post_init__(self) -> None:
         if self.score not in scoring.SCORES:
@@ -61,7 +61,7 @@ class Search:
 BY_CONFIDENCE = Search()
 
 
-def loss_of(kind: Loss, answers: Ints, labels: Ints) -> Floats:
+def loss_of(kind: LossKind, answers: Ints, labels: Ints) -> Floats:
     """What leaving at each exit loses, [N, E] of 0 and 1. answers: the classes that the exits say,
     [N, E]; the last column is the full network.
 
@@ -86,7 +86,9 @@ def taken(values: Floats, leaves: Ints) -> Floats:
     return np.asarray(np.take_along_axis(values, leaves[:, None], axis=1)[:, 0])
 
 
-def candidates(validation: SplitLogits, costs: Costs, search: Search, kind: Loss) -> tuple[Policy, ...]:
+def candidates(
+    validation: SplitLogits, costs: Costs, search: Search, kind: LossKind
+) -> tuple[Policy, ...]:
     """Policies from the dearest to the cheapest by their mean MACs on validation. The first is the
     full network, and all others are cheaper than it."""
     logits, exits = validation.logits, costs.exits
@@ -107,7 +109,7 @@ def candidates(validation: SplitLogits, costs: Costs, search: Search, kind: Loss
 
 
 def _learned(
-    validation: SplitLogits, costs: Costs, search: Search, kind: Loss
+    validation: SplitLogits, costs: Costs, search: Search, kind: LossKind
 ) -> tuple[tuple[float, ...] | None, ...] | None:
     """Of a score that is learned; where no labels are to be read, the full network's answers stand for
     them."""
@@ -120,15 +122,15 @@ def _learned(
     return LEARNERS[search.score](validation.logits, labels, costs)
 
 
-def _learned_gates(logits: Floats, labels: Ints, costs: Costs) -> gates.Gates:
+def _learned_gates(logits: Floats, labels: Ints, costs: Costs) -> gates.GateNumbers:
     return gates.learned(logits, labels, gates.shares(costs))
 
 
-def _learned_offsets(logits: Floats, labels: Ints, _: Costs) -> gates.Gates:
+def _learned_offsets(logits: Floats, labels: Ints, _: Costs) -> gates.GateNumbers:
     return classwise.learned(logits, labels)
 
 
-LEARNERS: Mapping[str, Callable[[Floats, Ints, Costs], gates.Gates]] = {
+LEARNERS: Mapping[str, Callable[[Floats, Ints, Costs], gates.GateNumbers]] = {
     "gate": _learned_gates,
     "classwise": _learned_offsets,
 }
@@ -137,7 +139,7 @@ and imports the standard library alone; learning needs scipy."""
 
 
 def _settings(
-    validation: SplitLogits, scores: Floats, costs: Costs, search: Search, kind: Loss
+    validation: SplitLogits, scores: Floats, costs: Costs, search: Search, kind: LossKind
 ) -> list[tuple[float | None, ...]]:
     """Thresholds worth a look, safest first where they have an order of their own. scores: [N, E]."""
     last, score = validation.logits.shape[1] - 1, scoring.SCORES[search.score]

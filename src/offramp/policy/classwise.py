@@ -18,7 +18,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logsumexp
 
 from offramp.policy import scoring
-from offramp.policy.gates import Gates
+from offramp.policy.gates import GateNumbers
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
@@ -30,7 +30,7 @@ WEAK = 100.0  # variance of the prior of a curve's two numbers; what one cut tel
 WIDEST = 4.0  # variance of classes; one that is far off leaves the others shrunk
 
 
-def learned(logits: Floats, labels: Ints) -> Gates:
+def learned(logits: Floats, labels: Ints) -> GateNumbers:
     """The offsets of all exits but the last, which has none: one a class, 0 for the common threshold,
     more where less confidence is enough. logits: [N, E, C].  labels: [N].
 

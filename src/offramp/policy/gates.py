@@ -20,7 +20,7 @@ from offramp.policy.costs import Costs
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
-Gates = tuple[tuple[float, ...] | None, ...]
+GateNumbers = tuple[tuple[float, ...] | None, ...]
 
 COST = 0.15  # λ, nats for the whole network
 DECAY = 5e-4  # of the weights, as the source trains; a gate that is right of every image stays finite
@@ -47,7 +47,7 @@ def best_exits(logits: Floats, labels: Ints, spent: Sequence[float], cost: float
     return np.asarray(np.argmin(entropies + cost * np.asarray(spent), axis=1))
 
 
-def learned(logits: Floats, labels: Ints, spent: Sequence[float], cost: float = COST) -> Gates:
+def learned(logits: Floats, labels: Ints, spent: Sequence[float], cost: float = COST) -> GateNumbers:
     """The gates of all exits but the last, which has none. logits: [N, E, C].  labels: [N].
 
     Each gate minimizes the mean over images of its binary cross-entropy, in which an image that should

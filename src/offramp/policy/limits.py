@@ -16,8 +16,8 @@ import numpy as np
 from offramp import units
 from offramp.errors import OfframpError
 
-Loss = Literal["wrong", "harm", "disagreement"]
-Kind = Literal[
+LossKind = Literal["wrong", "harm", "disagreement"]
+LimitKind = Literal[
     "max-accuracy-loss",
     "min-accuracy",
     "max-mean-macs",
@@ -67,14 +67,14 @@ class LimitRule:
     kept: Literal["loss", "accuracy", "budget", "guarantee"]
     stricter: str
     looser: str
-    loss: Loss = "wrong"
+    loss: LossKind = "wrong"
     usual: float = 0.01
     spent: str = ""
     noted: str = ""
     stages: Literal["mean", "p95"] | None = None
 
 
-LIMITS: Mapping[Kind, LimitRule] = {
+LIMITS: Mapping[LimitKind, LimitRule] = {
     "max-accuracy-loss": LimitRule("share", "loss", "a smaller loss", "a larger loss"),
     "min-accuracy": LimitRule("share", "accuracy", "a higher accuracy", "a lower accuracy", usual=0.9),
     "max-mean-macs": LimitRule(
@@ -103,7 +103,7 @@ def words(name: str) -> str:
     return re.sub("[-_]", " ", name).replace("macs", "MACs")
 
 
-def check_times(kind: Kind, given: bool, here: bool = True) -> None:
+def check_times(kind: LimitKind, given: bool, here: bool = True) -> None:
     """Raises OfframpError for a limit on time without the times that it goes by. given: stage times of a
     device.  here: whether this machine's, which have no 95th percentiles, will do too."""
     stages = LIMITS[kind].stages

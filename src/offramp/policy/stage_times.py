@@ -12,12 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from offramp.errors import OfframpError
 from offramp.policy.calibrate import MeasuredCosts
 from offramp.policy.costs import Costs
-from offramp.policy.limits import LIMITS, Kind
+from offramp.policy.limits import LIMITS, LimitKind
 
 SPREAD = 2.0  # of the median: what nineteen rounds of twenty may take at most
 LARGEST = 1 << 26  # bytes of a file that is looked at
 Milliseconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
-Text = Annotated[str, Field(min_length=1, max_length=200)]
+ShortText = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class _Row(BaseModel):
@@ -42,7 +42,7 @@ class _Machine(BaseModel):
 class _TimesFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     format: Literal["offramp-stage-times-1"]
-    device: Text
+    device: ShortText
     precision: Literal["float32", "int8"]
     threads: Annotated[int, Field(ge=1, le=1 << 20)]
     machine: _Machine
@@ -187,7 +187,7 @@ def unlike(timed: str, device: str, int8: bool) -> tuple[str, ...]:
     )
 
 
-def of_file(path: Path, costs: Costs, batch: int, kind: Kind) -> MeasuredCosts:
+def of_file(path: Path, costs: Costs, batch: int, kind: LimitKind) -> MeasuredCosts:
     """`measured` of a file. kind: of the target; one of the 95th percentile goes by those of stages."""
     return measured(read(path), costs, batch, LIMITS[kind].stages or "mean")
 

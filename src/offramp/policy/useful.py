@@ -14,7 +14,7 @@ from offramp.policy import scoring
 from offramp.policy.calibration import Calibration
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.guarantees import rows_needed_on_average
-from offramp.policy.limits import LIMITS, Kind, check_times
+from offramp.policy.limits import LIMITS, LimitKind, check_times
 from offramp.policy.policy import Policy
 from offramp.policy.quality import p_of_chance
 from offramp.policy.stage_times import read, unlike
@@ -67,14 +67,14 @@ def seen(count: int, rows: int) -> tuple[str, ...]:
     )
 
 
-def images_needed(kind: Kind, value: float) -> int:
+def images_needed(kind: LimitKind, value: float) -> int:
     """The fewest calibration images that can tell a loss as small as `value`, a share; 0 for a limit
     that does not compare with the full network."""
     compares = LIMITS[kind].kept == "loss" and value > 0
     return (rows_needed_on_average(value) or 0) if compares else 0
 
 
-def resolution(kind: Kind, value: float, rows: int) -> tuple[str, ...]:
+def resolution(kind: LimitKind, value: float, rows: int) -> tuple[str, ...]:
     """Where so few calibration images cannot tell the loss, as `images_needed` has it."""
     needed = images_needed(kind, value)
     if rows >= needed:
@@ -88,7 +88,7 @@ def resolution(kind: Kind, value: float, rows: int) -> tuple[str, ...]:
     )
 
 
-def check_stage_times(file: Path | None, kind: Kind, int8: bool, anyway: bool) -> None:
+def check_stage_times(file: Path | None, kind: LimitKind, int8: bool, anyway: bool) -> None:
     """Raise OfframpError, before the work, for a limit that goes by a device's times without a file of
     them, and unless `anyway` for times of stages in another precision than the bundle's. int8: its."""
     check_times(kind, file is not None, here=False)

@@ -164,7 +164,7 @@ def build(
     )
     graphs.check_installed()
     page = page_at(web, onnxruntime_web, force, out)
-    aim = Goal(
+    aim = Delivery(
         limits,
         out,
         force=force,
@@ -179,7 +179,7 @@ def build(
 
 
 @dataclass(frozen=True)
-class Goal:
+class Delivery:
     """limits: of the policy.  out: the bundle's folder.  force: replace one that is there.  anyway: go
     on with what is not to be trusted.  budget: of the training, a time.  times: of stages, on the
     device.  int8: as of `bundle.export.ExportOptions`.  page: for browsers."""
@@ -228,7 +228,7 @@ def chosen_from(
 
 
 def start(
-    wish: BuildOptions, goal: Goal, root: Place, dry_run: bool, as_json: bool, quiet: bool, log: Log
+    wish: BuildOptions, goal: Delivery, root: Place, dry_run: bool, as_json: bool, quiet: bool, log: Log
 ) -> None:
     """Exits with 1 when training failed, 130 when interrupted."""
     from offramp import device as devices
@@ -307,7 +307,7 @@ def _train(
         raise typer.Exit(1)
 
 
-def _finish(plan: Plan, goal: Goal, store: Store, silent: bool, weak: tuple[str, ...]) -> Built:
+def _finish(plan: Plan, goal: Delivery, store: Store, silent: bool, weak: tuple[str, ...]) -> Built:
     from offramp.api.build import deployed
     from offramp.bundle.export import ExportOptions
 
@@ -316,7 +316,7 @@ def _finish(plan: Plan, goal: Goal, store: Store, silent: bool, weak: tuple[str,
     return told(deployed(plan, store, wanted, goal.out, asked, goal.times), silent)
 
 
-def _dry(chosen: BuildPlan, goal: Goal, store: Store, device: torch.device, as_json: bool) -> None:
+def _dry(chosen: BuildPlan, goal: Delivery, store: Store, device: torch.device, as_json: bool) -> None:
     from offramp.api.build import resolved
     from offramp.study.plan.forecast import forecast
 
@@ -331,7 +331,7 @@ def _dry(chosen: BuildPlan, goal: Goal, store: Store, device: torch.device, as_j
         say(f"It would be refused: {why}, or --anyway.")
 
 
-def _as_json(chosen: BuildPlan, goal: Goal) -> dict[str, Any]:
+def _as_json(chosen: BuildPlan, goal: Delivery) -> dict[str, Any]:
     plan = chosen.plan
     return {
         "study": plan.study.model_dump(mode="json"),
@@ -358,7 +358,7 @@ def _exits(plan: Plan) -> list[dict[str, Any]]:
     return rows
 
 
-def _target(goal: Goal) -> dict[str, Any]:
+def _target(goal: Delivery) -> dict[str, Any]:
     """A share as a number; of others what was given, as a percentage is of a network's MACs."""
     from offramp.policy.limits import LIMITS
 
@@ -367,7 +367,7 @@ def _target(goal: Goal) -> dict[str, Any]:
     return {wish.kind: wish.value if LIMITS[wish.kind].unit == "share" else given}
 
 
-def _show_plan(chosen: BuildPlan, goal: Goal) -> None:
+def _show_plan(chosen: BuildPlan, goal: Delivery) -> None:
     from offramp.data.load import notes
 
     plan = chosen.plan

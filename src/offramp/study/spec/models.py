@@ -40,7 +40,7 @@ Switch = Annotated[bool, BeforeValidator(fields.switch)]
 AsPlain = PlainSerializer(plain, when_used="json")
 Limit = Annotated[int | Literal["auto"], PlainValidator(fields.limit)]
 Options = dict[str, Any]
-Pairs = tuple[tuple[str, Any], ...]
+NamedValues = tuple[tuple[str, Any], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,7 @@ class StrategySpec(Section):
         return self.own or self.name
 
     @property
-    def overrides(self) -> tuple[tuple[str, Pairs], ...]:
+    def overrides(self) -> tuple[tuple[str, NamedValues], ...]:
         """Recipe overrides by pattern of phase names, in the order of the file: later ones win."""
         return tuple((pattern, tuple(given.items())) for pattern, given in self.phases.items())
 
