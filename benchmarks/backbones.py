@@ -241,22 +241,21 @@ def page(rows: Iterable[Row]) -> str:
 HEAD = """\
 # Backbones
 
-What becomes of architectures of timm and torchvision, and of two that are written by hand \
-(`benchmarks/branching.py`), when offramp gives them exits. Weights are random, images small: \
-the smallest that a network takes, or near to it. `python -m benchmarks.backbones` writes this \
-page; `make test-slow` holds every row of it.
+Which networks can get exits? This page tries architectures of timm and torchvision, and two written \
+by hand (`benchmarks/branching.py`). Weights are random. Images have the smallest size that the \
+network takes, or nearly that. `python -m benchmarks.backbones` writes this page, and \
+`make test-slow` checks every row.
 
-- **Exits** are those of `offramp taps NAME` that have a star: nobody chose them. Each with its \
-share of the multiply-accumulates before it, and the kind of its head. **Places** is how many \
-there were to choose from.
-- **Final exit**: its logits are those of the plain network, bit for bit, in eval mode, before \
-and after a step of training.
-- **Trains**: in one step on all exits, every weight had a finite gradient.
-- **ONNX**: the largest difference between a logit of the stages in ONNX Runtime and PyTorch's; \
-a dash where no graphs were made (`--quick`).
-- **Seconds** are of processor time, for all of that.
+- **Places**: the number of places for an exit. **Exits**: the default ones, which `offramp taps NAME` \
+marks with a star, each with its share of the multiply-accumulates and the kind of its head.
+- **Final exit**: are its logits those of the plain network, bit for bit, in eval mode, before and \
+after a step of training?
+- **Trains**: does every weight have a finite gradient after one step on all exits?
+- **ONNX**: the largest difference of a logit between ONNX Runtime and PyTorch. A dash: no graphs \
+were made (`--quick`).
+- **Seconds**: processor time for all of that.
 
-What cannot be done is refused with the reason.
+If something is impossible, the cell has the refusal with its reason.
 
 | family | network | pixels | places | exits | final exit | trains | ONNX | seconds |
 |---|---|--:|--:|---|---|---|---|--:|

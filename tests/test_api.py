@@ -460,7 +460,7 @@ def test_a_few_images_that_two_splits_show_are_no_mistake() -> None:
         ({"normalize": 0.5}, "normalize is 0.5; give a name, or a mean and a deviation"),
         (
             {"normalize": ((124, 116, 104), (58, 57, 57))},
-            "a mean is a share of 255 from 0 to 1, .*; divide what is of pixels from 0 to 255 by 255",
+            "a mean is a share of 255 from 0 to 1, .*; divide values of pixels from 0 to 255 by 255",
         ),
         ({"normalize": ((), ())}, "and these have 3"),
         ({"train": (IMAGES / 255, LABELS)}, r"images look like 0…1 pixels; give uint8 \[B, C, H, W\]"),

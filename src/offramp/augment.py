@@ -25,21 +25,21 @@ class View:
 
 @dataclass(frozen=True)
 class Augment:
-    """What happens to a training image before it trains anything, in this order.
+    """How training images are augmented, in this order.
 
     resized_crop: (from, to), shares of the image's area: a random box with an area between them and
         sides in a ratio of 3:4 to 4:3, resized to the size that the network takes (bilinear,
         antialiased).
-    crop: pad by so many pixels, then take a random window of the original size.
-    pad: what these pixels are: `black`, or a mirror image of what lies inside (`reflect`).
+    crop: pad by this many pixels, then take a random window of the original size.
+    pad: these pixels are `black`, or mirror the image (`reflect`).
     alternating_flip: left and right exchanged in every other epoch, beginning with half of the images.
         Alone it makes two views only, so frozen features are computed twice, not once an epoch.
     flip, vertical_flip: left and right, top and bottom exchanged in half of the cases.
-    rotate: by up to so many degrees either way, bilinear, black where nothing was.
+    rotate: by up to this many degrees either way, bilinear; new corners are black.
     jitter: brightness, contrast and (of color images) saturation, each times 1 - jitter to 1 + jitter.
-    views: so many views of every image, taken in turn, epoch by epoch; None draws a new one each epoch.
-    own: set by offramp where a Dataset has a random transform of its own, which comes before all others:
-        a hash of each image's first view.
+    views: this many fixed views of every image, in turn by epochs; None draws a new one each epoch.
+    own: set by offramp if a Dataset has its own random transform, which comes before all others: a hash
+        of each image's first view.
 
     Raises OfframpError for a value of another type or out of its range.
 

@@ -121,6 +121,6 @@ def _by_channel(normalize: Any) -> Normalization:
     if not all(0 <= m <= 1 for m in mean) or not all(0 < s <= 1 for s in std):
         raise OfframpError(
             f"normalize is {(mean, std)}; a mean is a share of 255 from 0 to 1, a deviation one "
-            "above 0 and at most 1; divide what is of pixels from 0 to 255 by 255"
+            "above 0 and at most 1; divide values of pixels from 0 to 255 by 255"
         )
     return mean, std

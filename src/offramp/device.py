@@ -53,7 +53,7 @@ def elsewhere(name: str | None, there: str) -> torch.device:
     """As `chosen`, of other machines, which give each task a device of theirs. there: the class that
     they have.
 
-    Raises OfframpError for what is no class of devices.
+    Raises OfframpError for an unknown kind of device.
     """
     given = name or os.environ.get("OFFRAMP_DEVICE") or there
     if given not in CLASSES:

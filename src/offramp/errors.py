@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class OfframpError(Exception):
-    """Something the user can mend: the message names the thing and the remedy.
+    """A mistake that the user can fix: the message names it and the remedy.
 
     The command line prints it as one line and exits with 2; it never shows a traceback for it.
 
@@ -33,8 +33,8 @@ class OfframpError(Exception):
 
 
 class OfframpWarning(UserWarning):
-    """What to know of data or a study before anything trains, such as splits of few images: what the
-    command line says as a note. `fit`, `run` and `build` warn of it.
+    """Something to know about data or a study before training, such as splits of few images. The command
+    line prints it as a note; `fit`, `run` and `build` warn.
 
     >>> import warnings
     >>> warnings.simplefilter("ignore", offramp.OfframpWarning)  # or "error", to stop there

@@ -160,7 +160,7 @@ def unlinked(root: Path, *parts: str) -> Path:
         path = path / part
         if path.is_symlink():
             raise OfframpError(
-                f"{path} is a link, and none is followed in {root}; "
+                f"{path} is a link, and links in {root} are not followed; "
                 "put the file or folder itself there, not a link"
             )
     return path

@@ -20,16 +20,16 @@ OF_STRATEGIES = ("temperature", "alpha", "joint_weights")  # a study's recipe ha
 class Recipe:
     """The settings of one phase's optimization. Every field is part of the phase's key. Raises
     OfframpError for a setting that is not among them, and for a value of another type or out of its
-    range. What strategies take beside it (temperature, alpha, joint_weights) are `options` of `fit`.
+    range. Settings of strategies (temperature, alpha, joint_weights) are `options` of `fit`.
 
     epochs: passes over the training split, at least 1.
     batch_size: images a step.
     optimizer: `sgd`, `adam` or `adamw`, each in PyTorch's fused form.
-    learning_rate: after warm-up and before decay. `learning_rate_scale` multiplies it: what a phase
-        that fine-tunes trained weights sets.
-    momentum, nesterov: of SGD.  weight_decay: as the optimizer means it (decoupled in AdamW).
-    decoupled_decay: of SGD: each step takes rate · weight_decay of every weight, beside the momentum and
-        not through it (SGDW of Loshchilov and Hutter, arXiv 1711.05101).
+    learning_rate: after warm-up and before decay. `learning_rate_scale` multiplies it, for a phase that
+        fine-tunes trained weights.
+    momentum, nesterov: of SGD.  weight_decay: as the optimizer defines it (decoupled in AdamW).
+    decoupled_decay: of SGD: each step subtracts rate · weight_decay of every weight, apart from the
+        momentum (SGDW of Loshchilov and Hutter, arXiv 1711.05101).
     norm_weight_decay: of the weights and biases of normalization layers; None: `weight_decay`.
     norm_bias_rate_scale: multiplies the learning rate of the biases of normalization layers.
     schedule: `constant`; `cosine` to zero; `step`: times `step_factor` at each of `step_at`, given as
@@ -37,19 +37,20 @@ class Recipe:
         to all of it at `peak_at`, a share of the epochs, and down to `end_factor` of it, along straight
         lines or along cosines (Smith and Topin, arXiv 1708.07120).
     warmup_epochs: linear from zero, before the schedule.
-    average: `ema`: what is validated and handed on is a moving average of weights and buffers (all but
-        counters); `lookahead`: training, too, goes on from it (Zhang et al., arXiv 1907.08610).
-    average_every: steps between two updates of the average.  average_decay: what an update keeps of it.
-    average_ramp: the decay is multiplied by the done share of all steps to this power, so that the
-        average follows closely at first; 0 leaves it constant.
+    average: `ema`: a moving average of weights and buffers (all but counters) is validated and handed
+        on. `lookahead`: training goes on from it, too (Zhang et al., arXiv 1907.08610).
+    average_every: steps between two updates of the average.  average_decay: the share of it that an
+        update keeps.
+    average_ramp: the decay is multiplied by (steps done / all steps) to this power, so that the average
+        follows closely at first; 0 leaves it constant.
     patience: epochs without a lower validation loss until the phase stops; None never stops it.
-    select: the weights handed on, `best` (lowest validation loss), `last`, or `auto`: best where there
-        is a patience, else last.
-    class_weights: `balanced` counts an image's cross-entropy N/(C·n) times, n being the number of
-        training images of its class, N of all C classes: each class then weighs alike. Terms of
-        distillation are not weighted.
-    label_smoothing: of the cross-entropy that trains, the share ε of each target that is spread evenly
-        over all classes. Terms of distillation, and losses that are reported or monitored, are not
+    select: the weights handed on, `best` (lowest validation loss), `last`, or `auto`: best if there is a
+        patience, else last.
+    class_weights: `balanced` multiplies an image's cross-entropy by N/(C·n), where its class has n
+        training images and all C classes have N. Each class then weighs the same. Terms of distillation
+        are not weighted.
+    label_smoothing: the share ε of each target that is spread evenly over all classes, in the
+        cross-entropy that trains. Terms of distillation, and reported or monitored losses, are not
         smoothed.
 
     >>> from offramp import Recipe

@@ -62,7 +62,7 @@ class SpelledOut:
 
 
 def console(file: IO[str] | None = None, stderr: bool = False) -> Console:
-    """Standard output, or another place, which is no terminal whatever FORCE_COLOR says, as Jupyter
+    """Standard output, or another place, which is not a terminal whatever FORCE_COLOR says, as Jupyter
     does; rich finds the width, 80 where there is no terminal. What stands in brackets is the user's own,
     not markup, and codes in it are spelled out."""
     place = file or (sys.stderr if stderr else sys.stdout)

@@ -133,7 +133,7 @@ def forbid(names: Iterable[str]) -> None:
     for name in names:
         if is_user_code(name):
             raise OfframpError(
-                f"{name} is code of a user's own, which --no-user-code forbids; leave that out, or name "
+                f"{name} is your own code, which --no-user-code forbids; leave that option out, or name "
                 "something that comes with offramp"
             )
 

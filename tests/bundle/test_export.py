@@ -301,7 +301,7 @@ def test_a_place_that_is_taken(store: Store, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     for force in (False, True):
-        with pytest.raises(OfframpError, match=r"holds thesis\.txt, which is no part"):
+        with pytest.raises(OfframpError, match=r"holds thesis\.txt, which is not part"):
             export_to(tmp_path / "mine", store, rule, replace(QUICK, force=force))
     export_to(tmp_path / "b", store, rule)
     before = file_digest(tmp_path / "b" / "SHA256SUMS")
@@ -314,7 +314,7 @@ def test_a_place_that_is_taken(store: Store, tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "b", tmp_path / "c")
     (tmp_path / "c" / "thesis.txt").write_text("years of work")
     for name in ("mine", "c"):  # a list of sums makes no bundle, and a bundle may hold more than itself
-        with pytest.raises(OfframpError, match="is no part of a bundle"):
+        with pytest.raises(OfframpError, match="is not part of a bundle"):
             export_to(tmp_path / name, store, rule, replace(QUICK, force=True))
         assert (tmp_path / name / "thesis.txt").read_text() == "years of work"
     assert not list(tmp_path.glob(".*"))
@@ -333,7 +333,7 @@ def test_files_that_no_bundle_wrote_are_spared(store: Store, tmp_path: Path) -> 
             (out / name).symlink_to(tmp_path / "ex")
         else:
             (out / name).write_text("mine")
-        refuses(rf"holds {name}, which is no part.*; move it away", export_to, out, store, rule, again)
+        refuses(rf"holds {name}, which is not part.*; move it away", export_to, out, store, rule, again)
         (out / name).unlink()
     export_to(out, store, rule, again)
     assert mine.read_text() == "years of work"
@@ -345,7 +345,7 @@ def test_files_that_no_bundle_wrote_are_spared(store: Store, tmp_path: Path) -> 
 def test_a_file_put_there_meanwhile_is_spared(tmp_path: Path) -> None:
     out = tmp_path / "b"
     with (
-        pytest.raises(OfframpError, match=r"holds thesis\.txt, which is no part"),
+        pytest.raises(OfframpError, match=r"holds thesis\.txt, which is not part"),
         writing(out, force=True) as folder,
     ):
         (folder / "card.md").write_text("new")

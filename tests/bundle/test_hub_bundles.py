@@ -180,7 +180,7 @@ def test_mistakes_are_a_line(
     refuses("hf:me/nothing cannot be fetched .*network", hub.local, "hf:me/nothing")
     assert hub.local("bundle/") is None
     refuses("is no place on the hub; give USER/NAME, or USER/NAME@REV", hub.push, leaving, "me", "mit")
-    refuses("is no license of the hub", hub.push, leaving, "me/digits", "MIT license!")
+    refuses("the hub has no license", hub.push, leaving, "me/digits", "MIT license!")
     refuses("is no bundle", hub.push, tmp_path, "me/digits", "mit")
     there.repos["me/other"] = {"README.md": b"x"}
     refuses("cannot be fetched|is no bundle", hub.local, "hf:me/other")

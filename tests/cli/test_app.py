@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def test_help_teaches(cli: Cli) -> None:
     for command in [*((name,) for name in commands if name not in ("data", "store")), *inner]:
         text = narrow(cli(*command, "--help"))
         assert ("--json" in text or command == ("completion",)) and text.count("\n") > 8, command
+        assert not re.search(r"<\w", text.split("\nArguments:")[-1]), "words, not Python's types"
         assert command[0] in ("status", "gc", "doctor") or "Example" in text, command
 
 

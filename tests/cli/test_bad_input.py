@@ -190,8 +190,7 @@ def test_the_folder_may_be_given_beside_the_study(cli: Cli) -> None:
     assert "cifar10: 39 images of test equal to another of it" in good.err
     given = ("--strategy", "joint", "--backbone", "mobilenetv1", "--set", "exits=1", "--dry-run")
     given += ("--data", "cifar10", "--set", "data.official=false", "--store", "store")
-    for flag in ("--root", "--data-root"):
-        assert cli("train", *given, flag, "pictures").code == 0
+    assert cli("train", *given, "--data-root", "pictures").code == 0
     answer = cli("train", *given[:-4], "--store", "store", "--data-root", "pictures")
     assert answer.code == 2 and "40 training and 40 test images" in answer.err
 

@@ -194,7 +194,7 @@ def test_a_terminal_has_moving_lines() -> None:
     pattern = r"^epoch \d+/999999 · loss [\d.]+ · validation [\d.]+ [\d.]+ [\d.]+ % at exits 1–3$"
     assert any(re.search(pattern, line) for line in lines)
     assert any(line.startswith("[3/4] seed 1 · two-stage · ") for line in lines)
-    assert "Interrupted. Run the same command again to go on; what is finished stays." in lines
+    assert "Interrupted. Run the same command again to go on; finished work stays." in lines
     assert after.rindex("\x1b[?25h") > after.rfind("\x1b[?25l")  # the cursor is back
 
 

@@ -310,7 +310,7 @@ def test_an_interrupted_budget_goes_on_with_its_settings(
     answer = two("run", "b.yaml", *long, "--budget", "90s", "--anyway")
     last = untimed(answer.err)[-1]
     assert answer.code == 130 and "Run the same command with --set recipe.epochs=" in last
-    assert last.endswith(" in place of --budget to go on; what is finished stays.")
+    assert last.endswith(" instead of --budget to go on; finished work stays.")
     assert "same command without --budget to go on" in two("run", "b.yaml", "--budget", "900h").err
     assert "same command again to go on" in two("run", "b.yaml").err
 

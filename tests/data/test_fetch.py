@@ -128,7 +128,7 @@ def test_without_a_hash_one_is_said(site: Site, photos: Path, tmp_path: Path) ->
     site.pages["/photos.zip"] = data
     (said,) = (line for line in notes(load(spec(site)).provenance) if "data.sha256" in line)
     assert sha256(data).hexdigest() in said
-    refuses("data.sha256 is of what data.url names", load, DataSpec("digits", sha256="0" * 64))
+    refuses("data.sha256 needs data.url", load, DataSpec("digits", sha256="0" * 64))
 
 
 def test_a_file_that_is_no_archive_is_kept_as_it_is(site: Site, tmp_path: Path) -> None:

@@ -279,7 +279,7 @@ def test_a_dataset_that_changes_or_fails_while_it_is_read_is_named() -> None:
     data = assemble(raw, DataSpec("own"), None, "streaming")
     read = Images(data, CPU).read
     samples.change = lambda image: small(image).point(lambda value: 255 - value)
-    refuses("is not what it was when it was first read", read, "test", torch.tensor([1]))
+    refuses("has changed since it was first read", read, "test", torch.tensor([1]))
     samples.change = lambda _: 1 / 0
     refuses(
         r"train sample \d+ failed at line \d+ of test_own_datasets.py: ZeroDivisionError",

@@ -194,7 +194,10 @@ def changed(index: int, sample: Any) -> Listed:
             Listed([(p, "ab"[i % 2] if i - 3 else 1) for i, p in enumerate(PIXELS)]),
             "label 1 among names",
         ),
-        (Listed([(p, "ba"[i % 2]) for i, p in enumerate(PIXELS)], ["a", "c"]), "'b', which is no class"),
+        (
+            Listed([(p, "ba"[i % 2]) for i, p in enumerate(PIXELS)], ["a", "c"]),
+            "'b', which is not a class",
+        ),
         (changed(3, (PIXELS[3], -1)), "label -1, outside 0 to 1"),
         (changed(3, (PIXELS[3][:4], 1)), "sample 3 is 3×4×4 uint8 where train sample 0 is 3×5×4"),
         (changed(3, (PIXELS[3] / 255, 1)), "sample 3 is 3×5×4 float32"),

@@ -179,16 +179,16 @@ def test_attaching_to_a_transformer_keeps_its_weights():
     ("arguments", "message"),
     [
         ({"exits": ["stme"]}, "no place 'stme'"),
-        ({"exits": ["head"]}, "no earlier than the final exit"),
+        ({"exits": ["head"]}, "not before the final exit"),
         ({"exits": 1, "classes": 9}, r"\[B, 5\] where logits \[B, 9\] belong"),
         ({"exits": 1, "head": "pepar"}, "unknown head 'pepar'; did you mean 'paper'"),
         ({"exits": 1, "head": {"withd": 3}}, "did you mean 'width'"),
         ({"exits": 1, "input_shape": (1, 16, 16)}, "do not pass through Residual"),
-        ({"module": Residual}, "module: the class Residual is no network; give an nn.Module"),
+        ({"module": Residual}, "module: the class Residual is not a network; give an nn.Module"),
         ({"module": "resnet18"}, "classes: say how many; 'resnet18' is made for any number"),
         ({"module": "resnet81", "classes": 3}, "unknown backbone 'resnet81'; did you mean 'resnet18'"),
-        ({"module": {}}, "module: {} is no network"),
-        ({"module": None}, "module: None is no network"),
+        ({"module": {}}, "module: {} is not a network"),
+        ({"module": None}, "module: None is not a network"),
         ({"input_shape": 16}, "input_shape: cannot be 16; give channels, height and width"),
         ({"input_shape": (3, 16)}, r"input_shape: cannot be \(3, 16\)"),
         ({"head": 3}, "head: cannot be 3; use paper, linear, mlp, local, global or lgvit, or"),
@@ -223,7 +223,7 @@ def test_a_module_that_ends_in_a_softmax_is_told():
 def test_a_compiled_module_is_refused():
     """Its trace would be of what compiling makes, after minutes."""
     compiled = torch.compile(Residual())
-    refuses("attach what was compiled, module._orig_mod", attach, compiled, 1, (3, 16, 16))
+    refuses("attach the module inside, module._orig_mod", attach, compiled, 1, (3, 16, 16))
 
 
 def test_one_place_and_a_size_will_do():

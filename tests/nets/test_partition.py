@@ -204,8 +204,8 @@ def test_a_network_without_taps_is_one_segment_and_a_classifier() -> None:
         (["25"], "ResNet has no place '25'; use one of .*; of its MACs, 25 per cent is '25%'"),
         (["layer2", "layer1"], "the tap 'layer1' runs before 'layer2'; list taps in the order"),
         (["layer1", "layer1.1"], "the tap 'layer1.1' is the same place as 'layer1'; name it once"),
-        (["layer1", "layer4"], "the tap 'layer4' is no earlier than the final exit of ResNet"),
-        (["fc"], "the tap 'fc' is no earlier than .*, whose classifier reads the output of 'layer4'"),
+        (["layer1", "layer4"], "the tap 'layer4' is not before the final exit of ResNet"),
+        (["fc"], "the tap 'fc' is not before .*, whose classifier reads the output of 'layer4'"),
     ],
 )
 def test_taps_that_make_no_sense_are_refused(taps: list[str], message: str) -> None:

@@ -167,7 +167,7 @@ class _Bomb:
         ("a.pth", lambda p: torch.save([1, 2], p), "holds a list without tensors; give a state_dict"),
         ("a.pth", lambda p: torch.save({"w": 3}, p), "holds a dict without tensors"),
         ("a.safetensors", lambda p: p.write_bytes(b"x" * 40), "is no safetensors file"),
-        ("a.h5", lambda p: p.write_bytes(b"x"), "ends in none of .safetensors, .pth"),
+        ("a.h5", lambda p: p.write_bytes(b"x"), "must end in one of .safetensors, .pth"),
         ("a.pth", Path.exists, "there are no weights"),
     ],
 )

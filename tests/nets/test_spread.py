@@ -128,7 +128,9 @@ def test_a_head_that_we_choose_costs_no_more_than_it_spares():
 
 def test_places_are_listed_with_the_taps_that_would_be_taken_and_why():
     listed, why = list_places(NetSpec("digits-cnn"), (1, 8, 8), 5)
-    assert why == dict.fromkeys(("blocks.0", "blocks.2", "blocks.4"), "digits-cnn's own, 'blocks'")
+    assert why == dict.fromkeys(
+        ("blocks.0", "blocks.2", "blocks.4"), "the default of digits-cnn ('blocks')"
+    )
     assert [place.name for place in listed if place.name in why] == list(why)
     assert [place.share for place in listed] == sorted(place.share for place in listed)
 

@@ -310,7 +310,7 @@ def with_data(name: str, dying: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("dying", "message"),
     [
-        ("interrupted", r"a worker process ended without a word \(exit code 130\)"),
+        ("interrupted", r"a worker process ended without a message \(exit code 130\)"),
         ("broken", r"^a worker process failed: TypeError: dict.__getitem__\(\) takes"),
         ("wrong", r"make_data failed at line 10: ValueError: no more images; correct the file"),
     ],

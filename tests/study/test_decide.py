@@ -69,7 +69,7 @@ def test_what_cannot_be_decided_is_refused_before_anything_is_kept(tmp_path: Pat
         decide.begin(store, plan(seeds=(1, 2, 3, 4)), most=3)
     data = tiny_data()
     alone = Split(data.test.read(torch.tensor([0])), data.test.labels[:1])
-    with pytest.raises(OfframpError, match="one decides nothing; ask for more"):
+    with pytest.raises(OfframpError, match="one image decides nothing; ask for more"):
         decide.begin(store, tiny_plan(tiny_study(THREE), replace(data, test=alone)))
     assert not store.archive.seed_logs()
 

@@ -210,7 +210,7 @@ def test_a_head_that_cannot_start_a_server_is_asked_again(ray: FakeRay, fails: i
             assert cluster.by_client and not cluster.own
         assert ray.asked == [WHERE] * (fails + 1) + ["left"]
     else:
-        refuses("no cluster can be had .*Initialization failure", clusters.joined(WHERE).__enter__)
+        refuses("no cluster answers .*Initialization failure", clusters.joined(WHERE).__enter__)
         assert ray.asked == [WHERE] * 3
 
 

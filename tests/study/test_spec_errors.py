@@ -173,7 +173,7 @@ def test_other_labels_have_signs_too(label: str) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    refuses(r"none\.yaml: no such study file; give the path", read, tmp_path / "none.yaml")
+    refuses(r"none\.yaml: no such study file; `offramp recipes demo", read, tmp_path / "none.yaml")
     refuses("cannot be read", read, tmp_path)
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     refuses("not a text file; save it as UTF-8", read, tmp_path / "binary.yaml")

@@ -218,7 +218,7 @@ def _curve(function: Callable[..., float | None], *series: str) -> Of:
 
 
 def _cost(over: costs.Over, counted: bool = False) -> Of:
-    """counted: it is no estimate, however the trial was run."""
+    """counted: it is not an estimate, however the trial was run."""
 
     def of(found: Numbers) -> pd.DataFrame:
         measured = found.phases.groupby(level="trial", sort=True)["measured"].all() | counted

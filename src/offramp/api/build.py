@@ -82,31 +82,31 @@ def build(
     """Attach exits, train, choose a policy, and write a bundle that answers pictures without PyTorch.
 
     backbone: a name, `timm/NAME` or `file.py:function`.
-    data: a name, or `folder:PATH` for images of your own, a folder for each class.
+    data: a name, or `folder:PATH` for your own images, with a folder for each class.
     out: the bundle's folder.
     exits: "auto", how many, names of places, or shares of the MACs such as "25%".
-    weights: what the backbone starts from: a file, "imagenet" or "random"; None takes public weights
-        where they are on this machine, else draws them from the seed.
+    weights: what the backbone starts from: a file, "imagenet" or "random". None takes public weights
+        if they are on this machine, else random ones from the seed.
     keep_frozen: keep those weights as they are and train heads only.
-    pretrained: keep the public weights as they are, on images of the size that they were trained on.
+    pretrained: keep the public weights as they are, and take images at the size of their training.
     goal: what the strategy is chosen for: "accuracy", "latency" and so on, as in `offramp recommend`.
-    strategy: in place of the one that the goal leads to.
-    size: pixels of a side; None goes by the images.
+    strategy: instead of the one that fits the goal.
+    size: pixels of a side; None chooses it by the images.
     normalize: "train", "imagenet", "half", "clip", "unit", or (mean, deviation) by channel, as in a
-        study; None is what public weights were trained with, else train.
-    settings: `key=value` of a study file, such as "recipe.epochs=5"; they win.
-    store: the folder that keeps the training; the same call again goes on from there.
-    device: such as "cuda"; by default OFFRAMP_DEVICE, else a GPU where there is one.
+        study. None is that of the public weights' training, else train.
+    settings: `key=value` of a study file, such as "recipe.epochs=5". They win over all else.
+    store: the folder that keeps the training; the same call goes on from there.
+    device: such as "cuda"; by default OFFRAMP_DEVICE, else a GPU if there is one.
     check: compare the bundle's answers with PyTorch's.  measure: time its stages here.
-    force: replace a bundle that is there.
-    anyway: write a bundle that is not to be trusted too, marked as such.
+    force: replace an earlier bundle.
+    anyway: write a bundle even if it is unreliable, and mark it.
     int8: quantize the stages, as `Fitted.export` does.
     watch: is given every event of the training.
     stage_times: as `Fitted.calibrate` takes them; limits on latency need them.
     limits: as `Fitted.calibrate` takes them: exactly one, such as max_accuracy_loss=0.01.
 
-    Raises OfframpError for whatever cannot be had, when training fails, and unless `anyway`, for what
-    is not to be trusted, as `Fitted.calibrate` does.
+    Raises OfframpError for input that cannot work, when training fails, and unless `anyway`, for
+    unreliable results, as `Fitted.calibrate` does.
 
     >>> built = offramp.build(
     ...     "digits-cnn",

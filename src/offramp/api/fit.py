@@ -183,16 +183,17 @@ class Fitted:
         stage_times: the times of stages on the device that the policy is for, in place of MACs: a file
             that `python run.py --measure --out FILE` wrote there.
         training_shares: weigh calibration images so that each class counts as it does in training.
-        anyway: return a policy even if it is not to be trusted.
+        anyway: return a policy even if it is unreliable.
         limits: exactly one of max_accuracy_loss, min_accuracy, max_disagreement (shares, 0 to 1),
             max_mean_macs (a number, or "40%" of the plain network's), max_mean_latency (seconds an
             image, measured here or by stage_times), max_p95_latency (by stage_times) and risk (a share,
             with a guarantee); with risk also confidence (0.95), on_average and without_labels. A value
             may be a text, such as "1%" or "5ms".
 
-        Raises OfframpError for a limit that no policy keeps, a batch below 1, and two splits of the same
-        images; and unless `anyway`, for a network near chance, calibration images that are too few for
-        the limit, and a policy by which all images leave at one exit.
+        Raises OfframpError for a limit that no policy keeps, a batch below 1, and if two of the splits
+        train, validation, calibration and test have the same images. Unless `anyway`, also for a network
+        near chance, too few calibration images for the limit, and a policy by which all images leave at
+        one exit.
 
         >>> policy = fitted.calibrate(max_accuracy_loss=0.02)
         >>> policy.exits, policy.score
@@ -415,36 +416,36 @@ def fit(
 
     net: of `attach`. Training starts from the weights that the attached module has now; early exits
         start from new random weights. A network that was made by its name, such as a study's from
-        `load`, begins as that name and `seed` say; one into which a checkpoint was loaded is refused. To
-        train heads only: fit(net, "two-stage", …, options={"backbone": "kept"}).
+        `load`, starts from the weights of this name and `seed`; with a loaded checkpoint it is refused.
+        To train heads only: fit(net, "two-stage", …, options={"backbone": "kept"}).
     strategy: a name (`offramp strategies` lists them), a function of the number of exits that returns
         phases, or `my_file.py:my_strategy`.
     train, validation, calibration, test: any Dataset of (image, label) that has a length, or a pair of
         arrays (images [N, C, H, W], uint8 or normalized float32; labels [N]). A Dataset's pictures of
-        another size than the network takes are scaled and cropped to it, be they all or a few, and a
-        warning says so; arrays must have its shape. A split that is not given is held out of train, and
-        one of which half is in another is refused. What is trained on float32 images cannot be exported.
-        With a kept backbone, give validation, calibration and test images that it was not trained on.
-        Labels are class numbers from 0, or from 1 where each is there; names; or one-hot. Names are
-        numbered as in the Dataset's own `classes`, else by the alphabet. There are as many classes as
-        `classes` names, else as the largest training label says. A class that no training image shows is
-        trained as any other, and never answered.
-    plain: the Dataset `train` without its random transform, if it has one, in the same order: what is
-        held out of train and evaluated. The transform itself is drawn anew for each image and epoch.
-    normalize: pixels by mean and deviation of the training images (`train`), or of what a kept backbone
-        was trained with: `imagenet`, `half` (0.5 and 0.5), `clip`, `unit` (0 and 1), or (mean,
+        another size than the network takes are scaled and cropped to it, and a warning says so. Arrays
+        must have its shape. A split that is not given is held out of train. If half of a split is in
+        another one, it is refused. A network trained on float32 images cannot be exported. With a kept
+        backbone, give validation, calibration and test images that it was not trained on. Labels are
+        class numbers from 0 (or from 1, if every class occurs), names, or one-hot. Names are numbered as
+        in the Dataset's own `classes`, else by the alphabet. There are as many classes as `classes`
+        names, else as the largest training label says. A class without training images is trained like
+        the others, and never answered.
+    plain: the Dataset `train` without its random transform, if it has one, in the same order. Evaluation
+        uses it, and splits are held out of it. The transform is drawn anew for each image and epoch.
+    normalize: pixels by mean and deviation of the training images (`train`), or by those of a kept
+        backbone's training: `imagenet`, `half` (0.5 and 0.5), `clip`, `unit` (0 and 1), or (mean,
         deviation), each one number a channel, as shares of 255: ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).
     seed: of weights, order, dropout and augmentation.
     recipe: a `Recipe`, or a mapping as in a study file.
     options: of the strategy, such as {"students": "shared"}.
     augment: an `Augment`, a mapping, or names such as ["flip", "crop"].
     store: a folder in which work is kept and found again; by default a temporary one.
-    device: such as "cuda"; by default OFFRAMP_DEVICE, else a GPU where there is one. A CPU trains with
+    device: such as "cuda"; by default OFFRAMP_DEVICE, else a GPU if there is one. A CPU trains with
         two threads, whatever OMP_NUM_THREADS says: another number would give other bits.
     watch: is given every event of the training; `print` shows them, a line each.
 
-    Warns, as an `OfframpWarning`, of what to know of the images: splits that are small or unlike, images
-    that are there twice, classes that no training image shows.
+    Warns (`OfframpWarning`) of small splits, of splits with different shares of classes, of images that
+    occur twice, and of classes without training images.
 
     Raises OfframpError for input that cannot work (such as a network of several trunks, which some
     strategies return), and when training fails.

@@ -26,19 +26,19 @@ def load(
     trust_code: bool = False,
 ) -> ExitNetwork:
     """The trained network of a trial, ready to call: normalized images [B, C, H, W] → logits
-    [B, classes] of every exit. It is in eval mode, and no parameter requires a gradient; to train it in
-    a loop of your own: net.requires_grad_(True).train().
+    [B, classes] of every exit. It is in eval mode, and no parameter requires a gradient. To train it in
+    your own loop: net.requires_grad_(True).train().
 
     trial: its id, the beginning or the ending of it.
     store: the folder of the run, or its address ("s3://bucket/runs").
-    device: such as "cuda"; by default OFFRAMP_DEVICE, else a GPU where there is one.
-    net: for a trial of `fit`, the network attached in the same way (the module with the weights it had
-        before training); it stays as it is.
-    trust_code: run the file that the store names, where the backbone is code such as
-        `net.py:make_net`; it must be what was recorded.
+    device: such as "cuda"; by default OFFRAMP_DEVICE, else a GPU if there is one.
+    net: for a trial of `fit`, the network attached in the same way (the module with its weights before
+        training); it does not change.
+    trust_code: run the file that the store names, if the backbone is code such as `net.py:make_net`. It
+        must equal the recorded code.
 
-    Raises OfframpError for a trial that is not there, whose network cannot be made any more or by code
-    that is not trusted, or for another `net` than the trial's.
+    Raises OfframpError for an unknown trial, for a network that cannot be made any more or needs code
+    that is not trusted, and for another `net` than the trial's.
 
     >>> trained = offramp.load("two-stage", store="runs/demo")
     >>> [tuple(logits.shape) for logits in trained(torch.zeros(5, 1, 8, 8))]
@@ -66,8 +66,8 @@ def predictor(
     backend: str | None = None,
     trust_code: bool = False,
 ) -> Predictor:
-    """What answers batch after batch of normalized images [B, C, H, W]; images that leave early cost
-    nothing more.
+    """A function that answers batches of normalized images [B, C, H, W]; images that have left cost
+    no more compute.
 
     net: a network in eval mode, as `load` and `fit` give it, used where it is; or a trial's id, its
         beginning or its ending, in `store`, to be put on `device`.
@@ -78,7 +78,7 @@ def predictor(
 
     The answers have classes, confidence, exits and compute of each image, [B], and logits [B, classes].
     Raises OfframpError for a trial or file that is not there, a policy for exits that the network does
-    not have, a policy of another trial than the one that is named, and a network in train mode.
+    not have, a policy made for a different trial, and a network in train mode.
 
     >>> policy = offramp.Policy("confidence", exits=(1, 2, 3, 4), thresholds=(0.9, 0.9, 0.9, None))
     >>> answer = offramp.predictor("two-stage", policy, store="runs/demo")

@@ -36,9 +36,9 @@ class Results:
 
     trials: their ids in `store`; `offramp.load` gives the network of one.
     lines: one for each strategy, over its seeds, as in the table.
-    failed: reasons, by the key of the phase that failed; everything else has gone on.
-    studies: the results of each file, by its path, where a file lists several; the rest is of all of
-        them, in the order of the list.
+    failed: reasons, by the key of the phase that failed; everything else went on.
+    studies: the results of each file by its path, if a file lists several. The other fields are of all
+        files, in the order of the list.
 
     >>> results
     Test accuracy at each exit, %
@@ -94,7 +94,7 @@ class Results:
         """A chart by name, such as `accuracy-compute`; `offramp figures --list` has the names.
 
         Raises OfframpError for an unknown name, for one that stands for several charts (the message
-        lists them), and where the results do not hold what the chart shows.
+        lists them), and if the results lack the numbers for the chart.
 
         >>> results.figure("accuracy-compute").name
         'accuracy-compute-digits-cnn-digits'
@@ -109,19 +109,18 @@ def run(
     workers: int | Literal["auto"] = 1,
     watch: Callable[[Event], None] | None = None,
 ) -> Results:
-    """Run a study as `offramp run` does. What is finished in the store is not trained again.
+    """Run a study like `offramp run`. Finished work in the store is not trained again.
 
     study: a file's path, a mapping as in a file, or a `Study`. Studies that a file lists run one after
         another. In a mapping a strategy may be a function (see `fit`), and the recipe a `Recipe`.
     store: the folder that keeps the work, or an address such as "s3://bucket/runs".
-    workers: processes, or "auto", as many as suit this machine and the study. Where there are several,
-        Python starts them by reading the calling script again, which therefore needs
-        `if __name__ == "__main__":`.
+    workers: processes, or "auto": as many as suit this machine and the study. To start several, Python
+        reads the calling script again, so the script needs `if __name__ == "__main__":`.
     watch: is given every event; `print` shows them, a line each.
 
-    Warns, as an `OfframpWarning`, of what the command says as notes: of the images, and of what was
-    chosen otherwise than the study says. What fails is in `failed`; everything else has gone on. Raises
-    OfframpError for input that cannot work.
+    Warns (`OfframpWarning`) of what the command prints as notes, about the images and about choices
+    that differ from the study. Failures are in `failed`; everything else goes on. Raises OfframpError
+    for input that cannot work.
 
     >>> study = {
     ...     "seeds": [42],

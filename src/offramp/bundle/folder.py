@@ -66,7 +66,7 @@ def check_place(out: Path, force: bool) -> None:
     foreign = _foreign(out)
     if foreign is not None:
         raise OfframpError(
-            f"{out} holds {foreign}, which is no part of a bundle; move it away or choose a new folder"
+            f"{out} holds {foreign}, which is not part of a bundle; move it away or choose a new folder"
         )
     if not force:
         raise OfframpError(
@@ -75,7 +75,7 @@ def check_place(out: Path, force: bool) -> None:
 
 
 def _foreign(out: Path) -> str | None:
-    """The first file in a folder that is no part of a bundle, which replacing it would lose."""
+    """The first file in a folder that is not part of a bundle; replacing the folder would lose it."""
     whole = all((out / name).is_file() for name in (SUMS, "stages.json", "policy.json", *SOURCES))
     lines = (out / SUMS).read_text(encoding="utf-8", errors="replace").splitlines() if whole else []
     ours = {SUMS, *(line.partition("  ")[2] for line in lines)}

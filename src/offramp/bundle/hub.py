@@ -47,7 +47,7 @@ def place(name: str) -> tuple[str, str | None]:
 
 
 def local(name: str) -> Path | None:
-    """The folder of `hf:USER/NAME`, fetched into the hub's cache; None for a name that is no place on
+    """The folder of `hf:USER/NAME`, fetched into the hub's cache; None for a name that is not a place on
     the hub. What it holds is not checked yet; `runtime.Bundle` does.
 
     Raises OfframpError where it cannot be had.
@@ -107,12 +107,12 @@ def prepare(
 ) -> tuple[str, ...]:
     """Put all that `push` would send into an empty folder, and send nothing; returns the files' names.
 
-    Raises OfframpError for a bundle that is damaged, a name that is no place, an unknown license.
+    Raises OfframpError for a bundle that is damaged, a name that is not a place, an unknown license.
     """
     check_installed()
     place(name)
     if LICENSE.fullmatch(license) is None:
-        raise OfframpError(f"'{license}' is no license of the hub; give one such as mit or apache-2.0")
+        raise OfframpError(f"the hub has no license '{license}'; give one such as mit or apache-2.0")
     names = sorted({*bundle.opened(folder, threads=1, pictures=False).files, bundle.SUMS})
     for each in names:
         (copy / each).parent.mkdir(parents=True, exist_ok=True)

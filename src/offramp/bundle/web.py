@@ -47,7 +47,7 @@ def check_place(out: Path, force: bool) -> None:
     """Raises OfframpError where a page cannot be written to `out`: anything that is there and is no page
     of ours, or without `force` a page."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise OfframpError(f"{out} is no folder; choose a new folder for the page")
+        raise OfframpError(f"{out} is not a folder; choose a new folder for the page")
     files = [p for p in out.rglob("*") if p.is_symlink() or not (p.is_dir() or is_litter(p))]
     if not files:
         return

@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 from typer._completion_classes import completion_init
+from typer.core import TyperArgument
 
 from offramp.cli.commands import COMMANDS
 
 completion_init()  # of shells; Typer does so itself only where it adds options of its own
+# Help names an argument STORE; Typer adds the type in Python, <Place>.
+TyperArgument.display_type_rich = lambda *_, **__: None  # type: ignore[method-assign]
 
 app = typer.Typer(
     name="offramp",
@@ -41,9 +44,10 @@ def offramp(
 
     \b
     Start here:
-      offramp strategies                        list the ways to train exits
-      offramp run studies/demo.yaml --dry-run   show what a study would do
-      offramp run studies/demo.yaml             run it
+      offramp strategies                 list the ways to train exits
+      offramp recipes demo > demo.yaml   write a small study
+      offramp run demo.yaml --dry-run    show what it would do
+      offramp run demo.yaml              run it
     """
 
 

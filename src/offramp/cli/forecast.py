@@ -91,7 +91,7 @@ def said_of(totals: Totals, speed: float | None, here: float | None = None) -> s
     here: of this machine; several plans differ in it."""
     whole, written, left = map(macs, (totals.macs, totals.macs_written, totals.macs_to_run))
     once = 100 * totals.macs_shared / totals.macs_written
-    saved = f"\n(sharing phases: {once:.0f} %; the rest is saved by caching frozen layers)"
+    saved = f"\n({once:.0f} % with shared phases; the cache of frozen layers saves the rest)"
     saved = saved if totals.macs < totals.macs_written else ""
     work = f"{left}MACs, about {duration(totals.seconds)} here"
     if here is not None:

@@ -87,7 +87,7 @@ DataRootOption = Annotated[
     ),
 ]
 DryOption = Annotated[
-    bool, flag("--dry-run", "Show the work, what is shared, and the time. Start nothing.")
+    bool, flag("--dry-run", "Show the work, the shared part of it, and the time. Start nothing.")
 ]
 WorkersOption = Annotated[
     str,
@@ -108,13 +108,18 @@ OnOption = Annotated[
 ]
 PriceOption = Annotated[
     float | None,
-    option("PRICE", "With --dry-run --on ray: price of a machine per hour, to show the study's.", min=0),
+    option(
+        "PRICE",
+        "With --dry-run --on ray: price of a machine per hour, to show the price of the study.",
+        min=0,
+    ),
 ]
 ExecutionOption = Annotated[
     Execution | None,
-    typer.Option(
-        help="derived: share phases and cache frozen layers; results stay the same. plain: each phase "
-        "alone, as in the paper. By default what the study says, else derived."
+    option(
+        "derived|plain",
+        "derived: share phases and cache frozen layers; results stay the same. plain: each phase "
+        "alone, as in the paper. By default what the study says, else derived.",
     ),
 ]
 CacheMemoryOption = Annotated[
@@ -122,15 +127,15 @@ CacheMemoryOption = Annotated[
     option(
         "SIZE",
         "Memory for the cache of frozen layers, over all workers: 4GB, 0 or auto. By default what the "
-        "study says, else auto: with training at most 60 % of free memory.",
+        "study says, else auto: cache and training together at most 60 % of free memory.",
     ),
 ]
 CacheDiskOption = Annotated[
     str | None,
     option(
         "SIZE",
-        "Disk for what that cache cannot hold in memory: 4GB, 0 or auto. By default what the study "
-        "says, else auto: half of the free disk.",
+        "Disk for the part of this cache that memory cannot hold: 4GB, 0 or auto. By default what the "
+        "study says, else auto: half of the free disk.",
     ),
 ]
 TrustOption = Annotated[
@@ -153,7 +158,7 @@ StageTimesOption = Annotated[
     Path | None,
     option(
         "FILE",
-        "Times of the stages on the target device, to count in place of MACs. Make FILE there: python "
+        "Times of the stages on the target device, to count instead of MACs. Make FILE there: python "
         "run.py --measure --out FILE.",
         "--stage-times",
     ),
@@ -222,7 +227,11 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="In logs, a
 LogFileOption = Annotated[Path | None, option("FILE", "Append the log to this file too.", "--log-file")]
 LogFormatOption = Annotated[
     Format | None,
-    typer.Option("--log-format", help="Format of the log. json: one object a line, on a terminal too."),
+    option(
+        "text|json",
+        "Format of the log. json: one object a line, on a terminal too.",
+        "--log-format",
+    ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the results.")]
 RootOption = Annotated[
@@ -230,7 +239,6 @@ RootOption = Annotated[
     option(
         "FOLDER",
         "The folder of the data set's files. By default the data set's folder in $OFFRAMP_DATA.",
-        "--root",
         "--data-root",
     ),
 ]

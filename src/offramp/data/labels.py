@@ -31,7 +31,7 @@ def numbered(given: Mapping[str, Sequence[Any]], classes: Sequence[str] = ()) ->
     images show each of them. Names are numbered as in `classes`, else in their order in the alphabet.
     A vector is one-hot.
 
-    Raises OfframpError, naming the sample, for what is no label, and for a name that is no class.
+    Raises OfframpError, naming the sample, for what is no label, and for a name that is not a class.
 
     >>> numbered({"train": ["dog", "cat", "dog"]}).labels["train"].tolist()
     [1, 0, 1]
@@ -63,7 +63,7 @@ def _named(plain: Mapping[str, Sequence[int | str]], names: tuple[str, ...]) -> 
         for i, label in enumerate(found):
             if label not in places:
                 raise OfframpError(
-                    f"{split} sample {i} has the label {label!r}, which is no class"
+                    f"{split} sample {i} has the label {label!r}, which is not a class"
                     f"{nearest(str(label), names)}"
                 )
     return Numbered(_tensors({s: [places[str(x)] for x in found] for s, found in plain.items()}), names)

@@ -77,7 +77,7 @@ def _at_hand(spec: DataSpec) -> tuple[DataSpec, Fetched | None]:
     """The spec with the folder of its files, and what was fetched for it; None where nothing was."""
     if spec.url is None:
         if spec.sha256 is not None:
-            raise OfframpError("data.sha256 is of what data.url names; give that too, or leave it out")
+            raise OfframpError("data.sha256 needs data.url; give both, or leave data.sha256 out")
         return spec, None
     folder = spec.root or shared_folder(spec.name)
     if folder is not None and Path(folder).expanduser().exists():

@@ -281,8 +281,8 @@ def _check_order(samples: Any, split: str, shas: Sequence[str]) -> None:
     for number, (image, _) in enumerate(_in_order(samples, split, min(len(shas), PROBED), 1)):
         if pixel_digest(image) != shas[number]:
             raise OfframpError(
-                f"{split} sample {number} is another one in the next pass; leave shuffling out, which "
-                "offramp does, and random transforms, in place of which there is `augment`"
+                f"{split} sample {number} is another one in the next pass; leave out shuffling, which "
+                "offramp does itself, and random transforms: use `augment`"
             )
 
 

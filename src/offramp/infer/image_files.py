@@ -186,7 +186,7 @@ def checked_policy(store: Store, trial: str, policy: Policy | str | Path) -> Pol
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that is no readable image, and why."""
+    """A file that is not a readable image, and why."""
 
     file: Path
     reason: str

@@ -29,8 +29,8 @@ class Prediction:
     confidence: [B], the largest softmax probability at the exit where the image left, with the policy's
         temperature, 0 to 1; NaN without a finite largest logit.
     exits: [B] int64, numbers of the network's exits, from 1. `Policy.leaves` counts from 0.
-    compute: [B], MACs of what was run for the image as a share of the plain backbone; above 1 where
-        heads, or trunks, of earlier exits come on top.
+    compute: [B], MACs for the image as a share of the plain backbone's; above 1 if heads, or trunks, of
+        earlier exits cost more than the image saves.
     logits: [B, classes] of that exit, float32 at least.
 
     >>> made = fitted.predict(images[:3], policy)

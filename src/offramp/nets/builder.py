@@ -117,17 +117,17 @@ def attach(
 
     The copy has the module's weights; new heads are drawn from `seed`.
 
-    module: images [B, C, H, W] → logits [B, classes], without a softmax; or the name of what makes one,
-        as in a study file: `my.py:make_net`, `timm/NAME`, `resnet18`. Of a name all weights are drawn,
-        here from `seed` and by `fit` from its own; the command line can export what is trained, and
-        predict with it. Other arguments of its forward, such as `mask=None`, stay at their defaults.
+    module: images [B, C, H, W] → logits [B, classes], without a softmax. Or a name as in a study file:
+        `my.py:make_net`, `timm/NAME`, `resnet18`. With a name, all weights are drawn, here from `seed`
+        and by `fit` from its own; the command line can then export the trained network, and predict with
+        it. Other arguments of its forward, such as `mask=None`, stay at their defaults.
     exits: the places of the early exits (names of submodules, say, or shares of the compute such as
         `25%`), in the order they run; one place; or how many, spread evenly over the compute. For a
         module that cannot be traced: the names of the submodules of each segment, in the order they
         run, and a last list for the classifier.
-    input_shape: (C, H, W) of one image; or (T,) of one text, whose module takes ids [B, T] int64. What
-        the module's forward decides by the sizes of its input is decided once, for this shape.
-    classes: to check against the module's; None takes what it has. A name needs it.
+    input_shape: (C, H, W) of one image; or (T,) of one text, whose module takes ids [B, T] int64. A
+        choice of the forward by the sizes of its input is made once, for this shape.
+    classes: compared with the module's; None takes the module's. A name needs it.
     head: a kind of head, or a kind and its settings, such as `{"kind": "mlp", "hidden": 64}`:
         `linear`: the mean over a map or over tokens, then one linear layer. Costs next to nothing.
         `mlp`: the same mean, LayerNorm, `hidden` units, GELU, `dropout`, a linear layer. Cheap too.
@@ -139,14 +139,14 @@ def attach(
         `global`: every `stride`-th token, mixed by attention, then the same.
         `lgvit`: `local` in the first half of the exits, `global` in the second, as LGViT has it for
             transformers. These three read tokens of images, and maps.
-        Settings of the other kinds: `tokens` (`mean`, or `class` for the first token) and `layout` of
-        a map (`chw`, `hwc`); of the last three, how tokens lie, where images do not tell (`rows`,
-        `columns`). By default `paper` for maps, otherwise `mlp`.
+        All have the `layout` of a map (`chw`, `hwc`). `linear` and `mlp` have `tokens` (`mean`, or
+        `class` for the first token). The last three have `rows` and `columns`, the grid of tokens, if
+        images do not tell. By default `paper` for maps, otherwise `mlp`.
     seed: a whole number, from which new weights are drawn.
 
     Raises OfframpError for an argument of another kind, a place that is not there, a head that does not
     fit it, and a module that cannot be copied or returns no logits. Warns of a module that seems to end
-    in a softmax, and of parts of it that are `net.backbone.exits`, say: `net.exits` is something else.
+    in a softmax, and of parts whose name offramp needs, such as `exits`: use `net.backbone.exits`.
 
     >>> import torch, offramp
     >>> from torchvision.models import resnet18
@@ -187,7 +187,7 @@ def _check_arguments(
     if not isinstance(module, (nn.Module, str)):
         what = f"the class {module.__name__}" if isinstance(module, type) else _brief(module)
         raise OfframpError(
-            f"module: {what} is no network; give an nn.Module, such as MyNet() or "
+            f"module: {what} is not a network; give an nn.Module, such as MyNet() or "
             "torchvision.models.resnet18(), or the name of one, such as 'my.py:make_net'"
         )
     if isinstance(module, nn.Module) and any(
@@ -199,7 +199,7 @@ def _check_arguments(
         )
     if hasattr(module, "_orig_mod"):  # its trace would be of what compiling made, its names too
         raise OfframpError(
-            "module: comes from torch.compile; attach what was compiled, module._orig_mod"
+            "module: comes from torch.compile; attach the module inside, module._orig_mod"
         )
     named = isinstance(exits, str) or _listed(exits, str)
     if not (named or whole(exits) or (_listed(exits, Sequence) and all(_listed(e, str) for e in exits))):

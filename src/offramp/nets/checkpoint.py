@@ -79,7 +79,7 @@ def read_file(path: Path) -> dict[str, TensorsByName]:
             raise OfframpError(f"{path} is no safetensors file ({error}); give another") from error
     if path.suffix not in PICKLED:
         raise OfframpError(
-            f"{path} ends in none of .safetensors, {', '.join(PICKLED)}, {INDEX}; rename it"
+            f"{path} must end in one of .safetensors, {', '.join(PICKLED)}, {INDEX}; rename it"
         )
     value = _unpickled(path)
     found = dict(_sets(value, (), set()))

@@ -82,7 +82,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 
 
 def whole(value: Any) -> bool:
-    """Whether it is a whole number; True and False are none."""
+    """Whether it is an int and not a bool."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -131,7 +131,7 @@ def resolve(
 ) -> HeadSpec:
     """`default` with `overrides`, made definite for a tap of `shape` (without the batch).
 
-    Without a `kind` in `overrides`, a tap that is no map gets an `mlp`. Fields that the kind does
+    Without a `kind` in `overrides`, a tap that is not a map gets an `mlp`. Fields that the kind does
     not read are set to their defaults and max-pools that find less than 2 px are left out, so that
     equal heads have equal specs. `where` names the exit in errors. `sides`: (height, width) of the
     images, of which only the proportion counts, or () of texts; of square ones a map [8, 8, 96] can

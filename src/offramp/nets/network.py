@@ -32,12 +32,12 @@ class ExitNetwork(nn.Module):
     backbone's own classifier. All exits share one trunk, the backbone; after strategies that train
     several there are more.
 
-    To PyTorch it is the backbone with heads added. Parameters, buffers and submodules go by the
-    backbone's own names, those of an early exit by `exit_heads.<place>.…` (`head_keys` lists them; an
+    To PyTorch it is the backbone with heads added. Parameters, buffers and submodules have the
+    backbone's own names, and those of an early exit `exit_heads.<place>.…` (`head_keys` lists them; an
     exit at `block.body` beside one at `block`, whose head has a `body`, is `block.body_`). So a
     checkpoint of the backbone loads as it is, and `backbone.load_state_dict(net.state_dict(),
-    strict=False)` fills the plain backbone. Of several trunks, the final exit's goes by the plain names
-    and trunk n by `other_trunks.<n>.…`.
+    strict=False)` fills the plain backbone. If there are several trunks, the final exit's has the plain
+    names, and trunk n has `other_trunks.<n>.…`.
 
     >>> from torchvision.models import resnet18
     >>> checkpoint = resnet18(num_classes=10).state_dict()  # as torch.load reads it
@@ -48,17 +48,17 @@ class ExitNetwork(nn.Module):
     >>> set(plain.unexpected_keys) == set(net.head_keys)
     True
 
-    `load_state_dict` leaves a head alone if the checkpoint has no tensor of it; everything else that is
-    missing, unexpected or of another shape is an error, as usual. Weights of exits that add a share of
-    the answer before, as `boosted` trains them, load into `net.carrying(0.5)`.
+    `load_state_dict` leaves a head alone if the checkpoint has no tensor of it. Any other missing or
+    unexpected tensor, or another shape, is an error, as usual. Weights of exits that add a share of the
+    answer before, as `boosted` trains them, load into `net.carrying(0.5)`.
 
-    `train()` and `eval()` set every module's mode; after them a module keeps the mode it is given, so
+    `train()` and `eval()` set every module's mode. You can then set a single module:
     `net.layer1.eval()` freezes the statistics of its batch norms. A function whose effect depends on
     the mode, such as `F.dropout(x, training=self.training)`, follows the last `train()` or `eval()` of
     the network, whatever the mode of the module that calls it.
 
-    A part of the backbone that is named as something here, such as `exits`, is `backbone.exits`;
-    `attach` says so. FX and `torch.func`, which look parts up by attribute, do not find it.
+    If a part of the backbone has a name of this class, such as `exits`, it is `backbone.exits`, and
+    `attach` warns of it. FX and `torch.func`, which look parts up by attribute, do not find it.
 
     The network is cut when it is made: a submodule or parameter cannot be replaced afterwards, though
     its values can. Forward hooks fire on the modules of PyTorch inside (`layer1.0.conv1`), not on the

@@ -147,9 +147,9 @@ def _there(path: Path) -> Path | None:
 def fitted(found: Mapping[str, TensorsByName], trunk: Trunk, source: str) -> Initial:
     """Of the sets that a file holds, the one that fits best, cut to what the trunk's module takes.
 
-    Names may stand behind a prefix (`module.`, `model.`). Every tensor that is read must be there with
-    its shape, but for the classifier's, which are drawn anew where they do not fit, such as for other
-    classes, and for the shape of the very first weight, which depends on the channels and the stem.
+    Names may have a prefix (`module.`, `model.`). Every tensor that the network reads must be there with
+    its shape. Two may differ: the classifier (other classes) and the first layer (other channels or
+    another stem). They are then drawn anew.
 
     Raises OfframpError naming how many tensors fit, and the first that do not.
     """

@@ -178,7 +178,7 @@ def calibrate(
     """
     strata = None if shares is None else _strata(calibration, target, shares)
     if search.temperature and target.loss == "disagreement":
-        raise OfframpError("temperature is fitted on labels; leave it out of a target that needs none")
+        raise OfframpError("temperature is fitted on labels; leave it out if the target needs no labels")
     times = None if measured is None else measured.costs
     found = candidates(validation, times or costs, search, target.loss)
     leaves = [policy.leaves(calibration.logits) for policy in found]
@@ -235,7 +235,7 @@ def _strata(rows: SplitLogits, target: Target, shares: Sequence[float]) -> risk.
     """Raises OfframpError where the rows cannot be weighted so."""
     if target.loss == "disagreement":
         raise OfframpError(
-            "weights of classes are by labels; leave them out of a target that needs none"
+            "weights of classes are by labels; leave them out if the target needs no labels"
         )
     try:
         return risk.Strata(rows.labels, tuple(shares))

@@ -31,8 +31,10 @@ class Family:
 
 
 def chosen(families: Mapping[str, Family], only: Iterable[str], noun: str) -> list[str]:
-    """Names of families, in their order; all where `only` is empty. Raises OfframpError for a name that
-    is none. noun: figure or table."""
+    """Names of families, in their order; all if `only` is empty. noun: figure or table.
+
+    Raises OfframpError for an unknown name.
+    """
     wanted = list(only)
     for name in wanted:
         if name not in families:

@@ -58,8 +58,8 @@ class Histories(Records, Protocol):
 class Archive:
     """The readable side of a store, a folder or an address; nothing is ever written.
 
-    Every method raises OfframpError for a key or id that is no plain lower-case name, for a file it may
-    not read, and for a link: `root` may be one, nothing below it. Reading raises Damaged (an
+    Every method raises OfframpError for a key or id that is not a plain lower-case name, for a file it
+    may not read, and for a link: `root` may be one, nothing below it. Reading raises Damaged (an
     OfframpError) for a missing or altered file.
     """
 
@@ -81,7 +81,7 @@ class Archive:
                 )
         elif taken:
             raise OfframpError(
-                f"{root} holds '{taken[0]}' but no {VERSION}, so it is no store; choose another folder"
+                f"{root} holds '{taken[0]}' but no {VERSION}, so it is not a store; choose another one"
             )
 
     def exists(self) -> bool:

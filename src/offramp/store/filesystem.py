@@ -87,7 +87,7 @@ class FileSystem(Protocol):
 
 
 def file_system(root: str | Place) -> FileSystem:
-    """The files of the store at `root`. Raises OfframpError where that is no folder, and for an address
+    """The files of the store at `root`. Raises OfframpError if that is not a folder, and for an address
     that nothing here can reach."""
     where = place_of(root)
     if isinstance(where, Url):

@@ -126,7 +126,7 @@ def verify(files: FileSystem, kind: Kind, name: str) -> dict[str, Any]:
 
 
 def read_alone(files: FileSystem, folder: str, name: str, remedy: str) -> dict[str, Any]:
-    """A sealed document that is no folder's: `folder/name.json`. Raises Damaged."""
+    """A sealed document that is not a folder's: `folder/name.json`. Raises Damaged."""
     place = folder, f"{name}.json"
     path = files.path(*place)
     try:

@@ -37,12 +37,12 @@ def searched(archive: Archive) -> list[Path]:
 def held_log(store: Store, name: str) -> Iterator[Path]:
     """The file of a search, mended, which this process then holds alone.
 
-    Raises OfframpError for a store that is no folder, and while another process is at the same search.
+    Raises OfframpError for a store that is not a folder, and while another process runs the search.
     """
     if not isinstance(store.root, Path):
         raise OfframpError(
-            f"a search is kept in a folder, and {store.root} is none; name a folder with --store, and "
-            "copy what is found with `offramp store copy`"
+            f"a search needs a store in a folder, not {store.root}; name a folder with --store, and "
+            "copy its results with `offramp store copy`"
         )
     lock = store.try_lock(f"{SEARCH}{name}")
     if lock is None:

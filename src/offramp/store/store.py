@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 class Store:
     """Finished work that several processes may share: a folder, or an address of an object store.
 
-    Every method raises OfframpError for a key or id that is no plain lower-case name, for a full
+    Every method raises OfframpError for a key or id that is not a plain lower-case name, for a full
     disk, for a file it may not read or write, and for a link in the store. Reading raises Damaged
     (an OfframpError) for a missing or altered file.
     """

@@ -7,7 +7,7 @@ from offramp.strategies.gradient_equilibrium import gradient_equilibrium
 
 
 def boosted(exits: int, *, carry: float = 0.5) -> Program:
-    """Each exit learns what the exits before it leave to be learned (Yu et al., arXiv 2211.16726).
+    """Each exit learns what the exits before it have not learned (Yu et al., arXiv 2211.16726).
 
     1. joint training with gradient equilibrium, where exit n answers by
        z_n = f_n + c · z_(n-1), f_n the logits of head n, z_(n-1) without a gradient

@@ -10,7 +10,7 @@ from offramp.strategies.joint import joint
 def confidence_gated(
     exits: int, *, gate: Literal["hard", "soft"] = "soft", threshold: float = 0.5
 ) -> Program:
-    """An image counts at a deeper exit as much as earlier ones fail on it (arXiv 2509.17885).
+    """At deeper exits, images count more if earlier exits fail on them (arXiv 2509.17885).
 
     1. joint training of everything, where image i counts at exit n for
        hard: 1 while no earlier exit is right with a probability of at least the threshold, else 0

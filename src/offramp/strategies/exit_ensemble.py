@@ -5,7 +5,7 @@ from offramp.phase import CE, LIVE, MSE, Features, Phase, Program
 
 
 def exit_ensemble(exits: int, *, weight: float = 1.0, features: float = 1.0) -> Program:
-    """All exits together, each drawn to the mean of them all (Lee and Lee, arXiv 2104.00299).
+    """All exits together, each pulled towards the mean of all (Lee and Lee, arXiv 2104.00299).
 
     1. train every layer and every head on
        L = Σ CE(exit n) + w · Σ MSE(z_n, mean of z_1 … z_K) + v · Σ MSE(g_n, mean of g_1 … g_K),

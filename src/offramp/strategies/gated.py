@@ -14,7 +14,7 @@ def gated(
 
     1. train the backbone with the final exit
     2. freeze it; train all early heads together on CE(exit n)
-    3. train heads and gates together, neither through the other:
+    3. train heads and gates together, without gradients between them:
        heads on CE(exit n), where image i counts at exit n by the probability that it leaves there
        gates on whether the exit of least CE + cost * (its share of MACs) is theirs or an earlier one
 

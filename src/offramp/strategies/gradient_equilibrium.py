@@ -14,7 +14,7 @@ def gradient_equilibrium(exits: int, *, exit_weights: JointWeights = "uniform") 
     1. joint training of everything; at exit n of K, the gradient that goes on to the layers below is
        1 / (K - n + 1) of what head n sends, and (K - n) / (K - n + 1) of what the deeper layers send
 
-    A layer's gradient then does not grow with the number of exits above it. Heads train as ever.
+    A layer's gradient then does not grow with the number of exits above it. Heads train as usual.
     exit_weights: as the `joint_weights` of joint training; 1 each in its source.
     """
     shares = ((n, exits - n + 1) for n in range(1, exits))

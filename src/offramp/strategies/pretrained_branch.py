@@ -18,8 +18,8 @@ def pretrained_branch(
     2. branch-wise training (Algorithm 3) from its weights
 
     scope `head`: the backbone stays frozen and only heads train, which is two-stage training.
-    fine_tune_scale: times the learning rate in step 2. The layers are trained already, the heads are
-    not: 1 suits the heads, less spares the layers.
+    fine_tune_scale: times the learning rate in step 2. The layers are trained already, the heads
+    are not: 1 suits the heads, less changes the layers less.
     """
     branches = two_stage(exits)[1:] if scope == "head" else branch_wise(exits)
     tuned = (("learning_rate_scale", fine_tune_scale),)

@@ -15,18 +15,18 @@ def sequential(
     tau: float = 2.0,
     fine_tune_scale: float = 1.0,
 ) -> Program:
-    """Exits added one after another, without forgetting those that are there (arXiv 2605.05358).
+    """Exits added one after another, without forgetting earlier ones (arXiv 2605.05358).
 
     1. train the backbone with the final exit
-    2. for n = 1 … N: add exit n; train all layers and the heads that are there by now on
+    2. for n = 1 … N: add exit n; train all layers and the heads added so far on
        lwf: L = CE(exit n) + λ · Σ τ² KL(before ∥ now) over the exits that were there before,
             `before` being the network as the last step left it (learning without forgetting)
        ewc: L = CE(exit n) + λ · Σ F (θ - θ*)², θ* the weights as the last step left them, F how much
             they matter to the exits that were there before (elastic weight consolidation)
 
-    against: what holds off forgetting. keep, tau: λ and τ; for ewc λ is in the thousands.
-    fine_tune_scale: times the learning rate in step 2; a new head starts untrained, and a small rate
-    leaves it so.
+    against: the method against forgetting. keep, tau: λ and τ; for ewc λ is in the thousands.
+    fine_tune_scale: times the learning rate in step 2. A new head starts untrained, and with a small
+    rate it stays so.
     """
     program = baseline(exits)
     for n in range(1, exits):

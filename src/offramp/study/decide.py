@@ -51,7 +51,7 @@ def begin(
         )
     if len(plan.data.test) < 2:
         raise OfframpError(
-            "--until-decided compares strategies on the test images, of which one decides nothing; ask "
+            "--until-decided compares strategies on the test images, and one image decides nothing; ask "
             "for more (data.test_images)"
         )
     own = tuple(trial.id for trial in plan.trials)

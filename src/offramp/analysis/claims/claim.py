@@ -17,7 +17,7 @@ SIDES = ("against", "order", "against_exits", "against_models", "against_data")
 
 def _known_measure(name: Any) -> Any:
     if isinstance(name, str) and name not in MEASURES:
-        raise fail(f"is '{name}', which is no measure{nearest(name, MEASURES)}")
+        raise fail(f"is '{name}', which is not a measure{nearest(name, MEASURES)}")
     return name
 
 

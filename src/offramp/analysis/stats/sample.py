@@ -103,7 +103,7 @@ def sample(frame: pd.DataFrame, columns: Columns) -> Sample:
     """Read a sample.
 
     Values that are missing or not finite are left out and noted. Raises OfframpError for a missing
-    column, a value that is no number, an empty group or block, two values of one group in one block,
+    column, a value that is not a number, an empty group or block, two values of one group in one block,
     and groups with the same keys but different values.
     """
     for name in columns.named():

@@ -52,11 +52,11 @@ def benchmark(
     """Time a network with and without early exits.
 
     Four things are timed in turns: the plain network, the network when nothing leaves, the network
-    under its policy, and each stage alone. MACs stand beside milliseconds, and energy where there is a
+    under its policy, and each stage alone. The table has milliseconds, MACs, and energy if there is a
     meter. Close other programs first.
 
     A bundle is timed in onnxruntime, on the CPU, in its own process. Its memory is measured too, without
-    that of libraries. Where the store holds its trial, the plain network and torch are timed too.
+    that of libraries. If the store has its trial, the plain network and torch are timed too.
 
     \b
     Examples:

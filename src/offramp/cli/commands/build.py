@@ -113,8 +113,8 @@ def build(
 ) -> None:
     """Make a bundle from a backbone and images.
 
-    It places exits, chooses a strategy, trains, calibrates and exports. First it prints what it chose,
-    and why. Interrupt it whenever you like: the same command goes on.
+    It places exits, chooses a strategy, trains, calibrates and exports. First it prints its
+    choices, with reasons. You may interrupt it at any time: the same command goes on.
 
     Name one limit, on accuracy, MACs, time or risk. Without one, --max-accuracy-loss is 0.01.
 
@@ -222,8 +222,8 @@ def chosen_from(
     program = trial.manifest.program
     if is_user_code(program):
         raise OfframpError(
-            f"the runs in {source} put {program} first, which is code; read it, and if you want it, "
-            f"name it yourself: --strategy {program}"
+            f"the best strategy of the runs in {source} is code, {program}; read it, and if you want "
+            f"it, name it yourself: --strategy {program}"
         )
     return program, trial.manifest.options, f"{why} ({source})"
 

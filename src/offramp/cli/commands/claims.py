@@ -38,10 +38,9 @@ def claims(
 ) -> None:
     """Test the paper's findings, or your own, against a store.
 
-    Do these runs show what the paper says? Each claim comes out as supported, contradicted, not
-    significant, identical by construction, or not testable here. The last says what is missing. A
-    finding is tested on runs like the paper's; --anywhere tests it on any. p is adjusted over all claims
-    of the file.
+    Do these runs show what the paper says? Each claim is supported, contradicted, not significant,
+    identical by construction, or not testable here. The last says what is missing. A finding is tested
+    on runs like the paper's; --anywhere tests it on any runs. p is adjusted over all claims of the file.
 
     \b
     Examples:

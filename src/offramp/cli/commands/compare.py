@@ -26,9 +26,9 @@ def compare(
 ) -> None:
     """Compare two strategies, or two trials, at each exit.
 
-    How much more accurate is A than B on test images? The difference, with a 95 % interval (Student's
-    t). Two strategies are paired seed by seed: the interval says how much depends on the seed. Two
-    trials are paired image by image: it says how much depends on the test images.
+    How much more accurate is A than B on test images? It shows the difference with a 95 % interval
+    (Student's t). Two strategies are paired seed by seed: the interval says how much depends on the
+    seed. Two trials are paired image by image: the interval says how much depends on the test images.
 
     \b
     Examples:

@@ -59,7 +59,7 @@ def describe(
 
     It shows images by split and class, sizes, the channels' mean and deviation, duplicates (byte for
     byte), groups in several splits, and damaged files. Every image is opened once. Hashes of files are
-    kept, so the next time is quicker.
+    kept, so the next time is faster.
 
     The contact sheet shows training images as networks get them, with and without augmentation.
 
@@ -90,18 +90,18 @@ def check(
 ) -> None:
     """Find what is wrong with a data set.
 
-    These are wrong: damaged files, images of several sizes where data.size is not set, a class without
-    images in a split, an image in two splits or in two classes. Notes are not.
+    These are faults: damaged files, images of several sizes without data.size, a class without images in
+    a split, an image in two splits or in two classes. Notes are not faults.
 
-    Exit codes: 0 if nothing is wrong; 1 if something is; 2 if a folder, file or label cannot be used.
+    Exit codes: 0 without faults; 1 with faults; 2 if a folder, file or label cannot be used.
 
     A file with the same size, times and inode is not hashed again. --fresh hashes every file and names
-    those that have changed: by an edit, a careless copy or a failing disk.
+    those that have changed, for example by an edit, a careless copy or a failing disk.
 
     \b
     Examples:
       offramp data check folder:photos --set data.size=64
-      offramp data check chestxray14 --root nih --fresh
+      offramp data check chestxray14 --data-root nih --fresh
     """
     study, _, audit = _opened(name, root, None, set_, fresh)
     if json:
@@ -137,14 +137,14 @@ def split_(
     """Save which image is in which split.
 
     Use it to repeat a study elsewhere. The file lists every image of the four splits with its hash. A
-    study that names it (data: {split_file: splits.json}) uses these images alone. It refuses, by name,
-    an image that is missing or has changed. --set gives the settings that choose images, such as
+    study that names it (data: {split_file: splits.json}) uses only these images. If an image is missing
+    or has changed, the run stops and names it. --set gives the settings that choose images, such as
     data.validation.
 
     \b
     Examples:
       offramp data split folder:photos --seed 3 --out splits.json
-      offramp data split cifar10 --root cifar10 --train-images 5000 \\
+      offramp data split cifar10 --data-root cifar10 --train-images 5000 \\
         --out splits.json
     """
     from offramp.data.audit import open_sources, told

@@ -48,12 +48,12 @@ def doctor(
 
     Which settings are fast here? --tune times training steps of three networks with other threads,
     memory formats and precisions, two trials at once, and other ways for OpenMP to wait. It writes a
-    numerics profile. A study uses it only if it says so: numerics: NAME, or the path of the file.
+    numerics profile. A study uses it only with numerics: NAME, or numerics: FILE.
 
     \b
     Examples:
       offramp doctor --tune
-      offramp run studies/demo.yaml --set numerics=tuned
+      offramp run demo.yaml --set numerics=tuned
     """
     from offramp import device as devices
 
@@ -284,7 +284,7 @@ def _cluster() -> list[Finding]:
         ]
     given = any(os.environ.get(name) for name in TOKENS) or (Path.home() / TOKEN_FILE).exists()
     safe = os.environ.get("RAY_AUTH_MODE") == "token" and given
-    remedy = "whoever reaches it can run anything there: set RAY_AUTH_MODE=token on all its machines"
+    remedy = "anyone who reaches it can run anything there: set RAY_AUTH_MODE=token on all its machines"
     said = f"{address} (RAY_ADDRESS), {'with a token' if safe else 'without a token'}"
     return [*found, Finding("cluster", said, "" if safe else remedy)]
 

@@ -32,7 +32,8 @@ def export(
     web: options.WebOption = None,
     onnxruntime_web: options.RuntimeOption = None,
     root: Annotated[
-        Path | None, option("FOLDER", "The folder of the data set's files, if they have moved.")
+        Path | None,
+        option("FOLDER", "The folder of the data set's files, if they have moved.", "--data-root"),
     ] = None,
     check: Annotated[
         bool, flag("--check/--no-check", "Compare the bundle's answers with PyTorch's.")
@@ -51,7 +52,7 @@ def export(
     A bundle is a folder: an ONNX graph for each exit that the policy uses, the policy, labels,
     preprocessing, a card, and a Python file that runs all of it with numpy, onnxruntime and Pillow.
     Bundles run on the CPU. Answers are compared with PyTorch's on the test split, or on random numbers
-    where the data are missing. What `offramp calibrate` would refuse is refused here too.
+    if the data are missing. It refuses what `offramp calibrate` refuses.
 
     With --int8 the card compares accuracy, size and time with float32. A bundle that loses more than
     --int8-loss is refused.

@@ -24,7 +24,7 @@ def gc(
     """Remove what no trial of a store needs.
 
     It removes nodes (trained phases) that no trial needs, checkpoints of finished nodes, leftovers of
-    killed processes, and lock files. What a process is working on stays.
+    killed processes, and lock files. The work of running processes stays.
 
     \b
     Example:

@@ -26,8 +26,8 @@ def pack(
     """Pack results into a small folder, without the weights.
 
     It holds every number, the records of trials and phases, and the logits of every exit (float16).
-    Commands that make figures, tables and reports read it in place of the store. Several stores and
-    packs become one. Equal results give equal bytes.
+    Commands that make figures, tables and reports read it instead of the store. Several stores and packs
+    become one. Equal results give equal bytes.
 
     \b
     Examples:

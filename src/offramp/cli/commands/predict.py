@@ -62,12 +62,12 @@ def predict(
     """Classify image files; each leaves at an exit.
 
     It writes a line for each image: file, class, confidence, exit, compute share. The share is its MACs
-    against those of the plain network. An image that has left costs nothing more. Without a policy, all
-    images go to the final exit. A file without an answer has a line that says why.
+    against those of the plain network. An image that has left costs no more compute. Without a policy,
+    all images go to the final exit. If a file has no answer, its line says why.
 
     With --stream there is no table: lines go to standard output, as CSV or, with --json, as JSON, with
-    the milliseconds that each took. A path is read when the one before is answered. Standard error says
-    how many left at each exit lately. Thresholds that --mean-latency moves have no guarantee any more.
+    the milliseconds of each image. The next path is read after the answer. Standard error says how many
+    images left at each exit lately. --mean-latency moves thresholds, so no guarantee holds then.
 
     Exit codes: 0; 1 if files had no answer (named, and skipped); 2 for a mistake; 130 if interrupted.
 

@@ -24,8 +24,8 @@ def recipes(
 ) -> None:
     """Show how the paper trains each of its networks.
 
-    Without NAME: a table of these recipes, and of short ones that are not the paper's. With NAME: a
-    study file.
+    Without NAME it shows a table of these recipes, and of short ones beyond the paper. With NAME it
+    prints a study file.
 
     \b
     Examples:

@@ -36,8 +36,8 @@ def recommend(
 ) -> None:
     """Recommend a strategy and a network for a goal.
 
-    It ranks what a store holds. It says which differences the runs cannot show, and why something is
-    ruled out. Without a store it gives the paper's guidelines, and says so.
+    It ranks the strategies and networks of a store. It says which differences the runs cannot show, and
+    why something is ruled out. Without a store it gives the paper's guidelines, and says so.
 
     \b
     Examples:

@@ -96,7 +96,7 @@ def report(
 
 
 def _formats(text: str) -> tuple[str, ...]:
-    """Raises OfframpError for a word that is no format."""
+    """Raises OfframpError for a word that is not a format."""
     from offramp.report.render.charts import PICTURES
 
     words = [word.strip().lower() for word in text.split(",") if word.strip()]

@@ -19,7 +19,9 @@ from offramp.errors import OfframpError
 
 
 def run(
-    study: Annotated[Path, argument("STUDY", "A study file, such as studies/demo.yaml.")],
+    study: Annotated[
+        Path, argument("STUDY", "A study file. For a first one: offramp recipes demo > demo.yaml")
+    ],
     store: options.TrainingStoreOption = options.RUNS,
     data_root: options.DataRootOption = None,
     set_: options.SetOption = None,
@@ -66,7 +68,10 @@ def run(
     cache_memory: options.CacheMemoryOption = None,
     cache_disk: options.CacheDiskOption = None,
     no_user_code: options.NoUserCodeOption = False,
-    anyway: options.AnywayOption = False,
+    anyway: Annotated[
+        bool,
+        flag("--anyway", "With --budget: train even if the time is too short, and mark the results."),
+    ] = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,
@@ -76,37 +81,41 @@ def run(
     """Run a study: train what is missing, then show the results.
 
     A study trains each of its strategies with each of its seeds. Such a pair is a trial, a sequence of
-    phases. A phase that several trials share is trained once, and what the store holds is
-    not trained again. So interrupt a run whenever you like (Ctrl-C): the same command goes on.
+    phases. A phase that several trials share is trained once, and finished work in the store is not
+    trained again. You may interrupt a run at any time (Ctrl-C): the same command goes on.
 
-    A file may also list studies. They run one after another into one store, and the data root then
-    holds a folder for each data set, by name.
+    A file may also list studies. They run one after another into one store. The data root then holds a
+    folder for each data set, by name.
 
-    With --until-decided, seeds are added after the study's own (three at least), for the strategies that
-    are still in question. How often it looks is fixed before the first look and kept in the store, so
-    that reports adjust p for it.
+    --until-decided adds seeds after the study's own (three at least), for the strategies that are still
+    in question. The number of looks at the results is fixed before the first look and kept in the store,
+    so that reports adjust p for it.
 
-    Where standard error is not a terminal, it is a log: a line when a phase begins and when it is
-    finished, and every ten seconds an epoch's loss and accuracy by exit, with the time left.
+    If standard error is not a terminal, a log is written there: a line when a phase begins and when it
+    is finished, and every ten seconds an epoch's loss and accuracy by exit, with the time left.
 
-    A dry run shows the work, what is shared, and the time. It starts nothing, and needs neither data nor
-    weights: it knows how many images public data sets have.
+    A dry run shows the work, the shared part of it, and the time. It starts nothing, and needs neither
+    data nor weights: it knows the sizes of public data sets.
 
     Exit codes: 0; 1 if a trial failed (the others go on); 2 for a mistake in the study or the
     command; 130 if interrupted, 143 by SIGTERM (Slurm, Kubernetes), 129 if the terminal is closed.
 
     \b
     Examples:
-      offramp run studies/demo.yaml --dry-run
-      offramp run studies/demo.yaml --set recipe.epochs=3 --set seeds='[42]'
-      offramp run studies/demo.yaml --store runs/demo --workers 2
-      offramp run studies/demo.yaml --log-file demo.log
-      offramp run studies/demo.yaml --budget 1min
-      offramp run studies/demo.yaml --until-decided --max-seeds 12
-      offramp run studies/demo.yaml --dry-run --power 0.5
-      offramp run studies/paper/all.yaml --dry-run --speed 14TFLOPS
-      offramp run studies/paper/all.yaml --dry-run --on ray --price-per-hour 2.5
-      offramp run studies/demo.yaml --on ray://head:10001 --store /shared/runs
+      offramp recipes demo > demo.yaml
+      offramp run demo.yaml --dry-run
+      offramp run demo.yaml --set recipe.epochs=3 --set seeds='[42]'
+      offramp run demo.yaml --store runs/demo --workers 2
+      offramp run demo.yaml --log-file demo.log
+      offramp run demo.yaml --budget 1min
+      offramp run demo.yaml --until-decided --max-seeds 12
+      offramp run demo.yaml --dry-run --power 0.5
+      offramp run demo.yaml --dry-run --speed 14TFLOPS
+      offramp run demo.yaml --dry-run --on ray --price-per-hour 2.5
+      offramp run demo.yaml --on ray://head:10001 --store /shared/runs
+
+    \b
+    In a clone of offramp, the paper's studies:
       offramp run studies/paper/all.yaml --set scale=small --data-root data
     """
     from offramp import units

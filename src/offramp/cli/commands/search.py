@@ -43,10 +43,10 @@ def search(
         ),
     ] = None,
     trials: Annotated[
-        int, option("N", "Proposals to try, those of earlier runs of this search included.", min=1)
+        int, option("N", "Number of proposals to try, with those of earlier runs of this search.", min=1)
     ] = 20,
     per: Annotated[
-        Per | None, typer.Option(help="strategy: search for each strategy alone, --trials for each.")
+        Per | None, option("strategy", "Search for each strategy alone, with --trials for each.")
     ] = None,
     out: Annotated[
         Path | None, option("FILE", "Where to write the best study.  [default: STUDY-found.yaml]")
@@ -72,17 +72,17 @@ def search(
     """Search for a study's best settings by validation accuracy.
 
     The score is the mean accuracy on validation images, over exits, strategies and seeds. Test images
-    are not read. Phases are kept in the store: what two proposals share is trained once, and
-    `offramp run` of the best study trains only what is missing. Interrupt it whenever you like: the
-    same command goes on. Optuna proposes (pip install 'offramp[search]').
+    are not read. Phases are kept in the store: a phase of two proposals is trained once, and
+    `offramp run` of the best study trains only what is missing. You may interrupt it at any time: the
+    same command goes on. Optuna makes the proposals (pip install 'offramp[search]').
 
     The study that it writes says how its settings were found, and so do reports. With --per strategy,
     each strategy is compared at its own best.
 
     \b
     Examples:
-      offramp search studies/demo.yaml --over 'recipe.learning_rate=log(1e-4,0.1)'
-      offramp search studies/demo.yaml --over 'recipe.batch_size=[32,64]' \\
+      offramp search demo.yaml --over 'recipe.learning_rate=log(1e-4,0.1)'
+      offramp search demo.yaml --over 'recipe.batch_size=[32,64]' \\
         --per strategy
       offramp run demo-found.yaml
     """

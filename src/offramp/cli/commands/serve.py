@@ -40,10 +40,10 @@ def serve(
 ) -> None:
     """Serve a bundle over HTTP.
 
-    POST an image file to /predict; the answer is JSON. Images that arrive together are run together, and
+    POST an image file to /predict; the answer is JSON. Images that arrive together run together, and
     each is answered as soon as it leaves. /health says that it runs. /metrics is for Prometheus, with
-    the share of images by exit. Ctrl-C or SIGTERM ends it once every request is answered. There is no
-    login: put a proxy before it where that matters.
+    the share of images by exit. After Ctrl-C or SIGTERM it answers the waiting requests and ends. It has
+    no login: put a proxy before it if you need one.
 
     \b
     Examples:

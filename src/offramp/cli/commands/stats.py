@@ -45,8 +45,8 @@ def stats(
 ) -> None:
     """Test whether groups differ, in any table of numbers.
 
-    With --block, values are compared within each block, such as a seed. The paper's one-way analysis
-    stands beside it.
+    With --block, values are compared within each block, such as a seed. It also
+    shows the paper's one-way analysis.
 
     \b
     Example:

@@ -37,9 +37,10 @@ def status(
     ] = False,
     sort: Annotated[
         SortBy,
-        typer.Option(
-            help="With --trials: their order. accuracy: of the final exit on test, the best first. "
-            "phases: what has the most left to do first."
+        option(
+            "ORDER",
+            "With --trials: their order. trial, seed or finished; accuracy: of the final exit on test, "
+            "the best first; phases: those with the most left to do first.",
         ),
     ] = SortBy.trial,
     json: JsonOption = False,

@@ -30,9 +30,9 @@ def index(
 ) -> None:
     """Index an object store, so that new machines read it quickly.
 
-    Copies of all records lie in two objects: a machine that has read none gets thousands of phases with
-    a few requests. `offramp run` does this itself at its end when much is new. What changes later is
-    fetched as before, so an index may be old.
+    The index has copies of all records in two objects. So a new machine gets thousands of phases with a
+    few requests. `offramp run` writes it at its end if much is new. An old index does no harm: later
+    changes are fetched one by one.
 
     \b
     Example:
@@ -72,8 +72,8 @@ def copy(
     """Copy finished work from one store to another.
 
     It copies phases, trials, how seeds were added, and plans of unfinished work, but no checkpoints.
-    Every byte is checked. What TO holds already stays, so the same command goes on after an
-    interruption. Damaged parts are left out and named; the exit code is then 1.
+    Every byte is checked. The contents of TO stay, so the same command goes on after an interruption.
+    Damaged parts are left out and named; the exit code is then 1.
 
     \b
     Examples:

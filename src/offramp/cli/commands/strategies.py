@@ -84,10 +84,10 @@ def _list(as_json: bool) -> None:
     for group in GROUPS:
         mine = [row for row in rows if row["group"] == group]
         shown = [(str(r["name"]), str(r["summary"]), f"{r['cost']:.1f}") for r in mine]
-        show(table(["strategy", "what it does"], ["cost"], shown), group)
+        show(table(["strategy", "what it does"], ["work to\ntrain"], shown), group)
     typer.echo(
-        f"cost: of training, joint = 1; for {EXITS} evenly spaced exits, equal epochs in\n"
-        "every phase, and frozen layers run once.\n"
+        f"work to train: joint = 1; for {EXITS} evenly spaced exits, equal epochs in every\n"
+        "phase, and frozen layers run once.\n"
         "offramp strategies NAME shows the phases, options and source of one."
     )
 

@@ -37,8 +37,8 @@ def track(
 ) -> None:
     """Send a store's curves and results to a tracker.
 
-    It reads the store while others train into it, and after. Training is not touched, and no result
-    depends on it. What was sent before is not sent again. Each trial, and each proposal of a search,
+    It reads the store while others train into it, or later. It has no effect on training or results.
+    Nothing is sent twice. Each trial, and each proposal of a search,
     becomes a run: its settings, the curves of its phases, its final numbers.
 
     \b

@@ -49,7 +49,8 @@ def train(
     Examples:
       offramp train --strategy joint --backbone digits-cnn --data digits
       offramp train --strategy two-stage --backbone resnet18 --data cifar10 \\
-        --root data/cifar10 --set recipe.epochs=10 --set exits='[layer1, layer2]'
+        --data-root data/cifar10 --set recipe.epochs=10 \\
+        --set exits='[layer1, layer2]'
     """
     from offramp.study.spec import file as spec
 

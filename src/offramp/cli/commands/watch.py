@@ -36,8 +36,8 @@ def watch(
 
     It shows the phases at work, their epoch and accuracy on validation, who trains them, and how far
     each trial is. It only reads, so it may run on any machine that sees the store. An epoch shows once
-    it is saved, every twenty seconds or so. It ends when nothing is left to train, or what is left
-    failed, or with Ctrl-C.
+    it is saved, about every twenty seconds. It ends with Ctrl-C, when nothing is left to train, or when
+    the rest has failed.
 
     \b
     Examples:

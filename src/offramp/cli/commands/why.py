@@ -37,15 +37,14 @@ def why(
 ) -> None:
     """Explain a node, and why it was not reused.
 
-    A node is one phase of training with one seed. Its key is the hash of all that the phase reads. Two
-    keys differ only if something that was read differs: this shows what, against the nearest node of the
-    store. `offramp show TRIAL` and `offramp run --dry-run` list keys.
+    A node is one phase of training with one seed. Its key is the hash of all that the phase reads. So
+    two keys differ only if the phases read different things. This shows the differences to the nearest
+    node of the store. `offramp show TRIAL` and `offramp run --dry-run` list keys.
 
     \b
     Examples:
       offramp why 9ca0b60b
-      offramp why 9ca0b60b --study studies/demo.yaml --set recipe.epochs=3
-      offramp why 9ca0b60b --study studies/paper/all.yaml --set scale=small
+      offramp why 9ca0b60b --study demo.yaml --set recipe.epochs=3
     """
     import yaml
 

@@ -65,9 +65,9 @@ class Wish:
 class Log:
     """Where lines go: standard error, and a file.
 
-    Standard error is a log, a line with its time each, where it is no terminal or JSON is asked for; a
-    terminal has lines without, folded at spaces. shown: whether progress is shown there.  verbose: every
-    epoch is a line.  timed: whether lines of a log have a time.
+    Standard error is a log, a line with its time each, where it is not a terminal or JSON is asked for;
+    a terminal has lines without, folded at spaces. shown: whether progress is shown there.  verbose:
+    every epoch is a line.  timed: whether lines of a log have a time.
     """
 
     def __init__(

@@ -211,8 +211,8 @@ def say_interrupted(error: KeyboardInterrupt, log: Log, fits: Sequence[str] | No
     again = "again"
     if fits is not None:  # measured again, a budget would come to others, and all would be trained anew
         flags = " ".join(f"--set {setting}" for setting in fits)
-        again = f"with {flags} in place of --budget" if flags else "without --budget"
-    log.say(f"Interrupted. Run the same command {again} to go on; what is finished stays.", must=True)
+        again = f"with {flags} instead of --budget" if flags else "without --budget"
+    log.say(f"Interrupted. Run the same command {again} to go on; finished work stays.", must=True)
     raise typer.Exit(exit_code(error)) from None
 
 

@@ -100,7 +100,7 @@ def _show_all(path: Path, asked: Sequence[Member], how: How) -> None:
         emit(told if cluster is None else told | {"cluster": cluster.as_json()})
         return
     given = how.speed is not None
-    listing = table(["study"], ["nodes", "MACs", "of alone", "here", *(["there"] if given else [])])
+    listing = table(["study"], ["nodes", "MACs", "of unshared", "here", *(["there"] if given else [])])
     for name, study in found.studies:
         totals = study.totals
         row = [str(totals.nodes), macs(totals.macs)]
@@ -108,7 +108,7 @@ def _show_all(path: Path, asked: Sequence[Member], how: How) -> None:
         if how.speed is not None:
             row.append(duration(totals.macs_to_run / how.speed))
         listing.add_row(name, *row)
-    note = "of alone: share of the work of every phase run alone."
+    note = "of unshared: MACs against those of all phases, with nothing shared or cached."
     if given:
         note += "\nthere: at the speed of --speed."
     show(listing, f"{path}: {len(asked)} studies", note)

@@ -20,7 +20,7 @@ def decode(files: Sequence[bytes], names: Sequence[str]) -> Tensor:
 
     names: what to call each file in an error.
 
-    Raises OfframpError for a file that is no image, is not 8 bits deep, or differs in size.
+    Raises OfframpError for a file that is not an image, is not 8 bits deep, or differs in size.
     """
     small = sum(map(len, files)) <= SMALL_BYTES * len(files)
     if small:

@@ -53,7 +53,7 @@ class Geometry:
             raise OfframpError(f"data.channels is {self.channels}; give 1 or 3")
 
     def of(self, image: Image.Image | Tensor) -> Tensor:
-        """One RGB or L image as [C, H, W] uint8; one [C, H, W] that is no picture as `of_batch`."""
+        """One RGB or L image as [C, H, W] uint8; one [C, H, W] that is not a picture as `of_batch`."""
         if isinstance(image, Tensor):
             return self.of_batch(image[None])[0]
         return pixels(self.sized(self.toned(image)))

@@ -127,7 +127,7 @@ class Own:
             image, _ = read_sample(self.samples, row, plain_seed(row), self.name(row))
         if pixel_digest(image) != self.shas[row]:
             raise OfframpError(
-                f"{self.name(row)} is not what it was when it was first read; have the Dataset give the "
+                f"{self.name(row)} has changed since it was first read; have the Dataset give the "
                 "same image whenever it is asked, and open files anew in every process"
             )
         return image

@@ -153,7 +153,7 @@ def _registered(
     chosen = {option: str(options.get(option, values[0])) for option, values in known.items()}
     reading = chosen.pop("reading")
     make = partial(backbone.build, classes=identity["classes"], input_shape=input_shape, **chosen)
-    why, taps = f"{name}'s own, '{reading}'", backbone.taps[reading]
+    why, taps = f"the default of {name} ('{reading}')", backbone.taps[reading]
     identity = {**identity, "options": chosen}
     found = Origin(make, identity, taps, why, backbone.final, backbone.heads)
     return replace(found, from_images=backbone.from_images)

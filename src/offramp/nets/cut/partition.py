@@ -308,7 +308,7 @@ def _ordered(seen: Survey, taps: Sequence[str], end: Site) -> list[Site]:
     for name, site in zip(taps, sites, strict=False):
         if not _before(seen, site, end):
             raise OfframpError(
-                f"the tap '{name}' is no earlier than the final exit of {seen.title}, whose classifier "
+                f"the tap '{name}' is not before the final exit of {seen.title}, whose classifier "
                 f"reads the output of '{end.name}'; name an earlier place"
             )
     for name, a, b in zip(taps[1:], sites, sites[1:], strict=False):
@@ -402,7 +402,7 @@ def _traced_graph(seen: Survey, side: Side, start: fx.Node | None, end: fx.Node 
     Operations keep their order, so random draws keep theirs. A tensor that comes in and would be
     written on is cloned first: heads, caches and the data set read it too.
 
-    Raises OfframpError when something that is no tensor would have to cross a cut.
+    Raises OfframpError when something that is not a tensor would have to cross a cut.
     """
     nodes = list(side.order)
     graph = fx.Graph()

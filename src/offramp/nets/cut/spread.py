@@ -134,7 +134,7 @@ def _nearest(places: Sequence[Tap], target: float, name: str) -> Tap:
         if abs(best.share - target) <= CLOSE:
             break
     if best is None:
-        raise OfframpError(f"exits: there is no place at {name}, as the network has none for an exit")
+        raise OfframpError(f"exits: there is no place at {name}: the network has no place for an exit")
     return best
 
 

@@ -230,7 +230,7 @@ class Observed:
 
     shape: of its output without the batch `[...]`, where that is a floating tensor `[B, ...]`.
     tensor: whether the output is a tensor.
-    value: what a later segment computes the output from when it is no tensor, see `scaled`.
+    value: what a later segment computes the output from when it is not a tensor, see `scaled`.
     macs: multiply-accumulates for one image.
     random: it moved the global generator.
     untouched: the input whose very tensor it returns, unchanged (identity, dropout in eval mode).
@@ -321,7 +321,7 @@ def _fixed(two: dict[fx.Node, _Seen], three: dict[fx.Node, _Seen]) -> set[fx.Nod
 
 
 def scaled(two: Any, three: Any) -> Any:
-    """The rule behind a value that is no tensor, from its values on two images and on three.
+    """The rule behind a value that is not a tensor, from its values on two images and on three.
 
     A constant stays, a multiple of the batch size becomes `PerImage`, a tuple holds rules; anything
     else is `UNKNOWN`.

@@ -80,7 +80,7 @@ def _orders(
 
 
 def _line(way: Crossed | OneWay | OverBlocks | Untested | None) -> tuple[str, str | None]:
-    """What an analysis comes to, and why it is no order."""
+    """What an analysis comes to, and why it is not an order."""
     if isinstance(way, Crossed | OneWay | OverBlocks):
         return way.order.text(common.SHORT), way.order.why and in_seeds(way.order.why)
     return short(way), None

@@ -119,8 +119,8 @@ class Cluster:
         except kinds as error:
             reason = in_line(error)
             raise OfframpError(
-                f"the cluster is gone ({reason}); run the same command again when it is back: what is "
-                "finished stays"
+                f"the cluster is gone ({reason}); run the same command again when it is back: "
+                "finished work stays"
             ) from error
 
     def _hear(self, task: Any) -> Heard:
@@ -176,7 +176,7 @@ def joined(where: str) -> Iterator[Cluster]:
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             reason = in_line(error)
             raise OfframpError(
-                f"no cluster can be had at {address or 'this machine'} ({reason}); start Ray there, or "
+                f"no cluster answers at {address or 'this machine'} ({reason}); start Ray there, or "
                 "leave --on out"
             ) from None
         try:

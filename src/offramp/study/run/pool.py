@@ -91,14 +91,14 @@ def replaced(code: int | None, killed: int, short: bool, left: int) -> str:
     why = "for lack of memory" if short else ended_by(code)
     if code is not None and code >= 0 and code != exit_code(Terminated(signal.SIGTERM)):
         raise OfframpError(
-            f"a worker process ended without a word ({why}); run the same again with one worker, which "
-            "says more: what is finished stays"
+            f"a worker process ended without a message ({why}); run the same again with one worker, "
+            "which says more: finished work stays"
         )
     if killed > REPLACED:
         maybe = ", with fewer workers if memory is short" if code == -signal.SIGKILL else ""
         raise OfframpError(
             f"a worker process was killed ({why}), and {REPLACED} had been replaced; run the same "
-            f"again{maybe}: what is finished stays"
+            f"again{maybe}: finished work stays"
         )
     if short and left:
         return f"A worker was killed {why}; its work goes to what is left: {counted(left, 'worker')}."

@@ -85,8 +85,8 @@ def search(
 
     study: as it is without them, by which the search is known.  variants: the study with settings.
 
-    Raises OfframpError for a store that is no folder, while another process is at the same search, and
-    where no proposal could be trained.
+    Raises OfframpError for a store that is not a folder, while another process is at the same search,
+    and if no proposal could be trained.
     """
     import optuna
 

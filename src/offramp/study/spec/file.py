@@ -52,7 +52,7 @@ class StudyFile:
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Study:
-    """The study of a file that is no list; `overrides` as the settings of `StudyFile`.
+    """The study of a file that is not a list; `overrides` as the settings of `StudyFile`.
 
     Raises OfframpError for a file that cannot be read and for everything that is wrong in it.
     """
@@ -151,7 +151,7 @@ def _listed(path: Path, document: Document) -> Iterator[tuple[Path, Document]]:
 
 
 def _document(path: Path) -> Document:
-    missing = "no such study file; give the path of one, such as studies/demo.yaml"
+    missing = "no such study file; `offramp recipes demo > demo.yaml` writes one to start from"
     return yaml_lines.parse(yaml_lines.text_of(path, missing), str(path))
 
 

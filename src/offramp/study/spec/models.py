@@ -155,7 +155,7 @@ _data = fields.reader(DataSpec)
 
 
 def read_data(value: Any) -> DataSpec:
-    """Any key that is no field is an option of the data set."""
+    """Any key that is not a field is an option of the data set."""
     value = fields.gather_options(fields.name_and_root(value), set(DATA_FIELDS) - {"options"})
     return _data({**value, "options": tuple(sorted(value["options"].items()))})
 

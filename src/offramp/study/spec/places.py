@@ -17,7 +17,7 @@ from offramp.study.spec.yaml_lines import Path, parse
 T = TypeVar("T")
 Places = dict[Path, str]  # of every setting that was written, and () for the whole
 
-# What a section that is no mapping stands for.
+# What a section that is not a mapping stands for.
 _SHORT = {"backbone": "name", "data": "name", "exits": "taps", "execution": "mode"}
 
 _MUST = {
