@@ -88,7 +88,7 @@ BAD: dict[str, tuple[Program, str]] = {
     "no teacher": ((replace(GOOD, loss=(KD(1, 4),)),), "distills from nobody; give teacher="),
     "itself as teacher": (
         (replace(GOOD, loss=(KD(1, 4),), teacher="first"),),
-        "distills from 'first'.*no earlier phase",
+        "distills from 'first'.*not an earlier phase",
     ),
     "features of nobody": ((replace(GOOD, loss=(Features(1, 4),)),), "distills from nobody"),
     "features of several, frozen": (

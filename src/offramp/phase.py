@@ -451,40 +451,9 @@ def check(program: Program, exits: int) -> None:
     carry, begun = carry_of(program), False
     for phase in program:
         where = f"phase '{phase.name}'"
-        if phase.name in TAKEN:
-            raise OfframpError(f"{where} has a name that means something else; give it another")
-        if phase.name in seen:
-            raise OfframpError(f"{where} appears twice; give each phase a name of its own")
-        if not isinstance(phase.loss, tuple) or not all(isinstance(t, Term) for t in phase.loss):
-            *kinds, last = (kind.__name__ for kind in get_args(Term))
-            listed = f"{', '.join(kinds)} and {last}"
-            raise OfframpError(f"{where} has no tuple of {listed}; write loss=(CE(1),)")
-        for term in phase.terms:
-            if isinstance(term, Gates | EWC) and list(term.exits) != sorted(set(term.exits)):
-                kind = type(term).__name__
-                raise OfframpError(
-                    f"{where} has {kind} of exits {term.exits}; name each once, ascending"
-                )
-        if not phase.terms:
-            raise OfframpError(f"{where} has no loss; give it at least one term of weight above zero")
-        taught = {exit for term in phase.terms for exit in teachers(term)}
-        numbers = {p.index for p in phase.train} | set(phase.exits) | taught
-        numbers |= {p.index for p in (*phase.starts, *phase.scales)}
-        if not numbers <= set(range(1, exits + 1)):
-            raise OfframpError(f"{where} names an exit outside 1 to {exits}")
-        # The features of the final exit are what its head reads, so they teach that head nothing.
-        deaf = all(isinstance(t, Features) for t in phase.terms if exits in _own(t))
-        if not phase.trained - (head(exits) if deaf else frozenset()):
-            raise OfframpError(f"{where} trains nothing that its loss reads; train a part on its path")
-        if not all(0 <= factor < math.inf for factor in phase.scales.values()):
-            raise OfframpError(
-                f"{where} sends back a gradient times a number that is negative or infinite"
-            )
-        if phase.sample_weights is not None and not isinstance(phase.sample_weights, SampleWeights):
-            raise OfframpError(
-                f"{where} weighs images by {phase.sample_weights!r}; give Unsolved(), Survivors() or "
-                "Gated()"
-            )
+        _check_name(phase, where, seen)
+        _check_loss(phase, where)
+        _check_parts(phase, where, exits)
         if phase.carry:
             _check_carry(phase, where, exits)
         begun = begun or bool(phase.carry)
@@ -492,14 +461,64 @@ def check(program: Program, exits: int) -> None:
         alone = isinstance(carry, str) and not phase.carry and (not begun or phase.exits == (exits,))
         if phase.carry != carry and not alone:
             raise OfframpError(f"{where} has another carry than an earlier phase; give all the same")
-        if taught and phase.teacher is None:
-            raise OfframpError(
-                f"{where} distills from nobody; give teacher= an earlier phase, BEFORE or LIVE"
-            )
-        if taught and phase.teacher not in seen:
-            raise OfframpError(f"{where} distills from '{phase.teacher}', which is no earlier phase")
+        _check_teacher(phase, where, seen)
         _check_features(phase, where)
         seen.add(phase.name)
+
+
+def _check_name(phase: Phase, where: str, seen: Collection[str]) -> None:
+    if phase.name in TAKEN:
+        raise OfframpError(f"{where} has a name that means something else; give it another")
+    if phase.name in seen:
+        raise OfframpError(f"{where} appears twice; give each phase a name of its own")
+
+
+def _check_loss(phase: Phase, where: str) -> None:
+    """Whether there are terms, and of the kinds that there are."""
+    if not isinstance(phase.loss, tuple) or not all(isinstance(t, Term) for t in phase.loss):
+        *kinds, last = (kind.__name__ for kind in get_args(Term))
+        listed = f"{', '.join(kinds)} and {last}"
+        raise OfframpError(f"{where} has no tuple of {listed}; write loss=(CE(1),)")
+    for term in phase.terms:
+        if isinstance(term, Gates | EWC) and list(term.exits) != sorted(set(term.exits)):
+            kind = type(term).__name__
+            raise OfframpError(f"{where} has {kind} of exits {term.exits}; name each once, ascending")
+    if not phase.terms:
+        raise OfframpError(f"{where} has no loss; give it at least one term of weight above zero")
+    if phase.sample_weights is not None and not isinstance(phase.sample_weights, SampleWeights):
+        raise OfframpError(
+            f"{where} weighs images by {phase.sample_weights!r}; give Unsolved(), Survivors() or Gated()"
+        )
+
+
+def _check_parts(phase: Phase, where: str, exits: int) -> None:
+    """Whether the network has the parts that it names, and any of those that train learns."""
+    named = [phase.train, *dict(phase.init), *dict(phase.backward)]
+    numbers = {part.index for parts in named for part in parts} | set(phase.exits) | _taught(phase)
+    if not numbers <= set(range(1, exits + 1)):
+        raise OfframpError(f"{where} names an exit outside 1 to {exits}")
+    # The features of the final exit are what its head reads, so they teach that head nothing.
+    deaf = all(isinstance(t, Features) for t in phase.terms if exits in _own(t))
+    if not phase.trained - (head(exits) if deaf else frozenset()):
+        raise OfframpError(f"{where} trains nothing that its loss reads; train a part on its path")
+    if not all(0 <= factor < math.inf for factor in phase.scales.values()):
+        raise OfframpError(f"{where} sends back a gradient times a number that is negative or infinite")
+
+
+def _taught(phase: Phase) -> set[int]:
+    """The exits of the teacher that its terms read."""
+    return {exit for term in phase.terms for exit in teachers(term)}
+
+
+def _check_teacher(phase: Phase, where: str, seen: Collection[str]) -> None:
+    if not _taught(phase):
+        return
+    if phase.teacher is None:
+        raise OfframpError(
+            f"{where} distills from nobody; give teacher= an earlier phase, BEFORE or LIVE"
+        )
+    if phase.teacher not in seen:
+        raise OfframpError(f"{where} distills from '{phase.teacher}', which is not an earlier phase")
 
 
 def _check_features(phase: Phase, where: str) -> None:

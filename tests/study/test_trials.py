@@ -12,6 +12,7 @@ from kit import finish
 from offramp.analysis.metrics import accuracy, auroc, cross_entropy
 from offramp.cli.commands.show import show_trial
 from offramp.data import normalize
+from offramp.data_spec import HELD_OUT
 from offramp.engine.evaluate import split_logits
 from offramp.engine.passes import Images
 from offramp.errors import OfframpError
@@ -64,7 +65,7 @@ def test_a_loaded_network_gives_the_stored_logits(
     arrays = store.trial_logits(ids[label])
     assert list(store.read_trial(ids[label]).exits) == exits
     images = Images(plan.data, CPU)
-    for split in trials.EVALUATED:
+    for split in HELD_OUT:
         again = split_logits(net, images, split, exits, trials.EVALUATION_BATCH)
         assert np.array_equal(arrays[split], again), split
         assert np.array_equal(arrays[f"{split}_labels"], getattr(plan.data, split).labels.numpy())
@@ -104,7 +105,7 @@ def test_the_manifest_says_what_the_arrays_say(done: Finished) -> None:
     plan, store, ids = done
     for label, trial in ids.items():
         manifest, arrays = store.read_trial(trial), store.trial_logits(trial)
-        for split in trials.EVALUATED:
+        for split in HELD_OUT:
             logits, labels = arrays[split], arrays[f"{split}_labels"]
             assert logits.dtype == np.float32
             assert logits.shape == (len(labels), len(manifest.exits), 10)
