@@ -156,4 +156,4 @@ def test_what_is_wrong_with_a_neighbor_is_named(tmp_path: Path, text: str, messa
 
 def test_code_is_forbidden_by_name() -> None:
     forbid(["resnet18", "folder:photos", "timm/resnet18"])
-    refuses(r"a/my\.py:make is code .*--no-user-code", forbid, ["resnet18", "a/my.py:make"])
+    refuses(r"a/my\.py:make is your own code.*--no-user-code", forbid, ["resnet18", "a/my.py:make"])

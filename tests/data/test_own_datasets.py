@@ -316,7 +316,7 @@ def test_an_iterable_with_a_length_is_as_good_as_a_list(loader: Any) -> None:
     ("samples", "message"),
     [
         (Stream(60), "has a length of 60 and gave 48 samples"),
-        (Stream(shuffled=True), "train sample 0 is another one in the next pass; leave shuffling out"),
+        (Stream(shuffled=True), "train sample 0 is another one in the next pass; leave out shuffling"),
     ],
 )
 def test_iterables_that_are_refused(samples: Any, message: str) -> None:
@@ -341,7 +341,7 @@ def test_shards_of_webdataset(tmp_path: Path) -> None:
     shuffled = (
         wds.WebDataset(shards, shardshuffle=False).shuffle(100).decode("pil").to_tuple("png", "cls")
     )
-    refuses("leave shuffling out", from_dataset, shuffled.with_length(48, silent=True))
+    refuses("leave out shuffling", from_dataset, shuffled.with_length(48, silent=True))
 
 
 def _png(image: Image.Image) -> bytes:

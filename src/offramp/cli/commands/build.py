@@ -23,7 +23,6 @@ from offramp.cli.training.budget import fitting
 from offramp.cli.training.run_options import How, conduct
 from offramp.cli.training.study import say_interrupted
 from offramp.errors import OfframpError
-from offramp.nets.network import inside
 from offramp.paper.guidelines import GOALS, known_goal
 from offramp.parts import Part
 from offramp.store.place import Place, place
@@ -333,6 +332,8 @@ def _dry(chosen: BuildPlan, goal: Delivery, store: Store, device: torch.device, 
 
 
 def _as_json(chosen: BuildPlan, goal: Delivery) -> dict[str, Any]:
+    from offramp.nets.network import inside
+
     plan = chosen.plan
     return {
         "study": plan.study.model_dump(mode="json"),
@@ -346,6 +347,8 @@ def _as_json(chosen: BuildPlan, goal: Delivery) -> dict[str, Any]:
 
 
 def _exits(plan: Plan) -> list[dict[str, Any]]:
+    from offramp.nets.network import inside
+
     net = plan.net
     plain = net.plain_macs
     rows = []
@@ -372,10 +375,10 @@ def _show_plan(chosen: BuildPlan, goal: Delivery) -> None:
     from offramp.data.load import notes
 
     plan = chosen.plan
-    data, net = plan.data, plan.net
+    data = plan.data
     say(said_of_data(data))
-    if inside(net).facts.initial is not None:
-        typer.echo(f"Weights '{plan.study.backbone.weights}': {inside(net).facts.initial}.")
+    if plan.weights is not None:
+        typer.echo(plan.weights)
     for line in (*chosen.reasons, *notes(data.provenance)):
         say(f"- {line}", indent="  ")
     rows = []

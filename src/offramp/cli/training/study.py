@@ -17,7 +17,6 @@ from offramp.cli.progress.reading import reading_shown
 from offramp.cli.render import emit, say
 from offramp.cli.training.run_options import How, Until, conduct, staff
 from offramp.errors import Unwritable
-from offramp.nets.network import inside
 from offramp.process import exit_code
 from offramp.report import summary
 from offramp.store.place import Place
@@ -79,8 +78,8 @@ def _foresee(plan: Plan, how: How) -> None:
 
 def remark(plan: Plan, log: Log) -> None:
     """Log what to know before the start."""
-    if inside(plan.net).facts.initial is not None:
-        log.say(f"Weights '{plan.study.backbone.weights}': {inside(plan.net).facts.initial}.")
+    if plan.weights is not None:
+        log.say(plan.weights)
     for note in plan.notes:
         log.say(f"Note: {note}")
 

@@ -72,6 +72,12 @@ class Plan:
     provisional: tuple[str, ...] = ()
 
     @property
+    def weights(self) -> str | None:
+        """A line on what became of weights that the backbone was given; None where it was given none."""
+        initial = inside(self.net).facts.initial
+        return None if initial is None else f"Weights '{self.study.backbone.weights}': {initial}."
+
+    @property
     def notes(self) -> list[str]:
         """What to know before it runs, a line each."""
         about = [f"{self.data.name}: {line}" for line in notes(self.data.provenance)]
