@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import pickle
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Literal
 
 import pytest
@@ -30,6 +31,11 @@ Schedule = Literal["triangular", "one-cycle"]
 )
 def test_a_setting_that_is_none_is_named_with_what_was_meant(given: Any, said: str) -> None:
     refuses(re.escape(said), Recipe, **given)
+
+
+def test_tools_show_its_settings() -> None:
+    shown = inspect.signature(Recipe).parameters
+    assert list(shown) == [each.name for each in fields(Recipe)] and shown["epochs"].default == 20
 
 
 def test_a_recipe_is_copied_and_pickled_as_any_dataclass() -> None:

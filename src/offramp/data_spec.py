@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from numbers import Integral
 from typing import Annotated, Any, Literal, cast, get_args
 
 from annotated_types import Ge, Gt, Le, Lt, Predicate
@@ -16,8 +19,19 @@ Fit = Literal["crop", "stretch"]
 Loader = Literal["auto", "resident", "streaming"]
 Pixels = Annotated[int, Ge(1), Le(16_384)]
 Natural = Annotated[int, Ge(0), Lt(2**63)]
-Sha256 = Annotated[str, Predicate(lambda text: re.fullmatch("[0-9a-fA-F]{64}", text) is not None)]
-Text = Annotated[str, Predicate(lambda text: bool(text.strip()) and text.isprintable())]
+
+
+# Their names are what messages say: see `errors.check_fields`.
+def _is_text_that_can_be_read(text: str) -> bool:
+    return bool(text.strip()) and text.isprintable()
+
+
+def _is_64_hex_digits(text: str) -> bool:
+    return re.fullmatch("[0-9a-fA-F]{64}", text) is not None
+
+
+Sha256 = Annotated[str, Predicate(_is_64_hex_digits)]
+Text = Annotated[str, Predicate(_is_text_that_can_be_read)]
 Means = tuple[Annotated[float, Ge(0), Le(1)], ...]
 Deviations = tuple[Annotated[float, Gt(0), Le(1)], ...]
 Normalization = Literal["train", "imagenet", "half", "clip", "unit"] | tuple[Means, Deviations]
@@ -85,6 +99,8 @@ class DataSpec:
     sha256: Sha256 | None = field(default=None, metadata=YOUNGER)
 
     def __post_init__(self) -> None:
+        for one in fields(self):
+            object.__setattr__(self, one.name, _as_python(getattr(self, one.name)))
         object.__setattr__(self, "normalize", _by_channel(self.normalize))
         check_fields(self)
 
@@ -94,13 +110,22 @@ class DataSpec:
         if isinstance(self.split_seed, int):
             return self.split_seed
         raise OfframpError(
-            "data.split_seed: trial draws splits for one seed at a time; name one with "
-            "--set seeds='[42]', or give a number as split_seed"
+            "data.split_seed: trial draws splits for one seed at a time; give a number as split_seed, "
+            "or a study of one seed, seeds: [42]"
         )
 
     def drawn_for(self, seed: int) -> DataSpec:
         """The same with the splits of a trial's seed, where each trial has its own."""
         return replace(self, split_seed=seed) if self.split_seed == "trial" else self
+
+
+def _as_python(value: Any) -> Any:
+    """Paths as text, NumPy's whole numbers as Python's, a mapping as pairs; all else as it is."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Integral) and not isinstance(value, int):
+        return int(value)
+    return tuple(sorted(value.items())) if isinstance(value, Mapping) else value
 
 
 def _by_channel(normalize: Any) -> Normalization:
@@ -116,7 +141,7 @@ def _by_channel(normalize: Any) -> Normalization:
     except (TypeError, ValueError):
         raise OfframpError(
             f"normalize is {normalize!r}; give a name, or a mean and a deviation, each with one number "
-            "a channel, as ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))"
+            "a channel, as ((0.5,), (0.25,)) or ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))"
         ) from None
     if not all(0 <= m <= 1 for m in mean) or not all(0 < s <= 1 for s in std):
         raise OfframpError(

@@ -33,8 +33,8 @@ class OfframpError(Exception):
 
 
 class OfframpWarning(UserWarning):
-    """Something to know about data or a study before training, such as splits of few images. The command
-    line prints it as a note; `fit`, `run` and `build` warn.
+    """Something to know before training: of a network, data or a study, such as few images. The command
+    line prints it as a note; `attach`, `fit`, `run` and `build` warn.
 
     >>> import warnings
     >>> warnings.simplefilter("ignore", offramp.OfframpWarning)  # or "error", to stop there
@@ -88,6 +88,8 @@ def check_fields(value: DataclassInstance) -> None:
             field.validate_python(given, strict=True)
         except ValidationError as error:
             what = error.errors()[0]["msg"].lower()
+            if rule := re.fullmatch(r"predicate '_is_(\w+)' failed", what):
+                what = f"must be {rule[1].replace('_', ' ')}"
             raise OfframpError(f"{type(value).__name__}({name}={given!r}): {what}") from None
 
 

@@ -336,8 +336,9 @@ class Phase:
     def __post_init__(self) -> None:
         if isinstance(self.loss, list):
             object.__setattr__(self, "loss", tuple(self.loss))
+        given = {name: getattr(self, name) for name in ("train", "init", "recipe", "backward")}
         for name in ("init", "recipe", "backward"):
-            object.__setattr__(self, name, _pairs(getattr(self, name)))
+            object.__setattr__(self, name, _pairs(given[name]))
         forms = {
             "train=head(1) | segment(1)": isinstance(self.train, frozenset),
             "init={head(1): Init.FRESH}": _are_pairs(self.init, frozenset, Init),
@@ -347,8 +348,8 @@ class Phase:
         for example, fits in forms.items():
             if not fits:
                 field = example.partition("=")[0]
-                given = shortened(repr(getattr(self, field)), 60)
-                raise OfframpError(f"phase '{self.name}' cannot take {field}={given}; write {example}")
+                said = shortened(repr(given[field]), 60)
+                raise OfframpError(f"phase '{self.name}' cannot take {field}={said}; write {example}")
 
     @property
     def terms(self) -> Loss:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal, Self, assert_never
@@ -140,6 +141,12 @@ class Recipe:
         0.12
         """
         return float(self.average_decay * (progress / self.epochs) ** self.average_ramp)
+
+
+# `__new__` takes anything, to say what is near it: tools show what `__init__` takes.
+Recipe.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    list(inspect.signature(Recipe.__init__).parameters.values())[1:]
+)
 
 
 def best_epoch(losses: list[float]) -> int:

@@ -117,7 +117,7 @@ def seconds(text: str, name: str, least: float = 0.0) -> float:
     except ValueError:
         found = parse(text, replace(TIME, least=0), name)
     if not least <= found < math.inf:
-        raise OfframpError(f"{name} must be a time of at least {least:g} s; got '{text}'")
+        raise OfframpError(f"{name} must be a finite time of at least {least:g} s; got '{text}'")
     return found
 
 

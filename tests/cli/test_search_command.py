@@ -37,7 +37,12 @@ def test_each_strategy_at_its_own_best(cli: Cli) -> None:
         *("joint · trial 1 of 2", "joint · trial 2 of 2"),
     ]
     assert "Written to s-found.yaml" in answer.out and "best of 2" in answer.out
+    on = ("search", "s.yaml", "--set", "seeds=[1]", "--over", OVER, "--per", "strategy", "--trials", 2)
+    assert cli(*on).code == 0  # what a search wrote, it may write again
+    kept = Path("s-found.yaml").read_text()
+    Path("s-found.yaml").write_text("# mine\n" + kept)
     refused(cli("search", "s.yaml", "--over", OVER), "s-found.yaml is there already")
+    Path("s-found.yaml").write_text(kept)
     ran = cli("run", "s-found.yaml", "--quiet")
     assert ran.code == 0 and "2 reused" in ran.out, ran.out + ran.err  # what the search trained
     (settings,) = [fact for fact in facts(evidence.open(Path("runs"))) if fact.name == "Settings"]

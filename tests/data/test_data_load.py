@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pictures import counts, digests, noise, read, save, tree
@@ -136,10 +137,17 @@ def test_a_source_that_gives_no_tensor_is_refused() -> None:
         ({"fit": "bogus"}, r"DataSpec\(fit='bogus'\)"),
         ({"normalize": "half-way"}, "normalize cannot be 'half-way'; did you mean 'half'"),
         ({"on_error": "x"}, r"DataSpec\(on_error='x'\)"),
+        ({"split_file": " "}, r"DataSpec\(split_file=' '\): must be text that can be read"),
+        ({"sha256": "zz"}, r"DataSpec\(sha256='zz'\): must be 64 hex digits"),
     ],
 )
 def test_refuses(changes: dict[str, Any], message: str) -> None:
     refuses(message, make, **changes)
+
+
+def test_a_spec_takes_what_stands_for_its_types() -> None:
+    given = DataSpec("folder", root=Path("ph"), train_images=np.int64(5), options={"b": 1, "a": 2})  # type: ignore[arg-type]
+    assert given == DataSpec("folder", root="ph", train_images=5, options=(("a", 2), ("b", 1)))
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,14 @@ def test_a_compiled_module_is_refused():
     refuses("attach the module inside, module._orig_mod", attach, compiled, 1, (3, 16, 16))
 
 
+def test_a_network_with_exits_is_refused_wherever_it_is():
+    """Cut again, its final exit was what had been an early one."""
+    net = attach(Residual(), 1, (3, 16, 16))
+    for module in (net, nn.Sequential(net)):
+        refuses("has exits already; .* net.backbone", attach, module, 1, (3, 16, 16))
+    assert attach(net.backbone, 1, (3, 16, 16)).places == net.places
+
+
 def test_one_place_and_a_size_will_do():
     net = attach(Residual(), "stem", torch.ones(3, 16, 16).shape)
     assert net.places[0] == "stem" and net.input_shape == (3, 16, 16)

@@ -529,12 +529,23 @@ def fit(
     study = study.model_copy(update={"data": replace(study.data, normalize=how)})
     plan = plan_trials(study, data, identified(net), profile(study.numerics, place.type))
     _check_frozen(net, plan)
-    warn([*notes(data.provenance), *_order(train, data, options or {})])
+    warn([*notes(data.provenance), *_left_to_train(data), *_order(train, data, options or {})])
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         kept = Store(store if store is not None else Path(scratch) / "store")
         conduct = Conduct(device=place, cache_folder=cache_folder())
         watched(run_plan(plan, kept, conduct), watch, words(plan))
         return _fitted(plan, kept, place)
+
+
+def _left_to_train(data: Data) -> list[str]:
+    """A line where most of the training images are held out for other splits."""
+    left, given = len(data.train), data.provenance["available"]["train"]
+    if 2 * left >= given:
+        return []
+    return [
+        f"{left:,} of {given:,} training images are left to train, as the other splits are held out of "
+        "them; give validation=, calibration= or test= if you have them"
+    ]
 
 
 def _check_fit(net: ExitNetwork, data: Data) -> None:

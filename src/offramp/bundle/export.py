@@ -31,6 +31,7 @@ from offramp.study.trained import Trained
 
 IN_PYTHON = "use offramp.predictor in Python"
 INT8_LOSS = 0.01
+ROUNDING = 1e-9  # of a share of images
 
 
 def int8_share(int8: bool | float) -> float | None:
@@ -238,7 +239,7 @@ def _int8(
         rule = trials.solved_again(quantized, what.rule)
         policy, full = int8.losses((what.trained, what.rule), (quantized, rule))
         lost = max(policy, full)
-        if lost > asked.int8:
+        if lost > asked.int8 + ROUNDING:
             raise OfframpError(
                 f"int8 costs the policy {100 * policy:.2f} points of accuracy on the "
                 f"{len(quantized.calibration.labels):,} calibration images, and the full network "

@@ -28,9 +28,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-import onnxruntime
-from PIL import Image
+try:
+    import numpy as np
+    import onnxruntime
+    from PIL import Image
+except ModuleNotFoundError as error:
+    if __name__ != "__main__":
+        raise
+    sys.exit(f"{error.name} is not installed here; pip install numpy onnxruntime Pillow")
 
 Array = Any  # of numpy
 

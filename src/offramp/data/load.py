@@ -121,7 +121,8 @@ def _read(spec: DataSpec, recorded: Recorded | None) -> RawData:
 
 
 def save_splits(spec: DataSpec, path: str | Path) -> None:
-    """Write which image is in which split, with its hash, for `DataSpec.split_file`.
+    """Write which image is in which split, with its hash, for `DataSpec.split_file`. A file that is
+    there already is replaced.
 
     Raises OfframpError for an unknown name or option, and for whatever is wrong with the files.
 

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from offramp.errors import OfframpError, in_line, shortened
+from offramp.errors import OfframpError, OfframpWarning, in_line, shortened
 from offramp.hashing import digest
 from offramp.inputs import Shape, blank
 from offramp.nets.backbones.lookup import NetSpec, Origin, origin_of
@@ -201,6 +202,10 @@ def _check_arguments(
         raise OfframpError(
             "module: comes from torch.compile; attach the module inside, module._orig_mod"
         )
+    if isinstance(module, torch.jit.ScriptModule):
+        raise OfframpError("module: comes from TorchScript; attach the module that it was made of")
+    if isinstance(module, nn.Module) and any(isinstance(m, ExitNetwork) for m in module.modules()):
+        raise OfframpError("module: has exits already; attach others to its `backbone`: net.backbone")
     named = isinstance(exits, str) or _listed(exits, str)
     if not (named or whole(exits) or (_listed(exits, Sequence) and all(_listed(e, str) for e in exits))):
         raise OfframpError(
@@ -320,7 +325,7 @@ def _assembled(
     net = ExitNetwork(Inside((trunk,), (0,) * (len(early) + 1), tuple(made), facts))
     if origin.make is None:
         for remark in _remarks(net, logits):
-            warnings.warn(remark, stacklevel=3)
+            warnings.warn(remark, OfframpWarning, stacklevel=3)
     return net.train()
 
 

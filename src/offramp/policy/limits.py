@@ -1,6 +1,6 @@
 """The limits that a policy may be asked to keep: their names, what their values mean, how each is kept.
 
-A new one is an entry of `LIMITS` and a name in `Kind` and in `Limits`.
+A new one is an entry of `LIMITS` and a name in `LimitKind` and in `Limits`.
 """
 
 from __future__ import annotations

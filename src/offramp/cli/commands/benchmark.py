@@ -43,7 +43,10 @@ def benchmark(
     repeats: Annotated[int, option("N", "Time each engine and batch size at most N times.", min=5)] = 50,
     seconds: Annotated[
         str,
-        option("TIME", "Stop each engine and batch size after this time, but not before 5 rounds."),
+        option(
+            "TIME",
+            "Stop each engine and batch size after this time, such as 30s, but not before 5 rounds.",
+        ),
     ] = "20s",
     figure: Annotated[Path | None, option("FILE", "Draw a chart: .svg, .png, .pdf or .json.")] = None,
     trust: options.TrustOption = None,

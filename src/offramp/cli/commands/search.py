@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from offramp.study.spec.models import Study
 
 
+HEAD = "# Settings were found by `offramp search`, on validation images: see `search` below.\n"
+
+
 class Per(StrEnum):
     strategy = "strategy"
 
@@ -103,7 +106,7 @@ def search(
     check_keys(where, per is not None)
     check_installed()
     target = out or Path(f"{study.stem}-found.yaml")
-    if target.exists() and out is None:
+    if out is None and target.exists() and not target.read_bytes().startswith(HEAD.encode()):
         raise OfframpError(f"{target} is there already; move it, or name another file with --out")
     whole, kept = asked[0].study, Store(store)
     work = conduct(devices.chosen(device), 1)
@@ -171,6 +174,5 @@ def _as_json(found: Best) -> dict[str, Any]:
 
 
 def _write(said: dict[str, Any], target: Path) -> None:
-    head = "# Settings were found by `offramp search`, on validation images: see `search` below.\n"
     with writing(target), replacing(target) as temporary:
-        temporary.write_text(head + study_file(said), encoding="utf-8")
+        temporary.write_text(HEAD + study_file(said), encoding="utf-8")

@@ -28,7 +28,7 @@ def track(
     follow: Annotated[
         bool, typer.Option("--follow", help="Go on until nothing is left to train, or Ctrl-C.")
     ] = False,
-    every: Annotated[str, option("TIME", "With --follow: time between two looks.")] = "20s",
+    every: Annotated[str, option("TIME", "With --follow: time between two looks, such as 30s.")] = "20s",
     file: Annotated[
         list[str] | None,
         option("PATH", "With mlflow: keep this file or folder too, such as a report. Repeatable."),

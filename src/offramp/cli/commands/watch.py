@@ -28,7 +28,7 @@ LATEST = 8  # finished trials that are shown
 def watch(
     store: StoreArgument = None,
     store_: StoreOption = None,
-    every: Annotated[str, option("TIME", "Time between two looks.")] = "5s",
+    every: Annotated[str, option("TIME", "Time between two looks, such as 30s.")] = "5s",
     once: Annotated[bool, typer.Option("--once", help="Look once, then end.")] = False,
     json: JsonOption = False,
 ) -> None:

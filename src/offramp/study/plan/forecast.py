@@ -45,7 +45,7 @@ def times_faster(
 @dataclass(frozen=True)
 class PlannedNode:
     """A node of a plan. trains: its parts.  macs: multiply-accumulates, as the plan runs it; of every
-    layer: written.  in_store: whether it is finished."""
+    layer: macs_written.  in_store: whether it is finished."""
 
     key: str
     phase: str
@@ -55,7 +55,7 @@ class PlannedNode:
     seed: int
     epochs: int
     macs: int
-    written: int
+    macs_written: int
     needs: tuple[str, ...]
     in_store: bool
 
@@ -89,6 +89,7 @@ class Totals:
     macs: int
     macs_to_run: int
     seconds: float
+    cache_bytes: int
     cache_memory_bytes: int
     cache_disk_bytes: int
     cache_live_bytes: int
@@ -100,8 +101,7 @@ class Totals:
         return self.macs / self.macs_written
 
     def as_json(self) -> dict[str, Any]:
-        caches = self.cache_memory_bytes + self.cache_disk_bytes
-        return asdict(self) | {"share_of_written": self.share_of_written, "cache_bytes": caches}
+        return asdict(self) | {"share_of_written": self.share_of_written}
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def forecast(plan: Plan, store: Store, device: torch.device, speed: float | None
             seed=node.seed,
             epochs=node.recipe.epochs,
             macs=plan.macs(key),
-            written=plan.work[key].written,
+            macs_written=plan.work[key].written,
             needs=tuple(node.needs),
             in_store=key in there,
         )
@@ -167,10 +167,11 @@ def forecast(plan: Plan, store: Store, device: torch.device, speed: float | None
             nodes=len(nodes),
             nodes_in_store=len(there),
             macs_written=plan.written,
-            macs_shared=sum(node.written for node in nodes),
+            macs_shared=sum(node.macs_written for node in nodes),
             macs=plan.executed,
             macs_to_run=_left(nodes),
             seconds=_left(nodes) / speed,
+            cache_bytes=held.memory + held.disk,
             cache_memory_bytes=held.memory,
             cache_disk_bytes=held.disk,
             cache_live_bytes=held.live,
@@ -223,10 +224,11 @@ def together(plans: Iterable[tuple[str, Plan]], store: Store, device: torch.devi
         nodes=len(nodes),
         nodes_in_store=sum(node.in_store for node in nodes.values()),
         macs_written=sum(one.macs_written for one in every),
-        macs_shared=sum(node.written for node in nodes.values()),
+        macs_shared=sum(node.macs_written for node in nodes.values()),
         macs=sum(node.macs for node in nodes.values()),
         macs_to_run=sum(one.macs_to_run for one in every),
         seconds=sum(one.seconds for one in every),
+        cache_bytes=max(one.cache_bytes for one in every),
         cache_memory_bytes=max(one.cache_memory_bytes for one in every),
         cache_disk_bytes=max(one.cache_disk_bytes for one in every),
         cache_live_bytes=max(one.cache_live_bytes for one in every),
