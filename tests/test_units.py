@@ -60,7 +60,7 @@ def test_a_bare_number_is_of_seconds_where_that_is_said() -> None:
         with pytest.raises(OfframpError, match=f"--it must be a time, .*; got '{text}'"):
             units.seconds(text, "--it")
     for text in ("0.9", "900ms", "-1", "nan", "inf"):
-        with pytest.raises(OfframpError, match=f"--it must be a finite time of at least 1 s; got '{text}'"):
+        with pytest.raises(OfframpError, match=f"a finite time of at least 1 s; got '{text}'"):
             units.seconds(text, "--it", least=1)
 
 
