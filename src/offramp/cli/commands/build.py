@@ -228,7 +228,7 @@ def chosen_from(
 
 
 def start(
-    wish: BuildOptions, goal: Delivery, root: Place, dry_run: bool, as_json: bool, quiet: bool, log: Log
+    wish: BuildOptions, aim: Delivery, root: Place, dry_run: bool, as_json: bool, quiet: bool, log: Log
 ) -> None:
     """Exits with 1 when training failed, 130 when interrupted."""
     from offramp import device as devices
@@ -236,44 +236,44 @@ def start(
     from offramp.store.store import Store
     from offramp.study.build import batch_size, choose
 
-    goal.target()  # mistakes before the work
-    bundle.check_place(goal.out, goal.force)
+    aim.target()  # mistakes before the work
+    bundle.check_place(aim.out, aim.force)
     store = Store(root)
     device = devices.chosen(wish.device)
     weak: tuple[str, ...] = ()
     fits: tuple[str, ...] | None = None
     with reading_shown(log):
         chosen = choose(wish)
-    if goal.budget is not None:
-        how = How(root, dry_run, None, as_json, log, place=wish.device, anyway=goal.anyway)
-        seconds = units.parse(goal.budget, units.TIME, "--budget")
+    if aim.budget is not None:
+        how = How(root, dry_run, None, as_json, log, place=wish.device, anyway=aim.anyway)
+        seconds = units.parse(aim.budget, units.TIME, "--budget")
         # Of fewer images a step takes fewer, unless `--set` says how many.
         taken = chosen.plan.study.recipe.batch_size
         open_ = taken == batch_size(len(chosen.plan.data.train))
-        fits, weak = fitting(chosen.plan, seconds, goal.budget, how, batch_size if open_ else None)
+        fits, weak = fitting(chosen.plan, seconds, aim.budget, how, batch_size if open_ else None)
         with reading_shown(log):
             chosen = choose(replace(wish, settings=(*wish.settings, *fits)))
     if dry_run:
-        _dry(chosen, goal, store, device, as_json)
+        _dry(chosen, aim, store, device, as_json)
         return
     from offramp.api.build import resolved
     from offramp.policy.useful import check
 
-    check(resolved(chosen.plan, goal.target()), goal.anyway)
+    check(resolved(chosen.plan, aim.target()), aim.anyway)
     silent = quiet or as_json
     if not silent:
-        _show_plan(chosen, goal)
+        _show_plan(chosen, aim)
     _train(chosen.plan, store, device, log, fits)
-    done = _finish(chosen.plan, goal, store, silent, weak)
-    if goal.page is not None:
-        goal.page.write(done.folder)
+    done = _finish(chosen.plan, aim, store, silent, weak)
+    if aim.page is not None:
+        aim.page.write(done.folder)
     if as_json:
-        page = {} if goal.page is None else {"web": str(goal.page.out)}
+        page = {} if aim.page is None else {"web": str(aim.page.out)}
         emit({"bundle": str(done.folder), **page, "reasons": chosen.reasons, "card": done.card})
         return
     describe(done.folder, done.card)
-    if goal.page is not None:
-        goal.page.say()
+    if aim.page is not None:
+        aim.page.say()
     for line in _next(done, root):
         typer.echo(line)
 
@@ -307,31 +307,31 @@ def _train(
         raise typer.Exit(1)
 
 
-def _finish(plan: Plan, goal: Delivery, store: Store, silent: bool, weak: tuple[str, ...]) -> Built:
+def _finish(plan: Plan, aim: Delivery, store: Store, silent: bool, weak: tuple[str, ...]) -> Built:
     from offramp.api.build import deployed
     from offramp.bundle.export import ExportOptions
 
-    wanted = goal.target(plan.net.plain_macs)
-    asked = ExportOptions(force=goal.force, anyway=goal.anyway, doubts=weak, int8=goal.int8)
-    return told(deployed(plan, store, wanted, goal.out, asked, goal.times), silent)
+    wanted = aim.target(plan.net.plain_macs)
+    asked = ExportOptions(force=aim.force, anyway=aim.anyway, doubts=weak, int8=aim.int8)
+    return told(deployed(plan, store, wanted, aim.out, asked, aim.times), silent)
 
 
-def _dry(chosen: BuildPlan, goal: Delivery, store: Store, device: torch.device, as_json: bool) -> None:
+def _dry(chosen: BuildPlan, aim: Delivery, store: Store, device: torch.device, as_json: bool) -> None:
     from offramp.api.build import resolved
     from offramp.study.plan.forecast import forecast
 
     found = forecast(chosen.plan, store, device)
-    refused = () if goal.anyway else resolved(chosen.plan, goal.target())
+    refused = () if aim.anyway else resolved(chosen.plan, aim.target())
     if as_json:
-        emit({**_as_json(chosen, goal), "refused": refused, **found.as_json()})
+        emit({**_as_json(chosen, aim), "refused": refused, **found.as_json()})
         return
-    _show_plan(chosen, goal)
+    _show_plan(chosen, aim)
     show_forecast(found)
     for why in refused:
         say(f"It would be refused: {why}, or --anyway.")
 
 
-def _as_json(chosen: BuildPlan, goal: Delivery) -> dict[str, Any]:
+def _as_json(chosen: BuildPlan, aim: Delivery) -> dict[str, Any]:
     from offramp.nets.network import inside
 
     plan = chosen.plan
@@ -341,8 +341,8 @@ def _as_json(chosen: BuildPlan, goal: Delivery) -> dict[str, Any]:
         "classes": plan.data.classes,
         "initial": inside(plan.net).facts.initial,
         "exits": _exits(plan),
-        "target": _target(goal),
-        "out": str(goal.out),
+        "target": _target(aim),
+        "out": str(aim.out),
     }
 
 
@@ -362,16 +362,16 @@ def _exits(plan: Plan) -> list[dict[str, Any]]:
     return rows
 
 
-def _target(goal: Delivery) -> dict[str, Any]:
+def _target(aim: Delivery) -> dict[str, Any]:
     """A share as a number; of others what was given, as a percentage is of a network's MACs."""
     from offramp.policy.limits import LIMITS
 
-    (given,) = (value for value in goal.limits.values() if value is not None)
-    wish = goal.target()
+    (given,) = (value for value in aim.limits.values() if value is not None)
+    wish = aim.target()
     return {wish.kind: wish.value if LIMITS[wish.kind].unit == "share" else given}
 
 
-def _show_plan(chosen: BuildPlan, goal: Delivery) -> None:
+def _show_plan(chosen: BuildPlan, aim: Delivery) -> None:
     from offramp.data.load import notes
 
     plan = chosen.plan
@@ -388,5 +388,5 @@ def _show_plan(chosen: BuildPlan, goal: Delivery) -> None:
     typer.echo("")
     listing = table(["exit", "after", "head"], ["MACs before it", "of its head"], rows)
     show(listing, f"{plan.study.backbone.name} with early exits")
-    target = ", ".join(f"{kind} {value}" for kind, value in _target(goal).items())
-    typer.echo(f"Target: {target}. Bundle: {goal.out}.\n")
+    target = ", ".join(f"{kind} {value}" for kind, value in _target(aim).items())
+    typer.echo(f"Target: {target}. Bundle: {aim.out}.\n")
