@@ -20,7 +20,7 @@ from offramp.study.plan.plan import Plan
 from offramp.study.run import cluster as clusters
 from offramp.study.run import driver, events, task
 from offramp.study.run.ledger import Failures, Ledger
-from offramp.study.run.run import Conduct
+from offramp.study.run.run import RunConfig
 from offramp.units import counted
 
 HALF = str(Path(__file__).parents[1] / "studies" / "one-thread.json")
@@ -122,7 +122,7 @@ def beside(joined: clusters.Cluster, study: str, setting: Setting, rounds: int) 
         list(driver.run_on_cluster(warm, Store(Path(folder) / "warm"), joined))
         for turn in range(rounds):
             roots = [Path(folder) / f"{name}{turn}" for name in ("ray", "pool")]
-            conduct = Conduct(asked_device(), Path(folder) / "caches", workers=2)
+            conduct = RunConfig(asked_device(), Path(folder) / "caches", workers=2)
             began = time.perf_counter()
             list(driver.run_on_cluster(asked, Store(roots[0]), joined))
             between = time.perf_counter()

@@ -36,7 +36,7 @@ from offramp.process import keep_freed_memory
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, net_spec, plan_trials
 from offramp.study.run.events import Finished
-from offramp.study.run.run import Conduct
+from offramp.study.run.run import RunConfig
 from offramp.study.spec import file as studies
 
 CLASSES = 10
@@ -208,7 +208,7 @@ def _run(plan: Plan) -> Timed:
     left = set(plan.nodes)
     with tempfile.TemporaryDirectory(prefix="offramp-bench-") as folder:
         began = perf_counter()
-        for event in events(plan, Path(folder), Conduct.checkpoint_seconds):
+        for event in events(plan, Path(folder), RunConfig.checkpoint_seconds):
             if isinstance(event, Finished):
                 left.discard(event.key)
             if not left:

@@ -21,7 +21,7 @@ from offramp.store.store import Store
 from offramp.study.plan.plan import make_plan
 from offramp.study.run.events import Epoch
 from offramp.study.run.pool import run_pooled
-from offramp.study.run.run import Conduct
+from offramp.study.run.run import RunConfig
 from offramp.study.spec import file as spec
 
 HALF = str(ROOT / "studies" / "one-thread.json")
@@ -69,7 +69,7 @@ def seconds(execution: dict[str, int], numerics: str, backbone: str, epochs: int
     )
     with tempfile.TemporaryDirectory(prefix="offramp-bench-") as folder:
         device = devices.chosen("cpu")
-        conduct = Conduct(device, Path(folder) / "caches", checkpoint_seconds=1e9)
+        conduct = RunConfig(device, Path(folder) / "caches", checkpoint_seconds=1e9)
         told = run_pooled(make_plan(study, device), Store(Path(folder) / "store"), conduct)
         found = [event.report.seconds for event in told if isinstance(event, Epoch)]
     return sum(found[1:])

@@ -19,7 +19,7 @@ from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run.events import Event, Failed, Finished
-from offramp.study.run.run import Conduct, run
+from offramp.study.run.run import RunConfig, run
 from offramp.study.spec import file as spec
 
 ROOT = Path(__file__).parents[1]
@@ -94,7 +94,7 @@ def noise(
 
 def events(plan: Plan, folder: Path, checkpoint_seconds: float = math.inf) -> Iterator[Event]:
     """Run a plan into the store `folder`/store. Raises RuntimeError where a phase fails."""
-    conduct = Conduct(devices.chosen(), folder / "cache", checkpoint_seconds)
+    conduct = RunConfig(devices.chosen(), folder / "cache", checkpoint_seconds)
     with closing(run(plan, Store(folder / "store"), conduct)) as found:
         for event in found:
             if isinstance(event, Failed):

@@ -20,7 +20,7 @@ from offramp.store.store import Store
 from offramp.strategies import GROUPS
 from offramp.study.plan.plan import Plan, plan_trials
 from offramp.study.run.events import Event
-from offramp.study.run.run import Conduct, run
+from offramp.study.run.run import RunConfig, run
 from offramp.study.spec import file as spec
 
 CPU = torch.device("cpu")
@@ -96,7 +96,7 @@ def tiny_plan(study: spec.Study, data: Data | None = None, net: ExitNetwork | No
 def run_all(plan: Plan, store: Path, **conduct: Any) -> tuple[Store, list[Event]]:
     """Run a plan in this process; the store and what happened."""
     kept = Store(store)
-    return kept, list(run(plan, kept, Conduct(CPU, store / "caches", **conduct)))
+    return kept, list(run(plan, kept, RunConfig(CPU, store / "caches", **conduct)))
 
 
 class Vision(nn.Module):

@@ -24,7 +24,7 @@ from offramp.analysis.recommend import (
 from offramp.analysis.recommend.equal import crossings, equal_compute
 from offramp.analysis.recommend.goals import DEARER, UNSHARED, WITHIN, default_target, reach
 from offramp.analysis.stats.pairwise import Pair
-from offramp.analysis.stats.sequential import Looks
+from offramp.analysis.stats.sequential import InterimAnalyses
 from offramp.study.plan import programs
 from simulate import Planted, tidy_table
 
@@ -261,7 +261,7 @@ def test_networks_are_ranked_too_and_data_sets_apart() -> None:
 def test_all_networks_pay_for_the_looks_of_one() -> None:
     pairs = [(MODEL, DATA), ("vgg16", DATA)]
     table = tidy_table(4, Planted(accuracy={"joint": 9}), strategies=("joint", "separate"), pairs=pairs)
-    rule = Looks(tuple(map(str, range(42, 62))), 3)
+    rule = InterimAnalyses(tuple(map(str, range(42, 62))), 3)
     known = Facts(numbers(table), {})
     looked = replace(known, looks={(MODEL, DATA): rule})
     every = replace(known, looks=dict.fromkeys(pairs, rule))
@@ -270,7 +270,7 @@ def test_all_networks_pay_for_the_looks_of_one() -> None:
     both = [(model, "joint") for model, _ in pairs]
     assert looked.looked(DATA, both) == looked.looked(DATA, both[:1]) == rule
     assert looked.looked("others", both) is known.looked(DATA, both) is None
-    shorter = Looks(rule.order[:12], 3)
+    shorter = InterimAnalyses(rule.order[:12], 3)
     several = replace(known, looks={(MODEL, DATA): rule, ("vgg16", DATA): shorter})
     assert several.looked(DATA, both) == several.looked(DATA, both[::-1]) == rule
 

@@ -12,7 +12,7 @@ from offramp.store.store import Store
 from offramp.store.table import tidy
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run.events import Reused, TrialDone
-from offramp.study.run.run import Conduct, run
+from offramp.study.run.run import RunConfig, run
 from offramp.study.spec import file as spec
 from support import CPU
 
@@ -46,6 +46,6 @@ def test_its_numbers_can_be_told(store: Store) -> None:
 
 
 def test_a_run_finds_nothing_to_train(store: Store, plan: Plan, tmp_path: Path) -> None:
-    events = list(run(plan, store, Conduct(CPU, tmp_path)))
+    events = list(run(plan, store, RunConfig(CPU, tmp_path)))
     assert {type(event) for event in events} == {Reused, TrialDone}
     assert all(event.reused for event in events if isinstance(event, TrialDone))

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from offramp.cli.progress import reading
 from offramp.cli.progress.display import Progress
-from offramp.cli.progress.log import CLEAR, Format, Log, Wish, opened
+from offramp.cli.progress.log import CLEAR, Format, Log, LogOptions, opened
 from offramp.cli.progress.reading import reading_shown
 from offramp.engine.fit import EpochReport
 from offramp.errors import OfframpError
@@ -349,7 +349,7 @@ def test_lines_of_json_hold_the_numbers(
 ) -> None:
     file = tmp_path / "run.log"
     for _ in range(2):  # a run that goes on writes to the end
-        with opened(Wish(file, Format.json, quiet=True)) as log:
+        with opened(LogOptions(file, Format.json, quiet=True)) as log:
             steps(plan, "joint", 10, 4.0, now, Progress(plan, log))
             logging.getLogger("offramp.store").warning("a \x1b[31m warning")
     screen = capsys.readouterr().err.splitlines()
@@ -366,11 +366,11 @@ def test_lines_of_json_hold_the_numbers(
 
 def test_what_ends_a_command_is_the_last_line_of_its_file(tmp_path: Path) -> None:
     file = tmp_path / "run.log"
-    with pytest.raises(OfframpError), opened(Wish(file)) as log:
+    with pytest.raises(OfframpError), opened(LogOptions(file)) as log:
         log.say("it begins")
         raise OfframpError("the disk is full")
     assert untimed(file.read_text()) == ["it begins", "the disk is full"]
-    with pytest.raises(OfframpError, match="cannot write"), opened(Wish(tmp_path)):
+    with pytest.raises(OfframpError, match="cannot write"), opened(LogOptions(tmp_path)):
         pass
 
 
@@ -390,7 +390,7 @@ def test_a_file_that_cannot_be_written_any_more_ends_no_run(capsys: pytest.Captu
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 def test_a_disk_that_is_full_ends_no_command_at_its_end(capsys: pytest.CaptureFixture[str]) -> None:
     """Closing the file writes once more what is left of it."""
-    with opened(Wish(Path("/dev/full"))) as log:
+    with opened(LogOptions(Path("/dev/full"))) as log:
         log.say("on")
     assert [line.split(" (")[0] for line in untimed(capsys.readouterr().err)] == [
         "on",

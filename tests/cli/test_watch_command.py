@@ -15,7 +15,7 @@ from command import Cli, refused
 from offramp import terminal
 from offramp.cli.commands.watch import shown
 from offramp.cli.trials import SortBy, TrialFilter, chosen, show_trials
-from offramp.store.live import COLUMNS, Course, LivePhase
+from offramp.store.live import COLUMNS, LivePhase, TrialProgress
 from offramp.store.manifest import Planned
 
 
@@ -81,7 +81,7 @@ def test_when_a_trial_was_finished_is_said_in_the_time_of_logs(
 def test_what_has_the_most_left_to_do_is_first() -> None:
     plan, left, done = Planned(nodes=()), LivePhase("k"), LivePhase("k", finished=True)
     phases = {"a": (done,) * 4, "b": (left, left), "c": (left, done, done)}
-    trials = [Course(id, its, plan) for id, its in phases.items()]
+    trials = [TrialProgress(id, its, plan) for id, its in phases.items()]
     rows = chosen(trials, TrialFilter(), SortBy.phases)
     assert [row["trial"] for row in rows] == ["b", "c", "a"]
 
@@ -93,7 +93,7 @@ def test_watch_leaves_ids_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     history, holder = pd.DataFrame(rows, columns=COLUMNS), "process 29097 on vm, at it for 20.7 s"
     phase = LivePhase("k" * 64, "branch 1", 3, 20, history=history, holder=holder)
     file = io.StringIO()
-    terminal.console(file).print(shown("Store runs", [Course(id, (phase,), None)] * 2))
+    terminal.console(file).print(shown("Store runs", [TrialProgress(id, (phase,), None)] * 2))
     lines = [line.rstrip() for line in file.getvalue().splitlines()]
     assert max(map(len, lines)) <= 80
     (row,) = [line for line in lines if line.startswith(f"{id}  ") and "3/20" in line]

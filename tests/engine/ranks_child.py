@@ -16,13 +16,13 @@ import rank_tasks
 from safetensors.torch import save_file
 
 from forks import fork, status
-from offramp.engine.ranks import Seat, joined
+from offramp.engine.ranks import RankInfo, joined
 from support import CPU
 
 
 def obey(rank: int, meeting: str, order: dict[str, Any]) -> None:
     task = getattr(rank_tasks, order["task"])
-    with joined(Seat(rank, order["ranks"], meeting), CPU) as ranks:
+    with joined(RankInfo(rank, order["ranks"], meeting), CPU) as ranks:
         found = task(ranks, **order["args"])
     if rank == 0:
         save_file({name: tensor.contiguous() for name, tensor in found.items()}, order["out"])

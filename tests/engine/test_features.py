@@ -21,7 +21,7 @@ from longer import long
 from offramp.engine import adapters
 from offramp.engine.cost import exit_shares, live_macs
 from offramp.engine.fit import conclude, fit
-from offramp.engine.losses import Beside, objective
+from offramp.engine.losses import LossContext, objective
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, pack
@@ -119,11 +119,13 @@ def test_an_image_counts_as_much_as_its_exit_says() -> None:
     term, labels = Features(2, 4), torch.tensor([0, 1])
     z = {1: torch.tensor([[9.0, 0.0], [9.0, 0.0]]), 2: torch.zeros(2, 2)}  # exit 1 solves image 0
     features = {term: (torch.tensor([[1.0, 1.0], [2.0, 0.0]]), torch.zeros(2, 2))}
-    plain = objective((term,), z, {}, labels, Beside(features=features))
-    weighed = objective((term,), z, {}, labels, Beside(weights=Unsolved(), features=features))
+    plain = objective((term,), z, {}, labels, LossContext(features=features))
+    weighed = objective((term,), z, {}, labels, LossContext(weights=Unsolved(), features=features))
     assert plain.item() == pytest.approx((1 + 2) / 2) and weighed.item() == pytest.approx(2 / 2)
     summed = replace(term, over="sum")
-    assert objective((summed,), z, {}, labels, Beside(features={summed: features[term]})).item() == 3
+    assert (
+        objective((summed,), z, {}, labels, LossContext(features={summed: features[term]})).item() == 3
+    )
 
 
 # Frozen teachers, and exits of which nothing trains

@@ -9,7 +9,7 @@ import pytest
 from offramp.augment import Augment, View
 from offramp.engine.cost import value_bytes
 from offramp.engine.frozen_reads import looks, reads_of, wanted
-from offramp.engine.placement import MOVES, Speeds, ValueName, Wanted
+from offramp.engine.placement import MOVES, CacheCandidate, Speeds, ValueName
 from offramp.engine.resolve import Node, Setting, resolve
 from offramp.engine.values import IMAGES, Point
 from offramp.parts import Part
@@ -30,11 +30,11 @@ def nodes(strategy: str, epochs: int = 5) -> tuple[Node, ...]:
 
 def asked(
     group: Sequence[Node], augment: Augment | None = None, held: Collection[ValueName] = ()
-) -> list[Wanted]:
+) -> list[CacheCandidate]:
     return wanted(group, NET, SIZES, COUNTS, augment, SPEEDS, held)
 
 
-def reads(found: Sequence[Wanted]) -> dict[tuple[Point, str, View | None], int]:
+def reads(found: Sequence[CacheCandidate]) -> dict[tuple[Point, str, View | None], int]:
     return {(one.value.point, *one.look): one.reads for one in found}
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from longer import long
 from offramp.engine.fit import fit
 from offramp.engine.gates import Gating, gating, statistics
-from offramp.engine.losses import Beside, gate_loss, leaving, objective
+from offramp.engine.losses import LossContext, gate_loss, leaving, objective
 from offramp.engine.settings import applied
 from offramp.engine.trainee import pack, trained_state, unpack
 from offramp.errors import OfframpError
@@ -116,7 +116,7 @@ def source_gate_loss(said: Tensor, logits: Tensor, labels: Tensor, spent: Tensor
 
 def engine_loss(net: ExitNetwork, logits: dict[int, Tensor], labels: Tensor) -> Tensor:
     loss = (CE(1), CE(2), CE(3), TERM)
-    return objective(loss, logits, {}, labels, Beside(weights=Gated(), gating=gating(net, logits)))
+    return objective(loss, logits, {}, labels, LossContext(weights=Gated(), gating=gating(net, logits)))
 
 
 def test_the_step_is_the_source_s() -> None:
@@ -154,7 +154,9 @@ def test_a_step_by_other_weights_is_another() -> None:
     net = with_gates(network("digits-cnn"))
     value = engine_loss(net, logits, labels)
     loss = (CE(1), CE(2), CE(3), TERM)
-    assert abs(value - objective(loss, logits, {}, labels, Beside(gating=gating(net, logits)))) > 0.1
+    assert (
+        abs(value - objective(loss, logits, {}, labels, LossContext(gating=gating(net, logits)))) > 0.1
+    )
 
 
 def test_a_batch_that_always_stays_or_always_leaves_has_a_loss() -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from offramp.engine.losses import Beside, balanced, distance, objective
+from offramp.engine.losses import LossContext, balanced, distance, objective
 from offramp.phase import CE, KD, describe
 from offramp.strategies import STRATEGIES
 from offramp.strategies.weights import joint_weights
@@ -184,24 +184,24 @@ def test_weighted_cross_entropy_is_a_mean_over_images() -> None:
     logs = -np.log(softmax(logits)[np.arange(B), LABELS.numpy()])
     expected = float((logs * weights.numpy()[LABELS.numpy()]).mean())
     teacher = {4: some_logits(2)}
-    assert objective((CE(1),), {1: logits}, {}, LABELS, Beside(weights)).item() == pytest.approx(
+    assert objective((CE(1),), {1: logits}, {}, LABELS, LossContext(weights)).item() == pytest.approx(
         expected, rel=1e-6
     )
     both = (CE(1, 0.1), KD(1, 4, 3.0, 0.9))
-    found = objective(both, {1: logits}, teacher, LABELS, Beside(weights)).item()
+    found = objective(both, {1: logits}, teacher, LABELS, LossContext(weights)).item()
     distilled = divergence(logits, teacher[4], 3.0)
     assert found == pytest.approx(
         0.1 * expected + 0.9 * distilled, rel=1e-5
     )  # classes weigh in CE alone
     # A batch counts by its size, whatever classes are in it.
     halves = [(logits[:2], LABELS[:2]), (logits[2:], LABELS[2:])]
-    parts = [len(y) * objective((CE(1),), {1: x}, {}, y, Beside(weights)).item() for x, y in halves]
+    parts = [len(y) * objective((CE(1),), {1: x}, {}, y, LossContext(weights)).item() for x, y in halves]
     assert sum(parts) / B == pytest.approx(expected, rel=1e-6)
 
 
 def test_without_weights_nothing_changes() -> None:
     logits = some_logits(1)
-    ones = objective((CE(1),), {1: logits}, {}, LABELS, Beside(torch.ones(C)))
+    ones = objective((CE(1),), {1: logits}, {}, LABELS, LossContext(torch.ones(C)))
     assert torch.equal(objective((CE(1),), {1: logits}, {}, LABELS), F.cross_entropy(logits, LABELS))
     assert ones.item() == pytest.approx(F.cross_entropy(logits, LABELS).item(), rel=1e-6)
 
@@ -217,7 +217,7 @@ def smoothed(logits: Tensor, share: float, weights: np.ndarray) -> float:
 def test_label_smoothing_spreads_a_share_of_every_target(weights: list[float] | None) -> None:
     logits, share = some_logits(5), 0.1
     given = None if weights is None else torch.tensor(weights)
-    found = objective((CE(1),), {1: logits}, {}, LABELS, Beside(given, share)).item()
+    found = objective((CE(1),), {1: logits}, {}, LABELS, LossContext(given, share)).item()
     used = np.ones(C) if weights is None else np.array(weights)
     assert found == pytest.approx(smoothed(logits, share, used), rel=1e-6)
     assert found != pytest.approx(smoothed(logits, 0.0, used), rel=1e-3)
@@ -227,4 +227,4 @@ def test_distillation_is_not_smoothed() -> None:
     term = KD(1, teacher_exit=2, temperature=3.0)
     logits, teacher = {1: some_logits(6)}, {2: some_logits(7)}
     plain = objective((term,), logits, teacher, LABELS)
-    assert torch.equal(objective((term,), logits, teacher, LABELS, Beside(smoothing=0.3)), plain)
+    assert torch.equal(objective((term,), logits, teacher, LABELS, LossContext(smoothing=0.3)), plain)

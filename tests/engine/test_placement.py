@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from offramp.engine.placement import CPU, PLACES, Medium, Placed, Speeds, Wanted, place, seconds
+from offramp.engine.placement import CPU, PLACES, CacheCandidate, Medium, Placed, Speeds, place, seconds
 
 UNIT = Speeds(macs=1.0, memory=1.0, disk=0.1, pixels=1.0)  # a byte a second from memory
 
@@ -19,23 +19,23 @@ LOOK = ("train", None)
 
 def wanted(
     value: str, size: int, steps: Mapping[str, float], reads: int = 10, look: object = LOOK
-) -> Wanted:
-    return Wanted(value, look, size, reads, (*steps.items(), (value, 0.0)))  # type: ignore[arg-type]
+) -> CacheCandidate:
+    return CacheCandidate(value, look, size, reads, (*steps.items(), (value, 0.0)))  # type: ignore[arg-type]
 
 
 def chosen(found: Placed) -> dict[object, Medium]:
     return {value: where for (value, _), where in found.items()}
 
 
-def used(every: Sequence[Wanted], found: Placed, kind: Medium) -> int:
+def used(every: Sequence[CacheCandidate], found: Placed, kind: Medium) -> int:
     return sum(one.size for one in every if found.get(one.name) == kind)
 
 
-def saved(every: Sequence[Wanted], found: Placed, speeds: Speeds = UNIT) -> float:
+def saved(every: Sequence[CacheCandidate], found: Placed, speeds: Speeds = UNIT) -> float:
     return seconds(every, {}, speeds) - seconds(every, found, speeds)
 
 
-def best(every: Sequence[Wanted], room: Mapping[Medium, int], places: Sequence[Medium]) -> float:
+def best(every: Sequence[CacheCandidate], room: Mapping[Medium, int], places: Sequence[Medium]) -> float:
     """The most seconds that any placement saves, by trying all of them."""
 
     def fitting() -> Iterator[Placed]:
@@ -61,7 +61,7 @@ def test_seconds_of_a_placement_written_out() -> None:
 
 def test_what_is_computed_from_a_held_value_begins_there() -> None:
     tap = wanted("tap", 1, {"images": 1.0, "a": 3.0})
-    above = Wanted("above", LOOK, 50, 10, (*tap.steps, ("above", 2.0)))  # type: ignore[arg-type]
+    above = CacheCandidate("above", LOOK, 50, 10, (*tap.steps, ("above", 2.0)))  # type: ignore[arg-type]
     assert seconds([tap, above], {tap.name: "memory"}, UNIT) == (1 + 3) + 11 * 1 + 10 * 2
 
 
@@ -128,7 +128,7 @@ def test_looks_are_told_apart() -> None:
 # Against every placement there is
 
 
-def drawn(chance: Random) -> list[Wanted]:
+def drawn(chance: Random) -> list[CacheCandidate]:
     """Heads on a trunk of a few segments, some values from its middle, in one look."""
     trunk = [("images", 1.0), *((f"tap {i}", float(chance.randint(0, 60))) for i in (1, 2, 3))]
     found = []
@@ -138,7 +138,7 @@ def drawn(chance: Random) -> list[Wanted]:
         if kind == "head":
             way = (*way, (f"head {depth}", float(chance.randint(0, 20))))
         size, reads = chance.randint(1, 40), chance.randint(1, 12)
-        found.append(Wanted(way[-1][0], LOOK, size, reads, way))  # type: ignore[arg-type]
+        found.append(CacheCandidate(way[-1][0], LOOK, size, reads, way))  # type: ignore[arg-type]
     return found
 
 
@@ -167,7 +167,7 @@ def test_nearly_all_that_can_be_saved_is(count: int, disk: int) -> None:
 @given(TREES, st.integers(0, 90), st.integers(0, 90))
 @example([], 0, 0)
 def test_never_more_than_there_is_and_nothing_is_lost(
-    every: list[Wanted], memory: int, disk: int
+    every: list[CacheCandidate], memory: int, disk: int
 ) -> None:
     room: dict[Medium, int] = {"memory": memory, "disk": disk}
     found = place(every, room, UNIT)

@@ -17,7 +17,7 @@ from fit_runs import program_nodes, setting
 from one_step import ALL, Gradients, K, by_the_engine, ce, close, first_step, gradients_of, kl, node_of
 from torch import Tensor
 
-from offramp.engine.losses import Beside, objective, sample_weights
+from offramp.engine.losses import LossContext, objective, sample_weights
 from offramp.engine.resolve import Node, Source, resolve
 from offramp.engine.settings import applied
 from offramp.engine.trainee import loss_of
@@ -419,7 +419,7 @@ def test_validation_is_weighed_as_training_is() -> None:
     assert nodes[-1].sample_weights == Survivors()
     z = {k: torch.randn(5, 3, generator=torch.Generator().manual_seed(k)) for k in range(1, 4)}
     teacher, labels = {4: torch.randn(5, 3)}, torch.tensor([0, 1, 2, 0, 1])
-    weighed = objective(nodes[-1].terms, z, teacher, labels, Beside(weights=Survivors(0.4)))
+    weighed = objective(nodes[-1].terms, z, teacher, labels, LossContext(weights=Survivors(0.4)))
     plain = objective(nodes[-1].terms, z, teacher, labels)
     assert weighed < plain
 

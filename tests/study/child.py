@@ -1,6 +1,6 @@
 """A process that runs tiny studies, each in a fork, so that it can be killed. Orders are lines of JSON:
 
-store: the folder.  study: arguments of `support.tiny_study`.  conduct: fields of `Conduct`.
+store: the folder.  study: arguments of `support.tiny_study`.  conduct: fields of `RunConfig`.
 kill: [target, n]: the process kills itself with SIGKILL when `target` (module:attribute) is called
 for the n-th time.  pause: after the first event of that kind the process says its id and waits to be
 killed.  gate: a file; the run starts when it is there.
@@ -26,7 +26,7 @@ import torch
 from forks import in_fork
 from offramp.store.store import Store
 from offramp.study.plan import limits
-from offramp.study.run.run import Conduct, run
+from offramp.study.run.run import RunConfig, run
 from support import CPU, EAGER, tiny_plan, tiny_study
 
 torch.set_num_threads(1)
@@ -60,7 +60,7 @@ def obey(order: dict[str, Any]) -> None:
         print(json.dumps(["Ready", []]), flush=True)
         while not Path(order["gate"]).exists():
             time.sleep(0.01)
-    conduct = Conduct(CPU, root / "caches", speeds=EAGER, **order.get("conduct", {}))
+    conduct = RunConfig(CPU, root / "caches", speeds=EAGER, **order.get("conduct", {}))
     for event in run(plan, Store(root), conduct):
         kind = type(event).__name__
         keys = [event.key] if hasattr(event, "key") else list(getattr(event, "keys", ()))

@@ -17,7 +17,7 @@ from offramp.store.archive import NODE, TRIAL
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan
 from offramp.study.run.events import Began, Event, Failed, Finished, Note, Reused, TrialDone
-from offramp.study.run.run import Conduct, run
+from offramp.study.run.run import RunConfig, run
 from support import CPU
 
 # Small, and with everything: a shared trunk, heads that are fused, a phase that builds on another.
@@ -60,8 +60,8 @@ def check_tidy(store: Store) -> None:
         assert not list((store.root / folder).rglob("*")), folder
 
 
-def conduct(store: Path, **more: Any) -> Conduct:
-    return Conduct(CPU, store / "caches", **more)
+def conduct(store: Path, **more: Any) -> RunConfig:
+    return RunConfig(CPU, store / "caches", **more)
 
 
 def locks_free(plan: Plan, store: Store) -> bool:

@@ -8,14 +8,14 @@ from kit import check_equal
 
 from offramp.store.store import Store
 from offramp.study.run.events import Reused
-from offramp.study.run.run import Conduct, run
+from offramp.study.run.run import RunConfig, run
 from support import CPU, run_all, tiny_plan, tiny_study
 
 
 def test_the_bits_are_those_of_a_folder(s3: str, tmp_path: Path) -> None:
     plan = tiny_plan(tiny_study(["baseline", "two-stage"], recipe={"epochs": 1}))
     folder, _ = run_all(plan, tmp_path / "folder")
-    conduct, store = Conduct(CPU, tmp_path / "caches"), Store(s3)
+    conduct, store = RunConfig(CPU, tmp_path / "caches"), Store(s3)
     list(run(plan, store, conduct))
     check_equal(folder, store)
     again = list(run(plan, Store(s3), conduct))

@@ -25,7 +25,7 @@ from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run.cluster import joined
 from offramp.study.run.driver import run_on_cluster
 from offramp.study.run.events import Began, Epoch, Event, Failed, Room
-from offramp.study.run.run import Conduct, run
+from offramp.study.run.run import RunConfig, run
 from offramp.study.spec.file import read
 from support import CPU
 
@@ -49,7 +49,7 @@ def undisturbed(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """What one process makes of the plan."""
     root = tmp_path_factory.mktemp("local") / "store"
     store = Store(root)
-    list(run(plan, store, Conduct(CPU, root / "caches")))
+    list(run(plan, store, RunConfig(CPU, root / "caches")))
     return store
 
 
@@ -146,7 +146,7 @@ def test_a_process_without_memory_is_tried_again(tmp_path: Path) -> None:
     data = f"data={{name: '{tmp_path / 'my_data.py'}:make_data', driver: {os.getpid()}}}"
     plan = make_plan(read(study_file(tmp_path), [data]), CPU)
     local, store = Store(tmp_path / "local"), Store(tmp_path / "store")
-    list(run(plan, local, Conduct(CPU, tmp_path / "caches")))
+    list(run(plan, local, RunConfig(CPU, tmp_path / "caches")))
     happened = carried_out(plan, store)
     assert (tmp_path / "once").exists()
     (said,) = (text for text in notes(happened) if "again" in text)
@@ -249,7 +249,7 @@ def test_a_worker_a_machine_and_a_new_one(machines: Machines, tmp_path: Path) ->
     data, hold = held(tmp_path / "data")
     plan = make_plan(read(study_file(tmp_path, epochs=4), [data]), CPU)
     local, store = Store(tmp_path / "local"), Store(tmp_path / "store")
-    list(run(plan, local, Conduct(CPU, tmp_path / "caches")))
+    list(run(plan, local, RunConfig(CPU, tmp_path / "caches")))
     happened = carried_out(plan, store, mishaps(machines, store, hold))
     check_equal(store, local)
     check_sound(store)
@@ -263,7 +263,7 @@ def test_the_demo_on_an_object_store(machines: Machines, s3: str, tmp_path: Path
     data, hold = held(tmp_path / "data")
     plan = make_plan(read(DEMO, [one_thread, "recipe.epochs=4", "seeds=[42]", data]), CPU)
     local, store = Store(tmp_path / "local"), Store(s3)
-    list(run(plan, local, Conduct(CPU, tmp_path / "caches")))
+    list(run(plan, local, RunConfig(CPU, tmp_path / "caches")))
     happened = carried_out(plan, store, mishaps(machines, store, hold))
     check_once(plan, happened)
     check_mended(happened)

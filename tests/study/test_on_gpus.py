@@ -15,7 +15,7 @@ from offramp.study.plan.limits import cache_folder
 from offramp.study.plan.plan import make_plan
 from offramp.study.run.events import Event, Failed
 from offramp.study.run.pool import run_pooled
-from offramp.study.run.run import Conduct
+from offramp.study.run.run import RunConfig
 from offramp.study.spec import file as spec
 
 HERE = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -36,7 +36,7 @@ def trained(folder: Path, **changes: Any) -> dict[str, bytes]:
     }
     cuda, store = torch.device("cuda"), Store(folder)
     events: list[Event] = list(
-        run_pooled(make_plan(spec.parse(study), cuda), store, Conduct(cuda, cache_folder(), 1e9))
+        run_pooled(make_plan(spec.parse(study), cuda), store, RunConfig(cuda, cache_folder(), 1e9))
     )
     assert not [event for event in events if isinstance(event, Failed)]
     return {key: (folder / "nodes" / key / "weights.safetensors").read_bytes() for key in store.nodes()}

@@ -20,7 +20,7 @@ from offramp.store.searches import FOLDER, held_log, proposals
 from offramp.store.store import Store
 from offramp.study.plan.plan import make_plan
 from offramp.study.run import events
-from offramp.study.run.run import Conduct, run
+from offramp.study.run.run import RunConfig, run
 from offramp.study.search import search as searching
 from offramp.study.search.score import Known, score
 from offramp.study.search.search import Happening, Proposed, Scored, name_of, search
@@ -66,7 +66,7 @@ def searched(study: Path, store: Path, asked: SearchOptions, **about: Any) -> It
     """The steps of a search; its last value is what was found."""
     variants = Variants(as_read(study), asked.label)
     found = yield from search(
-        read(study), variants, asked, Store(store), Conduct(CPU, store.parent, **about)
+        read(study), variants, asked, Store(store), RunConfig(CPU, store.parent, **about)
     )
     yield found
 
@@ -120,7 +120,9 @@ def test_the_best_is_found_and_written_as_a_study(study: Path, tmp_path: Path) -
 def test_a_study_file_is_read_once(study: Path, tmp_path: Path, change: str) -> None:
     """What became of it during a search changed later proposals, and what was written."""
     asked, file = SearchOptions(OVER, 2), as_read(study)
-    steps = search(file.study(), Variants(file), asked, Store(tmp_path / "runs"), Conduct(CPU, tmp_path))
+    steps = search(
+        file.study(), Variants(file), asked, Store(tmp_path / "runs"), RunConfig(CPU, tmp_path)
+    )
     assert isinstance(next(steps), Proposed)
     if change == "changed":
         study.write_text(STUDY.replace("epochs: 2", "epochs: 3"))
@@ -195,7 +197,7 @@ def test_no_test_image_is_read(study: Path, tmp_path: Path, monkeypatch: pytest.
         read(study, [f"recipe.learning_rate={found.settings['recipe.learning_rate']}"]), CPU
     )
     with pytest.raises(AssertionError, match="looks at"):
-        list(run(plan, Store(tmp_path / "runs"), Conduct(CPU, tmp_path)))
+        list(run(plan, Store(tmp_path / "runs"), RunConfig(CPU, tmp_path)))
 
 
 def test_an_interrupted_search_goes_on(study: Path, tmp_path: Path) -> None:
@@ -298,7 +300,7 @@ def heads_searched(study: Path, store: Store, trials: int) -> list[Happening]:
     study.write_text(STUDY.replace("[joint]", "[two-stage]"))
     over = {"strategies.0.phases.exit *.learning_rate": space("log(1e-3,1e-1)", "--over")}
     fixed = 'strategies=[{name: two-stage, phases: {"exit *": {learning_rate: 0.1}}}]'
-    about = (SearchOptions(over, trials), store, Conduct(CPU, store.root.parent))
+    about = (SearchOptions(over, trials), store, RunConfig(CPU, store.root.parent))
     return list(search(read(study), Variants(as_read(study, fixed)), *about))
 
 
@@ -336,11 +338,11 @@ def test_a_phase_that_another_process_finished_meanwhile_counts_once(
     part = searching.run_part
 
     def later(*about: Any) -> Iterator[events.Event]:
-        list(run(plan, Store(store.root), Conduct(CPU, tmp_path)))  # which is another one's work
+        list(run(plan, Store(store.root), RunConfig(CPU, tmp_path)))  # which is another one's work
         return part(*about)
 
     monkeypatch.setattr(searching, "run_part", later)
-    told = list(searching._trained(plan, store, Conduct(CPU, tmp_path)))
+    told = list(searching._trained(plan, store, RunConfig(CPU, tmp_path)))
     assert told == [events.Reused(key)]
 
 
@@ -378,7 +380,7 @@ def test_more_is_never_less_while_a_proposal_trains(study: Path, tmp_path: Path)
     """So that proposals at the same epoch can be compared, whatever phase they are in."""
     plan, store = make_plan(read(study, ["strategies=[two-stage]"]), CPU), Store(tmp_path / "runs")
     known, values = Known(plan), [0.0]
-    for event in run(replace(plan, trials=plan.trials), store, Conduct(CPU, tmp_path)):
+    for event in run(replace(plan, trials=plan.trials), store, RunConfig(CPU, tmp_path)):
         if isinstance(event, events.Finished):
             known.see(event, store)
             values.append(known.mean)

@@ -26,7 +26,7 @@ from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run.events import Began, Event
 from offramp.study.run.pool import run_pooled
-from offramp.study.run.run import Conduct, run
+from offramp.study.run.run import RunConfig, run
 from offramp.study.spec import file as spec
 from support import CPU, run_all
 
@@ -133,7 +133,7 @@ def test_ended_while_files_are_read_a_run_saves_and_leaves_nobody(
         return step(*args)
 
     store = Store(tmp_path / "store")
-    conduct = Conduct(CPU, tmp_path / "caches", checkpoint_seconds=1e9)
+    conduct = RunConfig(CPU, tmp_path / "caches", checkpoint_seconds=1e9)
     with monkeypatch.context() as patch, pytest.raises(Terminated):
         patch.setattr(fit, "step", ended)
         list(run(make_plan(spec.parse(described), CPU), store, conduct))
@@ -147,7 +147,7 @@ def test_pooled_processes_read_files_with_processes_of_their_own(
 ) -> None:
     plan = make_plan(spec.parse(study(photos, "streaming", 1)), CPU)
     store = Store(tmp_path / "store")
-    for _ in run_pooled(plan, store, Conduct(CPU, tmp_path / "caches", workers=2)):
+    for _ in run_pooled(plan, store, RunConfig(CPU, tmp_path / "caches", workers=2)):
         pass
     check_equal(resident, store)
 
@@ -170,7 +170,7 @@ def run_until(plan: Plan, root: Path, event: type[Event], change: Callable[[], N
     """Run a plan whose files change at the first event of that kind; it must be refused."""
     store = Store(root)
     kinds: list[type[Event]] = []
-    conduct = Conduct(CPU, root / "caches", checkpoint_seconds=0)
+    conduct = RunConfig(CPU, root / "caches", checkpoint_seconds=0)
     with pytest.raises(Changed) as caught:
         for said in run(plan, store, conduct):
             if isinstance(said, event) and event not in kinds:
@@ -213,7 +213,7 @@ def test_a_checkpoint_goes_with_training_whose_files_changed(own: Path, tmp_path
     plan, store = make_plan(spec.parse(described), CPU), Store(tmp_path / "store")
     files, seen = of_split(plan, "train"), set[str]()
     with pytest.raises(Changed):
-        for _ in run(plan, store, Conduct(CPU, tmp_path / "caches", checkpoint_seconds=0)):
+        for _ in run(plan, store, RunConfig(CPU, tmp_path / "caches", checkpoint_seconds=0)):
             there = {key for key in plan.nodes if store.read_checkpoint(key) is not None}
             if there and not seen:
                 swap(files[0], files[-1])
@@ -236,7 +236,7 @@ def test_files_that_are_touched_or_of_memory_stop_nothing(
     """The same content at another time; and images that were read before they changed."""
     plan = make_plan(spec.parse(study(own, loader)), CPU)
     store = Store(tmp_path / loader)
-    for event in run(plan, store, Conduct(CPU, tmp_path / "caches", checkpoint_seconds=0)):
+    for event in run(plan, store, RunConfig(CPU, tmp_path / "caches", checkpoint_seconds=0)):
         if isinstance(event, Began):
             for path in own.rglob("*.png"):
                 if loader == "resident":

@@ -22,7 +22,7 @@ from offramp.errors import OfframpError, Unwritable
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run import events, task
-from offramp.study.run.run import Conduct, run
+from offramp.study.run.run import RunConfig, run
 from offramp.study.spec import file as spec
 from offramp.study.spec import record
 from refusal import refuses
@@ -72,7 +72,7 @@ HAPPENED: list[events.Event] = [
 
 def test_events_travel_as_json(plan: Plan, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    told = list(run(plan, Store(store), Conduct(CPU, store / "caches")))
+    told = list(run(plan, Store(store), RunConfig(CPU, store / "caches")))
     assert any(isinstance(event, events.Epoch) for event in told)
     for event in (*told, *HAPPENED):
         assert events.loads(events.dumps(event)) == event
@@ -105,7 +105,7 @@ def begun(plan: Plan, root: Path) -> Store:
 def test_orders_one_by_one_are_a_run(plan: Plan, tmp_path: Path) -> None:
     made = begun(plan, tmp_path / "made")
     whole = Store(tmp_path / "whole")
-    list(run(plan, whole, Conduct(CPU, tmp_path / "caches")))
+    list(run(plan, whole, RunConfig(CPU, tmp_path / "caches")))
     for key in plan.nodes:
         happened = done(replace(order(plan, made.root), keys=(key,)))
         assert trained(happened) == [key]

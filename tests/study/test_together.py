@@ -23,7 +23,7 @@ from offramp.study.plan.plan import make_plan
 from offramp.study.run import rank_processes
 from offramp.study.run.events import Event
 from offramp.study.run.pool import run_pooled
-from offramp.study.run.run import Conduct, run
+from offramp.study.run.run import RunConfig, run
 from offramp.study.spec import file as spec
 from refusal import refuses
 from support import CPU, PAPER
@@ -274,7 +274,7 @@ def test_ranks_of_torchrun_share_their_machine(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What caches may take, and how many processes read images: of all of them together."""
-    asked: list[Conduct] = []
+    asked: list[RunConfig] = []
     monkeypatch.setattr(rank_processes, "run", lambda _, __, how: asked.append(how) or iter(()))
     monkeypatch.setattr(devices, "launched", lambda: devices.Launched(3, 4, 1, 2))
     plan = make_plan(spec.parse(study(data, execution={"devices": 4})), CPU)

@@ -9,7 +9,7 @@ import pytest
 from watched import finish
 
 from offramp.store.store import Store
-from offramp.study.run.run import Conduct, run
+from offramp.study.run.run import RunConfig, run
 from support import CPU, tiny_plan, tiny_study
 
 
@@ -18,7 +18,7 @@ def under_way(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where it was trained; read-only."""
     folder = tmp_path_factory.mktemp("under-way")
     kept = Store(folder / "runs")
-    list(run(tiny_plan(tiny_study(["baseline"])), kept, Conduct(CPU, folder / "caches")))
+    list(run(tiny_plan(tiny_study(["baseline"])), kept, RunConfig(CPU, folder / "caches")))
     finish(kept, folder, first_epoch=True)
     return folder / "runs"
 

@@ -20,16 +20,16 @@ from offramp.cli.commands.watch import shown, watch
 from offramp.cli.store import awaited
 from offramp.errors import OfframpError
 from offramp.hashing import text, with_seal
-from offramp.store.live import COLUMNS, Course, LivePhase, Reader, distinct
+from offramp.store.live import COLUMNS, LivePhase, Reader, TrialProgress, distinct
 from offramp.store.store import Store
 from offramp.study.run.events import Began
-from offramp.study.run.run import Conduct, run
+from offramp.study.run.run import RunConfig, run
 from support import CPU, tiny_plan, tiny_study
 
 pytestmark = pytest.mark.slow
 
 
-def printed(courses: Iterable[Course], width: int = 80) -> str:
+def printed(courses: Iterable[TrialProgress], width: int = 80) -> str:
     """What `watch` shows of a store."""
     console = Console(width=width, record=True, file=io.StringIO())
     console.print(shown("Store runs", list(courses)))
@@ -78,7 +78,7 @@ def test_a_shared_phase_has_the_name_that_each_trial_gives_it(tmp_path: Path) ->
     """The plain network is the baseline's `backbone` and the last network of separate training."""
     kept = Store(tmp_path / "runs")
     plan = tiny_plan(tiny_study(["baseline", "separate"]))
-    with closing(run(plan, kept, Conduct(CPU, tmp_path / "caches"))) as events:
+    with closing(run(plan, kept, RunConfig(CPU, tmp_path / "caches"))) as events:
         while not isinstance(next(events), Began):
             pass
         under_way = list(Reader(kept.archive).courses())
@@ -154,7 +154,7 @@ def test_what_failed_is_over_and_said(
     """Watching waited for it without end."""
     diverging = {"name": "joint", "phases": {"joint": {"optimizer": "sgd", "learning_rate": 1e30}}}
     plan, kept = tiny_plan(tiny_study(["baseline", diverging])), Store(tmp_path / "runs")
-    with closing(run(plan, kept, Conduct(CPU, tmp_path / "caches"))) as events:
+    with closing(run(plan, kept, RunConfig(CPU, tmp_path / "caches"))) as events:
         for event in events:
             if isinstance(event, Began):
                 assert not all(course.over for course in Reader(kept.archive).courses())

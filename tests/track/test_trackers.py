@@ -26,7 +26,7 @@ from longer import long
 from offramp.cli.commands.track import track
 from offramp.errors import OfframpError
 from offramp.store import searches
-from offramp.store.live import COLUMNS, Course, LivePhase, Proposal, Reader
+from offramp.store.live import COLUMNS, LivePhase, Proposal, Reader, TrialProgress
 from offramp.store.store import Store
 from offramp.track.send import Keeper, News, results, send, settings, steps_of
 from offramp.track.trackers import tracker
@@ -123,7 +123,7 @@ class Given:
     def __init__(self, whole: bool = False) -> None:
         self.whole, self.news = whole, list[News]()
 
-    def open(self, _: Course) -> Given:
+    def open(self, _: TrialProgress) -> Given:
         return self
 
     def closed(self) -> bool:
@@ -301,7 +301,7 @@ def test_files_of_two_stores_of_one_name_are_kept_apart(
     class Shelf:
         whole = False
 
-        def open(self, course: Course) -> Any: ...
+        def open(self, course: TrialProgress) -> Any: ...
 
         def attach(self, files: Iterable[str], store: str) -> None:
             kept.append(f"{', '.join(files)} of {store}")
@@ -409,7 +409,7 @@ def test_what_the_end_says_of_an_epoch_that_was_sent_is_sent_too(store: Store) -
     assert of == {1, 2} and len(seen) == len(set(seen)), "all of them, and none twice"
 
 
-def failed_of(store: Store) -> tuple[Course, Course, Course]:
+def failed_of(store: Store) -> tuple[TrialProgress, TrialProgress, TrialProgress]:
     """The trial that is under way; failed; failed, and begun again."""
     _, course = Reader(store.archive).courses()
     assert course.manifest is None
@@ -539,7 +539,7 @@ def test_what_a_search_tried_is_a_run_of_its_own(store: Store, tmp_path: Path, d
             trial.report(mean, epoch)
         return trial
 
-    def given() -> list[Course]:
+    def given() -> list[TrialProgress]:
         found = list(searches.proposals(Reader(store.archive)))
         for address in (f"tensorboard:{tmp_path / 'board'}", f"mlflow:{database}"):
             send(found, tracker(address))

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from offramp.store.store import Store
 from offramp.study.run.events import Began, Epoch
-from offramp.study.run.run import Conduct, run
+from offramp.study.run.run import RunConfig, run
 from support import CPU, tiny_plan, tiny_study
 
 
 def finish(kept: Store, folder: Path, first_epoch: bool = False) -> None:
     """Train what is missing; `first_epoch` stops after one, which is saved."""
     plan = tiny_plan(tiny_study(["baseline", "two-stage"]))
-    events = run(plan, kept, Conduct(CPU, folder / "caches", checkpoint_seconds=0))
+    events = run(plan, kept, RunConfig(CPU, folder / "caches", checkpoint_seconds=0))
     for event in events:
         if first_epoch and isinstance(event, Epoch):
             events.close()
@@ -26,7 +26,7 @@ def finish(kept: Store, folder: Path, first_epoch: bool = False) -> None:
 def at_epoch_zero(kept: Store, folder: Path) -> Iterator[None]:
     """While the heads of two-stage are at work and have saved nothing."""
     plan = tiny_plan(tiny_study(["baseline", "two-stage"]))
-    with closing(run(plan, kept, Conduct(CPU, folder / "caches"))) as events:
+    with closing(run(plan, kept, RunConfig(CPU, folder / "caches"))) as events:
         while not isinstance(event := next(events), Began) or len(event.keys) < 3:
             pass
         yield

@@ -29,7 +29,7 @@ from offramp.study.build import BuildOptions, choose
 from offramp.study.plan.limits import cache_folder
 from offramp.study.plan.plan import Plan
 from offramp.study.run.events import Event, watched
-from offramp.study.run.run import Conduct
+from offramp.study.run.run import RunConfig
 from offramp.study.run.run import run as run_plan
 from offramp.study.run.trials import recorded_code
 
@@ -145,7 +145,7 @@ def build(
     )
     chosen, kept = choose(wish), Store(store)
     useful.check(resolved(chosen.plan, limit), anyway)
-    conduct = Conduct(devices.chosen(device), cache_folder())
+    conduct = RunConfig(devices.chosen(device), cache_folder())
     warn(chosen.plan.notes)
     watched(run_plan(chosen.plan, kept, conduct), watch, words(chosen.plan))
     asked = ExportOptions(check=check, measure=measure, force=force, anyway=anyway, int8=allowed)

@@ -55,7 +55,7 @@ from offramp.study.plan.limits import cache_folder
 from offramp.study.plan.plan import Plan, plan_trials
 from offramp.study.run import trials
 from offramp.study.run.events import Event, watched
-from offramp.study.run.run import Conduct
+from offramp.study.run.run import RunConfig
 from offramp.study.run.run import run as run_plan
 from offramp.study.spec import file as spec
 from offramp.study.trained import Trained
@@ -532,7 +532,7 @@ def fit(
     warn([*notes(data.provenance), *_left_to_train(data), *_order(train, data, options or {})])
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         kept = Store(store if store is not None else Path(scratch) / "store")
-        conduct = Conduct(device=place, cache_folder=cache_folder())
+        conduct = RunConfig(device=place, cache_folder=cache_folder())
         watched(run_plan(plan, kept, conduct), watch, words(plan))
         return _fitted(plan, kept, place)
 

@@ -23,7 +23,7 @@ from offramp.study.plan.plan import Plan, check_data, plans
 from offramp.study.plan.workers import suited
 from offramp.study.run.events import Event, watched
 from offramp.study.run.pool import run_pooled
-from offramp.study.run.run import Conduct
+from offramp.study.run.run import RunConfig
 from offramp.study.spec import file as spec
 from offramp.study.spec.file import Member, members
 from offramp.study.spec.models import Study
@@ -170,7 +170,7 @@ def _run(
 ) -> Results:
     device = devices.chosen()
     count = suited(plan, store, device).count if workers == "auto" else workers
-    conduct = Conduct(device, cache_folder(), workers=count)
+    conduct = RunConfig(device, cache_folder(), workers=count)
     failed = watched(run_pooled(plan, store, conduct), watch, words(plan), go_on=True)
     done = tuple(t.id for t in plan.trials if store.has_trial(t.id))
     return Results(store, done, tuple(by_strategy(store, done)), failed)

@@ -63,7 +63,7 @@ class BundleError(Exception):
 
 
 @dataclass(frozen=True)
-class Said:
+class JsonField:
     """A value of a JSON file, checked as it is read. where: the file, then the field.
 
     Every method raises BundleError, naming both, for anything else than it returns.
@@ -72,19 +72,19 @@ class Said:
     where: str
     value: Any
 
-    def field(self, name: str) -> Said:
+    def field(self, name: str) -> JsonField:
         """A field of an object."""
         if not isinstance(self.value, dict):
             raise self.wrong("an object")
         if name not in self.value:
             raise BundleError(f"{self._at(name)} is missing; {AGAIN}")
-        return Said(self._at(name), self.value[name])
+        return JsonField(self._at(name), self.value[name])
 
-    def items(self, least: int = 0) -> tuple[Said, ...]:
+    def items(self, least: int = 0) -> tuple[JsonField, ...]:
         """All of a list of `least` or more."""
         if not isinstance(self.value, list) or len(self.value) < least:
             raise self.wrong(f"a list of {least} or more" if least else "a list")
-        return tuple(Said(self._at(str(i)), value) for i, value in enumerate(self.value))
+        return tuple(JsonField(self._at(str(i)), value) for i, value in enumerate(self.value))
 
     def text(self) -> str:
         if not isinstance(self.value, str):
@@ -201,7 +201,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Left:
+class ExitedRows:
     """Images that leave at one stage: rows: [L] int, which of the batch.  stage: counted from 0.
     logits: [L, C] float32.  confidence: [L]."""
 
@@ -244,7 +244,7 @@ class Bundle:
             between = " " if str(error).startswith("must") else ": "
             raise BundleError(f"{how.where}{between}{_line(error)}; {AGAIN}") from None
         self.normalized = layout.field("normalized").flag()
-        precise = layout.field("precision") if "precision" in layout.value else Said("", "float32")
+        precise = layout.field("precision") if "precision" in layout.value else JsonField("", "float32")
         if precise.value not in PRECISIONS:
             raise precise.wrong(f"one of {', '.join(PRECISIONS)}")
         self.precision: str = precise.text()
@@ -265,7 +265,9 @@ class Bundle:
                 raise BundleError(f"{policy.where}: exits says nothing of exit {exit}; {AGAIN}")
             self.stages += (self._stage(said, exit, rules[exit], (self.threads, providers)),)
 
-    def _stage(self, said: Said, exit: int, rule: Said, how: tuple[int, Sequence[str]]) -> Stage:
+    def _stage(
+        self, said: JsonField, exit: int, rule: JsonField, how: tuple[int, Sequence[str]]
+    ) -> Stage:
         """The stage after those that there are. how: threads and providers, of `session`."""
         after, threshold = said.field("after"), rule.field("threshold")
         if after.value is not None and not self.stages:
@@ -303,7 +305,7 @@ class Bundle:
             gate=self._gate(rule, kind, least),
         )
 
-    def _gate(self, rule: Said, kind: Any, threshold: float | None) -> tuple[float, ...] | None:
+    def _gate(self, rule: JsonField, kind: Any, threshold: float | None) -> tuple[float, ...] | None:
         """What the exit has learned; one that nothing leaves by may have nothing. kind: of the score."""
         if not kind.learned or ("gate" not in rule.value and threshold is None):
             return None
@@ -351,12 +353,12 @@ class Bundle:
         """`predict` of what `pixels` returns: [B, C, H, W] float32."""
         return self._answers(len(pixels), self.leaving(pixels))
 
-    def leaving(self, pixels: Array) -> Iterator[Left]:
+    def leaving(self, pixels: Array) -> Iterator[ExitedRows]:
         """Those images of a batch that leave together, as soon as they have left: a server need not
         wait for the last. pixels as for `run`."""
         return (left for left in self._stages(pixels) if left is not None)
 
-    def _stages(self, pixels: Array) -> Iterator[Left | None]:
+    def _stages(self, pixels: Array) -> Iterator[ExitedRows | None]:
         """What leaves at each stage, as long as there is anything left."""
         rows = np.arange(len(pixels))
         held: dict[int | None, list[Array]] = {None: [pixels]}
@@ -376,7 +378,7 @@ class Bundle:
             told = answer if final else self._scoring.said(self.score, answer, past)
             gone = told[leaving]
             warm = self._scoring.probabilities(gone, stage.temperature)
-            yield Left(rows[leaving], at, gone, np.max(warm, axis=-1, initial=0.0))
+            yield ExitedRows(rows[leaving], at, gone, np.max(warm, axis=-1, initial=0.0))
             staying = ~leaving  # what goes on is made smaller, so that what left stops costing
             rows = rows[staying]
             if not len(rows):
@@ -386,7 +388,7 @@ class Bundle:
             needed = {later.after for later in self.stages[at + 1 :]}
             held = {k: [t[staying] for t in held[k]] for k in needed if k in held}
 
-    def _answers(self, count: int, leaving: Iterable[Left]) -> Answers:
+    def _answers(self, count: int, leaving: Iterable[ExitedRows]) -> Answers:
         """What a batch of `count` images came to, all of which leave."""
         place = np.zeros(count, np.int64)
         logits = np.zeros((count, len(self.labels)), np.float32)
@@ -418,7 +420,7 @@ class Bundle:
         through = self.with_thresholds([None] * len(self.stages))
         ends: list[float] = []
 
-        def ending(stages: Iterator[Left | None]) -> Iterator[Left]:
+        def ending(stages: Iterator[ExitedRows | None]) -> Iterator[ExitedRows]:
             for left in stages:
                 ends.append(time.perf_counter())
                 if left is not None:
@@ -476,10 +478,10 @@ class Bundle:
             raise BundleError(f"the array is of {images.dtype}; give {kinds}")
         return pixels.astype(np.float32, copy=False)
 
-    def _json(self, name: str) -> Said:
+    def _json(self, name: str) -> JsonField:
         path = self._file(name)
         try:
-            return Said(str(path), json.loads(path.read_text(encoding="utf-8")))
+            return JsonField(str(path), json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, RecursionError) as error:  # the latter of lists in lists in lists
             raise BundleError(f"{path} is no JSON; {AGAIN}") from error
 

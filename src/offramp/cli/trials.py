@@ -12,7 +12,7 @@ from offramp.errors import OfframpError, nearest
 from offramp.terminal import GAP, console, folded, show, table
 
 if TYPE_CHECKING:
-    from offramp.store.live import Course
+    from offramp.store.live import TrialProgress
 
 
 TEST = "test, %"
@@ -40,7 +40,7 @@ class TrialFilter:
     failed: bool = False
 
 
-def chosen(courses: Sequence[Course], wanted: TrialFilter, sort: SortBy) -> list[dict[str, Any]]:
+def chosen(courses: Sequence[TrialProgress], wanted: TrialFilter, sort: SortBy) -> list[dict[str, Any]]:
     """The wanted trials, sorted, as for JSON. Raises OfframpError for a strategy that no trial has."""
     known = sorted({c.plan.strategy for c in courses if c.plan.strategy is not None})
     if wanted.strategy is not None and known and wanted.strategy not in known:

@@ -18,7 +18,7 @@ from offramp.augment import Augment, View, clash
 from offramp.data.images import file_hashes
 from offramp.data.images.files import Files, Opened
 from offramp.data.images.geometry import Geometry
-from offramp.data.images.own import Own
+from offramp.data.images.own import DatasetImages
 from offramp.data.loading.views import cut_out
 from offramp.data_spec import SPLITS
 from offramp.errors import OfframpError
@@ -152,7 +152,7 @@ class FileSplit:
         Raises OfframpError naming a file that is damaged, or an image that came out in another shape.
         """
         row = int(self.rows[index])
-        if look.view is not None and isinstance(self.source, Own):
+        if look.view is not None and isinstance(self.source, DatasetImages):
             opened = self.source.view(row, look.view, index)
         else:
             opened = self.source.open(row) if self.held is None else self.held[index]

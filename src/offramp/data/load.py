@@ -18,9 +18,9 @@ from offramp.data.dataset import Data
 from offramp.data.fetch import Fetched, fetched
 from offramp.data.images.files import Opened
 from offramp.data.images.geometry import Geometry
-from offramp.data.images.own import Own
+from offramp.data.images.own import DatasetImages
 from offramp.data.raw import RawData
-from offramp.data.read import Taken, streams, take, take_files
+from offramp.data.read import LoadedSplit, streams, take, take_files
 from offramp.data.remarks import remarks
 from offramp.data.samples import Samples, from_function, read_samples
 from offramp.data.sources import DATASETS
@@ -188,9 +188,11 @@ def assemble(
             and augment is not None
             and augment.resized_crop is not None
             and geometry.size is not None
-            and (source.pictures if isinstance(source, Own) else isinstance(source, Opened))
+            and (source.pictures if isinstance(source, DatasetImages) else isinstance(source, Opened))
         )
-        own = source if isinstance(source, Own) and source.drawn is not None and trains else None
+        own = (
+            source if isinstance(source, DatasetImages) and source.drawn is not None and trains else None
+        )
         if own and own.texts:
             raise OfframpError("texts take no random transform; leave `plain` out")
         if own or whole or streams(part, geometry, loader, whole):
@@ -252,7 +254,7 @@ def _check_loader(loader: Loader, parts: Iterable[Subset], spec: DataSpec) -> No
         )
 
 
-def _normalization(train: Taken, spec: DataSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalization(train: LoadedSplit, spec: DataSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation per channel."""
     asked = spec.normalize
     if asked == "train":

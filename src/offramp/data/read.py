@@ -15,7 +15,7 @@ from offramp.data.dataset import FileSplit, Split, moments, statistics
 from offramp.data.images.decode import in_threads
 from offramp.data.images.files import Files, Opened, pixel_digest
 from offramp.data.images.geometry import Geometry
-from offramp.data.images.own import Own
+from offramp.data.images.own import DatasetImages
 from offramp.data.images.scan import check_unchanged, made_of, scan
 from offramp.data.progress import Pace
 from offramp.data.splits import Subset
@@ -27,7 +27,7 @@ MEMORY_SHARE = 4  # images stay in memory while they take less than one in so ma
 
 
 @dataclass(frozen=True, eq=False)
-class Taken:
+class LoadedSplit:
     """A split that was read.
 
     part: what it holds: without the images that were skipped.
@@ -53,11 +53,11 @@ def streams(part: Subset, geometry: Geometry, loader: Loader, whole: bool) -> bo
     source = part.source.images
     if not isinstance(source, Opened) or loader == "resident":
         return False
-    if isinstance(source, Own) and source.texts:
+    if isinstance(source, DatasetImages) and source.texts:
         return False  # they are small
     if loader == "streaming" or whole:
         return True
-    if not isinstance(source, (Files, Own)) and geometry == Geometry():
+    if not isinstance(source, (Files, DatasetImages)) and geometry == Geometry():
         return False  # what is compressed in memory is small
     side = geometry.size
     size = len(part.rows) * (3 * side * side if side else _first(part, source, geometry))
@@ -72,7 +72,7 @@ def _first(part: Subset, source: Opened, geometry: Geometry) -> int:
     return 0
 
 
-def take(part: Subset, geometry: Geometry, on_error: Literal["fail", "skip"] = "fail") -> Taken:
+def take(part: Subset, geometry: Geometry, on_error: Literal["fail", "skip"] = "fail") -> LoadedSplit:
     """Decode, scale and crop the images of a part, in parallel where they are files.
 
     Raises OfframpError naming an image that is damaged, unless `on_error` is `skip`, and one whose
@@ -87,12 +87,12 @@ def take(part: Subset, geometry: Geometry, on_error: Literal["fail", "skip"] = "
         source.digests(part.rows) if isinstance(source, Opened) else list(map(pixel_digest, pixels))
     )
     split = Split(geometry.of_batch(pixels), part.labels)
-    return Taken(split, part, digests, [], *statistics(split.images))
+    return LoadedSplit(split, part, digests, [], *statistics(split.images))
 
 
 def take_files(
     part: Subset, geometry: Geometry, on_error: Literal["fail", "skip"], whole: bool, hold: bool
-) -> Taken:
+) -> LoadedSplit:
     """A part whose images are made when they are asked for, after one pass over all of them.
 
     whole: training images are cut from all of the image.  hold: keep the decoded images in memory.
@@ -124,7 +124,7 @@ def take_files(
     skipped = [source.name(row) for row in part.rows[~good].tolist()]
     channels = found.shape[0]
     mean, std = moments(found.counts) if found.counts else ((0.0,) * channels, (1.0,) * channels)
-    return Taken(split, left, digests, skipped, mean, std)
+    return LoadedSplit(split, left, digests, skipped, mean, std)
 
 
 def _held(part: Subset, source: Opened, geometry: Geometry) -> tuple[Image.Image, ...]:
@@ -139,11 +139,11 @@ def digests_of(part: Subset) -> list[str]:
     return list(map(pixel_digest, part.source.read(part.rows))) if found is None else found
 
 
-def _opened(part: Subset, source: Opened, geometry: Geometry, on_error: str) -> Taken:
+def _opened(part: Subset, source: Opened, geometry: Geometry, on_error: str) -> LoadedSplit:
     make = partial(made_of, source, geometry, on_error == "skip")
     images, rows = in_threads(make, part.rows.tolist(), source.name)
     kept = torch.isin(part.rows, torch.tensor(rows))
     skipped = [source.name(row) for row in part.rows[~kept].tolist()]
     left = part.only(kept)
     split = Split(images, left.labels)
-    return Taken(split, left, source.digests(left.rows), skipped, *statistics(images))
+    return LoadedSplit(split, left, source.digests(left.rows), skipped, *statistics(images))

@@ -17,8 +17,8 @@ from offramp.augment import View
 from offramp.data.images.files import pixel_digest
 from offramp.data.images.geometry import Geometry
 from offramp.data.images.own import (
+    DatasetImages,
     Form,
-    Own,
     Rows,
     Spool,
     check_channels_first,
@@ -96,7 +96,7 @@ def read_samples(
     remarks = [found.remark] if found.remark else []
     if geometry.size is not None:
         remarks.append(_scaled(forms, geometry.size))
-    if isinstance(own := raw["train"].images, Own) and own.drawn is not None:
+    if isinstance(own := raw["train"].images, DatasetImages) and own.drawn is not None:
         remarks.append("training images are drawn anew each epoch by the data's own random transform")
     return RawData(
         train=raw["train"],
@@ -165,7 +165,7 @@ def _read_train(samples: Samples, plain: Samples | None) -> Read:
     if isinstance(samples, tuple) or not _by_row(samples) or not _by_row(plain):
         raise OfframpError("`plain` needs map-style Datasets, as itself and as train; leave it out")
     images, labels = _read(plain, "plain")
-    assert isinstance(images, Own)
+    assert isinstance(images, DatasetImages)
     if (total := _length(samples, "train")) != len(images):
         raise OfframpError(
             f"train holds {total} samples, plain {len(images)}; give the same ones to both"
@@ -220,7 +220,7 @@ def _read(samples: Samples, split: str) -> Read:
             f"the {split} data has a length of {total} and gave {len(labels)} samples; correct it"
         )
     (_check_rows if rows else _check_order)(samples, split, shas)
-    return Own(split, samples, tuple(forms), tuple(shas), kept), labels
+    return DatasetImages(split, samples, tuple(forms), tuple(shas), kept), labels
 
 
 def _none(split: str) -> OfframpError:
@@ -306,7 +306,7 @@ def _unseeded(where: str) -> OfframpError:
 
 
 def _forms(images: ImageRows) -> Sequence[Form]:
-    return images.forms if isinstance(images, Own) else ()
+    return images.forms if isinstance(images, DatasetImages) else ()
 
 
 def _geometry(forms: set[Form], shape: Shape | None) -> Geometry:

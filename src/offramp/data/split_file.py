@@ -15,7 +15,7 @@ import torch
 
 from offramp.data.images.files import Opened
 from offramp.data.raw import RawData, RawSplit
-from offramp.data.read import Taken, digests_of
+from offramp.data.read import LoadedSplit, digests_of
 from offramp.data.splits import Splits, Subset
 from offramp.data_spec import SPLITS
 from offramp.errors import OfframpError
@@ -86,7 +86,7 @@ def choose(path: Path, splits: Mapping[str, Mapping[str, str]], raw: RawData) ->
 
 
 def check(
-    path: Path, splits: Mapping[str, Mapping[str, str]], raw: RawData, read: Mapping[str, Taken]
+    path: Path, splits: Mapping[str, Mapping[str, str]], raw: RawData, read: Mapping[str, LoadedSplit]
 ) -> None:
     """Raises OfframpError, naming it, for an image that is not what it was when the file was saved."""
     for name, taken in read.items():

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 
 from offramp.augment import Augment
-from offramp.engine.placement import MOVES, Speeds, SplitView, ValueName, Wanted
+from offramp.engine.placement import MOVES, CacheCandidate, Speeds, SplitView, ValueName
 from offramp.engine.resolve import Node
 from offramp.engine.values import IMAGES, Frozen, Point, frozen_inputs, teacher_logits, union
 from offramp.nets.network import ExitNetwork
@@ -47,7 +47,7 @@ def wanted(
     augment: Augment | None,
     speeds: Speeds,
     held: Collection[ValueName],
-) -> list[Wanted]:
+) -> list[CacheCandidate]:
     """What a group of nodes will read again and again, for `placement.place`.
 
     net: for its MACs.  sizes: bytes an image, of `cost.value_bytes`.  counts: images of `train` and
@@ -69,7 +69,7 @@ def wanted(
             times, closing = looks(augment, nodes[0].seed, epochs).get(look, (0, False))
             size, reads = max(1, count * sizes[value.point]), times + closing * CLOSINGS * len(by)
             steps = tuple(_steps(value, look, net, sizes, count, speeds, held))
-            found.append(Wanted(value, look, size, reads, steps))
+            found.append(CacheCandidate(value, look, size, reads, steps))
     return found
 
 

@@ -143,7 +143,7 @@ def sample_weights(
 
 
 @dataclass(frozen=True, eq=False)
-class Beside:
+class LossContext:
     """What some terms read beside logits and labels. class_weights: [C] and smoothing: of the
     cross-entropies; weights: of images, over the exits that answer; features: [B, D], adapted and to be
     learned, by term; gating: what the network's gates say, where the phase asks them; penalties: scalars
@@ -157,7 +157,7 @@ class Beside:
     penalties: Mapping[EWC, Tensor] = field(default_factory=dict)
 
 
-NOTHING = Beside()
+NOTHING = LossContext()
 
 
 def objective(
@@ -165,7 +165,7 @@ def objective(
     logits: Mapping[int, Tensor],
     teacher: Mapping[int, Tensor],
     labels: Tensor,
-    beside: Beside = NOTHING,
+    beside: LossContext = NOTHING,
 ) -> Tensor:
     """The phase's loss: the weighted sum of its terms, a scalar. logits and teacher: [B, C] by exit;
     labels: [B]."""

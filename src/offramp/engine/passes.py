@@ -20,7 +20,7 @@ from offramp.engine.cache import Cache
 from offramp.engine.cost import value_bytes
 from offramp.engine.frozen_reads import reads_of, wanted
 from offramp.engine.images import Images
-from offramp.engine.placement import PLACES, Medium, Speeds, SplitView, Wanted, assumed, place
+from offramp.engine.placement import PLACES, CacheCandidate, Medium, Speeds, SplitView, assumed, place
 from offramp.engine.resolve import Node
 from offramp.engine.values import (
     IMAGES,
@@ -52,7 +52,7 @@ class ExitAnswers:
 
 
 @dataclass(frozen=True)
-class Kept:
+class CacheBytes:
     """Bytes of the frozen values that a group reads again and again, by where they are.
 
     live: computed for every batch.  short: of these, what would be held if there were room.
@@ -84,7 +84,7 @@ def answers(ends: Mapping[int, Tensors], net: ExitNetwork | None = None) -> Exit
 class Pass(Protocol):
     """How the trainees of one group see the data. kept: where what they read again and again is."""
 
-    kept: Kept
+    kept: CacheBytes
 
     def reads(
         self, split: str, chunks: Sequence[Tensor], view: View | None, nodes: Sequence[Node]
@@ -110,7 +110,7 @@ class Plain:
             node.key: weights.frozen(values) for node, values in zip(nodes, teachers, strict=True)
         }
         self._macs = {node.key: 0 for node in nodes}
-        self.kept = Kept()
+        self.kept = CacheBytes()
 
     def reads(
         self,
@@ -200,7 +200,7 @@ class Derived:
         self._ran: dict[Frozen, int] = {}  # MACs not charged to a node yet
         self._asking = set(self._inputs)  # the nodes that they were run for
         self._macs = dict.fromkeys(self._inputs, 0.0)
-        self.kept = Kept()
+        self.kept = CacheBytes()
         if cache is not None and max(node.recipe.epochs for node in nodes) > 1:
             self.kept = self._hold(cache, nodes, speeds or assumed(images.device.type))
 
@@ -305,7 +305,7 @@ class Derived:
                 self._ran[value] = self._ran.get(value, 0) + len(rows) * net.macs(part)
         return {v: join(net, v.point, [known[v.point] for known in pieces], len(rows)) for v in values}
 
-    def _hold(self, cache: Cache, nodes: Sequence[Node], speeds: Speeds) -> Kept:
+    def _hold(self, cache: Cache, nodes: Sequence[Node], speeds: Speeds) -> CacheBytes:
         """Decide what is worth holding, and fill it in, look by look."""
         net = self._nets[0][0]
         read = partial(
@@ -325,12 +325,12 @@ class Derived:
             self._fill(cache, look, {one.value: placed[one.name] for one in here}, needed)
         return self._kept(cache, read(held=()), speeds)
 
-    def _kept(self, cache: Cache, every: Sequence[Wanted], speeds: Speeds) -> Kept:
+    def _kept(self, cache: Cache, every: Sequence[CacheCandidate], speeds: Speeds) -> CacheBytes:
         """Where everything is that recurs."""
         ideal = place(every, dict.fromkeys(PLACES, sum(one.size for one in every)), speeds)
         held = {one.name: cache.place((one.value, *one.look, self._batch)) for one in every}
         live = [one for one in every if held[one.name] is None]
-        return Kept(
+        return CacheBytes(
             memory=sum(one.size for one in every if held[one.name] == "memory"),
             disk=sum(one.size for one in every if held[one.name] == "disk"),
             live=sum(one.size for one in live),

@@ -48,7 +48,7 @@ def assumed(device: str) -> Speeds:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CacheCandidate:
     """A frozen value that phases are about to read, of all rows of a split.
 
     size: bytes.  reads: passes over it.  steps: what computes it, from the images or the nearest value
@@ -71,7 +71,9 @@ class Wanted:
         return frozenset(step for step, _ in self.steps)
 
 
-def seconds(wanted: Sequence[Wanted], placed: Mapping[ValueName, Medium], speeds: Speeds) -> float:
+def seconds(
+    wanted: Sequence[CacheCandidate], placed: Mapping[ValueName, Medium], speeds: Speeds
+) -> float:
     """Seconds to make and read values that are placed so.
 
     A step runs for every pass in which a live value needs it, and once where it fills a held one, which
@@ -80,7 +82,7 @@ def seconds(wanted: Sequence[Wanted], placed: Mapping[ValueName, Medium], speeds
     return sum(_look_seconds(members, placed, speeds) for members in _looks(wanted).values())
 
 
-def place(wanted: Sequence[Wanted], room: Mapping[Medium, int], speeds: Speeds) -> Placed:
+def place(wanted: Sequence[CacheCandidate], room: Mapping[Medium, int], speeds: Speeds) -> Placed:
     """The place of every value that is worth one, of so many bytes of room: those first that save most
     seconds a byte, in memory, then on disk.
 
@@ -117,7 +119,11 @@ class _Offer:
 
 
 def _greedy(
-    looks: Mapping[SplitView, Sequence[Wanted]], placed: Placed, kind: Medium, room: int, speeds: Speeds
+    looks: Mapping[SplitView, Sequence[CacheCandidate]],
+    placed: Placed,
+    kind: Medium,
+    room: int,
+    speeds: Speeds,
 ) -> Placed:
     placed = dict(placed)
     offers = {look: [*_offers(members, placed, kind, speeds)] for look, members in looks.items()}
@@ -131,7 +137,9 @@ def _greedy(
         offers[look] = [*_offers(looks[look], placed, kind, speeds)]
 
 
-def _offers(members: Sequence[Wanted], placed: Placed, kind: Medium, speeds: Speeds) -> Iterator[_Offer]:
+def _offers(
+    members: Sequence[CacheCandidate], placed: Placed, kind: Medium, speeds: Speeds
+) -> Iterator[_Offer]:
     """What can be placed next of one look and saves time."""
     before = _look_seconds(members, placed, speeds)
     for bundle in _bundles([w for w in members if w.name not in placed]):
@@ -141,10 +149,10 @@ def _offers(members: Sequence[Wanted], placed: Placed, kind: Medium, speeds: Spe
             yield _Offer(names, sum(w.size for w in bundle), gain)
 
 
-def _bundles(live: Sequence[Wanted]) -> list[tuple[Wanted, ...]]:
+def _bundles(live: Sequence[CacheCandidate]) -> list[tuple[CacheCandidate, ...]]:
     """Each live value alone, and for each step those that need it: all of them, only those nearest to
     it, and only those that are read at least so often."""
-    found: dict[tuple[Wanted, ...], None] = dict.fromkeys((one,) for one in live)
+    found: dict[tuple[CacheCandidate, ...], None] = dict.fromkeys((one,) for one in live)
     for step in dict.fromkeys(step for one in live for step, _ in one.steps):
         need = [one for one in live if step in one.passed]
         values = {one.value for one in need}
@@ -155,7 +163,7 @@ def _bundles(live: Sequence[Wanted]) -> list[tuple[Wanted, ...]]:
 
 
 def _look_seconds(
-    members: Sequence[Wanted], placed: Mapping[ValueName, Medium], speeds: Speeds
+    members: Sequence[CacheCandidate], placed: Mapping[ValueName, Medium], speeds: Speeds
 ) -> float:
     held = {w.value for w in members if w.name in placed}
     filled: set[Frozen] = set()  # steps that are run once to fill what is held
@@ -174,8 +182,8 @@ def _look_seconds(
     return total + sum(cost * ((step in filled) + passes.get(step, 0)) for step, cost in each.items())
 
 
-def _looks(wanted: Sequence[Wanted]) -> dict[SplitView, list[Wanted]]:
-    looks: dict[SplitView, list[Wanted]] = {}
+def _looks(wanted: Sequence[CacheCandidate]) -> dict[SplitView, list[CacheCandidate]]:
+    looks: dict[SplitView, list[CacheCandidate]] = {}
     for one in wanted:
         looks.setdefault(one.look, []).append(one)
     return looks

@@ -41,7 +41,7 @@ class Disbanded(Deserted):
 
 
 @dataclass(frozen=True)
-class Seat:
+class RankInfo:
     """Which of a training's `count` processes one is, and where they find each other: a URL as torch
     takes it."""
 
@@ -54,7 +54,7 @@ class Seat:
         return self.rank == 0
 
 
-ONLY = Seat()
+ONLY = RankInfo()
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def _added(pieces: Tensor) -> Tensor:
 
 
 @contextmanager
-def joined(seat: Seat, device: torch.device) -> Iterator[Ranks]:
+def joined(seat: RankInfo, device: torch.device) -> Iterator[Ranks]:
     """This process as one of the ranks, while the block runs. device: its own.
 
     Raises Deserted where they do not come together.
@@ -246,14 +246,14 @@ def joined(seat: Seat, device: torch.device) -> Iterator[Ranks]:
             dist.destroy_process_group()
 
 
-def _meeting(seat: Seat) -> Store:
+def _meeting(seat: RankInfo) -> Store:
     """Where ranks tell each other how they are reached."""
     store, _, _ = next(rendezvous(seat.meeting, seat.rank, seat.count, timeout=STEP))
     store.set_timeout(STEP)
     return PrefixStore(_name_of_meeting(store, seat), store)
 
 
-def _name_of_meeting(store: Store, seat: Seat) -> str:
+def _name_of_meeting(store: Store, seat: RankInfo) -> str:
     """Rank 0's word, which no meeting had before. The store of torchrun outlives a training, and the
     processes too, and what was told there stays: so an answer goes to a question that is new itself.
 

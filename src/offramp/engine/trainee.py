@@ -15,7 +15,7 @@ from offramp.engine.adapters import Adapters, adapted, drawn, state
 from offramp.engine.ewc import Anchor, Anchors, anchored, penalties
 from offramp.engine.gates import gating
 from offramp.engine.images import Images
-from offramp.engine.losses import Beside, objective
+from offramp.engine.losses import LossContext, objective
 from offramp.engine.passes import ExitAnswers, Pass
 from offramp.engine.ranks import Ranks
 from offramp.engine.resolve import Node
@@ -196,7 +196,7 @@ def loss_of(
     features = adapted(trainee.adapters, terms, mine, theirs)
     gates = gating(trainee.net, mine.logits) if trainee.node.gated else None
     held = penalties(trainee.anchors, trainee.node, _weights(trainee)) if trainee.anchors else {}
-    beside = Beside(class_weights, smoothing, weights, features, gates, held)
+    beside = LossContext(class_weights, smoothing, weights, features, gates, held)
     return objective(terms, mine.logits, theirs.logits, labels, beside)
 
 

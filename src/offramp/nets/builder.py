@@ -21,7 +21,7 @@ from offramp.nets.cut.places import Tap, buffers, places, put, survey
 from offramp.nets.cut.spread import ASKED, chained, chosen, share
 from offramp.nets.heads import SETTINGS, HeadKind, HeadSpec, must_be, paper_head, resolve, whole
 from offramp.nets.identity import attributes_digest, sources, state_digest, tensors_digest
-from offramp.nets.inside import Exit, Inside, NetFacts, drawn_head, drawn_module
+from offramp.nets.inside import Exit, NetFacts, NetworkParts, drawn_head, drawn_module
 from offramp.nets.macs import count_macs
 from offramp.nets.network import ExitNetwork, inside
 from offramp.nets.pretrained import fitted, read, starting
@@ -322,7 +322,7 @@ def _assembled(
         asked=origin.asked,
         attributes="" if origin.make else attributes_digest(trunk.module),
     )
-    net = ExitNetwork(Inside((trunk,), (0,) * (len(early) + 1), tuple(made), facts))
+    net = ExitNetwork(NetworkParts((trunk,), (0,) * (len(early) + 1), tuple(made), facts))
     if origin.make is None:
         for remark in _remarks(net, logits):
             warnings.warn(remark, OfframpWarning, stacklevel=3)

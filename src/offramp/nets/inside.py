@@ -76,7 +76,7 @@ class NetFacts:
 
 
 @dataclass(frozen=True, eq=False)
-class Inside:
+class NetworkParts:
     """What is inside a network: `offramp.nets.network.inside`.
 
     trunks: cut alike, all of one clock, which decides what dropout and drop-path draw from.

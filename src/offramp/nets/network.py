@@ -16,7 +16,7 @@ from offramp.errors import OfframpError
 from offramp.nets.clock import Clock
 from offramp.nets.heads import Head, zeros
 from offramp.nets.identity import attributes_digest, state_digest
-from offramp.nets.inside import Inside
+from offramp.nets.inside import NetworkParts
 from offramp.parts import HIDDEN, Carry, Part, backbone, path
 from offramp.units import percent
 
@@ -67,7 +67,7 @@ class ExitNetwork(nn.Module):
     made: what it is made of; `inside` gives it back.
     """
 
-    def __init__(self, made: Inside) -> None:
+    def __init__(self, made: NetworkParts) -> None:
         super().__init__()
         self._inside = made
         self.exits = made.exits
@@ -293,7 +293,7 @@ def _refuse_another(table: Mapping[str, Any], name: str, value: Any) -> None:
         )
 
 
-def inside(net: ExitNetwork) -> Inside:
+def inside(net: ExitNetwork) -> NetworkParts:
     """What the network is made of. No attribute of it, as all else that is not for users: those hide
     parts of a module of theirs."""
     return net._inside
@@ -419,7 +419,7 @@ def _rebuilt(
         if gated and head.gate is None:
             head.gate = zeros(STATISTICS, 1, bias=True).to(like.device).requires_grad_(False)
     twin = ExitNetwork(
-        Inside(
+        NetworkParts(
             tuple(own.trunks[s].on(_copied(own.trunks[s].module), clock) for s in sources),
             own.trunk_of if owners is None else tuple(owners),
             heads,

@@ -236,7 +236,7 @@ def join(found: Sequence[Evidence]) -> Evidence:
     trials = {id: owner.trials[id] for id, owner in owners.items()}
     frames = {id: owner.frames[id] for id, owner in owners.items()}
     places = {id: owner.records for id, owner in owners.items()}
-    records = Several(places, {p.node: places[id] for id, t in trials.items() for p in t.phases})
+    records = CombinedRecords(places, {p.node: places[id] for id, t in trials.items() for p in t.phases})
     own = tuple(note for one in found for note in _own(one.found.missing, one))
     logs = {name: log for one in found for name, log in one.found.logs.items()}
     return gather(Gathered(records, trials, frames, own, logs))
@@ -350,7 +350,7 @@ def _order(trial: TrialRecord) -> tuple[Any, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class Several:
+class CombinedRecords:
     """Records of several places. trials, nodes: where each is."""
 
     trials: Mapping[str, Records]

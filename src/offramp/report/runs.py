@@ -14,7 +14,7 @@ from offramp.analysis.measures import MEASURES, OBSERVATION, Measure
 from offramp.analysis.recommend.equal import Level, equal_compute
 from offramp.analysis.stats import Analysis, Columns, Sample, analyze_sample, sample
 from offramp.analysis.stats.pairwise import ValuesOnImages
-from offramp.analysis.stats.sequential import Looks
+from offramp.analysis.stats.sequential import InterimAnalyses
 from offramp.analysis.stats.text import in_seeds
 from offramp.paper.families import families
 from offramp.store.manifest import SeedLog
@@ -153,11 +153,11 @@ class Runs:
         return self._analyses[key]
 
     @cached_property
-    def looks(self) -> Looks | None:
+    def looks(self) -> InterimAnalyses | None:
         """The looks after which seeds were added; None where no log tells of any."""
         here = {t.id for t in self.trials}
         log = max(self._logs, key=lambda log: len(here & set(log.trials)), default=None)
-        return None if log is None else Looks(tuple(map(str, log.seeds)), log.first)
+        return None if log is None else InterimAnalyses(tuple(map(str, log.seeds)), log.first)
 
     @cached_property
     def _logs(self) -> tuple[SeedLog, ...]:

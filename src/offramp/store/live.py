@@ -67,7 +67,7 @@ class Proposal:
 
 
 @dataclass(frozen=True, eq=False)
-class Course:
+class TrialProgress:
     """A trial, finished or not. plan: what is known of both.  manifest: of a finished one.  proposal:
     what a search tried, where this is no trial of a study."""
 
@@ -136,14 +136,14 @@ class Reader:
     _phases: dict[str, LivePhase] = field(default_factory=dict)
     _manifests: dict[str, Manifest] = field(default_factory=dict)
 
-    def loose(self, courses: Iterable[Course]) -> list[LivePhase]:
+    def loose(self, courses: Iterable[TrialProgress]) -> list[LivePhase]:
         """Phases under way that none of these trials reads: of a search."""
         known = distinct(courses)
         keys = [key for key in self.archive.checkpoints() if key not in known]
         found = (_under_way(key, self.archive.checkpoint_note(key), self.archive) for key in keys)
         return [phase for phase in found if phase.holder is not None]
 
-    def look(self) -> tuple[list[Course], bool]:
+    def look(self) -> tuple[list[TrialProgress], bool]:
         """`courses` now, and whether nothing more comes of any."""
         more = self.archive.more_comes()  # asked first: what ends meanwhile is then in this look
         begun = self.archive.begun()
@@ -152,7 +152,7 @@ class Reader:
         more = more or self.archive.begun() != begun
         return courses, not more and all(course.over for course in courses)
 
-    def courses(self) -> Iterator[Course]:
+    def courses(self) -> Iterator[TrialProgress]:
         """Every trial that is finished or begun, by id. What is damaged or goes away meanwhile is left
         out."""
         finished = set(self.archive.trials())
@@ -172,7 +172,7 @@ class Reader:
             # A phase that trials share may have a name of its own in each.
             own = zip(phases, names.values(), strict=True)
             named = tuple(replace(phase, name=name or phase.name) for phase, name in own)
-            yield Course(trial, named, plan, manifest)
+            yield TrialProgress(trial, named, plan, manifest)
 
     def phase(self, key: str) -> LivePhase:
         """One phase, whichever trial reads it, without a name where none is known. Raises Damaged."""
@@ -205,7 +205,7 @@ class Reader:
         return found[key]
 
 
-def distinct(courses: Iterable[Course]) -> dict[str, LivePhase]:
+def distinct(courses: Iterable[TrialProgress]) -> dict[str, LivePhase]:
     """Every phase once, by its key, as the first trial that has it calls it."""
     found: dict[str, LivePhase] = {}
     for phase in (phase for course in courses for phase in course.phases):

@@ -14,7 +14,7 @@ import pandas as pd
 from offramp.errors import OfframpError
 from offramp.store import manifest
 from offramp.store.archive import SEARCH, Archive, Damaged
-from offramp.store.live import COLUMNS, Course, LivePhase, Proposal, Reader
+from offramp.store.live import COLUMNS, LivePhase, Proposal, Reader, TrialProgress
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -65,7 +65,7 @@ def _mend(path: Path) -> None:
         os.truncate(path, data.rfind(b"\n") + 1)
 
 
-def proposals(reader: Reader) -> Iterator[Course]:
+def proposals(reader: Reader) -> Iterator[TrialProgress]:
     """Everything that searches tried, by number. What is damaged or goes away meanwhile is left out.
     Raises ImportError without Optuna, where there is any."""
     paths = searched(reader.archive)
@@ -91,7 +91,7 @@ def proposals(reader: Reader) -> Iterator[Course]:
                 yield _course(reader, path, number, trial)
 
 
-def _course(reader: Reader, path: Path, number: int, trial: FrozenTrial) -> Course:
+def _course(reader: Reader, path: Path, number: int, trial: FrozenTrial) -> TrialProgress:
     why = str(trial.user_attrs.get(WHY, WORSE))  # an earlier offramp kept no reasons, and no plans
     given_up = "pruned" if why == WORSE else "failed"
     state = {"COMPLETE": "complete", "PRUNED": given_up}.get(trial.state.name)
@@ -106,4 +106,4 @@ def _course(reader: Reader, path: Path, number: int, trial: FrozenTrial) -> Cour
     rows = [(epoch, "validation", "mean", "accuracy", value) for epoch, value in means.items()]
     history, last = pd.DataFrame(rows, columns=COLUMNS), max(means, default=0)
     phases.append(LivePhase("mean", "search", last, last, over, history, began=began, ended=ended))
-    return Course(f"search-{path.stem}-{number}", tuple(phases), plan, proposal=proposal)
+    return TrialProgress(f"search-{path.stem}-{number}", tuple(phases), plan, proposal=proposal)

@@ -16,7 +16,7 @@ import numpy as np
 
 from offramp.analysis.stats.pairwise import ALPHA
 from offramp.analysis.stats.sample import Floats
-from offramp.analysis.stats.sequential import FEWEST, Decision, Looks, decide
+from offramp.analysis.stats.sequential import FEWEST, Decision, InterimAnalyses, decide
 from offramp.errors import OfframpError
 from offramp.hashing import digest
 from offramp.policy import scoring
@@ -83,9 +83,9 @@ def begin(
     return name, log
 
 
-def looks(log: SeedLog) -> Looks:
+def looks(log: SeedLog) -> InterimAnalyses:
     """When to look."""
-    return Looks(tuple(map(str, log.seeds)), log.first)
+    return InterimAnalyses(tuple(map(str, log.seeds)), log.first)
 
 
 def compared(plan: Plan) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
 from offramp.errors import OfframpError
-from offramp.store.live import Course, LivePhase
+from offramp.store.live import LivePhase, TrialProgress
 from offramp.track.send import News, Steps, settings
 
 TRIAL, NODE, EPOCH, FILES = "offramp.trial", "offramp.node", "offramp.epoch", "offramp.files"
@@ -60,7 +60,7 @@ class Server:
     def whole(self) -> bool:
         return False
 
-    def open(self, course: Course) -> TrialRun:
+    def open(self, course: TrialProgress) -> TrialRun:
         kind = TRIAL if course.proposal is None else PROPOSAL
         run = self.run({kind: course.trial, NAME: course.trial}, course.began)
         known = {_REFUSED.sub("_", name): value for name, value in settings(course).items()}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from offramp.store.live import Course, LivePhase
+from offramp.store.live import LivePhase, TrialProgress
 from offramp.store.manifest import Manifest
 
 Steps = Mapping[int, Mapping[str, float]]
@@ -45,7 +45,7 @@ class Tracker(Protocol):
     def whole(self) -> bool:
         """Whether it takes a trial once it is over, and not before."""
 
-    def open(self, course: Course) -> Tracked:
+    def open(self, course: TrialProgress) -> Tracked:
         """A trial, begun or continued, with its `settings`."""
 
 
@@ -71,7 +71,7 @@ class Sent:
         return Sent(self.trials + other.trials, self.closed + other.closed, points)
 
 
-def send(courses: Iterable[Course], tracker: Tracker) -> Sent:
+def send(courses: Iterable[TrialProgress], tracker: Tracker) -> Sent:
     """Everything of `courses` that `tracker` has not. Raises OfframpError as it does."""
     whole = Sent()
     for course in courses:
@@ -81,7 +81,7 @@ def send(courses: Iterable[Course], tracker: Tracker) -> Sent:
     return whole
 
 
-def _send(course: Course, tracked: Tracked) -> Sent:
+def _send(course: TrialProgress, tracked: Tracked) -> Sent:
     if tracked.closed():
         return Sent(1, 1)
     phases = []
@@ -116,7 +116,7 @@ def steps_of(phase: LivePhase, places: Sequence[str], after: int = 0) -> Steps:
     return found
 
 
-def settings(course: Course) -> dict[str, Any]:
+def settings(course: TrialProgress) -> dict[str, Any]:
     """What a tracker filters by: plain values by name, as far as they are known."""
     plan, tried = course.plan, course.proposal
     recipe = {} if plan.recipe is None else plan.recipe.as_json()

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from offramp.errors import OfframpError
-from offramp.store.live import Course, LivePhase
+from offramp.store.live import LivePhase, TrialProgress
 from offramp.track.ledger import SentLog, ledger
 from offramp.track.send import News, settings
 
@@ -29,7 +29,7 @@ class Board:
     def whole(self) -> bool:
         return False
 
-    def open(self, course: Course) -> Events:
+    def open(self, course: TrialProgress) -> Events:
         place = self.folder / course.trial
         events = Events(place, ledger(place / "offramp.json"))
         if not events.ledger.known:

@@ -10,7 +10,7 @@ from typing import Any
 
 from offramp.errors import OfframpError, in_line
 from offramp.hashing import digest
-from offramp.store.live import Course, LivePhase
+from offramp.store.live import LivePhase, TrialProgress
 from offramp.track.ledger import SentLog, ledger
 from offramp.track.send import News, settings
 
@@ -44,7 +44,7 @@ class Project:
     more: Mapping[str, Any]
     whole: bool = False
 
-    def open(self, course: Course) -> Logged:
+    def open(self, course: TrialProgress) -> Logged:
         name = digest([self.name, dict(self.more), course.trial])[:16]
         return Logged(self, course.trial, settings(course), ledger(LEDGERS / f"{self.kind}-{name}.json"))
 

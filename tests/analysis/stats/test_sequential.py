@@ -20,7 +20,7 @@ from offramp.analysis.stats.pairwise import (
 from offramp.analysis.stats.sample import Group
 from offramp.analysis.stats.sequential import (
     Decision,
-    Looks,
+    InterimAnalyses,
     decide,
     hopeless,
     sequential_differences,
@@ -32,8 +32,8 @@ pytestmark = pytest.mark.slow
 MARGIN = 0.005
 
 
-def looks(most: int, first: int = 3) -> Looks:
-    return Looks(tuple(map(str, range(most))), first)
+def looks(most: int, first: int = 3) -> InterimAnalyses:
+    return InterimAnalyses(tuple(map(str, range(most))), first)
 
 
 def right(
@@ -58,7 +58,7 @@ def right(
     return (able + 0.6 * generator.logistic(size=shape) > 0).astype(float)
 
 
-def looked(values: np.ndarray, design: Looks) -> dict[tuple[str, str], tuple[Estimate, ...]]:
+def looked(values: np.ndarray, design: InterimAnalyses) -> dict[tuple[str, str], tuple[Estimate, ...]]:
     return {
         (str(a), str(b)): design.at(values[a] - values[b])
         for a, b in combinations(range(len(values)), 2)
@@ -153,7 +153,7 @@ def normal(effect: float, seeds: int, seed: int) -> np.ndarray:
     return MARGIN * np.repeat(drawn, 10, axis=1)
 
 
-def one(values: np.ndarray, design: Looks, margin: float = MARGIN) -> Decision:
+def one(values: np.ndarray, design: InterimAnalyses, margin: float = MARGIN) -> Decision:
     return decide({("a", "b"): design.at(values)}, design, margin)[0]
 
 
@@ -200,7 +200,7 @@ def test_p_over_looks_is_the_smallest_paid_for() -> None:
 
 def test_groups_are_read_in_the_order_in_which_seeds_were_added() -> None:
     generator = np.random.default_rng(8)
-    design = Looks(("9", "10", "11", "2", "5"), 3)
+    design = InterimAnalyses(("9", "10", "11", "2", "5"), 3)
     blocks = ("10", "11", "2", "9", "99")  # sorted as text; 99 is of no look
     drawn = {n: generator.normal(k, 0.2, 5) for k, n in enumerate("abc")}
     groups = [Group((n,), tuple(v), blocks) for n, v in drawn.items()]
@@ -220,7 +220,7 @@ def test_groups_are_read_in_the_order_in_which_seeds_were_added() -> None:
 
 def test_before_the_first_look_nothing_is_tested() -> None:
     groups = [Group((n,), (0.1 * k, 0.2), ("1", "2")) for k, n in enumerate("ab")]
-    (pair,) = sequential_differences(groups, 0.05, Looks(("1", "2", "3", "4"), 3))
+    (pair,) = sequential_differences(groups, 0.05, InterimAnalyses(("1", "2", "3", "4"), 3))
     assert isinstance(pair, UntestedPair) and pair.difference == pytest.approx(-0.05)
 
 
@@ -234,7 +234,7 @@ def test_a_look_at_which_seeds_do_not_vary_finds_nothing(unit: float) -> None:
             Group((name,), tuple(0.8 + unit * x for x in some), tuple("1234567"[: len(second)]))
             for name, some in (("a", first[: len(second)]), ("b", second))
         ]
-        return sequential_differences(groups, 0.05, Looks(tuple("12345678"), 3))[0]
+        return sequential_differences(groups, 0.05, InterimAnalyses(tuple("12345678"), 3))[0]
 
     found = pair(5, 6, 4, 9, 7)
     assert isinstance(found, Pair)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from offramp.analysis.measures import MEASURES, MMAC, Measure, Numbers, Unit, observations
 from offramp.analysis.stats.pairwise import ALPHA, ValuesOnImages, crossed
-from offramp.analysis.stats.sequential import Looks
+from offramp.analysis.stats.sequential import InterimAnalyses
 from offramp.analysis.tradeoff import Floats, NetAnswers
 from offramp.paper.guidelines import Goal
 from offramp.units import percent
@@ -33,7 +33,7 @@ class Facts:
     numbers: Numbers
     answers: Mapping[TrialKey, NetAnswers]
     heads_only: frozenset[str] = frozenset()
-    looks: Mapping[tuple[str, str], Looks] = field(default_factory=dict)
+    looks: Mapping[tuple[str, str], InterimAnalyses] = field(default_factory=dict)
     _known: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
 
     def observed(self, measure: str) -> pd.DataFrame:
@@ -43,7 +43,7 @@ class Facts:
             self._known[measure] = rows[rows["exit"].isna()]
         return self._known[measure]
 
-    def looked(self, data: str, candidates: Collection[Candidate]) -> Looks | None:
+    def looked(self, data: str, candidates: Collection[Candidate]) -> InterimAnalyses | None:
         """The looks that pairs of candidates on a data set pay for; None where nobody looked. Of several
         rules the longest: shares of alpha add up to one whatever ends the looks, so one rule is right
         for seeds of another too, and for those that were fixed beforehand."""

@@ -35,7 +35,7 @@ from offramp.analysis.stats.pairwise import (
     paired_estimates,
     unbeaten,
 )
-from offramp.analysis.stats.sequential import FEWEST, Looks
+from offramp.analysis.stats.sequential import FEWEST, InterimAnalyses
 from offramp.analysis.stats.text import in_seeds
 from offramp.paper.guidelines import Goal
 
@@ -183,7 +183,7 @@ class _Ranking:
 
 
 def _rank(
-    found: GoalValues, frame: pd.DataFrame, names: Mapping[Candidate, str], looks: Looks | None
+    found: GoalValues, frame: pd.DataFrame, names: Mapping[Candidate, str], looks: InterimAnalyses | None
 ) -> _Ranking:
     """The ranking, why nothing in it was tested, and what could have been shown."""
     labeled = frame.assign(name=[names[c] for c in pairs(frame)])

@@ -21,7 +21,7 @@ from offramp.analysis.stats.pairwise import (
 )
 from offramp.analysis.stats.repeated import Repeated, repeated
 from offramp.analysis.stats.sample import Columns, Floats, Group, Sample, Untested, sample
-from offramp.analysis.stats.sequential import Looks, sequential_differences
+from offramp.analysis.stats.sequential import InterimAnalyses, sequential_differences
 from offramp.errors import OfframpError, nearest
 from offramp.paper.families import families
 
@@ -181,7 +181,7 @@ def analyze_sample(
     *,
     both: bool = True,
     images: ValuesOnImages | None = None,
-    looks: Looks | None = None,
+    looks: InterimAnalyses | None = None,
 ) -> Analysis:
     """Compare the groups of a sample. both: false leaves out the one-way analysis where it is not the
     default, as it takes the longest for many groups.  images: what was measured on each image, the same
@@ -270,7 +270,7 @@ def _one_way(groups: Sequence[Group], alpha: float) -> OneWay:
 
 
 def _over_blocks(
-    groups: Sequence[Group], alpha: float, looks: Looks | None
+    groups: Sequence[Group], alpha: float, looks: InterimAnalyses | None
 ) -> tuple[OverBlocks, list[str]]:
     table, notes = _table(groups)
     pairs = _paired(groups, alpha, looks, None)
@@ -278,7 +278,7 @@ def _over_blocks(
 
 
 def _paired(
-    groups: Sequence[Group], alpha: float, looks: Looks | None, images: ValuesOnImages | None
+    groups: Sequence[Group], alpha: float, looks: InterimAnalyses | None, images: ValuesOnImages | None
 ) -> Pairs:
     if looks is None:
         return paired_differences(groups, alpha, images)
@@ -286,7 +286,7 @@ def _paired(
 
 
 def _crossed(
-    groups: Sequence[Group], alpha: float, images: ValuesOnImages, looks: Looks | None
+    groups: Sequence[Group], alpha: float, images: ValuesOnImages, looks: InterimAnalyses | None
 ) -> Crossed:
     pairs = _paired(groups, alpha, looks, images)
     count = len(next(iter(images.values())))

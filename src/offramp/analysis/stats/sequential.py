@@ -45,7 +45,7 @@ Verdict = Literal["different", "alike", "open", "too few images"]
 
 
 @dataclass(frozen=True)
-class Looks:
+class InterimAnalyses:
     """order: blocks (seeds) as they are added; the first look is at `first` of them, the last at all.
 
     Looks get rarer as seeds do less: one after each seed at first, then after a third more. That finds
@@ -94,7 +94,7 @@ class Decision:
 
 def decide(
     pairs: Mapping[tuple[str, str], Sequence[Estimate]],
-    looks: Looks,
+    looks: InterimAnalyses,
     margin: float,
     alpha: float = ALPHA,
 ) -> tuple[Decision, ...]:
@@ -125,7 +125,9 @@ def decide(
     return tuple(decisions)
 
 
-def spent(looks: Looks, seen: Sequence[Sequence[Estimate]], margin: float | None = None) -> Floats:
+def spent(
+    looks: InterimAnalyses, seen: Sequence[Sequence[Estimate]], margin: float | None = None
+) -> Floats:
     """p over all looks of each pair: the smallest of its looks' p, each divided by its share of alpha.
     Of no difference; with a margin, of a difference as large as that or larger."""
     every = [(k, e) for k, found in enumerate(seen) for e in found]
@@ -162,7 +164,7 @@ def hopeless(found: Estimate, margin: float, level: float) -> bool:
 
 
 def sequential_differences(
-    groups: Sequence[Group], alpha: float, looks: Looks, images: ValuesOnImages | None = None
+    groups: Sequence[Group], alpha: float, looks: InterimAnalyses, images: ValuesOnImages | None = None
 ) -> Pairs:
     """As `paired_differences`, for blocks that were added after looking: p over all looks, intervals at
     the level of the last one."""
@@ -189,7 +191,7 @@ def sequential_differences(
     return tuple(made)
 
 
-def _rows(g: Group, h: Group, looks: Looks, images: ValuesOnImages | None) -> Floats:
+def _rows(g: Group, h: Group, looks: InterimAnalyses, images: ValuesOnImages | None) -> Floats:
     """Differences in the order in which blocks were added, [S] or [S, images]."""
     blocks, x, y = common(g, h)
     place = {block: k for k, block in enumerate(looks.order)}
@@ -198,7 +200,7 @@ def _rows(g: Group, h: Group, looks: Looks, images: ValuesOnImages | None) -> Fl
     return np.asarray(values[order])
 
 
-def _seen(g: Group, h: Group, looks: Looks, values: Floats) -> tuple[Estimate, ...]:
+def _seen(g: Group, h: Group, looks: InterimAnalyses, values: Floats) -> tuple[Estimate, ...]:
     """The estimate at every look so far. Over blocks alone, one at which all differ by the same amount
     is left out: nothing there says how much they vary, and its p would be 0."""
     found = looks.at(values)
@@ -208,7 +210,9 @@ def _seen(g: Group, h: Group, looks: Looks, values: Floats) -> tuple[Estimate, .
     return tuple(e for e in found if not same(values[: e.blocks], scale))
 
 
-def _why(g: Group, h: Group, looks: Looks, values: Floats, found: Sequence[Estimate]) -> str | None:
+def _why(
+    g: Group, h: Group, looks: InterimAnalyses, values: Floats, found: Sequence[Estimate]
+) -> str | None:
     if len(values) < looks.first:
         return f"they share fewer than the {looks.first} blocks of the first look"
     _, x, y = common(g, h)

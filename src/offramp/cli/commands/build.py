@@ -16,11 +16,11 @@ from offramp.cli.bundle import Page, describe, int8_share, page_at
 from offramp.cli.forecast import said_of_data, show_forecast
 from offramp.cli.options import flag, option
 from offramp.cli.progress.display import Progress, watch
-from offramp.cli.progress.log import Log, Wish, opened
+from offramp.cli.progress.log import Log, LogOptions, opened
 from offramp.cli.progress.reading import reading_shown
 from offramp.cli.render import emit, say, told
 from offramp.cli.training.budget import fitting
-from offramp.cli.training.run_options import How, conduct
+from offramp.cli.training.run_options import RunOptions, conduct
 from offramp.cli.training.study import say_interrupted
 from offramp.errors import OfframpError
 from offramp.paper.guidelines import GOALS, known_goal
@@ -164,7 +164,7 @@ def build(
     )
     graphs.check_installed()
     page = page_at(web, onnxruntime_web, force, out)
-    aim = Delivery(
+    aim = BundleRequest(
         limits,
         out,
         force=force,
@@ -174,12 +174,12 @@ def build(
         int8=allowed,
         page=page,
     )
-    with opened(Wish(log_file, log_format, verbose, quiet), json) as log:
+    with opened(LogOptions(log_file, log_format, verbose, quiet), json) as log:
         start(wish, aim, store, dry_run, json, quiet, log)
 
 
 @dataclass(frozen=True)
-class Delivery:
+class BundleRequest:
     """limits: of the policy.  out: the bundle's folder.  force: replace one that is there.  anyway: go
     on with what is not to be trusted.  budget: of the training, a time.  times: of stages, on the
     device.  int8: as of `bundle.export.ExportOptions`.  page: for browsers."""
@@ -228,7 +228,13 @@ def chosen_from(
 
 
 def start(
-    wish: BuildOptions, aim: Delivery, root: Place, dry_run: bool, as_json: bool, quiet: bool, log: Log
+    wish: BuildOptions,
+    aim: BundleRequest,
+    root: Place,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    log: Log,
 ) -> None:
     """Exits with 1 when training failed, 130 when interrupted."""
     from offramp import device as devices
@@ -245,7 +251,7 @@ def start(
     with reading_shown(log):
         chosen = choose(wish)
     if aim.budget is not None:
-        how = How(root, dry_run, None, as_json, log, place=wish.device, anyway=aim.anyway)
+        how = RunOptions(root, dry_run, None, as_json, log, place=wish.device, anyway=aim.anyway)
         seconds = units.parse(aim.budget, units.TIME, "--budget")
         # Of fewer images a step takes fewer, unless `--set` says how many.
         taken = chosen.plan.study.recipe.batch_size
@@ -307,7 +313,7 @@ def _train(
         raise typer.Exit(1)
 
 
-def _finish(plan: Plan, aim: Delivery, store: Store, silent: bool, weak: tuple[str, ...]) -> Built:
+def _finish(plan: Plan, aim: BundleRequest, store: Store, silent: bool, weak: tuple[str, ...]) -> Built:
     from offramp.api.build import deployed
     from offramp.bundle.export import ExportOptions
 
@@ -316,7 +322,9 @@ def _finish(plan: Plan, aim: Delivery, store: Store, silent: bool, weak: tuple[s
     return told(deployed(plan, store, wanted, aim.out, asked, aim.times), silent)
 
 
-def _dry(chosen: BuildPlan, aim: Delivery, store: Store, device: torch.device, as_json: bool) -> None:
+def _dry(
+    chosen: BuildPlan, aim: BundleRequest, store: Store, device: torch.device, as_json: bool
+) -> None:
     from offramp.api.build import resolved
     from offramp.study.plan.forecast import forecast
 
@@ -331,7 +339,7 @@ def _dry(chosen: BuildPlan, aim: Delivery, store: Store, device: torch.device, a
         say(f"It would be refused: {why}, or --anyway.")
 
 
-def _as_json(chosen: BuildPlan, aim: Delivery) -> dict[str, Any]:
+def _as_json(chosen: BuildPlan, aim: BundleRequest) -> dict[str, Any]:
     from offramp.nets.network import inside
 
     plan = chosen.plan
@@ -362,7 +370,7 @@ def _exits(plan: Plan) -> list[dict[str, Any]]:
     return rows
 
 
-def _target(aim: Delivery) -> dict[str, Any]:
+def _target(aim: BundleRequest) -> dict[str, Any]:
     """A share as a number; of others what was given, as a percentage is of a network's MACs."""
     from offramp.policy.limits import LIMITS
 
@@ -371,7 +379,7 @@ def _target(aim: Delivery) -> dict[str, Any]:
     return {wish.kind: wish.value if LIMITS[wish.kind].unit == "share" else given}
 
 
-def _show_plan(chosen: BuildPlan, aim: Delivery) -> None:
+def _show_plan(chosen: BuildPlan, aim: BundleRequest) -> None:
     from offramp.data.load import notes
 
     plan = chosen.plan

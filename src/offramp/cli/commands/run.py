@@ -10,10 +10,10 @@ from typing import Annotated
 
 from offramp.cli import options
 from offramp.cli.options import argument, flag, option
-from offramp.cli.progress.log import Wish, opened
+from offramp.cli.progress.log import LogOptions, opened
 from offramp.cli.store import code_named
 from offramp.cli.training.budget import start_one
-from offramp.cli.training.run_options import How, Until, place, processes, reached, settings
+from offramp.cli.training.run_options import RunOptions, SeedBudget, place, processes, reached, settings
 from offramp.cli.training.study_list import start_all
 from offramp.errors import OfframpError
 
@@ -122,7 +122,7 @@ def run(
 
     _leave_word_to_first()
     given = None if speed is None else units.parse(speed, units.SPEED, "--speed")
-    how = How(
+    how = RunOptions(
         store,
         dry_run,
         processes(workers),
@@ -132,7 +132,7 @@ def run(
         place=device,
         anyway=anyway,
         power=_share(power, "--power"),
-        until=Until(max_seeds, _share(difference, "--difference")) if until_decided else None,
+        until=SeedBudget(max_seeds, _share(difference, "--difference")) if until_decided else None,
         on=place(on),
         price=price_per_hour,
     )
@@ -143,12 +143,12 @@ def run(
     if (max_seeds, difference) != (None, None) and not until_decided:
         raise OfframpError("--max-seeds and --difference are for --until-decided; add it")
     given_settings = settings(set_, execution, cache_memory, cache_disk)
-    with opened(Wish(log_file, log_format, verbose, quiet), json) as log:
+    with opened(LogOptions(log_file, log_format, verbose, quiet), json) as log:
         _start(study, given_settings, data_root, budget, replace(how, log=log))
 
 
 def _start(
-    path: Path, settings: Sequence[str], data_root: Path | None, budget: str | None, how: How
+    path: Path, settings: Sequence[str], data_root: Path | None, budget: str | None, how: RunOptions
 ) -> None:
     """Plan and run what a file asks for; exits as `start`."""
     from offramp.study.spec.file import studies, study_files

@@ -10,7 +10,7 @@ import typer
 
 from offramp.cli import options
 from offramp.cli.options import argument, flag, option
-from offramp.cli.progress.log import Log, Wish, opened
+from offramp.cli.progress.log import Log, LogOptions, opened
 from offramp.cli.progress.proposals import Proposals, words
 from offramp.cli.progress.reading import moving, reading_shown
 from offramp.cli.render import emit, study_file
@@ -23,7 +23,7 @@ from offramp.store.place import Place, place
 
 if TYPE_CHECKING:
     from offramp.store.store import Store
-    from offramp.study.run.run import Conduct
+    from offramp.study.run.run import RunConfig
     from offramp.study.search.variants import Best, SearchOptions, Variants
     from offramp.study.spec.models import Study
 
@@ -113,7 +113,7 @@ def search(
     labels = [s.label for s in whole.strategies] if per is not None else [None]
     wishes = {label: SearchOptions(where, trials, label, not no_prune, seed) for label in labels}
     found: dict[str | None, Best] = {}
-    with opened(Wish(log_file, log_format, verbose, quiet), json) as log:
+    with opened(LogOptions(log_file, log_format, verbose, quiet), json) as log:
         named = code_named([whole], not no_user_code)
         if named is not None:
             log.say(named, must=True)
@@ -148,7 +148,7 @@ def ranges(over: list[str]) -> dict[str, Any]:
 
 
 def _searched(
-    study: Study, variants: Variants, asked: SearchOptions, store: Store, work: Conduct, log: Log
+    study: Study, variants: Variants, asked: SearchOptions, store: Store, work: RunConfig, log: Log
 ) -> Best:
     """Search, and say how it goes."""
     from offramp.process import terminable

@@ -17,7 +17,7 @@ from offramp.terminal import show, table
 from offramp.units import counted, size
 
 if TYPE_CHECKING:
-    from offramp.store.live import Course
+    from offramp.store.live import TrialProgress
 
 
 def status(
@@ -95,7 +95,7 @@ def status(
         typer.echo(f"Warning: trials differ in {'; '.join(mixed)}; their bits may too.")
 
 
-def _list(courses: Sequence[Course], wanted: TrialFilter, sort: SortBy, as_json: bool) -> None:
+def _list(courses: Sequence[TrialProgress], wanted: TrialFilter, sort: SortBy, as_json: bool) -> None:
     """Trials, a line each."""
     rows = chosen(courses, wanted, sort)
     if as_json:

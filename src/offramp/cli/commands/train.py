@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from offramp.cli import completing, options
 from offramp.cli.options import option
-from offramp.cli.progress.log import Wish, opened
+from offramp.cli.progress.log import LogOptions, opened
 from offramp.cli.store import code_named
-from offramp.cli.training.run_options import How, settings
+from offramp.cli.training.run_options import RunOptions, settings
 from offramp.cli.training.study import start
 
 
@@ -63,7 +63,7 @@ def train(
         given, "offramp train", settings(set_, execution, cache_memory, cache_disk), flags
     )
     named = code_named([asked], not no_user_code)
-    with opened(Wish(log_file, log_format, verbose, quiet), json) as log:
+    with opened(LogOptions(log_file, log_format, verbose, quiet), json) as log:
         if named is not None:
             log.say(named, must=True)
-        start(asked, How(store, dry_run, None, json, log, place=device))
+        start(asked, RunOptions(store, dry_run, None, json, log, place=device))

@@ -20,7 +20,7 @@ from offramp.units import counted
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from offramp.store.live import Course, LivePhase
+    from offramp.store.live import LivePhase, TrialProgress
 
 LATEST = 8  # finished trials that are shown
 
@@ -81,7 +81,7 @@ def watch(
         return
 
 
-def shown(title: str, courses: Sequence[Course], loose: Sequence[LivePhase] = ()) -> Group:
+def shown(title: str, courses: Sequence[TrialProgress], loose: Sequence[LivePhase] = ()) -> Group:
     """The picture of a store. loose: of `Reader.loose`."""
     from rich.console import Group
     from rich.text import Text
@@ -123,7 +123,7 @@ def _as_json(phase: LivePhase) -> dict[str, Any]:
     return {"node": phase.key, "phase": phase.name, **far, "holder": phase.holder}
 
 
-def _working(phase: LivePhase, courses: Sequence[Course]) -> tuple[str, str, str]:
+def _working(phase: LivePhase, courses: Sequence[TrialProgress]) -> tuple[str, str, str]:
     users = [c.trial for c in courses if any(p.key == phase.key for p in c.phases)]
     more = f", for {len(users) - 1} more" if len(users) > 1 else ""
     holder = (phase.holder or "nobody, saved").removeprefix("process ").replace("at it for ", "")
@@ -133,11 +133,11 @@ def _working(phase: LivePhase, courses: Sequence[Course]) -> tuple[str, str, str
     return name, epochs, accuracies(value for _, value in phase.validation)
 
 
-def _finished(course: Course) -> str:
+def _finished(course: TrialProgress) -> str:
     assert course.manifest is not None
     return course.manifest.provenance.finished or ""
 
 
-def _accuracies(course: Course) -> str:
+def _accuracies(course: TrialProgress) -> str:
     assert course.manifest is not None
     return accuracies(course.manifest.metrics["test"].accuracy)

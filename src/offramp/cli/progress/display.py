@@ -28,7 +28,7 @@ MOST_SHOWN = 12  # groups at work, a line each
 
 
 @final
-class Patience:
+class LogPacer:
     """When waiting is worth a line: after `PACE` seconds of it, then each time after as long again."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Progress:
         self._log = log
         self._now = ["preparing", ""]  # what the moving lines say
         self._notes: set[str] = set()
-        self._patience = Patience()
+        self._patience = LogPacer()
         self._said: dict[str, float] = {}  # when a phase last had a line
         self._untold: dict[str, None] = {}  # phases with an epoch since, in order
         self._told = time.monotonic()  # when a phase began, or an epoch had a line

@@ -51,7 +51,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Wish:
+class LogOptions:
     """What a command was asked to say. format: None where nothing was said of it.  verbose: of every
     epoch.  quiet: no progress on standard error."""
 
@@ -159,7 +159,7 @@ def handler(log: Log, must: bool = False) -> logging.Handler:
 
 
 @contextmanager
-def opened(wish: Wish, as_json: bool = False) -> Iterator[Log]:
+def opened(wish: LogOptions, as_json: bool = False) -> Iterator[Log]:
     """The log that was asked for. as_json: the command answers programs, which hear of progress only
     where they asked for it. Warnings meanwhile are lines of it, and so is, in the file, what ends the
     command.

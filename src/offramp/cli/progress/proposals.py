@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
-from offramp.cli.progress.display import PACE, Patience, epoch_fields
+from offramp.cli.progress.display import PACE, LogPacer, epoch_fields
 from offramp.cli.progress.log import Line, Log
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Proposals:
         self._now = ""  # the proposal at work
         self._about: dict[str, Any] = {}  # the same for programs
         self._told = time.monotonic()  # when an epoch or the end of a proposal had a line
-        self._patience = Patience()
+        self._patience = LogPacer()
         self._notes: set[str] = set()
 
     def see(self, event: Happening, status: Status) -> None:

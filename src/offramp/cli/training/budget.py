@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from offramp.cli.progress.reading import reading_shown
-from offramp.cli.training.run_options import How
+from offramp.cli.training.run_options import RunOptions
 from offramp.cli.training.study import start
 from offramp.units import duration, macs
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from offramp.study.spec.models import Study
 
 
-def start_one(file: StudyFile, budget: str | None, study: Study, how: How) -> None:
+def start_one(file: StudyFile, budget: str | None, study: Study, how: RunOptions) -> None:
     """Run the study of a file, made smaller to fit a budget, where one is given."""
     from offramp import units
     from offramp.study.plan.forecast import measured
@@ -38,7 +38,7 @@ def fitting(
     plan: Plan,
     seconds: float,
     words: str,
-    how: How,
+    how: RunOptions,
     batch_size: Callable[[int], int] | None = None,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Settings with which the study fits, and why the time is too short, if it is. Both are logged.

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from offramp.study.plan.plan import Plan
     from offramp.study.plan.workers import Workers
     from offramp.study.run.cluster import Cluster
-    from offramp.study.run.run import Conduct
+    from offramp.study.run.run import RunConfig
 
 
 @dataclass(frozen=True)
-class Until:
+class SeedBudget:
     """When to stop adding seeds. seeds: the most.  difference: in accuracy, 0 to 1.  None: the default,
     or what an earlier run took."""
 
@@ -33,7 +33,7 @@ class Until:
 
 
 @dataclass(frozen=True)
-class How:
+class RunOptions:
     """How a run is asked for. on: a cluster's address, `ray`, or None for this machine alone.  cluster:
     it, once it is joined.  price: of one of its machines an hour.  workers: None for as many as suit.
     log: what is said meanwhile.  speed: of another device, in MACs a second, for the forecast.  here: of
@@ -56,7 +56,7 @@ class How:
     unreliable: tuple[str, ...] = ()
     fits: tuple[str, ...] | None = None
     power: float | None = None
-    until: Until | None = None
+    until: SeedBudget | None = None
     on: str | None = None
     cluster: Cluster | None = None
     price: float | None = None
@@ -107,7 +107,7 @@ def place(text: str) -> str | None:
 
 
 @contextmanager
-def reached(how: How) -> Iterator[How]:
+def reached(how: RunOptions) -> Iterator[RunOptions]:
     """Join the cluster that was asked for, if one was and anything is to run."""
     if how.on is None or how.dry_run:
         yield how
@@ -118,15 +118,15 @@ def reached(how: How) -> Iterator[How]:
         yield replace(how, cluster=cluster)
 
 
-def conduct(device: torch.device, workers: int) -> Conduct:
+def conduct(device: torch.device, workers: int) -> RunConfig:
     """How work is done on this machine."""
     from offramp.study.plan.limits import cache_folder
-    from offramp.study.run.run import Conduct
+    from offramp.study.run.run import RunConfig
 
-    return Conduct(device=device, cache_folder=cache_folder(), workers=workers)
+    return RunConfig(device=device, cache_folder=cache_folder(), workers=workers)
 
 
-def staff(plan: Plan, how: How) -> Workers:
+def staff(plan: Plan, how: RunOptions) -> Workers:
     """The workers of a run: as many as were asked for, else as many as suit."""
     from offramp.store.store import Store
     from offramp.study.plan.workers import Workers, asked, suited

@@ -15,7 +15,7 @@ from offramp.cli.progress.display import Progress, watch
 from offramp.cli.progress.log import Log
 from offramp.cli.progress.reading import reading_shown
 from offramp.cli.render import emit, say
-from offramp.cli.training.run_options import How, Until, conduct, staff
+from offramp.cli.training.run_options import RunOptions, SeedBudget, conduct, staff
 from offramp.errors import Unwritable
 from offramp.process import exit_code
 from offramp.report import summary
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 NEW = 256  # records of an object store that no index has yet, for which a run writes it anew at its end
 
 
-def start(study: Study, how: How) -> None:
+def start(study: Study, how: RunOptions) -> None:
     """Plan and run a study; exits with 1 when something failed, 130, 143 or 129 when interrupted."""
     from offramp.study.plan.plan import make_plan
 
@@ -43,7 +43,7 @@ def start(study: Study, how: How) -> None:
     go(plan, how)
 
 
-def go(plan: Plan, how: How) -> None:
+def go(plan: Plan, how: RunOptions) -> None:
     """As `start`, with the plan at hand."""
     remark(plan, how.log)
     if how.dry_run:
@@ -55,7 +55,7 @@ def go(plan: Plan, how: How) -> None:
     close(outcome, how.log, how.fits)
 
 
-def _foresee(plan: Plan, how: How) -> None:
+def _foresee(plan: Plan, how: RunOptions) -> None:
     from offramp.store.store import Store
     from offramp.study.plan.forecast import forecast, on_machines
 
@@ -93,7 +93,7 @@ class Outcome:
     interrupted: KeyboardInterrupt | None
 
 
-def trained(plan: Plan, how: How) -> Outcome:
+def trained(plan: Plan, how: RunOptions) -> Outcome:
     """Run a plan, show its results unless they are for programs."""
     workers = staff(plan, how)
     how.log.say(f"Workers: {workers.count} ({workers.reason}).")
@@ -107,7 +107,7 @@ def trained(plan: Plan, how: How) -> Outcome:
     return outcome
 
 
-def _work(plan: Plan, how: How, workers: Workers, progress: Progress) -> KeyboardInterrupt | None:
+def _work(plan: Plan, how: RunOptions, workers: Workers, progress: Progress) -> KeyboardInterrupt | None:
     """Run a plan. Returns what interrupted it."""
     from offramp.store.store import Store
     from offramp.study.run.pool import run_pooled
@@ -127,7 +127,7 @@ def _work(plan: Plan, how: How, workers: Workers, progress: Progress) -> Keyboar
     return None
 
 
-def _decided(plan: Plan, how: How, until: Until) -> Outcome:
+def _decided(plan: Plan, how: RunOptions, until: SeedBudget) -> Outcome:
     """As `trained`, with seeds that are added and looked at until nothing is left to decide."""
     from offramp.store.store import Store
     from offramp.study import decide
@@ -167,7 +167,7 @@ def _decided(plan: Plan, how: How, until: Until) -> Outcome:
 
 
 def _results(
-    how: How,
+    how: RunOptions,
     made: Sequence[str],
     failures: Sequence[dict[str, Any]],
     interrupted: KeyboardInterrupt | None,
@@ -198,7 +198,7 @@ def _results(
 
 
 def close(outcome: Outcome, log: Log, fits: Sequence[str] | None = None) -> None:
-    """End with the exit code that fits the outcome. fits: see `How`."""
+    """End with the exit code that fits the outcome. fits: see `RunOptions`."""
     if outcome.interrupted is not None:
         say_interrupted(outcome.interrupted, log, fits)
     if outcome.failed:
@@ -206,7 +206,7 @@ def close(outcome: Outcome, log: Log, fits: Sequence[str] | None = None) -> None
 
 
 def say_interrupted(error: KeyboardInterrupt, log: Log, fits: Sequence[str] | None = None) -> NoReturn:
-    """How to go on, and the exit code. fits: see `How`."""
+    """How to go on, and the exit code. fits: see `RunOptions`."""
     again = "again"
     if fits is not None:  # measured again, a budget would come to others, and all would be trained anew
         flags = " ".join(f"--set {setting}" for setting in fits)
@@ -215,7 +215,7 @@ def say_interrupted(error: KeyboardInterrupt, log: Log, fits: Sequence[str] | No
     raise typer.Exit(exit_code(error)) from None
 
 
-def spans_left(plan: Plan, how: How) -> Spans:
+def spans_left(plan: Plan, how: RunOptions) -> Spans:
     """What is left of a plan on many machines, in MACs."""
     from offramp.store.store import Store
     from offramp.study.plan.forecast import MACHINES

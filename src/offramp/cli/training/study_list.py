@@ -13,7 +13,7 @@ from offramp.cli.forecast import as_json, said_of, show_machines
 from offramp.cli.progress.log import Log
 from offramp.cli.progress.reading import reading_shown
 from offramp.cli.render import emit
-from offramp.cli.training.run_options import How, staff
+from offramp.cli.training.run_options import RunOptions, staff
 from offramp.cli.training.study import Outcome, close, remark, spans_left, trained
 from offramp.report import summary
 from offramp.terminal import show, table
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from offramp.study.spec.file import Member
 
 
-def start_all(path: Path, asked: Sequence[Member], how: How) -> None:
+def start_all(path: Path, asked: Sequence[Member], how: RunOptions) -> None:
     """One study after another; what fails in one does not stop the next."""
     from offramp.store.results import by_strategy
     from offramp.store.store import Store
@@ -69,7 +69,7 @@ def _shown(made: Iterator[Plan], log: Log) -> Iterator[Plan]:
         yield plan
 
 
-def _show_all(path: Path, asked: Sequence[Member], how: How) -> None:
+def _show_all(path: Path, asked: Sequence[Member], how: RunOptions) -> None:
     from offramp.store.store import Store
     from offramp.study.plan.forecast import on_machines, together
     from offramp.study.plan.plan import plans

@@ -53,7 +53,7 @@ class Form:
 
 
 @dataclass(frozen=True, eq=False)
-class Own:
+class DatasetImages:
     """`offramp.data.images.files.Opened` of a Dataset. Every image is what it was when it was first
     read, or an error.
 

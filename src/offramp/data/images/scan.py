@@ -19,7 +19,7 @@ from offramp.data.dataset import value_counts
 from offramp.data.images import cache
 from offramp.data.images.files import Opened
 from offramp.data.images.geometry import Geometry
-from offramp.data.images.own import Own
+from offramp.data.images.own import DatasetImages
 from offramp.data.progress import Pace, pool
 from offramp.data.splits import Subset
 from offramp.errors import OfframpError
@@ -52,7 +52,7 @@ def scan(part: Subset, source: Opened, geometry: Geometry, skip: bool) -> tuple[
     """
     hashes = source.digests(part.rows)
     known = [VERSION, PIL.__version__, hashes, part.labels.tolist(), plain(geometry)]
-    if isinstance(source, Own):  # whose hashes are of pixels alone
+    if isinstance(source, DatasetImages):  # whose hashes are of pixels alone
         known.append([str(source.forms[row]) for row in part.rows.tolist()])
     path = cache.folder() / "scans" / f"{digest(known)}.json"
     found, kept = None, cache.read(path)

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from offramp.augment import Augment, View
 from offramp.data.dataset import AS_IT_IS, FileSplit, Look
-from offramp.data.images.own import Own
+from offramp.data.images.own import DatasetImages
 from offramp.data.loading.views import cut_draws
 from offramp.errors import OfframpError
 from offramp.process import end_with_parent, ended_by, leave_signals_to_parent
@@ -78,7 +78,7 @@ class Prefetch:
         self._boxes = augment is not None and augment.resized_crop is not None
         self._own = augment is not None and augment.own is not None
         # What a user defined may be sent to no other process: it must be there when that is forked.
-        users = any(isinstance(split.source, Own) for split in splits.values())
+        users = any(isinstance(split.source, DatasetImages) for split in splits.values())
         self._workers = 0 if users and START is None else workers
         self._slots: Slots | None = None
         self._asked = _ToMake()

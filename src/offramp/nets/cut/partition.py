@@ -22,7 +22,18 @@ from offramp.inputs import blank, noise
 from offramp.nets.clock import Clock
 from offramp.nets.cut.calling import STRAIGHT, Called, Way, way_of
 from offramp.nets.cut.gradients import unlike
-from offramp.nets.cut.places import Side, Site, Survey, Tap, attribute, buffers, hold, put, survey, under
+from offramp.nets.cut.places import (
+    ModeGraph,
+    Site,
+    Survey,
+    Tap,
+    attribute,
+    buffers,
+    hold,
+    put,
+    survey,
+    under,
+)
 from offramp.nets.cut.trace import UNKNOWN, PerImage, compiled
 from offramp.nets.identity import settings
 from offramp.nets.macs import count_macs
@@ -389,14 +400,14 @@ def _compared(
     return way, tuple(shapes), lost
 
 
-def _crossing(seen: Survey, side: Side, node: fx.Node) -> tuple[fx.Node, ...]:
+def _crossing(seen: Survey, side: ModeGraph, node: fx.Node) -> tuple[fx.Node, ...]:
     """What crosses a cut right after `node`: its own tensor, then the others in order. What can be made
     again does not: it has no rows, by which tensors are kept and images leave."""
     others = (n for n in side.crossing[side.order[node]] if n not in seen.again)
     return (node, *(n for n in others if n is not node))
 
 
-def _traced_graph(seen: Survey, side: Side, start: fx.Node | None, end: fx.Node | None) -> fx.Graph:
+def _traced_graph(seen: Survey, side: ModeGraph, start: fx.Node | None, end: fx.Node | None) -> fx.Graph:
     """The operations after `start` (None: from the images) up to `end` (None: to the logits).
 
     Operations keep their order, so random draws keep theirs. A tensor that comes in and would be
@@ -479,7 +490,7 @@ def _pieces(module: nn.Module, graphs: Sequence[tuple[fx.Graph, fx.Graph]]) -> t
     return tuple(found)
 
 
-def _overwritten(side: Side, inputs: Sequence[fx.Node], body: Sequence[fx.Node]) -> list[fx.Node]:
+def _overwritten(side: ModeGraph, inputs: Sequence[fx.Node], body: Sequence[fx.Node]) -> list[fx.Node]:
     """Those of the tensors that come in on which an operation of the body writes."""
     written = frozenset[int]().union(*(side.facts[n].writes for n in body))
     found = [n for n in inputs if side.facts[n].storage in written]

@@ -49,7 +49,7 @@ class Tap:
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class ModeGraph:
     """One mode of a module: its operations in order, and what was observed of each."""
 
     traced: Traced
@@ -128,8 +128,8 @@ class Survey:
     """A module traced and observed in both modes. Holds nothing of the module itself."""
 
     title: str
-    train: Side
-    eval: Side
+    train: ModeGraph
+    eval: ModeGraph
     parameters: dict[str, int]  # their number of elements, by name
     weights: dict[
         str, frozenset[int]
@@ -377,7 +377,7 @@ def _weights(module: nn.Module, called: Set[str]) -> dict[str, frozenset[int]]:
     return {path: frozenset(numbers) for path, numbers in found.items()}
 
 
-def _torn(side: Side, weights: Mapping[str, frozenset[int]]) -> tuple[bool, ...]:
+def _torn(side: ModeGraph, weights: Mapping[str, frozenset[int]]) -> tuple[bool, ...]:
     """For each operation, whether a tensor of weights is used both up to it and after it."""
     first, last = dict[int, int](), dict[int, int]()
     for node, at in side.order.items():
@@ -396,7 +396,9 @@ def _torn(side: Side, weights: Mapping[str, frozenset[int]]) -> tuple[bool, ...]
 Tracer = Callable[[nn.Module, Way, Tensor], Traced]
 
 
-def _sides(module: nn.Module, x: Tensor, tracer: Tracer) -> tuple[Way, Side, Side, frozenset[str]]:
+def _sides(
+    module: nn.Module, x: Tensor, tracer: Tracer
+) -> tuple[Way, ModeGraph, ModeGraph, frozenset[str]]:
     """How it takes images in eval mode, what it does then, and what in train mode; and the parameters
     that learn something else by the trace."""
     probe, title = copy.deepcopy(module), type(module).__name__
@@ -416,7 +418,7 @@ def _sides(module: nn.Module, x: Tensor, tracer: Tracer) -> tuple[Way, Side, Sid
     return way, evaluation, training, unlike(probe, whole, pieces)
 
 
-def _side(probe: nn.Module, title: str, x: Tensor, tracer: Tracer) -> tuple[Way, Side]:
+def _side(probe: nn.Module, title: str, x: Tensor, tracer: Tracer) -> tuple[Way, ModeGraph]:
     """The mode that `probe` is in, whose buffers stay as they are. x: three images `[3, C, H, W]`."""
     given = buffers(probe)
     mode = "train" if probe.training else "eval"
@@ -456,7 +458,7 @@ def _side(probe: nn.Module, title: str, x: Tensor, tracer: Tracer) -> tuple[Way,
     if way.answer is not None:
         _forget_other_answers(traced, facts)
     _read_what_was_overwritten(facts)
-    return way, Side(traced, facts)
+    return way, ModeGraph(traced, facts)
 
 
 Buffers = list[tuple[nn.Module, dict[str, Tensor | None]]]
@@ -540,7 +542,7 @@ def _remedy(module: nn.Module, x: Tensor) -> str:
     return f"{lists}: exits: [{shown}]"
 
 
-def _pools(side: Side, node: fx.Node) -> bool:
+def _pools(side: ModeGraph, node: fx.Node) -> bool:
     return any(word in side.traced.kinds[node] for word in ("pool", "mean"))
 
 
@@ -561,7 +563,7 @@ def _read_what_was_overwritten(facts: dict[fx.Node, Observed]) -> None:
                 user.replace_input_with(source, node)
 
 
-def _named(side: Side) -> dict[str, fx.Node]:
+def _named(side: ModeGraph) -> dict[str, fx.Node]:
     """The operation that made the tensor of each name, where that is one of images `[B, ...]`."""
     return {
         name: side.origin(node)

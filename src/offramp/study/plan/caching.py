@@ -11,8 +11,8 @@ import torch
 from offramp.engine.cache import Cache
 from offramp.engine.cost import value_bytes
 from offramp.engine.frozen_reads import reads_of, wanted
-from offramp.engine.passes import Kept
-from offramp.engine.placement import PLACES, Medium, Speeds, ValueName, Wanted, assumed, place
+from offramp.engine.passes import CacheBytes
+from offramp.engine.placement import PLACES, CacheCandidate, Medium, Speeds, ValueName, assumed, place
 from offramp.engine.resolve import Node
 from offramp.engine.values import Frozen
 from offramp.meters import free_memory
@@ -57,7 +57,7 @@ def adapt(cache: Cache, plan: Plan, found: CacheLimits, device: torch.device, wo
         cache.limit(min(found.memory, grown), found.disk)
 
 
-def remarks(cache: Cache, kept: Kept, found: CacheLimits) -> Iterator[str]:
+def remarks(cache: Cache, kept: CacheBytes, found: CacheLimits) -> Iterator[str]:
     """What a user should know of how a group's values are held; the same words each time."""
     slower = "some frozen values are computed for every batch, which takes longer and changes no result"
     for where in cache.refused():
@@ -95,7 +95,7 @@ def forecast(plan: Plan, found: CacheLimits, device: torch.device) -> Peak:
 
 
 def _with(
-    asked: Sequence[Wanted],
+    asked: Sequence[CacheCandidate],
     held: Holdings,
     limits: Mapping[Medium, int],
     group: Sequence[Node],

@@ -11,7 +11,7 @@ import torch
 
 from offramp import device as devices
 from offramp.engine.cost import exit_shares, live_macs, written_macs
-from offramp.engine.passes import Kept
+from offramp.engine.passes import CacheBytes
 from offramp.engine.trainee import Trainee
 from offramp.meters import Gpu, Meter, Missing, find_gpu, find_packages
 from offramp.store.manifest import Cost
@@ -49,7 +49,7 @@ def record(
     plan: Plan,
     trainee: Trainee,
     frozen_macs: float,
-    kept: Kept,
+    kept: CacheBytes,
     fused_with: int,
     workers: int,
     meter: Meter,

@@ -35,7 +35,7 @@ from offramp.store.store import Store
 from offramp.study.plan.plan import make_plan
 from offramp.study.run.events import Event
 from offramp.study.run.ledger import Failures
-from offramp.study.run.run import Conduct, run
+from offramp.study.run.run import RunConfig, run
 from offramp.study.spec.models import Study
 
 REPLACED = 3  # killed processes of a run that others are started for
@@ -53,7 +53,7 @@ class Task:
 
     study: Study
     root: Place
-    conduct: Conduct
+    conduct: RunConfig
     failed: Failures
 
 

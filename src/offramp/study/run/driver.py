@@ -51,7 +51,7 @@ class Given:
 
 
 @dataclass
-class Now:
+class DriverState:
     """What changes while it runs. room: of the cluster.  passes: how phases share them.  fresh: whether
     there may be something to submit.  served: whether any machine has trained an epoch."""
 
@@ -78,7 +78,7 @@ class Driver:
     reached: dict[str, int] = field(default_factory=dict)
     rests: dict[str, float] = field(default_factory=dict)
     elsewhere: set[str] = field(default_factory=set)
-    now: Now = field(default_factory=Now)
+    now: DriverState = field(default_factory=DriverState)
 
     @property
     def plan(self) -> Plan:

@@ -23,11 +23,11 @@ from offramp.study.run.crew import REPLACED, Crew, Task, check_own, end, hear, s
 from offramp.study.run.events import Event, Note
 from offramp.study.run.ledger import Failures
 from offramp.study.run.rank_processes import run_together
-from offramp.study.run.run import Conduct, run
+from offramp.study.run.run import RunConfig, run
 from offramp.units import counted
 
 
-def run_pooled(plan: Plan, store: Store, conduct: Conduct) -> Generator[Event, None, None]:
+def run_pooled(plan: Plan, store: Store, conduct: RunConfig) -> Generator[Event, None, None]:
     """As `run`, with `conduct.workers` processes; events come in the order in which they happen.
 
     For a worker that is killed another one is started, up to REPLACED times; where the kernel did it for

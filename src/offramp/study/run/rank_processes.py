@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 import psutil
 
 from offramp import device as devices
-from offramp.engine.ranks import Deserted, Seat
+from offramp.engine.ranks import Deserted, RankInfo
 from offramp.errors import OfframpError
 from offramp.meters import killed_for_memory, usable_cores
 from offramp.process import ended_by, terminable
@@ -30,14 +30,14 @@ from offramp.study.plan.plan import Plan
 from offramp.study.run.crew import DESERTED, DISBANDED, REPLACED, Crew, Task, check_own, end, hear, start
 from offramp.study.run.events import Event, Note
 from offramp.study.run.ledger import Failures
-from offramp.study.run.run import Conduct, run
+from offramp.study.run.run import RunConfig, run
 
 GRACE_S = 20.0  # for ranks to notice that one is gone
 INTERFACE = "GLOO_SOCKET_IFNAME"  # where ranks on the CPU listen
 LOOPBACK = "127.0.0.1"
 
 
-def run_together(plan: Plan, store: Store, conduct: Conduct) -> Generator[Event, None, None]:
+def run_together(plan: Plan, store: Store, conduct: RunConfig) -> Generator[Event, None, None]:
     """As `run`, each phase on `plan.numerics.ranks` devices of this machine.
 
     When a rank is killed all start again, up to REPLACED times. They end, and rank 0 saves first, when
@@ -66,7 +66,7 @@ def run_together(plan: Plan, store: Store, conduct: Conduct) -> Generator[Event,
             meeting = f"file://{shared}/meeting-{attempt}"
             try:
                 for rank, place in enumerate(places):
-                    seated = replace(conduct, device=place, seat=Seat(rank, count, meeting))
+                    seated = replace(conduct, device=place, seat=RankInfo(rank, count, meeting))
                     start(crew, Task(plan.study, store.root, seated, failed))
                 codes = yield from _heard(crew)
             finally:
@@ -117,10 +117,10 @@ def _again(codes: list[int | None], killed: int) -> str:
 
 
 def _as_launched(
-    plan: Plan, store: Store, conduct: Conduct, launched: devices.Launched
+    plan: Plan, store: Store, conduct: RunConfig, launched: devices.Launched
 ) -> Generator[Event, None, None]:
     """As the rank that torchrun made of this process."""
-    seat = Seat(launched.rank, launched.count, "env://")
+    seat = RankInfo(launched.rank, launched.count, "env://")
     if seat.count != plan.numerics.ranks:
         raise OfframpError(
             f"torchrun has started {seat.count} processes, and execution.devices is "

@@ -23,7 +23,7 @@ from offramp.engine.frozen_reads import reads_of
 from offramp.engine.images import Images
 from offramp.engine.passes import Pass
 from offramp.engine.placement import Speeds
-from offramp.engine.ranks import ONLY, Seat, joined
+from offramp.engine.ranks import ONLY, RankInfo, joined
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, pack
@@ -51,7 +51,7 @@ TRAINED_ON = ("train", "validation")
 
 
 @dataclass(frozen=True)
-class Conduct:
+class RunConfig:
     """How a process runs a plan.
 
     checkpoint_seconds: at most so much finished training is lost when the process is killed, besides the
@@ -71,7 +71,7 @@ class Conduct:
     workers: int = 1
     memory: int | None = None
     speeds: Speeds | None = None
-    seat: Seat = ONLY
+    seat: RankInfo = ONLY
 
 
 class Lost(Exception):
@@ -87,7 +87,7 @@ class Run:
     """
 
     ledger: Ledger
-    conduct: Conduct
+    conduct: RunConfig
     images: Images
     allowed: CacheLimits
     cache: Cache | None
@@ -389,7 +389,7 @@ class Run:
 
 
 def run(
-    plan: Plan, store: Store, conduct: Conduct, failed: Failures | None = None
+    plan: Plan, store: Store, conduct: RunConfig, failed: Failures | None = None
 ) -> Generator[events.Event, None, None]:
     """Train every missing node and write every trial; yields what happens. Whoever stops reading
     closes it: locks, caches and torch's settings are put back then.
@@ -408,7 +408,7 @@ def run(
 
 
 def run_part(
-    plan: Plan, store: Store, conduct: Conduct, keys: Collection[str], of: Collection[str]
+    plan: Plan, store: Store, conduct: RunConfig, keys: Collection[str], of: Collection[str]
 ) -> Generator[events.Event, None, None]:
     """As `run`, of these nodes and trials alone: see `Run.part`."""
     with _prepared(plan, store, conduct, None) as prepared:
@@ -416,7 +416,7 @@ def run_part(
 
 
 @contextmanager
-def _prepared(plan: Plan, store: Store, conduct: Conduct, failed: Failures | None) -> Iterator[Run]:
+def _prepared(plan: Plan, store: Store, conduct: RunConfig, failed: Failures | None) -> Iterator[Run]:
     folder, layout = conduct.cache_folder, plan.numerics.memory_format
     if plan.numerics.ranks != conduct.seat.count:
         raise OfframpError(
@@ -441,7 +441,7 @@ def _prepared(plan: Plan, store: Store, conduct: Conduct, failed: Failures | Non
             cache.close()
 
 
-def _readers(plan: Plan, conduct: Conduct) -> int:
+def _readers(plan: Plan, conduct: RunConfig) -> int:
     """How many processes read images from files: as the study says, else this process's share of the
     cores."""
     given = plan.study.execution.loader_workers

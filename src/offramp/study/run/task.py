@@ -33,7 +33,7 @@ from offramp.study.plan.limits import cache_folder
 from offramp.study.plan.plan import Plan, data_identity, make_plan
 from offramp.study.plan.workers import on_a_machine
 from offramp.study.run import events
-from offramp.study.run.run import Conduct, run_part
+from offramp.study.run.run import RunConfig, run_part
 from offramp.study.spec import record
 from offramp.study.spec.models import Study
 
@@ -164,7 +164,7 @@ def _events(order: TaskOrder) -> Generator[events.Event, None, None]:
         )
     device = torch.device(order.device)
     workers = on_a_machine(plan, device)  # they share what this one takes
-    conduct = Conduct(device, cache_folder(), order.checkpoint_seconds, workers)
+    conduct = RunConfig(device, cache_folder(), order.checkpoint_seconds, workers)
     with closing(run_part(plan, store, conduct, order.keys, order.trials)) as happened:
         for event in happened:
             if isinstance(event, events.Failed) and _is_away(order.store):

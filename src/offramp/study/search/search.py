@@ -23,7 +23,7 @@ from offramp.store.store import Store
 from offramp.study.plan.plan import Plan
 from offramp.study.run import events
 from offramp.study.run.ledger import Failures, Ledger
-from offramp.study.run.run import POLL_SECONDS, Conduct, run_part
+from offramp.study.run.run import POLL_SECONDS, RunConfig, run_part
 from offramp.study.run.trials import planned
 from offramp.study.search.score import Known, score
 from offramp.study.search.variants import Best, SearchOptions, Variants
@@ -79,7 +79,7 @@ def name_of(study: Study, asked: SearchOptions) -> str:
 
 
 def search(
-    study: Study, variants: Variants, asked: SearchOptions, store: Store, conduct: Conduct
+    study: Study, variants: Variants, asked: SearchOptions, store: Store, conduct: RunConfig
 ) -> Generator[Happening, None, Best]:
     """Try settings until there are as many proposals as were asked for; yields what happens.
 
@@ -171,7 +171,7 @@ def _planned(plan: Plan) -> dict[str, Any]:
 
 
 def _tried(
-    plan: Plan, store: Store, conduct: Conduct, trial: optuna.Trial
+    plan: Plan, store: Store, conduct: RunConfig, trial: optuna.Trial
 ) -> Generator[Happening, None, tuple[float | None, str]]:
     """Train the phases of a plan; the score, or None and why it was given up."""
     known, why = Known(plan), ""
@@ -191,7 +191,7 @@ def _tried(
     return score(plan, store), ""
 
 
-def _trained(plan: Plan, store: Store, conduct: Conduct) -> Generator[events.Event, None, None]:
+def _trained(plan: Plan, store: Store, conduct: RunConfig) -> Generator[events.Event, None, None]:
     """Every phase of a plan, each after what it needs, and no trial. What is there is checked, every
     byte; what is damaged is named and made anew."""
     known = Ledger(plan, store, Failures(Path()))  # of what failed it is not asked

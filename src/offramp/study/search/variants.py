@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from offramp.errors import OfframpError, nearest
 from offramp.study.plan.plan import Plan, make_plan
-from offramp.study.run.run import Conduct
+from offramp.study.run.run import RunConfig
 from offramp.study.spec import places, yaml_lines
 from offramp.study.spec.file import StudyFile
 from offramp.study.spec.models import ALL, RECIPE_FIELDS, Study, read_recipe
@@ -117,7 +117,7 @@ class Variants:
         own = {key.removeprefix("recipe."): value for key, value in settings.items()}
         return only(study, self.label, own)
 
-    def plan(self, settings: Mapping[str, Any], conduct: Conduct, first: Plan | None) -> Plan:
+    def plan(self, settings: Mapping[str, Any], conduct: RunConfig, first: Plan | None) -> Plan:
         """first: one without them, whose data are not read again where they are the same."""
         study = self.study(settings)
         known = first is not None and _reads(study) == _reads(first.study)
