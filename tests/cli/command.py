@@ -17,6 +17,7 @@ import pytest
 import typer.main
 
 from offramp.cli import main
+from wording import stable
 
 # All commands with all their options are made anew at each call: a tenth of a second.
 typer.main.get_command = functools.cache(typer.main.get_command)
@@ -83,6 +84,12 @@ def refused(answer: Answer, *said: str) -> None:
     assert answer.err.startswith("offramp: ")
     for words in said:
         assert words in answer.err, answer.err
+
+
+def refusal(answer: Answer) -> str:
+    """The one line in which a command refuses a mistake, as a snapshot has it (tests/wording.py)."""
+    refused(answer)
+    return stable(answer.err)
 
 
 def keys(store: str = "runs") -> list[str]:

@@ -1,0 +1,40 @@
+"""The wording of messages, compared with the snapshot file of the test's module (`__snapshots__`).
+
+A test says that something is refused; how it is said is reviewed in the snapshot file. After a change of
+words: `pytest --snapshot-update FILE`, then read the diff.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from offramp.errors import OfframpError
+
+TEMPORARY = re.compile(r"/[^\s'\",;:()]*?/pytest-\d+/(?:popen-gw\d+/)?[^/\s'\",;:()]+")
+
+
+def stable(text: str) -> str:
+    """A text without what differs between runs: the folder of a test's temporary files.
+
+    >>> stable("no file /dev/shm/pytest-of-me/pytest-3/popen-gw1/test_a0/runs")
+    'no file TMP/runs'
+    """
+    return TEMPORARY.sub("TMP", text)
+
+
+def refusal(function: Callable[..., object], *args: Any, **kwargs: Any) -> str:
+    """The one line in which `function(*args, **kwargs)` is refused, as a snapshot has it.
+
+    >>> from offramp.units import share
+    >>> refusal(share, "much", "the loss", 0.01)[:8]
+    'the loss'
+    """
+    with pytest.raises(OfframpError) as caught:
+        function(*args, **kwargs)
+    line = str(caught.value)
+    assert "\n" not in line
+    return stable(line)
