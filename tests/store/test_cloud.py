@@ -10,6 +10,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,11 +51,36 @@ from refusal import refuses
 pytestmark = pytest.mark.slow
 
 
+@dataclass
+class Pauses:
+    """The clock of `remote`: only its pauses take time, and they take none of ours. at: calls of it as
+    soon as so many seconds have passed."""
+
+    now: float = 0.0
+    at: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        due = [call for moment, call in self.at if moment <= self.now]
+        self.at = [(moment, call) for moment, call in self.at if moment > self.now]
+        for call in due:
+            call()
+
+
 @pytest.fixture
-def proxy(s3: str, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
+    clock = Pauses()
+    monkeypatch.setattr(remote, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def proxy(s3: str, s3_server: str, monkeypatch: pytest.MonkeyPatch, pauses: Pauses) -> Iterator[Proxy]:
     """Between everything and the server; `s3` is reached through it."""
-    assert s3
-    monkeypatch.setattr(remote, "LONGEST_S", 0.05)
+    assert s3 and pauses
     with faulty_proxy.before(s3_server) as made:
         monkeypatch.setenv("AWS_ENDPOINT_URL", made.endpoint)
         yield made
@@ -205,34 +232,53 @@ def test_a_manifest_whose_answer_is_lost_is_ones_own(s3: str, proxy: Proxy) -> N
     assert not write({"w": b"2", "node.json": b"[]"}, NODE.folder, "k"), "that is another's"
 
 
-def test_a_store_that_is_away_is_waited_for_and_said(
-    s3: str, s3_server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Nobody listens at its address, at first."""
-    monkeypatch.setattr(remote, "LONGEST_S", 0.05)
+@pytest.fixture
+def unreachable(
+    s3: str, s3_server: str, monkeypatch: pytest.MonkeyPatch, pauses: Pauses
+) -> Iterator[Callable[[float], str]]:
+    """Nobody listens at the store's address, which it gives, until so many seconds have passed."""
     with faulty_proxy.before(s3_server) as first:
         address = first.endpoint
     monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-    back = threading.Event()
+    with ExitStack() as servers:
+        server = faulty_proxy.before(s3_server, int(address.rpartition(":")[2]))
 
-    def sleep(_: float) -> None:
-        if not back.is_set():
-            back.set()
-            comes.__enter__()
+        def until(seconds: float) -> str:
+            pauses.at.append((seconds, lambda: servers.enter_context(server)))
+            return s3
 
-    comes = faulty_proxy.before(s3_server, int(address.rpartition(":")[2]))
-    monkeypatch.setattr(remote, "time", SimpleNamespace(monotonic=remote.time.monotonic, sleep=sleep))
-    try:
-        with caplog.at_level(logging.WARNING):
-            store = Store(s3)
-            key = node(store)
-        assert store.has_node(key)
-    finally:
-        comes.__exit__(None, None, None)
-    said = [r.getMessage() for r in caplog.records if r.name == "offramp.store.remote"]
-    assert said[0].startswith(f"{s3} does not answer (Could not connect to the endpoint URL")
-    assert said[0].endswith("); trying again for 3 min 00 s") and " answers again, after " in said[1]
-    assert len(said) == 2
+        yield until
+
+
+def announcements(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.name == remote.__name__]
+
+
+def test_a_store_that_is_away_is_waited_for_and_said(
+    unreachable: Callable[[float], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(unreachable(remote.ANNOUNCED_S + 5))
+    assert store.has_node(node(store))
+    away, back = announcements(caplog)
+    assert away.startswith(f"{store.root} does not answer (Could not connect to the endpoint URL")
+    assert "trying again for 2 min 5" in away and "answers again, after 11.3 s" in back
+
+
+def test_a_store_that_is_away_for_moments_is_waited_for_in_silence(
+    unreachable: Callable[[float], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The negative control of the test above."""
+    store = Store(unreachable(remote.ANNOUNCED_S - 3))
+    assert store.has_node(node(store))
+    assert announcements(caplog) == []
+
+
+def test_a_store_that_stays_away_is_given_up(
+    unreachable: Callable[[float], str], pauses: Pauses, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = refuses("has not answered for 3 min", Store, unreachable(1e9))
+    assert "run the same command again" in line and len(announcements(caplog)) == 1
+    assert remote.PATIENCE_S <= pauses.now <= remote.PATIENCE_S + remote.LONGEST_S
 
 
 def test_a_multipart_upload_that_stops_half_way_is_not_there(s3: str, proxy: Proxy) -> None:

@@ -22,6 +22,7 @@ from offramp.units import duration
 
 PATIENCE_S = 180.0  # that a store may be away
 LONGEST_S = 5.0  # between two tries
+ANNOUNCED_S = 5.0  # of silence, from which on it is said: what passes sooner troubles nobody
 CONNECT_S, READ_S = 10, 60  # until a server that says nothing counts as away
 AWAY = {  # of an OSError; EIO is what fsspec makes of answers that it has no word for
     *(errno.EIO, errno.EBUSY, errno.ETIMEDOUT, errno.EPIPE, errno.ECONNREFUSED, errno.ECONNRESET),
@@ -187,7 +188,7 @@ class Remote:
 
         Raises FileNotFoundError and FileExistsError as they come, everything else as OfframpError.
         """
-        began, pause, said = time.monotonic(), 0.1, False
+        began, pause, announced = time.monotonic(), 0.1, False
         where = self.url.joinpath(*name)
         while True:
             answers = True
@@ -202,19 +203,19 @@ class Remote:
                 spent = time.monotonic() - began
                 if not is_away(error):
                     raise self._explained(error, where) from error
-                if spent > PATIENCE_S:
+                if spent >= PATIENCE_S:
                     raise Unwritable(
                         f"{self.url} has not answered for {duration(spent)} ({in_line(error)}); run the "
                         "same command again when it is back"
                     ) from error
-                if not said and spent >= LONGEST_S:
+                if not announced and spent >= ANNOUNCED_S:
                     log.warning(
                         "%s does not answer (%s); trying again for %s",
-                        *(self.url, in_line(error), duration(PATIENCE_S)),
+                        *(self.url, in_line(error), duration(PATIENCE_S - spent)),
                     )
-                    said = True
+                    announced = True
             finally:
-                if said and answers:
+                if announced and answers:
                     log.warning(
                         "%s answers again, after %s", self.url, duration(time.monotonic() - began)
                     )
