@@ -75,7 +75,7 @@ class Idle:
 def idle(line: str) -> Iterator[str]:
     order = task.loads(line)
     if order.keys:
-        yield events.dumps(events.Began(order.keys, 0, "nowhere"))
+        yield events.dumps(events.GroupStarted(order.keys, 0, "nowhere"))
     for key in order.keys:
         yield events.dumps(events.Finished(key, 0.0))
     for trial in order.trials:

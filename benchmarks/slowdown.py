@@ -19,7 +19,7 @@ from benchmarks import subjects
 from benchmarks.contest import AS_COMMAND, Result, contender, neighbor
 from benchmarks.subjects import Setting
 from offramp.process import prepare
-from offramp.study.run.events import Began, Epoch
+from offramp.study.run.events import Epoch, GroupStarted
 
 LATE, BESIDE = 1.2, 2.5  # times the second epoch, and the epoch alone
 Epochs = Mapping[str, list[float]]  # seconds of each epoch, by group of phases
@@ -55,7 +55,7 @@ def training(setting: Setting, folder: str) -> Iterator[Told]:
     group: tuple[str, ...] = ()
     seconds: list[float] = []
     for event in subjects.events(plan, Path(folder)):
-        if isinstance(event, Began):
+        if isinstance(event, GroupStarted):
             group, seconds = event.keys, []
         if isinstance(event, Epoch):
             seconds.append(event.report.seconds)

@@ -26,7 +26,7 @@ from offramp.nets.network import inside, loaded
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
 from offramp.strategies.two_stage import two_stage
-from offramp.study.run.events import Began, Epoch, Reused
+from offramp.study.run.events import Epoch, GroupStarted, Reused
 from refusal import refuses
 
 pytestmark = pytest.mark.slow
@@ -202,7 +202,7 @@ def test_a_function_s_work_is_that_of_its_phases(tmp_path: Path) -> None:
     mine = offramp.fit(
         attached(), alike, train=Tensors(), recipe=RECIPE, store=tmp_path, watch=events.append
     )
-    assert not [e for e in events if isinstance(e, Began)]
+    assert not [e for e in events if isinstance(e, GroupStarted)]
     assert set(mine.history["strategy"]) == {"alike"}
 
 
@@ -212,7 +212,7 @@ def test_a_recipe_as_a_value_and_as_a_mapping_is_the_same_work(tmp_path: Path) -
         offramp.fit(
             attached(), "joint", train=Tensors(), recipe=recipe, store=tmp_path, watch=events.append
         )
-    assert len([e for e in events if isinstance(e, Began)]) == 1
+    assert len([e for e in events if isinstance(e, GroupStarted)]) == 1
 
 
 def test_pictures_and_tensors_of_the_same_pixels_give_the_same_bits() -> None:
@@ -290,7 +290,7 @@ def test_a_watcher_that_raises_ends_the_run_at_once(tmp_path: Path) -> None:
     assert not torch.are_deterministic_algorithms_enabled() and caught.value
     events: list[Any] = []
     offramp.fit(attached(), "joint", train=Tensors(), recipe=RECIPE, store=tmp_path, watch=events.append)
-    assert isinstance(events[0], Began)  # no lock is held
+    assert isinstance(events[0], GroupStarted)  # no lock is held
 
 
 def test_a_watcher_reads_words_and_few_images_are_warned_of() -> None:
@@ -349,7 +349,7 @@ def test_fit_with_a_store_finds_its_work_again(tmp_path: Path, monkeypatch: pyte
     again = offramp.fit(
         attached(), "two-stage", train=Tensors(), recipe=RECIPE, store=tmp_path, watch=events.append
     )
-    assert not [e for e in events if isinstance(e, Began)]
+    assert not [e for e in events if isinstance(e, GroupStarted)]
     assert len([e for e in events if isinstance(e, Reused)]) == 3
     assert equal(first.net.state_dict(), again.net.state_dict())
     assert first.accuracy == again.accuracy
@@ -372,7 +372,7 @@ def test_other_weights_of_the_same_network_are_other_work(tmp_path: Path) -> Non
     for net in nets:
         events: list[Any] = []
         offramp.fit(net, "baseline", train=Tensors(), recipe=RECIPE, store=tmp_path, watch=events.append)
-        assert [e for e in events if isinstance(e, Began)]
+        assert [e for e in events if isinstance(e, GroupStarted)]
 
 
 def test_a_network_that_cannot_be_traced_is_cut_by_lists_of_names() -> None:

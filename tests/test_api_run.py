@@ -20,7 +20,7 @@ from offramp import CE, OfframpError, Phase, Recipe, head
 from offramp.store.store import Store
 from offramp.study.plan.plan import make_plan
 from offramp.study.plan.workers import Workers
-from offramp.study.run.events import Began, Epoch
+from offramp.study.run.events import Epoch, GroupStarted
 from offramp.study.spec import file as spec_file
 from refusal import refuses
 
@@ -135,7 +135,7 @@ def test_run_a_mapping_and_a_path_and_a_study_alike(folder: Path) -> None:
     for study in (folder / "study.yaml", spec_file.parse(mapping)):
         events: list[Any] = []
         again = offramp.run(study, store=str(folder / "one"), watch=events.append)
-        assert again.trials == one.trials and not [e for e in events if isinstance(e, Began)]
+        assert again.trials == one.trials and not [e for e in events if isinstance(e, GroupStarted)]
         assert again.lines == one.lines or repr(again.lines) == repr(one.lines)  # NaN of one seed
 
 
@@ -156,7 +156,7 @@ def test_run_a_list_of_studies_into_one_store(folder: Path) -> None:
     assert [line.strategy for line in other.lines] == ["two-stage", "joint"]
     assert [line.strategy for line in results.lines] == ["two-stage", "mine", "two-stage", "joint"]
     assert len(results.trials) == 3 and set(results.trials) == {*one.trials, *other.trials}
-    began = [key for e in events if isinstance(e, Began) for key in e.keys]
+    began = [key for e in events if isinstance(e, GroupStarted) for key in e.keys]
     assert len(began) == len(set(began)) == 4  # a backbone and a head, once; mine; joint
     assert not offramp.run("study.yaml", store="runs").studies
 

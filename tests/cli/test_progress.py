@@ -118,7 +118,7 @@ def test_the_moving_lines_say_what_where_and_how_long(plan: Plan) -> None:
     (joint,) = keys(plan, "joint")
     progress = Progress(plan, Log())
     assert moving(progress)[0].endswith("0 % · time left: ? · 0/5 phases")
-    progress.see(events.Began((joint,), 0))
+    progress.see(events.GroupStarted((joint,), 0))
     progress.see(report(joint, 3, 4))
     bar, where, numbers = moving(progress)
     assert where == "seed 42 · joint · joint"
@@ -131,7 +131,7 @@ def test_time_left_leaves_out_what_earlier_runs_did(plan: Plan, now: list[float]
     (backbone,), (joint,) = keys(plan, "backbone"), keys(plan, "joint")
     progress = Progress(plan, Log())
     progress.see(events.Reused(backbone))
-    progress.see(events.Began((joint,), 5))  # resumed half-way
+    progress.see(events.GroupStarted((joint,), 5))  # resumed half-way
     now[0] = 60.0
     progress.see(report(joint, 6, 4, 60.0))
     rest = plan.executed - plan.macs(backbone) - 0.6 * plan.macs(joint)
@@ -144,7 +144,7 @@ def test_time_left_leaves_out_what_failed(plan: Plan, now: list[float]) -> None:
     progress = Progress(plan, Log(shown=False))
     for key in plan.nodes.keys() - {joint}:
         progress.see(events.Failed(key, "it diverged"))
-    progress.see(events.Began((joint,), 0))
+    progress.see(events.GroupStarted((joint,), 0))
     now[0] = 1.0
     progress.see(report(joint, 1, 4, 1.0))
     assert progress.state.seconds_left == pytest.approx(9.0)
@@ -212,14 +212,14 @@ def test_a_run_of_which_one_worker_waits_for_another_is_at_work(
 ) -> None:
     progress = Progress(plan, Log())
     key = keys(plan, "joint")[0]
-    progress.see(events.Began((key,), 0, ""))
+    progress.see(events.GroupStarted((key,), 0, ""))
     (began,) = untimed(capsys.readouterr().err)
     before = moving(progress)
     for at in range(70):
         now[0] = float(at)
         progress.see(events.Waiting((key,), f"process 7 on node1, at it for {at} s"))
     assert moving(progress) == before and not capsys.readouterr().err
-    progress.see(events.GroupLeft((key,)))
+    progress.see(events.GroupEnded((key,)))
     progress.see(events.Waiting((key,), "process 8 on node2"))
     assert moving(progress)[1] == "waiting for process 8 on node2" and "begins" in began
 
@@ -247,8 +247,8 @@ def test_on_a_cluster_each_group_at_work_has_its_line(plan: Plan) -> None:
     (backbone,), (joint,) = keys(plan, "backbone"), keys(plan, "joint")
     progress = Progress(plan, Log())
     progress.see(events.Room(1, 1))
-    progress.see(events.Began((backbone,), 0, "here"))
-    progress.see(events.Began((joint,), 3, "there"))
+    progress.see(events.GroupStarted((backbone,), 0, "here"))
+    progress.see(events.GroupStarted((joint,), 3, "there"))
     assert "time left: ?" in moving(progress)[0]
     progress.see(report(backbone, 1, 4))
     pace = 0.1 * plan.macs(backbone) / 0.1  # MACs a second
@@ -259,7 +259,7 @@ def test_on_a_cluster_each_group_at_work_has_its_line(plan: Plan) -> None:
     assert second == "there · seed 42 · joint · joint · epoch 4"
     progress.see(events.Room(100, 100))
     assert f"{duration(Schedule(plan).critical / pace)} left" in moving(progress, 200)[0]
-    progress.see(events.GroupLeft((backbone,)))
+    progress.see(events.GroupEnded((backbone,)))
     assert moving(progress, 200)[1:] == [second]
 
 
@@ -268,7 +268,7 @@ def test_in_a_log_what_begins_on_a_cluster_is_a_line(
 ) -> None:
     with Progress(plan, Log()) as shown:
         key = next(iter(plan.nodes))
-        for event in (events.Room(4, 2), events.Began((key,), 3, "there")):
+        for event in (events.Room(4, 2), events.GroupStarted((key,), 3, "there")):
             shown.see(event)
     lines = untimed(capsys.readouterr().err)
     assert lines[0] == "room for 4 at once, on 2 machines"
@@ -280,7 +280,7 @@ def steps(
 ) -> None:
     """A phase from its beginning to its end, an epoch each so many seconds."""
     (key,) = keys(plan, phase)
-    progress.see(events.Began((key,), 0))
+    progress.see(events.GroupStarted((key,), 0))
     for epoch in range(1, epochs + 1):
         now[0] += seconds
         progress.see(report(key, epoch, 4))
@@ -309,7 +309,7 @@ def test_what_comes_before_the_first_epoch_is_no_pace(plan: Plan, now: list[floa
     (joint,) = keys(plan, "joint")
     progress = Progress(plan, Log())
     now[0] += 60.0
-    progress.see(events.Began((joint,), 8))
+    progress.see(events.GroupStarted((joint,), 8))
     now[0] += 20.1
     progress.see(report(joint, 9, 4))  # of 0.1 s
     rest = plan.executed - 0.9 * plan.macs(joint)
@@ -322,8 +322,8 @@ def test_phases_at_work_together_share_the_pace(
 ) -> None:
     (backbone,), (joint,) = keys(plan, "backbone"), keys(plan, "joint")
     progress = Progress(plan, Log())
-    progress.see(events.Began((backbone,), 0))
-    progress.see(events.Began((joint,), 0))
+    progress.see(events.GroupStarted((backbone,), 0))
+    progress.see(events.GroupStarted((joint,), 0))
     capsys.readouterr()
     told = []
     for epoch in range(1, 10):
@@ -411,7 +411,7 @@ def test_a_terminal_goes_without_what_moves_on_it(
 
 def test_events_are_lines_for_whoever_prints_them() -> None:
     told = [
-        events.Began(("a" * 64, "b" * 64), 0),
+        events.GroupStarted(("a" * 64, "b" * 64), 0),
         events.Epoch(EpochReport("a" * 64, 3, 0.5, 0.5, {}, {1: 0.849, 2: 0.927}, 1.0)),
         events.Finished("a" * 64, 4.2),
         events.Reused("a" * 64),

@@ -20,7 +20,7 @@ from offramp.nets.clock import Clock
 from offramp.nets.network import inside
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan
-from offramp.study.run.events import Began, Event, Failed
+from offramp.study.run.events import Event, Failed, GroupStarted
 from support import EAGER, network, run_all, tiny_plan, tiny_study
 
 MINE = '''
@@ -161,7 +161,7 @@ def test_groups_share_a_pass_unless_told_not_to(tmp_path: Path) -> None:
     for fuse, sizes in ((True, {1, 3}), (False, {1})):
         plan = tiny_plan(tiny_study(["two-stage"], execution={"fuse": fuse}))
         _, events = finished(plan, tmp_path / str(fuse))
-        assert {len(e.keys) for e in events if isinstance(e, Began)} == sizes
+        assert {len(e.keys) for e in events if isinstance(e, GroupStarted)} == sizes
 
 
 @pytest.mark.parametrize("mode", ["derived", *long("plain")])

@@ -16,7 +16,7 @@ from offramp.store import sealed
 from offramp.store.archive import NODE, TRIAL
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan
-from offramp.study.run.events import Began, Event, Failed, Finished, Note, Reused, TrialDone
+from offramp.study.run.events import Event, Failed, Finished, GroupStarted, Note, Reused, TrialDone
 from offramp.study.run.run import RunConfig, run
 from support import CPU
 
@@ -80,7 +80,7 @@ def finish(plan: Plan, root: Path, **more: Any) -> tuple[Store, list[Event]]:
 
 
 def began(events: Sequence[Event]) -> list[str]:
-    return [key for e in events if isinstance(e, Began) for key in e.keys]
+    return [key for e in events if isinstance(e, GroupStarted) for key in e.keys]
 
 
 def trained(events: Sequence[Event]) -> list[str]:

@@ -24,7 +24,7 @@ from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run.cluster import joined
 from offramp.study.run.driver import run_on_cluster
-from offramp.study.run.events import Began, Epoch, Event, Failed, Room
+from offramp.study.run.events import Epoch, Event, Failed, GroupStarted, Room
 from offramp.study.run.run import RunConfig, run
 from offramp.study.spec.file import read
 from support import CPU
@@ -79,7 +79,7 @@ def check_once(plan: Plan, happened: list[Event]) -> None:
 
 def at_work(store: Store, event: Event) -> psutil.Process | None:
     """The process that begins a phase, or has trained an epoch of it, where it still holds its lock."""
-    keys = event.keys if isinstance(event, Began) else ()
+    keys = event.keys if isinstance(event, GroupStarted) else ()
     keys = (event.report.key,) if isinstance(event, Epoch) else keys
     for key in keys:
         said = re.search(r"process (\d+) on", store.holder(key) or "")
@@ -110,7 +110,7 @@ def test_the_same_bits_as_one_process(plan: Plan, undisturbed: Store, tmp_path: 
     check_equal(Store(tmp_path / "store"), undisturbed)
     check_once(plan, happened)
     assert Room(2, 2) in happened
-    assert all(event.where for event in happened if isinstance(event, Began))
+    assert all(event.where for event in happened if isinstance(event, GroupStarted))
     again = carried_out(plan, tmp_path / "store")
     assert trained(again) == []
 
@@ -242,7 +242,9 @@ def check_mended(happened: list[Event]) -> None:
     assert any("its process was killed" in text for text in said), said
     assert any("its machine is gone" in text for text in said), said
     assert all("given to a machine again" in text for text in said)
-    assert any(isinstance(e, Began) and e.epoch > 0 for e in happened), "it went on from a checkpoint"
+    assert any(isinstance(e, GroupStarted) and e.epoch > 0 for e in happened), (
+        "it went on from a checkpoint"
+    )
 
 
 def test_a_worker_a_machine_and_a_new_one(machines: Machines, tmp_path: Path) -> None:
@@ -302,7 +304,7 @@ def test_a_machine_that_comes_late_is_used(
     machines.kill()
     machines.wait()
     happened = carried_out(
-        plan, tmp_path / "store", once(lambda e: isinstance(e, Began), lambda _: machines.add())
+        plan, tmp_path / "store", once(lambda e: isinstance(e, GroupStarted), lambda _: machines.add())
     )
     check_equal(Store(tmp_path / "store"), undisturbed)
     check_once(plan, happened)
@@ -378,7 +380,7 @@ def test_what_fails_for_a_reason_of_its_own_is_not_tried_again(tmp_path: Path) -
     (failed,) = (event for event in happened if isinstance(event, Failed))
     assert "is not finite" in failed.reason
     assert not any("again" in text for text in notes(happened))
-    began = [key for event in happened if isinstance(event, Began) for key in event.keys]
+    began = [key for event in happened if isinstance(event, GroupStarted) for key in event.keys]
     assert began.count(failed.key) == 1
     assert sorted([*trained(happened), failed.key]) == sorted(plan.nodes)
     assert len(Store(tmp_path / "store").trials()) == 2

@@ -46,7 +46,7 @@ from offramp.strategies.baseline import baseline
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run.crew import SERVER, Crew, hear
 from offramp.study.run.crew import start as begin
-from offramp.study.run.events import Began, Epoch, Event, Waiting
+from offramp.study.run.events import Epoch, Event, GroupStarted, Waiting
 from offramp.study.run.ledger import Failures
 from offramp.study.run.pool import replaced, run_pooled
 from offramp.study.run.run import run
@@ -80,7 +80,7 @@ def test_two_processes_train_every_key_exactly_once(tmp_path: Path, two: list[Fo
     ends = [end(process) for process in two]
     assert [status for status, _ in ends] == [0, 0]
     plan = tiny_plan(tiny_study(**STUDY))
-    for kind in ("Began", "Finished"):
+    for kind in ("GroupStarted", "Finished"):
         counts = Counter(k for _, told in ends for said, keys in told if said == kind for k in keys)
         assert counts == Counter(list(plan.nodes)), kind
     for _, told in ends:  # both see every trial
@@ -117,7 +117,7 @@ def test_work_is_shared_while_another_process_trains(tmp_path: Path) -> None:
     plan = tiny_plan(tiny_study(["two-stage", "joint"], recipe={"epochs": 2}))
     backbone = plan.trials[0].keys[0]
     first = run(plan, Store(tmp_path), conduct(tmp_path))
-    assert next(e for e in first if isinstance(e, Began)).keys == (backbone,)
+    assert next(e for e in first if isinstance(e, GroupStarted)).keys == (backbone,)
     second = run(plan, Store(tmp_path), conduct(tmp_path))
     events = until_waiting(second)
     assert trained(events) == [plan.trials[1].keys[0]]
@@ -222,7 +222,7 @@ def test_copies_of_a_store_that_a_run_is_at_work_on_go_on_by_themselves(tmp_path
     plan, root = tiny_plan(tiny_study(["two-stage"])), tmp_path / "store"
     copies = []
     for number, event in enumerate(run(plan, Store(root), conduct(tmp_path, checkpoint_seconds=0))):
-        if isinstance(event, Began | Epoch) and len(copies) < 3:
+        if isinstance(event, GroupStarted | Epoch) and len(copies) < 3:
             copies.append(tmp_path / f"copy {number}")
             shutil.copytree(root, copies[-1])
     for copy in copies:

@@ -30,7 +30,7 @@ from forks import Forked
 from offramp.engine.values import IMAGES, frozen_inputs
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan
-from offramp.study.run.events import Began
+from offramp.study.run.events import GroupStarted
 from support import tiny_plan, tiny_study
 
 pytestmark = pytest.mark.slow
@@ -111,7 +111,7 @@ def test_killed_a_run_goes_on_to_the_same_bits(
 
     _, events = finish(plan(), tmp_path)
     assert reused(events) == done and set(trained(events)) == set(plan().nodes) - done
-    resumed = [e.epoch for e in events if isinstance(e, Began)]
+    resumed = [e.epoch for e in events if isinstance(e, GroupStarted)]
     assert not resumed or resumed[0] == epochs
     check_equal(whole, store)
     for folder in ("work", "caches"):

@@ -136,7 +136,7 @@ def test_one_that_does_not_is_given_up_and_each_time_is_said(
 
 
 def test_a_machine_that_lacks_something_ends_nothing_once_another_has_trained(carried_out: Any) -> None:
-    refused = events.Broken("b: there is no data here", again=False)
+    refused = events.WorkerFailed("b: there is no data here", again=False)
 
     def answer(order: task.TaskOrder, turn: int) -> Said:
         if turn == 0 and len(cluster.given) > 3:
@@ -152,7 +152,7 @@ def test_a_machine_that_lacks_something_ends_nothing_once_another_has_trained(ca
 
 
 def test_what_no_machine_can_do_ends_the_run(carried_out: Any) -> None:
-    cluster = Scripted(lambda *_: ([events.Broken("no data", again=False)], None))
+    cluster = Scripted(lambda *_: ([events.WorkerFailed("no data", again=False)], None))
     refuses("no data", lambda: list(carried_out(cluster)))
     assert len(cluster.given) <= 3
 

@@ -35,7 +35,7 @@ from offramp.engine.trainee import Trainee, pack
 from offramp.meters import Meter
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan
-from offramp.study.run.events import Began, Epoch
+from offramp.study.run.events import Epoch, GroupStarted
 from offramp.study.run.run import Run, pause_after, run
 from refusal import refuses
 from support import tiny_plan, tiny_study
@@ -173,7 +173,7 @@ def test_a_resumed_phase_goes_on_after_its_last_checkpoint(tmp_path: Path) -> No
     running.close()
     for root, epoch in ((killed, 1), (tmp_path, 2)):
         _, events = finish(plan, root)
-        assert next(e for e in events if isinstance(e, Began)).epoch == epoch
+        assert next(e for e in events if isinstance(e, GroupStarted)).epoch == epoch
 
 
 def test_without_checkpoints_a_cut_phase_starts_over(tmp_path: Path, whole: Store) -> None:
@@ -186,7 +186,7 @@ def test_without_checkpoints_a_cut_phase_starts_over(tmp_path: Path, whole: Stor
     running.close()
     assert not list((tmp_path / "cut" / "work").glob("*/*"))
     _, events = finish(plan, tmp_path / "cut", checkpoint_seconds=1e9)
-    assert all(e.epoch == 0 for e in events if isinstance(e, Began))
+    assert all(e.epoch == 0 for e in events if isinstance(e, GroupStarted))
     check_equal(whole, store)
 
 
@@ -229,7 +229,7 @@ def test_fused_heads_that_stand_at_different_epochs(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "after 1 epoch" / heads[1], root / "work" / heads[1])
     shutil.rmtree(root / "work" / heads[2])
     _, events = finish(plan, root, checkpoint_seconds=0)
-    starts = {key: e.epoch for e in events if isinstance(e, Began) for key in e.keys}
+    starts = {key: e.epoch for e in events if isinstance(e, GroupStarted) for key in e.keys}
     assert starts == dict(zip(heads, (3, 1, 0), strict=True))
     check_equal(whole, store)
     check_tidy(store)
@@ -271,7 +271,7 @@ def test_a_damaged_checkpoint_starts_the_phase_over(
     data[-1] ^= 1
     checkpoint.write_bytes(data)
     store, events = finish(plan, root)
-    assert [e.epoch for e in events if isinstance(e, Began)] == [0]
+    assert [e.epoch for e in events if isinstance(e, GroupStarted)] == [0]
     assert str(checkpoint) in caplog.text
     check_equal(whole, store)
 

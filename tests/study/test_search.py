@@ -221,7 +221,7 @@ def test_an_interrupted_search_goes_on(study: Path, tmp_path: Path) -> None:
     told = [step for step in steps if isinstance(step, Scored)]
     values = [step.value or 0.0 for step in (*scored, *told)]
     assert [step.best for step in told] == [max(values[:2]), max(values)], "of what was tried before too"
-    began = [step for step in steps if isinstance(step, events.Began)]
+    began = [step for step in steps if isinstance(step, events.GroupStarted)]
     assert began[0].epoch == 1 and isinstance(found, Best) and found.tried == 3
     known = list(proposals(Reader(Store(store).archive)))  # as trackers are told
     assert [course.proposal.settings["proposal"] for course in known if course.proposal] == [1, 2, 3]

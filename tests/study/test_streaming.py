@@ -24,7 +24,7 @@ from offramp.errors import Changed
 from offramp.process import Terminated
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, make_plan
-from offramp.study.run.events import Began, Event
+from offramp.study.run.events import Event, GroupStarted
 from offramp.study.run.pool import run_pooled
 from offramp.study.run.run import RunConfig, run
 from offramp.study.spec import file as spec
@@ -198,7 +198,7 @@ def own(photos: Path, tmp_path: Path) -> Path:
 def test_nothing_is_kept_of_training_whose_files_change(split: str, own: Path, tmp_path: Path) -> None:
     plan = make_plan(spec.parse(study(own, "streaming")), CPU)
     files = of_split(plan, split)
-    store = run_until(plan, tmp_path / "store", Began, lambda: swap(files[0], files[-1]))
+    store = run_until(plan, tmp_path / "store", GroupStarted, lambda: swap(files[0], files[-1]))
     assert store.nodes() == store.trials() == []
     again = make_plan(spec.parse(study(own, "streaming")), CPU)
     assert again.nodes.keys().isdisjoint(plan.nodes)
@@ -225,7 +225,7 @@ def test_a_checkpoint_goes_with_training_whose_files_changed(own: Path, tmp_path
 def test_a_trial_whose_test_files_change_is_not_kept(own: Path, tmp_path: Path) -> None:
     plan = make_plan(spec.parse(study(own, "streaming")), CPU)
     files = of_split(plan, "test")
-    store = run_until(plan, tmp_path / "store", Began, lambda: swap(files[0], files[-1]))
+    store = run_until(plan, tmp_path / "store", GroupStarted, lambda: swap(files[0], files[-1]))
     assert store.nodes() and not store.trials()
 
 
@@ -237,7 +237,7 @@ def test_files_that_are_touched_or_of_memory_stop_nothing(
     plan = make_plan(spec.parse(study(own, loader)), CPU)
     store = Store(tmp_path / loader)
     for event in run(plan, store, RunConfig(CPU, tmp_path / "caches", checkpoint_seconds=0)):
-        if isinstance(event, Began):
+        if isinstance(event, GroupStarted):
             for path in own.rglob("*.png"):
                 if loader == "resident":
                     path.write_bytes(b"nothing")

@@ -60,13 +60,13 @@ def test_a_function_of_this_process_does_not_travel() -> None:
 
 HAPPENED: list[events.Event] = [
     events.Reused("a"),
-    events.Began(("a", "b"), 3, "host"),
+    events.GroupStarted(("a", "b"), 3, "host"),
     events.Failed("a", "it is\nso"),
     events.Waiting(("a",), None),
     events.TrialDone("t", True),
     events.Room(3, 2),
-    events.GroupLeft(("a",)),
-    events.Broken("gone", True),
+    events.GroupEnded(("a",)),
+    events.WorkerFailed("gone", True),
 ]
 
 
@@ -109,7 +109,7 @@ def test_orders_one_by_one_are_a_run(plan: Plan, tmp_path: Path) -> None:
     for key in plan.nodes:
         happened = done(replace(order(plan, made.root), keys=(key,)))
         assert trained(happened) == [key]
-        assert all(e.where == task.host() for e in happened if isinstance(e, events.Began))
+        assert all(e.where == task.host() for e in happened if isinstance(e, events.GroupStarted))
     again = done(replace(order(plan, made.root), keys=(key,)))
     assert trained(again) == [] and events.Reused(key) in again
     for trial in plan.trials:
@@ -138,7 +138,7 @@ def test_other_data_is_refused(plan: Plan, tmp_path: Path) -> None:
     others["data"]["train_images"] = 500
     key = next(iter(plan.nodes))
     (broken,) = done(replace(given, study=json.dumps(others), keys=(key,)))
-    assert isinstance(broken, events.Broken) and not broken.again
+    assert isinstance(broken, events.WorkerFailed) and not broken.again
     assert "its data differ from what was planned with" in broken.text
     assert store.nodes() == []
 
@@ -175,21 +175,21 @@ def test_data_are_fetched_once_and_other_bytes_are_refused(
         on_machine("another")
         site.pages["/cells.npz"] = cells(1)
         (broken,) = done(replace(given, keys=(last,)))
-        assert isinstance(broken, events.Broken) and not broken.again
+        assert isinstance(broken, events.WorkerFailed) and not broken.again
         assert "its data differ from what was planned with" in broken.text
         on_machine("last")
         site.pages.clear()
         site.down = 100
         monkeypatch.setattr(fetch, "PAUSE_S", 0.0)
         (broken,) = done(replace(given, keys=(last,)))
-        assert isinstance(broken, events.Broken) and broken.again, "the server may come back"
+        assert isinstance(broken, events.WorkerFailed) and broken.again, "the server may come back"
     assert store.nodes() == [first]
 
 
 def test_no_store_is_begun_where_one_was(plan: Plan, tmp_path: Path) -> None:
     key = next(iter(plan.nodes))
     (broken,) = done(replace(order(plan, tmp_path / "gone"), keys=(key,)))
-    assert isinstance(broken, events.Broken) and broken.again
+    assert isinstance(broken, events.WorkerFailed) and broken.again
     assert "there is no store" in broken.text
     assert not (tmp_path / "gone").exists()
 
@@ -214,7 +214,7 @@ def test_what_a_machine_lacks_may_be_had_later(
     store = begun(plan, tmp_path / "store")
     monkeypatch.setattr(task, "run_part", fail)
     (broken,) = done(replace(order(plan, store.root), keys=(next(iter(plan.nodes)),)))
-    assert isinstance(broken, events.Broken)
+    assert isinstance(broken, events.WorkerFailed)
     assert broken.again == again and said in broken.text and broken.text.startswith(task.host())
 
 
@@ -249,7 +249,7 @@ def test_a_file_that_is_gone_with_its_store_is_no_fault_of_the_code(
 
     monkeypatch.setattr(task, "run_part", fail)
     (broken,) = done(replace(order(plan, store.root), keys=(next(iter(plan.nodes)),)))
-    assert isinstance(broken, events.Broken) and broken.again
+    assert isinstance(broken, events.WorkerFailed) and broken.again
 
 
 ELSEWHERE = """\
@@ -294,4 +294,4 @@ def test_code_travels_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (home / "code" / "neighbor.py").write_text("def width():\n    return 5\n")
     code = {name: given.code["code/net.py:make_net"]}
     (broken,) = done(replace(given, study=moved, code=code))  # refused before anything of it runs
-    assert isinstance(broken, events.Broken) and "is not there as it was sent" in broken.text
+    assert isinstance(broken, events.WorkerFailed) and "is not there as it was sent" in broken.text

@@ -22,7 +22,7 @@ from offramp.errors import OfframpError
 from offramp.hashing import text, with_seal
 from offramp.store.live import COLUMNS, LivePhase, Reader, TrialProgress, distinct
 from offramp.store.store import Store
-from offramp.study.run.events import Began
+from offramp.study.run.events import GroupStarted
 from offramp.study.run.run import RunConfig, run
 from support import CPU, tiny_plan, tiny_study
 
@@ -79,7 +79,7 @@ def test_a_shared_phase_has_the_name_that_each_trial_gives_it(tmp_path: Path) ->
     kept = Store(tmp_path / "runs")
     plan = tiny_plan(tiny_study(["baseline", "separate"]))
     with closing(run(plan, kept, RunConfig(CPU, tmp_path / "caches"))) as events:
-        while not isinstance(next(events), Began):
+        while not isinstance(next(events), GroupStarted):
             pass
         under_way = list(Reader(kept.archive).courses())
         for _ in events:
@@ -156,7 +156,7 @@ def test_what_failed_is_over_and_said(
     plan, kept = tiny_plan(tiny_study(["baseline", diverging])), Store(tmp_path / "runs")
     with closing(run(plan, kept, RunConfig(CPU, tmp_path / "caches"))) as events:
         for event in events:
-            if isinstance(event, Began):
+            if isinstance(event, GroupStarted):
                 assert not all(course.over for course in Reader(kept.archive).courses())
     baseline, joint = Reader(kept.archive).courses()
     assert joint.manifest is None and joint.over and baseline.over

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from offramp.store.store import Store
-from offramp.study.run.events import Began, Epoch
+from offramp.study.run.events import Epoch, GroupStarted
 from offramp.study.run.run import RunConfig, run
 from support import CPU, tiny_plan, tiny_study
 
@@ -27,6 +27,6 @@ def at_epoch_zero(kept: Store, folder: Path) -> Iterator[None]:
     """While the heads of two-stage are at work and have saved nothing."""
     plan = tiny_plan(tiny_study(["baseline", "two-stage"]))
     with closing(run(plan, kept, RunConfig(CPU, folder / "caches"))) as events:
-        while not isinstance(event := next(events), Began) or len(event.keys) < 3:
+        while not isinstance(event := next(events), GroupStarted) or len(event.keys) < 3:
             pass
         yield

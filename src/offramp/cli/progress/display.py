@@ -88,11 +88,11 @@ class Progress:
         if not isinstance(event, events.Waiting | events.Note):
             self._patience.restart()
         match event:
-            case events.Began(keys, epoch, where):
+            case events.GroupStarted(keys, epoch, where):
                 self._begin(keys, epoch, where)
             case events.Epoch(report):
                 self._epoch(report)
-            case events.GroupLeft(keys):
+            case events.GroupEnded(keys):
                 self._at = {key: at for key, at in self._at.items() if key not in keys}
                 self._untold = dict.fromkeys(k for k in self._untold if k not in keys)
             case events.Room(groups, machines):

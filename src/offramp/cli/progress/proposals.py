@@ -42,7 +42,7 @@ class Proposals:
                 self._now = self._name(number, chosen)
                 self._about = {"strategy": self._asked.label, "number": number, "settings": dict(chosen)}
                 status.update(self._now)
-            case events.Began():
+            case events.GroupStarted():
                 status.update(self._now)  # it may say how far reading is, or for whom it waited
             case events.Epoch(report):
                 text = f"{self._now} · {report.told()}"

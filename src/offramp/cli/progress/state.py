@@ -48,7 +48,7 @@ class State:
                 if key not in self.trained:
                     self.reused.add(key)
                     self._skip(key, 1.0)
-            case events.Began(keys, epoch):
+            case events.GroupStarted(keys, epoch):
                 self.at_work |= set(keys)
                 for key in keys:
                     self._skip(key, epoch / self.epochs(key))
@@ -59,7 +59,7 @@ class State:
                 self._share[report.key] = report.epoch / self.epochs(report.key)
                 self._pace[0] += self.plan.macs(report.key) / self.epochs(report.key)
                 self._pace[1] += report.seconds
-            case events.GroupLeft(keys):
+            case events.GroupEnded(keys):
                 self.at_work -= set(keys)
             case events.Room(groups):
                 self._room = groups

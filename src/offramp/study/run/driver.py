@@ -194,7 +194,7 @@ class Driver:
         given = self.running[heard.task]
         for line in heard.lines:
             event = events.loads(line)
-            if isinstance(event, events.Broken):
+            if isinstance(event, events.WorkerFailed):
                 # A machine that lacks something ends nothing where others have what it takes.
                 if not (event.again or self.now.served):
                     raise OfframpError(event.text)
@@ -207,7 +207,7 @@ class Driver:
         if heard.ended:
             del self.running[heard.task]
             self.now.fresh = True
-            yield events.GroupLeft(tuple(node.key for node in given.nodes))
+            yield events.GroupEnded(tuple(node.key for node in given.nodes))
             if heard.lost is not None:
                 yield from self._again(given, f"{self._words(given)}: {heard.lost}")
 

@@ -29,7 +29,7 @@ class Reused:
 
 
 @dataclass(frozen=True)
-class Began:
+class GroupStarted:
     """A group of nodes starts to train, `epoch` epochs after its beginning (more than 0: resumed).
     where: the machine; empty for this one."""
 
@@ -122,14 +122,14 @@ class Room:
 
 
 @dataclass(frozen=True)
-class GroupLeft:
+class GroupEnded:
     """A group of nodes is no longer at work, finished or not."""
 
     keys: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Broken:
+class WorkerFailed:
     """A machine could not do what it was given. again: whether it, or another, may after a while."""
 
     text: str
@@ -137,7 +137,17 @@ class Broken:
 
 
 Event = (
-    Reused | Began | Epoch | Finished | Failed | Waiting | Note | TrialDone | Room | GroupLeft | Broken
+    Reused
+    | GroupStarted
+    | Epoch
+    | Finished
+    | Failed
+    | Waiting
+    | Note
+    | TrialDone
+    | Room
+    | GroupEnded
+    | WorkerFailed
 )
 KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in Event.__args__}
 BY_EXIT = ("accuracy", "validation_accuracy")  # mappings whose keys JSON turns into text
@@ -163,7 +173,7 @@ def loads(line: str) -> Event:
 def called(event: Event, names: Mapping[str, str]) -> Event:
     """The event with what its phases are called. names: by key."""
     match event:
-        case Began(keys):
+        case GroupStarted(keys):
             return replace(event, names=tuple(names.get(key, key[:8]) for key in keys))
         case Epoch(report):
             return replace(event, name=names.get(report.key, ""))

@@ -211,7 +211,7 @@ class Run:
             nodes = [t.node for t in trainees]
             for key in locks.keys() - {node.key for node in nodes}:
                 locks.pop(key).release()
-            yield events.Began(tuple(n.key for n in nodes), trainees[0].epoch)
+            yield events.GroupStarted(tuple(n.key for n in nodes), trainees[0].epoch)
             speeds = self.conduct.speeds
             passes = passing(self.plan, weights, nodes, self.images, self.cache, speeds)
             if self.cache is not None:

@@ -115,9 +115,9 @@ def carry_out(line: str) -> Iterator[str]:
         if isinstance(error, MISTAKES) and not _is_away(order.store):
             yield from _failed(order, told, error, here)
             return
-        yield events.dumps(events.Broken(f"{here}: {in_line(error, 2000)}", again=True))
+        yield events.dumps(events.WorkerFailed(f"{here}: {in_line(error, 2000)}", again=True))
     except OfframpError as error:
-        yield events.dumps(events.Broken(f"{here}: {error}", again=False))
+        yield events.dumps(events.WorkerFailed(f"{here}: {error}", again=False))
     except Exception as error:
         yield from _failed(order, told, error, here)
 
@@ -129,7 +129,7 @@ def _failed(order: TaskOrder, told: Collection[str], error: Exception, here: str
         if key not in told:
             yield events.dumps(events.Failed(key, reason))
     if not order.keys:
-        yield events.dumps(events.Broken(reason, again=False))
+        yield events.dumps(events.WorkerFailed(reason, again=False))
 
 
 def host() -> str:
@@ -139,7 +139,7 @@ def host() -> str:
 
 def _said_from(event: events.Event, here: str) -> events.Event:
     match event:
-        case events.Began():
+        case events.GroupStarted():
             return replace(event, where=here)
         case events.Note(text):
             return events.Note(f"{here}: {text}")

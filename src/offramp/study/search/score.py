@@ -49,7 +49,7 @@ class Known:
             case events.Epoch(report):
                 self.step += 1
                 self._take(report.key, report.validation_accuracy)
-            case events.Began(keys, epoch):
+            case events.GroupStarted(keys, epoch):
                 self.step += epoch * len(keys)
                 return False
             case events.Finished(key):
