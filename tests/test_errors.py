@@ -44,7 +44,7 @@ COMMANDS = {
     *(
         "bundle/web.py",
         "data/audit.py",
-        "study/decide.py",
+        "api/decide.py",
         "study/search/search.py",
         "study/search/variants.py",
         "study/spec/file.py",

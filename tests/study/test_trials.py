@@ -9,13 +9,13 @@ import pytest
 import torch
 from kit import finish
 
-from offramp.analysis.metrics import accuracy, auroc, cross_entropy
 from offramp.cli.commands.show import show_trial
 from offramp.data import normalize
 from offramp.data_spec import HELD_OUT
 from offramp.engine.evaluate import split_logits
 from offramp.engine.passes import Images
 from offramp.errors import OfframpError
+from offramp.metrics import accuracy, auroc, cross_entropy
 from offramp.nets import builder
 from offramp.nets.network import exit_macs, inside
 from offramp.store.store import Damaged, Store

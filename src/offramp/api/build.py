@@ -10,13 +10,13 @@ from typing import Any, Literal, Unpack
 import torch
 
 from offramp import device as devices
-from offramp.analysis.recommend import Goal
 from offramp.api.notes import warn, words
 from offramp.api.progress import finished
 from offramp.bundle import folder as bundle
 from offramp.bundle import graphs
 from offramp.bundle.export import ExportOptions, export, int8_share
 from offramp.data_spec import Normalization
+from offramp.paper.guidelines import Goal, guidelines, known_goal
 from offramp.policy import useful
 from offramp.policy.calibrate import target
 from offramp.policy.calibration import Target
@@ -25,7 +25,7 @@ from offramp.policy.policy import Policy
 from offramp.policy.stage_times import of_file
 from offramp.store.store import Store
 from offramp.study import trained as trials
-from offramp.study.build import BuildOptions, choose
+from offramp.study.build import BuildOptions, StrategyAdvice, choose
 from offramp.study.plan.limits import cache_folder
 from offramp.study.plan.plan import Plan
 from offramp.study.run.events import Event, watched
@@ -51,6 +51,13 @@ class Built:
     card: dict[str, Any] = field(repr=False)  # pages long
     trial: str
     reasons: tuple[str, ...] = ()
+
+
+def strategy_advice(goal: Goal, frozen_backbone: bool = False) -> tuple[StrategyAdvice, ...]:
+    """The guidelines for a goal, as `offramp build` takes them."""
+    advised, _ = guidelines(goal, frozen_backbone)
+    source = f"the paper's guidelines for the goal '{goal}', section"
+    return tuple(StrategyAdvice(g.strategies, g.text, f"{source} {g.section}") for g in advised)
 
 
 def build(
@@ -134,6 +141,7 @@ def build(
         weights=weights,
         keep_frozen=keep_frozen,
         goal=goal,
+        advice=strategy_advice(known_goal(goal), keep_frozen or pretrained),
         strategy=strategy,
         size=size,
         normalize=normalize,

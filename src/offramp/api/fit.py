@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 
 from offramp import device as devices
-from offramp.analysis.metrics import accuracy
 from offramp.api.notes import warn, words
 from offramp.api.progress import finished
 from offramp.augment import Augment
@@ -36,6 +35,7 @@ from offramp.infer.predictor import Prediction, Predictor
 from offramp.infer.stages import check_backend
 from offramp.infer.torch_timing import times_for
 from offramp.inputs import is_text
+from offramp.metrics import accuracy
 from offramp.nets import ExitNetwork
 from offramp.nets.network import identified, inside, loaded
 from offramp.numerics import profile

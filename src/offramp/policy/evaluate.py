@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.analysis.paired import Difference, paired
 from offramp.policy import quality, scoring
 from offramp.policy.candidates import SplitLogits, loss_of, taken
 from offramp.policy.costs import Costs
+from offramp.policy.paired import Difference, paired
 from offramp.policy.policy import Policy
 from offramp.policy.quality import Bound, Interval, oracle, random_exit
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.analysis.metrics import cross_entropies
 from offramp.analysis.tradeoff import NetAnswers
+from offramp.metrics import cross_entropies
 from offramp.policy import scoring
 from offramp.policy.quality import BINS, Curve, aurc, auroc, calibration_error, sweep
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -11,7 +11,6 @@ from typing import Any, get_args
 from PIL import Image, UnidentifiedImageError
 
 from offramp import device as devices
-from offramp.analysis.recommend import Goal, guidelines
 from offramp.data import Data, load
 from offramp.data.images.files import FORMATS, Files
 from offramp.data.images.own import upright_size
@@ -23,7 +22,6 @@ from offramp.nets import BACKBONES, ExitNetwork, build
 from offramp.nets.cut.spread import EXITS
 from offramp.nets.network import inside
 from offramp.nets.pretrained import IMAGENET, at_hand, has_public, published
-from offramp.paper.guidelines import known_goal
 from offramp.strategies import STRATEGIES
 from offramp.study.plan import profiles, programs
 from offramp.study.plan.plan import Plan, net_spec, plan_trials
@@ -44,18 +42,34 @@ TUNING_RATE = 3e-4  # of a backbone that comes with weights: 1e-3 forgets them
 
 
 @dataclass(frozen=True)
+class StrategyAdvice:
+    """Strategies that somebody advises.
+
+    Attributes:
+        strategies: Their names, the best first.
+        text: What speaks for them, a clause.
+        source: Whose advice it is, and where it stands.
+    """
+
+    strategies: tuple[str, ...]
+    text: str
+    source: str
+
+
+@dataclass(frozen=True)
 class BuildOptions:
     """What is asked for.
 
     backbone, data: as in a study file, `folder:PATH` for images of one's own.  exits: `auto`, or as
     `offramp.study.spec.file.exits` reads them.  weights: a file, `imagenet` or `random`; None takes
     public ones where they are on this machine.  keep_frozen: train heads only.
-    strategy: in place of the one that the goal leads to.  evidence: a strategy's name and options that
-    runs of the same backbone put first for the goal, and what they are; None leaves it to the paper's
-    guidelines.  size: pixels of a side.  normalize: as of `DataSpec`.  settings: `key=value` of a
-    study file; they win.  device: its name, as `offramp.device.chosen` takes it.  calibration: how many
-    images of calibration the target needs.  pretrained: the public weights, kept, and images as they
-    were trained on.
+    goal: what matters most, for the words of `reasons`.  advice: on strategies for it.
+    strategy: in place of what is advised.  evidence: a strategy's name and options that runs of the
+    same backbone put first for the goal, and what they are; None leaves it to the advice.
+    size: pixels of a side.  normalize: as of `DataSpec`.  settings: `key=value` of a study file; they
+    win.  device: its name, as `offramp.device.chosen` takes it.  calibration: how many images of
+    calibration the target needs.  pretrained: the public weights, kept, and images as they were
+    trained on.
     """
 
     backbone: str
@@ -63,7 +77,8 @@ class BuildOptions:
     exits: str = "auto"
     weights: str | None = None
     keep_frozen: bool = False
-    goal: Goal = "accuracy"
+    goal: str = "accuracy"
+    advice: Sequence[StrategyAdvice] = ()
     strategy: str | None = None
     evidence: tuple[str, Mapping[str, Any], str] | None = None
     size: int | None = None
@@ -205,7 +220,6 @@ def _mapping(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
 
 
 def _strategy(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
-    known_goal(wish.goal)
     kept = {"backbone": "kept"} if wish.keep_frozen else {}
     asked = wish.evidence
     if wish.strategy is not None:
@@ -224,14 +238,13 @@ def _strategy(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
             raise OfframpError(f"'baseline' has no early exits{nearest('', others)}")
         reasons.append(f"strategy {name}: {why}")
         return {"name": name, **options, **kept}
-    advised, _ = guidelines(wish.goal, wish.keep_frozen)
-    name = next(n for g in advised for n in g.strategies if not wish.keep_frozen or _keeps(n))
-    first = next(g for g in advised if name in g.strategies)
-    reasons.append(
-        f"strategy {name}: {first.text} (the paper's guidelines for the goal '{wish.goal}', section "
-        f"{first.section}; runs of your own can say more, as evidence)"
-    )
-    return {"name": name, **kept}
+    for advice in wish.advice:
+        for name in advice.strategies:
+            if not wish.keep_frozen or _keeps(name):
+                source = f"{advice.source}; runs of your own can say more, as evidence"
+                reasons.append(f"strategy {name}: {advice.text} ({source})")
+                return {"name": name, **kept}
+    raise OfframpError(f"no strategy is advised for the goal '{wish.goal}'; name one as the strategy")
 
 
 def _keeps(strategy: str) -> bool:

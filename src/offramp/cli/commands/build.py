@@ -126,6 +126,7 @@ def build(
         --weights mine.pth --keep-frozen --normalize imagenet
       offramp build --backbone digits-cnn --data digits --out bundle
     """
+    from offramp.api.build import strategy_advice
     from offramp.bundle import graphs
     from offramp.policy.calibrate import target
     from offramp.policy.useful import check_stage_times, images_needed
@@ -151,7 +152,8 @@ def build(
         exits=exits,
         weights=weights,
         keep_frozen=keep_frozen,
-        goal=known_goal(goal),
+        goal=goal,
+        advice=strategy_advice(known_goal(goal), kept),
         strategy=strategy,
         evidence=known,
         size=size,

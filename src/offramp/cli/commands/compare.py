@@ -12,7 +12,7 @@ from offramp.errors import OfframpError, nearest
 from offramp.terminal import show, table
 
 if TYPE_CHECKING:
-    from offramp.analysis.paired import Difference
+    from offramp.policy.paired import Difference
     from offramp.store.archive import Archive
     from offramp.store.manifest import Manifest
 
@@ -66,7 +66,7 @@ def compare(
 
 def _by_seed(store: Archive, trials: Mapping[str, Manifest], a: str, b: str) -> dict[int, Difference]:
     """Strategies, paired by trunk, data and seed; their exits by place, numbered as in `a`."""
-    from offramp.analysis.paired import paired
+    from offramp.policy.paired import paired
 
     sides = {label: _by_setting(store, trials, label) for label in (a, b)}
     both = sorted(sides[a].keys() & sides[b].keys())
@@ -114,7 +114,7 @@ def _accuracy_at(manifest: Manifest) -> dict[str, float]:
 
 def _by_image(store: Archive, a: str, b: str) -> dict[int, Difference]:
     """Trials, paired by test image."""
-    from offramp.analysis.paired import paired
+    from offramp.policy.paired import paired
 
     one, other = store.read_trial(a), store.read_trial(b)
     if one.data.test != other.data.test:

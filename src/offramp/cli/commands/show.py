@@ -107,7 +107,7 @@ def _exits(manifest: Manifest) -> Any:
 
 
 def _uneven(manifest: Manifest) -> Any:
-    from offramp.analysis.metrics import METRICS
+    from offramp.metrics import METRICS
 
     test = manifest.metrics["test"].by_name
     titles = {name: m.shown for name, m in METRICS.items() if m.shown and name in test}

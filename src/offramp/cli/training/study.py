@@ -129,8 +129,8 @@ def _work(plan: Plan, how: RunOptions, workers: Workers, progress: Progress) -> 
 
 def _decided(plan: Plan, how: RunOptions, until: SeedBudget) -> Outcome:
     """As `trained`, with seeds that are added and looked at until nothing is left to decide."""
+    from offramp.api import decide
     from offramp.store.store import Store
-    from offramp.study import decide
 
     store = Store(how.root)
     name, log = decide.begin(store, plan, until.seeds, until.difference)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from offramp import usercode
-from offramp.analysis.metrics import accuracy, of_logits, uneven
 from offramp.data import Data
 from offramp.data.dataset import FileSplit
 from offramp.data_spec import HELD_OUT, SPLITS
@@ -21,6 +20,7 @@ from offramp.engine.resolve import Lineage, Source
 from offramp.engine.weights import Weights
 from offramp.errors import Changed, OfframpError
 from offramp.hashing import canonical, plain
+from offramp.metrics import accuracy, of_logits, uneven
 from offramp.nets import ExitNetwork, HeadSpec, NetSpec, build
 from offramp.nets.cut.spread import chained
 from offramp.nets.network import exit_macs, identified, inside

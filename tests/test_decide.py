@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from offramp.api import decide
 from offramp.data.dataset import Split
 from offramp.errors import OfframpError
 from offramp.store.store import Damaged, Store
-from offramp.study import decide
 from refusal import refuses
 from support import run_all, tiny_data, tiny_plan, tiny_study
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from offramp.analysis.metrics import (
+from offramp.metrics import (
     METRICS,
     Metric,
     accuracy,
