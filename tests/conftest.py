@@ -26,6 +26,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+import clocks
 import object_store
 from offramp.meters import capacity, meter
 from offramp.process import look_less_for_garbage
@@ -74,6 +75,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--long", action="store_true", help="also what takes minutes: see the marker `long`"
     )
+    parser.addoption(
+        "--clock", type=float, default=1.0, help="how fast the product's clocks run: tests/clocks.py"
+    )
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -109,6 +113,14 @@ def _made_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(limits, "IN_MEMORY", ())
         patch.setattr(meter, "_own", lambda _: 0)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _clock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --clock, on every test."""
+    factor = request.config.getoption("clock")
+    if factor != 1:
+        clocks.install(factor, monkeypatch)
 
 
 @pytest.fixture(scope="session")
