@@ -29,7 +29,7 @@ def layers() -> list[list[str]]:
     return [[name.strip() for name in row.split("|")] for row in rows]
 
 
-def told(name: str) -> tuple[str, str, str]:
+def summary(name: str) -> tuple[str, str, str]:
     """A module's title, about how many lines it has, and what it is for."""
     path = ROOT / "src" / "offramp" / name
     folder = path.is_dir()
@@ -55,10 +55,10 @@ def draw(rows: list[list[str]], arcs: Counter[tuple[int, int]]) -> Iterator[str]
     y, middles, boxes = GAP, [], []
     for row in rows:
         width = (BOXES - GAP * (len(row) - 1)) / len(row)
-        texts = [told(name) for name in row]
-        wrapped = [textwrap.wrap(words, int(width / 5.6)) if width > 140 else [] for *_, words in texts]
+        texts = [summary(name) for name in row]
+        wrapped = [textwrap.wrap(text, int(width / 5.6)) if width > 140 else [] for *_, text in texts]
         height = 24 + LINE * max(map(len, wrapped))
-        for at, ((title, lines, _), said) in enumerate(zip(texts, wrapped, strict=True)):
+        for at, ((title, lines, _), words) in enumerate(zip(texts, wrapped, strict=True)):
             x = GAP + at * (width + GAP)
             place = f'x="{x:.0f}" y="{y}" width="{width:.0f}" height="{height}" rx="4"'
             fill = "#ddf4ff" if title.endswith("/") else "#f6f8fa"
@@ -66,7 +66,7 @@ def draw(rows: list[list[str]], arcs: Counter[tuple[int, int]]) -> Iterator[str]
             name = f'<tspan font-weight="bold">{title}</tspan>'
             count = f'<tspan fill="{PALE}" font-size="9">{lines}</tspan>'
             boxes.append(_text(x, y + 16, 11, f"{name} {count}"))
-            boxes += [_text(x, y + 16 + LINE * n, 11, escape(line)) for n, line in enumerate(said, 1)]
+            boxes += [_text(x, y + 16 + LINE * n, 11, escape(line)) for n, line in enumerate(words, 1)]
         middles.append(y + height // 2)
         y += height + GAP
     yield (

@@ -31,18 +31,18 @@ def needs(name: str) -> list[str]:
         lines = distribution(name).requires or []
     except PackageNotFoundError:
         return []
-    return [plain(found[0]) for line in lines if "extra ==" not in line and (found := NAME.match(line))]
+    return [plain(name[0]) for line in lines if "extra ==" not in line and (name := NAME.match(line))]
 
 
 def closure(names: Iterable[str]) -> set[str]:
     """These and all that they require."""
-    found: set[str] = set()
+    closed: set[str] = set()
     waiting = list(names)
     while waiting:
-        if (name := waiting.pop()) not in found:
-            found.add(name)
+        if (name := waiting.pop()) not in closed:
+            closed.add(name)
             waiting += needs(name)
-    return found
+    return closed
 
 
 def size(name: str) -> int:

@@ -95,8 +95,8 @@ def tiny_plan(study: spec.Study, data: Data | None = None, net: ExitNetwork | No
 
 def run_all(plan: Plan, store: Path, **conduct: Any) -> tuple[Store, list[Event]]:
     """Run a plan in this process; the store and what happened."""
-    kept = Store(store)
-    return kept, list(run(plan, kept, RunConfig(CPU, store / "caches", **conduct)))
+    opened = Store(store)
+    return opened, list(run(plan, opened, RunConfig(CPU, store / "caches", **conduct)))
 
 
 class Vision(nn.Module):

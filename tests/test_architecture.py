@@ -21,21 +21,21 @@ def trees() -> dict[str, ast.Module]:
 
 def test_the_picture_shows_the_layers_that_are_held() -> None:
     linter = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
-    (held,) = (c["layers"] for c in linter["contracts"] if c.get("containers") == ["offramp"])
+    (layers,) = (c["layers"] for c in linter["contracts"] if c.get("containers") == ["offramp"])
     picture = (ROOT / "docs" / "architecture.svg").read_text()
-    shown: dict[int, list[str]] = {}
+    drawn: dict[int, list[str]] = {}
     for y, name in re.findall(r'y="(\d+)"[^>]*><tspan font-weight="bold">(\w+)/?<', picture):
-        shown.setdefault(int(y), []).append(name)
+        drawn.setdefault(int(y), []).append(name)
     remedy = "the layers in pyproject.toml have changed: draw them again with `make house`"
-    assert [" | ".join(shown[y]) for y in sorted(shown)] == held, remedy
+    assert [" | ".join(drawn[y]) for y in sorted(drawn)] == layers, remedy
 
 
 def test_the_picture_shows_how_large_each_part_is() -> None:
     """By about a fifth: it need not be drawn anew with every line."""
     picture = (ROOT / "docs" / "architecture.svg").read_text()
-    shown = re.findall(r'bold">(\w+)(/?)</tspan> <tspan[^>]*>([\d,]+)<', picture)
-    assert shown
-    for name, folder, count in shown:
+    sizes = re.findall(r'bold">(\w+)(/?)</tspan> <tspan[^>]*>([\d,]+)<', picture)
+    assert sizes
+    for name, folder, count in sizes:
         files = (SOURCE / name).rglob("*.py") if folder else [SOURCE / f"{name}.py"]
         lines = sum(len(file.read_text().splitlines()) for file in files)
         assert abs(int(count.replace(",", "")) / lines - 1) < 0.2, f"{name}: draw it with `make house`"
@@ -59,7 +59,7 @@ def test_a_type_s_name_means_one_thing() -> None:
                 value = ast.unparse(node.value)
                 if re.fullmatch("[A-Z][A-Za-z]*[a-z][A-Za-z]*", name.id) and "NDArray" not in value:
                     meanings.setdefault(name.id, set()).add(value)
-    several = {name: sorted(found) for name, found in meanings.items() if len(found) > 1}
+    several = {name: sorted(places) for name, places in meanings.items() if len(places) > 1}
     assert several == {}, "give one of them another name"
 
 
