@@ -22,7 +22,7 @@ SLOW = "slow"
 SKEWED = "403"
 IGNORES_CONDITIONS = "unconditional"
 SAYS_LESS = "412 alone"  # as Ceph and MinIO do, which do not name the condition that failed
-SLOW_S = 0.3
+SLOW_S = 0.3  # more than any answer here takes, less than any patience
 HOP = ("connection", "keep-alive", "transfer-encoding", "content-length")
 ERRORS = {BROKEN: "InternalError", BUSY: "SlowDown", SKEWED: "RequestTimeTooSkewed"}
 SAID = {SKEWED: "The difference between the request time and the current time is too large."}
@@ -79,7 +79,7 @@ def before(upstream: str, port: int = 0) -> Iterator[Proxy]:
             headers = {k: v for k, v in self.headers.items() if k.lower() not in HOP}
             if kind == IGNORES_CONDITIONS:
                 headers.pop("If-None-Match", None)
-            onward = HTTPConnection(there.hostname or "", there.port, timeout=60)
+            onward = HTTPConnection(there.hostname or "", there.port)
             try:
                 onward.request(self.command, self.path, body, headers)
                 answer = onward.getresponse()

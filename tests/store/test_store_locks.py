@@ -162,7 +162,7 @@ def test_a_killed_holder_that_nobody_has_noticed_is_gone(store: Store) -> None:
     def hold() -> None:
         store.lock("k")
         os.write(write, b".")
-        time.sleep(600)
+        signal.pause()
 
     child = fork(hold)
     try:

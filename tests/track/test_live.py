@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import threading
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -106,10 +106,14 @@ def test_of_many_finished_trials_the_latest_are_shown_and_said_to_be(store: Stor
 
 
 def test_who_looks_on_waits_for_a_store(
-    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: Store,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     coming = tmp_path / "coming"
-    threading.Timer(0.2, shutil.copytree, [store.root, coming]).start()
+    sleep = SimpleNamespace(sleep=lambda _: shutil.copytree(store.root, coming))
+    monkeypatch.setattr("offramp.cli.store.time", sleep)
     assert awaited(coming).exists()
     assert "Waiting for a store" in capsys.readouterr().err
     (tmp_path / "other").mkdir()
