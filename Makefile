@@ -20,7 +20,7 @@ endef
 # What Python compiled is kept, whatever the environment says: tests start it some hundred times.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo wheel docs docs-quick test test-fast test-slow test-cluster test-ray test-ranks bench bench-quick house lint format clean
+.PHONY: setup demo wheel docs docs-quick test test-fast test-slow test-cluster test-ray test-ranks mutants bench bench-quick house lint format clean
 
 setup: $(READY)
 
@@ -79,6 +79,10 @@ test-ray: $(READY)
 
 test-ranks: $(READY)
 	$(BIN)/python -m pytest --long tests/study/test_together.py
+
+# Sixty small faults, planted one at a time: which tests notice? Half an hour.
+mutants: $(READY)
+	$(BIN)/python tests/mutants.py
 
 # On a machine that does nothing else: docs/performance.md says what is measured, and for how long.
 bench: $(READY)
