@@ -69,7 +69,7 @@ def check_answers(folder: Path, store: Store, rule: Policy, pictures: np.ndarray
     trained = read(store, rule.calibration.trial)
     logits = trained.test.logits
     place = rule.leaves(logits)
-    taken = scoring.all_said(rule.score, logits)[np.arange(len(logits)), place]
+    taken = scoring.all_answer_logits(rule.score, logits)[np.arange(len(logits)), place]
     bundle = Bundle(folder)
     for size in (1, 7, 100):
         parts = [bundle.predict(pictures[i : i + size]) for i in range(0, 100, size)]

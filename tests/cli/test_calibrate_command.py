@@ -89,7 +89,7 @@ def test_it_writes_a_policy_and_a_report(run: Cli, store: Store, target: tuple[s
     trained = trial.read(store, "two")
     policy.check_fits(file, trained.id, trained.hash, trained.exits)
     leaves = file.leaves(trained.test.logits)
-    said = scoring.all_said(file.score, trained.test.logits)
+    said = scoring.all_answer_logits(file.score, trained.test.logits)
     right = scoring.answers(said)[np.arange(500), leaves] == trained.test.labels
     assert report["test"]["policy"]["value"] == pytest.approx(right.mean())
     assert report["statement"] == file.calibration.statement
@@ -241,7 +241,7 @@ def test_what_is_not_to_be_trusted_is_refused(run: Cli, store: Store) -> None:
         ),
         (("two", "--min-accuracy", "0.5", "--on-average"), "go with risk, not with min accuracy"),
         (("two", "--max-mean-macs", "lots"), "2e6; got 'lots'"),
-        (("two", "--max-mean-macs", "1"), "no policy costs at most 1 MACs"),
+        (("two", "--max-mean-macs", "1"), "no policy takes at most 1 MACs"),
         (("two", "--min-accuracy", "1"), "no policy reaches accuracy 1"),
         (("two", "--risk", "0.1", "--score", "entropie"), "did you mean 'entropy'?"),
         (("two", "--risk", "0.1", "--score", "patience", "--shared"), "shared means nothing"),

@@ -111,7 +111,7 @@ def above(scores: Tensor, leaving: int) -> float:
 
 def near(policy: Policy, logits: Tensor) -> Tensor:
     """[N]: where rounding may decide: a score beside its threshold, or two largest logits alike."""
-    top = scoring.all_said(policy.score, logits).topk(2, dim=-1).values
+    top = scoring.all_answer_logits(policy.score, logits).topk(2, dim=-1).values
     tie = (top[..., 0] - top[..., 1]).abs().amin(dim=1) < NEAR
     found = scoring.scores(policy.score, logits, policy.temperatures, policy.gates)
     for at, threshold in enumerate(policy.thresholds):
@@ -124,7 +124,7 @@ def check(policy: Policy, made: Prediction, logits: Tensor) -> int:
     """Compare; the number of rows that rounding may decide, which are left out."""
     places = policy.leaves(logits)
     sure = ~near(policy, logits)
-    chosen = scoring.all_said(policy.score, logits)[torch.arange(len(logits)), places]
+    chosen = scoring.all_answer_logits(policy.score, logits)[torch.arange(len(logits)), places]
     assert torch.equal(made.exits[sure], torch.tensor(policy.exits)[places][sure])
     assert torch.equal(made.classes[sure], scoring.answers(chosen)[sure])
     torch.testing.assert_close(made.logits[sure], chosen[sure], rtol=1e-4, atol=1e-5)

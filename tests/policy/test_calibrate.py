@@ -16,7 +16,7 @@ from offramp.policy import calibrate as module
 from offramp.policy import scoring, solve
 from offramp.policy.calibrate import Calibrated, calibrate, statement, target
 from offramp.policy.calibration import Target
-from offramp.policy.candidates import Search, SplitLogits, candidates, taken
+from offramp.policy.candidates import Search, SplitLogits, candidates, where_left
 from offramp.policy.costs import Costs
 from offramp.policy.evaluate import evaluate
 from offramp.policy.policy import Policy
@@ -92,7 +92,7 @@ def test_a_budget_buys_what_validation_finds_most_accurate() -> None:
         rows.append(split)
     for budget in (0.9 * COSTS.full, 10 * COSTS.full):
         found = calibrate(*rows, COSTS, Target("max-mean-macs", budget))
-        known = [taken(_wrong(rows[0]), p.leaves(rows[0].logits)).mean() for p in found.candidates]
+        known = [where_left(_wrong(rows[0]), p.leaves(rows[0].logits)).mean() for p in found.candidates]
         fits = [i for i, m in enumerate(found.measures) if m.macs <= budget]
         assert known[found.chosen] - min(known[i] for i in fits) < 0.01 < known[0] - known[found.chosen]
 
@@ -182,7 +182,9 @@ def test_a_rate_above_the_target_needs_more_than_rows() -> None:
 
 def test_targets_out_of_reach_are_refused_in_one_line() -> None:
     refuses(r"no policy reaches accuracy 0\.999 .* best reaches 0\.9", chosen, "min-accuracy", 0.999)
-    refuses("no policy costs at most 3 MACs an image; the cheapest costs 11", chosen, "max-mean-macs", 3)
+    refuses(
+        "no policy takes at most 3 MACs an image; the cheapest takes 11 MACs", chosen, "max-mean-macs", 3
+    )
 
 
 def test_one_exit_is_the_full_network() -> None:
@@ -238,7 +240,7 @@ def test_an_outcome_adds_up() -> None:
     mean = sum(c.images * c.loss.value for c in result.classes) / 3000
     assert mean == pytest.approx(result.loss.value)
     assert result.oracle.accuracy >= result.policy.value > result.random.accuracy
-    spent = taken(np.tile(np.array(found.policy.macs(COSTS), float), (3000, 1)), leaves)
+    spent = where_left(np.tile(np.array(found.policy.macs(COSTS), float), (3000, 1)), leaves)
     assert result.macs.mean == pytest.approx(spent.mean())
     assert all(e.ece is not None and e.ece < 0.1 and (e.auroc or 0) > 0.6 for e in result.exits)
 

@@ -13,8 +13,8 @@ from offramp.policy.candidates import (
     SplitLogits,
     candidates,
     loss_of,
-    taken,
     temperatures,
+    where_left,
 )
 from offramp.policy.costs import Costs
 from simulated import COSTS, FOUR, SEARCHES, simulated
@@ -60,7 +60,7 @@ def test_losses_by_hand() -> None:
     assert loss_of("wrong", answers, labels).tolist() == [[1, 0], [0, 0], [0, 1], [1, 1]]
     assert loss_of("harm", answers, labels).tolist() == [[1, 0], [0, 0], [0, 0], [0, 0]]
     assert loss_of("disagreement", answers, labels).tolist() == [[1, 0], [0, 0], [1, 0], [1, 0]]
-    assert taken(loss_of("harm", answers, labels), np.array([0, 0, 1, 1])).tolist() == [1, 0, 0, 0]
+    assert where_left(loss_of("harm", answers, labels), np.array([0, 0, 1, 1])).tolist() == [1, 0, 0, 0]
 
 
 def test_thresholds_exit_by_exit_are_for_those_who_get_there() -> None:

@@ -16,7 +16,7 @@ from offramp.policy import classwise, scoring
 from offramp.policy import guarantees as risk
 from offramp.policy.calibrate import calibrate
 from offramp.policy.calibration import Calibration, Target
-from offramp.policy.candidates import Search, SplitLogits, candidates, loss_of, taken
+from offramp.policy.candidates import Search, SplitLogits, candidates, loss_of, where_left
 from offramp.policy.costs import Costs
 from offramp.policy.policy import Policy, parse, to_json
 from offramp.study.trained import Trained
@@ -53,7 +53,7 @@ def offsets_of(rows: SplitLogits) -> np.ndarray:
 
 def harm(policy: Policy, rows: SplitLogits) -> np.ndarray:
     lost = loss_of("harm", scoring.answers(rows.logits), rows.labels)
-    return taken(lost, policy.leaves(rows.logits))
+    return where_left(lost, policy.leaves(rows.logits))
 
 
 @pytest.mark.parametrize("slope", [0.7, *long(1.0), 1.5])

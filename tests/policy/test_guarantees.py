@@ -12,7 +12,7 @@ from scipy import stats
 from longer import long
 from offramp.policy import guarantees as risk
 from offramp.policy import scoring, solve
-from offramp.policy.candidates import Search, candidates, loss_of, taken
+from offramp.policy.candidates import Search, candidates, loss_of, where_left
 from offramp.policy.costs import Costs
 from simulated import COSTS, simulated
 
@@ -107,28 +107,28 @@ def population() -> tuple[np.ndarray, np.ndarray]:
         patch.setattr(solve, "NEAR", 6)
         made = candidates(validation, COSTS, Search(), "harm")[1:]
     lost = loss_of("harm", scoring.answers(world.logits), world.labels)
-    lose = np.column_stack([taken(lost, p.leaves(world.logits)) for p in made])
+    lose = np.column_stack([where_left(lost, p.leaves(world.logits)) for p in made])
     return lose, lose.mean(axis=0)
 
 
 @pytest.mark.parametrize("rows", [300, 1000])
 def test_learn_then_test_keeps_its_word(population: tuple[np.ndarray, np.ndarray], rows: int) -> None:
-    taken, true = population
+    where_left, true = population
 
     def certify(sample: np.ndarray) -> int:
         return risk.learn_then_test(sample, 0.05, 0.95)
 
-    assert violations(taken, true, rows, 0.05, certify) <= ALLOWED
-    assert violations(taken, true, rows, 0.05, hopeful) > ALLOWED
+    assert violations(where_left, true, rows, 0.05, certify) <= ALLOWED
+    assert violations(where_left, true, rows, 0.05, hopeful) > ALLOWED
 
 
 def test_learn_then_test_at_the_worst_case_and_a_broken_bound() -> None:
-    taken = nearly_bad()
-    true = taken.mean(axis=0)
-    kept = violations(taken, true, 500, 0.05, lambda s: risk.learn_then_test(s, 0.05, 0.95))
+    where_left = nearly_bad()
+    true = where_left.mean(axis=0)
+    kept = violations(where_left, true, 500, 0.05, lambda s: risk.learn_then_test(s, 0.05, 0.95))
     assert 0.01 < kept <= ALLOWED
-    assert violations(taken, true, 500, 0.05, choosy) > 0.5
-    assert violations(taken, true, 500, 0.05, hopeful) > ALLOWED
+    assert violations(where_left, true, 500, 0.05, choosy) > 0.5
+    assert violations(where_left, true, 500, 0.05, hopeful) > ALLOWED
 
 
 @pytest.mark.parametrize(("rows", "true"), [(300, 0.01), (300, 0.05), (2500, 0.01), (50, 0.4)])
@@ -144,11 +144,11 @@ def test_the_bound_is_rarely_below_the_true_risk(rows: int, true: float) -> None
 def test_conformal_risk_control_keeps_the_mean(
     population: tuple[np.ndarray, np.ndarray], rows: int, level: float
 ) -> None:
-    taken, true = population
+    where_left, true = population
     draw = np.random.default_rng(3)
     risks = []
     for _ in range(DRAWS):
-        count = risk.conformal(taken[draw.integers(0, len(taken), rows)], level)
+        count = risk.conformal(where_left[draw.integers(0, len(where_left), rows)], level)
         risks.append(true[count - 1] if count else 0.0)
     error = np.std(risks, ddof=1) / math.sqrt(DRAWS)
     assert np.mean(risks) <= level + 3 * error
@@ -158,15 +158,15 @@ def test_conformal_risk_control_keeps_the_mean(
 
 def test_conformal_risk_control_is_not_the_last_that_fits() -> None:
     """Candidates of equal true risk above the target, whose losses fall on different rows."""
-    taken = nearly_bad(200)
-    true = taken.mean(axis=0)
+    where_left = nearly_bad(200)
+    true = where_left.mean(axis=0)
 
     def last_that_fits(sample: np.ndarray) -> int:
         passed = (sample.sum(axis=0) + 1) / (len(sample) + 1) <= 0.045
         return int(np.flatnonzero(passed)[-1]) + 1 if passed.any() else 0
 
     draw = np.random.default_rng(4)
-    samples = [taken[draw.integers(0, len(taken), 300)] for _ in range(200)]
+    samples = [where_left[draw.integers(0, len(where_left), 300)] for _ in range(200)]
     for certify, holds in ((lambda s: risk.conformal(s, 0.045), True), (last_that_fits, False)):
         risks = [true[n - 1] if (n := certify(s)) else 0.0 for s in samples]
         assert (np.mean(risks) <= 0.045) == holds
@@ -197,7 +197,7 @@ def losses_of_accuracy(request: pytest.FixtureRequest) -> np.ndarray:
     costs = Costs((10,) * exits, (1,) * exits, (0,) * exits, tuple(range(1, exits + 1)))
     wrong = loss_of("wrong", scoring.answers(world.logits), world.labels)
     made = candidates(validation, costs, Search(), "wrong")[1:]
-    lose = [taken(wrong, policy.leaves(world.logits)) - wrong[:, -1] for policy in made]
+    lose = [where_left(wrong, policy.leaves(world.logits)) - wrong[:, -1] for policy in made]
     return np.column_stack(lose).astype(np.int8)
 
 
@@ -280,8 +280,8 @@ def test_the_risk_bounds_the_loss_of_accuracy() -> None:
     harm, wrong = (loss_of(kind, answers, rows.labels) for kind in ("harm", "wrong"))
     for policy in candidates(rows, COSTS, Search(), "harm"):
         leaves = policy.leaves(rows.logits)
-        lost = taken(wrong, leaves).mean() - wrong[:, -1].mean()
-        assert lost <= taken(harm, leaves).mean() + 1e-12
+        lost = where_left(wrong, leaves).mean() - wrong[:, -1].mean()
+        assert lost <= where_left(harm, leaves).mean() + 1e-12
 
 
 SHARES = (0.9, 0.1)  # of the classes that are to come

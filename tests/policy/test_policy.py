@@ -133,7 +133,10 @@ LAST = {"exit": 2, "threshold": None, "temperature": 1.0}
         (changed(exits=[{**EXIT, "temperature": 0.0}, LAST]), "exits.0.temperature"),
         (changed(exits=[EXIT, {**LAST, "threshold": 0.5}]), "exit 2 is the last and has no threshold"),
         (changed(exits=[LAST, EXIT]), "exits must be ascending"),
-        (changed(target={"kind": "luck", "value": 0.1}), "target.kind: input should be 'max-acc"),
+        (
+            changed(target={"kind": "luck", "value": 0.1}),
+            "target.kind: there is no limit 'luck', only max-acc",
+        ),
         (changed(target={"kind": "risk", "value": "0.1"}), "target.value: input should be a valid num"),
         (changed(target={"kind": "risk", "value": 0.1, "more": 1}), "target.more"),
         (changed(chosen={"loss": "little"}), "chosen.loss"),

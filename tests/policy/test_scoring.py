@@ -165,20 +165,23 @@ def test_an_ensemble_answers_by_the_geometric_mean_of_the_exits_so_far() -> None
     odds = np.exp(logits - logits.max(2, keepdims=True))
     odds = odds / odds.sum(2, keepdims=True)
     for array in (logits, torch.from_numpy(logits)):
-        said = np.asarray(scoring.all_said("ensemble", array))
+        said = np.asarray(scoring.all_answer_logits("ensemble", array))
         for exit in range(3):
             mean = np.prod(odds[:, : exit + 1], axis=1) ** (1 / (exit + 1))
             mean = mean / mean.sum(1, keepdims=True)
             found = np.exp(said[:, exit])
             np.testing.assert_allclose(found / found.sum(1, keepdims=True), mean, atol=1e-5)
         np.testing.assert_array_equal(said[:, 3], logits[:, 3], "the final exit answers alone")
-        np.testing.assert_array_equal(scoring.all_said("confidence", array), array)
+        np.testing.assert_array_equal(scoring.all_answer_logits("confidence", array), array)
 
 
 def test_an_exit_that_is_sure_of_nothing_adds_nothing_to_an_ensemble() -> None:
     logits = np.array([[[2.0, 0.0], [NAN, 9.0], [0.0, 1.0], [0.0, 0.0]]])
     whole, without = logits, logits[:, [0, 2, 3]]
-    said, same = scoring.all_said("ensemble", whole), scoring.all_said("ensemble", without)
+    said, same = (
+        scoring.all_answer_logits("ensemble", whole),
+        scoring.all_answer_logits("ensemble", without),
+    )
     np.testing.assert_allclose(said[:, 1], said[:, 0])
     np.testing.assert_allclose(said[:, 2], same[:, 1])
     assert scoring.scores("ensemble", whole)[0, 1] == -INF

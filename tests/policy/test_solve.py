@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from longer import long
 from offramp.policy import scoring, solve
-from offramp.policy.candidates import SplitLogits, loss_of, taken
+from offramp.policy.candidates import SplitLogits, loss_of, where_left
 from offramp.policy.costs import Costs
 from offramp.policy.policy import Policy
 from offramp.policy.quality import sweep
@@ -93,7 +93,7 @@ def test_points_are_what_their_thresholds_come_to() -> None:
     for point in points:
         policy = Policy("confidence", FOUR, point.thresholds)
         leaves = policy.leaves(rows.logits)
-        assert taken(lost, leaves).mean() == pytest.approx(point.loss)
+        assert where_left(lost, leaves).mean() == pytest.approx(point.loss)
         assert np.array(policy.macs(COSTS))[leaves].mean() <= point.macs + 1e-9
     macs, lose = [p.macs for p in points], [p.loss for p in points]
     assert macs == sorted(set(macs), reverse=True) and lose == sorted(set(lose))
@@ -120,7 +120,7 @@ def test_rows_that_are_never_sure_stay() -> None:
     for point in solve.frontier(scores, lost, COSTS):
         leaves = scoring.leaves("confidence", rows.logits, point.thresholds)
         assert (leaves[::2] == 3).all()
-        assert taken(lost, leaves).mean() == pytest.approx(point.loss)
+        assert where_left(lost, leaves).mean() == pytest.approx(point.loss)
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=30))
@@ -167,7 +167,7 @@ def test_refinement_counts_rows_where_they_leave(monkeypatch: pytest.MonkeyPatch
             for exit in reversed(active[:-1]):
                 place[scores[:, exit] >= point.thresholds[exit]] = exit
             spent = dict(zip(active, costs.leaving(active), strict=True))
-            assert point.loss == pytest.approx(taken(lost, place).mean())
+            assert point.loss == pytest.approx(where_left(lost, place).mean())
             assert point.macs >= np.mean([spent[int(i)] for i in place]) - 1e-9
             refined += len(active) > 2
     assert refined > 5

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import get_args
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from offramp.policy.calibrate import Performance, calibrate
+from offramp.errors import OfframpError
+from offramp.policy.calibrate import calibrate, statement, target
 from offramp.policy.calibration import Calibration, Chosen, Target
 from offramp.policy.candidates import SplitLogits
-from offramp.policy.limits import LIMITS, LimitKind, Limits
-from offramp.policy.policy import Policy
+from offramp.policy.limits import COMPANIONS, LIMITS, SHARE, Budget, LimitKind, LimitRule, Limits
+from offramp.policy.policy import Policy, parse, to_json
 from offramp.policy.useful import BY_HAND, chance, check, doubts, resolution, seen
 from refusal import refuses
 from simulated import COSTS, FOUR, simulated
@@ -104,16 +104,44 @@ def test_a_policy_that_decides_nothing(policy: Policy, said: str) -> None:
     assert reason.startswith(said)
 
 
-def test_a_limit_has_one_name_wherever_it_is_named() -> None:
-    """For a type checker, for whoever gives it by keyword, and where its rules stand."""
-    assert get_args(LimitKind) == tuple(LIMITS)
-    words = ("confidence", "on_average", "without_labels")
-    assert [*Limits.__annotations__] == [*(kind.replace("-", "_") for kind in LIMITS), *words]
-    for limit in LIMITS.values():
-        spent = {field.name for field in fields(Performance)}
-        assert (limit.kept == "budget") == (limit.unit != "share") == (limit.spent in spent)
-        assert (limit.kept == "budget") == (limit.noted in Chosen.model_fields)
-        assert (limit.unit == "time") == (limit.stages is not None)
+def test_each_limit_says_all_that_its_readers_need() -> None:
+    assert [*Limits.__annotations__] == [n.replace("-", "_") for n in (*LIMITS, *COMPANIONS)]
+    for rule in LIMITS.values():
+        assert rule.help and rule.metavar
+        budget = rule.by if isinstance(rule.by, Budget) else None
+        assert (rule.metavar == "TIME") == (rule.stages is not None)
+        assert budget is None or budget.noted in Chosen.model_fields
+
+
+FINAL_SHARE = LimitRule(
+    "Share of images that may reach the final exit.",
+    SHARE,
+    Budget(lambda policy: policy.shares[-1], noted="final_share"),
+    stricter="a larger share",
+    looser="a smaller share",
+)
+
+
+@pytest.mark.usefixtures("narrow")
+def test_a_limit_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calibration, the policy file and its statement, which cards repeat, take a new one from there."""
+    with pytest.raises(OfframpError, match="unknown limit"):
+        target(1, max_final_share=0.3)  # type: ignore[call-arg]
+    monkeypatch.setitem(LIMITS, "max-final-share", FINAL_SHARE)  # type: ignore[arg-type]
+    limit = target(1, max_final_share="30%")  # type: ignore[call-arg]
+    outcome = calibrate(GOOD, GOOD, COSTS, limit)
+    share = outcome.measures[outcome.chosen].shares[-1]
+    assert 0 < share <= 0.3 < outcome.measures[0].shares[-1]
+    origin = Calibration("t", "0" * 64, 3, limit, outcome.record(1000), statement(outcome))
+    policy = replace(outcome.policy, calibration=origin)
+    again = parse(to_json(policy))
+    assert again.calibration == origin and again.calibration.chosen_json["final_share"] == share
+    assert "max final share 0.3" in origin.statement
+    refuses("max final share", target, 1, max_final_share=2)
+    refuses("at most -1 an image", calibrate, GOOD, GOOD, COSTS, Target("max-final-share", -1.0))
+    loose = Calibration(target=Target("max-final-share", 1.0), chosen=Chosen(final_share=1.0))  # type: ignore[call-arg]
+    (reason,) = doubts(Policy("confidence", FOUR, (None,) * 4, calibration=loose), GOOD)
+    assert "takes 1, within 1" in reason
 
 
 @pytest.mark.parametrize("kind", [*LIMITS, None])
@@ -143,7 +171,7 @@ def test_a_reason_that_calibration_knows_is_told() -> None:
     [
         ("max-mean-latency", 5e-3, {"mean_seconds": 1.98e-4}, "takes 0.198 ms, within 5 ms"),
         ("max-p95-latency", 8e-3, {"p95_seconds": 2e-3}, "takes 2 ms, within 8 ms"),
-        ("max-mean-macs", 2e6, {"mean_macs": 1.2e6}, "takes 1.2 M MACs, within 2 M"),
+        ("max-mean-macs", 2e6, {"mean_macs": 1.2e6}, "takes 1,200,000 MACs, within 2,000,000 MACs"),
     ],
 )
 def test_a_budget_that_the_full_network_keeps(

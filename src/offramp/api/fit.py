@@ -44,7 +44,7 @@ from offramp.policy.calibrate import target
 from offramp.policy.calibration import Chosen
 from offramp.policy.candidates import Search
 from offramp.policy.limits import Limits
-from offramp.policy.policy import Policy, check_fits, given
+from offramp.policy.policy import Policy, as_policy, check_fits
 from offramp.recipe import Recipe
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
@@ -226,7 +226,7 @@ class Fitted:
         >>> made.classes.shape, made.exits.shape, made.compute.shape
         (torch.Size([100]), torch.Size([100]), torch.Size([100]))
         """
-        rule = given(policy)
+        rule = as_policy(policy)
         if rule.calibration.trial_hash:
             check_fits(rule, self._trained.id, self._trained.hash, self._trained.exits)
         ready = self._tensor(images)
@@ -371,7 +371,7 @@ class Fitted:
 
         Raises OfframpError for one of another network.
         """
-        policy, known = given(policy), self._trained
+        policy, known = as_policy(policy), self._trained
         made = replace(policy.calibration, trial=known.id, trial_hash=known.hash)
         if not policy.calibration.trial_hash:
             policy = replace(policy, calibration=made)

@@ -86,7 +86,7 @@ def predictor(
     torch.Size([5])
     """
     if isinstance(net, ExitNetwork):
-        return Predictor(net, policies.given(policy), backend)
+        return Predictor(net, policies.as_policy(policy), backend)
     if not isinstance(net, str):
         kind = type(net).__name__
         raise OfframpError(f"the net is a {kind}; give a network, such as fitted.net, or a trial's id")

@@ -21,7 +21,7 @@ from offramp.bundle.graphs import BEFORE, StageGraph
 from offramp.bundle.trial_images import SplitImages
 from offramp.errors import OfframpError, in_line
 from offramp.policy import scoring
-from offramp.policy.candidates import taken
+from offramp.policy.candidates import where_left
 from offramp.policy.policy import Policy
 from offramp.study.trained import Trained
 
@@ -140,9 +140,9 @@ def losses(before: tuple[Trained, Policy], after: tuple[Trained, Policy]) -> tup
 def _accuracies(trained: Trained, rule: Policy) -> tuple[float, float]:
     """Of the policy and of the full network, on calibration."""
     rows = trained.calibration
-    said = scoring.all_said(rule.score, rows.logits)
+    said = scoring.all_answer_logits(rule.score, rows.logits)
     right = scoring.answers(said) == rows.labels[:, None]
-    return float(taken(right.astype(np.float64), rule.leaves(rows.logits)).mean()), float(
+    return float(where_left(right.astype(np.float64), rule.leaves(rows.logits)).mean()), float(
         right[:, -1].mean()
     )
 

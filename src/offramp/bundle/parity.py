@@ -91,7 +91,7 @@ def alike(
     """
     found = [bundle.run(pixels) for pixels in batches]
     place = policy.leaves(rows.logits)
-    logits = scoring.all_said(policy.score, rows.logits)
+    logits = scoring.all_answer_logits(policy.score, rows.logits)
     said = scoring.answers(logits[np.arange(len(place)), place])
     classes = np.concatenate([answers.classes for answers in found])
     exits = np.concatenate([answers.exits for answers in found])
@@ -120,7 +120,7 @@ def _elsewhere(
     thresholds = [policy.thresholds[i] for i in active]
     gates = None if policy.gates is None else [policy.gates[i] for i in active]
     place = scoring.leaves(policy.score, logits, thresholds, warmth, gates)
-    said = scoring.all_said(policy.score, logits, policy.takes_all is None)
+    said = scoring.all_answer_logits(policy.score, logits, policy.takes_all is None)
     answers = scoring.answers(said[np.arange(len(said)), place])
     got = bundle.run(pixels)
     exits = np.array([policy.exits[i] for i in active])[place]

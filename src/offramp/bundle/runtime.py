@@ -375,7 +375,7 @@ class Bundle:
                 yield None
                 continue
             final = stage.threshold is None and at == len(self.stages) - 1
-            told = answer if final else self._scoring.said(self.score, answer, past)
+            told = answer if final else self._scoring.answer_logits(self.score, answer, past)
             gone = told[leaving]
             warm = self._scoring.probabilities(gone, stage.temperature)
             yield ExitedRows(rows[leaving], at, gone, np.max(warm, axis=-1, initial=0.0))

@@ -177,7 +177,7 @@ def doubts(store: Store, trial: str, rule: Policy | None) -> tuple[str, ...]:
 def checked_policy(store: Store, trial: str, policy: Policy | str | Path) -> Policy:
     """The policy, or that in a file, if it was made for this trial or set by hand. Raises OfframpError
     where it was not."""
-    rule = policies.given(policy)
+    rule = policies.as_policy(policy)
     if rule.calibration.trial_hash:
         manifest = store.read_trial(trial)
         policies.check_fits(rule, trial, manifest.hash(store.trial_logits(trial)), manifest.exits)

@@ -164,7 +164,7 @@ class Predictor:
                 row = _seen(row, logits, at)
                 break
             found, past = self._score(at, logits, past)
-            row = _seen(row, scoring.said(self.policy.score, logits, past), at)
+            row = _seen(row, scoring.answer_logits(self.policy.score, logits, past), at)
             if at == self._active[-1]:
                 break
             if threshold is None:  # run for the sake of later exits, as patience does
@@ -201,7 +201,7 @@ class Predictor:
             leaves, past = self._decision(at, _host(seen), past)
             if at == self._active[-1] or (leaves if told is None else told == at):
                 if self._together:
-                    seen = scoring.said(self.policy.score, _host(seen), past).to(seen.device)
+                    seen = scoring.answer_logits(self.policy.score, _host(seen), past).to(seen.device)
                 break
         classes, sure = self._answer(seen, self._temperatures[at])
         return Prediction(classes, sure, *self._places[at], seen)

@@ -1,4 +1,4 @@
-"""Where a policy comes from: what was asked for and what it came to, as its file keeps both."""
+"""Where a policy comes from: its target and what it came to, as a policy file has both."""
 
 from __future__ import annotations
 
@@ -9,20 +9,28 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Strict
 
-from offramp.policy.limits import LIMITS, LimitKind, LossKind
+from offramp.errors import OfframpError
+from offramp.policy.limits import LIMITS, Budget, LimitKind, LossKind, words
 
 T = TypeVar("T")
-Many = Annotated[tuple[T, ...], Strict(False)]  # JSON's lists, whose items are taken strictly
+Many = Annotated[tuple[T, ...], Strict(False)]  # JSON's lists; their items are checked strictly
 Finite = int | Annotated[float, Field(allow_inf_nan=False)]  # 1 stays 1, and 1.0 stays 1.0
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is asked for.
+    """The limit that a policy is chosen for.
 
-    value: a share from 0 to 1, MACs for `max-mean-macs`, seconds for limits on latency.  confidence: of
-    a guarantee over calibration draws, for `risk`; None there bounds the mean over draws.  labels:
-    whether the risk is harm (the full network right, the policy wrong) or, without labels, disagreement.
+    Attributes:
+        kind: The limit's name.
+        value: A share from 0 to 1, MACs for `max-mean-macs`, seconds for limits on latency.
+        confidence: Of a guarantee over calibration draws, for `risk`; None there bounds the mean over
+            draws.
+        labels: Whether the risk is harm (the full network right, the policy wrong) or, without labels,
+            disagreement.
+
+    Raises:
+        OfframpError: There is no such limit.
     """
 
     kind: LimitKind
@@ -30,25 +38,49 @@ class Target:
     confidence: float | None = None
     labels: bool = True
 
+    def __post_init__(self) -> None:
+        if self.kind not in LIMITS:
+            raise OfframpError(f"target.kind: there is no limit '{self.kind}', only {', '.join(LIMITS)}")
+
     @property
     def loss(self) -> LossKind:
         """What the candidates are made to keep low."""
-        limit = LIMITS[self.kind]
-        return "disagreement" if limit.kept == "guarantee" and not self.labels else limit.loss
+        rule = LIMITS[self.kind]
+        return "disagreement" if rule.by == "guarantee" and not self.labels else rule.loss
+
+    @property
+    def words(self) -> str:
+        """The limit and its value in words.
+
+        >>> Target("max-mean-latency", 0.005).words
+        'max mean latency 5 ms'
+        """
+        return f"{words(self.kind)} {LIMITS[self.kind].unit.write(self.value)}"
 
 
 class Chosen(BaseModel):
-    """What a policy came to on the calibration split. One that was set by hand says `leaving` alone, and
-    what an earlier offramp did not write is at its default; both stay absent from JSON.
+    """What a policy came to on the calibration split.
 
-    images: of the split.  accuracy, full_accuracy: of the policy and the full network, 0 to 1; None
-    where the target reads no labels.  mean_macs: of an image.  plain_macs: of the backbone alone.
-    risk: mean of the target's loss (`Target.loss`), 0 to 1: the share of wrong answers, of those where
-    the full network is right and the policy wrong, or of differing ones; `loss` in JSON.
-    leaving: share of images by exit.  risk_below: of a guarantee with confidence.
-    class_shares: that images were weighted by.  survivors: whether thresholds were set exit by exit.
-    mean_seconds, full_seconds, median_seconds: of an image, by measured times.  p95_seconds: that 95 of
-    100 images keep.  stages: those times, as they were measured.
+    One that was set by hand has `leaving` alone. What an earlier offramp did not write is at its
+    default. Both stay absent from JSON.
+
+    Attributes:
+        images: Of the split.
+        accuracy: Of the policy, 0 to 1; None where the target reads no labels.
+        full_accuracy: Of the full network, likewise.
+        mean_macs: Of an image.
+        plain_macs: Of the backbone alone.
+        risk: Mean of the target's loss (`Target.loss`), 0 to 1: the share of wrong answers, of those
+            where the full network is right and the policy wrong, or of differing ones. `loss` in JSON.
+        leaving: Share of images by exit.
+        risk_below: Of a guarantee with confidence.
+        class_shares: The shares that images were weighted by.
+        survivors: Whether thresholds were set exit by exit.
+        mean_seconds: Of an image, by measured times.
+        full_seconds: Of an image in the full network, likewise.
+        median_seconds: Of an image, by medians of measured times.
+        p95_seconds: Seconds that 95 of 100 images keep.
+        stages: Those times, as they were measured.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="allow")
@@ -73,6 +105,11 @@ class Chosen(BaseModel):
         """The JSON that it was read from, in this order of names."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
+    def spent(self, budget: Budget) -> float | None:
+        """What the policy takes of a budget; None where the file does not say it."""
+        amount: float | None = self.as_json().get(budget.noted)
+        return amount
+
     @property
     def device(self) -> str | None:
         """That thresholds were solved for; None where times are of the machine that calibrated."""
@@ -83,11 +120,17 @@ class Chosen(BaseModel):
 class Calibration:
     """Where a policy comes from.
 
-    trial, trial_hash: of the network it was made for.  classes: how many.  target: what was asked for.
-    chosen: what it came to on the calibration split.  statement: what is promised, in words.
+    Attributes:
+        trial: The id of the trial whose network it is for.
+        trial_hash: Of that network and its answers.
+        classes: How many.
+        target: The limit that it was chosen for; None for thresholds set by hand.
+        chosen: What it came to on the calibration split.
+        statement: What is promised, in words.
 
-    >>> offramp.Policy("confidence", exits=(1, 2), thresholds=(0.9, None)).calibration.statement
-    'No guarantee: the thresholds were set by hand.'
+    Example:
+        >>> offramp.Policy("confidence", exits=(1, 2), thresholds=(0.9, None)).calibration.statement
+        'No guarantee: the thresholds were set by hand.'
     """
 
     trial: str = ""
@@ -117,6 +160,6 @@ class _File(BaseModel):
 
 def read(target: Mapping[str, Any], chosen: Mapping[str, Any]) -> tuple[Target | None, Chosen | None]:
     """Both as a file has them; None for an empty one. Raises pydantic's ValidationError."""
-    said = {"target": target or None, "chosen": chosen or None}
-    file = _File.model_validate_json(json.dumps(said))  # JSON's lists and objects are taken strictly too
+    fields = {"target": target or None, "chosen": chosen or None}
+    file = _File.model_validate_json(json.dumps(fields))  # JSON's lists and objects strictly, too
     return file.target, file.chosen

@@ -81,7 +81,7 @@ def loss_of(kind: LossKind, answers: Ints, labels: Ints) -> Floats:
     return np.asarray(lost, dtype=np.float64)
 
 
-def taken(values: Floats, leaves: Ints) -> Floats:
+def where_left(values: Floats, leaves: Ints) -> Floats:
     """The value of the exit that each row leaves at. values: [N, E]; leaves: [N]; returns [N]."""
     return np.asarray(np.take_along_axis(values, leaves[:, None], axis=1)[:, 0])
 
@@ -92,7 +92,7 @@ def candidates(
     """Policies from the dearest to the cheapest by their mean MACs on validation. The first is the
     full network, and all others are cheaper than it."""
     logits, exits = validation.logits, costs.exits
-    said = SplitLogits(scoring.all_said(search.score, logits), validation.labels)
+    said = SplitLogits(scoring.all_answer_logits(search.score, logits), validation.labels)
     warmth = temperatures(said) if search.temperature else None
     learned = _learned(validation, costs, search, kind)
     scores = scoring.scores(search.score, logits, warmth, learned)
@@ -153,7 +153,7 @@ def _settings(
         most = min(len(shared), POINTS)
         some = np.linspace(0, len(shared) - 1, most).round().astype(int)
         return [(*(float(shared[i]),) * last, None) for i in some]
-    said = scoring.answers(scoring.all_said(search.score, validation.logits))
+    said = scoring.answers(scoring.all_answer_logits(search.score, validation.logits))
     lost = loss_of(kind, said, validation.labels)
     cuts = [solve.cut_points(scores[:, exit], score.low) for exit in range(last)]
     if search.survivors:

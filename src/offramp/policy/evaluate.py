@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.policy import quality, scoring
-from offramp.policy.candidates import SplitLogits, loss_of, taken
+from offramp.policy.candidates import SplitLogits, loss_of, where_left
 from offramp.policy.costs import Costs
 from offramp.policy.paired import Difference, paired
 from offramp.policy.policy import Policy
@@ -73,12 +73,12 @@ class Evaluation:
 def evaluate(policy: Policy, rows: SplitLogits, costs: Costs, classes: Sequence[str]) -> Evaluation:
     """Evaluate a policy. classes: names by label."""
     leaves = policy.leaves(rows.logits)
-    said = scoring.all_said(policy.score, rows.logits)
+    said = scoring.all_answer_logits(policy.score, rows.logits)
     answers = scoring.answers(said)
     right = answers == rows.labels[:, None]
-    chosen = taken(right.astype(np.float64), leaves) > 0
+    chosen = where_left(right.astype(np.float64), leaves) > 0
     full, images = right[:, -1], len(leaves)
-    differs = taken(loss_of("disagreement", answers, rows.labels), leaves)
+    differs = where_left(loss_of("disagreement", answers, rows.labels), leaves)
     spent = np.asarray(policy.macs(costs), dtype=np.float64)[leaves]
     every = range(len(policy.exits))
     shares = np.bincount(leaves, minlength=len(policy.exits)) / images

@@ -1,104 +1,253 @@
-"""The limits that a policy may be asked to keep: their names, what their values mean, how each is kept.
+"""The limits that a policy may be asked to keep.
 
-A new one is an entry of `LIMITS` and a name in `LimitKind` and in `Limits`.
+A limit is one entry of `Limits`: a name that callers give by keyword, and the `LimitRule` that says what
+its value means, how it is kept, and what the command line says of it. `LIMITS` is read from there, and
+whoever needs to know something of a limit asks its rule.
 """
-
-from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, assert_never
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 import numpy as np
 
 from offramp import units
 from offramp.errors import OfframpError
 
+if TYPE_CHECKING:
+    from offramp.policy.calibrate import Performance
+
 LossKind = Literal["wrong", "harm", "disagreement"]
-LimitKind = Literal[
-    "max-accuracy-loss",
-    "min-accuracy",
-    "max-mean-macs",
-    "max-mean-latency",
-    "max-p95-latency",
-    "max-disagreement",
-    "risk",
-]
+LimitKind = str  # a name in `LIMITS`
 
 
-class Limits(TypedDict, total=False):
-    """What may be asked of a policy, by keyword: one of the first seven; the last three go with `risk`.
-    A value is a number, or a text such as "1%", "2M" or "5ms".
+@dataclass(frozen=True)
+class LimitUnit:
+    """What the value of a limit counts.
 
-    max_accuracy_loss: against the final exit; 0.01 is one point in a hundred.  min_accuracy: 0 to 1.
-    max_mean_macs: MACs an image, or "40%" of the plain network's.  max_mean_latency: seconds an image,
-    on this machine, or by stage times of another.  max_p95_latency: seconds that 95 of 100 images keep,
-    by such stage times.  max_disagreement: share of answers that may differ from the final exit's.
-    risk: with a guarantee, the share of inputs that the full network has right and the policy wrong; or
-    without labels, those that they answer differently.  confidence: of that guarantee, over draws of a
-    calibration split; 0.95 by default.  on_average: bound the mean risk over such draws instead.
-
-    >>> limits: offramp.Limits = {"risk": 0.1, "confidence": 0.9}
-    >>> policy = fitted.calibrate(**limits)
+    Attributes:
+        metavar: The value's name in the help of the command line.
+        read: The value of a number or a text, out of: the limit's name in words, its rule, what was
+            given, and the MACs of the network without early exits. Raises OfframpError for a value out
+            of range.
+        write: The value as messages have it.
     """
 
-    max_accuracy_loss: float | str | None
-    min_accuracy: float | str | None
-    max_mean_macs: float | str | None
-    max_mean_latency: float | str | None
-    max_p95_latency: float | str | None
-    max_disagreement: float | str | None
-    risk: float | str | None
-    confidence: float | str | None
-    on_average: bool
-    without_labels: bool
+    metavar: str
+    read: Callable[[str, "LimitRule", float | str, int], float]
+    write: Callable[[float], str]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a policy may spend of something, whatever it loses.
+
+    Attributes:
+        spent: What a policy spends, of its performance on a split; None where that was not measured.
+        noted: The name in a policy file's `chosen` under which that is written.
+        remedy: What helps where no policy keeps the budget.
+        stages: For a budget of time, the number of each stage's rounds that it goes by.
+    """
+
+    spent: "Callable[[Performance], float | None]"
+    noted: str
+    remedy: str = "place an exit earlier"
+    stages: Literal["mean", "p95"] | None = None
 
 
 @dataclass(frozen=True)
 class LimitRule:
-    """unit: of its value.  kept: by what a policy is chosen: a `loss` against the full network, which is
-    none of its own; its `accuracy`; a `budget`; a `guarantee`.  stricter, looser: what to ask for where
-    a policy lets everything leave, and where it lets nothing.  loss: that candidates keep low, where
-    labels are read.  usual: a share to write, for example.  spent, noted: of a budget, the fields of
-    `Performance` and of `Chosen` that say what a policy takes of it.  stages: of a budget of time,
-    which number of each stage's rounds it goes by.
+    """What a limit means and how it is kept.
+
+    Attributes:
+        help: What the command line says of it.
+        unit: What its value counts.
+        by: How a policy is chosen: by its `loss` against the full network, which has none; by its
+            `accuracy`; by a budget; or by a `guarantee`.
+        stricter: What to ask for where a policy lets everything leave.
+        looser: What to ask for where a policy lets nothing leave.
+        loss: What candidates keep low, where labels are read.
+        example: A value for messages.
     """
 
-    unit: Literal["share", "MACs", "time"]
-    kept: Literal["loss", "accuracy", "budget", "guarantee"]
+    help: str
+    unit: LimitUnit
+    by: Literal["loss", "accuracy", "guarantee"] | Budget
     stricter: str
     looser: str
     loss: LossKind = "wrong"
-    usual: float = 0.01
-    spent: str = ""
-    noted: str = ""
-    stages: Literal["mean", "p95"] | None = None
+    example: float = 0.01
+
+    @property
+    def metavar(self) -> str:
+        return self.unit.metavar
+
+    @property
+    def stages(self) -> Literal["mean", "p95"] | None:
+        """The number of each stage's rounds that a budget of time goes by; None for other limits."""
+        return self.by.stages if isinstance(self.by, Budget) else None
 
 
-LIMITS: Mapping[LimitKind, LimitRule] = {
-    "max-accuracy-loss": LimitRule("share", "loss", "a smaller loss", "a larger loss"),
-    "min-accuracy": LimitRule("share", "accuracy", "a higher accuracy", "a lower accuracy", usual=0.9),
-    "max-mean-macs": LimitRule(
-        "MACs", "budget", "more MACs", "fewer MACs", spent="macs", noted="mean_macs"
-    ),
-    "max-mean-latency": LimitRule(
-        "time", "budget", "more time", "less time", spent="seconds", noted="mean_seconds", stages="mean"
-    ),
-    "max-p95-latency": LimitRule(
-        "time", "budget", "more time", "less time", spent="late", noted="p95_seconds", stages="p95"
-    ),
-    "max-disagreement": LimitRule(
-        "share", "loss", "a smaller disagreement", "a larger disagreement", loss="disagreement"
-    ),
-    "risk": LimitRule("share", "guarantee", "a smaller risk", "a larger risk", loss="harm"),
-}
-CONFIDENCE = LimitRule("share", "guarantee", "a higher confidence", "a lower confidence", usual=0.95)
+@dataclass(frozen=True)
+class Companion:
+    """An option that goes with the limit `risk`. help, metavar: on the command line; a flag has no
+    metavar."""
+
+    help: str
+    metavar: str = ""
+
+
+def _share(name: str, rule: LimitRule, value: float | str, _: int) -> float:
+    share = units.share(value, name, rule.example) if isinstance(value, str) else float(value)
+    if rule.by == "loss" and share >= 1:
+        raise OfframpError(f"{name} is a share of all images; for one point in a hundred give 0.01")
+    inside = rule.by == "guarantee"
+    if not (0 < share < 1 if inside else 0 <= share <= 1):
+        span = "between 0 and 1" if inside else "from 0 to 1"
+        raise OfframpError(f"{name} must be a share {span}, such as {rule.example:g}; got {share:g}")
+    return share
+
+
+def _macs(name: str, _: LimitRule, value: float | str, plain_macs: int) -> float:
+    """MACs, or a share of the plain network's, as text."""
+    if isinstance(value, str):
+        percent = units.read(value, units.PERCENT)
+        macs = units.parse(value, units.MACS, name, also="a share such as 40%") if percent is None else 0
+        return _positive(name, macs if percent is None else percent * (plain_macs / 100))
+    if 0 < value <= 1:
+        raise OfframpError(
+            f"{name} is a number of MACs, got {value:g}; for a share of the plain network's write "
+            f"'{100 * value:g}%'"
+        )
+    return _positive(name, float(value))
+
+
+def _seconds(name: str, _: LimitRule, value: float | str, __: int) -> float:
+    seconds = units.parse(value, units.TIME, name) if isinstance(value, str) else float(value)
+    return _positive(name, seconds)
+
+
+def _positive(name: str, value: float) -> float:
+    if not 0 < value < math.inf:
+        raise OfframpError(f"{name} must be above 0, got {value:g}")
+    return value
+
+
+SHARE = LimitUnit("SHARE", _share, "{:g}".format)
+MACS = LimitUnit("MACS", _macs, "{:,.0f} MACs".format)
+TIME = LimitUnit("TIME", _seconds, lambda seconds: f"{1000 * seconds:.4g} ms")
+SLOW = "place an exit earlier or take another batch"
+CONFIDENCE = LimitRule("", SHARE, "guarantee", "a higher confidence", "a lower one", example=0.95)
+
+
+class Limits(TypedDict, total=False):
+    """What may be asked of a policy, by keyword: exactly one limit.
+
+    A value is a number, or a text such as "1%", "2M" or "5ms"; None counts as not given. A time is in
+    seconds. `confidence`, `on_average` and `without_labels` go with `risk`.
+
+    Example:
+        >>> limits: offramp.Limits = {"risk": 0.1, "confidence": 0.9}
+        >>> policy = fitted.calibrate(**limits)
+    """
+
+    max_accuracy_loss: Annotated[
+        float | str | None,
+        LimitRule(
+            "Accuracy to give up against the final exit: 0.01 or 1% is one point.",
+            SHARE,
+            "loss",
+            stricter="a smaller loss",
+            looser="a larger loss",
+        ),
+    ]
+    min_accuracy: Annotated[
+        float | str | None,
+        LimitRule(
+            "Accuracy to reach, such as 0.9 or 90%.",
+            SHARE,
+            "accuracy",
+            stricter="a higher accuracy",
+            looser="a lower accuracy",
+            example=0.9,
+        ),
+    ]
+    max_mean_macs: Annotated[
+        float | str | None,
+        LimitRule(
+            "MACs an image on average: 1.5M, or 40% of the plain network's.",
+            MACS,
+            Budget(lambda policy: policy.macs, noted="mean_macs"),
+            stricter="more MACs",
+            looser="fewer MACs",
+        ),
+    ]
+    max_mean_latency: Annotated[
+        float | str | None,
+        LimitRule(
+            "Time an image on average, measured here or by --stage-times, such as 5ms.",
+            TIME,
+            Budget(lambda policy: policy.seconds, "mean_seconds", SLOW, stages="mean"),
+            stricter="more time",
+            looser="less time",
+        ),
+    ]
+    max_p95_latency: Annotated[
+        float | str | None,
+        LimitRule(
+            "Time within which 95 of 100 images are answered, by --stage-times, such as 5ms.",
+            TIME,
+            Budget(lambda policy: policy.late, "p95_seconds", SLOW, stages="p95"),
+            stricter="more time",
+            looser="less time",
+        ),
+    ]
+    max_disagreement: Annotated[
+        float | str | None,
+        LimitRule(
+            "Share of answers that may differ from the final exit's.",
+            SHARE,
+            "loss",
+            stricter="a smaller disagreement",
+            looser="a larger disagreement",
+            loss="disagreement",
+        ),
+    ]
+    risk: Annotated[
+        float | str | None,
+        LimitRule(
+            "With a guarantee: share of images that only the full network gets right.",
+            SHARE,
+            "guarantee",
+            stricter="a smaller risk",
+            looser="a larger risk",
+            loss="harm",
+        ),
+    ]
+    confidence: Annotated[
+        float | str | None,
+        Companion("With --risk: how sure the guarantee is.  [default: 0.95]", metavar="SHARE"),
+    ]
+    on_average: Annotated[bool, Companion("With --risk: guarantee it on average only.")]
+    without_labels: Annotated[
+        bool, Companion("Count any answer other than the full network's as wrong.")
+    ]
+
+
+def _entries(kind: type) -> dict[str, Any]:
+    """The entries of `Limits` with a note of this type, in their order, named as options are."""
+    notes = {name: hint.__metadata__[0] for name, hint in Limits.__annotations__.items()}
+    return {name.replace("_", "-"): note for name, note in notes.items() if isinstance(note, kind)}
+
+
+LIMITS: Mapping[LimitKind, LimitRule] = _entries(LimitRule)
+COMPANIONS: Mapping[str, Companion] = _entries(Companion)
 
 
 def words(name: str) -> str:
-    """A limit's name as a message says it, which both `--max-mean-macs` and `max_mean_macs` are.
+    """A limit's name in messages, which stands for `--max-mean-macs` and `max_mean_macs` alike.
 
     >>> words("max-mean-macs"), words("on_average")
     ('max mean MACs', 'on average')
@@ -106,58 +255,36 @@ def words(name: str) -> str:
     return re.sub("[-_]", " ", name).replace("macs", "MACs")
 
 
-def check_times(kind: LimitKind, given: bool, here: bool = True) -> None:
-    """Raises OfframpError for a limit on time without the times that it goes by. given: stage times of a
-    device.  here: whether this machine's, which have no 95th percentiles, will do too."""
+def check_times(kind: LimitKind, device: bool, here: bool = True) -> None:
+    """Check that a limit on time has the times that it goes by.
+
+    Args:
+        kind: The limit.
+        device: Whether there are stage times of a device.
+        here: Whether times of this machine, which have no 95th percentiles, will do too.
+
+    Raises:
+        OfframpError: There are none.
+    """
     stages = LIMITS[kind].stages
-    if stages is not None and not given and not (here and stages == "mean"):
+    if stages is not None and not device and not (here and stages == "mean"):
         raise OfframpError(f"{words(kind)} goes by times of a device; give its stage times")
 
 
-def number(name: str, limit: LimitRule, value: Any, plain_macs: int) -> float:
-    """What a limit of that name is, given as a number or a text: a share, MACs or seconds. plain_macs:
-    of the network without early exits. Raises OfframpError for what is none, or out of its range."""
+def number(name: str, rule: LimitRule, value: Any, plain_macs: int) -> float:
+    """The value of a limit as a number: a share, MACs or seconds.
+
+    Args:
+        name: Of the limit.
+        rule: Of the limit.
+        value: A number or a text.
+        plain_macs: MACs of the network without early exits.
+
+    Raises:
+        OfframpError: The value is no such number, or out of the limit's range.
+    """
     if not isinstance(value, int | float | np.number | str):
         raise OfframpError(f"{words(name)} must be a number, got {value!r}")
-    match limit.unit:
-        case "share":
-            return _share(words(name), limit, value)
-        case "MACs":
-            found = _macs(words(name), value, plain_macs)
-        case "time":
-            found = _seconds(words(name), value)
-        case _:
-            assert_never(limit.unit)
-    if not 0 < found < math.inf:
-        raise OfframpError(f"{words(name)} must be above 0, got {found:g}")
-    return found
-
-
-def _share(name: str, limit: LimitRule, value: Any) -> float:
-    found = units.share(value, name, limit.usual) if isinstance(value, str) else float(value)
-    if limit.kept == "loss" and found >= 1:
-        raise OfframpError(f"{name} is a share of all images; for one point in a hundred give 0.01")
-    inside = limit.kept == "guarantee"
-    if not (0 < found < 1 if inside else 0 <= found <= 1):
-        span = "between 0 and 1" if inside else "from 0 to 1"
-        raise OfframpError(f"{name} must be a share {span}, such as {limit.usual:g}; got {found:g}")
-    return found
-
-
-def _seconds(name: str, value: Any) -> float:
-    return units.parse(value, units.TIME, name) if isinstance(value, str) else float(value)
-
-
-def _macs(name: str, value: Any, plain_macs: int) -> float:
-    """MACs, or a share of the plain network's, as text."""
-    if isinstance(value, str):
-        percent = units.read(value, units.PERCENT)
-        if percent is not None:
-            return percent * (plain_macs / 100)
-        return units.parse(value, units.MACS, name, also="a share such as 40%")
-    if 0 < value <= 1:
-        raise OfframpError(
-            f"{name} is a number of MACs, got {value:g}; for a share of the plain network's write "
-            f"'{100 * value:g}%'"
-        )
-    return float(value)
+    return rule.unit.read(
+        words(name), rule, value if isinstance(value, str) else float(value), plain_macs
+    )

@@ -231,7 +231,7 @@ def to_json(policy: Policy) -> str:
     return json.dumps(plain, indent=1, allow_nan=False) + "\n"
 
 
-def given(policy: Policy | str | Path) -> Policy:
+def as_policy(policy: Policy | str | Path) -> Policy:
     """The policy, or that of a file. Raises OfframpError for anything else, and as `load` does."""
     if isinstance(policy, Policy):
         return policy

@@ -77,22 +77,30 @@ def scores(
     return library(logits).stack(found, axis=-1)
 
 
-def said(name: str, logits: Array, past: Past) -> Array:
+def answer_logits(name: str, logits: Array, past: Past) -> Array:
     """The logits by which an early exit answers: its own, but for a score that asks several exits.
     logits: [..., C]; past: what `score` returned for this exit."""
     return SCORES[name].says(logits, past)
 
 
-def all_said(name: str, logits: Array, final: bool = True) -> Array:
-    """`said` of every exit, all exits before it run. logits: [N, E, C]; final: whether the last is the
-    network's final exit, which answers by its own logits in any case. Returns [N, E, C]."""
+def all_answer_logits(name: str, logits: Array, final: bool = True) -> Array:
+    """The logits by which each exit answers, all exits before it run.
+
+    Args:
+        name: Of the score.
+        logits: [N, E, C].
+        final: Whether the last is the network's final exit, which answers by its own logits in any case.
+
+    Returns:
+        [N, E, C].
+    """
     if not SCORES[name].together:
         return logits
     past: Past = None
     found = []
     for exit in range(logits.shape[1]):
         _, past = score(name, logits[:, exit], 1.0, past)
-        found.append(said(name, logits[:, exit], past))
+        found.append(answer_logits(name, logits[:, exit], past))
     if final:
         found[-1] = logits[:, -1]
     return library(logits).stack(found, axis=1)
@@ -296,14 +304,20 @@ def _gate_steepness(gate: Gate) -> float:
 class Score:
     """A way of telling how sure an exit is.
 
-    rate: what `score` does.  low, high: the ends of a threshold's range, infinite where there is none;
-    equal where the score is the same for every input.  history: whether it asks what exits before this
-    one said, whose heads are then run too.  counts: whether it counts exits, in whole numbers, so that
-    it is at most n at the nth.  says: what `said` does.  learned: whether it reads what each exit has
-    learned.  by_class: whether that is a number for each class.  taught: whether a network may have
-    learned it in training, as its manifest's gates.  steepness: how much more than what it looks at the
-    score may move, at most, by what the exit has learned.  of_row: for speed, the score of one row [C]
-    without a kernel, up to rounding and NaN where it cannot tell; None has it computed in full.
+    Attributes:
+        rate: What `score` does.
+        low: The lowest threshold; minus infinity where there is none.
+        high: The highest; the same as `low` where the score is the same for every input.
+        history: Whether it reads the answers of the exits before, whose heads are then run too.
+        counts: Whether it counts exits, in whole numbers, so that it is at most n at the nth.
+        says: What `answer_logits` does.
+        learned: Whether it reads what each exit has learned.
+        by_class: Whether that is a number for each class.
+        taught: Whether a network may have learned it in training, as its manifest's gates.
+        steepness: How much more than what it looks at the score may move, at most, by what the exit has
+            learned.
+        of_row: For speed, the score of one row [C] without a kernel, up to rounding and NaN where it
+            cannot tell; None has it computed in full.
     """
 
     rate: Callable[[Array, float, Past, Gate], tuple[Array, Past]]

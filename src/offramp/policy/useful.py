@@ -14,11 +14,10 @@ from offramp.policy import scoring
 from offramp.policy.calibration import Calibration
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.guarantees import rows_needed_on_average
-from offramp.policy.limits import LIMITS, LimitKind, check_times
+from offramp.policy.limits import LIMITS, Budget, LimitKind, check_times
 from offramp.policy.policy import Policy
 from offramp.policy.quality import p_of_chance
 from offramp.policy.stage_times import read, unlike
-from offramp.units import macs
 
 LEVEL = 0.05  # of the test against chance, one-sided
 BY_HAND = ("higher thresholds", "lower thresholds")  # stricter, looser
@@ -70,7 +69,7 @@ def seen(count: int, rows: int) -> tuple[str, ...]:
 def images_needed(kind: LimitKind, value: float) -> int:
     """The fewest calibration images that can tell a loss as small as `value`, a share; 0 for a limit
     that does not compare with the full network."""
-    compares = LIMITS[kind].kept == "loss" and value > 0
+    compares = LIMITS[kind].by == "loss" and value > 0
     return (rows_needed_on_average(value) or 0) if compares else 0
 
 
@@ -123,17 +122,14 @@ def _idle(policy: Policy, images: Sequence[int], remark: str | None) -> tuple[st
     )
 
 
-def _ample(made: Calibration) -> str | None:
-    """If a limit is so loose that every image may run the whole network, what that costs. None for
-    limits on anything but MACs or time."""
-    target, chosen = made.target, made.chosen
-    if target is None or chosen is None or not LIMITS[target.kind].noted:
+def _ample(calibration: Calibration) -> str | None:
+    """What running the whole network takes, where a budget allows that for every image."""
+    target, chosen = calibration.target, calibration.chosen
+    rule = None if target is None else LIMITS[target.kind]
+    if target is None or rule is None or chosen is None or not isinstance(rule.by, Budget):
         return None
-    spent, limit = getattr(chosen, LIMITS[target.kind].noted), target.value
+    spent = chosen.spent(rule.by)
     if spent is None:
         return None
-    if LIMITS[target.kind].unit == "MACs":
-        said = f"{macs(spent)} MACs, within {macs(limit)}"
-    else:
-        said = f"{1000 * spent:.3g} ms, within {1000 * limit:.4g} ms"
-    return f"the full network takes {said}: ask for less"
+    write = rule.unit.write
+    return f"the full network takes {write(spent)}, within {write(target.value)}: ask for less"

@@ -378,7 +378,7 @@ def _target(aim: BundleRequest) -> dict[str, Any]:
 
     (given,) = (value for value in aim.limits.values() if value is not None)
     wish = aim.target()
-    return {wish.kind: wish.value if LIMITS[wish.kind].unit == "share" else given}
+    return {wish.kind: wish.value if LIMITS[wish.kind].metavar == "SHARE" else given}
 
 
 def _show_plan(chosen: BuildPlan, aim: BundleRequest) -> None:
