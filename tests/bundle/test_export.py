@@ -69,16 +69,16 @@ def check_answers(folder: Path, store: Store, rule: Policy, pictures: np.ndarray
     trained = read(store, rule.calibration.trial)
     logits = trained.test.logits
     place = rule.leaves(logits)
-    taken = scoring.all_answer_logits(rule.score, logits)[np.arange(len(logits)), place]
+    where_left = scoring.all_answer_logits(rule.score, logits)[np.arange(len(logits)), place]
     bundle = Bundle(folder)
     for size in (1, 7, 100):
         parts = [bundle.predict(pictures[i : i + size]) for i in range(0, 100, size)]
         exits = np.concatenate([part.exits for part in parts])
         assert (exits == np.array(rule.exits)[place]).all()
         classes = np.concatenate([part.classes for part in parts])
-        assert (classes == scoring.answers(taken)).all()
+        assert (classes == scoring.answers(where_left)).all()
         found = np.concatenate([part.logits for part in parts])
-        np.testing.assert_allclose(found, taken, atol=1e-4)
+        np.testing.assert_allclose(found, where_left, atol=1e-4)
         spent = np.concatenate([part.compute for part in parts])
         expected = np.array(rule.macs(trained.costs))[place] / trained.plain_macs
         np.testing.assert_allclose(spent, expected, rtol=1e-6)

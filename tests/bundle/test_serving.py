@@ -228,8 +228,8 @@ def test_small_answers_are_not_held_back() -> None:
         found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
         def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            taken = writer.get_extra_info("socket")
-            found.set_result(taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            where_left = writer.get_extra_info("socket")
+            found.set_result(where_left.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
             writer.close()
 
         async with await asyncio.start_server(connected, sock=listening):
@@ -239,8 +239,8 @@ def test_small_answers_are_not_held_back() -> None:
             return answer
 
     assert asyncio.run(option(listener("127.0.0.1", 0))) == 1
-    with listener("127.0.0.1", 0) as taken:
-        refuses("cannot listen at 127.0.0.1:", listener, *taken.getsockname())
+    with listener("127.0.0.1", 0) as where_left:
+        refuses("cannot listen at 127.0.0.1:", listener, *where_left.getsockname())
     refuses("cannot listen at no..name:0 .* or --host", listener, "no..name", 0)
 
 

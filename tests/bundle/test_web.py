@@ -256,8 +256,8 @@ def test_an_image_that_comes_too_early_leaves_the_page(
         browser.get(address)
         wait(browser, "!document.getElementById('problem').hidden")
         for kind in ("dragover", "drop"):
-            taken = "return !dispatchEvent(new Event(arguments[0], { cancelable: true }))"
-            assert browser.execute_script(taken, kind), kind
+            where_left = "return !dispatchEvent(new Event(arguments[0], { cancelable: true }))"
+            assert browser.execute_script(where_left, kind), kind
 
 
 def test_places_and_runtimes_that_will_not_do(leaving: Path, tmp_path: Path) -> None:

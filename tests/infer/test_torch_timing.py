@@ -22,7 +22,7 @@ from offramp.parts import Part
 from offramp.policy import useful
 from offramp.policy.calibrate import Calibrated, MeasuredCosts, calibrate
 from offramp.policy.calibration import Calibration, Chosen, Target
-from offramp.policy.candidates import Search, SplitLogits, taken
+from offramp.policy.candidates import Search, SplitLogits, where_left
 from offramp.policy.costs import Costs
 from offramp.policy.policy import Policy
 from offramp.study.trained import network_costs
@@ -157,7 +157,7 @@ def test_a_budget_of_time_is_kept_and_the_best_below_it_chosen() -> None:
     assert chosen.seconds == pytest.approx(1e-9 * spent)
     assert chosen.macs == pytest.approx(np.asarray(found.policy.macs(COSTS))[leaves].mean())
     answers = validation.logits.argmax(2) == validation.labels[:, None]
-    right = [taken(answers, policy.leaves(validation.logits)).mean() for policy in found.candidates]
+    right = [where_left(answers, policy.leaves(validation.logits)).mean() for policy in found.candidates]
     fits = [i for i, m in enumerate(found.measures) if m.seconds is not None and m.seconds <= 70e-6]
     assert right[found.chosen] > max(right[i] for i in fits) - 0.005
 
