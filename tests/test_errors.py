@@ -61,7 +61,7 @@ def messages(code: str) -> Iterator[str]:
     """The texts of errors that code raises, values left out."""
     for call in ast.walk(ast.parse(code)):
         match call:
-            case ast.Call(func=ast.Name(id="OfframpError" | "Unwritable" | "Changed")):
+            case ast.Call(func=ast.Name(id="OfframpError" | "Unwritable" | "DataChanged")):
                 texts = (n.value for n in ast.walk(call) if isinstance(n, ast.Constant))
                 yield " ".join(text for text in texts if isinstance(text, str))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from offramp.errors import OfframpError
-from offramp.usercode import Recorded, described, forbid, is_recorded, load, read
+from offramp.usercode import RecordedCode, described, forbid, is_recorded, load, read
 from refusal import refuses
 
 CODE = "from pathlib import Path\nPath(MARK).touch()\ndef make(): return 1\n"
@@ -36,9 +36,9 @@ def test_what_a_store_names_runs_only_if_it_is_trusted(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     name, sha256 = write(tmp_path, mark), digest(tmp_path)
     with pytest.raises(OfframpError, match=rf"my\.py \(SHA-256 {sha256[:12]}\); .* --trust-code"):
-        load(name, "backbone", Recorded(sha256))
+        load(name, "backbone", RecordedCode(sha256))
     assert not mark.exists()
-    assert load(name, "backbone", Recorded(sha256, trusted=True)).function() == 1
+    assert load(name, "backbone", RecordedCode(sha256, trusted=True)).function() == 1
     assert mark.exists()
 
 
@@ -46,9 +46,11 @@ def test_what_a_store_names_runs_only_if_it_is_trusted(tmp_path: Path) -> None:
 def test_what_has_changed_does_not_run_even_trusted(tmp_path: Path, recorded: str | None) -> None:
     mark = tmp_path / "ran"
     name = write(tmp_path, mark)
-    assert not is_recorded(name, Recorded(recorded)) and is_recorded(name, Recorded(digest(tmp_path)))
+    assert not is_recorded(name, RecordedCode(recorded)) and is_recorded(
+        name, RecordedCode(digest(tmp_path))
+    )
     with pytest.raises(OfframpError, match=r"my\.py .* is not what the store recorded"):
-        load(name, "backbone", Recorded(recorded, trusted=True))
+        load(name, "backbone", RecordedCode(recorded, trusted=True))
     assert not mark.exists()
 
 
@@ -63,7 +65,7 @@ def test_a_compiled_copy_beside_the_file_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "my.py").write_text(harmless[: stat.st_size - 1] + "\n")
     os.utime(tmp_path / "my.py", ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert (tmp_path / "my.py").stat().st_size == stat.st_size
-    load(name, "backbone", Recorded(digest(tmp_path), trusted=True))
+    load(name, "backbone", RecordedCode(digest(tmp_path), trusted=True))
     assert not mark.exists()
 
 
@@ -121,17 +123,19 @@ def test_what_a_file_imports_is_part_of_what_it_is(tmp_path: Path) -> None:
     assert set(read(name).files) == set(NEIGHBORS) - {"my.py", "idle.py"}
     for changed in read(name).files:
         neighbors(tmp_path / "here", **{changed: NEIGHBORS[changed] + "\n"})
-        assert not is_recorded(name, Recorded(sha256))
+        assert not is_recorded(name, RecordedCode(sha256))
         with pytest.raises(OfframpError, match=r"mod_a\.py.* is not what the store recorded"):
-            load(name, "backbone", Recorded(sha256, trusted=True))
+            load(name, "backbone", RecordedCode(sha256, trusted=True))
     neighbors(tmp_path / "here", **{"idle.py": ""})
-    assert is_recorded(name, Recorded(sha256))
+    assert is_recorded(name, RecordedCode(sha256))
 
 
 def test_a_neighbor_of_a_store_s_code_runs_only_if_it_is_trusted(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     name = neighbors(tmp_path, **{"mod_a.py": CODE.replace("MARK", repr(str(mark)))})
-    refuses(r"my\.py, mod_a\.py, .*--trust-code", load, name, "backbone", Recorded(read(name).sha256))
+    refuses(
+        r"my\.py, mod_a\.py, .*--trust-code", load, name, "backbone", RecordedCode(read(name).sha256)
+    )
     assert "mod_a.py" in described(name) and not mark.exists()
 
 

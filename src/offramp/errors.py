@@ -49,7 +49,7 @@ class UnknownKey(OfframpError):
     """A key of a study file that does not exist, whatever its value."""
 
 
-class Changed(OfframpError):
+class DataChanged(OfframpError):
     """Data that changed since they were planned with: all work on them is void."""
 
 

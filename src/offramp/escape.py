@@ -41,13 +41,13 @@ def has_controls(text: str) -> bool:
     return not text.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs") for c in text)
 
 
-def shown(value: object) -> object:
+def printable_json(value: object) -> object:
     """A JSON value with all its text `printable`, line breaks kept."""
     if isinstance(value, str):
         return printable(value, keep="\n")
     if isinstance(value, Mapping):
-        return {shown(key): shown(child) for key, child in value.items()}
-    return [shown(child) for child in value] if isinstance(value, list | tuple) else value
+        return {printable_json(key): printable_json(child) for key, child in value.items()}
+    return [printable_json(child) for child in value] if isinstance(value, list | tuple) else value
 
 
 def html(text: object) -> str:

@@ -20,7 +20,7 @@ from offramp.hashing import digest
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedCode:
     """Code that a store's record names: whoever made the store chose it, not the user.
 
     sha256: of it, as `Code.sha256` was when it was recorded; None where the record lacks it.  trusted:
@@ -32,7 +32,7 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedFunction:
     """A function of the user's. sha256: of the very bytes that were run."""
 
     function: Callable[..., Any]
@@ -106,7 +106,7 @@ def file_of(name: str) -> Path:
     return Path(name.rpartition(":")[0]).expanduser()
 
 
-def is_recorded(name: str, recorded: Recorded) -> bool:
+def is_recorded(name: str, recorded: RecordedCode) -> bool:
     """Whether the file that `path/file.py:function` names is there, as it was recorded; nothing of it
     runs."""
     return file_of(name).is_file() and read(name).sha256 == recorded.sha256
@@ -138,7 +138,7 @@ def forbid(names: Iterable[str]) -> None:
             )
 
 
-def load(name: str, what: str, recorded: Recorded | None = None) -> Loaded:
+def load(name: str, what: str, recorded: RecordedCode | None = None) -> LoadedFunction:
     """The function that `path/file.py:function` names; `what` is the setting, for messages.
 
     recorded: where a store's record names it, and not the user. The file is read once: what is hashed
@@ -166,7 +166,7 @@ def load(name: str, what: str, recorded: Recorded | None = None) -> Loaded:
     known = {key: value for key, value in vars(module).items() if callable(value)}
     if wanted not in known:
         raise OfframpError(f"{path} has no function '{wanted}'{nearest(wanted, known)}")
-    return Loaded(known[wanted], code.sha256)
+    return LoadedFunction(known[wanted], code.sha256)
 
 
 def failed(name: str, error: Exception) -> OfframpError:

@@ -16,7 +16,7 @@ from offramp import terminal
 from offramp.cli.commands.watch import shown
 from offramp.cli.trials import SortBy, TrialFilter, chosen, show_trials
 from offramp.store.live import COLUMNS, LivePhase, TrialProgress
-from offramp.store.manifest import Planned
+from offramp.store.manifest import TrialPlan
 
 
 def test_trials_are_listed(studied: Cli) -> None:
@@ -79,7 +79,7 @@ def test_when_a_trial_was_finished_is_said_in_the_time_of_logs(
 
 
 def test_what_has_the_most_left_to_do_is_first() -> None:
-    plan, left, done = Planned(nodes=()), LivePhase("k"), LivePhase("k", finished=True)
+    plan, left, done = TrialPlan(nodes=()), LivePhase("k"), LivePhase("k", finished=True)
     phases = {"a": (done,) * 4, "b": (left, left), "c": (left, done, done)}
     trials = [TrialProgress(id, its, plan) for id, its in phases.items()]
     rows = chosen(trials, TrialFilter(), SortBy.phases)

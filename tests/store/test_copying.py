@@ -9,13 +9,13 @@ import torch
 from store_kit import files, flip, node, trial
 
 from offramp.store.archive import Archive
-from offramp.store.copying import AT_ONCE, Copied, FolderPart, copy
+from offramp.store.copying import AT_ONCE, CopyOutcome, FolderPart, copy
 from offramp.store.store import Store
 from refusal import refuses
 
 
-def copied(source: Store, target: Store) -> list[Copied]:
-    return [step for step in copy(source.archive, target) if isinstance(step, Copied)]
+def copied(source: Store, target: Store) -> list[CopyOutcome]:
+    return [step for step in copy(source.archive, target) if isinstance(step, CopyOutcome)]
 
 
 def content(root: Path) -> dict[str, bytes]:
@@ -99,7 +99,7 @@ def test_other_bits_under_one_key_are_said(
 ) -> None:
     key, target = node(store), Store(tmp_path / "target")
     node(target, fill=2.0)
-    assert copied(store, target) == [Copied(f"nodes/{key}", 0)]
+    assert copied(store, target) == [CopyOutcome(f"nodes/{key}", 0)]
     assert "was trained twice, and not to the same bits" in caplog.text
     assert torch.equal(target.node_weights(key)["a.weight"], torch.full((4, 3), 2.0)), "the first stays"
 

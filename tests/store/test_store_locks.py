@@ -244,14 +244,14 @@ def test_interrupted_while_it_is_taken_no_lock_is_kept_alive(
 ) -> None:
     """After any look at its files: in a notebook, whoever asked for it next would wait as long as the
     process lives."""
-    held: list[locks.Held] = []
+    held: list[locks.Lease] = []
 
-    class Recorded(locks.Held):
+    class Recorded(locks.Lease):
         def __init__(self, *about: Any) -> None:
             super().__init__(*about)
             held.append(self)
 
-    monkeypatch.setattr(locks, "Held", Recorded)
+    monkeypatch.setattr(locks, "Lease", Recorded)
     monkeypatch.setattr(locks, "BEAT_S", 1e6)
     calls, at = 0, 0
 

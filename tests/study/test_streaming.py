@@ -20,7 +20,7 @@ from forks import forked
 from longer import long
 from offramp.data.dataset import FileSplit
 from offramp.engine import fit
-from offramp.errors import Changed
+from offramp.errors import DataChanged
 from offramp.process import Terminated
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, make_plan
@@ -171,7 +171,7 @@ def run_until(plan: Plan, root: Path, event: type[Event], change: Callable[[], N
     store = Store(root)
     kinds: list[type[Event]] = []
     conduct = RunConfig(CPU, root / "caches", checkpoint_seconds=0)
-    with pytest.raises(Changed) as caught:
+    with pytest.raises(DataChanged) as caught:
         for said in run(plan, store, conduct):
             if isinstance(said, event) and event not in kinds:
                 change()
@@ -212,7 +212,7 @@ def test_a_checkpoint_goes_with_training_whose_files_changed(own: Path, tmp_path
     described["recipe"]["epochs"] = 4
     plan, store = make_plan(spec.parse(described), CPU), Store(tmp_path / "store")
     files, seen = of_split(plan, "train"), set[str]()
-    with pytest.raises(Changed):
+    with pytest.raises(DataChanged):
         for _ in run(plan, store, RunConfig(CPU, tmp_path / "caches", checkpoint_seconds=0)):
             there = {key for key in plan.nodes if store.read_checkpoint(key) is not None}
             if there and not seen:

@@ -20,7 +20,7 @@ from offramp.cli.commands.watch import shown, watch
 from offramp.cli.store import awaited
 from offramp.errors import OfframpError
 from offramp.hashing import text, with_seal
-from offramp.store.live import COLUMNS, LivePhase, Reader, TrialProgress, distinct
+from offramp.store.live import COLUMNS, LivePhase, Reader, TrialProgress, phases_by_key
 from offramp.store.store import Store
 from offramp.study.run.events import GroupStarted
 from offramp.study.run.run import RunConfig, run
@@ -88,7 +88,7 @@ def test_a_shared_phase_has_the_name_that_each_trial_gives_it(tmp_path: Path) ->
         assert [p.title for p in baseline.phases] == ["backbone"]
         assert [p.title for p in separate.phases] == [f"exit {k}" for k in (1, 2, 3, 4)]
         assert separate.phases[-1].key == baseline.phases[0].key
-        assert distinct([baseline, separate])[baseline.phases[0].key].title == "backbone"
+        assert phases_by_key([baseline, separate])[baseline.phases[0].key].title == "backbone"
 
 
 def test_it_is_shown_in_eighty_columns(store: Store) -> None:

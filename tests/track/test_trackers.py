@@ -29,7 +29,7 @@ from offramp.errors import OfframpError
 from offramp.store import searches
 from offramp.store.live import COLUMNS, LivePhase, Proposal, Reader, TrialProgress
 from offramp.store.store import Store
-from offramp.track.send import Keeper, News, results, send, settings, steps_of
+from offramp.track.send import FileTracker, TrialUpdate, results, send, settings, steps_of
 from offramp.track.trackers import tracker
 from refusal import refuses
 
@@ -122,7 +122,7 @@ class Given:
     """A tracker that keeps what it is sent."""
 
     def __init__(self, whole: bool = False) -> None:
-        self.whole, self.news = whole, list[News]()
+        self.whole, self.news = whole, list[TrialUpdate]()
 
     def open(self, _: TrialProgress) -> Given:
         return self
@@ -133,7 +133,7 @@ class Given:
     def sent(self, _: LivePhase) -> int:
         return 0
 
-    def send(self, news: News) -> None:
+    def send(self, news: TrialUpdate) -> None:
         self.news.append(news)
 
 
@@ -150,7 +150,7 @@ def test_the_last_epoch_goes_with_the_word_that_a_phase_is_finished(store: Store
         def sent(self, _: LivePhase) -> int:
             return max((epochs[-1] for _, epochs in seen), default=0)
 
-        def send(self, news: News) -> None:
+        def send(self, news: TrialUpdate) -> None:
             seen.extend((phase.finished, list(steps)) for phase, steps in news.phases)
 
     last = saved.epoch
@@ -286,7 +286,7 @@ def test_mlflow_has_runs_phases_and_files(
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "index.html").write_text("<p>")
     mine = tracker(address)
-    assert isinstance(mine, Keeper)
+    assert isinstance(mine, FileTracker)
     mine.attach(["report"], "runs")
     (files,) = (r for r in client.search_runs([known.experiment_id]) if "offramp.files" in r.data.tags)
     assert [f.path for f in client.list_artifacts(files.info.run_id, "report")] == ["report/index.html"]
@@ -410,7 +410,7 @@ def test_what_the_end_says_of_an_epoch_that_was_sent_is_sent_too(store: Store) -
         def sent(self, _: LivePhase) -> int:
             return max((epoch for epoch, _ in seen), default=0)
 
-        def send(self, news: News) -> None:
+        def send(self, news: TrialUpdate) -> None:
             seen.extend((e, name) for _, steps in news.phases for e, of in steps.items() for name in of)
 
     for phase, manifest in ((saved, None), (ended, course.manifest), (ended, course.manifest)):
@@ -437,7 +437,9 @@ def test_a_failure_is_news_until_it_goes_on(store: Store) -> None:
         assert [news.failed for news in given.news] == [None] * (not whole) + ["its loss is not finite"]
     nothing = replace(failed, phases=(replace(failed.phases[1], epoch=0, history=COLD),))
     send([nothing], given := Given())
-    assert given.news == [News((), None, "its loss is not finite")], "it failed in its first epoch"
+    assert given.news == [TrialUpdate((), None, "its loss is not finite")], (
+        "it failed in its first epoch"
+    )
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")

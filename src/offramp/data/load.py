@@ -32,7 +32,7 @@ from offramp.hashing import digest
 from offramp.inputs import Shape
 from offramp.sections import typed
 from offramp.units import counted
-from offramp.usercode import Recorded, is_user_code
+from offramp.usercode import RecordedCode, is_user_code
 from offramp.usercode import load as load_code
 
 MOST_CLASSES = 100_000
@@ -49,7 +49,7 @@ def load(
     spec: DataSpec,
     augment: Augment | None = None,
     loader: Loader = "auto",
-    recorded: Recorded | None = None,
+    recorded: RecordedCode | None = None,
 ) -> Data:
     """The data set that `spec` names, on the CPU.
 
@@ -63,7 +63,7 @@ def load(
     return assemble(read_source(spec, recorded), spec, augment, loader)
 
 
-def read_source(spec: DataSpec, recorded: Recorded | None = None) -> RawData:
+def read_source(spec: DataSpec, recorded: RecordedCode | None = None) -> RawData:
     """What the source that `spec` names returns; no image that is lazy is read yet. recorded: see
     `load`.
 
@@ -103,7 +103,7 @@ def shared_folder(name: str) -> str | None:
     return str(Path(shared) / name) if shared else None
 
 
-def _read(spec: DataSpec, recorded: Recorded | None) -> RawData:
+def _read(spec: DataSpec, recorded: RecordedCode | None) -> RawData:
     if is_user_code(spec.name):
         own = load_code(spec.name, "data.name", recorded)
         return as_asked(from_function(spec.name, own, _arguments(own.function, spec, None)), spec)

@@ -39,7 +39,7 @@ from offramp.errors import OfframpError, nearest
 from offramp.inputs import Shape
 from offramp.seeding import derive
 from offramp.units import counted
-from offramp.usercode import Loaded, failed, file_of
+from offramp.usercode import LoadedFunction, failed, file_of
 
 
 class Counted(Rows, Protocol):
@@ -109,7 +109,7 @@ def read_samples(
     )
 
 
-def from_function(name: str, own: Loaded, arguments: Mapping[str, Any]) -> RawData:
+def from_function(name: str, own: LoadedFunction, arguments: Mapping[str, Any]) -> RawData:
     """What the user's function `own` returns, as RawData.
 
     It may return RawData; a mapping with `train`, and optionally `plain`, `test`, `validation`,

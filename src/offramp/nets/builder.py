@@ -26,7 +26,7 @@ from offramp.nets.macs import count_macs
 from offramp.nets.network import ExitNetwork, inside
 from offramp.nets.pretrained import fitted, read, starting
 from offramp.parts import Part, Taps
-from offramp.usercode import Recorded
+from offramp.usercode import RecordedCode
 
 
 def build(
@@ -34,7 +34,7 @@ def build(
     input_shape: Shape,
     classes: int,
     seed: int,
-    recorded: Recorded | None = None,
+    recorded: RecordedCode | None = None,
     heads: Mapping[str, HeadSpec] | None = None,
 ) -> ExitNetwork:
     """The network that `spec` describes, for examples of `input_shape` (see `offramp.inputs`), with the

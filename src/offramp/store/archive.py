@@ -19,7 +19,7 @@ from offramp.errors import OfframpError, nearest
 from offramp.store import manifest, sealed
 from offramp.store.filesystem import FileSystem, file_system
 from offramp.store.locks import numbered
-from offramp.store.manifest import Cost, Manifest, NodeRecord, Planned, SeedLog
+from offramp.store.manifest import Cost, Manifest, NodeRecord, SeedLog, TrialPlan
 from offramp.store.place import Place, place
 from offramp.store.sealed import Damaged, Kind
 
@@ -208,11 +208,11 @@ class Archive:
 
     # What is under way
 
-    def planned(self, trial: str) -> Planned:
+    def planned(self, trial: str) -> TrialPlan:
         """What an unfinished trial needs. Raises Damaged: what an altered plan does not name would be
         collected."""
         said = sealed.read_alone(self.files, "plans", checked(trial), ABANDON)
-        return manifest.read(Planned, said, self.files.path("plans", f"{trial}.json"), ABANDON)
+        return manifest.read(TrialPlan, said, self.files.path("plans", f"{trial}.json"), ABANDON)
 
     def more_comes(self) -> bool:
         """Whether a process at work here has said that it will begin more trials, or searches."""

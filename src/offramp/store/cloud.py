@@ -31,7 +31,7 @@ from itertools import groupby
 
 from offramp.store import local_cache
 from offramp.store.lock_objects import LockObjects, loose_beats
-from offramp.store.locks import Held, Locks
+from offramp.store.locks import Lease, Locks
 from offramp.store.place import Url
 from offramp.store.remote import Info, Remote
 from offramp.store.sealed import Damaged
@@ -47,13 +47,15 @@ UNREADABLE = (OSError, EOFError, zlib.error, ValueError, TypeError, AttributeErr
 INDEX_ROOM = 64 * 2**20  # bytes of an index, unpacked, beside twice those of the manifests there
 
 PathParts = tuple[str, ...]
-Indexed = dict[str, tuple[str, int, bytes]]  # by folder: tag and size of a manifest, and the manifest
+ManifestIndex = dict[
+    str, tuple[str, int, bytes]
+]  # by folder: tag and size of a manifest, and the manifest
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class Listed:
+class Listing:
     """What was seen in a folder, and when, on this process's clock."""
 
     at: float
@@ -68,10 +70,10 @@ class Cloud:
         self._lock_files = LockObjects(self._remote, LOCKS)
         self._locks = Locks(self._lock_files)
         self._cache = local_cache.own()
-        self._seen: dict[PathParts, Listed] = {}
+        self._seen: dict[PathParts, Listing] = {}
         self._order: dict[str, list[PathParts]] = {}  # manifests of a folder that was listed
         self._blobs_listed: set[str] = set()
-        self._indexes: dict[str, Indexed] = {}  # as far as they were asked for
+        self._indexes: dict[str, ManifestIndex] = {}  # as far as they were asked for
         self._clock: float | None = None  # the server's, less this process's
 
     def path(self, *name: str) -> Url:
@@ -187,7 +189,7 @@ class Cloud:
             data if (tag, size) == (info.tag, info.size) else self._cache.get(self._version(name, info))
         )
 
-    def _read_index(self, kind: str) -> Indexed:
+    def _read_index(self, kind: str) -> ManifestIndex:
         """What an index holds, whether it is still so or not; nothing of one that cannot be read."""
         name = (INDEX, f"{kind}.json.gz")
         info = self._remote.info(*name)
@@ -290,12 +292,12 @@ class Cloud:
 
     # Locks
 
-    def lock(self, name: str) -> Held:
+    def lock(self, name: str) -> Lease:
         held = self._locks.take(name)
         self._forget_all()
         return held
 
-    def try_lock(self, name: str) -> Held | None:
+    def try_lock(self, name: str) -> Lease | None:
         held = self._locks.try_take(name)
         if held is not None:
             self._forget_all()
@@ -305,7 +307,7 @@ class Cloud:
         return self._locks.holder(name)
 
     @contextmanager
-    def gate(self) -> Iterator[Held]:
+    def gate(self) -> Iterator[Lease]:
         with self._locks.gate() as held:
             self._forget_all()
             yield held
@@ -332,9 +334,9 @@ class Cloud:
             self._learn(self._remote.below(*name[:2]))
 
     def _learn(self, found: Mapping[PathParts, Info]) -> None:
-        learned: dict[PathParts, Listed] = {}
+        learned: dict[PathParts, Listing] = {}
         for name, info in found.items():
-            learned.setdefault(name[:-1], Listed(time.monotonic())).files[name[-1]] = info
+            learned.setdefault(name[:-1], Listing(time.monotonic())).files[name[-1]] = info
         self._seen |= learned
 
     def _info(self, name: PathParts) -> Info | None:
@@ -346,7 +348,7 @@ class Cloud:
                 return listed.files[name[-1]]
         return None
 
-    def _fresh(self, folder: PathParts) -> Listed | None:
+    def _fresh(self, folder: PathParts) -> Listing | None:
         listed = self._seen.get(folder)
         return None if listed is None or time.monotonic() - listed.at > LISTED_S else listed
 

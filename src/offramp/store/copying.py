@@ -23,7 +23,7 @@ ALONE = {"seeds": LOST, "plans": ABANDON}  # remedies of damaged ones
 
 
 @dataclass(frozen=True)
-class Copied:
+class CopyOutcome:
     """What became of one thing. what: its place in the store.  bytes: that were written; 0 where it was
     there.  damaged: why it was left out."""
 
@@ -40,7 +40,7 @@ class FolderPart:
     names: tuple[str, ...]
 
 
-def copy(source: Archive, target: Store) -> Generator[FolderPart | Copied, None, None]:
+def copy(source: Archive, target: Store) -> Generator[FolderPart | CopyOutcome, None, None]:
     """Copy all that is finished; yields each folder before its things, and each thing when it is there.
 
     What is damaged in the source is left out, and told. While it copies, nobody else copies into the
@@ -71,12 +71,12 @@ def copy(source: Archive, target: Store) -> Generator[FolderPart | Copied, None,
                 yield _alone(source, target, folder, name, name in there, remedy)
 
 
-def _sealed(source: Archive, target: Store, kind: Kind, names: tuple[str, ...]) -> Iterator[Copied]:
+def _sealed(source: Archive, target: Store, kind: Kind, names: tuple[str, ...]) -> Iterator[CopyOutcome]:
     there = set(target.archive.names(kind.folder))
     todo = iter(names)
     with ThreadPoolExecutor(AT_ONCE) as pool:
 
-        def begun(count: int) -> list[Future[Copied]]:
+        def begun(count: int) -> list[Future[CopyOutcome]]:
             some = islice(todo, count)
             return [pool.submit(_folder, source, target, kind, name, name in there) for name in some]
 
@@ -86,7 +86,7 @@ def _sealed(source: Archive, target: Store, kind: Kind, names: tuple[str, ...]) 
             waiting += begun(1)
 
 
-def _folder(source: Archive, target: Store, kind: Kind, name: str, is_there: bool) -> Copied:
+def _folder(source: Archive, target: Store, kind: Kind, name: str, is_there: bool) -> CopyOutcome:
     what = f"{kind.folder}/{name}"
     if is_there and sealed.is_whole(target.archive.files, kind, name):
         if kind is NODE:
@@ -94,28 +94,28 @@ def _folder(source: Archive, target: Store, kind: Kind, name: str, is_there: boo
             try:
                 made = sealed.read(source.files, kind, name)
             except Damaged as error:
-                return Copied(what, 0, str(error))
+                return CopyOutcome(what, 0, str(error))
             compare(name, kept, made)
-        return Copied(what, 0)
+        return CopyOutcome(what, 0)
     try:
         manifest = sealed.read(source.files, kind, name)
         files = {file: sealed.content(source.files, kind, name, file) for file in sorted(kind.files)}
     except Damaged as error:
-        return Copied(what, 0, str(error))
+        return CopyOutcome(what, 0, str(error))
     sealed.write(target.archive.files, kind, name, manifest, files, over=is_there)
-    return Copied(what, sum(map(len, files.values())))
+    return CopyOutcome(what, sum(map(len, files.values())))
 
 
 def _alone(
     source: Archive, target: Store, folder: str, name: str, is_there: bool, remedy: str
-) -> Copied:
+) -> CopyOutcome:
     what = f"{folder}/{name}.json"
     if is_there or (folder == "plans" and target.has_trial(name, whole=False)):
-        return Copied(what, 0)
+        return CopyOutcome(what, 0)
     try:
         document = sealed.read_alone(source.files, folder, name, remedy)
     except Damaged as error:
-        return Copied(what, 0, str(error))
+        return CopyOutcome(what, 0, str(error))
     data = sealed.text(document)
     target.archive.files.write(data, folder, f"{name}.json")
-    return Copied(what, len(data))
+    return CopyOutcome(what, len(data))

@@ -18,7 +18,7 @@ from pathlib import Path
 from offramp.errors import OfframpError
 from offramp.files import discard, new_folder, replacing, unlinked, writing
 from offramp.store.lock_folder import LockFolder
-from offramp.store.locks import Held, Locks
+from offramp.store.locks import Lease, Locks
 from offramp.store.sealed import read_bytes
 
 LOCKS, STAGING = "locks", "staging"
@@ -96,16 +96,16 @@ class Disk:
     def index(self, least: int = 1) -> int:  # noqa: ARG002
         return 0  # a folder is read at once
 
-    def lock(self, name: str) -> Held:
+    def lock(self, name: str) -> Lease:
         return self._locks.take(name)
 
-    def try_lock(self, name: str) -> Held | None:
+    def try_lock(self, name: str) -> Lease | None:
         return self._locks.try_take(name)
 
     def holder(self, name: str) -> str | None:
         return self._locks.holder(name)
 
-    def gate(self) -> AbstractContextManager[Held]:
+    def gate(self) -> AbstractContextManager[Lease]:
         return self._locks.gate()
 
     def watch_locks(self) -> None:

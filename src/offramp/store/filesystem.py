@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from offramp.store.disk import Disk
-from offramp.store.locks import Held
+from offramp.store.locks import Lease
 from offramp.store.place import Place, Url
 from offramp.store.place import place as place_of
 
@@ -66,16 +66,16 @@ class FileSystem(Protocol):
         """Make reading all manifests quick for whoever has read none, where at least `least` of a kind
         are new; how many it holds. 0 where nothing was to be done."""
 
-    def lock(self, name: str) -> Held:
+    def lock(self, name: str) -> Lease:
         """A lock, as soon as it is free; its holder's death frees it."""
 
-    def try_lock(self, name: str) -> Held | None:
+    def try_lock(self, name: str) -> Lease | None:
         """A lock, or None when somebody holds it, this process included."""
 
     def holder(self, name: str) -> str | None:
         """Who holds a lock and for how long, in words; None where nobody does, or nothing tells."""
 
-    def gate(self) -> AbstractContextManager[Held]:
+    def gate(self) -> AbstractContextManager[Lease]:
         """While it is shut nobody takes a lock. Not to be nested."""
 
     def watch_locks(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from offramp.store.archive import Archive, Damaged
-from offramp.store.manifest import Manifest, Planned
+from offramp.store.manifest import Manifest, TrialPlan
 
 COLUMNS = ["epoch", "split", "exit", "metric", "value"]
 
@@ -73,7 +73,7 @@ class TrialProgress:
 
     trial: str
     phases: tuple[LivePhase, ...]
-    plan: Planned
+    plan: TrialPlan
     manifest: Manifest | None = None
     proposal: Proposal | None = None
 
@@ -138,7 +138,7 @@ class Reader:
 
     def loose(self, courses: Iterable[TrialProgress]) -> list[LivePhase]:
         """Phases under way that none of these trials reads: of a search."""
-        known = distinct(courses)
+        known = phases_by_key(courses)
         keys = [key for key in self.archive.checkpoints() if key not in known]
         found = (_under_way(key, self.archive.checkpoint_note(key), self.archive) for key in keys)
         return [phase for phase in found if phase.holder is not None]
@@ -205,7 +205,7 @@ class Reader:
         return found[key]
 
 
-def distinct(courses: Iterable[TrialProgress]) -> dict[str, LivePhase]:
+def phases_by_key(courses: Iterable[TrialProgress]) -> dict[str, LivePhase]:
     """Every phase once, by its key, as the first trial that has it calls it."""
     found: dict[str, LivePhase] = {}
     for phase in (phase for course in courses for phase in course.phases):

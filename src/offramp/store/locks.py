@@ -96,7 +96,7 @@ class LockFiles(Protocol):
         """Whether a file is known to be a copy of the one that its owner made."""
 
 
-class Held:
+class Lease:
     """A lock held until `release`, the end of its `with` block, or the death of the process."""
 
     def __init__(self, files: LockFiles, name: str, owner: Owner) -> None:
@@ -123,7 +123,7 @@ class Held:
         with suppress(OSError, OfframpError):  # a file that stays expires
             self._files.remove(self._name, self._owner)
 
-    def __enter__(self) -> Held:
+    def __enter__(self) -> Lease:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -137,7 +137,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observation:
     """What was last seen in a file, when, and for how many seconds there had been nothing new."""
 
     content: bytes
@@ -150,10 +150,10 @@ class Locks:
 
     def __init__(self, files: LockFiles) -> None:
         self._files = files
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[str, Observation] = {}
 
     @contextmanager
-    def gate(self) -> Iterator[Held]:
+    def gate(self) -> Iterator[Lease]:
         """Shut the gate, waiting for whoever has it shut. Not to be nested."""
         self._files.begin()
         while (held := self._take(GATE)) is None:
@@ -161,7 +161,7 @@ class Locks:
         with held:
             yield held
 
-    def try_take(self, name: str) -> Held | None:
+    def try_take(self, name: str) -> Lease | None:
         """The lock `name`, or None when somebody holds it, this process included."""
         with ExitStack() as undone:
             with self.gate():
@@ -171,7 +171,7 @@ class Locks:
             undone.pop_all()
         return held
 
-    def take(self, name: str) -> Held:
+    def take(self, name: str) -> Lease:
         """The lock `name`, as soon as it is free."""
         while (held := self.try_take(name)) is None:
             time.sleep(self._pause)
@@ -219,7 +219,7 @@ class Locks:
     def _pause(self) -> float:
         return max(POLL_S, self._files.pause_s)
 
-    def _take(self, name: str) -> Held | None:
+    def _take(self, name: str) -> Lease | None:
         """Interrupted, in a notebook whose process lives on, it leaves no lock that nobody can let go:
         its thread would keep it for as long."""
         files = numbered(self._files.names()).get(name, {})
@@ -252,7 +252,7 @@ class Locks:
         last, silent = self._seen.get(file), 0.0
         if last is not None and last.content == content:
             silent = last.silent + min(now - last.at, LOOK_S)
-        self._seen[file] = Seen(content, now, silent)
+        self._seen[file] = Observation(content, now, silent)
         return silent >= EXPIRES_S
 
 
@@ -273,7 +273,7 @@ def _is_outdone(files: LockFiles, file: str) -> bool:
     return max(there, default=0) > int(parsed["number"])
 
 
-def made(files: LockFiles, file: str) -> Held:
+def made(files: LockFiles, file: str) -> Lease:
     """The lock of a file that is not there yet. Raises FileExistsError where it is."""
     host, pid = printable(socket.gethostname())[:HOST_MOST], os.getpid()
     token = secrets.token_hex(16)
@@ -291,7 +291,7 @@ def made(files: LockFiles, file: str) -> Held:
         ),
     )
     try:
-        return Held(files, file, owner)
+        return Lease(files, file, owner)
     except RuntimeError as error:  # threading says no more than that
         files.remove(file, owner)
         raise OfframpError(

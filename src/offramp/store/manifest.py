@@ -182,7 +182,7 @@ class DataProvenance(Record):
         return found if isinstance(found, str) else None
 
 
-def labeled(data: str, augment: object | None) -> str:
+def data_label(data: str, augment: object | None) -> str:
     """`cifar10`, or `cifar10 (crop 4, flip)` where images were augmented: that is another recipe."""
     return data if augment is None else f"{data} ({augment})"
 
@@ -202,7 +202,7 @@ class DataRecord(Record):
 
     @property
     def label(self) -> str:
-        return labeled(self.name, self.augment and self.augment.label)
+        return data_label(self.name, self.augment and self.augment.label)
 
     @property
     def splits(self) -> dict[str, str]:
@@ -244,7 +244,7 @@ class NumericsRecord(Record):
     ranks: int = 1
 
 
-class Planned(Record):
+class TrialPlan(Record):
     """What is known of a trial before it is finished. nodes: keys of those that it needs.  backbone,
     data: their labels.  All others are as in its `Manifest`; an earlier offramp wrote nodes alone."""
 
@@ -370,9 +370,9 @@ class Manifest(Record):
         return tuple(phase.node for phase in self.phases)
 
     @property
-    def planned(self) -> Planned:
+    def planned(self) -> TrialPlan:
         """What was known of it before."""
-        return Planned(
+        return TrialPlan(
             nodes=self.keys,
             phases=self.phases,
             strategy=self.strategy,

@@ -45,7 +45,7 @@ from offramp.store.manifest import (
     PhaseReads,
     Record,
     SeedLog,
-    labeled,
+    data_label,
 )
 from offramp.store.record import made_with
 from offramp.store.sealed import Damaged
@@ -283,7 +283,7 @@ def _short(manifests: Iterable[Manifest]) -> dict[str, str]:
     found: dict[str, str] = {}
     for m in manifests:
         found |= {word: portable(word) for word in (m.strategy, m.network.backbone)}
-        found[m.data.label] = labeled(portable(m.data.name), m.data.augment and m.data.augment.label)
+        found[m.data.label] = data_label(portable(m.data.name), m.data.augment and m.data.augment.label)
     return {whole: short for whole, short in found.items() if whole != short}
 
 

@@ -99,7 +99,7 @@ def _course(reader: Reader, path: Path, number: int, trial: FrozenTrial) -> Tria
     times = (trial.datetime_start, trial.datetime_complete)
     began, ended = (None if time is None else time.timestamp() for time in times)
     proposal = Proposal(about, state, trial.value if state == "complete" else None, why, ended)
-    plan = manifest.read(manifest.Planned, trial.user_attrs.get(PLANNED, {"nodes": ()}), path)
+    plan = manifest.read(manifest.TrialPlan, trial.user_attrs.get(PLANNED, {"nodes": ()}), path)
     phases = [replace(reader.phase(phase.node), name=phase.name) for phase in plan.phases]
     # The search's own curve: all that stays of a phase that was given up.
     means, over = trial.intermediate_values, state is not None

@@ -33,12 +33,12 @@ from offramp.errors import OfframpError, Unwritable
 from offramp.hashing import digest
 from offramp.store import sealed, tensors
 from offramp.store.archive import FORMAT, MORE, NODE, TRIAL, VERSION, Archive, checked
-from offramp.store.locks import Held
+from offramp.store.locks import Lease
 from offramp.store.manifest import Cost, Manifest, NodeRecord, SeedLog
 from offramp.store.place import Place
 from offramp.store.sealed import Damaged
 
-__all__ = ["Damaged", "Held", "NodeRecord", "Store"]
+__all__ = ["Damaged", "Lease", "NodeRecord", "Store"]
 
 STALE_S = 3600.0  # younger leftovers may belong to a writer at work
 
@@ -69,12 +69,12 @@ class Store:
 
     # Locks
 
-    def try_lock(self, key: str) -> Held | None:
+    def try_lock(self, key: str) -> Lease | None:
         """The lock of a key or trial id, or None when somebody holds it, this process included."""
         self._begin()
         return self._files.try_lock(checked(key))
 
-    def lock(self, key: str) -> Held:
+    def lock(self, key: str) -> Lease:
         """The lock of a key or trial id, as soon as it is free; waits forever for one's own."""
         self._begin()
         return self._files.lock(checked(key))
@@ -83,7 +83,7 @@ class Store:
         """Who holds the lock of a key or trial id and for how long, in words; None where nobody does."""
         return self._files.holder(checked(key))
 
-    def more_to_come(self) -> Held:
+    def more_to_come(self) -> Lease:
         """A lock that says to those who watch that its holder will begin more trials here."""
         return self.lock(f"{MORE}{secrets.token_hex(8)}")
 
@@ -94,12 +94,12 @@ class Store:
         said = (self._files.holder(key) or "another process" for key in sorted(held))
         return next(said, None)
 
-    def renew(self, held: Held) -> bool:
+    def renew(self, held: Lease) -> bool:
         """Whether a lock is still held, which it then is for a minute more."""
         self._begin()
         return held.renew()
 
-    def _write_lock(self, key: str) -> Held:
+    def _write_lock(self, key: str) -> Lease:
         """Apart from `lock`, which the writer usually holds already; no key begins with a dot."""
         self._begin()
         return self._files.lock(f".write.{checked(key)}")
@@ -164,7 +164,7 @@ class Store:
         self, trial: str, nodes: Iterable[str], known: Mapping[str, Any] = MappingProxyType({})
     ) -> None:
         """Say which nodes a trial will need, so that they are kept if the run is cut short. known: what
-        else a `Planned` says of it, for those who watch."""
+        else a `TrialPlan` says of it, for those who watch."""
         plan = sealed.with_seal({**known, "name": trial, "nodes": [checked(key) for key in nodes]})
         self._files.path(*_plan(trial))
         self._begin()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from offramp.files import replacing
 from offramp.store.live import LivePhase
-from offramp.track.send import News
+from offramp.track.send import TrialUpdate
 
 CLOSED, FAILED = "closed", "failed"
 
@@ -25,12 +25,12 @@ class SentLog:
     def closed(self) -> bool:
         return CLOSED in self.known
 
-    def is_news(self, news: News) -> bool:
+    def is_news(self, news: TrialUpdate) -> bool:
         """Whether any of it was not sent."""
         failure = news.failed is not None and not self.known.get(FAILED)
         return bool(news.phases) or news.results is not None or failure
 
-    def remember(self, news: News) -> None:
+    def remember(self, news: TrialUpdate) -> None:
         """That all of it was sent."""
         self.known.update({phase.key: max(steps) for phase, steps in news.phases})
         self.known[FAILED] = int(news.failed is not None)

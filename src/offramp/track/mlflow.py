@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from offramp.errors import OfframpError
 from offramp.store.live import LivePhase, TrialProgress
-from offramp.track.send import News, Steps, settings
+from offramp.track.send import Steps, TrialUpdate, settings
 
 TRIAL, NODE, EPOCH, FILES = "offramp.trial", "offramp.node", "offramp.epoch", "offramp.files"
 PROPOSAL = "offramp.proposal"  # in place of TRIAL
@@ -111,7 +111,7 @@ class TrialRun:
         run = self.server.find(self._tags(phase))
         return 0 if run is None else int(run.data.tags.get(EPOCH, 0))
 
-    def send(self, news: News) -> None:
+    def send(self, news: TrialUpdate) -> None:
         with _answering():
             if news.failed is None and self.run.info.status == "FAILED":
                 self._go_on()

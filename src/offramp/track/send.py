@@ -15,7 +15,7 @@ AT_END = "train-eval"  # looked at when a phase ends, of its last epoch and of i
 
 
 @dataclass(frozen=True)
-class News:
+class TrialUpdate:
     """What is new of a trial. phases: those with numbers.  results: the closing numbers, by name, such
     as `test/accuracy/exit 1`, once it is finished.  failed: why it cannot be had, where nobody is at
     work on it any more."""
@@ -25,7 +25,7 @@ class News:
     failed: str | None = None
 
 
-class Tracked(Protocol):
+class TrackedTrial(Protocol):
     """A trial in a tracker."""
 
     def closed(self) -> bool:
@@ -34,7 +34,7 @@ class Tracked(Protocol):
     def sent(self, phase: LivePhase) -> int:
         """The last epoch of a phase that was sent; 0 for none."""
 
-    def send(self, news: News) -> None:
+    def send(self, news: TrialUpdate) -> None:
         """Take in all that is new, which may be nothing, and a failure that is known already."""
 
 
@@ -45,12 +45,12 @@ class Tracker(Protocol):
     def whole(self) -> bool:
         """Whether it takes a trial once it is over, and not before."""
 
-    def open(self, course: TrialProgress) -> Tracked:
+    def open(self, course: TrialProgress) -> TrackedTrial:
         """A trial, begun or continued, with its `settings`."""
 
 
 @runtime_checkable
-class Keeper(Protocol):
+class FileTracker(Protocol):
     """A tracker that keeps files too."""
 
     def attach(self, files: Iterable[str], store: str) -> None:
@@ -59,21 +59,21 @@ class Keeper(Protocol):
 
 
 @dataclass(frozen=True)
-class Sent:
+class SendCounts:
     """How much there was to send."""
 
     trials: int = 0
     closed: int = 0
     points: int = 0
 
-    def __add__(self, other: Sent) -> Sent:
+    def __add__(self, other: SendCounts) -> SendCounts:
         points = self.points + other.points
-        return Sent(self.trials + other.trials, self.closed + other.closed, points)
+        return SendCounts(self.trials + other.trials, self.closed + other.closed, points)
 
 
-def send(courses: Iterable[TrialProgress], tracker: Tracker) -> Sent:
+def send(courses: Iterable[TrialProgress], tracker: Tracker) -> SendCounts:
     """Everything of `courses` that `tracker` has not. Raises OfframpError as it does."""
-    whole = Sent()
+    whole = SendCounts()
     for course in courses:
         begun = course.over or any(phase.begun for phase in course.phases)
         if begun and (course.over or not tracker.whole):
@@ -81,9 +81,9 @@ def send(courses: Iterable[TrialProgress], tracker: Tracker) -> Sent:
     return whole
 
 
-def _send(course: TrialProgress, tracked: Tracked) -> Sent:
+def _send(course: TrialProgress, tracked: TrackedTrial) -> SendCounts:
     if tracked.closed():
-        return Sent(1, 1)
+        return SendCounts(1, 1)
     phases = []
     for phase in course.phases:
         steps = steps_of(phase, course.plan.places, tracked.sent(phase))
@@ -95,9 +95,9 @@ def _send(course: TrialProgress, tracked: Tracked) -> Sent:
     if course.proposal is not None and course.proposal.value is not None:
         finished = {"validation/accuracy": course.proposal.value}
     failed = course.failed if finished is None and course.over else None
-    tracked.send(News(tuple(phases), finished, failed))
+    tracked.send(TrialUpdate(tuple(phases), finished, failed))
     points = sum(len(numbers) for _, steps in phases for numbers in steps.values())
-    return Sent(1, int(finished is not None), points)
+    return SendCounts(1, int(finished is not None), points)
 
 
 def steps_of(phase: LivePhase, places: Sequence[str], after: int = 0) -> Steps:

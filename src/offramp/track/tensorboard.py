@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 from offramp.errors import OfframpError
 from offramp.store.live import LivePhase, TrialProgress
 from offramp.track.ledger import SentLog, ledger
-from offramp.track.send import News, settings
+from offramp.track.send import TrialUpdate, settings
 
 
 def tensorboard(address: str) -> Board:
@@ -36,7 +36,7 @@ class Board:
             with events.writer() as writer:
                 lines = (f"{name}: {value}" for name, value in settings(course).items())
                 writer.add_text("settings", "\n\n".join(lines))
-            events.ledger.remember(News())  # that they are there, before any epoch is
+            events.ledger.remember(TrialUpdate())  # that they are there, before any epoch is
         return events
 
 
@@ -54,7 +54,7 @@ class Events:
     def sent(self, phase: LivePhase) -> int:
         return self.ledger.sent(phase)
 
-    def send(self, news: News) -> None:
+    def send(self, news: TrialUpdate) -> None:
         if not self.ledger.is_news(news):
             return
         with self.writer() as writer:

@@ -12,7 +12,7 @@ from offramp.errors import OfframpError, in_line
 from offramp.hashing import digest
 from offramp.store.live import LivePhase, TrialProgress
 from offramp.track.ledger import SentLog, ledger
-from offramp.track.send import News, settings
+from offramp.track.send import TrialUpdate, settings
 
 LEDGERS = Path("offramp-track")  # what was sent, a file for each trial, where this runs
 
@@ -48,7 +48,7 @@ class Project:
         name = digest([self.name, dict(self.more), course.trial])[:16]
         return Logged(self, course.trial, settings(course), ledger(LEDGERS / f"{self.kind}-{name}.json"))
 
-    def log(self, trial: str, settings: Mapping[str, Any], news: News) -> None:
+    def log(self, trial: str, settings: Mapping[str, Any], news: TrialUpdate) -> None:
         """Raises OfframpError where the library cannot."""
         wandb = self.kind == "wandb"
         own = {"id": digest([trial])[:16]} if wandb else {}
@@ -63,7 +63,7 @@ class Project:
             raise OfframpError(f"{self.kind} refuses ({in_line(error)}); see to {hint}") from error
 
 
-def _lines(news: News) -> Iterator[dict[str, float]]:
+def _lines(news: TrialUpdate) -> Iterator[dict[str, float]]:
     for phase, steps in news.phases:
         for epoch, numbers in steps.items():
             yield {**{f"{phase.title}/{name}": v for name, v in numbers.items()}, "epoch": epoch}
@@ -84,7 +84,7 @@ class Logged:
     def sent(self, phase: LivePhase) -> int:
         return self.ledger.sent(phase)
 
-    def send(self, news: News) -> None:
+    def send(self, news: TrialUpdate) -> None:
         if self.ledger.is_news(news):
             self.project.log(self.trial, self.settings, news)
             self.ledger.remember(news)

@@ -57,7 +57,7 @@ def track(
     """
     from offramp.store.live import Reader
     from offramp.store.searches import proposals, searched
-    from offramp.track.send import Keeper, Sent, send
+    from offramp.track.send import FileTracker, SendCounts, send
     from offramp.track.trackers import TRACKERS, tracker
 
     pause = units.seconds(every, "--every", least=1)
@@ -74,7 +74,7 @@ def track(
     trackers = {text: tracker(text) for text in to}
     for text, one in trackers.items():
         if file:
-            if not isinstance(one, Keeper):
+            if not isinstance(one, FileTracker):
                 raise OfframpError(f"{text.partition(':')[0]} keeps no files; leave --file out")
             one.attach(file, whole)
             typer.echo(f"{text}: {counted(len(file), 'file')} kept.", err=True)
@@ -87,7 +87,7 @@ def track(
             found = list(proposals(reader)) if optuna else []
             for text, one in trackers.items():
                 sent, tried = send(courses, one), send(found, one)
-                both: Sent = sent + tried
+                both: SendCounts = sent + tried
                 if json:
                     of = {"trials": sent.trials, "proposals": tried.trials}
                     emit({"tracker": text, **asdict(both), **of})

@@ -47,7 +47,7 @@ def watch(
     """
     from rich.live import Live
 
-    from offramp.store.live import Reader, distinct
+    from offramp.store.live import Reader, phases_by_key
 
     pause = units.seconds(every, "--every", least=0.5)
     looks_once = once or json or not sys.stdout.isatty()
@@ -55,7 +55,7 @@ def watch(
     title = f"Store {reader.archive.root}"
     if json:
         courses = list(reader.courses())
-        phases = [p for p in distinct(courses).values() if p.begun and not p.finished]
+        phases = [p for p in phases_by_key(courses).values() if p.begun and not p.finished]
         phases += reader.loose(courses)
         emit(
             {
@@ -86,10 +86,10 @@ def shown(title: str, courses: Sequence[TrialProgress], loose: Sequence[LivePhas
     from rich.console import Group
     from rich.text import Text
 
-    from offramp.store.live import distinct
+    from offramp.store.live import phases_by_key
 
     done = [c for c in courses if c.manifest is not None]
-    phases = distinct(courses)
+    phases = phases_by_key(courses)
     finished = sum(phase.finished for phase in phases.values())
     parts: list[object] = [
         Text(title, style="bold"),

@@ -233,11 +233,11 @@ def _power(plan: Plan, root: Place, difference: float) -> SeedsNeeded:
     from offramp.report import evidence
     from offramp.report.power import SeedsNeeded, seeds_needed
     from offramp.store.archive import is_store
-    from offramp.store.manifest import labeled
+    from offramp.store.manifest import data_label
 
     if not is_store(root):
         return SeedsNeeded(difference, 0, why=f"there is no store at {root}; run three seeds first")
-    label = labeled(plan.data.name, plan.data.augment)
+    label = data_label(plan.data.name, plan.data.augment)
     strategies = {s.label for s in plan.study.strategies}
     found = evidence.from_store(root)
     return seeds_needed(found, plan.study.backbone.name, label, strategies, difference)

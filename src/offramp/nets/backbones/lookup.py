@@ -20,7 +20,7 @@ from offramp.nets.heads import HeadSpec
 from offramp.nets.inside import FromImages, Make
 from offramp.nets.network import ExitNetwork, inside
 from offramp.parts import Taps
-from offramp.usercode import Loaded, Recorded, failed, is_user_code, load
+from offramp.usercode import LoadedFunction, RecordedCode, failed, is_user_code, load
 
 LOADING = {
     "timm": re.compile(r"checkpoint_path|cache_dir|pretrained.*"),
@@ -109,7 +109,7 @@ def shrunk(net: ExitNetwork, backbone: str) -> str | None:
 
 
 def origin_of(
-    spec: NetSpec, input_shape: Shape, classes: int, recorded: Recorded | None = None
+    spec: NetSpec, input_shape: Shape, classes: int, recorded: RecordedCode | None = None
 ) -> Origin:
     """What the backbone's name stands for. recorded: see `build`.
 
@@ -222,7 +222,7 @@ def _made(name: str, make: Make, options: Mapping[str, Any], input_shape: Shape)
 
 
 def _user_maker(
-    name: str, own: Loaded, options: Mapping[str, Any], input_shape: Shape, classes: int
+    name: str, own: LoadedFunction, options: Mapping[str, Any], input_shape: Shape, classes: int
 ) -> Make:
     """Calls the user's function with those of its arguments that we know, and the options."""
     chosen = own.function

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from offramp.errors import OfframpError, nearest
-from offramp.escape import shown
+from offramp.escape import printable_json
 from offramp.files import replacing, writing
 from offramp.hashing import finite
 from offramp.report.model import Figure
@@ -40,9 +40,9 @@ def text(spec: Mapping[str, Any]) -> str:
     """A specification as JSON on one line, the same text for equal ones; what is not a number becomes
     null, as JSON has none, and its texts are printable."""
     try:
-        return _json(shown(spec))
+        return _json(printable_json(spec))
     except ValueError:
-        return _json(finite(shown(spec)))
+        return _json(finite(printable_json(spec)))
 
 
 def _json(value: Any) -> str:

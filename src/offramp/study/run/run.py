@@ -27,14 +27,14 @@ from offramp.engine.ranks import ONLY, RankInfo, joined
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, pack
-from offramp.errors import Changed, OfframpError, Unwritable
+from offramp.errors import DataChanged, OfframpError, Unwritable
 from offramp.hashing import plain
 from offramp.meters import Meter, not_measured, usable_cores
 from offramp.process import terminable, uninterrupted
 from offramp.recipe import finished
 from offramp.store.manifest import NodeLabels, NodeRecord, NodeSummary
 from offramp.store.provenance import provenance
-from offramp.store.store import Damaged, Held, Store
+from offramp.store.store import Damaged, Lease, Store
 from offramp.study.plan import caching
 from offramp.study.plan.limits import CacheLimits
 from offramp.study.plan.plan import Plan, Trial, can_fuse
@@ -168,10 +168,10 @@ class Run:
         left = self.ledger.open()
         return self._schedule.by_urgency(left) if self.conduct.workers > 1 else left
 
-    def _claim(self, nodes: Sequence[Node]) -> dict[str, Held]:
+    def _claim(self, nodes: Sequence[Node]) -> dict[str, Lease]:
         """The lock of the first of `nodes` that is ready and free, and of all that can share its pass
         over the data, by key. Interrupted, none is held."""
-        locks: dict[str, Held] = {}
+        locks: dict[str, Lease] = {}
         with ExitStack() as undone:
             for node in nodes:
                 if not self.done.issuperset(node.needs):
@@ -192,7 +192,7 @@ class Run:
             undone.pop_all()
         return locks
 
-    def _train(self, locks: dict[str, Held], rested: bool = True) -> Iterator[events.Event]:
+    def _train(self, locks: dict[str, Lease], rested: bool = True) -> Iterator[events.Event]:
         """Train a group: resume what has a checkpoint, keep each node as soon as it is finished.
         rested: whether `_rest` is behind this process."""
         ranks = self.images.ranks
@@ -225,7 +225,7 @@ class Run:
         except Lost as error:
             yield events.Note(str(error))
             ranks.disband()
-        except Changed:
+        except DataChanged:
             for key in locks:  # what was trained since may have seen other images
                 self.store.drop_checkpoint(key)
             raise
@@ -238,7 +238,7 @@ class Run:
                 lock.release()
 
     def _epochs(
-        self, trainees: list[Trainee], passes: Pass, locks: dict[str, Held]
+        self, trainees: list[Trainee], passes: Pass, locks: dict[str, Lease]
     ) -> Iterator[events.Event]:
         """Train to the end; interrupted, save where each stands."""
         try:
@@ -250,7 +250,7 @@ class Run:
             raise
 
     def _undisturbed(
-        self, trainees: list[Trainee], passes: Pass, locks: dict[str, Held]
+        self, trainees: list[Trainee], passes: Pass, locks: dict[str, Lease]
     ) -> Iterator[events.Event]:
         batch_size = trainees[0].node.recipe.batch_size
         by_key = {t.node.key: t for t in trainees}
@@ -297,7 +297,7 @@ class Run:
         self.store.note_failure(key, reason)
         return events.Failed(key, reason)
 
-    def _renew(self, locks: dict[str, Held]) -> None:
+    def _renew(self, locks: dict[str, Lease]) -> None:
         """Raises Lost where others took some of these locks, which are then no longer among them."""
         lost = [key for key, lock in locks.items() if not self.store.renew(lock)]
         for key in lost:

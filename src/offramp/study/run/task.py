@@ -198,7 +198,9 @@ def _placed(code: Mapping[str, Any]) -> Iterator[str]:
 
     Raises OfframpError for a name that leads out of the folder in which the command was started.
     """
-    if all(usercode.is_recorded(name, usercode.Recorded(sha256)) for name, (sha256, _) in code.items()):
+    if all(
+        usercode.is_recorded(name, usercode.RecordedCode(sha256)) for name, (sha256, _) in code.items()
+    ):
         return
     scratch = Path(tempfile.mkdtemp(prefix="offramp-code-"))
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
@@ -215,6 +217,6 @@ def _placed(code: Mapping[str, Any]) -> Iterator[str]:
             target.write_bytes(text.encode("latin-1"))
     os.chdir(scratch)
     for name, (sha256, _) in code.items():
-        if not usercode.is_recorded(name, usercode.Recorded(sha256)):
+        if not usercode.is_recorded(name, usercode.RecordedCode(sha256)):
             raise OfframpError(f"{name} did not arrive as it was sent; run the same command again")
         yield f"runs {name} as it was sent (SHA-256 {sha256[:12]})"

@@ -18,7 +18,7 @@ from offramp.engine.evaluate import split_logits
 from offramp.engine.images import Images
 from offramp.engine.resolve import Lineage, Source
 from offramp.engine.weights import Weights
-from offramp.errors import Changed, OfframpError
+from offramp.errors import DataChanged, OfframpError
 from offramp.hashing import canonical, plain
 from offramp.metrics import accuracy, of_logits, uneven
 from offramp.nets import ExitNetwork, HeadSpec, NetSpec, build
@@ -30,7 +30,7 @@ from offramp.store.provenance import provenance
 from offramp.store.store import Damaged, Store
 from offramp.study.plan.plan import Plan, Trial, net_spec
 from offramp.study.spec.models import ALL, Study
-from offramp.usercode import Recorded
+from offramp.usercode import RecordedCode
 
 EVALUATION_BATCH = 128
 
@@ -123,7 +123,7 @@ def check_unchanged(data: Data, splits: Sequence[str], key: str) -> None:
     for split in {id(found): found for found in map(data.splits.get, splits)}.values():
         name = split.changed(key) if isinstance(split, FileSplit) else None
         if name is not None:
-            raise Changed(
+            raise DataChanged(
                 f"{name} changed while it was trained on, so what was at work is not kept; run "
                 "`offramp data check --fresh`, which names all that changed, then the same again"
             )
@@ -132,7 +132,7 @@ def check_unchanged(data: Data, splits: Sequence[str], key: str) -> None:
 def planned(plan: Plan, trial: Trial) -> dict[str, Any]:
     """What a trial's manifest will say, as far as it is known before any phase is trained."""
     study, data = plan.study, plan.data
-    return stored.Planned(
+    return stored.TrialPlan(
         nodes=trial.keys,
         phases=_phases(trial),
         strategy=trial.label,
@@ -141,7 +141,7 @@ def planned(plan: Plan, trial: Trial) -> dict[str, Any]:
         study=study.name,
         places=tuple(plan.net.places),
         backbone=study.backbone.name,
-        data=stored.labeled(data.name, data.augment),
+        data=stored.data_label(data.name, data.augment),
         recipe=_recipe(study),
     ).as_json()
 
@@ -228,22 +228,22 @@ def _parameters(net: ExitNetwork, passed: Sequence[int]) -> int:
     return sum(own.parameter_count(part) for _, part in held)
 
 
-def recorded_code(store: Store, trial: str, data: bool = False) -> dict[str, Recorded]:
+def recorded_code(store: Store, trial: str, data: bool = False) -> dict[str, RecordedCode]:
     """The code of somebody's own that rebuilding a trial's network would run, by its name
     (`net.py:make_net`); with `data`, that of its data too. Not trusted yet; nothing runs here."""
     manifest = store.read_trial(trial)
     found = {}
     if usercode.is_user_code(net := manifest.network.backbone):
-        found[net] = Recorded(_identity(store, manifest).get("file"))
+        found[net] = RecordedCode(_identity(store, manifest).get("file"))
     made = (manifest.data.spec or {"name": manifest.data.name})["name"]
     if data and usercode.is_user_code(made):
         found[made] = data_code(manifest)
     return found
 
 
-def data_code(manifest: stored.Manifest, trust_code: bool = False) -> Recorded:
+def data_code(manifest: stored.Manifest, trust_code: bool = False) -> RecordedCode:
     """What is recorded of the code that made a trial's data, if code did."""
-    return Recorded(manifest.data.provenance.code_sha256, trust_code)
+    return RecordedCode(manifest.data.provenance.code_sha256, trust_code)
 
 
 def _identity(store: Store, manifest: stored.Manifest) -> dict[str, Any]:
@@ -298,7 +298,7 @@ def blank_network(store: Store, trial: str, trust_code: bool = False) -> ExitNet
         )
     if not chained(spec.taps):  # where they were put, whatever would be chosen today
         spec = replace(spec, taps=manifest.places[:-1])
-    recorded = Recorded(trained.get("file"), trust_code)
+    recorded = RecordedCode(trained.get("file"), trust_code)
     size, heads = tuple(manifest.input_shape), _heads(store, manifest)
     net = build(spec, size, len(manifest.classes), manifest.seed, recorded, heads)
     same = canonical(inside(net).facts.identity) == canonical(trained)
