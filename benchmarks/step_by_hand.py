@@ -163,7 +163,7 @@ def engine(case: Case, numerics: Numerics) -> Iterator[Epoch]:
     )
     (node,) = resolve(joint(template.exits), template, Setting({}, recipe, numerics, SEED)).nodes
     weights = Weights(template, SEED, {}.__getitem__, where, numerics.memory_format)
-    trainee = enroll(node, weights.network(node.start, node.carry), numerics.fused_optimizer)
+    trainee = enroll(node, weights, numerics.fused_optimizer)
     restore_dropout = _silenced(trainee.net)
     with applied(numerics), meter(where):
         images = Images(made(case), where, memory_format=numerics.memory_format)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Annotated, Any, Literal, TypeVar, assert_never, get_args
+from functools import cached_property
+from typing import Annotated, Any, Literal, assert_never, get_args
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 
 from offramp.errors import OfframpError, check_fields, shortened
-from offramp.parts import HIDDEN, LEARNED, Carry, Part, Parts, head, path
+from offramp.hashing import YOUNGER
+from offramp.parts import HIDDEN, LEARNED, Carry, Part, Parts, head, listed, path
 from offramp.units import Count
 
-K = TypeVar("K")
-V = TypeVar("V")
 Exits = Count | Annotated[tuple[Count, ...], Len(1)]
 """One exit, or several: the mean of their logits."""
 Weight = Annotated[float, Ge(0), Lt(math.inf)]
 Share = Annotated[float, Ge(0), Le(1)]
+Factors = Mapping[Parts, float] | Sequence[tuple[Parts, float]]
 
 
 class Init(Enum):
@@ -177,9 +178,24 @@ Loss = tuple[Term, ...]
 
 def teachers(term: Term) -> tuple[int, ...]:
     """The exits that a term learns from; only distillation has some."""
-    if not isinstance(term, KD | MSE | Features):
-        return ()
-    return term.teacher_exit if isinstance(term.teacher_exit, tuple) else (term.teacher_exit,)
+    match term:
+        case KD() | MSE() | Features():
+            return term.teacher_exit if isinstance(term.teacher_exit, tuple) else (term.teacher_exit,)
+        case CE() | Gates() | EWC():
+            return ()
+        case _:
+            assert_never(term)
+
+
+def students(term: Term) -> tuple[int, ...]:
+    """The exits whose answers a term reads, those of its teacher aside."""
+    match term:
+        case CE() | KD() | MSE() | Features():
+            return (term.exit,)
+        case Gates() | EWC():
+            return term.exits
+        case _:
+            assert_never(term)
 
 
 def featured(loss: Loss) -> frozenset[int]:
@@ -192,11 +208,6 @@ def adapters(loss: Loss) -> tuple[tuple[int, int], ...]:
     that learns from itself has none."""
     pairs = {(t.exit, max(teachers(t))) for t in loss if isinstance(t, Features)}
     return tuple(sorted(pair for pair in pairs if pair[0] != pair[1]))
-
-
-def _own(term: Term) -> tuple[int, ...]:
-    """The exits whose answers a term reads, those of its teacher aside."""
-    return term.exits if isinstance(term, Gates | EWC) else (term.exit,)
 
 
 @dataclass(frozen=True)
@@ -268,7 +279,7 @@ def describe(loss: Loss) -> str:
     words = []
     for term in loss:
         weight = "" if term.weight == 1 else f"{term.weight:.4g}·"
-        taught = f"{','.join(map(str, teachers(term)))}→{_own(term)[-1]}"
+        taught = f"{','.join(map(str, teachers(term)))}→{students(term)[-1]}"
         match term:
             case Gates():
                 words.append(f"{weight}Gates({','.join(map(str, term.exits))}, λ={term.cost:g})")
@@ -287,33 +298,52 @@ def describe(loss: Loss) -> str:
     return " + ".join(words)
 
 
+# The fields that say something of each of several parts or settings: how one is written, and what its
+# pairs are made of.
+_PAIRS: dict[str, tuple[str, type, Any]] = {
+    "init": ("init={head(1): Init.FRESH}", frozenset, Init),
+    "recipe": ("recipe={'epochs': 5}", str, object),
+    "backward": ("backward={head(1): 0.5}", frozenset, int | float),
+    "rates": ("rates={backbone(3): 0.1}", frozenset, int | float),
+}
+
+STRUCTURE = frozenset({"name", "train", "loss", "trunk", "init", "teacher", "recipe"})
+"""The fields of a phase that say what trains, on which loss and from which weights. Keys have these in
+forms of their own (`engine/resolve.py`). Every other field is a setting: keys, texts and training have
+it by its name."""
+
+
 @dataclass(frozen=True)
 class Phase:
     """One training run.
 
-    name: for people; no result depends on it.
-    train: the parts that train; every other part the loss reads is frozen.
-    loss: the terms to add up. A term of weight zero reads nothing and is dropped.
-    trunk: 0 is the shared trunk; n is exit n's own, which starts as a copy of the shared one.
-    init: the parts that do not start from the weights that they have by then: {parts: Init}, or pairs
-        (parts, Init).
-    teacher: the earlier phase whose resulting weights the KD, MSE and Features terms read, frozen; or
-        `BEFORE`: the weights the network had before training; or `LIVE`: the network as it is in the
-        same step.
-    recipe: fields of the recipe that this phase overrides: a mapping, or (field, value) pairs.
-    backward: {parts: factor}, or pairs (parts, factor): the gradient that such a part sends back to what
-        it reads is multiplied by the factor. 0 stops it: the part trains, and what is below gets no
-        gradient of it.
-    sample_weights: what each image counts for at each exit, by the logits of the same step: `Unsolved`,
-        `Survivors` or `Gated`.
-    carry: the share of the previous exit's answer that an exit adds to its head's logits, in training
-        (without a gradient to that exit) and in use. 0: each answers alone.
-        "learned": each early exit after the first adds that answer times a matrix [classes, classes],
-        which is a part of its head and begins at zero; the final exit answers alone. "hidden": the same,
-        through a hidden layer with BatchNorm and ReLU, as wide as the exit's features. Phases before the
-        first that learns to carry need not carry.
+    Attributes:
+        name: For people; no result depends on it.
+        train: The parts that train; every other part the loss reads is frozen.
+        loss: The terms to add up. A term of weight zero reads nothing and is dropped.
+        trunk: 0 is the shared trunk; n is exit n's own, which starts as a copy of the shared one.
+        init: The parts that do not start from the weights that they have by then: `{parts: Init}`, or
+            pairs (parts, Init).
+        teacher: The earlier phase whose resulting weights the KD, MSE and Features terms read, frozen;
+            or `BEFORE`: the weights the network had before training; or `LIVE`: the network as it is in
+            the same step.
+        recipe: Fields of the recipe that this phase overrides: a mapping, or (field, value) pairs.
+        backward: `{parts: factor}`, or pairs (parts, factor): the gradient that such a part sends back
+            to what it reads is multiplied by the factor. 0 stops it: the part trains, and what is below
+            gets no gradient of it.
+        sample_weights: What each image counts for at each exit, by the logits of the same step:
+            `Unsolved`, `Survivors` or `Gated`.
+        carry: The share of the previous exit's answer that an exit adds to its head's logits, in
+            training (without a gradient to that exit) and in use. 0: each answers alone.
+            "learned": each early exit after the first adds that answer times a matrix
+            [classes, classes], which is a part of its head and begins at zero; the final exit answers
+            alone. "hidden": the same, through a hidden layer with BatchNorm and ReLU, as wide as the
+            exit's features. Phases before the first that learns to carry need not carry.
+        rates: `{parts: factor}`, or pairs (parts, factor): such a part trains at the factor times the
+            recipe's learning rate; all parts that train and are not named train at the rate itself.
 
-    Raises OfframpError for a `train`, `init`, `backward` or `recipe` of another form.
+    Raises:
+        OfframpError: For a `train`, `init`, `backward`, `rates` or `recipe` of another form.
 
     >>> from offramp import CE, Phase, backbone, head
     >>> first = Phase("backbone", train=backbone(3), loss=(CE(3),))
@@ -329,56 +359,79 @@ class Phase:
     init: Mapping[Parts, Init] | Sequence[tuple[Parts, Init]] = ()
     teacher: str | None = None
     recipe: Mapping[str, Any] | Sequence[tuple[str, Any]] = ()
-    backward: Mapping[Parts, float] | Sequence[tuple[Parts, float]] = ()
+    backward: Factors = ()
     sample_weights: SampleWeights | None = None
     carry: Carry = 0.0
+    rates: Factors = field(default=(), metadata=YOUNGER)
 
     def __post_init__(self) -> None:
         if isinstance(self.loss, list):
             object.__setattr__(self, "loss", tuple(self.loss))
-        given = {name: getattr(self, name) for name in ("train", "init", "recipe", "backward")}
-        for name in ("init", "recipe", "backward"):
-            object.__setattr__(self, name, _pairs(given[name]))
-        forms = {
-            "train=head(1) | segment(1)": isinstance(self.train, frozenset),
-            "init={head(1): Init.FRESH}": _are_pairs(self.init, frozenset, Init),
-            "backward={head(1): 0.5}": _are_pairs(self.backward, frozenset, int | float),
-            "recipe={'epochs': 5}": _are_pairs(self.recipe, str, object),
-        }
-        for example, fits in forms.items():
-            if not fits:
-                field = example.partition("=")[0]
-                said = shortened(repr(given[field]), 60)
-                raise OfframpError(f"phase '{self.name}' cannot take {field}={said}; write {example}")
+        self._require("train=head(1) | segment(1)", self.train, isinstance(self.train, frozenset))
+        for name, (example, first, second) in _PAIRS.items():
+            written = getattr(self, name)
+            pairs = written.items() if isinstance(written, Mapping) else written
+            pairs = tuple(pairs) if isinstance(pairs, Iterable) else pairs
+            self._require(example, written, _are_pairs(pairs, first, second))
+            object.__setattr__(self, name, pairs)
 
-    @property
+    def _require(self, example: str, value: Any, fits: bool) -> None:
+        if not fits:
+            field, text = example.partition("=")[0], shortened(repr(value), 60)
+            raise OfframpError(f"phase '{self.name}' cannot take {field}={text}; write {example}")
+
+    @cached_property
     def terms(self) -> Loss:
         """The terms that count."""
         return tuple(term for term in self.loss if term.weight != 0)
 
-    @property
+    @cached_property
+    def taught(self) -> frozenset[int]:
+        """The exits of the teacher that its terms read."""
+        return frozenset(exit for term in self.terms for exit in teachers(term))
+
+    @cached_property
     def exits(self) -> tuple[int, ...]:
         """The exits that the loss reads of the network in training, ascending."""
-        live = (k for term in self.terms if self.teacher == LIVE for k in teachers(term))
-        return tuple(sorted({*(k for term in self.terms for k in _own(term)), *live}))
+        live = self.taught if self.live else ()
+        return tuple(sorted({*(exit for term in self.terms for exit in students(term)), *live}))
 
     @property
+    def live(self) -> bool:
+        """Whether the network that trains is its own teacher."""
+        return self.teacher == LIVE
+
+    @cached_property
     def starts(self) -> dict[Part, Init]:
         """Where the weights of each part of `init` come from."""
-        return {part: init for parts, init in _pairs(self.init) for part in parts}
+        return _by_part(self.init)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What it sets beside `STRUCTURE`, by field, if that changes its training; factors by part."""
+        settings = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name in STRUCTURE or value == each.default:
+                continue
+            if each.name in _PAIRS:  # a factor of 1 changes nothing
+                factors = {part: float(factor) for part, factor in _by_part(value).items()}
+                value = {part: factor for part, factor in sorted(factors.items()) if factor != 1}
+            if value != {}:
+                settings[each.name] = value
+        return settings
 
     @property
     def scales(self) -> dict[Part, float]:
         """The factor of each part that sends its gradient back scaled."""
-        given = {part: float(factor) for parts, factor in _pairs(self.backward) for part in parts}
-        return {part: factor for part, factor in sorted(given.items()) if factor != 1}
+        scales: dict[Part, float] = self.settings.get("backward", {})
+        return scales
 
-    @property
+    @cached_property
     def trained(self) -> Parts:
         """The parts that train and that the loss reaches."""
         stops = {part for part, factor in self.scales.items() if factor == 0}
-        reached = {part for term in self.terms for part in _reached_by(term, stops)}
-        return self.train & frozenset(reached)
+        return self.train & frozenset(part for term in self.terms for part in _reached_by(term, stops))
 
     @property
     def gated(self) -> bool:
@@ -386,15 +439,60 @@ class Phase:
         return isinstance(self.sample_weights, Gated) or any(isinstance(t, Gates) for t in self.terms)
 
 
-def overridden(phase: Phase) -> list[tuple[str, str]]:
-    """The fields of the recipe that a phase overrides, and by what, in words.
+def notes(phase: Phase) -> list[str]:
+    """What a phase says beside what trains on which loss: a line for each field that is not as usual.
 
-    >>> from offramp import CE, Phase, head
+    >>> from offramp import CE, Init, Phase, head
     >>> recipe = {"optimizer": "adam", "patience": None, "step_at": (0.5, 0.9)}
-    >>> overridden(Phase("exit 1", train=head(1), loss=(CE(1),), recipe=recipe))
-    [('optimizer', 'adam'), ('patience', 'none'), ('step_at', '0.5, 0.9')]
+    >>> notes(Phase("exit 1", head(1), (CE(1),), recipe=recipe, init={head(1): Init.FRESH}))
+    ['head 1 fresh', 'optimizer adam', 'patience none', 'step_at 0.5, 0.9']
     """
-    return [(field, _word(value)) for field, value in dict(phase.recipe).items()]
+    lines = []
+    for each in fields(phase):
+        value = getattr(phase, each.name)
+        match each.name:
+            case "name" | "train" | "loss":
+                continue  # which stand elsewhere in every text
+            case _ if value == each.default:
+                continue
+            case "trunk":
+                lines.append(f"on a trunk of exit {value}'s own")
+            case "init":
+                lines += [f"{part} {init.value}" for part, init in sorted(phase.starts.items())]
+            case "teacher":
+                lines.append(f"teacher: {value}")
+            case "recipe":
+                lines += [f"{name} {_word(setting)}" for name, setting in value]
+            case "backward":
+                lines += _of_parts(phase.scales, "send back {} of the gradient")
+            case "rates":
+                lines += _of_parts(phase.settings.get("rates", {}), "at {} of the learning rate")
+            case "sample_weights":
+                lines.append(f"images weighed by {value}")
+            case "carry":
+                lines.append(_carrying(value))
+            case _:
+                lines.append(f"{each.name} {_word(value)}")
+    return lines
+
+
+def _of_parts(factors: Mapping[Part, float], words: str) -> list[str]:
+    alike: dict[float, list[Part]] = {}
+    for part, factor in factors.items():
+        alike.setdefault(factor, []).append(part)
+    return [f"{listed(parts)} {words.format(f'{factor:.3g}')}" for factor, parts in alike.items()]
+
+
+def _carrying(carry: Carry) -> str:
+    match carry:
+        case "learned":
+            return "each early exit adds a learned matrix times the answer before"
+        case "hidden":
+            return "each early exit adds a learned matrix times the answer before through a hidden layer"
+        case float() | int():
+            return f"each exit adds {carry:g} of the answer before"
+        case _:
+            assert_never(carry)
 
 
 def _word(value: Any) -> str:
@@ -405,40 +503,36 @@ def _word(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
-def _pairs(given: Mapping[K, V] | Sequence[tuple[K, V]]) -> tuple[tuple[K, V], ...]:
-    """Of a mapping or a sequence; anything else stays, to be refused."""
-    if isinstance(given, Mapping):
-        return tuple(given.items())
-    return tuple(given) if isinstance(given, Sequence) else given
-
-
 def _are_pairs(value: Any, first: Any, second: Any) -> bool:
     """Whether it is a tuple of pairs of these types."""
     pairs = isinstance(value, tuple) and all(isinstance(p, tuple) and len(p) == 2 for p in value)
     return pairs and all(isinstance(a, first) and isinstance(b, second) for a, b in value)
 
 
+def _by_part(pairs: Any) -> dict[Part, Any]:
+    return {part: value for parts, value in pairs for part in parts}
+
+
 def _reached_by(term: Term, stops: Collection[Part]) -> Iterator[Part]:
-    """The parts that get a gradient of a term; of gates, the heads that they are part of. EWC alone
-    trains nothing: its gradient is zero where the weights begin."""
-    if isinstance(term, Gates):
-        yield from (Part("head", exit) for exit in term.exits[:-1])
-    elif not isinstance(term, EWC):
-        yield from _reached(term.exit, stops)
-
-
-def _reached(exit: int, stops: Collection[Part]) -> Iterator[Part]:
-    """The parts on the path of `exit` that get a gradient of it, where some send none back."""
-    for part in reversed(path(exit)):
-        yield part
-        if part in stops:
+    """The parts that get a gradient of a term, where the parts `stops` send none back."""
+    match term:
+        case Gates():  # gates are parts of heads
+            yield from (Part("head", exit) for exit in term.exits[:-1])
+        case EWC():  # alone it trains nothing: its gradient is zero where the weights begin
             return
+        case CE() | KD() | MSE() | Features():
+            for part in reversed(path(term.exit)):
+                yield part
+                if part in stops:
+                    return
+        case _:
+            assert_never(term)
 
 
 Program = tuple[Phase, ...]
 
-
-TAKEN = {BEFORE, LIVE, "final"}  # the last: under what tables keep a trial's closing metrics
+# Under the last, tables have a trial's closing metrics.
+RESERVED_NAMES = {BEFORE, LIVE, "final"}
 
 
 def check(program: Program, exits: int) -> None:
@@ -448,95 +542,85 @@ def check(program: Program, exits: int) -> None:
     """
     if not program:
         raise OfframpError("the strategy has no phases; return at least one Phase")
-    seen = {BEFORE, LIVE}
+    earlier = {BEFORE, LIVE}
     carry, begun = carry_of(program), False
     for phase in program:
-        where = f"phase '{phase.name}'"
-        _check_name(phase, where, seen)
-        _check_loss(phase, where)
-        _check_parts(phase, where, exits)
-        if phase.carry:
-            _check_carry(phase, where, exits)
+        for mistake in _mistakes(phase, exits, earlier):
+            raise OfframpError(f"phase '{phase.name}' {mistake}")
         begun = begun or bool(phase.carry)
         # What is learned adds nothing at first, nor ever to the final exit.
         alone = isinstance(carry, str) and not phase.carry and (not begun or phase.exits == (exits,))
         if phase.carry != carry and not alone:
-            raise OfframpError(f"{where} has another carry than an earlier phase; give all the same")
-        _check_teacher(phase, where, seen)
-        _check_features(phase, where)
-        seen.add(phase.name)
+            raise OfframpError(
+                f"phase '{phase.name}' has another carry than an earlier phase; give all the same"
+            )
+        earlier.add(phase.name)
 
 
-def _check_name(phase: Phase, where: str, seen: Collection[str]) -> None:
-    if phase.name in TAKEN:
-        raise OfframpError(f"{where} has a name that means something else; give it another")
-    if phase.name in seen:
-        raise OfframpError(f"{where} appears twice; give each phase a name of its own")
+def _mistakes(phase: Phase, exits: int, earlier: Collection[str]) -> Iterator[str]:
+    """What is wrong with a phase; each may only be asked for if there is none before it."""
+    if phase.name in RESERVED_NAMES:
+        yield "has a name that means something else; give it another"
+    if phase.name in earlier:
+        yield "appears twice; give each phase a name of its own"
+    yield from _mistakes_of_loss(phase)
+    yield from _mistakes_of_parts(phase, exits)
+    if phase.carry:
+        yield from _mistakes_of_carry(phase, exits)
+    if phase.taught and phase.teacher is None:
+        yield "distills from nobody; give teacher= an earlier phase, BEFORE or LIVE"
+    if phase.taught and phase.teacher not in earlier:
+        yield f"distills from '{phase.teacher}', which is not an earlier phase"
+    yield from _mistakes_of_features(phase)
 
 
-def _check_loss(phase: Phase, where: str) -> None:
-    """Whether there are terms, and of the kinds that there are."""
+def _mistakes_of_loss(phase: Phase) -> Iterator[str]:
     if not isinstance(phase.loss, tuple) or not all(isinstance(t, Term) for t in phase.loss):
         *kinds, last = (kind.__name__ for kind in get_args(Term))
-        listed = f"{', '.join(kinds)} and {last}"
-        raise OfframpError(f"{where} has no tuple of {listed}; write loss=(CE(1),)")
+        yield f"has no tuple of {', '.join(kinds)} and {last}; write loss=(CE(1),)"
     for term in phase.terms:
-        if isinstance(term, Gates | EWC) and list(term.exits) != sorted(set(term.exits)):
-            kind = type(term).__name__
-            raise OfframpError(f"{where} has {kind} of exits {term.exits}; name each once, ascending")
+        if list(students(term)) != sorted(set(students(term))):
+            yield f"has {type(term).__name__} of exits {students(term)}; name each once, ascending"
     if not phase.terms:
-        raise OfframpError(f"{where} has no loss; give it at least one term of weight above zero")
+        yield "has no loss; give it at least one term of weight above zero"
     if phase.sample_weights is not None and not isinstance(phase.sample_weights, SampleWeights):
-        raise OfframpError(
-            f"{where} weighs images by {phase.sample_weights!r}; give Unsolved(), Survivors() or Gated()"
-        )
+        yield f"weighs images by {phase.sample_weights!r}; give Unsolved(), Survivors() or Gated()"
 
 
-def _check_parts(phase: Phase, where: str, exits: int) -> None:
+def _mistakes_of_parts(phase: Phase, exits: int) -> Iterator[str]:
     """Whether the network has the parts that it names, and any of those that train learns."""
-    named = [phase.train, *dict(phase.init), *dict(phase.backward)]
-    numbers = {part.index for parts in named for part in parts} | set(phase.exits) | _taught(phase)
+    named = phase.train.union(phase.starts, _by_part(phase.backward), _by_part(phase.rates))
+    numbers = {*phase.exits, *phase.taught, *(part.index for part in named)}
     if not numbers <= set(range(1, exits + 1)):
-        raise OfframpError(f"{where} names an exit outside 1 to {exits}")
+        yield f"names an exit outside 1 to {exits}"
     # The features of the final exit are what its head reads, so they teach that head nothing.
-    deaf = all(isinstance(t, Features) for t in phase.terms if exits in _own(t))
+    deaf = all(isinstance(t, Features) for t in phase.terms if exits in students(t))
     if not phase.trained - (head(exits) if deaf else frozenset()):
-        raise OfframpError(f"{where} trains nothing that its loss reads; train a part on its path")
+        yield "trains nothing that its loss reads; train a part on its path"
     if not all(0 <= factor < math.inf for factor in phase.scales.values()):
-        raise OfframpError(f"{where} sends back a gradient times a number that is negative or infinite")
+        yield "sends back a gradient times a number that is negative or infinite"
+    for part, factor in _by_part(phase.rates).items():
+        if part not in phase.trained:
+            yield f"gives {part} a learning rate, and does not train it; name parts that it trains"
+        if not 0 < factor < math.inf:
+            yield f"trains {part} at {factor:g} of the learning rate; give a factor above 0"
 
 
-def _taught(phase: Phase) -> set[int]:
-    """The exits of the teacher that its terms read."""
-    return {exit for term in phase.terms for exit in teachers(term)}
-
-
-def _check_teacher(phase: Phase, where: str, seen: Collection[str]) -> None:
-    if not _taught(phase):
-        return
-    if phase.teacher is None:
-        raise OfframpError(
-            f"{where} distills from nobody; give teacher= an earlier phase, BEFORE or LIVE"
-        )
-    if phase.teacher not in seen:
-        raise OfframpError(f"{where} distills from '{phase.teacher}', which is not an earlier phase")
-
-
-def _check_features(phase: Phase, where: str) -> None:
+def _mistakes_of_features(phase: Phase) -> Iterator[str]:
     for term in phase.terms:
         onto = max(teachers(term), default=0)
         needed = {(k, onto) for k in teachers(term) if k != onto}
         if not isinstance(term, Features) or not needed:
             continue
-        if phase.teacher != LIVE:
-            raise OfframpError(
-                f"{where} learns from the features of several exits of a frozen teacher, which has no "
+        if not phase.live:
+            yield (
+                "learns from the features of several exits of a frozen teacher, which has no "
                 "adapters; name one teacher_exit, or use LIVE"
             )
         if lacking := needed - set(adapters(phase.terms)):
             k = min(lacking)[0]
-            raise OfframpError(
-                f"{where} learns from the features of exit {k} through an adapter that nothing trains; "
+            yield (
+                f"learns from the features of exit {k} through an adapter that nothing trains; "
                 f"add Features({k}, {term.teacher_exit})"
             )
 
@@ -546,19 +630,13 @@ def carry_of(program: Program) -> Carry:
     return next((phase.carry for phase in program if phase.carry), 0.0)
 
 
-def _check_carry(phase: Phase, where: str, exits: int) -> None:
+def _mistakes_of_carry(phase: Phase, exits: int) -> Iterator[str]:
     learned = phase.carry in (LEARNED, HIDDEN)
     if not learned and (isinstance(phase.carry, str) or not 0 < phase.carry <= 1):
-        raise OfframpError(
-            f"{where} carries {phase.carry} of an answer; give a share from 0 to 1, 'learned' "
-            "or 'hidden'"
-        )
+        yield f"carries {phase.carry} of an answer; give a share from 0 to 1, 'learned' or 'hidden'"
     apart = {exits} if learned else set()  # answers alone, in training and as a teacher
     read = [k for k in phase.exits if k not in apart]
     if read != [*range(1, len(read) + 1)]:
-        raise OfframpError(
-            f"{where} carries answers on, so its loss must read all exits before its last"
-        )
-    taught = {exit for term in phase.terms for exit in teachers(term)}
-    if phase.teacher not in (None, LIVE) and not taught <= apart:
-        raise OfframpError(f"{where} carries answers on, and has a frozen teacher; use LIVE, or none")
+        yield "carries answers on, so its loss must read all exits before its last"
+    if phase.teacher not in (None, LIVE) and not phase.taught <= apart:
+        yield "carries answers on, and has a frozen teacher; use LIVE, or none"

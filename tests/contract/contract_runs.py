@@ -280,7 +280,7 @@ def train_phase(
     plan: Plan, images: Images, weights: Weights, node: Node
 ) -> tuple[PhaseRecord, dict[str, Tensor]]:
     """Train one phase on the plain pass; what it did, and the weights it hands on."""
-    trainee = enroll(node, weights.network(node.start, node.carry), plan.numerics.fused_optimizer)
+    trainee = enroll(node, weights, plan.numerics.fused_optimizer)
     net = trainee.net
     before = {name: tensor.clone() for name, tensor in _tensors(net).items()}
     batch = max(node.recipe.batch_size, plan.numerics.frozen_batch)

@@ -153,7 +153,7 @@ def groups(nodes: Sequence[Node]) -> Iterator[list[Node]]:
 
 
 def train(images: Images, nodes: Sequence[Node], weights: Weights, passes: Pass) -> dict[str, Left]:
-    trainees = [enroll(n, weights.network(n.start, n.carry), NUMERICS.fused_optimizer) for n in nodes]
+    trainees = [enroll(n, weights, NUMERICS.fused_optimizer) for n in nodes]
     size = nodes[0].recipe.batch_size
     reports = [r for epoch in fit(trainees, passes, images, size) for r in epoch]
     assert not [r for r in reports if isinstance(r, Diverged)]

@@ -43,7 +43,7 @@ def begin(
     """A phase before its first step. passing: makes its pass, such as `derived`."""
     images = images or Images(data or tiny_data(), CPU)
     weights = Weights(network("digits-cnn"), node.seed, (made or {}).__getitem__, CPU)
-    trainee = enroll(node, weights.network(node.start, node.carry), NUMERICS.fused_optimizer)
+    trainee = enroll(node, weights, NUMERICS.fused_optimizer)
     return trainee, passing(images, [node], weights, 64), images
 
 

@@ -13,7 +13,7 @@ from offramp.engine.passes import Plain
 from offramp.engine.resolve import Node, resolve
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, loss_of, train_mode
-from offramp.nets.network import inside
+from offramp.nets.network import ExitNetwork, inside
 from offramp.parts import heads, segments
 from offramp.phase import Program
 from support import NUMERICS, network
@@ -21,6 +21,12 @@ from support import NUMERICS, network
 K = 4
 ALL = segments(1, K) | heads(1, K)
 Gradients = dict[str, Tensor]
+
+
+def every_weight(net: ExitNetwork | None = None) -> dict[str, Tensor]:
+    """Of all parts of a network, drawn ones by default: what a phase may have left of it."""
+    drawn = inside(net or network("digits-cnn"))
+    return {name: tensor for part in ALL for name, tensor in drawn.state(part).items()}
 
 
 def node_of(program: Program, ranks: int = 1) -> Node:
@@ -31,9 +37,8 @@ def node_of(program: Program, ranks: int = 1) -> Node:
 
 def first_step(node: Node) -> tuple[Trainee, Plain, Tensor, Tensor]:
     """A trainee with all drawn weights, its passes, 16 images and their labels."""
-    drawn = network("digits-cnn").carrying(node.carry)
-    made = {name: tensor for part in ALL for name, tensor in inside(drawn).state(part).items()}
-    trainee, passes, images = begin(node, made=dict.fromkeys(node.needs, made))
+    weights = every_weight(network("digits-cnn").carrying(node.phase.carry))
+    trainee, passes, images = begin(node, made=dict.fromkeys(node.needs, weights))
     chance = torch.Generator().manual_seed(1)
     with torch.no_grad():  # what is added of the answer before begins at zero, which would hide it
         for head in inside(trainee.net).heads:

@@ -115,7 +115,7 @@ def trained(
         for number, node in enumerate(program_nodes(strategy, RECIPES[recipe])):
             size = node.recipe.batch_size
             weights = Weights(network("digits-cnn"), node.seed, made.__getitem__, CPU)
-            trainee = enroll(node, weights.network(node.start, node.carry), NUMERICS.fused_optimizer)
+            trainee = enroll(node, weights, NUMERICS.fused_optimizer)
             for module in trainee.net.modules():
                 if isinstance(module, ClockedDropout) and not dropout:
                     module.p = 0.0

@@ -74,8 +74,7 @@ def begun(
         return {name: tensor for state in parts for name, tensor in state.items()}
 
     weights = Weights(drawn, node.seed, made, META)
-    net = weights.network(node.start, node.carry)
-    trainee = enroll(node, net, False)  # no fused kernel is made for meta
+    trainee = enroll(node, weights, False)  # no fused kernel is made for meta
     if mode == "plain":
         return trainee, Plain(images, [node], weights, 64), images
     cache = Cache(2**30, 0, folder)

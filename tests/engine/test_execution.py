@@ -30,7 +30,8 @@ from offramp.phase import CE, KD, Init, Phase
 
 def odd(exits: int, *, rounds: int = 2):
     """What no registered strategy does: frozen parts above trained ones, cuts at several depths, an
-    exit with nothing of its own to train, a trunk that goes its own way, a teacher in mid-program."""
+    exit with nothing of its own to train, rates of parts, a trunk that goes its own way, a teacher in
+    mid-program."""
     every = tuple(CE(k) for k in range(1, exits + 1))
     return (
         Phase("start", train=segments(1, exits) | heads(1, exits), loss=every),
@@ -51,6 +52,7 @@ def odd(exits: int, *, rounds: int = 2):
             loss=(CE(1, 0.5), KD(3, teacher_exit=2), KD(1, teacher_exit=exits)),
             init=((head(1), Init.INITIAL),),
             teacher="start",
+            rates={segment(3): 0.5},
         ),
     )
 '''

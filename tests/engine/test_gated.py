@@ -170,7 +170,7 @@ def test_a_batch_that_always_stays_or_always_leaves_has_a_loss() -> None:
 
 def test_gates_that_were_trained_go_on_in_the_next_phase_and_before_it_say_nothing() -> None:
     nodes = program_nodes("gated")
-    assert [node.gated for node in nodes] == [False, False, True]
+    assert [node.phase.gated for node in nodes] == [False, False, True]
     trainee, _, _ = begin(nodes[-1], made=dict.fromkeys(nodes[-1].needs, states(network("digits-cnn"))))
     assert inside(trainee.net).gates == (*((0.0,) * 5,) * 3, None)
     taught = with_gates(network("digits-cnn"))

@@ -81,8 +81,7 @@ def test_frozen_layers_are_no_data_and_what_is_cached_waits_for_none(
     images = Images(tiny_data(), CPU)
     with applied(NUMERICS):
         weights = Weights(network("digits-cnn"), first.seed, made.__getitem__, CPU)
-        nets = [(node, weights.network(node.start, node.carry)) for node in nodes]
-        trainees = [enroll(node, net, NUMERICS.fused_optimizer) for node, net in nets]
+        trainees = [enroll(node, weights, NUMERICS.fused_optimizer) for node in nodes]
         cache = Cache(10**8, 0, tmp_path) if cached else None
         run(trainees, Derived(images, nodes, weights, 64, cache), images)
     batches = BATCHES["train"] + BATCHES["validation"]

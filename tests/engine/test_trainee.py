@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from fit_runs import begin, equal, program_nodes, resumed, setting
+from one_step import every_weight
 from torch import Tensor
 
 from longer import long
@@ -186,7 +186,7 @@ def test_a_checkpoint_has_only_what_trains() -> None:
 def test_exactly_the_trained_parts_take_gradients_and_are_optimized() -> None:
     for strategy in STRATEGIES:
         for node in program_nodes(strategy, Recipe()):
-            trainee = enroll(node, copy.deepcopy(network("digits-cnn")), True)
+            trainee, *_ = begin(node, made=dict.fromkeys(node.needs, every_weight()))
             net = trainee.net
             wanted = {id(p) for part in node.trained for p in inside(net).parameters_of(part)}
             assert {id(p) for p in net.parameters() if p.requires_grad} == wanted
@@ -229,7 +229,7 @@ def test_optimizers_do_what_their_papers_say(name: str) -> None:
     recipe = replace(RECIPES[name], weight_decay=0.05)
     parameter = torch.nn.Parameter(torch.tensor([1.0, -2.0, 0.5]))
     start = parameter.detach().clone()
-    (group,) = engine.groups([parameter], torch.nn.Identity(), recipe)
+    (group,) = engine.groups({parameter: 1.0}, torch.nn.Identity(), recipe)
     optimizer = engine.optimizer([group], recipe, fused=True)
     generator = torch.Generator().manual_seed(3)
     gradients = [torch.randn(3, generator=generator) for _ in range(4)]
@@ -248,9 +248,8 @@ def test_normalizations_have_a_decay_and_biases_a_rate_of_their_own() -> None:
     for parameter in layers.parameters():
         torch.nn.init.ones_(parameter)
         parameter.grad = torch.ones_like(parameter)
-    optimizer = engine.optimizer(
-        engine.groups([*layers.parameters()], layers, recipe), recipe, fused=True
-    )
+    every = dict.fromkeys(layers.parameters(), 1.0)
+    optimizer = engine.optimizer(engine.groups(every, layers, recipe), recipe, fused=True)
     engine.update(optimizer, 0.1)
     found = {
         name: float(parameter.detach().flatten()[0]) for name, parameter in layers.named_parameters()
@@ -337,7 +336,7 @@ def test_a_checkpoint_fits_the_same_node_under_other_taps() -> None:
         net = attach(module, taps, (1, 8, 8))
         (node,) = resolve(STRATEGIES["baseline"](net.exits), net, setting(RECIPES["sgd"])).nodes
         weights = Weights(net, node.seed, {}.__getitem__, CPU)
-        trainee = enroll(node, weights.network(node.start, node.carry), NUMERICS.fused_optimizer)
+        trainee = enroll(node, weights, NUMERICS.fused_optimizer)
         images = Images(tiny_data(), CPU)
         if not kept:
             next(fit([trainee], Plain(images, [node], weights, 64), images, 16))

@@ -204,7 +204,7 @@ def test_collaborating_heads_read_the_answer_before_through_a_layer() -> None:
 def test_collaboration_begins_as_heads_that_answer_alone() -> None:
     """The phase before carries nothing: what is added is drawn by the seed, behind a matrix of zeros."""
     *_, node = nodes = program_nodes("imta")
-    assert [n.carry for n in nodes] == [0.0, "hidden"] and len(node.needs) == 1
+    assert [n.phase.carry for n in nodes] == [0.0, "hidden"] and len(node.needs) == 1
     net = network("digits-cnn")
     left = redrawn(net, 5)
     made = {name: tensor for part in ALL for name, tensor in inside(left).state(part).items()}
@@ -416,7 +416,7 @@ def test_what_an_image_counts_for() -> None:
 def test_validation_is_weighed_as_training_is() -> None:
     """The loss by which epochs are selected is the phase's own."""
     nodes = program_nodes("survivors")
-    assert nodes[-1].sample_weights == Survivors()
+    assert nodes[-1].phase.sample_weights == Survivors()
     z = {k: torch.randn(5, 3, generator=torch.Generator().manual_seed(k)) for k in range(1, 4)}
     teacher, labels = {4: torch.randn(5, 3)}, torch.tensor([0, 1, 2, 0, 1])
     weighed = objective(nodes[-1].terms, z, teacher, labels, LossContext(weights=Survivors(0.4)))

@@ -101,7 +101,9 @@ def live_macs(
     """MACs of what runs live in any case, from the first trained layer up: so many epochs forward and
     backward with their validation, and `closings` passes over train in eval mode at the end."""
     on_path = {part for exit in node.exits for part in path(exit)}
-    above = sum(net.macs(part, node.carry) for part in on_path - _parts(frozen_inputs(node).values()))
+    above = sum(
+        net.macs(part, node.phase.carry) for part in on_path - _parts(frozen_inputs(node).values())
+    )
     above += sum(_adapter(net, pair) for pair in adapters(node.terms))
     train, validation = images["train"], images["validation"]
     anchors = sum(min(term.images, train) for term in node.terms if isinstance(term, EWC))
@@ -120,7 +122,7 @@ def exit_shares(node: Node, net: ExitNetwork) -> dict[int, float]:
         own = set(path(exit)) - charged
         charged |= own
         macs[exit] = sum(
-            net.macs(part, node.carry) * (1 if part in frozen else 1 + BACKWARD) for part in own
+            net.macs(part, node.phase.carry) * (1 if part in frozen else 1 + BACKWARD) for part in own
         )
         adapted = (_adapter(net, pair) for pair in adapters(node.terms) if pair[0] == exit)
         macs[exit] += sum(adapted) * (1 + BACKWARD)

@@ -126,7 +126,7 @@ class Plain:
             IMAGES: [(piece,) for piece in pad(read, self._batch)]
         }
         mine = answers({k: self._walk(net, node, k, done, len(read)) for k in node.exits}, net)
-        if node.live:
+        if node.phase.live:
             return mine, mine
         theirs: dict[int, Tensors] = {}
         for teacher, values in self._teachers[node.key]:
@@ -164,7 +164,7 @@ class Plain:
                 self._macs[node.key] += 0 if point.part is None else rows * net.macs(point.part)
             else:
                 live = value if isinstance(value, tuple) else join(net, point.before, value, rows)
-                done[point] = advance(net, point, live, scales=node.scales)
+                done[point] = advance(net, point, live, scales=node.phase.scales)
         result = done[last]
         return join(net, last, result, rows) if isinstance(result, list) else result
 
@@ -233,9 +233,9 @@ class Derived:
         self._asking.add(node.key)
         inputs = self._inputs[node.key]
         known = {value.point: read[value] for value in inputs.values()}
-        ends = {k: compute(net, known, end(node, k), scales=node.scales) for k in node.exits}
+        ends = {k: compute(net, known, end(node, k), scales=node.phase.scales) for k in node.exits}
         mine = answers(ends, net)
-        if node.live:
+        if node.phase.live:
             return mine, mine
         return mine, answers({k: read[value] for k, value in self._teachers[node.key].items()})
 

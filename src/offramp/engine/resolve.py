@@ -8,7 +8,7 @@ the key alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -17,22 +17,8 @@ from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest, plain
 from offramp.nets.network import ExitNetwork, inside
 from offramp.numerics import Numerics
-from offramp.parts import Carry, Part, heads, path, segments
-from offramp.phase import (
-    BEFORE,
-    EWC,
-    LIVE,
-    Gates,
-    Init,
-    Loss,
-    Phase,
-    Program,
-    SampleWeights,
-    Term,
-    carry_of,
-    check,
-    teachers,
-)
+from offramp.parts import Carry, Part, Parts, heads, path, segments
+from offramp.phase import BEFORE, EWC, Init, Loss, Phase, Program, Term, carry_of, check
 from offramp.recipe import Recipe, clash
 
 KEY_VERSION = 1
@@ -71,28 +57,38 @@ class Setting:
 class Node:
     """One phase, ready to run.
 
-    exits: that the loss reads.  scales: of the gradients that parts send back.  carry: of the phase.
-    start: the source of every part that the loss reads, trained parts included.  teacher: sources of
-    the path of each exit of a frozen teacher.  live: whether the network itself is the teacher.  needs:
-    keys of the nodes it starts from, and of its teacher's.  gated: whether heads have gates.
+    Attributes:
+        key: The hash of `reads`, all that the phase reads.
+        start: The source of every part that the loss reads, trained parts included.
+        teacher: Sources of the path of each exit of a frozen teacher.
+        needs: Keys of the nodes it starts from, and of its teacher's.
     """
 
     key: str
     reads: dict[str, Any] = field(repr=False, compare=False)
-    name: str
+    phase: Phase = field(compare=False)
     seed: int
-    terms: Loss
-    exits: tuple[int, ...]
-    trained: frozenset[Part]
-    scales: dict[Part, float] = field(compare=False)
-    sample_weights: SampleWeights | None
-    carry: Carry
     recipe: Recipe
     start: dict[Part, Source] = field(compare=False)
     teacher: dict[int, Lineage] = field(compare=False)
-    live: bool
     needs: tuple[str, ...]
-    gated: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.phase.name
+
+    @property
+    def terms(self) -> Loss:
+        return self.phase.terms
+
+    @property
+    def exits(self) -> tuple[int, ...]:
+        """The exits that the loss reads."""
+        return self.phase.exits
+
+    @property
+    def trained(self) -> Parts:
+        return self.phase.trained
 
     def lineage(self, exit: int) -> Lineage:
         return tuple(self.start[part] for part in path(exit))
@@ -181,13 +177,10 @@ def _node(
 ) -> Node:
     start = {part: weights.of(phase.trunk, part) for k in phase.exits for part in path(k)}
     teacher: dict[int, Lineage] = {}
-    live = phase.teacher == LIVE
-    if phase.teacher is not None and not live:
+    if phase.teacher is not None and not phase.live:
         trunk, then = left[phase.teacher]
-        for exit in sorted({exit for term in phase.terms for exit in teachers(term)}):
-            teacher[exit] = tuple(then.of(trunk, part) for part in path(exit))
+        teacher = {k: tuple(then.of(trunk, part) for part in path(k)) for k in sorted(phase.taught)}
     recipe = phase_recipe(phase, setting, phases)
-    trained = phase.trained
     if setting.numerics.ranks > 1 and any(isinstance(term, EWC) for term in phase.terms):
         raise OfframpError(
             f"phase '{phase.name}' consolidates weights (EWC), which works on one device; set "
@@ -202,39 +195,19 @@ def _node(
         "recipe": plain(recipe),
         "loss": [_term(term, net) for term in phase.terms],
         "exits": {
-            net.places[k - 1]: _path(net, k, [start[p] for p in path(k)], trained) for k in phase.exits
+            net.places[k - 1]: _path(net, k, [start[p] for p in path(k)], phase.trained)
+            for k in phase.exits
         },
         "teacher": {
             net.places[k - 1]: _path(net, k, sources, frozenset()) for k, sources in teacher.items()
         },
+        **{name: _setting(value, phase, net) for name, value in phase.settings.items()},
     }
-    if phase.scales:
-        reads["backward"] = _scales(phase.scales, net)
-    if phase.sample_weights is not None:
-        reads["sample_weights"] = plain(phase.sample_weights)
-    if phase.carry:
-        reads["carry"] = phase.carry
     if setting.alone is not None:
         reads["alone"] = [setting.alone, index]
     sources = [*start.values(), *(s for lineage in teacher.values() for s in lineage)]
-    return Node(
-        key=digest(reads),
-        reads=reads,
-        name=phase.name,
-        seed=setting.seed,
-        terms=phase.terms,
-        exits=phase.exits,
-        trained=trained,
-        scales=phase.scales,
-        sample_weights=phase.sample_weights,
-        carry=phase.carry,
-        recipe=recipe,
-        start=start,
-        teacher=teacher,
-        live=live,
-        needs=tuple(dict.fromkeys(s.node for s in sources if s.node is not None)),
-        gated=phase.gated,
-    )
+    needs = tuple(dict.fromkeys(s.node for s in sources if s.node is not None))
+    return Node(digest(reads), reads, phase, setting.seed, recipe, start, teacher, needs)
 
 
 def _drawn(phase: Phase, net: ExitNetwork) -> dict[Part, Source]:
@@ -274,18 +247,29 @@ def phase_recipe(phase: Phase, setting: Setting, phases: int) -> Recipe:
 
 def _term(term: Term, net: ExitNetwork) -> dict[str, Any]:
     """A loss term with exits named by where they are, not by number."""
-    fields = plain(term)
-    if isinstance(term, Gates | EWC):
-        return {**fields, "exits": [net.places[exit - 1] for exit in term.exits]}
-    fields["exit"] = net.places[term.exit - 1]
-    if taught := [net.places[exit - 1] for exit in teachers(term)]:
-        fields["teacher_exit"] = taught if isinstance(fields["teacher_exit"], list) else taught[0]
-    return dict(fields)
+    written = dict(plain(term))
+    for name in ("exit", "exits", "teacher_exit"):
+        match written.get(name):
+            case int(exit):
+                written[name] = net.places[exit - 1]
+            case list(exits):
+                written[name] = [net.places[exit - 1] for exit in exits]
+    return written
 
 
-def _scales(scales: Mapping[Part, float], net: ExitNetwork) -> list[list[Any]]:
-    """Factors of gradients, parts named by where they are."""
-    return [[part.kind, net.places[part.index - 1], factor] for part, factor in scales.items()]
+def _setting(value: Any, phase: Phase, net: ExitNetwork) -> Any:
+    """A setting of a phase; factors of parts, with these named by where they are."""
+    if not isinstance(value, dict):
+        return plain(value)
+    return [[part.kind, *_place(part, phase, net), factor] for part, factor in value.items()]
+
+
+def _place(part: Part, phase: Phase, net: ExitNetwork) -> Iterator[str]:
+    """Where a part ends; of a segment also where it begins, unless an exit that the loss reads is there.
+    Other taps than the loss reads leave no trace in the key, and would cut other segments."""
+    if part.kind == "segment" and part.index > 1 and part.index - 1 not in phase.exits:
+        yield net.places[part.index - 2]
+    yield net.places[part.index - 1]
 
 
 def _path(

@@ -20,6 +20,7 @@ from offramp.engine.passes import ExitAnswers, Pass
 from offramp.engine.ranks import Ranks
 from offramp.engine.resolve import Node
 from offramp.engine.tally import Tally, measured
+from offramp.engine.weights import Weights
 from offramp.meters import Usage
 from offramp.nets.network import ExitNetwork, gated, inside
 from offramp.phase import EWC
@@ -96,48 +97,63 @@ class Trainee:
         return self.best_epoch if self.node.recipe.selects_best else self.epoch
 
 
-def enroll(node: Node, net: ExitNetwork, numerics_fused: bool) -> Trainee:
+def enroll(node: Node, weights: Weights, fused: bool) -> Trainee:
     """A trainee at its start: exactly the trained parts take gradients, in the optimizer's order of
     parts, and after them adapters; all else is frozen and in eval mode. A network without gates is
     copied where they train."""
-    net = gated(net) if node.gated else net
+    net = weights.network(node.start, node.phase.carry)
+    net = gated(net) if node.phase.gated else net
     net.requires_grad_(False)
     net.eval()
-    parameters = [p for part in sorted(node.trained) for p in inside(net).parameters_of(part)]
+    rates = node.phase.settings.get("rates", {})
+    parameters = {
+        parameter: rates.get(part, 1.0)
+        for part in sorted(node.trained)
+        for parameter in inside(net).parameters_of(part)
+    }
     for parameter in parameters:
         parameter.requires_grad_(True)
-    held = drawn(node, net)
-    parameters += [parameter for layer in held.values() for parameter in layer.parameters()]
+    layers = drawn(node, net)
+    parameters |= {parameter: 1.0 for layer in layers.values() for parameter in layer.parameters()}
     treated = groups(parameters, net, node.recipe)
-    trainee = Trainee(node, net, optimizer(treated, node.recipe, numerics_fused), adapters=held)
+    trainee = Trainee(node, net, optimizer(treated, node.recipe, fused), adapters=layers)
     if node.recipe.average != "none":
         trainee.average = trained_state(trainee)
     return trainee
 
 
-def groups(parameters: Sequence[nn.Parameter], net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """The optimizer's groups: one for each way in which the recipe treats weights. rate_scale: of the
-    recipe's rate. decay: what a step of decoupled decay takes, times the rate."""
+def groups(
+    parameters: Mapping[nn.Parameter, float], net: nn.Module, recipe: Recipe
+) -> list[dict[str, Any]]:
+    """The optimizer's groups: parameters that the phase and the recipe treat alike.
+
+    Args:
+        parameters: Each with the factor of its part on the recipe's rate.
+
+    Returns:
+        Groups with `rate_scale`, of the recipe's rate, and `decay`, what a step of decoupled decay
+        takes, times the rate.
+    """
     norms = [module for module in net.modules() if isinstance(module, NORMS)]
     of_norms = {id(p) for norm in norms for p in norm.parameters(recurse=False)}
     biases = {id(norm.bias) for norm in norms if getattr(norm, "bias", None) is not None}
-    found: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter in parameters:
-        decay, scale = recipe.weight_decay, 1.0
+    members: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter, scale in parameters.items():
+        decay = recipe.weight_decay
         if id(parameter) in of_norms and recipe.norm_weight_decay is not None:
             decay = recipe.norm_weight_decay
         if id(parameter) in biases:
-            scale = recipe.norm_bias_rate_scale
-        found.setdefault((decay, scale), []).append(parameter)
+            scale *= recipe.norm_bias_rate_scale
+        members.setdefault((decay, scale), []).append(parameter)
     apart = recipe.decoupled_decay
     return [
         {
-            "params": members,
+            "params": alike,
             "weight_decay": 0.0 if apart else decay,
             "decay": decay if apart else 0.0,
             "rate_scale": scale,
         }
-        for (decay, scale), members in found.items()
+        for (decay, scale), alike in members.items()
     ]
 
 
@@ -192,9 +208,9 @@ def loss_of(
     smoothing: float = 0.0,
 ) -> Tensor:
     """The node's loss, a scalar: see `objective`."""
-    terms, weights = trainee.node.terms, trainee.node.sample_weights
+    terms, weights = trainee.node.terms, trainee.node.phase.sample_weights
     features = adapted(trainee.adapters, terms, mine, theirs)
-    gates = gating(trainee.net, mine.logits) if trainee.node.gated else None
+    gates = gating(trainee.net, mine.logits) if trainee.node.phase.gated else None
     held = penalties(trainee.anchors, trainee.node, _weights(trainee)) if trainee.anchors else {}
     beside = LossContext(class_weights, smoothing, weights, features, gates, held)
     return objective(terms, mine.logits, theirs.logits, labels, beside)

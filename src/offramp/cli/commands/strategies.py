@@ -6,6 +6,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -16,10 +17,9 @@ from offramp.cli.options import JsonOption, argument, option
 from offramp.cli.render import emit
 from offramp.errors import OfframpError
 from offramp.files import replacing, writing
-from offramp.parts import HIDDEN, Carry, path
-from offramp.phase import Phase, Program, check, describe, overridden
+from offramp.parts import Parts, listed, path
+from offramp.phase import STRUCTURE, Phase, Program, check, describe, notes
 from offramp.terminal import console, show, table
-from offramp.units import ranges
 
 EXITS = 4  # of the example by which costs are told
 
@@ -133,25 +133,9 @@ def _explain(name: str, exits: int, as_json: bool) -> None:
 def _phases(program: Program) -> Any:
     rows = []
     for phase in program:
-        row = _phase(phase)
-        trunk = "" if phase.trunk == 0 else f" (own trunk {phase.trunk})"
-        notes = [f"{part} {init}" for part, init in row["init"].items()]
-        notes += [f"{field} {word}" for field, word in overridden(phase)]
-        notes += [
-            f"{part} sends back {factor:.3g} of its gradient" for part, factor in row["backward"].items()
-        ]
-        notes += [_carrying(phase.carry)] if phase.carry else []
-        notes += [f"images weighed by {row['sample_weights']}"] if row["sample_weights"] else []
-        trained, frozen = _spans(row["trains"]), _spans(row["frozen"]) or "–"
-        rows.append((row["name"] + trunk, trained, frozen, "\n".join([row["loss"], *notes])))
+        words = "\n".join([describe(phase.terms), *notes(phase)])
+        rows.append((phase.name, listed(phase.trained), listed(_frozen(phase)) or "–", words))
     return table(["phase", "trains", "frozen", "loss"], rows=rows)
-
-
-def _carrying(carry: Carry) -> str:
-    if isinstance(carry, str):
-        layer = " through a hidden layer" if carry == HIDDEN else ""
-        return f"each early exit adds a learned matrix times the answer before{layer}"
-    return f"each exit adds {carry:g} of the answer before"
 
 
 def _summary(doc: str) -> str:
@@ -178,27 +162,27 @@ def _choices(annotation: Any) -> list[str]:
 
 
 def _phase(phase: Phase) -> dict[str, Any]:
-    read = sorted({part for k in phase.exits for part in path(k)})
+    settings = {f.name: phase.settings.get(f.name, f.default) for f in fields(phase)}
     return {
         "name": phase.name,
         "trains": [str(part) for part in sorted(phase.trained)],
-        "frozen": [str(part) for part in read if part not in phase.trained],
+        "frozen": [str(part) for part in sorted(_frozen(phase))],
         "loss": describe(phase.terms),
         "teacher": phase.teacher,
         "init": {str(part): init.value for part, init in sorted(phase.starts.items())},
         "recipe": dict(phase.recipe),
         "trunk": phase.trunk,
-        "backward": {str(part): factor for part, factor in phase.scales.items()},
-        "carry": phase.carry,
-        "sample_weights": None if phase.sample_weights is None else str(phase.sample_weights),
+        **{name: _in_json(value) for name, value in settings.items() if name not in STRUCTURE},
     }
 
 
-def _spans(parts: list[str]) -> str:
-    """`segments 1–4, head 4` for a list of part names."""
-    words = []
-    for kind in ("segment", "head"):
-        numbers = [int(part.split()[1]) for part in parts if part.startswith(kind)]
-        if numbers:
-            words.append(f"{kind}{'s' if len(numbers) > 1 else ''} {ranges(numbers)}")
-    return ", ".join(words)
+def _frozen(phase: Phase) -> Parts:
+    """What its loss reads and it does not train."""
+    return frozenset(part for k in phase.exits for part in path(k)) - phase.trained
+
+
+def _in_json(setting: Any) -> Any:
+    """Factors by part; what is no number, in words."""
+    if isinstance(setting, tuple | dict):
+        return {str(part): factor for part, factor in dict(setting).items()}
+    return setting if isinstance(setting, float | int | str | None) else str(setting)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from offramp.escape import html
 from offramp.parts import Part, path
-from offramp.phase import Init, Phase, Program, check, describe, overridden
+from offramp.phase import Init, Phase, Program, check, describe, notes
 
 COLUMN, LINE, MARGIN = 74, 15, 14  # pixels: a segment's width, a line's height
 WIDTH = 340  # pixels, at least: a phone's, where words beside the boxes would be too small to read
@@ -54,13 +54,7 @@ def picture(program: Program, exits: int, title: str) -> str:
 
 def _words(phase: Phase) -> list[str]:
     """What stands below a phase's name."""
-    lines = textwrap.wrap(describe(phase.terms), 42)
-    if phase.teacher is not None:
-        lines.append(f"teacher: {phase.teacher}")
-    if phase.trunk:
-        lines.append(f"on a trunk of exit {phase.trunk}'s own")
-    lines += [f"{field}: {word}" for field, word in overridden(phase)]
-    return lines
+    return [line for text in (describe(phase.terms), *notes(phase)) for line in textwrap.wrap(text, 42)]
 
 
 def _boxes(words: list[str], top: int) -> int:

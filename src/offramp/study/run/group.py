@@ -34,7 +34,7 @@ def enlist(
     """
     trainees = []
     for node in nodes:
-        trainee = enroll(node, weights.network(node.start, node.carry), plan.numerics.fused_optimizer)
+        trainee = enroll(node, weights, plan.numerics.fused_optimizer)
         saved = store.read_checkpoint(node.key)
         if saved is not None:
             unpack(trainee, *saved)
