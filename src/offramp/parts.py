@@ -6,13 +6,11 @@ and head k. Head K is the backbone's own classifier, the paper's final exit (FE)
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from typing import Final, Literal
 
 from offramp.errors import OfframpError
-from offramp.units import ranges
 
 
 @dataclass(frozen=True, order=True)
@@ -27,17 +25,6 @@ class Part:
 
 
 Parts = frozenset[Part]
-
-
-def listed(parts: Collection[Part]) -> str:
-    """`segments 1–4, head 4`"""
-    words = []
-    for kind in ("segment", "head"):
-        numbers = [part.index for part in parts if part.kind == kind]
-        if numbers:
-            words.append(f"{kind}{'s' if len(numbers) > 1 else ''} {ranges(numbers)}")
-    return ", ".join(words)
-
 
 Chain = tuple[tuple[str, ...], ...]
 """Of a module that cannot be traced: the submodules of each segment, and of the classifier."""

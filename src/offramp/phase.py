@@ -13,8 +13,8 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 
 from offramp.errors import OfframpError, check_fields, shortened
 from offramp.hashing import YOUNGER
-from offramp.parts import HIDDEN, LEARNED, Carry, Part, Parts, head, listed, path
-from offramp.units import Count
+from offramp.parts import HIDDEN, LEARNED, Carry, Part, Parts, head, path
+from offramp.units import Count, ranges
 
 Exits = Count | Annotated[tuple[Count, ...], Len(1)]
 """One exit, or several: the mean of their logits."""
@@ -474,6 +474,16 @@ def notes(phase: Phase) -> list[str]:
             case _:
                 lines.append(f"{each.name} {_word(value)}")
     return lines
+
+
+def listed(parts: Collection[Part]) -> str:
+    """`segments 1–4, head 4`"""
+    words = []
+    for kind in ("segment", "head"):
+        numbers = [part.index for part in parts if part.kind == kind]
+        if numbers:
+            words.append(f"{kind}{'s' if len(numbers) > 1 else ''} {ranges(numbers)}")
+    return ", ".join(words)
 
 
 def _of_parts(factors: Mapping[Part, float], words: str) -> list[str]:

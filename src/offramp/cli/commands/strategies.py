@@ -17,8 +17,8 @@ from offramp.cli.options import JsonOption, argument, option
 from offramp.cli.render import emit
 from offramp.errors import OfframpError
 from offramp.files import replacing, writing
-from offramp.parts import Parts, listed, path
-from offramp.phase import STRUCTURE, Phase, Program, check, describe, notes
+from offramp.parts import Parts, path
+from offramp.phase import STRUCTURE, Phase, Program, check, describe, listed, notes
 from offramp.terminal import console, show, table
 
 EXITS = 4  # of the example by which costs are told
