@@ -1,13 +1,15 @@
 """Metrics of logits, by exit: what a finished trial says of each split. A new one is a function and an
 entry of METRICS.
 
-Each takes logits [N, E, C] and labels [N], and returns [E].
+Each takes logits [N, E, C] and labels [N], and returns [E]. Each is a measure too, of trials that
+finished before it was written as well: their logits are stored (see `offramp.analysis.measures`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +23,34 @@ UNEVEN = 1.5  # from here on the largest class outweighs the smallest
 
 @dataclass(frozen=True)
 class Metric:
-    """uneven: whether it is worked out only where classes are `uneven`, and may be undefined (NaN).
-    shown: its heading, as a share of 1, where `offramp show` says what accuracy alone hides; empty: not
-    there."""
+    """A number of each exit, from logits and labels.
+
+    Attributes:
+        of: Takes logits [N, E, C] and labels [N]; returns [E].
+        title: What it is called in a heading; its name where empty.
+        unit: `%` of a share that is 0 to 1, `nats`, or none.
+        better: The direction that is good.
+        word: What it is called in names of measures; its name where empty.
+        on_images: Its values on each image, [N, E], where it is their mean: it is then tested over
+            images too.
+        uneven: Whether a record of a trial has it only where classes are `uneven`; it may be undefined
+            there (NaN).
+        shown: Its heading where `offramp show` says what accuracy alone hides; empty: not there.
+        code: SHA-256 of the file that it comes from, of a user's own.
+    """
 
     of: Callable[[Floats, Labels], Floats]
+    title: str = ""
+    unit: Literal["%", "nats", ""] = ""
+    better: Literal["higher", "lower"] = "higher"
+    word: str = ""
+    on_images: Callable[[Floats, Labels], Floats] | None = None
     uneven: bool = False
     shown: str = ""
+    code: str = ""
+
+    def __call__(self, logits: Floats, labels: Labels) -> Floats:
+        return self.of(logits, labels)
 
 
 def of_logits(logits: Floats, labels: Labels, uneven: bool) -> dict[str, tuple[float | None, ...]]:
@@ -45,6 +68,11 @@ def uneven(labels: Labels, classes: int) -> bool:
     where the largest of more has at least half as many images again as the smallest."""
     counts = np.bincount(labels, minlength=classes)
     return classes == 2 or bool(counts.max() >= UNEVEN * counts.min())
+
+
+def hits(logits: Floats, labels: Labels) -> Floats:
+    """Whether each exit is right about each image, 0 or 1. logits: [N, E, C]; returns [N, E]."""
+    return np.asarray(logits.argmax(axis=2) == labels[:, None], dtype=float)
 
 
 def accuracy(logits: Floats, labels: Labels) -> Floats:
@@ -109,9 +137,13 @@ def _by_exit(logits: Floats, score: Callable[[Floats], float]) -> Floats:
 
 
 METRICS: Mapping[str, Metric] = {
-    "accuracy": Metric(accuracy, shown="accuracy"),
-    "cross_entropy": Metric(cross_entropy),
-    "balanced_accuracy": Metric(balanced_accuracy, uneven=True, shown="balanced"),
-    "auroc": Metric(auroc, uneven=True, shown="AUROC"),
-    "f1": Metric(f1, uneven=True, shown="F1"),
+    "accuracy": Metric(accuracy, "accuracy", "%", on_images=hits, shown="accuracy"),
+    "cross_entropy": Metric(
+        cross_entropy, "cross-entropy", "nats", "lower", word="loss", on_images=cross_entropies
+    ),
+    "balanced_accuracy": Metric(
+        balanced_accuracy, "balanced accuracy", "%", uneven=True, shown="balanced"
+    ),
+    "auroc": Metric(auroc, "AUROC", uneven=True, shown="AUROC"),
+    "f1": Metric(f1, "F1", "%", uneven=True, shown="F1"),
 }

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from offramp import units
+from offramp import units, usercode
 from offramp.analysis import costs, epochs
 from offramp.analysis.curves import FINAL, History, histories, joined
+from offramp.analysis.curves import METRICS as EVERY_EPOCH
 from offramp.analysis.tradeoff import NetAnswers
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest
+from offramp.metrics import METRICS, Metric
 from offramp.units import percent
+from offramp.usercode import is_user_code
 
 OBSERVATION = ("model", "data", "strategy", "seed", "exit", "value", "source", "measured")
 CELL = ["model", "data", "strategy", "seed"]
@@ -92,7 +95,7 @@ class Unit:
         if self.words is not None:
             return self.words(size)
         number = f"{size * self.scale if size > 1e-12 else 0.0:.3g}"
-        return f"{number} {self.name.removesuffix('s') if number == '1' else self.name}"
+        return f"{number} {self.name.removesuffix('s') if number == '1' else self.name}".rstrip()
 
 
 def _macs(size: float) -> str:
@@ -110,6 +113,15 @@ WATT, JOULE = Unit("W"), Unit("J")
 
 
 @dataclass(frozen=True)
+class MetricOnSplit:
+    """A metric of logits, by its name in the tidy table, and the split that they are of."""
+
+    name: str
+    split: str
+    metric: Metric
+
+
+@dataclass(frozen=True)
 class Measure:
     """A number of a trial.
 
@@ -117,7 +129,8 @@ class Measure:
     exit, besides those of the trial as a whole.  column: its heading where it is a column of a table,
     and digits: after the point there.  spread: whether the deviation over seeds says anything; of yes
     or no the mean says it all.  on_images: its values of each test image, whose mean it is, so
-    that it is tested over images too; None from answers that do not tell.
+    that it is tested over images too; None from answers that do not tell.  metric: what works it out of
+    a trial's logits, where it comes from these.
     """
 
     name: str
@@ -130,6 +143,7 @@ class Measure:
     digits: int = 0
     spread: bool = True
     on_images: ByImage | None = field(default=None, repr=False)
+    metric: MetricOnSplit | None = field(default=None, repr=False)
 
     @property
     def scale(self) -> float:
@@ -144,6 +158,11 @@ class Measure:
     def gap(self, value: float) -> str:
         """A difference of two values, in the same words: `0.41 points`, `−20 s`."""
         return (replace(self, unit=POINTS) if self.unit == PERCENT else self).text(value)
+
+    @property
+    def difference_unit(self) -> str:
+        """That of a difference of two values."""
+        return (POINTS if self.unit == PERCENT else self.unit).name
 
     @property
     def about(self) -> dict[str, str | float]:
@@ -322,29 +341,72 @@ def _of_last(of: ByImage) -> ByImage:
     return on_images
 
 
+def of_metric(name: str, metric: Metric, split: str) -> tuple[Measure, Measure]:
+    """A metric of logits on a split as two measures: of every exit, and of the final one alone.
+
+    Args:
+        name: Under which the tidy table has it.
+        metric: What works it out of logits where the table lacks it.
+        split: Of SPLITS.
+    """
+    word = (metric.word or name).replace("_", "-")
+    unit = {"%": PERCENT, "nats": NATS, "": Unit("")}[metric.unit]
+    rows = _closing(split, name)
+    on_images: ByImage | None = None
+    if split == "test":
+        on_images = {"accuracy": lambda answers: answers.right, "cross_entropy": lambda a: a.nats}.get(
+            name
+        )
+    measure = Measure(
+        f"{word}-{split}",
+        f"{SPLITS[split]} {metric.title or name}",
+        unit,
+        _whole(rows),
+        metric.better,
+        on_images=on_images,
+        metric=MetricOnSplit(name, split, metric),
+    )
+    return measure, replace(
+        measure,
+        name=f"final-{measure.name}",
+        title=f"{measure.title} of the final exit",
+        of=_deepest(rows),
+        per_exit=False,
+        on_images=on_images and _of_last(on_images),
+    )
+
+
 def _closing_measures() -> list[Measure]:
-    """Accuracy and loss of each split: of every exit, and of the final one alone."""
-    found = []
-    for split, word in SPLITS.items():
-        hits, nats = _closing(split, "accuracy"), _closing(split, "cross_entropy")
-        accuracy = Measure(f"accuracy-{split}", f"{word} accuracy", PERCENT, hits, "higher")
-        loss = Measure(f"loss-{split}", f"{word} cross-entropy", NATS, nats)
-        if split == "test":
-            accuracy = replace(accuracy, on_images=lambda answers: answers.right)
-            loss = replace(loss, on_images=lambda answers: answers.nats)
-        found += [replace(m, of=_whole(m.of)) for m in (accuracy, loss)]
-        found += [
-            replace(
-                m,
-                name=f"final-{m.name}",
-                title=f"{m.title} of the final exit",
-                of=_deepest(m.of),
-                per_exit=False,
-                on_images=m.on_images and _of_last(m.on_images),
-            )
-            for m in (accuracy, loss)
+    """Every metric on validation and on test; on training what is recorded of epochs."""
+    both = {
+        split: [
+            of_metric(n, m, split) for n, m in METRICS.items() if split != "train" or n in EVERY_EPOCH
         ]
-    return found
+        for split in SPLITS
+    }
+    return [measure for pairs in both.values() for side in zip(*pairs, strict=True) for measure in side]
+
+
+def find_measure(name: str) -> Measure:
+    """The measure of a name; of `path/file.py:name` the user's own metric on test.
+
+    That is a function of logits [N, E, C] and labels [N] that returns a number of each exit, [E], higher
+    is better; or a `Metric`, which says more. Raises OfframpError where there is none.
+    """
+    if is_user_code(name):
+        return replace(of_metric(name, find_metric(name), "test")[0], name=name)
+    if name not in MEASURES:
+        raise OfframpError(f"there is no measure '{name}'{nearest(name, MEASURES)}")
+    return MEASURES[name]
+
+
+@cache
+def find_metric(name: str) -> Metric:
+    """The metric that `path/file.py:name` names."""
+    loaded = usercode.load(name, "a metric")
+    known = loaded.function
+    metric = known if isinstance(known, Metric) else Metric(known)
+    return replace(metric, title=metric.title or name.rpartition(":")[2], code=loaded.sha256)
 
 
 def _costs(

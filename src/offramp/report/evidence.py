@@ -18,7 +18,7 @@ import pandas as pd
 
 from offramp.analysis.claims import Claim, Judgment, OnImages, check
 from offramp.analysis.claims.parts import Location
-from offramp.analysis.measures import MEASURES, Measure, Numbers, numbers, observations
+from offramp.analysis.measures import Measure, Numbers, find_measure, numbers, observations
 from offramp.analysis.recommend import Facts
 from offramp.analysis.recommend.goals import TrialKey
 from offramp.analysis.tradeoff import NetAnswers
@@ -27,7 +27,7 @@ from offramp.hashing import digest
 from offramp.report import machines
 from offramp.report.claims import paper, regimes
 from offramp.report.colors import rank
-from offramp.report.logits import LogitSummary, other_accuracy, summarized
+from offramp.report.logits import LogitSummary, other_accuracy, remembered, summarized
 from offramp.report.runs import Runs, slug
 from offramp.report.select import chosen, gaps
 from offramp.store import pack as packed
@@ -169,10 +169,33 @@ class Evidence:
         """The tidy table, taken apart."""
         return numbers(self.table)
 
+    def with_metrics(self, measures: Iterable[Measure]) -> Numbers:
+        """The tidy table, taken apart, with what these measures need of logits and the table lacks: a
+        metric may be younger than a trial, or a user's own."""
+        metrics = {(m.metric.name, m.metric.split): m.metric.metric for m in measures if m.metric}
+        final = self.numbers.final
+        frames = [final]
+        for (name, split), metric in metrics.items():
+            recorded = final[(final["metric"] == name) & (final["split"] == split)]["trial"].unique()
+            for trial in self.trials:
+                arrays = {} if trial.id in recorded else self.found.records.trial_logits(trial.id)
+                if split in arrays:  # a pack has none of validation
+                    values = remembered(metric, arrays[split], arrays[f"{split}_labels"])
+                    columns = {
+                        "exit": list(trial.exits),
+                        "value": values,
+                        "metric": name,
+                        "split": split,
+                    }
+                    source = list(trial.manifest.sources.values())
+                    frames.append(pd.DataFrame(columns | {"trial": trial.id, "source": source}))
+        return self.numbers if len(frames) == 1 else replace(self.numbers, final=pd.concat(frames))
+
     def observed(self, measure: Measure) -> Mapping[tuple[str, str], pd.DataFrame]:
         """All values of a measure (columns `measures.OBSERVATION`), by model and data set."""
         if measure.name not in self._observed:
-            groups = observations(self.numbers, measure).groupby(["model", "data"], sort=True)
+            rows = observations(self.with_metrics([measure]), measure)
+            groups = rows.groupby(["model", "data"], sort=True)
             self._observed[measure.name] = {(str(m), str(d)): part for (m, d), part in groups}
         return self._observed[measure.name]
 
@@ -183,9 +206,9 @@ class Evidence:
 
     def judge(self, claims: Sequence[Claim]) -> list[Judgment]:
         """What the evidence says of claims."""
-        wanted = [MEASURES[name] for name in sorted({claim.measure for claim in claims})]
-        images = {measure.name: self._on_images(measure) for measure in wanted if measure.on_images}
-        return check(claims, self.numbers, regimes(self.trials), images)
+        measures = [find_measure(name) for name in sorted({claim.measure for claim in claims})]
+        images = {measure.name: self._on_images(measure) for measure in measures if measure.on_images}
+        return check(claims, self.with_metrics(measures), regimes(self.trials), images)
 
     def _on_images(self, measure: Measure) -> OnImages:
         found: dict[Location, dict[int, np.ndarray]] = {}

@@ -11,7 +11,7 @@ from offramp.analysis.claims.claim import Claim, Claims
 from offramp.analysis.claims.judge import VERDICTS, Judgment, judge
 from offramp.analysis.claims.parts import Index, OnImages, index
 from offramp.analysis.claims.regime import Regime
-from offramp.analysis.measures import MEASURES, Numbers, numbers, observations
+from offramp.analysis.measures import Numbers, find_measure, numbers, observations
 from offramp.analysis.stats.pairwise import ALPHA
 
 __all__ = [
@@ -45,7 +45,9 @@ def check(
     wanted = sorted({claim.measure for claim in claims})
     strategies = found.trials["strategy"].unique().tolist()
     indices: Mapping[str, Index] = {
-        name: index(name, observations(found, MEASURES[name]), strategies, regimes, images.get(name, {}))
+        name: index(
+            name, observations(found, find_measure(name)), strategies, regimes, images.get(name, {})
+        )
         for name in wanted
     }
     return judge(claims, indices, alpha)

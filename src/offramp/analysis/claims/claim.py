@@ -8,15 +8,16 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from offramp.analysis.claims.regime import DataSet, Names, Word, listed
-from offramp.analysis.measures import MEASURES
+from offramp.analysis.measures import MEASURES, find_measure
 from offramp.errors import nearest
 from offramp.sections import Section, fail
+from offramp.usercode import is_user_code
 
 SIDES = ("against", "order", "against_exits", "against_models", "against_data")
 
 
 def _known_measure(name: Any) -> Any:
-    if isinstance(name, str) and name not in MEASURES:
+    if isinstance(name, str) and name not in MEASURES and not is_user_code(name):
         raise fail(f"is '{name}', which is not a measure{nearest(name, MEASURES)}")
     return name
 
@@ -104,7 +105,7 @@ class Claim(Section):
             raise fail("is within, so it needs a margin above 0: how far apart at most")
         if self.exits == "overall" and self.against_exits is not None:
             raise fail("needs exits, numbers or 'final', beside against_exits")
-        measure = MEASURES[self.measure]
+        measure = find_measure(self.measure)
         if self.exits != "overall" and not measure.per_exit:
             raise fail(f"must be overall: {self.measure} is not of an exit", "exits")
         return self

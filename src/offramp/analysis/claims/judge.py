@@ -18,7 +18,7 @@ from offramp.analysis.claims.parts import (
     parts,
     values,
 )
-from offramp.analysis.measures import MEASURES
+from offramp.analysis.measures import find_measure
 from offramp.analysis.stats.pairwise import ALPHA, crossed, holm, over_blocks
 from offramp.analysis.stats.sample import same
 
@@ -145,7 +145,7 @@ def _test(claim: Claim, part: Comparison, both: PairedValues) -> Tested | str:
     scale = float(max(np.abs(left).max(), np.abs(right).max()))
     found = over_blocks(differences) if both.images is None else crossed(both.images)
     if found.error == 0 or (both.images is None and same(differences, scale)):
-        measure = MEASURES[claim.measure]
+        measure = find_measure(claim.measure)
         size = measure.gap(float(differences.mean()))
         return f"variation: the difference is {size} in every seed"
     n, mean = len(differences), float(differences.mean())

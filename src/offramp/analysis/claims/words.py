@@ -8,7 +8,7 @@ from typing import Any
 from offramp.analysis.claims.claim import Claim
 from offramp.analysis.claims.judge import Judgment, Tested
 from offramp.analysis.claims.parts import Comparison, Location
-from offramp.analysis.measures import MEASURES
+from offramp.analysis.measures import find_measure
 
 RULE = (
     "A claim is a set of comparisons, each tested by Student's t on paired differences: over seeds, "
@@ -55,7 +55,7 @@ def effect(tested: Tested) -> str:
 
 def difference(outcome: Judgment, tested: Tested) -> str:
     """`−1.2 epochs`, `+0.4 points`"""
-    text = MEASURES[outcome.claim.measure].gap(tested.difference)
+    text = find_measure(outcome.claim.measure).gap(tested.difference)
     return text if text.startswith("−") else f"+{text}"
 
 
@@ -63,12 +63,12 @@ def found(outcome: Judgment, tested: Tested) -> str:
     """`1.9 points`: what would have been found, beside what is not significant; else empty."""
     if outcome.verdict != "not significant":
         return ""
-    return MEASURES[outcome.claim.measure].gap(tested.detectable)
+    return find_measure(outcome.claim.measure).gap(tested.detectable)
 
 
 def claimed(claim: Claim) -> str:
     """`higher`, `lower by 2 s at least`, `within 1 point of each other`"""
-    margin = MEASURES[claim.measure].gap(abs(claim.margin))
+    margin = find_measure(claim.measure).gap(abs(claim.margin))
     if claim.is_ == "within":
         return f"within {margin} of each other"
     if claim.margin == 0:

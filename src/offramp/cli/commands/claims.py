@@ -148,10 +148,10 @@ def _one(o: Judgment) -> None:
 
 def _comparisons(o: Judgment) -> None:
     from offramp.analysis.claims.words import claimed, effect, name
-    from offramp.analysis.measures import MEASURES
+    from offramp.analysis.measures import find_measure
     from offramp.analysis.stats.text import p_text
 
-    measure = MEASURES[o.claim.measure]
+    measure = find_measure(o.claim.measure)
     several = len({(t.part.left[0].model, t.part.left[0].data) for t in o.parts}) > 1
     listing = table(["comparison"], ["left", "right", "difference", "d", "p for", "against"])
     for tested in o.parts:

@@ -1,0 +1,154 @@
+"""Two strategies, or two trials, compared at each exit by any measure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from offramp.analysis.measures import MEASURES, Measure, find_measure, numbers, observations
+from offramp.errors import OfframpError, nearest
+from offramp.hashing import canonical
+from offramp.policy.paired import Difference, paired
+from offramp.report.logits import remembered
+from offramp.store.archive import Archive
+from offramp.store.manifest import Manifest
+from offramp.store.table import tidy
+
+
+@dataclass(frozen=True)
+class PairComparison:
+    """How much larger a measure of `a` is than that of `b`.
+
+    Attributes:
+        a: A strategy's label, or a trial's id.
+        b: Another one.
+        measure: What is compared.
+        paired_by: What pairs the values: seeds of strategies, test images of trials.
+        exits: The differences by exit, numbered as in `a`; by None of a measure of whole trials.
+    """
+
+    a: str
+    b: str
+    measure: Measure
+    paired_by: Literal["seed", "image"]
+    exits: Mapping[int | None, Difference]
+
+    def as_json(self) -> dict[str, Any]:
+        """In types of JSON, values as stored."""
+        rows = [{"exit": exit, **difference.__dict__} for exit, difference in self.exits.items()]
+        return {"a": self.a, "b": self.b, "paired_by": self.paired_by, "exits": rows}
+
+
+def compare(archive: Archive, a: str, b: str, measure: str = "accuracy-test") -> PairComparison:
+    """Compare two strategies seed by seed, or two trials image by image.
+
+    Args:
+        archive: The store that has both.
+        a: A strategy's label, or a trial's id, its beginning or its ending.
+        b: Another one of the same kind.
+        measure: A name of MEASURES, that of a metric for its measure on test (`f1`), or
+            `path/file.py:name`.
+
+    Raises:
+        OfframpError: Where they have nothing in common, and for trials by a measure that is not of
+            images.
+    """
+    chosen = find_measure(f"{measure}-test" if f"{measure}-test" in MEASURES else measure)
+    trials = {trial: archive.read_trial(trial) for trial in archive.trials()}
+    labels = {manifest.strategy for manifest in trials.values()}
+    differences: Mapping[int | None, Difference]
+    paired_by: Literal["seed", "image"]
+    if labels & {a, b}:
+        for label in (a, b):
+            if label not in labels:
+                hint = nearest(label, labels)
+                raise OfframpError(f"no strategy '{label}' in {archive.root}{hint}")
+        paired_by, differences = "seed", _by_seed(archive, trials, a, b, chosen)
+    else:
+        ids = archive.find_trial(a), archive.find_trial(b)
+        paired_by, differences = "image", _by_image(archive, *ids, chosen)
+    if not differences:
+        raise OfframpError(f"'{a}' and '{b}' have no exit in common; compare two trials of one network")
+    return PairComparison(a, b, chosen, paired_by, differences)
+
+
+def _by_seed(
+    archive: Archive, trials: Mapping[str, Manifest], a: str, b: str, measure: Measure
+) -> dict[int | None, Difference]:
+    """Strategies, paired by trunk, data and seed; their exits by place, numbered as in `a`."""
+    sides = {label: _by_setting(archive, trials, label) for label in (a, b)}
+    both = sorted(sides[a].keys() & sides[b].keys())
+    if not both:
+        raise OfframpError(
+            f"'{a}' and '{b}' have no seed in common on one network and data set; run both in one study"
+        )
+    values = {
+        label: [_by_place(archive, sides[label][k], trials[sides[label][k]], measure) for k in both]
+        for label in (a, b)
+    }
+    shared = set.intersection(*(set(places) for side in values.values() for places in side))
+    first = trials[sides[a][both[0]]].places
+    numbered: dict[str | None, int | None] = {None: None, **{p: k for k, p in enumerate(first, start=1)}}
+    return {
+        exit: paired([side[place] for side in values[a]], [side[place] for side in values[b]])
+        for place, exit in numbered.items()
+        if place in shared
+    }
+
+
+def _by_setting(archive: Archive, trials: Mapping[str, Manifest], label: str) -> dict[str, str]:
+    """Trials of a strategy by what pairs them: trunk, data and seed, whichever study ran them."""
+    ids: dict[str, str] = {}
+    for trial, manifest in trials.items():
+        if manifest.strategy != label:
+            continue
+        trunk = archive.read_node(manifest.keys[0]).phase.network
+        setting = canonical([trunk, manifest.data.splits, manifest.seed])
+        if setting in ids:
+            raise OfframpError(
+                f"'{label}' has two trials for one network, data set and seed, {ids[setting]} and "
+                f"{trial}; compare trial ids instead"
+            )
+        ids[setting] = trial
+    return ids
+
+
+def _by_place(
+    archive: Archive, trial: str, manifest: Manifest, measure: Measure
+) -> dict[str | None, float]:
+    """A measure of a trial by the place of each exit; by None of a measure of whole trials."""
+    places = {exit: manifest.places[exit - 1] for exit in manifest.exits}
+    metric = measure.metric
+    if metric is not None and measure.per_exit and metric.split in manifest.metrics:
+        values: Sequence[float | None] | None = manifest.metrics[metric.split].by_name.get(metric.name)
+        if values is None:
+            arrays = archive.trial_logits(trial)
+            logits, labels = arrays[metric.split], arrays[f"{metric.split}_labels"]
+            values = remembered(metric.metric, logits, labels)
+        pairs = zip(places.values(), values, strict=True)
+        return {place: value for place, value in pairs if value is not None}
+    rows = observations(numbers(tidy(archive, [trial])), measure)
+    rows = rows[rows["exit"].notna() == measure.per_exit]
+    exits = rows["exit"].astype("Int64").fillna(0).tolist()
+    return {places.get(int(k)): float(v) for k, v in zip(exits, rows["value"], strict=True)}
+
+
+def _by_image(archive: Archive, a: str, b: str, measure: Measure) -> dict[int | None, Difference]:
+    """Trials, paired by test image."""
+    metric = measure.metric
+    on_images = metric.metric.on_images if metric and metric.split == "test" else None
+    if on_images is None or not measure.per_exit:
+        raise OfframpError(
+            f"{measure.name} is no mean over test images, by which two trials are compared; compare two "
+            "strategies"
+        )
+    one, other = archive.read_trial(a), archive.read_trial(b)
+    if one.data.test != other.data.test:
+        raise OfframpError(f"{a} and {b} have different test images; compare trials on one data set")
+    values = []
+    for trial, manifest in ((a, one), (b, other)):
+        arrays = archive.trial_logits(trial)
+        by_image = on_images(arrays["test"], arrays["test_labels"])
+        values.append(dict(zip(manifest.exits, by_image.T, strict=True)))
+    return {k: paired(values[0][k], values[1][k]) for k in values[0] if k in values[1]}

@@ -1,0 +1,126 @@
+"""Metrics that trials were not recorded with, worked out of their stored logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made import evidence, simple
+
+from offramp import metrics
+from offramp.analysis.measures import MEASURES, find_measure, of_metric
+from offramp.errors import OfframpError
+from offramp.metrics import METRICS, Metric
+from offramp.report.claims import parse_claims
+from offramp.report.compare import compare
+from offramp.report.evidence import Evidence
+from offramp.store.store import Store
+from support import run_all, tiny_plan, tiny_study
+
+RIGHT = {1: (True, False, False, False), 2: (True, True, False, False), 3: (True, True, True, False)}
+SHARPNESS = """
+def spread(logits, labels):
+    return logits.max(axis=2).mean(axis=0) - logits.min(axis=2).mean(axis=0)
+"""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def two() -> Evidence:
+    return evidence([simple("joint", seed, right=RIGHT) for seed in (1, 2)])
+
+
+def values(whole: Evidence, name: str) -> dict[int | None, float]:
+    (runs,) = whole.runs
+    rows = runs.observations(find_measure(name))
+    rows = rows[rows["seed"] == 1]
+    exits = [None if e == 0 else e for e in rows["exit"].fillna(0)]
+    return dict(zip(exits, rows["value"].tolist(), strict=True))
+
+
+def test_a_metric_that_the_table_lacks_is_worked_out(two: Evidence) -> None:
+    assert "balanced_accuracy" not in set(two.table["metric"])
+    expected = {1: 0.25, 2: 0.5, 3: 0.75, None: 0.5}
+    assert values(two, "balanced-accuracy-test") == values(two, "accuracy-test") == expected
+    assert values(two, "final-balanced-accuracy-validation") == {None: 0.75}
+    assert values(two, "auroc-test") == {}  # one class only: it is not defined
+
+
+def test_every_metric_is_a_measure() -> None:
+    for name, metric in METRICS.items():
+        for measure in of_metric(name, metric, "test"):
+            assert MEASURES[measure.name].title == measure.title
+
+
+def test_it_is_worked_out_once_for_the_same_logits(two: Evidence, cache: Path) -> None:
+    calls: list[tuple[int, ...]] = []
+
+    def of(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        calls.append(logits.shape)
+        return metrics.accuracy(logits, labels)
+
+    measure, _ = of_metric("mine", Metric(of), "test")
+    for _ in range(2):
+        two._observed.clear()
+        assert len(two.observed(measure)) == 1
+    assert calls == [(4, 3, 2)]  # both trials answered alike
+    (file,) = (cache / "offramp" / "metrics").iterdir()
+    file.write_text(file.read_text().replace("0.25", "0.99"))
+    two._observed.clear()
+    (rows,) = two.observed(measure).values()
+    assert rows["value"].max() == 0.75 and len(calls) == 2
+
+
+def test_a_users_metric_is_a_measure(two: Evidence, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(SHARPNESS)
+    measure = find_measure(f"{file}:spread")
+    assert (measure.title, measure.better) == ("Test spread", "higher")
+    assert measure.text(1.5) == "1.5"
+    assert values(two, f"{file}:spread")[1] == pytest.approx(np.log(9), rel=1e-6)
+    with pytest.raises(OfframpError, match=r"has no function 'sprea'.*spread"):
+        find_measure(f"{file}:sprea")
+    with pytest.raises(OfframpError, match=r"no measure 'f1-tes'.*f1-test"):
+        find_measure("f1-tes")
+
+
+def test_claims_test_by_it(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(SHARPNESS)
+    trials = [simple("joint", s, right=RIGHT, sure=0.8 + 0.01 * s) for s in (1, 2, 3)]
+    trials += [simple("separate", s, right=RIGHT, sure=0.6 + 0.012 * s) for s in (1, 2, 3)]
+    text = f"""
+claims:
+  - {{id: a, section: "1", question: more, text: sharper, measure: "{file}:spread", is: higher,
+      strategies: joint, against: separate}}
+  - {{id: b, section: "1", question: more, text: fair, measure: f1-test, is: within, margin: 0.1,
+      strategies: joint, against: separate}}
+"""
+    sharper, fair = evidence(trials).judge(parse_claims(text, "mine.yaml"))
+    assert sharper.verdict == "supported" and sharper.compared == 1
+    assert fair.compared == 1
+
+
+@pytest.mark.slow
+def test_strategies_and_trials_are_compared_by_any_measure(tmp_path: Path) -> None:
+    plan = tiny_plan(tiny_study(["joint", "separate"], seeds=(42, 43), recipe={"epochs": 1}))
+    archive = run_all(plan, tmp_path / "runs")[0].archive
+    f1 = compare(archive, "joint", "separate", "f1")
+    assert f1.measure is MEASURES["f1-test"] and f1.paired_by == "seed"
+    assert list(f1.exits) == list(compare(archive, "joint", "separate").exits)
+    macs = compare(archive, "joint", "separate", "macs-written")
+    assert list(macs.exits) == [None] and macs.exits[None].pairs == 2
+    one, other = (t for t in Store(tmp_path / "runs").trials() if t.startswith("joint"))
+    loss = compare(archive, one, other, "loss")
+    recorded = [archive.read_trial(t).metrics["test"].cross_entropy for t in (one, other)]
+    for exit, difference in loss.exits.items():
+        assert exit is not None
+        assert difference.mean == pytest.approx(recorded[0][exit - 1] - recorded[1][exit - 1])
+    with pytest.raises(OfframpError, match="f1-test is no mean over test images"):
+        compare(archive, one, other, "f1")
