@@ -15,8 +15,7 @@ import pytest
 
 from offramp.infer import bundle_timing
 from offramp.infer.bundle_timing import BundleTask, measure
-from offramp.infer.footprint import joules
-from offramp.infer.timing import WHOLE, Timing
+from offramp.infer.timing import WHOLE, Timing, joules
 from offramp.meters import NO_GPU, Meter, Missing, find_packages
 
 
@@ -54,7 +53,7 @@ def test_without_a_meter_nothing_is_made_up() -> None:
 
 def test_memory_is_the_most_that_was_taken() -> None:
     program = (
-        "from offramp.infer.footprint import peak, resident; before = resident(); "
+        "from offramp.infer.timing import peak, resident; before = resident(); "
         "taken = bytearray(200_000_000); del taken; print(peak() - before)"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -74,7 +73,7 @@ def test_what_memory_is_measured_of_is_loaded_alone(monkeypatch: pytest.MonkeyPa
         ]
         return {"lines": whole, "version": "1", "unreliable": [], "notes": []}
 
-    monkeypatch.setattr(bundle_timing, "_asked", answer)
+    monkeypatch.setattr(bundle_timing, "_in_process", answer)
     found = measure(
         BundleTask("b", "plain.onnx", shares=(0.5, 0.5), batches=(4,), threads=1, repeats=5, seconds=0.0)
     )
@@ -102,6 +101,7 @@ class Tied:
 
 def test_where_scores_are_equal_more_images_leave_than_planned() -> None:
     """And none are left for later exits: the benchmark ended for want of them."""
-    ruled = bundle_timing._with_shares(Tied(), np.zeros((10, 1)), [0.3, 0.3, 0.4])
+    subject = bundle_timing.BundleSubject(Tied(), None, [0.3, 0.3, 0.4])
+    ruled = subject.with_shares(np.zeros((10, 1)))
     first, *later = (stage.threshold for stage in ruled.stages)
     assert 0.73 < first < 0.74 and later == [bundle_timing.NEVER] * 2

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offramp.infer.footprint import Footprint
 from offramp.infer.timing import (
     LEAST,
     WARM_UP,
     Effort,
+    TimedCall,
     Times,
     interleaved,
+    measure,
     mixed,
-    mixture,
     places,
-    timing,
 )
+from offramp.meters import NO_GPU, Meter, Missing
 
 
 def test_runs_take_turns_and_each_begins_a_round() -> None:
@@ -49,13 +50,48 @@ def test_a_mixture_counts_each_part_by_its_share() -> None:
     fast, slow = Times((1.0,) * 10), Times((9.0,) * 50)
     both = mixed([fast, slow, Times(())], [0.9, 0.1, 0.0])
     assert both.p50 == 1.0 and both.p95 == 9.0
-    parts = [(fast, Footprint(2.0, 30)), (slow, Footprint(10.0, 50)), (Times(()), Footprint())]
-    made = mixture("eager", parts, [0.9, 0.1, 0.0], 5.0)
-    assert made.rate == pytest.approx(1 / 1.8) and made.repeats == 10
-    assert made.joules == pytest.approx(2.8) and made.memory == 50
-    parts[1] = (slow, Footprint())
-    assert mixture("eager", parts, [0.9, 0.1, 0.0], 5.0).joules is None, "of a part nothing is known"
-    assert timing("eager", "plain", 4, fast, None).rate == 4.0
+
+
+class Virtual:
+    """A subject whose calls take the seconds that they are written with, by a clock of its own."""
+
+    engine = "virtual"
+
+    def __init__(self, *calls: tuple[str, float, float | None, float]) -> None:
+        self.now, self._calls = 0.0, calls
+
+    def calls(self, _: int) -> list[TimedCall]:
+        return [
+            TimedCall(what, partial(self._take, seconds), macs, share)
+            for what, seconds, macs, share in self._calls
+        ]
+
+    def _take(self, seconds: float) -> None:
+        self.now += seconds
+
+    def wait(self) -> None:
+        pass
+
+    def peak(self) -> int | None:
+        return 50
+
+
+def test_a_subject_has_a_line_for_each_thing_and_one_for_what_may_happen() -> None:
+    subject = Virtual(
+        ("plain", 4.0, 8.0, 1.0),
+        ("policy", 1.0, 2.0, 0.9),
+        ("policy", 9.0, 10.0, 0.1),
+        ("stage 1", 0.5, None, 1.0),
+    )
+    meter = Meter(Missing("none"), Missing(NO_GPU))
+    lines, first_calls = measure(subject, 1, Effort(10, 1e9), meter, lambda: subject.now)
+    plain, policy, stage = lines
+    assert first_calls == 14.5 and {line.engine for line in lines} == {"virtual"}
+    assert [line.what for line in lines] == ["plain", "policy", "stage 1"]
+    assert (plain.p50, plain.rate, plain.macs, plain.memory) == (4.0, 0.25, 8.0, 50)
+    assert policy.rate == pytest.approx(1 / 1.8) and policy.macs == pytest.approx(2.8)
+    assert (policy.p50, policy.p95, policy.repeats) == (1.0, 9.0, 10)
+    assert stage.macs is None and stage.memory is None and plain.joules is None
 
 
 @given(

@@ -14,8 +14,8 @@ import torch
 from longer import long
 from offramp.errors import OfframpError
 from offramp.infer import torch_timing
-from offramp.infer.predictor import Prediction, Predictor
-from offramp.infer.timing import Effort, Times, interleaved
+from offramp.infer.timing import Effort, Times, Timing, interleaved, measure
+from offramp.infer.torch_timing import NetworkSubject
 from offramp.nets import ExitNetwork
 from offramp.nets.network import inside, with_trunks
 from offramp.parts import Part
@@ -53,15 +53,25 @@ def test_every_part_is_measured(net: ExitNetwork, batch: int, score: str | None)
 def test_a_head_is_timed_with_what_it_adds_to_the_answer_before(net: ExitNetwork) -> None:
     twin = cascade(net)
     images = torch_timing.noise(twin, 3, torch.device("cpu"))
-    runs = torch_timing.stage_runs(twin, images)
+    calls = torch_timing.stage_calls(twin, images)
     for k, answer in enumerate(twin(images), start=1):
-        made = runs[f"head {k}"]()
-        assert isinstance(made, torch.Tensor)
-        torch.testing.assert_close(made, answer, rtol=1e-4, atol=1e-5)
+        own = calls[f"head {k}"]()
+        torch.testing.assert_close(own, answer, rtol=1e-4, atol=1e-5)
     policy = replace(POLICY, carry="learned")
-    found = torch_timing.benchmark(twin, policy, (0.5, 0.25, 0.0, 0.25), 6, None, FEW)
-    (head,) = (line for line in found.lines if line.what == "head 2")
+    head = benchmark(twin, policy, (0.5, 0.25, 0.0, 0.25), 6)["head 2"]
     assert head.macs == net.macs(Part("head", 2)) + net.classes**2
+
+
+@torch.inference_mode()
+def benchmark(
+    net: ExitNetwork,
+    policy: Policy,
+    shares: tuple[float, ...],
+    batch: int,
+    backend: str | None = None,
+) -> dict[str, Timing]:
+    lines, _ = measure(NetworkSubject(net, policy, shares, backend), batch, FEW)
+    return {line.what: line for line in lines}
 
 
 def cascade(net: ExitNetwork) -> ExitNetwork:
@@ -99,11 +109,10 @@ def max_of(times: Times) -> float:
 def test_a_benchmark_has_every_line(net: ExitNetwork, batch: int, backend: str | None) -> None:
     shares = (0.5, 0.25, 0.0, 0.25)
     torch._dynamo.reset()
-    found = torch_timing.benchmark(net, POLICY, shares, batch, backend, FEW)
-    lines = {line.what: line for line in found.lines}
+    lines = benchmark(net, POLICY, shares, batch, backend)
     parts = [f"{kind} {i}" for i in EXITS for kind in ("segment", "head")]
     assert list(lines) == ["plain", "nothing leaves", "policy", *parts]
-    assert {line.engine for line in found.lines} == {"eager" if backend is None else "compiled"}
+    assert {line.engine for line in lines.values()} == {"eager" if backend is None else "compiled"}
     costs = network_costs(net, [0] * 4, list(EXITS))
     expected = sum(s * m for s, m in zip(shares, POLICY.macs(costs), strict=True))
     assert lines["policy"].macs == pytest.approx(expected)
@@ -114,24 +123,19 @@ def test_a_benchmark_has_every_line(net: ExitNetwork, batch: int, backend: str |
 
 def test_with_trunks_of_their_own(net: ExitNetwork) -> None:
     own = with_trunks(net, (1, 2, 3, 0))
-    found = torch_timing.benchmark(own, POLICY, (0.2, 0.3, 0.3, 0.2), 5, None, FEW)
-    lines = {line.what: line for line in found.lines}
+    lines = benchmark(own, POLICY, (0.2, 0.3, 0.3, 0.2), 5)
     assert (lines["nothing leaves"].macs or 0) > 1.5 * (lines["plain"].macs or 0)
 
 
 def test_images_leave_where_they_were_laid_down(net: ExitNetwork) -> None:
-    predictor = Predictor(net, POLICY)
+    subject = NetworkSubject(net, POLICY, (0.5, 0.25, 0.0, 0.25), orders=3)
     images = torch_timing.noise(net, 20, torch.device("cpu"))
-    runs = torch_timing.policy_runs(predictor, images, (0.5, 0.25, 0.0, 0.25), repeats=3)
-    seen = []
-    for _ in range(3):
-        made = runs["policy"]()
-        assert isinstance(made, Prediction)
-        assert np.bincount(made.exits, minlength=5).tolist() == [0, 10, 5, 0, 5]
-        seen.append(tuple(made.exits.tolist()))
-    assert len(set(seen)) == 3
-    stay = runs["nothing leaves"]()
-    assert isinstance(stay, Prediction) and set(stay.exits.tolist()) == {4}
+    stay, policy = subject.policy_calls(images)
+    orders = [policy.call().exits for _ in range(3)]
+    for exits in orders:
+        assert np.bincount(exits, minlength=5).tolist() == [0, 10, 5, 0, 5]
+    assert len({tuple(exits.tolist()) for exits in orders}) == 3
+    assert set(stay.call().exits.tolist()) == {4}
 
 
 # Calibration on times
@@ -173,7 +177,7 @@ def test_the_order_is_that_of_time_not_of_macs() -> None:
 
 
 def test_a_time_that_cannot_be_had_is_refused() -> None:
-    with pytest.raises(OfframpError, match=r"at most 0\.001 ms an image; the fastest takes"):
+    with pytest.raises(OfframpError, match=r"at most 0\.001 ms an image; the cheapest takes"):
         target = Target("max-mean-latency", 1e-6)
         calibrate(rows(0), rows(1), COSTS, target, Search(), MeasuredCosts(TIMES, TIMES, {}))
 

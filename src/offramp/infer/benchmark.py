@@ -16,7 +16,7 @@ from offramp.engine.settings import placed
 from offramp.errors import OfframpError
 from offramp.infer import bundle_timing, torch_timing
 from offramp.infer.image_files import checked_policy, doubts
-from offramp.infer.timing import Effort, Timing
+from offramp.infer.timing import Effort, Timing, measure
 from offramp.meters import busy_cores, not_measured
 from offramp.nets import ExitNetwork
 from offramp.nets.network import inside, with_trunks
@@ -25,12 +25,28 @@ from offramp.store.store import Store
 from offramp.study.run.costs import meter
 from offramp.study.run.trials import blank_network
 
+NOTE = (
+    "policy: noise images that are made to leave where calibration images did, by share and in random "
+    "order; scores are computed and compared all the same."
+)
+NO_TRIAL = (
+    "The bundle's trial is not in the store, so the plain backbone was not measured; name the store "
+    "that has it."
+)
+
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
-    """batches: images at once, each measured apart.  backend: of torch.compile, None for eager alone.
-    threads: of each engine; None for torch's default.  repeats: rounds at most; seconds: of a batch and
-    engine, before rounds are cut.  trust_code: see `offramp.study.run.trials.blank_network`."""
+    """How to measure.
+
+    Attributes:
+        batches: Images at once, each measured apart.
+        backend: Of torch.compile; None for eager alone.
+        threads: Of each engine; None for torch's default.
+        repeats: Rounds at most.
+        seconds: Of a batch and engine, before rounds are cut.
+        trust_code: See `offramp.study.run.trials.blank_network`.
+    """
 
     batches: tuple[int, ...]
     backend: str | None = None
@@ -39,13 +55,26 @@ class BenchmarkOptions:
     seconds: float = 20.0
     trust_code: bool = False
 
+    @property
+    def thread_count(self) -> int:
+        return self.threads or torch.get_num_threads()
+
 
 @dataclass(frozen=True)
 class Benchmark:
-    """name: of the trial or bundle.  shares: of images by exit under the policy, None without one.
-    compile_seconds: first calls of what was compiled.  machine: where, with threads.  busy: cores
-    that other processes kept busy just before.  notes: what a reader should know.  unreliable: why the
-    network's answers are not to be trusted, where they are not."""
+    """What was measured of a trial or a bundle.
+
+    Attributes:
+        name: Of the trial or bundle.
+        exits: Numbers of its exits.
+        shares: Of images by exit under the policy, None without one.
+        lines: By engine and batch.
+        compile_seconds: First calls of what was compiled.
+        machine: Where, with threads.
+        busy: Cores that other processes kept busy just before.
+        notes: What a reader should know.
+        unreliable: Why the network's answers are not to be trusted, where they are not.
+    """
 
     name: str
     exits: tuple[int, ...]
@@ -59,117 +88,120 @@ class Benchmark:
 
 
 def of_trial(
-    store: Store, prefix: str, policy_file: Path | None, device: torch.device, asked: BenchmarkOptions
+    store: Store, prefix: str, policy_file: Path | None, device: torch.device, options: BenchmarkOptions
 ) -> Generator[str, None, Benchmark]:
-    """Measure a trial in torch; yields what it does, in words. Without a policy, nothing leaves.
+    """Measure a trial in torch.
 
-    Raises OfframpError for a policy of another trial, and for one that does not say what leaves where.
+    Args:
+        store: Has the trial.
+        prefix: Its id, or the beginning or ending of it.
+        policy_file: Without one, nothing leaves early.
+        device: To measure on.
+        options: How to measure.
+
+    Yields:
+        What it does, in words.
+
+    Raises:
+        OfframpError: The policy is of another trial, or does not say which share leaves where.
     """
     trial = store.find_trial(prefix)
     manifest = store.read_trial(trial)
-    exits, rule = manifest.exits, None
-    if policy_file is not None:
-        rule = checked_policy(store, trial, policy_file)
-    net = _network(store, trial, manifest.owners, device, asked)
-    found = yield from of_network(trial, net, exits, rule, asked)
-    return replace(found, unreliable=doubts(store, trial, rule))
+    rule = None if policy_file is None else checked_policy(store, trial, policy_file)
+    net = _network(store, trial, manifest.owners, device, options)
+    benchmark = yield from of_network(trial, net, manifest.exits, rule, options)
+    return replace(benchmark, unreliable=doubts(store, trial, rule))
 
 
 def of_network(
-    name: str, net: ExitNetwork, exits: tuple[int, ...], rule: Policy | None, asked: BenchmarkOptions
+    name: str, net: ExitNetwork, exits: tuple[int, ...], rule: Policy | None, options: BenchmarkOptions
 ) -> Generator[str, None, Benchmark]:
-    """Measure a network in torch, where it is, as `of_trial`. net: in eval mode.  rule: says in its
-    calibration which share leaves where; without one, nothing leaves."""
-    known = None if rule is None else _shares(rule)
+    """Measure a network in torch, where it is.
+
+    Args:
+        name: Of the network.
+        net: In eval mode.
+        exits: Numbers of its exits.
+        rule: Says in its calibration which share leaves where; without one, nothing leaves.
+        options: How to measure.
+
+    Yields:
+        What it does, in words.
+    """
+    shares = None if rule is None else _shares(rule)
     busy = busy_cores()
-    every = (*(1.0,) * (len(exits) - 1), None)  # asks every head
-    asking = rule or Policy("confidence", exits, every, carry=inside(net).carry)
-    shares = known or (*(0.0,) * (len(exits) - 1), 1.0)
-    done = yield from _torch(net, asking, shares, asked)
-    where = {**torch_timing.machine(next(net.parameters()).device), "threads": _threads(asked)}
-    notes = (*(() if known is None else (_NOTE,)), *done.notes)
+    every = (*(1.0,) * (len(exits) - 1), None)  # runs every head
+    policy = rule or Policy("confidence", exits, every, carry=inside(net).carry)
+    timed = yield from _torch(net, policy, shares or (*(0.0,) * (len(exits) - 1), 1.0), options)
+    device = next(net.parameters()).device
     return Benchmark(
         name,
         exits,
-        shares=known,
-        lines=done.lines,
-        compile_seconds=done.compile_seconds,
-        machine=where,
+        shares,
+        timed.lines,
+        timed.compile_seconds,
+        machine={**torch_timing.machine(device), "threads": options.thread_count},
         busy=busy,
-        notes=notes,
+        notes=(*(() if shares is None else (NOTE,)), *timed.notes),
     )
 
 
 def of_bundle(
-    store: Store | None, folder: Path, asked: BenchmarkOptions
+    store: Store | None, folder: Path, options: BenchmarkOptions
 ) -> Generator[str, None, Benchmark]:
-    """Measure a bundle in onnxruntime, and its trial in torch where `store` has it; without that, there
-    is no plain backbone to compare with.
+    """Measure a bundle in onnxruntime, and its trial in torch where the store has it; without that,
+    there is no plain backbone to compare with.
 
-    Raises OfframpError without onnxruntime, and for a bundle of which a file is changed.
+    Args:
+        store: May have the bundle's trial.
+        folder: Of the bundle.
+        options: How to measure.
+
+    Yields:
+        What it does, in words.
+
+    Raises:
+        OfframpError: onnxruntime is not installed, or a file of the bundle is changed.
     """
     check_runtime()
     rule = Policy.load(folder / "policy.json")
     shares, trial = _shares(rule), rule.calibration.trial
-    there = store is not None and trial in store.trials()
-    notes = [_NOTE]
     device, busy = torch.device("cpu"), busy_cores()
     net: ExitNetwork | None = None
-    if store is not None and there:
-        owners = store.read_trial(trial).owners
-        net = _network(store, trial, owners, device, asked)
-    else:
-        notes.append(
-            "The bundle's trial is not in the store, so the plain backbone was not measured; name the "
-            "store that has it."
-        )
+    if store is not None and trial in store.trials():
+        net = _network(store, trial, store.read_trial(trial).owners, device, options)
     yield "onnxruntime"
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
-        plain = None if net is None else _plain_graph(net, Path(scratch))
-        found = bundle_timing.measure(
-            bundle_timing.BundleTask(
-                str(folder),
-                plain,
-                shares,
-                asked.batches,
-                threads=_threads(asked),
-                repeats=asked.repeats,
-                seconds=asked.seconds,
-                exits=rule.exits,
-            )
+        task = bundle_timing.BundleTask(
+            str(folder),
+            None if net is None else _plain_graph(net, Path(scratch)),
+            shares,
+            options.batches,
+            threads=options.thread_count,
+            repeats=options.repeats,
+            seconds=options.seconds,
+            exits=rule.exits,
         )
-    lines, seconds = list(found.lines), None
-    notes += found.notes
+        times = bundle_timing.measure(task)
+    timed = TorchTimes((), None, (NO_TRIAL,))
     if net is not None:
-        done = yield from _torch(net, rule, shares, asked)
-        lines += done.lines
-        seconds = done.compile_seconds
-    where = {**torch_timing.machine(device), "threads": _threads(asked), "onnxruntime": found.version}
+        timed = replace((yield from _torch(net, rule, shares, options)), notes=())
+    where = {**torch_timing.machine(device), "threads": options.thread_count}
     return Benchmark(
         str(folder),
         rule.exits,
         shares,
-        lines=tuple(lines),
-        compile_seconds=seconds,
-        machine=where,
+        lines=(*times.lines, *timed.lines),
+        compile_seconds=timed.compile_seconds,
+        machine={**where, "onnxruntime": times.version},
         busy=busy,
-        notes=tuple(notes),
-        unreliable=found.unreliable,
+        notes=(NOTE, *timed.notes, *times.notes),
+        unreliable=times.unreliable,
     )
 
 
-_NOTE = (
-    "policy: noise images that are made to leave where calibration images did, by share and in random "
-    "order; scores are computed and compared all the same."
-)
-
-
-def _threads(asked: BenchmarkOptions) -> int:
-    return asked.threads or torch.get_num_threads()
-
-
 @dataclass(frozen=True)
-class _Torch:
+class TorchTimes:
     """What was measured in torch. compile_seconds: of first calls.  notes: as of `Benchmark`."""
 
     lines: tuple[Timing, ...]
@@ -178,34 +210,36 @@ class _Torch:
 
 
 def _torch(
-    net: ExitNetwork, rule: Policy, shares: Sequence[float], asked: BenchmarkOptions
-) -> Generator[str, None, _Torch]:
+    net: ExitNetwork, policy: Policy, shares: Sequence[float], options: BenchmarkOptions
+) -> Generator[str, None, TorchTimes]:
     before = torch.get_num_threads()
     lines: list[Timing] = []
-    compiling: float | None = None
+    compile_seconds: float | None = None
+    effort = Effort(options.repeats, options.seconds)
     try:
-        if asked.threads is not None:
-            torch.set_num_threads(asked.threads)
-        effort = Effort(asked.repeats, asked.seconds)
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
         with meter(next(net.parameters()).device) as running:
-            for backend in (None, asked.backend) if asked.backend else (None,):
-                for batch in asked.batches:
+            for backend in (None, options.backend) if options.backend else (None,):
+                subject = torch_timing.NetworkSubject(net, policy, shares, backend, options.repeats)
+                for batch in options.batches:
                     yield f"torch, {'eager' if backend is None else 'compiled'}, batch {batch}"
-                    found = torch_timing.benchmark(net, rule, shares, batch, backend, effort, running)
-                    lines += found.lines
+                    with torch.inference_mode():
+                        more, first_calls = measure(subject, batch, effort, running)
+                    lines += more
                     if backend is not None:
-                        compiling = (compiling or 0.0) + found.first_calls
+                        compile_seconds = (compile_seconds or 0.0) + first_calls
             notes = tuple(not_measured(running))
     finally:
         torch.set_num_threads(before)
-    return _Torch(tuple(lines), compiling, notes)
+    return TorchTimes(tuple(lines), compile_seconds, notes)
 
 
 def _network(
-    store: Store, trial: str, owners: Sequence[int], device: torch.device, asked: BenchmarkOptions
+    store: Store, trial: str, owners: Sequence[int], device: torch.device, options: BenchmarkOptions
 ) -> ExitNetwork:
     """The trial's network without what it learned, which changes no time."""
-    net = with_trunks(blank_network(store, trial, asked.trust_code), owners).eval()
+    net = with_trunks(blank_network(store, trial, options.trust_code), owners).eval()
     placed(net, device)
     return net
 
@@ -222,10 +256,10 @@ def _plain_graph(net: ExitNetwork, folder: Path) -> str:
 def _shares(rule: Policy) -> tuple[float, ...]:
     """Which share left at each exit, of the calibration images."""
     chosen = rule.calibration.chosen
-    found = () if chosen is None else chosen.leaving
-    if len(found) != len(rule.exits) or not all(0 <= share <= 1 for share in found):
+    shares = () if chosen is None else chosen.leaving
+    if len(shares) != len(rule.exits) or not all(0 <= share <= 1 for share in shares):
         raise OfframpError(
             "the policy file does not say which share leaves at each exit (chosen.leaving); calibrate "
             "again"
         )
-    return tuple(float(share) for share in found)
+    return tuple(float(share) for share in shares)

@@ -1,6 +1,8 @@
-"""Times a bundle in onnxruntime, in a process of its own: torch and onnxruntime in one process take
-each other's cores. Run as `python -m offramp.infer.bundle_timing`, with what to do as JSON on standard
-input; answers with JSON, or with one line on standard error and exit code 2.
+"""What a bundle takes in onnxruntime, measured in a process of its own: torch and onnxruntime in one
+process take each other's cores.
+
+Run as `python -m offramp.infer.bundle_timing`, with a task as JSON on standard input; answers with JSON,
+or with one line on standard error and exit code 2.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,32 +19,40 @@ from typing import Any
 import numpy as np
 
 from offramp.errors import OfframpError, in_line
-from offramp.infer.footprint import Footprint, joules, peak, resident
 from offramp.infer.timing import (
     PLAIN,
     POLICY,
     STAYS,
     WARM_UP,
     Effort,
+    TimedCall,
     Timing,
-    ToTime,
-    interleaved,
-    mixture,
+    peak,
     places,
-    timing,
+    resident,
 )
+from offramp.infer.timing import measure as timed
 from offramp.meters import NO_GPU, Meter, Missing, find_packages, not_measured
 from offramp.policy import scoring
 
-ENGINE = "onnxruntime"
 NEVER, ALWAYS = float("inf"), float("-inf")
 
 
 @dataclass(frozen=True)
 class BundleTask:
-    """bundle: its folder.  plain: a graph of the backbone without exits, or None.  shares: of images
-    that leave at each of `exits`, the numbers of all exits of its policy.  alone: the one thing of which
-    only memory is measured."""
+    """What to measure of a bundle.
+
+    Attributes:
+        bundle: Its folder.
+        plain: A graph of the backbone without exits, or None.
+        shares: Of images that leave at each of `exits`.
+        batches: Images at once, each measured apart.
+        threads: Of onnxruntime.
+        repeats: Rounds at most.
+        seconds: Of a batch, before rounds are cut.
+        alone: The one of WHOLE of which only memory is measured.
+        exits: The numbers of all exits of the bundle's policy.
+    """
 
     bundle: str
     plain: str | None
@@ -57,8 +67,14 @@ class BundleTask:
 
 @dataclass(frozen=True)
 class BundleTimes:
-    """version: of onnxruntime.  unreliable: why the bundle's answers are not to be trusted, if so.
-    notes: what could not be measured, and why."""
+    """What was measured of a bundle.
+
+    Attributes:
+        lines: Of the plain backbone where there is one, the bundle, and its stages.
+        version: Of onnxruntime.
+        unreliable: Why the bundle's answers are not to be trusted, if so.
+        notes: What could not be measured, and why.
+    """
 
     lines: tuple[Timing, ...]
     version: str
@@ -66,163 +82,175 @@ class BundleTimes:
     notes: tuple[str, ...]
 
 
-def measure(asked: BundleTask) -> BundleTimes:
-    """Ask new processes: one for the times, and one more for the memory of each network and batch size.
-    Raises OfframpError with what they said, such as a changed file's name."""
-    answer = _asked(asked)
-    lines = [Timing(**each) for each in answer["lines"]]
+def measure(task: BundleTask) -> BundleTimes:
+    """Measure a bundle: one new process for the times, and one more for the memory of each network and
+    batch size.
+
+    Raises:
+        OfframpError: What a process said, such as the name of a file that is changed.
+    """
+    answer = _in_process(task)
+    lines = [Timing(**line) for line in answer["lines"]]
     early = any(line.what == POLICY for line in lines)
     for at, line in enumerate(lines):
         if line.what in ((PLAIN, POLICY) if early else (PLAIN, STAYS)):
-            alone = replace(asked, alone=line.what, batches=(line.batch,))
-            told = _asked(alone if line.what == PLAIN else replace(alone, plain=None))
-            lines[at] = replace(line, memory=told["memory"])
+            alone = replace(task, alone=line.what, batches=(line.batch,))
+            memory = _in_process(alone if line.what == PLAIN else replace(alone, plain=None))
+            lines[at] = replace(line, memory=memory["memory"])
     unreliable, notes = tuple(answer["unreliable"]), tuple(answer["notes"])
     return BundleTimes(tuple(lines), answer["version"], unreliable, notes)
 
 
-def _asked(task: BundleTask) -> dict[str, Any]:
+def _in_process(task: BundleTask) -> dict[str, Any]:
     command = [sys.executable, "-m", "offramp.infer.bundle_timing"]
     done = subprocess.run(command, input=json.dumps(asdict(task)), capture_output=True, text=True)
     if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise OfframpError(said[-1] if said else f"measuring {task.bundle} failed without a word")
+        lines = done.stderr.strip().splitlines()
+        raise OfframpError(lines[-1] if lines else f"measuring {task.bundle} failed without a word")
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
 
-def _measured(asked: BundleTask) -> dict[str, Any]:
+def _answer(task: BundleTask) -> dict[str, Any]:
     import onnxruntime
 
     from offramp.bundle import runtime
 
     before = resident()
-    plain = None if asked.plain is None else runtime.session(Path(asked.plain), asked.threads)
-    if asked.alone == PLAIN:
-        return {"memory": _memory(_plain_runs(plain, asked.batches[0]), before)}
-    bundle = runtime.Bundle(asked.bundle, asked.threads)
-    share = dict(zip(asked.exits, asked.shares, strict=True))
-    # From here on of the stages: of the exits where images can leave, or of all in a bundle to measure.
-    asked = replace(asked, shares=tuple(share[stage.exit] for stage in bundle.stages))
-    if asked.alone is not None:
-        noise = _noise(asked.batches[0], (bundle.preprocessing.channels, *bundle.preprocessing.size))
-        return {"memory": _memory(_policy_runs(bundle, noise, asked), before)}
+    plain = None if task.plain is None else runtime.session(Path(task.plain), task.threads)
+    if task.alone == PLAIN:
+        return {"memory": _memory([_plain_call(plain, task.batches[0], None)], before)}
+    bundle = runtime.Bundle(task.bundle, task.threads)
+    share = dict(zip(task.exits, task.shares, strict=True))
+    # The stages are those of the exits where images can leave, or of all in a bundle to measure.
+    subject = BundleSubject(bundle, plain, tuple(share[stage.exit] for stage in bundle.stages))
+    if task.alone is not None:
+        return {"memory": _memory(list(subject.policy_calls(task.batches[0])), before)}
     lines: list[Timing] = []
     with Meter(find_packages(), Missing(NO_GPU)) as meter:
-        for batch in asked.batches:
-            lines += _batch(bundle, plain, batch, asked, meter)
+        for batch in task.batches:
+            lines += timed(subject, batch, Effort(task.repeats, task.seconds), meter)[0]
         notes = not_measured(meter)
     return {
-        "lines": [asdict(each) for each in lines],
+        "lines": [asdict(line) for line in lines],
         "version": onnxruntime.__version__,
         "unreliable": bundle.unreliable,
         "notes": notes,
     }
 
 
-def _memory(runs: ToTime, before: int) -> int:
+def _memory(calls: Sequence[TimedCall], before: int) -> int:
     for _ in range(1 + WARM_UP):
-        for run in runs.values():
-            run()
+        for timed_call in calls:
+            timed_call.call()
     return max(0, peak() - before)
 
 
-def _noise(batch: int, shape: Sequence[int]) -> Any:
+@dataclass(frozen=True, eq=False)
+class BundleSubject:
+    """A bundle in onnxruntime, beside the plain backbone where there is a graph of it.
+
+    Attributes:
+        bundle: A `runtime.Bundle`.
+        plain: A session of onnxruntime, or None.
+        shares: Of images that leave at each stage.
+    """
+
+    bundle: Any
+    plain: Any
+    shares: Sequence[float]
+    engine: str = "onnxruntime"
+
+    def calls(self, batch: int) -> list[TimedCall]:
+        """See `Subject`."""
+        noise, macs = self._noise(batch), [stage.macs for stage in self.bundle.stages]
+        whole = [TimedCall(STAYS, partial(self._nothing_leaves().run, noise), macs[-1])]
+        if self.plain is not None:
+            whole.insert(0, _plain_call(self.plain, batch, self.bundle.plain_macs))
+        if any(self.shares[:-1]):
+            whole += self.policy_calls(batch)
+        tensors: dict[int | None, list[Any]] = {None: [noise]}
+        answer: Any = None
+        parts = []
+        for at, stage in enumerate(self.bundle.stages):
+            call = partial(stage.run, tensors[stage.after], answer)
+            parts.append(TimedCall(f"stage {stage.exit}", call, macs[at] - (macs[at - 1] if at else 0)))
+            answer, *tensors[at] = call()
+        return [*whole, *parts]
+
+    def policy_calls(self, batch: int) -> Iterator[TimedCall]:
+        """The policy: for single images one call an exit that any leave at. Where none leaves early, the
+        network as it is when nothing leaves."""
+        noise, stages = self._noise(batch), self.bundle.stages
+        if not any(self.shares[:-1]):
+            yield TimedCall(STAYS, partial(self._nothing_leaves().run, noise), stages[-1].macs)
+        elif batch > 1:
+            run = partial(self.with_shares(noise).run, noise)
+            yield TimedCall(POLICY, run, float(run().compute.mean()) * self.bundle.plain_macs)
+        else:
+            for at, share in enumerate(self.shares):
+                if share > 0:
+                    alone = self._under([ALWAYS if i == at else NEVER for i in range(len(stages))])
+                    yield TimedCall(POLICY, partial(alone.run, noise), stages[at].macs, share)
+
+    def wait(self) -> None:
+        """onnxruntime returns when it is done."""
+
+    def peak(self) -> None:
+        """Memory is measured in processes of their own."""
+
+    def with_shares(self, noise: Any) -> Any:
+        """The bundle with thresholds that let these images leave with the shares, or as near to them as
+        scores allow."""
+        stays = self._nothing_leaves()
+        logits = stays.all_exits(noise)
+        counts = np.bincount(places(self.shares, len(noise)), minlength=len(self.shares))
+        inside = np.arange(len(noise))
+        thresholds = []
+        for at, stage in enumerate(stays.stages):
+            scores, _ = scoring.score(
+                stays.score, logits[inside, at], stage.temperature, gate=stage.gate
+            )
+            order = np.sort(scores)[::-1]
+            leaving = min(int(counts[at]), len(order))  # equal scores may have let more leave before
+            threshold = float(order[leaving - 1]) if leaving else NEVER
+            thresholds.append(threshold)
+            inside = inside[scores < threshold]
+        return self._under(thresholds)
+
+    def _nothing_leaves(self) -> Any:
+        return self._under([NEVER] * len(self.bundle.stages))
+
+    def _under(self, thresholds: Sequence[float]) -> Any:
+        """The same sessions under other thresholds. Scores that count, or are the same for all, cannot
+        be cut where one likes, so confidence stands for them."""
+        twin = self.bundle.with_thresholds(thresholds)
+        score = scoring.SCORES.get(self.bundle.score)  # an old bundle's may be one that is gone
+        alone = score is not None and score.graded and not score.history
+        twin.score = self.bundle.score if alone else "confidence"
+        return twin
+
+    def _noise(self, batch: int) -> Any:
+        shape = (self.bundle.preprocessing.channels, *self.bundle.preprocessing.size)
+        return _normal(batch, shape)
+
+
+def _plain_call(plain: Any, batch: int, macs: int | None) -> TimedCall:
+    (images,) = plain.get_inputs()
+    return TimedCall(
+        PLAIN, partial(plain.run, None, {images.name: _normal(batch, images.shape[1:])}), macs
+    )
+
+
+def _normal(batch: int, shape: Sequence[int]) -> Any:
     return np.random.default_rng(0).standard_normal((batch, *shape)).astype(np.float32)
-
-
-def _plain_runs(plain: Any, batch: int) -> ToTime:
-    (given,) = plain.get_inputs()
-    return {PLAIN: partial(plain.run, None, {given.name: _noise(batch, given.shape[1:])})}
-
-
-def _policy_runs(bundle: Any, noise: Any, asked: BundleTask) -> ToTime:
-    """The policy: for single images one run an exit that any leave at. Where none leaves early, the
-    network as it is when nothing leaves."""
-    if not any(share > 0 for share in asked.shares[:-1]):
-        return {STAYS: partial(_ruled(bundle, [NEVER] * len(bundle.stages)).run, noise)}
-    if len(noise) > 1:
-        return {POLICY: partial(_with_shares(bundle, noise, asked.shares).run, noise)}
-    runs: ToTime = {}
-    for at in _seen(asked):
-        alone = [ALWAYS if i == at else NEVER for i in range(len(bundle.stages))]
-        runs[f"policy {at}"] = partial(_ruled(bundle, alone).run, noise)
-    return runs
-
-
-def _batch(bundle: Any, plain: Any, batch: int, asked: BundleTask, meter: Meter) -> list[Timing]:
-    noise = _noise(batch, (bundle.preprocessing.channels, *bundle.preprocessing.size))
-    policy = _policy_runs(bundle, noise, asked)
-    stays: ToTime = {STAYS: partial(_ruled(bundle, [NEVER] * len(bundle.stages)).run, noise)}
-    whole = stays if plain is None else {**_plain_runs(plain, batch), **stays}
-    runs = {**whole, **policy, **_stage_runs(bundle, noise)}
-    found = interleaved(runs, lambda: None, Effort(asked.repeats, asked.seconds))
-    drawn = {n: Footprint(joules(run, batch, meter)) for n, run in {**whole, **policy}.items()}
-    spent = [stage.macs for stage in bundle.stages]
-    lines = [timing(ENGINE, STAYS, batch, found[STAYS], spent[-1], drawn[STAYS])]
-    if plain is not None:
-        plain_macs = bundle.plain_macs
-        lines.insert(0, timing(ENGINE, PLAIN, batch, found[PLAIN], plain_macs, drawn[PLAIN]))
-    if POLICY in policy:
-        mean = float(policy[POLICY]().compute.mean()) * bundle.plain_macs
-        lines.append(timing(ENGINE, POLICY, batch, found[POLICY], mean, drawn[POLICY]))
-    elif STAYS not in policy:
-        parts = [(found[f"policy {at}"], drawn[f"policy {at}"]) for at in _seen(asked)]
-        shares = [asked.shares[at] for at in _seen(asked)]
-        mean = sum(asked.shares[at] * spent[at] for at in _seen(asked))
-        lines.append(mixture(ENGINE, parts, shares, mean))
-    for at, stage in enumerate(bundle.stages):
-        own, name = spent[at] - (spent[at - 1] if at else 0), f"stage {stage.exit}"
-        lines.append(timing(ENGINE, name, batch, found[name], own))
-    return lines
-
-
-def _seen(asked: BundleTask) -> list[int]:
-    return [at for at, share in enumerate(asked.shares) if share > 0]
-
-
-def _stage_runs(bundle: Any, noise: Any) -> ToTime:
-    held: dict[int | None, list[Any]] = {None: [noise]}
-    before: Any = None
-    runs: ToTime = {}
-    for at, stage in enumerate(bundle.stages):
-        runs[f"stage {stage.exit}"] = run = partial(stage.run, held[stage.after], before)
-        before, *held[at] = run()
-    return runs
-
-
-def _ruled(bundle: Any, thresholds: Sequence[float]) -> Any:
-    """The same sessions under other thresholds. Scores that count, or say nothing, cannot be cut where
-    one likes, so confidence stands for them."""
-    twin = bundle.with_thresholds(thresholds)
-    score = scoring.SCORES.get(bundle.score)  # the bundle's own may be one that is not here any more
-    alone = score is not None and score.graded and not score.history
-    twin.score = bundle.score if alone else "confidence"
-    return twin
-
-
-def _with_shares(bundle: Any, noise: Any, shares: Sequence[float]) -> Any:
-    """Thresholds that let these images leave with these shares, or as near as their scores allow."""
-    stays = _ruled(bundle, [NEVER] * len(bundle.stages))
-    logits = stays.all_exits(noise)
-    counts = np.bincount(places(shares, len(noise)), minlength=len(shares))
-    inside = np.arange(len(noise))
-    thresholds = []
-    for at, stage in enumerate(stays.stages):
-        sure, _ = scoring.score(stays.score, logits[inside, at], stage.temperature, gate=stage.gate)
-        order = np.sort(sure)[::-1]
-        leaving = min(int(counts[at]), len(order))  # equal scores may have let more leave before
-        threshold = float(order[leaving - 1]) if leaving else NEVER
-        thresholds.append(threshold)
-        inside = inside[sure < threshold]
-    return _ruled(bundle, thresholds)
 
 
 def main() -> int:
     try:
-        given = json.load(sys.stdin)
-        tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-        print(json.dumps(_measured(BundleTask(**tuples))))
+        task = json.load(sys.stdin)
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in task.items()}
+        print(json.dumps(_answer(BundleTask(**fields))))
     except Exception as error:  # whoever started this shows it, in one line
         print(in_line(error, 2000), file=sys.stderr)
         return 2

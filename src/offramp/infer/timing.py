@@ -1,27 +1,40 @@
-"""Time: several things measured side by side, and what the samples come to. Neither torch nor
-onnxruntime is imported here, so that either can be measured without the other."""
+"""Time, energy and memory of a network, measured the same way in every engine.
+
+A `Subject` says what there is to time of it, and `measure` times all of that side by side. Neither torch
+nor onnxruntime is imported here, so that either can be measured without the other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import resource
+import sys
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import psutil
 
-from offramp.infer.footprint import NOTHING, Footprint
+from offramp.meters import Meter
 
-ToTime = dict[str, Callable[[], Any]]
 PLAIN, STAYS, POLICY = WHOLE = ("plain", "nothing leaves", "policy")
 WARM_UP = 2
 LEAST = 5  # rounds, however long they take
+METERED_S = 2.0  # of each run: meters of energy tick as seldom as ten times a second
+STATUS = Path("/proc/self/status")
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of repeated calls, in the order they were made. weights: of each sample where they do not
-    count alike; they add up to 1."""
+    """Seconds of repeated calls, in the order they were made.
+
+    Attributes:
+        samples: In seconds.
+        weights: Of each sample where they do not count alike; their sum is 1.
+    """
 
     samples: tuple[float, ...]
     weights: tuple[float, ...] | None = None
@@ -31,16 +44,16 @@ class Times:
         return self.quantile(0.5)
 
     @property
+    def p90(self) -> float:
+        return self.quantile(0.9)
+
+    @property
     def p95(self) -> float:
         return self.quantile(0.95)
 
     @property
     def mean(self) -> float:
         return float(np.average(self.samples, weights=self.weights))
-
-    @property
-    def p90(self) -> float:
-        return self.quantile(0.9)
 
     def quantile(self, share: float) -> float:
         if self.weights is None:
@@ -53,56 +66,33 @@ class Times:
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure: `repeats` rounds, after WARM_UP that are not counted; fewer, but LEAST at
-    least, where they take longer than `seconds`."""
+    """How long to measure.
+
+    Attributes:
+        repeats: Rounds, after WARM_UP that are not counted.
+        seconds: Beyond these there are fewer rounds, but LEAST at least.
+    """
 
     repeats: int
     seconds: float
 
 
-def interleaved(
-    runs: Mapping[str, Callable[[], object]],
-    wait: Callable[[], None],
-    effort: Effort,
-    clock: Callable[[], float] = perf_counter,
-) -> dict[str, Times]:
-    """Call each of `runs` again and again, in turns, so that whatever else the machine does meets all
-    of them alike; each round begins with another one.
-
-    wait: for the device, so that a clock tells the truth.  clock: in seconds.
-    """
-    names = list(runs)
-    found: dict[str, list[float]] = {name: [] for name in names}
-    for name in names * WARM_UP:
-        runs[name]()
-    began = clock()
-    for turn in range(effort.repeats):
-        if turn >= LEAST and clock() - began > effort.seconds:
-            break
-        for at in range(len(names)):
-            name = names[(turn + at) % len(names)]
-            wait()
-            start = clock()
-            runs[name]()
-            wait()
-            found[name].append(clock() - start)
-    return {name: Times(tuple(samples)) for name, samples in found.items()}
-
-
-def mixed(times: Sequence[Times], shares: Sequence[float]) -> Times:
-    """What is seen when each of several things happens with its share; shares of 0 are left out."""
-    pairs = [(t, s) for t, s in zip(times, shares, strict=True) if s > 0]
-    samples = tuple(x for t, _ in pairs for x in t.samples)
-    weights = tuple(s / len(t.samples) for t, s in pairs for _ in t.samples)
-    return Times(samples, weights)
-
-
 @dataclass(frozen=True)
 class Timing:
-    """A measurement. engine: eager, compiled or onnxruntime.  what: plain, nothing leaves, policy, or a
-    stage.  batch: images at once.  p50, p95: seconds of a batch.  rate: images a second.  macs: of an
-    image on average; None where it is not known.  repeats: samples.  joules: of an image.  memory: bytes
-    beside libraries. The last two are None where they were not measured."""
+    """A line of a measurement.
+
+    Attributes:
+        engine: eager, compiled or onnxruntime.
+        what: plain, nothing leaves, policy, or a stage.
+        batch: Images at once.
+        p50: Seconds of a batch, the median.
+        p95: Likewise, the 95th percentile.
+        rate: Images a second.
+        macs: Of an image on average; None where that is not known.
+        repeats: Samples.
+        joules: Of an image; None where energy was not measured.
+        memory: Bytes beside libraries; None where it was not measured.
+    """
 
     engine: str
     what: str
@@ -116,47 +106,150 @@ class Timing:
     memory: int | None = None
 
 
-def timing(
-    engine: str, what: str, batch: int, times: Times, macs: float | None, drawn: Footprint = NOTHING
-) -> Timing:
+@dataclass(frozen=True)
+class TimedCall:
+    """A call to time.
+
+    Attributes:
+        what: As in `Timing`.
+        call: Answers a batch, or runs a stage of it.
+        macs: Of an image on average; None where that is not known.
+        share: Of images that go this way, where `what` is one of several things that may happen to a
+            single image; all calls of that name make one line.
+    """
+
+    what: str
+    call: Callable[[], Any]
+    macs: float | None
+    share: float = 1.0
+
+
+class Subject(Protocol):
+    """A network that can be measured, in some engine."""
+
+    @property
+    def engine(self) -> str: ...
+
+    def calls(self, batch: int) -> Sequence[TimedCall]:
+        """What there is to time with so many images at once: the whole network in each way of WHOLE that
+        it can run, then stages."""
+        ...
+
+    def wait(self) -> None:
+        """Until the device is done, so that a clock tells the truth."""
+        ...
+
+    def peak(self) -> int | None:
+        """The most bytes that the device held since the last call; None where that is not known."""
+        ...
+
+
+def measure(
+    subject: Subject,
+    batch: int,
+    effort: Effort,
+    meter: Meter | None = None,
+    clock: Callable[[], float] = perf_counter,
+) -> tuple[list[Timing], float]:
+    """Time everything that a subject can do with a batch of noise, side by side.
+
+    Args:
+        subject: The network.
+        batch: Images at once.
+        effort: Of all calls together.
+        meter: With one that runs, energy is measured too.
+        clock: In seconds.
+
+    Returns:
+        A line for each thing timed, and the seconds that all first calls took, compilation included.
+    """
+    began = clock()
+    calls = subject.calls(batch)
+    for timed in calls:
+        timed.call()
+    subject.wait()
+    first_calls = clock() - began
+    times = interleaved({at: timed.call for at, timed in enumerate(calls)}, subject.wait, effort, clock)
+    lines: dict[str, list[tuple[TimedCall, Times, Footprint]]] = {}
+    for at, timed in enumerate(calls):
+        drawn = Footprint()
+        if meter is not None and timed.what in WHOLE:
+            subject.peak()  # resets it
+            energy = joules(timed.call, batch, meter, subject.wait)
+            timed.call()
+            drawn = Footprint(energy, subject.peak())
+        lines.setdefault(timed.what, []).append((timed, times[at], drawn))
+    return [_line(subject.engine, batch, parts) for parts in lines.values()], first_calls
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """joules: of an image.  memory: bytes, beside libraries. None: it was not measured."""
+
+    joules: float | None = None
+    memory: int | None = None
+
+
+def _line(engine: str, batch: int, parts: Sequence[tuple[TimedCall, Times, Footprint]]) -> Timing:
+    """The line of a call, or of several of which each happens with its share. The rate of those is that
+    of their mean, which the share of slow images moves and a single slow call does not."""
+    first, shares = parts[0][0], [call.share for call, _, _ in parts]
+    times = parts[0][1] if len(parts) == 1 else mixed([times for _, times, _ in parts], shares)
+    typical = sum(share * times.p50 for share, (_, times, _) in zip(shares, parts, strict=True))
+    energy = [None if drawn.joules is None else call.share * drawn.joules for call, _, drawn in parts]
     return Timing(
         engine,
-        what,
+        first.what,
         batch,
         p50=times.p50,
         p95=times.p95,
-        rate=batch / times.p50,
-        macs=macs,
-        repeats=len(times.samples),
-        joules=drawn.joules,
-        memory=drawn.memory,
+        rate=batch / typical,
+        macs=None if first.macs is None else sum(c.share * (c.macs or 0.0) for c, _, _ in parts),
+        repeats=min(len(times.samples) for _, times, _ in parts),
+        joules=None if None in energy else sum(each or 0.0 for each in energy),
+        memory=max((d.memory for _, _, d in parts if d.memory is not None), default=None),
     )
 
 
-def mixture(
-    engine: str, parts: Sequence[tuple[Times, Footprint]], shares: Sequence[float], macs: float | None
-) -> Timing:
-    """The line of a policy for single images: what was seen, by exit, of images that leave there. Its
-    rate is that of the mean, which the share of slow images moves and a single slow call does not."""
-    there = [(times, drawn, share) for (times, drawn), share in zip(parts, shares, strict=True) if share]
-    times = mixed([times for times, _, _ in there], [share for _, _, share in there])
-    mean = sum(share * times.p50 for times, _, share in there)
-    joules = [share * drawn.joules for _, drawn, share in there if drawn.joules is not None]
-    memory = max((drawn.memory for _, drawn, _ in there if drawn.memory is not None), default=None)
-    energy = sum(joules) if len(joules) == len(there) else None
-    count = min(len(times.samples) for times, _, _ in there)
-    return Timing(
-        engine,
-        POLICY,
-        batch=1,
-        p50=times.p50,
-        p95=times.p95,
-        rate=1 / mean,
-        macs=macs,
-        repeats=count,
-        joules=energy,
-        memory=memory,
-    )
+def interleaved(
+    calls: Mapping[Name, Callable[[], object]],
+    wait: Callable[[], None],
+    effort: Effort,
+    clock: Callable[[], float] = perf_counter,
+) -> dict[Name, Times]:
+    """Call each again and again, in turns, so that whatever else the machine does meets all of them
+    alike. Each round begins with another one.
+
+    Args:
+        calls: By name.
+        wait: For the device, so that a clock tells the truth.
+        effort: How many rounds.
+        clock: In seconds.
+    """
+    names = list(calls)
+    samples: dict[Name, list[float]] = {name: [] for name in names}
+    for name in names * WARM_UP:
+        calls[name]()
+    began = clock()
+    for turn in range(effort.repeats):
+        if turn >= LEAST and clock() - began > effort.seconds:
+            break
+        for at in range(len(names)):
+            name = names[(turn + at) % len(names)]
+            wait()
+            start = clock()
+            calls[name]()
+            wait()
+            samples[name].append(clock() - start)
+    return {name: Times(tuple(seconds)) for name, seconds in samples.items()}
+
+
+def mixed(times: Sequence[Times], shares: Sequence[float]) -> Times:
+    """What is seen when each of several things happens with its share; shares of 0 are left out."""
+    pairs = [(t, s) for t, s in zip(times, shares, strict=True) if s > 0]
+    samples = tuple(x for t, _ in pairs for x in t.samples)
+    weights = tuple(s / len(t.samples) for t, s in pairs for _ in t.samples)
+    return Times(samples, weights)
 
 
 def places(shares: Sequence[float], count: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -167,3 +260,52 @@ def places(shares: Sequence[float], count: int, seed: int = 0) -> np.ndarray[Any
     missing = count - int(whole.sum())
     whole[np.argsort(whole - exact, kind="stable")[:missing]] += 1
     return np.random.default_rng(seed).permutation(np.repeat(np.arange(len(shares)), whole))
+
+
+def joules(
+    call: Callable[[], object],
+    images: int,
+    meter: Meter,
+    wait: Callable[[], None] = lambda: None,
+    seconds: float = METERED_S,
+    clock: Callable[[], float] = perf_counter,
+) -> float | None:
+    """Joules an image, of the CPU packages and the GPU, with all that they draw meanwhile.
+
+    Args:
+        call: Answers `images` images; it is called for `seconds`.
+        images: At once.
+        meter: Is running.
+        wait: For the device.
+        seconds: How long to measure.
+        clock: In seconds.
+
+    Returns:
+        None where neither the packages nor the GPU are measured.
+    """
+    if len(meter.missing) == 2:
+        return None
+    wait()
+    meter.lap()
+    began, turns = clock(), 0
+    while turns == 0 or clock() - began < seconds:
+        call()
+        wait()
+        turns += 1
+    used = meter.lap()
+    drawn = [part for part in (used.energy_cpu_j, used.energy_gpu_j) if part is not None]
+    return sum(drawn) / (turns * images) if drawn else None
+
+
+def resident() -> int:
+    """Bytes of this process in memory now."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak() -> int:
+    """The most bytes of this process that were in memory at once."""
+    if STATUS.exists():  # getrusage tells of the process that started this one, where that had more
+        (line,) = (each for each in STATUS.read_text().splitlines() if each.startswith("VmHWM:"))
+        return 1024 * int(line.split()[1])
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(most if sys.platform == "darwin" else 1024 * most)

@@ -1,14 +1,14 @@
-"""What a network in torch takes: stages apart, the plain backbone, and a policy."""
+"""What a network in torch takes: its parts, and the whole of it under a policy."""
 
 from __future__ import annotations
 
+import itertools
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -16,24 +16,19 @@ import torch
 from offramp import device as devices
 from offramp import inputs
 from offramp.engine.settings import laid_out
-from offramp.infer.footprint import NOTHING, Footprint, joules
 from offramp.infer.predictor import Predictor
 from offramp.infer.stages import stages
 from offramp.infer.timing import (
     PLAIN,
     POLICY,
     STAYS,
-    WHOLE,
     Effort,
+    TimedCall,
     Times,
-    Timing,
-    ToTime,
     interleaved,
-    mixture,
     places,
-    timing,
 )
-from offramp.meters import BUSY, Meter, busy_cores
+from offramp.meters import BUSY, busy_cores
 from offramp.nets.network import ExitNetwork, inside
 from offramp.parts import Part
 from offramp.policy import scoring
@@ -51,9 +46,13 @@ SPREAD = 1.25  # of the median: what nine rounds of ten may take at most
 
 @dataclass(frozen=True)
 class PartTimes:
-    """What the parts of a network with K exits take for a batch of `batch` images, each measured apart.
+    """What the parts of a network with K exits take, each measured apart.
 
-    segments, heads: [K]; head K is the classifier.  plain: the backbone in one call.
+    Attributes:
+        batch: Images at once.
+        segments: [K] times of a batch.
+        heads: [K]; head K is the classifier.
+        plain: The backbone in one call.
     """
 
     batch: int
@@ -67,8 +66,13 @@ class PartTimes:
         exits: tuple[int, ...],
         of: Callable[[Times], float] = attrgetter("p50"),
     ) -> Costs:
-        """Nanoseconds an image of each part, used in place of MACs. of: the number taken of a part's
-        samples, by default their median."""
+        """Nanoseconds an image of each part, used in place of MACs.
+
+        Args:
+            owners: See `Costs`.
+            exits: See `Costs`.
+            of: The number taken of a part's samples, by default their median.
+        """
         segments, heads = (
             tuple(round(1e9 * of(t) / self.batch) for t in parts)
             for parts in (self.segments, self.heads)
@@ -84,9 +88,19 @@ def times_for(
     score: str,
     file: Path | None = None,
 ) -> MeasuredCosts | None:
-    """The times by which a policy is chosen: of a device's `file`, else, for a limit on time, of `net`
-    as `measured_costs` has it; None where MACs say it. Raises OfframpError for a limit on times that
-    only a file has."""
+    """The times that a policy is chosen by; None where it is chosen by MACs.
+
+    Args:
+        target: What the policy is for; a limit on time measures `net` here where there is no file.
+        costs: MACs of the network.
+        net: In eval mode, where it is to run.
+        batch: Images at once.
+        score: Of the policy.
+        file: Stage times of a device.
+
+    Raises:
+        OfframpError: The limit goes by times that only a file has.
+    """
     check_times(target.kind, file is not None)
     if file is not None:
         return of_file(file, costs, batch, target.kind)
@@ -94,8 +108,7 @@ def times_for(
 
 
 def measured_costs(net: ExitNetwork, costs: Costs, batch: int, score: str) -> MeasuredCosts:
-    """What the parts of a network take here, `batch` images at once, for `policy.calibrate`. net: in
-    eval mode, where it is to run.  costs: its MACs.  score: of the policy."""
+    """Measure what the parts of a network take here; the arguments are those of `times_for`."""
     before = busy_cores()
     times = stage_times(net, batch, score, Effort(1000, 10.0))
     busy = max(before, busy_cores())
@@ -103,8 +116,14 @@ def measured_costs(net: ExitNetwork, costs: Costs, batch: int, score: str) -> Me
 
 
 def measured(times: PartTimes, costs: Costs, busy: float, where: Mapping[str, Any]) -> MeasuredCosts:
-    """What nine of ten rounds keep, the medians, and why they are not to be trusted, if so. costs: MACs
-    of the network.  busy: cores that others kept busy.  where: the machine."""
+    """What nine of ten rounds keep, the medians, and why they are not to be trusted, if so.
+
+    Args:
+        times: Of the parts.
+        costs: MACs of the network.
+        busy: Cores that other processes kept busy.
+        where: The machine.
+    """
     median, upper, mean = (
         replace(times.costs(costs.owners, costs.exits, attrgetter(of)), carry=costs.carry)
         for of in ("p50", "p90", "mean")
@@ -143,21 +162,26 @@ def _doubts(median: float, upper: float, mean: float, busy: float) -> Iterator[s
 
 @torch.inference_mode()
 def stage_times(net: ExitNetwork, batch: int, score: str | None, effort: Effort) -> PartTimes:
-    """Measure on noise, in eval mode, where the network is: the numbers in a tensor change no time, and
-    all trunks of a network are alike, so one stands for each.
+    """Measure the parts of a network on noise, where it is.
 
-    score: with one, a head takes what its exit costs besides: the score, the decision, the answer.
+    The numbers in a tensor change no time, and all trunks of a network are alike: one stands for each.
+
+    Args:
+        net: In eval mode.
+        batch: Images at once.
+        score: With one, a head takes what its exit costs besides: the score, the decision, the answer.
+        effort: Of all parts together.
     """
     device = next(net.parameters()).device
     images = noise(net, batch, device)
-    runs = {"plain": plain_run(net, images), **stage_runs(net, images, score)}
-    found = interleaved(runs, partial(devices.synchronize, device), effort)
+    calls = {"plain": plain_call(net, images), **stage_calls(net, images, score)}
+    times = interleaved(calls, partial(devices.synchronize, device), effort)
     numbers = range(1, net.exits + 1)
-    segments = tuple(found[f"segment {i}"] for i in numbers)
-    return PartTimes(batch, segments, tuple(found[f"head {i}"] for i in numbers), found["plain"])
+    segments = tuple(times[f"segment {i}"] for i in numbers)
+    return PartTimes(batch, segments, tuple(times[f"head {i}"] for i in numbers), times["plain"])
 
 
-def plain_run(
+def plain_call(
     net: ExitNetwork, images: torch.Tensor, backend: str | None = None
 ) -> Callable[[], object]:
     """The backbone as a whole, without a cut, on `images`."""
@@ -165,149 +189,119 @@ def plain_run(
     return partial(module if backend is None else torch.compile(module, backend=backend), images)
 
 
-def stage_runs(
+def stage_calls(
     net: ExitNetwork, images: torch.Tensor, score: str | None = None, backend: str | None = None
-) -> ToTime:
+) -> dict[str, Callable[[], Any]]:
     """Each stage of the final exit's trunk, and each head, on what comes to it from `images`."""
-    made = stages(net, range(1, net.exits + 1), backend)
+    own = stages(net, range(1, net.exits + 1), backend)
     trunk = inside(net).trunk_of[-1]
     tensors: tuple[torch.Tensor, ...] = (images,)
     before: torch.Tensor | None = None
-    runs: ToTime = {}
+    calls: dict[str, Callable[[], Any]] = {}
     for i in range(1, net.exits + 1):
-        segment, head = made.segments[trunk, i], made.heads[i - 1]
-        runs[f"segment {i}"] = partial(segment, *tensors)
+        segment, head = own.segments[trunk, i], own.heads[i - 1]
+        calls[f"segment {i}"] = partial(segment, *tensors)
         tensors = tuple(segment(*tensors))
-        run = partial(head, tensors, before)
+        call = partial(head, tensors, before)
         if score is None:
-            runs[f"head {i}"] = run
+            calls[f"head {i}"] = call
         else:
             finish = partial(_decide, score) if i < net.exits else _answer
-            runs[f"head {i}"] = partial(_finished, run, finish)
-        before = run()
-    return runs
+            calls[f"head {i}"] = partial(_finished, call, finish)
+        before = call()
+    return calls
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Lines, and how many seconds the first calls took, compilation included."""
+@dataclass(frozen=True, eq=False)
+class NetworkSubject:
+    """A network in torch under a policy, to be measured where it is.
 
-    lines: tuple[Timing, ...]
-    first_calls: float
+    What leaves where is laid down beforehand, with the shares and in random order; scores are computed
+    and compared all the same.
 
-
-@torch.inference_mode()
-def benchmark(
-    net: ExitNetwork,
-    policy: Policy,
-    shares: Sequence[float],
-    batch: int,
-    backend: str | None,
-    effort: Effort,
-    meter: Meter | None = None,
-) -> Measured:
-    """The plain backbone, the network when nothing leaves, the policy, and every stage, side by side.
-
-    shares: of images that leave at each of the policy's exits. What leaves where is laid down
-    beforehand, with those shares and in random order; scores are computed and compared all the same.
-    meter: with one, energy is measured too.
+    Attributes:
+        net: In eval mode.
+        policy: Names exits of the network.
+        shares: Of images that leave at each of the policy's exits.
+        backend: Of torch.compile; None runs eagerly.
+        orders: Random orders of leaving, which calls take in turn.
     """
-    device = next(net.parameters()).device
-    images = noise(net, batch, device)
-    began = perf_counter()
-    runs = {PLAIN: plain_run(net, images, backend), **stage_runs(net, images, None, backend)}
-    runs |= policy_runs(Predictor(net, policy, backend), images, shares, effort.repeats)
-    for run in runs.values():
-        run()
-    devices.synchronize(device)
-    first_calls = perf_counter() - began
-    wait = partial(devices.synchronize, device)
-    found = interleaved(runs, wait, effort)
-    drawn: dict[str, Footprint] = {}
-    if meter is not None:
-        for name in (name for name in runs if name.startswith(WHOLE)):
-            devices.peak_memory(device)
-            energy = joules(runs[name], batch, meter, wait)
-            runs[name]()
-            drawn[name] = Footprint(energy, devices.peak_memory(device))
-    engine = "eager" if backend is None else "compiled"
-    return Measured(tuple(_lines(net, policy, shares, batch, engine, found, drawn)), first_calls)
+
+    net: ExitNetwork
+    policy: Policy
+    shares: Sequence[float]
+    backend: str | None = None
+    orders: int = 50
+
+    @property
+    def engine(self) -> str:
+        return "eager" if self.backend is None else "compiled"
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.net.parameters()).device
+
+    def calls(self, batch: int) -> list[TimedCall]:
+        """See `Subject`."""
+        images = noise(self.net, batch, self.device)
+        plain = plain_call(self.net, images, self.backend)
+        return [
+            TimedCall(PLAIN, plain, self.net.plain_macs),
+            *self.policy_calls(images),
+            *(
+                TimedCall(what, call, self.net.macs(_part(what)))
+                for what, call in stage_calls(self.net, images, None, self.backend).items()
+            ),
+        ]
+
+    def policy_calls(self, images: torch.Tensor) -> Iterator[TimedCall]:
+        """The network that nothing leaves, and, where any image leaves early, the policy: for single
+        images one call an exit that any leave at."""
+        predictor = Predictor(self.net, self.policy, self.backend)
+        owners = list(inside(self.net).trunk_of)
+        macs = self.policy.macs(network_costs(self.net, owners, list(self.policy.exits)))
+        batch, last = len(images), len(self.shares) - 1
+        stay = torch.full((batch,), last, device=self.device)
+        yield TimedCall(STAYS, partial(predictor, images, stay), macs[self.policy.active[-1]])
+        if not any(self.shares[:last]):
+            return
+        if batch == 1:
+            for at, share in enumerate(self.shares):
+                if share > 0:
+                    here = torch.tensor([at], device=self.device)
+                    yield TimedCall(POLICY, partial(predictor, images, here), macs[at], share)
+            return
+        orders = [torch.from_numpy(places(self.shares, batch, turn)) for turn in range(self.orders)]
+        turns = itertools.cycle([order.to(self.device) for order in orders])
+        mean = sum(share * each for share, each in zip(self.shares, macs, strict=True))
+        yield TimedCall(POLICY, lambda: predictor(images, next(turns)), mean)
+
+    def wait(self) -> None:
+        devices.synchronize(self.device)
+
+    def peak(self) -> int | None:
+        return devices.peak_memory(self.device)
 
 
-def policy_runs(
-    predictor: Predictor, images: torch.Tensor, shares: Sequence[float], repeats: int
-) -> ToTime:
-    """`nothing leaves`, and `policy`: for single images one run an exit that any leave at."""
-    device, batch, last = images.device, len(images), len(shares) - 1
-    stay = torch.full((batch,), last, device=device)
-    runs: ToTime = {STAYS: partial(predictor, images, stay)}
-    if batch == 1:
-        for at, share in enumerate(shares):
-            if share > 0:
-                runs[f"policy {at}"] = partial(predictor, images, torch.tensor([at], device=device))
-    elif any(shares[:last]):
-        drawn = [torch.from_numpy(places(shares, batch, turn)) for turn in range(repeats)]
-        runs[POLICY] = _Turns(predictor, images, [one.to(device) for one in drawn])
-    return runs
-
-
-class _Turns:
-    """The predictor on the same images, each time with the next of several orders of leaving."""
-
-    def __init__(
-        self, predictor: Predictor, images: torch.Tensor, forced: Sequence[torch.Tensor]
-    ) -> None:
-        self._predictor, self._images, self._forced = predictor, images, forced
-        self._turn = 0
-
-    def __call__(self) -> object:
-        self._turn += 1
-        return self._predictor(self._images, self._forced[self._turn % len(self._forced)])
-
-
-def _lines(
-    net: ExitNetwork,
-    policy: Policy,
-    shares: Sequence[float],
-    batch: int,
-    engine: str,
-    found: Mapping[str, Times],
-    drawn: Mapping[str, Footprint],
-) -> list[Timing]:
-    costs = network_costs(net, list(inside(net).trunk_of), list(policy.exits))
-    spent = policy.macs(costs)
-    mean = sum(share * each for share, each in zip(shares, spent, strict=True))
-    lines = [
-        timing(engine, PLAIN, batch, found[PLAIN], net.plain_macs, drawn.get(PLAIN, NOTHING)),
-        timing(engine, STAYS, batch, found[STAYS], spent[policy.active[-1]], drawn.get(STAYS, NOTHING)),
-    ]
-    if batch == 1 and any(share > 0 for share in shares[:-1]):
-        names = [f"policy {at}" for at in range(len(shares))]
-        parts = [(found.get(name, Times(())), drawn.get(name, NOTHING)) for name in names]
-        lines.append(mixture(engine, parts, shares, mean))
-    elif POLICY in found:
-        lines.append(timing(engine, POLICY, batch, found[POLICY], mean, drawn.get(POLICY, NOTHING)))
-    for i in range(1, net.exits + 1):
-        for kind in ("segment", "head"):
-            macs = net.macs(Part("segment" if kind == "segment" else "head", i))
-            lines.append(timing(engine, f"{kind} {i}", batch, found[f"{kind} {i}"], macs))
-    return lines
+def _part(what: str) -> Part:
+    kind, _, number = what.partition(" ")
+    return Part("segment" if kind == "segment" else "head", int(number))
 
 
 def noise(net: ExitNetwork, batch: int, device: torch.device) -> torch.Tensor:
     """Examples [B, *shape] that mean nothing, images channels-last, as normalized ones are."""
-    made = inputs.noise(net.input_shape, batch, generator=torch.Generator().manual_seed(0))
-    return laid_out(made.to(device), "channels_last")
+    examples = inputs.noise(net.input_shape, batch, generator=torch.Generator().manual_seed(0))
+    return laid_out(examples.to(device), "channels_last")
 
 
 def machine(device: torch.device) -> dict[str, Any]:
     """Where something was measured, as JSON."""
-    made = provenance(device)
+    where = provenance(device)
     return {
-        "device": made.device,
-        "cores": made.cores,
+        "device": where.device,
+        "cores": where.cores,
         "threads": torch.get_num_threads(),
-        "torch": made.torch,
+        "torch": where.torch,
         "system": f"{platform.system()} {platform.machine()}",
     }
 
@@ -318,8 +312,8 @@ def _finished(head: Callable[[], torch.Tensor], finish: Callable[[torch.Tensor],
 
 def _decide(score: str, logits: torch.Tensor) -> int:
     numbers = scoring.SCORES[score].numbers(logits.shape[-1])
-    found, _ = scoring.score(score, logits, gate=(0.0,) * numbers)
-    return len((found < 2).nonzero())
+    scores, _ = scoring.score(score, logits, gate=(0.0,) * numbers)
+    return len((scores < 2).nonzero())
 
 
 def _answer(logits: torch.Tensor) -> object:
