@@ -18,7 +18,7 @@ from benchmarks.subjects import Setting, plan
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan
 from offramp.study.run import cluster as clusters
-from offramp.study.run import driver, events, task
+from offramp.study.run import driver, events, protocol
 from offramp.study.run.ledger import Failures, Ledger
 from offramp.study.run.run import RunConfig
 from offramp.units import counted
@@ -67,13 +67,13 @@ class Idle:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.cluster, name)
 
-    def submit(self, order: str, needs: clusters.Needs) -> Any:
-        options = {"num_cpus": needs.cpus, "max_retries": 0, "num_returns": "streaming"}
-        return self.work.options(**options).remote(order)
+    def start(self, order: protocol.Order) -> Any:
+        options = {"num_cpus": order.needs.cpus, "max_retries": 0, "num_returns": "streaming"}
+        return self.work.options(**options).remote(order.dumps())
 
 
 def idle(line: str) -> Iterator[str]:
-    order = task.loads(line)
+    order = protocol.loads(line)
     if order.keys:
         yield events.dumps(events.GroupStarted(order.keys, 0, "nowhere"))
     for key in order.keys:
@@ -98,14 +98,12 @@ def _driven(asked: Plan, joined: Any) -> float:
     """Seconds; the store gets nothing but plans of trials."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as failed:
         store = Store(Path(folder))
-        order = driver.order_of(asked, store, 20.0)
+        config = RunConfig(asked_device(), Path(folder))
+        order = protocol.order_of(asked, store, config, protocol.Needs(1, 0))
         ledger = Ledger(asked, store, Failures(Path(failed)))
-        open_trials = {trial.id: trial for trial in asked.trials}
-        needs = clusters.Needs(1, 0)
         began = time.perf_counter()
         done = sum(
-            isinstance(event, events.Finished)
-            for event in driver.Driver(ledger, joined, needs, order, open_trials).work()
+            isinstance(event, events.Finished) for event in driver.Driver(ledger, joined, order).work()
         )
         assert done == len(asked.nodes)
         return time.perf_counter() - began
@@ -113,7 +111,7 @@ def _driven(asked: Plan, joined: Any) -> float:
 
 def beside(joined: clusters.Cluster, study: str, setting: Setting, rounds: int) -> Iterator[Result]:
     """A study on two machines of one core, against two processes of one thread."""
-    from offramp.study.run.pool import run_pooled
+    from offramp.study.run.processes import run_pooled
 
     asked = plan(setting)
     warm = plan(replace(DEMO, epochs=1, strategies=("joint",)))  # so that libraries are there

@@ -20,7 +20,7 @@ from offramp.process import keep_freed_memory
 from offramp.store.store import Store
 from offramp.study.plan.plan import make_plan
 from offramp.study.run.events import Epoch
-from offramp.study.run.pool import run_pooled
+from offramp.study.run.processes import run_pooled
 from offramp.study.run.run import RunConfig
 from offramp.study.spec import file as spec
 

@@ -150,7 +150,7 @@ def test_a_process_without_memory_is_tried_again(tmp_path: Path) -> None:
     happened = carried_out(plan, store)
     assert (tmp_path / "once").exists()
     (said,) = (text for text in notes(happened) if "again" in text)
-    assert "allocate" in said and "given to a machine again at once (1 of 6)" in said
+    assert "allocate" in said and "goes to a machine again at once (1 of 6)" in said
     check_equal(store, local)
     check_once(plan, happened)
 
@@ -179,7 +179,7 @@ def test_a_disk_that_is_full_is_tried_again(plan: Plan, undisturbed: Store, tmp_
         check_sound(store)
     check_once(plan, happened)
     said = [text for text in notes(happened) if "disk is full" in text]
-    assert said and all("given to a machine again" in text for text in said)
+    assert said and all("goes to a machine again" in text for text in said)
 
 
 HELD = """
@@ -222,7 +222,7 @@ def mishaps(machines: Machines, store: Store, hold: Path) -> See:
     lost: list[str] = []
 
     def see(event: Event) -> None:
-        lost.extend(text for text in notes([event]) if "it is given to a machine again" in text)
+        lost.extend(text for text in notes([event]) if "it goes to a machine again" in text)
         process = at_work(store, event) if hold.exists() else None
         if process is None:
             return
@@ -238,10 +238,10 @@ def mishaps(machines: Machines, store: Store, hold: Path) -> See:
 
 
 def check_mended(happened: list[Event]) -> None:
-    said = [text for text in notes(happened) if "it is given to a machine again" in text]
+    said = [text for text in notes(happened) if "it goes to a machine again" in text]
     assert any("its process was killed" in text for text in said), said
     assert any("its machine is gone" in text for text in said), said
-    assert all("given to a machine again" in text for text in said)
+    assert all("goes to a machine again" in text for text in said)
     assert any(isinstance(e, GroupStarted) and e.epoch > 0 for e in happened), (
         "it went on from a checkpoint"
     )
@@ -367,7 +367,7 @@ def test_a_store_that_is_away_for_a_while(plan: Plan, undisturbed: Store, tmp_pa
     happened = carried_out(plan, root, see)
     check_equal(Store(root), undisturbed)
     check_once(plan, happened)
-    assert any("given to a machine again" in text for text in notes(happened))
+    assert any("goes to a machine again" in text for text in notes(happened))
 
 
 @pytest.mark.usefixtures("machines")

@@ -17,9 +17,10 @@ from offramp.engine.fit import EpochReport
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run import cluster as clusters
-from offramp.study.run import driver, events, task
-from offramp.study.run.cluster import Heard, Needs
+from offramp.study.run import driver, events, protocol
 from offramp.study.run.ledger import Failures, Ledger
+from offramp.study.run.protocol import Loss, Message, Needs, Order
+from offramp.study.run.run import RunConfig
 from offramp.study.spec.file import read
 from refusal import refuses
 from support import CPU
@@ -32,31 +33,31 @@ Said = tuple[list[events.Event], str | None]
 class Scripted:
     """A cluster of one machine. answer: what the n-th task of the same order says."""
 
-    answer: Callable[[task.TaskOrder, int], Said]
+    answer: Callable[[Order, int], Said]
     own: bool = False
     tasks: int = 2
-    given: list[task.TaskOrder] = field(default_factory=list)
+    orders: list[Order] = field(default_factory=list)
     canceled: set[int] = field(default_factory=set)
 
     def room(self, needs: Needs) -> events.Room:
         assert needs.cpus == 1
         return events.Room(self.tasks, 1)
 
-    def submit(self, order: str, needs: Needs) -> int:
-        assert needs.cpus == 1
-        self.given.append(task.loads(order))
-        return len(self.given) - 1
+    def start(self, order: Order) -> int:
+        self.orders.append(protocol.loads(order.dumps()))
+        return len(self.orders) - 1
 
-    def hear(self, tasks: list[int], seconds: float) -> list[Heard]:
+    def hear(self, tasks: list[int], seconds: float) -> list[Message]:
         assert seconds > 0
         if not tasks:
             return []
         if tasks[0] in self.canceled:
-            return [Heard(tasks[0], ended=True, lost="its process was told to end")]
-        order = self.given[tasks[0]]
-        turn = sum(o.keys == order.keys and o.trials == order.trials for o in self.given[: tasks[0]])
-        said, lost = self.answer(order, turn)
-        return [Heard(tasks[0], tuple(map(events.dumps, said)), ended=True, lost=lost)]
+            return [Message(tasks[0], ended=True, loss=Loss("its process was told to end"))]
+        order = self.orders[tasks[0]]
+        turn = sum(o.keys == order.keys and o.trials == order.trials for o in self.orders[: tasks[0]])
+        happened, reason = self.answer(order, turn)
+        loss = None if reason is None else Loss(reason)
+        return [Message(tasks[0], tuple(happened), ended=True, loss=loss)]
 
     def cancel(self, task: int, force: bool = False) -> None:
         assert not force
@@ -72,21 +73,20 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 def carried_out(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Scripted], Iterator[events.Event]]:
-    monkeypatch.setattr(driver, "PAUSE_S", 0.0)
+    monkeypatch.setattr(protocol, "PAUSE_S", 0.0)
     monkeypatch.setattr(driver, "LOOK_S", 0.001)  # a script never waits
     (tmp_path / "failed").mkdir()
     store = Store(tmp_path / "store")
 
     def run(cluster: Any) -> Iterator[events.Event]:
-        order = driver.order_of(plan, store, 20.0)
+        order = protocol.order_of(plan, store, RunConfig(CPU, tmp_path), Needs(1, 0))
         ledger = Ledger(plan, store, Failures(tmp_path / "failed"))
-        there = {trial.id: trial for trial in plan.trials}
-        return driver.Driver(ledger, cluster, Needs(1, 0), order, there).work()
+        return driver.Driver(ledger, cluster, order).work()
 
     return run
 
 
-def done(order: task.TaskOrder) -> list[events.Event]:
+def done(order: Order) -> list[events.Event]:
     return [
         *(events.Finished(key, 1.0) for key in order.keys),
         *(events.TrialDone(trial, False) for trial in order.trials),
@@ -102,8 +102,8 @@ def notes(happened: list[events.Event]) -> list[str]:
 
 
 def test_a_task_that_comes_further_each_time_is_never_given_up(carried_out: Any, plan: Plan) -> None:
-    def answer(order: task.TaskOrder, turn: int) -> Said:
-        if order.keys and turn < 3 * driver.RETRIES:
+    def answer(order: Order, turn: int) -> Said:
+        if order.keys and turn < 3 * protocol.RETRIES:
             return [epoch(key, turn + 1) for key in order.keys], "its machine is gone"
         return done(order), None
 
@@ -118,18 +118,18 @@ def test_one_that_does_not_is_given_up_and_each_time_is_said(
 ) -> None:
     first = next(iter(plan.nodes))
 
-    def answer(order: task.TaskOrder, _: int) -> Said:
+    def answer(order: Order, _: int) -> Said:
         if first in order.keys:
             return [epoch(first, 3)] * (again and 1), "its process was told to end"
         return done(order), None
 
     cluster = Scripted(answer)
     happened = list(carried_out(cluster))
-    tried = sum(first in order.keys for order in cluster.given)
-    assert tried == driver.RETRIES + 1
+    tried = sum(first in order.keys for order in cluster.orders)
+    assert tried == protocol.RETRIES + 1
     said = notes(happened)
     assert len(set(said)) == len(said) == tried - 1
-    assert all("of seed 1: its process was told to end; it is given" in text for text in said)
+    assert all("of seed 1: its process was told to end; it goes" in text for text in said)
     failed = {event.key for event in happened if isinstance(event, events.Failed)}
     assert first in failed and len(failed) < len(plan.nodes)
     assert failed == {n.key for n in plan.nodes.values() if n.key == first or failed & set(n.needs)}
@@ -138,23 +138,21 @@ def test_one_that_does_not_is_given_up_and_each_time_is_said(
 def test_a_machine_that_lacks_something_ends_nothing_once_another_has_trained(carried_out: Any) -> None:
     refused = events.WorkerFailed("b: there is no data here", again=False)
 
-    def answer(order: task.TaskOrder, turn: int) -> Said:
-        if turn == 0 and len(cluster.given) > 3:
+    def answer(order: Order, turn: int) -> Said:
+        if turn == 0 and len(cluster.orders) > 3:
             return [refused], None
         return done(order), None
 
     cluster = Scripted(answer)
     happened = list(carried_out(cluster))
-    assert any(
-        "there is no data here; it is given to a machine again" in text for text in notes(happened)
-    )
+    assert any("there is no data here; it goes to a machine again" in text for text in notes(happened))
     assert not [e for e in happened if isinstance(e, events.Failed)]
 
 
 def test_what_no_machine_can_do_ends_the_run(carried_out: Any) -> None:
     cluster = Scripted(lambda *_: ([events.WorkerFailed("no data", again=False)], None))
     refuses("no data", lambda: list(carried_out(cluster)))
-    assert len(cluster.given) <= 3
+    assert len(cluster.orders) <= 3
 
 
 def test_a_machine_of_our_own_without_room_is_not_waited_for(carried_out: Any) -> None:
@@ -218,5 +216,5 @@ def test_a_head_that_cannot_start_a_server_is_asked_again(ray: FakeRay, fails: i
 def test_a_phase_on_a_gpu_has_a_process_of_its_own(ray: FakeRay, gpus: float, kind: str) -> None:
     """One that had a GPU would stay on it, whichever it is given next."""
     with clusters.joined(WHERE) as cluster:
-        cluster.submit("{}", Needs(1, 0, gpus))
+        cluster.start(Order("", [], {}, {}, "", {}, Needs(1, 0, gpus), "", {}, {}))
     assert ray.given == [kind]

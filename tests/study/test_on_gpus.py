@@ -14,7 +14,7 @@ from offramp.store.store import Store
 from offramp.study.plan.limits import cache_folder
 from offramp.study.plan.plan import make_plan
 from offramp.study.run.events import Event, Failed
-from offramp.study.run.pool import run_pooled
+from offramp.study.run.processes import run_pooled
 from offramp.study.run.run import RunConfig
 from offramp.study.spec import file as spec
 

@@ -33,8 +33,7 @@ from offramp.study.search.variants import (
     space,
     written,
 )
-from offramp.study.spec import record
-from offramp.study.spec.file import StudyFile, read, study_files
+from offramp.study.spec.file import StudyFile, as_text, read, study_files
 from refusal import refuses
 from support import CPU
 
@@ -174,7 +173,7 @@ def test_what_a_rehearsal_found_is_read_as_it_was_tried(study: Path, tmp_path: P
     made = read(target)
     assert (made.recipe.epochs, made.data.train_images) == (7, 300)
     assert (made.name, tried.name) == ("mine-found", "mine")  # reports tell them apart
-    assert record.dumps(read(target, ["search=null"])) == record.dumps(
+    assert as_text(read(target, ["search=null"])) == as_text(
         tried.model_copy(update={"scale": "full", "name": "mine-found"})
     )
 

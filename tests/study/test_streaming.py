@@ -25,7 +25,7 @@ from offramp.process import Terminated
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run.events import Event, GroupStarted
-from offramp.study.run.pool import run_pooled
+from offramp.study.run.processes import run_pooled
 from offramp.study.run.run import RunConfig, run
 from offramp.study.spec import file as spec
 from support import CPU, run_all
@@ -36,12 +36,12 @@ from pathlib import Path
 import child
 from offramp.study.spec import file as spec
 from offramp.study.plan.plan import make_plan
-from offramp.study.run.run import Conduct, run
+from offramp.study.run.run import RunConfig, run
 from offramp.store.store import Store
 study, root, call = json.loads(sys.argv[1])
 plan = make_plan(spec.parse(study), child.CPU)
 child.arm("offramp.engine.fit:step", call)
-for event in run(plan, Store(Path(root)), Conduct(child.CPU, Path(root) / "caches", 0)):
+for event in run(plan, Store(Path(root)), RunConfig(child.CPU, Path(root) / "caches", 0)):
     pass
 """
 

@@ -20,9 +20,9 @@ from offramp import device as devices
 from offramp.errors import OfframpError
 from offramp.store.store import Store
 from offramp.study.plan.plan import make_plan
-from offramp.study.run import rank_processes
+from offramp.study.run import processes
 from offramp.study.run.events import Event
-from offramp.study.run.pool import run_pooled
+from offramp.study.run.processes import run_pooled
 from offramp.study.run.run import RunConfig, run
 from offramp.study.spec import file as spec
 from refusal import refuses
@@ -131,7 +131,7 @@ def test_a_killed_rank_changes_no_bit(
     store, events = together(study(data, data=dying), tmp_path / "store")
     assert (tmp_path / "once").exists()
     (said,) = (note for note in notes(events) if "rank" in note)
-    assert "SIGKILL" in said and "(1 of 3)" in said
+    assert "SIGKILL" in said and "(1 of 6)" in said
     assert len(trained(events)) == 8  # each once
     check_equal(store, undisturbed)
     check_tidy(store)
@@ -275,7 +275,7 @@ def test_ranks_of_torchrun_share_their_machine(
 ) -> None:
     """What caches may take, and how many processes read images: of all of them together."""
     asked: list[RunConfig] = []
-    monkeypatch.setattr(rank_processes, "run", lambda _, __, how: asked.append(how) or iter(()))
+    monkeypatch.setattr(processes, "run", lambda _, __, how: asked.append(how) or iter(()))
     monkeypatch.setattr(devices, "launched", lambda: devices.Launched(3, 4, 1, 2))
     plan = make_plan(spec.parse(study(data, execution={"devices": 4})), CPU)
     list(run_pooled(plan, Store(tmp_path), conduct(tmp_path)))

@@ -26,7 +26,7 @@ from offramp.study.plan.workers import (
     suited,
     widest,
 )
-from offramp.study.run.pool import run_pooled
+from offramp.study.run.processes import run_pooled
 from offramp.study.run.run import run
 from refusal import refuses
 from support import CPU, tiny_plan, tiny_study

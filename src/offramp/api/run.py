@@ -22,7 +22,7 @@ from offramp.study.plan.limits import cache_folder
 from offramp.study.plan.plan import Plan, check_data, plans
 from offramp.study.plan.workers import suited
 from offramp.study.run.events import Event, watched
-from offramp.study.run.pool import run_pooled
+from offramp.study.run.processes import run_pooled
 from offramp.study.run.run import RunConfig
 from offramp.study.spec import file as spec
 from offramp.study.spec.file import Member, members

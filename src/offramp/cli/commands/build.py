@@ -302,7 +302,7 @@ def _next(done: Built, store: Place) -> list[str]:
 def _train(
     plan: Plan, store: Store, device: torch.device, log: Log, fits: tuple[str, ...] | None
 ) -> None:
-    from offramp.study.run.pool import run_pooled
+    from offramp.study.run.processes import run_pooled
 
     progress = Progress(plan, log)
     try:

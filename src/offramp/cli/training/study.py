@@ -110,7 +110,7 @@ def trained(plan: Plan, how: RunOptions) -> Outcome:
 def _work(plan: Plan, how: RunOptions, workers: Workers, progress: Progress) -> KeyboardInterrupt | None:
     """Run a plan. Returns what interrupted it."""
     from offramp.store.store import Store
-    from offramp.study.run.pool import run_pooled
+    from offramp.study.run.processes import run_pooled
 
     store = Store(how.root)
     try:

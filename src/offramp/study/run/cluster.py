@@ -1,7 +1,7 @@
-"""Machines that Ray makes one: joining or starting it, what there is room for, tasks and what they say.
+"""The launcher of a cluster: machines that Ray makes one, which this process joins or starts.
 
-The only file that knows Ray. A task is given one line of JSON and says lines of JSON; Ray's own object
-store holds nothing else. Ray is imported when a cluster is asked for, and not before.
+The only file that knows Ray. A task takes one line of JSON and answers in lines of JSON; Ray's own
+object store holds nothing else. Ray is imported when a cluster is joined, and not before.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 
 from offramp.errors import OfframpError, in_line
 from offramp.meters import usable_cores
-from offramp.study.run.events import Room
-from offramp.units import counted, size
+from offramp.study.run.events import Room, loads
+from offramp.study.run.protocol import Loss, Message, Needs, Order
 
 LEAST = (2, 52)  # before it, any page in a browser could run code in a cluster (CVE-2025-62593)
 CLIENT = "ray://"
@@ -33,33 +33,17 @@ SHORT = 16  # characters of a folder in which there is room for Ray's sockets, 1
 
 
 @dataclass(frozen=True)
-class Needs:
-    """What a task takes of its machine. memory: bytes.  gpus: 0 for none, less than 1 for a share."""
-
-    cpus: int
-    memory: int
-    gpus: float = 0.0
-
-    def __str__(self) -> str:
-        gpus = f", {self.gpus:g} of a GPU" if self.gpus else ""
-        return f"{counted(self.cpus, 'core')}, {size(self.memory)} of memory{gpus}"
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What a task said. lost: why nothing more will come although it was not finished, in words."""
-
-    task: Any
-    lines: tuple[str, ...] = ()
-    ended: bool = False
-    lost: str | None = None
-
-
-@dataclass(frozen=True)
 class Cluster:
-    """A cluster that this process has joined. own: whether this process started it.
-    work: what a task does, sent to the machines once.  work_on_gpu: the same in a process of its own, as
-    one that has used a GPU stays on it, whichever it is given next."""
+    """A cluster that this process has joined.
+
+    Attributes:
+        ray: The module.
+        work: What a task does, sent to the machines once.
+        work_on_gpu: The same in a process of its own: one that has used a GPU stays on it, whichever is
+            meant for its next task.
+        own: Whether this process started the cluster.
+        by_client: Whether it speaks through Ray Client, from outside of the cluster.
+    """
 
     ray: Any = field(repr=False)
     work: Any = field(repr=False)
@@ -73,12 +57,14 @@ class Cluster:
         return "cuda" if any(node.get("GPU", 0) for node in self._resources()) else "cpu"
 
     def room(self, needs: Needs) -> Room:
-        """For tasks that need so much, on machines that are there now."""
+        """For how many tasks at a time there is room, on machines that are up now."""
         fits = []
-        for has in self._resources():
-            fit = min(has.get("CPU", 0) // needs.cpus, has.get("memory", 0) // max(1, needs.memory))
+        for machine in self._resources():
+            fit = min(
+                machine.get("CPU", 0) // needs.cpus, machine.get("memory", 0) // max(1, needs.memory)
+            )
             if needs.gpus:
-                fit = min(fit, has.get("GPU", 0) // needs.gpus)
+                fit = min(fit, machine.get("GPU", 0) // needs.gpus)
             fits.append(int(fit))
         return Room(sum(fits), sum(fit > 0 for fit in fits))
 
@@ -87,8 +73,9 @@ class Cluster:
             nodes = self.ray.nodes()
         return [node["Resources"] for node in nodes if node["Alive"]]
 
-    def submit(self, order: str, needs: Needs) -> Any:
+    def start(self, order: Order) -> Any:
         """A task that does what an order says, as soon as there is room for it."""
+        needs = order.needs
         options: dict[str, Any] = {
             "num_cpus": needs.cpus,
             "num_gpus": needs.gpus,
@@ -98,12 +85,12 @@ class Cluster:
         if not self.by_client:  # which brings what a task says only when it has ended
             options["num_returns"] = "streaming"
         work = self.work_on_gpu if needs.gpus else self.work
-        return work.options(**options).remote(order)
+        return work.options(**options).remote(order.dumps())
 
-    def hear(self, tasks: Sequence[Any], seconds: float) -> list[Heard]:
+    def hear(self, tasks: Sequence[Any], seconds: float | None) -> list[Message]:
         """What tasks say next; nothing after so many seconds."""
         if not tasks:
-            time.sleep(seconds)
+            time.sleep(seconds or 0.0)
             return []
         with self._reached():
             ready, _ = self.ray.wait(list(tasks), num_returns=1, timeout=seconds)
@@ -123,16 +110,16 @@ class Cluster:
                 "finished work stays"
             ) from error
 
-    def _hear(self, task: Any) -> Heard:
+    def _hear(self, task: Any) -> Message:
         try:
             if self.by_client:
-                return Heard(task, tuple(self.ray.get(task)), ended=True)
-            return Heard(task, (self.ray.get(next(task)),))
+                return Message(task, tuple(map(loads, self.ray.get(task))), ended=True)
+            return Message(task, (loads(self.ray.get(next(task))),))
         except StopIteration:
-            return Heard(task, ended=True)
+            return Message(task, ended=True)
         except self.ray.exceptions.RayError as error:
-            lost = LOST.get(type(error).__name__) or in_line(error)
-            return Heard(task, ended=True, lost=lost)
+            reason = LOST.get(type(error).__name__) or in_line(error)
+            return Message(task, ended=True, loss=Loss(reason))
 
     def cancel(self, task: Any, force: bool = False) -> None:
         """Interrupt a task as Ctrl-C would; or kill it."""
@@ -151,12 +138,19 @@ LOST = {
 
 @contextmanager
 def joined(where: str) -> Iterator[Cluster]:
-    """Join the cluster at `where` (`ray://HOST:PORT`), or that of RAY_ADDRESS, or start Ray here, for
-    this machine alone, and end it with the block.
+    """Join a cluster while the block runs.
 
-    Raises OfframpError where Ray is not installed or too old, and where no cluster answers.
+    Args:
+        where: `ray://HOST:PORT`, or `ray` for that of RAY_ADDRESS; without one, Ray is started here, for
+            this machine alone, and ends with the block.
+
+    Yields:
+        The cluster.
+
+    Raises:
+        OfframpError: Where Ray is not installed or too old, and where no cluster answers.
     """
-    from offramp.study.run import task_entry
+    from offramp.study.run import entry
 
     check_version()
     address = where if where.startswith(CLIENT) else os.environ.get("RAY_ADDRESS") or None
@@ -169,8 +163,8 @@ def joined(where: str) -> Iterator[Cluster]:
         try:
             quiet = {"log_to_driver": False, "logging_level": "error"}
             if address is None:
-                mine = {"num_cpus": usable_cores(), "object_store_memory": OBJECTS}
-                ray.init("local", include_dashboard=False, _temp_dir=folder, **mine, **quiet)
+                own = {"num_cpus": usable_cores(), "object_store_memory": OBJECTS}
+                ray.init("local", include_dashboard=False, _temp_dir=folder, **own, **quiet)
             else:
                 _join(ray, address, quiet)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -181,8 +175,8 @@ def joined(where: str) -> Iterator[Cluster]:
             ) from None
         try:
             by_client = (address or "").startswith(CLIENT)
-            does = task_entry.work_through if by_client else task_entry.work
-            work, work_on_gpu = ray.remote(does), ray.remote(max_calls=1)(does)
+            task = entry.work_through if by_client else entry.work
+            work, work_on_gpu = ray.remote(task), ray.remote(max_calls=1)(task)
             yield Cluster(ray, work, work_on_gpu, own=address is None, by_client=by_client)
         finally:
             ray.shutdown()
@@ -200,8 +194,8 @@ def _join(ray: Any, address: str, options: dict[str, Any]) -> None:
 
 def _near() -> str | None:
     """Where Ray's files go: it makes sockets there, whose paths may have a hundred characters."""
-    given = tempfile.gettempdir()
-    return "/tmp" if len(given) > SHORT and os.access("/tmp", os.W_OK) else given
+    folder = tempfile.gettempdir()
+    return "/tmp" if len(folder) > SHORT and os.access("/tmp", os.W_OK) else folder
 
 
 def check_version() -> None:
@@ -226,8 +220,7 @@ def _protect() -> None:
     """Have Ray, when started here, listen on the loopback alone and to those who know a token."""
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # of which its loopback is a consequence
     os.environ["RAY_AUTH_MODE"] = "token"
-    known = any(os.environ.get(name) for name in TOKENS) or (Path.home() / TOKEN_FILE).exists()
-    if not known:
+    if not any(map(os.environ.get, TOKENS)) and not (Path.home() / TOKEN_FILE).exists():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 

@@ -10,296 +10,292 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Protocol
+
+import torch
 
 from offramp.engine.resolve import Node
 from offramp.errors import OfframpError, Unwritable
 from offramp.store.store import Store
+from offramp.study.plan.limits import cache_folder
 from offramp.study.plan.plan import Plan, Trial
 from offramp.study.plan.schedule import Passes, Schedule
 from offramp.study.plan.workers import need
-from offramp.study.run import events, task, trials
-from offramp.study.run.cluster import Cluster, Heard, Needs
+from offramp.study.run import events, protocol, trials
 from offramp.study.run.ledger import Failures, Ledger
-from offramp.study.spec import record
+from offramp.study.run.protocol import Launcher, Message, Needs, Order, Restarts, end, order_of
+from offramp.study.run.run import RunConfig
 from offramp.units import counted
 
-RETRIES = 6  # of a task: with the pauses between them about a minute
-PAUSE_S = 2.0  # before the second one, and each time twice as long
 LOOK_S = 1.0  # between two looks at the machines
-SAVING_S = 60.0  # that tasks have to save what they are at
-SAID: dict[Passes, str] = {
+PASSES: dict[Passes, str] = {
     "shared": "phases that may share a pass over the data do",
     "where short": "phases share a pass where machines are fewer than phases",
     "divided": "no two phases share a pass, so that none waits for another",
 }
 
 
+class Machines(Launcher, Protocol):
+    """A launcher whose machines come and go.
+
+    Attributes:
+        own: Whether this process started them, so that no other one will come.
+    """
+
+    @property
+    def own(self) -> bool: ...
+
+    def room(self, needs: Needs) -> events.Room:
+        """For how many tasks at a time there is room, on machines that are up now."""
+
+
 @dataclass(frozen=True)
-class Given:
-    """What a task was given to do: nodes to train together, or trials to write."""
+class Assignment:
+    """What a task is to do: nodes to train together, or trials to write."""
 
     nodes: tuple[Node, ...] = ()
     trials: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Keys of the nodes, or ids of the trials."""
         return (*(node.key for node in self.nodes), *self.trials)
 
 
 @dataclass
-class DriverState:
-    """What changes while it runs. room: of the cluster.  passes: how phases share them.  fresh: whether
-    there may be something to submit.  served: whether any machine has trained an epoch."""
-
-    room: events.Room = field(default_factory=lambda: events.Room(-1, -1))  # not known yet
-    passes: Passes = "shared"
-    fresh: bool = True
-    served: bool = False
-
-
-@dataclass(frozen=True)
 class Driver:
-    """order: what all tasks have in common.  running: by task.  tries: how often the task of a key or a
-    trial was lost since it last came further.  reached: the last epoch of a key.  rests: until when
-    nothing is done about a key or a trial.  elsewhere: keys that other processes were seen at.
-    open_trials: by id."""
+    """A run of a plan on a cluster.
+
+    Attributes:
+        ledger: What is finished and what failed.
+        machines: The cluster.
+        order: What all tasks have in common.
+        restarts: The rule for those that are lost; its rests hold also for what other processes are at.
+        running: What each task is at.
+        elsewhere: Keys that other processes were seen at.
+        open_trials: Those that are not written yet, by id.
+        room: Of the cluster, by now.
+        passes: How phases share passes over the data.
+        idle: Whether there may be something to start.
+        served: Whether any machine has trained an epoch.
+    """
 
     ledger: Ledger
-    cluster: Cluster
-    needs: Needs
-    order: task.TaskOrder
-    open_trials: dict[str, Trial]
-    running: dict[Any, Given] = field(default_factory=dict)
-    tries: dict[str, int] = field(default_factory=dict)
-    reached: dict[str, int] = field(default_factory=dict)
-    rests: dict[str, float] = field(default_factory=dict)
+    machines: Machines
+    order: Order
+    restarts: Restarts = field(default_factory=Restarts)
+    running: dict[Any, Assignment] = field(default_factory=dict)
     elsewhere: set[str] = field(default_factory=set)
-    now: DriverState = field(default_factory=DriverState)
+    open_trials: dict[str, Trial] = field(default_factory=dict)
+    room: events.Room = field(default_factory=lambda: events.Room(-1, -1))  # not known yet
+    passes: Passes = "shared"
+    idle: bool = True
+    served: bool = False
 
-    @property
-    def plan(self) -> Plan:
-        return self.ledger.plan
+    def __post_init__(self) -> None:
+        self.open_trials = {trial.id: trial for trial in self.ledger.plan.trials}
 
     def work(self) -> Iterator[events.Event]:
         """All that happens until nothing is left to do."""
         yield from self.ledger.begin()
-        schedule = Schedule(self.plan, frozenset(self.ledger.done))
+        schedule = Schedule(self.ledger.plan, frozenset(self.ledger.done))
         looked = -LOOK_S
         try:
             while True:
                 if time.monotonic() - looked >= LOOK_S:
                     yield from self._look(schedule)
                     looked = time.monotonic()
-                if self.now.fresh:
-                    self.now.fresh = False
+                if self.idle:
+                    self.idle = False
                     yield from self.ledger.give_up(self.ledger.open())
                     yield from self._close_trials()
                     if not self.open_trials:
                         return
-                    self._submit(schedule)
-                for heard in self.cluster.hear(list(self.running), LOOK_S):
-                    yield from self._take(heard)
+                    self._start_ready(schedule)
+                for message in self.machines.hear(list(self.running), LOOK_S):
+                    yield from self._take(message)
         finally:
-            self._end()
+            end(self.machines, self.running)
 
     def _look(self, schedule: Schedule) -> Iterator[events.Event]:
         """What there is room for by now, and whether what rested may go on."""
-        room = self.cluster.room(self.needs)
-        if room != self.now.room:
-            self.now.room = room
+        room = self.machines.room(self.order.needs)
+        if room != self.room:
+            self.room = room
             yield room
-            if room.groups:
-                passes = schedule.best(room.groups)
-                if passes != self.now.passes:
-                    yield events.Note(f"With room for {room.groups} at once, {SAID[passes]}.")
-                self.now.passes = passes
-            elif self.cluster.own:  # no other one will come
-                raise OfframpError(
-                    f"this machine has no room for a phase, which takes {self.needs}; train with fewer "
-                    "threads (numerics) or smaller batches, or join a cluster by RAY_ADDRESS"
-                )
-            else:
-                yield events.Note(
-                    f"No machine of the cluster has room for a phase, which takes {self.needs}; waiting "
-                    "for one that has."
-                )
-        over = [name for name, until in self.rests.items() if until <= time.monotonic()]
-        for name in over:
-            del self.rests[name]
-        for key in self.elsewhere.intersection(over):
-            yield from self._ask_again(key)
-        self.now.fresh |= bool(over)
+            yield from self._settle_passes(schedule)
+        rested = self.restarts.rested()
+        for key in self.elsewhere.intersection(rested):
+            yield from self._look_elsewhere(key)
+        self.idle |= bool(rested)
 
-    def _ask_again(self, key: str) -> Iterator[events.Event]:
+    def _settle_passes(self, schedule: Schedule) -> Iterator[events.Event]:
+        """How phases share passes where there is so much room."""
+        needs = self.order.needs
+        if self.room.groups:
+            passes = schedule.best(self.room.groups)
+            if passes != self.passes:
+                yield events.Note(f"With room for {self.room.groups} at once, {PASSES[passes]}.")
+            self.passes = passes
+        elif self.machines.own:
+            raise OfframpError(
+                f"this machine has no room for a phase, which takes {needs}; train with fewer threads "
+                "(numerics) or smaller batches, or join a cluster by RAY_ADDRESS"
+            )
+        else:
+            yield events.Note(
+                f"No machine of the cluster has room for a phase, which takes {needs}; waiting for one "
+                "that has."
+            )
+
+    def _look_elsewhere(self, key: str) -> Iterator[events.Event]:
         """Whether those who were at a node are done with it, or gone, which only patience can tell."""
         try:
             if self.ledger.store.has_node(key):
                 yield from self.ledger.check(key)
             else:
-                held = self.ledger.store.try_lock(key)
-                if held is None:
+                lock = self.ledger.store.try_lock(key)
+                if lock is None:
                     yield self._await((key,))
                     return
-                held.release()
-        except Unwritable:  # the store is away: whoever is given the node will find out
+                lock.release()
+        except Unwritable:  # the store is away: whoever trains the node next will meet it
             pass
         self.elsewhere.discard(key)
 
     def _await(self, keys: tuple[str, ...]) -> events.Waiting:
-        for key in keys:
-            self.elsewhere.add(key)
-            self.rests[key] = time.monotonic() + LOOK_S
+        self.elsewhere.update(keys)
+        self.restarts.rest(keys, LOOK_S)
         return events.Waiting(keys, next(filter(None, map(self.ledger.store.holder, keys)), None))
 
     def _close_trials(self) -> Iterator[events.Event]:
-        """Leave out trials that cannot be had, and those that are there."""
+        """Leave out trials that cannot be had, and those that are written."""
         failed = self.ledger.failed.keys()
         for trial in list(self.open_trials.values()):
             if failed and not failed.isdisjoint(trial.keys):
                 del self.open_trials[trial.id]
-            elif self.ledger.done.issuperset(trial.keys) and self._is_there(trial):
+            elif self.ledger.done.issuperset(trial.keys) and self._is_written(trial):
                 del self.open_trials[trial.id]
                 yield events.TrialDone(trial.id, True)
 
-    def _is_there(self, trial: Trial) -> bool:
+    def _is_written(self, trial: Trial) -> bool:
         store = self.ledger.store
-        there = store.has_trial(trial.id, whole=False) and not store.is_planned(trial.id)
-        return there and trials.damage(store.trial_logits, trial.id) is None
+        written = store.has_trial(trial.id, whole=False) and not store.is_planned(trial.id)
+        return written and trials.damage(store.trial_logits, trial.id) is None
 
-    def _submit(self, schedule: Schedule) -> None:
-        """Everything that is ready, so that a cluster which grows by what is asked of it does."""
-        busy = {name for given in self.running.values() for name in given.names} | self.rests.keys()
+    def _start_ready(self, schedule: Schedule) -> None:
+        """Start everything that is ready, so that a cluster which grows on demand does."""
+        busy = {name for at in self.running.values() for name in at.names} | self.restarts.rests.keys()
         done = self.ledger.done
         ready = [n for n in self.ledger.open() if n.key not in busy and done.issuperset(n.needs)]
-        room = self.now.room.groups - len(self.running)
-        for group in schedule.groups(ready, room, self.now.passes) if ready else ():
-            self._start(Given(nodes=group))
+        room = self.room.groups - len(self.running)
+        for group in schedule.groups(ready, room, self.passes) if ready else ():
+            self._start(Assignment(nodes=group))
         of_seed: dict[int, list[str]] = {}  # they have logits in common
         for trial in self.open_trials.values():
             if trial.id not in busy and done.issuperset(trial.keys):
                 of_seed.setdefault(trial.seed, []).append(trial.id)
         for ids in of_seed.values():
-            self._start(Given(trials=tuple(ids)))
+            self._start(Assignment(trials=tuple(ids)))
 
-    def _start(self, given: Given) -> None:
-        order = task.given(self.order, tuple(node.key for node in given.nodes), given.trials)
-        self.running[self.cluster.submit(order.dumps(), self.needs)] = given
+    def _start(self, assignment: Assignment) -> None:
+        keys = tuple(node.key for node in assignment.nodes)
+        task = self.machines.start(replace(self.order, keys=keys, trials=assignment.trials))
+        self.running[task] = assignment
 
-    def _take(self, heard: Heard) -> Iterator[events.Event]:
+    def _take(self, message: Message) -> Iterator[events.Event]:
         """Take in what a task said."""
-        given = self.running[heard.task]
-        for line in heard.lines:
-            event = events.loads(line)
+        assignment = self.running[message.task]
+        for event in message.events:
             if isinstance(event, events.WorkerFailed):
                 # A machine that lacks something ends nothing where others have what it takes.
-                if not (event.again or self.now.served):
+                if not (event.again or self.served):
                     raise OfframpError(event.text)
-                yield from self._again(given, f"{self._words(given)}: {event.text}")
+                yield from self._again(assignment, event.text)
                 continue
             self._note(event)
             if isinstance(event, events.Waiting):
                 event = self._await(event.keys)
             yield event
-        if heard.ended:
-            del self.running[heard.task]
-            self.now.fresh = True
-            yield events.GroupEnded(tuple(node.key for node in given.nodes))
-            if heard.lost is not None:
-                yield from self._again(given, f"{self._words(given)}: {heard.lost}")
+        if message.ended:
+            del self.running[message.task]
+            self.idle = True
+            yield events.GroupEnded(tuple(node.key for node in assignment.nodes))
+        if message.loss is not None:
+            yield from self._again(assignment, message.loss.reason)
 
     def _note(self, event: events.Event) -> None:
         match event:
             case events.Epoch(report):
-                self.now.served = True
-                if report.epoch > self.reached.get(report.key, -1):
-                    self.reached[report.key] = report.epoch
-                    self.tries.pop(report.key, None)
+                self.served = True
+                self.restarts.see(event, report.key)
             case events.Finished(key) | events.Reused(key):
                 self.ledger.done.add(key)
-                self.now.fresh = self.now.served = True
+                self.idle = self.served = True
             case events.Failed(key, reason):
                 self.ledger.failed[key] = reason
-                self.now.fresh = True
+                self.idle = True
             case events.TrialDone(trial):
                 self.open_trials.pop(trial, None)
 
-    def _again(self, given: Given, text: str) -> Iterator[events.Event]:
-        """A task that was lost is started again after a pause; one that was too often is given up."""
-        count = 1 + max(self.tries.get(name, 0) for name in given.names)
-        self.tries.update(dict.fromkeys(given.names, count))
-        left = [n for n in given.nodes if n.key not in self.ledger.done | self.ledger.failed.keys()]
-        if count > RETRIES:
-            if given.trials:
-                raise OfframpError(f"{text} ({count} times); run the same command again")
-            for node in left:
-                self.ledger.failed[node.key] = f"{text} ({count} times)"
-                yield events.Failed(node.key, self.ledger.failed[node.key])
+    def _again(self, assignment: Assignment, reason: str) -> Iterator[events.Event]:
+        """Have a lost task start again, by the rule."""
+        text = f"{self._words(assignment)}: {reason}"
+        count = self.restarts.lost(assignment.names)
+        settled = self.ledger.done | self.ledger.failed.keys()
+        left = [node.key for node in assignment.nodes if node.key not in settled]
+        if count <= protocol.RETRIES:
+            self.restarts.rest((*left, *assignment.trials), protocol.pause_before(count))
+            yield events.Note(f"{text}; it goes to a machine again {protocol.restarted(count)}.")
             return
-        pause = 0.0 if count == 1 else PAUSE_S * 2 ** (count - 2)
-        for name in (*(node.key for node in left), *given.trials):
-            self.rests[name] = time.monotonic() + pause
-        after = f"in {pause:.0f} s" if pause else "at once"
-        yield events.Note(f"{text}; it is given to a machine again {after} ({count} of {RETRIES}).")
+        if assignment.trials:
+            raise OfframpError(f"{text} ({count} times); run the same command again")
+        for key in left:
+            self.ledger.failed[key] = f"{text} ({count} times)"
+            yield events.Failed(key, self.ledger.failed[key])
 
-    def _words(self, given: Given) -> str:
-        if not given.nodes:
-            seeds = {trial.seed for trial in self.plan.trials if trial.id in given.trials}
-            return f"{counted(len(given.trials), 'trial')} of seed {', '.join(map(str, sorted(seeds)))}"
-        names = ", ".join(f"'{node.name}'" for node in given.nodes)
-        return f"phase {names} of seed {given.nodes[0].seed}"
-
-    def _end(self) -> None:
-        """Have tasks save what they are at and end; those that do not are killed."""
-        for each in self.running:
-            self.cluster.cancel(each)
-        deadline = time.monotonic() + SAVING_S
-        while self.running and time.monotonic() < deadline:
-            for heard in self.cluster.hear(list(self.running), LOOK_S):
-                if heard.ended:
-                    del self.running[heard.task]
-        for each in self.running:
-            self.cluster.cancel(each, force=True)
+    def _words(self, assignment: Assignment) -> str:
+        if not assignment.nodes:
+            seeds = {t.seed for t in self.ledger.plan.trials if t.id in assignment.trials}
+            words = f"{counted(len(assignment.trials), 'trial')} of seed"
+            return f"{words} {', '.join(map(str, sorted(seeds)))}"
+        names = ", ".join(f"'{node.name}'" for node in assignment.nodes)
+        return f"phase {names} of seed {assignment.nodes[0].seed}"
 
 
 def run_on_cluster(
-    plan: Plan, store: Store, cluster: Cluster, checkpoint_seconds: float = 20.0
+    plan: Plan, store: Store, cluster: Machines, checkpoint_seconds: float = 20.0
 ) -> Generator[events.Event, None, None]:
-    """As `offramp.study.run.run`, by the machines of a cluster; events come in the order in which they
-    are heard of. What is at work is saved when whoever reads closes this.
+    """Train every missing node and write every trial, by the machines of a cluster.
 
-    Raises OfframpError as `run` does, and where a machine makes another plan of the same study.
+    What is at work is saved when whoever reads closes this.
+
+    Args:
+        plan: What is trained.
+        store: Where to; every machine must reach it.
+        cluster: Joined already.
+        checkpoint_seconds: As of `RunConfig`.
+
+    Yields:
+        Events, in the order in which they are heard of.
+
+    Raises:
+        OfframpError: As `run` does, and where a machine makes another plan of the same study.
     """
     if plan.numerics.ranks > 1:
         raise OfframpError(
             "execution.devices trains a phase on several devices of one machine, which no task of a "
             "cluster does; leave it out here, or run with torchrun"
         )
-    order, needs = order_of(plan, store, checkpoint_seconds), needs_of(plan)
+    config = RunConfig(torch.device(plan.numerics.device), cache_folder(), checkpoint_seconds)
+    order = order_of(plan, store, config, needs_of(plan))
     with TemporaryDirectory() as folder:
-        ledger = Ledger(plan, store, Failures(Path(folder)))
-        open_trials = {trial.id: trial for trial in plan.trials}
-        with closing(Driver(ledger, cluster, needs, order, open_trials).work()) as happened:  # type: ignore[type-var]
-            yield from happened
-
-
-def order_of(plan: Plan, store: Store, checkpoint_seconds: float) -> task.TaskOrder:
-    """What all orders of a plan have in common."""
-    return task.TaskOrder(
-        study=record.dumps(plan.study),
-        numerics=asdict(plan.numerics),
-        store=str(root.absolute() if isinstance(root := store.root, Path) else root),
-        device=plan.numerics.device,
-        checkpoint_seconds=checkpoint_seconds,
-        keys=(),
-        trials=(),
-        folder=str(Path.cwd()),
-        code=task.code_of(plan.study),
-        read=task.read_by(plan),
-    )
+        driver = Driver(Ledger(plan, store, Failures(Path(folder))), cluster, order)
+        with closing(driver.work()) as happening:  # type: ignore[type-var]  # a generator
+            yield from happening
 
 
 def needs_of(plan: Plan) -> Needs:

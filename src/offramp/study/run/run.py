@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pandas as pd
 import torch
@@ -40,9 +41,8 @@ from offramp.study.plan.limits import CacheLimits
 from offramp.study.plan.plan import Plan, Trial, can_fuse
 from offramp.study.plan.schedule import Schedule
 from offramp.study.run import costs, events, trials
-from offramp.study.run.group import enlist, passing, weights_of
+from offramp.study.run.group import enlist, follow, passing, weights_of
 from offramp.study.run.ledger import Failures, Ledger, reason_of
-from offramp.study.run.other_ranks import follow
 
 POLL_SECONDS = 0.2
 CHEAP_SECONDS = 0.2  # of writing a checkpoint: 1 % of the usual 20 seconds between two
@@ -54,15 +54,18 @@ TRAINED_ON = ("train", "validation")
 class RunConfig:
     """How a process runs a plan.
 
-    checkpoint_seconds: at most so much finished training is lost when the process is killed, besides the
-    epoch at hand; more where a checkpoint takes longer to write than CHEAP_SECONDS (`pause_after`). 0
-    saves after every epoch. On Ctrl-C and SIGTERM it saves first, within an epoch too.
-    workers: how many processes share the machine and the limits of caches, ranks included.
-    cache_folder: where caches too big for memory go, on this machine's own disk.
-    memory: bytes that this process may take in all, where the study sets no limit; None for a share of
-    what is free.
-    speeds: see `offramp.engine.passes.Derived`.
-    seat: which one it is of the ranks that train together, `numerics.ranks` of the plan in all.
+    Attributes:
+        device: Where it trains.
+        cache_folder: Where caches too big for memory go, on this machine's own disk.
+        checkpoint_seconds: At most so much finished training is lost when the process is killed, besides
+            the epoch at hand; more where a checkpoint takes longer to write than CHEAP_SECONDS
+            (`pause_after`). 0 saves after every epoch. On Ctrl-C and SIGTERM it saves first, within an
+            epoch too.
+        workers: How many processes share the machine and the limits of caches, ranks included.
+        memory: Bytes that this process may take in all, where the study sets no limit; None for a share
+            of what is free.
+        speeds: See `offramp.engine.passes.Derived`.
+        seat: Which one it is of the ranks that train together, `numerics.ranks` of the plan in all.
     """
 
     device: torch.device
@@ -72,6 +75,24 @@ class RunConfig:
     memory: int | None = None
     speeds: Speeds | None = None
     seat: RankInfo = ONLY
+
+    def as_json(self) -> dict[str, Any]:
+        """In the types of JSON, for another process."""
+        return asdict(self) | {"device": str(self.device), "cache_folder": str(self.cache_folder)}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> RunConfig:
+        """What `as_json` made."""
+        speeds = fields["speeds"]
+        return cls(
+            **{
+                **fields,
+                "device": torch.device(fields["device"]),
+                "cache_folder": Path(fields["cache_folder"]),
+                "speeds": None if speeds is None else Speeds(**speeds),
+                "seat": RankInfo(**fields["seat"]),
+            }
+        )
 
 
 class Lost(Exception):
@@ -87,7 +108,7 @@ class Run:
     """
 
     ledger: Ledger
-    conduct: RunConfig
+    config: RunConfig
     images: Images
     allowed: CacheLimits
     cache: Cache | None
@@ -166,7 +187,7 @@ class Run:
     def _next(self) -> Sequence[Node]:
         """What is left, as it is to be taken up; alone, in the order of the plan."""
         left = self.ledger.open()
-        return self._schedule.by_urgency(left) if self.conduct.workers > 1 else left
+        return self._schedule.by_urgency(left) if self.config.workers > 1 else left
 
     def _claim(self, nodes: Sequence[Node]) -> dict[str, Lease]:
         """The lock of the first of `nodes` that is ready and free, and of all that can share its pass
@@ -201,18 +222,18 @@ class Run:
                 yield from self._rest()
             began = time.perf_counter()
             if self.cache is not None:
-                device, workers = self.conduct.device, self.conduct.workers
+                device, workers = self.config.device, self.config.workers
                 caching.adapt(self.cache, self.plan, self.allowed, device, workers)
             self.meter.lap()
             nodes = [self.plan.nodes[key] for key in locks]
             ranks.tell(["train", *locks])
-            weights = weights_of(self.plan, self.store, nodes[0].seed, self.conduct.device)
+            weights = weights_of(self.plan, self.store, nodes[0].seed, self.config.device)
             trainees = enlist(self.plan, self.store, weights, nodes, self.images)
             nodes = [t.node for t in trainees]
             for key in locks.keys() - {node.key for node in nodes}:
                 locks.pop(key).release()
             yield events.GroupStarted(tuple(n.key for n in nodes), trainees[0].epoch)
-            speeds = self.conduct.speeds
+            speeds = self.config.speeds
             passes = passing(self.plan, weights, nodes, self.images, self.cache, speeds)
             if self.cache is not None:
                 yield from map(events.Note, caching.remarks(self.cache, passes.kept, self.allowed))
@@ -254,7 +275,7 @@ class Run:
     ) -> Iterator[events.Event]:
         batch_size = trainees[0].node.recipe.batch_size
         by_key = {t.node.key: t for t in trainees}
-        saved, pause = time.monotonic(), self.conduct.checkpoint_seconds
+        saved, pause = time.monotonic(), self.config.checkpoint_seconds
 
         def settle(trainee: Trainee) -> events.Event:
             key = trainee.node.key
@@ -289,7 +310,7 @@ class Run:
                 self._renew(locks)
                 took = self._checkpoint([t for t in trainees if t.node.key in locks], passes)
                 saved = time.monotonic()
-                pause = pause_after(took, self.conduct.checkpoint_seconds)
+                pause = pause_after(took, self.config.checkpoint_seconds)
             self.meter.lap()  # keeping and checkpointing are no part of training
 
     def _fail(self, key: str, reason: str) -> events.Failed:
@@ -330,7 +351,7 @@ class Run:
     def _keep(
         self, trainee: Trainee, chosen: dict[str, torch.Tensor], passes: Pass, fused_with: int
     ) -> None:
-        node, workers = trainee.node, self.conduct.workers
+        node, workers = trainee.node, self.config.workers
         frozen = self._frozen(passes, node.key)
         cost = costs.record(self.plan, trainee, frozen, passes.kept, fused_with, workers, self.meter)
         record = NodeRecord(
@@ -342,7 +363,7 @@ class Run:
                 trains=tuple(str(part) for part in sorted(node.trained)),
                 strategies=tuple(self.plan.users[node.key]),
             ),
-            provenance=provenance(self.conduct.device, trainee.began),
+            provenance=provenance(self.config.device, trainee.began),
             summary=NodeSummary(
                 epochs=trainee.epoch,
                 best_epoch=trainee.best_epoch,
@@ -389,7 +410,7 @@ class Run:
 
 
 def run(
-    plan: Plan, store: Store, conduct: RunConfig, failed: Failures | None = None
+    plan: Plan, store: Store, config: RunConfig, failed: Failures | None = None
 ) -> Generator[events.Event, None, None]:
     """Train every missing node and write every trial; yields what happens. Whoever stops reading
     closes it: locks, caches and torch's settings are put back then.
@@ -398,9 +419,9 @@ def run(
     processes that run the same plan, so that none repeats what failed in another. Raises
     OfframpError when nothing can go on (a full disk, image files that changed meanwhile).
     """
-    with _prepared(plan, store, conduct, failed) as prepared:
-        if not conduct.seat.leads:
-            about = (prepared.images, prepared.cache, conduct.speeds)
+    with _prepared(plan, store, config, failed) as prepared:
+        if not config.seat.leads:
+            about = (prepared.images, prepared.cache, config.speeds)
             yield from follow(prepared.ledger, *about)
             return
         yield from prepared.work()
@@ -408,46 +429,46 @@ def run(
 
 
 def run_part(
-    plan: Plan, store: Store, conduct: RunConfig, keys: Collection[str], of: Collection[str]
+    plan: Plan, store: Store, config: RunConfig, keys: Collection[str], of: Collection[str]
 ) -> Generator[events.Event, None, None]:
     """As `run`, of these nodes and trials alone: see `Run.part`."""
-    with _prepared(plan, store, conduct, None) as prepared:
+    with _prepared(plan, store, config, None) as prepared:
         yield from prepared.part(keys, of)
 
 
 @contextmanager
-def _prepared(plan: Plan, store: Store, conduct: RunConfig, failed: Failures | None) -> Iterator[Run]:
-    folder, layout = conduct.cache_folder, plan.numerics.memory_format
-    if plan.numerics.ranks != conduct.seat.count:
+def _prepared(plan: Plan, store: Store, config: RunConfig, failed: Failures | None) -> Iterator[Run]:
+    folder, layout = config.cache_folder, plan.numerics.memory_format
+    if plan.numerics.ranks != config.seat.count:
         raise OfframpError(
             f"execution.devices is {plan.numerics.ranks}, and this process is one of "
-            f"{conduct.seat.count}; leave execution.devices out here"
+            f"{config.seat.count}; leave execution.devices out here"
         )
-    allowed = caching.limits(plan, conduct.device, folder, conduct.workers, conduct.memory)
+    allowed = caching.limits(plan, config.device, folder, config.workers, config.memory)
     cache = Cache(allowed.memory, allowed.disk, folder) if plan.study.execution.cache else None
     try:
         with (
             TemporaryDirectory() if failed is None else nullcontext(failed.folder) as shared,
             terminable(),
-            joined(conduct.seat, conduct.device) as ranks,
-            closing(Images(plan.data, conduct.device, _readers(plan, conduct), layout, ranks)) as images,
+            joined(config.seat, config.device) as ranks,
+            closing(Images(plan.data, config.device, _readers(plan, config), layout, ranks)) as images,
             applied(plan.numerics),
-            costs.meter(conduct.device) as meter,
+            costs.meter(config.device) as meter,
         ):
             ledger = Ledger(plan, store, Failures(Path(shared)))
-            yield Run(ledger, conduct, images, allowed, cache, meter)
+            yield Run(ledger, config, images, allowed, cache, meter)
     finally:
         if cache is not None:
             cache.close()
 
 
-def _readers(plan: Plan, conduct: RunConfig) -> int:
+def _readers(plan: Plan, config: RunConfig) -> int:
     """How many processes read images from files: as the study says, else this process's share of the
     cores."""
     given = plan.study.execution.loader_workers
     if given is not None:
         return given
-    return max(1, min(MOST_READERS, usable_cores() // conduct.workers))
+    return max(1, min(MOST_READERS, usable_cores() // config.workers))
 
 
 def pause_after(took: float, usual: float) -> float:

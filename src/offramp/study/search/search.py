@@ -27,7 +27,7 @@ from offramp.study.run.run import POLL_SECONDS, RunConfig, run_part
 from offramp.study.run.trials import planned
 from offramp.study.search.score import Known, score
 from offramp.study.search.variants import Best, SearchOptions, Variants
-from offramp.study.spec import record
+from offramp.study.spec import file as spec
 from offramp.study.spec.models import Study
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def name_of(study: Study, asked: SearchOptions) -> str:
     own = {name for name in study.code_names if usercode.file_of(name).is_file()}
     # Without any the name stays what it was before code was in it.
     code = [{name: usercode.read(name).sha256 for name in sorted(own)}] if own else []
-    return digest([record.dumps(study), over, asked.label, asked.prune, asked.seed, *code])[:16]
+    return digest([spec.as_text(study), over, asked.label, asked.prune, asked.seed, *code])[:16]
 
 
 def search(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from json import dumps
+from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,55 @@ def parse(
     for key, flag in (flags or {}).items():
         where |= places.everywhere(mapping[key], (key,), flag)
     return _study(value, where, overrides)
+
+
+def as_text(study: Study, without_functions: bool = True) -> str:
+    """A study as JSON, for another process: what a study file says, after all overrides.
+
+    Args:
+        study: A study that was read.
+        without_functions: Refuse a strategy that is a function at hand. Else its name alone is told.
+
+    Raises:
+        OfframpError: For such a function, which has no name to find it by.
+    """
+    for strategy in study.strategies if without_functions else ():
+        if strategy.own is not None:
+            raise OfframpError(
+                f"'{strategy.label}' is a function of this process; name it path/to/file.py:function"
+            )
+    text = study.model_dump(mode="json", by_alias=True)
+    text["strategies"] = [_flat(strategy) for strategy in text["strategies"]]
+    text["backbone"] = _flat(text["backbone"])
+    text["data"] = _flat({**text["data"], "options": dict(study.data.options)})
+    return dumps(text)
+
+
+def from_text(
+    text: str, where: Places | None = None, functions: Mapping[str, Any] | None = None
+) -> Study:
+    """The study that `as_text` wrote.
+
+    Args:
+        text: The JSON.
+        where: The places of its settings, for messages.
+        functions: Strategies that are functions, by label.
+
+    Raises:
+        OfframpError: For anything else.
+    """
+    value = loads(text)
+    for entry in value["strategies"]:
+        entry["name"] = (functions or {}).get(entry["as"], entry["name"])
+    return _validated(value, where or {(): "the study"})
+
+
+def _flat(section: dict[str, Any]) -> dict[str, Any]:
+    """Options among the other keys, as a file has them."""
+    return {
+        **{name: value for name, value in section.items() if name != "options"},
+        **section["options"],
+    }
 
 
 def exits(text: str) -> Any:

@@ -7,16 +7,16 @@ from contextlib import closing
 
 
 def work(order: str) -> Iterator[str]:
-    """Do what an order of `offramp.study.run.task` says; yields what happens, a line each."""
+    """Do what an order says; yields events as they happen, a line of JSON each."""
     from offramp.process import prepare
 
     prepare()
-    from offramp.study.run.task import carry_out
+    from offramp.study.run.worker import carry_out
 
     with closing(carry_out(order)) as lines:  # type: ignore[type-var]  # a generator
         yield from lines
 
 
 def work_through(order: str) -> list[str]:
-    """The same, said when all is done."""
+    """Do what an order says; all events, at its end."""
     return list(work(order))

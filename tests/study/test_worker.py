@@ -7,7 +7,7 @@ import io
 import json
 import os
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,9 @@ from offramp.data import fetch
 from offramp.errors import OfframpError, Unwritable
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, make_plan
-from offramp.study.run import events, task
+from offramp.study.run import events, protocol, worker
 from offramp.study.run.run import RunConfig, run
 from offramp.study.spec import file as spec
-from offramp.study.spec import record
 from refusal import refuses
 from support import CPU
 
@@ -45,7 +44,7 @@ def make_net(classes):
 def test_a_study_travels_as_text(path: Path) -> None:
     for member in spec.members(path):
         study = member.study
-        arrived = record.loads(record.dumps(study))
+        arrived = spec.from_text(spec.as_text(study))
         for name in type(study).model_fields:
             assert getattr(arrived, name) == getattr(study, name), name
 
@@ -55,7 +54,7 @@ def test_a_function_of_this_process_does_not_travel() -> None:
         return ()
 
     study = spec.parse({"strategies": [{"name": own}], "backbone": "digits-cnn", "data": "digits"})
-    refuses("function of this process", record.dumps, study)
+    refuses("function of this process", spec.as_text, study)
 
 
 HAPPENED: list[events.Event] = [
@@ -84,15 +83,14 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return make_plan(spec.read(study_file(tmp_path_factory.mktemp("study"), epochs=1), few), CPU)
 
 
-def order(plan: Plan, store: Path) -> task.TaskOrder:
-    study = record.dumps(plan.study)
-    of_all = (study, asdict(plan.numerics), str(store), "cpu", 20.0, (), (), str(Path.cwd()))
-    return task.TaskOrder(*of_all, task.code_of(plan.study), task.read_by(plan))
+def order(plan: Plan, store: Path) -> protocol.Order:
+    config = RunConfig(CPU, store / "caches")
+    return protocol.order_of(plan, Store(store), config, protocol.Needs(1, 0))
 
 
-def done(given: task.TaskOrder) -> list[events.Event]:
-    assert task.loads(given.dumps()) == given
-    return [events.loads(line) for line in task.carry_out(given.dumps())]
+def done(order: protocol.Order) -> list[events.Event]:
+    assert protocol.loads(order.dumps()) == order
+    return [events.loads(line) for line in worker.carry_out(order.dumps())]
 
 
 def begun(plan: Plan, root: Path) -> Store:
@@ -109,7 +107,7 @@ def test_orders_one_by_one_are_a_run(plan: Plan, tmp_path: Path) -> None:
     for key in plan.nodes:
         happened = done(replace(order(plan, made.root), keys=(key,)))
         assert trained(happened) == [key]
-        assert all(e.where == task.host() for e in happened if isinstance(e, events.GroupStarted))
+        assert all(e.where == worker.host() for e in happened if isinstance(e, events.GroupStarted))
     again = done(replace(order(plan, made.root), keys=(key,)))
     assert trained(again) == [] and events.Reused(key) in again
     for trial in plan.trials:
@@ -152,7 +150,7 @@ def test_data_are_fetched_once_and_other_bytes_are_refused(
 
     def on_machine(name: str) -> None:
         monkeypatch.setenv("OFFRAMP_CACHE", str(tmp_path / name))
-        task._planned.cache_clear()
+        worker._make_plan.cache_clear()
 
     def cells(draw: int) -> bytes:
         made = np.random.default_rng(draw).integers(0, 256, (200, 8, 8), dtype=np.uint8)
@@ -212,10 +210,10 @@ def test_what_a_machine_lacks_may_be_had_later(
         raise error
 
     store = begun(plan, tmp_path / "store")
-    monkeypatch.setattr(task, "run_part", fail)
+    monkeypatch.setattr(worker, "run_part", fail)
     (broken,) = done(replace(order(plan, store.root), keys=(next(iter(plan.nodes)),)))
     assert isinstance(broken, events.WorkerFailed)
-    assert broken.again == again and said in broken.text and broken.text.startswith(task.host())
+    assert broken.again == again and said in broken.text and broken.text.startswith(worker.host())
 
 
 @pytest.mark.parametrize(
@@ -232,10 +230,10 @@ def test_what_users_code_raises_is_its_phase_s_end(
         raise error
 
     store = begun(plan, tmp_path / "store")
-    monkeypatch.setattr(task, "run_part", fail)
+    monkeypatch.setattr(worker, "run_part", fail)
     key = next(iter(plan.nodes))
     (failed,) = done(replace(order(plan, store.root), keys=(key,)))
-    assert failed == events.Failed(key, f"{said} (on {task.host()})")
+    assert failed == events.Failed(key, f"{said} (on {worker.host()})")
 
 
 def test_a_file_that_is_gone_with_its_store_is_no_fault_of_the_code(
@@ -247,7 +245,7 @@ def test_a_file_that_is_gone_with_its_store_is_no_fault_of_the_code(
         shutil.rmtree(tmp_path / "store")
         raise FileNotFoundError("weights.safetensors")
 
-    monkeypatch.setattr(task, "run_part", fail)
+    monkeypatch.setattr(worker, "run_part", fail)
     (broken,) = done(replace(order(plan, store.root), keys=(next(iter(plan.nodes)),)))
     assert isinstance(broken, events.WorkerFailed) and broken.again
 
@@ -256,17 +254,17 @@ ELSEWHERE = """\
 import os, sys, tempfile
 os.chdir(sys.argv[1])
 tempfile.tempdir = sys.argv[1]
-from offramp.study.run.task_entry import work
+from offramp.study.run.entry import work
 for line in work(sys.stdin.read()):
     print(line)
 """
 
 
-def elsewhere(given: task.TaskOrder, folder: Path) -> list[events.Event]:
+def elsewhere(order: protocol.Order, folder: Path) -> list[events.Event]:
     """The order carried out by a process in another folder."""
     folder.mkdir(exist_ok=True)
     with forked(ELSEWHERE, str(folder)) as process:
-        process.stdin.write(given.dumps())
+        process.stdin.write(order.dumps())
         process.stdin.close()
         told = process.stdout.read()
     assert process.returncode == 0
