@@ -27,7 +27,7 @@ from disks import small_disk
 from forks import fork, in_fork
 from offramp.errors import OfframpError
 from offramp.store import locks
-from offramp.store.lock_folder import LockFolder
+from offramp.store.disk import LockFolder
 from offramp.store.locks import EXPIRES_S, LOOK_S, Locks
 from offramp.store.store import Store
 from refusal import refuses
@@ -59,6 +59,24 @@ def test_no_kernel_lock_is_needed(
     with other.lock("k"):
         assert store.try_lock("k") is None
     assert lock_files(store) == []
+
+
+def test_filelocks_lease_is_never_free_where_names_cannot_be_exchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Why locks are our own; when this fails, look again (docs/decisions/execution.md)."""
+    filelock = pytest.importorskip("filelock")
+    exchange = pytest.importorskip("filelock._filesystem._exchange")
+
+    def lease() -> Any:
+        return filelock.SoftFileLease(tmp_path / "k.lock", timeout=0)
+
+    assert in_fork(lambda: (lease().acquire(), os._exit(0))) == 0  # without releasing it
+    with monkeypatch.context() as patch:
+        patch.setattr(exchange, "_rename_call", lambda: (lambda *_: errno.EINVAL, 2))  # as NFS does
+        with pytest.raises(filelock.Timeout):
+            lease().acquire()
+    lease().acquire()
 
 
 def test_a_machine_that_vanishes_is_waited_for_a_minute_and_named(

@@ -40,7 +40,7 @@ from forks import Forked, forked
 from offramp.errors import OfframpError
 from offramp.process import ENDING, ended_by
 from offramp.store import locks
-from offramp.store.lock_folder import LockFolder
+from offramp.store.disk import LockFolder
 from offramp.store.store import Store
 from offramp.strategies.baseline import baseline
 from offramp.study.plan.plan import Plan, make_plan
@@ -164,7 +164,7 @@ def test_a_phase_that_went_to_another_process_is_not_trained_on(tmp_path: Path) 
     running = run(plan, Store(root), conduct(tmp_path, checkpoint_seconds=0))
     key = until_epoch(running, root)
     mine = root / "locks" / f"{key}.1.lock"
-    other = locks.made(LockFolder(root / "locks"), f"{key}.2.lock")
+    other = locks.new_lease(LockFolder(root / "locks"), f"{key}.2.lock")
     mine.unlink()
     events = until_waiting(running)
     (note,) = notes(events)
@@ -187,7 +187,7 @@ def test_a_phase_is_kept_although_one_beside_it_went_to_another_process(tmp_path
     running = run(plan, Store(root), conduct(tmp_path, checkpoint_seconds=0))
     reports = (event.report for event in running if isinstance(event, Epoch))
     next(report for report in reports if (report.key, report.epoch) == (one, 2))  # it is kept next
-    other = locks.made(LockFolder(root / "locks"), f"{two}.2.lock")
+    other = locks.new_lease(LockFolder(root / "locks"), f"{two}.2.lock")
     (root / "locks" / f"{two}.1.lock").unlink()
     events = until_waiting(running)
     (note,) = notes(events)

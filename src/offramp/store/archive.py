@@ -17,10 +17,9 @@ from pyarrow.parquet import ParquetFile
 from offramp import arrays
 from offramp.errors import OfframpError, nearest
 from offramp.store import manifest, sealed
-from offramp.store.filesystem import FileSystem, file_system
 from offramp.store.locks import numbered
 from offramp.store.manifest import Cost, Manifest, NodeRecord, SeedLog, TrialPlan
-from offramp.store.place import Place, place
+from offramp.store.place import FileSystem, Place, file_system, place
 from offramp.store.sealed import Damaged, Kind
 
 __all__ = ["Archive", "Damaged", "Histories", "NodeRecord", "Records"]

@@ -1,4 +1,4 @@
-"""The files of a store in an object store: `filesystem.FileSystem` says what each method does. No torch.
+"""The files of a store in an object store: `place.FileSystem` says what each method does. No torch.
 
 The names are those of a folder, but what a manifest names lies apart, with its SHA-256 behind its name:
 `nodes/KEY/node.json` and `blobs/nodes/KEY/weights.safetensors.6e34…`. So a listing of nodes is one of
@@ -30,17 +30,16 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from offramp.store import local_cache
-from offramp.store.lock_objects import LockObjects, loose_beats
 from offramp.store.locks import Lease, Locks
 from offramp.store.place import Url
-from offramp.store.remote import Info, Remote
+from offramp.store.remote import Info, LockObjects, Remote, loose_beats
 from offramp.store.sealed import Damaged
 
 LOCKS, BLOBS, INDEX = "locks", "blobs", "index"
 OF_FOLDERS = ("nodes", "trials", "work")  # what lies in them are folders, elsewhere files
 SEALED = ("nodes", "trials")
 BLOB = re.compile(r"(?P<file>.+)\.(?P<sha256>[0-9a-f]{64})")
-LISTED_S = 300.0
+LISTED_S = 300.0  # what others remove meanwhile is missed as late as this
 AHEAD = 256  # manifests that are fetched at a time, where one after another is read
 MANY = 64  # manifests that are not at hand, from which on an index is asked for
 UNREADABLE = (OSError, EOFError, zlib.error, ValueError, TypeError, AttributeError, RecursionError)
@@ -69,11 +68,12 @@ class Cloud:
         self._remote = Remote(url)
         self._lock_files = LockObjects(self._remote, LOCKS)
         self._locks = Locks(self._lock_files)
+        self.holder, self.watch_locks = self._locks.holder, self._locks.watch
         self._cache = local_cache.own()
         self._seen: dict[PathParts, Listing] = {}
         self._order: dict[str, list[PathParts]] = {}  # manifests of a folder that was listed
         self._blobs_listed: set[str] = set()
-        self._indexes: dict[str, ManifestIndex] = {}  # as far as they were asked for
+        self._indexes: dict[str, ManifestIndex] = {}  # as far as they were needed
         self._clock: float | None = None  # the server's, less this process's
 
     def path(self, *name: str) -> Url:
@@ -82,30 +82,28 @@ class Cloud:
     # What is there
 
     def exists(self, *name: str) -> bool:
-        if not self._is_known(name):
+        if not self._is_listed(name):
             if len(name) == 1 and "." not in name[0]:
                 return name[0] in self._remote.children()
             self._look(name)
-        return self._is_known(name)
+        return self._is_listed(name)
 
     def is_folder(self, *name: str) -> bool:
-        if len(name) != 2 or name[0] not in OF_FOLDERS:
-            return False
-        return self.exists(*name)
+        return len(name) == 2 and name[0] in OF_FOLDERS and self.exists(*name)
 
     def names(self, *folder: str) -> list[str]:
-        found, depth = self._remote.below(*folder), len(folder)
-        self._learn(found)
-        self._order[folder[0]] = [name for name in found if _is_manifest(name)]
+        listing, depth = self._remote.below(*folder), len(folder)
+        self._learn(listing)
+        self._order[folder[0]] = [name for name in listing if _is_manifest(name)]
         self._blobs_listed.discard(folder[0])
-        return sorted({name[depth] for name in found if len(name) > depth})
+        return sorted({name[depth] for name in listing if len(name) > depth})
 
     def length(self, *name: str) -> int | None:
         info = self._info(name)
         return None if info is None else info.size
 
     def size(self, *name: str) -> int:
-        return sum(info.size for info in self._all(name))
+        return sum(info.size for info in self._infos(name))
 
     def age_s(self, *name: str) -> float:
         """On the server's clock alone: the newest file of a lock, such as that of the gate, tells what
@@ -114,17 +112,17 @@ class Cloud:
             locks = self._remote.below(LOCKS).values()
             now = max((info.modified for info in locks if info.modified is not None), default=0.0)
             self._clock = now - time.monotonic()
-        made = [info.modified for info in self._all(name) if info.modified is not None]
-        return self._clock + time.monotonic() - max(made) if made else 0.0
+        times = [info.modified for info in self._infos(name) if info.modified is not None]
+        return self._clock + time.monotonic() - max(times) if times else 0.0
 
-    def _all(self, name: PathParts) -> list[Info]:
-        """The object of a name, or all below it."""
+    def _infos(self, name: PathParts) -> list[Info]:
+        """Of the object of a name, or of all below it."""
         if name and not self.is_folder(*name) and (info := self._info(name)) is not None:
             return [info]
-        found = list(self._remote.below(*name).values())
+        infos = list(self._remote.below(*name).values())
         if len(name) == 2 and name[0] in SEALED:
-            found += self._remote.below(BLOBS, *name).values()
-        return found
+            infos += self._remote.below(BLOBS, *name).values()
+        return infos
 
     # Reading
 
@@ -145,7 +143,7 @@ class Cloud:
         return data
 
     def _read_blob(self, sha256: str, name: PathParts) -> bytes | None:
-        """What the store holds, whether it is what it should be or not; only what is, is kept here."""
+        """What the store holds, whether it is what it should be or not; only what is, is cached here."""
         data = self._cache.get(sha256)
         if data is not None:
             return data
@@ -160,9 +158,9 @@ class Cloud:
             return None
         if not info.tag:
             return self._remote.get(*name)
-        known = self._at_hand(name, info)
-        if known is not None:
-            return known
+        manifest = self._at_hand(name, info)
+        if manifest is not None:
+            return manifest
         ahead = [name, *self._ahead(name)]
         if len(ahead) >= MANY and name[0] not in self._indexes:
             self._indexes[name[0]] = self._read_index(name[0])
@@ -172,14 +170,14 @@ class Cloud:
             if data is not None and info is not None and len(data) == info.size:
                 self._cache.put(self._version(other, info), data)
             if other == name:
-                known = data
-        return self._remote.get(*name) if known is None else known
+                manifest = data
+        return self._remote.get(*name) if manifest is None else manifest
 
     def _ahead(self, name: PathParts) -> list[PathParts]:
         """Manifests that are likely to be read next, and are not at hand: those listed behind it."""
         order = self._order.get(name[0], [])
         behind = order[order.index(name) + 1 :][:AHEAD] if name in order else []
-        listed = [(other, self._info(other)) for other in behind if self._is_known(other)]
+        listed = [(other, self._info(other)) for other in behind if self._is_listed(other)]
         return [other for other, info in listed if info and self._at_hand(other, info) is None]
 
     def _at_hand(self, name: PathParts, info: Info) -> bytes | None:
@@ -205,8 +203,8 @@ class Cloud:
                 text = packed.read(room + 1)
             if len(text) > room:
                 raise ValueError("it is larger than all manifests")
-            said = json.loads(text).items()
-            return {key: (tag, size, text.encode()) for key, (tag, size, text) in said}
+            entries = json.loads(text).items()
+            return {key: (tag, size, text.encode()) for key, (tag, size, text) in entries}
         except UNREADABLE as error:
             log.warning(
                 "%s cannot be read (%s), so each manifest is fetched; `offramp store index` mends it",
@@ -219,20 +217,20 @@ class Cloud:
         count = 0
         for kind in SEALED:
             self.names(kind)
-            known = self._indexes[kind] = self._read_index(kind)
+            index = self._indexes[kind] = self._read_index(kind)
             listed = {name: info for name in self._order[kind] if (info := self._info(name)) is not None}
-            lacking = [n for n, i in listed.items() if known.get(n[1], ("", 0))[:2] != (i.tag, i.size)]
+            lacking = [n for n, i in listed.items() if index.get(n[1], ("", 0))[:2] != (i.tag, i.size)]
             if len(lacking) < least:
                 continue
-            made = {}
+            entries = {}
             for name, info in listed.items():
                 data = self._read_manifest(name)
                 if data is not None and info.tag and len(data) == info.size and data.isascii():
-                    made[name[1]] = (info.tag, info.size, data.decode())
-            text = json.dumps(made).encode()
+                    entries[name[1]] = (info.tag, info.size, data.decode())
+            text = json.dumps(entries).encode()
             self._remote.put(gzip.compress(text, 6, mtime=0), INDEX, f"{kind}.json.gz")
             del self._indexes[kind]
-            count += len(made)
+            count += len(entries)
         return count
 
     def _version(self, name: PathParts, info: Info) -> str:
@@ -251,13 +249,13 @@ class Cloud:
             # Also where it is there: one that a dead writer left an hour ago is about to be removed.
             self._remote.put(files[file], *self.sealed(sha256, *name, file))
             self._cache.put(sha256, files[file])
+        written = True
         if over:
             self._remote.put(files[manifest], *name, manifest)
-            made = True
         else:
-            made = self._remote.make(files[manifest], *name, manifest)
+            written = self._remote.make(files[manifest], *name, manifest)
         self._forget((*name, manifest))
-        return made
+        return written
 
     def remove(self, *name: str) -> None:
         if len(name) == 2 and name[0] in OF_FOLDERS:
@@ -271,56 +269,50 @@ class Cloud:
     def leftovers(self, *folder: str) -> list[PathParts]:
         if folder:
             return []  # an object is whole or not there
-        found: list[PathParts] = []
+        unnamed: list[PathParts] = []
         for kind in SEALED:
             blobs = self._remote.below(BLOBS, kind)
             self.names(kind)
             manifests = {name[:2]: name for name in self._order[kind]}
             for folder, some in groupby(blobs, key=lambda name: name[1:3]):
                 manifest = manifests.get(folder)
-                named = set() if manifest is None else self._named(manifest)
-                found += [name for name in some if named is not None and name[-1] not in named]
-        return found
+                named = set() if manifest is None else self._blobs_of(manifest)
+                unnamed += [name for name in some if named is not None and name[-1] not in named]
+        return unnamed
 
-    def _named(self, manifest: PathParts) -> set[str] | None:
+    def _blobs_of(self, manifest: PathParts) -> set[str] | None:
         """Names of the blobs that a manifest names; None of a damaged one, of which nothing follows."""
         try:
             sums = json.loads(self.read(*manifest))["files"]
-            return {f"{file}.{said['sha256']}" for file, said in sums.items()}
+            return {f"{file}.{sum_['sha256']}" for file, sum_ in sums.items()}
         except (Damaged, ValueError, TypeError, LookupError, AttributeError):
             return None
 
     # Locks
 
     def lock(self, name: str) -> Lease:
-        held = self._locks.take(name)
+        lease = self._locks.take(name)
         self._forget_all()
-        return held
+        return lease
 
     def try_lock(self, name: str) -> Lease | None:
-        held = self._locks.try_take(name)
-        if held is not None:
+        lease = self._locks.try_take(name)
+        if lease is not None:
             self._forget_all()
-        return held
-
-    def holder(self, name: str) -> str | None:
-        return self._locks.holder(name)
+        return lease
 
     @contextmanager
     def gate(self) -> Iterator[Lease]:
-        with self._locks.gate() as held:
+        with self._locks.gate() as lease:
             self._forget_all()
-            yield held
-
-    def watch_locks(self) -> None:
-        self._locks.watch()
+            yield lease
 
     def locks(self) -> tuple[set[str], list[PathParts]]:
-        held, free = self._locks.survey()
+        live, free = self._locks.survey()
         loose = loose_beats(self._lock_files.names())
-        return held, [(LOCKS, file) for file in (*free, *loose)]
+        return live, [(LOCKS, file) for file in (*free, *loose)]
 
-    # What is known
+    # What was listed
 
     def _look(self, name: PathParts) -> None:
         if len(name) == 1 or (len(name) == 2 and name[0] not in OF_FOLDERS):
@@ -333,35 +325,36 @@ class Cloud:
         else:
             self._learn(self._remote.below(*name[:2]))
 
-    def _learn(self, found: Mapping[PathParts, Info]) -> None:
+    def _learn(self, infos: Mapping[PathParts, Info]) -> None:
         learned: dict[PathParts, Listing] = {}
-        for name, info in found.items():
+        for name, info in infos.items():
             learned.setdefault(name[:-1], Listing(time.monotonic())).files[name[-1]] = info
         self._seen |= learned
 
     def _info(self, name: PathParts) -> Info | None:
-        for look in (False, True):
-            if look:
-                self._look(name)
-            listed = self._fresh(name[:-1])
-            if listed is not None and name[-1] in listed.files:
-                return listed.files[name[-1]]
-        return None
+        """Of what was listed, or is when it is looked for now."""
+        if (info := self._listed(name)) is None:
+            self._look(name)
+            info = self._listed(name)
+        return info
+
+    def _listed(self, name: PathParts) -> Info | None:
+        listing = self._fresh(name[:-1])
+        return None if listing is None else listing.files.get(name[-1])
 
     def _fresh(self, folder: PathParts) -> Listing | None:
-        listed = self._seen.get(folder)
-        return None if listed is None or time.monotonic() - listed.at > LISTED_S else listed
+        listing = self._seen.get(folder)
+        return None if listing is None or time.monotonic() - listing.at > LISTED_S else listing
 
-    def _is_known(self, name: PathParts) -> bool:
-        listed = self._fresh(name[:-1])
-        return (listed is not None and name[-1] in listed.files) or self._fresh(name) is not None
+    def _is_listed(self, name: PathParts) -> bool:
+        return self._listed(name) is not None or self._fresh(name) is not None
 
     def _forget(self, name: PathParts) -> None:
         for folder in (name[:-1], name, (BLOBS, *name[:2])):
             self._seen.pop(folder, None)
 
     def _forget_all(self) -> None:
-        self._seen = {name: listed for name, listed in self._seen.items() if not name}
+        self._seen = {name: listing for name, listing in self._seen.items() if not name}
         self._order.clear()
         self._blobs_listed.clear()
         self._clock = None

@@ -1,5 +1,5 @@
-"""The files of a store on a disk of this machine: `filesystem.FileSystem` says what each method does.
-No torch.
+"""The files of a store on a disk of this machine, network file systems included: `place.FileSystem` says
+what each method does. No torch.
 
 The root may be a link. A name that leads over one is refused, so that nothing outside is read, written
 or removed.
@@ -7,18 +7,20 @@ or removed.
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import shutil
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from offramp.errors import OfframpError
 from offramp.files import discard, new_folder, replacing, unlinked, writing
-from offramp.store.lock_folder import LockFolder
-from offramp.store.locks import Lease, Locks
+from offramp.store.locks import SIZE, Locks, Owner
 from offramp.store.sealed import read_bytes
 
 LOCKS, STAGING = "locks", "staging"
@@ -31,7 +33,9 @@ class Disk:
         if root.exists() and not root.is_dir():
             raise OfframpError(f"{root} is not a folder; choose another place for the store")
         self._root = root
-        self._locks = Locks(LockFolder(root / LOCKS))
+        self._locks = locks = Locks(LockFolder(root / LOCKS))
+        self.lock, self.try_lock, self.gate = locks.take, locks.try_take, locks.gate
+        self.holder, self.watch_locks = locks.holder, locks.watch
 
     def path(self, *name: str) -> Path:
         return unlinked(self._root, *name)
@@ -96,24 +100,9 @@ class Disk:
     def index(self, least: int = 1) -> int:  # noqa: ARG002
         return 0  # a folder is read at once
 
-    def lock(self, name: str) -> Lease:
-        return self._locks.take(name)
-
-    def try_lock(self, name: str) -> Lease | None:
-        return self._locks.try_take(name)
-
-    def holder(self, name: str) -> str | None:
-        return self._locks.holder(name)
-
-    def gate(self) -> AbstractContextManager[Lease]:
-        return self._locks.gate()
-
-    def watch_locks(self) -> None:
-        self._locks.watch()
-
     def locks(self) -> tuple[set[str], list[tuple[str, ...]]]:
-        held, free = self._locks.survey()
-        return held, [(LOCKS, file) for file in free]
+        live, free = self._locks.survey()
+        return live, [(LOCKS, file) for file in free]
 
     def _at(self, *name: str) -> Path:
         """Where a name is, which may be a link itself; the root without one."""
@@ -127,3 +116,87 @@ def _stats(path: Path) -> Iterator[os.stat_result]:
     for place in (path, *below):
         with suppress(FileNotFoundError):
             yield place.lstat()
+
+
+class LockFolder:
+    """`locks.LockFiles` in a folder."""
+
+    pause_s = 0.0
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def begin(self) -> None:
+        with writing(unlinked(self._folder.parent, self._folder.name)):
+            self._folder.mkdir(parents=True, exist_ok=True)
+
+    def names(self) -> list[str]:
+        names = []
+        with writing(self._folder), suppress(FileNotFoundError), os.scandir(self._folder) as entries:
+            names = [entry.name for entry in entries]
+        return [unlinked(self._folder, name).name for name in names]
+
+    def read(self, name: str) -> bytes | None:
+        with self._opened(name, os.O_RDONLY) as handle:
+            try:
+                return None if handle is None else os.read(handle, SIZE)
+            except OSError as error:
+                if error.errno == errno.ESTALE:  # NFS: removed since it was opened
+                    return None
+                if error.errno == errno.EISDIR:
+                    return b""
+                raise
+
+    def make(self, name: str, owner: Owner) -> Owner:
+        path = self._folder / name
+        with writing(path), suppress(FileExistsError):
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            try:
+                owner = replace(owner, place=_place(path), inode=os.fstat(handle).st_ino)
+                os.write(handle, owner.text())
+            except OSError:
+                with suppress(OSError):
+                    path.unlink()
+                raise
+            finally:
+                os.close(handle)
+            return owner
+        raise FileExistsError(name)
+
+    def renew(self, name: str, owner: Owner) -> bool:
+        with self._opened(name, os.O_RDWR) as handle:
+            if handle is None or not owner.wrote(os.read(handle, SIZE)):
+                return False
+            os.pwrite(handle, owner.text(), 0)
+        return True
+
+    def remove(self, name: str, owner: Owner | None = None) -> None:
+        with suppress(OSError):
+            if owner is None or owner.wrote(self.read(name)):
+                (self._folder / name).unlink()
+
+    def is_copy(self, name: str, owner: Owner) -> bool:
+        path = self._folder / name
+        if not owner.is_here or owner.place == _place(path):
+            return False
+        try:
+            return owner.inode != path.lstat().st_ino
+        except FileNotFoundError:  # let go since it was read
+            return True
+
+    @contextmanager
+    def _opened(self, name: str, flags: int) -> Iterator[int | None]:
+        path, handle = self._folder / name, None
+        with writing(path):
+            with suppress(FileNotFoundError):  # not blocking: a pipe may lie there
+                handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                yield handle
+            finally:
+                if handle is not None:
+                    os.close(handle)
+
+
+def _place(path: Path) -> str:
+    """A path of this machine, short."""
+    return hashlib.sha256(os.fsencode(path.parent.resolve() / path.name)).hexdigest()[:16]

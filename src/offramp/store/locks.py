@@ -1,5 +1,5 @@
 """Locks for processes of any number of machines, on whatever makes a file only once: file systems
-(`lock_folder`) and object stores (`lock_objects`).
+(`disk.LockFolder`) and object stores (`remote.LockObjects`).
 
 A lock is a lease. Whoever makes the highest of its files, `NAME.1.lock`, `NAME.2.lock`, …, has it: one
 that is there already cannot be made again, on network file systems neither. The holder writes into its
@@ -21,30 +21,40 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from offramp.errors import OfframpError
 from offramp.escape import printable
 from offramp.units import duration
 
-BEAT_S, EXPIRES_S = 5.0, 60.0
+BEAT_S, EXPIRES_S = 5.0, 60.0  # twelve beats: a server that hangs for half a minute costs nobody a lock
 LOOK_S = 5.0  # of silence, at most, that one look can tell of: whoever waits may have slept itself
-POLL_S, GATE_POLL_S = 0.1, 0.01
+POLL_S, GATE_POLL_S = 0.1, 0.01  # the gate is shut for a few file operations only
 GATE = ".gate"
 FILE = re.compile(r"(?P<name>.+?)(?:\.(?P<number>[1-9][0-9]*))?\.lock", re.DOTALL)
 SIZE = 1024  # bytes of a file: what is written over it leaves nothing of what was there
-HOST_MOST = 100  # characters of its name
+HOST_MOST = 100  # characters of a host's name, so that all fits into SIZE
 BOOT, PROCESSES = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Who made a file. token: of this file alone.  place, inode: where it was made, in a folder.
-    machine, started: of `_machine` and `_started`.  seconds: for how long the lock has been held."""
+    """Who made the file of a lock.
+
+    Attributes:
+        token: of this file alone.
+        place: where the file was made, hashed; "" in an object store.
+        inode: of the file, in a folder.
+        host: name of the machine, for messages.
+        machine: see `_machine`.
+        pid: its process.
+        started: when that process began; see `_started`.
+        seconds: for how long the lock has been held.
+    """
 
     token: str
     place: str
@@ -64,6 +74,15 @@ class Owner:
     def is_gone(self) -> bool:
         """Whether its process is known to have ended."""
         return self.is_here and _has_ended(self.pid, self.started)
+
+    def text(self) -> bytes:
+        """What its file says: SIZE bytes."""
+        return (json.dumps(asdict(self)).ljust(SIZE - 1) + "\n").encode()
+
+    def wrote(self, content: bytes | None) -> bool:
+        """Whether a file with this content is its own."""
+        owner = owner_of(content)
+        return owner is not None and owner.token == self.token
 
 
 class LockFiles(Protocol):
@@ -90,7 +109,7 @@ class LockFiles(Protocol):
         """Whether a file is still its owner's, and says anew what there is to say."""
 
     def remove(self, name: str, owner: Owner | None = None) -> None:
-        """Take a file away, if it is the owner's; one that cannot be removed stays."""
+        """Take a file away, if it is the owner's; one that cannot be removed stays, and expires."""
 
     def is_copy(self, name: str, owner: Owner) -> bool:
         """Whether a file is known to be a copy of the one that its owner made."""
@@ -110,14 +129,19 @@ class Lease:
 
         Raises OfframpError where its file cannot be written.
         """
-        if self._ended.is_set() or self._owner.pid != os.getpid():
+        if self._is_over:
             return False
         owner = replace(self._owner, seconds=time.monotonic() - self._began)
-        return self._files.renew(self._name, owner) and not _is_outdone(self._files, self._name)
+        if not self._files.renew(self._name, owner):
+            return False
+        parsed = FILE.fullmatch(self._name)
+        assert parsed is not None
+        files = numbered(self._files.names()).get(parsed["name"], {})
+        return max(files, default=0) <= int(parsed["number"])
 
     def release(self) -> None:
         """Let go; a second time does nothing, nor does a process that was forked meanwhile."""
-        if self._ended.is_set() or self._owner.pid != os.getpid():
+        if self._is_over:
             return
         self._ended.set()
         with suppress(OSError, OfframpError):  # a file that stays expires
@@ -129,11 +153,15 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self.release()
 
+    @property
+    def _is_over(self) -> bool:
+        return self._ended.is_set() or self._owner.pid != os.getpid()
+
     def _beat(self) -> None:
-        held = True
-        while held and not self._ended.wait(BEAT_S):
+        valid = True
+        while valid and not self._ended.wait(BEAT_S):
             with suppress(OSError, OfframpError):  # that may pass
-                held = self.renew()
+                valid = self.renew()
 
 
 @dataclass(frozen=True)
@@ -156,26 +184,26 @@ class Locks:
     def gate(self) -> Iterator[Lease]:
         """Shut the gate, waiting for whoever has it shut. Not to be nested."""
         self._files.begin()
-        while (held := self._take(GATE)) is None:
+        while (lease := self._take(GATE)) is None:
             time.sleep(max(GATE_POLL_S, self._files.pause_s / 4))
-        with held:
-            yield held
+        with lease:
+            yield lease
 
     def try_take(self, name: str) -> Lease | None:
         """The lock `name`, or None when somebody holds it, this process included."""
         with ExitStack() as undone:
             with self.gate():
-                held = self._take(name)
-                if held is not None:
-                    undone.enter_context(held)
+                lease = self._take(name)
+                if lease is not None:
+                    undone.enter_context(lease)
             undone.pop_all()
-        return held
+        return lease
 
     def take(self, name: str) -> Lease:
         """The lock `name`, as soon as it is free."""
-        while (held := self.try_take(name)) is None:
+        while (lease := self.try_take(name)) is None:
             time.sleep(self._pause)
-        return held
+        return lease
 
     def holder(self, name: str) -> str | None:
         """Who holds the lock `name` and for how long, in words; None where nobody does, or nothing
@@ -188,32 +216,37 @@ class Locks:
         owner = owner_of(content)
         if owner is None or self._is_void(file, content):
             return None
-        said = f"process {owner.pid} on {owner.host}, at it for {duration(owner.seconds)}"
+        words = f"process {owner.pid} on {owner.host}, at it for {duration(owner.seconds)}"
         silent = self._seen[file].silent
         if silent > 2 * BEAT_S:
-            said += f" and silent for {silent:.0f} s (from {EXPIRES_S:.0f} s on it counts as gone)"
-        return said
+            words += f" and silent for {silent:.0f} s (from {EXPIRES_S:.0f} s on it counts as gone)"
+        return words
 
     def watch(self) -> None:
         """Look until it is known of each lock whether it is held: of processes of this machine at once,
         of others after some seconds, of those that are gone after EXPIRES_S."""
-        tops = [files[max(files)] for files in numbered(self._files.names()).values() if max(files)]
-        open_ = {file: content for file in tops if (content := self._files.read(file)) is not None}
-        while open_:
-            for file, content in list(open_.items()):
+        contents = {file: self._files.read(file) for file in _highest(numbered(self._files.names()))}
+        unclear = {file: content for file, content in contents.items() if content is not None}
+        while unclear:
+            for file, content in list(unclear.items()):
                 owner = owner_of(content)
                 here = owner is not None and owner.is_here
                 if here or self._is_void(file, now := self._files.read(file)) or now != content:
-                    del open_[file]
-            time.sleep(self._pause if open_ else 0.0)
+                    del unclear[file]
+            time.sleep(self._pause if unclear else 0.0)
 
     def survey(self) -> tuple[set[str], list[str]]:
-        """Names of the locks that are held, and the files of those that are not. The caller keeps the
-        gate shut while it relies on the answer."""
-        found = {name: files for name, files in numbered(self._files.names()).items() if name != GATE}
-        tops = {name: files[max(files)] for name, files in found.items() if max(files)}
-        held = {name for name, file in tops.items() if not self._is_void(file, self._files.read(file))}
-        return held, sorted(f for n, files in found.items() if n not in held for f in files.values())
+        """The locks that are held, and files that nobody needs.
+
+        The caller keeps the gate shut while it relies on the answer.
+
+        Returns:
+            The names of the locks that are held; the files of all others, sorted.
+        """
+        files = numbered(self._files.names())
+        files.pop(GATE, None)
+        live = {name for file, name in _highest(files).items() if not self._is_void_now(file)}
+        return live, sorted(file for name in files.keys() - live for file in files[name].values())
 
     @property
     def _pause(self) -> float:
@@ -224,26 +257,29 @@ class Locks:
         its thread would keep it for as long."""
         files = numbered(self._files.names()).get(name, {})
         top = max(files, default=0)
-        if top and not self._is_void(files[top], self._files.read(files[top])):
+        if top and not self._is_void_now(files[top]):
             return None
         try:
-            held = made(self._files, f"{name}.{top + 1}.lock")
+            lease = new_lease(self._files, f"{name}.{top + 1}.lock")
         except FileExistsError:
             return None
         with ExitStack() as undone:
-            undone.enter_context(held)
-            there = numbered(self._files.names()).get(name, {})
-            if there.keys() - files.keys() - {top + 1}:  # what was listed above was old
+            undone.enter_context(lease)
+            now = numbered(self._files.names()).get(name, {})
+            if now.keys() - files.keys() - {top + 1}:  # what was listed above was old
                 return None
             for old in files.values():
                 self._seen.pop(old, None)
                 self._files.remove(old)
             undone.pop_all()
-        return held
+        return lease
+
+    def _is_void_now(self, file: str) -> bool:
+        return self._is_void(file, self._files.read(file))
 
     def _is_void(self, file: str, content: bytes | None) -> bool:
-        """Whether whoever made this file has its lock no longer, as far as can be told by now. content:
-        what it says, as just read."""
+        """Whether whoever made this file has its lock no longer, as far as can be told by its content,
+        as just read."""
         owner, now = owner_of(content), time.monotonic()
         if content is None or (
             owner is not None and (owner.is_gone or self._files.is_copy(file, owner))
@@ -258,38 +294,24 @@ class Locks:
 
 def numbered(names: Iterable[str]) -> dict[str, dict[int, str]]:
     """The files of locks, by name and number; 0 of those that nothing holds, which flock once locked."""
-    found: dict[str, dict[int, str]] = {}
-    for each in names:
-        if parsed := FILE.fullmatch(each):
-            found.setdefault(parsed["name"], {})[int(parsed["number"] or 0)] = each
-    return found
+    files: dict[str, dict[int, str]] = {}
+    for name in names:
+        if parsed := FILE.fullmatch(name):
+            files.setdefault(parsed["name"], {})[int(parsed["number"] or 0)] = name
+    return files
 
 
-def _is_outdone(files: LockFiles, file: str) -> bool:
-    """Whether there is a higher file of the same lock."""
-    parsed = FILE.fullmatch(file)
-    assert parsed is not None
-    there = numbered(files.names()).get(parsed["name"], {})
-    return max(there, default=0) > int(parsed["number"])
+def _highest(files: Mapping[str, Mapping[int, str]]) -> dict[str, str]:
+    """The names of locks by the file that tells who has each."""
+    return {numbers[max(numbers)]: name for name, numbers in files.items() if max(numbers)}
 
 
-def made(files: LockFiles, file: str) -> Lease:
-    """The lock of a file that is not there yet. Raises FileExistsError where it is."""
-    host, pid = printable(socket.gethostname())[:HOST_MOST], os.getpid()
-    token = secrets.token_hex(16)
-    owner = files.make(
-        file,
-        Owner(
-            token,
-            "",
-            inode=0,
-            host=host,
-            machine=_machine(),
-            pid=pid,
-            started=_started(pid),
-            seconds=0.0,
-        ),
-    )
+def new_lease(files: LockFiles, file: str) -> Lease:
+    """The lease of a file that is not there yet. Raises FileExistsError where it is."""
+    pid = os.getpid()
+    host = printable(socket.gethostname())[:HOST_MOST]
+    owner = Owner(secrets.token_hex(16), "", 0, host, _machine(), pid, _started(pid), seconds=0.0)
+    owner = files.make(file, owner)
     try:
         return Lease(files, file, owner)
     except RuntimeError as error:  # threading says no more than that
@@ -300,29 +322,19 @@ def made(files: LockFiles, file: str) -> Lease:
         ) from error
 
 
-def text(owner: Owner) -> bytes:
-    """What a file says of its owner: SIZE bytes."""
-    return (json.dumps(asdict(owner)).ljust(SIZE - 1) + "\n").encode()
+_READ: Mapping[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("token", "place", "machine", "started"), str),
+    **dict.fromkeys(("inode", "pid"), int),
+    "host": lambda host: printable(host)[:HOST_MOST],
+    "seconds": lambda seconds: max(0.0, min(1e9, float(seconds))),
+}
 
 
 def owner_of(content: bytes | None) -> Owner | None:
     """Who made a file that says so; None of one that says something else, or nothing yet."""
     try:
-        said = json.loads(content or b"")
-        texts = ("token", "place", "machine", "started")
-        token, place, machine, started = (str(said[name]) for name in texts)
-        host, seconds = printable(said["host"])[:HOST_MOST], max(0.0, min(1e9, float(said["seconds"])))
-        inode, pid = int(said["inode"]), int(said["pid"])
-        return Owner(
-            token,
-            place,
-            inode=inode,
-            host=host,
-            machine=machine,
-            pid=pid,
-            started=started,
-            seconds=seconds,
-        )
+        fields = json.loads(content or b"")
+        return Owner(**{name: read(fields[name]) for name, read in _READ.items()})
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
         return None
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from offramp.errors import OfframpError
 from offramp.escape import printable
@@ -21,10 +21,7 @@ from offramp.hashing import is_sealed as is_sealed
 from offramp.hashing import is_sealed_text
 from offramp.hashing import text as text
 from offramp.hashing import with_seal as with_seal
-from offramp.store.place import Place
-
-if TYPE_CHECKING:
-    from offramp.store.filesystem import FileSystem
+from offramp.store.place import FileSystem, Place
 
 SHA256 = re.compile("[0-9a-f]{64}")
 REMEDY = "run its study again to make it anew"

@@ -243,7 +243,7 @@ class Store:
         self._discard("work", key)
 
     def index(self, least: int = 1) -> int:
-        """Have fresh machines read all records at once: see `filesystem.FileSystem.index`."""
+        """Have fresh machines read all records at once: see `place.FileSystem.index`."""
         return self._files.index(least) if self.archive.exists() else 0
 
     # What nobody needs
