@@ -35,8 +35,7 @@ from offramp.nets.network import inside, prepared, redrawn
 from offramp.numerics import Numerics
 from offramp.process import keep_freed_memory
 from offramp.recipe import Recipe
-from offramp.strategies.joint import joint
-from offramp.strategies.weights import joint_weights
+from offramp.strategies.joint import joint, loss_weights
 from offramp.study.run.costs import meter
 
 CLASSES, SEED = 10, 42
@@ -244,7 +243,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, lab
 
 def joint_loss(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
     """The weighted sum of the exits' cross-entropies, the weights as joint training has them."""
-    weights = joint_weights("linear", len(logits))
+    weights = loss_weights("linear", len(logits))
     first, *rest = (w * F.cross_entropy(x, labels) for w, x in zip(weights, logits, strict=True))
     return sum(rest, first)
 

@@ -16,7 +16,7 @@ import pytest
 import offramp.strategies
 from offramp.parts import Parts, backbone, head, heads, segment, segments
 from offramp.phase import CE, KD, Init, Phase, Program, check
-from offramp.strategies import STRATEGIES
+from offramp.strategies import STRATEGIES, explained
 from refusal import refuses
 
 NINE = (
@@ -238,3 +238,26 @@ def test_the_engine_knows_no_strategy_by_name() -> None:
 def test_a_list_of_weights_must_fit() -> None:
     for name in ("joint", "joint-branch", "joint-two-stage"):
         refuses("joint_weights has 2 entries for 4 exits", program, name, joint_weights=(1.0, 1.0))
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_option_is_explained(name: str) -> None:
+    prose, words = explained(STRATEGIES[name])
+    assert list(words) in ([], [*inspect.signature(STRATEGIES[name]).parameters])
+    assert "1. " in prose and "Args" not in prose and all(words.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        *((name, "backbone") for name in ("two-stage", "distillation", "survivors", "cascade", "gated")),
+        *(("distillation", "students"), ("joint-branch", "scope"), ("pretrained-branch", "scope")),
+        *(("imta", "teacher"), ("confidence-gated", "gate"), ("sequential", "against")),
+        *((name, "exit_weights") for name in ("mixed", "gradient-equilibrium")),
+        *((name, "joint_weights") for name in ("joint", "joint-branch", "joint-two-stage")),
+    ],
+)
+def test_a_kind_that_an_option_does_not_have_is_refused(name: str, option: str) -> None:
+    """Rather than taken for another one."""
+    with pytest.raises(AssertionError, match="made up"):
+        program(name, **{option: "made up"})

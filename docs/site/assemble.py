@@ -17,7 +17,7 @@ from pathlib import Path
 import offramp
 from offramp.cli.app import app
 from offramp.report.render.program import picture
-from offramp.strategies import GROUPS, STRATEGIES
+from offramp.strategies import GROUPS, STRATEGIES, Strategy, explained
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -147,9 +147,10 @@ def _summary(strategy: object) -> str:
     return " ".join(doc.partition("\n\n")[0].split())
 
 
-def _page(name: str, strategy: object) -> Iterator[str]:
+def _page(name: str, strategy: Strategy) -> Iterator[str]:
     """From the docstring: its first paragraph, the algorithm box, its options."""
-    first, box, *rest = (inspect.getdoc(strategy) or "").split("\n\n")
+    doc, words = explained(strategy)
+    first, box, *rest = doc.split("\n\n")
     yield f"# {name}\n"
     yield f"{first}\n"
     yield f"![What trains when, with {EXITS} exits]({name}.svg)\n"
@@ -157,7 +158,7 @@ def _page(name: str, strategy: object) -> Iterator[str]:
     options = [o for o in inspect.signature(strategy).parameters.values() if o.kind is o.KEYWORD_ONLY]
     if options:
         yield "## Options\n"
-        yield "".join(f"- `{o.name}`, by default `{o.default}`\n" for o in options)
+        yield "".join(f"- `{o.name}`, by default `{o.default}`: {words[o.name]}\n" for o in options)
     yield from (f"{paragraph}\n" for paragraph in rest)
     yield "## Try it\n"
     yield f"    offramp strategies {name}"

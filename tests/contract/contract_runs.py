@@ -25,8 +25,7 @@ from torch.utils.data import Dataset
 from offramp.data import Data, DataSpec, from_dataset, samples
 from offramp.data.load import assemble
 from offramp.device import seeded
-from offramp.engine.evaluate import answered, split_logits
-from offramp.engine.fit import Diverged, conclude, fit
+from offramp.engine.fit import Diverged, answered, conclude, fit, split_logits
 from offramp.engine.passes import Images, Plain
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied

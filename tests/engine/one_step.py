@@ -8,7 +8,7 @@ import torch
 from fit_runs import begin, setting
 from torch import Tensor
 
-from offramp.engine import adapters
+from offramp.engine import auxiliary
 from offramp.engine.passes import Plain
 from offramp.engine.resolve import Node, resolve
 from offramp.engine.settings import applied
@@ -53,7 +53,7 @@ def first_step(node: Node) -> tuple[Trainee, Plain, Tensor, Tensor]:
 def gradients_of(trainee: Trainee, value: Tensor) -> tuple[float, Gradients]:
     """Of the network and of the adapters, by name."""
     value.backward()  # type: ignore[no-untyped-call]
-    named = dict(trainee.net.named_parameters()) | adapters.state(trainee.adapters, trainee.net)
+    named = dict(trainee.net.named_parameters()) | auxiliary.adapter_state(trainee.adapters, trainee.net)
     return value.item(), {name: p.grad for name, p in named.items() if p.grad is not None}
 
 

@@ -11,15 +11,14 @@ from fit_runs import program_nodes, split_data
 from torch import Tensor, nn
 
 from offramp.engine.cache import Cache
-from offramp.engine.evaluate import split_logits
-from offramp.engine.fit import conclude, fit
-from offramp.engine.frozen_reads import reads_cached
+from offramp.engine.fit import conclude, fit, split_logits
 from offramp.engine.images import Images
 from offramp.engine.norms import normalizing
 from offramp.engine.passes import Derived, Pass, Plain
 from offramp.engine.ranks import Ranks
 from offramp.engine.settings import applied
 from offramp.engine.trainee import enroll
+from offramp.engine.values import reads_cached
 from offramp.engine.weights import Weights
 from offramp.nets.heads import ClockedDropout
 from offramp.recipe import Recipe

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from offramp.engine.cost import Work, exit_shares, value_bytes, work
-from offramp.engine.evaluate import split_logits
+from offramp.engine.fit import split_logits
 from offramp.engine.passes import Images
 from offramp.engine.resolve import Node, Setting, resolve
 from offramp.engine.settings import applied

@@ -18,7 +18,7 @@ from one_step import ALL, Gradients, K, by_the_engine, ce, close, first_step, gr
 from torch import Tensor, nn
 
 from longer import long
-from offramp.engine import adapters
+from offramp.engine import auxiliary
 from offramp.engine.cost import exit_shares, live_macs
 from offramp.engine.fit import conclude, fit
 from offramp.engine.losses import LossContext, objective
@@ -184,15 +184,15 @@ def test_frozen_features_are_the_same_bits_however_they_are_had(
     for name, more in {"cached": {}, "live": {"cache": False}}.items():
         derived = runs_of(tmp_path / name, strategy, mode="derived", **more)
         assert all(map(equal, plain, derived)), name
-    right = adapters.drawn
+    right = auxiliary.drawn_adapters
 
-    def nudged(node: Node, net: ExitNetwork) -> adapters.Adapters:
+    def nudged(node: Node, net: ExitNetwork) -> auxiliary.Adapters:
         found = right(node, net)
         for layer in found.values():
             layer.weight.data.mul_(1.01)
         return found
 
-    monkeypatch.setattr("offramp.engine.trainee.drawn", nudged)
+    monkeypatch.setattr("offramp.engine.trainee.drawn_adapters", nudged)
     other = runs_of(tmp_path / "other", strategy, mode="derived")
     alike = [equal(a, b) for a, b in zip(plain, other, strict=True)]
     assert alike == [True, *[False] * 5], "the control: other adapters, other bits"
@@ -205,7 +205,7 @@ def test_an_adapter_is_drawn_by_seed_and_places() -> None:
     def drawn(program: Program, seed: int = 42) -> dict[str, Tensor]:
         node = replace(node_of(program), seed=seed)
         net = network("digits-cnn")
-        return adapters.state(adapters.drawn(node, net), net)
+        return auxiliary.adapter_state(auxiliary.drawn_adapters(node, net), net)
 
     def phase(*terms: Features) -> Program:
         return (Phase("p", ALL, (CE(K), *terms), teacher=LIVE),)

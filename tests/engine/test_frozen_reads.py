@@ -8,10 +8,9 @@ import pytest
 
 from offramp.augment import Augment, View
 from offramp.engine.cost import value_bytes
-from offramp.engine.frozen_reads import looks, reads_of, wanted
-from offramp.engine.placement import MOVES, CacheCandidate, Speeds, ValueName
+from offramp.engine.placement import MOVES, CacheCandidate, Speeds, ValueName, looks, wanted
 from offramp.engine.resolve import Node, Setting, resolve
-from offramp.engine.values import IMAGES, Point
+from offramp.engine.values import IMAGES, Point, reads_of
 from offramp.parts import Part
 from offramp.recipe import Recipe
 from offramp.strategies import STRATEGIES

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from longer import long
 from offramp.engine.fit import fit
-from offramp.engine.gates import Gating, gating, statistics
-from offramp.engine.losses import LossContext, gate_loss, leaving, objective
+from offramp.engine.losses import Gating, LossContext, gate_loss, gating, leaving, objective, statistics
 from offramp.engine.settings import applied
 from offramp.engine.trainee import pack, trained_state, unpack
 from offramp.errors import OfframpError

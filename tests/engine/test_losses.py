@@ -13,7 +13,7 @@ from torch import Tensor
 from offramp.engine.losses import LossContext, balanced, distance, objective
 from offramp.phase import CE, KD, describe
 from offramp.strategies import STRATEGIES
-from offramp.strategies.weights import joint_weights
+from offramp.strategies.joint import loss_weights
 from refusal import refuses
 
 B, C = 5, 3
@@ -131,26 +131,26 @@ def test_large_logits_stay_finite() -> None:
 
 
 def test_linear_joint_weights_of_three_early_exits() -> None:
-    assert joint_weights("linear", 4) == pytest.approx((0.3, 0.3 + 0.7 / 3, 0.3 + 1.4 / 3, 1.0))
-    assert [f"{w:.3f}" for w in joint_weights("linear", 4)] == ["0.300", "0.533", "0.767", "1.000"]
+    assert loss_weights("linear", 4) == pytest.approx((0.3, 0.3 + 0.7 / 3, 0.3 + 1.4 / 3, 1.0))
+    assert [f"{w:.3f}" for w in loss_weights("linear", 4)] == ["0.300", "0.533", "0.767", "1.000"]
 
 
 @pytest.mark.parametrize("exits", [1, 2, 4, 7])
 def test_joint_weight_schemes(exits: int) -> None:
-    linear = joint_weights("linear", exits)
+    linear = loss_weights("linear", exits)
     assert linear[-1] == 1.0 and (exits == 1 or linear[0] == 0.3)
     assert np.allclose(np.diff(linear), 0.7 / max(exits - 1, 1))
-    paper = joint_weights("eq3", exits)
+    paper = loss_weights("eq3", exits)
     triangle = exits * (exits + 1) / 2  # over N + 1 exits, the final one included
     assert paper == pytest.approx([n / triangle for n in range(1, exits + 1)])
     assert sum(paper) == pytest.approx(1)
-    assert joint_weights("uniform", exits) == (1.0,) * exits
+    assert loss_weights("uniform", exits) == (1.0,) * exits
     given = tuple(float(n) for n in range(exits))
-    assert joint_weights(given, exits) == given
+    assert loss_weights(given, exits) == given
 
 
 def test_joint_weights_that_do_not_fit_are_refused() -> None:
-    refuses(r"2 entries for 4 exits .* give 4", joint_weights, (1.0, 1.0), 4)
+    refuses(r"2 entries for 4 exits .* give 4", loss_weights, (1.0, 1.0), 4)
 
 
 @pytest.mark.parametrize("scheme", ["linear", "eq3"])

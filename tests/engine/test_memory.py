@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from offramp.engine.memory import saved_bytes
+from offramp.engine.cost import saved_bytes
 from offramp.nets import attach
 from support import network
 

@@ -12,7 +12,7 @@ from kit import finish
 from offramp.cli.commands.show import show_trial
 from offramp.data import normalize
 from offramp.data_spec import HELD_OUT
-from offramp.engine.evaluate import split_logits
+from offramp.engine.fit import split_logits
 from offramp.engine.passes import Images
 from offramp.errors import OfframpError
 from offramp.metrics import accuracy, auroc, cross_entropy

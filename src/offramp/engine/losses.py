@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from offramp.engine.gates import Gating
+from offramp.nets.network import ExitNetwork, exit_macs, inside
 from offramp.phase import (
     CE,
     EWC,
@@ -23,35 +24,43 @@ from offramp.phase import (
     SampleWeights,
     Survivors,
     Term,
+    Unsolved,
     teachers,
 )
 
 
 def mean_of(several: Sequence[Tensor]) -> Tensor:
-    """What one exit says, or several on average: of [B, C] each."""
+    """What exits say on average, of [B, C] each."""
     return several[0] if len(several) == 1 else torch.stack(tuple(several)).mean(0)
 
 
-def distance(student: Tensor, teacher: Tensor, temperature: float, each: Tensor | None = None) -> Tensor:
-    """τ²·KL(teacher ∥ student) of softened logits, both [B, C]; mean over the batch, sum over classes.
-    each: [B], weights of images.
+def distance(
+    student: Tensor, teacher: Tensor, temperature: float, image_weights: Tensor | None = None
+) -> Tensor:
+    """τ²·KL(teacher ∥ student) of softened logits, mean over the batch, sum over classes.
 
     The teacher is detached (paper Algorithm 5; Hinton et al. 2015 for τ²).
+
+    Args:
+        student: Logits [B, C].
+        teacher: Logits [B, C].
+        temperature: τ.
+        image_weights: [B].
     """
     target = F.log_softmax(teacher.detach() / temperature, dim=1)
     guess = F.log_softmax(student / temperature, dim=1)
-    if each is None:
+    if image_weights is None:
         return temperature**2 * F.kl_div(guess, target, reduction="batchmean", log_target=True)
-    found = F.kl_div(guess, target, reduction="none", log_target=True).sum(1)
-    return temperature**2 * (found * each).mean()
+    by_image = F.kl_div(guess, target, reduction="none", log_target=True).sum(1)
+    return temperature**2 * (by_image * image_weights).mean()
 
 
-def squared(student: Tensor, teacher: Tensor, each: Tensor | None = None) -> Tensor:
+def squared(student: Tensor, teacher: Tensor, image_weights: Tensor | None = None) -> Tensor:
     """The squared difference of logits or features [B, C], mean over images and columns; the teacher is
-    detached. each: [B], weights of images."""
-    if each is None:
+    detached. image_weights: [B]."""
+    if image_weights is None:
         return F.mse_loss(student, teacher.detach())
-    return (F.mse_loss(student, teacher.detach(), reduction="none").mean(1) * each).mean()
+    return (F.mse_loss(student, teacher.detach(), reduction="none").mean(1) * image_weights).mean()
 
 
 def cross_entropy(
@@ -59,18 +68,24 @@ def cross_entropy(
     labels: Tensor,
     class_weights: Tensor | None,
     smoothing: float = 0.0,
-    each: Tensor | None = None,
+    image_weights: Tensor | None = None,
 ) -> Tensor:
-    """Mean over the batch of each image's cross-entropy, times the weight of its class where weights
-    are given. logits: [B, C]; labels: [B]; class_weights: [C]; smoothing: the share of each target that
-    is spread evenly over the C classes (Szegedy et al., 2016), 0 to 1; each: [B], weights of images.
+    """The mean over the batch of each image's cross-entropy, times the weight of its class.
 
     The mean is over images, not over weights, so that a batch counts by its size whatever is in it.
+
+    Args:
+        logits: [B, C].
+        labels: [B].
+        class_weights: [C].
+        smoothing: The share of each target that is spread evenly over the C classes (Szegedy et al.,
+            2016), 0 to 1.
+        image_weights: [B].
     """
-    if smoothing or each is not None:
-        found = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
-        found = found if class_weights is None else found * class_weights[labels]
-        return (found if each is None else found * each).mean()
+    if smoothing or image_weights is not None:
+        losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+        losses = losses if class_weights is None else losses * class_weights[labels]
+        return (losses if image_weights is None else losses * image_weights).mean()
     if class_weights is None:
         return F.cross_entropy(logits, labels)
     return F.cross_entropy(logits, labels, class_weights, reduction="sum") / len(labels)
@@ -83,42 +98,105 @@ def balanced(labels: Tensor, classes: int) -> Tensor:
     return (len(labels) / (classes * counts)).where(counts > 0, 0.0).float()
 
 
+# Gates
+
+
+@dataclass(frozen=True, eq=False)
+class Gating:
+    """What the gates of a network answer while they train (JEI-DNN, arXiv 2310.09163).
+
+    Attributes:
+        logits: [B] of the gate of each early exit: above 0 it would leave.
+        spent: MACs of an image that leaves at each exit, all heads before it run, as a share of those at
+            the last exit; 0 to 1.
+    """
+
+    logits: Mapping[int, Tensor]
+    spent: Mapping[int, float]
+
+
+@torch.no_grad()
+def statistics(logits: Tensor) -> Tensor:
+    """`offramp.policy.scoring.statistics` of finite logits: [B, C] → [B, 4]."""
+
+    def certainty(odds: Tensor) -> Tensor:
+        entropy: Tensor = torch.special.entr(odds).sum(1)
+        return (1 - entropy / math.log(odds.shape[1])).clamp(min=0)
+
+    odds = logits.softmax(1)
+    first, second = odds.topk(2, dim=1).values.unbind(1)
+    sharper = (2 * logits).softmax(1)
+    return torch.stack([first, certainty(odds), first - second, certainty(sharper)], dim=1)
+
+
+def gating(net: ExitNetwork, logits: Mapping[int, Tensor]) -> Gating:
+    """The gates' answers to logits [B, C] by exit; no gradient goes back to these."""
+    gates = {}
+    for exit, own in logits.items():
+        gate = inside(net).heads[exit - 1].gate if exit < net.exits else None
+        if gate is not None:  # by single products: float32 whatever the precision
+            gates[exit] = (statistics(own) * gate.weight[0]).sum(1) + gate.bias
+    exits = sorted(logits)
+    whole = exit_macs(net, exits)
+    spent = {k: exit_macs(net, exits[: i + 1]) / whole for i, k in enumerate(exits)}
+    return Gating(gates, spent)
+
+
 def gate_loss(
     exits: Sequence[int], cost: float, logits: Mapping[int, Tensor], labels: Tensor, gating: Gating
 ) -> Tensor:
     """Binary cross-entropy of the gates of all but the last exit to whether an image's best exit is
-    theirs or an earlier one, mean over images and gates. The best exit is that of least cross-entropy +
-    cost · spent. Leaving counts (stays / leaves) times, over all gates of the batch."""
+    theirs or an earlier one, mean over images and gates.
+
+    The best exit is that of least cross-entropy + cost · spent. Leaving counts (stays / leaves) times,
+    over all gates of the batch.
+    """
     with torch.no_grad():
         entropies = [F.cross_entropy(logits[k], labels, reduction="none") for k in exits]
         spent = torch.tensor([cost * gating.spent[k] for k in exits], device=labels.device)
         best = (torch.stack(entropies, dim=1) + spent).argmin(1)
-        goal = (best[:, None] <= torch.arange(len(exits) - 1, device=labels.device)).float()
-        ones = goal.sum()
-        ratio = torch.where((ones > 0) & (ones < goal.numel()), (goal.numel() - ones) / ones, 1.0)
-    said = torch.stack([gating.logits[k] for k in exits[:-1]], dim=1)
-    return F.binary_cross_entropy_with_logits(said, goal, torch.where(goal > 0, ratio, 1.0))
+        leaves = (best[:, None] <= torch.arange(len(exits) - 1, device=labels.device)).float()
+        count = leaves.sum()
+        both = (count > 0) & (count < leaves.numel())
+        ratio = torch.where(both, (leaves.numel() - count) / count, 1.0)
+    answers = torch.stack([gating.logits[k] for k in exits[:-1]], dim=1)
+    return F.binary_cross_entropy_with_logits(answers, leaves, torch.where(leaves > 0, ratio, 1.0))
+
+
+# What images count for
 
 
 @torch.no_grad()
-def leaving(said: Sequence[Tensor | None], rows: Tensor) -> Tensor:
-    """The probability [B, K] by gates that an image leaves at each exit: what its gate says, of what
-    those before leave over. said: [B] logits of gates; None takes all that is left.  rows: [B]."""
-    passed = torch.zeros_like(rows, dtype=torch.float32)
-    found = []
-    for each in said:
-        own = torch.ones_like(passed) if each is None else torch.sigmoid(each)
-        found.append(torch.minimum(own, 1 - passed).clamp(min=0))
+def leaving(gates: Sequence[Tensor | None], labels: Tensor) -> Tensor:
+    """The probability [B, K] by gates that an image leaves at each exit: what its gate says, at most
+    what those before leave over.
+
+    Args:
+        gates: [B] logits of each exit's gate; None takes all that is left.
+        labels: [B], for the number of images.
+    """
+    passed = torch.zeros_like(labels, dtype=torch.float32)
+    shares = []
+    for gate in gates:
+        own = torch.ones_like(passed) if gate is None else torch.sigmoid(gate)
+        shares.append(torch.minimum(own, 1 - passed).clamp(min=0))
         passed = passed + own
-    return torch.stack(found, dim=1)
+    return torch.stack(shares, dim=1)
 
 
 @torch.no_grad()
 def sample_weights(
-    kind: SampleWeights, logits: Sequence[Tensor], labels: Tensor, said: Sequence[Tensor | None] = ()
+    kind: SampleWeights, logits: Sequence[Tensor], labels: Tensor, gates: Sequence[Tensor | None] = ()
 ) -> Tensor:
-    """What each image counts for at each exit: [B, K], 0 to 1; but for gates all 1 at the first. logits:
-    [B, C] of each exit, in order; labels: [B]; said: of `leaving`, for gates. No gradient comes of it.
+    """What each image counts for at each exit: [B, K], 0 to 1; but for gates all 1 at the first.
+
+    No gradient comes of it.
+
+    Args:
+        kind: Of the phase.
+        logits: [B, C] of each exit, in order.
+        labels: [B].
+        gates: See `leaving`; for `Gated` alone.
 
     >>> import torch
     >>> from offramp.phase import Unsolved
@@ -127,27 +205,39 @@ def sample_weights(
     [[1.0, 0.0, 0.0]]
     """
     if isinstance(kind, Gated):
-        return leaving(said, labels)
+        return leaving(gates, labels)
     passed = [torch.ones_like(labels, dtype=torch.float32)]
-    for each in logits[:-1]:
-        probabilities = each.softmax(1)
-        highest, answer = probabilities.max(1)
-        if isinstance(kind, Survivors):
-            stays = torch.sigmoid((kind.threshold - highest) / kind.width)
-        elif kind.hard:
-            stays = 1 - ((answer == labels) & (highest >= kind.threshold)).float()
-        else:
-            stays = 1 - probabilities.gather(1, labels[:, None])[:, 0]
+    for own in logits[:-1]:
+        probabilities = own.softmax(1)
+        confidence, answer = probabilities.max(1)
+        match kind:
+            case Survivors():
+                stays = torch.sigmoid((kind.threshold - confidence) / kind.width)
+            case Unsolved(hard=True):
+                stays = 1 - ((answer == labels) & (confidence >= kind.threshold)).float()
+            case Unsolved():
+                stays = 1 - probabilities.gather(1, labels[:, None])[:, 0]
+            case _:
+                assert_never(kind)
         passed.append(passed[-1] * stays)
     return torch.stack(passed, dim=1)
 
 
+# The loss of a phase
+
+
 @dataclass(frozen=True, eq=False)
 class LossContext:
-    """What some terms read beside logits and labels. class_weights: [C] and smoothing: of the
-    cross-entropies; weights: of images, over the exits that answer; features: [B, D], adapted and to be
-    learned, by term; gating: what the network's gates say, where the phase asks them; penalties: scalars
-    by term."""
+    """What some terms read beside logits and labels.
+
+    Attributes:
+        class_weights: [C], of the cross-entropies.
+        smoothing: Of the cross-entropies, 0 to 1.
+        weights: Of images, over the exits that answer.
+        features: By term, the adapted features and those that they learn, [B, D] each.
+        gating: What the network's gates answer, where the phase has some.
+        penalties: Scalars by term.
+    """
 
     class_weights: Tensor | None = None
     smoothing: float = 0.0
@@ -157,51 +247,68 @@ class LossContext:
     penalties: Mapping[EWC, Tensor] = field(default_factory=dict)
 
 
-NOTHING = LossContext()
-
-
 def objective(
     loss: Loss,
     logits: Mapping[int, Tensor],
     teacher: Mapping[int, Tensor],
     labels: Tensor,
-    beside: LossContext = NOTHING,
+    context: LossContext | None = None,
 ) -> Tensor:
-    """The phase's loss: the weighted sum of its terms, a scalar. logits and teacher: [B, C] by exit;
-    labels: [B]."""
-    weights, gating = beside.weights, beside.gating
-    each: dict[int, Tensor] = {}
-    if weights is not None:
+    """The phase's loss: the weighted sum of its terms, a scalar.
+
+    Args:
+        loss: One term or more.
+        logits: [B, C] by exit.
+        teacher: [B, C] by exit.
+        labels: [B].
+        context: None where no term reads more.
+    """
+    context = context or LossContext()
+    gating = context.gating
+    image_weights: dict[int, Tensor] = {}
+    if context.weights is not None:
         exits = sorted(logits)
-        said = [] if gating is None else [gating.logits.get(k) for k in exits]
-        found = sample_weights(weights, [logits[k] for k in exits], labels, said)
-        each = dict(zip(exits, found.unbind(1), strict=True))
+        gates = [] if gating is None else [gating.logits.get(k) for k in exits]
+        by_exit = sample_weights(context.weights, [logits[k] for k in exits], labels, gates)
+        image_weights = dict(zip(exits, by_exit.unbind(1), strict=True))
 
     def target(term: KD | MSE) -> Tensor:
         return mean_of([teacher[k] for k in teachers(term)])
 
-    def value(term: Term) -> Tensor:
+    def scalar(term: Term) -> Tensor:
         match term:
             case Gates():
                 assert gating is not None
                 return gate_loss(term.exits, term.cost, logits, labels, gating)
             case EWC():
-                return beside.penalties[term]
+                return context.penalties[term]
             case CE():
-                student, counts = logits[term.exit], each.get(term.exit)
-                return cross_entropy(student, labels, beside.class_weights, beside.smoothing, counts)
+                own, weights = logits[term.exit], image_weights.get(term.exit)
+                return cross_entropy(own, labels, context.class_weights, context.smoothing, weights)
             case Features():
-                adapted, wanted = beside.features[term]
-                found = squared(adapted, wanted, each.get(term.exit))
-                return found if term.over == "mean" else found * adapted.shape[1]
+                adapted, features = context.features[term]
+                mean = squared(adapted, features, image_weights.get(term.exit))
+                return mean * _columns(term, adapted)
             case KD():
-                return distance(logits[term.exit], target(term), term.temperature, each.get(term.exit))
+                weights = image_weights.get(term.exit)
+                return distance(logits[term.exit], target(term), term.temperature, weights)
             case MSE():
-                return squared(logits[term.exit], target(term), each.get(term.exit))
+                return squared(logits[term.exit], target(term), image_weights.get(term.exit))
             case _:
                 assert_never(term)
 
-    first, *rest = (term.weight * value(term) for term in loss)
+    first, *rest = (term.weight * scalar(term) for term in loss)
     for more in rest:
         first = first + more
     return first
+
+
+def _columns(term: Features, adapted: Tensor) -> int:
+    """What a mean over columns is multiplied by."""
+    match term.over:
+        case "mean":
+            return 1
+        case "sum":
+            return adapted.shape[1]
+        case _:
+            assert_never(term.over)

@@ -18,9 +18,17 @@ from torch import Tensor
 from offramp.augment import View
 from offramp.engine.cache import Cache
 from offramp.engine.cost import value_bytes
-from offramp.engine.frozen_reads import reads_of, wanted
 from offramp.engine.images import Images
-from offramp.engine.placement import PLACES, CacheCandidate, Medium, Speeds, SplitView, assumed, place
+from offramp.engine.placement import (
+    PLACES,
+    CacheCandidate,
+    Medium,
+    Speeds,
+    SplitView,
+    assumed,
+    place,
+    wanted,
+)
 from offramp.engine.resolve import Node
 from offramp.engine.values import (
     IMAGES,
@@ -33,6 +41,7 @@ from offramp.engine.values import (
     frozen_inputs,
     join,
     pad,
+    reads_of,
     route,
     teacher_logits,
     union,

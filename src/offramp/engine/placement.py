@@ -5,12 +5,15 @@ A model of time, in seconds. No result depends on it: a value is the same bits w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from offramp.augment import View
-from offramp.engine.values import Frozen
+from offramp.augment import Augment, View
+from offramp.engine.resolve import Node
+from offramp.engine.values import IMAGES, Frozen, Point, reads_of
+from offramp.nets.network import ExitNetwork
 
 Medium = Literal["memory", "disk"]
 PLACES: tuple[Medium, ...] = get_args(Medium)
@@ -47,6 +50,9 @@ def assumed(device: str) -> Speeds:
     return CPU if device == "cpu" else GPU
 
 
+CLOSINGS = 2  # passes of a phase over train at its end: for its last and its best weights
+
+
 @dataclass(frozen=True)
 class CacheCandidate:
     """A frozen value that phases are about to read, of all rows of a split.
@@ -69,6 +75,80 @@ class CacheCandidate:
     def passed(self) -> frozenset[Frozen]:
         """The values on its way, itself among them."""
         return frozenset(step for step, _ in self.steps)
+
+
+def looks(augment: Augment | None, seed: int, epochs: int) -> dict[SplitView, tuple[int, bool]]:
+    """What is read more than once: in how many of the epochs, and whether at the end of a phase too.
+
+    A view that is drawn anew each epoch is not among them.
+    """
+    if augment is None:
+        return {("train", None): (epochs, True), ("validation", None): (epochs, False)}
+    views = augment.distinct(epochs)
+    again: dict[SplitView, tuple[int, bool]] = {
+        ("train", augment.view(seed, n)): (len(range(n, epochs, views)), False)
+        for n in range(views if views < epochs else 0)
+    }
+    return {("validation", None): (epochs, False), **again, ("train", None): (0, True)}
+
+
+def wanted(
+    nodes: Sequence[Node],
+    net: ExitNetwork,
+    sizes: Mapping[Point, int],
+    counts: Mapping[str, int],
+    augment: Augment | None,
+    speeds: Speeds,
+    held: Collection[ValueName],
+) -> list[CacheCandidate]:
+    """What a group of nodes will read again and again, for `placement.place`.
+
+    net: for its MACs.  sizes: bytes an image, of `cost.value_bytes`.  counts: images of `train` and
+    `validation`.  held: what is there already; what is computed begins there.
+    """
+    readers: dict[Frozen, list[Node]] = {}
+    for node in nodes:
+        for value in reads_of(node):
+            if value.point != IMAGES:
+                readers.setdefault(value, []).append(node)
+    longest = max(node.recipe.epochs for node in nodes)
+    found = []
+    for look in looks(augment, nodes[0].seed, longest):
+        count = counts[look[0]]
+        for value, by in readers.items():
+            if (value, look) in held:
+                continue
+            epochs = max(node.recipe.epochs for node in by)
+            times, closing = looks(augment, nodes[0].seed, epochs).get(look, (0, False))
+            size, reads = max(1, count * sizes[value.point]), times + closing * CLOSINGS * len(by)
+            steps = tuple(_steps(value, look, net, sizes, count, speeds, held))
+            found.append(CacheCandidate(value, look, size, reads, steps))
+    return found
+
+
+def _steps(
+    value: Frozen,
+    look: SplitView,
+    net: ExitNetwork,
+    sizes: Mapping[Point, int],
+    count: int,
+    speeds: Speeds,
+    held: Collection[ValueName],
+) -> list[tuple[Frozen, float]]:
+    """What computes `value` of `count` images, each step with its seconds, from the lowest up."""
+    steps: list[tuple[Frozen, float]] = []
+    for one in value.chain:
+        if (one, look) in held:
+            steps.append((one, count * sizes[one.point] / speeds.memory))
+            break
+        if one.point == IMAGES:
+            steps.append((one, count * math.prod(net.input_shape) / speeds.pixels))
+            break
+        part = one.point.part
+        macs = 0 if part is None else net.macs(part)
+        moved = MOVES * sizes[one.point]
+        steps.append((one, count * (macs / speeds.macs + moved / speeds.memory)))
+    return steps[::-1]
 
 
 def seconds(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest, plain
@@ -26,10 +26,10 @@ KEY_VERSION = 1
 
 @dataclass(frozen=True)
 class Source:
-    """Where a part's weights come from: a node that trained them, or a draw (`initial`, `fresh`)."""
+    """Where a part's weights come from: a node that trained them, or a draw."""
 
     node: str | None = None
-    draw: str = "initial"
+    draw: Literal["initial", "fresh"] = "initial"
 
 
 Lineage = tuple[Source, ...]  # of the parts along a path, in order
@@ -39,9 +39,15 @@ Lineage = tuple[Source, ...]  # of the parts along a path, in order
 class Setting:
     """What the phases of one trial have in common besides the network.
 
-    data: digests of what training reads (see `data_identity`).  overrides: recipe fields by pattern of
-    phase names, from the study.  budget: `total` splits the epochs over the phases.  alone: set where
-    the trial shares nothing (as the paper runs it); it then makes the keys this trial's own.
+    Attributes:
+        data: Digests of what training reads (see `data_identity`).
+        recipe: Of the study.
+        numerics: Of all that is computed.
+        seed: Of all that is random.
+        overrides: Recipe fields by pattern of phase names, from the study.
+        budget: `total` splits the epochs over the phases; with `phase`, each has all of them.
+        alone: Set where the trial shares nothing (as the paper runs it); it then makes the keys this
+            trial's own.
     """
 
     data: Mapping[str, Any]
@@ -98,9 +104,12 @@ class Node:
 class Resolved:
     """The nodes of a program, a phase each, and where the finished network's weights come from.
 
-    final: the sources of the path of every exit that was trained, and of the final exit of a network
-    that arrived trained.  owners: the trunk of each exit 1 … K: 0 is the shared one, n exit n's own.
-    carry: of its phases.
+    Attributes:
+        nodes: In the order of phases.
+        final: The sources of the path of every exit that was trained, and of the final exit of a network
+            that arrived trained.
+        owners: The trunk of each exit 1 … K: 0 is the shared one, n exit n's own.
+        carry: Of its phases.
     """
 
     nodes: tuple[Node, ...]
@@ -111,51 +120,66 @@ class Resolved:
 
 @dataclass(frozen=True)
 class _Weights:
-    """What each part holds at some point of the program, by (trunk, part)."""
+    """The source of each part at some point of the program, by (trunk, part)."""
 
-    held: Mapping[tuple[int, Part], Source]
+    sources: Mapping[tuple[int, Part], Source]
 
     def of(self, trunk: int, part: Part) -> Source:
-        return self.held[trunk, part]
+        return self.sources[trunk, part]
+
+    def lineage(self, trunk: int, exit: int) -> Lineage:
+        """Of the parts that an exit runs."""
+        return tuple(self.of(trunk, part) for part in path(exit))
 
     def opened(self, trunk: int) -> _Weights:
-        """With that trunk: at its first mention it starts as what the shared one holds then."""
-        if any(known == trunk for known, _ in self.held):
+        """With that trunk: at its first mention it starts as a copy of the shared one."""
+        if any(opened == trunk for opened, _ in self.sources):
             return self
-        return self.after(trunk, {part: s for (known, part), s in self.held.items() if known == 0})
+        return self.after(trunk, {part: s for (opened, part), s in self.sources.items() if opened == 0})
 
     def after(self, trunk: int, changed: Mapping[Part, Source]) -> _Weights:
-        return _Weights({**self.held, **{(trunk, part): s for part, s in changed.items()}})
+        return _Weights({**self.sources, **{(trunk, part): s for part, s in changed.items()}})
 
 
 def resolve(program: Program, net: ExitNetwork, setting: Setting) -> Resolved:
     """The nodes of `program` on `net`.
 
-    Raises OfframpError for a program that does not fit the network, for exits that learn what to carry
-    without a final exit, for consolidated weights on several devices, or a recipe override that names
-    no phase or no field.
+    Raises:
+        OfframpError: For a program that does not fit the network, for exits that learn what to carry
+            without a final exit, for consolidated weights on several devices, or a recipe override that
+            names no phase or no field.
     """
     check(program, net.exits)
     for pattern, _ in setting.overrides:
         if not any(fnmatchcase(phase.name, pattern) for phase in program):
             names = [phase.name for phase in program]
             raise OfframpError(f"no phase matches '{pattern}'{nearest(pattern, names)}")
-    parts = segments(1, net.exits) | heads(1, net.exits)
-    weights = _Weights({(0, part): Source() for part in parts})
+    weights = _Weights({(0, part): Source() for part in segments(1, net.exits) | heads(1, net.exits)})
     left: dict[str, tuple[int, _Weights]] = {BEFORE: (0, weights)}
     nodes: list[Node] = []
     owners: dict[int, int] = {}
     for index, phase in enumerate(program):
         weights = weights.opened(phase.trunk).after(phase.trunk, _drawn(phase, net))
-        node = _node(phase, index, net, weights, left, setting, len(program))
+        start = {part: weights.of(phase.trunk, part) for k in phase.exits for part in path(k)}
+        teacher: dict[int, Lineage] = {}
+        if phase.teacher is not None and not phase.live:
+            trunk, then = left[phase.teacher]
+            teacher = {k: then.lineage(trunk, k) for k in sorted(phase.taught)}
+        recipe = phase_recipe(phase, setting, len(program))
+        reads = _reads(phase, net, setting, recipe, start, teacher)
+        if setting.alone is not None:
+            reads["alone"] = [setting.alone, index]
+        sources = [*start.values(), *(s for lineage in teacher.values() for s in lineage)]
+        needs = tuple(dict.fromkeys(s.node for s in sources if s.node is not None))
+        node = Node(digest(reads), reads, phase, setting.seed, recipe, start, teacher, needs)
         nodes.append(node)
         weights = weights.after(phase.trunk, {p: Source(node.key) for p in node.trained})
         left[phase.name] = (phase.trunk, weights)
         owners |= {p.index: phase.trunk for p in node.trained if p.kind == "head"}
-    untouched = all(weights.of(0, part) == Source() for part in path(net.exits))
+    untouched = all(source == Source() for source in weights.lineage(0, net.exits))
     if inside(net).arrives_trained and untouched and net.exits not in owners:
         owners[net.exits] = 0  # the final exit that the network came with, as it was
-    final = {k: tuple(weights.of(owners[k], part) for part in path(k)) for k in sorted(owners)}
+    final = {k: weights.lineage(owners[k], k) for k in sorted(owners)}
     trunks = tuple(owners.get(k, 0) for k in range(1, net.exits + 1))
     carry = carry_of(program)
     if isinstance(carry, str) and net.exits not in final:  # policies take the last exit for it
@@ -166,27 +190,22 @@ def resolve(program: Program, net: ExitNetwork, setting: Setting) -> Resolved:
     return Resolved(tuple(nodes), final, trunks, carry)
 
 
-def _node(
+def _reads(
     phase: Phase,
-    index: int,
     net: ExitNetwork,
-    weights: _Weights,
-    left: Mapping[str, tuple[int, _Weights]],
     setting: Setting,
-    phases: int,
-) -> Node:
-    start = {part: weights.of(phase.trunk, part) for k in phase.exits for part in path(k)}
-    teacher: dict[int, Lineage] = {}
-    if phase.teacher is not None and not phase.live:
-        trunk, then = left[phase.teacher]
-        teacher = {k: tuple(then.of(trunk, part) for part in path(k)) for k in sorted(phase.taught)}
-    recipe = phase_recipe(phase, setting, phases)
+    recipe: Recipe,
+    start: Mapping[Part, Source],
+    teacher: Mapping[int, Lineage],
+) -> dict[str, Any]:
+    """All that a phase reads, in words that hold on any network of equal layers."""
     if setting.numerics.ranks > 1 and any(isinstance(term, EWC) for term in phase.terms):
         raise OfframpError(
             f"phase '{phase.name}' consolidates weights (EWC), which works on one device; set "
             "execution.devices: 1"
         )
-    reads = {
+    own = {k: [start[part] for part in path(k)] for k in phase.exits}
+    return {
         "version": KEY_VERSION,
         "network": inside(net).facts.identity,
         "seed": setting.seed,
@@ -194,54 +213,58 @@ def _node(
         "data": dict(setting.data),
         "recipe": plain(recipe),
         "loss": [_term(term, net) for term in phase.terms],
-        "exits": {
-            net.places[k - 1]: _path(net, k, [start[p] for p in path(k)], phase.trained)
-            for k in phase.exits
-        },
-        "teacher": {
-            net.places[k - 1]: _path(net, k, sources, frozenset()) for k, sources in teacher.items()
-        },
+        "exits": {net.places[k - 1]: _path(net, k, own[k], phase.trained) for k in own},
+        "teacher": {net.places[k - 1]: _path(net, k, teacher[k], frozenset()) for k in teacher},
         **{name: _setting(value, phase, net) for name, value in phase.settings.items()},
     }
-    if setting.alone is not None:
-        reads["alone"] = [setting.alone, index]
-    sources = [*start.values(), *(s for lineage in teacher.values() for s in lineage)]
-    needs = tuple(dict.fromkeys(s.node for s in sources if s.node is not None))
-    return Node(digest(reads), reads, phase, setting.seed, recipe, start, teacher, needs)
 
 
 def _drawn(phase: Phase, net: ExitNetwork) -> dict[Part, Source]:
     """The parts that the phase does not start from what the program left, frozen ones included."""
-    inits = {part: init for part, init in phase.starts.items() if init is not Init.KEEP}
-    for part, init in sorted(inits.items(), key=lambda item: item[0]):
-        own = part.kind == "segment" or part.index == net.exits
-        if own and init is Init.FRESH and not inside(net).redrawable:
-            raise OfframpError(
-                f"phase '{phase.name}' draws {part} anew, but the network came with its weights; "
-                "keep them, or give the network as a function in a file"
-            )
-    return {part: Source(draw=init.value) for part, init in inits.items()}
+    draws: dict[Part, Source] = {}
+    for part, init in sorted(phase.starts.items()):
+        match init:
+            case Init.KEEP:
+                continue
+            case Init.INITIAL:
+                draws[part] = Source(draw="initial")
+            case Init.FRESH:
+                of_backbone = part.kind == "segment" or part.index == net.exits
+                if of_backbone and not inside(net).redrawable:
+                    raise OfframpError(
+                        f"phase '{phase.name}' draws {part} anew, but the network came with its "
+                        "weights; keep them, or give the network as a function in a file"
+                    )
+                draws[part] = Source(draw="fresh")
+            case _:
+                assert_never(init)
+    return draws
 
 
 def phase_recipe(phase: Phase, setting: Setting, phases: int) -> Recipe:
     """The study's recipe, then the phase's own overrides, then the study's for this phase."""
     recipe = setting.recipe
-    if setting.budget == "total":
-        recipe = replace(recipe, epochs=max(1, recipe.epochs // phases))
-    chosen = [fields for pattern, fields in setting.overrides if fnmatchcase(phase.name, pattern)]
-    for fields in (tuple(dict(phase.recipe).items()), *chosen):
-        for name, _ in fields:
+    match setting.budget:
+        case "phase":
+            pass
+        case "total":
+            recipe = replace(recipe, epochs=max(1, recipe.epochs // phases))
+        case _:
+            assert_never(setting.budget)
+    of_study = [fields for pattern, fields in setting.overrides if fnmatchcase(phase.name, pattern)]
+    for fields in (dict(phase.recipe), *map(dict, of_study)):
+        for name in fields:
             if name not in recipe.__dataclass_fields__:
                 raise OfframpError(
                     f"phase '{phase.name}' overrides '{name}', which no recipe has"
                     f"{nearest(name, recipe.__dataclass_fields__)}"
                 )
         try:
-            recipe = replace(recipe, **dict(fields))
+            recipe = replace(recipe, **fields)
         except OfframpError as error:
             raise OfframpError(f"phase '{phase.name}': {error}") from None
-    if found := clash(recipe):
-        raise OfframpError(f"phase '{phase.name}': recipe.{found[0]} {found[1]}")
+    if conflict := clash(recipe):
+        raise OfframpError(f"phase '{phase.name}': recipe.{conflict[0]} {conflict[1]}")
     return recipe
 
 

@@ -11,11 +11,18 @@ from typing import Any, assert_never
 import torch
 from torch import Tensor, nn
 
-from offramp.engine.adapters import Adapters, adapted, drawn, state
-from offramp.engine.ewc import Anchor, Anchors, anchored, penalties
-from offramp.engine.gates import gating
+from offramp.engine.auxiliary import (
+    Adapters,
+    Anchor,
+    Anchors,
+    adapted,
+    adapter_state,
+    anchored,
+    drawn_adapters,
+    penalties,
+)
 from offramp.engine.images import Images
-from offramp.engine.losses import LossContext, objective
+from offramp.engine.losses import LossContext, gating, objective
 from offramp.engine.passes import ExitAnswers, Pass
 from offramp.engine.ranks import Ranks
 from offramp.engine.resolve import Node
@@ -113,7 +120,7 @@ def enroll(node: Node, weights: Weights, fused: bool) -> Trainee:
     }
     for parameter in parameters:
         parameter.requires_grad_(True)
-    layers = drawn(node, net)
+    layers = drawn_adapters(node, net)
     parameters |= {parameter: 1.0 for layer in layers.values() for parameter in layer.parameters()}
     treated = groups(parameters, net, node.recipe)
     trainee = Trainee(node, net, optimizer(treated, node.recipe, fused), adapters=layers)
@@ -280,7 +287,7 @@ def _follow(trainee: Trainee, done: int, steps: int) -> None:
 def _live(trainee: Trainee) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers that the node trains, by their original names; then adapters."""
     yield from _kept(trainee).items()
-    yield from state(trainee.adapters, trainee.net).items()
+    yield from adapter_state(trainee.adapters, trainee.net).items()
 
 
 def trained_state(trainee: Trainee) -> dict[str, Tensor]:

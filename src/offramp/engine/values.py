@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import torch
 from torch import Tensor
 
-from offramp.engine.resolve import Lineage, Node
+from offramp.engine.resolve import Lineage, Node, Source
 from offramp.nets.network import ExitNetwork, inside
 from offramp.parts import Part
 from offramp.phase import featured
@@ -34,16 +34,28 @@ class Point:
     @property
     def part(self) -> Part | None:
         """The part that computes it from the point before; None where no parameter is involved."""
-        if self.kind == "tap":
-            return Part("segment", self.index)
-        return Part("head", self.index) if self.is_last else None
+        match self.kind:
+            case "tap":
+                return Part("segment", self.index)
+            case "pooled":
+                return None
+            case "logits" | "features":
+                return Part("head", self.index)
+            case _:
+                assert_never(self.kind)
 
     @property
     def before(self) -> Point:
         """The point that it is computed from (not defined for tap 0)."""
-        if self.kind == "tap":
-            return Point("tap", self.index - 1)
-        return Point("pooled" if self.is_last else "tap", self.index)
+        match self.kind:
+            case "tap":
+                return Point("tap", self.index - 1)
+            case "pooled":
+                return Point("tap", self.index)
+            case "logits" | "features":
+                return Point("pooled", self.index)
+            case _:
+                assert_never(self.kind)
 
     @property
     def is_last(self) -> bool:
@@ -76,33 +88,33 @@ def advance(
     any case."""
     if point.part is not None and point.part in scales:
         value = tuple(_sending_back(tensor, scales[point.part]) for tensor in value)
-    if point.kind == "tap":
-        return tuple(inside(net).segment(point.index, trunk)(*value))
-    if point.kind == "features":
-        logits, features = inside(net).with_features(point.index, trunk)(*value)
-        return logits.float(), features.float()
-    if point.index == net.exits:  # the backbone's own classifier has no pool of ours
-        if point.kind == "pooled":
-            return value
-        return (inside(net).head_body(point.index, trunk)(*value).float(),)
     own = inside(net)
-    module = own.head_pool(point.index) if point.kind == "pooled" else own.head_body(point.index)
-    made = module(value[0])
-    return (made.float() if point.kind == "logits" else made,)
+    match point.kind:
+        case "tap":
+            return tuple(own.segment(point.index, trunk)(*value))
+        case "pooled":  # the backbone's own classifier has no pool of ours
+            return value if point.index == net.exits else (own.head_pool(point.index)(value[0]),)
+        case "logits":
+            return (own.head_body(point.index, trunk)(*value).float(),)
+        case "features":
+            logits, features = own.with_features(point.index, trunk)(*value)
+            return logits.float(), features.float()
+        case _:
+            assert_never(point.kind)
 
 
 def compute(
     net: ExitNetwork,
-    known: dict[Point, Tensors],
-    wanted: Point,
+    values: dict[Point, Tensors],
+    point: Point,
     trunk: int = 0,
     scales: Scales = UNSCALED,
 ) -> Tensors:
-    """The value at `wanted`, from the nearest known one; what is computed on the way is added."""
-    if wanted not in known:
-        before = compute(net, known, wanted.before, trunk, scales)
-        known[wanted] = advance(net, wanted, before, trunk, scales)
-    return known[wanted]
+    """The value at `point`, from the nearest of `values`; what is computed on the way is added there."""
+    if point not in values:
+        before = compute(net, values, point.before, trunk, scales)
+        values[point] = advance(net, point, before, trunk, scales)
+    return values[point]
 
 
 class _Scaled(torch.autograd.Function):
@@ -152,10 +164,10 @@ class Frozen:
         return (self,) if self.point == IMAGES else (self, *self.before.chain)
 
     @property
-    def parts(self) -> dict[Part, object]:
+    def parts(self) -> dict[Part, Source]:
         """The parts below it, each with its source."""
-        made = (v for v in self.chain if v.point.part is not None and v.point != IMAGES)
-        return {v.point.part: v.sources[-1] for v in made if v.point.part is not None}
+        above = (v for v in self.chain if v.point != IMAGES)
+        return {v.point.part: v.sources[-1] for v in above if v.point.part is not None}
 
 
 def frozen_inputs(node: Node) -> dict[int, Frozen]:
@@ -172,7 +184,17 @@ def frozen_inputs(node: Node) -> dict[int, Frozen]:
 def teacher_logits(node: Node) -> dict[int, Frozen]:
     """For every teacher exit that the node's loss reads: the frozen logits, with features where it reads
     them."""
-    return {k: Frozen(end(node, k), node.seed, way) for k, way in node.teacher.items()}
+    return {k: Frozen(end(node, k), node.seed, sources) for k, sources in node.teacher.items()}
+
+
+def reads_of(node: Node) -> list[Frozen]:
+    """The frozen values that a node's loss reads, the images among them where nothing is frozen."""
+    return union([*frozen_inputs(node).values(), *teacher_logits(node).values()])
+
+
+def reads_cached(node: Node) -> bool:
+    """Whether a node's loss reads frozen values that may be cached, and not images alone."""
+    return any(value.point != IMAGES for value in reads_of(node))
 
 
 def pad(rows: Tensor, batch: int) -> list[Tensor]:

@@ -22,7 +22,15 @@ NodeWeights = Callable[[str], Mapping[str, Tensor]]
 
 
 class Weights:
-    """Reads the weights of any source, for one network, seed and device."""
+    """Networks filled with the weights of any source, for one architecture, seed and device.
+
+    Args:
+        template: The network with its drawn weights; it is copied and never changed.
+        seed: Of what is drawn.
+        nodes: The weights that a node left, by its key.
+        device: Where networks are put.
+        memory_format: Of the numerics profile.
+    """
 
     def __init__(
         self,
@@ -40,8 +48,8 @@ class Weights:
         self._drawn_trunk = functools.cache(lambda draw: inside(template).drawn_trunk(seed, draw))
 
     def network(self, sources: Mapping[Part, Source], carry: Carry = 0.0) -> ExitNetwork:
-        """A network of its own storage whose parts hold what `sources` say, frozen, in eval mode.
-        carry: of the phase that trains it."""
+        """A network of its own storage with the weights of `sources`, frozen, in eval mode; `carry` is
+        that of the phase which trains it."""
         net = self._blank(sources.values(), carry)
         for part, source in sources.items():
             self._fill(net, part, source, trunk=0)
@@ -78,26 +86,33 @@ class Weights:
         """The fewest networks that compute all `values`, each with the values it computes."""
         groups: list[tuple[dict[Part, Source], list[Frozen]]] = []
         for value in values:
-            parts = {part: s for part, s in value.parts.items() if isinstance(s, Source)}
-            for held, members in groups:
-                if all(held.get(part, source) == source for part, source in parts.items()):
-                    held.update(parts)
+            for sources, members in groups:
+                if all(sources.get(part, source) == source for part, source in value.parts.items()):
+                    sources.update(value.parts)
                     members.append(value)
                     break
             else:
-                groups.append((dict(parts), [value]))
-        return [(self.network(held) if held else self._template, members) for held, members in groups]
+                groups.append((value.parts, [value]))
+        return [
+            (self.network(sources) if sources else self._template, members)
+            for sources, members in groups
+        ]
 
     def _fill(self, net: ExitNetwork, part: Part, source: Source, trunk: int) -> None:
         state = inside(net).state(part, trunk)
-        drawn = source.node is None
-        held = self._draw(source.draw, inside(net).carry, part) if drawn else self._nodes(source.node)
-        if any(ADDS in name and name not in held for name in state):  # no earlier phase added anything
-            held = {**self._draw("initial", inside(net).carry, part), **held}
+        carry = inside(net).carry
+        if source.node is None:
+            weights = self._draw(source.draw, carry, part)
+        else:
+            weights = self._nodes(source.node)
+        if any(
+            ADDS in name and name not in weights for name in state
+        ):  # no earlier phase added anything
+            weights = {**self._draw("initial", carry, part), **weights}
         with torch.no_grad():
             for name, tensor in state.items():
-                if name in held or not name.endswith(GATES):  # a head may have had no gate before
-                    tensor.copy_(held[name])
+                if name in weights or not name.endswith(GATES):  # a head may have had no gate before
+                    tensor.copy_(weights[name])
 
     def _draw(self, draw: str, carry: Carry, part: Part) -> Mapping[str, Tensor]:
         if part.kind == "head" and part.index < self._template.exits:

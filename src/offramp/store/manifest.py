@@ -89,7 +89,7 @@ class PartSource(Record):
     """Where a part's weights come from: the node that trained them, or a draw."""
 
     node: str | None
-    draw: str
+    draw: Literal["initial", "fresh"]
 
 
 FLIPPED = "accuracy_flipped"  # on test: of logits averaged over an image and its mirror image

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Sequence
 
 from offramp.phase import Phase
@@ -64,3 +66,15 @@ GROUPS: dict[str, dict[str, Strategy]] = {
 STRATEGIES: dict[str, Strategy] = {
     name: strategy for group in GROUPS.values() for name, strategy in group.items()
 }
+
+
+def explained(strategy: Strategy) -> tuple[str, dict[str, str]]:
+    """A strategy's docstring without its arguments, and the words on each of these.
+
+    >>> explained(joint)[1]["joint_weights"]
+    'Of the exits, see `loss_weights`.'
+    """
+    prose, _, section = (inspect.getdoc(strategy) or "").partition("\n\nArgs:\n")
+    section, *rest = re.split(r"\n+(?=\S)", section, maxsplit=1)
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE)
+    return "\n\n".join([prose, *rest]), {name: " ".join(words.split()) for name, words in entries}

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
-from offramp.parts import backbone
+from typing import Literal, assert_never
+
+from offramp.parts import backbone as backbone_parts
 from offramp.phase import CE, Phase, Program
+
+BackboneStart = Literal["trained", "kept"]
 
 
 def baseline(exits: int) -> Program:
@@ -9,4 +13,16 @@ def baseline(exits: int) -> Program:
 
     1. train every layer and the final exit on the final exit's cross-entropy
     """
-    return (Phase("backbone", train=backbone(exits), loss=(CE(exits),)),)
+    return (Phase("backbone", train=backbone_parts(exits), loss=(CE(exits),)),)
+
+
+def backbone_first(exits: int, backbone: BackboneStart) -> Program:
+    """Step 1 of strategies with a frozen backbone: `trained` as the baseline, or left out where it is
+    `kept` with the weights that it came with."""
+    match backbone:
+        case "trained":
+            return baseline(exits)
+        case "kept":
+            return ()
+        case _:
+            assert_never(backbone)

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-from typing import Literal
-
 from offramp.parts import LEARNED, heads
 from offramp.phase import CE, Phase, Program
-from offramp.strategies.baseline import baseline
+from offramp.strategies.baseline import BackboneStart, backbone_first
 
 
-def cascade(exits: int, *, backbone: Literal["trained", "kept"] = "trained") -> Program:
+def cascade(exits: int, *, backbone: BackboneStart = "trained") -> Program:
     """Heads on a frozen backbone, each reading the answer before (Zero Time Waste, arXiv 2106.05409).
 
     1. train the backbone with the final exit
@@ -19,10 +17,13 @@ def cascade(exits: int, *, backbone: Literal["trained", "kept"] = "trained") -> 
     the same way in use, so the heads before an early exit always run. The final exit answers alone. The
     second half of the source, exits that answer by the geometric mean of those so far, is a matter of
     the policy (`offramp calibrate --score ensemble`).
-    backbone: `kept` leaves step 1 out: it keeps the weights that it came with.
+
+    Args:
+        exits: K.
+        backbone: `kept` leaves step 1 out: it keeps the weights that it came with.
     """
-    before = baseline(exits) if backbone == "trained" else ()
+    first = backbone_first(exits, backbone)
     if exits == 1:
-        return before
+        return first
     loss = tuple(CE(n) for n in range(1, exits))
-    return (*before, Phase("heads", train=heads(1, exits - 1), loss=loss, carry=LEARNED))
+    return (*first, Phase("heads", train=heads(1, exits - 1), loss=loss, carry=LEARNED))

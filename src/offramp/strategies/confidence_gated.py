@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, assert_never
 
 from offramp.phase import Program, Unsolved
 from offramp.strategies.joint import joint
@@ -16,7 +16,17 @@ def confidence_gated(
        hard: 1 while no earlier exit is right with a probability of at least the threshold, else 0
        soft: Π (1 - p_m(y_i)) over the exits m before n, p_m(y_i) the probability of the true class
 
-    gate: hard or soft. threshold: of the hard gate.
+    Args:
+        exits: K.
+        gate: Hard or soft.
+        threshold: Of the hard gate.
     """
+    match gate:
+        case "hard":
+            weights = Unsolved(hard=True, threshold=threshold)
+        case "soft":
+            weights = Unsolved(hard=False, threshold=threshold)
+        case _:
+            assert_never(gate)
     (phase,) = joint(exits, joint_weights="uniform")
-    return (replace(phase, name="gated", sample_weights=Unsolved(gate == "hard", threshold)),)
+    return (replace(phase, name="gated", sample_weights=weights),)

@@ -11,7 +11,12 @@ def exit_ensemble(exits: int, *, weight: float = 1.0, features: float = 1.0) -> 
        L = Σ CE(exit n) + w · Σ MSE(z_n, mean of z_1 … z_K) + v · Σ MSE(g_n, mean of g_1 … g_K),
        z the logits, g_n = A_n f_n the adapted features of exit n, g_K = f_K; no gradient to the means
 
-    A_n is a linear layer that training alone has. weight, features: w and v.
+    A_n is a linear layer that training alone has.
+
+    Args:
+        exits: K.
+        weight: w.
+        features: v.
     """
     every = tuple(range(1, exits + 1))
     answers = tuple(MSE(n, every, weight) for n in every)

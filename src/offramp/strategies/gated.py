@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-from typing import Literal
-
 from offramp.parts import heads
 from offramp.phase import CE, Gated, Gates, Phase, Program
-from offramp.strategies.baseline import baseline
+from offramp.strategies.baseline import BackboneStart, backbone_first
 
 
-def gated(
-    exits: int, *, cost: float = 0.15, backbone: Literal["trained", "kept"] = "trained"
-) -> Program:
+def gated(exits: int, *, cost: float = 0.15, backbone: BackboneStart = "trained") -> Program:
     """Heads on a frozen backbone, and gates that learn when to leave (JEI-DNN, arXiv 2310.09163).
 
     1. train the backbone with the final exit
@@ -19,17 +15,20 @@ def gated(
        gates on whether the exit of least CE + cost * (its share of MACs) is theirs or an earlier one
 
     Use it with a policy that leaves by these gates (`offramp calibrate --score gate`).
-    cost: of running the whole network, in units of cross-entropy. backbone: `kept` leaves step 1 out: it
-    keeps the weights that it came with.
+
+    Args:
+        exits: K.
+        cost: Of running the whole network, in units of cross-entropy.
+        backbone: `kept` leaves step 1 out: it keeps the weights that it came with.
     """
-    before = baseline(exits) if backbone == "trained" else ()
+    first = backbone_first(exits, backbone)
     if exits == 1:
-        return before
+        return first
     early = heads(1, exits - 1)
     loss = tuple(CE(n) for n in range(1, exits))
     gates = Gates(tuple(range(1, exits + 1)), cost)
     return (
-        *before,
+        *first,
         Phase("heads", train=early, loss=loss),
         Phase("heads and gates", train=early, loss=(*loss, gates), sample_weights=Gated()),
     )

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from offramp.parts import head, segment
 from offramp.phase import Program
-from offramp.strategies.joint import joint
-from offramp.strategies.weights import JointWeights
+from offramp.strategies.joint import JointWeights, joint
 
 
 def gradient_equilibrium(exits: int, *, exit_weights: JointWeights = "uniform") -> Program:
@@ -15,11 +14,15 @@ def gradient_equilibrium(exits: int, *, exit_weights: JointWeights = "uniform") 
        1 / (K - n + 1) of what head n sends, and (K - n) / (K - n + 1) of what the deeper layers send
 
     A layer's gradient then does not grow with the number of exits above it. Heads train as usual.
-    exit_weights: as the `joint_weights` of joint training; 1 each in its source.
+
+    Args:
+        exits: K.
+        exit_weights: As the `joint_weights` of joint training; 1 each in its source.
     """
-    shares = ((n, exits - n + 1) for n in range(1, exits))
-    backward = tuple(
-        pair for n, of in shares for pair in ((head(n), 1 / of), (segment(n + 1), (of - 1) / of))
-    )
+    backward = {}
+    for n in range(1, exits):
+        above = exits - n
+        backward[head(n)] = 1 / (above + 1)
+        backward[segment(n + 1)] = above / (above + 1)
     (phase,) = joint(exits, joint_weights=exit_weights)
     return (replace(phase, name="equilibrium", backward=backward),)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, assert_never
 
 from offramp.parts import HIDDEN, heads
 from offramp.phase import CE, KD, LIVE, Phase, Program
@@ -25,10 +25,22 @@ def imta(
 
     A head whose last layer reads its features and that ReLU side by side computes the same. The heads
     before an early exit always run; the final exit answers alone.
-    gamma, tau: γ and τ.  collaboration: whether exits read the answer before; otherwise z_n = f_n.
-    teacher: the final exit as it is in the same step (`live`), or as step 1 left it (`before`).
+
+    Args:
+        exits: K.
+        gamma: γ.
+        tau: τ.
+        collaboration: Whether exits read the answer before; otherwise z_n = f_n.
+        teacher: The final exit as it is in the same step (`live`), or as step 1 left it (`before`).
     """
     first = gradient_equilibrium(exits)
+    match teacher:
+        case "live":
+            teaching = LIVE
+        case "before":
+            teaching = first[-1].name
+        case _:
+            assert_never(teacher)
     early = range(1, exits)
     taught = tuple(KD(n, exits, tau, weight=gamma) for n in early)
     return (
@@ -37,7 +49,7 @@ def imta(
             "heads",
             train=heads(1, exits),
             loss=(*(CE(n, weight=1 - gamma) for n in early), CE(exits), *taught),
-            teacher=LIVE if teacher == "live" else first[-1].name,
+            teacher=teaching,
             carry=HIDDEN if collaboration and exits > 2 else 0.0,
         ),
     )

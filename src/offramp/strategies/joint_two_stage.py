@@ -2,8 +2,7 @@ from __future__ import annotations
 
 from offramp.parts import head
 from offramp.phase import CE, Init, Phase, Program
-from offramp.strategies.joint import joint
-from offramp.strategies.weights import JointWeights
+from offramp.strategies.joint import JointWeights, joint
 
 
 def joint_two_stage(
@@ -15,14 +14,17 @@ def joint_two_stage(
     2. freeze the backbone; for every early exit n = 1 … N:
        draw head n anew and train it alone on CE(exit n)
 
-    refine_final: the final classifier is drawn and trained anew as well; by default it stays as joint
-    training left it.
+    Args:
+        exits: K.
+        joint_weights: As in joint training.
+        refine_final: The final classifier is drawn and trained anew as well; by default it stays as
+            joint training left it.
     """
     last = exits if refine_final else exits - 1
     return (
         *joint(exits, joint_weights=joint_weights),
         *(
-            Phase(f"exit {n}", train=head(n), loss=(CE(n),), init=((head(n), Init.FRESH),))
+            Phase(f"exit {n}", train=head(n), loss=(CE(n),), init={head(n): Init.FRESH})
             for n in range(1, last + 1)
         ),
     )

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from offramp.parts import heads, segments
-from offramp.phase import CE, Phase, Program
+from dataclasses import replace
+
+from offramp.phase import Program
 from offramp.strategies.baseline import baseline
-from offramp.strategies.weights import JointWeights
-from offramp.strategies.weights import joint_weights as weigh
+from offramp.strategies.joint import JointWeights, joint
 
 
 def mixed(exits: int, *, exit_weights: JointWeights = "mean", fine_tune_scale: float = 1.0) -> Program:
@@ -14,15 +14,11 @@ def mixed(exits: int, *, exit_weights: JointWeights = "mean", fine_tune_scale: f
     2. from its weights, train every layer and every head on
        L = Σ W_n · CE(exit n), over the early exits and the final one
 
-    exit_weights: `mean`, each exit the same, 1/K, as in its source; or as in joint training.
-    fine_tune_scale: times the learning rate in step 2, since the layers are trained already.
+    Args:
+        exits: K.
+        exit_weights: `mean`, each exit the same, 1/K, as in its source; or as in joint training.
+        fine_tune_scale: Times the learning rate in step 2, since the layers are trained already.
     """
-    return (
-        *baseline(exits),
-        Phase(
-            "together",
-            train=segments(1, exits) | heads(1, exits),
-            loss=tuple(CE(n, weight=w) for n, w in enumerate(weigh(exit_weights, exits), start=1)),
-            recipe=(("learning_rate_scale", fine_tune_scale),),
-        ),
-    )
+    (together,) = joint(exits, joint_weights=exit_weights)
+    recipe = {"learning_rate_scale": fine_tune_scale}
+    return (*baseline(exits), replace(together, name="together", recipe=recipe))

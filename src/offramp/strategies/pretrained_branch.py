@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, assert_never
 
 from offramp.phase import Program
 from offramp.strategies.baseline import baseline
@@ -17,10 +17,18 @@ def pretrained_branch(
     1. train the backbone and the final exit, without early exits
     2. branch-wise training (Algorithm 3) from its weights
 
-    scope `head`: the backbone stays frozen and only heads train, which is two-stage training.
-    fine_tune_scale: times the learning rate in step 2. The layers are trained already, the heads
-    are not: 1 suits the heads, less changes the layers less.
+    Args:
+        exits: K.
+        scope: `head`: the backbone stays frozen and only heads train, which is two-stage training.
+        fine_tune_scale: Times the learning rate in step 2. The layers are trained already, the heads
+            are not: 1 suits the heads, less changes the layers less.
     """
-    branches = two_stage(exits)[1:] if scope == "head" else branch_wise(exits)
-    tuned = (("learning_rate_scale", fine_tune_scale),)
-    return (*baseline(exits), *(replace(phase, recipe=tuned) for phase in branches))
+    match scope:
+        case "segment":
+            branches = branch_wise(exits)
+        case "head":
+            branches = two_stage(exits, backbone="kept")
+        case _:
+            assert_never(scope)
+    recipe = {"learning_rate_scale": fine_tune_scale}
+    return (*baseline(exits), *(replace(phase, recipe=recipe) for phase in branches))

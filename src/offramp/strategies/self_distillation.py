@@ -13,7 +13,13 @@ def self_distillation(
        L = (1 - α) · CE(exit n) + α · τ² KL(final exit ∥ exit n) + λ · ‖A_n f_n - f‖²,
        f_n and f the features of exit n and of the final exit, to which neither term sends a gradient
 
-    A_n is a linear layer that training alone has. share, tau, features: α, τ and λ.
+    A_n is a linear layer that training alone has.
+
+    Args:
+        exits: K.
+        share: α.
+        tau: τ.
+        features: λ.
     """
     early = range(1, exits)
     taught = tuple(KD(n, exits, tau, weight=share) for n in early)

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, assert_never
 
-from offramp.parts import heads, segments
-from offramp.phase import CE, EWC, KD, Phase, Program, Term
+from offramp.parts import head, heads, segments
+from offramp.phase import CE, EWC, KD, Loss, Phase, Program
 from offramp.strategies.baseline import baseline
 
 
@@ -24,22 +24,31 @@ def sequential(
        ewc: L = CE(exit n) + λ · Σ F (θ - θ*)², θ* the weights as the last step left them, F how much
             they matter to the exits that were there before (elastic weight consolidation)
 
-    against: the method against forgetting. keep, tau: λ and τ; for ewc λ is in the thousands.
-    fine_tune_scale: times the learning rate in step 2. A new head starts untrained, and with a small
-    rate it stays so.
+    Args:
+        exits: K.
+        against: The method against forgetting.
+        keep: λ; for ewc it is in the thousands.
+        tau: τ.
+        fine_tune_scale: Times the learning rate in step 2. A new head starts untrained, and with a small
+            rate it stays so.
     """
     program = baseline(exits)
     for n in range(1, exits):
-        there = [*range(1, n), exits]
-        kept: tuple[Term, ...] = tuple(KD(k, k, tau, weight=keep) for k in there)
-        if against == "ewc":
-            kept = (EWC(tuple(there), weight=keep),)
+        earlier = (*range(1, n), exits)
+        remember: Loss
+        match against:
+            case "lwf":
+                remember = tuple(KD(k, k, tau, weight=keep) for k in earlier)
+            case "ewc":
+                remember = (EWC(earlier, weight=keep),)
+            case _:
+                assert_never(against)
         added = Phase(
             f"exit {n}",
-            train=segments(1, exits) | heads(1, n) | heads(exits, exits),
-            loss=(CE(n), *kept),
-            teacher=None if against == "ewc" else program[-1].name,
-            recipe=(("learning_rate_scale", fine_tune_scale),),
+            train=segments(1, exits) | heads(1, n) | head(exits),
+            loss=(CE(n), *remember),
+            teacher=program[-1].name if against == "lwf" else None,
+            recipe={"learning_rate_scale": fine_tune_scale},
         )
         program = (*program, added)
     return program

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-from typing import Literal
-
 from offramp.parts import heads
 from offramp.phase import BEFORE, KD, Phase, Program, Survivors
-from offramp.strategies.baseline import baseline
+from offramp.strategies.baseline import BackboneStart, backbone_first
 
 
 def survivors(
@@ -13,7 +11,7 @@ def survivors(
     tau: float = 3.0,
     threshold: float = 0.8,
     width: float = 0.05,
-    backbone: Literal["trained", "kept"] = "trained",
+    backbone: BackboneStart = "trained",
 ) -> Program:
     """Heads on a frozen backbone, each for the images that get to it (CalexNet, arXiv 2509.08318).
 
@@ -23,17 +21,22 @@ def survivors(
 
     Use it with thresholds that are solved on the images that get to an exit
     (`offramp calibrate --survivors`).
-    tau: τ.  threshold, width: of leaving an exit.
-    backbone: `kept` leaves step 1 out: it keeps the weights that it came with.
+
+    Args:
+        exits: K.
+        tau: τ.
+        threshold: Of leaving an exit.
+        width: Of leaving an exit.
+        backbone: `kept` leaves step 1 out: it keeps the weights that it came with.
     """
-    before = baseline(exits) if backbone == "trained" else ()
+    first = backbone_first(exits, backbone)
     if exits == 1:
-        return before
+        return first
     together = Phase(
         "heads",
         train=heads(1, exits - 1),
         loss=tuple(KD(n, exits, tau) for n in range(1, exits)),
-        teacher=before[-1].name if before else BEFORE,
+        teacher=first[-1].name if first else BEFORE,
         sample_weights=Survivors(threshold, width),
     )
-    return (*before, together)
+    return (*first, together)

@@ -104,29 +104,33 @@ def _live(phase: Phase) -> set[int]:
 
 
 def _explain(name: str, exits: int, as_json: bool) -> None:
+    from offramp.strategies import explained
     from offramp.study.plan import programs
 
     strategy = programs.find(name)
     program = programs.program(name, exits, {}, {})
     check(program, exits)
-    doc = inspect.getdoc(strategy) or name
+    doc, words = explained(strategy)
     options = programs.options(strategy)
     source = inspect.getsourcefile(inspect.unwrap(strategy))
     if as_json:
-        answer = {"name": name, "summary": _summary(doc), "exits": exits}
+        answer = {"name": name, "summary": _summary(doc or name), "exits": exits}
         phases = [_phase(phase) for phase in program]
-        choices = [
+        parameters = [
             {"name": o.name, "default": o.default, "choices": _choices(o.annotation)} for o in options
         ]
-        emit({**answer, "phases": phases, "options": choices, "source": source})
+        emit({**answer, "phases": phases, "options": parameters, "source": source})
         return
-    typer.echo(f"{_folded(doc, console().width)}\n")
+    width = console().width
+    typer.echo(f"{_folded(doc or name, width)}\n")
     show(_phases(program), f"Phases with {exits} exits (the last one is the final exit)")
     if options:
         typer.echo("Options (name = default):")
     for o in options:
-        words = ", ".join(_choices(o.annotation))
-        typer.echo(f"  {o.name} = {o.default}" + (f"   ({words})" if words else ""))
+        choices = ", ".join(_choices(o.annotation))
+        typer.echo(f"  {o.name} = {o.default}" + (f"   ({choices})" if choices else ""))
+        if o.name in words:
+            typer.echo(textwrap.indent(textwrap.fill(words[o.name], width - 6), " " * 6))
     typer.echo(("\n" if options else "") + f"Source: {source}")
 
 

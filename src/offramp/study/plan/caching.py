@@ -10,11 +10,19 @@ import torch
 
 from offramp.engine.cache import Cache
 from offramp.engine.cost import value_bytes
-from offramp.engine.frozen_reads import reads_of, wanted
 from offramp.engine.passes import CacheBytes
-from offramp.engine.placement import PLACES, CacheCandidate, Medium, Speeds, ValueName, assumed, place
+from offramp.engine.placement import (
+    PLACES,
+    CacheCandidate,
+    Medium,
+    Speeds,
+    ValueName,
+    assumed,
+    place,
+    wanted,
+)
 from offramp.engine.resolve import Node
-from offramp.engine.values import Frozen
+from offramp.engine.values import Frozen, reads_of
 from offramp.meters import free_memory
 from offramp.study.plan.limits import CacheLimits, free_at_start, of_caches, share
 from offramp.study.plan.plan import Plan, grouped

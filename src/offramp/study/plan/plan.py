@@ -28,7 +28,7 @@ from offramp.nets.cut.spread import chained
 from offramp.nets.network import inside, prepared
 from offramp.nets.pretrained import at_hand
 from offramp.numerics import Numerics
-from offramp.strategies.weights import joint_weights
+from offramp.strategies.joint import loss_weights
 from offramp.study.plan import profiles, programs
 from offramp.study.spec.models import StrategySpec, Study
 
@@ -282,7 +282,7 @@ def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) 
     trials: list[Trial] = []
     nodes: dict[str, Node] = {}
     with _at(study, "recipe", "joint_weights"):
-        joint_weights(study.recipe.joint_weights, net.exits)
+        loss_weights(study.recipe.joint_weights, net.exits)
     for seed in study.seeds:
         for index, strategy in enumerate(study.strategies):
             with _at(study, "strategies", index):

@@ -15,7 +15,7 @@ import torch
 
 from offramp import device as devices
 from offramp.data.dataset import FileSplit, Split
-from offramp.engine.memory import saved_bytes
+from offramp.engine.cost import saved_bytes
 from offramp.errors import OfframpError
 from offramp.meters import free_addresses, free_memory, usable_cores
 from offramp.parts import backbone

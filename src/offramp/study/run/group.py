@@ -13,12 +13,12 @@ from torch import Tensor
 
 from offramp.engine.cache import Cache
 from offramp.engine.fit import Diverged, conclude, fit
-from offramp.engine.frozen_reads import reads_of
 from offramp.engine.images import Images
 from offramp.engine.passes import Derived, Pass, Plain
 from offramp.engine.placement import Speeds
 from offramp.engine.resolve import Node
 from offramp.engine.trainee import Trainee, enroll, trained_state, unpack
+from offramp.engine.values import reads_of
 from offramp.engine.weights import Weights
 from offramp.errors import OfframpError
 from offramp.process import leave_signals_to_parent

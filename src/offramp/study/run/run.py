@@ -20,7 +20,6 @@ import torch
 
 from offramp.engine.cache import Cache
 from offramp.engine.fit import Diverged, conclude, fit
-from offramp.engine.frozen_reads import reads_of
 from offramp.engine.images import Images
 from offramp.engine.passes import Pass
 from offramp.engine.placement import Speeds
@@ -28,6 +27,7 @@ from offramp.engine.ranks import ONLY, RankInfo, joined
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, pack
+from offramp.engine.values import reads_of
 from offramp.errors import DataChanged, OfframpError, Unwritable
 from offramp.hashing import plain
 from offramp.meters import Meter, not_measured, usable_cores

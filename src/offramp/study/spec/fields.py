@@ -17,7 +17,7 @@ from offramp.errors import nearest
 from offramp.hashing import canonical
 from offramp.parts import Taps
 from offramp.sections import EXACT, fail, mapping, shown, unknown
-from offramp.strategies.weights import JointWeights
+from offramp.strategies.joint import JointWeights
 from offramp.usercode import is_user_code
 
 if TYPE_CHECKING:

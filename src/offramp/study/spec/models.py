@@ -30,7 +30,7 @@ from offramp.phase import Temperature
 from offramp.recipe import Recipe, clash
 from offramp.sections import Section, fail, mapping, shown
 from offramp.strategies import Strategy
-from offramp.strategies.weights import JointWeights
+from offramp.strategies.joint import JointWeights
 from offramp.study.spec import fields, places
 from offramp.study.spec.yaml_lines import Path
 from offramp.usercode import is_user_code

@@ -1,0 +1,135 @@
+"""What some losses keep beside the network while a phase trains: adapters between features, and anchors
+of weights. Both belong to the trainee and end with it; no part, network or finished node has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from offramp.device import seeded
+from offramp.engine.images import Images
+from offramp.engine.losses import mean_of
+from offramp.engine.passes import ExitAnswers, Pass
+from offramp.engine.resolve import Node
+from offramp.nets.network import ExitNetwork, inside
+from offramp.phase import EWC, Features, Loss, adapters, teachers
+from offramp.seeding import derive
+
+Adapters = Mapping[tuple[int, int], nn.Linear]  # by the exit that learns and the one it learns from
+
+
+def drawn_adapters(node: Node, net: ExitNetwork) -> Adapters:
+    """The adapters of a node, on the device of `net`; weights are a function of (seed, places)."""
+    device = next(net.parameters()).device
+    layers = {}
+    for exit, onto in adapters(node.terms):
+        with seeded(derive(node.seed, "adapter", net.places[exit - 1], net.places[onto - 1])):
+            layers[exit, onto] = nn.Linear(inside(net).width(exit), inside(net).width(onto)).to(device)
+    return layers
+
+
+def adapter_state(layers: Adapters, net: ExitNetwork) -> dict[str, Tensor]:
+    """The live parameters by name; a slash keeps them apart from those of a network."""
+    return {
+        f"adapter/{net.places[exit - 1]}/{net.places[onto - 1]}/{name}": tensor
+        for (exit, onto), layer in layers.items()
+        for name, tensor in layer.named_parameters()
+    }
+
+
+def adapted(
+    layers: Adapters, loss: Loss, mine: ExitAnswers, theirs: ExitAnswers
+) -> dict[Features, tuple[Tensor, Tensor]]:
+    """By term, what is to learn and what it learns, [B, D] each; the latter has no gradient.
+
+    Args:
+        layers: Of the loss.
+        loss: Of the node.
+        mine: Of the network that trains.
+        theirs: Of its teacher.
+    """
+    through = {pair: layer(mine.features[pair[0]]).float() for pair, layer in layers.items()}
+    pairs = {}
+    for term in loss:
+        if not isinstance(term, Features):
+            continue
+        onto = max(teachers(term))
+        several = [
+            (theirs.features[k] if k == onto else through[k, onto]).detach() for k in teachers(term)
+        ]
+        own = mine.features[onto] if term.exit == onto else through[term.exit, onto]
+        pairs[term] = own, mean_of(several)
+    return pairs
+
+
+@dataclass(frozen=True, eq=False)
+class Anchor:
+    """Where weights were when a phase began, and how much each mattered (elastic weight consolidation,
+    Kirkpatrick et al., arXiv 1612.00796).
+
+    Attributes:
+        start: The values, by the name of each parameter that trains.
+        fisher: The mean over images of the squared derivative of the cross-entropy (the diagonal of the
+            empirical Fisher matrix).
+    """
+
+    start: Mapping[str, Tensor]
+    fisher: Mapping[str, Tensor]
+
+
+Anchors = Mapping[int, Anchor]  # by the number of the term in the loss
+
+
+def anchored(
+    node: Node, net: ExitNetwork, named: Mapping[str, nn.Parameter], passes: Pass, images: Images
+) -> Anchors:
+    """Those of a node, from the weights that `net` has now, in eval mode and not augmented; `named` are
+    the parameters that train."""
+    anchors = {}
+    for number, term in enumerate(node.terms):
+        if isinstance(term, EWC):
+            start = {name: parameter.detach().clone() for name, parameter in named.items()}
+            anchors[number] = Anchor(start, _fisher(term, node, net, named, passes, images))
+    return anchors
+
+
+def _fisher(
+    term: EWC,
+    node: Node,
+    net: ExitNetwork,
+    named: Mapping[str, nn.Parameter],
+    passes: Pass,
+    images: Images,
+) -> dict[str, Tensor]:
+    """Image by image, since the square of a mean is not the mean of squares."""
+    count = images.count("train")
+    few = min(term.images, count)  # evenly spread, since images may lie in the order of classes
+    rows = torch.split(torch.arange(few, device=images.device) * count // few, 1)
+    weights = list(named.values())
+    sums = [torch.zeros_like(parameter) for parameter in weights]
+    for row, read in zip(rows, passes.reads("train", rows, None, [node]), strict=True):
+        mine, _ = passes.answers(node, net, read)
+        labels = images.labels("train", row)
+        loss = torch.stack([F.cross_entropy(mine.logits[k], labels) for k in term.exits]).sum()
+        slopes = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+        for total, slope in zip(sums, slopes, strict=True):
+            total.addcmul_(slope, slope)
+    return {name: total / few for name, total in zip(named, sums, strict=True)}
+
+
+def penalties(anchors: Anchors, node: Node, named: Mapping[str, nn.Parameter]) -> dict[EWC, Tensor]:
+    """By term, Σ F (θ - θ*)², a scalar with a gradient."""
+    scalars = {}
+    for number, anchor in anchors.items():
+        term = node.terms[number]
+        assert isinstance(term, EWC)
+        moved = [
+            (anchor.fisher[name] * (parameter - anchor.start[name]).square()).sum()
+            for name, parameter in named.items()
+        ]
+        scalars[term] = torch.stack(moved).sum()
+    return scalars
