@@ -166,10 +166,32 @@ def unlinked(root: Path, *parts: str) -> Path:
     return path
 
 
+def resolved(path: Path) -> Path:
+    """`path` without links and `..`, whether it exists or not.
+
+    Raises:
+        OfframpError: links lead round in a circle, for which each Python has another exception.
+    """
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OfframpError(
+                f"{path} is a link that leads round in a circle, or leads over one; "
+                "put the file or folder itself there"
+            ) from error
+    return path.resolve()
+
+
 def inside(root: Path, name: str) -> Path:
-    """`root/name`, refused when it would leave `root` (`..`, an absolute path, a link)."""
-    base = root.resolve()
-    path = (base / name).resolve()
+    """`root/name`, refused when it would leave `root` (`..`, an absolute path, a link).
+
+    Raises:
+        ValueError: it would leave `root`.
+        OfframpError: as `resolved`.
+    """
+    base = resolved(root)
+    path = resolved(base / name)
     if not path.is_relative_to(base):
         raise ValueError(f"{name!r} leaves the folder {root}")
     return path

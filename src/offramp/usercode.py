@@ -7,6 +7,7 @@ import builtins
 import hashlib
 import importlib.machinery
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -76,7 +77,7 @@ class Code:
 
 def read(name: str) -> Code:
     """The code that `path/file.py:function` names, which is there. Nothing of it runs."""
-    path = file_of(name).resolve()
+    path = Path(os.path.realpath(file_of(name)))  # unlike resolve, it takes links in a circle
     main = CodeFile(path, path.read_bytes())
     found: dict[str, CodeFile] = {}
     waiting = [("", main)]
@@ -171,7 +172,7 @@ def load(name: str, what: str, recorded: RecordedCode | None = None) -> LoadedFu
 
 def failed(name: str, error: Exception) -> OfframpError:
     """What to tell when the user's code raised `error`: its line, and the reason in one line."""
-    main = file_of(name).resolve()
+    main = Path(os.path.realpath(file_of(name)))
     frames = [(Path(f.filename), f.lineno) for f in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename is not None:
         frames.append((Path(error.filename), error.lineno))

@@ -10,15 +10,24 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from store_kit import node, record, trial
+from syrupy.assertion import SnapshotAssertion
 
 import records
+from offramp import usercode
 from offramp.errors import OfframpError
+from offramp.files import inside
+from offramp.store import pack
 from offramp.store.archive import FOLDERS, Archive
+from offramp.store.live import TrialProgress
+from offramp.store.manifest import TrialPlan
 from offramp.store.store import Store
+from offramp.track import tracker
 from refusal import refuses
+from wording import refusal
 
 KEY, LOOSE = record(1).key, record(2).key
 
@@ -184,3 +193,32 @@ def test_the_root_may_be_a_link(full: Store, tmp_path: Path) -> None:
     store.verify_node(KEY)
     trial(store, "u", KEY)
     assert full.has_trial("u")
+
+
+def circle(folder: Path) -> Path:
+    """A link to a link to itself."""
+    (folder / "a").symlink_to(folder / "b")
+    (folder / "b").symlink_to(folder / "a")
+    return folder / "a"
+
+
+DOORS: dict[str, Callable[[Path], object]] = {
+    "store": Store,
+    "store to write": lambda path: node(Store(path)),
+    "pack": lambda path: pack.write(path, Archive("none"), [], pd.DataFrame(), ()),
+    "pack to read": pack.read,
+    "code": lambda path: usercode.load(f"{path}:make", "backbone"),
+    "board": lambda path: tracker(f"tensorboard:{path}").open(
+        TrialProgress("t", (), TrialPlan(nodes=()))
+    ),
+    "inside": lambda path: inside(path.parent, path.name),
+}
+
+
+@pytest.mark.parametrize("below", [False, True], ids=["itself", "below"])
+@pytest.mark.parametrize("door", DOORS)
+def test_links_in_a_circle_are_one_line(
+    door: str, below: bool, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
+    path = circle(tmp_path)
+    assert refusal(DOORS[door], path / "x" if below else path) == snapshot

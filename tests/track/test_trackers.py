@@ -29,8 +29,8 @@ from offramp.errors import OfframpError
 from offramp.store import searches
 from offramp.store.live import COLUMNS, LivePhase, Proposal, Reader, TrialProgress
 from offramp.store.store import Store
+from offramp.track import tracker
 from offramp.track.send import FileTracker, TrialUpdate, results, send, settings, steps_of
-from offramp.track.trackers import tracker
 from refusal import refuses
 
 pytest.importorskip("tensorboard")
@@ -306,7 +306,7 @@ def test_files_of_two_stores_of_one_name_are_kept_apart(
         def attach(self, files: Iterable[str], store: str) -> None:
             kept.append(f"{', '.join(files)} of {store}")
 
-    monkeypatch.setattr("offramp.track.trackers.tracker", lambda _: Shelf())
+    monkeypatch.setattr("offramp.track.tracker", lambda _: Shelf())
     for project in ("a", "b"):
         with Store(tmp_path / project / "runs").lock("a"):  # its first write makes the folder
             pass

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from offramp.errors import OfframpError
-from offramp.files import discard, new_folder, replacing, unlinked, writing
+from offramp.files import discard, new_folder, replacing, resolved, unlinked, writing
 from offramp.store.locks import SIZE, Locks, Owner
 from offramp.store.sealed import read_bytes
 
@@ -30,6 +30,7 @@ class Disk:
     """A folder."""
 
     def __init__(self, root: Path) -> None:
+        resolved(root)  # refused where links lead in a circle
         if root.exists() and not root.is_dir():
             raise OfframpError(f"{root} is not a folder; choose another place for the store")
         self._root = root
@@ -106,7 +107,7 @@ class Disk:
 
     def _at(self, *name: str) -> Path:
         """Where a name is, which may be a link itself; the root without one."""
-        return self.path(*name[:-1]) / name[-1] if name else self._root.resolve()
+        return self.path(*name[:-1]) / name[-1] if name else resolved(self._root)
 
 
 def _stats(path: Path) -> Iterator[os.stat_result]:
@@ -199,4 +200,4 @@ class LockFolder:
 
 def _place(path: Path) -> str:
     """A path of this machine, short."""
-    return hashlib.sha256(os.fsencode(path.parent.resolve() / path.name)).hexdigest()[:16]
+    return hashlib.sha256(os.fsencode(resolved(path.parent) / path.name)).hexdigest()[:16]

@@ -1,5 +1,86 @@
 """Runs in the trackers that laboratories have open.
 
 A store is read, while others train into it and after; no training loop knows of it, so no bit depends on
-it. `send` says what goes where; a tracker is an entry of `TRACKERS`.
+it. `send` says what goes where. A new tracker is a file with a function from an address to a `Tracker`,
+and an entry of TRACKERS.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from offramp.errors import OfframpError, nearest
+from offramp.track.send import Tracker
+
+
+def _tensorboard(address: str) -> Tracker:  # each library is imported when it is named
+    from offramp.track.tensorboard import tensorboard
+
+    return tensorboard(address)
+
+
+def _mlflow(address: str) -> Tracker:
+    from offramp.track.mlflow import mlflow
+
+    return mlflow(address)
+
+
+def _wandb(address: str) -> Tracker:
+    from offramp.track.wandb import wandb
+
+    return wandb(address)
+
+
+def _trackio(address: str) -> Tracker:
+    from offramp.track.wandb import trackio
+
+    return trackio(address)
+
+
+@dataclass(frozen=True)
+class TrackerKind:
+    """A kind of tracker.
+
+    Attributes:
+        make: from its address; raises ImportError without its library.
+        needs: the library.
+        address: what stands behind the colon.
+        example: of a whole address.
+    """
+
+    make: Callable[[str], Tracker]
+    needs: str
+    address: str
+    example: str
+
+
+_EXPERIMENT = "a server or database, and after # an experiment"
+TRACKERS: Mapping[str, TrackerKind] = MappingProxyType(
+    {
+        "tensorboard": TrackerKind(_tensorboard, "tensorboard", "a folder", "tensorboard:runs/board"),
+        "mlflow": TrackerKind(
+            _mlflow, "mlflow-skinny", _EXPERIMENT, "mlflow:http://localhost:5000#digits"
+        ),
+        "wandb": TrackerKind(_wandb, "wandb", "a project, perhaps ENTITY/PROJECT", "wandb:my-project"),
+        "trackio": TrackerKind(_trackio, "trackio", "a project", "trackio:my-project"),
+    }
+)
+
+
+def tracker(text: str) -> Tracker:
+    """The tracker that `KIND:ADDRESS` names.
+
+    Raises:
+        OfframpError: the kind is unknown, or the tracker is not installed or cannot be reached.
+    """
+    name, _, address = text.partition(":")
+    if name not in TRACKERS or not address:
+        hint = nearest(name, TRACKERS) if name not in TRACKERS else f"; give {TRACKERS[name].address}"
+        raise OfframpError(f"'{text}' names no tracker{hint}, such as tensorboard:runs/board")
+    kind = TRACKERS[name]
+    try:
+        return kind.make(address)
+    except ImportError as error:
+        raise OfframpError(f"{name} is not installed ({error}); pip install {kind.needs}") from None

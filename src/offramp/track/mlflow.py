@@ -41,12 +41,13 @@ def mlflow(address: str) -> Server:
             f"MLflow cannot use {uri} ({_first(error)}); give http://HOST:PORT, or for sqlite:///FILE "
             "install all of it: pip install mlflow"
         ) from None
+    name = experiment or "offramp"
     try:
-        known = client.get_experiment_by_name(experiment or "offramp")
-        found = known.experiment_id if known else client.create_experiment(experiment or "offramp")
+        existing = client.get_experiment_by_name(name)
+        number = existing.experiment_id if existing else client.create_experiment(name)
     except MlflowException as error:
         raise OfframpError(f"MLflow at {uri} does not answer: {_first(error)}; start it") from None
-    return Server(client, str(found))
+    return Server(client, str(number))
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,15 @@ class Server:
 
     client: MlflowClient
     experiment: str
-
-    @property
-    def whole(self) -> bool:
-        return False
+    whole: bool = False
 
     def open(self, course: TrialProgress) -> TrialRun:
         kind = TRIAL if course.proposal is None else PROPOSAL
         run = self.run({kind: course.trial, NAME: course.trial}, course.began)
-        known = {_REFUSED.sub("_", name): value for name, value in settings(course).items()}
-        new = {k: v for k, v in known.items() if k not in run.data.params}
+        values = {_REFUSED.sub("_", name): value for name, value in settings(course).items()}
+        new = [Param(name, str(v)) for name, v in values.items() if name not in run.data.params]
         with _answering():
-            self.client.log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in new.items()])
+            self.client.log_batch(run.info.run_id, params=new)
         return TrialRun(self, run, course.ended)
 
     def attach(self, files: Iterable[str], store: str) -> None:
@@ -85,15 +83,15 @@ class Server:
 
     def find(self, tags: Mapping[str, str]) -> Run | None:
         """The run with these tags, whatever its name."""
-        asked = " and ".join(f"tags.`{k}` = {_quoted(v)}" for k, v in tags.items() if k != NAME)
+        query = " and ".join(f"tags.`{k}` = {_quoted(v)}" for k, v in tags.items() if k != NAME)
         with _answering():
-            found = self.client.search_runs([self.experiment], asked, max_results=1)
-        return found[0] if found else None
+            runs = self.client.search_runs([self.experiment], query, max_results=1)
+        return runs[0] if runs else None
 
     def run(self, tags: Mapping[str, str], began: float | None = None) -> Run:
         """The run with these tags, which is made where there is none. began: by default now."""
-        if (found := self.find(tags)) is not None:
-            return found
+        if (run := self.find(tags)) is not None:
+            return run
         with _answering():
             return self.client.create_run(self.experiment, _milliseconds(began), dict(tags))
 
@@ -111,27 +109,25 @@ class TrialRun:
         run = self.server.find(self._tags(phase))
         return 0 if run is None else int(run.data.tags.get(EPOCH, 0))
 
-    def send(self, news: TrialUpdate) -> None:
+    def send(self, update: TrialUpdate) -> None:
         with _answering():
-            if news.failed is None and self.run.info.status == "FAILED":
+            if update.failed is None and self.run.info.status == "FAILED":
                 self._go_on()
-            for phase, steps in news.phases:
+            for phase, steps in update.phases:
                 self._phase(phase, steps)
-            if news.failed is not None and self.run.info.status != "FAILED":
-                self._fail(news.failed)
-            if news.results is not None:
-                points = [(name, value, 0) for name, value in news.results.items()]
-                self._log(self.run.info.run_id, points, self.ended)
+            if update.failed is not None and self.run.info.status != "FAILED":
+                self._fail(update.failed)
+            if update.results is not None:
+                self._log(self.run.info.run_id, {0: update.results}, self.ended)
                 self.server.end(self.run.info.run_id, self.ended)
 
     def _phase(self, phase: LivePhase, steps: Steps) -> None:
         # Made with the first numbers: until then a phase that an earlier offramp planned has no name.
         began = phase.ended if phase.began is None else phase.began
         run = self.server.run(self._tags(phase), began).info.run_id
-        points = [(name, value, epoch) for epoch, all_ in steps.items() for name, value in all_.items()]
-        self._log(run, points, phase.ended)
-        points = [(f"{phase.title}/{name}", value, epoch) for name, value, epoch in points]
-        self._log(self.run.info.run_id, points, phase.ended)
+        self._log(run, steps, phase.ended)
+        curves = dict(TrialUpdate(((phase, steps),)).curves)
+        self._log(self.run.info.run_id, curves, phase.ended)
         self.server.client.set_tag(run, EPOCH, str(max(steps)))
         if phase.finished:
             self.server.end(run, phase.ended)
@@ -148,19 +144,20 @@ class TrialRun:
             self.server.client.update_run(run.info.run_id, "RUNNING")
 
     def _phases(self, status: str) -> Iterable[Run]:
-        asked = f"tags.`{PARENT}` = {_quoted(self.run.info.run_id)} and attributes.status = '{status}'"
-        found: Iterable[Run] = self.server.client.search_runs([self.server.experiment], asked)
-        return found
+        query = f"tags.`{PARENT}` = {_quoted(self.run.info.run_id)} and attributes.status = '{status}'"
+        runs: Iterable[Run] = self.server.client.search_runs([self.server.experiment], query)
+        return runs
 
     def _tags(self, phase: LivePhase) -> dict[str, str]:
         return {PARENT: self.run.info.run_id, NODE: phase.key, NAME: phase.title}
 
-    def _log(self, run: str, points: list[tuple[str, float, int]], when: float | None) -> None:
+    def _log(self, run: str, steps: Steps, when: float | None) -> None:
         """when: by default now."""
         at = int(1000 * (time.time() if when is None else when))
         metrics = [
-            Metric(_REFUSED.sub("_", name), value, at, step)
-            for name, value, step in points
+            Metric(_REFUSED.sub("_", name), value, at, epoch)
+            for epoch, numbers in steps.items()
+            for name, value in numbers.items()
             if math.isfinite(value)  # a database may refuse others
         ]
         for first in range(0, len(metrics), BATCH):

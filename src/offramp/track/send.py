@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from offramp.files import replacing, writing
 from offramp.store.live import LivePhase, TrialProgress
 from offramp.store.manifest import Manifest
 
 Steps = Mapping[int, Mapping[str, float]]
 """Numbers by epoch of a phase, from 1, and by name, such as `validation/accuracy/exit 1`."""
 AT_END = "train-eval"  # looked at when a phase ends, of its last epoch and of its best one
+CLOSED, FAILED = "closed", "failed"  # in the file of a SentLog, beside keys of phases
 
 
 @dataclass(frozen=True)
 class TrialUpdate:
-    """What is new of a trial. phases: those with numbers.  results: the closing numbers, by name, such
-    as `test/accuracy/exit 1`, once it is finished.  failed: why it cannot be had, where nobody is at
-    work on it any more."""
+    """What is new of a trial.
+
+    Attributes:
+        phases: those with numbers.
+        results: the closing numbers, by name, such as `test/accuracy/exit 1`, once it is finished.
+        failed: why it cannot be had, where nobody is at work on it any more.
+    """
 
     phases: tuple[tuple[LivePhase, Steps], ...] = ()
     results: Mapping[str, float] | None = None
     failed: str | None = None
+
+    @property
+    def curves(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """The numbers of each epoch, by names that begin with the phase's."""
+        for phase, steps in self.phases:
+            for epoch, numbers in steps.items():
+                yield epoch, {f"{phase.title}/{name}": value for name, value in numbers.items()}
 
 
 class TrackedTrial(Protocol):
@@ -34,7 +49,7 @@ class TrackedTrial(Protocol):
     def sent(self, phase: LivePhase) -> int:
         """The last epoch of a phase that was sent; 0 for none."""
 
-    def send(self, news: TrialUpdate) -> None:
+    def send(self, update: TrialUpdate) -> None:
         """Take in all that is new, which may be nothing, and a failure that is known already."""
 
 
@@ -54,8 +69,58 @@ class FileTracker(Protocol):
     """A tracker that keeps files too."""
 
     def attach(self, files: Iterable[str], store: str) -> None:
-        """Keep files or folders, such as a report, beside the trials of a store. store: its whole path
-        or address; what is kept of another stays."""
+        """Keep files or folders, such as a report, beside the trials of a store.
+
+        Args:
+            files: their paths.
+            store: its whole path or address; what is kept of another stays.
+        """
+
+
+@dataclass(frozen=True)
+class SentLog:
+    """A trial in a tracker that cannot be asked: a small file remembers what was sent of it.
+
+    Attributes:
+        path: the file.
+        epochs: the last epoch that was sent, by key of the phase; empty before anything was.
+        write: sends an update.
+    """
+
+    path: Path
+    epochs: dict[str, int]
+    write: Callable[[TrialUpdate], None]
+
+    @staticmethod
+    def at(path: Path, write: Callable[[TrialUpdate], None]) -> SentLog:
+        """The log at `path`; an empty one where there is none that can be read."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            content = None
+        pairs = content.items() if isinstance(content, dict) else ()
+        return SentLog(path, {str(k): v for k, v in pairs if isinstance(v, int)}, write)
+
+    def closed(self) -> bool:
+        return CLOSED in self.epochs
+
+    def sent(self, phase: LivePhase) -> int:
+        return self.epochs.get(phase.key, 0)
+
+    def send(self, update: TrialUpdate) -> None:
+        failure = update.failed is not None and not self.epochs.get(FAILED)
+        if update.phases or update.results is not None or failure:
+            self.write(update)
+            self.remember(update)
+
+    def remember(self, update: TrialUpdate) -> None:
+        """That all of it was sent."""
+        self.epochs.update({phase.key: max(steps) for phase, steps in update.phases})
+        self.epochs[FAILED] = int(update.failed is not None)
+        if update.results is not None:
+            self.epochs[CLOSED] = 1
+        with writing(self.path), replacing(self.path) as new:
+            new.write_text(json.dumps(self.epochs), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -73,12 +138,12 @@ class SendCounts:
 
 def send(courses: Iterable[TrialProgress], tracker: Tracker) -> SendCounts:
     """Everything of `courses` that `tracker` has not. Raises OfframpError as it does."""
-    whole = SendCounts()
+    counts = SendCounts()
     for course in courses:
         begun = course.over or any(phase.begun for phase in course.phases)
         if begun and (course.over or not tracker.whole):
-            whole += _send(course, tracker.open(course))
-    return whole
+            counts += _send(course, tracker.open(course))
+    return counts
 
 
 def _send(course: TrialProgress, tracked: TrackedTrial) -> SendCounts:
@@ -101,27 +166,32 @@ def _send(course: TrialProgress, tracked: TrackedTrial) -> SendCounts:
 
 
 def steps_of(phase: LivePhase, places: Sequence[str], after: int = 0) -> Steps:
-    """The numbers of the epochs behind `after`, and with them those of AT_END, which may be of an
-    earlier epoch. places: of the network's exits, in order."""
-    numbers = {place: f"exit {number}" for number, place in enumerate(places, start=1)}
-    found: dict[int, dict[str, float]] = {}
+    """The numbers of a phase's newer epochs, and with them those of AT_END, which may be of an earlier
+    epoch.
+
+    Args:
+        phase: whose history is read.
+        places: of the network's exits, in order.
+        after: the last epoch that is not asked for.
+    """
+    names = {place: f"exit {number}" for number, place in enumerate(places, start=1)}
+    steps: dict[int, dict[str, float]] = {}
     rows = phase.history
     new = rows["epoch"] > after
     rows = rows[new | ((rows["split"] == AT_END) & bool(new.any()))]
     columns = (rows[name] for name in ("epoch", "split", "exit", "metric", "value"))
     for epoch, split, exit, metric, value in zip(*columns, strict=True):
-        parts = (split, metric, numbers.get(exit, exit))
-        name = "/".join(str(part) for part in parts if part != "")
-        found.setdefault(int(epoch), {})[name] = float(value)
-    return found
+        name = "/".join(str(part) for part in (split, metric, names.get(exit, exit)) if part != "")
+        steps.setdefault(int(epoch), {})[name] = float(value)
+    return steps
 
 
 def settings(course: TrialProgress) -> dict[str, Any]:
     """What a tracker filters by: plain values by name, as far as they are known."""
-    plan, tried = course.plan, course.proposal
+    plan, proposal = course.plan, course.proposal
     recipe = {} if plan.recipe is None else plan.recipe.as_json()
-    known = {
-        "trial": course.trial if tried is None else None,
+    values = {
+        "trial": course.trial if proposal is None else None,
         "seed": plan.seed,
         "strategy": plan.strategy,
         "study": plan.study,
@@ -129,19 +199,19 @@ def settings(course: TrialProgress) -> dict[str, Any]:
         "data": plan.data,
         **{f"strategy.{name}": value for name, value in plan.options.items()},
         **{f"recipe.{k}": v for k, v in recipe.items() if isinstance(v, (str, int, float, bool))},
-        **({} if tried is None else tried.settings),
+        **({} if proposal is None else proposal.settings),
     }
-    return {name: value for name, value in known.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def results(manifest: Manifest) -> dict[str, float]:
     """Closing accuracy and loss of each exit, by split, and what each costs."""
-    found = {}
+    numbers = {}
     for split, metrics in manifest.metrics.items():
         pairs = zip(manifest.exits, metrics.accuracy, metrics.cross_entropy, strict=True)
         for exit, accuracy, loss in pairs:
-            found[f"{split}/accuracy/exit {exit}"] = accuracy
-            found[f"{split}/cross_entropy/exit {exit}"] = loss
+            numbers[f"{split}/accuracy/exit {exit}"] = accuracy
+            numbers[f"{split}/cross_entropy/exit {exit}"] = loss
     for exit, macs in zip(manifest.exits, manifest.macs, strict=True):
-        found[f"macs/exit {exit}"] = float(macs)
-    return found
+        numbers[f"macs/exit {exit}"] = float(macs)
+    return numbers

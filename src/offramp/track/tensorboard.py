@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
 from offramp.errors import OfframpError
-from offramp.store.live import LivePhase, TrialProgress
-from offramp.track.ledger import SentLog, ledger
-from offramp.track.send import TrialUpdate, settings
+from offramp.files import resolved, writing
+from offramp.store.live import TrialProgress
+from offramp.track.send import SentLog, TrialUpdate, settings
 
 
 def tensorboard(address: str) -> Board:
     """Event files below the folder `address`."""
     folder = Path(address).expanduser()
+    resolved(folder)  # refused where links lead in a circle
     if folder.exists() and not folder.is_dir():
         raise OfframpError(f"{folder} is a file; name a folder for TensorBoard's events")
     return Board(folder)
@@ -24,46 +28,31 @@ def tensorboard(address: str) -> Board:
 @dataclass(frozen=True)
 class Board:
     folder: Path
+    whole: bool = False
 
-    @property
-    def whole(self) -> bool:
-        return False
-
-    def open(self, course: TrialProgress) -> Events:
+    def open(self, course: TrialProgress) -> SentLog:
         place = self.folder / course.trial
-        events = Events(place, ledger(place / "offramp.json"))
-        if not events.ledger.known:
-            with events.writer() as writer:
+        log = SentLog.at(place / "offramp.json", partial(_write, place))
+        if not log.epochs:
+            with _writer(place) as writer:
                 lines = (f"{name}: {value}" for name, value in settings(course).items())
                 writer.add_text("settings", "\n\n".join(lines))
-            events.ledger.remember(TrialUpdate())  # that they are there, before any epoch is
-        return events
+            log.remember(TrialUpdate())  # that they are there, before any epoch is
+        return log
 
 
-@dataclass(frozen=True)
-class Events:
-    place: Path
-    ledger: SentLog
+def _write(place: Path, update: TrialUpdate) -> None:
+    with _writer(place) as writer:
+        for epoch, numbers in update.curves:
+            for name, value in numbers.items():
+                writer.add_scalar(name, value, epoch)
+        for name, value in (update.results or {}).items():
+            writer.add_scalar(f"results/{name}", value, 0)
+        if update.failed is not None:
+            writer.add_text("failed", update.failed)
 
-    def writer(self) -> SummaryWriter:
-        return SummaryWriter(str(self.place))
 
-    def closed(self) -> bool:
-        return self.ledger.closed()
-
-    def sent(self, phase: LivePhase) -> int:
-        return self.ledger.sent(phase)
-
-    def send(self, news: TrialUpdate) -> None:
-        if not self.ledger.is_news(news):
-            return
-        with self.writer() as writer:
-            for phase, steps in news.phases:
-                for epoch, numbers in steps.items():
-                    for name, value in numbers.items():
-                        writer.add_scalar(f"{phase.title}/{name}", value, epoch)
-            for name, value in (news.results or {}).items():
-                writer.add_scalar(f"results/{name}", value, 0)
-            if news.failed is not None:
-                writer.add_text("failed", news.failed)
-        self.ledger.remember(news)
+@contextmanager
+def _writer(place: Path) -> Iterator[SummaryWriter]:
+    with writing(place), SummaryWriter(str(place)) as writer:
+        yield writer

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from offramp.errors import OfframpError, in_line
 from offramp.hashing import digest
-from offramp.store.live import LivePhase, TrialProgress
-from offramp.track.ledger import SentLog, ledger
-from offramp.track.send import TrialUpdate, settings
+from offramp.store.live import TrialProgress
+from offramp.track.send import SentLog, TrialUpdate, settings
 
-LEDGERS = Path("offramp-track")  # what was sent, a file for each trial, where this runs
+LOGS = Path("offramp-track")  # what was sent, a file for each trial, where this runs
 
 
 def wandb(address: str) -> Project:
@@ -34,9 +34,16 @@ def trackio(address: str) -> Project:
 
 @dataclass(frozen=True)
 class Project:
-    """library: with `init`, which gives a run with `log` and `finish`.  more: arguments of `init`.
-    whole: see `Tracker`. What W&B keeps offline has a folder each time a run is opened, and of one run's
-    folders its server keeps the numbers of one."""
+    """A project of either library.
+
+    Attributes:
+        kind: the library's name.
+        name: the project's.
+        library: with `init`, which gives a run with `log` and `finish`.
+        more: arguments of `init`.
+        whole: see `Tracker`. What W&B keeps offline has a folder each time a run is opened, and of one
+            run's folders its server keeps the numbers of one.
+    """
 
     kind: str
     name: str
@@ -44,47 +51,23 @@ class Project:
     more: Mapping[str, Any]
     whole: bool = False
 
-    def open(self, course: TrialProgress) -> Logged:
+    def open(self, course: TrialProgress) -> SentLog:
         name = digest([self.name, dict(self.more), course.trial])[:16]
-        return Logged(self, course.trial, settings(course), ledger(LEDGERS / f"{self.kind}-{name}.json"))
+        write = partial(self._log, course.trial, settings(course))
+        return SentLog.at(LOGS / f"{self.kind}-{name}.json", write)
 
-    def log(self, trial: str, settings: Mapping[str, Any], news: TrialUpdate) -> None:
+    def _log(self, trial: str, config: Mapping[str, Any], update: TrialUpdate) -> None:
         """Raises OfframpError where the library cannot."""
         wandb = self.kind == "wandb"
         own = {"id": digest([trial])[:16]} if wandb else {}
-        given = {"project": self.name, "name": trial, "config": dict(settings), **own, **self.more}
+        options = {"project": self.name, "name": trial, "config": dict(config), **own, **self.more}
         try:
-            run = self.library.init(**given)
-            for line in _lines(news):
-                run.log(line)
-            run.finish(**({"exit_code": 1} if wandb and news.failed is not None else {}))
+            run = self.library.init(**options)
+            for epoch, numbers in update.curves:
+                run.log({**numbers, "epoch": epoch})
+            if update.results is not None:
+                run.log(dict(update.results))
+            run.finish(**({"exit_code": 1} if wandb and update.failed is not None else {}))
         except Exception as error:  # of the library, the network, its files: classes of many libraries
             hint = "`wandb login`, or set WANDB_MODE=offline" if wandb else "what it says, and try again"
             raise OfframpError(f"{self.kind} refuses ({in_line(error)}); see to {hint}") from error
-
-
-def _lines(news: TrialUpdate) -> Iterator[dict[str, float]]:
-    for phase, steps in news.phases:
-        for epoch, numbers in steps.items():
-            yield {**{f"{phase.title}/{name}": v for name, v in numbers.items()}, "epoch": epoch}
-    if news.results is not None:
-        yield dict(news.results)
-
-
-@dataclass(frozen=True)
-class Logged:
-    project: Project
-    trial: str
-    settings: Mapping[str, Any]
-    ledger: SentLog
-
-    def closed(self) -> bool:
-        return self.ledger.closed()
-
-    def sent(self, phase: LivePhase) -> int:
-        return self.ledger.sent(phase)
-
-    def send(self, news: TrialUpdate) -> None:
-        if self.ledger.is_news(news):
-            self.project.log(self.trial, self.settings, news)
-            self.ledger.remember(news)

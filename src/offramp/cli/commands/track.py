@@ -57,8 +57,8 @@ def track(
     """
     from offramp.store.live import Reader
     from offramp.store.searches import proposals, searched
+    from offramp.track import TRACKERS, tracker
     from offramp.track.send import FileTracker, SendCounts, send
-    from offramp.track.trackers import TRACKERS, tracker
 
     pause = units.seconds(every, "--every", least=1)
     if not to:

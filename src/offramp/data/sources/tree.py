@@ -81,7 +81,7 @@ def check_link(root: Path, path: Path) -> None:
     """Raises OfframpError where `path`, below `root`, leads out of it over a link, or nowhere."""
     try:
         inside(root, str(path.relative_to(root)))
-    except (RuntimeError, OSError) as error:
+    except OfframpError as error:
         raise OfframpError(
             f"{path} is a link that leads round in a circle; copy the file itself into the folder"
         ) from error
