@@ -20,7 +20,6 @@ from offramp.study.plan.workers import (
     STACKS,
     Need,
     Workers,
-    asked,
     check_memory,
     fitting,
     suited,
@@ -150,17 +149,17 @@ def test_ranks_leave_no_device_to_other_workers(tmp_path: Path) -> None:
     made = plan(execution={"devices": 2})
     chosen = found(made, tmp_path)
     assert chosen.count == 1 and "2 devices together" in chosen.reason
-    refuses(r"^3 workers train .* execution.devices 2 .* leave one", asked, made, 3)
+    refuses(r"^3 workers train .* execution.devices 2 .* leave one", workers.chosen, made, 3)
 
 
 def test_what_is_asked_for_is_done_and_what_speaks_against_it_said() -> None:
     made = plan()
-    assert asked(made, 2, lambda: 4) == Workers(2, "as asked for", 2)
-    slow = asked(made, 2, lambda: 2)
+    assert workers.chosen(made, 2, lambda: 4) == Workers(2, "as asked for", 2)
+    slow = workers.chosen(made, 2, lambda: 2)
     assert slow.count == 2 and "slow each other on 2 cores, where 1 would" in slow.reason
     plain = plan(execution="plain")
-    assert "one worker only" in asked(plain, 2, lambda: 64).reason
-    assert asked(plain, 1, lambda: 64).reason == "as asked for"
+    assert "one worker only" in workers.chosen(plain, 2, lambda: 64).reason
+    assert workers.chosen(plain, 1, lambda: 64).reason == "as asked for"
 
 
 def test_what_cannot_fit_is_said_before_it_starts(

@@ -69,12 +69,6 @@ def show_machines(found: OnMachines) -> None:
         f"Longest chain: {duration(found.shortest)} ({', '.join(found.chain)}). No number of machines "
         "takes less: each of its phases begins from the one before."
     )
-    divided = next((row for row in rows if row.passes != ("shared",)), None)
-    if divided is not None:
-        say(
-            f"From {counted(divided.machines, 'machine')} on, phases that could share a pass over "
-            "the data are divided, since machines would idle."
-        )
 
 
 def as_json(found: Forecast | Forecasts, speed: float | None) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def conduct(device: torch.device, workers: int) -> RunConfig:
 def staff(plan: Plan, how: RunOptions) -> Workers:
     """The workers of a run: as many as were asked for, else as many as suit."""
     from offramp.store.store import Store
-    from offramp.study.plan.workers import Workers, asked, suited
+    from offramp.study.plan.workers import Workers, chosen, suited
 
     if how.cluster is not None:
         from offramp.study.run.driver import needs_of
@@ -138,5 +138,5 @@ def staff(plan: Plan, how: RunOptions) -> Workers:
         here = ", started here" if how.cluster.own else ""
         return Workers(room.groups, f"on Ray{here}: {counted(room.machines, 'machine')} by now")
     if how.workers is not None:
-        return asked(plan, how.workers)
+        return chosen(plan, how.workers)
     return suited(plan, Store(how.root), how.device)

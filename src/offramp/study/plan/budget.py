@@ -22,8 +22,14 @@ LEAST_STEPS = 100  # of the optimizer, in each phase
 
 @dataclass(frozen=True)
 class Choice:
-    """settings: as of `--set`, none where all of it fits.  macs: with them, evaluation included.
-    epochs: of a phase.  images: of the training split before anything is held out."""
+    """What fits into a time.
+
+    Attributes:
+        settings: As of `--set`, none where all of it fits.
+        macs: With them, evaluation included.
+        epochs: Of a phase.
+        images: Of the training split before anything is held out.
+    """
 
     settings: tuple[str, ...]
     macs: float
@@ -32,35 +38,37 @@ class Choice:
 
 
 def choose(plan: Plan, macs: float) -> Choice:
-    """Epochs and images with which `plan` takes at most `macs`, a margin kept.
+    """Epochs and images with which a plan takes less than so many MACs, by a margin.
 
     What has to go is taken from epochs and images in equal proportion, while every class keeps 10
-    training images. Cost is taken as proportional to images, which is a little too much.
+    training images. Cost is taken as proportional to images, which is a little too much. Whether so
+    much would learn, `too_short` says.
 
-    Raises OfframpError where not even one epoch fits. `too_short` says whether so much would learn.
+    Raises:
+        OfframpError: Where not even one epoch fits.
     """
     room = macs * MARGIN
     images, test = _train_images(plan.data), len(plan.data.test)
     answers = _answers(plan)
-    asked = answers * test
-    tested = test if asked <= TEST_SHARE * room else max(1, int(test * TEST_SHARE * room / asked))
+    testing, most = answers * test, TEST_SHARE * room
+    tested = test if testing <= most else max(1, int(test * most / testing))
     room -= answers * tested
     epochs = plan.study.recipe.epochs
-    held = answers * (len(plan.data.validation) + len(plan.data.calibration))
-    full: float = plan.executed + held
+    held_out = answers * (len(plan.data.validation) + len(plan.data.calibration))
+    full: float = plan.executed + held_out
 
     @cache
     def work(epochs: int) -> float:
         recipe = replace(plan.study.recipe, epochs=epochs)
         study = plan.study.model_copy(update={"recipe": recipe})
-        return plan_trials(study, plan.data, plan.net, plan.numerics).executed + held
+        return plan_trials(study, plan.data, plan.net, plan.numerics).executed + held_out
 
     settings = []
     train, chosen = images, epochs
     if full > room:
         least = min(images, LEAST_OF_CLASS * len(plan.data.classes))
-        wanted = max(least / images, math.sqrt(room / full))
-        chosen = _most(epochs, lambda e: work(e) * wanted <= room)
+        share = max(least / images, math.sqrt(room / full))
+        chosen = _most(epochs, lambda e: work(e) * share <= room)
         train = min(images, int(images * room / work(chosen)))
         if train < least:
             times = work(1) * least / images / room
@@ -81,9 +89,16 @@ def choose(plan: Plan, macs: float) -> Choice:
 def too_short(
     plan: Plan, macs: float, batch_size: Callable[[int], int] | None = None
 ) -> tuple[str, float] | None:
-    """Where `choose` leaves less than 3 epochs or 100 steps a phase, and less than the study asks for:
-    that in words, and the MACs that would do. batch_size: for so many training images, where it is not
-    the recipe's for any number."""
+    """Whether `choose` leaves less than 3 epochs or 100 steps a phase, and less than the study says.
+
+    Args:
+        plan: What is to fit.
+        macs: What there is time for.
+        batch_size: For so many training images, where it is not the recipe's for any number.
+
+    Returns:
+        That in words, and the MACs that would do; None where it is long enough.
+    """
     recipe, images = plan.study.recipe, _train_images(plan.data)
 
     def steps(epochs: int, part: int) -> int:
@@ -93,22 +108,22 @@ def too_short(
 
     least = min(LEAST_STEPS, steps(recipe.epochs, images))
 
-    def learns(found: Choice) -> bool:
-        long = found.epochs >= min(LEAST_EPOCHS, recipe.epochs)
-        return long and steps(found.epochs, found.images) >= least
+    def learns(choice: Choice) -> bool:
+        long = choice.epochs >= min(LEAST_EPOCHS, recipe.epochs)
+        return long and steps(choice.epochs, choice.images) >= least
 
-    found = choose(plan, macs)
-    if learns(found):
+    choice = choose(plan, macs)
+    if learns(choice):
         return None
-    count = steps(found.epochs, found.images)
-    said = (
-        f"{counted(found.epochs, 'epoch')} of {found.images:,} images, "
+    count = steps(choice.epochs, choice.images)
+    words = (
+        f"{counted(choice.epochs, 'epoch')} of {choice.images:,} images, "
         f"{count:,} {'step' if count == 1 else 'steps'} a phase, and with fewer than "
         f"{LEAST_EPOCHS} epochs or {least} steps networks stay near chance"
     )
     while not learns(choose(plan, macs)):
         macs *= 1.1
-    return said, macs
+    return words, macs
 
 
 def _most(epochs: int, fits: Callable[[int], bool]) -> int:
@@ -122,9 +137,10 @@ def _most(epochs: int, fits: Callable[[int], bool]) -> int:
 
 def _train_images(data: Data) -> int:
     """Of the training split before anything was held out, as `data.train_images` counts."""
-    held = [data.train, data.calibration, *([] if data.validation is data.test else [data.validation])]
+    splits = [data.train, data.calibration]
+    splits += [] if data.validation is data.test else [data.validation]
     available = data.provenance.get("available", {}).get("train", math.inf)
-    return int(min(sum(map(len, held)), available))
+    return int(min(sum(map(len, splits)), available))
 
 
 def _answers(plan: Plan) -> int:

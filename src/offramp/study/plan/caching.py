@@ -49,8 +49,19 @@ def limits(
     memory: int | None = None,
     training: int | None = None,
 ) -> CacheLimits:
-    """Those of one of `workers` processes. memory: bytes that it may take in all; None for its share of
-    what is free now.  training: bytes that all but caches takes of it; None estimates them."""
+    """What the caches of one of `workers` processes may take.
+
+    Args:
+        plan: Whose study may set limits.
+        device: Where it trains.
+        folder: Where caches go that are too big for memory.
+        workers: Processes that share the machine.
+        memory: Bytes that the process may take in all; None for its share of what is free now.
+        training: Bytes that all but caches takes of it; None estimates them.
+
+    Returns:
+        Bytes in memory and on disk.
+    """
     if not plan.study.execution.cache:
         return CacheLimits(0, 0)
     memory = share(free_at_start(), workers) if memory is None else memory
@@ -58,70 +69,71 @@ def limits(
     return of_caches(plan.study.execution, device, folder, workers, memory, training)
 
 
-def adapt(cache: Cache, plan: Plan, found: CacheLimits, device: torch.device, workers: int) -> None:
+def adapt(cache: Cache, plan: Plan, allowed: CacheLimits, device: torch.device, workers: int) -> None:
     """Where the study gives no limit, let caches in memory grow no further than others leave room."""
     if plan.study.execution.cache_memory == "auto" and device.type == "cpu":
         grown = cache.used("memory") + share(free_memory(), workers)
-        cache.limit(min(found.memory, grown), found.disk)
+        cache.limit(min(allowed.memory, grown), allowed.disk)
 
 
-def remarks(cache: Cache, kept: CacheBytes, found: CacheLimits) -> Iterator[str]:
-    """What a user should know of how a group's values are held; the same words each time."""
+def remarks(cache: Cache, cached: CacheBytes, allowed: CacheLimits) -> Iterator[str]:
+    """What a user should know of where a group's values are; the same words each time."""
     slower = "some frozen values are computed for every batch, which takes longer and changes no result"
     for where in cache.refused():
         yield f"no room for caches {where}: {slower}"
-    if kept.short:
-        no_disk = "" if found.no_disk is None else f"; none on disk: {found.no_disk}"
-        limits = f"{size(found.memory)} of memory and {size(found.disk)} of disk"
+    if cached.short:
+        no_disk = "" if allowed.no_disk is None else f"; none on disk: {allowed.no_disk}"
+        limits = f"{size(allowed.memory)} of memory and {size(allowed.disk)} of disk"
         yield (
             f"caches of a process may take {limits}, which is too little: {slower} "
             f"(cache_memory, cache_disk{no_disk})"
         )
 
 
-def forecast(plan: Plan, found: CacheLimits, device: torch.device) -> Peak:
-    """What one process would hold for one seed; the others are alike."""
+def forecast(plan: Plan, allowed: CacheLimits, device: torch.device) -> Peak:
+    """What one process would cache for one seed; the others are alike."""
     if not plan.study.execution.cache:
         return Peak()
     sizes, speeds = value_bytes(plan.net), assumed(device.type)
+    limits: dict[Medium, int] = {"memory": allowed.memory, "disk": allowed.disk}
     counts = {"train": len(plan.data.train), "validation": len(plan.data.validation)}
-    held: Holdings = {}
+    cached: Holdings = {}
     peak = Peak()
     for group, later in _groups(plan):
         if max(node.recipe.epochs for node in group) > 1:
-            asked = wanted(group, plan.net, sizes, counts, plan.data.augment, speeds, held)
-            held = _with(asked, held, {"memory": found.memory, "disk": found.disk}, group, speeds)
-            live = sum(one.size for one in asked if one.name not in held)
+            candidates = wanted(group, plan.net, sizes, counts, plan.data.augment, speeds, cached)
+            cached = _filled(candidates, cached, limits, group, speeds)
+            live = sum(value.size for value in candidates if value.name not in cached)
             peak = Peak(
-                max(peak.memory, _total(held, "memory")),
-                max(peak.disk, _total(held, "disk")),
+                max(peak.memory, _total(cached, "memory")),
+                max(peak.disk, _total(cached, "disk")),
                 max(peak.live, live),
             )
         needed = _with_ancestors(later)
-        held = {name: of for name, of in held.items() if name[0] in needed}
+        cached = {name: at for name, at in cached.items() if name[0] in needed}
     return peak
 
 
-def _with(
-    asked: Sequence[CacheCandidate],
-    held: Holdings,
+def _filled(
+    candidates: Sequence[CacheCandidate],
+    cached: Holdings,
     limits: Mapping[Medium, int],
     group: Sequence[Node],
     speeds: Speeds,
 ) -> Holdings:
-    """What is held once a group has filled in what it asks for; what is in the way goes."""
+    """What is cached once a group has filled in its candidates; what is in the way goes."""
     needed = _with_ancestors(group)
-    kept = {name: of for name, of in held.items() if name[0] in needed}
-    placed = place(asked, {kind: limits[kind] - _total(kept, kind) for kind in PLACES}, speeds)
-    held = held | {one.name: (placed[one.name], one.size) for one in asked if one.name in placed}
-    for name, (kind, _) in list(held.items()):
-        if name[0] not in needed and _total(held, kind) > limits[kind]:
-            del held[name]
-    return held
+    staying = {name: at for name, at in cached.items() if name[0] in needed}
+    placed = place(candidates, {kind: limits[kind] - _total(staying, kind) for kind in PLACES}, speeds)
+    cached = cached | {v.name: (placed[v.name], v.size) for v in candidates if v.name in placed}
+    for name, (kind, _) in list(cached.items()):
+        if name[0] not in needed and _total(cached, kind) > limits[kind]:
+            del cached[name]
+    return cached
 
 
-def _total(held: Holdings, kind: Medium) -> int:
-    return sum(size for where, size in held.values() if where == kind)
+def _total(cached: Holdings, kind: Medium) -> int:
+    return sum(size for where, size in cached.values() if where == kind)
 
 
 def _with_ancestors(nodes: Sequence[Node]) -> set[Frozen]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from itertools import accumulate
 from typing import Any
@@ -19,16 +19,27 @@ from offramp.store.store import Store
 from offramp.study.plan import caching
 from offramp.study.plan.limits import cache_folder
 from offramp.study.plan.plan import Plan
-from offramp.study.plan.schedule import Passes, Spans, sizes
-from offramp.study.plan.workers import need
+from offramp.study.plan.schedule import Spans, sizes
+from offramp.study.plan.workers import done, need
+
+QUICK = 4e9  # MACs of a measured step, where there are many networks to measure
+MACHINES = 256  # the most that a forecast looks at
 
 
 def measured(plan: Plan, device: torch.device, step_macs: float = STEP_MACS) -> float:
-    """MACs a second of this machine, training the plan's network, of steps of about `step_macs`; of all
-    devices that train a phase together, what they send each other left out."""
+    """How fast this machine trains a plan's network, by a short measurement.
+
+    Args:
+        plan: Whose network, batches and numerics.
+        device: Where.
+        step_macs: MACs of a measured step, about.
+
+    Returns:
+        MACs a second; of all devices that train a phase together, what they send each other left out.
+    """
     batch = plan.study.recipe.batch_size
-    one = macs_per_second(plan.net, plan.numerics, device, batch, step_macs=step_macs)
-    return one * times_faster(plan.numerics.ranks, plan.numerics.threads, device)
+    speed = macs_per_second(plan.net, plan.numerics, device, batch, step_macs=step_macs)
+    return speed * times_faster(plan.numerics.ranks, plan.numerics.threads, device)
 
 
 def times_faster(
@@ -44,8 +55,14 @@ def times_faster(
 
 @dataclass(frozen=True)
 class PlannedNode:
-    """A node of a plan. trains: its parts.  macs: multiply-accumulates, as the plan runs it; of every
-    layer: macs_written.  in_store: whether it is finished."""
+    """A node of a plan.
+
+    Attributes:
+        trains: Its parts.
+        macs: Multiply-accumulates, as the plan runs it.
+        macs_written: Those of every layer.
+        in_store: Whether it is finished.
+    """
 
     key: str
     phase: str
@@ -62,7 +79,13 @@ class PlannedNode:
 
 @dataclass(frozen=True)
 class PlannedExit:
-    """An early exit. share: of the MACs, before it, 0 to 1.  why: it is there."""
+    """An early exit.
+
+    Attributes:
+        name: Its place.
+        share: Of the MACs, before it, 0 to 1.
+        why: It is there.
+    """
 
     name: str
     share: float
@@ -73,11 +96,16 @@ class PlannedExit:
 class Totals:
     """What a plan takes, or several.
 
-    macs_written: of every phase run alone, as the paper does; macs_shared: the same, each node once;
-    macs_to_run: of what the store lacks.  seconds: that takes here, from a short measurement.
-    cache bytes: at a time, at most, in memory and on disk; live: of values that stay live in one group.
-    memory_bytes: of a process, everything counted, by estimate.  disk_bytes: weights of the nodes and
-    logits of the trials.
+    Attributes:
+        macs_written: Of every phase run alone, as the paper does.
+        macs_shared: The same, each node once.
+        macs: As the plan runs them.
+        macs_to_run: Of what the store lacks.
+        seconds: That takes here, from a short measurement.
+        cache_bytes: Of caches at a time, at most, in memory and on disk.
+        cache_live_bytes: Of frozen values that stay live, in the group with most.
+        memory_bytes: Of a process, everything counted, by estimate.
+        disk_bytes: Weights of the nodes and logits of the trials.
     """
 
     trials: int
@@ -98,16 +126,26 @@ class Totals:
 
     @property
     def share_of_written(self) -> float:
+        """MACs as run, of those as written, 0 to 1."""
         return self.macs / self.macs_written
 
     def as_json(self) -> dict[str, Any]:
+        """In the types of JSON."""
         return asdict(self) | {"share_of_written": self.share_of_written}
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a plan would take. images: by split.  places: of the early exits.  remarks, provisional: see
-    `Plan`; of a provisional one, nothing is looked up in the store.  macs_per_second: of this machine.
+    """What a plan would take.
+
+    Attributes:
+        images: By split.
+        places: The early exits.
+        provisional: See `Plan`; of a provisional plan nothing is looked up in the store.
+        remarks: See `Plan`.
+        nodes: What there is to train.
+        macs_per_second: Of this machine.
+        totals: The sums.
     """
 
     images: dict[str, int]
@@ -119,15 +157,25 @@ class Forecast:
     totals: Totals
 
     def as_json(self) -> dict[str, Any]:
-        found = asdict(self)
-        speed = {"macs_per_second": found.pop("macs_per_second")}
-        return found | {"totals": self.totals.as_json() | speed}
+        """In the types of JSON."""
+        document = asdict(self)
+        speed = {"macs_per_second": document.pop("macs_per_second")}
+        return document | {"totals": self.totals.as_json() | speed}
 
 
 def forecast(plan: Plan, store: Store, device: torch.device, speed: float | None = None) -> Forecast:
-    """What a plan would take here. speed: MACs a second; measured, by default."""
-    there = set() if plan.provisional else {key for key in plan.nodes if store.has_node(key)}
-    users = plan.users
+    """What a plan would take here.
+
+    Args:
+        plan: It may be provisional.
+        store: What is finished in it takes nothing.
+        device: Where.
+        speed: MACs a second; None measures it.
+
+    Returns:
+        The nodes and their sums.
+    """
+    finished, users = done(plan, store), plan.users
     nodes = tuple(
         PlannedNode(
             key=key,
@@ -140,20 +188,22 @@ def forecast(plan: Plan, store: Store, device: torch.device, speed: float | None
             macs=plan.macs(key),
             macs_written=plan.work[key].written,
             needs=tuple(node.needs),
-            in_store=key in there,
+            in_store=key in finished,
         )
         for key, node in plan.nodes.items()
     )
     speed = measured(plan, device) if speed is None else speed
-    counted = cache(inside(plan.net).parameter_count)
-    weights = sum(4 * counted(part) for node in plan.nodes.values() for part in node.trained)
+    parameters = cache(inside(plan.net).parameter_count)
+    weights = sum(4 * parameters(part) for node in plan.nodes.values() for part in node.trained)
     images = len(plan.data.validation) + len(plan.data.calibration) + len(plan.data.test)
-    training = need(plan).trial
-    allowed = caching.limits(plan, device, cache_folder(), training=training)
-    held = caching.forecast(plan, allowed, device)
     logits = sum(4 * images * len(t.resolved.final) * plan.net.classes for t in plan.trials)
+    training = need(plan).trial
+    caches = caching.forecast(
+        plan, caching.limits(plan, device, cache_folder(), training=training), device
+    )
     upto = accumulate(plan.net.macs(Part("segment", k)) for k in range(1, plan.net.exits))
     exits = zip(plan.net.places, upto, inside(plan.net).facts.reasons, strict=False)
+    to_run = _to_run(nodes)
     return Forecast(
         images={name: len(split) for name, split in plan.data.splits.items()},
         places=tuple(PlannedExit(name, n / plan.net.plain_macs, why) for name, n, why in exits),
@@ -165,23 +215,23 @@ def forecast(plan: Plan, store: Store, device: torch.device, speed: float | None
             trials=len(plan.trials),
             phases=sum(len(t.resolved.nodes) for t in plan.trials),
             nodes=len(nodes),
-            nodes_in_store=len(there),
+            nodes_in_store=len(finished),
             macs_written=plan.written,
             macs_shared=sum(node.macs_written for node in nodes),
             macs=plan.executed,
-            macs_to_run=_left(nodes),
-            seconds=_left(nodes) / speed,
-            cache_bytes=held.memory + held.disk,
-            cache_memory_bytes=held.memory,
-            cache_disk_bytes=held.disk,
-            cache_live_bytes=held.live,
-            memory_bytes=training + held.memory,
+            macs_to_run=to_run,
+            seconds=to_run / speed,
+            cache_bytes=caches.memory + caches.disk,
+            cache_memory_bytes=caches.memory,
+            cache_disk_bytes=caches.disk,
+            cache_live_bytes=caches.live,
+            memory_bytes=training + caches.memory,
             disk_bytes=weights + logits,
         ),
     )
 
 
-def _left(nodes: Iterable[PlannedNode]) -> int:
+def _to_run(nodes: Iterable[PlannedNode]) -> int:
     return sum(node.macs for node in nodes if not node.in_store)
 
 
@@ -194,11 +244,9 @@ class Forecasts:
     totals: Totals
 
     def as_json(self) -> dict[str, Any]:
-        studies = [{"study": name, **found.as_json()} for name, found in self.studies]
+        """In the types of JSON."""
+        studies = [{"study": name, **study.as_json()} for name, study in self.studies]
         return {"studies": studies, "totals": self.totals.as_json()}
-
-
-QUICK = 4e9  # MACs of a measured step, where there are many networks to measure
 
 
 def together(plans: Iterable[tuple[str, Plan]], store: Store, device: torch.device) -> Forecasts:
@@ -207,49 +255,41 @@ def together(plans: Iterable[tuple[str, Plan]], store: Store, device: torch.devi
     studies: list[tuple[str, Forecast]] = []
     nodes: dict[str, PlannedNode] = {}
     for name, plan in plans:
-        network = (plan.study.backbone.name, str(plan.study.backbone.options), plan.data.shape)
-        alike = (*network, plan.numerics.ranks)
-        if alike not in speeds:
-            speeds[alike] = measured(plan, device, QUICK)
-        found = forecast(plan, store, device, speeds[alike])
-        new = {node.key: node for node in found.nodes if node.key not in nodes}
+        backbone = plan.study.backbone
+        network = backbone.name, str(backbone.options), plan.data.shape, plan.numerics.ranks
+        if network not in speeds:
+            speeds[network] = measured(plan, device, QUICK)
+        study = forecast(plan, store, device, speeds[network])
+        new = {node.key: node for node in study.nodes if node.key not in nodes}
         nodes |= new
-        left = _left(new.values())
-        own = replace(found.totals, macs_to_run=left, seconds=left / speeds[alike])
-        studies.append((name, replace(found, totals=own)))
-    every = [found.totals for _, found in studies]
-    totals = Totals(
-        trials=sum(one.trials for one in every),
-        phases=sum(one.phases for one in every),
-        nodes=len(nodes),
-        nodes_in_store=sum(node.in_store for node in nodes.values()),
-        macs_written=sum(one.macs_written for one in every),
-        macs_shared=sum(node.macs_written for node in nodes.values()),
-        macs=sum(node.macs for node in nodes.values()),
-        macs_to_run=sum(one.macs_to_run for one in every),
-        seconds=sum(one.seconds for one in every),
-        cache_bytes=max(one.cache_bytes for one in every),
-        cache_memory_bytes=max(one.cache_memory_bytes for one in every),
-        cache_disk_bytes=max(one.cache_disk_bytes for one in every),
-        cache_live_bytes=max(one.cache_live_bytes for one in every),
-        memory_bytes=max(one.memory_bytes for one in every),
-        disk_bytes=sum(one.disk_bytes for one in every),
-    )
-    return Forecasts(tuple(studies), totals)
-
-
-MACHINES = 256  # the most that a forecast looks at
+        to_run = _to_run(new.values())
+        own = replace(study.totals, macs_to_run=to_run, seconds=to_run / speeds[network])
+        studies.append((name, replace(study, totals=own)))
+    each = {field.name: [getattr(s.totals, field.name) for _, s in studies] for field in fields(Totals)}
+    # Studies run one after another: memory is that of the largest.
+    at_a_time = {name for name in each if name.startswith("cache_") or name == "memory_bytes"}
+    sums = {name: max(values) if name in at_a_time else sum(values) for name, values in each.items()}
+    sums |= {  # nodes that several have count once
+        "nodes": len(nodes),
+        "nodes_in_store": sum(node.in_store for node in nodes.values()),
+        "macs_shared": sum(node.macs_written for node in nodes.values()),
+        "macs": sum(node.macs for node in nodes.values()),
+    }
+    return Forecasts(tuple(studies), Totals(**sums))
 
 
 @dataclass(frozen=True)
 class Machines:
-    """What is left, on so many machines. faster: so many times as one.  passes: how they are shared.
-    price: of all of them, for the time it takes; None where none was given."""
+    """What is left, on so many machines.
+
+    Attributes:
+        faster: So many times as one.
+        price: Of all of them, for the time it takes; None where a machine's is not known.
+    """
 
     machines: int
     seconds: float
     faster: float
-    passes: tuple[Passes, ...]
     price: float | None
 
 
@@ -257,8 +297,11 @@ class Machines:
 class OnMachines:
     """What is left, on more and more machines, as long as more gain anything.
 
-    shortest: seconds of the longest chain of phases, which no number of machines undercuts.  chain: the
-    phases of the plan whose chain is longest.  at_once: groups of phases on a machine, at most.
+    Attributes:
+        shortest: Seconds of the longest chain of phases, which no number of machines undercuts.
+        chain: The phases of the plan whose chain is longest.
+        at_once: Groups of phases on a machine, at most.
+        by_machines: One entry a number of machines.
     """
 
     shortest: float
@@ -267,24 +310,30 @@ class OnMachines:
     by_machines: tuple[Machines, ...]
 
     def as_json(self) -> dict[str, Any]:
+        """In the types of JSON."""
         rows = [{k: v for k, v in asdict(row).items() if v is not None} for row in self.by_machines]
         return asdict(self) | {"by_machines": rows}
 
 
 def on_machines(plans: Sequence[tuple[Spans, float]], price: float | None = None) -> OnMachines:
-    """What is left on 1, 2, 4, … MACHINES equal machines, of plans that run one after another, each at
-    so many MACs a second. price: of a machine an hour."""
+    """What is left on 1, 2, 4, … MACHINES equal machines, of plans that run one after another.
+
+    Args:
+        plans: Of each, what its schedule comes to, and MACs a second.
+        price: Of a machine an hour.
+
+    Returns:
+        Times and prices.
+    """
     rows: list[Machines] = []
     for count in sizes(MACHINES):
-        chosen = [found.by_machines[count] for found, _ in plans]
-        seconds = sum(m / speed for (_, m), (_, speed) in zip(chosen, plans, strict=True))
+        seconds = sum(span.by_machines[count] / speed for span, speed in plans)
         if rows and seconds > 0.99 * rows[-1].seconds:
             break
         faster = rows[0].seconds / seconds if rows and seconds else 1.0
-        ways = tuple(sorted({passes for passes, _ in chosen}))
-        costs = None if price is None else count * seconds / 3600 * price
-        rows.append(Machines(count, seconds, faster, ways, costs))
-    longest, _ = max(plans, key=lambda one: one[0].critical / one[1])
-    shortest = sum(found.critical / speed for found, speed in plans)
-    at_once = max(found.slots for found, _ in plans)
-    return OnMachines(shortest, tuple(longest.chain), at_once, tuple(rows))
+        cost = None if price is None else count * seconds / 3600 * price
+        rows.append(Machines(count, seconds, faster, cost))
+    chains = [(span.critical / speed, span) for span, speed in plans]
+    _, longest = max(chains, key=lambda chain: chain[0])
+    at_once = max(span.slots for span, _ in plans)
+    return OnMachines(sum(s for s, _ in chains), tuple(longest.chain), at_once, tuple(rows))

@@ -39,7 +39,7 @@ def free_at_start() -> int:
 
 def share(free: int, workers: int, parent: int = 0) -> int:
     """Bytes that each of `workers` processes may take in all, so that they stay below SHARE of `free`
-    together.  parent: bytes of a process beside them, which started them."""
+    together. parent: bytes of a process beside them, which started them."""
     return max(0, int(SHARE * free) - (parent if workers > 1 else 0)) // workers
 
 
@@ -56,16 +56,24 @@ def of_caches(
     memory: int,
     training: int,
 ) -> CacheLimits:
-    """The limits of one of `workers` processes; what the study gives is for all of them together.
+    """What the caches of one of `workers` processes may take.
 
-    memory: bytes that this process may take in all.  training: bytes of it that go to all but caches.
-    On a GPU caches lie in its memory, of which the same share may be taken; none are on disk then.
+    Args:
+        execution: What the study says is for all processes together.
+        device: On a GPU caches lie in its memory, of which the same share may be taken; none on disk.
+        folder: Where caches go that are too big for memory.
+        workers: Processes that share the machine.
+        memory: Bytes that this process may take in all.
+        training: Bytes of them that go to all but caches.
+
+    Returns:
+        Bytes in memory and on disk.
     """
-    given, disk = execution.cache_memory, execution.cache_disk
+    limit, disk = execution.cache_memory, execution.cache_disk
     free = devices.free_memory(device)
     if free is not None:
         memory, disk = share(free, workers), 0
-    room = max(0, memory - training) if given == "auto" else given // workers
+    room = max(0, memory - training) if limit == "auto" else limit // workers
     if disk == 0:
         return CacheLimits(room, 0)
     try:

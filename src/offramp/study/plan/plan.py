@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +18,7 @@ from offramp.data.public_counts import declared_data, missing
 from offramp.engine.cost import Work, value_bytes, work
 from offramp.engine.resolve import Node, Resolved, Setting, resolve
 from offramp.engine.values import frozen_inputs, teacher_logits
-from offramp.errors import OfframpError, Unwritable
+from offramp.errors import OfframpError
 from offramp.hashing import digest, plain
 from offramp.inputs import Shape
 from offramp.nets import ExitNetwork, NetSpec, build
@@ -38,8 +37,11 @@ SEEN = 2000  # training images that a network's first weights may follow from
 
 @dataclass(frozen=True)
 class Trial:
-    """One strategy with one seed. marginal: keys of the nodes that no trial before it in the study
-    needs: what it adds to the cost."""
+    """One strategy with one seed.
+
+    Attributes:
+        marginal: Keys of the nodes that no trial before it in the study needs: what it adds to the cost.
+    """
 
     id: str
     label: str
@@ -55,10 +57,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a run needs. nodes: by key, each after what it needs.
+    """All that a run needs.
 
-    remarks: in what `study` differs from the one that was asked for, and what to mend.
-    provisional: what is not here, where the plan is for looking only: its keys are not those of a run.
+    Attributes:
+        study: As it is carried out.
+        nodes: By key, each after what it needs.
+        work: What each node costs, by key.
+        remarks: In what `study` differs from the one that was read, and what to mend.
+        provisional: What is not here, where the plan is for looking only: its keys are not those of a
+            run.
     """
 
     study: Study
@@ -86,21 +93,21 @@ class Plan:
     @property
     def users(self) -> dict[str, list[str]]:
         """Labels of the strategies that read each node."""
-        found: dict[str, list[str]] = {key: [] for key in self.nodes}
+        labels: dict[str, list[str]] = {key: [] for key in self.nodes}
         for trial in self.trials:
             for key in trial.keys:
-                found[key].append(trial.label)
-        return found
+                labels[key].append(trial.label)
+        return labels
 
     @property
     def titles(self) -> dict[str, str]:
         """What each phase is called, by its key: `seed 42 · joint and 2 more · branch 1`."""
-        found = {}
+        titles = {}
         for key, labels in self.users.items():
             first, *others = dict.fromkeys(labels)
             more = f" and {len(others)} more" if others else ""
-            found[key] = f"seed {self.nodes[key].seed} · {first}{more} · {self.nodes[key].name}"
-        return found
+            titles[key] = f"seed {self.nodes[key].seed} · {first}{more} · {self.nodes[key].name}"
+        return titles
 
     @property
     def written(self) -> int:
@@ -154,17 +161,22 @@ def make_plan(
 ) -> Plan:
     """Read the data, build the network, resolve every strategy for every seed.
 
-    provisional: go by declared counts and random weights where data or weights are not here, for a
-    plan to look at; nothing is fetched.  data: of `read_data`, where it is at hand.  numerics: what the
-    study's profile says, where it lies on another machine.
+    Args:
+        study: What to plan.
+        device: Where it will train; the best of this machine by default.
+        provisional: Go by declared counts and random weights where data or weights are not here, for a
+            plan to look at; nothing is fetched.
+        data: Of `read_data`, where it is at hand.
+        numerics: What the study's profile says, where it lies on another machine.
 
-    Raises OfframpError for whatever the study asks that cannot be had, with the file's line.
+    Raises:
+        OfframpError: For whatever the study names that cannot be had, with the file's line.
     """
     if numerics is None:
-        with _at(study, "numerics"):
+        with study.at("numerics"):
             numerics = profiles.find(study.numerics, (device or devices.chosen()).type)
     for index, strategy in enumerate(study.strategies):  # a mistyped name need not wait for the data
-        with _at(study, "strategies", index):
+        with study.at("strategies", index):
             programs.find(strategy.source)
     study, remarks = _at_scale(study)
     lacking = []
@@ -187,7 +199,7 @@ def read_data(study: Study, provisional: bool = False) -> Data:
     """The data of a study; provisional: as declared where it is not here. Raises as `make_plan`."""
     augment = study.augment
     spec = study.drawn_data
-    with _at(study, "data"):
+    with study.at("data"):
         if provisional and missing(spec) is not None:
             return declared_data(spec, augment)
         return load(spec, augment, study.execution.loader)
@@ -208,13 +220,13 @@ def plans(
 
     Raises OfframpError as `make_plan` does.
     """
-    known: list[tuple[Any, Data]] = []
+    data_read: list[tuple[Any, Data]] = []
     for study in studies:
-        asked = (study.drawn_data, study.augment, study.execution.loader)
-        data = next((held for what, held in known if what == asked), None)
+        source = (study.drawn_data, study.augment, study.execution.loader)
+        data = next((data for other, data in data_read if other == source), None)
         if data is None:
             data = read_data(study, provisional)
-            known.append((asked, data))
+            data_read.append((source, data))
         yield make_plan(study, device, provisional, data)
 
 
@@ -227,8 +239,8 @@ def without_weights(study: Study) -> Study:
 
 
 def _weights_absent(study: Study) -> bool:
-    given = study.backbone
-    return given.weights is not None and at_hand(given.weights, given.name) is None
+    weights = study.backbone.weights
+    return weights is not None and at_hand(weights, study.backbone.name) is None
 
 
 def _keeps_backbone(study: Study) -> bool:
@@ -243,16 +255,6 @@ def _at_scale(study: Study) -> tuple[Study, tuple[str, ...]]:
     return without_weights(study), (line,)
 
 
-@contextmanager
-def _at(study: Study, *path: str | int) -> Iterator[None]:
-    """Errors about a setting begin with where it was written."""
-    try:
-        yield
-    except OfframpError as error:
-        kind = Unwritable if isinstance(error, Unwritable) else OfframpError  # which may pass by itself
-        raise kind(f"{study.where(*path)}: {error}") from None
-
-
 def _network(study: Study, data: Data) -> ExitNetwork:
     """The network; what is wrong is said of the backbone, the taps or the heads, whichever it is."""
     shape, classes = data.shape, len(data.classes)
@@ -261,11 +263,11 @@ def _network(study: Study, data: Data) -> ExitNetwork:
         return build(spec, shape, classes, seed)
     except OfframpError as error:
         plain = replace(spec, head=(), taps=spec.taps if chained(spec.taps) else 0)
-        with _at(study, *(("exits", "taps") if plain.taps else ("backbone",))):
+        with study.at(*(("exits", "taps") if plain.taps else ("backbone",))):
             build(replace(plain, weights=None), shape, classes, seed)
-        with _at(study, "backbone", "weights"):
+        with study.at("backbone", "weights"):
             build(plain, shape, classes, seed)
-        with _at(study, "exits", "taps"):
+        with study.at("exits", "taps"):
             build(replace(spec, head=()), shape, classes, seed)
         raise OfframpError(f"{study.where('exits', 'head')}: {error}") from None
 
@@ -273,7 +275,7 @@ def _network(study: Study, data: Data) -> ExitNetwork:
 def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) -> Plan:
     """The plan for data and a network at hand."""
     if study.augment is not None:
-        with _at(study, "augment"):
+        with study.at("augment"):
             own = None if data.augment is None else data.augment.own
             data = replace(data, augment=replace(study.augment, own=own))
     numerics = _on_devices(study, data, numerics)
@@ -281,11 +283,11 @@ def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) 
     identity = data_identity(data)
     trials: list[Trial] = []
     nodes: dict[str, Node] = {}
-    with _at(study, "recipe", "joint_weights"):
+    with study.at("recipe", "joint_weights"):
         loss_weights(study.recipe.joint_weights, net.exits)
     for seed in study.seeds:
         for index, strategy in enumerate(study.strategies):
-            with _at(study, "strategies", index):
+            with study.at("strategies", index):
                 resolved = _resolve(study, strategy, net, numerics, identity, seed)
             new = {n.key: n for n in resolved.nodes if n.key not in nodes}
             nodes |= new
@@ -374,19 +376,19 @@ def _word(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower())[:40].strip("-")
 
 
-def can_fuse(one: Node, other: Node) -> bool:
+def can_fuse(node: Node, other: Node) -> bool:
     """Whether two phases may share a pass over the data: heads on one frozen trunk."""
-    if not (_heads_alone(one) and _heads_alone(other)):
+    if not (_heads_alone(node) and _heads_alone(other)):
         return False
-    if one.seed != other.seed or one.recipe.batch_size != other.recipe.batch_size:
+    if node.seed != other.seed or node.recipe.batch_size != other.recipe.batch_size:
         return False
-    if one.key in other.needs or other.key in one.needs:
+    if node.key in other.needs or other.key in node.needs:
         return False
-    held: dict[Any, Any] = {}
-    for node in (one, other):
-        for value in (*frozen_inputs(node).values(), *teacher_logits(node).values()):
+    trunk: dict[Any, Any] = {}
+    for each in (node, other):
+        for value in (*frozen_inputs(each).values(), *teacher_logits(each).values()):
             for part, source in value.parts.items():
-                if held.setdefault(part, source) != source:
+                if trunk.setdefault(part, source) != source:
                     return False
     return True
 
@@ -399,14 +401,14 @@ def grouped(
     ready: Sequence[Node], fuse: bool, together: Callable[[Node, Node], bool] = can_fuse
 ) -> list[list[Node]]:
     """As claims are made: each phase with all after it that can share its pass."""
-    found: list[list[Node]] = []
+    groups: list[list[Node]] = []
     fusible: dict[int, list[list[Node]]] = {}  # by seed
     for node in ready:
         with_heads = fusible.setdefault(node.seed, []) if fuse and _heads_alone(node) else []
-        group = next((g for g in with_heads if all(together(one, node) for one in g)), None)
+        group = next((g for g in with_heads if all(together(member, node) for member in g)), None)
         if group is None:
             group = []
-            found.append(group)
+            groups.append(group)
             with_heads.append(group)
         group.append(node)
-    return found
+    return groups

@@ -50,8 +50,14 @@ class Gain(Section):
 
 
 class ProfileFile(Section):
-    """What stands in a file. machine, made, measured: of `offramp doctor --tune`; they are read by
-    people and by `offramp doctor`, and change nothing."""
+    """What stands in a file.
+
+    Attributes:
+        numerics: The profile.
+        machine: Where `offramp doctor --tune` measured; this and the next are for people to read.
+        made: When.
+        measured: What came of it.
+    """
 
     numerics: Annotated[Numerics, PlainValidator(_numerics), PlainSerializer(_choices)]
     machine: str | None = None
@@ -65,10 +71,14 @@ def folder() -> Path:
 
 
 def find(name: str, device: str) -> Numerics:
-    """The profile that a study asks for: of those that come with offramp, of the user's own, or a file
-    by its path.
+    """The profile that a study names.
 
-    Raises OfframpError for an unknown name, a file that cannot be read, one made for another device.
+    Args:
+        name: Of a profile that comes with offramp, of one of the user's own, or the path of a file.
+        device: The class of devices that it must be made for.
+
+    Raises:
+        OfframpError: For an unknown name, a file that cannot be read, another device.
     """
     if name == "default" or name in PROFILES:
         return profile(name, device)
@@ -92,17 +102,17 @@ def read(path: Path) -> ProfileFile:
 
 def listed() -> Mapping[str, ProfileFile]:
     """The user's own profiles that can be read, by name, the newest last."""
-    found = {}
+    profiles = {}
     for path in sorted(_files(), key=lambda path: path.stat().st_mtime):
         try:
-            found[path.stem] = read(path)
+            profiles[path.stem] = read(path)
         except OfframpError:
             continue
-    return found
+    return profiles
 
 
 def place(name: str, out: Path | None) -> Path:
-    """Where a new profile goes. Raises OfframpError for a name that is taken or cannot be asked for."""
+    """Where a new profile goes. Raises OfframpError for a name that is in use or cannot be asked for."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise OfframpError(f"profile name '{name}' cannot be used; take letters, digits, - and _")
     if out is None and (name == "default" or name in PROFILES):
@@ -118,9 +128,10 @@ def place(name: str, out: Path | None) -> Path:
     return path
 
 
-def write(path: Path, made: ProfileFile) -> None:
+def write(path: Path, content: ProfileFile) -> None:
+    """Write a profile's file."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(made.model_dump(mode="json"), indent=1) + "\n")
+        temporary.write_text(json.dumps(content.model_dump(mode="json"), indent=1) + "\n")
 
 
 def _files() -> list[Path]:

@@ -51,34 +51,38 @@ def find(name: str | Strategy) -> Strategy:
 
 def options(strategy: Strategy) -> tuple[Option, ...]:
     """The options of a strategy: its keyword-only arguments."""
-    found = inspect.signature(strategy).parameters.values()
-    named = [p for p in found if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    parameters = inspect.signature(strategy).parameters.values()
+    named = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
     hints = get_type_hints(strategy) if named else {}
     return tuple(Option(p.name, hints.get(p.name, Any), p.default) for p in named)
 
 
 def program(
-    source: str | Strategy, exits: int, given: Mapping[str, Any], defaults: Mapping[str, Any]
+    source: str | Strategy, exits: int, own: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> Program:
-    """The phases of a strategy on a network with `exits` exits.
+    """The phases of a strategy.
 
-    source: a name, or the function.  given: the strategy's own options in the study.  defaults: what the
-    study's recipe says for options that a strategy may have (loss weights, temperature, alpha);
-    what all recipes say that are silent leaves a function its own default.
+    Args:
+        source: Its name, or the function.
+        exits: How many exits the network has.
+        own: Its options in the study.
+        defaults: What the study's recipe says for options that a strategy may have (loss weights,
+            temperature, alpha). What all recipes say that are silent leaves a function its own default.
 
-    Raises OfframpError for an option that the strategy has not or of a wrong value, and for a user's
-    function that fails or returns no phases.
+    Raises:
+        OfframpError: For an option that the strategy has not or of a wrong value, and for a user's
+            function that fails or returns no phases.
     """
     strategy = find(source)
     name = source if isinstance(source, str) else strategy.__name__
-    known = {option.name: option for option in options(strategy)}
-    for key in given:
-        if key not in known:
-            hint = nearest(key, known) or "; it has no options"
+    by_name = {option.name: option for option in options(strategy)}
+    for key in own:
+        if key not in by_name:
+            hint = nearest(key, by_name) or "; it has no options"
             raise OfframpError(f"strategy '{name}' has no option '{key}'{hint}")
-    said = {k: v for k, v in defaults.items() if k in known and not _silent(known[k], v)}
-    chosen = said | dict(given)
-    checked = {key: _checked(name, known[key], value) for key, value in chosen.items()}
+    chosen = {k: v for k, v in defaults.items() if k in by_name and not _silent(by_name[k], v)}
+    chosen |= own
+    checked = {key: _checked(name, by_name[key], value) for key, value in chosen.items()}
     _check_called(name, strategy, exits, checked)
     try:
         phases = strategy(exits, **checked)
@@ -96,9 +100,9 @@ def program(
     return phases
 
 
-def _silent(option: Option, said: Any) -> bool:
+def _silent(option: Option, value: Any) -> bool:
     """Whether a strategy goes by its own default, since the recipe changes nothing about the option."""
-    return option.default is not inspect.Parameter.empty and said == getattr(RecipeSpec(), option.name)
+    return option.default is not inspect.Parameter.empty and value == getattr(RecipeSpec(), option.name)
 
 
 def _check_called(name: str, strategy: Strategy, exits: int, chosen: Mapping[str, Any]) -> None:

@@ -44,9 +44,14 @@ STEP_SECONDS, FAST = 0.002, 50e9  # of a step, however small; MACs a second
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes. trial: of one worker without its cache.  cache: of all frozen values that the largest
-    phase reads.  least: that training takes for certain, beside libraries and images.  images: that each
-    process reads for itself, as they lie in memory."""
+    """What a worker takes, in bytes.
+
+    Attributes:
+        trial: All but caches.
+        cache: All frozen values that the largest phase reads.
+        least: What training takes for certain, beside libraries and images.
+        images: What each process reads for itself, as they lie in memory.
+    """
 
     trial: int
     cache: int
@@ -58,8 +63,13 @@ class Need:
 class Workers:
     """A number of processes and where it comes from.
 
-    cores, memory, plan, work: how many there are cores, memory, phases side by side and work for
-    (memory: no more than the others ask); None where that was not looked at.  reason: in words.
+    Attributes:
+        count: The number.
+        reason: In words.
+        cores: How many there are cores for; None, as of the others, where that was not looked at.
+        memory: How many there is memory for, no more than the others have use for.
+        plan: How many phases can train side by side.
+        work: How many there is work for.
     """
 
     count: int
@@ -70,25 +80,32 @@ class Workers:
     work: int | None = None
 
 
-def asked(plan: Plan, count: int, cores: Callable[[], int] = usable_cores) -> Workers:
-    """So many, as the user says; with what speaks against it. cores: that there are.
+def chosen(plan: Plan, count: int, cores: Callable[[], int] = usable_cores) -> Workers:
+    """So many, as the user says; with what speaks against it.
 
-    Raises OfframpError for several, where each phase is to train on several devices.
+    Args:
+        plan: What they train.
+        count: How many.
+        cores: How many cores the machine has.
+
+    Raises:
+        OfframpError: For several, where each phase is to train on several devices.
     """
-    threads, there, ranks = plan.numerics.threads, cores(), plan.numerics.ranks
+    threads, available, ranks = plan.numerics.threads, cores(), plan.numerics.ranks
     if ranks > 1 and count > 1:
         raise OfframpError(
             f"{count} workers train phases side by side, and execution.devices {ranks} each on several "
             "devices; leave one of them out"
         )
-    fit = max(1, there // threads)
+    fit = max(1, available // threads)
     if count == 1:
         return Workers(1, "as asked for", fit)
     if plan.study.execution.mode == "plain":
         return Workers(count, "as asked for; times of plain execution compare with one worker only", fit)
     if count > fit and plan.numerics.device == "cpu":
         words = (
-            f"as asked for; with {threads} threads each they slow each other on {counted(there, 'core')}"
+            f"as asked for; with {threads} threads each they slow each other on "
+            f"{counted(available, 'core')}"
         )
         return Workers(count, f"{words}, where {fit} would be faster", fit)
     return Workers(count, "as asked for", fit)
@@ -101,29 +118,40 @@ def suited(
     cores: Callable[[], int] = usable_cores,
     memory: Callable[[], int] = free_memory,
 ) -> Workers:
-    """The number of workers that suits a plan on this machine. cores, memory: what there is of them."""
+    """The number of workers that suits a plan.
+
+    Args:
+        plan: What they train.
+        store: What is finished in it needs none.
+        device: Where.
+        cores: How many cores the machine has.
+        memory: How many bytes are free.
+
+    Returns:
+        The number, and why.
+    """
     if plan.study.execution.mode == "plain":
         return Workers(1, "in plain execution costs are results, so phases train one at a time")
     if plan.numerics.ranks > 1:
         return Workers(1, f"each phase trains on {plan.numerics.ranks} devices together")
     if devices.count(device) > 1:
-        there, by_plan = devices.count(device), widest(plan, done(plan, store))
-        words = f"one for each of {there} devices; phases side by side: {by_plan}"
-        return Workers(max(1, min(there, by_plan)), words, plan=by_plan)
+        count, by_plan = devices.count(device), widest(plan, done(plan, store))
+        words = f"one for each of {count} devices; phases side by side: {by_plan}"
+        return Workers(max(1, min(count, by_plan)), words, plan=by_plan)
     if device.type != "cpu":
         return Workers(1, "what a GPU gains by several at once is not known; two workers try it")
     written = done(plan, store)
     by_plan = widest(plan, written)
     if not by_plan:
         return Workers(1, "nothing is left to train", plan=0)
-    threads, there, free = plan.numerics.threads, cores(), memory()
-    by_cores = max(1, there // threads)
+    threads, available, free = plan.numerics.threads, cores(), memory()
+    by_cores = max(1, available // threads)
     by_work = max(1, int(seconds(plan, written) / WORTH))
     most = min(by_cores, by_plan, by_work)
-    room, given = int(SHARE * free), plan.study.execution.cache_memory
-    by_memory = fitting(need(plan), room, room if given == "auto" else given, most)
+    room, limit = int(SHARE * free), plan.study.execution.cache_memory
+    by_memory = fitting(need(plan), room, room if limit == "auto" else limit, most)
     reason = (
-        f"{counted(there, 'core')} for {counted(threads, 'thread')} each: {by_cores}; "
+        f"{counted(available, 'core')} for {counted(threads, 'thread')} each: {by_cores}; "
         f"{size(free)} free memory: {by_memory}{' or more' if by_memory == most else ''}; "
         f"phases side by side: {by_plan}; enough work for {by_work}"
     )
@@ -135,9 +163,9 @@ def done(plan: Plan, store: Store) -> set[str]:
     return set() if plan.provisional else {key for key in plan.nodes if store.has_node(key)}
 
 
-def seconds(plan: Plan, there: Collection[str]) -> float:
+def seconds(plan: Plan, finished: Collection[str]) -> float:
     """The least time that what is left may take: on a fast machine, in one process."""
-    left = [node for key, node in plan.nodes.items() if key not in there]
+    left = [node for key, node in plan.nodes.items() if key not in finished]
     steps = sum(n.recipe.epochs * math.ceil(len(plan.data.train) / n.recipe.batch_size) for n in left)
     return steps * STEP_SECONDS + sum(plan.macs(node.key) for node in left) / FAST
 
@@ -177,26 +205,33 @@ def check_memory(
     memory: Callable[[], int] = free_memory,
     addresses: Callable[[], float] = free_addresses,
 ) -> None:
-    """Raises OfframpError where `count` processes that train on the CPU cannot fit into what this one,
-    which has read the data and trains itself where it is the only one, may still take.
+    """Refuse what cannot fit into memory.
 
-    What this process holds counts for none: others have only the images again, and share the libraries.
+    What this process holds, which has read the data and trains itself where it is the only one, counts
+    for none: others have only the images again, and share the libraries.
 
-    memory, addresses: how much that is, of all processes together and of each one.
+    Args:
+        plan: What is trained, on the CPU.
+        count: By how many processes.
+        memory: Bytes that all of them together may still take.
+        addresses: Bytes of address space that each of them may.
+
+    Raises:
+        OfframpError: Where what they take at the least is more.
     """
-    known = need(plan)
-    least = known.least
-    asked = least if count == 1 else count * (known.images + least)
-    if asked > memory():
+    needs = need(plan)
+    least = needs.least
+    taking = least if count == 1 else count * (needs.images + least)
+    if taking > memory():
         free, limit = size(memory()), "memory is free (of the machine, or of the control group)"
         less = "" if count == 1 else "fewer workers, "
     elif least + STACKS > addresses():
-        asked, less = least + STACKS, ""
+        taking, less = least + STACKS, ""
         free, limit = size(addresses()), "address space is left (`ulimit -v`)"
     else:
         return
     raise OfframpError(
-        f"training takes {size(asked)} more at the least, and {free} of {limit}; give more, or set "
+        f"training takes {size(taking)} more at the least, and {free} of {limit}; give more, or set "
         f"{less}a smaller recipe.batch_size or a smaller network"
     )
 
@@ -208,10 +243,10 @@ def _pixels(split: Split | FileSplit) -> int:
     return sum(image.width * image.height * len(image.getbands()) for image in split.held or ())
 
 
-def widest(plan: Plan, there: Collection[str]) -> int:
+def widest(plan: Plan, finished: Collection[str]) -> int:
     """The most groups of phases that can train side by side at any time, each group in one pass, if
-    all that are ready take equally long. there: keys of nodes that are finished."""
-    done, most = set(there), 0
+    all that are ready take equally long. finished: keys of nodes."""
+    done, most = set(finished), 0
     waiting = [node for node in plan.nodes.values() if node.key not in done]
     while waiting:
         ready = [node for node in waiting if done.issuperset(node.needs)]

@@ -22,7 +22,7 @@ from offramp.errors import OfframpError, Unwritable
 from offramp.store.store import Store
 from offramp.study.plan.limits import cache_folder
 from offramp.study.plan.plan import Plan, Trial
-from offramp.study.plan.schedule import Passes, Schedule
+from offramp.study.plan.schedule import Schedule
 from offramp.study.plan.workers import need
 from offramp.study.run import events, protocol, trials
 from offramp.study.run.ledger import Failures, Ledger
@@ -31,14 +31,9 @@ from offramp.study.run.run import RunConfig
 from offramp.units import counted
 
 LOOK_S = 1.0  # between two looks at the machines
-PASSES: dict[Passes, str] = {
-    "shared": "phases that may share a pass over the data do",
-    "where short": "phases share a pass where machines are fewer than phases",
-    "divided": "no two phases share a pass, so that none waits for another",
-}
 
 
-class Machines(Launcher, Protocol):
+class ClusterLauncher(Launcher, Protocol):
     """A launcher whose machines come and go.
 
     Attributes:
@@ -78,20 +73,18 @@ class Driver:
         elsewhere: Keys that other processes were seen at.
         open_trials: Those that are not written yet, by id.
         room: Of the cluster, by now.
-        passes: How phases share passes over the data.
         idle: Whether there may be something to start.
         served: Whether any machine has trained an epoch.
     """
 
     ledger: Ledger
-    machines: Machines
+    machines: ClusterLauncher
     order: Order
     restarts: Restarts = field(default_factory=Restarts)
     running: dict[Any, Assignment] = field(default_factory=dict)
     elsewhere: set[str] = field(default_factory=set)
     open_trials: dict[str, Trial] = field(default_factory=dict)
     room: events.Room = field(default_factory=lambda: events.Room(-1, -1))  # not known yet
-    passes: Passes = "shared"
     idle: bool = True
     served: bool = False
 
@@ -106,7 +99,7 @@ class Driver:
         try:
             while True:
                 if time.monotonic() - looked >= LOOK_S:
-                    yield from self._look(schedule)
+                    yield from self._look()
                     looked = time.monotonic()
                 if self.idle:
                     self.idle = False
@@ -120,36 +113,31 @@ class Driver:
         finally:
             end(self.machines, self.running)
 
-    def _look(self, schedule: Schedule) -> Iterator[events.Event]:
+    def _look(self) -> Iterator[events.Event]:
         """What there is room for by now, and whether what rested may go on."""
         room = self.machines.room(self.order.needs)
         if room != self.room:
             self.room = room
             yield room
-            yield from self._settle_passes(schedule)
+            if not room.groups:
+                yield self._without_room()
         rested = self.restarts.rested()
         for key in self.elsewhere.intersection(rested):
             yield from self._look_elsewhere(key)
         self.idle |= bool(rested)
 
-    def _settle_passes(self, schedule: Schedule) -> Iterator[events.Event]:
-        """How phases share passes where there is so much room."""
+    def _without_room(self) -> events.Note:
+        """A note that a machine must come. Raises OfframpError where none will."""
         needs = self.order.needs
-        if self.room.groups:
-            passes = schedule.best(self.room.groups)
-            if passes != self.passes:
-                yield events.Note(f"With room for {self.room.groups} at once, {PASSES[passes]}.")
-            self.passes = passes
-        elif self.machines.own:
+        if self.machines.own:
             raise OfframpError(
                 f"this machine has no room for a phase, which takes {needs}; train with fewer threads "
                 "(numerics) or smaller batches, or join a cluster by RAY_ADDRESS"
             )
-        else:
-            yield events.Note(
-                f"No machine of the cluster has room for a phase, which takes {needs}; waiting for one "
-                "that has."
-            )
+        return events.Note(
+            f"No machine of the cluster has room for a phase, which takes {needs}; waiting for one that "
+            "has."
+        )
 
     def _look_elsewhere(self, key: str) -> Iterator[events.Event]:
         """Whether those who were at a node are done with it, or gone, which only patience can tell."""
@@ -191,8 +179,7 @@ class Driver:
         busy = {name for at in self.running.values() for name in at.names} | self.restarts.rests.keys()
         done = self.ledger.done
         ready = [n for n in self.ledger.open() if n.key not in busy and done.issuperset(n.needs)]
-        room = self.room.groups - len(self.running)
-        for group in schedule.groups(ready, room, self.passes) if ready else ():
+        for group in schedule.groups(ready):
             self._start(Assignment(nodes=group))
         of_seed: dict[int, list[str]] = {}  # they have logits in common
         for trial in self.open_trials.values():
@@ -267,7 +254,7 @@ class Driver:
 
 
 def run_on_cluster(
-    plan: Plan, store: Store, cluster: Machines, checkpoint_seconds: float = 20.0
+    plan: Plan, store: Store, cluster: ClusterLauncher, checkpoint_seconds: float = 20.0
 ) -> Generator[events.Event, None, None]:
     """Train every missing node and write every trial, by the machines of a cluster.
 

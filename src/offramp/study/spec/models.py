@@ -9,7 +9,8 @@ their lines.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -23,7 +24,7 @@ from pydantic import (
 
 from offramp.augment import Augment
 from offramp.data_spec import DataSpec, Loader, Natural, Text
-from offramp.errors import nearest
+from offramp.errors import OfframpError, Unwritable, nearest
 from offramp.hashing import plain
 from offramp.parts import Taps
 from offramp.phase import Temperature
@@ -296,6 +297,16 @@ class Study(Section):
 
     def where(self, *path: str | int) -> str:
         """Where a setting was written, for a message about it: `study.where("strategies", 0)` is
-        `studies/demo.yaml:7`, or `--set strategies=[joint]`; if not given, the nearest around it.
-        """
+        `studies/demo.yaml:7`, or `--set strategies=[joint]`; else the nearest around it."""
         return places.place(self._places, path)
+
+    @contextmanager
+    def at(self, *path: str | int) -> Iterator[None]:
+        """Errors about a setting begin with where it was written."""
+        try:
+            yield
+        except OfframpError as error:
+            kind = (
+                Unwritable if isinstance(error, Unwritable) else OfframpError
+            )  # which may pass by itself
+            raise kind(f"{self.where(*path)}: {error}") from None
