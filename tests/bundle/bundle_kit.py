@@ -12,8 +12,9 @@ from PIL import Image
 
 from offramp.api.progress import finished
 from offramp.bundle.export import Exported, ExportOptions, export
-from offramp.policy import candidates, gates, scoring
+from offramp.policy import scoring
 from offramp.policy.calibration import Calibration
+from offramp.policy.learned import LEARNERS, GateNumbers
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
 from offramp.study import trained
@@ -70,14 +71,14 @@ def policy_of(store: Store, prefix: str, score: str, thresholds: Sequence[float 
     return Policy(score, kept.exits, tuple(thresholds), carry=carry, calibration=made, gates=learned)
 
 
-def gates_of(kept: Trained, score: str) -> gates.GateNumbers | None:
+def gates_of(kept: Trained, score: str) -> GateNumbers | None:
     """The trial's own, or learned on validation, as calibration does."""
     if not scoring.SCORES[score].learned:
         return None
     if score == "gate" and kept.gates is not None:
         return kept.gates
     rows = kept.validation
-    return candidates.LEARNERS[score](rows.logits, rows.labels, kept.costs)
+    return LEARNERS[score](rows.logits, rows.labels, kept.costs)
 
 
 QUICK = ExportOptions(check=False, measure=False, anyway=True)

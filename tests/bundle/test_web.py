@@ -106,36 +106,16 @@ def colored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 SCORE = """
 const [address, rows, name, warmth, gates, done] = arguments;
-import(address + "network.js").then((made) => done(rows.map((row) => {
+import(address + "network.js").then(({ score }) => done(rows.map((row) => {
   let past = null;
   return row.map((exit, at) => {
     const logits = exit.map((value) => value === null ? NaN : value);
-    const [found, next] = made.score(name, logits, warmth[at], past, gates[at]);
+    const [sure, next] = score(name, logits, warmth[at], past, gates[at]);
     past = next;
-    return found === -Infinity ? null : found;
+    return sure === -Infinity ? null : sure;
   });
-})));
+}))).catch((error) => done(String(error)));
 """
-
-
-def test_the_page_has_every_score() -> None:
-    """Where no browser is, too: it would throw at the first image under a score that it lacks."""
-    script = (Path(web.__file__).parent / "site" / "network.js").read_text(encoding="utf-8")
-    assert lacking(script) == []
-    assert lacking(script.replace("margin:", "gap:").replace('"patience"', '"run"')) == [
-        "margin",
-        "patience",
-    ]
-
-
-def lacking(script: str) -> list[str]:
-    """The scores of which the page has no formula, neither in its SCORES nor in `score`."""
-    table = script.partition("const SCORES = {")[2].partition("\n};")[0]
-    has = {
-        *re.findall(r"^  (\w+):", table, re.MULTILINE),
-        *re.findall(r'if \(name === "(\w+)"\)', script),
-    }
-    return [name for name in scoring.SCORES if name not in has]
 
 
 def test_every_score_is_that_of_python(browser: Any) -> None:
@@ -153,6 +133,7 @@ def test_every_score_is_that_of_python(browser: Any) -> None:
         for name in scoring.SCORES:
             read = by_class if name == "classwise" else gates
             found = browser.execute_async_script(SCORE, address, rows, name, warmth, read)
+            assert isinstance(found, list), f"{name}: {found}"
             made = np.array([[-np.inf if v is None else v for v in row] for row in found])
             expected = scoring.scores(name, logits, warmth, read)
             np.testing.assert_allclose(made, expected, rtol=1e-9, atol=1e-12, err_msg=name)

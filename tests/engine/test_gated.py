@@ -22,7 +22,7 @@ from offramp.nets import ExitNetwork
 from offramp.nets.network import STATISTICS, exit_macs, gated, inside
 from offramp.parts import heads
 from offramp.phase import CE, Gated, Gates, Phase, check, describe
-from offramp.policy import gates as fitted
+from offramp.policy import learned as fitted
 from offramp.policy import scoring
 from offramp.policy.calibrate import calibrate
 from offramp.policy.calibration import Target
@@ -232,4 +232,4 @@ def test_a_trial_is_calibrated_by_its_own_gates(mode: str, tmp_path: Path) -> No
     assert calibrate(*rows, search).policy.gates == found.gates
     assert found.search(Search("margin")) == Search("margin")
     shares = fitted.shares(found.costs)
-    assert fitted.learned(found.validation.logits, found.validation.labels, shares) != found.gates
+    assert fitted.gates(found.validation.logits, found.validation.labels, shares) != found.gates

@@ -25,7 +25,7 @@ from offramp.nets import ExitNetwork, attach
 from offramp.nets.network import inside
 from offramp.parts import backbone
 from offramp.policy import scoring
-from offramp.policy.gates import GateNumbers
+from offramp.policy.learned import GateNumbers
 from offramp.policy.policy import Policy
 from offramp.study.run.trials import load_network
 from refusal import refuses

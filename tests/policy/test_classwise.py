@@ -12,8 +12,8 @@ from scipy import stats
 from scipy.special import expit
 
 from longer import long
-from offramp.policy import classwise, scoring
 from offramp.policy import guarantees as risk
+from offramp.policy import learned, scoring
 from offramp.policy.calibrate import calibrate
 from offramp.policy.calibration import Calibration, Target
 from offramp.policy.candidates import Search, SplitLogits, candidates, loss_of, where_left
@@ -48,7 +48,7 @@ def made(rows: int, seed: int, offsets: tuple[float, ...] = UNLIKE, slope: float
 
 def offsets_of(rows: SplitLogits) -> np.ndarray:
     """[C], of the first exit."""
-    return np.array(classwise.learned(rows.logits, rows.labels)[0])
+    return np.array(learned.offsets(rows.logits, rows.labels)[0])
 
 
 def harm(policy: Policy, rows: SplitLogits) -> np.ndarray:
@@ -122,14 +122,14 @@ def test_rare_classes_are_drawn_to_the_common_threshold() -> None:
 def test_what_teaches_nothing() -> None:
     rows = made(200, 6)
     none = ((0.0,) * 4, None)
-    assert classwise.learned(np.full((3, 2, 4), np.nan), np.zeros(3, int)) == none
-    assert classwise.learned(rows.logits[:, :1], rows.labels) == (None,)
-    assert classwise.learned(rows.logits[:, [1, 1]], rows.labels) == none  # nothing is ever lost
+    assert learned.offsets(np.full((3, 2, 4), np.nan), np.zeros(3, int)) == none
+    assert learned.offsets(rows.logits[:, :1], rows.labels) == (None,)
+    assert learned.offsets(rows.logits[:, [1, 1]], rows.labels) == none  # nothing is ever lost
     gone = rows.logits.copy()
     gone[::3] = np.inf
     kept = np.arange(200) % 3 != 0
-    whole = classwise.learned(rows.logits[kept], rows.labels[kept])
-    assert classwise.learned(gone, rows.labels) == whole != none
+    whole = learned.offsets(rows.logits[kept], rows.labels[kept])
+    assert learned.offsets(gone, rows.labels) == whole != none
 
 
 def test_a_class_that_no_exit_knows_is_left_early() -> None:
@@ -194,8 +194,8 @@ def test_without_labels_the_full_network_s_answers_stand_for_them() -> None:
     shuffled = SplitLogits(rows.logits, np.roll(rows.labels, 1))
     found = candidates(rows, COSTS, SEARCHES[1], "disagreement")
     assert found == candidates(shuffled, COSTS, SEARCHES[1], "disagreement")
-    assert {rule.gates for rule in found} == {classwise.learned(rows.logits, rows.labels)}
-    assert classwise.learned(shuffled.logits, shuffled.labels) not in {rule.gates for rule in found}
+    assert {rule.gates for rule in found} == {learned.offsets(rows.logits, rows.labels)}
+    assert learned.offsets(shuffled.logits, shuffled.labels) not in {rule.gates for rule in found}
 
 
 # --- the policy -------------------------------------------------------------------------------------

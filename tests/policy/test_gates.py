@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from offramp.errors import OfframpError
-from offramp.policy import gates, quality, scoring
+from offramp.policy import learned as fitted
+from offramp.policy import quality, scoring
 from offramp.policy.calibrate import calibrate
 from offramp.policy.calibration import Calibration, Target
 from offramp.policy.candidates import Search, SplitLogits, candidates
@@ -23,8 +24,8 @@ from simulated import COSTS, FOUR, simulated
 pytestmark = pytest.mark.slow
 
 ROWS = simulated(1500, 1)
-SHARES = gates.shares(COSTS)
-LEARNED = gates.learned(ROWS.logits, ROWS.labels, SHARES)
+SHARES = fitted.shares(COSTS)
+LEARNED = fitted.gates(ROWS.logits, ROWS.labels, SHARES)
 LESS = Costs((10,) * 3, (1,) * 3, (0,) * 3, FOUR[:3])  # of three exits, quicker to search
 FEW = simulated(300, 1, exits=3)
 
@@ -34,7 +35,7 @@ def test_costs_are_shares_of_all_that_is_run() -> None:
 
 
 def test_the_best_exit_is_that_of_least_entropy_and_cost() -> None:
-    found = gates.best_exits(ROWS.logits, ROWS.labels, SHARES, cost=0.5)
+    found = fitted.best_exits(ROWS.logits, ROWS.labels, SHARES, cost=0.5)
     for row, label, best in zip(ROWS.logits[:200], ROWS.labels, found, strict=False):
         total = [
             math.log(sum(math.exp(float(z)) for z in exit)) - float(exit[label]) + 0.5 * share
@@ -44,7 +45,7 @@ def test_the_best_exit_is_that_of_least_entropy_and_cost() -> None:
     assert set(found) == {0, 1, 2, 3}
 
 
-def source_loss(learned: torch.Tensor, cost: float = gates.COST) -> torch.Tensor:
+def source_loss(learned: torch.Tensor, cost: float = fitted.COST) -> torch.Tensor:
     """The gates' loss as the source has it, in torch: binary cross-entropies to the cumulative one-hot
     of the best exit, ones counting zeros / ones times; and the decay of weights. learned: [K - 1, 5]."""
     logits, labels = torch.from_numpy(ROWS.logits).double(), torch.from_numpy(ROWS.labels)
@@ -61,7 +62,7 @@ def source_loss(learned: torch.Tensor, cost: float = gates.COST) -> torch.Tensor
         said.append(seen @ learned[k])
     weight = torch.where(goal > 0, (goal == 0).sum() / goal.sum(), 1.0)
     every = F.binary_cross_entropy_with_logits(torch.stack(said, 1), goal, weight, reduction="none")
-    return every.mean(0).sum() + gates.DECAY / 2 * (learned**2).sum()
+    return every.mean(0).sum() + fitted.DECAY / 2 * (learned**2).sum()
 
 
 def test_what_is_learned_is_the_least_of_the_source_s_loss() -> None:
@@ -69,13 +70,13 @@ def test_what_is_learned_is_the_least_of_the_source_s_loss() -> None:
     source_loss(learned).backward()
     assert learned.grad is not None and learned.grad.abs().max() < 1e-5
     other = torch.tensor(LEARNED[:-1], dtype=torch.float64, requires_grad=True)
-    source_loss(other, cost=2 * gates.COST).backward()  # it is of this cost, and of no other
+    source_loss(other, cost=2 * fitted.COST).backward()  # it is of this cost, and of no other
     assert other.grad is not None and other.grad.abs().max() > 1e-3
 
 
 def test_a_dearer_network_is_left_earlier() -> None:
     def at_half(cost: float) -> float:
-        learned = gates.learned(ROWS.logits, ROWS.labels, SHARES, cost)
+        learned = fitted.gates(ROWS.logits, ROWS.labels, SHARES, cost)
         return float(scoring.leaves("gate", ROWS.logits, (0.5,) * 3 + (None,), None, learned).mean())
 
     assert at_half(0.0) > at_half(0.5) > at_half(5.0)
@@ -83,7 +84,7 @@ def test_a_dearer_network_is_left_earlier() -> None:
 
 def test_a_gate_tells_better_than_chance_where_it_should_be_left() -> None:
     other = simulated(1500, 2)
-    goal = gates.best_exits(other.logits, other.labels, SHARES)[:, None] <= np.arange(3)
+    goal = fitted.best_exits(other.logits, other.labels, SHARES)[:, None] <= np.arange(3)
     said = scoring.scores("gate", other.logits, None, LEARNED)
     found = [quality.auroc(said[:, k], goal[:, k]) for k in range(3)]
     assert min(f or 0.0 for f in found) > 0.6, found
@@ -93,9 +94,9 @@ def test_a_gate_tells_better_than_chance_where_it_should_be_left() -> None:
 
 def test_splits_that_teach_nothing() -> None:
     broken = np.full((3, 2, 2), np.nan)
-    assert gates.learned(broken, np.zeros(3, int), (0.5, 1.0)) == ((0.0,) * 5, None)
-    assert gates.learned(ROWS.logits[:, :1], ROWS.labels, (1.0,)) == (None,)
-    alike = gates.learned(ROWS.logits, ROWS.labels, SHARES, cost=1e9)  # all leave at once
+    assert fitted.gates(broken, np.zeros(3, int), (0.5, 1.0)) == ((0.0,) * 5, None)
+    assert fitted.gates(ROWS.logits[:, :1], ROWS.labels, (1.0,)) == (None,)
+    alike = fitted.gates(ROWS.logits, ROWS.labels, SHARES, cost=1e9)  # all leave at once
     assert (scoring.scores("gate", ROWS.logits, None, alike)[:, :3] > 0.5).all()
 
 
@@ -104,8 +105,8 @@ def test_policies_are_left_by_gates_of_validation_and_certified_on_calibration()
     rows, calibration = simulated(800, 1, exits=3), simulated(2000, 3, exits=3)
     found = calibrate(rows, calibration, LESS, Target("risk", 0.05, 0.95), Search("gate"))
     policy = found.policy
-    assert policy.gates == gates.learned(rows.logits, rows.labels, gates.shares(LESS))
-    assert policy.gates != gates.learned(calibration.logits, calibration.labels, gates.shares(LESS))
+    assert policy.gates == fitted.gates(rows.logits, rows.labels, fitted.shares(LESS))
+    assert policy.gates != fitted.gates(calibration.logits, calibration.labels, fitted.shares(LESS))
     assert found.chosen > 0
     fresh = simulated(20_000, 4, exits=3)
     place = policy.leaves(fresh.logits)
@@ -159,7 +160,7 @@ def test_a_policy_file_keeps_gates_to_the_bit() -> None:
     ],
 )
 def test_gates_that_do_not_fit_are_refused(
-    score: str, given: gates.GateNumbers | None, said: str
+    score: str, given: fitted.GateNumbers | None, said: str
 ) -> None:
     refuses(said, Policy, score, FOUR, (0.5, None, 0.25, None), gates=given)
     with pytest.raises(OfframpError):

@@ -105,7 +105,7 @@ class _Bundle:
 
 
 def export(
-    store: Store, prefix: str, rule: Policy | None, out: Path, asked: ExportOptions
+    store: Store, prefix: str, rule: Policy | None, out: Path, options: ExportOptions
 ) -> Generator[str, None, Exported]:
     """Write the bundle of a trial, whole or not at all; yields what it does, in words.
 
@@ -115,17 +115,17 @@ def export(
     a graph, a bundle that answers differently from PyTorch, and as `useful.check` does.
     """
     graphs.check_installed()
-    bundle.check_place(out, asked.force)
+    bundle.check_place(out, options.force)
     yield "reading the trial"
-    trained = trials.read(store, prefix, asked.trust_code)
-    net = load_network(store, trained.id, torch.device("cpu"), trust_code=asked.trust_code)
+    trained = trials.read(store, prefix, options.trust_code)
+    net = load_network(store, trained.id, torch.device("cpu"), trust_code=options.trust_code)
     rule = rule or _nothing_leaves(trained)
-    return (yield from of_network(net, rule, trained, store.read_trial(trained.id), out, asked))
+    return (yield from of_network(net, rule, trained, store.read_trial(trained.id), out, options))
 
 
 def _nothing_leaves(trained: Trained) -> Policy:
     shares = (*[0.0] * (len(trained.exits) - 1), 1.0)
-    made = Calibration(
+    origin = Calibration(
         trained.id,
         trained.hash,
         len(trained.classes),
@@ -133,7 +133,7 @@ def _nothing_leaves(trained: Trained) -> Policy:
         statement="Nothing leaves early: the bundle is there to be measured.",
     )
     return Policy(
-        "confidence", trained.exits, (None,) * len(trained.exits), None, made, trained.costs.carry
+        "confidence", trained.exits, (None,) * len(trained.exits), None, origin, trained.costs.carry
     )
 
 
@@ -143,14 +143,14 @@ def of_network(
     trained: Trained,
     manifest: Manifest,
     out: Path,
-    asked: ExportOptions,
-    given: Pictures | None = None,
+    options: ExportOptions,
+    pictures: Pictures | None = None,
 ) -> Generator[str, None, Exported]:
     """As `export`, of a network at hand. net: in eval mode, on the CPU.  given: pictures; None reads
     those of the trial's data, where they can be read."""
-    given = given or Pictures()
+    pictures = pictures or Pictures()
     graphs.check_installed()
-    bundle.check_place(out, asked.force)
+    bundle.check_place(out, options.force)
     policy.check_fits(rule, trained.id, trained.hash, trained.exits)
     try:
         preprocessing(manifest)
@@ -158,72 +158,72 @@ def of_network(
         remedy = IN_PYTHON if is_text(manifest.input_shape) else "train on gray or RGB images"
         raise OfframpError(f"a bundle answers pictures: {error}; {remedy}") from None
     policy.check_carry(rule, inside(net).carry, net.exits)
-    doubts = (*asked.doubts, *_doubts(rule, trained, asked))
-    useful.check(doubts, asked.anyway)
-    what = _Bundle(net, rule, trained, manifest, doubts, every_exit=asked.every_exit)
-    with bundle.writing(out, asked.force) as folder:
-        if asked.int8 is None:
-            made = yield from _float32(folder, what, asked, given.compared)
+    doubts = (*options.doubts, *_doubts(rule, trained, options))
+    useful.check(doubts, options.anyway)
+    what = _Bundle(net, rule, trained, manifest, doubts, every_exit=options.every_exit)
+    with bundle.writing(out, options.force) as folder:
+        if options.int8 is None:
+            card_ = yield from _float32(folder, what, options, pictures.compared)
         else:
-            made = yield from _int8(folder, what, asked, given.splits)
-        bundle.write_json(folder / "card.json", made)
-        (folder / "card.md").write_text(card.markdown(made), encoding="utf-8")
+            card_ = yield from _int8(folder, what, options, pictures.splits)
+        bundle.write_json(folder / "card.json", card_)
+        (folder / "card.md").write_text(card.markdown(card_), encoding="utf-8")
         bundle.seal(folder)
-    return Exported(out, made)
+    return Exported(out, card_)
 
 
-def _doubts(rule: Policy, trained: Trained, asked: ExportOptions) -> tuple[str, ...]:
+def _doubts(rule: Policy, trained: Trained, options: ExportOptions) -> tuple[str, ...]:
     """A bundle that is there to be measured saves nothing, and need not."""
     rows = trained.calibration
-    if asked.every_exit:
+    if options.every_exit:
         return useful.chance(rows, rule.exits)
-    return (*trained.doubts, *useful.doubts(rule, rows), *_other_times(rule, asked))
+    return (*trained.doubts, *useful.doubts(rule, rows), *_other_times(rule, options))
 
 
-def _other_times(rule: Policy, asked: ExportOptions) -> tuple[str, ...]:
+def _other_times(rule: Policy, options: ExportOptions) -> tuple[str, ...]:
     chosen = rule.calibration.chosen
     record = None if chosen is None else chosen.stages
     if record is None or "precision" not in record:
         return ()
-    return unlike(record["precision"], str(record.get("device")), asked.int8 is not None)
+    return unlike(record["precision"], str(record.get("device")), options.int8 is not None)
 
 
 def _float32(
-    folder: Path, what: _Bundle, asked: ExportOptions, shown: Shown | None
+    folder: Path, what: _Bundle, options: ExportOptions, compared: Shown | None
 ) -> Generator[str, None, dict[str, Any]]:
     """All but the card's files; returns the card."""
     parts = what.parts
     for at, stage in enumerate(graphs.export(what.net, parts, folder), start=1):
         yield f"stage {at} of {len(parts)}: up to exit {stage.exit}"
-    made = _rest(folder, what)
-    if asked.check:
+    card_ = _rest(folder, what)
+    if options.check:
         yield "comparing with PyTorch"
         from offramp.bundle import parity, runtime  # needs onnxruntime, an extra
 
-        shown = shown or for_check(what.manifest, asked.root, asked.trust_code)
-        found = parity.compare(runtime.Bundle(folder), what.net, what.rule, shown)
-        made = card.with_check(made, found)
+        compared = compared or for_check(what.manifest, options.root, options.trust_code)
+        check = parity.compare(runtime.Bundle(folder), what.net, what.rule, compared)
+        card_ = card.with_check(card_, check)
     else:
-        made = card.with_check(made, None)
-    if asked.measure:
+        card_ = card.with_check(card_, None)
+    if options.measure:
         yield "measuring the stages"
-    return card.with_latency(made, _times(folder, asked))
+    return card.with_latency(card_, _times(folder, options))
 
 
-def _times(folder: Path, asked: ExportOptions) -> Mapping[str, Any]:
-    return bundle.measured(folder) if asked.measure else {"reason": "left out, as was asked for"}
+def _times(folder: Path, options: ExportOptions) -> Mapping[str, Any]:
+    return bundle.measured(folder) if options.measure else {"reason": "left out, as was asked for"}
 
 
 def _int8(
-    folder: Path, what: _Bundle, asked: ExportOptions, splits: Mapping[str, SplitImages] | None
+    folder: Path, what: _Bundle, options: ExportOptions, splits: Mapping[str, SplitImages] | None
 ) -> Generator[str, None, dict[str, Any]]:
     """As `_float32`, quantized, with the thresholds solved again. Raises OfframpError without the
     images, and where that costs more accuracy than was allowed."""
     from offramp.bundle import int8, parity, runtime  # needs onnxruntime, an extra
 
-    assert asked.int8 is not None
+    assert options.int8 is not None
     yield "reading the images"
-    splits = splits or for_int8(what.manifest, asked.root, asked.trust_code)
+    splits = splits or for_int8(what.manifest, options.root, options.trust_code)
     every = graphs.layout(inside(what.net).trunk_of, what.rule.exits)
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         floats, ints, plain = (Path(scratch, name) for name in ("float32", "int8", "bundle"))
@@ -239,28 +239,28 @@ def _int8(
         rule = trials.solved_again(quantized, what.rule)
         policy, full = int8.losses((what.trained, what.rule), (quantized, rule))
         lost = max(policy, full)
-        if lost > asked.int8 + ROUNDING:
+        if lost > options.int8 + ROUNDING:
             raise OfframpError(
                 f"int8 costs the policy {100 * policy:.2f} points of accuracy on the "
                 f"{len(quantized.calibration.labels):,} calibration images, and the full network "
-                f"{100 * full:.2f}; {100 * asked.int8:g} are allowed; allow more, or export "
+                f"{100 * full:.2f}; {100 * options.int8:g} are allowed; allow more, or export "
                 "without int8"
             )
-        doubts = (*asked.doubts, *_doubts(rule, quantized, asked))
-        useful.check(doubts, asked.anyway)
+        doubts = (*options.doubts, *_doubts(rule, quantized, options))
+        useful.check(doubts, options.anyway)
         small = replace(what, rule=rule, trained=quantized, doubts=doubts, precision="int8")
         int8.join(every, ints, small.parts, folder)
-        made = _rest(folder, small)
+        card_ = _rest(folder, small)
         yield "comparing with what was calibrated"
-        found = parity.alike(runtime.Bundle(folder), rule, quantized.test, splits["test"].batches())
-        made = card.with_check(made, found if asked.check else None)
+        check = parity.alike(runtime.Bundle(folder), rule, quantized.test, splits["test"].batches())
+        card_ = card.with_check(card_, check if options.check else None)
         yield "measuring beside float32"
         for _ in graphs.export(what.net, what.parts, plain):
             pass
-        before = card.with_latency(_rest(plain, what), _times(plain, asked))
-        made = card.with_latency(made, _times(folder, asked))
+        before = card.with_latency(_rest(plain, what), _times(plain, options))
+        card_ = card.with_latency(card_, _times(folder, options))
         pair = (_size(plain, what), _size(folder, small))
-    return card.with_int8(made, before, pair, lost, asked.int8)
+    return card.with_int8(card_, before, pair, lost, options.int8)
 
 
 def _size(folder: Path, what: _Bundle) -> int:
@@ -295,10 +295,10 @@ def _rest(folder: Path, what: _Bundle) -> dict[str, Any]:
     bundle.seal(folder)
     tested = evaluate(rule, trained.test, trained.costs, trained.classes)
     own = len({p.trunk for p in what.parts}) > 1
-    made = card.card(
+    card_ = card.card(
         manifest, trained, rule, tested, own, flat, dict(zip(what.numbers, spent, strict=True))
     )
-    return {"unreliable": list(what.doubts), "precision": what.precision, **made}
+    return {"unreliable": list(what.doubts), "precision": what.precision, **card_}
 
 
 def _fixed_size(flat: tuple[int, ...]) -> str:

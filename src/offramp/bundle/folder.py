@@ -46,10 +46,10 @@ def opened(folder: Path, threads: int | None = None, pictures: bool = True) -> B
     from offramp.bundle.runtime import Bundle, BundleError
 
     try:
-        found = Bundle(folder, threads)
+        loaded = Bundle(folder, threads)
         if pictures:
-            found.check_pictures()
-        return found
+            loaded.check_pictures()
+        return loaded
     except BundleError as error:
         raise OfframpError(str(error)) from None
 
@@ -130,7 +130,7 @@ def measured(folder: Path) -> Mapping[str, Any]:
     except subprocess.TimeoutExpired:  # what it has said so far is no reason, and bytes
         return {"reason": f"it took over {MEASURE_S / 60:g} minutes"}
     except (OSError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        return {"reason": said[-1] if said else "it said nothing"}
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+        lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        return {"reason": lines[-1] if lines else "it said nothing"}
+    times: dict[str, Any] = json.loads(done.stdout)
+    return times

@@ -57,15 +57,15 @@ def layout(trunk_of: Sequence[int], exits: Sequence[int]) -> tuple[StageGraph, .
     the first one on a trunk starts from the images.
     """
     newest: dict[int, int] = {}
-    found = []
+    stages = []
     for at, exit in enumerate(exits):
         trunk = trunk_of[exit - 1]
         after = newest.get(trunk)
         later = any(trunk_of[other - 1] == trunk for other in exits[at + 1 :])
         first = 1 if after is None else exits[after] + 1
-        found.append(StageGraph(exit, trunk, first, after, later))
+        stages.append(StageGraph(exit, trunk, first, after, later))
         newest[trunk] = at
-    return tuple(found)
+    return tuple(stages)
 
 
 def one_size(net: ExitNetwork, exits: Sequence[int]) -> tuple[int, ...]:
@@ -84,21 +84,21 @@ def export(net: ExitNetwork, stages: Sequence[StageGraph], folder: Path) -> Iter
     Raises OfframpError for a stage that cannot be a graph.
     """
     first = blank(net.input_shape, TRACED_BATCH, torch.empty(0))
-    held: dict[int | None, tuple[Tensor, ...]] = {None: (first,)}
+    carried_by: dict[int | None, tuple[Tensor, ...]] = {None: (first,)}
     for at, stage in enumerate(stages):
-        module, given = _module(net, stage), held[stage.after]
+        module, tensors = _module(net, stage), carried_by[stage.after]
         if module.adds is not None:
-            given = (*given, torch.zeros(TRACED_BATCH, net.classes))
+            tensors = (*tensors, torch.zeros(TRACED_BATCH, net.classes))
         with torch.no_grad():
-            _, *carried = module(*given)
+            _, *carried = module(*tensors)
         for tensor in carried:
             if tensor.ndim == 0 or tensor.shape[0] != TRACED_BATCH:
                 raise OfframpError(
                     f"a tensor {list(tensor.shape)} without a row for each image passes exit "
                     f"{stage.exit} by; put that exit elsewhere"
                 )
-        held[at] = tuple(carried)
-        _write(module, given, len(carried), folder / stage.file, stage.exit)
+        carried_by[at] = tuple(carried)
+        _write(module, tensors, len(carried), folder / stage.file, stage.exit)
         yield stage
 
 
@@ -143,9 +143,11 @@ def _module(net: ExitNetwork, stage: StageGraph) -> _StageModule:
     return _StageModule(segments, head, early, stage.carries, adds).eval()
 
 
-def _write(module: _StageModule, given: tuple[Tensor, ...], carried: int, path: Path, exit: int) -> None:
+def _write(
+    module: _StageModule, tensors: tuple[Tensor, ...], carried: int, path: Path, exit: int
+) -> None:
     batch = torch.export.Dim("batch")
-    names = [f"in_{i}" for i in range(len(given))]
+    names = [f"in_{i}" for i in range(len(tensors))]
     names[-1] = names[-1] if module.adds is None else BEFORE
     path.parent.mkdir(parents=True, exist_ok=True)
     size = sum(p.numel() * p.element_size() for p in module.state_dict().values())
@@ -153,9 +155,9 @@ def _write(module: _StageModule, given: tuple[Tensor, ...], carried: int, path: 
         with quiet():  # the exporter tells of its failure at length; it uses what torch has deprecated
             program = torch.onnx.export(
                 module,
-                given,
+                tensors,
                 dynamo=True,
-                dynamic_shapes=(tuple({0: batch} for _ in given),),
+                dynamic_shapes=(tuple({0: batch} for _ in tensors),),
                 input_names=names,
                 output_names=["logits", *(f"out_{i}" for i in range(carried))],
                 verbose=False,

@@ -39,11 +39,11 @@ def check_installed() -> None:
 
 def place(name: str) -> tuple[str, str | None]:
     """Repository and revision in `hf:USER/NAME@REVISION` or `USER/NAME`. Raises OfframpError."""
-    found = PLACE.fullmatch(name.removeprefix(PREFIX))
-    if found is None or ".." in name:
+    match = PLACE.fullmatch(name.removeprefix(PREFIX))
+    if match is None or ".." in name:
         form = f"{PREFIX if name.startswith(PREFIX) else ''}USER/NAME"
         raise OfframpError(f"'{name}' is no place on the hub; give {form}, or {form}@REVISION")
-    return found["repo"], found["revision"]
+    return match["repo"], match["revision"]
 
 
 def local(name: str) -> Path | None:
@@ -91,9 +91,9 @@ def push(
             if revision is not None and not api.revision_exists(repo, revision):
                 api.create_branch(repo, branch=revision)
             listed = api.list_repo_files(repo, revision=revision)
-            there = {each for each in listed if each.startswith("stages/")}
+            stages = {each for each in listed if each.startswith("stages/")}
             operations = [CommitOperationAdd(each, copy / each) for each in names]
-            stale = [CommitOperationDelete(each) for each in sorted(there - set(names))]
+            stale = [CommitOperationDelete(each) for each in sorted(stages - set(names))]
             done = api.create_commit(
                 repo, [*operations, *stale], commit_message="A bundle of offramp", revision=revision
             )
@@ -119,40 +119,40 @@ def prepare(
         shutil.copyfile(folder / each, copy / each)
         if each.endswith(".onnx"):  # earlier exports left them in
             traces.remove_from(copy / each)
-    made = json.loads((copy / "card.json").read_text(encoding="utf-8"))
-    places = sorted(_places(made), key=len, reverse=True)
-    made = _without_places(made, places)
+    card = json.loads((copy / "card.json").read_text(encoding="utf-8"))
+    places = sorted(_places(card), key=len, reverse=True)
+    card = _without_places(card, places)
     text = _unplaced((copy / "card.md").read_text(encoding="utf-8"), places)
-    bundle.write_json(copy / "card.json", made)
+    bundle.write_json(copy / "card.json", card)
     (copy / "card.md").write_text(text, encoding="utf-8")
     bundle.seal(copy)
-    about = readme(made, text, name.removeprefix(PREFIX), license, dataset)
+    about = readme(card, text, name.removeprefix(PREFIX), license, dataset)
     (copy / CARD).write_text(about, encoding="utf-8")
     return (*names, CARD)
 
 
 def _failed(what: str, error: Exception) -> OfframpError:
-    said = in_line(error)
-    return OfframpError(f"{what} ({said}); see to the name, the network and `hf auth login`")
+    reason = in_line(error)
+    return OfframpError(f"{what} ({reason}); see to the name, the network and `hf auth login`")
 
 
-def _places(made: Any) -> Iterator[str]:
+def _places(value: Any) -> Iterator[str]:
     """Absolute paths in a card: of data, of weights, of somebody's own code."""
-    if isinstance(made, Mapping | list):
-        for each in made.values() if isinstance(made, Mapping) else made:
+    if isinstance(value, Mapping | list):
+        for each in value.values() if isinstance(value, Mapping) else value:
             yield from _places(each)
-    elif isinstance(made, str) and made.startswith(("/", "~/")):
-        yield made
+    elif isinstance(value, str) and value.startswith(("/", "~/")):
+        yield value
 
 
-def _without_places(made: Any, places: Sequence[str]) -> Any:
+def _without_places(value: Any, places: Sequence[str]) -> Any:
     """A card without this machine's name and its folders, which are nobody else's business."""
-    if isinstance(made, Mapping):
-        own = {k for k, v in made.items() if k == "root" or (k == "machine" and isinstance(v, str))}
-        return {k: _without_places(v, places) for k, v in made.items() if k not in own}
-    if isinstance(made, list):
-        return [_without_places(each, places) for each in made]
-    return _unplaced(made, places) if isinstance(made, str) else made
+    if isinstance(value, Mapping):
+        own = {k for k, v in value.items() if k == "root" or (k == "machine" and isinstance(v, str))}
+        return {k: _without_places(v, places) for k, v in value.items() if k not in own}
+    if isinstance(value, list):
+        return [_without_places(each, places) for each in value]
+    return _unplaced(value, places) if isinstance(value, str) else value
 
 
 def _unplaced(text: str, places: Sequence[str]) -> str:
@@ -163,41 +163,41 @@ def _unplaced(text: str, places: Sequence[str]) -> str:
     return text
 
 
-def readme(made: Mapping[str, Any], text: str, where: str, license: str, dataset: str | None) -> str:
+def readme(card: Mapping[str, Any], text: str, where: str, license: str, dataset: str | None) -> str:
     """The model card: its YAML, what the bundle's own card says, and how to run it. where: USER/NAME, or
     USER/NAME@REVISION."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    data = str(made["data"]["name"])
+    data = str(card["data"]["name"])
     about: dict[str, Any] = {
         "task_type": "image-classification",
         "dataset_type": dataset or re.sub(r"[^\w.-]+", "-", data).strip("-") or "images",
         "dataset_name": data,
         "dataset_split": "test",
     }
-    test = made["test"]
-    found = {
+    test = card["test"]
+    metrics = {
         ("accuracy", "Accuracy, images leaving early"): test["accuracy"]["value"],
         ("accuracy", "Accuracy of the full network"): test["full_accuracy"]["value"],
         ("compute-share", "MACs against the network without exits"): test["mean_macs"]
-        / made["plain_macs"],
+        / card["plain_macs"],
     }
     results = [
         EvalResult(metric_type=kind, metric_name=title, metric_value=round(value, 6), **about)
-        for (kind, title), value in found.items()
+        for (kind, title), value in metrics.items()
     ]
-    card = ModelCardData(
+    model_card = ModelCardData(
         license=license,
         library_name="offramp",
         pipeline_tag="image-classification",
-        tags=["early-exit", "onnx", made.get("precision", "float32")],
+        tags=["early-exit", "onnx", card.get("precision", "float32")],
         datasets=[dataset] if dataset else None,
         metrics=["accuracy"],
         model_name=place(where)[0].partition("/")[2],
         eval_results=results,
     )
     return f"""---
-{card.to_yaml()}
+{model_card.to_yaml()}
 ---
 
 {text.rstrip()}

@@ -46,8 +46,8 @@ class Layers:
     def logits(self, batches: Iterator[Floats]) -> Floats:
         """[N, stages, classes] of batches of images, nobody leaving."""
         every = range(len(self._stages))
-        found = [[answer for _, answer in self._walk(pixels, every)] for pixels in batches]
-        return np.concatenate([np.stack(answers, axis=1) for answers in found])
+        by_batch = [[answer for _, answer in self._walk(pixels, every)] for pixels in batches]
+        return np.concatenate([np.stack(answers, axis=1) for answers in by_batch])
 
     def _needed(self, at: int) -> Sequence[int]:
         """The stages up to `at` without which it cannot run."""
@@ -57,18 +57,18 @@ class Layers:
         return [*([] if after is None else self._needed(after)), at]
 
     def _names(self, at: int) -> list[str]:
-        return [one.name for one in self._sessions[at].get_inputs()]
+        return [tensor.name for tensor in self._sessions[at].get_inputs()]
 
     def _walk(self, pixels: Floats, needed: Iterable[int]) -> Iterator[tuple[dict[str, Any], Floats]]:
         """What each of some stages takes, by name, and its logits."""
-        held: dict[int | None, list[Any]] = {None: [pixels]}
+        carried: dict[int | None, list[Any]] = {None: [pixels]}
         before: Any = None
         for at in needed:
             names = self._names(at)
-            tensors = (*held[self._stages[at].after], *([before] if BEFORE in names else []))
-            given = dict(zip(names, tensors, strict=True))
-            before, *held[at] = self._sessions[at].run(None, given)
-            yield given, before
+            values = (*carried[self._stages[at].after], *([before] if BEFORE in names else []))
+            tensors = dict(zip(names, values, strict=True))
+            before, *carried[at] = self._sessions[at].run(None, tensors)
+            yield tensors, before
 
 
 def quantize(
@@ -85,18 +85,18 @@ def quantize(
     network = Layers(stages, floats)
     for at, stage in enumerate(stages):
         (out / stage.file).parent.mkdir(parents=True, exist_ok=True)
-        given = (network.inputs(at, batch) for batch in some.batches())
-        _quantize(floats / stage.file, given, out / stage.file, stage.exit)
+        tensors = (network.inputs(at, batch) for batch in some.batches())
+        _quantize(floats / stage.file, tensors, out / stage.file, stage.exit)
         yield stage
 
 
-def _quantize(source: Path, given: Iterator[dict[str, Any]], out: Path, exit: int) -> None:
+def _quantize(source: Path, tensors: Iterator[dict[str, Any]], out: Path, exit: int) -> None:
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class CalibrationReader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, Any] | None:
-            return next(given, None)
+            return next(tensors, None)
 
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch, _quiet():
         ready = Path(scratch) / "ready.onnx"
@@ -140,8 +140,8 @@ def losses(before: tuple[Trained, Policy], after: tuple[Trained, Policy]) -> tup
 def _accuracies(trained: Trained, rule: Policy) -> tuple[float, float]:
     """Of the policy and of the full network, on calibration."""
     rows = trained.calibration
-    said = scoring.all_answer_logits(rule.score, rows.logits)
-    right = scoring.answers(said) == rows.labels[:, None]
+    logits = scoring.all_answer_logits(rule.score, rows.logits)
+    right = scoring.answers(logits) == rows.labels[:, None]
     return float(where_left(right.astype(np.float64), rule.leaves(rows.logits)).mean()), float(
         right[:, -1].mean()
     )
@@ -167,19 +167,19 @@ def _joined(files: Sequence[Path], carries: bool, out: Path) -> None:
     from onnx.utils import Extractor
 
     last = len(files) - 1
-    made: Any = None
+    joined: Any = None
     for at, file in enumerate(files):
         graph = compose.add_prefix(
             onnx.load(file), f"part{at}_", rename_inputs=at > 0, rename_outputs=at < last
         )
         logits, *carried = [tensor.name for tensor in graph.graph.output]
-        wanted = carried if at < last else [logits, *(carried if carries else [])]
-        given = [tensor.name for tensor in graph.graph.input]
+        outputs = carried if at < last else [logits, *(carried if carries else [])]
+        inputs = [tensor.name for tensor in graph.graph.input]
         if at < last:  # its head is cut off, and with it what that adds of the answer before
-            given = [name for name in given if name.removeprefix(f"part{at}_") != BEFORE]
-        if made is None:
-            made = Extractor(graph).extract_model(given, wanted)
+            inputs = [name for name in inputs if name.removeprefix(f"part{at}_") != BEFORE]
+        if joined is None:
+            joined = Extractor(graph).extract_model(inputs, outputs)
             continue
-        pairs = list(zip((tensor.name for tensor in made.graph.output), given, strict=True))
-        made = compose.merge_models(made, graph, io_map=pairs, outputs=wanted)
-    onnx.save(made, out)
+        pairs = list(zip((tensor.name for tensor in joined.graph.output), inputs, strict=True))
+        joined = compose.merge_models(joined, graph, io_map=pairs, outputs=outputs)
+    onnx.save(joined, out)

@@ -37,19 +37,19 @@ class Parity:
     near: int
 
 
-def compare(bundle: Bundle, net: ExitNetwork, policy: Policy, shown: Shown) -> Parity:
+def compare(bundle: Bundle, net: ExitNetwork, policy: Policy, compared: Shown) -> Parity:
     """net: in eval mode, on the CPU.
 
     Raises OfframpError for a logit that differs by more than the tolerance, and for an image that
     leaves elsewhere without reason.
     """
-    what, count = shown.what, len(shown.images.pixels)
+    what, count = compared.what, len(compared.images.pixels)
     largest, near, strays = 0.0, 0, 0
-    for batch in shown.images.batches(BATCH):
+    for batch in compared.images.batches(BATCH):
         with torch.inference_mode():
-            found = net(laid_out(torch.from_numpy(batch), "channels_last"))
+            by_exit = net(laid_out(torch.from_numpy(batch), "channels_last"))
         numbers = [stage.exit for stage in bundle.stages]
-        theirs = np.stack([found[k - 1].numpy() for k in numbers], axis=1)
+        theirs = np.stack([by_exit[k - 1].numpy() for k in numbers], axis=1)
         ours = bundle.all_exits(batch)
         gap = np.abs(ours - theirs)
         largest = max(largest, float(gap.max(initial=0.0)))
@@ -89,17 +89,17 @@ def alike(
 
     Raises OfframpError where exits' shares or accuracy differ by more than `SHARE`.
     """
-    found = [bundle.run(pixels) for pixels in batches]
+    outcomes = [bundle.run(pixels) for pixels in batches]
     place = policy.leaves(rows.logits)
     logits = scoring.all_answer_logits(policy.score, rows.logits)
-    said = scoring.answers(logits[np.arange(len(place)), place])
-    classes = np.concatenate([answers.classes for answers in found])
-    exits = np.concatenate([answers.exits for answers in found])
+    answers = scoring.answers(logits[np.arange(len(place)), place])
+    classes = np.concatenate([answered.classes for answered in outcomes])
+    exits = np.concatenate([answered.exits for answered in outcomes])
     share = max(
         abs(float((exits == number).mean()) - float((place == at).mean()))
         for at, number in enumerate(policy.exits)
     )
-    right = ((classes == rows.labels).mean(), (said == rows.labels).mean())
+    right = ((classes == rows.labels).mean(), (answers == rows.labels).mean())
     accuracy = abs(float(right[0] - right[1]))
     if not max(share, accuracy) <= SHARE:
         raise OfframpError(
@@ -107,7 +107,9 @@ def alike(
             f"{100 * accuracy:.2g} points of accuracy and {100 * share:.2g} of an exit's share; nothing "
             "was written; export without int8, and report it"
         )
-    return Likeness(len(place), "the whole test split", share, accuracy, float((classes != said).mean()))
+    return Likeness(
+        len(place), "the whole test split", share, accuracy, float((classes != answers).mean())
+    )
 
 
 def _elsewhere(
@@ -120,8 +122,8 @@ def _elsewhere(
     thresholds = [policy.thresholds[i] for i in active]
     gates = None if policy.gates is None else [policy.gates[i] for i in active]
     place = scoring.leaves(policy.score, logits, thresholds, warmth, gates)
-    said = scoring.all_answer_logits(policy.score, logits, policy.takes_all is None)
-    answers = scoring.answers(said[np.arange(len(said)), place])
+    answering = scoring.all_answer_logits(policy.score, logits, policy.takes_all is None)
+    answers = scoring.answers(answering[np.arange(len(answering)), place])
     got = bundle.run(pixels)
     exits = np.array([policy.exits[i] for i in active])[place]
     other = (got.exits != exits) | (got.classes != answers)
@@ -132,6 +134,6 @@ def _elsewhere(
             steepness = kind.steepness(None if gates is None else gates[at])
             close |= np.abs(scores[:, at] - threshold) <= TOLERANCE * steepness
     if logits.shape[-1] > 1:
-        best = np.sort(said, axis=-1)
+        best = np.sort(answering, axis=-1)
         close |= np.any(best[..., -1] - best[..., -2] <= 2 * TOLERANCE, axis=1)
     return other, close

@@ -117,18 +117,18 @@ class Preprocessing:
     def batch(self, images: Iterable[Image.Image]) -> NDArray[np.uint8]:
         """`pixels` of each, [B, C, H, W]. Raises ValueError, which names the image by its number, for a
         damaged picture and one that the network does not take."""
-        made = []
+        arrays = []
         for number, image in enumerate(images):
             if not isinstance(image, Image.Image):
                 kind = type(image).__name__
                 raise ValueError(f"image {number} is a {kind}; give Pillow images, or one array")
             try:
-                made.append(self.pixels(image))
+                arrays.append(self.pixels(image))
             except ValueError as error:
                 raise ValueError(f"image {number} {error}") from None
             except (OSError, SyntaxError) as error:  # a file that Pillow reads only now
                 raise ValueError(f"image {number} cannot be read ({error})") from None
-        return np.stack(made) if made else np.zeros((0, self.channels, *self.size), np.uint8)
+        return np.stack(arrays) if arrays else np.zeros((0, self.channels, *self.size), np.uint8)
 
     def normalized(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """[B, C, H, W] uint8 → float32, as training normalizes, in the same order of operations."""

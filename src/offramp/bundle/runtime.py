@@ -106,12 +106,12 @@ class JsonField:
             raise self.wrong(f"a number from {low:g} to {high:g}")
         return float(self.value)
 
-    def wrong(self, wanted: str) -> BundleError:
+    def wrong(self, expected: str) -> BundleError:
         """That it is not what is wanted."""
-        found = "an object" if isinstance(self.value, dict) else ascii(self.value)[:40]
+        value = "an object" if isinstance(self.value, dict) else ascii(self.value)[:40]
         if isinstance(self.value, list):
-            found = f"a list of {len(self.value)}"
-        return BundleError(f"{self.where} must be {wanted}, not {found}; {AGAIN}")
+            value = f"a list of {len(self.value)}"
+        return BundleError(f"{self.where} must be {expected}, not {value}; {AGAIN}")
 
     def _at(self, name: str) -> str:
         return f"{self.where}{'.' if ': ' in self.where else ': '}{name}"
@@ -189,15 +189,15 @@ class Stage:
     def run(self, tensors: Sequence[Array], before: Array = None) -> list[Array]:
         """[B, …] each → the logits [B, C], then what the next stage needs. before: the answer of the
         stage before, [B, C]. Raises BundleError where the graph gives something else."""
-        names = (given.name for given in self.session.get_inputs())
-        given = (*tensors, before) if self.adds else tensors
+        names = (values.name for values in self.session.get_inputs())
+        values = (*tensors, before) if self.adds else tensors
         try:
-            found: list[Array] = self.session.run(None, dict(zip(names, given, strict=True)))
+            outputs: list[Array] = self.session.run(None, dict(zip(names, values, strict=True)))
         except Exception as error:  # onnxruntime raises classes of its own that it does not name
             raise BundleError(f"{self.file} fails ({_line(error)}); {AGAIN}") from error
-        if found[0].shape != (len(tensors[0]), self.classes):
+        if outputs[0].shape != (len(tensors[0]), self.classes):
             raise BundleError(f"{self.file} does not give {self.classes} logits an image; {AGAIN}")
-        return found
+        return outputs
 
 
 @dataclass(frozen=True)
@@ -259,30 +259,30 @@ class Bundle:
         self._fixed_size = layout.field("fixed_size").text()
         rules = {rule.field("exit").whole(1): rule for rule in policy.field("exits").items(1)}
         self.stages: tuple[Stage, ...] = ()
-        for said in layout.field("stages").items(1):
-            exit = said.field("exit").whole(self.stages[-1].exit + 1 if self.stages else 1)
+        for row in layout.field("stages").items(1):
+            exit = row.field("exit").whole(self.stages[-1].exit + 1 if self.stages else 1)
             if exit not in rules:
                 raise BundleError(f"{policy.where}: exits says nothing of exit {exit}; {AGAIN}")
-            self.stages += (self._stage(said, exit, rules[exit], (self.threads, providers)),)
+            self.stages += (self._stage(row, exit, rules[exit], (self.threads, providers)),)
 
     def _stage(
-        self, said: JsonField, exit: int, rule: JsonField, how: tuple[int, Sequence[str]]
+        self, row: JsonField, exit: int, rule: JsonField, how: tuple[int, Sequence[str]]
     ) -> Stage:
         """The stage after those that there are. how: threads and providers, of `session`."""
-        after, threshold = said.field("after"), rule.field("threshold")
+        after, threshold = row.field("after"), rule.field("threshold")
         if after.value is not None and not self.stages:
             raise after.wrong("null")
         begins = None if after.value is None else after.whole(0, len(self.stages) - 1)
         kind = self._scoring.SCORES[self.score]
         least = None if threshold.value is None else threshold.number(kind.low, kind.high)
         warmth = rule.field("temperature").number(*TEMPERATURES) if "temperature" in rule.value else 1.0
-        name = said.field("file").text()
+        name = row.field("file").text()
         graph = session(self._file(name), *how)
-        given = 2 if begins is None else len(self.stages[begins].session.get_outputs())
+        outputs = 2 if begins is None else len(self.stages[begins].session.get_outputs())
         size = (self.preprocessing.channels, *self.preprocessing.size)
         inputs = graph.get_inputs()
         adds = bool(inputs) and inputs[-1].name == BEFORE
-        if len(inputs) - adds != given - 1:
+        if len(inputs) - adds != outputs - 1:
             raise BundleError(f"{after.where} does not fit {name}; {AGAIN}")
         if adds and not (self.stages and _fits(inputs[-1].shape, (len(self.labels),))):
             raise BundleError(f"{name} adds to an answer that no stage before it gives; {AGAIN}")
@@ -290,15 +290,15 @@ class Bundle:
             wrong = after.where if self.stages else f"{self.path / 'preprocessing.json'}: size"
             raise BundleError(f"{wrong} does not fit {name}; {AGAIN}")
         if not _fits(graph.get_outputs()[0].shape, (len(self.labels),)):
-            told = f"{len(self.labels)} labels; {name} tells {graph.get_outputs()[0].shape[-1]} apart"
-            raise BundleError(f"{self.path / 'labels.json'} has {told}; {AGAIN}")
+            counts = f"{len(self.labels)} labels; {name} tells {graph.get_outputs()[0].shape[-1]} apart"
+            raise BundleError(f"{self.path / 'labels.json'} has {counts}; {AGAIN}")
         return Stage(
             self._file(name),
             exit=exit,
             after=begins,
             threshold=least,
             temperature=warmth,
-            macs=said.field("macs").whole(1),
+            macs=row.field("macs").whole(1),
             classes=len(self.labels),
             session=graph,
             adds=adds,
@@ -361,13 +361,13 @@ class Bundle:
     def _stages(self, pixels: Array) -> Iterator[ExitedRows | None]:
         """What leaves at each stage, as long as there is anything left."""
         rows = np.arange(len(pixels))
-        held: dict[int | None, list[Array]] = {None: [pixels]}
+        carried: dict[int | None, list[Array]] = {None: [pixels]}
         past: Any = None
         before: Array = None
         if not len(rows):
             return
         for at, stage in enumerate(self.stages):
-            answer, *held[at] = stage.run(held[stage.after], before)
+            answer, *carried[at] = stage.run(carried[stage.after], before)
             before = answer = self._scoring.carried(answer, before, self.carry)
             sure, past = self._scoring.score(self.score, answer, stage.temperature, past, stage.gate)
             leaving = self._leaving(at, sure)
@@ -375,18 +375,18 @@ class Bundle:
                 yield None
                 continue
             final = stage.threshold is None and at == len(self.stages) - 1
-            told = answer if final else self._scoring.answer_logits(self.score, answer, past)
-            gone = told[leaving]
+            answering = answer if final else self._scoring.answer_logits(self.score, answer, past)
+            gone = answering[leaving]
             warm = self._scoring.probabilities(gone, stage.temperature)
             yield ExitedRows(rows[leaving], at, gone, np.max(warm, axis=-1, initial=0.0))
             staying = ~leaving  # what goes on is made smaller, so that what left stops costing
             rows = rows[staying]
             if not len(rows):
                 return
-            past = None if past is None else tuple(known[staying] for known in past)
+            past = None if past is None else tuple(each[staying] for each in past)
             before = before[staying]
             needed = {later.after for later in self.stages[at + 1 :]}
-            held = {k: [t[staying] for t in held[k]] for k in needed if k in held}
+            carried = {k: [t[staying] for t in carried[k]] for k in needed if k in carried}
 
     def _answers(self, count: int, leaving: Iterable[ExitedRows]) -> Answers:
         """What a batch of `count` images came to, all of which leave."""
@@ -429,8 +429,8 @@ class Bundle:
         began = time.perf_counter()
         through._answers(len(images), ending(through._stages(through.pixels(images))))
         once = time.perf_counter() - ends[-1]
-        taken = [end - start for start, end in zip((began, *ends), ends, strict=False)]
-        return [taken[0] + once, *taken[1:]]
+        seconds = [end - start for start, end in zip((began, *ends), ends, strict=False)]
+        return [seconds[0] + once, *seconds[1:]]
 
     def classes(self, logits: Array) -> Array:
         """Numbers of classes, [L], of logits [L, C]."""
@@ -442,14 +442,14 @@ class Bundle:
 
     def all_exits(self, pixels: Array) -> Array:
         """Logits [B, stages, C] of every stage, nobody leaving; pixels as for `run`."""
-        held: dict[int | None, list[Array]] = {None: [pixels]}
+        carried: dict[int | None, list[Array]] = {None: [pixels]}
         before: Array = None
-        found = []
+        by_stage = []
         for at, stage in enumerate(self.stages):
-            answer, *held[at] = stage.run(held[stage.after], before)
+            answer, *carried[at] = stage.run(carried[stage.after], before)
             before = self._scoring.carried(answer, before, self.carry)
-            found.append(before)
-        return np.stack(found, axis=1)
+            by_stage.append(before)
+        return np.stack(by_stage, axis=1)
 
     def _leaving(self, at: int, sure: Array) -> Array:
         """Which rows leave at stage `at`: [B] bool."""
@@ -460,10 +460,10 @@ class Bundle:
 
     def _array(self, images: Array) -> Array:
         height, width = self.preprocessing.size
-        wanted = (height, width, self.preprocessing.channels)
-        if images.ndim != 4 or images.shape[3] != wanted[2]:
+        expected = (height, width, self.preprocessing.channels)
+        if images.ndim != 4 or images.shape[3] != expected[2]:
             shape = "×".join(map(str, images.shape))
-            raise BundleError(f"the array is {shape}; give [B, {', '.join(map(str, wanted))}]")
+            raise BundleError(f"the array is {shape}; give [B, {', '.join(map(str, expected))}]")
         if images.shape[1:3] != (height, width):
             size = f"{images.shape[1]}×{images.shape[2]}"
             raise BundleError(
@@ -505,10 +505,11 @@ def session(path: Path, threads: int, providers: Sequence[str] = ("CPUExecutionP
         raise BundleError(f"{path} cannot be loaded ({_line(error)})") from error
 
 
-def _fits(shape: Sequence[Any], wanted: tuple[int, ...]) -> bool:
+def _fits(shape: Sequence[Any], sizes: tuple[int, ...]) -> bool:
     """Whether a graph's tensor [B, …] may have these sizes after B; a size with a name is any."""
-    return len(shape) == len(wanted) + 1 and all(
-        size == asked or not isinstance(size, int) for size, asked in zip(shape[1:], wanted, strict=True)
+    return len(shape) == len(sizes) + 1 and all(
+        size == expected or not isinstance(size, int)
+        for size, expected in zip(shape[1:], sizes, strict=True)
     )
 
 
@@ -533,14 +534,14 @@ def _verified(folder: Path) -> frozenset[str]:
         try:
             if not path.is_file():  # a pipe would be waited for, a device never ends
                 raise FileNotFoundError
-            found = _digest(path)
+            actual = _digest(path)
         except FileNotFoundError:
             raise BundleError(f"{path} is missing; export the bundle again, or copy it anew") from None
         except OSError as error:
             raise BundleError(
                 f"{path} cannot be read ({error.strerror}); copy the bundle anew"
             ) from None
-        if found != digest:
+        if actual != digest:
             raise BundleError(f"{path} has been changed; export the bundle again, or copy it anew")
         names.add(name)
     return frozenset(names)
@@ -571,7 +572,7 @@ def measure(
     of `Bundle.times`. What a stage takes does not depend on the image, so this needs none. device: its
     name, by default the processor's."""
     height, width = bundle.preprocessing.size
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for batch in batches:
         shape = (batch, height, width, bundle.preprocessing.channels)
         noise = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
@@ -579,12 +580,12 @@ def measure(
             noise = (noise * 64 + 128).clip(0, 255).astype(np.uint8)
         bundle.times(noise)  # the first is for the start
         rounds = [bundle.times(noise) for _ in range(repeats)]
-        for stage, taken in zip(bundle.stages, zip(*rounds, strict=True), strict=True):
-            ordered = sorted(1000 * seconds for seconds in taken)
+        for stage, seconds in zip(bundle.stages, zip(*rounds, strict=True), strict=True):
+            ordered = sorted(1000 * second for second in seconds)
             late = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
             about = {"batch": batch, "exit": stage.exit, "macs": stage.macs}
             times = {"mean": statistics.fmean(ordered), "p50": statistics.median(ordered), "p95": late}
-            found.append({**about, **times})
+            rows.append({**about, **times})
     machine = {
         "processor": _processor(),
         "cores": _cores(),
@@ -599,7 +600,7 @@ def measure(
         "threads": bundle.threads,
         "machine": machine,
         "repeats": repeats,
-        "stages": found,
+        "stages": rows,
     }
 
 
@@ -613,17 +614,17 @@ def _write_times(bundle: Bundle, batch: int, out: Path, device: str | None) -> N
     batches = tuple(dict.fromkeys((*MEASURED_BATCHES, batch)))
     sizes = ", ".join(map(str, batches))
     _say(f"timing {len(bundle.stages)} stages, {ROUNDS} rounds at batches of {sizes} …")
-    found = measure(bundle, batches, ROUNDS, device)
+    times = measure(bundle, batches, ROUNDS, device)
     written = out if special else out.with_name(f"{out.name}.{os.getpid()}")
     try:
-        written.write_text(f"{json.dumps(found, indent=1)}\n", encoding="utf-8")
+        written.write_text(f"{json.dumps(times, indent=1)}\n", encoding="utf-8")
         written.replace(out)
     except OSError as error:
         if not special:
             written.unlink(missing_ok=True)
         raise BundleError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
-    _say(f"stage times of {found['device']}: {out} ({ROUNDS} rounds)")
-    late, median = (sum(row[of] for row in found["stages"]) for of in ("p95", "p50"))
+    _say(f"stage times of {times['device']}: {out} ({ROUNDS} rounds)")
+    late, median = (sum(row[of] for row in times["stages"]) for of in ("p95", "p50"))
     if late > SPREAD * median:
         _say("they are unsteady, as beside other work: measure again when the device is quiet")
 
@@ -719,27 +720,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--measure", action="store_true", help="time each stage on noise, as JSON")
     parser.add_argument("--out", type=Path, metavar="FILE", help="with --measure: write the times there")
     parser.add_argument("--device", metavar="NAME", help="with --measure: what this device is called")
-    given = parser.parse_args(arguments)
-    if given.batch < 1 or (given.threads is not None and given.threads < 1):
+    options = parser.parse_args(arguments)
+    if options.batch < 1 or (options.threads is not None and options.threads < 1):
         parser.error("--batch and --threads must be at least 1")
-    if bool(given.images) is given.measure:
+    if bool(options.images) is options.measure:
         parser.error("give images or folders of images, or --measure")
-    if not given.measure and (given.out is not None or given.device is not None):
+    if not options.measure and (options.out is not None or options.device is not None):
         parser.error("--out and --device go with --measure")
-    if given.device is not None and not 0 < len(given.device) <= 200:
+    if options.device is not None and not 0 < len(options.device) <= 200:
         parser.error("--device is a name of 1 to 200 letters")
     try:
-        bundle = Bundle(Path(__file__).parent, given.threads)
-        if given.measure and given.out is not None:
-            _write_times(bundle, given.batch, given.out, given.device)
+        bundle = Bundle(Path(__file__).parent, options.threads)
+        if options.measure and options.out is not None:
+            _write_times(bundle, options.batch, options.out, options.device)
             return 0
-        if given.measure:
-            batches = tuple(dict.fromkeys((*MEASURED_BATCHES, given.batch)))
-            print(json.dumps(measure(bundle, batches, device=given.device)))
+        if options.measure:
+            batches = tuple(dict.fromkeys((*MEASURED_BATCHES, options.batch)))
+            print(json.dumps(measure(bundle, batches, device=options.device)))
             return 0
         for reason in bundle.unreliable:
             _say(f"unreliable: {reason}")
-        good = _answer_all(bundle, list(find_images(given.images)), given.batch, given.json)
+        good = _answer_all(bundle, list(find_images(options.images)), options.batch, options.json)
         sys.stdout.flush()
     except BundleError as error:
         _say(error)

@@ -126,12 +126,12 @@ def _seen(data: Data, manifest: Manifest, name: str) -> Split | FileSplit:
 
 def _spec(manifest: Manifest, root: str | None) -> DataSpec:
     """How the trial's data were asked for; older trials kept the name and the counts."""
-    known = manifest.data.spec
-    if known is None:
+    record = manifest.data.spec
+    if record is None:
         provenance = manifest.data.provenance
         images, available = provenance.images, provenance.available
         trained = sum(images[split] for split in ("train", "validation", "calibration"))
-        known = {
+        record = {
             "name": manifest.data.name,
             "root": provenance.root,
             "train_images": trained if trained < available["train"] else None,
@@ -139,13 +139,13 @@ def _spec(manifest: Manifest, root: str | None) -> DataSpec:
             "split_seed": provenance.split_seed,
         }
     fields = {field.name for field in dataclasses.fields(DataSpec)}
-    given = {name: value for name, value in known.items() if name in fields}
-    given["split_seed"] = manifest.data.provenance.split_seed
-    given["options"] = tuple((name, value) for name, value in known.get("options", ()))
-    asked = DataSpec(**{**given, **({} if root is None else {"root": root})})
-    if asked.url is None:
-        return asked
+    values = {name: value for name, value in record.items() if name in fields}
+    values["split_seed"] = manifest.data.provenance.split_seed
+    values["options"] = tuple((name, value) for name, value in record.get("options", ()))
+    spec = DataSpec(**{**values, **({} if root is None else {"root": root})})
+    if spec.url is None:
+        return spec
     # Nothing is fetched because a record says so.
-    here = kept(asked)
-    root = asked.root if here is None or root is not None else str(here.files)
-    return dataclasses.replace(asked, root=root, url=None, sha256=None)
+    here = kept(spec)
+    root = spec.root if here is None or root is not None else str(here.files)
+    return dataclasses.replace(spec, root=root, url=None, sha256=None)

@@ -25,18 +25,20 @@ INSTALL = f"npm install {PACKAGE}"
 READERS = ("folder", "table")  # of any images: their names say nothing of the data
 
 
-def find_runtime(given: Path | None, near: Path) -> Path:
+def find_runtime(package: Path | None, near: Path) -> Path:
     """The folder `dist` of onnxruntime-web: in the npm package `given`, or in the `node_modules` of
     `near` or of a folder above it, as node looks for it.
 
     Raises OfframpError where it is not, with how to get it.
     """
     above = [near, *near.resolve().parents]
-    places = [folder / "node_modules" / PACKAGE for folder in above] if given is None else [given]
+    places = [folder / "node_modules" / PACKAGE for folder in above] if package is None else [package]
     for place in places:
         if all((place / "dist" / name).is_file() for name in RUNTIME):
             return place / "dist"
-    where = f"{given} has no" if given is not None else f"no folder node_modules from {near} upwards has"
+    where = (
+        f"{package} has no" if package is not None else f"no folder node_modules from {near} upwards has"
+    )
     raise OfframpError(
         f"{where} {PACKAGE} with {', '.join(RUNTIME)}; get it with {INSTALL}, and name its folder by "
         "--onnxruntime-web where that is elsewhere"
@@ -88,15 +90,15 @@ def write(source: Path, out: Path, runtime: Path, force: bool = False) -> None:
 
 def _about(source: Path) -> dict[str, Any]:
     """What the page reads of a bundle, which is checked."""
-    found = bundle.opened(source, threads=1, pictures=False)
-    if found.normalized:
+    loaded = bundle.opened(source, threads=1, pictures=False)
+    if loaded.normalized:
         raise OfframpError(
             f"{source} takes numbers that were normalized beforehand, and how is not known; a page "
             "answers pictures"
         )
-    if found.preprocessing.interpolation != "bilinear":
+    if loaded.preprocessing.interpolation != "bilinear":
         raise OfframpError(f"{source} resizes by another filter than bilinear, which the page lacks")
-    files = {name for name in found.files if name.endswith(".onnx.data")}
+    files = {name for name in loaded.files if name.endswith(".onnx.data")}
     if files:
         raise OfframpError(
             f"{source} has weights beside its graphs, too large for a page; export it with --int8"
@@ -113,29 +115,29 @@ def _about(source: Path) -> dict[str, Any]:
             "gate": stage.gate,
             "macs": stage.macs,
         }
-        for row, stage in zip(layout["stages"], found.stages, strict=True)
+        for row, stage in zip(layout["stages"], loaded.stages, strict=True)
     ]
     test = card["test"]
-    name, data = card["network"]["backbone"], _data(card["data"], len(found.labels))
+    name, data = card["network"]["backbone"], _data(card["data"], len(loaded.labels))
     bytes_ = sum((source / row["file"]).stat().st_size for row in layout["stages"])
     return {
         "title": f"{name} with early exits, on {data}",
         "about": (
-            f"{len(found.labels)} classes, {counted(len(stages), 'exit')}. An image leaves at the "
+            f"{len(loaded.labels)} classes, {counted(len(stages), 'exit')}. An image leaves at the "
             "first exit that is sure enough of it; what comes after is not computed."
         ),
         "footer": (
             f"On {test['images']:,} test images: {percent(test['accuracy']['value'])} right at "
             f"{100 * test['mean_macs'] / layout['plain_macs']:.0f} % of the computation; the full "
-            f"network {percent(test['full_accuracy']['value'])}. {found.precision}, "
+            f"network {percent(test['full_accuracy']['value'])}. {loaded.precision}, "
             f"{bytes_ / 1e6:.1f} MB. Trial {card['trial']}."
         ),
-        "unreliable": list(found.unreliable),
-        "labels": list(found.labels),
-        "score": found.score,
-        "carry": found.carry,
+        "unreliable": list(loaded.unreliable),
+        "labels": list(loaded.labels),
+        "score": loaded.score,
+        "carry": loaded.carry,
         "plain_macs": layout["plain_macs"],
-        "preprocessing": found.preprocessing.as_json(),
+        "preprocessing": loaded.preprocessing.as_json(),
         "stages": stages,
     }
 
@@ -148,6 +150,8 @@ def _data(data: Mapping[str, Any], classes: int) -> str:
     """
     if data["name"] not in READERS:
         return str(data["name"])
-    said = data.get("provenance", {})
-    own = "" if "url" in said else Path(said.get("root", "")).name  # what was fetched lies under a hash
+    provenance = data.get("provenance", {})
+    own = (
+        "" if "url" in provenance else Path(provenance.get("root", "")).name
+    )  # what was fetched lies under a hash
     return own or f"{classes} classes of images"

@@ -62,15 +62,15 @@ class Network:
 
     def answer(self, pixels: NDArray[np.uint8]) -> Prediction:
         """pixels: [B, C, H, W], of `preprocessing`. Answers are on the CPU."""
-        made = self.run(self.preprocessing.normalized(pixels))
-        parts = (made.classes, made.confidence, made.exits, made.compute, made.logits)
+        answers = self.run(self.preprocessing.normalized(pixels))
+        parts = (answers.classes, answers.confidence, answers.exits, answers.compute, answers.logits)
         return Prediction(*(torch.as_tensor(part, device="cpu") for part in parts))
 
-    def of_files(self, files: Sequence[Path], made: Prediction) -> list[FileAnswer]:
+    def of_files(self, files: Sequence[Path], answers: Prediction) -> list[FileAnswer]:
         """What `answer` made of the files, which are in its order."""
-        parts = (made.classes, made.confidence, made.exits, made.compute)
-        told = zip(files, *(part.tolist() for part in parts), strict=True)
-        return [FileAnswer(file, self.classes[label], *rest) for file, label, *rest in told]
+        parts = (answers.classes, answers.confidence, answers.exits, answers.compute)
+        rows = zip(files, *(part.tolist() for part in parts), strict=True)
+        return [FileAnswer(file, self.classes[label], *rest) for file, label, *rest in rows]
 
 
 def is_bundle(name: str) -> bool:
@@ -142,8 +142,8 @@ def open_trial(
         predictor = Predictor(net, replace(rule, thresholds=tuple(thresholds)))
 
         def run(images: NDArray[np.float32]) -> Prediction:
-            there = torch.from_numpy(images).to(device)
-            return predictor(there.contiguous(memory_format=torch.channels_last))
+            batch = torch.from_numpy(images).to(device)
+            return predictor(batch.contiguous(memory_format=torch.channels_last))
 
         return run
 
@@ -198,7 +198,7 @@ def find(paths: Iterable[Path]) -> tuple[Path, ...]:
 
     Raises OfframpError for a path that is not there and for a folder without images.
     """
-    found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
             images = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
@@ -207,12 +207,12 @@ def find(paths: Iterable[Path]) -> tuple[Path, ...]:
                 raise OfframpError(
                     f"the folder {path} holds no image ({', '.join(sorted(SUFFIXES))}); give another"
                 )
-            found |= dict.fromkeys(inside)
+            files |= dict.fromkeys(inside)
         elif path.is_file():  # a pipe would be waited for
-            found[path] = None
+            files[path] = None
         else:
             raise OfframpError(f"there is no image {path}; give files or folders")
-    return tuple(found)
+    return tuple(files)
 
 
 def check(files: Sequence[Path], how: Preprocessing) -> tuple[list[Path], list[Unreadable]]:
@@ -250,10 +250,14 @@ def read_all(
     files: Sequence[Path], how: Preprocessing, pool: ThreadPoolExecutor
 ) -> tuple[list[Path], NDArray[np.uint8], list[Unreadable]]:
     """The files that could be read, their pixels [B, C, H, W], and those that could not."""
-    found = list(pool.map(lambda file: read(file, how), files))
-    damaged = [one for one in found if isinstance(one, Unreadable)]
-    pixels = [one for one in found if not isinstance(one, Unreadable)]
-    good = [file for file, one in zip(files, found, strict=True) if not isinstance(one, Unreadable)]
+    outcomes = list(pool.map(lambda file: read(file, how), files))
+    damaged = [outcome for outcome in outcomes if isinstance(outcome, Unreadable)]
+    pixels = [outcome for outcome in outcomes if not isinstance(outcome, Unreadable)]
+    good = [
+        file
+        for file, outcome in zip(files, outcomes, strict=True)
+        if not isinstance(outcome, Unreadable)
+    ]
     empty = np.zeros((0, how.channels, *how.size), dtype=np.uint8)
     return good, np.stack(pixels) if pixels else empty, damaged
 
@@ -261,5 +265,5 @@ def read_all(
 def _reason(file: Path, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):  # whose text is the path again
         return f"it is none of {', '.join(FORMATS)}"
-    said = str(error).replace(f"'{file}'", "it").replace(str(file), "it")
-    return " ".join(said.split()) or type(error).__name__
+    reason = str(error).replace(f"'{file}'", "it").replace(str(file), "it")
+    return " ".join(reason.split()) or type(error).__name__

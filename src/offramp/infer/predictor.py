@@ -132,8 +132,8 @@ class Predictor:
         try:
             return self._answered(images, forced)
         except RuntimeError as error:  # not before: some networks, and autocast, take other types
-            given = (images.device,) if is_text(self._net.input_shape) else (images.device, images.dtype)
-            if given == (self._numbers.device, self._dtype)[: len(given)]:
+            types = (images.device,) if is_text(self._net.input_shape) else (images.device, images.dtype)
+            if types == (self._numbers.device, self._dtype)[: len(types)]:
                 raise
             raise OfframpError(
                 f"the images are {images.dtype} on {images.device}, which the network does not take; "
@@ -163,13 +163,13 @@ class Predictor:
             if at == self._active[-1] and threshold is None:  # the network's final exit
                 row = _seen(row, logits, at)
                 break
-            found, past = self._score(at, logits, past)
+            sure, past = self._score(at, logits, past)
             row = _seen(row, scoring.answer_logits(self.policy.score, logits, past), at)
             if at == self._active[-1]:
                 break
             if threshold is None:  # run for the sake of later exits, as patience does
                 continue
-            leaves = found >= threshold
+            leaves = sure >= threshold
             if forced is not None:
                 leaves = (forced if row.left is None else forced[row.left]) == at
             stay = (~leaves).nonzero().squeeze(1)
@@ -182,7 +182,7 @@ class Predictor:
                     t: (i, self._packed(t, i, v, stay)) for t, (i, v) in reached.items() if t in later
                 }
                 images = images[stay] if any(t not in reached for t in later) else images
-                past = None if past is None else tuple(known[stay] for known in past)
+                past = None if past is None else tuple(each[stay] for each in past)
                 before = before[stay]
         assert row is not None
         return row
@@ -192,14 +192,14 @@ class Predictor:
         reached: dict[int, tuple[int, Tensors]] = {}
         past: scoring.Past = None
         before: Tensor | None = None
-        told = None if forced is None else int(forced)
+        forced_at = None if forced is None else int(forced)
         for step, at in enumerate(self._active):
             tensors = self._advance(reached, images, step)
             before = seen = self._stages.heads[step](tensors, before)
             if at == self._active[-1] and not (self._together and self.policy.takes_all is not None):
                 break
             leaves, past = self._decision(at, _host(seen), past)
-            if at == self._active[-1] or (leaves if told is None else told == at):
+            if at == self._active[-1] or (leaves if forced_at is None else forced_at == at):
                 if self._together:
                     seen = scoring.answer_logits(self.policy.score, _host(seen), past).to(seen.device)
                 break
@@ -226,8 +226,8 @@ class Predictor:
             nearly = self._nearly(row, self._temperatures[at])
             if abs(nearly - threshold) > NEAR:  # not so for NaN
                 return nearly > threshold, None
-        found, past = self._score(at, logits, past)
-        return threshold is not None and bool(found >= threshold), past
+        sure, past = self._score(at, logits, past)
+        return threshold is not None and bool(sure >= threshold), past
 
     def _advance(self, reached: dict[int, tuple[int, Tensors]], images: Tensor, step: int) -> Tensors:
         """What crosses the cut of an exit, from where its trunk has got to."""
@@ -259,9 +259,9 @@ class Predictor:
                 "take them"
             )
         if images.shape[1:] != shape:
-            wanted = ", ".join(map(str, shape))
+            sizes = ", ".join(map(str, shape))
             raise OfframpError(
-                f"the images are {list(images.shape)}; the network takes [B, {wanted}], normalized"
+                f"the images are {list(images.shape)}; the network takes [B, {sizes}], normalized"
             )
         if self._net.training:
             raise OfframpError("the network is in train mode, where answers are random; call net.eval()")

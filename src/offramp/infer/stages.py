@@ -56,8 +56,8 @@ def stages(net: ExitNetwork, exits: Sequence[int], backend: str | None = None) -
 def check_backend(backend: str | None) -> None:
     """Raise OfframpError for a backend that torch.compile does not have."""
     if backend is not None and backend not in torch.compiler.list_backends(()):
-        known = ", ".join(torch.compiler.list_backends(()))
-        raise OfframpError(f"torch has no compiler '{backend}'; choose from {known}")
+        backends = ", ".join(torch.compiler.list_backends(()))
+        raise OfframpError(f"torch has no compiler '{backend}'; choose from {backends}")
 
 
 def _trains(net: ExitNetwork, exits: Sequence[int]) -> bool:
@@ -98,12 +98,12 @@ def _own(net: ExitNetwork, k: int, trunk: int, backend: str | None) -> Callable[
 
 def _compiled(module: nn.Module, backend: str) -> Callable[..., Any]:
     """Compiled for any number of rows but one, which torch compiles apart."""
-    made = torch.compile(module, backend=backend)
+    compiled = torch.compile(module, backend=backend)
 
     def run(*tensors: Tensor) -> Any:
         for tensor in tensors:
             if len(tensor) > 1:
                 torch._dynamo.maybe_mark_dynamic(tensor, 0)
-        return made(*tensors)
+        return compiled(*tensors)
 
     return run

@@ -50,10 +50,10 @@ def _answers(network: Network, files: Iterable[Path], hold: Hold | None) -> Iter
             run = network.under(moved(network.score, network.thresholds, step))
             steps[step] = replace(network, run=run)
         began = time.perf_counter()
-        made = steps[step].answer(pixels[None])
+        prediction = steps[step].answer(pixels[None])
         seconds = time.perf_counter() - began
         hold = None if hold is None else hold.after(seconds)
-        (answer,) = network.of_files([file], made)
+        (answer,) = network.of_files([file], prediction)
         yield Streamed(file, answer, seconds)
 
 

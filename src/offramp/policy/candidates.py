@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -12,8 +12,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from offramp.errors import OfframpError, nearest
-from offramp.policy import classwise, gates, scoring, solve
+from offramp.policy import scoring, solve
 from offramp.policy.costs import Costs
+from offramp.policy.learned import LEARNERS, GateNumbers
 from offramp.policy.limits import LossKind
 from offramp.policy.policy import Policy
 
@@ -26,7 +27,12 @@ COLDEST, WARMEST = 0.05, 20.0  # bounds: a split that is all right or all wrong 
 
 @dataclass(frozen=True, eq=False)
 class SplitLogits:
-    """A split: logits [N, E, C] of every exit, and labels [N]."""
+    """The answers of every exit on a split.
+
+    Attributes:
+        logits: [N, E, C].
+        labels: [N].
+    """
 
     logits: Floats
     labels: Ints
@@ -34,26 +40,37 @@ class SplitLogits:
 
 @dataclass(frozen=True)
 class Search:
-    """How candidates are made: the score; one threshold for all exits or one per exit; whether each
-    exit gets a temperature; whether thresholds are set exit by exit on those images that get there.
-    gates: for the score gate, those that the network learned; None learns them on validation.
+    """How candidates are made.
 
-    Raises OfframpError for an unknown score, for a choice that means nothing for it, and for two that
-    exclude each other.
+    Attributes:
+        score: What decides whether an image leaves.
+        shared: One threshold for all exits, not one each.
+        temperature: Whether each exit gets a temperature.
+        survivors: Whether thresholds are set exit by exit, on the images that get there.
+        gates: For the score gate, those that the network learned; None learns them on validation.
+
+    Raises:
+        OfframpError: The score is unknown, a choice means nothing for it, or two choices exclude each
+            other.
     """
 
     score: str = "confidence"
     shared: bool = False
     temperature: bool = False
     survivors: bool = False
-    gates: gates.GateNumbers | None = None
+    gates: GateNumbers | None = None
 
     def __post_init__(self) -> None:
         if self.score not in scoring.SCORES:
             raise OfframpError(f"no score '{self.score}'{nearest(self.score, scoring.SCORES)}")
-        asked = [flag for flag in ("shared", "survivors", "temperature") if getattr(self, flag)]
-        if asked and not scoring.SCORES[self.score].graded:
-            raise OfframpError(f"{asked[0]} means nothing for the score {self.score}; leave it out")
+        choices = {
+            "shared": self.shared,
+            "survivors": self.survivors,
+            "temperature": self.temperature,
+        }
+        flags = [name for name, on in choices.items() if on]
+        if flags and not scoring.SCORES[self.score].graded:
+            raise OfframpError(f"{flags[0]} means nothing for the score {self.score}; leave it out")
         if self.shared and self.survivors:
             raise OfframpError("shared and survivors exclude each other; leave one out")
 
@@ -62,11 +79,13 @@ BY_CONFIDENCE = Search()
 
 
 def loss_of(kind: LossKind, answers: Ints, labels: Ints) -> Floats:
-    """What leaving at each exit loses, [N, E] of 0 and 1. answers: the classes that the exits say,
-    [N, E]; the last column is the full network.
+    """What leaving at each exit loses, [N, E] of 0 and 1.
 
-    wrong: the exit is wrong.  harm: the full network is right and the exit wrong.  disagreement: the
-    exit says something else than the full network; that does not look at the labels.
+    Args:
+        kind: `wrong`: the exit is wrong. `harm`: the full network is right and the exit wrong.
+            `disagreement`: the exit answers something else than the full network; labels are not read.
+        answers: [N, E] classes; the last column is the full network.
+        labels: [N].
     """
     match kind:
         case "wrong":
@@ -89,11 +108,18 @@ def where_left(values: Floats, leaves: Ints) -> Floats:
 def candidates(
     validation: SplitLogits, costs: Costs, search: Search, kind: LossKind
 ) -> tuple[Policy, ...]:
-    """Policies from the dearest to the cheapest by their mean MACs on validation. The first is the
-    full network, and all others are cheaper than it."""
+    """Policies from the dearest to the cheapest by their mean MACs on validation. The first is the full
+    network, and all others are cheaper than it.
+
+    Args:
+        validation: Logits and labels.
+        costs: MACs or nanoseconds of the network's parts.
+        search: How candidates are made.
+        kind: The loss that they keep low.
+    """
     logits, exits = validation.logits, costs.exits
-    said = SplitLogits(scoring.all_answer_logits(search.score, logits), validation.labels)
-    warmth = temperatures(said) if search.temperature else None
+    answers = SplitLogits(scoring.all_answer_logits(search.score, logits), validation.labels)
+    warmth = temperatures(answers) if search.temperature else None
     learned = _learned(validation, costs, search, kind)
     scores = scoring.scores(search.score, logits, warmth, learned)
     full: tuple[float | None, ...] = (None,) * len(exits)
@@ -102,17 +128,17 @@ def candidates(
         return Policy(search.score, exits, setting, warmth, carry=costs.carry, gates=learned)
 
     policies = [policy(setting) for setting in _settings(validation, scores, costs, search, kind)]
-    spent = {one: _mean_macs(one, logits, costs) for one in dict.fromkeys(policies)}
-    cheaper = [one for one in spent if spent[one] < costs.full]
-    cheaper.sort(key=lambda one: -spent[one])  # stable: equal costs keep their order
+    spent = {each: _mean_macs(each, logits, costs) for each in dict.fromkeys(policies)}
+    cheaper = [each for each in spent if spent[each] < costs.full]
+    cheaper.sort(key=lambda each: -spent[each])  # stable: equal costs keep their order
     return (policy(full), *cheaper)
 
 
 def _learned(
     validation: SplitLogits, costs: Costs, search: Search, kind: LossKind
 ) -> tuple[tuple[float, ...] | None, ...] | None:
-    """Of a score that is learned; where no labels are to be read, the full network's answers stand for
-    them."""
+    """What exits learn for the score. Where no labels are to be read, the full network's answers stand
+    for them."""
     if not scoring.SCORES[search.score].learned:
         return None
     if search.gates is not None:
@@ -120,22 +146,6 @@ def _learned(
     final = scoring.answers(validation.logits[:, -1])
     labels = final if kind == "disagreement" else validation.labels
     return LEARNERS[search.score](validation.logits, labels, costs)
-
-
-def _learned_gates(logits: Floats, labels: Ints, costs: Costs) -> gates.GateNumbers:
-    return gates.learned(logits, labels, gates.shares(costs))
-
-
-def _learned_offsets(logits: Floats, labels: Ints, _: Costs) -> gates.GateNumbers:
-    return classwise.learned(logits, labels)
-
-
-LEARNERS: Mapping[str, Callable[[Floats, Ints, Costs], gates.GateNumbers]] = {
-    "gate": _learned_gates,
-    "classwise": _learned_offsets,
-}
-"""Of each score that is learned, how. Not in `SCORES`: its file ships in bundles, which learn nothing,
-and imports the standard library alone; learning needs scipy."""
 
 
 def _settings(
@@ -153,8 +163,8 @@ def _settings(
         most = min(len(shared), POINTS)
         some = np.linspace(0, len(shared) - 1, most).round().astype(int)
         return [(*(float(shared[i]),) * last, None) for i in some]
-    said = scoring.answers(scoring.all_answer_logits(search.score, validation.logits))
-    lost = loss_of(kind, said, validation.labels)
+    answers = scoring.answers(scoring.all_answer_logits(search.score, validation.logits))
+    lost = loss_of(kind, answers, validation.labels)
     cuts = [solve.cut_points(scores[:, exit], score.low) for exit in range(last)]
     if search.survivors:
         return _exit_by_exit(scores, lost, cuts)
@@ -167,10 +177,9 @@ def _exit_by_exit(
     scores: Floats, lost: Floats, cuts: Sequence[Floats]
 ) -> list[tuple[float | None, ...]]:
     """For one share after another, from none up: at each exit the lowest threshold by which those who
-    leave lose at most that share, of the rows that get there (after CalexNet, arXiv 2509.08318).
-    scores, lost: [N, E]."""
+    leave lose at most that share, of the rows that get there (after CalexNet, arXiv 2509.08318)."""
     most = float(lost[:, : len(cuts)].mean(axis=0).max(initial=0.0))
-    found = []
+    settings = []
     for share in np.linspace(0, most, POINTS):
         inside = np.ones(len(scores), dtype=bool)
         setting: list[float | None] = []
@@ -183,8 +192,8 @@ def _exit_by_exit(
             setting.append(float(points[fits[0]]) if len(fits) else None)
             if setting[-1] is not None:
                 inside &= scores[:, exit] < setting[-1]
-        found.append((*setting, None))
-    return found
+        settings.append((*setting, None))
+    return settings
 
 
 def _run_up(
@@ -193,7 +202,7 @@ def _run_up(
     """Policies between the full network and the first point of a frontier, safest first: fewer and
     fewer of the rows that leave there. The first point is the cheapest that loses nothing on
     validation; a short calibration split may certify a safer one only."""
-    found = []
+    settings = []
     for part in np.linspace(1, 0, RUN_UP, endpoint=False):
         raised: list[float | None] = []
         for exit, threshold in enumerate(thresholds):
@@ -201,8 +210,8 @@ def _run_up(
                 above = cuts[exit][cuts[exit] >= threshold]
                 threshold = float(above[round(part * (len(above) - 1))]) if len(above) else threshold
             raised.append(threshold)
-        found.append(tuple(raised))
-    return found
+        settings.append(tuple(raised))
+    return settings
 
 
 def _mean_macs(policy: Policy, logits: Floats, costs: Costs) -> float:
@@ -210,11 +219,11 @@ def _mean_macs(policy: Policy, logits: Floats, costs: Costs) -> float:
 
 
 def temperatures(split: SplitLogits) -> tuple[float, ...]:
-    """The temperature of each exit, [E]: dividing its logits by it gives the least cross-entropy, and so
-    calibrated confidence (Guo et al., 2017). Between 0.05 and 20.
+    """The temperature of each exit, [E], between 0.05 and 20: dividing its logits by it gives the least
+    cross-entropy, and so calibrated confidence (Guo et al., 2017).
 
     Rows with a logit that is not finite are left out; 1 where none is left. Cross-entropy is convex in
-    1/T, so the minimum found is the minimum.
+    1/T, so the minimum is the only one.
     """
     logits, labels = split.logits, split.labels
     return tuple(_temperature(logits[:, exit], labels) for exit in range(logits.shape[1]))
@@ -222,13 +231,13 @@ def temperatures(split: SplitLogits) -> tuple[float, ...]:
 
 def _temperature(logits: Floats, labels: Ints) -> float:
     whole = np.isfinite(logits).all(axis=1)
-    kept, truth = logits[whole].astype(np.float64), labels[whole]
-    if not len(kept):
+    rows, truth = logits[whole].astype(np.float64), labels[whole]
+    if not len(rows):
         return 1.0
-    rows = np.arange(len(kept))
+    numbers = np.arange(len(rows))
 
     def loss(inverse: float) -> float:
-        return float(-log_softmax(kept * inverse, axis=1)[rows, truth].mean())
+        return float(-log_softmax(rows * inverse, axis=1)[numbers, truth].mean())
 
-    found = minimize_scalar(loss, bounds=(1 / WARMEST, 1 / COLDEST), method="bounded")
-    return round(float(1 / found.x), 6)
+    fit = minimize_scalar(loss, bounds=(1 / WARMEST, 1 / COLDEST), method="bounded")
+    return round(float(1 / fit.x), 6)

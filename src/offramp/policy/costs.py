@@ -12,13 +12,17 @@ from offramp.parts import Carry, path
 class Costs:
     """MACs for one image of the parts of a network with K exits.
 
-    segments, heads: [K], head K being the classifier.  owners: [K], the trunk that each exit runs;
-    all 0 when they share one.  exits: the numbers of the exits that the trial has, ascending; the
-    last is its final one.  carry: see `Policy`.
+    Attributes:
+        segments: [K], those between exits.
+        heads: [K]; head K is the classifier.
+        owners: [K], the trunk that each exit runs; all 0 when they share one.
+        exits: The numbers of the exits that the trial has, ascending; the last is its final one.
+        carry: See `Policy`.
 
-    >>> from offramp import Costs
-    >>> Costs(segments=(400, 600), heads=(10, 20), owners=(0, 0), exits=(1, 2)).full
-    1020
+    Example:
+        >>> from offramp import Costs
+        >>> Costs(segments=(400, 600), heads=(10, 20), owners=(0, 0), exits=(1, 2)).full
+        1020
     """
 
     segments: tuple[int, ...]
@@ -28,17 +32,20 @@ class Costs:
     carry: Carry = 0.0
 
     def leaving(self, active: Sequence[int]) -> tuple[int, ...]:
-        """MACs of an image that leaves at each exit of `active` (indices into `exits`, ascending).
+        """MACs of an image that leaves at each exit of `active`.
 
         It has run the heads of the active exits up to there, and every segment below them; a head that
         is not active costs nothing, nor does a trunk that only such a head reads. An early exit that has
         learned what to add of the answer before needs all heads before it.
+
+        Args:
+            active: Indices into `exits`, ascending.
         """
         passed: set[tuple[int, str, int]] = set()
         spent = []
         for index in active:
-            told = isinstance(self.carry, str) and index < len(self.exits) - 1
-            for exit in self.exits[0 if told else index : index + 1]:
+            reads_before = isinstance(self.carry, str) and index < len(self.exits) - 1
+            for exit in self.exits[0 if reads_before else index : index + 1]:
                 trunk = self.owners[exit - 1]
                 passed |= {(trunk, part.kind, part.index) for part in path(exit)}
             spent.append(sum(self._of(kind, i) for _, kind, i in passed))

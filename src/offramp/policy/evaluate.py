@@ -1,4 +1,4 @@
-"""What a policy does on a split it has not seen, with intervals: the report of a calibration."""
+"""What a policy does on a split that did not choose it, with intervals: a calibration's report."""
 
 from __future__ import annotations
 
@@ -21,10 +21,19 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class ExitEvaluation:
-    """An exit under a policy. share: of inputs that leave here.  accuracy: of those; None where there
-    are none.  accuracy_all: of the exit on every input.  ece: of the exit's confidence, with the
-    policy's temperature, on every input.  auroc, aurc: how well its score tells right from wrong, on
-    every input; that of confidence where the score says nothing of a single exit."""
+    """An exit under a policy.
+
+    Attributes:
+        exit: Its number.
+        threshold: None where nothing leaves.
+        share: Of inputs that leave here.
+        accuracy: Of those; None where there are none.
+        accuracy_all: Of the exit on every input.
+        ece: Calibration error of the exit's confidence, with the policy's temperature, on every input.
+        auroc: How well its score tells right from wrong, on every input; that of confidence where the
+            score means nothing for a single exit.
+        aurc: Likewise, the area under the risk-coverage curve.
+    """
 
     exit: int
     threshold: float | None
@@ -38,8 +47,15 @@ class ExitEvaluation:
 
 @dataclass(frozen=True)
 class ClassEvaluation:
-    """A class: accuracy of the full network and of the policy on its images, and the loss (full minus
-    policy) with its interval over those images."""
+    """A policy on the images of a class.
+
+    Attributes:
+        name: Of the class.
+        images: How many.
+        full: Accuracy of the full network.
+        policy: Accuracy of the policy.
+        loss: Full minus policy, with its interval over those images.
+    """
 
     name: str
     images: int
@@ -52,9 +68,18 @@ class ClassEvaluation:
 class Evaluation:
     """A policy on a split; intervals are of 95 %.
 
-    loss: accuracy of the full network minus the policy's, paired by image.  harm: share where the
-    full network is right and the policy wrong.  disagreement: share where they differ.  macs: mean of
-    an image; the interval's low and high may be None.  oracle, random: the bounds.
+    Attributes:
+        images: How many.
+        full: Accuracy of the full network.
+        policy: Accuracy of the policy.
+        loss: Full minus policy, paired by image.
+        harm: Share where the full network is right and the policy wrong.
+        disagreement: Share where they differ.
+        macs: Mean of an image; the interval's low and high may be None.
+        exits: By exit of the policy.
+        classes: Those that have images.
+        oracle: Leaves at the first exit that is right.
+        random: Leaves by the policy's shares, whatever the image.
     """
 
     images: int
@@ -73,8 +98,8 @@ class Evaluation:
 def evaluate(policy: Policy, rows: SplitLogits, costs: Costs, classes: Sequence[str]) -> Evaluation:
     """Evaluate a policy. classes: names by label."""
     leaves = policy.leaves(rows.logits)
-    said = scoring.all_answer_logits(policy.score, rows.logits)
-    answers = scoring.answers(said)
+    logits = scoring.all_answer_logits(policy.score, rows.logits)
+    answers = scoring.answers(logits)
     right = answers == rows.labels[:, None]
     chosen = where_left(right.astype(np.float64), leaves) > 0
     full, images = right[:, -1], len(leaves)
@@ -91,7 +116,7 @@ def evaluate(policy: Policy, rows: SplitLogits, costs: Costs, classes: Sequence[
         harm=quality.share(int((full & ~chosen).sum()), images),
         disagreement=quality.share(int(differs.sum()), images),
         macs=paired(spent, np.zeros(images)),
-        exits=tuple(_exit(policy, i, said, right[:, i], leaves) for i in every),
+        exits=tuple(_exit(policy, i, logits, right[:, i], leaves) for i in every),
         classes=_classes(classes, rows.labels, full, chosen),
         oracle=oracle(right, costs.leaving(list(every))),
         random=random_exit(right, alone, shares.tolist()),
@@ -127,11 +152,11 @@ def _exit(policy: Policy, at: int, logits: scoring.Array, right: Bools, leaves: 
 def _classes(
     names: Sequence[str], labels: Ints, full: Bools, chosen: Bools
 ) -> tuple[ClassEvaluation, ...]:
-    found = []
+    evaluations = []
     for label, name in enumerate(names):
         here = labels == label
         if here.any():
             before, after = full[here], chosen[here]
             means = float(before.mean()), float(after.mean())
-            found.append(ClassEvaluation(name, int(here.sum()), *means, _loss(before, after)))
-    return tuple(found)
+            evaluations.append(ClassEvaluation(name, int(here.sum()), *means, _loss(before, after)))
+    return tuple(evaluations)

@@ -1,17 +1,21 @@
 """Guarantees on a risk between 0 and 1, from losses of 0 and 1 on a calibration split.
 
-All of them assume that the calibration rows and the inputs to come are drawn alike and independently
-of one another (for `conformal`, exchangeably), and that the candidates were fixed before the
-calibration rows were looked at. `docs/calibration.md` says what they promise and what not.
+All of them assume that calibration rows and future inputs are drawn independently from one distribution
+(for `conformal`, exchangeably), and that the candidates were fixed before the calibration rows were
+read. `docs/calibration.md` says what they promise and what not.
 
 Where classes are to count by other shares than they have there, `Strata` weigh the rows, and the
 assumption is weaker: rows *of a class* are drawn as the inputs of that class are.
 
-Sources: Angelopoulos, Bates, Candès, Jordan, Lei, *Learn then test* (2021); Bates et al.,
-*Distribution-free, risk-controlling prediction sets* (2021); Angelopoulos, Bates, Fisch, Lei, Schuster,
-*Conformal risk control* (2022); Jazbec et al., *Fast yet safe* (2024), for early exits; Clopper and
-Pearson (1934). With strata: Hoeffding, *Probability inequalities for sums of bounded random variables*
-(1963); Bentkus, *On Hoeffding's inequalities* (2004); Kish, *Survey sampling* (1965).
+References:
+    Angelopoulos, Bates, Candès, Jordan, Lei, *Learn then test* (2021).
+    Bates et al., *Distribution-free, risk-controlling prediction sets* (2021).
+    Angelopoulos, Bates, Fisch, Lei, Schuster, *Conformal risk control* (2022).
+    Jazbec et al., *Fast yet safe* (2024), for early exits.
+    Clopper and Pearson (1934).
+    With strata: Hoeffding, *Probability inequalities for sums of bounded random variables* (1963).
+    Bentkus, *On Hoeffding's inequalities* (2004).
+    Kish, *Survey sampling* (1965).
 """
 
 from __future__ import annotations
@@ -33,9 +37,12 @@ MOST_SAMPLES = 10_000_000
 class Strata:
     """Calibration rows whose classes are to count by given shares.
 
-    labels: [N], numbers of classes.  shares: of each class, 0 to 1; their sum is 1.
+    Attributes:
+        labels: [N], numbers of classes.
+        shares: Of each class, 0 to 1; their sum is 1.
 
-    Raises ValueError for a class with a share and without a row.
+    Raises:
+        ValueError: A class has a share and no row.
     """
 
     labels: NDArray[np.integer]
@@ -53,8 +60,8 @@ class Strata:
     @cached_property
     def weights(self) -> Floats:
         """[N], of mean 1: a class's share over its share of the rows."""
-        found = np.asarray(self.shares) / np.maximum(self.counts, 1)
-        return np.asarray(found[self.labels] * len(self.labels))
+        by_class = np.asarray(self.shares) / np.maximum(self.counts, 1)
+        return np.asarray(by_class[self.labels] * len(self.labels))
 
     @property
     def effective(self) -> float:
@@ -70,6 +77,10 @@ class Strata:
         effective number of rows takes the place of the number; and, of the losses divided by the largest
         weight, which lie in [0, 1], Hoeffding's of relative entropy and Bentkus's. The least of bounds
         of one chance is a bound of it.
+
+        Args:
+            mean: Weighted mean loss.
+            risk: Its bound.
         """
         if mean >= risk:
             return 1.0
@@ -100,6 +111,11 @@ def upper_bound(failures: int, rows: int, confidence: float) -> float:
 
     Losses are 0 or 1, so their sum is binomial: the bound is under a risk exactly when the binomial tail
     of that risk is under 1 - confidence.
+
+    Args:
+        failures: Rows that are lost.
+        rows: Of the split.
+        confidence: 0 to 1.
     """
     return 1.0 if failures >= rows else float(stats.beta.ppf(confidence, failures + 1, rows - failures))
 
@@ -107,9 +123,14 @@ def upper_bound(failures: int, rows: int, confidence: float) -> float:
 def learn_then_test(losses: Floats, risk: float, confidence: float, strata: Strata | None = None) -> int:
     """Learn then Test with a fixed sequence: how many candidates, from the first on, are certified.
 
-    losses: [N, J], 0 or 1, candidates in the order in which they are tested. Each is tested at level
-    1 - confidence and the first that fails ends it, so the chance that *any* certified one has a true
-    risk above `risk` is at most 1 - confidence.
+    Each is tested at level 1 - confidence and the first that fails ends it, so the chance that *any*
+    certified one has a true risk above `risk` is at most 1 - confidence.
+
+    Args:
+        losses: [N, J], 0 or 1, candidates in the order in which they are tested.
+        risk: 0 to 1.
+        confidence: 0 to 1.
+        strata: Weigh the rows.
     """
     if strata is None:
         passed = stats.binom.cdf(losses.sum(axis=0), len(losses), risk) <= 1 - confidence
@@ -120,16 +141,20 @@ def learn_then_test(losses: Floats, risk: float, confidence: float, strata: Stra
 
 
 def conformal(losses: Floats, risk: float, strata: Strata | None = None) -> int:
-    """Conformal risk control: how many candidates, from the first on, are kept.
+    """Conformal risk control: how many candidates, from the first on, pass.
 
-    losses: [N, J], 0 or 1, from the safest candidate to the boldest. The loss of a row is first made
-    monotone (the worst among the candidates up to there), which only raises it. Then the mean of the
-    true risk of the last candidate kept, over calibration draws, is at most `risk`. Of one draw it says
-    nothing.
+    The loss of a row is first made monotone (the worst among the candidates up to there), which only
+    raises it. Then the mean of the true risk of the last candidate that passes, over calibration draws,
+    is at most `risk`. Nothing is promised of one draw.
 
-    With strata each class has a further row of its own that is lost: the sum over classes of
-    share · (lost + 1) / (rows + 1). A new row of each class is exchangeable with those of its class,
-    and the proof goes through class by class; of one class it is the rule without strata.
+    With strata each class has a further row of its own that is lost: the sum over classes of share ·
+    (lost + 1) / (rows + 1). A new row of each class is exchangeable with those of its class, and the
+    proof goes through class by class; of one class it is the rule without strata.
+
+    Args:
+        losses: [N, J], 0 or 1, from the safest candidate to the boldest.
+        risk: 0 to 1.
+        strata: Weigh the rows.
     """
     worst = np.maximum.accumulate(losses, axis=1)
     if strata is None:
@@ -141,13 +166,17 @@ def conformal(losses: Floats, risk: float, strata: Strata | None = None) -> int:
 
 
 def met_on_average(losses: Floats, target: float, strata: Strata | None = None) -> int:
-    """How many candidates, from the first on, meet a target with a standard error and a row to spare:
-    no guarantee, but in simulations the mean true loss of the last one, over draws, is below it.
+    """How many candidates, from the first on, meet a target with a standard error and a row to spare: no
+    guarantee, but in simulations the mean true loss of the last one, over draws, is below it.
 
-    losses: [N, J], from -1 to 1, from the safest candidate to the boldest. The first that fails ends
-    it, whatever comes after: the best of many that fit would look better than it is. The standard error
-    is that of the mean loss (Breiman et al., *Classification and regression trees*, 1984, choose by one
-    of them), and the row is that of `conformal`.
+    The first that fails ends it, whatever comes after: the best of many that fit would look better than
+    it is. The standard error is that of the mean loss (Breiman et al., *Classification and regression
+    trees*, 1984, choose by one of them), and the row is that of `conformal`.
+
+    Args:
+        losses: [N, J], from -1 to 1, from the safest candidate to the boldest.
+        target: Mean loss at most.
+        strata: Weigh the rows.
     """
     rows = len(losses)
     weights = np.ones(rows) if strata is None else strata.weights
@@ -174,7 +203,8 @@ def rows_needed(risk: float, confidence: float, rate: float = 0.0) -> int | None
 
 
 def rows_needed_on_average(risk: float, rate: float = 0.0) -> int | None:
-    """The same for `conformal`: the smallest n with (n · rate + 1) / (n + 1) at most `risk`."""
+    """The fewest rows with which `conformal` lets such a candidate pass: the smallest n with (n · rate +
+    1) / (n + 1) at most `risk`; None as for `rows_needed`."""
     if rate >= risk:
         return None
     needed = math.ceil(round((1 - risk) / (risk - rate), 6))

@@ -28,31 +28,32 @@ if TYPE_CHECKING:
 class Policy:
     """Leave at the first exit whose score reaches its threshold, else at the last.
 
-    score: `confidence` (largest softmax probability), `margin` (between the two largest), `entropy`
-        (1 - entropy / log classes), `patience` (exits in a row with one answer), `agreement` (exits so
-        far with this answer), `ensemble` (of the exits so far), `gate` (learned), `classwise`
-        (confidence, by an offset learned for each class) or `fixed`.
-    exits: numbers of the network's exits, from 1, ascending.
-    thresholds: one an exit; None never lets an input leave there, and the last is None.
-    temperatures: one an exit, which its logits are divided by; None is 1 everywhere.
-    calibration: what it was made for and what is promised of it; two policies that decide alike are
-        equal.
-    carry: of a network whose exits add that share of the answer of the exit before to their heads'
-        logits, so that all heads before an exit are run; the logits here are such answers. "learned" or
-        "hidden": early exits add what their heads have learned to add, and the final exit nothing. 0:
-        none.
-    gates: for a score that is learned, what each exit has learned; the last has None. For `gate` weights
-        of confidence, entropy, margin and the entropy of the squared probabilities, then a constant;
-        for `classwise` an offset a class.
+    Attributes:
+        score: How sure an exit is: `confidence`, `margin`, `entropy` and others, which
+            docs/calibration.md defines.
+        exits: Numbers of the network's exits, from 1, ascending.
+        thresholds: One an exit; None never lets an input leave there, and the last is None.
+        temperatures: One an exit, which its logits are divided by; None is 1 everywhere.
+        calibration: What it was chosen for and what is promised of it. Two policies that decide alike
+            are equal.
+        carry: Of a network whose exits add that share of the answer of the exit before to their heads'
+            logits, so that all heads before an exit are run; the logits here are such answers. "learned"
+            or "hidden": early exits add what their heads have learned to add, and the final exit
+            nothing. 0: none.
+        gates: For a score that is learned, what each exit has learned; the last has None. For `gate`,
+            weights of confidence, entropy, margin and the entropy of the squared probabilities, then a
+            constant; for `classwise`, an offset a class.
 
-    Raises OfframpError for thresholds out of the score's range, and for gates that do not fit the score.
+    Raises:
+        OfframpError: A threshold is out of the score's range, or gates do not fit the score.
 
-    >>> from offramp import Policy
-    >>> policy = Policy("confidence", exits=(1, 2, 3), thresholds=(0.9, 0.8, None))
-    >>> sure, unsure = [[9.0, 0.0]] * 3, [[0.1, 0.0], [0.2, 0.0], [0.3, 0.0]]
-    >>> logits = torch.tensor([sure, unsure])  # [images, exits, classes]
-    >>> policy.leaves(logits)  # counts from 0
-    tensor([0, 2])
+    Example:
+        >>> from offramp import Policy
+        >>> policy = Policy("confidence", exits=(1, 2, 3), thresholds=(0.9, 0.8, None))
+        >>> sure, unsure = [[9.0, 0.0]] * 3, [[0.1, 0.0], [0.2, 0.0], [0.3, 0.0]]
+        >>> logits = torch.tensor([sure, unsure])  # [images, exits, classes]
+        >>> policy.leaves(logits)  # counts from 0
+        tensor([0, 2])
     """
 
     score: str
@@ -73,8 +74,8 @@ class Policy:
         carry: Carry = 0.0,
         gates: Sequence[Sequence[float] | None] | None = None,
     ) -> None:
-        given = (score, exits, thresholds, temperatures, calibration, carry, gates)
-        for each, value in zip(fields(self), given, strict=True):
+        values = (score, exits, thresholds, temperatures, calibration, carry, gates)
+        for each, value in zip(fields(self), values, strict=True):
             object.__setattr__(self, each.name, _plain(value))
         problem = _problem(self)
         if problem is not None:
@@ -89,12 +90,19 @@ class Policy:
     def leaves(self, logits: scoring.Array) -> scoring.Array:
         """The index of the exit that each row leaves at, from 0 (`Prediction.exits` counts from 1).
 
-        logits: [N, E, C] of numpy or torch; or, as a network returns them, [N, C] an exit.  Returns [N].
-        Raises OfframpError for another shape.
+        Args:
+            logits: [N, E, C] of numpy or torch; or, as a network returns them, [N, C] an exit.
 
-        >>> rule = offramp.Policy("confidence", exits=(1, 2), thresholds=(0.9, None))
-        >>> rule.leaves(torch.tensor([[[3.0, 0.0], [4.0, 0.0]], [[0.5, 0.0], [4.0, 0.0]]]))
-        tensor([0, 1])
+        Returns:
+            [N].
+
+        Raises:
+            OfframpError: The logits have another shape.
+
+        Example:
+            >>> rule = offramp.Policy("confidence", exits=(1, 2), thresholds=(0.9, None))
+            >>> rule.leaves(torch.tensor([[[3.0, 0.0], [4.0, 0.0]], [[0.5, 0.0], [4.0, 0.0]]]))
+            tensor([0, 1])
         """
         if isinstance(logits, tuple | list):
             logits = scoring.library(logits[0]).stack(tuple(logits), axis=1)
@@ -102,10 +110,10 @@ class Policy:
             shape = tuple(logits.shape)
             raise OfframpError(f"logits must be [rows, {len(self.exits)}, classes], got {shape}")
         check_classes(self, logits.shape[2])
-        found = scoring.leaves(self.score, logits, self.thresholds, self.temperatures, self.gates)
+        places = scoring.leaves(self.score, logits, self.thresholds, self.temperatures, self.gates)
         if self.takes_all is None:
-            return found
-        return scoring.library(found).where(found > self.takes_all, self.takes_all, found)
+            return places
+        return scoring.library(places).where(places > self.takes_all, self.takes_all, places)
 
     @property
     def takes_all(self) -> int | None:
@@ -115,9 +123,11 @@ class Policy:
 
     @property
     def active(self) -> tuple[int, ...]:
-        """Indices of the exits whose heads must be run: those where an input can leave, the last one
-        that an input can reach, and for a score with a history, or exits that add to the answer before,
-        all before them as well."""
+        """Indices of the exits whose heads must be run.
+
+        Those are the exits where an input can leave and the last one that an input can reach. For a
+        score with a history, and for exits that add to the answer before, all exits before them as well.
+        """
         last, score = len(self.exits) - 1, scoring.SCORES[self.score]
         final = last if self.takes_all is None else self.takes_all  # nothing goes beyond
         early = [
@@ -134,20 +144,25 @@ class Policy:
     def macs(self, costs: Costs) -> tuple[int, ...]:
         """MACs of an image that leaves at each exit, [E]; 0 where none leaves.
 
-        >>> costs = offramp.Costs(segments=(400, 600), heads=(10, 20), owners=(0, 0), exits=(1, 2))
-        >>> offramp.Policy("confidence", exits=(1, 2), thresholds=(0.9, None)).macs(costs)
-        (410, 1030)
+        Example:
+            >>> costs = offramp.Costs(segments=(400, 600), heads=(10, 20), owners=(0, 0), exits=(1, 2))
+            >>> offramp.Policy("confidence", exits=(1, 2), thresholds=(0.9, None)).macs(costs)
+            (410, 1030)
         """
         spent = dict(zip(self.active, costs.leaving(self.active), strict=True))
         return tuple(spent.get(i, 0) for i in range(len(self.exits)))
 
     @classmethod
     def load(cls, path: str | Path) -> Policy:
-        """The policy in a file. Raises OfframpError: one line that names what is wrong.
+        """The policy in a file.
 
-        >>> fitted.calibrate(max_accuracy_loss=0.02).save("policy.json")
-        >>> offramp.Policy.load("policy.json").exits
-        (1, 2, 3)
+        Raises:
+            OfframpError: One line that names what is wrong.
+
+        Example:
+            >>> fitted.calibrate(max_accuracy_loss=0.02).save("policy.json")
+            >>> offramp.Policy.load("policy.json").exits
+            (1, 2, 3)
         """
         try:
             text = Path(path).read_text(encoding="utf-8")
@@ -162,10 +177,13 @@ class Policy:
             raise OfframpError(f"{path}: {error}; calibrate again") from error
 
     def save(self, path: str | Path) -> None:
-        """Write a policy file, whole or not at all. Raises OfframpError where it cannot be written, and
-        for a policy that was calibrated for no network.
+        """Write a policy file, whole or not at all.
 
-        >>> fitted.calibrate(max_accuracy_loss=0.02).save("policy.json")
+        Raises:
+            OfframpError: It cannot be written, or the policy was calibrated for no network.
+
+        Example:
+            >>> fitted.calibrate(max_accuracy_loss=0.02).save("policy.json")
         """
         if not self.calibration.trial_hash:
             raise OfframpError("the policy was calibrated for no network; calibrate one, then save it")
@@ -203,24 +221,24 @@ class _PolicyFile(BaseModel):
 
 def to_json(policy: Policy) -> str:
     """The text of a policy file: the same for the same policy, to the byte."""
-    made = policy.calibration
+    origin = policy.calibration
     warmth = policy.temperatures or (1.0,) * len(policy.exits)
     gates = policy.gates or (None,) * len(policy.exits)
     rows = zip(policy.exits, policy.thresholds, warmth, gates, strict=True)
     value = _PolicyFile(
         format=1,
-        trial=made.trial,
-        trial_hash=made.trial_hash,
-        classes=made.classes,
+        trial=origin.trial,
+        trial_hash=origin.trial_hash,
+        classes=origin.classes,
         score=policy.score,
         exits=[
             _Exit(exit=k, threshold=t, temperature=w, gate=None if g is None else list(g))
             for k, t, w, g in rows
         ],
         carry=policy.carry,
-        target=made.target_json,
-        chosen=made.chosen_json,
-        statement=made.statement,
+        target=origin.target_json,
+        chosen=origin.chosen_json,
+        statement=origin.statement,
     )
     plain = value.model_dump(mode="json")
     if not policy.carry:  # files without what is newer stay as they were, to the byte
@@ -232,7 +250,8 @@ def to_json(policy: Policy) -> str:
 
 
 def as_policy(policy: Policy | str | Path) -> Policy:
-    """The policy, or that of a file. Raises OfframpError for anything else, and as `load` does."""
+    """The policy itself, or that in a file. Raises OfframpError for anything else, and as `Policy.load`
+    does."""
     if isinstance(policy, Policy):
         return policy
     if isinstance(policy, str | Path):
@@ -270,17 +289,25 @@ def check_fits(policy: Policy, trial: str, trial_hash: str, exits: Sequence[int]
             raise OfframpError(
                 f"the policy says nothing of exit {exit} of trial {trial}; calibrate again"
             )
-    made = policy.calibration
-    if policy.exits != tuple(exits) or made.trial_hash != trial_hash:
+    origin = policy.calibration
+    if policy.exits != tuple(exits) or origin.trial_hash != trial_hash:
         raise OfframpError(
-            f"the policy was made for trial {made.trial} (hash {made.trial_hash[:12]}), not for "
+            f"the policy was made for trial {origin.trial} (hash {origin.trial_hash[:12]}), not for "
             f"{trial} (hash {trial_hash[:12]}); calibrate that trial"
         )
 
 
 def check_carry(policy: Policy, carry: Carry, final: int) -> None:
-    """Raise OfframpError when the exits of a network carry answers in another way than those of a
-    policy, or on from an exit that the policy leaves out. final: the network's last exit."""
+    """Check that the exits of a network carry answers as those of a policy do.
+
+    Args:
+        policy: May leave exits out.
+        carry: Of the network.
+        final: The network's last exit.
+
+    Raises:
+        OfframpError: They carry otherwise, or on from an exit that the policy leaves out.
+    """
     if policy.carry != carry:
         raise OfframpError(
             f"the policy is for exits that {_carrying(policy.carry)}, those of the network "
@@ -298,10 +325,10 @@ def check_carry(policy: Policy, carry: Carry, final: int) -> None:
 
 def check_classes(policy: Policy, classes: int) -> None:
     """Raise OfframpError when the exits of a policy have learned of another number of classes."""
-    known = next((len(gate) for gate in policy.gates or () if gate is not None), classes)
-    if scoring.SCORES[policy.score].by_class and known != classes:
+    learned = next((len(gate) for gate in policy.gates or () if gate is not None), classes)
+    if scoring.SCORES[policy.score].by_class and learned != classes:
         raise OfframpError(
-            f"the policy has offsets of {known} classes and the network tells {classes} apart; "
+            f"the policy has offsets of {learned} classes and the network tells {classes} apart; "
             "calibrate a policy for this network"
         )
 

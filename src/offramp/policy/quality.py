@@ -1,5 +1,5 @@
-"""How good probabilities and scores are: calibration, ranking, what thresholds on them come to, the
-bounds between which every policy lies, and intervals of shares."""
+"""How good probabilities and scores are: calibration, ranking, thresholds, intervals of shares, and the
+bounds between which every policy lies."""
 
 from __future__ import annotations
 
@@ -37,9 +37,17 @@ def share(hits: int, rows: int, level: float = 0.95) -> Interval:
 def difference(lost: int, gained: int, rows: int, level: float = 0.95) -> Interval:
     """The loss of accuracy, (lost - gained) / rows, of paired answers.
 
-    The interval is Wald's after one more answer of each kind (D. Bonett, R. Price. *Adjusted Wald
-    confidence interval for a difference of binomial proportions based on paired data*. 2012): it is not
-    empty where no answer differs.
+    The interval is Wald's after one more answer of each kind: it is not empty where no answer differs.
+
+    Args:
+        lost: Rows that turned from right to wrong.
+        gained: Rows that turned from wrong to right.
+        rows: All of them.
+        level: Of the interval.
+
+    References:
+        D. Bonett, R. Price. *Adjusted Wald confidence interval for a difference of binomial proportions
+        based on paired data*. 2012.
     """
     down, up = (lost + 1) / (rows + 2), (gained + 1) / (rows + 2)
     middle = down - up
@@ -55,20 +63,27 @@ def p_of_chance(hits: NDArray[np.integer] | int, rows: int, common: float) -> Fl
 
 def calibration_error(confidence: Floats, right: Bools) -> float | None:
     """Expected calibration error: |accuracy - mean confidence| in BINS equal-width bins of confidence,
-    weighted by their rows. confidence: [N], 0 to 1; rows of NaN are left out, and where no row is left
-    the result is None.  right: [N]."""
-    known = ~np.isnan(confidence)
-    if not known.any():
+    weighted by their rows.
+
+    Args:
+        confidence: [N], 0 to 1; rows of NaN are left out.
+        right: [N].
+
+    Returns:
+        None where no row is left.
+    """
+    finite = ~np.isnan(confidence)
+    if not finite.any():
         return None
-    sure, hits = confidence[known].astype(np.float64), right[known]
+    sure, hits = confidence[finite].astype(np.float64), right[finite]
     place = np.minimum((sure * BINS).astype(int), BINS - 1)
     gaps = np.bincount(place, hits, BINS) - np.bincount(place, sure, BINS)
     return float(np.abs(gaps).sum() / len(sure))
 
 
 def auroc(scores: Floats, right: Bools) -> float | None:
-    """The chance that a right row scores higher than a wrong one, a tie counting half; None where
-    all rows are right or all wrong. scores, right: [N]."""
+    """The chance that a right row scores higher than a wrong one, a tie counting half; None where all
+    rows are right or all wrong. scores, right: [N]."""
     hits = int(right.sum())
     misses = len(right) - hits
     if not hits or not misses:
@@ -78,19 +93,24 @@ def auroc(scores: Floats, right: Bools) -> float | None:
 
 
 def aurc(scores: Floats, right: Bools) -> float:
-    """Failure prediction: the share of wrong rows among those kept, averaged over how many are kept, the
-    surest first (area under the risk-coverage curve; Geifman and El-Yaniv, 2017). 0 to 1, lower is
-    better; rows of equal score come in any order, so it is the mean over all. scores, right: [N].
+    """Failure prediction: the share of wrong rows among the surest, averaged over how many of these are
+    looked at (area under the risk-coverage curve; Geifman and El-Yaniv, 2017).
 
+    0 to 1, lower is better. Rows of equal score come in any order, so it is the mean over all.
     Calibration says whether confidences are true on average, this whether they find the mistakes.
 
-    >>> import numpy as np
-    >>> right = np.array([True, True, False, False])
-    >>> aurc(np.array([0.9, 0.8, 0.7, 0.6]), right), aurc(np.array([0.6, 0.7, 0.8, 0.9]), right)
-    (0.20833333333333331, 0.7916666666666666)
+    Args:
+        scores: [N].
+        right: [N].
+
+    Example:
+        >>> import numpy as np
+        >>> right = np.array([True, True, False, False])
+        >>> aurc(np.array([0.9, 0.8, 0.7, 0.6]), right), aurc(np.array([0.6, 0.7, 0.8, 0.9]), right)
+        (0.20833333333333331, 0.7916666666666666)
     """
-    known = np.where(np.isnan(scores), -np.inf, scores)
-    levels, place, sizes = np.unique(-known, return_inverse=True, return_counts=True)
+    ranked = np.where(np.isnan(scores), -np.inf, scores)
+    levels, place, sizes = np.unique(-ranked, return_inverse=True, return_counts=True)
     wrong = np.bincount(place, ~right, len(levels))
     rate = np.repeat(wrong / sizes, sizes)  # a row of a group of equals is wrong as often as the group
     return float((np.cumsum(rate) / np.arange(1, len(right) + 1)).mean())
@@ -98,8 +118,14 @@ def aurc(scores: Floats, right: Bools) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """A point for each setting: thresholds [T, E-1]; accuracy [T], 0 to 1; mean MACs an image [T];
-    share of rows that leave at each exit [T, E]."""
+    """What many settings of thresholds come to.
+
+    Attributes:
+        thresholds: [T, E-1].
+        accuracy: [T], 0 to 1.
+        macs: [T], mean of an image.
+        shares: [T, E], of rows that leave at each exit.
+    """
 
     thresholds: Floats
     accuracy: Floats
@@ -110,9 +136,11 @@ class Curve:
 def sweep(scores: Floats, right: Bools, macs: Sequence[float], thresholds: Floats) -> Curve:
     """Accuracy and MACs of many thresholds on the scores of every exit.
 
-    scores: [N, E] of `scoring.scores`; right: [N, E], whether the exit's answer is right; macs: of a row
-    that leaves at each exit, all heads run, [E]; thresholds: [T], each for all exits, or [T, E-1];
-    infinity never lets a row leave.
+    Args:
+        scores: [N, E] of `scoring.scores`.
+        right: [N, E], whether the exit's answer is right.
+        macs: [E], of a row that leaves at each exit, all heads run.
+        thresholds: [T], each for all exits, or [T, E-1]; infinity never lets a row leave.
     """
     rows, exits = scores.shape
     settings = np.asarray(thresholds, dtype=np.float64)
@@ -142,10 +170,18 @@ def at_thresholds(
     full_macs: float,
     thresholds: Sequence[float],
 ) -> list[tuple[float, float]]:
-    """Of each threshold accuracy (0 to 1) and compute (mean MACs an image as a share of `full_macs`),
-    where an image leaves at the first exit whose confidence is at least that, else at the last.
+    """Accuracy and compute of each threshold, where an image leaves at the first exit whose confidence
+    is at least that, else at the last.
 
-    logits: [N, E, C]; macs: of an image that leaves at each exit, [E]; full_macs: of the plain network.
+    Args:
+        logits: [N, E, C].
+        labels: [N].
+        macs: [E], of an image that leaves at each exit.
+        full_macs: Of the plain network.
+        thresholds: On confidence.
+
+    Returns:
+        Accuracy, 0 to 1, and mean MACs an image as a share of `full_macs`.
     """
     sure = scoring.scores("confidence", logits.astype(np.float64))
     right = scoring.answers(logits) == labels[:, None]
@@ -164,7 +200,12 @@ class Bound:
 
 def oracle(right: Bools, macs: Sequence[float]) -> Bound:
     """Leave at the first exit that is right, at the last where none is: no policy on the same exits is
-    more accurate. right: [N, E]; macs: [E], no head that a policy would skip is charged for."""
+    more accurate.
+
+    Args:
+        right: [N, E].
+        macs: [E]; no head that a policy would skip is charged for.
+    """
     first = np.where(right.any(axis=1), right.argmax(axis=1), right.shape[1] - 1)
     shares = np.bincount(first, minlength=right.shape[1]) / len(right)
     return Bound(
@@ -176,8 +217,14 @@ def oracle(right: Bools, macs: Sequence[float]) -> Bound:
 
 def random_exit(right: Bools, macs: Sequence[float], shares: Sequence[float]) -> Bound:
     """Leave at an exit drawn with probabilities `shares`, whatever the input: what a policy of those
-    shares is worth without its scores. right: [N, E]; macs: [E], of leaving at each exit without
-    running the heads before, as a draw needs none of them."""
+    shares is worth without its scores.
+
+    Args:
+        right: [N, E].
+        macs: [E], of leaving at each exit without running the heads before, as a draw needs none of
+            them.
+        shares: [E].
+    """
     odds = np.asarray(shares, dtype=np.float64)
     return Bound(
         float(right.mean(axis=0) @ odds),

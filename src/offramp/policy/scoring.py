@@ -1,17 +1,17 @@
 """How sure an exit is, and where a row leaves: for numpy arrays and torch tensors alike.
 
-This file imports nothing but the standard library, and a deployed bundle carries it as it is. It uses
-only functions that numpy and torch both have under the same name, so each row is treated alike in
+This file imports nothing but the standard library, and a bundle ships it as it is. It uses only
+functions that numpy and torch both have under the same name, so each row is treated alike in
 calibration, in the predictor and in the bundle.
 
 `SCORES` has every score; another one is a function and a line there. Scores grow with certainty,
 whatever their name.
 
-A row leaves at the first exit whose score reaches that exit's threshold (`>=`, so a tie leaves), and
-at the last exit otherwise. A threshold of None never lets a row leave. An exit with a NaN logit, or an
+A row leaves at the first exit whose score reaches that exit's threshold (`>=`, so a tie leaves), and at
+the last exit otherwise. A threshold of None never lets a row leave. An exit with a NaN logit, or an
 infinite largest logit, is sure of nothing: its score is minus infinity, and for patience and agreement
-0; a run of equal answers ends there. Only `fixed` does not look at the logits. With one class an exit
-is always sure. A score that reads what was learned is sure of nothing where nothing was.
+0; a run of equal answers ends there. Only `fixed` does not look at the logits. With one class an exit is
+always sure. A score that reads what was learned is sure of nothing where nothing was.
 """
 
 from __future__ import annotations
@@ -51,9 +51,18 @@ def score(
 ) -> tuple[Array, Past]:
     """How sure one exit is, and what the next exit needs to know.
 
-    logits: [..., C]; past: what the exit before returned, for the same rows; None at the first; gate:
-    the exit's, for a score that is learned. Returns the scores [...] and the new past, which is None but
-    for a score with a history. Raises ValueError for an unknown name.
+    Args:
+        name: Of the score.
+        logits: [..., C].
+        temperature: Which logits are divided by.
+        past: What the exit before returned, for the same rows; None at the first.
+        gate: What the exit has learned, for a score that reads it.
+
+    Returns:
+        The scores [...] and the new past, which is None but for a score with a history.
+
+    Raises:
+        ValueError: There is no such score.
     """
     if name not in SCORES:
         raise ValueError(f"no score '{name}'; there are {', '.join(SCORES)}")
@@ -66,20 +75,20 @@ def scores(
     temperatures: Sequence[float] | None = None,
     gates: Sequence[Gate] | None = None,
 ) -> Array:
-    """`score` of every exit. logits: [N, E, C]; temperatures, gates: [E]; returns [N, E]."""
+    """The score of every exit. logits: [N, E, C]; temperatures, gates: [E]; returns [N, E]."""
     past: Past = None
-    found = []
+    columns = []
     for exit in range(logits.shape[1]):
         warmth = 1.0 if temperatures is None else temperatures[exit]
         gate = None if gates is None else gates[exit]
         now, past = score(name, logits[:, exit], warmth, past, gate)
-        found.append(now)
-    return library(logits).stack(found, axis=-1)
+        columns.append(now)
+    return library(logits).stack(columns, axis=-1)
 
 
 def answer_logits(name: str, logits: Array, past: Past) -> Array:
-    """The logits by which an early exit answers: its own, but for a score that asks several exits.
-    logits: [..., C]; past: what `score` returned for this exit."""
+    """The logits by which an early exit answers: its own, but for a score by which several exits answer
+    together. logits: [..., C]; past: what `score` returned for this exit."""
     return SCORES[name].says(logits, past)
 
 
@@ -97,13 +106,13 @@ def all_answer_logits(name: str, logits: Array, final: bool = True) -> Array:
     if not SCORES[name].together:
         return logits
     past: Past = None
-    found = []
+    by_exit = []
     for exit in range(logits.shape[1]):
         _, past = score(name, logits[:, exit], 1.0, past)
-        found.append(answer_logits(name, logits[:, exit], past))
+        by_exit.append(answer_logits(name, logits[:, exit], past))
     if final:
-        found[-1] = logits[:, -1]
-    return library(logits).stack(found, axis=1)
+        by_exit[-1] = logits[:, -1]
+    return library(logits).stack(by_exit, axis=1)
 
 
 def carried(logits: Array, before: Array | None, share: float) -> Array:
@@ -114,10 +123,10 @@ def carried(logits: Array, before: Array | None, share: float) -> Array:
 
 def all_carried(logits: Array, share: float) -> Array:
     """`carried` of every exit. logits: [N, E, C]; returns [N, E, C]."""
-    found: list[Array] = []
+    by_exit: list[Array] = []
     for exit in range(logits.shape[1]):
-        found.append(carried(logits[:, exit], found[-1] if found else None, share))
-    return library(logits).stack(found, axis=1) if share else logits
+        by_exit.append(carried(logits[:, exit], by_exit[-1] if by_exit else None, share))
+    return library(logits).stack(by_exit, axis=1) if share else logits
 
 
 def leaves(
@@ -127,30 +136,42 @@ def leaves(
     temperatures: Sequence[float] | None = None,
     gates: Sequence[Gate] | None = None,
 ) -> Array:
-    """Where each row leaves, counted from 0. logits: [N, E, C]; thresholds: [E], of which the last is
-    not read; temperatures, gates: [E]; returns [N] int."""
+    """Where each row leaves, counted from 0.
+
+    Args:
+        name: Of the score.
+        logits: [N, E, C].
+        thresholds: [E], of which the last is not read.
+        temperatures: [E].
+        gates: [E].
+
+    Returns:
+        [N] int.
+    """
     xp = library(logits)
-    found = scores(name, logits, temperatures, gates)
+    sure = scores(name, logits, temperatures, gates)
     last = logits.shape[1] - 1
     place = xp.zeros_like(answers(logits[:, last])) + last
     for exit in reversed(range(last)):
         threshold = thresholds[exit]
         if threshold is not None:
-            place = xp.where(found[:, exit] >= threshold, exit, place)
+            place = xp.where(sure[:, exit] >= threshold, exit, place)
     return place
 
 
 def statistics(logits: Array) -> Array:
     """What a gate looks at, [..., C] → [..., 4]: confidence, entropy and margin as those scores have
-    them, and the entropy of the squared probabilities, which is that at half the temperature. Minus
-    infinity where a row has no finite largest logit."""
-    found = (
+    them, and the entropy of the squared probabilities, which is that at half the temperature.
+
+    Minus infinity where a row has no finite largest logit.
+    """
+    columns = (
         _confidence(logits, 1.0, None, None),
         _entropy(logits, 1.0, None, None),
         _margin(logits, 1.0, None, None),
         _entropy(logits, 0.5, None, None),
     )
-    return library(logits).stack([each for each, _ in found], axis=-1)
+    return library(logits).stack([each for each, _ in columns], axis=-1)
 
 
 def row_confidence(row: list[float], temperature: float) -> float:
@@ -207,9 +228,9 @@ def _entropy(logits: Array, temperature: float, _: Past, __: Gate) -> tuple[Arra
     # H = log Σw - Σ w·z / Σw; a weight of 0 may go with z = -inf, and adds nothing.
     drawn = xp.sum(weights * xp.where(weights > 0, shifted, 0.0), axis=-1) / total
     most = xp.log(xp.zeros_like(total) + classes)
-    found = 1 - (xp.log(total) - drawn) / most
-    found = xp.where(found > 0, found, 0.0)  # rounding may leave an even guess a little below
-    return xp.where(sure, found, NEVER), None
+    order = 1 - (xp.log(total) - drawn) / most
+    order = xp.where(order > 0, order, 0.0)  # rounding may leave an even guess a little below
+    return xp.where(sure, order, NEVER), None
 
 
 def _patience(logits: Array, _: float, past: Past, __: Gate) -> tuple[Array, Past]:
@@ -236,10 +257,10 @@ def _ensemble(logits: Array, temperature: float, past: Past, _: Gate) -> tuple[A
     many they were [...]."""
     xp, sure, shifted, _w, total = _softmax(logits, 1.0)
     logs = xp.where(sure[..., None], shifted - xp.log(total)[..., None], 0.0)
-    one = xp.where(sure, xp.zeros_like(total) + 1, 0.0)
-    now = (logs, one) if past is None else (past[0] + logs, past[1] + one)
-    found, _ = _confidence(_mean(logits, now), temperature, None, None)
-    return xp.where(sure, found, NEVER), now
+    count = xp.where(sure, xp.zeros_like(total) + 1, 0.0)
+    now = (logs, count) if past is None else (past[0] + logs, past[1] + count)
+    sure_together, _ = _confidence(_mean(logits, now), temperature, None, None)
+    return xp.where(sure, sure_together, NEVER), now
 
 
 def _mean(logits: Array, past: Past) -> Array:
@@ -260,19 +281,19 @@ def _fixed(logits: Array, _: float, __: Past, ___: Gate) -> tuple[Array, Past]:
 def _gate(logits: Array, _: float, __: Past, gate: Gate) -> tuple[Array, Past]:
     """gate: a weight for each of `statistics`, then a constant."""
     xp = library(logits)
-    found = statistics(logits)
-    sure = xp.isfinite(found[..., 0])
+    seen = statistics(logits)
+    sure = xp.isfinite(seen[..., 0])
     if gate is None:
-        return xp.zeros_like(found[..., 0]) + NEVER, None
-    total = gate[STATISTICS] + xp.zeros_like(found[..., 0])
+        return xp.zeros_like(seen[..., 0]) + NEVER, None
+    total = gate[STATISTICS] + xp.zeros_like(seen[..., 0])
     for at in range(STATISTICS):
-        total = total + gate[at] * xp.where(sure, found[..., at], 0.0)
+        total = total + gate[at] * xp.where(sure, seen[..., at], 0.0)
     small = xp.exp(-xp.abs(total))  # so that nothing overflows
     return xp.where(sure, xp.where(total < 0, small, 1.0) / (1 + small), NEVER), None
 
 
 def _classwise(logits: Array, _: float, __: Past, offsets: Gate) -> tuple[Array, Past]:
-    """Confidence whose log-odds are moved by the offset of the class that is said."""
+    """Confidence whose log-odds are moved by the offset of the predicted class."""
     xp, sure, shifted, weights, total = _softmax(logits, 1.0)
     if offsets is None:
         return xp.zeros_like(total) + NEVER, None

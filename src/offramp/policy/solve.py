@@ -2,11 +2,13 @@
 
 With D early exits the best thresholds are a search in D dimensions. Three things make it quick. Only
 cuts between two neighboring scores matter. The totals of all settings on a grid of cuts come at once
-from D-dimensional histograms and their cumulative sums. And one such table answers for all budgets,
-so a whole frontier costs about as much as a point of it. The search is exhaustive on a coarse grid of
-cuts (on all cuts where they are few), for every subset of exits kept, as an exit where nothing leaves
-need not be run; then it refines every point by exhaustive search over each pair of its exits, nearer
-and nearer around it. It is exact for one early exit and up to 5,000 distinct scores.
+from D-dimensional histograms and their cumulative sums. And one such table answers for all budgets, so a
+whole frontier costs about as much as a point of it.
+
+The search is exhaustive on a coarse grid of cuts (on all cuts where they are few), for every subset of
+exits that are run, as an exit where nothing leaves need not be; then it refines every point by
+exhaustive search over each pair of its exits, nearer and nearer around it. It is exact for one early
+exit and up to 5,000 distinct scores.
 """
 
 from __future__ import annotations
@@ -72,13 +74,18 @@ class _Best:
 def frontier(
     scores: Floats, losses: Floats, costs: Costs, points: int = 100, cuts: Sequence[Floats] | None = None
 ) -> tuple[OperatingPoint, ...]:
-    """The best settings found, from the dearest to the cheapest; the full network is the first, unless
+    """The best settings, from the dearest to the cheapest; the full network is the first, unless
     something cheaper loses no more.
 
-    scores: [N, E] of `scoring.scores`, growing with certainty, or minus infinity; the last column is not
-    read.  losses: [N, E], the loss of leaving at each exit.  points: budgets, evenly from the cheapest
-    policy to the full network; each point is cheaper and loses more than the one before it.  cuts: the
-    thresholds to choose from at each early exit, ascending; by default `cut_points` of scores from 0.
+    Args:
+        scores: [N, E] of `scoring.scores`, growing with certainty, or minus infinity; the last column is
+            not read.
+        losses: [N, E], the loss of leaving at each exit.
+        costs: Of the network.
+        points: Budgets, evenly from the cheapest policy to the full network; each point is cheaper and
+            loses more than the one before it.
+        cuts: The thresholds to choose from at each early exit, ascending; by default `cut_points` of
+            scores from 0.
     """
     rows, count = losses.shape
     early = range(count - 1)
@@ -90,10 +97,10 @@ def frontier(
     best = _Best(budgets, nothing, nothing.copy(), [None] * points)
     _offer(best, full, [], full.losses.sum(keepdims=True).reshape(-1), rows * full.macs)
     for exits in _subsets(count - 1):
-        kept = _keep(exits, losses, costs)
+        run = _keep(exits, losses, costs)
         most = min(MOST_CUTS, int(CELLS ** (1 / len(exits))))
         grid = [_spread(len(cuts[exit]), most) for exit in exits]
-        _search(best, kept, grid, scores, cuts)
+        _search(best, run, grid, scores, cuts)
     for level in range(ROUNDS):
         for setting in list(dict.fromkeys(s for s in best.settings if s is not None and s.exits)):
             _refine(best, _keep(setting.exits, losses, costs), setting, level, scores, cuts)
@@ -101,11 +108,18 @@ def frontier(
 
 
 def cut_points(scores: Floats, low: float = 0.0) -> Floats:
-    """Thresholds that tell the scores apart, ascending: the least possible score, `low`, or without
-    one the least seen, then one between each two neighbors.
+    """Thresholds that tell the scores apart, ascending: the least possible score, `low`, or without one
+    the least seen, then one between each two neighbors.
 
     They are exact in float32, so that every comparison with a float32 score comes out alike in every
-    library. scores: [N], minus infinity for rows that are never sure; returns [U].
+    library.
+
+    Args:
+        scores: [N], minus infinity for rows that are never sure.
+        low: The least possible score; minus infinity where there is none.
+
+    Returns:
+        [U].
     """
     distinct = np.unique(scores[np.isfinite(scores)]).astype(np.float64)
     between = ((distinct[1:] + distinct[:-1]) / 2).astype(np.float32).astype(np.float64)
@@ -129,27 +143,32 @@ def _spread(cuts: int, most: int) -> Ints:
     return np.unique(np.linspace(0, max(cuts - 1, 0), min(cuts, most)).round().astype(int))
 
 
-def _search(best: _Best, kept: _Kept, grid: list[Ints], scores: Floats, cuts: Sequence[Floats]) -> None:
+def _search(best: _Best, run: _Kept, grid: list[Ints], scores: Floats, cuts: Sequence[Floats]) -> None:
     """Try every combination of the cuts in `grid`, one list for each exit that is kept."""
     bins = [
         np.searchsorted(cuts[exit][chosen], scores[:, exit], side="right")
-        for exit, chosen in zip(kept.exits, grid, strict=True)
+        for exit, chosen in zip(run.exits, grid, strict=True)
     ]
     sizes = [len(chosen) + 1 for chosen in grid]
-    spent = np.broadcast_to(kept.macs, kept.losses.shape)
-    choices = [np.append(g, len(cuts[e])) for e, g in zip(kept.exits, grid, strict=True)]
-    _offer(best, kept, choices, totals(bins, sizes, kept.losses), totals(bins, sizes, spent))
+    spent = np.broadcast_to(run.macs, run.losses.shape)
+    choices = [np.append(g, len(cuts[e])) for e, g in zip(run.exits, grid, strict=True)]
+    _offer(best, run, choices, totals(bins, sizes, run.losses), totals(bins, sizes, spent))
 
 
 def totals(bins: Sequence[Ints], sizes: Sequence[int], values: Floats) -> Floats:
     """The sum over rows of the value where each leaves, for every combination of cuts.
 
-    bins: for each of D exits, how many of its cuts each row's score reaches, [N]; a row leaves at cut p
-    when its bin is above p.  sizes: cuts of each exit, plus one for never.  values: [N, D+1], of
-    leaving at each exit and, last, at none.  Returns [sizes…].
+    Args:
+        bins: For each of D exits, how many of its cuts each row's score reaches, [N]; a row leaves at
+            cut p when its bin is above p.
+        sizes: Cuts of each exit, plus one for never.
+        values: [N, D+1], of leaving at each exit and, last, at none.
+
+    Returns:
+        [sizes…].
     """
     exits = len(bins)
-    found = np.zeros(sizes)
+    sums = np.zeros(sizes)
     for exit in range(exits + 1):
         axes = min(exit + 1, exits)
         shape = tuple(sizes[:axes])
@@ -159,24 +178,24 @@ def totals(bins: Sequence[Ints], sizes: Sequence[int], values: Floats) -> Floats
             table = table.cumsum(axis=before)  # rows that pass: bins up to the cut
         if exit < exits:  # rows that leave: bins above the cut
             table = table.sum(axis=exit, keepdims=True) - table.cumsum(axis=exit)
-        found += table.reshape(shape + (1,) * (exits - axes))
-    return found
+        sums += table.reshape(shape + (1,) * (exits - axes))
+    return sums
 
 
 def _refine(
-    best: _Best, kept: _Kept, setting: _Setting, level: int, scores: Floats, cuts: Sequence[Floats]
+    best: _Best, run: _Kept, setting: _Setting, level: int, scores: Floats, cuts: Sequence[Floats]
 ) -> None:
     """Search around a setting: each pair of its exits at a time, the others as they are."""
-    for pair in _pairs(len(kept.exits)):
+    for pair in _pairs(len(run.exits)):
         grid = []
         for at in pair:
-            count = len(cuts[kept.exits[at]])
-            coarse = count / max(1, min(MOST_CUTS, int(CELLS ** (1 / len(kept.exits)))) - 1)
+            count = len(cuts[run.exits[at]])
+            coarse = count / max(1, min(MOST_CUTS, int(CELLS ** (1 / len(run.exits)))) - 1)
             step = max(1, round(2 * coarse / NEAR ** (level + 1)))
             near = setting.cuts[at] + step * np.arange(-NEAR, NEAR + 1)
             grid.append(np.unique(near[(near >= 0) & (near < count)]))
         if all(len(chosen) for chosen in grid):
-            _search_pair(best, kept, setting, pair, grid, scores, cuts)
+            _search_pair(best, run, setting, pair, grid, scores, cuts)
 
 
 def _pairs(exits: int) -> Iterator[tuple[int, ...]]:
@@ -185,7 +204,7 @@ def _pairs(exits: int) -> Iterator[tuple[int, ...]]:
 
 def _search_pair(
     best: _Best,
-    kept: _Kept,
+    run: _Kept,
     setting: _Setting,
     pair: tuple[int, ...],
     grid: list[Ints],
@@ -194,29 +213,29 @@ def _search_pair(
 ) -> None:
     """As `_search`, with the exits outside `pair` fixed: each row then has one place where it leaves
     if the pair lets it pass, and exits of the pair behind that place are out of its reach."""
-    rows, last = len(scores), len(kept.exits)
+    rows, last = len(scores), len(run.exits)
     place = np.full(rows, last)
     for at in reversed(range(last)):
-        all_cuts, exit = cuts[kept.exits[at]], kept.exits[at]
+        all_cuts, exit = cuts[run.exits[at]], run.exits[at]
         if at not in pair and setting.cuts[at] < len(all_cuts):
             place[scores[:, exit] >= all_cuts[setting.cuts[at]]] = at
     bins = []
     for at, chosen in zip(pair, grid, strict=True):
-        exit = kept.exits[at]
+        exit = run.exits[at]
         reached = np.searchsorted(cuts[exit][chosen], scores[:, exit], side="right")
         bins.append(np.where(place < at, 0, reached))
     columns = np.arange(rows)
-    passed = kept.losses[columns, place], kept.macs[place]
-    losses = np.column_stack([kept.losses[:, list(pair)], passed[0]])
-    spent = np.column_stack([*(np.full(rows, kept.macs[at]) for at in pair), passed[1]])
+    passed = run.losses[columns, place], run.macs[place]
+    losses = np.column_stack([run.losses[:, list(pair)], passed[0]])
+    spent = np.column_stack([*(np.full(rows, run.macs[at]) for at in pair), passed[1]])
     sizes = [len(chosen) + 1 for chosen in grid]
     choices = [np.array([cut]) for cut in setting.cuts]
     for at, chosen in zip(pair, grid, strict=True):
-        choices[at] = np.append(chosen, len(cuts[kept.exits[at]]))
-    _offer(best, kept, choices, totals(bins, sizes, losses), totals(bins, sizes, spent))
+        choices[at] = np.append(chosen, len(cuts[run.exits[at]]))
+    _offer(best, run, choices, totals(bins, sizes, losses), totals(bins, sizes, spent))
 
 
-def _offer(best: _Best, kept: _Kept, choices: list[Ints], loss: Floats, macs: Floats) -> None:
+def _offer(best: _Best, run: _Kept, choices: list[Ints], loss: Floats, macs: Floats) -> None:
     """Take from a table of settings what is better than the best so far. choices: the cuts along each
     of its axes."""
     shape = tuple(len(cuts) for cuts in choices)
@@ -230,7 +249,7 @@ def _offer(best: _Best, kept: _Kept, choices: list[Ints], loss: Floats, macs: Fl
             where = np.unravel_index(cell, shape) if shape else ()
             chosen = tuple(int(cuts[i]) for cuts, i in zip(choices, where, strict=True))
             best.loss[at], best.macs[at] = flat[cell], spent[cell]
-            best.settings[at] = _Setting(kept.exits, chosen)
+            best.settings[at] = _Setting(run.exits, chosen)
     for at in range(1, len(best.budgets)):  # what costs less serves the larger budgets too
         if (best.loss[at - 1], best.macs[at - 1]) < (best.loss[at], best.macs[at]):
             best.loss[at], best.macs[at] = best.loss[at - 1], best.macs[at - 1]
@@ -238,13 +257,13 @@ def _offer(best: _Best, kept: _Kept, choices: list[Ints], loss: Floats, macs: Fl
 
 
 def _points(best: _Best, rows: int, count: int, cuts: Sequence[Floats]) -> tuple[OperatingPoint, ...]:
-    found: dict[_Setting, OperatingPoint] = {}
+    points: dict[_Setting, OperatingPoint] = {}
     for at in reversed(range(len(best.budgets))):
         setting = best.settings[at]
-        if setting is not None and setting not in found:
+        if setting is not None and setting not in points:
             thresholds: list[float | None] = [None] * count
             for exit, cut in zip(setting.exits, setting.cuts, strict=True):
                 thresholds[exit] = float(cuts[exit][cut]) if cut < len(cuts[exit]) else None
             loss, macs = float(best.loss[at]) / rows, float(best.macs[at]) / rows
-            found[setting] = OperatingPoint(tuple(thresholds), loss, macs)
-    return tuple(found.values())
+            points[setting] = OperatingPoint(tuple(thresholds), loss, macs)
+    return tuple(points.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +17,7 @@ from offramp.policy.limits import LIMITS, LimitKind
 SPREAD = 2.0  # of the median: what nineteen rounds of twenty may take at most
 LARGEST = 1 << 26  # bytes of a file that is looked at
 Milliseconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+RoundsNumber = Literal["mean", "p50", "p95"]
 ShortText = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -52,8 +53,15 @@ class _TimesFile(BaseModel):
 
 @dataclass(frozen=True)
 class TimedStage:
-    """A stage of a bundle, with the head of its exit. macs: of an image that leaves here, from the
-    start.  mean, p50, p95: seconds of a batch."""
+    """A stage of a bundle, with the head of its exit.
+
+    Attributes:
+        exit: Its number.
+        macs: Of an image that leaves here, from the start.
+        mean: Seconds of a batch.
+        p50: Likewise, the median.
+        p95: Likewise, the 95th percentile.
+    """
 
     exit: int
     macs: int
@@ -61,11 +69,31 @@ class TimedStage:
     p50: float
     p95: float
 
+    def seconds(self, of: RoundsNumber) -> float:
+        match of:
+            case "mean":
+                return self.mean
+            case "p50":
+                return self.p50
+            case "p95":
+                return self.p95
+            case _:
+                assert_never(of)
+
 
 @dataclass(frozen=True)
 class StageTimes:
-    """A device's file of stage times. source: its path.  stages: by images at once, in order of
-    exits."""
+    """A device's file of stage times.
+
+    Attributes:
+        source: Its path.
+        device: Its name.
+        precision: float32 or int8.
+        threads: Of onnxruntime.
+        repeats: Rounds.
+        machine: Processor, cores and versions.
+        stages: By images at once, in order of exits.
+    """
 
     source: str
     device: str
@@ -105,8 +133,8 @@ def _parse(text: str, source: str) -> StageTimes:
     file = _TimesFile.model_validate_json(text)
     stages: dict[int, tuple[TimedStage, ...]] = {}
     for row in file.stages:
-        known = stages.get(row.batch, ())
-        if known and known[-1].exit >= row.exit:
+        earlier = stages.get(row.batch, ())
+        if earlier and earlier[-1].exit >= row.exit:
             raise ValueError(f"stages: exits of batch {row.batch} must ascend, got {row.exit}")
         if row.p50 > row.p95:
             raise ValueError(f"stages: p50 of exit {row.exit} is above its p95")
@@ -117,7 +145,7 @@ def _parse(text: str, source: str) -> StageTimes:
             p50=row.p50 / 1000,
             p95=row.p95 / 1000,
         )
-        stages[row.batch] = (*known, stage)
+        stages[row.batch] = (*earlier, stage)
     if len({tuple((s.exit, s.macs) for s in rows) for rows in stages.values()}) > 1:
         raise ValueError("stages: every batch must have the same exits and MACs")
     return StageTimes(
@@ -132,19 +160,25 @@ def _parse(text: str, source: str) -> StageTimes:
 
 
 def measured(times: StageTimes, costs: Costs, batch: int, of: Literal["mean", "p95"]) -> MeasuredCosts:
-    """Times of a device, for `policy.calibrate`. costs: MACs of the trial's network.  of: which number
-    of a stage's rounds is used.
+    """Times of a device, for `policy.calibrate`.
 
     A stage was measured with its exit's head. Where a policy leaves that head out, its time is counted
     all the same, so what is promised is rather too slow than too fast.
 
-    Raises OfframpError for times of another network, or without this batch or an exit.
+    Args:
+        times: Of the device.
+        costs: MACs of the trial's network.
+        batch: Images at once.
+        of: The number of a stage's rounds that is used.
+
+    Raises:
+        OfframpError: The times are of another network, or lack this batch or an exit.
     """
     rows = times.stages.get(batch)
     if rows is None:
-        known = ", ".join(map(str, sorted(times.stages)))
+        batches = ", ".join(map(str, sorted(times.stages)))
         raise OfframpError(
-            f"{times.source} has no times of batch {batch}, only of {known}; choose one of these, or "
+            f"{times.source} has no times of batch {batch}, only of {batches}; choose one of these, or "
             f"measure it: python run.py --measure --batch {batch} --out FILE"
         )
     exits = [row.exit for row in rows]
@@ -158,7 +192,7 @@ def measured(times: StageTimes, costs: Costs, batch: int, of: Literal["mean", "p
             f"{times.source} is of another network than the trial's, whose MACs differ; measure a "
             "bundle of this trial, or of one of the same backbone, exits and image size"
         )
-    upper, median = (_costs(rows, costs, batch, name) for name in (of, "p50"))
+    upper, median = _costs(rows, costs, batch, of), _costs(rows, costs, batch, "p50")
     record = {
         "source": "stage-times",
         "device": times.device,
@@ -177,23 +211,24 @@ def measured(times: StageTimes, costs: Costs, batch: int, of: Literal["mean", "p
 
 def unlike(timed: str, device: str, int8: bool) -> tuple[str, ...]:
     """That times of one precision promise nothing of a bundle in the other, a sentence; empty where it
-    is the same. timed: the precision of the stages that `device` timed.  int8: that of the bundle."""
-    made, flag = ("int8", " --int8") if int8 else ("float32", "")
-    if timed == made:
+    is the same. timed: the precision of the stages that `device` timed; int8: that of the bundle."""
+    precision, flag = ("int8", " --int8") if int8 else ("float32", "")
+    if timed == precision:
         return ()
     return (
-        f"the times of {device} are of {timed} stages, and the bundle's are {made}; time a bundle of "
-        f"offramp export --to-measure{flag} there",
+        f"the times of {device} are of {timed} stages, and the bundle's are {precision}; time a bundle "
+        f"of offramp export --to-measure{flag} there",
     )
 
 
 def of_file(path: Path, costs: Costs, batch: int, kind: LimitKind) -> MeasuredCosts:
-    """`measured` of a file. kind: of the target; one of the 95th percentile goes by those of stages."""
+    """The times in a file that a policy is chosen by. kind: of the target; one of the 95th percentile
+    goes by those of stages."""
     return measured(read(path), costs, batch, LIMITS[kind].stages or "mean")
 
 
 def recorded(record: Mapping[str, Any], costs: Costs) -> MeasuredCosts:
-    """The times that a policy file keeps, as `calibrate` took them; KeyError where it has none."""
+    """The times in a policy file, as `calibrate` read them. Raises KeyError where it has none."""
     used = "_used" if "segments_used" in record else "_p90"
     upper, median = (_again(record, ending, costs) for ending in (used, ""))
     return MeasuredCosts(upper, median, record)
@@ -213,7 +248,7 @@ def _seconds(costs: Costs, batch: int, ending: str) -> dict[str, list[float]]:
     return {f"{name}{ending}": [1e-9 * batch * n for n in part] for name, part in parts.items()}
 
 
-def _costs(rows: Sequence[TimedStage], costs: Costs, batch: int, of: str) -> Costs:
+def _costs(rows: Sequence[TimedStage], costs: Costs, batch: int, of: RoundsNumber) -> Costs:
     """Nanoseconds an image: a stage's time is that of its last segment. A stage that begins at the
     pixels, on a trunk of its own, has earlier segments in it, whose times are taken off."""
     segments = [0] * len(costs.segments)
@@ -221,7 +256,7 @@ def _costs(rows: Sequence[TimedStage], costs: Costs, batch: int, of: str) -> Cos
     for row in rows:
         trunk = costs.owners[row.exit - 1]
         before = sum(segments[newest.get(trunk, 0) : row.exit])
-        segments[row.exit - 1] = max(round(1e9 * getattr(row, of) / batch) - before, 0)
+        segments[row.exit - 1] = max(round(1e9 * row.seconds(of) / batch) - before, 0)
         newest[trunk] = row.exit
     return Costs(tuple(segments), (0,) * len(costs.heads), costs.owners, costs.exits, costs.carry)
 

@@ -1,5 +1,5 @@
-"""Reasons why a result is not to be trusted: a network near chance, too few images, times of a busy
-machine, a policy that decides nothing."""
+"""Reasons why a result is unreliable: a network near chance, too few images, times of a busy machine, a
+policy that decides nothing."""
 
 from __future__ import annotations
 
@@ -25,23 +25,35 @@ MORE = "more epochs, pretrained weights or more images would help"
 
 
 def doubts(policy: Policy, rows: SplitLogits, remark: str | None = None) -> tuple[str, ...]:
-    """Why the policy is not to be trusted, a sentence each; empty where nothing speaks against it.
+    """Why the policy is unreliable, a sentence each; empty where nothing speaks against it.
 
-    rows: the calibration split.  remark: why calibration found nothing cheaper, where it is known.
+    Args:
+        policy: Calibrated or set by hand.
+        rows: The calibration split.
+        remark: Why calibration could choose nothing cheaper, if it says so.
     """
     leaves = policy.leaves(rows.logits)
     images = np.bincount(leaves, minlength=len(policy.exits))
     used = [i for i in range(len(policy.exits) - 1) if images[i]]
-    made = policy.calibration
-    coarse = () if made.target is None else resolution(made.target.kind, made.target.value, len(leaves))
-    stages = None if made.chosen is None else made.chosen.stages
+    origin = policy.calibration
+    coarse = (
+        () if origin.target is None else resolution(origin.target.kind, origin.target.value, len(leaves))
+    )
+    stages = None if origin.chosen is None else origin.chosen.stages
     timed = (stages or {}).get("doubts", ())
     return (*chance(rows, policy.exits, used), *coarse, *timed, *_idle(policy, images.tolist(), remark))
 
 
 def chance(rows: SplitLogits, exits: Sequence[int], used: Sequence[int] = ()) -> tuple[str, ...]:
-    """The final exit, or else each of `used` (indices), where an exact binomial test does not find it
-    more often right than the most frequent class alone would be. exits: their numbers."""
+    """Exits that are not clearly better than the most frequent class, a sentence each.
+
+    An exact binomial test looks at the final exit, or where that is better, at each of `used`.
+
+    Args:
+        rows: The calibration split.
+        exits: Numbers of the exits.
+        used: Indices of those that images leave at.
+    """
     count = len(rows.labels)
     often = int(np.unique(rows.labels, return_counts=True)[1].max())
     right = (scoring.answers(rows.logits) == rows.labels[:, None]).sum(axis=0)
@@ -88,8 +100,17 @@ def resolution(kind: LimitKind, value: float, rows: int) -> tuple[str, ...]:
 
 
 def check_stage_times(file: Path | None, kind: LimitKind, int8: bool, anyway: bool) -> None:
-    """Raise OfframpError, before the work, for a limit that goes by a device's times without a file of
-    them, and unless `anyway` for times of stages in another precision than the bundle's. int8: its."""
+    """Check, before the work, that a limit has the times that it goes by.
+
+    Args:
+        file: Stage times of a device, or None.
+        kind: Of the limit.
+        int8: Whether the bundle is in int8.
+        anyway: Take times of stages in another precision than the bundle's.
+
+    Raises:
+        OfframpError: They are missing, or of another precision.
+    """
     check_times(kind, file is not None, here=False)
     if file is not None:
         times = read(file)
@@ -99,8 +120,8 @@ def check_stage_times(file: Path | None, kind: LimitKind, int8: bool, anyway: bo
 def check(reasons: Sequence[str], anyway: bool) -> None:
     """Raise OfframpError with the reasons, where there are some, unless `anyway`."""
     if reasons and not anyway:
-        said = "; also, ".join(reasons)
-        raise OfframpError(f"{said}. --anyway (anyway=True) goes on and marks the result unreliable")
+        text = "; also, ".join(reasons)
+        raise OfframpError(f"{text}. --anyway (anyway=True) goes on and marks the result unreliable")
 
 
 def _idle(policy: Policy, images: Sequence[int], remark: str | None) -> tuple[str, ...]:

@@ -154,8 +154,8 @@ class _Service:
         return JSONResponse({"status": "ok"})
 
     async def metrics(self, _: Request) -> Response:
-        made = generate_latest(self._metrics.registry)
-        return Response(made, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        text = generate_latest(self._metrics.registry)
+        return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def predict(self, request: Request) -> Response:
         """The body is an image file."""
@@ -179,7 +179,7 @@ class _Service:
         spent = time.perf_counter() - began
         self._metrics.answered(answer, spent)
         self._metrics.requests.labels(200).inc()
-        said = {
+        fields = {
             "class": answer.label,
             "confidence": answer.confidence,
             "exit": answer.exit,
@@ -187,7 +187,7 @@ class _Service:
             "milliseconds": 1000 * spent,
         }
         marked = {"unreliable": list(self._bundle.unreliable)} if self._bundle.unreliable else {}
-        return JSONResponse(finite({**said, **marked}))
+        return JSONResponse(finite({**fields, **marked}))
 
     async def _answer(self, request: Request) -> Answer:
         body = await self._body(request)
@@ -197,20 +197,20 @@ class _Service:
 
     async def _body(self, request: Request) -> bytes:
         most = self._limits.body
-        told = request.headers.get("content-length", "")
+        length = request.headers.get("content-length", "")
         too_large = Refused(413, f"the body is larger than {most:,} bytes; send a smaller image")
-        if told.isascii() and told.isdigit() and int(told) > most:
+        if length.isascii() and length.isdigit() and int(length) > most:
             raise too_large
-        found = bytearray()
+        body = bytearray()
         try:
             async with asyncio.timeout(self._limits.read):
                 async for part in request.stream():
-                    found += part
-                    if len(found) > most:
+                    body += part
+                    if len(body) > most:
                         raise too_large
         except TimeoutError:
             raise Refused(408, f"the body was not there within {self._limits.read:g} seconds") from None
-        return bytes(found)
+        return bytes(body)
 
     def _decoded(self, body: bytes) -> NDArray[np.float32]:
         """[C, H, W], normalized."""
@@ -234,8 +234,8 @@ class _Service:
             raise Refused(422, f"the image cannot be answered: it {in_line(error)}") from None
         except Exception as error:  # decoders raise whatever they like on damaged bytes
             raise Refused(422, f"the image cannot be read: {in_line(error)}") from None
-        made: NDArray[np.float32] = how.normalized(pixels[None])[0]
-        return made
+        normalized: NDArray[np.float32] = how.normalized(pixels[None])[0]
+        return normalized
 
     def _refused(self, status: int, reason: str) -> Response:
         self._metrics.requests.labels(status).inc()

@@ -75,20 +75,20 @@ class Batcher:
                     open_ = False
                     break
                 batch.append(more)
-            self._answer([one for one in batch if one.answer.set_running_or_notify_cancel()])
+            self._answer([waiting for waiting in batch if waiting.answer.set_running_or_notify_cancel()])
 
     def _answer(self, batch: list[_Waiting]) -> None:
         """Each image has its answer as soon as it leaves: those that stay do not hold it up."""
         if not batch:
             return
         try:
-            for left in self._bundle.leaving(np.stack([one.pixels for one in batch])):
+            for left in self._bundle.leaving(np.stack([waiting.pixels for waiting in batch])):
                 classes = self._bundle.classes(left.logits)
                 exit, compute = self._bundle.stages[left.stage].exit, self._bundle.compute(left.stage)
                 for row, label, sure in zip(left.rows, classes, left.confidence, strict=True):
-                    told: Any = (self._bundle.labels[label], float(sure), exit, compute, len(batch))
-                    batch[row].answer.set_result(Answer(*told))
+                    fields: Any = (self._bundle.labels[label], float(sure), exit, compute, len(batch))
+                    batch[row].answer.set_result(Answer(*fields))
         except Exception as error:  # whoever waits is told, and the next batch may do better
-            for one in batch:
-                if not one.answer.done():
-                    one.answer.set_exception(error)
+            for waiting in batch:
+                if not waiting.answer.done():
+                    waiting.answer.set_exception(error)

@@ -16,7 +16,7 @@ from offramp.policy.calibrate import Calibrated, MeasuredCosts, calibrate, state
 from offramp.policy.calibration import Calibration, Chosen, Target
 from offramp.policy.candidates import BY_CONFIDENCE, Search, SplitLogits
 from offramp.policy.costs import Costs
-from offramp.policy.gates import GateNumbers
+from offramp.policy.learned import GateNumbers
 from offramp.policy.policy import Policy
 from offramp.policy.scoring import SCORES, all_carried
 from offramp.policy.stage_times import recorded

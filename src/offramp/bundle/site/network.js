@@ -7,7 +7,7 @@ const FARTHEST = 8; // as scoring.py has it
 function weights(from, to) {
   const scale = from / to;
   const stretch = Math.max(scale, 1);
-  const found = [];
+  const places = [];
   for (let at = 0; at < to; at++) {
     const center = (at + 0.5) * scale;
     const first = Math.max(Math.trunc(center - stretch + 0.5), 0);
@@ -19,9 +19,9 @@ function weights(from, to) {
       parts.push(part);
       total += part;
     }
-    found.push([first, parts.map((part) => Math.trunc(0.5 + (part / total) * 2 ** PRECISION))]);
+    places.push([first, parts.map((part) => Math.trunc(0.5 + (part / total) * 2 ** PRECISION))]);
   }
-  return found;
+  return places;
 }
 
 const clipped = (sum) => Math.min(Math.max(Math.floor(sum / 2 ** PRECISION), 0), 255);
@@ -30,26 +30,26 @@ const clipped = (sum) => Math.min(Math.max(Math.floor(sum / 2 ** PRECISION), 0),
 function resized(plane, height, width, toHeight, toWidth) {
   let source = plane;
   if (toWidth !== width) {
-    const made = new Uint8Array(height * toWidth);
+    const rows = new Uint8Array(height * toWidth);
     weights(width, toWidth).forEach(([first, parts], x) => {
       for (let y = 0; y < height; y++) {
         let sum = 2 ** (PRECISION - 1);
         for (let i = 0; i < parts.length; i++) sum += source[y * width + first + i] * parts[i];
-        made[y * toWidth + x] = clipped(sum);
+        rows[y * toWidth + x] = clipped(sum);
       }
     });
-    source = made;
+    source = rows;
   }
   if (toHeight !== height) {
-    const made = new Uint8Array(toHeight * toWidth);
+    const rows = new Uint8Array(toHeight * toWidth);
     weights(height, toHeight).forEach(([first, parts], y) => {
       for (let x = 0; x < toWidth; x++) {
         let sum = 2 ** (PRECISION - 1);
         for (let i = 0; i < parts.length; i++) sum += source[(first + i) * toWidth + x] * parts[i];
-        made[y * toWidth + x] = clipped(sum);
+        rows[y * toWidth + x] = clipped(sum);
       }
     });
-    source = made;
+    source = rows;
   }
   return source;
 }
@@ -78,7 +78,7 @@ export function pixels(image, how) {
   if (!fits) throw new Error(`the image is ${width}×${height} pixels and the network takes ${toWidth}×${toHeight}`);
   const top = Math.floor((newHeight - toHeight) / 2);
   const left = Math.floor((newWidth - toWidth) / 2);
-  const made = new Float32Array(planes.length * toHeight * toWidth);
+  const normalized = new Float32Array(planes.length * toHeight * toWidth);
   planes.forEach((plane, c) => {
     const large = resized(plane, height, width, newHeight, newWidth);
     const std = Math.fround(how.std[c]);
@@ -86,10 +86,10 @@ export function pixels(image, how) {
     const shift = Math.fround(Math.fround(-how.mean[c]) / std);
     for (let y = 0; y < toHeight; y++)
       for (let x = 0; x < toWidth; x++)
-        made[(c * toHeight + y) * toWidth + x] =
+        normalized[(c * toHeight + y) * toWidth + x] =
           Math.fround(Math.fround(large[(y + top) * newWidth + x + left] * scale) + shift);
   });
-  return made;
+  return normalized;
 }
 
 /** Softmax under a temperature; null where no largest logit is finite. */
@@ -109,65 +109,86 @@ export function answer(logits) {
   return best;
 }
 
-/** Scores by the shares of a softmax alone. */
-const SCORES = {
-  confidence: (shares) => Math.max(...shares),
-  margin: (shares) => {
-    const [first, second = 0] = [...shares].sort((a, b) => b - a);
-    return first - second;
-  },
-  entropy: (shares) => {
-    if (shares.length < 2) return 1;
-    const found = shares.reduce((sum, p) => sum - (p > 0 ? p * Math.log(p) : 0), 0);
-    return Math.max(1 - found / Math.log(shares.length), 0);
-  },
+const largest = (shares) => Math.max(...shares);
+
+const gap = (shares) => {
+  const [first, second = 0] = [...shares].sort((a, b) => b - a);
+  return first - second;
 };
 
-/** How sure an exit is, as scoring.py has it, and what the next exit needs to know. past: that of the exit
- * before: for patience, [answer, run]; for agreement, how many exits gave each class; for ensemble, sums of
- * log-probabilities and how many exits they are of. gate: what the exit has learned, for scores that read it. */
-export function score(name, logits, temperature, past, gate = null) {
-  const shares = probabilities(logits, temperature);
-  if (name === "gate") {
-    const [own, squared] = [probabilities(logits, 1), probabilities(logits, 0.5)];
-    if (own === null || gate === null) return [-Infinity, null];
-    const seen = [SCORES.confidence(own), SCORES.entropy(own), SCORES.margin(own), SCORES.entropy(squared), 1];
-    return [1 / (1 + Math.exp(-seen.reduce((sum, value, i) => sum + value * gate[i], 0))), null];
-  }
-  if (name === "classwise") {
-    const own = probabilities(logits, 1);
-    if (own === null || gate === null) return [-Infinity, null];
+const order = (shares) => {
+  if (shares.length < 2) return 1;
+  const entropy = shares.reduce((sum, p) => sum - (p > 0 ? p * Math.log(p) : 0), 0);
+  return Math.max(1 - entropy / Math.log(shares.length), 0);
+};
+
+/** A score by the shares of a softmax alone. */
+const plain =
+  (measure) =>
+  ({ logits, temperature }) => {
+    const shares = probabilities(logits, temperature);
+    return [shares === null ? -Infinity : measure(shares), null];
+  };
+
+/** A score that reads what the exit has learned. */
+const learned =
+  (measure) =>
+  ({ logits, gate }) => {
+    const shares = probabilities(logits, 1);
+    return [shares === null || gate === null ? -Infinity : measure(shares, logits, gate), null];
+  };
+
+/** The class that an exit answers, or -1 where it is sure of nothing. */
+const vote = (logits) => (probabilities(logits, 1) === null ? -1 : answer(logits));
+
+/** Each score, as scoring.py has it: how sure an exit is, and what the next exit needs to know. past: that of
+ * the exit before. gate: what the exit has learned. */
+const SCORES = {
+  confidence: plain(largest),
+  margin: plain(gap),
+  entropy: plain(order),
+  gate: learned((shares, logits, gate) => {
+    const squared = probabilities(logits, 0.5);
+    const seen = [largest(shares), order(shares), gap(shares), order(squared), 1];
+    return 1 / (1 + Math.exp(-seen.reduce((sum, value, i) => sum + value * gate[i], 0)));
+  }),
+  classwise: learned((shares, logits, gate) => {
     const best = answer(logits);
-    const others = own.reduce((sum, p, i) => (i === best ? sum : sum + p), 0);
+    const others = shares.reduce((sum, p, i) => (i === best ? sum : sum + p), 0);
     const offset = Math.min(Math.max(gate[best], -FARTHEST), FARTHEST);
-    return [own[best] / (own[best] + others * Math.exp(-offset)), null];
-  }
-  if (name === "fixed") return [0, null];
-  if (name === "patience") {
-    const said = shares === null ? -1 : answer(logits);
-    const run = said < 0 ? 0 : past !== null && past[0] === said ? past[1] + 1 : 1;
-    return [run, [said, run]];
-  }
-  if (name === "agreement") {
+    return shares[best] / (shares[best] + others * Math.exp(-offset));
+  }),
+  // past: the answer before, and how many exits in a row gave it
+  patience: ({ logits, past }) => {
+    const label = vote(logits);
+    const run = label < 0 ? 0 : past !== null && past[0] === label ? past[1] + 1 : 1;
+    return [run, [label, run]];
+  },
+  // past: how many exits gave each class
+  agreement: ({ logits, past }) => {
     const votes = past === null ? [...logits].map(() => 0) : [...past];
-    const own = shares === null ? -1 : answer(logits);
-    if (own >= 0) votes[own] += 1;
-    return [own < 0 ? 0 : votes[own], votes];
-  }
-  if (name === "ensemble") {
+    const label = vote(logits);
+    if (label >= 0) votes[label] += 1;
+    return [label < 0 ? 0 : votes[label], votes];
+  },
+  // past: sums of log-probabilities, and how many exits they are of
+  ensemble: ({ logits, temperature, past }) => {
     const own = probabilities(logits, 1);
     const [sums, count] = past ?? [[...logits].map(() => 0), 0];
     const now = own === null ? [sums, count] : [sums.map((sum, i) => sum + Math.log(own[i])), count + 1];
-    const together = probabilities(said(name, logits, now), temperature);
-    return [own === null ? -Infinity : SCORES.confidence(together), now];
-  }
-  return [shares === null ? -Infinity : SCORES[name](shares), null];
-}
+    return [own === null ? -Infinity : largest(probabilities(mean(now), temperature)), now];
+  },
+  fixed: () => [0, null],
+};
+
+/** How sure an exit is, and what the next exit needs to know. */
+export const score = (name, logits, temperature, past, gate = null) =>
+  SCORES[name]({ logits, temperature, past, gate });
+
+const mean = (past) => past[0].map((sum) => sum / Math.max(past[1], 1));
 
 /** The logits by which an early exit answers: its own, or of the exits so far. */
-function said(name, logits, past) {
-  return name === "ensemble" ? past[0].map((sum) => sum / Math.max(past[1], 1)) : logits;
-}
+const answerLogits = (name, logits, past) => (name === "ensemble" ? mean(past) : logits);
 
 /** The stages of a bundle, loaded. */
 export async function open(ort, about) {
@@ -182,19 +203,19 @@ export async function open(ort, about) {
 /** An image through the stages, one after another: yields what each exit says. Whoever stops reading ends it. */
 export async function* walk(ort, about, stages, input) {
   const shape = [1, about.preprocessing.channels, ...about.preprocessing.size];
-  const held = new Map([[null, [new ort.Tensor("float32", input, shape)]]]);
+  const tensors = new Map([[null, [new ort.Tensor("float32", input, shape)]]]);
   let past = null;
   let before = null;
   for (const [at, stage] of stages.entries()) {
     const began = performance.now();
     const { inputNames, outputNames } = stage.session;
     const answered = before && new ort.Tensor("float32", Float32Array.from(before), [1, before.length]);
-    const given = Object.fromEntries(
-      inputNames.map((name, i) => [name, name === "before" ? answered : held.get(stage.after)[i]]),
+    const inputs = Object.fromEntries(
+      inputNames.map((name, i) => [name, name === "before" ? answered : tensors.get(stage.after)[i]]),
     );
-    const found = await stage.session.run(given);
-    const [logits, ...carried] = outputNames.map((name) => found[name]);
-    held.set(at, carried);
+    const outputs = await stage.session.run(inputs);
+    const [logits, ...carried] = outputNames.map((name) => outputs[name]);
+    tensors.set(at, carried);
     // Where exits were trained to add to one another, a share of the answer before comes on top; what a
     // head has learned to add is in its graph, which takes that answer.
     const own = before === null ? logits.data : logits.data.map((z, i) => z + about.carry * before[i]);
@@ -202,11 +223,11 @@ export async function* walk(ort, about, stages, input) {
     let sure;
     [sure, past] = score(about.score, own, stage.temperature, past, stage.gate);
     const last = at === stages.length - 1;
-    const told = last && stage.threshold === null ? own : said(about.score, own, past);
-    const shares = probabilities(told, stage.temperature);
+    const answering = last && stage.threshold === null ? own : answerLogits(about.score, own, past);
+    const shares = probabilities(answering, stage.temperature);
     yield {
       exit: stage.exit,
-      class: answer(told),
+      class: answer(answering),
       confidence: shares === null ? 0 : Math.max(...shares),
       score: sure,
       leaves: last || (stage.threshold !== null && sure >= stage.threshold),
