@@ -89,7 +89,7 @@ class Memory:
             **{"strategy": made.label, "program": made.label, "study": made.study, "seed": made.seed},
             **{"exits": numbers, "places": PLACES, "marginal": keys[-1:], "parameters": numbers},
             phases=[{"name": r.name, "node": k} for r, k in zip(made.runs, keys, strict=True)],
-            final={str(k): own[k] or [{"node": keys[0], "draw": f"of {k}"}] for k in numbers},
+            final={str(k): own[k] or [{"node": keys[0], "draw": "initial"}] for k in numbers},
             **{"owners": [0, 0, 0], "macs": [MACS[k - 1] for k in numbers], "backbone_macs": PLAIN},
             metrics=dict.fromkeys(records.SPLITS, metrics),
             network={"backbone": made.model, "taps": None},

@@ -107,7 +107,9 @@ def _trial(made: Made) -> TrialRecord:
         **{"strategy": made.strategy, "program": made.strategy, "seed": made.seed, "exits": exits},
         places=[f"place {k}" for k in range(1, max(exits) + 1)],
         parameters=list(exits),
-        final={str(k): [{"node": None, "draw": made.sources.get(k, f"{made.id}-{k}")}] for k in exits},
+        final={
+            str(k): [{"node": made.sources.get(k, f"{made.id}-{k}"), "draw": "initial"}] for k in exits
+        },
         **{"macs": [10 * k for k in exits], "backbone_macs": 40},
         metrics=dict.fromkeys(records.SPLITS, metrics),
         network={"backbone": made.model, "taps": None, "weights": made.weights},

@@ -47,7 +47,7 @@ from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run.events import Epoch, Event, GroupStarted, Waiting, WorkerFailed
 from offramp.study.run.ledger import Failures
 from offramp.study.run.processes import SERVER, Processes, check_killed, run_pooled
-from offramp.study.run.protocol import RETRIES, Loss, Needs, Order
+from offramp.study.run.protocol import RETRIES, Needs, TaskFailure, TaskOrder
 from offramp.study.run.run import run
 from offramp.study.spec import file as spec
 from refusal import refuses
@@ -356,7 +356,7 @@ def test_workers_that_are_killed_again_and_again_end_the_run(
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_memory_may_be_why_where_the_system_sends_the_signal_that_ends_a_worker(number: int) -> None:
     with pytest.raises(OfframpError, match=signal.Signals(number).name) as caught:
-        check_killed(Loss(ended_by(-number), -number), RETRIES + 1)
+        check_killed(TaskFailure(ended_by(-number), -number), RETRIES + 1)
     assert ("memory" in str(caught.value)) == (number == signal.SIGKILL)
 
 
@@ -406,7 +406,7 @@ def test_a_process_of_the_users_own_is_told_nothing(
     Path(main.__file__).write_text("raise ValueError")
     monkeypatch.setitem(sys.modules, "__main__", main)
     launcher = Processes()
-    task = launcher.start(Order("", [], {}, {}, "", {}, Needs(1, 0), "", {}, {}))
+    task = launcher.start(TaskOrder("", [], {}, {}, "", {}, Needs(1, 0), "", {}, {}))
     worker = launcher.workers[task]
     ((event,),) = [message.events for message in launcher.hear([task], None)]
     assert isinstance(event, WorkerFailed) and "could not begin: ValueError" in event.text

@@ -19,7 +19,7 @@ from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run import cluster as clusters
 from offramp.study.run import driver, events, protocol
 from offramp.study.run.ledger import Failures, Ledger
-from offramp.study.run.protocol import Loss, Message, Needs, Order
+from offramp.study.run.protocol import Message, Needs, TaskFailure, TaskOrder
 from offramp.study.run.run import RunConfig
 from offramp.study.spec.file import read
 from refusal import refuses
@@ -33,17 +33,17 @@ Said = tuple[list[events.Event], str | None]
 class Scripted:
     """A cluster of one machine. answer: what the n-th task of the same order says."""
 
-    answer: Callable[[Order, int], Said]
+    answer: Callable[[TaskOrder, int], Said]
     own: bool = False
     tasks: int = 2
-    orders: list[Order] = field(default_factory=list)
+    orders: list[TaskOrder] = field(default_factory=list)
     canceled: set[int] = field(default_factory=set)
 
     def room(self, needs: Needs) -> events.Room:
         assert needs.cpus == 1
         return events.Room(self.tasks, 1)
 
-    def start(self, order: Order) -> int:
+    def start(self, order: TaskOrder) -> int:
         self.orders.append(protocol.loads(order.dumps()))
         return len(self.orders) - 1
 
@@ -52,11 +52,11 @@ class Scripted:
         if not tasks:
             return []
         if tasks[0] in self.canceled:
-            return [Message(tasks[0], ended=True, loss=Loss("its process was told to end"))]
+            return [Message(tasks[0], ended=True, loss=TaskFailure("its process was told to end"))]
         order = self.orders[tasks[0]]
         turn = sum(o.keys == order.keys and o.trials == order.trials for o in self.orders[: tasks[0]])
         happened, reason = self.answer(order, turn)
-        loss = None if reason is None else Loss(reason)
+        loss = None if reason is None else TaskFailure(reason)
         return [Message(tasks[0], tuple(happened), ended=True, loss=loss)]
 
     def cancel(self, task: int, force: bool = False) -> None:
@@ -86,7 +86,7 @@ def carried_out(
     return run
 
 
-def done(order: Order) -> list[events.Event]:
+def done(order: TaskOrder) -> list[events.Event]:
     return [
         *(events.Finished(key, 1.0) for key in order.keys),
         *(events.TrialDone(trial, False) for trial in order.trials),
@@ -102,7 +102,7 @@ def notes(happened: list[events.Event]) -> list[str]:
 
 
 def test_a_task_that_comes_further_each_time_is_never_given_up(carried_out: Any, plan: Plan) -> None:
-    def answer(order: Order, turn: int) -> Said:
+    def answer(order: TaskOrder, turn: int) -> Said:
         if order.keys and turn < 3 * protocol.RETRIES:
             return [epoch(key, turn + 1) for key in order.keys], "its machine is gone"
         return done(order), None
@@ -118,7 +118,7 @@ def test_one_that_does_not_is_given_up_and_each_time_is_said(
 ) -> None:
     first = next(iter(plan.nodes))
 
-    def answer(order: Order, _: int) -> Said:
+    def answer(order: TaskOrder, _: int) -> Said:
         if first in order.keys:
             return [epoch(first, 3)] * (again and 1), "its process was told to end"
         return done(order), None
@@ -138,7 +138,7 @@ def test_one_that_does_not_is_given_up_and_each_time_is_said(
 def test_a_machine_that_lacks_something_ends_nothing_once_another_has_trained(carried_out: Any) -> None:
     refused = events.WorkerFailed("b: there is no data here", again=False)
 
-    def answer(order: Order, turn: int) -> Said:
+    def answer(order: TaskOrder, turn: int) -> Said:
         if turn == 0 and len(cluster.orders) > 3:
             return [refused], None
         return done(order), None
@@ -216,5 +216,5 @@ def test_a_head_that_cannot_start_a_server_is_asked_again(ray: FakeRay, fails: i
 def test_a_phase_on_a_gpu_has_a_process_of_its_own(ray: FakeRay, gpus: float, kind: str) -> None:
     """One that had a GPU would stay on it, whichever it is given next."""
     with clusters.joined(WHERE) as cluster:
-        cluster.start(Order("", [], {}, {}, "", {}, Needs(1, 0, gpus), "", {}, {}))
+        cluster.start(TaskOrder("", [], {}, {}, "", {}, Needs(1, 0, gpus), "", {}, {}))
     assert ray.given == [kind]

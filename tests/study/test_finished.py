@@ -14,6 +14,7 @@ from offramp.errors import Unwritable
 from offramp.hashing import text
 from offramp.store import sealed
 from offramp.store.disk import Disk
+from offramp.store.locks import Locks
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan
 from offramp.study.run.events import Note
@@ -36,8 +37,10 @@ def test_a_store_that_holds_all_is_not_written(tmp_path: Path, monkeypatch: pyte
     def refuse(*_: object) -> None:
         raise Unwritable("read-only")
 
-    for name in ("write", "write_folder", "remove", "lock", "try_lock", "gate"):
+    for name in ("write", "write_folder", "remove"):
         monkeypatch.setattr(Disk, name, refuse)
+    for name in ("take", "try_take", "gate"):
+        monkeypatch.setattr(Locks, name, refuse)
     store, events = finish(plan, tmp_path)
     assert closed(events) == {trial.id: True for trial in plan.trials}
     assert hashes(store) == before

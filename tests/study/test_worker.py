@@ -83,12 +83,12 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return make_plan(spec.read(study_file(tmp_path_factory.mktemp("study"), epochs=1), few), CPU)
 
 
-def order(plan: Plan, store: Path) -> protocol.Order:
+def order(plan: Plan, store: Path) -> protocol.TaskOrder:
     config = RunConfig(CPU, store / "caches")
     return protocol.order_of(plan, Store(store), config, protocol.Needs(1, 0))
 
 
-def done(order: protocol.Order) -> list[events.Event]:
+def done(order: protocol.TaskOrder) -> list[events.Event]:
     assert protocol.loads(order.dumps()) == order
     return [events.loads(line) for line in worker.carry_out(order.dumps())]
 
@@ -260,7 +260,7 @@ for line in work(sys.stdin.read()):
 """
 
 
-def elsewhere(order: protocol.Order, folder: Path) -> list[events.Event]:
+def elsewhere(order: protocol.TaskOrder, folder: Path) -> list[events.Event]:
     """The order carried out by a process in another folder."""
     folder.mkdir(exist_ok=True)
     with forked(ELSEWHERE, str(folder)) as process:

@@ -33,7 +33,7 @@ LEAST = 2  # images: what batch normalization needs
 
 
 @dataclass(frozen=True)
-class Subject:
+class ProbeSubject:
     """What is trained: a backbone with its usual exits on `batch` images of `shape` (C, H, W).
     keep: whether the process keeps freed memory, as commands do.  device: its class."""
 
@@ -54,7 +54,7 @@ class Setup:
     tf32: bool = False
 
 
-def network(subject: Subject) -> ExitNetwork:
+def network(subject: ProbeSubject) -> ExitNetwork:
     return build(NetSpec(subject.backbone), subject.shape, CLASSES, seed=0)
 
 
@@ -135,7 +135,7 @@ def in_turns(steps: Sequence[Callable[[], float]], seconds: float) -> list[list[
 def main() -> None:
     """Answer each line `{"ways": […], "seconds": …}` with a list of seconds a step for each way."""
     given = json.loads(sys.argv[1])
-    subject = Subject(**{**given, "shape": tuple(given["shape"])})
+    subject = ProbeSubject(**{**given, "shape": tuple(given["shape"])})
     if subject.keep:
         keep_freed_memory()
     device = devices.chosen(subject.device)

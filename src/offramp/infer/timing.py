@@ -24,7 +24,7 @@ WARM_UP = 2
 LEAST = 5  # rounds, however long they take
 METERED_S = 2.0  # of each run: meters of energy tick as seldom as ten times a second
 STATUS = Path("/proc/self/status")
-Name = TypeVar("Name", bound=Hashable)
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -212,11 +212,11 @@ def _line(engine: str, batch: int, parts: Sequence[tuple[TimedCall, Times, Footp
 
 
 def interleaved(
-    calls: Mapping[Name, Callable[[], object]],
+    calls: Mapping[Key, Callable[[], object]],
     wait: Callable[[], None],
     effort: Effort,
     clock: Callable[[], float] = perf_counter,
-) -> dict[Name, Times]:
+) -> dict[Key, Times]:
     """Call each again and again, in turns, so that whatever else the machine does meets all of them
     alike. Each round begins with another one.
 
@@ -227,7 +227,7 @@ def interleaved(
         clock: In seconds.
     """
     names = list(calls)
-    samples: dict[Name, list[float]] = {name: [] for name in names}
+    samples: dict[Key, list[float]] = {name: [] for name in names}
     for name in names * WARM_UP:
         calls[name]()
     began = clock()

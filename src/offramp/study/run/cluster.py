@@ -21,7 +21,7 @@ from typing import Any
 from offramp.errors import OfframpError, in_line
 from offramp.meters import usable_cores
 from offramp.study.run.events import Room, loads
-from offramp.study.run.protocol import Loss, Message, Needs, Order
+from offramp.study.run.protocol import Message, Needs, TaskFailure, TaskOrder
 
 LEAST = (2, 52)  # before it, any page in a browser could run code in a cluster (CVE-2025-62593)
 CLIENT = "ray://"
@@ -73,7 +73,7 @@ class Cluster:
             nodes = self.ray.nodes()
         return [node["Resources"] for node in nodes if node["Alive"]]
 
-    def start(self, order: Order) -> Any:
+    def start(self, order: TaskOrder) -> Any:
         """A task that does what an order says, as soon as there is room for it."""
         needs = order.needs
         options: dict[str, Any] = {
@@ -119,7 +119,7 @@ class Cluster:
             return Message(task, ended=True)
         except self.ray.exceptions.RayError as error:
             reason = LOST.get(type(error).__name__) or in_line(error)
-            return Message(task, ended=True, loss=Loss(reason))
+            return Message(task, ended=True, loss=TaskFailure(reason))
 
     def cancel(self, task: Any, force: bool = False) -> None:
         """Interrupt a task as Ctrl-C would; or kill it."""

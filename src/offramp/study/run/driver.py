@@ -26,7 +26,7 @@ from offramp.study.plan.schedule import Schedule
 from offramp.study.plan.workers import need
 from offramp.study.run import events, protocol, trials
 from offramp.study.run.ledger import Failures, Ledger
-from offramp.study.run.protocol import Launcher, Message, Needs, Order, Restarts, end, order_of
+from offramp.study.run.protocol import Launcher, Message, Needs, Restarts, TaskOrder, end, order_of
 from offramp.study.run.run import RunConfig
 from offramp.units import counted
 
@@ -79,7 +79,7 @@ class Driver:
 
     ledger: Ledger
     machines: ClusterLauncher
-    order: Order
+    order: TaskOrder
     restarts: Restarts = field(default_factory=Restarts)
     running: dict[Any, Assignment] = field(default_factory=dict)
     elsewhere: set[str] = field(default_factory=set)

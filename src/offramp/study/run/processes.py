@@ -48,7 +48,16 @@ from offramp.study.plan.plan import Plan
 from offramp.study.plan.workers import check_memory
 from offramp.study.run import protocol
 from offramp.study.run.events import Event, Note, WorkerFailed, loads
-from offramp.study.run.protocol import Launcher, Loss, Message, Needs, Order, Restarts, end, order_of
+from offramp.study.run.protocol import (
+    Launcher,
+    Message,
+    Needs,
+    Restarts,
+    TaskFailure,
+    TaskOrder,
+    end,
+    order_of,
+)
 from offramp.study.run.run import RunConfig, run
 from offramp.study.run.worker import carry_out
 from offramp.units import counted
@@ -74,7 +83,7 @@ class Processes:
     workers: dict[Connection, ForkServerProcess] = field(default_factory=dict)
     memory_kills: int = field(default_factory=lambda: killed_for_memory())
 
-    def start(self, order: Order) -> Connection:
+    def start(self, order: TaskOrder) -> Connection:
         """One more process. A signal counts only when it is among the workers, which `end` ends."""
         # The former imports this module; the latter is what any optimizer imports as it steps.
         SERVER.set_forkserver_preload(["offramp.study.run.worker_errors", "torch._dynamo"])
@@ -99,7 +108,7 @@ class Processes:
             code = self._joined(task)
             before, self.memory_kills = self.memory_kills, killed_for_memory()
             short = code == -signal.SIGKILL and self.memory_kills > before
-            return Message(task, ended=True, loss=Loss(ended_by(code), code, short))
+            return Message(task, ended=True, loss=TaskFailure(ended_by(code), code, short))
         if not line:
             self._joined(task)
             return Message(task, ended=True)
@@ -216,7 +225,7 @@ def _run_workers(plan: Plan, store: Store, config: RunConfig) -> Generator[Event
             end(launcher, tuple(launcher.workers))
 
 
-def listen(launcher: Launcher, orders: Sequence[Order], restarts: Restarts) -> Iterator[Event]:
+def listen(launcher: Launcher, orders: Sequence[TaskOrder], restarts: Restarts) -> Iterator[Event]:
     """Start a worker for each order, and replace those that are lost, until all have finished.
 
     Args:
@@ -248,7 +257,7 @@ def listen(launcher: Launcher, orders: Sequence[Order], restarts: Restarts) -> I
                 yield Note(_replaced(message.loss, name, restarts, len(running)))
 
 
-def _replaced(loss: Loss, name: str, restarts: Restarts, left: int) -> str:
+def _replaced(loss: TaskFailure, name: str, restarts: Restarts, left: int) -> str:
     """What is done about a worker that is gone. Raises OfframpError where nothing is."""
     if loss.short and left:
         return (
@@ -264,7 +273,7 @@ def _replaced(loss: Loss, name: str, restarts: Restarts, left: int) -> str:
     )
 
 
-def check_killed(loss: Loss, count: int) -> None:
+def check_killed(loss: TaskFailure, count: int) -> None:
     """Refuse what no new process mends.
 
     Args:
@@ -317,10 +326,10 @@ def _run_ranks(plan: Plan, store: Store, config: RunConfig) -> Generator[Event, 
                 yield Note(_again(losses, restarts))
 
 
-def _together(launcher: Processes, restarts: Restarts) -> Generator[Event, None, list[Loss]]:
+def _together(launcher: Processes, restarts: Restarts) -> Generator[Event, None, list[TaskFailure]]:
     """What ranks say until all are finished; the losses of those that ended before. What is left GRACE_S
     after the last of them waits for one that is gone, and is killed."""
-    losses: list[Loss] = []
+    losses: list[TaskFailure] = []
     while launcher.workers:
         messages = launcher.hear(list(launcher.workers), GRACE_S if losses else None)
         for message in messages:
@@ -340,7 +349,7 @@ def _together(launcher: Processes, restarts: Restarts) -> Generator[Event, None,
     return losses
 
 
-def _again(losses: Sequence[Loss], restarts: Restarts) -> str:
+def _again(losses: Sequence[TaskFailure], restarts: Restarts) -> str:
     """Wait as long as the rule says before ranks start again; a note on it. Raises OfframpError where
     they do not."""
     gone = next((loss for loss in losses if loss.code not in (DESERTED, DISBANDED)), None)

@@ -55,7 +55,7 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class Order:
+class TaskOrder:
     """What a trainer is to do, in the types of JSON.
 
     Attributes:
@@ -94,17 +94,17 @@ class Order:
         return json.dumps(asdict(self))
 
 
-def loads(line: str) -> Order:
-    """The order that `Order.dumps` wrote."""
+def loads(line: str) -> TaskOrder:
+    """The order that `TaskOrder.dumps` wrote."""
     fields = json.loads(line)
     code = {name: (sha256, files) for name, (sha256, files) in fields["code"].items()}
     lists = {name: tuple(fields[name]) for name in ("keys", "trials")}
-    return Order(**{**fields, **lists, "code": code, "needs": Needs(**fields["needs"])})
+    return TaskOrder(**{**fields, **lists, "code": code, "needs": Needs(**fields["needs"])})
 
 
 def order_of(
     plan: Plan, store: Store, config: RunConfig, needs: Needs, failures: Path | None = None
-) -> Order:
+) -> TaskOrder:
     """The order to work on a plan; what of it, `replace` adds.
 
     Args:
@@ -112,7 +112,7 @@ def order_of(
         store: Where to.
         config: How; its folder of caches and number of workers count on this machine alone.
         needs: What a task takes.
-        failures: As of `Order`.
+        failures: As of `TaskOrder`.
 
     Raises:
         OfframpError: For a strategy that is a function which another process cannot import.
@@ -122,7 +122,7 @@ def order_of(
         own = {strategy.label: strategy.own for strategy in plan.study.strategies if strategy.own}
         functions = {label: _importable(label, function) for label, function in own.items()}
     root = store.root
-    return Order(
+    return TaskOrder(
         study=spec.as_text(plan.study, without_functions=failures is None),
         places=[[list(path), where] for path, where in plan.study._places.items()],
         functions=functions,
@@ -179,7 +179,7 @@ def read_by(plan: Plan) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Loss:
+class TaskFailure:
     """Why a task ended although it was not finished.
 
     Attributes:
@@ -207,13 +207,13 @@ class Message:
     task: Any
     events: tuple[Event, ...] = ()
     ended: bool = False
-    loss: Loss | None = None
+    loss: TaskFailure | None = None
 
 
 class Launcher(Protocol):
     """Starts trainers and hears them."""
 
-    def start(self, order: Order) -> Any:
+    def start(self, order: TaskOrder) -> Any:
         """A new task, as soon as there is room for it."""
 
     def hear(self, tasks: Sequence[Any], seconds: float | None) -> list[Message]:

@@ -33,7 +33,7 @@ from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.plan.workers import on_a_machine
 from offramp.study.run import events
 from offramp.study.run.ledger import Failures
-from offramp.study.run.protocol import Order, imported, loads, read_by
+from offramp.study.run.protocol import TaskOrder, imported, loads, read_by
 from offramp.study.run.run import RunConfig, run, run_part
 from offramp.study.spec import file as spec
 
@@ -50,7 +50,7 @@ def carry_out(line: str) -> Iterator[str]:
     """Do what an order says. Whoever stops reading closes it; interrupted, it saves.
 
     Args:
-        line: What `Order.dumps` wrote.
+        line: What `TaskOrder.dumps` wrote.
 
     Yields:
         Events, a line of JSON each.
@@ -85,7 +85,7 @@ def carry_out(line: str) -> Iterator[str]:
             yield from _failed(order, reported, error)
 
 
-def _failed(order: Order, reported: Collection[str], error: Exception) -> Iterator[str]:
+def _failed(order: TaskOrder, reported: Collection[str], error: Exception) -> Iterator[str]:
     """What the user's code raised: the same would happen anywhere."""
     reason = f"{type(error).__name__}: {in_line(error, 2000)} (on {host()})"
     for key in order.keys:
@@ -110,7 +110,7 @@ def _at(here: str, event: events.Event) -> events.Event:
     return event
 
 
-def _whole(order: Order) -> Generator[events.Event, None, None]:
+def _whole(order: TaskOrder) -> Generator[events.Event, None, None]:
     """As one of several workers on this machine."""
     assert order.failures is not None
     (_, plan), config = _planned(order), RunConfig.from_json(order.config)
@@ -123,7 +123,7 @@ def _whole(order: Order) -> Generator[events.Event, None, None]:
         yield from happening
 
 
-def _part(order: Order) -> Generator[events.Event, None, None]:
+def _part(order: TaskOrder) -> Generator[events.Event, None, None]:
     """Single nodes or trials, perhaps of another machine's plan."""
     store = Store(order.store)
     if _is_away(order.store):  # it was there when this was ordered: nothing is begun in its place
@@ -148,7 +148,7 @@ def _part(order: Order) -> Generator[events.Event, None, None]:
             yield event
 
 
-def _unlike(order: Order, plan: Plan) -> list[str]:
+def _unlike(order: TaskOrder, plan: Plan) -> list[str]:
     """What of a plan differs from what was planned with: the data, the network."""
     mine = read_by(plan)
     return [name for name, sha256 in order.read.items() if mine[name] != sha256]
@@ -161,7 +161,7 @@ def _is_away(root: str) -> bool:
         return True
 
 
-def _planned(order: Order) -> tuple[tuple[str, ...], Plan]:
+def _planned(order: TaskOrder) -> tuple[tuple[str, ...], Plan]:
     """The plan, and notes on the code that was sent. As planning takes reading all data, the plan of the
     last order serves the next one too."""
     about = json.dumps([order.study, order.places, order.functions])
