@@ -6,14 +6,14 @@ import psutil
 import pytest
 
 from offramp.engine import probe
-from offramp.engine.probe import Setup, Subject, in_turns, network, stepper
+from offramp.engine.probe import ProbeSubject, Setup, in_turns, network, stepper
 from offramp.errors import OfframpError
 from offramp.study import tune
 from offramp.study.plan.profiles import Gain
 from offramp.study.tune import AT_ONCE, Measuring, chosen, measure, processes
 from support import CPU
 
-TINY = Subject("digits-cnn", (1, 8, 8), 8)
+TINY = ProbeSubject("digits-cnn", (1, 8, 8), 8)
 
 
 @pytest.mark.long
@@ -74,7 +74,7 @@ def test_turns_are_equal() -> None:
 
 @pytest.mark.slow
 def test_a_process_that_dies_is_said_in_a_line(capfd: pytest.CaptureFixture[str]) -> None:
-    nothing = Subject("no-such-network", (1, 8, 8), 8)
+    nothing = ProbeSubject("no-such-network", (1, 8, 8), 8)
     with pytest.raises(OfframpError, match="process that measures ended"), processes(nothing, {}):
         pass
     assert "no-such-network" in capfd.readouterr().err

@@ -12,16 +12,16 @@ from dataclasses import asdict, dataclass, replace
 from statistics import geometric_mean, median
 from typing import final
 
-from offramp.engine.probe import Setup, Subject, question
+from offramp.engine.probe import ProbeSubject, Setup, question
 from offramp.errors import OfframpError
 from offramp.numerics import CUSTOM, DEFAULTS, Numerics, known
 from offramp.process import GIVEN, SPINS
 from offramp.study.plan.profiles import Gain
 
 SUBJECTS = (
-    Subject("digits-cnn", (1, 8, 8), 128),
-    Subject("mobilenetv2", (3, 32, 32), 64),
-    Subject("resnet18", (3, 32, 32), 32),
+    ProbeSubject("digits-cnn", (1, 8, 8), 128),
+    ProbeSubject("mobilenetv2", (3, 32, 32), 64),
+    ProbeSubject("resnet18", (3, 32, 32), 32),
 )
 FORMAT = "channels-last against contiguous"
 PRECISION = "bfloat16 against float32, 1 thread"
@@ -53,7 +53,7 @@ class Process:
     """A process that holds a network and times its training steps. environment: of it alone; None
     takes a variable away."""
 
-    def __init__(self, subject: Subject, environment: Mapping[str, str | None]) -> None:
+    def __init__(self, subject: ProbeSubject, environment: Mapping[str, str | None]) -> None:
         mine = {k: v for k, v in {**os.environ, **environment}.items() if v is not None}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "offramp.engine.probe", json.dumps(asdict(subject))],
@@ -91,7 +91,7 @@ class Process:
 
 
 @contextmanager
-def processes(subject: Subject, *environments: Mapping[str, str | None]) -> Iterator[list[Process]]:
+def processes(subject: ProbeSubject, *environments: Mapping[str, str | None]) -> Iterator[list[Process]]:
     """A process for each environment, ready, ended with the block."""
     with ExitStack() as stack:
         made = []
@@ -104,7 +104,7 @@ def processes(subject: Subject, *environments: Mapping[str, str | None]) -> Iter
 
 
 def measure(
-    device: str, cores: int, seconds: float = 4.0, subjects: Sequence[Subject] = SUBJECTS
+    device: str, cores: int, seconds: float = 4.0, subjects: Sequence[ProbeSubject] = SUBJECTS
 ) -> Iterator[Measuring | Gain]:
     """Everything, with a word before each part. seconds: of each, besides its start."""
     parts = _parts(device, cores, seconds, [replace(subject, device=device) for subject in subjects])
@@ -114,7 +114,7 @@ def measure(
 
 
 def _parts(
-    device: str, cores: int, seconds: float, subjects: Sequence[Subject]
+    device: str, cores: int, seconds: float, subjects: Sequence[ProbeSubject]
 ) -> list[tuple[str, Iterator[Gain]]]:
     """What is measured, each with what measures it when it is asked to."""
     if device != "cpu":
@@ -161,7 +161,9 @@ def _accelerated() -> dict[str, tuple[Setup, Setup]]:
     }
 
 
-def _ways(subject: Subject, pairs: Mapping[str, tuple[Setup, Setup]], seconds: float) -> Iterator[Gain]:
+def _ways(
+    subject: ProbeSubject, pairs: Mapping[str, tuple[Setup, Setup]], seconds: float
+) -> Iterator[Gain]:
     ways = list(dict.fromkeys(way for pair in pairs.values() for way in pair))
     with processes(subject, BOUNDED) as (process,):
         process.ask(ways, seconds * len(ways) / 2)
@@ -170,7 +172,7 @@ def _ways(subject: Subject, pairs: Mapping[str, tuple[Setup, Setup]], seconds: f
         yield _gain(what, subject, found[slow], found[fast])
 
 
-def _at_once(subject: Subject, seconds: float) -> Iterator[Gain]:
+def _at_once(subject: ProbeSubject, seconds: float) -> Iterator[Gain]:
     with processes(subject, BOUNDED, BOUNDED) as pair:
         for process, way in ((pair[0], Setup(2)), (pair[0], Setup(1)), (pair[1], Setup(1))):
             process.ask([way], 0.0)  # warm, before two of them meet
@@ -186,7 +188,7 @@ def _at_once(subject: Subject, seconds: float) -> Iterator[Gain]:
     yield _gain(AT_ONCE, subject, median(alone), median(together) / 2)
 
 
-def _spinning(subject: Subject, threads: int, seconds: float) -> Iterator[Gain]:
+def _spinning(subject: ProbeSubject, threads: int, seconds: float) -> Iterator[Gain]:
     with processes(subject, UNSET, PASSIVE, BOUNDED) as made:
         quiet = _in_turns(made, Setup(threads), seconds / 3)
         with _neighbor():
@@ -196,7 +198,7 @@ def _spinning(subject: Subject, threads: int, seconds: float) -> Iterator[Gain]:
     yield _gain(BESIDE, subject, beside[0], beside[2])
 
 
-def _memory(subject: Subject, threads: int, seconds: float) -> Iterator[Gain]:
+def _memory(subject: ProbeSubject, threads: int, seconds: float) -> Iterator[Gain]:
     usual = replace(subject, keep=False)
     with processes(usual, BOUNDED) as (one,), processes(subject, BOUNDED) as (other,):
         given_back, kept = _in_turns([one, other], Setup(threads), seconds / 3)
@@ -227,5 +229,5 @@ def _neighbor() -> Iterator[None]:
             other.kill()
 
 
-def _gain(what: str, subject: Subject, slow: float, fast: float) -> Gain:
+def _gain(what: str, subject: ProbeSubject, slow: float, fast: float) -> Gain:
     return Gain(what=what, network=subject.backbone, ratio=round(slow / fast, 3))
