@@ -31,7 +31,7 @@ _USUAL: Mapping[str, Any] = {
     **{"flip": True, "vertical_flip": True, "crop": 4, "resized_crop": (0.08, 1.0)},
     **{"rotate": 10.0, "jitter": 0.2, "alternating_flip": True},
 }
-_SAID = tuple(name for name in Augment.__dataclass_fields__ if name != "own")  # which is found
+_WRITTEN = tuple(name for name in Augment.__dataclass_fields__ if name != "own")  # that is looked up
 
 
 def reader(kind: type[T]) -> Callable[[Any], T]:
@@ -41,9 +41,8 @@ def reader(kind: type[T]) -> Callable[[Any], T]:
     names = [field.name for field in fields(kind)]
 
     def read(value: Any) -> T:
-        given = mapping(value, names)
-        made = strict(**{key: _tuples(one) for key, one in given.items()})
-        return kind(**{name: getattr(made, name) for name in names})
+        checked = strict(**{key: _tuples(each) for key, each in mapping(value, names).items()})
+        return kind(**{name: getattr(checked, name) for name in names})
 
     return read
 
@@ -53,18 +52,18 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def gather_options(value: Any, known: set[str]) -> dict[str, Any]:
-    """A mapping whose keys outside `known` become `options`."""
+def gather_options(value: Any, keys: set[str]) -> dict[str, Any]:
+    """A mapping whose other keys become `options`."""
     if not isinstance(value, Mapping):
         raise fail(f"must be a name or a mapping with a name, got {shown(value)}")
-    rest = {str(k): v for k, v in value.items() if k not in known}
+    rest = {str(k): v for k, v in value.items() if k not in keys}
     for name, option in rest.items():
         try:
             canonical(option)
         except (TypeError, ValueError):
             what = "must be text, a finite number, true, false, null, or lists and mappings of these"
             raise fail(what, name) from None
-    return {**{k: v for k, v in value.items() if k in known}, "options": rest}
+    return {**{k: v for k, v in value.items() if k in keys}, "options": rest}
 
 
 def name_and_root(value: Any) -> Any:
@@ -90,13 +89,14 @@ def limit(value: Any) -> int | Literal["auto"]:
     if value == "auto":
         return "auto"
     whole = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1
-    found = units.read(str(value), units.SIZE) if whole or isinstance(value, str) else None
-    if found is None:
+    size = units.read(str(value), units.SIZE) if whole or isinstance(value, str) else None
+    if size is None:
         raise fail(f"must be auto or {units.SIZE.such}, got {shown(value)}")
-    return int(found)
+    return int(size)
 
 
 def taps(value: Any) -> Taps:
+    """Names or shares of places, a number of exits, or lists of submodules."""
     if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
@@ -116,7 +116,7 @@ def taps(value: Any) -> Taps:
 
 
 def _names(value: Sequence[Any]) -> tuple[str, ...]:
-    """Each a text, and given once; a share is above nothing and below all."""
+    """Each a text, and there once; a share is above nothing and below all."""
     for i, tap in enumerate(value):
         if not isinstance(tap, str) or not tap:
             raise fail(f"must list names of places, got {shown(tap)} among them")
@@ -129,6 +129,7 @@ def _names(value: Sequence[Any]) -> tuple[str, ...]:
 
 
 def joint_weights(value: Any) -> JointWeights:
+    """A scheme by name, or one number an exit."""
     if isinstance(value, str):
         if value not in _SCHEMES:
             raise fail(f"must be {', '.join(_SCHEMES)} or one number an exit{nearest(value, _SCHEMES)}")
@@ -163,22 +164,19 @@ def augment(value: Any) -> Augment | None:
         value = dict.fromkeys(value, True)
     value = asdict(value) if isinstance(value, Augment) else value
     if isinstance(value, Mapping):
-        value = {name: given for name, given in value.items() if (name, given) != ("own", None)}
-    off = Augment()
-    found = _read_augment(
-        {
-            name: (_USUAL[name] if given else getattr(off, name))
-            if isinstance(given, bool) and name in _USUAL
-            else given
-            for name, given in mapping(value, _SAID).items()
-        }
-    )
-    if wrong := clash(found):
+        value = {name: setting for name, setting in value.items() if (name, setting) != ("own", None)}
+    off, settings = Augment(), mapping(value, _WRITTEN)
+    for name, setting in settings.items():
+        if isinstance(setting, bool) and name in _USUAL:
+            settings[name] = _USUAL[name] if setting else getattr(off, name)
+    augment = _read_augment(settings)
+    if wrong := clash(augment):
         raise fail(wrong[1], wrong[0])
-    return found
+    return augment
 
 
 def refuse_repeated_seeds(seeds: Sequence[int]) -> None:
+    """Refuse a seed that stands twice."""
     seed, times = Counter(seeds).most_common(1)[0]
     if times > 1:
         last = len(seeds) - 1 - list(reversed(seeds)).index(seed)

@@ -16,6 +16,10 @@ from offramp.study.spec.places import Places
 from offramp.study.spec.yaml_lines import Document
 
 KEYS = ("name", "studies")
+# Of a rehearsal, `scale: small`: at the most.
+EPOCHS, SEEDS, SIZE = 2, 2, 64  # pixels a side
+TRAIN_SHARE, LEAST_OF_CLASS = 100, 10  # one image in so many, and at least so many of a class
+TEST_SHARE = 10
 
 
 @dataclass(frozen=True)
@@ -28,9 +32,15 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class StudyFile:
-    """A study file as it was read: what becomes of the file later changes nothing. settings: that it was
-    given, each `key.key=value`, its value YAML; a position in a list is a number from 0:
-    `strategies.0.as=mine`.  data_root: the folder of its data, which `settings` win over."""
+    """A study file as it was read: what becomes of the file later changes nothing.
+
+    Attributes:
+        path: Of the file.
+        document: What it says.
+        settings: Over it, each `key.key=value` with a value in YAML; a position in a list is a number
+            from 0: `strategies.0.as=mine`.
+        data_root: The folder of its data, which `settings` win over.
+    """
 
     path: Path
     document: Document
@@ -46,15 +56,20 @@ class StudyFile:
         """What the file says with its settings and more, to be written again: in the types of JSON,
         shorthands and what its scale sets written out. Raises OfframpError as `study` does."""
         where = self.document.places(str(self.path))
-        said = places.expanded(self.document.value, str(self.path))
-        value, _ = _set(said, where, (*self.settings, *more))
-        return {key: said for key, said in value.items() if key != "scale"}
+        written = places.expanded(self.document.value, str(self.path))
+        value, _ = _set(written, where, (*self.settings, *more))
+        return {key: section for key, section in value.items() if key != "scale"}
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Study:
-    """The study of a file that is not a list; `overrides` as the settings of `StudyFile`.
+    """The study of a file that is not a list.
 
-    Raises OfframpError for a file that cannot be read and for everything that is wrong in it.
+    Args:
+        path: Of the file.
+        overrides: As the settings of `StudyFile`.
+
+    Raises:
+        OfframpError: For a file that cannot be read and for everything that is wrong in it.
     """
     return StudyFile(Path(path), _document(Path(path)), tuple(overrides)).study()
 
@@ -65,10 +80,16 @@ def parse(
     overrides: Sequence[str] = (),
     flags: Mapping[str, str] | None = None,
 ) -> Study:
-    """A study from a mapping in the types of JSON; `source` is what messages call it, `flags` what
-    they call some of its top-level keys instead. overrides are the settings of `StudyFile`.
+    """A study from a mapping in the types of JSON.
 
-    Raises OfframpError for everything that is wrong in it.
+    Args:
+        mapping: As a file would be read.
+        source: What messages call it.
+        overrides: As the settings of `StudyFile`.
+        flags: What messages call some of its top-level keys instead.
+
+    Raises:
+        OfframpError: For everything that is wrong in it.
     """
     name = source or "study"
     value, where = places.expanded(mapping, name), places.everywhere(mapping, (), name)
@@ -136,21 +157,24 @@ def exits(text: str) -> Any:
 def study_files(
     path: Path, overrides: Sequence[str] = (), data_root: Path | None = None
 ) -> tuple[StudyFile, ...]:
-    """The study files of a list, in its order; `overrides` apply to every one. Of a file that is a
-    study, itself.
+    """The study files of a list, in its order; of a file that is a study, itself.
 
-    data_root: of a study, the folder of its data; of a list, a folder with one for each data set, by
-    name.
+    Args:
+        path: Of the file.
+        overrides: As the settings of `StudyFile`, for every one.
+        data_root: Of a study, the folder of its data; of a list, a folder with one for each data set, by
+            name.
 
-    Raises OfframpError for a file that cannot be read, and for whatever is wrong in a list.
+    Raises:
+        OfframpError: For a file that cannot be read, and for whatever is wrong in a list.
     """
     document, settings = _document(path), tuple(overrides)
     if not _is_list(document):
         return (StudyFile(path, document, settings, data_root),)
-    found = [StudyFile(file, listed, settings) for file, listed in _listed(path, document)]
+    files = tuple(StudyFile(file, listed, settings) for file, listed in _listed(path, document))
     if data_root is None:
-        return tuple(found)
-    return tuple(replace(each, data_root=data_root / each.study().data.name) for each in found)
+        return files
+    return tuple(replace(file, data_root=data_root / file.study().data.name) for file in files)
 
 
 def members(
@@ -163,7 +187,7 @@ def members(
 def studies(files: Sequence[StudyFile]) -> tuple[Member, ...]:
     """What files say; one whose seeds draw their own splits is a study for each seed. Raises
     OfframpError for whatever is wrong in any of them."""
-    return tuple(Member(file.path, one) for file in files for one in file.study().by_split)
+    return tuple(Member(file.path, study) for file in files for study in file.study().by_split)
 
 
 def _is_list(document: Document) -> bool:
@@ -222,12 +246,10 @@ def _set(value: dict[str, Any], where: Places, overrides: Sequence[str]) -> tupl
     study = _validated(value, where)
     if study.scale == "full":
         return value, study
-    from offramp.study.spec.scale import small  # it knows data sets, which reading does not need
-
     # By place, not by flag: `--set 'recipe={epochs: 10}'` sets recipe.epochs too.
-    given = {path for path, flag in where.items() if flag.startswith("--set ")}
+    flags = {path for path, flag in where.items() if flag.startswith("--set ")}
     for setting in small(study):
-        if tuple(setting.partition("=")[0].split(".")) not in given:
+        if tuple(setting.partition("=")[0].split(".")) not in flags:
             value, where = places.overridden(value, where, setting, "scale: small,")
     return value, _validated(value, where)
 
@@ -236,3 +258,36 @@ def _validated(value: dict[str, Any], where: Places) -> Study:
     study = places.validated(Study.model_validate, value, where)
     study._places = where
     return study
+
+
+def small(study: Study) -> list[str]:
+    """Settings, as of `--set`, that cut a study down to a rehearsal: the same program, in minutes.
+
+    Two epochs, one training image in a hundred (10 a class at least), one test image in ten, 64 px at
+    most, two seeds. Of data whose counts are not known, all images, or 1,000 where the study says how
+    many. What is smaller already stays. The network keeps its width: another one would be another
+    network.
+    """
+    from offramp.data.public_counts import DECLARED, counts_of  # reading does not need them
+
+    declared = DECLARED.get(study.data.name)
+    counts = counts_of(study.data.name, dict(study.data.options))
+    train = test = 1_000
+    size = study.data.size
+    if counts is not None:
+        classes = len(counts.train)
+        train = max(sum(counts.train) // TRAIN_SHARE, LEAST_OF_CLASS * classes)
+        test = sum(counts.test) // TEST_SHARE
+    settings = [
+        f"recipe.epochs={min(EPOCHS, study.recipe.epochs)}",
+        f"seeds={list(study.seeds[:SEEDS])}",
+    ]
+    for name, most in (("train_images", train), ("test_images", test)):
+        images = getattr(study.data, name)
+        if images is not None or counts is not None:
+            settings.append(f"data.{name}={min(images or most, most)}")
+    if declared is not None:
+        size = size or declared.shape[1]
+    if size is not None and size > SIZE:
+        settings.append(f"data.size={SIZE}")
+    return settings

@@ -48,9 +48,11 @@ NamedValues = tuple[tuple[str, Any], ...]
 class RecipeSpec(Recipe):
     """A recipe, and four settings that belong to the whole study.
 
-    joint_weights: of the exits in joint training, by scheme or one number an exit.  temperature,
-    alpha: of distillation.  budget: whether `epochs` is each phase's or split over a strategy's
-    phases.
+    Attributes:
+        joint_weights: Of the exits in joint training, by scheme or one number an exit.
+        temperature: Of distillation.
+        alpha: Of distillation.
+        budget: Whether `epochs` is each phase's or split over a strategy's phases.
     """
 
     joint_weights: Annotated[JointWeights, PlainValidator(fields.joint_weights)] = "linear"
@@ -80,9 +82,11 @@ def _overrides(value: Any) -> dict[str, Any]:
 class StrategySpec(Section):
     """One strategy.
 
-    label: what tables call it; its name unless `as` says otherwise.  options: its own, such as
-    `students`.  phases: recipe fields (those that were set count) by pattern of phase names.
-    own: the function itself, where Python gives one instead of a name.
+    Attributes:
+        own: The function itself, where Python has one instead of a name.
+        label: What tables call it; its name unless `as` says otherwise.
+        options: Its own, such as `students`.
+        phases: Recipe fields (those that were set count) by pattern of phase names.
     """
 
     name: Text
@@ -110,12 +114,17 @@ class StrategySpec(Section):
     @property
     def overrides(self) -> tuple[tuple[str, NamedValues], ...]:
         """Recipe overrides by pattern of phase names, in the order of the file: later ones win."""
-        return tuple((pattern, tuple(given.items())) for pattern, given in self.phases.items())
+        return tuple((pattern, tuple(fields.items())) for pattern, fields in self.phases.items())
 
 
 class BackboneSpec(Section):
-    """name: of the registry, `timm/NAME` or `file.py:function`.  weights: what it starts from: a file,
-    or `imagenet`; None draws them from the seed.  options: such as `stem`."""
+    """The backbone.
+
+    Attributes:
+        name: Of the registry, `timm/NAME` or `file.py:function`.
+        weights: What it starts from: a file, or `imagenet`; None draws them from the seed.
+        options: Such as `stem`.
+    """
 
     name: Text
     weights: Text | None = None
@@ -132,20 +141,25 @@ def _head(value: Any) -> dict[str, Any]:
     from offramp.nets import heads  # it brings torch, which a study that names no head can do without
 
     names: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(heads.HeadSpec)}
-    given = {k: v for k, v in mapping(value, names).items() if v is not None}
-    for name, setting in given.items():
+    settings = {k: v for k, v in mapping(value, names).items() if v is not None}
+    for name, setting in settings.items():
         if not heads.allowed(name, setting):
             hint = nearest(str(setting), heads.SETTINGS) if name == "kind" else ""
             hint = hint if "did you mean" in hint else ""
             raise fail(f"must be {heads.must_be(name)}, got {shown(setting)}{hint}", name)
     # 0 and 0.0 are one dropout and must be one key.
-    return {k: type(default)(given[k]) for k, default in names.items() if k in given}
+    return {k: type(default)(settings[k]) for k, default in names.items() if k in settings}
 
 
 class ExitsSpec(Section):
-    """taps: names of places, shares of the MACs (`25%`), or how many early exits; None is the backbone's
-    own choice. Where nothing can be traced: lists of submodules, for each segment and the classifier.
-    head: fields of `offramp.nets.heads.HeadSpec` that differ from the backbone's own heads."""
+    """The early exits.
+
+    Attributes:
+        taps: Names of places, shares of the MACs (`25%`), or how many early exits; None is the
+            backbone's own choice. Where nothing can be traced: lists of submodules, for each segment and
+            the classifier.
+        head: Fields of `offramp.nets.heads.HeadSpec` that differ from the backbone's own heads.
+    """
 
     taps: Annotated[Taps, PlainValidator(fields.taps), AsPlain] = None
     head: Annotated[Options, PlainValidator(_head)] = Field({})
@@ -162,20 +176,22 @@ def read_data(value: Any) -> DataSpec:
 
 
 class ExecutionSpec(Section):
-    """How the work is arranged; no result depends on it. Sizes are bytes.
+    """How the work is arranged; no result depends on it, but on `devices`.
 
-    cache_memory, cache_disk: of the caches of all workers together; `auto` leaves room for training and
-    for others (`offramp.study.plan.limits`).
-
-    loader: images in memory, or read from files when they are needed; `auto` goes by their size and
-    augmentation.  loader_workers: processes that read them; None goes by the number of cores.
-
-    gpus_per_trial: on a cluster, the share of a GPU that each group of phases is given.
-
-    devices: that train each phase together, which is part of its key; None is one, or as many as
-    torchrun has started processes.
-
-    `plain` runs each phase alone, live and unshared, so there the three switches are off.
+    Attributes:
+        mode: `plain` runs each phase alone, live and unshared, so there the three switches are off.
+        cache: Whether frozen values are cached.
+        fuse: Whether phases share passes over the data.
+        share: Whether strategies share phases.
+        cache_memory: Bytes of the caches of all workers together; `auto` leaves room for training and
+            for others (`offramp.study.plan.limits`).
+        cache_disk: The same on disk.
+        loader: Images in memory, or read from files when they are needed; `auto` goes by their size and
+            augmentation.
+        loader_workers: Processes that read them; None goes by the number of cores.
+        gpus_per_trial: On a cluster, the share of a GPU that each group of phases gets.
+        devices: That train each phase together, which is part of its key; None is one, or as many as
+            torchrun has started processes.
     """
 
     mode: Literal["derived", "plain"] = "derived"
@@ -210,9 +226,11 @@ ALL = "all"  # of settings that all strategies have in common
 class SearchSpec(Section):
     """How settings of the study were found: `offramp search` writes it, reports tell it.
 
-    over: where each was looked for.  trials: how many were tried, of each strategy where `per` says that
-    each has its own.  found: settings by strategy, or of `all`.  validation: their accuracy, 0 to 1,
-    likewise.
+    Attributes:
+        over: Where each was looked for.
+        trials: How many were tried, of each strategy where `per` says that each has its own.
+        found: Settings by strategy, or of `all`.
+        validation: Their accuracy, 0 to 1, likewise.
     """
 
     over: dict[str, Text]
@@ -225,9 +243,11 @@ class SearchSpec(Section):
 class Study(Section):
     """A study file, read. `model_dump(mode="json")` is a full record of it.
 
-    scale: `small` cuts data, epochs, image size and seeds down to a rehearsal (see `spec.scale`).
-    test_time_flip: tell test accuracy once more, of logits averaged over each image and its mirror image
-    (`accuracy_flipped`), as published numbers often are; nothing is calibrated or compared by it.
+    Attributes:
+        scale: `small` cuts data, epochs, image size and seeds down to a rehearsal (`spec.file.small`).
+        test_time_flip: Tell test accuracy once more, of logits averaged over each image and its mirror
+            image (`accuracy_flipped`), as published numbers often are; nothing is calibrated or compared
+            by it.
     """
 
     name: Text | None = None
@@ -257,17 +277,17 @@ class Study(Section):
     def _consistent(self) -> Study:
         fields.refuse_repeated_seeds(self.seeds)
         fields.refuse_labels([s.label for s in self.strategies])
-        if found := clash(self.recipe.recipe):
-            raise fail(found[1], "recipe", found[0])
+        if wrong := clash(self.recipe.recipe):
+            raise fail(wrong[1], "recipe", wrong[0])
         if self.search is not None:
             self._refuse_other_settings(self.search)
         return self
 
     def _refuse_other_settings(self, search: SearchSpec) -> None:
         """Of what was found: else a report would tell what is not so."""
-        for label, found in search.found.items():
+        for label, settings in search.found.items():
             own = next((s.phases.get("*", {}) for s in self.strategies if s.label == label), {})
-            for key, value in found.items():
+            for key, value in settings.items():
                 name = key.removeprefix("recipe.")
                 now = getattr(self.recipe, name, value) if label == ALL else own.get(name, value)
                 if name != key and now != value:

@@ -74,18 +74,27 @@ def expanded(value: Any, where: str) -> dict[str, Any]:
 def overridden(
     value: dict[str, Any], places: Places, setting: str, origin: str = "--set"
 ) -> tuple[dict[str, Any], Places]:
-    """An expanded study with one `key.key=value` applied, and the places that go with it. origin: who
-    asks for it."""
+    """An expanded study with one `key.key=value` applied, and the places that go with it.
+
+    Args:
+        value: The study.
+        places: Where its settings were written.
+        setting: The key, dotted, and the value as YAML.
+        origin: What wants it, for messages.
+
+    Raises:
+        OfframpError: For a setting without a value, or below what has no keys.
+    """
     flag = f"{origin} {' '.join(setting.split())}"
-    key, equals, given = setting.partition("=")
+    key, equals, text = setting.partition("=")
     names = [name.strip() for name in key.split(".")]
     if not equals or not all(names):
         raise OfframpError(f"{flag}: write a key and a value, such as recipe.epochs=3")
-    new = parse(given, flag, numbered=False).value
+    new = parse(text, flag, numbered=False).value
     changed, path = _with(value, names, new, (), flag)
-    kept = {at: where for at, where in places.items() if at[: len(path)] != path}
+    others = {at: where for at, where in places.items() if at[: len(path)] != path}
     above = {path[:n]: flag for n in range(1, len(path)) if path[:n] not in places}
-    return expanded(changed, flag), above | kept | everywhere(new, path, flag)
+    return expanded(changed, flag), above | others | everywhere(new, path, flag)
 
 
 def _with(holder: Any, names: list[str], new: Any, path: Path, flag: str) -> tuple[Any, Path]:
@@ -139,10 +148,10 @@ def validated(check: Callable[[Any], T], value: Any, places: Places) -> T:
 
 
 def _message(error: ValidationError, places: Places) -> str:
-    found = error.errors(include_url=False)
+    errors = error.errors(include_url=False)
     # Of what may be a name or numbers, whoever wrote no name is told what is wrong with the numbers.
-    others = (e for e in found if e["type"] != "literal_error" or isinstance(e["input"], str))
-    first = next(others, found[0])
+    others = (e for e in errors if e["type"] != "literal_error" or isinstance(e["input"], str))
+    first = next(others, errors[0])
     context = first.get("ctx", {})
     within = (step for step in first["loc"] if not str(step).startswith("tuple["))  # of a union: which
     path: Path = (*within, *context.get("path", ()))
@@ -161,9 +170,9 @@ def _complaint(first: ErrorDetails, context: dict[str, Any]) -> str:
     must = _MUST.get(first["type"])
     if must is None:
         return f"cannot be used ({first['msg'].lower()})"
-    given = first["input"]
+    value = first["input"]
     hint = ""
-    if first["type"] == "literal_error" and isinstance(given, str):
-        hint = nearest(given, re.findall(r"'([^']*)'", context["expected"]))
+    if first["type"] == "literal_error" and isinstance(value, str):
+        hint = nearest(value, re.findall(r"'([^']*)'", context["expected"]))
         hint = hint if "did you mean" in hint else ""
-    return f"{must.format(**context)}, got {shown(given)}{hint}"
+    return f"{must.format(**context)}, got {shown(value)}{hint}"

@@ -30,8 +30,12 @@ _MOST_LEVELS = 50
 
 @dataclass(frozen=True)
 class Document:
-    """value: in the types of JSON.  lines: the line, from 1, on which each key or list entry
-    stands; the top itself has no entry."""
+    """A YAML document.
+
+    Attributes:
+        value: In the types of JSON.
+        lines: The line, from 1, on which each key or list entry stands; the top itself has no entry.
+    """
 
     value: Any
     lines: dict[Path, int]
@@ -42,8 +46,15 @@ class Document:
 
 
 def text_of(path: pathlib.Path, missing: str) -> str:
-    """A file that somebody wrote. Raises OfframpError where it cannot be read as text. missing: what to
-    say where it is not there."""
+    """A file that somebody wrote.
+
+    Args:
+        path: Of the file.
+        missing: What to say where there is none.
+
+    Raises:
+        OfframpError: Where it cannot be read as text.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -58,8 +69,15 @@ def text_of(path: pathlib.Path, missing: str) -> str:
 def parse(text: str, source: str, numbered: bool = True) -> Document:
     """Read one YAML document. An empty one has the value None.
 
-    Safe: no tag makes an object. Anchors and `<<` merges work; a key given twice is refused.
-    Raises OfframpError, `<source>:<line>: <what is wrong>`, without the line if not `numbered`.
+    No tag makes an object. Anchors and `<<` merges work; a key that stands twice is refused.
+
+    Args:
+        text: Of the document.
+        source: What messages call it.
+        numbered: Whether they say the line.
+
+    Raises:
+        OfframpError: `<source>:<line>: <what is wrong>`.
     """
     reader = _Reader(source, numbered)
     try:
