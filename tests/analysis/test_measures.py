@@ -10,7 +10,7 @@ from offramp.analysis import epochs
 from offramp.analysis.curves import joined, overall
 from offramp.analysis.measures import ALL, MEASURES, OBSERVATION, numbers, observations
 from offramp.errors import OfframpError
-from offramp.report.tables.exits import rise_and_jitter, trend
+from offramp.paper.tables.exits import rise_and_jitter, trend
 from offramp.store.table import COLUMNS
 from simulate import NINE, tidy_table
 

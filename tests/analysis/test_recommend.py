@@ -17,7 +17,6 @@ from offramp.analysis.recommend import (
     Facts,
     Goal,
     Preference,
-    guidelines,
     recommend,
     sure,
 )
@@ -25,6 +24,7 @@ from offramp.analysis.recommend.equal import crossings, equal_compute
 from offramp.analysis.recommend.goals import DEARER, UNSHARED, WITHIN, default_target, reach
 from offramp.analysis.stats.pairwise import Pair
 from offramp.analysis.stats.sequential import InterimAnalyses
+from offramp.paper.guidelines import guidelines
 from offramp.study.plan import programs
 from simulate import Planted, tidy_table
 

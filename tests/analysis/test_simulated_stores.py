@@ -10,12 +10,13 @@ import pytest
 
 from longer import long
 from offramp.analysis.claims import Claim, check, index, judge
-from offramp.analysis.measures import MEASURES, Numbers, numbers, observations
+from offramp.analysis.measures import MEASURES, Numbers, find_measure, numbers, observations
 from offramp.analysis.recommend import Facts, Goal, Preference, recommend
 from offramp.analysis.stats import Columns, analyze
 from offramp.analysis.stats.analyze import OverBlocks
-from offramp.paper.families import COSTS
-from offramp.report.claims import paper
+from offramp.paper.families import FAMILIES
+from offramp.report.claims import published
+from offramp.report.tables.common import COSTS
 from simulate import CIFAR100, NINE, Planted, tidy_table
 
 pytestmark = pytest.mark.slow
@@ -88,7 +89,7 @@ def advice(table: pd.DataFrame, goal: Goal) -> dict[str, set[str]]:
 
 
 def test_claims_find_what_was_planted_and_nothing_else() -> None:
-    found = check(paper(), planted(), CIFAR100)
+    found = check(published(), planted(), CIFAR100, families=FAMILIES)
     assert {o.claim.id for o in found if o.verdict == "supported"} == TRUE
     assert {o.claim.id for o in found if o.verdict == "contradicted"} == FALSE
 
@@ -112,7 +113,11 @@ def test_advice_finds_what_was_planted() -> None:
 
 def test_estimated_costs_are_never_findings() -> None:
     table = tidy_table(7, PLANTED, measured=False)
-    found = [o for o in check(paper(), table, CIFAR100) if o.claim.measure in COSTS]
+    found = [
+        o
+        for o in check(published(), table, CIFAR100, families=FAMILIES)
+        if find_measure(o.claim.measure) in COSTS
+    ]
     assert {o.verdict for o in found} == {"not testable here"}
     assert advice(table, "training-time")["behind"] == set()
 
@@ -132,7 +137,7 @@ def strict(claims: tuple[Claim, ...]) -> list[Claim]:
 
 @pytest.mark.parametrize("stores", [STORES, *long(40)])
 def test_claims_find_nothing_where_nothing_is(stores: int) -> None:
-    claims = strict(tuple(paper(anywhere=True)))
+    claims = strict(tuple(published(anywhere=True)))
     whole = null(stores)
     tables = {
         name: dict(list(observations(whole, MEASURES[name]).groupby("data")))
@@ -141,7 +146,10 @@ def test_claims_find_nothing_where_nothing_is(stores: int) -> None:
     nothing = pd.DataFrame(columns=list(next(iter(tables["accuracy-test"].values())).columns))
     false, tested = 0, 0
     for data in sorted(whole.trials["data"].unique()):
-        indices = {name: index(name, t.get(data, nothing), NINE) for name, t in tables.items()}
+        indices = {
+            name: index(name, t.get(data, nothing), NINE, families=FAMILIES)
+            for name, t in tables.items()
+        }
         found = judge(claims, indices)
         false += any(o.verdict in ("supported", "contradicted") for o in found)
         tested += sum(o.p is not None for o in found)
@@ -160,12 +168,14 @@ def test_advice_and_orders_find_nothing_where_nothing_is(stores: int) -> None:
 
 def test_the_control_would_notice_unadjusted_tests() -> None:
     # Without Holm's adjustment the same stores are full of findings.
-    claims = strict(tuple(paper(anywhere=True)))
+    claims = strict(tuple(published(anywhere=True)))
     rows = observations(null(), MEASURES["accuracy-test"])
     first = rows["data"].unique()[:60]
     ours = [claim for claim in claims if claim.measure == "accuracy-test"]
     false = 0
     for data in first:
-        indices = {"accuracy-test": index("accuracy-test", rows[rows["data"] == data], NINE)}
+        indices = {
+            "accuracy-test": index("accuracy-test", rows[rows["data"] == data], NINE, families=FAMILIES)
+        }
         false += any(p is not None and p < 0.05 for p in (judge([c], indices)[0].p for c in ours))
     assert false / len(first) > most(len(first))

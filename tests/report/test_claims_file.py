@@ -9,7 +9,7 @@ import pytest
 from offramp.analysis.claims import Regime
 from offramp.analysis.measures import MEASURES
 from offramp.errors import OfframpError
-from offramp.report.claims import paper, parse_claims, read
+from offramp.report.claims import parse_claims, published, read
 
 GOOD = """\
 claims:
@@ -25,7 +25,7 @@ claims:
 
 
 def test_the_papers_findings_cover_its_questions() -> None:
-    claims = paper()
+    claims = published()
     assert len(claims) >= 25
     for question in ("rq1", "rq2", "rq3", "more"):
         assert sum(claim.question == question for claim in claims) >= 5
@@ -34,7 +34,7 @@ def test_the_papers_findings_cover_its_questions() -> None:
 
 
 def test_contradictions_name_each_other() -> None:
-    by_id = {claim.id: claim for claim in paper()}
+    by_id = {claim.id: claim for claim in published()}
     pairs = [(one.id, other) for one in by_id.values() for other in one.contradicts]
     assert ("joint-least-gpu-memory", "joint-most-gpu-memory") in pairs
     assert ("separate-beats-two-stage", "separate-branch-wise-least-accurate") in pairs  # Table 7
@@ -43,14 +43,14 @@ def test_contradictions_name_each_other() -> None:
 
 
 def test_what_is_said_to_be_alike_is_tested_on_both_sides() -> None:
-    alike = {claim.id for claim in paper() if "within" in claim.text or "about" in claim.text}
-    assert alike == {claim.id for claim in paper() if claim.is_ == "within"} and len(alike) >= 4
+    alike = {claim.id for claim in published() if "within" in claim.text or "about" in claim.text}
+    assert alike == {claim.id for claim in published() if claim.is_ == "within"} and len(alike) >= 4
 
 
 def test_every_finding_of_the_paper_is_bound_to_data() -> None:
-    for claim in paper():
+    for claim in published():
         assert all(one.classes and one.epochs and one.weights for one in claim.data), claim.id
-    loose = {claim.id for claim in paper(anywhere=True) if claim.data[0].plain}
+    loose = {claim.id for claim in published(anywhere=True) if claim.data[0].plain}
     assert "distillation-most-accurate" in loose and "joint-least-gpu-memory" in loose
     assert not loose & {"joint-fastest", "gap-grows-with-depth", "gap-grows-with-classes"}
 

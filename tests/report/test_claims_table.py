@@ -12,9 +12,10 @@ import pytest
 import table_evidence
 
 from offramp.analysis.claims import check
+from offramp.paper.families import FAMILIES
 from offramp.report import evidence
 from offramp.report.advice import answer
-from offramp.report.claims import claims_table, paper, parse_claims
+from offramp.report.claims import claims_table, parse_claims, published
 from simulate import CIFAR100, tidy_table
 from support import run_all, tiny_plan, tiny_study
 
@@ -22,9 +23,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_a_row_a_claim_and_the_same_each_time() -> None:
-    outcomes = check(paper(), tidy_table(1, seeds=3), CIFAR100)
+    outcomes = check(published(), tidy_table(1, seeds=3), CIFAR100, families=FAMILIES)
     table = claims_table(outcomes)
-    assert list(table.frame.index) == [claim.id for claim in paper()]
+    assert list(table.frame.index) == [claim.id for claim in published()]
     assert {column.key for column in table.columns} == set(table.frame.columns)
     assert table.caption.startswith(f"{len(outcomes)} claims: ")
     untested = table.frame[table.frame["verdict"] == "not testable here"]
@@ -33,7 +34,7 @@ def test_a_row_a_claim_and_the_same_each_time() -> None:
 
 
 def test_contradictions_are_noted_once() -> None:
-    notes = claims_table(check(paper(), tidy_table(1, seeds=2))).notes
+    notes = claims_table(check(published(), tidy_table(1, seeds=2), families=FAMILIES)).notes
     memory = [n for n in notes if {"joint-least-gpu-memory", "joint-most-gpu-memory"} <= set(n.split())]
     assert len(memory) == 1
 
@@ -43,7 +44,7 @@ def test_the_example_of_the_docs_is_a_claims_file() -> None:
     (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     (claim,) = parse_claims(example, "docs/claims.md")
     assert claim.exits == (1, 2) and claim.data[0].classes == (10, 10)
-    assert f"{len(paper())} statements" in text
+    assert f"{len(published())} statements" in text
 
 
 @pytest.fixture(scope="module")

@@ -189,7 +189,7 @@ def test_numbers_on_the_page_are_those_of_the_files(name: str, numbers: int) -> 
 def test_verdicts_on_the_page_are_those_of_the_files(name: str) -> None:
     """How many of the paper's findings hold as statements on these runs, whatever their training."""
     (told,) = said(r"\(`--anywhere`\), (.*?)\.\s", section(name).replace("none", "0"))
-    judged = opened(name).judge(claims.paper(True))
+    judged = opened(name).judge(claims.published(True))
     counts = Counter(judgment.verdict for judgment in judged)
     assert sum(counts.values()) == 111
     for verdict, names in zip(("supported", "contradicted"), NAMED[name], strict=True):

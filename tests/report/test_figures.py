@@ -63,7 +63,7 @@ def every(many: Evidence) -> Drawn:
 
 def test_curves_are_drawn_with_the_numbers_of_the_table() -> None:
     made = [simple("joint", 1), simple("joint", 2, shift=1.0), simple("two-stage", 1)]
-    loss = curves.by_exit(evidence(made).runs[0])[0]
+    loss = draw(evidence(made), ["curves"]).figures[0]
     assert loss.name == "loss-core-net-images" and loss.paper == "Fig. 8"
     found = with_columns(dict(loss.spec), "strategy", "step", "value", "low", "high")
     validation = next(t for t in found if t["value"].max() == 3.5)

@@ -8,8 +8,9 @@ from typing import Any
 from table_evidence import Made, evidence
 
 import records
+from offramp.paper.departures import departures
 from offramp.report.evidence import Evidence
-from offramp.report.page.how import deviations, facts
+from offramp.report.page.how import facts
 from offramp.store.manifest import Manifest
 from offramp.store.record import TrialRecord
 
@@ -43,11 +44,11 @@ def made(
 
 
 def said(found: Evidence) -> str:
-    return " | ".join(deviations(found))
+    return " | ".join(departures(found))
 
 
 def test_the_papers_own_way_departs_only_where_test_images_are_kept_apart() -> None:
-    assert [text[:10] for text in deviations(made())] == ["everywhere"]
+    assert [text[:10] for text in departures(made())] == ["everywhere"]
     assert "test images are used once" in said(made())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from offramp.analysis.measures import MEASURES, observations
 from offramp.analysis.stats import Columns, analyze
-from offramp.paper.families import families
+from offramp.paper.families import FAMILIES
 from offramp.report.figures.significance import edges
 from simulate import Planted, tidy_table
 
@@ -13,7 +13,7 @@ def arrows(planted: Planted) -> set[tuple[str, str]]:
     """Who beats whom in test accuracy among the core strategies, as (better, worse)."""
     rows = observations(tidy_table(8, planted, epochs=2), MEASURES["accuracy-test"])
     rows = rows[rows["exit"].isna()]
-    rows = rows[rows["strategy"].isin(families(set(rows["strategy"]))["core"])]
+    rows = rows[rows["strategy"].isin(FAMILIES.among(set(rows["strategy"]))["core"])]
     analysis = analyze(rows, Columns("value", "strategy", "seed", "source", "measured"))
     return {(edge.winner, edge.loser) for edge in edges(analysis, "higher")}
 

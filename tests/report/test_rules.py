@@ -12,10 +12,10 @@ from table_evidence import Made, evidence, only, planted, usual
 import records
 from offramp.analysis.claims import Judgment
 from offramp.paper.guidelines import remarks
-from offramp.report.claims import paper
+from offramp.paper.tables.exits import rise_and_jitter, trend
+from offramp.report.claims import published
 from offramp.report.evidence import Evidence
 from offramp.report.tables import make
-from offramp.report.tables.exits import rise_and_jitter, trend
 
 pytestmark = pytest.mark.slow
 
@@ -127,7 +127,7 @@ def test_baseline_is_the_plain_network() -> None:
 
 
 def test_every_guideline_names_claims_that_exist() -> None:
-    ids = {claim.id for claim in paper()}
+    ids = {claim.id for claim in published()}
     for advice in remarks():
         assert set(advice.claims) <= ids, advice
     core = {"joint", "separate", "branch-wise", "two-stage", "distillation", "hybrids"}
@@ -152,7 +152,9 @@ def on_cifar(distillation: float = 0.2, **other: Any) -> Evidence:
 
 
 def judged(found: Evidence) -> Judgment:
-    (judgment,) = found.judge([claim for claim in paper() if claim.id == "distillation-most-accurate"])
+    (judgment,) = found.judge(
+        [claim for claim in published() if claim.id == "distillation-most-accurate"]
+    )
     return judgment
 
 

@@ -160,6 +160,12 @@ class Measure:
         return (replace(self, unit=POINTS) if self.unit == PERCENT else self).text(value)
 
     @property
+    def axis(self) -> str:
+        """What stands beside an axis: `test accuracy, %`."""
+        title = self.title if self.title[1].isupper() else self.title[0].lower() + self.title[1:]
+        return f"{title}, {self.unit.name}" if self.unit.name else title
+
+    @property
     def difference_unit(self) -> str:
         """That of a difference of two values."""
         return (POINTS if self.unit == PERCENT else self.unit).name

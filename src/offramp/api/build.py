@@ -10,13 +10,14 @@ from typing import Any, Literal, Unpack
 import torch
 
 from offramp import device as devices
+from offramp.analysis.goals import Goal, known_goal
 from offramp.api.notes import warn, words
 from offramp.api.progress import finished
 from offramp.bundle import folder as bundle
 from offramp.bundle import graphs
 from offramp.bundle.export import ExportOptions, export, int8_share
 from offramp.data_spec import Normalization
-from offramp.paper.guidelines import Goal, guidelines, known_goal
+from offramp.paper.guidelines import guidelines
 from offramp.policy import useful
 from offramp.policy.calibrate import target
 from offramp.policy.calibration import Target

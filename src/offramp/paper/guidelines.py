@@ -8,20 +8,12 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal, get_args
 
-from offramp.errors import OfframpError, nearest
+from offramp import usercode
+from offramp.analysis.goals import Goal
+from offramp.errors import OfframpError
 
-Goal = Literal["accuracy", "latency", "training-time", "memory", "energy", "balanced"]
 ForOrAgainst = Literal["for", "against"]
-GOALS: tuple[Goal, ...] = get_args(Goal)
 SIDES: tuple[ForOrAgainst, ...] = get_args(ForOrAgainst)
-
-
-def known_goal(name: str) -> Goal:
-    """The goal of that name. Raises OfframpError where there is none."""
-    for goal in GOALS:
-        if goal == name:
-            return goal
-    raise OfframpError(f"no goal '{name}'{nearest(name, GOALS)}")
 
 
 @dataclass(frozen=True)
@@ -56,17 +48,44 @@ GOALS_ARE_OURS = "Which guideline stands by which goal is our own reading of the
 
 
 def guidelines(
-    goal: Goal, frozen_backbone: bool = False
+    goal: Goal, frozen_backbone: bool = False, source: str | None = None
 ) -> tuple[tuple[Guideline, ...], tuple[str, ...]]:
-    """The guidelines for a goal, one at least, and what else to say: on networks, on what to avoid."""
-    said = _read()
-    known = [_guideline(entry) for entry in said["guidelines"]]
-    if frozen_backbone:
-        known = [*(g for g in known if g.heads_only), _guideline(said["fixed"])]
-    found = tuple(g for g in known if goal in g.goals)
-    network = {"accuracy": ["strong"], "balanced": ["lean", "strong"]}.get(goal, ["lean"])
-    more = [said["architectures"][kind] for kind in network]
-    return found, (*([FROZEN] if frozen_backbone else []), *more, *said["avoid"], GOALS_ARE_OURS)
+    """The guidelines for a goal, and what else to say: on networks, on what to avoid.
+
+    Args:
+        goal: What matters most.
+        frozen_backbone: Whether the weights of the backbone must stay.
+        source: `path/file.py:name`, a function without arguments that returns what guidelines.yaml says,
+            in the types of YAML; None for the paper's.
+
+    Raises:
+        OfframpError: Where a user's own guidelines cannot be read.
+    """
+    document = _read() if source is None else _own(source)
+    try:
+        entries = [_guideline(entry) for entry in document["guidelines"]]
+        if frozen_backbone:
+            entries = [*(g for g in entries if g.heads_only), _guideline(document["fixed"])]
+        network = {"accuracy": ["strong"], "balanced": ["lean", "strong"]}.get(goal, ["lean"])
+        more = [document["architectures"][kind] for kind in network if "architectures" in document]
+        avoid = document.get("avoid", ())
+    except (LookupError, TypeError, AttributeError) as error:
+        raise OfframpError(
+            f"{source} gives no guidelines: {error!r}; docs/claims.md shows some"
+        ) from None
+    ours = [GOALS_ARE_OURS] if source is None else []
+    fixed = [FROZEN] if frozen_backbone and source is None else []
+    return tuple(g for g in entries if goal in g.goals), (*fixed, *more, *avoid, *ours)
+
+
+def _own(source: str) -> Mapping[str, Any]:
+    """Guidelines of a user's own."""
+    function = usercode.load(source, "guidelines").function
+    try:
+        document: Mapping[str, Any] = function()
+    except Exception as error:
+        raise usercode.failed(source, error) from error
+    return document
 
 
 def remarks() -> tuple[Remark, ...]:

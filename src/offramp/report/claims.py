@@ -1,36 +1,53 @@
-"""Claims files (the paper's, which comes with the package, or a user's), and verdicts as a table."""
+"""Claims files (the publication's, or a user's), and verdicts as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
+from offramp import usercode
 from offramp.analysis.claims import VERDICTS, Claim, Claims, Judgment, Regime
 from offramp.analysis.claims.words import RULE, difference, found, name, why
+from offramp.errors import OfframpError
 from offramp.report.model import Column, Table
+from offramp.report.registry import publication
 from offramp.store.manifest import Manifest
 from offramp.store.record import TrialRecord
 from offramp.study.spec.places import validated
 from offramp.study.spec.yaml_lines import parse, text_of
 
-PAPER = "claims.yaml"
-
 
 @cache
-def paper(anywhere: bool = False) -> Sequence[Claim]:
-    """What the paper found. anywhere: as `Claims.bound` says."""
-    text = resources.files("offramp.paper").joinpath(PAPER).read_text(encoding="utf-8")
-    return parse_claims(text, PAPER, anywhere)
+def published(anywhere: bool = False) -> Sequence[Claim]:
+    """What the publication found; nothing where there is none. anywhere: as `Claims.bound` says."""
+    path = publication().claims
+    return () if path is None else parse_claims(path.read_text(encoding="utf-8"), path.name, anywhere)
 
 
-def read(path: Path, anywhere: bool = False) -> Sequence[Claim]:
-    """The claims of a file. Raises OfframpError, `<file>:<line>: ...`, for the first mistake in it."""
-    text = text_of(path, "no such claims file; docs/claims.md shows one")
-    return parse_claims(text, str(path), anywhere)
+def read(source: Path | str, anywhere: bool = False) -> Sequence[Claim]:
+    """The claims of a file, or of a function.
+
+    Args:
+        source: A YAML file; or `path/file.py:name`, a function without arguments that returns what such
+            a file says, in the types of YAML.
+        anywhere: As `Claims.bound` says.
+
+    Raises:
+        OfframpError: For the first mistake, as `<file>:<line>: ...`.
+    """
+    name = str(source)
+    if usercode.is_user_code(name):
+        try:
+            value = usercode.load(name, "claims").function()
+        except Exception as error:
+            raise error if isinstance(error, OfframpError) else usercode.failed(name, error) from error
+        return parse_claims(yaml.safe_dump(value), name, anywhere)
+    text = text_of(Path(source), "no such claims file; docs/claims.md shows one")
+    return parse_claims(text, name, anywhere)
 
 
 def parse_claims(text: str, source: str, anywhere: bool = False) -> Sequence[Claim]:

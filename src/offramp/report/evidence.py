@@ -25,10 +25,12 @@ from offramp.analysis.tradeoff import NetAnswers
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest
 from offramp.report import machines
-from offramp.report.claims import paper, regimes
+from offramp.report.claims import published, regimes
 from offramp.report.colors import rank
 from offramp.report.logits import LogitSummary, other_accuracy, remembered, summarized
-from offramp.report.runs import Runs, slug
+from offramp.report.model import slug
+from offramp.report.registry import publication
+from offramp.report.runs import Runs
 from offramp.report.select import chosen, gaps
 from offramp.store import pack as packed
 from offramp.store.archive import Archive, Damaged, Records, is_store
@@ -201,14 +203,16 @@ class Evidence:
 
     @cached_property
     def judgments(self) -> Mapping[str, Judgment]:
-        """What the evidence says of the paper's claims, by id."""
-        return {judgment.claim.id: judgment for judgment in self.judge(paper())}
+        """What the evidence says of the publication's claims, by id."""
+        return {judgment.claim.id: judgment for judgment in self.judge(published())}
 
     def judge(self, claims: Sequence[Claim]) -> list[Judgment]:
         """What the evidence says of claims."""
         measures = [find_measure(name) for name in sorted({claim.measure for claim in claims})]
         images = {measure.name: self._on_images(measure) for measure in measures if measure.on_images}
-        return check(claims, self.with_metrics(measures), regimes(self.trials), images)
+        return check(
+            claims, self.with_metrics(measures), regimes(self.trials), images, publication().families
+        )
 
     def _on_images(self, measure: Measure) -> OnImages:
         found: dict[Location, dict[int, np.ndarray]] = {}

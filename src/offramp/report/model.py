@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,6 +11,11 @@ import pandas as pd
 
 # The order in which a reader finds them. `answer` is the main table; `more` is what the paper lacks.
 Question = Literal["answer", "compute", "rq1", "rq2", "rq3", "more", "how"]
+
+
+def slug(*words: object) -> str:
+    """A file's name made of words: lower case letters, digits and single dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(str(w) for w in words if w != "").lower()).strip("-")
 
 
 @dataclass(frozen=True, eq=False)

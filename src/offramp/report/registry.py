@@ -1,45 +1,107 @@
-"""Families of figures and of tables: what there is, and how to make it. Listing them imports nothing."""
+"""Families of figures and of tables: what there is, and how to make it. Listing them imports nothing.
+
+The door for others' work: a `Publication` adds tables, claims and families of strategies to every
+report; a function of a user's, `path/file.py:name`, is a figure or a table wherever one is named.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from offramp import usercode
+from offramp.analysis.families import NO_FAMILIES, StrategyFamilies
 from offramp.errors import OfframpError, nearest
 
 if TYPE_CHECKING:
+    from offramp.analysis.measures import Measure
     from offramp.report.evidence import Evidence
+
+PUBLICATIONS = ("offramp.paper",)  # modules that have a PUBLICATION
+Make = Callable[..., list[Any]]
 
 
 @dataclass(frozen=True)
 class Family:
     """Figures or tables that are made together.
 
-    of: the function that makes them, `file:name` beside the registry: a list of Figures or of Tables
-    from `Runs`, for each network and data set; where `whole`, from all `Evidence`.  shows: in a few
-    words.  paper: its figures or tables that these answer to, where they do not say so themselves;
-    empty where it has none.  needs: what is missing where nothing is made.
+    Attributes:
+        of: What makes them, a function or the place of one, `module:name`: a list of Figures or of
+            Tables from `Runs`, for each network and data set; where `whole`, from all `Evidence`.
+        shows: What, in a few words.
+        paper: A publication's figures or tables that these answer to, where they do not say so
+            themselves; empty where it has none.
+        needs: What is missing where nothing is made.
+        whole: See `of`.
+        measured: Whether the function takes a `measure` to show.
     """
 
-    of: str
+    of: str | Make
     shows: str
     paper: str = ""
     needs: str = "there is no trial"
     whole: bool = False
+    measured: bool = False
+
+    @property
+    def make(self) -> Make:
+        """The function."""
+        if not isinstance(self.of, str):
+            return self.of
+        module, _, name = self.of.partition(":")
+        function: Make = vars(import_module(module))[name]
+        return function
 
 
-def chosen(families: Mapping[str, Family], only: Iterable[str], noun: str) -> list[str]:
-    """Names of families, in their order; all if `only` is empty. noun: figure or table.
+@dataclass(frozen=True)
+class Publication:
+    """What a publication adds to reports.
 
-    Raises OfframpError for an unknown name.
+    Attributes:
+        tables: Its own, by name.
+        answers: Which of its figures a figure answers to, by the beginning of the figure's name.
+        claims: The file of what it found, if any.
+        families: Strategies that it compares with each other.
+        departures: The place of a function, `module:name`, from `Evidence` to sentences on where runs
+            are not as the publication's; empty where there is none.
     """
-    wanted = list(only)
-    for name in wanted:
-        if name not in families:
+
+    tables: Mapping[str, Family] = field(default_factory=dict)
+    answers: Mapping[str, str] = field(default_factory=dict)
+    claims: Path | None = None
+    families: StrategyFamilies = NO_FAMILIES
+    departures: str = ""
+
+
+@cache
+def publication() -> Publication:
+    """The one that reports answer to."""
+    (found,) = (import_module(module).PUBLICATION for module in PUBLICATIONS)
+    return found if isinstance(found, Publication) else Publication()
+
+
+def chosen(families: Mapping[str, Family], only: Iterable[str | Make], noun: str) -> dict[str, Family]:
+    """Families by name.
+
+    Args:
+        families: What there is.
+        only: Names of some of them, `path/file.py:name`, or functions; all where there are none.
+        noun: Figure or table.
+
+    Raises:
+        OfframpError: For an unknown name, and for code that cannot be loaded.
+    """
+    names = list(only)
+    own = {_name(n): _own(n, noun) for n in names if callable(n) or usercode.is_user_code(n)}
+    for name in names:
+        if not callable(name) and name not in families and name not in own:
             raise OfframpError(f"there is no {noun} '{name}'{nearest(name, families)}")
-    return [name for name in families if name in wanted or not wanted]
+    return {n: f for n, f in families.items() if n in names or not names} | own
 
 
 def listed(families: Mapping[str, Family]) -> dict[str, str]:
@@ -48,12 +110,69 @@ def listed(families: Mapping[str, Family]) -> dict[str, str]:
 
 
 def made(
-    package: str, families: Mapping[str, Family], names: Iterable[str], evidence: Evidence
-) -> Iterator[tuple[Family, list[Any]]]:
-    """What the evidence gives of each family. package: of the functions."""
-    for name in names:
-        family = families[name]
-        file, function = family.of.split(":")
-        make = getattr(import_module(f"{package}.{file}"), function)
-        found = make(evidence) if family.whole else [x for runs in evidence.runs for x in make(runs)]
-        yield family, [replace(item, paper=item.paper or family.paper) for item in found]
+    families: Mapping[str, Family], evidence: Evidence, kind: type[Any], measure: Measure | None = None
+) -> Iterator[tuple[str, list[Any]]]:
+    """What the evidence gives of each family, by name.
+
+    Args:
+        families: Which to make.
+        evidence: Of what.
+        kind: Figure or Table.
+        measure: To show in place of accuracy, in families that take one.
+
+    Raises:
+        OfframpError: Where no family takes a measure, and where a user's own code fails.
+    """
+    if measure is not None and not any(family.measured for family in families.values()):
+        raise OfframpError(
+            f"none of {', '.join(families)} takes a measure; leave {measure.name} out, or choose "
+            f"another {kind.__name__.lower()}"
+        )
+    answers = publication().answers
+    names: dict[str, str] = {}
+    for name, family in families.items():
+        options = {"measure": measure} if measure is not None and family.measured else {}
+        parts = [evidence] if family.whole else list(evidence.runs)
+        try:
+            items = [item for part in parts for item in family.make(part, **options)]
+            if not all(isinstance(item, kind) for item in items):
+                raise TypeError(f"it must return a list of {kind.__name__}s")
+        except OfframpError:
+            raise
+        except Exception as error:
+            if not usercode.is_user_code(name):
+                raise
+            raise usercode.failed(name, error) from error
+        for item in items:
+            other = names.setdefault(item.name, name)
+            if other != name:
+                raise OfframpError(f"{name} and {other} both make {item.name}; give one another name")
+        yield (
+            name,
+            [replace(item, paper=item.paper or _answer(answers, item.name, family)) for item in items],
+        )
+
+
+def _answer(answers: Mapping[str, str], name: str, family: Family) -> str:
+    """The publication's figures that an item of this name answers to."""
+    begin = max((b for b in answers if f"{name}-".startswith(f"{b}-")), key=len, default="")
+    return answers.get(begin, family.paper)
+
+
+def _name(function: str | Make) -> str:
+    return function if isinstance(function, str) else function.__qualname__
+
+
+def _own(named: str | Make, noun: str) -> Family:
+    """A figure or table of the user's: a function of `runs`, or of `evidence`, as its parameter says."""
+    make = named if callable(named) else usercode.load(named, f"a {noun}").function
+    parameters = inspect.signature(make).parameters
+    first = next(iter(parameters), "")
+    if first not in ("runs", "evidence"):
+        raise OfframpError(
+            f"{_name(named)} makes no {noun}: its first parameter is '{first}'; call it runs, to be "
+            "given each network and data set, or evidence, to be given all at once"
+        )
+    shows = (inspect.getdoc(make) or _name(named)).splitlines()[0].rstrip(".")
+    needs = "it returned none"
+    return Family(make, shows, "", needs, whole=first == "evidence", measured="measure" in parameters)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,7 +15,8 @@ from offramp.analysis.stats import Analysis, Columns, Sample, analyze_sample, sa
 from offramp.analysis.stats.pairwise import ValuesOnImages
 from offramp.analysis.stats.sequential import InterimAnalyses
 from offramp.analysis.stats.text import in_seeds
-from offramp.paper.families import families
+from offramp.report.model import slug
+from offramp.report.registry import publication
 from offramp.store.manifest import SeedLog
 from offramp.store.record import TrialRecord
 from offramp.store.results import Spread
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 VALUES = ("strategy", "seed", "value")
 NONE = pd.DataFrame(columns=list(OBSERVATION))
 COLUMNS = Columns("value", "strategy", "seed", same="source", measured="measured")
-
-
-def slug(*words: object) -> str:
-    """A file's name made of words: lower case letters, digits and single dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", "-".join(str(w) for w in words if w != "").lower()).strip("-")
 
 
 def _seeds(found: Sequence[int], one: str, several: str) -> str:
@@ -95,8 +90,8 @@ class Runs:
 
     @cached_property
     def families(self) -> dict[str, tuple[str, ...]]:
-        """The paper's families that are here: `core`, and each hybrid's, by name."""
-        return families([t.strategy for t in self.trials])
+        """The families of the publication that are here: `core`, and each hybrid's, by name."""
+        return publication().families.among([t.strategy for t in self.trials])
 
     @property
     def measured(self) -> bool:

@@ -15,7 +15,8 @@ from offramp.analysis.claims import Claim, Judgment, check, index, judge
 from offramp.analysis.claims.parts import Location
 from offramp.analysis.claims.regime import DataSet, Regime
 from offramp.analysis.claims.words import claimed, name, plain, why
-from offramp.report.claims import paper
+from offramp.paper.families import FAMILIES
+from offramp.report.claims import published
 from simulate import Planted, tidy_table
 
 NOISE = np.array([0.0, 0.3, -0.2, 0.1, -0.4])
@@ -45,7 +46,9 @@ def observed(**means: object) -> pd.DataFrame:
 
 
 def outcome(one: Claim, frame: pd.DataFrame) -> Judgment:
-    return judge([one], {one.measure: index(one.measure, frame, frame["strategy"].unique())})[0]
+    return judge(
+        [one], {one.measure: index(one.measure, frame, frame["strategy"].unique(), families=FAMILIES)}
+    )[0]
 
 
 def test_supported_contradicted_and_neither() -> None:
@@ -83,7 +86,7 @@ def test_every_part_must_hold_and_one_is_enough_against() -> None:
 def test_p_is_adjusted_over_the_file() -> None:
     frame = observed(a=2.0, b=1.0, c=1.7)
     two = [claim(), claim(id="e", against="c")]
-    indices = {"accuracy-test": index("accuracy-test", frame, "abc")}
+    indices = {"accuracy-test": index("accuracy-test", frame, "abc", families=FAMILIES)}
     alone = [judge([one], indices)[0].p for one in two]
     together = [found.p for found in judge(two, indices)]
     assert together[0] == pytest.approx(2 * (alone[0] or 0))
@@ -172,7 +175,7 @@ def gaps(joint: float, two_stage: float, sd: float, seeds: int, seed: int = 0) -
 
 @cache
 def alike() -> Claim:
-    (found,) = (c for c in paper(anywhere=True) if c.id == "joint-gap-like-two-stage")
+    (found,) = (c for c in published(anywhere=True) if c.id == "joint-gap-like-two-stage")
     return found
 
 
@@ -252,7 +255,9 @@ def test_order_of_rows_does_not_matter() -> None:
     trials = made["trial"].unique()[::-1]
     turned = pd.concat([made[made["trial"] == trial] for trial in trials], ignore_index=True)
     one = claim(strategies="joint", against=["core"])
-    assert plain(check([one], made)[0]) == plain(check([one], turned)[0])
+    assert plain(check([one], made, families=FAMILIES)[0]) == plain(
+        check([one], turned, families=FAMILIES)[0]
+    )
 
 
 def on_images(frame: pd.DataFrame, liking: str) -> dict[Location, dict[int, np.ndarray]]:
@@ -273,7 +278,7 @@ def test_test_images_count_as_luck_too() -> None:
     images = on_images(frame, "strategy")
     alone = outcome(claim(), observed(a=1.0, b=-1.0))
     assert alone.verdict == "supported"
-    measured = index("accuracy-test", frame, ["a", "b"], images=images)
+    measured = index("accuracy-test", frame, ["a", "b"], images=images, families=FAMILIES)
     (both,) = judge([claim()], {"accuracy-test": measured})
     (one,), (other,) = outcome(claim(), frame).parts, both.parts
     assert other.difference == pytest.approx(one.difference) and other.p_for > 3 * one.p_for
@@ -290,7 +295,7 @@ def test_networks_that_answered_the_same_images_share_their_luck() -> None:
         """By the keys of their images."""
         made = Regime(("x",), 100, test=300, size=32, channels=3, epochs=5, weights="random")
         regimes = {(model, "d"): replace(made, images=key) for model, key in (("m", m), ("n", n))}
-        found = index("accuracy-test", frame, ["a"], regimes, images)
+        found = index("accuracy-test", frame, ["a"], regimes, images, families=FAMILIES)
         return judge([better], {"accuracy-test": found})[0].verdict
 
     assert verdict("these", "these") == "not significant"

@@ -18,7 +18,7 @@ from offramp.analysis.stats.pairwise import Pair, UntestedPair
 from offramp.analysis.stats.repeated import Repeated
 from offramp.analysis.stats.text import plain, sentence
 from offramp.errors import OfframpError
-from offramp.paper.families import CORE
+from offramp.paper.families import CORE, FAMILIES
 
 COLUMNS = Columns("accuracy", "strategy", "seed")
 
@@ -203,7 +203,7 @@ def test_estimates_are_not_tested() -> None:
 def test_the_papers_families() -> None:
     names = (*CORE, "joint-branch", "baseline")
     data = noisy({name: float(i) for i, name in enumerate(names)})
-    found = {where["family"]: a for where, a in analyze_by(data, COLUMNS, as_paper=True)}
+    found = {where["family"]: a for where, a in analyze_by(data, COLUMNS, families=FAMILIES)}
     assert set(found) == {"core", "joint-branch"}
     assert {m.group for m in found["core"].means} == set(CORE)
     assert {m.group for m in found["joint-branch"].means} == {"joint-branch", "joint", "branch-wise"}
@@ -211,7 +211,7 @@ def test_the_papers_families() -> None:
     assert isinstance(found["core"].one_way.anova, Anova)
     assert (found["core"].one_way.anova.df1, found["core"].one_way.anova.df2) == (4, 20)
     with pytest.raises(OfframpError, match="no two of the paper's strategies"):
-        list(analyze_by(noisy({"x": 0, "y": 1}), COLUMNS, as_paper=True))
+        list(analyze_by(noisy({"x": 0, "y": 1}), COLUMNS, families=FAMILIES))
 
 
 def test_by_splits_and_keeps_empty_keys() -> None:

@@ -11,6 +11,7 @@ from offramp.analysis.claims.claim import Claim, Claims
 from offramp.analysis.claims.judge import VERDICTS, Judgment, judge
 from offramp.analysis.claims.parts import Index, OnImages, index
 from offramp.analysis.claims.regime import Regime
+from offramp.analysis.families import NO_FAMILIES, StrategyFamilies
 from offramp.analysis.measures import Numbers, find_measure, numbers, observations
 from offramp.analysis.stats.pairwise import ALPHA
 
@@ -33,20 +34,31 @@ def check(
     table: pd.DataFrame | Numbers,
     regimes: Mapping[tuple[str, str], Regime] = MappingProxyType({}),
     images: Mapping[str, OnImages] = MappingProxyType({}),
+    families: StrategyFamilies = NO_FAMILIES,
     alpha: float = ALPHA,
 ) -> list[Judgment]:
     """Test claims against a tidy table, p adjusted after Holm over all of them.
 
-    regimes: what the trials of each model and data were made of. A claim that is bound to more than a
-    name is not testable where that is unknown.  images: measures on each test image, by name; others are
-    tested over seeds alone.
+    Args:
+        claims: In the order of the verdicts.
+        table: The tidy table.
+        regimes: What the trials of each model and data were made of. A claim that is bound to more than
+            a name is not testable where that is unknown.
+        images: Measures on each test image, by name; others are tested over seeds alone.
+        families: What `core`, `hybrids` and `parents` stand for.
+        alpha: What is significant.
     """
     found = table if isinstance(table, Numbers) else numbers(table)
     wanted = sorted({claim.measure for claim in claims})
     strategies = found.trials["strategy"].unique().tolist()
     indices: Mapping[str, Index] = {
         name: index(
-            name, observations(found, find_measure(name)), strategies, regimes, images.get(name, {})
+            name,
+            observations(found, find_measure(name)),
+            strategies,
+            regimes,
+            images.get(name, {}),
+            families,
         )
         for name in wanted
     }

@@ -14,11 +14,9 @@ import pandas as pd
 
 from offramp.analysis.claims.claim import Claim
 from offramp.analysis.claims.regime import DataSet, Regime
+from offramp.analysis.families import NO_FAMILIES, StrategyFamilies
 from offramp.analysis.stats.sample import Floats
 from offramp.errors import nearest
-from offramp.paper.families import CORE, PARENTS
-
-KNOWN = (*CORE, *PARENTS, "baseline")
 
 
 class Location(NamedTuple):
@@ -57,6 +55,7 @@ class Index:
     strategies: frozenset[str]
     regimes: Mapping[tuple[str, str], Regime]
     images: OnImages = field(default_factory=dict)
+    families: StrategyFamilies = NO_FAMILIES
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,18 @@ def index(
     strategies: Collection[str],
     regimes: Mapping[tuple[str, str], Regime] = MappingProxyType({}),
     images: OnImages = MappingProxyType({}),
+    families: StrategyFamilies = NO_FAMILIES,
 ) -> Index:
-    """Index observations (columns measures.OBSERVATION). strategies: of the whole table.  regimes: by
-    model and data.  images: of the measure."""
+    """Index observations (columns measures.OBSERVATION).
+
+    Args:
+        measure: Their name.
+        observed: The observations.
+        strategies: Of the whole table.
+        regimes: By model and data.
+        images: The measure on each image.
+        families: What names of several strategies stand for.
+    """
     columns = [observed[c].tolist() for c in ("model", "data", "strategy", "seed", "value", "measured")]
     exits = observed["exit"].astype("Int64").fillna(0).tolist()
     sources = observed["source"].fillna("").tolist()
@@ -92,7 +100,8 @@ def index(
     for place in series:
         cell = (place.model, place.data)
         final[cell] = max(final.get(cell, 0), place.exit or 0)
-    return Index(measure, series, tuple(sorted(final)), final, frozenset(strategies), regimes, images)
+    labels = frozenset(strategies)
+    return Index(measure, series, tuple(sorted(final)), final, labels, regimes, images, families)
 
 
 def parts(claim: Claim, found: Index) -> list[Comparison]:
@@ -152,12 +161,13 @@ def _sides(claim: Claim, found: Index, at: Location) -> Iterator[Sides]:
         for a, b in pairwise(claim.order):
             yield (at._replace(strategy=a),), (at._replace(strategy=b),)
         return
-    lefts = [at._replace(strategy=s) for s in _expand(claim.strategies or ())]
+    lefts = [at._replace(strategy=s) for s in found.families.expanded(claim.strategies or ())]
     if claim.against is not None:
         parents = claim.against == ("parents",)
         names = [p.strategy for p in lefts]
         for group in [[p] for p in lefts] if parents else [lefts]:
-            others = PARENTS.get(group[0].strategy, ()) if parents else _expand(claim.against)
+            own = found.families.parents.get(group[0].strategy, ())
+            others = own if parents else found.families.expanded(claim.against)
             rights = [at._replace(strategy=s) for s in others if s not in names]
             yield from _paired(claim, group, rights)
         return
@@ -188,11 +198,6 @@ def _paired(claim: Claim, lefts: Sequence[Location], rights: Sequence[Location])
     for left, right in product(lefts, rights):
         if left != right:
             yield (left,), (right,)
-
-
-def _expand(names: Sequence[str]) -> list[str]:
-    groups = {"core": CORE, "hybrids": tuple(PARENTS)}
-    return list(dict.fromkeys(s for name in names for s in groups.get(name, (name,))))
 
 
 @dataclass(frozen=True)
@@ -257,7 +262,8 @@ def _agree(a: Series, b: Series, seeds: Sequence[int]) -> bool:
 
 def _lacks(place: Location, found: Index) -> str:
     if place.strategy not in found.strategies:
-        hint = nearest(place.strategy, KNOWN) if place.strategy not in KNOWN else ""
+        known = (*found.families.core, *found.families.parents, "baseline")
+        hint = nearest(place.strategy, known) if place.strategy not in known else ""
         return f"the strategy {place.strategy}{hint if 'did you mean' in hint else ''}"
     exit = "" if place.exit is None else f" at exit {place.exit}"
     return f"{found.measure} of {place.strategy} on {place.model}, {place.data}{exit}"

@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from offramp.analysis.goals import Goal
 from offramp.analysis.measures import MEASURES, MMAC, Measure, Numbers, Unit, observations
 from offramp.analysis.stats.pairwise import ALPHA, ValuesOnImages, crossed
 from offramp.analysis.stats.sequential import InterimAnalyses
 from offramp.analysis.tradeoff import Floats, NetAnswers
-from offramp.paper.guidelines import Goal
 from offramp.units import percent
 
 LESS = 0.01  # accuracy to give up when no target is named

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from offramp.analysis.goals import Goal
 from offramp.analysis.measures import PERCENT, Measure
 from offramp.analysis.recommend.goals import (
     DEARER,
@@ -37,7 +38,6 @@ from offramp.analysis.stats.pairwise import (
 )
 from offramp.analysis.stats.sequential import FEWEST, InterimAnalyses
 from offramp.analysis.stats.text import in_seeds
-from offramp.paper.guidelines import Goal
 
 SMALL = 0.005  # a difference in accuracy that is worth finding
 NO_FIRST = "Each strategy is behind another one in the seeds that both have; train the same ones of all."

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from offramp.analysis.families import StrategyFamilies
 from offramp.analysis.stats.oneway import Anova, Check, Welch, levene, one_way, shapiro, welch
 from offramp.analysis.stats.order import Order, order
 from offramp.analysis.stats.pairwise import (
@@ -23,7 +24,6 @@ from offramp.analysis.stats.repeated import Repeated, repeated
 from offramp.analysis.stats.sample import Columns, Floats, Group, Sample, Untested, sample
 from offramp.analysis.stats.sequential import InterimAnalyses, sequential_differences
 from offramp.errors import OfframpError, nearest
-from offramp.paper.families import families
 
 ONE_WAY = "every value is independent of every other, residuals are normal, variances equal"
 UNEQUAL = "every value is independent of every other, residuals are normal, variances may differ"
@@ -139,12 +139,12 @@ def analyze_by(
     columns: Columns,
     by: Sequence[str] = (),
     *,
-    as_paper: bool = False,
+    families: StrategyFamilies | None = None,
     alpha: float = ALPHA,
 ) -> Iterator[tuple[dict[str, str], Analysis]]:
     """An analysis for each combination of values of `by`, in ascending order.
 
-    as_paper: compare the five core strategies, and each hybrid with its parents, apart (6.3).
+    families: compare the core strategies, and each hybrid with its parents, apart.
     Nothing is adjusted for the number of analyses.
     """
     for name in by:
@@ -153,10 +153,10 @@ def analyze_by(
             raise OfframpError(f"there is no column '{name}'{hint}")
     for where, part in _cells(frame, by):
         whole = sample(part, columns)
-        if not as_paper:
+        if families is None:
             yield where, analyze_sample(whole, alpha)
             continue
-        found = families([name for group in whole.groups for name in group.names])
+        found = families.among([name for group in whole.groups for name in group.names])
         if not found:
             raise OfframpError(
                 f"column '{columns.group}' holds no two of the paper's strategies; leave out --families"

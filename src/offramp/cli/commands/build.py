@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from offramp import units
+from offramp.analysis.goals import GOALS, known_goal
 from offramp.cli import options
 from offramp.cli.bundle import Page, describe, int8_share, page_at
 from offramp.cli.forecast import said_of_data, show_forecast
@@ -23,7 +24,6 @@ from offramp.cli.training.budget import fitting
 from offramp.cli.training.run_options import RunOptions, conduct
 from offramp.cli.training.study import say_interrupted
 from offramp.errors import OfframpError
-from offramp.paper.guidelines import GOALS, known_goal
 from offramp.parts import Part
 from offramp.store.place import Place, place
 from offramp.terminal import show, table

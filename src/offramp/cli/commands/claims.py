@@ -53,9 +53,9 @@ def claims(
     from offramp.analysis.claims.words import RULE, plain
     from offramp.analysis.stats.pairwise import ALPHA
     from offramp.report import evidence
-    from offramp.report.claims import count, paper, read
+    from offramp.report.claims import count, published, read
 
-    asked = paper(anywhere) if file is None else read(file, anywhere)
+    asked = published(anywhere) if file is None else read(file, anywhere)
     ids = [claim.id for claim in asked]
     if only is not None and only not in ids:
         raise OfframpError(f"there is no claim '{only}'{nearest(only, ids)}")

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from offramp.analysis.goals import GOALS, known_goal
 from offramp.cli import options
 from offramp.cli.options import flag, option
 from offramp.cli.render import emit, folded, notes, say
 from offramp.errors import OfframpError
-from offramp.paper.guidelines import GOALS, known_goal
 from offramp.store.place import Place
 from offramp.terminal import show, table
 from offramp.units import macs
@@ -100,14 +100,14 @@ def recommend_from(
 
 
 def _plain(asked: Preference) -> dict[str, Any]:
-    from offramp.analysis.recommend import guidelines
+    from offramp.paper.guidelines import guidelines
 
     found, more = guidelines(asked.goal, asked.frozen_backbone)
     return {"source": NO_RUNS, "strategies": [asdict(g) for g in found], "more": list(more)}
 
 
 def _guidelines(asked: Preference, why: str, as_json: bool) -> None:
-    from offramp.analysis.recommend import guidelines
+    from offramp.paper.guidelines import guidelines
     from offramp.report import advice
 
     if as_json:

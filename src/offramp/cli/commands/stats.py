@@ -58,6 +58,7 @@ def stats(
     from offramp.analysis.stats import Columns, analyze_by, rule
     from offramp.analysis.stats.pairwise import ALPHA
     from offramp.analysis.stats.text import plain
+    from offramp.paper.families import FAMILIES
 
     if better not in (None, "higher", "lower"):
         raise OfframpError(f"--better is '{better}'; write higher or lower")
@@ -67,7 +68,7 @@ def stats(
     frame = _filter(read(file, value), where)
     if frame.empty:
         raise OfframpError(f"{file} has no rows{' where ' + ' and '.join(where) if where else ''}")
-    found = list(analyze_by(frame, columns, split, as_paper=families, alpha=ALPHA))
+    found = list(analyze_by(frame, columns, split, families=FAMILIES if families else None, alpha=ALPHA))
     if json:
         cells = [{"by": by_, **plain(analysis)} for by_, analysis in found]
         answer = {"alpha": ALPHA, "rule": rule(ALPHA, better), "analyses": cells}

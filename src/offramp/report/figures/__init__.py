@@ -6,77 +6,86 @@ A new one is a function from `Runs` to Figures, in a file of its family or of it
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from offramp.report.registry import Family, chosen, made
+from offramp.report.registry import Family, Make, chosen, made, publication
 
 if TYPE_CHECKING:
+    from offramp.analysis.measures import Measure
     from offramp.report.evidence import Evidence
     from offramp.report.model import Figure
 
 NO_EARLY = "no trial has an early exit"
 NO_TWO = "there are no two strategies to compare"
-BY_COMPUTE = "accuracy against MACs, by exit and by threshold, and the front"
-BY_QUALITY = "calibration error, and how well confidence tells right from wrong"
+SAME_EPOCHS = "all trials were trained for as many epochs"
+
+
+def _figure(of: str, shows: str, needs: str = "there is no trial", measured: bool = False) -> Family:
+    return Family(f"{__name__}.{of}", shows, needs=needs, measured=measured)
+
+
+# fmt: off
+OWN = {
+    "accuracy-by-exit": _figure(
+        "quality:accuracy_by_exit", "test accuracy of every exit", measured=True),
+    "accuracy-compute": _figure(
+        "compute:accuracy_compute", "accuracy against MACs, by exit and by threshold, and the front"),
+    "curves": _figure("curves:by_exit", "loss and accuracy over training, exit by exit"),
+    "overall": _figure("curves:overall", "loss and accuracy over training, mean of exits"),
+    "significance": _figure("significance:significance", "who beats whom", NO_TWO, measured=True),
+    "time-by-exit": _figure("times:by_exit", "training time of each exit"),
+    "time-total": _figure("times:total", "training time"),
+    "memory-power": _figure("meters:meters", "memory, power and energy of training", "not measured"),
+    "budget": _figure(
+        "budget:budget", "accuracy and rank against epochs of training", SAME_EPOCHS, measured=True),
+    "costs": _figure("times:costs", "training cost as written, as executed, added"),
+    "reliability": _figure(
+        "reliability:reliability", "accuracy against confidence", "there are too few test images"),
+    "confidence-quality": _figure(
+        "quality:confidence", "calibration error, and how well confidence tells right from wrong"),
+    "overthinking": _figure(
+        "quality:overthinking", "right at an early exit, wrong at the last", NO_EARLY),
+    "agreement": _figure("reliability:agreement", "how often exits agree", NO_EARLY),
+}
+# fmt: on
 FIGURES: Mapping[str, Family] = MappingProxyType(
-    {
-        "accuracy-by-exit": Family("quality:accuracy_by_exit", "test accuracy of every exit"),
-        "accuracy-compute": Family("compute:accuracy_compute", BY_COMPUTE),
-        "curves": Family(
-            "curves:by_exit", "loss and accuracy over training, exit by exit", "Figs. 8, 9, 18, 19"
-        ),
-        "overall": Family(
-            "curves:overall", "loss and accuracy over training, mean of exits", "Figs. 10, 20"
-        ),
-        "significance": Family("significance:significance", "who beats whom", "Fig. 11", needs=NO_TWO),
-        "time-by-exit": Family("times:by_exit", "training time of each exit", "Figs. 12, 13"),
-        "time-total": Family("times:total", "training time", "Fig. 14"),
-        "memory-power": Family(
-            "meters:meters",
-            "memory, power and energy of training",
-            "Figs. 15, 16, 17",
-            needs="not measured",
-        ),
-        "budget": Family(
-            "budget:budget",
-            "accuracy and rank against epochs of training",
-            needs="all trials were trained for as many epochs",
-        ),
-        "costs": Family("times:costs", "training cost as written, as executed, added"),
-        "reliability": Family(
-            "reliability:reliability",
-            "accuracy against confidence",
-            needs="there are too few test images",
-        ),
-        "confidence-quality": Family("quality:confidence", BY_QUALITY),
-        "overthinking": Family(
-            "quality:overthinking", "right at an early exit, wrong at the last", needs=NO_EARLY
-        ),
-        "agreement": Family("reliability:agreement", "how often exits agree", needs=NO_EARLY),
-    }
+    {n: replace(f, paper=publication().answers.get(n, "")) for n, f in OWN.items()}
 )
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """figures: in the order of FIGURES.  missing: a sentence on each family that drew nothing."""
+    """Figures that were drawn.
+
+    Attributes:
+        figures: In the order of FIGURES.
+        missing: A sentence on each family that drew nothing.
+    """
 
     figures: tuple[Figure, ...]
     missing: tuple[str, ...]
 
 
-def draw(evidence: Evidence, only: Iterable[str] = ()) -> Drawn:
-    """Every figure that the evidence holds. only: names of families; all where there are none.
+def draw(evidence: Evidence, only: Iterable[str | Make] = (), measure: Measure | None = None) -> Drawn:
+    """Every figure that the evidence holds.
 
-    Raises OfframpError for an unknown name.
+    Args:
+        evidence: What they are drawn from.
+        only: Names of families, `path/file.py:name`, or functions; all families where there are none.
+        measure: In place of accuracy, in figures that take one.
+
+    Raises:
+        OfframpError: For an unknown name, and where a user's own code fails.
     """
-    names = chosen(FIGURES, only, "figure")
+    from offramp.report.model import Figure  # pandas, which listing does without
+
+    families = chosen(FIGURES, only, "figure")
     figures: list[Figure] = []
     missing = []
-    for name, (family, found) in zip(names, made(__name__, FIGURES, names, evidence), strict=True):
-        figures += found
-        if not found:
-            missing.append(f"no figure {name} ({family.shows}): {family.needs}")
+    for name, drawn in made(families, evidence, Figure, measure):
+        figures += drawn
+        if not drawn:
+            missing.append(f"no figure {name} ({families[name].shows}): {families[name].needs}")
     return Drawn(tuple(figures), tuple(missing))

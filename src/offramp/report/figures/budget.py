@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from offramp.analysis.measures import MEASURES
+from offramp.analysis.measures import MEASURES, Measure
 from offramp.report.figures.chart import (
     WIDTH,
     Json,
@@ -13,6 +13,7 @@ from offramp.report.figures.chart import (
     figure,
     grid,
     marks,
+    named,
     number,
     panel,
     rank,
@@ -27,18 +28,23 @@ WIDE = (WIDTH - 90) // 2
 HIGH = 190
 
 
-def budget(runs: Runs) -> list[Figure]:
-    """Test accuracy, mean over exits, and the strategies' rank by it, against epochs."""
+def budget(runs: Runs, measure: Measure = MEASURES["accuracy-test"]) -> list[Figure]:
+    """Test accuracy, mean over exits, or another measure, and the strategies' rank by it, against
+    epochs."""
     others = (r for e in runs.evidence.budgets for r in e.runs)
     each = [runs, *(r for r in others if (r.model, r.data) == (runs.model, runs.data))]
     if len(each) < 2:
         return []
-    frame = pd.concat(map(_placed, each), ignore_index=True).sort_values(["epochs", "rank"])
+    frame = pd.concat([_placed(r, measure) for r in each], ignore_index=True).sort_values(
+        ["epochs", "rank"]
+    )
     labels = runs.evidence.among(frame["strategy"])
     over = counted(int(frame["seeds"].max()), int(frame["seeds"].min()))
+    title = measure.axis.partition(",")[0]
+    exits = "exits and " if measure.per_exit else ""
     caption = (
         f"The same strategies, each with a whole schedule of so many epochs, {runs.where}. Left: "
-        f"test accuracy, mean over exits and {over}. Right: the strategies' rank by it, 1 is best, mean "
+        f"{title}, mean over {exits}{over}. Right: the strategies' rank by it, 1 is best, mean "
         "over the seeds that every strategy has."
     )
     said = [
@@ -48,24 +54,32 @@ def budget(runs: Runs) -> list[Figure]:
     ]
     order = f" From best to worst after {' '.join(said)}" if said else ""
     alt = f"Lines against epochs, one for each strategy.{order}"
-    title = "Accuracy and rank against training"
-    chart = grid([_lines(frame, labels, *axis) for axis in _axes(len(labels))], 2, 12)
-    return figure(runs, "budget", "more", title, caption, alt, chart)
+    heading = f"{measure.title.removeprefix('Test ').capitalize()} and rank against training"
+    axes = _axes(len(labels), measure)
+    chart = grid([_lines(frame, labels, *axis) for axis in axes], 2, 12)
+    return figure(runs, named("budget", measure), "more", heading, caption, alt, chart)
 
 
-def _placed(runs: Runs) -> pd.DataFrame:
-    """Columns strategy, epochs, seeds, accuracy (percent), rank."""
-    wide = runs.values(MEASURES["accuracy-test"]).pivot(index="seed", columns="strategy", values="value")
+def _placed(runs: Runs, measure: Measure) -> pd.DataFrame:
+    """Columns strategy, epochs, seeds, the measure (as shown), rank."""
+    wide = runs.values(measure).pivot(index="seed", columns="strategy", values="value")
     (epochs,) = {t.manifest.recipe.epochs for t in runs.trials}
-    ranks = wide.dropna().rank(axis=1, ascending=False).mean()
-    found = pd.DataFrame({"accuracy": 100 * wide.mean(), "seeds": wide.count(), "rank": ranks})
+    ranks = wide.dropna().rank(axis=1, ascending=measure.better == "lower").mean()
+    found = pd.DataFrame(
+        {_field(measure): measure.scale * wide.mean(), "seeds": wide.count(), "rank": ranks}
+    )
     return found.rename_axis("strategy").reset_index().assign(epochs=epochs)
 
 
-def _axes(strategies: int) -> list[tuple[str, str, Json]]:
+def _field(measure: Measure) -> str:
+    """The column of its values."""
+    return measure.name.removesuffix("-test")
+
+
+def _axes(strategies: int, measure: Measure) -> list[tuple[str, str, Json]]:
     places = {"domain": [strategies, 1], "nice": False}
     return [
-        ("accuracy", "test accuracy, %", {"scale": {"zero": False}}),
+        (_field(measure), measure.axis, {"scale": {"zero": False}}),
         ("rank", "rank", {"scale": places, "axis": {"values": list(range(1, strategies + 1))}}),
     ]
 

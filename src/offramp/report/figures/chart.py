@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from offramp.report.colors import Style, styles
-from offramp.report.model import Figure, Question
+from offramp.report.model import Figure, Question, slug
 
 if TYPE_CHECKING:
+    from offramp.analysis.measures import Measure
     from offramp.report.runs import Runs
 
 Json = dict[str, Any]
@@ -253,6 +254,11 @@ def figure(
     if not made["datasets"]:
         return []
     return [Figure(runs.name(name), question, title, caption, alt, made, about=runs.about)]
+
+
+def named(name: str, measure: Measure) -> str:
+    """The name of a figure that can show any measure: that of accuracy is the family's."""
+    return name if measure.name == "accuracy-test" else f"{name}-{slug(measure.name)}"
 
 
 def spec(chart: Json) -> Json:

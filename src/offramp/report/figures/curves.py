@@ -1,4 +1,4 @@
-"""Loss and accuracy over training, by exit (paper's Figs. 8, 9, 18, 19) and overall (10, 20)."""
+"""Loss and accuracy over training, by exit and overall."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 import pandas as pd
 
-from offramp.paper.families import CORE, PARENTS
+from offramp.analysis.measures import MEASURES, Measure
 from offramp.report.figures import series
 from offramp.report.figures.chart import (
     WIDTH,
@@ -25,6 +25,7 @@ from offramp.report.figures.chart import (
     ticks,
 )
 from offramp.report.model import Figure
+from offramp.report.registry import publication
 from offramp.report.runs import Runs
 
 PANEL = (WIDTH - 84) // 2
@@ -38,43 +39,59 @@ EVALUATED = "Dots are the training split in eval mode after the last epoch: what
 
 @dataclass(frozen=True)
 class CurveMetric:
-    """A metric as it is drawn. factor: from the table's unit to the axis's."""
+    """A metric as it is drawn.
+
+    Attributes:
+        key: Its name in the tidy table.
+        word: What it is called.
+        axis: What stands beside its axis.
+        measure: It on test, at the end of training.
+        log: Whether its axis is logarithmic.
+    """
 
     key: str
     word: str
     axis: str
-    factor: float
-    better: str
-    log: bool
+    measure: Measure
+    log: bool = False
+
+    @property
+    def factor(self) -> float:
+        """From the table's unit to the axis's."""
+        return self.measure.scale
+
+    @property
+    def better(self) -> str:
+        return self.measure.better
 
 
-LOSS = CurveMetric("cross_entropy", "loss", "cross-entropy", 1.0, "lower", True)
-ACCURACY = CurveMetric("accuracy", "accuracy", "accuracy, %", 100.0, "higher", False)
+LOSS = CurveMetric("cross_entropy", "loss", "cross-entropy", MEASURES["loss-test"], log=True)
+ACCURACY = CurveMetric("accuracy", "accuracy", "accuracy, %", MEASURES["accuracy-test"])
 
 
 @dataclass(frozen=True)
 class StrategyGroup:
-    """Strategies that are drawn together. paper: its figures for loss, accuracy and overall."""
+    """Strategies that are drawn together."""
 
     key: Literal["core", "hybrid"]
     title: str
     strategies: tuple[str, ...]
-    paper: tuple[str, str, str]
 
 
 def groups(labels: Sequence[str]) -> list[StrategyGroup]:
     """The core strategies (with whatever else is no hybrid), and hybrids with their parents."""
-    hybrids = [label for label in labels if label in PARENTS]
-    parents = {parent for hybrid in hybrids for parent in PARENTS[hybrid]}
-    core = tuple(label for label in labels if label not in PARENTS)
-    both = tuple(label for label in labels if label in PARENTS or label in parents)
+    families = publication().families
+    hybrids = [label for label in labels if label in families.parents]
+    parents = {parent for hybrid in hybrids for parent in families.parents[hybrid]}
+    core = tuple(label for label in labels if label not in families.parents)
+    both = tuple(label for label in labels if label in families.parents or label in parents)
     found = []
     if core:
-        title = "core strategies" if set(core) & set(CORE) else "strategies"
-        found.append(StrategyGroup("core", title, core, ("Fig. 8", "Fig. 9", "Fig. 10")))
+        title = "core strategies" if set(core) & set(families.core) else "strategies"
+        found.append(StrategyGroup("core", title, core))
     if hybrids:
         title = "hybrids and what they are made of"
-        found.append(StrategyGroup("hybrid", title, both, ("Fig. 18", "Fig. 19", "Fig. 20")))
+        found.append(StrategyGroup("hybrid", title, both))
     return found
 
 
@@ -89,8 +106,8 @@ def by_exit(runs: Runs) -> list[Figure]:
         dots = series.over_seeds(ends[ends["strategy"].isin(group.strategies)], series.CURVE, POINTS)
         dots = dots.drop_duplicates(series.CURVE, keep="last")  # of the seed that trained longest
         drawn = pd.concat([series.over_seeds(mine, series.CURVE, POINTS), dots], ignore_index=True)
-        for metric, paper in ((LOSS, group.paper[0]), (ACCURACY, group.paper[1])):
-            figures.append(_by_exit(runs, drawn, group, metric, paper, note))
+        for metric in (LOSS, ACCURACY):
+            figures.append(_by_exit(runs, drawn, group, metric, note))
     return figures
 
 
@@ -110,7 +127,7 @@ def overall(runs: Runs) -> list[Figure]:
 
 
 def _by_exit(
-    runs: Runs, drawn: pd.DataFrame, group: StrategyGroup, metric: CurveMetric, paper: str, note: str
+    runs: Runs, drawn: pd.DataFrame, group: StrategyGroup, metric: CurveMetric, note: str
 ) -> Figure:
     exits = sorted(int(k) for k in drawn["exit"].unique())
     rows = []
@@ -128,7 +145,6 @@ def _by_exit(
         f"{', '.join(map(str, exits))}, train beside validation, a line for each of "
         f"{', '.join(group.strategies)}. {_ending(drawn, metric)}",
         spec=spec({"vconcat": rows, "spacing": 8}),
-        paper=paper,
         about=runs.about,
     )
 
@@ -158,7 +174,6 @@ def _overall(
         alt="Line charts of loss and accuracy, mean over exits, train beside validation, a line for "
         f"each of {', '.join(group.strategies)}. {_ending(drawn, ACCURACY)}",
         spec=spec({"vconcat": rows, "spacing": 8}),
-        paper=group.paper[2],
         about=runs.about,
     )
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from offramp.analysis.measures import MEASURES
-from offramp.paper.families import METERS
 from offramp.report.figures.chart import figure, unit
 from offramp.report.figures.dots import Panel, dots, read_out, spread
 from offramp.report.model import Figure
 from offramp.report.runs import Runs
+
+METERS = (
+    *("memory-cpu-max", "memory-gpu-max", "memory-torch-max", "power-cpu-mean", "power-gpu-mean"),
+    *("power-cpu-peak", "power-gpu-peak", "energy-cpu", "energy-gpu"),
+)
 
 
 def meters(runs: Runs) -> list[Figure]:

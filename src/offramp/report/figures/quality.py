@@ -4,24 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from offramp.analysis.measures import MEASURES, Measure
 from offramp.policy.quality import BINS
-from offramp.report.figures.chart import figure
+from offramp.report.figures.chart import figure, named
 from offramp.report.figures.dots import Panel, dots, read_out, spread
 from offramp.report.model import Figure
 from offramp.report.runs import Runs
 from offramp.store.record import TrialRecord
 
+AT_EXIT = ("strategy", "seed", "exit", "value")
 
-def accuracy_by_exit(runs: Runs) -> list[Figure]:
-    """Test accuracy of every exit."""
-    panels = _panels(runs, lambda t, i: 100 * t.manifest.metrics["test"].accuracy[i], "test accuracy, %")
+
+def accuracy_by_exit(runs: Runs, measure: Measure = MEASURES["accuracy-test"]) -> list[Figure]:
+    """Test accuracy of every exit, or another measure."""
+    rows = runs.observations(measure).dropna(subset="exit")
+    values = {(s, n, k): v for s, n, k, v in zip(*(rows[c] for c in AT_EXIT), strict=True)}
+
+    def value(trial: TrialRecord, place: int) -> float | None:
+        stored = values.get((trial.strategy, trial.seed, trial.exits[place]))
+        return None if stored is None else measure.scale * stored
+
+    panels = _panels(runs, value, measure.axis)
+    if not panels:
+        return []
     caption = (
-        f"Test accuracy of each exit when every image leaves there, {runs.where}; higher is better. "
-        f"{spread(panels)}"
+        f"{measure.title} of each exit when every image leaves there, {runs.where}; {measure.better} is "
+        f"better. {spread(panels)}"
     )
     alt = f"Dot plots, one for each exit. {read_out(panels, runs.strategies, False)}"
-    made = dots(panels, runs.strategies)
-    return figure(runs, "accuracy-by-exit", "answer", "Test accuracy by exit", caption, alt, made)
+    chart, name = dots(panels, runs.strategies), named("accuracy-by-exit", measure)
+    return figure(runs, name, "answer", f"{measure.title} by exit", caption, alt, chart)
 
 
 def confidence(runs: Runs) -> list[Figure]:

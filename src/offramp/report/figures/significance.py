@@ -1,4 +1,4 @@
-"""Who beats whom: directed graphs of significant differences (paper's Fig. 11)."""
+"""Who beats whom: directed graphs of significant differences ."""
 
 from __future__ import annotations
 
@@ -8,16 +8,27 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from offramp.analysis.measures import MEASURES
+from offramp.analysis.measures import Measure
 from offramp.analysis.stats import Analysis, Columns, Untested, analyze_sample, sample
 from offramp.analysis.stats.pairwise import ALPHA, POWER, Pair, Pairs, least_shown
 from offramp.analysis.stats.text import in_seeds
-from offramp.paper.families import families
 from offramp.report.colors import styles
 from offramp.report.figures import series
-from offramp.report.figures.chart import GRAY, LETTER, WIDTH, Json, figure, marks, number, panel, word
+from offramp.report.figures.chart import (
+    GRAY,
+    LETTER,
+    WIDTH,
+    Json,
+    figure,
+    marks,
+    named,
+    number,
+    panel,
+    word,
+)
 from offramp.report.figures.curves import ACCURACY, LOSS, CurveMetric
 from offramp.report.model import Figure, Question
+from offramp.report.registry import publication
 from offramp.report.runs import Runs
 
 RADIUS = {2: 46, 3: 54, 4: 64, 5: 74}  # of the ring of nodes, by their number; larger ones have 96
@@ -39,20 +50,28 @@ class Edge:
     way: str
 
 
-def significance(runs: Runs) -> list[Figure]:
+def significance(runs: Runs, measure: Measure | None = None) -> list[Figure]:
     """A figure for the core strategies, and one for each hybrid with its parents; one for all
-    strategies where any, as one of the user's own, is in none of these."""
-    here = set(runs.values(MEASURES["loss-test"])["strategy"])  # who has no exit missing
+    strategies where any, as one of the user's own, is in none of these. By loss and accuracy, or by
+    another measure."""
+    own = measure is None or measure is ACCURACY.measure
+    metrics = (LOSS, ACCURACY) if own or measure is None else (_metric(measure),)
+    here = set(runs.values(metrics[0].measure)["strategy"])  # who has no exit missing
     figures: list[Figure] = []
     for family, members in graphs(here).items():
         absent = [s for s in runs.strategies if s not in here and (family == "all" or s in members)]
-        figures += _figure(runs, family, members, absent)
+        figures += _figure(runs, metrics, family, members, absent)
     return figures
+
+
+def _metric(measure: Measure) -> CurveMetric:
+    word = measure.axis.partition(",")[0].removeprefix("test ")
+    return CurveMetric(measure.name, word, measure.axis, measure)
 
 
 def graphs(here: Collection[str]) -> dict[str, tuple[str, ...]]:
     """The strategies of each graph, by its name: those of `families`, and `all`."""
-    found = families(here)
+    found = publication().families.among(here)
     drawn = {member for members in found.values() for member in members}
     every = {"all": tuple(sorted(here))} if len(here) > 1 and set(here) - drawn else {}
     return {**found, **every}
@@ -61,7 +80,7 @@ def graphs(here: Collection[str]) -> dict[str, tuple[str, ...]]:
 def observations(runs: Runs, metric: CurveMetric) -> pd.DataFrame:
     """Test loss or accuracy (in %), mean over exits, of every trial that has all exits (columns
     `measures.OBSERVATION`)."""
-    rows = runs.values(MEASURES[f"{metric.word}-test"])
+    rows = runs.values(metric.measure)
     return rows.assign(value=metric.factor * rows["value"])
 
 
@@ -84,16 +103,22 @@ def edges(analysis: Analysis, better: str) -> list[Edge]:
     ]
 
 
-def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[str]) -> list[Figure]:
+def _figure(
+    runs: Runs,
+    metrics: Sequence[CurveMetric],
+    family: str,
+    members: Sequence[str],
+    absent: Sequence[str],
+) -> list[Figure]:
     charts, words, lost, least = [], [], [], []
     notes = [f"{label} lacks exits that others have, so it has no mean over them" for label in absent]
     counts = []
-    for metric in (LOSS, ACCURACY):
+    for metric in metrics:
         found = observations(runs, metric)
         mine = found[found["strategy"].isin(members)]
         counts.append(series.per_strategy(mine))
         read = sample(mine, Columns("value", "strategy", "seed", "source"))
-        images = runs.images(MEASURES[f"{metric.word}-test"]) or {}
+        images = runs.images(metric.measure) or {}
         scaled = {key: metric.factor * values for key, values in images.items()}
         analysis = analyze_sample(read, ALPHA, images=scaled or None, looks=runs.looks)
         arrows = edges(analysis, metric.better)
@@ -122,7 +147,7 @@ def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[st
     )
     caption = (
         "A → B: A is significantly better than B (adjusted p < 0.05), by the mean difference on the "
-        f"arrow{crowd}. Test loss (cross-entropy) and accuracy (percentage points), mean over exits, "
+        f"arrow{crowd}. {_compared(metrics)}, "
         f"{runs.where}, {seeds}; in brackets the means. Solid: Holm-adjusted paired "
         "differences over seeds and test images, both taken as drawn at random (default). "
         "Dashed: significant only one-way (Tukey; Games–Howell where variances differ), the paper's "
@@ -130,9 +155,18 @@ def _figure(runs: Runs, family: str, members: Sequence[str], absent: Sequence[st
         f"arrow does not mean equal{power}.{told}"
     )
     question: Question = "rq1" if family in titles else "rq3"
-    name, title = f"significance-{family}", f"Who beats whom: {title}"
+    name, title = named(f"significance-{family}", metrics[-1].measure), f"Who beats whom: {title}"
     made = {"vconcat": charts, "spacing": 4}
     return figure(runs, name, question, title, caption, " ".join(words), made)
+
+
+def _compared(metrics: Sequence[CurveMetric]) -> str:
+    """What is compared, as a sentence begins."""
+    if len(metrics) > 1:
+        return "Test loss (cross-entropy) and accuracy (percentage points), mean over exits"
+    (measure,) = (metric.measure for metric in metrics)
+    unit = f" ({measure.difference_unit})" if measure.difference_unit else ""
+    return f"{measure.title}{unit}{', mean over exits' if measure.per_exit else ''}"
 
 
 def _spoken(arrows: Sequence[Edge], analysis: Analysis) -> str:
@@ -172,7 +206,8 @@ def _graph(analysis: Analysis, arrows: Sequence[Edge], metric: CurveMetric) -> t
             layers.append(marks(mine[["text", "x", "y"]], label, x=x, y=y, text=word("text")))
     none = "" if arrows else " (no significant difference)"
     crowded = [edge for edge, at in zip(arrows, ats, strict=True) if at is None]
-    title = f"test {metric.word}, {metric.better} is better{none}"
+    split = "test " if metric.measure.metric else ""
+    title = f"{split}{metric.word}, {metric.better} is better{none}"
     return panel(layers, WIDTH - 6, height, title), crowded
 
 

@@ -1,26 +1,13 @@
-"""What several tables need: strategies in few letters, notes that repeat, the paper's measures."""
+"""What several tables need: lists of measures, notes that repeat."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from offramp.analysis.measures import MEASURES, Measure
-from offramp.paper import families
-from offramp.paper.families import LETTERS
 from offramp.report.evidence import Evidence
 
-SHORT: Mapping[str, str] = {
-    **LETTERS,
-    **{"joint-branch": "JB", "joint-two-stage": "JT", "pretrained-branch": "PB", "baseline": "N"},
-}
 FEW = 4  # places that a note names before it counts the rest
-
-
-def spelled(strategies: Iterable[str]) -> str:
-    """` J = joint, T = two-stage.`: what letters stand for, a sentence to end a caption with; nothing
-    where no strategy has one."""
-    letters = ", ".join(f"{SHORT[s]} = {s}" for s in strategies if s in SHORT)
-    return f" {letters}." if letters else ""
 
 
 def gathered(notes: Iterable[tuple[str, str]]) -> tuple[str, ...]:
@@ -53,10 +40,22 @@ def named(*names: str) -> tuple[Measure, ...]:
     return tuple(MEASURES[name] for name in names)
 
 
-QUALITY = named(*families.QUALITY)
-COSTS = named(*families.COSTS)
-RESOURCES = named(*families.RESOURCES)
-EPOCHS = named(*families.EPOCHS)
+SPLITS = ("train", "validation", "test")
+LOSSES = named(*(f"loss-{split}" for split in SPLITS))
+ACCURACIES = named(*(f"accuracy-{split}" for split in SPLITS))
+QUALITY = (*LOSSES, *ACCURACIES)
+EPOCHS = named(
+    *("min-loss-epoch", "peak-epoch", "saturation-epoch", "overfits", "overfitting-epoch"),
+    *("generalization-gap-best", "generalization-gap-last", "validation-stability"),
+)
+# The paper adds memory up over the runs of exits and reports peak power (5.5); the largest phase is what
+# a machine must have.
+COSTS = named(
+    "seconds-written",
+    *("memory-gpu-sum", "memory-gpu-max", "memory-cpu-sum", "memory-cpu-max"),
+    *("power-gpu-peak", "power-gpu-mean", "power-cpu-peak", "power-cpu-mean", "energy"),
+)
+RESOURCES = named("memory-gpu-sum", "memory-cpu-sum", "power-gpu-mean", "power-cpu-mean", "energy")
 WHICH = (
     "Memory, sum over phases: as the paper adds it up over the runs of exits; largest phase: what a "
     "machine must have. Power, peak: the highest of any phase, as in the paper's section 5.5; mean: "

@@ -8,17 +8,16 @@ from typing import Any
 
 import pandas as pd
 
-from offramp.analysis.measures import MEASURES
-from offramp.analysis.stats.analyze import OneWay
+from offramp.analysis.measures import MEASURES, Measure
 from offramp.analysis.stats.pairwise import ALPHA, Pair, UntestedPair
 from offramp.analysis.stats.text import in_seeds
-from offramp.report.model import Column, Table
-from offramp.report.runs import Runs, slug
-from offramp.report.tables.anova import reasons
-from offramp.report.tables.common import at, gathered, named
+from offramp.report.model import Column, Table, slug
+from offramp.report.runs import Runs
+from offramp.report.tables.common import at, gathered
+from offramp.report.tables.tests import reasons
 
 CAPTION = (
-    "Mean difference a − b over the seeds that both have, in points; positive: a is more accurate. "
+    "Mean difference a − b over the seeds that both have{unit}; positive: a is {more}. "
     "Student's t on paired differences over seeds and test images, both taken as drawn at random; p "
     "adjusted after Holm within this table; intervals are simultaneous, 95 % (Bonferroni). "
     "Detectable: the smallest true difference that is found with a probability of 80 %. Seeds only: "
@@ -27,70 +26,37 @@ CAPTION = (
 )
 
 
-def pairs(runs: Runs) -> list[Table]:
-    """All pairs of strategies: differences in test accuracy, with intervals."""
+def pairs(runs: Runs, measure: Measure = MEASURES["accuracy-test"]) -> list[Table]:
+    """All pairs of strategies: differences in test accuracy, or in another measure, with intervals."""
     tables = []
-    measure = MEASURES["accuracy-test"]
-    for exit in (None, *runs.exits):
+    kind = "pairs" if measure.name == "accuracy-test" else f"pairs-{measure.name}"
+    unit = f", in {measure.difference_unit}" if measure.difference_unit else ""
+    caption = CAPTION.format(unit=unit, more="more accurate" if kind == "pairs" else "higher")
+    for exit in (None, *runs.exits) if measure.per_exit else (None,):
         analysis = runs.analysis(measure, exit)
         if analysis is None or len(analysis.means) < 2:
             continue
         found = analysis.pairs
         untested = [("", words) for words in (*analysis.notes, *reasons(analysis))]
-        untested += [("", _TOUCHING)] if any(_touches(p) for p in found) else []
-        name = slug(runs.name("pairs"), "overall" if exit is None else f"exit {exit}")
-        title = f"Differences in test accuracy, {at(exit, runs.exits)}: {runs.place}"
+        untested += [("", TOUCHING)] if any(_touches(p) for p in found) else []
+        name = slug(runs.name(kind), "overall" if exit is None else f"exit {exit}")
+        title = f"Differences in {measure.axis.partition(',')[0]}, {at(exit, runs.exits)}: {runs.place}"
         over = getattr(analysis.over_blocks, "pairs", ())
         alone = {(p.a, p.b): p.p for p in over if isinstance(p, Pair)}
-        rows = [{**_row(p, measure.scale), "seeds": alone.get((p.a, p.b))} for p in found]
-        frame = _frame(rows, _PAIRED)
+        rows = [{**row_of(p, measure.scale), "seeds": alone.get((p.a, p.b))} for p in found]
+        frame = frame_of(rows, PAIRED_COLUMNS)
         about = runs.about | ({} if exit is None else {"exit": str(exit)})
         lines = gathered(untested)
-        tables.append(Table(name, "more", title, CAPTION, frame, _PAIRED, about=about, notes=lines))
+        table = Table(name, "more", title, caption, frame, PAIRED_COLUMNS, about=about)
+        tables.append(replace(table, notes=lines))
     return tables
 
 
-def pairs_one_way(runs: Runs) -> list[Table]:
-    """All pairs of core strategies the paper's way."""
-    core = runs.families.get("core", ())
-    rows, notes = [], []
-    for measure in named("loss-validation", "accuracy-validation", "accuracy-test"):
-        analysis = runs.analysis(measure, None, core) if core else None
-        if analysis is None:
-            continue
-        way = analysis.one_way
-        if not isinstance(way, OneWay):
-            notes.append((measure.title, f"not tested, {way.why}"))
-            continue
-        notes += [(measure.title, words) for words in analysis.notes]
-        unequal = way.unequal.pairs if way.unequal is not None else ()
-        games = {(p.a, p.b): p.p for p in unequal if isinstance(p, Pair)}
-        for pair in way.pairs:
-            more = {"games": games.get((pair.a, pair.b))}
-            rows.append({"measure": measure.title, **_row(pair, measure.scale), **more})
-    if not rows and not notes:
-        return []
-    games_howell = Column("games", "G–H p", "p")
-    columns = (Column("measure", "measure"), *_COLUMNS[:-1], games_howell, _COLUMNS[-1])
-    title = f"Differences between core strategies, the paper's way: {runs.place}"
-    table = Table(
-        runs.name("pairs-one-way"), "more", title, ONE_WAY_CAPTION, _frame(rows, columns), columns
-    )
-    return [replace(table, about=runs.about, notes=gathered(notes))]
-
-
-ONE_WAY_CAPTION = (
-    "Overall values, the mean over exits. a − b in points of accuracy or nats of cross-entropy; Tukey's "
-    "honestly significant differences: p adjusted, intervals simultaneous (95 %); every value counts as "
-    "independent of every other, variances as equal. G–H: Games and Howell's p, where Levene's test "
-    "rejects equal variances. Both p have a floor of 1e-12. Runs that share seeds or phases are not "
-    "independent, so prefer the paired differences."
-)
-_TOUCHING = (
+TOUCHING = (
     "an interval touches zero beside p < 0.05, since Holm's test is a little stronger than simultaneous "
     "intervals"
 )
-_COLUMNS = (
+COLUMNS = (
     Column("a", "a"),
     Column("b", "b"),
     Column("difference", "a − b", "number", 2),
@@ -101,15 +67,15 @@ _COLUMNS = (
 )
 
 
-_PAIRED = (
-    *_COLUMNS[:-1],
+PAIRED_COLUMNS = (
+    *COLUMNS[:-1],
     Column("detectable", "detectable", "number", 2),
     Column("seeds", "p, seeds only", "p"),
-    _COLUMNS[-1],
+    COLUMNS[-1],
 )
 
 
-def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> pd.DataFrame:
+def frame_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[column.key for column in columns])
 
 
@@ -117,7 +83,7 @@ def _touches(pair: Pair | UntestedPair) -> bool:
     return isinstance(pair, Pair) and pair.p < ALPHA and pair.low <= 0 <= pair.high
 
 
-def _row(pair: Pair | UntestedPair, scale: float) -> dict[str, Any]:
+def row_of(pair: Pair | UntestedPair, scale: float) -> dict[str, Any]:
     difference = None if pair.difference is None else pair.difference * scale
     about = {"a": pair.a, "b": pair.b, "difference": difference}
     if not isinstance(pair, Pair):

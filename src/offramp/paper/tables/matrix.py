@@ -1,4 +1,5 @@
-"""The decision matrix (the paper's Table 8): words from stated rules, the paper's own words below."""
+"""The decision matrix (the paper's Table 8): words from stated rules, the paper's own words below. And
+its advice by strategy (Table 9 and section 8.1), each piece tied to claims that test it."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import pandas as pd
 
 from offramp.analysis.measures import MEASURES, Measure
 from offramp.analysis.stats.pairwise import ALPHA, Pair
-from offramp.paper.guidelines import characteristics
+from offramp.paper.guidelines import characteristics, remarks
 from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Table
 from offramp.report.runs import Runs
@@ -144,3 +145,29 @@ def _step(standing: Standing, strategy: str, limits: Sequence[float], words: Seq
         return "–"
     word = words[sum(standing.mean[strategy] >= limit for limit in limits)]
     return word if standing.supported else word + DOUBT
+
+
+NONE_TESTS = "no claim tests this"
+GUIDELINES_CAPTION = (
+    "What the paper advises (its section 8.1 and Table 9), in our words: its experience with its own "
+    "networks and data. Each line names the claims that test it, if any, and what these runs say of "
+    "each (offramp claims tells the numbers)."
+)
+
+
+def guidelines(evidence: Evidence) -> list[Table]:
+    """The paper's advice, each piece tied to claims (Table 9)."""
+    advice = remarks()
+    if not {a.strategy for a in advice} & set(evidence.strategies):
+        return []
+    rows = []
+    for a in advice:
+        tested = [f"{claim} ({evidence.judgments[claim].verdict})" for claim in a.claims]
+        rows.append((a.strategy, a.side, a.text, "; ".join(tested) or NONE_TESTS))
+    keys = ("strategy", "side", "advice", "claims")
+    frame = pd.DataFrame(rows, columns=list(keys))
+    columns = (
+        *(Column(key, key) for key in keys[:3]),
+        Column("claims", "claims, and what these runs say"),
+    )
+    return [Table("guidelines", "more", "Guidelines", GUIDELINES_CAPTION, frame, columns)]

@@ -10,13 +10,14 @@ import pandas as pd
 
 from offramp.analysis.measures import Measure
 from offramp.analysis.stats.pairwise import POWER
+from offramp.paper.families import LETTERS, spelled
 from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Table
 from offramp.report.render.cells import signed
 from offramp.report.runs import Runs
-from offramp.report.tables.anova import reasons
-from offramp.report.tables.common import EPOCHS, SHORT, at, gathered, spelled
+from offramp.report.tables.common import EPOCHS, at, gathered
 from offramp.report.tables.marks import marks
+from offramp.report.tables.tests import reasons
 
 DEFINED = (
     "Least loss: first epoch with the least validation loss. Peak: first with the highest validation "
@@ -133,4 +134,4 @@ def _shown(least: float | None, measure: Measure) -> str:
 
 
 def _letters(evidence: Evidence, names: Collection[str]) -> str:
-    return ", ".join(SHORT.get(s, s) for s in evidence.among(names)) or "–"
+    return ", ".join(LETTERS.get(s, s) for s in evidence.among(names)) or "–"

@@ -12,11 +12,11 @@ from offramp.analysis.stats import Untested, rule
 from offramp.analysis.stats.analyze import Crossed, OneWay, OverBlocks
 from offramp.analysis.stats.pairwise import ALPHA
 from offramp.analysis.stats.text import in_seeds
-from offramp.paper.families import ACCURACIES, LOSSES
+from offramp.paper.families import LETTERS, spelled
 from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Question, Table
 from offramp.report.tables import common
-from offramp.report.tables.anova import ESTIMATED, reasons, short
+from offramp.report.tables.tests import ESTIMATED, reasons, short
 
 WAYS = (
     "Recommended: Holm-adjusted paired differences among all strategies, over seeds, and on test over "
@@ -28,15 +28,13 @@ WAYS = (
 def order_accuracy(evidence: Evidence) -> list[Table]:
     """Who is more accurate than whom, in one line each (Fig. 11)."""
     return _orders(
-        evidence, "order-accuracy", "rq1", "Who is more accurate than whom", common.named(*ACCURACIES)
+        evidence, "order-accuracy", "rq1", "Who is more accurate than whom", common.ACCURACIES
     )
 
 
 def order_loss(evidence: Evidence) -> list[Table]:
     """Whose loss is higher than whose, in one line each (Fig. 11)."""
-    return _orders(
-        evidence, "order-loss", "rq1", "Whose loss is higher than whose", common.named(*LOSSES)
-    )
+    return _orders(evidence, "order-loss", "rq1", "Whose loss is higher than whose", common.LOSSES)
 
 
 def order_costs(evidence: Evidence) -> list[Table]:
@@ -68,7 +66,7 @@ def _orders(
     better = measures[0].better
     costs = f"{common.WHICH} {ESTIMATED}" if measures is common.COSTS else "Values: the mean over exits."
     direction = "The first one of a line is the worst" if better == "lower" else "The first is the best"
-    letters = common.spelled(evidence.strategies)
+    letters = spelled(evidence.strategies)
     caption = (
         f"From the highest mean to the lowest. {direction}: {better} is better. {rule(ALPHA, better)} "
         f"{WAYS} {costs}{letters}"
@@ -82,5 +80,5 @@ def _orders(
 def _line(way: Crossed | OneWay | OverBlocks | Untested | None) -> tuple[str, str | None]:
     """What an analysis comes to, and why it is not an order."""
     if isinstance(way, Crossed | OneWay | OverBlocks):
-        return way.order.text(common.SHORT), way.order.why and in_seeds(way.order.why)
+        return way.order.text(LETTERS), way.order.why and in_seeds(way.order.why)
     return short(way), None

@@ -1,0 +1,142 @@
+"""Whether strategies differ, by every measure at every exit: repeated measures over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from offramp.analysis.measures import Measure
+from offramp.analysis.stats import Analysis, Untested
+from offramp.analysis.stats.analyze import NOT_ASKED, OneWay, OverBlocks
+from offramp.analysis.stats.oneway import Anova
+from offramp.analysis.stats.repeated import Repeated
+from offramp.analysis.stats.text import in_seeds
+from offramp.report.model import Column, Table
+from offramp.report.runs import Runs
+from offramp.report.tables.common import COSTS, QUALITY, WHICH, at, gathered, recorded, unrecorded
+
+OVER_SEEDS = (
+    "Over seeds: repeated measures with Greenhouse and Geisser's correction, which takes the values of "
+    "a seed to belong together. It is the one to rely on where runs share seeds or phases."
+)
+ADJUST = "p is of one analysis, not adjusted over the table."
+ESTIMATED = "Times of shared, cached or crowded runs are estimates, and never tested."
+TIMES = "Time at an exit: of the strategies where a phase of its own trained it and was measured."
+
+
+def tests(runs: Runs) -> list[Table]:
+    """Every measure at every exit, over seeds: the analysis to rely on."""
+    columns = (
+        Column("seeds", "seeds", "integer"),
+        Column("f", "F", "number", 2),
+        Column("df", "df"),
+        Column("p", "p", "p"),
+        Column("epsilon", "ε", "number", 3),
+        Column("eta2", "partial η²", "number", 3),
+    )
+    caption = (
+        f"All strategies. {OVER_SEEDS} Strategies that are identical by construction count once. "
+        f"{ADJUST} {WHICH} {ESTIMATED} {TIMES}"
+    )
+    title = f"Do strategies differ? Over seeds: {runs.place}"
+    table = Table(runs.name("tests"), "more", title, caption, pd.DataFrame(), ())
+    return every_test(table, runs, columns, {"": ()}, over_seeds)
+
+
+def every_test(
+    table: Table,
+    runs: Runs,
+    columns: tuple[Column, ...],
+    families: Mapping[str, tuple[str, ...]],
+    numbers: Callable[[Analysis], dict[str, Any]],
+) -> list[Table]:
+    """A table of every measure at every exit; none where nothing can be tested.
+
+    Args:
+        table: Its name, title and caption.
+        runs: What is tested.
+        columns: Of `numbers`.
+        families: Strategies that are compared with each other, by what to call them; no members: all.
+        numbers: The values of a row.
+    """
+    rows: list[Mapping[str, Any]] = []
+    notes: list[tuple[str, str]] = []
+    wanted = (*QUALITY, *COSTS)
+    places = [
+        (measure, exit, word, members)
+        for measure in recorded(runs.evidence, wanted)
+        for exit in ([None, *runs.exits] if measure.per_exit else [None])
+        for word, members in families.items()
+    ]
+    for measure, exit, word, members in places:
+        lost: list[str] = []
+        if exit is not None and measure in COSTS:
+            members, lost = _measured(runs, measure, exit, members)
+            if len(members) < 2:
+                continue
+        analysis = runs.analysis(measure, exit, members)
+        if analysis is None:
+            continue
+        at_ = at(exit, runs.exits)
+        about = {"measure": measure.title, "exit": at_, "compared": word}
+        rows.append({**about, **numbers(analysis)})
+        where = f"{measure.title}, {at_}{f', {word}' if word else ''}"
+        notes += [(where, words) for words in (*lost, *left_out(analysis))]
+    if not rows:
+        return []
+    columns = (Column("measure", "measure"), Column("exit", "exit"), *columns)
+    lines = (*unrecorded(runs.evidence, wanted), *gathered(notes))
+    return [replace(table, frame=pd.DataFrame(rows), columns=columns, about=runs.about, notes=lines)]
+
+
+def _measured(
+    runs: Runs, measure: Measure, exit: int, members: tuple[str, ...]
+) -> tuple[tuple[str, ...], list[str]]:
+    """Of `members` (none: all), those whose values at the exit were all measured; a note on others."""
+    rows = runs.values(measure, exit)
+    whole = rows.groupby("strategy", sort=True)["measured"].all()
+    here = [s for s in runs.strategies if s in whole.index and (not members or s in members)]
+    lost = [s for s in here if not whole[s]]
+    note = [f"left out, as their time at the exit is an estimate: {', '.join(lost)}"] if lost else []
+    return tuple(s for s in here if whole[s]), note
+
+
+def over_seeds(analysis: Analysis | None) -> dict[str, Any]:
+    """f, df, p, epsilon, eta2, seeds of the repeated measures; words in place of p where none."""
+    result = overall_test(analysis.over_blocks if analysis else None)
+    if isinstance(result, Repeated):
+        found = {"f": result.f, "df": f"{result.df1:.2f}, {result.df2:.2f}", "p": result.p}
+        return {**found, "epsilon": result.epsilon, "eta2": result.eta2_partial, "seeds": result.blocks}
+    why = "no values" if analysis is None else short(result)
+    return {**dict.fromkeys(("f", "epsilon", "eta2", "seeds")), "df": "–", "p": why}
+
+
+def overall_test(way: OneWay | OverBlocks | Untested | None) -> Anova | Repeated | Untested | None:
+    """The test of all groups at once."""
+    return way.anova if isinstance(way, OneWay | OverBlocks) else way
+
+
+def short(result: object) -> str:
+    """Few words for a cell in place of a result; the notes have the whole reason."""
+    if isinstance(result, Untested) and result.estimated:
+        return "estimated, not tested"
+    return "not tested"
+
+
+def left_out(analysis: Analysis | None) -> list[str]:
+    """What was left out, and why something could not be tested."""
+    return [] if analysis is None else [*analysis.notes, *reasons(analysis)]
+
+
+def reasons(analysis: Analysis) -> list[str]:
+    """Why a test was not made; one reason once."""
+    one, over = overall_test(analysis.one_way), overall_test(analysis.over_blocks)
+    said = {}
+    if isinstance(one, Untested) and one is not NOT_ASKED:
+        said[one.why] = one.why if one.estimated else f"not tested, {one.why}"
+    if isinstance(over, Untested) and over.why not in said:
+        said[over.why] = f"not tested over seeds, {over.why}"
+    return list(map(in_seeds, said.values()))
