@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from offramp.report.evidence import Evidence
 
 PUBLICATIONS = ("offramp.paper",)  # modules that have a PUBLICATION
-Make = Callable[..., list[Any]]
+FamilyFunction = Callable[..., list[Any]]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Family:
         measured: Whether the function takes a `measure` to show.
     """
 
-    of: str | Make
+    of: str | FamilyFunction
     shows: str
     paper: str = ""
     needs: str = "there is no trial"
@@ -49,12 +49,12 @@ class Family:
     measured: bool = False
 
     @property
-    def make(self) -> Make:
+    def make(self) -> FamilyFunction:
         """The function."""
         if not isinstance(self.of, str):
             return self.of
         module, _, name = self.of.partition(":")
-        function: Make = vars(import_module(module))[name]
+        function: FamilyFunction = vars(import_module(module))[name]
         return function
 
 
@@ -85,7 +85,9 @@ def publication() -> Publication:
     return found if isinstance(found, Publication) else Publication()
 
 
-def chosen(families: Mapping[str, Family], only: Iterable[str | Make], noun: str) -> dict[str, Family]:
+def chosen(
+    families: Mapping[str, Family], only: Iterable[str | FamilyFunction], noun: str
+) -> dict[str, Family]:
     """Families by name.
 
     Args:
@@ -159,11 +161,11 @@ def _answer(answers: Mapping[str, str], name: str, family: Family) -> str:
     return answers.get(begin, family.paper)
 
 
-def _name(function: str | Make) -> str:
+def _name(function: str | FamilyFunction) -> str:
     return function if isinstance(function, str) else function.__qualname__
 
 
-def _own(named: str | Make, noun: str) -> Family:
+def _own(named: str | FamilyFunction, noun: str) -> Family:
     """A figure or table of the user's: a function of `runs`, or of `evidence`, as its parameter says."""
     make = named if callable(named) else usercode.load(named, f"a {noun}").function
     parameters = inspect.signature(make).parameters

@@ -9,7 +9,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from offramp.analysis.stats.order import Order, letters, order, rule
+from offramp.analysis.stats.order import GroupOrder, letters, order, rule
 from offramp.analysis.stats.pairwise import Pair, Pairs, UntestedPair
 
 
@@ -54,7 +54,7 @@ def test_alike_groups_and_names() -> None:
     ps = {"AC": 1e-5, "BC": 1e-5, "AD": 1e-5, "BD": 1e-5}
     found = order("ABCD", pairs_of("ABCD", ps), 0.05)
     assert found.text() == "A ≈ B >> C ≈ D"
-    merged = Order(("x = y", "z"), (">",), ("a", "b"), None)
+    merged = GroupOrder(("x = y", "z"), (">",), ("a", "b"), None)
     assert merged.text({"x": "X", "z": "Z"}) == "X = y > Z"
 
 

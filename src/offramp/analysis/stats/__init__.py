@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from offramp.analysis.stats.analyze import Analysis, analyze, analyze_by, analyze_sample
-from offramp.analysis.stats.order import Order, order, rule
+from offramp.analysis.stats.order import GroupOrder, order, rule
 from offramp.analysis.stats.sample import Columns, Group, Sample, Untested, sample
 
 __all__ = [
     "Analysis",
     "Columns",
     "Group",
-    "Order",
+    "GroupOrder",
     "Sample",
     "Untested",
     "analyze",

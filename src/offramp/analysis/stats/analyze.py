@@ -11,7 +11,7 @@ import pandas as pd
 
 from offramp.analysis.families import StrategyFamilies
 from offramp.analysis.stats.oneway import Anova, Check, Welch, levene, one_way, shapiro, welch
-from offramp.analysis.stats.order import Order, order
+from offramp.analysis.stats.order import GroupOrder, order
 from offramp.analysis.stats.pairwise import (
     ALPHA,
     Pairs,
@@ -59,7 +59,7 @@ class Unequal:
 
     welch: Welch | Untested
     pairs: Pairs
-    order: Order
+    order: GroupOrder
     assumes: str = UNEQUAL
 
 
@@ -71,7 +71,7 @@ class OneWay:
     shapiro: Check | Untested
     levene: Check | Untested
     pairs: Pairs
-    order: Order
+    order: GroupOrder
     unequal: Unequal | None
     assumes: str = ONE_WAY
 
@@ -82,7 +82,7 @@ class OverBlocks:
 
     anova: Repeated | Untested
     pairs: Pairs
-    order: Order
+    order: GroupOrder
     assumes: str = BLOCKS
 
 
@@ -91,7 +91,7 @@ class Crossed:
     """Holm-adjusted paired differences over blocks and images. images: how many."""
 
     pairs: Pairs
-    order: Order
+    order: GroupOrder
     images: int
     assumes: str = CROSSED
 

@@ -13,7 +13,7 @@ UNTESTED = "not every pair was tested"
 
 
 @dataclass(frozen=True)
-class Order:
+class GroupOrder:
     """Groups from the highest mean to the lowest.
 
     signs: what stands between each and the next, '>>', '>' or '≈'; None where the pairwise results are
@@ -51,7 +51,7 @@ def rule(alpha: float, better: str | None = None) -> str:
     )
 
 
-def order(groups: Sequence[str], pairs: Pairs, alpha: float) -> Order:
+def order(groups: Sequence[str], pairs: Pairs, alpha: float) -> GroupOrder:
     """Summarize pairs. groups: labels from the highest mean to the lowest.
 
     '>' between two neighbors says that every group above differs significantly from every one below,
@@ -63,12 +63,12 @@ def order(groups: Sequence[str], pairs: Pairs, alpha: float) -> Order:
     if missing:
         every = len(missing) == len(pairs)
         words = "no pair was tested" if every else f"untested: {', '.join(missing)}"
-        return Order(tuple(groups), None, (), words)
+        return GroupOrder(tuple(groups), None, (), words)
     tested = {frozenset((p.a, p.b)): p for p in pairs if isinstance(p, Pair)}
     different = {key for key, p in tested.items() if p.p < alpha}
     spelled = letters(groups, different)
     signs, why = _signs(groups, tested, alpha)
-    return Order(tuple(groups), signs, tuple(spelled[g] for g in groups), why)
+    return GroupOrder(tuple(groups), signs, tuple(spelled[g] for g in groups), why)
 
 
 def _signs(

@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from offramp.analysis.stats.oneway import Anova, Check, Welch
-from offramp.analysis.stats.order import Order
+from offramp.analysis.stats.order import GroupOrder
 from offramp.analysis.stats.pairwise import FLOOR, Pair
 from offramp.analysis.stats.repeated import Repeated
 from offramp.analysis.stats.sample import Untested
@@ -67,7 +67,7 @@ def plain(value: Any) -> Any:
             return {"untested": value.why}
         if isinstance(value, Pair):
             result["p_text"] = pair_p(value)
-        if isinstance(value, Order):
+        if isinstance(value, GroupOrder):
             result["text"] = value.text()
         return result
     if isinstance(value, tuple | list):

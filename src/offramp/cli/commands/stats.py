@@ -17,7 +17,7 @@ from offramp.terminal import console, table
 if TYPE_CHECKING:
     import pandas as pd
 
-    from offramp.analysis.stats import Analysis, Columns, Order
+    from offramp.analysis.stats import Analysis, Columns, GroupOrder
     from offramp.analysis.stats.analyze import OneWay, OverBlocks
     from offramp.analysis.stats.pairwise import Pairs
 
@@ -222,5 +222,5 @@ def _pairs(pairs: Pairs, title: str) -> None:
         )
 
 
-def _order(found: Order) -> None:
+def _order(found: GroupOrder) -> None:
     typer.echo(f"In short: {found.text()}{f'   ({found.why})' if found.why else ''}")

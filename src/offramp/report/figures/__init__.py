@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from offramp.report.registry import Family, Make, chosen, made, publication
+from offramp.report.registry import Family, FamilyFunction, chosen, made, publication
 
 if TYPE_CHECKING:
     from offramp.analysis.measures import Measure
@@ -68,7 +68,9 @@ class Drawn:
     missing: tuple[str, ...]
 
 
-def draw(evidence: Evidence, only: Iterable[str | Make] = (), measure: Measure | None = None) -> Drawn:
+def draw(
+    evidence: Evidence, only: Iterable[str | FamilyFunction] = (), measure: Measure | None = None
+) -> Drawn:
     """Every figure that the evidence holds.
 
     Args:

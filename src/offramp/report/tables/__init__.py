@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from offramp.report.registry import Family, Make, chosen, made, publication
+from offramp.report.registry import Family, FamilyFunction, chosen, made, publication
 
 if TYPE_CHECKING:
     from offramp.analysis.measures import Measure
@@ -41,7 +41,7 @@ TABLES: Mapping[str, Family] = MappingProxyType({
 
 
 def make(
-    evidence: Evidence, only: Collection[str | Make] = (), measure: Measure | None = None
+    evidence: Evidence, only: Collection[str | FamilyFunction] = (), measure: Measure | None = None
 ) -> tuple[Table, ...]:
     """Tables of the evidence; none of a family of which it has nothing.
 
