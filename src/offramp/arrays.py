@@ -22,15 +22,23 @@ Header = tuple[tuple[int, ...], np.dtype]
 def headers(source: Path | bytes) -> dict[str, Header]:
     """Shape and type of every array, by name; reads no array. Raises ValueError, in one line
     without the file's name, for a damaged archive, and OSError for a file that cannot be opened."""
-    return {name: found for name, (found, _) in _read(source, None, whole=False).items()}
+    return {name: header for name, (header, _) in _read(source, None, whole=False).items()}
 
 
 def read(source: Path | bytes, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
-    """The arrays; of `names`, those that there are. Raises as `headers` does.
+    """The arrays of an archive.
 
-    >>> made = io.BytesIO()
-    >>> np.savez(made, labels=np.arange(3))
-    >>> read(made.getvalue())["labels"].tolist()
+    Args:
+        source: Its path, or its bytes.
+        names: Of the arrays to read, if they are in it; None reads all.
+
+    Raises:
+        ValueError: In one line without the file's name, for a damaged archive.
+        OSError: For a file that cannot be opened.
+
+    >>> file = io.BytesIO()
+    >>> np.savez(file, labels=np.arange(3))
+    >>> read(file.getvalue())["labels"].tolist()
     [0, 1, 2]
     """
     return {name: array for name, (_, array) in _read(source, names, whole=True).items()}
@@ -46,17 +54,17 @@ def _read(
     source: Path | bytes, names: Collection[str] | None, whole: bool
 ) -> dict[str, tuple[Header, np.ndarray]]:
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-        length, found = file.seek(0, io.SEEK_END), {}
+        length, arrays = file.seek(0, io.SEEK_END), {}
         try:
             with zipfile.ZipFile(file) as archive:
                 for entry in archive.infolist():
                     name = entry.filename.removesuffix(".npy")
                     if names is None or name in names:
-                        found[name] = _array(archive, entry, length, whole)
+                        arrays[name] = _array(archive, entry, length, whole)
         except Exception as error:  # zip, zlib, lzma and numpy's header raise whatever they like
             reason = in_line(error)
             raise ValueError(reason) from error
-    return found
+    return arrays
 
 
 def _array(
@@ -75,9 +83,9 @@ def _array(
         shape, _, kind = reader(file)
         if kind.hasobject:
             raise ValueError("it holds pickled objects")
-        wanted, there = math.prod(shape) * kind.itemsize, claimed - file.tell()
-        if min(shape, default=0) < 0 or wanted != there:
-            raise ValueError(f"{entry.filename} should hold {wanted:,} bytes and has {there:,}")
+        expected, rest = math.prod(shape) * kind.itemsize, claimed - file.tell()
+        if min(shape, default=0) < 0 or expected != rest:
+            raise ValueError(f"{entry.filename} should hold {expected:,} bytes and has {rest:,}")
         if not whole:
             return (shape, kind), np.empty(0)
         file.seek(0)

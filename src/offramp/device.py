@@ -1,8 +1,8 @@
 """The device that networks run on: which one it is, and all that differs from one to the next.
 
 Another class of device that torch knows, such as `xpu`, is one more name in `DeviceClass`: its default
-numerics profile follows, and torch's module of that name answers what is asked below. That of `mps`
-lacks some of it: `_module` would have to answer for it.
+numerics profile follows, and torch's module of that name has the functions that are called below. That
+of `mps` lacks some: `_module` would have to stand in for it.
 """
 
 from __future__ import annotations
@@ -24,50 +24,59 @@ from offramp.errors import OfframpError
 DeviceClass = Literal["cpu", "cuda"]
 CLASSES: tuple[DeviceClass, ...] = get_args(DeviceClass)
 _ACCELERATORS = tuple(kind for kind in CLASSES if kind != "cpu" and hasattr(torch, kind))
-_COLLECTIVES = {"cuda": "nccl"}  # by which processes exchange its tensors; gloo has those of the CPU
+_COLLECTIVES: dict[DeviceClass, str] = {"cpu": "gloo", "cuda": "nccl"}
 
 
 def chosen(name: str | torch.device | None = None) -> torch.device:
-    """The device of that name, such as `cpu`, `cuda` or `cuda:1`; without one, what OFFRAMP_DEVICE says;
-    without that, the first accelerator that is here, else the CPU.
+    """The device to run on.
 
-        >>> chosen("cpu")
-        device(type='cpu')
+    Args:
+        name: Such as `cpu`, `cuda` or `cuda:1`; without one, what OFFRAMP_DEVICE says; without that, the
+            first accelerator that is here, else the CPU.
 
-    Raises OfframpError for one that is not here.
+    Raises:
+        OfframpError: For a device that is not here.
+
+    >>> chosen("cpu")
+    device(type='cpu')
     """
-    given = str(name or os.environ.get("OFFRAMP_DEVICE") or "")
+    text = str(name or os.environ.get("OFFRAMP_DEVICE") or "")
     kinds = [kind for kind in _ACCELERATORS if _module(kind).is_available()]
     numbered = [f"{kind}:{i}" for kind in kinds for i in range(_module(kind).device_count())]
-    if not given:
+    if not text:
         return torch.device([*kinds, "cpu"][0])
-    if given not in ("cpu", *kinds, *numbered):
+    if text not in ("cpu", *kinds, *numbered):
         source = "" if name else " (OFFRAMP_DEVICE)"
         raise OfframpError(
-            f"no device '{given}' here{source}; choose from {', '.join(['cpu', *numbered])}"
+            f"no device '{text}' here{source}; choose from {', '.join(['cpu', *numbered])}"
         )
-    return torch.device(given)
+    return torch.device(text)
 
 
-def elsewhere(name: str | None, there: str) -> torch.device:
-    """As `chosen`, of other machines, which give each task a device of theirs. there: the class that
-    they have.
+def elsewhere(name: str | None, usual: str) -> torch.device:
+    """A class of devices of other machines, which give each task one of theirs.
 
-    Raises OfframpError for an unknown kind of device.
+    Args:
+        name: Such as `cuda`; without one, what OFFRAMP_DEVICE says, else `usual`.
+        usual: The class that they have.
+
+    Raises:
+        OfframpError: For an unknown class of devices.
     """
-    given = name or os.environ.get("OFFRAMP_DEVICE") or there
-    if given not in CLASSES:
+    text = name or os.environ.get("OFFRAMP_DEVICE") or usual
+    if text not in CLASSES:
         source = "" if name else " (OFFRAMP_DEVICE)"
         raise OfframpError(
-            f"no device '{given}' on a cluster{source}, which numbers its own; choose from "
+            f"no device '{text}' on a cluster{source}, which numbers its own; choose from "
             f"{', '.join(CLASSES)}"
         )
-    return torch.device(given)
+    return torch.device(text)
 
 
 @dataclass(frozen=True)
 class Launched:
-    """rank: of this process among `count`, and `local` among the `here` of this machine."""
+    """The place of a process among `count`: its rank among all, and `local` among the `here` of this
+    machine."""
 
     rank: int
     count: int
@@ -93,10 +102,12 @@ def _unnumbered(device: torch.device) -> bool:
 
 
 def several(device: torch.device, number: int) -> list[torch.device]:
-    """A device for each of `number` processes that train a phase together, by its number even where it
-    is one: NCCL takes no other. On the CPU all have the same.
+    """A device for each of `number` processes that train a phase together; on the CPU all have the same.
 
-    Raises OfframpError where there are not so many.
+    Devices are named by number even where there is one: NCCL takes no other.
+
+    Raises:
+        OfframpError: Where there are not so many.
     """
     if device.type == "cpu":
         return [device] * number
@@ -163,10 +174,9 @@ def nvidia_uuid(device: torch.device) -> str | None:
 def collectives(device: torch.device) -> str:
     """The backend of torch.distributed for one training on several of such devices.
 
-    >>> collectives(torch.device("cpu"))
-    'gloo'
+    Raises KeyError for a class of devices without one.
     """
-    return _COLLECTIVES.get(device.type, "gloo")
+    return _COLLECTIVES[device.type]  # type: ignore[index]
 
 
 def reseed(number: int) -> None:
@@ -192,7 +202,7 @@ def fixed_kernels(tf32: bool) -> Iterator[None]:
 
 
 @contextmanager
-def random_kept(device: torch.device | None = None) -> Iterator[None]:
+def random_state_restored(device: torch.device | None = None) -> Iterator[None]:
     """Torch's global random state is afterwards what it was before the block: the CPU's and that of
     `device`; without one, of every accelerator in use (reading another one's would start it)."""
     with ExitStack() as stack:
@@ -200,18 +210,18 @@ def random_kept(device: torch.device | None = None) -> Iterator[None]:
         for kind in _ACCELERATORS:
             module = _module(kind)
             if device is not None:
-                kept: list[Any] = [device] if device.type == kind else []
+                own: list[Any] = [device] if device.type == kind else []
             else:
-                kept = list(range(module.device_count())) if module.is_initialized() else []
-            if kept:
-                stack.enter_context(torch.random.fork_rng(kept, device_type=kind))
+                own = list(range(module.device_count())) if module.is_initialized() else []
+            if own:
+                stack.enter_context(torch.random.fork_rng(own, device_type=kind))
         yield
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's global generators, and put them back at the end."""
-    with random_kept():
+    with random_state_restored():
         if any(_module(kind).is_available() for kind in _ACCELERATORS):
             torch.manual_seed(seed)  # one that the block is the first to use, too
         else:

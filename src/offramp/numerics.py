@@ -21,12 +21,16 @@ MemoryFormat = Literal["channels_last", "contiguous"]
 
 @dataclass(frozen=True)
 class Numerics:
-    """threads: of one trial, whatever the number of cores; of each of its ranks.  precision: of
-    convolutions and matrix products; weights, optimizer, batch normalization's statistics, logits and
-    losses are float32 in any case.  memory_format: of images and of the weights of convolutions.
-    frozen_batch: the fewest rows that a frozen part runs on at once; smaller batches are padded, since
-    kernels for few rows round differently.  ranks: devices that train a phase together, each with its
-    part of every batch.
+    """A profile. Weights, optimizer, batch normalization's statistics, logits and losses are float32 in
+    any case.
+
+    Attributes:
+        threads: Of one trial, whatever the number of cores; of each of its ranks.
+        precision: Of convolutions and matrix products.
+        memory_format: Of images and of the weights of convolutions.
+        frozen_batch: The fewest rows that a frozen part runs on at once; smaller batches are padded,
+            since kernels for few rows round differently.
+        ranks: Devices that train a phase together, each with its part of every batch.
     """
 
     name: str
@@ -48,49 +52,46 @@ DEFAULTS: dict[str, Numerics] = {
 }
 """What a study gets that asks for nothing, by device class."""
 
-ASKED = (
+PROFILES = {
+    **DEFAULTS,
     # One thread: beside other work two wait for each other ten and more times as long as they compute.
-    replace(DEFAULTS["cpu"], name="cpu-bf16", threads=1, precision="bfloat16"),
-    replace(DEFAULTS["cuda"], name="cuda-bf16", precision="bfloat16"),
-    replace(DEFAULTS["cuda"], name="cuda-tf32", tf32=True),
-)
-PROFILES = DEFAULTS | {numerics.name: numerics for numerics in ASKED}
+    "cpu-bf16": replace(DEFAULTS["cpu"], name="cpu-bf16", threads=1, precision="bfloat16"),
+    "cuda-bf16": replace(DEFAULTS["cuda"], name="cuda-bf16", precision="bfloat16"),
+    "cuda-tf32": replace(DEFAULTS["cuda"], name="cuda-tf32", tf32=True),
+}
 """Every profile that comes with offramp, by name."""
-
 
 CUSTOM = "custom"
 """The name in keys of every profile that somebody wrote: what counts is its content."""
 
 
-def custom(device: DeviceClass, **changes: Any) -> Numerics:
+def custom(device: str, **changes: Any) -> Numerics:
     """A profile of one's own: the device's default with `changes`."""
-    return known(replace(DEFAULTS[device], name=CUSTOM, **changes))
+    return registered(replace(DEFAULTS[device], name=CUSTOM, **changes))
 
 
-def known(made: Numerics) -> Numerics:
-    """The profile of `PROFILES` that says what `made` says, and has its keys; else `made`."""
-    for one in PROFILES.values():
-        if replace(one, name=CUSTOM) == made:
-            return one
-    return made
+def registered(numerics: Numerics) -> Numerics:
+    """The profile of `PROFILES` with the settings of `numerics`, and so its keys; else `numerics`."""
+    same = (other for other in PROFILES.values() if replace(other, name=CUSTOM) == numerics)
+    return next(same, numerics)
 
 
 def profile(name: str, device: str) -> Numerics:
     """The named profile; `default` is the one for this class of devices.
 
-    Raises OfframpError for an unknown name, or one made for another device.
+    Raises OfframpError for an unknown name, or a profile of another device.
     """
-    chosen = PROFILES.get(device if name == "default" else name)
-    if chosen is None:
+    numerics = PROFILES.get(device if name == "default" else name)
+    if numerics is None:
         raise OfframpError(f"unknown numerics profile '{name}'{nearest(name, PROFILES)}")
-    return made_for(device, chosen, name)
+    return fitting(numerics, device, name)
 
 
-def made_for(device: str, chosen: Numerics, name: str) -> Numerics:
-    """`chosen`. Raises OfframpError where it was made for another class of devices."""
-    if chosen.device != device:
+def fitting(numerics: Numerics, device: str, name: str) -> Numerics:
+    """`numerics`. Raises OfframpError where it is of another class of devices."""
+    if numerics.device != device:
         raise OfframpError(
-            f"numerics profile '{name}' is for {chosen.device}, but this run is on {device}; "
+            f"numerics profile '{name}' is for {numerics.device}, but this run is on {device}; "
             f"set numerics: default"
         )
-    return chosen
+    return numerics

@@ -41,8 +41,10 @@ Taps = tuple[str, ...] | Chain | int | None
 
 
 def segment(index: int) -> Parts:
-    """The layers between exit `index - 1` and exit `index`; parts add up with `|`. Raises OfframpError
-    for an index below 1.
+    """The layers between exit `index - 1` and exit `index`; parts add up with `|`.
+
+    Raises:
+        OfframpError: For an index below 1.
 
     >>> from offramp import head, segment
     >>> sorted(map(str, segment(1) | head(1)))
@@ -52,7 +54,10 @@ def segment(index: int) -> Parts:
 
 
 def head(index: int) -> Parts:
-    """The classifier of exit `index`. Raises OfframpError for an index below 1.
+    """The classifier of exit `index`.
+
+    Raises:
+        OfframpError: For an index below 1.
 
     >>> from offramp import head
     >>> list(map(str, head(2)))
@@ -62,8 +67,10 @@ def head(index: int) -> Parts:
 
 
 def segments(first: int, last: int) -> Parts:
-    """Segments `first` to `last`, both included; none when `last < first`. Raises OfframpError for a
-    `first` below 1.
+    """Segments `first` to `last`, both included; none when `last < first`.
+
+    Raises:
+        OfframpError: For a `first` below 1.
 
     >>> from offramp import segments
     >>> sorted(map(str, segments(1, 3)))
@@ -73,8 +80,10 @@ def segments(first: int, last: int) -> Parts:
 
 
 def heads(first: int, last: int) -> Parts:
-    """Heads `first` to `last`, both included; none when `last < first`. Raises OfframpError for a
-    `first` below 1.
+    """Heads `first` to `last`, both included; none when `last < first`.
+
+    Raises:
+        OfframpError: For a `first` below 1.
 
     >>> from offramp import heads
     >>> sorted(map(str, heads(1, 2)))
@@ -84,8 +93,10 @@ def heads(first: int, last: int) -> Parts:
 
 
 def backbone(exits: int) -> Parts:
-    """The network without its early exits: every segment and the final head, number `exits`. Raises
-    OfframpError for fewer exits than 1.
+    """The network without its early exits: every segment and the final head, number `exits`.
+
+    Raises:
+        OfframpError: For fewer exits than 1.
 
     >>> from offramp import backbone
     >>> sorted(map(str, backbone(2)))

@@ -26,14 +26,19 @@ Factors = Mapping[Parts, float] | Sequence[tuple[Parts, float]]
 class Init(Enum):
     """Where a part's weights come from when a phase begins.
 
+    Attributes:
+        KEEP: What the program has left so far; before any phase, the initial weights.
+        INITIAL: The initial weights again.
+        FRESH: Drawn anew, with a seed of its own.
+
     >>> from offramp import CE, Init, Phase, head
     >>> Phase("again", train=head(1), loss=(CE(1),), init={head(1): Init.FRESH}).trained
     frozenset({Part(kind='head', index=1)})
     """
 
-    KEEP = "keep"  # what the program has left so far; before any phase, the initial weights
-    INITIAL = "initial"  # the initial weights again
-    FRESH = "fresh"  # drawn anew, with a seed of its own
+    KEEP = "keep"
+    INITIAL = "initial"
+    FRESH = "fresh"
 
 
 Temperature = Annotated[float, Ge(0.01), Le(10_000)]  # its square multiplies a loss of float32
@@ -42,7 +47,9 @@ Temperature = Annotated[float, Ge(0.01), Le(10_000)]  # its square multiplies a 
 @dataclass(frozen=True)
 class CE:
     """Cross-entropy at one exit, mean over the batch, times `weight` (paper eq. 2 without its 1/C).
-    Raises OfframpError for an exit below 1, and a weight that is negative or not finite.
+
+    Raises:
+        OfframpError: For an exit below 1, and a weight that is negative or not finite.
 
     >>> from offramp import CE
     >>> loss = (CE(1, weight=0.3), CE(2))  # a weighted sum of two exits' losses
@@ -57,11 +64,19 @@ class CE:
 
 @dataclass(frozen=True)
 class KD:
-    """Distillation: exit `exit` learns the softened answers of `teacher_exit` of the phase's teacher.
+    """Distillation: an exit learns the softened answers of the phase's teacher.
 
     The loss is τ²·KL(teacher ∥ student) of logits softened by the temperature τ, mean over the batch,
-    times `weight` (paper eq. 4 and Algorithm 5). Of several teacher exits, the mean of their logits
-    teaches. Raises OfframpError as `CE` does, and for a temperature outside 0.01 to 10,000.
+    times `weight` (paper eq. 4 and Algorithm 5).
+
+    Attributes:
+        exit: The student.
+        teacher_exit: An exit of the teacher; of several, the mean of their logits teaches.
+        temperature: τ, 0.01 to 10,000.
+        weight: At least 0.
+
+    Raises:
+        OfframpError: For a number outside of these ranges.
 
     >>> from offramp import CE, KD
     >>> loss = (CE(1, weight=0.1), KD(1, teacher_exit=3, temperature=4.0, weight=0.9))
@@ -78,9 +93,16 @@ class KD:
 
 @dataclass(frozen=True)
 class MSE:
-    """The logits of exit `exit` learn those of `teacher_exit` of the phase's teacher: the mean, over
-    images and classes, of their squared difference, times `weight`. Of several teacher exits, the mean
-    of their logits teaches. Raises OfframpError as `CE` does.
+    """The logits of an exit learn those of the phase's teacher: the mean, over images and classes, of
+    their squared difference, times `weight`.
+
+    Attributes:
+        exit: The student.
+        teacher_exit: An exit of the teacher; of several, the mean of their logits teaches.
+        weight: At least 0.
+
+    Raises:
+        OfframpError: For an exit below 1, and a weight that is negative or not finite.
 
     >>> from offramp import CE, LIVE, MSE, Phase, heads, segments
     >>> everything = segments(1, 3) | heads(1, 3)
@@ -99,17 +121,23 @@ class MSE:
 
 @dataclass(frozen=True)
 class Features:
-    """The features of exit `exit`, through an adapter, learn those of `teacher_exit` of the phase's
-    teacher: the squared difference, mean over images, times `weight`. over: the `mean` of the features'
-    differences, or their `sum`, which is the square of the L2 norm.
+    """The features of an exit, through an adapter, learn those of the phase's teacher: the squared
+    difference, mean over images, times `weight`.
 
     Features [B, D] are what an exit's last linear layer reads; those of the final exit are what its
     classifier reads, averaged over the map or the tokens. The adapter is a linear layer onto as many
     features as the teacher has. It trains with the phase and ends with it: no network keeps it.
 
-    Of several teacher exits, the mean of their features teaches. Each but the deepest goes through an
-    adapter onto the deepest's features. So the teacher must be LIVE, and each but the deepest must have
-    a term that trains its adapter. Raises OfframpError as `CE` does, and for another `over`.
+    Attributes:
+        exit: The student.
+        teacher_exit: An exit of the teacher. Of several, the mean of their features teaches; each but
+            the deepest goes through an adapter onto the deepest's features. So the teacher must be LIVE,
+            and each but the deepest must have a term that trains its adapter.
+        weight: At least 0.
+        over: The `mean` of the features' differences, or their `sum`, the square of the L2 norm.
+
+    Raises:
+        OfframpError: For an exit below 1, a weight that is negative or not finite, and another `over`.
 
     >>> from offramp import CE, LIVE, Features, Phase, heads, segments
     >>> loss = (CE(1), CE(2), CE(3), Features(1, teacher_exit=3), Features(2, teacher_exit=3))
@@ -134,8 +162,15 @@ class Gates:
     last). A gate reads four statistics of its exit's answer; no gradient goes back to the answer. It
     learns, by binary cross-entropy, whether the best exit is its own or an earlier one. Cases that leave
     weigh (cases that stay / cases that leave), counted over all gates of the batch. A gate trains with
-    its head (JEI-DNN, arXiv 2310.09163). Raises OfframpError for fewer than two exits, and a cost or a
-    weight that is negative or not finite.
+    its head (JEI-DNN, arXiv 2310.09163).
+
+    Attributes:
+        exits: Two or more, ascending.
+        cost: Of the whole network, in units of cross-entropy; at least 0.
+        weight: At least 0.
+
+    Raises:
+        OfframpError: For fewer than two exits, and a cost or a weight that is negative or not finite.
 
     >>> from offramp import CE, Gated, Gates, Phase, heads
     >>> loss = (CE(1), CE(2), Gates(exits=(1, 2, 3)))
@@ -154,10 +189,18 @@ class Gates:
 @dataclass(frozen=True)
 class EWC:
     """Elastic weight consolidation: every weight that trains is held near its value at the phase's
-    start, the more firmly the more it matters to `exits` there: Σ F (θ - θ*)², times `weight`. F is the
-    mean, over `images` training images, evenly spread, of the squared derivative of the sum of these
-    exits' cross-entropies (Kirkpatrick et al., arXiv 1612.00796, whose weight is λ / 2). It works on one
-    device only. Raises OfframpError for a weight that is negative or not finite.
+    start, the more firmly the more it matters to `exits` there: Σ F (θ - θ*)², times `weight`.
+
+    F is the mean over images of the squared derivative of the sum of these exits' cross-entropies
+    (Kirkpatrick et al., arXiv 1612.00796, whose weight is λ / 2). It works on one device only.
+
+    Attributes:
+        exits: One or more, ascending.
+        weight: At least 0.
+        images: Of training that F is a mean over, evenly spread.
+
+    Raises:
+        OfframpError: For a weight that is negative or not finite.
 
     >>> from offramp import CE, EWC, Phase, heads, segments
     >>> Phase("exit 1", segments(1, 3) | heads(1, 3), (CE(1), EWC(exits=(3,), weight=100.0))).exits
@@ -212,12 +255,17 @@ def adapters(loss: Loss) -> tuple[tuple[int, int], ...]:
 
 @dataclass(frozen=True)
 class Unsolved:
-    """Weights of images: at exits behind one that has solved an image, it counts less or not at all.
+    """Weights of images: at exits behind one that has solved an image, it counts less or not at all
+    (confidence-gated training, arXiv 2509.17885).
 
-    hard: an exit has solved an image if its answer is right and has at least the probability
-    `threshold`; later exits then do not see it. Otherwise each exit multiplies an image's weight at
-    later exits by one minus the probability that it gives the true class (confidence-gated training,
-    arXiv 2509.17885). Raises OfframpError for a threshold outside 0 to 1.
+    Attributes:
+        hard: An exit has solved an image if its answer is right and has at least the probability
+            `threshold`; later exits then do not see it. If not hard, each exit multiplies an image's
+            weight at later exits by one minus the probability that it gives the true class.
+        threshold: 0 to 1.
+
+    Raises:
+        OfframpError: For a threshold outside 0 to 1.
 
     >>> from offramp import CE, Phase, Unsolved, heads, segments
     >>> everything = segments(1, 3) | heads(1, 3)
@@ -237,8 +285,14 @@ class Survivors:
     """Weights of images: at each exit the probability that an image gets there.
 
     It leaves an exit with the probability σ((confidence - threshold) / width), confidence being the
-    largest of the exit's probabilities (soft cascades, arXiv 2509.08318). Raises OfframpError for a
-    threshold outside 0 to 1, and a width that is not positive.
+    largest of the exit's probabilities (soft cascades, arXiv 2509.08318).
+
+    Attributes:
+        threshold: 0 to 1.
+        width: Above 0.
+
+    Raises:
+        OfframpError: For a threshold outside 0 to 1, and a width that is not positive.
 
     >>> from offramp import BEFORE, KD, Phase, Survivors, heads
     >>> loss = (KD(1, teacher_exit=3), KD(2, teacher_exit=3))
@@ -257,8 +311,11 @@ class Survivors:
 class Gated:
     """Weights of images: at each exit the probability, by the gates, that an image leaves there.
 
-    It is what the exit's gate says, from 0 to 1, but at most what earlier gates left over. The final
-    exit gets the rest (JEI-DNN, arXiv 2310.09163).
+    It is what the exit's gate answers, from 0 to 1, but at most what earlier gates left over. The final
+    exit gets the rest.
+
+    References:
+        JEI-DNN, arXiv 2310.09163.
 
     >>> from offramp import CE, Gated, Gates, Phase, heads
     >>> Phase("together", heads(1, 1), (CE(1), Gates((1, 2))), sample_weights=Gated()).exits
@@ -440,7 +497,10 @@ class Phase:
 
 
 def notes(phase: Phase) -> list[str]:
-    """What a phase says beside what trains on which loss: a line for each field that is not as usual.
+    """What a phase says beside what trains on which loss, for people.
+
+    Returns:
+        A line for each field that is not as usual.
 
     >>> from offramp import CE, Init, Phase, head
     >>> recipe = {"optimizer": "adam", "patience": None, "step_at": (0.5, 0.9)}
@@ -548,7 +608,8 @@ RESERVED_NAMES = {BEFORE, LIVE, "final"}
 def check(program: Program, exits: int) -> None:
     """Refuse a program that cannot run on a network with `exits` exits.
 
-    Raises OfframpError naming the phase and what is wrong with it.
+    Raises:
+        OfframpError: With the phase and what is wrong with it.
     """
     if not program:
         raise OfframpError("the strategy has no phases; return at least one Phase")

@@ -19,40 +19,52 @@ OF_STRATEGIES = ("temperature", "alpha", "joint_weights")  # a study's recipe ha
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of one phase's optimization. Every field is part of the phase's key. Raises
-    OfframpError for a setting that is not among them, and for a value of another type or out of its
-    range. Settings of strategies (temperature, alpha, joint_weights) are `options` of `fit`.
+    """The settings of one phase's optimization. Every field is part of the phase's key.
 
-    epochs: passes over the training split, at least 1.
-    batch_size: images a step.
-    optimizer: `sgd`, `adam` or `adamw`, each in PyTorch's fused form.
-    learning_rate: after warm-up and before decay. `learning_rate_scale` multiplies it, for a phase that
-        fine-tunes trained weights.
-    momentum, nesterov: of SGD.  weight_decay: as the optimizer defines it (decoupled in AdamW).
-    decoupled_decay: of SGD: each step subtracts rate · weight_decay of every weight, apart from the
-        momentum (SGDW of Loshchilov and Hutter, arXiv 1711.05101).
-    norm_weight_decay: of the weights and biases of normalization layers; None: `weight_decay`.
-    norm_bias_rate_scale: multiplies the learning rate of the biases of normalization layers.
-    schedule: `constant`; `cosine` to zero; `step`: times `step_factor` at each of `step_at`, given as
-        shares of the epochs; `triangular` and `one-cycle`: from `start_factor` of the learning rate up
-        to all of it at `peak_at`, a share of the epochs, and down to `end_factor` of it, along straight
-        lines or along cosines (Smith and Topin, arXiv 1708.07120).
-    warmup_epochs: linear from zero, before the schedule.
-    average: `ema`: a moving average of weights and buffers (all but counters) is validated and handed
-        on. `lookahead`: training goes on from it, too (Zhang et al., arXiv 1907.08610).
-    average_every: steps between two updates of the average.  average_decay: the share of it that an
-        update keeps.
-    average_ramp: the decay is multiplied by (steps done / all steps) to this power, so that the average
-        follows closely at first; 0 leaves it constant.
-    patience: epochs without a lower validation loss until the phase stops; None never stops it.
-    select: the weights handed on, `best` (lowest validation loss), `last`, or `auto`: best if there is a
-        patience, else last.
-    class_weights: `balanced` multiplies an image's cross-entropy by N/(C·n), where its class has n
-        training images and all C classes have N. Each class then weighs the same. Terms of distillation
-        are not weighted.
-    label_smoothing: the share ε of each target that is spread evenly over all classes, in the
-        cross-entropy that trains. Terms of distillation, and reported or monitored losses, are not
-        smoothed.
+    Settings of strategies (temperature, alpha, joint_weights) are `options` of `fit`.
+
+    Attributes:
+        epochs: Passes over the training split, at least 1.
+        batch_size: Images a step.
+        optimizer: `sgd`, `adam` or `adamw`, each in PyTorch's fused form.
+        learning_rate: After warm-up and before decay.
+        learning_rate_scale: Multiplies it, for a phase that fine-tunes trained weights.
+        momentum: Of SGD.
+        nesterov: Of SGD.
+        weight_decay: As the optimizer defines it (decoupled in AdamW).
+        schedule: `constant`; `cosine` to zero; `step`: times `step_factor` at each of `step_at`;
+            `triangular` and `one-cycle`: from `start_factor` of the learning rate up to all of it at
+            `peak_at`, and down to `end_factor` of it, along straight lines or along cosines (Smith and
+            Topin, arXiv 1708.07120).
+        step_at: Shares of the epochs, of the `step` schedule.
+        step_factor: Above 0, at most 1.
+        warmup_epochs: Linear from zero, before the schedule.
+        patience: Epochs without a lower validation loss until the phase stops; None never stops it.
+        select: The weights handed on: `best` (lowest validation loss), `last`, or `auto`: best if there
+            is a patience, else last.
+        class_weights: `balanced` multiplies an image's cross-entropy by N/(C·n), where its class has n
+            training images and all C classes have N. Each class then weighs the same. Terms of
+            distillation are not weighted.
+        label_smoothing: The share ε of each target that is spread evenly over all classes, in the
+            cross-entropy that trains. Terms of distillation, and reported or monitored losses, are not
+            smoothed.
+        decoupled_decay: Of SGD: each step subtracts rate · weight_decay of every weight, apart from the
+            momentum (SGDW of Loshchilov and Hutter, arXiv 1711.05101).
+        norm_weight_decay: Of the weights and biases of normalization layers; None: `weight_decay`.
+        norm_bias_rate_scale: Multiplies the learning rate of the biases of normalization layers.
+        peak_at: A share of the epochs, of the `triangular` and `one-cycle` schedules.
+        start_factor: Of the learning rate, where these begin.
+        end_factor: Of the learning rate, where these end.
+        average: `ema`: a moving average of weights and buffers (all but counters) is validated and
+            handed on. `lookahead`: training goes on from it, too (Zhang et al., arXiv 1907.08610).
+        average_every: Steps between two updates of the average.
+        average_decay: The share of the average that an update keeps.
+        average_ramp: The decay is multiplied by (steps done / all steps) to this power, so that the
+            average follows closely at first; 0 leaves it constant.
+
+    Raises:
+        OfframpError: For a setting that is not among them, and for a value of another type or out of
+            its range.
 
     >>> from offramp import Recipe
     >>> recipe = Recipe(epochs=20, optimizer="adamw", learning_rate=1e-3, schedule="cosine")
@@ -87,12 +99,12 @@ class Recipe:
     average_decay: Annotated[float, Gt(0), Lt(1)] = field(default=0.9, metadata=YOUNGER)
     average_ramp: Annotated[float, Ge(0)] = field(default=0.0, metadata=YOUNGER)
 
-    def __new__(cls, *_: Any, **given: Any) -> Self:
-        known = [each.name for each in fields(cls)]
-        for name in given:
-            if name not in known:
+    def __new__(cls, *_: Any, **settings: Any) -> Self:
+        names = [each.name for each in fields(cls)]
+        for name in settings:
+            if name not in names:
                 where = f"; it is an option of strategies: options={{'{name}': …}}"
-                hint = where if name in OF_STRATEGIES else nearest(name, known)
+                hint = where if name in OF_STRATEGIES else nearest(name, names)
                 raise OfframpError(f"Recipe has no setting '{name}'{hint}")
         return super().__new__(cls)
 
@@ -103,10 +115,21 @@ class Recipe:
 
     @property
     def selects_best(self) -> bool:
-        return self.select == "best" or (self.select == "auto" and self.patience is not None)
+        match self.select:
+            case "auto":
+                return self.patience is not None
+            case "best":
+                return True
+            case "last":
+                return False
+            case _:
+                assert_never(self.select)
 
     def rate(self, progress: float) -> float:
-        """The learning rate after `progress` epochs (0 ≤ progress < epochs).
+        """The learning rate at a time of training.
+
+        Args:
+            progress: Epochs that are done, 0 ≤ progress < epochs.
 
         >>> offramp.Recipe(epochs=20, learning_rate=0.1, warmup_epochs=4).rate(2)
         0.05
@@ -125,19 +148,22 @@ class Recipe:
                 return float(peak * self.step_factor ** sum(share >= at for at in self.step_at))
             case "triangular" | "one-cycle":
                 rising = share < self.peak_at
-                way = share / self.peak_at if rising else (1 - share) / (1 - self.peak_at)
+                height = share / self.peak_at if rising else (1 - share) / (1 - self.peak_at)
                 if self.schedule == "one-cycle":
-                    way = 0.5 * (1 - math.cos(math.pi * way))
+                    height = 0.5 * (1 - math.cos(math.pi * height))
                 low = self.start_factor if rising else self.end_factor
-                return peak * (low + (1 - low) * way)
+                return peak * (low + (1 - low) * height)
             case _:
                 assert_never(self.schedule)
 
-    def kept_by_average(self, progress: float) -> float:
-        """What an update of the average keeps of it after `progress` epochs (0 < progress ≤ epochs).
+    def decay_of_average(self, progress: float) -> float:
+        """The share of the average that an update keeps at a time of training.
+
+        Args:
+            progress: Epochs that are done, 0 < progress ≤ epochs.
 
         >>> recipe = offramp.Recipe(epochs=8, average="ema", average_decay=0.96, average_ramp=3)
-        >>> recipe.kept_by_average(4)
+        >>> recipe.decay_of_average(4)
         0.12
         """
         return float(self.average_decay * (progress / self.epochs) ** self.average_ramp)
@@ -164,7 +190,7 @@ def finished(losses: list[float], recipe: Recipe) -> bool:
 
 
 def clash(recipe: Recipe) -> tuple[str, str] | None:
-    """A field that cannot hold beside another, and what is wrong with it; else None."""
+    """A field that another field rules out, and what is wrong with it; else None."""
     if recipe.warmup_epochs > recipe.epochs:
         what = f"must be at most the {recipe.epochs} epochs, got {recipe.warmup_epochs:g}"
         return "warmup_epochs", what

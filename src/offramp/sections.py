@@ -1,6 +1,6 @@
 """Sections of a file that somebody writes: mappings of known keys, checked strictly.
 
-A check takes what stands in the file and returns what is kept, or raises `fail(...)`, which
+A check takes what stands in the file and returns the checked value, or raises `fail(...)`, which
 `study.spec.places.validated` turns into one line.
 """
 
@@ -30,7 +30,7 @@ def unknown(key: str, choices: Iterable[str]) -> PydanticCustomError:
     return PydanticCustomError("unknown_key", "{hint}", {"hint": hint, "path": (key,)})
 
 
-def shown(value: Any) -> str:
+def literal(value: Any) -> str:
     """A value as the file spells it, short and on one line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
@@ -41,8 +41,8 @@ def shown(value: Any) -> str:
 
 
 def typed(kind: Any, value: Any, what: str) -> Any:
-    """`value`, of exactly the type that an annotation says. Raises OfframpError where it is not. what:
-    names the value in the message."""
+    """`value`, of exactly the type that an annotation says; the message names it `what`. Raises
+    OfframpError where it is of another type."""
     try:
         return TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError as error:
@@ -57,17 +57,17 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _known(cls, value: Any) -> Any:
+    def _check_keys(cls, value: Any) -> Any:
         return mapping(value, [field.alias or name for name, field in cls.model_fields.items()])
 
 
-def mapping(value: Any, known: Iterable[str]) -> dict[str, Any]:
-    """A mapping, or a dataclass that stands for one, with no other keys than those that are known."""
+def mapping(value: Any, keys: Iterable[str]) -> dict[str, Any]:
+    """A mapping, or a dataclass that stands for one, with no other keys than `keys`."""
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if not isinstance(value, Mapping):
-        raise fail(f"must be a mapping of keys, got {shown(value)}; fill it or remove it")
+        raise fail(f"must be a mapping of keys, got {literal(value)}; fill it or remove it")
     for key in value:
-        if key not in known:
-            raise unknown(str(key), known)
+        if key not in keys:
+            raise unknown(str(key), keys)
     return dict(value)

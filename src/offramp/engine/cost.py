@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from offramp.augment import Augment
-from offramp.device import random_kept
+from offramp.device import random_state_restored
 from offramp.engine.resolve import Node
 from offramp.engine.settings import laid_out
 from offramp.engine.values import (
@@ -36,8 +36,10 @@ BACKWARD = 2  # a backward pass costs about two forward passes of the same layer
 class Work:
     """A whole phase that trains all its epochs.
 
-    written: MACs as the paper runs it, every epoch through every layer on the path.  executed: MACs with
-    frozen values computed once for each view of an image.  cache_bytes: of the frozen values kept.
+    Attributes:
+        written: MACs as the paper runs it, every epoch through every layer on the path.
+        executed: MACs with frozen values computed once for each view of an image.
+        cache_bytes: Of the frozen values that are cached.
     """
 
     written: int
@@ -53,7 +55,7 @@ def value_bytes(net: ExitNetwork) -> Mapping[Point, int]:
 
 
 _SIZES: WeakKeyDictionary[ExitNetwork, dict[Point, int]] = WeakKeyDictionary()
-"""Kept, since finding them runs the network, and every plan of it asks for them."""
+"""Of each network, since measuring them runs it, and every plan of it reads them."""
 
 
 def _sizes(net: ExitNetwork) -> dict[Point, int]:
@@ -62,8 +64,8 @@ def _sizes(net: ExitNetwork) -> dict[Point, int]:
     net = copy.deepcopy(net).eval() if any(module.training for module in net.modules()) else net
     with torch.no_grad():
         images = blank(net.input_shape, 2, next(net.parameters()))
-        known: dict[Point, Tensors] = {IMAGES: (images,)}
-        return {p: sum(4 * t[0].numel() for t in compute(net, known, p)) for p in points}
+        values: dict[Point, Tensors] = {IMAGES: (images,)}
+        return {p: sum(4 * t[0].numel() for t in compute(net, values, p)) for p in points}
 
 
 def work(
@@ -79,14 +81,14 @@ def work(
     train, both = images["train"], images["train"] + images["validation"]
     epochs = node.recipe.epochs
     views = (0 if epochs > 1 else 1) if augment is None else augment.distinct(epochs)
-    held = views if augment is not None and views < epochs else 0
+    cached = views if augment is not None and views < epochs else 0
     live = live_macs(node, net, images, epochs, 1)
     values = {value.point for value in (*inputs.values(), *taught.values())} - {IMAGES}
     return Work(
         written=written_macs(node, net, images, epochs, 1),
         # Both splits as they are (training's once more at the end), and what trains, where it differs.
         executed=live + _below(node, net) * (both + views * train),
-        cache_bytes=sum(sizes[point] for point in values) * (both + held * train),
+        cache_bytes=sum(sizes[point] for point in values) * (both + cached * train),
     )
 
 
@@ -160,18 +162,19 @@ def saved_bytes(net: ExitNetwork) -> int:
     twin.requires_grad_(True)
     device = next(twin.parameters()).device
     own = {t.untyped_storage().data_ptr() for t in (*twin.parameters(), *twin.buffers())}
-    held: dict[int, int] = {}
+    storages: dict[int, int] = {}  # bytes by address
     alive: list[Tensor] = []  # an address may serve twice once a tensor is gone
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            held[storage.data_ptr()] = storage.nbytes()
+            storages[storage.data_ptr()] = storage.nbytes()
             alive.append(tensor)
         return tensor
 
     images = laid_out(blank(net.input_shape, SAMPLE, next(twin.parameters())), "channels_last")
-    with random_kept(device), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+    with random_state_restored(device), hooks:
         logits = twin(images)
     del logits
-    return sum(held.values()) // SAMPLE
+    return sum(storages.values()) // SAMPLE

@@ -34,7 +34,7 @@ def applied(numerics: Numerics) -> Iterator[None]:
     torch.set_flush_denormal(numerics.flush_denormal)
     try:
         with (
-            devices.random_kept(torch.device(numerics.device)),
+            devices.random_state_restored(torch.device(numerics.device)),
             devices.fixed_kernels(numerics.tf32),
             _precision(numerics),
         ):

@@ -273,7 +273,7 @@ def _follow(trainee: Trainee, done: int, steps: int) -> None:
     recipe = trainee.node.recipe
     if done % recipe.average_every:
         return
-    kept = recipe.kept_by_average(done / steps)
+    kept = recipe.decay_of_average(done / steps)
     for name, tensor in _live(trainee):
         held = trainee.average[name]
         if tensor.is_floating_point():

@@ -69,7 +69,10 @@ STRATEGIES: dict[str, Strategy] = {
 
 
 def explained(strategy: Strategy) -> tuple[str, dict[str, str]]:
-    """A strategy's docstring without its arguments, and the words on each of these.
+    """What a strategy's docstring says.
+
+    Returns:
+        The text without its arguments, and the words on each of these.
 
     >>> explained(joint)[1]["joint_weights"]
     'Of the exits, see `loss_weights`.'

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from offramp.parts import LEARNED, heads
 from offramp.phase import CE, Phase, Program
 from offramp.strategies.baseline import BackboneStart, backbone_first

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from offramp.parts import heads
 from offramp.phase import CE, Gated, Gates, Phase, Program
 from offramp.strategies.baseline import BackboneStart, backbone_first

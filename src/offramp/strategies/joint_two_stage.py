@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from offramp.parts import head
 from offramp.phase import CE, Init, Phase, Program
 from offramp.strategies.joint import JointWeights, joint

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from offramp.parts import heads, segments
 from offramp.phase import CE, KD, LIVE, Features, Phase, Program
 

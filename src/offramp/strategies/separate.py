@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from offramp.parts import head, segments
 from offramp.phase import CE, Phase, Program
 
@@ -11,6 +9,9 @@ def separate(exits: int) -> Program:
        M_n = a copy of the initial layers up to L_n, with head n
        train all of M_n on the cross-entropy of its only exit
     2. the result is the cascade of M_1 … M_K: an input that passes n exits pays for n trunks
+
+    Args:
+        exits: K.
     """
     return tuple(
         Phase(f"exit {n}", trunk=n, train=segments(1, n) | head(n), loss=(CE(n),))

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from typing import Literal, assert_never
 
 from offramp.parts import head, heads, segments

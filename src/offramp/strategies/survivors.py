@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from offramp.parts import heads
 from offramp.phase import BEFORE, KD, Phase, Program, Survivors
 from offramp.strategies.baseline import BackboneStart, backbone_first

@@ -14,7 +14,7 @@ from typing import final
 
 from offramp.engine.probe import ProbeSubject, Setup, question
 from offramp.errors import OfframpError
-from offramp.numerics import CUSTOM, DEFAULTS, Numerics, known
+from offramp.numerics import Numerics, custom
 from offramp.process import GIVEN, SPINS
 from offramp.study.plan.profiles import Gain
 
@@ -136,7 +136,7 @@ def chosen(device: str, gains: Sequence[Gain]) -> Numerics:
     trial, for the throughput of the whole machine. Less precision is for the user to ask for."""
     at_once = [gain.ratio for gain in gains if gain.what == AT_ONCE]
     single = device == "cpu" and (not at_once or geometric_mean(at_once) >= WORTH)
-    return known(replace(DEFAULTS[device], name=CUSTOM, threads=1 if single else 2))
+    return custom(device, threads=1 if single else 2)
 
 
 def _on_cpu(cores: int) -> dict[str, tuple[Setup, Setup]]:

@@ -15,7 +15,7 @@ from pydantic import Field, PlainSerializer, PlainValidator
 
 from offramp.errors import OfframpError, nearest
 from offramp.files import home, replacing
-from offramp.numerics import CUSTOM, PROFILES, Numerics, known, made_for, profile
+from offramp.numerics import CUSTOM, PROFILES, Numerics, fitting, profile, registered
 from offramp.sections import Section, mapping
 from offramp.study.spec.fields import reader
 from offramp.study.spec.places import validated
@@ -34,7 +34,7 @@ def _numerics(value: Any) -> Numerics:
     that profile, and has its keys."""
     if isinstance(value, Numerics):
         return value
-    return known(_read({"name": CUSTOM, "version": 1, **mapping(value, CHOICES)}))
+    return registered(_read({"name": CUSTOM, "version": 1, **mapping(value, CHOICES)}))
 
 
 def _choices(profile: Numerics) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def find(name: str, device: str) -> Numerics:
     else:
         hint = nearest(name, [*PROFILES, *own])
         raise OfframpError(f"unknown numerics profile '{name}'{hint}")
-    return made_for(device, read(path).numerics, name)
+    return fitting(read(path).numerics, device, name)
 
 
 def read(path: Path) -> ProfileFile:

@@ -16,7 +16,7 @@ from offramp.augment import Augment, clash
 from offramp.errors import nearest
 from offramp.hashing import canonical
 from offramp.parts import Taps
-from offramp.sections import EXACT, fail, mapping, shown, unknown
+from offramp.sections import EXACT, fail, literal, mapping, unknown
 from offramp.strategies.joint import JointWeights
 from offramp.usercode import is_user_code
 
@@ -55,7 +55,7 @@ def _tuples(value: Any) -> Any:
 def gather_options(value: Any, keys: set[str]) -> dict[str, Any]:
     """A mapping whose other keys become `options`."""
     if not isinstance(value, Mapping):
-        raise fail(f"must be a name or a mapping with a name, got {shown(value)}")
+        raise fail(f"must be a name or a mapping with a name, got {literal(value)}")
     rest = {str(k): v for k, v in value.items() if k not in keys}
     for name, option in rest.items():
         try:
@@ -80,7 +80,7 @@ def switch(value: Any) -> Any:
     if isinstance(value, bool):
         return value
     if value not in ("on", "off"):
-        raise fail(f"must be on or off, got {shown(value)}")
+        raise fail(f"must be on or off, got {literal(value)}")
     return value == "on"
 
 
@@ -91,7 +91,7 @@ def limit(value: Any) -> int | Literal["auto"]:
     whole = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1
     size = units.read(str(value), units.SIZE) if whole or isinstance(value, str) else None
     if size is None:
-        raise fail(f"must be auto or {units.SIZE.such}, got {shown(value)}")
+        raise fail(f"must be auto or {units.SIZE.such}, got {literal(value)}")
     return int(size)
 
 
@@ -104,7 +104,7 @@ def taps(value: Any) -> Taps:
             raise fail(f"must be at least 1 early exit, got {value}")
         return value
     if not isinstance(value, (list, tuple)) or not value:
-        raise fail(f"must be a number of exits or a list of places, got {shown(value)}")
+        raise fail(f"must be a number of exits or a list of places, got {literal(value)}")
     if isinstance(value[0], (list, tuple)):
         if not all(isinstance(row, (list, tuple)) and row for row in value) or len(value) < 2:
             raise fail(
@@ -119,12 +119,12 @@ def _names(value: Sequence[Any]) -> tuple[str, ...]:
     """Each a text, and there once; a share is above nothing and below all."""
     for i, tap in enumerate(value):
         if not isinstance(tap, str) or not tap:
-            raise fail(f"must list names of places, got {shown(tap)} among them")
+            raise fail(f"must list names of places, got {literal(tap)} among them")
         if tap in value[:i]:
             raise fail(f"names the place '{tap}' twice; remove one")
         percent = units.read(tap, units.PERCENT)
         if tap.endswith("%") and (percent is None or percent >= 100):
-            raise fail(f"must be shares above 0% and below 100%, got {shown(tap)} among them")
+            raise fail(f"must be shares above 0% and below 100%, got {literal(tap)} among them")
     return tuple(value)
 
 
@@ -136,11 +136,11 @@ def joint_weights(value: Any) -> JointWeights:
         return value  # type: ignore[return-value]  # just checked
     if not isinstance(value, (list, tuple)) or not value:
         what = f"must be {', '.join(_SCHEMES)} or a list with one number an exit"
-        raise fail(f"{what}, got {shown(value)}")
+        raise fail(f"{what}, got {literal(value)}")
     for i, weight in enumerate(value):
         number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
         if not number or not math.isfinite(weight) or weight < 0:
-            raise fail(f"must be a number of at least 0, got {shown(weight)}", i)
+            raise fail(f"must be a number of at least 0, got {literal(weight)}", i)
     if not any(value):
         raise fail("must have a weight above 0; nothing would train")
     return tuple(float(weight) for weight in value)
@@ -157,7 +157,7 @@ def augment(value: Any) -> Augment | None:
     if isinstance(value, (list, tuple)):
         for name in value:
             if not isinstance(name, str):
-                what = f"must list names such as flip and crop, got {shown(name)} among them"
+                what = f"must list names such as flip and crop, got {literal(name)} among them"
                 raise fail(f"{what}; with numbers, write a mapping: {{crop: 4}}")
             if name not in _USUAL:
                 raise unknown(name, _USUAL)

@@ -29,7 +29,7 @@ from offramp.hashing import plain
 from offramp.parts import Taps
 from offramp.phase import Temperature
 from offramp.recipe import Recipe, clash
-from offramp.sections import Section, fail, mapping, shown
+from offramp.sections import Section, fail, literal, mapping
 from offramp.strategies import Strategy
 from offramp.strategies.joint import JointWeights
 from offramp.study.spec import fields, places
@@ -146,7 +146,7 @@ def _head(value: Any) -> dict[str, Any]:
         if not heads.allowed(name, setting):
             hint = nearest(str(setting), heads.SETTINGS) if name == "kind" else ""
             hint = hint if "did you mean" in hint else ""
-            raise fail(f"must be {heads.must_be(name)}, got {shown(setting)}{hint}", name)
+            raise fail(f"must be {heads.must_be(name)}, got {literal(setting)}{hint}", name)
     # 0 and 0.0 are one dropout and must be one key.
     return {k: type(default)(settings[k]) for k, default in names.items() if k in settings}
 
@@ -292,7 +292,7 @@ class Study(Section):
                 now = getattr(self.recipe, name, value) if label == ALL else own.get(name, value)
                 if name != key and now != value:
                     raise fail(
-                        f"found {key} {shown(value)}, and the study has {shown(now)}; "
+                        f"found {key} {literal(value)}, and the study has {literal(now)}; "
                         "remove 'search' where settings were changed since",
                         "search",
                     )

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from offramp.errors import OfframpError, UnknownKey, nearest
-from offramp.sections import shown
+from offramp.sections import literal
 from offramp.study.spec.yaml_lines import Path, parse
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ def expanded(value: Any, where: str) -> dict[str, Any]:
     """The study with its shorthands written out: `data: digits` becomes `data: {name: digits}`."""
     if not isinstance(value, Mapping):
         raise OfframpError(
-            f"{where}: must be a mapping with strategies, backbone and data, got {shown(value)}"
+            f"{where}: must be a mapping with strategies, backbone and data, got {literal(value)}"
         )
     full = {
         key: {_SHORT[key]: section} if key in _SHORT and not isinstance(section, Mapping) else section
@@ -175,4 +175,4 @@ def _complaint(first: ErrorDetails, context: dict[str, Any]) -> str:
     if first["type"] == "literal_error" and isinstance(value, str):
         hint = nearest(value, re.findall(r"'([^']*)'", context["expected"]))
         hint = hint if "did you mean" in hint else ""
-    return f"{must.format(**context)}, got {shown(value)}{hint}"
+    return f"{must.format(**context)}, got {literal(value)}{hint}"
