@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 from offramp.data import Data, DataSpec, from_dataset, samples
 from offramp.data.load import assemble
 from offramp.device import seeded
-from offramp.engine.fit import Diverged, answered, conclude, fit, split_logits
+from offramp.engine.fit import Diverged, answers_of, conclude, fit, split_logits
 from offramp.engine.passes import Images, Plain
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
@@ -251,7 +251,7 @@ def run_plain(plan: Plan) -> dict[str, TrialRecord]:
             net = weights.assembled(found.final, found.owners, found.carry)
             exits = list(trial.resolved.final)
             own = split_logits(net, images, "test", exits, EVALUATION_BATCH)
-            logits = answered(net, own, exits)
+            logits = answers_of(net, own, exits)
             run = tuple(phases[node.key] for node in nodes)
             records[trial.label] = _finished(trial, run, digests, net, logits)
     return records

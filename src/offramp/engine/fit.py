@@ -42,7 +42,8 @@ from offramp.units import counted, ranges
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One epoch of one node. loss: the phase's own.  accuracy: by exit, 0 to 1.  seconds: of it all."""
+    """One epoch of one node: the phase's own losses, accuracies by exit, 0 to 1, and seconds of it
+    all."""
 
     key: str
     epoch: int
@@ -52,7 +53,7 @@ class EpochReport:
     validation_accuracy: Mapping[int, float]
     seconds: float
 
-    def told(self, epochs: int | None = None) -> str:
+    def line(self, epochs: int | None = None) -> str:
         """`epoch 3/20 · loss 0.512 · validation 84.9 92.7 % at exits 1–2`"""
         exits = sorted(self.validation_accuracy)
         accuracy = " ".join(f"{100 * self.validation_accuracy[k]:.1f}" for k in exits)
@@ -81,17 +82,28 @@ class Diverged:
 def fit(
     trainees: Sequence[Trainee], passes: Pass, images: Images, batch_size: int
 ) -> Iterator[list[EpochReport | Diverged]]:
-    """Train until every trainee is finished; yields after each epoch.
+    """Train until every trainee is finished.
 
-    The trainees stand at the same step of the same epoch and share seed and batch size; each has its own
-    optimizer and stops on its own. The order of samples is a function of (seed, epoch), the view of an
-    augmented image of (seed, epoch, image), noise of (seed, operation, epoch, step), so nothing
-    depends on who else is in the group. Nothing but this training is augmented. A diverged trainee
-    leaves. Raises OfframpError for an average of weights that no step would update, and for batches of
-    one image where BatchNorm needs more.
+    The order of samples is a function of (seed, epoch), the view of an augmented image of (seed, epoch,
+    image), noise of (seed, operation, epoch, step), so nothing depends on who else is in the group.
+    Nothing but this training is augmented. A diverged trainee leaves.
 
     Between two steps, and while images are read or validated, it may be interrupted (KeyboardInterrupt):
     each trainee's `tally` then tells where in the epoch it stands.
+
+    Args:
+        trainees: At the same step of the same epoch, with one seed and batch size; each has its own
+            optimizer and stops on its own.
+        passes: Of these.
+        images: That they train on.
+        batch_size: Images a step.
+
+    Yields:
+        After each epoch, a report of each.
+
+    Raises:
+        OfframpError: For an average of weights that no step would update, and for batches of one image
+            where BatchNorm needs more.
     """
     active = [t for t in trainees if not finished(t.validation_losses, t.node.recipe)]
     count = images.count("train")
@@ -213,8 +225,7 @@ def evaluate(
             node = trainee.node
             mine, theirs = passes.answers(node, trainee.net, read)
             loss = loss_of(trainee, mine, theirs, labels, images.class_weights(node.recipe))
-            found = measured(node.exits, loss, mine.logits, labels)
-            tallies[node.key].add(found, len(labels))
+            tallies[node.key].add(measured(node.exits, loss, mine.logits, labels), len(labels))
     for tally in tallies.values():
         tally.sums, tally.images = images.ranks.sum(tally.sums), images.count(split)
     return tallies
@@ -259,7 +270,7 @@ def record(
 def conclude(trainee: Trainee, passes: Pass, images: Images, batch_size: int) -> dict[str, Tensor]:
     """Record the training split in eval mode at the last and the best epoch; returns the selected
     weights, which the network then holds. Interrupted, the trainee is as it was."""
-    began, known = perf_counter(), len(trainee.rows)
+    began, rows = perf_counter(), len(trainee.rows)
     training = trained_state(trainee)
     states = {trainee.epoch: outcome(trainee)}
     if trainee.best_epoch != trainee.epoch:
@@ -271,15 +282,15 @@ def conclude(trainee: Trainee, passes: Pass, images: Images, batch_size: int) ->
             loss, at_exits = tallies[trainee.node.key].read()
             record(trainee, epoch, "train-eval", loss, at_exits)
         chosen = states[trainee.selected_epoch]
-        handed = handed_on(trainee, chosen)
+        weights = handed_on(trainee, chosen)
         restore(trainee, chosen)
     except KeyboardInterrupt:
         with uninterrupted():  # Ctrl-C may be pressed twice
             restore(trainee, training)
-            del trainee.rows[known:]
+            del trainee.rows[rows:]
         raise
     trainee.spend("evaluation", perf_counter() - began)
-    return handed
+    return weights
 
 
 @torch.no_grad()
@@ -291,9 +302,21 @@ def split_logits(
     batch: int,
     mirrored: bool = False,
 ) -> np.ndarray:
-    """[N, len(exits), classes] float32 of the exits' heads, in eval mode; each trunk's layers run once a
-    batch. mirrored: of the images with left and right exchanged. Each rank answers every so many
-    batches; all get all of it."""
+    """The logits of exits' heads on a split, in eval mode; each trunk's layers run once a batch.
+
+    Each rank answers every so many batches; all get all of it.
+
+    Args:
+        net: A finished network.
+        images: Of all splits.
+        split: Such as `test`.
+        exits: Whose logits.
+        batch: Images at once.
+        mirrored: Of the images with left and right exchanged.
+
+    Returns:
+        [N, len(exits), classes] float32.
+    """
     ranks, count = images.ranks, images.count(split)
     every = torch.split(torch.arange(count, device=images.device), batch)
     pieces = every[ranks.rank :: ranks.count]
@@ -301,11 +324,11 @@ def split_logits(
     mine = torch.zeros(each, batch, len(exits), net.classes, device=images.device)
     for place, piece, read in zip(mine, pieces, images.reads(split, pieces), strict=False):
         (pixels,) = pad(read.flip(3) if mirrored else read, batch)
-        known: dict[int, dict[Point, Tensors]] = {}
+        by_trunk: dict[int, dict[Point, Tensors]] = {}
         logits = []
         for exit in exits:
             trunk = inside(net).trunk_of[exit - 1]
-            values = known.setdefault(trunk, {IMAGES: (pixels,)})
+            values = by_trunk.setdefault(trunk, {IMAGES: (pixels,)})
             logits.append(compute(net, values, Point("logits", exit), trunk))
         place[: len(piece)] = torch.stack([value[: len(piece)] for (value,) in logits], dim=1)
     answers = ranks.gather(mine).transpose(0, 1).reshape(-1, len(exits), net.classes)[:count]
@@ -313,12 +336,12 @@ def split_logits(
 
 
 @torch.no_grad()
-def answered(net: ExitNetwork, own: np.ndarray, exits: Sequence[int]) -> np.ndarray:
+def answers_of(net: ExitNetwork, own: np.ndarray, exits: Sequence[int]) -> np.ndarray:
     """What exits answer, from `split_logits` of all of them: both are [N, len(exits), classes]."""
     if not inside(net).carry:
         return own
     logits = torch.from_numpy(own).to(next(net.parameters()).device)
-    found: list[torch.Tensor] = []
+    answers: list[torch.Tensor] = []
     for at, exit in enumerate(exits):
-        found.append(inside(net).answer(exit, logits[:, at], found[-1] if found else None))
-    return np.asarray(torch.stack(found, dim=1).cpu().numpy())
+        answers.append(inside(net).answer(exit, logits[:, at], answers[-1] if answers else None))
+    return np.asarray(torch.stack(answers, dim=1).cpu().numpy())

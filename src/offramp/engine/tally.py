@@ -13,21 +13,26 @@ from torch import Tensor
 
 @torch.no_grad()
 def measured(exits: Sequence[int], loss: Tensor, logits: Mapping[int, Tensor], labels: Tensor) -> Tensor:
-    """Sums over the images of a batch, [1 + 2 · exits] float64: of losses, then for each exit of
-    cross-entropies and of hits. loss: the batch's mean."""
-    found = [loss * len(labels)]
+    """Sums over the images of a batch, [1 + 2 · exits] float64: of losses, from the batch's mean `loss`,
+    then for each exit of cross-entropies and of hits."""
+    sums = [loss * len(labels)]
     for exit in exits:
-        found.append(F.cross_entropy(logits[exit].detach(), labels, reduction="sum"))
-        found.append((logits[exit].argmax(1) == labels).sum())
-    return torch.stack([value.double() for value in found])
+        sums.append(F.cross_entropy(logits[exit].detach(), labels, reduction="sum"))
+        sums.append((logits[exit].argmax(1) == labels).sum())
+    return torch.stack([total.double() for total in sums])
 
 
 @dataclass
 class Tally:
-    """Sums of loss, cross-entropy and hits over a pass, kept on the device and read once.
+    """Sums of loss, cross-entropy and hits over a pass. They stay on the device and are read once.
 
-    losses: [steps] float32.  sums: [1 + 2 · exits] float64.  images, steps: added so far.  seconds: what
-    an epoch took before it was interrupted.
+    Attributes:
+        exits: That the loss reads.
+        losses: [steps] float32.
+        sums: [1 + 2 · exits] float64.
+        images: Added so far.
+        steps: Added so far.
+        seconds: Of an epoch before it was interrupted.
     """
 
     exits: Sequence[int]
@@ -42,10 +47,10 @@ class Tally:
         sums = torch.zeros(1 + 2 * len(exits), dtype=torch.float64, device=device)
         return Tally(exits, torch.zeros(steps, device=device), sums)
 
-    def add(self, found: Tensor, images: int) -> None:
-        """What `measured` says of a batch."""
-        self.losses[self.steps] = found[0] / images
-        self.sums += found
+    def add(self, sums: Tensor, images: int) -> None:
+        """The sums of a batch, by `measured`."""
+        self.losses[self.steps] = sums[0] / images
+        self.sums += sums
         self.images += images
         self.steps += 1
 

@@ -41,8 +41,12 @@ OBJECTIVE = ""  # in place of an exit, in rows of a history that are of the phas
 
 @dataclass(frozen=True)
 class Row:
-    """One number of a history: `split` is train (running, train mode), validation, or train-eval (the
-    training split in eval mode); `exit` is the place of the exit, or OBJECTIVE."""
+    """One number of a history.
+
+    Attributes:
+        split: train (running, train mode), validation, or train-eval (the training split in eval mode).
+        exit: The place of the exit, or OBJECTIVE.
+    """
 
     epoch: int
     split: str
@@ -55,15 +59,19 @@ class Row:
 class Trainee:
     """Mutable on purpose: this is the state of a training run, and what a checkpoint holds.
 
-    began: when, in seconds since 1970; None where a checkpoint does not say.  epoch: finished epochs.
-    best: the trained parts at the lowest validation loss so far.
-    validation_losses: of the phase's own loss, one a finished epoch.  epoch_seconds: what each of those
-    took, validation and waiting for images included.  frozen_macs: MACs of frozen layers that were run
-    for it.  usage: memory, power and energy of preparation and epochs.  resumed: whether a checkpoint
-    was read.  tally: of the current epoch; None between two epochs.
-    average: of the trained parts, where the recipe keeps one; the network holds what trains.
-    adapters: of the loss between features; they train and are averaged as the parts are.
-    anchors: of a loss that holds weights near where they were; see `anchor`.
+    Attributes:
+        epoch: Finished epochs.
+        best: The trained parts at the lowest validation loss so far.
+        validation_losses: Of the phase's own loss, one a finished epoch.
+        epoch_seconds: Of each of those, validation and waiting for images included.
+        frozen_macs: MACs of frozen layers that were run for it.
+        usage: Memory, power and energy of preparation and epochs.
+        resumed: Whether a checkpoint was read.
+        tally: Of the current epoch; None between two epochs.
+        average: Of the trained parts, where the recipe has one; the network holds what trains.
+        adapters: Of the loss between features; they train and are averaged as the parts are.
+        anchors: Of a loss that holds weights near where they were; see `anchor`.
+        began: In seconds since 1970; None where a checkpoint does not say.
     """
 
     node: Node
@@ -105,9 +113,8 @@ class Trainee:
 
 
 def enroll(node: Node, weights: Weights, fused: bool) -> Trainee:
-    """A trainee at its start: exactly the trained parts take gradients, in the optimizer's order of
-    parts, and after them adapters; all else is frozen and in eval mode. A network without gates is
-    copied where they train."""
+    """A trainee at its start: exactly the trained parts and adapters take gradients, all else is frozen
+    and in eval mode."""
     net = weights.network(node.start, node.phase.carry)
     net = gated(net) if node.phase.gated else net
     net.requires_grad_(False)
@@ -195,7 +202,7 @@ def anchor(trainee: Trainee, passes: Pass, images: Images) -> None:
         trainee.anchors = anchored(trainee.node, trainee.net, _weights(trainee), passes, images)
 
 
-def _kept(trainee: Trainee) -> dict[str, Tensor]:
+def _network_state(trainee: Trainee) -> dict[str, Tensor]:
     """Parameters and buffers of the network that the node trains, by their original names."""
     parts = (inside(trainee.net).state(part) for part in sorted(trainee.node.trained))
     return {name: tensor for named in parts for name, tensor in named.items()}
@@ -203,7 +210,7 @@ def _kept(trainee: Trainee) -> dict[str, Tensor]:
 
 def _weights(trainee: Trainee) -> dict[str, nn.Parameter]:
     """The parameters among them."""
-    return {n: t for n, t in _kept(trainee).items() if isinstance(t, nn.Parameter)}
+    return {n: t for n, t in _network_state(trainee).items() if isinstance(t, nn.Parameter)}
 
 
 def loss_of(
@@ -215,18 +222,22 @@ def loss_of(
     smoothing: float = 0.0,
 ) -> Tensor:
     """The node's loss, a scalar: see `objective`."""
-    terms, weights = trainee.node.terms, trainee.node.phase.sample_weights
-    features = adapted(trainee.adapters, terms, mine, theirs)
-    gates = gating(trainee.net, mine.logits) if trainee.node.phase.gated else None
-    held = penalties(trainee.anchors, trainee.node, _weights(trainee)) if trainee.anchors else {}
-    beside = LossContext(class_weights, smoothing, weights, features, gates, held)
-    return objective(terms, mine.logits, theirs.logits, labels, beside)
+    node, phase = trainee.node, trainee.node.phase
+    context = LossContext(
+        class_weights,
+        smoothing,
+        phase.sample_weights,
+        adapted(trainee.adapters, phase.terms, mine, theirs),
+        gating(trainee.net, mine.logits) if phase.gated else None,
+        penalties(trainee.anchors, node, _weights(trainee)) if trainee.anchors else {},
+    )
+    return objective(phase.terms, mine.logits, theirs.logits, labels, context)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One of an epoch's `steps`. number: from 0.  ranks: whose gradients are summed; weight: of this
-    rank's part of the batch."""
+    """One of an epoch's `steps`, by its number from 0: the gradients of `ranks` are summed, `weight`
+    being that of this rank's part of the batch."""
 
     number: int
     steps: int
@@ -242,19 +253,30 @@ def step(
     class_weights: Tensor | None,
     at: Step,
 ) -> Tensor:
-    """One update by the gradients of all ranks; returns what `measured` says of the whole batch, still
-    on the device. mine, theirs, labels: of this rank's part of the batch. class_weights: [C]."""
+    """One update by the gradients of all ranks.
+
+    Args:
+        trainee: Is changed.
+        mine: Answers to this rank's part of the batch.
+        theirs: The teacher's.
+        labels: Of this rank's part of the batch.
+        class_weights: [C].
+        at: Where in the epoch.
+
+    Returns:
+        The sums of `measured` over the whole batch, still on the device.
+    """
     node = trainee.node
     loss = loss_of(trainee, mine, theirs, labels, class_weights, node.recipe.label_smoothing)
     trainee.optimizer.zero_grad(set_to_none=True)
     (loss if at.ranks.count == 1 else loss * at.weight).backward()  # type: ignore[no-untyped-call]
-    found = measured(node.exits, loss.detach(), mine.logits, labels) * (at.weight > 0)
+    sums = measured(node.exits, loss.detach(), mine.logits, labels) * (at.weight > 0)
     gradients = [p.grad for p in _parameters(trainee) if p.grad is not None]
-    found = at.ranks.sum_(gradients, found)
+    sums = at.ranks.sum_(gradients, sums)
     update(trainee.optimizer, trainee.node.recipe.rate(trainee.epoch + at.number / at.steps))
     if trainee.average:
         _follow(trainee, trainee.epoch * at.steps + at.number + 1, at.steps)
-    return found
+    return sums
 
 
 @torch.no_grad()
@@ -273,20 +295,25 @@ def _follow(trainee: Trainee, done: int, steps: int) -> None:
     recipe = trainee.node.recipe
     if done % recipe.average_every:
         return
-    kept = recipe.decay_of_average(done / steps)
+    decay = recipe.decay_of_average(done / steps)
     for name, tensor in _live(trainee):
-        held = trainee.average[name]
+        average = trainee.average[name]
         if tensor.is_floating_point():
-            held.lerp_(tensor, 1 - kept)
-        else:
-            held.copy_(tensor)
-        if recipe.average == "lookahead":
-            tensor.copy_(held)
+            average.lerp_(tensor, 1 - decay)
+        else:  # a counter of batches
+            average.copy_(tensor)
+        match recipe.average:
+            case "lookahead":
+                tensor.copy_(average)
+            case "ema" | "none":
+                pass
+            case _:
+                assert_never(recipe.average)
 
 
 def _live(trainee: Trainee) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers that the node trains, by their original names; then adapters."""
-    yield from _kept(trainee).items()
+    yield from _network_state(trainee).items()
     yield from adapter_state(trainee.adapters, trainee.net).items()
 
 
@@ -302,7 +329,7 @@ def outcome(trainee: Trainee) -> dict[str, Tensor]:
 
 def handed_on(trainee: Trainee, outcome: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Of an `outcome`, what the network keeps."""
-    return {name: outcome[name] for name in _kept(trainee)}
+    return {name: outcome[name] for name in _network_state(trainee)}
 
 
 def _copies(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -322,35 +349,32 @@ def restore(trainee: Trainee, state: Mapping[str, Tensor]) -> None:
 @contextmanager
 def averaged(trainees: Sequence[Trainee]) -> Iterator[None]:
     """Their networks with the averages in place of what trains, while the block runs."""
-    kept = [(t, trained_state(t)) for t in trainees if t.average]
+    training = [(t, trained_state(t)) for t in trainees if t.average]
     try:
         with uninterrupted():
-            for trainee, _ in kept:
+            for trainee, _ in training:
                 restore(trainee, trainee.average)
         yield
     finally:
         with uninterrupted():
-            for trainee, state in kept:
+            for trainee, state in training:
                 restore(trainee, state)
 
 
 def pack(trainee: Trainee) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A checkpoint: tensors and JSON. With it `unpack` goes on as if nothing had happened."""
-    tensors = {f"last/{k}": t for k, t in trained_state(trainee).items()}
-    tensors |= {f"best/{k}": t for k, t in trainee.best.items()}
-    tensors |= {f"average/{k}": t for k, t in trainee.average.items()}
-    for number, known in trainee.anchors.items():
-        tensors |= {f"anchor/{number}/{k}": t for k, t in known.start.items()}
-        tensors |= {f"fisher/{number}/{k}": t for k, t in known.fisher.items()}
+    named: dict[str, Mapping[str, Tensor]] = {"last": trained_state(trainee), "best": trainee.best}
+    named["average"] = trainee.average
+    for number, anchor in trainee.anchors.items():
+        named |= {f"anchor/{number}": anchor.start, f"fisher/{number}": anchor.fisher}
     names, recipe = _names(trainee), trainee.node.recipe
     over = finished(trainee.validation_losses, recipe)
     for index, fields in trainee.optimizer.state_dict()["state"].items():
-        for moment, value in fields.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer/{names[index]}/{moment}"] = value
+        moments = {moment: value for moment, value in fields.items() if isinstance(value, Tensor)}
+        named[f"optimizer/{names[index]}"] = moments
     state = {
         "phase": trainee.node.name,
-        # One that stopped early has no more: its last epoch goes to trackers when it is kept.
+        # One that stopped early has no more: its last epoch goes to trackers when it is sealed.
         "epochs": trainee.epoch if over else recipe.epochs,
         "epoch": trainee.epoch,
         "seconds": trainee.seconds,
@@ -361,8 +385,8 @@ def pack(trainee: Trainee) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "rows": [[r.epoch, r.split, r.exit, r.metric, r.value] for r in trainee.rows],
     }
     if trainee.tally is not None:
-        sums, state["tally"] = trainee.tally.pack()
-        tensors |= {f"tally/{name}": value for name, value in sums.items()}
+        named["tally"], state["tally"] = trainee.tally.pack()
+    tensors = {f"{where}/{name}": t for where, group in named.items() for name, t in group.items()}
     return tensors, state
 
 
@@ -395,8 +419,8 @@ def unpack(trainee: Trainee, tensors: Mapping[str, Tensor], state: Mapping[str, 
 
     restore(trainee, under("last/"))
     trainee.best = under("best/")
-    for name, held in trainee.average.items():
-        held.copy_(tensors[f"average/{name}"])
+    for name, average in trainee.average.items():
+        average.copy_(tensors[f"average/{name}"])
     weights = _weights(trainee)
     terms = sorted({int(name.partition("/")[0]) for name in under("anchor/")})
     trainee.anchors = {n: Anchor(as_weights(f"anchor/{n}/"), as_weights(f"fisher/{n}/")) for n in terms}
@@ -406,8 +430,10 @@ def unpack(trainee: Trainee, tensors: Mapping[str, Tensor], state: Mapping[str, 
     for entry, tensor in under("optimizer/").items():
         name, _, moment = entry.rpartition("/")
         parameter = parameters[numbers[name]]
-        known = _laid_as(parameter, tensor) if tensor.shape == parameter.shape else tensor.clone()
-        fields.setdefault(numbers[name], {})[moment] = known
+        like = tensor.shape == parameter.shape  # a step counter is a scalar
+        fields.setdefault(numbers[name], {})[moment] = (
+            _laid_as(parameter, tensor) if like else tensor.clone()
+        )
     groups = trainee.optimizer.state_dict()["param_groups"]
     trainee.optimizer.load_state_dict({"state": fields, "param_groups": groups})
     trainee.epoch = int(state["epoch"])

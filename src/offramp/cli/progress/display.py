@@ -129,7 +129,7 @@ class Progress:
 
     def _epoch(self, report: EpochReport) -> None:
         key, epochs = report.key, self.state.epochs(report.key)
-        self._now = [self.state.describe(key), report.told(epochs)]
+        self._now = [self.state.describe(key), report.line(epochs)]
         if key in self._at:
             self._at[key][1] = self._now[1]
         self._untold[key] = None
@@ -148,7 +148,7 @@ class Progress:
         self._said[key] = self._told = now
         self._untold.pop(key, None)
         report, epochs, far = self.state.latest[key], self.state.epochs(key), self._far()
-        words = [self.state.describe(key), report.told(epochs), duration(report.seconds)]
+        words = [self.state.describe(key), report.line(epochs), duration(report.seconds)]
         fields = {
             **self.state.named(key),
             **epoch_fields(report, epochs),
@@ -162,7 +162,7 @@ class Progress:
         self._untold.pop(key, None)
         name, took = f"[{self.state.phases}] {self.state.describe(key)}", duration(seconds)
         report, epochs, far = self.state.latest.get(key), self.state.epochs(key), self._far()
-        last = [] if report is None else [report.told(epochs)]
+        last = [] if report is None else [report.line(epochs)]
         fields = {} if report is None else epoch_fields(report, epochs)
         text = " · ".join([name, *last, took, *far[0]])
         fields = {**self.state.named(key), **fields, "seconds": seconds, **far[1]}

@@ -45,7 +45,7 @@ class Proposals:
             case events.GroupStarted():
                 status.update(self._now)  # it may say how far reading is, or for whom it waited
             case events.Epoch(report):
-                text = f"{self._now} · {report.told()}"
+                text = f"{self._now} · {report.line()}"
                 status.update(text)
                 if self._log.verbose or time.monotonic() - self._told >= PACE:
                     self._told = time.monotonic()

@@ -49,7 +49,7 @@ class Epoch:
     name: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name or self.report.key[:8]} · {self.report.told()}"
+        return f"{self.name or self.report.key[:8]} · {self.report.line()}"
 
 
 @dataclass(frozen=True)

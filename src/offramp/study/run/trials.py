@@ -13,8 +13,7 @@ from offramp import usercode
 from offramp.data import Data
 from offramp.data.dataset import FileSplit
 from offramp.data_spec import HELD_OUT, SPLITS
-from offramp.engine.fit import answered as answers_of
-from offramp.engine.fit import split_logits
+from offramp.engine.fit import answers_of, split_logits
 from offramp.engine.images import Images
 from offramp.engine.resolve import Lineage, Source
 from offramp.engine.weights import Weights
