@@ -163,7 +163,7 @@ def test_what_is_missing_says_why(tmp_path, monkeypatch):
     assert find_gpu(None).reason == "this runs on no GPU"
     assert "Not Found" in find_gpu("GPU-2", Nvml()).reason
     Tree(tmp_path)
-    monkeypatch.setattr("offramp.meters.rapl._number", refuse)
+    monkeypatch.setattr("offramp.meters.sensors._number", refuse)
     found = find_packages(tmp_path)
     assert "may not be read" in found.reason and "chmod" in found.remedy
 
@@ -195,7 +195,7 @@ def test_a_counter_that_goes_away_is_no_reading_and_said_once(tmp_path, clock, m
     with monkeypatch.context() as patch:
         BREAKS[how](tmp_path / "intel-rapl:0" / "energy_uj")
         if how == "may not be read":
-            patch.setattr("offramp.meters.rapl._number", refuse)
+            patch.setattr("offramp.meters.sensors._number", refuse)
         clock.now += 1
         assert subject.lap().energy_cpu_j is None  # not half a sum
     said = subject.missing["cpu power"]

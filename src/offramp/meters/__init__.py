@@ -11,10 +11,8 @@ from offramp.meters.capacity import (
     killed_for_memory,
     usable_cores,
 )
-from offramp.meters.gpu import NO_GPU, Gpu, find_gpu
 from offramp.meters.meter import Meter, Usage, not_measured
-from offramp.meters.missing import Missing
-from offramp.meters.rapl import Packages, find_packages
+from offramp.meters.sensors import NO_GPU, Gpu, Missing, Packages, find_gpu, find_packages
 
 __all__ = [
     "BUSY",

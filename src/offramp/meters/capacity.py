@@ -60,8 +60,8 @@ def killed_for_memory(groups: Path = GROUPS, mine: Path = MINE) -> int:
     places = [f / name for f in _folders(groups, mine, "memory") for name in KILLS]
     for path in (*places, MACHINE):
         try:
-            found = dict(line.split(maxsplit=1) for line in path.read_text().splitlines())
-            return int(found["oom_kill"])
+            counters = dict(line.split(maxsplit=1) for line in path.read_text().splitlines())
+            return int(counters["oom_kill"])
         except (OSError, ValueError, KeyError):
             continue
     return 0
@@ -110,8 +110,8 @@ def _reclaimable(folder: Path) -> int:
         lines = (folder / "memory.stat").read_text().splitlines()
     except OSError:
         return 0
-    found = dict(line.split(maxsplit=1) for line in lines if " " in line)
-    return int(found.get("total_inactive_file", found.get("inactive_file", 0)))
+    bytes_ = dict(line.split(maxsplit=1) for line in lines if " " in line)
+    return int(bytes_.get("total_inactive_file", bytes_.get("inactive_file", 0)))
 
 
 def busy_cores() -> float:

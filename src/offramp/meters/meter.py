@@ -12,11 +12,9 @@ from typing import Any
 
 import psutil
 
-from offramp.meters.gpu import NO_GPU, Gpu
-from offramp.meters.missing import Missing
-from offramp.meters.rapl import Packages
+from offramp.meters.sensors import NO_GPU, Gpu, Missing, Packages
 
-PERIOD = 1.0  # seconds
+PERIOD = 1.0  # seconds: RAPL moves a thousand times in it, and a reading takes less than one of them
 
 
 @dataclass(frozen=True)
@@ -35,11 +33,18 @@ class Reading:
 class Usage:
     """What a stretch of work drew from the machine.
 
-    seconds.  energy_*_j: joules.  power_*_peak_w: the highest mean over about a second.
-    memory_rss_peak_bytes: of this process and its children.  memory_gpu_peak_bytes: in use on the GPU,
-    by every process.  memory_torch_peak_bytes: what torch holds of it; no meter here knows it, so the
-    caller fills it in.  Peaks are of readings a second apart. None: there is no such meter, or the work
-    was over before it gave a value.
+    Peaks are of readings a second apart. None: there is no such meter, or the work was over before it
+    gave a value.
+
+    Attributes:
+        seconds: that it took.
+        energy_cpu_j: joules of all CPU packages.
+        energy_gpu_j: joules of the GPU.
+        power_cpu_peak_w: the highest mean over about a second, in watts.
+        power_gpu_peak_w: the highest reading, in watts.
+        memory_rss_peak_bytes: of this process and its children.
+        memory_gpu_peak_bytes: in use on the GPU, by every process.
+        memory_torch_peak_bytes: what torch holds of it; the caller fills it in, as no meter here can.
     """
 
     seconds: float = 0.0
@@ -69,9 +74,11 @@ class Usage:
             seconds = self.seconds + other.seconds
             cpu = _sum(self.energy_cpu_j, other.energy_cpu_j)
             gpu = _sum(self.energy_gpu_j, other.energy_gpu_j)
-        peaks = [field.name for field in fields(self) if "_peak_" in field.name]
-        highest = {name: _highest(getattr(self, name), getattr(other, name)) for name in peaks}
-        return Usage(seconds, cpu, gpu, **highest)
+        peaks: dict[str, Any] = {}
+        for name in (field.name for field in fields(self) if "_peak_" in field.name):
+            values = [v for v in (getattr(self, name), getattr(other, name)) if v is not None]
+            peaks[name] = max(values, default=None)
+        return Usage(seconds, cpu, gpu, **peaks)
 
     def divided(self, by: int) -> Usage:
         """The equal part of one of `by` phases that did this work together; peaks are of them all."""
@@ -114,8 +121,8 @@ class Meter:
     @property
     def missing(self) -> dict[str, Missing]:
         """Meters that cannot be read, by what they would have measured."""
-        found = {"cpu power": self._packages, "gpu power": self._gpu}
-        return {name: meter for name, meter in found.items() if isinstance(meter, Missing)}
+        meters = {"cpu power": self._packages, "gpu power": self._gpu}
+        return {name: meter for name, meter in meters.items() if isinstance(meter, Missing)}
 
     def rest(self, seconds: float = 2 * PERIOD) -> None:
         """Wait, and keep what the machine draws meanwhile as `idle`; at once where nothing tells."""
@@ -128,8 +135,8 @@ class Meter:
         """What was used since the last call of this, or since the meter was made."""
         with self._lock:
             self._take()
-            found, self._sofar = self._sofar, Usage()
-            return found
+            used, self._sofar = self._sofar, Usage()
+            return used
 
     def sample(self) -> None:
         """One reading, as the thread makes it."""
@@ -142,13 +149,9 @@ class Meter:
 
     def _take(self) -> None:
         new, old = self._read(), self._last
-        energy = new.gpu_joules
-        if energy is not None and old.gpu_joules is not None:
-            drawn: float | None = energy - old.gpu_joules
-        elif new.gpu_watts is not None and old.gpu_watts is not None:
+        drawn = _minus(new.gpu_joules, old.gpu_joules)
+        if drawn is None and new.gpu_watts is not None and old.gpu_watts is not None:
             drawn = (new.gpu_watts + old.gpu_watts) / 2 * (new.at - old.at)
-        else:
-            drawn = None
         self._sofar = self._sofar.plus(
             Usage(
                 seconds=new.at - old.at,
@@ -229,13 +232,8 @@ def _own(process: psutil.Process) -> int:
         return int(info.rss - getattr(info, "shared", 0))
 
 
-def _highest(one: Any, two: Any) -> Any:
-    found = [value for value in (one, two) if value is not None]
-    return max(found) if found else None
-
-
-def _sum(one: float | None, two: float | None) -> float | None:
-    return None if one is None or two is None else one + two
+def _sum(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first + second
 
 
 def _minus(new: float | None, old: float | None) -> float | None:
