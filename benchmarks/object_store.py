@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 
 from benchmarks.contest import Result, against, in_turns, middle
-from offramp.hashing import digest
+from offramp.hashing import digest, text
 from offramp.store import sealed, tensors
 from offramp.store.archive import Archive
 from offramp.store.manifest import Cost, NodeRecord
@@ -147,7 +147,7 @@ def objects(nodes: int) -> Iterator[tuple[str, bytes]]:
     files = {
         "weights.safetensors": tensors.pack({"a": torch.ones(10)}),
         "history.parquet": HISTORY.to_parquet(None, index=False),
-        "cost.json": sealed.text(COST.as_json()),
+        "cost.json": text(COST.as_json()),
     }
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     for number in range(nodes):
@@ -156,7 +156,7 @@ def objects(nodes: int) -> Iterator[tuple[str, bytes]]:
         for name, data in files.items():
             yield f"runs/blobs/nodes/{made.key}/{name}.{sums[name]}", data
         manifest = sealed.document(made.key, parts, files)
-        yield f"runs/nodes/{made.key}/node.json", sealed.text(manifest)
+        yield f"runs/nodes/{made.key}/node.json", text(manifest)
 
 
 def record(number: int) -> NodeRecord:

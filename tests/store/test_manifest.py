@@ -10,8 +10,7 @@ import pytest
 from store_kit import node, trial
 
 import records
-from offramp.hashing import text
-from offramp.store import sealed
+from offramp.hashing import text, with_seal
 from offramp.store.manifest import Cost, Manifest, NodeRecord
 from offramp.store.store import Damaged, Store
 
@@ -38,7 +37,7 @@ def changed(path: Path, *names: str, value: Any = None) -> None:
     for name in above:
         part = part[name]
     part.pop(last) if value is None else part.update({last: value})
-    path.write_bytes(text(sealed.with_seal(document)))
+    path.write_bytes(text(with_seal(document)))
 
 
 @pytest.mark.parametrize(

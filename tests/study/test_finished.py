@@ -11,8 +11,7 @@ import pytest
 from kit import closed, finish, hashes, trained
 
 from offramp.errors import Unwritable
-from offramp.hashing import text
-from offramp.store import sealed
+from offramp.hashing import text, with_seal
 from offramp.store.disk import Disk
 from offramp.store.locks import Locks
 from offramp.store.store import Store
@@ -79,6 +78,6 @@ def test_a_record_that_another_offramp_wrote_ends_no_run(tmp_path: Path) -> None
     path = tmp_path / "trials" / trial / "trial.json"
     document = json.loads(path.read_text())
     del document["seal"], document["manifest"]["macs"]
-    path.write_bytes(text(sealed.with_seal(document)))
+    path.write_bytes(text(with_seal(document)))
     _, events = finish(plan, tmp_path)
     assert closed(events) == {trial: True}

@@ -20,19 +20,21 @@ from offramp.store import manifest, sealed
 from offramp.store.locks import numbered
 from offramp.store.manifest import Cost, Manifest, NodeRecord, SeedLog, TrialPlan
 from offramp.store.place import FileSystem, Place, file_system, place
-from offramp.store.sealed import Damaged, Kind
+from offramp.store.sealed import Damaged, Documents, Kind
 
 __all__ = ["Archive", "Damaged", "Histories", "NodeRecord", "Records"]
 
 FORMAT, VERSION = 1, "store.json"
 MORE, SEARCH = "more-", "search-"  # begin names of locks of those that have more in mind
-ENDING = 4  # letters of an id's end, its hash, that may stand for it
+ENDING = 4  # letters of an id's end, its hash, that may stand for it: 65,536 of them
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
 FOLDERS = ("nodes", "trials", "plans", "work", "locks", "staging", "seeds", "failures")
 NODE = Kind("nodes", "node.json", frozenset({"history.parquet", "cost.json", "weights.safetensors"}))
 TRIAL = Kind("trials", "trial.json", frozenset({"logits.npz"}))
-ABANDON = "run its study again, or give up all unfinished work with `offramp gc --abandon`"
-LOST = "bring it back as it was: without it nothing says how seeds were added"
+_ABANDON = "run its study again, or give up all unfinished work with `offramp gc --abandon`"
+_LOST = "bring it back as it was: without it nothing says how seeds were added"
+PLANS, FAILURES = Documents("plans", _ABANDON), Documents("failures", _ABANDON)
+SEEDS = Documents("seeds", _LOST)
 LIBRARIES = ("offramp", "torch", "torchvision", "timm", "numpy")  # versions that provenance gives
 
 
@@ -49,7 +51,7 @@ class Records(Protocol):
 
 
 class Histories(Records, Protocol):
-    """The same with the course of training."""
+    """Records with the course of training."""
 
     def node_history(self, key: str) -> pd.DataFrame: ...
 
@@ -57,9 +59,10 @@ class Histories(Records, Protocol):
 class Archive:
     """The readable side of a store, a folder or an address; nothing is ever written.
 
-    Every method raises OfframpError for a key or id that is not a plain lower-case name, for a file it
-    may not read, and for a link: `root` may be one, nothing below it. Reading raises Damaged (an
-    OfframpError) for a missing or altered file.
+    Raises:
+        OfframpError: every method, for a key or id that is not a plain lower-case name, for a file that
+            it may not read, and for a link: `root` may be one, nothing below it.
+        Damaged: what reads, for a missing or altered file.
     """
 
     def __init__(self, root: str | Place) -> None:
@@ -68,19 +71,19 @@ class Archive:
         self.root = place(root)
         self.files = file_system(self.root)
         self.refuse_links()
-        taken = []
+        others: list[str] = []
         if not self.exists():
-            taken = [name for name in ("nodes", "trials", "work", "staging") if self.files.exists(name)]
-        if self.exists():  # asked once more: it is the first thing a new store gets
+            others = [name for name in ("nodes", "trials", "work", "staging") if self.files.exists(name)]
+        if self.exists():  # looked for once more: it is the first thing a new store gets
             version = _format(self.files)
             if version > FORMAT:
                 raise OfframpError(
                     f"{root} has store format {version} and this offramp reads up to {FORMAT}; "
                     "update offramp or choose another folder"
                 )
-        elif taken:
+        elif others:
             raise OfframpError(
-                f"{root} holds '{taken[0]}' but no {VERSION}, so it is not a store; choose another one"
+                f"{root} holds '{others[0]}' but no {VERSION}, so it is not a store; choose another one"
             )
 
     def exists(self) -> bool:
@@ -111,8 +114,8 @@ class Archive:
     def read_node(self, key: str) -> NodeRecord:
         """What is known of a node without its data."""
         document = sealed.read(self.files, NODE, checked(key))
-        said = {name: document[name] for name in document.keys() - {"name", "files", "seal"}}
-        return manifest.node({"key": key, **said}, self.files.path(NODE.folder, key, NODE.manifest))
+        fields = {name: document[name] for name in document.keys() - {"name", "files", "seal"}}
+        return manifest.node({"key": key, **fields}, self.files.path(NODE.folder, key, NODE.manifest))
 
     def node_content(self, key: str, file: str) -> bytes:
         """The bytes of one of the node's files, checked."""
@@ -144,7 +147,7 @@ class Archive:
 
     def begun(self) -> list[str]:
         """Ids of the trials that a study began and has not finished, sorted."""
-        return self.documents("plans")
+        return self.documents(PLANS.folder)
 
     def has_trial(self, trial: str, whole: bool = True) -> bool:
         """Whether the trial is there, as `has_node` says of nodes."""
@@ -165,23 +168,21 @@ class Archive:
 
     def find_trial(self, part: str) -> str:
         """The one trial of `matching`. Raises OfframpError otherwise."""
-        trials, found = self.trials(), self.matching(part)
-        if len(found) > 1:
-            some = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
-            raise OfframpError(f"{several(part, found)}; give more of one of {some}")
-        if not found:
-            hint = nearest(part, trials)
-            if "did you mean" not in hint:  # ids are long, and many
-                hint = "; run a study first"
-                if trials:
-                    hint = f"; it holds {len(trials)}, such as {trials[0]}"
-            raise OfframpError(f"no trial '{part}' in {self.root}{hint}")
-        return found[0]
+        trials, matches = self.trials(), self.matching(part)
+        if len(matches) > 1:
+            some = ", ".join(matches[:5]) + (", …" if len(matches) > 5 else "")
+            raise OfframpError(f"{several(part, matches)}; give more of one of {some}")
+        if matches:
+            return matches[0]
+        hint = nearest(part, trials)
+        if "did you mean" not in hint:  # ids are long, and many
+            hint = f"; it holds {len(trials)}, such as {trials[0]}" if trials else "; run a study first"
+        raise OfframpError(f"no trial '{part}' in {self.root}{hint}")
 
     def read_trial(self, trial: str) -> Manifest:
         """All that the store says of a trial."""
-        said = sealed.read(self.files, TRIAL, checked(trial)).get("manifest")
-        return manifest.read(Manifest, said, self.files.path(TRIAL.folder, trial, TRIAL.manifest))
+        fields = sealed.read(self.files, TRIAL, checked(trial)).get("manifest")
+        return manifest.read(Manifest, fields, self.files.path(TRIAL.folder, trial, TRIAL.manifest))
 
     def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
         """The arrays as they were written."""
@@ -195,23 +196,23 @@ class Archive:
 
     def seed_logs(self) -> dict[str, SeedLog]:
         """How seeds were added to studies until their pairs were decided, by name. Raises Damaged."""
-        return {name: self.read_seed_log(name) for name in self.documents("seeds")}
+        return {name: self.read_seed_log(name) for name in self.documents(SEEDS.folder)}
 
     def read_seed_log(self, name: str) -> SeedLog:
         """One of them. Raises Damaged."""
-        said = sealed.read_alone(self.files, "seeds", checked(name), LOST)
-        return manifest.read(SeedLog, said.get("log"), self.files.path("seeds", f"{name}.json"), LOST)
+        log = SEEDS.read(self.files, checked(name)).get("log")
+        return manifest.read(SeedLog, log, self.files.path(*SEEDS.place(name)), SEEDS.remedy)
 
     def has_seed_log(self, name: str) -> bool:
-        return self.files.exists("seeds", f"{checked(name)}.json")
+        return self.files.exists(*SEEDS.place(checked(name)))
 
     # What is under way
 
     def planned(self, trial: str) -> TrialPlan:
         """What an unfinished trial needs. Raises Damaged: what an altered plan does not name would be
         collected."""
-        said = sealed.read_alone(self.files, "plans", checked(trial), ABANDON)
-        return manifest.read(TrialPlan, said, self.files.path("plans", f"{trial}.json"), ABANDON)
+        plan = PLANS.read(self.files, checked(trial))
+        return manifest.read(TrialPlan, plan, self.files.path(*PLANS.place(trial)), PLANS.remedy)
 
     def more_comes(self) -> bool:
         """Whether a process at work here has said that it will begin more trials, or searches."""
@@ -221,11 +222,11 @@ class Archive:
     def failures(self) -> dict[str, str]:
         """Why phases failed when they were last trained, by key. What is damaged is left out: the next
         run says it again."""
-        found = {}
-        for key in self.documents("failures"):
+        reasons = {}
+        for key in self.documents(FAILURES.folder):
             with suppress(Damaged):
-                found[key] = str(sealed.read_alone(self.files, "failures", key, ABANDON).get("reason"))
-        return found
+                reasons[key] = str(FAILURES.read(self.files, key).get("reason"))
+        return reasons
 
     def checkpoint_note(self, key: str) -> dict[str, Any]:
         """What a checkpoint says beside its tensors, to be shown: its seal, which takes the tensors, is
@@ -286,7 +287,7 @@ def stores_in(folder: str | Place) -> list[Path]:
     if not isinstance(where, Path):
         return []
     try:
-        return sorted(found.parent for found in where.glob(f"*/{VERSION}") if found.is_file())
+        return sorted(path.parent for path in where.glob(f"*/{VERSION}") if path.is_file())
     except OSError:
         return []
 

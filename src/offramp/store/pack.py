@@ -35,6 +35,7 @@ from offramp import arrays
 from offramp.errors import OfframpError
 from offramp.escape import markdown
 from offramp.files import folder_at, is_litter, writing
+from offramp.hashing import is_sealed, with_seal
 from offramp.policy.calibration import Many
 from offramp.store import manifest, sealed
 from offramp.store.archive import Records
@@ -139,7 +140,7 @@ def read(path: Path) -> Pack:
     said = sealed.read_json(place, AGAIN)
     if not isinstance(said, dict) or said.get("format") != FORMAT:
         raise OfframpError(f"{place} is no packed results of this offramp ({FORMAT}); pack them again")
-    if not sealed.is_sealed(said):
+    if not is_sealed(said):
         raise Damaged(place, "does not match its seal", AGAIN)
     document = manifest.read(PackDocument, said, place, AGAIN)
     content = {name: sealed.read_bytes(path / name, AGAIN) for name in ("table.parquet", "logits.npz")}
@@ -222,7 +223,7 @@ def write(
         named = ("strategy", "model", "data")
         table = table.assign(**{c: table[c].map(lambda word: names.get(word, word)) for c in named})
     files = {"table.parquet": table.to_parquet(None, index=False), "logits.npz": _archive(held)}
-    document = sealed.with_seal(
+    document = with_seal(
         {
             "format": FORMAT,
             "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},

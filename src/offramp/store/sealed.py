@@ -17,10 +17,7 @@ from typing import Any
 
 from offramp.errors import OfframpError
 from offramp.escape import printable
-from offramp.hashing import is_sealed as is_sealed
-from offramp.hashing import is_sealed_text
-from offramp.hashing import text as text
-from offramp.hashing import with_seal as with_seal
+from offramp.hashing import is_sealed_text, text, with_seal
 from offramp.store.place import FileSystem, Place
 
 SHA256 = re.compile("[0-9a-f]{64}")
@@ -49,9 +46,37 @@ class Kind:
     files: frozenset[str]
 
 
+@dataclass(frozen=True)
+class Documents:
+    """A kind of sealed document, each a file of its own: where they lie, and the remedy of damage."""
+
+    folder: str
+    remedy: str
+
+    def place(self, name: str) -> tuple[str, str]:
+        return self.folder, f"{name}.json"
+
+    def read(self, files: FileSystem, name: str) -> dict[str, Any]:
+        """All that the document `name` says. Raises Damaged."""
+        path = files.path(*self.place(name))
+        try:
+            data = files.read(*self.place(name))
+        except Damaged as error:
+            raise Damaged(path, error.reason, self.remedy) from error
+        document = parsed(data, path, self.remedy)
+        if not isinstance(document, dict) or "seal" not in document:
+            raise Damaged(path, "has no seal, as an earlier offramp wrote it", self.remedy)
+        if not is_sealed_text(data, document) or document.get("name") != name:
+            raise Damaged(path, "does not match its seal", self.remedy)
+        return document
+
+    def write(self, files: FileSystem, name: str, fields: Mapping[str, Any]) -> None:
+        """Make the document `name`, or replace it."""
+        files.write(text(with_seal({**fields, "name": name})), *self.place(name))
+
+
 def document(name: str, record: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
-    """The sealed manifest of a folder `name` that holds `files`. Raises TypeError for a value that
-    is none of JSON's types (tuples, sets and dataclasses are turned into them)."""
+    """The sealed manifest of a folder `name` that holds `files`; TypeError as `hashing.with_seal`."""
     sums = {
         file: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         for file, content in files.items()
@@ -83,9 +108,9 @@ def read(files: FileSystem, kind: Kind, name: str) -> dict[str, Any]:
     sums = manifest.get("files")
     if manifest.get("name") != name or not isinstance(sums, dict) or sums.keys() != kind.files:
         raise Damaged(place, f"does not describe '{name}'")
-    for file, said in sums.items():
-        sized = isinstance(said, dict) and isinstance(said.get("bytes"), int)
-        if not (sized and SHA256.fullmatch(str(said.get("sha256")))):
+    for file, sum_ in sums.items():
+        sized = isinstance(sum_, dict) and isinstance(sum_.get("bytes"), int)
+        if not (sized and SHA256.fullmatch(str(sum_.get("sha256")))):
             raise Damaged(place, f"has neither size nor SHA-256 of {file}")
     return manifest
 
@@ -97,8 +122,8 @@ def is_whole(files: FileSystem, kind: Kind, name: str) -> bool:
     except Damaged:
         return False
     return all(
-        files.length(*files.sealed(said["sha256"], kind.folder, name, file)) == said["bytes"]
-        for file, said in sums
+        files.length(*files.sealed(sum_["sha256"], kind.folder, name, file)) == sum_["bytes"]
+        for file, sum_ in sums
     )
 
 
@@ -120,22 +145,6 @@ def verify(files: FileSystem, kind: Kind, name: str) -> dict[str, Any]:
     for file in sorted(kind.files):
         content(files, kind, name, file)
     return manifest
-
-
-def read_alone(files: FileSystem, folder: str, name: str, remedy: str) -> dict[str, Any]:
-    """A sealed document that is not a folder's: `folder/name.json`. Raises Damaged."""
-    place = folder, f"{name}.json"
-    path = files.path(*place)
-    try:
-        data = files.read(*place)
-    except Damaged as error:
-        raise Damaged(path, error.reason, remedy) from error
-    found = parsed(data, path, remedy)
-    if not isinstance(found, dict) or "seal" not in found:
-        raise Damaged(path, "has no seal, as an earlier offramp wrote it", remedy)
-    if not is_sealed_text(data, found) or found.get("name") != name:
-        raise Damaged(path, "does not match its seal", remedy)
-    return found
 
 
 def read_json(path: Path, remedy: str = REMEDY) -> Any:

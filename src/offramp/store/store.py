@@ -21,7 +21,7 @@ import io
 import logging
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -30,9 +30,20 @@ import pandas as pd
 from torch import Tensor
 
 from offramp.errors import OfframpError, Unwritable
-from offramp.hashing import digest
+from offramp.hashing import digest, text
 from offramp.store import sealed, tensors
-from offramp.store.archive import FORMAT, MORE, NODE, TRIAL, VERSION, Archive, checked
+from offramp.store.archive import (
+    FAILURES,
+    FORMAT,
+    MORE,
+    NODE,
+    PLANS,
+    SEEDS,
+    TRIAL,
+    VERSION,
+    Archive,
+    checked,
+)
 from offramp.store.locks import Lease
 from offramp.store.manifest import Cost, Manifest, NodeRecord, SeedLog
 from offramp.store.place import Place
@@ -48,9 +59,10 @@ log = logging.getLogger(__name__)
 class Store:
     """Finished work that several processes may share: a folder, or an address of an object store.
 
-    Every method raises OfframpError for a key or id that is not a plain lower-case name, for a full
-    disk, for a file it may not read or write, and for a link in the store. Reading raises Damaged
-    (an OfframpError) for a missing or altered file.
+    Raises:
+        OfframpError: every method, for a key or id that is not a plain lower-case name, for a full disk,
+            for a file that it may not read or write, and for a link in the store.
+        Damaged: what reads, for a missing or altered file.
     """
 
     def __init__(self, root: str | Place) -> None:
@@ -90,14 +102,14 @@ class Store:
     def at_work(self) -> str | None:
         """One who holds a lock here and for how long, in words; None where nobody does."""
         with self._files.gate():
-            held, _ = self._files.locks()
-        said = (self._files.holder(key) or "another process" for key in sorted(held))
-        return next(said, None)
+            locked, _ = self._files.locks()
+        key = min(locked, default=None)
+        return None if key is None else self._files.holder(key) or "another process"
 
-    def renew(self, held: Lease) -> bool:
+    def renew(self, lease: Lease) -> bool:
         """Whether a lock is still held, which it then is for a minute more."""
         self._begin()
-        return held.renew()
+        return lease.renew()
 
     def _write_lock(self, key: str) -> Lease:
         """Apart from `lock`, which the writer usually holds already; no key begins with a dot."""
@@ -112,7 +124,7 @@ class Store:
                     f"the store {self.root} was moved or removed while it was in use; name its new "
                     "place and run the same again"
                 )
-            self._files.write(sealed.text({"format": FORMAT}), VERSION)
+            self._files.write(text({"format": FORMAT}), VERSION)
         self._was_there = True
 
     # Nodes
@@ -131,21 +143,21 @@ class Store:
         key = record.key
         if digest(record.reads) != key:
             raise ValueError(f"node key {key} is not the digest of what the node reads")
-        parts = {name: value for name, value in record.as_json().items() if name != "key"}
+        fields = {name: value for name, value in record.as_json().items() if name != "key"}
         files = {
             "weights.safetensors": tensors.pack(weights),
             "history.parquet": history.to_parquet(None, index=False),
-            "cost.json": sealed.text(cost.as_json()),
+            "cost.json": text(cost.as_json()),
         }
-        manifest = sealed.document(checked(key), parts, files)
+        document = sealed.document(checked(key), fields, files)
         with self._write_lock(key):
             damaged = self._files.exists(NODE.folder, key)
-            there = self._intact(NODE, key)
-            if there is None and not sealed.write(self._files, NODE, key, manifest, files, over=damaged):
-                there = self._intact(NODE, key)  # of one who went on without the lock
-        self._discard(*_failure(key))
-        if there is not None:
-            compare(key, there, manifest)
+            first = self._intact(NODE, key)
+            if first is None and not sealed.write(self._files, NODE, key, document, files, over=damaged):
+                first = self._intact(NODE, key)  # of a process that went on without the lock
+        self._discard(*FAILURES.place(key))
+        if first is not None:
+            compare(key, first, document)
 
     def _intact(self, kind: sealed.Kind, name: str) -> dict[str, Any] | None:
         """The manifest of a folder, every byte checked; None where it is missing or damaged."""
@@ -161,28 +173,36 @@ class Store:
     # Trials
 
     def plan_trial(
-        self, trial: str, nodes: Iterable[str], known: Mapping[str, Any] = MappingProxyType({})
+        self, trial: str, nodes: Iterable[str], fields: Mapping[str, Any] = MappingProxyType({})
     ) -> None:
-        """Say which nodes a trial will need, so that they are kept if the run is cut short. known: what
-        else a `TrialPlan` says of it, for those who watch."""
-        plan = sealed.with_seal({**known, "name": trial, "nodes": [checked(key) for key in nodes]})
-        self._files.path(*_plan(trial))
+        """Say which nodes a trial will need, so that they are kept if the run is cut short.
+
+        Args:
+            trial: its id.
+            nodes: their keys.
+            fields: what else a `TrialPlan` has, for those who watch.
+        """
+        plan = {**fields, "nodes": [checked(key) for key in nodes]}
+        self._files.path(*PLANS.place(checked(trial)))
         self._begin()
         with self._files.gate():
-            self._files.write(sealed.text(plan), *_plan(trial))
+            PLANS.write(self._files, trial, plan)
 
     def is_planned(self, trial: str) -> bool:
-        return self._files.exists(*_plan(trial))
+        return self._files.exists(*PLANS.place(checked(trial)))
 
     def drop_plan(self, trial: str) -> None:
         """The trial is there: what it needs is kept for its own sake."""
-        self._discard(*_plan(trial))
+        self._discard(*PLANS.place(checked(trial)))
 
     def write_trial(self, trial: str, manifest: Manifest, logits: Mapping[str, np.ndarray]) -> None:
         """Keep a finished trial and drop its plan.
 
-        An equal, intact trial stays; any other of that id is replaced, and said where it was made of the
-        same nodes and has other logits. Raises TypeError for arrays of Python objects.
+        An equal, intact trial stays; any other of that id is replaced, with a warning where it was made
+        of the same nodes and has other logits.
+
+        Raises:
+            TypeError: an array is one of Python objects.
         """
         if any(array.dtype.hasobject for array in logits.values()):
             raise TypeError("logits must be arrays of numbers, not of objects")
@@ -191,31 +211,29 @@ class Store:
         files = {"logits.npz": buffer.getvalue()}
         document = sealed.document(checked(trial), {"manifest": manifest.as_json()}, files)
         with self._write_lock(trial):
-            there = self._intact(TRIAL, trial)
-            if there is None or there["seal"] != document["seal"]:
-                if there is not None:
-                    hashes = _logits_hash(there), _logits_hash(document)
+            first = self._intact(TRIAL, trial)
+            if first is None or first["seal"] != document["seal"]:
+                if first is not None:
                     with suppress(Damaged):  # then nothing says what it was made of
-                        compare_trials(trial, self.archive.read_trial(trial), manifest, hashes)
+                        earlier = self.archive.read_trial(trial)
+                        if (earlier.phases, earlier.data) == (manifest.phases, manifest.data):
+                            _compare_logits(trial, first, document)
                 sealed.write(self._files, TRIAL, trial, document, files, over=True)
-            self._discard(*_plan(trial))
-
-    # How seeds were added
+            self.drop_plan(trial)
 
     def write_seed_log(self, name: str, log: SeedLog) -> None:
         """Keep how seeds are added to a study, in place of what was known before."""
-        document = sealed.with_seal({"name": checked(name), "log": log.as_json()})
-        self._begin()
-        self._files.write(sealed.text(document), "seeds", f"{name}.json")
-
-    # What failed
+        self._write_document(SEEDS, name, {"log": log.as_json()})
 
     def note_failure(self, key: str, reason: str) -> None:
         """Say why a phase cannot be had, until it can. Where that cannot be written it is not said."""
-        document = sealed.with_seal({"name": checked(key), "reason": reason})
         with suppress(Unwritable):
-            self._begin()
-            self._files.write(sealed.text(document), *_failure(key))
+            self._write_document(FAILURES, key, {"reason": reason})
+
+    def _write_document(self, kind: sealed.Documents, name: str, fields: Mapping[str, Any]) -> None:
+        checked(name)
+        self._begin()
+        kind.write(self._files, name, fields)
 
     # Checkpoints. Whoever writes one holds the lock of its key.
 
@@ -249,58 +267,65 @@ class Store:
     # What nobody needs
 
     def unneeded(self, abandon: bool = False) -> list[tuple[Place, int]]:
-        """Places that no trial needs, with their bytes: nodes that no trial, no plan and no needed
-        node names; checkpoints of finished nodes; what killed writers left over an hour ago; lock
-        files nobody holds. With `abandon`, unfinished work as well: plans, and nodes that only
-        they name, and every checkpoint.
+        """Places that no trial needs, with their bytes.
 
-        A locked key is left alone, and while anyone holds any lock so is every node and plan: a
-        run at work may be about to name it. Raises Damaged for an unreadable trial or plan, and for a
-        plan without its seal.
+        They are nodes that no trial, no plan and no needed node names; checkpoints of finished nodes;
+        what killed writers left over an hour ago; lock files nobody holds. A locked key is left alone,
+        and while anyone holds any lock so is every node and plan: a run at work may be about to name it.
+
+        Args:
+            abandon: unfinished work as well, which is plans, nodes that only they name, and every
+                checkpoint.
+
+        Raises:
+            Damaged: a trial or plan cannot be read, or a plan has lost its seal.
         """
-        self.archive.refuse_links()
         if not self.archive.exists():
             return []
-        self._files.watch_locks()
-        with self._files.gate():
-            found = self._unneeded(abandon)
-            return [(self._files.path(*name), self._files.size(*name)) for name in found]
+        with self._collecting(abandon) as (names, _):
+            return [(self._files.path(*name), self._files.size(*name)) for name in names]
 
     def collect(self, abandon: bool = False) -> int:
         """Remove what is `unneeded`; the bytes freed."""
-        self.archive.refuse_links()
-        if not self.archive.exists():
-            return 0
         freed = 0
-        self._files.watch_locks()
-        with self._files.gate() as shut:
-            for name in self._unneeded(abandon):
-                if not shut.renew():
+        if not self.archive.exists():
+            return freed
+        with self._collecting(abandon) as (names, gate):
+            for name in names:
+                if not gate.renew():
                     raise OfframpError(f"others are at work on {self.root} by now; run it again")
                 freed += self._files.size(*name)
                 self._files.remove(*name)
         return freed
 
+    @contextmanager
+    def _collecting(self, abandon: bool) -> Iterator[tuple[list[tuple[str, ...]], Lease]]:
+        """The names of what is unneeded, and the gate, which stays shut meanwhile."""
+        self.archive.refuse_links()
+        self._files.watch_locks()
+        with self._files.gate() as gate:
+            yield self._unneeded(abandon), gate
+
     def _unneeded(self, abandon: bool) -> list[tuple[str, ...]]:
-        held, found = self._files.locks()
-        if not held:
+        locked, unneeded = self._files.locks()
+        if not locked:
             plans = self.archive.begun()
             needed = self._needed([] if abandon else plans)
-            found += [(NODE.folder, key) for key in self.nodes() if key not in needed]
-            found += [_plan(name) for name in plans] if abandon else []
-            found += [_failure(key) for key in self.archive.documents("failures") if abandon]
+            unneeded += [(NODE.folder, key) for key in self.nodes() if key not in needed]
+            if abandon:
+                unneeded += map(PLANS.place, plans)
+                unneeded += map(FAILURES.place, self.archive.documents(FAILURES.folder))
         leftovers = self._files.leftovers()
-        leftovers += [
-            name for folder in ("plans", "seeds", "failures") for name in self._files.leftovers(folder)
-        ]
+        for kind in (PLANS, SEEDS, FAILURES):
+            leftovers += self._files.leftovers(kind.folder)
         for key in self.archive.checkpoints():
-            if key in held:
+            if key in locked:
                 continue
-            if self.has_node(key) or (abandon and not held):
-                found.append(("work", key))
+            if self.has_node(key) or (abandon and not locked):
+                unneeded.append(("work", key))
             else:
                 leftovers += self._files.leftovers("work", key)
-        return found + [name for name in leftovers if self._files.age_s(*name) > STALE_S]
+        return unneeded + [name for name in leftovers if self._files.age_s(*name) > STALE_S]
 
     def _needed(self, plans: list[str]) -> set[str]:
         """Nodes that trials and plans name, and nodes that those started from."""
@@ -322,38 +347,27 @@ class Store:
             self._files.remove(*name)
 
 
-def compare(key: str, kept: Mapping[str, Any], made: Mapping[str, Any]) -> None:
-    """Say where weights that two have trained are not the same: no bit may depend on who did."""
-    one, other = (said["files"]["weights.safetensors"]["sha256"] for said in (kept, made))
-    if one != other:
+def compare(key: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+    """Say where weights that two have trained are not the same, by the manifests of both nodes: no bit
+    may depend on who did."""
+    hashes = [manifest["files"]["weights.safetensors"]["sha256"][:12] for manifest in (first, second)]
+    if hashes[0] != hashes[1]:
         log.warning(
             "node %s was trained twice, and not to the same bits (%s and %s); the first is kept. What "
             "differs is in the provenance of the two machines: offramp show",
-            *(key, one[:12], other[:12]),
+            *(key, *hashes),
         )
 
 
-def compare_trials(trial: str, kept: Manifest, made: Manifest, hashes: tuple[str, str]) -> None:
-    """Say where logits of the same nodes for the same images are not the same. hashes: of the logits."""
-    if (kept.phases, kept.data) == (made.phases, made.data) and hashes[0] != hashes[1]:
+def _compare_logits(trial: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+    """Say where logits of the same nodes for the same images are not the same."""
+    hashes = [manifest["files"]["logits.npz"]["sha256"][:12] for manifest in (first, second)]
+    if hashes[0] != hashes[1]:
         log.warning(
             "trial %s was made of the same phases before, and not to the same logits (%s and %s); the "
             "new ones are kept. What differs is in the provenance of the two: offramp show",
-            *(trial, *(each[:12] for each in hashes)),
+            *(trial, *hashes),
         )
-
-
-def _logits_hash(document: Mapping[str, Any]) -> str:
-    found: str = document["files"]["logits.npz"]["sha256"]
-    return found
-
-
-def _plan(trial: str) -> tuple[str, str]:
-    return "plans", f"{checked(trial)}.json"
-
-
-def _failure(key: str) -> tuple[str, str]:
-    return "failures", f"{checked(key)}.json"
 
 
 def _checkpoint(key: str) -> tuple[str, str, str]:
@@ -367,5 +381,5 @@ def _strings(value: Any) -> Iterator[str]:
     elif isinstance(value, dict):
         yield from _strings([*value.keys(), *value.values()])
     elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item)
+        for child in value:
+            yield from _strings(child)

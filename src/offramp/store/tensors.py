@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, contiguous_format, uint8
 
-from offramp.store import sealed
+from offramp.hashing import text
 from offramp.store.place import Place
 from offramp.store.sealed import Damaged
 
@@ -22,8 +22,8 @@ def pack(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def pack_checkpoint(key: str, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> bytes:
-    """The same with `state` in the metadata, and a seal over everything: the format has none."""
-    copies, note = _copies(tensors), sealed.text(state).decode()
+    """Tensors as safetensors, with `state` in the metadata and a seal over all: the format has none."""
+    copies, note = _copies(tensors), text(state).decode()
     return save(copies, {"state": note, "seal": _tensor_seal(key, note, copies)})
 
 
