@@ -15,8 +15,13 @@ RANDOM = ("flip", "vertical_flip", "crop", "resized_crop", "rotate", "jitter", "
 
 @dataclass(frozen=True)
 class View:
-    """One of the random views, numbered from 0 for each seed.  alternating: whether an image is mirrored
-    in every other view, instead of at random."""
+    """One of the random views of a seed.
+
+    Attributes:
+        seed: What it is drawn with.
+        number: From 0.
+        alternating: Whether an image is mirrored in every other view, instead of at random.
+    """
 
     seed: int
     number: int
@@ -27,25 +32,31 @@ class View:
 class Augment:
     """How training images are augmented, in this order.
 
-    resized_crop: (from, to), shares of the image's area: a random box with an area between them and
-        sides in a ratio of 3:4 to 4:3, resized to the size that the network takes (bilinear,
-        antialiased).
-    crop: pad by this many pixels, then take a random window of the original size.
-    pad: these pixels are `black`, or mirror the image (`reflect`).
-    alternating_flip: left and right exchanged in every other epoch, beginning with half of the images.
-        Alone it makes two views only, so frozen features are computed twice, not once an epoch.
-    flip, vertical_flip: left and right, top and bottom exchanged in half of the cases.
-    rotate: by up to this many degrees either way, bilinear; new corners are black.
-    jitter: brightness, contrast and (of color images) saturation, each times 1 - jitter to 1 + jitter.
-    views: this many fixed views of every image, in turn by epochs; None draws a new one each epoch.
-    own: set by offramp if a Dataset has its own random transform, which comes before all others: a hash
-        of each image's first view.
+    Attributes:
+        resized_crop: (from, to), shares of the image's area: a random box with an area between them and
+            sides in a ratio of 3:4 to 4:3, resized to the size that the network takes (bilinear,
+            antialiased).
+        crop: Pad by this many pixels, then take a random window of the original size.
+        pad: These pixels are `black`, or mirror the image (`reflect`).
+        alternating_flip: Left and right exchanged in every other epoch, beginning with half of the
+            images. Alone it makes two views only, so frozen features are computed twice, not once an
+            epoch.
+        flip: Left and right exchanged in half of the cases.
+        vertical_flip: Top and bottom exchanged in half of the cases.
+        rotate: By up to this many degrees either way, bilinear; new corners are black.
+        jitter: Brightness, contrast and (of color images) saturation, each times 1 - jitter to
+            1 + jitter.
+        views: This many fixed views of every image, in turn by epochs; None draws a new one each epoch.
+        own: Set by offramp if a Dataset has its own random transform, which comes before all others: a
+            hash of each image's first view.
 
-    Raises OfframpError for a value of another type or out of its range.
+    Raises:
+        OfframpError: for a value of another type or out of its range.
 
-    >>> from offramp import Augment
-    >>> print(Augment(flip=True, crop=4, views=8))
-    crop 4, flip, 8 views
+    Example:
+        >>> from offramp import Augment
+        >>> print(Augment(flip=True, crop=4, views=8))
+        crop 4, flip, 8 views
     """
 
     flip: bool = False
@@ -72,8 +83,9 @@ class Augment:
     def view(self, seed: int, epoch: int) -> View:
         """The view that epoch `epoch` (from 0) of any phase trains on.
 
-        >>> offramp.Augment(flip=True, views=8).view(seed=42, epoch=9).number
-        1
+        Example:
+            >>> offramp.Augment(flip=True, views=8).view(seed=42, epoch=9).number
+            1
         """
         count = self._count
         return View(seed, epoch if count is None else epoch % count, self.alternating_flip)
@@ -81,8 +93,9 @@ class Augment:
     def distinct(self, epochs: int) -> int:
         """How many different views so many epochs see.
 
-        >>> offramp.Augment(flip=True, views=8).distinct(20)
-        8
+        Example:
+            >>> offramp.Augment(flip=True, views=8).distinct(20)
+            8
         """
         return epochs if self._count is None else min(self._count, epochs)
 
@@ -106,7 +119,7 @@ class Augment:
             f"jitter {self.jitter:g}": self.jitter,
             f"{self.views} views": self.views is not None,
         }
-        return ", ".join(word for word, there in words.items() if there)
+        return ", ".join(word for word, applies in words.items() if applies)
 
 
 def clash(augment: Augment) -> tuple[str, str] | None:

@@ -47,36 +47,46 @@ GIVEN = "given"  # the name of data that `fit` was given: nothing can read them 
 class DataSpec:
     """Which data, how it is split, and what becomes of its images.
 
-    name: a name in DATASETS, or `path/file.py:function`.
-    root: the folder of the files; None looks in `$OFFRAMP_DATA/<name>` where the source needs one.
-    url: the address (http, https) of an archive or a file, which is fetched where neither `root` nor
-        that folder is there.  sha256: of what lies there, in hex; other bytes are refused.
-    train_images: so many images of the official training split, classes in proportion, taken before
-        anything is held out; None takes all.  test_images: the same of the test split.
-    held_out_images: about so many of train in each split that is held out of it, classes in proportion
-        (rounded up), at most a quarter of a class; None: see `offramp.data.splits.hold_out`.
-    split_seed: which images the subsets and the held-out splits get; `trial`: each seed of a study draws
-        its own, so that what seeds say in common does not rest on one split.
-    validation: `held-out` of train, unless the source brings a validation split; `val`, which says
-        that it does; or `test`: the test split, as the paper (nothing is then held out for validation,
-        while calibration is held out as ever).
-    test: the source's own, which is held out of train where there is none; `val`: its validation split
-        is the test split; or `held-out`: its test images are train's too, and test is held out anew.
-    split_file: a file that `save_splits` wrote: it says which image is in which split, in
-        place of the five settings above, and is refused where the images are not the same.
-    size, resize, fit, channels: see `offramp.data.images.geometry`; what is None is the source's
-        own choice, which for most is to leave images as they are.
-    normalize: by mean and deviation of the training images (`train`), or by what weights were trained
-        with: those of ImageNet, `half` (0.5 and 0.5), `clip`'s, `unit` (0 and 1), or a mean and a
-        deviation for each channel, as shares of 255.
-    on_error: `fail` at an image that is damaged, or `skip` it and count it.
-    options: further arguments of the source, as (name, value) pairs.
+    Attributes:
+        name: A name in DATASETS, or `path/file.py:function`.
+        root: The folder of the files; None looks in `$OFFRAMP_DATA/<name>` where the source needs one.
+        train_images: So many images of the official training split, classes in proportion, before
+            anything is held out; None takes all.
+        test_images: The same of the test split.
+        held_out_images: About so many of train in each split that is held out of it, classes in
+            proportion (rounded up), at most a quarter of a class; None: see
+            `offramp.data.splits.hold_out`.
+        split_seed: Which images the subsets and the held-out splits get; `trial`: each seed of a study
+            draws its own, so that what seeds say in common does not rest on one split.
+        validation: `held-out` of train, unless the source brings a validation split; `val`, which says
+            that it does; or `test`: the test split, as the paper (nothing is then held out for
+            validation, while calibration is held out as ever).
+        test: The source's own, which is held out of train where there is none; `val`: its validation
+            split is the test split; or `held-out`: its test images are train's too, and test is held
+            out anew.
+        split_file: A file that `save_splits` wrote: it says which image is in which split, in place of
+            the six settings above, and is refused where the images are not the same.
+        size: See `offramp.data.images.geometry`; None is the source's own choice, which for most is to
+            leave images as they are. So of `resize` and `channels`.
+        resize: What the shorter side is scaled to before the central square is cut out.
+        fit: `crop`, or `stretch`.
+        channels: 1 or 3.
+        normalize: By mean and deviation of the training images (`train`), or by what weights were
+            trained with: those of ImageNet, `half` (0.5 and 0.5), `clip`'s, `unit` (0 and 1), or a mean
+            and a deviation for each channel, as shares of 255.
+        on_error: `fail` at an image that is damaged, or `skip` it and count it.
+        options: Further arguments of the source, as (name, value) pairs.
+        url: The address (http, https) of an archive or a file, which is fetched where neither `root`
+            nor the shared folder is there.
+        sha256: Of what lies there, in hex; other bytes are refused.
 
-    Raises OfframpError for a value of another type or out of its range.
+    Raises:
+        OfframpError: for a value of another type or out of its range.
 
-    >>> from offramp import DataSpec
-    >>> DataSpec("digits", train_images=500, split_seed=3).draw
-    3
+    Example:
+        >>> from offramp import DataSpec
+        >>> DataSpec("digits", train_images=500, split_seed=3).draw
+        3
     """
 
     name: Text
@@ -99,8 +109,8 @@ class DataSpec:
     sha256: Sha256 | None = field(default=None, metadata=YOUNGER)
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            object.__setattr__(self, one.name, _as_python(getattr(self, one.name)))
+        for name in (f.name for f in fields(self)):
+            object.__setattr__(self, name, _as_python(getattr(self, name)))
         object.__setattr__(self, "normalize", _by_channel(self.normalize))
         check_fields(self)
 
@@ -115,7 +125,7 @@ class DataSpec:
         )
 
     def drawn_for(self, seed: int) -> DataSpec:
-        """The same with the splits of a trial's seed, where each trial has its own."""
+        """These data with the splits of a trial's seed, where each trial has its own."""
         return replace(self, split_seed=seed) if self.split_seed == "trial" else self
 
 

@@ -26,23 +26,33 @@ def noise(
     like: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Examples that mean nothing, [count, *shape]: normal numbers for an image, ids 0 and 1 for a text,
-    which begins with 1, as all of a text cannot be padding. like: whose device, and type of floating
-    point, they have.
+    """Examples that mean nothing: normal numbers for an image, ids 0 and 1 for a text.
 
-    >>> noise((4,), 2).shape
-    torch.Size([2, 4])
+    A text begins with 1, as all of it cannot be padding.
+
+    Args:
+        shape: Of one.
+        count: How many.
+        like: Whose device, and type of floating point, they have.
+        generator: What draws them.
+
+    Returns:
+        [count, *shape].
+
+    Example:
+        >>> noise((4,), 2).shape
+        torch.Size([2, 4])
     """
     if is_text(shape):
-        made = torch.randint(2, (count, *shape), generator=generator)
-        made[:, 0] = 1
-        return made if like is None else made.to(like.device)
-    made = torch.randn(count, *shape, generator=generator)
-    return made if like is None else made.to(like.device, like.dtype)
+        texts = torch.randint(2, (count, *shape), generator=generator)
+        texts[:, 0] = 1
+        return texts if like is None else texts.to(like.device)
+    images = torch.randn(count, *shape, generator=generator)
+    return images if like is None else images.to(like.device, like.dtype)
 
 
 def blank(shape: Shape, count: int, like: Tensor) -> Tensor:
-    """The same for where only shapes matter: zeros for an image, ones for a text."""
+    """Examples for where only shapes matter: zeros for an image, ones for a text."""
     if is_text(shape):
         return torch.ones(count, *shape, dtype=torch.int64, device=like.device)
     return like.new_zeros(count, *shape)

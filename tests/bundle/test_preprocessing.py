@@ -19,8 +19,7 @@ from offramp.bundle import runtime
 from offramp.bundle.export import preprocessing
 from offramp.bundle.preprocessing import Preprocessing, from_json
 from offramp.data import normalize
-from offramp.data.images.decode import decode
-from offramp.data.images.files import open_image
+from offramp.data.images.files import open_image, pixels
 from offramp.data.images.geometry import Geometry
 from offramp.infer import image_files
 from records import manifest
@@ -39,8 +38,8 @@ def test_color_pixels_are_those_of_the_training_decoder(mode: str) -> None:
     image = Image.fromarray(NOISE) if mode == "RGBA" else picture(mode)
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    trained = decode([buffer.getvalue()], ["file"])
-    assert np.array_equal(COLOR.pixels(Image.open(buffer)), trained[0].numpy())
+    trained = pixels(open_image(buffer.getvalue(), "file"))
+    assert np.array_equal(COLOR.pixels(Image.open(buffer)), trained.numpy())
 
 
 def files() -> dict[str, bytes]:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offramp.data.loading.batches import bounds, order
+from offramp.data.batches import bounds, order
 from offramp.errors import OfframpError
 
 

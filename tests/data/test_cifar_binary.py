@@ -107,7 +107,7 @@ def test_the_pickled_version_is_never_read(tmp_path: Path) -> None:
             r"there is no folder .*; fetch the Parquet files .* or cifar-10-binary\.tar\.gz of http",
         ),
         ("empty", r"holds no train-\*\.parquet; fetch"),
-        ("batch", r"lacks data_batch_3\.bin; unpack cifar-10-binary\.tar\.gz"),
+        ("batch", r"lacks data_batch_3\.bin; fetch cifar-10-binary\.tar\.gz"),
         ("names", r"lacks batches\.meta\.txt"),
         ("short", r"test_batch\.bin has 36866 bytes, not records of 3073"),
         ("archive", r"cifar-10-binary\.tar\.gz is no readable archive"),

@@ -12,7 +12,8 @@ from pictures import counts, digests, noise, read, save, tree
 
 from offramp.data import DataSpec
 from offramp.data.dataset import Data
-from offramp.data.load import assemble, load, notes
+from offramp.data.load import assemble, load
+from offramp.data.notes import notes
 from offramp.data.raw import RawData, RawSplit
 from refusal import refuses
 

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -20,22 +19,23 @@ from offramp.errors import OfframpError
 from offramp.study.spec.file import parse
 from refusal import refuses
 
-ROOTED = [name for name, source in DATASETS.items() if "root" in inspect.signature(source).parameters]
+OPTIONS = {name: inspect.signature(source.read).parameters for name, source in DATASETS.items()}
+ROOTED = [name for name, options in OPTIONS.items() if "root" in options]
 
 
 def test_the_registry_is_in_order() -> None:
     assert list(DATASETS) == sorted(DATASETS)
-    assert all(Path(f"{name}.py").stem == source.__name__ for name, source in DATASETS.items())
+    assert all(Path(f"{name}.py").stem == source.read.__name__ for name, source in DATASETS.items())
 
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_options_are_typed_have_defaults_and_are_no_shared_ones(name: str) -> None:
-    for option in inspect.signature(DATASETS[name]).parameters.values():
+    for option in OPTIONS[name].values():
         assert option.annotation is not inspect.Parameter.empty
         if option.name != "root":
             assert option.default is not inspect.Parameter.empty
             assert option.name not in DataSpec.__dataclass_fields__
-    assert "OfframpError" in (inspect.getdoc(DATASETS[name]) or "") or name not in ROOTED
+    assert "OfframpError" in (inspect.getdoc(DATASETS[name].read) or "") or name not in ROOTED
 
 
 @pytest.mark.parametrize("name", ROOTED)
@@ -43,12 +43,10 @@ def test_missing_data_says_what_to_fetch(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OFFRAMP_DATA", raising=False)
-    module: Any = inspect.getmodule(DATASETS[name])
-    required = inspect.signature(DATASETS[name]).parameters["root"].default is inspect.Parameter.empty
-    if required:
+    if OPTIONS[name]["root"].default is inspect.Parameter.empty:
         with pytest.raises(OfframpError, match="needs its folder") as caught:
             load(DataSpec(name))
-        assert module.FETCH in str(caught.value) and "OFFRAMP_DATA" in str(caught.value)
+        assert str(DATASETS[name].fetch) in str(caught.value) and "OFFRAMP_DATA" in str(caught.value)
     with pytest.raises(OfframpError, match="fetch") as caught:
         load(DataSpec(name, root=str(tmp_path / "nowhere")))
     assert "nowhere" in str(caught.value) and "\n" not in str(caught.value)
@@ -56,7 +54,7 @@ def test_missing_data_says_what_to_fetch(
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_an_option_of_another_type_is_refused(name: str, tmp_path: Path) -> None:
-    for option in inspect.signature(DATASETS[name]).parameters:
+    for option in OPTIONS[name]:
         if option != "root":
             refuses(
                 rf"data\.{option} cannot be {{'odd': 1}}: Input should",
@@ -74,9 +72,8 @@ from pathlib import Path
 
 import torch
 
-from offramp.data.raw import RawData, RawSplit
+from offramp.data.raw import DataSource, RawData, RawSplit
 from offramp.errors import OfframpError
-from offramp.study.spec.file import parse
 
 FETCH = "squares.txt from https://example.org"
 
@@ -89,6 +86,9 @@ def my_data(root: Path, side: int = 8) -> RawData:
     images = (labels * 200).to(torch.uint8)[:, None, None, None].expand(-1, 1, side, side)
     split = RawSplit(images.contiguous(), labels)
     return RawData(split, split, ("dark", "bright"))
+
+
+MINE = DataSource(my_data, FETCH)
 '''
 
 
@@ -99,8 +99,8 @@ def test_a_new_one_is_one_file_and_one_line(tmp_path: Path) -> None:
     shutil.copytree(Path(offramp.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     registry = package / "data" / "sources" / "__init__.py"
     text = registry.read_text()
-    text = text.replace("import npz\n", "import npz\nfrom offramp.data.sources.my_data import my_data\n")
-    text = text.replace('    "npz": npz', '    "my_data": my_data,\n    "npz": npz')
+    text = text.replace("import NPZ\n", "import NPZ\nfrom offramp.data.sources.my_data import MINE\n")
+    text = text.replace('    "npz": NPZ', '    "my_data": MINE,\n    "npz": NPZ')
     registry.write_text(text)
     (registry.parent / "my_data.py").write_text(MINE)
     (tmp_path / "squares.txt").touch()
@@ -136,7 +136,7 @@ def test_the_examples_of_the_page_on_data_are_understood() -> None:
         study = parse(known, example)
         if study.data.name in DATASETS:
             seen.add(study.data.name)
-            taken = set(inspect.signature(DATASETS[study.data.name]).parameters)
+            taken = set(OPTIONS[study.data.name])
             assert set(dict(study.data.options)) <= taken, example
             assert study.data.root is None or "root" in taken
     assert seen == DATASETS.keys()

@@ -24,8 +24,9 @@ from pictures import digests, tree
 
 from offramp.data import DataSpec, load
 from offramp.data import fetch as fetching
-from offramp.data.fetch import fetched, kept
-from offramp.data.load import notes, read_source
+from offramp.data.fetch import already_fetched, fetched
+from offramp.data.load import read_source
+from offramp.data.notes import notes
 from offramp.errors import Unwritable
 from refusal import refuses
 from website import Site, serving
@@ -118,9 +119,10 @@ def test_other_bytes_are_refused_and_leave_nothing(site: Site, photos: Path, tmp
     asked = spec(site, sha256=sha256(data).hexdigest())
     line = refuses("holds other bytes than the study wants", load, asked)
     assert sha256(data).hexdigest() in line and sha256(data + b"\0").hexdigest() in line
-    assert kept(asked) is None and not list((tmp_path / "cache").rglob("*.png"))
+    assert already_fetched(asked) is None and not list((tmp_path / "cache").rglob("*.png"))
     site.pages["/photos.zip"] = data
-    assert kept(replace(asked, sha256=fetched(asked).sha256)) == kept(asked) != None  # noqa: E711
+    upper = replace(asked, sha256=fetched(asked).sha256)
+    assert already_fetched(upper) == already_fetched(asked) is not None
 
 
 def test_without_a_hash_one_is_said(site: Site, photos: Path, tmp_path: Path) -> None:
@@ -170,7 +172,7 @@ HOSTILE = {
 def test_an_archive_that_leads_elsewhere_is_refused(name: str, site: Site, tmp_path: Path) -> None:
     site.pages[f"/{name}"], message = HOSTILE[name]
     refuses(message, load, spec(site, name))
-    assert kept(spec(site, name)) is None
+    assert already_fetched(spec(site, name)) is None
     assert not list(tmp_path.rglob("*evil*")) and not Path("/tmp/offramp-evil").exists()
     assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file() and p.suffix != ".lock"]
 
@@ -184,14 +186,14 @@ def test_an_archive_with_another_byte_is_refused(packer: Any, site: Site) -> Non
     name = {gzip: "a.tar.gz", bz2: "a.tar.bz2", lzma: "a.tar.xz"}[packer]
     site.pages[f"/{name}"] = bytes(held)
     refuses("cannot be unpacked", fetched, spec(site, name))
-    assert kept(spec(site, name)) is None
+    assert already_fetched(spec(site, name)) is None
 
 
 def test_an_address_as_people_write_it(site: Site) -> None:
     """With letters of any language and spaces, and a name that offramp has for a folder."""
     site.pages["/f%C3%BCr%20alle/files?at=%C3%A4"] = b"x"
     got = fetched(DataSpec("npz", url=f"{site.address}/für alle/files?at=ä"))
-    assert [path.name for path in got.files.iterdir()] == ["files"]
+    assert [path.name for path in got.folder.iterdir()] == ["files"]
 
 
 def test_more_than_the_disk_holds_is_refused(site: Site, tmp_path: Path) -> None:
@@ -217,7 +219,7 @@ def test_a_server_in_trouble_is_asked_again(
     setattr(site, fault, 3)
     with pytest.raises(Unwritable, match="cannot be fetched"):
         load(spec(site))
-    assert kept(spec(site)) is None
+    assert already_fetched(spec(site)) is None
 
 
 def test_what_is_not_there_is_not_asked_for_again(site: Site) -> None:
@@ -228,7 +230,7 @@ def test_what_is_not_there_is_not_asked_for_again(site: Site) -> None:
 def test_several_at_once_fetch_once(site: Site, photos: Path, tmp_path: Path) -> None:
     site.pages["/photos.zip"] = packed(photos, ".zip", tmp_path)
     found: list[Path] = []
-    threads = [Thread(target=lambda: found.append(fetched(spec(site)).files)) for _ in range(4)]
+    threads = [Thread(target=lambda: found.append(fetched(spec(site)).folder)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -268,7 +270,7 @@ def test_what_was_damaged_in_the_cache_is_another_data_set(
     """The key holds the pixels; what says where they came from is fetched anew when it is gone."""
     site.pages["/photos.zip"] = packed(photos, ".zip", tmp_path)
     before = load(spec(site))
-    files = fetched(spec(site)).files
+    files = fetched(spec(site)).folder
     for cat in files.glob("train/cat/*.png"):
         shutil.copy(files / "train" / "dog" / cat.name, cat)
     assert load(spec(site)).train.digest != before.train.digest

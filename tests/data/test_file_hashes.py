@@ -164,14 +164,14 @@ def test_a_missing_file_is_named(root: Path) -> None:
 
 def test_a_fresh_look_compares_with_what_was_kept(root: Path) -> None:
     assert file_hashes.refresh(root, NAMES, {}) == []
-    before = file_hashes.kept()[root.resolve()]
+    before = file_hashes.every_manifest()[root.resolve()]
     assert before == {name: sha(name) for name in NAMES}
     assert file_hashes.refresh(root, NAMES, before) == []
     rewrite(root / "a.png", "A.PNG")
     file_hashes.digests(root, NAMES)  # what opens the data may have hashed it already
     assert file_hashes.refresh(root, NAMES, before) == ["a.png"]
     assert file_hashes.digests(root, NAMES) == [sha("A.PNG"), sha("sub/b.png")]
-    assert file_hashes.refresh(root, NAMES, file_hashes.kept()[root.resolve()]) == []
+    assert file_hashes.refresh(root, NAMES, file_hashes.every_manifest()[root.resolve()]) == []
 
 
 def test_a_fresh_look_believes_no_stamp(root: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_fresh_look_believes_no_stamp(root: Path) -> None:
     kept["files"]["a.png"][-1] = sha("what it was")
     cache.write(file_hashes.place(root), {"root": kept["root"], "files": kept["files"]})
     assert file_hashes.digests(root, NAMES)[0] == sha("what it was")
-    assert file_hashes.refresh(root, NAMES, file_hashes.kept()[root.resolve()]) == ["a.png"]
+    assert file_hashes.refresh(root, NAMES, file_hashes.every_manifest()[root.resolve()]) == ["a.png"]
     assert file_hashes.digests(root, NAMES)[0] == sha("a.png")
 
 

@@ -12,7 +12,7 @@ from pictures import REAL, as_tensor, counts, digests, noise, pixel_hash, read, 
 
 from offramp.data import Data
 from offramp.data.images.files import open_image, pixels
-from offramp.data.load import notes
+from offramp.data.notes import notes
 from refusal import refuses
 
 
@@ -217,7 +217,7 @@ def test_sizes_and_channels(root: Path) -> None:
         ("link", r"test/dog/out\.png is a link that leaves .*; copy"),
         ("linked class", r"test/dog is a link that leaves .*; copy"),
         ("linked folder", r"test/dog/more is a link that leaves .*; copy"),
-        ("loop", r"test/dog/[ab]\.png is a link that leads round in a circle; copy"),
+        ("loop", r"test/dog/[ab]\.png is a link that leads round in a circle; put"),
         ("pipe", r"test/dog/a\.png is a pipe or a device, and no file; remove it"),
         ("linked pipe", r"test/dog/\w\.png is a pipe or a device, and no file; remove it"),
     ],

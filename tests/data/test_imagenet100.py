@@ -11,7 +11,7 @@ from pictures import REAL, as_tensor, counts, pixel_hash, read, real, save, smoo
 from offramp.data import Data
 from offramp.data.images.files import open_image
 from offramp.data.images.geometry import Geometry
-from offramp.data.sources.imagenet100 import _wnids
+from offramp.data.sources.imagenet100 import _classes
 from offramp.errors import OfframpError
 from refusal import refuses
 
@@ -62,7 +62,7 @@ def test_another_size_keeps_the_proportion(root: Path) -> None:
 
 
 def test_the_list_is_shipped(tmp_path: Path) -> None:
-    names = _wnids(None, tmp_path)
+    names = _classes(None, tmp_path)
     assert len(names) == 100 and names == tuple(sorted(names))
     assert names[0] == "n01558993" and all(len(name) == 9 for name in names)
 

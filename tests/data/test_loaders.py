@@ -25,11 +25,11 @@ from forks import forked
 from longer import long
 from offramp.augment import Augment, View
 from offramp.data import Data, DataSpec, load, order
+from offramp.data import read as reading
+from offramp.data.batches import SharedSlots, _kill, _workers
 from offramp.data.dataset import FileSplit, Split
-from offramp.data.images import scan
 from offramp.data.images.files import Files
-from offramp.data.loading.prefetch import Slots, _kill, _workers
-from offramp.data.read import Loader
+from offramp.data_spec import Loader
 from offramp.engine.images import Images
 from offramp.errors import OfframpError
 from offramp.study.plan.plan import data_identity
@@ -139,17 +139,17 @@ def test_batches_come_through_shared_memory_or_where_there_is_none_through_pipes
     data = read(photos, "streaming", BOXES)
     expected = list(epoch(data))
     taken: list[int] = []
-    array = Slots.array
+    array = SharedSlots.array
 
-    def counted(slots: Slots, slot: int, *form: Any) -> np.ndarray:
+    def counted(slots: SharedSlots, slot: int, *form: Any) -> np.ndarray:
         taken.append(slot)
         return array(slots, slot, *form)
 
-    monkeypatch.setattr(Slots, "array", counted)
+    monkeypatch.setattr(SharedSlots, "array", counted)
     assert same(epoch(data, 2), iter(expected))
     assert len(taken) == (len(expected) if sys.platform == "linux" else 0)
     taken.clear()
-    monkeypatch.setattr(Slots, "made", lambda *_: None)
+    monkeypatch.setattr(SharedSlots, "allocate", lambda *_: None)
     assert same(epoch(data, 2), iter(expected))
     assert not taken
 
@@ -245,10 +245,10 @@ def test_auto_goes_by_size_and_augmentation(photos: Path, monkeypatch: pytest.Mo
     assert isinstance(read(photos, "auto").train, Split)
     assert isinstance(read(photos, "auto", WINDOWS).train, Split)
     boxes = read(photos, "auto", BOXES)
-    assert isinstance(boxes.train, FileSplit) and boxes.train.held is None
+    assert isinstance(boxes.train, FileSplit) and boxes.train.memory is None
     assert isinstance(boxes.test, Split)
     held = read(photos, "resident", BOXES).train
-    assert isinstance(held, FileSplit) and held.held is not None
+    assert isinstance(held, FileSplit) and held.memory is not None
 
     class Little:
         available = 4 * 3 * SIDE * SIDE * 20  # room for 20 images in a quarter of it
@@ -336,7 +336,7 @@ def test_large_images_are_looked_through_a_few_at_a_time(
     """A thousand whole photographs were in memory before the first was looked at."""
     made: list[None] = []
     ahead: list[int] = []
-    make, count = scan.made_of, scan.value_counts
+    make, count = reading._image, reading.value_counts
 
     def making(*given: Any) -> Tensor | None:
         made.append(None)
@@ -346,10 +346,10 @@ def test_large_images_are_looked_through_a_few_at_a_time(
         ahead.append(len(made) - len(ahead))
         return count(images)
 
-    monkeypatch.setattr(scan, "LEAST", 4)
-    monkeypatch.setattr(scan, "ROOM", 1)
-    monkeypatch.setattr(scan, "made_of", making)
-    monkeypatch.setattr(scan, "value_counts", counting)
+    monkeypatch.setattr(reading, "LEAST", 4)
+    monkeypatch.setattr(reading, "ROOM", 1)
+    monkeypatch.setattr(reading, "_image", making)
+    monkeypatch.setattr(reading, "value_counts", counting)
     streamed = read(photos, "streaming")
     assert max(ahead) <= 4 and len(made) == len(ahead) == 78
     assert streamed.train.digest == read(photos, "resident").train.digest
@@ -421,14 +421,14 @@ def test_global_random_numbers_are_left_alone(photos: Path) -> None:
 # Memory that processes share
 
 
-def _write(slots: Slots) -> None:
+def _write(slots: SharedSlots) -> None:
     for slot in range(slots.count):
         slots.array(slot, (2, 3))[:] = slot + 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="processes cannot fork")
 def test_what_a_forked_process_writes_is_seen() -> None:
-    slots = Slots.made(3, 8)
+    slots = SharedSlots.allocate(3, 8)
     assert slots is not None
     assert not slots.array(1, (8,)).any()
     child = multiprocessing.get_context("fork").Process(target=_write, args=(slots,))
@@ -441,7 +441,7 @@ def test_what_a_forked_process_writes_is_seen() -> None:
 
 
 def test_a_slot_has_its_size_and_no_more() -> None:
-    slots = Slots.made(2, 6)
+    slots = SharedSlots.allocate(2, 6)
     assert slots is not None
     for slot, shape in ((0, (7,)), (2, (1,)), (-1, (1,))):
         with pytest.raises(ValueError, match="there are 2 of 6 bytes"):
@@ -449,6 +449,6 @@ def test_a_slot_has_its_size_and_no_more() -> None:
 
 
 def test_too_much_is_none() -> None:
-    assert Slots.made(2**40, 2**40) is None
-    assert Slots.made(1, 2**62) is None
-    assert Slots.made(1, 0) is None
+    assert SharedSlots.allocate(2**40, 2**40) is None
+    assert SharedSlots.allocate(1, 2**62) is None
+    assert SharedSlots.allocate(1, 0) is None

@@ -22,8 +22,9 @@ from offramp.augment import Augment, View
 from offramp.data import Data, DataSpec, load, order
 from offramp.data import samples as samples_module
 from offramp.data.dataset import FileSplit, Split
-from offramp.data.images.own import seeded
-from offramp.data.load import assemble, from_dataset, notes
+from offramp.data.images.dataset_images import seeded
+from offramp.data.load import assemble, from_dataset
+from offramp.data.notes import notes
 from offramp.data.samples import read_samples
 from offramp.engine.images import Images
 from offramp.nets.backbones.digits_cnn import DigitsCNN
@@ -87,7 +88,7 @@ class Draws:
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """All Datasets are too large to be kept once they were read."""
-    monkeypatch.setattr(samples_module, "KEPT", 0)
+    monkeypatch.setattr(samples_module, "IN_MEMORY", 0)
 
 
 def made(loader: Any = "auto", augment: Augment | None = None, **spec: Any) -> Data:
@@ -165,7 +166,7 @@ def test_what_does_not_fit_into_memory_is_read_as_it_is_needed_to_the_same_bits(
     augment: Augment | None,
 ) -> None:
     resident, streaming = (made(loader, augment, size=SIDE) for loader in ("resident", "streaming"))
-    assert isinstance(streaming.train, FileSplit) and streaming.train.held is None
+    assert isinstance(streaming.train, FileSplit) and streaming.train.memory is None
     assert data_identity(resident) == data_identity(streaming)
     expected = list(epoch(resident))
     assert same(epoch(streaming), iter(expected)) and same(epoch(streaming, 2), iter(expected))

@@ -10,8 +10,8 @@ import pytest
 from pictures import tree
 
 from offramp.data import DataSpec, load, progress
-from offramp.data.audit import audit, open_sources
-from offramp.data.progress import Pace
+from offramp.data.audit import audit, open_data
+from offramp.data.progress import LoggedProgress
 
 
 @pytest.fixture
@@ -24,14 +24,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("clock")
 def test_a_message_a_second_and_the_items_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "offramp.data")
-    told = Pace("counting", 2000)
+    told = LoggedProgress("counting", 2000)
     assert list(told.over(range(4))) + list(told.over("ab")) == [0, 1, 2, 3, "a", "b"]
     assert caplog.messages == ["counting: 3 of 2,000", "counting: 6 of 2,000"]
 
 
 def test_what_takes_less_than_a_second_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "offramp.data")
-    assert list(Pace("counting", 3).over("abc")) == ["a", "b", "c"]
+    assert list(LoggedProgress("counting", 3).over("abc")) == ["a", "b", "c"]
     assert not caplog.messages
 
 
@@ -53,5 +53,5 @@ def test_every_pass_over_files_says_how_far_it_is(
     assert said() == set()  # all of that is known now
     load(spec, None, "resident")
     assert said() == {"reading images"}
-    audit(open_sources(spec))
+    audit(open_data(spec))
     assert {"looking at images of train", "looking at images of test"} <= said()

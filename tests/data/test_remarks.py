@@ -11,8 +11,7 @@ import torch
 from pictures import REAL, read, real
 from scipy import stats
 
-from offramp.data.load import notes
-from offramp.data.remarks import alike, remarks
+from offramp.data.notes import chi_squared_p, notes, remarks
 
 CLASSES = ("normal", "pneumonia")
 
@@ -51,7 +50,7 @@ def test_p_is_that_of_scipy() -> None:
     for classes in (2, 3, 40):
         table = draw.integers(1, 300, (2, classes)).astype(float)
         expected = stats.chi2_contingency(table, correction=False).pvalue
-        assert math.isclose(alike(table), expected, rel_tol=1e-9)
+        assert math.isclose(chi_squared_p(table), expected, rel_tol=1e-9)
 
 
 def test_few_images_are_told_with_what_follows() -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from offramp.data.load import from_dataset
-from offramp.data.samples import PROBED
+from offramp.data.samples import PROBES
 from refusal import refuses
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 5, 4, 3), dtype=np.uint8)
@@ -149,7 +149,7 @@ def test_splits_not_given_are_held_out_of_train_and_never_overlap() -> None:
 def test_each_sample_is_read_once_and_a_few_twice() -> None:
     samples = labelled(np.tile(PIXELS, (10, 1, 1, 1)))
     from_dataset(samples)
-    assert set(samples.reads) == {1, 2} and sum(samples.reads) <= 400 + PROBED
+    assert set(samples.reads) == {1, 2} and sum(samples.reads) <= 400 + PROBES
 
 
 def test_class_names() -> None:
@@ -199,7 +199,10 @@ def changed(index: int, sample: Any) -> Listed:
             "'b', which is not a class",
         ),
         (changed(3, (PIXELS[3], -1)), "label -1, outside 0 to 1"),
-        (changed(3, (PIXELS[3][:4], 1)), "sample 3 is 3×4×4 uint8 where train sample 0 is 3×5×4"),
+        (
+            changed(3, (PIXELS[3][:4], 1)),
+            "train sample 3 is 3×4×4",
+        ),
         (changed(3, (PIXELS[3] / 255, 1)), "sample 3 is 3×5×4 float32"),
         (changed(3, (PIXELS[3].astype(np.int64), 1)), "sample 3 has torch.int64 pixels"),
         (changed(3, (PIXELS, 1)), "sample 3 has an image of shape"),

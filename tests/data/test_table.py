@@ -14,8 +14,8 @@ import pytest
 import yaml
 from pictures import counts, digests, noise, read, save, tree
 
-from offramp.data.audit import audit, open_sources
-from offramp.data.load import notes
+from offramp.data.audit import audit, open_data
+from offramp.data.notes import notes
 from offramp.study.spec.file import parse
 from refusal import refuses
 
@@ -307,7 +307,7 @@ def test_every_shape_of_the_page_is_described(
     assert len(made) == len(ROWS) >= 8
     made[number]()
     said = {"strategies": ["baseline"], "backbone": "resnet18", "data": yaml.safe_load(ROWS[number])}
-    found = audit(open_sources(parse(said, "page").data))
+    found = audit(open_data(parse(said, "page").data))
     assert not found.wrong and len(found.classes) == 2
     assert all(split.images for split in found.splits.values())
 

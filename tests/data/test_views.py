@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as F
 from offramp.augment import Augment, View, clash
 from offramp.data.images.files import pixels as pixels_of
 from offramp.data.images.geometry import picture
-from offramp.data.loading.views import (
+from offramp.data.views import (
     BOX,
     BOX_DRAWS,
     COLUMNS,

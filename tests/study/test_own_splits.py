@@ -10,7 +10,7 @@ import torch
 
 import offramp
 from offramp.data import DataSpec, RawData, RawSplit
-from offramp.data.splits import as_asked, choose
+from offramp.data.splits import choose, with_test_split
 from offramp.errors import OfframpError
 from offramp.report import evidence
 from offramp.report.tables import make
@@ -83,16 +83,16 @@ def raw(**more: Any) -> RawData:
 def test_test_images_join_those_of_train() -> None:
     """Patients that two splits had in common stay together, and no image is lost."""
     spec = DataSpec("own", test="held-out", held_out_images=40)
-    parts = choose(as_asked(raw(), spec), spec).parts
+    parts = choose(with_test_split(raw(), spec), spec).parts
     shown = {name: part.source.read(part.rows)[:, 0, 0, 0].tolist() for name, part in parts.items()}
     assert sum(map(len, shown.values())) == 221
     patients = {name: {n // 2 for n in numbers} for name, numbers in shown.items()}
     assert sum(map(len, patients.values())) == len(set().union(*patients.values()))
     other = DataSpec("own", test="held-out", held_out_images=40, split_seed=1)
-    test = choose(as_asked(raw(), other), other).parts["test"]
+    test = choose(with_test_split(raw(), other), other).parts["test"]
     assert test.source.read(test.rows)[:, 0, 0, 0].tolist() != shown["test"]
 
 
 def test_so_many_of_a_test_split_that_is_none() -> None:
     with pytest.raises(OfframpError, match=r"data\.test_images is for the source's own"):
-        as_asked(raw(), DataSpec("own", test="held-out", test_images=5))
+        with_test_split(raw(), DataSpec("own", test="held-out", test_images=5))

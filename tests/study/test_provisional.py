@@ -11,7 +11,8 @@ import torch
 
 from longer import long
 from offramp.data import DataSpec
-from offramp.data.public_counts import DECLARED, counts_of, declared_data, missing
+from offramp.data.load import declared_counts, declared_data, missing
+from offramp.data.raw import DeclaredCounts
 from offramp.nets import pretrained
 from offramp.nets.network import inside
 from offramp.store.archive import Archive
@@ -52,18 +53,26 @@ def test_declared_counts_are_split_as_any_data() -> None:
 
 
 def test_declared_counts_are_the_public_ones() -> None:
-    sums = {name: (sum(d.train), sum(d.test), len(d.train)) for name, d in DECLARED.items()}
-    assert sums["cifar10"] == (50_000, 10_000, 10) and sums["cifar100"] == (50_000, 10_000, 100)
-    assert sums["imagenet100"] == (126_689, 5_000, 100)
-    chest = DECLARED["chestxray14"]
-    official = counts_of("chestxray14", {"split": "official"})
-    assert official is not None and official != chest == counts_of("chestxray14", {"split": "image"})
-    for one in (chest, official):
-        assert [a + b for a, b in zip(one.train, one.test, strict=True)] == [60_361, 1_431]
+    def declared(name: str, **options: object) -> DeclaredCounts:
+        counts = declared_counts(name, options)
+        assert counts is not None
+        return counts
+
+    for name, sums in {
+        "cifar10": (50_000, 10_000, 10),
+        "cifar100": (50_000, 10_000, 100),
+        "imagenet100": (126_689, 5_000, 100),
+    }.items():
+        counts = declared(name)
+        assert (sum(counts.train), sum(counts.test), len(counts.train)) == sums
+    chest, official = declared("chestxray14"), declared("chestxray14", split="official")
+    assert official != chest == declared("chestxray14", split="image")
+    for counts in (chest, official):
+        assert [a + b for a, b in zip(counts.train, counts.test, strict=True)] == [60_361, 1_431]
     assert sum(chest.test) == round(0.2 * 60_361) + round(0.2 * 1_431)
     listed = declared_data(DataSpec("chestxray14", options=(("split", "official"),)))
     assert torch.bincount(listed.test.labels).tolist() == [9_861, 555]
-    assert counts_of("chestxray14", {"negatives": 4}) is None
+    assert declared_counts("chestxray14", {"negatives": 4}) is None
 
 
 def test_data_is_declared_only_where_it_is_not_here_and_the_counts_hold(tmp_path: Path) -> None:

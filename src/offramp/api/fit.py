@@ -24,7 +24,7 @@ from offramp.bundle import export as bundle
 from offramp.bundle.export import Exported
 from offramp.bundle.trial_images import of_split, of_test
 from offramp.data import Data, Split, from_dataset, normalize
-from offramp.data.load import notes
+from offramp.data.notes import notes
 from offramp.data.samples import Samples, class_names
 from offramp.data_spec import GIVEN, HELD_OUT, SPLITS, Normalization
 from offramp.engine.settings import laid_out

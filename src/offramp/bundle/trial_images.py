@@ -13,7 +13,7 @@ from torch import Tensor
 
 from offramp.data import Data, DataSpec, Split, load, normalize
 from offramp.data.dataset import FileSplit, pixels
-from offramp.data.fetch import kept
+from offramp.data.fetch import already_fetched
 from offramp.data_spec import GIVEN, HELD_OUT
 from offramp.errors import OfframpError
 from offramp.store.manifest import Manifest
@@ -146,6 +146,6 @@ def _spec(manifest: Manifest, root: str | None) -> DataSpec:
     if spec.url is None:
         return spec
     # Nothing is fetched because a record says so.
-    here = kept(spec)
-    root = spec.root if here is None or root is not None else str(here.files)
+    here = already_fetched(spec)
+    root = spec.root if here is None or root is not None else str(here.folder)
     return dataclasses.replace(spec, root=root, url=None, sha256=None)

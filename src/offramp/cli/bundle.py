@@ -10,6 +10,7 @@ import typer
 
 from offramp.cli.render import say
 from offramp.errors import OfframpError
+from offramp.files import resolved
 from offramp.terminal import show, table
 from offramp.units import counted, macs, percent, share, size
 
@@ -43,7 +44,7 @@ def page_at(out: Path | None, runtime: Path | None, force: bool, bundle: Path) -
     from offramp.bundle import web
 
     web.check_place(out, force)
-    page, other = out.resolve(), bundle.resolve()
+    page, other = resolved(out), resolved(bundle)
     if page.is_relative_to(other) or other.is_relative_to(page):  # each replaces all of its folder
         raise OfframpError(
             f"--web {out} and --out {bundle} are one folder, or one in the other; name two apart"

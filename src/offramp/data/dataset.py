@@ -16,10 +16,10 @@ from torch import Tensor
 
 from offramp.augment import Augment, View, clash
 from offramp.data.images import file_hashes
-from offramp.data.images.files import Files, Opened
+from offramp.data.images.dataset_images import DatasetImages
+from offramp.data.images.files import Files, StoredImages
 from offramp.data.images.geometry import Geometry
-from offramp.data.images.own import DatasetImages
-from offramp.data.loading.views import cut_out
+from offramp.data.views import cut_out
 from offramp.data_spec import SPLITS
 from offramp.errors import OfframpError
 from offramp.inputs import Shape, is_text
@@ -29,11 +29,13 @@ from offramp.inputs import Shape, is_text
 class Split:
     """Images, or texts, and their labels. Treat the tensors as read-only: the digest is computed once.
 
-    images: [N, C, H, W], uint8 in 0..255, or float32 taken as already normalized; of texts [N, T] int64,
-        ids of tokens, padded with zeros at the end.
-    labels: [N] int64.
+    Attributes:
+        images: [N, C, H, W], uint8 in 0..255, or float32 taken as already normalized; of texts [N, T]
+            int64, ids of tokens, padded with zeros at the end.
+        labels: [N] int64.
 
-    Raises OfframpError for other shapes or types, no images, or values that are not finite.
+    Raises:
+        OfframpError: for other shapes or types, no images, or values that are not finite.
     """
 
     images: Tensor
@@ -93,10 +95,18 @@ class Split:
 
 
 def check_labels(name: str, classes: Sequence[str], labels: Mapping[str, Tensor]) -> None:
-    """Raises OfframpError for fewer than two classes, and for a label outside of them. name: of the data
-    set.  labels: [N] int64, by split."""
-    for split, found in labels.items():
-        low, high = int(found.min()), int(found.max())
+    """Refuse fewer than two classes, and a label outside of them.
+
+    Args:
+        name: Of the data set.
+        classes: Their names.
+        labels: [N] int64, by split.
+
+    Raises:
+        OfframpError: as it says.
+    """
+    for split, numbers in labels.items():
+        low, high = int(numbers.min()), int(numbers.max())
         if low < 0 or high >= len(classes):
             raise OfframpError(
                 f"the {split} split of data set '{name}' has label {low if low < 0 else high}, outside "
@@ -107,84 +117,103 @@ def check_labels(name: str, classes: Sequence[str], labels: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Look:
-    """How a training image is drawn. box: of `cut_draws`, what it is cut by; None: not cut.  view: the
-    view for which the user's own transform draws; None: it does not."""
+class ImageDraw:
+    """What is drawn at random for an image before it is in a batch.
+
+    Attributes:
+        box: Of `cut_draws`, what it is cut by; None: it is not cut.
+        view: The view for which the user's own transform draws; None: it does not.
+    """
 
     box: Sequence[float] | None = None
     view: View | None = None
 
 
-AS_IT_IS = Look()
+NOTHING_DRAWN = ImageDraw()
 
 
 @dataclass(frozen=True, eq=False)
 class FileSplit:
     """A split whose images are made, from files or a user's Dataset, whenever they are asked for.
 
-    source, rows: which images, [N] int64 on the CPU.  geometry: what is made of them.
-    labels: [N] int64.  shape: (C, H, W) of every image.  dtype: uint8, or float32 as of `Split`.
-    digest: that of the split of these pixels in memory: how images are read changes no key.
-    content: hash of the files themselves, where training images are cut from more than the pixels of
-        `digest` show; else None.
-    held: the images, decoded, where they are kept in memory.
-    files: [N] SHA-256, in hex, of the file of each image.
+    Attributes:
+        source: The images.
+        rows: Which of them, [N] int64 on the CPU.
+        geometry: What is made of them.
+        labels: [N] int64.
+        shape: (C, H, W) of every image.
+        digest: That of the split of these pixels in memory: how images are read changes no key.
+        content: Hash of the files themselves, where training images are cut from more than the pixels
+            of `digest` show; else None.
+        memory: The images, decoded, where they stay in memory.
+        files: [N] SHA-256, in hex, of the file of each image.
+        dtype: uint8, or float32 as of `Split`.
     """
 
-    source: Opened
+    source: StoredImages
     rows: Tensor
     geometry: Geometry
     labels: Tensor
     shape: Shape
     digest: str
     content: str | None = None
-    held: tuple[Image.Image, ...] | None = None
+    memory: tuple[Image.Image, ...] | None = None
     files: tuple[str, ...] = ()
     dtype: torch.dtype = torch.uint8
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def image(self, index: int, augment: Augment | None, look: Look) -> np.ndarray:
-        """Image `index`, from 0 to N - 1: [H, W, C]. Of a random view what the user's own transform and
-        the box that was drawn make; where nothing was drawn, as it is.
+    def image(self, index: int, augment: Augment | None, draw: ImageDraw) -> np.ndarray:
+        """One image, in the random view that is drawn for it; where nothing is drawn, as it is.
 
-        Raises OfframpError naming a file that is damaged, or an image that came out in another shape.
+        Args:
+            index: Which one, from 0 to N - 1.
+            augment: How training images are augmented.
+            draw: What the user's own transform and the random box go by.
+
+        Returns:
+            [H, W, C].
+
+        Raises:
+            OfframpError: naming a file that is damaged, or an image that came out in another shape.
         """
         row = int(self.rows[index])
-        if look.view is not None and isinstance(self.source, DatasetImages):
-            opened = self.source.view(row, look.view, index)
+        if draw.view is not None and isinstance(self.source, DatasetImages):
+            stored = self.source.view(row, draw.view, index)
         else:
-            opened = self.source.open(row) if self.held is None else self.held[index]
-        if isinstance(opened, Tensor):
-            made = self.geometry.of(opened).permute(1, 2, 0).numpy()
-        elif augment is None or look.box is None:
-            made = np.asarray(self.geometry.sized(self.geometry.toned(opened)))
-        else:
-            size = (self.shape[1], self.shape[2])
-            made = np.asarray(cut_out(augment, self.geometry.whole(opened), look.box, size))
-        made = made if made.ndim == 3 else made[..., None]
+            stored = self.source.open(row) if self.memory is None else self.memory[index]
         channels, height, width = self.shape
-        if made.shape != (height, width, channels) or str(made.dtype) != _type(self.dtype):
+        if isinstance(stored, Tensor):
+            image = self.geometry.of(stored).permute(1, 2, 0).numpy()
+        elif augment is None or draw.box is None:
+            image = np.asarray(self.geometry.sized(self.geometry.toned(stored)))
+        else:
+            image = np.asarray(cut_out(augment, self.geometry.whole(stored), draw.box, (height, width)))
+        image = image if image.ndim == 3 else image[..., None]
+        if image.shape != (height, width, channels) or str(image.dtype) != _type(self.dtype):
             raise OfframpError(
-                f"{self.source.name(row)} comes out of its random transform as {list(made.shape)} "
-                f"{made.dtype}, and without it as {[height, width, channels]} {_type(self.dtype)}; have "
-                "both end alike, or set a study's data.size"
+                f"{self.source.name(row)} comes out of its random transform as {list(image.shape)} "
+                f"{image.dtype}, and without it as {[height, width, channels]} {_type(self.dtype)}; "
+                "have both end alike, or set a study's data.size"
             )
-        return made
+        return image
 
     def read(self, rows: Tensor) -> Tensor:
         """Images as they are: [n, C, H, W]. rows: [n] int64, at least one."""
-        made = [self.image(row, None, AS_IT_IS) for row in rows.tolist()]
-        return torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2)
+        images = np.stack([self.image(row, None, NOTHING_DRAWN) for row in rows.tolist()])
+        return torch.from_numpy(images).permute(0, 3, 1, 2)
 
     def changed(self, key: str) -> str | None:
-        """An image file that is no longer what the digests were made of; None where none is found.
-        key: chooses the files that are read for that (see `offramp.data.images.file_hashes.changed`).
+        """An image file that is no longer what the digests were made of, if one is noticed.
 
-        Raises OfframpError naming a file that cannot be read.
+        Args:
+            key: Chooses the files that are read for that (see `file_hashes.changed`).
+
+        Raises:
+            OfframpError: naming a file that cannot be read.
         """
-        if self.held is not None or not isinstance(self.source, Files):
+        if self.memory is not None or not isinstance(self.source, Files):
             return None
         ids = (self.source.ids[row] for row in self.rows.tolist())
         name = file_hashes.changed(self.source.root, dict(zip(ids, self.files, strict=True)), key)
@@ -199,19 +228,25 @@ class FileSplit:
 class Data:
     """Four splits of one data set.
 
-    name: for people; no result depends on it.
-    classes: the name of each class, at least two; labels index it.
-    train: what trains.  validation: stopping and selection.  calibration: thresholds.
-    test: touched once. (`validation` may be the very same object as `test`, as in the paper.)
-    mean, std: what pixels scaled to [0, 1] are normalized by, per channel: those of the training split
-        alone, or those that were asked for (`DataSpec.normalize`); zeros and ones for float images,
-        which are taken as already normalized.
-    provenance: source files and counts, in types of JSON; no result depends on it.
-    augment: what happens to training images whenever something trains on them; never to those of the
-        other splits, nor to the training split in eval mode.
+    Attributes:
+        name: For people; no result depends on it.
+        classes: The name of each class, at least two; labels index it.
+        train: What trains.
+        validation: For stopping and selection. It may be the very same object as `test`, as in the
+            paper.
+        calibration: For thresholds.
+        test: Touched once.
+        mean: Of each channel, what pixels scaled to [0, 1] are normalized by: of the training split
+            alone, or what `DataSpec.normalize` says; zeros for float images, which are taken as already
+            normalized.
+        std: The same of the deviation; ones for float images.
+        provenance: Source files and counts, in types of JSON; no result depends on it.
+        augment: What happens to training images whenever something trains on them; never to those of
+            the other splits, nor to the training split in eval mode.
 
-    Raises OfframpError when the splits disagree in shape or type, a label is no class's number, the
-    train split shows one class only, or the images cannot be augmented so.
+    Raises:
+        OfframpError: when the splits disagree in shape or type, a label is no class's number, the train
+            split shows one class only, or the images cannot be augmented so.
     """
 
     name: str
@@ -284,10 +319,12 @@ def pixels(split: Split | FileSplit, most: int | None = None) -> Tensor:
 def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation (of the population) per channel, of pixels scaled to [0, 1].
 
-    images: [N, C, H, W]; uint8, or float32, which is already normalized: zeros and ones. Of texts: none.
-    A channel that is constant has a deviation of 1, so that normalizing it gives zeros.
+    Exact integer sums: no order of summation, number of threads or device changes a bit. A channel that
+    is constant has a deviation of 1, so that normalizing it gives zeros.
 
-    Exact integer sums: no order of summation, number of threads or device changes a bit.
+    Args:
+        images: [N, C, H, W]; uint8, or float32, which is already normalized: zeros and ones. Of texts:
+            none.
     """
     if is_text(tuple(images.shape[1:])):
         return (), ()
@@ -304,21 +341,23 @@ def value_counts(images: Tensor) -> Tensor:
 def moments(counts: Sequence[Sequence[int]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """What `statistics` gives, from the counts of `value_counts`."""
     means, deviations = [], []
-    for counts_of in counts:
-        total = sum(counts_of)
-        first = sum(value * count for value, count in enumerate(counts_of))
-        second = sum(value * value * count for value, count in enumerate(counts_of))
+    for channel in counts:
+        total = sum(channel)
+        first = sum(value * count for value, count in enumerate(channel))
+        second = sum(value * value * count for value, count in enumerate(channel))
         means.append(first / total / 255)
         deviations.append(math.sqrt(total * second - first * first) / total / 255 or 1.0)
     return tuple(means), tuple(deviations)
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Pixels of [B, C, H, W] uint8 as float32 `(x / 255 - mean) / std`, on the device and in the
-    memory format they are in. Float images, which are already normalized, and texts come back as they
-    are.
+    """Pixels as float32 `(x / 255 - mean) / std`, on the device and in the memory format they are in.
 
-    mean, std: [C] float32, in units of [0, 1], on the same device.
+    Args:
+        images: [B, C, H, W] uint8. Float images, which are already normalized, and texts come back as
+            they are.
+        mean: [C] float32, in units of [0, 1], on the same device.
+        std: [C] float32, as `mean`.
     """
     if images.dtype != torch.uint8:
         return images
@@ -336,8 +375,8 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 def _check(augment: Augment, train: Split | FileSplit) -> None:
     if is_text(train.shape):
         raise OfframpError("augment is for images, and these are texts; leave it out")
-    if found := clash(augment):
-        raise OfframpError(f"augment.{found[0]} {found[1]}")
+    if fault := clash(augment):
+        raise OfframpError(f"augment.{fault[0]} {fault[1]}")
     for name in ("jitter", "resized_crop"):
         if getattr(augment, name) and train.dtype != torch.uint8:
             raise OfframpError(

@@ -31,7 +31,7 @@ from urllib.parse import quote, unquote, urlsplit
 from urllib.request import Request, urlopen
 
 from offramp.data.images import cache
-from offramp.data.sources.tree import SPLITS
+from offramp.data.images.files import SPLIT_FOLDERS
 from offramp.data_spec import DataSpec
 from offramp.errors import OfframpError, Unwritable, in_line
 from offramp.escape import has_controls
@@ -41,49 +41,53 @@ TRIES, PAUSE_S = 3, 2.0  # of a fetch; before the second one, and then twice as 
 SILENCE_S = 60.0  # until a server that says nothing counts as away
 BLOCK = 2**20
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-SAID = "fetched.json"  # what is known of what was fetched; beside it, `files`
+RECORD = "fetched.json"  # what is known of what was fetched; beside it, `files`
 PASSING = (408, 425, 429)  # answers that another try may change, as those from 500 on
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """files: where they lie.  sha256: of what came from the address, before it was unpacked."""
+class FetchedFiles:
+    """What came from an address.
 
-    files: Path
+    Attributes:
+        folder: Where the files lie.
+        sha256: Of what came, before it was unpacked.
+    """
+
+    folder: Path
     sha256: str
 
 
-def fetched(spec: DataSpec) -> Fetched:
+def fetched(spec: DataSpec) -> FetchedFiles:
     """The files behind `spec.url`, which are fetched where they are not here yet.
 
-    Raises OfframpError for an address that is none, bytes that are not `spec.sha256`, an archive that
-    cannot be unpacked here; Unwritable (an OfframpError) for a server that does not answer and a disk
-    that is full.
+    Raises:
+        OfframpError: for an address that is none, bytes that are not `spec.sha256`, an archive that
+            cannot be unpacked here.
+        Unwritable: (an OfframpError) for a server that does not answer and a disk that is full.
     """
-    url, there = _checked(spec), kept(spec)
-    if there is not None:
-        return there
+    url = _checked(spec)
+    if (files := already_fetched(spec)) is not None:
+        return files
     place = _place(spec)
     with writing(place):
         place.parent.mkdir(parents=True, exist_ok=True)
         with _alone(place):
-            there = kept(spec)  # fetched by another process meanwhile
-            if there is None:
+            if already_fetched(spec) is None:  # by another process meanwhile
                 with new_folder(place, place.parent / "staging") as folder:
                     _fetch(url, spec.sha256, folder)
-                there = kept(spec)
-    if there is None:
+    if (files := already_fetched(spec)) is None:
         raise OfframpError(f"{place} is not what was just fetched into it; run the same command again")
-    return there
+    return files
 
 
-def kept(spec: DataSpec) -> Fetched | None:
-    """The same, where it was fetched before; None elsewhere."""
+def already_fetched(spec: DataSpec) -> FetchedFiles | None:
+    """The files behind `spec.url` that were fetched before, if they were."""
     place = _place(spec)
     try:
-        said = json.loads((place / SAID).read_bytes())
-        return Fetched(_inner(place / "files"), str(said["sha256"]))
+        record = json.loads((place / RECORD).read_bytes())
+        return FetchedFiles(_inner(place / "files"), str(record["sha256"]))
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
@@ -107,17 +111,16 @@ def _checked(spec: DataSpec) -> str:
 
 
 def _place(spec: DataSpec) -> Path:
-    given = os.environ.get("OFFRAMP_CACHE")
-    folder = Path(given) if given else cache.folder()
+    folder = Path(os.environ.get("OFFRAMP_CACHE") or cache.folder())
     name = hashlib.sha256(f"{spec.url} {spec.sha256 or ''}".encode()).hexdigest()
     return folder.absolute() / "data" / name
 
 
 def _inner(files: Path) -> Path:
     """The one folder that an archive holds, which most do; else the folder of all its files."""
-    shown = [p for p in files.iterdir() if not p.name.startswith(".") and p.name != "__MACOSX"]
-    lone = shown[0] if len(shown) == 1 else files
-    return lone if lone.is_dir() and lone.name.lower() not in SPLITS["train"] else files
+    visible = [p for p in files.iterdir() if not p.name.startswith(".") and p.name != "__MACOSX"]
+    lone = visible[0] if len(visible) == 1 else files
+    return lone if lone.is_dir() and lone.name.lower() not in SPLIT_FOLDERS["train"] else files
 
 
 @contextmanager
@@ -130,17 +133,17 @@ def _alone(place: Path) -> Iterator[None]:
         yield
 
 
-def _fetch(url: str, wanted: str | None, folder: Path) -> None:
+def _fetch(url: str, sha256: str | None, folder: Path) -> None:
     """Fill a new folder with what an address holds."""
     name = PurePosixPath(unquote(urlsplit(url).path)).name
     if not re.fullmatch(r"[\w][\w.+ -]{0,199}", name):
         name = "data"
     path, files = folder / f"_{name}", folder / "files"  # no address has it fall on another name
-    sha256 = _tried(url, path)
-    if wanted is not None and sha256 != wanted.lower():
+    actual = _download(url, path)
+    if sha256 is not None and actual != sha256.lower():
         raise OfframpError(
-            f"{url} holds other bytes than the study wants: their SHA-256 is {sha256}, and data.sha256 "
-            f"is {wanted.lower()}; correct one of them"
+            f"{url} holds other bytes than the study wants: their SHA-256 is {actual}, and data.sha256 "
+            f"is {sha256.lower()}; correct one of them"
         )
     files.mkdir()
     if name.lower().endswith(ARCHIVES):
@@ -148,15 +151,15 @@ def _fetch(url: str, wanted: str | None, folder: Path) -> None:
         path.unlink()
     else:
         path.rename(files / name)
-    (folder / SAID).write_text(json.dumps({"url": url, "sha256": sha256}))
+    (folder / RECORD).write_text(json.dumps({"url": url, "sha256": actual}))
 
 
-def _tried(url: str, path: Path) -> str:
+def _download(url: str, path: Path) -> str:
     """The SHA-256 of what was fetched into a file, after some tries."""
     for attempt in range(1, TRIES + 1):
         try:
             with path.open("wb") as file:
-                return _download(url, file)
+                return _try(url, file)
         except HTTPError as error:
             error.close()
             if error.code < 500 and error.code not in PASSING:
@@ -173,16 +176,24 @@ def _tried(url: str, path: Path) -> str:
     raise Unwritable(f"{url} cannot be fetched ({words}); run the same command again when it can be")
 
 
-def _download(url: str, file: IO[bytes]) -> str:
+def _try(url: str, file: IO[bytes]) -> str:
     digest, count, parts = hashlib.sha256(), 0, urlsplit(url)
     path, query = (quote(part, safe=string.punctuation) for part in (parts.path, parts.query))
-    asked = Request(parts._replace(path=path, query=query).geturl(), headers={"User-Agent": "offramp"})
-    with urlopen(asked, timeout=SILENCE_S) as answer:
-        final = urlsplit(answer.url).scheme
+    request = Request(parts._replace(path=path, query=query).geturl(), headers={"User-Agent": "offramp"})
+    with urlopen(request, timeout=SILENCE_S) as response:
+        final = urlsplit(response.url).scheme
         if final != parts.scheme and final != "https":
-            raise OfframpError(f"{url} leads to {answer.url}, which is less safe; name that in data.url")
-        length = answer.headers.get("Content-Length")
-        while block := _read(answer):
+            raise OfframpError(
+                f"{url} leads to {response.url}, which is less safe; name that in data.url"
+            )
+        length = response.headers.get("Content-Length")
+        while True:
+            try:
+                block = response.read(BLOCK)
+            except OSError as error:  # the server's, and not the disk's
+                raise ConnectionError(str(error)) from error
+            if not block:
+                break
             file.write(block)
             digest.update(block)
             count += len(block)
@@ -191,23 +202,15 @@ def _download(url: str, file: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _read(answer: Any) -> bytes:
-    try:
-        block: bytes = answer.read(BLOCK)
-    except OSError as error:
-        raise ConnectionError(str(error)) from error
-    return block
-
-
 def _unpack(path: Path, folder: Path, url: str) -> None:
     """Raises OfframpError for what is neither a file nor a folder, for a name that leads out of `folder`
     or is there twice, and for more than the disk holds."""
     room = shutil.disk_usage(folder).free
     try:
         with closing(_members(path, url)) as members:
-            for name, bytes_, source in members:
+            for name, size, source in members:
                 with source:
-                    room -= bytes_
+                    room -= size
                     if room < 0:
                         raise Unwritable(f"{url} unpacks to more than the disk holds; free {folder}")
                     target = _target(name, folder, url)
@@ -255,5 +258,5 @@ def _target(name: str, folder: Path, url: str) -> Path:
     return folder.joinpath(*inside.parts)
 
 
-def _refused(url: str, name: str, what: str) -> OfframpError:
-    return OfframpError(f"{url} is not unpacked: {name!r} {what}; take an archive of plain files")
+def _refused(url: str, name: str, why: str) -> OfframpError:
+    return OfframpError(f"{url} is not unpacked: {name!r} {why}; take an archive of plain files")

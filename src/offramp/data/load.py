@@ -1,12 +1,11 @@
-"""From a data set's name to four splits: subset, hold-outs, statistics, shared by all sources."""
+"""From a data set's name to four splits: source, subset, hold-outs, geometry, statistics."""
 
 from __future__ import annotations
 
 import inspect
-import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -14,18 +13,18 @@ import torch
 
 from offramp.augment import Augment
 from offramp.data import split_file
-from offramp.data.dataset import Data
-from offramp.data.fetch import Fetched, fetched
-from offramp.data.images.files import Opened
+from offramp.data.dataset import Data, FileSplit
+from offramp.data.fetch import FetchedFiles, already_fetched, fetched
+from offramp.data.images.dataset_images import DatasetImages
+from offramp.data.images.files import StoredImages
 from offramp.data.images.geometry import Geometry
-from offramp.data.images.own import DatasetImages
-from offramp.data.raw import RawData
-from offramp.data.read import LoadedSplit, streams, take, take_files
-from offramp.data.remarks import remarks
+from offramp.data.notes import duplicates, remarks
+from offramp.data.raw import DeclaredCounts, RawData, RawSplit
+from offramp.data.read import LoadedSplit, read_later, read_pixels, streams
 from offramp.data.samples import Samples, from_function, read_samples
 from offramp.data.sources import DATASETS
-from offramp.data.splits import Subset, as_asked, by_class, choose, left_out
-from offramp.data_spec import SPLITS, DataSpec, Loader, Normalization
+from offramp.data.splits import Subset, by_class, choose, with_test_split
+from offramp.data_spec import DataSpec, Loader, Normalization
 from offramp.errors import OfframpError, nearest
 from offramp.escape import has_controls
 from offramp.hashing import digest
@@ -53,84 +52,18 @@ def load(
 ) -> Data:
     """The data set that `spec` names, on the CPU.
 
-    augment: of the training images.  loader: `resident` keeps all pixels in memory, `streaming` reads
-    image files whenever they are needed, `auto` chooses by size and augmentation. No result depends on
-    the loader.  recorded: where a store's record names the data, and not the user; code of the user's
-    runs only if it is what was recorded, and trusted.
+    Args:
+        spec: Which data.
+        augment: Of the training images.
+        loader: `resident` keeps all pixels in memory, `streaming` reads image files whenever they are
+            needed, `auto` chooses by size and augmentation. No result depends on it.
+        recorded: Where a store's record names the data, and not the user: code of the user's runs only
+            if it is what was recorded, and trusted.
 
-    Raises OfframpError for an unknown name or option, and for whatever is wrong with the files.
+    Raises:
+        OfframpError: for an unknown name or option, and for whatever is wrong with the files.
     """
     return assemble(read_source(spec, recorded), spec, augment, loader)
-
-
-def read_source(spec: DataSpec, recorded: RecordedCode | None = None) -> RawData:
-    """What the source that `spec` names returns; no image that is lazy is read yet. recorded: see
-    `load`.
-
-    Raises OfframpError as `load` does.
-    """
-    spec, got = _at_hand(spec)
-    return _with_origin(_read(spec, recorded), spec, got)
-
-
-def _at_hand(spec: DataSpec) -> tuple[DataSpec, Fetched | None]:
-    """The spec with the folder of its files, and what was fetched for it; None where nothing was."""
-    if spec.url is None:
-        if spec.sha256 is not None:
-            raise OfframpError("data.sha256 needs data.url; give both, or leave data.sha256 out")
-        return spec, None
-    folder = spec.root or shared_folder(spec.name)
-    if folder is not None and Path(folder).expanduser().exists():
-        return spec, None
-    got = fetched(spec)
-    return replace(spec, root=str(got.files)), got
-
-
-def _with_origin(raw: RawData, spec: DataSpec, got: Fetched | None) -> RawData:
-    """The data with the address of its files, and a remark where no hash holds them to be the same."""
-    if got is None:
-        return raw
-    said = {**raw.provenance, "url": spec.url, "url_sha256": got.sha256}
-    if spec.sha256 is None:
-        loose = f"fetched from {spec.url}; set data.sha256: {got.sha256} to have the same bytes anywhere"
-        said["remarks"] = [*said.get("remarks", ()), loose]
-    return replace(raw, provenance=said)
-
-
-def shared_folder(name: str) -> str | None:
-    """Where this machine keeps a data set; None where OFFRAMP_DATA says nothing."""
-    shared = os.environ.get("OFFRAMP_DATA")
-    return str(Path(shared) / name) if shared else None
-
-
-def _read(spec: DataSpec, recorded: RecordedCode | None) -> RawData:
-    if is_user_code(spec.name):
-        own = load_code(spec.name, "data.name", recorded)
-        return as_asked(from_function(spec.name, own, _arguments(own.function, spec, None)), spec)
-    if spec.name not in DATASETS:
-        raise OfframpError(
-            f"unknown data set '{spec.name}'{nearest(spec.name, DATASETS)} "
-            "(your own: path/to/file.py:function)"
-        )
-    source = DATASETS[spec.name]
-    arguments = _arguments(source, spec, shared_folder(spec.name))
-    hints = get_type_hints(source)
-    for option, value in spec.options:
-        arguments[option] = typed(hints[option], value, f"data.{option}")
-    return as_asked(source(**arguments), spec)
-
-
-def save_splits(spec: DataSpec, path: str | Path) -> None:
-    """Write which image is in which split, with its hash, for `DataSpec.split_file`. A file that is
-    there already is replaced.
-
-    Raises OfframpError for an unknown name or option, and for whatever is wrong with the files.
-
-    >>> offramp.save_splits(offramp.DataSpec("digits"), "splits.json")
-    >>> again = offramp.DataSpec("digits", split_file="splits.json")
-    """
-    raw = read_source(spec)
-    split_file.save(Path(path), raw, choose(raw, spec))
 
 
 def from_dataset(
@@ -149,15 +82,127 @@ def from_dataset(
 ) -> Data:
     """Data from Datasets of (image, label), or pairs of arrays (images, labels).
 
-    A split that is not given is held out of train. normalize: see `DataSpec`. See
-    `offramp.data.samples.read_samples` for the forms of images and labels, `plain`, `classes` and
-    `shape`.
+    Args:
+        train: What trains; see `offramp.data.samples.read_samples` for the forms of images and labels.
+        validation: Held out of train where it is None.
+        calibration: As `validation`.
+        test: As `validation`.
+        plain: The training samples without their random transform; see `read_samples`.
+        classes: Their names; see `read_samples`.
+        name: Of the data, for people.
+        split_seed: What hold-outs are drawn with.
+        normalize: See `DataSpec`.
+        shape: What pictures are made to; see `read_samples`.
+        augment: Of the training images.
 
-    Raises OfframpError naming the sample that is wrong, or the split that would be empty.
+    Raises:
+        OfframpError: naming the sample that is wrong, or the split that would be empty.
     """
     spec = DataSpec(name, split_seed=split_seed, normalize=normalize)
     splits = {"train": train, "validation": validation, "calibration": calibration, "test": test}
     return assemble(read_samples(splits, plain, classes, shape), spec, augment)
+
+
+def save_splits(spec: DataSpec, path: str | Path) -> None:
+    """Write which image is in which split, with its hash, for `DataSpec.split_file`.
+
+    A file that is there already is replaced.
+
+    Raises:
+        OfframpError: for an unknown name or option, and for whatever is wrong with the files.
+
+    Example:
+        >>> offramp.save_splits(offramp.DataSpec("digits"), "splits.json")
+        >>> again = offramp.DataSpec("digits", split_file="splits.json")
+    """
+    raw = read_source(spec)
+    split_file.save(Path(path), raw, choose(raw, spec))
+
+
+def read_source(spec: DataSpec, recorded: RecordedCode | None = None) -> RawData:
+    """What the source that `spec` names returns; no image that is lazy is read yet.
+
+    Args:
+        spec: Which data.
+        recorded: See `load`.
+
+    Raises:
+        OfframpError: as `load` does.
+    """
+    files: FetchedFiles | None = None
+    if spec.url is None and spec.sha256 is not None:
+        raise OfframpError("data.sha256 needs data.url; give both, or leave data.sha256 out")
+    if spec.url is not None:
+        folder = spec.root or shared_folder(spec.name)
+        if folder is None or not Path(folder).expanduser().exists():
+            files = fetched(spec)
+            spec = replace(spec, root=str(files.folder))
+    raw = with_test_split(_read_source(spec, recorded), spec)
+    if files is None:
+        return raw
+    provenance = {**raw.provenance, "url": spec.url, "url_sha256": files.sha256}
+    if spec.sha256 is None:  # no hash holds the files to be the same
+        pin = f"set data.sha256: {files.sha256} to have the same bytes anywhere"
+        provenance["remarks"] = [*provenance.get("remarks", ()), f"fetched from {spec.url}; {pin}"]
+    return replace(raw, provenance=provenance)
+
+
+def _read_source(spec: DataSpec, recorded: RecordedCode | None) -> RawData:
+    if is_user_code(spec.name):
+        own = load_code(spec.name, "data.name", recorded)
+        return from_function(spec.name, own, _arguments(own.function, spec, None, None))
+    if spec.name not in DATASETS:
+        raise OfframpError(
+            f"unknown data set '{spec.name}'{nearest(spec.name, DATASETS)} "
+            "(your own: path/to/file.py:function)"
+        )
+    source = DATASETS[spec.name]
+    arguments = _arguments(source.read, spec, shared_folder(spec.name), source.fetch)
+    hints = get_type_hints(source.read)
+    for option, value in spec.options:
+        arguments[option] = typed(hints[option], value, f"data.{option}")
+    return source.read(**arguments)
+
+
+def _arguments(
+    read: Callable[..., Any], spec: DataSpec, shared: str | None, fetch: str | None
+) -> dict[str, Any]:
+    """The keyword arguments for a source: its folder, where it takes one, and the options.
+
+    shared: the folder where none is named.  fetch: what to put there.
+    """
+    parameters = inspect.signature(read).parameters
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    arguments = dict(spec.options)
+    for option in arguments:
+        if option == "root" or not (anything or option in parameters):
+            options = [p for p in parameters if p != "root"]
+            raise OfframpError(
+                f"data set '{spec.name}' has no option '{option}'"
+                f"{nearest(option, options) or '; remove it'}"
+            )
+    if "root" not in parameters:
+        if spec.root is not None:
+            raise OfframpError(f"data set '{spec.name}' reads no folder; leave data.root out")
+        return arguments
+    needed = parameters["root"].default is inspect.Parameter.empty
+    root = shared if spec.root is None and needed else spec.root
+    if root is not None:
+        arguments["root"] = Path(root).expanduser()
+    elif needed:
+        raise OfframpError(
+            f"data set '{spec.name}' needs its folder; "
+            + (f"fetch {fetch}, and " if fetch else "")
+            + "set data.root, or the environment variable OFFRAMP_DATA to the folder that holds "
+            f"'{spec.name}'"
+        )
+    return arguments
+
+
+def shared_folder(name: str) -> str | None:
+    """Where this machine keeps a data set; None where OFFRAMP_DATA says nothing."""
+    shared = os.environ.get("OFFRAMP_DATA")
+    return str(Path(shared) / name) if shared else None
 
 
 def assemble(
@@ -170,44 +215,34 @@ def assemble(
     (split_seed, training labels, groups), mean and std are of the training split after holding out
     unless `spec` gives others.
 
-    Raises OfframpError as `load` does.
+    Args:
+        raw: What a source returned.
+        spec: How it is split, and what becomes of its images.
+        augment: Of the training images.
+        loader: See `load`.
+
+    Raises:
+        OfframpError: as `load` does.
     """
     classes = _class_names(raw, spec.name)
-    given = Path(spec.split_file).expanduser() if spec.split_file is not None else None
-    listed = split_file.read(given) if given else {}
-    chosen = split_file.choose(given, listed, raw) if given else choose(raw, spec)
+    file = split_file.named_by(spec)
+    chosen = choose(raw, spec) if file is None else file.choose(raw)
     geometry = geometry_of(raw, spec)
     parts = {id(part): part for part in chosen.parts.values()}  # a split used twice is read once
     _check_loader(loader, parts.values(), spec)
-    taken = {}
-    for key, part in parts.items():
-        source, trains = part.source.images, part is chosen.parts["train"]
-        # Random boxes are cut from the images as they are stored, where those can be had.
-        whole = (
-            trains
-            and augment is not None
-            and augment.resized_crop is not None
-            and geometry.size is not None
-            and (source.pictures if isinstance(source, DatasetImages) else isinstance(source, Opened))
-        )
-        own = (
-            source if isinstance(source, DatasetImages) and source.drawn is not None and trains else None
-        )
-        if own and own.texts:
-            raise OfframpError("texts take no random transform; leave `plain` out")
-        if own or whole or streams(part, geometry, loader, whole):
-            hold = not (own or streams(part, geometry, loader, whole))
-            taken[key] = take_files(part, geometry, spec.on_error, whole, hold)
-        else:
-            taken[key] = take(part, geometry, spec.on_error)
-        if own:
-            views = [own.views[row] for row in taken[key].part.rows.tolist()]
-            augment = replace(augment or Augment(), own=digest(views))
-    read = {name: taken[id(part)] for name, part in chosen.parts.items()}
-    if given:
-        split_file.check(given, listed, raw, read)
-    splits = {name: one.split for name, one in read.items()}
-    counts = by_class({name: one.part for name, one in read.items()}, len(classes))
+    loaded = {
+        key: _read(part, geometry, spec, loader, augment, part is chosen.parts["train"])
+        for key, part in parts.items()
+    }
+    read = {name: loaded[id(part)] for name, part in chosen.parts.items()}
+    if file is not None:
+        file.check(raw, read)
+    images = read["train"].part.source.images
+    if isinstance(images, DatasetImages) and images.transformed is not None:
+        views = [images.views[row] for row in read["train"].part.rows.tolist()]
+        augment = replace(augment or Augment(), own=digest(views))
+    splits = {name: part.split for name, part in read.items()}
+    counts = by_class({name: part.part for name, part in read.items()}, len(classes))
     mean, std = _normalization(read["train"], spec)
     provenance = {
         **raw.provenance,
@@ -218,12 +253,37 @@ def assemble(
         "geometry": asdict(geometry),
         "remarks": [*raw.provenance.get("remarks", ()), *chosen.remarks],
         "group_in_another_split": chosen.dropped,
-        "skipped": {name: one.skipped for name, one in read.items() if one.skipped},
-        "duplicates": duplicates({name: one.digests for name, one in read.items()}),
+        "skipped": {name: part.skipped for name, part in read.items() if part.skipped},
+        "duplicates": duplicates({name: part.digests for name, part in read.items()}),
     }
     data = Data(spec.name, classes, **splits, mean=mean, std=std, provenance=provenance, augment=augment)
     provenance["remarks"] += remarks(counts, classes)  # now that every label is known to be of a class
     return data
+
+
+def _read(
+    part: Subset,
+    geometry: Geometry,
+    spec: DataSpec,
+    loader: Loader,
+    augment: Augment | None,
+    trains: bool,
+) -> LoadedSplit:
+    source = part.source.images
+    dataset = source if isinstance(source, DatasetImages) else None
+    # Splits that are held out of train have its source, but are never transformed or cut at random.
+    transformed = trains and dataset is not None and dataset.transformed is not None
+    if transformed and dataset is not None and dataset.texts:
+        raise OfframpError("texts take no random transform; leave `plain` out")
+    boxes = augment is not None and augment.resized_crop is not None and geometry.size is not None
+    # Random boxes are cut from the images as they are stored, where those can be had.
+    pictures = isinstance(source, StoredImages) if dataset is None else dataset.pictures
+    whole = trains and boxes and pictures
+    streamed = streams(part, geometry, loader, whole)
+    if transformed or whole or streamed:
+        in_memory = not (transformed or streamed)
+        return read_later(part, geometry, spec.on_error, whole, in_memory)
+    return read_pixels(part, geometry, spec.on_error)
 
 
 def _class_names(raw: RawData, name: str) -> tuple[str, ...]:
@@ -247,7 +307,7 @@ def _class_names(raw: RawData, name: str) -> tuple[str, ...]:
 def _check_loader(loader: Loader, parts: Iterable[Subset], spec: DataSpec) -> None:
     if loader not in get_args(Loader):
         raise OfframpError(f"execution.loader cannot be '{loader}'{nearest(loader, get_args(Loader))}")
-    if loader == "streaming" and not any(isinstance(p.source.images, Opened) for p in parts):
+    if loader == "streaming" and not any(isinstance(p.source.images, StoredImages) for p in parts):
         raise OfframpError(
             f"data set '{spec.name}' is neither image files nor a Dataset, so it cannot be streamed; "
             "leave execution.loader out"
@@ -256,11 +316,11 @@ def _check_loader(loader: Loader, parts: Iterable[Subset], spec: DataSpec) -> No
 
 def _normalization(train: LoadedSplit, spec: DataSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation per channel."""
-    asked = spec.normalize
-    if asked == "train":
+    if spec.normalize == "train":
         return train.mean, train.std
-    mean, std = NORMALIZED[asked] if isinstance(asked, str) else asked
-    means = f"{asked} is" if isinstance(asked, str) else "these are"
+    named = isinstance(spec.normalize, str)
+    mean, std = NORMALIZED[spec.normalize] if isinstance(spec.normalize, str) else spec.normalize
+    means = f"{spec.normalize} is" if named else "these are"
     if train.split.dtype != torch.uint8:
         kinds = "floats, taken as normalized" if train.split.dtype.is_floating_point else "no images"
         raise OfframpError(f"normalize: {means} for 8-bit images, and these are {kinds}; leave it out")
@@ -282,55 +342,59 @@ def geometry_of(raw: RawData, spec: DataSpec) -> Geometry:
     return Geometry(spec.size or own.size, resize, spec.fit, spec.channels or own.channels)
 
 
-def duplicates(digests: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """How many images of a split equal, byte for byte, an earlier one of the same split (`test`), or
-    one of another (`test in train`); zeros are left out. digests: of each image, by split."""
-    counts = {name: len(found) - len(set(found)) for name, found in digests.items()}
-    for name, other in itertools.permutations(digests, 2):
-        if SPLITS.index(name) > SPLITS.index(other) and digests[name] is not digests[other]:
-            seen = set(digests[other])
-            counts[f"{name} in {other}"] = sum(d in seen for d in digests[name])
-    return {name: count for name, count in counts.items() if count}
+def declared_counts(name: str, options: Mapping[str, Any]) -> DeclaredCounts | None:
+    """What is known of a data set read with some options, wherever it is; None where nothing is."""
+    return DATASETS[name].counts(options) if name in DATASETS else None
 
 
-def notes(provenance: Mapping[str, Any]) -> list[str]:
-    """What a person should know of data that was read, a line each: splits that are small or unlike,
-    images that were left out, skipped, or are there twice. provenance: of `Data`."""
-    found = [f"{line}." for line in left_out(provenance.get("group_in_another_split", {}))]
-    for split, names in provenance.get("skipped", {}).items():
-        found.append(f"{counted(len(names), 'image')} of {split} skipped as damaged, {names[0]} first.")
-    for where, count in provenance.get("duplicates", {}).items():
-        split, _, other = where.partition(" in ")
-        twin = f"one of {other}" if other else "another of it"
-        found.append(f"{counted(count, 'image')} of {split} equal to {twin}, byte for byte.")
-    return [*found, *(f"{line}." for line in provenance.get("remarks", ()))]
+def missing(spec: DataSpec) -> str | None:
+    """Why `spec` can be planned by declared counts only: its folder is not there.
+
+    None where it is, and where no counts are declared for what it asks.
+    """
+    if spec.split_file is not None or declared_counts(spec.name, dict(spec.options)) is None:
+        return None
+    root = spec.root or shared_folder(spec.name)
+    if root is not None and Path(root).expanduser().is_dir():
+        return None
+    if spec.url is not None:
+        return None if already_fetched(spec) is not None else f"{spec.url} is not fetched yet"
+    if root is None:
+        return "no folder is given (data.root, --data-root or OFFRAMP_DATA)"
+    return f"there is no folder {root}"
 
 
-def _arguments(source: Callable[..., Any], spec: DataSpec, default_root: str | None) -> dict[str, Any]:
-    """The keyword arguments for a source: its folder, where it takes one, and the options."""
-    taken = inspect.signature(source).parameters
-    anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())
-    arguments = dict(spec.options)
-    for option in arguments:
-        if option == "root" or not (anything or option in taken):
-            known = [p for p in taken if p != "root"]
-            raise OfframpError(
-                f"data set '{spec.name}' has no option '{option}'"
-                f"{nearest(option, known) or '; remove it'}"
-            )
-    if "root" in taken:
-        needed = taken["root"].default is inspect.Parameter.empty
-        root = default_root if spec.root is None and needed else spec.root
-        if root is not None:
-            arguments["root"] = Path(root).expanduser()
-        elif needed:
-            fetch = getattr(inspect.getmodule(source), "FETCH", None)
-            raise OfframpError(
-                f"data set '{spec.name}' needs its folder; "
-                + (f"fetch {fetch}, and " if fetch else "")
-                + "set data.root, or the environment variable OFFRAMP_DATA to the folder that holds "
-                f"'{spec.name}'"
-            )
-    elif spec.root is not None:
-        raise OfframpError(f"data set '{spec.name}' reads no folder; leave data.root out")
-    return arguments
+@dataclass(frozen=True)
+class _AbsentImages:
+    """Images that are not here: they can be counted, and that is all."""
+
+    name: str
+    ids: tuple[str, ...] = ()
+
+    def open(self, row: int) -> Any:
+        raise OfframpError(f"image {row} of '{self.name}' is not here; this plan is for looking only")
+
+
+def declared_data(spec: DataSpec, augment: Augment | None = None) -> Data:
+    """Splits of the declared sizes, with labels and without images. Their digests stand for no data.
+
+    Raises:
+        OfframpError: for counts that cannot be had.
+    """
+    counts = declared_counts(spec.name, dict(spec.options)) or declared_counts(spec.name, {})
+    assert counts is not None
+    labels = [torch.repeat_interleave(torch.tensor(n)) for n in (counts.train, counts.test)]
+    train, test = (RawSplit(numbers, numbers) for numbers in labels)
+    raw = RawData(train, test, tuple(map(str, range(len(counts.train)))))
+    channels, height, width = counts.shape
+    shape = (spec.channels or channels, spec.size or height, spec.size or width)
+    absent: Any = _AbsentImages(spec.name)
+    parts = choose(raw, spec).parts
+    once: dict[int, Any] = {}
+    for name, part in parts.items():
+        mark = digest(["declared", spec.name, name, len(part.rows), list(shape)])
+        split = FileSplit(absent, part.rows, Geometry(), part.labels, shape, mark)
+        once.setdefault(id(part), split)
+    splits = {name: once[id(part)] for name, part in parts.items()}
+    zeros, ones = (0.0,) * shape[0], (1.0,) * shape[0]
+    return Data(spec.name, raw.classes, **splits, mean=zeros, std=ones, augment=augment)

@@ -21,15 +21,15 @@ def pool(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(1, min(count, os.cpu_count() or 1, 16)))
 
 
-class Pace:
+class LoggedProgress:
     """Counts what is done of `total`, and logs it at most once a second (level INFO), such as
     `hashing files: 1,200 of 50,000`."""
 
-    def __init__(self, what: str, total: int) -> None:
-        self._what = what
+    def __init__(self, work: str, total: int) -> None:
+        self._work = work
         self._total = total
         self._done = 0
-        self._told = time.monotonic()
+        self._logged = time.monotonic()
 
     def over(self, items: Iterable[T]) -> Iterator[T]:
         """The same items; each counts as done when the next is asked for."""
@@ -37,6 +37,6 @@ class Pace:
             yield item
             self._done += 1
             now = time.monotonic()
-            if now - self._told >= PERIOD:
-                self._told = now
-                log.info("%s: %s of %s", self._what, f"{self._done:,}", f"{self._total:,}")
+            if now - self._logged >= PERIOD:
+                self._logged = now
+                log.info("%s: %s of %s", self._work, f"{self._done:,}", f"{self._total:,}")

@@ -6,21 +6,20 @@ lazy: only the rows that a study uses are asked for, once each, after the labels
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from offramp.data.images.files import Opened, pixel_digest
+from offramp.data.images.files import StoredImages, pixel_digest
 from offramp.data.images.geometry import Geometry
 from offramp.errors import OfframpError
 
 
 class ImageRows(Protocol):
-    """Images that can be counted and read by row: a tensor [N, C, H, W], or something lazy; or texts,
-    [N, T]."""
+    """Images that are read by rows: a tensor [N, C, H, W], or something lazy; or texts, [N, T]."""
 
     def __len__(self) -> int: ...
 
@@ -32,14 +31,17 @@ class ImageRows(Protocol):
 class RawSplit:
     """One official split of a source.
 
-    images: see `ImageRows`.  labels: [N] int64, on the CPU.
-    groups: [N] names of what belongs together, such as the patient of each image, or None. Images of one
-        group never go to two splits.
+    Attributes:
+        images: N of them, in memory or opened one by one.
+        labels: [N] int64, on the CPU.
+        groups: [N] names of what belongs together, such as the patient of each image, or None. Images of
+            one group never go to two splits.
 
-    Raises OfframpError when they disagree in number or there are none.
+    Raises:
+        OfframpError: when they disagree in number, or there are none.
     """
 
-    images: ImageRows
+    images: ImageRows | StoredImages
     labels: Tensor
     groups: tuple[str, ...] | None = None
 
@@ -48,20 +50,25 @@ class RawSplit:
             raise OfframpError("labels must be a tensor [N]; give one class number an image")
         if self.labels.dtype != torch.int64:
             raise OfframpError(f"labels are {self.labels.dtype}; give torch.int64 class numbers")
-        if len(self.images) != len(self.labels):
-            raise OfframpError(
-                f"{len(self.images)} images but {len(self.labels)} labels; give one label for each image"
-            )
         if not len(self.labels):
             raise OfframpError("a split holds no images; give it at least one")
-        if self.groups is not None and len(self.groups) != len(self.labels):
+        count = len(self.labels)
+        if len(self.images) != count:
             raise OfframpError(
-                f"{len(self.groups)} groups but {len(self.labels)} labels; give one group for each image"
+                f"{len(self.images)} images but {count} labels; give one label for each image"
+            )
+        if self.groups is not None and len(self.groups) != count:
+            raise OfframpError(
+                f"{len(self.groups)} groups but {count} labels; give one group for each image"
             )
 
     def read(self, rows: Tensor) -> Tensor:
-        """The images of `rows` [n]: [n, C, H, W]. Raises OfframpError when they are no tensor."""
-        images = self.images[rows]
+        """The images of `rows` [n], of one size: [n, C, H, W].
+
+        Raises:
+            OfframpError: when they are no tensor.
+        """
+        images = None if isinstance(self.images, StoredImages) else self.images[rows]
         if not isinstance(images, Tensor) or len(images) != len(rows):
             raise OfframpError(
                 f"images[rows] gave a {type(images).__name__} for {len(rows)} rows; "
@@ -72,7 +79,7 @@ class RawSplit:
     def digests(self, rows: Tensor) -> list[str] | None:
         """SHA-256, in hex, of what each image of `rows` [n] is read from: a file, or pixels. None where
         the images would have to be made for that."""
-        if isinstance(self.images, Opened):
+        if isinstance(self.images, StoredImages):
             return self.images.digests(rows)
         if isinstance(self.images, Tensor) and self.images.dim() in (2, 4):
             return [pixel_digest(image) for image in self.read(rows)]
@@ -81,13 +88,17 @@ class RawSplit:
 
 @dataclass(frozen=True, eq=False)
 class RawData:
-    """What a source returns.
+    """What a source returns. A split that is None is held out of train.
 
-    train, test: the official splits.  A split that is None is held out of train.
-    classes: the name of each class, or empty to number those of the training labels.
-    provenance: what was read (files, their hashes), in types of JSON.
-    geometry: the size that this data is usually given; a study may say otherwise.
-    remarks: what to know of how it was read, a line each.
+    Attributes:
+        train: The official training split.
+        test: The official test split.
+        classes: The name of each class, or empty to number those of the training labels.
+        validation: The official validation split.
+        calibration: Images for thresholds.
+        provenance: What was read (files, their hashes), in types of JSON.
+        geometry: The size that this data is usually given; a study may say otherwise.
+        remarks: What to know of how it was read, a line each.
     """
 
     train: RawSplit
@@ -98,3 +109,40 @@ class RawData:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     geometry: Geometry = field(default_factory=Geometry)
     remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DeclaredCounts:
+    """What is known of a public data set before its files are here.
+
+    Attributes:
+        train: Images of each class.
+        test: The same of the test split.
+        shape: (C, H, W) as images come; where files differ in size, as the paper takes them.
+        options: Options of the source that leave these counts as they are.
+    """
+
+    train: tuple[int, ...]
+    test: tuple[int, ...]
+    shape: tuple[int, int, int]
+    options: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A data set that studies know by name.
+
+    Attributes:
+        read: Takes `root` (the folder of its files, where it reads any) and options, all by name.
+        fetch: What to put into that folder, and where it comes from; None where there is none.
+        counts: What is known of it read with some options; None where nothing is.
+    """
+
+    read: Callable[..., RawData]
+    fetch: str | None = None
+    counts: Callable[[Mapping[str, Any]], DeclaredCounts | None] = lambda _: None
+
+
+def fixed_counts(counts: DeclaredCounts) -> Callable[[Mapping[str, Any]], DeclaredCounts | None]:
+    """`DataSource.counts` of a data set that always has the same, unless another option is set."""
+    return lambda options: counts if options.keys() <= counts.options else None

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from offramp.data.images.files import Opened
+from offramp.data.images.files import StoredImages
 from offramp.data.raw import RawData, RawSplit
 from offramp.data.read import LoadedSplit, digests_of
 from offramp.data.splits import Splits, Subset
-from offramp.data_spec import SPLITS
+from offramp.data_spec import SPLITS, DataSpec
 from offramp.errors import OfframpError
 from offramp.files import replacing, writing
 
@@ -34,12 +35,17 @@ def save(path: Path, raw: RawData, chosen: Splits) -> None:
         temporary.write_text(json.dumps({"version": VERSION, "splits": splits}, indent=1))
 
 
-def read(path: Path) -> dict[str, dict[str, str]]:
-    """The hash of every image, by split and id. Raises OfframpError where it cannot be read as one."""
+def named_by(spec: DataSpec) -> SplitFile | None:
+    """The split file of a data set, if it names one. Raises OfframpError as `read` does."""
+    return None if spec.split_file is None else read(Path(spec.split_file).expanduser())
+
+
+def read(path: Path) -> SplitFile:
+    """Raises OfframpError where a file cannot be read as a split file."""
     try:
-        kept = json.loads(path.read_bytes())
-        splits = {name: dict(kept["splits"][name]) for name in SPLITS}
-        good = kept["version"] == VERSION and all(
+        document = json.loads(path.read_bytes())
+        splits = {name: dict(document["splits"][name]) for name in SPLITS}
+        good = document["version"] == VERSION and all(
             entries and all(isinstance(sha, str) for sha in entries.values())
             for entries in splits.values()
         )
@@ -49,75 +55,80 @@ def read(path: Path) -> dict[str, dict[str, str]]:
         raise OfframpError(f"{path} is no split file ({error!r}); save it again") from error
     if not good:
         raise OfframpError(f"{path} is no split file of version {VERSION}; save it again")
-    return splits
+    return SplitFile(path, splits)
 
 
-def choose(path: Path, splits: Mapping[str, Mapping[str, str]], raw: RawData) -> Splits:
-    """The rows that a split file names. splits: see `read`.
+@dataclass(frozen=True)
+class SplitFile:
+    """What a split file says.
 
-    Raises OfframpError for an image that is absent, an image or a group that is in two splits, and a
-    split whose images come from several of the source's.
+    Attributes:
+        path: The file.
+        splits: The hash of every image, by split and id.
     """
-    places = {
-        image: (name, row)
-        for name, source in _sources(raw).items()
-        for row, image in enumerate(_all_ids(name, source))
-    }
-    parts: dict[str, Subset] = {}
-    owner: dict[str, str] = {}
-    for split, entries in splits.items():
-        if split == "validation" and entries == splits["test"]:
-            continue  # as `validation: test` has it
-        for image in entries:
-            if image not in places:
-                raise OfframpError(f"{path} names '{image}', which is not here; restore it")
-            if owner.setdefault(image, split) != split:
-                raise OfframpError(f"{path} has '{image}' in {owner[image]} and in {split}; correct it")
-        origins = sorted({places[image][0] for image in entries})
-        if len(origins) > 1:
-            raise OfframpError(
-                f"{path} makes {split} of images from {' and '.join(origins)}; make it of one of them"
-            )
-        rows = torch.tensor(sorted(places[image][1] for image in entries), dtype=torch.int64)
-        parts[split] = Subset(_sources(raw)[origins[0]], rows)
-    parts.setdefault("validation", parts["test"])
-    _check_groups(path, parts)
-    return Splits({name: parts[name] for name in SPLITS}, remarks=raw.remarks)
 
+    path: Path
+    splits: Mapping[str, Mapping[str, str]]
 
-def check(
-    path: Path, splits: Mapping[str, Mapping[str, str]], raw: RawData, read: Mapping[str, LoadedSplit]
-) -> None:
-    """Raises OfframpError, naming it, for an image that is not what it was when the file was saved."""
-    for name, taken in read.items():
-        for image, sha in zip(_ids(raw, taken.part), taken.digests, strict=True):
-            if splits[name][image] != sha:
+    def choose(self, raw: RawData) -> Splits:
+        """The rows that it names.
+
+        Raises:
+            OfframpError: for an image that is absent, an image or a group that is in two splits, and a
+                split whose images come from several of the source's.
+        """
+        sources = _sources(raw)
+        places = {
+            image: (name, row)
+            for name, source in sources.items()
+            for row, image in enumerate(_all_ids(name, source))
+        }
+        parts: dict[str, Subset] = {}
+        owner: dict[str, str] = {}  # of images, and of groups under another key
+        for split, entries in self.splits.items():
+            if split == "validation" and entries == self.splits["test"]:
+                continue  # as `validation: test` has it
+            for image in entries:
+                if image not in places:
+                    raise OfframpError(f"{self.path} names '{image}', which is not here; restore it")
+                self._own(owner, f"'{image}'", split)
+            origins = sorted({places[image][0] for image in entries})
+            if len(origins) > 1:
                 raise OfframpError(
-                    f"'{image}' is not what {path} was made of; restore the image, or save the splits "
-                    "again"
+                    f"{self.path} makes {split} of images from {' and '.join(origins)}; make it of one "
+                    "of them"
                 )
+            rows = torch.tensor(sorted(places[image][1] for image in entries), dtype=torch.int64)
+            parts[split] = Subset(sources[origins[0]], rows)
+            if (groups := parts[split].source.groups) is not None:
+                for row in rows.tolist():
+                    self._own(owner, f"group '{groups[row]}'", split)
+        parts.setdefault("validation", parts["test"])
+        return Splits({name: parts[name] for name in SPLITS}, remarks=raw.remarks)
 
+    def _own(self, owner: dict[str, str], what: str, split: str) -> None:
+        """Raises OfframpError where an image or a group is in another split already."""
+        if owner.setdefault(what, split) != split:
+            raise OfframpError(f"{self.path} has {what} in {owner[what]} and in {split}; correct it")
 
-def _check_groups(path: Path, parts: Mapping[str, Subset]) -> None:
-    owner: dict[str, str] = {}
-    for name, part in parts.items():
-        groups = part.source.groups
-        if groups is None or (name == "validation" and part is parts["test"]):
-            continue
-        for row in part.rows.tolist():
-            if owner.setdefault(groups[row], name) != name:
-                raise OfframpError(
-                    f"{path} has group '{groups[row]}' in {owner[groups[row]]} and in {name}; correct it"
-                )
+    def check(self, raw: RawData, read: Mapping[str, LoadedSplit]) -> None:
+        """Raises OfframpError, naming it, for an image that is not what it was when it was saved."""
+        for name, loaded in read.items():
+            for image, sha in zip(_ids(raw, loaded.part), loaded.digests, strict=True):
+                if self.splits[name][image] != sha:
+                    raise OfframpError(
+                        f"'{image}' is not what {self.path} was made of; restore the image, or save the "
+                        "splits again"
+                    )
 
 
 def _sources(raw: RawData) -> dict[str, RawSplit]:
-    found = {name: getattr(raw, name) for name in SPLITS}
-    return {name: source for name, source in found.items() if source is not None}
+    sources = {name: getattr(raw, name) for name in SPLITS}
+    return {name: source for name, source in sources.items() if source is not None}
 
 
 def _all_ids(name: str, source: RawSplit) -> tuple[str, ...]:
-    if isinstance(source.images, Opened):
+    if isinstance(source.images, StoredImages):
         return source.images.ids
     return tuple(f"{name} row {row}" for row in range(len(source.labels)))
 

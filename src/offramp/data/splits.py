@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from offramp.data.images.files import Files
+from offramp.data.images.files import Files, StoredImages
 from offramp.data.raw import ImageRows, RawData, RawSplit
 from offramp.data_spec import HELD_OUT, DataSpec
 from offramp.errors import OfframpError
@@ -37,18 +37,20 @@ class Subset:
     def labels(self) -> Tensor:
         return self.source.labels[self.rows]
 
-    def only(self, kept: Tensor) -> Subset:
-        """A part of it. kept: [n] bool."""
-        return Subset(self.source, self.rows[kept])
+    def only(self, mask: Tensor) -> Subset:
+        """The part of it that `mask` [n] bool chooses."""
+        return Subset(self.source, self.rows[mask])
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
     """Which images make which split.
 
-    parts: the four splits, by name; `validation` may be the same object as `test`.
-    dropped: what was left out because its group is in another split: by split, the number of images
-    and of groups.  remarks: what to know of them, a line each.
+    Attributes:
+        parts: The four splits, by name; `validation` may be the same object as `test`.
+        dropped: What was left out because its group is in another split: by split, the number of images
+            and of groups.
+        remarks: What to know of them, a line each.
     """
 
     parts: Mapping[str, Subset]
@@ -58,27 +60,21 @@ class Splits:
 
 def by_class(parts: Mapping[str, Subset], classes: int) -> dict[str, list[int]]:
     """The number of images of each class, by split; labels outside of the classes are passed over."""
-    found = {}
+    counts = {}
     for name, part in parts.items():
-        known = (part.labels >= 0) & (part.labels < classes)
-        found[name] = torch.bincount(part.labels[known], minlength=classes).tolist()
-    return found
-
-
-def left_out(dropped: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """A line for each split that images were dropped from. dropped: see `Splits`."""
-    return [
-        f"{counted(n['images'], 'image')} left out of {split}, of {counted(n['groups'], 'group')} that "
-        "another split shows too"
-        for split, n in dropped.items()
-    ]
+        numbers = part.labels[(part.labels >= 0) & (part.labels < classes)]
+        counts[name] = torch.bincount(numbers, minlength=classes).tolist()
+    return counts
 
 
 def choose(raw: RawData, spec: DataSpec) -> Splits:
-    """Subsets and hold-outs. Images of one group are never in two splits: of a group that the source
-    shows in several, the test split's stay, and the training split's are dropped and counted.
+    """Subsets and hold-outs.
 
-    Raises OfframpError for counts that cannot be had.
+    Images of one group are never in two splits: of a group that the source shows in several, the test
+    split's stay, and the training split's are dropped and counted.
+
+    Raises:
+        OfframpError: for counts that cannot be had.
     """
     if spec.validation == "val" and raw.validation is None:
         raise OfframpError(f"data set '{spec.name}' has no validation split; leave data.validation out")
@@ -88,9 +84,9 @@ def choose(raw: RawData, spec: DataSpec) -> Splits:
     if spec.validation == "test":
         del sources["validation"]
     missing = [name for name, source in sources.items() if source is None]
-    given = {name: source for name, source in sources.items() if source is not None}
-    whole = {n: Subset(s, torch.arange(len(s.labels))) for n, s in {"train": raw.train, **given}.items()}
-    whole, dropped = _apart(whole)
+    official = {name: source for name, source in sources.items() if source is not None}
+    every = {"train": raw.train, **official}
+    whole, dropped = _apart({n: Subset(s, torch.arange(len(s.labels))) for n, s in every.items()})
     train = _subset(whole["train"], spec.train_images, spec, "train")
     rows_of = hold_out(
         train.labels,
@@ -101,25 +97,27 @@ def choose(raw: RawData, spec: DataSpec) -> Splits:
         train.source.digests(train.rows) if missing else None,
     )
     parts = {name: Subset(raw.train, train.rows[rows]) for name, rows in rows_of.items()}
-    parts |= {name: whole[name] for name in given}
+    parts |= {name: whole[name] for name in official}
     if raw.test is not None:
         parts["test"] = _subset(whole["test"], spec.test_images, spec, "test")
     parts.setdefault("validation", parts["test"])
-    told: tuple[str, ...] = ()
+    remarks = raw.remarks
     if raw.validation is not None and raw.test is None and spec.validation == "held-out":
-        held = counted(len(parts["test"].rows), "image")
-        told = (
-            f"there is a validation split and no test split, so {held} of train are held out as test "
+        images = counted(len(parts["test"].rows), "image")
+        remarks += (
+            f"there is a validation split and no test split, so {images} of train are held out as test "
             "(data.validation: val says that it is meant so); data.test: val makes it the test split",
         )
-    return Splits(parts, dropped, (*raw.remarks, *told))
+    return Splits(parts, dropped, remarks)
 
 
-def as_asked(raw: RawData, spec: DataSpec) -> RawData:
-    """What a source returned, with its validation split as the test split, or its test images among
-    those of train, where that is asked for.
+def with_test_split(raw: RawData, spec: DataSpec) -> RawData:
+    """What a source returned, with the test split that `spec.test` names.
 
-    Raises OfframpError where there is no such split, and a test split beside validation.
+    Its validation split becomes the test split, or its test images join those of train.
+
+    Raises:
+        OfframpError: where there is no such split, and for a test split beside validation.
     """
     if spec.test == "test":
         return raw
@@ -137,13 +135,15 @@ def _joined(train: RawSplit, test: RawSplit | None) -> RawSplit:
     """One split of two."""
     if test is None:
         return train
-    one, other = train.images, test.images
-    images: ImageRows | None = None
-    if isinstance(one, Files) and isinstance(other, Files) and one.root == other.root:
-        images = Files(one.root, one.ids + other.ids)
-    elif isinstance(one, Tensor) and isinstance(other, Tensor) and one.shape[1:] == other.shape[1:]:
-        images = torch.cat([one, other])
-    if images is None:
+    first, second = train.images, test.images
+    images: ImageRows | StoredImages
+    if isinstance(first, Files) and isinstance(second, Files) and first.root == second.root:
+        images = Files(first.root, first.ids + second.ids)
+    elif (
+        isinstance(first, Tensor) and isinstance(second, Tensor) and first.shape[1:] == second.shape[1:]
+    ):
+        images = torch.cat([first, second])
+    else:
         raise OfframpError("data.test: held-out is for files in folders and for arrays; leave it out")
     groups = train.groups and test.groups and train.groups + test.groups
     return RawSplit(images, torch.cat([train.labels, test.labels]), groups)
@@ -152,7 +152,7 @@ def _joined(train: RawSplit, test: RawSplit | None) -> RawSplit:
 def _apart(parts: Mapping[str, Subset]) -> tuple[dict[str, Subset], dict[str, dict[str, int]]]:
     """The parts without the images whose group a part of higher precedence shows; their numbers."""
     seen: set[str] = set()
-    kept, dropped = {}, {}
+    apart, dropped = {}, {}
     for name in PRECEDENCE:
         if name not in parts:
             continue
@@ -160,35 +160,73 @@ def _apart(parts: Mapping[str, Subset]) -> tuple[dict[str, Subset], dict[str, di
         if groups is not None:
             fresh = torch.tensor([group not in seen for group in groups])
             if not fresh.all():
-                gone = {group for group in groups if group in seen}
-                dropped[name] = {"images": int((~fresh).sum()), "groups": len(gone)}
+                again = {group for group in groups if group in seen}
+                dropped[name] = {"images": int((~fresh).sum()), "groups": len(again)}
                 part = part.only(fresh)
             if not len(part.rows):
                 raise OfframpError(
                     f"every group of the {name} split is in another split too; correct the groups"
                 )
             seen |= set(groups)
-        kept[name] = part
-    return kept, dropped
+        apart[name] = part
+    return apart, dropped
 
 
-def _subset(part: Subset, wanted: int | None, spec: DataSpec, name: str) -> Subset:
-    if wanted is None:
+def _subset(part: Subset, count: int | None, spec: DataSpec, name: str) -> Subset:
+    if count is None:
         return part
-    if wanted > len(part.rows):
+    if count > len(part.rows):
         raise OfframpError(
-            f"data.{name}_images is {wanted}, but the {name} split of '{spec.name}' has "
+            f"data.{name}_images is {count}, but the {name} split of '{spec.name}' has "
             f"{len(part.rows)} images; ask for 1 to {len(part.rows)}, or leave it out"
         )
-    rows = stratified(part.labels, wanted, spec.draw, f"subset of {name}")
-    return Subset(part.source, part.rows[rows])
+    return Subset(part.source, part.rows[stratified(part.labels, count, spec.draw, f"subset of {name}")])
+
+
+def split_off(train: RawSplit, share: float) -> dict[str, RawSplit]:
+    """`train` in two: `test` and `train`, what is left.
+
+    Args:
+        train: Of files.
+        share: How much of each class is test, chosen by hashes of files, or of groups.
+
+    Raises:
+        OfframpError: where each class is one image or one group.
+    """
+    files, rows = train.images, torch.arange(len(train.labels))
+    assert isinstance(files, Files)
+    contents = files.digests(rows)
+    test = by_hash(train.labels, together(train.groups or contents, contents), share)
+    if not test.any():
+        kind = "images of one group" if train.groups else "one image"
+        raise OfframpError(
+            f"no test split can be made of {files.root}: each class has {kind} only; add more, or a "
+            "test split"
+        )
+
+    def only(chosen: Tensor) -> RawSplit:
+        groups = train.groups and tuple(train.groups[row] for row in chosen.tolist())
+        return RawSplit(files.only(chosen), train.labels[chosen], groups)
+
+    return {"train": only(rows[~test]), "test": only(rows[test])}
 
 
 def stratified(labels: Tensor, n: int, seed: int, purpose: str) -> Tensor:
-    """`n` rows, ascending, that keep the proportions of the classes (largest remainder; the lower
-    class number wins a tie). labels: [N] int64. Returns [n] int64.
+    """`n` rows that keep the proportions of the classes.
 
-    Raises OfframpError unless 1 ≤ n ≤ N.
+    The largest remainders are rounded up; the lower class number wins a tie.
+
+    Args:
+        labels: [N] int64.
+        n: How many, 1 to N.
+        seed: What they are drawn with.
+        purpose: Of the draw: another one draws other rows.
+
+    Returns:
+        [n] int64, ascending.
+
+    Raises:
+        OfframpError: unless 1 ≤ n ≤ N.
     """
     if not 1 <= n <= len(labels):
         raise OfframpError(f"cannot take {n} images of {len(labels)}; ask for 1 to {len(labels)}")
@@ -207,23 +245,34 @@ def hold_out(
     groups: Sequence[str] | None = None,
     contents: Sequence[str] | None = None,
 ) -> dict[str, Tensor]:
-    """Rows of each held-out split in `names`, and of `train`, what is left; each ascending.
+    """Which rows each held-out split takes, and which are left to `train`.
 
     Every held-out split takes 5 % of each class, and at least 20 images for each class there is, or 200
     where that is fewer, classes in proportion. Or it takes `images`, classes in proportion (rounded up).
     Of a class of four or more it takes one at least, and never more than a quarter. A split's rows are a
     function of its name, the seed, `images` and the rows, whichever other splits are held out beside it.
 
-    labels: [N] int64.  groups: [N] names of what belongs together, such as patients.  contents: [N]
-    hashes of what each image is read from. Images with an equal group or content stay together: they
-    are held out only as a whole, and count for the class that they show most. So a split may take a few
-    images less of a class, never more. Equal contents are torn apart where a split would else be empty.
+    Images with an equal group or content stay together: they are held out only as a whole, and count for
+    the class that they show most. So a split may take a few images less of a class, never more. Equal
+    contents are torn apart where a split would else be empty.
 
-    Raises OfframpError when the classes are too small, or the groups too large, to hold anything out.
+    Args:
+        labels: [N] int64.
+        names: Of the held-out splits.
+        seed: What they are drawn with.
+        images: About so many in each.
+        groups: [N] names of what belongs together, such as patients.
+        contents: [N] hashes of what each image is read from.
+
+    Returns:
+        The rows of each of `names`, and of `train`, ascending.
+
+    Raises:
+        OfframpError: when the classes are too small, or the groups too large, to hold anything out.
     """
     alone = groups or list(map(str, range(len(labels))))
     tied = alone if contents is None else together(alone, contents)
-    (units, classes), (bundles, shown) = _grouped(labels, alone), _grouped(labels, tied)
+    (units, classes), (bundles, majority) = _grouped(labels, alone), _grouped(labels, tied)
     keys = list(units)
     waiting: list[list[list[int]]] = []
     numbers: list[int] = []  # of images of each class
@@ -231,9 +280,9 @@ def hold_out(
         own = [keys[i] for i in members.tolist()]
         numbers.append(sum(len(units[key]) for key in own))
         first = dict.fromkeys(tied[units[key][0]] for key in own)  # waits where its first unit does
-        waiting.append([bundles.pop(name) for name in first if shown[name] == classes[own[0]]])
-    taken: dict[str, list[int]] = {name: [] for name in HELD_OUT}
-    taken["train"] = [row for rows in bundles.values() for row in rows]
+        waiting.append([bundles.pop(name) for name in first if majority[name] == classes[own[0]]])
+    rows_of: dict[str, list[int]] = {name: [] for name in HELD_OUT}
+    rows_of["train"] = [row for rows in bundles.values() for row in rows]
     sizes = _held_out(numbers, images)
     for left, size in zip(waiting, sizes, strict=True):
         for name in HELD_OUT:
@@ -243,12 +292,12 @@ def hold_out(
                     rest.append(rows)
                     continue
                 room -= len(rows)
-                taken[name if name in names else "train"].extend(rows)
+                rows_of[name if name in names else "train"].extend(rows)
             left = rest
-        taken["train"].extend(row for rows in left for row in rows)
-    split = {name: torch.tensor(sorted(taken[name]), dtype=torch.int64) for name in (*names, "train")}
+        rows_of["train"].extend(row for rows in left for row in rows)
+    split = {name: torch.tensor(sorted(rows_of[name]), dtype=torch.int64) for name in (*names, "train")}
     if short := next((name for name in names if not len(split[name])), None):
-        if contents is not None:  # such as one image many times: it is counted where it is told of
+        if contents is not None:  # such as one image many times: it is counted among the duplicates
             return hold_out(labels, names, seed, images, groups)
         reason = (
             f"too few training images to hold out a {short} split: no class has {HELD_OUT_MOST}"
@@ -263,39 +312,43 @@ def _held_out(counts: Sequence[int], images: int | None) -> list[int]:
     """How many of each class go into each held-out split. counts: of the classes' images."""
     total = sum(counts)
     if images is None:
-        wanted = [n // HELD_OUT_SHARE for n in counts]
+        sizes = [n // HELD_OUT_SHARE for n in counts]
         each, most = HELD_OUT_LEAST
         least = min(each * len(counts), most)
-        if sum(wanted) < least:
-            wanted = _in_proportion(counts, least)
+        if sum(sizes) < least:
+            sizes = _in_proportion(counts, least)
             if all(abs(n * least - each * total) < total for n in counts):
-                wanted = [each] * len(counts)  # classes that differ by less than an image are even
+                sizes = [each] * len(counts)  # classes that differ by less than an image are even
     else:
-        wanted = [-(-n * images // total) for n in counts]
-    return [min(max(k, 1), n // HELD_OUT_MOST) for k, n in zip(wanted, counts, strict=True)]
+        sizes = [-(-n * images // total) for n in counts]
+    return [min(max(k, 1), n // HELD_OUT_MOST) for k, n in zip(sizes, counts, strict=True)]
 
 
 def _in_proportion(counts: Sequence[int], n: int) -> list[int]:
     """`n` in whole numbers as the counts are to each other: the largest remainders are rounded up, of
     equal ones the first."""
     total = sum(counts)
-    found = [count * n // total for count in counts]
+    shares = [count * n // total for count in counts]
     rest = [count * n % total for count in counts]
-    for i in sorted(range(len(counts)), key=lambda i: -rest[i])[: n - sum(found)]:
-        found[i] += 1
-    return found
+    for i in sorted(range(len(counts)), key=lambda i: -rest[i])[: n - sum(shares)]:
+        shares[i] += 1
+    return shares
 
 
 def together(names: Sequence[str], contents: Sequence[str]) -> list[str]:
-    """A name for all that is tied to each row, by a name or a content that two rows share, over any
-    number of rows between them: the least of their names.
+    """A name for all that is tied to each row, by a name or a content that two rows share.
 
-    names: [N], of groups.  contents: [N], hashes of what the rows are read from.
+    Ties go over any number of rows; the name is the least of theirs.
 
-    >>> together(["b", "a", "c"], ["one", "one", "two"])
-    ['a', 'a', 'c']
+    Args:
+        names: [N], of groups.
+        contents: [N], hashes of what the rows are read from.
+
+    Example:
+        >>> together(["b", "a", "c"], ["one", "one", "two"])
+        ['a', 'a', 'c']
     """
-    above: dict[str, str] = {}
+    above: dict[str, str] = {}  # a forest of disjoint sets, whose roots are the least names
 
     def least(name: str) -> str:
         while (up := above.get(name, name)) != name:
@@ -304,19 +357,26 @@ def together(names: Sequence[str], contents: Sequence[str]) -> list[str]:
 
     first: dict[str, str] = {}
     for name, content in zip(names, contents, strict=True):
-        one, other = least(name), least(first.setdefault(content, name))
-        above[max(one, other)] = min(one, other)
+        low, high = sorted((least(name), least(first.setdefault(content, name))))
+        above[high] = low
     return [least(name) for name in names]
 
 
 def by_hash(labels: Tensor, keys: Sequence[str], share: float) -> Tensor:
-    """Which rows are the test split of a data set that has none: [N] bool, true for `share` of each
-    class, counted in images, at least one group of it and never all.
+    """Which rows are the test split of a data set that has none.
 
-    labels: [N] int64.  keys: [N] what stays together: a group, or the hash of an image's content. The
-    keys' own hashes choose, so neither the order of rows nor a seed changes the answer.
+    The keys' own hashes choose, so neither the order of rows nor a seed changes the answer.
 
-    Raises OfframpError unless 0 < share < 1.
+    Args:
+        labels: [N] int64.
+        keys: [N] what stays together: a group, or the hash of an image's content.
+        share: Of each class, counted in images; at least one group of it and never all.
+
+    Returns:
+        [N] bool, true for the test split.
+
+    Raises:
+        OfframpError: unless 0 < share < 1.
     """
     if not 0 < share < 1:
         raise OfframpError(f"the test split's share is {share}; give one between 0 and 1")
@@ -339,10 +399,10 @@ def _grouped(labels: Tensor, groups: Sequence[str]) -> tuple[dict[str, list[int]
     rows: dict[str, list[int]] = {}
     for row, key in enumerate(groups):
         rows.setdefault(key, []).append(row)
-    shown = labels.tolist()
+    numbers = labels.tolist()
     classes = {}
     for key, members in rows.items():
-        counts = Counter(shown[row] for row in members)
+        counts = Counter(numbers[row] for row in members)
         classes[key] = min(counts, key=lambda label: (-counts[label], label))
     return rows, classes
 

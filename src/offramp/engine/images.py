@@ -11,11 +11,11 @@ from torch import Tensor
 
 from offramp.augment import Augment, View
 from offramp.data import Data, normalize
+from offramp.data.batches import Prefetch
 from offramp.data.dataset import FileSplit, Split
 from offramp.data.images.files import pixels
 from offramp.data.images.geometry import picture
-from offramp.data.loading.prefetch import Prefetch
-from offramp.data.loading.views import augmented, cut_draws, cut_out, draws
+from offramp.data.views import augmented, cut_draws, cut_out, draws
 from offramp.engine.losses import balanced
 from offramp.engine.ranks import ALONE, Ranks
 from offramp.engine.settings import laid_out

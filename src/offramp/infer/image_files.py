@@ -18,8 +18,7 @@ from offramp.bundle.export import IN_PYTHON
 from offramp.bundle.export import preprocessing as preprocessing_of
 from offramp.bundle.folder import SUMS, opened
 from offramp.bundle.preprocessing import FORMATS, Preprocessing
-from offramp.data.images.files import SUFFIXES
-from offramp.data.images.own import upright_size
+from offramp.data.images.files import SUFFIXES, upright_size
 from offramp.engine.settings import placed
 from offramp.errors import OfframpError
 from offramp.infer.predictor import Prediction, Predictor

@@ -12,8 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from offramp import device as devices
 from offramp.data import Data, load
-from offramp.data.images.files import FORMATS, Files
-from offramp.data.images.own import upright_size
+from offramp.data.images.files import FORMATS, Files, upright_size
 from offramp.data.load import NORMALIZED, read_source
 from offramp.data_spec import Normalization
 from offramp.errors import OfframpError, nearest

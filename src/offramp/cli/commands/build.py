@@ -382,7 +382,7 @@ def _target(aim: BundleRequest) -> dict[str, Any]:
 
 
 def _show_plan(chosen: BuildPlan, aim: BundleRequest) -> None:
-    from offramp.data.load import notes
+    from offramp.data.notes import notes
 
     plan = chosen.plan
     data = plan.data

@@ -169,7 +169,7 @@ def _json(trained: Trained, found: Calibrated, tested: Evaluation, out: Path) ->
 
 
 def _show(trained: Trained, found: Calibrated, tested: Evaluation, out: Path) -> None:
-    from offramp.data.remarks import unlike
+    from offramp.data.notes import unlike
     from offramp.policy.calibrate import statement
 
     typer.echo(f"{trained.id}: {found.policy.score} policy in {out}\n")

@@ -16,7 +16,7 @@ from offramp.terminal import show, split, table
 from offramp.units import counted
 
 if TYPE_CHECKING:
-    from offramp.data.audit import Audit, Sources
+    from offramp.data.audit import Audit, UnreadData
     from offramp.study.spec.models import Study
 
 MOST = 20  # lines of one kind that are printed; JSON has all
@@ -147,7 +147,7 @@ def split_(
       offramp data split cifar10 --data-root cifar10 --train-images 5000 \\
         --out splits.json
     """
-    from offramp.data.audit import open_sources, told
+    from offramp.data.audit import open_data
     from offramp.data.split_file import save
     from offramp.data_spec import SPLITS
 
@@ -164,14 +164,14 @@ def split_(
             "file, or leave the setting out"
         )
     with reading_shown():
-        sources = open_sources(study.data)
+        sources = open_data(study.data)
         save(out, sources.raw, sources.chosen)
     parts = sources.chosen.parts
     counts = {name: len(parts[name].rows) for name in SPLITS}
     if json:
-        emit({"out": str(out), "images": counts, "notes": told(sources)})
+        emit({"out": str(out), "images": counts, "notes": sources.remarks})
         return
-    for line in told(sources):
+    for line in sources.remarks:
         typer.echo(f"Note: {line}.")
     listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     same = "; validation is test" if parts["validation"] is parts["test"] else ""
@@ -191,22 +191,22 @@ def _study(name: str, root: Path | None, augment: str | None, settings: list[str
 
 def _opened(
     name: str, root: Path | None, augment: str | None, settings: list[str] | None, fresh: bool = False
-) -> tuple[Study, Sources, Audit]:
-    from offramp.data.audit import audit, open_sources, rehash
+) -> tuple[Study, UnreadData, Audit]:
+    from offramp.data.audit import audit, open_data, rehash
     from offramp.data.images import file_hashes
 
     study = _study(name, root, augment, settings)
-    before = file_hashes.kept() if fresh else {}
+    before = file_hashes.every_manifest() if fresh else {}
     with reading_shown():
-        sources = open_sources(study.data)
+        sources = open_data(study.data)
         changed = rehash(sources, before) if fresh else ()
         if changed:  # a hash may have chosen the split of its image
-            sources = open_sources(study.data)
+            sources = open_data(study.data)
         found = audit(sources)
     return study, sources, replace(found, wrong=(*changed, *found.wrong))
 
 
-def _draw(study: Study, sources: Sources, path: Path) -> None:
+def _draw(study: Study, sources: UnreadData, path: Path) -> None:
     from offramp.data.images.sheet import sheet
     from offramp.files import replacing, writing
 

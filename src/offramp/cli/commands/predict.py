@@ -23,6 +23,7 @@ from offramp.cli.options import argument, flag, option
 from offramp.cli.render import emit
 from offramp.cli.store import opened_for, trusted
 from offramp.errors import OfframpError
+from offramp.files import resolved
 from offramp.store.place import Place
 from offramp.terminal import console, show, table
 from offramp.units import counted, duration, percent
@@ -94,7 +95,7 @@ def predict(
         raise OfframpError("give images: files, or folders of them")
     if not out.parent.is_dir():
         raise OfframpError(f"there is no folder {out.parent} for --out; make it first")
-    place = out.resolve()  # behind a link the file itself, so that the link stays
+    place = resolved(out)  # behind a link the file itself, so that the link stays
     taken = out.exists() and not (out.is_file() and os.access(out, os.W_OK))
     if taken or not os.access(place.parent, os.W_OK):  # the table is written beside it, then moved
         raise OfframpError(f"--out {out} cannot be written; name a file in a folder of yours")

@@ -1,7 +1,7 @@
-"""What was found out about data, kept in the user's cache folder: JSON documents under a seal.
+"""What is known of data, kept in the user's cache folder: JSON documents under a seal.
 
 The folder is `$XDG_CACHE_HOME/offramp`, by default `~/.cache/offramp`; nothing is kept among the data.
-A document that is not what was sealed (see `offramp.hashing.with_seal`) is taken away, and said once.
+A document that is not what was sealed (see `offramp.hashing.with_seal`) is removed, with one warning.
 """
 
 from __future__ import annotations
@@ -36,15 +36,13 @@ def read(path: Path) -> dict[str, Any] | None:
         data = path.read_bytes()
     except OSError:
         return None
-    try:
+    with suppress(ValueError):
         document = json.loads(data)
-    except ValueError:
-        document = None
-    if isinstance(document, dict):
-        if document.get("version") != VERSION:
-            return None
-        if is_sealed_text(data, document) and document.get("name") == path.name:
-            return document
+        if isinstance(document, dict):
+            if document.get("version") != VERSION:
+                return None
+            if is_sealed_text(data, document) and document.get("name") == path.name:
+                return document
     log.warning("%s does not match its seal; what it held is found out anew", path)
     with suppress(OSError):
         path.unlink()

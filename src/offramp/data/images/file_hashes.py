@@ -1,8 +1,8 @@
 """Hashes of the files of a folder, kept between calls so that unchanged files are not read again.
 
-They are kept in the user's cache folder (see `cache`). A file counts as unchanged while its
-stamp stands still: size, time of change, inode, and when the system itself last noted a change, which
-no user can set back.
+They are in the user's cache folder (see `cache`). A file counts as unchanged while its stamp stands
+still: size, time of change, inode, and when the system itself last noted a change, which no user can set
+back.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from offramp.data.images import cache
-from offramp.data.progress import Pace, pool
+from offramp.data.progress import LoggedProgress, pool
 from offramp.errors import OfframpError
 from offramp.hashing import file_digest, text_digest
 
@@ -30,86 +30,97 @@ def place(root: Path) -> Path:
 
 
 def digests(root: Path, ids: Sequence[str], fresh: bool = False) -> list[str]:
-    """SHA-256, in hex, of the files `root/id`. fresh: read every one, whatever the manifest says.
+    """SHA-256, in hex, of the files `root/id`.
 
-    Raises OfframpError naming a file that cannot be read.
+    Args:
+        root: The folder.
+        ids: Paths below it.
+        fresh: Whether to read every one, whatever the manifest says.
+
+    Raises:
+        OfframpError: naming a file that cannot be read.
     """
-    known = _read(place(root))
+    manifest = _entries(cache.read(place(root)))
     stamps = {name: _stamp(root / name) for name in ids}
-    wanted = [n for n, stamp in stamps.items() if fresh or n not in known or known[n][0] != stamp]
-    if wanted:
-        told = Pace("hashing files", len(wanted)).over(_hashed(root, wanted))
-        known |= {n: (stamps[n], sha) for n, sha in zip(wanted, told, strict=True)}
-        files = {name: [*stamp, sha] for name, (stamp, sha) in known.items()}
+    stale = [n for n, stamp in stamps.items() if fresh or n not in manifest or manifest[n][0] != stamp]
+    if stale:
+        hashes = LoggedProgress("hashing files", len(stale)).over(_hashed(root, stale))
+        manifest |= {n: (stamps[n], sha) for n, sha in zip(stale, hashes, strict=True)}
+        files = {name: [*stamp, sha] for name, (stamp, sha) in manifest.items()}
         cache.write(place(root), {"root": str(root.resolve()), "files": files})
-    return [known[name][1] for name in ids]
+    return [manifest[name][1] for name in ids]
 
 
-def kept() -> dict[Path, dict[str, str]]:
+def every_manifest() -> dict[Path, dict[str, str]]:
     """The hash of every file that any manifest knows, by resolved folder and id."""
-    found = {}
+    hashes = {}
     for path in sorted((cache.folder() / "manifests").glob("*.json")):
         document = cache.read(path)
         if document is not None:
-            found[Path(document["root"])] = {n: sha for n, (_, sha) in _entries(document).items()}
-    return found
+            entries = _entries(document)
+            hashes[Path(document["root"])] = {name: sha for name, (_, sha) in entries.items()}
+    return hashes
 
 
 def refresh(root: Path, ids: Sequence[str], before: Mapping[str, str]) -> list[str]:
     """Hash every one of the files `root/id` anew; those whose hash is not that of `before`, by id.
 
-    Raises OfframpError as `digests`.
+    Raises:
+        OfframpError: as `digests`.
     """
-    found = digests(root, ids, fresh=True)
-    return [name for name, sha in zip(ids, found, strict=True) if before.get(name, sha) != sha]
+    hashes = zip(ids, digests(root, ids, fresh=True), strict=True)
+    return [name for name, sha in hashes if before.get(name, sha) != sha]
 
 
 def changed(root: Path, shas: Mapping[str, str], key: str) -> str | None:
-    """One of the files `root/id` whose hash is no longer that of `shas`, by id; None where all are.
+    """One of the files `root/id` whose hash is no longer what it was; None where all are.
 
     Every file's stamp is looked at, and at most MOST_REHASHED files are read: first those whose stamp
-    or hash is not the manifest's, then others; which ones is a function of `key`. Nothing is written.
+    or hash is not the manifest's, then others. Nothing is written.
 
-    Raises OfframpError naming a file that cannot be read.
+    Args:
+        root: The folder.
+        shas: Hashes as they were, by id.
+        key: Which others are read is a function of it.
+
+    Raises:
+        OfframpError: naming a file that cannot be read.
     """
-    known = _read(place(root))
-    alike = {name: known.get(name) == (_stamp(root / name), sha) for name, sha in shas.items()}
-    drawn = sorted(shas, key=lambda n: (alike[n], text_digest(f"{key} {n}")))
-    chosen = drawn[:MOST_REHASHED]
-    found = zip(chosen, _hashed(root, chosen), strict=True)
-    return next((name for name, sha in found if sha != shas[name]), None)
+    manifest = _entries(cache.read(place(root)))
+    same = {name: manifest.get(name) == (_stamp(root / name), sha) for name, sha in shas.items()}
+    chosen = sorted(shas, key=lambda n: (same[n], text_digest(f"{key} {n}")))[:MOST_REHASHED]
+    hashes = zip(chosen, _hashed(root, chosen), strict=True)
+    return next((name for name, sha in hashes if sha != shas[name]), None)
 
 
 def _hashed(root: Path, names: Sequence[str]) -> Iterator[str]:
+    def digest(name: str) -> str:
+        try:
+            return file_digest(root / name)
+        except OSError as error:
+            raise _unreadable(root / name, error) from error
+
     with pool(len(names)) as threads:
-        yield from threads.map(lambda name: _digest(root / name), names)
+        yield from threads.map(digest, names)
 
 
 def _stamp(path: Path) -> Stamp:
     try:
         state = path.stat()
     except OSError as error:
-        raise OfframpError(f"{path} cannot be read ({error.strerror}); restore or remove it") from error
+        raise _unreadable(path, error) from error
     if not stat.S_ISREG(state.st_mode):  # a pipe would be waited for
         raise OfframpError(f"{path} is no file; remove it")
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
 
 
-def _digest(path: Path) -> str:
-    try:
-        return file_digest(path)
-    except OSError as error:
-        raise OfframpError(f"{path} cannot be read ({error.strerror}); restore or remove it") from error
+def _unreadable(path: Path, error: OSError) -> OfframpError:
+    return OfframpError(f"{path} cannot be read ({error.strerror}); restore or remove it")
 
 
-def _read(path: Path) -> dict[str, Entry]:
-    """What is kept; nothing when there is no manifest."""
-    document = cache.read(path)
-    return {} if document is None else _entries(document)
-
-
-def _entries(document: Mapping[str, Any]) -> dict[str, Entry]:
+def _entries(document: Mapping[str, Any] | None) -> dict[str, Entry]:
+    """What a manifest says of each file; nothing where there is no manifest."""
     return {
         name: ((size, mtime, ctime, inode), sha)
-        for name, (size, mtime, ctime, inode, sha) in document["files"].items()
+        for name, (size, mtime, ctime, inode, sha) in (document["files"] if document else {}).items()
     }

@@ -1,12 +1,15 @@
-"""Images that are opened one at a time and may differ in size, such as files on disk."""
+"""Image files: looked for in folders, opened one at a time by Pillow, read into one tensor."""
 
 from __future__ import annotations
 
 import hashlib
-import io
+import os
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import IO, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,8 +17,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from offramp.data.images import file_hashes
-from offramp.data.images.decode import in_threads
+from offramp.data.progress import LoggedProgress, pool
 from offramp.errors import OfframpError, in_line
+from offramp.files import inside
 
 SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -24,25 +28,39 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names for what those endings mean; it goes by content, and for an EPS it starts Ghostscript,
 whatever the file is called. What a bundle reads is the same: `offramp.bundle.preprocessing.FORMATS`."""
 
+SPLIT_FOLDERS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid", "dev"),
+    "calibration": ("calibration", "calib"),
+    "test": ("test", "testing"),
+}
+"""How folders and tables spell each split, in lower case."""
+
+EXIF_ORIENTATION = 0x0112
+ON_ITS_SIDE = 5  # and more, of orientations
+
 
 @runtime_checkable
-class Opened(Protocol):
-    """`offramp.data.raw.ImageRows` whose images can also be opened one by one.
+class StoredImages(Protocol):
+    """Images that are opened one by one, and may differ in size."""
 
-    ids: [N] what to call each image where the data lies elsewhere: no absolute path.
-    """
+    def __len__(self) -> int: ...
 
     @property
-    def ids(self) -> tuple[str, ...]: ...
+    def ids(self) -> tuple[str, ...]:
+        """[N] what to call each image where the data lies elsewhere: no absolute path."""
 
     def name(self, row: int) -> str:
         """What to call an image in a message, such as the path of its file."""
 
     def open(self, row: int) -> Image.Image | Tensor:
-        """An image as it is stored: upright, RGB or L, 8 bits a channel, of any size; [C, H, W] where it
-        is no such picture. Safe in threads.
+        """An image as it is stored, in any thread.
 
-        Raises OfframpError naming an image that is damaged.
+        Returns:
+            A picture: upright, RGB or L, 8 bits a channel, of any size. [C, H, W] of what is none.
+
+        Raises:
+            OfframpError: naming an image that is damaged.
         """
 
     def digests(self, rows: Tensor) -> list[str]:
@@ -53,7 +71,9 @@ class Opened(Protocol):
 class Files:
     """Image files below one folder.
 
-    root: the folder.  ids: the path of each file below it, with forward slashes.
+    Attributes:
+        root: The folder.
+        ids: The path of each file below it, with forward slashes.
     """
 
     root: Path
@@ -61,10 +81,6 @@ class Files:
 
     def __len__(self) -> int:
         return len(self.ids)
-
-    def __getitem__(self, rows: Tensor) -> Tensor:
-        """rows: [n] int64. Returns [n, 3, H, W] uint8. Raises OfframpError when sizes differ."""
-        return in_threads(lambda row: pixels(self.open(row)), rows.tolist(), self.name)[0]
 
     def only(self, rows: Tensor) -> Files:
         """The files of `rows` [n], in that order."""
@@ -87,15 +103,23 @@ class Files:
 
 
 def open_image(file: Path | bytes, name: str) -> Image.Image:
-    """An image file as RGB, turned upright as its EXIF data says; gray is repeated, transparency
-    dropped, of 16 bits the upper eight and of an animation the first frame taken. What a bundle makes
-    of a file is the same: `offramp.bundle.preprocessing.Preprocessing.pixels`.
+    """An image file as RGB, turned upright as its EXIF data says.
 
-    Raises OfframpError, calling the image `name`, when it is damaged or deeper than that.
+    Gray is repeated, transparency dropped; of 16 bits the upper eight are taken, of an animation the
+    first frame. A bundle makes the same of a file: `offramp.bundle.preprocessing.Preprocessing.pixels`.
+
+    Args:
+        file: Where it is, or its bytes.
+        name: What to call it in an error.
+
+    Raises:
+        OfframpError: for an image that is damaged, or deeper than 16 bits.
     """
     try:
-        source = io.BytesIO(file) if isinstance(file, bytes) else file
+        source = BytesIO(file) if isinstance(file, bytes) else file
         with Image.open(source, formats=FORMATS) as stored:
+            if stored.format == "PNG" and stored.fp is not None:
+                _check_png(stored.fp)
             ImageOps.exif_transpose(stored, in_place=True)  # every copy costs a tenth of decoding
             image = as_mode(of_eight_bits(stored, name), "RGB")
             image.load()
@@ -111,11 +135,25 @@ def open_image(file: Path | bytes, name: str) -> Image.Image:
     return image
 
 
-def of_eight_bits(image: Image.Image, name: str) -> Image.Image:
-    """Of 16 bits the upper eight; a palette with transparency as colors with it. A PGM of 16 bits is
-    called `I` by Pillow, as numbers of 32 bits are (so in `offramp.bundle.preprocessing.mode_of`).
+def _check_png(file: IO[bytes]) -> None:
+    """Raises ValueError for damaged pixels: Pillow looks at no checksum of theirs, as libpng does."""
+    place = file.tell()
+    file.seek(8)
+    while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+        chunk, checksum = file.read(int.from_bytes(head[:4])), file.read(4)
+        if head[4:] == b"IDAT" and zlib.crc32(head[4:] + chunk) != int.from_bytes(checksum):
+            raise ValueError("its pixels do not match their checksum")
+    file.seek(place)
 
-    Raises OfframpError, calling the image `name`, where it is deeper.
+
+def of_eight_bits(image: Image.Image, name: str) -> Image.Image:
+    """Of 16 bits the upper eight; a palette with transparency as colors with it.
+
+    A PGM of 16 bits is called `I` by Pillow, as numbers of 32 bits are (so in
+    `offramp.bundle.preprocessing.mode_of`).
+
+    Raises:
+        OfframpError: calling the image `name`, where it is deeper.
     """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -131,6 +169,12 @@ def as_mode(image: Image.Image, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of a picture turned as its EXIF data says; reads no pixel."""
+    on_its_side = image.getexif().get(EXIF_ORIENTATION, 1) >= ON_ITS_SIDE
+    return image.size[::-1] if on_its_side else image.size
+
+
 def pixels(image: Image.Image) -> Tensor:
     """An RGB or L image as [3 or 1, H, W] uint8."""
     array = torch.from_numpy(np.array(image))
@@ -140,3 +184,127 @@ def pixels(image: Image.Image) -> Tensor:
 def pixel_digest(image: Tensor) -> str:
     """SHA-256, in hex, of an image [C, H, W]."""
     return hashlib.sha256(image.contiguous().numpy().data).hexdigest()
+
+
+def stacked(
+    read: Callable[[int], Tensor | None], rows: Sequence[int], name: Callable[[int], str]
+) -> tuple[Tensor, list[int]]:
+    """Images read in parallel, as one tensor.
+
+    Args:
+        read: An image [C, H, W] by its row; None leaves it out.
+        rows: Which ones.
+        name: What to call a row in an error.
+
+    Returns:
+        [n, C, H, W], and the rows that they are of.
+
+    Raises:
+        OfframpError: where two shapes differ or no row is left, and what `read` raises, at the first row
+            (in order) that fails. No more images are read then.
+    """
+    with pool(len(rows)) as threads:
+        good: list[int] = []
+        images = torch.empty(0)
+        try:
+            read_ahead = LoggedProgress("reading images", len(rows)).over(threads.map(read, rows))
+            for row, image in zip(rows, read_ahead, strict=True):
+                if image is None:
+                    continue
+                if not good:
+                    images = image.new_empty((len(rows), *image.shape))
+                if image.shape != images.shape[1:] or image.dtype != images.dtype:
+                    raise OfframpError(
+                        f"{name(row)} is {described(image.shape, image.dtype)} where {name(good[0])} is "
+                        f"{described(images.shape[1:], images.dtype)}; give all images one size, number "
+                        "of channels and type (data.size makes one size)"
+                    )
+                images[len(good)] = image
+                good.append(row)
+        except BaseException:
+            threads.shutdown(cancel_futures=True)
+            raise
+    if not good:
+        raise OfframpError(f"none of {len(rows)} images can be read, the first is {name(rows[0])}")
+    return images[: len(good)], good
+
+
+def described(shape: Sequence[int], dtype: torch.dtype) -> str:
+    """`3×32×32 uint8`."""
+    return f"{'×'.join(map(str, shape))} {str(dtype).removeprefix('torch.')}"
+
+
+def check_folder(root: Path, fetch: str) -> None:
+    """Raises OfframpError, saying what to fetch, unless `root` is a folder."""
+    if not root.is_dir():
+        raise OfframpError(f"there is no folder {root}; fetch {fetch}, or set data.root")
+
+
+def folders(path: Path) -> list[Path]:
+    """The folders in a folder, by name; hidden ones are passed over."""
+    return sorted(p for p in path.iterdir() if p.is_dir() and not _hidden(p.name))
+
+
+def class_files(root: Path, split: Path, classes: Sequence[str]) -> tuple[Files, Tensor]:
+    """The image files in the folders of classes, each class in the order of the files' names.
+
+    Args:
+        root: The folder of the data set.
+        split: The folder that holds those of the classes, at or below `root`.
+        classes: Their names.
+
+    Returns:
+        The files, class by class, and their class numbers [N].
+
+    Raises:
+        OfframpError: for a class without images, and a link that leaves `root`.
+    """
+    files = [sorted(image_files(root, split / name)) for name in classes]
+    for name, ids in zip(classes, files, strict=True):
+        if not ids:
+            raise OfframpError(f"class folder {split / name} holds no images; add some or remove it")
+    labels = torch.repeat_interleave(torch.tensor([len(ids) for ids in files]))
+    return Files(root, tuple(name for ids in files for name in ids)), labels
+
+
+def image_files(root: Path, folder: Path) -> Iterator[str]:
+    """Paths below `root` of the image files in `folder`, at any depth; hidden ones are passed over.
+
+    Raises:
+        OfframpError: for a link that leaves `root`.
+    """
+    check_link(root, folder)
+    waiting = [folder]
+    seen = set()
+    while waiting:
+        here = waiting.pop()
+        if here.resolve() in seen:  # links to folders may lead back to one above
+            continue
+        seen.add(here.resolve())
+        with os.scandir(here) as entries:
+            for entry in entries:
+                if _hidden(entry.name):
+                    continue
+                path = here / entry.name
+                if entry.is_symlink():
+                    check_link(root, path)
+                if entry.is_dir():
+                    waiting.append(path)
+                elif path.suffix.lower() in SUFFIXES:
+                    if not entry.is_file() and path.exists():  # the first asks no disk
+                        raise OfframpError(f"{path} is a pipe or a device, and no file; remove it")
+                    yield path.relative_to(root).as_posix()
+
+
+def check_link(root: Path, path: Path) -> None:
+    """Raises OfframpError where `path`, below `root`, leads out of it over a link, or in a circle."""
+    try:
+        inside(root, str(path.relative_to(root)))
+    except ValueError as error:
+        raise OfframpError(
+            f"{path} is a link that leaves {root}; copy the file itself into the folder"
+        ) from error
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith((".", "__"))

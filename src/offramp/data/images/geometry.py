@@ -22,12 +22,16 @@ LARGEST = 16_384  # pixels a side, as of `offramp.bundle.preprocessing`: 800 MB 
 
 @dataclass(frozen=True)
 class Geometry:
-    """size: side in pixels of the square that comes out; None leaves images as they are.
-    resize: what the shorter side is scaled to before the central square is cut out; None: `size`.
-    fit: `crop` as said; `stretch` scales both sides to `size`, whatever the aspect.
-    channels: 3 repeats gray, 1 weighs color into gray (ITU-R 601, as Pillow); None leaves them.
+    """What images are made to.
 
-    Raises OfframpError for numbers that fit no image.
+    Attributes:
+        size: Side in pixels of the square that comes out; None leaves images as they are.
+        resize: What the shorter side is scaled to before the central square is cut out; None: `size`.
+        fit: `crop` cuts that square; `stretch` scales both sides to `size`, whatever the aspect.
+        channels: 3 repeats gray, 1 weighs color into gray (ITU-R 601, as Pillow); None leaves them.
+
+    Raises:
+        OfframpError: for numbers that fit no image.
     """
 
     size: int | None = None
@@ -78,11 +82,17 @@ class Geometry:
         return self.toned(image if self.resize is None else _shorter(image, self.resize))
 
     def of_batch(self, images: Tensor) -> Tensor:
-        """Images [N, C, H, W] that have one size already; gives [N, C', H', W']. Texts [N, T]
-        come back as they are.
+        """Images that have one size already. Texts [N, T] come back as they are.
 
-        Raises OfframpError where floating-point images, which are already normalized, or texts would
-        change.
+        Args:
+            images: [N, C, H, W].
+
+        Returns:
+            [N, C', H', W'].
+
+        Raises:
+            OfframpError: where floating-point images, which are already normalized, or texts would
+                change.
         """
         if images.dim() == 2:
             if self != Geometry():

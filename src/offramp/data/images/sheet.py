@@ -9,11 +9,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from offramp.augment import Augment, View
-from offramp.data.audit import Sources
-from offramp.data.images.files import Opened, pixels
+from offramp.data.audit import UnreadData
+from offramp.data.images.files import StoredImages, pixels
 from offramp.data.images.geometry import Geometry, picture
-from offramp.data.loading.views import augmented, cut_draws, cut_out, draws
 from offramp.data.splits import Subset
+from offramp.data.views import augmented, cut_draws, cut_out, draws
 from offramp.errors import OfframpError
 
 CELL = 84  # px, of an image
@@ -27,57 +27,63 @@ COLUMNS = 12
 INK, GRAY, PAPER, LINE, FRAME = "#1a1a1a", "#6b6b6b", "#ffffff", "#e2e2e2", "#1f6feb"
 
 
-def sheet(sources: Sources, name: str, augment: Augment | None, seed: int = 42) -> Image.Image:
-    """Training images of each class, a row each (the first MOST_CLASSES classes), in the size that
-    networks get them. Augmented ones: each image as it is, then views that train, of epochs 0, 1, 2."""
-    classes = sources.classes
-    shown = classes[:MOST_CLASSES]
-    part = sources.parts["train"]
+def sheet(data: UnreadData, name: str, augment: Augment | None, seed: int = 42) -> Image.Image:
+    """Training images as networks get them, a row for each of the first MOST_CLASSES classes.
+
+    Args:
+        data: Whose images.
+        name: Of the data set, for the head.
+        augment: Where it is there, each image as it is, then views that train, of epochs 0, 1, 2.
+        seed: Of the views.
+    """
+    classes = data.classes
+    rows = classes[:MOST_CLASSES]
+    part = data.parts["train"]
     groups, apart = (COLUMNS, 0) if augment is None else (COLUMNS // (1 + VIEWS), 2 * GAP)
     width = 2 * EDGE + LABEL + COLUMNS * (CELL + GAP) - GAP + (groups - 1) * apart
-    made = Image.new("RGB", (width, HEAD + len(shown) * (CELL + GAP) + EDGE), PAPER)
-    pen = ImageDraw.Draw(made)
+    page = Image.new("RGB", (width, HEAD + len(rows) * (CELL + GAP) + EDGE), PAPER)
+    pen = ImageDraw.Draw(page)
     counts = torch.bincount(part.labels, minlength=len(classes)).tolist()
-    more = f", the first {len(shown)} of {len(classes)} classes" if len(shown) < len(classes) else ""
+    more = f", the first {len(rows)} of {len(classes)} classes" if len(rows) < len(classes) else ""
     pen.text((EDGE, 18), f"{name}: training images{more}", INK, _font(22))
     legend = "as they are evaluated"
     if augment is not None:
         legend = f"framed: as they are evaluated; beside it: views that train ({augment})"
     pen.text((EDGE, 52), legend, GRAY, _font(15))
     pen.line((EDGE, HEAD - 10, width - EDGE, HEAD - 10), LINE)
-    for number, label in enumerate(shown):
+    for number, label in enumerate(rows):
         top = HEAD + number * (CELL + GAP)
         pen.text((EDGE, top + CELL // 2 - 18), _short(label, _font(16)), INK, _font(16))
         pen.text((EDGE, top + CELL // 2 + 4), f"{counts[number]:,} images", GRAY, _font(13))
         left = EDGE + LABEL
-        for row in _readable(part, number, groups):
-            for place, image in enumerate(_cells(part, row, sources.geometry, augment, seed)):
-                made.paste(_fitted(image), (left, top))
+        for position in _readable(part, number, groups):
+            for place, image in enumerate(_cells(part, position, data.geometry, augment, seed)):
+                page.paste(_fitted(image), (left, top))
                 if augment is not None and place == 0:
                     frame = (left - 3, top - 3, left + CELL + 2, top + CELL + 2)
                     pen.rectangle(frame, outline=FRAME, width=3)
                 left += CELL + GAP
             left += apart
-    return made
+    return page
 
 
-def _readable(part: Subset, label: int, wanted: int) -> list[int]:
+def _readable(part: Subset, label: int, count: int) -> list[int]:
     """Positions in the part of the first images of a class that can be read."""
-    found: list[int] = []
+    readable: list[int] = []
     for position in (part.labels == label).nonzero().flatten().tolist():
-        if len(found) == wanted:
+        if len(readable) == count:
             break
         try:
             _stored(part, position)
         except OfframpError:
             continue
-        found.append(position)
-    return found
+        readable.append(position)
+    return readable
 
 
 def _stored(part: Subset, position: int) -> Image.Image | Tensor:
     source, row = part.source.images, part.rows[position]
-    return source.open(int(row)) if isinstance(source, Opened) else part.source.read(row[None])[0]
+    return source.open(int(row)) if isinstance(source, StoredImages) else part.source.read(row[None])[0]
 
 
 def _cells(
@@ -85,22 +91,19 @@ def _cells(
 ) -> Sequence[Tensor]:
     """An image as it is evaluated, and views of it, each [C, H, W]."""
     stored = _stored(part, position)
-    whole: Image.Image | None = None
-    if isinstance(stored, Image.Image):
-        plain, whole = geometry.of(stored), geometry.whole(stored)
-    else:
-        plain = geometry.of_batch(stored[None])[0]
-        if augment is not None and augment.resized_crop:
-            whole = picture(plain)
+    plain = geometry.of(stored)
     if augment is None:
         return [plain]
+    whole: Image.Image | None = None
+    if augment.resized_crop is not None:
+        whole = picture(plain) if isinstance(stored, Tensor) else geometry.whole(stored)
     cells, row = [plain], torch.tensor([position])
     for number in range(VIEWS):
         view = View(seed, number)
         image = plain
-        if augment.resized_crop is not None and whole is not None:
-            (drawn,) = cut_draws(view, row)
-            image = pixels(cut_out(augment, whole, drawn, (plain.shape[1], plain.shape[2])))
+        if whole is not None:
+            (box,) = cut_draws(view, row)
+            image = pixels(cut_out(augment, whole, box, (plain.shape[1], plain.shape[2])))
         cells.append(augmented(augment, image[None], draws(view, row))[0])
     return cells
 
@@ -115,9 +118,10 @@ def _fitted(image: Tensor) -> Image.Image:
     small = picture(image)
     scale = CELL / max(small.size)
     size = (max(1, round(small.width * scale)), max(1, round(small.height * scale)))
-    way = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
+    resampling = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
     cell = Image.new("RGB", (CELL, CELL), LINE)
-    cell.paste(small.convert("RGB").resize(size, way), ((CELL - size[0]) // 2, (CELL - size[1]) // 2))
+    place = ((CELL - size[0]) // 2, (CELL - size[1]) // 2)
+    cell.paste(small.convert("RGB").resize(size, resampling), place)
     return cell
 
 

@@ -1,38 +1,51 @@
-"""The two CIFAR sets (Krizhevsky, 2009), in the two forms in which they come.
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): 32 px color images of 10 and of 100 classes.
 
-Parquet files as on the Hugging Face hub, or the official binary version: records of one or two label
-bytes and 3,072 pixels, in `.bin` files or in the `.tar.gz` of them. The official Python version is
-pickled, and is never read.
+They come as Parquet files of the Hugging Face hub, or as the official binary version: records of one or
+two label bytes and 3,072 pixels, in `.bin` files or in the `.tar.gz` of them. The official Python
+version is pickled, and is never read.
 """
 
 from __future__ import annotations
 
 import tarfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
+import numpy as np
 import torch
 
-from offramp.data.raw import RawData, RawSplit
-from offramp.data.sources import parquet, tree
+from offramp.data.images.files import check_link
+from offramp.data.raw import DataSource, DeclaredCounts, RawData, RawSplit, fixed_counts
+from offramp.data.sources import parquet
 from offramp.errors import OfframpError, in_line
-from offramp.hashing import file_digest
 from offramp.units import size
 
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
-OFFICIAL = (50_000, 10_000)
+FETCH = (
+    "the Parquet files of https://huggingface.co/datasets/uoft-cs/{0} (train-*.parquet and "
+    f"test-*.parquet), or {{1}} of {PAGE}"
+)
+IMAGES = (50_000, 10_000)
+SHAPE = (3, 32, 32)
 PIXELS = 3 * 32 * 32
 LARGEST = 2**30  # bytes of a file in the archive, seven times the official ones
+SAME_COUNTS = frozenset({"image_column", "label_column", "official"})
 
 
 @dataclass(frozen=True)
-class Binary:
+class BinaryLayout:
     """The official binary version of one set.
 
-    name: of the data set.  archive, folder: what it comes in.  train, test: names of its files.
-    labels: label bytes of a record.  label: which of them counts.  names: the file of class names.
+    Attributes:
+        name: Of the data set, as its authors write it.
+        archive: What it comes in.
+        folder: What that unpacks to.
+        train: Names of the files of training images.
+        test: Names of the files of test images.
+        names: The file of class names.
+        labels: Label bytes of a record.
+        label: Which of them counts.
     """
 
     name: str
@@ -40,89 +53,150 @@ class Binary:
     folder: str
     train: tuple[str, ...]
     test: tuple[str, ...]
+    names: str
     labels: int
     label: int
-    names: str
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (*self.train, *self.test, self.names)
+
+    @property
+    def fetch(self) -> str:
+        return FETCH.format(self.name.lower().replace("-", ""), self.archive)
 
 
-def read(root: Path, binary: Binary, columns: tuple[str, str], fetch: str, official: bool) -> RawData:
-    """Whichever form lies in `root`. columns: of images and labels, in Parquet.
+TEN = BinaryLayout(
+    name="CIFAR-10",
+    archive="cifar-10-binary.tar.gz",
+    folder="cifar-10-batches-bin",
+    train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+    test=("test_batch.bin",),
+    names="batches.meta.txt",
+    labels=1,
+    label=0,
+)
+HUNDRED = BinaryLayout(
+    name="CIFAR-100",
+    archive="cifar-100-binary.tar.gz",
+    folder="cifar-100-binary",
+    train=("train.bin",),
+    test=("test.bin",),
+    names="fine_label_names.txt",
+    labels=2,
+    label=1,
+)
+TWENTY = replace(HUNDRED, names="coarse_label_names.txt", label=0)
 
-    Raises OfframpError naming the file that is missing or wrong, and, where `official`, for counts
-    other than 50,000 and 10,000 images.
+
+def cifar10(
+    root: Path, image_column: str = "img", label_column: str = "label", official: bool = True
+) -> RawData:
+    """A folder with train-*.parquet and test-*.parquet, or with the binary version, packed or not.
+
+    Args:
+        root: The folder.
+        image_column: Of the Parquet files.
+        label_column: Of the Parquet files.
+        official: Whether other counts than 50,000 and 10,000 images are refused; with `false` a smaller
+            or relabelled folder works too, and counts and classes are taken as they come.
+
+    Raises:
+        OfframpError: naming the file that is missing or wrong.
     """
-    files = _binary_files(root, binary)
-    raw = _read_binary(root, files, binary) if files else parquet.read(root, *columns, fetch)
+    return _read(root, TEN, (image_column, label_column), official)
+
+
+def cifar100(
+    root: Path,
+    coarse: bool = False,
+    image_column: str = "img",
+    label_column: str | None = None,
+    official: bool = True,
+) -> RawData:
+    """A folder with train-*.parquet and test-*.parquet, or with the binary version, packed or not.
+
+    Args:
+        root: The folder.
+        coarse: Whether classes are the 20 coarse ones.
+        image_column: Of the Parquet files.
+        label_column: Of the Parquet files; by default `fine_label` or `coarse_label`.
+        official: Whether other counts than 50,000 and 10,000 images are refused.
+
+    Raises:
+        OfframpError: naming the file that is missing or wrong.
+    """
+    label = label_column or ("coarse_label" if coarse else "fine_label")
+    return _read(root, TWENTY if coarse else HUNDRED, (image_column, label), official)
+
+
+def _read(root: Path, layout: BinaryLayout, columns: tuple[str, str], official: bool) -> RawData:
+    """Whichever form lies in `root`. columns: of images and labels, in Parquet."""
+    paths = _binary_files(root, layout)
+    raw = _from_binary(root, paths, layout) if paths else parquet.read(root, *columns, layout.fetch)
     counts = (len(raw.train.labels), len(raw.test.labels) if raw.test else 0)
-    if official and counts != OFFICIAL:
+    if official and counts != IMAGES:
         raise OfframpError(
-            f"{root} holds {counts[0]:,} training and {counts[1]:,} test images where {binary.name} has "
+            f"{root} holds {counts[0]:,} training and {counts[1]:,} test images where {layout.name} has "
             "50,000 and 10,000; fetch it again, or set data.official: false to take it as it is"
         )
     return raw
 
 
-def _binary_files(root: Path, binary: Binary) -> Mapping[str, Path]:
-    """The `.bin` files and the file of class names by name, or the one archive as ``; else empty.
+def _binary_files(root: Path, layout: BinaryLayout) -> list[Path]:
+    """The `.bin` files and the file of class names, or the one archive of them; else empty.
 
     Raises OfframpError where only the pickled version is there, or a part of the binary one.
     """
     if not root.is_dir():
-        return {}
-    wanted = (*binary.train, *binary.test, binary.names)
-    for folder in (root, root / binary.folder):
-        found = {name: folder / name for name in wanted if (folder / name).is_file()}
-        if any(name.endswith(".bin") for name in found):
-            for name in wanted:
-                if name not in found:
-                    raise OfframpError(f"{folder} lacks {name}; unpack {binary.archive} of {PAGE} again")
-            return found
-    if (root / binary.archive).is_file():
-        return {"": root / binary.archive}
+        return []
+    for folder in (root, root / layout.folder):
+        present = [folder / name for name in layout.files if (folder / name).is_file()]
+        if any(path.suffix == ".bin" for path in present):
+            _refuse_absent(folder, layout, {path.name for path in present})
+            return present
+    if (root / layout.archive).is_file():
+        return [root / layout.archive]
     pickled = [*root.glob("cifar-10*-python*"), *root.glob("cifar-10*-batches-py")]
     if pickled and not any(any((root / f).glob("*.parquet")) for f in parquet.FOLDERS):
         raise OfframpError(
             f"{pickled[0]} is the pickled version, which can run code and is never read; fetch the "
-            f"binary version, {binary.archive}, of {PAGE}"
+            f"binary version, {layout.archive}, of {PAGE}"
         )
-    return {}
+    return []
 
 
-def _read_binary(root: Path, files: Mapping[str, Path], binary: Binary) -> RawData:
-    for path in files.values():
-        tree.check_link(root, path)
-    contents = (
-        _unpacked(files[""], binary) if "" in files else {n: p.read_bytes() for n, p in files.items()}
-    )
+def _refuse_absent(place: Path, layout: BinaryLayout, present: set[str]) -> None:
+    if absent := next((name for name in layout.files if name not in present), None):
+        raise OfframpError(f"{place} lacks {absent}; fetch {layout.archive} of {PAGE} again")
+
+
+def _from_binary(root: Path, paths: list[Path], layout: BinaryLayout) -> RawData:
+    for path in paths:
+        check_link(root, path)
+    packed = paths[0].name == layout.archive
+    contents = _unpacked(paths[0], layout) if packed else {p.name: p.read_bytes() for p in paths}
     try:
-        classes = tuple(contents[binary.names].decode().split())
+        classes = tuple(contents[layout.names].decode().split())
     except UnicodeDecodeError as error:
-        raise OfframpError(f"{root}: {binary.names} is no text; fetch it again") from error
-    provenance: dict[str, Any] = {
-        "root": str(root),
-        "files": {
-            path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-            for path in files.values()
-        },
-    }
-    train, test = (_records(root, contents, names, binary) for names in (binary.train, binary.test))
-    return RawData(train, test, classes, provenance=provenance)
+        raise OfframpError(f"{root}: {layout.names} is no text; fetch it again") from error
+    train, test = (_records(root, contents, names, layout) for names in (layout.train, layout.test))
+    return RawData(train, test, classes, provenance={"root": str(root), "files": parquet.hashes(paths)})
 
 
-def _unpacked(path: Path, binary: Binary) -> dict[str, bytes]:
+def _unpacked(path: Path, layout: BinaryLayout) -> dict[str, bytes]:
     """The files that count, read out of the archive; nothing is written."""
-    wanted = (*binary.train, *binary.test, binary.names)
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     try:
         with tarfile.open(path) as archive:
             for member in archive:
                 name = PurePosixPath(member.name).name
-                if name not in wanted or not member.isreg():  # links may go round in circles
+                if name not in layout.files or not member.isreg():  # links may go round in circles
                     continue
                 if member.size > LARGEST:
                     raise ValueError(f"{name} is to have {size(member.size)}")
                 if file := archive.extractfile(member):
-                    found[name] = file.read()
+                    contents[name] = file.read()
             end = archive.fileobj  # gzip's checksum stands there, and only who reads it checks it
             while end is not None and end.read(2**20):
                 if end.tell() > LARGEST:
@@ -130,24 +204,33 @@ def _unpacked(path: Path, binary: Binary) -> dict[str, bytes]:
     except Exception as error:  # tar, gzip, zlib and lzma raise whatever they like on damaged bytes
         reason = in_line(error)  # tarfile takes a line for each compression it tries
         raise OfframpError(f"{path} is no readable archive ({reason}); fetch it again") from error
-    for name in wanted:
-        if name not in found:
-            raise OfframpError(f"{path} lacks {name}; fetch {binary.archive} of {PAGE} again")
-    return found
+    _refuse_absent(path, layout, set(contents))
+    return contents
 
 
 def _records(
-    root: Path, contents: Mapping[str, bytes], names: tuple[str, ...], binary: Binary
+    root: Path, contents: Mapping[str, bytes], names: tuple[str, ...], layout: BinaryLayout
 ) -> RawSplit:
-    length = binary.labels + PIXELS
-    parts = []
+    length = layout.labels + PIXELS
     for name in names:
         if not contents[name] or len(contents[name]) % length:
             raise OfframpError(
                 f"{root}: {name} has {len(contents[name])} bytes, not records of {length}; "
                 "fetch it again"
             )
-        parts.append(torch.frombuffer(bytearray(contents[name]), dtype=torch.uint8).view(-1, length))
-    records = torch.cat(parts)
-    images = records[:, binary.labels :].reshape(-1, 3, 32, 32)
-    return RawSplit(images, records[:, binary.label].to(torch.int64))
+    data = b"".join(contents[name] for name in names)
+    records = torch.from_numpy(np.frombuffer(data, np.uint8).reshape(-1, length).copy())
+    images = records[:, layout.labels :].reshape(-1, *SHAPE)
+    return RawSplit(images, records[:, layout.label].to(torch.int64))
+
+
+CIFAR10 = DataSource(
+    cifar10,
+    TEN.fetch,
+    fixed_counts(DeclaredCounts((5_000,) * 10, (1_000,) * 10, SHAPE, SAME_COUNTS)),
+)
+CIFAR100 = DataSource(
+    cifar100,
+    HUNDRED.fetch,
+    fixed_counts(DeclaredCounts((500,) * 100, (100,) * 100, SHAPE, SAME_COUNTS)),
+)

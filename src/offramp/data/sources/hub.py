@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from offramp.data.images.decode import in_threads
-from offramp.data.images.files import open_image, pixels
-from offramp.data.raw import RawData, RawSplit
+from offramp.data.images.files import open_image
+from offramp.data.raw import DataSource, RawData, RawSplit
 from offramp.errors import OfframpError, in_line, nearest
 
 FETCH = "a data set of https://huggingface.co/datasets by giving its name as data.repo"
@@ -21,7 +20,7 @@ FETCH = "a data set of https://huggingface.co/datasets by giving its name as dat
 
 @dataclass(frozen=True, eq=False)
 class HubImages:
-    """The image column of one split, as stored: see `offramp.data.images.files.Opened`."""
+    """`offramp.data.images.files.StoredImages` of the image column of one split."""
 
     column: Any
     split: str
@@ -29,10 +28,6 @@ class HubImages:
 
     def __len__(self) -> int:
         return len(self.column)
-
-    def __getitem__(self, rows: Tensor) -> Tensor:
-        """rows: [n] int64. Returns [n, 3, H, W] uint8. Raises OfframpError when sizes differ."""
-        return in_threads(lambda row: pixels(self.open(row)), rows.tolist(), self.name)[0]
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -70,41 +65,51 @@ def hub(
     validation_split: str | None = None,
     test_split: str | None = None,
 ) -> RawData:
-    """A data set by its name on the hub, or a folder that `save_to_disk` wrote. What was fetched once
-    is used again; with HF_HUB_OFFLINE=1 nothing else is. No code of a data set is run.
+    """A data set by its name on the hub, or a folder that `save_to_disk` wrote.
 
-    repo, config, revision: which one; a revision (a commit) makes a study repeatable.
-    image_column, label_column: found by their types where one of each is there.
-    train_split, validation_split, test_split: their names; by default `validation` and `test` where
-    they exist.
+    What was fetched once is used again; with HF_HUB_OFFLINE=1 nothing else is. No code of a data set is
+    run.
 
-    Raises OfframpError for what is absent, and where a column must be named.
+    Args:
+        root: A folder that `save_to_disk` wrote.
+        repo: The name on the hub.
+        config: Which configuration of it.
+        revision: A commit, which makes a study repeatable.
+        image_column: By default the one column of images.
+        label_column: By default the one column of classes.
+        train_split: Its name.
+        validation_split: Its name; by default `validation`, where it exists.
+        test_split: Its name; by default `test`, where it exists.
+
+    Raises:
+        OfframpError: for what is absent, and where a column must be named.
     """
     splits = _load(root, repo, config, revision)
-    given = {"train": train_split, "validation": validation_split, "test": test_split}
-    for key, name in given.items():
+    options = {"train": train_split, "validation": validation_split, "test": test_split}
+    for key, name in options.items():
         if name is not None and name not in splits:
             raise OfframpError(f"data.{key}_split: there is no split '{name}'{nearest(name, splits)}")
-    names = {key: name or key for key, name in given.items()}
-    if names["test"] == names["validation"]:
-        del names["validation"]
-    features = splits[train_split].features
-    image = _column(features, "Image", image_column, "image_column")
-    label = _column(features, "ClassLabel", label_column, "label_column")
-    if type(features[image]).__name__ != "Image":
-        raise OfframpError(f"column '{image}' is {features[image]}, not images; set data.image_column")
-    if hasattr(features[label], "decode_example"):  # the library would open whatever is in there
+    names = {key: name or key for key, name in options.items() if (name or key) in splits}
+    if names.get("test") == names.get("validation"):
+        names.pop("validation", None)
+    train = splits[train_split]
+    image = _column(train.features, "Image", image_column, "image_column")
+    label = _column(train.features, "ClassLabel", label_column, "label_column")
+    if type(train.features[image]).__name__ != "Image":
+        raise OfframpError(
+            f"column '{image}' is {train.features[image]}, not images; set data.image_column"
+        )
+    if hasattr(train.features[label], "decode_example"):  # the library would open whatever is in there
         raise OfframpError(f"column '{label}' holds no class numbers; set data.label_column")
-    classes = _classes(splits[train_split], label)
+    classes = _classes(train, label)
     parts = {
-        key: _split(splits[name], image, label, classes, name, str(repo or root))
+        key: _split(splits[name], image, label, classes, HubImages(None, name, str(repo or root)))
         for key, name in names.items()
-        if name in splits
     }
-    found = {name: str(splits[name]._fingerprint) for name in names.values() if name in splits}
-    made = {"root": str(root or repo), "revision": revision, "fingerprints": found}
-    held_out = parts.get("validation")
-    return RawData(parts["train"], parts.get("test"), classes, held_out, provenance=made)
+    fingerprints = {name: str(splits[name]._fingerprint) for name in names.values()}
+    provenance = {"root": str(root or repo), "revision": revision, "fingerprints": fingerprints}
+    validation = parts.get("validation")
+    return RawData(parts["train"], parts.get("test"), classes, validation, provenance=provenance)
 
 
 def _load(root: Path | None, repo: str | None, config: str | None, revision: str | None) -> Any:
@@ -132,18 +137,18 @@ def _load(root: Path | None, repo: str | None, config: str | None, revision: str
     return loaded if isinstance(loaded, dict) else {"train": loaded}
 
 
-def _column(features: Any, kind: str, given: str | None, option: str) -> str:
-    if given is not None:
-        if given not in features:
-            raise OfframpError(f"data.{option}: there is no column '{given}'{nearest(given, features)}")
-        return str(given)
-    found = [name for name, feature in features.items() if type(feature).__name__ == kind]
-    if len(found) != 1:
+def _column(features: Any, kind: str, name: str | None, option: str) -> str:
+    if name is not None:
+        if name not in features:
+            raise OfframpError(f"data.{option}: there is no column '{name}'{nearest(name, features)}")
+        return str(name)
+    columns = [name for name, feature in features.items() if type(feature).__name__ == kind]
+    if len(columns) != 1:
         raise OfframpError(
-            f"{len(found)} columns are of the type {kind}; set data.{option} to one of "
-            f"{', '.join(found or features)}"
+            f"{len(columns)} columns are of the type {kind}; set data.{option} to one of "
+            f"{', '.join(columns or features)}"
         )
-    return str(found[0])
+    return str(columns[0])
 
 
 def _classes(split: Any, label: str) -> tuple[str, ...]:
@@ -156,13 +161,10 @@ def _classes(split: Any, label: str) -> tuple[str, ...]:
     return ()
 
 
-def _split(
-    split: Any, image: str, label: str, classes: tuple[str, ...], name: str, source: str
-) -> RawSplit:
+def _split(split: Any, image: str, label: str, classes: tuple[str, ...], images: HubImages) -> RawSplit:
     import datasets
 
-    what = f"{source} {name}"
-
+    where = f"{images.source} {images.split}"
     stored = split.cast_column(image, datasets.Image(decode=False)).select_columns([image])
     labels = list(split[label])
     if classes and all(isinstance(word, str) for word in labels):
@@ -170,14 +172,15 @@ def _split(
         strange = next((word for word in labels if word not in number), None)
         if strange is not None:
             raise OfframpError(
-                f"{what}: '{strange}' is no class of the training split; correct the labels"
+                f"{where}: '{strange}' is no class of the training split; correct the labels"
             )
         labels = [number[word] for word in labels]
-    wrong = next(
-        (i for i, n in enumerate(labels) if not isinstance(n, int) or isinstance(n, bool)), None
-    )
-    if wrong is not None:
-        raise OfframpError(
-            f"{what} row {wrong} has the label {labels[wrong]!r}, no class number; set data.label_column"
-        )
-    return RawSplit(HubImages(stored[image], name, source), torch.tensor(labels, dtype=torch.int64))
+    for row, truth in enumerate(labels):
+        if not isinstance(truth, int) or isinstance(truth, bool):
+            raise OfframpError(
+                f"{where} row {row} has the label {truth!r}, no class number; set data.label_column"
+            )
+    return RawSplit(replace(images, column=stored[image]), torch.tensor(labels, dtype=torch.int64))
+
+
+HUB = DataSource(hub, FETCH)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from offramp.arrays import LARGE, RATIO
-from offramp.data.raw import RawData, RawSplit
-from offramp.data.sources import tree
+from offramp.data.images.files import check_folder
+from offramp.data.raw import DataSource, RawData, RawSplit
 from offramp.errors import OfframpError
 from offramp.hashing import file_digest
 from offramp.units import size
@@ -35,35 +35,38 @@ def idx(
 ) -> RawData:
     """The four files of a set, gzipped or not: [N, H, W] or [N, H, W, 3] uint8 and labels [N].
 
-    prefix: what the files' names begin with, where a folder holds several sets (`emnist-letters-`).
-    classes: their names, in order; by default their numbers.  first_label: the number that the files
-    give the first class (1 in EMNIST's letters).
+    Args:
+        root: The folder.
+        prefix: What the files' names begin with, where a folder holds several sets (`emnist-letters-`).
+        classes: Their names, in order; by default their numbers.
+        first_label: The number that the files give the first class (1 in EMNIST's letters).
 
-    Raises OfframpError naming the file that is missing or wrong.
+    Raises:
+        OfframpError: naming the file that is missing or wrong.
     """
-    tree.check_folder(root, FETCH)
-    provenance: dict[str, Any] = {"root": str(root), "files": {}}
+    check_folder(root, FETCH)
+    files: dict[str, Any] = {}
     parts = {}
     for split in NAMES:
-        images, labels = _find(root, prefix, split, "images"), _find(root, prefix, split, "labels")
-        for path in (images, labels):
-            provenance["files"][path.name] = {"sha256": file_digest(path)}
+        images, labels = (_find(root, prefix, split, kind) for kind in ("images", "labels"))
+        files |= {path.name: {"sha256": file_digest(path)} for path in (images, labels)}
         numbers = _array(labels).to(torch.int64)
         if numbers.dim() != 1:
             raise OfframpError(f"{labels} has the shape {list(numbers.shape)}; labels are [N]")
         parts[split] = RawSplit(_images(images), numbers - first_label)
+    provenance = {"root": str(root), "files": files}
     return RawData(parts["train"], parts["test"], tuple(map(str, classes or ())), provenance=provenance)
 
 
 def _find(root: Path, prefix: str, split: str, kind: str) -> Path:
-    wanted = re.compile(rf"{re.escape(prefix)}{NAMES[split]}[-_]{kind}[-_.]idx\d-ubyte(\.gz)?")
-    found = sorted(p for p in root.iterdir() if wanted.fullmatch(p.name))
-    if not found:
+    name = re.compile(rf"{re.escape(prefix)}{NAMES[split]}[-_]{kind}[-_.]idx\d-ubyte(\.gz)?")
+    paths = sorted(p for p in root.iterdir() if name.fullmatch(p.name))
+    if not paths:
         raise OfframpError(
             f"{root} holds no {prefix}{'t10k' if split == 'test' else split}-{kind}-idx*-ubyte file, "
             f"gzipped or not; fetch {FETCH}, or set data.prefix to what the names begin with"
         )
-    return found[0]  # the unpacked one, where both are there
+    return paths[0]  # the unpacked one, where both are there
 
 
 def _images(path: Path) -> Tensor:
@@ -98,3 +101,6 @@ def _array(path: Path) -> Tensor:
             f"{path} should hold {shape} values and has {len(content) - head}; fetch it again"
         )
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=head).view(shape)
+
+
+IDX = DataSource(idx, FETCH)

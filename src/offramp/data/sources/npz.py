@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from offramp import arrays
-from offramp.data.raw import RawData, RawSplit
+from offramp.data.raw import DataSource, RawData, RawSplit
 from offramp.errors import OfframpError
 from offramp.hashing import file_digest
 
@@ -19,26 +19,31 @@ KINDS = ("images", "labels")
 
 
 def npz(root: Path, file: str | None = None, classes: Sequence[str] | None = None) -> RawData:
-    """`train_images`, `train_labels`, and the same of `val` and `test`, which may be absent: images
-    [N, H, W] or [N, H, W, 3] uint8, labels [N] or [N, 1]. Archives with pickled objects are refused.
+    """`train_images`, `train_labels`, and the same of `val` and `test`, which may be absent.
 
-    root: the file, or the folder that holds it.  file: its name, where the folder holds several.
-    classes: their names, in order; by default their numbers.
+    Images are [N, H, W] or [N, H, W, 3] uint8, labels [N] or [N, 1]. Archives with pickled objects are
+    refused.
 
-    Raises OfframpError naming the file and array that is missing or wrong.
+    Args:
+        root: The file, or the folder that holds it.
+        file: Its name, where the folder holds several.
+        classes: Their names, in order; by default their numbers.
+
+    Raises:
+        OfframpError: naming the file and array that is missing or wrong.
     """
     path = _path(root, file)
     try:
         heads = arrays.headers(path)
-        wanted = {name: key for name, key in SPLITS.items() if f"{key}_images" in heads}
-        for key in wanted.values():
+        present = {name: key for name, key in SPLITS.items() if f"{key}_images" in heads}
+        for key in present.values():
             _check(path, heads, key)
-        held = arrays.read(path, {f"{key}_{kind}" for key in wanted.values() for kind in KINDS})
+        members = arrays.read(path, {f"{key}_{kind}" for key in present.values() for kind in KINDS})
     except (ValueError, OSError) as error:
         raise OfframpError(f"{path} cannot be read ({error}); fetch it again") from error
-    parts = {name: _part(held[f"{key}_images"], held[f"{key}_labels"]) for name, key in wanted.items()}
-    if "train" not in parts:
+    if "train" not in present:
         raise OfframpError(f"{path} holds no array train_images; give MedMNIST's layout")
+    parts = {name: _part(*(members[f"{key}_{kind}"] for kind in KINDS)) for name, key in present.items()}
     return RawData(
         parts["train"],
         parts.get("test"),
@@ -57,13 +62,13 @@ def _path(root: Path, file: str | None) -> Path:
         if not (root / file).is_file():
             raise OfframpError(f"{root} holds no {file}; fetch {FETCH}")
         return root / file
-    found = sorted(p for p in root.glob("*.npz") if p.is_file())
-    if len(found) != 1:
-        names = ", ".join(p.name for p in found) or "none"
+    paths = sorted(p for p in root.glob("*.npz") if p.is_file())
+    if len(paths) != 1:
+        names = ", ".join(p.name for p in paths) or "none"
         raise OfframpError(
             f"{root} should hold one .npz file and holds {names}; set data.file, or fetch {FETCH}"
         )
-    return found[0]
+    return paths[0]
 
 
 def _check(path: Path, heads: Mapping[str, arrays.Header], key: str) -> None:
@@ -89,3 +94,6 @@ def _part(images: np.ndarray, labels: np.ndarray) -> RawSplit:
     images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
     numbers = labels.reshape(len(labels)).astype(np.int64)
     return RawSplit(torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(numbers))
+
+
+NPZ = DataSource(npz, FETCH)

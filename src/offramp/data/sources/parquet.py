@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from offramp.data.images.decode import decode
-from offramp.data.images.files import open_image
+from offramp.data.images.files import check_link, open_image
 from offramp.data.raw import RawData, RawSplit
-from offramp.data.sources import tree
 from offramp.errors import OfframpError, in_line
 from offramp.hashing import file_digest
 
@@ -31,76 +30,77 @@ FOLDERS = (".", "data", "plain_text")  # where the hub's repositories keep their
 
 
 @dataclass(frozen=True, eq=False)
-class Encoded:
-    """Images as the bytes of their files; `encoded[rows]` decodes those rows only.
+class EncodedImages:
+    """`offramp.data.images.files.StoredImages` of the bytes of image files.
 
-    files: a pyarrow column of N byte strings.  names: what to call each image in an error.
-    ids: the same without folders. (See `offramp.data.images.files.Opened`.)
+    Attributes:
+        files: A pyarrow column of N byte strings.
+        places: [N] the Parquet file of each, and its row in that.
     """
 
     files: Any
-    names: tuple[str, ...]
-    ids: tuple[str, ...]
+    places: tuple[tuple[Path, int], ...]
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.places)
 
-    def __getitem__(self, rows: Tensor) -> Tensor:
-        """rows: [n] int64. Returns [n, 3, H, W] uint8."""
-        return decode(self._bytes(rows), [self.names[i] for i in rows.tolist()])
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(f"{path.name} row {row}" for path, row in self.places)
 
     def name(self, row: int) -> str:
-        return self.names[row]
+        path, number = self.places[row]
+        return f"{path} row {number}"
 
     def open(self, row: int) -> Image.Image:
-        return open_image(self.files[row].as_py(), self.names[row])
+        return open_image(self.files[row].as_py(), self.name(row))
 
     def digests(self, rows: Tensor) -> list[str]:
-        return [hashlib.sha256(file).hexdigest() for file in self._bytes(rows)]
+        files = self.files.take(pa.array(rows.numpy())).to_pylist()
+        return [hashlib.sha256(file).hexdigest() for file in files]
 
-    def _bytes(self, rows: Tensor) -> list[bytes]:
-        chosen: list[bytes] = self.files.take(pa.array(rows.numpy())).to_pylist()
-        return chosen
+
+def hashes(paths: Iterable[Path]) -> dict[str, Any]:
+    """What provenance says of files: their bytes and SHA-256, by name."""
+    return {p.name: {"bytes": p.stat().st_size, "sha256": file_digest(p)} for p in paths}
 
 
 def read(root: Path, image_column: str, label_column: str, fetch: str) -> RawData:
-    """The train and test split of a folder. fetch: where to get the files, for the error.
+    """The train and test split of a folder.
 
-    Raises OfframpError for a missing folder or shard, a file that is not Parquet, a column that is
-    absent or of the wrong kind, or class names that differ between files.
+    Args:
+        root: The folder.
+        image_column: Its images.
+        label_column: Its class numbers.
+        fetch: Where to get the files, for the error.
+
+    Raises:
+        OfframpError: for a missing folder or shard, a file that is not Parquet, a column that is absent
+            or of the wrong kind, and class names that differ between files.
     """
-    columns = (image_column, label_column)
-    train, classes, train_files = _read_split(root, "train", columns, fetch)
-    test, test_classes, test_files = _read_split(root, "test", columns, fetch)
-    if test_classes != classes:
-        raise OfframpError(f"train and test files in {root} name other classes; fetch {fetch} again")
-    provenance = {"root": str(root), "files": {**train_files, **test_files}}
-    return RawData(train, test, classes, provenance=provenance)
-
-
-def _read_split(
-    root: Path, split: str, columns: tuple[str, str], fetch: str
-) -> tuple[RawSplit, tuple[str, ...], dict[str, Any]]:
-    files: list[Any] = []
-    labels: list[Tensor] = []
-    names: list[str] = []
-    ids: list[str] = []
-    provenance: dict[str, Any] = {}
+    files: dict[str, Any] = {}
+    parts: dict[str, RawSplit] = {}
     classes: set[tuple[str, ...]] = set()
-    for path in _shards(root, split, fetch):
-        table = _read_table(path, columns)
-        files.extend(_image_bytes(table[columns[0]], path, columns[0]).chunks)
-        labels.append(_labels(table[columns[1]], path, columns[1]))
-        names.extend(f"{path} row {i}" for i in range(table.num_rows))
-        ids.extend(f"{path.name} row {i}" for i in range(table.num_rows))
-        classes.add(_class_names(table.schema, columns[1]))
-        provenance[path.name] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-    if len(classes) > 1:
-        raise OfframpError(f"{split} files in {root} name other classes; fetch {fetch} again")
-    if not names:
-        raise OfframpError(f"{split} files in {root} hold no images; fetch {fetch} again")
-    images = Encoded(pa.chunked_array(files), tuple(names), tuple(ids))
-    return RawSplit(images, torch.cat(labels)), classes.pop(), provenance
+    for split in ("train", "test"):
+        shards = _shards(root, split, fetch)
+        tables = {path: _table(path, image_column, label_column) for path in shards}
+        classes |= {_class_names(table.schema, label_column) for table in tables.values()}
+        if len(classes) > 1:
+            raise OfframpError(f"{split} files in {root} name other classes; fetch {fetch} again")
+        if not any(table.num_rows for table in tables.values()):
+            raise OfframpError(f"{split} files in {root} hold no images; fetch {fetch} again")
+        files |= hashes(shards)
+        parts[split] = _split(tables, image_column, label_column)
+    provenance = {"root": str(root), "files": files}
+    return RawData(parts["train"], parts["test"], classes.pop(), provenance=provenance)
+
+
+def _split(tables: dict[Path, Any], image_column: str, label_column: str) -> RawSplit:
+    images = [_image_bytes(table[image_column], path, image_column) for path, table in tables.items()]
+    labels = [_labels(table[label_column], path, label_column) for path, table in tables.items()]
+    places = tuple((path, i) for path, table in tables.items() for i in range(table.num_rows))
+    column = pa.chunked_array([chunk for part in images for chunk in part.chunks], pa.large_binary())
+    return RawSplit(EncodedImages(column, places), torch.cat(labels))
 
 
 def _shards(root: Path, split: str, fetch: str) -> list[Path]:
@@ -110,33 +110,31 @@ def _shards(root: Path, split: str, fetch: str) -> list[Path]:
             f"there is no folder {root}; fetch {fetch} so that it holds train-*.parquet and "
             "test-*.parquet, or set data.root"
         )
-    for folder in FOLDERS:
-        found = sorted((root / folder).glob(layout))
-        if found:
-            break
-    else:
+    shards = next((s for f in FOLDERS if (s := sorted((root / f).glob(layout)))), [])
+    if not shards:
         raise OfframpError(f"{root} holds no {layout}; fetch {fetch} into it, or set data.root")
-    for path in found:
-        tree.check_link(root, path)
-    total = re.search(r"-of-(\d+)\.parquet$", found[0].name)
-    if total and int(total[1]) != len(found):
+    for path in shards:
+        check_link(root, path)
+    total = re.search(r"-of-(\d+)\.parquet$", shards[0].name)
+    if total and int(total[1]) != len(shards):
         raise OfframpError(
-            f"{found[0].parent} holds {len(found)} of {int(total[1])} {layout} files; "
+            f"{shards[0].parent} holds {len(shards)} of {int(total[1])} {layout} files; "
             f"fetch {fetch} again"
         )
-    return found
+    return shards
 
 
-def _read_table(path: Path, columns: tuple[str, str]) -> Any:
+def _table(path: Path, image_column: str, label_column: str) -> Any:
+    """The two columns of a file."""
     try:
         with pq.ParquetFile(path) as file:
             present = file.schema_arrow.names
-            for column, key in zip(columns, ("image_column", "label_column"), strict=True):
+            for key, column in (("image_column", image_column), ("label_column", label_column)):
                 if column not in present:
                     raise OfframpError(
                         f"{path} has no column '{column}'; set data.{key} to one of {', '.join(present)}"
                     )
-            return file.read(columns=list(columns))
+            return file.read(columns=[image_column, label_column])
     except OfframpError:
         raise
     except Exception as error:  # pyarrow raises whatever it likes on damaged bytes

@@ -1,21 +1,29 @@
-"""A table of labels (CSV, TSV, Parquet or JSON lines) beside the images that it names."""
+"""A table of labels (CSV, TSV, Parquet or JSON lines) and the image files that its cells name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
-from offramp.data.images.files import Files
-from offramp.data.raw import RawData, RawSplit
-from offramp.data.sources import table_file, tree
-from offramp.errors import OfframpError, nearest
+from offramp.data.images.files import SPLIT_FOLDERS, SUFFIXES, Files, folders, image_files
+from offramp.data.raw import DataSource, RawData, RawSplit
+from offramp.data.splits import split_off
+from offramp.errors import OfframpError, in_line, nearest
+from offramp.files import resolved
 from offramp.hashing import file_digest
 from offramp.units import counted
 
 FETCH = "a table that has an image and its class in every line, and the images beside or below it"
+TABLES = (".csv", ".tsv", ".txt", ".parquet", ".jsonl", ".ndjson")
+SEPARATORS = "\t,; "  # the first of them that a file's first line holds
 
 USUAL = {  # names that columns have, in lower case and with _ for what joins words
     "image": "image path file filename file_name filepath file_path image_path image_name image_file "
@@ -24,6 +32,10 @@ USUAL = {  # names that columns have, in lower case and with _ for what joins wo
     "split": "split set subset partition",
     "group": "patient patient_id group group_id subject subject_id lesion_id case_id",
 }
+ONE_HOT = ("0", "1", "0.0", "1.0", "False", "True", "false", "true")
+TRUE = ONE_HOT[1::2]
+
+ColumnNames = tuple[str, ...]
 
 
 def table(
@@ -39,84 +51,45 @@ def table(
 ) -> RawData:
     """Images that a table names, with their classes; in the order of their paths.
 
-    root: the table, or the folder of table and images.  file: the table, below `root`.
-    image, label, split, group: names of columns. Those that are not given are found by their usual
-    names, or by what is in them, where there is one answer; split and group may be missing.
-    Cells of `image` are paths below the folder, the end of one, or names with or without ending.
-    label: several columns of 0 and 1, one of which is 1 in every line, are a class each; lines without a
-    label are left out.  Cells of `split` are train, val, test or calibration, as `folder` spells them.
-    images: the folder, below `root`, that is meant, where others hold images of the same names.
-    test_share: of a table without a test split, as of `folder`.
-    partial: take the images that are there, where the table names others too.
+    Columns that are not named are recognized by their usual names, or by what is in them, where there is
+    one answer; split and group may be missing.
 
-    Raises OfframpError naming the file, column or cell that is wrong.
+    Args:
+        root: The table, or the folder of table and images.
+        file: The table, below `root`.
+        image: The column of images: paths below the folder, the end of one, or names with or without
+            ending.
+        label: The column of classes; or several of 0 and 1, one of which is 1 in every line, each a
+            class. Lines without a label are left out.
+        split: The column of splits: train, val, test or calibration, as `folder` spells them.
+        group: The column of what belongs together.
+        images: The folder, below `root`, that is meant, where others hold images of the same names.
+        test_share: Of a table without a test split, as of `folder`.
+        partial: Whether to take the images that are there, where the table names others too.
+
+    Raises:
+        OfframpError: naming the file, column or cell that is wrong.
     """
     path = _path(root, file)
     home = root if root is not None and file is not None else path.parent
-    there = table_file.ImageFiles(home, images)
-    asked = {"image": image, "label": label, "split": split, "group": group}
-    found, remarks = lines(path, there, partial, **asked)
-    parts, names = _parts(home, path, found)
+    columns = {"image": image, "label": label, "split": split, "group": group}
+    rows, remarks = lines(path, ImageIndex(home, images), partial, **columns)
+    parts, classes = _parts(home, path, rows)
     if test_share is not None and "test" in parts:
         raise OfframpError(f"{path} names a test split; leave data.test_share out")
-    if "split" not in found and test_share is None:
+    if "split" not in rows and test_share is None:
         test_share = 0.2
     if test_share is not None:
-        parts |= tree.split_off(parts["train"], test_share)
+        parts |= split_off(parts["train"], test_share)
     return RawData(
         parts["train"],
         parts.get("test"),
-        names,
+        classes,
         parts.get("validation"),
         parts.get("calibration"),
         {"root": str(home), "files": {path.name: {"sha256": file_digest(path)}}},
         remarks=remarks,
     )
-
-
-def lines(
-    path: Path,
-    images: table_file.ImageFiles,
-    partial: bool = False,
-    **asked: str | Sequence[str] | None,
-) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """What a table says: a line for each image, by ascending `path` below the images' root, with its
-    `class`, and its `split` and `group` where there are such columns; and what to know of it.
-    asked: columns, as of `table`.
-
-    Raises OfframpError as `table` does.
-    """
-    held = table_file.read(path, images)
-    taken = {key: _named(held, path, key, asked.get(key)) for key in USUAL}
-    taken["image"] = taken["image"] or _by_content(held, path, images)
-    taken["label"] = taken["label"] or _the_rest(held, path, taken)
-    classes = _classes(held, path, taken["label"])
-    left = classes != ""
-    if not left.any():
-        raise OfframpError(f"{path} has no line with a label; set data.label to another column")
-    held = held[left]
-    (column,) = taken["image"]
-    found = pd.DataFrame({"class": classes[left]})
-    found["path"] = images.all_of(held[column].tolist(), path.name, partial, FETCH)
-    for key in ("split", "group"):
-        if taken[key]:
-            found[key] = held[taken[key][0]].str.strip()
-    found = found[found["path"].notna()].drop_duplicates().sort_values("path", ignore_index=True)
-    if "group" in found:
-        found["group"] = found["group"].where(found["group"] != "", found["path"])
-    if len(twice := found["path"][found["path"].duplicated()]):
-        raise OfframpError(
-            f"{path} names {twice.iloc[0]} in several lines that differ; give every image one line"
-        )
-    shown = (
-        f"{k} is '{v[0]}'" if len(v) == 1 else f"{k} are '{v[0]}' to '{v[-1]}'"
-        for k, v in taken.items()
-        if v
-    )
-    remarks = [f"columns of {path.name}: {', '.join(shown)}"]
-    if not left.all():
-        remarks.append(f"{counted(int((~left).sum()), 'line')} of {path.name} without a label left out")
-    return found, tuple(remarks)
 
 
 def _path(root: Path | None, file: str | None) -> Path:
@@ -126,129 +99,337 @@ def _path(root: Path | None, file: str | None) -> Path:
         root, file = Path(file).expanduser(), None
     path = root / file if file else root
     if path.is_dir():
-        found = list(table_file.tables(path))
-        if len(found) != 1:
-            names = ", ".join(str(p.relative_to(path)) for p in found) or "none"
+        paths = list(tables(path))
+        if len(paths) != 1:
+            names = ", ".join(str(p.relative_to(path)) for p in paths) or "none"
             raise OfframpError(f"{path} should hold one table and holds {names}; set data.file")
-        return found[0]
+        return paths[0]
     if not path.is_file():
         raise OfframpError(f"there is no table {path}; fetch {FETCH}, or set data.root and data.file")
     return path
 
 
-ColumnNames = tuple[str, ...]
-
-
-def _named(held: pd.DataFrame, path: Path, key: str, given: str | Sequence[str] | None) -> ColumnNames:
-    """The columns that are given, or the one of a usual name; none where there is no such one."""
-    if given is not None:
-        found = (given,) if isinstance(given, str) else tuple(given)
-        for name in found:
-            if name not in held:
-                raise OfframpError(f"{path} has no column '{name}'{nearest(name, _names(held))}")
-        _refuse_repeated(held, path, found)
-        return found
-    usual = USUAL[key].split()
-    found = tuple(c for c in _names(held) if "_".join(c.lower().replace("-", " ").split()) in usual)
-    _refuse_repeated(held, path, found)
-    if key == "image" and len(found) > 1:
-        return ()  # what is in them says which
-    if len(found) > 1:
-        raise OfframpError(f"{path} has the columns {_listed(found)}; set data.{key} to one of them")
-    return found
-
-
-def _refuse_repeated(held: pd.DataFrame, path: Path, names: ColumnNames) -> None:
-    """Raises OfframpError for a name that several columns have: it says none of them."""
-    if twice := next((name for name in names if list(held.columns).count(name) > 1), None):
-        raise OfframpError(f"{path} has several columns called '{twice}'; give each a name of its own")
-
-
-def _names(held: pd.DataFrame) -> list[str]:
-    return [str(name) for name in held.columns]
-
-
-def _single(held: pd.DataFrame) -> list[str]:
-    """The names that one column has, such as those of no trailing, empty ones."""
-    return [str(name) for name in held.columns[~held.columns.duplicated(keep=False)]]
-
-
-def _by_content(held: pd.DataFrame, path: Path, images: table_file.ImageFiles) -> ColumnNames:
-    """The column whose first cells name images."""
-    found = [name for name in _single(held) if len(held) and all(map(images.of, held[name].head(20)))]
-    full = [name for name in found if held[name].map(table_file.has_ending).all()]
-    usual = [name for name in found if _named(held[[name]], path, "image", None)]
-    sure = next((each for each in (found, full, usual) if len(each) == 1), None)
-    if sure is None:
-        what = f"the columns {_listed(found)} name images" if found else "no column names images there"
-        raise OfframpError(
-            f"{path}: {what}; set data.image to one of {_listed(_names(held))}, or data.images to their "
-            "folder"
-        )
-    return tuple(sure)
-
-
-def _the_rest(held: pd.DataFrame, path: Path, taken: dict[str, ColumnNames]) -> ColumnNames:
-    """The columns of classes, where none has a usual name: several of 0 and 1, or what is left over."""
-    left = [c for c in _single(held) if c not in {name for found in taken.values() for name in found}]
-    truth = [c for c in left if held[c].isin(ONE_HOT).all()]
-    ones = held[truth].isin(ONE_HOT[1::2]).sum(axis=1)
-    if len(truth) > 1 and (ones <= 1).all() and ones.mean() > 0.5:
-        return tuple(truth)
-    words = [c for c in left if pd.to_numeric(held[c], errors="coerce").isna().all()]
-    found = left if len(left) == 1 else words
-    if len(found) != 1:
-        raise OfframpError(
-            f"{path} does not say which column is the class; set data.label to one of "
-            f"{_listed(left or _names(held))}"
-        )
-    return tuple(found)
-
-
-ONE_HOT = ("0", "1", "0.0", "1.0", "False", "True", "false", "true")
-
-
-def _classes(held: pd.DataFrame, path: Path, label: ColumnNames) -> pd.Series:
-    """The name of each line's class; empty where it has none."""
-    if len(label) == 1:
-        return held[label[0]].str.strip()
-    truth = held[list(label)].isin(ONE_HOT[1::2])
-    strange = ~(held[list(label)].isin(ONE_HOT).all(axis=1) & (truth.sum(axis=1) <= 1))
-    if strange.any():
-        line = int(strange.to_numpy().argmax()) + 2
-        raise OfframpError(
-            f"{path} line {line} has not one 1 among 0s in {_listed(label)}; one class an image is "
-            "needed, or set data.label to one column"
-        )
-    return truth.idxmax(axis=1).where(truth.any(axis=1), "")
-
-
-def _parts(home: Path, path: Path, found: pd.DataFrame) -> tuple[dict[str, RawSplit], tuple[str, ...]]:
+def _parts(home: Path, path: Path, rows: pd.DataFrame) -> tuple[dict[str, RawSplit], tuple[str, ...]]:
     """The splits that lines name, and the names of the classes: numbers in their order."""
-    names = sorted(found["class"].unique(), key=_order)
-    number = {name: i for i, name in enumerate(names)}
-    known = {word: split for split, words in tree.SPLITS.items() for word in words}
-    given = found["split"] if "split" in found else pd.Series("train", found.index)
-    splits = given.str.lower().map(known)
+    classes = sorted(rows["class"].unique(), key=_order)
+    number = {name: i for i, name in enumerate(classes)}
+    words = rows["split"] if "split" in rows else pd.Series("train", rows.index)
+    splits = words.str.lower().map({word: split for split, ws in SPLIT_FOLDERS.items() for word in ws})
     if splits.isna().any():
-        odd = given[splits.isna()].iloc[0]
         raise OfframpError(
-            f"{path} has the split '{odd}'; write {', '.join(tree.SPLITS)}, or set data.split to "
-            "another column"
+            f"{path} has the split '{words[splits.isna()].iloc[0]}'; write {', '.join(SPLIT_FOLDERS)}, "
+            "or set data.split to another column"
         )
     if not (splits == "train").any():
         raise OfframpError(f"{path} names no image of the training split; write train into it")
     parts = {}
-    for split, some in found.groupby(splits):
-        labels = torch.tensor([number[name] for name in some["class"]])
-        groups = tuple(some["group"]) if "group" in some else None
-        parts[str(split)] = RawSplit(Files(home, tuple(some["path"])), labels, groups)
-    return parts, tuple(names)
+    for split, part in rows.groupby(splits):
+        labels = torch.tensor([number[name] for name in part["class"]])
+        groups = tuple(part["group"]) if "group" in part else None
+        parts[str(split)] = RawSplit(Files(home, tuple(part["path"])), labels, groups)
+    return parts, tuple(classes)
 
 
 def _order(name: str) -> tuple[int, float, str]:
     return (0, float(name), name) if name.replace(".", "", 1).isdecimal() else (1, 0.0, name)
 
 
-def _listed(names: Iterable[str]) -> str:
+@dataclass(frozen=True, eq=False)
+class ImageIndex:
+    """The image files below a folder, looked up by their path, the end of one, or without the ending.
+
+    Attributes:
+        root: The folder.
+        below: Only those in this folder of `root`.
+
+    Raises:
+        OfframpError: where there is no such folder.
+    """
+
+    root: Path
+    below: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.place.is_dir():
+            raise OfframpError(f"there is no folder {self.place}; correct data.images, or leave it out")
+
+    @property
+    def place(self) -> Path:
+        return self.root / (self.below or "")
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        """Paths below the root, by file name and by file name without its ending."""
+        paths: dict[str, list[str]] = {}
+        for path in sorted(image_files(self.root, self.place)):
+            name = path.rpartition("/")[2]
+            for key in {name, name.rpartition(".")[0]}:
+                paths.setdefault(key, []).append(path)
+        return paths
+
+    def of(self, cell: str) -> str | None:
+        """The path below the root of the image that a cell names; None where there is none.
+
+        Raises:
+            OfframpError: for a cell that leads out of the root, and for one that fits several images.
+        """
+        path = PurePosixPath(cell.strip().replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts:
+            try:  # an absolute path stays as it is
+                path = PurePosixPath(resolved(self.root / path).relative_to(resolved(self.root)))
+            except ValueError:
+                raise OfframpError(
+                    f"the table names {cell}, which is not in {self.root}; give paths below that folder"
+                ) from None
+        ending = f"/{path}"
+        fits = [
+            image
+            for image in self._by_name.get(path.name, ())
+            if f"/{image}".endswith(ending) or f"/{image.rpartition('.')[0]}".endswith(ending)
+        ]
+        if len(fits) > 1:
+            # The very path, from the root or the folder that is meant, before others that end with it.
+            for place in (str(path), str(PurePosixPath(self.below or "", path))):
+                if place in fits:
+                    return place
+                stems = [image for image in fits if image.rpartition(".")[0] == place]
+                if len(stems) == 1:
+                    return stems[0]
+            raise OfframpError(
+                f"the table names {cell}, and {fits[0]} and {fits[1]} in {self.root} both fit; write "
+                "paths into the table, or set data.images to the folder that it means"
+            )
+        return fits[0] if fits else None
+
+    def all_of(self, cells: Sequence[str], source: str, partial: bool) -> list[str | None]:
+        """`of` every cell. Raises OfframpError where an image is missing, unless `partial`, or all."""
+        paths = [self.of(cell) for cell in cells]
+        absent = [cell for cell, path in zip(cells, paths, strict=True) if path is None]
+        if absent and (not partial or len(absent) == len(paths)):
+            raise OfframpError(
+                f"{self.place} lacks {len(absent)} of the {counted(len(paths), 'image')} that {source} "
+                f"names, {absent[0]} first; fetch {FETCH}, or set data.partial: true"
+            )
+        return paths
+
+
+def lines(
+    path: Path, images: ImageIndex, partial: bool = False, **columns: str | Sequence[str] | None
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """What a table says of each image that it names.
+
+    Args:
+        path: The table.
+        images: Where its images are.
+        partial: As of `table`.
+        **columns: Names of columns, as of `table`.
+
+    Returns:
+        A line for each image, by ascending `path` below the images' root, with its `class`, and its
+        `split` and `group` where there are such columns; and what to know of it.
+
+    Raises:
+        OfframpError: as `table` does.
+    """
+    frame = read(path, images)
+    names = {key: _by_usual_name(frame, path, key, columns.get(key)) for key in USUAL}
+    names["image"] = names["image"] or _by_content(frame, path, images)
+    names["label"] = names["label"] or _remaining(frame, path, names)
+    classes = _classes(frame, path, names["label"])
+    labeled = classes != ""
+    if not labeled.any():
+        raise OfframpError(f"{path} has no line with a label; set data.label to another column")
+    frame = frame[labeled]
+    rows = pd.DataFrame({"class": classes[labeled]})
+    rows["path"] = images.all_of(frame[names["image"][0]].tolist(), path.name, partial)
+    for key in ("split", "group"):
+        if names[key]:
+            rows[key] = frame[names[key][0]].str.strip()
+    rows = rows[rows["path"].notna()].drop_duplicates().sort_values("path", ignore_index=True)
+    if "group" in rows:
+        rows["group"] = rows["group"].where(rows["group"] != "", rows["path"])
+    if len(twice := rows["path"][rows["path"].duplicated()]):
+        raise OfframpError(
+            f"{path} names {twice.iloc[0]} in several lines that differ; give every image one line"
+        )
+    used = [
+        f"{key} is '{v[0]}'" if len(v) == 1 else f"{key} are '{v[0]}' to '{v[-1]}'"
+        for key, v in names.items()
+        if v
+    ]
+    remarks = [f"columns of {path.name}: {', '.join(used)}"]
+    if not labeled.all():
+        bare = counted(int((~labeled).sum()), "line")
+        remarks.append(f"{bare} of {path.name} without a label left out")
+    return rows, tuple(remarks)
+
+
+def _by_usual_name(
+    frame: pd.DataFrame, path: Path, key: str, columns: str | Sequence[str] | None
+) -> ColumnNames:
+    """The columns that are named, or the one of a usual name; none where there is no such one."""
+    every = [str(name) for name in frame.columns]
+    if columns is not None:
+        names = (columns,) if isinstance(columns, str) else tuple(columns)
+        for name in names:
+            if name not in every:
+                raise OfframpError(f"{path} has no column '{name}'{nearest(name, every)}")
+    else:
+        usual = USUAL[key].split()
+        names = tuple(c for c in every if "_".join(c.lower().replace("-", " ").split()) in usual)
+    if twice := next((name for name in names if every.count(name) > 1), None):
+        raise OfframpError(f"{path} has several columns called '{twice}'; give each a name of its own")
+    if columns is None and len(names) > 1:
+        if key == "image":
+            return ()  # what is in them says which
+        raise OfframpError(f"{path} has the columns {_quoted(names)}; set data.{key} to one of them")
+    return names
+
+
+def _single(frame: pd.DataFrame) -> list[str]:
+    """The names that one column has, such as those of no trailing, empty ones."""
+    return [str(name) for name in frame.columns[~frame.columns.duplicated(keep=False)]]
+
+
+def _by_content(frame: pd.DataFrame, path: Path, images: ImageIndex) -> ColumnNames:
+    """The column whose first cells name images."""
+    naming = [n for n in _single(frame) if len(frame) and all(map(images.of, frame[n].head(20)))]
+    full = [name for name in naming if frame[name].map(has_ending).all()]
+    usual = [name for name in naming if _by_usual_name(frame[[name]], path, "image", None)]
+    sure = next((names for names in (naming, full, usual) if len(names) == 1), None)
+    if sure is None:
+        which = f"the columns {_quoted(naming)} name images"
+        raise OfframpError(
+            f"{path}: {which if naming else 'no column names images there'}; set data.image to one of "
+            f"{_quoted(frame.columns)}, or data.images to their folder"
+        )
+    return tuple(sure)
+
+
+def _remaining(frame: pd.DataFrame, path: Path, names: dict[str, ColumnNames]) -> ColumnNames:
+    """The columns of classes, where none has a usual name: several of 0 and 1, or what is left over."""
+    used = {name for columns in names.values() for name in columns}
+    left = [c for c in _single(frame) if c not in used]
+    one_hot = [c for c in left if frame[c].isin(ONE_HOT).all()]
+    ones = frame[one_hot].isin(TRUE).sum(axis=1)
+    if len(one_hot) > 1 and (ones <= 1).all() and ones.mean() > 0.5:
+        return tuple(one_hot)
+    words = [c for c in left if pd.to_numeric(frame[c], errors="coerce").isna().all()]
+    columns = left if len(left) == 1 else words
+    if len(columns) != 1:
+        raise OfframpError(
+            f"{path} does not say which column is the class; set data.label to one of "
+            f"{_quoted(left or frame.columns)}"
+        )
+    return tuple(columns)
+
+
+def _classes(frame: pd.DataFrame, path: Path, label: ColumnNames) -> pd.Series:
+    """The name of each line's class; empty where it has none."""
+    if len(label) == 1:
+        return frame[label[0]].str.strip()
+    truth = frame[list(label)].isin(TRUE)
+    strange = ~(frame[list(label)].isin(ONE_HOT).all(axis=1) & (truth.sum(axis=1) <= 1))
+    if strange.any():
+        line = int(strange.to_numpy().argmax()) + 2
+        raise OfframpError(
+            f"{path} line {line} has not one 1 among 0s in {_quoted(label)}; one class an image is "
+            "needed, or set data.label to one column"
+        )
+    return truth.idxmax(axis=1).where(truth.any(axis=1), "")
+
+
+def read(path: Path, images: ImageIndex | None = None) -> pd.DataFrame:
+    """A table, all of it text, empty where nothing is written.
+
+    Columns that hold no text, numbers or truth values are left out.
+
+    Args:
+        path: The file.
+        images: Where its first line names one of these, it has no names of columns, which are then
+            `column 1`, `column 2`, ….
+
+    Raises:
+        OfframpError: naming the file, where it cannot be read.
+    """
+    try:
+        if path.suffix.lower() == ".parquet":
+            return _parquet(path)
+        if path.suffix.lower() in (".jsonl", ".ndjson"):
+            return _json_lines(path)
+        with path.open(encoding="utf-8-sig") as file:
+            first = file.readline()
+        separator = next((each for each in SEPARATORS if each in first.strip()), ",")
+        frame = pd.read_csv(
+            path, sep=separator, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
+    # Errors of pandas are ValueErrors.
+    except (ValueError, KeyError, OSError, RecursionError, pa.ArrowException) as error:
+        reason = in_line(error)
+        raise OfframpError(
+            f"{path} cannot be read as a table ({reason}); correct or restore it"
+        ) from error
+    if images is not None and any(has_ending(c) and images.of(c) is not None for c in frame.iloc[0]):
+        frame.columns = [f"column {n}" for n in range(1, len(frame.columns) + 1)]
+        return frame
+    frame.columns = [str(name).strip() for name in frame.iloc[0]]
+    return frame.iloc[1:].reset_index(drop=True)
+
+
+def has_ending(cell: str) -> bool:
+    """Whether it ends as image files do."""
+    return PurePosixPath(cell.strip()).suffix.lower() in SUFFIXES
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    with pq.ParquetFile(path) as file:
+        rows = file.read()
+    readable = (
+        pa.types.is_string,
+        pa.types.is_large_string,
+        pa.types.is_integer,
+        pa.types.is_floating,
+        pa.types.is_boolean,
+    )
+    columns = {}
+    for name in rows.column_names:
+        kind = rows[name].type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if any(test(kind) for test in readable):
+            columns[name] = [_text(cell) for cell in rows[name].to_pylist()]
+    return pd.DataFrame(columns, dtype=str)
+
+
+def _json_lines(path: Path) -> pd.DataFrame:
+    # Not `splitlines`: JSON's text may hold other ends of lines, such as U+2028, as they are.
+    texts = path.read_text(encoding="utf-8-sig").split("\n")
+    rows = [json.loads(text) for text in texts if text.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("a line is no object")
+    simple = [{k: _text(v) for k, v in row.items() if not isinstance(v, (dict, list))} for row in rows]
+    return pd.DataFrame(simple, dtype=str).fillna("")
+
+
+def _text(cell: object) -> str:
+    return "" if cell is None or cell != cell else str(cell)
+
+
+def tables(root: Path) -> Iterator[Path]:
+    """The tables in a folder or directly below it that name images of it."""
+    images = ImageIndex(root)
+    for path in sorted((*root.iterdir(), *(p for place in folders(root) for p in place.iterdir()))):
+        if path.suffix.lower() in TABLES and path.is_file():
+            try:
+                head = read(path, images).head(3)
+                if any(all(map(images.of, head[name])) for name in head if len(head)):
+                    yield path
+            except OfframpError:
+                continue
+
+
+def _quoted(names: Iterable[object]) -> str:
     return ", ".join(f"'{name}'" for name in names)
+
+
+TABLE = DataSource(table, FETCH)

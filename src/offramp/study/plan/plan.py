@@ -13,8 +13,8 @@ from offramp import device as devices
 from offramp import usercode
 from offramp.data import Data, load
 from offramp.data.dataset import FileSplit
-from offramp.data.load import notes
-from offramp.data.public_counts import declared_data, missing
+from offramp.data.load import declared_data, missing
+from offramp.data.notes import notes
 from offramp.engine.cost import Work, value_bytes, work
 from offramp.engine.resolve import Node, Resolved, Setting, resolve
 from offramp.engine.values import frozen_inputs, teacher_logits

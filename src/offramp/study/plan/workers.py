@@ -240,7 +240,7 @@ def _pixels(split: Split | FileSplit) -> int:
     """Bytes of the images that are held in memory."""
     if isinstance(split, Split):
         return split.images.nbytes
-    return sum(image.width * image.height * len(image.getbands()) for image in split.held or ())
+    return sum(image.width * image.height * len(image.getbands()) for image in split.memory or ())
 
 
 def widest(plan: Plan, finished: Collection[str]) -> int:

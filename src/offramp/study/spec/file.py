@@ -268,10 +268,10 @@ def small(study: Study) -> list[str]:
     many. What is smaller already stays. The network keeps its width: another one would be another
     network.
     """
-    from offramp.data.public_counts import DECLARED, counts_of  # reading does not need them
+    from offramp.data.load import declared_counts  # reading does not need them
 
-    declared = DECLARED.get(study.data.name)
-    counts = counts_of(study.data.name, dict(study.data.options))
+    declared = declared_counts(study.data.name, {})
+    counts = declared_counts(study.data.name, dict(study.data.options))
     train = test = 1_000
     size = study.data.size
     if counts is not None:

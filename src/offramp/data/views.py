@@ -28,17 +28,26 @@ RATIO = (3 / 4, 4 / 3)  # of width to height
 
 
 def draws(view: View, rows: Tensor) -> Tensor:
-    """The random numbers of these images: [n, COLUMNS] float64 in [0, 1), on the device of `rows`.
+    """The random numbers of some images.
 
-    rows: [n] int64, in the training split. Each number is the finalizer of SplitMix64 (Steele, Lea and
-    Flood, 2014) at a place of its sequence that belongs to (row, column) alone, so any subset of rows
-    can be drawn, on any device, without drawing the others.
+    Each number is the finalizer of SplitMix64 at a place of its sequence that belongs to (row, column)
+    alone, so any subset of rows can be drawn, on any device, without drawing the others.
+
+    Args:
+        view: Which view.
+        rows: [n] int64, in the training split.
+
+    Returns:
+        [n, COLUMNS] float64 in [0, 1), on the device of `rows`.
+
+    References:
+        Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
     """
-    drawn = _uniform(derive(view.seed, "augment", view.number), rows)
+    numbers = _uniform(derive(view.seed, "augment", view.number), rows)
     if view.alternating:  # at random before the first epoch, then the other way in each
         first = _uniform(derive(view.seed, "augment", "alternating"), rows)[:, FLIP] < 0.5
-        drawn[:, FLIP] = (first == bool(view.number % 2)).to(torch.float64)
-    return drawn
+        numbers[:, FLIP] = (first == bool(view.number % 2)).to(torch.float64)
+    return numbers
 
 
 def _uniform(seed: int, rows: Tensor) -> Tensor:
@@ -58,12 +67,17 @@ def cut_draws(view: View, rows: Tensor) -> list[list[float]]:
 
 
 def random_box(height: int, width: int, shares: tuple[float, float], drawn: Sequence[float]) -> Box:
-    """A random box of an image, as torchvision's RandomResizedCrop draws it: with `shares` (from, to)
-    of the image's area and a ratio of sides within RATIO.
+    """A random box of an image, as torchvision's RandomResizedCrop draws it.
 
-    drawn: numbers in [0, 1): a pair for each try (area, logarithm of the ratio), then the place
-    (vertical, horizontal). The first try that fits is taken; where none does, the largest box in the
-    middle that has an allowed ratio.
+    Of ten tries the first that fits; where none does, the largest box in the middle that has an allowed
+    ratio of sides (RATIO).
+
+    Args:
+        height: Of the image.
+        width: Of the image.
+        shares: (from, to) of the image's area.
+        drawn: Numbers in [0, 1): a pair for each try (area, logarithm of the ratio), then the place
+            (vertical, horizontal).
     """
     *tries, vertical, horizontal = drawn
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
@@ -82,10 +96,15 @@ def random_box(height: int, width: int, shares: tuple[float, float], drawn: Sequ
 def cut_out(
     augment: Augment, image: Image.Image, drawn: Sequence[float], size: tuple[int, int]
 ) -> Image.Image:
-    """The box that `resized_crop` cuts from an RGB or L image, resized to `size` (H, W), and flipped.
+    """The box that `resized_crop` cuts from an image, resized, and flipped.
 
-    drawn: of `cut_draws`. Pillow's whole numbers do it, so it is the same on every machine and in every
-    process.
+    Pillow's whole numbers do it, so it is the same on every machine and in every process.
+
+    Args:
+        augment: What is random.
+        image: RGB or L.
+        drawn: Of `cut_draws`.
+        size: (H, W) of what comes out.
     """
     assert augment.resized_crop is not None
     flip, vertical_flip, *box = drawn
@@ -103,16 +122,18 @@ def cut_out(
 def augmented(augment: Augment, images: Tensor, drawn: Tensor) -> Tensor:
     """Everything but what `cut_out` does, for a whole batch, on its device.
 
-    images: [B, C, H, W] uint8 or float32.  drawn: [B, COLUMNS], on the same device. Every image comes
-    out as it would alone: pixels are moved, or computed one by one.
+    Every image comes out as it would alone: pixels are moved, or computed by themselves.
+
+    Args:
+        augment: What is random.
+        images: [B, C, H, W] uint8 or float32.
+        drawn: [B, COLUMNS], on the same device.
     """
     if augment.resized_crop is None:
         images = _moved(augment, images, drawn)
     if augment.rotate:
-        from torchvision.transforms.v2 import (
-            InterpolationMode,
-            functional,
-        )  # late: it takes seconds to import
+        # late: it takes seconds to import
+        from torchvision.transforms.v2 import InterpolationMode, functional
 
         images = images.contiguous()  # in one layout, whichever they come in
         angles = ((drawn[:, ANGLE] * 2 - 1) * augment.rotate).tolist()
@@ -128,19 +149,18 @@ def _moved(augment: Augment, images: Tensor, drawn: Tensor) -> Tensor:
     """Crop, then flips: they only say which pixel comes where."""
     if pad := augment.crop:
         height, width = images.shape[2:]
-        images = _reflected(images, pad) if augment.pad == "reflect" else _framed(images, pad)
+        if augment.pad == "reflect":
+            images = _reflected(images, pad)
+        else:
+            images = torch.nn.functional.pad(images, (pad, pad, pad, pad))
         windows = images.unfold(2, height, 1).unfold(3, width, 1)  # [B, C, 2·pad + 1, 2·pad + 1, H, W]
         top, left = ((drawn[:, at] * (2 * pad + 1)).to(torch.int64) for at in (TOP, LEFT))
         images = windows[torch.arange(len(images), device=images.device), :, top, left]
     mirrored = augment.flip or augment.alternating_flip
-    for wanted, column, dim in ((augment.vertical_flip, VERTICAL_FLIP, 2), (mirrored, FLIP, 3)):
-        if wanted:
+    for flips, column, dim in ((augment.vertical_flip, VERTICAL_FLIP, 2), (mirrored, FLIP, 3)):
+        if flips:
             images = _turned(images, drawn[:, column] < 0.5, dim)
     return images
-
-
-def _framed(images: Tensor, pad: int) -> Tensor:
-    return torch.nn.functional.pad(images, (pad, pad, pad, pad))
 
 
 def _reflected(images: Tensor, pad: int) -> Tensor:

@@ -1,1 +1,0 @@
-"""Batches of images, from memory or from files, by worker processes."""
