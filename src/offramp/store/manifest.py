@@ -54,17 +54,24 @@ class Record(BaseModel):
 
     def as_json(self) -> dict[str, Any]:
         """The JSON that it was read from, up to the order of names."""
-        found: dict[str, Any] = plain(self.model_dump(exclude_unset=True))
-        return found
+        document: dict[str, Any] = plain(self.model_dump(exclude_unset=True))
+        return document
 
 
 R = TypeVar("R", bound=Record)
 
 
 def read(kind: type[R], value: object, path: Place, remedy: str = REMEDY) -> R:
-    """`value` as a record of `kind`. path: the file that it is from.
+    """`value` as a record of `kind`.
 
-    Raises Damaged with the file and the first field that is missing or of another type.
+    Args:
+        kind: of record.
+        value: in the types of JSON.
+        path: the file that it is from.
+        remedy: what to do about damage.
+
+    Raises:
+        Damaged: with the file and the first field that is missing or of another type.
     """
     try:
         return kind.model_validate(value)
@@ -135,8 +142,16 @@ class GeometryRecord(Record):
 
 
 class Provenance(Record):
-    """With what a result was made; None where nobody knows. offramp to python: versions.  machine: its
-    name.  began, finished: in UTC, ISO 8601.  git: the revision of the working folder."""
+    """With what a result was made; None where nobody knows.
+
+    Attributes:
+        offramp: its version, as of all up to `python`.
+        machine: its name.
+        device: what computed.
+        cores: of the machine.
+        began: in UTC, ISO 8601, as is `finished`.
+        git: the revision of the working folder.
+    """
 
     offramp: str | None = None
     torch: str | None = None
@@ -157,9 +172,18 @@ BITS = ("torch", "torchvision", "timm", "numpy", "device")
 
 
 class DataProvenance(Record):
-    """What was read. images: how many by split, of what `available` says there were.  source: what is
-    known of code that made the data.  by_class: images of each class, by split.  duplicates: images
-    that are there twice, byte for byte: `calibration in train`."""
+    """What was read.
+
+    Attributes:
+        root: the folder.
+        split_seed: of the split.
+        images: how many by split.
+        available: how many there were, by split.
+        by_class: images of each class, by split.
+        duplicates: images that are there twice, byte for byte: `calibration in train`.
+        geometry: how they were fitted.
+        source: what is known of code that made the data.
+    """
 
     root: str | None = None
     split_seed: int | None = None
@@ -178,8 +202,8 @@ class DataProvenance(Record):
     @property
     def code_sha256(self) -> str | None:
         """SHA-256 of the file of code that made the data, if code did."""
-        found = self.source.get("sha256") if isinstance(self.source, Mapping) else None
-        return found if isinstance(found, str) else None
+        sha256 = self.source.get("sha256") if isinstance(self.source, Mapping) else None
+        return sha256 if isinstance(sha256, str) else None
 
 
 def data_label(data: str, augment: object | None) -> str:
@@ -188,8 +212,15 @@ def data_label(data: str, augment: object | None) -> str:
 
 
 class DataRecord(Record):
-    """A trial's data. train, validation, calibration, test: a digest of each split; equal ones are the
-    same images.  spec: how the study asked for them."""
+    """A trial's data. Equal digests of splits are the same images.
+
+    Attributes:
+        name: of the data set.
+        augment: what was done to training images.
+        spec: how the study asked for them.
+        provenance: what was read.
+        train: a digest of the split, as are `validation`, `calibration` and `test`.
+    """
 
     name: Name
     augment: Augmentation | None = None
@@ -245,8 +276,13 @@ class NumericsRecord(Record):
 
 
 class TrialPlan(Record):
-    """What is known of a trial before it is finished. nodes: keys of those that it needs.  backbone,
-    data: their labels.  All others are as in its `Manifest`; an earlier offramp wrote nodes alone."""
+    """What is known of a trial before it is finished; an earlier offramp wrote nodes alone.
+
+    Attributes:
+        nodes: keys of those that it needs.
+        backbone: its label.
+        data: their label. All other fields are as in its `Manifest`.
+    """
 
     nodes: Many[str]
     phases: Many[PhaseKey] = ()
@@ -261,9 +297,14 @@ class TrialPlan(Record):
 
 
 class SearchRecord(Record):
-    """How a trial's settings were found, on validation. over: where each was looked for, by its key.
-    trials: how many were tried.  per: `strategy` where each strategy has its own.  found: of this
-    one."""
+    """How a trial's settings were found, on validation.
+
+    Attributes:
+        over: where each was looked for, by its key.
+        trials: how many were tried.
+        per: `strategy` where each strategy has its own.
+        found: the settings.
+    """
 
     over: dict[str, str]
     trials: Whole
@@ -275,9 +316,14 @@ class SeedLog(Record):
     """How seeds were added to a study until its pairs were decided: the rule, fixed before its first
     look, and what each look found.
 
-    trials: of the study's own seeds, by which it is known.  seeds: those that it has and may get, in
-    order.  first: how many of them the first look has.  difference: in accuracy, 0 to 1, below which
-    strategies are alike.  alpha: of all looks at all pairs.  looks: findings, by how many seeds.
+    Attributes:
+        study: its name.
+        trials: of the study's own seeds, by which it is known.
+        seeds: those that it has and may get, in order.
+        first: how many of them the first look has.
+        difference: in accuracy, 0 to 1, below which strategies are alike.
+        alpha: of all looks at all pairs.
+        looks: findings, by how many seeds.
     """
 
     study: str | None
@@ -292,17 +338,34 @@ class SeedLog(Record):
 class Manifest(Record):
     """Everything that a store says of a finished trial.
 
-    strategy: its label; program: the strategy that it is, by name.  phases: in order.  marginal: keys of
-    the nodes that no trial before it in its study reads.  asked: all seeds that its study asked for
-    then.  exits: their numbers, ascending; macs (of an image that leaves there, after all exits before
-    it were asked) and parameters (of the network cut off there) have one entry for each.  places: of
-    every exit of the network, in order of their numbers.  final: by exit, where the weights on its path
-    come from.  owners: the trunk of each exit of the network.  carry: what exits add of the answer
-    before to their heads' logits (see `Phase`); logits and metrics are of answers.  gates: the numbers
-    of each exit's gate, where gates were trained.  backbone_macs: of the plain network.  part_macs: of
-    its segments, and of all exits' heads; empty where it was trained before that was kept.  metrics: by
-    split.  initial: a hash of the weights that training began with, where they were given.  input_shape:
-    channels, height, width.  mean, std: one a channel.
+    Attributes:
+        strategy: its label.
+        program: the strategy that it is, by name.
+        options: of the strategy.
+        study: its name.
+        seed: of this trial.
+        asked: all seeds that its study asked for then.
+        phases: in order.
+        marginal: keys of the nodes that no trial before it in its study reads.
+        exits: their numbers, ascending; `macs` and `parameters` have one entry for each.
+        places: of every exit of the network, in order of their numbers.
+        final: by exit, where the weights on its path come from.
+        owners: the trunk of each exit of the network.
+        carry: what exits add of the answer before to their heads' logits (see `Phase`); logits and
+            metrics are of answers.
+        gates: the numbers of each exit's gate, where gates were trained.
+        macs: of an image that leaves there, after all exits before it were asked.
+        backbone_macs: of the plain network.
+        part_macs: of its segments, and of all exits' heads; empty where it was trained before that was
+            kept.
+        parameters: of the network cut off there.
+        metrics: by split.
+        network: as its study asked for it.
+        initial: a hash of the weights that training began with, where they were given.
+        input_shape: channels, height, width.
+        classes: their names.
+        mean: one a channel, as is `std`.
+        search: how its settings were found.
     """
 
     strategy: Name
@@ -345,22 +408,21 @@ class Manifest(Record):
         except ValueError:
             raise ValueError("names a number that is not finite, outside of metrics") from None
         count = len(self.exits)
+        lengths = {len(v) for metrics in self.metrics.values() for v in metrics.by_name.values()}
         wrong = {
-            "exits that its network does not have": not set(self.exits)
-            <= set(range(1, len(self.places) + 1)),
-            "another number of exits in macs or parameters": not count
-            == len(self.macs)
-            == len(self.parameters),
-            "another number of exits in its metrics": any(
-                len(values) != count for m in self.metrics.values() for values in m.by_name.values()
+            "exits that its network does not have": set(self.exits)
+            - set(range(1, len(self.places) + 1)),
+            "another number of exits in macs or parameters": (
+                {len(self.macs), len(self.parameters)} != {count}
             ),
+            "another number of exits in its metrics": lengths - {count},
             "no metrics on test": "test" not in self.metrics,
-            "no weights of an exit": not {str(k) for k in self.exits} <= self.final.keys(),
+            "no weights of an exit": {str(exit) for exit in self.exits} - self.final.keys(),
             "no exits": not count,
-            "marginal nodes that it does not read": not set(self.marginal) <= set(self.keys),
+            "marginal nodes that it does not read": set(self.marginal) - set(self.keys),
         }
-        for what, is_so in wrong.items():
-            if is_so:
+        for what, reason in wrong.items():
+            if reason:
                 raise ValueError(f"names {what}")
         return self
 
@@ -407,9 +469,9 @@ class Manifest(Record):
     def hash(self, logits: Mapping[str, np.ndarray]) -> str:
         """SHA-256 that ties a policy to a network: of what the network is made of, and of its answers
         on validation and calibration. No label of any split and no test image enters it."""
-        known = self.as_json()
+        document = self.as_json()
         answers = {name: arrays.digest(logits[name]) for name in ("validation", "calibration")}
-        return digest([{key: known[key] for key in IDENTITY}, answers])
+        return digest([{key: document[key] for key in IDENTITY}, answers])
 
 
 class HeadReads(Record):
@@ -456,8 +518,7 @@ class NodeLabels(Record):
 
 
 class NodeSummary(Record):
-    """What training came to. selected_epoch: the one (from 1) whose weights were handed on, of
-    validation_loss."""
+    """What training came to. Weights of `selected_epoch` (from 1) were handed on, of that loss."""
 
     epochs: int
     best_epoch: int
@@ -482,19 +543,29 @@ class NodeRecord(Record):
 
 def node(value: object, path: Place, remedy: str = REMEDY) -> NodeRecord:
     """`value` as a record of a node, what it reads included. Raises Damaged as `read` does."""
-    found = read(NodeRecord, value, path, remedy)
-    read(PhaseReads, found.reads, path, remedy)
-    return found
+    record = read(NodeRecord, value, path, remedy)
+    read(PhaseReads, record.reads, path, remedy)
+    return record
 
 
 class Cost(Record):
-    """What a phase cost. seconds: by kind; epoch_seconds: of each finished epoch, with its validation
-    and its waiting for images.  exit_shares: of its time, by place; attributed by MACs where there are
-    several.  macs_written: of the phase in full, as the paper runs it; macs_executed: that did run.
-    used: see `offramp.meters.Usage`; None where it was not measured, and not_measured says why.
-    idle: watts of the machine at rest.  kept: bytes of frozen values that its group read again and
-    again, by where they were.  group: phases trained at once, this one included; workers: processes on
-    the machine.  comparable: whether its time was measured alone, unshared, uncached and in one go.
+    """What a phase cost.
+
+    Attributes:
+        seconds: by kind.
+        epoch_seconds: of each finished epoch, with its validation and its waiting for images.
+        exit_shares: of its time, by place; attributed by MACs where there are several.
+        macs_written: of the phase in full, as the paper runs it.
+        macs_executed: that did run.
+        used: see `offramp.meters.Usage`; None where it was not measured.
+        idle: watts of the machine at rest.
+        not_measured: why, by meter.
+        mode: how it was run, as in `ExecutionRecord`.
+        cache: whether values of frozen layers were cached.
+        kept: bytes of frozen values that its group read again and again, by where they were.
+        group: phases trained at once, this one included.
+        workers: processes on the machine.
+        comparable: whether its time was measured alone, unshared, uncached and in one go.
     """
 
     seconds: dict[str, Number]
