@@ -18,8 +18,8 @@ from offramp.cli.progress.reading import moving
 from offramp.report import evidence
 from offramp.report.page.how import facts
 from offramp.study.run import events
-from offramp.study.search.search import Happening, Proposed
-from offramp.study.search.variants import Best, SearchOptions
+from offramp.study.search import Proposed, SearchEvent
+from offramp.study.variants import Best, SearchOptions
 
 OVER = "recipe.learning_rate=[0.001,0.01]"
 
@@ -110,7 +110,7 @@ def test_for_whom_a_search_waits_is_told(
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
 
-    def waiting(*_: object) -> Iterator[Happening]:
+    def waiting(*_: object) -> Iterator[SearchEvent]:
         yield Proposed(1, {"recipe.epochs": 3})
         for at in range(70):
             clock[0] = float(at)
@@ -118,7 +118,7 @@ def test_for_whom_a_search_waits_is_told(
             yield events.Waiting(("k",), f"process 7 on node1, at it for {at} s")
         return Best({}, 0.5, 1)
 
-    monkeypatch.setattr("offramp.study.search.search.search", waiting)
+    monkeypatch.setattr("offramp.study.search.search", waiting)
     nothing = cast(Any, None)
     _searched(nothing, nothing, SearchOptions({}, 1), nothing, nothing, Log())
     note, *lines = untimed(capsys.readouterr().err)

@@ -18,13 +18,21 @@ from offramp.errors import OfframpError
 from offramp.store.live import Reader
 from offramp.store.searches import FOLDER, held_log, proposals
 from offramp.store.store import Store
+from offramp.study import search as searching
 from offramp.study.plan.plan import make_plan
 from offramp.study.run import events
 from offramp.study.run.run import RunConfig, run
-from offramp.study.search import search as searching
-from offramp.study.search.score import Known, score
-from offramp.study.search.search import Happening, Proposed, Scored, name_of, search
-from offramp.study.search.variants import (
+from offramp.study.search import (
+    Proposed,
+    Scored,
+    SearchEvent,
+    ValidationAccuracy,
+    name_of,
+    score,
+    search,
+)
+from offramp.study.spec.file import StudyFile, as_text, read, study_files
+from offramp.study.variants import (
     Best,
     SearchOptions,
     Space,
@@ -33,7 +41,6 @@ from offramp.study.search.variants import (
     space,
     written,
 )
-from offramp.study.spec.file import StudyFile, as_text, read, study_files
 from refusal import refuses
 from support import CPU
 
@@ -61,7 +68,7 @@ def as_read(study: Path, *settings: str) -> StudyFile:
     return file
 
 
-def searched(study: Path, store: Path, asked: SearchOptions, **about: Any) -> Iterator[Happening]:
+def searched(study: Path, store: Path, asked: SearchOptions, **about: Any) -> Iterator[SearchEvent]:
     """The steps of a search; its last value is what was found."""
     variants = Variants(as_read(study), asked.label)
     found = yield from search(
@@ -103,7 +110,7 @@ def test_the_best_is_found_and_written_as_a_study(study: Path, tmp_path: Path) -
     target = tmp_path / "found.yaml"
     from offramp.cli.render import study_file
 
-    target.write_text(study_file(written(as_read(study), {None: asked}, {None: found})))
+    target.write_text(study_file(written(as_read(study), asked, {None: found})))
     made = read(target)
     assert (
         made.recipe.learning_rate == found.settings["recipe.learning_rate"] and made.search is not None
@@ -129,13 +136,13 @@ def test_a_study_file_is_read_once(study: Path, tmp_path: Path, change: str) -> 
         study.unlink()
     happened = list(steps)
     assert {step.report.epoch for step in happened if isinstance(step, events.Epoch)} == {1, 2}
-    said = written(file, {None: asked}, {None: Best({"recipe.learning_rate": 0.01}, 0.9, 2)})
+    said = written(file, asked, {None: Best({"recipe.learning_rate": 0.01}, 0.9, 2)})
     assert said["recipe"]["epochs"] == 2
 
 
 def test_a_study_says_how_many_were_tried_whatever_was_asked_for_last(study: Path) -> None:
     found = Best({"recipe.learning_rate": 0.01}, 0.9, 40)
-    said = written(as_read(study), {None: SearchOptions(OVER, 20)}, {None: found})
+    said = written(as_read(study), SearchOptions(OVER, 20), {None: found})
     assert said["search"]["trials"] == 40
 
 
@@ -149,9 +156,7 @@ def test_what_one_strategy_found_has_the_keys_of_the_study_that_is_written(
     found = {"recipe.weight_decay": 0}
     tried = make_plan(Variants(as_read(study), "joint").study(found), CPU)
     target = tmp_path / "found.yaml"
-    target.write_text(
-        study_file(written(as_read(study), {"joint": asked}, {"joint": Best(found, 0.9, 1)}))
-    )
+    target.write_text(study_file(written(as_read(study), asked, {"joint": Best(found, 0.9, 1)})))
     assert make_plan(read(target), CPU).nodes.keys() == tried.nodes.keys()
 
 
@@ -166,9 +171,7 @@ def test_what_a_rehearsal_found_is_read_as_it_was_tried(study: Path, tmp_path: P
         flags, found = ("name=mine",), {"recipe.epochs": 7, **found}
     asked = SearchOptions({key: space("int(5,400)", "--over") for key in found}, 3)
     target = tmp_path / "found.yaml"
-    target.write_text(
-        study_file(written(as_read(study, *flags), {None: asked}, {None: Best(found, 0.9, 3)}))
-    )
+    target.write_text(study_file(written(as_read(study, *flags), asked, {None: Best(found, 0.9, 3)})))
     tried = Variants(as_read(study, *flags)).study(found)
     made = read(target)
     assert (made.recipe.epochs, made.data.train_images) == (7, 300)
@@ -294,7 +297,7 @@ def test_what_is_worse_than_the_median_is_given_up(
     assert not any(step.why for step in steps if isinstance(step, Scored))
 
 
-def heads_searched(study: Path, store: Store, trials: int) -> list[Happening]:
+def heads_searched(study: Path, store: Store, trials: int) -> list[SearchEvent]:
     """The steps of a search for the rate of heads on one backbone."""
     study.write_text(STUDY.replace("[joint]", "[two-stage]"))
     over = {"strategies.0.phases.exit *.learning_rate": space("log(1e-3,1e-1)", "--over")}
@@ -378,7 +381,7 @@ def test_settings_that_do_not_go_together_are_told_and_the_search_goes_on(
 def test_more_is_never_less_while_a_proposal_trains(study: Path, tmp_path: Path) -> None:
     """So that proposals at the same epoch can be compared, whatever phase they are in."""
     plan, store = make_plan(read(study, ["strategies=[two-stage]"]), CPU), Store(tmp_path / "runs")
-    known, values = Known(plan), [0.0]
+    known, values = ValidationAccuracy(plan), [0.0]
     for event in run(replace(plan, trials=plan.trials), store, RunConfig(CPU, tmp_path)):
         if isinstance(event, events.Finished):
             known.see(event, store)

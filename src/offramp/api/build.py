@@ -177,6 +177,6 @@ def deployed(
     trust_code = recorded_code(store, name, data=True).keys() <= typed
     trained = trials.read(store, name, trust_code)
     measured = None if times is None else of_file(times, trained.costs, 1, wish.kind)
-    rule = trials.asked(trained, wish, times=measured, anyway=asked.anyway).policy
+    rule = trials.policy_for(trained, wish, times=measured, anyway=asked.anyway).policy
     done = yield from export(store, name, rule, out, replace(asked, trust_code=trust_code))
     return Built(done.folder, rule, done.card, name)

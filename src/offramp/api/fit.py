@@ -208,7 +208,7 @@ class Fitted:
         measured = times_for(wish, known.costs, lambda: self.net, batch, score, file)
         shares = known.training_shares if training_shares else None
         search = Search(score, shared, temperature, survivors)
-        return trained.asked(known, wish, search, measured, shares, anyway).policy
+        return trained.policy_for(known, wish, search, measured, shares, anyway).policy
 
     def predict(
         self, images: torch.Tensor | np.ndarray | Sequence[Image.Image], policy: Policy | str | Path

@@ -57,18 +57,26 @@ class StrategyAdvice:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What is asked for.
+    """What the user of a build decides; the rest follows from it and the images.
 
-    backbone, data: as in a study file, `folder:PATH` for images of one's own.  exits: `auto`, or as
-    `offramp.study.spec.file.exits` reads them.  weights: a file, `imagenet` or `random`; None takes
-    public ones where they are on this machine.  keep_frozen: train heads only.
-    goal: what matters most, for the words of `reasons`.  advice: on strategies for it.
-    strategy: in place of what is advised.  evidence: a strategy's name and options that runs of the
-    same backbone put first for the goal, and what they are; None leaves it to the advice.
-    size: pixels of a side.  normalize: as of `DataSpec`.  settings: `key=value` of a study file; they
-    win.  device: its name, as `offramp.device.chosen` takes it.  calibration: how many images of
-    calibration the target needs.  pretrained: the public weights, kept, and images as they were
-    trained on.
+    Attributes:
+        backbone: As in a study file.
+        data: As in a study file, `folder:PATH` for images of one's own.
+        exits: `auto`, or as `offramp.study.spec.file.exits` reads them.
+        weights: A file, `imagenet` or `random`; None takes public ones where they are on this machine.
+        keep_frozen: Train heads only.
+        goal: What matters most, for the words of `reasons`.
+        advice: On strategies for the goal.
+        strategy: In place of what is advised.
+        evidence: A strategy's name and options that runs of the same backbone put first for the goal,
+            and what they are; None leaves it to the advice.
+        size: Pixels of a side.
+        normalize: As of `DataSpec`.
+        seed: Of the trial.
+        settings: `key=value` of a study file; they win.
+        device: Its name, as `offramp.device.chosen` takes it.
+        calibration: How many images of calibration the target needs.
+        pretrained: The public weights, frozen, and images as they were trained on.
     """
 
     backbone: str
@@ -91,7 +99,7 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """plan: of one trial.  reasons: what was chosen, and why, a line each."""
+    """A plan of one trial, and what was chosen in it and why, a line each."""
 
     plan: Plan
     reasons: tuple[str, ...]
@@ -100,23 +108,24 @@ class BuildPlan:
 def choose(wish: BuildOptions) -> BuildPlan:
     """Decide what was left open, read the data and plan the trial.
 
-    Raises OfframpError for whatever cannot be had.
+    Raises:
+        OfframpError: For whatever cannot be had.
     """
     if wish.pretrained:
         wish = _as_published(wish)
     if wish.weights == RANDOM:
-        return _chosen(replace(wish, weights=None), "")
+        return _planned(replace(wish, weights=None), "")
     if wish.weights is not None:
-        return _chosen(wish, f"the weights '{wish.weights}'")
+        return _planned(wish, f"the weights '{wish.weights}'")
     place = None if wish.keep_frozen else at_hand(IMAGENET, wish.backbone)
     if place is None:
-        return _chosen(wish, "")
+        return _planned(wish, "")
     try:
-        return _chosen(replace(wish, weights=IMAGENET), f"ImageNet weights, {place}")
+        return _planned(replace(wish, weights=IMAGENET), f"ImageNet weights, {place}")
     except OfframpError as error:  # such as for gray images; a mistake comes again below
-        found = _chosen(wish, "")
+        plan = _planned(wish, "")
         why = f"ImageNet weights, {place}, are left out, as nobody asked for them: {error}"
-        return replace(found, reasons=(*found.reasons, why))
+        return replace(plan, reasons=(*plan.reasons, why))
 
 
 def _as_published(wish: BuildOptions) -> BuildOptions:
@@ -130,37 +139,37 @@ def _as_published(wish: BuildOptions) -> BuildOptions:
     return replace(wish, weights=IMAGENET, keep_frozen=True, size=size)
 
 
-def _chosen(wish: BuildOptions, source: str) -> BuildPlan:
+def _planned(wish: BuildOptions, source: str) -> BuildPlan:
     """The plan for decided weights. source: where they lie; empty for random ones."""
     reasons: list[str] = []
-    given = _mapping(wish, reasons)
-    given["data"] |= _size(_study(wish, given), reasons)
-    study = _study(wish, given)
+    mapping = _mapping(wish, reasons)
+    mapping["data"] |= _size(_study(wish, mapping), reasons)
+    study = _study(wish, mapping)
     if len(study.seeds) != 1 or len(study.strategies) != 1:
         raise OfframpError("build trains one trial; give one seed and one strategy")
     data = load(study.data)
-    held = _held_out(wish.calibration, data)
-    if held and study.data.held_out_images is None:
-        given["data"]["held_out_images"] = held
-        before, data = len(data.calibration), load(_study(wish, given).data)
+    count = _held_out(wish.calibration, data)
+    if count and study.data.held_out_images is None:
+        mapping["data"]["held_out_images"] = count
+        before, data = len(data.calibration), load(_study(wish, mapping).data)
         if len(data.calibration) != before:  # and not brought by the source
-            why = "so that more of them train" if held < before else "as the target needs"
-            reasons.append(f"about {held} images each for validation and calibration, {why}")
-    given["recipe"] |= _length(len(data.train))
-    study = _study(wish, given)
-    reasons.append(_told(source, wish.backbone, len(data.train)))
+            why = "so that more of them train" if count < before else "as the target needs"
+            reasons.append(f"about {count} images each for validation and calibration, {why}")
+    mapping["recipe"] |= _length(len(data.train))
+    study = _study(wish, mapping)
+    reasons.append(_start(source, wish.backbone, len(data.train)))
     recipe = study.recipe
     reasons.append(
         f"{counted(recipe.epochs, 'epoch')} a phase of {len(data.train):,} training images, "
         f"{recipe.batch_size} a step"
     )
     shape, classes = data.shape, len(data.classes)
-    study, net = _with_exits(wish, given, study, shape, classes, reasons)
+    study, net = _with_exits(wish, mapping, study, shape, classes, reasons)
     numerics = profiles.find(study.numerics, devices.chosen(wish.device).type)
     return BuildPlan(plan_trials(study, data, net, numerics), tuple(reasons))
 
 
-def _told(source: str, backbone: str, images: int) -> str:
+def _start(source: str, backbone: str, images: int) -> str:
     """Where the training starts from."""
     if source:
         return f"starts from {source}"
@@ -219,12 +228,10 @@ def _mapping(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
 
 
 def _strategy(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
-    kept = {"backbone": "kept"} if wish.keep_frozen else {}
-    asked = wish.evidence
-    if wish.strategy is not None:
-        asked = wish.strategy, {}, ""
-    if asked is not None:
-        name, options, runs = asked
+    frozen = {"backbone": "kept"} if wish.keep_frozen else {}
+    decided = wish.evidence if wish.strategy is None else (wish.strategy, {}, "")
+    if decided is not None:
+        name, options, runs = decided
         why = f"first for the goal '{wish.goal}' in runs of {runs}" if runs else "as asked"
         if wish.keep_frozen and not _keeps(name):
             choices = " or ".join(filter(_keeps, STRATEGIES))
@@ -236,26 +243,26 @@ def _strategy(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
             others = set(STRATEGIES) - {"baseline"}
             raise OfframpError(f"'baseline' has no early exits{nearest('', others)}")
         reasons.append(f"strategy {name}: {why}")
-        return {"name": name, **options, **kept}
+        return {"name": name, **options, **frozen}
     for advice in wish.advice:
         for name in advice.strategies:
             if not wish.keep_frozen or _keeps(name):
                 source = f"{advice.source}; runs of your own can say more, as evidence"
                 reasons.append(f"strategy {name}: {advice.text} ({source})")
-                return {"name": name, **kept}
+                return {"name": name, **frozen}
     raise OfframpError(f"no strategy is advised for the goal '{wish.goal}'; name one as the strategy")
 
 
 def _keeps(strategy: str) -> bool:
     """Whether a strategy can leave a given backbone as it is."""
-    known = programs.options(programs.find(strategy))
-    return any(o.name == "backbone" and "kept" in get_args(o.annotation) for o in known)
+    options = programs.options(programs.find(strategy))
+    return any(o.name == "backbone" and "kept" in get_args(o.annotation) for o in options)
 
 
 def _normalize(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
     if wish.normalize is not None:
-        asked = wish.normalize
-        return {"normalize": asked if isinstance(asked, str) else [list(numbers) for numbers in asked]}
+        named = isinstance(wish.normalize, str)
+        return {"normalize": wish.normalize if named else [list(each) for each in wish.normalize]}
     if wish.weights == IMAGENET:
         seen = published(wish.backbone)
         name = next((n for n, of in NORMALIZED.items() if of == (seen.mean, seen.std)), None)
@@ -272,21 +279,20 @@ def _normalize(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
     return {}
 
 
-def _study(wish: BuildOptions, given: Mapping[str, Any]) -> Study:
+def _study(wish: BuildOptions, mapping: Mapping[str, Any]) -> Study:
     flags = {"strategies": "strategy", "backbone": "backbone", "data": "data", "exits": "exits"}
-    flags = {key: flag for key, flag in flags.items() if key in given}
-    return spec.parse(given, "build", wish.settings, flags)
+    flags = {key: flag for key, flag in flags.items() if key in mapping}
+    return spec.parse(mapping, "build", wish.settings, flags)
 
 
 def _size(study: Study, reasons: list[str]) -> dict[str, Any]:
     """A size for images of one's own that differ in theirs."""
-    given = study.data
-    if given.name not in ("folder", "table") or given.size is not None:
+    if study.data.name not in ("folder", "table") or study.data.size is not None:
         return {}
-    images = read_source(given).train.images
+    images = read_source(study.data).train.images
     assert isinstance(images, Files)
     step = max(1, len(images) // LOOKED_AT)
-    sizes = [found for path in images.paths[::step] if (found := _size_of(path)) is not None]
+    sizes = list(filter(None, map(_size_of, images.paths[::step])))
     if len(set(sizes)) <= 1:
         return {}
     middle = sorted(min(size) for size in sizes)[len(sizes) // 2]
@@ -306,7 +312,7 @@ def _size_of(path: Path) -> tuple[int, int] | None:
 
 def _with_exits(
     wish: BuildOptions,
-    given: dict[str, Any],
+    mapping: dict[str, Any],
     study: Study,
     shape: Shape,
     classes: int,
@@ -318,11 +324,11 @@ def _with_exits(
     # What the paper put into its networks is not what one would deploy: theirs are spread here too.
     auto = EXITS if wish.backbone in BACKBONES else None
     taps = auto if wish.exits == "auto" else spec.exits(wish.exits)
-    attempt = _study(wish, {**given, "exits": {"taps": taps}})
+    attempt = _study(wish, {**mapping, "exits": {"taps": taps}})
     net = build(net_spec(attempt, shape), shape, classes, wish.seed)
     if all(head.kind == "paper" for head in inside(net).head_specs):
         reasons.append("heads average their map: one that flattens it is larger and fits one size only")
-        attempt = _study(wish, {**given, "exits": {"taps": taps, "head": {"flatten": False}}})
+        attempt = _study(wish, {**mapping, "exits": {"taps": taps, "head": {"flatten": False}}})
         net = build(net_spec(attempt, shape), shape, classes, wish.seed)
     where = "; ".join(
         f"{p}, {why}" for p, why in zip(net.places, inside(net).facts.reasons, strict=False)

@@ -28,10 +28,20 @@ from offramp.study.run.trials import blank_network, is_attached, part_macs
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A trial. hash: see `Manifest.hash`.  exits: their numbers.  classes: their names.  plain_macs: of
-    the backbone without early exits.  by_class: images of each class, by split; empty where it was
-    trained before that was kept.  gates: what its exits learned of when to leave, where they did.
-    seen: how many calibration images are training images too, byte for byte."""
+    """A trial, as calibration needs it.
+
+    Attributes:
+        id: Its name in the store.
+        hash: See `Manifest.hash`.
+        exits: Their numbers.
+        classes: Their names.
+        plain_macs: Of the backbone without early exits.
+        costs: What each exit takes.
+        validation: Logits and labels; so are the other two.
+        by_class: Images of each class, by split; empty of trials of an offramp that did not count them.
+        gates: What its exits learned of when to leave, where they did.
+        seen: How many calibration images are training images too, byte for byte.
+    """
 
     id: str
     hash: str
@@ -70,10 +80,16 @@ class Trained:
 
 
 def read(store: Store, prefix: str, trust_code: bool = False) -> Trained:
-    """The trial whose id `prefix` begins, or else ends. trust_code: see `blank_network`.
+    """A trial of a store.
 
-    Raises OfframpError when there is not one, when it lacks logits, or when two of its splits are the
-    same images.
+    Args:
+        store: Where it lies.
+        prefix: What its id begins with, or else ends with.
+        trust_code: See `blank_network`.
+
+    Raises:
+        OfframpError: When there is not one, when it lacks logits, or when two of its splits are the same
+            images.
     """
     trial = store.find_trial(prefix)
     manifest, arrays = store.read_trial(trial), store.trial_logits(trial)
@@ -98,13 +114,13 @@ def of_network(
 def _of_costs(trial: str, costs: Costs, manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> Trained:
     """Raises OfframpError when it lacks logits, or when two of its splits are the same images."""
     splits: Any = {name: _rows(trial, name, manifest, arrays) for name in HELD_OUT}
-    for one, other in combinations(SPLITS, 2):
-        if manifest.data.splits[one] == manifest.data.splits[other]:
+    for split, other in combinations(SPLITS, 2):
+        if manifest.data.splits[split] == manifest.data.splits[other]:
             raise OfframpError(
-                f"the {one} and the {other} split of trial {trial} are the same images, so nothing can "
-                "be calibrated honestly; train with splits that differ, or that are held out"
+                f"the {split} and the {other} split of trial {trial} are the same images, so nothing "
+                "can be calibrated honestly; train with splits that differ, or that are held out"
             )
-    known = manifest.data.provenance
+    provenance = manifest.data.provenance
     return Trained(
         trial,
         hash=manifest.hash(arrays),
@@ -113,23 +129,28 @@ def _of_costs(trial: str, costs: Costs, manifest: Manifest, arrays: Mapping[str,
         plain_macs=manifest.backbone_macs,
         costs=costs,
         **splits,
-        by_class=known.by_class,
+        by_class=provenance.by_class,
         gates=manifest.gates or None,
-        seen=known.seen,
+        seen=provenance.seen,
     )
 
 
 @dataclass(frozen=True, eq=False)
 class Deployable:
-    """What was asked for. found: what calibration chose, and from what.  unreliable: why the policy is
-    not to be trusted, a sentence each."""
+    """A policy for a target.
+
+    Attributes:
+        policy: It.
+        calibrated: What calibration chose, and from what.
+        unreliable: Why the policy is not to be trusted, a sentence each.
+    """
 
     policy: Policy
-    found: Calibrated
+    calibrated: Calibrated
     unreliable: tuple[str, ...]
 
 
-def asked(
+def policy_for(
     trained: Trained,
     target: Target,
     search: Search = BY_CONFIDENCE,
@@ -137,12 +158,20 @@ def asked(
     shares: Sequence[float] | None = None,
     anyway: bool = False,
 ) -> Deployable:
-    """The policy of a trial for a target. times, shares: as `calibrate` takes them.
+    """The policy of a trial for a target.
 
-    Raises OfframpError where no policy meets the target, and unless `anyway` for one that is not to be
-    trusted.
+    Args:
+        trained: The trial.
+        target: The limit to meet.
+        search: Among which policies.
+        times: As `calibrate` takes them.
+        shares: Of each class, as `calibrate` takes them.
+        anyway: Return one that is not to be trusted too.
+
+    Raises:
+        OfframpError: Where no policy meets the target, and for one that is not to be trusted.
     """
-    found = calibrate(
+    calibrated = calibrate(
         trained.validation,
         trained.calibration,
         trained.costs,
@@ -151,23 +180,23 @@ def asked(
         times,
         shares,
     )
-    policy = policy_of(trained, found)
-    weak = (*trained.doubts, *doubts(policy, trained.calibration, found.remark))
+    policy = policy_of(trained, calibrated)
+    weak = (*trained.doubts, *doubts(policy, trained.calibration, calibrated.remark))
     check(weak, anyway)
-    return Deployable(policy, found, weak)
+    return Deployable(policy, calibrated, weak)
 
 
-def policy_of(trained: Trained, found: Calibrated) -> Policy:
+def policy_of(trained: Trained, calibrated: Calibrated) -> Policy:
     """The chosen policy and where it comes from: nothing of the test split is in it."""
-    made = Calibration(
+    calibration = Calibration(
         trained.id,
         trained.hash,
         classes=len(trained.classes),
-        target=found.target,
-        chosen=found.record(trained.plain_macs),
-        statement=statement(found),
+        target=calibrated.target,
+        chosen=calibrated.record(trained.plain_macs),
+        statement=statement(calibrated),
     )
-    return replace(found.policy, calibration=made)
+    return replace(calibrated.policy, calibration=calibration)
 
 
 def with_logits(trained: Trained, logits: Mapping[str, np.ndarray]) -> Trained:
@@ -175,22 +204,28 @@ def with_logits(trained: Trained, logits: Mapping[str, np.ndarray]) -> Trained:
     heads have learned to add of the answer before is in them; a share of it is not."""
     carry = trained.costs.carry
     share = 0.0 if isinstance(carry, str) else carry
-    said = {name: all_carried(logits[name], share) for name in HELD_OUT}
-    rows: Any = {name: SplitLogits(said[name], getattr(trained, name).labels) for name in HELD_OUT}
+    answers = {name: all_carried(logits[name], share) for name in HELD_OUT}
+    rows: Any = {name: SplitLogits(answers[name], getattr(trained, name).labels) for name in HELD_OUT}
     return replace(trained, **rows)
 
 
 def solved_again(trained: Trained, rule: Policy) -> Policy:
-    """A policy for other logits, by the target, score, class shares and times of `rule`; `rule` itself
-    where it was calibrated for no target. Where one threshold served all exits, one does again; where
-    they were set exit by exit, they are again.
+    """A policy for other logits, by the target, score, class shares and times of an earlier one.
 
-    Raises OfframpError where no policy meets the target any more.
+    Where one threshold served all exits, one does again; where they were set exit by exit, they are
+    again.
+
+    Args:
+        trained: The trial with the other logits.
+        rule: The earlier policy, which is returned where it was calibrated for no target.
+
+    Raises:
+        OfframpError: Where no policy meets the target any more.
     """
-    made = rule.calibration
-    if made.target is None:
+    calibration = rule.calibration
+    if calibration.target is None:
         return rule
-    chosen = made.chosen or Chosen()
+    chosen = calibration.chosen or Chosen()
     early = {threshold for threshold in rule.thresholds[:-1] if threshold is not None}
     graded = SCORES[rule.score].graded
     survivors = chosen.survivors
@@ -198,7 +233,9 @@ def solved_again(trained: Trained, rule: Policy) -> Policy:
     temperature = rule.temperatures is not None
     search = Search(rule.score, shared and not survivors, temperature, survivors and graded)
     times = None if chosen.stages is None else recorded(chosen.stages, trained.costs)
-    return asked(trained, made.target, search, times, chosen.class_shares, anyway=True).policy
+    return policy_for(
+        trained, calibration.target, search, times, chosen.class_shares, anyway=True
+    ).policy
 
 
 def network_costs(net: ExitNetwork, owners: Sequence[int], exits: Sequence[int]) -> Costs:

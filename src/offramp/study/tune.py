@@ -51,7 +51,7 @@ class Measuring:
 @final
 class Process:
     """A process that holds a network and times its training steps. environment: of it alone; None
-    takes a variable away."""
+    removes a variable."""
 
     def __init__(self, subject: ProbeSubject, environment: Mapping[str, str | None]) -> None:
         mine = {k: v for k, v in {**os.environ, **environment}.items() if v is not None}
@@ -65,6 +65,7 @@ class Process:
         )
 
     def ask(self, ways: Sequence[Setup], seconds: float) -> None:
+        """Have it time each of some ways for so long."""
         assert self._process.stdin is not None
         print(question(ways, seconds), file=self._process.stdin, flush=True)
 
@@ -86,6 +87,7 @@ class Process:
         self._line()
 
     def close(self) -> None:
+        """End it."""
         self._process.kill()
         self._process.communicate()
 
@@ -94,19 +96,19 @@ class Process:
 def processes(subject: ProbeSubject, *environments: Mapping[str, str | None]) -> Iterator[list[Process]]:
     """A process for each environment, ready, ended with the block."""
     with ExitStack() as stack:
-        made = []
+        started = []
         for environment in environments:
-            made.append(Process(subject, environment))
-            stack.callback(made[-1].close)
-        for process in made:
+            started.append(Process(subject, environment))
+            stack.callback(started[-1].close)
+        for process in started:
             process.wait()
-        yield made
+        yield started
 
 
 def measure(
     device: str, cores: int, seconds: float = 4.0, subjects: Sequence[ProbeSubject] = SUBJECTS
 ) -> Iterator[Measuring | Gain]:
-    """Everything, with a word before each part. seconds: of each, besides its start."""
+    """Measure everything, each part announced. seconds: of each, besides its start."""
     parts = _parts(device, cores, seconds, [replace(subject, device=device) for subject in subjects])
     for number, (what, part) in enumerate(parts, start=1):
         yield Measuring(what, number, len(parts))
@@ -167,9 +169,9 @@ def _ways(
     ways = list(dict.fromkeys(way for pair in pairs.values() for way in pair))
     with processes(subject, BOUNDED) as (process,):
         process.ask(ways, seconds * len(ways) / 2)
-        found = dict(zip(ways, process.answer(), strict=True))
+        seconds_of = dict(zip(ways, process.answer(), strict=True))
     for what, (slow, fast) in pairs.items():
-        yield _gain(what, subject, found[slow], found[fast])
+        yield _gain(what, subject, seconds_of[slow], seconds_of[fast])
 
 
 def _at_once(subject: ProbeSubject, seconds: float) -> Iterator[Gain]:
@@ -189,10 +191,10 @@ def _at_once(subject: ProbeSubject, seconds: float) -> Iterator[Gain]:
 
 
 def _spinning(subject: ProbeSubject, threads: int, seconds: float) -> Iterator[Gain]:
-    with processes(subject, UNSET, PASSIVE, BOUNDED) as made:
-        quiet = _in_turns(made, Setup(threads), seconds / 3)
+    with processes(subject, UNSET, PASSIVE, BOUNDED) as three:
+        quiet = _in_turns(three, Setup(threads), seconds / 3)
         with _neighbor():
-            beside = _in_turns(made, Setup(threads), seconds / 3)
+            beside = _in_turns(three, Setup(threads), seconds / 3)
     yield _gain(SPINNING, subject, quiet[0], quiet[2])
     yield _gain(SLEEPING, subject, quiet[1], quiet[2])
     yield _gain(BESIDE, subject, beside[0], beside[2])
@@ -200,19 +202,19 @@ def _spinning(subject: ProbeSubject, threads: int, seconds: float) -> Iterator[G
 
 def _memory(subject: ProbeSubject, threads: int, seconds: float) -> Iterator[Gain]:
     usual = replace(subject, keep=False)
-    with processes(usual, BOUNDED) as (one,), processes(subject, BOUNDED) as (other,):
-        given_back, kept = _in_turns([one, other], Setup(threads), seconds / 3)
-    yield _gain(MEMORY, subject, given_back, kept)
+    with processes(usual, BOUNDED) as (freeing,), processes(subject, BOUNDED) as (keeping,):
+        slow, fast = _in_turns([freeing, keeping], Setup(threads), seconds / 3)
+    yield _gain(MEMORY, subject, slow, fast)
 
 
-def _in_turns(made: Sequence[Process], way: Setup, seconds: float) -> list[float]:
+def _in_turns(several: Sequence[Process], way: Setup, seconds: float) -> list[float]:
     """Median seconds a step in each process; only one works at a time."""
-    found: list[list[float]] = [[] for _ in made]
+    each: list[list[float]] = [[] for _ in several]
     for _ in range(2):
-        for times, process in zip(found, made, strict=True):
+        for times, process in zip(each, several, strict=True):
             process.ask([way], seconds)
             times += process.answer()
-    return [median(times) for times in found]
+    return [median(times) for times in each]
 
 
 # It ends with whoever started it, even where that is killed.

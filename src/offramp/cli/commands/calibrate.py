@@ -135,8 +135,8 @@ def calibrate(
 
     measured = times_for(wish, trained.costs, net, batch or 1, how.score, stage_times)
     shares = trained.training_shares if training_shares else None
-    made = trials.asked(trained, wish, how, measured, shares, anyway)
-    found, weak = made.found, made.unreliable
+    made = trials.policy_for(trained, wish, how, measured, shares, anyway)
+    found, weak = made.calibrated, made.unreliable
     made.policy.save(out)
     # Only now, with the policy on the disk, is the test split looked at.
     tested = evaluate(found.policy, trained.test, trained.costs, trained.classes)

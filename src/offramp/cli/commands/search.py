@@ -24,8 +24,8 @@ from offramp.store.place import Place, place
 if TYPE_CHECKING:
     from offramp.store.store import Store
     from offramp.study.run.run import RunConfig
-    from offramp.study.search.variants import Best, SearchOptions, Variants
     from offramp.study.spec.models import Study
+    from offramp.study.variants import Best, SearchOptions, Variants
 
 
 HEAD = "# Settings were found by `offramp search`, on validation images: see `search` below.\n"
@@ -91,9 +91,9 @@ def search(
     """
     from offramp import device as devices
     from offramp.store.store import Store
-    from offramp.study.search.search import check_installed
-    from offramp.study.search.variants import SearchOptions, Variants, check_keys, written
+    from offramp.study.search import check_installed
     from offramp.study.spec.file import studies, study_files
+    from offramp.study.variants import SearchOptions, Variants, check_keys, written
 
     if not over:
         raise OfframpError("name a setting with --over, such as 'recipe.learning_rate=log(1e-3,1)'")
@@ -120,7 +120,7 @@ def search(
         for label, wish in wishes.items():
             variants = Variants(files[0], label)
             found[label] = _searched(whole, variants, wish, kept, work, log)
-        _write(written(files[0], wishes, found), target)
+        _write(written(files[0], next(iter(wishes.values())), found), target)
     if json:
         emit({"study": str(target), "found": {k or "all": _as_json(f) for k, f in found.items()}})
         return
@@ -134,7 +134,7 @@ def search(
 
 def ranges(over: list[str]) -> dict[str, Any]:
     """The ranges that `--over` gives. Raises OfframpError for text that is not KEY=RANGE."""
-    from offramp.study.search.variants import space
+    from offramp.study.variants import space
 
     found = {}
     for text in over:
@@ -152,7 +152,7 @@ def _searched(
 ) -> Best:
     """Search, and say how it goes."""
     from offramp.process import terminable
-    from offramp.study.search.search import search
+    from offramp.study.search import search
 
     shown = Proposals(asked, log)
     running = search(study, variants, asked, store, work)

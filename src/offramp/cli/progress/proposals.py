@@ -12,8 +12,8 @@ from offramp.cli.progress.log import Line, Log
 if TYPE_CHECKING:
     from rich.status import Status
 
-    from offramp.study.search.search import Happening
-    from offramp.study.search.variants import SearchOptions
+    from offramp.study.search import SearchEvent
+    from offramp.study.variants import SearchOptions
 
 
 @final
@@ -30,10 +30,10 @@ class Proposals:
         self._patience = LogPacer()
         self._notes: set[str] = set()
 
-    def see(self, event: Happening, status: Status) -> None:
+    def see(self, event: SearchEvent, status: Status) -> None:
         """Take in what happened and show it."""
         from offramp.study.run import events
-        from offramp.study.search.search import Proposed, Scored
+        from offramp.study.search import Proposed, Scored
 
         if not isinstance(event, events.Waiting | events.Note):
             self._patience.restart()

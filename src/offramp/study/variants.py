@@ -24,9 +24,16 @@ SUCH = "write log(1e-3,1), uniform(0,0.5), int(8,64) or a list such as [sgd,adam
 
 @dataclass(frozen=True)
 class Space:
-    """Where a setting is looked for. text: as it was written.  low, high: bounds, both included, of a
-    number that is even in its logarithm (`log`), in itself (`uniform`), or whole (`int`).  choices: in
-    their place, of a list."""
+    """Where a setting is looked for.
+
+    Attributes:
+        text: As it was written.
+        kind: `log` or `uniform`: a number that is even in its logarithm or in itself; `int`: a whole
+            one; `list`.
+        low: The least, included.
+        high: The most, included.
+        choices: In their place, of a list.
+    """
 
     text: str
     kind: str
@@ -46,19 +53,25 @@ class Space:
 def space(text: str, flag: str) -> Space:
     """What `--over KEY=…` says.
 
-    >>> space("log(1e-3, 1)", "--over")
-    Space(text='log(1e-3, 1)', kind='log', low=0.001, high=1.0, choices=())
+    Args:
+        text: `log(1e-3,1)`, `uniform(0,0.5)`, `int(8,64)` or a list such as `[sgd,adam]`.
+        flag: What messages call it.
 
-    Raises OfframpError for anything else, and for bounds that leave nothing between them.
+    Raises:
+        OfframpError: For anything else, and for bounds that leave nothing between them.
+
+    Example:
+        >>> space("log(1e-3, 1)", "--over")
+        Space(text='log(1e-3, 1)', kind='log', low=0.001, high=1.0, choices=())
     """
     words = text.strip()
-    if found := RANGED.fullmatch(words):
-        bounds = [yaml_lines.parse(bound, flag, numbered=False).value for bound in found.groups()[1:]]
-        whole = found[1] == "int"
-        if all(isinstance(b, int if whole else int | float) for b in bounds):
+    if match := RANGED.fullmatch(words):
+        bounds = [yaml_lines.parse(bound, flag, numbered=False).value for bound in match.groups()[1:]]
+        kind = match[1]
+        if all(isinstance(b, int if kind == "int" else int | float) for b in bounds):
             low, high = (float(bound) for bound in bounds)
-            if low < high and (low > 0 or found[1] != "log"):
-                return Space(words, found[1], low, high)
+            if low < high and (low > 0 or kind != "log"):
+                return Space(words, kind, low, high)
             raise OfframpError(f"{flag}: {words} has nothing between its bounds; {SUCH}")
     elif words.startswith("["):
         choices = yaml_lines.parse(words, flag, numbered=False).value
@@ -69,10 +82,15 @@ def space(text: str, flag: str) -> Space:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """over: where each setting is looked for, by its key in a study file.  trials: how many proposals,
-    those of earlier runs of the same search included.  label: of the one strategy whose settings these
-    are; None for all of the study's together.  prune: give up on what is worse than the median.  seed:
-    of the proposals."""
+    """What a search is for.
+
+    Attributes:
+        over: Where each setting is looked for, by its key in a study file.
+        trials: How many proposals, those of earlier runs of the same search included.
+        label: Of the one strategy whose settings these are; None for all of the study's together.
+        prune: Give up on what is worse than the median.
+        seed: Of the proposals.
+    """
 
     over: Mapping[str, Space]
     trials: int
@@ -110,18 +128,19 @@ class Variants:
     label: str | None = None
 
     def study(self, settings: Mapping[str, Any]) -> Study:
-        given = [] if self.label is not None else [_setting(k, v) for k, v in settings.items()]
-        (study,) = self.file.study(given).by_split
+        """The study with these settings."""
+        flags = [] if self.label is not None else [_setting(k, v) for k, v in settings.items()]
+        (study,) = self.file.study(flags).by_split
         if self.label is None:
             return study
         own = {key.removeprefix("recipe."): value for key, value in settings.items()}
         return only(study, self.label, own)
 
-    def plan(self, settings: Mapping[str, Any], conduct: RunConfig, first: Plan | None) -> Plan:
-        """first: one without them, whose data are not read again where they are the same."""
+    def plan(self, settings: Mapping[str, Any], config: RunConfig, first: Plan | None) -> Plan:
+        """Its plan. first: one without them, whose data are not read again where they are the same."""
         study = self.study(settings)
-        known = first is not None and _reads(study) == _reads(first.study)
-        return make_plan(study, conduct.device, data=first.data if first and known else None)
+        same = first is not None and _reads(study) == _reads(first.study)
+        return make_plan(study, config.device, data=first.data if first and same else None)
 
 
 def _reads(study: Study) -> object:
@@ -139,8 +158,8 @@ def only(study: Study, label: str, settings: Mapping[str, Any]) -> Study:
     (own,) = (s for s in study.strategies if s.label == label)
     # Read as a file is: 0 and 0.0 are one weight decay and must be one key.
     where: places.Places = {(name,): f"strategy {label}" for name in settings}
-    made = places.validated(read_recipe, settings, where)
-    phases = with_all(own.phases, {name: getattr(made, name) for name in settings})
+    recipe = places.validated(read_recipe, settings, where)
+    phases = with_all(own.phases, {name: getattr(recipe, name) for name in settings})
     return study.model_copy(update={"strategies": (own.model_copy(update={"phases": phases}),)})
 
 
@@ -156,28 +175,35 @@ def with_all(
 
 def written(
     file: StudyFile,
-    asked: Mapping[str | None, SearchOptions],
-    found: Mapping[str | None, Best],
+    options: SearchOptions,
+    best: Mapping[str | None, Best],
 ) -> dict[str, Any]:
-    """The study file with what was found, in the types of JSON. asked, found: by the strategy whose
-    settings they are; of None for all together."""
-    together = found[None].settings if None in found else {}
-    said = file.rewritten([_setting(k, v) for k, v in together.items()])
-    for entry in said["strategies"]:
+    """The study file with what a search brought.
+
+    Args:
+        file: As it was read.
+        options: Of the search; of any strategy, where each has its own.
+        best: By the strategy whose settings they are; of None for all together.
+
+    Returns:
+        The file in the types of JSON.
+    """
+    together = best[None].settings if None in best else {}
+    study = file.rewritten([_setting(k, v) for k, v in together.items()])
+    for entry in study["strategies"]:
         label = entry.get("as", entry["name"])
-        if label in found:
-            own = {k.removeprefix("recipe."): v for k, v in found[label].settings.items()}
+        if label in best:
+            own = {k.removeprefix("recipe."): v for k, v in best[label].settings.items()}
             entry["phases"] = with_all(entry.get("phases", {}), own)
-    some = next(iter(asked.values()))
-    named = {"name": f"{said['name']}-found"} if said.get("name") else {}  # reports tell the two apart
+    named = {"name": f"{study['name']}-found"} if study.get("name") else {}  # reports tell the two apart
     return {
-        **said,
+        **study,
         **named,
         "search": {
-            "over": {key: where.text for key, where in some.over.items()},
-            "trials": max(best.tried for best in found.values()),  # earlier runs may have tried more
-            "per": None if None in found else "strategy",
-            "found": {label or ALL: dict(best.settings) for label, best in found.items()},
-            "validation": {label or ALL: best.value for label, best in found.items()},
+            "over": {key: where.text for key, where in options.over.items()},
+            "trials": max(each.tried for each in best.values()),  # earlier runs may have tried more
+            "per": None if None in best else "strategy",
+            "found": {label or ALL: dict(each.settings) for label, each in best.items()},
+            "validation": {label or ALL: each.value for label, each in best.items()},
         },
     }

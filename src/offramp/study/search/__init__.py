@@ -1,1 +1,0 @@
-"""A search for settings: where they are looked for, how proposals are trained and scored."""
