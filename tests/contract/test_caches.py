@@ -26,7 +26,7 @@ from offramp.engine.passes import Derived, Images, Pass, Plain
 from offramp.engine.resolve import Node, Setting, resolve
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Row, enroll
-from offramp.engine.values import IMAGES, Frozen, Tensors, frozen_inputs, teacher_logits, union
+from offramp.engine.values import IMAGES, FrozenValue, Tensors, frozen_inputs, teacher_logits, union
 from offramp.engine.weights import Weights
 from offramp.nets.backbones import BACKBONES
 from offramp.nets.network import prepared
@@ -75,7 +75,7 @@ class Watched(Cache):
 
     def __init__(self, folder: Path, memory: int = ROOM, disk: int = 0) -> None:
         super().__init__(memory, disk, folder)
-        self.grown: set[Frozen] = set()
+        self.grown: set[FrozenValue] = set()
         self.ever: set[CacheKey] = set()
         self.reads: Counter[CacheKey] = Counter()
         self.layouts: set[str] = set()
@@ -193,7 +193,7 @@ def run_cached(
     return left
 
 
-def frozen_values(group: Sequence[Node]) -> list[Frozen]:
+def frozen_values(group: Sequence[Node]) -> list[FrozenValue]:
     """All that the phases of a group read and that layers put out."""
     found = [v for n in group for v in (*frozen_inputs(n).values(), *teacher_logits(n).values())]
     return [value for value in union(found) if value.point != IMAGES]

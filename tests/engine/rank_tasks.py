@@ -122,7 +122,7 @@ def trained(
             passes: Pass = Plain(here, [node], weights, 64)
             if derived:
                 passes = Derived(here, [node], weights, 64, cache, EAGER)
-                assert bool(passes.kept.memory) == reads_cached(node)
+                assert bool(passes.cached.memory) == reads_cached(node)
             list(fit([trainee], passes, here, size))
             made[node.key] = conclude(trainee, passes, here, size)
             found |= {f"{number}/{name}": tensor for name, tensor in made[node.key].items()}

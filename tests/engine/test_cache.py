@@ -20,14 +20,14 @@ from offramp.augment import View
 from offramp.engine.cache import Cache, CacheKey
 from offramp.engine.placement import Medium
 from offramp.engine.resolve import Source
-from offramp.engine.values import Frozen, Point
+from offramp.engine.values import FrozenValue, Point
 
 ROWS, WIDTH = 10, 8
 SIZE = ROWS * WIDTH * 4  # bytes of a value
 
 
-def value(index: int, node: str = "a") -> Frozen:
-    return Frozen(Point("tap", index), 42, (Source(node),) * index)
+def value(index: int, node: str = "a") -> FrozenValue:
+    return FrozenValue(Point("tap", index), 42, (Source(node),) * index)
 
 
 def key(index: int, split: str = "train", view: View | None = None, batch: int = 64) -> CacheKey:

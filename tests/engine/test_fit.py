@@ -25,7 +25,7 @@ from offramp.engine.passes import Derived, ExitAnswers, Images, Plain
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, trained_state
-from offramp.engine.values import Frozen
+from offramp.engine.values import FrozenValue
 from offramp.engine.weights import Weights
 from offramp.nets import ExitNetwork
 from offramp.nets.network import inside, redrawn
@@ -234,7 +234,7 @@ def test_a_teacher_is_frozen_in_eval_mode_and_apart(
     teachers: list[ExitNetwork] = []
     right = Weights.frozen
 
-    def watched(self: Weights, values: Any) -> list[tuple[ExitNetwork, list[Frozen]]]:
+    def watched(self: Weights, values: Any) -> list[tuple[ExitNetwork, list[FrozenValue]]]:
         found = right(self, values)
         teachers.extend(n for n, held in found if any(v.point.kind == "logits" for v in held))
         return found

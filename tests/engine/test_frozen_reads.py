@@ -8,7 +8,14 @@ import pytest
 
 from offramp.augment import Augment, View
 from offramp.engine.cost import value_bytes
-from offramp.engine.placement import MOVES, CacheCandidate, Speeds, ValueName, looks, wanted
+from offramp.engine.placement import (
+    MOVES,
+    CacheCandidate,
+    Speeds,
+    ValueName,
+    cache_candidates,
+    looks,
+)
 from offramp.engine.resolve import Node, Setting, resolve
 from offramp.engine.values import IMAGES, Point, reads_of
 from offramp.parts import Part
@@ -30,7 +37,7 @@ def nodes(strategy: str, epochs: int = 5) -> tuple[Node, ...]:
 def asked(
     group: Sequence[Node], augment: Augment | None = None, held: Collection[ValueName] = ()
 ) -> list[CacheCandidate]:
-    return wanted(group, NET, SIZES, COUNTS, augment, SPEEDS, held)
+    return cache_candidates(group, NET, SIZES, COUNTS, augment, SPEEDS, held)
 
 
 def reads(found: Sequence[CacheCandidate]) -> dict[tuple[Point, str, View | None], int]:

@@ -11,16 +11,17 @@ import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 import torch
 from torch import Tensor
 
 from offramp.augment import View
 from offramp.engine.placement import Medium, ValueName
-from offramp.engine.values import Frozen, Tensors
+from offramp.engine.values import FrozenValue, Tensors
 
 # The value, the split, the random view of its images (None: as they are), rows a batch it was made with.
-CacheKey = tuple[Frozen, str, View | None, int]
+CacheKey = tuple[FrozenValue, str, View | None, int]
 
 
 MAPPED = 256 * 2**20  # bytes of files that a process has mapped at a time, about; see `Cache.ease`
@@ -29,7 +30,7 @@ PIECE = 2**20  # bytes written at a time
 
 
 @dataclass
-class _Held:
+class _Entry:
     """A value, the bytes it takes and where, and the maps of its files."""
 
     room: Tensors
@@ -39,52 +40,58 @@ class _Held:
 
 
 class Cache:
-    """Values in memory up to `memory` bytes, and in files of `folder` up to `disk` bytes.
+    """Frozen values of whole splits.
 
     A file loses its name as soon as it is mapped: its space is free again when the value is dropped or
     the process ends, however it ends.
+
+    Args:
+        memory: Bytes of values in memory, at most.
+        disk: Bytes of values in files, at most.
+        folder: Of these files.
     """
 
     def __init__(self, memory: int, disk: int, folder: Path) -> None:
         self._limits: dict[Medium, int] = {"memory": memory, "disk": disk}
         self._folder = folder
-        self._held: dict[CacheKey, _Held] = {}
+        self._entries: dict[CacheKey, _Entry] = {}
         self._filled: set[CacheKey] = set()
         self._mapped = 0
         self._refused: list[str] = []
 
     def get(self, key: CacheKey) -> Tensors | None:
         """All rows of a value, once they are there."""
-        return self._held[key].room if key in self._filled else None
+        return self._entries[key].room if key in self._filled else None
 
     def place(self, key: CacheKey) -> Medium | None:
         """Where a value is; None where it is not."""
-        return self._held[key].place if key in self._filled else None
+        return self._entries[key].place if key in self._filled else None
 
     def names(self, batch: int) -> set[ValueName]:
         """Values and looks that are there, made with so many rows a batch."""
-        return {(value, (split, view)) for value, split, view, made in self._filled if made == batch}
+        return {(value, (split, view)) for value, split, view, rows in self._filled if rows == batch}
 
     def filled(self, key: CacheKey) -> None:
         """Every row of what was reserved has been written."""
         self._filled.add(key)
 
     def used(self, place: Medium) -> int:
-        """Bytes held, in `memory` or on `disk`."""
-        return sum(held.size for held in self._held.values() if held.place == place)
+        """Bytes of values, in `memory` or on `disk`."""
+        return sum(entry.size for entry in self._entries.values() if entry.place == place)
 
-    def room(self, place: Medium, needed: Collection[Frozen]) -> int:
+    def room(self, place: Medium, needed: Collection[FrozenValue]) -> int:
         """Bytes that new values may take, if all but `needed` ones and what they are made of go."""
-        kept = _with_ancestors(needed)
-        used = sum(h.size for key, h in self._held.items() if h.place == place and key[0] in kept)
+        staying = _with_ancestors(needed)
+        here = (entry for key, entry in self._entries.items() if key[0] in staying)
+        used = sum(entry.size for entry in here if entry.place == place)
         return max(0, self._limits[place] - used)
 
     def limit(self, memory: int, disk: int) -> None:
         """Other limits from now on; what is above them is dropped, the largest first."""
         self._limits = {"memory": memory, "disk": disk}
         for place, limit in self._limits.items():
-            here = [key for key, held in self._held.items() if held.place == place]
-            for key in sorted(here, key=lambda key: -self._held[key].size):
+            here = [key for key, entry in self._entries.items() if entry.place == place]
+            for key in sorted(here, key=lambda key: -self._entries[key].size):
                 if self.used(place) > limit:
                     self.drop(key)
 
@@ -94,12 +101,19 @@ class Cache:
         like: Tensors,
         rows: int,
         places: Sequence[Medium] = ("memory", "disk"),
-        needed: Collection[Frozen] | None = None,
+        needed: Collection[FrozenValue] | None = None,
     ) -> Tensors | None:
-        """Room for `rows` rows of a value whose batch looks `like`, in the first of `places` that has
-        any; None where none has, or cannot be had after all, and the value stays live.
+        """Room for a value.
 
-        needed: what is held of other values goes where it is in the way; None: nothing goes.
+        Args:
+            key: Of the value.
+            like: A batch of it.
+            rows: Of the split.
+            places: The first of these that has room is taken.
+            needed: What other values have goes where it is in the way; None: nothing goes.
+
+        Returns:
+            The room; None where no place has any, or it cannot be had after all: the value stays live.
         """
         size = sum(t[0].numel() * t.element_size() for t in like) * rows
         for place in places:
@@ -110,71 +124,76 @@ class Cache:
             if self.used(place) + size > self._limits[place]:
                 continue
             try:
-                held = self._taken(place, like, rows, size)
+                entry = self._allocated(place, like, rows, size)
             except (OSError, RuntimeError) as error:  # a full or locked disk; no memory to be had
                 reason = error.strerror if isinstance(error, OSError) else "no memory"
                 where = f"in {self._folder}" if place == "disk" else "in memory"
                 self._refused.append(f"{where} ({str(reason).lower()})")
                 continue
-            self._held[key] = held
-            return held.room
+            self._entries[key] = entry
+            return entry.room
         return None
 
     def refused(self) -> list[str]:
-        """Where room within the limits could not be had, since this was last asked."""
-        found, self._refused = self._refused, []
-        return found
+        """Where room within the limits could not be had, since the last call."""
+        places, self._refused = self._refused, []
+        return places
 
     def ease(self, rows: int) -> None:
         """So many rows of every value were read. Pages of files that were mapped for that count as
         memory of this process, although the kernel could have them back at any time: give them back,
         once they are many."""
-        files = [held for held in self._held.values() if held.maps]
-        if sum(held.size for held in files) <= MAPPED:
+        files = [entry for entry in self._entries.values() if entry.maps]
+        if sum(entry.size for entry in files) <= MAPPED:
             return
-        for held in files:
-            each = held.size // max(1, len(held.room[0]))
-            self._mapped += min(held.size, rows * max(LEAST_MAPPED, each))
+        for entry in files:
+            row = entry.size // max(1, len(entry.room[0]))
+            self._mapped += min(entry.size, rows * max(LEAST_MAPPED, row))
         if self._mapped > MAPPED:
-            for area in (area for held in files for area in held.maps):
+            for area in (area for entry in files for area in entry.maps):
                 area.madvise(mmap.MADV_DONTNEED)  # of a shared map: the file keeps what was written
             self._mapped = 0
 
-    def keep(self, values: Collection[Frozen]) -> None:
+    def keep(self, values: Collection[FrozenValue]) -> None:
         """Drop every value that is not among `values` and that none of them is computed from."""
-        wanted = _with_ancestors(values)
-        for key in [key for key in self._held if key[0] not in wanted]:
+        staying = _with_ancestors(values)
+        for key in [key for key in self._entries if key[0] not in staying]:
             self.drop(key)
 
     def drop(self, key: CacheKey) -> None:
-        del self._held[key]
+        del self._entries[key]
         self._filled.discard(key)
 
     def close(self) -> None:
-        for key in list(self._held):
+        for key in list(self._entries):
             self.drop(key)
 
-    def _make_room(self, place: Medium, size: int, needed: Collection[Frozen]) -> None:
+    def _make_room(self, place: Medium, size: int, needed: Collection[FrozenValue]) -> None:
         """Drop what is in the way of `size` more bytes and not `needed`, if that is enough."""
         if self.room(place, needed) < size:
             return
-        kept = _with_ancestors(needed)
-        for key in [k for k, held in self._held.items() if held.place == place and k[0] not in kept]:
-            if self.used(place) + size > self._limits[place]:
+        staying = _with_ancestors(needed)
+        here = [key for key, entry in self._entries.items() if entry.place == place]
+        for key in here:
+            if key[0] not in staying and self.used(place) + size > self._limits[place]:
                 self.drop(key)
 
-    def _taken(self, place: Medium, like: Tensors, rows: int, size: int) -> _Held:
-        if place == "memory":
-            return _Held(tuple(_empty(t, rows) for t in like), size, place, [])
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="cache-", dir=self._folder) as folder:
-            files = [Path(folder) / str(i) for i in range(len(like))]
-            maps = [_map(_bytes(t, rows), file) for t, file in zip(like, files, strict=True)]
-        room = tuple(_on(area, t, rows) for area, t in zip(maps, like, strict=True))
-        return _Held(room, size, place, maps)
+    def _allocated(self, place: Medium, like: Tensors, rows: int, size: int) -> _Entry:
+        match place:
+            case "memory":
+                return _Entry(tuple(_empty(t, rows) for t in like), size, place, [])
+            case "disk":
+                self._folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryDirectory(prefix="cache-", dir=self._folder) as folder:
+                    files = [Path(folder) / str(i) for i in range(len(like))]
+                    maps = [_map(_bytes(t, rows), file) for t, file in zip(like, files, strict=True)]
+                room = tuple(_on(area, t, rows) for area, t in zip(maps, like, strict=True))
+                return _Entry(room, size, place, maps)
+            case _:
+                assert_never(place)
 
 
-def _with_ancestors(values: Collection[Frozen]) -> set[Frozen]:
+def _with_ancestors(values: Collection[FrozenValue]) -> set[FrozenValue]:
     return {ancestor for value in values for ancestor in value.chain}
 
 

@@ -16,7 +16,7 @@ from offramp.engine.resolve import Node
 from offramp.engine.settings import laid_out
 from offramp.engine.values import (
     IMAGES,
-    Frozen,
+    FrozenValue,
     Point,
     Tensors,
     compute,
@@ -146,7 +146,7 @@ def _below(node: Node, net: ExitNetwork) -> int:
     return sum(net.macs(part) for parts in groups for part in parts)
 
 
-def _parts(values: Iterable[Frozen]) -> set[Part]:
+def _parts(values: Iterable[FrozenValue]) -> set[Part]:
     return {part for value in values for part in value.parts}
 
 

@@ -26,13 +26,13 @@ from offramp.engine.placement import (
     Speeds,
     SplitView,
     assumed,
+    cache_candidates,
     place,
-    wanted,
 )
 from offramp.engine.resolve import Node
 from offramp.engine.values import (
     IMAGES,
-    Frozen,
+    FrozenValue,
     Point,
     Tensors,
     advance,
@@ -54,7 +54,7 @@ Logits = dict[int, Tensor]  # [B, classes] by exit
 
 @dataclass(frozen=True)
 class ExitAnswers:
-    """What exits say of a batch. features: [B, D] of those whose features the loss reads."""
+    """What exits answer to a batch; `features` [B, D] are of those whose features the loss reads."""
 
     logits: Logits
     features: dict[int, Tensor]
@@ -64,7 +64,11 @@ class ExitAnswers:
 class CacheBytes:
     """Bytes of the frozen values that a group reads again and again, by where they are.
 
-    live: computed for every batch.  short: of these, what would be held if there were room.
+    Attributes:
+        memory: In memory.
+        disk: In files.
+        live: Computed for every batch.
+        short: Of these, what would be cached if there were room.
     """
 
     memory: int = 0
@@ -81,8 +85,8 @@ def carried(net: ExitNetwork, logits: Logits) -> Logits:
 
 
 def answers(ends: Mapping[int, Tensors], net: ExitNetwork | None = None) -> ExitAnswers:
-    """ends: by exit, the value at which its path ends.  net: whose exits add what they carry; None where
-    each answers alone."""
+    """What exits answer, from the value at which the path of each ends; they add what those of `net`
+    carry, or None."""
     logits = {exit: value[0] for exit, value in ends.items()}
     return ExitAnswers(
         logits if net is None else carried(net, logits),
@@ -91,9 +95,9 @@ def answers(ends: Mapping[int, Tensors], net: ExitNetwork | None = None) -> Exit
 
 
 class Pass(Protocol):
-    """How the trainees of one group see the data. kept: where what they read again and again is."""
+    """How the trainees of one group see the data; `cached` is of what they read again and again."""
 
-    kept: CacheBytes
+    cached: CacheBytes
 
     def reads(
         self, split: str, chunks: Sequence[Tensor], view: View | None, nodes: Sequence[Node]
@@ -105,7 +109,7 @@ class Pass(Protocol):
         teacher both are the same object."""
 
     def take(self, key: str) -> float:
-        """MACs of frozen layers that were run for a node since they were last asked for."""
+        """MACs of frozen layers that were run for a node since the last call."""
 
 
 class Plain:
@@ -119,7 +123,7 @@ class Plain:
             node.key: weights.frozen(values) for node, values in zip(nodes, teachers, strict=True)
         }
         self._macs = {node.key: 0 for node in nodes}
-        self.kept = CacheBytes()
+        self.cached = CacheBytes()
 
     def reads(
         self,
@@ -131,9 +135,8 @@ class Plain:
         return self._images.reads(split, chunks, view)
 
     def answers(self, node: Node, net: ExitNetwork, read: Tensor) -> tuple[ExitAnswers, ExitAnswers]:
-        done: dict[Point, Tensors | list[Tensors]] = {
-            IMAGES: [(piece,) for piece in pad(read, self._batch)]
-        }
+        batches = pad(read, self._batch)
+        done: dict[Point, Tensors | list[Tensors]] = {IMAGES: [(batch,) for batch in batches]}
         mine = answers({k: self._walk(net, node, k, done, len(read)) for k in node.exits}, net)
         if node.phase.live:
             return mine, mine
@@ -141,10 +144,7 @@ class Plain:
         for teacher, values in self._teachers[node.key]:
             for value in values:
                 with torch.no_grad():
-                    pieces = [
-                        compute(teacher, {IMAGES: (piece,)}, value.point)
-                        for piece in pad(read, self._batch)
-                    ]
+                    pieces = [compute(teacher, {IMAGES: (batch,)}, value.point) for batch in batches]
                 theirs[value.point.index] = join(teacher, value.point, pieces, len(read))
                 self._macs[node.key] += len(read) * sum(teacher.macs(part) for part in value.parts)
         return mine, answers(theirs)
@@ -174,8 +174,8 @@ class Plain:
             else:
                 live = value if isinstance(value, tuple) else join(net, point.before, value, rows)
                 done[point] = advance(net, point, live, scales=node.phase.scales)
-        result = done[last]
-        return join(net, last, result, rows) if isinstance(result, list) else result
+        value = done[last]
+        return join(net, last, value, rows) if isinstance(value, list) else value
 
 
 class Derived:
@@ -191,58 +191,57 @@ class Derived:
         cache: Cache | None,
         speeds: Speeds | None = None,
     ) -> None:
-        """speeds: of this machine, which decide what is held; None goes by the kind of device."""
+        """`speeds` are of this machine and decide what is cached; None goes by the kind of device."""
         self._images = images
         self._batch = batch
         self._cache = cache
         self._inputs = {node.key: frozen_inputs(node) for node in nodes}
         self._teachers = {node.key: teacher_logits(node) for node in nodes}
         everything = [*self._inputs.values(), *self._teachers.values()]
-        wanted = union(value for values in everything for value in values.values())
-        self._nets = weights.frozen(wanted)
+        self._nets = weights.frozen(union(v for values in everything for v in values.values()))
         self._below = {
             key: {
                 a for values in (inputs, self._teachers[key]) for v in values.values() for a in v.chain
             }
             for key, inputs in self._inputs.items()
         }
-        self._ran: dict[Frozen, int] = {}  # MACs not charged to a node yet
-        self._asking = set(self._inputs)  # the nodes that they were run for
+        self._ran: dict[FrozenValue, int] = {}  # MACs not charged to a node yet
+        self._readers = set(self._inputs)  # the nodes that they were run for
         self._macs = dict.fromkeys(self._inputs, 0.0)
-        self.kept = CacheBytes()
+        self.cached = CacheBytes()
         if cache is not None and max(node.recipe.epochs for node in nodes) > 1:
-            self.kept = self._hold(cache, nodes, speeds or assumed(images.device.type))
+            self.cached = self._hold(cache, nodes, speeds or assumed(images.device.type))
 
     def reads(
         self, split: str, chunks: Sequence[Tensor], view: View | None, nodes: Sequence[Node]
-    ) -> Iterator[dict[Frozen, Tensors]]:
-        asked = {value for node in nodes for value in reads_of(node)}
-        nets = [(net, [value for value in values if value in asked]) for net, values in self._nets]
-        for rows, images in self._with_images(asked, split, chunks, view):
+    ) -> Iterator[dict[FrozenValue, Tensors]]:
+        needed = {value for node in nodes for value in reads_of(node)}
+        nets = [(net, [value for value in values if value in needed]) for net, values in self._nets]
+        for rows, images in self._with_images(needed, split, chunks, view):
             self._charge()
             self._ease(len(rows))
-            known: dict[Frozen, Tensors] = {}
+            read: dict[FrozenValue, Tensors] = {}
             for net, values in nets:
-                live: list[Frozen] = []
+                live: list[FrozenValue] = []
                 for value in values:
-                    held = self._held(value, split, view)
-                    if held is not None:
-                        known[value] = tuple(t[self._images.ranks.slots(rows)] for t in held)
+                    cached = self._cached(value, split, view)
+                    if cached is not None:
+                        read[value] = tuple(t[self._images.ranks.slots(rows)] for t in cached)
                     elif value.point == IMAGES:
                         assert images is not None
-                        known[value] = (images,)
+                        read[value] = (images,)
                     else:
                         live.append(value)
-                known |= self._compute(net, live, split, rows, view, images)
-            yield known
+                read |= self._compute(net, live, split, rows, view, images)
+            yield read
 
     def answers(
-        self, node: Node, net: ExitNetwork, read: Mapping[Frozen, Tensors]
+        self, node: Node, net: ExitNetwork, read: Mapping[FrozenValue, Tensors]
     ) -> tuple[ExitAnswers, ExitAnswers]:
-        self._asking.add(node.key)
+        self._readers.add(node.key)
         inputs = self._inputs[node.key]
-        known = {value.point: read[value] for value in inputs.values()}
-        ends = {k: compute(net, known, end(node, k), scales=node.phase.scales) for k in node.exits}
+        values = {value.point: read[value] for value in inputs.values()}
+        ends = {k: compute(net, values, end(node, k), scales=node.phase.scales) for k in node.exits}
         mine = answers(ends, net)
         if node.phase.live:
             return mine, mine
@@ -256,20 +255,20 @@ class Derived:
     def _charge(self) -> None:
         """Divide what was run over the nodes that it was run for."""
         for value, macs in self._ran.items():
-            readers = [key for key in self._asking if value in self._below[key]] or [*self._asking]
+            readers = [key for key in self._readers if value in self._below[key]] or [*self._readers]
             for key in readers:
                 self._macs[key] += macs / len(readers)
         self._ran.clear()
-        self._asking.clear()
+        self._readers.clear()
 
-    def _held(self, value: Frozen, split: str, view: View | None) -> Tensors | None:
+    def _cached(self, value: FrozenValue, split: str, view: View | None) -> Tensors | None:
         return None if self._cache is None else self._cache.get((value, split, view, self._batch))
 
     def _with_images(
-        self, values: Iterable[Frozen], split: str, chunks: Sequence[Tensor], view: View | None
+        self, values: Iterable[FrozenValue], split: str, chunks: Sequence[Tensor], view: View | None
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Each chunk with its images, where any of `values` is computed from them."""
-        if all(any(self._held(a, split, view) is not None for a in value.chain) for value in values):
+        if all(any(self._cached(a, split, view) is not None for a in value.chain) for value in values):
             yield from ((rows, None) for rows in chunks)
         else:
             yield from zip(chunks, self._images.reads(split, chunks, view), strict=True)
@@ -277,13 +276,13 @@ class Derived:
     def _compute(
         self,
         net: ExitNetwork,
-        values: Sequence[Frozen],
+        values: Sequence[FrozenValue],
         split: str,
         rows: Tensor,
         view: View | None,
         images: Tensor | None,
-    ) -> dict[Frozen, Tensors]:
-        """Frozen values for these rows, in full batches, from what is held of what they need."""
+    ) -> dict[FrozenValue, Tensors]:
+        """Frozen values for these rows, in full batches, from what is cached of what they need."""
         if not values:
             return {}
         pieces: list[dict[Point, Tensors]] = []
@@ -292,33 +291,31 @@ class Derived:
         nearest: dict[Point, Tensors] = {}
         for value in values:
             for ancestor in value.chain:
-                held = self._held(ancestor, split, view)
-                if held is not None:
-                    nearest[ancestor.point] = held
+                cached = self._cached(ancestor, split, view)
+                if cached is not None:
+                    nearest[ancestor.point] = cached
                     break
-        for number, piece in enumerate(pad(rows, self._batch)):
-            known: dict[Point, Tensors] = {
-                point: tuple(t[self._images.ranks.slots(piece)] for t in held)
-                for point, held in nearest.items()
-            }
+        for number, batch in enumerate(pad(rows, self._batch)):
+            slots = self._images.ranks.slots(batch)
+            piece = {point: tuple(t[slots] for t in cached) for point, cached in nearest.items()}
             if padded is not None:
-                known[IMAGES] = (padded[number],)
-            there = {IMAGES, *known}
+                piece[IMAGES] = (padded[number],)
             with torch.no_grad():
                 for value in values:
-                    compute(net, known, value.point)
-            pieces.append(known)
-        for value in ancestors:  # every piece found the same values there
+                    compute(net, piece, value.point)
+            pieces.append(piece)
+        for value in ancestors:  # every piece has values at the same points
             part = value.point.part
-            if part is not None and value.point in known and value.point not in there:
+            computed = value.point in pieces[0] and value.point not in {IMAGES, *nearest}
+            if part is not None and computed:
                 self._ran[value] = self._ran.get(value, 0) + len(rows) * net.macs(part)
-        return {v: join(net, v.point, [known[v.point] for known in pieces], len(rows)) for v in values}
+        return {v: join(net, v.point, [piece[v.point] for piece in pieces], len(rows)) for v in values}
 
     def _hold(self, cache: Cache, nodes: Sequence[Node], speeds: Speeds) -> CacheBytes:
-        """Decide what is worth holding, and fill it in, look by look."""
+        """Decide what is worth caching, and fill it in, look by look."""
         net = self._nets[0][0]
-        read = partial(
-            wanted,
+        candidates = partial(
+            cache_candidates,
             nodes,
             net,
             sizes=value_bytes(net),
@@ -326,51 +323,54 @@ class Derived:
             augment=self._images.augment,
             speeds=speeds,
         )
-        asked = read(held=cache.names(self._batch))
+        missing = candidates(cached=cache.names(self._batch))
         needed = {value for node in nodes for value in reads_of(node)}
-        placed = place(asked, {kind: cache.room(kind, needed) for kind in PLACES}, speeds)
-        for look in dict.fromkeys(one.look for one in asked):
-            here = [one for one in asked if one.look == look and one.name in placed]
-            self._fill(cache, look, {one.value: placed[one.name] for one in here}, needed)
-        return self._kept(cache, read(held=()), speeds)
+        placed = place(missing, {medium: cache.room(medium, needed) for medium in PLACES}, speeds)
+        for look in dict.fromkeys(candidate.look for candidate in missing):
+            here = [w for w in missing if w.look == look and w.name in placed]
+            self._fill(cache, look, {w.value: placed[w.name] for w in here}, needed)
+        return self._bytes(cache, candidates(cached=()), speeds)
 
-    def _kept(self, cache: Cache, every: Sequence[CacheCandidate], speeds: Speeds) -> CacheBytes:
+    def _bytes(self, cache: Cache, every: Sequence[CacheCandidate], speeds: Speeds) -> CacheBytes:
         """Where everything is that recurs."""
-        ideal = place(every, dict.fromkeys(PLACES, sum(one.size for one in every)), speeds)
-        held = {one.name: cache.place((one.value, *one.look, self._batch)) for one in every}
-        live = [one for one in every if held[one.name] is None]
+        ideal = place(every, dict.fromkeys(PLACES, sum(w.size for w in every)), speeds)
+        media = {w.name: cache.place((w.value, *w.look, self._batch)) for w in every}
         return CacheBytes(
-            memory=sum(one.size for one in every if held[one.name] == "memory"),
-            disk=sum(one.size for one in every if held[one.name] == "disk"),
-            live=sum(one.size for one in live),
-            short=sum(one.size for one in live if one.name in ideal),
+            memory=sum(w.size for w in every if media[w.name] == "memory"),
+            disk=sum(w.size for w in every if media[w.name] == "disk"),
+            live=sum(w.size for w in every if media[w.name] is None),
+            short=sum(w.size for w in every if media[w.name] is None and w.name in ideal),
         )
 
     def _fill(
-        self, cache: Cache, look: SplitView, places: Mapping[Frozen, Medium], needed: set[Frozen]
+        self,
+        cache: Cache,
+        look: SplitView,
+        places: Mapping[FrozenValue, Medium],
+        needed: set[FrozenValue],
     ) -> None:
         """Cache what frozen layers put out, all values of a network in one pass over the split."""
         split, view = look
         rows = self._own(split)
         count, chunks = len(rows), torch.split(rows, self._batch)
-        for net, values in self._nets:
-            missing = [value for value in values if value in places]
-            rooms: dict[Frozen, Tensors] = {}
+        for net, members in self._nets:
+            missing = [value for value in members if value in places]
+            rooms: dict[FrozenValue, Tensors] = {}
             if not missing:
                 continue
             try:
                 pieces = self._with_images(missing, split, chunks, view)
                 for low, (piece, images) in zip(range(0, count, self._batch), pieces, strict=True):
-                    found = self._compute(net, missing, split, piece, view, images)
+                    values = self._compute(net, missing, split, piece, view, images)
                     if low == 0:
-                        for value, like in found.items():
+                        for value, like in values.items():
                             key = (value, split, view, self._batch)
                             room = cache.reserve(key, like, count, [places[value]], needed)
                             if room is not None:
                                 rooms[value] = room
                         missing = list(rooms)
                     for value, room in rooms.items():
-                        for target, source in zip(room, found[value], strict=True):
+                        for target, source in zip(room, values[value], strict=True):
                             target[low : low + len(piece)] = source
                     self._ease(len(piece))
                     if not missing:
@@ -383,7 +383,7 @@ class Derived:
                 raise
 
     def _own(self, split: str) -> Tensor:
-        """The rows that are held here: with several ranks, each holds its own."""
+        """The rows that are cached here: with several ranks, each has its own."""
         return self._images.ranks.own(self._images.count(split)).to(self._images.device)
 
     def _ease(self, rows: int) -> None:

@@ -146,7 +146,7 @@ def cut(node: Node, exit: int) -> Point:
 
 
 @dataclass(frozen=True)
-class Frozen:
+class FrozenValue:
     """A value that stands still while a phase trains: its place and the weights that make it."""
 
     point: Point
@@ -154,12 +154,12 @@ class Frozen:
     sources: Lineage  # of the parts from the input up to here
 
     @property
-    def before(self) -> Frozen:
+    def before(self) -> FrozenValue:
         passed = self.sources if self.point.part is None else self.sources[:-1]
-        return Frozen(self.point.before, self.seed, passed)
+        return FrozenValue(self.point.before, self.seed, passed)
 
     @property
-    def chain(self) -> tuple[Frozen, ...]:
+    def chain(self) -> tuple[FrozenValue, ...]:
         """This value and all that it is computed from, the images last."""
         return (self,) if self.point == IMAGES else (self, *self.before.chain)
 
@@ -170,24 +170,24 @@ class Frozen:
         return {v.point.part: v.sources[-1] for v in above if v.point.part is not None}
 
 
-def frozen_inputs(node: Node) -> dict[int, Frozen]:
+def frozen_inputs(node: Node) -> dict[int, FrozenValue]:
     """For every exit that the node's loss reads: the frozen value at its cut."""
     inputs = {}
     for exit in node.exits:
         point = cut(node, exit)
         lineage = node.lineage(exit)
         passed = lineage if point.is_last else lineage[: point.index]
-        inputs[exit] = Frozen(point, node.seed, passed)
+        inputs[exit] = FrozenValue(point, node.seed, passed)
     return inputs
 
 
-def teacher_logits(node: Node) -> dict[int, Frozen]:
+def teacher_logits(node: Node) -> dict[int, FrozenValue]:
     """For every teacher exit that the node's loss reads: the frozen logits, with features where it reads
     them."""
-    return {k: Frozen(end(node, k), node.seed, sources) for k, sources in node.teacher.items()}
+    return {k: FrozenValue(end(node, k), node.seed, sources) for k, sources in node.teacher.items()}
 
 
-def reads_of(node: Node) -> list[Frozen]:
+def reads_of(node: Node) -> list[FrozenValue]:
     """The frozen values that a node's loss reads, the images among them where nothing is frozen."""
     return union([*frozen_inputs(node).values(), *teacher_logits(node).values()])
 
@@ -226,6 +226,6 @@ def join(net: ExitNetwork, point: Point, pieces: Sequence[Tensors], rows: int) -
     return tuple(torch.cat(tensors)[:rows] for tensors in zip(*pieces, strict=True))
 
 
-def union(values: Iterable[Frozen]) -> list[Frozen]:
+def union(values: Iterable[FrozenValue]) -> list[FrozenValue]:
     """The distinct values, in a stable order."""
     return list(dict.fromkeys(values))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from offramp.engine.resolve import Lineage, Source
 from offramp.engine.settings import placed
-from offramp.engine.values import Frozen
+from offramp.engine.values import FrozenValue
 from offramp.nets.network import ExitNetwork, gated, inside, with_trunks
 from offramp.numerics import MemoryFormat
 from offramp.parts import Carry, Part, path
@@ -82,9 +82,9 @@ class Weights:
         placed(net, self._device, self._memory_format)
         return net
 
-    def frozen(self, values: Iterable[Frozen]) -> list[tuple[ExitNetwork, list[Frozen]]]:
+    def frozen(self, values: Iterable[FrozenValue]) -> list[tuple[ExitNetwork, list[FrozenValue]]]:
         """The fewest networks that compute all `values`, each with the values it computes."""
-        groups: list[tuple[dict[Part, Source], list[Frozen]]] = []
+        groups: list[tuple[dict[Part, Source], list[FrozenValue]]] = []
         for value in values:
             for sources, members in groups:
                 if all(sources.get(part, source) == source for part, source in value.parts.items()):

@@ -18,11 +18,11 @@ from offramp.engine.placement import (
     Speeds,
     ValueName,
     assumed,
+    cache_candidates,
     place,
-    wanted,
 )
 from offramp.engine.resolve import Node
-from offramp.engine.values import Frozen, reads_of
+from offramp.engine.values import FrozenValue, reads_of
 from offramp.meters import free_memory
 from offramp.study.plan.limits import CacheLimits, free_at_start, of_caches, share
 from offramp.study.plan.plan import Plan, grouped
@@ -101,7 +101,9 @@ def forecast(plan: Plan, allowed: CacheLimits, device: torch.device) -> Peak:
     peak = Peak()
     for group, later in _groups(plan):
         if max(node.recipe.epochs for node in group) > 1:
-            candidates = wanted(group, plan.net, sizes, counts, plan.data.augment, speeds, cached)
+            candidates = cache_candidates(
+                group, plan.net, sizes, counts, plan.data.augment, speeds, cached
+            )
             cached = _filled(candidates, cached, limits, group, speeds)
             live = sum(value.size for value in candidates if value.name not in cached)
             peak = Peak(
@@ -136,7 +138,7 @@ def _total(cached: Holdings, kind: Medium) -> int:
     return sum(size for where, size in cached.values() if where == kind)
 
 
-def _with_ancestors(nodes: Sequence[Node]) -> set[Frozen]:
+def _with_ancestors(nodes: Sequence[Node]) -> set[FrozenValue]:
     return {ancestor for node in nodes for value in reads_of(node) for ancestor in value.chain}
 
 

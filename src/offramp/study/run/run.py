@@ -236,7 +236,7 @@ class Run:
             speeds = self.config.speeds
             passes = passing(self.plan, weights, nodes, self.images, self.cache, speeds)
             if self.cache is not None:
-                yield from map(events.Note, caching.remarks(self.cache, passes.kept, self.allowed))
+                yield from map(events.Note, caching.remarks(self.cache, passes.cached, self.allowed))
             for trainee in trainees:
                 trainee.spend("preparation", (time.perf_counter() - began) / len(trainees))
             costs.charge(trainees, self.meter)
@@ -353,7 +353,7 @@ class Run:
     ) -> None:
         node, workers = trainee.node, self.config.workers
         frozen = self._frozen(passes, node.key)
-        cost = costs.record(self.plan, trainee, frozen, passes.kept, fused_with, workers, self.meter)
+        cost = costs.record(self.plan, trainee, frozen, passes.cached, fused_with, workers, self.meter)
         record = NodeRecord(
             key=node.key,
             reads=plain(node.reads),
