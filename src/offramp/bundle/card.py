@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from typing import Any
 
@@ -14,6 +14,7 @@ from offramp.escape import markdown as escape
 from offramp.policy.calibration import Chosen
 from offramp.policy.evaluate import Evaluation
 from offramp.policy.policy import Policy
+from offramp.policy.quality import Interval
 from offramp.store.manifest import Manifest
 from offramp.study.trained import Trained
 
@@ -23,36 +24,214 @@ INTENDED = (
 )
 
 
+@dataclass(frozen=True)
+class CardExit:
+    """An exit of the trial.
+
+    Attributes:
+        exit: Its number.
+        place: The layer that it follows.
+        in_bundle: Whether the bundle has its head.
+        threshold: None where nothing leaves.
+        accuracy: On all test images.
+        share_leaving: Of test images.
+        accuracy_of_leaving: None where none leaves.
+        macs: Of an image that leaves here; None where the bundle lacks it.
+    """
+
+    exit: int
+    place: str
+    in_bundle: bool
+    threshold: float | None
+    accuracy: float
+    share_leaving: float
+    accuracy_of_leaving: float | None
+    macs: int | None
+
+
+@dataclass(frozen=True)
+class CardTest:
+    """The policy on the test split."""
+
+    images: int
+    accuracy: Interval
+    full_accuracy: Interval
+    accuracy_loss: Interval
+    mean_macs: float
+
+
+@dataclass(frozen=True)
+class CardCalibration:
+    """What the policy was chosen for and what is promised of it; target and chosen are those of its
+    file."""
+
+    score: str
+    target: Mapping[str, Any]
+    chosen: Mapping[str, Any]
+    statement: str
+    device: str | None
+    promised: str | None
+
+
+@dataclass(frozen=True)
+class PrecisionRow:
+    """A bundle in one precision. bytes: of all stages.  mean_milliseconds_batch_1: of an image, or None
+    where that was not measured."""
+
+    precision: str
+    accuracy: float
+    full_accuracy: float
+    mean_macs: float
+    stages: int
+    bytes: int
+    mean_milliseconds_batch_1: float | None
+
+
+@dataclass(frozen=True)
+class CardInt8:
+    """A bundle in int8 beside itself in float32. lost, allowed: accuracy on calibration."""
+
+    beside: tuple[PrecisionRow, PrecisionRow]
+    lost: float
+    allowed: float
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that a card says; its fields are those of `card.json`, in this order.
+
+    Attributes:
+        unreliable: Why answers are not to be trusted, where they are not.
+        precision: float32 or int8.
+        trial: The id of the trial.
+        trial_hash: See `Manifest.hash`.
+        training: Strategy, recipe, seeds and versions.
+        network: The backbone and its exits.
+        data: See `Manifest.data`.
+        exits: All of the trial.
+        test: On the test split.
+        plain_macs: Of the network without early exits.
+        full_macs: Of its final exit, without early heads.
+        calibration: What the policy was chosen for.
+        intended: Which inputs it is for.
+        check: The comparison with PyTorch, or of int8 with what was calibrated; None where it was left
+            out.
+        latency: Of `runtime.measure`, or a reason.
+        int8: Absent from JSON in a bundle of float32.
+    """
+
+    unreliable: tuple[str, ...]
+    precision: str
+    trial: str
+    trial_hash: str
+    training: Mapping[str, Any]
+    network: Mapping[str, Any]
+    data: Mapping[str, Any]
+    exits: tuple[CardExit, ...]
+    test: CardTest
+    plain_macs: int
+    full_macs: int
+    calibration: CardCalibration
+    intended: str = INTENDED
+    check: Parity | Likeness | None = None
+    latency: Mapping[str, Any] | None = None
+    int8: CardInt8 | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Types of JSON."""
+        fields = asdict(self)
+        if self.check is not None:
+            fields["check"]["tolerance"] = TOLERANCE
+        if self.int8 is None:
+            del fields["int8"]
+        plain: dict[str, Any] = _lists(fields)
+        return plain
+
+    def with_latency(self, measured: Mapping[str, Any]) -> Card:
+        """The card with what the stages take.
+
+        The mean of a batch of one image follows from the stages and the shares that reach them on test.
+        Larger batches shrink from stage to stage, so nothing is added up for them.
+
+        Args:
+            measured: Of `runtime.measure`, or a reason.
+        """
+        if "reason" in measured:
+            return replace(self, latency={"reason": measured["reason"]})
+        reached, left = {}, 1.0
+        for exit in self.exits:
+            if exit.in_bundle:
+                reached[exit.exit] = left
+                left -= exit.share_leaving
+        single = [row for row in measured["stages"] if row["batch"] == 1]
+        mean = sum(reached[row["exit"]] * row["p50"] for row in single)
+        return replace(self, latency={**measured, "mean_milliseconds_batch_1": mean})
+
+    def beside(self, float32: Card, sizes: tuple[int, int], lost: float, allowed: float) -> Card:
+        """The card of an int8 bundle, with float32 beside it.
+
+        Args:
+            float32: The card of the same bundle in float32.
+            sizes: Bytes of all stages, float32's first.
+            lost: Accuracy on calibration.
+            allowed: As much may be lost.
+        """
+        before, after = float32._row(sizes[0]), self._row(sizes[1])
+        return replace(self, int8=CardInt8((before, after), lost, allowed))
+
+    def _row(self, size: int) -> PrecisionRow:
+        return PrecisionRow(
+            self.precision,
+            self.test.accuracy.value,
+            self.test.full_accuracy.value,
+            self.test.mean_macs,
+            stages=sum(exit.in_bundle for exit in self.exits),
+            bytes=size,
+            mean_milliseconds_batch_1=(self.latency or {}).get("mean_milliseconds_batch_1"),
+        )
+
+
 def card(
     manifest: Manifest,
     trained: Trained,
     policy: Policy,
     tested: Evaluation,
-    own_trunks: bool,
     flattened: Sequence[int],
     macs: Mapping[int, int],
-) -> dict[str, Any]:
-    """Everything but the check and the times, in types of JSON. own_trunks: whether exits run trunks of
-    their own.  flattened: exits whose heads take images of one size only.  macs: of an image that leaves
-    at each exit that the bundle has."""
-    costs, made = trained.costs, policy.calibration
+    own_trunks: bool = False,
+) -> Card:
+    """The card without check and times.
+
+    Args:
+        manifest: Of the trial.
+        trained: With the logits that the policy was solved on.
+        policy: Of the bundle.
+        tested: The policy on the test split.
+        flattened: Exits whose heads take images of one size only.
+        macs: Of an image that leaves at each exit that the bundle has.
+        own_trunks: Whether exits run trunks of their own.
+    """
+    origin = policy.calibration
     exits = [
-        {
-            "exit": number,
-            "place": manifest.places[number - 1],
-            "in_bundle": number in macs,
-            "threshold": policy.thresholds[i],
-            "accuracy": tested.exits[i].accuracy_all,
-            "share_leaving": tested.exits[i].share,
-            "accuracy_of_leaving": tested.exits[i].accuracy,
-            "macs": macs.get(number),
-        }
+        CardExit(
+            number,
+            manifest.places[number - 1],
+            in_bundle=number in macs,
+            threshold=policy.thresholds[i],
+            accuracy=tested.exits[i].accuracy_all,
+            share_leaving=tested.exits[i].share,
+            accuracy_of_leaving=tested.exits[i].accuracy,
+            macs=macs.get(number),
+        )
         for i, number in enumerate(policy.exits)
     ]
-    return {
-        "trial": trained.id,
-        "trial_hash": trained.hash,
-        "training": {
+    network = {k: v for k, v in manifest.network.as_json().items() if k != "type"}
+    return Card(
+        unreliable=(),
+        precision="float32",
+        trial=trained.id,
+        trial_hash=trained.hash,
+        training={
             "strategy": manifest.strategy,
             "program": manifest.program,
             "options": manifest.options,
@@ -61,34 +240,27 @@ def card(
             "recipe": manifest.recipe.as_json(),
             "made_with": manifest.provenance.as_json(),
         },
-        "network": {
-            **{k: v for k, v in manifest.network.as_json().items() if k != "type"},
-            "input_shape": list(manifest.input_shape),
+        network={
+            **network,
+            "input_shape": manifest.input_shape,
             "classes": len(trained.classes),
             "own_trunks": own_trunks,
-            "heads_that_flatten": list(flattened),
+            "heads_that_flatten": flattened,
         },
-        "data": manifest.data.as_json(),
-        "exits": exits,
-        "test": {
-            "images": tested.images,
-            "accuracy": asdict(tested.policy),
-            "full_accuracy": asdict(tested.full),
-            "accuracy_loss": asdict(tested.loss),
-            "mean_macs": tested.macs.mean,
-        },
-        "plain_macs": trained.plain_macs,
-        "full_macs": costs.full,
-        "calibration": {
-            "score": policy.score,
-            "target": made.target_json,
-            "chosen": made.chosen_json,
-            "statement": made.statement,
-            "device": None if made.chosen is None else made.chosen.device,
-            "promised": None if made.chosen is None else promised(made.chosen),
-        },
-        "intended": INTENDED,
-    }
+        data=manifest.data.as_json(),
+        exits=tuple(exits),
+        test=CardTest(tested.images, tested.policy, tested.full, tested.loss, tested.macs.mean),
+        plain_macs=trained.plain_macs,
+        full_macs=trained.costs.full,
+        calibration=CardCalibration(
+            policy.score,
+            origin.target_json,
+            origin.chosen_json,
+            origin.statement,
+            device=None if origin.chosen is None else origin.chosen.device,
+            promised=None if origin.chosen is None else promised(origin.chosen),
+        ),
+    )
 
 
 def promised(chosen: Chosen) -> str | None:
@@ -102,57 +274,8 @@ def promised(chosen: Chosen) -> str | None:
     return None if mean is None else f"{1000 * mean:.3g} ms an image on average"
 
 
-def with_check(made: dict[str, Any], parity: Parity | Likeness | None) -> dict[str, Any]:
-    """The card with the comparison to PyTorch, or of int8 to what was calibrated; None where it was
-    left out."""
-    found = None if parity is None else {**asdict(parity), "tolerance": TOLERANCE}
-    return {**made, "check": found}
-
-
-def with_int8(
-    made: dict[str, Any],
-    before: Mapping[str, Any],
-    sizes: tuple[int, int],
-    lost: float,
-    allowed: float,
-) -> dict[str, Any]:
-    """The card of an int8 bundle, with float32 beside it. before: the card of the same bundle in
-    float32.  sizes: bytes of all stages, float32's first.  lost, allowed: accuracy on calibration."""
-    beside = [
-        {
-            "precision": one["precision"],
-            "accuracy": one["test"]["accuracy"]["value"],
-            "full_accuracy": one["test"]["full_accuracy"]["value"],
-            "mean_macs": one["test"]["mean_macs"],
-            "stages": sum(exit["in_bundle"] for exit in one["exits"]),
-            "bytes": size,
-            "mean_milliseconds_batch_1": one["latency"].get("mean_milliseconds_batch_1"),
-        }
-        for one, size in zip((before, made), sizes, strict=True)
-    ]
-    return {**made, "int8": {"beside": beside, "lost": lost, "allowed": allowed}}
-
-
-def with_latency(made: dict[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
-    """The card with what the stages take. measured: of `runtime.measure`, or a reason.
-
-    The mean of a batch of one image follows from the stages and the shares that reach them on test;
-    larger batches shrink from stage to stage, so nothing is added up for them.
-    """
-    if "reason" in measured:
-        return {**made, "latency": {"reason": measured["reason"]}}
-    reached, left = {}, 1.0
-    for exit in made["exits"]:
-        if exit["in_bundle"]:
-            reached[exit["exit"]] = left
-            left -= exit["share_leaving"]
-    single = [row for row in measured["stages"] if row["batch"] == 1]
-    mean = sum(reached[row["exit"]] * row["p50"] for row in single)
-    return {**made, "latency": {**measured, "mean_milliseconds_batch_1": mean}}
-
-
-def markdown(made: Mapping[str, Any]) -> str:
-    """The card to read."""
+def markdown(card: Mapping[str, Any]) -> str:
+    """The card to read, of its JSON."""
     text = resources.files(__package__).joinpath("card.md.jinja").read_text(encoding="utf-8")
     template = Environment(
         trim_blocks=True,
@@ -160,6 +283,13 @@ def markdown(made: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
         finalize=lambda value: escape(str(value)),
     )
-    images = made["data"].get("provenance", {}).get("images", {})
+    images = card["data"].get("provenance", {}).get("images", {})
     counts = ", ".join(f"{number:,} {split}" for split, number in images.items())
-    return template.from_string(text).render(made, counts=counts)
+    return template.from_string(text).render(card, counts=counts)
+
+
+def _lists(value: Any) -> Any:
+    """Lists in place of tuples, as JSON has them when it is read again."""
+    if isinstance(value, Mapping):
+        return {key: _lists(each) for key, each in value.items()}
+    return [_lists(each) for each in value] if isinstance(value, list | tuple) else value

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from offramp.bundle import card, graphs
 from offramp.bundle import folder as bundle
+from offramp.bundle import graphs
+from offramp.bundle.card import Card, card, markdown
 from offramp.bundle.preprocessing import Preprocessing
 from offramp.bundle.trial_images import Shown, SplitImages, for_check, for_int8
 from offramp.errors import OfframpError
@@ -81,8 +82,8 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class _Bundle:
-    """What a bundle is made of. trained: with the logits of its stages, which int8 changes."""
+class _Parts:
+    """What a bundle is built from. trained: with the logits of its stages, which int8 changes."""
 
     net: ExitNetwork
     rule: Policy
@@ -95,13 +96,16 @@ class _Bundle:
     @property
     def numbers(self) -> tuple[int, ...]:
         """The exits that have a stage."""
-        return (
-            self.rule.exits if self.every_exit else tuple(self.rule.exits[i] for i in self.rule.active)
-        )
+        exits = self.rule.exits
+        return exits if self.every_exit else tuple(exits[i] for i in self.rule.active)
 
     @property
-    def parts(self) -> tuple[graphs.StageGraph, ...]:
+    def stages(self) -> tuple[graphs.StageGraph, ...]:
         return graphs.layout(inside(self.net).trunk_of, self.numbers)
+
+    def size(self, folder: Path) -> int:
+        """Bytes of the stages in a folder."""
+        return sum((folder / stage.file).stat().st_size for stage in self.stages)
 
 
 def export(
@@ -160,16 +164,16 @@ def of_network(
     policy.check_carry(rule, inside(net).carry, net.exits)
     doubts = (*options.doubts, *_doubts(rule, trained, options))
     useful.check(doubts, options.anyway)
-    what = _Bundle(net, rule, trained, manifest, doubts, every_exit=options.every_exit)
+    parts = _Parts(net, rule, trained, manifest, doubts, every_exit=options.every_exit)
     with bundle.writing(out, options.force) as folder:
         if options.int8 is None:
-            card_ = yield from _float32(folder, what, options, pictures.compared)
+            about = yield from _float32(folder, parts, options, pictures.compared)
         else:
-            card_ = yield from _int8(folder, what, options, pictures.splits)
-        bundle.write_json(folder / "card.json", card_)
-        (folder / "card.md").write_text(card.markdown(card_), encoding="utf-8")
+            about = yield from _int8(folder, parts, options, pictures.splits)
+        bundle.write_json(folder / "card.json", about.as_json())
+        (folder / "card.md").write_text(markdown(about.as_json()), encoding="utf-8")
         bundle.seal(folder)
-    return Exported(out, card_)
+    return Exported(out, about.as_json())
 
 
 def _doubts(rule: Policy, trained: Trained, options: ExportOptions) -> tuple[str, ...]:
@@ -189,25 +193,22 @@ def _other_times(rule: Policy, options: ExportOptions) -> tuple[str, ...]:
 
 
 def _float32(
-    folder: Path, what: _Bundle, options: ExportOptions, compared: Shown | None
-) -> Generator[str, None, dict[str, Any]]:
+    folder: Path, parts: _Parts, options: ExportOptions, compared: Shown | None
+) -> Generator[str, None, Card]:
     """All but the card's files; returns the card."""
-    parts = what.parts
-    for at, stage in enumerate(graphs.export(what.net, parts, folder), start=1):
-        yield f"stage {at} of {len(parts)}: up to exit {stage.exit}"
-    card_ = _rest(folder, what)
+    for at, stage in enumerate(graphs.export(parts.net, parts.stages, folder), start=1):
+        yield f"stage {at} of {len(parts.stages)}: up to exit {stage.exit}"
+    about = _rest(folder, parts)
     if options.check:
         yield "comparing with PyTorch"
         from offramp.bundle import parity, runtime  # needs onnxruntime, an extra
 
-        compared = compared or for_check(what.manifest, options.root, options.trust_code)
-        check = parity.compare(runtime.Bundle(folder), what.net, what.rule, compared)
-        card_ = card.with_check(card_, check)
-    else:
-        card_ = card.with_check(card_, None)
+        compared = compared or for_check(parts.manifest, options.root, options.trust_code)
+        check = parity.compare(runtime.Bundle(folder), parts.net, parts.rule, compared)
+        about = replace(about, check=check)
     if options.measure:
         yield "measuring the stages"
-    return card.with_latency(card_, _times(folder, options))
+    return about.with_latency(_times(folder, options))
 
 
 def _times(folder: Path, options: ExportOptions) -> Mapping[str, Any]:
@@ -215,29 +216,29 @@ def _times(folder: Path, options: ExportOptions) -> Mapping[str, Any]:
 
 
 def _int8(
-    folder: Path, what: _Bundle, options: ExportOptions, splits: Mapping[str, SplitImages] | None
-) -> Generator[str, None, dict[str, Any]]:
+    folder: Path, parts: _Parts, options: ExportOptions, splits: Mapping[str, SplitImages] | None
+) -> Generator[str, None, Card]:
     """As `_float32`, quantized, with the thresholds solved again. Raises OfframpError without the
     images, and where that costs more accuracy than was allowed."""
     from offramp.bundle import int8, parity, runtime  # needs onnxruntime, an extra
 
     assert options.int8 is not None
     yield "reading the images"
-    splits = splits or for_int8(what.manifest, options.root, options.trust_code)
-    every = graphs.layout(inside(what.net).trunk_of, what.rule.exits)
+    splits = splits or for_int8(parts.manifest, options.root, options.trust_code)
+    every = graphs.layout(inside(parts.net).trunk_of, parts.rule.exits)
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         floats, ints, plain = (Path(scratch, name) for name in ("float32", "int8", "bundle"))
-        for at, stage in enumerate(graphs.export(what.net, every, floats), start=1):
+        for at, stage in enumerate(graphs.export(parts.net, every, floats), start=1):
             yield f"stage {at} of {len(every)}: up to exit {stage.exit}"
         for at, _ in enumerate(int8.quantize(every, floats, splits["calibration"], ints), start=1):
             yield f"stage {at} of {len(every)} in int8"
         yield "answering in int8"
         network = int8.Layers(every, ints)
         logits = {name: network.logits(images.batches()) for name, images in splits.items()}
-        quantized = trials.with_logits(what.trained, logits)
+        quantized = trials.with_logits(parts.trained, logits)
         yield "solving the thresholds again"
-        rule = trials.solved_again(quantized, what.rule)
-        policy, full = int8.losses((what.trained, what.rule), (quantized, rule))
+        rule = trials.solved_again(quantized, parts.rule)
+        policy, full = int8.losses((parts.trained, parts.rule), (quantized, rule))
         lost = max(policy, full)
         if lost > options.int8 + ROUNDING:
             raise OfframpError(
@@ -248,57 +249,51 @@ def _int8(
             )
         doubts = (*options.doubts, *_doubts(rule, quantized, options))
         useful.check(doubts, options.anyway)
-        small = replace(what, rule=rule, trained=quantized, doubts=doubts, precision="int8")
-        int8.join(every, ints, small.parts, folder)
-        card_ = _rest(folder, small)
+        small = replace(parts, rule=rule, trained=quantized, doubts=doubts, precision="int8")
+        int8.join(every, ints, small.stages, folder)
+        about = _rest(folder, small)
         yield "comparing with what was calibrated"
         check = parity.alike(runtime.Bundle(folder), rule, quantized.test, splits["test"].batches())
-        card_ = card.with_check(card_, check if options.check else None)
+        about = replace(about, check=check if options.check else None)
         yield "measuring beside float32"
-        for _ in graphs.export(what.net, what.parts, plain):
+        for _ in graphs.export(parts.net, parts.stages, plain):
             pass
-        before = card.with_latency(_rest(plain, what), _times(plain, options))
-        card_ = card.with_latency(card_, _times(folder, options))
-        pair = (_size(plain, what), _size(folder, small))
-    return card.with_int8(card_, before, pair, lost, options.int8)
+        before = _rest(plain, parts).with_latency(_times(plain, options))
+        about = about.with_latency(_times(folder, options))
+        sizes = (parts.size(plain), small.size(folder))
+    return about.beside(before, sizes, lost, options.int8)
 
 
-def _size(folder: Path, what: _Bundle) -> int:
-    """Bytes of the stages."""
-    return sum((folder / part.file).stat().st_size for part in what.parts)
-
-
-def _rest(folder: Path, what: _Bundle) -> dict[str, Any]:
-    """What a bundle has beside its stages, which are there; returns the card without check and times."""
-    rule, trained, manifest = what.rule, what.trained, what.manifest
-    flat = graphs.one_size(what.net, what.numbers)
-    spent = trained.costs.leaving([rule.exits.index(number) for number in what.numbers])
+def _rest(folder: Path, parts: _Parts) -> Card:
+    """Write what a bundle has beside its stages, which are there; returns the card without check and
+    times."""
+    rule, trained, manifest = parts.rule, parts.trained, parts.manifest
+    flat = graphs.one_size(parts.net, parts.numbers)
+    spent = trained.costs.leaving([rule.exits.index(number) for number in parts.numbers])
     stages = [
-        {"file": p.file, "exit": p.exit, "after": p.after, "macs": macs}
-        for p, macs in zip(what.parts, spent, strict=True)
+        {"file": stage.file, "exit": stage.exit, "after": stage.after, "macs": macs}
+        for stage, macs in zip(parts.stages, spent, strict=True)
     ]
-    about = {"format": 1, "normalized": manifest.normalized, "plain_macs": trained.plain_macs}
-    stages_json = {
-        **about,
-        "unreliable": list(what.doubts),
-        "precision": what.precision,
+    layout = {
+        **{"format": 1, "normalized": manifest.normalized, "plain_macs": trained.plain_macs},
+        "unreliable": list(parts.doubts),
+        "precision": parts.precision,
         "fixed_size": _fixed_size(flat),
         # What heads have learned to add is in their graphs.
         **({"carry": rule.carry} if rule.carry and not isinstance(rule.carry, str) else {}),
         "stages": stages,
     }
-    bundle.write_json(folder / "stages.json", stages_json)
+    bundle.write_json(folder / "stages.json", layout)
     (folder / "policy.json").write_text(policy.to_json(rule), encoding="utf-8")
     bundle.write_json(folder / "labels.json", list(trained.classes))
     bundle.write_json(folder / "preprocessing.json", preprocessing(manifest).as_json())
     bundle.copy_sources(folder)
     bundle.seal(folder)
     tested = evaluate(rule, trained.test, trained.costs, trained.classes)
-    own = len({p.trunk for p in what.parts}) > 1
-    card_ = card.card(
-        manifest, trained, rule, tested, own, flat, dict(zip(what.numbers, spent, strict=True))
-    )
-    return {"unreliable": list(what.doubts), "precision": what.precision, **card_}
+    macs_by_exit = dict(zip(parts.numbers, spent, strict=True))
+    own_trunks = len({stage.trunk for stage in parts.stages}) > 1
+    about = card(manifest, trained, rule, tested, flat, macs_by_exit, own_trunks)
+    return replace(about, unreliable=parts.doubts, precision=parts.precision)
 
 
 def _fixed_size(flat: tuple[int, ...]) -> str:
