@@ -30,8 +30,7 @@ from offramp.bundle.preprocessing import Preprocessing
 from offramp.bundle.runtime import Bundle
 from offramp.cli.commands.serve import listener, name_of, opened
 from offramp.infer.image_files import open_bundle
-from offramp.serve.app import Refused, ServeLimits, _Service, make_app
-from offramp.serve.batching import Batcher
+from offramp.serve.app import Batcher, Refused, ServeLimits, _Service, make_app
 from refusal import refuses
 
 CLIENTS, EACH = 6, 15

@@ -31,8 +31,7 @@ from offramp.engine.settings import laid_out
 from offramp.errors import OfframpError
 from offramp.escape import html
 from offramp.infer import benchmark
-from offramp.infer.predictor import Prediction, Predictor
-from offramp.infer.stages import check_backend
+from offramp.infer.predictor import Prediction, Predictor, check_backend
 from offramp.infer.torch_timing import times_for
 from offramp.inputs import is_text
 from offramp.metrics import accuracy

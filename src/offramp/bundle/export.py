@@ -42,12 +42,19 @@ def int8_share(int8: bool | float) -> float | None:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """root: the folder of the data set's files, for the check, where the trial's is gone.  check:
-    compare with PyTorch.  measure: time the stages.  force: replace a bundle that is there.
-    trust_code: see `offramp.study.run.trials.blank_network`; of the data's code too, for the check.
-    anyway: write what is not to be trusted, marked as such.  doubts: what else speaks against it.
-    int8: quantize the stages, and the share of accuracy that this may cost.  every_exit: a stage for
-    each exit, whether any image leaves there or not."""
+    """What to write and what to check.
+
+    Attributes:
+        root: The folder of the data set's files, for the check, where the trial's is gone.
+        check: Compare with PyTorch.
+        measure: Time the stages.
+        force: Replace a bundle that is there.
+        trust_code: See `offramp.study.run.trials.blank_network`; of the data's code too, for the check.
+        anyway: Write what is unreliable, marked as such.
+        doubts: What else speaks against it.
+        int8: Quantize the stages, and the share of accuracy that this may cost.
+        every_exit: A stage for each exit, whether any image leaves there or not.
+    """
 
     root: str | None = None
     check: bool = True
@@ -62,7 +69,7 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class Pictures:
-    """What a bundle is checked on, where it is at hand. splits: those held out, for int8."""
+    """What a bundle is checked on, where it is at hand. splits: those that are held out, for int8."""
 
     compared: Shown | None = None
     splits: Mapping[str, SplitImages] | None = None
@@ -70,11 +77,16 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Exported:
-    """folder: of the bundle.  card: in types of JSON.
+    """A bundle that was written.
 
-    >>> done = fitted.export("exported", policy, check=False, measure=False)
-    >>> done.folder.name
-    'exported'
+    Attributes:
+        folder: Of the bundle.
+        card: In types of JSON.
+
+    Example:
+        >>> exported = fitted.export("exported", policy, check=False, measure=False)
+        >>> exported.folder.name
+        'exported'
     """
 
     folder: Path
@@ -111,12 +123,21 @@ class _Parts:
 def export(
     store: Store, prefix: str, rule: Policy | None, out: Path, options: ExportOptions
 ) -> Generator[str, None, Exported]:
-    """Write the bundle of a trial, whole or not at all; yields what it does, in words.
+    """Write the bundle of a trial, whole or not at all.
 
-    rule: None lets nothing leave early.
+    Args:
+        store: Has the trial.
+        prefix: Its id, or the beginning or ending of it.
+        rule: None lets nothing leave early.
+        out: The bundle's folder.
+        options: What to write and what to check.
 
-    Raises OfframpError for a policy of another trial, a place that is taken, a network that cannot be
-    a graph, a bundle that answers differently from PyTorch, and as `useful.check` does.
+    Yields:
+        What it does, in words.
+
+    Raises:
+        OfframpError: The policy is of another trial, the place is not free, the network cannot be a
+            graph, the bundle answers differently from PyTorch, or the policy is unreliable.
     """
     graphs.check_installed()
     bundle.check_place(out, options.force)
@@ -150,8 +171,17 @@ def of_network(
     options: ExportOptions,
     pictures: Pictures | None = None,
 ) -> Generator[str, None, Exported]:
-    """As `export`, of a network at hand. net: in eval mode, on the CPU.  given: pictures; None reads
-    those of the trial's data, where they can be read."""
+    """Write the bundle of a network at hand, as `export` does.
+
+    Args:
+        net: In eval mode, on the CPU.
+        rule: The policy.
+        trained: The network's answers.
+        manifest: Of its trial.
+        out: The bundle's folder.
+        options: What to write and what to check.
+        pictures: None reads those of the trial's data, where they can be read.
+    """
     pictures = pictures or Pictures()
     graphs.check_installed()
     bundle.check_place(out, options.force)
@@ -307,7 +337,8 @@ def preprocessing(manifest: Manifest) -> Preprocessing:
     """What the training data's geometry does, for a picture. Means nothing where the images came
     normalized.
 
-    Raises ValueError for a network of other channels than pictures have, and one that reads texts.
+    Raises:
+        ValueError: The network has other channels than pictures have, or reads texts.
     """
     if is_text(manifest.input_shape):
         raise ValueError("this network reads texts")

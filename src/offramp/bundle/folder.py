@@ -17,6 +17,8 @@ from offramp.files import folder_at, is_litter
 from offramp.hashing import file_digest
 
 if TYPE_CHECKING:
+    import onnx_ir
+
     from offramp.bundle.runtime import Bundle
 
 SUMS = "SHA256SUMS"
@@ -28,6 +30,7 @@ SOURCES = {
 """What runs a bundle, and the files here that it is a copy of."""
 
 MEASURE_S = 600.0
+KEY = "pkg.torch.onnx.stack_trace"  # of a node's metadata
 
 
 def check_runtime() -> None:
@@ -37,10 +40,15 @@ def check_runtime() -> None:
 
 
 def opened(folder: Path, threads: int | None = None, pictures: bool = True) -> Bundle:
-    """A bundle, checked and loaded. threads: of onnxruntime.  pictures: whether one that answers none
-    is refused.
+    """A bundle, checked and loaded.
 
-    Raises OfframpError without onnxruntime, and for a bundle that is damaged or changed.
+    Args:
+        folder: Of the bundle.
+        threads: Of onnxruntime.
+        pictures: Whether one that answers none is refused.
+
+    Raises:
+        OfframpError: onnxruntime is not installed, or the bundle is damaged or changed.
     """
     check_runtime()
     from offramp.bundle.runtime import Bundle, BundleError
@@ -55,8 +63,8 @@ def opened(folder: Path, threads: int | None = None, pictures: bool = True) -> B
 
 
 def check_place(out: Path, force: bool) -> None:
-    """Raises OfframpError where a bundle cannot be written to `out`: a file, a link, a folder that holds
-    something else, or without `force` another bundle."""
+    """Check that a bundle can be written to `out`. Raises OfframpError for a file, a link, a folder with
+    something else in it, or without `force` another bundle."""
     if out.is_symlink():
         raise OfframpError(f"{out} is a link, which a bundle would replace; choose a folder")
     if out.exists() and not out.is_dir():
@@ -90,8 +98,12 @@ def _foreign(out: Path) -> str | None:
 def writing(out: Path, force: bool) -> Iterator[Path]:
     """A folder that becomes `out` when the block succeeds and leaves no trace otherwise.
 
-    Raises OfframpError as `check_place` does, also for what was put there meanwhile, and where it cannot
-    be written.
+    Args:
+        out: The bundle's folder.
+        force: Replace a bundle that is there.
+
+    Raises:
+        OfframpError: As `check_place`, also for what was put there meanwhile; or it cannot be written.
     """
     check_place(out, force)
     try:
@@ -122,8 +134,11 @@ def seal(folder: Path) -> None:
 
 
 def measured(folder: Path) -> Mapping[str, Any]:
-    """What `run.py --measure` says of a sealed bundle: in a process of its own, as onnxruntime and
-    torch take each other's cores in one. {"reason": …} where it cannot be had."""
+    """The times of a sealed bundle's stages, of `run.py --measure`; {"reason": …} where they cannot be
+    had.
+
+    A process of its own measures them, as onnxruntime and torch take each other's cores in one.
+    """
     command = [sys.executable, "-B", str(folder / "run.py"), "--measure"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=MEASURE_S, check=True)
@@ -134,3 +149,29 @@ def measured(folder: Path) -> Mapping[str, Any]:
         return {"reason": lines[-1] if lines else "it said nothing"}
     times: dict[str, Any] = json.loads(done.stdout)
     return times
+
+
+def remove_traces(model: onnx_ir.Model) -> None:
+    """Take tracebacks out of a graph, which PyTorch's exporter leaves with every node: they have paths
+    and lines of source of the machine that made it."""
+    graphs: list[onnx_ir.Graph | onnx_ir.Function] = [model.graph, *model.functions.values()]
+    for graph in graphs:
+        for node in graph.all_nodes():
+            node.metadata_props.pop(KEY, None)
+
+
+def remove_traces_from(file: Path) -> None:
+    """Take tracebacks out of a graph's file, where it has any. Raises OfframpError where onnx_ir is not
+    installed."""
+    if KEY.encode() not in file.read_bytes():
+        return
+    if importlib.util.find_spec("onnx_ir") is None:
+        raise OfframpError(
+            f"{file.name} names folders of this machine, and removing them needs onnx_ir; install with: "
+            "pip install 'offramp[onnx]'"
+        )
+    import onnx_ir
+
+    model = onnx_ir.load(file)
+    remove_traces(model)
+    onnx_ir.save(model, file)

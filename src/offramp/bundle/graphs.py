@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from offramp.bundle import traces
+from offramp.bundle.folder import remove_traces
 from offramp.errors import OfframpError
 from offramp.inputs import blank
 from offramp.nets import ExitNetwork
@@ -25,9 +25,15 @@ TRACED_BATCH = 2  # the exporter would take a batch of one for a constant
 
 @dataclass(frozen=True)
 class StageGraph:
-    """exit: whose head it ends with.  trunk: which it runs.  first: its first segment, from 1; it runs
-    those up to `exit`.  after: index of the stage whose tensors it goes on from; None for the images.
-    carries: whether a later stage goes on from its tensors."""
+    """A stage of a bundle.
+
+    Attributes:
+        exit: Whose head it ends with.
+        trunk: Which it runs.
+        first: Its first segment, from 1; it runs those up to `exit`.
+        after: Index of the stage whose tensors it goes on from; None for the images.
+        carries: Whether a later stage goes on from its tensors.
+    """
 
     exit: int
     trunk: int
@@ -51,10 +57,12 @@ def check_installed() -> None:
 
 
 def layout(trunk_of: Sequence[int], exits: Sequence[int]) -> tuple[StageGraph, ...]:
-    """The stages that answer at `exits` (numbers, ascending), in order.
+    """The stages that answer at `exits`, in order. A stage goes on from the last one on its trunk; the
+    first one on a trunk starts from the images.
 
-    trunk_of: the trunk of every exit of the network. A stage goes on from the last one on its trunk;
-    the first one on a trunk starts from the images.
+    Args:
+        trunk_of: The trunk of every exit of the network.
+        exits: Numbers, ascending.
     """
     newest: dict[int, int] = {}
     stages = []
@@ -74,14 +82,23 @@ def one_size(net: ExitNetwork, exits: Sequence[int]) -> tuple[int, ...]:
 
 
 def export(net: ExitNetwork, stages: Sequence[StageGraph], folder: Path) -> Iterator[StageGraph]:
-    """Write the graph of each stage to `folder / stage.file`, and yield the stage.
+    """Write the graph of each stage to `folder / stage.file`.
 
     Inputs and outputs have a free batch: the images [B, C, H, W] in float32, texts [B, T] in int64, or
     what the stage before carried → logits [B, classes], then what is carried. Where the exit has learned
     what to add of the answer before, that is the last input, BEFORE [B, classes], and the logits are its
-    answer. net: in eval mode, on the CPU.
+    answer.
 
-    Raises OfframpError for a stage that cannot be a graph.
+    Args:
+        net: In eval mode, on the CPU.
+        stages: Of `layout`.
+        folder: For their files.
+
+    Yields:
+        Each stage, once it is written.
+
+    Raises:
+        OfframpError: A stage cannot be a graph.
     """
     first = blank(net.input_shape, TRACED_BATCH, torch.empty(0))
     carried_by: dict[int | None, tuple[Tensor, ...]] = {None: (first,)}
@@ -169,7 +186,7 @@ def _write(
             "tap another place, or use another backbone"
         ) from error
     assert program is not None
-    traces.remove(program.model)  # a bundle goes to others
+    remove_traces(program.model)  # a bundle goes to others
     program.save(str(path), external_data=size > INLINE_BYTES)
 
 

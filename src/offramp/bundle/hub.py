@@ -16,7 +16,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from offramp.bundle import folder as bundle
-from offramp.bundle import traces
 from offramp.errors import OfframpError, in_line
 from offramp.escape import markdown as escape
 
@@ -38,7 +37,8 @@ def check_installed() -> None:
 
 
 def place(name: str) -> tuple[str, str | None]:
-    """Repository and revision in `hf:USER/NAME@REVISION` or `USER/NAME`. Raises OfframpError."""
+    """Repository and revision in `hf:USER/NAME@REVISION` or `USER/NAME`. Raises OfframpError for another
+    form."""
     match = PLACE.fullmatch(name.removeprefix(PREFIX))
     if match is None or ".." in name:
         form = f"{PREFIX if name.startswith(PREFIX) else ''}USER/NAME"
@@ -48,9 +48,10 @@ def place(name: str) -> tuple[str, str | None]:
 
 def local(name: str) -> Path | None:
     """The folder of `hf:USER/NAME`, fetched into the hub's cache; None for a name that is not a place on
-    the hub. What it holds is not checked yet; `runtime.Bundle` does.
+    the hub. Its files are not checked yet; `runtime.Bundle` does.
 
-    Raises OfframpError where it cannot be had.
+    Raises:
+        OfframpError: It cannot be fetched, or is no bundle.
     """
     if not name.startswith(PREFIX):
         return None
@@ -70,13 +71,21 @@ def local(name: str) -> Path | None:
 def push(
     folder: Path, name: str, license: str, dataset: str | None = None, private: bool = False
 ) -> str:
-    """Put a bundle on the hub, in one commit, with a model card; returns its address.
+    """Put a bundle on the hub, in one commit, with a model card. This machine's name is left out, and so
+    is where files lay on it, in the card and in the graphs.
 
-    name: as `place` takes it; a repository and a branch that are not there are made.
-    license: as the hub names them, such as mit.  dataset: of the hub, which the bundle was trained on.
-    This machine's name is left out, and so is where files lay on it, in the card and in the graphs.
+    Args:
+        folder: Of the bundle.
+        name: As `place` takes it; a repository and a branch that are not there are created.
+        license: As the hub names them, such as mit.
+        dataset: Of the hub, which the bundle was trained on.
+        private: Whether a new repository is.
 
-    Raises OfframpError for a bundle that is damaged, and for what the hub refuses.
+    Returns:
+        The commit's address.
+
+    Raises:
+        OfframpError: The bundle is damaged, or the hub refuses it.
     """
     check_installed()
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -105,9 +114,14 @@ def push(
 def prepare(
     folder: Path, copy: Path, name: str, license: str, dataset: str | None = None
 ) -> tuple[str, ...]:
-    """Put all that `push` would send into an empty folder, and send nothing; returns the files' names.
+    """Put all that `push` would send into an empty folder, and send nothing; the arguments are those of
+    `push`.
 
-    Raises OfframpError for a bundle that is damaged, a name that is not a place, an unknown license.
+    Returns:
+        The files' names.
+
+    Raises:
+        OfframpError: The bundle is damaged, the name is not a place, or the license is unknown.
     """
     check_installed()
     place(name)
@@ -118,7 +132,7 @@ def prepare(
         (copy / each).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / each, copy / each)
         if each.endswith(".onnx"):  # earlier exports left them in
-            traces.remove_from(copy / each)
+            bundle.remove_traces_from(copy / each)
     card = json.loads((copy / "card.json").read_text(encoding="utf-8"))
     places = sorted(_places(card), key=len, reverse=True)
     card = _without_places(card, places)
@@ -164,8 +178,15 @@ def _unplaced(text: str, places: Sequence[str]) -> str:
 
 
 def readme(card: Mapping[str, Any], text: str, where: str, license: str, dataset: str | None) -> str:
-    """The model card: its YAML, what the bundle's own card says, and how to run it. where: USER/NAME, or
-    USER/NAME@REVISION."""
+    """The model card: its YAML, what the bundle's own card says, and how to run it.
+
+    Args:
+        card: Of the bundle, as JSON.
+        text: Of the bundle's card.
+        where: USER/NAME, or USER/NAME@REVISION.
+        license: See `push`.
+        dataset: See `push`.
+    """
     from huggingface_hub import EvalResult, ModelCardData
 
     data = str(card["data"]["name"])

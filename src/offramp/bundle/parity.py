@@ -27,9 +27,15 @@ SHARE = 0.01  # of images: how far int8 may be from what was calibrated; roundin
 
 @dataclass(frozen=True)
 class Parity:
-    """images: how many were compared.  what: which they were.  largest: difference of a logit.
-    near: images that leave elsewhere, or are answered otherwise, where a score is within `TOLERANCE`
-    of its threshold or two classes are as close."""
+    """A bundle beside PyTorch.
+
+    Attributes:
+        images: How many were compared.
+        what: Which they were.
+        largest: Difference of a logit.
+        near: Images that leave elsewhere, or are answered otherwise, where a score is within `TOLERANCE`
+            of its threshold or two classes are as close.
+    """
 
     images: int
     what: str
@@ -38,10 +44,17 @@ class Parity:
 
 
 def compare(bundle: Bundle, net: ExitNetwork, policy: Policy, compared: Shown) -> Parity:
-    """net: in eval mode, on the CPU.
+    """Compare a bundle with the network in PyTorch.
 
-    Raises OfframpError for a logit that differs by more than the tolerance, and for an image that
-    leaves elsewhere without reason.
+    Args:
+        bundle: Of the network.
+        net: In eval mode, on the CPU.
+        policy: Of the bundle.
+        compared: Images.
+
+    Raises:
+        OfframpError: A logit differs by more than the tolerance, or an image leaves elsewhere without
+            reason.
     """
     what, count = compared.what, len(compared.images.pixels)
     largest, near, strays = 0.0, 0, 0
@@ -71,9 +84,16 @@ def compare(bundle: Bundle, net: ExitNetwork, policy: Policy, compared: Shown) -
 
 @dataclass(frozen=True)
 class Likeness:
-    """An int8 bundle beside what its thresholds were solved on: sums of int8 are exact, what is between
-    them is rounded. images, what: as of `Parity`.  share: largest difference of an exit's share of
-    images.  accuracy: difference.  differing: share of images that are answered otherwise."""
+    """An int8 bundle beside the quantized stages that its thresholds were solved on: sums of int8 are
+    exact, what is between them is rounded.
+
+    Attributes:
+        images: How many were compared.
+        what: Which they were.
+        share: Largest difference of an exit's share of images.
+        accuracy: Difference.
+        differing: Share of images that are answered otherwise.
+    """
 
     images: int
     what: str
@@ -85,9 +105,16 @@ class Likeness:
 def alike(
     bundle: Bundle, policy: Policy, rows: SplitLogits, batches: Iterable[NDArray[np.float32]]
 ) -> Likeness:
-    """rows: the logits of all exits in int8, with labels.  batches: of the same images, [B, C, H, W].
+    """Compare an int8 bundle with its quantized stages.
 
-    Raises OfframpError where exits' shares or accuracy differ by more than `SHARE`.
+    Args:
+        bundle: In int8.
+        policy: Of the bundle.
+        rows: The logits of all exits in int8, with labels.
+        batches: Of the same images, [B, C, H, W].
+
+    Raises:
+        OfframpError: An exit's share or accuracy differs by more than `SHARE`.
     """
     outcomes = [bundle.run(pixels) for pixels in batches]
     place = policy.leaves(rows.logits)

@@ -48,16 +48,20 @@ def upright(image: Image.Image) -> Image.Image:
 class Preprocessing:
     """What happens to a picture before a network sees it, in this order.
 
-    channels: 1 or 3. A gray picture is repeated for a network of three channels.
-    gray: whether a color picture is turned gray for a network of one channel; it is refused otherwise.
-    resize: None for pictures that must have `size` already; a number for the shorter side, in pixels,
-        the other in proportion; a pair for (height, width) whatever the proportions.
-    interpolation: of Pillow, for the resize.
-    crop: whether the middle of `size` is cut out afterwards.
-    size: (height, width) of what the network takes.
-    mean, std: one a channel, in units of [0, 1]: pixels become `(x / 255 - mean) / std`.
+    Attributes:
+        size: (height, width) of what the network takes.
+        channels: 1 or 3. A gray picture is repeated for a network of three channels.
+        mean: One a channel, in units of [0, 1].
+        std: Likewise: pixels become `(x / 255 - mean) / std`.
+        resize: None for pictures that must have `size` already; a number for the shorter side, in
+            pixels, the other in proportion; a pair for (height, width) whatever the proportions.
+        crop: Whether the middle of `size` is cut out afterwards.
+        interpolation: Of Pillow, for the resize.
+        gray: Whether a color picture is turned gray for a network of one channel; it is refused
+            otherwise.
 
-    Raises ValueError for values that do not go together.
+    Raises:
+        ValueError: Values do not go together.
     """
 
     size: tuple[int, int]

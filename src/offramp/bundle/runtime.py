@@ -56,7 +56,7 @@ WHOLE = 2**63 - 1  # the largest whole number that is believed
 
 
 class BundleError(Exception):
-    """Something that the user can mend, in one line: what no terminal prints is spelled out."""
+    """A mistake that the user can mend, in one line: what no terminal prints is spelled out."""
 
     def __init__(self, text: str) -> None:
         super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
@@ -64,9 +64,12 @@ class BundleError(Exception):
 
 @dataclass(frozen=True)
 class JsonField:
-    """A value of a JSON file, checked as it is read. where: the file, then the field.
+    """A value of a JSON file, checked as it is read. Every method raises BundleError, naming both, for
+    anything else than it returns.
 
-    Every method raises BundleError, naming both, for anything else than it returns.
+    Attributes:
+        where: The file, then the field.
+        value: Of JSON.
     """
 
     where: str
@@ -107,7 +110,7 @@ class JsonField:
         return float(self.value)
 
     def wrong(self, expected: str) -> BundleError:
-        """That it is not what is wanted."""
+        """The refusal of a value that is not what is expected."""
         value = "an object" if isinstance(self.value, dict) else ascii(self.value)[:40]
         if isinstance(self.value, list):
             value = f"a list of {len(self.value)}"
@@ -150,10 +153,14 @@ def _lines(sums: Path) -> list[str]:
 class Answers:
     """What a batch of B images came to.
 
-    classes: [B] int, numbers of classes.  labels: their names.  confidence: [B] float32, the largest
-    softmax probability, under the policy's temperature.  exits: [B] int, the exit that each image left
-    at.  logits: [B, C] float32 of that exit.  compute: [B] float32, MACs as a share of the network
-    without early exits; above 1 where all heads were run in vain.
+    Attributes:
+        classes: [B] int, numbers of classes.
+        labels: Their names.
+        confidence: [B] float32, the largest softmax probability, under the policy's temperature.
+        exits: [B] int, the exit that each image left at.
+        logits: [B, C] float32 of that exit.
+        compute: [B] float32, MACs as a share of the network without early exits; above 1 where all heads
+            were run in vain.
     """
 
     classes: Array
@@ -168,11 +175,18 @@ class Answers:
 class Stage:
     """One graph: an exit's head, and the layers since the exit before it.
 
-    file: of the graph.  exit: its number.  after: which stage's tensors it goes on from; None begins at
-    the images.  threshold: None where nothing leaves.  macs: of an image that leaves here, from the
-    start.  classes: how many it tells apart.  adds: whether the graph takes the answer of the stage
-    before, and adds what it has learned to add of it.  gate: what the exit has learned, for a
-    score that reads it.
+    Attributes:
+        file: Of the graph.
+        exit: Its number.
+        after: Which stage's tensors it goes on from; None begins at the images.
+        threshold: None where nothing leaves.
+        temperature: Which logits are divided by.
+        macs: Of an image that leaves here, from the start.
+        classes: How many it tells apart.
+        session: Of onnxruntime.
+        adds: Whether the graph takes the answer of the stage before, and adds what it has learned to add
+            of it.
+        gate: What the exit has learned, for a score that reads it.
     """
 
     file: Path
@@ -187,8 +201,18 @@ class Stage:
     gate: tuple[float, ...] | None = None
 
     def run(self, tensors: Sequence[Array], before: Array = None) -> list[Array]:
-        """[B, …] each → the logits [B, C], then what the next stage needs. before: the answer of the
-        stage before, [B, C]. Raises BundleError where the graph gives something else."""
+        """Run the graph.
+
+        Args:
+            tensors: [B, …] each.
+            before: The answer of the stage before, [B, C].
+
+        Returns:
+            The logits [B, C], then what the next stage needs.
+
+        Raises:
+            BundleError: The graph gives something else.
+        """
         names = (values.name for values in self.session.get_inputs())
         values = (*tensors, before) if self.adds else tensors
         try:
@@ -202,8 +226,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class ExitedRows:
-    """Images that leave at one stage: rows: [L] int, which of the batch.  stage: counted from 0.
-    logits: [L, C] float32.  confidence: [L]."""
+    """Images that leave at one stage.
+
+    Attributes:
+        rows: [L] int, which of the batch.
+        stage: Counted from 0.
+        logits: [L, C] float32.
+        confidence: [L].
+    """
 
     rows: Array
     stage: int
@@ -212,14 +242,16 @@ class ExitedRows:
 
 
 class Bundle:
-    """A bundle, checked and loaded.
+    """A bundle, checked and loaded. `unreliable` says why its answers are not to be trusted, where they
+    are not.
 
-    path: its folder.  threads: of onnxruntime; by default the cores that this process may use.
-    providers: of onnxruntime, such as ("CUDAExecutionProvider", "CPUExecutionProvider").
+    Args:
+        path: Its folder.
+        threads: Of onnxruntime; by default the cores that this process may use.
+        providers: Of onnxruntime, such as ("CUDAExecutionProvider", "CPUExecutionProvider").
 
-    `unreliable` says why its answers are not to be trusted, where they are not.
-
-    Raises BundleError for a bundle of which a file is missing or changed.
+    Raises:
+        BundleError: A file of the bundle is missing or changed.
     """
 
     def __init__(
@@ -321,11 +353,13 @@ class Bundle:
     def predict(self, images: Any) -> Answers:
         """Answer a batch; images that have left cost nothing any more.
 
-        images: a list of Pillow's images, which are resized and cropped as in training; or an array
-        [B, H, W, C] of the network's size, uint8, or floating point, which is taken as normalized
-        already.
+        Args:
+            images: A list of Pillow's images, which are resized and cropped as in training; or an array
+                [B, H, W, C] of the network's size, uint8, or floating point, which is taken as
+                normalized already.
 
-        Raises BundleError for images of another mode, size or type.
+        Raises:
+            BundleError: Images have another mode, size or type.
         """
         return self.run(self.pixels(images))
 
@@ -354,8 +388,8 @@ class Bundle:
         return self._answers(len(pixels), self.leaving(pixels))
 
     def leaving(self, pixels: Array) -> Iterator[ExitedRows]:
-        """Those images of a batch that leave together, as soon as they have left: a server need not
-        wait for the last. pixels as for `run`."""
+        """Those images of a batch that leave together, as soon as they have left: a server need not wait
+        for the last. pixels: as for `run`."""
         return (left for left in self._stages(pixels) if left is not None)
 
     def _stages(self, pixels: Array) -> Iterator[ExitedRows | None]:
@@ -415,8 +449,14 @@ class Bundle:
 
     def times(self, images: Array) -> list[float]:
         """Seconds of each stage as `predict` runs it for images that all go on to the last: the graph,
-        its score and who leaves. The first has in it what an answer costs once: normalizing the array,
-        and putting the answers together. images: an array as for `predict`."""
+        its score and who leaves.
+
+        The first has in it what an answer costs once: normalizing the array, and putting the answers
+        together.
+
+        Args:
+            images: An array as for `predict`.
+        """
         through = self.with_thresholds([None] * len(self.stages))
         ends: list[float] = []
 
@@ -568,9 +608,15 @@ def measure(
     repeats: int = 30,
     device: str | None = None,
 ) -> Any:
-    """Milliseconds of each stage on noise, by batch size, as JSON: mean, median and 95th percentile,
-    of `Bundle.times`. What a stage takes does not depend on the image, so this needs none. device: its
-    name, by default the processor's."""
+    """Milliseconds of each stage on noise, by batch size, as JSON: mean, median and 95th percentile, of
+    `Bundle.times`. The time of a stage does not depend on the image, so this needs none.
+
+    Args:
+        bundle: To measure.
+        batches: Images at once.
+        repeats: Rounds.
+        device: Its name, by default the processor's.
+    """
     height, width = bundle.preprocessing.size
     rows: list[dict[str, Any]] = []
     for batch in batches:
@@ -642,7 +688,8 @@ def find_images(paths: Sequence[Path]) -> Iterator[Path]:
     """The paths themselves, and for a folder the images anywhere in it, sorted; hidden ones are passed
     over, as in training.
 
-    Raises BundleError for a path that is not there, and for a folder without images.
+    Raises:
+        BundleError: A path is not there, or a folder has no images.
     """
     for path in paths:
         if not path.exists():

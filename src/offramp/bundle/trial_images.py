@@ -26,8 +26,13 @@ COMPARED = 1_000  # images of a test split that is not in memory
 
 @dataclass(frozen=True, eq=False)
 class SplitImages:
-    """A split as it lies in memory, normalized a batch at a time. pixels: [N, C, H, W], uint8 or float32
-    that was normalized beforehand.  mean, std: [C], as shares of 255."""
+    """A split as it lies in memory, normalized a batch at a time.
+
+    Attributes:
+        pixels: [N, C, H, W], uint8 or float32 that was normalized beforehand.
+        mean: [C], as shares of 255.
+        std: [C], likewise.
+    """
 
     pixels: Tensor
     mean: Tensor
@@ -68,9 +73,12 @@ def of_split(
 
 
 def for_check(manifest: Manifest, root: str | None, trust_code: bool) -> Shown:
-    """What to compare a trial's bundle on: its test split where it can be read, else noise.
+    """The images that a trial's bundle is compared on: its test split where it can be read, else noise.
 
-    root: the folder of the data set's files, where the trial's is gone.  trust_code: of the data.
+    Args:
+        manifest: Of the trial.
+        root: The folder of the data set's files, where the trial's is gone.
+        trust_code: Of the data.
     """
     try:
         data = _data(manifest, root, trust_code)
@@ -85,8 +93,8 @@ def for_check(manifest: Manifest, root: str | None, trust_code: bool) -> Shown:
 
 
 def for_int8(manifest: Manifest, root: str | None, trust_code: bool) -> Mapping[str, SplitImages]:
-    """The splits that int8 is calibrated, chosen and reported on; see `for_check`. Raises OfframpError
-    where they cannot be read."""
+    """The splits that int8 is calibrated, chosen and reported on; the arguments are those of
+    `for_check`. Raises OfframpError where they cannot be read."""
     try:
         data = _data(manifest, root, trust_code)
         how = manifest.mean, manifest.std

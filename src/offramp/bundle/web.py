@@ -26,10 +26,15 @@ READERS = ("folder", "table")  # of any images: their names say nothing of the d
 
 
 def find_runtime(package: Path | None, near: Path) -> Path:
-    """The folder `dist` of onnxruntime-web: in the npm package `given`, or in the `node_modules` of
-    `near` or of a folder above it, as node looks for it.
+    """The folder `dist` of onnxruntime-web, of an npm package, or of the `node_modules` of a folder or
+    one above it, as node looks for it.
 
-    Raises OfframpError where it is not, with how to get it.
+    Args:
+        package: The npm package's folder; None looks near a folder.
+        near: That folder.
+
+    Raises:
+        OfframpError: It is not there; says how to get it.
     """
     above = [near, *near.resolve().parents]
     places = [folder / "node_modules" / PACKAGE for folder in above] if package is None else [package]
@@ -46,8 +51,8 @@ def find_runtime(package: Path | None, near: Path) -> Path:
 
 
 def check_place(out: Path, force: bool) -> None:
-    """Raises OfframpError where a page cannot be written to `out`: anything that is there and is no page
-    of ours, or without `force` a page."""
+    """Check that a page can be written to `out`. Raises OfframpError for anything that is there and is
+    no page of ours, or without `force` for a page."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise OfframpError(f"{out} is not a folder; choose a new folder for the page")
     files = [p for p in out.rglob("*") if p.is_symlink() or not (p.is_dir() or is_litter(p))]
@@ -66,10 +71,14 @@ def check_place(out: Path, force: bool) -> None:
 def write(source: Path, out: Path, runtime: Path, force: bool = False) -> None:
     """Write the page of a bundle, whole or not at all.
 
-    source: the bundle's folder.  runtime: of `find_runtime`.
+    Args:
+        source: The bundle's folder.
+        out: The page's folder.
+        runtime: Of `find_runtime`.
+        force: Replace a page.
 
-    Raises OfframpError for a bundle that a page cannot run, and where `out` is taken or cannot be
-    written.
+    Raises:
+        OfframpError: A page cannot run the bundle, `out` is not free, or it cannot be written.
     """
     check_place(out, force)
     about = _about(source)
@@ -143,7 +152,7 @@ def _about(source: Path) -> dict[str, Any]:
 
 
 def _data(data: Mapping[str, Any], classes: int) -> str:
-    """What the images are called. data: of a card.
+    """The name of the images. data: of a card.
 
     >>> _data({"name": "folder", "provenance": {"root": "pictures/photos"}}, 10)
     'photos'

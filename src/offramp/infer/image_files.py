@@ -34,7 +34,15 @@ Runner = Callable[[NDArray[np.float32]], Any]
 
 @dataclass(frozen=True)
 class FileAnswer:
-    """An answer. compute: MACs as a share of the plain backbone's."""
+    """The answer for a file.
+
+    Attributes:
+        file: The image.
+        label: Of the class.
+        confidence: 0 to 1.
+        exit: Its number.
+        compute: MACs as a share of the plain backbone's.
+    """
 
     file: Path
     label: str
@@ -45,9 +53,19 @@ class FileAnswer:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A trial run by torch, or a bundle run by onnxruntime. run: what it makes of normalized images.
-    score, thresholds: of its policy, one threshold an exit.  under: `run` with other thresholds.
-    unreliable: why its answers are not to be trusted, where they are not."""
+    """A trial run by torch, or a bundle run by onnxruntime.
+
+    Attributes:
+        name: Of the trial, or the bundle's folder.
+        classes: Their names.
+        exits: Their numbers.
+        preprocessing: From a picture to pixels.
+        run: Answers normalized images.
+        score: Of its policy.
+        thresholds: Of its policy, one an exit.
+        under: `run` with other thresholds.
+        unreliable: Why its answers are not to be trusted, where they are not.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -66,7 +84,7 @@ class Network:
         return Prediction(*(torch.as_tensor(part, device="cpu") for part in parts))
 
     def of_files(self, files: Sequence[Path], answers: Prediction) -> list[FileAnswer]:
-        """What `answer` made of the files, which are in its order."""
+        """The answers for files, in their order. answers: for their pixels."""
         parts = (answers.classes, answers.confidence, answers.exits, answers.compute)
         rows = zip(files, *(part.tolist() for part in parts), strict=True)
         return [FileAnswer(file, self.classes[label], *rest) for file, label, *rest in rows]
@@ -86,7 +104,8 @@ def is_bundle(name: str) -> bool:
 
 
 def open_bundle(folder: Path) -> Network:
-    """Raises OfframpError without onnxruntime, and for a bundle that is damaged or changed."""
+    """The bundle in a folder. Raises OfframpError without onnxruntime, and for a bundle that is damaged
+    or changed."""
     bundle = opened(folder)
 
     def under(thresholds: Sequence[float | None]) -> Runner:
@@ -113,11 +132,18 @@ def open_trial(
     device: torch.device,
     trust_code: bool = False,
 ) -> Network:
-    """The trial whose id begins with `prefix`, under the policy in a file; without one, every image
-    goes to the final exit.  trust_code: see `offramp.study.run.trials.blank_network`.
+    """A trial under a policy.
 
-    Raises OfframpError for a policy of another network or one that misses an exit, for weights that are
-    gone, and where it is not known how pictures become what the network takes.
+    Args:
+        store: Has the trial.
+        prefix: Its id, or the beginning or ending of it.
+        policy_file: Without one, every image goes to the final exit.
+        device: To run on.
+        trust_code: See `offramp.study.run.trials.blank_network`.
+
+    Raises:
+        OfframpError: The policy is of another network or misses an exit, the weights are gone, or it is
+            not recorded how pictures become what the network takes.
     """
     trial = store.find_trial(prefix)
     manifest = store.read_trial(trial)
@@ -160,8 +186,8 @@ def open_trial(
 
 
 def doubts(store: Store, trial: str, rule: Policy | None) -> tuple[str, ...]:
-    """Why the trial, under a policy or with nothing leaving early, is not to be trusted; nothing where
-    it kept no calibration logits to tell by."""
+    """Why the trial, under a policy or with nothing leaving early, is unreliable; nothing where it has
+    no calibration logits."""
     arrays = store.trial_logits(trial)
     if not len(arrays.get("calibration", ())):
         return ()
@@ -195,7 +221,11 @@ def find(paths: Iterable[Path]) -> tuple[Path, ...]:
     """The files themselves, and the images anywhere in folders, in order of their names; each once.
     Hidden ones, such as those that a Mac puts into archives, are passed over, as in training.
 
-    Raises OfframpError for a path that is not there and for a folder without images.
+    Args:
+        paths: Files and folders.
+
+    Raises:
+        OfframpError: A path is not there, or a folder has no images.
     """
     files: dict[Path, None] = {}
     for path in paths:
@@ -215,10 +245,18 @@ def find(paths: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def check(files: Sequence[Path], how: Preprocessing) -> tuple[list[Path], list[Unreadable]]:
-    """The files that can be read, as far as their first bytes tell, and those that cannot, or whose size
-    or mode the network does not take. No pixel is decoded, so a mistake shows before the work.
+    """Sort out files that cannot be read, or whose size or mode the network does not take. No pixel is
+    decoded, so a mistake shows before the work.
 
-    Raises OfframpError where the network takes none of them, for the first.
+    Args:
+        files: Images.
+        how: Of the network.
+
+    Returns:
+        The files that can be read, as far as their first bytes tell, and the others.
+
+    Raises:
+        OfframpError: The network takes none of them; the reason is that of the first.
     """
     good, damaged, other = [], [], None
     for file in files:

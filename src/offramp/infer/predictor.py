@@ -1,15 +1,15 @@
-"""Answers for batches of images, of which those that have left cost nothing any more."""
+"""Answers for batches of images; those that have left cost nothing any more."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx, nn
 
 from offramp.errors import OfframpError
-from offramp.infer.stages import Tensors, stages
 from offramp.inputs import is_text
 from offramp.nets.network import ExitNetwork, inside
 from offramp.policy import scoring
@@ -17,6 +17,9 @@ from offramp.policy.policy import Policy, check_carry, check_classes
 from offramp.study.trained import network_costs
 from offramp.units import counted, percent
 
+Tensors = tuple[Tensor, ...]
+SegmentCall = Callable[..., Tensors]
+HeadCall = Callable[[Tensors, Tensor | None], Tensor]
 NEAR = 1e-4  # far above the rounding of a softmax in float32
 FEW = 200  # classes; of more, a loop takes longer than kernels
 
@@ -25,19 +28,21 @@ FEW = 200  # classes; of more, a loop takes longer than kernels
 class Prediction:
     """Answers for B images, on the predictor's device.
 
-    classes: [B] int64.
-    confidence: [B], the largest softmax probability at the exit where the image left, with the policy's
-        temperature, 0 to 1; NaN without a finite largest logit.
-    exits: [B] int64, numbers of the network's exits, from 1. `Policy.leaves` counts from 0.
-    compute: [B], MACs for the image as a share of the plain backbone's; above 1 if heads, or trunks, of
-        earlier exits cost more than the image saves.
-    logits: [B, classes] of that exit, float32 at least.
+    Attributes:
+        classes: [B] int64.
+        confidence: [B], the largest softmax probability at the exit where the image left, with the
+            policy's temperature, 0 to 1; NaN without a finite largest logit.
+        exits: [B] int64, numbers of the network's exits, from 1. `Policy.leaves` counts from 0.
+        compute: [B], MACs for the image as a share of the plain backbone's; above 1 if heads, or trunks,
+            of earlier exits cost more than the image saves.
+        logits: [B, classes] of that exit, float32 at least.
 
-    >>> made = fitted.predict(images[:3], policy)
-    >>> made.logits.shape
-    torch.Size([3, 10])
-    >>> made
-    Prediction of 3 images: ... at exit ...; on average ...% of the plain network's MACs
+    Example:
+        >>> prediction = fitted.predict(images[:3], policy)
+        >>> prediction.logits.shape
+        torch.Size([3, 10])
+        >>> prediction
+        Prediction of 3 images: ... at exit ...; on average ...% of the plain network's MACs
     """
 
     classes: Tensor
@@ -57,10 +62,12 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """What is known of the rows while they go from exit to exit.
+    """Rows on their way from exit to exit.
 
-    left: numbers of the rows that are still inside, [n]; None while all are.  logits: [B, classes] of
-    the last exit that each has seen.  place: [B], its index.
+    Attributes:
+        left: [n], numbers of the rows that are still inside; None while all are.
+        logits: [B, classes] of the last exit that each has seen.
+        place: [B], its index.
     """
 
     left: Tensor | None
@@ -71,20 +78,27 @@ class _Rows:
 class Predictor:
     """A network and a policy: images [B, C, H, W], normalized as in training → `Prediction`.
 
-    After each exit where images leave, the rest is packed together in the same memory layout and goes
-    on alone. Heads at which the policy lets nothing leave are not run. On a GPU the host waits once a
+    After each exit where images leave, the rest is packed together in the same memory layout and goes on
+    alone. Heads at which the policy lets nothing leave are not run. On a GPU the host waits once a
     stage: for which images stay, or with a single image for its logits.
 
-    >>> answer = offramp.predictor(fitted.net, policy)
-    >>> answer(fitted.normalize(images[:3])).classes.shape
-    torch.Size([3])
+    Example:
+        >>> answer = offramp.predictor(fitted.net, policy)
+        >>> answer(fitted.normalize(images[:3])).classes.shape
+        torch.Size([3])
     """
 
     def __init__(self, net: ExitNetwork, policy: Policy, backend: str | None = None) -> None:
-        """net: in eval mode; the predictor runs its own tensors, not copies.  policy: names exits of
-        the network.  backend: of torch.compile, for each stage alone; None runs eagerly.
+        """Get a network ready for a policy.
 
-        Raises OfframpError for an exit that the network lacks, and as `stages` does.
+        Args:
+            net: In eval mode; the predictor runs its own tensors, not copies.
+            policy: Names exits of the network.
+            backend: Of torch.compile, for each stage alone; None runs eagerly.
+
+        Raises:
+            OfframpError: The network lacks an exit of the policy, is in train mode, or the backend is
+                unknown.
         """
         for exit in policy.exits:
             if exit > net.exits:
@@ -121,12 +135,16 @@ class Predictor:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, forced: Tensor | None = None) -> Prediction:
-        """images: [B, C, H, W] on the network's device, normalized; best in channels_last.  forced: for
-        measurements: [B] int64, the index into the policy's exits at which each image leaves whatever
-        its score; scores are computed all the same.
+        """Answer a batch.
 
-        Raises OfframpError for images of another shape, for those of another type or on another device
-        that the network does not take, and for a network put in train mode since.
+        Args:
+            images: [B, C, H, W] on the network's device, normalized; best in channels_last.
+            forced: For measurements: [B] int64, the index into the policy's exits at which each image
+                leaves whatever its score; scores are computed all the same.
+
+        Raises:
+            OfframpError: The images have another shape, or a type or device that the network does not
+                take, or the network was put in train mode since.
         """
         self._check(images)
         try:
@@ -291,3 +309,104 @@ def _seen(row: _Rows | None, logits: Tensor, at: int) -> _Rows:
 def _host(logits: Tensor) -> Tensor:
     """On the CPU; the host waits for the device."""
     return logits if logits.is_cpu else logits.cpu()
+
+
+@dataclass(frozen=True, eq=False)
+class Stages:
+    """What to run for some exits of a network.
+
+    Attributes:
+        exits: Their numbers, ascending.
+        trunks: The one that each of them reads.
+        segments: By (trunk, number): what crossed the cut before it → what crosses the next, [B, ...]
+            each, the tap first.
+        heads: One an exit: what crosses its cut, and the answer of the exit before, or None → its answer
+            [B, classes], float32 at least.
+    """
+
+    exits: tuple[int, ...]
+    trunks: tuple[int, ...]
+    segments: dict[tuple[int, int], SegmentCall]
+    heads: tuple[HeadCall, ...]
+
+
+def stages(net: ExitNetwork, exits: Sequence[int], backend: str | None = None) -> Stages:
+    """What `exits` of `net` run, in eval mode, on the network's own tensors.
+
+    Args:
+        net: The network.
+        exits: Numbers.
+        backend: Of torch.compile, such as `inductor`; None runs eagerly. Each stage is compiled by
+            itself when it is first called: for a single image, and once or twice for any other number of
+            them.
+
+    Raises:
+        OfframpError: The network is in train mode, or the backend is unknown.
+    """
+    if _trains(net, exits):
+        raise OfframpError("the network is in train mode, where answers are random; call net.eval()")
+    check_backend(backend)
+    own = inside(net)
+    trunks = tuple(own.trunk_of[k - 1] for k in exits)
+    needed = {(t, i) for k, t in zip(exits, trunks, strict=True) for i in range(1, k + 1)}
+    segments: dict[tuple[int, int], SegmentCall] = {(t, i): own.segment(i, t) for t, i in sorted(needed)}
+    if backend is not None:
+        segments = {k: _compiled(own.segment(k[1], k[0]).as_module(), backend) for k in segments}
+    heads = tuple(_head(net, k, t, backend) for k, t in zip(exits, trunks, strict=True))
+    return Stages(tuple(exits), trunks, segments, heads)
+
+
+def check_backend(backend: str | None) -> None:
+    """Raise OfframpError for a backend that torch.compile does not have."""
+    if backend is not None and backend not in torch.compiler.list_backends(()):
+        backends = ", ".join(torch.compiler.list_backends(()))
+        raise OfframpError(f"torch has no compiler '{backend}'; choose from {backends}")
+
+
+def _trains(net: ExitNetwork, exits: Sequence[int]) -> bool:
+    """Whether a piece that these exits run is in train mode. A copied network's containers may say so
+    of themselves, which means nothing."""
+    own = inside(net)
+    trunks = {own.trunk_of[k - 1]: k for k in exits}
+    pieces = [own.segment(i, t) for t, last in trunks.items() for i in range(1, last + 1)]
+    pieces += [own.trunks[t].classifier for t, last in trunks.items() if last == net.exits]
+    heads = [own.heads[k - 1] for k in exits if k < net.exits]
+    return any(piece.training for piece in pieces) or any(head.training for head in heads)
+
+
+def _head(net: ExitNetwork, k: int, trunk: int, backend: str | None) -> HeadCall:
+    own = _own(net, k, trunk, backend)
+    return lambda tensors, before: inside(net).answer(k, _wide(own(*tensors)), before)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """float32 at least, so that exits under autocast go into one tensor."""
+    return logits.float() if logits.dtype.itemsize < 4 else logits
+
+
+def _own(net: ExitNetwork, k: int, trunk: int, backend: str | None) -> Callable[..., Tensor]:
+    if k == net.exits:
+        if backend is None:
+            return inside(net).head_body(k, trunk)
+        classifier = _compiled(inside(net).trunks[trunk].classifier.as_module(), backend)
+        return lambda *tensors: classifier(*tensors)[0]
+    head = inside(net).heads[k - 1]
+    run: Callable[..., Any] = head
+    if backend is not None:
+        # torch.compile counts how often a function was compiled and gives up after eight. Heads share
+        # the function of their class; a traced head has one of its own.
+        run = _compiled(fx.symbolic_trace(head), backend)
+    return lambda *tensors: run(tensors[0])
+
+
+def _compiled(module: nn.Module, backend: str) -> Callable[..., Any]:
+    """Compiled for any number of rows but one, which torch compiles apart."""
+    compiled = torch.compile(module, backend=backend)
+
+    def run(*tensors: Tensor) -> Any:
+        for tensor in tensors:
+            if len(tensor) > 1:
+                torch._dynamo.maybe_mark_dynamic(tensor, 0)
+        return compiled(*tensors)
+
+    return run

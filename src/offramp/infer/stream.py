@@ -1,11 +1,11 @@
-"""Images answered one by one as they come; where asked, with a mean latency that is held while their
-difficulty drifts, by moving thresholds."""
+"""Images answered one by one as they come; with a target, thresholds move so that the mean latency stays
+there while the images' difficulty drifts."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,18 +27,31 @@ class Streamed:
     reason: str = ""
 
 
-def answers(network: Network, files: Iterable[Path], target: float | None = None) -> Iterator[Streamed]:
-    """What the network says of each file, which is read once the one before is answered. target: seconds
-    an image on average, for which thresholds move; None leaves them.
+def answers(
+    network: Network,
+    files: Iterable[Path],
+    target: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Iterator[Streamed]:
+    """The network's answer for each file, which is read once the one before is answered.
 
-    Raises ValueError, before anything is read, for a score whose thresholds do not move.
+    Args:
+        network: Of a trial or a bundle.
+        files: Images.
+        target: Seconds an image on average, for which thresholds move; None leaves them.
+        clock: In seconds.
+
+    Raises:
+        ValueError: Before anything is read: thresholds of this score do not move.
     """
     if target is not None:
         moved(network.score, network.thresholds, 0)
-    return _answers(network, files, None if target is None else Hold(target))
+    return _answers(network, files, None if target is None else Hold(target), clock)
 
 
-def _answers(network: Network, files: Iterable[Path], hold: Hold | None) -> Iterator[Streamed]:
+def _answers(
+    network: Network, files: Iterable[Path], hold: Hold | None, clock: Callable[[], float]
+) -> Iterator[Streamed]:
     steps: dict[int, Network] = {0: network}
     for file in files:
         pixels = read(file, network.preprocessing)
@@ -49,9 +62,9 @@ def _answers(network: Network, files: Iterable[Path], hold: Hold | None) -> Iter
         if step not in steps:
             run = network.under(moved(network.score, network.thresholds, step))
             steps[step] = replace(network, run=run)
-        began = time.perf_counter()
+        began = clock()
         prediction = steps[step].answer(pixels[None])
-        seconds = time.perf_counter() - began
+        seconds = clock() - began
         hold = None if hold is None else hold.after(seconds)
         (answer,) = network.of_files([file], prediction)
         yield Streamed(file, answer, seconds)
@@ -59,9 +72,14 @@ def _answers(network: Network, files: Iterable[Path], hold: Hold | None) -> Iter
 
 @dataclass(frozen=True)
 class Hold:
-    """What is held, and where. target: seconds an image, on average.  position: from -1, all leave at
-    the first exit that may let them, over 0, the policy as it was made, to 1, none leaves early.  mean:
-    seconds of the latest images; None before the first."""
+    """How a mean latency is held.
+
+    Attributes:
+        target: Seconds an image, on average.
+        position: From -1, all leave at the first exit that may let them, over 0, the policy as it was
+            made, to 1, none leaves early.
+        mean: Seconds of the latest images; None before the first.
+    """
 
     target: float
     position: float = 0.0
@@ -83,10 +101,12 @@ def moved(score: str, thresholds: Sequence[float | None], step: int) -> tuple[fl
     """Thresholds so many steps from the policy's own: down to the lowest score, or up until none lets
     anything leave.
 
-    Raises ValueError for a score that no threshold may move for, such as one that counts exits.
+    Raises:
+        ValueError: No threshold of the score may move, such as of one that counts exits.
 
-    >>> moved("confidence", (0.8, 0.6, None), -20), moved("confidence", (0.8, None), 40)
-    ((0.4, 0.3, None), (None, None))
+    Example:
+        >>> moved("confidence", (0.8, 0.6, None), -20), moved("confidence", (0.8, None), 40)
+        ((0.4, 0.3, None), (None, None))
     """
     kind = SCORES[score]
     if not kind.graded:

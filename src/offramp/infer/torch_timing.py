@@ -16,8 +16,7 @@ import torch
 from offramp import device as devices
 from offramp import inputs
 from offramp.engine.settings import laid_out
-from offramp.infer.predictor import Predictor
-from offramp.infer.stages import stages
+from offramp.infer.predictor import Predictor, stages
 from offramp.infer.timing import (
     PLAIN,
     POLICY,

@@ -1,12 +1,17 @@
-"""The web application: POST /predict, GET /health, GET /metrics, GET / for what is served."""
+"""The web application: POST /predict, GET /health, GET /metrics, GET / for what is served.
+
+Images that arrive within a bounded wait are answered together, in a thread of their own.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import io
+import queue
+import threading
 import time
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +39,6 @@ from offramp.bundle.preprocessing import FORMATS
 from offramp.bundle.runtime import Bundle
 from offramp.errors import in_line
 from offramp.hashing import finite
-from offramp.serve.batching import Answer, Batcher
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -43,9 +47,16 @@ DECODERS = 2  # threads that turn files into pixels; Pillow lets go of Python's 
 
 @dataclass(frozen=True)
 class ServeLimits:
-    """batch: images answered together at most.  wait: seconds that an image waits for others.  queue:
-    requests that are taken at a time.  body: bytes of a request.  pixels: of an image.  read: seconds
-    in which a request must be there."""
+    """What a server takes.
+
+    Attributes:
+        batch: Images answered together at most.
+        wait: Seconds that an image waits for others.
+        queue: Requests that are worked on at a time.
+        body: Bytes of a request.
+        pixels: Of an image.
+        read: Seconds in which a request must be there.
+    """
 
     batch: int = 32
     wait: float = 0.002
@@ -53,6 +64,99 @@ class ServeLimits:
     body: int = 10_000_000
     pixels: int = 50_000_000
     read: float = 30.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer for an image.
+
+    Attributes:
+        label: Of the class.
+        confidence: 0 to 1.
+        exit: Its number.
+        compute: MACs as a share of the network without early exits.
+        batch: Images that were answered together.
+    """
+
+    label: str
+    confidence: float
+    exit: int
+    compute: float
+    batch: int
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    pixels: NDArray[np.float32]
+    arrived: float
+    answer: Future[Answer]
+
+
+class Batcher:
+    """Answers images in batches, in the order in which they came, until it is closed.
+
+    What came while the batch before was computed has waited already.
+
+    Args:
+        bundle: What answers.
+        most: Images of a batch.
+        wait: Seconds that the first image of a batch waits for others.
+        clock: In seconds.
+    """
+
+    def __init__(
+        self, bundle: Bundle, most: int, wait: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._bundle, self._most, self._wait, self._clock = bundle, most, wait, clock
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="answering", daemon=True)
+        self._thread.start()
+
+    def submit(self, pixels: NDArray[np.float32]) -> Future[Answer]:
+        """The answer to come. pixels: [C, H, W], as `Bundle.pixels` makes them."""
+        waiting = _Waiting(pixels, self._clock(), Future())
+        self._queue.put(waiting)
+        return waiting.answer
+
+    def close(self) -> None:
+        """Answer all that was submitted, then end."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        open_ = True
+        while open_:
+            first = self._queue.get()
+            if first is None:
+                return
+            batch = [first]
+            until = first.arrived + self._wait
+            while len(batch) < self._most:
+                try:
+                    more = self._queue.get(timeout=max(until - self._clock(), 0))
+                except queue.Empty:
+                    break
+                if more is None:
+                    open_ = False
+                    break
+                batch.append(more)
+            self._answer([waiting for waiting in batch if waiting.answer.set_running_or_notify_cancel()])
+
+    def _answer(self, batch: list[_Waiting]) -> None:
+        """Each image has its answer as soon as it leaves: those that stay do not hold it up."""
+        if not batch:
+            return
+        try:
+            for left in self._bundle.leaving(np.stack([waiting.pixels for waiting in batch])):
+                classes = self._bundle.classes(left.logits)
+                exit, compute = self._bundle.stages[left.stage].exit, self._bundle.compute(left.stage)
+                for row, label, sure in zip(left.rows, classes, left.confidence, strict=True):
+                    fields: Any = (self._bundle.labels[label], float(sure), exit, compute, len(batch))
+                    batch[row].answer.set_result(Answer(*fields))
+        except Exception as error:  # whoever waits is told, and the next batch may do better
+            for waiting in batch:
+                if not waiting.answer.done():
+                    waiting.answer.set_exception(error)
 
 
 class Refused(Exception):
@@ -100,7 +204,7 @@ class ServeMetrics:
 
 def make_app(bundle: Bundle, limits: ServeLimits, name: str) -> Starlette:
     """The application that answers with a bundle. It takes requests between startup and shutdown, which
-    answers what was taken. name: what it says that it serves."""
+    answers all that are in work. name: that it gives for what it serves."""
     service = _Service(bundle, limits, name)
     routes = [
         Route("/", service.about),
