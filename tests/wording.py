@@ -7,7 +7,8 @@ words: `pytest --snapshot-update FILE`, then read the diff.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -38,3 +39,13 @@ def refusal(function: Callable[..., object], *args: Any, **kwargs: Any) -> str:
     line = str(caught.value)
     assert "\n" not in line
     return stable(line)
+
+
+@contextmanager
+def refused_as(snapshot: object) -> Iterator[pytest.ExceptionInfo[OfframpError]]:
+    """That the block is refused, in the one line that the snapshot has."""
+    with pytest.raises(OfframpError) as caught:
+        yield caught
+    line = str(caught.value)
+    assert "\n" not in line
+    assert stable(line) == snapshot
