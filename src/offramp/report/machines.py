@@ -45,7 +45,7 @@ def ran(trials: Iterable[TrialRecord]) -> list[str]:
 
 
 def _machine(phase: PhaseRecord) -> str:
-    name = phase.made.machine
+    name = phase.provenance.machine
     return f"{name} ({phase.kind})" if name else ""
 
 

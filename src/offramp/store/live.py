@@ -18,11 +18,20 @@ COLUMNS = ["epoch", "split", "exit", "metric", "value"]
 
 @dataclass(frozen=True, eq=False)
 class LivePhase:
-    """A phase of a trial. name: empty where an earlier offramp planned it, and nothing was saved yet.
-    epoch: of `epochs`, None where that is not known.  history: columns COLUMNS, as
-    `Archive.node_history` gives them, up to the last checkpoint.  holder: who trains it, in words, where
-    that is known.  failed: why it failed when it was last trained, where nobody trains it now.  began,
-    ended: in seconds since 1970, where that is known; earlier offramps kept no beginning."""
+    """A phase of a trial.
+
+    Attributes:
+        key: of its node.
+        name: empty where an earlier offramp planned it, and nothing was saved yet.
+        epoch: how many are done, up to the last checkpoint.
+        epochs: how many there are; None where that is not known.
+        finished: whether its node is kept.
+        history: columns COLUMNS, as `Archive.node_history` gives them, up to the last checkpoint.
+        holder: who trains it, in words, where that is known.
+        failed: why it failed when it was last trained, where nobody trains it now.
+        began: in seconds since 1970, where that is known; earlier offramps kept no beginning.
+        ended: the same of its end.
+    """
 
     key: str
     name: str = ""
@@ -55,9 +64,15 @@ class LivePhase:
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a search tried. settings: its number, its search and what was proposed.  state: `complete`,
-    `pruned` or `failed`; None while more may come of it.  value: accuracy on validation of a complete
-    one.  why: it was given up.  ended: in seconds since 1970."""
+    """What a search tried.
+
+    Attributes:
+        settings: its number, its search and what was proposed.
+        state: `complete`, `pruned` or `failed`; None while more may come of it.
+        value: accuracy on validation, where it is complete.
+        why: it was given up.
+        ended: in seconds since 1970.
+    """
 
     settings: Mapping[str, Any]
     state: str | None
@@ -68,8 +83,15 @@ class Proposal:
 
 @dataclass(frozen=True, eq=False)
 class TrialProgress:
-    """A trial, finished or not. plan: what is known of both.  manifest: of a finished one.  proposal:
-    what a search tried, where this is no trial of a study."""
+    """A trial, finished or not.
+
+    Attributes:
+        trial: its id.
+        phases: in order.
+        plan: what is known of it either way.
+        manifest: of a finished trial.
+        proposal: what a search tried, where this is no trial of a study.
+    """
 
     trial: str
     phases: tuple[LivePhase, ...]
@@ -81,7 +103,7 @@ class TrialProgress:
     def began(self) -> float | None:
         """When the first of its phases was begun, or finished where no more is known, in seconds since
         1970."""
-        times = (time for phase in self.phases for time in (phase.began, phase.ended))
+        times = (phase.ended if phase.began is None else phase.began for phase in self.phases)
         return min((time for time in times if time is not None), default=None)
 
     @property
@@ -127,9 +149,10 @@ class TrialProgress:
 class Reader:
     """Reads a store again and again; what cannot change any more is read once.
 
-    >>> from offramp.store.archive import Archive
-    >>> [course.trial for course in Reader(Archive(store)).courses()]
-    ['baseline-digits-cnn-digits-s42-…', …]
+    Example:
+        >>> from offramp.store.archive import Archive
+        >>> [course.trial for course in Reader(Archive(store)).courses()]
+        ['baseline-digits-cnn-digits-s42-…', …]
     """
 
     archive: Archive
@@ -138,14 +161,13 @@ class Reader:
 
     def loose(self, courses: Iterable[TrialProgress]) -> list[LivePhase]:
         """Phases under way that none of these trials reads: of a search."""
-        known = phases_by_key(courses)
-        keys = [key for key in self.archive.checkpoints() if key not in known]
-        found = (_under_way(key, self.archive.checkpoint_note(key), self.archive) for key in keys)
-        return [phase for phase in found if phase.holder is not None]
+        keys = set(self.archive.checkpoints()) - phases_by_key(courses).keys()
+        phases = (_under_way(key, self.archive) for key in sorted(keys))
+        return [phase for phase in phases if phase.holder is not None]
 
     def look(self) -> tuple[list[TrialProgress], bool]:
         """`courses` now, and whether nothing more comes of any."""
-        more = self.archive.more_comes()  # asked first: what ends meanwhile is then in this look
+        more = self.archive.more_comes()  # first: what ends meanwhile is then in this look
         begun = self.archive.begun()
         courses = list(self.courses())
         # One that ended meanwhile may be missing: it was no trial yet, and then it had no plan any more.
@@ -156,7 +178,7 @@ class Reader:
         """Every trial that is finished or begun, by id. What is damaged or goes away meanwhile is left
         out."""
         finished = set(self.archive.trials())
-        found: dict[str, LivePhase] = {}
+        seen: dict[str, LivePhase] = {}
         failures = self.archive.failures()
         for trial in sorted(finished | set(self.archive.begun())):
             try:
@@ -166,7 +188,7 @@ class Reader:
                 else:
                     manifest, plan = None, self.archive.planned(trial)
                 names = dict.fromkeys(plan.nodes, "") | {p.node: p.name for p in plan.phases}
-                phases = [self._phase(key, found, failures) for key in names]
+                phases = [self._phase(key, seen, failures) for key in names]
             except Damaged:
                 continue
             # A phase that trials share may have a name of its own in each.
@@ -183,48 +205,50 @@ class Reader:
             self._manifests[trial] = self.archive.read_trial(trial)
         return self._manifests[trial]
 
-    def _phase(self, key: str, found: dict[str, LivePhase], failures: Mapping[str, str]) -> LivePhase:
-        """found: what this look has read already, since trials share phases.  failures: of the store."""
+    def _phase(self, key: str, seen: dict[str, LivePhase], failures: Mapping[str, str]) -> LivePhase:
+        """seen: what this look has read already, since trials share phases.  failures: of the store."""
         if key in self._phases:
             return self._phases[key]
-        if key not in found:
+        if key not in seen:
             if self.archive.has_node(key):
-                record = self.archive.read_node(key)
-                epochs, history = record.summary.epochs, self.archive.node_history(key)
-                name = record.labels.phase
-                made = record.provenance
-                began, ended = _seconds(made.began), _seconds(made.finished)
-                phase = LivePhase(
-                    key, name, epochs, epochs, True, history[COLUMNS], began=began, ended=ended
-                )
-                self._phases[key] = phase
+                self._phases[key] = phase = self._finished(key)
                 return phase
-            phase = _under_way(key, self.archive.checkpoint_note(key), self.archive)
-            reason = failures.get(key) if phase.holder is None else None
-            found[key] = replace(phase, failed=reason)
-        return found[key]
+            phase = _under_way(key, self.archive)
+            seen[key] = replace(phase, failed=failures.get(key) if phase.holder is None else None)
+        return seen[key]
+
+    def _finished(self, key: str) -> LivePhase:
+        record, history = self.archive.read_node(key), self.archive.node_history(key)
+        epochs, times = record.summary.epochs, record.provenance
+        return LivePhase(
+            *(key, record.labels.phase, epochs, epochs, True, history[COLUMNS]),
+            began=_seconds(times.began),
+            ended=_seconds(times.finished),
+        )
 
 
 def phases_by_key(courses: Iterable[TrialProgress]) -> dict[str, LivePhase]:
     """Every phase once, by its key, as the first trial that has it calls it."""
-    found: dict[str, LivePhase] = {}
+    phases: dict[str, LivePhase] = {}
     for phase in (phase for course in courses for phase in course.phases):
-        found.setdefault(phase.key, phase)
-    return found
+        phases.setdefault(phase.key, phase)
+    return phases
 
 
-def _under_way(key: str, note: Mapping[str, Any], archive: Archive) -> LivePhase:
-    holder = archive.files.holder(key)
+def _under_way(key: str, archive: Archive) -> LivePhase:
+    note, holder = archive.checkpoint_note(key), archive.files.holder(key)
     try:
         history = pd.DataFrame(note.get("rows", []), columns=COLUMNS)
         epoch, epochs = int(note.get("epoch", 0)), note.get("epochs")
     except (ValueError, TypeError):  # an altered one
         return LivePhase(key, holder=holder)
-    known = epochs if isinstance(epochs, int) else None
-    name = str(note.get("phase", ""))
     began = note.get("began")
-    began = began if isinstance(began, float) and math.isfinite(began) else None
-    return LivePhase(key, name, epoch, known, history=history, holder=holder, began=began)
+    return LivePhase(
+        *(key, str(note.get("phase", "")), epoch, epochs if isinstance(epochs, int) else None),
+        history=history,
+        holder=holder,
+        began=began if isinstance(began, float) and math.isfinite(began) else None,
+    )
 
 
 def _seconds(text: object) -> float | None:

@@ -16,7 +16,7 @@ from offramp import units
 from offramp.files import home
 
 USUAL = "10GB"
-KEPT = 0.9  # of the limit, when it was passed
+KEPT = 0.9  # of the limit, when it was passed: not each file has all others listed
 UNSEEN = 0.02  # of the limit that a process adds before it looks what others have added
 
 
@@ -77,13 +77,13 @@ class LocalCache:
 
     def _files(self) -> list[tuple[float, int, Path]]:
         """When each was last read, its bytes and path."""
-        found = []
+        files = []
         with suppress(OSError), os.scandir(self._folder) as entries:
             for entry in entries:
                 with suppress(OSError):
                     about = entry.stat(follow_symlinks=False)
-                    found.append((about.st_mtime, about.st_size, Path(entry.path)))
-        return found
+                    files.append((about.st_mtime, about.st_size, Path(entry.path)))
+        return files
 
     def _path(self, name: str) -> Path:
         return self._folder / hashlib.sha256(name.encode()).hexdigest()
@@ -94,7 +94,7 @@ def own() -> LocalCache:
 
     Raises OfframpError where OFFRAMP_CACHE_SIZE is no size.
     """
-    given = os.environ.get("OFFRAMP_CACHE")
-    folder = Path(given) if given else home("XDG_CACHE_HOME", ".cache")
+    named = os.environ.get("OFFRAMP_CACHE")
+    folder = Path(named) if named else home("XDG_CACHE_HOME", ".cache")
     size = os.environ.get("OFFRAMP_CACHE_SIZE", USUAL)
     return LocalCache(folder / "store", int(units.parse(size, units.SIZE, "OFFRAMP_CACHE_SIZE")))

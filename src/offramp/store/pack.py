@@ -81,8 +81,16 @@ class PackedNode(NodeRecord):
 
 
 class PackDocument(Record):
-    """`trials.json`. files: SHA-256 by name.  trials, nodes: by id and key.  seed_logs: how
-    seeds were added, by name."""
+    """`trials.json`.
+
+    Attributes:
+        format: of the pack.
+        files: SHA-256 by name.
+        missing: notes on what is not here.
+        trials: by id.
+        nodes: by key.
+        seed_logs: how seeds were added, by name.
+    """
 
     format: Literal["offramp-pack-2"]
     files: dict[str, str]
@@ -115,17 +123,17 @@ class Pack:
 
     def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
         """Logits [N, E, C] in float16 and labels [N], by split. Raises Damaged."""
-        found: dict[str, np.ndarray] = {}
+        logits: dict[str, np.ndarray] = {}
         places = self.document.trials[trial].logits
         try:
-            kept = arrays.read(self._bytes, {n for p in places.values() for n in (*p.exits, p.labels)})
+            named = arrays.read(self._bytes, {n for p in places.values() for n in (*p.exits, p.labels)})
             for split, names in places.items():
-                found[split] = np.stack([kept[n] for n in names.exits], axis=1)
-                found[f"{split}_labels"] = kept[names.labels]
+                logits[split] = np.stack([named[n] for n in names.exits], axis=1)
+                logits[f"{split}_labels"] = named[names.labels]
         except (ValueError, KeyError) as error:
             path = self.path / "logits.npz"
             raise Damaged(path, f"does not hold what {TRIALS} says of {trial}", AGAIN) from error
-        return found
+        return logits
 
 
 def is_pack(path: Path) -> bool:
@@ -137,12 +145,12 @@ def read(path: Path) -> Pack:
     """Read packed results. Raises OfframpError where a file is missing, altered or of another format,
     and Damaged, naming the field, where one says what cannot be."""
     place = path / TRIALS
-    said = sealed.read_json(place, AGAIN)
-    if not isinstance(said, dict) or said.get("format") != FORMAT:
+    fields = sealed.read_json(place, AGAIN)
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise OfframpError(f"{place} is no packed results of this offramp ({FORMAT}); pack them again")
-    if not is_sealed(said):
+    if not is_sealed(fields):
         raise Damaged(place, "does not match its seal", AGAIN)
-    document = manifest.read(PackDocument, said, place, AGAIN)
+    document = manifest.read(PackDocument, fields, place, AGAIN)
     content = {name: sealed.read_bytes(path / name, AGAIN) for name in ("table.parquet", "logits.npz")}
     for name, data in content.items():
         if hashlib.sha256(data).hexdigest() != document.files.get(name):
@@ -159,18 +167,18 @@ def _check(document: PackDocument, place: Path) -> None:
         if node.key != key:
             raise Damaged(place, f"calls the node '{key}' '{node.key}'", AGAIN)
     for id, trial in document.trials.items():
-        said, exits = trial.manifest, len(trial.manifest.exits)
-        nodes = [document.nodes[key] for key in said.keys if key in document.nodes]
+        about, exits = trial.manifest, len(trial.manifest.exits)
+        nodes = [document.nodes[key] for key in about.keys if key in document.nodes]
         places = {p for node in nodes for p in (*node.phase.places, *node.cost.exit_shares)}
         wrong = {
-            "a node that is not in it": not document.nodes.keys() >= set(said.keys),
-            "a place that its network does not have": not places <= set(said.places),
-            "another number of exits in its logits": any(
-                len(names.exits) != exits for names in trial.logits.values()
+            "a node that is not in it": set(about.keys) - document.nodes.keys(),
+            "a place that its network does not have": places - set(about.places),
+            "another number of exits in its logits": (
+                {len(names.exits) for names in trial.logits.values()} - {exits}
             ),
         }
-        for what, is_so in wrong.items():
-            if is_so:
+        for what, reason in wrong.items():
+            if reason:
                 raise Damaged(place, f"names, for trial {id}, {what}", AGAIN)
 
 
@@ -199,18 +207,29 @@ def write(
     missing: tuple[str, ...],
     logs: Mapping[str, SeedLog] = NO_LOGS,
 ) -> dict[str, int]:
-    """Pack trials into the folder `path`; a pack that is there is replaced. Returns bytes by file.
-    logs: how seeds were added, by name.
+    """Pack trials into the folder `path`; a pack that is there is replaced.
 
-    Raises OfframpError where `path` holds something else or cannot be written, Damaged as `records`
-    does.
+    Args:
+        path: of the folder.
+        records: where the trials are read.
+        trials: their ids.
+        table: the tidy table.
+        missing: notes on what is not here.
+        logs: how seeds were added, by name.
+
+    Returns:
+        Bytes by file.
+
+    Raises:
+        OfframpError: `path` holds something else or cannot be written.
+        Damaged: as `records` does.
     """
     _check_place(path)
-    held: dict[str, np.ndarray] = {}
+    by_name: dict[str, np.ndarray] = {}
     entries = {}
     manifests: list[Manifest] = []
     for trial in sorted(trials):
-        places = _add(held, records.trial_logits(trial))
+        places = _add(by_name, records.trial_logits(trial))
         manifests.append(records.read_trial(trial))
         entries[trial] = {"manifest": manifests[-1].as_json(), "logits": places}
     nodes = {
@@ -222,7 +241,7 @@ def write(
     if names:
         named = ("strategy", "model", "data")
         table = table.assign(**{c: table[c].map(lambda word: names.get(word, word)) for c in named})
-    files = {"table.parquet": table.to_parquet(None, index=False), "logits.npz": _archive(held)}
+    files = {"table.parquet": table.to_parquet(None, index=False), "logits.npz": _archive(by_name)}
     document = with_seal(
         {
             "format": FORMAT,
@@ -246,10 +265,10 @@ def write(
 def _check_place(path: Path) -> None:
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise OfframpError(f"{path} is not a folder; choose another --out")
-    taken = sorted(p for p in path.iterdir() if not is_litter(p)) if path.is_dir() else []
-    other = [p.name for p in taken if p.name not in FILES or p.is_symlink() or not p.is_file()]
-    if not other and taken and not _is_ours(path / TRIALS):
-        other = [taken[-1].name]
+    files = sorted(p for p in path.iterdir() if not is_litter(p)) if path.is_dir() else []
+    other = [p.name for p in files if p.name not in FILES or p.is_symlink() or not p.is_file()]
+    if not other and files and not _is_ours(path / TRIALS):
+        other = [files[-1].name]
     if other:
         raise OfframpError(f"{path} holds something else already ({other[0]}); choose another --out")
 
@@ -267,13 +286,13 @@ def portable(value: Any) -> Any:
     last part."""
     if isinstance(value, dict):
         return {
-            key: portable({k: v for k, v in one.items() if k != "machine"})
-            if key == "provenance" and isinstance(one, dict)
-            else portable(one)
-            for key, one in value.items()
+            key: portable({k: v for k, v in child.items() if k != "machine"})
+            if key == "provenance" and isinstance(child, dict)
+            else portable(child)
+            for key, child in value.items()
         }
     if isinstance(value, list | tuple):
-        return [portable(one) for one in value]
+        return [portable(child) for child in value]
     whole = isinstance(value, str) and (value.startswith("/") or value[1:3] in (":\\", ":/"))
     return PurePath(value).name if whole else value
 
@@ -281,11 +300,12 @@ def portable(value: Any) -> Any:
 def _short(manifests: Iterable[Manifest]) -> dict[str, str]:
     """Names of strategies, networks and data as they are after `portable`, of those that it changes:
     code may be named by a whole path."""
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for m in manifests:
-        found |= {word: portable(word) for word in (m.strategy, m.network.backbone)}
-        found[m.data.label] = data_label(portable(m.data.name), m.data.augment and m.data.augment.label)
-    return {whole: short for whole, short in found.items() if whole != short}
+        names |= {word: portable(word) for word in (m.strategy, m.network.backbone)}
+        augment = m.data.augment and m.data.augment.label
+        names[m.data.label] = data_label(portable(m.data.name), augment)
+    return {whole: short for whole, short in names.items() if whole != short}
 
 
 def _renamed(text: str, names: Mapping[str, str]) -> str:
@@ -295,36 +315,35 @@ def _renamed(text: str, names: Mapping[str, str]) -> str:
     return text
 
 
-def _add(held: dict[str, np.ndarray], found: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Put a trial's logits and labels among those `held`; the names they have there."""
+def _add(by_name: dict[str, np.ndarray], trial: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Put a trial's logits and labels among the arrays of a pack; the names they have there."""
+
+    def put(kind: str, array: np.ndarray) -> str:
+        name = f"{kind}-{arrays.digest(array)[:24]}"
+        by_name[name] = array
+        return name
+
     places: dict[str, Any] = {}
+    largest = float(np.finfo(np.float16).max)
     for split in SPLITS:
-        if split not in found:
+        if split not in trial:
             continue
-        labels, logits = found[f"{split}_labels"], found[split]
+        labels, logits = trial[f"{split}_labels"], trial[split]
         small = labels.astype(np.min_scalar_type(int(labels.max(initial=0))))
-        largest = float(np.finfo(np.float16).max)
         half = np.clip(logits, -largest, largest).astype(np.float16)
-        exits = [np.ascontiguousarray(half[:, k]) for k in range(half.shape[1])]
-        kept = [_keep(held, "logits", exit) for exit in exits]
-        places[split] = {"exits": kept, "labels": _keep(held, "labels", small)}
+        exits = [put("logits", np.ascontiguousarray(half[:, k])) for k in range(half.shape[1])]
+        places[split] = {"exits": exits, "labels": put("labels", small)}
     return places
 
 
-def _keep(held: dict[str, np.ndarray], kind: str, array: np.ndarray) -> str:
-    name = f"{kind}-{arrays.digest(array)[:24]}"
-    held[name] = array
-    return name
-
-
-def _archive(held: Mapping[str, np.ndarray]) -> bytes:
+def _archive(by_name: Mapping[str, np.ndarray]) -> bytes:
     """As `numpy.savez_compressed`, in an order and with a date that never change."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in sorted(held):
+        for name in sorted(by_name):
             content = io.BytesIO()
-            np.lib.format.write_array(content, held[name], allow_pickle=False)
-            entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+            np.lib.format.write_array(content, by_name[name], allow_pickle=False)
+            entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))  # the first that zip knows
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, content.getvalue(), compresslevel=9)
     return buffer.getvalue()
@@ -351,11 +370,11 @@ def _readme(
         seeds = ", ".join(map(str, sorted({m.seed for m in here})))
         strategies = len({m.strategy for m in here})
         images = here[0].data.provenance.images.get("test", "?")
-        net, made_of = (markdown(names.get(word, word)) for word in (model, data))
-        lines.append(f"| {net} | {made_of} | {strategies} | {seeds} | {len(here)} | {images} |")
+        words = " | ".join(markdown(names.get(word, word)) for word in (model, data))
+        lines.append(f"| {words} | {strategies} | {seeds} | {len(here)} | {images} |")
     lines += ["", "Made with:", ""]
-    made = made_with(records, manifests)
-    lines += [f"- {name}: {markdown(', '.join(values))}" for name, values in made.items() if values]
+    versions = made_with(records, manifests).items()
+    lines += [f"- {name}: {markdown(', '.join(values))}" for name, values in versions if values]
     if missing:
         lines += ["", "Missing:", "", *(f"- {markdown(note)}" for note in missing)]
     return "\n".join(lines) + "\n"

@@ -13,7 +13,7 @@ from offramp.store.manifest import Cost, Manifest, NodeRecord, Provenance
 from offramp.units import counted
 
 OURS = ("checkpoint", "evaluation")  # kinds of seconds that are no part of training as it is written
-SPEEDS = (0.5, 2.0)  # time of a MAC that was spared, against those of a trial's largest phase
+SPEEDS = (0.5, 2.0)  # time of a spared MAC, at least and at most, in that of the largest phase's
 MADE_WITH = (*LIBRARIES, "device", "git")
 
 
@@ -21,11 +21,15 @@ MADE_WITH = (*LIBRARIES, "device", "git")
 class Seconds:
     """Time of a trial, three ways.
 
-    written: every phase in full, as the paper runs it, without checkpoints and the closing evaluation;
-    measured where the trial ran plain, alone and in one go, else estimated: the executed time, and the
-    MACs that did not run at the speed of the trial's largest phase.  written_low, written_high: the same
-    where those MACs take half as long, and twice; all three are equal where it was measured.  executed:
-    of all nodes it reads.  marginal: of those that no trial before it reads.
+    Attributes:
+        written: every phase in full, as the paper runs it, without checkpoints and the closing
+            evaluation; measured where the trial ran plain, alone and in one go, else estimated: the
+            executed time, and the MACs that did not run at the speed of the trial's largest phase.
+        written_low: where those MACs take half as long; equal to `written` where that was measured.
+        written_high: where they take twice as long.
+        executed: of all nodes it reads.
+        marginal: of those that no trial before it reads.
+        measured: whether `written` was.
     """
 
     written: float
@@ -36,18 +40,23 @@ class Seconds:
     measured: bool
 
 
-def machine_kind(made: Provenance) -> str:
-    """`AMD EPYC 7B13, 8 cores`. made: with what."""
-    more = f", {counted(made.cores, 'core')}" if made.cores else ""
-    return f"{made.device or 'unknown'}{more}"
+def machine_kind(provenance: Provenance) -> str:
+    """`AMD EPYC 7B13, 8 cores`."""
+    more = f", {counted(provenance.cores, 'core')}" if provenance.cores else ""
+    return f"{provenance.device or 'unknown'}{more}"
 
 
 @dataclass(frozen=True, eq=False)
 class PhaseRecord:
     """One training run of a trial.
 
-    node: its key; trials with equal ones share the phase.  exits: numbers of the exits that it trained,
-    those its loss reads.  parts: what it trained, such as `segment 2` and `head 2`.  made: with what.
+    Attributes:
+        name: of the phase.
+        node: its key; trials with equal ones share the phase.
+        exits: numbers of the exits that it trained, those its loss reads.
+        parts: what it trained, such as `segment 2` and `head 2`.
+        cost: what it took.
+        provenance: with what it was trained.
     """
 
     name: str
@@ -55,12 +64,12 @@ class PhaseRecord:
     exits: tuple[int, ...]
     parts: tuple[str, ...]
     cost: Cost
-    made: Provenance = field(default_factory=Provenance)
+    provenance: Provenance = field(default_factory=Provenance)
 
     @property
     def kind(self) -> str:
         """The kind of machine that trained it. Times on two kinds are not comparable."""
-        return machine_kind(self.made)
+        return machine_kind(self.provenance)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,5 +199,5 @@ def made_with(store: Records, manifests: Iterable[Manifest]) -> dict[str, list[s
     for key in sorted({key for manifest in read for key in manifest.keys}):
         with suppress(Damaged):
             records.append(store.read_node(key).provenance)
-    found = {name: {getattr(record, name) for record in records} - {None} for name in MADE_WITH}
-    return {name: sorted(values) for name, values in found.items()}
+    values = {name: {getattr(record, name) for record in records} - {None} for name in MADE_WITH}
+    return {name: sorted(texts) for name, texts in values.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -24,16 +24,22 @@ class Spread(NamedTuple):
 
     @staticmethod
     def of(values: Iterable[float]) -> Spread:
-        found = np.array(list(values), dtype=float)
-        sd = float(found.std(ddof=1)) if len(found) > 1 else float("nan")
-        return Spread(float(found.mean()) if len(found) else float("nan"), sd)
+        numbers = np.array(list(values), dtype=float)
+        sd = float(numbers.std(ddof=1)) if len(numbers) > 1 else float("nan")
+        return Spread(float(numbers.mean()) if len(numbers) else float("nan"), sd)
 
 
 @dataclass(frozen=True)
 class StrategyResult:
-    """One strategy over its seeds. accuracy: on test, by exit, 0 to 1.  thresholds: accuracy and
-    compute (share of the plain network's MACs) by confidence threshold.  seconds: a trial's, on
-    average."""
+    """One strategy over its seeds.
+
+    Attributes:
+        strategy: its label.
+        seeds: of its trials.
+        accuracy: on test, by exit, 0 to 1.
+        thresholds: accuracy and compute (share of the plain network's MACs) by confidence threshold.
+        seconds: a trial's, on average.
+    """
 
     strategy: str
     seeds: tuple[int, ...]
@@ -69,15 +75,15 @@ def _result(
         arrays = store.trial_logits(trial)
         tested = (arrays["test"], arrays["test_labels"], manifest.macs, manifest.backbone_macs)
         points.append(at_thresholds(*tested, THRESHOLDS))
-    ways = ("written", "written_low", "written_high", "executed", "marginal")
-    means = {way: float(np.mean([getattr(s, way) for s in times])) for way in ways}
+    names = [field.name for field in fields(Seconds) if field.name != "measured"]
+    means = {name: float(np.mean([getattr(s, name) for s in times])) for name in names}
     return StrategyResult(
         strategy,
         tuple(m.seed for m in manifests),
         {k: Spread.of(accuracies[:, i].tolist()) for i, k in enumerate(manifests[0].exits)},
         {
-            t: (Spread.of(a for a, _ in found), Spread.of(c for _, c in found))
-            for t, found in zip(THRESHOLDS, zip(*points, strict=True), strict=True)
+            t: (Spread.of(a for a, _ in pairs), Spread.of(c for _, c in pairs))
+            for t, pairs in zip(THRESHOLDS, zip(*points, strict=True), strict=True)
         },
         Seconds(**means, measured=all(s.measured for s in times)),
     )

@@ -29,8 +29,8 @@ WORSE = "worse than the median at this point"
 def searched(archive: Archive) -> list[Path]:
     """A file for each search; none where the store is no folder."""
     files = archive.files
-    found = [files.path(FOLDER, name) for name in files.names(FOLDER) if name.endswith(".log")]
-    return [path for path in found if isinstance(path, Path)]
+    paths = [files.path(FOLDER, name) for name in files.names(FOLDER) if name.endswith(".log")]
+    return [path for path in paths if isinstance(path, Path)]
 
 
 @contextmanager
@@ -81,12 +81,12 @@ def proposals(reader: Reader) -> Iterator[TrialProgress]:
         except Exception:  # of an altered file, or without a study yet, it raises whatever it likes
             continue
         number = 1
-        found: dict[int, FrozenTrial] = {}
+        latest: dict[int, FrozenTrial] = {}
         for trial in tried:
             if trial.params:  # an interrupted one leaves its number to the next, which goes on with it
-                found[number] = trial
+                latest[number] = trial
             number += trial.state.name in ("COMPLETE", "PRUNED")
-        for number, trial in found.items():
+        for number, trial in latest.items():
             with suppress(Damaged):
                 yield _course(reader, path, number, trial)
 

@@ -21,14 +21,21 @@ COLUMNS = (
 
 
 def tidy(store: Histories, trials: Iterable[str]) -> pd.DataFrame:
-    """The tidy table: a row a number (COLUMNS). Histories of every phase, final metrics on validation,
-    calibration and test (phase `final`, epoch missing), and costs (epoch missing; exit as well, except
-    for `exit_seconds`, a phase's time without checkpoints and closing evaluation, by exit).
+    """The tidy table: a row a number.
 
-    source: a hash of the weights that a number comes from; trials with equal ones are identical by
-    construction there.  measured: false for a cost whose time is not comparable with others (shared,
-    cached, or not alone on the machine). A node that several trials share stands in the table once for
-    each of them.
+    It has histories of every phase, final metrics on validation, calibration and test (phase `final`,
+    epoch missing), and costs (epoch missing; exit as well, except for `exit_seconds`, a phase's time
+    without checkpoints and closing evaluation, by exit). A node that several trials share stands in it
+    once for each of them.
+
+    Args:
+        store: what the trials are read from.
+        trials: their ids.
+
+    Returns:
+        COLUMNS. `source` is a hash of the weights that a number comes from; trials with equal ones are
+        identical by construction there. `measured` is false for a cost whose time is not comparable with
+        others (shared, cached, or not alone on the machine).
     """
     phase = cache(partial(_tidy_phase, store))  # several trials have it
     columns = [_tidy_trial(store, trial, phase) for trial in trials]
@@ -81,12 +88,12 @@ OF_ROWS: Mapping[str, type] = {
 """The columns that differ between the rows of a trial; a missing exit or epoch is NaN."""
 
 
-def _columns(given: Mapping[str, Any]) -> Arrays:
-    """Rows of OF_ROWS. What is no list or array is the same in all; what is not given is missing."""
-    rows = len(given["value"])
+def _columns(values: Mapping[str, Any]) -> Arrays:
+    """Rows of OF_ROWS. What is no list or array is the same in all; what is not there is missing."""
+    rows = len(values["value"])
     return {
         name: np.asarray(value, dtype=kind)
-        if isinstance(value := given.get(name, np.nan), (list, np.ndarray))
+        if isinstance(value := values.get(name, np.nan), (list, np.ndarray))
         else _filled(value, rows, kind)
         for name, kind in OF_ROWS.items()
     }
