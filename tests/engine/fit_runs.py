@@ -76,8 +76,8 @@ def train(
         return trainee, reports, {} if bad else conclude(trainee, passes, images, size)
 
 
-def equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+def equal(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
+    return some.keys() == others.keys() and all(torch.equal(some[n], others[n]) for n in some)
 
 
 def split_data(train_images: int, validation_images: int = 20, classes: int = 3) -> Data:

@@ -24,37 +24,37 @@ from offramp.nets.heads import ClockedDropout
 from offramp.recipe import Recipe
 from support import CPU, EAGER, NUMERICS, network
 
-Found = dict[str, Tensor]
+Tensors = dict[str, Tensor]
 
 
-def sums(ranks: Ranks, counts: list[int]) -> Found:
+def sums(ranks: Ranks, counts: list[int]) -> Tensors:
     """The sums of so many numbers of very unlike sizes, and the same added up in order by each rank
     itself."""
-    found = Found()
+    sums = Tensors()
     for count in counts:
-        parts = [made(rank, count) for rank in range(ranks.count)]
+        parts = [numbers(rank, count) for rank in range(ranks.count)]
         expected = parts[0]
         for part in parts[1:]:
             expected = expected + part
-        found |= {f"sum/{count}": ranks.sum(parts[ranks.rank]), f"expected/{count}": expected}
-    return found
+        sums |= {f"sum/{count}": ranks.sum(parts[ranks.rank]), f"expected/{count}": expected}
+    return sums
 
 
-def made(rank: int, count: int) -> Tensor:
+def numbers(rank: int, count: int) -> Tensor:
     generator = torch.Generator().manual_seed(rank)
     return torch.randn(count, generator=generator) * 10.0 ** torch.randint(
         -6, 7, (count,), generator=generator
     )
 
 
-def orders(ranks: Ranks) -> Found:
-    """What rank 0 tells is what the others hear."""
-    said: list[list[Any]] = [["train", "a"], ["logits", 3, None]]
+def orders(ranks: Ranks) -> Tensors:
+    """What rank 0 sends gets to the others."""
+    every: list[list[Any]] = [["train", "a"], ["logits", 3, None]]
     if ranks.leads:
-        for order in [*said, None]:
-            ranks.tell(order)
+        for order in [*every, None]:
+            ranks.send(order)
         return {}
-    assert list(ranks.hear()) == said
+    assert list(ranks.orders()) == every
     return {}
 
 
@@ -62,28 +62,28 @@ class Exported(nn.BatchNorm2d):
     """As torch.export leaves it."""
 
     def forward(self, input: Tensor) -> Tensor:
-        held = (self.weight, self.bias, self.running_mean, self.running_var)
-        found: Tensor = torch.ops.aten.batch_norm.default(input, *held, True, 0.3, self.eps, False)
-        return found
+        state = (self.weight, self.bias, self.running_mean, self.running_var)
+        output: Tensor = torch.ops.aten.batch_norm.default(input, *state, True, 0.3, self.eps, False)
+        return output
 
 
-def normalized(ranks: Ranks, rows: int, together: bool = True) -> Found:
+def normalized(ranks: Ranks, rows: int, together: bool = True) -> Tensors:
     """A batch of `rows` through convolution and normalization, forward and backward: the output, the
     gradients of weights, the running statistics. together: by the statistics of all rows."""
     torch.manual_seed(3)
     net = nn.Sequential(nn.Conv2d(2, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Conv2d(5, 4, 3))
     net.append(Exported(4)).append(nn.Flatten()).append(nn.Linear(64, 3))
     net.append(nn.BatchNorm1d(3, momentum=0.3, affine=False)).double()
-    batch, wanted = torch.randn(8, 2, 8, 8).double() * 3 + 5, torch.randn(8, 3).double()
+    batch, target = torch.randn(8, 2, 8, 8).double() * 3 + 5, torch.randn(8, 3).double()
     (share,) = ranks.shares(torch.arange(8), [(0, rows)], owned=False, device=CPU)
     context: AbstractContextManager[object] = normalizing(ranks, share) if together else nullcontext()
     with context:
-        loss = (net(batch[share.rows]) * wanted[share.rows]).pow(2).mean() * share.weight
+        loss = (net(batch[share.rows]) * target[share.rows]).pow(2).mean() * share.weight
     loss.backward()  # type: ignore[no-untyped-call]
     gradients = [p.grad for p in net.parameters() if p.grad is not None]
     total = ranks.sum_(gradients, loss.detach() if not share.idle else torch.zeros(()).double())
-    found = {f"gradient/{n}": p.grad for n, p in net.named_parameters() if p.grad is not None}
-    return found | {f"buffer/{n}": b for n, b in net.named_buffers()} | {"loss": total}
+    every = {f"gradient/{n}": p.grad for n, p in net.named_parameters() if p.grad is not None}
+    return every | {f"buffer/{n}": b for n, b in net.named_buffers()} | {"loss": total}
 
 
 RECIPES: dict[str, Recipe] = {
@@ -105,15 +105,15 @@ def trained(
     images: int = 45,
     derived: bool = False,
     dropout: bool = True,
-) -> Found:
+) -> Tensors:
     """All phases of a strategy, one after another; what each hands on, its history, and the answers of
     its last network. derived: from cached values.  dropout: each rank drops other units."""
     data = split_data(images)
-    here, made, found = Images(data, CPU, ranks=ranks), dict[str, Found](), Found()
+    here, weights_of, every = Images(data, CPU, ranks=ranks), dict[str, Tensors](), Tensors()
     with applied(NUMERICS):
         for number, node in enumerate(program_nodes(strategy, RECIPES[recipe])):
             size = node.recipe.batch_size
-            weights = Weights(network("digits-cnn"), node.seed, made.__getitem__, CPU)
+            weights = Weights(network("digits-cnn"), node.seed, weights_of.__getitem__, CPU)
             trainee = enroll(node, weights, NUMERICS.fused_optimizer)
             for module in trainee.net.modules():
                 if isinstance(module, ClockedDropout) and not dropout:
@@ -124,10 +124,10 @@ def trained(
                 passes = Derived(here, [node], weights, 64, cache, EAGER)
                 assert bool(passes.cached.memory) == reads_cached(node)
             list(fit([trainee], passes, here, size))
-            made[node.key] = conclude(trainee, passes, here, size)
-            found |= {f"{number}/{name}": tensor for name, tensor in made[node.key].items()}
+            weights_of[node.key] = conclude(trainee, passes, here, size)
+            every |= {f"{number}/{name}": tensor for name, tensor in weights_of[node.key].items()}
             rows = [row.value for row in trainee.rows]
-            found[f"{number}/history"] = torch.tensor(rows, dtype=torch.float64)
+            every[f"{number}/history"] = torch.tensor(rows, dtype=torch.float64)
         answers = split_logits(trainee.net, here, "test", node.exits, 8)
-        found["answers"] = torch.from_numpy(answers)
-    return found
+        every["answers"] = torch.from_numpy(answers)
+    return every

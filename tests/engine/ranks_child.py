@@ -23,9 +23,9 @@ from support import CPU
 def obey(rank: int, meeting: str, order: dict[str, Any]) -> None:
     task = getattr(rank_tasks, order["task"])
     with joined(RankInfo(rank, order["ranks"], meeting), CPU) as ranks:
-        found = task(ranks, **order["args"])
+        tensors = task(ranks, **order["args"])
     if rank == 0:
-        save_file({name: tensor.contiguous() for name, tensor in found.items()}, order["out"])
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, order["out"])
 
 
 def main() -> None:

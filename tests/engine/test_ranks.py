@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from fit_runs import equal
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -17,24 +18,33 @@ from torch import Tensor
 
 from forks import forked
 from longer import long
-from offramp.engine.ranks import ALONE, FEW, Ranks
+from offramp.engine.ranks import (
+    ALONE,
+    FEW,
+    POLL_S,
+    STEP_LIMIT,
+    RankInfo,
+    RankLost,
+    Ranks,
+    meeting_name,
+)
 from support import CPU
 
 pytestmark = pytest.mark.slow
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"}
 
-Found = dict[str, Tensor]
-Asked = Callable[..., Found]
+Tensors = dict[str, Tensor]
+RanksRun = Callable[..., Tensors]
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
-    """`asked("task", ranks, **args)`: what rank 0 makes of it; every rank has ended well."""
-    out = tmp_path_factory.mktemp("ranks") / "found"
+def run_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RanksRun]:
+    """`run_ranks("task", ranks, **args)`: what rank 0 makes of it; every rank has ended well."""
+    out = tmp_path_factory.mktemp("ranks") / "tensors"
     with forked("import ranks_child; ranks_child.main()", **LOOPBACK) as process:
 
         @cache
-        def ask(task: str, ranks: int, **args: Any) -> Found:
+        def ask(task: str, ranks: int, **args: Any) -> Tensors:
             order = {"task": task, "ranks": ranks, "args": args, "out": str(out)}
             process.stdin.write(json.dumps(order) + "\n")
             process.stdin.flush()
@@ -44,15 +54,11 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
         yield ask
 
 
-def far(one: Found, other: Found) -> float:
+def far(some: Tensors, others: Tensors) -> float:
     """The largest difference of any tensor, relative to its largest entry."""
-    assert one.keys() == other.keys()
-    pairs = [(one[name].double(), other[name].double()) for name in one]
+    assert some.keys() == others.keys()
+    pairs = [(some[name].double(), others[name].double()) for name in some]
     return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-3)) for a, b in pairs)
-
-
-def equal(one: Found, other: Found) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @given(count=st.integers(1, 5), rows=st.integers(1, 70), batch=st.integers(1, 30), owned=st.booleans())
@@ -84,16 +90,16 @@ def test_one_rank_is_the_batch_itself() -> None:
     assert ALONE.sum(values) is values
 
 
-def test_sums_are_in_the_order_of_ranks(asked: Asked) -> None:
+def test_sums_are_in_the_order_of_ranks(run_ranks: RanksRun) -> None:
     counts = (1, 7, FEW, FEW + 1, 3 * FEW + 2)
-    found = asked("sums", 3, counts=counts)
+    sums = run_ranks("sums", 3, counts=counts)
     for count in counts:
-        assert len(found[f"sum/{count}"]) == count
-        assert torch.equal(found[f"sum/{count}"], found[f"expected/{count}"])
+        assert len(sums[f"sum/{count}"]) == count
+        assert torch.equal(sums[f"sum/{count}"], sums[f"expected/{count}"])
 
 
 MEETINGS = """
-import os, sys, time
+import os, sys
 from datetime import timedelta
 from functools import partial
 
@@ -103,45 +109,96 @@ import torch.distributed as dist
 from forks import fork, status
 from offramp.engine import ranks
 
-ranks.STEP = timedelta(seconds=300)
-kept = dist.TCPStore("127.0.0.1", 0, is_master=True, multi_tenant=True)
-os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(kept.port)}
+ranks.STEP_LIMIT = timedelta(seconds=300)
+server = dist.TCPStore("127.0.0.1", 0, is_master=True, multi_tenant=True)
+os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.port)}
 os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
 
 
-def meet(rank, late):
-    for who in late:
-        time.sleep(float(who == rank))
-        with ranks.joined(ranks.Seat(rank, 2, "env://"), torch.device("cpu")) as both:
+class Watched:
+    # A store that says when its rank waits for the other one.
+    def __init__(self, store, waiting):
+        self.store, self.waiting = store, waiting
+        self.set = store.set
+
+    def get(self, key):
+        os.write(self.waiting, b"1")
+        return self.store.get(key)
+
+    def check(self, keys):
+        answer = self.store.check(keys)
+        os.write(self.waiting, b"1")
+        return answer
+
+
+def meet(rank, late, pipes):
+    name = ranks.meeting_name
+    for who, (waits, waiting) in zip(late, pipes):
+        if who == rank:
+            os.read(waits, 1)  # until the other one has looked, and is waiting
+        ranks.meeting_name = lambda store, info: name(Watched(store, waiting), info)
+        with ranks.joined(ranks.RankInfo(rank, 2, "env://"), torch.device("cpu")) as both:
             assert both.gather(torch.tensor(rank)).tolist() == [0, 1]
 
 
 for late in ((None, 0, 1), (1,), (0,)):  # each in new processes, as torchrun starts them again
-    children = [fork(partial(meet, rank, late)) for rank in range(2)]
+    pipes = [os.pipe() for _ in late]
+    children = [fork(partial(meet, rank, late, pipes)) for rank in range(2)]
     if any([status(child) for child in children]):
         sys.exit(f"they did not meet: {late}")
+print("met")
 """
 
 
 def test_ranks_meet_again_where_they_met_before() -> None:
-    """torchrun's store knows how ranks were reached that are gone. Whoever is first finds only that."""
+    """torchrun's store knows how ranks were reached that are gone. Whoever is first finds only that: the
+    late one comes when the other one waits already, however slow the machine is."""
     with forked(MEETINGS, **LOOPBACK) as meetings:
-        assert meetings.wait() == 0
+        assert meetings.stdout.readline() == "met\n" and meetings.wait() == 0
 
 
-def test_orders_arrive(asked: Asked) -> None:
-    asked("orders", 3)
+class Board:
+    """A store with what an earlier meeting left: the question of a rank that does not come again."""
+
+    def __init__(self) -> None:
+        self.words = {"question of 1": b"old", "1 knows earlier": b"yes"}
+
+    def check(self, keys: list[str]) -> bool:
+        return all(key in self.words for key in keys)
+
+    def get(self, key: str) -> bytes:
+        return self.words[key]
+
+    def set(self, key: str, word: str) -> None:
+        self.words[key] = word.encode()
+
+
+def test_a_rank_that_does_not_come_ends_the_wait() -> None:
+    """By a clock that the wait moves: after `STEP_LIMIT`, and not before."""
+    now = [0.0]
+
+    def wait(seconds: float) -> None:
+        now[0] += 60 * seconds
+
+    with pytest.raises(RankLost, match="rank 1"):
+        meeting_name(Board(), RankInfo(0, 2), lambda: now[0], wait)  # type: ignore[arg-type]
+    limit = STEP_LIMIT.total_seconds()
+    assert limit < now[0] <= limit + 60 * POLL_S
+
+
+def test_orders_arrive(run_ranks: RanksRun) -> None:
+    run_ranks("orders", 3)
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
 @pytest.mark.parametrize("rows", [2, 7])
-def test_normalization_is_that_of_the_whole_batch(asked: Asked, rows: int, ranks: int) -> None:
+def test_normalization_is_that_of_the_whole_batch(run_ranks: RanksRun, rows: int, ranks: int) -> None:
     """Output, gradients and running statistics; of two rows on three ranks, one rank has none. Each
     rank's own statistics, which plain data-parallel training takes, are seen to differ."""
-    whole = asked("normalized", 1, rows=rows)
-    assert far(asked("normalized", ranks, rows=rows), whole) < 1e-8
+    whole = run_ranks("normalized", 1, rows=rows)
+    assert far(run_ranks("normalized", ranks, rows=rows), whole) < 1e-8
     if rows > ranks * 2:  # BatchNorm1d refuses a part of one row
-        assert far(asked("normalized", ranks, rows=rows, together=False), whole) > 1e-3
+        assert far(run_ranks("normalized", ranks, rows=rows, together=False), whole) > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -157,12 +214,12 @@ def test_normalization_is_that_of_the_whole_batch(asked: Asked, rows: int, ranks
     ],
 )
 def test_several_ranks_train_what_one_does(
-    asked: Asked, tmp_path: Path, strategy: str, recipe: str, images: int, ranks: int
+    run_ranks: RanksRun, tmp_path: Path, strategy: str, recipe: str, images: int, ranks: int
 ) -> None:
     """Up to rounding: last batches that are shorter than the ranks are many, weights of classes,
     averages and distillation; the same bits again and from cached values."""
     args = {"strategy": strategy, "recipe": recipe, "images": images, "folder": str(tmp_path)}
-    alike = asked("trained", ranks, dropout=False, **args)
-    assert far(alike, asked("trained", 1, dropout=False, **args)) < 0.02
-    together = asked("trained", ranks, **args)
-    assert equal(together, asked("trained", ranks, derived=True, **args))
+    alike = run_ranks("trained", ranks, dropout=False, **args)
+    assert far(alike, run_ranks("trained", 1, dropout=False, **args)) < 0.02
+    together = run_ranks("trained", ranks, **args)
+    assert equal(together, run_ranks("trained", ranks, derived=True, **args))

@@ -10,7 +10,6 @@ import pytest
 from fit_runs import USUAL, begin, program_nodes, train
 
 from offramp.engine import fit as engine_fit
-from offramp.engine import images as engine_images
 from offramp.engine.cache import Cache
 from offramp.engine.fit import conclude, fit
 from offramp.engine.images import Images
@@ -27,7 +26,7 @@ BATCHES = {
 
 
 @pytest.fixture
-def moved(monkeypatch: pytest.MonkeyPatch) -> None:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
     """A clock that only reading, training and checking a batch move."""
     now = [100.0]
 
@@ -38,11 +37,10 @@ def moved(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return slow
 
-    for module in (engine_fit, engine_images):
-        monkeypatch.setattr(module, "perf_counter", lambda: now[0])
     monkeypatch.setattr(Images, "read", takes(READ, Images.read))
     monkeypatch.setattr(engine_fit, "step", takes(TRAIN, engine_fit.step))
     monkeypatch.setattr(engine_fit, "loss_of", takes(CHECK, engine_fit.loss_of))
+    return lambda: now[0]
 
 
 def run(trainees: list[Trainee], passes: Pass, images: Images) -> list[float]:
@@ -54,11 +52,10 @@ def run(trainees: list[Trainee], passes: Pass, images: Images) -> list[float]:
     return [report.seconds for report in reports if isinstance(report, engine_fit.EpochReport)]
 
 
-@pytest.mark.usefixtures("moved")
-def test_waiting_for_images_is_no_training() -> None:
+def test_waiting_for_images_is_no_training(clock: Callable[[], float]) -> None:
     (node,) = program_nodes("baseline")
     with applied(NUMERICS):
-        trainee, passes, images = begin(node)
+        trainee, passes, images = begin(node, images=Images(tiny_data(), CPU, clock=clock))
         epochs = run([trainee], passes, images)
     spent, count = trainee.seconds, len(epochs)
     batches = BATCHES["train"] + BATCHES["validation"]
@@ -71,16 +68,15 @@ def test_waiting_for_images_is_no_training() -> None:
     assert spent["evaluation"] % ((READ + CHECK) * BATCHES["train"]) == 0 != spent["evaluation"]
 
 
-@pytest.mark.usefixtures("moved")
 @pytest.mark.parametrize("cached", [True, False])
 def test_frozen_layers_are_no_data_and_what_is_cached_waits_for_none(
-    cached: bool, tmp_path: Path
+    cached: bool, tmp_path: Path, clock: Callable[[], float]
 ) -> None:
     first, *nodes = program_nodes("two-stage")[:3]
-    made = {first.key: train(first)[2]}
-    images = Images(tiny_data(), CPU)
+    weights_of = {first.key: train(first)[2]}
+    images = Images(tiny_data(), CPU, clock=clock)
     with applied(NUMERICS):
-        weights = Weights(network("digits-cnn"), first.seed, made.__getitem__, CPU)
+        weights = Weights(network("digits-cnn"), first.seed, weights_of.__getitem__, CPU)
         trainees = [enroll(node, weights, NUMERICS.fused_optimizer) for node in nodes]
         cache = Cache(10**8, 0, tmp_path) if cached else None
         run(trainees, Derived(images, nodes, weights, 64, cache), images)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from time import perf_counter
 
 import numpy as np
 import torch
@@ -113,17 +112,17 @@ def fit(
         anchor(trainee, passes, images)
     while active:
         images.take_seconds()
-        began = perf_counter()
+        began = images.clock()
         try:
             tallies = _train_epoch(active, passes, images, limits)
             devices.synchronize(images.device)
-            trained, reading = perf_counter(), images.take_seconds()
+            trained, reading = images.clock(), images.take_seconds()
             with averaged(active):
                 checks = evaluate(active, passes, images, "validation", batch_size)
         except KeyboardInterrupt:
             for trainee in active:
                 if trainee.tally is not None:
-                    trainee.tally.seconds += (perf_counter() - began) / len(active)
+                    trainee.tally.seconds += (images.clock() - began) / len(active)
             raise
         with uninterrupted():
             reports = [
@@ -131,7 +130,7 @@ def fit(
                 for t, tally in zip(active, tallies, strict=True)
             ]
             devices.synchronize(images.device)
-            checked, rereading = perf_counter(), images.take_seconds()
+            checked, rereading = images.clock(), images.take_seconds()
             spent = {
                 "train": trained - began - reading,
                 "validation": checked - trained - rereading,
@@ -270,7 +269,7 @@ def record(
 def conclude(trainee: Trainee, passes: Pass, images: Images, batch_size: int) -> dict[str, Tensor]:
     """Record the training split in eval mode at the last and the best epoch; returns the selected
     weights, which the network then holds. Interrupted, the trainee is as it was."""
-    began, rows = perf_counter(), len(trainee.rows)
+    began, rows = images.clock(), len(trainee.rows)
     training = trained_state(trainee)
     states = {trainee.epoch: outcome(trainee)}
     if trainee.best_epoch != trainee.epoch:
@@ -289,7 +288,7 @@ def conclude(trainee: Trainee, passes: Pass, images: Images, batch_size: int) ->
             restore(trainee, training)
             del trainee.rows[rows:]
         raise
-    trainee.spend("evaluation", perf_counter() - began)
+    trainee.spend("evaluation", images.clock() - began)
     return weights
 
 

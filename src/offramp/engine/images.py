@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from time import perf_counter
+from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -26,10 +27,15 @@ from offramp.recipe import Recipe
 class Images:
     """Normalized images of a split, by row numbers.
 
-    Splits in memory lie on the device, and are gathered and normalized there. Those in files are read
-    by `workers` processes ahead of time (0: in this one, when they are needed).
+    Splits in memory lie on the device, and are gathered and normalized there.
 
-    ranks: those among which the rows are divided.
+    Args:
+        data: Of a study.
+        device: Where images are needed.
+        workers: Processes that read files ahead of time (0: this one, when they are needed).
+        memory_format: Of the numerics profile.
+        ranks: Those among which the rows are divided.
+        clock: Of the seconds that training records.
     """
 
     def __init__(
@@ -39,8 +45,10 @@ class Images:
         workers: int = 0,
         memory_format: MemoryFormat = "channels_last",
         ranks: Ranks = ALONE,
+        clock: Callable[[], float] = perf_counter,
     ) -> None:
         self.device = device
+        self.clock = clock
         self.ranks = ranks
         self._memory_format = memory_format
         self.augment = data.augment
@@ -62,15 +70,21 @@ class Images:
         return labels
 
     def class_weights(self, recipe: Recipe) -> Tensor | None:
-        """[C] float32 of the training labels, where the recipe asks for them."""
-        return self._balanced if recipe.class_weights == "balanced" else None
+        """[C] float32 of the training labels, where the recipe has some."""
+        match recipe.class_weights:
+            case "none":
+                return None
+            case "balanced":
+                return self._balanced
+            case _:
+                assert_never(recipe.class_weights)
 
     @cached_property
     def _balanced(self) -> Tensor:
         return balanced(self._labels, len(self._data.classes)).to(self.device)
 
     def read(self, split: str, rows: Tensor, view: View | None = None) -> Tensor:
-        """[B, C, H, W] float32, in the memory format.  view: the random one to take; None: as is."""
+        """[B, C, H, W] float32, in the memory format; in the random `view`, or as they are."""
         part = self._data.splits[split]
         if isinstance(part, FileSplit):
             return self._finished(self._prefetch.now(split, rows.cpu(), view), rows, view)
@@ -80,17 +94,16 @@ class Images:
 
     def reads(self, split: str, chunks: Sequence[Tensor], view: View | None = None) -> Iterator[Tensor]:
         """`read` of each of `chunks`, in order; what lies in files is made ahead of time."""
-        made = self._reads(split, chunks, view)
-        began = perf_counter()
-        for images in made:
-            self._spent += perf_counter() - began
+        began = self.clock()
+        for images in self._reads(split, chunks, view):
+            self._spent += self.clock() - began
             yield images
-            began = perf_counter()
-        self._spent += perf_counter() - began
+            began = self.clock()
+        self._spent += self.clock() - began
 
     def take_seconds(self) -> float:
-        """Seconds for which `reads` kept its callers waiting since this was last asked: for files, and
-        for gathering, augmenting and normalizing. Of a GPU, whose work goes on by itself, only what it
+        """Seconds for which callers of `reads` have waited since the last call: for files, and for
+        gathering, augmenting and normalizing. Of a GPU, whose work goes on by itself, only what it
         takes to hand that work over: a step does not wait for it here."""
         seconds, self._spent = self._spent, 0.0
         return seconds
@@ -100,10 +113,11 @@ class Images:
             for rows in chunks:
                 yield self.read(split, rows, view)
             return
-        made = self._prefetch.batches(split, chunks, view)
-        for rows, stored in zip(chunks, made, strict=True):
-            kept = stored.clone() if stored.is_floating_point() else stored  # else normalizing is a copy
-            yield self._finished(kept, rows, view)
+        batches = self._prefetch.batches(split, chunks, view)
+        for rows, stored in zip(chunks, batches, strict=True):
+            # The prefetch uses its buffers again; normalizing copies all but floats.
+            own = stored.clone() if stored.is_floating_point() else stored
+            yield self._finished(own, rows, view)
 
     def close(self) -> None:
         """End the processes that read files."""

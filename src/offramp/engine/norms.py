@@ -24,9 +24,14 @@ def normalizing(ranks: Ranks, share: BatchShare) -> AbstractContextManager[objec
 
 class GlobalBatchNorm(TorchFunctionMode):
     """While it is entered, whatever normalizes by a batch's own statistics, module or function, takes
-    those of all ranks' rows. Two sums a layer: forward, and of its gradient.
+    those of all ranks' rows.
 
-    Every rank must run the same operations in the same order.
+    Two sums a layer: forward, and of its gradient. Every rank must run the same operations in the same
+    order.
+
+    Args:
+        ranks: All of them.
+        share: This rank's part of the batch.
     """
 
     def __init__(self, ranks: Ranks, share: BatchShare) -> None:
@@ -136,14 +141,9 @@ class _Normalized(torch.autograd.Function):
         of_input = (gradient - shift - scaled * slope) * _across(factor, input)
         if ctx.idle:
             of_input = torch.zeros_like(of_input)
-        given = weight is not None
-        unread = (None,) * 6
-        return (
-            of_input.to(input.dtype),
-            of_weight if given else None,
-            of_bias if given else None,
-            *unread,
-        )
+        affine = (of_weight, of_bias) if weight is not None else (None, None)
+        rest = (None,) * 6
+        return (of_input.to(input.dtype), *affine, *rest)
 
 
 def _wide(values: Tensor) -> Tensor:

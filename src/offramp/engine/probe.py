@@ -34,8 +34,14 @@ LEAST = 2  # images: what batch normalization needs
 
 @dataclass(frozen=True)
 class ProbeSubject:
-    """What is trained: a backbone with its usual exits on `batch` images of `shape` (C, H, W).
-    keep: whether the process keeps freed memory, as commands do.  device: its class."""
+    """What is trained: a backbone with its usual exits.
+
+    Attributes:
+        shape: Of an image, (C, H, W).
+        batch: Images.
+        keep: Whether the process keeps freed memory, as commands do.
+        device: Its class.
+    """
 
     backbone: str
     shape: tuple[int, int, int]
@@ -65,8 +71,8 @@ def macs_per_second(
     batch: int,
     step_macs: float = STEP_MACS,
 ) -> float:
-    """Training speed: the better of two steps, after a first. batch: at most so many images a step;
-    fewer, where a step would take more than `step_macs`."""
+    """Training speed: the better of two steps, after a first, of at most `batch` images; of fewer, where
+    a step would take more than `step_macs`."""
     parts = segments(1, net.exits) | heads(1, net.exits)
     each = (1 + BACKWARD) * sum(net.macs(part) for part in parts)
     batch = min(batch, max(LEAST, round(step_macs / each)))
@@ -80,11 +86,11 @@ def macs_per_second(
     return batch * each / min(times)
 
 
-def stepper(net: ExitNetwork, batch: int, way: Setup, device: torch.device) -> Callable[[], float]:
+def stepper(net: ExitNetwork, batch: int, setup: Setup, device: torch.device) -> Callable[[], float]:
     """A function that makes one joint training step of a copy of `net`; its answer is in seconds."""
-    numerics = replace(DEFAULTS[device.type], **asdict(way))
+    numerics = replace(DEFAULTS[device.type], **asdict(setup))
     generator = torch.Generator().manual_seed(0)
-    copy, images = _laid_out(net, batch, way.memory_format, device, generator)
+    copy, images = _laid_out(net, batch, setup.memory_format, device, generator)
     optimizer = torch.optim.SGD(copy.parameters(), lr=1e-3, momentum=0.9, fused=True)
     labels = torch.randint(CLASSES, (batch,), generator=generator).to(device)
 
@@ -122,34 +128,36 @@ def _seconds(step: Callable[[], None], numerics: Numerics, device: torch.device)
         return perf_counter() - began
 
 
-def in_turns(steps: Sequence[Callable[[], float]], seconds: float) -> list[list[float]]:
+def in_turns(
+    steps: Sequence[Callable[[], float]], seconds: float, clock: Callable[[], float] = perf_counter
+) -> list[list[float]]:
     """Times of each, called in turns for about so many seconds in all; at least three each."""
-    found: list[list[float]] = [[] for _ in steps]
-    began = perf_counter()
-    while len(found[0]) < 3 or perf_counter() - began < seconds:
-        for times, step in zip(found, steps, strict=True):
-            times.append(step())
-    return found
+    times: list[list[float]] = [[] for _ in steps]
+    began = clock()
+    while len(times[0]) < 3 or clock() - began < seconds:
+        for own, step in zip(times, steps, strict=True):
+            own.append(step())
+    return times
 
 
 def main() -> None:
     """Answer each line `{"ways": […], "seconds": …}` with a list of seconds a step for each way."""
-    given = json.loads(sys.argv[1])
-    subject = ProbeSubject(**{**given, "shape": tuple(given["shape"])})
+    fields = json.loads(sys.argv[1])
+    subject = ProbeSubject(**{**fields, "shape": tuple(fields["shape"])})
     if subject.keep:
         keep_freed_memory()
     device = devices.chosen(subject.device)
     net = network(subject)
     steps: dict[Setup, Callable[[], float]] = {}
-    _say("ready")
+    _print("ready")
     for line in sys.stdin:
-        asked = json.loads(line)
-        ways = [Setup(**way) for way in asked["ways"]]
+        request = json.loads(line)
+        ways = [Setup(**way) for way in request["ways"]]
         for way in ways:
             if way not in steps:
                 steps[way] = stepper(net, subject.batch, way, device)
                 steps[way]()  # the first step of a shape chooses and prepares its kernels
-        _say(in_turns([steps[way] for way in ways], asked["seconds"]))
+        _print(in_turns([steps[way] for way in ways], request["seconds"]))
 
 
 def question(ways: Sequence[Setup], seconds: float) -> str:
@@ -157,7 +165,7 @@ def question(ways: Sequence[Setup], seconds: float) -> str:
     return json.dumps({"ways": [asdict(way) for way in ways], "seconds": seconds})
 
 
-def _say(answer: Any) -> None:
+def _print(answer: Any) -> None:
     print(json.dumps(answer), flush=True)
 
 

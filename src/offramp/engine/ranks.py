@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,16 +27,16 @@ from offramp import device as devices
 from offramp.seeding import derive
 
 FEW = 10_000  # values below which everybody sends everything to everybody: one message, not two
-PATIENCE = timedelta(days=30)  # of ranks that wait for orders: who is gone is known at once
-STEP = timedelta(minutes=30)  # of those at work together, where a machine may vanish without a word
-ASK_S = 0.02  # between looks at who has come
+IDLE_LIMIT = timedelta(days=30)  # of ranks that wait for orders: a lost connection shows at once
+STEP_LIMIT = timedelta(minutes=30)  # of ranks at work: a machine may vanish without a word
+POLL_S = 0.02  # between looks at who has come
 
 
-class Deserted(Exception):
+class RankLost(Exception):
     """Another rank is gone: what this one has half done is void."""
 
 
-class Disbanded(Deserted):
+class RankStopped(RankLost):
     """This rank leaves the others in the middle of a phase, for a reason that it has told."""
 
 
@@ -61,8 +61,11 @@ ONLY = RankInfo()
 class BatchShare:
     """A rank's part of a batch.
 
-    rows: [n] int64, one at least: a rank without any takes one that counts nothing, so that all ranks
-    take part in every sum.  counts: how many rows each rank has of the batch.
+    Attributes:
+        rows: [n] int64, one at least: a rank without any takes one that counts nothing, so that all
+            ranks take part in every sum.
+        counts: Of the rows of each rank.
+        rank: Whose part it is.
     """
 
     rows: Tensor
@@ -85,12 +88,17 @@ class BatchShare:
 
 @dataclass(frozen=True)
 class Ranks:
-    """rank: of this process, 0 leads.  count: of all.  orders: the group through which rank 0 says what
-    is to be done, on the CPU; None is that of all else."""
+    """The ranks of a training, as one of them sees them; 0 leads.
+
+    Attributes:
+        rank: Of this process.
+        count: Of all.
+        order_group: Through which rank 0 sends orders, on the CPU; None is the group of all else.
+    """
 
     rank: int = 0
     count: int = 1
-    orders: Any = None
+    order_group: Any = None
 
     @property
     def leads(self) -> bool:
@@ -111,11 +119,14 @@ class Ranks:
     def shares(
         self, order: Tensor, limits: Sequence[tuple[int, int]], owned: bool, device: torch.device
     ) -> list[BatchShare]:
-        """This rank's part of each batch; `rows` on the device.
+        """This rank's part of each batch, with its rows on the device.
 
-        order: the rows of an epoch, [N] int64 on the CPU.  limits: where each batch begins and ends.
-        owned: parts are those of `own` rows, so they are of unequal sizes; else the batch is cut into
-        equal ones (to a row).
+        Args:
+            order: The rows of an epoch, [N] int64 on the CPU.
+            limits: Where each batch begins and ends.
+            owned: Parts are those of `own` rows, so they are of unequal sizes; else the batch is cut
+                into equal ones (to a row).
+            device: Of this rank.
         """
         parts, counts = [], []
         for low, high in limits:
@@ -146,7 +157,7 @@ class Ranks:
         padded = torch.zeros(size * self.count, dtype=flat.dtype, device=flat.device)
         padded[: len(flat)] = flat
         theirs = torch.empty_like(padded)
-        with deserted():
+        with lost_connections():
             dist.all_to_all_single(theirs, padded)
         return self.gather(_added(theirs.view(self.count, size))).view(-1)[: len(flat)].view_as(values)
 
@@ -167,41 +178,41 @@ class Ranks:
         if self.count == 1:
             return values[None]
         gathered = values.new_empty((self.count, *values.shape))
-        with deserted():
+        with lost_connections():
             dist.all_gather(list(gathered.unbind(0)), values.contiguous())
         return gathered
 
     def disband(self) -> None:
-        """Leave the others in the middle of what they do together. Raises Disbanded, but with one rank
+        """Leave the others in the middle of what they do together. Raises RankStopped, but with one rank
         does nothing."""
         if self.count > 1:
-            raise Disbanded(f"rank {self.rank} stopped")
+            raise RankStopped(f"rank {self.rank} stopped")
 
-    def alike(self, words: str) -> bool:
-        """Whether all ranks, several of them, say the same."""
-        said = hashlib.sha256(words.encode()).digest()[:8]
-        mine = torch.frombuffer(bytearray(said), dtype=torch.int64)
+    def agree(self, text: str) -> bool:
+        """Whether all ranks, several of them, have the same text."""
+        digest = hashlib.sha256(text.encode()).digest()[:8]
+        mine = torch.frombuffer(bytearray(digest), dtype=torch.int64)
         each = [torch.empty_like(mine) for _ in range(self.count)]
-        with deserted():
-            dist.all_gather(each, mine, self.orders)
+        with lost_connections():
+            dist.all_gather(each, mine, self.order_group)
         return all(torch.equal(mine, other) for other in each)
 
-    def tell(self, order: Sequence[Any] | None) -> None:
-        """Rank 0's word to all others, of JSON's types; None is the last one."""
+    def send(self, order: Sequence[Any] | None) -> None:
+        """From rank 0 to all others, an order of JSON's types; None is the last one."""
         if self.count > 1:
             text = torch.frombuffer(bytearray(json.dumps(order).encode()), dtype=torch.uint8)
-            with deserted():
-                dist.broadcast(torch.tensor([len(text)]), 0, self.orders)
-                dist.broadcast(text, 0, self.orders)
+            with lost_connections():
+                dist.broadcast(torch.tensor([len(text)]), 0, self.order_group)
+                dist.broadcast(text, 0, self.order_group)
 
-    def hear(self) -> Iterator[list[Any]]:
-        """What rank 0 tells, until the last word."""
+    def orders(self) -> Iterator[list[Any]]:
+        """What rank 0 sends, until the last order."""
         while True:
             size = torch.zeros(1, dtype=torch.int64)
-            with deserted():
-                dist.broadcast(size, 0, self.orders)
+            with lost_connections():
+                dist.broadcast(size, 0, self.order_group)
                 text = torch.empty(int(size), dtype=torch.uint8)
-                dist.broadcast(text, 0, self.orders)
+                dist.broadcast(text, 0, self.order_group)
             order = json.loads(bytes(text.tolist()))
             if order is None:
                 return
@@ -220,67 +231,75 @@ def _added(pieces: Tensor) -> Tensor:
 
 
 @contextmanager
-def joined(seat: RankInfo, device: torch.device) -> Iterator[Ranks]:
-    """This process as one of the ranks, while the block runs. device: its own.
+def joined(info: RankInfo, device: torch.device) -> Iterator[Ranks]:
+    """This process as one of the ranks, while the block runs; `device` is its own.
 
-    Raises Deserted where they do not come together.
+    Raises RankLost where they do not come together.
     """
-    if seat.count == 1:
+    if info.count == 1:
         yield ALONE
         return
     backend = devices.collectives(device)
-    with deserted():
+    with lost_connections():
         dist.init_process_group(
             backend,
-            store=_meeting(seat),
-            rank=seat.rank,
-            world_size=seat.count,
-            timeout=STEP,
+            store=_meeting(info),
+            rank=info.rank,
+            world_size=info.count,
+            timeout=STEP_LIMIT,
             device_id=None if backend == "gloo" else device,
         )
-        orders = dist.new_group(backend="gloo", timeout=PATIENCE)
+        order_group = dist.new_group(backend="gloo", timeout=IDLE_LIMIT)
     try:
-        yield Ranks(seat.rank, seat.count, orders)
+        yield Ranks(info.rank, info.count, order_group)
     finally:
         with suppress(RuntimeError):
             dist.destroy_process_group()
 
 
-def _meeting(seat: RankInfo) -> Store:
+def _meeting(info: RankInfo) -> Store:
     """Where ranks tell each other how they are reached."""
-    store, _, _ = next(rendezvous(seat.meeting, seat.rank, seat.count, timeout=STEP))
-    store.set_timeout(STEP)
-    return PrefixStore(_name_of_meeting(store, seat), store)
+    store, _, _ = next(rendezvous(info.meeting, info.rank, info.count, timeout=STEP_LIMIT))
+    store.set_timeout(STEP_LIMIT)
+    return PrefixStore(meeting_name(store, info), store)
 
 
-def _name_of_meeting(store: Store, seat: RankInfo) -> str:
-    """Rank 0's word, which no meeting had before. The store of torchrun outlives a training, and the
-    processes too, and what was told there stays: so an answer goes to a question that is new itself.
+def meeting_name(
+    store: Store,
+    info: RankInfo,
+    clock: Callable[[], float] = time.monotonic,
+    wait: Callable[[float], None] = time.sleep,
+) -> str:
+    """A name that rank 0 draws, and that no meeting had before.
 
-    Raises Deserted where not all ask.
+    The store of torchrun outlives a training, and the processes too, and what was written there stays:
+    so an answer goes to a question that is new itself.
+
+    Raises:
+        RankLost: Where not all ask within `STEP_LIMIT`.
     """
     mine = uuid.uuid4().hex
-    if not seat.leads:
-        store.set(f"question of {seat.rank}", mine)
+    if not info.leads:
+        store.set(f"question of {info.rank}", mine)
         name = store.get(f"answer to {mine}").decode()
-        store.set(f"{seat.rank} knows {name}", "yes")
+        store.set(f"{info.rank} knows {name}", "yes")
         return name
-    left, until = set(range(1, seat.count)), time.monotonic() + STEP.total_seconds()
-    while left:
-        if time.monotonic() > until:
-            raise Deserted(f"rank {min(left)} did not come")
-        for rank in left:
+    missing, until = set(range(1, info.count)), clock() + STEP_LIMIT.total_seconds()
+    while missing:
+        if clock() > until:
+            raise RankLost(f"rank {min(missing)} did not come")
+        for rank in missing:
             if store.check([f"question of {rank}"]):  # it may be an old one
                 store.set(f"answer to {store.get(f'question of {rank}').decode()}", mine)
-        time.sleep(ASK_S)
-        left = {rank for rank in left if not store.check([f"{rank} knows {mine}"])}
+        wait(POLL_S)
+        missing = {rank for rank in missing if not store.check([f"{rank} knows {mine}"])}
     return mine
 
 
 @contextmanager
-def deserted() -> Iterator[None]:
-    """What torch says of a lost connection, as Deserted."""
+def lost_connections() -> Iterator[None]:
+    """What torch raises of a lost connection becomes RankLost."""
     try:
         yield
     except RuntimeError as error:
-        raise Deserted(str(error).splitlines()[0]) from None
+        raise RankLost(str(error).splitlines()[0]) from None

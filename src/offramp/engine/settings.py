@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import assert_never
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,7 @@ FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_
 @contextmanager
 def applied(numerics: Numerics) -> Iterator[None]:
     """Threads, determinism and precision of `numerics` while the block runs. Torch's global random
-    state is put back at the end as well, since training reseeds it.
-
-    In bfloat16 torch's autocast chooses the operations; nothing but networks has any that it changes.
-    """
+    state is put back at the end as well, since training reseeds it."""
     threads = torch.get_num_threads()
     # Not use_deterministic_algorithms, which imports torch's compiler, a second in every process.
     strictness = torch.get_deterministic_debug_mode()
@@ -47,10 +45,15 @@ def applied(numerics: Numerics) -> Iterator[None]:
 
 
 def _precision(numerics: Numerics) -> AbstractContextManager[object]:
-    """Autocast where the profile wants it. It keeps no copies of weights, which training changes."""
-    if numerics.precision == "float32":
-        return nullcontext()
-    return torch.autocast(numerics.device, torch.bfloat16, cache_enabled=False)
+    match numerics.precision:
+        case "float32":
+            return nullcontext()
+        case "bfloat16":
+            # Nothing but networks has operations that autocast changes. It may keep no copies of
+            # weights, which training changes.
+            return torch.autocast(numerics.device, torch.bfloat16, cache_enabled=False)
+        case _:
+            assert_never(numerics.precision)
 
 
 def placed(net: nn.Module, device: torch.device, memory_format: MemoryFormat = "channels_last") -> None:

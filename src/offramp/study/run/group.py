@@ -52,7 +52,7 @@ def enlist(
             unpack(trainee, *saved)
         trainees.append(trainee)
     at = trainees[0].epoch, trainees[0].steps
-    if images.ranks.count > 1 and not images.ranks.alike("\n".join(map(_stand, trainees))):
+    if images.ranks.count > 1 and not images.ranks.agree("\n".join(map(_stand, trainees))):
         raise OfframpError(
             f"the ranks of phase '{nodes[0].name}' do not start from the same weights; give all of them "
             "the same store"
@@ -91,7 +91,7 @@ def follow(
 ) -> Iterator[events.Event]:
     """Do what rank 0 says, until its last word. It reports all that happens, but what fails here."""
     leave_signals_to_parent()  # rank 0 ends first, and saves; this one with it
-    for order, *about in images.ranks.hear():
+    for order, *about in images.ranks.orders():
         if order == "train":
             nodes = [ledger.plan.nodes[key] for key in about]
             yield from _train(ledger, images, cache, speeds, nodes)

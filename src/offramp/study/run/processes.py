@@ -28,7 +28,7 @@ from tempfile import TemporaryDirectory
 import psutil
 
 from offramp import device as devices
-from offramp.engine.ranks import Deserted, Disbanded, RankInfo
+from offramp.engine.ranks import RankInfo, RankLost, RankStopped
 from offramp.errors import OfframpError
 from offramp.meters import killed_for_memory, usable_cores
 from offramp.process import (
@@ -157,8 +157,8 @@ def _work(environment: dict[str, str], order: str, pipe: Connection) -> None:
                 for line in lines:
                     pipe.send_bytes(line.encode())
             pipe.send_bytes(b"")
-    except Deserted as error:
-        raise SystemExit(DISBANDED if isinstance(error, Disbanded) else DESERTED) from None
+    except RankLost as error:
+        raise SystemExit(DISBANDED if isinstance(error, RankStopped) else DESERTED) from None
     except KeyboardInterrupt as error:
         raise SystemExit(exit_code(error)) from None
     except OSError:
@@ -383,7 +383,7 @@ def _run_launched(
     config = replace(config, device=place, seat=seat, workers=launched.here)
     try:
         yield from run(plan, store, config)
-    except Deserted as error:
+    except RankLost as error:
         raise OfframpError(
             f"this rank ({seat.rank}) cannot go on without the others ({error}); run the same command "
             "again, which goes on from the last checkpoint"

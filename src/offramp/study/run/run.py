@@ -226,7 +226,7 @@ class Run:
                 caching.adapt(self.cache, self.plan, self.allowed, device, workers)
             self.meter.lap()
             nodes = [self.plan.nodes[key] for key in locks]
-            ranks.tell(["train", *locks])
+            ranks.send(["train", *locks])
             weights = weights_of(self.plan, self.store, nodes[0].seed, self.config.device)
             trainees = enlist(self.plan, self.store, weights, nodes, self.images)
             nodes = [t.node for t in trainees]
@@ -425,7 +425,7 @@ def run(
             yield from follow(prepared.ledger, *about)
             return
         yield from prepared.work()
-        prepared.images.ranks.tell(None)
+        prepared.images.ranks.send(None)
 
 
 def run_part(

@@ -72,7 +72,7 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Logit
     arrays: dict[str, np.ndarray] = {}
 
     def asked(split: str, exits: Sequence[int], mirrored: bool) -> np.ndarray:
-        images.ranks.tell(["answer", trial.id, split, list(exits), mirrored])
+        images.ranks.send(["answer", trial.id, split, list(exits), mirrored])
         return split_logits(net, images, split, exits, EVALUATION_BATCH, mirrored)
 
     def flipped() -> dict[str, tuple[float, ...]]:

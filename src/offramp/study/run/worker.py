@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from offramp import usercode
-from offramp.engine.ranks import Deserted
+from offramp.engine.ranks import RankLost
 from offramp.errors import OfframpError, Unwritable, in_line
 from offramp.escape import printable
 from offramp.numerics import Numerics
@@ -56,7 +56,7 @@ def carry_out(line: str) -> Iterator[str]:
         Events, a line of JSON each.
 
     Raises:
-        Deserted: Where ranks lost each other, of an order for one of them.
+        RankLost: Where ranks lost each other, of an order for one of them.
     """
     order = loads(line)
     here = "" if order.failures else f"{host()}: "
@@ -67,7 +67,7 @@ def carry_out(line: str) -> Iterator[str]:
                 if isinstance(event, (events.Finished, events.Failed)):
                     reported.add(event.key)
                 yield events.dumps(_at(here, event))
-    except Deserted:
+    except RankLost:
         raise
     except OfframpError as error:
         again = isinstance(error, Unwritable)  # a full disk, a store that is away: it may pass
