@@ -17,7 +17,7 @@ from offramp import Recipe
 from offramp.augment import Augment
 from offramp.data import from_dataset
 from offramp.inputs import blank, noise
-from offramp.nets.macs import count_macs
+from offramp.nets.cut.observe import count_macs
 from offramp.nets.network import inside
 from refusal import refuses
 

@@ -8,7 +8,9 @@ import functools
 import pytest
 import torch
 
-from offramp.nets import BACKBONES, NetSpec, build
+from offramp.nets import BACKBONES, NetSpec, build, heads
+from offramp.nets.cut.places import ExitPlace, survey
+from offramp.nets.head_kinds import HeadInput
 from offramp.nets.network import inside
 from offramp.parts import Part, path
 from support import backbones
@@ -25,6 +27,15 @@ def built(name):
 
 def network(name="digits-cnn"):
     return copy.deepcopy(built(name))
+
+
+def places(module, input_shape) -> tuple[ExitPlace, ...]:
+    return survey(module, input_shape).places()
+
+
+def resolve(default, overrides, *tap) -> heads.HeadSpec:
+    """tap: shape, where, sides, place."""
+    return heads.resolve(default, overrides, HeadInput(*tap))
 
 
 def images(net, count=4):

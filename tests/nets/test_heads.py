@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
+from network_kit import resolve
 from torch import nn
 
+from offramp.errors import OfframpError
+from offramp.nets import attach, head_kinds, heads
 from offramp.nets.clock import Clock
-from offramp.nets.heads import Head, HeadSpec, paper_head, resolve
+from offramp.nets.heads import Head, HeadSpec, paper_head
+from offramp.nets.network import inside
+from offramp.study.spec.models import ExitsSpec
 from refusal import refuses
 
 MAPS = [(16, 1, 1), (16, 2, 2), (16, 3, 3), (16, 8, 8), (8, 5, 3)]
@@ -161,3 +168,45 @@ def test_a_stopped_clock_leaves_the_generator_alone():
 )
 def test_mistakes_name_the_thing_and_the_remedy(shape, overrides, message):
     refuses(message, resolve, HeadSpec(), overrides, shape, "exit 1")
+
+
+def squared(_spec, shape, classes, _dropout):
+    """A head that no kind of ours is: the mean of squares, then a linear layer."""
+    return nn.Identity(), head_kinds.layers(square=Squared(), classifier=nn.Linear(shape[0], classes))
+
+
+class Squared(nn.Module):
+    def forward(self, x):
+        return x.square().mean((2, 3))
+
+
+def test_a_new_kind_is_one_entry_and_nothing_stands_for_another(monkeypatch):
+    with pytest.raises(OfframpError, match="kind cannot be 'squared'"):
+        HeadSpec("squared")
+    kind = head_kinds.HeadKind(help="of squares.", settings=("layout",), build=squared)
+    monkeypatch.setitem(head_kinds.KINDS, "squared", kind)
+    head = make((4, 8, 8), kind="squared")
+    assert kinds(head.body) == ["Squared", "Linear"]  # and not the layers of an MLP
+    (help,) = [line for line in heads.explained() if line.startswith("`squared`")]
+    assert "of squares. Settings: `layout`" in help
+    net = attach(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 5)),
+        ["0"],
+        (3, 8, 8),
+        head="squared",
+    )
+    assert kinds(inside(net).heads[0].body) == ["Squared", "Linear"]
+    section = ExitsSpec.model_validate({"taps": 1, "head": {"kind": "squared"}})  # of a study file
+    assert section.head == {"kind": "squared"}
+    unbuilt = head_kinds.HeadKind(help="without a builder.", settings=())
+    monkeypatch.setitem(head_kinds.KINDS, "unbuilt", unbuilt)
+    with pytest.raises(OfframpError, match="of kind 'unbuilt'"):
+        make((4, 8, 8), kind="unbuilt")
+
+
+def test_help_of_attach_has_every_kind_and_every_setting():
+    text = " ".join(attach.__doc__.split())
+    for kind, entry in head_kinds.KINDS.items():
+        assert f"`{kind}`: {entry.help}" in text
+    for field in dataclasses.fields(HeadSpec):
+        assert field.name == "kind" or f"`{field.name}` ({heads.must_be(field.name)})" in text

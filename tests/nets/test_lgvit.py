@@ -10,14 +10,15 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from network_kit import resolve
 from torch import Tensor, nn
 
 from offramp.bundle import graphs
 from offramp.device import seeded
 from offramp.nets import ExitNetwork, attach, lgvit
 from offramp.nets.clock import Clock
-from offramp.nets.heads import Head, HeadSpec, resolve
-from offramp.nets.macs import count_macs
+from offramp.nets.cut.observe import count_macs
+from offramp.nets.heads import Head, HeadSpec
 from offramp.nets.network import inside
 from offramp.parts import Part
 from refusal import refuses

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from offramp.nets.macs import count_macs
+from offramp.nets.cut.observe import count_macs
 
 X = torch.randn(2, 3, 32, 32)
 

@@ -224,13 +224,13 @@ GRADIENTS = {
 } | {between.__name__: (between, set()) for between in BETWEEN}
 
 
-@pytest.mark.parametrize(("between", "lost"), GRADIENTS.values(), ids=GRADIENTS)
-def test_parameters_whose_gradient_a_trace_loses_are_known(between, lost: set[str]) -> None:
+@pytest.mark.parametrize(("between", "wrong"), GRADIENTS.values(), ids=GRADIENTS)
+def test_parameters_whose_gradient_a_trace_loses_are_known(between, wrong: set[str]) -> None:
     torch.manual_seed(0)
     trunk = cut(Net(between), IMAGE, ["a"])
-    assert trunk.lost == lost == trunk.on(Net(between)).lost
+    assert trunk.wrong_gradients == wrong == trunk.on(Net(between)).wrong_gradients
     frozen = Net(between).requires_grad_(False)
-    assert not cut(frozen, IMAGE, ["a"]).lost
+    assert not cut(frozen, IMAGE, ["a"]).wrong_gradients
 
 
 class TestInPlace:
@@ -385,8 +385,8 @@ class TestUntraceable:
                 return self.fc(self.drop(self.pool(self.b(self.stage(x)))))
 
         torch.manual_seed(0)
-        assert cut_by_names(Held(), self.names, IMAGE).lost == {"a.weight", "a.bias"}
-        assert not cut_by_names(Untraceable(), self.names, IMAGE).lost
+        assert cut_by_names(Held(), self.names, IMAGE).wrong_gradients == {"a.weight", "a.bias"}
+        assert not cut_by_names(Untraceable(), self.names, IMAGE).wrong_gradients
 
     def test_its_noise_follows_the_clock(self) -> None:
         def logits(trunk: Trunk, now: tuple[int, int, int]) -> Tensor:

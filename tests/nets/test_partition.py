@@ -135,7 +135,7 @@ def test_a_frozen_segment_stands_still_while_the_rest_trains() -> None:
 def test_the_cuts_serve_another_instance_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     trunk, x = trunk_of("vit"), images((3, 32, 32))
     monkeypatch.setattr(
-        sys.modules["offramp.nets.cut.places"], "trace", lambda _: pytest.fail("traced again")
+        sys.modules["offramp.nets.cut.modes"], "trace", lambda _: pytest.fail("traced again")
     )
     torch.manual_seed(9)
     other = CASES["vit"].build()

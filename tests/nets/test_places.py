@@ -10,12 +10,13 @@ import pytest
 import timm
 import torch
 import torchvision
+from network_kit import places
 from partition_cases import vit
 from torch import nn
 
 from offramp.errors import OfframpError
 from offramp.nets import attach
-from offramp.nets.cut.places import places, survey
+from offramp.nets.cut.places import survey
 from refusal import refuses
 
 pytestmark = pytest.mark.slow
@@ -98,7 +99,7 @@ def test_a_survey_changes_nothing_and_repeats() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
     assert first.places() == second.places()
-    assert first.code == second.code
+    assert first.graphs.code == second.graphs.code
 
 
 def test_names_do_not_depend_on_how_often_a_function_runs_in_one_mode() -> None:
@@ -165,6 +166,6 @@ class Again(nn.Module):
 def test_no_exit_is_between_two_uses_of_the_same_weights() -> None:
     found = survey(Again(), (3, 8, 8))
     assert [p.name for p in found.places()] == ["a", "embed", "c"]
-    assert {"embed#1", "b", "mul#1", "d"} < {site.name for site in found.sites if site.clean}
+    assert {"embed#1", "b", "mul#1", "d"} < {site.name for site in found.points if site.alone}
     assert attach(Again(), ["embed", "c"], (3, 8, 8)).places == ("embed", "c", "mul#2")
     refuses("'embed.weight' of Again is used by segment 1 and by", attach, Again(), ["b"], (3, 8, 8))

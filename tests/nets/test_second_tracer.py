@@ -7,12 +7,12 @@ import copy
 import pytest
 import torch
 import torchvision
+from network_kit import places
 from partition_cases import images, run, same_state, step, train
 from torch import Tensor, nn
 
 from offramp.nets import attach
 from offramp.nets.cut.partition import cut
-from offramp.nets.cut.places import places
 from offramp.nets.network import inside
 from refusal import refuses
 

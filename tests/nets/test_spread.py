@@ -7,18 +7,18 @@ from torch import nn
 
 from offramp.nets import NetSpec, attach, build
 from offramp.nets.builder import list_places
-from offramp.nets.cut.places import Tap
-from offramp.nets.cut.spread import chosen, sensible, spread
+from offramp.nets.cut.places import ExitPlace
+from offramp.nets.cut.spread import choose, sensible, spread
 from offramp.nets.network import inside
 from offramp.parts import Part
 from refusal import refuses
 
 
-def place(name: str, share: float, pooled: bool = False) -> Tap:
-    return Tap(name, (), (8, 4, 4), round(share * 1000), share, 0, pooled)
+def place(name: str, share: float, pooled: bool = False) -> ExitPlace:
+    return ExitPlace(name, (), (8, 4, 4), round(share * 1000), share, 0, pooled)
 
 
-def rows(**shares: float) -> list[Tap]:
+def rows(**shares: float) -> list[ExitPlace]:
     return [place(name, share) for name, share in shares.items()]
 
 
@@ -79,14 +79,14 @@ def test_no_exit_is_where_leaving_spares_nothing_or_no_map_is_left(places, expec
 
 
 def test_a_share_means_the_place_nearest_to_it():
-    assert chosen(DENSE, ("25%", "block2", "96 %")) == {
+    assert choose(DENSE, ("25%", "block2", "96 %")) == {
         "block1": "nearest to 25% of the MACs",
         "block2": "as asked",
         "block3": "nearest to 96 % of the MACs",
     }
-    refuses("73% is the same place as one before it, 'transition2'", chosen, DENSE, ("72%", "73%"))
+    refuses("73% is the same place as one before it, 'transition2'", choose, DENSE, ("72%", "73%"))
     deep = [place("a", 0.2), place("a.b", 0.3)]
-    assert list(chosen(deep, ("24%",))) == ["a"] and list(chosen(deep, ("29%",))) == ["a.b"]
+    assert list(choose(deep, ("24%",))) == ["a"] and list(choose(deep, ("29%",))) == ["a.b"]
 
 
 def test_shares_attach():

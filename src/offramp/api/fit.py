@@ -505,7 +505,7 @@ def fit(
     asked |= {
         "data": GIVEN,
         "recipe": recipe or {},
-        **(inside(net).facts.asked or {"backbone": "attached"}),
+        **(inside(net).facts.as_study or {"backbone": "attached"}),
     }
     asked |= {} if augment is None else {"augment": augment}
     study = spec.parse(asked, "fit")

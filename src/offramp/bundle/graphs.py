@@ -14,7 +14,7 @@ from offramp.bundle.folder import remove_traces
 from offramp.errors import OfframpError
 from offramp.inputs import blank
 from offramp.nets import ExitNetwork
-from offramp.nets.cut.exported import quiet
+from offramp.nets.cut.trace import quiet
 from offramp.nets.network import inside
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")

@@ -7,6 +7,7 @@ import dataclasses
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from textwrap import fill
 from typing import Any
 
 import torch
@@ -16,17 +17,21 @@ from offramp.errors import OfframpError, OfframpWarning, in_line, shortened
 from offramp.hashing import digest
 from offramp.inputs import Shape, blank
 from offramp.nets.backbones.lookup import NetSpec, Origin, origin_of
+from offramp.nets.cut.modes import buffers, restore
+from offramp.nets.cut.observe import count_macs
 from offramp.nets.cut.partition import Trunk, chain_places, cut, cut_by_names
-from offramp.nets.cut.places import Tap, buffers, places, put, survey
-from offramp.nets.cut.spread import ASKED, chained, chosen, share
-from offramp.nets.heads import SETTINGS, HeadKind, HeadSpec, must_be, paper_head, resolve, whole
+from offramp.nets.cut.places import ExitPlace, survey
+from offramp.nets.cut.spread import ASKED, choose, is_chain, share_named
+from offramp.nets.head_kinds import KINDS, HeadInput
+from offramp.nets.heads import HeadSpec, explained, must_be, paper_head, resolve, whole
 from offramp.nets.identity import attributes_digest, sources, state_digest, tensors_digest
 from offramp.nets.inside import Exit, NetFacts, NetworkParts, drawn_head, drawn_module
-from offramp.nets.macs import count_macs
 from offramp.nets.network import ExitNetwork, inside
-from offramp.nets.pretrained import fitted, read, starting
+from offramp.nets.pretrained import fit_to, read, starting
 from offramp.parts import Part, Taps
 from offramp.usercode import RecordedCode
+
+LIGHTER = ("mlp", "linear")  # kinds of heads that read a pooled map, each cheaper than the one before it
 
 
 def build(
@@ -37,14 +42,20 @@ def build(
     recorded: RecordedCode | None = None,
     heads: Mapping[str, HeadSpec] | None = None,
 ) -> ExitNetwork:
-    """The network that `spec` describes, for examples of `input_shape` (see `offramp.inputs`), with the
-    initial weights of `seed`, in train mode. recorded: where a store's record names the backbone, and
-    not the user; code of the user's runs only if it is what was recorded, and trusted. heads: of exits
-    by place, where they are known.
+    """The network that `spec` describes, in train mode.
 
-    Raises OfframpError for an unknown name or option, images that are too small, fewer than two
-    classes, a tap that is not there, a head that does not fit its tap, or weights that do not fit or
-    cannot be had.
+    Args:
+        spec: The backbone, its exits and their heads.
+        input_shape: Of one example (see `offramp.inputs`).
+        classes: 2 or more.
+        seed: Of the initial weights.
+        recorded: Where a store's record names the backbone, and not the user; the user's code then runs
+            only if it is what was recorded, and trusted.
+        heads: Of exits by place, for exits whose heads are settled already.
+
+    Raises:
+        OfframpError: For an unknown name or option, images that are too small, fewer than two classes, a
+            missing tap, a head that does not fit its tap, or weights that do not fit or cannot be had.
     """
     if classes < 2:
         raise OfframpError(
@@ -55,14 +66,14 @@ def build(
     assert make is not None
     module = drawn_module(make, seed, "initial")
     if spec.taps is not None:
-        origin = dataclasses.replace(origin, taps=spec.taps, why=ASKED)
-    trunk, why = _cut(module, input_shape, origin)
+        origin = dataclasses.replace(origin, taps=spec.taps, reason=ASKED)
+    trunk, reasons = _cut(module, input_shape, origin)
     # With its defaults: a study that names no stem is given the one that fits its images.
     options = {**dict(spec.options), **origin.identity.get("options", {})}
-    asked = dataclasses.replace(spec, options=tuple(options.items())).asked
-    origin = dataclasses.replace(origin, asked=asked)
+    as_study = dataclasses.replace(spec, options=tuple(options.items())).as_study
+    origin = dataclasses.replace(origin, as_study=as_study)
     if spec.weights is not None:
-        initial = fitted(read(spec.weights, spec.backbone), trunk, spec.weights)
+        initial = fit_to(trunk, read(spec.weights, spec.backbone), spec.weights)
         module.load_state_dict(dict(initial.tensors), strict=False)
         make = partial(starting, make, initial.tensors)
         origin = dataclasses.replace(
@@ -74,36 +85,36 @@ def build(
         )
     if origin.foreign:  # not called "state", which is for weights that no seed draws
         drawn = state_digest(drawn_module(make, 0, "initial"))
-        text = [trunk.code, *sources(module)] if chained(origin.taps) else trunk.code
+        text = [trunk.code, *sources(module)] if is_chain(origin.taps) else trunk.code
         content = {"code": digest(text), "draw": drawn}
         if trunk.constants and "file" in origin.identity:  # the file may have them from elsewhere
             content["constants"] = tensors_digest(trunk.constants)
         origin = dataclasses.replace(origin, identity={**origin.identity, **content})
-    parts = _Heads(dict(spec.head), heads or {}, why)
-    return _assembled(trunk, origin, parts, input_shape, classes, seed)
+    settings = _HeadSettings(dict(spec.head), heads or {}, reasons)
+    return _assembled(trunk, origin, settings, input_shape, classes, seed)
 
 
 def list_places(
     spec: NetSpec, input_shape: Shape, classes: int
-) -> tuple[tuple[Tap, ...], Mapping[str, str]]:
+) -> tuple[tuple[ExitPlace, ...], Mapping[str, str]]:
     """Every place where an exit can go, in the order they run, however few, and those that `build` would
     choose, each with the reason. With lists of submodules: the ends of these.
 
-    Raises OfframpError as `build` does.
+    Raises:
+        OfframpError: As `build` does.
     """
     try:
         net = build(spec, input_shape, classes, seed=0)
     except OfframpError:
-        if (
-            spec.taps is None
-            and not list_places(dataclasses.replace(spec, taps=0), input_shape, classes)[0]
-        ):
+        without_exits = dataclasses.replace(spec, taps=0)
+        if spec.taps is None and not list_places(without_exits, input_shape, classes)[0]:
             return (), {}
         raise
-    trunk, why = inside(net).trunks[0], dict(zip(net.places, inside(net).facts.reasons, strict=False))
-    if chained(spec.taps):
-        return chain_places(trunk.module, spec.taps, input_shape), why
-    return places(trunk.module, input_shape, net.places[-1]), why
+    trunk, facts = inside(net).trunks[0], inside(net).facts
+    reasons = dict(zip(net.places, facts.reasons, strict=False))
+    if is_chain(spec.taps):
+        return chain_places(trunk.module, spec.taps, input_shape), reasons
+    return survey(trunk.module, input_shape).places(net.places[-1]), reasons
 
 
 def attach(
@@ -116,46 +127,40 @@ def attach(
 ) -> ExitNetwork:
     """Returns a copy of `module` with early exits, in train mode.
 
-    The copy has the module's weights; new heads are drawn from `seed`.
+    The copy has the module's weights; new heads are drawn from `seed`. Warns of a module that seems to
+    end in a softmax, and of parts whose name offramp needs, such as `exits`: use `net.backbone.exits`.
 
-    module: images [B, C, H, W] → logits [B, classes], without a softmax. Or a name as in a study file:
-        `my.py:make_net`, `timm/NAME`, `resnet18`. With a name, all weights are drawn, here from `seed`
-        and by `fit` from its own; the command line can then export the trained network, and predict with
-        it. Other arguments of its forward, such as `mask=None`, stay at their defaults.
-    exits: the places of the early exits (names of submodules, say, or shares of the compute such as
-        `25%`), in the order they run; one place; or how many, spread evenly over the compute. For a
-        module that cannot be traced: the names of the submodules of each segment, in the order they
-        run, and a last list for the classifier.
-    input_shape: (C, H, W) of one image; or (T,) of one text, whose module takes ids [B, T] int64. A
-        choice of the forward by the sizes of its input is made once, for this shape.
-    classes: compared with the module's; None takes the module's. A name needs it.
-    head: a kind of head, or a kind and its settings, such as `{"kind": "mlp", "hidden": 64}`:
-        `linear`: the mean over a map or over tokens, then one linear layer. Costs next to nothing.
-        `mlp`: the same mean, LayerNorm, `hidden` units, GELU, `dropout`, a linear layer. Cheap too.
-        `paper`, for maps alone: a convolution of `width` channels and size `kernel` between 0 to 2
-            max-`pools`, then flattened (`flatten`) into a dense layer of `hidden` units. On a small
-            network its convolution can cost more than the network itself; `print(net)` says.
-        `local`: neighboring tokens mixed by convolutions of `hidden` channels, one of them depthwise and
-            of size `kernel`, then the mean, plus the class token, and a linear layer.
-        `global`: every `stride`-th token, mixed by attention, then the same.
-        `lgvit`: `local` in the first half of the exits, `global` in the second, as LGViT has it for
-            transformers. These three read tokens of images, and maps.
-        All have the `layout` of a map (`chw`, `hwc`). `linear` and `mlp` have `tokens` (`mean`, or
-        `class` for the first token). The last three have `rows` and `columns`, the grid of tokens, if
-        images do not tell. By default `paper` for maps, otherwise `mlp`.
-    seed: a whole number, from which new weights are drawn.
+    Args:
+        module: Images [B, C, H, W] → logits [B, classes], without a softmax. Or a name as in a study
+            file: `my.py:make_net`, `timm/NAME`, `resnet18`. With a name, all weights are drawn, here
+            from `seed` and by `fit` from its own; the command line can then export the trained network,
+            and predict with it. Other arguments of its forward, such as `mask=None`, stay at their
+            defaults.
+        exits: The places of the early exits (names of submodules, say, or shares of the compute such as
+            `25%`), in the order they run; one place; or how many, spread evenly over the compute. For a
+            module that cannot be traced: the names of the submodules of each segment, in the order they
+            run, and a last list for the classifier.
+        input_shape: (C, H, W) of one image; or (T,) of one text, whose module takes ids [B, T] int64. A
+            choice of the forward by the sizes of its input is made once, for this shape.
+        classes: Compared with the module's; None takes the module's. A name needs it.
+        head: A kind of head, or a kind and its settings, such as `{"kind": "mlp", "hidden": 64}`; by
+            default `paper` for maps, otherwise `mlp`.
+            HEADS
+        seed: A whole number, from which new weights are drawn.
 
-    Raises OfframpError for an argument of another kind, a place that is not there, a head that does not
-    fit it, and a module that cannot be copied or returns no logits. Warns of a module that seems to end
-    in a softmax, and of parts whose name offramp needs, such as `exits`: use `net.backbone.exits`.
+    Raises:
+        OfframpError: For an argument of another kind, a place that does not exist, a head that does not
+            fit it, and a module that cannot be copied or returns no logits.
 
-    >>> import torch, offramp
-    >>> from torchvision.models import resnet18
-    >>> net = offramp.attach(resnet18(), exits=["layer1", "layer2"], input_shape=(3, 32, 32))
-    >>> [tuple(logits.shape) for logits in net.eval()(torch.randn(2, 3, 32, 32))]
-    [(2, 1000), (2, 1000), (2, 1000)]
+    Example:
+        >>> import torch, offramp
+        >>> from torchvision.models import resnet18
+        >>> net = offramp.attach(resnet18(), exits=["layer1", "layer2"], input_shape=(3, 32, 32))
+        >>> [tuple(logits.shape) for logits in net.eval()(torch.randn(2, 3, 32, 32))]
+        [(2, 1000), (2, 1000), (2, 1000)]
     """
-    _check_arguments(module, exits, input_shape, classes, head, seed)
+    _check_module(module)
+    _check_arguments(exits, input_shape, classes, head, seed)
     input_shape = tuple(input_shape)
     exits = [exits] if isinstance(exits, str) else exits
     overrides = {"kind": head} if isinstance(head, str) else dict(head or {})
@@ -175,25 +180,33 @@ def attach(
             "keeps beside its weights, such as tensors of its last forward pass, or attach a new one "
             "with its state_dict"
         ) from error
-    trunk, why = _cut(module, input_shape, Origin(None, {}, taps=taps))
-    texts = sources(module) if chained(taps) else []
+    trunk, reasons = _cut(module, input_shape, Origin(None, {}, taps=taps))
+    texts = sources(module) if is_chain(taps) else []
     identity = {"code": digest([trunk.code, *texts]), "state": state_digest(module)}
-    parts = _Heads(overrides, {}, why)
-    return _assembled(trunk, Origin(None, identity), parts, input_shape, classes, seed)
+    settings = _HeadSettings(overrides, {}, reasons)
+    return _assembled(trunk, Origin(None, identity), settings, input_shape, classes, seed)
 
 
-def _check_arguments(
-    module: Any, exits: Any, input_shape: Any, classes: Any, head: Any, seed: Any
-) -> None:
-    if not isinstance(module, (nn.Module, str)):
+# The kinds of heads explain themselves; `help(offramp.attach)` has what the registry says.
+attach.__doc__ = (attach.__doc__ or "").replace(
+    f"{12 * ' '}HEADS",
+    "\n".join(
+        fill(line, 100, initial_indent=12 * " ", subsequent_indent=16 * " ") for line in explained()
+    ),
+)
+
+
+def _check_module(module: Any) -> None:
+    """Raises OfframpError for what exits cannot be attached to."""
+    if isinstance(module, str):
+        return
+    if not isinstance(module, nn.Module):
         what = f"the class {module.__name__}" if isinstance(module, type) else _brief(module)
         raise OfframpError(
             f"module: {what} is not a network; give an nn.Module, such as MyNet() or "
             "torchvision.models.resnet18(), or the name of one, such as 'my.py:make_net'"
         )
-    if isinstance(module, nn.Module) and any(
-        tensor.is_meta for tensor in (*module.parameters(), *module.buffers())
-    ):
+    if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
         raise OfframpError(
             f"module: {type(module).__name__} lies on the device 'meta', which holds no weights; make "
             "it on the CPU, or load its checkpoint with module.load_state_dict(checkpoint, assign=True)"
@@ -204,15 +217,20 @@ def _check_arguments(
         )
     if isinstance(module, torch.jit.ScriptModule):
         raise OfframpError("module: comes from TorchScript; attach the module that it was made of")
-    if isinstance(module, nn.Module) and any(isinstance(m, ExitNetwork) for m in module.modules()):
+    if any(isinstance(m, ExitNetwork) for m in module.modules()):
         raise OfframpError("module: has exits already; attach others to its `backbone`: net.backbone")
-    named = isinstance(exits, str) or _listed(exits, str)
-    if not (named or whole(exits) or (_listed(exits, Sequence) and all(_listed(e, str) for e in exits))):
+
+
+def _check_arguments(exits: Any, input_shape: Any, classes: Any, head: Any, seed: Any) -> None:
+    """Raises OfframpError naming the first argument that is of another kind."""
+    by_names = isinstance(exits, str) or _is_list(exits, str)
+    by_lists = _is_list(exits, Sequence) and all(_is_list(row, str) for row in exits)
+    if not (by_names or by_lists or whole(exits)):
         raise OfframpError(
             f"exits: cannot be {_brief(exits)}; name places, such as ['layer1'], or shares of the "
             "compute, such as ['25%'], or say how many"
         )
-    if not (_listed(input_shape, int) and len(input_shape) in (1, 3) and min(input_shape) > 0):
+    if not (_is_list(input_shape, int) and len(input_shape) in (1, 3) and min(input_shape) > 0):
         raise OfframpError(
             f"input_shape: cannot be {input_shape!r}; give channels, height and width of one image, "
             "such as (3, 32, 32), or the number of tokens of a text, such as (64,)"
@@ -229,86 +247,88 @@ def _check_arguments(
 
 
 def _brief(value: Any) -> str:
-    """What was given, on one line: a module among it takes dozens."""
+    """The value on one line: a module among it takes dozens."""
     return shortened(" ".join(repr(value).split()), 60)
 
 
-def _listed(value: Any, kind: type) -> bool:
+def _is_list(value: Any, kind: type) -> bool:
     """Whether it is a sequence of that kind, and no string."""
     listed = isinstance(value, Sequence) and not isinstance(value, str)
-    return listed and all(isinstance(item, kind) and not isinstance(item, bool) for item in value)
+    return listed and all(isinstance(v, kind) and not isinstance(v, bool) for v in value)
 
 
 def _cut(module: nn.Module, input_shape: Shape, origin: Origin) -> tuple[Trunk, tuple[str, ...]]:
     """The trunk, and why each early exit is where it is."""
     taps = origin.taps
-    if chained(taps):
+    if is_chain(taps):
         return cut_by_names(module, taps, input_shape), (ASKED,) * (len(taps) - 2)
-    seen = survey(module, input_shape)
-    named = isinstance(taps, tuple) and not any(map(share, taps))
-    reasons = chosen(() if named else seen.places(origin.final), taps)
-    trunk = cut(module, input_shape, tuple(reasons), origin.final, surveyed=seen)
-    return trunk, tuple(origin.why if why == ASKED else why for why in reasons.values())
+    surveyed = survey(module, input_shape)
+    named = isinstance(taps, tuple) and not any(map(share_named, taps))
+    reasons = choose(() if named else surveyed.places(origin.final), taps)
+    trunk = cut(module, input_shape, tuple(reasons), origin.final, surveyed=surveyed)
+    return trunk, tuple(origin.reason if why == ASKED else why for why in reasons.values())
 
 
 @dataclasses.dataclass(frozen=True)
-class _Heads:
-    """overrides: of every exit's head.  known: whole heads by place.  why: each exit is where it is."""
+class _HeadSettings:
+    """What the early exits' heads are to be.
+
+    Attributes:
+        overrides: Settings of every exit's head.
+        settled: Whole heads by place.
+        reasons: Why each exit is where it is.
+    """
 
     overrides: Mapping[str, Any]
-    known: Mapping[str, HeadSpec]
-    why: tuple[str, ...]
+    settled: Mapping[str, HeadSpec]
+    reasons: tuple[str, ...]
 
 
 def _assembled(
     trunk: Trunk,
     origin: Origin,
-    heads: _Heads,
+    settings: _HeadSettings,
     input_shape: Shape,
     classes: int | None,
     seed: int,
 ) -> ExitNetwork:
     """The trunk with its heads; runs it once on an empty image, for shapes and MACs."""
-    early: list[Exit] = []
     costs: dict[Part, int] = {}
-    why = list(heads.why)
-    reference = next(trunk.module.parameters())
-    given = buffers(trunk.module)
+    shapes: list[tuple[int, ...]] = []
+    reference, initial = next(trunk.module.parameters()), buffers(trunk.module)
     values: tuple[Tensor, ...] = (blank(input_shape, 1, reference),)
     for i, segment in enumerate(trunk.segments, start=1):
         segment.train(False)
         values, costs[Part("segment", i)] = count_macs(partial(segment, *values))
-        if i < len(trunk.segments):
-            shape, place = tuple(values[0].shape[1:]), trunk.places[i - 1]
-            default = origin.heads[min(i, len(origin.heads)) - 1] if origin.heads else paper_head(i)
-            where, nth = f"exit {i} at '{place}'", (i, len(trunk.segments) - 1)
-            spec = heads.known.get(place) or resolve(
-                default, heads.overrides, shape, where, input_shape[1:], nth
-            )
-            early.append(Exit(place, spec, shape))
+        shapes.append(tuple(values[0].shape[1:]))
     trunk.classifier.train(False)
-    (logits, *_), final_cost = count_macs(partial(trunk.classifier, *values))
-    put(given)
-    classes = _checked(logits, classes, type(trunk.module).__name__)
-    made = []
-    for k, exit in enumerate(early, start=1):
-        spared, free = costs[Part("segment", k + 1)], why[k - 1] not in (ASKED, origin.why)
-        tried = [exit]
-        if free and exit.place not in heads.known and "kind" not in heads.overrides:
-            tried += _lighter(exit, heads.overrides)
-        for exit in tried:
+    last = Part("head", len(trunk.segments))
+    (logits, *_), costs[last] = count_macs(partial(trunk.classifier, *values))
+    restore(initial)
+    classes = _classes(logits, classes, type(trunk.module).__name__)
+    early, heads, reasons = [], [], list(settings.reasons)
+    *places, _ = trunk.places
+    for k, (place, shape) in enumerate(zip(places, shapes, strict=False), start=1):
+        tap = HeadInput(shape, f"exit {k} at '{place}'", input_shape[1:], (k, len(places)))
+        default = origin.heads[min(k, len(origin.heads)) - 1] if origin.heads else paper_head(k)
+        specs = [settings.settled.get(place) or resolve(default, settings.overrides, tap)]
+        chosen = reasons[k - 1] not in (ASKED, origin.reason)  # the place, by us
+        if chosen and place not in settings.settled and "kind" not in settings.overrides:
+            specs += _lighter(specs[0], settings.overrides, tap)
+        for spec in specs:  # until the head costs no more than leaving here spares
+            exit = Exit(place, spec, shape)
             head = drawn_head(exit, classes, trunk.clock, seed, "initial")
             head.to(reference.device, reference.dtype).eval()
-            tap = reference.new_zeros(1, *exit.shape)
-            _, costs[Part("head", k)] = count_macs(partial(head, tap))
-            if costs[Part("head", k)] <= spared:
+            _, cost = count_macs(partial(head, reference.new_zeros(1, *shape)))
+            if cost <= costs[Part("segment", k + 1)]:
                 break
-        if exit is not early[k - 1]:
-            dear = early[k - 1].spec.kind
-            why[k - 1] += f"; its head is {exit.spec.kind}, as the {dear} one costs more than it spares"
-        early[k - 1] = exit
-        made.append(head)
-    costs[Part("head", len(early) + 1)] = final_cost
+        if spec is not specs[0]:
+            reasons[k - 1] += (
+                f"; its head is {spec.kind}, as the {specs[0].kind} one costs more than it spares"
+            )
+        costs[Part("head", k)] = cost
+        early.append(exit)
+        heads.append(head)
     facts = NetFacts(
         tuple(early),
         classes,
@@ -317,16 +337,27 @@ def _assembled(
         make=origin.make,
         costs=costs,
         initial=origin.initial,
-        reasons=tuple(why),
+        reasons=tuple(reasons),
         from_images=origin.from_images,
-        asked=origin.asked,
+        as_study=origin.as_study,
         attributes="" if origin.make else attributes_digest(trunk.module),
     )
-    net = ExitNetwork(NetworkParts((trunk,), (0,) * (len(early) + 1), tuple(made), facts))
+    net = ExitNetwork(NetworkParts((trunk,), (0,) * (len(early) + 1), tuple(heads), facts))
     if origin.make is None:
         for remark in _remarks(net, logits):
             warnings.warn(remark, OfframpWarning, stacklevel=3)
     return net.train()
+
+
+def _lighter(spec: HeadSpec, overrides: Mapping[str, Any], tap: HeadInput) -> list[HeadSpec]:
+    """Cheaper heads in place of `spec`, for the same tap."""
+    layout = {"layout": spec.layout} if len(tap.shape) == 3 else {}
+    settings = {**layout, **overrides}
+    return [
+        resolve(HeadSpec(kind), {k: v for k, v in settings.items() if k in KINDS[kind].settings}, tap)
+        for kind in LIGHTER
+        if kind != spec.kind
+    ]
 
 
 def _remarks(net: ExitNetwork, logits: Tensor) -> Iterator[str]:
@@ -344,27 +375,9 @@ def _remarks(net: ExitNetwork, logits: Tensor) -> Iterator[str]:
         )
 
 
-def _lighter(exit: Exit, overrides: Mapping[str, Any]) -> list[Exit]:
-    """The same exit with heads that read a pooled map, cheaper from one to the next."""
-    lighter: tuple[HeadKind, ...] = ("mlp", "linear")
-    kinds = [kind for kind in lighter if kind != exit.spec.kind]
-    layout = {"layout": exit.spec.layout} if len(exit.shape) == 3 else {}
-    return [
-        dataclasses.replace(
-            exit,
-            spec=resolve(
-                HeadSpec(kind),
-                {**layout, **{k: v for k, v in overrides.items() if k in SETTINGS[kind]}},
-                exit.shape,
-                exit.name,
-            ),
-        )
-        for kind in kinds
-    ]
-
-
-def _checked(logits: Tensor, classes: int | None, title: str) -> int:
-    """How many classes the logits [1, classes] of `title` have."""
+def _classes(logits: Tensor, classes: int | None, title: str) -> int:
+    """How many classes the logits [1, classes] of `title` have, which must be `classes` where it
+    says."""
     if logits.ndim != 2 or logits.shape[1] < 2 or classes not in (None, logits.shape[1]):
         raise OfframpError(
             f"{title} returns [B{''.join(f', {n}' for n in logits.shape[1:])}] where logits "

@@ -47,63 +47,79 @@ def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def settings(module: nn.Module, names: Iterable[str], run: Iterable[str] | None = None) -> str:
-    """Class and attributes of the submodules `names`: numbers, words, tuples and lists of them. Of those
-    that run (`run`; None: all of them) whatever else they keep, too, as digests.
+    """Class and attributes of submodules, as text.
 
     A module's repr leaves out what its author left out, such as how a pooling counts its padding.
 
-    Raises OfframpError for an attribute that cannot be told from another one.
+    Args:
+        module: What has the submodules.
+        names: Of the submodules: of each its numbers, words, tuples and lists of them.
+        run: Of those that run, None for all: of these whatever else they keep, too, as digests.
+
+    Raises:
+        OfframpError: For an attribute that cannot be told from another one.
     """
     names = sorted(names)
-    rows, beside = [], []
+    rows, others = [], []
     digests = _Digests(module, names if run is None else run)
     for name in names:
         part = module.get_submodule(name)
-        kept = {k: v for k, v in vars(part).items() if k not in _BOOKKEEPING}
-        plain = {k: v for k, v in kept.items() if _is_plain(v)}
+        attributes = _attributes(part)
+        plain = {k: v for k, v in attributes.items() if _is_plain(v)}
         rows.append(f"{name}: {type(part).__qualname__} {sorted(plain.items())!r}")
         if name in digests.names:
             if plain.get("activation_relu_or_gelu"):  # by which torch's transformer layers go
-                kept.pop("activation", None)
-            others = sorted(kept.keys() - plain.keys())
-            beside += [f"{name}.{k}: {digests.of(kept[k], f'{name}.{k}')}" for k in others]
-    return "\n".join((*rows, *beside))
+                attributes.pop("activation", None)
+            for k in sorted(attributes.keys() - plain.keys()):
+                others.append(f"{name}.{k}: {digests.of(attributes[k], f'{name}.{k}')}")
+    return "\n".join((*rows, *others))
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """What a user's code has put on a module, but for parts and weights."""
+    return {k: v for k, v in vars(module).items() if k not in _BOOKKEEPING}
 
 
 def attributes_digest(module: nn.Module) -> str:
     """SHA-256 of the numbers, words and tensors that its submodules keep as plain attributes."""
     parts = dict(module.named_modules())
-    kept = {f"{path}.{name}": v for path, part in parts.items() for name, v in vars(part).items()}
-    tensors = {name: value for name, value in kept.items() if isinstance(value, Tensor)}
+    tensors = {
+        f"{path}.{name}": value
+        for path, part in parts.items()
+        for name, value in vars(part).items()
+        if isinstance(value, Tensor)
+    }
     return digest([settings(module, parts, run=()), tensors_digest(tensors)])
 
 
-def functions(found: Iterable[Any]) -> list[str]:
-    """What is known of the functions that a graph calls, but for those of libraries."""
-    own = {f.__qualname__: f for f in found if isinstance(f, FunctionType) and not _installed(f)}
+def functions(called: Iterable[Any]) -> list[str]:
+    """Names and digests of the functions that a graph calls, but for those of libraries."""
+    own = {f.__qualname__: f for f in called if isinstance(f, FunctionType) and not _installed(f)}
     digests = _Digests(nn.Module(), ())
     return [f"{name}: {digests.of(own[name], name)}" for name in sorted(own)]
 
 
 def sources(module: nn.Module) -> list[str]:
-    """What is known of the code of a module that cannot be traced: the text of its own classes, and
-    digests of the functions and values that their methods read."""
-    kinds = {type(m) for m in module.modules() if not type(m).__module__.startswith("torch.")}
-    kinds |= {base for kind in kinds for base in kind.__mro__ if not _installed(base)}
+    """The code of a module that cannot be traced: the text of its own classes, and digests of the
+    functions and values that their methods read."""
+    classes = {type(m) for m in module.modules() if not type(m).__module__.startswith("torch.")}
+    classes |= {base for cls in classes for base in cls.__mro__ if not _installed(base)}
     texts, read = [], list[str]()
     digests = _Digests(module, ())
-    for kind in sorted(kinds, key=lambda kind: f"{kind.__module__}.{kind.__qualname__}"):
+    for cls in sorted(classes, key=lambda cls: f"{cls.__module__}.{cls.__qualname__}"):
         try:
-            texts.append(inspect.getsource(kind))
-        except (OSError, TypeError):  # typed at a prompt: the text is not kept
-            texts.append(digests.of(kind, kind.__qualname__))
-        if not _installed(kind):
-            for name, method in vars(kind).items():
-                if isinstance(method, FunctionType) and name != "__init__":  # it ran already
-                    for reached, value in _reached(method).items():
-                        if not _is_told(reached.rpartition(".")[2], value):
-                            where = f"{reached} of {method.__qualname__}"
-                            read.append(f"{where}: {digests.of(value, where)}")
+            texts.append(inspect.getsource(cls))
+        except (OSError, TypeError):  # typed at a prompt: there is no text
+            texts.append(digests.of(cls, cls.__qualname__))
+        if _installed(cls):
+            continue
+        for name, method in vars(cls).items():
+            if not isinstance(method, FunctionType) or name == "__init__":  # which ran already
+                continue
+            for reached, value in _reached(method).items():
+                if not _is_in_text(reached.rpartition(".")[2], value):
+                    where = f"{reached} of {method.__qualname__}"
+                    read.append(f"{where}: {digests.of(value, where)}")
     return [*texts, *sorted(read)]
 
 
@@ -114,12 +130,12 @@ class _Digests:
 
     def __init__(self, module: nn.Module, names: Iterable[str]) -> None:
         self.names = frozenset(names)
-        self._known: dict[int, str] = {}
+        self._by_name: dict[int, str] = {}
         for name in sorted(self.names):
             part = module.get_submodule(name)
-            self._known[id(part)] = f"module {name}"
+            self._by_name[id(part)] = f"module {name}"
             tensors = (*part.named_parameters(name), *part.named_buffers(name))
-            self._known |= {id(tensor): f"weights {path}" for path, tensor in tensors}
+            self._by_name |= {id(tensor): f"weights {path}" for path, tensor in tensors}
         self._open: dict[int, str] = {}  # what is being taken apart, which may hold itself
         self._done: dict[int, tuple[Any, str]] = {}  # the values too, so that no id is given anew
 
@@ -137,15 +153,15 @@ class _Digests:
     def _of(self, value: Any) -> str:
         if type(value) in (type(None), bool, int, float, complex, str, type(...), type(NotImplemented)):
             return f"{type(value).__name__} {value!r}"
-        known = self._known.get(id(value)) or self._open.get(id(value))
-        if known is None and id(value) in self._done:
-            known = self._done[id(value)][1]
-        if known is None:
-            self._open[id(value)] = f"the one {len(self._open)} above"
-            known = digest([type(value).__qualname__, *self._parts(value)])
+        text = self._by_name.get(id(value)) or self._open.get(id(value))
+        if text is None and id(value) in self._done:
+            text = self._done[id(value)][1]
+        if text is None:
+            self._open[id(value)] = f"the one {len(self._open)} above"  # these words are in keys
+            text = digest([type(value).__qualname__, *self._parts(value)])
             del self._open[id(value)]
-            self._done[id(value)] = value, known
-        return known
+            self._done[id(value)] = value, text
+        return text
 
     def _parts(self, value: Any) -> list[str]:
         if isinstance(value, Tensor):
@@ -157,8 +173,8 @@ class _Digests:
         if isinstance(value, (FunctionType, type)) and _installed(value):
             return [f"{value.__module__}.{value.__qualname__}"]
         if isinstance(value, FunctionType):
-            given = [value.__defaults__, value.__kwdefaults__, _reached(value)]
-            return [self._of(value.__code__), *map(self._of, given)]
+            reads = [value.__code__, value.__defaults__, value.__kwdefaults__, _reached(value)]
+            return list(map(self._of, reads))
         if isinstance(value, CodeType):
             names = (value.co_names, value.co_varnames, value.co_freevars, value.co_argcount)
             return [self._of(value.co_code), self._of(value.co_consts), *map(self._of, names)]
@@ -172,49 +188,49 @@ class _Digests:
         if isinstance(value, MethodType):
             return list(map(self._of, (value.__func__, value.__self__)))
         if isinstance(value, nn.Module):
-            kept = {k: v for k, v in vars(value).items() if k not in _BOOKKEEPING}
             tables = value._parameters, value._buffers, value._modules
-            return list(map(self._of, (type(value), kept, *({**table} for table in tables))))
+            parts = (type(value), _attributes(value), *({**table} for table in tables))
+            return list(map(self._of, parts))
         if type(value) in (list, tuple):
             return list(map(self._of, value))
         if type(value) is dict:
             return [self._of(item) for pair in value.items() for item in pair]
         if type(value) in (set, frozenset):
             return sorted(map(self._of, value))
-        taken_apart = copyreg.dispatch_table.get(type(value))
-        made = taken_apart(value) if taken_apart else value.__reduce_ex__(4)
-        if isinstance(made, str):
-            return [f"{getattr(value, '__module__', '')}.{made}"]
-        items = [list(part) if isinstance(part, Iterator) else part for part in made]
-        return [self._of(type(value)), *map(self._of, items)]
+        reduce = copyreg.dispatch_table.get(type(value))
+        reduced = reduce(value) if reduce else value.__reduce_ex__(4)
+        if isinstance(reduced, str):
+            return [f"{getattr(value, '__module__', '')}.{reduced}"]
+        pieces = [list(piece) if isinstance(piece, Iterator) else piece for piece in reduced]
+        return [self._of(type(value)), *map(self._of, pieces)]
 
 
 def _reached(function: FunctionType) -> dict[str, Any]:
-    """What a function reads that is not given to it: of the functions around it, and of its module."""
+    """What a function reads beside its arguments: of the functions around it, and of its module."""
     names, waiting = dict[str, None](), [function.__code__]
     while waiting:
         code = waiting.pop()
         names |= dict.fromkeys(code.co_names)
         waiting += [const for const in code.co_consts if isinstance(const, CodeType)]
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    found = {}
+    values = {}
     for name, cell in cells:
         with contextlib.suppress(ValueError):  # a name that is set later
-            found[name] = cell.cell_contents
-    found.pop("__class__", None)
+            values[name] = cell.cell_contents
+    values.pop("__class__", None)
     spaces = [("", function.__globals__)]
     for prefix, space in spaces:
         for name in names:
             if name in space and not name.startswith("__"):
-                found[prefix + name] = value = space[name]
+                values[prefix + name] = value = space[name]
                 own = isinstance(value, ModuleType) and not _installed(value)
                 if own and all(vars(value) is not other for _, other in spaces):
                     spaces.append((f"{prefix}{name}.", vars(value)))
-    return found
+    return values
 
 
 def _is_machinery(name: str, value: Any) -> bool:
-    """Whether Python made it for a class of itself."""
+    """Whether Python puts it into every class."""
     named = name.startswith("__") and name.endswith("__") and not isinstance(value, FunctionType)
     return named or name == "_abc_impl" or isinstance(value, MemberDescriptorType)
 
@@ -233,9 +249,9 @@ def _installed(value: Any) -> bool:
     return any(folder in Path(file).parents for folder in _FOLDERS)
 
 
-def _is_told(name: str, value: Any) -> bool:
-    """Whether the text of a class tells what `name` stands for in it: it is of a library, or a module
-    whose class is told itself."""
+def _is_in_text(name: str, value: Any) -> bool:
+    """Whether the text of a class says what `name` stands for in it: it is of a library, or a module
+    whose class is among the texts itself."""
     if isinstance(value, ModuleType):
         return _installed(value)
     if isinstance(value, type) and issubclass(value, nn.Module):

@@ -29,9 +29,12 @@ FromImages = Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]]  # images,
 
 @dataclass(frozen=True)
 class Exit:
-    """One early exit: where it reads, what it is made of, and what it reads there.
+    """One early exit.
 
-    place: name in the trunk.  shape: of its tap, without the batch.
+    Attributes:
+        place: Where it reads, by its name in the trunk.
+        spec: What its head is made of.
+        shape: Of its tap, without the batch.
     """
 
     place: str
@@ -48,17 +51,21 @@ class Exit:
 class NetFacts:
     """What stays the same in every copy of a network.
 
-    early: its early exits, in order.  input_shape: (C, H, W) of one image, (T,) of one text.
-    identity: what the trunk is, as JSON-able data for keys; says nothing of exits.
-    make: makes the trunk's module anew, drawing its weights from the generators of torch, NumPy or
-        Python; None for a module that came with its weights.
-    costs: multiply-accumulates of each part for one image, without what it adds of the answer before.
-    initial: what became of weights that were given for the trunk, in words.
-    reasons: why each early exit is where it is, in words.
-    from_images: weights of the trunk that follow from training images, which it has not seen yet.
-    asked: for a network that was made by name, what a study says to get it.
-    carry: what each exit adds of the answer of the exit before to its head's logits.
-    attributes: of a module at hand, `attributes_digest` when exits were attached.
+    Attributes:
+        early: Its early exits, in order.
+        classes: How many logits each exit has.
+        input_shape: (C, H, W) of one image, (T,) of one text.
+        identity: What the trunk is, as JSON-able data for keys; says nothing of exits.
+        make: Makes the trunk's module anew, drawing its weights from the generators of torch, NumPy or
+            Python; None for a module that came with its weights.
+        costs: Multiply-accumulates of each part for one image, without what it adds of the answer
+            before.
+        initial: What became of a checkpoint's weights for the trunk, in words.
+        reasons: Why each early exit is where it is, in words.
+        from_images: Weights of the trunk that follow from training images, which it has not seen yet.
+        as_study: Of a network by name, the sections of a study file that give it.
+        carry: What each exit adds of the answer of the exit before to its head's logits.
+        attributes: Of a module at hand, `attributes_digest` when exits were attached.
     """
 
     early: tuple[Exit, ...]
@@ -70,7 +77,7 @@ class NetFacts:
     initial: str | None = None
     reasons: tuple[str, ...] = ()
     from_images: FromImages | None = None
-    asked: Mapping[str, Any] | None = None
+    as_study: Mapping[str, Any] | None = None
     carry: Carry = 0.0
     attributes: str = ""
 
@@ -79,8 +86,11 @@ class NetFacts:
 class NetworkParts:
     """What is inside a network: `offramp.nets.network.inside`.
 
-    trunks: cut alike, all of one clock, which decides what dropout and drop-path draw from.
-    trunk_of: the trunk that each exit runs.  heads: of the early exits.
+    Attributes:
+        trunks: Cut alike, all of one clock, which decides what dropout and drop-path draw from.
+        trunk_of: The number of the trunk that each exit runs.
+        heads: Of the early exits.
+        facts: What stays the same in every copy.
     """
 
     trunks: tuple[Trunk, ...]
@@ -123,8 +133,8 @@ class NetworkParts:
         """The rest of head k: what `head_pool(k)` returns → its logits [B, classes], bit for bit those
         of `head_body`, and its features [B, `width(k)`].
 
-        Features are what the last linear layer reads. What that is in the final exit's classifier is
-        not known: there they are what the classifier reads, averaged over the map or the tokens.
+        Features are what the last linear layer reads. Which that is in the final exit's classifier
+        nobody says: there they are what the classifier reads, averaged over the map or the tokens.
         """
         if k == self.exits:
             classifier = self.head_body(k, trunk)
@@ -209,16 +219,14 @@ class NetworkParts:
     def gates(self) -> tuple[tuple[float, ...] | None, ...]:
         """The numbers of each exit's gate, the constant last; None where there is none, as at the final
         exit."""
-        found: list[tuple[float, ...] | None] = []
-        for head in self.heads:
-            numbers = None
-            if head.gate is not None:
-                numbers = (*head.gate.weight[0].tolist(), *head.gate.bias.tolist())
-            found.append(numbers)
-        return (*found, None)
+        layers = (head.gate for head in self.heads)
+        numbers = (
+            None if gate is None else (*gate.weight[0].tolist(), *gate.bias.tolist()) for gate in layers
+        )
+        return (*numbers, None)
 
     def drawn_head(self, k: int, carry: Carry, seed: int, draw: str) -> dict[str, Tensor]:
-        """What `state` says of early head k of a network that carries so, drawn anew."""
+        """The `state` of early head k, drawn anew, in a network with that `carry`."""
         exit = self.facts.early[k - 1]
         head = drawn_head(exit, self.facts.classes, self.clock, seed, draw)
         head.before = self.adds(k, carry, seed, draw)

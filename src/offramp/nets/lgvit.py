@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-MOST = 8  # attention heads, where the width can be divided so
+ATTENTION_HEADS = 8  # at most; as many of them as divide the width
 
 
-def chosen(exit: int, exits: int) -> Mapping[str, Any]:
+def kind_at(exit: int, exits: int) -> Mapping[str, Any]:
     """The head of early exit `exit` (from 1) of `exits`: local in the first half, at first with a 3×3
     convolution and then without; global in the second, of every second and then every third token.
 
-    >>> [chosen(exit, 4)["kind"] for exit in (1, 2, 3, 4)]
+    >>> [kind_at(exit, 4)["kind"] for exit in (1, 2, 3, 4)]
     ['local', 'local', 'global', 'global']
     """
     quarter = 4 * (exit - 1) // exits
@@ -32,8 +32,11 @@ def chosen(exit: int, exits: int) -> Mapping[str, Any]:
 
 
 def grid(tokens: int, sides: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of the largest grid that `tokens` can fill in the proportion of images of `sides`
-    (height, width). What is left over comes first. (0, 0) where there is none.
+    """Rows and columns of the largest grid that `tokens` can fill, (0, 0) where there is none.
+
+    Args:
+        tokens: How many; those that are left over come first.
+        sides: (height, width) of the images, whose proportion the grid has.
 
     >>> grid(197, (224, 224)), grid(198, (224, 224)), grid(32, (64, 128))
     ((14, 14), (14, 14), (4, 8))
@@ -78,29 +81,34 @@ class LocalPerception(nn.Module):
     1×1 convolution to `hidden` channels, `kernel`×`kernel` depthwise convolution (none for 1), 1×1
     convolution back, added to the grid. The first two are followed by GELU and BatchNorm, the last by
     BatchNorm.
+
+    Args:
+        width: Of a token.
+        hidden: Channels inside.
+        kernel: Of the depthwise convolution, in tokens.
+        size: Rows and columns of the grid.
+        leads: Whether a class token comes first.
     """
 
-    def __init__(
-        self, width: int, hidden: int, kernel: int, rows: int, columns: int, leads: bool
-    ) -> None:
+    def __init__(self, width: int, hidden: int, kernel: int, size: tuple[int, int], leads: bool) -> None:
         super().__init__()
-        self.size, self.leads = (rows, columns), leads
-        layers: dict[str, nn.Module] = {
+        self.size, self.leads = size, leads
+        modules: dict[str, nn.Module] = {
             "expand": nn.Conv2d(width, hidden, 1),
             "expand_gelu": nn.GELU(),
             "expand_norm": nn.BatchNorm2d(hidden),
         }
         if kernel > 1:
-            layers |= {
+            modules |= {
                 "depthwise": nn.Conv2d(hidden, hidden, kernel, padding=kernel // 2, groups=hidden),
                 "depthwise_gelu": nn.GELU(),
                 "depthwise_norm": nn.BatchNorm2d(hidden),
             }
-        layers |= {
+        modules |= {
             "project": nn.Conv2d(hidden, width, 1, bias=False),
             "project_norm": nn.BatchNorm2d(width),
         }
-        self.mix = nn.Sequential(OrderedDict(layers))
+        self.mix = nn.Sequential(OrderedDict(modules))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous()  # kernels go by how values lie, and cached ones may lie otherwise
@@ -113,13 +121,17 @@ class LocalPerception(nn.Module):
 class GlobalAggregation(nn.Module):
     """Tokens, behind a class token where `leads`, → [B, width]: self-attention among all but that one.
 
-    Up to 8 heads, as many as divide the width. What attention gives each token is only averaged, so the
-    weights are averaged over the queries first, which is the same and spares most of the products.
+    What attention gives each token is only averaged, so the weights are averaged over the queries first,
+    which is the same and spares most of the products.
+
+    Args:
+        width: Of a token.
+        leads: Whether a class token comes first.
     """
 
     def __init__(self, width: int, leads: bool) -> None:
         super().__init__()
-        self.heads, self.leads = gcd(width, MOST), leads
+        self.heads, self.leads = gcd(width, ATTENTION_HEADS), leads
         self.scale = (width // self.heads) ** -0.5
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.project = nn.Linear(width, width)

@@ -64,16 +64,23 @@ class ExitNetwork(nn.Module):
     its values can. Forward hooks fire on the modules of PyTorch inside (`layer1.0.conv1`), not on the
     modules that contain them (`layer1`), whose forward does not run.
 
-    made: what it is made of; `inside` gives it back.
+    Args:
+        parts: What it is made of; `inside` gives it back.
+
+    Attributes:
+        exits: How many, the final one included.
+        places: The name of the place that each exit reads.
+        classes: How many logits each exit has.
+        input_shape: (C, H, W) of one image, (T,) of one text.
     """
 
-    def __init__(self, made: NetworkParts) -> None:
+    def __init__(self, parts: NetworkParts) -> None:
         super().__init__()
-        self._inside = made
-        self.exits = made.exits
-        self.places = tuple(made.trunks[0].places)
-        self.classes = made.facts.classes
-        self.input_shape = made.facts.input_shape
+        self._inside = parts
+        self.exits = parts.exits
+        self.places = tuple(parts.trunks[0].places)
+        self.classes = parts.facts.classes
+        self.input_shape = parts.facts.input_shape
         self._loaded = False
         self._register()
 
@@ -82,7 +89,7 @@ class ExitNetwork(nn.Module):
     def _register(self) -> None:
         """Show PyTorch the backbone's own tree, with the heads and the other trunks added to it.
 
-        The backbone's direct parameters and buffers are held in its own tables, so that moving this
+        The backbone's direct parameters and buffers stay in its own tables, so that moving this
         network moves them.
         """
         root = self.backbone
@@ -138,8 +145,8 @@ class ExitNetwork(nn.Module):
             own = self._head_state(k, prefix)
             if own.keys().isdisjoint(state_dict):
                 state_dict.update(own)
+        # The backbone reports what is unexpected, so it must not see what is ours.
         ours = (self._trunks_name, self._heads_name)
-        # Of what is not here none but the backbone would say that it is unexpected.
         added = [prefix + name + "." for name in ours if name in self._modules]
         aside = {key: state_dict.pop(key) for key in [*state_dict] if key.startswith(tuple(added))}
         self._loaded = self._loaded or any(key.startswith(prefix) for key in state_dict)
@@ -239,7 +246,11 @@ class ExitNetwork(nn.Module):
         return self
 
     def macs(self, part: Part, carry: Carry | None = None) -> int:
-        """Multiply-accumulates of a part for one image; with `carry`, as if its exits carried so.
+        """Multiply-accumulates of a part for one image.
+
+        Args:
+            part: Such as `offramp.head(1)` has.
+            carry: Counts as if exits added that much of the answer before; None as they do.
 
         >>> (part,) = offramp.head(1)
         >>> net.macs(part) < net.plain_macs
@@ -256,8 +267,8 @@ class ExitNetwork(nn.Module):
         return sum(self.macs(part) for part in backbone(self.exits))
 
     def carrying(self, carry: Carry) -> ExitNetwork:
-        """This network, or a copy whose exits carry so. What they have yet to learn adds nothing at
-        first."""
+        """This network, or a copy whose exits add so much of the answer before. What they have yet to
+        learn adds nothing at first."""
         if carry == self._inside.carry:
             return self
         return _rebuilt(self, carry=carry)
@@ -294,8 +305,8 @@ def _refuse_another(table: Mapping[str, Any], name: str, value: Any) -> None:
 
 
 def inside(net: ExitNetwork) -> NetworkParts:
-    """What the network is made of. No attribute of it, as all else that is not for users: those hide
-    parts of a module of theirs."""
+    """What the network is made of. No attribute of it, as nothing is that is not for users: attributes
+    hide parts of the user's module that have their name."""
     return net._inside
 
 
@@ -316,12 +327,13 @@ def gated(net: ExitNetwork) -> ExitNetwork:
 def identified(net: ExitNetwork) -> ExitNetwork:
     """A copy for training that begins with the weights the trunk has now.
 
-    A store tells attached networks apart by a hash of their trunk's weights, taken when the exits are
-    attached. This takes it anew, so that a trunk that has changed since, or a setting in it
-    (`net.drop.p = 0.3`), is another network to the store. A trunk that is drawn from a seed is known by
-    its name and needs no hash.
+    A store tells attached networks apart by a hash of their trunk's weights, computed when the exits are
+    attached. This computes it anew, so that a trunk that has changed since, or a setting in it
+    (`net.drop.p = 0.3`), is another network to the store. A trunk that is drawn from a seed goes by its
+    name and needs no hash.
 
-    Raises OfframpError for a network of several trunks.
+    Raises:
+        OfframpError: For a network of several trunks.
     """
     own = inside(net)
     if len(own.trunks) > 1:
@@ -333,36 +345,42 @@ def identified(net: ExitNetwork) -> ExitNetwork:
     if own.redrawable:
         return twin
     module = inside(twin).trunks[0].module
-    found = {"state": state_digest(module)}
-    if (now := attributes_digest(module)) != own.facts.attributes:
-        found["attributes"] = now
-    return _known(twin, identity={**own.facts.identity, **found})
+    digests = {"state": state_digest(module)}
+    if (attributes := attributes_digest(module)) != own.facts.attributes:
+        digests["attributes"] = attributes
+    return _with_facts(twin, identity={**own.facts.identity, **digests})
 
 
 def prepared(net: ExitNetwork, sample: Callable[[], tuple[Tensor, Tensor, Tensor]]) -> ExitNetwork:
     """A copy that can be drawn where weights follow from training images, else this network.
 
-    sample: called once, when weights are first drawn; images [N, C, H, W], mean and std [C]. No key
-    changes by it: what trains is named by its training images already.
+    No key changes by it: what trains is named by its training images already.
+
+    Args:
+        net: Stays as it is.
+        sample: Called once, when weights are first drawn; images [N, C, H, W], mean and std [C].
     """
     make, weights = inside(net).facts.make, inside(net).facts.from_images
     if make is None or weights is None:
         return net
-    found = cache(lambda: weights(*sample()))
+    computed = cache(lambda: weights(*sample()))
 
     def drawn() -> nn.Module:
         module = make()  # first: what reading images draws must not show
-        module.load_state_dict(dict(found()), strict=False)
+        module.load_state_dict(dict(computed()), strict=False)
         return module
 
-    return _known(_rebuilt(net), make=drawn, from_images=None)
+    return _with_facts(_rebuilt(net), make=drawn, from_images=None)
 
 
 def with_trunks(net: ExitNetwork, owners: Sequence[int]) -> ExitNetwork:
     """A copy in which exit k runs trunk `owners[k - 1]`.
 
     Trunk 0 is this network's trunk 0; every other number gets a trunk of its own that starts as trunk 0
-    is now. Raises OfframpError unless there is one number, 0 or more, for each exit.
+    is now.
+
+    Raises:
+        OfframpError: Unless there is one number, 0 or more, for each exit.
     """
     if len(owners) != net.exits or min(owners) < 0:
         raise OfframpError(
@@ -389,8 +407,8 @@ def redrawn(net: ExitNetwork, seed: int, draw: str = "initial") -> ExitNetwork:
     return twin
 
 
-def _known(net: ExitNetwork, **facts: Any) -> ExitNetwork:
-    """The same network, of which other facts are known."""
+def _with_facts(net: ExitNetwork, **facts: Any) -> ExitNetwork:
+    """The same network, with other facts."""
     net._inside = replace(net._inside, facts=replace(net._inside.facts, **facts))
     return net
 
@@ -403,8 +421,8 @@ def _rebuilt(
 ) -> ExitNetwork:
     """A copy with storage and a clock of its own, its parts in the same modes.
 
-    owners: see `with_trunks`; None keeps the trunks that there are.  carry: None keeps what there is.
-    gated: give early heads gates that have none.
+    owners: see `with_trunks`; None keeps the trunks. carry: None keeps it. gated: give early heads gates
+    that have none.
     """
     own, clock = inside(net), Clock()
     sources = range(len(own.trunks)) if owners is None else [0] * (max(owners) + 1)
@@ -434,24 +452,24 @@ def _rebuilt(
 
 
 def exit_macs(net: ExitNetwork, passed: Iterable[int]) -> int:
-    """MACs of one image that is asked at the exits `passed` and leaves at the last of them: earlier
-    heads are paid for, and earlier trunks where exits own theirs."""
-    done = {(inside(net).trunk_of[k - 1], part) for k in passed for part in path(k)}
-    return sum(net.macs(part) for _, part in done)
+    """MACs of one image that passes the exits `passed` and leaves at the last of them: earlier heads are
+    paid for, and earlier trunks where exits own theirs."""
+    run = {(inside(net).trunk_of[k - 1], part) for k in passed for part in path(k)}
+    return sum(net.macs(part) for _, part in run)
 
 
 def _copied(module: M, memo: dict[int, Any] | None = None) -> M:
     """As copy.deepcopy, in less time: most of what a module has are empty dictionaries of hooks."""
     memo = {} if memo is None else memo
     for part in module.modules():
-        for held in vars(part).values():
-            if type(held) in (dict, OrderedDict) and not held:
-                memo[id(held)] = type(held)()
+        for table in vars(part).values():
+            if type(table) in (dict, OrderedDict) and not table:
+                memo[id(table)] = type(table)()
     return copy.deepcopy(module, memo)
 
 
 def _free(name: str, module: nn.Module) -> str:
-    """`name`, or one like it that the backbone has not taken for a part of its own."""
+    """`name`, or one like it that is no part of the backbone."""
     while name in module._modules:
         name += "_"
     return name
@@ -460,16 +478,16 @@ def _free(name: str, module: nn.Module) -> str:
 def _shown_names(places: Sequence[str], heads: Sequence[Head]) -> tuple[str, ...]:
     """The names under which heads stand in the tree of modules: those of their places, but that
     `block.body` beside `block`, whose head has a `body` of its own, is `block.body_`."""
-    found: dict[str, str] = {}
-    taken = set[str]()  # by what is in a head
+    names: dict[str, str] = {}
+    inside_heads = set[str]()
     for place, head in sorted(zip(places, heads, strict=True), key=lambda pair: pair[0].count(".")):
         name = ""
         for step in place.split("."):
             name = f"{name}.{step}" if name else step
-            while name in taken:
+            while name in inside_heads:
                 name += "_"
-        while name in taken or name in found.values():
+        while name in inside_heads or name in names.values():
             name += "_"
-        found[place] = name
-        taken |= {f"{name}.{part}" for part in head._modules}
-    return tuple(found[place] for place in places)
+        names[place] = name
+        inside_heads |= {f"{name}.{part}" for part in head._modules}
+    return tuple(names[place] for place in places)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import pickle
+import re
 import socket
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from offramp.errors import OfframpError, in_line, nearest
+from offramp.files import inside
 from offramp.nets.backbones import BACKBONES
-from offramp.nets.checkpoint import TensorsByName, index_beside, read_file
 from offramp.nets.cut.partition import Trunk
 from offramp.nets.identity import tensors_digest
 from offramp.nets.inside import Make
@@ -27,15 +32,248 @@ COUNTER = "num_batches_tracked"  # of batch normalization; old files lack it and
 COMPILED = "_orig_mod."  # what torch.compile puts into names
 REMEDY = "connect, or give a file: weights: path/to/file.pth"
 REACHED = 2.0  # seconds in which a server of weights must answer
+PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+INDEX = ".index.json"
+_DEEPEST = 3  # mappings in mappings that are looked into
+
+TensorsByName = Mapping[str, Tensor]
+
+
+def read(source: str, backbone: str) -> Mapping[str, TensorsByName]:
+    """The weights that `source` names, as sets of tensors by their key in the file.
+
+    Nothing is unpickled but tensors.
+
+    Args:
+        source: A file, or `imagenet` for the backbone's public checkpoint.
+        backbone: Its name.
+
+    Raises:
+        OfframpError: For a missing file, one that holds something else, and a checkpoint that cannot be
+            had.
+    """
+    if source == IMAGENET:
+        return {"": _public(backbone)}
+    path = Path(source).expanduser()
+    if not path.is_file():
+        hint = f"; give a file, or '{IMAGENET}'" if path.suffix else nearest(source, [IMAGENET])
+        raise OfframpError(f"there are no weights '{source}'{hint}")
+    return _read_file(_index_of(path) or path)
+
+
+def at_hand(source: str, backbone: str) -> Path | None:
+    """The file on this machine in which `read` would find the weights, without fetching anything; None
+    where there is none."""
+    if source != IMAGENET:
+        return _if_file(Path(source).expanduser())
+    checkpoint = _checkpoint(backbone)
+    return checkpoint.file() if checkpoint else None
+
+
+# Public checkpoints
+
+
+@dataclass(frozen=True)
+class Published:
+    """What images a public checkpoint was trained on.
+
+    Attributes:
+        mean: That pixels from 0 to 1 were normalized with, a number a channel.
+        std: The same.
+        side: px.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    side: int
+
+
+class _Checkpoint(Protocol):
+    """The weights that a library publishes for one of its models."""
+
+    def published(self) -> Published | None:
+        """None where there are none after all."""
+
+    def file(self) -> Path | None:
+        """Where the library has it already."""
+
+    def address(self) -> str:
+        """Where it comes from."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Fetches it, where it is not here yet, by the library's own cache."""
+
+
+@dataclass(frozen=True)
+class _Torchvision:
+    name: str
+
+    @property
+    def _weights(self) -> Any:
+        from torchvision import models  # late: it takes seconds to import
+
+        return models.get_model_weights(self.name).DEFAULT
+
+    def published(self) -> Published:
+        images = self._weights.transforms()
+        return Published(tuple(images.mean), tuple(images.std), images.crop_size[0])
+
+    def file(self) -> Path | None:
+        from torchvision import models  # late: it takes seconds to import
+
+        return _downloaded(self.address()) if self.name in models.list_models() else None
+
+    def address(self) -> str:
+        return str(self._weights.url)
+
+    def state(self) -> dict[str, Tensor]:
+        return dict(self._weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
+
+
+@dataclass(frozen=True)
+class _Timm:
+    name: str
+
+    @property
+    def _config(self) -> Any:
+        import timm  # late: it takes seconds to import
+
+        return timm.get_pretrained_cfg(self.name, allow_unregistered=True)
+
+    def published(self) -> Published | None:
+        config = self._config
+        if config is None:
+            return None
+        return Published(tuple(config.mean), tuple(config.std), config.input_size[1])
+
+    def file(self) -> Path | None:
+        config = self._config
+        if config is None:
+            return None
+        if not config.hf_hub_id:
+            return _downloaded(config.url) if isinstance(config.url, str) else None
+        from huggingface_hub import try_to_load_from_cache
+
+        names = (config.hf_hub_filename, "model.safetensors", "pytorch_model.bin")
+        files = (try_to_load_from_cache(config.hf_hub_id, name) for name in names if name)
+        return next((Path(file) for file in files if isinstance(file, str)), None)
+
+    def address(self) -> str:
+        config = self._config
+        if config is not None and not config.hf_hub_id:
+            return str(config.url)
+        from huggingface_hub.constants import ENDPOINT
+
+        return str(ENDPOINT)
+
+    def state(self) -> dict[str, Tensor]:
+        import timm  # late: it takes seconds to import
+
+        file = self.file()
+        overlay = None if file is None else {"file": str(file)}  # so that the hub is not contacted
+        net = timm.create_model(self.name, pretrained=True, pretrained_cfg_overlay=overlay)
+        return dict(net.state_dict())
+
+
+_LIBRARIES: Mapping[str, Callable[[str], _Checkpoint]] = {"torchvision": _Torchvision, "timm": _Timm}
+
+
+def _upstream(backbone: str) -> str:
+    """What publishes the weights, as `torchvision/resnet18`; empty where nobody does."""
+    return (BACKBONES[backbone].upstream if backbone in BACKBONES else backbone) or ""
+
+
+def _checkpoint(backbone: str) -> _Checkpoint | None:
+    library, slash, name = _upstream(backbone).partition("/")
+    return _LIBRARIES[library](name) if slash and library in _LIBRARIES else None
+
+
+def has_public(backbone: str) -> bool:
+    """Whether torchvision or timm publishes weights of the backbone."""
+    return _checkpoint(backbone) is not None
+
+
+def published(backbone: str) -> Published:
+    """Of the checkpoint that `imagenet` names, without fetching it.
+
+    Raises:
+        OfframpError: Where nobody publishes one.
+    """
+    checkpoint = _checkpoint(backbone)
+    images = checkpoint.published() if checkpoint else None
+    if images is None:
+        raise _no_public(backbone)
+    return images
+
+
+def _no_public(backbone: str) -> OfframpError:
+    return OfframpError(
+        f"there are no public weights of '{backbone}'; give a file: weights: path/to/file.pth"
+    )
+
+
+def _public(backbone: str) -> dict[str, Tensor]:
+    """The checkpoint that torchvision or timm publishes."""
+    checkpoint = _checkpoint(backbone)
+    if checkpoint is None:
+        raise _no_public(backbone)
+    upstream = _upstream(backbone)
+    if checkpoint.file() is None:
+        _check_reached(checkpoint.address(), upstream)
+    try:
+        return checkpoint.state()
+    except Exception as error:  # a dozen kinds, of four libraries: no network, no such file, …
+        reason = in_line(error)
+        raise OfframpError(f"the weights of {upstream} cannot be had ({reason}); {REMEDY}") from error
+
+
+def _downloaded(address: str) -> Path | None:
+    """torch's cached file of that address."""
+    return _if_file(Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2])
+
+
+def _if_file(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
+def _check_reached(address: str, upstream: str) -> None:
+    """Raises OfframpError where the server, or the proxy before it, does not answer within REACHED
+    seconds. Libraries try again for minutes."""
+    url = urlsplit(address)
+    proxy = urlsplit(getproxies().get(url.scheme, "")) if not proxy_bypass(url.hostname or "") else None
+    server = proxy if proxy is not None and proxy.hostname else url
+    place = (server.hostname or "", server.port or {"http": 80}.get(server.scheme, 443))
+    answers: list[str] = []
+
+    def connect() -> None:
+        try:
+            with socket.create_connection(place, timeout=REACHED):
+                answers.append("")
+        except OSError as error:
+            answers.append(str(error) or type(error).__name__)
+
+    connecting = Thread(target=connect, daemon=True)  # looking up a name has no time limit of its own
+    connecting.start()
+    connecting.join(REACHED)
+    reason = answers[0] if answers else f"no answer in {REACHED:g} s"
+    if reason:
+        raise OfframpError(
+            f"the weights of {upstream} cannot be had ({place[0]} cannot be reached: {reason}); {REMEDY}"
+        )
+
+
+# Fitted to a network
 
 
 @dataclass(frozen=True, eq=False)
-class Initial:
+class InitialWeights:
     """Weights that fit a network.
 
-    tensors: by the network's names.  drawn: names of the network's that keep their random draw, as the
-    source lacks them or has another shape.  left: names of the source's that the network has no use for.
-    whole: whether nothing at all was drawn, so that the network answers as it comes.
+    Attributes:
+        tensors: By the network's names.
+        drawn: Names of the network's that stay at their random draw, as the source lacks them or has
+            another shape.
+        left: Names of the source's that the network has no use for.
     """
 
     tensors: Mapping[str, Tensor]
@@ -43,13 +281,10 @@ class Initial:
     left: tuple[str, ...]
 
     @property
-    def whole(self) -> bool:
-        return not self.drawn
-
-    @property
     def identity(self) -> dict[str, Any]:
-        """For keys: the content, wherever it lies and in whatever form."""
-        return {"content": tensors_digest(self.tensors), "whole": self.whole}
+        """For keys: the content, wherever it lies and in whatever form; and whether nothing at all was
+        drawn, so that the network answers as it comes."""
+        return {"content": tensors_digest(self.tensors), "whole": not self.drawn}
 
     def describe(self) -> str:
         """`120 tensors loaded; drawn anew: fc.weight, fc.bias; not used: 2`."""
@@ -61,147 +296,72 @@ class Initial:
         return "; ".join(words)
 
 
-@dataclass(frozen=True)
-class Published:
-    """What images a public checkpoint was trained on. mean, std: that pixels from 0 to 1 were normalized
-    with, a number a channel.  side: pixels."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    side: int
-
-
-def published(backbone: str) -> Published:
-    """Of the checkpoint that `imagenet` names, without fetching it.
-
-    Raises OfframpError where nobody publishes one.
-    """
-    library, _, name = _upstream(backbone).partition("/")
-    if not has_public(backbone):
-        raise _no_public(backbone)
-    if library == "torchvision":
-        from torchvision import models  # late: it takes seconds to import
-
-        seen = models.get_model_weights(name).DEFAULT.transforms()
-        return Published(tuple(seen.mean), tuple(seen.std), seen.crop_size[0])
-    import timm  # late: it takes seconds to import
-
-    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    if config is None:
-        raise _no_public(backbone)
-    return Published(tuple(config.mean), tuple(config.std), config.input_size[1])
-
-
-def read(source: str, backbone: str) -> Mapping[str, TensorsByName]:
-    """The weights that `source` names: a file, or `imagenet` for the backbone's public checkpoint. Sets
-    of tensors by their key in the file, as `read_file` finds them.
-
-    Nothing is unpickled but tensors. Raises OfframpError for a file that is not there or holds
-    something else, and for a checkpoint that cannot be had.
-    """
-    if source == IMAGENET:
-        return {"": _public(backbone)}
-    path = Path(source).expanduser()
-    if not path.is_file():
-        hint = f"; give a file, or '{IMAGENET}'" if path.suffix else nearest(source, [IMAGENET])
-        raise OfframpError(f"there are no weights '{source}'{hint}")
-    return read_file(index_beside(path) or path)
-
-
-def at_hand(source: str, backbone: str) -> Path | None:
-    """The file on this machine in which `read` would find the weights, without fetching anything; None
-    where there is none."""
-    if source != IMAGENET:
-        return _there(Path(source).expanduser())
-    library, _, name = _upstream(backbone).partition("/")
-    if library == "torchvision":
-        from torchvision import models  # late: it takes seconds to import
-
-        known = name in models.list_models()
-        return _fetched(models.get_model_weights(name).DEFAULT.url) if known else None
-    if library != "timm":
-        return None
-    import timm  # late: it takes seconds to import
-
-    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    if config is None:
-        return None
-    if config.hf_hub_id:
-        from huggingface_hub import try_to_load_from_cache
-
-        names = (config.hf_hub_filename, "model.safetensors", "pytorch_model.bin")
-        found = (try_to_load_from_cache(config.hf_hub_id, file) for file in names if file)
-        return next((Path(place) for place in found if isinstance(place, str)), None)
-    return _fetched(config.url) if isinstance(config.url, str) else None
-
-
-def _fetched(address: str) -> Path | None:
-    """torch's cached file of that address."""
-    return _there(Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2])
-
-
-def _there(path: Path) -> Path | None:
-    return path if path.is_file() else None
-
-
-def fitted(found: Mapping[str, TensorsByName], trunk: Trunk, source: str) -> Initial:
+def fit_to(trunk: Trunk, sets: Mapping[str, TensorsByName], source: str) -> InitialWeights:
     """Of the sets that a file holds, the one that fits best, cut to what the trunk's module takes.
 
     Names may have a prefix (`module.`, `model.`). Every tensor that the network reads must be there with
     its shape. Two may differ: the classifier (other classes) and the first layer (other channels or
     another stem). They are then drawn anew.
 
-    Raises OfframpError naming how many tensors fit, and the first that do not.
+    Args:
+        trunk: Of the network.
+        sets: As `read` returns them.
+        source: How errors name the file.
+
+    Raises:
+        OfframpError: Naming how many tensors fit, and the first that do not.
     """
     own = trunk.module.state_dict()
     fits = [
-        (key, _fitting(set_, own), set_)
-        for key, tensors in found.items()
-        for set_ in _named_as(tensors, own)
+        (key, _fitting(tensors, own), tensors)
+        for key, stored in sets.items()
+        for tensors in _named_as(stored, own)
     ]
     # Averaged weights (`state_dict_ema`) are another network; what was trained is meant.
-    key, chosen, given = max(fits, key=lambda f: (len(f[1]), "ema" not in f[0]))
+    key, chosen, tensors = max(fits, key=lambda f: (len(f[1]), "ema" not in f[0]))
     first, classifier = next(iter(own)), trunk.classifier.state()
     read = classifier.keys() | {name for segment in trunk.segments for name in segment.state()}
     drawn, misfits = [], []
     for name in own:
-        if name in chosen or name not in read or (name not in given and name.endswith(COUNTER)):
+        if name in chosen or name not in read or (name not in tensors and name.endswith(COUNTER)):
             continue
-        if name in classifier or (name == first and name in given):
+        if name in classifier or (name == first and name in tensors):
             drawn.append(name)
         else:
             misfits.append(name)
     if misfits:
         title, where = type(trunk.module).__name__, f" (of '{key}')" if key else ""
-        there = {
-            n: f"{list(given[n].shape)} there, {list(own[n].shape)} here" for n in own if n in given
+        shapes = {
+            n: f"{list(tensors[n].shape)} there, {list(own[n].shape)} here" for n in own if n in tensors
         }
-        shown = ", ".join(f"'{n}' ({there.get(n, 'not there')})" for n in misfits[:3])
+        listed = ", ".join(f"'{n}' ({shapes.get(n, 'not there')})" for n in misfits[:3])
         raise OfframpError(
             f"the weights '{source}' are of another network: {len(chosen)} of {len(own)} tensors of "
-            f"{title} fit{where}; the first that do not: {shown}; give weights of the same architecture "
-            "and options"
+            f"{title} fit{where}; the first that do not: {listed}; give weights of the same "
+            "architecture and options"
         )
-    tensors = {name: tensor.to(own[name].dtype).clone() for name, tensor in chosen.items()}
     others = {k for k, other, _ in fits if k != key and len(other) == len(chosen)}
-    left = (*(name for name in given if name not in own), *sorted(others))
-    return Initial(tensors, tuple(drawn), left)
+    return InitialWeights(
+        tensors={name: tensor.to(own[name].dtype).clone() for name, tensor in chosen.items()},
+        drawn=tuple(drawn),
+        left=(*(name for name in tensors if name not in own), *sorted(others)),
+    )
 
 
-def _named_as(given: TensorsByName, own: TensorsByName) -> Iterator[TensorsByName]:
-    """`given` by its own names, and by what is left of them behind the prefix that most of the network's
-    names have there."""
-    given = {name.replace(COMPILED, ""): tensor for name, tensor in given.items()}
-    yield given
-    ends = ((name, i + 1) for name in given for i, letter in enumerate(name) if letter == ".")
+def _named_as(tensors: TensorsByName, own: TensorsByName) -> Iterator[TensorsByName]:
+    """`tensors` by their own names, and by what is left of them behind the prefix that most of the
+    network's names have there."""
+    tensors = {name.replace(COMPILED, ""): tensor for name, tensor in tensors.items()}
+    yield tensors
+    ends = ((name, i + 1) for name in tensors for i, letter in enumerate(name) if letter == ".")
     prefixes = Counter(name[:i] for name, i in ends if name[i:] in own)
     if prefixes:
         best = max(prefixes, key=lambda prefix: (prefixes[prefix], "ema" not in prefix))
-        yield {name.removeprefix(best): tensor for name, tensor in given.items()}
+        yield {name.removeprefix(best): tensor for name, tensor in tensors.items()}
 
 
-def _fitting(given: TensorsByName, own: TensorsByName) -> TensorsByName:
-    return {n: given[n] for n, t in own.items() if n in given and given[n].shape == t.shape}
+def _fitting(tensors: TensorsByName, own: TensorsByName) -> TensorsByName:
+    return {n: tensors[n] for n, t in own.items() if n in tensors and tensors[n].shape == t.shape}
 
 
 def starting(make: Make, tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -212,92 +372,116 @@ def starting(make: Make, tensors: Mapping[str, Tensor]) -> nn.Module:
 
 
 def _some(names: Collection[str]) -> str:
-    shown = ", ".join(list(names)[:4])
-    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
+    first = ", ".join(list(names)[:4])
+    return first if len(names) <= 4 else f"{first} and {len(names) - 4} more"
 
 
-def _upstream(backbone: str) -> str:
-    """What publishes the weights, as `torchvision/resnet18`; empty where nobody does."""
-    return (BACKBONES[backbone].upstream if backbone in BACKBONES else backbone) or ""
+# Files
 
 
-def has_public(backbone: str) -> bool:
-    """Whether torchvision or timm publishes weights of the backbone."""
-    return _upstream(backbone).startswith(("torchvision/", "timm/"))
+class _Skipped:
+    """Stands for a value beside the weights that nobody reads, so that its own code need not run."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __new__(cls, *_: Any) -> _Skipped:
+        return super().__new__(cls)
+
+    def __setstate__(self, _: Any) -> None: ...
 
 
-def _no_public(backbone: str) -> OfframpError:
-    return OfframpError(
-        f"there are no public weights of '{backbone}'; give a file: weights: path/to/file.pth"
+_BESIDE: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (_Skipped, name)
+    for name in (
+        *(
+            f"numpy.{core}.multiarray.{f}"
+            for core in ("core", "_core")
+            for f in ("scalar", "_reconstruct")
+        ),
+        "numpy.dtype",
+        "numpy.ndarray",
+        *(f"numpy.dtypes.{kind}DType" for kind in ("Float64", "Float32", "Int64", "Int32", "Bool")),
+        "argparse.Namespace",
+        "pathlib.PosixPath",
+        "pathlib._local.PosixPath",
+        "pathlib.WindowsPath",
     )
+]
+"""What training scripts save beside the weights, by name: read as nothing."""
 
 
-def _public(backbone: str) -> dict[str, Tensor]:
-    """The checkpoint that torchvision or timm publishes, through their own caches."""
-    upstream = _upstream(backbone)
-    library, _, name = upstream.partition("/")
-    if not has_public(backbone):
-        raise _no_public(backbone)
-    file = at_hand(IMAGENET, backbone)
-    if file is None:
-        _check_reached(_server(upstream), upstream)
-    try:
-        if library == "torchvision":
-            from torchvision import models  # late: it takes seconds to import
-
-            weights = models.get_model_weights(name).DEFAULT
-            state: dict[str, Tensor] = weights.get_state_dict(
-                progress=False, check_hash=True, weights_only=True
-            )
-            return state
-        import timm  # late: it takes seconds to import
-
-        given = None if file is None else {"file": str(file)}  # so that the hub is not asked
-        net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=given)
-        return dict(net.state_dict())
-    except Exception as error:  # a dozen kinds, of four libraries: no network, no such file, …
-        reason = in_line(error)
-        raise OfframpError(f"the weights of {upstream} cannot be had ({reason}); {REMEDY}") from error
-
-
-def _server(upstream: str) -> str:
-    """The address that the public checkpoint comes from."""
-    library, _, name = upstream.partition("/")
-    if library == "torchvision":
-        from torchvision import models  # late: it takes seconds to import
-
-        return str(models.get_model_weights(name).DEFAULT.url)
-    import timm  # late: it takes seconds to import
-
-    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    if config is None or config.hf_hub_id:
-        from huggingface_hub.constants import ENDPOINT
-
-        return str(ENDPOINT)
-    return str(config.url)
-
-
-def _check_reached(address: str, upstream: str) -> None:
-    """Raises OfframpError where the server, or the proxy before it, does not answer within REACHED
-    seconds. Libraries try again for minutes."""
-    url = urlsplit(address)
-    proxy = urlsplit(getproxies().get(url.scheme, "")) if not proxy_bypass(url.hostname or "") else None
-    asked = proxy if proxy is not None and proxy.hostname else url
-    place = (asked.hostname or "", asked.port or {"http": 80}.get(asked.scheme, 443))
-    answers: list[str] = []
-
-    def ask() -> None:
+def _read_file(path: Path) -> dict[str, TensorsByName]:
+    """Every set of named tensors in a file, by its key there; of a file that is one set, by ``."""
+    if path.name.endswith(INDEX):
+        shards = [tensors for shard in _shards(path) for tensors in _read_file(shard).values()]
+        return {"": {name: tensor for tensors in shards for name, tensor in tensors.items()}}
+    if path.suffix == ".safetensors":
         try:
-            with socket.create_connection(place, timeout=REACHED):
-                answers.append("")
-        except OSError as error:
-            answers.append(str(error) or type(error).__name__)
-
-    asking = Thread(target=ask, daemon=True)  # looking up a name has no time limit of its own
-    asking.start()
-    asking.join(REACHED)
-    reason = answers[0] if answers else f"no answer in {REACHED:g} s"
-    if reason:
+            return {"": safetensors.torch.load_file(path)}
+        except (SafetensorError, OSError) as error:
+            raise OfframpError(f"{path} is no safetensors file ({error}); give another") from error
+    if path.suffix not in PICKLED:
         raise OfframpError(
-            f"the weights of {upstream} cannot be had ({place[0]} cannot be reached: {reason}); {REMEDY}"
+            f"{path} must end in one of .safetensors, {', '.join(PICKLED)}, {INDEX}; rename it"
         )
+    value = _unpickled(path)
+    sets = dict(_sets(value, (), set()))
+    if not sets:
+        kind = type(value).__name__
+        raise OfframpError(
+            f"{path} holds a {kind} without tensors; give a state_dict: names and tensors"
+        )
+    return sets
+
+
+def _index_of(path: Path) -> Path | None:
+    """The index of the checkpoint that `path` is one of several files of, if it is."""
+    stem = re.fullmatch(r"(.+)-\d+-of-\d+", path.stem)
+    index = path.with_name(f"{stem[1]}{path.suffix}{INDEX}") if stem else None
+    return index if index is not None and index.is_file() else None
+
+
+def _shards(index: Path) -> Iterator[Path]:
+    """The files that an index names, each once."""
+    try:
+        listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        names = list(dict.fromkeys(str(name) for name in listed))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise OfframpError(f"{index} is no index of weights ({error!r}); give another file") from error
+    for name in names:
+        try:
+            inside(index.parent, name)
+        except ValueError:
+            raise OfframpError(f"{index} names {name}, which lies outside its folder") from None
+        if not (index.parent / name).is_file() or name.endswith(INDEX):
+            raise OfframpError(f"{index} names {name}, which is not beside it; fetch it too")
+        yield index.parent / name
+
+
+def _sets(value: Any, at: tuple[str, ...], seen: set[int]) -> Iterator[tuple[str, TensorsByName]]:
+    """The mappings of names to tensors in `value`, whatever else stands beside the tensors."""
+    if not isinstance(value, Mapping) or len(at) > _DEEPEST or id(value) in seen:
+        return
+    seen.add(id(value))
+    own = {k: t for k, t in value.items() if isinstance(k, str) and isinstance(t, Tensor)}
+    if own:
+        yield ".".join(at), own
+    for key, inner in value.items():
+        if isinstance(key, str):
+            yield from _sets(inner, (*at, key), seen)
+
+
+def _unpickled(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(_BESIDE):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        name = re.search(r"GLOBAL (\S+)", str(error))
+        what = f" ({name[1]})" if name else ""
+        raise OfframpError(
+            f"{path} holds more than tensors{what}, and running code from a file is refused; "
+            "save its state_dict, best as .safetensors"
+        ) from error
+    except Exception as error:  # the unpickler raises whatever it likes on damaged bytes
+        reason = in_line(error)
+        raise OfframpError(f"{path} cannot be read as weights ({reason}); give another file") from error

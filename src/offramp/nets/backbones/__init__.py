@@ -5,8 +5,7 @@ from __future__ import annotations
 from offramp.nets.backbones.airbench import AIRBENCH
 from offramp.nets.backbones.backbone import Backbone
 from offramp.nets.backbones.digits_cnn import DIGITS_CNN
-from offramp.nets.backbones.mobilenetv1 import MOBILENETV1
-from offramp.nets.backbones.mobilenetv2 import MOBILENETV2
+from offramp.nets.backbones.mobilenet import MOBILENETV1, MOBILENETV2
 from offramp.nets.backbones.resnet import RESNET18, RESNET50
 from offramp.nets.backbones.resnet20 import RESNET20
 from offramp.nets.backbones.vgg16 import VGG_16

@@ -9,13 +9,12 @@ so that other sizes of image fit.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import torch
 from torch import Tensor, nn
 
 from offramp.inputs import Shape
-from offramp.nets.backbones.backbone import Backbone, check_size
+from offramp.nets.backbones.backbone import Backbone
+from offramp.nets.head_kinds import layers
 from offramp.nets.heads import paper_head
 
 WIDTHS = {"94": (64, 256, 256), "93": (64, 128, 128), "medium": (48, 96, 96), "small": (32, 64, 64)}
@@ -32,12 +31,10 @@ class Airbench(nn.Module):
         assert whitening.bias is not None
         nn.init.zeros_(whitening.bias)
         _fix_weight(whitening)
-        self.stem = nn.Sequential(OrderedDict(whitening=whitening, gelu=nn.GELU()))
+        self.stem = layers(whitening=whitening, gelu=nn.GELU())
         inputs = 8 * channels
         for number, width in enumerate(widths, start=1):
-            group = nn.Sequential()
-            group.add_module("pooled", _block(inputs, width, pool=True))
-            group.add_module("block", _block(width, width))
+            group = layers(pooled=_block(inputs, width, pool=True), block=_block(width, width))
             self.add_module(f"group{number}", group)
             inputs = width
         self.classifier = nn.Linear(inputs, classes, bias=False)
@@ -55,13 +52,7 @@ def _block(inputs: int, width: int, pool: bool = False) -> nn.Sequential:
     nn.init.dirac_(conv.weight.data[:inputs])
     norm = nn.BatchNorm2d(width, eps=1e-12, momentum=0.4)
     _fix_weight(norm)
-    layers = {
-        "conv": conv,
-        "maxpool": nn.MaxPool2d(2) if pool else None,
-        "norm": norm,
-        "gelu": nn.GELU(),
-    }
-    return nn.Sequential(OrderedDict((k, v) for k, v in layers.items() if v is not None))
+    return layers(conv=conv, maxpool=nn.MaxPool2d(2) if pool else None, norm=norm, gelu=nn.GELU())
 
 
 def _fix_weight(layer: nn.Module) -> None:
@@ -75,8 +66,12 @@ def whitening(images: Tensor, mean: Tensor, std: Tensor) -> dict[str, Tensor]:
     """The first convolution's weight: the principal directions of 2×2 patches of training images, each
     divided by the root of its variance, and their negatives.
 
-    images: [N, C, H, W], uint8, or float32 that is already normalized by mean and std, [C] each.
     Of whole pixel values every sum is exact, so that no number of threads changes a bit.
+
+    Args:
+        images: [N, C, H, W], uint8, or float32 that is already normalized by mean and std.
+        mean: [C], of pixels from 0 to 1.
+        std: [C].
     """
     channels = images.shape[1]
     patches = images.unfold(2, 2, 1).unfold(3, 2, 1).permute(1, 4, 5, 0, 2, 3)
@@ -100,7 +95,6 @@ def whitening(images: Tensor, mean: Tensor, std: Tensor) -> dict[str, Tensor]:
 
 def airbench(classes: int, input_shape: Shape, width: str = "94") -> nn.Module:
     """Images [B, C, H, W], each side at least 9 px → logits [B, classes]."""
-    check_size("airbench", input_shape, 9)
     return Airbench(classes, input_shape[0], WIDTHS[width])
 
 
@@ -113,5 +107,6 @@ AIRBENCH = Backbone(
     final="group3",
     heads=(paper_head(1, gap=True, width=64), paper_head(2, gap=True, width=64)),
     options={"width": tuple(WIDTHS)},
+    smallest=9,
     from_images=whitening,
 )

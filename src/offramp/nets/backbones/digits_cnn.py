@@ -6,19 +6,18 @@ blocks 1, 3 and 5. Made for tests, examples and the first run; no claim of the p
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from torch import Tensor, nn
 
 from offramp.inputs import Shape
-from offramp.nets.backbones.backbone import Backbone, check_size
+from offramp.nets.backbones.backbone import Backbone
+from offramp.nets.head_kinds import layers
 from offramp.nets.heads import HeadSpec
 
 WIDTHS_AND_STRIDES = ((4, 1), (8, 1), (16, 2), (32, 1), (32, 2), (64, 1))
 
 
 class DigitsCNN(nn.Module):
-    """Images [B, C, H, W] → logits [B, classes]; total stride 4."""
+    """Images [B, C, H, W], each side at least 4 px → logits [B, classes]; total stride 4."""
 
     def __init__(self, classes: int, channels: int) -> None:
         super().__init__()
@@ -35,18 +34,15 @@ class DigitsCNN(nn.Module):
 
 def block(channels: int, width: int, stride: int) -> nn.Module:
     """[B, channels, H, W] → [B, width, H / stride, W / stride]."""
-    return nn.Sequential(
-        OrderedDict(
-            conv=nn.Conv2d(channels, width, 3, stride, padding=1, bias=False),
-            norm=nn.BatchNorm2d(width),
-            relu=nn.ReLU(inplace=True),
-        )
+    return layers(
+        conv=nn.Conv2d(channels, width, 3, stride, padding=1, bias=False),
+        norm=nn.BatchNorm2d(width),
+        relu=nn.ReLU(inplace=True),
     )
 
 
 def digits_cnn(classes: int, input_shape: Shape) -> nn.Module:
     """Images [B, C, H, W], each side at least 4 px → logits [B, classes]."""
-    check_size("digits-cnn", input_shape, 4)
     return DigitsCNN(classes, input_shape[0])
 
 
@@ -62,6 +58,6 @@ DIGITS_CNN = Backbone(
     taps={"blocks": ("blocks.0", "blocks.2", "blocks.4")},
     final="blocks",
     heads=(_head(8, 2), _head(8, 2), _head(16, 1)),
-    options={},
+    smallest=4,
     input_shape=(1, 8, 8),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -33,17 +33,18 @@ LOADING = {
 class NetSpec:
     """An early-exit network in words.
 
-    backbone: a name in `BACKBONES`, `timm/NAME`, `torchvision/NAME`, or `path/file.py:function` (a
-        function of any of `classes`, `input_shape` and the options, that returns a module).
-    options: of the backbone, such as ("stem", "small"); otherwise of the function that makes it, timm's,
-        torchvision's or the user's.
-    taps: places of the early exits, by name or share of the MACs (`25%`); or how many, spread by MACs;
-        None is the backbone's own choice (at most three spread by MACs, for one that is not registered).
-        For a module that cannot be traced: the submodules of each segment, and of the classifier.
-        The option "reading" names another of a registered backbone's own choices.
-    head: settings of `HeadSpec` that all early exits override, such as ("kind", "linear").
-    weights: what the trunk starts from: a file (.safetensors, or .pth without code), or `imagenet` for
-        the backbone's public checkpoint; None draws everything from the seed.
+    Attributes:
+        backbone: A name in `BACKBONES`, `timm/NAME`, `torchvision/NAME`, or `path/file.py:function` (a
+            function of any of `classes`, `input_shape` and the options, that returns a module).
+        options: Of the backbone, such as ("stem", "small"); otherwise of the function that makes it,
+            timm's, torchvision's or the user's.
+        taps: Places of the early exits, by name or share of the MACs (`25%`); or how many, spread by
+            MACs; None is the backbone's own choice (at most three spread by MACs, for one that is not
+            registered). For a module that cannot be traced: the submodules of each segment, and of the
+            classifier. The option "reading" names another of a registered backbone's own choices.
+        head: Settings of `HeadSpec` that all early exits override, such as ("kind", "linear").
+        weights: What the trunk starts from: a file (.safetensors, or .pth without code), or `imagenet`
+            for the backbone's public checkpoint; None draws everything from the seed.
     """
 
     backbone: str
@@ -53,8 +54,8 @@ class NetSpec:
     weights: str | None = None
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """The same as a study says it."""
+    def as_study(self) -> dict[str, Any]:
+        """The sections of a study file that give this network."""
         backbone = {"name": self.backbone, "weights": self.weights, **dict(self.options)}
         return {"backbone": backbone, "exits": {"taps": self.taps, "head": dict(self.head)}}
 
@@ -63,22 +64,29 @@ class NetSpec:
 class Origin:
     """Where a module comes from, and what that settles about its exits.
 
-    make: makes it anew; None for a module at hand.  identity: what it is, JSON-able.  why: the exits
-        `taps` are where they are.
-    foreign: whether the code behind its name is not ours, so that the name does not say what it is.
-    from_images: see `Backbone`.  initial, asked: see `NetFacts`.
+    Attributes:
+        make: Makes it anew; None for a module at hand.
+        identity: What it is, JSON-able.
+        taps: Where its exits go.
+        reason: Why they go there.
+        final: The place that feeds the classifier; None finds it.
+        heads: Of its exits by default.
+        foreign: Whether the code behind its name is not ours, so that the name does not say what it is.
+        from_images: See `Backbone`.
+        initial: See `NetFacts`.
+        as_study: See `NetFacts`.
     """
 
     make: Make | None
     identity: Mapping[str, Any]
     taps: Taps = None
-    why: str = ASKED
+    reason: str = ASKED
     final: str | None = None
     heads: tuple[HeadSpec, ...] = ()
     foreign: bool = False
     from_images: FromImages | None = None
     initial: str | None = None
-    asked: Mapping[str, Any] | None = None
+    as_study: Mapping[str, Any] | None = None
 
 
 def fitting_stem(backbone: str, side: int) -> str | None:
@@ -91,7 +99,7 @@ def fitting_stem(backbone: str, side: int) -> str | None:
     return min(strides, key=strides.__getitem__, default=None)
 
 
-def shrunk(net: ExitNetwork, backbone: str) -> str | None:
+def small_map_warning(net: ExitNetwork, backbone: str) -> str | None:
     """A warning where images are so small that the last layers see hardly any map of them; else None."""
     shape, sides = inside(net).trunks[0].shapes[-1:], net.input_shape[1:]
     if not shape or len(shape[0]) != 3:
@@ -100,8 +108,8 @@ def shrunk(net: ExitNetwork, backbone: str) -> str | None:
     if last >= MAP or min(sides) < 16 * last:  # of networks made for small images
         return None
     finer = fitting_stem(backbone, min(sides))
-    has = (inside(net).facts.asked or {}).get("backbone", {}).get("stem")
-    remedy = f" or backbone.stem: {finer}" if finer not in (None, has) else ""
+    stem = (inside(net).facts.as_study or {}).get("backbone", {}).get("stem")
+    remedy = f" or backbone.stem: {finer}" if finer not in (None, stem) else ""
     return (
         f"the last layers of {backbone} see maps of {last}×{last} px of images of "
         f"{sides[0]}×{sides[1]} px and learn little; use larger images{remedy}"
@@ -118,17 +126,17 @@ def origin_of(
     options = dict(spec.options)
     identity: dict[str, Any] = {"backbone": spec.backbone, "classes": classes}
     if is_user_code(spec.backbone):
-        own = load(spec.backbone, "backbone", recorded)
-        make = _user_maker(spec.backbone, own, options, input_shape, classes)
+        loaded = load(spec.backbone, "backbone", recorded)
+        make = _user_maker(spec.backbone, loaded, options, input_shape, classes)
         name = spec.backbone.rpartition(":")[2]
-        identity |= {"backbone": name, "options": options, "file": own.sha256}
+        identity |= {"backbone": name, "options": options, "file": loaded.sha256}
         return Origin(make, identity, foreign=True)
     library, _, model = spec.backbone.partition("/")
     if model and library in LOADING:
         _check_options(spec.backbone, options)
         maker = _timm_maker if library == "timm" else _torchvision_maker
         raw = maker(model, options, input_shape, classes)
-        make = partial(_made, spec.backbone, raw, options, input_shape)
+        make = partial(_call_library, spec.backbone, raw, options, input_shape)
         return Origin(make, identity | {"options": options}, foreign=True)
     return _registered(spec.backbone, options, identity, input_shape)
 
@@ -136,27 +144,32 @@ def origin_of(
 def _registered(
     name: str, options: dict[str, Any], identity: dict[str, Any], input_shape: Shape
 ) -> Origin:
-    """An entry of the registry, with the options that were not given at their defaults."""
+    """An entry of the registry, with other options at their defaults."""
     if name not in BACKBONES:
         raise OfframpError(
             f"unknown backbone '{name}'{nearest(name, BACKBONES)} "
             "(others: timm/NAME, torchvision/NAME; your own: path/to/file.py:function)"
         )
     backbone = BACKBONES[name]
-    known = {**backbone.options, "reading": tuple(backbone.taps)}
+    choices = {**backbone.options, "reading": tuple(backbone.taps)}
     for option, value in options.items():
-        if option not in known:
-            raise OfframpError(f"backbone '{name}' has no option '{option}'{nearest(option, known)}")
-        if str(value) not in known[option]:  # YAML has 93 for a number
-            hint = nearest(str(value), known[option])
+        if option not in choices:
+            raise OfframpError(f"backbone '{name}' has no option '{option}'{nearest(option, choices)}")
+        if str(value) not in choices[option]:  # YAML has 93 for a number
+            hint = nearest(str(value), choices[option])
             raise OfframpError(f"backbone '{name}' has no {option} '{value}'{hint}")
-    chosen = {option: str(options.get(option, values[0])) for option, values in known.items()}
+    chosen = {option: str(options.get(option, values[0])) for option, values in choices.items()}
     reading = chosen.pop("reading")
-    make = partial(backbone.build, classes=identity["classes"], input_shape=input_shape, **chosen)
-    why, taps = f"the default of {name} ('{reading}')", backbone.taps[reading]
-    identity = {**identity, "options": chosen}
-    found = Origin(make, identity, taps, why, backbone.final, backbone.heads)
-    return replace(found, from_images=backbone.from_images)
+    backbone.check_size(input_shape, chosen.get("stem"))
+    return Origin(
+        partial(backbone.build, classes=identity["classes"], input_shape=input_shape, **chosen),
+        identity | {"options": chosen},
+        backbone.taps[reading],
+        reason=f"the default of {name} ('{reading}')",
+        final=backbone.final,
+        heads=backbone.heads,
+        from_images=backbone.from_images,
+    )
 
 
 def _check_options(name: str, options: Mapping[str, Any]) -> None:
@@ -186,9 +199,9 @@ def _torchvision_maker(model: str, options: Mapping[str, Any], input_shape: Shap
     """Makes a classifier of torchvision's without downloading or loading anything."""
     from torchvision import models  # late: it takes seconds to import
 
-    known = models.list_models(module=models)
-    if model not in known:
-        raise _unknown("torchvision", model, known)
+    names = models.list_models(module=models)
+    if model not in names:
+        raise _unknown("torchvision", model, names)
     if input_shape[0] != 3:
         raise OfframpError(
             f"torchvision/{model} takes images of 3 channels and these have {input_shape[0]}; set "
@@ -202,14 +215,14 @@ def _torchvision_maker(model: str, options: Mapping[str, Any], input_shape: Shap
     return partial(models.get_model, model, weights=None, **arguments)
 
 
-def _unknown(library: str, model: str, known: Collection[str]) -> OfframpError:
-    hint = nearest(model, known)
+def _unknown(library: str, model: str, names: Collection[str]) -> OfframpError:
+    hint = nearest(model, names)
     lists = "timm.list_models()" if library == "timm" else "torchvision.models.list_models()"
     hint = hint if "did you mean" in hint else f"; {lists} lists them"
     return OfframpError(f"{library} has no model '{model}'{hint}")
 
 
-def _made(name: str, make: Make, options: Mapping[str, Any], input_shape: Shape) -> nn.Module:
+def _call_library(name: str, make: Make, options: Mapping[str, Any], input_shape: Shape) -> nn.Module:
     """What a library makes. Raises OfframpError where it raises."""
     try:
         return make()
@@ -222,21 +235,20 @@ def _made(name: str, make: Make, options: Mapping[str, Any], input_shape: Shape)
 
 
 def _user_maker(
-    name: str, own: LoadedFunction, options: Mapping[str, Any], input_shape: Shape, classes: int
+    name: str, loaded: LoadedFunction, options: Mapping[str, Any], input_shape: Shape, classes: int
 ) -> Make:
-    """Calls the user's function with those of its arguments that we know, and the options."""
-    chosen = own.function
-    accepted = inspect.signature(chosen).parameters
+    """Calls the user's function with `classes` and `input_shape`, if it takes them, and the options."""
+    accepted = inspect.signature(loaded.function).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
     for option in options:
         if option not in accepted and not takes_all:
             raise OfframpError(f"{name} takes no argument '{option}'{nearest(option, accepted)}")
-    offered = {"classes": classes, "input_shape": input_shape}
-    arguments = {k: v for k, v in offered.items() if k in accepted or takes_all} | dict(options)
+    facts = {"classes": classes, "input_shape": input_shape}
+    arguments = {k: v for k, v in facts.items() if k in accepted or takes_all} | dict(options)
 
     def make() -> nn.Module:
         try:
-            module = chosen(**arguments)
+            module = loaded.function(**arguments)
         except OfframpError:
             raise
         except Exception as error:

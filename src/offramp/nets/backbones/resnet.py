@@ -11,7 +11,7 @@ from functools import partial
 from torch import nn
 
 from offramp.inputs import Shape
-from offramp.nets.backbones.backbone import Backbone, convolution_like, stem_stride
+from offramp.nets.backbones.backbone import Backbone, convolution_like
 from offramp.nets.heads import paper_head
 
 STRIDES = {"imagenet": 32, "medium": 16, "small": 8}  # of the whole network, by stem
@@ -23,7 +23,6 @@ def resnet(name: str, classes: int, input_shape: Shape, stem: str = "imagenet") 
     Total stride 32; 16 with the medium stem (3×3, stride 2, no max-pool), 8 with the small one (3×3,
     stride 1, no max-pool).
     """
-    stem_stride(name, input_shape, stem, STRIDES)
     from torchvision import models  # late: it takes seconds to import
 
     model = models.get_model(name, weights=None, num_classes=classes)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from offramp.inputs import Shape
-from offramp.nets.backbones.backbone import Backbone, check_size
+from offramp.nets.backbones.backbone import Backbone, fan_out
 from offramp.nets.heads import paper_head
 
 WIDTHS = (16, 32, 64)
@@ -28,8 +28,8 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()
-        for conv in (self.conv1, self.conv2):
-            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        fan_out(self.conv1)
+        fan_out(self.conv2)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
@@ -42,11 +42,10 @@ class Block(nn.Module):
 class ResNet20(nn.Module):
     """Images [B, C, H, W], each side at least 4 px → logits [B, classes]; total stride 4."""
 
-    def __init__(self, classes: int, channels: int) -> None:
+    def __init__(self, classes: int, input_shape: Shape) -> None:
         super().__init__()
         inputs = WIDTHS[0]
-        self.conv1 = nn.Conv2d(channels, inputs, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.conv1 = fan_out(nn.Conv2d(input_shape[0], inputs, 3, padding=1, bias=False))
         self.bn1 = nn.BatchNorm2d(inputs)
         self.relu = nn.ReLU()
         for number, width in enumerate(WIDTHS, start=1):
@@ -63,19 +62,13 @@ class ResNet20(nn.Module):
         return self.fc(x.mean((2, 3)))  # type: ignore[no-any-return]
 
 
-def resnet20(classes: int, input_shape: Shape) -> nn.Module:
-    """Images [B, C, H, W], each side at least 4 px → logits [B, classes]."""
-    check_size("resnet20", input_shape, 4)
-    return ResNet20(classes, input_shape[0])
-
-
 RESNET20 = Backbone(
     name="resnet20",
     source="He et al., 2016",
     upstream=None,
-    build=resnet20,
+    build=ResNet20,
     taps={"stages": ("layer1", "layer2.0", "layer2")},
     final="layer3",
     heads=(paper_head(1, gap=True, width=64), paper_head(2, gap=True, width=64)),
-    options={},
+    smallest=4,
 )

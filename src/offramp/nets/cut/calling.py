@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import Parameter, signature
 from typing import Any, final
 
@@ -16,10 +16,14 @@ _MISTAKEN = (TypeError, IndexError, KeyError, AttributeError)
 
 
 @dataclass(frozen=True)
-class Way:
-    """argument: the name by which it takes the images; None by position.  entry: the key under which a
-    mapping of them has the images; None where they come as they are.  answer: the entry of what it
-    returns that is the logits, or its attribute; None where it returns nothing else.
+class CallStyle:
+    """How a module is called: images `[B, C, H, W]` → logits `[B, classes]`.
+
+    Attributes:
+        argument: The name by which it takes the images; None by position.
+        entry: The key under which a mapping has the images; None where they come as they are.
+        answer: The entry of what it returns that is the logits; None where it returns nothing else.
+        attribute: Whether `answer` is an attribute and not an entry.
     """
 
     argument: str | None = None
@@ -28,61 +32,62 @@ class Way:
     attribute: bool = False
 
     def __call__(self, module: nn.Module, images: Any) -> Any:
-        given = images if self.entry is None else {self.entry: images}
-        out = module(given) if self.argument is None else module(**{self.argument: given})
+        batch = images if self.entry is None else {self.entry: images}
+        output = module(batch) if self.argument is None else module(**{self.argument: batch})
         if self.answer is None:
-            return out
-        return getattr(out, str(self.answer)) if self.attribute else out[self.answer]
+            return output
+        return getattr(output, str(self.answer)) if self.attribute else output[self.answer]
+
+
+STRAIGHT = CallStyle()
+"""One tensor in, one tensor out."""
 
 
 @final
 class Called(nn.Module):
-    """A module that is called by its own way: images `[B, C, H, W]` → logits `[B, classes]`."""
+    """A module that is called in its own style: images `[B, C, H, W]` → logits `[B, classes]`."""
 
-    def __init__(self, module: nn.Module, way: Way) -> None:
+    def __init__(self, module: nn.Module, style: CallStyle) -> None:
         super().__init__()
         self.module = module
-        self._way = way
+        self._style = style
 
     def forward(self, x: Any) -> Any:
-        return self._way(self.module, x)
+        return self._style(self.module, x)
 
 
-def way_of(module: nn.Module, images: Tensor) -> tuple[Way, Tensor]:
+def call_style(module: nn.Module, images: Tensor) -> tuple[CallStyle, Tensor]:
     """How `module` takes `images` `[B, C, H, W]` in the mode it is in, and its logits on them.
 
-    Raises OfframpError where no way leads to logits; what the module raises of images that do not fit it
-    passes through.
+    Raises:
+        OfframpError: Where no style leads to logits. What the module raises of images that do not fit it
+            passes through.
     """
     title = type(module).__name__
-    first: Exception | None = None
-    for way in (Way(), *_by_name(module)):
+    mistake: Exception | None = None
+    for style in (STRAIGHT, *_by_name(module)):
         try:
-            return _answered(way, way(module, images.clone()), title, module.training)
+            return _with_answer(style, style(module, images.clone()), module)
         except _MISTAKEN as error:
-            first = first or error
-        asked = _Asked(images)
+            mistake = mistake or error
+        recorder = _KeyRecorder(images)
         try:
-            Way(way.argument)(module, asked)
+            style(module, recorder)
         except _MISTAKEN:
             continue
-        if len(asked.keys_read) == 1:
-            way = Way(way.argument, next(iter(asked.keys_read)))
-            return _answered(way, way(module, images.clone()), title, module.training)
-    assert first is not None
-    reason = (str(first).strip() or repr(first)).splitlines()[0]
+        if len(recorder.keys_read) == 1:
+            style = replace(style, entry=next(iter(recorder.keys_read)))
+            return _with_answer(style, style(module, images.clone()), module)
+    assert mistake is not None
+    reason = (str(mistake).strip() or repr(mistake)).splitlines()[0]
     raise OfframpError(
-        f"{title} takes no images as they are ({type(first).__name__}: {reason}); let its forward take "
-        "one tensor [B, C, H, W], by position or by name, or a mapping with one"
-    ) from first
+        f"{title} takes no images as they are ({type(mistake).__name__}: {reason}); let its forward "
+        "take one tensor [B, C, H, W], by position or by name, or a mapping with one"
+    ) from mistake
 
 
-STRAIGHT = Way()
-"""One tensor in, one tensor out."""
-
-
-class _Asked(dict[str, Tensor]):
-    """A mapping that has the images under any key, and keeps the keys that were looked up."""
+class _KeyRecorder(dict[str, Tensor]):
+    """A mapping that has the images under any key, and records the keys that are looked up."""
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()
@@ -94,34 +99,34 @@ class _Asked(dict[str, Tensor]):
         return self._images.clone()
 
 
-def _by_name(module: nn.Module) -> list[Way]:
+def _by_name(module: nn.Module) -> list[CallStyle]:
     """By the name of the one argument that must be given by name, if there is one."""
     parameters = signature(module.forward).parameters.values()
     names = [p.name for p in parameters if p.kind is Parameter.KEYWORD_ONLY and p.default is p.empty]
-    return [Way(name) for name in names] if len(names) == 1 else []
+    return [CallStyle(name) for name in names] if len(names) == 1 else []
 
 
-def _answered(way: Way, output: Any, title: str, training: bool) -> tuple[Way, Tensor]:
-    """The way, with where in the output the logits are. Raises OfframpError where none can tell."""
-    found: tuple[str | int | None, bool] | None = None
+def _with_answer(style: CallStyle, output: Any, module: nn.Module) -> tuple[CallStyle, Tensor]:
+    """The style, with where in the output the logits are. Raises OfframpError where that is
+    ambiguous."""
     if isinstance(output, Tensor):
-        found = None, False
-    elif isinstance(output, Mapping):
+        return style, output
+    if isinstance(output, Mapping):
         tensors = [key for key, value in output.items() if isinstance(value, Tensor)]
         if "logits" in tensors or len(tensors) == 1:
-            found = "logits" if "logits" in tensors else tensors[0], False
+            answer = "logits" if "logits" in tensors else tensors[0]
+            return replace(style, answer=answer), output[answer]
     elif isinstance(getattr(output, "logits", None), Tensor):
-        found = "logits", True
-    elif isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
-        found = (0, False) if output[0].ndim == 2 else None
-    if found is None:
-        mode = "train" if training else "eval"
-        raise OfframpError(
-            f"{title} returns a {type(output).__name__} in {mode} mode, whose logits cannot be told "
-            "from the rest; let its forward return them alone, first, or as `logits`"
-        )
-    answer, attribute = found
-    if answer is None:
-        return way, output
-    value = getattr(output, str(answer)) if attribute else output[answer]
-    return Way(way.argument, way.entry, answer, attribute), value
+        return replace(style, answer="logits", attribute=True), output.logits
+    elif (
+        isinstance(output, (tuple, list))
+        and output
+        and isinstance(output[0], Tensor)
+        and output[0].ndim == 2  # or it is a map
+    ):
+        return replace(style, answer=0), output[0]
+    mode = "train" if module.training else "eval"
+    raise OfframpError(
+        f"{type(module).__name__} returns a {type(output).__name__} in {mode} mode, whose logits cannot "
+        "be told from the rest; let its forward return them alone, first, or as `logits`"
+    )

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, cast, final
+from itertools import pairwise
+from typing import Any, final
 
 import torch
 from torch import Tensor, fx, nn
@@ -20,23 +21,20 @@ from offramp.device import seeded
 from offramp.errors import OfframpError, in_line, nearest
 from offramp.inputs import blank, noise
 from offramp.nets.clock import Clock
-from offramp.nets.cut.calling import STRAIGHT, Called, Way, way_of
-from offramp.nets.cut.gradients import unlike
-from offramp.nets.cut.places import (
+from offramp.nets.cut.calling import STRAIGHT, Called, CallStyle, call_style
+from offramp.nets.cut.modes import (
     ModeGraph,
-    Site,
-    Survey,
-    Tap,
-    attribute,
+    ModuleGraphs,
+    below,
     buffers,
-    hold,
-    put,
-    survey,
-    under,
+    differing_gradients,
+    hold_constants,
+    restore,
 )
-from offramp.nets.cut.trace import UNKNOWN, PerImage, compiled
+from offramp.nets.cut.observe import UNKNOWN, PerImage, count_macs
+from offramp.nets.cut.places import CutPoint, ExitPlace, Survey, survey
+from offramp.nets.cut.trace import attribute, compiled
 from offramp.nets.identity import settings
-from offramp.nets.macs import count_macs
 
 # What a submodule raises that is given what it does not take, such as a tuple in place of a tensor.
 _UNFIT = (RuntimeError, ValueError, TypeError, AssertionError, AttributeError, LookupError)
@@ -46,11 +44,13 @@ _UNFIT = (RuntimeError, ValueError, TypeError, AssertionError, AttributeError, L
 class Piece:
     """What a segment runs, apart from the module that it runs it on.
 
-    train, eval: graphs rooted on the module; their placeholders are the clock, then the tensors
-        that come in.
-    leaves: paths of the modules that they call.
-    state: names of the parameters and persistent buffers that they use. parameters: of the former,
-        each once.
+    Attributes:
+        train: The graph of train mode, rooted on the module; its placeholders are the clock, then the
+            tensors that come in.
+        eval: The same of eval mode.
+        leaves: Paths of the modules that they call.
+        state: Names of the parameters and persistent buffers that they use.
+        parameters: Names of these parameters, each parameter once.
     """
 
     train: fx.Graph
@@ -73,7 +73,12 @@ class Segment:
     same order. A segment has a mode of its own, which chooses the graph; `train` also sets that of the
     modules it calls, which may then be changed one by one.
 
-    modes: of all segments of the module, by number; this is number `index`.
+    Args:
+        module: What its piece is rooted on.
+        clock: What dropout and drop-path draw from.
+        pieces: Of all segments of the module.
+        index: Which of them this is, from 0.
+        modes: Of all segments, by number; they share it.
     """
 
     def __init__(
@@ -138,16 +143,21 @@ class Segment:
 
 @dataclass(frozen=True, eq=False)
 class Trunk:
-    """One module, cut in pieces.
+    """One module, cut in pieces: K segments, each ending at its place, and the classifier, from the last
+    place to the logits.
 
-    module: the module itself, its state_dict as ever.
-    places: the K canonical names: of the taps, then of the place that feeds the classifier.
-    shapes: of one image's tensor at each place; empty where no image was shown.
-    segments: K of them, each ending at its place. classifier: from the last place to the logits.
-    code: what the module computes, as text in which no cut shows.
-    way: how the module takes images and gives logits, in eval mode.
-    loose: numbers, from 1, of the segments that hand on a tensor without a row for each image.
-    lost: names of the parameters whose gradient in the pieces is another one than in the module.
+    Attributes:
+        module: The module itself, its state_dict as ever.
+        places: The K canonical names: of the taps, then of the place that feeds the classifier.
+        shapes: Of one image's tensor at each place; empty where no image was run.
+        pieces: What the segments and the classifier run.
+        constants: Tensors that a trace had to keep, by name.
+        code: What the module computes, as text in which no cut shows.
+        clock: What dropout and drop-path draw from.
+        style: How the module takes images and gives logits, in eval mode.
+        rowless: Numbers, from 1, of the segments that hand on a tensor without a row for each image.
+        wrong_gradients: Names of the parameters whose gradient in the pieces is another one than in the
+            module.
     """
 
     module: nn.Module
@@ -157,14 +167,14 @@ class Trunk:
     constants: dict[str, Tensor]
     code: str
     clock: Clock
-    way: Way = STRAIGHT
-    loose: frozenset[int] = frozenset()
-    lost: frozenset[str] = frozenset()
+    style: CallStyle = STRAIGHT
+    rowless: frozenset[int] = frozenset()
+    wrong_gradients: frozenset[str] = frozenset()
 
     def check_rows(self, segment: int) -> None:
         """Raises OfframpError where a segment hands on a tensor without a row for each image, whose size
         may be that of a batch by chance."""
-        if segment in self.loose:
+        if segment in self.rowless:
             raise OfframpError(
                 "a tensor without a batch dimension crosses a tap; tap a place of `offramp taps`"
             )
@@ -172,7 +182,7 @@ class Trunk:
     @property
     def plain(self) -> nn.Module:
         """The module as a whole, images `[B, C, H, W]` → logits `[B, classes]`, without a cut."""
-        return self.module if self.way == STRAIGHT else Called(self.module, self.way)
+        return self.module if self.style == STRAIGHT else Called(self.module, self.style)
 
     @cached_property
     def _live(self) -> tuple[Segment, ...]:
@@ -190,8 +200,12 @@ class Trunk:
     def on(self, module: nn.Module, clock: Clock | None = None) -> Trunk:
         """The same cuts on another instance of the same architecture, without tracing it.
 
-        clock: of the network that the new trunk belongs to; None makes one. Raises OfframpError
-        when a parameter or a buffer is missing or has another shape.
+        Args:
+            module: The other instance.
+            clock: Of the network that the new trunk belongs to; None makes one.
+
+        Raises:
+            OfframpError: When a parameter or a buffer is missing or has another shape.
         """
         mine, theirs = self.module.state_dict(), module.state_dict()
         for name in sorted(mine.keys() | theirs.keys()):
@@ -200,7 +214,7 @@ class Trunk:
                     f"{type(module).__name__} cannot take these cuts, because '{name}' differs; "
                     "build it with the same arguments"
                 )
-        hold(module, self.constants)
+        hold_constants(module, self.constants)
         return replace(self, module=module, clock=clock or Clock())
 
 
@@ -214,45 +228,84 @@ def cut(
 ) -> Trunk:
     """Cut `module` after each of `taps` and before its classifier.
 
-    input_shape: of one image, `[C, H, W]`. taps: names of places, first to last; a submodule's path
-    means its (last) output. final: the place that feeds the classifier; None finds it. surveyed:
-    `survey(module, input_shape)`, where the caller has it already.
+    Args:
+        module: Stays as it is, but for constants that a trace kept.
+        input_shape: Of one image, `[C, H, W]`.
+        taps: Names of places, first to last; a submodule's path means its (last) output.
+        final: The place that feeds the classifier; None finds it.
+        surveyed: `survey(module, input_shape)`, where the caller has it already.
 
-    Raises OfframpError when a name is unknown, when places are out of order or not before the
-    classifier, when two pieces would use one parameter, and as `survey` does.
+    Raises:
+        OfframpError: When a name is unknown, when places are out of order or not before the classifier,
+            when two pieces would use one parameter, and as `survey` does.
     """
-    seen = surveyed or survey(module, input_shape)
-    sites = _ordered(seen, taps, seen.final(final))
-    graphs = [
+    surveyed = surveyed or survey(module, input_shape)
+    graphs = surveyed.graphs
+    points = _ordered(surveyed, taps, surveyed.final(final))
+    pairs = [
         (
-            _traced_graph(seen, seen.train, a.train if a else None, b.train if b else None),
-            _traced_graph(seen, seen.eval, a.eval if a else None, b.eval if b else None),
+            _piece_graph(graphs, graphs.train, a.train if a else None, b.train if b else None),
+            _piece_graph(graphs, graphs.eval, a.eval if a else None, b.eval if b else None),
         )
-        for a, b in zip((None, *sites), (*sites, None), strict=True)
+        for a, b in pairwise((None, *points, None))
     ]
-    names = tuple(site.name for site in sites)
-    shapes = tuple(seen.eval.facts[site.eval].shape or () for site in sites)
-    constants = seen.train.traced.constants | seen.eval.traced.constants
-    hold(module, constants)
-    pieces = _pieces(module, graphs)
-    side = seen.eval
-    loose = frozenset(
-        i
-        for i, site in enumerate(sites, start=1)
-        if not all(side.facts[n].rows for n in _crossing(seen, side, site.eval))
-    )
+    facts = graphs.eval.facts
+    constants = graphs.train.traced.constants | graphs.eval.traced.constants
+    hold_constants(module, constants)
     return Trunk(
         module,
-        places=names,
-        shapes=shapes,
-        pieces=pieces,
+        places=tuple(point.name for point in points),
+        shapes=tuple(facts[point.eval].shape or () for point in points),
+        pieces=_pieces(module, pairs),
         constants=constants,
-        code=seen.code,
+        code=graphs.code,
         clock=Clock(),
-        way=seen.way,
-        loose=loose,
-        lost=seen.lost,
+        style=graphs.style,
+        rowless=frozenset(
+            i
+            for i, point in enumerate(points, start=1)
+            if not all(facts[n].rows for n in graphs.crossing(graphs.eval, point.eval))
+        ),
+        wrong_gradients=graphs.wrong_gradients,
     )
+
+
+def _ordered(surveyed: Survey, taps: Sequence[str], end: CutPoint) -> list[CutPoint]:
+    """The cut points of the taps and `end`, each after the one before it in both modes."""
+    graphs = surveyed.graphs
+
+    def in_order(a: CutPoint, b: CutPoint) -> bool:
+        train, evaluation = graphs.train.order, graphs.eval.order
+        return train[a.train] <= train[b.train] and evaluation[a.eval] <= evaluation[b.eval]
+
+    points = [*(surveyed.point(tap) for tap in taps), end]
+    for name, point in zip(taps, points, strict=False):
+        if point is end or not in_order(point, end):
+            raise OfframpError(
+                f"the tap '{name}' is not before the final exit of {graphs.title}, whose classifier "
+                f"reads the output of '{end.name}'; name an earlier place"
+            )
+    for name, a, b in zip(taps[1:], points, points[1:], strict=False):
+        if a is b:
+            raise OfframpError(f"the tap '{name}' is the same place as '{a.name}'; name it once")
+        if not in_order(a, b):
+            raise OfframpError(
+                f"the tap '{name}' runs before '{a.name}'; list taps in the order of execution"
+            )
+    for point in points:
+        train, evaluation = (
+            [mode.traced.names.get(n, "the images") for n in graphs.crossing(mode, node)[1:]]
+            for mode, node in ((graphs.train, point.train), (graphs.eval, point.eval))
+        )
+        if train != evaluation:
+            raise OfframpError(
+                f"{graphs.title} cannot be cut after '{point.name}', because other tensors cross there "
+                "in train mode than in eval mode; name a neighboring place"
+            )
+    return points
+
+
+# A module that cannot be traced
 
 
 def cut_by_names(
@@ -260,41 +313,42 @@ def cut_by_names(
 ) -> Trunk:
     """Cut a module that cannot be traced.
 
-    names: the paths of the submodules that each segment runs, one after another, then a last list
-    for the classifier. A place is named by the submodule it follows. input_shape: of one image,
-    `[C, H, W]`; with it, the pieces are run on noise and compared with the module.
+    Args:
+        module: Made up of submodules that run one after another.
+        names: The paths of the submodules that each segment runs, then a last list for the classifier. A
+            place is named by the submodule it follows.
+        input_shape: Of one image, `[C, H, W]`; with it, the pieces are run on noise and compared with
+            the module.
 
-    Raises OfframpError when a name is unknown, a list empty, a parameter in two pieces, or when the
-    pieces compute something else than the module.
+    Raises:
+        OfframpError: When a name is unknown, a list empty, a parameter in two pieces, or when the pieces
+            compute something else than the module.
     """
+    title = type(module).__name__
     if len(names) < 2 or not all(names):
         raise OfframpError(
-            f"{type(module).__name__} needs at least two lists of submodule names, none of them "
+            f"{title} needs at least two lists of submodule names, none of them "
             "empty; give one list per segment and a last one for the classifier"
         )
-    known = {name for name, _ in module.named_modules() if name}
-    for name in (name for row in names for name in row):
-        if name not in known:
-            hint = nearest(name, known)
-            raise OfframpError(f"{type(module).__name__} has no submodule '{name}'{hint}")
+    submodules = [name for name, _ in module.named_modules() if name]
+    listed = [name for row in names for name in row]
+    for name in listed:
+        if name not in submodules:
+            hint = nearest(name, submodules)
+            raise OfframpError(f"{title} has no submodule '{name}'{hint}")
     before = [[name for row in names[:i] for name in row] for i in range(len(names))]
-    pairs = zip(names, before, strict=True)
-    found = _pieces(module, [(_chain_graph(*pair), _chain_graph(*pair)) for pair in pairs])
-    ends = tuple(row[-1] for row in names[:-1])
-    run = under([name for row in names for name in row], known)
-    code = f"{module!r}\n{settings(module, [name for name, _ in module.named_modules()], run)}"
-    if len({name for row in names for name in row}) < sum(map(len, names)):
+    pairs = [(_chain_graph(*p), _chain_graph(*p)) for p in zip(names, before, strict=True)]
+    code = f"{module!r}\n{settings(module, ['', *submodules], below(listed, submodules))}"
+    if len(set(listed)) < len(listed):
         code += "\nsubmodules that run again draw anew"  # earlier keys are of work in which they did not
-    trunk = Trunk(module, ends, shapes=(), pieces=found, constants={}, code=code, clock=Clock())
-    if input_shape is None:
-        return trunk
-    way, shapes, lost = _compared(trunk, input_shape)
-    return replace(trunk, shapes=shapes, way=way, lost=lost)
+    ends = tuple(row[-1] for row in names[:-1])
+    trunk = Trunk(module, ends, (), _pieces(module, pairs), {}, code, Clock())
+    return trunk if input_shape is None else _compared(trunk, input_shape)
 
 
 def chain_places(
     module: nn.Module, names: Sequence[Sequence[str]], input_shape: tuple[int, ...]
-) -> tuple[Tap, ...]:
+) -> tuple[ExitPlace, ...]:
     """The ends of the submodules that `cut_by_names` lists, but for those of the classifier and the last
     before it: the places where it could be cut."""
     *row, last = [name for names in names[:-1] for name in names]
@@ -308,69 +362,39 @@ def chain_places(
         rows.append((macs, params, tuple(values[0].shape[1:])))
     ends = zip(trunk.places, rows, strict=False)
     return tuple(
-        Tap(name, (), shape, cost, cost / macs if macs else 0.0, count, len(shape) == 1)
+        ExitPlace(name, (), shape, cost, cost / macs if macs else 0.0, count, len(shape) == 1)
         for name, (cost, count, shape) in ends
     )
 
 
-def _ordered(seen: Survey, taps: Sequence[str], end: Site) -> list[Site]:
-    """The sites of the taps and `end`, each after the one before it in both modes."""
-    sites = [*(seen.site(tap) for tap in taps), end]
-    for name, site in zip(taps, sites, strict=False):
-        if not _before(seen, site, end):
-            raise OfframpError(
-                f"the tap '{name}' is not before the final exit of {seen.title}, whose classifier "
-                f"reads the output of '{end.name}'; name an earlier place"
-            )
-    for name, a, b in zip(taps[1:], sites, sites[1:], strict=False):
-        if a is b:
-            raise OfframpError(f"the tap '{name}' is the same place as '{a.name}'; name it once")
-        if not _before(seen, a, b):
-            raise OfframpError(
-                f"the tap '{name}' runs before '{a.name}'; list taps in the order of execution"
-            )
-    for site in sites:
-        train, evaluation = (
-            [side.traced.names.get(n, "the images") for n in _crossing(seen, side, node)[1:]]
-            for side, node in ((seen.train, site.train), (seen.eval, site.eval))
-        )
-        if train != evaluation:
-            raise OfframpError(
-                f"{seen.title} cannot be cut after '{site.name}', because other tensors cross there in "
-                "train mode than in eval mode; name a neighboring place"
-            )
-    return sites
+def _compared(trunk: Trunk, input_shape: tuple[int, ...]) -> Trunk:
+    """The trunk with what a run on noise tells: how the module takes images, and the shapes at its
+    places.
 
-
-def _before(seen: Survey, a: Site, b: Site) -> bool:
-    in_train = seen.train.order[a.train] <= seen.train.order[b.train]
-    return a is not b and in_train and seen.eval.order[a.eval] <= seen.eval.order[b.eval]
-
-
-def _compared(
-    trunk: Trunk, input_shape: tuple[int, ...]
-) -> tuple[Way, tuple[tuple[int, ...], ...], frozenset[str]]:
-    """How the module takes images, and the shapes at the places, of pieces that give what it gives; and
-    the parameters that learn something else in them."""
+    Raises:
+        OfframpError: Where its pieces do not give what the module gives.
+    """
     probe = copy.deepcopy(trunk.module).eval()
-    pieces_of_it = trunk.on(probe)
-    title = type(probe).__name__
-    like = next(probe.parameters(), torch.empty(0))
+    copied = trunk.on(probe)
+    title, initial = type(probe).__name__, buffers(probe)
+    with seeded(0):
+        x = noise(input_shape, 2, like=next(probe.parameters(), torch.empty(0)))
+
+    def outputs() -> list[Tensor]:
+        values = [x]
+        for piece in (*copied.segments, copied.classifier):
+            (y,) = piece(values[-1])
+            values.append(y)
+        return values[1:]
+
     with torch.no_grad():
-        with seeded(0):
-            x = noise(input_shape, 2, like=like)
-        given = buffers(probe)
         try:
-            way, _ = way_of(probe, x)
-            put(given)  # each run begins with the same, whatever a forward does to them
-            expected = way(probe, x.clone())
-            put(given)
-            shapes = []
-            y = x
-            for segment in pieces_of_it.segments:
-                (y,) = segment(y)
-                shapes.append(tuple(y.shape[1:]))
-            (y,) = pieces_of_it.classifier(y)
+            style, _ = call_style(probe, x)
+            restore(initial)  # each run begins with the same, whatever a forward does to them
+            expected = style(probe, x.clone())
+            restore(initial)
+            *ends, y = outputs()
+            shapes = tuple(tuple(end.shape[1:]) for end in ends)
         except _UNFIT as error:
             raise OfframpError(
                 f"the submodules listed for {title} do not run one after another: {in_line(error)}; "
@@ -383,31 +407,18 @@ def _compared(
             "computes; list all of them, and make steps between them (an activation, a flatten) "
             "submodules too"
         )
-
-    def whole() -> Tensor:
-        put(given)
-        return cast(Tensor, way(probe, x.clone()))
-
-    def in_pieces() -> Tensor:
-        put(given)
-        y = x
-        for piece in (*pieces_of_it.segments, pieces_of_it.classifier):
-            (y,) = piece(y)
-        return y
-
+    restore(initial)
     with seeded(0):
-        lost = unlike(probe, whole, in_pieces)
-    return way, tuple(shapes), lost
+        wrong = differing_gradients(probe, lambda: style(probe, x.clone()), lambda: outputs()[-1])
+    return replace(trunk, shapes=shapes, style=style, wrong_gradients=wrong)
 
 
-def _crossing(seen: Survey, side: ModeGraph, node: fx.Node) -> tuple[fx.Node, ...]:
-    """What crosses a cut right after `node`: its own tensor, then the others in order. What can be made
-    again does not: it has no rows, by which tensors are kept and images leave."""
-    others = (n for n in side.crossing[side.order[node]] if n not in seen.again)
-    return (node, *(n for n in others if n is not node))
+# The graph of a piece
 
 
-def _traced_graph(seen: Survey, side: ModeGraph, start: fx.Node | None, end: fx.Node | None) -> fx.Graph:
+def _piece_graph(
+    graphs: ModuleGraphs, mode: ModeGraph, start: fx.Node | None, end: fx.Node | None
+) -> fx.Graph:
     """The operations after `start` (None: from the images) up to `end` (None: to the logits).
 
     Operations keep their order, so random draws keep theirs. A tensor that comes in and would be
@@ -415,32 +426,32 @@ def _traced_graph(seen: Survey, side: ModeGraph, start: fx.Node | None, end: fx.
 
     Raises OfframpError when something that is not a tensor would have to cross a cut.
     """
-    nodes = list(side.order)
+    nodes = list(mode.order)
     graph = fx.Graph()
     clock = graph.placeholder("clock")
-    inputs = _crossing(seen, side, start) if start else tuple(nodes[:1])
-    first = side.order[start] + 1 if start else 1
-    stop = side.order[end] + 1 if end else len(nodes) - 1
+    inputs = graphs.crossing(mode, start) if start else tuple(nodes[:1])
+    first = mode.order[start] + 1 if start else 1
+    stop = mode.order[end] + 1 if end else len(nodes) - 1
     body = nodes[first:stop]
     copies: dict[fx.Node, Any] = {n: graph.placeholder(f"x{i}") for i, n in enumerate(inputs)}
     tap = copies[inputs[0]]
-    for node in _overwritten(side, inputs, body):
+    for node in _overwritten(mode, inputs, body):
         copies[node] = graph.call_method("clone", (copies[node],))
 
     def copied(node: fx.Node) -> Any:
-        if node not in copies and (node.op == "get_attr" or side.facts[node].fixed):
+        if node not in copies and (node.op == "get_attr" or mode.facts[node].fixed):
             copies[node] = graph.node_copy(node, copied)
         elif node not in copies:
-            copies[node] = _again(graph, tap, side.facts[node].value, side.traced.names[node])
+            copies[node] = _recomputed(graph, tap, mode.facts[node].rule, mode.traced.names[node])
         return copies[node]
 
     for node in body:
         if node.op == "get_attr":
             continue  # copied where it is used
-        if side.facts[node].random:
-            graph.call_method("reseed", (clock, side.traced.names[node]))
+        if mode.facts[node].random:
+            graph.call_method("reseed", (clock, mode.traced.names[node]))
         copies[node] = graph.node_copy(node, copied)
-    outputs = _crossing(seen, side, end) if end else (nodes[-1].args[0],)
+    outputs = graphs.crossing(mode, end) if end else (nodes[-1].args[0],)
     graph.output(tuple(copied(n) for n in outputs if isinstance(n, fx.Node)))
     return graph
 
@@ -463,53 +474,26 @@ def _chain_graph(names: Sequence[str], before: Sequence[str]) -> fx.Graph:
     return graph
 
 
-def _pieces(module: nn.Module, graphs: Sequence[tuple[fx.Graph, fx.Graph]]) -> tuple[Piece, ...]:
-    """Pieces of `module` from their (train, eval) graphs, the classifier's last.
-
-    Raises OfframpError when two of them would own one parameter, or one leaf module with buffers.
-    """
-    parameters = dict(module.named_parameters(remove_duplicate=False))
-    tensors = module.state_dict(keep_vars=True)
-    owner: dict[int, int] = {}
-    found = []
-    for i, (train, evaluation) in enumerate(graphs):
-        nodes = [*train.nodes, *evaluation.nodes]
-        called = {str(n.target): None for n in nodes if n.op == "call_module"}
-        read = {str(n.target) for n in nodes if n.op == "get_attr"}
-        state = []
-        for name in _in_order(tensors, under(called.keys() | read, tensors)):
-            other = owner.setdefault(id(tensors[name]), i)
-            if other == i:
-                state.append(name)
-            elif name in parameters or under(called, [name]):
-                raise _shared(module, name, other, i, len(graphs))
-        own = {id(parameters[name]): name for name in reversed(state) if name in parameters}
-        found.append(
-            Piece(train, evaluation, tuple(called), tuple(state), _in_order(tensors, own.values()))
-        )
-    return tuple(found)
-
-
-def _overwritten(side: ModeGraph, inputs: Sequence[fx.Node], body: Sequence[fx.Node]) -> list[fx.Node]:
+def _overwritten(mode: ModeGraph, inputs: Sequence[fx.Node], body: Sequence[fx.Node]) -> list[fx.Node]:
     """Those of the tensors that come in on which an operation of the body writes."""
-    written = frozenset[int]().union(*(side.facts[n].writes for n in body))
-    found = [n for n in inputs if side.facts[n].storage in written]
-    storages = [side.facts[n].storage for n in inputs]
-    for node in found:
-        if storages.count(side.facts[node].storage) > 1:
+    written = frozenset[int]().union(*(mode.facts[n].writes for n in body))
+    overwritten = [n for n in inputs if mode.facts[n].storage in written]
+    storages = [mode.facts[n].storage for n in inputs]
+    for node in overwritten:
+        if storages.count(mode.facts[node].storage) > 1:
             raise OfframpError(
-                f"'{side.traced.names.get(node, 'the input')}' and a view of it cross a cut, and "
+                f"'{mode.traced.names.get(node, 'the input')}' and a view of it cross a cut, and "
                 "are overwritten after it; name a neighboring place"
             )
-    return found
+    return overwritten
 
 
-def _again(graph: fx.Graph, tap: fx.Node, rule: Any, name: str) -> Any:
-    """A number, or the like, that an earlier segment computed, made from the tap's batch size."""
+def _recomputed(graph: fx.Graph, tap: fx.Node, rule: Any, name: str) -> Any:
+    """A number, or the like, that an earlier segment computed, from the tap's batch size."""
     if rule is UNKNOWN:
         raise OfframpError(f"the value of '{name}' cannot cross a cut; name a neighboring place")
     if isinstance(rule, tuple):
-        return tuple(_again(graph, tap, item, name) for item in rule)
+        return tuple(_recomputed(graph, tap, element, name) for element in rule)
     if isinstance(rule, PerImage):
         size = graph.call_method("size", (tap, 0))
         return graph.call_function(operator.mul, (size, rule.factor)) if rule.factor != 1 else size
@@ -518,16 +502,37 @@ def _again(graph: fx.Graph, tap: fx.Node, rule: Any, name: str) -> Any:
     return rule
 
 
-def _in_order(reference: dict[str, Any], names: Any) -> tuple[str, ...]:
-    chosen = set(names)
-    return tuple(name for name in reference if name in chosen)
+def _pieces(module: nn.Module, graphs: Sequence[tuple[fx.Graph, fx.Graph]]) -> tuple[Piece, ...]:
+    """Pieces of `module` from their (train, eval) graphs, the classifier's last.
 
+    Raises OfframpError when two of them would own one parameter, or one leaf module with buffers.
+    """
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    tensors = module.state_dict(keep_vars=True)
+    owner: dict[int, int] = {}
+    pieces = []
 
-def _shared(module: nn.Module, name: str, a: int, b: int, count: int) -> OfframpError:
-    def piece(i: int) -> str:
-        return "the classifier" if i == count - 1 else f"segment {i + 1}"
+    def in_order(names: Iterable[str]) -> tuple[str, ...]:
+        chosen = set(names)
+        return tuple(name for name in tensors if name in chosen)
 
-    return OfframpError(
-        f"'{name}' of {type(module).__name__} is used by {piece(a)} and by {piece(b)}; "
-        "move the tap between them, so that one of them owns it"
-    )
+    for i, (train, evaluation) in enumerate(graphs):
+        nodes = [*train.nodes, *evaluation.nodes]
+        called = {str(n.target): None for n in nodes if n.op == "call_module"}
+        read = {str(n.target) for n in nodes if n.op == "get_attr"}
+        state = []
+        for name in in_order(below(called.keys() | read, tensors)):
+            other = owner.setdefault(id(tensors[name]), i)
+            if other == i:
+                state.append(name)
+            elif name in parameters or below(called, [name]):
+                a, b = (
+                    "the classifier" if n == len(graphs) - 1 else f"segment {n + 1}" for n in (other, i)
+                )
+                raise OfframpError(
+                    f"'{name}' of {type(module).__name__} is used by {a} and by {b}; "
+                    "move the tap between them, so that one of them owns it"
+                )
+        own = {id(parameters[name]): name for name in reversed(state) if name in parameters}
+        pieces.append(Piece(train, evaluation, tuple(called), tuple(state), in_order(own.values())))
+    return tuple(pieces)

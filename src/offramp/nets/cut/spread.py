@@ -1,4 +1,4 @@
-"""Where exits go when a number of them, or a share of the MACs, is given and not a name."""
+"""Where exits go when a number of them, or a share of the MACs, is asked for and not a name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from offramp import units
 from offramp.errors import OfframpError
-from offramp.nets.cut.places import Tap
+from offramp.nets.cut.places import ExitPlace
 from offramp.parts import Chain, Taps
 
 if TYPE_CHECKING:
@@ -27,50 +27,52 @@ Reasons = dict[str, str]
 """Places in the order they run, and why an exit is at each."""
 
 
-def chained(taps: Taps) -> TypeIs[Chain]:
+def is_chain(taps: Taps) -> TypeIs[Chain]:
     """Whether the submodules of each segment are listed."""
     return isinstance(taps, tuple) and bool(taps) and not isinstance(taps[0], str)
 
 
-def share(name: object) -> float | None:
+def share_named(tap: object) -> float | None:
     """0.25 of `25%`; None for what is no share, or one of 100 % and more."""
-    percent = units.read(name, units.PERCENT) if isinstance(name, str) else None
+    percent = units.read(tap, units.PERCENT) if isinstance(tap, str) else None
     return percent / 100 if percent is not None and percent < 100 else None
 
 
-def chosen(places: Sequence[Tap], taps: Sequence[str] | int | None) -> Reasons:
-    """The places that are asked for: by name or share, by number, or as many as make sense (None).
+def choose(places: Sequence[ExitPlace], taps: Sequence[str] | int | None) -> Reasons:
+    """The places that `taps` means: names or shares, how many, or as many as make sense (None).
 
-    Raises OfframpError where there are not enough.
+    Raises:
+        OfframpError: Where there are not enough, or one is named twice.
     """
     if taps is None:
         return sensible(places)
     if isinstance(taps, int):
         return spread(places, taps)
-    found: Reasons = {}
+    reasons: Reasons = {}
     for tap in taps:
-        wanted = share(tap)
-        name = tap if wanted is None else _nearest(places, wanted, tap).name
-        if name in found:
+        share = share_named(tap)
+        name = tap if share is None else _nearest(places, share, tap).name
+        if name in reasons:
             raise OfframpError(
                 f"exits: {tap} is the same place as one before it, '{name}'; name it once"
             )
-        found[name] = ASKED if wanted is None else f"nearest to {tap} of the MACs"
-    return found
+        reasons[name] = ASKED if share is None else f"nearest to {tap} of the MACs"
+    return reasons
 
 
-def sensible(places: Sequence[Tap]) -> Reasons:
+def sensible(places: Sequence[ExitPlace]) -> Reasons:
     """At most EXITS places, fewer where they would be too near to each other or far from their share.
 
-    Raises OfframpError where there is none at all.
+    Raises:
+        OfframpError: Where there is none at all.
     """
     for exits in range(EXITS, 1, -1):
-        if found := _spread(_useful(places), exits, APART, strict=True):
-            return found
+        if reasons := _spread(_useful(places), exits, APART, strict=True):
+            return reasons
     return spread(places, 1)
 
 
-def spread(places: Sequence[Tap], exits: int) -> Reasons:
+def spread(places: Sequence[ExitPlace], exits: int) -> Reasons:
     """`exits` of the `places`, near 1/(exits + 1), 2/(exits + 1), … of the MACs.
 
     Looks among modules near the root first (whole stages and blocks rather than what is inside
@@ -79,29 +81,32 @@ def spread(places: Sequence[Tap], exits: int) -> Reasons:
     for that. Of places with equal MACs it takes the last: behind the normalization and activation of a
     convolution.
 
-    Raises OfframpError when there are fewer places than exits.
+    Raises:
+        OfframpError: When there are fewer places than exits.
     """
     if exits < 0:
         raise OfframpError(f"{exits} exits cannot be attached; use 0 or more")
     useful = _useful(places)
     for among, apart in ((useful, APART), (useful, 0.0), (places, 0.0)):
-        found = _spread(among, exits, apart)
-        if found is not None:
-            return found
-    there = len(_last_of_equal(places))
-    few = f"{there} place{'' if there == 1 else 's'}" if there else "no place"
+        reasons = _spread(among, exits, apart)
+        if reasons is not None:
+            return reasons
+    count = len(_last_of_equal(places))
+    few = f"{count} place{'' if count == 1 else 's'}" if count else "no place"
     raise OfframpError(
         f"the network has {few} for exits, and {exits} are asked for; attach fewer, or name the taps"
     )
 
 
-def _useful(places: Sequence[Tap]) -> list[Tap]:
+def _useful(places: Sequence[ExitPlace]) -> list[ExitPlace]:
     """Places from which leaving spares something, with a map to read where the network has any."""
     early = [place for place in places if 0 < place.share <= LATEST]
     return [place for place in early if not place.pooled] or early
 
 
-def _spread(places: Sequence[Tap], exits: int, apart: float, strict: bool = False) -> Reasons | None:
+def _spread(
+    places: Sequence[ExitPlace], exits: int, apart: float, strict: bool = False
+) -> Reasons | None:
     """`spread` at a least distance of `apart` steps; strict: and none FAR from its target."""
     step = 1 / (exits + 1)
     targets = [k * step for k in range(1, exits + 1)]
@@ -118,15 +123,15 @@ def _spread(places: Sequence[Tap], exits: int, apart: float, strict: bool = Fals
     return best[1] if best else None if exits else {}
 
 
-def _why(level: Sequence[Tap], place: Tap, target: float) -> str:
+def _why(level: Sequence[ExitPlace], place: ExitPlace, target: float) -> str:
     nearer = min(abs(p.share - target) for p in level) < abs(place.share - target)
     aim = f"{100 * target:.0f}% of the MACs"
     return f"near {aim}, apart from the other exits" if nearer else f"nearest to {aim}"
 
 
-def _nearest(places: Sequence[Tap], target: float, name: str) -> Tap:
+def _nearest(places: Sequence[ExitPlace], target: float, name: str) -> ExitPlace:
     """The place nearest to a share, among those nearest to the root that are CLOSE to it."""
-    best: Tap | None = None
+    best: ExitPlace | None = None
     for level in _levels(places):
         near = min(level, key=lambda place: abs(place.share - target))
         if best is None or abs(near.share - target) < abs(best.share - target):
@@ -138,30 +143,31 @@ def _nearest(places: Sequence[Tap], target: float, name: str) -> Tap:
     return best
 
 
-def _levels(places: Sequence[Tap]) -> Iterator[list[Tap]]:
+def _levels(places: Sequence[ExitPlace]) -> Iterator[list[ExitPlace]]:
     """The places down to each depth of the tree of modules."""
     for depth in sorted({place.name.count(".") for place in places}):
         yield _last_of_equal([place for place in places if place.name.count(".") <= depth])
 
 
-def _last_of_equal(places: Sequence[Tap]) -> list[Tap]:
+def _last_of_equal(places: Sequence[ExitPlace]) -> list[ExitPlace]:
     return list({place.macs: place for place in places}.values())
 
 
-def _fit(places: Sequence[Tap], targets: Sequence[float], apart: float) -> list[Tap]:
+def _fit(places: Sequence[ExitPlace], targets: Sequence[float], apart: float) -> list[ExitPlace]:
     """A place for each target, in order, `apart` from each other in share and as near to their targets
     as can be, all told; none at all where there are too few."""
-    ways: dict[int, tuple[float, tuple[int, ...]]] = {-1: (0.0, ())}
+    # By the last place of a choice: how far off the choice is, and the places in it.
+    choices: dict[int, tuple[float, tuple[int, ...]]] = {-1: (0.0, ())}
     for target in targets:
-        further = {}
+        longer = {}
         for i, place in enumerate(places):
             before = [
-                way
-                for j, way in ways.items()
+                choice
+                for j, choice in choices.items()
                 if j < i and (j < 0 or place.share - places[j].share >= apart)
             ]
             if before:
                 off, path = min(before)
-                further[i] = (off + abs(place.share - target), (*path, i))
-        ways = further
-    return [places[i] for i in min(ways.values())[1]] if ways else []
+                longer[i] = (off + abs(place.share - target), (*path, i))
+        choices = longer
+    return [places[i] for i in min(choices.values())[1]] if choices else []

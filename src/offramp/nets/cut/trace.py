@@ -1,38 +1,47 @@
-"""One module as two graphs of named operations, of train mode and of eval mode, and what each operation
-does when it runs: shapes, work, aliases, random draws."""
+"""One mode of a module as a graph of named operations.
+
+`fx` traces first. Where it stops, such as at a choice that depends on sizes, `torch.export` runs the
+module's Python, so that sizes are numbers and whatever depends on them is decided. Where both stop, a
+user lists submodules; `listing_remedy` says which.
+"""
 
 from __future__ import annotations
 
+import copy
+import logging
 import math
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
+from io import StringIO
+from itertools import pairwise
 from typing import Any, final
 
 import torch
 from torch import Tensor, fx, nn
 
-from offramp.device import random_state
 from offramp.errors import OfframpError
-from offramp.nets.cut.calling import Called, Way
-from offramp.nets.macs import count_macs
+from offramp.nets.cut.calling import Called, CallStyle, call_style
 
-_ROOT = "module"
-_BATCHES = (2, 3)
+_ROOT = "module"  # the name of the traced module in `Called`; names of operations in keys begin with it
+CHAIN_LENGTH = 3  # submodules that make a chain worth cutting
 
 
 @dataclass(frozen=True, eq=False)
 class Traced:
     """What a module does in one mode.
 
-    graph: the operations in the order they run. Targets are paths from the module itself. The only
-        placeholder is the batch of images.
-    names: for each operation, its path in the module; `#1`, `#2`, … tell repeated calls apart.
-    kinds: for each operation, the name of its module's class or of its function, in lower case.
-    ends: for each submodule that ran, the operation that made its (last) output.
-    constants: tensors that the trace had to keep, by the name of the `get_attr` that reads them.
+    Attributes:
+        graph: The operations in the order they run. Targets are paths from the module itself. The only
+            placeholder is the batch of images.
+        names: For each operation, its path in the module; `#1`, `#2`, … number repeated calls.
+        kinds: For each operation, the name of its module's class or of its function, in lower case.
+        ends: For each submodule that ran, the operation that made its (last) output.
+        constants: Tensors that the trace had to keep, by the name of the `get_attr` that reads them.
     """
 
     graph: fx.Graph
@@ -51,74 +60,6 @@ class Untraceable(OfframpError):
     """A module that does what a tracer does not follow."""
 
 
-def trace(module: nn.Module, way: Way, images: Tensor | None = None) -> Traced:  # noqa: ARG001
-    """The operations of `module` in the mode it is in, without running it.
-
-    Raises Untraceable when the module does what cannot be traced, naming the submodule that does.
-    """
-    root = Called(module, way)
-    tracer = _PathTracer()
-    parts = dict(module.named_modules())
-    buffers = {path: dict(part._buffers) for path, part in parts.items()}
-    versions = {name: (b, b._version) for name, b in module.named_buffers()}
-    before = torch.get_rng_state()
-    try:
-        graph = tracer.trace(root)
-    except Exception as error:
-        raise _untraceable(module, tracer.stopped, error) from error
-    if not torch.equal(before, torch.get_rng_state()):
-        raise _untraceable(module, "", "it draws random numbers whose shape the input does not set")
-    written = [name for name, (b, version) in versions.items() if b._version != version]
-    for path, part in parts.items():
-        for leaf, tensor in buffers[path].items():
-            value = part._buffers[leaf]
-            name = f"{path}.{leaf}" if path else leaf
-            part._buffers[leaf] = tensor
-            if isinstance(value, fx.Proxy) and tensor is not None:
-                _keep(value.node, name, tracer)
-            elif value is not tensor and isinstance(value, Tensor):
-                written.append(name)
-    if written:
-        raise _untraceable(module, written[0].rpartition(".")[0], f"it writes on {written[0]}")
-    for node in graph.nodes:
-        if node.op in ("call_module", "get_attr"):
-            node.target = node.target.removeprefix(_ROOT + ".")
-    kept = root.__dict__ | root._buffers
-    constants = {}
-    for node in graph.nodes:
-        if node.op == "get_attr" and node.target in kept:
-            tensor = kept[node.target]
-            node.target = f"_{'train' if module.training else 'eval'}{node.target}"
-            constants[node.target] = tensor
-    scopes = {n: s.removeprefix(_ROOT).removeprefix(".") for n, s in tracer.scopes.items()}
-    ends = {p.removeprefix(_ROOT + "."): n for p, n in tracer.ends.items() if p not in ("", _ROOT)}
-    return traced(module, graph, scopes, ends, constants)
-
-
-def _keep(value: fx.Node, buffer: str, tracer: _PathTracer) -> None:
-    """Write on a buffer what a forward sets it to, and let the rest read it there: so it is kept, and
-    crosses no cut."""
-    graph, name = value.graph, f"{_ROOT}.{buffer}"
-    with graph.inserting_after(value):
-        after = graph.get_attr(name)
-    value.replace_all_uses_with(after)
-    with graph.inserting_before(after):
-        writes = graph.call_method("copy_", (graph.get_attr(name), value))
-    tracer.scopes[writes] = tracer.scopes[value]
-
-
-def traced(
-    module: nn.Module,
-    graph: fx.Graph,
-    scopes: dict[fx.Node, str],
-    ends: dict[str, fx.Node],
-    constants: dict[str, Tensor],
-) -> Traced:
-    """The operations of a graph by name. scopes: the path of the module that each was called in."""
-    kinds = {node: _kind(module, node) for node in graph.nodes}
-    return Traced(graph, _names(graph, scopes), kinds, ends, constants)
-
-
 def compiled(graph: fx.Graph) -> Callable[..., Any]:
     """The graph as a function of the module that it is rooted on and of its placeholders.
 
@@ -133,6 +74,65 @@ def compiled(graph: fx.Graph) -> Callable[..., Any]:
     return function
 
 
+# By fx
+
+
+def trace(module: nn.Module, style: CallStyle, images: Tensor | None = None) -> Traced:  # noqa: ARG001
+    """The operations of `module` in the mode it is in, without running it.
+
+    Raises:
+        Untraceable: When the module does what cannot be traced, naming the submodule that does.
+    """
+    root = Called(module, style)
+    tracer = _PathTracer()
+    buffers = {path: dict(part._buffers) for path, part in module.named_modules()}
+    versions = {name: (b, b._version) for name, b in module.named_buffers()}
+    generator_state = torch.get_rng_state()
+    try:
+        graph = tracer.trace(root)
+    except Exception as error:
+        raise _untraceable(module, tracer.stopped_in, error) from error
+    if not torch.equal(generator_state, torch.get_rng_state()):
+        raise _untraceable(module, "", "it draws random numbers whose shape the input does not set")
+    written = [name for name, (b, version) in versions.items() if b._version != version]
+    for path, part in module.named_modules():
+        for leaf, tensor in buffers[path].items():
+            value = part._buffers[leaf]
+            name = f"{path}.{leaf}" if path else leaf
+            part._buffers[leaf] = tensor
+            if isinstance(value, fx.Proxy) and tensor is not None:
+                _write_buffer(value.node, name, tracer)
+            elif value is not tensor and isinstance(value, Tensor):
+                written.append(name)
+    if written:
+        raise _untraceable(module, written[0].rpartition(".")[0], f"it writes on {written[0]}")
+    constants = {}
+    mode = "train" if module.training else "eval"
+    own = root.__dict__ | root._buffers  # where fx puts tensors that the forward makes
+    for node in graph.nodes:
+        if node.op in ("call_module", "get_attr"):
+            node.target = node.target.removeprefix(_ROOT + ".")
+        if node.op == "get_attr" and node.target in own:
+            tensor = own[node.target]
+            node.target = f"_{mode}{node.target}"
+            constants[node.target] = tensor
+    scopes = {n: s.removeprefix(_ROOT).removeprefix(".") for n, s in tracer.scopes.items()}
+    ends = {p.removeprefix(_ROOT + "."): n for p, n in tracer.ends.items() if p not in ("", _ROOT)}
+    return _traced(module, graph, scopes, ends, constants)
+
+
+def _write_buffer(value: fx.Node, buffer: str, tracer: _PathTracer) -> None:
+    """Write on a buffer what a forward sets it to, and let the rest read it there: so it is kept, and
+    crosses no cut."""
+    graph, name = value.graph, f"{_ROOT}.{buffer}"
+    with graph.inserting_after(value):
+        after = graph.get_attr(name)
+    value.replace_all_uses_with(after)
+    with graph.inserting_before(after):
+        writes = graph.call_method("copy_", (graph.get_attr(name), value))
+    tracer.scopes[writes] = tracer.scopes[value]
+
+
 @final
 class _PathTracer(fx.Tracer):
     """fx's own tracer, which also notes where each operation comes from (fx asks for a subclass).
@@ -145,17 +145,17 @@ class _PathTracer(fx.Tracer):
     proxy_buffer_attributes = True
 
     def __init__(self) -> None:
-        ops, layers = sys.modules.get("torchvision.ops"), sys.modules.get("timm.layers")
+        ops, timm_layers = sys.modules.get("torchvision.ops"), sys.modules.get("timm.layers")
         super().__init__(
             autowrap_modules=(math, ops) if ops else (math,),  # type: ignore[arg-type]
-            autowrap_functions=tuple(layers.get_notrace_functions()) if layers else (),
+            autowrap_functions=tuple(timm_layers.get_notrace_functions()) if timm_layers else (),
         )
         self.path = ""
         self.scopes: dict[fx.Node, str] = {}
         self.ends: dict[str, fx.Node] = {}
-        self.stopped = ""
+        self.stopped_in = ""
         # Taken now: while tracing, the names in torchvision.ops stand for wrapped functions.
-        opaque = layers.get_notrace_modules() if layers else ()
+        opaque = timm_layers.get_notrace_modules() if timm_layers else ()
         self._leaves = (*opaque, *((ops.StochasticDepth, ops.DropBlock2d) if ops else ()))
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -171,7 +171,7 @@ class _PathTracer(fx.Tracer):
         try:
             out = super().call_module(m, forward, args, kwargs)
         except Exception:
-            self.stopped = self.stopped or path
+            self.stopped_in = self.stopped_in or path
             raise
         finally:
             self.path = caller
@@ -185,35 +185,6 @@ class _PathTracer(fx.Tracer):
         return node
 
 
-def _names(graph: fx.Graph, scopes: dict[fx.Node, str]) -> dict[fx.Node, str]:
-    """`layer1.0.conv1` for a leaf module, `layer1.0.add` for a function that `layer1.0` calls."""
-    plain = {}
-    for node in graph.nodes:
-        if node.op == "call_module":
-            plain[node] = str(node.target)
-        elif node.op in ("call_function", "call_method"):
-            plain[node] = ".".join(filter(None, (scopes[node], _function(node))))
-    repeated = Counter(plain.values())
-    count: Counter[str] = Counter()
-    names = {}
-    for node, name in plain.items():
-        count[name] += 1
-        names[node] = f"{name}#{count[name]}" if repeated[name] > 1 else name
-    return names
-
-
-def _kind(module: nn.Module, node: fx.Node) -> str:
-    if node.op == "call_module":
-        return type(module.get_submodule(str(node.target))).__name__.lower()
-    return _function(node) if node.op in ("call_function", "call_method") else node.op
-
-
-def _function(node: fx.Node) -> str:
-    target = getattr(node.target, "overloadpacket", node.target)  # of ATen's: `relu` of `relu.default`
-    name = target if isinstance(target, str) else getattr(target, "__name__", type(target).__name__)
-    return name.strip("_")
-
-
 def _untraceable(module: nn.Module, path: str, reason: object) -> Untraceable:
     path = path.removeprefix(_ROOT).removeprefix(".")
     kind = type(module.get_submodule(path)).__name__
@@ -224,169 +195,192 @@ def _untraceable(module: nn.Module, path: str, reason: object) -> Untraceable:
     )
 
 
-@dataclass(frozen=True)
-class Observed:
-    """What one operation did, seen on a batch of two images and on a batch of three.
+# By torch.export
 
-    shape: of its output without the batch `[...]`, where that is a floating tensor `[B, ...]`.
-    tensor: whether the output is a tensor.
-    value: what a later segment computes the output from when it is not a tensor, see `scaled`.
-    macs: multiply-accumulates for one image.
-    random: it moved the global generator.
-    untouched: the input whose very tensor it returns, unchanged (identity, dropout in eval mode).
-    overwrites: the input whose very tensor it returns after writing on it (`relu_`).
-    writes: storages that it wrote on; storage: the one its output lives in. Numbers of one run.
-    rows: whether the output is a tensor with a row for each image.
-    fixed: whether it is a tensor that sizes and constants alone decide, such as a causal mask: the same
-        for every batch, so it can be made again anywhere.
+
+def export(module: nn.Module, style: CallStyle, images: Tensor) -> Traced:
+    """The operations of `module` in the mode it is in, those of ATen, for images of this size in batches
+    of any.
+
+    Raises whatever `torch.export` does where control flow depends on values, or the size of a batch.
     """
+    batch = torch.export.Dim("batch")
+    with quiet():
+        program = torch.export.export(
+            Called(module, style), (images,), dynamic_shapes=({0: batch},), strict=False
+        ).module()
+    assert isinstance(program, fx.GraphModule)
+    graph, scopes, constants = fx.Graph(), dict[fx.Node, str](), dict[str, Tensor]()
+    copies: dict[fx.Node, fx.Node] = {}
+    mode = "train" if module.training else "eval"
 
-    shape: tuple[int, ...] | None
-    tensor: bool
-    value: Any
-    macs: int
-    random: bool
-    untouched: fx.Node | None
-    overwrites: fx.Node | None
-    writes: frozenset[int]
-    storage: int | None
-    rows: bool
-    fixed: bool
+    def copied(node: fx.Node) -> fx.Node:
+        if node not in copies:  # a tensor of the module, where it is read first
+            name = str(node.target)
+            if not name.startswith(f"{_ROOT}."):
+                constants[f"_{mode}_{name}"] = attribute(program, name)
+                name = f"_{mode}_{name}"
+            copies[node] = graph.get_attr(name.removeprefix(f"{_ROOT}."))
+        return copies[node]
+
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            copies[node] = graph.placeholder("x")
+        elif node.op == "call_function" and not (_checks_sizes(node) and not node.users):
+            copies[node] = graph.node_copy(node, copied)
+            copies[node].meta = {}
+            scopes[copies[node]] = _innermost_module(node)
+    (logits,) = next(n for n in program.graph.nodes if n.op == "output").all_input_nodes
+    graph.output(copied(logits))
+    return _traced(module, graph, scopes, _module_ends(scopes), constants)
 
 
-@dataclass(frozen=True)
-class PerImage:
-    """A whole number that is `factor` times the batch size."""
-
-    factor: int
-
-
-UNKNOWN = object()
+def attribute(module: nn.Module, name: str) -> Any:
+    """What the dotted `name` stands for; None where nothing does."""
+    path, _, leaf = name.rpartition(".")
+    return getattr(module.get_submodule(path), leaf, None)
 
 
-def observe(
-    graph: fx.Graph, module: nn.Module, batches: tuple[Tensor, Tensor]
-) -> tuple[dict[fx.Node, Observed], Tensor]:
-    """Facts on every operation, and the output on the first batch.
+def _checks_sizes(node: fx.Node) -> bool:
+    """Whether it only asserts something of sizes."""
+    name = str(node.target)
+    return "assert" in name or "_check" in name or "sym_constrain" in name
 
-    graph: rooted on `module`, whose buffers the run updates as a forward pass does.
-    batches: two and three images, `[2, C, H, W]` and `[3, C, H, W]`.
+
+def _innermost_module(node: fx.Node) -> str:
+    """The path of the innermost module that the operation was called in."""
+    paths = [str(path) for path, *_ in (node.meta.get("nn_module_stack") or {}).values()]
+    inner = [path.removeprefix(f"{_ROOT}.") for path in paths if path.startswith(f"{_ROOT}.")]
+    return inner[-1] if inner else ""
+
+
+def _module_ends(scopes: dict[fx.Node, str]) -> dict[str, fx.Node]:
+    """For each module, the last of its operations that is read outside of it."""
+    ends = {}
+    for node, scope in scopes.items():
+        steps = scope.split(".") if scope else []
+        for n in range(1, len(steps) + 1):
+            path = ".".join(steps[:n])
+            if any(not f"{scopes.get(user, '')}.".startswith(f"{path}.") for user in node.users):
+                ends[path] = node
+    return ends
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """While the block runs, a tracer that fails prints and logs nothing."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+# Names
+
+
+def _traced(
+    module: nn.Module,
+    graph: fx.Graph,
+    scopes: dict[fx.Node, str],
+    ends: dict[str, fx.Node],
+    constants: dict[str, Tensor],
+) -> Traced:
+    """The operations of a graph by name. scopes: the path of the module that each was called in.
+
+    A leaf module is `layer1.0.conv1`, a function that `layer1.0` calls `layer1.0.add`.
     """
-    two, three = (_run(graph, module, x) for x in batches)
-    count = len(batches[0])
-    fixed = _fixed(two, three)
-    facts = {}
-    for node, seen in two.items():
-        a, b = seen.output, three[node].output
-        facts[node] = Observed(
-            shape=_per_image(a, b),
-            tensor=isinstance(a, Tensor),
-            value=UNKNOWN if isinstance(a, Tensor) else scaled(a, b),
-            macs=round(seen.macs / count),
-            random=seen.random or three[node].random,
-            untouched=None if seen.writes else seen.returns,
-            overwrites=seen.returns if seen.writes else None,
-            writes=seen.writes,
-            storage=_storage(a) if isinstance(a, Tensor) else None,
-            rows=isinstance(a, Tensor) and a.ndim > 0 and (len(a), len(b)) == _BATCHES,
-            fixed=node in fixed,
-        )
-    output = next(n for n in graph.nodes if n.op == "output")
-    return facts, two[output].output
-
-
-def _fixed(two: dict[fx.Node, _Seen], three: dict[fx.Node, _Seen]) -> set[fx.Node]:
-    """The operations whose output sizes and constants alone decide; weights may train, and are none."""
-    written = frozenset[int]().union(*(seen.writes for seen in two.values()))
-
-    def constant(node: fx.Node) -> bool:
-        made = two[node].output
-        if not isinstance(made, Tensor):
-            return scaled(made, three[node].output) is not UNKNOWN
-        kept = node.op == "get_attr" and not isinstance(made, nn.Parameter)
-        return node in found or (kept and _storage(made) not in written)
-
-    found = set[fx.Node]()
-    for node, seen in two.items():
-        a, b = seen.output, three[node].output
-        if (
-            node.op in ("call_function", "call_method")
-            and isinstance(a, Tensor)
-            and not (seen.random or seen.writes or _storage(a) in written)
-            and all(map(constant, node.all_input_nodes))
-            and torch.equal(a, b)
-        ):
-            found.add(node)
-    return found
-
-
-def scaled(two: Any, three: Any) -> Any:
-    """The rule behind a value that is not a tensor, from its values on two images and on three.
-
-    A constant stays, a multiple of the batch size becomes `PerImage`, a tuple holds rules; anything
-    else is `UNKNOWN`.
-    """
-    if isinstance(two, (tuple, list)) and isinstance(three, (tuple, list)):
-        rules = tuple(scaled(a, b) for a, b in zip(two, three, strict=False))
-        return rules if UNKNOWN not in rules and len(two) == len(three) else UNKNOWN
-    if isinstance(two, (int, float, str, torch.dtype, type(None))) and two == three:
-        return two
-    if type(two) is int and type(three) is int and two % 2 == 0 and two // 2 * 3 == three:
-        return PerImage(two // 2)
-    if isinstance(two, torch.device):
-        return two
-    return UNKNOWN
-
-
-@dataclass(frozen=True)
-class _Seen:
-    output: Any
-    macs: int
-    random: bool
-    writes: frozenset[int]
-    returns: fx.Node | None
-
-
-def _run(graph: fx.Graph, module: nn.Module, x: Tensor) -> dict[fx.Node, _Seen]:
-    # Every value is kept to the end, so that no two storages have the same address.
-    machine = fx.Interpreter(module, garbage_collect_values=False, graph=graph)
-    machine.args_iter = iter((x,))
-    seen = {}
+    names, kinds = dict[fx.Node, str](), dict[fx.Node, str]()
     for node in graph.nodes:
-        read = [t for n in node.all_input_nodes for t in _tensors(machine.env[n])]
-        versions = [t._version for t in read]
-        before = random_state(x.device)
-        output, macs = count_macs(partial(machine.run_node, node))
-        machine.env[node] = output
-        seen[node] = _Seen(
-            output=output,
-            macs=macs,
-            random=not all(map(torch.equal, before, random_state(x.device))),
-            writes=frozenset(
-                _storage(t) for t, v in zip(read, versions, strict=True) if t._version != v
-            ),
-            returns=next((n for n in node.all_input_nodes if machine.env[n] is output), None)
-            if isinstance(output, Tensor)
-            else None,
-        )
-    return seen
+        if node.op == "call_module":
+            names[node] = str(node.target)
+            kinds[node] = type(module.get_submodule(names[node])).__name__.lower()
+        elif node.op in ("call_function", "call_method"):
+            kinds[node] = _function(node)
+            names[node] = ".".join(filter(None, (scopes[node], kinds[node])))
+        else:
+            kinds[node] = node.op
+    total, count = Counter(names.values()), Counter[str]()
+    for node, name in names.items():
+        count[name] += 1
+        names[node] = f"{name}#{count[name]}" if total[name] > 1 else name
+    return Traced(graph, names, kinds, ends, constants)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _tensors(item)
+def _function(node: fx.Node) -> str:
+    target = getattr(node.target, "overloadpacket", node.target)  # of ATen's: `relu` of `relu.default`
+    name = target if isinstance(target, str) else getattr(target, "__name__", type(target).__name__)
+    return name.strip("_")
 
 
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+# Where neither follows
 
 
-def _per_image(two: Any, three: Any) -> tuple[int, ...] | None:
-    """The shape without the batch, where both are floating tensors with the batch in front."""
-    if not (isinstance(two, Tensor) and isinstance(three, Tensor) and two.is_floating_point()):
-        return None
-    batched = two.ndim > 1 and (two.shape[0], three.shape[0]) == _BATCHES
-    return tuple(two.shape[1:]) if batched and two.shape[1:] == three.shape[1:] else None
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """A call of a submodule, seen by a hook."""
+
+    name: str
+    inputs: tuple[Any, ...]
+    output: Any
+
+
+def chain(module: nn.Module, images: Tensor) -> tuple[str, ...]:
+    """Submodules of which each takes what the one before it gave, from the images `[B, C, H, W]` to the
+    logits, in eval mode; none where something else happens between them."""
+    probe = copy.deepcopy(module).eval()
+    calls: list[_Call] = []  # in the order they end
+
+    def note(name: str) -> Any:
+        return lambda _, inputs, output: calls.append(_Call(name, inputs, output))
+
+    for name, part in probe.named_modules():
+        if name:
+            part.register_forward_hook(note(name))
+    with torch.no_grad():
+        style, _ = call_style(probe, images)
+        calls.clear()
+        x = images.clone()
+        logits = style(probe, x)
+    links = _links(calls, x, logits, "")
+    while 0 < len(links) < CHAIN_LENGTH:  # such as one module that wraps all
+        finer = [_links(calls, c.inputs[0], c.output, f"{c.name}.") or [c] for c in links]
+        if all(len(inner) == 1 for inner in finer):
+            break
+        links = [call for inner in finer for call in inner]
+    return tuple(call.name for call in links)
+
+
+def _links(calls: list[_Call], start: Tensor, end: Any, prefix: str) -> list[_Call]:
+    """The outermost calls under a prefix that lead from one tensor to another; empty where they do
+    not."""
+    links, x = [], start
+    for call in calls:
+        if call.name.startswith(prefix) and "." not in call.name.removeprefix(prefix):
+            if len(call.inputs) != 1 or call.inputs[0] is not x:
+                return []
+            links.append(call)
+            x = call.output
+    return links if x is end else []
+
+
+def listing_remedy(module: nn.Module, images: Tensor) -> str:
+    """How to cut a module that cannot be traced: with its own submodules, where these make it up."""
+    lists = (
+        "give the segments as lists of submodule names in execution order, one list per segment and a "
+        "last one for the classifier"
+    )
+    names = chain(module, images)
+    if len(names) < 2:
+        return f"make each step of its forward a submodule, then {lists}"
+    *trunk, last = names
+    count = min(3, len(trunk))
+    cuts = [round(i * len(trunk) / count) for i in range(count + 1)]
+    rows = [*(trunk[a:b] for a, b in pairwise(cuts)), [last]]
+    # As YAML reads them: a bare number would be one.
+    quoted = [[f"'{name}'" if name.isdecimal() else name for name in row] for row in rows]
+    listed = ", ".join(f"[{', '.join(row)}]" for row in quoted)
+    return f"{lists}: exits: [{listed}]"

@@ -22,8 +22,8 @@ from offramp.errors import OfframpError
 from offramp.hashing import digest, plain
 from offramp.inputs import Shape
 from offramp.nets import ExitNetwork, NetSpec, build
-from offramp.nets.backbones.lookup import fitting_stem, shrunk
-from offramp.nets.cut.spread import chained
+from offramp.nets.backbones.lookup import fitting_stem, small_map_warning
+from offramp.nets.cut.spread import is_chain
 from offramp.nets.network import inside, prepared
 from offramp.nets.pretrained import at_hand
 from offramp.numerics import Numerics
@@ -189,7 +189,7 @@ def make_plan(
         lacking.append(f"{study.backbone.name}: its weights '{study.backbone.weights}' are not here")
         drawn = without_weights(study)
     net = _network(drawn, data)
-    small = shrunk(net, study.backbone.name)
+    small = small_map_warning(net, study.backbone.name)
     remarks += () if small is None else (small,)
     plan = plan_trials(study, data, net, numerics)
     return replace(plan, remarks=remarks, provisional=tuple(lacking))
@@ -262,7 +262,7 @@ def _network(study: Study, data: Data) -> ExitNetwork:
     try:
         return build(spec, shape, classes, seed)
     except OfframpError as error:
-        plain = replace(spec, head=(), taps=spec.taps if chained(spec.taps) else 0)
+        plain = replace(spec, head=(), taps=spec.taps if is_chain(spec.taps) else 0)
         with study.at(*(("exits", "taps") if plain.taps else ("backbone",))):
             build(replace(plain, weights=None), shape, classes, seed)
         with study.at("backbone", "weights"):
@@ -350,8 +350,9 @@ def _resolve(
 def _check_gradients(net: ExitNetwork, resolved: Resolved) -> None:
     """Raises OfframpError where what trains would learn something else than in the whole backbone."""
     trunk = inside(net).trunks[0]
-    trained = {part for node in resolved.nodes for part in node.trained} if trunk.lost else ()
-    astray = sorted(trunk.lost & {name for part in trained for name in inside(net).state(part)})
+    wrong = trunk.wrong_gradients
+    trained = {part for node in resolved.nodes for part in node.trained} if wrong else ()
+    astray = sorted(wrong & {name for part in trained for name in inside(net).state(part)})
     if astray:
         raise OfframpError(
             f"cut in pieces, {type(trunk.module).__name__} loses gradients that its forward sets (by an "

@@ -21,7 +21,7 @@ from offramp.errors import DataChanged, OfframpError
 from offramp.hashing import canonical, plain
 from offramp.metrics import accuracy, of_logits, uneven
 from offramp.nets import ExitNetwork, HeadSpec, NetSpec, build
-from offramp.nets.cut.spread import chained
+from offramp.nets.cut.spread import is_chain
 from offramp.nets.network import exit_macs, identified, inside
 from offramp.parts import Part, path
 from offramp.store import manifest as stored
@@ -295,7 +295,7 @@ def blank_network(store: Store, trial: str, trust_code: bool = False) -> ExitNet
             "attach it the same way and give it to offramp.load as net=, or train a network that was "
             "attached by name: offramp.attach('my.py:make_net', …)"
         )
-    if not chained(spec.taps):  # where they were put, whatever would be chosen today
+    if not is_chain(spec.taps):  # where they were put, whatever would be chosen today
         spec = replace(spec, taps=manifest.places[:-1])
     recorded = RecordedCode(trained.get("file"), trust_code)
     size, heads = tuple(manifest.input_shape), _heads(store, manifest)

@@ -144,7 +144,7 @@ def _head(value: Any) -> dict[str, Any]:
     settings = {k: v for k, v in mapping(value, names).items() if v is not None}
     for name, setting in settings.items():
         if not heads.allowed(name, setting):
-            hint = nearest(str(setting), heads.SETTINGS) if name == "kind" else ""
+            hint = nearest(str(setting), heads.KINDS) if name == "kind" else ""
             hint = hint if "did you mean" in hint else ""
             raise fail(f"must be {heads.must_be(name)}, got {literal(setting)}{hint}", name)
     # 0 and 0.0 are one dropout and must be one key.
