@@ -16,7 +16,7 @@ import torch
 
 from longer import long
 from offramp.process import (
-    GIVEN,
+    SPIN_VARIABLES,
     SPINS,
     Terminated,
     bound_spinning,
@@ -51,7 +51,9 @@ except SystemExit:
 
 def ran(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """A new process with none of the settings but those given."""
-    clean = {k: v for k, v in os.environ.items() if k not in GIVEN and not k.startswith("MALLOC_")}
+    clean = {
+        k: v for k, v in os.environ.items() if k not in SPIN_VARIABLES and not k.startswith("MALLOC_")
+    }
     words = [sys.executable, "-c", code]
     return subprocess.run(words, env={**clean, **variables}, capture_output=True, text=True, check=True)
 
@@ -85,7 +87,7 @@ def test_what_the_user_set_stays(variables: dict[str, str], count: int) -> None:
 
 
 def test_it_says_whether_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in GIVEN:
+    for name in SPIN_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     assert not bound_spinning()  # torch is there
     monkeypatch.setenv("GOMP_SPINCOUNT", str(SPINS))  # as a child of a command has it

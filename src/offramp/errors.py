@@ -20,11 +20,12 @@ class OfframpError(Exception):
 
     The command line prints it as one line and exits with 2; it never shows a traceback for it.
 
-    >>> try:
-    ...     offramp.load("nothing", store="nowhere")
-    ... except offramp.OfframpError as error:
-    ...     print(error)
-    no trial 'nothing' in nowhere; run a study first
+    Example:
+        >>> try:
+        ...     offramp.load("nothing", store="nowhere")
+        ... except offramp.OfframpError as error:
+        ...     print(error)
+        no trial 'nothing' in nowhere; run a study first
     """
 
     def __str__(self) -> str:
@@ -36,8 +37,9 @@ class OfframpWarning(UserWarning):
     """Something to know before training: of a network, data or a study, such as few images. The command
     line prints it as a note; `attach`, `fit`, `run` and `build` warn.
 
-    >>> import warnings
-    >>> warnings.simplefilter("ignore", offramp.OfframpWarning)  # or "error", to stop there
+    Example:
+        >>> import warnings
+        >>> warnings.simplefilter("ignore", offramp.OfframpWarning)  # or "error", to stop there
     """
 
 
@@ -56,8 +58,10 @@ class DataChanged(OfframpError):
 def in_line(error: BaseException, most: int = 200) -> str:
     """The message of a library's error, in one line of at most so many characters; its type where it has
     no message. Of a traceback in it, as those of other processes have, only the end is the reason."""
-    said, _, trace = str(error).partition("Traceback (most recent call last)")
-    text = " ".join((said + " ".join(trace.strip().splitlines()[-1:])).split()) or type(error).__name__
+    message, _, trace = str(error).partition("Traceback (most recent call last)")
+    text = (
+        " ".join((message + " ".join(trace.strip().splitlines()[-1:])).split()) or type(error).__name__
+    )
     return shortened(text, most)
 
 
@@ -83,14 +87,14 @@ def check_fields(value: DataclassInstance) -> None:
     from pydantic import ValidationError
 
     for name, field in _validators(type(value)).items():
-        given = getattr(value, name)
+        content = getattr(value, name)
         try:
-            field.validate_python(given, strict=True)
+            field.validate_python(content, strict=True)
         except ValidationError as error:
             what = error.errors()[0]["msg"].lower()
             if rule := re.fullmatch(r"predicate '_is_(\w+)' failed", what):
                 what = f"must be {rule[1].replace('_', ' ')}"
-            raise OfframpError(f"{type(value).__name__}({name}={given!r}): {what}") from None
+            raise OfframpError(f"{type(value).__name__}({name}={content!r}): {what}") from None
 
 
 @cache

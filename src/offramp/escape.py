@@ -24,8 +24,9 @@ def printable(text: object, keep: str = "") -> str:
     """The text with everything spelled out that would steer a terminal or turn the direction of text,
     such as an escape, except for the characters in `keep`.
 
-    >>> printable("\x1b[31mred")
-    '\\\\x1b[31mred'
+    Example:
+        >>> printable("\x1b[31mred")
+        '\\\\x1b[31mred'
     """
     words = str(text)
     if words.isprintable():
@@ -58,8 +59,9 @@ def html(text: object) -> str:
 def markdown(text: str) -> str:
     r"""What Markdown would take for its own is written with a backslash; line breaks become spaces.
 
-    >>> print(markdown("<b>a_b</b>"))
-    \<b>a\_b\</b>
+    Example:
+        >>> print(markdown("<b>a_b</b>"))
+        \<b>a\_b\</b>
     """
     words = _SPECIAL.sub(r"\\\1", printable(" ".join(text.split())))
     for sign in _PAIRED:
@@ -72,8 +74,9 @@ def cell(value: object) -> object:
     """A value for a CSV file that a spreadsheet may open: text that it would take for a formula gets an
     apostrophe before it, which says that it is text; anything else stays.
 
-    >>> cell("=1+1"), cell("-1.5"), cell(-1.5)
-    ("'=1+1", '-1.5', -1.5)
+    Example:
+        >>> cell("=1+1"), cell("-1.5"), cell(-1.5)
+        ("'=1+1", '-1.5', -1.5)
     """
     if not isinstance(value, str):
         return value

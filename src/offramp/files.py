@@ -103,15 +103,15 @@ def new_folder(path: Path, staging: Path) -> Iterator[Path]:
             raise
         sync(path.parent)
         if grave is not None:
-            shutil.rmtree(grave, ignore_errors=True)  # the new one is there, which is what was asked for
+            shutil.rmtree(grave, ignore_errors=True)  # what stays of the old one does no harm
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
 def folder_at(path: Path) -> Iterator[Path]:
-    """As `new_folder`, where no folder for staging is at hand: one of a name that nobody can guess is
-    made beside `path`, and removed at the end."""
+    """A temporary folder that becomes `path` when the block succeeds, as of `new_folder`, which a
+    staging folder of a name that nobody can guess holds, beside `path` until the end."""
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
@@ -143,11 +143,12 @@ def home(variable: str, usual: str) -> Path:
     """offramp's folder of a kind, by the XDG specification: below what `variable` names, else below
     `usual` in the user's own. Relative paths are ignored, as the specification has it.
 
-    >>> home("XDG_CACHE_HOME", ".cache").name
-    'offramp'
+    Example:
+        >>> home("XDG_CACHE_HOME", ".cache").name
+        'offramp'
     """
-    given = Path(os.environ.get(variable, ""))
-    return (given if given.is_absolute() else Path.home() / usual) / "offramp"
+    folder = Path(os.environ.get(variable, ""))
+    return (folder if folder.is_absolute() else Path.home() / usual) / "offramp"
 
 
 def unlinked(root: Path, *parts: str) -> Path:

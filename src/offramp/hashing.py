@@ -24,13 +24,14 @@ def plain(value: Any) -> Any:
     """`value` in the types of JSON. Dataclasses carry their type's name, so that two kinds of thing
     with equal fields never hash alike; sets are sorted.
 
-    Raises TypeError for anything whose text would not be stable (an object's address, a callable).
+    Raises:
+        TypeError: its text would not be stable, as of an object's address or a callable.
     """
     if type(value) in _LEAVES:  # most of what a study hashes, so it is asked first
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        given = [(f, getattr(value, f.name)) for f in dataclasses.fields(value)]
-        fields = {f.name: plain(v) for f, v in given if not f.metadata.get(_MARK) or v != f.default}
+        pairs = [(f, getattr(value, f.name)) for f in dataclasses.fields(value)]
+        fields = {f.name: plain(v) for f, v in pairs if not f.metadata.get(_MARK) or v != f.default}
         return {"type": type(value).__name__, **fields}
     if isinstance(value, enum.Enum):
         return f"{type(value).__name__}.{value.name}"
@@ -52,14 +53,22 @@ def canonical(value: Any) -> str:
     )
 
 
-def differing(one: Any, other: Any, lists: bool = True) -> dict[str, tuple[Any, Any]]:
-    """What of two JSON documents differs, by dotted name: both values, `nothing` where one has none.
-    lists: item by item, or else each as a whole.
+def differing(first: Any, second: Any, lists: bool = True) -> dict[str, tuple[Any, Any]]:
+    """What of two JSON documents differs.
 
-    >>> differing({"a": {"b": 1}, "c": [1, 2]}, {"a": {"b": 2}, "c": [1, 3]})
-    {'a.b': (1, 2), 'c.1': (2, 3)}
+    Args:
+        first: a document.
+        second: another.
+        lists: whether lists are compared item by item, or else each as a whole.
+
+    Returns:
+        Both values by dotted name, `nothing` where a document has none.
+
+    Example:
+        >>> differing({"a": {"b": 1}, "c": [1, 2]}, {"a": {"b": 2}, "c": [1, 3]})
+        {'a.b': (1, 2), 'c.1': (2, 3)}
     """
-    mine, theirs = _flat(one, lists), _flat(other, lists)
+    mine, theirs = _flat(first, lists), _flat(second, lists)
     absent = "nothing"
     return {
         name: (mine.get(name, absent), theirs.get(name, absent))
@@ -112,11 +121,15 @@ def text(value: Any) -> bytes:
 
 def with_seal(record: Mapping[str, Any]) -> dict[str, Any]:
     """`record` in JSON's types and its seal, for a file that proves itself: the SHA-256 of the `text` of
-    all else in it. Raises TypeError for a value that is none of them (tuples, sets and dataclasses are
-    turned into them).
+    all else in it.
 
-    >>> is_sealed(with_seal({"nodes": ["a"]})), is_sealed({**with_seal({"nodes": ["a"]}), "nodes": []})
-    (True, False)
+    Raises:
+        TypeError: as `plain`.
+
+    Example:
+        >>> sealed = with_seal({"nodes": ["a"]})
+        >>> is_sealed(sealed), is_sealed({**sealed, "nodes": []})
+        (True, False)
     """
     rest: dict[str, Any] = plain(record)
     return {**rest, "seal": _seal(rest)}
@@ -131,11 +144,14 @@ def is_sealed(value: Any) -> bool:
 
 
 def is_sealed_text(data: bytes, document: Mapping[str, Any]) -> bool:
-    """Whether the document in `data`, the bytes of a file, is what was sealed.
+    """Whether a document is what was sealed.
 
-    A file as `text` made it is told by its bytes without the line of the seal: making the text anew
-    takes longer than all else that is done with a document. Laid out otherwise, it may still hold it.
+    Args:
+        data: the bytes of its file.
+        document: the value in them.
     """
+    # A file as `text` makes it is told by its bytes without the line of the seal: making the text anew
+    # takes longer than all else that is done with a document. Laid out otherwise, it may still hold it.
     seal = document.get("seal")
     if not isinstance(seal, str):
         return False

@@ -20,13 +20,13 @@ from typing import Any
 from offramp.errors import OfframpError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-LARGEST, NEVER = 2**30, 2**31 - 1  # bytes
-SPINS = 700  # turns of the loop: some tens of microseconds
-GIVEN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # a user's own word on waiting
+LARGEST, NEVER = 2**30, 2**31 - 1  # bytes: all up to 1 GiB comes from the heap, which is never trimmed
+SPINS = 700  # turns of the loop: some tens of microseconds, as long as the next operation takes to come
+SPIN_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # a user's own word on it
 # Objects made since the last look for garbage, instead of 700: imports make hundreds of thousands that
 # stay, and looking through them again and again took a sixth of a command's start.
 OBJECTS = 10_000
-GC_GIVEN = "OFFRAMP_GC_THRESHOLD"  # another number of them, in the environment
+GC_VARIABLE = "OFFRAMP_GC_THRESHOLD"  # another number of them, in the environment
 GC_MOST = 2**31 - 1  # that Python takes
 PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, schedulers, a terminal that is closed
@@ -42,19 +42,23 @@ def prepare() -> None:
 def look_less_for_garbage() -> None:
     """Collect garbage less often (see OBJECTS). Raises OfframpError where the environment gives what is
     no such number."""
-    given = os.environ.get(GC_GIVEN, str(OBJECTS))
-    if not given.isdecimal() or int(given) > GC_MOST:
-        raise OfframpError(f"{GC_GIVEN} is '{given}'; give a number of objects (Python's own is 700)")
-    gc.set_threshold(int(given))
+    number = os.environ.get(GC_VARIABLE, str(OBJECTS))
+    if not number.isdecimal() or int(number) > GC_MOST:
+        raise OfframpError(
+            f"{GC_VARIABLE} is '{number}'; give a number of objects (Python's own is 700)"
+        )
+    gc.set_threshold(int(number))
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep what is freed instead of giving it back to the kernel; whether that was done.
+    """Have glibc keep what is freed instead of giving it back to the kernel.
 
     By default buffers of some megabytes are mapped anew for each use, and the kernel clears every page
     of them again: hundreds of thousands of page faults in one training step of a MobileNet. The process
-    then holds on to its largest size. No result depends on it. Left alone where the user set
-    `MALLOC_…` variables, and where the C library is another one.
+    then holds on to its largest size. No result depends on it.
+
+    Returns:
+        Whether that was done: not where the user set `MALLOC_…` variables, nor with another C library.
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return False
@@ -66,15 +70,18 @@ def keep_freed_memory() -> bool:
 
 
 def bound_spinning() -> bool:
-    """Have GNU OpenMP's threads look for work a short while, then sleep; whether that holds.
+    """Have GNU OpenMP's threads look for work a short while, then sleep.
 
     By default a thread that waits turns 300,000 times, milliseconds in which it keeps a core from
     whoever else has work: with one other busy process a training step takes several times as long.
     Threads that sleep at once must be woken for every operation, which tells where operations are
     small. OpenMP reads its settings once, when torch is loaded: later this does nothing. Processes
     started from here inherit it. No result depends on it. What the user set stays.
+
+    Returns:
+        Whether that holds.
     """
-    if any(name in os.environ for name in GIVEN):
+    if any(name in os.environ for name in SPIN_VARIABLES):
         return os.environ.get("GOMP_SPINCOUNT") == str(SPINS)
     if "torch" in sys.modules:
         return False
@@ -98,13 +105,14 @@ def exit_code(error: KeyboardInterrupt) -> int:
 def ended_by(code: int | None) -> str:
     """How a process ended, by its exit status as Python has it, in words.
 
-    >>> ended_by(-9), ended_by(1)
-    ('SIGKILL', 'exit code 1')
+    Example:
+        >>> ended_by(-9), ended_by(1)
+        ('SIGKILL', 'exit code 1')
     """
     if code is None or code >= 0:
         return f"exit code {code}"
-    known = {int(number): number.name for number in signal.Signals}
-    return known.get(-code, f"signal {-code}")
+    names = {int(number): number.name for number in signal.Signals}
+    return names.get(-code, f"signal {-code}")
 
 
 @contextmanager
@@ -113,7 +121,7 @@ def terminable() -> Iterator[None]:
     ignored (`nohup`) stays so. Outside of the main thread, where Python sees no signals, nothing
     changes."""
     before = {}
-    for number in ENDING[1:] if threading.current_thread() is threading.main_thread() else ():
+    for number in ENDING[1:] if _in_main_thread() else ():
         if signal.getsignal(number) not in (signal.SIG_IGN, _terminate):
             before[number] = signal.signal(number, _terminate)
     try:
@@ -130,22 +138,25 @@ def _terminate(number: int, _: FrameType | None) -> None:
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Ctrl-C, SIGTERM and SIGHUP that come meanwhile count at the end of the block."""
-    came: list[int] = []
+    pending: list[int] = []
     before = {}
-    for number in ENDING if threading.current_thread() is threading.main_thread() else ():
-        before[number] = signal.signal(number, lambda number, _: came.append(number))
+    for number in ENDING if _in_main_thread() else ():
+        before[number] = signal.signal(number, lambda number, _: pending.append(number))
     try:
         yield
     finally:
         _put_back(before)
-        for each in dict.fromkeys(came):
-            signal.raise_signal(each)
+        for late in dict.fromkeys(pending):
+            signal.raise_signal(late)
 
 
 def _put_back(handlers: dict[signal.Signals, Any]) -> None:
-    for number, handler in handlers.items():
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    for number, handler in handlers.items() if _in_main_thread() else ():
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def end_with_parent(number: int) -> None:
@@ -156,8 +167,8 @@ def end_with_parent(number: int) -> None:
 
 
 def watch_parent(number: int) -> None:
-    """As `end_with_parent`, of a process of `multiprocessing`, on every system: a thread waits for the
-    end of a pipe that its parent holds."""
+    """Send this process of `multiprocessing` the signal `number` when its parent is gone, on every
+    system: a thread waits for the end of a pipe that the parent holds."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     end_with_parent(number)

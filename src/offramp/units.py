@@ -29,8 +29,15 @@ def _prefixed(prefixes: Mapping[str, float], *units: str, factor: float = 1.0) -
 
 @dataclass(frozen=True)
 class Quantity:
-    """units: what one of each is worth.  such: what it is and examples, for messages.  least: the
-    smallest one; most: the largest.  pieces: whether several may be added up, as in `1h30m`."""
+    """A kind of quantity.
+
+    Attributes:
+        units: what each is worth.
+        such: what it is and examples, for messages.
+        least: the smallest that is taken.
+        most: the largest.
+        pieces: whether several may be added up, as in `1h30m`.
+    """
 
     units: Mapping[str, float]
     such: str
@@ -65,8 +72,9 @@ def read(text: str, kind: Quantity) -> float | None:
     """How much a text says, in bytes, MACs, percent, MACs a second, or seconds; None where it is no such
     quantity.
 
-    >>> read("1.5 GB", SIZE), read("14TFLOPS", SPEED), read("1h30m", TIME), read("soon", TIME)
-    (1500000000.0, 7000000000000.0, 5400.0, None)
+    Example:
+        >>> read("1.5 GB", SIZE), read("14TFLOPS", SPEED), read("1h30m", TIME), read("soon", TIME)
+        (1500000000.0, 7000000000000.0, 5400.0, None)
     """
     pieces = list(_PIECE.finditer(text.lower()))
     if not pieces or "".join(piece[0] for piece in pieces) != text.lower():
@@ -78,24 +86,37 @@ def read(text: str, kind: Quantity) -> float | None:
 
 
 def parse(text: str, kind: Quantity, name: str, also: str = "") -> float:
-    """`read`, of an option called `name`, which takes `also` something else.
+    """The quantity in a text, as `read` has it.
 
-    Raises OfframpError for what is no such quantity.
+    Args:
+        text: that a user wrote.
+        kind: of quantity.
+        name: of the option, for messages.
+        also: what else the option takes.
+
+    Raises:
+        OfframpError: it is no such quantity.
     """
-    found = read(text, kind)
-    if found is None:
+    quantity = read(text, kind)
+    if quantity is None:
         raise OfframpError(f"{name} must be {f'{also} or ' if also else ''}{kind.such}; got '{text}'")
-    return found
+    return quantity
 
 
 def share(text: str, name: str, usual: float = 0.01) -> float:
     """A share of 1 of a text, which may say it in percent; in what range is for the caller to say.
-    usual: one to write, for example.
 
-    Raises OfframpError for what is no number.
+    Args:
+        text: that a user wrote.
+        name: of the option, for messages.
+        usual: a share to name as an example.
 
-    >>> share("1%", "risk"), share("0.01", "risk")
-    (0.01, 0.01)
+    Raises:
+        OfframpError: it is no number.
+
+    Example:
+        >>> share("1%", "risk"), share("0.01", "risk")
+        (0.01, 0.01)
     """
     bare = text.strip()
     try:
@@ -109,21 +130,22 @@ def share(text: str, name: str, usual: float = 0.01) -> float:
 def seconds(text: str, name: str, least: float = 0.0) -> float:
     """A time of a text; a bare number is one of seconds. Raises OfframpError for one below `least`.
 
-    >>> seconds("1min", "--every"), seconds("0.5", "--every")
-    (60.0, 0.5)
+    Example:
+        >>> seconds("1min", "--every"), seconds("0.5", "--every")
+        (60.0, 0.5)
     """
     try:
-        found = float(text)
+        time = float(text)
     except ValueError:
-        found = parse(text, replace(TIME, least=0), name)
-    if not least <= found < math.inf:
+        time = parse(text, replace(TIME, least=0), name)
+    if not least <= time < math.inf:
         raise OfframpError(f"{name} must be a finite time of at least {least:g} s; got '{text}'")
-    return found
+    return time
 
 
-def counted(number: int, one: str, several: str = "") -> str:
+def counted(number: int, singular: str, plural: str = "") -> str:
     """`1 trial`, `2 trials`."""
-    return f"{number} {one if number == 1 else several or f'{one}s'}"
+    return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
 
 
 def ranges(numbers: Iterable[int]) -> str:
@@ -162,8 +184,9 @@ def size(count: float) -> str:
 def percent(share: float) -> str:
     """A share as text, as a program writes it; people may leave the space out.
 
-    >>> percent(0.354)
-    '35.4 %'
+    Example:
+        >>> percent(0.354)
+        '35.4 %'
     """
     return f"{100 * share:.1f} %"
 

@@ -24,8 +24,9 @@ from offramp.hashing import digest
 class RecordedCode:
     """Code that a store's record names: whoever made the store chose it, not the user.
 
-    sha256: of it, as `Code.sha256` was when it was recorded; None where the record lacks it.  trusted:
-    whether the user lets it run.
+    Attributes:
+        sha256: of it, as `Code.sha256` was when it was recorded; None where the record lacks it.
+        trusted: whether the user lets it run.
     """
 
     sha256: str | None
@@ -64,8 +65,8 @@ class Code:
     def files(self) -> dict[str, bytes]:
         """The text of each neighbor by its path from the folder."""
         folder = self.main.path.parent
-        found = ((s.path.relative_to(folder).as_posix(), s.text) for s in self.neighbors.values())
-        return {name: text for name, text in found if text is not None}
+        files = ((s.path.relative_to(folder).as_posix(), s.text) for s in self.neighbors.values())
+        return {name: text for name, text in files if text is not None}
 
     @property
     def sha256(self) -> str:
@@ -79,22 +80,22 @@ def read(name: str) -> Code:
     """The code that `path/file.py:function` names, which is there. Nothing of it runs."""
     path = Path(os.path.realpath(file_of(name)))  # unlike resolve, it takes links in a circle
     main = CodeFile(path, path.read_bytes())
-    found: dict[str, CodeFile] = {}
+    neighbors: dict[str, CodeFile] = {}
     waiting = [("", main)]
     while waiting:
         module, source = waiting.pop()
-        for wanted in _imports(source, module):
-            parts = wanted.split(".")
+        for imported in _imports(source, module):
+            parts = imported.split(".")
             for end in range(1, len(parts) + 1):
                 dotted = ".".join(parts[:end])
-                if dotted in found:
+                if dotted in neighbors:
                     continue
                 neighbor = _neighbor(path.parent, parts[:end])
                 if neighbor is None:
                     break
-                found[dotted] = neighbor
+                neighbors[dotted] = neighbor
                 waiting.append((dotted, neighbor))
-    return Code(main, dict(sorted(found.items())))
+    return Code(main, dict(sorted(neighbors.items())))
 
 
 def is_user_code(name: str) -> bool:
@@ -140,15 +141,18 @@ def forbid(names: Iterable[str]) -> None:
 
 
 def load(name: str, what: str, recorded: RecordedCode | None = None) -> LoadedFunction:
-    """The function that `path/file.py:function` names; `what` is the setting, for messages.
+    """The function that a name means. The file is read once: what is hashed and compared is what runs.
 
-    recorded: where a store's record names it, and not the user. The file is read once: what is hashed
-    and compared is what runs.
+    Args:
+        name: `path/file.py:function`.
+        what: the setting, for messages.
+        recorded: where a store's record names it, and not the user.
 
-    Raises OfframpError when the file is missing or cannot be run, or has no such function; before
-    anything of it runs, where it is not what was recorded or is not trusted.
+    Raises:
+        OfframpError: the file is missing or cannot be run, or has no such function; before anything of
+            it runs, it is not what was recorded or is not trusted.
     """
-    path, wanted = file_of(name), name.rpartition(":")[2]
+    path, function = file_of(name), name.rpartition(":")[2]
     if not path.is_file():
         raise OfframpError(f"there is no file {path}; {what} is path/to/file.py:function")
     code = read(name)
@@ -164,10 +168,10 @@ def load(name: str, what: str, recorded: RecordedCode | None = None) -> LoadedFu
         module = _Modules(code).run("")
     except Exception as error:
         raise failed(name, error) from error
-    known = {key: value for key, value in vars(module).items() if callable(value)}
-    if wanted not in known:
-        raise OfframpError(f"{path} has no function '{wanted}'{nearest(wanted, known)}")
-    return LoadedFunction(known[wanted], code.sha256)
+    functions = {key: value for key, value in vars(module).items() if callable(value)}
+    if function not in functions:
+        raise OfframpError(f"{path} has no function '{function}'{nearest(function, functions)}")
+    return LoadedFunction(functions[function], code.sha256)
 
 
 def failed(name: str, error: Exception) -> OfframpError:
@@ -234,7 +238,7 @@ class _Modules:
     looks into: neighbors of the same name in two folders do not mix."""
 
     code: Code
-    made: dict[str, ModuleType] = field(default_factory=dict)
+    ran: dict[str, ModuleType] = field(default_factory=dict)
 
     @property
     def prefix(self) -> str:
@@ -242,13 +246,13 @@ class _Modules:
 
     def run(self, dotted: str) -> ModuleType:
         """The module of that name; "" is the file itself."""
-        if dotted in self.made:
-            return self.made[dotted]
+        if dotted in self.ran:
+            return self.ran[dotted]
         source = self.code.neighbors[dotted] if dotted else self.code.main
         parent, _, last = dotted.rpartition(".")
         above = self.run(parent) if parent else None
-        if dotted in self.made:  # its package imports it
-            return self.made[dotted]
+        if dotted in self.ran:  # its package imports it
+            return self.ran[dotted]
         name = f"{self.prefix}.{dotted}" if dotted else self.prefix
         # A file's __path__ is empty: no other loader looks for what lies below.
         below: list[str] | None = [] if dotted and source.package else None
@@ -260,14 +264,14 @@ class _Modules:
         module = importlib.util.module_from_spec(spec)
         if self.code.neighbors:
             vars(module)["__builtins__"] = {**vars(builtins), "__import__": self._import}
-        self.made[dotted] = module
+        self.ran[dotted] = module
         before = sys.modules.get(name)
         sys.modules[name] = module  # dataclasses look their module up while they are made
         try:
             # Not by the loader, which reads the file again, or a compiled copy that lies beside it.
             exec(compile(source.text or b"", str(source.path), "exec", dont_inherit=True), vars(module))
         except BaseException:
-            del self.made[dotted]
+            del self.ran[dotted]
             raise
         finally:
             del sys.modules[name]
@@ -288,13 +292,13 @@ class _Modules:
         """What an `import` in these modules does."""
         here = str((globals or {}).get("__name__", "")).removeprefix(self.prefix).lstrip(".")
         package = here in self.code.neighbors and self.code.neighbors[here].package
-        wanted = _absolute(name, level, here, package)
-        if wanted is None or wanted not in self.code.neighbors:
+        dotted = _absolute(name, level, here, package)
+        if dotted is None or dotted not in self.code.neighbors:
             return builtins.__import__(name, globals, locals, tuple(fromlist or ()), level)
-        module = self.run(wanted)
+        module = self.run(dotted)
         for each in fromlist or ():
             names = getattr(module, "__all__", ()) if each == "*" else (each,)
-            for below in (f"{wanted}.{one}" for one in names):
+            for below in (f"{dotted}.{part}" for part in names):
                 if below in self.code.neighbors:
                     self.run(below)
-        return module if fromlist else self.run(wanted.partition(".")[0])
+        return module if fromlist else self.run(dotted.partition(".")[0])

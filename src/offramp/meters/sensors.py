@@ -46,12 +46,10 @@ class Zone:
 
 class Packages:
     """Joules of all CPU packages together since this was made, from the counters that Linux shows under
-    /sys/class/powercap (RAPL).
+    /sys/class/powercap (RAPL). To be read more often than a counter wraps: a minute on large servers."""
 
-    To be read more often than a counter wraps (a minute at the least on the largest servers). Read
-    directly: the counters are files with a number of microjoules, and the libraries around them start a
-    process a package and have no word for a counter that may not be read.
-    """
+    # Read directly: the counters are files with a number of microjoules, and the libraries around them
+    # start a process a package and have no word for a counter that may not be read.
 
     def __init__(self, zones: list[Zone]) -> None:
         self._zones = zones
@@ -75,11 +73,9 @@ class Packages:
 
 
 def find_packages(root: Path = POWERCAP) -> Packages | Missing:
-    """The counters of this machine's CPU packages.
-
-    Sub-zones (cores, memory) are inside a package or not of it, `psys` holds the packages, and an
-    `-mmio` zone is a second view of one: counted, each would count energy twice.
-    """
+    """The counters of this machine's CPU packages."""
+    # Sub-zones (cores, memory) are inside a package or not of it, `psys` holds the packages, and an
+    # `-mmio` zone is a second view of one: counted, each would count energy twice.
     try:
         folders = [folder for folder in sorted(root.glob("intel-rapl:*")) if folder.name.count(":") == 1]
         named = [((folder / "name").read_text().strip(), folder) for folder in folders]

@@ -50,12 +50,13 @@ class Url:
 def place(named: str | Place) -> Path | Url:
     """What a user named. A `Path` of an address has lost one of its slashes, and gets it back.
 
-    >>> place("runs/demo")
-    PosixPath('runs/demo')
-    >>> place("s3://bucket/runs/"), place(Path("s3://bucket/runs"))
-    (Url(text='s3://bucket/runs'), Url(text='s3://bucket/runs'))
-    >>> place("file:///data/runs")
-    PosixPath('/data/runs')
+    Example:
+        >>> place("runs/demo")
+        PosixPath('runs/demo')
+        >>> place("s3://bucket/runs/"), place(Path("s3://bucket/runs"))
+        (Url(text='s3://bucket/runs'), Url(text='s3://bucket/runs'))
+        >>> place("file:///data/runs")
+        PosixPath('/data/runs')
     """
     if isinstance(named, Url):
         return named
@@ -69,8 +70,9 @@ def place(named: str | Place) -> Path | Url:
 class FileSystem(Protocol):
     """The files of one store. A name is its parts below the root: "nodes", key, "node.json".
 
-    Every method raises OfframpError where a name leads over a link, for a full disk, and for what may
-    not be read or written.
+    Raises:
+        OfframpError: every method, where a name leads over a link, for a full disk, and for what may
+            not be read or written.
     """
 
     def path(self, *name: str) -> Place:
@@ -102,7 +104,7 @@ class FileSystem(Protocol):
         """Make a file or replace it at once: the old one stays until the new one is kept."""
 
     def write_folder(self, files: Mapping[str, bytes], *name: str, over: bool) -> bool:
-        """The same for a sealed folder with all its files, the manifest last. over: replace one that may
+        """Make a sealed folder with all its files at once, the manifest last. over: replace one that may
         be there; without it, False where there is one by now, which stays."""
 
     def remove(self, *name: str) -> None:

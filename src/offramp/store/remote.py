@@ -292,12 +292,11 @@ def _seconds(time: Any) -> float | None:
 
 
 class LockObjects:
-    """`locks.LockFiles` in a folder of an object store.
+    """`locks.LockFiles` in a folder of an object store."""
 
-    `NAME.1.lock` is made by conditional create and never written again: an object has no handle that
-    would miss the name once it was removed, so a holder that slept could write over another's. Its
-    holder is heard of through `NAME.1.lock.TOKEN.beat` beside it, which is of one token alone.
-    """
+    # `NAME.1.lock` is made by conditional create and never written again: an object has no handle that
+    # would miss the name once it was removed, so a holder that slept could write over another's. Its
+    # holder is heard of through `NAME.1.lock.TOKEN.beat` beside it, which is of one token alone.
 
     pause_s = 1.0
 

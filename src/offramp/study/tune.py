@@ -15,7 +15,7 @@ from typing import final
 from offramp.engine.probe import ProbeSubject, Setup, question
 from offramp.errors import OfframpError
 from offramp.numerics import Numerics, custom
-from offramp.process import GIVEN, SPINS
+from offramp.process import SPIN_VARIABLES, SPINS
 from offramp.study.plan.profiles import Gain
 
 SUBJECTS = (
@@ -34,7 +34,7 @@ BESIDE = "bounded spinning against the library's, beside other work"
 SLEEPING = "bounded spinning against none, alone"
 WORTH = 1.05  # two trials at once must be so much faster before a trial gets one thread
 
-UNSET: Mapping[str, str | None] = dict.fromkeys(GIVEN)
+UNSET: Mapping[str, str | None] = dict.fromkeys(SPIN_VARIABLES)
 BOUNDED = {**UNSET, "GOMP_SPINCOUNT": str(SPINS)}
 PASSIVE = {**UNSET, "OMP_WAIT_POLICY": "passive"}
 

@@ -17,7 +17,7 @@ from offramp.cli.options import DeviceOption, JsonOption, flag, option
 from offramp.cli.render import emit, say
 from offramp.errors import OfframpError
 from offramp.files import writing
-from offramp.process import GIVEN, SPINS, bound_spinning, keep_freed_memory
+from offramp.process import SPIN_VARIABLES, SPINS, bound_spinning, keep_freed_memory
 from offramp.terminal import show, table
 from offramp.units import counted, size
 
@@ -197,7 +197,7 @@ def _waiting() -> str:
     """How OpenMP's threads wait, and who says so."""
     if bound_spinning():
         return f"spin {SPINS:,} turns, then sleep"
-    given = [f"{name}={os.environ[name]}" for name in GIVEN if name in os.environ]
+    given = [f"{name}={os.environ[name]}" for name in SPIN_VARIABLES if name in os.environ]
     return f"as you set: {' '.join(given)}" if given else "as the library has it"
 
 
