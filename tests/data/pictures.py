@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from offramp.data import Data, DataSpec, load
+from wording import refusal
 
 REAL = Path(os.environ.get("OFFRAMP_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
@@ -53,11 +55,21 @@ def tree(root: Path, splits: Iterable[str] = ("train", "test"), n: int = 12) -> 
     return root
 
 
-def read(name: str, root: Path | str | None = None, **given: Any) -> Data:
+def read(name: str, root: Path | str | None = None, **settings: Any) -> Data:
     """Through `offramp.data.load`: fields of DataSpec by their names, all others as options."""
-    fields = {k: given.pop(k) for k in list(given) if k in DataSpec.__dataclass_fields__}
+    fields = {k: settings.pop(k) for k in list(settings) if k in DataSpec.__dataclass_fields__}
     where = None if root is None else str(root)
-    return load(DataSpec(name, root=where, **fields, options=tuple(given.items())))
+    return load(DataSpec(name, root=where, **fields, options=tuple(settings.items())))
+
+
+REASON = re.compile(
+    r"((?:cannot be|no readable|not NIH's|no split file|no regular expression)[^()]*) \(.*\)(?=;|$)"
+)
+
+
+def refused(function: Callable[..., object], *args: Any, **kwargs: Any) -> str:
+    """As `wording.refusal`, without the reason that a library gives: its versions word it anew."""
+    return REASON.sub(r"\1 (REASON)", refusal(function, *args, **kwargs))
 
 
 def as_tensor(pixels: np.ndarray) -> torch.Tensor:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pictures import counts, read
+from pictures import counts, read, refused
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.errors import OfframpError
-from refusal import refuses
+from wording import refusal
 
 
 class Trap:
@@ -73,46 +74,53 @@ def test_npz_without_val_and_test(tmp_path: Path) -> None:
     assert sum(counts(data).values()) == 90 and data.shape == (3, 6, 6)
 
 
-def test_which_npz(tmp_path: Path) -> None:
+def test_which_npz(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     archive(tmp_path / "med", med(8, 8))
     archive(tmp_path / "med", med(9, 9), "other.npz")
-    refuses(r"holds other\.npz, toymnist\.npz; set data\.file", read, "npz", tmp_path / "med")
+    assert refused(read, "npz", tmp_path / "med") == snapshot
     assert read("npz", tmp_path / "med", file="other.npz").shape == (1, 9, 9)
-    refuses(r"holds no third\.npz; fetch", read, "npz", tmp_path / "med", file="third.npz")
-    refuses("fetch one of MedMNIST's files", read, "npz", tmp_path / "none")
+    assert refused(read, "npz", tmp_path / "med", file="third.npz") == snapshot
+    assert refused(read, "npz", tmp_path / "none") == snapshot
 
 
-def test_a_pickle_in_an_npz_is_refused(tmp_path: Path) -> None:
+def test_a_pickle_in_an_npz_is_refused(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     mark = tmp_path / "it ran"
     hidden = med(8, 8) | {"val_labels": np.array([Trap(mark)] * 12, dtype=object)}
-    with pytest.raises(OfframpError, match=r"toymnist\.npz cannot be read \(it holds pickled objects\)"):
-        read("npz", archive(tmp_path / "med", hidden))
-    bare = tmp_path / "bare.npz"
+    path, bare = archive(tmp_path / "med", hidden), tmp_path / "bare.npz"
+    assert "holds pickled objects" in refusal(read, "npz", path)
     bare.write_bytes(pickle.dumps(Trap(mark)))
-    refuses(r"bare\.npz cannot be read", read, "npz", bare)
+    assert refused(read, "npz", bare) == snapshot
     assert not mark.exists()
-    np.load(tmp_path / "med/toymnist.npz", allow_pickle=True)[
-        "val_labels"
-    ]  # the control: the trap works
+    list(np.load(path, allow_pickle=True).values())  # the control: the trap works
     assert mark.exists()
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "change",
     [
-        ({"train_images": images(90, 0, 8, 8) / 255}, "train_images is float64; give uint8"),
-        ({"train_images": images(90, 0, 8, 8, 8)}, r"the shape \(90, 8, 8, 8\)"),
-        ({"train_labels": np.zeros((90, 14), np.int64)}, "several labels an image are not supported"),
-        ({"train_labels": np.zeros(90)}, "train_labels is float64"),
-        ({"train_labels": labels(89)}, "90 images but 89 labels"),
-        ({"test_labels": labels(15, 5)}, "label 4, outside 0 to 2"),
-        ({"test_labels": None}, "holds test_images and no test_labels"),
-        ({"train_images": None}, "holds no array train_images"),
+        {"train_images": images(90, 0, 8, 8) / 255},
+        {"train_images": images(90, 0, 8, 8, 8)},
+        {"train_labels": np.zeros((90, 14), np.int64)},
+        {"train_labels": np.zeros(90)},
+        {"train_labels": labels(89)},
+        {"test_labels": labels(15, 5)},
+        {"test_labels": None},
+        {"train_images": None},
+    ],
+    ids=[
+        "floats",
+        "rank",
+        "several labels",
+        "float labels",
+        "fewer labels",
+        "another class",
+        "no labels",
+        "no train",
     ],
 )
-def test_npz_refuses(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_npz_refuses(tmp_path: Path, change: dict[str, Any], snapshot: SnapshotAssertion) -> None:
     arrays = {k: v for k, v in {**med(8, 8), **change}.items() if v is not None}
-    refuses(message, read, "npz", archive(tmp_path / "med", arrays))
+    assert refused(read, "npz", archive(tmp_path / "med", arrays)) == snapshot
 
 
 def test_a_damaged_npz_is_named(tmp_path: Path) -> None:
@@ -120,20 +128,20 @@ def test_a_damaged_npz_is_named(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for broken in (b"", whole[:500], whole[:-50], whole[:300] + b"x" * 100 + whole[400:]):
         path.write_bytes(broken)
-        refuses(r"toymnist\.npz cannot be read", read, "npz", path)
+        assert "toymnist.npz cannot be read" in refusal(read, "npz", path)
 
 
 def header(shape: tuple[int, ...], kind: str = "|u1") -> bytes:
     """An array that has a header and nothing else."""
-    made = io.BytesIO()
-    np.lib.format.write_array_header_1_0(made, {"descr": kind, "fortran_order": False, "shape": shape})
-    return made.getvalue()
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": kind, "fortran_order": False, "shape": shape})
+    return buffer.getvalue()
 
 
 def zipped(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
-    with zipfile.ZipFile(path, "w", method) as made:
+    with zipfile.ZipFile(path, "w", method) as archive:
         for name, content in members.items():
-            made.writestr(f"{name}.npy", content)
+            archive.writestr(f"{name}.npy", content)
     return path
 
 
@@ -156,21 +164,21 @@ def test_any_flipped_byte_is_named_or_does_no_harm(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "message"),
+    ("case", "reason"),
     [
         ("encrypted", "is encrypted"),
-        ("compression", "compression method is not supported"),
-        ("huge", r"train_images\.npy should hold 3,298,534,883,328 bytes and has 0"),
+        ("compression", "method is not supported"),
+        ("huge", "hold 3,298,534,883,328 bytes"),
         ("negative", "should hold"),
         ("lying", "unpacks to"),
-        ("labels", "train has 90 images but 10000000000 labels|should hold"),
+        ("labels", "hold 10,000,000,000 bytes"),
         ("bomb", "unpacks to"),
         ("header", "cannot be read"),
         ("deep", "cannot be read"),
         ("no array", "cannot be read"),
     ],
 )
-def test_a_hostile_npz_is_refused_in_little_memory(tmp_path: Path, case: str, message: str) -> None:
+def test_a_hostile_npz_is_refused_in_little_memory(tmp_path: Path, case: str, reason: str) -> None:
     path = tmp_path / "it.npz"
     members = {
         "train_images": header((90, 8, 8)) + bytes(90 * 64),
@@ -197,10 +205,10 @@ def test_a_hostile_npz_is_refused_in_little_memory(tmp_path: Path, case: str, me
             path, b"PK\x01\x02\x14\x03\x14\x00\x00\x00\x08", b"PK\x01\x02\x14\x03\x14\x00\x00\x00\x63"
         )
     elif case in ("lying", "bomb"):
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
-            made.writestr("train_images.npy", members["train_images"])
-            made.filelist[0].file_size = 2**42 if case == "lying" else 2**31
-    refuses(message, read, "npz", path)
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("train_images.npy", members["train_images"])
+            archive.filelist[0].file_size = 2**42 if case == "lying" else 2**31
+    assert reason in refusal(read, "npz", path)
 
 
 def encoded(array: np.ndarray) -> bytes:
@@ -229,41 +237,43 @@ def test_idx(tmp_path: Path, zipped: bool, dot: str) -> None:
     assert data.test.labels.tolist() == [0, 1, 2] * 5
 
 
-def test_idx_with_a_prefix_names_and_labels_from_one(tmp_path: Path) -> None:
+def test_idx_with_a_prefix_names_and_labels_from_one(
+    tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     root = mnist(tmp_path / "m", prefix="emnist-letters-", first=1)
-    refuses(r"holds no train-images-idx.*data\.prefix", read, "idx", root)
+    assert refused(read, "idx", root) == snapshot
     data = read("idx", root, prefix="emnist-letters-", first_label=1, classes=["a", "b", "c"])
     assert data.classes == ("a", "b", "c")
     assert data.test.labels.tolist() == [0, 1, 2] * 5
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    "content",
     [
-        (b"", "is no IDX file"),
-        (b"\x1f\x8b rubbish", "cannot be read"),
-        (gzip.compress(encoded(labels(15)))[:-9], "cannot be read"),
-        (encoded(labels(15))[:-1], r"should hold \[15\] values and has 14"),
-        (encoded(labels(15)) + b"1", "and has 16"),
-        (b"\0\0\x0d\x01" + bytes(20), "IDX type 13; only bytes"),
-        (encoded(images(15, 0, 1)), r"has the shape \[15, 1\]; labels are \[N\]"),
-        (encoded(labels(14)), "15 images but 14 labels"),
-        (encoded(labels(15, 7)), "label 6, outside 0 to 2"),
+        b"",
+        b"\x1f\x8b rubbish",
+        gzip.compress(encoded(labels(15)))[:-9],
+        encoded(labels(15))[:-1],
+        encoded(labels(15)) + b"1",
+        b"\0\0\x0d\x01" + bytes(20),
+        encoded(images(15, 0, 1)),
+        encoded(labels(14)),
+        encoded(labels(15, 7)),
     ],
     ids=["empty", "gzip", "cut", "short", "long", "doubles", "2-d", "fewer", "range"],
 )
-def test_idx_refuses(tmp_path: Path, content: bytes, message: str) -> None:
+def test_idx_refuses(tmp_path: Path, content: bytes, snapshot: SnapshotAssertion) -> None:
     root = mnist(tmp_path / "m", zipped=False)
     (root / "t10k-labels-idx1-ubyte").write_bytes(content)
-    refuses(message, read, "idx", root)
+    assert refused(read, "idx", root) == snapshot
 
 
 def test_a_small_file_that_unpacks_to_a_large_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
 ) -> None:
     monkeypatch.setattr(sys.modules["offramp.data.sources.idx"], "LARGE", 2**20)
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (tmp_path / f"{name}-ubyte.gz").write_bytes(gzip.compress(bytes(2**22)))
-    refuses("train-labels-idx1-ubyte.gz unpacks to more than 1.0 MB", read, "idx", tmp_path)
+    assert refused(read, "idx", tmp_path) == snapshot
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(2**19)))
-    refuses("holds values of IDX type 0", read, "idx", tmp_path)
+    assert refused(read, "idx", tmp_path) == snapshot

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import REAL, counts, pixel_hash, read, real
+from pictures import REAL, counts, pixel_hash, read, real, refused
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.data import Data
-from refusal import refuses
 
 TEN = ("plane", "car", "bird")
 FINE, COARSE = ("apple", "bee", "cup", "dolphin"), ("alive", "not alive")
@@ -53,8 +53,8 @@ def packed(folder: Path, archive: Path) -> Path:
     return archive.parent
 
 
-def small(name: str, root: Path, **given: object) -> Data:
-    return read(name, root, official=False, **given)
+def small(name: str, root: Path, **options: object) -> Data:
+    return read(name, root, official=False, **options)
 
 
 def test_cifar10_files(tmp_path: Path) -> None:
@@ -86,41 +86,40 @@ def test_cifar100_fine_and_coarse(tmp_path: Path) -> None:
     assert torch.equal(fine.test.images, coarse.test.images)
 
 
-def test_other_counts_than_the_official_ones_are_refused(tmp_path: Path) -> None:
+def test_other_counts_than_the_official_ones_are_refused(
+    tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     for name, root in (("cifar10", cifar10(tmp_path / "a")), ("cifar100", cifar100(tmp_path / "b"))):
-        refuses(r"1\d0 training and 12 test .* data\.official: false", read, name, root)
+        assert refused(read, name, root) == snapshot
 
 
-def test_the_pickled_version_is_never_read(tmp_path: Path) -> None:
+def test_the_pickled_version_is_never_read(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     (folder / "data_batch_1").write_bytes(pickle.dumps({b"labels": [0]}))
     for root in (tmp_path, packed(folder, tmp_path / "cifar-10-python.tar.gz")):
-        refuses(r"pickled version.*never read; fetch the binary version", read, "cifar10", root)
+        assert refused(read, "cifar10", root) == snapshot
 
 
 @pytest.mark.parametrize(
-    ("case", "message"),
+    "case",
     [
-        (
-            "missing",
-            r"there is no folder .*; fetch the Parquet files .* or cifar-10-binary\.tar\.gz of http",
-        ),
-        ("empty", r"holds no train-\*\.parquet; fetch"),
-        ("batch", r"lacks data_batch_3\.bin; fetch cifar-10-binary\.tar\.gz"),
-        ("names", r"lacks batches\.meta\.txt"),
-        ("short", r"test_batch\.bin has 36866 bytes, not records of 3073"),
-        ("archive", r"cifar-10-binary\.tar\.gz is no readable archive"),
-        ("archive lacks", r"cifar-10-binary\.tar\.gz lacks data_batch_1\.bin"),
-        ("classes", r"batches\.meta\.txt is no text"),
-        ("archive bit", r"cifar-10-binary\.tar\.gz is no readable archive"),
-        ("archive loop", r"cifar-10-binary\.tar\.gz lacks data_batch_1\.bin"),
-        ("archive bomb", r"no readable archive \(data_batch_1\.bin is to have"),
-        ("label", "label 4, outside 0 to 2"),
-        ("link", "is a link that leaves"),
+        "missing",
+        "empty",
+        "batch",
+        "names",
+        "short",
+        "archive",
+        "archive lacks",
+        "classes",
+        "archive bit",
+        "archive loop",
+        "archive bomb",
+        "label",
+        "link",
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, case: str, message: str) -> None:
+def test_what_is_wrong_is_named(tmp_path: Path, case: str, snapshot: SnapshotAssertion) -> None:
     root = cifar10(tmp_path / "bin")
     test = root / "test_batch.bin"
     if case == "missing":
@@ -148,11 +147,11 @@ def test_what_is_wrong_is_named(tmp_path: Path, case: str, message: str) -> None
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w:gz") as file:
             file.addfile(tarfile.TarInfo("cifar-10-batches-bin/readme.html"))
-            for one, other in (
+            for name, other in (
                 ("data_batch_1.bin", "test_batch.bin"),
                 ("test_batch.bin", "data_batch_1.bin"),
             ):
-                link = tarfile.TarInfo(one)
+                link = tarfile.TarInfo(name)
                 if case == "archive loop":
                     link.type, link.linkname = tarfile.SYMTYPE, other
                     file.addfile(link)
@@ -166,7 +165,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, case: str, message: str) -> None
     elif case == "link":
         test.rename(tmp_path / "outside.bin")
         test.symlink_to(tmp_path / "outside.bin")
-    refuses(message, small, "cifar10", root)
+    assert refused(small, "cifar10", root) == snapshot
 
 
 @real("cifar100")

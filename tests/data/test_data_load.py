@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pictures import counts, digests, noise, read, save, tree
+from pictures import counts, digests, noise, read, refused, save, tree
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.data import DataSpec
 from offramp.data.dataset import Data
 from offramp.data.load import assemble, load
 from offramp.data.notes import notes
 from offramp.data.raw import RawData, RawSplit
-from refusal import refuses
 
 
 def raw(test_labels: torch.Tensor | None = None, test_value: int = 7) -> RawData:
@@ -40,8 +40,8 @@ def test_labels_follow_their_images() -> None:
     data = make(train_images=100)
     for name in ("train", "validation", "calibration"):
         part = data.splits[name]
-        shown = part.images[:, 0, 0, 0].to(torch.int64) * 256 + part.images[:, 1, 0, 0]
-        assert torch.equal(shown % 4, part.labels)
+        rows = part.images[:, 0, 0, 0].to(torch.int64) * 256 + part.images[:, 1, 0, 0]
+        assert torch.equal(rows % 4, part.labels)
 
 
 def test_a_subset_is_taken_before_holding_out() -> None:
@@ -91,77 +91,76 @@ def test_train_influences_no_test_subset() -> None:
 
 
 def test_validation_may_be_test_as_in_the_paper() -> None:
-    held, paper = make(), make(validation="test")
+    usual, paper = make(), make(validation="test")
     assert paper.validation is paper.test
-    assert rows_of(paper, "train") == rows_of(held, "train") | rows_of(held, "validation")
-    assert paper.calibration.digest == held.calibration.digest
+    assert rows_of(paper, "train") == rows_of(usual, "train") | rows_of(usual, "validation")
+    assert paper.calibration.digest == usual.calibration.digest
     assert not rows_of(paper, "calibration") & rows_of(paper, "train")
 
 
 def test_only_rows_that_are_used_are_read_and_each_once() -> None:
-    asked: list[int] = []
+    read_rows: list[int] = []
 
     class Lazy:
         def __len__(self) -> int:
             return 400
 
         def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
-            asked.extend(rows.tolist())
+            read_rows.extend(rows.tolist())
             return torch.zeros(len(rows), 1, 2, 2, dtype=torch.uint8)
 
     test = RawSplit(torch.zeros(8, 1, 2, 2, dtype=torch.uint8), torch.arange(8) % 4)
     make(RawData(RawSplit(Lazy(), torch.arange(400) % 4), test), train_images=100)
-    assert len(asked) == len(set(asked)) == 100
+    assert len(read_rows) == len(set(read_rows)) == 100
 
 
-def test_a_source_that_gives_no_tensor_is_refused() -> None:
+def test_a_source_that_gives_no_tensor_is_refused(snapshot: SnapshotAssertion) -> None:
     images: Any = [[0]] * 40
-    refuses("40 images but 39 labels", RawSplit, images, torch.zeros(39, dtype=torch.int64))
+    assert refused(RawSplit, images, torch.zeros(39, dtype=torch.int64)) == snapshot
     numpy = torch.zeros(40, 1, 2, 2, dtype=torch.uint8).numpy()
     source = RawSplit(numpy, torch.arange(40) % 2)
-    refuses("gave a ndarray", make, RawData(source, None))
+    assert refused(make, RawData(source, None)) == snapshot
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    "changes",
     [
-        ({"train_images": 0}, r"DataSpec\(train_images=0\): input should be greater than or equal to 1"),
-        ({"train_images": 401}, "data.train_images is 401, but .* has 400"),
-        ({"test_images": 61}, "data.test_images is 61, but .* has 60"),
-        ({"held_out_images": -1}, r"DataSpec\(held_out_images=-1\): input should be greater than"),
-        ({"train_images": 8}, "too few training images"),
-        (
-            {"validation": "tset"},
-            r"DataSpec\(validation='tset'\): input should be 'held-out'",
-        ),
-        ({"size": -3}, r"DataSpec\(size=-3\)"),
-        ({"fit": "bogus"}, r"DataSpec\(fit='bogus'\)"),
-        ({"normalize": "half-way"}, "normalize cannot be 'half-way'; did you mean 'half'"),
-        ({"on_error": "x"}, r"DataSpec\(on_error='x'\)"),
-        ({"split_file": " "}, r"DataSpec\(split_file=' '\): must be text that can be read"),
-        ({"sha256": "zz"}, r"DataSpec\(sha256='zz'\): must be 64 hex digits"),
+        {"train_images": 0},
+        {"train_images": 401},
+        {"test_images": 61},
+        {"held_out_images": -1},
+        {"train_images": 8},
+        {"validation": "tset"},
+        {"size": -3},
+        {"fit": "bogus"},
+        {"normalize": "half-way"},
+        {"on_error": "x"},
+        {"split_file": " "},
+        {"sha256": "zz"},
     ],
+    ids=str,
 )
-def test_refuses(changes: dict[str, Any], message: str) -> None:
-    refuses(message, make, **changes)
+def test_refuses(changes: dict[str, Any], snapshot: SnapshotAssertion) -> None:
+    assert refused(make, **changes) == snapshot
 
 
 def test_a_spec_takes_what_stands_for_its_types() -> None:
-    given = DataSpec("folder", root=Path("ph"), train_images=np.int64(5), options={"b": 1, "a": 2})  # type: ignore[arg-type]
-    assert given == DataSpec("folder", root="ph", train_images=5, options=(("a", 2), ("b", 1)))
+    spec = DataSpec("folder", root=Path("ph"), train_images=np.int64(5), options={"b": 1, "a": 2})  # type: ignore[arg-type]
+    assert spec == DataSpec("folder", root="ph", train_images=5, options=(("a", 2), ("b", 1)))
 
 
 @pytest.mark.parametrize(
-    ("spec", "message"),
+    "spec",
     [
-        (DataSpec("digit"), "unknown data set 'digit'; did you mean 'digits'"),
-        (DataSpec("digits", root="/x"), "reads no folder"),
-        (DataSpec("digits", options=(("size", 3),)), "no option 'size'"),
-        (DataSpec("cifar10", options=(("root", "x"),)), "no option 'root'"),
+        DataSpec("digit"),
+        DataSpec("digits", root="/x"),
+        DataSpec("digits", options=(("size", 3),)),
+        DataSpec("cifar10", options=(("root", "x"),)),
     ],
+    ids=["name", "no folder", "no option", "root as an option"],
 )
-def test_load_refuses(spec: DataSpec, message: str) -> None:
-    refuses(message, load, spec)
+def test_load_refuses(spec: DataSpec, snapshot: SnapshotAssertion) -> None:
+    assert refused(load, spec) == snapshot
 
 
 def test_digits() -> None:
@@ -205,12 +204,12 @@ def test_what_a_person_should_know(tmp_path: Path) -> None:
     assert notes({}) == []  # of an old record
 
 
-def test_what_cannot_be_classes() -> None:
+def test_what_cannot_be_classes(snapshot: SnapshotAssertion) -> None:
     """Before anything is as large as the largest label says."""
     labels = torch.arange(100) % 2
-    given = RawSplit(torch.arange(400, dtype=torch.int32).to(torch.uint8).view(100, 1, 2, 2), labels)
-    huge = RawSplit(given.images, torch.where(labels == 1, 10**10, labels))
-    refuses("has 10,000,000,001 classes", assemble, RawData(huge, None), DataSpec("given"))
+    split = RawSplit(torch.arange(400, dtype=torch.int32).to(torch.uint8).view(100, 1, 2, 2), labels)
+    huge = RawSplit(split.images, torch.where(labels == 1, 10**10, labels))
+    assert refused(assemble, RawData(huge, None), DataSpec("given")) == snapshot
     for name in ("a\x1b[31m", "", "\ud800"):
-        refuses("has a class '", assemble, RawData(given, None, ("a", name)), DataSpec("given"))
-    assert assemble(RawData(given, None, ("a", "\u00e9")), DataSpec("given")).classes == ("a", "\u00e9")
+        assert refused(assemble, RawData(split, None, ("a", name)), DataSpec("given")) == snapshot
+    assert assemble(RawData(split, None, ("a", "\u00e9")), DataSpec("given")).classes == ("a", "\u00e9")

@@ -17,7 +17,7 @@ import offramp
 from offramp.data import DATASETS, DataSpec, load
 from offramp.errors import OfframpError
 from offramp.study.spec.file import parse
-from refusal import refuses
+from wording import refusal
 
 OPTIONS = {name: inspect.signature(source.read).parameters for name, source in DATASETS.items()}
 ROOTED = [name for name, options in OPTIONS.items() if "root" in options]
@@ -54,13 +54,9 @@ def test_missing_data_says_what_to_fetch(
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_an_option_of_another_type_is_refused(name: str, tmp_path: Path) -> None:
-    for option in OPTIONS[name]:
-        if option != "root":
-            refuses(
-                rf"data\.{option} cannot be {{'odd': 1}}: Input should",
-                load,
-                DataSpec(name, root=str(tmp_path), options=((option, {"odd": 1}),)),
-            )
+    for option in OPTIONS[name].keys() - {"root"}:
+        spec = DataSpec(name, root=str(tmp_path), options=((option, {"odd": 1}),))
+        assert refusal(load, spec).startswith(f"data.{option} cannot be {{'odd': 1}}: Input should")
 
 
 MINE = '''
@@ -107,7 +103,7 @@ def test_a_new_one_is_one_file_and_one_line(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
 
     def run(*command: str) -> str:
-        found = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", *command],
             env=environment,
             cwd=tmp_path,
@@ -115,8 +111,8 @@ def test_a_new_one_is_one_file_and_one_line(tmp_path: Path) -> None:
             text=True,
             timeout=500,
         )
-        assert found.returncode == 0, found.stdout + found.stderr
-        return found.stdout
+        assert process.returncode == 0, process.stdout + process.stderr
+        return process.stdout
 
     tests = ("-p", "no:cacheprovider", "-p", "no:xdist", "-v", "-c", os.devnull)
     passed = run("pytest", *tests, "-k", "my_data or registry", __file__)
@@ -132,11 +128,11 @@ def test_the_examples_of_the_page_on_data_are_understood() -> None:
     examples = re.findall(r"^data:.*\n(?:  .*\n|recipe:.*\n)*", blocks, re.MULTILINE)
     seen = set()
     for example in examples:
-        known = {"strategies": ["joint"], "backbone": "resnet18", **yaml.safe_load(example)}
-        study = parse(known, example)
+        fields = {"strategies": ["joint"], "backbone": "resnet18", **yaml.safe_load(example)}
+        study = parse(fields, example)
         if study.data.name in DATASETS:
             seen.add(study.data.name)
-            taken = set(OPTIONS[study.data.name])
-            assert set(dict(study.data.options)) <= taken, example
-            assert study.data.root is None or "root" in taken
+            options = set(OPTIONS[study.data.name])
+            assert set(dict(study.data.options)) <= options, example
+            assert study.data.root is None or "root" in options
     assert seen == DATASETS.keys()

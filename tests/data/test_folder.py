@@ -8,12 +8,25 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures import REAL, as_tensor, counts, digests, noise, pixel_hash, read, real, save, smooth, tree
+from pictures import (
+    REAL,
+    as_tensor,
+    counts,
+    digests,
+    noise,
+    pixel_hash,
+    read,
+    real,
+    refused,
+    save,
+    smooth,
+    tree,
+)
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.data import Data
 from offramp.data.images.files import open_image, pixels
 from offramp.data.notes import notes
-from refusal import refuses
 
 
 @pytest.fixture
@@ -37,15 +50,19 @@ def test_split_folders(root: Path) -> None:
     assert str(root) not in str([data.train.digest, data.classes])
 
 
-def test_all_four_splits_may_be_given_under_their_usual_names(root: Path) -> None:
+def test_all_four_splits_may_be_given_under_their_usual_names(
+    root: Path, snapshot: SnapshotAssertion
+) -> None:
     (root / "train").rename(root / "Training")
     tree(root, ("val", "calib"), n=4)
     assert counts(read("folder", root)) == {"train": 24, "validation": 8, "calibration": 8, "test": 24}
     (root / "valid").mkdir()
-    refuses(r"val and .*valid both name the validation split; rename", read, "folder", root)
+    assert refused(read, "folder", root) == snapshot
 
 
-def test_classes_alone_are_split_by_content(root: Path, tmp_path: Path) -> None:
+def test_classes_alone_are_split_by_content(
+    root: Path, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     flat = root / "train"
     data = read("folder", flat)
     assert counts(data)["test"] == 4
@@ -59,10 +76,12 @@ def test_classes_alone_are_split_by_content(root: Path, tmp_path: Path) -> None:
         shutil.copy(path, moved / path.parent.name / f"{97 * i % 31}.png")
     assert hashes(read("folder", moved, split_seed=4), "test") == hashes(data, "test")
     assert counts(read("folder", flat, test_share=0.5))["test"] == 12
-    refuses("between 0 and 1", read, "folder", flat, test_share=1.0)
+    assert refused(read, "folder", flat, test_share=1.0) == snapshot
 
 
-def test_what_becomes_of_a_validation_split_without_a_test_split(root: Path) -> None:
+def test_what_becomes_of_a_validation_split_without_a_test_split(
+    root: Path, snapshot: SnapshotAssertion
+) -> None:
     (root / "test").rename(root / "val")
     data = read("folder", root)
     assert counts(data) == {"train": 12, "validation": 24, "calibration": 6, "test": 6}
@@ -75,13 +94,13 @@ def test_what_becomes_of_a_validation_split_without_a_test_split(root: Path) -> 
     shared = read("folder", root, test_share=0.5)
     assert counts(shared) == {"train": 10, "validation": 24, "calibration": 2, "test": 12}
     assert "no test split" not in str(notes(shared.provenance))
-    refuses("has a test split; leave data.test out", read, "folder", root, test_share=0.5, test="val")
+    assert refused(read, "folder", root, test_share=0.5, test="val") == snapshot
     tree(root, ("test",))
-    refuses("test is the test split; leave data.test_share out", read, "folder", root, test_share=0.5)
-    refuses("has a test split; leave data.test out", read, "folder", root, test="val")
+    assert refused(read, "folder", root, test_share=0.5) == snapshot
+    assert refused(read, "folder", root, test="val") == snapshot
     shutil.rmtree(root / "val")
-    refuses("has no validation split; leave data.test out", read, "folder", root, test="val")
-    refuses("no validation split; leave data.validation out", read, "folder", root, validation="val")
+    assert refused(read, "folder", root, test="val") == snapshot
+    assert refused(read, "folder", root, validation="val") == snapshot
 
 
 @pytest.mark.parametrize("group", [None, ".+"])
@@ -116,9 +135,9 @@ def test_planted_duplicates_are_counted(root: Path) -> None:
     shutil.copy(root / "test/cat/p0_0.png", root / "test/dog/again.png")
     shutil.copy(root / "test/cat/p0_1.png", root / "train/cat/leaked.png")
     data = read("folder", root, validation="test")
-    found = data.provenance["duplicates"]
-    assert found["test"] == 1
-    assert sum(found.get(f"test in {name}", 0) for name in ("train", "calibration")) == 1
+    duplicates = data.provenance["duplicates"]
+    assert duplicates["test"] == 1
+    assert sum(duplicates.get(f"test in {name}", 0) for name in ("train", "calibration")) == 1
 
 
 def test_no_group_is_in_two_splits(root: Path) -> None:
@@ -136,18 +155,18 @@ def test_no_group_is_in_two_splits(root: Path) -> None:
         for start in (1000, 2000)
         for i in range(40)
     }
-    shown = {n: {where[h] for h in hashes(data, n)} for n in ("train", "validation", "calibration")}
-    assert all(shown.values())
-    assert sum(map(len, shown.values())) == len(set.union(*shown.values())) == 20
+    groups = {n: {where[h] for h in hashes(data, n)} for n in ("train", "validation", "calibration")}
+    assert all(groups.values())
+    assert sum(map(len, groups.values())) == len(set.union(*groups.values())) == 20
     # The control: without groups they are torn apart.
     torn = {n: {where.get(h) for h in hashes(plain, n)} - {None} for n in ("train", "validation")}
     assert torn["train"] & torn["validation"]
 
 
-def test_a_group_is_what_the_expression_names(root: Path) -> None:
-    refuses(r"finds nothing in .*/cat/p0_0\.png", read, "folder", root, group=r"q(\d+)")
-    refuses("no regular expression", read, "folder", root, group="(p")
-    refuses("every group of the train split is in another split", read, "folder", root, group=r"(p)\d")
+def test_a_group_is_what_the_expression_names(root: Path, snapshot: SnapshotAssertion) -> None:
+    assert refused(read, "folder", root, group=r"q(\d+)") == snapshot
+    assert refused(read, "folder", root, group="(p") == snapshot
+    assert refused(read, "folder", root, group=r"(p)\d") == snapshot
     alone = read("folder", root / "train", group=r"p(\d+)_")
     groups = {pixel_hash(as_tensor(noise(12 * c + i))): (c, i // 2) for c in range(2) for i in range(12)}
     test = {groups[h] for h in hashes(alone, "test")}
@@ -160,41 +179,42 @@ def test_a_group_may_be_named_by_letters_that_are_no_utf_8(root: Path) -> None:
     assert sum(counts(read("folder", root / "train", group=r"(.+)_\d+")).values()) == 25
 
 
-def test_a_damaged_image_is_named_or_skipped_and_counted(root: Path) -> None:
+def test_a_damaged_image_is_named_or_skipped_and_counted(
+    root: Path, snapshot: SnapshotAssertion
+) -> None:
     broken = root / "test/dog/p3_6.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    refuses(r"test/dog/p3_6\.png is no readable image", read, "folder", root)
+    assert refused(read, "folder", root) == snapshot
     data = read("folder", root, on_error="skip")
     assert data.provenance["skipped"] == {"test": [str(broken)]}
     assert data.test.labels.tolist() == [0] * 12 + [1] * 11
     order = sorted(range(12), key=lambda i: f"p{i // 2}_{i}.png")
-    kept = [i for i in order if i != 6]
-    assert torch.equal(data.test.images[12:], torch.stack([as_tensor(noise(36 + i)) for i in kept]))
+    left = [i for i in order if i != 6]
+    assert torch.equal(data.test.images[12:], torch.stack([as_tensor(noise(36 + i)) for i in left]))
     for path in (root / "test").rglob("*.png"):
         path.write_bytes(b"")
-    refuses("none of 24 images can be read", read, "folder", root, on_error="skip")
+    assert refused(read, "folder", root, on_error="skip") == snapshot
 
 
-def test_only_images_that_are_used_are_opened(root: Path) -> None:
+def test_only_images_that_are_used_are_opened(root: Path, snapshot: SnapshotAssertion) -> None:
     data = read("folder", root, test_images=2)
     used = hashes(data, "test")
     for path in (root / "test").rglob("*.png"):
         if pixel_hash(pixels(open_image(path, "it"))) not in used:
             path.write_bytes(b"")
     assert read("folder", root, test_images=2).test.digest == data.test.digest
-    refuses("no readable image", read, "folder", root)
+    assert refused(read, "folder", root) == snapshot
 
 
-def test_sizes_are_compared_with_an_image_that_was_read(root: Path) -> None:
+def test_sizes_are_compared_with_an_image_that_was_read(root: Path, snapshot: SnapshotAssertion) -> None:
     (root / "test/cat/p0_0.png").write_bytes(b"")
     save(root / "test/cat/wide.jpg", smooth(20, 90))
-    message = r"wide\.jpg is 3×20×90 uint8 where .*cat/p0_1\.png is 3×6×6 uint8"
-    refuses(message, read, "folder", root, on_error="skip")
+    assert refused(read, "folder", root, on_error="skip") == snapshot
 
 
-def test_sizes_and_channels(root: Path) -> None:
+def test_sizes_and_channels(root: Path, snapshot: SnapshotAssertion) -> None:
     save(root / "test/cat/wide.jpg", smooth(20, 90))
-    refuses(r"wide\.jpg is 3×20×90 .*data\.size makes one size", read, "folder", root)
+    assert refused(read, "folder", root) == snapshot
     assert read("folder", root, size=8).shape == (3, 8, 8)
     assert read("folder", root, size=8, resize=10, channels=1).shape == (1, 8, 8)
     cropped, stretched = (read("folder", root, size=8, fit=fit) for fit in ("crop", "stretch"))
@@ -202,27 +222,24 @@ def test_sizes_and_channels(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "message"),
+    "case",
     [
-        ("missing", r"there is no folder .*pets; fetch images, so that it holds train/CLASS/IMAGE"),
-        ("no classes", "holds 0 class folders; two or more are needed"),
-        ("one class", "holds 1 class folder; two or more are needed"),
-        ("empty class", r"class folder .*test/dog holds no images; add some or remove it"),
-        ("only text", r"class folder .*test/dog holds no images"),
-        (
-            "extra class",
-            r"class folder 'emu' is in .*test and not in .*train; give every split the same",
-        ),
-        ("absent class", r"class folder 'dog' is in .*train and not in .*test"),
-        ("link", r"test/dog/out\.png is a link that leaves .*; copy"),
-        ("linked class", r"test/dog is a link that leaves .*; copy"),
-        ("linked folder", r"test/dog/more is a link that leaves .*; copy"),
-        ("loop", r"test/dog/[ab]\.png is a link that leads round in a circle"),
-        ("pipe", r"test/dog/a\.png is a pipe or a device, and no file; remove it"),
-        ("linked pipe", r"test/dog/\w\.png is a pipe or a device, and no file; remove it"),
+        "missing",
+        "no classes",
+        "one class",
+        "empty class",
+        "only text",
+        "extra class",
+        "absent class",
+        "link",
+        "linked class",
+        "linked folder",
+        "loop",
+        "pipe",
+        "linked pipe",
     ],
 )
-def test_what_is_wrong_is_one_clear_line(root: Path, case: str, message: str) -> None:
+def test_what_is_wrong_is_one_clear_line(root: Path, case: str, snapshot: SnapshotAssertion) -> None:
     dogs = root / "test/dog"
     if case == "missing":
         shutil.rmtree(root)
@@ -252,14 +269,13 @@ def test_what_is_wrong_is_one_clear_line(root: Path, case: str, message: str) ->
         (root.parent / "more").mkdir()
         (dogs / "more").symlink_to(root.parent / "more")
     elif case == "loop":
-        (dogs / "a.png").symlink_to(dogs / "b.png")
-        (dogs / "b.png").symlink_to(dogs / "a.png")
+        (dogs / "a.png").symlink_to(dogs / "a.png")
     elif case.endswith("pipe"):
         os.mkfifo(dogs / ("b.fifo" if "linked" in case else "a.png"))
         if "linked" in case:
             (dogs / "a.png").symlink_to(dogs / "b.fifo")
-    refuses(message, read, "folder", root)
-    refuses(message, read, "folder", root, on_error="skip")
+    line = refused(read, "folder", root)
+    assert line == snapshot and line == refused(read, "folder", root, on_error="skip")
 
 
 def test_links_inside_hidden_files_and_deeper_folders(root: Path) -> None:
@@ -287,16 +303,10 @@ def test_real_chest_x_rays() -> None:
     assert plain.test.digest == data.test.digest
 
 
-def test_classes_of_one_image_make_no_test_split(tmp_path: Path) -> None:
+def test_classes_of_one_image_make_no_test_split(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     for i, label in enumerate(("cat", "dog")):
         save(tmp_path / "few" / label / "1.png", noise(i))
         for k in range(2):
             save(tmp_path / "one" / label / f"{label}{k}.png", noise(9 + 2 * i + k))
-    refuses(
-        r"no test split can be made of .*few: each class has one image only",
-        read,
-        "folder",
-        tmp_path / "few",
-    )
-    message = r"no test split can be made of .*one: each class has images of one group only; add more"
-    refuses(message, read, "folder", tmp_path / "one", group="[a-z]+")
+    assert refused(read, "folder", tmp_path / "few") == snapshot
+    assert refused(read, "folder", tmp_path / "one", group="[a-z]+") == snapshot

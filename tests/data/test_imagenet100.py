@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures import REAL, as_tensor, counts, pixel_hash, read, real, save, smooth
+from pictures import REAL, as_tensor, counts, pixel_hash, read, real, refused, save, smooth
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.data import Data
 from offramp.data.images.files import open_image
 from offramp.data.images.geometry import Geometry
 from offramp.data.sources.imagenet100 import _classes
-from offramp.errors import OfframpError
-from refusal import refuses
 
 WNIDS = ("n01440764", "n02102040", "n03888257")
 
@@ -67,15 +66,14 @@ def test_the_list_is_shipped(tmp_path: Path) -> None:
     assert names[0] == "n01558993" and all(len(name) == 9 for name in names)
 
 
-def test_another_list(root: Path, tmp_path: Path) -> None:
+def test_another_list(root: Path, tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     everything = read("imagenet100", root, wnids="all", size=32)
     assert everything.classes == WNIDS
     listed = tmp_path / "list.txt"
     listed.write_text("\n".join(WNIDS[:2]))
     assert read("imagenet100", root, wnids=str(listed), size=32).classes == WNIDS[:2]
-    with pytest.raises(OfframpError, match=r"data\.wnids: .*none\.txt cannot be read"):
-        read("imagenet100", root, wnids=str(tmp_path / "none.txt"))
-    refuses("names 1 classes; give two or more", chosen, root, WNIDS[0])
+    assert refused(read, "imagenet100", root, wnids=str(tmp_path / "none.txt")) == snapshot
+    assert refused(chosen, root, WNIDS[0]) == snapshot
 
 
 def test_the_competitions_folders_are_found(root: Path, tmp_path: Path) -> None:
@@ -85,12 +83,12 @@ def test_the_competitions_folders_are_found(root: Path, tmp_path: Path) -> None:
     assert chosen(tmp_path / "kaggle", *WNIDS).test.digest == whole.test.digest
 
 
-def test_what_is_missing_is_said(root: Path, tmp_path: Path) -> None:
-    refuses(r"lacks 100 of 100 class folders, n01558993 first.*image-net", read, "imagenet100", root)
-    refuses(r"there is no folder .*; fetch ILSVRC 2012's", read, "imagenet100", tmp_path / "none")
-    refuses("holds no folder train; fetch", read, "imagenet100", root / "val")
+def test_what_is_missing_is_said(root: Path, tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    assert refused(read, "imagenet100", root) == snapshot
+    assert refused(read, "imagenet100", tmp_path / "none") == snapshot
+    assert refused(read, "imagenet100", root / "val") == snapshot
     (root / "val").rename(root / "validation")
-    refuses(r"there is no folder .*val; fetch", chosen, root, *WNIDS)
+    assert refused(chosen, root, *WNIDS) == snapshot
 
 
 @pytest.mark.long

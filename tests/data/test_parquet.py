@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from pictures import REAL, counts, real
+from pictures import REAL, counts, real, refused
 from PIL import Image
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.data import DataSpec
 from offramp.data.load import load
 from offramp.errors import OfframpError
-from refusal import refuses
 
 NAMES = ("cat", "dog")
 
@@ -105,12 +105,14 @@ def test_provenance_is_json(folder: Path) -> None:
     assert len(provenance["files"][TRAIN]["sha256"]) == 64
 
 
-def test_shards_follow_in_order_and_a_missing_one_is_noticed(folder: Path) -> None:
+def test_shards_follow_in_order_and_a_missing_one_is_noticed(
+    folder: Path, snapshot: SnapshotAssertion
+) -> None:
     whole = load(spec(folder))
     (folder / TRAIN).unlink()
     files, labels = [png(p) for p in pixels(40)], [i % 2 for i in range(40)]
     write(folder / "train-00000-of-00002.parquet", files[:15], labels[:15])
-    refuses("holds 1 of 2", load, spec(folder))
+    assert refused(load, spec(folder)) == snapshot
     write(folder / "train-00001-of-00002.parquet", files[15:], labels[15:], struct=False)
     assert load(spec(folder)).train.digest == whole.train.digest
 
@@ -123,12 +125,12 @@ def test_the_hubs_subfolders_are_found(folder: Path) -> None:
     assert load(spec(folder)).train.digest == whole.train.digest
 
 
-def test_a_subset_decodes_only_its_rows(folder: Path) -> None:
+def test_a_subset_decodes_only_its_rows(folder: Path, snapshot: SnapshotAssertion) -> None:
     files: list[bytes | None] = [b"not an image"] * 40
     chosen = load(spec(folder, train_images=20)).provenance["images"]
     assert sum(chosen[name] for name in ("train", "validation", "calibration")) == 20
     write(folder / TEST, files[:10], [i % 2 for i in range(10)])
-    refuses("row 0 is no readable image", load, spec(folder))
+    assert refused(load, spec(folder)) == snapshot
     # Row 3 alone is broken: seeds whose subset leaves it out never touch it.
     images: list[bytes | None] = [png(p) for p in pixels(10, 1)]
     images[3] = b"not an image"
@@ -144,31 +146,32 @@ def test_a_subset_decodes_only_its_rows(folder: Path) -> None:
     assert outcomes == {"left out", "read"}
 
 
-def test_other_columns(folder: Path) -> None:
+def test_other_columns(folder: Path, snapshot: SnapshotAssertion) -> None:
     for name, n in ((TRAIN, 40), (TEST, 10)):
         labels = [i % 2 for i in range(n)]
         write(folder / name, [png(p) for p in pixels(n)], labels, image="image", label="fine_label")
-    refuses(r"no column 'img'.*image_column.*image, fine_label", load, spec(folder))
-    refuses(r"no column 'label'.*label_column", load, spec(folder, options=(("image_column", "image"),)))
+    assert refused(load, spec(folder)) == snapshot
+    assert refused(load, spec(folder, options=(("image_column", "image"),))) == snapshot
     columns = (("image_column", "image"), ("label_column", "fine_label"))
     assert load(spec(folder, options=columns)).classes == NAMES
     swapped = (("image_column", "fine_label"), ("label_column", "image"))
-    refuses("'fine_label' is int64, not images", load, spec(folder, options=swapped))
-    with pytest.raises(OfframpError, match="no option 'image_colum'; did you mean 'image_column'"):
-        load(spec(folder, options=(("image_colum", "image"),)))
+    assert refused(load, spec(folder, options=swapped)) == snapshot
+    assert refused(load, spec(folder, options=(("image_colum", "image"),))) == snapshot
 
 
-def test_without_names_the_training_labels_are_numbered(folder: Path) -> None:
+def test_without_names_the_training_labels_are_numbered(
+    folder: Path, snapshot: SnapshotAssertion
+) -> None:
     for name, n in ((TRAIN, 40), (TEST, 10)):
         write(folder / name, [png(p) for p in pixels(n)], [i % 2 for i in range(n)], names=None)
     assert load(spec(folder)).classes == ("0", "1")
     write(folder / TEST, [png(p) for p in pixels(10)], [5] * 10, names=None)
-    refuses(r"test split .* has label 5, outside 0 to 1", load, spec(folder))
+    assert refused(load, spec(folder)) == snapshot
 
 
-def test_class_order_must_agree(folder: Path) -> None:
+def test_class_order_must_agree(folder: Path, snapshot: SnapshotAssertion) -> None:
     write(folder / TEST, [png(p) for p in pixels(10)], [0] * 10, names=("dog", "cat"))
-    refuses("other classes", load, spec(folder))
+    assert refused(load, spec(folder)) == snapshot
 
 
 def test_gray_and_jpeg_images_become_three_channels(folder: Path) -> None:
@@ -234,38 +237,31 @@ def last_label(label: int | None) -> Callable[[Path], None]:
 
 FILES: list[bytes | None] = [png(p) for p in pixels(10)]
 LABELS = [i % 2 for i in range(10)]
-NO_PARQUET = f"{TEST} is no readable Parquet file"
-# What is done to the file of the test split, and what is said.
-BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
-    "folder": (
-        lambda path: shutil.rmtree(path.parent),
-        r"there is no folder .*tiny; fetch .*cifar10.* train-\*\.parquet",
-    ),
-    "split": (Path.unlink, r"holds no test-\*\.parquet"),
-    "not parquet": (lambda path: path.write_bytes(b"version https://git-lfs.github.com"), NO_PARQUET),
-    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-50]), NO_PARQUET),
-    "empty file": (lambda path: path.write_bytes(b""), NO_PARQUET),
-    "no rows": (lambda path: write(path, [], []), "test files in .* hold no images"),
-    "sizes": (last_image(png(pixels(1, size=8)[0])), r"row 9 is 3×8×8 uint8 where .*row 0 is 3×6×6"),
-    "no bytes": (last_image(None), "lacks the bytes of 1 images"),
-    "empty bytes": (last_image(b""), "row 9 is no readable image"),
-    "cut image": (last_image(png(pixels(1)[0])[:30]), "row 9 is no readable image"),
-    "label words": (lambda path: write(path, FILES, ["cat"] * 10), "'label' is string.*label_column"),
-    "label gaps": (last_label(None), "1 empty rows"),
-    "negative": (last_label(-1), "label -1, outside 0 to 1"),
-    "link": (
-        lambda path: path.symlink_to(path.rename(path.parents[1] / "outside.parquet")),
-        "is a link that leaves",
-    ),
+# What is done to the file of the test split.
+BROKEN: dict[str, Callable[[Path], object]] = {
+    "folder": lambda path: shutil.rmtree(path.parent),
+    "split": Path.unlink,
+    "not parquet": lambda path: path.write_bytes(b"version https://git-lfs.github.com"),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-50]),
+    "empty file": lambda path: path.write_bytes(b""),
+    "no rows": lambda path: write(path, [], []),
+    "sizes": last_image(png(pixels(1, size=8)[0])),
+    "no bytes": last_image(None),
+    "empty bytes": last_image(b""),
+    "cut image": last_image(png(pixels(1)[0])[:30]),
+    "label words": lambda path: write(path, FILES, ["cat"] * 10),
+    "label gaps": last_label(None),
+    "negative": last_label(-1),
+    "link": lambda path: path.symlink_to(path.rename(path.parents[1] / "outside.parquet")),
 }
 
 
-@pytest.mark.parametrize(("harm", "message"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("harm", BROKEN.values(), ids=BROKEN)
 def test_what_is_wrong_is_named_in_one_line(
-    folder: Path, harm: Callable[[Path], object], message: str
+    folder: Path, harm: Callable[[Path], object], snapshot: SnapshotAssertion
 ) -> None:
     harm(folder / TEST)
-    refuses(message, load, spec(folder))
+    assert refused(load, spec(folder)) == snapshot
 
 
 def test_a_link_inside_the_folder_is_fine(folder: Path) -> None:
@@ -275,11 +271,13 @@ def test_a_link_inside_the_folder_is_fine(folder: Path) -> None:
     assert len(load(spec(folder)).test) == 10
 
 
-def test_root_from_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_from_the_environment(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
+) -> None:
     monkeypatch.delenv("OFFRAMP_DATA", raising=False)
-    refuses("needs its folder", load, DataSpec("cifar10"))
+    assert refused(load, DataSpec("cifar10")) == snapshot
     monkeypatch.setenv("OFFRAMP_DATA", str(folder.parent))
-    refuses(r"no folder .*cifar10", load, DataSpec("cifar10"))
+    assert refused(load, DataSpec("cifar10")) == snapshot
     folder.rename(folder.parent / "cifar10")
     assert len(load(DataSpec("cifar10", options=(("official", False),))).test) == 10
 

@@ -76,17 +76,17 @@ def reference(view: View, row: int, column: int) -> float:
 
 def test_draws_are_splitmix64() -> None:
     rows = [0, 1, 77, 1_281_166]
-    found = draws(VIEW, torch.tensor(rows))
-    assert found.tolist() == [[reference(VIEW, r, c) for c in range(COLUMNS)] for r in rows]
+    numbers = draws(VIEW, torch.tensor(rows))
+    assert numbers.tolist() == [[reference(VIEW, r, c) for c in range(COLUMNS)] for r in rows]
 
 
 def test_draws_are_uniform_and_unrelated() -> None:
-    found = draws(VIEW, torch.arange(20_000))
-    assert found.min() >= 0 and found.max() < 1
-    assert (found.mean(0) - 0.5).abs().max() < 0.01
-    assert (found.var(0) - 1 / 12).abs().max() < 0.002
+    numbers = draws(VIEW, torch.arange(20_000))
+    assert numbers.min() >= 0 and numbers.max() < 1
+    assert (numbers.mean(0) - 0.5).abs().max() < 0.01
+    assert (numbers.var(0) - 1 / 12).abs().max() < 0.002
     others = [draws(View(42, 4), torch.arange(20_000)), draws(View(43, 3), torch.arange(20_000))]
-    both = torch.cat([found, found.roll(1, 0), *others], dim=1)
+    both = torch.cat([numbers, numbers.roll(1, 0), *others], dim=1)
     relations = torch.corrcoef(both.T) - torch.eye(both.shape[1])
     assert relations.abs().max() < 0.04
 
@@ -119,12 +119,12 @@ def test_seed_and_number_make_another_view(kind: str) -> None:
 def test_threads_do_not_change_a_bit(kind: str) -> None:
     pixels = images(3, (3, 301, 299))
     before = torch.get_num_threads()
-    found = []
+    views = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        found.append(seen(KINDS[kind], pixels, torch.arange(3)))
+        views.append(seen(KINDS[kind], pixels, torch.arange(3)))
     torch.set_num_threads(before)
-    assert torch.equal(*found)
+    assert torch.equal(*views)
 
 
 def test_one_kind_leaves_the_draws_of_another_alone() -> None:
@@ -140,11 +140,11 @@ def test_one_kind_leaves_the_draws_of_another_alone() -> None:
 def test_flips_turn_half_of_the_images() -> None:
     pixels = images()
     for augment, dim in ((Augment(flip=True), 3), (Augment(vertical_flip=True), 2)):
-        found = seen(augment, pixels, ROWS)
+        views = seen(augment, pixels, ROWS)
         turned = pixels.flip(dim)
-        same = [torch.equal(f, p) for f, p in zip(found, pixels, strict=True)]
+        same = [torch.equal(f, p) for f, p in zip(views, pixels, strict=True)]
         assert 70 < sum(same) < 130
-        assert all(s or torch.equal(f, t) for s, f, t in zip(same, found, turned, strict=True))
+        assert all(s or torch.equal(f, t) for s, f, t in zip(same, views, turned, strict=True))
 
 
 def test_an_alternating_flip_turns_each_image_every_other_time() -> None:
@@ -171,9 +171,9 @@ def test_a_crop_is_a_window_of_the_padded_image_and_all_windows_occur(
     pixels = images()
     modes = {"black": "constant", "reflect": "reflect"}
     padded = pad(pixels.float(), (2, 2, 2, 2), modes[kind]).to(torch.uint8)
-    found = seen(Augment(crop=2, pad=kind), pixels, ROWS)
+    views = seen(Augment(crop=2, pad=kind), pixels, ROWS)
     places = set()
-    for image, around in zip(found, padded, strict=True):
+    for image, around in zip(views, padded, strict=True):
         windows = around.unfold(1, 12, 1).unfold(2, 10, 1)  # [C, 5, 5, H, W]
         ((top, left),) = (windows == image[:, None, None]).all(0).all(-1).all(-1).nonzero().tolist()
         places.add((top, left))
@@ -183,26 +183,26 @@ def test_a_crop_is_a_window_of_the_padded_image_and_all_windows_occur(
 def test_a_resized_crop_is_the_box_and_nothing_of_what_is_around_it() -> None:
     pixels = images()
     augment = Augment(resized_crop=(0.2, 0.9))
-    found = seen(augment, pixels, ROWS)
+    views = seen(augment, pixels, ROWS)
     for row in (0, 50, 199):
         drawn = draws(VIEW, torch.tensor([row]))[0, BOX : BOX + BOX_DRAWS].tolist()
         top, left, height, width = random_box(12, 10, (0.2, 0.9), drawn)
         part = picture(pixels[row, :, top : top + height, left : left + width])
         expected = part.resize((10, 12), Image.Resampling.BILINEAR)
-        assert torch.equal(found[row], pixels_of(expected))
+        assert torch.equal(views[row], pixels_of(expected))
 
 
 def test_boxes_are_flipped_as_whole_images_are() -> None:
     pixels, boxes = images(), (0.2, 0.9)
     cut = seen(Augment(resized_crop=boxes), pixels, ROWS)
     for flips in ({"flip": True}, {"vertical_flip": True}, {"flip": True, "vertical_flip": True}):
-        found = seen(Augment(resized_crop=boxes, **flips), pixels, ROWS)
-        assert torch.equal(found, seen(Augment(**flips), cut, ROWS)) and not torch.equal(found, cut)
+        views = seen(Augment(resized_crop=boxes, **flips), pixels, ROWS)
+        assert torch.equal(views, seen(Augment(**flips), cut, ROWS)) and not torch.equal(views, cut)
 
 
 def test_boxes_keep_to_area_and_ratio_and_go_everywhere() -> None:
     drawn = draws(VIEW, torch.arange(2000))[:, BOX : BOX + BOX_DRAWS].tolist()
-    boxes = [random_box(300, 400, (0.1, 0.5), one) for one in drawn]
+    boxes = [random_box(300, 400, (0.1, 0.5), numbers) for numbers in drawn]
     for top, left, height, width in boxes:
         assert 0 <= top <= 300 - height and 0 <= left <= 400 - width
         assert 0.099 < height * width / 120_000 < 0.501
@@ -221,8 +221,8 @@ def test_where_no_box_fits_the_largest_in_the_middle_is_taken() -> None:
 def test_rotation_stays_within_its_angle() -> None:
     bar = torch.zeros(200, 1, 41, 41, dtype=torch.uint8)
     bar[:, :, 20] = 255
-    found = seen(Augment(rotate=20), bar, ROWS)
-    outer = found[:, 0, :, 38].argmax(1) - 20  # 18 px from the middle
+    views = seen(Augment(rotate=20), bar, ROWS)
+    outer = views[:, 0, :, 38].argmax(1) - 20  # 18 px from the middle
     limit = 18 * torch.tan(torch.tensor(20 * torch.pi / 180))
     assert outer.abs().max() <= limit.ceil() and outer.max() > 4 and outer.min() < -4
 
@@ -233,11 +233,11 @@ def test_jitter_is_torchvisions_blend() -> None:
     for column, adjust in ((5, F.adjust_brightness), (6, F.adjust_contrast), (7, F.adjust_saturation)):
         drawn = torch.full((200, COLUMNS), 0.5, dtype=torch.float64)
         drawn[:, column] = draws(VIEW, ROWS)[:, column]
-        found = augmented(Augment(jitter=0.4), pixels, drawn)
+        views = augmented(Augment(jitter=0.4), pixels, drawn)
         factors = (1 + (drawn[:, column] * 2 - 1) * 0.4).tolist()
         expected = [adjust(p, f) for p, f in zip(pixels, factors, strict=True)]
         # Their gray is rounded a little differently from ours.
-        assert (found.int() - torch.stack(expected).int()).abs().max() <= 1
+        assert (views.int() - torch.stack(expected).int()).abs().max() <= 1
 
 
 def test_gray_and_float_images_can_be_moved() -> None:
@@ -272,8 +272,8 @@ def test_views_take_turns() -> None:
     ],
 )
 def test_fields_that_do_not_go_together_are_named(fields: dict[str, Any]) -> None:
-    found = clash(Augment(**fields))
-    assert found is not None and found[0] == list(fields)[1]
+    fault = clash(Augment(**fields))
+    assert fault is not None and fault[0] == list(fields)[1]
 
 
 def test_a_label_names_what_is_set() -> None:

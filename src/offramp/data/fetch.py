@@ -212,13 +212,17 @@ def _unpack(path: Path, folder: Path, url: str) -> None:
                 with source:
                     room -= size
                     if room < 0:
-                        raise Unwritable(f"{url} unpacks to more than the disk holds; free {folder}")
+                        place = folder.parents[2]  # where it would be in the end
+                        raise Unwritable(
+                            f"{url} unpacks to more than the disk holds; free space for {place}"
+                        )
                     target = _target(name, folder, url)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with target.open("xb") as file:
                         shutil.copyfileobj(source, file, BLOCK)
     except (FileExistsError, NotADirectoryError) as error:
-        raise OfframpError(f"{url} holds {error.filename!r} twice; mend the archive") from None
+        name = os.path.relpath(error.filename, folder)
+        raise OfframpError(f"{url} holds {name!r} twice; mend the archive") from None
     except BROKEN as error:
         words = in_line(error)
         raise OfframpError(f"{url} cannot be unpacked ({words}); mend the archive") from error

@@ -24,8 +24,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("clock")
 def test_a_message_a_second_and_the_items_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "offramp.data")
-    told = LoggedProgress("counting", 2000)
-    assert list(told.over(range(4))) + list(told.over("ab")) == [0, 1, 2, 3, "a", "b"]
+    logged = LoggedProgress("counting", 2000)
+    assert list(logged.over(range(4))) + list(logged.over("ab")) == [0, 1, 2, 3, "a", "b"]
     assert caplog.messages == ["counting: 3 of 2,000", "counting: 6 of 2,000"]
 
 
@@ -42,16 +42,16 @@ def test_every_pass_over_files_says_how_far_it_is(
     spec = DataSpec("folder", str(tree(tmp_path / "photos")), size=8)
     caplog.set_level(logging.INFO, "offramp.data")
 
-    def said() -> set[str]:
-        found = {message.partition(":")[0] for message in caplog.messages}
+    def passes() -> set[str]:
+        names = {message.partition(":")[0] for message in caplog.messages}
         caplog.clear()
-        return found
+        return names
 
     load(spec, None, "streaming")
-    assert said() == {"hashing files", "looking through images, once"}
+    assert passes() == {"hashing files", "looking through images, once"}
     load(spec, None, "streaming")
-    assert said() == set()  # all of that is known now
+    assert passes() == set()  # all of that is known now
     load(spec, None, "resident")
-    assert said() == {"reading images"}
+    assert passes() == {"reading images"}
     audit(open_data(spec))
-    assert {"looking at images of train", "looking at images of test"} <= said()
+    assert {"looking at images of train", "looking at images of test"} <= passes()

@@ -16,7 +16,7 @@ from offramp.data.notes import chi_squared_p, notes, remarks
 CLASSES = ("normal", "pneumonia")
 
 
-def said(
+def remark(
     train: tuple[int, int], calibration: tuple[int, int], others: tuple[int, int] = (99, 99)
 ) -> str:
     splits = {"train": train, "validation": others, "calibration": calibration, "test": others}
@@ -24,15 +24,17 @@ def said(
 
 
 def test_shares_that_differ_by_more_than_chance_are_told() -> None:
-    assert "50 % of it is 'normal', of train 19 %" in said((72, 298), (50, 50))
+    assert "50 % of it is 'normal', of train 19 %" in remark((72, 298), (50, 50))
     assert (
-        said((112, 338), (50, 50)) and not said((112, 338), (25, 75)) and not said((100, 300), (33, 67))
+        remark((112, 338), (50, 50))
+        and not remark((112, 338), (25, 75))
+        and not remark((100, 300), (33, 67))
     )
-    assert not said((100, 0), (100, 0), (100, 0))  # and a class that is nowhere is no difference
+    assert not remark((100, 0), (100, 0), (100, 0))  # and a class that is nowhere is no difference
 
 
 def test_a_class_that_other_splits_alone_show_is_told() -> None:
-    words = said((100, 0), (100, 0), (99, 1))
+    words = remark((100, 0), (100, 0), (99, 1))
     assert words == (
         "no training image shows 'pneumonia', and other splits do: nothing learns to answer that"
     )
@@ -41,7 +43,7 @@ def test_a_class_that_other_splits_alone_show_is_told() -> None:
 def test_false_alarms_are_rare() -> None:
     draw = torch.Generator().manual_seed(0)
     labels = (torch.rand(1000, 600, generator=draw) < 0.2).sum(1)
-    alarms = sum(bool(said((2000, 8000), (int(n), 600 - int(n)))) for n in labels)
+    alarms = sum(bool(remark((2000, 8000), (int(n), 600 - int(n)))) for n in labels)
     assert alarms <= 5
 
 
@@ -54,8 +56,8 @@ def test_p_is_that_of_scipy() -> None:
 
 
 def test_few_images_are_told_with_what_follows() -> None:
-    assert not said((50, 50), (50, 50), (50, 50))
-    words = said((40, 40), (10, 10), (15, 20))
+    assert not remark((50, 50), (50, 50), (50, 50))
+    words = remark((40, 40), (10, 10), (15, 20))
     assert "80 train, 35 validation, 20 calibration, 35 test" in words and "learns little" in words
     assert (
         "one of calibration is 5 points" in words and "an accuracy on 35 is known to ±17 points" in words
