@@ -255,7 +255,14 @@ def test_places_and_runtimes_that_will_not_do(leaving: Path, tmp_path: Path) -> 
     web.write(leaving, tmp_path / "site", dist, force=True)
     refuses("cannot write", web.write, leaving, dist / web.RUNTIME[0] / "site", dist)
     (tmp_path / "site" / "mine.txt").write_text("x")
-    refuses("holds other files", web.write, leaving, tmp_path / "site", dist, force=True)
+    refuses(
+        "holds mine.txt, which is not part of a page",
+        web.write,
+        leaving,
+        tmp_path / "site",
+        dist,
+        force=True,
+    )
     listed = json.loads((tmp_path / "site" / "bundle.json").read_text())
     assert [stage["exit"] for stage in listed["stages"]] == [1, 2, 3]
     assert listed["title"] == "digits-cnn with early exits, on digits"

@@ -15,7 +15,7 @@ from offramp.errors import OfframpError
 from offramp.policy.calibrate import calibrate, statement
 from offramp.policy.calibration import Target
 from offramp.policy.costs import Costs
-from offramp.policy.stage_times import measured, of_file, read, recorded, unlike
+from offramp.policy.stage_times import of_file, read, recorded, unlike
 from refusal import refuses
 from simulated import simulated
 
@@ -145,11 +145,11 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 
 def test_times_of_another_network(tmp_path: Path) -> None:
-    found = read(saved(tmp_path, times()))
-    refuses("has no times of batch 7, only of 1, 32", measured, found, SHARED, 7, "mean")
+    path, kind = saved(tmp_path, times()), "max-mean-latency"
+    refuses("has no times of batch 7, only of 1, 32", of_file, path, SHARED, 7, kind)
     more = Costs((*SHARED.segments, 1), (*SHARED.heads, 1), (0,) * 4, (1, 2, 3, 4))
-    refuses("times of exits 1, 2, 3, and the trial has 1, 2, 3, 4", measured, found, more, 1, "mean")
-    refuses("of another network than the trial's", measured, found, OWN, 1, "mean")
+    refuses("times of exits 1, 2, 3, and the trial has 1, 2, 3, 4", of_file, path, more, 1, kind)
+    refuses("of another network than the trial's", of_file, path, OWN, 1, kind)
 
 
 def test_fuzzed_files(tmp_path: Path) -> None:

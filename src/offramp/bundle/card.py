@@ -26,27 +26,16 @@ INTENDED = (
 
 @dataclass(frozen=True)
 class CardExit:
-    """An exit of the trial.
+    """An exit of the trial."""
 
-    Attributes:
-        exit: Its number.
-        place: The layer that it follows.
-        in_bundle: Whether the bundle has its head.
-        threshold: None where nothing leaves.
-        accuracy: On all test images.
-        share_leaving: Of test images.
-        accuracy_of_leaving: None where none leaves.
-        macs: Of an image that leaves here; None where the bundle lacks it.
-    """
-
-    exit: int
-    place: str
-    in_bundle: bool
-    threshold: float | None
-    accuracy: float
-    share_leaving: float
-    accuracy_of_leaving: float | None
-    macs: int | None
+    exit: int  # its number
+    place: str  # the layer that it follows
+    in_bundle: bool  # whether the bundle has its head
+    threshold: float | None  # none where nothing leaves
+    accuracy: float  # on all test images
+    share_leaving: float  # of test images
+    accuracy_of_leaving: float | None  # none where none leaves
+    macs: int | None  # of an image that leaves here; None where the bundle lacks it
 
 
 @dataclass(frozen=True)
@@ -98,44 +87,25 @@ class CardInt8:
 
 @dataclass(frozen=True)
 class Card:
-    """All that a card says; its fields are those of `card.json`, in this order.
+    """All that a card says; its fields are those of `card.json`, in this order."""
 
-    Attributes:
-        unreliable: Why answers are not to be trusted, where they are not.
-        precision: float32 or int8.
-        trial: The id of the trial.
-        trial_hash: See `Manifest.hash`.
-        training: Strategy, recipe, seeds and versions.
-        network: The backbone and its exits.
-        data: See `Manifest.data`.
-        exits: All of the trial.
-        test: On the test split.
-        plain_macs: Of the network without early exits.
-        full_macs: Of its final exit, without early heads.
-        calibration: What the policy was chosen for.
-        intended: Which inputs it is for.
-        check: The comparison with PyTorch, or of int8 with what was calibrated; None where it was left
-            out.
-        latency: Of `runtime.measure`, or a reason.
-        int8: Absent from JSON in a bundle of float32.
-    """
-
-    unreliable: tuple[str, ...]
-    precision: str
-    trial: str
-    trial_hash: str
-    training: Mapping[str, Any]
-    network: Mapping[str, Any]
-    data: Mapping[str, Any]
-    exits: tuple[CardExit, ...]
-    test: CardTest
-    plain_macs: int
-    full_macs: int
-    calibration: CardCalibration
-    intended: str = INTENDED
+    unreliable: tuple[str, ...]  # why answers are not to be trusted, where they are not
+    precision: str  # float32 or int8
+    trial: str  # the id of the trial
+    trial_hash: str  # see `Manifest.hash`
+    training: Mapping[str, Any]  # strategy, recipe, seeds and versions
+    network: Mapping[str, Any]  # the backbone and its exits
+    data: Mapping[str, Any]  # see `Manifest.data`
+    exits: tuple[CardExit, ...]  # all of the trial
+    test: CardTest  # on the test split
+    plain_macs: int  # of the network without early exits
+    full_macs: int  # of its final exit, without early heads
+    calibration: CardCalibration  # what the policy was chosen for
+    intended: str = INTENDED  # which inputs it is for
+    # the comparison with PyTorch, or of int8 with what was calibrated; None where it was left out
     check: Parity | Likeness | None = None
-    latency: Mapping[str, Any] | None = None
-    int8: CardInt8 | None = None
+    latency: Mapping[str, Any] | None = None  # of `runtime.measure`, or a reason
+    int8: CardInt8 | None = None  # absent from JSON in a bundle of float32
 
     def as_json(self) -> dict[str, Any]:
         """Types of JSON."""
@@ -148,14 +118,9 @@ class Card:
         return plain
 
     def with_latency(self, measured: Mapping[str, Any]) -> Card:
-        """The card with what the stages take.
-
-        The mean of a batch of one image follows from the stages and the shares that reach them on test.
-        Larger batches shrink from stage to stage, so nothing is added up for them.
-
-        Args:
-            measured: Of `runtime.measure`, or a reason.
-        """
+        """The card with what the stages take, of `runtime.measure`, or a reason. The mean of a batch of
+        one follows from the stages and the shares that reach them on test; larger batches shrink from
+        stage to stage, so nothing is added up for them."""
         if "reason" in measured:
             return replace(self, latency={"reason": measured["reason"]})
         reached, left = {}, 1.0
@@ -168,14 +133,8 @@ class Card:
         return replace(self, latency={**measured, "mean_milliseconds_batch_1": mean})
 
     def beside(self, float32: Card, sizes: tuple[int, int], lost: float, allowed: float) -> Card:
-        """The card of an int8 bundle, with float32 beside it.
-
-        Args:
-            float32: The card of the same bundle in float32.
-            sizes: Bytes of all stages, float32's first.
-            lost: Accuracy on calibration.
-            allowed: As much may be lost.
-        """
+        """The card of an int8 bundle, with float32 beside it. sizes: bytes of all stages, float32's
+        first; lost, allowed: accuracy on calibration."""
         before, after = float32._row(sizes[0]), self._row(sizes[1])
         return replace(self, int8=CardInt8((before, after), lost, allowed))
 
@@ -200,17 +159,8 @@ def card(
     macs: Mapping[int, int],
     own_trunks: bool = False,
 ) -> Card:
-    """The card without check and times.
-
-    Args:
-        manifest: Of the trial.
-        trained: With the logits that the policy was solved on.
-        policy: Of the bundle.
-        tested: The policy on the test split.
-        flattened: Exits whose heads take images of one size only.
-        macs: Of an image that leaves at each exit that the bundle has.
-        own_trunks: Whether exits run trunks of their own.
-    """
+    """The card without check and times. tested: on the test split; flattened: exits whose heads take
+    images of one size only; macs: of an image that leaves at each exit that the bundle has."""
     origin = policy.calibration
     exits = [
         CardExit(

@@ -42,29 +42,19 @@ def int8_share(int8: bool | float) -> float | None:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What to write and what to check.
+    """What to write and what to check."""
 
-    Attributes:
-        root: The folder of the data set's files, for the check, where the trial's is gone.
-        check: Compare with PyTorch.
-        measure: Time the stages.
-        force: Replace a bundle that is there.
-        trust_code: See `offramp.study.run.trials.blank_network`; of the data's code too, for the check.
-        anyway: Write what is unreliable, marked as such.
-        doubts: What else speaks against it.
-        int8: Quantize the stages, and the share of accuracy that this may cost.
-        every_exit: A stage for each exit, whether any image leaves there or not.
-    """
-
+    # the folder of the data set's files, for the check, where the trial's is gone
     root: str | None = None
-    check: bool = True
-    measure: bool = True
-    force: bool = False
+    check: bool = True  # compare with PyTorch
+    measure: bool = True  # time the stages
+    force: bool = False  # replace a bundle that is there
+    # see `offramp.study.run.trials.blank_network`; of the data's code too, for the check
     trust_code: bool = False
-    anyway: bool = False
-    doubts: tuple[str, ...] = ()
-    int8: float | None = None
-    every_exit: bool = False
+    anyway: bool = False  # write what is unreliable, marked as such
+    doubts: tuple[str, ...] = ()  # what else speaks against it
+    int8: float | None = None  # quantize the stages, and the share of accuracy that this may cost
+    every_exit: bool = False  # a stage for each exit, whether any image leaves there or not
 
 
 @dataclass(frozen=True)
@@ -171,17 +161,8 @@ def of_network(
     options: ExportOptions,
     pictures: Pictures | None = None,
 ) -> Generator[str, None, Exported]:
-    """Write the bundle of a network at hand, as `export` does.
-
-    Args:
-        net: In eval mode, on the CPU.
-        rule: The policy.
-        trained: The network's answers.
-        manifest: Of its trial.
-        out: The bundle's folder.
-        options: What to write and what to check.
-        pictures: None reads those of the trial's data, where they can be read.
-    """
+    """Write the bundle of a network at hand, as `export` does. net: in eval mode, on the CPU; pictures:
+    None reads those of the trial's data, where they can be read."""
     pictures = pictures or Pictures()
     graphs.check_installed()
     bundle.check_place(out, options.force)

@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,16 +40,8 @@ def check_runtime() -> None:
 
 
 def opened(folder: Path, threads: int | None = None, pictures: bool = True) -> Bundle:
-    """A bundle, checked and loaded.
-
-    Args:
-        folder: Of the bundle.
-        threads: Of onnxruntime.
-        pictures: Whether one that answers none is refused.
-
-    Raises:
-        OfframpError: onnxruntime is not installed, or the bundle is damaged or changed.
-    """
+    """A bundle, checked and loaded. pictures: whether one that answers none is refused. Raises
+    OfframpError without onnxruntime, and for a bundle that is damaged or changed."""
     check_runtime()
     from offramp.bundle.runtime import Bundle, BundleError
 
@@ -62,29 +54,35 @@ def opened(folder: Path, threads: int | None = None, pictures: bool = True) -> B
         raise OfframpError(str(error)) from None
 
 
-def check_place(out: Path, force: bool) -> None:
-    """Check that a bundle can be written to `out`. Raises OfframpError for a file, a link, a folder with
-    something else in it, or without `force` another bundle."""
+def check_place(
+    out: Path,
+    force: bool,
+    kind: str = "bundle",
+    parts: Sequence[str] = ("stages.json", "policy.json", *SOURCES),
+) -> None:
+    """Check that a bundle, or the page of one, can be written to `out`. Raises OfframpError for a file,
+    a link, a folder with something else in it, or without `force` another bundle. parts: files that tell
+    one."""
     if out.is_symlink():
-        raise OfframpError(f"{out} is a link, which a bundle would replace; choose a folder")
+        raise OfframpError(f"{out} is a link, which a {kind} would replace; choose a folder")
     if out.exists() and not out.is_dir():
-        raise OfframpError(f"{out} is a file; choose a folder for the bundle")
+        raise OfframpError(f"{out} is a file; choose a folder for the {kind}")
     if not out.exists() or all(map(is_litter, out.iterdir())):
         return
-    foreign = _foreign(out)
+    foreign = _foreign(out, parts)
     if foreign is not None:
         raise OfframpError(
-            f"{out} holds {foreign}, which is not part of a bundle; move it away or choose a new folder"
+            f"{out} holds {foreign}, which is not part of a {kind}; move it away or choose a new folder"
         )
     if not force:
         raise OfframpError(
-            f"{out} holds a bundle already; choose a new folder, or give --force (force=True)"
+            f"{out} holds a {kind} already; choose a new folder, or give --force (force=True)"
         )
 
 
-def _foreign(out: Path) -> str | None:
-    """The first file in a folder that is not part of a bundle; replacing the folder would lose it."""
-    whole = all((out / name).is_file() for name in (SUMS, "stages.json", "policy.json", *SOURCES))
+def _foreign(out: Path, parts: Sequence[str]) -> str | None:
+    """The first file in a folder that nothing here wrote; replacing the folder would lose it."""
+    whole = all((out / name).is_file() for name in (SUMS, *parts))
     lines = (out / SUMS).read_text(encoding="utf-8", errors="replace").splitlines() if whole else []
     ours = {SUMS, *(line.partition("  ")[2] for line in lines)}
     for path in sorted(out.rglob("*")):
@@ -96,14 +94,8 @@ def _foreign(out: Path) -> str | None:
 
 @contextmanager
 def writing(out: Path, force: bool) -> Iterator[Path]:
-    """A folder that becomes `out` when the block succeeds and leaves no trace otherwise.
-
-    Args:
-        out: The bundle's folder.
-        force: Replace a bundle that is there.
-
-    Raises:
-        OfframpError: As `check_place`, also for what was put there meanwhile; or it cannot be written.
+    """A folder that becomes `out` when the block succeeds and leaves no trace otherwise. Raises
+    OfframpError as `check_place`, also for what was put there meanwhile, and where it cannot be written.
     """
     check_place(out, force)
     try:
@@ -134,11 +126,8 @@ def seal(folder: Path) -> None:
 
 
 def measured(folder: Path) -> Mapping[str, Any]:
-    """The times of a sealed bundle's stages, of `run.py --measure`; {"reason": …} where they cannot be
-    had.
-
-    A process of its own measures them, as onnxruntime and torch take each other's cores in one.
-    """
+    """The times of a sealed bundle's stages, of `run.py --measure` in a process of its own (onnxruntime
+    and torch take each other's cores in one); {"reason": …} where they cannot be had."""
     command = [sys.executable, "-B", str(folder / "run.py"), "--measure"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=MEASURE_S, check=True)

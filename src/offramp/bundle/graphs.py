@@ -25,21 +25,13 @@ TRACED_BATCH = 2  # the exporter would take a batch of one for a constant
 
 @dataclass(frozen=True)
 class StageGraph:
-    """A stage of a bundle.
+    """A stage of a bundle."""
 
-    Attributes:
-        exit: Whose head it ends with.
-        trunk: Which it runs.
-        first: Its first segment, from 1; it runs those up to `exit`.
-        after: Index of the stage whose tensors it goes on from; None for the images.
-        carries: Whether a later stage goes on from its tensors.
-    """
-
-    exit: int
-    trunk: int
-    first: int
-    after: int | None
-    carries: bool
+    exit: int  # whose head it ends with
+    trunk: int  # which it runs
+    first: int  # its first segment, from 1; it runs those up to `exit`
+    after: int | None  # index of the stage whose tensors it goes on from; None for the images
+    carries: bool  # whether a later stage goes on from its tensors
 
     @property
     def file(self) -> str:
@@ -57,13 +49,9 @@ def check_installed() -> None:
 
 
 def layout(trunk_of: Sequence[int], exits: Sequence[int]) -> tuple[StageGraph, ...]:
-    """The stages that answer at `exits`, in order. A stage goes on from the last one on its trunk; the
-    first one on a trunk starts from the images.
-
-    Args:
-        trunk_of: The trunk of every exit of the network.
-        exits: Numbers, ascending.
-    """
+    """The stages that answer at `exits` (numbers, ascending), in order. trunk_of: the trunk of every
+    exit of the network. A stage goes on from the last one on its trunk; the first one on a trunk starts
+    from the images."""
     newest: dict[int, int] = {}
     stages = []
     for at, exit in enumerate(exits):

@@ -48,11 +48,8 @@ def place(name: str) -> tuple[str, str | None]:
 
 def local(name: str) -> Path | None:
     """The folder of `hf:USER/NAME`, fetched into the hub's cache; None for a name that is not a place on
-    the hub. Its files are not checked yet; `runtime.Bundle` does.
-
-    Raises:
-        OfframpError: It cannot be fetched, or is no bundle.
-    """
+    the hub. Its files are not checked yet; `runtime.Bundle` does. Raises OfframpError where it cannot be
+    fetched."""
     if not name.startswith(PREFIX):
         return None
     check_installed()
@@ -114,15 +111,8 @@ def push(
 def prepare(
     folder: Path, copy: Path, name: str, license: str, dataset: str | None = None
 ) -> tuple[str, ...]:
-    """Put all that `push` would send into an empty folder, and send nothing; the arguments are those of
-    `push`.
-
-    Returns:
-        The files' names.
-
-    Raises:
-        OfframpError: The bundle is damaged, the name is not a place, or the license is unknown.
-    """
+    """Put all that `push` would send into an empty folder, and send nothing; returns the files' names.
+    Raises OfframpError for a damaged bundle, a name that is not a place, and an unknown license."""
     check_installed()
     place(name)
     if LICENSE.fullmatch(license) is None:
@@ -178,15 +168,8 @@ def _unplaced(text: str, places: Sequence[str]) -> str:
 
 
 def readme(card: Mapping[str, Any], text: str, where: str, license: str, dataset: str | None) -> str:
-    """The model card: its YAML, what the bundle's own card says, and how to run it.
-
-    Args:
-        card: Of the bundle, as JSON.
-        text: Of the bundle's card.
-        where: USER/NAME, or USER/NAME@REVISION.
-        license: See `push`.
-        dataset: See `push`.
-    """
+    """The model card: its YAML, what the bundle's own card says, and how to run it. where: USER/NAME, or
+    USER/NAME@REVISION."""
     from huggingface_hub import EvalResult, ModelCardData
 
     data = str(card["data"]["name"])

@@ -74,20 +74,9 @@ class Layers:
 def quantize(
     stages: Sequence[StageGraph], floats: Path, images: SplitImages, out: Path
 ) -> Iterator[StageGraph]:
-    """Write the int8 graph of each stage to `out / stage.file`.
-
-    Args:
-        stages: All of a network's, as `graphs.layout` has them.
-        floats: The folder of their float32 graphs.
-        images: Of the calibration split; some of them are used, spread evenly.
-        out: For the int8 graphs.
-
-    Yields:
-        Each stage, once it is written.
-
-    Raises:
-        OfframpError: A stage cannot be quantized.
-    """
+    """Write the int8 graph of each stage of a network to `out / stage.file`, and yield the stage.
+    floats: the folder of the float32 graphs; images: of calibration, of which some are used, spread
+    evenly. Raises OfframpError for a stage that cannot be quantized."""
     some = images.spread(MOST)
     network = Layers(stages, floats)
     for at, stage in enumerate(stages):
@@ -155,17 +144,9 @@ def _accuracies(trained: Trained, rule: Policy) -> tuple[float, float]:
 
 
 def join(every: Sequence[StageGraph], folder: Path, parts: Sequence[StageGraph], out: Path) -> None:
-    """Write the graphs of `parts`, the stages between the exits of a policy, out of those of all exits.
-
-    Heads that nobody leaves by are cut off, and the layers around them put together. The integers that
-    flow stay the same.
-
-    Args:
-        every: The stages of all exits.
-        folder: Of their graphs.
-        parts: The stages to write.
-        out: For their graphs.
-    """
+    """Write the graphs of `parts`, the stages between the exits of a policy, out of those of all exits:
+    heads that nobody leaves by are cut off, and the layers around them put together. The integers that
+    flow stay the same. folder: of the graphs of `every`."""
     for part in parts:
         chain = [s for s in every if s.trunk == part.trunk and part.first <= s.exit <= part.exit]
         path = out / part.file

@@ -44,18 +44,9 @@ class Parity:
 
 
 def compare(bundle: Bundle, net: ExitNetwork, policy: Policy, compared: Shown) -> Parity:
-    """Compare a bundle with the network in PyTorch.
-
-    Args:
-        bundle: Of the network.
-        net: In eval mode, on the CPU.
-        policy: Of the bundle.
-        compared: Images.
-
-    Raises:
-        OfframpError: A logit differs by more than the tolerance, or an image leaves elsewhere without
-            reason.
-    """
+    """Compare a bundle with the network in PyTorch, which is in eval mode, on the CPU. Raises
+    OfframpError for a logit that differs by more than the tolerance, and for an image that leaves
+    elsewhere without reason."""
     what, count = compared.what, len(compared.images.pixels)
     largest, near, strays = 0.0, 0, 0
     for batch in compared.images.batches(BATCH):
@@ -85,37 +76,21 @@ def compare(bundle: Bundle, net: ExitNetwork, policy: Policy, compared: Shown) -
 @dataclass(frozen=True)
 class Likeness:
     """An int8 bundle beside the quantized stages that its thresholds were solved on: sums of int8 are
-    exact, what is between them is rounded.
+    exact, what is between them is rounded."""
 
-    Attributes:
-        images: How many were compared.
-        what: Which they were.
-        share: Largest difference of an exit's share of images.
-        accuracy: Difference.
-        differing: Share of images that are answered otherwise.
-    """
-
-    images: int
-    what: str
-    share: float
-    accuracy: float
-    differing: float
+    images: int  # how many were compared
+    what: str  # which they were
+    share: float  # largest difference of an exit's share of images
+    accuracy: float  # difference
+    differing: float  # share of images that are answered otherwise
 
 
 def alike(
     bundle: Bundle, policy: Policy, rows: SplitLogits, batches: Iterable[NDArray[np.float32]]
 ) -> Likeness:
-    """Compare an int8 bundle with its quantized stages.
-
-    Args:
-        bundle: In int8.
-        policy: Of the bundle.
-        rows: The logits of all exits in int8, with labels.
-        batches: Of the same images, [B, C, H, W].
-
-    Raises:
-        OfframpError: An exit's share or accuracy differs by more than `SHARE`.
-    """
+    """Compare an int8 bundle with its quantized stages, whose logits `rows` has. batches: the same
+    images, [B, C, H, W]. Raises OfframpError where an exit's share or accuracy differs by more than
+    `SHARE`."""
     outcomes = [bundle.run(pixels) for pixels in batches]
     place = policy.leaves(rows.logits)
     logits = scoring.all_answer_logits(policy.score, rows.logits)

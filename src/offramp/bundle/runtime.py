@@ -65,15 +65,10 @@ class BundleError(Exception):
 @dataclass(frozen=True)
 class JsonField:
     """A value of a JSON file, checked as it is read. Every method raises BundleError, naming both, for
-    anything else than it returns.
+    anything else than it returns."""
 
-    Attributes:
-        where: The file, then the field.
-        value: Of JSON.
-    """
-
-    where: str
-    value: Any
+    where: str  # the file, then the field
+    value: Any  # of JSON
 
     def field(self, name: str) -> JsonField:
         """A field of an object."""
@@ -173,46 +168,23 @@ class Answers:
 
 @dataclass(frozen=True)
 class Stage:
-    """One graph: an exit's head, and the layers since the exit before it.
+    """One graph: an exit's head, and the layers since the exit before it."""
 
-    Attributes:
-        file: Of the graph.
-        exit: Its number.
-        after: Which stage's tensors it goes on from; None begins at the images.
-        threshold: None where nothing leaves.
-        temperature: Which logits are divided by.
-        macs: Of an image that leaves here, from the start.
-        classes: How many it tells apart.
-        session: Of onnxruntime.
-        adds: Whether the graph takes the answer of the stage before, and adds what it has learned to add
-            of it.
-        gate: What the exit has learned, for a score that reads it.
-    """
-
-    file: Path
-    exit: int
-    after: int | None
-    threshold: float | None
-    temperature: float
-    macs: int
-    classes: int
-    session: Any
+    file: Path  # of the graph
+    exit: int  # its number
+    after: int | None  # which stage's tensors it goes on from; None begins at the images
+    threshold: float | None  # none where nothing leaves
+    temperature: float  # which logits are divided by
+    macs: int  # of an image that leaves here, from the start
+    classes: int  # how many it tells apart
+    session: Any  # of onnxruntime
+    # whether the graph takes the answer of the stage before, and adds what it has learned to add of it
     adds: bool = False
-    gate: tuple[float, ...] | None = None
+    gate: tuple[float, ...] | None = None  # what the exit has learned, for a score that reads it
 
     def run(self, tensors: Sequence[Array], before: Array = None) -> list[Array]:
-        """Run the graph.
-
-        Args:
-            tensors: [B, …] each.
-            before: The answer of the stage before, [B, C].
-
-        Returns:
-            The logits [B, C], then what the next stage needs.
-
-        Raises:
-            BundleError: The graph gives something else.
-        """
+        """[B, …] each → the logits [B, C], then what the next stage needs. before: the answer of the
+        stage before, [B, C]. Raises BundleError where the graph gives something else."""
         names = (values.name for values in self.session.get_inputs())
         values = (*tensors, before) if self.adds else tensors
         try:
@@ -226,19 +198,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class ExitedRows:
-    """Images that leave at one stage.
+    """Images that leave at one stage."""
 
-    Attributes:
-        rows: [L] int, which of the batch.
-        stage: Counted from 0.
-        logits: [L, C] float32.
-        confidence: [L].
-    """
-
-    rows: Array
-    stage: int
-    logits: Array
-    confidence: Array
+    rows: Array  # [L] int, which of the batch
+    stage: int  # counted from 0
+    logits: Array  # [L, C] float32
+    confidence: Array  # [L]
 
 
 class Bundle:
@@ -449,14 +414,8 @@ class Bundle:
 
     def times(self, images: Array) -> list[float]:
         """Seconds of each stage as `predict` runs it for images that all go on to the last: the graph,
-        its score and who leaves.
-
-        The first has in it what an answer costs once: normalizing the array, and putting the answers
-        together.
-
-        Args:
-            images: An array as for `predict`.
-        """
+        its score and who leaves. The first has in it what an answer costs once: normalizing the array,
+        and putting the answers together. images: an array as for `predict`."""
         through = self.with_thresholds([None] * len(self.stages))
         ends: list[float] = []
 
@@ -609,14 +568,8 @@ def measure(
     device: str | None = None,
 ) -> Any:
     """Milliseconds of each stage on noise, by batch size, as JSON: mean, median and 95th percentile, of
-    `Bundle.times`. The time of a stage does not depend on the image, so this needs none.
-
-    Args:
-        bundle: To measure.
-        batches: Images at once.
-        repeats: Rounds.
-        device: Its name, by default the processor's.
-    """
+    `Bundle.times`. The time of a stage does not depend on the image, so this needs none. device: its
+    name, by default the processor's."""
     height, width = bundle.preprocessing.size
     rows: list[dict[str, Any]] = []
     for batch in batches:
@@ -686,11 +639,7 @@ def _processor() -> str:
 
 def find_images(paths: Sequence[Path]) -> Iterator[Path]:
     """The paths themselves, and for a folder the images anywhere in it, sorted; hidden ones are passed
-    over, as in training.
-
-    Raises:
-        BundleError: A path is not there, or a folder has no images.
-    """
+    over, as in training. Raises BundleError for a path that is not there, or a folder without images."""
     for path in paths:
         if not path.exists():
             raise BundleError(f"there is no {path}; give images or folders of images")

@@ -26,17 +26,11 @@ COMPARED = 1_000  # images of a test split that is not in memory
 
 @dataclass(frozen=True, eq=False)
 class SplitImages:
-    """A split as it lies in memory, normalized a batch at a time.
+    """A split as it lies in memory, normalized a batch at a time."""
 
-    Attributes:
-        pixels: [N, C, H, W], uint8 or float32 that was normalized beforehand.
-        mean: [C], as shares of 255.
-        std: [C], likewise.
-    """
-
-    pixels: Tensor
-    mean: Tensor
-    std: Tensor
+    pixels: Tensor  # [N, C, H, W], uint8 or float32 that was normalized beforehand
+    mean: Tensor  # [C], as shares of 255
+    std: Tensor  # [C], likewise
 
     def batches(self, size: int = BATCH) -> Iterator[NDArray[np.float32]]:
         """[B, C, H, W] each, in order."""
@@ -74,12 +68,7 @@ def of_split(
 
 def for_check(manifest: Manifest, root: str | None, trust_code: bool) -> Shown:
     """The images that a trial's bundle is compared on: its test split where it can be read, else noise.
-
-    Args:
-        manifest: Of the trial.
-        root: The folder of the data set's files, where the trial's is gone.
-        trust_code: Of the data.
-    """
+    root: the folder of the data set's files, where the trial's is gone."""
     try:
         data = _data(manifest, root, trust_code)
         return of_test(_seen(data, manifest, "test"), manifest.mean, manifest.std)

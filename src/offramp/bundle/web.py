@@ -15,7 +15,7 @@ from typing import Any
 
 from offramp.bundle import folder as bundle
 from offramp.errors import OfframpError
-from offramp.files import folder_at, is_litter, writing
+from offramp.files import folder_at, writing
 from offramp.units import counted, percent
 
 PACKAGE = "onnxruntime-web"
@@ -26,16 +26,9 @@ READERS = ("folder", "table")  # of any images: their names say nothing of the d
 
 
 def find_runtime(package: Path | None, near: Path) -> Path:
-    """The folder `dist` of onnxruntime-web, of an npm package, or of the `node_modules` of a folder or
-    one above it, as node looks for it.
-
-    Args:
-        package: The npm package's folder; None looks near a folder.
-        near: That folder.
-
-    Raises:
-        OfframpError: It is not there; says how to get it.
-    """
+    """The folder `dist` of onnxruntime-web, of the npm `package` given, or of the `node_modules` of
+    `near` or of a folder above it, as node looks for it. Raises OfframpError where it is not, with how
+    to get it."""
     above = [near, *near.resolve().parents]
     places = [folder / "node_modules" / PACKAGE for folder in above] if package is None else [package]
     for place in places:
@@ -51,35 +44,13 @@ def find_runtime(package: Path | None, near: Path) -> Path:
 
 
 def check_place(out: Path, force: bool) -> None:
-    """Check that a page can be written to `out`. Raises OfframpError for anything that is there and is
-    no page of ours, or without `force` for a page."""
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise OfframpError(f"{out} is not a folder; choose a new folder for the page")
-    files = [p for p in out.rglob("*") if p.is_symlink() or not (p.is_dir() or is_litter(p))]
-    if not files:
-        return
-    listed = out / bundle.SUMS
-    lines = listed.read_text(encoding="utf-8", errors="replace").splitlines() if listed.is_file() else []
-    ours = {bundle.SUMS, *(line.partition("  ")[2] for line in lines)}
-    foreign = [path for path in files if path.relative_to(out).as_posix() not in ours]
-    if foreign or not {*PAGE, "bundle.json"} <= ours:
-        raise OfframpError(f"{out} holds other files than a page's; choose a new folder for the page")
-    if not force:
-        raise OfframpError(f"{out} holds a page already; choose a new folder, or give --force")
+    """Check that a page can be written to `out`, as a bundle could."""
+    bundle.check_place(out, force, "page", (*PAGE, "bundle.json"))
 
 
 def write(source: Path, out: Path, runtime: Path, force: bool = False) -> None:
-    """Write the page of a bundle, whole or not at all.
-
-    Args:
-        source: The bundle's folder.
-        out: The page's folder.
-        runtime: Of `find_runtime`.
-        force: Replace a page.
-
-    Raises:
-        OfframpError: A page cannot run the bundle, `out` is not free, or it cannot be written.
-    """
+    """Write the page of a bundle, whole or not at all. runtime: of `find_runtime`. Raises OfframpError
+    for a bundle that a page cannot run, and where `out` is not free or cannot be written."""
     check_place(out, force)
     about = _about(source)
     with writing(out), folder_at(out) as folder:

@@ -37,23 +37,14 @@ NO_TRIAL = (
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
-    """How to measure.
+    """How to measure."""
 
-    Attributes:
-        batches: Images at once, each measured apart.
-        backend: Of torch.compile; None for eager alone.
-        threads: Of each engine; None for torch's default.
-        repeats: Rounds at most.
-        seconds: Of a batch and engine, before rounds are cut.
-        trust_code: See `offramp.study.run.trials.blank_network`.
-    """
-
-    batches: tuple[int, ...]
-    backend: str | None = None
-    threads: int | None = None
-    repeats: int = 50
-    seconds: float = 20.0
-    trust_code: bool = False
+    batches: tuple[int, ...]  # images at once, each measured apart
+    backend: str | None = None  # of torch.compile; None for eager alone
+    threads: int | None = None  # of each engine; None for torch's default
+    repeats: int = 50  # rounds at most
+    seconds: float = 20.0  # of a batch and engine, before rounds are cut
+    trust_code: bool = False  # see `offramp.study.run.trials.blank_network`
 
     @property
     def thread_count(self) -> int:
@@ -62,49 +53,25 @@ class BenchmarkOptions:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What was measured of a trial or a bundle.
+    """What was measured of a trial or a bundle."""
 
-    Attributes:
-        name: Of the trial or bundle.
-        exits: Numbers of its exits.
-        shares: Of images by exit under the policy, None without one.
-        lines: By engine and batch.
-        compile_seconds: First calls of what was compiled.
-        machine: Where, with threads.
-        busy: Cores that other processes kept busy just before.
-        notes: What a reader should know.
-        unreliable: Why the network's answers are not to be trusted, where they are not.
-    """
-
-    name: str
-    exits: tuple[int, ...]
-    shares: tuple[float, ...] | None
-    lines: tuple[Timing, ...]
-    compile_seconds: float | None
-    machine: dict[str, Any]
-    busy: float
-    notes: tuple[str, ...]
+    name: str  # of the trial or bundle
+    exits: tuple[int, ...]  # numbers of its exits
+    shares: tuple[float, ...] | None  # of images by exit under the policy, None without one
+    lines: tuple[Timing, ...]  # by engine and batch
+    compile_seconds: float | None  # first calls of what was compiled
+    machine: dict[str, Any]  # where, with threads
+    busy: float  # cores that other processes kept busy just before
+    notes: tuple[str, ...]  # what a reader should know
+    # why the network's answers are not to be trusted, where they are not
     unreliable: tuple[str, ...] = ()
 
 
 def of_trial(
     store: Store, prefix: str, policy_file: Path | None, device: torch.device, options: BenchmarkOptions
 ) -> Generator[str, None, Benchmark]:
-    """Measure a trial in torch.
-
-    Args:
-        store: Has the trial.
-        prefix: Its id, or the beginning or ending of it.
-        policy_file: Without one, nothing leaves early.
-        device: To measure on.
-        options: How to measure.
-
-    Yields:
-        What it does, in words.
-
-    Raises:
-        OfframpError: The policy is of another trial, or does not say which share leaves where.
-    """
+    """Measure a trial in torch; without a policy, nothing leaves early. Yields what it does, in words.
+    Raises OfframpError for a policy of another trial, or without the share that leaves at each exit."""
     trial = store.find_trial(prefix)
     manifest = store.read_trial(trial)
     rule = None if policy_file is None else checked_policy(store, trial, policy_file)
@@ -116,18 +83,8 @@ def of_trial(
 def of_network(
     name: str, net: ExitNetwork, exits: tuple[int, ...], rule: Policy | None, options: BenchmarkOptions
 ) -> Generator[str, None, Benchmark]:
-    """Measure a network in torch, where it is.
-
-    Args:
-        name: Of the network.
-        net: In eval mode.
-        exits: Numbers of its exits.
-        rule: Says in its calibration which share leaves where; without one, nothing leaves.
-        options: How to measure.
-
-    Yields:
-        What it does, in words.
-    """
+    """Measure a network in torch, where it is; yields what it does, in words. rule: has in its
+    calibration the share that leaves at each exit; without one, nothing leaves."""
     shares = None if rule is None else _shares(rule)
     busy = busy_cores()
     every = (*(1.0,) * (len(exits) - 1), None)  # runs every head
@@ -149,20 +106,9 @@ def of_network(
 def of_bundle(
     store: Store | None, folder: Path, options: BenchmarkOptions
 ) -> Generator[str, None, Benchmark]:
-    """Measure a bundle in onnxruntime, and its trial in torch where the store has it; without that,
-    there is no plain backbone to compare with.
-
-    Args:
-        store: May have the bundle's trial.
-        folder: Of the bundle.
-        options: How to measure.
-
-    Yields:
-        What it does, in words.
-
-    Raises:
-        OfframpError: onnxruntime is not installed, or a file of the bundle is changed.
-    """
+    """Measure a bundle in onnxruntime, and its trial in torch where the store has it: else there is no
+    plain backbone to compare with. Yields what it does, in words. Raises OfframpError without
+    onnxruntime, and for a bundle of which a file is changed."""
     check_runtime()
     rule = Policy.load(folder / "policy.json")
     shares, trial = _shares(rule), rule.calibration.trial

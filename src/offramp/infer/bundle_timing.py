@@ -40,55 +40,32 @@ NEVER, ALWAYS = float("inf"), float("-inf")
 
 @dataclass(frozen=True)
 class BundleTask:
-    """What to measure of a bundle.
+    """What to measure of a bundle."""
 
-    Attributes:
-        bundle: Its folder.
-        plain: A graph of the backbone without exits, or None.
-        shares: Of images that leave at each of `exits`.
-        batches: Images at once, each measured apart.
-        threads: Of onnxruntime.
-        repeats: Rounds at most.
-        seconds: Of a batch, before rounds are cut.
-        alone: The one of WHOLE of which only memory is measured.
-        exits: The numbers of all exits of the bundle's policy.
-    """
-
-    bundle: str
-    plain: str | None
-    shares: tuple[float, ...]
-    batches: tuple[int, ...]
-    threads: int
-    repeats: int
-    seconds: float
-    alone: str | None = None
-    exits: tuple[int, ...] = ()
+    bundle: str  # its folder
+    plain: str | None  # a graph of the backbone without exits, or None
+    shares: tuple[float, ...]  # of images that leave at each of `exits`
+    batches: tuple[int, ...]  # images at once, each measured apart
+    threads: int  # of onnxruntime
+    repeats: int  # rounds at most
+    seconds: float  # of a batch, before rounds are cut
+    alone: str | None = None  # the one of WHOLE of which only memory is measured
+    exits: tuple[int, ...] = ()  # the numbers of all exits of the bundle's policy
 
 
 @dataclass(frozen=True)
 class BundleTimes:
-    """What was measured of a bundle.
+    """What was measured of a bundle."""
 
-    Attributes:
-        lines: Of the plain backbone where there is one, the bundle, and its stages.
-        version: Of onnxruntime.
-        unreliable: Why the bundle's answers are not to be trusted, if so.
-        notes: What could not be measured, and why.
-    """
-
-    lines: tuple[Timing, ...]
-    version: str
-    unreliable: tuple[str, ...]
-    notes: tuple[str, ...]
+    lines: tuple[Timing, ...]  # of the plain backbone where there is one, the bundle, and its stages
+    version: str  # of onnxruntime
+    unreliable: tuple[str, ...]  # why the bundle's answers are not to be trusted, if so
+    notes: tuple[str, ...]  # what could not be measured, and why
 
 
 def measure(task: BundleTask) -> BundleTimes:
     """Measure a bundle: one new process for the times, and one more for the memory of each network and
-    batch size.
-
-    Raises:
-        OfframpError: What a process said, such as the name of a file that is changed.
-    """
+    batch size. Raises OfframpError with the line of a process that fails."""
     answer = _in_process(task)
     lines = [Timing(**line) for line in answer["lines"]]
     early = any(line.what == POLICY for line in lines)
@@ -148,17 +125,11 @@ def _memory(calls: Sequence[TimedCall], before: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class BundleSubject:
-    """A bundle in onnxruntime, beside the plain backbone where there is a graph of it.
+    """A bundle in onnxruntime, beside the plain backbone where there is a graph of it."""
 
-    Attributes:
-        bundle: A `runtime.Bundle`.
-        plain: A session of onnxruntime, or None.
-        shares: Of images that leave at each stage.
-    """
-
-    bundle: Any
-    plain: Any
-    shares: Sequence[float]
+    bundle: Any  # a `runtime.Bundle`
+    plain: Any  # a session of onnxruntime, or None
+    shares: Sequence[float]  # of images that leave at each stage
     engine: str = "onnxruntime"
 
     def calls(self, batch: int) -> list[TimedCall]:

@@ -34,48 +34,28 @@ Runner = Callable[[NDArray[np.float32]], Any]
 
 @dataclass(frozen=True)
 class FileAnswer:
-    """The answer for a file.
+    """The answer for a file."""
 
-    Attributes:
-        file: The image.
-        label: Of the class.
-        confidence: 0 to 1.
-        exit: Its number.
-        compute: MACs as a share of the plain backbone's.
-    """
-
-    file: Path
-    label: str
-    confidence: float
-    exit: int
-    compute: float
+    file: Path  # the image
+    label: str  # of the class
+    confidence: float  # 0 to 1
+    exit: int  # its number
+    compute: float  # MACs as a share of the plain backbone's
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A trial run by torch, or a bundle run by onnxruntime.
+    """A trial run by torch, or a bundle run by onnxruntime."""
 
-    Attributes:
-        name: Of the trial, or the bundle's folder.
-        classes: Their names.
-        exits: Their numbers.
-        preprocessing: From a picture to pixels.
-        run: Answers normalized images.
-        score: Of its policy.
-        thresholds: Of its policy, one an exit.
-        under: `run` with other thresholds.
-        unreliable: Why its answers are not to be trusted, where they are not.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    exits: tuple[int, ...]
-    preprocessing: Preprocessing
-    run: Runner
-    score: str
-    thresholds: tuple[float | None, ...]
-    under: Callable[[Sequence[float | None]], Runner]
-    unreliable: tuple[str, ...] = ()
+    name: str  # of the trial, or the bundle's folder
+    classes: tuple[str, ...]  # their names
+    exits: tuple[int, ...]  # their numbers
+    preprocessing: Preprocessing  # from a picture to pixels
+    run: Runner  # answers normalized images
+    score: str  # of its policy
+    thresholds: tuple[float | None, ...]  # of its policy, one an exit
+    under: Callable[[Sequence[float | None]], Runner]  # `run` with other thresholds
+    unreliable: tuple[str, ...] = ()  # why its answers are not to be trusted, where they are not
 
     def answer(self, pixels: NDArray[np.uint8]) -> Prediction:
         """pixels: [B, C, H, W], of `preprocessing`. Answers are on the CPU."""
@@ -132,14 +112,7 @@ def open_trial(
     device: torch.device,
     trust_code: bool = False,
 ) -> Network:
-    """A trial under a policy.
-
-    Args:
-        store: Has the trial.
-        prefix: Its id, or the beginning or ending of it.
-        policy_file: Without one, every image goes to the final exit.
-        device: To run on.
-        trust_code: See `offramp.study.run.trials.blank_network`.
+    """A trial under the policy in a file; without one, every image goes to the final exit.
 
     Raises:
         OfframpError: The policy is of another network or misses an exit, the weights are gone, or it is
@@ -219,14 +192,8 @@ class Unreadable:
 
 def find(paths: Iterable[Path]) -> tuple[Path, ...]:
     """The files themselves, and the images anywhere in folders, in order of their names; each once.
-    Hidden ones, such as those that a Mac puts into archives, are passed over, as in training.
-
-    Args:
-        paths: Files and folders.
-
-    Raises:
-        OfframpError: A path is not there, or a folder has no images.
-    """
+    Hidden ones, such as those that a Mac puts into archives, are passed over, as in training. Raises
+    OfframpError for a path that is not there, and for a folder without images."""
     files: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
@@ -245,19 +212,9 @@ def find(paths: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def check(files: Sequence[Path], how: Preprocessing) -> tuple[list[Path], list[Unreadable]]:
-    """Sort out files that cannot be read, or whose size or mode the network does not take. No pixel is
-    decoded, so a mistake shows before the work.
-
-    Args:
-        files: Images.
-        how: Of the network.
-
-    Returns:
-        The files that can be read, as far as their first bytes tell, and the others.
-
-    Raises:
-        OfframpError: The network takes none of them; the reason is that of the first.
-    """
+    """The files that can be read, as far as their first bytes tell, and the others; no pixel is decoded,
+    so a mistake shows before the work. Raises OfframpError, with the first reason, where the network
+    takes none of them."""
     good, damaged, other = [], [], None
     for file in files:
         try:

@@ -62,17 +62,11 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """Rows on their way from exit to exit.
+    """Rows on their way from exit to exit."""
 
-    Attributes:
-        left: [n], numbers of the rows that are still inside; None while all are.
-        logits: [B, classes] of the last exit that each has seen.
-        place: [B], its index.
-    """
-
-    left: Tensor | None
-    logits: Tensor
-    place: Tensor
+    left: Tensor | None  # [n], numbers of the rows that are still inside; None while all are
+    logits: Tensor  # [B, classes] of the last exit that each has seen
+    place: Tensor  # [B], its index
 
 
 class Predictor:

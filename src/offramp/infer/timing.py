@@ -29,14 +29,10 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of repeated calls, in the order they were made.
+    """Seconds of repeated calls, in the order they were made."""
 
-    Attributes:
-        samples: In seconds.
-        weights: Of each sample where they do not count alike; their sum is 1.
-    """
-
-    samples: tuple[float, ...]
+    samples: tuple[float, ...]  # in seconds
+    # of each sample where they do not count alike; their sum is 1
     weights: tuple[float, ...] | None = None
 
     @property
@@ -66,44 +62,26 @@ class Times:
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure.
+    """How long to measure."""
 
-    Attributes:
-        repeats: Rounds, after WARM_UP that are not counted.
-        seconds: Beyond these there are fewer rounds, but LEAST at least.
-    """
-
-    repeats: int
-    seconds: float
+    repeats: int  # rounds, after WARM_UP that are not counted
+    seconds: float  # beyond these there are fewer rounds, but LEAST at least
 
 
 @dataclass(frozen=True)
 class Timing:
-    """A line of a measurement.
+    """A line of a measurement."""
 
-    Attributes:
-        engine: eager, compiled or onnxruntime.
-        what: plain, nothing leaves, policy, or a stage.
-        batch: Images at once.
-        p50: Seconds of a batch, the median.
-        p95: Likewise, the 95th percentile.
-        rate: Images a second.
-        macs: Of an image on average; None where that is not known.
-        repeats: Samples.
-        joules: Of an image; None where energy was not measured.
-        memory: Bytes beside libraries; None where it was not measured.
-    """
-
-    engine: str
-    what: str
-    batch: int
-    p50: float
-    p95: float
-    rate: float
-    macs: float | None
-    repeats: int
-    joules: float | None = None
-    memory: int | None = None
+    engine: str  # eager, compiled or onnxruntime
+    what: str  # plain, nothing leaves, policy, or a stage
+    batch: int  # images at once
+    p50: float  # seconds of a batch, the median
+    p95: float  # likewise, the 95th percentile
+    rate: float  # images a second
+    macs: float | None  # of an image on average; None where that is not known
+    repeats: int  # samples
+    joules: float | None = None  # of an image; None where energy was not measured
+    memory: int | None = None  # bytes beside libraries; None where it was not measured
 
 
 @dataclass(frozen=True)
@@ -151,18 +129,9 @@ def measure(
     meter: Meter | None = None,
     clock: Callable[[], float] = perf_counter,
 ) -> tuple[list[Timing], float]:
-    """Time everything that a subject can do with a batch of noise, side by side.
-
-    Args:
-        subject: The network.
-        batch: Images at once.
-        effort: Of all calls together.
-        meter: With one that runs, energy is measured too.
-        clock: In seconds.
-
-    Returns:
-        A line for each thing timed, and the seconds that all first calls took, compilation included.
-    """
+    """Time everything that a subject can do with a batch of noise, side by side. meter: with one that
+    runs, energy is measured too. Returns a line for each thing timed, and the seconds that all first
+    calls took, compilation included."""
     began = clock()
     calls = subject.calls(batch)
     for timed in calls:
@@ -218,13 +187,7 @@ def interleaved(
     clock: Callable[[], float] = perf_counter,
 ) -> dict[Key, Times]:
     """Call each again and again, in turns, so that whatever else the machine does meets all of them
-    alike. Each round begins with another one.
-
-    Args:
-        calls: By name.
-        wait: For the device, so that a clock tells the truth.
-        effort: How many rounds.
-        clock: In seconds.
+    alike; each round begins with another one. wait: for the device, so that the clock tells the truth.
     """
     names = list(calls)
     samples: dict[Key, list[float]] = {name: [] for name in names}
@@ -270,19 +233,8 @@ def joules(
     seconds: float = METERED_S,
     clock: Callable[[], float] = perf_counter,
 ) -> float | None:
-    """Joules an image, of the CPU packages and the GPU, with all that they draw meanwhile.
-
-    Args:
-        call: Answers `images` images; it is called for `seconds`.
-        images: At once.
-        meter: Is running.
-        wait: For the device.
-        seconds: How long to measure.
-        clock: In seconds.
-
-    Returns:
-        None where neither the packages nor the GPU are measured.
-    """
+    """Joules an image, of the CPU packages and the GPU, with all that they draw meanwhile; None where
+    neither is measured. call: answers `images` images, and is called for `seconds`."""
     if len(meter.missing) == 2:
         return None
     wait()

@@ -45,19 +45,12 @@ SPREAD = 1.25  # of the median: what nine rounds of ten may take at most
 
 @dataclass(frozen=True)
 class PartTimes:
-    """What the parts of a network with K exits take, each measured apart.
+    """What the parts of a network with K exits take, each measured apart."""
 
-    Attributes:
-        batch: Images at once.
-        segments: [K] times of a batch.
-        heads: [K]; head K is the classifier.
-        plain: The backbone in one call.
-    """
-
-    batch: int
-    segments: tuple[Times, ...]
-    heads: tuple[Times, ...]
-    plain: Times
+    batch: int  # images at once
+    segments: tuple[Times, ...]  # [K] times of a batch
+    heads: tuple[Times, ...]  # [K]; head K is the classifier
+    plain: Times  # the backbone in one call
 
     def costs(
         self,
@@ -65,13 +58,8 @@ class PartTimes:
         exits: tuple[int, ...],
         of: Callable[[Times], float] = attrgetter("p50"),
     ) -> Costs:
-        """Nanoseconds an image of each part, used in place of MACs.
-
-        Args:
-            owners: See `Costs`.
-            exits: See `Costs`.
-            of: The number taken of a part's samples, by default their median.
-        """
+        """Nanoseconds an image of each part, used in place of MACs. of: the number taken of a part's
+        samples."""
         segments, heads = (
             tuple(round(1e9 * of(t) / self.batch) for t in parts)
             for parts in (self.segments, self.heads)
@@ -87,19 +75,9 @@ def times_for(
     score: str,
     file: Path | None = None,
 ) -> MeasuredCosts | None:
-    """The times that a policy is chosen by; None where it is chosen by MACs.
-
-    Args:
-        target: What the policy is for; a limit on time measures `net` here where there is no file.
-        costs: MACs of the network.
-        net: In eval mode, where it is to run.
-        batch: Images at once.
-        score: Of the policy.
-        file: Stage times of a device.
-
-    Raises:
-        OfframpError: The limit goes by times that only a file has.
-    """
+    """The times that a policy is chosen by: of a device's `file`, or, for a limit on time, of `net`
+    here; None where it is chosen by MACs. Raises OfframpError for a limit that goes by times which only
+    a file has."""
     check_times(target.kind, file is not None)
     if file is not None:
         return of_file(file, costs, batch, target.kind)
@@ -115,14 +93,8 @@ def measured_costs(net: ExitNetwork, costs: Costs, batch: int, score: str) -> Me
 
 
 def measured(times: PartTimes, costs: Costs, busy: float, where: Mapping[str, Any]) -> MeasuredCosts:
-    """What nine of ten rounds keep, the medians, and why they are not to be trusted, if so.
-
-    Args:
-        times: Of the parts.
-        costs: MACs of the network.
-        busy: Cores that other processes kept busy.
-        where: The machine.
-    """
+    """What nine of ten rounds keep, the medians, and why they are not to be trusted, if so. busy: cores
+    that other processes kept busy; where: the machine."""
     median, upper, mean = (
         replace(times.costs(costs.owners, costs.exits, attrgetter(of)), carry=costs.carry)
         for of in ("p50", "p90", "mean")
@@ -161,16 +133,9 @@ def _doubts(median: float, upper: float, mean: float, busy: float) -> Iterator[s
 
 @torch.inference_mode()
 def stage_times(net: ExitNetwork, batch: int, score: str | None, effort: Effort) -> PartTimes:
-    """Measure the parts of a network on noise, where it is.
-
-    The numbers in a tensor change no time, and all trunks of a network are alike: one stands for each.
-
-    Args:
-        net: In eval mode.
-        batch: Images at once.
-        score: With one, a head takes what its exit costs besides: the score, the decision, the answer.
-        effort: Of all parts together.
-    """
+    """Measure the parts of a network on noise: the numbers in a tensor change no time, and all trunks of
+    a network are alike, so one stands for each. score: with one, a head takes what its exit costs
+    besides: the score, the decision, the answer."""
     device = next(net.parameters()).device
     images = noise(net, batch, device)
     calls = {"plain": plain_call(net, images), **stage_calls(net, images, score)}
@@ -217,20 +182,13 @@ class NetworkSubject:
 
     What leaves where is laid down beforehand, with the shares and in random order; scores are computed
     and compared all the same.
-
-    Attributes:
-        net: In eval mode.
-        policy: Names exits of the network.
-        shares: Of images that leave at each of the policy's exits.
-        backend: Of torch.compile; None runs eagerly.
-        orders: Random orders of leaving, which calls take in turn.
     """
 
-    net: ExitNetwork
-    policy: Policy
-    shares: Sequence[float]
-    backend: str | None = None
-    orders: int = 50
+    net: ExitNetwork  # in eval mode
+    policy: Policy  # names exits of the network
+    shares: Sequence[float]  # of images that leave at each of the policy's exits
+    backend: str | None = None  # of torch.compile; None runs eagerly
+    orders: int = 50  # random orders of leaving, which calls take in turn
 
     @property
     def engine(self) -> str:

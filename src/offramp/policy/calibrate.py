@@ -107,23 +107,14 @@ class MeasuredCosts:
 
 @dataclass(frozen=True)
 class Performance:
-    """A policy on a split.
+    """A policy on a split."""
 
-    Attributes:
-        accuracy: 0 to 1; None where the target reads no labels.
-        macs: Mean of a row.
-        risk: Mean of the target's loss.
-        shares: Of rows by exit.
-        seconds: Mean of a row, by measured times; None without them.
-        late: Seconds that 95 of 100 rows keep; None without measured times.
-    """
-
-    accuracy: float | None
-    macs: float
-    risk: float
-    shares: tuple[float, ...]
-    seconds: float | None = None
-    late: float | None = None
+    accuracy: float | None  # 0 to 1; None where the target reads no labels
+    macs: float  # mean of a row
+    risk: float  # mean of the target's loss
+    shares: tuple[float, ...]  # of rows by exit
+    seconds: float | None = None  # mean of a row, by measured times; None without them
+    late: float | None = None  # seconds that 95 of 100 rows keep; None without measured times
 
 
 @dataclass(frozen=True)
@@ -160,11 +151,7 @@ class Calibrated:
         return self.candidates[self.chosen]
 
     def record(self, plain_macs: int) -> Chosen:
-        """What the chosen policy came to; nothing of the test split.
-
-        Args:
-            plain_macs: MACs of the backbone without early exits.
-        """
+        """What the chosen policy came to, without the test split. plain_macs: of the backbone."""
         chosen, full = self.measures[self.chosen], self.measures[0]
         rare: dict[str, Any] = {}
         if self.strata is not None:

@@ -50,11 +50,7 @@ class Target:
 
     @property
     def words(self) -> str:
-        """The limit and its value in words.
-
-        >>> Target("max-mean-latency", 0.005).words
-        'max mean latency 5 ms'
-        """
+        """The limit and its value in words, as `max mean latency 5 ms`."""
         return f"{words(self.kind)} {LIMITS[self.kind].unit.write(self.value)}"
 
 

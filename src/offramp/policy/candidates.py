@@ -27,37 +27,26 @@ COLDEST, WARMEST = 0.05, 20.0  # bounds: a split that is all right or all wrong 
 
 @dataclass(frozen=True, eq=False)
 class SplitLogits:
-    """The answers of every exit on a split.
+    """The answers of every exit on a split."""
 
-    Attributes:
-        logits: [N, E, C].
-        labels: [N].
-    """
-
-    logits: Floats
-    labels: Ints
+    logits: Floats  # [N, E, C]
+    labels: Ints  # [N]
 
 
 @dataclass(frozen=True)
 class Search:
     """How candidates are made.
 
-    Attributes:
-        score: What decides whether an image leaves.
-        shared: One threshold for all exits, not one each.
-        temperature: Whether each exit gets a temperature.
-        survivors: Whether thresholds are set exit by exit, on the images that get there.
-        gates: For the score gate, those that the network learned; None learns them on validation.
-
     Raises:
         OfframpError: The score is unknown, a choice means nothing for it, or two choices exclude each
             other.
     """
 
-    score: str = "confidence"
-    shared: bool = False
-    temperature: bool = False
-    survivors: bool = False
+    score: str = "confidence"  # what decides whether an image leaves
+    shared: bool = False  # one threshold for all exits, not one each
+    temperature: bool = False  # whether each exit gets a temperature
+    survivors: bool = False  # whether thresholds are set exit by exit, on the images that get there
+    # for the score gate, those that the network learned; None learns them on validation
     gates: GateNumbers | None = None
 
     def __post_init__(self) -> None:
@@ -109,14 +98,7 @@ def candidates(
     validation: SplitLogits, costs: Costs, search: Search, kind: LossKind
 ) -> tuple[Policy, ...]:
     """Policies from the dearest to the cheapest by their mean MACs on validation. The first is the full
-    network, and all others are cheaper than it.
-
-    Args:
-        validation: Logits and labels.
-        costs: MACs or nanoseconds of the network's parts.
-        search: How candidates are made.
-        kind: The loss that they keep low.
-    """
+    network, and all others are cheaper than it. kind: the loss that they keep low."""
     logits, exits = validation.logits, costs.exits
     answers = SplitLogits(scoring.all_answer_logits(search.score, logits), validation.labels)
     warmth = temperatures(answers) if search.temperature else None
@@ -219,12 +201,9 @@ def _mean_macs(policy: Policy, logits: Floats, costs: Costs) -> float:
 
 
 def temperatures(split: SplitLogits) -> tuple[float, ...]:
-    """The temperature of each exit, [E], between 0.05 and 20: dividing its logits by it gives the least
-    cross-entropy, and so calibrated confidence (Guo et al., 2017).
-
-    Rows with a logit that is not finite are left out; 1 where none is left. Cross-entropy is convex in
-    1/T, so the minimum is the only one.
-    """
+    """The temperature of each exit, [E], from 0.05 to 20: dividing its logits by it gives the least
+    cross-entropy (Guo et al., 2017), which is convex in 1/T. Rows with a logit that is not finite are
+    left out; 1 where none is left."""
     logits, labels = split.logits, split.labels
     return tuple(_temperature(logits[:, exit], labels) for exit in range(logits.shape[1]))
 

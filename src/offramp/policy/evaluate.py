@@ -47,52 +47,30 @@ class ExitEvaluation:
 
 @dataclass(frozen=True)
 class ClassEvaluation:
-    """A policy on the images of a class.
+    """A policy on the images of a class."""
 
-    Attributes:
-        name: Of the class.
-        images: How many.
-        full: Accuracy of the full network.
-        policy: Accuracy of the policy.
-        loss: Full minus policy, with its interval over those images.
-    """
-
-    name: str
-    images: int
-    full: float
-    policy: float
-    loss: Interval
+    name: str  # of the class
+    images: int  # how many
+    full: float  # accuracy of the full network
+    policy: float  # accuracy of the policy
+    loss: Interval  # full minus policy, with its interval over those images
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A policy on a split; intervals are of 95 %.
+    """A policy on a split; intervals are of 95 %."""
 
-    Attributes:
-        images: How many.
-        full: Accuracy of the full network.
-        policy: Accuracy of the policy.
-        loss: Full minus policy, paired by image.
-        harm: Share where the full network is right and the policy wrong.
-        disagreement: Share where they differ.
-        macs: Mean of an image; the interval's low and high may be None.
-        exits: By exit of the policy.
-        classes: Those that have images.
-        oracle: Leaves at the first exit that is right.
-        random: Leaves by the policy's shares, whatever the image.
-    """
-
-    images: int
-    full: Interval
-    policy: Interval
-    loss: Interval
-    harm: Interval
-    disagreement: Interval
-    macs: Difference
-    exits: tuple[ExitEvaluation, ...]
-    classes: tuple[ClassEvaluation, ...]
-    oracle: Bound
-    random: Bound
+    images: int  # how many
+    full: Interval  # accuracy of the full network
+    policy: Interval  # accuracy of the policy
+    loss: Interval  # full minus policy, paired by image
+    harm: Interval  # share where the full network is right and the policy wrong
+    disagreement: Interval  # share where they differ
+    macs: Difference  # mean of an image; the interval's low and high may be None
+    exits: tuple[ExitEvaluation, ...]  # by exit of the policy
+    classes: tuple[ClassEvaluation, ...]  # those that have images
+    oracle: Bound  # leaves at the first exit that is right
+    random: Bound  # leaves by the policy's shares, whatever the image
 
 
 def evaluate(policy: Policy, rows: SplitLogits, costs: Costs, classes: Sequence[str]) -> Evaluation:

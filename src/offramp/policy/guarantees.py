@@ -37,16 +37,12 @@ MOST_SAMPLES = 10_000_000
 class Strata:
     """Calibration rows whose classes are to count by given shares.
 
-    Attributes:
-        labels: [N], numbers of classes.
-        shares: Of each class, 0 to 1; their sum is 1.
-
     Raises:
         ValueError: A class has a share and no row.
     """
 
-    labels: NDArray[np.integer]
-    shares: Sequence[float]
+    labels: NDArray[np.integer]  # [N], numbers of classes
+    shares: Sequence[float]  # of each class, 0 to 1; their sum is 1
 
     def __post_init__(self) -> None:
         if missing := [c for c, share in enumerate(self.shares) if share and not self.counts[c]]:
@@ -75,12 +71,10 @@ class Strata:
         Given the labels, the weighted losses are independent, each from 0 to its weight. Three bounds of
         the tail of their mean: Hoeffding's of sums whose terms have ranges of their own, in which Kish's
         effective number of rows takes the place of the number; and, of the losses divided by the largest
-        weight, which lie in [0, 1], Hoeffding's of relative entropy and Bentkus's. The least of bounds
-        of one chance is a bound of it.
+        weight, which lie in [0, 1], Hoeffding's of relative entropy and Bentkus's.
 
-        Args:
-            mean: Weighted mean loss.
-            risk: Its bound.
+        Returns:
+            The least of the three: the least of bounds of one chance is a bound of it.
         """
         if mean >= risk:
             return 1.0
@@ -108,15 +102,8 @@ class Strata:
 
 def upper_bound(failures: int, rows: int, confidence: float) -> float:
     """The one-sided Clopper–Pearson bound: below the true risk in at most 1 - confidence of all draws.
-
     Losses are 0 or 1, so their sum is binomial: the bound is under a risk exactly when the binomial tail
-    of that risk is under 1 - confidence.
-
-    Args:
-        failures: Rows that are lost.
-        rows: Of the split.
-        confidence: 0 to 1.
-    """
+    of that risk is under 1 - confidence."""
     return 1.0 if failures >= rows else float(stats.beta.ppf(confidence, failures + 1, rows - failures))
 
 

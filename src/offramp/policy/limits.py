@@ -42,18 +42,13 @@ class LimitUnit:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a policy may spend of something, whatever it loses.
+    """What a policy may spend of something, whatever it loses."""
 
-    Attributes:
-        spent: What a policy spends, of its performance on a split; None where that was not measured.
-        noted: The name in a policy file's `chosen` under which that is written.
-        remedy: What helps where no policy keeps the budget.
-        stages: For a budget of time, the number of each stage's rounds that it goes by.
-    """
-
+    # what a policy spends, of its performance on a split; None where that was not measured
     spent: "Callable[[Performance], float | None]"
-    noted: str
-    remedy: str = "place an exit earlier"
+    noted: str  # the name in a policy file's `chosen` under which that is written
+    remedy: str = "place an exit earlier"  # what helps where no policy keeps the budget
+    # for a budget of time, the number of each stage's rounds that it goes by
     stages: Literal["mean", "p95"] | None = None
 
 
@@ -256,33 +251,16 @@ def words(name: str) -> str:
 
 
 def check_times(kind: LimitKind, device: bool, here: bool = True) -> None:
-    """Check that a limit on time has the times that it goes by.
-
-    Args:
-        kind: The limit.
-        device: Whether there are stage times of a device.
-        here: Whether times of this machine, which have no 95th percentiles, will do too.
-
-    Raises:
-        OfframpError: There are none.
-    """
+    """Raise OfframpError for a limit on time that lacks the times that it goes by: those of a `device`,
+    or, for limits on the mean and if they will do `here`, those of this machine."""
     stages = LIMITS[kind].stages
     if stages is not None and not device and not (here and stages == "mean"):
         raise OfframpError(f"{words(kind)} goes by times of a device; give its stage times")
 
 
 def number(name: str, rule: LimitRule, value: Any, plain_macs: int) -> float:
-    """The value of a limit as a number: a share, MACs or seconds.
-
-    Args:
-        name: Of the limit.
-        rule: Of the limit.
-        value: A number or a text.
-        plain_macs: MACs of the network without early exits.
-
-    Raises:
-        OfframpError: The value is no such number, or out of the limit's range.
-    """
+    """The value of a limit as a number: a share, MACs or seconds. plain_macs: of the network without
+    early exits. Raises OfframpError for a value that is no such number, or out of the limit's range."""
     if not isinstance(value, int | float | np.number | str):
         raise OfframpError(f"{words(name)} must be a number, got {value!r}")
     return rule.unit.read(

@@ -123,11 +123,9 @@ class Policy:
 
     @property
     def active(self) -> tuple[int, ...]:
-        """Indices of the exits whose heads must be run.
-
-        Those are the exits where an input can leave and the last one that an input can reach. For a
-        score with a history, and for exits that add to the answer before, all exits before them as well.
-        """
+        """Indices of the exits whose heads must be run: those where an input can leave, the last one
+        that an input can reach, and all before them where a score has a history or exits add to one
+        another."""
         last, score = len(self.exits) - 1, scoring.SCORES[self.score]
         final = last if self.takes_all is None else self.takes_all  # nothing goes beyond
         early = [
@@ -298,16 +296,8 @@ def check_fits(policy: Policy, trial: str, trial_hash: str, exits: Sequence[int]
 
 
 def check_carry(policy: Policy, carry: Carry, final: int) -> None:
-    """Check that the exits of a network carry answers as those of a policy do.
-
-    Args:
-        policy: May leave exits out.
-        carry: Of the network.
-        final: The network's last exit.
-
-    Raises:
-        OfframpError: They carry otherwise, or on from an exit that the policy leaves out.
-    """
+    """Raise OfframpError where the exits of a network carry answers in another way than those of a
+    policy, or on from an exit that the policy leaves out. final: the network's last exit."""
     if policy.carry != carry:
         raise OfframpError(
             f"the policy is for exits that {_carrying(policy.carry)}, those of the network "

@@ -63,15 +63,8 @@ def p_of_chance(hits: NDArray[np.integer] | int, rows: int, common: float) -> Fl
 
 def calibration_error(confidence: Floats, right: Bools) -> float | None:
     """Expected calibration error: |accuracy - mean confidence| in BINS equal-width bins of confidence,
-    weighted by their rows.
-
-    Args:
-        confidence: [N], 0 to 1; rows of NaN are left out.
-        right: [N].
-
-    Returns:
-        None where no row is left.
-    """
+    weighted by their rows. confidence: [N], 0 to 1; rows of NaN are left out, and where no row is left
+    it is None."""
     finite = ~np.isnan(confidence)
     if not finite.any():
         return None
@@ -118,19 +111,12 @@ def aurc(scores: Floats, right: Bools) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """What many settings of thresholds come to.
+    """What many settings of thresholds come to."""
 
-    Attributes:
-        thresholds: [T, E-1].
-        accuracy: [T], 0 to 1.
-        macs: [T], mean of an image.
-        shares: [T, E], of rows that leave at each exit.
-    """
-
-    thresholds: Floats
-    accuracy: Floats
-    macs: Floats
-    shares: Floats
+    thresholds: Floats  # [T, E-1]
+    accuracy: Floats  # [T], 0 to 1
+    macs: Floats  # [T], mean of an image
+    shares: Floats  # [T, E], of rows that leave at each exit
 
 
 def sweep(scores: Floats, right: Bools, macs: Sequence[float], thresholds: Floats) -> Curve:
@@ -200,12 +186,7 @@ class Bound:
 
 def oracle(right: Bools, macs: Sequence[float]) -> Bound:
     """Leave at the first exit that is right, at the last where none is: no policy on the same exits is
-    more accurate.
-
-    Args:
-        right: [N, E].
-        macs: [E]; no head that a policy would skip is charged for.
-    """
+    more accurate. right: [N, E]; macs: [E], without heads that a policy would skip."""
     first = np.where(right.any(axis=1), right.argmax(axis=1), right.shape[1] - 1)
     shares = np.bincount(first, minlength=right.shape[1]) / len(right)
     return Bound(
@@ -217,14 +198,8 @@ def oracle(right: Bools, macs: Sequence[float]) -> Bound:
 
 def random_exit(right: Bools, macs: Sequence[float], shares: Sequence[float]) -> Bound:
     """Leave at an exit drawn with probabilities `shares`, whatever the input: what a policy of those
-    shares is worth without its scores.
-
-    Args:
-        right: [N, E].
-        macs: [E], of leaving at each exit without running the heads before, as a draw needs none of
-            them.
-        shares: [E].
-    """
+    shares is worth without its scores. macs: [E], without the heads before, as a draw needs none of
+    them."""
     odds = np.asarray(shares, dtype=np.float64)
     return Bound(
         float(right.mean(axis=0) @ odds),

@@ -93,16 +93,8 @@ def answer_logits(name: str, logits: Array, past: Past) -> Array:
 
 
 def all_answer_logits(name: str, logits: Array, final: bool = True) -> Array:
-    """The logits by which each exit answers, all exits before it run.
-
-    Args:
-        name: Of the score.
-        logits: [N, E, C].
-        final: Whether the last is the network's final exit, which answers by its own logits in any case.
-
-    Returns:
-        [N, E, C].
-    """
+    """The logits by which each exit answers, all exits before it run: [N, E, C] → [N, E, C]. final:
+    whether the last is the network's final exit, which answers by its own logits in any case."""
     if not SCORES[name].together:
         return logits
     past: Past = None
@@ -160,11 +152,9 @@ def leaves(
 
 
 def statistics(logits: Array) -> Array:
-    """What a gate looks at, [..., C] → [..., 4]: confidence, entropy and margin as those scores have
-    them, and the entropy of the squared probabilities, which is that at half the temperature.
-
-    Minus infinity where a row has no finite largest logit.
-    """
+    """What a gate looks at, [..., C] → [..., 4]: confidence, entropy, margin, and the entropy of the
+    squared probabilities, which is that at half the temperature. Minus infinity where a row has no
+    finite largest logit."""
     columns = (
         _confidence(logits, 1.0, None, None),
         _entropy(logits, 1.0, None, None),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, assert_never
 
@@ -21,18 +20,33 @@ RoundsNumber = Literal["mean", "p50", "p95"]
 ShortText = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class _Row(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class TimedStage(_Strict):
+    """A stage of a bundle, with the head of its exit."""
+
     batch: Annotated[int, Field(ge=1, le=1 << 20)]
     exit: Annotated[int, Field(ge=1, le=1 << 20)]
-    macs: Annotated[int, Field(ge=1)]
-    mean: Milliseconds
+    macs: Annotated[int, Field(ge=1)]  # of an image that leaves here, from the start
+    mean: Milliseconds  # of a batch
     p50: Milliseconds
     p95: Milliseconds
 
+    def seconds(self, of: RoundsNumber) -> float:
+        match of:
+            case "mean":
+                return self.mean / 1000
+            case "p50":
+                return self.p50 / 1000
+            case "p95":
+                return self.p95 / 1000
+            case _:
+                assert_never(of)
 
-class _Machine(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+class _Machine(_Strict):
     processor: Annotated[str, Field(max_length=200)]
     cores: Annotated[int, Field(ge=1, le=1 << 20)]
     system: Annotated[str, Field(max_length=200)]
@@ -40,68 +54,31 @@ class _Machine(BaseModel):
     onnxruntime: Annotated[str, Field(max_length=200)]
 
 
-class _TimesFile(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+class StageTimes(_Strict):
+    """A device's file of stage times."""
+
     format: Literal["offramp-stage-times-1"]
     device: ShortText
     precision: Literal["float32", "int8"]
     threads: Annotated[int, Field(ge=1, le=1 << 20)]
     machine: _Machine
-    repeats: Annotated[int, Field(ge=1)]
-    stages: Annotated[list[_Row], Field(min_length=1)]
+    repeats: Annotated[int, Field(ge=1)]  # rounds
+    stages: Annotated[list[TimedStage], Field(min_length=1)]
 
-
-@dataclass(frozen=True)
-class TimedStage:
-    """A stage of a bundle, with the head of its exit.
-
-    Attributes:
-        exit: Its number.
-        macs: Of an image that leaves here, from the start.
-        mean: Seconds of a batch.
-        p50: Likewise, the median.
-        p95: Likewise, the 95th percentile.
-    """
-
-    exit: int
-    macs: int
-    mean: float
-    p50: float
-    p95: float
-
-    def seconds(self, of: RoundsNumber) -> float:
-        match of:
-            case "mean":
-                return self.mean
-            case "p50":
-                return self.p50
-            case "p95":
-                return self.p95
-            case _:
-                assert_never(of)
-
-
-@dataclass(frozen=True)
-class StageTimes:
-    """A device's file of stage times.
-
-    Attributes:
-        source: Its path.
-        device: Its name.
-        precision: float32 or int8.
-        threads: Of onnxruntime.
-        repeats: Rounds.
-        machine: Processor, cores and versions.
-        stages: By images at once, in order of exits.
-    """
-
-    source: str
-    device: str
-    precision: str
-    threads: int
-    repeats: int
-    machine: Mapping[str, Any]
-    stages: Mapping[int, tuple[TimedStage, ...]]
+    def by_batch(self) -> dict[int, list[TimedStage]]:
+        """By images at once, in order of exits. Raises ValueError where that is not the file's order, or
+        batches differ in exits."""
+        stages: dict[int, list[TimedStage]] = {}
+        for row in self.stages:
+            earlier = stages.setdefault(row.batch, [])
+            if earlier and earlier[-1].exit >= row.exit:
+                raise ValueError(f"stages: exits of batch {row.batch} must ascend, got {row.exit}")
+            if row.p50 > row.p95:
+                raise ValueError(f"stages: p50 of exit {row.exit} is above its p95")
+            earlier.append(row)
+        if len({tuple((row.exit, row.macs) for row in rows) for rows in stages.values()}) > 1:
+            raise ValueError("stages: every batch must have the same exits and MACs")
+        return stages
 
 
 def read(path: Path) -> StageTimes:
@@ -110,86 +87,60 @@ def read(path: Path) -> StageTimes:
     try:
         if path.stat().st_size > LARGEST:
             raise OfframpError(f"the stage times {path} are no file of run.py: too large; {remedy}")
-        text = path.read_text(encoding="utf-8")
+        times = StageTimes.model_validate_json(path.read_text(encoding="utf-8"))
+        times.by_batch()
     except FileNotFoundError:
         raise OfframpError(f"there are no stage times {path}; {remedy}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not text"
+    except UnicodeDecodeError as error:
         raise OfframpError(
-            f"cannot read the stage times {path} ({reason}); give another file"
+            f"cannot read the stage times {path} (not text); give another file"
         ) from error
-    try:
-        return _parse(text, str(path))
+    except OSError as error:
+        raise OfframpError(
+            f"cannot read the stage times {path} ({error.strerror}); give another file"
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise OfframpError(f"{path}: {where or 'file'}: {first['msg'].lower()}; {remedy}") from None
     except ValueError as error:
         raise OfframpError(f"{path}: {error}; {remedy}") from None
+    return times
 
 
-def _parse(text: str, source: str) -> StageTimes:
-    """Raises ValueError."""
-    file = _TimesFile.model_validate_json(text)
-    stages: dict[int, tuple[TimedStage, ...]] = {}
-    for row in file.stages:
-        earlier = stages.get(row.batch, ())
-        if earlier and earlier[-1].exit >= row.exit:
-            raise ValueError(f"stages: exits of batch {row.batch} must ascend, got {row.exit}")
-        if row.p50 > row.p95:
-            raise ValueError(f"stages: p50 of exit {row.exit} is above its p95")
-        stage = TimedStage(
-            row.exit,
-            row.macs,
-            mean=row.mean / 1000,
-            p50=row.p50 / 1000,
-            p95=row.p95 / 1000,
-        )
-        stages[row.batch] = (*earlier, stage)
-    if len({tuple((s.exit, s.macs) for s in rows) for rows in stages.values()}) > 1:
-        raise ValueError("stages: every batch must have the same exits and MACs")
-    return StageTimes(
-        source,
-        device=file.device,
-        precision=file.precision,
-        threads=file.threads,
-        repeats=file.repeats,
-        machine=file.machine.model_dump(mode="json"),
-        stages=stages,
-    )
-
-
-def measured(times: StageTimes, costs: Costs, batch: int, of: Literal["mean", "p95"]) -> MeasuredCosts:
-    """Times of a device, for `policy.calibrate`.
+def of_file(path: Path, costs: Costs, batch: int, kind: LimitKind) -> MeasuredCosts:
+    """The times in a device's file, as `policy.calibrate` takes them.
 
     A stage was measured with its exit's head. Where a policy leaves that head out, its time is counted
     all the same, so what is promised is rather too slow than too fast.
 
     Args:
-        times: Of the device.
+        path: Of the file.
         costs: MACs of the trial's network.
         batch: Images at once.
-        of: The number of a stage's rounds that is used.
+        kind: The limit; one of the 95th percentile goes by those of stages, all others by means.
 
     Raises:
         OfframpError: The times are of another network, or lack this batch or an exit.
     """
-    rows = times.stages.get(batch)
+    times, of = read(path), LIMITS[kind].stages or "mean"
+    stages = times.by_batch()
+    rows = stages.get(batch)
     if rows is None:
-        batches = ", ".join(map(str, sorted(times.stages)))
+        batches = ", ".join(map(str, sorted(stages)))
         raise OfframpError(
-            f"{times.source} has no times of batch {batch}, only of {batches}; choose one of these, or "
+            f"{path} has no times of batch {batch}, only of {batches}; choose one of these, or "
             f"measure it: python run.py --measure --batch {batch} --out FILE"
         )
     exits = [row.exit for row in rows]
     if exits != list(costs.exits):
         raise OfframpError(
-            f"{times.source} has times of exits {', '.join(map(str, exits))}, and the trial has "
+            f"{path} has times of exits {', '.join(map(str, exits))}, and the trial has "
             f"{', '.join(map(str, costs.exits))}; measure a bundle of offramp export --to-measure"
         )
     if [row.macs for row in rows] != list(costs.leaving(range(len(exits)))):
         raise OfframpError(
-            f"{times.source} is of another network than the trial's, whose MACs differ; measure a "
+            f"{path} is of another network than the trial's, whose MACs differ; measure a "
             "bundle of this trial, or of one of the same backbone, exits and image size"
         )
     upper, median = _costs(rows, costs, batch, of), _costs(rows, costs, batch, "p50")
@@ -204,7 +155,11 @@ def measured(times: StageTimes, costs: Costs, batch: int, of: Literal["mean", "p
         "threads": times.threads,
         "repeats": times.repeats,
         "doubts": list(_doubts(rows, times)),
-        "machine": {**times.machine, "device": times.device, "threads": times.threads},
+        "machine": {
+            **times.machine.model_dump(mode="json"),
+            "device": times.device,
+            "threads": times.threads,
+        },
     }
     return MeasuredCosts(upper, median, record)
 
@@ -219,12 +174,6 @@ def unlike(timed: str, device: str, int8: bool) -> tuple[str, ...]:
         f"the times of {device} are of {timed} stages, and the bundle's are {precision}; time a bundle "
         f"of offramp export --to-measure{flag} there",
     )
-
-
-def of_file(path: Path, costs: Costs, batch: int, kind: LimitKind) -> MeasuredCosts:
-    """The times in a file that a policy is chosen by. kind: of the target; one of the 95th percentile
-    goes by those of stages."""
-    return measured(read(path), costs, batch, LIMITS[kind].stages or "mean")
 
 
 def recorded(record: Mapping[str, Any], costs: Costs) -> MeasuredCosts:

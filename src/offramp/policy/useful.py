@@ -25,13 +25,8 @@ MORE = "more epochs, pretrained weights or more images would help"
 
 
 def doubts(policy: Policy, rows: SplitLogits, remark: str | None = None) -> tuple[str, ...]:
-    """Why the policy is unreliable, a sentence each; empty where nothing speaks against it.
-
-    Args:
-        policy: Calibrated or set by hand.
-        rows: The calibration split.
-        remark: Why calibration could choose nothing cheaper, if it says so.
-    """
+    """Why the policy is unreliable, a sentence each; empty where nothing speaks against it. rows: the
+    calibration split; remark: why calibration could choose nothing cheaper."""
     leaves = policy.leaves(rows.logits)
     images = np.bincount(leaves, minlength=len(policy.exits))
     used = [i for i in range(len(policy.exits) - 1) if images[i]]
@@ -45,14 +40,8 @@ def doubts(policy: Policy, rows: SplitLogits, remark: str | None = None) -> tupl
 
 
 def chance(rows: SplitLogits, exits: Sequence[int], used: Sequence[int] = ()) -> tuple[str, ...]:
-    """Exits that are not clearly better than the most frequent class, a sentence each.
-
-    An exact binomial test looks at the final exit, or where that is better, at each of `used`.
-
-    Args:
-        rows: The calibration split.
-        exits: Numbers of the exits.
-        used: Indices of those that images leave at.
+    """Exits that by an exact binomial test are not clearly better than the most frequent class, a
+    sentence each: the final one, or where that is better, those of `used` (indices). rows: calibration.
     """
     count = len(rows.labels)
     often = int(np.unique(rows.labels, return_counts=True)[1].max())
@@ -100,17 +89,8 @@ def resolution(kind: LimitKind, value: float, rows: int) -> tuple[str, ...]:
 
 
 def check_stage_times(file: Path | None, kind: LimitKind, int8: bool, anyway: bool) -> None:
-    """Check, before the work, that a limit has the times that it goes by.
-
-    Args:
-        file: Stage times of a device, or None.
-        kind: Of the limit.
-        int8: Whether the bundle is in int8.
-        anyway: Take times of stages in another precision than the bundle's.
-
-    Raises:
-        OfframpError: They are missing, or of another precision.
-    """
+    """Raise OfframpError, before the work, for a limit that lacks the times of a device, and unless
+    `anyway` for times of stages in another precision than the bundle's."""
     check_times(kind, file is not None, here=False)
     if file is not None:
         times = read(file)

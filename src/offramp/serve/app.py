@@ -47,42 +47,25 @@ DECODERS = 2  # threads that turn files into pixels; Pillow lets go of Python's 
 
 @dataclass(frozen=True)
 class ServeLimits:
-    """What a server takes.
+    """What a server takes."""
 
-    Attributes:
-        batch: Images answered together at most.
-        wait: Seconds that an image waits for others.
-        queue: Requests that are worked on at a time.
-        body: Bytes of a request.
-        pixels: Of an image.
-        read: Seconds in which a request must be there.
-    """
-
-    batch: int = 32
-    wait: float = 0.002
-    queue: int = 256
-    body: int = 10_000_000
-    pixels: int = 50_000_000
-    read: float = 30.0
+    batch: int = 32  # images answered together at most
+    wait: float = 0.002  # seconds that an image waits for others
+    queue: int = 256  # requests that are worked on at a time
+    body: int = 10_000_000  # bytes of a request
+    pixels: int = 50_000_000  # of an image
+    read: float = 30.0  # seconds in which a request must be there
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer for an image.
+    """The answer for an image."""
 
-    Attributes:
-        label: Of the class.
-        confidence: 0 to 1.
-        exit: Its number.
-        compute: MACs as a share of the network without early exits.
-        batch: Images that were answered together.
-    """
-
-    label: str
-    confidence: float
-    exit: int
-    compute: float
-    batch: int
+    label: str  # of the class
+    confidence: float  # 0 to 1
+    exit: int  # its number
+    compute: float  # MACs as a share of the network without early exits
+    batch: int  # images that were answered together
 
 
 @dataclass(frozen=True)
