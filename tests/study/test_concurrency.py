@@ -362,8 +362,8 @@ def test_memory_may_be_why_where_the_system_sends_the_signal_that_ends_a_worker(
 
 START_A_PROCESS = """
 from offramp.study.run.processes import Processes
-from offramp.study.run.protocol import Needs, Order
-Processes().start(Order("", [], {}, {}, "", {}, Needs(1, 0), "", {}, {}))
+from offramp.study.run.protocol import Needs, TaskOrder
+Processes().start(TaskOrder("", [], {}, {}, "", {}, Needs(1, 0), "", {}, {}))
 """
 SCRIPTS = {
     START_A_PROCESS: (

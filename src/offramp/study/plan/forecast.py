@@ -47,8 +47,9 @@ def times_faster(
 ) -> float:
     """How many times as fast as one so many ranks are: on CPUs no more than there are cores for.
 
-    >>> times_faster(4, 2, torch.device("cpu"), lambda: 6)
-    3.0
+    Example:
+        >>> times_faster(4, 2, torch.device("cpu"), lambda: 6)
+        3.0
     """
     return float(ranks) if device.type != "cpu" else max(1.0, min(ranks, cores() / threads))
 

@@ -49,12 +49,22 @@ def record(
     plan: Plan,
     trainee: Trainee,
     frozen_macs: float,
-    kept: CacheBytes,
+    cached: CacheBytes,
     fused_with: int,
     workers: int,
     meter: Meter,
 ) -> Cost:
-    """A node's cost. frozen_macs: that the node has not been charged with yet."""
+    """A node's cost, for its record.
+
+    Args:
+        plan: That it is of.
+        trainee: The node as it trained.
+        frozen_macs: MACs of frozen layers that it has not been charged with yet.
+        cached: Where the group's frozen values were.
+        fused_with: How many phases shared its passes.
+        workers: How many processes shared the machine.
+        meter: That measured.
+    """
     node, net, execution = trainee.node, plan.net, plan.study.execution
     images = {"train": len(plan.data.train), "validation": len(plan.data.validation)}
     passed = (trainee.epoch, len({trainee.epoch, trainee.best_epoch}))
@@ -72,7 +82,7 @@ def record(
         not_measured={name: str(missing) for name, missing in meter.missing.items()},
         mode=execution.mode,
         cache=execution.cache,
-        kept={"memory": kept.memory, "disk": kept.disk, "live": kept.live},
+        kept={"memory": cached.memory, "disk": cached.disk, "live": cached.live},
         group=fused_with,
         workers=workers,
         comparable=alone and not trainee.resumed,

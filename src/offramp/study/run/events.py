@@ -39,12 +39,14 @@ class GroupStarted:
     names: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        said = ", ".join(self.names or (key[:8] for key in self.keys))
-        return f"{said} {'begins' if len(self.keys) == 1 else 'begin'}"
+        names = ", ".join(self.names or (key[:8] for key in self.keys))
+        return f"{names} {'begins' if len(self.keys) == 1 else 'begin'}"
 
 
 @dataclass(frozen=True)
 class Epoch:
+    """A node has trained an epoch."""
+
     report: EpochReport
     name: str = ""
 
@@ -86,6 +88,7 @@ class Waiting:
 
     @property
     def whom(self) -> str:
+        """For whom, in words."""
         return self.holder or "another process on this store"
 
     def __str__(self) -> str:
@@ -130,7 +133,7 @@ class GroupEnded:
 
 @dataclass(frozen=True)
 class WorkerFailed:
-    """A machine could not do what it was given. again: whether it, or another, may after a while."""
+    """A trainer could not do what its order says. again: whether it, or another, may after a while."""
 
     text: str
     again: bool
@@ -160,13 +163,12 @@ def dumps(event: Event) -> str:
 
 def loads(line: str) -> Event:
     """The event that `dumps` wrote. Raises ValueError, KeyError or TypeError for anything else."""
-    name, said = json.loads(line)
+    name, fields = json.loads(line)
     if name == Epoch.__name__:
-        report = dict(said["report"])
+        report = dict(fields["report"])
         report |= {each: {int(k): v for k, v in report[each].items()} for each in BY_EXIT}
-        return Epoch(EpochReport(**report), said.get("name", ""))
-    fields = {field: tuple(v) if isinstance(v, list) else v for field, v in said.items()}
-    event: Event = KINDS[name](**fields)
+        return Epoch(EpochReport(**report), fields["name"])
+    event: Event = KINDS[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
     return event
 
 
@@ -188,10 +190,19 @@ def watched(
     names: Mapping[str, str],
     go_on: bool = False,
 ) -> dict[str, str]:
-    """Train to the end; why phases failed, by key. watch: is given each event, with what its phases are
-    called.  names: that, by key.
+    """Train to the end.
 
-    Raises OfframpError for the first that fails, unless the others are to go on.
+    Args:
+        events: Of a run, which is closed.
+        watch: Is called with each event, in which phases have names.
+        names: What phases are called, by key.
+        go_on: Leave out what fails, and go on.
+
+    Returns:
+        Why phases failed, by key.
+
+    Raises:
+        OfframpError: For the first phase that fails, unless the others are to go on.
     """
     failed: dict[str, str] = {}
     with closing(events):

@@ -40,12 +40,12 @@ class Failures:
 
 
 def reason_of(error: Exception) -> str:
-    """Why a phase fails. Of an operation that is not deterministic on a device torch says how to allow
-    that, which no profile does."""
-    said = in_line(error, 2000)
-    operation, found, _ = said.partition(" does not have a deterministic implementation")
-    if not found:
-        return said
+    """Why a phase fails, in one line."""
+    reason = in_line(error, 2000)
+    operation, lacks, _ = reason.partition(" does not have a deterministic implementation")
+    if not lacks:
+        return reason
+    # Torch says how to allow it, which no profile does.
     return (
         f"{operation} has no deterministic kernel on this device; train on the CPU, or change that "
         "layer, such as AdaptiveAvgPool2d to AvgPool2d"
@@ -54,7 +54,12 @@ def reason_of(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Ledger:
-    """`done` (keys of nodes in the store) and `failed` are what one process knows so far."""
+    """What one process knows of a plan so far.
+
+    Attributes:
+        failed: Why nodes failed, by key.
+        done: Keys of nodes in the store.
+    """
 
     plan: Plan
     store: Store
@@ -78,13 +83,14 @@ class Ledger:
         training, so they are in no id."""
         data = self.plan.data
         with suppress(Damaged):  # whoever reads it says so
-            known = self.store.read_trial(trial)
-            if known.classes == data.classes:
+            manifest = self.store.read_trial(trial)
+            if manifest.classes == data.classes:
                 return
             read = DataProvenance(**plain(data.provenance))  # its remarks name classes too
-            now = {"classes": data.classes, "data": known.data.model_copy(update={"provenance": read})}
-            self.store.write_trial(trial, known.model_copy(update=now), self.store.trial_logits(trial))
-            yield events.Note(f"the classes of trial {trial} have other names now, which it is given")
+            record = manifest.data.model_copy(update={"provenance": read})
+            manifest = manifest.model_copy(update={"classes": data.classes, "data": record})
+            self.store.write_trial(trial, manifest, self.store.trial_logits(trial))
+            yield events.Note(f"the classes of trial {trial} have other names now, and so in its record")
 
     def open(self) -> list[Node]:
         """The nodes that are neither done nor failed."""
@@ -94,10 +100,10 @@ class Ledger:
     def check(self, key: str) -> Iterator[events.Event]:
         """Take in a node that the store holds, if it is whole."""
         if trials.damage(self.store.verify_node, key) is not None:
-            held = self.store.try_lock(key)
-            if held is None:  # another process makes it anew
+            lock = self.store.try_lock(key)
+            if lock is None:  # another process makes it anew
                 return
-            with held:
+            with lock:
                 # Or has done so, before the lock was free.
                 damage = trials.damage(self.store.verify_node, key)
                 if damage is not None:
@@ -105,7 +111,8 @@ class Ledger:
             if damage is not None:
                 yield events.Note(f"{damage.path} {damage.reason}; that node is computed again")
                 return
-        self.store.drop_checkpoint(key)  # of a process that was killed right after it had kept the node
+        # Of a process that was killed right after it had written the node.
+        self.store.drop_checkpoint(key)
         self.done.add(key)
         yield events.Reused(key)
 

@@ -217,7 +217,7 @@ def _run_workers(plan: Plan, store: Store, config: RunConfig) -> Generator[Event
     with terminable(), TemporaryDirectory() as failures:
         places = devices.spread(config.device, config.workers)
         each = [replace(config, device=place) for place in places]
-        orders = [order_of(plan, store, one, needs, Path(failures)) for one in each]
+        orders = [order_of(plan, store, own, needs, Path(failures)) for own in each]
         launcher = Processes()
         try:
             yield from listen(launcher, orders, Restarts())

@@ -283,8 +283,9 @@ class Restarts:
 def pause_before(count: int) -> float:
     """Seconds before a task is started for the `count`-th time again.
 
-    >>> [pause_before(count) for count in (1, 2, 3, RETRIES)]
-    [0.0, 2.0, 4.0, 32.0]
+    Example:
+        >>> [pause_before(count) for count in (1, 2, 3, RETRIES)]
+        [0.0, 2.0, 4.0, 32.0]
     """
     return 0.0 if count == 1 else PAUSE_S * 2 ** (count - 2)
 

@@ -101,10 +101,16 @@ class Lost(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """What one process works with.
+    """One process at work on a plan.
 
-    allowed: the limits of `cache`, which is None where the study wants none.  answers: logits that
-    trials have in common.
+    Attributes:
+        ledger: What is finished and what failed.
+        config: How it works.
+        images: Of the plan's data.
+        allowed: The limits of `cache`.
+        cache: Of frozen values; None where the study wants none.
+        meter: What it measures costs with.
+        answers: Logits that trials have in common.
     """
 
     ledger: Ledger
@@ -159,9 +165,9 @@ class Run:
         """Train the nodes `keys`, whose parents are in the store, and write the trials `of`, whose nodes
         are. What other processes are at is left to them, and said."""
         nodes = [self.plan.nodes[key] for key in keys]
-        asked = [trial for trial in self.plan.trials if trial.id in of]
+        to_write = [trial for trial in self.plan.trials if trial.id in of]
         self.done.update(key for node in nodes for key in node.needs)
-        self.done.update(key for trial in asked for key in trial.keys)
+        self.done.update(key for trial in to_write for key in trial.keys)
         if nodes:
             yield from self._rest()
         while locks := self._claim([n for n in nodes if n.key not in self.done | self.failed.keys()]):
@@ -172,7 +178,7 @@ class Run:
                 yield from self.ledger.check(node.key)
         if waiting := [node for node in left if node.key not in self.done]:
             yield self._wait(waiting)
-        yield from self._close_trials(asked)
+        yield from self._close_trials(to_write)
 
     def _rest(self) -> Iterator[events.Event]:
         """Once before training: what the machine draws meanwhile is known then."""
@@ -384,11 +390,11 @@ class Run:
                 continue
             if not self.done.issuperset(trial.keys):
                 continue
-            there, damage = self._written(trial)
-            if not there or self.store.is_planned(trial.id):  # nothing is written where all is there
+            written, damage = self._written(trial)
+            if not written or self.store.is_planned(trial.id):  # where all is done nothing is written
                 with self.store.lock(trial.id):
-                    there, damage = self._written(trial)
-                    if not there:
+                    written, damage = self._written(trial)
+                    if not written:
                         trials.write(self.plan, self.store, trial, self.images, self.answers)
                     self.store.drop_plan(trial.id)  # which another process may have written a moment ago
             if damage is not None:
@@ -396,9 +402,9 @@ class Run:
                     f"{damage.path} {damage.reason}; that trial's logits are computed again"
                 )
             open_trials.remove(trial)
-            yield events.TrialDone(trial.id, there)
-        wanted = {name for trial in open_trials for name in trials.answered(trial)}
-        for name in self.answers.keys() - wanted:
+            yield events.TrialDone(trial.id, written)
+        needed = {name for trial in open_trials for name in trials.answered(trial)}
+        for name in self.answers.keys() - needed:
             del self.answers[name]
 
     def _written(self, trial: Trial) -> tuple[bool, Damaged | None]:
@@ -412,12 +418,22 @@ class Run:
 def run(
     plan: Plan, store: Store, config: RunConfig, failed: Failures | None = None
 ) -> Generator[events.Event, None, None]:
-    """Train every missing node and write every trial; yields what happens. Whoever stops reading
-    closes it: locks, caches and torch's settings are put back then.
+    """Train every missing node and write every trial, in this process.
 
-    A node that fails takes what needs it with it, and the rest goes on. failed: shared by
-    processes that run the same plan, so that none repeats what failed in another. Raises
-    OfframpError when nothing can go on (a full disk, image files that changed meanwhile).
+    A node that fails takes what needs it with it, and the rest goes on. Whoever stops reading closes it:
+    locks, caches and torch's settings are put back then.
+
+    Args:
+        plan: What is trained.
+        store: Where to.
+        config: How.
+        failed: Shared by processes that run the same plan, so that none repeats what failed in another.
+
+    Yields:
+        What happens.
+
+    Raises:
+        OfframpError: When nothing can go on (a full disk, image files that changed meanwhile).
     """
     with _prepared(plan, store, config, failed) as prepared:
         if not config.seat.leads:
@@ -465,10 +481,8 @@ def _prepared(plan: Plan, store: Store, config: RunConfig, failed: Failures | No
 def _readers(plan: Plan, config: RunConfig) -> int:
     """How many processes read images from files: as the study says, else this process's share of the
     cores."""
-    given = plan.study.execution.loader_workers
-    if given is not None:
-        return given
-    return max(1, min(MOST_READERS, usable_cores() // config.workers))
+    readers = plan.study.execution.loader_workers
+    return max(1, min(MOST_READERS, usable_cores() // config.workers)) if readers is None else readers
 
 
 def pause_after(took: float, usual: float) -> float:

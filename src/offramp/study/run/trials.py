@@ -47,8 +47,8 @@ def assemble(plan: Plan, trial: Trial, store: Store, device: torch.device) -> Ex
     """The finished network of a trial whose nodes are in the store."""
     layout = plan.numerics.memory_format
     weights = Weights(plan.net, trial.seed, store.node_weights, device, layout)
-    made = trial.resolved
-    return weights.assembled(made.final, made.owners, made.carry)
+    resolved = trial.resolved
+    return weights.assembled(resolved.final, resolved.owners, resolved.carry)
 
 
 LogitsByName = dict[tuple[int, int, Lineage, str], np.ndarray]  # by seed, exit, weights and split
@@ -61,22 +61,29 @@ def answered(trial: Trial) -> set[tuple[int, int, Lineage, str]]:
 
 
 def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: LogitsByName) -> None:
-    """Assemble the trial's network, compute its logits on three splits, and keep both.
+    """Assemble the trial's network, compute its logits on three splits, and write both.
 
-    answers: logits [N, classes] that other trials have computed already; those of this one are added.
+    Args:
+        plan: That the trial is of.
+        store: Where its nodes are, and it will be.
+        trial: Which.
+        images: Of the plan's data.
+        answers: Logits [N, classes] that other trials have computed already; those of this one are
+            added.
 
-    Raises Changed as `check_unchanged`; nothing is written then.
+    Raises:
+        DataChanged: As `check_unchanged`; nothing is written then.
     """
     net = assemble(plan, trial, store, images.device)
     exits = list(trial.resolved.final)
     arrays: dict[str, np.ndarray] = {}
 
-    def asked(split: str, exits: Sequence[int], mirrored: bool) -> np.ndarray:
+    def computed(split: str, exits: Sequence[int], mirrored: bool) -> np.ndarray:
         images.ranks.send(["answer", trial.id, split, list(exits), mirrored])
         return split_logits(net, images, split, exits, EVALUATION_BATCH, mirrored)
 
     def flipped() -> dict[str, tuple[float, ...]]:
-        mirrored = answers_of(net, asked("test", exits, True), exits)
+        mirrored = answers_of(net, computed("test", exits, True), exits)
         mean = (arrays["test"] + mirrored) / 2
         return {stored.FLIPPED: tuple(accuracy(mean, arrays["test_labels"]).tolist())}
 
@@ -86,8 +93,8 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Logit
         names = {k: (trial.seed, k, trial.resolved.final[k], split) for k in exits}
         new = [k for k in exits if names[k] not in answers]
         if new:
-            found = asked(split, new, False)
-            answers |= {names[k]: found[:, i] for i, k in enumerate(new)}
+            logits = computed(split, new, False)
+            answers |= {names[k]: logits[:, i] for i, k in enumerate(new)}
         own = np.stack([answers[names[k]] for k in exits], axis=1)
         logits = answers_of(net, own, exits)
         arrays[split], arrays[f"{split}_labels"] = logits, labels
@@ -110,16 +117,24 @@ def answer(
     mirrored: bool,
 ) -> None:
     """What `write` has the other ranks do: their part of a trial's logits."""
-    (found,) = (one for one in plan.trials if one.id == trial)
-    net = assemble(plan, found, store, images.device)
+    (which,) = (each for each in plan.trials if each.id == trial)
+    net = assemble(plan, which, store, images.device)
     split_logits(net, images, split, exits, EVALUATION_BATCH, mirrored)
 
 
 def check_unchanged(data: Data, splits: Sequence[str], key: str) -> None:
-    """Raises Changed, naming it, for an image file that was read as it was needed and is no longer what
-    the plan's keys were made of. splits: which to look at.  key: chooses the files that are read for
-    that, a few hundred at most of a split (see `offramp.data.images.file_hashes.changed`)."""
-    for split in {id(found): found for found in map(data.splits.get, splits)}.values():
+    """Refuse image files that are read as they are needed, where they changed since keys were made.
+
+    Args:
+        data: Of the plan.
+        splits: Which to look at.
+        key: Chooses the files that are read for that, a few hundred at most of a split (see
+            `offramp.data.images.file_hashes.changed`).
+
+    Raises:
+        DataChanged: Naming a file that is no longer what the plan's keys were made of.
+    """
+    for split in {id(split): split for split in map(data.splits.get, splits)}.values():
         name = split.changed(key) if isinstance(split, FileSplit) else None
         if name is not None:
             raise DataChanged(
@@ -205,11 +220,11 @@ def _manifest(
 
 def _search(study: Study, label: str) -> dict[str, stored.SearchRecord]:
     """How the settings of a strategy were found, where they were."""
-    said = study.search
-    if said is None:
+    search = study.search
+    if search is None:
         return {}
-    found = said.found.get(label, said.found.get(ALL, {}))
-    record = stored.SearchRecord(over=said.over, trials=said.trials, per=said.per, found=plain(found))
+    settings = plain(search.found.get(label, search.found.get(ALL, {})))
+    record = stored.SearchRecord(over=search.over, trials=search.trials, per=search.per, found=settings)
     return {"search": record}
 
 
@@ -223,21 +238,21 @@ def part_macs(net: ExitNetwork) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def _parameters(net: ExitNetwork, passed: Sequence[int]) -> int:
     """Parameters of the network that is cut off after the last of the exits `passed`."""
     own = inside(net)
-    held = {(own.trunk_of[k - 1], part) for k in passed for part in path(k)}
-    return sum(own.parameter_count(part) for _, part in held)
+    parts = {(own.trunk_of[k - 1], part) for k in passed for part in path(k)}
+    return sum(own.parameter_count(part) for _, part in parts)
 
 
 def recorded_code(store: Store, trial: str, data: bool = False) -> dict[str, RecordedCode]:
     """The code of somebody's own that rebuilding a trial's network would run, by its name
     (`net.py:make_net`); with `data`, that of its data too. Not trusted yet; nothing runs here."""
     manifest = store.read_trial(trial)
-    found = {}
+    code = {}
     if usercode.is_user_code(net := manifest.network.backbone):
-        found[net] = RecordedCode(_identity(store, manifest).get("file"))
-    made = (manifest.data.spec or {"name": manifest.data.name})["name"]
-    if data and usercode.is_user_code(made):
-        found[made] = data_code(manifest)
-    return found
+        code[net] = RecordedCode(_identity(store, manifest).get("file"))
+    source = (manifest.data.spec or {"name": manifest.data.name})["name"]
+    if data and usercode.is_user_code(source):
+        code[source] = data_code(manifest)
+    return code
 
 
 def data_code(manifest: stored.Manifest, trust_code: bool = False) -> RecordedCode:
@@ -257,10 +272,17 @@ def load_network(
     attached: ExitNetwork | None = None,
     trust_code: bool = False,
 ) -> ExitNetwork:
-    """The trained network of a trial, in eval mode, on `device`. attached: the network to fill a copy
-    of, where the trial's was attached in Python.  trust_code: see `blank_network`.
+    """The trained network of a trial, in eval mode.
 
-    Raises OfframpError for a trial whose network or files are gone.
+    Args:
+        store: Where the trial is.
+        trial: Its id.
+        device: Where the network goes.
+        attached: The network to fill a copy of, where the trial's was attached in Python.
+        trust_code: See `blank_network`.
+
+    Raises:
+        OfframpError: For a trial whose network or files are gone.
     """
     manifest = store.read_trial(trial)
     net = (
@@ -281,10 +303,15 @@ def is_attached(store: Store, trial: str) -> bool:
 
 
 def blank_network(store: Store, trial: str, trust_code: bool = False) -> ExitNetwork:
-    """A trial's network without what it learned. trust_code: run the file that the store names, where
-    the backbone is code of somebody's own.
+    """A trial's network without what it learned.
 
-    Raises OfframpError for a backbone that has changed since, or whose file is gone or not trusted.
+    Args:
+        store: Where the trial is.
+        trial: Its id.
+        trust_code: Run the file that the store names, where the backbone is code of somebody's own.
+
+    Raises:
+        OfframpError: For a backbone that has changed since, or whose file is gone or not trusted.
     """
     manifest = store.read_trial(trial)
     spec = _net_spec(manifest.network)

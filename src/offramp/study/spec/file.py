@@ -261,12 +261,15 @@ def _validated(value: dict[str, Any], where: Places) -> Study:
 
 
 def small(study: Study) -> list[str]:
-    """Settings, as of `--set`, that cut a study down to a rehearsal: the same program, in minutes.
+    """A study cut down to a rehearsal: the same program, in minutes.
 
     Two epochs, one training image in a hundred (10 a class at least), one test image in ten, 64 px at
     most, two seeds. Of data whose counts are not known, all images, or 1,000 where the study says how
     many. What is smaller already stays. The network keeps its width: another one would be another
     network.
+
+    Returns:
+        Settings, as of `--set`.
     """
     from offramp.data.load import declared_counts  # reading does not need them
 
