@@ -10,12 +10,11 @@ from offramp.seeding import derive
 
 @final
 class Clock:
-    """Which (seed, epoch, step) the random operations of one network draw for.
+    """Which (seed, epoch, step) the random operations of one network draw for. A clock that was never
+    started, or was stopped, leaves the global generator alone."""
 
-    Dropout and drop-path take no generator of their own, so the global one is seeded right before
-    each of them. Masks then depend neither on which other parts run nor on their order. A clock
-    that was never started, or was stopped, leaves the global generator alone.
-    """
+    # Dropout and drop-path take no generator of their own, so the global one is seeded right before
+    # each of them. Masks then depend neither on which other parts run nor on their order.
 
     def __init__(self) -> None:
         self._now: tuple[int, int, int] | None = None

@@ -130,12 +130,14 @@ class NetworkParts:
         return lambda *tensors: classifier(*tensors)[0]
 
     def with_features(self, k: int, trunk: int = 0) -> Callable[..., tuple[Tensor, Tensor]]:
-        """The rest of head k: what `head_pool(k)` returns → its logits [B, classes], bit for bit those
-        of `head_body`, and its features [B, `width(k)`].
+        """The rest of head k, with features for losses that compare them.
 
-        Features are what the last linear layer reads. Which that is in the final exit's classifier
-        nobody says: there they are what the classifier reads, averaged over the map or the tokens.
+        Returns:
+            What `head_pool(k)` returns → its logits [B, classes], bit for bit those of `head_body`, and
+            its features [B, `width(k)`].
         """
+        # Features are what the last linear layer reads. Nobody says which that is in the final exit's
+        # classifier: there they are what the classifier reads, averaged over the map or the tokens.
         if k == self.exits:
             classifier = self.head_body(k, trunk)
             return lambda *tensors: (classifier(*tensors), self._averaged(tensors[0]))
@@ -188,11 +190,9 @@ class NetworkParts:
         return own if adds is None else own + adds(before)
 
     def state(self, part: Part, trunk: int = 0) -> dict[str, Tensor]:
-        """The live parameters and persistent buffers of a part, no copies.
-
-        They go by the names in a store: segments and the final head by the original module's, head k by
-        `exits.<place>.…`, where `state_dict` has `exit_heads.<place>.…`.
-        """
+        """The live parameters and persistent buffers of a part, no copies, by the names in a store:
+        segments and the final head by the original module's, head k by `exits.<place>.…`, where
+        `state_dict` has `exit_heads.<place>.…`."""
         if self._is_early(part):
             prefix = f"{self.facts.early[part.index - 1].name}."
             return self.heads[part.index - 1].state_dict(prefix=prefix, keep_vars=True)

@@ -22,8 +22,9 @@ def kind_at(exit: int, exits: int) -> Mapping[str, Any]:
     """The head of early exit `exit` (from 1) of `exits`: local in the first half, at first with a 3×3
     convolution and then without; global in the second, of every second and then every third token.
 
-    >>> [kind_at(exit, 4)["kind"] for exit in (1, 2, 3, 4)]
-    ['local', 'local', 'global', 'global']
+    Example:
+        >>> [kind_at(exit, 4)["kind"] for exit in (1, 2, 3, 4)]
+        ['local', 'local', 'global', 'global']
     """
     quarter = 4 * (exit - 1) // exits
     if quarter < 2:
@@ -38,8 +39,9 @@ def grid(tokens: int, sides: tuple[int, int]) -> tuple[int, int]:
         tokens: How many; those that are left over come first.
         sides: (height, width) of the images, whose proportion the grid has.
 
-    >>> grid(197, (224, 224)), grid(198, (224, 224)), grid(32, (64, 128))
-    ((14, 14), (14, 14), (4, 8))
+    Example:
+        >>> grid(197, (224, 224)), grid(198, (224, 224)), grid(32, (64, 128))
+        ((14, 14), (14, 14), (4, 8))
     """
     high, wide = (side // gcd(*sides) for side in sides)
     times = isqrt(tokens // (high * wide))

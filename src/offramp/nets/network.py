@@ -98,13 +98,15 @@ class ExitNetwork(nn.Module):
         self._parameters, self._buffers = root._parameters, root._buffers
         self._non_persistent_buffers_set = root._non_persistent_buffers_set
         others, heads = nn.Module(), nn.Module()
-        self._shown = _shown_names([exit.place for exit in self._inside.facts.early], self._inside.heads)
+        self._head_names = _head_names(
+            [exit.place for exit in self._inside.facts.early], self._inside.heads
+        )
         for n, trunk in enumerate(self._inside.trunks):
             if n != self._inside.trunk_of[-1]:
                 others._modules[str(n)] = trunk.module
-        for shown, head in zip(self._shown, self._inside.heads, strict=True):
+        for name, head in zip(self._head_names, self._inside.heads, strict=True):
             node = heads
-            for step in shown.split("."):
+            for step in name.split("."):
                 node = node._modules.setdefault(step, nn.Module())  # type: ignore[assignment]
             node._modules.update(head._modules)
         carry = self._inside.carry
@@ -134,8 +136,8 @@ class ExitNetwork(nn.Module):
         return [parameter for head in self._inside.heads for parameter in head.parameters()]
 
     def _head_state(self, k: int, prefix: str) -> dict[str, Tensor]:
-        shown = self._shown[k - 1]
-        return self._inside.heads[k - 1].state_dict(prefix=f"{prefix}{self._heads_name}.{shown}.")
+        name = f"{prefix}{self._heads_name}.{self._head_names[k - 1]}."
+        return self._inside.heads[k - 1].state_dict(prefix=name)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """What `load_state_dict` does here, wherever this network is a part: the backbone loads by its
@@ -390,11 +392,8 @@ def with_trunks(net: ExitNetwork, owners: Sequence[int]) -> ExitNetwork:
 
 
 def redrawn(net: ExitNetwork, seed: int, draw: str = "initial") -> ExitNetwork:
-    """A copy with weights and buffers drawn anew, a function of (seed, draw, name).
-
-    A head depends on its place and the trunk on nothing else: other exits change nothing. Weights that
-    came with the module are never redrawn (`redrawable`).
-    """
+    """A copy with weights and buffers drawn anew, a function of (seed, draw, name): other exits change
+    nothing. Weights that came with the module are never redrawn (`redrawable`)."""
     twin = _rebuilt(net)
     own = inside(twin)
     for k in range(1, net.exits):
@@ -475,7 +474,7 @@ def _free(name: str, module: nn.Module) -> str:
     return name
 
 
-def _shown_names(places: Sequence[str], heads: Sequence[Head]) -> tuple[str, ...]:
+def _head_names(places: Sequence[str], heads: Sequence[Head]) -> tuple[str, ...]:
     """The names under which heads stand in the tree of modules: those of their places, but that
     `block.body` beside `block`, whose head has a `body` of its own, is `block.body_`."""
     names: dict[str, str] = {}

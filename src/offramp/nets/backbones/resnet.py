@@ -14,15 +14,13 @@ from offramp.inputs import Shape
 from offramp.nets.backbones.backbone import Backbone, convolution_like
 from offramp.nets.heads import paper_head
 
-STRIDES = {"imagenet": 32, "medium": 16, "small": 8}  # of the whole network, by stem
+STRIDES = {"imagenet": 32, "medium": 16, "small": 8}
+"""Total stride by stem. The medium stem is 3×3 with stride 2, the small one with stride 1; neither has
+the max-pool."""
 
 
 def resnet(name: str, classes: int, input_shape: Shape, stem: str = "imagenet") -> nn.Module:
-    """torchvision's network of that name: images [B, C, H, W] → logits [B, classes].
-
-    Total stride 32; 16 with the medium stem (3×3, stride 2, no max-pool), 8 with the small one (3×3,
-    stride 1, no max-pool).
-    """
+    """torchvision's network of that name: images [B, C, H, W] → logits [B, classes]."""
     from torchvision import models  # late: it takes seconds to import
 
     model = models.get_model(name, weights=None, num_classes=classes)

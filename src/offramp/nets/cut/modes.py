@@ -383,12 +383,16 @@ def hold_constants(module: nn.Module, constants: dict[str, Tensor]) -> None:
 def differing_gradients(
     module: nn.Module, whole: Callable[[], Tensor], pieces: Callable[[], Tensor]
 ) -> frozenset[str]:
-    """Names of the parameters of `module` whose gradient is another one in `pieces` than in `whole`, two
-    ways to its logits `[B, classes]`; each begins with the buffers that the module has now.
+    """Names of the parameters whose gradient is another one in `pieces` than in `whole`, such as those
+    before an `autograd.Function` with a backward of its own, or in a block of `no_grad`.
 
-    So are those before an `autograd.Function` with a backward of its own, or in a block of `no_grad`.
-    None where the two draw other random numbers, and where either cannot be differentiated: that is said
-    when it trains. Gradients are only taken where other steps lead to them.
+    None where the two draw other random numbers, and where either cannot be differentiated: that shows
+    when it trains.
+
+    Args:
+        module: Has the parameters; each run begins with the buffers that it has now.
+        whole: One way to its logits `[B, classes]`.
+        pieces: The other. Gradients are only taken where other steps lead to them.
     """
     initial = buffers(module)
 

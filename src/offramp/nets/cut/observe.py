@@ -158,11 +158,9 @@ def _fixed(two: dict[fx.Node, _Run], three: dict[fx.Node, _Run]) -> set[fx.Node]
 
 
 def rule_of(two: Any, three: Any) -> Any:
-    """The rule behind a value that is not a tensor, from its values on two images and on three.
-
-    A constant stays, a multiple of the batch size becomes `PerImage`, a tuple holds rules; anything
-    else is `UNKNOWN`.
-    """
+    """The rule behind a value that is not a tensor, from its values on two images and on three: a
+    constant stays, a multiple of the batch size is `PerImage`, a tuple has rules, all else is
+    `UNKNOWN`."""
     if isinstance(two, (tuple, list)) and isinstance(three, (tuple, list)):
         rules = tuple(rule_of(a, b) for a, b in zip(two, three, strict=False))
         return rules if UNKNOWN not in rules and len(two) == len(three) else UNKNOWN
@@ -192,11 +190,9 @@ def _storage(tensor: Tensor) -> int:
 
 def count_macs(run: Callable[[], T]) -> tuple[T, int]:
     """What `run()` returns, without gradients, and its multiply-accumulates: convolutions and matrix
-    products, as papers count them.
-
-    Normalization, activations, pooling and additions count nothing: for the convolutional networks
-    here they are a few per cent, and no two tools agree on them.
-    """
+    products, as papers count them."""
+    # Normalization, activations, pooling and additions count nothing: for the convolutional networks
+    # here they are a few per cent, and no two tools agree on them.
     counter = _Counter()
     with torch.no_grad(), _layer_by_layer(), counter:
         output = run()

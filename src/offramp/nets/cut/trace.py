@@ -61,11 +61,9 @@ class Untraceable(OfframpError):
 
 
 def compiled(graph: fx.Graph) -> Callable[..., Any]:
-    """The graph as a function of the module that it is rooted on and of its placeholders.
-
-    Parameters and buffers are looked up on the module at every call, so moving the module to
-    another device, or running the function on another instance, needs no new function.
-    """
+    """The graph as a function of the module that it is rooted on and of its placeholders."""
+    # Parameters and buffers are looked up on the module at every call, so moving the module to
+    # another device, or running the function on another instance, needs no new function.
     graph.lint()
     code = graph.python_code("self")
     namespace = dict(code.globals)
@@ -200,10 +198,8 @@ def _untraceable(module: nn.Module, path: str, reason: object) -> Untraceable:
 
 def export(module: nn.Module, style: CallStyle, images: Tensor) -> Traced:
     """The operations of `module` in the mode it is in, those of ATen, for images of this size in batches
-    of any.
-
-    Raises whatever `torch.export` does where control flow depends on values, or the size of a batch.
-    """
+    of any. Raises whatever `torch.export` does where control flow depends on values, or the batch's
+    size."""
     batch = torch.export.Dim("batch")
     with quiet():
         program = torch.export.export(
