@@ -48,7 +48,7 @@ def answers(
     """luck: of a strategy's seeds.  taste: of a strategy in images, the same in all of its seeds."""
     generator = np.random.default_rng(seed)
     hard = generator.normal(0, 1.3, images)
-    found = {}
+    actual = {}
     for strategy in strategies:
         able = (
             SKILL
@@ -63,8 +63,8 @@ def answers(
             sure = 1 / (1 + np.exp(-np.abs(sense + generator.normal(0, 0.5, (images, 4)) + 0.5)))
             macs = skill.macs.get(strategy, MACS)
             key = f"{strategy}-{k}"
-            found[MODEL, DATA, strategy, 42 + k] = NetAnswers(sure, right, macs, "these", source=key)
-    return found
+            actual[MODEL, DATA, strategy, 42 + k] = NetAnswers(sure, right, macs, "these", source=key)
+    return actual
 
 
 def facts(
@@ -76,18 +76,18 @@ def facts(
 ) -> Facts:
     """Facts of such networks: their accuracy at each exit is what the table says. planted: what else is
     in the table."""
-    made = answers(seed, strategies, skill, **more)  # type: ignore[arg-type]
-    seeds = len({key[3] for key in made})
+    built = answers(seed, strategies, skill, **more)  # type: ignore[arg-type]
+    seeds = len({key[3] for key in built})
     table = tidy_table(seed, planted, strategies=strategies, seeds=seeds)
     values = {
         (strategy, number, k + 1): float(a.right[:, k].mean())
-        for (_, _, strategy, number), a in made.items()
+        for (_, _, strategy, number), a in built.items()
         for k in range(4)
     }
     at = (table["split"] == "test") & (table["metric"] == "accuracy") & table["exit"].notna()
     places = zip(table.loc[at, "strategy"], table.loc[at, "seed"], table.loc[at, "exit"], strict=True)
     table.loc[at, "value"] = [values[s, int(n), int(e)] for s, n, e in places]
-    return Facts(numbers(table), made, frozenset({"two-stage"}))
+    return Facts(numbers(table), built, frozenset({"two-stage"}))
 
 
 @cache

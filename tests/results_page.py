@@ -19,10 +19,10 @@ def section(name: str) -> str:
     return text[text.index(f"([{name}](") :].partition("\n## ")[0]
 
 
-def said(pattern: str, text: str) -> tuple[str, ...]:
+def groups_of(pattern: str, text: str) -> tuple[str, ...]:
     """The groups of a pattern that a text has once."""
-    (found,) = re.finditer(pattern, text)
-    return found.groups()
+    (actual,) = re.finditer(pattern, text)
+    return actual.groups()
 
 
 def packs(name: str) -> list[Path]:

@@ -38,14 +38,14 @@ def test_a_long_line_would_be_seen() -> None:
 
 def too_long(text: str) -> list[str]:
     """The lines of code, indented or fenced, that a column cuts."""
-    found, fenced = [], False
+    actual, fenced = [], False
     for line in text.splitlines():
         if re.match(r"\s*(```|~~~)", line):
             fenced = not fenced
         elif fenced or line.startswith("    "):
             code = line if fenced else line[4:]
-            found += [code] if len(code) > COLUMN else []
-    return found
+            actual += [code] if len(code) > COLUMN else []
+    return actual
 
 
 def test_readme_is_read_in_one_go() -> None:
@@ -54,21 +54,21 @@ def test_readme_is_read_in_one_go() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_that_are_shown_exist_with_their_options(page: Path) -> None:
-    assert [line for line in commands(page.read_text(encoding="utf-8")) if not known(line)] == []
+    assert [line for line in commands(page.read_text(encoding="utf-8")) if not is_known(line)] == []
 
 
 def test_commands_that_do_not_exist_would_be_seen() -> None:
     text = "Ask `offramp runs x` or:\n\n    $ offramp run a.yaml --sets b \\\n        --dry  # --no\n"
-    shown = [*commands(text)]
-    assert shown == ["offramp run a.yaml --sets b --dry", "offramp runs x"]
-    assert not any(map(known, shown))
-    assert known("offramp store copy a b") and known("offramp run a.yaml --dry-run -q")
+    visible = [*commands(text)]
+    assert visible == ["offramp run a.yaml --sets b --dry", "offramp runs x"]
+    assert not any(map(is_known, visible))
+    assert is_known("offramp store copy a b") and is_known("offramp run a.yaml --dry-run -q")
 
 
 def test_examples_of_help_can_be_run() -> None:
     """With every option that their command needs."""
-    shown = [line for command in leaves(offramp()) for line in commands(f"\n{command.help or ''}")]
-    assert len(shown) > 30 and [line for line in shown if not known(line) or lacks(line)] == []
+    visible = [line for command in leaves(offramp()) for line in commands(f"\n{command.help or ''}")]
+    assert len(visible) > 30 and [line for line in visible if not is_known(line) or lacks(line)] == []
     assert lacks("offramp build --backbone resnet18 --data digits") == {"--out"}, "the control"
 
 
@@ -99,14 +99,14 @@ def offramp() -> Any:
     return get_command(app)
 
 
-def known(line: str) -> bool:
+def is_known(line: str) -> bool:
     """Whether there is such a command, with such options."""
     command, words = called(line)
     if hasattr(command, "commands"):
         return not words
     options = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
-    given = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
-    return given <= options | {"--help", "-h"}
+    fields = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+    return fields <= options | {"--help", "-h"}
 
 
 def called(line: str) -> tuple[Any, list[str]]:
@@ -120,11 +120,11 @@ def called(line: str) -> tuple[Any, list[str]]:
 
 def test_every_variable_that_is_read_is_on_a_page() -> None:
     """Of the environment, as far as they are offramp's own."""
-    told = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    sentence = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     source = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "src").rglob("*.py"))
     read = set(re.findall(r'"(OFFRAMP_[A-Z_]+)"', source))
     assert "OFFRAMP_DEVICE" in read
-    assert {name for name in read if not re.search(rf"\b{name}\b", told)} == set()
+    assert {name for name in read if not re.search(rf"\b{name}\b", sentence)} == set()
 
 
 NETWORKS = {
@@ -139,8 +139,8 @@ def test_what_a_single_image_costs_is_what_was_measured() -> None:
     page = (ROOT / "docs" / "prediction.md").read_text(encoding="utf-8")
     lines = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
     measured = {line["name"]: line for line in lines}
-    found = {name: measured[f"one image, nothing leaves: {name}"] for name in NETWORKS}
+    actual = {name: measured[f"one image, nothing leaves: {name}"] for name in NETWORKS}
     for name, words in NETWORKS.items():
-        assert f"{100 * (1 - found[name]['ratio']):.1f} {words}" in page
-    assert all(line["holds"] for line in found.values())
-    assert {line["bar"] for line in found.values()} == {0.97} and "the bar of 3 %" in page
+        assert f"{100 * (1 - actual[name]['ratio']):.1f} {words}" in page
+    assert all(line["holds"] for line in actual.values())
+    assert {line["bar"] for line in actual.values()} == {0.97} and "the bar of 3 %" in page

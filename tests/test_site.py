@@ -106,10 +106,10 @@ def test_the_cells_of_notebooks_are_python() -> None:
 @pytest.mark.long
 def test_the_site_is_made_without_a_warning(source: Path, tmp_path: Path) -> None:
     pytest.importorskip("myst_nb")
-    made = subprocess.run(
+    built = subprocess.run(
         [sys.executable, "-m", "sphinx", "--fail-on-warning", "--quiet", source, tmp_path / "html"],
         capture_output=True,
         text=True,
     )
-    assert made.returncode == 0, made.stderr
+    assert built.returncode == 0, built.stderr
     assert "accuracy" in (tmp_path / "html" / "docs" / "notebooks" / "compare.html").read_text()

@@ -21,11 +21,11 @@ PAGES = ("index", "README", "docs/results/README", "strategies/joint", "referenc
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source, made = (tmp_path_factory.mktemp(name) for name in ("source", "html"))
+    source, built = (tmp_path_factory.mktemp(name) for name in ("source", "html"))
     assemble.main(source)
-    command = [sys.executable, "-m", "sphinx", "--quiet", "-D", "nb_execution_mode=off", source, made]
+    command = [sys.executable, "-m", "sphinx", "--quiet", "-D", "nb_execution_mode=off", source, built]
     subprocess.run(command, check=True, capture_output=True)
-    return made
+    return built
 
 
 @pytest.mark.parametrize(("width", "colors"), LOOKS)
@@ -37,5 +37,5 @@ def test_nothing_scrolls_sideways_and_axe_finds_nothing_serious(
     browser.get((site / f"{page}.html").as_uri())
     assert browser.execute_script("return document.documentElement.scrollWidth") == width
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
-    found = axe(browser)
-    assert found == [], json.dumps(found, indent=1)
+    violations = axe(browser)
+    assert violations == [], json.dumps(violations, indent=1)

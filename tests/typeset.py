@@ -15,14 +15,22 @@ HEAD = r"""\documentclass[%s]{article}
 \hbadness=10000 \vbadness=10000
 \begin{document}
 """
+PACKAGES = ("lmodern.sty", "booktabs.sty", "graphicx.sty")
 TROUBLE = re.compile(r"Overfull.*|.*Float too large.*|^!.*", re.MULTILINE)
 BEGINS = re.compile(r"^table (\S+)$", re.MULTILINE)
 
 
 def needs_latex() -> pytest.MarkDecorator:
-    """Skips, saying so, where there is no LaTeX."""
-    reason = "no pdflatex here (apt: texlive-latex-recommended, lmodern): nothing is typeset"
-    return pytest.mark.skipif(shutil.which("pdflatex") is None, reason=reason)
+    """Skips, saying what lacks, where there is no LaTeX with its fonts."""
+    lacks = [] if shutil.which("pdflatex") else ["pdflatex"]
+    lacks = lacks or [name for name in PACKAGES if not _has(name)]
+    reason = f"no {', '.join(lacks)} here (apt: texlive-latex-recommended, lmodern): nothing is typeset"
+    return pytest.mark.skipif(bool(lacks), reason=reason)
+
+
+def _has(package: str) -> bool:
+    """Whether LaTeX finds a package."""
+    return bool(subprocess.run(["kpsewhich", package], capture_output=True, check=False).stdout.strip())
 
 
 def trouble(tables: Mapping[str, str], folder: Path, columns: str) -> dict[str, list[str]]:
@@ -38,6 +46,8 @@ def trouble(tables: Mapping[str, str], folder: Path, columns: str) -> dict[str, 
     log = (folder / "t.log").read_text(encoding="utf-8", errors="replace")
     assert done.returncode == 0, log[-2000:]
     parts = BEGINS.split(log)
-    found = {name: TROUBLE.findall(said) for name, said in zip(parts[1::2], parts[2::2], strict=True)}
-    assert set(found) == set(tables)
-    return {name: said for name, said in found.items() if said}
+    overfull = {
+        name: TROUBLE.findall(lines) for name, lines in zip(parts[1::2], parts[2::2], strict=True)
+    }
+    assert set(overfull) == set(tables)
+    return {name: lines for name, lines in overfull.items() if lines}

@@ -12,14 +12,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 @dataclass
 class Site:
     """address: without a slash at its end.  pages: bytes by path.  leads: where a path leads on to.
-    cut: so many answers end half-way.  down: so many are 503.  asked: every path, in order."""
+    cut: so many answers end half-way.  down: so many are 503.  requests: every path, in order."""
 
     address: str = ""
     pages: dict[str, bytes] = field(default_factory=dict)
     leads: dict[str, str] = field(default_factory=dict)
     cut: int = 0
     down: int = 0
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
 
 @contextmanager

@@ -42,9 +42,9 @@ def final(exit: int, loss: float, trial: str = "t", source: str = "w") -> list[d
 
 
 def table(rows: list[dict[str, object]], **about: object) -> pd.DataFrame:
-    given = {"strategy": "joint-branch", "model": "m", "data": "d", "seed": 1} | about
-    made = pd.DataFrame(rows).assign(**given).reindex(columns=list(COLUMNS))
-    return made.astype({"exit": "Int64", "epoch": "Int64"})
+    fields = {"strategy": "joint-branch", "model": "m", "data": "d", "seed": 1} | about
+    frame = pd.DataFrame(rows).assign(**fields).reindex(columns=list(COLUMNS))
+    return frame.astype({"exit": "Int64", "epoch": "Int64"})
 
 
 HYBRID = table(
@@ -82,14 +82,14 @@ def test_overall_curves_of_many_trials_at_once_are_those_of_each() -> None:
     many = overall(joined(both))
     for trial in ("t", "u"):
         at = (many["trial"] == trial) & (many["split"] == "validation")
-        found = many[at & (many["metric"] == "cross_entropy")]["value"]
-        np.testing.assert_allclose(found, curve(both, None, trial)["value"])
+        actual = many[at & (many["metric"] == "cross_entropy")]["value"]
+        np.testing.assert_allclose(actual, curve(both, None, trial)["value"])
 
 
 def values(name: str, source: pd.DataFrame = HYBRID) -> dict[int | None, float]:
-    found = observations(source, MEASURES[name])
-    exits = [None if pd.isna(e) else int(e) for e in found["exit"]]
-    return dict(zip(exits, found["value"].tolist(), strict=True))
+    observed = observations(source, MEASURES[name])
+    exits = [None if pd.isna(e) else int(e) for e in observed["exit"]]
+    return dict(zip(exits, observed["value"].tolist(), strict=True))
 
 
 def test_epoch_metrics_are_of_the_last_phase_and_average_over_exits() -> None:
@@ -107,9 +107,9 @@ OVERFITS = [1.0, 0.5, 0.6, 0.61, 0.62, 0.63, 0.64, 0.65]
 
 def two_phases(later: list[float]) -> pd.DataFrame:
     """A head that is drawn anew for a second phase; training loss falls in both."""
-    made = table([*history("joint", 1, LOW), *history("exit 1", 1, later), *final(1, later[-1])])
-    at = (made["split"] == "train") & (made["metric"] == "cross_entropy")
-    return made.assign(value=made["value"].where(~at, 5 - 0.1 * made["epoch"].astype(float)))
+    built = table([*history("joint", 1, LOW), *history("exit 1", 1, later), *final(1, later[-1])])
+    at = (built["split"] == "train") & (built["metric"] == "cross_entropy")
+    return built.assign(value=built["value"].where(~at, 5 - 0.1 * built["epoch"].astype(float)))
 
 
 def test_a_head_drawn_anew_does_not_overfit() -> None:
@@ -139,16 +139,16 @@ def test_overfitting_in_the_last_phase_is_found() -> None:
 
 def test_a_hybrid_is_not_tied_to_the_parent_that_it_begins_with() -> None:
     parent = table([*history("joint", 1, LOW), *final(1, 0.3)], strategy="joint")
-    found = observations(
+    observed = observations(
         pd.concat([two_phases(FALLS), parent.assign(trial="p")]), MEASURES["min-loss-epoch"]
     )
-    by_strategy = found[found["exit"] == 1].set_index("strategy")
+    by_strategy = observed[observed["exit"] == 1].set_index("strategy")
     assert by_strategy["value"].to_dict() == {"joint": 3.0, "joint-branch": 8.0}
     assert by_strategy["source"].nunique() == 2
     # An exit that its own phases left alone is the parent's: the same source.
     twin = table([*history("joint", 2, [0.8, 0.4]), *final(2, 0.4, "p")], strategy="joint")
-    kept = observations(pd.concat([HYBRID, twin.assign(trial="p")]), MEASURES["loss-rise"])
-    assert kept[kept["exit"] == 2]["source"].nunique() == 1
+    rest = observations(pd.concat([HYBRID, twin.assign(trial="p")]), MEASURES["loss-rise"])
+    assert rest[rest["exit"] == 2]["source"].nunique() == 1
 
 
 def test_the_gap_compares_both_in_eval_mode() -> None:
@@ -171,8 +171,8 @@ def test_quality_is_of_the_final_weights() -> None:
 def test_no_mean_over_exits_for_a_trial_that_lacks_some() -> None:
     plain = table([*history("backbone", 2, [0.5]), *final(2, 0.5, "p")], strategy="baseline")
     both = pd.concat([HYBRID, plain.assign(trial="p")])
-    found = observations(both, MEASURES["accuracy-test"])
-    lone = found[found["strategy"] == "baseline"]
+    observed = observations(both, MEASURES["accuracy-test"])
+    lone = observed[observed["strategy"] == "baseline"]
     assert lone["exit"].tolist() == [2]
     last = observations(both, MEASURES["final-accuracy-test"])
     assert sorted(last["strategy"]) == ["baseline", "joint-branch"]
@@ -183,11 +183,15 @@ def test_no_mean_over_exits_for_a_trial_that_lacks_some() -> None:
 
 def test_equal_sources_stay_equal_overall() -> None:
     twin = HYBRID.assign(trial="u", strategy="joint", source=HYBRID["source"])
-    found = observations(pd.concat([HYBRID, twin]), MEASURES["accuracy-test"])
-    assert found.groupby(found["exit"].fillna(0))["source"].nunique().eq(1).all()
+    observed = observations(pd.concat([HYBRID, twin]), MEASURES["accuracy-test"])
+    assert observed.groupby(observed["exit"].fillna(0))["source"].nunique().eq(1).all()
     other = twin.assign(source=twin["source"].replace("a", "z"))
-    found = observations(pd.concat([HYBRID, other]), MEASURES["accuracy-test"])
-    assert found.groupby(found["exit"].fillna(0))["source"].nunique().to_dict() == {0: 2, 1: 2, 2: 1}
+    observed = observations(pd.concat([HYBRID, other]), MEASURES["accuracy-test"])
+    assert observed.groupby(observed["exit"].fillna(0))["source"].nunique().to_dict() == {
+        0: 2,
+        1: 2,
+        2: 1,
+    }
 
 
 COSTS = [("joint", "seconds_train", 10.0), ("joint", "seconds_checkpoint", 1.0)]
@@ -263,15 +267,15 @@ def test_time_of_an_exit_only_where_each_phase_trains_one() -> None:
 def test_time_of_a_phase_for_several_exits_is_attributed_and_no_measurement() -> None:
     rows = with_costs(True)
     assert values("seconds-written", rows) == {None: 12.0}  # nothing says how
-    told = [("joint", 1, 2.5), ("joint", 2, 7.5), ("branch 1", 1, 2.0)]
+    sentence = [("joint", 1, 2.5), ("joint", 2, 7.5), ("branch 1", 1, 2.0)]
     more = [
         {"trial": "t", "phase": p, "exit": e, "metric": "exit_seconds", "value": v, "measured": True}
-        for p, e, v in told
+        for p, e, v in sentence
     ]
     both = pd.concat([rows, table(more)], ignore_index=True)
     assert values("seconds-written", both) == pytest.approx({1: 4.5, 2: 7.5, None: 12.0})
-    found = observations(both, MEASURES["seconds-written"])
-    assert found["measured"].tolist() == [False, False, True]
+    observed = observations(both, MEASURES["seconds-written"])
+    assert observed["measured"].tolist() == [False, False, True]
 
 
 LACKING = {"memory-torch-max", "power-cpu-peak", "power-gpu-peak", "energy-cpu", "energy"} | {
@@ -284,22 +288,24 @@ LACKING = {"memory-torch-max", "power-cpu-peak", "power-gpu-peak", "energy-cpu",
 
 def test_every_measure_is_made_from_a_whole_table() -> None:
     whole = numbers(tidy_table(1, epochs=20, seeds=2))
-    for name, one in MEASURES.items():
-        found = observations(whole, one)
-        assert list(found.columns) == list(OBSERVATION)
-        assert set(found["strategy"]) <= set(NINE)
-        from_logits = one.metric is not None and one.metric.metric.uneven  # of which the table has none
-        assert len(found) or name in LACKING or from_logits, name
+    for name, first in MEASURES.items():
+        observed = observations(whole, first)
+        assert list(observed.columns) == list(OBSERVATION)
+        assert set(observed["strategy"]) <= set(NINE)
+        from_logits = (
+            first.metric is not None and first.metric.metric.uneven
+        )  # of which the table has none
+        assert len(observed) or name in LACKING or from_logits, name
 
 
 def test_order_of_trials_does_not_matter() -> None:
     table = tidy_table(3, epochs=8, seeds=2)
     trials = table["trial"].unique()[::-1]
     turned = pd.concat([table[table["trial"] == trial] for trial in trials], ignore_index=True)
-    one, other = numbers(table), numbers(turned)
+    first, other = numbers(table), numbers(turned)
     for name in ("accuracy-test", "min-loss-epoch", "seconds-written", "generalization-gap-best"):
         pd.testing.assert_frame_equal(
-            observations(one, MEASURES[name]), observations(other, MEASURES[name])
+            observations(first, MEASURES[name]), observations(other, MEASURES[name])
         )
 
 
@@ -311,12 +317,12 @@ def test_two_settings_in_one_table_are_refused() -> None:
 
 def test_an_empty_table_has_no_observations() -> None:
     empty = numbers(pd.DataFrame(columns=list(COLUMNS)).astype({"exit": "Int64", "epoch": "Int64"}))
-    for one in MEASURES.values():
-        assert observations(empty, one).empty
+    for first in MEASURES.values():
+        assert observations(empty, first).empty
 
 
 def test_values_are_said_in_their_unit() -> None:
-    said = {
+    wording = {
         "accuracy-test": ("74.9 %", "−0.41 points", 0.749, -0.0041),
         "peak-epoch": ("1 epoch", "1.5 epochs", 1, 1.5),
         "loss-test": ("0.62 nats", "−1 nat", 0.62, -1),
@@ -324,7 +330,7 @@ def test_values_are_said_in_their_unit() -> None:
         "macs-written": ("1.5 G MACs", "−2 MACs", 1.5e9, -2),
         "memory-cpu-max": ("1.8 GB", "−2 B", 1.8e9, -2),
     }
-    for name, (text, gap, value, difference) in said.items():
+    for name, (text, gap, value, difference) in wording.items():
         assert MEASURES[name].text(value) == text and MEASURES[name].gap(difference) == gap
     assert MEASURES["memory-cpu-max"].about["unit"] == "MB"
     assert {m.unit.name: m.unit.scale for m in ALL} == {

@@ -83,15 +83,15 @@ def planted() -> pd.DataFrame:
 
 def advice(table: pd.DataFrame, goal: Goal) -> dict[str, set[str]]:
     """Who comes first and who is told apart from it."""
-    (found,) = recommend(Facts(numbers(table), {}), Preference(goal))
-    behind = {r.name for r in found.ranking if r.behind}
-    return {"first": {r.name for r in found.first}, "behind": behind}
+    (actual,) = recommend(Facts(numbers(table), {}), Preference(goal))
+    behind = {r.name for r in actual.ranking if r.behind}
+    return {"first": {r.name for r in actual.first}, "behind": behind}
 
 
 def test_claims_find_what_was_planted_and_nothing_else() -> None:
-    found = check(published(), planted(), CIFAR100, families=FAMILIES)
-    assert {o.claim.id for o in found if o.verdict == "supported"} == TRUE
-    assert {o.claim.id for o in found if o.verdict == "contradicted"} == FALSE
+    actual = check(published(), planted(), CIFAR100, families=FAMILIES)
+    assert {o.claim.id for o in actual if o.verdict == "supported"} == TRUE
+    assert {o.claim.id for o in actual if o.verdict == "contradicted"} == FALSE
 
 
 def test_orders_find_what_was_planted() -> None:
@@ -113,12 +113,12 @@ def test_advice_finds_what_was_planted() -> None:
 
 def test_estimated_costs_are_never_findings() -> None:
     table = tidy_table(7, PLANTED, measured=False)
-    found = [
+    actual = [
         o
         for o in check(published(), table, CIFAR100, families=FAMILIES)
         if find_measure(o.claim.measure) in COSTS
     ]
-    assert {o.verdict for o in found} == {"not testable here"}
+    assert {o.verdict for o in actual} == {"not testable here"}
     assert advice(table, "training-time")["behind"] == set()
 
 
@@ -150,9 +150,9 @@ def test_claims_find_nothing_where_nothing_is(stores: int) -> None:
             name: index(name, t.get(data, nothing), NINE, families=FAMILIES)
             for name, t in tables.items()
         }
-        found = judge(claims, indices)
-        false += any(o.verdict in ("supported", "contradicted") for o in found)
-        tested += sum(o.p is not None for o in found)
+        actual = judge(claims, indices)
+        false += any(o.verdict in ("supported", "contradicted") for o in actual)
+        tested += sum(o.p is not None for o in actual)
     assert tested / stores > 40  # most of the file is tested in every store
     assert false / stores <= most(stores)
 
@@ -160,10 +160,10 @@ def test_claims_find_nothing_where_nothing_is(stores: int) -> None:
 @pytest.mark.parametrize("stores", [STORES, *long(40)])
 def test_advice_and_orders_find_nothing_where_nothing_is(stores: int) -> None:
     facts = Facts(null(stores), {})
-    found = recommend(facts, Preference("accuracy"))
-    assert len(found) == stores
+    actual = recommend(facts, Preference("accuracy"))
+    assert len(actual) == stores
     # The same pairwise tests stand behind orders and graphs.
-    assert sum(any(r.behind for r in one.ranking) for one in found) / stores <= most(stores)
+    assert sum(any(r.behind for r in first.ranking) for first in actual) / stores <= most(stores)
 
 
 def test_the_control_would_notice_unadjusted_tests() -> None:

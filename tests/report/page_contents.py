@@ -51,9 +51,9 @@ def as_csv(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def panels(seed: int) -> dict[str, Any]:
-    one = curve(1, seed)
-    data = [dict(row, exit=f"exit {k}") for k in (1, 2, 3, 4) for row in one["data"]["values"]]
-    inner = {"mark": one["mark"], "encoding": one["encoding"], "height": 180}
+    first = curve(1, seed)
+    data = [dict(row, exit=f"exit {k}") for k in (1, 2, 3, 4) for row in first["data"]["values"]]
+    inner = {"mark": first["mark"], "encoding": first["encoding"], "height": 180}
     facet = {"field": "exit", "type": "nominal", "title": None}
     return {"data": {"values": data}, "facet": facet, "columns": 2, "spec": inner}
 
@@ -61,24 +61,24 @@ def panels(seed: int) -> dict[str, Any]:
 def figure(name: str, question: Question, spec: dict[str, Any], **about: str) -> Figure:
     caption = "Cross-entropy on validation, mean over 3 seeds with a 95 % interval; lower is better."
     alt, title = "Lines that fall and flatten; joint is the highest.", f"Validation loss, {name}"
-    told = {"title": title, "caption": caption, "alt": alt, "paper": "Figs. 8, 18"}
-    return Figure(name, question, spec=spec, about=about, **told)
+    sentence = {"title": title, "caption": caption, "alt": alt, "paper": "Figs. 8, 18"}
+    return Figure(name, question, spec=spec, about=about, **sentence)
 
 
 def table(name: str, question: Question, columns: int = 4, **about: str) -> Table:
     generator = np.random.default_rng(3)
     frame = pd.DataFrame({"strategy": STRATEGIES})
-    shown = [Column("strategy", "Strategy")]
+    visible = [Column("strategy", "Strategy")]
     for k in range(1, columns + 1):
         frame[f"exit{k}"] = generator.uniform(0.5 + k / 20, 0.55 + k / 20, len(STRATEGIES))
         frame[f"sd{k}"] = 0.01
-        shown.append(Column(f"exit{k}", f"Exit {k}, %", "percent", 1, "higher", f"sd{k}"))
+        visible.append(Column(f"exit{k}", f"Exit {k}, %", "percent", 1, "higher", f"sd{k}"))
     frame.loc[0, "exit1"] = np.nan
     title = f"Accuracy at each exit, {name}"
     caption = "On test, mean ± sd over 3 seeds; higher is better."
     best, alike = frozenset({(1, "exit1"), (2, f"exit{columns}")}), frozenset({(3, "exit1")})
     more: Any = {"best": best, "alike": alike, "notes": ("– : the baseline has no early exit.",)}
-    return Table(name, question, title, caption, frame, shown, "Table 7", about, **more)
+    return Table(name, question, title, caption, frame, visible, "Table 7", about, **more)
 
 
 def contents(missing: bool = True) -> Contents:
@@ -90,9 +90,9 @@ def contents(missing: bool = True) -> Contents:
             figures.append(figure(f"loss-{model}-{exit}", "rq1", curve(exit, exit), **about))
         tables.append(table(f"wide-{model}", "rq2", 16, model=model, data=data))
     figures.append(figure("hybrids", "rq3", curve(2, 9), data="digits"))
-    said = pd.DataFrame({"claim": [NASTY, "Joint uses least memory. " * 6], "p": [1e-20, 0.4]})
+    frame = pd.DataFrame({"claim": [NASTY, "Joint uses least memory. " * 6], "p": [1e-20, 0.4]})
     columns = [Column("claim", "Claim"), Column("p", "p", "p", 3)]
-    claims = Table("claims", "more", "Claims", "p adjusted after Holm over all claims.", said, columns)
+    claims = Table("claims", "more", "Claims", "p adjusted after Holm over all claims.", frame, columns)
     return Contents(
         title=f"made-up {NASTY}",
         lead="6 strategies · 2 networks · 3 seeds",

@@ -12,8 +12,8 @@ LACKING = {
     "memory-power": "not measured",
     "budget": "all trials were trained for as many epochs",
 }
-"""Figures that the trials of `made.at_random` do not show, and why. A new one that needs what they lack
-is listed here."""
+"""Figures that the trials of `handmade.at_random` do not show, and why. A new one that needs what they
+lack is listed here."""
 
 
 def views(spec: Any) -> Iterator[dict[str, Any]]:

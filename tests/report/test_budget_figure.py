@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from altair.utils.schemapi import validate_jsonschema
 from altair.vegalite.v6.schema.core import load_schema
-from made import Made, evidence, simple
+from handmade import HandTrial, evidence, simple
 
 from offramp.cli.commands.pack import pack
 from offramp.report.evidence import Evidence, join, of_strategies
@@ -29,7 +29,7 @@ RIGHT = {
 }
 
 
-def trained(epochs: int, strategy: str, seed: int, study: str = "made", **recipe: Any) -> Made:
+def trained(epochs: int, strategy: str, seed: int, study: str = "made", **recipe: Any) -> HandTrial:
     hits = [image < RIGHT[epochs][strategy] for image in range(4)]
     return simple(
         strategy,
@@ -40,7 +40,7 @@ def trained(epochs: int, strategy: str, seed: int, study: str = "made", **recipe
     )
 
 
-def budget(epochs: int) -> list[Made]:
+def budget(epochs: int) -> list[HandTrial]:
     return [trained(epochs, strategy, seed) for strategy in RIGHT[epochs] for seed in (1, 2)]
 
 
@@ -49,8 +49,8 @@ def three() -> Evidence:
     return evidence([trial for epochs in RIGHT for trial in budget(epochs)])
 
 
-def drawn(found: Evidence) -> pd.DataFrame:
-    (figure,) = draw(found, ["budget"]).figures
+def drawn(whole: Evidence) -> pd.DataFrame:
+    (figure,) = draw(whole, ["budget"]).figures
     validate_jsonschema(dict(figure.spec), {"$ref": "#/definitions/TopLevelSpec"}, load_schema())
     frames = [pd.read_csv(io.StringIO(text)) for text in figure.spec["datasets"].values()]
     (ranks,) = (frame for frame in frames if "rank" in frame)
@@ -58,10 +58,10 @@ def drawn(found: Evidence) -> pd.DataFrame:
 
 
 def test_ranks_are_those_of_the_accuracies(three: Evidence) -> None:
-    found = drawn(three)
+    actual = drawn(three)
     for epochs, right in RIGHT.items():
         order = sorted(right, key=lambda s: -right[s])
-        assert found.loc[epochs].to_dict() == {s: order.index(s) + 1 for s in right}
+        assert actual.loc[epochs].to_dict() == {s: order.index(s) + 1 for s in right}
     (figure,) = draw(three, ["budget"]).figures
     assert "1 epoch: joint, two-stage, separate." in figure.alt
     assert "2 seeds" in figure.caption
@@ -88,42 +88,42 @@ def test_parts_join(three: Evidence) -> None:
     every = [trial for epochs in RIGHT for trial in budget(epochs)]
     parts = [evidence([t for t in every if t.seed == seed]) for seed in (2, 1)]
     by_budget = [evidence(budget(epochs)) for epochs in (2, 1, 4)]
-    for found in (join(parts), join(by_budget), join([join(by_budget[:2]), by_budget[2]])):
-        assert drawn(found).equals(drawn(three))
+    for actual in (join(parts), join(by_budget), join([join(by_budget[:2]), by_budget[2]])):
+        assert drawn(actual).equals(drawn(three))
 
 
 def test_what_one_part_left_out_may_be_what_is_compared_of_all() -> None:
     """Of two settings the one with most trials is compared, wherever they were read."""
-    one = [trained(4, strategy, 1) for strategy in RIGHT[4]]
+    first = [trained(4, strategy, 1) for strategy in RIGHT[4]]
     other = [trained(4, strategy, 1, learning_rate=0.5) for strategy in ("joint", "separate")]
     more = [trained(4, strategy, 2, learning_rate=0.5) for strategy in ("joint", "separate")]
-    whole, parts = evidence([*one, *other, *more]), [evidence([*one, *other]), evidence(more)]
+    whole, parts = evidence([*first, *other, *more]), [evidence([*first, *other]), evidence(more)]
     assert [len(part.trials) for part in (*parts, whole)] == [3, 2, 4]
-    for found in (join(parts), join(parts[::-1]), join([join(parts)])):
-        assert [t.id for t in found.trials] == [t.id for t in whole.trials]
-        assert found.missing == whole.missing
+    for actual in (join(parts), join(parts[::-1]), join([join(parts)])):
+        assert [t.id for t in actual.trials] == [t.id for t in whole.trials]
+        assert actual.missing == whole.missing
 
 
 def test_a_pack_has_all_numbers_of_epochs(three: Evidence, tmp_path: Path) -> None:
-    write(tmp_path / "whole", three.found.records, *three.packed, three.missing)
+    write(tmp_path / "whole", three.gathered.records, *three.packed, three.missing)
     pack(tmp_path / "again", [tmp_path / "whole"])
-    found = opened(tmp_path / "again")
-    assert drawn(found).equals(drawn(three)) and found.missing == three.missing
-    assert [t.id for t in found.trials] == [t.id for t in three.trials]
+    whole = opened(tmp_path / "again")
+    assert drawn(whole).equals(drawn(three)) and whole.missing == three.missing
+    assert [t.id for t in whole.trials] == [t.id for t in three.trials]
 
 
 def test_some_strategies_keep_their_numbers_of_epochs(three: Evidence) -> None:
     some = of_strategies(three, ["joint", "separate"])
-    assert [{t.strategy for t in one.trials} for one in some.budgets] == [{"joint", "separate"}] * 2
+    assert [{t.strategy for t in first.trials} for first in some.budgets] == [{"joint", "separate"}] * 2
     assert some.missing == tuple(note.replace("6 trials", "4 trials") for note in three.missing)
 
 
 def test_another_recipe_is_no_budget() -> None:
     other = [trained(2, "joint", seed, learning_rate=0.5) for seed in (1, 2)]
-    found = evidence([*budget(4), *other])
-    assert found.budgets == ()
-    (said,) = draw(found, ["budget"]).missing
-    assert "all trials were trained for as many epochs" in said
+    whole = evidence([*budget(4), *other])
+    assert whole.budgets == ()
+    (drawn_figures,) = draw(whole, ["budget"]).missing
+    assert "all trials were trained for as many epochs" in drawn_figures
 
 
 def test_it_can_be_drawn(three: Evidence) -> None:

@@ -52,24 +52,24 @@ def test_deviation_follows_where_there_is_one() -> None:
     assert write(column, math.nan, 0.1) == "–"
 
 
-def made(frame: pd.DataFrame, *columns: Column, **more: object) -> Table:
+def table_of(frame: pd.DataFrame, *columns: Column, **more: object) -> Table:
     return Table("t", "more", "A title", "A caption.", frame, columns, **more)  # type: ignore[arg-type]
 
 
 def test_seconds_share_the_unit_of_the_largest() -> None:
     frame = pd.DataFrame({"t": [30.0, 600.0, math.nan]})
-    found = layout(made(frame, Column("t", "time", "seconds", 1)))
-    assert found.titles == ("time, min",)
-    assert [row[0].text for row in found.rows] == ["0.5", "10.0", "–"]
-    assert layout(made(frame[:1], Column("t", "time", "seconds", 1))).titles == ("time, s",)
+    actual = layout(table_of(frame, Column("t", "time", "seconds", 1)))
+    assert actual.titles == ("time, min",)
+    assert [row[0].text for row in actual.rows] == ["0.5", "10.0", "–"]
+    assert layout(table_of(frame[:1], Column("t", "time", "seconds", 1))).titles == ("time, s",)
 
 
 def test_marks_stand_at_their_cells() -> None:
     frame = pd.DataFrame({"a": [1.0, 2.0, 3.0]}, index=["x", "y", "z"])
-    table = made(
+    table = table_of(
         frame, Column("a", "a", "number"), best=frozenset({("z", "a")}), alike=frozenset({("y", "a")})
     )
-    found = layout(table)
-    assert [row[0].mark for row in found.rows] == ["", "alike", "best"]
-    assert found.legend("Bold") == " Bold: the best. ≈: not significantly different from it."
-    assert layout(made(frame, Column("a", "a", "number"))).legend("Bold") == ""
+    actual = layout(table)
+    assert [row[0].mark for row in actual.rows] == ["", "alike", "best"]
+    assert actual.legend("Bold") == " Bold: the best. ≈: not significantly different from it."
+    assert layout(table_of(frame, Column("a", "a", "number"))).legend("Bold") == ""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from made import Made, Run, evidence, simple
+from handmade import HandTrial, Run, evidence, simple
 from specs import views
 
 from offramp.report.figures import compute, curves, draw, reliability
@@ -26,8 +26,8 @@ MANY = ("joint", "separate", "branch-wise", "two-stage", "distillation", "mine")
 @pytest.fixture(scope="module")
 def drawn() -> tuple[Figure, ...]:
     """All figures of two strategies."""
-    found = evidence([simple(label, seed) for label in ("joint", "mine") for seed in (1, 2, 3)])
-    return draw(found).figures
+    whole = evidence([simple(label, seed) for label in ("joint", "mine") for seed in (1, 2, 3)])
+    return draw(whole).figures
 
 
 def test_no_scale_lies_between_colors_that_a_page_has_two_of(drawn: tuple[Figure, ...]) -> None:
@@ -45,8 +45,8 @@ def test_no_scale_lies_between_colors_that_a_page_has_two_of(drawn: tuple[Figure
 
 def test_agreement_is_shaded_by_its_share_on_the_page_and_in_the_file() -> None:
     right = {1: [True, True, False, False], 2: [True, False, False, False], 3: [True] * 4}
-    found = evidence([Made("joint", 1, simple("joint", 1).runs, right=right)])
-    (figure,) = reliability.agreement(found.runs[0])
+    whole = evidence([HandTrial("joint", 1, simple("joint", 1).runs, right=right)])
+    (figure,) = reliability.agreement(whole.runs[0])
     (cells,) = [v for v in views(dict(figure.spec)) if v["mark"]["type"] == "rect"]
     low, high = cells["encoding"]["opacity"]["scale"]["range"]
     assert 0 <= low < high <= 1 and cells["mark"]["color"] in DARK
@@ -84,12 +84,12 @@ def test_letters_have_a_size_that_a_phone_shows(drawn: tuple[Figure, ...]) -> No
 
 def test_long_names_keep_their_end_and_leave_room() -> None:
     labels = [f"/home/somebody/thesis/code/strategies/mine.py:students_{x}" for x in ("kd", "mse")]
-    found = evidence([simple(label, seed) for label in labels for seed in (1, 2)])
-    for figure in draw(found).figures:
+    whole = evidence([simple(label, seed) for label in labels for seed in (1, 2)])
+    for figure in draw(whole).figures:
         for part in parts(figure.spec):
             assert "layer" not in part or part.get("width", WIDTH) > 60, figure.name
     for name in ("time-total", "accuracy-compute"):
-        (figure,) = draw(found, [name]).figures
+        (figure,) = draw(whole, [name]).figures
         svg = rendered(figure, ["svg"])["svg"].decode()
         for label in labels:
             assert f"{label[-20:]}<" in svg, name
@@ -109,14 +109,14 @@ def test_the_number_of_an_arrow_is_on_no_other(groups: int) -> None:
     words = [("0.57", "10", "6.5", "0.086")[i % 4] for i in range(len(lines))]
     ats = texts(lines, words)
     assert groups > 5 or None not in ats
-    kept = [(at, half(word), line) for at, word, line in zip(ats, words, lines, strict=True) if at]
-    assert len(kept) >= min(groups - 1, 3)
-    for at, wide, line in kept:
+    rest = [(at, half(word), line) for at, word, line in zip(ats, words, lines, strict=True) if at]
+    assert len(rest) >= min(groups - 1, 3)
+    for at, wide, line in rest:
         assert apart(at, *line) < 1e-6  # on its own
         for other in lines:
             if other != line:
                 assert not meets(at, wide, other)
-        for beside, its, _ in kept:
+        for beside, its, _ in rest:
             near = abs(at[0] - beside[0]) < wide + its and abs(at[1] - beside[1]) < 2 * TALL
             assert beside == at or not near
 
@@ -133,9 +133,9 @@ def meets(at: tuple[float, float], wide: float, line: tuple[Any, Any]) -> bool:
 
 
 def test_the_baseline_of_one_exit_is_in_no_mean_over_exits() -> None:
-    alone = Made("baseline", 1, [Run("backbone", {3: [2.0, 1.0]})], exits=(3,))
-    found = evidence([alone, simple("joint", 1)])
-    (figure,) = curves.overall(found.runs[0])
+    alone = HandTrial("baseline", 1, [Run("backbone", {3: [2.0, 1.0]})], exits=(3,))
+    actual = evidence([alone, simple("joint", 1)])
+    (figure,) = curves.overall(actual.runs[0])
     assert "baseline" not in text(figure.spec)
     assert "baseline lacks exits that others have, so no mean over them." in figure.caption
     (whole,) = curves.overall(evidence([simple("joint", 1)]).runs[0])
@@ -146,17 +146,18 @@ def test_the_baseline_of_one_exit_is_in_no_mean_over_exits() -> None:
 def test_lines_that_hide_each_other_are_named_in_the_chart() -> None:
     backbone = Run("backbone", {3: [2.0, 1.0]}, key="shared")
     two = [
-        Made(x, 1, [backbone, Run(f"h{x}", {1: [1.0 + len(x)]})]) for x in ("two-stage", "distillation")
+        HandTrial(x, 1, [backbone, Run(f"h{x}", {1: [1.0 + len(x)]})])
+        for x in ("two-stage", "distillation")
     ]
     loss = curves.by_exit(evidence(two).runs[0])[0]
-    said = [part["title"] for part in parts(loss.spec) if isinstance(part.get("title"), dict)]
-    assert {title["text"].split(" · ")[0] for title in said} == {"exit 3"}
-    assert {" ".join(title["subtitle"]) for title in said} == {"one line: two-stage = distillation"}
+    wording = [part["title"] for part in parts(loss.spec) if isinstance(part.get("title"), dict)]
+    assert {title["text"].split(" · ")[0] for title in wording} == {"exit 3"}
+    assert {" ".join(title["subtitle"]) for title in wording} == {"one line: two-stage = distillation"}
 
 
 def test_marks_that_hide_each_other_are_named_in_the_caption() -> None:
-    found = evidence([simple(label, seed) for label in ("joint", "two-stage") for seed in (1, 2)])
-    (figure,) = compute.accuracy_compute(found.runs[0])
+    whole = evidence([simple(label, seed) for label in ("joint", "two-stage") for seed in (1, 2)])
+    (figure,) = compute.accuracy_compute(whole.runs[0])
     assert "Marks that lie on one another: joint = two-stage (exit 1), " in figure.caption
     (other,) = compute.accuracy_compute(evidence([simple("joint", 1)]).runs[0])
     assert "on one another" not in other.caption

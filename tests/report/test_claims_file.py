@@ -35,7 +35,7 @@ def test_the_papers_findings_cover_its_questions() -> None:
 
 def test_contradictions_name_each_other() -> None:
     by_id = {claim.id: claim for claim in published()}
-    pairs = [(one.id, other) for one in by_id.values() for other in one.contradicts]
+    pairs = [(first.id, other) for first in by_id.values() for other in first.contradicts]
     assert ("joint-least-gpu-memory", "joint-most-gpu-memory") in pairs
     assert ("separate-beats-two-stage", "separate-branch-wise-least-accurate") in pairs  # Table 7
     assert ("separate-strong-early-exits", "separate-weak-early-exits") in pairs  # the abstract
@@ -49,7 +49,7 @@ def test_what_is_said_to_be_alike_is_tested_on_both_sides() -> None:
 
 def test_every_finding_of_the_paper_is_bound_to_data() -> None:
     for claim in published():
-        assert all(one.classes and one.epochs and one.weights for one in claim.data), claim.id
+        assert all(first.classes and first.epochs and first.weights for first in claim.data), claim.id
     loose = {claim.id for claim in published(anywhere=True) if claim.data[0].plain}
     assert "distillation-most-accurate" in loose and "joint-least-gpu-memory" in loose
     assert not loose & {"joint-fastest", "gap-grows-with-depth", "gap-grows-with-classes"}
@@ -66,10 +66,12 @@ claims:
 
 def test_data_sets_by_name_by_facts_and_by_default() -> None:
     (default,) = parse_claims(BOUND + GOOD.split("\n", 1)[1], "f.yaml")
-    assert [(one.title, one.classes, one.train) for one in default.data] == [("Few", (3, 3), (100, 200))]
+    assert [(first.title, first.classes, first.train) for first in default.data] == [
+        ("Few", (3, 3), (100, 200))
+    ]
     own = "data: [small, cifar*, {classes: [2, 5]}]"
     (several,) = parse_claims(BOUND + GOOD.split("\n", 1)[1] + f"    {own}\n", "f.yaml")
-    assert [one.name for one in several.data] == ["*", "cifar*", "*"]
+    assert [first.name for first in several.data] == ["*", "cifar*", "*"]
     assert several.data[2].classes == (2, 5) and not several.data[0].off("net", "any", FEW)
     (free,) = parse_claims(GOOD, "f.yaml")
     assert free.data[0].plain and not free.data[0].off("net", "any", None)

@@ -48,17 +48,17 @@ def test_the_example_of_the_docs_is_a_claims_file() -> None:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> evidence.Evidence:
+def judged_runs(tmp_path_factory: pytest.TempPathFactory) -> evidence.Evidence:
     study = tiny_study(["baseline", "joint", "two-stage"], seeds=(1, 2))
     store, _ = run_all(tiny_plan(study), tmp_path_factory.mktemp("store"))
     return evidence.open(store.root)
 
 
-def test_advice_rests_on_the_answers_of_the_trials(found: evidence.Evidence) -> None:
-    known = found.facts
-    assert known.heads_only == {"baseline", "two-stage"}
-    trial = next(t for t in found.trials if t.strategy == "joint")
-    own = known.answers[trial.model, trial.data, "joint", trial.seed]
+def test_advice_rests_on_the_answers_of_the_trials(judged_runs: evidence.Evidence) -> None:
+    reference = judged_runs.facts
+    assert reference.heads_only == {"baseline", "two-stage"}
+    trial = next(t for t in judged_runs.trials if t.strategy == "joint")
+    own = reference.answers[trial.model, trial.data, "joint", trial.seed]
     assert own.macs == tuple(map(float, trial.macs)) and own.images == trial.manifest.data.test
     accuracy = trial.manifest.metrics["test"].accuracy
     assert own.right.mean(axis=0).tolist() == pytest.approx(list(accuracy))
@@ -67,9 +67,11 @@ def test_advice_rests_on_the_answers_of_the_trials(found: evidence.Evidence) -> 
     assert (spent[-1], hits[-1]) == (trial.macs[0], pytest.approx(accuracy[0]))
 
 
-def test_two_seeds_are_no_recommendation(found: evidence.Evidence) -> None:
-    unread = found.table[~found.table["metric"].str.startswith(("memory", "power", "energy"))]
-    sentences = answer(replace(found, table=unread))  # whatever this machine can measure
+def test_two_seeds_are_no_recommendation(judged_runs: evidence.Evidence) -> None:
+    unread = judged_runs.table[
+        ~judged_runs.table["metric"].str.startswith(("memory", "power", "energy"))
+    ]
+    sentences = answer(replace(judged_runs, table=unread))  # whatever this machine can measure
     assert all(s.endswith(".") for s in sentences)
     if not sentences[0].startswith("No network has learned"):
         assert sentences[0].startswith("2 seeds are too few for a recommendation")
@@ -77,17 +79,17 @@ def test_two_seeds_are_no_recommendation(found: evidence.Evidence) -> None:
 
 
 def test_planted_runs_are_told_in_sentences() -> None:
-    better = answer(made({"joint": 0.1, "separate": 0.0, "two-stage": 0.0}))
+    better = answer(shifted({"joint": 0.1, "separate": 0.0, "two-stage": 0.0}))
     assert better[0].endswith("the most accurate is joint from 10 to 30.")
     assert any(s.startswith("For accuracy: joint (test accuracy, mean over exits 7") for s in better)
-    equal = answer(made({"joint": 0.0, "separate": 0.0, "two-stage": 0.0}))
+    equal = answer(shifted({"joint": 0.0, "separate": 0.0, "two-stage": 0.0}))
     assert equal[0].startswith(
         "At equal compute, no two strategies differ significantly in test accuracy"
     )
     (accuracy,) = (s for s in equal if s.startswith("For accuracy"))
     assert "no significant difference between any of 3 strategies (" in accuracy
     assert "points would have been found in 80 % of such runs" in accuracy
-    chance = answer(made({"joint": -0.36, "separate": -0.36}))
+    chance = answer(shifted({"joint": -0.36, "separate": -0.36}))
     assert len(chance) == 1 and chance[0].startswith("No network has learned, net on images: ")
     assert "Nothing is concluded." in chance[0]
 
@@ -95,14 +97,14 @@ def test_planted_runs_are_told_in_sentences() -> None:
 def test_what_is_withheld_is_withheld_for_the_data_of_few_seeds() -> None:
     shift = {"joint": 0.1, "separate": 0.0, "two-stage": 0.0}
     few = [replace(m, data="others") for m in table_evidence.planted(2, shift=shift)]
-    said = answer(table_evidence.evidence([*table_evidence.planted(shift=shift), *few]))
-    assert said[0].startswith("At equal compute (net on images)")
-    assert any(s.startswith("For accuracy on images: joint") for s in said)
-    assert not any(s.startswith(("At equal compute (net on others)", "For accuracy on o")) for s in said)
-    assert [s for s in said if "too few" in s] == [
-        s for s in said if s.startswith("others: 2 seeds are")
+    text = answer(table_evidence.evidence([*table_evidence.planted(shift=shift), *few]))
+    assert text[0].startswith("At equal compute (net on images)")
+    assert any(s.startswith("For accuracy on images: joint") for s in text)
+    assert not any(s.startswith(("At equal compute (net on others)", "For accuracy on o")) for s in text)
+    assert [s for s in text if "too few" in s] == [
+        s for s in text if s.startswith("others: 2 seeds are")
     ]
 
 
-def made(shift: Mapping[str, float]) -> evidence.Evidence:
+def shifted(shift: Mapping[str, float]) -> evidence.Evidence:
     return table_evidence.evidence(table_evidence.planted(shift=shift))

@@ -25,7 +25,7 @@ from offramp.report.render.markdown import markdown
 from offramp.report.tables import TABLES, make
 from offramp.strategies import STRATEGIES
 from offramp.study.spec import file as spec
-from results_page import DOCS, ROOT, said, section
+from results_page import DOCS, ROOT, groups_of, section
 from support import PAPER
 
 pytestmark = pytest.mark.slow
@@ -94,8 +94,8 @@ def opened(*names: str) -> Evidence:
         parts = [opened(name) for name in names]
         whole = evidence.join(parts)
         # A trial's logits come to the same in whatever company: gigabytes are not read again.
-        known = {id: summary for part in parts for id, summary in part.outcomes.items()}
-        vars(whole)["outcomes"] = {trial.id: known[trial.id] for trial in whole.trials}
+        reference = {id: summary for part in parts for id, summary in part.outcomes.items()}
+        vars(whole)["outcomes"] = {trial.id: reference[trial.id] for trial in whole.trials}
         return whole
     return evidence.open(DOCS / names[0])
 
@@ -103,8 +103,8 @@ def opened(*names: str) -> Evidence:
 @cache
 def advice(goal: Literal["accuracy", "latency"], *names: str) -> Advice:
     """What these studies recommend, which several tests ask for."""
-    (found,) = recommend(opened(*names).facts, Preference(goal))
-    return found
+    (actual,) = recommend(opened(*names).facts, Preference(goal))
+    return actual
 
 
 @cache
@@ -125,8 +125,8 @@ def main_table(name: str) -> Table:
 def closed() -> Iterator[None]:
     """Gigabytes in all, which no other test needs."""
     yield
-    for kept in (opened, advice, few, main_table):
-        kept.cache_clear()
+    for rest in (opened, advice, few, main_table):
+        rest.cache_clear()
 
 
 @pytest.fixture
@@ -141,15 +141,15 @@ def test_every_figure(study: str) -> None:
         if f"figure {name}" not in LACKING[study]:
             assert any(f.name.startswith(name) for f in drawn.figures), f"none begins with {name}"
     lacking = {name for name in LACKING[study] if name.startswith("figure ")}
-    assert {" ".join(said.split()[1:3]) for said in drawn.missing} == lacking
+    assert {" ".join(text.split()[1:3]) for text in drawn.missing} == lacking
 
 
 @pytest.mark.parametrize("study", ["imagenette", *long("cifar10")])
 def test_every_table(study: str) -> None:
-    made = {table.name for table in make(opened(study) if study == "cifar10" else few(), [])}
+    built = {table.name for table in make(opened(study) if study == "cifar10" else few(), [])}
     for name in TABLES:
         if f"table {name}" not in LACKING[study]:
-            assert any(found.startswith(name) for found in made), name
+            assert any(actual.startswith(name) for actual in built), name
 
 
 @pytest.mark.parametrize(
@@ -170,17 +170,17 @@ def test_numbers_on_the_page_are_those_of_the_files(name: str, numbers: int) -> 
     assert {(t.strategy, t.seed) for t in results.trials} == {
         (strategy.label, seed) for strategy in study.strategies for seed in study.seeds
     }
-    told = rows(section(name), results.strategies)
+    sentence = rows(section(name), results.strategies)
     main = main_table(name)
-    assert told == rows(markdown(main), results.strategies)
+    assert sentence == rows(markdown(main), results.strategies)
     table = results.table
     final = table[(table["phase"] == "final") & (table["split"] == "test")]
     means = final[final["metric"] == "accuracy"].groupby(["strategy", "exit"])["value"]
-    shown = 0
+    visible = 0
     for (strategy, exit), value in means.mean().items():
-        assert f"{100 * value:.1f} ±" in told[strategy][exit - 1]
-        shown += 1
-    assert shown == numbers
+        assert f"{100 * value:.1f} ±" in sentence[strategy][exit - 1]
+        visible += 1
+    assert visible == numbers
 
 
 @pytest.mark.parametrize(
@@ -188,15 +188,15 @@ def test_numbers_on_the_page_are_those_of_the_files(name: str, numbers: int) -> 
 )
 def test_verdicts_on_the_page_are_those_of_the_files(name: str) -> None:
     """How many of the paper's findings hold as statements on these runs, whatever their training."""
-    (told,) = said(r"\(`--anywhere`\), (.*?)\.\s", section(name).replace("none", "0"))
+    (sentence,) = groups_of(r"\(`--anywhere`\), (.*?)\.\s", section(name).replace("none", "0"))
     judged = opened(name).judge(claims.published(True))
     counts = Counter(judgment.verdict for judgment in judged)
     assert sum(counts.values()) == 111
     for verdict, names in zip(("supported", "contradicted"), NAMED[name], strict=True):
         assert {j.claim.id for j in judged if j.verdict == verdict} == set(names)
     counts["cannot be tested"] = counts.pop("not testable here")
-    found = re.findall(rf"(\d+) (?:is |are )?({VERDICTS})", told.replace("of 111 ", ""))
-    assert {verdict: int(number) for number, verdict in found if number != "0"} == +counts
+    actual = re.findall(rf"(\d+) (?:is |are )?({VERDICTS})", sentence.replace("of 111 ", ""))
+    assert {verdict: int(number) for number, verdict in actual if number != "0"} == +counts
 
 
 def test_accuracy_on_cifar10_rises_with_depth(cifar: Evidence) -> None:
@@ -241,15 +241,15 @@ def test_what_the_page_concludes_from_cifar10(cifar: Evidence) -> None:
     assert [f"{100 * (ends['baseline'] - ends[name]):.1f}" for name in sorted(behind)] == ["2.5", "1.7"]
 
 
-def apart(found: Advice, count: int) -> str:
+def apart(actual: Advice, count: int) -> str:
     """How far the best few lie apart on average over exits, in points."""
-    means = sorted((r.mean for r in found.ranking), reverse=True)
+    means = sorted((r.mean for r in actual.ranking), reverse=True)
     return f"{100 * (means[0] - means[count - 1]):.1f}"
 
 
 @pytest.mark.parametrize("name", [*NAMED, *long("cifar10-ways")])
 def test_differences_that_would_have_been_found(name: str) -> None:
-    at_all, at_equal = said(
+    at_all, at_equal = groups_of(
         r"a difference of ([\d.]+) points in the mean over exits would have been found in 80 % of such "
         r"studies(?:, one of ([\d.]+) points at equal compute)?",
         section(name),
@@ -280,10 +280,10 @@ def test_what_the_page_concludes_from_shorter_training(cifar: Evidence) -> None:
 def test_what_the_plain_network_gains_from_longer_training(cifar: Evidence) -> None:
     page = (DOCS / "README.md").read_text()
     plain = {
-        found.trials[0].manifest.recipe.epochs: np.mean(
-            [t.manifest.metrics["test"].accuracy[-1] for t in found.trials if t.strategy == "baseline"]
+        actual.trials[0].manifest.recipe.epochs: np.mean(
+            [t.manifest.metrics["test"].accuracy[-1] for t in actual.trials if t.strategy == "baseline"]
         )
-        for found in (cifar, *cifar.budgets)
+        for actual in (cifar, *cifar.budgets)
     }
     two, four, eight = (f"{100 * plain[epochs]:.1f} %" for epochs in (2, 4, 8))
     assert f"The plain network has {two} with 2 epochs, {four} with 4 and {eight} with 8." in page
@@ -297,20 +297,20 @@ def test_what_the_plain_network_gains_from_longer_training(cifar: Evidence) -> N
 
 
 def test_what_the_pilot_of_widths_and_epochs_says() -> None:
-    told = section("cifar10")
+    words_of = section("cifar10")
     names = ("medium-8", "small-16", "93-5", "medium-16")
     studies = {name: opened(f"cifar10-pilot/{name}") for name in names}
     right: dict[str, list[float]] = {"validation": [], "test": []}
     spent = []
-    for name, found in studies.items():
-        (trial,) = found.trials
+    for name, actual in studies.items():
+        (trial,) = actual.trials
         width, epochs = name.split("-")
         network = dict(trial.manifest.network.options)
         assert (network["width"], trial.manifest.recipe.epochs) == (width, int(epochs))
         assert (trial.seed, trial.strategy) == (41, "baseline")
         for split, shares in right.items():
             shares.append(100 * trial.manifest.metrics[split].accuracy[-1])
-        table = found.table
+        table = actual.table
         spent.append(table[table["metric"] == "macs_executed"]["value"].sum())
     assert max(spent[:3]) < 1.1 * min(spent[:3]) and spent[3] > 1.9 * spent[0]
     validation, test = right["validation"], right["test"]
@@ -318,17 +318,17 @@ def test_what_the_pilot_of_widths_and_epochs_says() -> None:
         "On validation medium has {:.1f} % after 8 epochs, small {:.1f} % after 16 and `93` {:.1f} % "
         "after 5: one seed and 2,500 images do not tell them apart. On test images they have {:.1f}, "
         "{:.1f} and {:.1f} %.".format(*validation[:3], *test[:3])
-    ) in told
+    ) in words_of
     errors = [100 * (0.01 * p * (1 - 0.01 * p) / 2500) ** 0.5 for p in validation[:3]]
     assert max(validation[:3]) - min(validation[:3]) < 2 * max(errors)
     whole = quality.share(round(100 * test[3]), 10_000)
     low, high = 100 * whole.low, 100 * whole.high
-    assert f"right on {test[3]:.1f} % of the test images ({low:.1f} to {high:.1f}; one seed" in told
+    assert f"right on {test[3]:.1f} % of the test images ({low:.1f} to {high:.1f}; one seed" in words_of
 
 
-def trained(found: Evidence) -> Any:
+def trained(whole: Evidence) -> Any:
     """MACs of training by strategy, those of joint training 1."""
-    spent = found.table[found.table["metric"] == "macs_executed"]
+    spent = whole.table[whole.table["metric"] == "macs_executed"]
     means = spent.groupby(["strategy", "seed"])["value"].sum().groupby("strategy").mean()
     return means / means["joint"]
 
@@ -339,8 +339,8 @@ def test_means_and_costs_of_ways_beyond_the_paper() -> None:
     main = main_table("cifar10-ways")
     costs = trained(beyond)
     means = rows(markdown(main), beyond.strategies, 4, 5)
-    told = rows(section("cifar10-ways"), beyond.strategies, 4, 6)
-    for name, (mean, cost) in told.items():
+    sentence = rows(section("cifar10-ways"), beyond.strategies, 4, 6)
+    for name, (mean, cost) in sentence.items():
         assert [mean] == means[name] and cost == f"{costs[name]:.2f}"
 
 
@@ -364,16 +364,16 @@ def test_what_the_page_concludes_of_ways_beyond_the_paper() -> None:
     assert {r.name for r in fewest.ruled_out if r.why.startswith("it reaches")} == {"confidence-gated"}
     assert fewest.target is not None and f"{100 * fewest.target:.1f}" == "85.5"
     judged = ways.judge(claims.read(ROOT / "docs" / "field-claims.yaml"))
-    told: dict[str, list[str]] = {}
+    sentence: dict[str, list[str]] = {}
     for each in judged:
-        told.setdefault(each.verdict, []).append(each.claim.id)
-    assert told["supported"] == ["mixed-above-joint-and-two-stage"]
-    assert told["contradicted"] == [
+        sentence.setdefault(each.verdict, []).append(each.claim.id)
+    assert sentence["supported"] == ["mixed-above-joint-and-two-stage"]
+    assert sentence["contradicted"] == [
         "self-distillation-final-above-plain",
         "exit-ensemble-above-joint",
         "confidence-gated-early-exits-above-joint",
     ]
-    assert len(told["not significant"]) == 4 and len(told) == 3
+    assert len(sentence["not significant"]) == 4 and len(sentence) == 3
     main = main_table("cifar10-ways")
     final, third, early = (main.frame[f"exit_{exit}"] for exit in (4, 3, 1))
     assert f"{100 * final['mixed']:.1f} {100 * final['confidence-gated']:.1f}" == "86.5 84.0"
@@ -386,13 +386,15 @@ def test_what_the_page_concludes_of_ways_beyond_the_paper() -> None:
 
 
 def test_how_far_the_plain_network_gets_with_its_authors_recipe() -> None:
-    found = opened("airbench93")
-    (trial,) = found.trials
+    whole = opened("airbench93")
+    (trial,) = whole.trials
     study = spec.read(STUDIES / "airbench93.yaml")
     assert trial.manifest.recipe.epochs == study.recipe.epochs == 11 and trial.seed == study.seeds[0]
-    test = found.table[(found.table["phase"] == "final") & (found.table["split"] == "test")]
-    told = {row.metric: f"{100 * row.value:.1f} %" for row in test.itertuples()}
-    right = f"right on {told['accuracy']} of these test images, on {told['accuracy_flipped']} with"
+    test = whole.table[(whole.table["phase"] == "final") & (whole.table["split"] == "test")]
+    sentence = {row.metric: f"{100 * row.value:.1f} %" for row in test.itertuples()}
+    right = (
+        f"right on {sentence['accuracy']} of these test images, on {sentence['accuracy_flipped']} with"
+    )
     assert right in section("cifar10")
     plain, images = trial.manifest.backbone_macs, trial.manifest.data.provenance
     assert f"{plain / 1e6:.0f} MMACs" == "54 MMACs"
@@ -401,19 +403,19 @@ def test_how_far_the_plain_network_gets_with_its_authors_recipe() -> None:
 
 def rows(text: str, strategies: Sequence[str], start: int = 0, end: int = 4) -> dict[str, list[str]]:
     """What a Markdown table says of each strategy; by default, of its four exits."""
-    found = {}
+    actual = {}
     for strategy in strategies:
         cells = re.search(rf"^\| {strategy} +\|(.*)\|$", text, re.MULTILINE)
         assert cells is not None
-        found[strategy] = [cell.strip() for cell in cells[1].split("|")[start:end]]
-    return found
+        actual[strategy] = [cell.strip() for cell in cells[1].split("|")[start:end]]
+    return actual
 
 
 def test_what_the_page_concludes_from_imagenette() -> None:
     """separate is the most accurate on average over exits, and at equal compute far behind, as its exits
     share nothing."""
-    found = opened("imagenette")
-    plain = found.trials[0].manifest.backbone_macs
+    whole = opened("imagenette")
+    plain = whole.trials[0].manifest.backbone_macs
     best = advice("accuracy", "imagenette")
     first, *others = best.ranking
     assert first.name == "separate" and f"{100 * first.mean:.1f}" == "83.6"
@@ -434,9 +436,9 @@ def test_what_the_page_concludes_from_imagenette() -> None:
     assert out["branch-wise"].startswith("it reaches 89.9 % at most")
     assert out["pretrained-branch"].startswith("not shown either way: it reaches 90.6 % at most")
     main = main_table("imagenette")
-    told = rows(markdown(main), found.strategies)
+    sentence = rows(markdown(main), whole.strategies)
     behind = [
-        {name for name, cells in told.items() if not re.search(r"\*\*|≈|^–$", cells[exit])}
+        {name for name, cells in sentence.items() if not re.search(r"\*\*|≈|^–$", cells[exit])}
         for exit in (0, 3)
     ]
     assert behind[0] == {"joint", "two-stage", "joint-branch", "joint-two-stage"}
@@ -448,12 +450,12 @@ def test_what_the_page_concludes_from_imagenette() -> None:
         f"{100 * (finals['baseline'] - finals[name]):.1f}" for name in (*sorted(behind[1]), "joint")
     ]
     assert losses == ["3.0", "2.3", "0.4"]
-    assert "mean over exits 83.6 %" in answer(found)[1]  # the final exit has 92.9 %
+    assert "mean over exits 83.6 %" in answer(whole)[1]  # the final exit has 92.9 %
 
 
 def test_what_the_page_concludes_from_imagenette_from_scratch() -> None:
     """Next to nothing is significant, and the page says so."""
-    found = opened("imagenette-scratch")
+    whole = opened("imagenette-scratch")
     best = advice("accuracy", "imagenette-scratch")
     ends = [(r.name, f"{100 * r.mean:.1f}") for r in (best.ranking[0], best.ranking[-1])]
     assert ends == [("pretrained-branch", "75.9"), ("distillation", "74.1")]
@@ -462,27 +464,27 @@ def test_what_the_page_concludes_from_imagenette_from_scratch() -> None:
     few = advice("latency", "imagenette-scratch")
     first, *others = few.ranking
     assert first.name == "pretrained-branch" and f"{first.mean / 1e6:.1f}" == "25.8"
-    assert f"{first.mean / found.trials[0].manifest.backbone_macs:.0%}" == "64%"
+    assert f"{first.mean / whole.trials[0].manifest.backbone_macs:.0%}" == "64%"
     assert few.target is not None and f"{100 * few.target:.1f}" == "76.2"
     assert {r.name for r in others if r.behind} == {"joint"}
     assert {r.name for r in others if not r.behind} == {"joint-branch", "joint-two-stage", "separate"}
-    assert "no two strategies differ significantly" in answer(found)[0]
+    assert "no two strategies differ significantly" in answer(whole)[0]
     main = main_table("imagenette-scratch")
-    told = rows(markdown(main), found.strategies)
+    sentence = rows(markdown(main), whole.strategies)
     for exit, (low, high) in {0: ("72.5", "74.8"), 3: ("74.5", "76.5")}.items():
         means = [
-            cells[exit].strip("* ≈").split()[0] for name, cells in told.items() if name != "baseline"
+            cells[exit].strip("* ≈").split()[0] for name, cells in sentence.items() if name != "baseline"
         ]
         assert (min(means), max(means)) == (low, high)
-    final = [cells[3] for cells in told.values()]
+    final = [cells[3] for cells in sentence.values()]
     assert all("**" in cell or "≈" in cell for cell in final)  # none significantly behind there
-    plain = found.trials[0].manifest.backbone_macs
-    (share,) = {f"{t.macs[0] / plain:.0%}" for t in found.trials if t.strategy != "baseline"}
+    plain = whole.trials[0].manifest.backbone_macs
+    (share,) = {f"{t.macs[0] / plain:.0%}" for t in whole.trials if t.strategy != "baseline"}
     assert share == "57%" and f"{plain / 1e6:.0f}" == "40"
 
 
 def test_what_the_page_concludes_from_chest_x_rays() -> None:
-    found = opened("chest-xray")
+    whole = opened("chest-xray")
     best = advice("accuracy", "chest-xray")
     first, *others = best.ranking
     (behind,) = [r for r in others if r.behind]
@@ -493,9 +495,9 @@ def test_what_the_page_concludes_from_chest_x_rays() -> None:
     means = [r.mean for r in best.first]
     assert len(means) == 7 and f"{100 * (max(means) - min(means)):.1f}" == "1.5"
     main = main_table("chest-xray")
-    told = rows(markdown(main), found.strategies)
+    sentence = rows(markdown(main), whole.strategies)
     ahead = [
-        {name for name, cells in told.items() if not re.search(r"\*\*|≈|^–$", cells[exit])}
+        {name for name, cells in sentence.items() if not re.search(r"\*\*|≈|^–$", cells[exit])}
         for exit in (0, 3)
     ]
     assert ahead == [{"joint", "two-stage", "joint-branch", "joint-two-stage"}, {"branch-wise"}]
@@ -513,51 +515,51 @@ def test_what_the_page_concludes_from_chest_x_rays() -> None:
         if abs(mean - final["baseline"]) > 0.015
     ]
     assert far == [("branch-wise", 4)]
-    plain = found.trials[0].manifest.backbone_macs
-    shares = {f"{t.macs[1] / plain:.0%}" for t in found.trials if t.strategy == "joint"}
+    plain = whole.trials[0].manifest.backbone_macs
+    shares = {f"{t.macs[1] / plain:.0%}" for t in whole.trials if t.strategy == "joint"}
     assert shares == {"56%"}
     worth = [
-        v for t in found.trials for v in t.manifest.metrics["test"].by_name["auroc"] if v is not None
+        v for t in whole.trials for v in t.manifest.metrics["test"].by_name["auroc"] if v is not None
     ]
-    least, most = said(r"AUROC lies between ([\d.]+) and ([\d.]+) in all", section("chest-xray"))
+    least, most = groups_of(r"AUROC lies between ([\d.]+) and ([\d.]+) in all", section("chest-xray"))
     assert (least, most) == (f"{min(worth):.2f}", f"{max(worth):.2f}")
 
 
 def test_what_the_page_concludes_from_cifar100() -> None:
     """The hybrids are above joint and two-stage, joint training gains at the final exit, distillation is
     last."""
-    found, told = opened("cifar100"), section("cifar100")
+    actual, whole = opened("cifar100"), section("cifar100")
     best = advice("accuracy", "cifar100")
     hybrids = ("joint-branch", "pretrained-branch", "joint-two-stage")
     assert tuple(r.name for r in best.ranking[:3]) == hybrids and best.ranking[-1].name == "distillation"
     means = {r.name: f"{100 * r.mean:.1f}" for r in best.ranking}
     assert (
         "joint-branch {} %, pretrained-branch {}, joint-two-stage {}.".format(*map(means.get, hybrids))
-        in told
+        in whole
     )
-    assert f"above joint training ({means['joint']}), two-stage and distillation" in told
-    assert f"separate and branch-wise ({means['separate']} each)" in told
+    assert f"above joint training ({means['joint']}), two-stage and distillation" in whole
+    assert f"separate and branch-wise ({means['separate']} each)" in whole
     assert means["separate"] == means["branch-wise"]
-    over, first, final = pairs(found, "overall", "exit-1", "exit-4")
+    over, first, final = pairs(actual, "overall", "exit-1", "exit-4")
     for hybrid in hybrids:
         above = {name for name in means if apart_at(over, hybrid, name)[1] < 0.05}
         assert above == {"joint", "two-stage", "distillation"}
     assert (
         f"one of 1.9 points at equal compute; those among the first five are up to {apart(best, 5)}."
-        in told
+        in whole
     )
     main = main_table("cifar100")
-    assert f"At the final exit, {worst(final):.1f}." in told
+    assert f"At the final exit, {worst(final):.1f}." in whole
     gap, p = apart_at(over, "two-stage", "distillation")
     assert (
         p < 0.05
         and f"{means['distillation']} % on average over exits, {gap:.1f} points less than two-stage"
-        in told
+        in whole
     )
-    costs = trained(found)
+    costs = trained(actual)
     assert (
         f"cost {costs['joint-branch']:.2f} times the training of joint, "
-        f"pretrained-branch {costs['pretrained-branch']:.2f} times" in told
+        f"pretrained-branch {costs['pretrained-branch']:.2f} times" in whole
     )
     assert f"{costs['joint-two-stage']:.2f}" == f"{costs['joint-branch']:.2f}"
 
@@ -566,15 +568,15 @@ def test_what_the_page_concludes_from_cifar100() -> None:
     assert two[1] < 0.05 < alone[1]
     assert (
         f"Joint training has {100 * firsts['joint']:.1f} % at the first: {two[0]:.1f} points less than"
-        in told
+        in whole
     )
-    assert f"and {alone[0]:.1f} less than a network for that exit alone" in told
-    assert f"(joint-branch) it is {100 * firsts['joint-branch']:.1f}." in told
+    assert f"and {alone[0]:.1f} less than a network for that exit alone" in whole
+    assert f"(joint-branch) it is {100 * firsts['joint-branch']:.1f}." in whole
     gain, p = apart_at(final, "joint", "baseline")
     assert (
         f"it has {100 * finals['joint']:.1f} %, {gain:.1f} points more than the plain network, "
         f"significantly (p {p:.3f}). Pretrained-branch's {100 * finals['pretrained-branch']:.1f} are"
-    ) in told
+    ) in whole
     assert (
         apart_at(final, "pretrained-branch", "joint")[1]
         > 0.05
@@ -585,32 +587,32 @@ def test_what_the_page_concludes_from_cifar100() -> None:
     ]
     assert (
         f"between {-between['low']:.1f} points below the plain network and {between['high']:.1f} above"
-        in told
+        in whole
     )
-    assert min(t.manifest.metrics["test"].accuracy[-1] for t in found.trials) > 0.5
+    assert min(t.manifest.metrics["test"].accuracy[-1] for t in actual.trials) > 0.5
 
 
 def test_what_compute_buys_on_cifar100() -> None:
-    found, told = opened("cifar100"), section("cifar100")
+    actual, whole = opened("cifar100"), section("cifar100")
     fewest = advice("latency", "cifar100")
     first, *others = fewest.ranking
-    plain = found.trials[0].manifest.backbone_macs
+    plain = actual.trials[0].manifest.backbone_macs
     assert fewest.target is not None and first.accuracy is not None and first.name == "joint-branch"
     spent = f"needs {first.mean / 1e6:.1f} MMACs an image, {first.mean / plain:.0%} of".replace(
         "%", " %"
     )
-    assert f"right on {100 * fewest.target:.1f} %," in told and spent in told
+    assert f"right on {100 * fewest.target:.1f} %," in whole and spent in whole
     assert {r.name for r in others if not r.behind} == {"pretrained-branch", "joint-two-stage"}
     (joint,) = [r for r in others if r.behind]
     less = 100 * (first.accuracy - (joint.accuracy or 0))
-    assert joint.name == "joint" and f"joint training is {less:.1f} points less accurate" in told
+    assert joint.name == "joint" and f"joint training is {less:.1f} points less accurate" in whole
     out = {r.name: r.why for r in fewest.ruled_out if r.name != "baseline"}
     assert out.keys() == {"separate", "branch-wise", "two-stage", "distillation"}
     assert all(why.startswith("not shown either way") for why in out.values())
 
-    curves, trials = [], [t for t in found.trials if t.strategy == "joint-branch"]
+    curves, trials = [], [t for t in actual.trials if t.strategy == "joint-branch"]
     for trial in trials:
-        logits, labels = found.logits(trial.id)
+        logits, labels = actual.logits(trial.id)
         sure = torch.from_numpy(logits).double().softmax(2).amax(2).numpy()
         right, macs = logits.argmax(2) == labels[:, None], np.array(trial.macs[:3])
         place = np.array(
@@ -618,14 +620,14 @@ def test_what_compute_buys_on_cifar100() -> None:
         )
         curves.append([(macs[at].mean(), right[np.arange(len(at)), at].mean()) for at in place])
     third = 100 * np.mean([t.manifest.metrics["test"].accuracy[2] for t in trials])
-    assert f"right on {third:.1f} % at exit 3, for {100 * macs[2] / plain:.0f} % of" in told
+    assert f"right on {third:.1f} % at exit 3, for {100 * macs[2] / plain:.0f} % of" in whole
     cheapest = min(cost for cost, accuracy in np.mean(curves, axis=0) if accuracy >= 0.577)
-    assert f"on 57.7 % for {100 * cheapest / plain:.0f} %." in told
+    assert f"on 57.7 % for {100 * cheapest / plain:.0f} %." in whole
 
 
 def test_why_exits_differ_on_cifar100() -> None:
     """The paper's heads hold more than this network's classifier, and exit 3 is the better for it."""
-    found, told = opened("cifar100"), section("cifar100")
+    actual, whole = opened("cifar100"), section("cifar100")
     main = main_table("cifar100")
     early = main.frame[["exit_3", "exit_4"]].drop(index="baseline")
     (last,) = early.index[early["exit_3"] < early["exit_4"]]
@@ -636,7 +638,7 @@ def test_why_exits_differ_on_cifar100() -> None:
         np.array([100 * t.manifest.metrics["test"].accuracy[exit] for t in hidden.trials])
         for exit in (2, 3, 4)
     )
-    before = [t for t in found.trials if t.strategy == "separate"]
+    before = [t for t in actual.trials if t.strategy == "separate"]
     assert [100 * t.manifest.metrics["test"].accuracy[-1] for t in before] == list(plain)  # the same
     gain, p = (fourth - plain).mean(), ttest_rel(fourth, plain).pvalue
     more, alike = (fourth - third).mean(), ttest_rel(fourth, third).pvalue
@@ -645,44 +647,45 @@ def test_why_exits_differ_on_cifar100() -> None:
         f"is right on {fourth.mean():.1f} %: {gain:.1f} points more than the plain network, "
         f"significantly (p {p:.3f}, paired over five seeds), and {more:.1f} more than the network that "
         "ends at exit 3, not significantly"
-    ) in told
+    ) in whole
     linear = main_table("cifar100-linear-heads")
     means = [f"{100 * linear.frame[f'exit_{exit}']['joint']:.1f}" for exit in (1, 2, 3, 4)]
-    assert means == sorted(means) and "joint training has {}, {}, {} and {} %".format(*means) in told
-    usual = next(t for t in found.trials if (t.strategy, t.seed) == ("joint", 42))
+    assert means == sorted(means) and "joint training has {}, {}, {} and {} %".format(*means) in whole
+    usual = next(t for t in actual.trials if (t.strategy, t.seed) == ("joint", 42))
     worse = 100 * (usual.manifest.metrics["test"].accuracy[-1] - linear.frame["exit_4"]["joint"])
-    assert f"the final one by {worse:.1f} points" in told
-    table = found.table
+    assert f"the final one by {worse:.1f} points" in whole
+    table = actual.table
     fits = table[(table["metric"] == "accuracy") & (table["split"] == "train-eval")]
     fits = 100 * fits.groupby(["strategy", "phase", "exit"])["value"].mean()
     third, ends = fits["two-stage", "exit 3", 3], fits["two-stage", "backbone", 4]
     assert (
-        f"exit 3 is right on {third:.1f} % of the training images, the final exit on {ends:.1f}." in told
+        f"exit 3 is right on {third:.1f} % of the training images, the final exit on {ends:.1f}."
+        in whole
     )
     taught = fits["distillation", "student 3", 3]
-    assert f"right on {taught:.1f} % of the training images, two-stage's on {third:.1f}." in told
+    assert f"right on {taught:.1f} % of the training images, two-stage's on {third:.1f}." in whole
     logits = np.concatenate(
-        [found.logits(t.id)[0][:, -1] for t in found.trials if t.strategy == "baseline"]
+        [actual.logits(t.id)[0][:, -1] for t in actual.trials if t.strategy == "baseline"]
     )
     flat = (torch.from_numpy(logits).double() / 3).softmax(1).amax(1).mean()
-    assert f"nearly flat: {flat:.2f} for" in told
+    assert f"nearly flat: {flat:.2f} for" in whole
 
 
-def pairs(found: Evidence, *wanted: str) -> Iterator[list[dict[str, Any]]]:
+def pairs(whole: Evidence, *expected_names: str) -> Iterator[list[dict[str, Any]]]:
     """The rows of the tables of pairs of strategies at these exits, or `overall`."""
-    made = make(found, ["pairs"])
-    for where in wanted:
-        (table,) = [t for t in made if t.name.endswith(f"-{where}")]
+    tables_of = make(whole, ["pairs"])
+    for where in expected_names:
+        (table,) = [t for t in tables_of if t.name.endswith(f"-{where}")]
         yield table.frame.to_dict("records")
 
 
 def apart_at(rows_: list[dict[str, Any]], a: str, b: str) -> tuple[float, float]:
     """How many points a is above b, and p; 1 where they are the same runs."""
     for row in rows_:
-        one, two = row["a"].split(" = "), row["b"].split(" = ")
-        if a in one and b in two:
+        first, two = row["a"].split(" = "), row["b"].split(" = ")
+        if a in first and b in two:
             return row["difference"], row["p"]
-        if a in two and b in one:
+        if a in two and b in first:
             return -row["difference"], row["p"]
     return 0.0, 1.0
 
@@ -696,8 +699,8 @@ def worst(rows_: list[dict[str, Any]]) -> float:
 def test_findings_of_the_field_are_about_every_strategy_beyond_the_paper() -> None:
     """Or the file says why not."""
     file = ROOT / "docs" / "field-claims.yaml"
-    found = {name for claim in claims.read(file) for name in claim.strategies}
-    assert found < set(STRATEGIES) - set(PAPER)
+    actual = {name for claim in claims.read(file) for name in claim.strategies}
+    assert actual < set(STRATEGIES) - set(PAPER)
     head = file.read_text().partition("\nclaims:")[0]
-    missing = {name for name in set(STRATEGIES) - set(PAPER) - found if f"`{name}`" not in head}
+    missing = {name for name in set(STRATEGIES) - set(PAPER) - actual if f"`{name}`" not in head}
     assert not missing, f"say in docs/field-claims.yaml what is claimed of {missing}, or why nothing is"

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from made import evidence, simple
+from handmade import evidence, simple
 
 import offramp
 from offramp.analysis.measures import MEASURES, find_measure

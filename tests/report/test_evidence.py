@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from made import evidence, simple
+from handmade import evidence, simple
 
 from longer import long_where
 from offramp.analysis.measures import MEASURES
@@ -43,7 +43,7 @@ def whole(store: Store) -> Evidence:
 
 
 @pytest.fixture(scope="module")
-def kept(whole: Evidence, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def packed_runs(whole: Evidence, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pack of it; treat it as read-only."""
     out = tmp_path_factory.mktemp("kept") / "pack"
     pack(whole, out)
@@ -51,14 +51,14 @@ def kept(whole: Evidence, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def copied(kept: Path, tmp_path: Path) -> Path:
+def copied(packed_runs: Path, tmp_path: Path) -> Path:
     """A pack of its own."""
-    return Path(shutil.copytree(kept, tmp_path / "pack"))
+    return Path(shutil.copytree(packed_runs, tmp_path / "pack"))
 
 
-def pack(found: Evidence, out: Path) -> dict[str, int]:
+def pack(actual: Evidence, out: Path) -> dict[str, int]:
     return packed.write(
-        out, found.found.records, [t.id for t in found.trials], found.table, found.missing
+        out, actual.gathered.records, [t.id for t in actual.trials], actual.table, actual.missing
     )
 
 
@@ -96,43 +96,49 @@ def test_a_pack_gives_the_same_up_to_rounding(whole: Evidence, tmp_path: Path) -
     again = reading.open(tmp_path / "pack")
     pd.testing.assert_frame_equal(again.table, whole.table)
     assert again.missing == whole.missing
-    for one, other in zip(whole.trials, again.trials, strict=True):
-        assert packed.portable(one.manifest.as_json()) == other.manifest.as_json()
-        assert one.seconds == other.seconds
-        assert [(p.name, p.exits, p.parts, p.cost) for p in one.phases] == [
+    for first, other in zip(whole.trials, again.trials, strict=True):
+        assert packed.portable(first.manifest.as_json()) == other.manifest.as_json()
+        assert first.seconds == other.seconds
+        assert [(p.name, p.exits, p.parts, p.cost) for p in first.phases] == [
             (p.name, p.exits, p.parts, p.cost) for p in other.phases
         ]
         for split in ("calibration", "test"):
-            (x, labels), (y, same) = whole.logits(one.id, split), again.logits(one.id, split)
+            (x, labels), (y, same) = whole.logits(first.id, split), again.logits(first.id, split)
             assert y.dtype == np.float16 and (labels == same).all()
             assert np.allclose(x, y, rtol=2**-11, atol=2**-24)
 
 
 @pytest.mark.long
-def test_figures_of_a_pack_are_those_of_the_store(whole: Evidence, kept: Path) -> None:
-    again = draw(reading.open(kept))
+def test_figures_of_a_pack_are_those_of_the_store(whole: Evidence, packed_runs: Path) -> None:
+    again = draw(reading.open(packed_runs))
     rounded = ("reliability", "confidence-quality", "accuracy-compute", "overthinking", "agreement")
-    one = {f.name: f for f in draw(whole).figures}
-    assert [f.name for f in again.figures] == list(one)
+    first = {f.name: f for f in draw(whole).figures}
+    assert [f.name for f in again.figures] == list(first)
     for figure in again.figures:
         if not figure.name.startswith(rounded):  # these are made of rounded logits
-            assert text(figure.spec) == text(one[figure.name].spec), figure.name
+            assert text(figure.spec) == text(first[figure.name].spec), figure.name
 
 
-def test_packing_twice_gives_the_same_bytes(whole: Evidence, kept: Path, tmp_path: Path) -> None:
+def test_packing_twice_gives_the_same_bytes(whole: Evidence, packed_runs: Path, tmp_path: Path) -> None:
     ids = [t.id for t in whole.trials][::-1]
-    packed.write(tmp_path / "again", whole.found.records, ids, whole.table, whole.missing)
-    pack(reading.open(kept), tmp_path / "of a pack")
-    for path in kept.iterdir():
+    packed.write(tmp_path / "again", whole.gathered.records, ids, whole.table, whole.missing)
+    pack(reading.open(packed_runs), tmp_path / "of a pack")
+    for path in packed_runs.iterdir():
         for other in ("again", "of a pack"):
             assert path.read_bytes() == (tmp_path / other / path.name).read_bytes()
 
 
 def test_a_pack_tells_nothing_of_anybodys_folders() -> None:
-    told = {"spec": {"root": "/home/somebody/photos", "size": 8}, "files": ["C:/photos/a.png", "a/b"]}
-    assert packed.portable(told) == {"spec": {"root": "photos", "size": 8}, "files": ["a.png", "a/b"]}
-    made = {"provenance": {"machine": "my-laptop", "device": "a CPU", "git": None}}
-    assert packed.portable([made]) == [{"provenance": {"device": "a CPU", "git": None}}]
+    sentence = {
+        "spec": {"root": "/home/somebody/photos", "size": 8},
+        "files": ["C:/photos/a.png", "a/b"],
+    }
+    assert packed.portable(sentence) == {
+        "spec": {"root": "photos", "size": 8},
+        "files": ["a.png", "a/b"],
+    }
+    built = {"provenance": {"machine": "my-laptop", "device": "a CPU", "git": None}}
+    assert packed.portable([built]) == [{"provenance": {"device": "a CPU", "git": None}}]
     results = ROOT / "docs" / "results"
     assert not [p for p in results.glob("*/trials.json") if re.search(r'"/\w', p.read_text())]
 
@@ -140,8 +146,8 @@ def test_a_pack_tells_nothing_of_anybodys_folders() -> None:
 def test_a_pack_has_one_name_for_what_was_named_by_a_whole_path(tmp_path: Path) -> None:
     code = {"model": "/home/me/net.py:make", "data": "/home/me/data.py:make"}
     seeds = {"joint": (1, 2, 3), "/home/me/my.py:students": (1, 2)}
-    found = evidence([simple(x, seed, seed / 10, **code) for x, some in seeds.items() for seed in some])
-    pack(found, tmp_path / "pack")
+    actual = evidence([simple(x, seed, seed / 10, **code) for x, some in seeds.items() for seed in some])
+    pack(actual, tmp_path / "pack")
     again = reading.open(tmp_path / "pack")
     assert_named(again)
     assert again.missing == ("my.py:students of net.py:make on data.py:make lacks seed 3",)
@@ -156,20 +162,20 @@ def test_a_pack_of_an_earlier_offramp_has_the_names_of_its_records(
     """Its table had whole paths."""
     labels = ("joint", "/home/me/my.py:students")
     code = {"model": "/home/me/net.py:make", "data": "/home/me/data.py:make"}
-    found = evidence([simple(x, seed, seed / 10, **code) for x in labels for seed in (1, 2, 3)])
+    actual = evidence([simple(x, seed, seed / 10, **code) for x in labels for seed in (1, 2, 3)])
     monkeypatch.setattr(packed, "_short", lambda _: {})
-    pack(found, tmp_path / "pack")
+    pack(actual, tmp_path / "pack")
     assert_named(reading.open(tmp_path / "pack"))
 
 
-def assert_named(found: Evidence) -> None:
-    assert found.runs[0].strategies == ["joint", "my.py:students"]
-    assert len(found.runs[0].values(MEASURES["accuracy-test"])) == len(found.trials)
-    assert tables.make(found, ["main", "pairs", "exits"])
+def assert_named(actual: Evidence) -> None:
+    assert actual.runs[0].strategies == ["joint", "my.py:students"]
+    assert len(actual.runs[0].values(MEASURES["accuracy-test"])) == len(actual.trials)
+    assert tables.make(actual, ["main", "pairs", "exits"])
 
 
-def test_equal_logits_are_kept_once(kept: Path) -> None:
-    with np.load(kept / "logits.npz") as arrays:
+def test_equal_logits_are_kept_once(packed_runs: Path) -> None:
+    with np.load(packed_runs / "logits.npz") as arrays:
         names = list(arrays.files)
     # The final exits of baseline, separate and two-stage are one network, those of joint and
     # joint-branch another; labels are the same for all.
@@ -187,21 +193,21 @@ def test_what_is_damaged_or_unfinished_is_left_out_and_said(store: Store, tmp_pa
     node = store.read_trial(third).keys[0]
     (copied / "nodes" / node / "cost.json").write_text("{}")
     store.plan_trial("waiting-s44", [])
-    found = reading.open(copied)
-    left = {t.id for t in found.trials}
+    actual = reading.open(copied)
+    left = {t.id for t in actual.trials}
     assert not {first, second, third} & left and left
-    said = " ".join(found.missing)
+    wording = " ".join(actual.missing)
     for word in (first, second, third, "logits.npz", "cost.json", "waiting-s44 is not finished"):
-        assert word in said
-    assert draw(found, ["accuracy-by-exit"]).figures  # what is whole is drawn
+        assert word in wording
+    assert draw(actual, ["accuracy-by-exit"]).figures  # what is whole is drawn
 
 
 def test_an_empty_store_is_no_crash(tmp_path: Path) -> None:
     Store(tmp_path / "runs").plan_trial("joint-s42", [])
-    found = reading.open(tmp_path / "runs")
-    assert found.trials == () and len(found.table) == 0
-    assert found.missing == ("trial joint-s42 is not finished",)
-    drawn = draw(found)
+    actual = reading.open(tmp_path / "runs")
+    assert actual.trials == () and len(actual.table) == 0
+    assert actual.missing == ("trial joint-s42 is not finished",)
+    drawn = draw(actual)
     assert drawn.figures == () and len(drawn.missing) == len(FIGURES)
 
 
@@ -217,11 +223,11 @@ def test_a_folder_of_packs_is_all_of_them(whole: Evidence, tmp_path: Path) -> No
     for seed in (42, 43):
         its = [t.id for t in whole.trials if t.seed == seed]
         table = whole.table[whole.table["trial"].isin(its)]
-        packed.write(tmp_path / str(seed), whole.found.records, its, table, ())
+        packed.write(tmp_path / str(seed), whole.gathered.records, its, table, ())
     (tmp_path / "notes").mkdir()
-    found = reading.open(tmp_path)
-    assert {t.id for t in found.trials} == {t.id for t in whole.trials}
-    assert len(found.table) == len(whole.table)
+    actual = reading.open(tmp_path)
+    assert {t.id for t in actual.trials} == {t.id for t in whole.trials}
+    assert len(actual.table) == len(whole.table)
 
 
 def test_an_altered_pack_is_refused(copied: Path) -> None:
@@ -263,7 +269,7 @@ def test_the_committed_packs_read(pack: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "there",
+    "present",
     [
         {"README.md": "mine", "trials.json": "[]"},
         {"README.md": "mine", "trials.json": '{"format": "of a hospital"}'},
@@ -272,14 +278,14 @@ def test_the_committed_packs_read(pack: Path) -> None:
     ],
 )
 def test_packing_spares_files_of_the_same_names(
-    whole: Evidence, tmp_path: Path, there: dict[str, str]
+    whole: Evidence, tmp_path: Path, present: dict[str, str]
 ) -> None:
-    for name, words in there.items():
+    for name, words in present.items():
         (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / name).write_text(words)
     with pytest.raises(OfframpError, match="holds something else already"):
         pack(whole, tmp_path / "out")
-    assert all((tmp_path / "out" / name).read_text() == words for name, words in there.items())
+    assert all((tmp_path / "out" / name).read_text() == words for name, words in present.items())
 
 
 def test_packing_leaves_what_lies_beside_the_pack(whole: Evidence, tmp_path: Path) -> None:
@@ -306,16 +312,16 @@ def test_packing_spares_what_is_no_pack(whole: Evidence, copied: Path, tmp_path:
 def test_one_setting_is_compared_and_the_others_are_said() -> None:
     many = [simple("joint", seed) for seed in (1, 2)]
     other = [simple("joint", 1, study="short", recipe={"learning_rate": 0.5})]
-    found = evidence([*other, *many])
-    assert [(t.seed, t.manifest.study) for t in found.trials] == [(1, "made"), (2, "made")]
+    actual = evidence([*other, *many])
+    assert [(t.seed, t.manifest.study) for t in actual.trials] == [(1, "made"), (2, "made")]
     left = "1 trial of net on images of another setting (recipe.learning_rate{}) is left out: {}"
-    assert left.format("; study short", "name a study to see it") in found.missing
+    assert left.format("; study short", "name a study to see it") in actual.missing
     alone = [simple("joint", 1, study=None, recipe={"learning_rate": 0.5})]
     assert left.format("", "`offramp compare` takes two trials") in evidence([*alone, *many]).missing
 
 
 @pytest.mark.parametrize(
-    ("specs", "kept"),
+    ("specs", "count"),
     [
         ([{"root": "/data/photos"}, {"root": "photos"}, {"root": None}], 3),
         ([{"url": "https://a/b.zip", "sha256": "0" * 64}, {"root": "b"}, {"split_file": "s.json"}], 3),
@@ -324,44 +330,44 @@ def test_one_setting_is_compared_and_the_others_are_said() -> None:
         ([{"root": root, "split_seed": "trial"} for root in ("a", "a", "b")], 2),
     ],
 )
-def test_where_images_lie_makes_no_other_setting(specs: list[dict[str, Any]], kept: int) -> None:
-    found = evidence([simple("joint", seed) for seed in (1, 2, 3)]).found.trials
+def test_where_images_lie_makes_no_other_setting(specs: list[dict[str, Any]], count: int) -> None:
+    actual = evidence([simple("joint", seed) for seed in (1, 2, 3)]).gathered.trials
     manifests = {}
-    for (id, trial), spec in zip(found.items(), specs, strict=True):
+    for (id, trial), spec in zip(actual.items(), specs, strict=True):
         data = trial.manifest.data.model_copy(update={"spec": spec})
         manifests[id] = trial.manifest.model_copy(update={"data": data})
-    assert len(chosen(manifests).kept) == kept
+    assert len(chosen(manifests).compared) == count
 
 
 def test_of_two_trials_of_a_strategy_and_seed_the_newer_is_kept() -> None:
     old = simple("joint", 1, study="a", finished="2025-01-01")
     new = simple("joint", 1, study="b", finished="2025-02-01")
     for order in ([old, new], [new, old]):
-        found = evidence(order)
-        assert [t.manifest.study for t in found.trials] == ["b"]
-        said = (
+        actual = evidence(order)
+        assert [t.manifest.study for t in actual.trials] == ["b"]
+        wording = (
             "1 trial of net on images repeats a strategy and seed with other options and is left out: "
         )
-        assert any(note.startswith(said) for note in found.missing)
+        assert any(note.startswith(wording) for note in actual.missing)
 
 
 def test_missing_seeds_and_strategies_are_said() -> None:
-    found = evidence([simple("joint", 1), simple("joint", 2), simple("separate", 1)])
-    assert found.missing == ("separate of net on images lacks seed 2",)
+    actual = evidence([simple("joint", 1), simple("joint", 2), simple("separate", 1)])
+    assert actual.missing == ("separate of net on images lacks seed 2",)
     two = [simple("joint", 1), simple("separate", 1), simple("joint", 1, model="other")]
     assert evidence(two).missing == ("separate has no trial of other on images",)
 
 
 def test_strategies_come_in_the_papers_order_then_by_name() -> None:
     labels = ["zeta", "two-stage", "joint", "alpha", "baseline"]
-    found = evidence([simple(label, 1) for label in labels])
-    assert found.strategies == ("baseline", "joint", "two-stage", "alpha", "zeta")
+    actual = evidence([simple(label, 1) for label in labels])
+    assert actual.strategies == ("baseline", "joint", "two-stage", "alpha", "zeta")
 
 
 def test_studies_can_be_told_apart() -> None:
     both = [simple("joint", 1), simple("joint", 1, study="short", recipe={"epochs": 1})]
-    found = evidence(both, study="short")
-    assert [t.manifest.study for t in found.trials] == ["short"] and found.missing == ()
+    actual = evidence(both, study="short")
+    assert [t.manifest.study for t in actual.trials] == ["short"] and actual.missing == ()
     with pytest.raises(OfframpError, match="choose among: made, short"):
         evidence(both, study="long")
 
@@ -369,14 +375,16 @@ def test_studies_can_be_told_apart() -> None:
 def test_strategies_that_another_study_trained_are_said_to_be_left_out() -> None:
     """A study that found them in the store has them too, and they are another's all the same."""
     both = [simple("joint", 1), simple("joint", 2), simple("separate", 1, study="own")]
-    (said,) = evidence(both, study="own").missing
-    assert said == "2 trials of joint that study made made: leave --study out to compare"
+    (both_wholes,) = evidence(both, study="own").missing
+    assert both_wholes == "2 trials of joint that study made made: leave --study out to compare"
 
 
 def test_seeds_of_some_strategies_were_added_by_the_rule_of_all() -> None:
     trials = [simple(label, seed) for label in ("joint", "separate", "two-stage") for seed in (1, 2, 3)]
-    found = evidence(trials).found
-    whole = reading.gather(replace(found, logs={"log": seed_log(trials=[trial.id for trial in trials])}))
+    actual = evidence(trials).gathered
+    whole = reading.gather(
+        replace(actual, logs={"log": seed_log(trials=[trial.id for trial in trials])})
+    )
     some = reading.of_strategies(whole, ["joint", "separate"])
     assert some.logs == whole.logs
     assert some.runs[0].looks == whole.runs[0].looks is not None
@@ -393,14 +401,14 @@ def test_seeds_of_some_strategies_were_added_by_the_rule_of_all() -> None:
 )
 def test_a_given_backbone_stays_where_heads_alone_train(phases: list[Any], heads: bool) -> None:
     (trial,) = evidence([simple("two-stage", 1)]).trials
-    made = tuple(PhaseRecord("", "", *phase, trial.phases[0].cost) for phase in phases)
-    assert replace(trial, phases=made).heads_only is heads
+    built = tuple(PhaseRecord("", "", *phase, trial.phases[0].cost) for phase in phases)
+    assert replace(trial, phases=built).heads_only is heads
 
 
 def test_a_measure_is_tested_over_images_by_its_own_function() -> None:
     """Whatever its name; without one, over seeds alone."""
-    found = evidence(simple(label, seed) for label in ("joint", "separate") for seed in (1, 2))
-    (runs,) = found.runs
+    actual = evidence(simple(label, seed) for label in ("joint", "separate") for seed in (1, 2))
+    (runs,) = actual.runs
     accuracy = MEASURES["accuracy-test"]
     ramp = np.arange(4.0)
     own = replace(accuracy, name="own", on_images=lambda a: a.right * 0.0 + ramp[:, None])

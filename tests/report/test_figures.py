@@ -14,8 +14,8 @@ import pytest
 import vl_convert
 from altair.utils.schemapi import validate_jsonschema
 from altair.vegalite.v6.schema.core import load_schema
+from handmade import MACS, PLAIN, HandTrial, Run, at_random, evidence, simple
 from jsonschema import ValidationError
-from made import MACS, PLAIN, Made, Run, at_random, evidence, simple
 from scipy import stats
 from specs import LACKING, tables, views, with_columns
 
@@ -62,18 +62,18 @@ def every(many: Evidence) -> Drawn:
 
 
 def test_curves_are_drawn_with_the_numbers_of_the_table() -> None:
-    made = [simple("joint", 1), simple("joint", 2, shift=1.0), simple("two-stage", 1)]
-    loss = draw(evidence(made), ["curves"]).figures[0]
+    built = [simple("joint", 1), simple("joint", 2, shift=1.0), simple("two-stage", 1)]
+    loss = draw(evidence(built), ["curves"]).figures[0]
     assert loss.name == "loss-core-net-images" and loss.paper == "Fig. 8"
-    found = with_columns(dict(loss.spec), "strategy", "step", "value", "low", "high")
-    validation = next(t for t in found if t["value"].max() == 3.5)
+    actual = with_columns(dict(loss.spec), "strategy", "step", "value", "low", "high")
+    validation = next(t for t in actual if t["value"].max() == 3.5)
     joint = validation[validation["strategy"] == "joint"]
     assert joint[["step", "value", "low", "high"]].to_numpy().tolist() == [
         *([1, 3.5, 3, 4], [2, 2.5, 2, 3], [3, 1.5, 1, 2])
     ]
-    accuracy = curves.by_exit(evidence(made).runs[0])[1]
-    shown = with_columns(dict(accuracy.spec), "strategy", "step", "value", "low", "high")[0]
-    assert shown[shown["strategy"] == "joint"]["value"].tolist() == [20, 40, 60]  # percent
+    accuracy = curves.by_exit(evidence(built).runs[0])[1]
+    visible = with_columns(dict(accuracy.spec), "strategy", "step", "value", "low", "high")[0]
+    assert visible[visible["strategy"] == "joint"]["value"].tolist() == [20, 40, 60]  # percent
 
 
 def test_where_no_arrow_is_stands_what_would_have_been_found(many: Evidence) -> None:
@@ -84,13 +84,13 @@ def test_where_no_arrow_is_stands_what_would_have_been_found(many: Evidence) -> 
 
 
 def test_training_is_told_in_both_modes() -> None:
-    found = evidence([simple("joint", 1), simple("joint", 2)])
-    last = found.table[(found.table["split"] == "train") & (found.table["epoch"] == 3)]
+    whole = evidence([simple("joint", 1), simple("joint", 2)])
+    last = whole.table[(whole.table["split"] == "train") & (whole.table["epoch"] == 3)]
     ended = last.assign(split="train-eval", value=last["value"] + 0.1)
-    both = replace(found, table=pd.concat([found.table, ended], ignore_index=True))
+    both = replace(whole, table=pd.concat([whole.table, ended], ignore_index=True))
     accuracy = curves.by_exit(both.runs[0])[1]
-    shown = with_columns(dict(accuracy.spec), "strategy", "step", "value")
-    (dots, *_) = [t for t in shown if "low" not in t]
+    visible = with_columns(dict(accuracy.spec), "strategy", "step", "value")
+    (dots, *_) = [t for t in visible if "low" not in t]
     assert dots[["step", "value"]].to_numpy().tolist() == [[3, pytest.approx(70)]]
     assert "train (running)" in str(accuracy.spec)
     assert "in train mode" in accuracy.caption and "in eval mode" in accuracy.caption
@@ -99,7 +99,9 @@ def test_training_is_told_in_both_modes() -> None:
 
 def test_curves_say_which_lines_coincide() -> None:
     backbone = Run("backbone", {3: [2.0, 1.0]}, key="shared")
-    two = [Made(label, 1, [backbone, Run("h", {1: [1.0]})]) for label in ("two-stage", "distillation")]
+    two = [
+        HandTrial(label, 1, [backbone, Run("h", {1: [1.0]})]) for label in ("two-stage", "distillation")
+    ]
     loss = curves.by_exit(evidence(two).runs[0])[0]
     assert "two-stage = distillation (exit 3)" in loss.caption
     assert "exit 1" not in loss.caption
@@ -121,48 +123,48 @@ def test_panels_and_their_titles_stand_in_rows_and_columns(many: Evidence) -> No
 
 def titles(spec: dict[str, Any], start: str) -> list[tuple[float, float]]:
     """Where texts that begin so stand in a drawn chart, from the left."""
-    found = []
+    actual = []
 
     def walk(part: dict[str, Any], x: float, y: float) -> None:
         for item in part.get("items", []):
             at = (x + item.get("x", 0.0), y + item.get("y", 0.0))
             words = item.get("text")
             if isinstance(words, str) and words.startswith(start):
-                found.append(at)
+                actual.append(at)
             walk(item, *(at if part.get("marktype") == "group" else (x, y)))
 
     scene = vl_convert.vegalite_to_scenegraph(themed(spec))
     walk({"items": [scene["scenegraph"]]}, 0.0, 0.0)
-    return sorted(found)
+    return sorted(actual)
 
 
 def test_hybrids_are_drawn_with_their_parents(many: Evidence) -> None:
-    found = {g.key: g.strategies for g in curves.groups(many.strategies)}
-    assert found["core"] == ("baseline", "joint", "separate", "branch-wise", "two-stage", "mine")
-    assert found["hybrid"] == ("joint", "branch-wise", "joint-branch")
+    actual = {g.key: g.strategies for g in curves.groups(many.strategies)}
+    assert actual["core"] == ("baseline", "joint", "separate", "branch-wise", "two-stage", "mine")
+    assert actual["hybrid"] == ("joint", "branch-wise", "joint-branch")
 
 
 def test_values_that_are_no_numbers_are_not_drawn() -> None:
     diverged = Run("all", {k: [1.0, math.nan, math.inf] for k in (1, 2, 3)})
-    loss = curves.by_exit(evidence([Made("joint", 1, [diverged])]).runs[0])[0]
+    loss = curves.by_exit(evidence([HandTrial("joint", 1, [diverged])]).runs[0])[0]
     assert "Infinity" not in text(loss.spec) and "NaN" not in text(loss.spec)
 
 
 def test_exits_are_drawn_at_their_accuracy_and_macs() -> None:
     right = {1: [True, False, False, False], 2: [True, True, False, False], 3: [True] * 4}
-    found = evidence([Made("joint", 1, simple("joint", 1).runs, right=right)])
-    points = compute.exit_points(found.runs[0])
+    whole = evidence([HandTrial("joint", 1, simple("joint", 1).runs, right=right)])
+    points = compute.exit_points(whole.runs[0])
     assert points["value"].tolist() == [25.0, 50.0, 100.0]
     assert points["macs"].tolist() == [100 * m / PLAIN for m in MACS]
-    figure = compute.accuracy_compute(found.runs[0])[0]
+    figure = compute.accuracy_compute(whole.runs[0])[0]
     drawn = with_columns(dict(figure.spec), "strategy", "exit", "macs", "value")[0]
     assert drawn["value"].tolist() == [25, 50, 100] and drawn["macs"].tolist() == [20, 60, 120]
 
 
 def test_thresholds_trace_a_curve_from_the_first_exit_to_the_last() -> None:
     right = {1: [True, True, False, False], 2: [True, False, False, False], 3: [True, True, True, False]}
-    found = evidence([Made("joint", 1, simple("joint", 1).runs, right=right, sure=0.9)])
-    curve = compute.threshold_points(found.runs[0])
+    whole = evidence([HandTrial("joint", 1, simple("joint", 1).runs, right=right, sure=0.9)])
+    curve = compute.threshold_points(whole.runs[0])
     first, last = curve.iloc[0], curve.iloc[-1]
     assert (first["macs"], first["value"]) == (100 * MACS[0] / PLAIN, 50.0)
     assert (last["macs"], last["value"]) == (100 * MACS[-1] / PLAIN, 75.0)
@@ -200,7 +202,7 @@ def test_the_front_lies_below_no_curve_that_is_drawn(many: Evidence) -> None:
 
 def test_the_axis_of_accuracy_ends_at_all() -> None:
     right = {1: [True, False, False, False], 2: [True, True, False, False], 3: [True] * 4}
-    joint = [Made("joint", seed, simple("joint", seed).runs, right=right) for seed in (1, 2, 3)]
+    joint = [HandTrial("joint", seed, simple("joint", seed).runs, right=right) for seed in (1, 2, 3)]
     (figure,) = compute.accuracy_compute(evidence(joint).runs[0])
     vega: Any = vl_convert.vegalite_to_vega(text(themed(figure.spec)), vl_version="6.4")
     (scale,) = [scale for scale in vega["scales"] if scale["name"] == "y"]
@@ -211,43 +213,46 @@ def test_the_axis_of_accuracy_ends_at_all() -> None:
 def test_charts_are_drawn_without_a_warning_of_legends(
     every: Drawn, capfd: pytest.CaptureFixture[str], whole: bool
 ) -> None:
-    def said(spec: Mapping[str, Any]) -> str:
+    def warnings_of(spec: Mapping[str, Any]) -> str:
         vl_convert.vegalite_to_vega(text(themed(spec)), vl_version="6.4", show_warnings=True)
         return "".join(capfd.readouterr())
 
     kinds = {figure.name.partition("-")[0]: figure for figure in every.figures}
     for figure in every.figures if whole else kinds.values():
-        assert "legend" not in said(figure.spec), figure.name
-    shown, hidden = color("ab"), {**color("ab"), "legend": None}
+        assert "legend" not in warnings_of(figure.spec), figure.name
+    seen, hidden = color("ab"), {**color("ab"), "legend": None}
     frame = pd.DataFrame({"strategy": ["a", "b"]})
-    layers = [marks(frame, {"type": "point"}, color=shown), marks(frame, {"type": "area"}, fill=hidden)]
-    assert "Conflicting legend property" in said(spec({"layer": layers}))
+    layers = [
+        marks(frame, {"type": "point"}, color=seen),
+        marks(frame, {"type": "area"}, fill=hidden),
+    ]
+    assert "Conflicting legend property" in warnings_of(spec({"layer": layers}))
 
 
 def test_overthinking_counts_what_the_last_exit_spoils() -> None:
     yes, no = True, False
     right = {1: [yes, yes, no, no, no], 2: [yes, no, yes, no, no], 3: [yes, no, no, yes, no]}
-    found = evidence([Made("joint", 1, simple("joint", 1).runs, right=right)])
-    outcome = next(iter(found.outcomes.values()))
+    whole = evidence([HandTrial("joint", 1, simple("joint", 1).runs, right=right)])
+    outcome = next(iter(whole.outcomes.values()))
     assert outcome.overthought == (0.2, 0.2, 0.0) and outcome.lost == pytest.approx(0.4)
     assert outcome.agreement[0].tolist() == pytest.approx([1.0, 0.6, 0.6])
-    shown = tables(dict(quality.overthinking(found.runs[0])[0].spec))
-    means = [t for t in shown if list(t.columns)[:3] == ["strategy", "value", "n"]]
+    visible = tables(dict(quality.overthinking(whole.runs[0])[0].spec))
+    means = [t for t in visible if list(t.columns)[:3] == ["strategy", "value", "n"]]
     assert sorted(t["value"].iloc[0] for t in means) == [
         20,
         40,
     ]  # exits 1 and 2 have equal data, which are kept once
-    matrix = reliability.agreement_matrix(found.runs[0], "joint")
+    matrix = reliability.agreement_matrix(whole.runs[0], "joint")
     assert matrix.to_numpy().tolist() == [[2, 1, 60.0], [3, 1, 60.0], [3, 2, 60.0]]
 
 
 def test_reliability_pools_the_seeds_and_leaves_out_thin_bins() -> None:
     right = {k: [True] * 6 + [False] * 2 for k in (1, 2, 3)}
-    both = [Made("joint", s, simple("joint", s).runs, right=right, sure=0.9) for s in (1, 2)]
-    found = reliability.reliability_bins(evidence(both).runs[0])
-    assert found["images"].tolist() == [16] * 3
-    assert found["confidence"].tolist() == pytest.approx([90.0] * 3)
-    assert found["value"].tolist() == [75.0] * 3
+    both = [HandTrial("joint", s, simple("joint", s).runs, right=right, sure=0.9) for s in (1, 2)]
+    actual = reliability.reliability_bins(evidence(both).runs[0])
+    assert actual["images"].tolist() == [16] * 3
+    assert actual["confidence"].tolist() == pytest.approx([90.0] * 3)
+    assert actual["value"].tolist() == [75.0] * 3
     assert reliability.reliability_bins(evidence(both[:1]).runs[0]).empty  # eight images
     drawn = draw(evidence(both[:1]), ["reliability"])
     assert not drawn.figures and drawn.missing[0].endswith(": there are too few test images")
@@ -256,39 +261,41 @@ def test_reliability_pools_the_seeds_and_leaves_out_thin_bins() -> None:
 def test_one_early_exit_has_its_agreement_with_the_last() -> None:
     runs = [Run("all", {2: [2.0, 1.0], 3: [2.0, 1.0]})]
     right = {2: (True, True, False, False), 3: (True, True, True, False)}
-    found = draw(evidence([Made("joint", 1, runs, exits=(2, 3), right=right)]), ["agreement"])
-    assert not found.missing
-    (figure,) = found.figures
+    drawn_figures = draw(
+        evidence([HandTrial("joint", 1, runs, exits=(2, 3), right=right)]), ["agreement"]
+    )
+    assert not drawn_figures.missing
+    (figure,) = drawn_figures.figures
     assert "joint 75 %" in figure.alt and "3,2,75" in str(figure.spec)
 
 
 def test_calibration_error_and_auroc_of_known_answers() -> None:
     right = {k: [True, True, True, False] for k in (1, 2, 3)}
-    found = evidence([Made("joint", 1, simple("joint", 1).runs, right=right, sure=0.9)])
-    outcome = next(iter(found.outcomes.values()))
+    whole = evidence([HandTrial("joint", 1, simple("joint", 1).runs, right=right, sure=0.9)])
+    outcome = next(iter(whole.outcomes.values()))
     assert outcome.ece == pytest.approx([0.15] * 3) and outcome.auroc == (0.5, 0.5, 0.5)
-    shown = tables(dict(quality.confidence(found.runs[0])[0].spec))
-    assert [t["value"].iloc[0] for t in shown] in ([15, 0.5], [0.5, 15])
+    visible = tables(dict(quality.confidence(whole.runs[0])[0].spec))
+    assert [t["value"].iloc[0] for t in visible] in ([15, 0.5], [0.5, 15])
 
 
 def test_time_of_an_exit_is_that_of_the_phases_that_train_it() -> None:
     runs = [Run("joint", {1: [1.0], 2: [1.0], 3: [1.0]}, seconds=6.0), Run("b", {1: [1.0]}, seconds=1.0)]
-    found = evidence([Made("joint-branch", 1, runs)])
+    whole = evidence([HandTrial("joint-branch", 1, runs)])
     # 10, 20 and 30 MACs are new at exits 1, 2 and 3.
-    bars = times.exit_seconds(found.runs[0])
+    bars = times.exit_seconds(whole.runs[0])
     assert bars["exit"].tolist() == [1, 2, 3] and bars["seconds"].tolist() == pytest.approx([2, 2, 3])
     assert set(bars["how"]) == {"attributed or estimated"}
-    assert found.trials[0].seconds.written == pytest.approx(7.0)
+    assert whole.trials[0].seconds.written == pytest.approx(7.0)
 
 
 def test_times_are_measured_where_every_phase_ran_alone() -> None:
     alone = [Run("exit 1", {1: [1.0]}, seconds=2.0), Run("exit 3", {3: [1.0]}, seconds=3.0)]
     shared = [Run("exit 1", {1: [1.0]}, seconds=2.0, comparable=False, written=300), alone[1]]
-    exact = evidence([Made("two-stage", 1, alone, exits=(1, 3))])
+    exact = evidence([HandTrial("two-stage", 1, alone, exits=(1, 3))])
     bars = times.exit_seconds(exact.runs[0])[["exit", "seconds", "how"]]
     assert bars.to_numpy().tolist() == [[1, 2.0, "measured"], [3, 3.0, "measured"]]
     assert "Measured:" in draw(exact, ["time-total"]).figures[0].caption
-    rough = evidence([Made("two-stage", 1, shared, exits=(1, 3))])
+    rough = evidence([HandTrial("two-stage", 1, shared, exits=(1, 3))])
     bars = times.exit_seconds(rough.runs[0])[["exit", "seconds", "how"]]
     first = [1, pytest.approx(2.0 + 200 * 0.02), "attributed or estimated"]
     assert bars.to_numpy().tolist() == [first, [3, 3.0, "measured"]]
@@ -298,9 +305,9 @@ def test_times_are_measured_where_every_phase_ran_alone() -> None:
 
 
 def test_estimates_have_no_interval() -> None:
-    def at(seed: int, alone: bool) -> Made:
+    def at(seed: int, alone: bool) -> HandTrial:
         run = Run("all", {k: [1.0] for k in (1, 2, 3)}, seconds=1.0 + seed, comparable=alone)
-        return Made("joint", seed, [run])
+        return HandTrial("joint", seed, [run])
 
     for alone in (True, False):
         spec = draw(evidence([at(s, alone) for s in (1, 2, 3)]), ["time-total"]).figures[0].spec
@@ -308,9 +315,9 @@ def test_estimates_have_no_interval() -> None:
 
 
 def test_bars_of_time_by_exit_show_the_spread_of_what_was_measured() -> None:
-    def at(seed: int, alone: bool) -> Made:
+    def at(seed: int, alone: bool) -> HandTrial:
         runs = [Run(f"e{k}", {k: [1.0]}, seconds=seed + k, comparable=alone) for k in (1, 2, 3)]
-        return Made("separate", seed, runs)
+        return HandTrial("separate", seed, runs)
 
     for alone in (True, False):
         figure = draw(evidence([at(s, alone) for s in (1, 2, 3)]), ["time-by-exit"]).figures[0]
@@ -351,21 +358,21 @@ def test_captions_say_how_many_seeds_each_mean_has() -> None:
 
 
 def test_meters_are_drawn_where_there_are_any() -> None:
-    def metered(label: str, memory: tuple[float, float], power: tuple[float, float]) -> Made:
+    def metered(label: str, memory: tuple[float, float], power: tuple[float, float]) -> HandTrial:
         runs = []
         for k, seconds, m, p in zip((1, 3), (0.5, 2.5), memory, power, strict=True):
             read = {"memory_rss_peak_bytes": m, "power_cpu_mean_w": p, "energy_cpu_j": 10.0}
             runs.append(Run(f"exit {k}", {k: [1.0]}, seconds=seconds, meters=read))
-        return Made(label, 1, runs, exits=(1, 3))
+        return HandTrial(label, 1, runs, exits=(1, 3))
 
-    found = evidence([metered("joint", (2e9, 5e9), (10.0, 20.0)), simple("separate", 1)])
-    assert found.runs[0].values(MEASURES["memory-cpu-max"])["value"].tolist() == [5e9]
-    mean = found.runs[0].values(MEASURES["power-cpu-mean"])["value"].tolist()
+    whole = evidence([metered("joint", (2e9, 5e9), (10.0, 20.0)), simple("separate", 1)])
+    assert whole.runs[0].values(MEASURES["memory-cpu-max"])["value"].tolist() == [5e9]
+    mean = whole.runs[0].values(MEASURES["power-cpu-mean"])["value"].tolist()
     # Half a second of evaluation each, in which no meter ran, has no weight.
     assert mean == [pytest.approx((0.5 * 10 + 2.5 * 20) / 3)]
-    assert found.runs[0].values(MEASURES["energy-cpu"])["value"].tolist() == [20.0]
-    assert found.runs[0].values(MEASURES["energy-gpu"]).empty
-    figure = draw(found, ["memory-power"]).figures[0]
+    assert whole.runs[0].values(MEASURES["energy-cpu"])["value"].tolist() == [20.0]
+    assert whole.runs[0].values(MEASURES["energy-gpu"]).empty
+    figure = draw(whole, ["memory-power"]).figures[0]
     assert figure.paper == "Figs. 15, 16, 17" and "GB" in text(figure.spec)
     none = draw(evidence([simple("separate", 1)]), ["memory-power"])
     assert none.figures == () and "not measured" in none.missing[0]
@@ -381,19 +388,19 @@ def test_arrows_point_from_the_better_to_the_worse() -> None:
     ]
     frame = pd.DataFrame(rows, columns=["strategy", "seed", "value"])
     analysis = analyze(frame, Columns("value", "strategy", "seed"))
-    found = {(e.winner, e.loser): e for e in edges(analysis, "higher")}
-    assert set(found) == {("good", "bad"), ("good", "fair")}
-    assert found["good", "bad"].difference == pytest.approx(10.0, abs=0.05)
-    assert found["good", "bad"].way == "both"
+    actual = {(e.winner, e.loser): e for e in edges(analysis, "higher")}
+    assert set(actual) == {("good", "bad"), ("good", "fair")}
+    assert actual["good", "bad"].difference == pytest.approx(10.0, abs=0.05)
+    assert actual["good", "bad"].way == "both"
     assert {(e.winner, e.loser) for e in edges(analysis, "lower")} == {("bad", "good"), ("fair", "good")}
 
 
 def test_strategies_that_read_the_same_phases_are_one_node() -> None:
     shared = [Run("all", {k: [1.0] for k in (1, 2, 3)}, key="shared")]
-    found = evidence([Made(label, 1, shared) for label in ("joint", "separate")])
+    whole = evidence([HandTrial(label, 1, shared) for label in ("joint", "separate")])
     for metric in (curves.LOSS, curves.ACCURACY):
-        assert observations(found.runs[0], metric)["source"].nunique() == 1
-    figures = significance(found.runs[0])
+        assert observations(whole.runs[0], metric)["source"].nunique() == 1
+    figures = significance(whole.runs[0])
     assert "joint = separate" in text(figures[0].spec) and "identical" in figures[0].caption
 
 
@@ -403,13 +410,13 @@ def test_who_lacks_exits_is_in_no_graph_and_a_strategy_of_ones_own_is_in_one(man
     joint = means[means["strategy"] == "joint"]
     expected = [100 * np.mean(t.manifest.metrics["test"].accuracy) for t in many.runs[0].of("joint")]
     assert joint["value"].tolist() == pytest.approx(expected)
-    found = {f.name: f for f in significance(many.runs[0])}
+    actual = {f.name: f for f in significance(many.runs[0])}
     named = [f"significance-{family}-net-images" for family in ("core", "joint-branch", "all")]
-    assert set(found) == set(named)
-    every = found["significance-all-net-images"]
+    assert set(actual) == set(named)
+    every = actual["significance-all-net-images"]
     assert "mine (" in text(every.spec) and "baseline (" not in text(every.spec)
     assert "baseline lacks exits that others have" in every.caption
-    assert "mine" not in text(found["significance-core-net-images"].spec)
+    assert "mine" not in text(actual["significance-core-net-images"].spec)
     assert graphs({"joint", "separate"}) == {"core": ("joint", "separate")}
     assert graphs({"mine", "yours"}) == {"all": ("mine", "yours")}
     assert graphs({"mine"}) == {}
@@ -425,8 +432,8 @@ def test_a_chart_without_data_is_no_figure(many: Evidence) -> None:
     runs = many.runs[0]
     words = ("a-chart", "answer", "A chart", "What it shows.", "A dot plot.")
     panel = dots.Panel("exit 1", "loss", runs.by_trial(lambda t: float(t.seed)))
-    (shown,) = only(runs, *words, dots.dots([panel], runs.strategies))
-    assert shown.name.startswith("a-chart")
+    (visible,) = only(runs, *words, dots.dots([panel], runs.strategies))
+    assert visible.name.startswith("a-chart")
     assert not only(runs, *words, dots.dots([], runs.strategies))
 
 
@@ -435,8 +442,8 @@ def test_a_chart_without_data_is_no_figure(many: Evidence) -> None:
     [("mine", 1), ("baseline", 1), *long(("joint", 1), ("mine", 3), ("joint", 3), ("baseline", 3))],
 )
 def test_one_strategy_and_one_seed_are_enough(label: str, seeds: int) -> None:
-    kept = [t for t in at_random(LABELS) if t.label == label and t.seed <= seeds]
-    drawn = draw(evidence(kept))
+    rest = [t for t in at_random(LABELS) if t.label == label and t.seed <= seeds]
+    drawn = draw(evidence(rest))
     names = {f.name for f in drawn.figures}
     assert {"accuracy-by-exit-net-images", "time-total-net-images"} <= names
     for figure in drawn.figures:
@@ -461,11 +468,11 @@ def test_every_figure_is_whole(every: Drawn) -> None:
 def test_names_of_figures_differ_where_those_of_networks_do_in_signs_alone() -> None:
     """One name would be one file, and on the page one chart under both titles."""
     places = {"NET": "images", "net": "images", "Net": "images 2"}
-    made = [simple("joint", seed, model=m, data=d) for m, d in places.items() for seed in (1, 2)]
-    found = evidence(made)
-    names = [f.name for f in draw(found, ["accuracy-compute"]).figures]
+    built = [simple("joint", seed, model=m, data=d) for m, d in places.items() for seed in (1, 2)]
+    whole = evidence(built)
+    names = [f.name for f in draw(whole, ["accuracy-compute"]).figures]
     assert names == [f"accuracy-compute-net-images{end}" for end in ("", "-2", "-3")]
-    assert first(found, names) == names
+    assert first(whole, names) == names
 
 
 def test_the_schema_refuses_what_vega_lite_does_not_know(many: Evidence) -> None:
@@ -489,12 +496,12 @@ def disagreeing(spec: Any) -> list[str]:
         return [channel for child in spec for channel in disagreeing(child)]
     if not isinstance(spec, Mapping):
         return []
-    found: dict[str, set[bool]] = {}
+    actual: dict[str, set[bool]] = {}
     for layer in spec.get("layer", []):
         for channel, encoding in layer.get("encoding", {}).items():
             if isinstance(encoding, dict) and "legend" in encoding:
-                found.setdefault(channel, set()).add(encoding["legend"] is None)
-    odd = [channel for channel, ways in found.items() if len(ways) > 1]
+                actual.setdefault(channel, set()).add(encoding["legend"] is None)
+    odd = [channel for channel, ways in actual.items() if len(ways) > 1]
     return odd + [channel for child in spec.values() for channel in disagreeing(child)]
 
 
@@ -525,22 +532,22 @@ def test_a_chart_of_speed_does_not_say_where_a_bundle_lies() -> None:
 def test_order_of_trials_and_repetition_change_nothing(many: Evidence, names: tuple[str, ...]) -> None:
     mixed = at_random(LABELS)
     random.Random(1).shuffle(mixed)
-    one, other = draw(many, names).figures, draw(evidence(mixed), names).figures
-    assert len(one) >= 3
-    assert [(f.name, f.caption, f.alt, text(f.spec)) for f in one] == [
+    each_first, other = draw(many, names).figures, draw(evidence(mixed), names).figures
+    assert len(each_first) >= 3
+    assert [(f.name, f.caption, f.alt, text(f.spec)) for f in each_first] == [
         (f.name, f.caption, f.alt, text(f.spec)) for f in other
     ]
 
 
 def test_a_strategy_has_one_color_in_every_figure(many: Evidence, every: Drawn) -> None:
-    known = {label: style.color for label, style in styles(many.strategies).items()}
+    reference = {label: style.color for label, style in styles(many.strategies).items()}
     for figure in every.figures:
         for view in views(dict(figure.spec)):
             for channel in ("color", "fill", "stroke"):
                 scale = view["encoding"].get(channel, {}).get("scale", {})
                 for label, look in zip(scale.get("domain", []), scale.get("range", []), strict=False):
-                    if label in known:
-                        assert look == known[label], (figure.name, label)
+                    if label in reference:
+                        assert look == reference[label], (figure.name, label)
 
 
 def test_the_dark_theme_changes_colors_and_no_data(many: Evidence) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from made import evidence, simple
+from handmade import evidence, simple
 from markupsafe import escape
 from page_contents import figure, panels
 from test_page_browser import DRAW_ALL, show, wait
@@ -47,24 +47,26 @@ SPELLED = r"\x1b[31m\x9b2J\u202egnp.exe\u2066\x00\x07\ud800"
 
 
 @pytest.fixture(scope="module")
-def found() -> Evidence:
+def hostile_runs() -> Evidence:
     """Two strategies, a network, data and a study with such names, short enough for a chart."""
     names = {"model": "net</script><script>ran=1</script>", "data": "data<img src=x onerror=ran=2>"}
     labels = ("=a\u202e'\"<svg/onload=ran=3>", "@b\\input{x}<b>`$x$")
     study = f"study{NAME}"
-    made = [simple(label, seed, 0.1 * seed, study=study, **names) for label in labels for seed in (1, 2)]
-    return evidence(made)
+    built = [
+        simple(label, seed, 0.1 * seed, study=study, **names) for label in labels for seed in (1, 2)
+    ]
+    return evidence(built)
 
 
 @pytest.fixture(scope="module")
-def contents(found: Evidence) -> Contents:
-    made = draw(found).figures
-    return assemble(found, made, title=HOSTILE)
+def contents(hostile_runs: Evidence) -> Contents:
+    drawn_figures = draw(hostile_runs).figures
+    return assemble(hostile_runs, drawn_figures, title=HOSTILE)
 
 
 def hostile_table() -> Table:
-    held = HOSTILE[:-1]  # no frame can hold half a character
-    names = [held, f"@{held}", f"\t{held}"]
+    content = HOSTILE[:-1]  # no frame can hold half a character
+    names = [content, f"@{content}", f"\t{content}"]
     frame = pd.DataFrame({"name": names, "value": [-1.5, 2, np.nan]})
     columns = (Column("name", HOSTILE), Column("value", "value", "number"))
     notes = (HOSTILE, HOSTILE)
@@ -98,10 +100,10 @@ def harmless(text: str) -> None:
 @pytest.fixture(scope="module")
 def text(contents: Contents) -> str:
     more = {"answer": [HOSTILE], "missing": [HOSTILE], "how": [Detail(HOSTILE, [HOSTILE])]}
-    kept = {name: getattr(contents, name) for name in ("lead", "figures", "tables")}
+    rest = {name: getattr(contents, name) for name in ("lead", "figures", "tables")}
     hostile = figure("hostile", "rq1", panels(1) | {"title": HOSTILE}, model=HOSTILE, exit=HOSTILE)
-    kept["figures"] = [*kept["figures"], hostile, figure("other", "rq1", panels(2), model="b")]
-    return page(Contents(HOSTILE, claims=[hostile_table()], **kept, **more), ("svg",))
+    rest["figures"] = [*rest["figures"], hostile, figure("other", "rq1", panels(2), model="b")]
+    return page(Contents(HOSTILE, claims=[hostile_table()], **rest, **more), ("svg",))
 
 
 def test_a_page_holds_no_element_that_a_name_made(text: str) -> None:
@@ -121,8 +123,8 @@ def test_a_page_runs_nothing(browser: Any, text: str, tmp_path: Path) -> None:
     ran = "return [window.ran ?? null, document.querySelectorAll('.chart.failed').length]"
     assert browser.execute_script(ran) == [None, 0]
     assert browser.title == f"{printable(HOSTILE)} · offramp report"
-    shown = "return [...document.querySelectorAll('.chart svg')].map((s) => s.textContent).join(' ')"
-    assert "@b\\input{x}<b>`$x$" in browser.execute_script(shown)
+    visible = "return [...document.querySelectorAll('.chart svg')].map((s) => s.textContent).join(' ')"
+    assert "@b\\input{x}<b>`$x$" in browser.execute_script(visible)
     loaded = "return performance.getEntriesByType('resource').map((entry) => entry.name)"
     assert browser.execute_script(loaded) == []
     assert [entry for entry in browser.get_log("browser") if entry["level"] != "WARNING"] == []
@@ -138,7 +140,7 @@ def test_a_name_that_were_not_escaped_would_be_seen(browser: Any, text: str, tmp
     assert "x" in sources(parts)
     (tmp_path / "index.html").write_text(raw, encoding="utf-8")
     show(browser, tmp_path)
-    wait(lambda: len(said := browser.get_log("browser")) > 0 and "Security Policy" in str(said))
+    wait(lambda: len(words := browser.get_log("browser")) > 0 and "Security Policy" in str(words))
     assert browser.execute_script("return window.ran ?? null") is None
     assert free != raw
     (tmp_path / "index.html").write_text(free, encoding="utf-8")
@@ -146,16 +148,18 @@ def test_a_name_that_were_not_escaped_would_be_seen(browser: Any, text: str, tmp
     wait(lambda: browser.execute_script("return window.ran ?? 0") > 0)
 
 
-def test_tables_in_every_format(found: Evidence) -> None:
-    made = [*tables.make(found), hostile_table()]
-    assert len(made) > 4
-    for table in made:
+def test_tables_in_every_format(hostile_runs: Evidence) -> None:
+    built = [*tables.make(hostile_runs), hostile_table()]
+    assert len(built) > 4
+    for table in built:
         for name, (_, render) in FORMATS.items():
             written = render(table)
             harmless(written)
             if name == "csv":
                 for row in csv.reader(io.StringIO(written)):
-                    assert not [one for one in row if one[:1] in "=+@-" and one and not number(one)]
+                    assert not [
+                        first for first in row if first[:1] in "=+@-" and first and not number(first)
+                    ]
             elif name == "latex":
                 assert not re.search(r"\\(input|def|write|catcode|csname|immediate)\b|\^\^", written)
             else:
@@ -172,8 +176,8 @@ def test_the_control_of_a_table() -> None:
 
 
 def test_specifications_and_pictures(contents: Contents) -> None:
-    for one in contents.figures:
-        harmless(charts.text(one.spec))
+    for first in contents.figures:
+        harmless(charts.text(first.spec))
     hostile = panels(1)
     hostile["data"]["values"][0]["strategy"] = HOSTILE
     svg = charts.drawn(charts.text(hostile | {"title": HOSTILE}), ("svg",))["svg"].decode()
@@ -181,7 +185,7 @@ def test_specifications_and_pictures(contents: Contents) -> None:
     harmless(svg)
 
 
-def test_cards_and_readmes(found: Evidence) -> None:
+def test_cards_and_readmes(hostile_runs: Evidence) -> None:
     data = {"name": HOSTILE, "provenance": {"images": {HOSTILE: 5}}}
     share = {"value": 0.5, "low": 0.4, "high": 0.6}
     exit = {"exit": 1, "place": HOSTILE, "in_bundle": True, "threshold": 0.5, "accuracy": 0.5}
@@ -189,7 +193,7 @@ def test_cards_and_readmes(found: Evidence) -> None:
     names = ("accuracy", "full_accuracy", "accuracy_loss")
     recipe = {"epochs": 1, "optimizer": HOSTILE, "learning_rate": 0.1, "batch_size": 8}
     training = {"strategy": HOSTILE, "seeds": [1], "phases": [HOSTILE], "recipe": recipe}
-    made = {
+    built = {
         **{"trial": HOSTILE, "data": data, "exits": exits, "plain_macs": 10, "unreliable": [HOSTILE]},
         "training": {**training, "made_with": dict.fromkeys(("torch", "device", "finished"), HOSTILE)},
         "network": {"backbone": HOSTILE, "input_shape": [1, 8, 8], "classes": 2, "own_trunks": False},
@@ -197,8 +201,11 @@ def test_cards_and_readmes(found: Evidence) -> None:
         **{"calibration": {"statement": HOSTILE, "device": HOSTILE}, "intended": HOSTILE, "check": None},
         "latency": {"reason": HOSTILE},
     }
-    manifests = [trial.manifest for trial in found.trials]
-    for text in (card.markdown(made), _readme(found.found.records, manifests, (HOSTILE,), {})):
+    manifests = [trial.manifest for trial in hostile_runs.trials]
+    for text in (
+        card.markdown(built),
+        _readme(hostile_runs.gathered.records, manifests, (HOSTILE,), {}),
+    ):
         harmless(text)
         assert not re.search(r"(?<!\\)<[a-zA-Z/!]|(?<!\\)\]\(|(?<!\\)`javascript", text)
         assert markdown(HOSTILE) in text

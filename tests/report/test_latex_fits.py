@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from made import at_random, evidence
+from handmade import at_random, evidence
 from test_renderers import nasty
 
 from offramp.report.claims import claims_table
@@ -24,8 +24,8 @@ BOTH = ("onecolumn", "twocolumn")
 def texts() -> dict[str, str]:
     """All tables of made runs, and the paper's claims on them."""
     labels = ("baseline", "joint", "separate", "branch-wise", "two-stage", "joint-two-stage")
-    found = evidence(at_random(labels))
-    every = [*make(found), claims_table(list(found.judgments.values()))]
+    whole = evidence(at_random(labels))
+    every = [*make(whole), claims_table(list(whole.judgments.values()))]
     return {table.name: latex(table) for table in every}
 
 
@@ -50,9 +50,9 @@ def test_every_table_fits_on_the_page(texts: dict[str, str], tmp_path: Path, col
 def test_what_does_not_fit_would_be_seen(tmp_path: Path) -> None:
     wide = r"\begin{tabular}{l}" + "wide " * 60 + r"\end{tabular}"
     tall = r"\begin{table}" + r"line\par " * 90 + r"\end{table}"
-    found = trouble({"wide": wide, "fits": "text", "tall": tall}, tmp_path, "twocolumn")
-    assert list(found) == ["wide", "tall"]
-    assert "Overfull" in found["wide"][0] and "Float too large" in found["tall"][0]
+    overfull = trouble({"wide": wide, "fits": "text", "tall": tall}, tmp_path, "twocolumn")
+    assert list(overfull) == ["wide", "tall"]
+    assert "Overfull" in overfull["wide"][0] and "Float too large" in overfull["tall"][0]
 
 
 def test_a_column_of_words_that_breaks_alone_breaks_no_short_text(texts: dict[str, str]) -> None:

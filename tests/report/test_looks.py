@@ -9,16 +9,16 @@ from offramp.strategies import STRATEGIES
 
 
 def test_styles_differ_in_more_than_color() -> None:
-    found = list(styles([*KNOWN, "mine", "yours"]).values())
-    assert len({s.color for s in found}) == len({s.dark for s in found}) == 11
-    assert len({(s.dash, s.shape) for s in found}) == 11
+    actual = list(styles([*KNOWN, "mine", "yours"]).values())
+    assert len({s.color for s in actual}) == len({s.dark for s in actual}) == 11
+    assert len({(s.dash, s.shape) for s in actual}) == 11
     assert len({s.shape for s in KNOWN.values()}) == len({s.dash for s in KNOWN.values()}) == 9
 
 
 def test_no_two_of_the_strategies_that_come_with_offramp_look_alike() -> None:
-    found = list(styles(STRATEGIES).values())
-    assert len({(s.color, s.dash) for s in found}) == len({(s.color, s.shape) for s in found})
-    assert len({(s.color, s.dash) for s in found}) == len(STRATEGIES)
+    actual = list(styles(STRATEGIES).values())
+    assert len({(s.color, s.dash) for s in actual}) == len({(s.color, s.shape) for s in actual})
+    assert len({(s.color, s.dash) for s in actual}) == len(STRATEGIES)
     assert styles(["mixed", "mine"])["mixed"] == styles(STRATEGIES)["mixed"], "alone as among others"
 
 
@@ -33,14 +33,14 @@ def test_colors_stand_out_from_the_page(dark: bool) -> None:
 
 def test_exits_have_colors_of_their_own() -> None:
     """The ninth had that of the first, on the page too."""
-    shown = exit_color(range(1, 25))["scale"]["range"]
-    known = [*KNOWN.values(), *OTHERS]
-    assert len({*shown, *(s.color for s in known)}) == 24 + len(known)
-    assert len({DARK[color] for color in shown}) == 24
+    colors = exit_color(range(1, 25))["scale"]["range"]
+    reference = [*KNOWN.values(), *OTHERS]
+    assert len({*colors, *(s.color for s in reference)}) == 24 + len(reference)
+    assert len({DARK[color] for color in colors}) == 24
     for first in range(0, 24, 4):
-        inks = [luminance(color) for color in shown[first : first + 4]]
+        inks = [luminance(color) for color in colors[first : first + 4]]
         assert inks == sorted(inks, reverse=True), "the deeper the darker, within a hue"
-        inks = [luminance(DARK[color]) for color in shown[first : first + 4]]
+        inks = [luminance(DARK[color]) for color in colors[first : first + 4]]
         assert inks == sorted(inks)
 
 

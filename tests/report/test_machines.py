@@ -22,12 +22,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_times_of_one_machine_are_measured(root: Path) -> None:
-    found = evidence.from_store(root)
-    assert all(trial.comparable for trial in found.trials)
-    assert not [note for note in found.missing if "unlike machines" in note]
-    (where,) = machines.ran(found.trials)
+    whole = evidence.from_store(root)
+    assert all(trial.comparable for trial in whole.trials)
+    assert not [note for note in whole.missing if "unlike machines" in note]
+    (where,) = machines.ran(whole.trials)
     assert where.endswith("2 phases")
-    assert where in next(fact for fact in facts(found) if fact.name == "Machine").values
+    assert where in next(fact for fact in facts(whole) if fact.name == "Machine").values
 
 
 def test_times_of_unlike_ones_are_estimates_and_said_to_be(root: Path) -> None:
@@ -39,13 +39,13 @@ def test_times_of_unlike_ones_are_estimates_and_said_to_be(root: Path) -> None:
     elsewhere = node.provenance.model_copy(update=other)
     store.discard_node(key)
     store.write_node(node.model_copy(update={"provenance": elsewhere}), weights, history, cost)
-    found = evidence.from_store(root)
-    assert not any(trial.comparable for trial in found.trials)
-    (said,) = (note for note in found.missing if "unlike machines" in note)
-    assert "Another CPU, 96 cores" in said
-    costs = found.table[(found.table["phase"] != "final") & found.table["epoch"].isna()]
+    whole = evidence.from_store(root)
+    assert not any(trial.comparable for trial in whole.trials)
+    (text,) = (note for note in whole.missing if "unlike machines" in note)
+    assert "Another CPU, 96 cores" in text
+    costs = whole.table[(whole.table["phase"] != "final") & whole.table["epoch"].isna()]
     assert len(costs) and not costs["measured"].any()
-    assert found.table[found.table["phase"] == "final"]["measured"].all()
-    assert "other (Another CPU, 96 cores): 1 phase" in machines.ran(found.trials)
-    joined = evidence.join([found, evidence.from_store(root)])
-    assert [note for note in joined.missing if "unlike machines" in note] == [said]
+    assert whole.table[whole.table["phase"] == "final"]["measured"].all()
+    assert "other (Another CPU, 96 cores): 1 phase" in machines.ran(whole.trials)
+    joined = evidence.join([whole, evidence.from_store(root)])
+    assert [note for note in joined.missing if "unlike machines" in note] == [text]

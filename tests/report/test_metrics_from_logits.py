@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made import evidence, simple
+from handmade import evidence, simple
 
 from offramp import metrics
 from offramp.analysis.measures import MEASURES, find_measure, of_metric
@@ -116,11 +116,11 @@ def test_strategies_and_trials_are_compared_by_any_measure(tmp_path: Path) -> No
     assert list(f1.exits) == list(compare(archive, "joint", "separate").exits)
     macs = compare(archive, "joint", "separate", "macs-written")
     assert list(macs.exits) == [None] and macs.exits[None].pairs == 2
-    one, other = (t for t in Store(tmp_path / "runs").trials() if t.startswith("joint"))
-    loss = compare(archive, one, other, "loss")
-    recorded = [archive.read_trial(t).metrics["test"].cross_entropy for t in (one, other)]
+    first, other = (t for t in Store(tmp_path / "runs").trials() if t.startswith("joint"))
+    loss = compare(archive, first, other, "loss")
+    recorded = [archive.read_trial(t).metrics["test"].cross_entropy for t in (first, other)]
     for exit, difference in loss.exits.items():
         assert exit is not None
         assert difference.mean == pytest.approx(recorded[0][exit - 1] - recorded[1][exit - 1])
     with pytest.raises(OfframpError, match="f1-test is no mean over test images"):
-        compare(archive, one, other, "f1")
+        compare(archive, first, other, "f1")

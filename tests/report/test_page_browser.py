@@ -84,8 +84,8 @@ def test_all_charts_are_drawn_nothing_scrolls_sideways_and_axe_finds_nothing_ser
     across = "return [document.documentElement.scrollWidth, innerWidth]"
     assert browser.execute_script(across) == [width, width]
     assert browser.get_log("browser") == []
-    found = axe(browser)
-    assert found == [], json.dumps(found, indent=1)
+    violations = axe(browser)
+    assert violations == [], json.dumps(violations, indent=1)
 
 
 def test_no_network_no_foreign_script(browser: Any, made_up: Path) -> None:
@@ -146,17 +146,17 @@ def test_filters_hide_what_shows_other_values_and_live_in_the_address(
     every = browser.execute_script(SHOWN)
     assert len(every) == 12 and browser.execute_script(count) == "4 figures"
     choose(browser, "model", "resnet18")
-    shown = browser.execute_script(SHOWN)
+    on_page = browser.execute_script(SHOWN)
     assert browser.execute_script(count) == "2 figures"
-    assert set(every) - set(shown) == {
+    assert set(every) - set(on_page) == {
         *("panels-digits-cnn", "loss-digits-cnn-1", "loss-digits-cnn-2", "wide-digits-cnn")
     }
     choose(browser, "exit", "2")
     choose(browser, "data", "cifar10")
-    shown = browser.execute_script(SHOWN)
-    assert shown == ["main", "panels-resnet18", "all", "loss-resnet18-2", "wide-resnet18", "claims"]
-    said = "return document.querySelector('[aria-live]').textContent"
-    assert browser.execute_script(said) == "6 of 12 figures and tables shown."
+    on_page = browser.execute_script(SHOWN)
+    assert on_page == ["main", "panels-resnet18", "all", "loss-resnet18-2", "wide-resnet18", "claims"]
+    text = "return document.querySelector('[aria-live]').textContent"
+    assert browser.execute_script(text) == "6 of 12 figures and tables shown."
     nothing = (
         "return [...document.querySelectorAll('.nothing:not([hidden])')].map(n => n.closest('.part').id)"
     )
@@ -164,7 +164,7 @@ def test_filters_hide_what_shows_other_values_and_live_in_the_address(
 
     address = browser.execute_script("return location.hash")
     show(browser, made_up, at=address)
-    assert browser.execute_script(SHOWN) == shown
+    assert browser.execute_script(SHOWN) == on_page
     browser.execute_script("document.querySelector('.filters [type=reset]').click()")
     wait(lambda: len(browser.execute_script(SHOWN)) == 12)
     choose(browser, "model", "resnet18")
@@ -175,11 +175,11 @@ def test_filters_hide_what_shows_other_values_and_live_in_the_address(
 def test_the_first_table_fits_a_phone(browser: Any, tmp_path: Path) -> None:
     """Accuracy at equal compute has five columns of one number each."""
     rows = pd.DataFrame({"strategy": [*STRATEGIES, "pretrained-branch"]})
-    shown = [Column("strategy", "strategy")]
+    visible = [Column("strategy", "strategy")]
     for k, macs in enumerate(("28.3 M", "47.1 M", "65.8 M", "84.6 M", "103 M")):
         rows[f"at_{k}"] = 0.876
-        shown.append(Column(f"at_{k}", f"{macs} MACs", "percent", 1))
-    equal = Table("equal", "answer", "Accuracy at equal compute", "Mean.", rows, shown)
+        visible.append(Column(f"at_{k}", f"{macs} MACs", "percent", 1))
+    equal = Table("equal", "answer", "Accuracy at equal compute", "Mean.", rows, visible)
     page = tmp_path / "page"
     list(write(replace(contents(), tables=[equal], first=["equal"]), numbers(), page, (), 0))
     show(browser, page, 390)
@@ -348,7 +348,7 @@ def test_without_javascript_everything_but_charts_and_filters_is_there(
         assert browser.find_element(By.CSS_SELECTOR, "nav").is_displayed()
         assert browser.find_element(By.CSS_SELECTOR, "#main table").is_displayed()
         note = browser.find_element(By.CSS_SELECTOR, ".chart noscript")
-        shown = "return [arguments[0].textContent, arguments[0].offsetHeight > 0]"
-        assert browser.execute_script(shown, note) == ["Charts are drawn by JavaScript.", True]
+        visible = "return [arguments[0].textContent, arguments[0].offsetHeight > 0]"
+        assert browser.execute_script(visible, note) == ["Charts are drawn by JavaScript.", True]
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

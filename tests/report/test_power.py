@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from made import Made, Run, evidence, simple
+from handmade import HandTrial, Run, evidence, simple
 
 from offramp.analysis.stats.pairwise import Estimate
 from offramp.cli.decisions import said_of_power
@@ -23,49 +23,49 @@ def test_seeds_are_those_that_the_widest_and_the_middle_pair_take() -> None:
         "separate": [(1,), (2, 3), (4,)],
         "two-stage": [(5,), (6,), (7,)],
     }
-    made = [
+    built = [
         simple(name, 42 + k, right=right(*w)) for name, by in wrong.items() for k, w in enumerate(by)
     ]
-    found = seeds_needed(evidence(made), "net", "images", tuple(wrong), 0.2)
-    assert (found.pairs, found.seeds, found.images, found.why) == (3, 3, 40, None)
-    assert found.typical is not None and found.widest is not None
-    assert found.typical.seeds is not None and found.widest.seeds is not None
-    assert 3 <= found.typical.seeds <= found.widest.seeds
-    only = seeds_needed(evidence(made), "net", "images", ("joint", "separate"), 0.2)
+    needs = seeds_needed(evidence(built), "net", "images", tuple(wrong), 0.2)
+    assert (needs.pairs, needs.seeds, needs.images, needs.why) == (3, 3, 40, None)
+    assert needs.typical is not None and needs.widest is not None
+    assert needs.typical.seeds is not None and needs.widest.seeds is not None
+    assert 3 <= needs.typical.seeds <= needs.widest.seeds
+    only = seeds_needed(evidence(built), "net", "images", ("joint", "separate"), 0.2)
     assert only.pairs == 1 and only.widest == only.typical
 
 
 def test_a_strategy_has_the_seeds_that_its_twin_has() -> None:
     """One network under two names, of which the study has the one with fewer seeds."""
 
-    def twin(label: str, seed: int) -> Made:
+    def twin(label: str, seed: int) -> HandTrial:
         run = Run("all", {k: [2.0, 1.0] for k in EXITS}, key=f"of both, {seed}")
-        return Made(label, seed, [run], right=right(seed - 42))
+        return HandTrial(label, seed, [run], right=right(seed - 42))
 
-    made = [twin("joint", seed) for seed in (42, 43)]
-    made += [twin("joint-again", seed) for seed in (42, 43, 44, 45)]
-    made += [simple("separate", seed, right=right(seed - 30)) for seed in (42, 43, 44, 45)]
-    found = seeds_needed(evidence(made), "net", "images", ("joint", "separate"), 0.2)
-    assert (found.pairs, found.seeds, found.images, found.why) == (1, 4, 40, None)
+    built = [twin("joint", seed) for seed in (42, 43)]
+    built += [twin("joint-again", seed) for seed in (42, 43, 44, 45)]
+    built += [simple("separate", seed, right=right(seed - 30)) for seed in (42, 43, 44, 45)]
+    needs = seeds_needed(evidence(built), "net", "images", ("joint", "separate"), 0.2)
+    assert (needs.pairs, needs.seeds, needs.images, needs.why) == (1, 4, 40, None)
 
 
 def test_images_that_are_too_few_are_told() -> None:
     wrong = {"joint": tuple(range(0, 12)), "separate": tuple(range(12, 24))}
-    made = [simple(name, 42 + k, right=right(*w)) for name, w in wrong.items() for k in range(3)]
-    found = seeds_needed(evidence(made), "net", "images", tuple(wrong), 0.005)
-    assert found.widest is not None and found.widest.seeds is None
-    assert found.widest.limit == pytest.approx(2.8016 * (24 / 39 / 40) ** 0.5, rel=1e-3)
-    said = said_of_power(found)
-    assert "more test images (any number of seeds shows 35 points at best on these 40)" in said
+    built = [simple(name, 42 + k, right=right(*w)) for name, w in wrong.items() for k in range(3)]
+    needs = seeds_needed(evidence(built), "net", "images", tuple(wrong), 0.005)
+    assert needs.widest is not None and needs.widest.seeds is None
+    assert needs.widest.limit == pytest.approx(2.8016 * (24 / 39 / 40) ** 0.5, rel=1e-3)
+    text = said_of_power(needs)
+    assert "more test images (any number of seeds shows 35 points at best on these 40)" in text
 
 
 def test_what_does_not_vary_enough_to_know_is_told() -> None:
-    one = evidence([simple("joint", 42), simple("separate", 42)])
+    whole = evidence([simple("joint", 42), simple("separate", 42)])
     assert "fewer than two seeds" in said_of_power(
-        seeds_needed(one, "net", "images", ("joint", "separate"), 1)
+        seeds_needed(whole, "net", "images", ("joint", "separate"), 1)
     )
     assert "holds no trial of net on others" in str(
-        seeds_needed(one, "net", "others", ("joint",), 1).why
+        seeds_needed(whole, "net", "others", ("joint",), 1).why
     )
 
 

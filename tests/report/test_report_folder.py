@@ -25,8 +25,8 @@ def small() -> Contents:
     return replace(contents(), figures=contents().figures[:2])
 
 
-def written(out: Path, made: Contents | None = None, formats: tuple[str, ...] = ()) -> None:
-    for _ in write(made or small(), numbers(), out, formats, workers=2):
+def written(out: Path, contents_: Contents | None = None, formats: tuple[str, ...] = ()) -> None:
+    for _ in write(contents_ or small(), numbers(), out, formats, workers=2):
         pass
 
 
@@ -38,10 +38,10 @@ def test_everything_is_there_and_named_in_the_marker(tmp_path: Path) -> None:
     out = tmp_path / "report"
     steps = list(write(small(), numbers(), out, PICTURES, workers=1))
     assert steps == [(1, 2), (2, 2)]
-    found = files(out)
+    paths = files(out)
     figures = {f"figures/{n}.{f}" for n in ("all", "panels-resnet18") for f in PICTURES}
     charts = {"data/all.vl.json", "data/panels-resnet18.vl.json", "data/numbers.parquet"}
-    assert set(found) == {
+    assert set(paths) == {
         *("index.html", "report.json"),
         *figures,
         *charts,
@@ -51,11 +51,11 @@ def test_everything_is_there_and_named_in_the_marker(tmp_path: Path) -> None:
             for ending in ("csv", "tex", "md")
         ),
     }
-    assert set(json.loads(found["report.json"])["files"]) == set(found) - {"report.json"}
-    assert found["figures/all.svg"].startswith(b"<svg")
-    assert found["figures/all.pdf"].startswith(b"%PDF")
-    assert found["figures/all.png"].startswith(b"\x89PNG")
-    assert json.loads(found["data/all.vl.json"])["mark"]["type"] == "line"
+    assert set(json.loads(paths["report.json"])["files"]) == set(paths) - {"report.json"}
+    assert paths["figures/all.svg"].startswith(b"<svg")
+    assert paths["figures/all.pdf"].startswith(b"%PDF")
+    assert paths["figures/all.png"].startswith(b"\x89PNG")
+    assert json.loads(paths["data/all.vl.json"])["mark"]["type"] == "line"
     back = pd.read_parquet(out / "data" / "numbers.parquet")
     pd.testing.assert_frame_equal(back, numbers(), check_dtype=False, check_categorical=False)
     assert [path.name for path in tmp_path.iterdir()] == ["report"]  # nothing is left beside it
@@ -91,20 +91,22 @@ def test_an_earlier_report_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("there", "said"),
+    ("present", "words"),
     [
         ({"notes.txt": "mine"}, "is no earlier report"),
         ({"report.json": "{}", "index.html": ""}, "is no earlier report"),
         ({"report.json": '{"files": ["index.html"]}', "index.html": "", "my.txt": ""}, "holds my.txt"),
     ],
 )
-def test_what_is_no_report_is_never_removed(tmp_path: Path, there: Mapping[str, str], said: str) -> None:
+def test_what_is_no_report_is_never_removed(
+    tmp_path: Path, present: Mapping[str, str], words: str
+) -> None:
     out = tmp_path / "report"
     out.mkdir()
-    for name, text in there.items():
+    for name, text in present.items():
         (out / name).write_text(text)
     before = files(out)
-    with pytest.raises(OfframpError, match=said):
+    with pytest.raises(OfframpError, match=words):
         written(out)
     assert files(out) == before
 
@@ -173,5 +175,5 @@ def test_not_a_number_is_no_json(tmp_path: Path) -> None:
 
 
 def test_choices_are_what_several_figures_differ_in() -> None:
-    given = [figure(f"f{k}", "more", {}, exit=k, model="m") for k in ("10", "2", "1")]
-    assert choices(given) == {"exit": ["1", "2", "10"]}
+    fields = [figure(f"f{k}", "more", {}, exit=k, model="m") for k in ("10", "2", "1")]
+    assert choices(fields) == {"exit": ["1", "2", "10"]}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from table_evidence import Made, evidence, only, planted, usual
+from table_evidence import TabledTrial, evidence, only, planted, usual
 
 import records
 from offramp.analysis.claims import Judgment
@@ -90,9 +90,11 @@ def test_decision_doubts_words_without_a_significant_difference() -> None:
 
 def test_decision_doubts_words_where_the_baseline_alone_differs() -> None:
     generator = np.random.default_rng(1)
-    trials = [Made("baseline", s, {2: 0.8}, seconds=5 + s / 100) for s in range(5)]
+    trials = [TabledTrial("baseline", s, {2: 0.8}, seconds=5 + s / 100) for s in range(5)]
     for name in ("joint", "separate"):
-        trials += [Made(name, s, {1: 0.6, 2: 0.7}, seconds=20 + generator.random()) for s in range(5)]
+        trials += [
+            TabledTrial(name, s, {1: 0.6, 2: 0.7}, seconds=20 + generator.random()) for s in range(5)
+        ]
     frame = only(evidence(trials), "decision").frame
     assert set(frame.loc[frame["by"] == "here", "time"]) == {"high ?", "low ?"}
 
@@ -101,7 +103,7 @@ def test_epoch_metrics_in_short_by_hand() -> None:
     fast, slow = (1.0, 0.5, 0.6, 0.7), (1.0, 0.9, 0.8, 0.7)
     jitter = (0, 1, 0)
     trials = [
-        Made(strategy, seed, {1: 0.5, 2: 0.6}, loss=loss if not late else (loss[0], *loss))
+        TabledTrial(strategy, seed, {1: 0.5, 2: 0.6}, loss=loss if not late else (loss[0], *loss))
         for strategy, loss in (("joint", fast), ("two-stage", slow))
         for seed, late in enumerate(jitter)
     ]
@@ -118,7 +120,7 @@ def test_epoch_metrics_in_short_by_hand() -> None:
 
 
 def test_baseline_is_the_plain_network() -> None:
-    trials = [Made("baseline", s, {3: a}) for s, a in ((1, 0.8), (2, 0.9))] + planted()
+    trials = [TabledTrial("baseline", s, {3: a}) for s, a in ((1, 0.8), (2, 0.9))] + planted()
     row = only(evidence(trials), "baseline").frame.iloc[0]
     assert row["test"] == pytest.approx(0.85)
     assert row["test_sd"] == pytest.approx(np.std([0.8, 0.9], ddof=1))
@@ -151,8 +153,8 @@ def on_cifar(distillation: float = 0.2, **other: Any) -> Evidence:
     return evidence([replace(t, **{**CIFAR10, **other}) for t in trials])
 
 
-def judged(found: Evidence) -> Judgment:
-    (judgment,) = found.judge(
+def judged(whole: Evidence) -> Judgment:
+    (judgment,) = whole.judge(
         [claim for claim in published() if claim.id == "distillation-most-accurate"]
     )
     return judgment
@@ -182,10 +184,10 @@ def test_guidelines_carry_the_verdicts_of_these_runs() -> None:
     ],
 )
 def test_other_runs_do_not_judge_the_paper(other: dict[str, object], here: str) -> None:
-    found = judged(on_cifar(-0.2, **other))
-    assert found.verdict == "not testable here" and found.p is None
-    assert found.missing[0].startswith("runs like those on CIFAR-10, with ")
-    assert found.missing[0].endswith(f"cifar10 (crop 4, flip) has {here}")
+    actual = judged(on_cifar(-0.2, **other))
+    assert actual.verdict == "not testable here" and actual.p is None
+    assert actual.missing[0].startswith("runs like those on CIFAR-10, with ")
+    assert actual.missing[0].endswith(f"cifar10 (crop 4, flip) has {here}")
 
 
 def test_whatever_its_loader_is_called_what_a_run_is_made_of_counts() -> None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from made import evidence, simple
+from handmade import evidence, simple
 from PIL import Image
 
 from offramp.errors import OfframpError

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made import Made, Run, evidence, simple
-from table_evidence import Made as ByNumber
+from handmade import HandTrial, Run, evidence, simple
+from table_evidence import TabledTrial as ByNumber
 from table_evidence import evidence as by_number
 
 from answers import DATA, FOUR, NAMES, Skill, answers, better, crossing, equal, facts
@@ -22,13 +22,13 @@ from simulate import Planted
 WORSE = Skill(shift={"joint": -0.6})
 
 
-def curves(known: Facts) -> str:
-    return compared(equal_compute(known, DATA, NAMES))
+def curves(candidates: Facts) -> str:
+    return compared(equal_compute(candidates, DATA, NAMES))
 
 
-def advice(goal: Goal, known: Facts, accuracy: float | None = None) -> Advice:
-    (found,) = recommend(known, Preference(goal, min_accuracy=accuracy))
-    return found
+def advice(goal: Goal, candidates: Facts, accuracy: float | None = None) -> Advice:
+    (actual,) = recommend(candidates, Preference(goal, min_accuracy=accuracy))
+    return actual
 
 
 @pytest.mark.slow
@@ -49,23 +49,23 @@ def test_curves() -> None:
 
 
 def test_who_shares_no_seed_with_the_best_is_not_said_to_be_alike() -> None:
-    known = better()
-    apart = {(*k[:3], k[3] + 100 * (k[2] == "joint")): a for k, a in known.answers.items()}
-    found = equal_compute(replace(known, answers=apart), DATA, NAMES)
-    assert found[0].untested == tuple(name for name in found[0].means if name != "joint")
-    text = compared(found)
+    candidates = better()
+    apart = {(*k[:3], k[3] + 100 * (k[2] == "joint")): a for k, a in candidates.answers.items()}
+    levels = equal_compute(replace(candidates, answers=apart), DATA, NAMES)
+    assert levels[0].untested == tuple(name for name in levels[0].means if name != "joint")
+    text = compared(levels)
     assert "not tested against the best: " in text.lower() and "no two strategies differ" not in text
 
 
 def test_who_is_better_in_all_seeds_that_both_have_leads() -> None:
     """Further seeds of another one may lift its mean above, here by far."""
-    known = facts(1, ("joint", "separate"), Skill(shift={"separate": 0.6}))
+    candidates = facts(1, ("joint", "separate"), Skill(shift={"separate": 0.6}))
     more = answers(2, ("joint",), Skill(shift={"joint": 4.0}), seeds=10)
     more = {(*key[:3], key[3] + 5): answer for key, answer in more.items()}
-    found = equal_compute(replace(known, answers={**known.answers, **more}), DATA, NAMES)
-    assert all(level.means["joint"] > level.means["separate"] for level in found)
-    assert all(level.beats("separate", "joint") for level in found)
-    assert compared(found).endswith(": the most accurate is separate from 1 M to 4 M.")
+    levels = equal_compute(replace(candidates, answers={**candidates.answers, **more}), DATA, NAMES)
+    assert all(level.means["joint"] > level.means["separate"] for level in levels)
+    assert all(level.beats("separate", "joint") for level in levels)
+    assert compared(levels).endswith(": the most accurate is separate from 1 M to 4 M.")
 
 
 def test_that_none_differ_is_said_of_all_pairs_and_not_of_the_best_alone() -> None:
@@ -81,15 +81,15 @@ def test_where_none_is_behind_stands_what_would_have_been_found() -> None:
     pairs = [
         Pair("a", b, 0.1, -0.1, 0.3, 0.5, detectable=least) for b, least in (("b", 0.02), ("c", 0.01))
     ]
-    shown = Pair("b", "c", 0.1, 0.05, 0.15, 0.001, detectable=0.07)
+    visible = Pair("b", "c", 0.1, 0.05, 0.15, 0.001, detectable=0.07)
     means = {"a": 0.8, "b": 0.7, "c": 0.6}
-    text = compared([Level(1e6, means, (*pairs, shown))])
+    text = compared([Level(1e6, means, (*pairs, visible))])
     assert "no strategy is significantly behind the best" in text
     assert text.endswith("A difference of 2 points would have been found in 80 % of such runs.")
     dearer = Level(
-        2e6, means, (replace(pairs[0], detectable=0.12), replace(pairs[1], detectable=0.05), shown)
+        2e6, means, (replace(pairs[0], detectable=0.12), replace(pairs[1], detectable=0.05), visible)
     )
-    both = compared([Level(1e6, means, (*pairs, shown)), dearer])
+    both = compared([Level(1e6, means, (*pairs, visible)), dearer])
     assert both.endswith(
         "Differences of 2 to 12 points, by the MACs, would have been found in 80 % of such runs."
     )
@@ -107,8 +107,8 @@ def test_a_goal_with_a_winner() -> None:
 
 
 def test_what_a_budget_buys_is_no_mean_over_exits() -> None:
-    (found,) = recommend(better(), Preference("accuracy", max_macs=3.5e6))
-    assert sentence(found).startswith("For accuracy: joint (test accuracy at these MACs ")
+    (actual,) = recommend(better(), Preference("accuracy", max_macs=3.5e6))
+    assert sentence(actual).startswith("For accuracy: joint (test accuracy at these MACs ")
 
 
 def test_a_goal_with_no_winner_names_none() -> None:
@@ -148,10 +148,10 @@ def by_seed(**values: dict[int, float]) -> Advice:
 def test_who_is_better_in_all_seeds_that_both_have_is_not_behind() -> None:
     """Seeds that one strategy alone has may lift its mean above that of a better one."""
     joint = {1: 0.7, 2: 0.72, 3: 0.71, 4: 0.8, 5: 0.81}
-    found = by_seed(joint=joint, separate={1: 0.705, 2: 0.7251, 3: 0.7149})
-    assert [(r.name, r.behind) for r in found.ranking] == [("separate", None), ("joint", True)]
-    assert found.ranking[1].mean > found.ranking[0].mean
-    text = sentence(found)
+    verdict = by_seed(joint=joint, separate={1: 0.705, 2: 0.7251, 3: 0.7149})
+    assert [(r.name, r.behind) for r in verdict.ranking] == [("separate", None), ("joint", True)]
+    assert verdict.ranking[1].mean > verdict.ranking[0].mean
+    text = sentence(verdict)
     assert text.startswith("For accuracy: separate (") and "Better than every other" in text
 
 
@@ -159,20 +159,22 @@ def test_where_each_is_behind_another_none_is_recommended() -> None:
     """Each pair has three seeds of its own, in which one is half a point better."""
     a, b = dict(enumerate((0.7, 0.72, 0.71))), dict(enumerate((0.705, 0.7251, 0.7149)))
     after = [{seed + k: value for seed, value in x.items()} for k in (3, 6) for x in (a, b)]
-    found = by_seed(joint={**a, **after[1]}, separate={**b, **after[2]}, mine={**after[0], **after[3]})
-    assert found.withheld is not None and found.withheld.startswith("Each strategy is behind another")
-    assert not any(r.behind for r in found.ranking)
+    verdict = by_seed(joint={**a, **after[1]}, separate={**b, **after[2]}, mine={**after[0], **after[3]})
+    assert verdict.withheld is not None and verdict.withheld.startswith(
+        "Each strategy is behind another"
+    )
+    assert not any(r.behind for r in verdict.ranking)
 
 
 def test_who_has_no_early_exits_is_named_as_left_out() -> None:
-    found = advice("accuracy", equal())
-    alone = replace(found, ruled_out=(RuledOut("baseline", "it has no early exits", "no early exits"),))
+    actual = advice("accuracy", equal())
+    alone = replace(actual, ruled_out=(RuledOut("baseline", "it has no early exits", "no early exits"),))
     assert "any of 4 strategies with early exits, which baseline lacks (" in sentence(alone)
 
 
 def test_the_extent_of_the_runs_says_who_has_no_early_exits() -> None:
     joint = simple("joint", 1)
-    alone = Made("baseline", 1, [Run("backbone", {3: [2.0, 1.0]})], exits=(3,))
+    alone = HandTrial("baseline", 1, [Run("backbone", {3: [2.0, 1.0]})], exits=(3,))
     assert lead(evidence([joint, alone])).startswith("1 strategy with early exits, baseline without · ")
     assert lead(evidence([joint])).startswith("1 strategy · ")
     assert lead(evidence([alone])).startswith("1 strategy · ")
@@ -185,9 +187,9 @@ def test_a_goal_with_some_that_are_alike() -> None:
 
 
 def test_who_may_reach_a_target_is_open() -> None:
-    known = facts(1, FOUR, Skill(shift={"joint": 0.2}))
-    best = max(a.right[:, -1].mean() for k, a in known.answers.items() if k[2] == "separate")
-    text = sentence(advice("latency", known, float(best)))
+    candidates = facts(1, FOUR, Skill(shift={"joint": 0.2}))
+    best = max(a.right[:, -1].mean() for k, a in candidates.answers.items() if k[2] == "separate")
+    text = sentence(advice("latency", candidates, float(best)))
     assert text.startswith("For few MACs at inference: joint (per image ")
     assert ". Whether " in text and re.search(r" can reach \d\d\.\d % is open\.$", text)
 
@@ -208,11 +210,11 @@ def test_who_cannot_answer_for_as_little_as_the_first_is_told_so() -> None:
 @pytest.mark.parametrize("measured", [True, False])
 def test_costs(measured: bool) -> None:
     table = Planted(seconds={"joint": -60})
-    known = facts(1, FOUR, planted=table)
+    candidates = facts(1, FOUR, planted=table)
     if not measured:
-        phases = known.numbers.phases.assign(measured=False)
-        known = replace(known, numbers=replace(known.numbers, phases=phases))
-    text = sentence(advice("training-time", known))
+        phases = candidates.numbers.phases.assign(measured=False)
+        candidates = replace(candidates, numbers=replace(candidates.numbers, phases=phases))
+    text = sentence(advice("training-time", candidates))
     if measured:
         assert text.startswith("For short training: joint (training time as the paper runs it ")
     else:  # the planted time is not believed
@@ -229,9 +231,9 @@ def test_a_balance_of_all() -> None:
 
 
 def test_memory_is_told_in_the_unit_that_fits() -> None:
-    known = facts(1, FOUR, planted=Planted(meters={"joint": -60}))
-    found = advice("memory", known)
-    big = replace(found, ranking=tuple(replace(r, mean=1.76e9 + r.mean) for r in found.ranking))
+    candidates = facts(1, FOUR, planted=Planted(meters={"joint": -60}))
+    actual = advice("memory", candidates)
+    big = replace(actual, ranking=tuple(replace(r, mean=1.76e9 + r.mean) for r in actual.ranking))
     assert "1.8 GB" in sentence(big)
 
 
@@ -257,14 +259,14 @@ def test_numbers_are_written_as_people_do(name: str, value: float, text: str) ->
 
 
 @pytest.mark.parametrize(
-    ("exits", "said"),
+    ("exits", "text"),
     [((3,), "no early exits"), ((1, 3), "one strategy with exits, nothing to compare it with")],
 )
 def test_one_strategy_alone_is_no_more_than_it_is(
-    exits: tuple[int, ...], said: str, monkeypatch: pytest.MonkeyPatch
+    exits: tuple[int, ...], text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Made images are of one class, which is no chance to beat.
+    # HandTrial images are of one class, which is no chance to beat.
     monkeypatch.setattr("offramp.report.advice.chance", lambda _: "")
     run = Run("all", {k: [2.0, 1.0] for k in exits})
-    found = evidence([Made("mine", seed, [run], exits) for seed in (1, 2, 3)])
-    assert answer(found)[0] == f"images: {said}."
+    whole = evidence([HandTrial("mine", seed, [run], exits) for seed in (1, 2, 3)])
+    assert answer(whole)[0] == f"images: {text}."

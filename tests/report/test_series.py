@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from made import Made, Run, evidence
+from handmade import HandTrial, Run, evidence
 from scipy import stats
 
 from offramp.report.figures import series
@@ -14,13 +14,13 @@ from offramp.report.figures import series
 def test_an_exits_curve_joins_the_phases_that_trained_it() -> None:
     first = Run("joint", {1: [5.0, 4.0], 2: [6.0, 5.0], 3: [7.0, 6.0]})
     second = Run("branch 1", {1: [3.0, 2.0, 1.0]})
-    found = series.curves(evidence([Made("joint-branch", 1, [first, second])]).runs[0])
-    mine = found[(found["split"] == "validation") & (found["metric"] == "cross_entropy")]
+    actual = series.curves(evidence([HandTrial("joint-branch", 1, [first, second])]).runs[0])
+    mine = actual[(actual["split"] == "validation") & (actual["metric"] == "cross_entropy")]
     assert mine[mine["exit"] == 1][["step", "value"]].to_numpy().tolist() == [
         *([1, 5.0], [2, 4.0], [3, 3.0], [4, 2.0], [5, 1.0])
     ]
     assert mine[mine["exit"] == 3]["value"].tolist() == [7.0, 6.0]
-    train = found[(found["split"] == "train") & (found["exit"] == 1)]
+    train = actual[(actual["split"] == "train") & (actual["exit"] == 1)]
     assert train[train["metric"] == "cross_entropy"]["value"].tolist() == [2.5, 2.0, 1.5, 1.0, 0.5]
 
 
@@ -37,18 +37,18 @@ def test_the_mean_over_seeds_has_the_range_of_few_and_the_interval_of_many() -> 
 
 def test_a_seed_that_stopped_early_is_held() -> None:
     rows = [(1, 1, 4.0), (1, 2, 2.0), (1, 3, 0.0), (2, 1, 6.0), (2, 2, 4.0)]
-    found = pd.DataFrame(rows, columns=["seed", "step", "value"]).assign(k="a")
-    assert series.over_seeds(found, ["k"], 10)["value"].tolist() == [5.0, 3.0, 2.0]
+    frame = pd.DataFrame(rows, columns=["seed", "step", "value"]).assign(k="a")
+    assert series.over_seeds(frame, ["k"], 10)["value"].tolist() == [5.0, 3.0, 2.0]
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_peaks() -> None:
     value = np.zeros(1000)
     value[501] = 50.0
-    found = pd.DataFrame({"k": "a", "seed": 1, "step": range(1, 1001), "value": value})
-    drawn = series.over_seeds(found, ["k"], 80)
+    frame = pd.DataFrame({"k": "a", "seed": 1, "step": range(1, 1001), "value": value})
+    drawn = series.over_seeds(frame, ["k"], 80)
     assert len(drawn) == 80 and drawn["step"].iloc[0] == 1 and drawn["step"].iloc[-1] == 1000
     assert drawn["high"].max() == 50.0
-    assert len(series.over_seeds(found, ["k"], 2000)) == 1000
+    assert len(series.over_seeds(frame, ["k"], 2000)) == 1000
 
 
 def test_means_of_fewer_than_three_seeds_have_no_interval() -> None:

@@ -8,11 +8,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from made import Made as Phased
-from made import Run
-from made import evidence as phased
+from handmade import HandTrial, Run
+from handmade import evidence as phased
 from scipy import stats
-from table_evidence import Made, evidence, only, planted, shuffled, usual
+from table_evidence import TabledTrial, evidence, only, planted, shuffled, usual
 
 from longer import long
 from offramp.analysis.measures import MEASURES
@@ -39,7 +38,7 @@ def marked(table: Table, key: str) -> tuple[set[object], set[object]]:
 
 
 def test_main_table_has_means_and_deviations() -> None:
-    trials = [Made("joint", s, {1: a, 2: 0.8}) for s, a in ((1, 0.5), (2, 0.6), (3, 0.7))]
+    trials = [TabledTrial("joint", s, {1: a, 2: 0.8}) for s, a in ((1, 0.5), (2, 0.6), (3, 0.7))]
     row = only(evidence(trials), "main").frame.loc["joint"]
     assert row["exit_1"] == pytest.approx(0.6)
     assert row["exit_1_sd"] == pytest.approx(0.1)
@@ -64,17 +63,17 @@ def test_planted_effects_are_marked() -> None:
 def test_what_is_alike_says_what_would_have_been_found() -> None:
     """That of the best and the others, whichever is larger; nothing where all differ. Without effects
     nothing is told apart from the best."""
-    known = evidence(planted(shift=dict.fromkeys(("joint", "separate", "two-stage"), 0.0)))
-    main, exits = make(known, ["main", "exits"])
+    whole = evidence(planted(shift=dict.fromkeys(("joint", "separate", "two-stage"), 0.0)))
+    main, exits = make(whole, ["main", "exits"])
     best, alike = marked(main, "exit_1")
     assert best | alike == {"joint", "separate", "two-stage"}
     for table in (main, exits):
         notes = [note for note in table.notes if note.startswith("Of what does not differ ")]
         assert len(notes) == 1 and " points would have been found in 80 % of such runs." in notes[0]
-    found = known.runs[0].analysis(MEASURES["accuracy-test"])
-    assert found is not None
-    first = max(found.means, key=lambda mean: mean.mean).group
-    pairs = [p for p in found.pairs if isinstance(p, Pair) and first in (p.a, p.b)]
+    actual = whole.runs[0].analysis(MEASURES["accuracy-test"])
+    assert actual is not None
+    first = max(actual.means, key=lambda mean: mean.mean).group
+    pairs = [p for p in actual.pairs if isinstance(p, Pair) and first in (p.a, p.b)]
     least = max(p.detectable or 0.0 for p in pairs if p.p >= ALPHA)
     assert f"differences of {100 * least:.1f} (overall), " in main.notes[-1]
     apart = planted(shift={"joint": 0.0, "separate": 0.1, "two-stage": 0.2})
@@ -90,10 +89,10 @@ def test_what_is_identical_by_construction_is_best_together() -> None:
         else replace(t, accuracy={1: t.accuracy[1], 3: t.accuracy[3] - 0.3})
         for t in planted()
     ]
-    found = evidence(trials)
-    best, _ = marked(only(found, "main"), "exit_3")
+    whole = evidence(trials)
+    best, _ = marked(only(whole, "main"), "exit_3")
     assert best == {"separate", "two-stage"}
-    tables = {t.name: t for t in make(found, ["pairs"])}
+    tables = {t.name: t for t in make(whole, ["pairs"])}
     final = tables["pairs-net-images-exit-3"]
     assert "separate = two-stage" in {*final.frame["a"], *final.frame["b"]}
     assert "separate" not in {*final.frame["a"], *final.frame["b"]}
@@ -107,12 +106,12 @@ def test_who_is_better_in_all_seeds_that_both_have_is_the_best() -> None:
     values = {"joint": (0.7, 0.72, 0.71, 0.8, 0.81), "separate": (0.705, 0.7251, 0.7149)}
     least = {"joint": (6, 7, 6, 7, 1), "separate": (4, 4, 4)}  # epoch of the least loss
     trials = [
-        Made(name, seed, {1: value, 2: value}, [1 + abs(epoch - low) for epoch in range(1, 30)])
+        TabledTrial(name, seed, {1: value, 2: value}, [1 + abs(epoch - low) for epoch in range(1, 30)])
         for name, some in values.items()
         for seed, (value, low) in enumerate(zip(some, least[name], strict=True))
     ]
     trials += [
-        Made("separate", seed, {1: 0.6, 2: 0.6}, [1 + abs(epoch - 25) for epoch in range(1, 30)])
+        TabledTrial("separate", seed, {1: 0.6, 2: 0.6}, [1 + abs(epoch - 25) for epoch in range(1, 30)])
         for seed in (5, 6)
     ]
     table, digest = make(evidence(trials), ["main", "epochs-digest"])
@@ -152,29 +151,29 @@ def test_order_agrees_with_the_pairs() -> None:
     assert row["seeds"].split(" >> ")[1:] == ["B", "T"]
     names = {"J": "joint", "S": "separate", "B": "branch-wise", "T": "two-stage"}
     (pairs,) = (t for t in make(usual(), ["pairs"]) if t.name.endswith("overall"))
-    found = {frozenset((r["a"], r["b"])): r for _, r in pairs.frame.iterrows()}
+    actual = {frozenset((r["a"], r["b"])): r for _, r in pairs.frame.iterrows()}
     groups = [part.split(" ≈ ") for part in row["seeds"].split(" >> ")]
     for left, right in pairwise(groups):
         for a in left:
             for b in right:
-                pair = found[frozenset((names[a], names[b]))]
+                pair = actual[frozenset((names[a], names[b]))]
                 assert pair["p"] < 0.001
                 assert (pair["difference"] > 0) == (pair["a"] == names[a])
     for group in groups:
         for a in group:
-            assert all(a == b or found[frozenset((names[a], names[b]))]["p"] >= 0.05 for b in group)
+            assert all(a == b or actual[frozenset((names[a], names[b]))]["p"] >= 0.05 for b in group)
 
 
 def test_captions_tell_the_direction_and_the_assumptions() -> None:
     families = ["order-accuracy", "order-loss", "order-costs", "anova", "tests"]
-    found = {t.name: t for t in make(usual(), families)}
-    assert "higher (better)" in found["order-accuracy"].caption
-    assert "higher (worse)" in found["order-loss"].caption
-    assert "higher (worse)" in found["order-costs"].caption
-    assert "independent" in found["anova"].caption
+    actual = {t.name: t for t in make(usual(), families)}
+    assert "higher (better)" in actual["order-accuracy"].caption
+    assert "higher (worse)" in actual["order-loss"].caption
+    assert "higher (worse)" in actual["order-costs"].caption
+    assert "independent" in actual["anova"].caption
     assert TABLES["order-accuracy"].paper == TABLES["order-loss"].paper == "Fig. 11"
-    assert "belong together" in found["tests-net-images"].caption
-    assert "joint" in found["order-costs"].caption and "J = joint" in found["order-costs"].caption
+    assert "belong together" in actual["tests-net-images"].caption
+    assert "joint" in actual["order-costs"].caption and "J = joint" in actual["order-costs"].caption
 
 
 def test_tukey_has_a_floor() -> None:
@@ -215,8 +214,8 @@ def test_meters_come_in_where_there_are_some() -> None:
     trials = [
         replace(t, meters={"power_cpu_mean_w": 50.0 + t.seed + len(t.strategy) % 5}) for t in planted()
     ]
-    found = evidence(trials)
-    (costs,), (exits,) = make(found, ["anova-costs"]), make(found, ["exits"])
+    whole = evidence(trials)
+    (costs,), (exits,) = make(whole, ["anova-costs"]), make(whole, ["exits"])
     assert "CPU power, mean" in set(costs.frame["measure"])
     assert "CPU power" not in " ".join(exits.notes)
     assert "GPU power" in " ".join(exits.notes)
@@ -234,14 +233,14 @@ def test_memory_is_shown_added_up_first_then_the_largest_phase() -> None:
 
 
 def test_time_of_an_exit_is_tested_among_those_whose_time_was_measured() -> None:
-    def at(strategy: str, seed: int, longer: float) -> Phased:
+    def at(strategy: str, seed: int, longer: float) -> HandTrial:
         whole = {k: [1.0, 0.5] for k in (1, 2, 3)}
         luck = (seed * 7 + len(strategy)) % 5 / 10
         if strategy == "joint":  # one phase for all exits: its time at an exit is attributed
             thirds = dict.fromkeys(whole, 1 / 3)
-            return Phased(strategy, seed, [Run("all", whole, seconds=9.0 + luck, shares=thirds)])
+            return HandTrial(strategy, seed, [Run("all", whole, seconds=9.0 + luck, shares=thirds)])
         runs = [Run(f"e{k}", {k: whole[k]}, seconds=k + longer + luck) for k in whole]
-        return Phased(strategy, seed, runs)
+        return HandTrial(strategy, seed, runs)
 
     trials = [
         at(s, seed, longer)
@@ -299,7 +298,7 @@ def test_a_missing_number_is_left_out_and_named() -> None:
 
 def test_constant_groups_give_no_infinite_f() -> None:
     means = {"joint": 0.5, "separate": 0.7}
-    trials = [Made(s, seed, {1: a, 2: a}) for s, a in means.items() for seed in (1, 2, 3)]
+    trials = [TabledTrial(s, seed, {1: a, 2: a}) for s, a in means.items() for seed in (1, 2, 3)]
     main, anova = make(evidence(trials), ["main", "anova"])
     assert set(anova.frame["p"]) == {"not tested"}
     assert not np.isinf(anova.frame["f"].astype(float)).any()
@@ -317,21 +316,21 @@ def test_constant_groups_give_no_infinite_f() -> None:
             planted(shift={"joint": 0.0, "two-stage": 0.1}),
             planted(shift={"my own": 0.0, "another": 0.1}),
         ),
-        [Made("baseline", 1, {4: 0.9})],
-        *long([Made("baseline", s, {4: 0.9 + s / 100}) for s in (1, 2)] + planted(exits=4)),
+        [TabledTrial("baseline", 1, {4: 0.9})],
+        *long([TabledTrial("baseline", s, {4: 0.9 + s / 100}) for s in (1, 2)] + planted(exits=4)),
         [
             *planted(3, 2, {"joint": 0.0, "two-stage": 0.1}),
             *(replace(t, data="other") for t in planted(1, 2, {"joint": 0.0, "two-stage": 0.1})),
         ],
         [
-            Made("joint", 1, {1: float("nan"), 2: 0.5}, loss=(1.0,)),
-            Made("joint", 2, {1: 0.4, 2: 0.5}, loss=(1.0,)),
+            TabledTrial("joint", 1, {1: float("nan"), 2: 0.5}, loss=(1.0,)),
+            TabledTrial("joint", 2, {1: 0.4, 2: 0.5}, loss=(1.0,)),
         ],
-        *long([Made(s, 1, {1: 0.5, 2: 0.6}, loss=(1.0,)) for s in ("joint", "two-stage")]),
+        *long([TabledTrial(s, 1, {1: 0.5, 2: 0.6}, loss=(1.0,)) for s in ("joint", "two-stage")]),
     ],
     ids=["empty", "one trial", "two", "own", "baseline", "with it", "partly", "nan", "one epoch"],
 )
-def test_partial_stores_give_tables_that_can_be_written(trials: list[Made]) -> None:
+def test_partial_stores_give_tables_that_can_be_written(trials: list[TabledTrial]) -> None:
     tables = make(evidence(trials))
     assert bool(tables) == bool(trials)
     assert len({table.name for table in tables}) == len(tables)
@@ -351,16 +350,16 @@ def test_order_of_seeds_and_trials_does_not_matter() -> None:
     trials = planted(seeds=3, exits=2) + planted(seeds=3, exits=2, shift={"joint-branch": 0.1})
     trials += [replace(t, model="a") for t in other_net]
     trials = [replace(t, measured=t.model == "a", loss=(1.0, 0.9 + t.seed / 1e4, 0.8)) for t in trials]
-    found = evidence(trials)
+    whole = evidence(trials)
 
     def written(tables: tuple[Table, ...]) -> list[str]:
         return [render(t) for t in tables for render in (markdown, latex, csv)]
 
-    first = written(make(found))
+    first = written(make(whole))
     assert written(make(evidence(trials))) == first
-    assert written(make(shuffled(found))) == first
+    assert written(make(shuffled(whole))) == first
     other = [replace(trials[0], accuracy={1: 0.1, 2: 0.1}), *trials[1:]]
-    assert written(make(evidence(other), ["main"])) != written(make(found, ["main"]))  # it does look
+    assert written(make(evidence(other), ["main"])) != written(make(whole, ["main"]))  # it does look
 
 
 def test_names_of_files_are_plain_and_differ() -> None:
@@ -382,20 +381,22 @@ def test_an_unknown_table_is_refused_with_the_nearest_name() -> None:
 
 def test_leaving_early_in_a_few_numbers() -> None:
     """All answers are equally sure, so AURC is the share of mistakes, and all images leave at exit 1."""
-    trials = [Made(n, s, {1: 0.6, 2: 0.7, 3: 0.8}) for n in ("joint", "separate") for s in (1, 2, 3)]
-    frame = only(evidence([*trials, Made("baseline", 1, {3: 0.8})]), "leaving").frame
+    trials = [
+        TabledTrial(n, s, {1: 0.6, 2: 0.7, 3: 0.8}) for n in ("joint", "separate") for s in (1, 2, 3)
+    ]
+    frame = only(evidence([*trials, TabledTrial("baseline", 1, {3: 0.8})]), "leaving").frame
     row = frame.loc["joint"]
     assert row["aurc_1"] == pytest.approx(400) and row["aurc_3"] == pytest.approx(200)
     # The best choice: 0.6 leave at exit 1, 0.1 at exit 2, the rest at the last.
     assert row["best"] == pytest.approx(0.8) and row["regret"] > 0
     assert 0.6 < row["area"] < 0.8 and row["area_sd"] == pytest.approx(0)
     assert "baseline" not in frame.index
-    assert not make(evidence([Made("baseline", 1, {3: 0.8})]), ["leaving"])
+    assert not make(evidence([TabledTrial("baseline", 1, {3: 0.8})]), ["leaving"])
 
 
 def test_interquartile_means_over_data_sets() -> None:
     trials = [
-        Made(name, s, {1: 0.5 + s / 100, 2: level + s / 100}, data=data)
+        TabledTrial(name, s, {1: 0.5 + s / 100, 2: level + s / 100}, data=data)
         for name, data in (("joint", "a"), ("joint", "b"), ("separate", "a"))
         for level in [0.7 if data == "a" else 0.9]
         for s in (1, 2, 3)
@@ -413,27 +414,29 @@ def test_of_one_test_image_pairs_are_tested_over_seeds() -> None:
     """It says nothing of how much images vary."""
     runs, seeds = [Run("all", {k: [2.0, 1.0] for k in (1, 2, 3)})], (1, 2, 3)
     right = {"joint": {k: [True] for k in (1, 2, 3)}, "separate": {k: [k > 1] for k in (1, 2, 3)}}
-    found = phased([Phased(name, s, runs, right=r) for name, r in right.items() for s in seeds])
-    analysis = found.runs[0].analysis(MEASURES["accuracy-test"])
+    whole = phased([HandTrial(name, s, runs, right=r) for name, r in right.items() for s in seeds])
+    analysis = whole.runs[0].analysis(MEASURES["accuracy-test"])
     assert analysis is not None and analysis.default == "over blocks"
-    assert make(found, ["main", "pairs", "equal"])
-    assert recommend(found.facts, Preference("accuracy"))
-    assert recommend(found.facts, Preference("latency"))
+    assert make(whole, ["main", "pairs", "equal"])
+    assert recommend(whole.facts, Preference("accuracy"))
+    assert recommend(whole.facts, Preference("latency"))
 
 
 def test_at_equal_compute_who_was_not_tested_is_not_marked() -> None:
     right = {n: {k: [i < n for i in range(100)] for k in (1, 2, 3)} for n in (60, 61, 90)}
     runs = [Run("all", {k: [2.0, 1.0] for k in (1, 2, 3)})]
     seeds = [(n, s) for n, some in ((60, (1, 2, 3)), (90, (4, 5, 6))) for s in some]
-    trials = [Phased("joint" if n == 60 else "separate", s, runs, right=right[n]) for n, s in seeds]
-    trials += [Phased("two-stage", s, runs, right=right[61]) for s in (1, 2, 3)]
+    trials = [HandTrial("joint" if n == 60 else "separate", s, runs, right=right[n]) for n, s in seeds]
+    trials += [HandTrial("two-stage", s, runs, right=right[61]) for s in (1, 2, 3)]
     (table,) = make(phased(trials), ["equal"])
     assert {name for name, _ in table.best} == {"separate"} and not table.alike
     assert table.notes[0].endswith("not tested against the best: two-stage, joint.")
 
 
 def test_captions_end_in_a_sentence_where_no_strategy_has_a_letter() -> None:
-    trials = [Made(n, s, {1: 0.5 + s / 100, 2: 0.6}) for n in ("mine", "yours") for s in (1, 2, 3)]
+    trials = [
+        TabledTrial(n, s, {1: 0.5 + s / 100, 2: 0.6}) for n in ("mine", "yours") for s in (1, 2, 3)
+    ]
     for table in make(
         evidence(trials), ["order-accuracy", "order-loss", "order-costs", "epochs-digest"]
     ):
@@ -441,9 +444,9 @@ def test_captions_end_in_a_sentence_where_no_strategy_has_a_letter() -> None:
 
 
 def test_the_baseline_may_be_all_that_data_sets_share() -> None:
-    trials = [Made("baseline", s, {2: 0.8}, data=data) for data in "ab" for s in (1, 2, 3)]
+    trials = [TabledTrial("baseline", s, {2: 0.8}, data=data) for data in "ab" for s in (1, 2, 3)]
     trials += [
-        Made(n, s, {1: 0.5, 2: 0.7}, data=d)
+        TabledTrial(n, s, {1: 0.5, 2: 0.7}, data=d)
         for n, d in (("joint", "a"), ("separate", "b"))
         for s in (1, 2, 3)
     ]
@@ -456,10 +459,10 @@ def test_regret_is_to_the_first_exit_that_is_right() -> None:
         [[True, True, True], [False, True, True], [False, False, False], [True, False, False]]
     )
     sure = np.array([[0.9, 0.9, 1], [0.5, 0.9, 1], [0.4, 0.5, 1], [0.3, 0.9, 1]])
-    found = NetAnswers(sure, right, (1.0, 2.0, 4.0))
-    best, lost = regret(found)
+    actual = NetAnswers(sure, right, (1.0, 2.0, 4.0))
+    best, lost = regret(actual)
     assert (best.accuracy, best.macs) == (0.75, (1 + 2 + 4 + 1) / 4)
-    assert lost == pytest.approx(0.75 - float(found.accuracy(2.0))) and lost > 0
+    assert lost == pytest.approx(0.75 - float(actual.accuracy(2.0))) and lost > 0
     # Scores that know what is right have none.
     knowing = NetAnswers(right * 1.0 + [0, 0, 1], right, (1.0, 2.0, 4.0))
     assert regret(knowing)[1] == pytest.approx(0)

@@ -32,11 +32,11 @@ def shares(table: pd.DataFrame) -> pd.DataFrame:
     rows = table[table["exit"].notna() & (table["phase"] != "final")]
     trained = rows[[*KEYS, "exit"]].drop_duplicates()
     spent = rows[rows["metric"] == "exit_seconds"].groupby([*KEYS, "exit"])["value"].sum()
-    found = trained.join(spent, on=[*KEYS, "exit"])
-    groups = found.groupby(KEYS)
+    rows_of_exits = trained.join(spent, on=[*KEYS, "exit"])
+    groups = rows_of_exits.groupby(KEYS)
     alone = groups["exit"].transform("count") == 1
-    share = found["value"] / groups["value"].transform("sum")
-    return found.assign(share=share.where(~alone, 1.0), alone=alone).drop(columns="value")
+    share = rows_of_exits["value"] / groups["value"].transform("sum")
+    return rows_of_exits.assign(share=share.where(~alone, 1.0), alone=alone).drop(columns="value")
 
 
 def _seconds(rows: pd.DataFrame, without: tuple[str, ...]) -> pd.Series:

@@ -31,14 +31,14 @@ def joined(table: pd.DataFrame) -> pd.DataFrame:
         & table["metric"].isin(METRICS)
         & table["split"].isin(SPLITS)
     ]
-    found = rows[["trial", "exit", "split", "metric", "phase", "value", "source"]].copy()
-    found["exit"] = rows["exit"].astype(int)
-    found["epoch"] = rows["epoch"].astype(int)
-    groups = found.groupby(["trial", "exit", "phase"], sort=False)
+    curves = rows[["trial", "exit", "split", "metric", "phase", "value", "source"]].copy()
+    curves["exit"] = rows["exit"].astype(int)
+    curves["epoch"] = rows["epoch"].astype(int)
+    groups = curves.groupby(["trial", "exit", "phase"], sort=False)
     lengths = groups["epoch"].max()
     before = lengths.groupby(["trial", "exit"], sort=False).cumsum() - lengths
-    found["epoch"] += before.to_numpy()[groups.ngroup().to_numpy()]
-    return found[list(JOINED)].sort_values(
+    curves["epoch"] += before.to_numpy()[groups.ngroup().to_numpy()]
+    return curves[list(JOINED)].sort_values(
         ["trial", "exit", "split", "metric", "epoch"], ignore_index=True, kind="stable"
     )
 
@@ -52,8 +52,8 @@ def overall(curves: pd.DataFrame) -> pd.DataFrame:
     keys = ["trial", "split", "metric"]
     rows = curves[curves["split"] != "train-eval"]
     wide = rows.set_index([*keys, "epoch", "exit"])["value"].unstack("exit").sort_index()
-    held = wide.groupby(level=keys).ffill()  # an exit that never was in a trial stays missing
-    return held.mean(axis=1).rename("value").reset_index()
+    filled = wide.groupby(level=keys).ffill()  # an exit that never was in a trial stays missing
+    return filled.mean(axis=1).rename("value").reset_index()
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ def histories(curves: pd.DataFrame) -> list[History]:
     groups = curves.groupby(["trial", "exit", "split", "metric"], sort=True).indices
     rows = {cast(CurveKey, key): np.asarray(at) for key, at in groups.items()}
     none = np.array([], dtype=int)
-    found = []
+    histories_of_exits = []
     for trial, exit in sorted({key[:2] for key in rows}):
         series = [rows.get((trial, exit, *which), none) for which in SERIES]
         ends = [at[-1] for at in series if len(at)]
@@ -96,5 +96,5 @@ def histories(curves: pd.DataFrame) -> list[History]:
         end = ends[0]
         loss, accuracy, running = (values[at[phases[at] == phases[end]]] for at in series)
         phase, origin = str(phases[end]), str(sources[end])
-        found.append(History(trial, int(exit), loss, accuracy, running, phase, origin))
-    return found
+        histories_of_exits.append(History(trial, int(exit), loss, accuracy, running, phase, origin))
+    return histories_of_exits

@@ -64,8 +64,8 @@ def numbers(table: pd.DataFrame) -> Numbers:
             "choose the trials of one study"
         )
     final = table[table["phase"] == FINAL]
-    known = final.groupby("trial")["exit"].agg(["nunique", "max"]).reindex(trials.index)
-    most = known.groupby([trials["model"], trials["data"]]).transform("max")
+    exits_of_trials = final.groupby("trial")["exit"].agg(["nunique", "max"]).reindex(trials.index)
+    most = exits_of_trials.groupby([trials["model"], trials["data"]]).transform("max")
     curves = joined(table)
     return Numbers(
         *(trials, most["nunique"], most["max"], final),
@@ -186,9 +186,9 @@ def observations(table: pd.DataFrame | Numbers, measure: Measure) -> pd.DataFram
     without a value are left out.
     source: equal for numbers that come from the same trained weights.  measured: false for estimates.
     """
-    found = table if isinstance(table, Numbers) else numbers(table)
-    rows = measure.of(found)
-    rows = rows[rows["value"].notna()].join(found.trials, on="trial")
+    split_table = table if isinstance(table, Numbers) else numbers(table)
+    rows = measure.of(split_table)
+    rows = rows[rows["value"].notna()].join(split_table.trials, on="trial")
     rows["exit"] = rows["exit"].astype("Int64")
     rows["value"] = rows["value"].astype(float)
     rows["measured"] = rows["measured"].astype(bool)
@@ -201,15 +201,15 @@ def observations(table: pd.DataFrame | Numbers, measure: Measure) -> pd.DataFram
 
 def _whole(rows: Of) -> Of:
     """Values of exits, and their mean where a trial has them all."""
-    return lambda found: _with_overall(found, rows(found))
+    return lambda table: _with_overall(table, rows(table))
 
 
 def _deepest(rows: Of) -> Of:
     """Those of the final exit, as the trial's."""
 
-    def of(found: Numbers) -> pd.DataFrame:
-        all_ = rows(found)
-        last = all_["exit"].to_numpy() == found.last.reindex(all_["trial"]).to_numpy()
+    def of(table: Numbers) -> pd.DataFrame:
+        all_ = rows(table)
+        last = all_["exit"].to_numpy() == table.last.reindex(all_["trial"]).to_numpy()
         return _without_exit(all_[last].drop(columns="exit").set_index("trial"))
 
     return of
@@ -218,11 +218,11 @@ def _deepest(rows: Of) -> Of:
 def _closing(split: str, metric: str) -> Of:
     """The closing metric of each exit, of the weights that were kept."""
 
-    def of(found: Numbers) -> pd.DataFrame:
+    def of(table: Numbers) -> pd.DataFrame:
         if split == "train":
-            return _selected_train(found, metric).assign(measured=True)
-        at = (found.final["split"] == split) & (found.final["metric"] == metric)
-        return found.final.loc[at, ["trial", "exit", "value", "source"]].assign(measured=True)
+            return _selected_train(table, metric).assign(measured=True)
+        at = (table.final["split"] == split) & (table.final["metric"] == metric)
+        return table.final.loc[at, ["trial", "exit", "value", "source"]].assign(measured=True)
 
     return of
 
@@ -231,10 +231,10 @@ def _curve(function: Callable[..., float | None], *series: str) -> Of:
     """A function of curves of the last phase that trained an exit; epochs count from its start. series:
     names of History's arrays."""
 
-    def of(found: Numbers) -> pd.DataFrame:
+    def of(table: Numbers) -> pd.DataFrame:
         rows = [
             (h.trial, h.exit, function(*(getattr(h, name) for name in series)), h.origin, True)
-            for h in found.histories
+            for h in table.histories
         ]
         frame = pd.DataFrame(rows, columns=["trial", "exit", "value", "source", "measured"])
         return frame.astype({"value": float})
@@ -245,29 +245,29 @@ def _curve(function: Callable[..., float | None], *series: str) -> Of:
 def _cost(over: costs.Over, counted: bool = False) -> Of:
     """counted: it is not an estimate, however the trial was run."""
 
-    def of(found: Numbers) -> pd.DataFrame:
-        measured = found.phases.groupby(level="trial", sort=True)["measured"].all() | counted
-        keys = _keys(found.phases.reset_index("trial"))
-        overall = pd.DataFrame({"value": over(found.phases), "source": keys, "measured": measured})
+    def of(table: Numbers) -> pd.DataFrame:
+        measured = table.phases.groupby(level="trial", sort=True)["measured"].all() | counted
+        keys = _keys(table.phases.reset_index("trial"))
+        overall = pd.DataFrame({"value": over(table.phases), "source": keys, "measured": measured})
         return _without_exit(overall.astype({"value": float, "measured": bool}))
 
     return of
 
 
-def _written(found: Numbers) -> pd.DataFrame:
-    return pd.concat([_exit_seconds(found), _cost(costs.written)(found)])
+def _written(table: Numbers) -> pd.DataFrame:
+    return pd.concat([_exit_seconds(table), _cost(costs.written)(table)])
 
 
-def _selected_train(found: Numbers, metric: str) -> pd.DataFrame:
+def _selected_train(table: Numbers, metric: str) -> pd.DataFrame:
     """The training split in eval mode at the epoch whose weights were kept: of the best and the last
     epoch, the one whose validation loss is nearest to the closing one."""
-    curves = found.curves[found.curves["metric"].isin([metric, "cross_entropy"])]
+    curves = table.curves[table.curves["metric"].isin([metric, "cross_entropy"])]
     keys = ["trial", "exit", "epoch"]
     train = curves[(curves["split"] == "train-eval") & (curves["metric"] == metric)]
     checked = curves[(curves["split"] == "validation") & (curves["metric"] == "cross_entropy")]
     both = train.merge(checked[[*keys, "value"]], on=keys, suffixes=("", "_then"))
-    at = (found.final["split"] == "validation") & (found.final["metric"] == "cross_entropy")
-    closing = found.final.loc[at, ["trial", "exit", "value", "source"]].astype({"exit": int})
+    at = (table.final["split"] == "validation") & (table.final["metric"] == "cross_entropy")
+    closing = table.final.loc[at, ["trial", "exit", "value", "source"]].astype({"exit": int})
     both = both.merge(closing, on=["trial", "exit"], suffixes=("", "_kept"))
     both["off"] = (both["value_then"] - both["value_kept"]).abs()
     nearest_ = both.sort_values(["off", "epoch"], ascending=[True, False], kind="stable")
@@ -275,10 +275,10 @@ def _selected_train(found: Numbers, metric: str) -> pd.DataFrame:
     return rows.rename(columns={"source_kept": "source"})
 
 
-def _gap(found: Numbers, keep: Literal["first", "last"]) -> pd.DataFrame:
+def _gap(table: Numbers, keep: Literal["first", "last"]) -> pd.DataFrame:
     """Training minus validation accuracy, both in eval mode, at the first (best) or the last
     epoch of those that have both, in the last phase that trained the exit."""
-    curves = found.curves[found.curves["metric"] == "accuracy"]
+    curves = table.curves[table.curves["metric"] == "accuracy"]
     keys = ["trial", "exit", "epoch"]
     train = curves[curves["split"] == "train-eval"]
     checked = curves[curves["split"] == "validation"]
@@ -286,7 +286,7 @@ def _gap(found: Numbers, keep: Literal["first", "last"]) -> pd.DataFrame:
     ends = checked.drop_duplicates(["trial", "exit"], keep="last")[["trial", "exit", "phase"]]
     both = both.merge(ends, on=["trial", "exit", "phase"]).sort_values(keys, kind="stable")
     rows = both.drop_duplicates(["trial", "exit"], keep=keep)
-    origin = {(h.trial, h.exit): h.origin for h in found.histories}
+    origin = {(h.trial, h.exit): h.origin for h in table.histories}
     sources = [origin[at] for at in zip(rows["trial"], rows["exit"], strict=True)]
     off = rows["value"] - rows["value_validation"]
     return rows[["trial", "exit"]].assign(value=off, source=sources, measured=True)
@@ -300,12 +300,12 @@ def _key(sources: Sequence[object]) -> str:
     return texts[0] if len(texts) == 1 else digest(texts)[:16]
 
 
-def _with_overall(found: Numbers, rows: pd.DataFrame) -> pd.DataFrame:
+def _with_overall(table: Numbers, rows: pd.DataFrame) -> pd.DataFrame:
     """Values of exits, and their mean where a trial has them all."""
     rows = rows.sort_values(["trial", "exit"], kind="stable")
     groups = rows.groupby("trial", sort=True)
     mean = groups["value"].mean().where(groups["value"].count() == groups.size())
-    whole = groups["exit"].nunique() == found.exits.reindex(list(groups.groups))
+    whole = groups["exit"].nunique() == table.exits.reindex(list(groups.groups))
     overall = {"value": mean, "source": _keys(rows), "measured": groups["measured"].all()}
     both = [rows.astype({"exit": "Int64"}), _without_exit(pd.DataFrame(overall)[whole])]
     return pd.concat(both)
@@ -322,27 +322,27 @@ def _keys(rows: pd.DataFrame) -> pd.Series:
     gathered: dict[str, list[object]] = {}
     for trial, source in zip(rows["trial"].tolist(), rows["source"].tolist(), strict=True):
         gathered.setdefault(trial, []).append(source)
-    return pd.Series({trial: _key(found) for trial, found in gathered.items()}, dtype=object)
+    return pd.Series({trial: _key(sources) for trial, sources in gathered.items()}, dtype=object)
 
 
-def _exit_seconds(found: Numbers) -> pd.DataFrame:
+def _exit_seconds(table: Numbers) -> pd.DataFrame:
     """Time of each exit. Measured where each phase trained one; of a phase for several it is attributed,
     no measurement, and where nothing says how, the trial has none."""
-    written = found.phases[["source", "measured"]].assign(value=costs.written_seconds(found.phases))
-    rows = found.shares.join(written, on=["trial", "phase"])
+    written = table.phases[["source", "measured"]].assign(value=costs.written_seconds(table.phases))
+    rows = table.shares.join(written, on=["trial", "phase"])
     rows["value"] = rows["value"].astype(float) * rows["share"]
     rows["measured"] = rows["measured"].astype(bool) & rows["alone"]
-    known = rows["value"].notna().groupby(rows["trial"]).transform("all")
-    groups = rows[known].groupby(["trial", "exit"], sort=True)
+    complete = rows["value"].notna().groupby(rows["trial"]).transform("all")
+    groups = rows[complete].groupby(["trial", "exit"], sort=True)
     source = groups["source"].agg(lambda s: _key(s.tolist()))
-    found_ = {"value": groups["value"].sum(), "source": source, "measured": groups["measured"].all()}
-    return pd.DataFrame(found_).reset_index()
+    columns = {"value": groups["value"].sum(), "source": source, "measured": groups["measured"].all()}
+    return pd.DataFrame(columns).reset_index()
 
 
 def _of_last(of: ByImage) -> ByImage:
     def on_images(answers: NetAnswers) -> np.ndarray | None:
-        found = of(answers)
-        return None if found is None else found[:, -1:]
+        by_exit = of(answers)
+        return None if by_exit is None else by_exit[:, -1:]
 
     return on_images
 
@@ -410,8 +410,8 @@ def find_measure(name: str) -> Measure:
 def find_metric(name: str) -> Metric:
     """The metric that `path/file.py:name` names."""
     loaded = usercode.load(name, "a metric")
-    known = loaded.function
-    metric = known if isinstance(known, Metric) else Metric(known)
+    function = loaded.function
+    metric = function if isinstance(function, Metric) else Metric(function)
     return replace(metric, title=metric.title or name.rpartition(":")[2], code=loaded.sha256)
 
 

@@ -85,8 +85,8 @@ class NetAnswers:
         thresholds, spent, _ = self.curve
         if macs >= spent[0]:
             return self.right[:, -1].astype(float)
-        found = thresholds[int(np.argmax(spent <= macs))]
-        leaving = self.sure >= found
+        threshold = thresholds[int(np.argmax(spent <= macs))]
+        leaving = self.sure >= threshold
         leaving[:, -1] = True
         at = leaving.argmax(axis=1)
         rows = np.arange(len(at))

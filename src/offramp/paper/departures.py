@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from offramp.paper.recipes import CLASSES, RECIPES, SEEDS, PaperRecipe
 from offramp.report.evidence import Evidence
-from offramp.report.page.how import known, setting_text
+from offramp.report.page.how import provenance_values, setting_text
 from offramp.store.manifest import BITS
 from offramp.store.record import TrialRecord
 from offramp.units import counted
@@ -28,92 +28,94 @@ SETTINGS = (
 
 def departures(evidence: Evidence) -> list[str]:
     """Where these runs are not what the paper did, and where they are not all alike."""
-    found = []
+    sentences = []
     for runs in evidence.runs:
-        found += [f"{runs.where}: {text}" for text in _unlike(runs.model, runs.trials)]
+        sentences += [f"{runs.where}: {text}" for text in _unlike(runs.model, runs.trials)]
     derived = [t for t in evidence.trials if t.manifest.execution.mode == "derived"]
     if derived:
         some = "" if len(derived) == len(evidence.trials) else "some trials: "
-        found.append(
+        sentences.append(
             f"{some or 'everywhere: '}derived execution, where phases are shared, fused or read from a "
             "cache: the same bits as plain, other times, memory and power (the paper runs every phase)"
         )
     apart = [t for t in evidence.trials if not _validates_on_test(t)]
     if apart:
         some = "everywhere" if len(apart) == len(evidence.trials) else "some trials"
-        found.append(
+        sentences.append(
             f"{some}: validation and calibration images are held out of training images, and test "
             "images are used once (the paper chooses and reports on the same images)"
         )
     for name in BITS:
-        values = known(evidence.trials, name)
+        values = provenance_values(evidence.trials, name)
         if len(values) > 1:
-            found.append(f"made with more than one {name} ({', '.join(values)}), so bits may differ")
-    return found
+            sentences.append(f"made with more than one {name} ({', '.join(values)}), so bits may differ")
+    return sentences
 
 
 def _unlike(model: str, trials: Sequence[TrialRecord]) -> list[str]:
     """Where the trials of a network on a data set are not what the paper did."""
     name = trials[0].manifest.data.name  # the label of a trial may add augmentation
-    found = []
+    clauses = []
     seeds = len({t.seed for t in trials})
     if seeds != len(SEEDS):
-        found.append(f"{counted(seeds, 'seed')} (the paper: {len(SEEDS)})")
+        clauses.append(f"{counted(seeds, 'seed')} (the paper: {len(SEEDS)})")
     images = _images(trials[0])
     if images and images["used"] < images["available"]:
-        found.append(
+        clauses.append(
             f"{images['used']:,} of the {images['available']:,} training images, those held out included"
         )
     if name not in EPOCHS:
-        return [*found, "a data set that the paper does not have"]
-    found += _start(trials[0], name)
+        return [*clauses, "a data set that the paper does not have"]
+    clauses += _start(trials[0], name)
     epochs = sorted({t.manifest.recipe.epochs for t in trials})
     if epochs != [EPOCHS[name]]:
         words = " or ".join(map(str, epochs))
-        found.append(
+        clauses.append(
             f"{words} {'epoch' if epochs == [1] else 'epochs'} a phase (the paper: {EPOCHS[name]})"
         )
     augment = trials[0].manifest.data.augment  # equal in all: their label has it
     done = set() if augment is None else augment.as_json().keys()
     if done - {"label", "views"} != set(AUGMENTED[name]):
         theirs = " and ".join(AUGMENTED[name]) or "none"
-        found.append(f"augmentation {augment.label if augment else 'none'} (the paper: {theirs})")
+        clauses.append(f"augmentation {augment.label if augment else 'none'} (the paper: {theirs})")
     recipe = RECIPES.get(f"{model}-{name}")
     if recipe is not None:
-        return [*found, *_recipe(trials, recipe, SETTINGS, "the paper")]
-    found.append("a network that the paper does not train on these data")
+        return [*clauses, *_recipe(trials, recipe, SETTINGS, "the paper")]
+    clauses.append("a network that the paper does not train on these data")
     for other in (r for r in RECIPES.values() if r.backbone == model):
-        return [*found, *_recipe(trials, other, SETTINGS[:2], f"the paper on {other.data}")]
-    return found
+        return [*clauses, *_recipe(trials, other, SETTINGS[:2], f"the paper on {other.data}")]
+    return clauses
 
 
 def _start(trial: TrialRecord, name: str) -> list[str]:
     """Other classes and initial weights than the paper's on data of this name."""
-    found = []
+    clauses = []
     manifest = trial.manifest
     classes = len(manifest.classes)
     if classes != CLASSES[name]:
-        found.append(f"{classes} classes (the paper: {CLASSES[name]})")
-    given = manifest.pretrained
+        clauses.append(f"{classes} classes (the paper: {CLASSES[name]})")
+    pretrained = manifest.pretrained
     paper = {r.weights is not None for r in RECIPES.values() if r.data == name}
-    if given not in paper:
+    if pretrained not in paper:
         words = {True: "given weights", False: "random weights"}
-        found.append(f"networks start from {words[given]} (the paper: from {words[not given]})")
-    return found
+        clauses.append(
+            f"networks start from {words[pretrained]} (the paper: from {words[not pretrained]})"
+        )
+    return clauses
 
 
 def _recipe(
     trials: Sequence[TrialRecord], paper: PaperRecipe, settings: Iterable[tuple[str, str]], where: str
 ) -> list[str]:
     """Other settings than the paper's. where: what to call those."""
-    found = []
+    clauses = []
     for key, title in settings:
-        wanted = getattr(paper, key)
-        values = sorted({getattr(t.manifest.recipe, key) for t in trials} - {wanted})
+        setting = getattr(paper, key)
+        values = sorted({getattr(t.manifest.recipe, key) for t in trials} - {setting})
         if values:
             words = " or ".join(map(setting_text, values))
-            found.append(f"{title} {words} ({where}: {setting_text(wanted)})")
-    return found
+            clauses.append(f"{title} {words} ({where}: {setting_text(setting)})")
+    return clauses
 
 
 def _images(trial: TrialRecord) -> dict[str, int] | None:
@@ -122,8 +124,8 @@ def _images(trial: TrialRecord) -> dict[str, int] | None:
     images, available = provenance.images, provenance.available
     if "train" not in available or "train" not in images:
         return None
-    taken = ("train", "calibration", *([] if _validates_on_test(trial) else ["validation"]))
-    used = sum(images.get(split, 0) for split in taken)
+    splits = ("train", "calibration", *([] if _validates_on_test(trial) else ["validation"]))
+    used = sum(images.get(split, 0) for split in splits)
     return {"used": used, "available": available["train"]}
 
 

@@ -115,5 +115,5 @@ def _read() -> Mapping[str, Any]:
     import yaml  # late: commands list the goals without it
 
     text = resources.files("offramp.paper").joinpath("guidelines.yaml").read_text(encoding="utf-8")
-    said: Mapping[str, Any] = yaml.safe_load(text)
-    return said
+    document: Mapping[str, Any] = yaml.safe_load(text)
+    return document

@@ -35,7 +35,7 @@ def choice(evidence: Evidence, wish: Preference, model: str) -> tuple[TrialRecor
     for advice in recommend(replace(evidence, trials=trials, table=rows).facts, wish):
         if advice.ranking:
             first = advice.ranking[0].name.split(" = ")[0]
-            open_ = "" if advice.withheld is not None else _shown(advice)
+            open_ = "" if advice.withheld is not None else _detectable(advice)
             return labels[first], f"{model} on {advice.data}: {sure(advice)}{open_}"
     return None
 
@@ -43,9 +43,9 @@ def choice(evidence: Evidence, wish: Preference, model: str) -> tuple[TrialRecor
 def answer(evidence: Evidence) -> tuple[str, ...]:
     """What these runs say, and how sure: sentences on accuracy at equal compute, then one for each goal
     and data set that they can answer, then one on the goals that they cannot."""
-    said = {runs: chance(runs) for runs in evidence.runs}
-    useless = [text for text in said.values() if text]
-    learned = [runs for runs, text in said.items() if not text]
+    no_learning = {runs: chance(runs) for runs in evidence.runs}
+    useless = [text for text in no_learning.values() if text]
+    learned = [runs for runs, text in no_learning.items() if not text]
     if not learned:
         return tuple(useless)
     data = {runs.data for runs in learned}
@@ -54,9 +54,9 @@ def answer(evidence: Evidence) -> tuple[str, ...]:
         for goal in GOALS
     }
     few: dict[str, str] = {}  # by data set: why nothing is recommended, in full
-    for advice in (a for given in advised.values() for a in given if a.withheld is not None):
+    for advice in (a for advices in advised.values() for a in advices if a.withheld is not None):
         few[advice.data] = max(few.get(advice.data, ""), advice.withheld or "", key=len)
-    several = {a.data for given in advised.values() for a in given if len(a.ranking) > 1}
+    several = {a.data for advices in advised.values() for a in advices if len(a.ranking) > 1}
     early = {t.data for t in evidence.trials if len(t.exits) > 1}
     alone = "one strategy with exits, nothing to compare it with"
     sentences = [f"{d}: {alone if d in early else 'no early exits'}." for d in sorted(data - several)]
@@ -64,12 +64,12 @@ def answer(evidence: Evidence) -> tuple[str, ...]:
         text = compared(runs.levels, runs.where if len(evidence.runs) > 1 else "")
         sentences += [text] if text else []
     silent = []
-    for goal, given in advised.items():
-        told = [a for a in given if _measured(a)]
+    for goal, advices in advised.items():
+        measured = [a for a in advices if _measured(a)]
         sentences += [
-            sentence(a, len(data) > 1) for a in told if a.withheld is None and a.data in several
+            sentence(a, len(data) > 1) for a in measured if a.withheld is None and a.data in several
         ]
-        silent += [] if told else [WORDS[goal]]
+        silent += [] if measured else [WORDS[goal]]
     sentences += [f"{d}: {why}" if len(data) > 1 else why for d, why in sorted(few.items())]
     if silent:
         what = "nothing was measured, or only in runs that shared work"
@@ -113,11 +113,13 @@ def sentence(advice: Advice, several: bool = False) -> str:
         lacks = "lacks" if len(alone) == 1 else "lack"
         whose = f" with early exits, which {listed(alone)} {lacks}" if alone else ""
         every = f"no significant difference between any of {len(others) + 1} strategies{whose}"
-        return f"{start}{every} ({spread}{target}){_shown(advice)}{_left_out(advice)}."
+        return f"{start}{every} ({spread}{target}){_detectable(advice)}{_left_out(advice)}."
     value = f"{title(advice)} {advice.measure.text(best.mean)}{target}"
     if advice.goal == "balanced":
         value = f"{value}; {advice.notes[0].rstrip('.')[:1].lower()}{advice.notes[0].rstrip('.')[1:]}"
-    return f"{start}{best.name} ({value}). {_begun(sure(advice))}{_shown(advice)}{_left_out(advice)}."
+    return (
+        f"{start}{best.name} ({value}). {_begun(sure(advice))}{_detectable(advice)}{_left_out(advice)}."
+    )
 
 
 def _left_out(advice: Advice) -> str:
@@ -153,33 +155,33 @@ def title(advice: Advice) -> str:
     return text if text[1].isupper() else text[0].lower() + text[1:]
 
 
-def _shown(advice: Advice) -> str:
+def _detectable(advice: Advice) -> str:
     """The smallest difference that would have been found, where one was not."""
-    found = any(r.behind is False for r in advice.ranking[1:])
-    if advice.detectable is None or not found or advice.goal == "balanced":
+    undecided = any(r.behind is False for r in advice.ranking[1:])
+    if advice.detectable is None or not undecided or advice.goal == "balanced":
         return ""
     if advice.target is None:
         least = advice.measure.gap(advice.detectable)
     else:
         least = f"{MEASURES['accuracy-test'].gap(advice.detectable)} at equal compute"
-    return _found(f"A difference of {least}")
+    return _detected(f"A difference of {least}")
 
 
-def compared(made: Sequence[Level], place: str = "") -> str:
+def compared(levels: Sequence[Level], place: str = "") -> str:
     """Who leads at equal compute, from where to where; empty where nothing was compared. place: of the
     runs, where there are several."""
-    if not made or all(level.why is not None or len(level.means) < 2 for level in made):
+    if not levels or all(level.why is not None or len(level.means) < 2 for level in levels):
         return ""
     where = f" ({place})" if place else ""
-    low, high = macs(made[0].macs), macs(made[-1].macs)
-    most = _found_at(made)
-    if all(level.even for level in made):
+    low, high = macs(levels[0].macs), macs(levels[-1].macs)
+    most = _detected_at(levels)
+    if all(level.even for level in levels):
         return (
             f"At equal compute{where}, no two strategies differ significantly in test accuracy, from "
             f"{low} to {high} MACs an image{most}."
         )
     leading, behind = [], []
-    for part, leaders in stretches(made):
+    for part, leaders in stretches(levels):
         first, last = macs(part[0].macs), macs(part[-1].macs)
         at = f"at {first}" if len(part) == 1 else f"from {first} to {last}"
         others = [name for name in part[-1].means if name not in leaders]
@@ -192,9 +194,9 @@ def compared(made: Sequence[Level], place: str = "") -> str:
             behind.append(f"{listed(others)} {be} behind {best} {at}")
     parts = [f"the most accurate is {'; '.join(leading)}"] if leading else []
     parts += ["; ".join(behind)] if behind else []
-    if crossed := [f"{a} and {b}" for a, b in crossings(made)]:
+    if crossed := [f"{a} and {b}" for a, b in crossings(levels)]:
         parts.append(f"curves that cross: {', '.join(crossed)}")
-    if untested := list(dict.fromkeys(name for level in made for name in level.untested)):
+    if untested := list(dict.fromkeys(name for level in levels for name in level.untested)):
         parts.append(f"not tested against the best: {listed(untested)}")
     if not parts:
         return (
@@ -206,19 +208,19 @@ def compared(made: Sequence[Level], place: str = "") -> str:
     return f"At equal compute{where}, by MACs of an image (test accuracy, adjusted p < 0.05): {words}."
 
 
-def _found_at(made: Sequence[Level]) -> str:
+def _detected_at(levels: Sequence[Level]) -> str:
     """What would probably have been found at equal compute; from where it is least to where it is most,
     where that tells a reader another thing."""
-    found = [least for level in made if (least := least_shown(level.pairs)) is not None]
-    if not found:
+    detectable = [least for level in levels if (least := least_shown(level.pairs)) is not None]
+    if not detectable:
         return ""
-    low, high = (MEASURES["accuracy-test"].gap(end) for end in (min(found), max(found)))
+    low, high = (MEASURES["accuracy-test"].gap(end) for end in (min(detectable), max(detectable)))
     if low == high:
-        return _found(f"A difference of {high}")
-    return _found(f"Differences of {low.removesuffix(' points')} to {high}, by the MACs,")
+        return _detected(f"A difference of {high}")
+    return _detected(f"Differences of {low.removesuffix(' points')} to {high}, by the MACs,")
 
 
-def _found(differences: str) -> str:
+def _detected(differences: str) -> str:
     """What would probably have been found."""
     return f". {differences} would have been found in {100 * POWER:.0f} % of such runs"
 

@@ -11,7 +11,7 @@ import yaml
 
 from offramp import usercode
 from offramp.analysis.claims import VERDICTS, Claim, Claims, Judgment, Regime
-from offramp.analysis.claims.words import RULE, difference, found, name, why
+from offramp.analysis.claims.words import RULE, detectable, difference, name, why
 from offramp.errors import OfframpError
 from offramp.report.model import Column, Table
 from offramp.report.registry import publication
@@ -107,16 +107,16 @@ def count(outcomes: Sequence[Judgment]) -> str:
 def _row(outcome: Judgment) -> dict[str, object]:
     decisive = outcome.decisive
     reason = why(outcome)
-    shown = "" if decisive is None else name(decisive.part)
+    comparison = "" if decisive is None else name(decisive.part)
     return {
         "claim": outcome.claim.text,
         "section": outcome.claim.section,
         "verdict": outcome.verdict,
         "means": f"{outcome.holding} of {outcome.compared}" if outcome.compared else "",
-        "decides": "; ".join(text for text in (reason, shown) if text),
+        "decides": "; ".join(text for text in (reason, comparison) if text),
         "difference": "" if decisive is None else difference(outcome, decisive),
         "d": float("nan") if decisive is None else decisive.d,
-        "found": "" if decisive is None else found(outcome, decisive),
+        "found": "" if decisive is None else detectable(outcome, decisive),
         "p": float("nan") if outcome.p is None else outcome.p,
     }
 
@@ -125,10 +125,12 @@ def _notes(outcomes: Sequence[Judgment]) -> list[str]:
     """Claims that cannot be true together, each pair once."""
     ids = [outcome.claim.id for outcome in outcomes]
     pairs = {
-        frozenset((o.claim.id, other)): (o.claim.id, other)
+        frozenset((o.claim.id, second)): (o.claim.id, second)
         for o in outcomes
-        for other in o.claim.contradicts
-        if other in ids
+        for second in o.claim.contradicts
+        if second in ids
     }
-    notes = [f"{one} and {other} contradict each other in the source." for one, other in pairs.values()]
+    notes = [
+        f"{first} and {second} contradict each other in the source." for first, second in pairs.values()
+    ]
     return [*notes, *(f"{o.claim.id}: {o.claim.note}" for o in outcomes if o.claim.note)]

@@ -143,11 +143,11 @@ def _by_image(archive: Archive, a: str, b: str, measure: Measure) -> dict[int | 
             f"{measure.name} is no mean over test images, by which two trials are compared; compare two "
             "strategies"
         )
-    one, other = archive.read_trial(a), archive.read_trial(b)
-    if one.data.test != other.data.test:
+    first, second = archive.read_trial(a), archive.read_trial(b)
+    if first.data.test != second.data.test:
         raise OfframpError(f"{a} and {b} have different test images; compare trials on one data set")
     values = []
-    for trial, manifest in ((a, one), (b, other)):
+    for trial, manifest in ((a, first), (b, second)):
         arrays = archive.trial_logits(trial)
         by_image = on_images(arrays["test"], arrays["test_labels"])
         values.append(dict(zip(manifest.exits, by_image.T, strict=True)))

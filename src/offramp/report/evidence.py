@@ -70,7 +70,7 @@ class Evidence:
     table: pd.DataFrame
     trials: tuple[TrialRecord, ...]
     missing: tuple[str, ...]
-    found: Gathered = field(repr=False)
+    gathered: Gathered = field(repr=False)
     budgets: tuple[Evidence, ...] = field(default=(), repr=False)
     _observed: dict[str, Mapping[tuple[str, str], pd.DataFrame]] = field(
         default_factory=dict, repr=False
@@ -81,7 +81,7 @@ class Evidence:
 
         Raises OfframpError (Damaged) when they were harmed since the evidence was read.
         """
-        arrays = self.found.records.trial_logits(trial)
+        arrays = self.gathered.records.trial_logits(trial)
         return arrays[split], arrays[f"{split}_labels"]
 
     @cached_property
@@ -108,35 +108,39 @@ class Evidence:
         each. Reads each trial's logits once."""
         final = self.table[(self.table["phase"] == "final") & (self.table["metric"] == "accuracy")]
         columns = (final[name].tolist() for name in ("trial", "split", "exit", "value"))
-        told = {(trial, split, exit): value for trial, split, exit, value in zip(*columns, strict=True)}
-        found = []
+        in_table = {
+            (trial, split, exit): value for trial, split, exit, value in zip(*columns, strict=True)
+        }
+        sentences = []
         for trial in self.trials:
-            arrays = self.found.records.trial_logits(trial.id)
+            arrays = self.gathered.records.trial_logits(trial.id)
             for split, metrics in trial.manifest.metrics.items():
-                known = (arrays[split], arrays[f"{split}_labels"]) if split in arrays else None
-                for k, (exit, said) in enumerate(zip(trial.exits, metrics.accuracy, strict=True)):
+                answers = (arrays[split], arrays[f"{split}_labels"]) if split in arrays else None
+                for k, (exit, recorded) in enumerate(zip(trial.exits, metrics.accuracy, strict=True)):
                     where = f"at exit {exit} on {split}"
-                    if known is not None and (given := other_accuracy(known[0][:, k], known[1], said)):
-                        record = f"the record of trial {trial.id} says accuracy {said:.4f} {where}"
-                        found.append(f"{record}, and its logits give {given}")
-                    listed = told.get((trial.id, split, exit), said)
-                    if not abs(listed - said) <= 1e-6:
+                    if answers is not None and (
+                        accuracy := other_accuracy(answers[0][:, k], answers[1], recorded)
+                    ):
+                        record = f"the record of trial {trial.id} says accuracy {recorded:.4f} {where}"
+                        sentences.append(f"{record}, and its logits give {accuracy}")
+                    listed = in_table.get((trial.id, split, exit), recorded)
+                    if not abs(listed - recorded) <= 1e-6:
                         table = f"the table says accuracy {listed:.4f} of trial {trial.id} {where}"
-                        found.append(f"{table}, and its record {said:.4f}")
-        return tuple(found)
+                        sentences.append(f"{table}, and its record {recorded:.4f}")
+        return tuple(sentences)
 
     @property
     def logs(self) -> Mapping[str, SeedLog]:
         """How seeds were added to the studies that any of `trials` are of, by name."""
         here = self.by_id.keys()
-        return {name: log for name, log in self.found.logs.items() if not here.isdisjoint(log.trials)}
+        return {name: log for name, log in self.gathered.logs.items() if not here.isdisjoint(log.trials)}
 
     @property
     def packed(self) -> tuple[list[str], pd.DataFrame]:
         """Ids and tidy table of all trials that are compared, those of other numbers of epochs too."""
         every = (self, *self.budgets)
-        ids = [trial.id for one in every for trial in one.trials]
-        return ids, pd.concat([one.table for one in every], ignore_index=True)
+        ids = [trial.id for evidence in every for trial in evidence.trials]
+        return ids, pd.concat([evidence.table for evidence in every], ignore_index=True)
 
     @cached_property
     def by_id(self) -> Mapping[str, TrialRecord]:
@@ -146,15 +150,15 @@ class Evidence:
     @cached_property
     def runs(self) -> tuple[Runs, ...]:
         """Every combination of a network and a data set that has trials, sorted."""
-        found: dict[str, Runs] = {}
+        by_name: dict[str, Runs] = {}
         for model, data in sorted({(t.model, t.data) for t in self.trials}):
             plain = name = slug(model, data)
             count = 1
-            while name in found:  # names may differ only in signs that no file's name has
+            while name in by_name:  # names may differ only in signs that no file's name has
                 count += 1
                 name = f"{plain}-{count}"
-            found[name] = Runs(self, model, data, name)
-        return tuple(found.values())
+            by_name[name] = Runs(self, model, data, name)
+        return tuple(by_name.values())
 
     @cached_property
     def strategies(self) -> tuple[str, ...]:
@@ -180,7 +184,7 @@ class Evidence:
         for (name, split), metric in metrics.items():
             recorded = final[(final["metric"] == name) & (final["split"] == split)]["trial"].unique()
             for trial in self.trials:
-                arrays = {} if trial.id in recorded else self.found.records.trial_logits(trial.id)
+                arrays = {} if trial.id in recorded else self.gathered.records.trial_logits(trial.id)
                 if split in arrays:  # a pack has none of validation
                     values = remembered(metric, arrays[split], arrays[f"{split}_labels"])
                     columns = {
@@ -215,13 +219,13 @@ class Evidence:
         )
 
     def _on_images(self, measure: Measure) -> OnImages:
-        found: dict[Location, dict[int, np.ndarray]] = {}
+        by_place: dict[Location, dict[int, np.ndarray]] = {}
         for runs in self.runs:
             for exit in (None, *runs.exits) if measure.per_exit else (None,):
                 for (strategy, seed), values in (runs.images(measure, exit) or {}).items():
                     place = Location(runs.model, runs.data, strategy, exit)
-                    found.setdefault(place, {})[int(seed)] = values
-        return found
+                    by_place.setdefault(place, {})[int(seed)] = values
+        return by_place
 
 
 def open(path: Place, study: str | None = None) -> Evidence:
@@ -249,41 +253,43 @@ def open_all(paths: Sequence[Place], study: str | None = None) -> Evidence:
     study: only trials that a study of that name made; each place has to have some.
     Raises OfframpError as `open` does.
     """
-    found = [open(path, study) for path in dict.fromkeys(paths)]
-    return found[0] if len(found) == 1 else join(found)
+    parts = [open(path, study) for path in dict.fromkeys(paths)]
+    return parts[0] if len(parts) == 1 else join(parts)
 
 
-def join(found: Sequence[Evidence]) -> Evidence:
+def join(parts: Sequence[Evidence]) -> Evidence:
     """Several as one. What is compared is chosen anew of all that was read, and so is what is
     missing."""
     owners: dict[str, Gathered] = {}
-    for one in found:
-        for id in one.found.trials:
-            owners.setdefault(id, one.found)
+    for part in parts:
+        for id in part.gathered.trials:
+            owners.setdefault(id, part.gathered)
     trials = {id: owner.trials[id] for id, owner in owners.items()}
     frames = {id: owner.frames[id] for id, owner in owners.items()}
     places = {id: owner.records for id, owner in owners.items()}
     records = CombinedRecords(places, {p.node: places[id] for id, t in trials.items() for p in t.phases})
-    own = tuple(note for one in found for note in _own(one.found.missing, one))
-    logs = {name: log for one in found for name, log in one.found.logs.items()}
+    own = tuple(note for part in parts for note in _own(part.gathered.missing, part))
+    logs = {name: log for part in parts for name, log in part.gathered.logs.items()}
     return gather(Gathered(records, trials, frames, own, logs))
 
 
-def of_strategies(found: Evidence, labels: Collection[str]) -> Evidence:
+def of_strategies(evidence: Evidence, labels: Collection[str]) -> Evidence:
     """The trials of these strategies alone. Raises OfframpError for one that has none."""
     for label in labels:
-        if label not in found.strategies:
-            hint = nearest(label, found.strategies)
+        if label not in evidence.strategies:
+            hint = nearest(label, evidence.strategies)
             raise OfframpError(f"there is no trial of a strategy '{label}'{hint}")
-    some = {t.id: t for one in (found, *found.budgets) for t in one.trials if t.strategy in labels}
+    some = {
+        t.id: t for part in (evidence, *evidence.budgets) for t in part.trials if t.strategy in labels
+    }
     # Seeds were added to some strategies as to all of them, so p of some pays for the looks too.
-    return gather(replace(found.found, trials=some, missing=_own(found.missing, found)))
+    return gather(replace(evidence.gathered, trials=some, missing=_own(evidence.missing, evidence)))
 
 
-def _own(notes: Iterable[str], found: Evidence) -> tuple[str, ...]:
+def _own(notes: Iterable[str], evidence: Evidence) -> tuple[str, ...]:
     """Those that do not follow from the trials that are compared."""
-    every = {t.id: t.manifest for one in (found, *found.budgets) for t in one.trials}
-    follows = {*gaps(found.trials), *machines.notes(found.trials), *chosen(every).notes}
+    every = {t.id: t.manifest for part in (evidence, *evidence.budgets) for t in part.trials}
+    follows = {*gaps(evidence.trials), *machines.notes(evidence.trials), *chosen(every).notes}
     return tuple(note for note in notes if note not in follows)
 
 
@@ -293,12 +299,12 @@ def from_store(path: Place, study: str | None = None, trials: Collection[str] | 
     Raises OfframpError as `Archive` does.
     """
     archive = Archive(path)
-    wanted = archive.trials() if trials is None else sorted(trials)
+    ids = archive.trials() if trials is None else sorted(trials)
     records: dict[str, TrialRecord] = {}
     frames: dict[str, pd.DataFrame] = {}
     begun = sorted(set(archive.begun()) - set(archive.trials())) if trials is None else []
     missing = [f"trial {trial} is not finished" for trial in begun]
-    for trial in wanted:
+    for trial in ids:
         try:
             archive.verify_trial(trial)
             record = read(archive, trial, archive.read_trial(trial))
@@ -333,37 +339,41 @@ def _as_recorded(rows: pd.DataFrame, trial: TrialRecord) -> pd.DataFrame:
     return rows.assign(**other) if other else rows
 
 
-def gather(found: Gathered, study: str | None = None) -> Evidence:
+def gather(gathered: Gathered, study: str | None = None) -> Evidence:
     """The evidence in what was read; of the trials of one study, if that is named."""
     if study is not None:
-        names = sorted({name for t in found.trials.values() if (name := t.manifest.study) is not None})
-        of = {id: t for id, t in found.trials.items() if t.manifest.study == study}
-        found = replace(found, trials=of, missing=(*found.missing, *_of_others(found, study)))
-        if not found.trials:
+        names = sorted(
+            {name for t in gathered.trials.values() if (name := t.manifest.study) is not None}
+        )
+        of = {id: t for id, t in gathered.trials.items() if t.manifest.study == study}
+        gathered = replace(
+            gathered, trials=of, missing=(*gathered.missing, *_of_others(gathered, study))
+        )
+        if not gathered.trials:
             these = f"choose among: {', '.join(names)}" if names else "none here has one; leave it out"
             raise OfframpError(f"no trial was made by a study '{study}'; {these}")
-    selected = chosen({id: t.manifest for id, t in found.trials.items()})
+    selected = chosen({id: t.manifest for id, t in gathered.trials.items()})
 
-    def made(ids: Collection[str]) -> Evidence:
-        ordered = sorted((found.trials[id] for id in ids), key=_order)
-        parts = [found.frames[t.id] for t in ordered] or [pd.DataFrame(columns=list(COLUMNS))]
+    def evidence_of(ids: Collection[str]) -> Evidence:
+        ordered = sorted((gathered.trials[id] for id in ids), key=_order)
+        parts = [gathered.frames[t.id] for t in ordered] or [pd.DataFrame(columns=list(COLUMNS))]
         trials, table = machines.compared(ordered, pd.concat(parts, ignore_index=True))
-        return Evidence(table, trials, (), found)
+        return Evidence(table, trials, (), gathered)
 
-    whole = made(selected.kept)
+    whole = evidence_of(selected.compared)
     unlike = machines.notes(whole.trials)
-    notes = tuple(dict.fromkeys([*found.missing, *selected.notes, *gaps(whole.trials), *unlike]))
-    return replace(whole, missing=notes, budgets=tuple(map(made, selected.budgets)))
+    notes = tuple(dict.fromkeys([*gathered.missing, *selected.notes, *gaps(whole.trials), *unlike]))
+    return replace(whole, missing=notes, budgets=tuple(map(evidence_of, selected.budgets)))
 
 
-def _of_others(found: Gathered, study: str) -> list[str]:
+def _of_others(gathered: Gathered, study: str) -> list[str]:
     """What one study's trials cannot be compared with: strategies on the same network and data of which
     other studies have all trials, as where this study found them in the store."""
-    own = {(t.model, t.data, t.strategy) for t in found.trials.values() if t.manifest.study == study}
+    own = {(t.model, t.data, t.strategy) for t in gathered.trials.values() if t.manifest.study == study}
     places = {(model, data) for model, data, _ in own}
     others = Counter(
         (t.strategy, str(t.manifest.study))
-        for t in found.trials.values()
+        for t in gathered.trials.values()
         if (t.model, t.data) in places and (t.model, t.data, t.strategy) not in own
     )
     return [

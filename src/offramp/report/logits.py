@@ -77,7 +77,7 @@ def remembered(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> list[f
     return values
 
 
-def other_accuracy(logits: np.ndarray, labels: np.ndarray, said: float) -> str | None:
+def other_accuracy(logits: np.ndarray, labels: np.ndarray, recorded: float) -> str | None:
     """The accuracy of logits [N, C], in words, where it cannot be what is said. Rounding to float16
     keeps the order of two logits or makes them equal, so only an image with a tie may go either way."""
     if not len(labels):
@@ -88,7 +88,7 @@ def other_accuracy(logits: np.ndarray, labels: np.ndarray, said: float) -> str |
     valid = (labels >= 0) & (labels < clean.shape[1])
     right = best[rows, np.where(valid, labels, 0)] & valid
     least, most = float((right & (best.sum(axis=1) == 1)).mean()), float(right.mean())
-    if least - 0.5 / len(labels) <= said <= most + 0.5 / len(labels):
+    if least - 0.5 / len(labels) <= recorded <= most + 0.5 / len(labels):
         return None
     return f"{most:.4f}" if least == most else f"{least:.4f} to {most:.4f}"
 
@@ -120,8 +120,8 @@ def summarized(
 
 
 def _bins(sure: np.ndarray, right: np.ndarray) -> Floats:
-    known = ~np.isnan(sure)
-    sure, right = sure[known].astype(np.float64), right[known]
+    defined = ~np.isnan(sure)
+    sure, right = sure[defined].astype(np.float64), right[defined]
     place = np.minimum((sure * BINS).astype(int), BINS - 1)
-    found = [np.bincount(place, weights, BINS) for weights in (np.ones_like(sure), sure, right)]
-    return np.stack(found, axis=1)
+    columns = [np.bincount(place, weights, BINS) for weights in (np.ones_like(sure), sure, right)]
+    return np.stack(columns, axis=1)

@@ -22,10 +22,10 @@ def compared(
     unlike = _unlike(trials)
     if not unlike:
         return tuple(trials), table
-    made = tuple(_estimated(t) if (t.model, t.data) in unlike else t for t in trials)
+    marked = tuple(_estimated(t) if (t.model, t.data) in unlike else t for t in trials)
     ids = {t.id for t in trials if (t.model, t.data) in unlike}
     costs = table["trial"].isin(ids) & (table["phase"] != "final") & table["epoch"].isna()
-    return made, table.assign(measured=table["measured"].mask(costs, False).astype(bool))
+    return marked, table.assign(measured=table["measured"].mask(costs, False).astype(bool))
 
 
 def notes(trials: Iterable[TrialRecord]) -> list[str]:
@@ -40,8 +40,8 @@ def notes(trials: Iterable[TrialRecord]) -> list[str]:
 def ran(trials: Iterable[TrialRecord]) -> list[str]:
     """What ran where, a line a machine; nothing where no record names one."""
     phases = {phase.node: phase for trial in trials for phase in trial.phases}
-    found = Counter(map(_machine, phases.values()))
-    return [f"{name}: {counted(n, 'phase')}" for name, n in sorted(found.items()) if name]
+    counts = Counter(map(_machine, phases.values()))
+    return [f"{name}: {counted(n, 'phase')}" for name, n in sorted(counts.items()) if name]
 
 
 def _machine(phase: PhaseRecord) -> str:
@@ -54,11 +54,11 @@ def _unlike(trials: Sequence[TrialRecord]) -> dict[NetworkAndData, set[str]]:
     kinds: dict[NetworkAndData, set[str]] = {}
     for trial in trials:
         kinds.setdefault((trial.model, trial.data), set()).update(p.kind for p in trial.phases)
-    return {pair: found for pair, found in kinds.items() if len(found) > 1}
+    return {pair: several for pair, several in kinds.items() if len(several) > 1}
 
 
 def _estimated(trial: TrialRecord) -> TrialRecord:
-    def phase(one: PhaseRecord) -> PhaseRecord:
-        return replace(one, cost=one.cost.model_copy(update={"comparable": False}))
+    def phase(record: PhaseRecord) -> PhaseRecord:
+        return replace(record, cost=record.cost.model_copy(update={"comparable": False}))
 
     return replace(trial, phases=tuple(map(phase, trial.phases)))

@@ -47,10 +47,10 @@ class SeedsNeeded:
 
 
 def seeds_needed(
-    found: Evidence, model: str, data: str, strategies: Collection[str], difference: float
+    evidence: Evidence, model: str, data: str, strategies: Collection[str], difference: float
 ) -> SeedsNeeded:
     """How many seeds a study of these strategies takes, from the trials of its network and data."""
-    runs = next((r for r in found.runs if (r.model, r.data) == (model, data)), None)
+    runs = next((r for r in evidence.runs if (r.model, r.data) == (model, data)), None)
     if runs is None:
         why = f"the store holds no trial of {model} on {data}; run the study with three seeds first"
         return SeedsNeeded(difference, 0, why=why)
@@ -67,17 +67,17 @@ def seeds_needed(
     return SeedsNeeded(difference, len(needs), seeds, images, needs[(len(needs) - 1) // 2], needs[-1])
 
 
-def _needs(pair: tuple[str, str], found: Estimate, difference: float, pairs: int) -> PairNeeds:
-    limit = replace(found, between=0.0).detectable(pairs)
-    seeds = None if limit >= difference else found.blocks_for(difference, pairs, MOST)
+def _needs(pair: tuple[str, str], estimate: Estimate, difference: float, pairs: int) -> PairNeeds:
+    limit = replace(estimate, between=0.0).detectable(pairs)
+    seeds = None if limit >= difference else estimate.blocks_for(difference, pairs, MOST)
     return PairNeeds(*pair, seeds, limit)
 
 
 def _estimates(runs: Runs, strategies: Collection[str]) -> tuple[dict[tuple[str, str], Estimate], int]:
     """Differences of each pair that shares two seeds, and the number of test images."""
     measure = MEASURES["accuracy-test"]
-    found = runs.sample(measure)
-    images = None if found is None else runs.images_of(found, measure)
-    groups = () if found is None else found.keep(strategies).groups
+    whole = runs.sample(measure)
+    images = None if whole is None else runs.images_of(whole, measure)
+    groups = () if whole is None else whole.keep(strategies).groups
     count = 0 if images is None else len(next(iter(images.values()), ()))
     return paired_estimates(groups, images), count

@@ -81,8 +81,8 @@ class Publication:
 @cache
 def publication() -> Publication:
     """The one that reports answer to."""
-    (found,) = (import_module(module).PUBLICATION for module in PUBLICATIONS)
-    return found if isinstance(found, Publication) else Publication()
+    (published,) = (import_module(module).PUBLICATION for module in PUBLICATIONS)
+    return published if isinstance(published, Publication) else Publication()
 
 
 def chosen(
@@ -111,7 +111,7 @@ def listed(families: Mapping[str, Family]) -> dict[str, str]:
     return {n: f"{f.shows} (the paper's {f.paper})" if f.paper else f.shows for n, f in families.items()}
 
 
-def made(
+def made_of(
     families: Mapping[str, Family], evidence: Evidence, kind: type[Any], measure: Measure | None = None
 ) -> Iterator[tuple[str, list[Any]]]:
     """What the evidence gives of each family, by name.

@@ -29,9 +29,11 @@ NONE = pd.DataFrame(columns=list(OBSERVATION))
 COLUMNS = Columns("value", "strategy", "seed", same="source", measured="measured")
 
 
-def _seeds(found: Sequence[int], one: str, several: str) -> str:
+def _seeds(seeds: Sequence[int], single: str, several: str) -> str:
     """`seed 3 is`, `seeds 3, 4 are`."""
-    return f"seed{'s' * (len(found) > 1)} {', '.join(map(str, found))} {several if found[1:] else one}"
+    return (
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} {several if seeds[1:] else single}"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +113,8 @@ class Runs:
             for t in self.trials
             for place, exit in enumerate(t.exits)
         ]
-        found = pd.DataFrame(rows, columns=["strategy", "exit", "seed", "value"])
-        return found.astype({"value": float}).dropna(subset=["value"])
+        frame = pd.DataFrame(rows, columns=["strategy", "exit", "seed", "value"])
+        return frame.astype({"value": float}).dropna(subset=["value"])
 
     # Measures and their statistics
 
@@ -122,8 +124,8 @@ class Runs:
 
     def values(self, measure: Measure, exit: int | None = None) -> pd.DataFrame:
         """Values at one exit, or overall."""
-        found = self.observations(measure)
-        return found[found["exit"].isna() if exit is None else found["exit"] == exit]
+        rows = self.observations(measure)
+        return rows[rows["exit"].isna() if exit is None else rows["exit"] == exit]
 
     def spread(self, measure: str, strategy: str, exit: int | None = None) -> Spread:
         """Over the seeds of a strategy."""
@@ -137,14 +139,16 @@ class Runs:
         the paper's way has no test of them all. None: there are no values."""
         key = (measure.name, exit, members)
         if key not in self._analyses:
-            found = self.sample(measure, exit)
-            kept = found.keep(members) if found is not None and members else found
-            images = None if found is None else self.images_of(found, measure, exit)
-            if kept is None:
+            whole = self.sample(measure, exit)
+            compared = whole.keep(members) if whole is not None and members else whole
+            images = None if whole is None else self.images_of(whole, measure, exit)
+            if compared is None:
                 self._analyses[key] = None
             else:
-                made = analyze_sample(kept, both=bool(members), images=images, looks=self.looks)
-                self._analyses[key] = replace(made, notes=(*map(in_seeds, made.notes), *self.added))
+                analysis = analyze_sample(compared, both=bool(members), images=images, looks=self.looks)
+                self._analyses[key] = replace(
+                    analysis, notes=(*map(in_seeds, analysis.notes), *self.added)
+                )
         return self._analyses[key]
 
     @cached_property
@@ -173,8 +177,8 @@ class Runs:
             outside = sorted(s for s in seeds if str(s) not in self.looks.order)
             rule = "not of the rule by which seeds were added: they count in means, not in pairs"
             return (f"{_seeds(outside, 'is', 'are')} {rule}",) if outside else ()
-        asked = [t.manifest.asked for t in self.trials if t.manifest.asked is not None]
-        later = sorted(s for s in seeds if any(s not in one for one in asked))
+        requests = [t.manifest.asked for t in self.trials if t.manifest.asked is not None]
+        later = sorted(s for s in seeds if any(s not in request for request in requests))
         if not later:
             return ()
         return (
@@ -196,7 +200,7 @@ class Runs:
         return len({t.manifest.data.test for t in self.trials}) == 1
 
     def images_of(
-        self, found: Sample, measure: Measure, exit: int | None = None
+        self, whole: Sample, measure: Measure, exit: int | None = None
     ) -> ValuesOnImages | None:
         """`images` by every name of a sample's groups: a name may lack a seed that its twin has."""
         images = self.images(measure, exit)
@@ -204,7 +208,7 @@ class Runs:
             return None
         return {
             (name, block): images[twin, block]
-            for group in found.groups
+            for group in whole.groups
             for block in group.blocks
             for name in group.names
             for twin in group.names
@@ -217,9 +221,9 @@ class Runs:
         of = measure.on_images
         if of is None or not self.same_images:
             return None
-        known = self.values(measure, exit)
-        values = {(str(s), int(x)): v for s, x, v in zip(*(known[c] for c in VALUES), strict=True)}
-        found = {}
+        rows = self.values(measure, exit)
+        values = {(str(s), int(x)): v for s, x, v in zip(*(rows[c] for c in VALUES), strict=True)}
+        by_trial = {}
         for trial in self.trials:
             by_exit = of(self.evidence.outcomes[trial.id].answers)
             value = values.get((trial.strategy, trial.seed))
@@ -227,8 +231,8 @@ class Runs:
                 continue
             row = by_exit.mean(axis=1) if exit is None else by_exit[:, trial.exits.index(exit)]
             # Packed logits are rounded: what is said of a trial is the number that it was stored with.
-            found[trial.strategy, str(trial.seed)] = row + (value - row.mean())
-        return None if any(len(row) < 2 for row in found.values()) else found
+            by_trial[trial.strategy, str(trial.seed)] = row + (value - row.mean())
+        return None if any(len(row) < 2 for row in by_trial.values()) else by_trial
 
     def sample(self, measure: Measure, exit: int | None = None) -> Sample | None:
         """Values at one exit, or overall, by strategy and seed. None: there are none."""

@@ -20,7 +20,7 @@ class Selection:
     """Ids of the trials to compare; of others that differ from them in nothing but how many epochs they
     were trained for, setting by setting; and a sentence on each group that is left out."""
 
-    kept: list[str]
+    compared: list[str]
     budgets: list[list[str]]
     notes: list[str]
 
@@ -36,7 +36,7 @@ def chosen(manifests: Mapping[str, Manifest]) -> Selection:
     for trial in sorted(manifests):
         settings = groups.setdefault(_pair(manifests[trial]), {})
         settings.setdefault(_setting(manifests[trial]), []).append(trial)
-    kept: list[str] = []
+    compared: list[str] = []
     budgets: list[list[str]] = []
     notes: list[str] = []
     for pair, settings in sorted(groups.items()):
@@ -44,34 +44,37 @@ def chosen(manifests: Mapping[str, Manifest]) -> Selection:
         first, *others = sorted(settings.values(), key=liked, reverse=True)
         where = f"of {pair[0]} on {pair[1]}"
         for trials in others:
-            one, known = manifests[trials[0]], manifests[first[0]]
+            manifest, reference = manifests[trials[0]], manifests[first[0]]
             are = "is" if len(trials) == 1 else "are"
-            if _setting(one, one.recipe.epochs) == _setting(known, one.recipe.epochs):
+            if _setting(manifest, manifest.recipe.epochs) == _setting(reference, manifest.recipe.epochs):
                 budgets.append(_unique(manifests, trials)[0])
                 notes.append(
                     f"{counted(len(trials), 'trial')} {where} that trained for "
-                    f"{counted(one.recipe.epochs, 'epoch')} {are} in the figure budget alone"
+                    f"{counted(manifest.recipe.epochs, 'epoch')} {are} in the figure budget alone"
                 )
                 continue
             here = {manifests[t].study for t in trials}
             of = ", ".join(sorted(name for name in here if name is not None))
-            said = f"{_apart(one, known)}; study {of}" if of else _apart(one, known)
+            difference = (
+                f"{_apart(manifest, reference)}; study {of}" if of else _apart(manifest, reference)
+            )
             how = f"name a study to see {'it' if are == 'is' else 'them'}"
             if None in here:  # `train` and `fit` name none
                 how = "`offramp compare` takes two trials"
             notes.append(
-                f"{counted(len(trials), 'trial')} {where} of another setting ({said}) {are} left out: "
+                f"{counted(len(trials), 'trial')} {where} of another setting "
+                f"({difference}) {are} left out: "
                 f"{how}"
             )
         unique, repeated = _unique(manifests, first)
-        kept += unique
+        compared += unique
         if repeated:
             verbs = ("repeats", "is") if len(repeated) == 1 else ("repeat", "are")
             notes.append(
                 f"{counted(len(repeated), 'trial')} {where} {verbs[0]} a strategy and seed with other "
                 f"options and {verbs[1]} left out: {', '.join(repeated)}"
             )
-    return Selection(kept, budgets, notes)
+    return Selection(compared, budgets, notes)
 
 
 def gaps(trials: Sequence[TrialRecord]) -> list[str]:
@@ -97,9 +100,9 @@ def _pair(manifest: Manifest) -> tuple[str, str]:
     return manifest.network.backbone, manifest.data.name
 
 
-def _apart(one: Manifest, other: Manifest) -> str:
+def _apart(a: Manifest, b: Manifest) -> str:
     """The first things in which two settings differ, by name: `recipe.learning_rate`."""
-    names = list(differing(_facts(one), _facts(other), lists=False))
+    names = list(differing(_facts(a), _facts(b), lists=False))
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
@@ -109,17 +112,17 @@ def _setting(manifest: Manifest, epochs: int | None = None) -> str:
 
 
 def _facts(manifest: Manifest, epochs: int | None = None) -> dict[str, Any]:
-    known = manifest.as_json()
-    known["recipe"]["epochs"] = manifest.recipe.epochs if epochs is None else epochs
+    facts = manifest.as_json()
+    facts["recipe"]["epochs"] = manifest.recipe.epochs if epochs is None else epochs
     spec = manifest.data.spec or {}
     own_splits = spec.get("split_seed") == "trial"
     apart = ("name", "provenance", "spec", *(manifest.data.splits if own_splits else ()))
-    data = {k: v for k, v in known["data"].items() if k not in apart}
+    data = {k: v for k, v in facts["data"].items() if k not in apart}
     # Digests of the splits say which images these are, wherever they lay; without them the place does.
-    asked = {k: v for k, v in spec.items() if own_splits or k not in WHERE}
-    same = {k: known[k] for k in ("network", "recipe", "numerics", "classes", "input_shape")}
+    data_spec = {k: v for k, v in spec.items() if own_splits or k not in WHERE}
+    same = {k: facts[k] for k in ("network", "recipe", "numerics", "classes", "input_shape")}
     way = {"execution": manifest.execution.mode, "share": manifest.execution.share}
-    return {**same, "data": asked, "images": data, **way}
+    return {**same, "data": data_spec, "images": data, **way}
 
 
 def _preference(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> tuple[Any, ...]:
@@ -133,8 +136,8 @@ def _unique(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> tuple[l
     newest: dict[tuple[str, int], str] = {}
     for trial in sorted(trials, key=lambda t: (_finished(manifests[t]), t)):
         newest[manifests[trial].strategy, manifests[trial].seed] = trial
-    kept = set(newest.values())
-    return sorted(kept), [t for t in sorted(trials) if t not in kept]
+    newest_ids = set(newest.values())
+    return sorted(newest_ids), [t for t in sorted(trials) if t not in newest_ids]
 
 
 def _finished(manifest: Manifest) -> str:

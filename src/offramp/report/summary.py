@@ -38,8 +38,8 @@ def printed(lines: Sequence[StrategyResult], seeds: int) -> tuple[Printed, Print
 
 def show_results(tables: Iterable[Printed], file: IO[str] | None = None) -> None:
     """Print them on standard output, or into a file."""
-    for one in tables:
-        show(split("strategy", one.columns, one.rows), one.title, one.note, file)
+    for table in tables:
+        show(split("strategy", table.columns, table.rows), table.title, table.note, file)
 
 
 def html(tables: Iterable[Printed]) -> str:
@@ -47,10 +47,10 @@ def html(tables: Iterable[Printed]) -> str:
     import pandas as pd  # slow to import, and needed here only
 
     parts = []
-    for one in tables:
-        frame = pd.DataFrame(list(one.rows.values()), list(one.rows), list(one.columns))
-        note = "<br>".join(map(escape, one.note.splitlines()))
-        parts.append(f"<p><b>{escape(one.title)}</b></p>{frame.to_html()}<p>{note}</p>")
+    for table in tables:
+        frame = pd.DataFrame(list(table.rows.values()), list(table.rows), list(table.columns))
+        note = "<br>".join(map(escape, table.note.splitlines()))
+        parts.append(f"<p><b>{escape(table.title)}</b></p>{frame.to_html()}<p>{note}</p>")
     return "".join(parts)
 
 

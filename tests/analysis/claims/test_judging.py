@@ -23,11 +23,11 @@ NOISE = np.array([0.0, 0.3, -0.2, 0.1, -0.4])
 
 
 def claim(**more: object) -> Claim:
-    given = {
+    fields = {
         **{"id": "c", "section": "1", "question": "rq1", "text": "It is so."},
         **{"measure": "accuracy-test", "is": "higher", "strategies": "a", "against": ["b"]},
     }
-    return Claim.model_validate({k: v for k, v in (given | more).items() if v is not None})
+    return Claim.model_validate({k: v for k, v in (fields | more).items() if v is not None})
 
 
 def observed(**means: object) -> pd.DataFrame:
@@ -45,9 +45,10 @@ def observed(**means: object) -> pd.DataFrame:
     return frame.assign(model="m", data="d", source=source, measured=True)
 
 
-def outcome(one: Claim, frame: pd.DataFrame) -> Judgment:
+def outcome(claim_: Claim, frame: pd.DataFrame) -> Judgment:
     return judge(
-        [one], {one.measure: index(one.measure, frame, frame["strategy"].unique(), families=FAMILIES)}
+        [claim_],
+        {claim_.measure: index(claim_.measure, frame, frame["strategy"].unique(), families=FAMILIES)},
     )[0]
 
 
@@ -60,11 +61,11 @@ def test_supported_contradicted_and_neither() -> None:
 
 def test_the_numbers_are_students_t_of_paired_differences() -> None:
     frame = observed(a=2.0, b=1.0)
-    found = outcome(claim(), frame)
+    judgment = outcome(claim(), frame)
     a, b = (frame.loc[frame["strategy"] == s, "value"].to_numpy() for s in "ab")
     expected = stats.ttest_rel(a, b)
-    assert found.p == pytest.approx(expected.pvalue)
-    (tested,) = found.parts
+    assert judgment.p == pytest.approx(expected.pvalue)
+    (tested,) = judgment.parts
     assert tested.p_for == pytest.approx(expected.pvalue / 2)
     assert tested.d == pytest.approx((a - b).mean() / (a - b).std(ddof=1))
     assert (tested.left, tested.right) == pytest.approx((a.mean(), b.mean()))
@@ -87,8 +88,8 @@ def test_p_is_adjusted_over_the_file() -> None:
     frame = observed(a=2.0, b=1.0, c=1.7)
     two = [claim(), claim(id="e", against="c")]
     indices = {"accuracy-test": index("accuracy-test", frame, "abc", families=FAMILIES)}
-    alone = [judge([one], indices)[0].p for one in two]
-    together = [found.p for found in judge(two, indices)]
+    alone = [judge([first], indices)[0].p for first in two]
+    together = [actual.p for actual in judge(two, indices)]
     assert together[0] == pytest.approx(2 * (alone[0] or 0))
     assert together[1] == pytest.approx(max(together[0] or 0, alone[1] or 0))
 
@@ -121,9 +122,9 @@ def test_exits_of_one_phase_are_not_identical() -> None:
     ],
 )
 def test_what_is_missing_is_named(change: dict[str, object], missing: str) -> None:
-    found = outcome(claim(**change), observed(a=2.0, b=1.0))
-    assert found.verdict == "not testable here"
-    assert found.missing[0] == missing
+    judgment = outcome(claim(**change), observed(a=2.0, b=1.0))
+    assert judgment.verdict == "not testable here"
+    assert judgment.missing[0] == missing
 
 
 def test_estimates_single_seeds_and_constants_are_not_tested() -> None:
@@ -175,29 +176,29 @@ def gaps(joint: float, two_stage: float, sd: float, seeds: int, seed: int = 0) -
 
 @cache
 def alike() -> Claim:
-    (found,) = (c for c in published(anywhere=True) if c.id == "joint-gap-like-two-stage")
-    return found
+    (actual,) = (c for c in published(anywhere=True) if c.id == "joint-gap-like-two-stage")
+    return actual
 
 
 def test_a_gap_of_12_is_not_like_one_of_8() -> None:
     for joint, two_stage in ((0.12, 0.082), (0.082, 0.12)):
-        found = outcome(alike(), gaps(joint, two_stage, 0.004, 8))
-        assert (found.verdict, found.holding) == ("contradicted", 0)
+        judgment = outcome(alike(), gaps(joint, two_stage, 0.004, 8))
+        assert (judgment.verdict, judgment.holding) == ("contradicted", 0)
     assert outcome(alike(), gaps(0.102, 0.1, 0.004, 8)).verdict == "supported"
     assert outcome(alike(), gaps(0.1, 0.1, 0.02, 4)).verdict == "not significant"
 
 
 def test_likeness_is_two_one_sided_tests() -> None:
     frame = gaps(0.103, 0.1, 0.006, 10)
-    found = outcome(alike(), frame)
-    (tested,) = found.parts
+    judgment = outcome(alike(), frame)
+    (tested,) = judgment.parts
     a, b = (frame.loc[frame["strategy"] == s, "value"].to_numpy() for s in ("joint", "two-stage"))
     over = stats.ttest_1samp(a - b, -0.01, alternative="greater").pvalue
     under = stats.ttest_1samp(a - b, 0.01, alternative="less").pvalue
     assert tested.p_for == pytest.approx(max(over, under))
     assert tested.p_against == pytest.approx(min(1, 2 * (1 - max(over, under))))
     assert tested.d == pytest.approx((0.01 - abs((a - b).mean())) / (a - b).std(ddof=1))
-    assert plain(found)["margin"] == 0.01
+    assert plain(judgment)["margin"] == 0.01
 
 
 @pytest.mark.parametrize(
@@ -217,20 +218,20 @@ def test_likeness_errs_seldom_and_is_found(
     contradicted: tuple[float, float],
     draws: int,
 ) -> None:
-    found = [
+    actual = [
         outcome(alike(), gaps(0.1 + difference, 0.1, 0.008, 12, seed=k)).verdict for k in range(draws)
     ]
     for verdict, (low, high) in (("supported", supported), ("contradicted", contradicted)):
-        assert low <= found.count(verdict) / draws <= high, verdict
+        assert low <= actual.count(verdict) / draws <= high, verdict
 
 
 def test_across_models_and_data() -> None:
-    one, two = observed(a=2.0), observed(x=0.0, a=9.0).query("strategy == 'a'")
+    first, two = observed(a=2.0), observed(x=0.0, a=9.0).query("strategy == 'a'")
     two = two.assign(source="other")
-    models = pd.concat([one, two.assign(model="n")])
+    models = pd.concat([first, two.assign(model="n")])
     faster = claim(against=None, models="n", against_models="m")
     assert outcome(faster, models).verdict == "supported"
-    data = pd.concat([one, two.assign(data="e")])
+    data = pd.concat([first, two.assign(data="e")])
     assert outcome(claim(against=None, data="d", against_data="e"), data).verdict == "contradicted"
     lacking = outcome(claim(against=None, data="d", against_data="f"), data)
     assert lacking.missing == ("trials on d and f",)
@@ -244,19 +245,19 @@ def test_every_pair_of_model_and_data_must_hold() -> None:
 
 
 def test_plain_data_for_json_is_complete() -> None:
-    found = plain(outcome(claim(), observed(a=2.0, b=1.0)))
-    assert found["verdict"] == "supported"
-    assert found["comparisons"][0]["comparison"] == "a − b; m, d"
-    assert found["decisive"]["seeds"] == 5
+    actual = plain(outcome(claim(), observed(a=2.0, b=1.0)))
+    assert actual["verdict"] == "supported"
+    assert actual["comparisons"][0]["comparison"] == "a − b; m, d"
+    assert actual["decisive"]["seeds"] == 5
 
 
 def test_order_of_rows_does_not_matter() -> None:
-    made = tidy_table(5, Planted(accuracy={"joint": 9}), seeds=3)
-    trials = made["trial"].unique()[::-1]
-    turned = pd.concat([made[made["trial"] == trial] for trial in trials], ignore_index=True)
-    one = claim(strategies="joint", against=["core"])
-    assert plain(check([one], made, families=FAMILIES)[0]) == plain(
-        check([one], turned, families=FAMILIES)[0]
+    tidy = tidy_table(5, Planted(accuracy={"joint": 9}), seeds=3)
+    trials = tidy["trial"].unique()[::-1]
+    turned = pd.concat([tidy[tidy["trial"] == trial] for trial in trials], ignore_index=True)
+    a_claim = claim(strategies="joint", against=["core"])
+    assert plain(check([a_claim], tidy, families=FAMILIES)[0]) == plain(
+        check([a_claim], turned, families=FAMILIES)[0]
     )
 
 
@@ -264,12 +265,12 @@ def on_images(frame: pd.DataFrame, liking: str) -> dict[Location, dict[int, np.n
     """Values of 300 images about those of a frame. liking: the column by which images are liked."""
     generator = np.random.default_rng(6)
     liked = {name: generator.normal(0, 8.0, 300) for name in frame[liking].unique()}
-    found: dict[Location, dict[int, np.ndarray]] = {}
+    actual: dict[Location, dict[int, np.ndarray]] = {}
     for row in frame.itertuples():
         taste = liked[getattr(row, liking)]
         place = Location(row.model, "d", row.strategy, None)
-        found.setdefault(place, {})[row.seed] = taste - taste.mean() + row.value
-    return found
+        actual.setdefault(place, {})[row.seed] = taste - taste.mean() + row.value
+    return actual
 
 
 def test_test_images_count_as_luck_too() -> None:
@@ -280,8 +281,8 @@ def test_test_images_count_as_luck_too() -> None:
     assert alone.verdict == "supported"
     measured = index("accuracy-test", frame, ["a", "b"], images=images, families=FAMILIES)
     (both,) = judge([claim()], {"accuracy-test": measured})
-    (one,), (other,) = outcome(claim(), frame).parts, both.parts
-    assert other.difference == pytest.approx(one.difference) and other.p_for > 3 * one.p_for
+    (first,), (other,) = outcome(claim(), frame).parts, both.parts
+    assert other.difference == pytest.approx(first.difference) and other.p_for > 3 * first.p_for
     assert both.verdict == "not significant"
 
 
@@ -293,21 +294,21 @@ def test_networks_that_answered_the_same_images_share_their_luck() -> None:
 
     def verdict(m: str, n: str) -> str:
         """By the keys of their images."""
-        made = Regime(("x",), 100, test=300, size=32, channels=3, epochs=5, weights="random")
-        regimes = {(model, "d"): replace(made, images=key) for model, key in (("m", m), ("n", n))}
-        found = index("accuracy-test", frame, ["a"], regimes, images, families=FAMILIES)
-        return judge([better], {"accuracy-test": found})[0].verdict
+        regime = Regime(("x",), 100, test=300, size=32, channels=3, epochs=5, weights="random")
+        regimes = {(model, "d"): replace(regime, images=key) for model, key in (("m", m), ("n", n))}
+        indexed = index("accuracy-test", frame, ["a"], regimes, images, families=FAMILIES)
+        return judge([better], {"accuracy-test": indexed})[0].verdict
 
     assert verdict("these", "these") == "not significant"
     assert verdict("these", "others") == verdict("", "") == "supported"
 
 
 @pytest.mark.parametrize(
-    ("here", "said"), [(("cat", "owl"), "the class owl"), (("cat",), "no class dog")]
+    ("here", "text"), [(("cat", "owl"), "the class owl"), (("cat",), "no class dog")]
 )
-def test_a_class_that_differs_is_named(here: tuple[str, ...], said: str) -> None:
-    found = Regime(here, 100, test=50, size=32, channels=3, epochs=5, weights="random")
-    assert DataSet(named=("cat", "dog")).off("net", "pets", found) == [(said, "the class dog")]
+def test_a_class_that_differs_is_named(here: tuple[str, ...], text: str) -> None:
+    regime = Regime(here, 100, test=50, size=32, channels=3, epochs=5, weights="random")
+    assert DataSet(named=("cat", "dog")).off("net", "pets", regime) == [(text, "the class dog")]
 
 
 def test_margins_are_told_in_points() -> None:

@@ -44,8 +44,8 @@ def differences(
     return right[0].astype(float) - right[1]
 
 
-def p_of(found: Estimate) -> float:
-    return found.p(found.mean)
+def p_of(estimate: Estimate) -> float:
+    return estimate.p(estimate.mean)
 
 
 @pytest.mark.parametrize(("seeds", "images"), SIZES)
@@ -54,11 +54,11 @@ def test_equal_strategies_are_told_apart_no_more_than_promised(
     seeds: int, images: int, luck: float, taste: float
 ) -> None:
     draws = max(60, min(400, 1_000_000 // (seeds * images)))
-    found = differences(np.random.default_rng(seeds + images), draws, seeds, images, luck, taste)
-    false = float(np.mean([p_of(crossed(one)) < 0.05 for one in found]))
+    actual = differences(np.random.default_rng(seeds + images), draws, seeds, images, luck, taste)
+    false = float(np.mean([p_of(crossed(first)) < 0.05 for first in actual]))
     assert false <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws)
     if (luck, taste, seeds) == (0.0, 0.8, 12):  # control: images taken for all there are
-        alone = np.mean([p_of(over_blocks(one.mean(axis=1))) < 0.05 for one in found])
+        alone = np.mean([p_of(over_blocks(first.mean(axis=1))) < 0.05 for first in actual])
         assert alone > 0.2
 
 
@@ -66,15 +66,15 @@ def worst(seeds: int, alpha: float, satterthwaite: bool = False, points: int = 2
     """The highest rate of false findings over all mixtures of seeds' and images' variance, where there
     are many images: their part is then as good as known, that of seeds is chi-squared."""
     chi = stats.chi2.ppf((np.arange(points) + 0.5) / points, seeds - 1) / (seeds - 1)
-    found = []
+    actual = []
     for share in np.linspace(0.02, 1, 50):
         by_seed, by_image = share * chi, np.full(len(chi), 1 - share)
         half = half_width(np.full(len(chi), alpha), by_seed, by_image, np.full(len(chi), seeds - 1.0))
         if satterthwaite:
             whole = by_seed + by_image
             half = stats.t.isf(alpha / 2, (seeds - 1) * (whole / by_seed) ** 2) * np.sqrt(whole)
-        found.append(float((2 * stats.norm.sf(half)).mean()))
-    return max(found)
+        actual.append(float((2 * stats.norm.sf(half)).mean()))
+    return max(actual)
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, *long(4, 8, 12)])
@@ -102,23 +102,26 @@ def test_eight_equal_strategies_are_told_apart_no_more_than_promised(seeds: int)
         names, blocks = [f"s{k}" for k in range(8)], [str(k) for k in range(seeds)]
         images = {(n, b): right[i, k] for i, n in enumerate(names) for k, b in enumerate(blocks)}
         groups = [Group((n,), tuple(right[i].mean(axis=1)), tuple(blocks)) for i, n in enumerate(names)]
-        found = paired_differences(groups, 0.05, images)
-        false += any(isinstance(p, Pair) and p.p < 0.05 for p in found)
+        pairs = paired_differences(groups, 0.05, images)
+        false += any(isinstance(p, Pair) and p.p < 0.05 for p in pairs)
     assert false / draws <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws)
 
 
 def test_p_is_the_level_of_the_interval_that_ends_there() -> None:
-    found = Estimate(0.02, 4, 0.015**2, 0.006**2)
-    assert found.half(found.p(0.02)) == pytest.approx(0.02)
+    estimate = Estimate(0.02, 4, 0.015**2, 0.006**2)
+    assert estimate.half(estimate.p(0.02)) == pytest.approx(0.02)
     assert Estimate(0.02, 4, 0.0, 0.006**2).p(0.02) == pytest.approx(2 * stats.norm.sf(0.02 / 0.006))
 
 
 def test_seeds_alone_are_students_t() -> None:
     generator = np.random.default_rng(3)
     values = generator.normal(size=(5, 1)) + np.zeros((1, 40))  # images differ in nothing
-    found = crossed(values)
+    estimate = crossed(values)
     t, p = stats.ttest_1samp(values[:, 0], 0.0)
-    assert (found.mean / found.error, p_of(found)) == (pytest.approx(t), pytest.approx(p, rel=1e-6))
+    assert (estimate.mean / estimate.error, p_of(estimate)) == (
+        pytest.approx(t),
+        pytest.approx(p, rel=1e-6),
+    )
     assert p_of(over_blocks(values[:, 0])) == pytest.approx(p)
 
 
@@ -137,8 +140,8 @@ def test_what_is_detectable_is_found_that_often() -> None:
     seeds, draws = 5, 4000
     sd = 0.8
     true = Estimate(0.0, seeds, sd**2).detectable(comparisons=1)
-    found = generator.normal(true, sd, size=(draws, seeds))
-    power = np.mean([p_of(over_blocks(one)) < 0.05 for one in found])
+    actual = generator.normal(true, sd, size=(draws, seeds))
+    power = np.mean([p_of(over_blocks(first)) < 0.05 for first in actual])
     assert 0.77 <= power <= 0.9  # t is not quite noncentral t: never less than promised
     needed = Estimate(0.0, seeds, sd**2).blocks_for(true, comparisons=1)
     assert needed == seeds
@@ -150,12 +153,12 @@ def test_pairs_over_images_are_adjusted_as_those_over_seeds() -> None:
     names, blocks = ("a", "b", "c"), ("1", "2", "3", "4")
     images = {(n, b): (generator.random(300) < 0.7).astype(float) for n in names for b in blocks}
     groups = [Group((n,), tuple(float(images[n, b].mean()) for b in blocks), blocks) for n in names]
-    found = paired_differences(groups, 0.05, images)
-    assert [(p.a, p.b) for p in found] == [("a", "b"), ("a", "c"), ("b", "c")]
-    for pair in found:
+    pairs = paired_differences(groups, 0.05, images)
+    assert [(p.a, p.b) for p in pairs] == [("a", "b"), ("a", "c"), ("b", "c")]
+    for pair in pairs:
         assert isinstance(pair, Pair)
-        one = np.array([images[pair.a, b] - images[pair.b, b] for b in blocks])
-        estimate = crossed(one)
+        first = np.array([images[pair.a, b] - images[pair.b, b] for b in blocks])
+        estimate = crossed(first)
         assert pair.difference == pytest.approx(estimate.mean)
         assert p_of(estimate) <= pair.p <= 3 * p_of(estimate) + 1e-12
         assert pair.detectable == pytest.approx(estimate.detectable(3))

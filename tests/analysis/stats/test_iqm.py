@@ -10,13 +10,13 @@ from offramp.analysis.stats.iqm import iqm
 
 def test_the_mean_of_the_middle_half() -> None:
     assert iqm([[1, 2, 3, 4], [5, 6, 7, 800]]).value == pytest.approx((3 + 4 + 5 + 6) / 4)
-    found = iqm([[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]])
-    assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)
+    mean = iqm([[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]])
+    assert (mean.value, mean.low, mean.high) == (0.5, 0.5, 0.5)
 
 
 def test_two_runs_say_nothing_of_how_runs_vary() -> None:
-    found = iqm([[0.1, 0.2], [0.3, 0.4, 0.5]])
-    assert found.value == pytest.approx(0.3) and np.isnan(found.low) and np.isnan(found.high)
+    mean = iqm([[0.1, 0.2], [0.3, 0.4, 0.5]])
+    assert mean.value == pytest.approx(0.3) and np.isnan(mean.low) and np.isnan(mean.high)
 
 
 def test_order_of_runs_does_not_matter() -> None:
@@ -29,6 +29,6 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     draw = np.random.default_rng(6)
     covered = 0
     for _ in range(200):
-        found = iqm(draw.normal(0.7, 0.05, size=(4, 10)).tolist(), draws=400)
-        covered += found.low <= 0.7 <= found.high
+        mean = iqm(draw.normal(0.7, 0.05, size=(4, 10)).tolist(), draws=400)
+        covered += mean.low <= 0.7 <= mean.high
     assert 0.86 <= covered / 200 <= 0.99

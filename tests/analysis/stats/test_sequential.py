@@ -68,11 +68,11 @@ def looked(values: np.ndarray, design: InterimAnalyses) -> dict[tuple[str, str],
 def false(draws: int, seed: int, seeds: int, images: int, luck: float, taste: float) -> float:
     """How often any of three pairs of equal strategies is found different at any look."""
     design, generator = looks(seeds), np.random.default_rng(seed)
-    found = 0
+    actual = 0
     for _ in range(draws):
         values = right(generator, 3, seeds, images, luck, taste)
-        found += any(d.verdict == "different" for d in decide(looked(values, design), design, MARGIN))
-    return found / draws
+        actual += any(d.verdict == "different" for d in decide(looked(values, design), design, MARGIN))
+    return actual / draws
 
 
 CASES = [(6, 200, 0.1, 0.3), (20, 200, 0.4, 0.1), (12, 1000, 0.1, 0.6), (20, 500, 0.0, 0.0)]
@@ -89,20 +89,20 @@ def test_equal_strategies_are_told_apart_no_more_than_promised(
 @pytest.mark.parametrize("case", CASES)
 def test_over_two_thousand_runs(case: tuple[int, int, float, float]) -> None:
     """The numbers in docs/statistics.md; `pytest --long -s` prints them."""
-    found = false(2000, 2, *case)
-    print(f"{case}: false decisions in {100 * found:.2f} % of 2,000 runs")
-    assert found <= 0.05
+    findings = false(2000, 2, *case)
+    print(f"{case}: false decisions in {100 * findings:.2f} % of 2,000 runs")
+    assert findings <= 0.05
 
 
 def test_the_simulation_would_notice_looks_that_are_not_paid_for() -> None:
-    generator, design, found = np.random.default_rng(3), looks(20), 0
+    generator, design, actual = np.random.default_rng(3), looks(20), 0
     for _ in range(75):
         values = right(generator, 3, 20, 200, 0.4, 0.1)
         naive = [
             [p_of(e) for e in estimates] for estimates in looked(values, design).values()
         ]  # each look at 5 %, as if it were the only one, adjusted for three pairs
-        found += bool((np.array(naive) <= 0.05 / 3).any())
-    assert found / 75 > 0.08
+        actual += bool((np.array(naive) <= 0.05 / 3).any())
+    assert actual / 75 > 0.08
 
 
 def p_of(e: Estimate) -> float:
@@ -135,7 +135,7 @@ def test_seeds_alone_are_students_t_and_images_alone_the_normal_distribution() -
     values = np.random.default_rng(4).normal(0.3, 1, 6)
     assert p_of(over_blocks(values)) == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
     assert p_of(Estimate(0.3, 5, 0.0, 0.01)) == pytest.approx(2 * stats.norm.sf(3))
-    assert one(np.zeros((4, 9)), looks(4)).different == 1  # the same answers everywhere
+    assert decide_pair(np.zeros((4, 9)), looks(4)).different == 1  # the same answers everywhere
 
 
 def test_shares_of_alpha_add_up_to_one() -> None:
@@ -153,26 +153,26 @@ def normal(effect: float, seeds: int, seed: int) -> np.ndarray:
     return MARGIN * np.repeat(drawn, 10, axis=1)
 
 
-def one(values: np.ndarray, design: InterimAnalyses, margin: float = MARGIN) -> Decision:
+def decide_pair(values: np.ndarray, design: InterimAnalyses, margin: float = MARGIN) -> Decision:
     return decide({("a", "b"): design.at(values)}, design, margin)[0]
 
 
 def test_verdicts() -> None:
     design = looks(8)
-    assert one(normal(30, 5, 1), design).verdict == "different"
-    assert one(normal(0, 5, 1) / 50, design).verdict == "alike"
-    assert one(normal(1, 4, 3), design).verdict == "open"
-    assert one(normal(9, 2, 1), design) == Decision("a", "b", None, 1.0, 1.0, "open")
+    assert decide_pair(normal(30, 5, 1), design).verdict == "different"
+    assert decide_pair(normal(0, 5, 1) / 50, design).verdict == "alike"
+    assert decide_pair(normal(1, 4, 3), design).verdict == "open"
+    assert decide_pair(normal(9, 2, 1), design) == Decision("a", "b", None, 1.0, 1.0, "open")
     few = np.random.default_rng(5).normal(0, 0.1, (1, 40)) + np.zeros((4, 1))  # luck of images alone
     few += 0.002 - few.mean()
-    assert one(few, design).verdict == "too few images"
-    assert one(few, design, margin=0.3).verdict == "alike"
+    assert decide_pair(few, design).verdict == "too few images"
+    assert decide_pair(few, design, margin=0.3).verdict == "alike"
 
 
 def test_the_same_answers_to_few_images_say_little() -> None:
     """Where one image in a hundred tells two strategies apart, 50 images show none of it in six of ten
     draws, and 1,500 in none of a million."""
-    few, many = (one(np.zeros((4, n)), looks(4), margin=0.01) for n in (50, 1500))
+    few, many = (decide_pair(np.zeros((4, n)), looks(4), margin=0.01) for n in (50, 1500))
     assert few.verdict == "too few images" and few.alike >= 0.99**50
     assert many.verdict == "alike"
 
@@ -181,7 +181,7 @@ def test_a_finding_stays_when_later_looks_would_not_make_it() -> None:
     values = normal(30, 8, 6)
     values[5:] -= 40 * MARGIN
     design = looks(8)
-    assert one(values[:5], design).verdict == one(values, design).verdict == "different"
+    assert decide_pair(values[:5], design).verdict == decide_pair(values, design).verdict == "different"
 
 
 def test_hopeless_is_what_the_images_alone_leave_open() -> None:
@@ -205,15 +205,15 @@ def test_groups_are_read_in_the_order_in_which_seeds_were_added() -> None:
     drawn = {n: generator.normal(k, 0.2, 5) for k, n in enumerate("abc")}
     groups = [Group((n,), tuple(v), blocks) for n, v in drawn.items()]
     groups.append(Group(("d",), (1.0, 2.0), ("9", "10")))
-    found = sequential_differences(groups, 0.05, design)
-    first = found[0]
+    pairs = sequential_differences(groups, 0.05, design)
+    first = pairs[0]
     values = (drawn["a"] - drawn["b"])[[3, 0, 1, 2]]
     assert isinstance(first, Pair)
     assert first.difference == pytest.approx(values.mean())
     assert first.p >= spent(design, [design.at(values)])[0]
     half = stats.t.isf(0.05 * 0.2 / 3 / 2, 3) * values.std(ddof=1) / 2
     assert first.high - first.difference == pytest.approx(half)
-    assert [p.why for p in found if isinstance(p, UntestedPair)] == [
+    assert [p.why for p in pairs if isinstance(p, UntestedPair)] == [
         "they share fewer than the 3 blocks of the first look"
     ] * 3
 
@@ -236,9 +236,9 @@ def test_a_look_at_which_seeds_do_not_vary_finds_nothing(unit: float) -> None:
         ]
         return sequential_differences(groups, 0.05, InterimAnalyses(tuple("12345678"), 3))[0]
 
-    found = pair(5, 6, 4, 9, 7)
-    assert isinstance(found, Pair)
-    assert found.p == pytest.approx(8 * stats.ttest_1samp([2, 2, 2, 0], 0).pvalue)
+    decision = pair(5, 6, 4, 9, 7)
+    assert isinstance(decision, Pair)
+    assert decision.p == pytest.approx(8 * stats.ttest_1samp([2, 2, 2, 0], 0).pvalue)
     for second, where in (((5, 6, 4), "in every block"), ((5, 6, 4, 7, 4, 3, 8), "at every look")):
         early = pair(*second)
         assert isinstance(early, UntestedPair)
@@ -249,12 +249,14 @@ def seeds_spent(effect: float, pairs: int, draws: int = 4000) -> tuple[float, fl
     """Power, and seeds on average, of one of so many pairs; at most 20. effect: in standard deviations
     of paired differences over seeds."""
     drawn = np.random.default_rng(9).normal(effect, 1, (draws, 20))
-    shown, seeds = np.zeros(draws, dtype=bool), np.full(draws, 20)
+    decided, seeds = np.zeros(draws, dtype=bool), np.full(draws, 20)
     for count, share in looks(20).shares.items():
-        found = ~shown & (stats.ttest_1samp(drawn[:, :count], 0, axis=1).pvalue <= 0.05 / pairs * share)
-        seeds[found] = count
-        shown |= found
-    return float(shown.mean()), float(seeds.mean())
+        actual = ~decided & (
+            stats.ttest_1samp(drawn[:, :count], 0, axis=1).pvalue <= 0.05 / pairs * share
+        )
+        seeds[actual] = count
+        decided |= actual
+    return float(decided.mean()), float(seeds.mean())
 
 
 def fixed(effect: float, power: float, pairs: int) -> int:
@@ -269,12 +271,12 @@ def fixed(effect: float, power: float, pairs: int) -> int:
 @pytest.mark.parametrize("pairs", [1, 10, 28])
 def test_what_it_spends_beside_a_fixed_design(pairs: int) -> None:
     """The numbers in docs/statistics.md; `pytest -s` prints them."""
-    found = {effect: seeds_spent(effect, pairs) for effect in (1, 2, 4)}
-    planned = fixed(1, found[1][0], pairs)  # for a difference of one standard deviation, as well found
-    for effect, (power, mean) in found.items():
-        known = fixed(effect, min(power, 0.995), pairs)
-        words = f"power {power:.2f}, seeds {mean:.1f}; fixed {planned}, {known}"
+    actual = {effect: seeds_spent(effect, pairs) for effect in (1, 2, 4)}
+    planned = fixed(1, actual[1][0], pairs)  # for a difference of one standard deviation, as well found
+    for effect, (power, mean) in actual.items():
+        reference = fixed(effect, min(power, 0.995), pairs)
+        words = f"power {power:.2f}, seeds {mean:.1f}; fixed {planned}, {reference}"
         print(f"{pairs} pairs, {effect} sd: {words}")
-    assert found[2][0] > 0.99 and found[4][0] > 0.99
-    assert found[1][1] < 1.25 * planned
-    assert found[2][1] < 0.75 * planned and found[4][1] < 0.55 * planned
+    assert actual[2][0] > 0.99 and actual[4][0] > 0.99
+    assert actual[1][1] < 1.25 * planned
+    assert actual[2][1] < 0.75 * planned and actual[4][1] < 0.55 * planned

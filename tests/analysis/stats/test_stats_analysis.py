@@ -38,38 +38,38 @@ def noisy(effects: Mapping[str, float], seeds: int = 5, shared: float = 1.0) -> 
     return frame({n: e + luck + 0.1 * generator.normal(size=seeds) for n, e in effects.items()})
 
 
-def ways(found: Analysis) -> tuple[OverBlocks, OneWay]:
-    assert isinstance(found.over_blocks, OverBlocks) and isinstance(found.one_way, OneWay)
-    return found.over_blocks, found.one_way
+def ways(analysis: Analysis) -> tuple[OverBlocks, OneWay]:
+    assert isinstance(analysis.over_blocks, OverBlocks) and isinstance(analysis.one_way, OneWay)
+    return analysis.over_blocks, analysis.one_way
 
 
 def test_both_ways_are_there_and_the_default_sees_what_seeds_hide() -> None:
-    found = analyze(noisy({"joint": 1.0, "two-stage": 0.5, "separate": 0.0}), COLUMNS)
-    over, one = ways(found)
-    assert found.default == "over blocks"
+    analysis = analyze(noisy({"joint": 1.0, "two-stage": 0.5, "separate": 0.0}), COLUMNS)
+    over, first = ways(analysis)
+    assert analysis.default == "over blocks"
     assert over.order.text().replace(">>", ">") == "joint > two-stage > separate"
-    assert isinstance(one.anova, Anova) and isinstance(over.anova, Repeated)
-    assert over.anova.p < 0.001 < one.anova.p
-    assert "belong together" in over.assumes and "independent of every other" in one.assumes
+    assert isinstance(first.anova, Anova) and isinstance(over.anova, Repeated)
+    assert over.anova.p < 0.001 < first.anova.p
+    assert "belong together" in over.assumes and "independent of every other" in first.assumes
 
 
 def test_without_blocks_the_one_way_analysis_is_the_default() -> None:
-    found = analyze(noisy({"a": 0.0, "b": 5.0}), Columns("accuracy", "strategy"))
-    assert (found.default, found.over_blocks) == ("one-way", None)
+    analysis = analyze(noisy({"a": 0.0, "b": 5.0}), Columns("accuracy", "strategy"))
+    assert (analysis.default, analysis.over_blocks) == ("one-way", None)
 
 
 def test_unequal_variances_bring_welch_and_games_howell() -> None:
     generator = np.random.default_rng(1)
     data = frame({"a": generator.normal(size=18), "b": 30 * generator.normal(size=18)})
-    _, one = ways(analyze(data, COLUMNS))
-    assert one.unequal is not None
-    assert not isinstance(one.unequal.welch, Untested)
+    _, first = ways(analyze(data, COLUMNS))
+    assert first.unequal is not None
+    assert not isinstance(first.unequal.welch, Untested)
     _, even = ways(analyze(noisy({"a": 0, "b": 1}), COLUMNS))
     assert even.unequal is None
 
 
-def as_text(found: Analysis) -> str:
-    return json.dumps(plain(found), allow_nan=False, sort_keys=True)
+def as_text(analysis: Analysis) -> str:
+    return json.dumps(plain(analysis), allow_nan=False, sort_keys=True)
 
 
 def test_row_order_does_not_matter() -> None:
@@ -90,12 +90,12 @@ def test_identical_groups_are_stated_once_and_never_tested() -> None:
     twin = data[data.strategy == "baseline"].accuracy.to_numpy()
     data.loc[data.strategy == "two-stage", "accuracy"] = twin
     data["node"] = data.strategy.replace("two-stage", "baseline") + data.seed.astype(str)
-    found = analyze(data, replace(COLUMNS, same="node"))
-    over, one = ways(found)
-    for pairs in (over.pairs, one.pairs):
+    analysis = analyze(data, replace(COLUMNS, same="node"))
+    over, first = ways(analysis)
+    for pairs in (over.pairs, first.pairs):
         assert [(p.a, p.b) for p in pairs] == [("joint", "baseline = two-stage")]
     assert over.order.text().startswith("joint >")
-    assert any("identical by construction" in note for note in found.notes)
+    assert any("identical by construction" in note for note in analysis.notes)
     # Negative control: without a key they are tested like others, and that pair has nothing to test.
     over, _ = ways(analyze(data, COLUMNS))
     twins = next(p for p in over.pairs if {p.a, p.b} == {"baseline", "two-stage"})
@@ -113,8 +113,8 @@ def test_what_two_have_in_common_with_a_third_makes_them_no_twins() -> None:
     rows = [("a", 1, 1.0, "x"), ("b", 1, 1.0, "x"), ("b", 2, 2.0, "y"), ("c", 2, 2.0, "y")]
     rows += [("a", 3, 3.0, "of a"), ("c", 3, 9.0, "of c")]
     data = pd.DataFrame(rows, columns=["strategy", "seed", "accuracy", "node"])
-    found = analyze(data, replace(COLUMNS, same="node"))
-    assert {mean.group: mean.mean for mean in found.means} == {"a = b": 2.0, "c": 5.5}
+    analysis = analyze(data, replace(COLUMNS, same="node"))
+    assert {mean.group: mean.mean for mean in analysis.means} == {"a = b": 2.0, "c": 5.5}
 
 
 def test_keys_that_agree_in_some_blocks_are_noted() -> None:
@@ -138,13 +138,13 @@ def test_keys_that_agree_in_some_blocks_are_noted() -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_cannot_be_tested_is_said(data: pd.DataFrame, why: str) -> None:
-    found = analyze(data, COLUMNS)
-    text = as_text(found)
+    analysis = analyze(data, COLUMNS)
+    text = as_text(analysis)
     assert re.search(f'"(untested|why)": "[^"]*{why}', text), text
     assert "Infinity" not in text and "NaN" not in text
-    if isinstance(found.over_blocks, OverBlocks):
-        assert isinstance(found.over_blocks.anova, Untested)
-        assert sentence(found.over_blocks.anova).startswith("not tested: ")
+    if isinstance(analysis.over_blocks, OverBlocks):
+        assert isinstance(analysis.over_blocks.anova, Untested)
+        assert sentence(analysis.over_blocks.anova).startswith("not tested: ")
 
 
 def test_each_way_says_in_its_own_words_that_values_are_too_few() -> None:
@@ -160,10 +160,10 @@ def test_each_way_says_in_its_own_words_that_values_are_too_few() -> None:
 
 def test_one_constant_group_is_noted_and_the_rest_tested() -> None:
     data = pd.concat([frame({"a": [1.0] * 5}), noisy({"b": 1.0, "c": 5.0})])
-    found = analyze(data, COLUMNS)
-    over, one = ways(found)
-    assert isinstance(one.anova, Anova) and isinstance(over.anova, Repeated)
-    assert "a is constant" in found.notes
+    analysis = analyze(data, COLUMNS)
+    over, first = ways(analysis)
+    assert isinstance(first.anova, Anova) and isinstance(over.anova, Repeated)
+    assert "a is constant" in analysis.notes
 
 
 def test_missing_values_and_blocks_are_named() -> None:
@@ -171,9 +171,9 @@ def test_missing_values_and_blocks_are_named() -> None:
     data.loc[(data.strategy == "b") & (data.seed == 43), "accuracy"] = np.nan
     data.loc[(data.strategy == "c") & (data.seed == 44), "accuracy"] = np.inf
     data = pd.concat([data, frame({"d": [1.0]})])
-    found = analyze(data, COLUMNS)
-    over, _ = ways(found)
-    text = " | ".join(found.notes)
+    analysis = analyze(data, COLUMNS)
+    over, _ = ways(analysis)
+    text = " | ".join(analysis.notes)
     assert "2 values are missing or not finite and were left out: b in 43, c in 44" in text
     assert "d has one value and is left out of every test" in text
     assert "block 43 lacks b" in text and "block 44 lacks c" in text
@@ -181,35 +181,35 @@ def test_missing_values_and_blocks_are_named() -> None:
 
 
 def test_two_groups_only() -> None:
-    found = analyze(noisy({"a": 0.0, "b": 1.0}), COLUMNS)
-    over, one = ways(found)
+    analysis = analyze(noisy({"a": 0.0, "b": 1.0}), COLUMNS)
+    over, first = ways(analysis)
     assert isinstance(over.anova, Repeated) and isinstance(over.pairs[0], Pair)
     assert over.anova.p == pytest.approx(over.pairs[0].p)
-    assert isinstance(one.anova, Anova) and isinstance(one.pairs[0], Pair)
-    assert one.anova.p == pytest.approx(one.pairs[0].p, abs=1e-9)
-    assert any("two groups" in note for note in found.notes)
+    assert isinstance(first.anova, Anova) and isinstance(first.pairs[0], Pair)
+    assert first.anova.p == pytest.approx(first.pairs[0].p, abs=1e-9)
+    assert any("two groups" in note for note in analysis.notes)
 
 
 def test_estimates_are_not_tested() -> None:
     data = noisy({"a": 0.0, "b": 9.0}).assign(measured=True)
     data.loc[data.index[2], "measured"] = False
-    found = analyze(data, replace(COLUMNS, measured="measured"))
-    assert isinstance(found.one_way, Untested) and isinstance(found.over_blocks, Untested)
-    assert found.one_way.why.startswith("estimated, not tested")
-    assert len(found.means) == 2
+    analysis = analyze(data, replace(COLUMNS, measured="measured"))
+    assert isinstance(analysis.one_way, Untested) and isinstance(analysis.over_blocks, Untested)
+    assert analysis.one_way.why.startswith("estimated, not tested")
+    assert len(analysis.means) == 2
     ways(analyze(data.assign(measured=True), replace(COLUMNS, measured="measured")))
 
 
 def test_the_papers_families() -> None:
     names = (*CORE, "joint-branch", "baseline")
     data = noisy({name: float(i) for i, name in enumerate(names)})
-    found = {where["family"]: a for where, a in analyze_by(data, COLUMNS, families=FAMILIES)}
-    assert set(found) == {"core", "joint-branch"}
-    assert {m.group for m in found["core"].means} == set(CORE)
-    assert {m.group for m in found["joint-branch"].means} == {"joint-branch", "joint", "branch-wise"}
-    assert isinstance(found["core"].one_way, OneWay)
-    assert isinstance(found["core"].one_way.anova, Anova)
-    assert (found["core"].one_way.anova.df1, found["core"].one_way.anova.df2) == (4, 20)
+    actual = {where["family"]: a for where, a in analyze_by(data, COLUMNS, families=FAMILIES)}
+    assert set(actual) == {"core", "joint-branch"}
+    assert {m.group for m in actual["core"].means} == set(CORE)
+    assert {m.group for m in actual["joint-branch"].means} == {"joint-branch", "joint", "branch-wise"}
+    assert isinstance(actual["core"].one_way, OneWay)
+    assert isinstance(actual["core"].one_way.anova, Anova)
+    assert (actual["core"].one_way.anova.df1, actual["core"].one_way.anova.df2) == (4, 20)
     with pytest.raises(OfframpError, match="no two of the paper's strategies"):
         list(analyze_by(noisy({"x": 0, "y": 1}), COLUMNS, families=FAMILIES))
 

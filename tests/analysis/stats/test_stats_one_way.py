@@ -16,11 +16,11 @@ from offramp.analysis.stats.pairwise import Pair, games_howell, tukey
 
 def test_anova_gives_nists_certified_values() -> None:
     # https://www.itl.nist.gov/div898/strd/anova/SiRstv.html
-    found = one_way(list(SIRSTV))
-    assert isinstance(found, Anova)
-    assert (found.df1, found.df2) == (4, 20)
-    np.testing.assert_allclose(found.f, 1.18046237440255, rtol=1e-9)
-    np.testing.assert_allclose(found.eta2, 1.90999039051129e-01, rtol=1e-9)
+    test = one_way(list(SIRSTV))
+    assert isinstance(test, Anova)
+    assert (test.df1, test.df2) == (4, 20)
+    np.testing.assert_allclose(test.f, 1.18046237440255, rtol=1e-9)
+    np.testing.assert_allclose(test.eta2, 1.90999039051129e-01, rtol=1e-9)
 
 
 def test_anova_agrees_with_a_linear_model() -> None:
@@ -29,21 +29,21 @@ def test_anova_agrees_with_a_linear_model() -> None:
 
     rows = pd.DataFrame([(g, v) for g, values in PLANTS.items() for v in values], columns=["g", "y"])
     table = anova_lm(ols("y ~ C(g)", rows).fit())
-    found = one_way(list(PLANTS.values()))
-    assert isinstance(found, Anova)
-    np.testing.assert_allclose(found.f, table["F"].iloc[0], rtol=1e-9)
-    np.testing.assert_allclose(found.p, table["PR(>F)"].iloc[0], rtol=1e-9)
+    test = one_way(list(PLANTS.values()))
+    assert isinstance(test, Anova)
+    np.testing.assert_allclose(test.f, table["F"].iloc[0], rtol=1e-9)
+    np.testing.assert_allclose(test.p, table["PR(>F)"].iloc[0], rtol=1e-9)
     # ω² of the same data as R's effectsize prints it in the documentation of visStatistics.
-    np.testing.assert_allclose(found.omega2, 0.2040788, atol=5e-8)
+    np.testing.assert_allclose(test.omega2, 0.2040788, atol=5e-8)
 
 
 def test_shapiro_gives_what_r_prints() -> None:
     # R: shapiro.test(mtcars$mpg) gives W = 0.9475647, p = 0.1228814.
     mpg = "21 21 22.8 21.4 18.7 18.1 14.3 24.4 22.8 19.2 17.8 16.4 17.3 15.2 10.4 10.4 14.7 32.4 30.4"
     mpg += " 33.9 21.5 15.5 15.2 13.3 19.2 27.3 26 30.4 15.8 19.7 15 21.4"
-    found = shapiro([np.array(mpg.split(), dtype=float)])
-    assert isinstance(found, Check)
-    np.testing.assert_allclose((found.statistic, found.p), (0.9475647, 0.1228814), atol=1e-6)
+    test = shapiro([np.array(mpg.split(), dtype=float)])
+    assert isinstance(test, Check)
+    np.testing.assert_allclose((test.statistic, test.p), (0.9475647, 0.1228814), atol=1e-6)
 
 
 def test_shapiro_looks_at_residuals_not_at_values() -> None:
@@ -55,20 +55,20 @@ def test_shapiro_looks_at_residuals_not_at_values() -> None:
 
 
 def test_levene_is_an_anova_of_distances_and_gives_what_r_prints() -> None:
-    found = levene(list(PLANTS.values()))
+    test = levene(list(PLANTS.values()))
     distances = one_way([np.abs(v - np.median(v)) for v in PLANTS.values()])
-    assert isinstance(found, Check) and isinstance(distances, Anova)
-    np.testing.assert_allclose((found.statistic, found.p), (distances.f, distances.p), rtol=1e-9)
+    assert isinstance(test, Check) and isinstance(distances, Anova)
+    np.testing.assert_allclose((test.statistic, test.p), (distances.f, distances.p), rtol=1e-9)
     # R: car::leveneTest(weight ~ group, PlantGrowth) prints 1.1192 and 0.3412.
-    assert (round(found.statistic, 4), round(found.p, 4)) == (1.1192, 0.3412)
+    assert (round(test.statistic, 4), round(test.p, 4)) == (1.1192, 0.3412)
 
 
 def test_welch_agrees_with_scipy() -> None:
     groups = [PLANTS["ctrl"], 3 * PLANTS["trt1"][:7], PLANTS["trt2"][:4] + 1]
-    found = welch(groups)
+    test = welch(groups)
     other = stats.f_oneway(*groups, equal_var=False)
-    assert isinstance(found, Welch)
-    np.testing.assert_allclose((found.f, found.p), (other.statistic, other.pvalue), rtol=1e-9)
+    assert isinstance(test, Welch)
+    np.testing.assert_allclose((test.f, test.p), (other.statistic, other.pvalue), rtol=1e-9)
 
 
 def test_tukey_gives_what_r_prints() -> None:
@@ -87,9 +87,9 @@ def test_tukey_gives_what_r_prints() -> None:
 
 def test_games_howell_gives_what_pingouin_does() -> None:
     # pingouin 0.7.0: pairwise_gameshowell, columns diff and pval.
-    found = games_howell(list(PLANTS), list(PLANTS.values()), 0.05)
+    pairs = games_howell(list(PLANTS), list(PLANTS.values()), 0.05)
     printed = [(0.371, 0.4745549221939), (-0.494, 0.1128891768538), (-0.865, 0.0237034547389)]
-    got = [(pair.difference, pair.p) for pair in found if isinstance(pair, Pair)]
+    got = [(pair.difference, pair.p) for pair in pairs if isinstance(pair, Pair)]
     np.testing.assert_allclose(got, printed, rtol=1e-10)
 
 
@@ -102,17 +102,17 @@ def test_all_pairs_agree_with_scipy_and_statsmodels(equal: bool) -> None:
     sizes, spreads = (5, 7, 9), (1.0, 4.0, 2.0)
     groups = [g * generator.normal(size=n) + g for n, g in zip(sizes, spreads, strict=True)]
     labels = list("abc")
-    found = (tukey if equal else games_howell)(labels, groups, 0.05)
-    one = stats.tukey_hsd(*groups, equal_var=equal)
-    interval = one.confidence_interval(0.95)
+    actual = (tukey if equal else games_howell)(labels, groups, 0.05)
+    first = stats.tukey_hsd(*groups, equal_var=equal)
+    interval = first.confidence_interval(0.95)
     other = pairwise_tukeyhsd(
         np.concatenate(groups), np.repeat(labels, sizes), use_var="equal" if equal else "unequal"
     )
     for index, (i, j) in enumerate(combinations(range(3), 2)):
-        pair = found[index]
+        pair = actual[index]
         assert isinstance(pair, Pair)
         got = (pair.difference, pair.low, pair.high, pair.p)
-        expected = (one.statistic[i, j], interval.low[i, j], interval.high[i, j], one.pvalue[i, j])
+        expected = (first.statistic[i, j], interval.low[i, j], interval.high[i, j], first.pvalue[i, j])
         np.testing.assert_allclose(got, expected, atol=1e-6)
         np.testing.assert_allclose(pair.p, other.pvalues[index], atol=1e-6)
         np.testing.assert_allclose((-pair.high, -pair.low), other.confint[index], atol=1e-3)

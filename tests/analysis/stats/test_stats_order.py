@@ -26,11 +26,11 @@ def test_letters_are_the_maximal_cliques_of_what_does_not_differ(seed: int) -> N
     graph = nx.Graph()
     graph.add_nodes_from(names)
     graph.add_edges_from(p for p in combinations(names, 2) if frozenset(p) not in different)
-    found = letters(names, different)
+    columns = letters(names, different)
     cliques = {frozenset(clique) for clique in nx.find_cliques(graph)}
-    every = {letter for text in found.values() for letter in text}
-    assert {frozenset(n for n in names if letter in found[n]) for letter in every} == cliques
-    assert found["g0"].startswith("a")
+    every = {letter for text in columns.values() for letter in text}
+    assert {frozenset(n for n in names if letter in columns[n]) for letter in every} == cliques
+    assert columns["g0"].startswith("a")
 
 
 def test_piephos_chain_of_overlapping_groups() -> None:
@@ -40,8 +40,8 @@ def test_piephos_chain_of_overlapping_groups() -> None:
 
 def test_more_columns_than_letters() -> None:
     names = [f"g{i:02d}" for i in range(60)]
-    found = letters(names, {frozenset(p) for p in combinations(names, 2)})
-    assert len(set(found.values())) == 60
+    columns = letters(names, {frozenset(p) for p in combinations(names, 2)})
+    assert len(set(columns.values())) == 60
 
 
 def test_the_papers_notation() -> None:
@@ -52,8 +52,8 @@ def test_the_papers_notation() -> None:
 
 def test_alike_groups_and_names() -> None:
     ps = {"AC": 1e-5, "BC": 1e-5, "AD": 1e-5, "BD": 1e-5}
-    found = order("ABCD", pairs_of("ABCD", ps), 0.05)
-    assert found.text() == "A ≈ B >> C ≈ D"
+    order_ = order("ABCD", pairs_of("ABCD", ps), 0.05)
+    assert order_.text() == "A ≈ B >> C ≈ D"
     merged = GroupOrder(("x = y", "z"), (">",), ("a", "b"), None)
     assert merged.text({"x": "X", "z": "Z"}) == "X = y > Z"
 
@@ -64,17 +64,17 @@ def test_a_stronger_sign_needs_every_pair_across_it() -> None:
 
 
 def test_no_order_where_difference_skips() -> None:
-    found = order("ABC", pairs_of("ABC", {"AC": 0.01}), 0.05)
-    assert found.signs is None
-    assert found.text() == "A a, B ab, C b"
-    assert found.why == "no order: A and C differ, what lies between does not"
+    order_ = order("ABC", pairs_of("ABC", {"AC": 0.01}), 0.05)
+    assert order_.signs is None
+    assert order_.text() == "A a, B ab, C b"
+    assert order_.why == "no order: A and C differ, what lies between does not"
 
 
 def test_no_order_where_a_pair_is_untested_or_turned_round() -> None:
     holes = (*pairs_of("ABC", {})[:2], UntestedPair("B", "C", "equal in every block", 0.0))
-    found = order("ABC", holes, 0.05)
-    assert found.why == "untested: B – C" and found.letters == ()
-    assert found.text() == "not every pair was tested"
+    order_ = order("ABC", holes, 0.05)
+    assert order_.why == "untested: B – C" and order_.letters == ()
+    assert order_.text() == "not every pair was tested"
     none = (UntestedPair("A", "B", "they share no block, two are needed", None),)
     assert order("AB", none, 0.05).why == "no pair was tested"
     turned = (Pair("A", "B", -1.0, -2.0, -0.5, 0.001),)
@@ -90,14 +90,14 @@ def test_a_chain_says_of_every_pair_what_its_p_says(seed: int) -> None:
         a + b: float(generator.choice([1e-5, 0.01, 0.3], p=[0.5, 0.3, 0.2]))
         for a, b in combinations(names, 2)
     }
-    found = order(names, pairs_of(names, ps), 0.05)
-    if found.signs is None:
+    order_ = order(names, pairs_of(names, ps), 0.05)
+    if order_.signs is None:
         for i, j in combinations(range(len(names)), 2):
-            together = set(found.letters[i]) & set(found.letters[j])
+            together = set(order_.letters[i]) & set(order_.letters[j])
             assert bool(together) == (ps[names[i] + names[j]] >= 0.05)
         return
     for i, j in combinations(range(len(names)), 2):
-        p, between = ps[names[i] + names[j]], found.signs[i:j]
+        p, between = ps[names[i] + names[j]], order_.signs[i:j]
         assert (p < 0.05) == any(sign != "≈" for sign in between)
         if ">>" in between:
             assert p < 0.001

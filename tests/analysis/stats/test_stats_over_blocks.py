@@ -40,13 +40,13 @@ def by_contrasts(table: np.ndarray) -> float:
 def test_epsilon_is_the_published_one() -> None:
     np.testing.assert_allclose(epsilon(PINGOUIN), 0.5587754577585018, rtol=1e-12)
     # Maxwell and Delaney print F = 3.03 and ε = .61 for their table.
-    found = repeated(MAXWELL)
-    assert isinstance(found, Repeated)
-    assert round(found.f, 2) == 3.03
-    assert round(found.epsilon, 2) == 0.61
+    test = repeated(MAXWELL)
+    assert isinstance(test, Repeated)
+    assert round(test.f, 2) == 3.03
+    assert round(test.epsilon, 2) == 0.61
     # pingouin 0.7.0: rm_anova(..., correction=True), columns p_GG_corr, eps, np2, ng2.
     printed = (0.07478740185865222, 0.6095444968046158, 0.21579358874120408, 0.06011762143323895)
-    got = (found.p, found.epsilon, found.eta2_partial, found.eta2_generalized)
+    got = (test.p, test.epsilon, test.eta2_partial, test.eta2_generalized)
     np.testing.assert_allclose(got, printed, rtol=1e-12)
 
 
@@ -65,31 +65,31 @@ def test_f_agrees_with_statsmodels_and_p_with_its_correction(table: np.ndarray) 
     rows = [(b, g, table[b, g]) for b in range(n) for g in range(k)]
     frame = pd.DataFrame(rows, columns=["block", "group", "y"])
     other = AnovaRM(frame, "y", "block", within=["group"]).fit().anova_table.iloc[0]
-    found = repeated(table)
-    assert isinstance(found, Repeated)
-    np.testing.assert_allclose(found.f, other["F Value"], rtol=1e-6)
-    np.testing.assert_allclose(found.p_uncorrected, other["Pr > F"], rtol=1e-6)
+    test = repeated(table)
+    assert isinstance(test, Repeated)
+    np.testing.assert_allclose(test.f, other["F Value"], rtol=1e-6)
+    np.testing.assert_allclose(test.p_uncorrected, other["Pr > F"], rtol=1e-6)
     e = by_contrasts(table)
-    np.testing.assert_allclose(found.df1, e * (k - 1), rtol=1e-6)
-    np.testing.assert_allclose(found.df2, e * (k - 1) * (n - 1), rtol=1e-6)
+    np.testing.assert_allclose(test.df1, e * (k - 1), rtol=1e-6)
+    np.testing.assert_allclose(test.df2, e * (k - 1) * (n - 1), rtol=1e-6)
     corrected = stats.f.sf(other["F Value"], e * (k - 1), e * (k - 1) * (n - 1))
-    np.testing.assert_allclose(found.p, corrected, rtol=1e-6)
+    np.testing.assert_allclose(test.p, corrected, rtol=1e-6)
 
 
 def test_effect_sizes_are_shares_of_sums_of_squares() -> None:
-    found = repeated(MAXWELL)
-    assert isinstance(found, Repeated)
+    test = repeated(MAXWELL)
+    assert isinstance(test, Repeated)
     # Maxwell and Delaney: sums of squares 552 between ages, 2006 residual; 6624 between children.
-    np.testing.assert_allclose(found.eta2_partial, 552 / (552 + 2006), atol=1e-6)
-    np.testing.assert_allclose(found.eta2_generalized, 552 / (552 + 2006 + 6624), atol=1e-6)
+    np.testing.assert_allclose(test.eta2_partial, 552 / (552 + 2006), atol=1e-6)
+    np.testing.assert_allclose(test.eta2_generalized, 552 / (552 + 2006 + 6624), atol=1e-6)
 
 
 def test_two_groups_are_the_paired_t_test() -> None:
-    found = repeated(MAXWELL[:, :2])
+    test = repeated(MAXWELL[:, :2])
     other = stats.ttest_rel(MAXWELL[:, 0], MAXWELL[:, 1])
-    assert isinstance(found, Repeated)
-    assert found.epsilon == 1
-    np.testing.assert_allclose((found.f, found.p), (other.statistic**2, other.pvalue), rtol=1e-9)
+    assert isinstance(test, Repeated)
+    assert test.epsilon == 1
+    np.testing.assert_allclose((test.f, test.p), (other.statistic**2, other.pvalue), rtol=1e-9)
 
 
 def test_many_tables_at_once_are_each_table() -> None:
@@ -109,9 +109,9 @@ def test_paired_differences_step_down_as_holm_says() -> None:
     for step, index in enumerate(np.argsort(raw)):  # Holm (1979): p(i) times the number still left
         worst = max(worst, min(1.0, raw[index] * (6 - step)))
         expected[index] = worst
-    found = paired_differences(groups_of(MAXWELL), 0.05)
-    assert all(isinstance(p, Pair) for p in found)
-    np.testing.assert_allclose([p.p for p in found if isinstance(p, Pair)], expected, rtol=1e-9)
+    pairs = paired_differences(groups_of(MAXWELL), 0.05)
+    assert all(isinstance(p, Pair) for p in pairs)
+    np.testing.assert_allclose([p.p for p in pairs if isinstance(p, Pair)], expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("count", [0, *long(1, 2), 10])
@@ -133,15 +133,15 @@ def test_intervals_are_bonferronis() -> None:
 
 
 def test_a_pair_uses_the_blocks_that_both_have() -> None:
-    one, two, three = groups_of(MAXWELL[:, :3])
+    first, two, three = groups_of(MAXWELL[:, :3])
     short = Group(two.names, two.values[3:], two.blocks[3:])
     lone = Group(three.names, three.values[:1], three.blocks[:1])
-    found = {(p.a, p.b): p for p in paired_differences([one, short, lone], 0.05)}
-    pair = found["g0", "g1"]
+    actual = {(p.a, p.b): p for p in paired_differences([first, short, lone], 0.05)}
+    pair = actual["g0", "g1"]
     assert isinstance(pair, Pair)
     assert pair.difference == pytest.approx((MAXWELL[3:, 0] - MAXWELL[3:, 1]).mean())
     assert pair.p == pytest.approx(stats.ttest_rel(MAXWELL[3:, 0], MAXWELL[3:, 1]).pvalue)
     for names in (("g0", "g2"), ("g1", "g2")):
-        untested = found[names]
+        untested = actual[names]
         assert isinstance(untested, UntestedPair)
         assert "two are needed" in untested.why

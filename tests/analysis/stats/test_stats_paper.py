@@ -50,8 +50,8 @@ def test_p_of_a_huge_f_is_the_papers() -> None:
     # Five groups of five whose F is the paper's largest but one with three digits, 2.17e10: p 4.64e-96.
     noise = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
     step = np.sqrt(2.17e10 * 2.5 / 12.5)
-    found = one_way([noise + i * step for i in range(5)])
-    assert isinstance(found, Anova)
-    np.testing.assert_allclose(found.f, 2.17e10, rtol=1e-9)
-    assert 0 < found.p < 1e-95
-    assert f"{found.p:.1e}" == "4.6e-96"
+    test = one_way([noise + i * step for i in range(5)])
+    assert isinstance(test, Anova)
+    np.testing.assert_allclose(test.f, 2.17e10, rtol=1e-9)
+    assert 0 < test.p < 1e-95
+    assert f"{test.p:.1e}" == "4.6e-96"

@@ -35,29 +35,29 @@ def rates(tables: np.ndarray) -> dict[str, float]:
 
 
 def test_one_way_is_right_where_seeds_are_independent() -> None:
-    found = rates(correlated(1, DRAWS, 5, [0, 1, 2, 3, 4], 0.0))
-    assert 0.039 <= found["one-way"] <= 0.061
+    rejected = rates(correlated(1, DRAWS, 5, [0, 1, 2, 3, 4], 0.0))
+    assert 0.039 <= rejected["one-way"] <= 0.061
 
 
 def test_the_default_holds_its_level_where_phases_are_shared() -> None:
     for seed, families in enumerate((PHASES, [0, 0, 1, 1, 2], [0] * 5, [0, 0, 0, 0, 1, 1, 1, 2, 3])):
-        found = rates(correlated(seed, DRAWS, 5, families, 0.95))
-        assert found["default"] <= 0.061
-        assert found["Holm, any pair"] <= 0.061
+        rejected = rates(correlated(seed, DRAWS, 5, families, 0.95))
+        assert rejected["default"] <= 0.061
+        assert rejected["Holm, any pair"] <= 0.061
 
 
 def test_a_plain_block_analysis_does_not() -> None:
     # The worked example of docs/statistics.md.
-    found = rates(correlated(1, DRAWS, 5, PHASES, 0.95))
-    assert 0.12 <= found["plain blocks"] <= 0.16
+    rejected = rates(correlated(1, DRAWS, 5, PHASES, 0.95))
+    assert 0.12 <= rejected["plain blocks"] <= 0.16
 
 
 def test_the_default_sees_more_where_seeds_share_variance() -> None:
     effects = np.array([0.0, 0.5, 0.5, 0.5, 1.0])
     luck = 2 * np.random.default_rng(5).normal(size=(DRAWS, 5, 1))
     for families, shared in (([0, 1, 2, 3, 4], 0.0), (PHASES, 0.95)):
-        found = rates(0.5 * correlated(6, DRAWS, 5, families, shared) + luck + effects)
-        assert found["default"] > found["one-way"] + 0.2
+        rejected = rates(0.5 * correlated(6, DRAWS, 5, families, shared) + luck + effects)
+        assert rejected["default"] > rejected["one-way"] + 0.2
 
 
 def test_rates_are_those_of_the_analysis_itself() -> None:

@@ -48,18 +48,18 @@ def check(
         families: What `core`, `hybrids` and `parents` stand for.
         alpha: What is significant.
     """
-    found = table if isinstance(table, Numbers) else numbers(table)
-    wanted = sorted({claim.measure for claim in claims})
-    strategies = found.trials["strategy"].unique().tolist()
+    parts_of_table = table if isinstance(table, Numbers) else numbers(table)
+    names = sorted({claim.measure for claim in claims})
+    strategies = parts_of_table.trials["strategy"].unique().tolist()
     indices: Mapping[str, Index] = {
         name: index(
             name,
-            observations(found, find_measure(name)),
+            observations(parts_of_table, find_measure(name)),
             strategies,
             regimes,
             images.get(name, {}),
             families,
         )
-        for name in wanted
+        for name in names
     }
     return judge(claims, indices, alpha)

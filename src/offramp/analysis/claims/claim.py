@@ -24,10 +24,10 @@ def _known_measure(name: Any) -> Any:
 
 def _data(value: Any) -> Any:
     """A name stands for a data set of that name."""
-    found = listed(value)
-    if not isinstance(found, (list, tuple)):
-        return found
-    return [{"name": one, "title": one} if isinstance(one, str) else one for one in found]
+    sets = listed(value)
+    if not isinstance(sets, (list, tuple)):
+        return sets
+    return [{"name": data, "title": data} if isinstance(data, str) else data for data in sets]
 
 
 DataSets = Annotated[
@@ -38,14 +38,14 @@ ExitNumber = Annotated[int, Field(ge=1)] | Literal["final"]
 
 
 def _exits(value: Any) -> Any:
-    found = listed(value)
-    whole = isinstance(found, (list, tuple)) and bool(found)
-    for exit in found if whole else ():
+    exits = listed(value)
+    whole = isinstance(exits, (list, tuple)) and bool(exits)
+    for exit in exits if whole else ():
         number = isinstance(exit, int) and not isinstance(exit, bool) and exit >= 1
         whole = whole and (number or exit == "final")
     if not whole:
         raise fail("must be a list of exits, numbers from 1 or 'final'")
-    return found
+    return exits
 
 
 def _exits_or_overall(value: Any) -> Any:
@@ -94,9 +94,9 @@ class Claim(Section):
 
     @model_validator(mode="after")
     def _one_comparison(self) -> Self:
-        given = [side for side in SIDES if getattr(self, side) is not None]
-        if len(given) != 1:
-            raise fail(f"needs one of {', '.join(SIDES)}, has {' and '.join(given) or 'none'}")
+        sides = [side for side in SIDES if getattr(self, side) is not None]
+        if len(sides) != 1:
+            raise fail(f"needs one of {', '.join(SIDES)}, has {' and '.join(sides) or 'none'}")
         if (self.order is None) == (self.strategies is None):
             raise fail("needs strategies, or an order in their place")
         if self.order is not None and len(self.order) < 2:
@@ -140,11 +140,11 @@ class Claims(Section):
         meant = claim.data if "data" in claim.model_fields_set else self.data
         if anywhere and set(self.data) <= set(meant) and claim.against_data is None:
             return claim.model_copy(update={"data": (DataSet(),)})
-        found: dict[str, object] = {"data": self._meant(meant)}
+        bound: dict[str, object] = {"data": self._meant(meant)}
         if claim.against_data is not None:
-            found["against_data"] = self._meant(claim.against_data)
-        return claim.model_copy(update=found)
+            bound["against_data"] = self._meant(claim.against_data)
+        return claim.model_copy(update=bound)
 
     def _meant(self, sets: Sequence[DataSet]) -> tuple[DataSet, ...]:
-        known = {name: one.named_as(name) for name, one in self.data_sets.items()}
-        return tuple(known.get(one.name, one) if one.plain else one for one in sets)
+        by_name = {name: data.named_as(name) for name, data in self.data_sets.items()}
+        return tuple(by_name.get(data.name, data) if data.plain else data for data in sets)

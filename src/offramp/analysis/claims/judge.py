@@ -91,11 +91,11 @@ def judge(claims: Sequence[Claim], indices: Mapping[str, Index], alpha: float = 
     return [_outcome(e, None if e.raw is None else next(adjusted), alpha) for e in gathered]
 
 
-def _gather(claim: Claim, found: Index) -> _Evidence:
+def _gather(claim: Claim, index: Index) -> _Evidence:
     tested, identical, missing = [], [], []
     holding = compared = 0
-    for part in parts(claim, found):
-        both = values(part, found)
+    for part in parts(claim, index):
+        both = values(part, index)
         if both.identical:
             identical.append(part)
             continue
@@ -105,13 +105,13 @@ def _gather(claim: Claim, found: Index) -> _Evidence:
         if both.missing:
             missing.append(both.missing)
             continue
-        shown = _test(claim, part, both)
-        if isinstance(shown, str):
-            missing.append(shown)
+        comparison = _test(claim, part, both)
+        if isinstance(comparison, str):
+            missing.append(comparison)
         else:
-            tested.append(shown)
+            tested.append(comparison)
     if not (tested or identical or missing):
-        missing.append(_nothing(claim, found))
+        missing.append(_nothing(claim, index))
     raw, against = _combine(tested, whole=not missing)
     lacks = tuple(dict.fromkeys(missing))
     return _Evidence(
@@ -143,20 +143,20 @@ def _test(claim: Claim, part: Comparison, both: PairedValues) -> Tested | str:
     left, right = both.left, both.right
     differences = left - right
     scale = float(max(np.abs(left).max(), np.abs(right).max()))
-    found = over_blocks(differences) if both.images is None else crossed(both.images)
-    if found.error == 0 or (both.images is None and same(differences, scale)):
+    estimate = over_blocks(differences) if both.images is None else crossed(both.images)
+    if estimate.error == 0 or (both.images is None and same(differences, scale)):
         measure = find_measure(claim.measure)
         size = measure.gap(float(differences.mean()))
         return f"variation: the difference is {size} in every seed"
     n, mean = len(differences), float(differences.mean())
     far = _beyond(claim, mean)
-    tail = found.p(far) / 2
+    tail = estimate.p(far) / 2
     p_for, p_against = (tail, 1 - tail) if far > 0 else (1 - tail, tail)
-    d = far / (found.error * np.sqrt(n))
+    d = far / (estimate.error * np.sqrt(n))
     if claim.is_ == "within":  # d is of the nearer margin, so these are the larger and the smaller p
         p_against = min(2 * p_against, 1.0)
     sides = (float(left.mean()), float(right.mean()), mean)
-    return Tested(part, n, *sides, float(d), p_for, p_against, found.detectable(1))
+    return Tested(part, n, *sides, float(d), p_for, p_against, estimate.detectable(1))
 
 
 def _combine(tested: Sequence[Tested], whole: bool) -> tuple[float | None, bool]:
@@ -172,17 +172,19 @@ def _combine(tested: Sequence[Tested], whole: bool) -> tuple[float | None, bool]
     return min(2 * min(for_it, against), 1.0), against < for_it
 
 
-def _nothing(claim: Claim, found: Index) -> str:
-    if not found.series:
+def _nothing(claim: Claim, index: Index) -> str:
+    if not index.series:
         return f"values of {claim.measure}"
-    about, others = (tuple(one.title for one in sets or ()) for sets in (claim.data, claim.against_data))
-    if not cells(claim, found) and (nearest := nearest_cell(claim, found)):
+    about, others = (
+        tuple(data_set.title for data_set in sets or ()) for sets in (claim.data, claim.against_data)
+    )
+    if not cells(claim, index) and (nearest := nearest_cell(claim, index)):
         return nearest
     named = [" or ".join(n for n in names if n not in ("*", "")) for names in (claim.models, about)]
     here = ", ".join(filter(None, named))
     against = " or ".join(claim.against_models or others)
-    wanted = f"{here} and {against}" if here and against else here or against
-    return f"trials on {wanted}" if wanted else "anything to compare with"
+    runs = f"{here} and {against}" if here and against else here or against
+    return f"trials on {runs}" if runs else "anything to compare with"
 
 
 def _outcome(e: _Evidence, p: float | None, alpha: float) -> Judgment:

@@ -89,13 +89,13 @@ def index(
     sources = observed["source"].fillna("").tolist()
     gathered: dict[Location, list[tuple[int, float, str, bool]]] = {}
     rows = zip(*columns, exits, sources, strict=True)
-    for model, data, strategy, seed, value, known, exit, source in rows:
+    for model, data, strategy, seed, value, is_measured, exit, source in rows:
         place = Location(str(model), str(data), str(strategy), int(exit) or None)
-        gathered.setdefault(place, []).append((seed, value, str(source), known))
+        gathered.setdefault(place, []).append((seed, value, str(source), is_measured))
     series = {}
-    for place, found in gathered.items():
-        seeds, numbers, keys, known = zip(*sorted(found), strict=True)
-        series[place] = Series(seeds, np.array(numbers, dtype=float), keys, all(known))
+    for place, rows_of_place in gathered.items():
+        seeds, numbers, keys, is_measured = zip(*sorted(rows_of_place), strict=True)
+        series[place] = Series(seeds, np.array(numbers, dtype=float), keys, all(is_measured))
     final: dict[tuple[str, str], int] = {}
     for place in series:
         cell = (place.model, place.data)
@@ -104,89 +104,93 @@ def index(
     return Index(measure, series, tuple(sorted(final)), final, labels, regimes, images, families)
 
 
-def parts(claim: Claim, found: Index) -> list[Comparison]:
+def parts(claim: Claim, index: Index) -> list[Comparison]:
     """All comparisons that the claim makes in the pairs of model and data that are there. Places may be
     without values: `values` says so."""
     return [
         Comparison(left, right)
-        for model, data in cells(claim, found)
-        for exit in _exits(claim, found, (model, data))
-        for left, right in _sides(claim, found, Location(model, data, "", exit))
+        for model, data in cells(claim, index)
+        for exit in _exits(claim, index, (model, data))
+        for left, right in _sides(claim, index, Location(model, data, "", exit))
     ]
 
 
-def cells(claim: Claim, found: Index) -> list[tuple[str, str]]:
+def cells(claim: Claim, index: Index) -> list[tuple[str, str]]:
     """Pairs of model and data that the claim is about, of those that are there."""
     return [
-        (m, d) for m, d in found.cells if _match(m, claim.models) and _meant(claim.data, found, (m, d))
+        (m, d) for m, d in index.cells if _match(m, claim.models) and _meant(claim.data, index, (m, d))
     ]
 
 
-def nearest_cell(claim: Claim, found: Index) -> str:
+def nearest_cell(claim: Claim, index: Index) -> str:
     """Where no runs are those that a claim is about: what the nearest ones are, and what they should
     be. Empty where the claim asks for a name alone."""
     off = [
-        (one.off(model, data, found.regimes.get((model, data))), one.title, f"{model} on {data}")
-        for model, data in found.cells
-        for one in claim.data
-        if not one.plain and _match(model, claim.models)
+        (
+            data_set.off(model, data, index.regimes.get((model, data))),
+            data_set.title,
+            f"{model} on {data}",
+        )
+        for model, data in index.cells
+        for data_set in claim.data
+        if not data_set.plain and _match(model, claim.models)
     ]
     if not off:
         return ""
-    lacking, title, place = min(off, key=lambda one: len(one[0]))
-    here, there = (", ".join(words) for words in zip(*lacking, strict=True))
-    return f"runs like those on {title}, with {there}: {place} has {here}"
+    lacking, title, place = min(off, key=lambda data_set: len(data_set[0]))
+    here, claimed = (", ".join(words) for words in zip(*lacking, strict=True))
+    return f"runs like those on {title}, with {claimed}: {place} has {here}"
 
 
-def _meant(sets: Sequence[DataSet], found: Index, cell: tuple[str, str]) -> bool:
-    return any(not one.off(*cell, found.regimes.get(cell)) for one in sets)
+def _meant(sets: Sequence[DataSet], index: Index, cell: tuple[str, str]) -> bool:
+    return any(not data_set.off(*cell, index.regimes.get(cell)) for data_set in sets)
 
 
 def _match(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _exits(claim: Claim, found: Index, cell: tuple[str, str]) -> list[int | None]:
+def _exits(claim: Claim, index: Index, cell: tuple[str, str]) -> list[int | None]:
     if claim.exits == "overall":
         return [None]
-    return list(dict.fromkeys(found.final[cell] if e == "final" else e for e in claim.exits))
+    return list(dict.fromkeys(index.final[cell] if e == "final" else e for e in claim.exits))
 
 
 Sides = tuple[tuple[Location, ...], tuple[Location, ...]]
 
 
-def _sides(claim: Claim, found: Index, at: Location) -> Iterator[Sides]:
+def _sides(claim: Claim, index: Index, at: Location) -> Iterator[Sides]:
     """Left and right at one model, data set and exit."""
     if claim.order is not None:
         for a, b in pairwise(claim.order):
             yield (at._replace(strategy=a),), (at._replace(strategy=b),)
         return
-    lefts = [at._replace(strategy=s) for s in found.families.expanded(claim.strategies or ())]
+    lefts = [at._replace(strategy=s) for s in index.families.expanded(claim.strategies or ())]
     if claim.against is not None:
         parents = claim.against == ("parents",)
         names = [p.strategy for p in lefts]
         for group in [[p] for p in lefts] if parents else [lefts]:
-            own = found.families.parents.get(group[0].strategy, ())
-            others = own if parents else found.families.expanded(claim.against)
+            own = index.families.parents.get(group[0].strategy, ())
+            others = own if parents else index.families.expanded(claim.against)
             rights = [at._replace(strategy=s) for s in others if s not in names]
             yield from _paired(claim, group, rights)
         return
     for left in lefts:
-        rights = list(_elsewhere(claim, found, left))
+        rights = list(_elsewhere(claim, index, left))
         yield from _paired(claim, [left], rights)
 
 
-def _elsewhere(claim: Claim, found: Index, left: Location) -> Iterator[Location]:
+def _elsewhere(claim: Claim, index: Index, left: Location) -> Iterator[Location]:
     """The same strategy at other exits, on other models or on other data."""
     cell = (left.model, left.data)
     for exit in claim.against_exits or ():
-        number = found.final[cell] if exit == "final" else exit
+        number = index.final[cell] if exit == "final" else exit
         if number != left.exit:
             yield left._replace(exit=number)
-    for model, data in found.cells:
+    for model, data in index.cells:
         if claim.against_models and data == left.data and _match(model, claim.against_models):
             yield left._replace(model=model)
-        if model == left.model and _meant(claim.against_data or (), found, (model, data)):
+        if model == left.model and _meant(claim.against_data or (), index, (model, data)):
             yield left._replace(data=data)
 
 
@@ -216,13 +220,13 @@ class PairedValues:
 NONE = np.array([], dtype=float)
 
 
-def values(part: Comparison, found: Index) -> PairedValues:
+def values(part: Comparison, index: Index) -> PairedValues:
     """Both sides of a part, seed by seed."""
     places = (*part.left, *part.right)
     for place in places:
-        if place not in found.series:
-            return PairedValues(NONE, NONE, _lacks(place, found))
-    series = [found.series[place] for place in places]
+        if place not in index.series:
+            return PairedValues(NONE, NONE, _lacks(place, index))
+    series = [index.series[place] for place in places]
     seeds: tuple[int, ...] = series[0].seeds
     if all(s.seeds == seeds for s in series):
         rows = np.stack([s.values for s in series])
@@ -239,31 +243,31 @@ def values(part: Comparison, found: Index) -> PairedValues:
         return PairedValues(left, right, why)
     if len(seeds) < 2:
         return PairedValues(left, right, f"seeds: {len(seeds) or 'none'} in common, two are needed")
-    known = all(place in found.images for place in places)
-    if not known or not _same_images({(place.model, place.data) for place in places}, found):
+    has_images = all(place in index.images for place in places)
+    if not has_images or not _same_images({(place.model, place.data) for place in places}, index):
         return PairedValues(left, right)
-    of = [np.array([found.images[place][seed] for seed in seeds]) for place in places]
+    of = [np.array([index.images[place][seed] for seed in seeds]) for place in places]
     sides = (np.mean(of[: len(part.left)], axis=0), np.mean(of[len(part.left) :], axis=0))
     return PairedValues(left, right, images=sides[0] - sides[1])
 
 
-def _same_images(cells: Collection[tuple[str, str]], found: Index) -> bool:
+def _same_images(cells: Collection[tuple[str, str]], index: Index) -> bool:
     """Whether the trials of all cells answered the same test images. Those of one did, or `Index.images`
     has none."""
-    regimes = [found.regimes.get(cell) for cell in cells]
+    regimes = [index.regimes.get(cell) for cell in cells]
     keys = {"" if regime is None else regime.images for regime in regimes}
     return len(cells) == 1 or (len(keys) == 1 and "" not in keys)
 
 
 def _agree(a: Series, b: Series, seeds: Sequence[int]) -> bool:
     keys = [(a.sources[a.seeds.index(s)], b.sources[b.seeds.index(s)]) for s in seeds]
-    return all(one and one == other for one, other in keys)
+    return all(first and first == second for first, second in keys)
 
 
-def _lacks(place: Location, found: Index) -> str:
-    if place.strategy not in found.strategies:
-        known = (*found.families.core, *found.families.parents, "baseline")
-        hint = nearest(place.strategy, known) if place.strategy not in known else ""
+def _lacks(place: Location, index: Index) -> str:
+    if place.strategy not in index.strategies:
+        names = (*index.families.core, *index.families.parents, "baseline")
+        hint = nearest(place.strategy, names) if place.strategy not in names else ""
         return f"the strategy {place.strategy}{hint if 'did you mean' in hint else ''}"
     exit = "" if place.exit is None else f" at exit {place.exit}"
-    return f"{found.measure} of {place.strategy} on {place.model}, {place.data}{exit}"
+    return f"{index.measure} of {place.strategy} on {place.model}, {place.data}{exit}"

@@ -16,17 +16,17 @@ Start = Literal["random", "pretrained"]
 
 def listed(value: Any) -> Any:
     """A single name, number or mapping stands for a list of one."""
-    one = isinstance(value, (str, int, Mapping)) and not isinstance(value, bool)
-    return [value] if one else value
+    single = isinstance(value, (str, int, Mapping)) and not isinstance(value, bool)
+    return [value] if single else value
 
 
 def _span(value: Any) -> Any:
     """A number stands for itself to itself."""
-    found = value if isinstance(value, (list, tuple)) else (value, value)
-    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in found)
-    if not (whole and len(found) == 2 and found[0] <= found[1]):
+    ends = value if isinstance(value, (list, tuple)) else (value, value)
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in ends)
+    if not (whole and len(ends) == 2 and ends[0] <= ends[1]):
         raise fail("must be a number, or a list of the least and the most")
-    return found
+    return ends
 
 
 Word = Annotated[str, Field(min_length=1)]
@@ -96,27 +96,32 @@ class DataSet(Section):
         """With a title."""
         return self if self.title else self.model_copy(update={"title": name})
 
-    def off(self, model: str, data: str, found: Regime | None) -> list[tuple[str, str]]:
+    def off(self, model: str, data: str, regime: Regime | None) -> list[tuple[str, str]]:
         """What the runs of a network on data are, and what they should be, where the two differ."""
         off = []
         if not fnmatchcase(data, self.name):
             off.append((data, self.name))
         if not any(fnmatchcase(model, pattern) for pattern in self.models):
             off.append((model, " or ".join(self.models)))
-        asked = {fact: span for fact in COUNTED if (span := getattr(self, fact)) is not None}
-        if found is None:
+        spans = {fact: span for fact in COUNTED if (span := getattr(self, fact)) is not None}
+        if regime is None:
             return [*off, ("no record of what they are", "one")] if not self.plain else off
-        if lacking := [name for name in self.named if name not in found.named]:
-            other = next((name for name in found.named if name not in self.named), None)
+        if lacking := [name for name in self.named if name not in regime.named]:
+            other = next((name for name in regime.named if name not in self.named), None)
             here = f"no class {lacking[0]}" if other is None else f"the class {other}"
             off.append((here, f"the class {lacking[0]}"))
-        for fact, (low, high) in asked.items():
-            number = getattr(found, fact)
+        for fact, (low, high) in spans.items():
+            number = getattr(regime, fact)
             if number is None or not low <= number <= high:
                 here = "an unknown number of" if number is None else f"{number:,}"
-                there = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-                one = COUNTED[fact].format(here)
-                off.append((one.removesuffix("s") if number == 1 else one, COUNTED[fact].format(there)))
-        if self.weights not in (None, found.weights):
-            off.append((f"{found.weights} weights", f"{self.weights} weights"))
+                range_text = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+                fact_text = COUNTED[fact].format(here)
+                off.append(
+                    (
+                        fact_text.removesuffix("s") if number == 1 else fact_text,
+                        COUNTED[fact].format(range_text),
+                    )
+                )
+        if self.weights not in (None, regime.weights):
+            off.append((f"{regime.weights} weights", f"{self.weights} weights"))
         return off

@@ -30,8 +30,8 @@ def name(part: Comparison, cells: bool = True) -> str:
     if left.strategy != right.strategy:
         text = f"{_strategies(part.left)} − {_strategies(part.right)}"
     else:
-        one, other = (_apart(place, same) for place in (left, right))
-        text = f"{one} − {other}, {left.strategy}"
+        left_text, right_text = (_apart(place, same) for place in (left, right))
+        text = f"{left_text} − {right_text}, {left.strategy}"
     if same["exit"] and left.exit is not None:
         text += f" at exit {left.exit}"
     about = [getattr(left, key) for key in ("model", "data") if same[key]]
@@ -59,7 +59,7 @@ def difference(outcome: Judgment, tested: Tested) -> str:
     return text if text.startswith("−") else f"+{text}"
 
 
-def found(outcome: Judgment, tested: Tested) -> str:
+def detectable(outcome: Judgment, tested: Tested) -> str:
     """`1.9 points`: what would have been found, beside what is not significant; else empty."""
     if outcome.verdict != "not significant":
         return ""
@@ -109,5 +109,5 @@ def plain(outcome: Judgment) -> dict[str, Any]:
 
 
 def _tested(tested: Tested) -> dict[str, Any]:
-    shown = ("seeds", "left", "right", "difference", "d", "p_for", "p_against", "detectable")
-    return {"comparison": name(tested.part), **{key: getattr(tested, key) for key in shown}}
+    keys = ("seeds", "left", "right", "difference", "d", "p_for", "p_against", "detectable")
+    return {"comparison": name(tested.part), **{key: getattr(tested, key) for key in keys}}

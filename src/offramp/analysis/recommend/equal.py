@@ -25,10 +25,12 @@ class Level:
     pairs: Pairs
     why: str | None = None
 
-    def beats(self, one: str, other: str) -> bool:
-        """Whether `one` is significantly more accurate than `other` here."""
-        found = {(p.a, p.b): p.difference for p in self.pairs if isinstance(p, Pair) and p.p < ALPHA}
-        return found.get((one, other), 0.0) > 0 or found.get((other, one), 0.0) < 0
+    def beats(self, a: str, b: str) -> bool:
+        """Whether `a` is significantly more accurate than `b` here."""
+        differences = {
+            (p.a, p.b): p.difference for p in self.pairs if isinstance(p, Pair) and p.p < ALPHA
+        }
+        return differences.get((a, b), 0.0) > 0 or differences.get((b, a), 0.0) < 0
 
     @property
     def even(self) -> bool:
@@ -51,41 +53,42 @@ class Level:
 
 def equal_compute(facts: Facts, data: str, names: Mapping[Candidate, str]) -> tuple[Level, ...]:
     """Test accuracy at amounts of compute that all candidates can spend, with early exits in use."""
-    found = facts.of(data, names)
-    several = {c: seeds for c, seeds in found.items() if all(len(a.macs) > 1 for a in seeds.values())}
+    answers = facts.of(data, names)
+    several = {c: seeds for c, seeds in answers.items() if all(len(a.macs) > 1 for a in seeds.values())}
     if not several:
         return ()
     spent = levels([a.macs for seeds in several.values() for a in seeds.values()])
-    made = []
+    compared = []
     for macs in spent:
         frame, images = at_compute(several, macs, names)
         labeled = frame.assign(name=[names[c] for c in pairs(frame)])
         read = sample(labeled, Columns("value", "name", "seed", "source", "measured"))
         looks = facts.looked(data, several)
-        found_ = analyze_sample(read, ALPHA / len(spent), both=False, images=images, looks=looks)
+        analysis = analyze_sample(read, ALPHA / len(spent), both=False, images=images, looks=looks)
         adjusted = tuple(
-            replace(p, p=min(1.0, p.p * len(spent))) if isinstance(p, Pair) else p for p in found_.pairs
+            replace(p, p=min(1.0, p.p * len(spent))) if isinstance(p, Pair) else p
+            for p in analysis.pairs
         )
         best = unbeaten([group.label for group in read.groups], adjusted, higher=True)[:1]
         groups = sorted(read.groups, key=lambda group: group.label not in best)
         means = {group.label: group.mean for group in groups}
-        why = getattr(found_.believed, "why", None)
-        made.append(Level(macs, means, adjusted, why and in_seeds(why)))
-    return tuple(made)
+        why = getattr(analysis.believed, "why", None)
+        compared.append(Level(macs, means, adjusted, why and in_seeds(why)))
+    return tuple(compared)
 
 
-def crossings(found: Sequence[Level]) -> list[tuple[str, str]]:
+def crossings(levels: Sequence[Level]) -> list[tuple[str, str]]:
     """Pairs of groups each of which beats the other somewhere, by name."""
-    groups = sorted({name for level in found for name in level.means})
+    groups = sorted({name for level in levels for name in level.means})
     return [
         (a, b)
         for i, a in enumerate(groups)
         for b in groups[i + 1 :]
-        if any(level.beats(a, b) for level in found) and any(level.beats(b, a) for level in found)
+        if any(level.beats(a, b) for level in levels) and any(level.beats(b, a) for level in levels)
     ]
 
 
-def stretches(found: Sequence[Level]) -> list[tuple[tuple[Level, ...], tuple[str, ...]]]:
+def stretches(levels: Sequence[Level]) -> list[tuple[tuple[Level, ...], tuple[str, ...]]]:
     """Neighboring levels with the same groups leading, and these in the order of their means."""
-    parts = [tuple(part) for _, part in groupby(found, key=lambda level: frozenset(level.leading))]
+    parts = [tuple(part) for _, part in groupby(levels, key=lambda level: frozenset(level.leading))]
     return [(part, part[-1].leading) for part in parts]

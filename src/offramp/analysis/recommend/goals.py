@@ -34,29 +34,29 @@ class Facts:
     answers: Mapping[TrialKey, NetAnswers]
     heads_only: frozenset[str] = frozenset()
     looks: Mapping[tuple[str, str], InterimAnalyses] = field(default_factory=dict)
-    _known: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+    _by_measure: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
 
     def observed(self, measure: str) -> pd.DataFrame:
         """Overall observations of a measure (columns measures.OBSERVATION), worked out once."""
-        if measure not in self._known:
+        if measure not in self._by_measure:
             rows = observations(self.numbers, MEASURES[measure])
-            self._known[measure] = rows[rows["exit"].isna()]
-        return self._known[measure]
+            self._by_measure[measure] = rows[rows["exit"].isna()]
+        return self._by_measure[measure]
 
     def looked(self, data: str, candidates: Collection[Candidate]) -> InterimAnalyses | None:
         """The looks that pairs of candidates on a data set pay for; None where nobody looked. Of several
         rules the longest: shares of alpha add up to one whatever ends the looks, so one rule is right
         for seeds of another too, and for those that were fixed beforehand."""
-        found = [self.looks[model, data] for model, _ in candidates if (model, data) in self.looks]
-        return max(found, key=lambda rule: (len(rule.order), rule.order, rule.first), default=None)
+        rules = [self.looks[model, data] for model, _ in candidates if (model, data) in self.looks]
+        return max(rules, key=lambda rule: (len(rule.order), rule.order, rule.first), default=None)
 
     def of(self, data: str, candidates: Collection[Candidate]) -> dict[Candidate, dict[int, NetAnswers]]:
         """Answers on a data set, by candidate and seed."""
-        found: dict[Candidate, dict[int, NetAnswers]] = {}
+        by_candidate: dict[Candidate, dict[int, NetAnswers]] = {}
         for (model, where, strategy, seed), answers in sorted(self.answers.items()):
             if where == data and (model, strategy) in candidates:
-                found.setdefault((model, strategy), {})[seed] = answers
-        return found
+                by_candidate.setdefault((model, strategy), {})[seed] = answers
+        return by_candidate
 
 
 @dataclass(frozen=True)
@@ -109,13 +109,13 @@ def _mean_curve(seeds: Sequence[NetAnswers], max_macs: float | None = None) -> t
     return spent, np.mean([a.accuracy(spent) for a in seeds], axis=0)
 
 
-def ruled_out(found: Reach | None, target: float) -> Why | None:
+def ruled_out(needed: Reach | None, target: float) -> Why | None:
     """Why a candidate does not have the target, as sure as the runs are; None where it does."""
-    if found is None:
+    if needed is None:
         return WITHIN
-    if found.macs is not None:
+    if needed.macs is not None:
         return None
-    best, low, high = found.best
+    best, low, high = needed.best
     if low is None or high is None:
         text = f"it reaches {percent(best)} at most, of {percent(target)}"
         return Why(text, "below the target")
@@ -131,16 +131,16 @@ def _half(rows: Sequence[Floats]) -> float:
     return crossed(np.array(rows)).half(ALPHA)
 
 
-def _first(spent: Floats, accuracy: Floats, wanted: float) -> float | None:
+def _first(spent: Floats, accuracy: Floats, target: float) -> float | None:
     """Where a curve first has an accuracy, on the line between two points."""
-    there = np.flatnonzero(accuracy >= wanted)
-    if not len(there):
+    places = np.flatnonzero(accuracy >= target)
+    if not len(places):
         return None
-    at = int(there[0])
+    at = int(places[0])
     if at == 0:
         return float(spent[0])
     span = accuracy[at] - accuracy[at - 1]
-    return float(spent[at - 1] + (wanted - accuracy[at - 1]) / span * (spent[at] - spent[at - 1]))
+    return float(spent[at - 1] + (target - accuracy[at - 1]) / span * (spent[at] - spent[at - 1]))
 
 
 def _same_images(answers: Collection[NetAnswers]) -> bool:
@@ -149,26 +149,28 @@ def _same_images(answers: Collection[NetAnswers]) -> bool:
     return len(keys) == 1 and "" not in keys and all(len(a.right) > 1 for a in answers)
 
 
-def default_target(found: Mapping[Candidate, Mapping[int, NetAnswers]]) -> float | None:
+def default_target(answers: Mapping[Candidate, Mapping[int, NetAnswers]]) -> float | None:
     """A point less than the best mean accuracy of any candidate, at whichever compute."""
-    best = [float(_mean_curve(list(seeds.values()))[1].max()) for seeds in found.values()]
+    best = [float(_mean_curve(list(seeds.values()))[1].max()) for seeds in answers.values()]
     return max(best) - LESS if best else None
 
 
 def at_compute(
-    found: Mapping[Candidate, Mapping[int, NetAnswers]], macs: float, names: Mapping[Candidate, str]
+    by_candidate: Mapping[Candidate, Mapping[int, NetAnswers]],
+    macs: float,
+    names: Mapping[Candidate, str],
 ) -> tuple[pd.DataFrame, ValuesOnImages | None]:
     """Test accuracy of every candidate that can answer so cheaply, a row a seed (columns VALUES), and
     image by image, by name."""
     rows: list[tuple[object, ...]] = []
     images: dict[tuple[str, str], Floats] = {}
-    for (model, strategy), seeds in found.items():
+    for (model, strategy), seeds in by_candidate.items():
         for seed, answers in seeds.items():
             if answers.cheapest <= macs:
                 value = answers.on_images(macs)
                 images[names[model, strategy], str(seed)] = value
                 rows.append((model, strategy, seed, float(value.mean()), answers.source, True))
-    same = _same_images([a for seeds in found.values() for a in seeds.values()])
+    same = _same_images([a for seeds in by_candidate.values() for a in seeds.values()])
     return pd.DataFrame(rows, columns=VALUES), images if same else None
 
 
@@ -237,9 +239,9 @@ def values(facts: Facts, wish: Preference, data: str, names: Mapping[Candidate, 
         case "latency":
             return _latency(facts, wish, data, names)
         case "training-time":
-            found = _training(facts, data, names)
-            time = found.measure.name == "seconds-written"  # MACs that stand for it estimate it
-            return found if time else replace(found, frame=found.frame.assign(measured=False))
+            training = _training(facts, data, names)
+            time = training.measure.name == "seconds-written"  # MACs that stand for it estimate it
+            return training if time else replace(training, frame=training.frame.assign(measured=False))
         case "memory":
             return _observed(facts, data, MEMORY, names)
         case "energy":
@@ -275,9 +277,9 @@ def _training(facts: Facts, data: str, names: Mapping[Candidate, str]) -> GoalVa
 
 def _accuracy(facts: Facts, wish: Preference, data: str, names: Mapping[Candidate, str]) -> GoalValues:
     """Averaged over exits; with a limit on MACs, of the threshold that spends just these."""
-    found = facts.of(data, names)
+    by_candidate = facts.of(data, names)
     if wish.max_macs is not None:
-        frame, images = at_compute(found, wish.max_macs, names)
+        frame, images = at_compute(by_candidate, wish.max_macs, names)
         out = {c: WITHIN for c in names if c not in set(pairs(frame))}
         note = (
             "Thresholds are such that an image takes these MACs on average; no label is used for that."
@@ -287,41 +289,43 @@ def _accuracy(facts: Facts, wish: Preference, data: str, names: Mapping[Candidat
     note = "Accuracy is the mean over exits; --max-macs compares at equal compute."
     images = {
         (names[c], str(seed)): np.asarray(answers.right.mean(axis=1))
-        for c, seeds in found.items()
+        for c, seeds in by_candidate.items()
         for seed, answers in seeds.items()
     }
-    there = {
+    answered = {
         (names[c], str(seed)) for c, seed in zip(pairs(seen.frame), seen.frame["seed"], strict=True)
     }
-    known = there <= set(images) and _same_images([a for s in found.values() for a in s.values()])
+    complete = answered <= set(images) and _same_images(
+        [a for s in by_candidate.values() for a in s.values()]
+    )
     out = dict.fromkeys(seen.ruled_out, FEWER)
-    return GoalValues(seen.measure, seen.frame, out, (note,), images if known else None)
+    return GoalValues(seen.measure, seen.frame, out, (note,), images if complete else None)
 
 
 def _latency(facts: Facts, wish: Preference, data: str, names: Mapping[Candidate, str]) -> GoalValues:
     """The compute that an accuracy takes. Candidates are tested where compute is equal: by the accuracy
     that each has for what the first one needs."""
-    found = facts.of(data, names)
-    target = wish.min_accuracy if wish.min_accuracy is not None else default_target(found)
+    by_candidate = facts.of(data, names)
+    target = wish.min_accuracy if wish.min_accuracy is not None else default_target(by_candidate)
     nothing = pd.DataFrame(columns=VALUES)
     if target is None:
         return GoalValues(MACS, nothing, {})
     reached: dict[Candidate, Reach] = {}
     out = {}
-    for candidate, seeds in found.items():
-        one = reach(list(seeds.values()), target, wish.max_macs)
-        why = ruled_out(one, target)
-        if one is None or why is not None:
+    for candidate, seeds in by_candidate.items():
+        needed = reach(list(seeds.values()), target, wish.max_macs)
+        why = ruled_out(needed, target)
+        if needed is None or why is not None:
             out[candidate] = why or WITHIN
         else:
-            reached[candidate] = one
-    asked = "as asked" if wish.min_accuracy is not None else "a point less than the best"
+            reached[candidate] = needed
+    source = "as asked" if wish.min_accuracy is not None else "a point less than the best"
     if not reached:
         return GoalValues(MACS, nothing, out, target=target)
     at = min(r.macs for r in reached.values() if r.macs is not None)
-    frame, images = at_compute({c: found[c] for c in reached}, at, names)
+    frame, images = at_compute({c: by_candidate[c] for c in reached}, at, names)
     note = (
-        f"MACs at which the mean curve over seeds has {percent(target)} ({asked}), on test. "
+        f"MACs at which the mean curve over seeds has {percent(target)} ({source}), on test. "
         "Strategies are tested by the accuracy that each has at the compute that the first one needs."
     )
     return GoalValues(
@@ -366,11 +370,11 @@ def _balanced(facts: Facts, wish: Preference, data: str, names: Mapping[Candidat
 
 
 def _each_seed(
-    found: Mapping[Candidate, Mapping[int, NetAnswers]], target: float | None
+    by_candidate: Mapping[Candidate, Mapping[int, NetAnswers]], target: float | None
 ) -> pd.DataFrame:
     """The MACs that a target takes, by seed (columns VALUES), of those that have it in every seed."""
     rows: list[tuple[object, ...]] = []
-    for (model, strategy), seeds in found.items():
+    for (model, strategy), seeds in by_candidate.items():
         needed = [None if target is None else reach([a], target) for a in seeds.values()]
         spent = [r.macs for r in needed if r is not None and r.macs is not None]
         if len(spent) == len(seeds):

@@ -121,29 +121,29 @@ def _advise(facts: Facts, wish: Preference, data: str) -> Advice:
     several = len({model for model, _ in everyone}) > 1
     names = {c: f"{c[1]} on {c[0]}" if several else c[1] for c in everyone}
     out = _excluded(facts, wish, data, everyone)
-    found = values(facts, wish, data, {c: n for c, n in names.items() if c not in out})
-    out |= {c: why for c, why in found.ruled_out.items() if c not in out}
-    out |= dict.fromkeys(found.reach.keys() - out.keys() - set(pairs(found.frame)), DEARER)
-    frame = only(found.frame, [c for c in everyone if c not in out])
-    ranked = _Ranking((), f"there are no values of {found.measure.name}")
+    goal_values = values(facts, wish, data, {c: n for c, n in names.items() if c not in out})
+    out |= {c: why for c, why in goal_values.ruled_out.items() if c not in out}
+    out |= dict.fromkeys(goal_values.reach.keys() - out.keys() - set(pairs(goal_values.frame)), DEARER)
+    frame = only(goal_values.frame, [c for c in everyone if c not in out])
+    ranked = _Ranking((), f"there are no values of {goal_values.measure.name}")
     if len(frame):
-        ranked = _rank(found, frame, names, facts.looked(data, everyone))
+        ranked = _rank(goal_values, frame, names, facts.looked(data, everyone))
     none_left = len(out) == len(everyone)
     untested = "every strategy is ruled out" if none_left else ranked.untested
-    notes = found.notes
+    notes = goal_values.notes
     if wish.frozen_backbone and wish.goal not in ("accuracy", "latency"):
         notes += ("Costs include training the backbone, which a given one saves.",)
     ruled = tuple(RuledOut(names[c], out[c].text, out[c].kind) for c in sorted(out))
     return Advice(
         goal=wish.goal,
         data=data,
-        measure=found.measure,
+        measure=goal_values.measure,
         ranking=ranked.ranking,
         ruled_out=ruled,
         untested=untested,
         notes=notes,
-        target=found.target,
-        at=found.at,
+        target=goal_values.target,
+        at=goal_values.at,
         detectable=ranked.detectable,
         withheld=ranked.withheld,
         even=ranked.even,
@@ -158,8 +158,8 @@ def _excluded(
     """Who cannot meet what was asked for, and why."""
     out: dict[Candidate, Why] = {}
     answers = facts.of(data, everyone)
-    known = facts.numbers.final[facts.numbers.final["data"] == data]
-    exits = known.groupby(["model", "strategy"])["exit"].nunique().to_dict()
+    final = facts.numbers.final[facts.numbers.final["data"] == data]
+    exits = final.groupby(["model", "strategy"])["exit"].nunique().to_dict()
     for candidate in everyone:
         if exits.get(candidate, 0) < 2 <= max(exits.values()):
             out[candidate] = EARLY
@@ -183,13 +183,16 @@ class _Ranking:
 
 
 def _rank(
-    found: GoalValues, frame: pd.DataFrame, names: Mapping[Candidate, str], looks: InterimAnalyses | None
+    goal_values: GoalValues,
+    frame: pd.DataFrame,
+    names: Mapping[Candidate, str],
+    looks: InterimAnalyses | None,
 ) -> _Ranking:
     """The ranking, why nothing in it was tested, and what could have been shown."""
     labeled = frame.assign(name=[names[c] for c in pairs(frame)])
     read = sample(labeled, Columns("value", "name", "seed", "source", "measured"))
-    needed = {names[c]: r for c, r in found.reach.items()}
-    higher = found.measure.better == "higher"
+    needed = {names[c]: r for c, r in goal_values.reach.items()}
+    higher = goal_values.measure.better == "higher"
 
     def place(mean: float, label: str) -> tuple[float, float, str]:
         """Where a group stands: by what it needs, else by its values."""
@@ -199,12 +202,12 @@ def _rank(
         return (-mean if higher else mean), 0.0, label
 
     groups = sorted(read.groups, key=lambda g: place(g.mean, g.label))
-    analysis = analyze_sample(read, ALPHA, both=False, images=found.images, looks=looks)
+    analysis = analyze_sample(read, ALPHA, both=False, images=goal_values.images, looks=looks)
     tested = {frozenset((p.a, p.b)): p for p in analysis.pairs}
     # What is ranked by MACs is tested by accuracy.
     best = unbeaten([g.label for g in groups], analysis.pairs, higher or bool(needed))
     groups.sort(key=lambda g: g.label not in best[:1])
-    few = _few(found, read) if len(groups) > 1 else None
+    few = _few(goal_values, read) if len(groups) > 1 else None
     if groups and not best:
         tested, few = {}, few or NO_FIRST
     untested, estimated = None, False
@@ -218,9 +221,9 @@ def _rank(
         need = needed.get(group.names[0])
         rows.append(row if need is None else _needs(row, need))
     first = [tested.get(frozenset((groups[0].label, g.label))) for g in groups[1:]]
-    shown = [p.detectable for p in first if isinstance(p, Pair) and p.p >= ALPHA and p.detectable]
+    detectable = [p.detectable for p in first if isinstance(p, Pair) and p.p >= ALPHA and p.detectable]
     even = bool(analysis.pairs) and none_differ(analysis.pairs)
-    return _Ranking(tuple(rows), untested, max(shown, default=None), few, even, estimated)
+    return _Ranking(tuple(rows), untested, max(detectable, default=None), few, even, estimated)
 
 
 def _needs(row: Ranked, need: Reach) -> Ranked:
@@ -229,27 +232,27 @@ def _needs(row: Ranked, need: Reach) -> Ranked:
     return replace(row, mean=mean, sd=None, accuracy=row.mean, low=need.low, high=need.high)
 
 
-def _few(found: GoalValues, read: Sample) -> str | None:
+def _few(goal_values: GoalValues, read: Sample) -> str | None:
     """Why there is no recommendation: too few seeds to tell how much they vary."""
     seeds = min(len(group.values) for group in read.groups)
     if seeds >= FEWEST:
         return None
     have = "One seed is" if seeds == 1 else f"{seeds} seeds are"
     text = f"{have} too few for a recommendation"
-    points = found.measure.unit == PERCENT or found.target is not None
-    spread = _spread(found, read)
+    points = goal_values.measure.unit == PERCENT or goal_values.target is not None
+    spread = _spread(goal_values, read)
     if spread is None or not points:
         return f"{text}; train at least {FEWEST}."
-    wanted = spread.blocks_for(SMALL, len(read.groups) * (len(read.groups) - 1) // 2)
-    if wanted is None:
+    needed = spread.blocks_for(SMALL, len(read.groups) * (len(read.groups) - 1) // 2)
+    if needed is None:
         limit = "no number of seeds shows a difference of half a point on these test images"
         return f"{text}; train at least {FEWEST} ({limit})."
-    return f"{text}; to show a difference of half a point takes about {wanted}, as these vary."
+    return f"{text}; to show a difference of half a point takes about {needed}, as these vary."
 
 
-def _spread(found: GoalValues, read: Sample) -> Estimate | None:
+def _spread(goal_values: GoalValues, read: Sample) -> Estimate | None:
     """How the differences of two groups vary, in the middle over all pairs; None of one seed."""
-    each = paired_estimates(read.groups, found.images).values()
+    each = paired_estimates(read.groups, goal_values.images).values()
     if not each:
         return None
     between, shared = (

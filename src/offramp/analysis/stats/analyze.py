@@ -156,12 +156,12 @@ def analyze_by(
         if families is None:
             yield where, analyze_sample(whole, alpha)
             continue
-        found = families.among([name for group in whole.groups for name in group.names])
-        if not found:
+        members_of = families.among([name for group in whole.groups for name in group.names])
+        if not members_of:
             raise OfframpError(
                 f"column '{columns.group}' holds no two of the paper's strategies; leave out --families"
             )
-        for family, members in found.items():
+        for family, members in members_of.items():
             yield {**where, "family": family}, analyze_sample(whole.keep(members), alpha)
 
 
@@ -176,7 +176,7 @@ def _cells(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[str, s
 
 
 def analyze_sample(
-    found: Sample,
+    whole: Sample,
     alpha: float = ALPHA,
     *,
     both: bool = True,
@@ -187,32 +187,32 @@ def analyze_sample(
     default, as it takes the longest for many groups.  images: what was measured on each image, the same
     ones in every block; then differences are tested over blocks and images.  looks: where blocks were
     added until pairs were decided; then p and intervals of pairs over blocks are adjusted for them."""
-    means = tuple(_mean(group) for group in found.groups)
-    notes = [*found.notes, *([LOOKED] if looks is not None else [])]
+    means = tuple(_mean(group) for group in whole.groups)
+    notes = [*whole.notes, *([LOOKED] if looks is not None else [])]
     notes += [
         f"{group.label}: identical by construction, never tested against each other"
-        for group in found.groups
+        for group in whole.groups
         if len(group.names) > 1
     ]
-    default: Basis = "over blocks" if found.blocked else "one-way"
-    if found.blocked and images is not None:
+    default: Basis = "over blocks" if whole.blocked else "one-way"
+    if whole.blocked and images is not None:
         default = "over blocks and images"
-    if obstacle := _obstacle(found) or _lonely(found, found.blocked):
-        over = obstacle if found.blocked else None
-        one = _obstacle(found) or _lonely(found, False) or obstacle
-        return Analysis(means, default, over, one, tuple(notes), None if images is None else over)
-    groups = tuple(group for group in found.groups if len(group.values) > 1)
+    if obstacle := _obstacle(whole) or _lonely(whole, whole.blocked):
+        over = obstacle if whole.blocked else None
+        reason = _obstacle(whole) or _lonely(whole, False) or obstacle
+        return Analysis(means, default, over, reason, tuple(notes), None if images is None else over)
+    groups = tuple(group for group in whole.groups if len(group.values) > 1)
     notes += [
         f"{group.label} has one value and is left out of every test"
-        for group in found.groups
+        for group in whole.groups
         if len(group.values) < 2
     ]
     notes += [f"{g.label} is constant" for g in groups if len(set(g.values)) == 1]
     over_blocks, crossed = None, None
-    if found.blocked:
+    if whole.blocked:
         over_blocks, more = _over_blocks(groups, alpha, looks)
         notes += more
-    if found.blocked and images is not None:
+    if whole.blocked and images is not None:
         crossed = _crossed(groups, alpha, images, looks)
     if len(groups) == 2:
         notes.append("with two groups the overall test is the test of their difference")
@@ -220,15 +220,15 @@ def analyze_sample(
     return Analysis(means, default, over_blocks, one_way, tuple(notes), crossed)
 
 
-def _obstacle(found: Sample) -> Untested | None:
+def _obstacle(whole: Sample) -> Untested | None:
     """Why nothing at all can be tested."""
-    if estimated := sum(group.estimated for group in found.groups):
+    if estimated := sum(group.estimated for group in whole.groups):
         some = "1 value is an estimate" if estimated == 1 else f"{estimated} values are estimates"
         return Untested(f"estimated, not tested ({some})", estimated=True)
-    if not found.groups:
+    if not whole.groups:
         return Untested("there are no values")
-    if len(found.groups) < 2:
-        only = found.groups[0]
+    if len(whole.groups) < 2:
+        only = whole.groups[0]
         return Untested(
             "all groups are identical by construction"
             if len(only.names) > 1
@@ -237,11 +237,11 @@ def _obstacle(found: Sample) -> Untested | None:
     return None
 
 
-def _lonely(found: Sample, blocked: bool) -> Untested | None:
+def _lonely(whole: Sample, blocked: bool) -> Untested | None:
     """Why there are too few values, in the words of the way over blocks or of the one-way analysis."""
-    if sum(len(group.values) > 1 for group in found.groups) > 1:
+    if sum(len(group.values) > 1 for group in whole.groups) > 1:
         return None
-    several = any(len(group.values) > 1 for group in found.groups)
+    several = any(len(group.values) > 1 for group in whole.groups)
     if blocked and not several:
         few = "there is no more than one block"
     elif several:

@@ -42,6 +42,6 @@ def iqm(tasks: Sequence[Sequence[float]], draws: int = DRAWS) -> Iqm:
         return Iqm(value, float("nan"), float("nan"))
     generator = np.random.default_rng(0)
     drawn = [task[generator.integers(len(task), size=(draws, len(task)))] for task in scores]
-    found = stats.trim_mean(np.concatenate(drawn, axis=1), 0.25, axis=1)
-    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    draws_of_mean = stats.trim_mean(np.concatenate(drawn, axis=1), 0.25, axis=1)
+    low, high = np.quantile(draws_of_mean, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Iqm(value, float(low), float(high))

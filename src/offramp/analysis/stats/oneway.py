@@ -66,9 +66,9 @@ def welch(groups: Sequence[Floats]) -> Welch | Untested:
         return too_few
     if any(same(group) for group in groups):
         return Untested("a group is constant, and Welch's test weighs groups by 1/variance")
-    found = anova_oneway(list(groups), use_var="unequal", welch_correction=True)
-    df1, df2 = (float(df) for df in found.df)
-    f = float(found.statistic)
+    test = anova_oneway(list(groups), use_var="unequal", welch_correction=True)
+    df1, df2 = (float(df) for df in test.df)
+    f = float(test.statistic)
     return Welch(f, df1, df2, float(stats.f.sf(f, df1, df2)))
 
 
@@ -98,8 +98,8 @@ def shapiro(groups: Sequence[Floats]) -> Check | Untested:
         return Untested(f"Shapiro and Wilk's test takes 3 to {MOST} values, not {len(residuals)}")
     if same(residuals, float(max(np.abs(group).max() for group in groups))):
         return Untested("no group varies")
-    found = stats.shapiro(residuals)
-    return Check(float(found.statistic), float(found.pvalue))
+    test = stats.shapiro(residuals)
+    return Check(float(test.statistic), float(test.pvalue))
 
 
 def levene(groups: Sequence[Floats]) -> Check | Untested:
@@ -112,5 +112,5 @@ def levene(groups: Sequence[Floats]) -> Check | Untested:
     scale = float(max(np.abs(group).max() for group in groups))
     if all(same(spread, scale) for spread in spreads):
         return Untested("distances from the median do not vary within any group")
-    found = stats.levene(*groups, center="median")
-    return Check(float(found.statistic), float(found.pvalue))
+    test = stats.levene(*groups, center="median")
+    return Check(float(test.statistic), float(test.pvalue))

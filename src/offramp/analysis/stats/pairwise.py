@@ -68,30 +68,30 @@ def tukey(labels: Sequence[str], groups: Sequence[Floats], alpha: float) -> Pair
             for (a, x), (b, y) in combinations(zip(labels, groups, strict=True), 2)
         )
     error = sum(float(((g - g.mean()) ** 2).sum()) for g in groups) / df
-    found = []
-    for one, other in combinations(zip(labels, groups, strict=True), 2):
-        own = np.sqrt(error / 2 * (1 / len(one[1]) + 1 / len(other[1])))
-        found.append(_pair(one, other, own, len(groups), df, alpha))
-    return tuple(found)
+    pairs = []
+    for first, second in combinations(zip(labels, groups, strict=True), 2):
+        own = np.sqrt(error / 2 * (1 / len(first[1]) + 1 / len(second[1])))
+        pairs.append(_pair(first, second, own, len(groups), df, alpha))
+    return tuple(pairs)
 
 
 def games_howell(labels: Sequence[str], groups: Sequence[Floats], alpha: float) -> Pairs:
     """Games and Howell (1976): as Tukey's, but each pair has its own variance and degrees of freedom."""
-    found: list[Pair | UntestedPair] = []
+    pairs: list[Pair | UntestedPair] = []
     for (a, x), (b, y) in combinations(zip(labels, groups, strict=True), 2):
         if same(x) and same(y):
-            found.append(UntestedPair(a, b, "both are constant", float(x.mean() - y.mean())))
+            pairs.append(UntestedPair(a, b, "both are constant", float(x.mean() - y.mean())))
             continue
         u, v = x.var(ddof=1) / len(x), y.var(ddof=1) / len(y)
         df = (u + v) ** 2 / (u**2 / (len(x) - 1) + v**2 / (len(y) - 1))
-        found.append(_pair((a, x), (b, y), np.sqrt((u + v) / 2), len(groups), float(df), alpha))
-    return tuple(found)
+        pairs.append(_pair((a, x), (b, y), np.sqrt((u + v) / 2), len(groups), float(df), alpha))
+    return tuple(pairs)
 
 
 def _pair(
-    one: tuple[str, Floats], other: tuple[str, Floats], error: float, k: int, df: float, alpha: float
+    first: tuple[str, Floats], second: tuple[str, Floats], error: float, k: int, df: float, alpha: float
 ) -> Pair:
-    (a, x), (b, y) = one, other
+    (a, x), (b, y) = first, second
     difference = float(x.mean() - y.mean())
     p = tail(abs(difference) / error, k, df)
     half = critical(1 - alpha, k, df) * error
@@ -110,23 +110,25 @@ def paired_differences(
     """
     drawn = [(g, h, *common(g, h)[1:]) for g, h in combinations(groups, 2)]
     reasons = [obstacle(x, y, images is not None) for _, _, x, y in drawn]
-    found = [
+    estimates = [
         paired_estimate(g, h, images)
         for (g, h, _, _), why in zip(drawn, reasons, strict=True)
         if why is None
     ]
-    parts = [(e.mean, e.between / e.blocks, e.shared, e.blocks - 1.0) for e in found]
+    parts = [(e.mean, e.between / e.blocks, e.shared, e.blocks - 1.0) for e in estimates]
     means, seeds, shared, df = np.array(parts, dtype=float).reshape(-1, 4).T
     adjusted = holm(p_values(np.abs(means), seeds, shared, df))
-    halves = half_width(np.full(len(found), alpha / max(len(found), 1)), seeds, shared, df)
-    least = halves + half_width(np.full(len(found), 2 * (1 - POWER)), seeds, shared, df)
+    halves = half_width(np.full(len(estimates), alpha / max(len(estimates), 1)), seeds, shared, df)
+    least = halves + half_width(np.full(len(estimates), 2 * (1 - POWER)), seeds, shared, df)
     columns = (means, halves, adjusted, least)
     numbers = zip(*(column.tolist() for column in columns), strict=True)
     pairs: list[Pair | UntestedPair] = []
     for (g, h, x, y), why in zip(drawn, reasons, strict=True):
         if why is None:
-            mean, half, p, shown = next(numbers)
-            pairs.append(Pair(g.label, h.label, mean, mean - half, mean + half, p, detectable=shown))
+            mean, half, p, detectable = next(numbers)
+            pairs.append(
+                Pair(g.label, h.label, mean, mean - half, mean + half, p, detectable=detectable)
+            )
         else:
             difference = float((x - y).mean()) if len(x) else None
             pairs.append(UntestedPair(g.label, h.label, why, difference))
@@ -176,8 +178,8 @@ class Estimate:
 
 def paired_estimate(g: Group, h: Group, images: ValuesOnImages | None) -> Estimate:
     """Of the difference of two groups, over the blocks that both have, two at least."""
-    _, one, other = common(g, h)
-    return over_blocks(one - other) if images is None else crossed(on_images(g, h, images))
+    _, x, y = common(g, h)
+    return over_blocks(x - y) if images is None else crossed(on_images(g, h, images))
 
 
 def paired_estimates(
@@ -200,7 +202,7 @@ def least_shown(pairs: Iterable[Pair | UntestedPair]) -> float | None:
     """The smallest difference that each of those found alike would have shown with probability POWER;
     None where none was."""
     alike = [p.detectable for p in pairs if isinstance(p, Pair) and p.p >= ALPHA]
-    return max((found for found in alike if found), default=None)
+    return max((least for least in alike if least), default=None)
 
 
 def unbeaten(labels: Sequence[str], pairs: Pairs, higher: bool) -> list[str]:
@@ -210,8 +212,8 @@ def unbeaten(labels: Sequence[str], pairs: Pairs, higher: bool) -> list[str]:
     may be the best by their luck, while another one is better in the blocks that both have. None are
     left only where each is behind another, which takes blocks that differ from pair to pair.
     """
-    shown = [pair for pair in pairs if isinstance(pair, Pair) and pair.p < ALPHA]
-    behind = {pair.b if (pair.difference > 0) == higher else pair.a for pair in shown}
+    significant = [pair for pair in pairs if isinstance(pair, Pair) and pair.p < ALPHA]
+    behind = {pair.b if (pair.difference > 0) == higher else pair.a for pair in significant}
     return [label for label in labels if label not in behind]
 
 
@@ -266,11 +268,11 @@ def half_width(level: Floats, seeds: Floats, images: Floats, df: Floats) -> Floa
 def on_images(g: Group, h: Group, images: ValuesOnImages) -> Floats:
     """Differences by block and image, [S, N]."""
     blocks, _, _ = common(g, h)
-    one, other = (
+    first, second = (
         [next(images[name, b] for name in x.names if (name, b) in images) for b in blocks]
         for x in (g, h)
     )
-    return np.asarray(np.array(one, dtype=float) - np.array(other, dtype=float))
+    return np.asarray(np.array(first, dtype=float) - np.array(second, dtype=float))
 
 
 def holm(p: Floats) -> Floats:
@@ -286,9 +288,9 @@ def holm(p: Floats) -> Floats:
 
 def common(g: Group, h: Group) -> tuple[list[str], Floats, Floats]:
     """The blocks that both have, and the values of either there."""
-    one, other = (dict(zip(x.blocks, x.values, strict=True)) for x in (g, h))
-    blocks = [block for block in g.blocks if block in other]
-    return blocks, np.array([one[b] for b in blocks]), np.array([other[b] for b in blocks])
+    first, second = (dict(zip(x.blocks, x.values, strict=True)) for x in (g, h))
+    blocks = [block for block in g.blocks if block in second]
+    return blocks, np.array([first[b] for b in blocks]), np.array([second[b] for b in blocks])
 
 
 def obstacle(x: Floats, y: Floats, by_image: bool) -> str | None:

@@ -63,8 +63,8 @@ def repeated(table: Floats) -> Repeated | Untested:
     if k < 2:
         return Untested("a comparison needs two groups")
     if n < 2:
-        there = "one" if n else "none"
-        return Untested(f"two blocks that hold every group are needed, there is {there}")
+        count = "one" if n else "none"
+        return Untested(f"two blocks that hold every group are needed, there is {count}")
     rest = residuals(table)
     if same(rest, float(np.abs(table).max())):
         return Untested(

@@ -95,8 +95,8 @@ class Sample:
 
     def keep(self, names: Collection[str]) -> Sample:
         """The sample of those groups alone."""
-        kept = (replace(g, names=tuple(n for n in g.names if n in names)) for g in self.groups)
-        return replace(self, groups=tuple(group for group in kept if group.names))
+        groups = (replace(g, names=tuple(n for n in g.names if n in names)) for g in self.groups)
+        return replace(self, groups=tuple(group for group in groups if group.names))
 
 
 def sample(frame: pd.DataFrame, columns: Columns) -> Sample:
@@ -173,14 +173,14 @@ def _lost(rows: pd.DataFrame) -> tuple[str, ...]:
         return ()
     pairs = zip(rows["group"], rows["block"], strict=True)
     places = sorted({group if block == "" else f"{group} in {block}" for group, block in pairs})
-    one = len(rows) == 1
-    are, were = ("value is", "was") if one else ("values are", "were")
+    single = len(rows) == 1
+    are, were = ("value is", "was") if single else ("values are", "were")
     return (f"{len(rows)} {are} missing or not finite and {were} left out: {', '.join(places)}",)
 
 
 def _groups(rows: pd.DataFrame, columns: Columns) -> list[Group]:
     ordered = rows.sort_values(["group", "block", "value"], kind="stable")
-    found = []
+    groups = []
     for name, part in ordered.groupby("group", sort=True):
         blocks = tuple(part["block"]) if columns.block is not None else ()
         twice = part["block"][part["block"].duplicated()]
@@ -190,8 +190,8 @@ def _groups(rows: pd.DataFrame, columns: Columns) -> list[Group]:
                 "name the columns that tell them apart with --by, or average them first"
             )
         estimated = int((~part["measured"]).sum())
-        found.append(Group((str(name),), tuple(part["value"]), blocks, estimated))
-    return found
+        groups.append(Group((str(name),), tuple(part["value"]), blocks, estimated))
+    return groups
 
 
 def _by_block(group: Group) -> dict[str, float]:
@@ -255,15 +255,15 @@ def _agree_where_both_are(
 
 
 def _agree(keys: Mapping[str, Mapping[str, PairKey]], a: str, b: str, block: str) -> bool:
-    one, other = keys.get(a, {}).get(block, ""), keys.get(b, {}).get(block, "")
-    return bool(one) and one == other
+    first, second = keys.get(a, {}).get(block, ""), keys.get(b, {}).get(block, "")
+    return bool(first) and first == second
 
 
 def _check(a: str, b: str, values: Mapping[str, Values], common: Sequence[str]) -> None:
     for block in common:
-        one, other = values[a][block], values[b][block]
-        if not math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12):
+        first, second = values[a][block], values[b][block]
+        if not math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-12):
             raise OfframpError(
-                f"'{a}' and '{b}' are said to be identical by construction but differ ({one:g} and "
-                f"{other:g}); correct the values or what says so"
+                f"'{a}' and '{b}' are said to be identical by construction but differ ({first:g} and "
+                f"{second:g}); correct the values or what says so"
             )

@@ -61,10 +61,10 @@ class InterimAnalyses:
     @property
     def counts(self) -> tuple[int, ...]:
         """How many blocks there are at each look."""
-        found = [self.first]
-        while found[-1] < len(self.order):
-            found.append(min(found[-1] + max(1, found[-1] // 3), len(self.order)))
-        return tuple(found)
+        counts = [self.first]
+        while counts[-1] < len(self.order):
+            counts.append(min(counts[-1] + max(1, counts[-1] // 3), len(self.order)))
+        return tuple(counts)
 
     @property
     def shares(self) -> dict[int, float]:
@@ -114,8 +114,8 @@ def decide(
     different, alike = holm(spent(looks, seen)), holm(spent(looks, seen, margin))
     undecided = max(int(((different > alpha) & (alike > alpha)).sum()), 1)
     decisions = []
-    for (a, b), found, p, q in zip(pairs, seen, different.tolist(), alike.tolist(), strict=True):
-        last = found[-1] if found else None
+    for (a, b), estimates, p, q in zip(pairs, seen, different.tolist(), alike.tolist(), strict=True):
+        last = estimates[-1] if estimates else None
         later = [share for n, share in looks.shares.items() if last is not None and n > last.blocks]
         verdict: Verdict = "different" if p <= alpha else "alike" if q <= alpha else "open"
         level = alpha * max(later, default=1.0) / undecided
@@ -130,7 +130,7 @@ def spent(
 ) -> Floats:
     """p over all looks of each pair: the smallest of its looks' p, each divided by its share of alpha.
     Of no difference; with a margin, of a difference as large as that or larger."""
-    every = [(k, e) for k, found in enumerate(seen) for e in found]
+    every = [(k, e) for k, estimates in enumerate(seen) for e in estimates]
     pair = np.array([k for k, _ in every], dtype=int)
     numbers = [(abs(e.mean), e.between / e.blocks, e.shared, e.blocks - 1) for _, e in every]
     mean, seeds, images, df = np.array(numbers, dtype=float).reshape(-1, 4).T
@@ -143,21 +143,21 @@ def spent(
     return best
 
 
-def unseen(found: Estimate, margin: float) -> float:
+def unseen(estimate: Estimate, margin: float) -> float:
     """The probability that so many images show no difference at all where one in 1/margin does: no
     variance says so, as there is none. 0 where any shows one."""
-    same = found.mean == found.between == found.shared == 0 and found.images > 0
-    return float((1 - margin) ** found.images) if same else 0.0
+    same = estimate.mean == estimate.between == estimate.shared == 0 and estimate.images > 0
+    return float((1 - margin) ** estimate.images) if same else 0.0
 
 
-def hopeless(found: Estimate, margin: float, level: float) -> bool:
+def hopeless(estimate: Estimate, margin: float, level: float) -> bool:
     """Whether no number of seeds is likely to decide: their luck apart, that of the images alone is too
     much. level: of a look, two-sided."""
-    if unseen(found, margin) > level:
+    if unseen(estimate, margin) > level:
         return True
-    luck = float(stats.t.isf(0.025, found.blocks - 1)) * math.sqrt(found.between / found.blocks)
-    images = math.sqrt(found.shared)
-    near, far = max(abs(found.mean) - luck, 0.0), abs(found.mean) + luck
+    luck = float(stats.t.isf(0.025, estimate.blocks - 1)) * math.sqrt(estimate.between / estimate.blocks)
+    images = math.sqrt(estimate.shared)
+    near, far = max(abs(estimate.mean) - luck, 0.0), abs(estimate.mean) + luck
     return bool(
         far <= stats.norm.isf(level / 2) * images and near + stats.norm.isf(level) * images >= margin
     )
@@ -172,23 +172,23 @@ def sequential_differences(
     rows = [_rows(g, h, looks, images) for g, h in pairs]
     seen = [_seen(g, h, looks, values) for (g, h), values in zip(pairs, rows, strict=True)]
     parts = zip(pairs, rows, seen, strict=True)
-    why = [_why(g, h, looks, values, found) for (g, h), values, found in parts]
+    why = [_why(g, h, looks, values, estimates) for (g, h), values, estimates in parts]
     tested = [k for k, reason in enumerate(why) if reason is None]
     p = dict(zip(tested, holm(spent(looks, [seen[k] for k in tested])), strict=True))
-    made: list[Pair | UntestedPair] = []
+    tested_pairs: list[Pair | UntestedPair] = []
     for k, (g, h) in enumerate(pairs):
         reason = why[k]
         if reason is not None:
             difference = float(rows[k].mean()) if len(rows[k]) else None
-            made.append(UntestedPair(g.label, h.label, reason, difference))
+            tested_pairs.append(UntestedPair(g.label, h.label, reason, difference))
             continue
         last = seen[k][-1]
         level = alpha * looks.shares[last.blocks] / len(tested)
         half = last.half(level)
-        shown = half + last.half(2 * (1 - POWER))
+        detectable = half + last.half(2 * (1 - POWER))
         ends = (last.mean, last.mean - half, last.mean + half)
-        made.append(Pair(g.label, h.label, *ends, float(p[k]), detectable=shown))
-    return tuple(made)
+        tested_pairs.append(Pair(g.label, h.label, *ends, float(p[k]), detectable=detectable))
+    return tuple(tested_pairs)
 
 
 def _rows(g: Group, h: Group, looks: InterimAnalyses, images: ValuesOnImages | None) -> Floats:
@@ -203,19 +203,19 @@ def _rows(g: Group, h: Group, looks: InterimAnalyses, images: ValuesOnImages | N
 def _seen(g: Group, h: Group, looks: InterimAnalyses, values: Floats) -> tuple[Estimate, ...]:
     """The estimate at every look so far. Over blocks alone, one at which all differ by the same amount
     is left out: nothing there says how much they vary, and its p would be 0."""
-    found = looks.at(values)
+    estimates = looks.at(values)
     if values.ndim > 1:
-        return found
+        return estimates
     scale = float(np.abs([*g.values, *h.values]).max())
-    return tuple(e for e in found if not same(values[: e.blocks], scale))
+    return tuple(e for e in estimates if not same(values[: e.blocks], scale))
 
 
 def _why(
-    g: Group, h: Group, looks: InterimAnalyses, values: Floats, found: Sequence[Estimate]
+    g: Group, h: Group, looks: InterimAnalyses, values: Floats, estimates: Sequence[Estimate]
 ) -> str | None:
     if len(values) < looks.first:
         return f"they share fewer than the {looks.first} blocks of the first look"
     _, x, y = common(g, h)
-    if (reason := obstacle(x, y, values.ndim > 1)) or found:
+    if (reason := obstacle(x, y, values.ndim > 1)) or estimates:
         return reason
     return "they differ by the same amount at every look, so there is nothing to measure it against"

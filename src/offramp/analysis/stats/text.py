@@ -38,23 +38,23 @@ def equation(p: float) -> str:
     return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
-def sentence(found: Anova | Welch | Repeated | Check | Untested) -> str:
+def sentence(test: Anova | Welch | Repeated | Check | Untested) -> str:
     """The outcome of a test in a line."""
-    match found:
+    match test:
         case Untested():
-            return f"not tested: {found.why}"
+            return f"not tested: {test.why}"
         case Check():
-            return f"statistic {found.statistic:.4g}, {equation(found.p)}"
+            return f"statistic {test.statistic:.4g}, {equation(test.p)}"
         case Anova():
-            effect = f"η² = {found.eta2:.3f}, ω² = {found.omega2:.3f}"
-            return f"F({found.df1:g}, {found.df2:g}) = {found.f:.6g}, {equation(found.p)}; {effect}"
+            effect = f"η² = {test.eta2:.3f}, ω² = {test.omega2:.3f}"
+            return f"F({test.df1:g}, {test.df2:g}) = {test.f:.6g}, {equation(test.p)}; {effect}"
         case Welch():
-            return f"F({found.df1:g}, {found.df2:.2f}) = {found.f:.6g}, {equation(found.p)}"
+            return f"F({test.df1:g}, {test.df2:.2f}) = {test.f:.6g}, {equation(test.p)}"
         case Repeated():
-            effect = f"η² {found.eta2_partial:.3f} partial, {found.eta2_generalized:.3f} generalized"
+            effect = f"η² {test.eta2_partial:.3f} partial, {test.eta2_generalized:.3f} generalized"
             return (
-                f"F({found.df1:.2f}, {found.df2:.2f}) = {found.f:.6g}, {equation(found.p)}, over "
-                f"{found.blocks} blocks; Greenhouse–Geisser ε = {found.epsilon:.3f}; {effect}"
+                f"F({test.df1:.2f}, {test.df2:.2f}) = {test.f:.6g}, {equation(test.p)}, over "
+                f"{test.blocks} blocks; Greenhouse–Geisser ε = {test.epsilon:.3f}; {effect}"
             )
 
 

@@ -44,7 +44,7 @@ def pack(
         found = evidence.of_strategies(found, strategy)
     trials, table = found.packed
     with moving(f"packing {counted(len(trials), 'trial')}"):
-        sizes = packed.write(out, found.found.records, trials, table, found.missing, found.logs)
+        sizes = packed.write(out, found.gathered.records, trials, table, found.missing, found.logs)
     if json:
         emit({"out": str(out), "trials": len(trials), "bytes": sizes, "missing": list(found.missing)})
         return

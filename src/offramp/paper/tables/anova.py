@@ -126,11 +126,11 @@ def tests_one_way(runs: Runs) -> list[Table]:
 
 def _checked(analysis: Analysis) -> dict[str, Any]:
     """The one-way analysis and the p of the checks of its assumptions."""
-    way, found = analysis.one_way, one_way(analysis)
+    way, numbers = analysis.one_way, one_way(analysis)
     if not isinstance(way, OneWay):
-        return found | dict.fromkeys(("shapiro", "levene", "welch"))
+        return numbers | dict.fromkeys(("shapiro", "levene", "welch"))
     checks = {"shapiro": way.shapiro, "levene": way.levene, "welch": way.unequal and way.unequal.welch}
-    return found | {k: c.p if isinstance(c, Check | Welch) else None for k, c in checks.items()}
+    return numbers | {k: c.p if isinstance(c, Check | Welch) else None for k, c in checks.items()}
 
 
 def pairs_one_way(runs: Runs) -> list[Table]:

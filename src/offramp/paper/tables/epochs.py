@@ -51,11 +51,13 @@ def _column(measure: Measure) -> Column:
 
 
 def _rows(runs: Runs) -> list[Mapping[str, Any]]:
-    """Values as they are shown: shares in percent, gaps in points."""
+    """Values as they are rows_of_exits: shares in percent, gaps in points."""
     statistics = {}
     for measure in EPOCHS:
-        shown = runs.observations(measure).dropna(subset="exit")
-        values = (shown["value"] * measure.scale).groupby([shown["strategy"], shown["exit"]])
+        rows_of_exits = runs.observations(measure).dropna(subset="exit")
+        values = (rows_of_exits["value"] * measure.scale).groupby(
+            [rows_of_exits["strategy"], rows_of_exits["exit"]]
+        )
         statistics[measure.name] = (values.mean(), values.std(ddof=1))
     rows: list[Mapping[str, Any]] = []
     for strategy in runs.strategies:
@@ -88,7 +90,7 @@ def digest(evidence: Evidence) -> list[Table]:
                     **runs.about,
                     "depth": _depth(runs, measure),
                     "best": f"{_letters(evidence, marked.best)} {_text(marked.mean, measure)}",
-                    "alike": f"{_letters(evidence, marked.alike)}{_shown(marked.least, measure)}",
+                    "alike": f"{_letters(evidence, marked.alike)}{_detectable(marked.least, measure)}",
                     "worst": f"{_letters(evidence, worst.best)} {_text(worst.mean, measure)}"
                     f"{'' if separate else ' ≈'}",
                 }
@@ -129,7 +131,7 @@ def _text(value: float, measure: Measure) -> str:
     return signed(f"{value * measure.scale:.{max(measure.digits, 1)}f}")
 
 
-def _shown(least: float | None, measure: Measure) -> str:
+def _detectable(least: float | None, measure: Measure) -> str:
     return "" if least is None else f" ({_text(least, measure)})"
 
 

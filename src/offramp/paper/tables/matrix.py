@@ -127,9 +127,11 @@ def _differ(runs: Runs, measure: Measure, strategies: Sequence[str]) -> bool:
 def _resources(evidence: Evidence, strategies: Sequence[str]) -> Standing:
     """The mean position by memory, power and energy, where recorded."""
     each = [_standing(evidence, m.name, strategies) for m in RESOURCES]
-    positions = {s: [one.position[s] for one in each if s in one.position] for s in strategies}
+    positions = {
+        s: [standing.position[s] for standing in each if s in standing.position] for s in strategies
+    }
     means = {s: float(np.mean(p)) for s, p in positions.items() if p}
-    return Standing(means, {}, any(one.supported for one in each))
+    return Standing(means, {}, any(standing.supported for standing in each))
 
 
 def _third(standing: Standing, strategy: str, words: Sequence[str]) -> str:

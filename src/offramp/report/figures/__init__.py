@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from offramp.report.registry import Family, FamilyFunction, chosen, made, publication
+from offramp.report.registry import Family, FamilyFunction, chosen, made_of, publication
 
 if TYPE_CHECKING:
     from offramp.analysis.measures import Measure
@@ -86,7 +86,7 @@ def draw(
     families = chosen(FIGURES, only, "figure")
     figures: list[Figure] = []
     missing = []
-    for name, drawn in made(families, evidence, Figure, measure):
+    for name, drawn in made_of(families, evidence, Figure, measure):
         figures += drawn
         if not drawn:
             missing.append(f"no figure {name} ({families[name].shows}): {families[name].needs}")

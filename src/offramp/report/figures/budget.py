@@ -47,12 +47,12 @@ def budget(runs: Runs, measure: Measure = MEASURES["accuracy-test"]) -> list[Fig
         f"{title}, mean over {exits}{over}. Right: the strategies' rank by it, 1 is best, mean "
         "over the seeds that every strategy has."
     )
-    said = [
+    orders = [
         f"{'1 epoch' if epochs == 1 else f'{epochs} epochs'}: "
         f"{', '.join(part.sort_values('rank')['strategy'])}."
         for epochs, part in frame.dropna(subset=["rank"]).groupby("epochs")
     ]
-    order = f" From best to worst after {' '.join(said)}" if said else ""
+    order = f" From best to worst after {' '.join(orders)}" if orders else ""
     alt = f"Lines against epochs, one for each strategy.{order}"
     heading = f"{measure.title.removeprefix('Test ').capitalize()} and rank against training"
     axes = _axes(len(labels), measure)
@@ -65,10 +65,10 @@ def _placed(runs: Runs, measure: Measure) -> pd.DataFrame:
     wide = runs.values(measure).pivot(index="seed", columns="strategy", values="value")
     (epochs,) = {t.manifest.recipe.epochs for t in runs.trials}
     ranks = wide.dropna().rank(axis=1, ascending=measure.better == "lower").mean()
-    found = pd.DataFrame(
+    frame = pd.DataFrame(
         {_field(measure): measure.scale * wide.mean(), "seeds": wide.count(), "rank": ranks}
     )
-    return found.rename_axis("strategy").reset_index().assign(epochs=epochs)
+    return frame.rename_axis("strategy").reset_index().assign(epochs=epochs)
 
 
 def _field(measure: Measure) -> str:
@@ -86,13 +86,13 @@ def _axes(strategies: int, measure: Measure) -> list[tuple[str, str, Json]]:
 
 def _lines(frame: pd.DataFrame, labels: list[str], field: str, axis: str, more: Json) -> Json:
     x = rank("epochs", "epochs", axis={"labelAngle": 0})
-    told = tips(("strategy", "strategy"), ("epochs", "epochs"), (field, axis), ("seeds", "seeds"))
+    tooltip = tips(("strategy", "strategy"), ("epochs", "epochs"), (field, axis), ("seeds", "seeds"))
     rows = frame[["strategy", "epochs", "seeds", field]]
     y = number(field, axis, **more)
     line = {"type": "line", "strokeWidth": 1.6}
     point = {"type": "point", "filled": True, "opacity": 1, "size": 44}
     layers = [
         marks(rows, line, x=x, y=y, stroke=color(labels, None), strokeDash=dash(labels, None)),
-        marks(rows, point, x=x, y=y, color=color(labels), shape=shape(labels), tooltip=told),
+        marks(rows, point, x=x, y=y, color=color(labels), shape=shape(labels), tooltip=tooltip),
     ]
     return panel(layers, WIDE, HIGH)

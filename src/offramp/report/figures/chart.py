@@ -100,8 +100,10 @@ def marks(frame: pd.DataFrame, mark: Json, **encoding: Any) -> Json:
 
 def panel(layers: Sequence[Json], width: float, height: float, title: str = "", below: str = "") -> Json:
     """Layers over one another. below: what is said below the title, in as many lines as it takes."""
-    said = lines(below, width)
-    named: Json = {"title": {"text": title, "subtitle": said} if said else title} if title else {}
+    subtitle = lines(below, width)
+    named: Json = (
+        {"title": {"text": title, "subtitle": subtitle} if subtitle else title} if title else {}
+    )
     return {"layer": list(layers), "width": width, "height": height, **named}
 
 
@@ -137,10 +139,10 @@ def coinciding(frame: pd.DataFrame) -> list[list[str]]:
     return [list(styles(same)) for same in groups.values() if len(same) > 1]
 
 
-def one(what: str, groups: Sequence[Sequence[str]]) -> str:
+def hidden_text(what: str, groups: Sequence[Sequence[str]]) -> str:
     """What a chart says of strategies that hide each other; nothing where there are none."""
-    said = "; ".join(" = ".join(same) for same in groups)
-    return f"{what}: {said}" if said else ""
+    groups_text = "; ".join(" = ".join(same) for same in groups)
+    return f"{what}: {groups_text}" if groups_text else ""
 
 
 def _texts(column: pd.Series) -> list[str]:
@@ -192,11 +194,11 @@ SCALES = {
 }
 
 
-def unit(largest: float, shown: str) -> AxisUnit:
-    """Of the units beside `shown`, the largest in which `largest` is 2 or more; the smallest
+def unit(largest: float, name: str) -> AxisUnit:
+    """Of the units beside `name`, the largest in which `largest` is 2 or more; the smallest
     where it is in none."""
-    fitting = [u for u in SCALES[shown] if largest >= 2 * u.factor]
-    return fitting[-1] if fitting else SCALES[shown][0]
+    fitting = [u for u in SCALES[name] if largest >= 2 * u.factor]
+    return fitting[-1] if fitting else SCALES[name][0]
 
 
 def color(labels: Iterable[str], legend: str | None = "circle") -> Json:
@@ -215,13 +217,13 @@ def shape(labels: Iterable[str], legend: str | None = "circle") -> Json:
     return _styled(labels, lambda style: style.shape, legend)
 
 
-def _styled(labels: Iterable[str], shown: Callable[[Style], Any], legend: str | None) -> Json:
-    found = styles(labels)
+def _styled(labels: Iterable[str], attribute: Callable[[Style], Any], legend: str | None) -> Json:
+    by_label = styles(labels)
     # Without a legend in the reverse order: Vega-Lite merges the legends of one domain, and warns where
     # one of them is hidden.
-    order = list(found) if legend else list(found)[::-1]
-    scale = {"domain": order, "range": [shown(found[label]) for label in order]}
-    return word("strategy", scale=scale, legend=legend_of(found, legend))
+    order = list(by_label) if legend else list(by_label)[::-1]
+    scale = {"domain": order, "range": [attribute(by_label[label]) for label in order]}
+    return word("strategy", scale=scale, legend=legend_of(by_label, legend))
 
 
 def exit_color(exits: Iterable[int]) -> Json:
@@ -232,28 +234,28 @@ def exit_color(exits: Iterable[int]) -> Json:
     return rank("exit", "exit", scale={"domain": numbers, "range": colors}, legend=legend)
 
 
-def legend_of(found: Collection[str], symbol: str | None) -> Json | None:
+def legend_of(labels: Collection[str], symbol: str | None) -> Json | None:
     """In as many rows as it takes, above the chart, where it hides no data."""
     if symbol is None:
         return None
-    longest = max((len(cut(label, ABOVE)) for label in found), default=1)
+    longest = max((len(cut(label, ABOVE)) for label in labels), default=1)
     wide = symbol == "stroke"
     fit = (WIDTH + 10) // (longest * LETTER + (40 if wide else 26))  # and the symbol
-    columns = max(1, min(len(found), int(fit)))
-    shown = {"columns": columns, **cutting(found, ABOVE)}
+    columns = max(1, min(len(labels), int(fit)))
+    layout = {"columns": columns, **cutting(labels, ABOVE)}
     if wide:
-        return {**shown, "symbolSize": 300, "symbolType": symbol}
-    return {**shown, "symbolSize": 70, "symbolStrokeWidth": 0}
+        return {**layout, "symbolSize": 300, "symbolType": symbol}
+    return {**layout, "symbolSize": 70, "symbolStrokeWidth": 0}
 
 
 def figure(
     runs: Runs, name: str, question: Question, title: str, caption: str, alt: str, chart: Json
 ) -> list[Figure]:
     """A figure of these runs, the only one of its family; none where the chart has no data."""
-    made = spec(chart)
-    if not made["datasets"]:
+    whole = spec(chart)
+    if not whole["datasets"]:
         return []
-    return [Figure(runs.name(name), question, title, caption, alt, made, about=runs.about)]
+    return [Figure(runs.name(name), question, title, caption, alt, whole, about=runs.about)]
 
 
 def named(name: str, measure: Measure) -> str:
@@ -264,8 +266,8 @@ def named(name: str, measure: Measure) -> str:
 def spec(chart: Json) -> Json:
     """The whole specification of a chart, without a theme: equal data are kept once, by name."""
     datasets: dict[str, str] = {}
-    made = _named(chart, datasets)
-    return {"$schema": SCHEMA, "datasets": dict(sorted(datasets.items())), **made}
+    content = _named(chart, datasets)
+    return {"$schema": SCHEMA, "datasets": dict(sorted(datasets.items())), **content}
 
 
 def _named(value: Any, datasets: dict[str, str]) -> Any:

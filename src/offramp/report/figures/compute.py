@@ -18,9 +18,9 @@ APART = 2  # pixels between the intervals of strategies whose exits take the sam
 
 def accuracy_compute(runs: Runs) -> list[Figure]:
     """Accuracy against MACs, by exit and by threshold."""
-    found = exit_points(runs)
-    exits = found.groupby(["strategy", "exit"], sort=True)[["macs"]].mean().reset_index()
-    exits = exits.merge(series.means(found, ["strategy", "exit"]), on=["strategy", "exit"])
+    points = exit_points(runs)
+    exits = points.groupby(["strategy", "exit"], sort=True)[["macs"]].mean().reset_index()
+    exits = exits.merge(series.means(points, ["strategy", "exit"]), on=["strategy", "exit"])
     curve = threshold_points(runs)
     best = envelope(exits, curve)
     caption = (
@@ -28,19 +28,19 @@ def accuracy_compute(runs: Runs) -> list[Figure]:
         "are exits: every image leaves there, after all exits before it were asked. Lines are "
         "confidence thresholds from 0 to never, the same one at all exits. The gray line is the "
         f"{FRONT} of the means: nothing drawn here is more accurate for as few MACs; the front ignores "
-        f"uncertainty. {_spread(found)}{_one_mark(exits)}"
+        f"uncertainty. {_spread(points)}{_one_mark(exits)}"
     )
     title, alt = "Accuracy against compute", _alt(exits, on_front(pd.concat([exits, curve]), best))
-    made = _chart(runs.strategies, exits, curve, best)
-    return chart.figure(runs, "accuracy-compute", "compute", title, caption, alt, made)
+    drawing = _chart(runs.strategies, exits, curve, best)
+    return chart.figure(runs, "accuracy-compute", "compute", title, caption, alt, drawing)
 
 
 def exit_points(runs: Runs) -> pd.DataFrame:
     """Test accuracy (%) and MACs (% of the plain network's) of every exit: strategy, exit, seed, value,
     macs."""
-    found = runs.by_exit(lambda t, i: 100 * t.manifest.metrics["test"].accuracy[i])
+    points = runs.by_exit(lambda t, i: 100 * t.manifest.metrics["test"].accuracy[i])
     macs = runs.by_exit(lambda t, i: 100 * t.macs[i] / t.manifest.backbone_macs)
-    return found.assign(macs=macs["value"])
+    return points.assign(macs=macs["value"])
 
 
 def threshold_points(runs: Runs) -> pd.DataFrame:
@@ -74,9 +74,9 @@ def envelope(exits: pd.DataFrame, curve: pd.DataFrame) -> pd.DataFrame:
         most = line.groupby("macs", sort=True)["value"].max()
         x, y = np.log(most.index.to_numpy(float)), most.to_numpy(float)
         best = np.maximum(best, np.interp(at, x, y, left=-np.inf, right=-np.inf))
-    found = pd.DataFrame({"macs": np.exp(at), "value": np.maximum.accumulate(best)})
-    flat = found["value"].eq(found["value"].shift()) & found["value"].eq(found["value"].shift(-1))
-    return found.loc[~flat]
+    front = pd.DataFrame({"macs": np.exp(at), "value": np.maximum.accumulate(best)})
+    flat = front["value"].eq(front["value"].shift()) & front["value"].eq(front["value"].shift(-1))
+    return front.loc[~flat]
 
 
 def on_front(points: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
@@ -85,21 +85,21 @@ def on_front(points: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
     ordered = points.sort_values(["macs", "value"], ascending=[True, False], kind="stable")
     ordered = ordered.loc[ordered["value"] > ordered["value"].cummax().shift(fill_value=-np.inf)]
     highest = np.interp(np.log(ordered["macs"].astype(float)), np.log(best["macs"]), best["value"])
-    found: pd.DataFrame = ordered.loc[ordered["value"] >= highest - 1e-9]
-    return found
+    front: pd.DataFrame = ordered.loc[ordered["value"] >= highest - 1e-9]
+    return front
 
 
 def _one_mark(exits: pd.DataFrame) -> str:
     """Exits that lie on one another, as a sentence for the caption."""
     columns = ["strategy", "macs", "value"]
     alike = [(k, chart.coinciding(part[columns])) for k, part in exits.groupby("exit", sort=True)]
-    said = [f"{' = '.join(same)} (exit {k})" for k, groups in alike for same in groups]
-    return f" Marks that lie on one another: {', '.join(said)}." if said else ""
+    groups_text = [f"{' = '.join(same)} (exit {k})" for k, groups in alike for same in groups]
+    return f" Marks that lie on one another: {', '.join(groups_text)}." if groups_text else ""
 
 
-def _spread(found: pd.DataFrame) -> str:
+def _spread(points: pd.DataFrame) -> str:
     """What the vertical lines are, as a sentence for the caption."""
-    most, fewest = series.per_strategy(found)
+    most, fewest = series.per_strategy(points)
     if most < 3:
         few = ", too few for an interval" if most == 2 else ", so nothing says how much values vary"
         return f"Means over {series.counted(most, fewest)}{few}."
@@ -118,20 +118,20 @@ def _chart(labels: list[str], exits: pd.DataFrame, curve: pd.DataFrame, best: pd
     scale = {"type": "log", "domain": edge, "nice": False}
     axis = {"values": chart.ticks(edge[0], edge[1]), "format": "~g"}
     x = number("macs", "MACs an image, % of the plain network", scale=scale, axis=axis)
-    told = (("macs", "MACs, %"), ("value", "test accuracy, %"))
+    tooltip = (("macs", "MACs, %"), ("value", "test accuracy, %"))
     points = marks(
         exits[["strategy", "exit", "macs", "value"]],
         {"type": "point", "filled": True, "size": 46, "opacity": 1},
         **{"x": x, "y": y, "color": _and_front(color(labels), GRAY)},
         shape=_and_front(chart.shape(labels), BAR),
-        tooltip=tips(("strategy", "strategy"), ("exit", "exit"), *told),
+        tooltip=tips(("strategy", "strategy"), ("exit", "exit"), *tooltip),
     )
     lines = marks(
         curve[["strategy", "threshold", "at", "macs", "value"]],
         {"type": "line", "strokeWidth": 1.4},
         **{"x": x, "y": y, "order": {"field": "at", "type": "quantitative"}},
         **{"stroke": color(labels, None), "strokeDash": chart.dash(labels, None)},
-        tooltip=tips(("strategy", "strategy"), ("threshold", "threshold"), *told),
+        tooltip=tips(("strategy", "strategy"), ("threshold", "threshold"), *tooltip),
     )
     right = pd.DataFrame({"macs": [edge[1]], "value": [best["value"].max()]})
     highest = marks(
@@ -169,10 +169,10 @@ def _intervals(labels: list[str], exits: pd.DataFrame, ranges: Json) -> list[Jso
     ordered = exits.assign(rank=exits["strategy"].map(rank)).sort_values(["exit", "rank"])
     alike = ordered.groupby(ordered["macs"].round(3))["rank"]
     beside = APART * (alike.cumcount() - (alike.transform("size") - 1) / 2)
-    told = tips(("strategy", "strategy"), ("exit", "exit"), ("low", "from"), ("high", "to"))
+    tooltip = tips(("strategy", "strategy"), ("exit", "exit"), ("low", "from"), ("high", "to"))
     rule = {"type": "rule", "strokeWidth": 1.2, "opacity": 0.8, "clip": True}
     columns = ["strategy", "exit", "macs", "low", "high"]
-    seen: Json = {**ranges, "stroke": color(labels, None), "tooltip": told}
+    seen: Json = {**ranges, "stroke": color(labels, None), "tooltip": tooltip}
     return [
         marks(mine[columns], {**rule, "xOffset": float(pixels)}, **seen)
         for pixels, mine in ordered.groupby(beside, sort=True)

@@ -17,9 +17,9 @@ from offramp.report.figures.chart import (
     coinciding,
     color,
     dash,
+    hidden_text,
     marks,
     number,
-    one,
     panel,
     spec,
     ticks,
@@ -85,22 +85,22 @@ def groups(labels: Sequence[str]) -> list[StrategyGroup]:
     parents = {parent for hybrid in hybrids for parent in families.parents[hybrid]}
     core = tuple(label for label in labels if label not in families.parents)
     both = tuple(label for label in labels if label in families.parents or label in parents)
-    found = []
+    drawn_together = []
     if core:
         title = "core strategies" if set(core) & set(families.core) else "strategies"
-        found.append(StrategyGroup("core", title, core))
+        drawn_together.append(StrategyGroup("core", title, core))
     if hybrids:
         title = "hybrids and what they are made of"
-        found.append(StrategyGroup("hybrid", title, both))
-    return found
+        drawn_together.append(StrategyGroup("hybrid", title, both))
+    return drawn_together
 
 
 def by_exit(runs: Runs) -> list[Figure]:
     """A figure for each group and metric: a row of panels an exit, train beside validation."""
-    found, ends = series.curves(runs), series.trained(runs)
+    rows, ends = series.curves(runs), series.trained(runs)
     figures = []
-    for group in groups(runs.evidence.among(found["strategy"])):
-        mine = found[found["strategy"].isin(group.strategies)]
+    for group in groups(runs.evidence.among(rows["strategy"])):
+        mine = rows[rows["strategy"].isin(group.strategies)]
         spoken = series.spoken(*series.per_strategy(mine), "curve")
         note = f"{spoken} {RUNNING} {EVALUATED}{_same(runs, group)}"
         dots = series.over_seeds(ends[ends["strategy"].isin(group.strategies)], series.CURVE, POINTS)
@@ -114,12 +114,12 @@ def by_exit(runs: Runs) -> list[Figure]:
 def overall(runs: Runs) -> list[Figure]:
     """A figure for each group: loss and accuracy, train and validation, mean over exits."""
     whole = [s for s in runs.strategies if all(t.exits == runs.exits for t in runs.of(s))]
-    found = series.overall(runs)
-    found = found[found["strategy"].isin(whole)]
+    rows = series.overall(runs)
+    rows = rows[rows["strategy"].isin(whole)]
     absent = [s for s in runs.strategies if s not in whole]
     figures = []
-    for group in groups(runs.evidence.among(found["strategy"])):
-        mine = found[found["strategy"].isin(group.strategies)]
+    for group in groups(runs.evidence.among(rows["strategy"])):
+        mine = rows[rows["strategy"].isin(group.strategies)]
         drawn = series.over_seeds(mine, ["strategy", "split", "metric"], POINTS)
         lacking = absent if group.key == "core" else []
         figures.append(_overall(runs, drawn, group, series.per_strategy(mine), lacking))
@@ -195,11 +195,11 @@ def _pair(
     mine: pd.DataFrame, group: StrategyGroup, metric: CurveMetric, title: str, first: bool, last: bool
 ) -> Json:
     """Train and validation beside each other, with one vertical axis."""
-    shown = mine[mine["low"] > 0] if metric.log else mine
-    low, high = shown["low"].min() * metric.factor, shown["high"].max() * metric.factor
+    visible = mine[mine["low"] > 0] if metric.log else mine
+    low, high = visible["low"].min() * metric.factor, visible["high"].max() * metric.factor
     panels = []
     for split in series.SPLITS:
-        rows = shown[shown["split"] == split][["strategy", "step", "value", "low", "high"]].copy()
+        rows = visible[visible["split"] == split][["strategy", "step", "value", "low", "high"]].copy()
         rows[["value", "low", "high"]] *= metric.factor
         left = split == "train"
         y: Json = {
@@ -228,7 +228,7 @@ def _pair(
             fill=color(group.strategies, None),
         )
         layers = [line, area]
-        ends = shown.loc[shown["split"] == "train-eval", ["strategy", "step", "value"]]
+        ends = visible.loc[visible["split"] == "train-eval", ["strategy", "step", "value"]]
         if left and len(ends):
             ends = ends.assign(value=ends["value"] * metric.factor)
             dot = {"type": "point", "filled": True, "size": 18}
@@ -236,7 +236,7 @@ def _pair(
             layers.append(marks(ends, dot, **place, fill=color(group.strategies, None)))
         word = "train (running)" if left else split
         label = f"{title} · {word}" if title else word
-        lines = one("one line", coinciding(rows))
+        lines = hidden_text("one line", coinciding(rows))
         panels.append(panel(layers, PANEL, 88, label if first or title or lines else "", lines))
     # Flush: the labels of the last row's ticks, which stand out, move no panel of it.
     return {
@@ -261,13 +261,13 @@ def _same(runs: Runs, group: StrategyGroup) -> str:
     notes = []
     trials = [t for t in runs.trials if t.strategy in group.strategies]
     for exit in sorted({k for t in trials for k in t.exits}):
-        made: dict[str, set[tuple[int, tuple[str, ...]]]] = {}
+        trained: dict[str, set[tuple[int, tuple[str, ...]]]] = {}
         for trial in trials:
             nodes = tuple(p.node for p in trial.phases if exit in p.exits)
             if nodes:
-                made.setdefault(trial.strategy, set()).add((trial.seed, nodes))
+                trained.setdefault(trial.strategy, set()).add((trial.seed, nodes))
         alike: dict[frozenset[tuple[int, tuple[str, ...]]], list[str]] = {}
-        for strategy, nodes_by_seed in made.items():
+        for strategy, nodes_by_seed in trained.items():
             alike.setdefault(frozenset(nodes_by_seed), []).append(strategy)
         notes += [f"{' = '.join(same)} (exit {exit})" for same in alike.values() if len(same) > 1]
     return f" Lines coincide where the same phases trained an exit: {', '.join(notes)}." if notes else ""

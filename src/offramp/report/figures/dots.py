@@ -63,8 +63,8 @@ def read_out(panels: Sequence[Panel], labels: Sequence[str], axis: bool = True) 
 
 
 def _panel(panel: Panel, labels: Sequence[str], width: int, first: bool) -> Json:
-    found = panel.frame.dropna(subset=["value"])
-    means = series.means(found, ["strategy"])
+    present = panel.frame.dropna(subset=["value"])
+    means = series.means(present, ["strategy"])
     axis: Json = {"grid": True, "ticks": False, "labels": first, "domain": False, "labelPadding": 6}
     axis |= cutting(labels)
     y = word("strategy", axis=axis, scale={"domain": list(labels)})
@@ -87,9 +87,9 @@ def _panel(panel: Panel, labels: Sequence[str], width: int, first: bool) -> Json
         rule = {"type": "rule", "strokeWidth": 1.4, "clip": True}
         low = number("low", panel.axis, **side)
         layers.append(marks(rows, rule, x=low, x2={"field": "high"}, y=y, color=hue))
-    if panel.varies and 1 < found.groupby("strategy")["seed"].nunique().max() <= series.FEW:
-        rows = found.sort_values(["strategy", "seed"])[["strategy", "seed", "value"]]
+    if panel.varies and 1 < present.groupby("strategy")["seed"].nunique().max() <= series.FEW:
+        rows = present.sort_values(["strategy", "seed"])[["strategy", "seed", "value"]]
         circle = {"type": "circle", "size": 14, "opacity": 0.55, "yOffset": -5}
-        told = tips(who, ("seed", "seed"), ("value", panel.axis))
-        layers.append(marks(rows, circle, x=x, y=y, color=hue, tooltip=told))
+        tooltip = tips(who, ("seed", "seed"), ("value", panel.axis))
+        layers.append(marks(rows, circle, x=x, y=y, color=hue, tooltip=tooltip))
     return layered(layers, width, STEP * len(labels), panel.title)

@@ -18,11 +18,11 @@ def meters(runs: Runs) -> list[Figure]:
     """Memory, power and energy, if anything was metered."""
     panels = []
     for measure in (MEASURES[name] for name in METERS):
-        found = runs.values(measure)
-        if len(found):
-            scale = unit(float(found["value"].max()), measure.unit.name)
-            shown = found.assign(value=found["value"] / scale.factor)
-            panels.append(Panel(measure.title, scale.name, shown, zero=True))
+        rows = runs.values(measure)
+        if len(rows):
+            scale = unit(float(rows["value"].max()), measure.unit.name)
+            scaled = rows.assign(value=rows["value"] / scale.factor)
+            panels.append(Panel(measure.title, scale.name, scaled, zero=True))
     if not panels:
         return []
     labels = runs.evidence.among(label for panel in panels for label in panel.frame["strategy"])

@@ -38,9 +38,9 @@ def accuracy_by_exit(runs: Runs, measure: Measure = MEASURES["accuracy-test"]) -
 
 def confidence(runs: Runs) -> list[Figure]:
     """Calibration error, and how well confidence tells right from wrong, by exit."""
-    found = runs.evidence.outcomes
-    errors = _panels(runs, lambda t, i: _percent(found[t.id].ece[i]), "ECE, %", zero=True)
-    tells = _panels(runs, lambda t, i: found[t.id].auroc[i], "AUROC of correctness")
+    outcomes = runs.evidence.outcomes
+    errors = _panels(runs, lambda t, i: _percent(outcomes[t.id].ece[i]), "ECE, %", zero=True)
+    tells = _panels(runs, lambda t, i: outcomes[t.id].auroc[i], "AUROC of correctness")
     # Where every answer is right, nothing tells right from wrong.
     panels = [p for error in errors for p in (error, *(t for t in tells if t.title == error.title))]
     caption = (
@@ -60,14 +60,14 @@ def overthinking(runs: Runs) -> list[Figure]:
     if not several:
         return []
     labels = runs.evidence.among(several)
-    found = runs.evidence.outcomes
+    outcomes = runs.evidence.outcomes
     axis = "right here, wrong last, %"
 
     def spoiled(trial: TrialRecord, place: int) -> float | None:
         last = place == len(trial.exits) - 1
-        return None if last else 100 * found[trial.id].overthought[place]
+        return None if last else 100 * outcomes[trial.id].overthought[place]
 
-    whole = runs.by_trial(lambda t: 100 * found[t.id].lost)
+    whole = runs.by_trial(lambda t: 100 * outcomes[t.id].lost)
     whole = whole[[len(t.exits) > 1 for t in runs.trials]]
     panels = [*_panels(runs, spoiled, axis, zero=True), Panel("any early exit", axis, whole, zero=True)]
     caption = (
@@ -75,8 +75,8 @@ def overthinking(runs: Runs) -> list[Figure]:
         "what the later layers spoil, and what a perfect choice of exits could win over the last one. "
         f"{spread(panels)}"
     )
-    said = read_out(panels, labels, False)
-    alt = f"Dot plots, one for each early exit and one for all of them. {said}"
+    read = read_out(panels, labels, False)
+    alt = f"Dot plots, one for each early exit and one for all of them. {read}"
     return figure(runs, "overthinking", "more", "Overthinking", caption, alt, dots(panels, labels))
 
 

@@ -29,18 +29,18 @@ FEWEST = 10  # images in a bin over all seeds: fewer say nothing
 
 def reliability(runs: Runs) -> list[Figure]:
     """Accuracy against confidence in bins, a panel for each exit."""
-    found = reliability_bins(runs)
-    if found.empty:
+    bins = reliability_bins(runs)
+    if bins.empty:
         return []
-    labels = runs.evidence.among(found["strategy"])
-    exits = sorted(int(k) for k in found["exit"].unique())
-    panels = [_reliability(found[found["exit"] == k], labels, f"exit {k}") for k in exits]
+    labels = runs.evidence.among(bins["strategy"])
+    exits = sorted(int(k) for k in bins["exit"].unique())
+    panels = [_reliability(bins[bins["exit"] == k], labels, f"exit {k}") for k in exits]
     caption = (
         f"Share of right answers among test images of similar confidence, {runs.where}: {BINS} bins, "
         f"images of {_seeds(runs)} pooled, without bins of fewer than {FEWEST}. On the gray diagonal "
         "confidence equals accuracy; below it an exit is overconfident."
     )
-    alt = _alt(found, labels)
+    alt = _alt(bins, labels)
     return figure(runs, "reliability", "more", "Reliability", caption, alt, grid(panels, 2))
 
 
@@ -73,16 +73,16 @@ def agreement(runs: Runs) -> list[Figure]:
         f"{runs.where}. Means over {_seeds(runs)}."
     )
     alt = f"A matrix of exits for each strategy. The least agreement of any two exits: {spelled}."
-    made = grid([_matrix(frame, chart.cut(s)) for s, frame in frames.items()], 3)
-    return figure(runs, "agreement", "more", "Agreement of exits", caption, alt, made)
+    panels = grid([_matrix(frame, chart.cut(s)) for s, frame in frames.items()], 3)
+    return figure(runs, "agreement", "more", "Agreement of exits", caption, alt, panels)
 
 
 def agreement_matrix(runs: Runs, strategy: str) -> pd.DataFrame:
     """Columns exit, other, value (%), for each pair of exits, each once."""
     trials = runs.of(strategy)
     exits = trials[0].exits
-    found = [runs.evidence.outcomes[t.id].agreement for t in trials if t.exits == exits]
-    mean = np.mean(found, axis=0)
+    matrices = [runs.evidence.outcomes[t.id].agreement for t in trials if t.exits == exits]
+    mean = np.mean(matrices, axis=0)
     rows = [(exits[i], exits[k], 100 * mean[i, k]) for i in range(len(exits)) for k in range(i)]
     return pd.DataFrame(rows, columns=["exit", "other", "value"])
 
@@ -91,16 +91,16 @@ def _seeds(runs: Runs) -> str:
     return series.counted(*series.per_strategy(runs.by_trial(lambda t: t.seed)))
 
 
-def _reliability(found: pd.DataFrame, labels: list[str], title: str) -> Json:
+def _reliability(bins: pd.DataFrame, labels: list[str], title: str) -> Json:
     scale = {"domain": [0, 100]}
     x = number("confidence", "confidence, %", scale=scale, axis={"tickCount": 5, "grid": False})
     y = number("value", "accuracy, %", scale=scale, axis={"tickCount": 5})
-    told = (("confidence", "confidence, %"), ("value", "accuracy, %"), ("images", "images"))
+    tooltip = (("confidence", "confidence, %"), ("value", "accuracy, %"), ("images", "images"))
     lines = marks(
-        found[["strategy", "confidence", "value", "images"]],
+        bins[["strategy", "confidence", "value", "images"]],
         {"type": "line", "strokeWidth": 1.4, "point": {"size": 10}},
         **{"x": x, "y": y, "color": chart.color(labels, "stroke"), "strokeDash": chart.dash(labels)},
-        tooltip=chart.tips(("strategy", "strategy"), *told),
+        tooltip=chart.tips(("strategy", "strategy"), *tooltip),
     )
     diagonal = marks(
         pd.DataFrame({"confidence": [0, 100], "value": [0, 100]}),
@@ -108,8 +108,10 @@ def _reliability(found: pd.DataFrame, labels: list[str], title: str) -> Json:
         **{"x": x, "y": y},
     )
     side = (WIDTH - 96) // 2
-    shown = found[["strategy", "confidence", "value", "images"]]
-    return panel([lines, diagonal], side, side, title, chart.one("one line", chart.coinciding(shown)))
+    visible = bins[["strategy", "confidence", "value", "images"]]
+    return panel(
+        [lines, diagonal], side, side, title, chart.hidden_text("one line", chart.coinciding(visible))
+    )
 
 
 def _matrix(frame: pd.DataFrame, title: str) -> Json:
@@ -126,10 +128,10 @@ def _matrix(frame: pd.DataFrame, title: str) -> Json:
     )
 
 
-def _alt(found: pd.DataFrame, labels: list[str]) -> str:
+def _alt(bins: pd.DataFrame, labels: list[str]) -> str:
     gaps = []
     for label in labels:
-        mine = found[(found["strategy"] == label) & (found["exit"] == found["exit"].max())]
+        mine = bins[(bins["strategy"] == label) & (bins["exit"] == bins["exit"].max())]
         if len(mine):
             gap = np.average(mine["confidence"] - mine["value"], weights=mine["images"])
             gaps.append(f"{label} {gap:+.1f}")

@@ -45,27 +45,27 @@ def trained(runs: Runs) -> pd.DataFrame:
     return _placed(runs, last)
 
 
-def _placed(runs: Runs, found: pd.DataFrame) -> pd.DataFrame:
+def _placed(runs: Runs, rows: pd.DataFrame) -> pd.DataFrame:
     by_id = runs.evidence.by_id
-    found = found.rename(columns={"epoch": "step"}).assign(
-        strategy=[by_id[id].strategy for id in found["trial"]],
-        seed=[by_id[id].seed for id in found["trial"]],
+    rows = rows.rename(columns={"epoch": "step"}).assign(
+        strategy=[by_id[id].strategy for id in rows["trial"]],
+        seed=[by_id[id].seed for id in rows["trial"]],
     )
-    columns = [c for c in (*CURVE, "seed", "step", "value") if c in found]
-    return found[columns].reset_index(drop=True)
+    columns = [c for c in (*CURVE, "seed", "step", "value") if c in rows]
+    return rows[columns].reset_index(drop=True)
 
 
-def over_seeds(found: pd.DataFrame, keys: Sequence[str], points: int) -> pd.DataFrame:
+def over_seeds(rows: pd.DataFrame, keys: Sequence[str], points: int) -> pd.DataFrame:
     """The mean over seeds of each curve, and what lies around it, in columns `keys`, step, value, low
     and high.
 
-    found: curves with columns `keys`, seed, step, value. A seed that stopped early is held at its last
+    rows: curves with columns `keys`, seed, step, value. A seed that stopped early is held at its last
     value. low, high: the lowest and highest seed of up to FEW seeds, else the 95 % interval of the mean
     (Student's t).  points: at most so many steps a curve; a step stands for those since the one before
     it with its own mean, and their lowest low and highest high.
     """
     parts = []
-    finite = found[np.isfinite(found["value"].astype(float))]
+    finite = rows[np.isfinite(rows["value"].astype(float))]
     for key, part in finite.groupby(list(keys), sort=True):
         wide = part.pivot(index="step", columns="seed", values="value").sort_index().ffill().to_numpy()
         steps = np.sort(part["step"].unique())
@@ -89,11 +89,11 @@ def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return mean - half, mean, mean + half
 
 
-def means(found: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+def means(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """The mean of `value` over seeds: columns `keys`, n, value, low, high. The interval is that of the
     mean at 95 % (Student's t) of three seeds or more; NaN of fewer, whose interval would say nothing."""
     parts = []
-    for key, part in found.groupby(list(keys), sort=True, dropna=False):
+    for key, part in rows.groupby(list(keys), sort=True, dropna=False):
         values = part["value"].to_numpy(dtype=float)
         half = float(_half(values[None, :])[0]) if len(values) > 2 else float("nan")
         row = {"n": len(values), "value": values.mean()}
@@ -132,9 +132,9 @@ def spoken(most: int, fewest: int, kind: Literal["curve", "mean"]) -> str:
     return f"Marks are means over {seeds} with 95 % intervals (Student's t){of}{dots}."
 
 
-def per_strategy(found: pd.DataFrame) -> tuple[int, int]:
+def per_strategy(rows: pd.DataFrame) -> tuple[int, int]:
     """The most and the fewest seeds that any strategy has."""
-    counts = found.groupby("strategy")["seed"].nunique()
+    counts = rows.groupby("strategy")["seed"].nunique()
     return (int(counts.max()), int(counts.min())) if len(counts) else (1, 1)
 
 

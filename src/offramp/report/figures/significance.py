@@ -71,10 +71,10 @@ def _metric(measure: Measure) -> CurveMetric:
 
 def graphs(here: Collection[str]) -> dict[str, tuple[str, ...]]:
     """The strategies of each graph, by its name: those of `families`, and `all`."""
-    found = publication().families.among(here)
-    drawn = {member for members in found.values() for member in members}
+    families = publication().families.among(here)
+    drawn = {member for members in families.values() for member in members}
     every = {"all": tuple(sorted(here))} if len(here) > 1 and set(here) - drawn else {}
-    return {**found, **every}
+    return {**families, **every}
 
 
 def observations(runs: Runs, metric: CurveMetric) -> pd.DataFrame:
@@ -90,16 +90,16 @@ def edges(analysis: Analysis, better: str) -> list[Edge]:
     one_way = analysis.one_way
     if not isinstance(one_way, Untested):
         ways[PAPER] = (one_way.unequal or one_way).pairs
-    found: dict[tuple[str, str], dict[str, float]] = {}
+    by_pair: dict[tuple[str, str], dict[str, float]] = {}
     for way, pairs in ways.items():
         for pair in pairs:
             if isinstance(pair, Pair) and pair.p < ALPHA:
                 first_better = (pair.difference > 0) == (better == "higher")
                 key = (pair.a, pair.b) if first_better else (pair.b, pair.a)
-                found.setdefault(key, {})[way] = abs(pair.difference)
+                by_pair.setdefault(key, {})[way] = abs(pair.difference)
     return [
         Edge(*key, next(iter(by.values())), BOTH if len(by) > 1 else next(iter(by)))
-        for key, by in sorted(found.items())
+        for key, by in sorted(by_pair.items())
     ]
 
 
@@ -114,8 +114,8 @@ def _figure(
     notes = [f"{label} lacks exits that others have, so it has no mean over them" for label in absent]
     counts = []
     for metric in metrics:
-        found = observations(runs, metric)
-        mine = found[found["strategy"].isin(members)]
+        rows = observations(runs, metric)
+        mine = rows[rows["strategy"].isin(members)]
         counts.append(series.per_strategy(mine))
         read = sample(mine, Columns("value", "strategy", "seed", "source"))
         images = runs.images(metric.measure) or {}
@@ -129,15 +129,15 @@ def _figure(
         ]
         joined = {frozenset((edge.winner, edge.loser)) for edge in arrows}
         apart = (pair for pair in analysis.pairs if frozenset((pair.a, pair.b)) not in joined)
-        if (shown := least_shown(apart)) is not None:
-            least.append(f"{shown:.2g} ({metric.word})")
+        if (detectable := least_shown(apart)) is not None:
+            least.append(f"{detectable:.2g} ({metric.word})")
         words.append(f"{metric.word.capitalize()}: {_spoken(arrows, analysis)}")
-        known = (note for note in analysis.notes if "identical" in note or "left out" in note)
-        notes += map(in_seeds, known)
+        remarks = (note for note in analysis.notes if "identical" in note or "left out" in note)
+        notes += map(in_seeds, remarks)
     titles = {"core": "core strategies", "all": "all strategies"}
     title = titles.get(family, f"{family} and its parents")
     seeds = series.counted(max(most for most, _ in counts), min(few for _, few in counts))
-    told = f" {'; '.join(dict.fromkeys(notes))}." if notes else ""
+    remarks_text = f" {'; '.join(dict.fromkeys(notes))}." if notes else ""
     crowd = f" (where others leave no room: {'; '.join(lost)})" if lost else ""
     power = (
         f": of pairs without one, differences of {' and '.join(least)} would have been found in "
@@ -152,12 +152,12 @@ def _figure(
         "differences over seeds and test images, both taken as drawn at random (default). "
         "Dashed: significant only one-way (Tukey; Games–Howell where variances differ), the paper's "
         "way, which assumes that all runs are independent; runs that share seeds or phases are not. No "
-        f"arrow does not mean equal{power}.{told}"
+        f"arrow does not mean equal{power}.{remarks_text}"
     )
     question: Question = "rq1" if family in titles else "rq3"
     name, title = named(f"significance-{family}", metrics[-1].measure), f"Who beats whom: {title}"
-    made = {"vconcat": charts, "spacing": 4}
-    return figure(runs, name, question, title, caption, " ".join(words), made)
+    stacked = {"vconcat": charts, "spacing": 4}
+    return figure(runs, name, question, title, caption, " ".join(words), stacked)
 
 
 def _compared(metrics: Sequence[CurveMetric]) -> str:
@@ -192,8 +192,8 @@ def _graph(analysis: Analysis, arrows: Sequence[Edge], metric: CurveMetric) -> t
     nodes = pd.DataFrame(rows, columns=["first", "text", "x", "y"])
     # A label is aligned away from the middle, that of the topmost node to its right.
     left = nodes["x"] - WIDTH / 2 > -1
-    found = styles(nodes["first"])
-    hue = {"domain": list(found), "range": [style.color for style in found.values()]}
+    by_label = styles(nodes["first"])
+    hue = {"domain": list(by_label), "range": [style.color for style in by_label.values()]}
     numbers = [f"{edge.difference:.2g}" for edge in arrows]
     ats = texts([(place[e.winner], place[e.loser]) for e in arrows], numbers)
     layers = _arrows(arrows, place, numbers, ats, across, down) if arrows else []
@@ -227,7 +227,7 @@ def texts(lines: Sequence[tuple[Spot, Spot]], words: Sequence[str]) -> list[Spot
 
     lines: from tail to head.  words: what is written, one for each.
     """
-    found: list[Spot | None] = []
+    spots: list[Spot | None] = []
     boxes: list[tuple[Spot, float]] = []
     for i, ((tail, head), word_) in enumerate(zip(lines, words, strict=True)):
         others = [line for k, line in enumerate(lines) if k != i]
@@ -244,10 +244,10 @@ def texts(lines: Sequence[tuple[Spot, Spot]], words: Sequence[str]) -> list[Spot
             room = min([12.0, *(_room(at, wide, line) for line in others), *apart])
             if room > 1 and (best is None or room > best[0] + 1e-6):
                 best = (room, at)
-        found.append(None if best is None else best[1])
+        spots.append(None if best is None else best[1])
         if best is not None:
             boxes.append((best[1], wide))
-    return found
+    return spots
 
 
 def half(word_: str) -> float:

@@ -41,8 +41,8 @@ def _chart(lines: Sequence[Timing], title: str) -> Json:
     hue = word("network", scale={"domain": list(WHOLE), "range": list(COLORS)}, legend=None)
     both = {"y": word("network", sort=list(WHOLE)), "color": hue}
     names = [word(name, name) for name in ("engine", "batch", "network")]
-    told = [*names, number("ms", "ms", format=".3g"), number("MACs", "MACs")]
-    bars = {"x": number("ms", "milliseconds an image"), "tooltip": told}
+    tooltip = [*names, number("ms", "ms", format=".3g"), number("MACs", "MACs")]
+    bars = {"x": number("ms", "milliseconds an image"), "tooltip": tooltip}
     late = {"type": "tick", "thickness": 1.5, "size": 11, "color": "#404040"}
     layers: list[Json] = [
         {"mark": {"type": "bar", "height": 11}, "encoding": both | bars},

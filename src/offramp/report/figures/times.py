@@ -42,11 +42,11 @@ WRITTEN = "Time as written: every phase in full, as the paper runs it."
 
 def by_exit(runs: Runs) -> list[Figure]:
     """Training time as stacked bars."""
-    found = exit_seconds(runs)
-    labels = runs.evidence.among(found["strategy"])
+    rows = exit_seconds(runs)
+    labels = runs.evidence.among(rows["strategy"])
     if not labels:
         return []
-    whole = found.groupby("strategy")["seconds"].sum()
+    whole = rows.groupby("strategy")["seconds"].sum()
     scale = unit(float(whole.max()), "s")
     ends = runs.by_trial(lambda t: t.seconds.written / scale.factor)
     spelled = ", ".join(f"{x} {whole[x] / scale.factor:.3g}" for x in labels)
@@ -60,8 +60,8 @@ def by_exit(runs: Runs) -> list[Figure]:
         f"Stacked bars of training time in {scale.name}, a bar for each strategy, a part for each exit. "
         f"In total: {spelled}."
     )
-    made = _bars(found, labels, scale, ends if runs.measured else None)
-    return figure(runs, "time-by-exit", "rq2", "Training time by exit", caption, alt, made)
+    chart = _bars(rows, labels, scale, ends if runs.measured else None)
+    return figure(runs, "time-by-exit", "rq2", "Training time by exit", caption, alt, chart)
 
 
 def total(runs: Runs) -> list[Figure]:
@@ -69,8 +69,8 @@ def total(runs: Runs) -> list[Figure]:
     panel, scale = _panel(runs, "written", "")
     caption = f"{WRITTEN} Of {runs.where}; less is better. {_how(runs)} {_spread(runs, [panel])}"
     alt = f"Dot plot of training time in {scale.name}: {spelled(panel, runs.strategies)}."
-    made = dots([panel], runs.strategies, columns=1)
-    return figure(runs, "time-total", "rq2", "Training time", caption, alt, made)
+    chart = dots([panel], runs.strategies, columns=1)
+    return figure(runs, "time-total", "rq2", "Training time", caption, alt, chart)
 
 
 def costs(runs: Runs) -> list[Figure]:
@@ -79,10 +79,10 @@ def costs(runs: Runs) -> list[Figure]:
     scale = unit(float(macs["written"]["value"].max()), "GMAC")
     panels = []
     for way, title in WAYS.items():
-        shown = macs[way].assign(value=macs[way]["value"] / scale.factor)
+        scaled = macs[way].assign(value=macs[way]["value"] / scale.factor)
         panels += [
             _panel(runs, way, title)[0],
-            Panel(title, f"training, {scale.name}", shown, zero=True, varies=False),
+            Panel(title, f"training, {scale.name}", scaled, zero=True, varies=False),
         ]
     caption = (
         f"What training costs, {runs.where}; less is better. As written: every phase in full. As "
@@ -91,14 +91,14 @@ def costs(runs: Runs) -> list[Figure]:
         f"{_how(runs)} {_spread(runs, panels)}"
     )
     alt = f"Dot plots. {read_out(panels, runs.strategies)}"
-    made = dots(panels, runs.strategies)
-    return figure(runs, "costs", "more", "Cost, three ways", caption, alt, made)
+    chart = dots(panels, runs.strategies)
+    return figure(runs, "costs", "more", "Cost, three ways", caption, alt, chart)
 
 
 def exit_seconds(runs: Runs) -> pd.DataFrame:
     """Means over seeds of the measure `seconds-written`: columns strategy, exit, seconds, how."""
-    found = runs.observations(MEASURES["seconds-written"]).dropna(subset=["exit"])
-    grouped = found.astype({"exit": int}).groupby(["strategy", "exit"], sort=True)
+    rows = runs.observations(MEASURES["seconds-written"]).dropna(subset=["exit"])
+    grouped = rows.astype({"exit": int}).groupby(["strategy", "exit"], sort=True)
     means = grouped.agg(seconds=("value", "mean"), how=("measured", "all")).reset_index()
     return means.assign(how=means["how"].map({True: "measured", False: "attributed or estimated"}))
 
@@ -112,10 +112,10 @@ def trial_macs(trial: TrialRecord, way: Reckoning) -> float:
 
 
 def _panel(runs: Runs, way: Reckoning, title: str) -> tuple[Panel, AxisUnit]:
-    found = runs.by_trial(lambda t: float(getattr(t.seconds, way)))
-    scale = unit(float(found["value"].max()), "s")
+    rows = runs.by_trial(lambda t: float(getattr(t.seconds, way)))
+    scale = unit(float(rows["value"].max()), "s")
     sign = "" if way != "written" or runs.measured else "~ "
-    values = found.assign(value=found["value"] / scale.factor)
+    values = rows.assign(value=rows["value"] / scale.factor)
     return Panel(title, f"training time, {sign}{scale.name}", values, True, runs.measured), scale
 
 
@@ -128,15 +128,15 @@ def _ends(ends: pd.DataFrame, measured: bool) -> str:
     dots = "dots at the ends of bars are the totals of seeds" if most <= series.FEW else ""
     of = "" if fewest > 2 else " where there are three seeds or more"
     lines = f"lines are 95 % intervals (Student's t) of the total{of}" if most > 2 else ""
-    said = "; ".join(x for x in (lines, dots) if x)
-    return f"Means over {series.counted(most, fewest)}; {said}."
+    marks_text = "; ".join(x for x in (lines, dots) if x)
+    return f"Means over {series.counted(most, fewest)}; {marks_text}."
 
 
 def _bars(
-    found: pd.DataFrame, labels: list[str], scale: AxisUnit, ends: pd.DataFrame | None = None
+    seconds: pd.DataFrame, labels: list[str], scale: AxisUnit, ends: pd.DataFrame | None = None
 ) -> Json:
     """ends: total of each trial (columns strategy, seed, value), drawn where it was measured."""
-    rows = found.assign(time=found["seconds"] / scale.factor)[["strategy", "exit", "time", "how"]]
+    rows = seconds.assign(time=seconds["seconds"] / scale.factor)[["strategy", "exit", "time", "how"]]
     sign = "" if (rows["how"] == "measured").all() else "~ "
     kinds = {"domain": ["measured", "attributed or estimated"], "range": [1, 0.6]}
     pale = word("how", scale=kinds, legend={"symbolType": "square"})
@@ -167,8 +167,8 @@ def _spreads(ends: pd.DataFrame, labels: list[str], time: str) -> list[Json]:
     if 1 < series.per_strategy(ends)[0] <= series.FEW:
         rows = ends.sort_values(["strategy", "seed"])[["strategy", "seed", "value"]]
         circle = {"type": "circle", "size": 12, "opacity": 0.8, "yOffset": -4, "color": GRAY}
-        told = tips(("strategy", "strategy"), ("seed", "seed"), ("value", time))
-        layers.append(marks(rows, circle, x=number("value", time), y=y, tooltip=told))
+        tooltip = tips(("strategy", "strategy"), ("seed", "seed"), ("value", time))
+        layers.append(marks(rows, circle, x=number("value", time), y=y, tooltip=tooltip))
     return layers
 
 

@@ -23,34 +23,34 @@ def report(
     Figures are drawn by `workers` processes while this one makes tables, statistics and the page.
     """
     yield "making figures"
-    found = figures.draw(evidence).figures
+    drawings = figures.draw(evidence).figures
     with (
         folder.staged(out) as place,
-        charts.started(found, place / "figures", formats, workers) as drawn,
+        charts.started(drawings, place / "figures", formats, workers) as drawn,
     ):
         yield "making tables and statistics"
-        contents = assemble(evidence, found, title)
+        contents = assemble(evidence, drawings, title)
         folder.fill(place, contents, evidence.table, formats)
         for done, total in charts.progress(drawn):
             yield f"drawing figures: {done} of {total}"
     return contents
 
 
-def assemble(evidence: Evidence, found: Sequence[Figure], title: str | None = None) -> Contents:
+def assemble(evidence: Evidence, drawings: Sequence[Figure], title: str | None = None) -> Contents:
     """Everything that a report on `evidence` says. title: by default the names of the studies."""
     studies = sorted({t.manifest.study for t in evidence.trials if t.manifest.study})
-    made = tables.make(evidence)
+    all_tables = tables.make(evidence)
     return Contents(
         title=title or ", ".join(studies) or "Strategies for early exits",
         lead=lead(evidence),
         answer=answer(evidence),
-        figures=found,
-        tables=made,
+        figures=drawings,
+        tables=all_tables,
         claims=[claims_table(list(evidence.judgments.values()))] if evidence.trials else [],
         how=how.facts(evidence),
         missing=[_sentence(note) for note in evidence.missing],
         wrong=[_sentence(note) for note in evidence.disagreements],
-        first=first(evidence, [*(f.name for f in found), *(t.name for t in made)]),
+        first=first(evidence, [*(f.name for f in drawings), *(t.name for t in all_tables)]),
     )
 
 
@@ -60,8 +60,8 @@ def first(evidence: Evidence, names: Collection[str]) -> list[str]:
     figures = [runs.name("accuracy-compute") for runs in evidence.runs]
     own = [runs.name("equal") for runs in evidence.runs]
     main = [runs.name("main") for runs in evidence.runs]
-    wanted = next((kind for kind in (["overall"], own, main) if set(kind) & set(names)), [])
-    return [name for name in (*wanted, *figures) if name in names]
+    leading = next((kind for kind in (["overall"], own, main) if set(kind) & set(names)), [])
+    return [name for name in (*leading, *figures) if name in names]
 
 
 def lead(evidence: Evidence) -> str:

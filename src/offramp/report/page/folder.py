@@ -27,9 +27,9 @@ def check(out: Path) -> None:
         raise OfframpError(f"{out} is not a folder; choose another --out")
     if not out.exists():
         return
-    there = [path for path in out.rglob("*") if path.is_symlink() or not path.is_dir()]
-    found = {path.relative_to(out).as_posix() for path in there if not is_litter(path)}
-    if not found:
+    paths = [path for path in out.rglob("*") if path.is_symlink() or not path.is_dir()]
+    files = {path.relative_to(out).as_posix() for path in paths if not is_litter(path)}
+    if not files:
         return
     try:
         ours = set(json.loads((out / MARKER).read_text(encoding="utf-8"))["files"])
@@ -37,7 +37,7 @@ def check(out: Path) -> None:
         raise OfframpError(
             f"{out} is there and is no earlier report; choose another --out, or remove it"
         ) from None
-    if other := sorted(found - ours - {MARKER}):
+    if other := sorted(files - ours - {MARKER}):
         raise OfframpError(
             f"{out} holds {other[0]}, which no report wrote and a new one would remove; move it away "
             "or choose another --out"

@@ -20,7 +20,7 @@ from offramp.units import counted
 def facts(evidence: Evidence) -> list[Detail]:
     """What there is to know, a fact a line; empty ones are left out."""
     trials = evidence.trials
-    found = [
+    details = [
         Detail("Study", _each(t.manifest.study for t in trials if t.manifest.study)),
         Detail("Networks and data", [_place(runs.trials) for runs in evidence.runs]),
         Detail("Strategies", [", ".join(evidence.strategies)]),
@@ -31,12 +31,12 @@ def facts(evidence: Evidence) -> list[Detail]:
         Detail("Arithmetic", _each(_numerics(t.manifest.numerics) for t in trials)),
         Detail("Machine", ran(trials) or _each(machine_kind(t.manifest.provenance) for t in trials)),
         Detail("Versions", [_version(trials, name) for name in ("offramp", "python", *BITS[:-1])]),
-        Detail("Revision of the code", known(trials, "git")),
-        Detail("Finished", [_span(known(trials, "finished"))]),
+        Detail("Revision of the code", provenance_values(trials, "git")),
+        Detail("Finished", [_span(provenance_values(trials, "finished"))]),
         Detail("Checked", _checked(evidence)),
         Detail("Departs from the paper", departures(evidence)),
     ]
-    return [Detail(f.name, values) for f in found if (values := [v for v in f.values if v])]
+    return [Detail(f.name, values) for f in details if (values := [v for v in f.values if v])]
 
 
 def departures(evidence: Evidence) -> list[str]:
@@ -51,27 +51,27 @@ def departures(evidence: Evidence) -> list[str]:
 
 def searched(evidence: Evidence) -> list[str]:
     """How settings were found, and that strategies are not compared at the same ones, where so."""
-    found = []
+    sentences = []
     for runs in evidence.runs:
         own: dict[str, str] = {}
         for trial in runs.trials:
-            said = trial.manifest.search
-            if said is None:
+            search = trial.manifest.search
+            if search is None:
                 continue
             words = ", ".join(
-                f"{_title(key)} {setting_text(value)}" for key, value in said.found.items()
+                f"{_title(key)} {setting_text(value)}" for key, value in search.found.items()
             )
-            ranges = ", ".join(f"{_title(key)} in {text}" for key, text in said.over.items())
-            how = f"searched on validation, {ranges}, {said.trials} tried"
-            if said.per is None:
+            ranges = ", ".join(f"{_title(key)} in {text}" for key, text in search.over.items())
+            how = f"searched on validation, {ranges}, {search.trials} tried"
+            if search.per is None:
                 own[f"{how}: {words} for all strategies"] = ""
             else:
                 own[trial.strategy] = f"{words} ({how})"
         each = "; ".join(f"{label} {text}" if text else label for label, text in own.items())
         if any(own.values()):
             each = f"each strategy has its own: {each}"
-        found += [f"{runs.where}: {each}"] if own else []
-    return found
+        sentences += [f"{runs.where}: {each}"] if own else []
+    return sentences
 
 
 def _title(key: str) -> str:
@@ -89,17 +89,17 @@ def _checked(evidence: Evidence) -> list[str]:
 
 def _added(evidence: Evidence) -> list[str]:
     """How seeds came to be as many as they are."""
-    found = []
+    sentences = []
     for runs in evidence.runs:
         looks = runs.looks
         if looks is not None:
             counts = ", ".join(map(str, looks.counts))
-            found.append(
+            sentences.append(
                 f"{runs.where}: added until pairs were decided, with looks at {counts} seeds that were "
                 "fixed before the first; p and intervals of pairs are adjusted for them"
             )
-        found += [f"{runs.where}: {text}" for text in runs.added]
-    return found
+        sentences += [f"{runs.where}: {text}" for text in runs.added]
+    return sentences
 
 
 def setting_text(value: object) -> str:
@@ -153,8 +153,8 @@ def _others(recipe: RecipeRecord) -> Iterator[str]:
         value = others.get(field.name, field.default)
         value = tuple(value) if isinstance(value, list) else value
         if field.name not in own and value != field.default:
-            said = ", ".join(map(str, value)) if isinstance(value, tuple) else value
-            yield f"{field.name.replace('_', ' ')} {said}"
+            text = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+            yield f"{field.name.replace('_', ' ')} {text}"
 
 
 def _execution(execution: ExecutionRecord) -> str:
@@ -171,13 +171,13 @@ def _numerics(numerics: NumericsRecord) -> str:
 
 
 def _version(trials: Iterable[TrialRecord], name: str) -> str:
-    versions = known(trials, name)
+    versions = provenance_values(trials, name)
     return f"{name} {', '.join(versions)}" if versions else ""
 
 
-def known(trials: Iterable[TrialRecord], name: str) -> list[str]:
-    found = [getattr(t.manifest.provenance, name) for t in trials]
-    return sorted({str(value) for value in found if value is not None})
+def provenance_values(trials: Iterable[TrialRecord], name: str) -> list[str]:
+    values = [getattr(t.manifest.provenance, name) for t in trials]
+    return sorted({str(value) for value in values if value is not None})
 
 
 def _span(times: Sequence[str]) -> str:

@@ -128,7 +128,7 @@ def _first(contents: Contents) -> PageSection:
 
 def _sections(contents: Contents) -> list[PageSection]:
     """The headings that have something below them, in the reader's order."""
-    found = []
+    sections = []
     for key in (*(question for question in get_args(Question) if question != "how"), "claims"):
         shown_first = set(contents.first)
         figures = [f for f in contents.figures if f.question == key and f.name not in shown_first]
@@ -137,20 +137,20 @@ def _sections(contents: Contents) -> list[PageSection]:
             tables = list(contents.claims)
         if figures or tables:
             short, heading, about = HEADINGS[key]
-            shown = [(table, layout(table)) for table in tables]
-            found.append(PageSection(key, short, heading, about, figures, shown))
-    return found
+            laid_out = [(table, layout(table)) for table in tables]
+            sections.append(PageSection(key, short, heading, about, figures, laid_out))
+    return sections
 
 
 def choices(items: Sequence[Figure | Table]) -> Mapping[str, Sequence[str]]:
     """What can be filtered by: the values of each key of FILTERS that has several, in order of
     appearance, exits by number."""
-    found: dict[str, dict[str, None]] = {key: {} for key in FILTERS}
+    by_key: dict[str, dict[str, None]] = {key: {} for key in FILTERS}
     for item in items:
         for key, value in item.about.items():
-            if key in found:
-                found[key][value] = None
-    ordered = {key: list(values) for key, values in found.items() if len(values) > 1}
+            if key in by_key:
+                by_key[key][value] = None
+    ordered = {key: list(values) for key, values in by_key.items() if len(values) > 1}
     if "exit" in ordered:
         ordered["exit"].sort(key=lambda exit: (0, int(exit)) if exit.isdigit() else (1, 0))
     return ordered

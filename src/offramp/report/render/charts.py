@@ -27,13 +27,13 @@ SCALE = 2.0  # pixels of a PNG for each of the chart's
 
 def checked(formats: Iterable[str]) -> tuple[str, ...]:
     """Formats, each once. Raises OfframpError for an unknown one, and where none is named."""
-    found = tuple(dict.fromkeys(word.strip().lower() for word in formats if word.strip()))
-    for word in found:
+    kinds = tuple(dict.fromkeys(word.strip().lower() for word in formats if word.strip()))
+    for word in kinds:
         if word not in FORMATS:
             raise OfframpError(f"there is no format '{word}'{nearest(word, FORMATS)}")
-    if not found:
+    if not kinds:
         raise OfframpError(f"no format is named; choose among {', '.join(FORMATS)}")
-    return found
+    return kinds
 
 
 def text(spec: Mapping[str, Any]) -> str:
@@ -66,17 +66,17 @@ def drawn(spec: str, formats: Iterable[str]) -> dict[str, bytes]:
     svg = str(vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
     end = svg.index(">") + 1
     paper = f'{svg[:end]}<rect width="100%" height="100%" fill="white"/>{svg[end:]}'
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     for format in formats:
         if format == "json":
-            found[format] = (spec + "\n").encode()
+            files[format] = (spec + "\n").encode()
         elif format == "png":
-            found[format] = bytes(vl_convert.svg_to_png(paper, scale=SCALE))
+            files[format] = bytes(vl_convert.svg_to_png(paper, scale=SCALE))
         elif format == "pdf":
-            found[format] = bytes(vl_convert.svg_to_pdf(svg))
+            files[format] = bytes(vl_convert.svg_to_pdf(svg))
         else:
-            found[format] = paper.encode()
-    return found
+            files[format] = paper.encode()
+    return files
 
 
 def save(figure: Figure, folder: Path, formats: Iterable[str]) -> list[Path]:

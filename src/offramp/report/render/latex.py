@@ -61,12 +61,12 @@ def latex(table: Table) -> str:
     A wide one takes both columns of a page with two. Title as caption, what else there is to say below
     the last one, or in floats of its own where that is long. Ends with a line break.
     """
-    found = layout(table)
-    plan = _plan(found)
-    words = [table.caption + found.legend("Bold"), *table.notes]
-    rows = [_lines(row, plan) for row in found.rows]
+    words_of = layout(table)
+    plan = _plan(words_of)
+    words = [table.caption + words_of.legend("Bold"), *table.notes]
+    rows = [_lines(row, plan) for row in words_of.rows]
     parts = _pages(rows)
-    bodies = [_tabular(found, plan, found.rows[part]) for part in parts]
+    bodies = [_tabular(words_of, plan, words_of.rows[part]) for part in parts]
     if sum(rows[parts[-1]]) + sum(map(_fine, words)) <= PAGE:
         bodies[-1] += _words(words)
     else:
@@ -81,10 +81,10 @@ def latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _plan(found: Layout) -> Typesetting:
-    columns = range(len(found.titles))
-    widths = [max(len(found.titles[i]), *(len(r[i].text) for r in found.rows), 0) for i in columns]
-    broken = [widths[i] > WORDY and not found.numeric[i] for i in columns]
+def _plan(words_of: Layout) -> Typesetting:
+    columns = range(len(words_of.titles))
+    widths = [max(len(words_of.titles[i]), *(len(r[i].text) for r in words_of.rows), 0) for i in columns]
+    broken = [widths[i] > WORDY and not words_of.numeric[i] for i in columns]
     gaps = GAP * len(widths)
     wide = sum(min(w, WORDY) for w in widths) + gaps > COLUMN
     room = LINE - gaps - sum(w for w, breaks in zip(widths, broken, strict=True) if not breaks)
@@ -92,15 +92,15 @@ def _plan(found: Layout) -> Typesetting:
     # Wordier columns get more, by the root: each then takes about as many lines as the next.
     roots = sum(math.sqrt(w) for w, breaks in zip(widths, broken, strict=True) if breaks)
     least = LEAST if sum(broken) > 1 else WORDY  # alone, it breaks no text that is not wordy
-    kinds, shown = [], []
+    kinds, widths_shown = [], []
     for i, width in enumerate(widths):
         if not broken[i] or whole <= room:
-            kinds.append("r" if found.numeric[i] else "l")
-            shown.append(float(width))
+            kinds.append("r" if words_of.numeric[i] else "l")
+            widths_shown.append(float(width))
             continue
-        shown.append(max(least, room * math.sqrt(width) / roots))
-        kinds.append(f">{{\\raggedright\\arraybackslash}}p{{{shown[i] / LINE:.3f}\\linewidth}}")
-    return Typesetting("".join(kinds), tuple(shown), wide or whole > room)
+        widths_shown.append(max(least, room * math.sqrt(width) / roots))
+        kinds.append(f">{{\\raggedright\\arraybackslash}}p{{{widths_shown[i] / LINE:.3f}\\linewidth}}")
+    return Typesetting("".join(kinds), tuple(widths_shown), wide or whole > room)
 
 
 def _lines(row: Sequence[Cell], plan: Typesetting) -> int:
@@ -132,8 +132,8 @@ def _float(head: str, body: Sequence[str], wide: bool) -> list[str]:
     return [f"\\begin{{{kind}}}[{place}]", r"\centering\small", head, *body, f"\\end{{{kind}}}"]
 
 
-def _tabular(found: Layout, plan: Typesetting, rows: Sequence[Sequence[Cell]]) -> list[str]:
-    titles = " & ".join(_begun(escape(title)) for title in found.titles)
+def _tabular(words_of: Layout, plan: Typesetting, rows: Sequence[Sequence[Cell]]) -> list[str]:
+    titles = " & ".join(_begun(escape(title)) for title in words_of.titles)
     return [
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         f"\\begin{{tabular}}{{{plan.kinds}}}",
@@ -158,18 +158,18 @@ def _cell(cell: Cell) -> str:
 
 
 def _begun(text: str) -> str:
-    return BEGUN.sub(lambda found: f"{{{found[0]}}}", text)
+    return BEGUN.sub(lambda match: f"{{{match[0]}}}", text)
 
 
 def escape(text: str) -> str:
     r"""What LaTeX would take for its own, and signs that its fonts lack; `4.64e-96` becomes a power."""
 
-    def written(found: re.Match[str]) -> str:
-        if found[1] is not None:
-            sign = "-" if found[2] in ("-", "−") else ""
-            return f"${found[1]}\\times10^{{{sign}{int(found[3])}}}$"
-        if found[0].startswith("--"):  # of an option, such as --max-macs, and no dash
-            return "{}".join(found[0])
-        return PAIRS.get(found[0], WORDS.get(found[0], found[0]))
+    def written(match: re.Match[str]) -> str:
+        if match[1] is not None:
+            sign = "-" if match[2] in ("-", "−") else ""
+            return f"${match[1]}\\times10^{{{sign}{int(match[3])}}}$"
+        if match[0].startswith("--"):  # of an option, such as --max-macs, and no dash
+            return "{}".join(match[0])
+        return PAIRS.get(match[0], WORDS.get(match[0], match[0]))
 
     return TOKEN.sub(written, printable(" ".join(text.split())))

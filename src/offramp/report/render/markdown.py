@@ -11,14 +11,14 @@ from offramp.report.render.cells import Cell, layout
 
 def markdown(table: Table) -> str:
     """Title, caption, the table and its notes. Ends with a line break."""
-    found = layout(table)
-    rules = ["---:" if right else ":---" for right in found.numeric]
+    words = layout(table)
+    rules = ["---:" if right else ":---" for right in words.numeric]
     lines = [
         f"**{escape(table.title)}**{_paper(table)}",
         "",
-        *_table(found.titles, rules, found.rows),
+        *_table(words.titles, rules, words.rows),
         "",
-        escape(table.caption) + found.legend("**Bold**"),
+        escape(table.caption) + words.legend("**Bold**"),
     ]
     if table.notes:
         lines += ["", *(f"- {escape(note)}" for note in table.notes)]

@@ -38,12 +38,12 @@ def picture(program: Program, exits: int, title: str) -> str:
         top = _boxes(words, top) + HEAD[1] + BOX[1] + 30
     width = max(WIDTH, COLUMN * exits + 2 * MARGIN)
     height = top + 2 * LINE + MARGIN
-    said = "; ".join(f"{phase.name} trains {_parts(phase)}" for phase in program)
+    description = "; ".join(f"{phase.name} trains {_parts(phase)}" for phase in program)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}" role="img" font-family="Helvetica, Arial, sans-serif" font-size="12">',
         f"<title>{html(title)}</title>",
-        f"<desc>{html(said)}</desc>",
+        f"<desc>{html(description)}</desc>",
         f'<rect width="100%" height="100%" rx="6" fill="{PAPER}"/>',
         *rows,
         *_legend(top),

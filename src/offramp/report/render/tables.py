@@ -18,11 +18,11 @@ def csv(table: Table) -> str:
     """The frame's columns, the printed ones first, each followed by its deviation. Where values are
     marked, a column `KEY_mark` says `best` or `alike`. Missing values are empty. Text that a spreadsheet
     would compute begins with an apostrophe."""
-    shown: list[str] = []
+    keys: list[str] = []
     for column in table.columns:
-        shown += [key for key in (column.key, column.spread) if key is not None and key not in shown]
-    rest = [key for key in table.frame.columns if key not in shown]
-    frame = table.frame[[*shown, *rest]].copy()
+        keys += [key for key in (column.key, column.spread) if key is not None and key not in keys]
+    rest = [key for key in table.frame.columns if key not in keys]
+    frame = table.frame[[*keys, *rest]].copy()
     for key in sorted({key for _, key in table.best | table.alike}):
         marks = [table.mark(label, key) for label in frame.index]
         frame.insert(list(frame.columns).index(key) + 1, f"{key}_mark", marks)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from offramp.report.registry import Family, FamilyFunction, chosen, made, publication
+from offramp.report.registry import Family, FamilyFunction, chosen, made_of, publication
 
 if TYPE_CHECKING:
     from offramp.analysis.measures import Measure
@@ -56,4 +56,6 @@ def make(
     from offramp.report.model import Table  # pandas, which listing does without
 
     families = chosen(TABLES, only, "table")
-    return tuple(table for _, made_ in made(families, evidence, Table, measure) for table in made_)
+    return tuple(
+        table for _, of_family in made_of(families, evidence, Table, measure) for table in of_family
+    )

@@ -17,12 +17,12 @@ def gathered(notes: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """
     places: dict[str, list[str]] = {}
     for place, words in notes:
-        found = places.setdefault(words, [])
-        if place not in found:
-            found.append(place)
+        named_places = places.setdefault(words, [])
+        if place not in named_places:
+            named_places.append(place)
     lines = []
-    for words, found in places.items():
-        where = [place for place in found if place]
+    for words, named_places in places.items():
+        where = [place for place in named_places if place]
         named = "; ".join(where[:FEW])
         more = f" and {len(where) - FEW} more" if len(where) > FEW else ""
         lines.append(f"{named}{more}: {words}." if where else f"{words}.")
@@ -70,6 +70,6 @@ def recorded(evidence: Evidence, measures: Sequence[Measure]) -> tuple[Measure, 
 
 def unrecorded(evidence: Evidence, measures: Sequence[Measure]) -> tuple[str, ...]:
     """A note that names those of which there is none."""
-    there = recorded(evidence, measures)
-    absent = [measure.title for measure in measures if measure not in there]
+    present = recorded(evidence, measures)
+    absent = [measure.title for measure in measures if measure not in present]
     return (f"Not recorded in any trial: {'; '.join(absent)}.",) if absent else ()

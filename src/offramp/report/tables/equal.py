@@ -30,7 +30,7 @@ def equal(runs: Runs) -> list[Table]:
     if not levels:
         return []
     rows: dict[str, dict[str, float]] = {}
-    best, alike, notes, shown = set(), set(), [], []
+    best, alike, notes, least_of = set(), set(), [], []
     for n, level in enumerate(levels):
         top = next(iter(level.means))
         for label, mean in level.means.items():
@@ -41,7 +41,7 @@ def equal(runs: Runs) -> list[Table]:
                 elif label not in level.untested and not level.beats(top, label):
                     alike.add((name, f"at_{n}"))
         least = least_shown(p for p in level.pairs if top in (p.a, p.b))
-        shown += [(macs(level.macs), least)] if least is not None else []
+        least_of += [(macs(level.macs), least)] if least is not None else []
         why = level.why or f"not tested against the best: {', '.join(level.untested)}"
         notes += [(macs(level.macs), why)] if level.why or level.untested else []
     frame = pd.DataFrame.from_dict({name: rows[name] for name in sorted(rows, key=rank)}, orient="index")
@@ -50,7 +50,10 @@ def equal(runs: Runs) -> list[Table]:
     table = Table(runs.name("equal"), "answer", title, CAPTION, frame, columns, about=runs.about)
     return [
         replace(
-            table, best=frozenset(best), alike=frozenset(alike), notes=gathered([*notes, *power(shown)])
+            table,
+            best=frozenset(best),
+            alike=frozenset(alike),
+            notes=gathered([*notes, *power(least_of)]),
         )
     ]
 

@@ -30,7 +30,7 @@ def leaving(runs: Runs) -> list[Table]:
     several = [s for s in runs.strategies if any(len(t.exits) > 1 for t in runs.of(s))]
     if not several:
         return []
-    found = runs.evidence.outcomes
+    outcomes = runs.evidence.outcomes
     chosen = sorted((t for t in runs.trials if len(t.exits) > 1), key=lambda t: (t.seed, t.id))
     low = min(t.macs[0] for t in chosen)
     high = max(t.manifest.backbone_macs for t in chosen)
@@ -38,8 +38,8 @@ def leaving(runs: Runs) -> list[Table]:
     for name in several:
         trials = [t for t in chosen if t.strategy == name]
         row = rows[name] = {"strategy": name}
-        row |= _spread("area", [found[t.id].answers.area(low, high) for t in trials])
-        chances = [regret(found[t.id].answers) for t in trials]
+        row |= _spread("area", [outcomes[t.id].answers.area(low, high) for t in trials])
+        chances = [regret(outcomes[t.id].answers) for t in trials]
         row |= _spread("best", [best.accuracy for best, _ in chances])
         pairs = zip(trials, chances, strict=True)
         row |= _spread("compute", [best.macs / t.manifest.backbone_macs for t, (best, _) in pairs])

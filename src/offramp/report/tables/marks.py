@@ -41,12 +41,12 @@ def marks(analysis: Analysis, better: Literal["higher", "lower"]) -> Marks:
     tested = {frozenset((p.a, p.b)): p for p in analysis.pairs if isinstance(p, Pair)}
     alike, untested, even = set(), set(), []
     for group in rest:
-        found = [tested[key] for b in best if (key := frozenset((group, b))) in tested]
-        if len(found) < len(best):
+        pairs = [tested[key] for b in best if (key := frozenset((group, b))) in tested]
+        if len(pairs) < len(best):
             untested.add(group)
-        elif all(p.p >= ALPHA for p in found):
+        elif all(p.p >= ALPHA for p in pairs):
             alike.add(group)
-            even += found
+            even += pairs
     return Marks(_names(best), _names(alike), _names(untested), mean, least_shown(even))
 
 
@@ -58,7 +58,7 @@ def mark_exits(
     notes (place and words) on what could not be tested."""
     best: set[tuple[str, str]] = set()
     alike: set[tuple[str, str]] = set()
-    notes, shown = [], []
+    notes, least_of = [], []
     for exit in exits:
         analysis = runs.analysis(MEASURES["accuracy-test"], exit)
         if analysis is None:
@@ -67,24 +67,24 @@ def mark_exits(
         column = "mean" if exit is None else f"exit_{exit}"
         best |= {(name, column) for name in marked.best}
         alike |= {(name, column) for name in marked.alike}
-        shown += [(where, marked.least)] if marked.least is not None else []
+        least_of += [(where, marked.least)] if marked.least is not None else []
         if isinstance(analysis.believed, Untested):
             why = in_seeds(analysis.believed.why)
             notes.append((where, f"no test, so the best mean alone is marked: {why}"))
         elif marked.untested:
             notes.append((where, f"not tested against the best: {', '.join(sorted(marked.untested))}"))
-    return frozenset(best), frozenset(alike), [*notes, *power(shown)]
+    return frozenset(best), frozenset(alike), [*notes, *power(least_of)]
 
 
-def power(shown: Sequence[tuple[str, float]]) -> list[tuple[str, str]]:
-    """A note on what marks leave open. shown: place, and the difference that would have been found
+def power(least_of: Sequence[tuple[str, float]]) -> list[tuple[str, str]]:
+    """A note on what marks leave open. least_of: place, and the difference that would have been found
     there, a share."""
-    points = ", ".join(f"{100 * least:.1f} ({where})" for where, least in shown)
+    points = ", ".join(f"{100 * least:.1f} ({where})" for where, least in least_of)
     words = (
         f"Of what does not differ significantly from the best, differences of {points} points would "
         "have been found in"
     )
-    return [("", f"{words} {100 * POWER:.0f} % of such runs")] if shown else []
+    return [("", f"{words} {100 * POWER:.0f} % of such runs")] if least_of else []
 
 
 def _names(labels: set[str]) -> frozenset[str]:

@@ -34,8 +34,8 @@ def overall(evidence: Evidence) -> list[Table]:
         for key, measure in SHOWN.items():
             values = [runs.values(MEASURES[measure]) for runs in evidence.runs]
             tasks = [seen.loc[seen["strategy"] == name, "value"].tolist() for seen in values]
-            found = iqm(tasks) if all(map(len, tasks)) else NONE
-            row |= {key: found.value, f"{key}_low": found.low, f"{key}_high": found.high}
+            mean = iqm(tasks) if all(map(len, tasks)) else NONE
+            row |= {key: mean.value, f"{key}_low": mean.low, f"{key}_high": mean.high}
         row["runs"] = int(np.sum([len(runs.of(name)) for runs in evidence.runs]))
         rows[name] = row
     if not rows:

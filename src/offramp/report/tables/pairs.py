@@ -36,14 +36,14 @@ def pairs(runs: Runs, measure: Measure = MEASURES["accuracy-test"]) -> list[Tabl
         analysis = runs.analysis(measure, exit)
         if analysis is None or len(analysis.means) < 2:
             continue
-        found = analysis.pairs
+        tested = analysis.pairs
         untested = [("", words) for words in (*analysis.notes, *reasons(analysis))]
-        untested += [("", TOUCHING)] if any(_touches(p) for p in found) else []
+        untested += [("", TOUCHING)] if any(_touches(p) for p in tested) else []
         name = slug(runs.name(kind), "overall" if exit is None else f"exit {exit}")
         title = f"Differences in {measure.axis.partition(',')[0]}, {at(exit, runs.exits)}: {runs.place}"
         over = getattr(analysis.over_blocks, "pairs", ())
         alone = {(p.a, p.b): p.p for p in over if isinstance(p, Pair)}
-        rows = [{**row_of(p, measure.scale), "seeds": alone.get((p.a, p.b))} for p in found]
+        rows = [{**row_of(p, measure.scale), "seeds": alone.get((p.a, p.b))} for p in tested]
         frame = frame_of(rows, PAIRED_COLUMNS)
         about = runs.about | ({} if exit is None else {"exit": str(exit)})
         lines = gathered(untested)

@@ -64,10 +64,10 @@ def every_test(
     """
     rows: list[Mapping[str, Any]] = []
     notes: list[tuple[str, str]] = []
-    wanted = (*QUALITY, *COSTS)
+    measures = (*QUALITY, *COSTS)
     places = [
         (measure, exit, word, members)
-        for measure in recorded(runs.evidence, wanted)
+        for measure in recorded(runs.evidence, measures)
         for exit in ([None, *runs.exits] if measure.per_exit else [None])
         for word, members in families.items()
     ]
@@ -88,7 +88,7 @@ def every_test(
     if not rows:
         return []
     columns = (Column("measure", "measure"), Column("exit", "exit"), *columns)
-    lines = (*unrecorded(runs.evidence, wanted), *gathered(notes))
+    lines = (*unrecorded(runs.evidence, measures), *gathered(notes))
     return [replace(table, frame=pd.DataFrame(rows), columns=columns, about=runs.about, notes=lines)]
 
 
@@ -108,8 +108,8 @@ def over_seeds(analysis: Analysis | None) -> dict[str, Any]:
     """f, df, p, epsilon, eta2, seeds of the repeated measures; words in place of p where none."""
     result = overall_test(analysis.over_blocks if analysis else None)
     if isinstance(result, Repeated):
-        found = {"f": result.f, "df": f"{result.df1:.2f}, {result.df2:.2f}", "p": result.p}
-        return {**found, "epsilon": result.epsilon, "eta2": result.eta2_partial, "seeds": result.blocks}
+        test = {"f": result.f, "df": f"{result.df1:.2f}, {result.df2:.2f}", "p": result.p}
+        return {**test, "epsilon": result.epsilon, "eta2": result.eta2_partial, "seeds": result.blocks}
     why = "no values" if analysis is None else short(result)
     return {**dict.fromkeys(("f", "epsilon", "eta2", "seeds")), "df": "–", "p": why}
 
@@ -133,10 +133,10 @@ def left_out(analysis: Analysis | None) -> list[str]:
 
 def reasons(analysis: Analysis) -> list[str]:
     """Why a test was not made; one reason once."""
-    one, over = overall_test(analysis.one_way), overall_test(analysis.over_blocks)
-    said = {}
-    if isinstance(one, Untested) and one is not NOT_ASKED:
-        said[one.why] = one.why if one.estimated else f"not tested, {one.why}"
-    if isinstance(over, Untested) and over.why not in said:
-        said[over.why] = f"not tested over seeds, {over.why}"
-    return list(map(in_seeds, said.values()))
+    one_way, blocks = overall_test(analysis.one_way), overall_test(analysis.over_blocks)
+    why = {}
+    if isinstance(one_way, Untested) and one_way is not NOT_ASKED:
+        why[one_way.why] = one_way.why if one_way.estimated else f"not tested, {one_way.why}"
+    if isinstance(blocks, Untested) and blocks.why not in why:
+        why[blocks.why] = f"not tested over seeds, {blocks.why}"
+    return list(map(in_seeds, why.values()))

@@ -1,4 +1,4 @@
-"""Made evidence, with numbers that a test can know: trials without any training."""
+"""HandTrial evidence, with numbers that a test can know: trials without any training."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Made:
+class HandTrial:
     """A trial. right: by exit, for each of the images whether the exit is right, and how sure it is."""
 
     label: str
@@ -65,50 +65,58 @@ class Made:
 class Memory:
     """Records and histories of made trials, as a store has them."""
 
-    def __init__(self, trials: Iterable[Made]) -> None:
+    def __init__(self, trials: Iterable[HandTrial]) -> None:
         self.made = {trial.id: trial for trial in trials}
         self.runs = {_key(t, run): run for t in self.made.values() for run in t.runs}
 
     def read_trial(self, trial: str) -> Manifest:
-        made = self.made[trial]
-        numbers = list(made.exits)
+        entry = self.made[trial]
+        numbers = list(entry.exits)
         logits = self.trial_logits(trial)
         right = (logits["test"].argmax(2) == logits["test_labels"][:, None]).mean(0)
         metrics = {"accuracy": right.tolist(), "cross_entropy": [float(k) for k in numbers]}
-        keys = [_key(made, run) for run in made.runs]
+        keys = [_key(entry, run) for run in entry.runs]
         own = {
             k: [
                 {"node": key, "draw": "initial"}
-                for key, run in zip(keys, made.runs, strict=True)
+                for key, run in zip(keys, entry.runs, strict=True)
                 if k in run.loss
             ]
             for k in numbers
         }
         usual = records.manifest()
         return records.manifest(
-            **{"strategy": made.label, "program": made.label, "study": made.study, "seed": made.seed},
+            **{
+                "strategy": entry.label,
+                "program": entry.label,
+                "study": entry.study,
+                "seed": entry.seed,
+            },
             **{"exits": numbers, "places": PLACES, "marginal": keys[-1:], "parameters": numbers},
-            phases=[{"name": r.name, "node": k} for r, k in zip(made.runs, keys, strict=True)],
+            phases=[{"name": r.name, "node": k} for r, k in zip(entry.runs, keys, strict=True)],
             final={str(k): own[k] or [{"node": keys[0], "draw": "initial"}] for k in numbers},
             **{"owners": [0, 0, 0], "macs": [MACS[k - 1] for k in numbers], "backbone_macs": PLAIN},
             metrics=dict.fromkeys(records.SPLITS, metrics),
-            network={"backbone": made.model, "taps": None},
-            data={**usual.data.as_json(), **{"name": made.data, "provenance": {"images": {"test": 4}}}},
-            recipe=records.RECIPE | dict(made.recipe),
-            provenance={"finished": made.finished, "torch": "2"},
+            network={"backbone": entry.model, "taps": None},
+            data={
+                **usual.data.as_json(),
+                **{"name": entry.data, "provenance": {"images": {"test": 4}}},
+            },
+            recipe=records.RECIPE | dict(entry.recipe),
+            provenance={"finished": entry.finished, "torch": "2"},
         )
 
     def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
         """Two classes; label 0 everywhere."""
-        made = self.made[trial]
-        right = np.array([list(made.right.get(k, (True, True, False, True))) for k in made.exits]).T
-        gap = np.log(made.sure / (1 - made.sure))
+        entry = self.made[trial]
+        right = np.array([list(entry.right.get(k, (True, True, False, True))) for k in entry.exits]).T
+        gap = np.log(entry.sure / (1 - entry.sure))
         logits = np.stack([np.where(right, gap, 0.0), np.where(right, 0.0, gap)], axis=2)
-        found = {}
+        actual = {}
         for split in ("validation", "calibration", "test"):
-            found[split] = logits.astype(np.float32)
-            found[f"{split}_labels"] = np.zeros(len(right), dtype=np.int64)
-        return found
+            actual[split] = logits.astype(np.float32)
+            actual[f"{split}_labels"] = np.zeros(len(right), dtype=np.int64)
+        return actual
 
     def read_node(self, key: str) -> NodeRecord:
         run = self.runs[key]
@@ -154,14 +162,14 @@ def _shares(run: Run) -> dict[int, float]:
     return {k: macs / sum(new) for k, macs in zip(exits, new, strict=True)}
 
 
-def evidence(trials: Iterable[Made], study: str | None = None) -> Evidence:
+def evidence(trials: Iterable[HandTrial], study: str | None = None) -> Evidence:
     """The evidence of made trials, in the order given."""
     memory = Memory(trials)
     frames = {}
-    for trial, made in memory.made.items():
+    for trial, entry in memory.made.items():
         extra = [
             {"phase": run.name, "metric": metric, "value": value, "measured": run.comparable}
-            for run in made.runs
+            for run in entry.runs
             for metric, value in run.meters.items()
         ]
         frame = tidy(memory, [trial])
@@ -173,26 +181,26 @@ def evidence(trials: Iterable[Made], study: str | None = None) -> Evidence:
     return gather(Gathered(memory, trials, frames), study)
 
 
-def simple(label: str, seed: int, shift: float = 0.0, **more: Any) -> Made:
+def simple(label: str, seed: int, shift: float = 0.0, **more: Any) -> HandTrial:
     """One phase of three epochs that trains all three exits."""
     loss = {k: [3.0 + shift, 2.0 + shift, 1.0 + shift] for k in (1, 2, 3)}
     hits = {k: [0.2, 0.4, 0.6] for k in (1, 2, 3)}
-    return Made(label, seed, [Run("all", loss, hits)], **more)
+    return HandTrial(label, seed, [Run("all", loss, hits)], **more)
 
 
-def at_random(labels: Sequence[str]) -> list[Made]:
+def at_random(labels: Sequence[str]) -> list[HandTrial]:
     """Trials of three seeds each, with numbers at random; a baseline has the final exit alone."""
     generator = np.random.default_rng(0)
-    found = []
+    actual = []
     for label in labels:
         exits = (3,) if label == "baseline" else (1, 2, 3)
         for seed in (1, 2, 3):
             loss = {k: (3 - 2 * generator.random(4)).tolist() for k in exits}
             hits = {k: generator.random(4).tolist() for k in exits}
             right = {k: (generator.random(40) < 0.7).tolist() for k in exits}
-            found.append(Made(label, seed, [Run("all", loss, hits)], exits, right))
-    return found
+            actual.append(HandTrial(label, seed, [Run("all", loss, hits)], exits, right))
+    return actual
 
 
-def _key(made: Made, run: Run) -> str:
-    return digest([run.key]) if run.key else digest([made.id, run.name])
+def _key(entry: HandTrial, run: Run) -> str:
+    return digest([run.key]) if run.key else digest([entry.id, run.name])
