@@ -1,7 +1,7 @@
 """Foreign text made safe for where it is shown: a terminal, Markdown, HTML, a table for spreadsheets.
 Names of classes, studies, files and data sets may hold anything.
 
-The page escapes in its template, LaTeX in `report.render.latex`; both print what is `printable` here.
+The page escapes in its template, LaTeX in `report.render.tables`; both print what is `printable` here.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from offramp.analysis import epochs
+from offramp.analysis import curves as epochs
 
 
 def a(*values: float) -> np.ndarray:

@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from offramp.analysis import epochs
-from offramp.analysis.curves import joined, overall
+from offramp.analysis.curves import joined, loss_rise, overall, overfitting_epoch
 from offramp.analysis.measures import ALL, MEASURES, OBSERVATION, numbers, observations
 from offramp.errors import OfframpError
-from offramp.paper.tables.exits import rise_and_jitter, trend
+from offramp.paper.exits import rise_and_jitter, trend
 from offramp.store.table import COLUMNS
 from simulate import NINE, tidy_table
 
@@ -121,8 +120,8 @@ def test_a_head_drawn_anew_does_not_overfit() -> None:
     assert values("min-loss-epoch", fresh)[1] == 8.0
     # On the joined curve it would: the last loss is far above the least one, of the first phase.
     whole = curve(fresh, 1)["value"].to_numpy()
-    assert epochs.overfitting_epoch(whole, np.linspace(5, 4, len(whole))) is not None
-    assert epochs.loss_rise(whole) == pytest.approx(1.03 / 0.3 - 1)
+    assert overfitting_epoch(whole, np.linspace(5, 4, len(whole))) is not None
+    assert loss_rise(whole) == pytest.approx(1.03 / 0.3 - 1)
     # So with the words of Table 7.
     (own,) = numbers(fresh).histories
     assert (own.phase, own.loss.tolist()) == ("exit 1", FALLS)

@@ -12,9 +12,8 @@ from longer import long
 from offramp.analysis.claims import Claim, check, index, judge
 from offramp.analysis.measures import MEASURES, Numbers, find_measure, numbers, observations
 from offramp.analysis.recommend import Facts, Goal, Preference, recommend
-from offramp.analysis.stats import Columns, analyze
-from offramp.analysis.stats.analyze import OverBlocks
-from offramp.paper.families import FAMILIES
+from offramp.analysis.stats import Columns, OverBlocks, analyze
+from offramp.paper import FAMILIES
 from offramp.report.claims import published
 from offramp.report.tables.common import COSTS
 from simulate import CIFAR100, NINE, Planted, tidy_table

@@ -12,12 +12,12 @@ import pytest
 from handmade import HandTrial, Run, evidence, simple
 from specs import views
 
+from offramp.report.colors import DARK, both_colors, config, themed
 from offramp.report.figures import compute, curves, draw, reliability
 from offramp.report.figures.chart import WIDTH, coinciding
 from offramp.report.figures.significance import TALL, half, ring, texts
 from offramp.report.model import Figure
 from offramp.report.render.charts import rendered, text
-from offramp.report.render.theme import DARK, both_colors, config, themed
 
 pytestmark = pytest.mark.slow
 MANY = ("joint", "separate", "branch-wise", "two-stage", "distillation", "mine")

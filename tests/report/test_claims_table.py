@@ -12,7 +12,7 @@ import pytest
 import table_evidence
 
 from offramp.analysis.claims import check
-from offramp.paper.families import FAMILIES
+from offramp.paper import FAMILIES
 from offramp.report import evidence
 from offramp.report.advice import answer
 from offramp.report.claims import claims_table, parse_claims, published

@@ -21,7 +21,7 @@ from offramp.report.advice import answer
 from offramp.report.evidence import Evidence
 from offramp.report.figures import FIGURES, draw
 from offramp.report.model import Table
-from offramp.report.render.markdown import markdown
+from offramp.report.render.tables import markdown
 from offramp.report.tables import TABLES, make
 from offramp.strategies import STRATEGIES
 from offramp.study.spec import file as spec

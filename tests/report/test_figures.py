@@ -23,7 +23,7 @@ from longer import long
 from offramp.analysis.measures import MEASURES
 from offramp.errors import OfframpError
 from offramp.infer.timing import WHOLE, Timing
-from offramp.report.colors import KNOWN, styles
+from offramp.report.colors import KNOWN, both_colors, styles, themed
 from offramp.report.evidence import Evidence
 from offramp.report.figures import (
     FIGURES,
@@ -32,18 +32,16 @@ from offramp.report.figures import (
     curves,
     dots,
     draw,
-    quality,
     reliability,
     times,
 )
 from offramp.report.figures.chart import color, marks, spec
 from offramp.report.figures.chart import figure as only
 from offramp.report.figures.significance import edges, graphs, observations, ring, significance
-from offramp.report.figures.speed import speed_figure
+from offramp.report.figures.times import speed_figure
 from offramp.report.model import Figure
-from offramp.report.page.assemble import first
+from offramp.report.page.folder import first
 from offramp.report.render.charts import text
-from offramp.report.render.theme import both_colors, themed
 
 pytestmark = pytest.mark.slow
 
@@ -236,7 +234,7 @@ def test_overthinking_counts_what_the_last_exit_spoils() -> None:
     outcome = next(iter(whole.outcomes.values()))
     assert outcome.overthought == (0.2, 0.2, 0.0) and outcome.lost == pytest.approx(0.4)
     assert outcome.agreement[0].tolist() == pytest.approx([1.0, 0.6, 0.6])
-    visible = tables(dict(quality.overthinking(whole.runs[0])[0].spec))
+    visible = tables(dict(dots.overthinking(whole.runs[0])[0].spec))
     means = [t for t in visible if list(t.columns)[:3] == ["strategy", "value", "n"]]
     assert sorted(t["value"].iloc[0] for t in means) == [
         20,
@@ -274,7 +272,7 @@ def test_calibration_error_and_auroc_of_known_answers() -> None:
     whole = evidence([HandTrial("joint", 1, simple("joint", 1).runs, right=right, sure=0.9)])
     outcome = next(iter(whole.outcomes.values()))
     assert outcome.ece == pytest.approx([0.15] * 3) and outcome.auroc == (0.5, 0.5, 0.5)
-    visible = tables(dict(quality.confidence(whole.runs[0])[0].spec))
+    visible = tables(dict(dots.confidence(whole.runs[0])[0].spec))
     assert [t["value"].iloc[0] for t in visible] in ([15, 0.5], [0.5, 15])
 
 

@@ -27,11 +27,11 @@ from offramp.report import tables
 from offramp.report.evidence import Evidence
 from offramp.report.figures import draw
 from offramp.report.model import Column, Contents, Detail, Table
-from offramp.report.page.assemble import assemble
+from offramp.report.page.folder import assemble
 from offramp.report.page.html import page
 from offramp.report.render import charts
-from offramp.report.render.latex import escape as latex
 from offramp.report.render.tables import FORMATS
+from offramp.report.render.tables import latex_text as latex
 from offramp.store.pack import _readme
 
 pytestmark = pytest.mark.slow

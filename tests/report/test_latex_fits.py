@@ -12,7 +12,7 @@ from test_renderers import nasty
 
 from offramp.report.claims import claims_table
 from offramp.report.model import Column, Table
-from offramp.report.render.latex import LINE, LINES, latex
+from offramp.report.render.tables import LINE, LINES, latex
 from offramp.report.tables import make
 from typeset import needs_latex, trouble
 

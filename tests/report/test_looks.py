@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from offramp.report.colors import KNOWN, OTHERS, styles
+from offramp.report.colors import DARK, KNOWN, OTHERS, styles
 from offramp.report.figures.chart import exit_color, short, ticks, unit
-from offramp.report.render.theme import DARK
 from offramp.strategies import STRATEGIES
 
 

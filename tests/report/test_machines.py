@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from offramp.report import evidence, machines
+from offramp.report import evidence
 from offramp.report.page.how import facts
+from offramp.report.select import ran
 from offramp.store.store import Store
 from support import run_all, tiny_plan, tiny_study
 
@@ -25,7 +26,7 @@ def test_times_of_one_machine_are_measured(root: Path) -> None:
     whole = evidence.from_store(root)
     assert all(trial.comparable for trial in whole.trials)
     assert not [note for note in whole.missing if "unlike machines" in note]
-    (where,) = machines.ran(whole.trials)
+    (where,) = ran(whole.trials)
     assert where.endswith("2 phases")
     assert where in next(fact for fact in facts(whole) if fact.name == "Machine").values
 
@@ -46,6 +47,6 @@ def test_times_of_unlike_ones_are_estimates_and_said_to_be(root: Path) -> None:
     costs = whole.table[(whole.table["phase"] != "final") & whole.table["epoch"].isna()]
     assert len(costs) and not costs["measured"].any()
     assert whole.table[whole.table["phase"] == "final"]["measured"].all()
-    assert "other (Another CPU, 96 cores): 1 phase" in machines.ran(whole.trials)
+    assert "other (Another CPU, 96 cores): 1 phase" in ran(whole.trials)
     joined = evidence.join([whole, evidence.from_store(root)])
     assert [note for note in joined.missing if "unlike machines" in note] == [text]

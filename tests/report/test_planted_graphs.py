@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from offramp.analysis.measures import MEASURES, observations
 from offramp.analysis.stats import Columns, analyze
-from offramp.paper.families import FAMILIES
+from offramp.paper import FAMILIES
 from offramp.report.figures.significance import edges
 from simulate import Planted, tidy_table
 

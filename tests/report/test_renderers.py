@@ -11,10 +11,8 @@ import pytest
 
 from offramp.escape import markdown as markdown_escape
 from offramp.report.model import Column, Table
-from offramp.report.render.latex import LINES, latex
-from offramp.report.render.latex import escape as latex_escape
-from offramp.report.render.markdown import markdown
-from offramp.report.render.tables import csv
+from offramp.report.render.tables import LINES, csv, latex, markdown
+from offramp.report.render.tables import latex_text as latex_escape
 
 NASTY = "my_net*[1]|50 % & {#1} $x$ ~^\\ <b> `c`"
 

@@ -11,8 +11,8 @@ from table_evidence import TabledTrial, evidence, only, planted, usual
 
 import records
 from offramp.analysis.claims import Judgment
+from offramp.paper.exits import rise_and_jitter, trend
 from offramp.paper.guidelines import remarks
-from offramp.paper.tables.exits import rise_and_jitter, trend
 from offramp.report.claims import published
 from offramp.report.evidence import Evidence
 from offramp.report.tables import make

@@ -16,7 +16,7 @@ from offramp.analysis.recommend import Advice, Facts, Goal, Preference, RuledOut
 from offramp.analysis.recommend.equal import Level, equal_compute
 from offramp.analysis.stats.pairwise import Pair
 from offramp.report.advice import answer, compared, sentence
-from offramp.report.page.assemble import lead
+from offramp.report.page.folder import lead
 from simulate import Planted
 
 WORSE = Skill(shift={"joint": -0.6})

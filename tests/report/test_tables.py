@@ -21,11 +21,9 @@ from offramp.analysis.tradeoff import NetAnswers
 from offramp.errors import OfframpError
 from offramp.report.model import Table
 from offramp.report.render.cells import layout
-from offramp.report.render.latex import latex
-from offramp.report.render.markdown import markdown
-from offramp.report.render.tables import csv
+from offramp.report.render.tables import csv, latex, markdown
 from offramp.report.tables import TABLES, make
-from offramp.report.tables.leaving import regret
+from offramp.report.tables.compute import regret
 
 pytestmark = pytest.mark.slow
 

@@ -19,7 +19,7 @@ from offramp.hashing import with_seal
 from offramp.report import evidence
 from offramp.report.model import Detail
 from offramp.report.page import how
-from offramp.report.page.assemble import assemble
+from offramp.report.page.folder import assemble
 from offramp.report.page.html import page
 from offramp.store import pack
 from refusal import refuses

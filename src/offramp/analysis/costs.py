@@ -59,7 +59,10 @@ def written_seconds(rows: pd.DataFrame) -> pd.Series:
     """Time of each phase as the paper runs it, in full, without checkpoints and the closing evaluation.
 
     Measured where the whole trial was; else estimated: the executed time, and the MACs that were spared
-    at the speed of the trial's largest phase. rows: of `phases`.
+    at the speed of the trial's largest phase.
+
+    Args:
+        rows: Of `phases`.
     """
     spent = _seconds(rows, OURS)
     if not {"macs_written", "macs_executed"} <= set(rows.columns):

@@ -16,8 +16,22 @@ import numpy as np
 import pandas as pd
 
 from offramp import units, usercode
-from offramp.analysis import costs, epochs
-from offramp.analysis.curves import FINAL, History, histories, joined
+from offramp.analysis import costs
+from offramp.analysis.curves import (
+    FINAL,
+    History,
+    histories,
+    joined,
+    largest_spike,
+    loss_rise,
+    loss_spikes,
+    min_loss_epoch,
+    overfits,
+    overfitting_epoch,
+    peak_epoch,
+    saturation_epoch,
+    validation_stability,
+)
 from offramp.analysis.curves import METRICS as EVERY_EPOCH
 from offramp.analysis.tradeoff import NetAnswers
 from offramp.errors import OfframpError, nearest
@@ -36,9 +50,12 @@ SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}
 class Numbers:
     """A tidy table taken apart once, for many measures.
 
-    trials: model, data, strategy, seed by trial.  exits, last: how many exits the fullest trial of the
-    same model and data has, and the number of the final one; by trial.  final: the rows of closing
-    metrics.  curves, histories, phases, shares: of the functions of these names.
+    Attributes:
+        trials: Model, data, strategy, seed by trial.
+        exits, last: How many exits the fullest trial of the same model and data has, and the number
+            of the final one; by trial.
+        final: The rows of closing metrics.
+        curves, histories, phases, shares: Of the functions of these names.
     """
 
     trials: pd.DataFrame
@@ -125,12 +142,15 @@ class MetricOnSplit:
 class Measure:
     """A number of a trial.
 
-    of: its values.  better: the direction that is good.  per_exit: whether there are values of each
-    exit, besides those of the trial as a whole.  column: its heading where it is a column of a table,
-    and digits: after the point there.  spread: whether the deviation over seeds says anything; of yes
-    or no the mean says it all.  on_images: its values of each test image, whose mean it is, so
-    that it is tested over images too; None from answers that do not tell.  metric: what works it out of
-    a trial's logits, where it comes from these.
+    Attributes:
+        of: Its values.
+        better: The direction that is good.
+        per_exit: Whether there are values of each exit, besides those of the trial as a whole.
+        column: Its heading where it is a column of a table, and digits: after the point there.
+        spread: Whether the deviation over seeds says anything; of yes or no the mean says it all.
+        on_images: Its values of each test image, whose mean it is, so that it is tested over images
+            too; None from answers that do not tell.
+        metric: What works it out of a trial's logits, where it comes from these.
     """
 
     name: str
@@ -396,8 +416,11 @@ def _closing_measures() -> list[Measure]:
 def find_measure(name: str) -> Measure:
     """The measure of a name; of `path/file.py:name` the user's own metric on test.
 
-    That is a function of logits [N, E, C] and labels [N] that returns a number of each exit, [E], higher
-    is better; or a `Metric`, which says more. Raises OfframpError where there is none.
+    That is a function of logits [N, E, C] and labels [N] that returns a number of each exit, [E],
+    higher is better; or a `Metric`, which says more.
+
+    Raises:
+        OfframpError: Where there is none.
     """
     if is_user_code(name):
         return replace(of_metric(name, find_metric(name), "test")[0], name=name)
@@ -438,27 +461,27 @@ TORCH = "memory_torch_peak_bytes"
 ALL = (
     *_closing_measures(),
     Measure("min-loss-epoch", "Epoch of the least validation loss", EPOCHS,
-            _curve(epochs.min_loss_epoch, "loss"), column="least loss, epoch"),
+            _curve(min_loss_epoch, "loss"), column="least loss, epoch"),
     Measure("peak-epoch", "Epoch of the highest validation accuracy", EPOCHS,
-            _curve(epochs.peak_epoch, "accuracy"), column="peak, epoch"),
+            _curve(peak_epoch, "accuracy"), column="peak, epoch"),
     Measure("saturation-epoch", "Epoch from which accuracy stays within 0.5 points of its peak",
-            EPOCHS, _curve(epochs.saturation_epoch, "accuracy"), column="saturated, epoch"),
+            EPOCHS, _curve(saturation_epoch, "accuracy"), column="saturated, epoch"),
     Measure("generalization-gap-best", "Training minus validation accuracy, best epoch", POINTS,
             _whole(partial(_gap, keep="first")), column="gap best", digits=1),
     Measure("generalization-gap-last", "Training minus validation accuracy, last epoch", POINTS,
             _whole(partial(_gap, keep="last")), column="gap last", digits=1),
     Measure("validation-stability", "Spread of the last changes of validation loss", NATS,
-            _curve(epochs.validation_stability, "loss"), column="stability", digits=3),
+            _curve(validation_stability, "loss"), column="stability", digits=3),
     Measure("overfits", "Exits that overfit", PERCENT,
-            _curve(epochs.overfits, "loss", "running"), column="overfit, %", spread=False),
+            _curve(overfits, "loss", "running"), column="overfit, %", spread=False),
     Measure("overfitting-epoch", "First of five epochs that overfit", EPOCHS,
-            _curve(epochs.overfitting_epoch, "loss", "running"), "higher", column="from, epoch"),
+            _curve(overfitting_epoch, "loss", "running"), "higher", column="from, epoch"),
     Measure("loss-rise", "Last validation loss above the least one", PERCENT,
-            _curve(epochs.loss_rise, "loss")),
+            _curve(loss_rise, "loss")),
     Measure("loss-spikes", "Epochs in which validation loss jumps by 20 %", EPOCHS,
-            _curve(epochs.loss_spikes, "loss")),
+            _curve(loss_spikes, "loss")),
     Measure("largest-spike", "Largest rise of validation loss in an epoch", NATS,
-            _curve(epochs.largest_spike, "loss")),
+            _curve(largest_spike, "loss")),
     Measure("seconds-written", "Training time as the paper runs it", SECONDS, _written,
             column="time as written", digits=1),
     _costs("seconds-executed", "Time of all that ran", SECONDS, costs.executed),

@@ -16,10 +16,14 @@ Floats = NDArray[np.float64]
 class NetAnswers:
     """What the E exits of a network answered on N images.
 
-    sure: score of each exit's answer, such as its confidence, [N, E].  right: whether it is right,
-    [N, E].  macs: of an image that leaves at each exit, ascending, [E].  images: a key of the images and
-    their labels: networks with the same key answered the same images, an empty one agrees with none.
-    nats: cross-entropy of each exit, [N, E], where it is known.  source: a key of the weights.
+    Attributes:
+        sure: Score of each exit's answer, such as its confidence, [N, E].
+        right: Whether it is right, [N, E].
+        macs: Of an image that leaves at each exit, ascending, [E].
+        images: a key of the images and their labels: networks with the same key answered the same
+            images, an empty one agrees with none.
+        nats: Cross-entropy of each exit, [N, E], where it is known.
+        source: a key of the weights.
     """
 
     sure: NDArray[np.floating]

@@ -31,10 +31,14 @@ have one and the same final exit by construction, so a tenth row shows what dist
 class PaperRecipe:
     """One line of the table; fields that `Recipe` has as well mean the same.
 
-    network: as the paper calls it.  weights: `imagenet`, or None for a random start.  size: pixels a
-    side to which images are brought; None leaves them.  augment: as in a study file, or nothing.
-    precision: of the numerics profile.  source: sections of the paper.  readings: what it leaves open,
-    and what is taken.
+    Attributes:
+        network: As the paper calls it.
+        weights: `imagenet`, or None for a random start.
+        size: Pixels a side to which images are brought; None leaves them.
+        augment: As in a study file, or nothing.
+        precision: Of the numerics profile.
+        source: Sections of the paper.
+        readings: What it leaves open, and what is taken.
     """
 
     network: str

@@ -11,7 +11,7 @@ import yaml
 
 from offramp import usercode
 from offramp.analysis.claims import VERDICTS, Claim, Claims, Judgment, Regime
-from offramp.analysis.claims.words import RULE, detectable, difference, name, why
+from offramp.analysis.claims.judge import RULE, detectable, difference, name, why
 from offramp.errors import OfframpError
 from offramp.report.model import Column, Table
 from offramp.report.registry import publication

@@ -24,14 +24,13 @@ from offramp.analysis.recommend.goals import TrialKey
 from offramp.analysis.tradeoff import NetAnswers
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest
-from offramp.report import machines
 from offramp.report.claims import published, regimes
 from offramp.report.colors import rank
 from offramp.report.logits import LogitSummary, other_accuracy, remembered, summarized
 from offramp.report.model import slug
 from offramp.report.registry import publication
 from offramp.report.runs import Runs
-from offramp.report.select import chosen, gaps
+from offramp.report.select import chosen, comparable, gaps, unlike_machines
 from offramp.store import pack as packed
 from offramp.store.archive import Archive, Damaged, Records, is_store
 from offramp.store.manifest import Cost, Manifest, NodeRecord, SeedLog
@@ -45,8 +44,11 @@ from offramp.units import counted
 class Gathered:
     """What was read, before what is compared is chosen of it.
 
-    trials, frames (tidy tables): by id of the trial.  missing: what could not be read, and what a pack
-    says of itself.  logs: how seeds were added to studies until pairs were decided, by name.
+    trials, frames (tidy tables): by id of the trial.
+
+    Attributes:
+        missing: What could not be read, and what a pack says of itself.
+        logs: How seeds were added to studies until pairs were decided, by name.
     """
 
     records: Records
@@ -60,11 +62,12 @@ class Gathered:
 class Evidence:
     """Everything that figures, tables, claims and advice read.
 
-    table: the tidy table (`store.table.COLUMNS`) of `trials`.  trials: by model, data, strategy and
-    seed, strategies in the paper's order.  missing: what is not here and why, a sentence each.  found:
-    what they were chosen of.  budgets: the same trials trained for other numbers of epochs, one
-    Evidence for each. What is worked out is kept, so equal questions get the same object; nothing else
-    changes.
+    Attributes:
+        table: The tidy table (`store.table.COLUMNS`) of `trials`.
+        trials: By model, data, strategy and seed, strategies in the paper's order.
+        missing: What is not here and why, a sentence each.  found: what they were chosen of.
+        budgets: The same trials trained for other numbers of epochs, one Evidence for each. What is
+            worked out is kept, so equal questions get the same object; nothing else changes.
     """
 
     table: pd.DataFrame
@@ -79,7 +82,8 @@ class Evidence:
     def logits(self, trial: str, split: str = "test") -> tuple[np.ndarray, np.ndarray]:
         """Logits [N, E, C] (float32, or float16 from a pack) and labels [N] of a trial's split.
 
-        Raises OfframpError (Damaged) when they were harmed since the evidence was read.
+        Raises:
+            OfframpError (Damaged): When they were harmed since the evidence was read.
         """
         arrays = self.gathered.records.trial_logits(trial)
         return arrays[split], arrays[f"{split}_labels"]
@@ -230,9 +234,12 @@ class Evidence:
 
 def open(path: Place, study: str | None = None) -> Evidence:
     """The evidence in a store, in a folder that `offramp pack` wrote, or in a folder of such folders.
-    study: only trials that a study of that name made.
 
-    Raises OfframpError where `path` is none of these, and where there is no such study.
+    Args:
+        study: Only trials that a study of that name made.
+
+    Raises:
+        OfframpError: Where `path` is none of these, and where there is no such study.
     """
     if isinstance(path, Path) and packed.is_pack(path):
         return from_pack(path, study)
@@ -250,8 +257,11 @@ def open(path: Place, study: str | None = None) -> Evidence:
 def open_all(paths: Sequence[Place], study: str | None = None) -> Evidence:
     """The evidence in stores and packs together; a trial that several have counts once, from the first.
 
-    study: only trials that a study of that name made; each place has to have some.
-    Raises OfframpError as `open` does.
+    Args:
+        study: Only trials that a study of that name made; each place has to have some.
+
+    Raises:
+        OfframpError: As `open` does.
     """
     parts = [open(path, study) for path in dict.fromkeys(paths)]
     return parts[0] if len(parts) == 1 else join(parts)
@@ -289,14 +299,15 @@ def of_strategies(evidence: Evidence, labels: Collection[str]) -> Evidence:
 def _own(notes: Iterable[str], evidence: Evidence) -> tuple[str, ...]:
     """Those that do not follow from the trials that are compared."""
     every = {t.id: t.manifest for part in (evidence, *evidence.budgets) for t in part.trials}
-    follows = {*gaps(evidence.trials), *machines.notes(evidence.trials), *chosen(every).notes}
+    follows = {*gaps(evidence.trials), *unlike_machines(evidence.trials), *chosen(every).notes}
     return tuple(note for note in notes if note not in follows)
 
 
 def from_store(path: Place, study: str | None = None, trials: Collection[str] | None = None) -> Evidence:
     """The evidence in a store; of `trials` alone, where they are named.
 
-    Raises OfframpError as `Archive` does.
+    Raises:
+        OfframpError: As `Archive` does.
     """
     archive = Archive(path)
     ids = archive.trials() if trials is None else sorted(trials)
@@ -357,11 +368,11 @@ def gather(gathered: Gathered, study: str | None = None) -> Evidence:
     def evidence_of(ids: Collection[str]) -> Evidence:
         ordered = sorted((gathered.trials[id] for id in ids), key=_order)
         parts = [gathered.frames[t.id] for t in ordered] or [pd.DataFrame(columns=list(COLUMNS))]
-        trials, table = machines.compared(ordered, pd.concat(parts, ignore_index=True))
+        trials, table = comparable(ordered, pd.concat(parts, ignore_index=True))
         return Evidence(table, trials, (), gathered)
 
     whole = evidence_of(selected.compared)
-    unlike = machines.notes(whole.trials)
+    unlike = unlike_machines(whole.trials)
     notes = tuple(dict.fromkeys([*gathered.missing, *selected.notes, *gaps(whole.trials), *unlike]))
     return replace(whole, missing=notes, budgets=tuple(map(evidence_of, selected.budgets)))
 

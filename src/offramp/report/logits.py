@@ -30,13 +30,17 @@ THRESHOLDS = np.array(
 class LogitSummary:
     """Of one split of one trial with E exits.
 
-    ece, auroc, aurc: by exit, of the confidence (largest softmax probability) against right and wrong;
-    None where it is not defined.  bins: [E, BINS, 3], for equal-width bins of confidence the number of
-    images, the sum of confidences, and how many are right.  agreement: [E, E], share of images on which
-    two exits give one answer.  overthought: by exit, share of images that are right there and wrong at
-    the last.  lost: share of images right at any earlier exit and wrong at the last.  curve: of
-    THRESHOLDS, one threshold for all exits.  answers: image by image.  common: share of the most common
-    class.
+    Attributes:
+        ece, auroc, aurc: By exit, of the confidence (largest softmax probability) against right and
+            wrong; None where it is not defined.
+        bins: [E, BINS, 3], for equal-width bins of confidence the number of images, the sum of
+            confidences, and how many are right.
+        agreement: [E, E], share of images on which two exits give one answer.
+        overthought: By exit, share of images that are right there and wrong at the last.
+        lost: Share of images right at any earlier exit and wrong at the last.
+        curve: Of THRESHOLDS, one threshold for all exits.
+        answers: Image by image.
+        common: Share of the most common class.
     """
 
     ece: tuple[float | None, ...]

@@ -22,11 +22,16 @@ def slug(*words: object) -> str:
 class Figure:
     """A chart and what to say of it.
 
-    name: of its files, [a-z0-9-]+.  title: a few words.  caption: whole sentences: what is drawn, the
-    interval, the number of seeds, and the direction that is better.  alt: what a reader who cannot see
-    it should know.  spec: Vega-Lite in JSON, data inline.  paper: the paper's figures that it answers
-    to, such as `Figs. 8, 18`, or empty.  about: the values of `model`, `data` and `exit` that it shows
-    one of; what it does not name it shows all of.
+    Attributes:
+        name: Of its files, [a-z0-9-]+.
+        title: a few words.
+        caption: Whole sentences: what is drawn, the interval, the number of seeds, and the
+            direction that is better.
+        alt: What a reader who cannot see it should know.
+        spec: Vega-Lite in JSON, data inline.
+        paper: The paper's figures that it answers to, such as `Figs. 8, 18`, or empty.
+        about: The values of `model`, `data` and `exit` that it shows one of; what it does not name
+            it shows all of.
     """
 
     name: str
@@ -43,9 +48,13 @@ class Figure:
 class Column:
     """A column of a table.
 
-    key: of the frame.  title: with its unit.  kind: how values are written (`text` as they are).
-    digits: after the point, or significant ones for `p` and `si`.  better: the direction that is
-    good, for the mark of the best.  spread: the frame's column with the deviation to print after ±.
+    Attributes:
+        key: Of the frame.
+        title: With its unit.
+        kind: How values are written (`text` as they are).
+        digits: After the point, or significant ones for `p` and `si`.
+        better: The direction that is good, for the mark of the best.
+        spread: The frame's column with the deviation to print after ±.
     """
 
     key: str
@@ -60,9 +69,11 @@ class Column:
 class Table:
     """Values and what to say of them; name, title, caption, paper and about as of a Figure.
 
-    frame: unformatted values, NaN where there is none.  best, alike: (row label of the frame's index,
-    column key) of cells with the best value, and of those not significantly different from it.
-    notes: one a line below the table, such as why a cell is empty.
+    Attributes:
+        frame: Unformatted values, NaN where there is none.
+        best, alike: (row label of the frame's index, column key) of cells with the best value, and
+            of those not significantly different from it.
+        notes: One a line below the table, such as why a cell is empty.
     """
 
     name: str
@@ -95,11 +106,15 @@ class Detail:
 class Contents:
     """What a report is made of.
 
-    title: the study's name.  lead: its extent in a line.  answer: the first sentences, each whole.
-    missing: what a partly finished study lacks, a sentence each.  wrong: where numbers do not agree with
-    one another, a sentence each.  claims: the table of claims.  first: names of figures and tables that
-    a reader sees first, of several of a kind the one that the filters choose.
-    No two figures or tables have the same name.
+    Attributes:
+        title: The study's name.
+        lead: Its extent in a line.
+        answer: The first sentences, each whole.
+        missing: What a partly finished study lacks, a sentence each.
+        wrong: Where numbers do not agree with one another, a sentence each.
+        claims: The table of claims.
+        first: Names of figures and tables that a reader sees first, of several of a kind the one
+            that the filters choose. No two figures or tables have the same name.
     """
 
     title: str

@@ -18,8 +18,10 @@ MOST = 500
 class PairNeeds:
     """Seeds that show the difference of one pair with probability POWER, MOST at most.
 
-    seeds: None where more are needed, or none would do.  limit: the smallest difference (accuracy, 0 to
-    1) that any number of seeds shows on these test images.
+    Attributes:
+        seeds: None where more are needed, or none would do.
+        limit: The smallest difference (accuracy, 0 to 1) that any number of seeds shows on these
+            test images.
     """
 
     a: str
@@ -32,9 +34,10 @@ class PairNeeds:
 class SeedsNeeded:
     """For a difference in accuracy, 0 to 1, of the mean over exits, among so many pairs.
 
-    seeds, images: that the pairs at hand have, at least; images 0 where each seed drew its own.
-    typical, widest: the pair in the middle, and the one that needs most; None where nothing says how
-    much pairs vary, and `why` says why.
+    Attributes:
+        seeds, images: That the pairs at hand have, at least; images 0 where each seed drew its own.
+        typical, widest: The pair in the middle, and the one that needs most; None where nothing
+            says how much pairs vary, and `why` says why.
     """
 
     difference: float

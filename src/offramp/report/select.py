@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import pandas as pd
+
 from offramp.hashing import differing, digest
 from offramp.store.manifest import Manifest
-from offramp.store.record import TrialRecord
+from offramp.store.record import PhaseRecord, TrialRecord
 from offramp.units import counted
 
 WHERE = ("root", "url", "sha256", "split_file")  # of `DataSpec`: no image is another by these
@@ -142,3 +145,56 @@ def _unique(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> tuple[l
 
 def _finished(manifest: Manifest) -> str:
     return manifest.provenance.finished or ""
+
+
+NetworkAndData = tuple[str, str]  # a network and a data set
+
+
+def comparable(
+    trials: Sequence[TrialRecord], table: pd.DataFrame
+) -> tuple[tuple[TrialRecord, ...], pd.DataFrame]:
+    """Trials and their tidy table, where the costs of a network on a data set count as measured only if
+    one kind of machine trained all of its phases."""
+    unlike = _unlike(trials)
+    if not unlike:
+        return tuple(trials), table
+    marked = tuple(_estimated(t) if (t.model, t.data) in unlike else t for t in trials)
+    ids = {t.id for t in trials if (t.model, t.data) in unlike}
+    costs = table["trial"].isin(ids) & (table["phase"] != "final") & table["epoch"].isna()
+    return marked, table.assign(measured=table["measured"].mask(costs, False).astype(bool))
+
+
+def unlike_machines(trials: Iterable[TrialRecord]) -> list[str]:
+    """A sentence for each network and data set whose times are not compared."""
+    return [
+        f"times of {model} on {data} are estimates and are not compared: its phases ran on unlike "
+        f"machines ({'; '.join(sorted(kinds))})"
+        for (model, data), kinds in sorted(_unlike(list(trials)).items())
+    ]
+
+
+def ran(trials: Iterable[TrialRecord]) -> list[str]:
+    """What ran where, a line a machine; nothing where no record names one."""
+    phases = {phase.node: phase for trial in trials for phase in trial.phases}
+    counts = Counter(map(_machine, phases.values()))
+    return [f"{name}: {counted(n, 'phase')}" for name, n in sorted(counts.items()) if name]
+
+
+def _machine(phase: PhaseRecord) -> str:
+    name = phase.provenance.machine
+    return f"{name} ({phase.kind})" if name else ""
+
+
+def _unlike(trials: Sequence[TrialRecord]) -> dict[NetworkAndData, set[str]]:
+    """Kinds of machines, where there are several."""
+    kinds: dict[NetworkAndData, set[str]] = {}
+    for trial in trials:
+        kinds.setdefault((trial.model, trial.data), set()).update(p.kind for p in trial.phases)
+    return {pair: several for pair, several in kinds.items() if len(several) > 1}
+
+
+def _estimated(trial: TrialRecord) -> TrialRecord:
+    def phase(record: PhaseRecord) -> PhaseRecord:
+        return replace(record, cost=record.cost.model_copy(update={"comparable": False}))
+
+    return replace(trial, phases=tuple(map(phase, trial.phases)))

@@ -12,10 +12,10 @@ from scipy import stats
 
 from longer import long
 from offramp.analysis.claims import Claim, Judgment, check, index, judge
+from offramp.analysis.claims.claim import DataSet, Regime
+from offramp.analysis.claims.judge import claimed, name, plain, why
 from offramp.analysis.claims.parts import Location
-from offramp.analysis.claims.regime import DataSet, Regime
-from offramp.analysis.claims.words import claimed, name, plain, why
-from offramp.paper.families import FAMILIES
+from offramp.paper import FAMILIES
 from offramp.report.claims import published
 from simulate import Planted, tidy_table
 

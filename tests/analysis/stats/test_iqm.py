@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from offramp.analysis.stats.iqm import iqm
+from offramp.report.tables.compute import iqm
 
 
 def test_the_mean_of_the_middle_half() -> None:

@@ -11,14 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from offramp.analysis.stats import Analysis, Columns, Untested, analyze, analyze_by
-from offramp.analysis.stats.analyze import OneWay, OverBlocks
-from offramp.analysis.stats.oneway import Anova
+from offramp.analysis.stats import Analysis, Columns, OneWay, OverBlocks, Untested, analyze, analyze_by
+from offramp.analysis.stats.anova import Anova, Repeated
 from offramp.analysis.stats.pairwise import Pair, UntestedPair
-from offramp.analysis.stats.repeated import Repeated
 from offramp.analysis.stats.text import plain, sentence
 from offramp.errors import OfframpError
-from offramp.paper.families import CORE, FAMILIES
+from offramp.paper import CORE, FAMILIES
 
 COLUMNS = Columns("accuracy", "strategy", "seed")
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from worked import PLANTS, SIRSTV
 
-from offramp.analysis.stats.oneway import Anova, Check, Welch, levene, one_way, shapiro, welch
+from offramp.analysis.stats.anova import Anova, Check, Welch, levene, one_way, shapiro, welch
 from offramp.analysis.stats.pairwise import Pair, games_howell, tukey
 
 

@@ -9,8 +9,8 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from offramp.analysis.stats.order import GroupOrder, letters, order, rule
 from offramp.analysis.stats.pairwise import Pair, Pairs, UntestedPair
+from offramp.analysis.stats.text import GroupOrder, letters, order, rule
 
 
 def pairs_of(names: str, ps: dict[str, float], rest: float = 0.5) -> Pairs:

@@ -11,8 +11,8 @@ from scipy import stats
 from scipy.linalg import helmert
 
 from longer import long
+from offramp.analysis.stats.anova import Repeated, epsilon, f_over_blocks, repeated
 from offramp.analysis.stats.pairwise import Pair, UntestedPair, holm, paired_differences
-from offramp.analysis.stats.repeated import Repeated, epsilon, f_over_blocks, repeated
 from offramp.analysis.stats.sample import Group
 
 # Data of the example in pingouin's documentation of `epsilon`, which prints 0.5587754577585018.

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from offramp.analysis.stats.oneway import Anova, one_way
+from offramp.analysis.stats.anova import Anova, one_way
 
 PRINTED = pd.read_csv(Path(__file__).with_name("paper_anova.csv"), dtype=str)
 # F = 341.46 gives 4.25e-18 and F = 626.72 gives 1.05e-20: both seem cut, not rounded, in print.

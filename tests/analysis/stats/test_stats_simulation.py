@@ -7,10 +7,9 @@ import pandas as pd
 from scipy import stats
 from worked import correlated
 
-from offramp.analysis.stats import Columns, analyze
-from offramp.analysis.stats.analyze import OverBlocks
+from offramp.analysis.stats import Columns, OverBlocks, analyze
+from offramp.analysis.stats.anova import Repeated, epsilon, f_over_blocks, p_of
 from offramp.analysis.stats.pairwise import Pair
-from offramp.analysis.stats.repeated import Repeated, epsilon, f_over_blocks, p_of
 
 DRAWS = 4000
 PHASES = [0, 0, 0, 1, 1]  # five strategies, two trained backbones between them

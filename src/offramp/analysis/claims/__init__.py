@@ -7,10 +7,9 @@ from types import MappingProxyType
 
 import pandas as pd
 
-from offramp.analysis.claims.claim import Claim, Claims
+from offramp.analysis.claims.claim import Claim, Claims, Regime
 from offramp.analysis.claims.judge import VERDICTS, Judgment, judge
 from offramp.analysis.claims.parts import Index, OnImages, index
-from offramp.analysis.claims.regime import Regime
 from offramp.analysis.families import NO_FAMILIES, StrategyFamilies
 from offramp.analysis.measures import Numbers, find_measure, numbers, observations
 from offramp.analysis.stats.pairwise import ALPHA

@@ -12,8 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from offramp.analysis.claims.claim import Claim
-from offramp.analysis.claims.regime import DataSet, Regime
+from offramp.analysis.claims.claim import Claim, DataSet, Regime
 from offramp.analysis.families import NO_FAMILIES, StrategyFamilies
 from offramp.analysis.stats.sample import Floats
 from offramp.errors import nearest

@@ -1,10 +1,43 @@
-"""Rankings from evidence, with what cannot be told apart."""
+"""Candidates from the best to the worst, tested, and why others are out."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
 from offramp.analysis.goals import GOALS, Goal
-from offramp.analysis.recommend.goals import Facts, Preference
-from offramp.analysis.recommend.rank import Advice, Ranked, RuledOut, recommend, sure
+from offramp.analysis.measures import PERCENT, Measure
+from offramp.analysis.recommend.goals import (
+    DEARER,
+    EARLY,
+    Candidate,
+    Facts,
+    GoalValues,
+    Obstacle,
+    Preference,
+    Reach,
+    Why,
+    only,
+    pairs,
+    reach,
+    ruled_out,
+    values,
+)
+from offramp.analysis.stats import Columns, Sample, Untested, analyze_sample, sample
+from offramp.analysis.stats.pairwise import (
+    ALPHA,
+    Estimate,
+    Pair,
+    UntestedPair,
+    none_differ,
+    paired_estimates,
+    unbeaten,
+)
+from offramp.analysis.stats.sequential import FEWEST, InterimAnalyses
+from offramp.analysis.stats.text import in_seeds
 
 __all__ = [
     "GOALS",
@@ -17,3 +50,264 @@ __all__ = [
     "recommend",
     "sure",
 ]
+
+SMALL = 0.005  # a difference in accuracy that is worth finding
+NO_FIRST = "Each strategy is behind another one in the seeds that both have; train the same ones of all."
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A strategy on a network, or several that are identical by construction.
+
+    Attributes:
+        mean, sd: Over seeds, of the advice's measure.
+        low, high: 95 % of the MACs that a target takes; high None where the target may be out of
+            reach.
+        p: Of the difference from the first, adjusted; None where it was not tested.
+        behind: Whether it is told apart from the first one; None if untested.
+        accuracy: On test, at the compute that the first one needs; None where nothing depends on
+            compute.
+    """
+
+    name: str
+    mean: float
+    sd: float | None
+    seeds: int
+    p: float | None
+    behind: bool | None
+    accuracy: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class RuledOut:
+    """Who is out, and why: a clause, and what kind of reason that is."""
+
+    name: str
+    why: str
+    kind: Obstacle = "other"
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A ranking for one data set: the best of those that no other is shown to be better than, then the
+    others by their means.
+
+    Attributes:
+        measure: What is ranked by; values are in its stored unit.
+        untested: Why nothing was tested, or None.
+        notes: Whole sentences.
+        target: The test accuracy (0 to 1) that MACs are counted for; None where there is none.
+        at: The MACs at which candidates were tested.
+        detectable: The smallest difference from the first one that would have been found with
+            probability POWER, of those that were not.
+        withheld: Why there is no recommendation, a sentence; None where there is one.
+        even: Whether every pair was tested, and none was found to differ.
+        estimated: Whether `untested` is because values are estimates.
+        none_left: Whether every strategy is ruled out.
+    """
+
+    goal: Goal
+    data: str
+    measure: Measure
+    ranking: tuple[Ranked, ...]
+    ruled_out: tuple[RuledOut, ...]
+    untested: str | None
+    notes: tuple[str, ...]
+    target: float | None = None
+    at: float | None = None
+    detectable: float | None = None
+    withheld: str | None = None
+    even: bool = False
+    estimated: bool = False
+    none_left: bool = False
+
+    @property
+    def first(self) -> tuple[Ranked, ...]:
+        """The best one, and all that were tested against it without a significant difference."""
+        return tuple(r for i, r in enumerate(self.ranking) if i == 0 or r.behind is False)
+
+
+def recommend(facts: Facts, wish: Preference) -> list[Advice]:
+    """Advice for each data set, sorted by name. All pairs are tested over seeds, p adjusted after Holm
+    within a data set and goal."""
+    names = facts.numbers.trials["data"].unique().tolist()
+    return [_advise(facts, wish, str(data)) for data in sorted(names)]
+
+
+def _advise(facts: Facts, wish: Preference, data: str) -> Advice:
+    trials = facts.numbers.trials
+    everyone = sorted(set(pairs(trials[trials["data"] == data])))
+    several = len({model for model, _ in everyone}) > 1
+    names = {c: f"{c[1]} on {c[0]}" if several else c[1] for c in everyone}
+    out = _excluded(facts, wish, data, everyone)
+    goal_values = values(facts, wish, data, {c: n for c, n in names.items() if c not in out})
+    out |= {c: why for c, why in goal_values.ruled_out.items() if c not in out}
+    out |= dict.fromkeys(goal_values.reach.keys() - out.keys() - set(pairs(goal_values.frame)), DEARER)
+    frame = only(goal_values.frame, [c for c in everyone if c not in out])
+    ranked = _Ranking((), f"there are no values of {goal_values.measure.name}")
+    if len(frame):
+        ranked = _rank(goal_values, frame, names, facts.looked(data, everyone))
+    none_left = len(out) == len(everyone)
+    untested = "every strategy is ruled out" if none_left else ranked.untested
+    notes = goal_values.notes
+    if wish.frozen_backbone and wish.goal not in ("accuracy", "latency"):
+        notes += ("Costs include training the backbone, which a given one saves.",)
+    ruled = tuple(RuledOut(names[c], out[c].text, out[c].kind) for c in sorted(out))
+    return Advice(
+        goal=wish.goal,
+        data=data,
+        measure=goal_values.measure,
+        ranking=ranked.ranking,
+        ruled_out=ruled,
+        untested=untested,
+        notes=notes,
+        target=goal_values.target,
+        at=goal_values.at,
+        detectable=ranked.detectable,
+        withheld=ranked.withheld,
+        even=ranked.even,
+        estimated=ranked.estimated,
+        none_left=none_left,
+    )
+
+
+def _excluded(
+    facts: Facts, wish: Preference, data: str, everyone: Sequence[Candidate]
+) -> dict[Candidate, Why]:
+    """Who cannot meet what was asked for, and why."""
+    out: dict[Candidate, Why] = {}
+    answers = facts.of(data, everyone)
+    final = facts.numbers.final[facts.numbers.final["data"] == data]
+    exits = final.groupby(["model", "strategy"])["exit"].nunique().to_dict()
+    for candidate in everyone:
+        if exits.get(candidate, 0) < 2 <= max(exits.values()):
+            out[candidate] = EARLY
+        elif wish.frozen_backbone and candidate[1] not in facts.heads_only:
+            out[candidate] = Why("it trains the backbone's weights")
+        elif (wish.min_accuracy, wish.max_macs) != (None, None) and candidate in answers:
+            target = 0.0 if wish.min_accuracy is None else wish.min_accuracy
+            why = ruled_out(reach(list(answers[candidate].values()), target, wish.max_macs), target)
+            out |= {} if why is None else {candidate: why}
+    return out
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    ranking: tuple[Ranked, ...]
+    untested: str | None = None
+    detectable: float | None = None
+    withheld: str | None = None
+    even: bool = False
+    estimated: bool = False
+
+
+def _rank(
+    goal_values: GoalValues,
+    frame: pd.DataFrame,
+    names: Mapping[Candidate, str],
+    looks: InterimAnalyses | None,
+) -> _Ranking:
+    """The ranking, why nothing in it was tested, and what could have been shown."""
+    labeled = frame.assign(name=[names[c] for c in pairs(frame)])
+    read = sample(labeled, Columns("value", "name", "seed", "source", "measured"))
+    needed = {names[c]: r for c, r in goal_values.reach.items()}
+    higher = goal_values.measure.better == "higher"
+
+    def place(mean: float, label: str) -> tuple[float, float, str]:
+        """Where a group stands: by what it needs, else by its values."""
+        need = needed.get(label.split(" = ")[0])
+        if need is not None and need.macs is not None:
+            return need.macs, -mean, label
+        return (-mean if higher else mean), 0.0, label
+
+    groups = sorted(read.groups, key=lambda g: place(g.mean, g.label))
+    analysis = analyze_sample(read, ALPHA, both=False, images=goal_values.images, looks=looks)
+    tested = {frozenset((p.a, p.b)): p for p in analysis.pairs}
+    # What is ranked by MACs is tested by accuracy.
+    best = unbeaten([g.label for g in groups], analysis.pairs, higher or bool(needed))
+    groups.sort(key=lambda g: g.label not in best[:1])
+    few = _few(goal_values, read) if len(groups) > 1 else None
+    if groups and not best:
+        tested, few = {}, few or NO_FIRST
+    untested, estimated = None, False
+    if isinstance(analysis.believed, Untested) and len(groups) > 1:
+        untested, estimated = in_seeds(analysis.believed.why), analysis.believed.estimated
+    rows = []
+    for group in groups:
+        p, behind = _against_first(tested.get(frozenset((groups[0].label, group.label))))
+        sd = float(group.array.std(ddof=1)) if len(group.values) > 1 else None
+        row = Ranked(group.label, group.mean, sd, seeds=len(group.values), p=p, behind=behind)
+        need = needed.get(group.names[0])
+        rows.append(row if need is None else _needs(row, need))
+    first = [tested.get(frozenset((groups[0].label, g.label))) for g in groups[1:]]
+    detectable = [p.detectable for p in first if isinstance(p, Pair) and p.p >= ALPHA and p.detectable]
+    even = bool(analysis.pairs) and none_differ(analysis.pairs)
+    return _Ranking(tuple(rows), untested, max(detectable, default=None), few, even, estimated)
+
+
+def _needs(row: Ranked, need: Reach) -> Ranked:
+    """A row of a ranking by MACs."""
+    mean = row.mean if need.macs is None else need.macs
+    return replace(row, mean=mean, sd=None, accuracy=row.mean, low=need.low, high=need.high)
+
+
+def _few(goal_values: GoalValues, read: Sample) -> str | None:
+    """Why there is no recommendation: too few seeds to tell how much they vary."""
+    seeds = min(len(group.values) for group in read.groups)
+    if seeds >= FEWEST:
+        return None
+    have = "One seed is" if seeds == 1 else f"{seeds} seeds are"
+    text = f"{have} too few for a recommendation"
+    points = goal_values.measure.unit == PERCENT or goal_values.target is not None
+    spread = _spread(goal_values, read)
+    if spread is None or not points:
+        return f"{text}; train at least {FEWEST}."
+    needed = spread.blocks_for(SMALL, len(read.groups) * (len(read.groups) - 1) // 2)
+    if needed is None:
+        limit = "no number of seeds shows a difference of half a point on these test images"
+        return f"{text}; train at least {FEWEST} ({limit})."
+    return f"{text}; to show a difference of half a point takes about {needed}, as these vary."
+
+
+def _spread(goal_values: GoalValues, read: Sample) -> Estimate | None:
+    """How the differences of two groups vary, in the middle over all pairs; None of one seed."""
+    each = paired_estimates(read.groups, goal_values.images).values()
+    if not each:
+        return None
+    between, shared = (
+        float(np.median([getattr(e, key) for e in each])) for key in ("between", "shared")
+    )
+    return Estimate(0.0, 2, between, shared)
+
+
+def _against_first(pair: Pair | UntestedPair | None) -> tuple[float | None, bool | None]:
+    """p, and whether a candidate is told apart from the first one."""
+    return (pair.p, pair.p < ALPHA) if isinstance(pair, Pair) else (None, None)
+
+
+def sure(advice: Advice) -> str:
+    """How sure the first place is: a clause."""
+    if advice.withheld is not None:
+        return advice.withheld[:1].lower() + advice.withheld[1:].rstrip(".")
+    if advice.untested is not None:
+        return "estimated, not tested" if advice.estimated else f"not tested: {advice.untested}"
+    best, *others = advice.ranking
+    if not others:
+        return "no other can be used so" if advice.ruled_out else "there is nothing to compare it with"
+    ties, behind = advice.first[1:], [r for r in others if r.behind]
+    seeds = f"{best.seeds} seeds"
+    unknown = [r.name for r in others if r.behind is None]
+    if len(unknown) == len(others):
+        return (
+            "not tested, as there are no two seeds that both have, or differences do not vary over them"
+        )
+    rest = f"; not tested against {', '.join(unknown)}" if unknown else ""
+    if not ties:
+        p = max(r.p for r in behind if r.p is not None)
+        than = ", ".join(r.name for r in behind) if unknown else "every other"
+        return f"better than {than}, p at most {p:.2g}, {seeds}{rest}"
+    if len(ties) == len(others):
+        return f"no significant difference from any other with {seeds}"
+    return f"no significant difference from {', '.join(r.name for r in ties)} with {seeds}{rest}"

@@ -15,10 +15,15 @@ from offramp.analysis.tradeoff import levels
 
 @dataclass(frozen=True)
 class Level:
-    """One amount of compute. macs: of an image, on average.  means: test accuracy over seeds, by group
-    (a name, or several that are identical by construction), the highest first, but behind the best of
-    those that no other beats.  pairs: p and intervals are adjusted over all pairs and all levels.  why:
-    nothing was tested, and why; or None."""
+    """One amount of compute.
+
+    Attributes:
+        macs: Of an image, on average.
+        means: Test accuracy over seeds, by group (a name, or several that are identical by
+            construction), the highest first, but behind the best of those that no other beats.
+        pairs: p and intervals are adjusted over all pairs and all levels.
+        why: Nothing was tested, and why; or None.
+    """
 
     macs: float
     means: Mapping[str, float]

@@ -74,10 +74,14 @@ class Preference:
 
 @dataclass(frozen=True)
 class Reach:
-    """What a candidate needs for an accuracy. macs: where its mean curve over seeds first has it; None
-    where it never does.  low, high: 95 % over seeds and images; high None: it may never; both None of
-    one seed, and of seeds that answered unlike images.  best: the highest accuracy of its curve, and the
-    same interval."""
+    """What a candidate needs for an accuracy.
+
+    Attributes:
+        macs: Where its mean curve over seeds first has it; None where it never does.
+        low, high: 95 % over seeds and images; high None: it may never; both None of one seed, and
+            of seeds that answered unlike images.
+        best: The highest accuracy of its curve, and the same interval.
+    """
 
     macs: float | None
     low: float | None

@@ -28,8 +28,10 @@ ValuesOnImages = Mapping[tuple[str, str], Floats]
 class Pair:
     """Mean of a minus mean of b, its simultaneous interval, and p adjusted for the number of pairs.
 
-    floored: p is below FLOOR, which stands in its place.  detectable: the smallest true difference that
-    data like these show with probability POWER (None of independent groups).
+    Attributes:
+        floored: p is below FLOOR, which stands in its place.
+        detectable: The smallest true difference that data like these show with probability POWER
+            (None of independent groups).
     """
 
     a: str
@@ -58,7 +60,8 @@ Pairs = tuple[Pair | UntestedPair, ...]
 def tukey(labels: Sequence[str], groups: Sequence[Floats], alpha: float) -> Pairs:
     """Tukey's honestly significant differences; Kramer's (1956) where sizes differ.
 
-    groups: [n_i] each, n_i at least 2. Intervals hold together with probability 1 - alpha.
+    Args:
+        groups: [n_i] each, n_i at least 2. Intervals hold together with probability 1 - alpha.
     """
     df = sum(len(g) for g in groups) - len(groups)
     scale = max(float(np.abs(g).max()) for g in groups)
@@ -137,10 +140,11 @@ def paired_differences(
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over S blocks, and how it varies: between blocks (variance of one block's mean), and by the
-    images that all share (variance of the mean, however many blocks there are).
+    """A mean over S blocks, and how it varies: between blocks (variance of one block's mean), and by
+    the images that all share (variance of the mean, however many blocks there are).
 
-    images: how many those are, 0 where they are no part of it.
+    Attributes:
+        images: How many those are, 0 where they are no part of it.
     """
 
     mean: float
@@ -206,11 +210,14 @@ def least_shown(pairs: Iterable[Pair | UntestedPair]) -> float | None:
 
 
 def unbeaten(labels: Sequence[str], pairs: Pairs, higher: bool) -> list[str]:
-    """Those of `labels` that no other is shown to be better than. higher: that is better.
+    """Those of `labels` that no other is shown to be better than.
 
-    Where all have the same blocks, the best mean is among them. A mean over more blocks than others have
-    may be the best by their luck, while another one is better in the blocks that both have. None are
-    left only where each is behind another, which takes blocks that differ from pair to pair.
+    Where all have the same blocks, the best mean is among them. A mean over more blocks than others
+    have may be the best by their luck, while another one is better in the blocks that both have. None
+    are left only where each is behind another, which takes blocks that differ from pair to pair.
+
+    Args:
+        higher: That is better.
     """
     significant = [pair for pair in pairs if isinstance(pair, Pair) and pair.p < ALPHA]
     behind = {pair.b if (pair.difference > 0) == higher else pair.a for pair in significant}
@@ -223,11 +230,14 @@ def over_blocks(differences: Floats) -> Estimate:
 
 
 def crossed(values: Floats) -> Estimate:
-    """A mean over blocks (seeds) and images, both drawn at random. values: [S, N], S and N at least 2.
+    """A mean over blocks (seeds) and images, both drawn at random.
 
     All seeds answer the same images. So luck has three sources: which seeds were trained, which images
     were drawn, and what is left of a seed on an image. Their parts are the mean squares of a crossed
     design without replication (the quasi-F of Clark 1973); `p_values` tests with both.
+
+    Args:
+        values: [S, N], S and N at least 2.
     """
     seeds, images = values.shape
     by_seed, by_image, mean = values.mean(axis=1), values.mean(axis=0), float(values.mean())
@@ -240,13 +250,16 @@ def crossed(values: Floats) -> Estimate:
 
 
 def p_values(far: Floats, seeds: Floats, images: Floats, df: Floats) -> Floats:
-    """Two-sided p of means `far` from what is tested, [K]. seeds, images: the variance of the mean by
-    either, the first estimated with df degrees of freedom.
+    """Two-sided p of means `far` from what is tested, [K].
 
     The p at which far² = t²·seeds + z²·images, with the two-sided quantiles t of Student's and z of the
     normal distribution (Banerjee 1961): right or cautious for every mixture and every level, while
-    degrees of freedom in between find much too often at the small levels of many pairs and looks.
-    Where images are no part of it, this is Student's t.
+    degrees of freedom in between find much too often at the small levels of many pairs and looks. Where
+    images are no part of it, this is Student's t.
+
+    Args:
+        seeds, images: The variance of the mean by either, the first estimated with df degrees of
+            freedom.
     """
     alone = 2 * stats.t.sf(np.abs(far) / np.sqrt(np.where(seeds > 0, seeds, 1.0)), df)
     if (plain := (images == 0) & (seeds > 0)).all():
@@ -276,9 +289,12 @@ def on_images(g: Group, h: Group, images: ValuesOnImages) -> Floats:
 
 
 def holm(p: Floats) -> Floats:
-    """Adjusted p: the smallest times m, the next times m - 1, ..., never falling, at most 1. p: [m].
+    """Adjusted p: the smallest times m, the next times m - 1, ..., never falling, at most 1.
 
     (statsmodels has this too, but collects garbage on every call, which takes a tenth of a second.)
+
+    Args:
+        p: [m].
     """
     order = np.argsort(p, kind="stable")
     adjusted = np.empty_like(p)

@@ -63,8 +63,9 @@ class Columns:
 class Group:
     """Values of one group; of several names where these are identical by construction.
 
-    blocks: the block of each value, in ascending order; empty without blocks.
-    estimated: how many values are estimates and no measurements.
+    Attributes:
+        blocks: The block of each value, in ascending order; empty without blocks.
+        estimated: How many values are estimates and no measurements.
     """
 
     names: tuple[str, ...]
@@ -102,9 +103,12 @@ class Sample:
 def sample(frame: pd.DataFrame, columns: Columns) -> Sample:
     """Read a sample.
 
-    Values that are missing or not finite are left out and noted. Raises OfframpError for a missing
-    column, a value that is not a number, an empty group or block, two values of one group in one block,
-    and groups with the same keys but different values.
+    Values that are missing or not finite are left out and noted.
+
+    Raises:
+        OfframpError: For a missing column, a value that is not a number, an empty group or block,
+            two values of one group in one block, and groups with the same keys but different
+            values.
     """
     for name in columns.named():
         if name not in frame.columns:
@@ -220,9 +224,13 @@ def merge(
 ) -> tuple[list[tuple[tuple[str, ...], dict[str, float]]], tuple[str, ...]]:
     """Names that stand for the same values, with these by block; and what to say of it.
 
-    values: by group and block.  keys: where each comes from; two groups are identical by construction
-    when they agree in every block that both have. An empty key agrees with nothing. Raises OfframpError
-    when the values of such groups differ.
+    Args:
+        values: By group and block.
+        keys: Where each comes from; two groups are identical by construction when they agree in
+            every block that both have. An empty key agrees with nothing.
+
+    Raises:
+        OfframpError: When the values of such groups differ.
     """
     family = {name: name for name in values}
     notes = []

@@ -46,10 +46,12 @@ Verdict = Literal["different", "alike", "open", "too few images"]
 
 @dataclass(frozen=True)
 class InterimAnalyses:
-    """order: blocks (seeds) as they are added; the first look is at `first` of them, the last at all.
+    """Looks get rarer as seeds do less: one after each seed at first, then after a third more. That
+    finds more than a look after every seed, as fewer looks share alpha.
 
-    Looks get rarer as seeds do less: one after each seed at first, then after a third more. That finds
-    more than a look after every seed, as fewer looks share alpha.
+    Attributes:
+        order: Blocks (seeds) as they are added; the first look is at `first` of them, the last at
+            all.
 
     >>> Looks(tuple(map(str, range(42, 62))), 3).counts
     (3, 4, 5, 6, 8, 10, 13, 17, 20)
@@ -98,12 +100,15 @@ def decide(
     margin: float,
     alpha: float = ALPHA,
 ) -> tuple[Decision, ...]:
-    """Decide each pair as far as it can be. pairs: of the differences a - b at every look so far, as
-    `looks.at` gives them.  margin: strategies that differ by less are alike.
+    """Decide each pair as far as it can be.
 
     Of all true statements "no difference" any is rejected with probability alpha at most, and so for
     "differ by the margin or more". Further looks change no verdict, but those of pairs that are open or
     have too few images: that no number of seeds is likely to decide.
+
+    Args:
+        pairs: Of the differences a - b at every look so far, as `looks.at` gives them.
+        margin: Strategies that differ by less are alike.
 
     >>> rng, looks = np.random.default_rng(1), Looks(("1", "2", "3", "4", "5"), 3)
     >>> values = 0.1 + rng.normal(0, 0.001, (5, 1)) + rng.normal(0, 0.1, (5, 1000))

@@ -188,6 +188,6 @@ def _stages(found: Benchmark) -> None:
 
 def _draw(found: Benchmark, figure: Path) -> None:
     from offramp.api.chart import Chart
-    from offramp.report.figures.speed import speed_figure
+    from offramp.report.figures.times import speed_figure
 
     Chart(speed_figure(found.lines, found.name)).save(figure)

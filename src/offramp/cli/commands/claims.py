@@ -50,7 +50,7 @@ def claims(
 
     docs/claims.md says how claims are tested, and how to write your own.
     """
-    from offramp.analysis.claims.words import RULE, plain
+    from offramp.analysis.claims.judge import RULE, plain
     from offramp.analysis.stats.pairwise import ALPHA
     from offramp.report import evidence
     from offramp.report.claims import count, published, read
@@ -87,7 +87,7 @@ QUESTIONS = {
 
 
 def _tested(outcomes: Sequence[Judgment]) -> None:
-    from offramp.analysis.claims.words import difference, effect
+    from offramp.analysis.claims.judge import difference, effect
     from offramp.analysis.stats.text import p_text
 
     for question, title in QUESTIONS.items():
@@ -126,7 +126,7 @@ def _untested(outcomes: Sequence[Judgment]) -> None:
 
 
 def _one(o: Judgment) -> None:
-    from offramp.analysis.claims.words import name, why
+    from offramp.analysis.claims.judge import name, why
     from offramp.analysis.stats.text import p_text
 
     say(f"{o.claim.id} (section {o.claim.section})", o.claim.text)
@@ -147,7 +147,7 @@ def _one(o: Judgment) -> None:
 
 
 def _comparisons(o: Judgment) -> None:
-    from offramp.analysis.claims.words import claimed, effect, name
+    from offramp.analysis.claims.judge import claimed, effect, name
     from offramp.analysis.measures import find_measure
     from offramp.analysis.stats.text import p_text
 

@@ -55,7 +55,7 @@ def report(
     from offramp.api.progress import finished
     from offramp.report.evidence import open_all
     from offramp.report.page import folder
-    from offramp.report.page.assemble import report as report_on
+    from offramp.report.page.folder import report as report_on
 
     began = time.monotonic()
     formats = _formats(format_)

@@ -17,8 +17,7 @@ from offramp.terminal import console, table
 if TYPE_CHECKING:
     import pandas as pd
 
-    from offramp.analysis.stats import Analysis, Columns, GroupOrder
-    from offramp.analysis.stats.analyze import OneWay, OverBlocks
+    from offramp.analysis.stats import Analysis, Columns, GroupOrder, OneWay, OverBlocks
     from offramp.analysis.stats.pairwise import Pairs
 
 
@@ -58,7 +57,7 @@ def stats(
     from offramp.analysis.stats import Columns, analyze_by, rule
     from offramp.analysis.stats.pairwise import ALPHA
     from offramp.analysis.stats.text import plain
-    from offramp.paper.families import FAMILIES
+    from offramp.paper import FAMILIES
 
     if better not in (None, "higher", "lower"):
         raise OfframpError(f"--better is '{better}'; write higher or lower")

@@ -29,7 +29,7 @@ def _figure(of: str, shows: str, needs: str = "there is no trial", measured: boo
 # fmt: off
 OWN = {
     "accuracy-by-exit": _figure(
-        "quality:accuracy_by_exit", "test accuracy of every exit", measured=True),
+        "dots:accuracy_by_exit", "test accuracy of every exit", measured=True),
     "accuracy-compute": _figure(
         "compute:accuracy_compute", "accuracy against MACs, by exit and by threshold, and the front"),
     "curves": _figure("curves:by_exit", "loss and accuracy over training, exit by exit"),
@@ -37,16 +37,16 @@ OWN = {
     "significance": _figure("significance:significance", "who beats whom", NO_TWO, measured=True),
     "time-by-exit": _figure("times:by_exit", "training time of each exit"),
     "time-total": _figure("times:total", "training time"),
-    "memory-power": _figure("meters:meters", "memory, power and energy of training", "not measured"),
+    "memory-power": _figure("dots:meters", "memory, power and energy of training", "not measured"),
     "budget": _figure(
-        "budget:budget", "accuracy and rank against epochs of training", SAME_EPOCHS, measured=True),
+        "compute:budget", "accuracy and rank against epochs of training", SAME_EPOCHS, measured=True),
     "costs": _figure("times:costs", "training cost as written, as executed, added"),
     "reliability": _figure(
         "reliability:reliability", "accuracy against confidence", "there are too few test images"),
     "confidence-quality": _figure(
-        "quality:confidence", "calibration error, and how well confidence tells right from wrong"),
+        "dots:confidence", "calibration error, and how well confidence tells right from wrong"),
     "overthinking": _figure(
-        "quality:overthinking", "right at an early exit, wrong at the last", NO_EARLY),
+        "dots:overthinking", "right at an early exit, wrong at the last", NO_EARLY),
     "agreement": _figure("reliability:agreement", "how often exits agree", NO_EARLY),
 }
 # fmt: on

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from offramp.report.colors import Style, styles
+from offramp.report.colors import EXIT_COLORS, Style, styles
 from offramp.report.model import Figure, Question, slug
 
 if TYPE_CHECKING:
@@ -32,18 +32,6 @@ BESIDE, ABOVE = 26, 32  # letters of a label that an axis and a legend show, wit
 DIGITS = 4  # significant ones, in the data of charts
 TICKS = 6  # of a logarithmic axis
 GRAY = "#808080"  # for what is no strategy: seen on white and on black
-# By exit: from light to dark, so that depth reads as ink, and the reverse on a dark page.
-# Four of a hue, and hues enough for every block of a deep network.
-EXIT_COLORS = (
-    *("#9ec5e8", "#5a94cc", "#2c649f", "#123661", "#7fa39a", "#4f7a70", "#2a5048", "#11302a"),
-    *("#c3b1e1", "#9a7fc7", "#6d4f9e", "#3c2563", "#e0b48c", "#b98350", "#855728", "#4a2d10"),
-    *("#e5a9bd", "#c2708d", "#8d4160", "#501e34", "#c2c48f", "#93965a", "#626531", "#343714"),
-)
-EXIT_DARK = (
-    *("#2f5d8c", "#4f86bd", "#86b3e0", "#cfe4f8", "#2e5a50", "#4f8073", "#82b0a4", "#c5e3db"),
-    *("#54398a", "#8567b8", "#b39bdd", "#e2d8f5", "#7a4f22", "#a87440", "#d3a06b", "#f3dcc4"),
-    *("#853a58", "#b3607f", "#db95ad", "#f7d9e3", "#585b2a", "#84874e", "#b1b47c", "#e2e4c3"),
-)
 
 
 def cut(label: str, most: int = BESIDE) -> str:

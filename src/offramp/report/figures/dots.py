@@ -1,27 +1,35 @@
-"""Panels of one number a strategy: the mean as a mark, its interval as a line, the seeds as dots."""
+"""One number a strategy, as dots: accuracy of every exit, how good confidence is, what meters said."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from offramp.analysis.measures import MEASURES, Measure
+from offramp.policy.quality import BINS
 from offramp.report.figures import series
 from offramp.report.figures.chart import (
     WIDTH,
     Json,
     color,
     cutting,
+    figure,
     grid,
     marks,
+    named,
     number,
     room,
     shape,
     tips,
+    unit,
     word,
 )
 from offramp.report.figures.chart import panel as layered
+from offramp.report.model import Figure
+from offramp.report.runs import Runs
+from offramp.store.record import TrialRecord
 
 STEP = 15  # pixels a strategy
 
@@ -93,3 +101,126 @@ def _panel(panel: Panel, labels: Sequence[str], width: int, first: bool) -> Json
         tooltip = tips(who, ("seed", "seed"), ("value", panel.axis))
         layers.append(marks(rows, circle, x=x, y=y, color=hue, tooltip=tooltip))
     return layered(layers, width, STEP * len(labels), panel.title)
+
+
+AT_EXIT = ("strategy", "seed", "exit", "value")
+
+
+def accuracy_by_exit(runs: Runs, measure: Measure = MEASURES["accuracy-test"]) -> list[Figure]:
+    """Test accuracy of every exit, or another measure."""
+    rows = runs.observations(measure).dropna(subset="exit")
+    values = {(s, n, k): v for s, n, k, v in zip(*(rows[c] for c in AT_EXIT), strict=True)}
+
+    def value(trial: TrialRecord, place: int) -> float | None:
+        stored = values.get((trial.strategy, trial.seed, trial.exits[place]))
+        return None if stored is None else measure.scale * stored
+
+    panels = _panels(runs, value, measure.axis)
+    if not panels:
+        return []
+    caption = (
+        f"{measure.title} of each exit when every image leaves there, {runs.where}; {measure.better} is "
+        f"better. {spread(panels)}"
+    )
+    alt = f"Dot plots, one for each exit. {read_out(panels, runs.strategies, False)}"
+    chart, name = dots(panels, runs.strategies), named("accuracy-by-exit", measure)
+    return figure(runs, name, "answer", f"{measure.title} by exit", caption, alt, chart)
+
+
+def confidence(runs: Runs) -> list[Figure]:
+    """Calibration error, and how well confidence tells right from wrong, by exit."""
+    outcomes = runs.evidence.outcomes
+    errors = _panels(runs, lambda t, i: _percent(outcomes[t.id].ece[i]), "ECE, %", zero=True)
+    tells = _panels(runs, lambda t, i: outcomes[t.id].auroc[i], "AUROC of correctness")
+    # Where every answer is right, nothing tells right from wrong.
+    panels = [p for error in errors for p in (error, *(t for t in tells if t.title == error.title))]
+    caption = (
+        f"Left: expected calibration error of the confidence (largest softmax probability, {BINS} bins "
+        "of equal width), lower is better. Right: the chance that a right answer is more confident than "
+        "a wrong one (AUROC), higher is better and 0.5 is chance. How well thresholds can work depends "
+        f"on the right side alone. Test images, {runs.where}. {spread(panels)}"
+    )
+    title = "Calibration error and discrimination"
+    alt = f"Dot plots, a row for each exit. {read_out(panels, runs.strategies)}"
+    return figure(runs, "confidence-quality", "more", title, caption, alt, dots(panels, runs.strategies))
+
+
+def overthinking(runs: Runs) -> list[Figure]:
+    """Images that an early exit has right and the last one wrong."""
+    several = {t.strategy for t in runs.trials if len(t.exits) > 1}
+    if not several:
+        return []
+    labels = runs.evidence.among(several)
+    outcomes = runs.evidence.outcomes
+    axis = "right here, wrong last, %"
+
+    def spoiled(trial: TrialRecord, place: int) -> float | None:
+        last = place == len(trial.exits) - 1
+        return None if last else 100 * outcomes[trial.id].overthought[place]
+
+    whole = runs.by_trial(lambda t: 100 * outcomes[t.id].lost)
+    whole = whole[[len(t.exits) > 1 for t in runs.trials]]
+    panels = [*_panels(runs, spoiled, axis, zero=True), Panel("any early exit", axis, whole, zero=True)]
+    caption = (
+        f"Share of test images that an early exit answers right and the last exit wrong, {runs.where}: "
+        "what the later layers spoil, and what a perfect choice of exits could win over the last one. "
+        f"{spread(panels)}"
+    )
+    read = read_out(panels, labels, False)
+    alt = f"Dot plots, one for each early exit and one for all of them. {read}"
+    return figure(runs, "overthinking", "more", "Overthinking", caption, alt, dots(panels, labels))
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
+
+
+def _panels(
+    runs: Runs, value: Callable[[TrialRecord, int], float | None], axis: str, zero: bool = False
+) -> list[Panel]:
+    """A panel for each exit for which there is any value."""
+    last = max((t.exits[-1] for t in runs.trials), default=0)
+    return [
+        Panel(f"exit {exit}{' (final)' if exit == last else ''}", axis, part, zero)
+        for exit, part in runs.by_exit(value).groupby("exit", sort=True)
+    ]
+
+
+METERS = (
+    *("memory-cpu-max", "memory-gpu-max", "memory-torch-max", "power-cpu-mean", "power-gpu-mean"),
+    *("power-cpu-peak", "power-gpu-peak", "energy-cpu", "energy-gpu"),
+)
+
+
+def meters(runs: Runs) -> list[Figure]:
+    """Memory, power and energy, if anything was metered."""
+    panels = []
+    for measure in (MEASURES[name] for name in METERS):
+        rows = runs.values(measure)
+        if len(rows):
+            scale = unit(float(rows["value"].max()), measure.unit.name)
+            scaled = rows.assign(value=rows["value"] / scale.factor)
+            panels.append(Panel(measure.title, scale.name, scaled, zero=True))
+    if not panels:
+        return []
+    labels = runs.evidence.among(label for panel in panels for label in panel.frame["strategy"])
+    exact = all(panel.frame["measured"].all() for panel in panels)
+    note = "" if exact else " Other work shared the machine or the phase: not comparable."
+    caption = (
+        f"Of training, {runs.where}; less is better. Over a trial's phases: peaks are the largest, mean "
+        f"power is weighted with time, energy is added up. {spread(panels)}{note}{_absent(runs)}"
+    )
+    title, alt = "Memory, power and energy", f"Dot plots. {read_out(panels, labels)}"
+    return figure(runs, "memory-power", "rq2", title, caption, alt, dots(panels, labels))
+
+
+def _absent(runs: Runs) -> str:
+    """What had no meter, and why, as a sentence."""
+    reasons = {
+        name: reason
+        for trial in runs.trials
+        for phase in trial.phases
+        for name, reason in phase.cost.not_measured.items()
+    }
+    listed = "; ".join(f"{name} ({reason})" for name, reason in sorted(reasons.items()))
+    return f" Not measured: {listed}." if listed else ""

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from offramp.policy.quality import BINS
+from offramp.report.colors import EXIT_COLORS
 from offramp.report.figures import chart, series
 from offramp.report.figures.chart import (
-    EXIT_COLORS,
     GRAY,
     WIDTH,
     Json,

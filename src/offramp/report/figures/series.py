@@ -59,10 +59,12 @@ def over_seeds(rows: pd.DataFrame, keys: Sequence[str], points: int) -> pd.DataF
     """The mean over seeds of each curve, and what lies around it, in columns `keys`, step, value, low
     and high.
 
-    rows: curves with columns `keys`, seed, step, value. A seed that stopped early is held at its last
-    value. low, high: the lowest and highest seed of up to FEW seeds, else the 95 % interval of the mean
-    (Student's t).  points: at most so many steps a curve; a step stands for those since the one before
-    it with its own mean, and their lowest low and highest high.
+    Args:
+        rows: Curves with columns `keys`, seed, step, value. A seed that stopped early is held at
+            its last value. low, high: the lowest and highest seed of up to FEW seeds, else the 95 %
+            interval of the mean (Student's t).
+        points: At most so many steps a curve; a step stands for those since the one before it with
+            its own mean, and their lowest low and highest high.
     """
     parts = []
     finite = rows[np.isfinite(rows["value"].astype(float))]

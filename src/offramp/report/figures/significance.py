@@ -222,10 +222,12 @@ def ring(groups: Sequence[str]) -> dict[str, tuple[float, float]]:
 
 
 def texts(lines: Sequence[tuple[Spot, Spot]], words: Sequence[str]) -> list[Spot | None]:
-    """Where the number of each arrow stands: on it, where no other arrow and no other number comes near.
-    None where there is no such place.
+    """Where the number of each arrow stands: on it, where no other arrow and no other number comes
+    near. None where there is no such place.
 
-    lines: from tail to head.  words: what is written, one for each.
+    Args:
+        lines: From tail to head.
+        words: What is written, one for each.
     """
     spots: list[Spot | None] = []
     boxes: list[tuple[Spot, float]] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -12,11 +12,18 @@ import pandas as pd
 
 from offramp.errors import OfframpError
 from offramp.files import folder_at, is_litter, writing
-from offramp.report.model import Contents
+from offramp.report import figures, tables
+from offramp.report.advice import answer, listed
+from offramp.report.claims import claims_table
+from offramp.report.colors import themed
+from offramp.report.evidence import Evidence
+from offramp.report.model import Contents, Figure
+from offramp.report.page import how
 from offramp.report.page.html import page
-from offramp.report.render import tables
+from offramp.report.render import charts
 from offramp.report.render.charts import text
-from offramp.report.render.theme import themed
+from offramp.report.render.tables import FORMATS, write
+from offramp.units import counted
 
 MARKER = "report.json"  # says that the folder is ours, and what of it
 
@@ -49,7 +56,8 @@ def staged(out: Path) -> Iterator[Path]:
     """A folder with places for figures, tables and data, that becomes `out` at the end of the block, in
     the place of an earlier report; on any failure `out` is what it was.
 
-    Raises OfframpError as `check` does, and where `out` cannot be written.
+    Raises:
+        OfframpError: As `check` does, and where `out` cannot be written.
     """
     check(out)
     with writing(out), folder_at(out) as folder:
@@ -65,7 +73,7 @@ def fill(folder: Path, contents: Contents, numbers: pd.DataFrame, formats: Seque
     for figure in contents.figures:
         path = folder / "data" / f"{figure.name}.vl.json"
         path.write_text(text(themed(figure.spec)) + "\n", encoding="utf-8")
-    tables.write([*contents.tables, *contents.claims], folder / "tables", list(tables.FORMATS))
+    write([*contents.tables, *contents.claims], folder / "tables", list(FORMATS))
     (folder / "index.html").write_text(page(contents, formats), encoding="utf-8", newline="\n")
     # Text columns as dictionaries: a million rows repeat a few words.
     words = [name for name in numbers.columns if numbers[name].dtype in (object, "str")]
@@ -77,3 +85,72 @@ def _mark(folder: Path) -> None:
     files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     marker = {"made_by": "offramp report", "offramp": version("offramp"), "files": files}
     (folder / MARKER).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
+
+
+def report(
+    evidence: Evidence, out: Path, formats: Sequence[str], workers: int, title: str | None = None
+) -> Generator[str, None, Contents]:
+    """Write the report on `evidence` to `out`, as `folder.staged` does; yields what it is at, in words.
+
+    Figures are drawn by `workers` processes while this one makes tables, statistics and the page.
+    """
+    yield "making figures"
+    drawings = figures.draw(evidence).figures
+    with (
+        staged(out) as place,
+        charts.started(drawings, place / "figures", formats, workers) as drawn,
+    ):
+        yield "making tables and statistics"
+        contents = assemble(evidence, drawings, title)
+        fill(place, contents, evidence.table, formats)
+        for done, total in charts.progress(drawn):
+            yield f"drawing figures: {done} of {total}"
+    return contents
+
+
+def assemble(evidence: Evidence, drawings: Sequence[Figure], title: str | None = None) -> Contents:
+    """Everything that a report on `evidence` says. title: by default the names of the studies."""
+    studies = sorted({t.manifest.study for t in evidence.trials if t.manifest.study})
+    all_tables = tables.make(evidence)
+    return Contents(
+        title=title or ", ".join(studies) or "Strategies for early exits",
+        lead=lead(evidence),
+        answer=answer(evidence),
+        figures=drawings,
+        tables=all_tables,
+        claims=[claims_table(list(evidence.judgments.values()))] if evidence.trials else [],
+        how=how.facts(evidence),
+        missing=[_sentence(note) for note in evidence.missing],
+        wrong=[_sentence(note) for note in evidence.disagreements],
+        first=first(evidence, [*(f.name for f in drawings), *(t.name for t in all_tables)]),
+    )
+
+
+def first(evidence: Evidence, names: Collection[str]) -> list[str]:
+    """What answers in short: accuracy against compute of each network and data set, as a figure and as a
+    table; where there are several, the table over all of them. names: of what there is."""
+    figures = [runs.name("accuracy-compute") for runs in evidence.runs]
+    own = [runs.name("equal") for runs in evidence.runs]
+    main = [runs.name("main") for runs in evidence.runs]
+    leading = next((kind for kind in (["overall"], own, main) if set(kind) & set(names)), [])
+    return [name for name in (*leading, *figures) if name in names]
+
+
+def lead(evidence: Evidence) -> str:
+    """The extent of the runs in a line."""
+    places = [runs.where for runs in evidence.runs]
+    if len(places) > 2:
+        models, data = {r.model for r in evidence.runs}, {r.data for r in evidence.runs}
+        places = [counted(len(models), "network"), counted(len(data), "data set")]
+    seeds = len({trial.seed for trial in evidence.trials})
+    early = {trial.strategy for trial in evidence.trials if len(trial.exits) > 1}
+    alone = [name for name in evidence.strategies if name not in early]
+    strategies = counted(len(early or alone), "strategy", "strategies")
+    if early and alone:
+        strategies += f" with early exits, {listed(alone)} without"
+    trials = counted(len(evidence.trials), "trial")
+    return " · ".join((strategies, *places, counted(seeds, "seed"), trials))
+
+
+def _sentence(note: str) -> str:
+    return f"{note[:1].upper()}{note[1:]}."

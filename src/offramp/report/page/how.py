@@ -9,9 +9,9 @@ from importlib import import_module
 from offramp.data_spec import SPLITS
 from offramp.recipe import Recipe
 from offramp.report.evidence import Evidence
-from offramp.report.machines import ran
 from offramp.report.model import Detail
 from offramp.report.registry import publication
+from offramp.report.select import ran
 from offramp.store.manifest import BITS, ExecutionRecord, NumericsRecord, RecipeRecord
 from offramp.store.record import TrialRecord, machine_kind
 from offramp.units import counted

@@ -17,10 +17,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from offramp.escape import printable
+from offramp.report.colors import both_colors, both_configs
 from offramp.report.model import Contents, Figure, Question, Table
 from offramp.report.render.cells import Layout, layout
 from offramp.report.render.charts import text
-from offramp.report.render.theme import both_colors, both_configs
 from offramp.units import counted
 
 # Section → short name for the navigation, heading, what it answers.
@@ -89,9 +89,12 @@ class PageSection:
 
 
 def page(contents: Contents, formats: Sequence[str]) -> str:
-    """The whole page. formats: of the figures' files that lie beside it, for their links.
+    """The whole page.
 
     Every text is escaped; scripts run only where their hash is the policy's, and nothing is loaded.
+
+    Args:
+        formats: Of the figures' files that lie beside it, for their links.
     """
     scripts = [_script("theme.js"), _vega(), _script("page.js")]
     policy = (

@@ -16,8 +16,8 @@ from offramp.errors import OfframpError, nearest
 from offramp.escape import printable_json
 from offramp.files import replacing, writing
 from offramp.hashing import finite
+from offramp.report.colors import themed
 from offramp.report.model import Figure
-from offramp.report.render.theme import themed
 
 PICTURES = ("svg", "pdf", "png")
 FORMATS = (*PICTURES, "json")

@@ -20,14 +20,16 @@ WORDS = {"trains": "trains", "frozen": "frozen, runs", "unread": "does not run"}
 def picture(program: Program, exits: int, title: str) -> str:
     """SVG: a row for each phase, from the input on the left to the final exit on the right.
 
-    program: of a strategy, for `exits` exits, the final one included.  title: for readers who cannot see
-    it; what each phase trains is said too.
+    Args:
+        program: Of a strategy, for `exits` exits, the final one included.
+        title: For readers who cannot see it; what each phase trains is said too.
+
+    Raises:
+        OfframpError: For a program that does not fit so many exits.
 
     >>> from offramp.strategies import STRATEGIES
     >>> picture(STRATEGIES["two-stage"](3), 3, "two-stage").count("<g ")
     4
-
-    Raises OfframpError for a program that does not fit so many exits.
     """
     check(program, exits)
     rows: list[str] = []

@@ -26,16 +26,17 @@ def _table(of: str, shows: str, *, measured: bool = False) -> Family:
 # fmt: off
 TABLES: Mapping[str, Family] = MappingProxyType({
     "main": _table("main:main", "accuracy at each exit and against compute, training time"),
-    "equal": _table("equal:equal", "accuracy at equal compute, with early exits in use"),
+    "equal": _table("compute:equal", "accuracy at equal compute, with early exits in use"),
     "leaving": _table(
-        "leaving:leaving", "accuracy–compute in one number, regret, failure prediction by exit"),
+        "compute:leaving", "accuracy–compute in one number, regret, failure prediction by exit"),
     "overall": Family(
-        f"{__name__}.overall:overall", "interquartile means over networks and data sets", whole=True,
+        f"{__name__}.compute:overall", "interquartile means over networks and data sets", whole=True,
         needs="there is one network on one data set"),
     **publication().tables,
     "pairs": _table(
-        "pairs:pairs", "all pairs of strategies: differences in test accuracy", measured=True),
-    "tests": _table("tests:tests", "loss, accuracy and costs at every exit, over seeds: the default"),
+        "differences:pairs", "all pairs of strategies: differences in test accuracy", measured=True),
+    "tests": _table(
+        "differences:tests", "loss, accuracy and costs at every exit, over seeds: the default"),
 })
 # fmt: on
 

@@ -14,8 +14,7 @@ from offramp.policy.quality import at_thresholds
 from offramp.report.colors import rank
 from offramp.report.model import Column, Table
 from offramp.report.runs import Runs
-from offramp.report.tables.common import at, gathered
-from offramp.report.tables.marks import mark_exits
+from offramp.report.tables.common import at, gathered, mark_exits
 from offramp.store.record import TrialRecord
 from offramp.store.results import THRESHOLDS, Spread
 
