@@ -31,8 +31,8 @@ class Metric:
         unit: `%` of a share that is 0 to 1, `nats`, or none.
         better: The direction that is good.
         word: What it is called in names of measures; its name where empty.
-        on_images: Its values on each image, [N, E], where it is their mean: it is then tested over
-            images too.
+        on_images: Its values on each image, [N, E], where it is their mean: by it two trials are
+            compared.
         uneven: Whether a record of a trial has it only where classes are `uneven`; it may be undefined
             there (NaN).
         shown: Its heading where `offramp show` says what accuracy alone hides; empty: not there.

@@ -138,7 +138,7 @@ def test_who_cannot_answer_for_as_little_as_the_first_is_named() -> None:
     assert names(actual) == ["joint"] and actual.at is not None and actual.at < 1e6
     assert out(actual) == dict.fromkeys(("two-stage", "separate", "distillation"), DEARER.text)
     assert set(kinds(actual).values()) == {"dearer"}
-    assert sure(actual) == "no other can be used so"
+    assert sure(actual) == "no other strategy qualifies"
 
 
 def test_the_target_is_by_default_a_point_less_than_the_best_final_exit() -> None:
@@ -205,7 +205,7 @@ def test_a_frozen_backbone_leaves_those_that_train_heads_only() -> None:
     actual = single_advice("training-time", from_table(), frozen_backbone=True)
     assert names(actual) == ["two-stage"]
     assert out(actual)["joint"] == "it trains the backbone's weights"
-    assert sure(actual) == "no other can be used so"
+    assert sure(actual) == "no other strategy qualifies"
     assert any("training the backbone" in note for note in actual.notes)
 
 

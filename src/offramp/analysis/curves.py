@@ -19,11 +19,14 @@ JOINED = ("trial", "exit", "split", "metric", "phase", "epoch", "value", "source
 
 
 def joined(table: pd.DataFrame) -> pd.DataFrame:
-    """Every curve of a tidy table (columns JOINED): an exit's epochs run on over the phases that
-    trained it, 1 to the sum of theirs.
+    """Every curve of a tidy table: an exit's epochs run on over the phases that trained it.
 
-    Phases of a trial stand in the table in the order in which they ran. `train-eval` has values only at
-    the best and the last epoch of each phase.
+    Args:
+        table: The tidy table. Phases of a trial stand in it in the order in which they ran.
+
+    Returns:
+        Columns JOINED; epochs from 1 to the sum of the phases'. `train-eval` has values only at the best
+        and the last epoch of each phase.
     """
     rows = table[
         (table["phase"] != FINAL)

@@ -146,7 +146,8 @@ class Measure:
         of: Its values.
         better: The direction that is good.
         per_exit: Whether there are values of each exit, besides those of the trial as a whole.
-        column: Its heading where it is a column of a table, and digits: after the point there.
+        column: Its heading where it is a column of a table.
+        digits: After the point there.
         spread: Whether the deviation over seeds says anything; of yes or no the mean says it all.
         on_images: Its values of each test image, whose mean it is, so that it is tested over images
             too; None from answers that do not tell.
@@ -198,13 +199,19 @@ class Measure:
 
 
 def observations(table: pd.DataFrame | Numbers, measure: Measure) -> pd.DataFrame:
-    """A measure's values (columns OBSERVATION), a row a trial and exit; exit missing: overall.
+    """A measure's values, a row a trial and exit; exit missing: overall.
 
     Overall is the mean over exits, equal weights; of a cost, that of the whole trial. A trial without
     all the exits that others of its model and data have (the baseline) gets no mean over exits, which
-    would compare its one exit with the average of four. value: as stored, without `scale`; rows
-    without a value are left out.
-    source: equal for numbers that come from the same trained weights.  measured: false for estimates.
+    would compare its one exit with the average of four.
+
+    Args:
+        table: The tidy table, or its parts.
+        measure: What to take of it.
+
+    Returns:
+        Columns OBSERVATION. value: as stored, without `scale`; rows without a value are left out.
+        source: equal for numbers that come from the same trained weights. measured: false for estimates.
     """
     split_table = table if isinstance(table, Numbers) else numbers(table)
     rows = measure.of(split_table)

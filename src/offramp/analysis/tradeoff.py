@@ -82,9 +82,12 @@ class NetAnswers:
     def on_images(self, macs: float) -> Floats:
         """What each image adds to `accuracy(macs)`, [N], whose mean it is.
 
-        An image that costs more than the mean leaves less for others, so its surplus counts at the
-        slope of the curve: the differences of these values between two networks vary as the difference
-        in accuracy at equal compute does, thresholds included.
+        An image that costs more than the mean leaves less for others, so its surplus counts at the slope
+        of the curve: the differences of these values between two networks vary as the difference in
+        accuracy at equal compute does, thresholds included.
+
+        Args:
+            macs: Of an image, on average.
         """
         thresholds, spent, _ = self.curve
         if macs >= spent[0]:

@@ -133,7 +133,8 @@ def _left_out(advice: Advice) -> str:
     parts = [f"{listed(misses)} {do} not reach {target}"] if misses else []
     parts += [f"Whether {listed(unsure)} can reach {target} is open"] if unsure else []
     dearer = _out(advice, "dearer")
-    parts += [f"{listed(dearer)} cannot answer for as few MACs"] if dearer else []
+    need = "needs" if len(dearer) == 1 else "need"
+    parts += [f"{listed(dearer)} {need} more MACs"] if dearer else []
     return "".join(f". {part}" for part in parts)
 
 
@@ -174,11 +175,12 @@ def compared(levels: Sequence[Level], place: str = "") -> str:
         return ""
     where = f" ({place})" if place else ""
     low, high = macs(levels[0].macs), macs(levels[-1].macs)
+    span = f"at {low}" if low == high else f"from {low} to {high}"
     most = _detected_at(levels)
     if all(level.even for level in levels):
         return (
-            f"At equal compute{where}, no two strategies differ significantly in test accuracy, from "
-            f"{low} to {high} MACs an image{most}."
+            f"At equal compute{where}, no two strategies differ significantly in test accuracy, "
+            f"{span} MACs an image{most}."
         )
     leading, behind = [], []
     for part, leaders in stretches(levels):
@@ -201,7 +203,7 @@ def compared(levels: Sequence[Level], place: str = "") -> str:
     if not parts:
         return (
             f"At equal compute{where}, no strategy is significantly behind the best in test accuracy, "
-            f"from {low} to {high} MACs an image{most}."
+            f"{span} MACs an image{most}."
         )
     first, *rest = parts
     words = ". ".join([first, *map(_begun, rest)])

@@ -44,9 +44,10 @@ from offramp.units import counted
 class Gathered:
     """What was read, before what is compared is chosen of it.
 
-    trials, frames (tidy tables): by id of the trial.
-
     Attributes:
+        records: Where the trials' records and logits are.
+        trials: By id.
+        frames: Tidy tables by id of the trial.
         missing: What could not be read, and what a pack says of itself.
         logs: How seeds were added to studies until pairs were decided, by name.
     """
@@ -62,12 +63,14 @@ class Gathered:
 class Evidence:
     """Everything that figures, tables, claims and advice read.
 
+    What is worked out is kept, so equal questions get the same object; nothing else changes.
+
     Attributes:
         table: The tidy table (`store.table.COLUMNS`) of `trials`.
-        trials: By model, data, strategy and seed, strategies in the paper's order.
-        missing: What is not here and why, a sentence each.  found: what they were chosen of.
-        budgets: The same trials trained for other numbers of epochs, one Evidence for each. What is
-            worked out is kept, so equal questions get the same object; nothing else changes.
+        trials: By model, data, strategy and seed, strategies in the order of reports.
+        missing: What is not here and why, a sentence each.
+        gathered: What they were chosen of.
+        budgets: The same trials trained for other numbers of epochs, one Evidence for each.
     """
 
     table: pd.DataFrame

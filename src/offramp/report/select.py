@@ -32,8 +32,11 @@ def chosen(manifests: Mapping[str, Manifest]) -> Selection:
     """Which trials are compared.
 
     Trials of one model and data set are comparable where network, images, recipe, numerics and way of
-    execution are the same: a setting. The one with most trials is kept, of two with as many the one
+    execution are the same: a setting. The one with most trials is compared, of two with as many the one
     that ran plain, else the one that trained longer, else the one that finished last.
+
+    Args:
+        manifests: By trial.
     """
     groups: dict[tuple[str, str], dict[str, list[str]]] = {}
     for trial in sorted(manifests):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -79,29 +79,16 @@ class Judgment:
     missing: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Evidence:
-    """A claim's parts before adjustment. raw: p of the claim, two-sided, None if nothing was tested."""
-
-    claim: Claim
-    tested: tuple[Tested, ...]
-    holding: int
-    compared: int
-    identical: tuple[Comparison, ...]
-    missing: tuple[str, ...]
-    raw: float | None
-    against: bool
-
-
 def judge(claims: Sequence[Claim], indices: Mapping[str, Index], alpha: float = ALPHA) -> list[Judgment]:
     """Verdicts in the order of the claims. indices: of each measure that they name."""
-    gathered = [_gather(claim, indices[claim.measure]) for claim in claims]
-    raws = [e.raw for e in gathered if e.raw is not None]
-    adjusted = iter(holm(np.array(raws)).tolist() if raws else [])
-    return [_outcome(e, None if e.raw is None else next(adjusted), alpha) for e in gathered]
+    alone = [_gather(claim, indices[claim.measure]) for claim in claims]
+    raw = np.array([judgment.p for judgment in alone if judgment.p is not None])
+    adjusted = iter(holm(raw).tolist())
+    return [_decided(j, None if j.p is None else next(adjusted), alpha) for j in alone]
 
 
-def _gather(claim: Claim, index: Index) -> _Evidence:
+def _gather(claim: Claim, index: Index) -> Judgment:
+    """A claim's parts, and its p before adjustment; no verdict yet."""
     tested, identical, missing = [], [], []
     holding = compared = 0
     for part in parts(claim, index):
@@ -112,27 +99,24 @@ def _gather(claim: Claim, index: Index) -> _Evidence:
         if len(both.left):
             compared += 1
             holding += _beyond(claim, float((both.left - both.right).mean())) > 0
-        if both.missing:
-            missing.append(both.missing)
-            continue
-        comparison = _test(claim, part, both)
+        comparison = both.missing or _test(claim, part, both)
         if isinstance(comparison, str):
             missing.append(comparison)
         else:
             tested.append(comparison)
     if not (tested or identical or missing):
         missing.append(_nothing(claim, index))
-    raw, against = _combine(tested, whole=not missing)
-    lacks = tuple(dict.fromkeys(missing))
-    return _Evidence(
+    p, _ = _combine(tested, whole=not missing)
+    return Judgment(
         claim,
-        tuple(tested),
+        "not significant",
+        p=p,
+        decisive=None,
+        parts=tuple(tested),
         holding=holding,
         compared=compared,
         identical=tuple(identical),
-        missing=lacks,
-        raw=raw,
-        against=against,
+        missing=tuple(dict.fromkeys(missing)),
     )
 
 
@@ -197,33 +181,25 @@ def _nothing(claim: Claim, index: Index) -> str:
     return f"trials on {runs}" if runs else "anything to compare with"
 
 
-def _outcome(e: _Evidence, p: float | None, alpha: float) -> Judgment:
+def _decided(judgment: Judgment, p: float | None, alpha: float) -> Judgment:
+    """The verdict, by the adjusted p."""
     significant = p is not None and p < alpha
+    _, against = _combine(judgment.parts, whole=not judgment.missing)
     verdict: ClaimVerdict
-    if significant and e.against:
+    if significant and against:
         verdict = "contradicted"
-    elif e.missing:
+    elif judgment.missing:
         verdict = "not testable here"
-    elif e.identical:
+    elif judgment.identical:
         verdict = "identical by construction"
     else:
         verdict = "supported" if significant else "not significant"
     decisive = None
-    if e.tested:
-        weakest = max(e.tested, key=lambda t: t.p_for)
-        strongest_against = min(e.tested, key=lambda t: t.p_against)
+    if judgment.parts:
+        weakest = max(judgment.parts, key=lambda t: t.p_for)
+        strongest_against = min(judgment.parts, key=lambda t: t.p_against)
         decisive = strongest_against if verdict == "contradicted" else weakest
-    return Judgment(
-        e.claim,
-        verdict,
-        p=p,
-        decisive=decisive,
-        parts=e.tested,
-        holding=e.holding,
-        compared=e.compared,
-        identical=e.identical,
-        missing=e.missing,
-    )
+    return replace(judgment, p=p, verdict=verdict, decisive=decisive)
 
 
 RULE = (

@@ -52,7 +52,9 @@ __all__ = [
 ]
 
 SMALL = 0.005  # a difference in accuracy that is worth finding
-NO_FIRST = "Each strategy is behind another one in the seeds that both have; train the same ones of all."
+NO_FIRST = (
+    "Each strategy is worse than another in the seeds that both have; train all with the same seeds."
+)
 
 
 @dataclass(frozen=True)
@@ -295,7 +297,9 @@ def sure(advice: Advice) -> str:
         return "estimated, not tested" if advice.estimated else f"not tested: {advice.untested}"
     best, *others = advice.ranking
     if not others:
-        return "no other can be used so" if advice.ruled_out else "there is nothing to compare it with"
+        return (
+            "no other strategy qualifies" if advice.ruled_out else "there is nothing to compare it with"
+        )
     ties, behind = advice.first[1:], [r for r in others if r.behind]
     seeds = f"{best.seeds} seeds"
     unknown = [r.name for r in others if r.behind is None]

@@ -204,16 +204,25 @@ class Why:
 EARLY = Why("it has no early exits", "no early exits")
 FEWER = Why("it lacks exits that others have, so it has no mean over them")
 UNSHARED = Why("no seed is common to all strategies")
-WITHIN = Why("it cannot answer within these MACs")
-DEARER = Why("it cannot answer for as few MACs as the first one needs", "dearer")
+WITHIN = Why("it needs more MACs than these")
+DEARER = Why("it needs more MACs than the first one", "dearer")
 
 
 @dataclass(frozen=True, eq=False)
 class GoalValues:
-    """frame: values, a row a candidate and seed (columns VALUES).  ruled_out: who has no value, and why.
-    reach: what each needs for `target`, where the goal is that; candidates are then ranked by it and
-    tested by `frame`, their accuracy at the compute `at`, which the first one needs.  images: the values
-    image by image, by name and seed."""
+    """The values that a goal ranks by.
+
+    Attributes:
+        measure: What they are.
+        frame: A row a candidate and seed (columns VALUES).
+        ruled_out: Who has no value, and why.
+        notes: Whole sentences.
+        images: The values image by image, by name and seed.
+        reach: What each needs for `target`, where the goal is that; candidates are then ranked by it and
+            tested by `frame`, their accuracy at the compute `at`.
+        target: A test accuracy, 0 to 1.
+        at: The MACs that the first candidate needs.
+    """
 
     measure: Measure
     frame: pd.DataFrame

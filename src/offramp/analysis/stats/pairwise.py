@@ -105,11 +105,15 @@ def _pair(
 def paired_differences(
     groups: Sequence[Group], alpha: float, images: ValuesOnImages | None = None
 ) -> Pairs:
-    """Student's t over the blocks that both groups of a pair have, with Holm's adjustment of p; over
-    blocks and images both where there are `images` (by the first name of a group).
+    """Student's t over the blocks that both groups of a pair have, with Holm's adjustment of p.
 
     Intervals are Bonferroni's: together they hold the true differences with probability 1 - alpha or
     more. Holm's test is a little stronger, so it may find a difference whose interval touches zero.
+
+    Args:
+        groups: All of which are compared with each other.
+        alpha: Of the intervals, together.
+        images: Values on each image, by the first name of a group: then over blocks and images both.
     """
     drawn = [(g, h, *common(g, h)[1:]) for g, h in combinations(groups, 2)]
     reasons = [obstacle(x, y, images is not None) for _, _, x, y in drawn]
@@ -333,8 +337,9 @@ CUT = 45.0  # exp(-45) = 3e-20: where densities are cut off
 def tail(q: float, k: int, df: float) -> float:
     """P(range of k standard normals / s > q), where df·s² is chi-squared with df degrees of freedom.
 
-    Source: the defining double integral, as in Copenhaver and Holland (1988), eq. 1.1; with t = log s
-    for the outer one.
+    References:
+        The defining double integral, as in Copenhaver and Holland (1988), eq. 1.1; with t = log s for
+        the outer one.
     """
     logs, weights = _scales(df)
     return float(np.clip(weights @ _beyond(q * np.exp(logs), k), 0.0, 1.0))

@@ -37,8 +37,9 @@ GRAY = "#808080"  # for what is no strategy: seen on white and on black
 def cut(label: str, most: int = BESIDE) -> str:
     """A label, or so many letters at most of its end, where functions of one file differ.
 
-    >>> cut("/home/somebody/mine.py:students", 12)
-    '…py:students'
+    Example:
+        >>> cut("/home/somebody/mine.py:students", 12)
+        '…py:students'
     """
     return label if len(label) <= most else f"…{label[1 - most :]}"
 

@@ -55,11 +55,18 @@ def rendered(figure: Figure, formats: Iterable[str]) -> dict[str, bytes]:
 
 
 def drawn(spec: str, formats: Iterable[str]) -> dict[str, bytes]:
-    """A specification's files, by format: pictures on white, since a dark page would swallow their ink;
-    PDF without a ground, for paper and slides. The chart is laid out once, as SVG.
+    """A specification's files.
 
     The same figure gives the same bytes on one machine (its fonts decide where letters end), but for
-    PDF, whose writer numbers its fonts in no fixed order.
+    PDF, whose writer numbers its fonts in no fixed order. The chart is laid out once, as SVG.
+
+    Args:
+        spec: Vega-Lite, as JSON.
+        formats: Of FORMATS.
+
+    Returns:
+        By format: pictures on white, since a dark page would swallow their ink; PDF without a ground,
+        for paper and slides.
     """
     import vl_convert  # a tenth of a second to load, which only drawing needs
 

@@ -60,11 +60,14 @@ class Typesetting:
 
 
 def latex(table: Table) -> str:
-    r"""One float, or several where there are many lines; \label{tab:NAME} is the first one's.
+    r"""A table as a float of LaTeX, or as several where there are many lines.
 
     Columns of words break, so that the table is as wide as the line; what is still wider is scaled down.
     A wide one takes both columns of a page with two. Title as caption, what else there is to say below
-    the last one, or in floats of its own where that is long. Ends with a line break.
+    the last one, or in floats of its own where that is long.
+
+    Returns:
+        The source, which ends with a line break; \label{tab:NAME} is the first float's.
     """
     words_of = layout(table)
     plan = _plan(words_of)
