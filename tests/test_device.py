@@ -66,12 +66,12 @@ def test_draws_put_the_generators_of_every_device_back(monkeypatch):
 def test_draws_do_not_start_cuda(monkeypatch):
     cuda = FakeCuda(monkeypatch, initialized=False)
     with seeded(7):
-        one = torch.rand(3)
+        numbers = torch.rand(3)
     assert cuda.reads == 0
     with seeded(7):
-        assert torch.equal(torch.rand(3), one)
+        assert torch.equal(torch.rand(3), numbers)
     with seeded(8):
-        assert not torch.equal(torch.rand(3), one)
+        assert not torch.equal(torch.rand(3), numbers)
 
 
 @pytest.fixture
@@ -113,23 +113,23 @@ def test_of_a_cluster_a_class_of_devices_is_chosen(monkeypatch):
     monkeypatch.setenv("OFFRAMP_DEVICE", "cpu")
     assert devices.elsewhere(None, "cuda") == torch.device("cpu")
     assert devices.elsewhere("cuda", "cpu") == torch.device("cuda")
-    known = ", ".join(devices.CLASSES)
+    classes = ", ".join(devices.CLASSES)
     for name in ("gpu", "cuda:1", "tpu"):
-        refuses(f"no device '{name}' on a cluster, which .* {known}$", devices.elsewhere, name, "cuda")
+        refuses(f"no device '{name}' on a cluster, which .* {classes}$", devices.elsewhere, name, "cuda")
         monkeypatch.setenv("OFFRAMP_DEVICE", name)
         refuses(r"on a cluster \(OFFRAMP_DEVICE\), which", devices.elsewhere, None, "cuda")
 
 
 def test_processes_are_spread_over_the_devices_that_are_here(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    every, one, cpu = torch.device("cuda"), torch.device("cuda:1"), torch.device("cpu")
+    every, second, cpu = torch.device("cuda"), torch.device("cuda:1"), torch.device("cpu")
     assert [str(d) for d in devices.spread(every, 3)] == ["cuda:0", "cuda:1", "cuda:0"]
-    assert devices.spread(every, 1) == [every] and devices.spread(one, 2) == [one, one]
+    assert devices.spread(every, 1) == [every] and devices.spread(second, 2) == [second, second]
     assert devices.spread(cpu, 2) == devices.several(cpu, 2) == [cpu, cpu]
     assert [str(d) for d in devices.several(every, 2)] == ["cuda:0", "cuda:1"]
     assert [str(d) for d in devices.several(every, 1)] == ["cuda:0"]
-    assert devices.several(one, 1) == [one]
-    for place, number in ((every, 3), (one, 2)):
+    assert devices.several(second, 1) == [second]
+    for place, number in ((every, 3), (second, 2)):
         with pytest.raises(
             OfframpError, match=rf"asks for {number} devices, and {place} means [12] here"
         ):
@@ -139,7 +139,7 @@ def test_processes_are_spread_over_the_devices_that_are_here(monkeypatch):
 def test_torchrun_says_which_process_this_is(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     assert devices.launched() is None
-    said = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
-    for name, value in (said | {"TORCHELASTIC_RUN_ID": "x"}).items():
+    variables = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in (variables | {"TORCHELASTIC_RUN_ID": "x"}).items():
         monkeypatch.setenv(name, value)
     assert devices.launched() == devices.Launched(3, 4, 1, 2)

@@ -22,21 +22,21 @@ def test_the_defaults_are_in_keys_what_they_have_always_been(name: str) -> None:
 
 
 def test_every_profile_has_an_identity_of_its_own() -> None:
-    assert all(name == made.name for name, made in PROFILES.items())
-    assert len({digest(made) for made in PROFILES.values()}) == len(PROFILES)
-    assert {made.precision for name, made in PROFILES.items() if "bf16" in name} == {"bfloat16"}
-    assert [name for name, made in PROFILES.items() if made.tf32] == ["cuda-tf32"]
-    assert not any(made.flush_denormal for made in PROFILES.values())
+    assert all(name == numerics.name for name, numerics in PROFILES.items())
+    assert len({digest(numerics) for numerics in PROFILES.values()}) == len(PROFILES)
+    assert {numerics.precision for name, numerics in PROFILES.items() if "bf16" in name} == {"bfloat16"}
+    assert [name for name, numerics in PROFILES.items() if numerics.tf32] == ["cuda-tf32"]
+    assert not any(numerics.flush_denormal for numerics in PROFILES.values())
 
 
 def test_a_profile_of_ones_own_is_its_content() -> None:
-    one = custom("cpu", threads=1)
-    assert one.name == CUSTOM and one.threads == 1
-    assert digest(one) not in {digest(made) for made in PROFILES.values()}
-    assert digest(one) == digest(custom("cpu", threads=1)) != digest(custom("cpu", threads=3))
-    for made in PROFILES.values():
-        same = custom(made.device, threads=made.threads, precision=made.precision, tf32=made.tf32)
-        assert same is made
+    own = custom("cpu", threads=1)
+    assert own.name == CUSTOM and own.threads == 1
+    assert digest(own) not in {digest(numerics) for numerics in PROFILES.values()}
+    assert digest(own) == digest(custom("cpu", threads=1)) != digest(custom("cpu", threads=3))
+    for numerics in PROFILES.values():
+        fields = {name: getattr(numerics, name) for name in ("threads", "precision", "tf32")}
+        assert custom(numerics.device, **fields) is numerics
 
 
 def test_a_profile_for_another_device_is_refused() -> None:

@@ -58,10 +58,10 @@ def test_features_in_words_and_their_adapters() -> None:
 @pytest.mark.parametrize(("field", "value"), [("init", Init.FRESH), ("backward", 0.5)])
 def test_parts_are_given_something_by_a_mapping_or_pairs(field: str, value: Any) -> None:
     pairs = ((head(1), value), (segment(1), value))
-    kept = replace(GOOD, **{field: pairs})
-    assert getattr(kept, field) == pairs
-    for given in (dict(pairs), list(pairs)):
-        assert replace(GOOD, **{field: given}) == kept and hash(replace(GOOD, **{field: given}))
+    phase = replace(GOOD, **{field: pairs})
+    assert getattr(phase, field) == pairs
+    for form in (dict(pairs), list(pairs)):
+        assert replace(GOOD, **{field: form}) == phase and hash(replace(GOOD, **{field: form}))
 
 
 def test_phases_are_values() -> None:

@@ -20,7 +20,7 @@ Schedule = Literal["triangular", "one-cycle"]
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("settings", "words"),
     [
         ({"lr": 0.1}, "Recipe has no setting 'lr'; did you mean 'learning_rate'?"),
         ({"wd": 0.1}, "did you mean 'weight_decay'?"),
@@ -29,13 +29,14 @@ Schedule = Literal["triangular", "one-cycle"]
         ({"joint_weights": "uniform"}, "options={'joint_weights': …}"),
     ],
 )
-def test_a_setting_that_is_none_is_named_with_what_was_meant(given: Any, said: str) -> None:
-    refuses(re.escape(said), Recipe, **given)
+def test_a_setting_that_is_none_is_named_with_what_was_meant(settings: Any, words: str) -> None:
+    refuses(re.escape(words), Recipe, **settings)
 
 
 def test_tools_show_its_settings() -> None:
-    shown = inspect.signature(Recipe).parameters
-    assert list(shown) == [each.name for each in fields(Recipe)] and shown["epochs"].default == 20
+    parameters = inspect.signature(Recipe).parameters
+    assert list(parameters) == [each.name for each in fields(Recipe)]
+    assert parameters["epochs"].default == 20
 
 
 def test_a_recipe_is_copied_and_pickled_as_any_dataclass() -> None:
@@ -60,8 +61,8 @@ def test_a_cosine_falls_to_zero() -> None:
 
 def test_steps_come_at_shares_of_the_epochs() -> None:
     recipe = Recipe(epochs=8, learning_rate=1.0, schedule="step", step_at=(0.5, 0.75), step_factor=0.1)
-    found = [recipe.rate(float(epoch)) for epoch in range(8)]
-    assert found == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    rates = [recipe.rate(float(epoch)) for epoch in range(8)]
+    assert rates == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
     assert recipe.rate(3.99) == 1.0
     listed: Any = [0.5, 0.75]
     assert Recipe(step_at=listed) == Recipe(step_at=(0.5, 0.75))
@@ -158,6 +159,6 @@ def test_fields_that_cannot_hold_are_named() -> None:
         (Recipe(epochs=2, warmup_epochs=3.0), "warmup_epochs"),
         (Recipe(nesterov=True, momentum=0.0), "nesterov"),
     ):
-        found = clash(recipe)
-        assert found is not None and found[0] == field
+        conflict = clash(recipe)
+        assert conflict is not None and conflict[0] == field
     assert clash(Recipe(optimizer="adam", nesterov=True, momentum=0.0)) is None

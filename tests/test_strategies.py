@@ -206,10 +206,10 @@ def test_each_strategy_is_a_file_that_tells_its_algorithm(name: str) -> None:
 
 def test_readme_counts_and_names_every_strategy() -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    said = re.search(r"(\w+) more come from elsewhere: ([^.]*)\.", readme)
-    assert said is not None
+    sentence = re.search(r"(\w+) more come from elsewhere: ([^.]*)\.", readme)
+    assert sentence is not None
     beyond = sorted(name for name in STRATEGIES if name not in NINE)
-    assert WORDS[len(beyond)] == said[1] and sorted(re.findall(r"`([\w-]+)`", said[2])) == beyond
+    assert WORDS[len(beyond)] == sentence[1] and sorted(re.findall(r"`([\w-]+)`", sentence[2])) == beyond
 
 
 def test_how_many_ways_there_are_is_the_same_everywhere() -> None:

@@ -12,12 +12,12 @@ def doubler() -> Callable[[float], float]:
 
 def counter(start: int) -> Callable[[], dict[str, int]]:
     """Counts how often it was asked; says in which process."""
-    asked = start
+    count = start
 
     def run() -> dict[str, int]:
-        nonlocal asked
-        asked += 1
-        return {"asked": asked, "process": os.getpid()}
+        nonlocal count
+        count += 1
+        return {"asked": count, "process": os.getpid()}
 
     return run
 

@@ -34,11 +34,11 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Plan]]:
 
 def test_the_optimizer_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
-    made = trainee.optimizer
+    right = trainee.optimizer
 
     def optimizer(parameters: Any, recipe: Any, fused: bool) -> Any:
         seen.append(fused)
-        return made(parameters, recipe, fused)
+        return right(parameters, recipe, fused)
 
     monkeypatch.setattr(trainee, "optimizer", optimizer)
     for name in (ablation.ALL, "fused optimizer"):
@@ -58,8 +58,12 @@ def test_images_are_read_as_asked(tmp_path: Path, plans: list[Plan]) -> None:
     setting = Setting("digits-cnn", 160, 1, strategies=("joint",), data=f"folder:{tmp_path}")
     ask = ablation.seconds(replace(setting, test_images=100))
     assert all(ask({"loader": loader}) > 0 for loader in ("resident", "streaming"))
-    kept, read = (plan.data.train for plan in plans)
-    assert isinstance(kept, Split) and isinstance(read, FileSplit) and len(kept) == len(read)
+    resident, streamed = (plan.data.train for plan in plans)
+    assert (
+        isinstance(resident, Split)
+        and isinstance(streamed, FileSplit)
+        and len(resident) == len(streamed)
+    )
 
 
 @pytest.mark.long
@@ -75,6 +79,6 @@ def test_phases_run_as_they_are_asked(tmp_path: Path, plans: list[Plan]) -> None
     run = ablation.frozen(task)
     for execution in ablation.EXECUTIONS.values():
         assert run("two-stage", execution, 2) > 0
-    _warmed, *asked = [plan.study.execution for plan in plans]
-    assert [(e.cache, e.fuse) for e in asked] == [(True, True), (False, True), (True, False)]
+    _warmed, *executions = [plan.study.execution for plan in plans]
+    assert [(e.cache, e.fuse) for e in executions] == [(True, True), (False, True), (True, False)]
     assert {len(plan.nodes) for plan in plans[1:]} == {3}  # heads alone: the trunk is given

@@ -36,16 +36,16 @@ def test_growth_is_told_for_the_same_work(monkeypatch: pytest.MonkeyPatch) -> No
     work = {n: subjects.plan(replace(GROWING, images=n)).executed for n in (1_000, 10_000)}
 
     @contextmanager
-    def told(*_: Any, setting: Any) -> Iterator[Any]:
+    def contenders(*_: Any, setting: Any) -> Iterator[Any]:
         more = setting.images > 1_000
         seconds = work[setting.images] * (2.0 if more else 1.0)
         yield lambda: Ran(seconds, 2**20 + more * 9_000 * 3 * 16 * 16 * 4, 0, 0)
 
-    monkeypatch.setattr(memory, "contender", told)
-    took, held = memory.growth(1_000, 10_000, 2)
+    monkeypatch.setattr(memory, "contender", contenders)
+    took, memory_growth = memory.growth(1_000, 10_000, 2)
     assert took.ratio == pytest.approx(2) and took.holds is False
     assert took.name == "scale: time for the same work, 10000 images against 1000"
-    assert held.ratio == pytest.approx(4)
+    assert memory_growth.ratio == pytest.approx(4)
 
 
 @pytest.mark.long

@@ -28,17 +28,17 @@ def test_a_result_holds_where_it_is_on_the_right_side_of_its_bar(
 
 
 def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
-    found = against("x", [2.0, 30.0, 4.0], [1.0, 10.0, 1.0], machine="here")
-    assert (found.ratio, found.spread) == (3.0, (2.0, 4.0))
+    comparison = against("x", [2.0, 30.0, 4.0], [1.0, 10.0, 1.0], machine="here")
+    assert (comparison.ratio, comparison.spread) == (3.0, (2.0, 4.0))
     with pytest.raises(ValueError):
         against("x", [1.0], [1.0, 2.0])
 
 
 def test_every_round_is_begun_by_another_one() -> None:
     seen: list[str] = []
-    found = in_turns({name: lambda name=name: seen.append(name) or name for name in "abc"}, 2)
+    rounds = in_turns({name: lambda name=name: seen.append(name) or name for name in "abc"}, 2)
     assert seen == ["a", "b", "c", "b", "c", "a"]
-    assert found == {"a": ["a", "a"], "b": ["b", "b"], "c": ["c", "c"]}
+    assert rounds == {"a": ["a", "a"], "b": ["b", "b"], "c": ["c", "c"]}
 
 
 def test_a_contender_keeps_its_state_in_a_process_of_its_own() -> None:
@@ -62,13 +62,13 @@ def test_a_contender_is_asked_with_arguments_and_has_an_environment(
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "reason"),
     [
         (contenders.unbuildable, "ValueError: nothing to build"),
         (contenders.failing, "ValueError: no time today"),
         (contenders.dying, r"died \(exit code 3\)"),
     ],
 )
-def test_what_fails_in_a_contender_is_told(make: Callable[..., Any], told: str) -> None:
-    with pytest.raises(RuntimeError, match=told), contender(make) as ask:
+def test_what_fails_in_a_contender_is_told(make: Callable[..., Any], reason: str) -> None:
+    with pytest.raises(RuntimeError, match=reason), contender(make) as ask:
         ask()

@@ -19,9 +19,9 @@ SCHEDULE = (("batch_size", 16), ("learning_rate", 0.01))
 @pytest.fixture
 def task(tmp_path: Path) -> Task:
     trunk = str(tmp_path / "trunk.safetensors")
-    made = Task(trunk, 50, 24, backbone="digits-cnn", recipe=SCHEDULE, threads=1)
-    write_trunk(made)
-    return made
+    usual = Task(trunk, 50, 24, backbone="digits-cnn", recipe=SCHEDULE, threads=1)
+    write_trunk(usual)
+    return usual
 
 
 @pytest.mark.parametrize("strategy", ["two-stage", *long("distillation", "branch-wise")])
@@ -52,11 +52,11 @@ def test_earlyon_trains_the_same_heads(task: Task) -> None:
 
 def test_a_few_epochs_are_scaled_and_what_is_done_once_is_not() -> None:
     case = CASES[0]
-    found = {
+    runs = {
         "derived": [Timed(EPOCHS, 10.0, 0.5, ((0.5,),) * EPOCHS, last=5.0)] * 3,
         "careful": [Timed(1, 0.0, seconds, ((0.5,),)) for seconds in (4.0, 5.0, 6.0)],
     }
-    (result,) = time_results(case, found, "images")
+    (result,) = time_results(case, runs, "images")
     assert (result.ratio, result.spread) == (5.0, (4.0, 6.0))  # 20 × 5 s against 10 s + 20 × 0.5 s
     assert result.bar == 4.0
     assert result.holds

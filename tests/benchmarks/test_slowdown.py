@@ -9,8 +9,8 @@ from benchmarks import slowdown
 
 
 def test_the_worst_group_is_told() -> None:
-    found = {"slow": [9.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0], "steady": [9.0, *[1.0] * 6]}
-    result = slowdown.late("net", Setting("net", 10, 7), found)
+    seconds = {"slow": [9.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0], "steady": [9.0, *[1.0] * 6]}
+    result = slowdown.late("net", Setting("net", 10, 7), seconds)
     assert (result.ratio, result.spread, result.holds) == (2.0, (1.0, 2.0), False)
     result = slowdown.beside("net", {"a": [1.0], "b": [2.0]}, {"a": [2.0], "b": [3.0]})
     assert (result.ratio, result.spread, result.holds) == (2.0, (1.5, 2.0), True)

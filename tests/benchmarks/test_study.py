@@ -38,9 +38,9 @@ def test_a_difference_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_single_bit_is_a_difference() -> None:
-    one = {"test": np.ones((3, 4, 10), dtype=np.float32)}
-    other = {"test": one["test"].copy()}
-    assert study.equal(one, other)
+    logits = {"test": np.ones((3, 4, 10), dtype=np.float32)}
+    other = {"test": logits["test"].copy()}
+    assert study.equal(logits, other)
     other["test"][1, 2, 3] = np.nextafter(np.float32(1), np.float32(2))
-    assert not study.equal(one, other)
-    assert not study.equal({"test": 0.0 * one["test"]}, {"test": -0.0 * one["test"]})
+    assert not study.equal(logits, other)
+    assert not study.equal({"test": 0.0 * logits["test"]}, {"test": -0.0 * logits["test"]})

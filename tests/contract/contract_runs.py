@@ -113,17 +113,19 @@ def contract_plan(
     net = own[backbone]() if backbone in own else network(LIKE.get(backbone, backbone))
     last = {"name": "joint", "as": LAST_ONLY, "joint_weights": [0.0] * (net.exits - 1) + [1.0]}
     heads = {"name": "pretrained-branch", "as": HEADS_ONLY, "scope": "head"}
-    held = {"name": "sequential", "as": CONSOLIDATED, "against": "ewc", "keep": 100.0}
+    consolidated = {"name": "sequential", "as": CONSOLIDATED, "against": "ewc", "keep": 100.0}
     study = tiny_study(
         strategies
-        or {SMALLEST: [*STRATEGIES, last, heads, held], OWN_DATA: ON_OWN_DATA}.get(backbone, KINDS),
+        or {SMALLEST: [*STRATEGIES, last, heads, consolidated], OWN_DATA: ON_OWN_DATA}.get(
+            backbone, KINDS
+        ),
         backbone,
         recipe={"epochs": 1, "batch_size": BATCH},
         execution={"mode": mode},
     )
     small = replace(numerics, frozen_batch=FROZEN_BATCH)
-    made = {OWN_DATA: own_data, TEXT: texts}.get(backbone, contract_data)
-    data = made(net.input_shape)
+    make_data = {OWN_DATA: own_data, TEXT: texts}.get(backbone, contract_data)
+    data = make_data(net.input_shape)
     return plan_trials(study, data, net, small)
 
 
@@ -222,10 +224,10 @@ class _Lazy(Dataset[Any]):
 def own_data(shape: tuple[int, int, int]) -> Data:
     """That of `contract_data`, too large to keep, and drawn anew each epoch to train."""
     splits = contract_data(shape).splits
-    given = {name: _Lazy(split, name == "train") for name, split in splits.items()}
+    datasets = {name: _Lazy(split, name == "train") for name, split in splits.items()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(samples, "KEPT", 0)
-        raw = samples.read_samples(given, plain=_Lazy(splits["train"]))
+        patch.setattr(samples, "IN_MEMORY", 0)
+        raw = samples.read_samples(datasets, plain=_Lazy(splits["train"]))
     data = assemble(raw, DataSpec("own"), None, "streaming")
     assert data.train.digest == splits["train"].digest and data.augment is not None
     return data
@@ -237,18 +239,18 @@ def run_plain(plan: Plan) -> dict[str, TrialRecord]:
     layout = plan.numerics.memory_format
     images = Images(plan.data, CPU, memory_format=layout)
     phases: dict[str, PhaseRecord] = {}
-    made: dict[str, dict[str, Tensor]] = {}
+    weights_of: dict[str, dict[str, Tensor]] = {}
     records = {}
     with applied(plan.numerics):
         for trial in plan.trials:
-            weights = Weights(plan.net, trial.seed, made.__getitem__, CPU, layout)
+            weights = Weights(plan.net, trial.seed, weights_of.__getitem__, CPU, layout)
             nodes = trial.resolved.nodes
             for node in nodes:
-                if node.key not in made:
-                    phases[node.key], made[node.key] = train_phase(plan, images, weights, node)
-            digests = tuple(_digests(made[node.key]) for node in nodes)
-            found = trial.resolved
-            net = weights.assembled(found.final, found.owners, found.carry)
+                if node.key not in weights_of:
+                    phases[node.key], weights_of[node.key] = train_phase(plan, images, weights, node)
+            digests = tuple(_digests(weights_of[node.key]) for node in nodes)
+            resolved = trial.resolved
+            net = weights.assembled(resolved.final, resolved.owners, resolved.carry)
             exits = list(trial.resolved.final)
             own = split_logits(net, images, "test", exits, EVALUATION_BATCH)
             logits = answers_of(net, own, exits)
@@ -268,8 +270,8 @@ def run_derived(plan: Plan) -> dict[str, TrialRecord]:
         for trial in plan.trials:
             digests = tuple(_digests(store.node_weights(n.key)) for n in trial.resolved.nodes)
             weights = Weights(plan.net, trial.seed, store.node_weights, CPU)
-            found = trial.resolved
-            net = weights.assembled(found.final, found.owners, found.carry)
+            resolved = trial.resolved
+            net = weights.assembled(resolved.final, resolved.owners, resolved.carry)
             logits = store.trial_logits(trial.id)["test"]
             records[trial.label] = _finished(trial, (), digests, net, logits)
     return records
@@ -307,18 +309,18 @@ def train_phase(
 
 def violations(record: PhaseRecord) -> list[str]:
     """What a phase did that it must not, or did not do that it must; empty when all is well."""
-    found = []
+    names = []
     owned = {name for part in record.trained for name in record.parts[part]}
     for name in sorted(record.moved - owned):
-        found.append(f"phase '{record.name}' does not train {name}, but moved it")
+        names.append(f"phase '{record.name}' does not train {name}, but moved it")
     for part in sorted(record.trained):
         still = [n for n in record.parts[part] - record.moved if not n.endswith(".bias")]
         if still:  # a bias may stand still: one before a BatchNorm or below dead ReLUs has no gradient
-            found.append(f"phase '{record.name}' trains {part}, but not {sorted(still)}")
+            names.append(f"phase '{record.name}' trains {part}, but not {sorted(still)}")
     for name, count in record.counters.items():
         if count != (record.steps if name in owned else 0):
-            found.append(f"phase '{record.name}' ran {name} {count} times in {record.steps} steps")
-    return found
+            names.append(f"phase '{record.name}' ran {name} {count} times in {record.steps} steps")
+    return names
 
 
 def _finished(
@@ -330,7 +332,7 @@ def _finished(
 ) -> TrialRecord:
     by_key = {node.key: d for node, d in zip(trial.resolved.nodes, digests, strict=True)}
     final, left = {}, {}
-    known: dict[tuple[int, torch.Size], str] = {}
+    hashed: dict[tuple[int, torch.Size], str] = {}
     for exit, lineage in trial.resolved.final.items():
         sources = zip(path(exit), lineage, strict=True)
         trained = [(part, source.node) for part, source in sources if source.node is not None]
@@ -339,35 +341,35 @@ def _finished(
         }
         trunk = inside(net).trunk_of[exit - 1]
         state = {n: t for part in path(exit) for n, t in inside(net).state(part, trunk).items()}
-        final[exit] = _digests(state, known)
+        final[exit] = _digests(state, hashed)
     return TrialRecord(phases, digests, final, left, logits)
 
 
 def _digests(
-    state: Mapping[str, Tensor], known: dict[tuple[int, torch.Size], str] | None = None
+    state: Mapping[str, Tensor], hashed: dict[tuple[int, torch.Size], str] | None = None
 ) -> dict[str, str]:
-    """SHA-256 of each tensor; those of a network that are `known`, by address, are not hashed again."""
-    known = {} if known is None else known
+    """SHA-256 of each tensor; those of a network that are `hashed`, by address, are not hashed again."""
+    hashed = {} if hashed is None else hashed
     at = {name: (tensor.data_ptr(), tensor.shape) for name, tensor in state.items()}
     for name, tensor in state.items():
-        if at[name] not in known:
-            known[at[name]] = hashlib.sha256(tensor.detach().contiguous().numpy().data).hexdigest()
-    return {name: known[address] for name, address in at.items()}
+        if at[name] not in hashed:
+            hashed[at[name]] = hashlib.sha256(tensor.detach().contiguous().numpy().data).hexdigest()
+    return {name: hashed[address] for name, address in at.items()}
 
 
 def _tensors(net: ExitNetwork) -> dict[str, Tensor]:
     """Every tensor of a network with one trunk: parameters and buffers, under the parts' names."""
     named = {name: t for part in _all_parts(net) for name, t in inside(net).state(part).items()}
-    held = {id(t) for t in named.values()}
+    own = {id(t) for t in named.values()}
     everything = [*net.named_parameters(), *net.named_buffers()]
-    return named | {f"other: {name}": t for name, t in everything if id(t) not in held}
+    return named | {f"other: {name}": t for name, t in everything if id(t) not in own}
 
 
 def _part_names(net: ExitNetwork, part: Part) -> list[str]:
     """Of what training moves: parameters and statistics. Other buffers are fixed."""
-    kept = ("running_mean", "running_var", "num_batches_tracked")
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
     state = inside(net).state(part).items()
-    return [name for name, t in state if isinstance(t, torch.nn.Parameter) or name.endswith(kept)]
+    return [name for name, t in state if isinstance(t, torch.nn.Parameter) or name.endswith(statistics)]
 
 
 def _all_parts(net: ExitNetwork) -> list[Part]:

@@ -85,11 +85,11 @@ class Watched(Cache):
         self.ever.add(key)
 
     def get(self, key: CacheKey) -> Tensors | None:
-        held = super().get(key)
-        if held is not None:
+        value = super().get(key)
+        if value is not None:
             self.reads[key] += 1
-            self.layouts |= {_layout(t) for t in held}
-        return held
+            self.layouts |= {_layout(t) for t in value}
+        return value
 
 
 def _layout(value: Tensor) -> str:
@@ -195,8 +195,8 @@ def run_cached(
 
 def frozen_values(group: Sequence[Node]) -> list[FrozenValue]:
     """All that the phases of a group read and that layers put out."""
-    found = [v for n in group for v in (*frozen_inputs(n).values(), *teacher_logits(n).values())]
-    return [value for value in union(found) if value.point != IMAGES]
+    values = [v for n in group for v in (*frozen_inputs(n).values(), *teacher_logits(n).values())]
+    return [value for value in union(values) if value.point != IMAGES]
 
 
 def check_reads(cache: Watched, group: Sequence[Node], scale: Scale, images: Images) -> None:
@@ -211,15 +211,17 @@ def check_reads(cache: Watched, group: Sequence[Node], scale: Scale, images: Ima
             assert cache.reads[key] >= EPOCHS * batches, f"{value.point} of {split} was not read"
 
 
-def differences(nodes: Sequence[Node], one: Mapping[str, Left], other: Mapping[str, Left]) -> list[str]:
-    found = []
+def differences(
+    nodes: Sequence[Node], some: Mapping[str, Left], others: Mapping[str, Left]
+) -> list[str]:
+    names = []
     for node in nodes:
-        a, b = one[node.key], other[node.key]
+        a, b = some[node.key], others[node.key]
         assert a.weights.keys() == b.weights.keys()
-        found += [f"{node.name}: {n}" for n in a.weights if not torch.equal(a.weights[n], b.weights[n])]
+        names += [f"{node.name}: {n}" for n in a.weights if not torch.equal(a.weights[n], b.weights[n])]
         if a.rows != b.rows:
-            found.append(f"{node.name}: history")
-    return found
+            names.append(f"{node.name}: history")
+    return names
 
 
 def compared(backbone: str, scale: Scale, cache: Watched, *, full: bool) -> list[str]:
@@ -263,8 +265,8 @@ def test_a_cached_value_that_is_off_by_its_last_bit_is_found(tmp_path: Path) -> 
             for t in super().get(key) or ():
                 t.copy_(torch.nextafter(t, torch.full_like(t, torch.inf)))
 
-    found = compared("digits-cnn", TINY, Nudged(tmp_path), full=False)
-    assert any(f.startswith("head 1: ") for f in found)
+    changed = compared("digits-cnn", TINY, Nudged(tmp_path), full=False)
+    assert any(f.startswith("head 1: ") for f in changed)
 
 
 def test_values_that_found_no_room_in_the_cache_are_missed(tmp_path: Path) -> None:

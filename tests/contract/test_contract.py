@@ -63,8 +63,8 @@ def runs(request: pytest.FixtureRequest) -> Runs:
 
 
 def test_what_a_phase_trains_changes_and_nothing_else(runs: Runs) -> None:
-    found = [v for r in runs.plain.values() for phase in r.phases for v in violations(phase)]
-    assert not found
+    violating = [v for r in runs.plain.values() for phase in r.phases for v in violations(phase)]
+    assert not violating
 
 
 def test_plain_and_derived_give_the_same_bits(runs: Runs) -> None:
@@ -107,15 +107,15 @@ def test_a_trial_has_the_exits_that_were_trained_and_finite_logits(runs: Runs) -
 # That the checks above find what they look for: on one backbone, with the engine broken on purpose.
 
 
-def differences(one: dict[str, TrialRecord], other: dict[str, TrialRecord]) -> list[str]:
+def differences(some: dict[str, TrialRecord], others: dict[str, TrialRecord]) -> list[str]:
     """Strategies and phases whose weights or logits are not the same bits."""
-    found = []
-    for name, record in one.items():
-        pairs = zip(record.weights, other[name].weights, strict=True)
-        found += [f"{name}, phase {i}" for i, (a, b) in enumerate(pairs) if a != b]
-        if not np.array_equal(record.logits, other[name].logits):
-            found.append(f"{name}, logits")
-    return found
+    names = []
+    for name, record in some.items():
+        pairs = zip(record.weights, others[name].weights, strict=True)
+        names += [f"{name}, phase {i}" for i, (a, b) in enumerate(pairs) if a != b]
+        if not np.array_equal(record.logits, others[name].logits):
+            names.append(f"{name}, logits")
+    return names
 
 
 def faults(strategy: str) -> list[str]:

@@ -56,13 +56,13 @@ def test_what_is_computed_in_which_precision(name: str) -> None:
     """Values between layers are in the profile's precision; weights, statistics and logits never."""
     net = copy.deepcopy(network("digits-cnn"))
     placed(net, CPU)
-    known: dict[Point, Tensors] = {IMAGES: (torch.randn(4, *net.input_shape),)}
+    values: dict[Point, Tensors] = {IMAGES: (torch.randn(4, *net.input_shape),)}
     with applied(PROFILES[name]):
         for point in (p for k in range(1, net.exits + 1) for p in route(k)):
-            compute(net, known, point)
-    taps = {known[p][0].dtype for p in known if p.kind == "tap" and p != IMAGES}
+            compute(net, values, point)
+    taps = {values[p][0].dtype for p in values if p.kind == "tap" and p != IMAGES}
     assert taps == {torch.bfloat16 if name == "cpu-bf16" else torch.float32}
-    assert {known[p][0].dtype for p in known if p.kind == "logits"} == {torch.float32}
+    assert {values[p][0].dtype for p in values if p.kind == "logits"} == {torch.float32}
     floating = {t.dtype for t in net.state_dict().values() if t.is_floating_point()}
     assert floating == {torch.float32}
     assert not torch.is_autocast_enabled("cpu")  # it is undone
@@ -70,13 +70,13 @@ def test_what_is_computed_in_which_precision(name: str) -> None:
 
 @pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
 def test_images_weights_and_values_are_laid_out_as_asked(layout: MemoryFormat) -> None:
-    wanted = FORMATS[layout]
+    expected = FORMATS[layout]
     images = Images(tiny_data((3, 8, 8)), CPU, memory_format=layout).read("train", torch.arange(4))
-    assert images.is_contiguous(memory_format=wanted)
+    assert images.is_contiguous(memory_format=expected)
     (padded,) = pad(images, 8)
-    assert padded.is_contiguous(memory_format=wanted)
+    assert padded.is_contiguous(memory_format=expected)
     plan = contract_plan("digits-cnn", "plain", ("baseline",))
     (node,) = plan.trials[0].resolved.nodes
     net = Weights(plan.net, 42, {}.__getitem__, CPU, layout).network(node.start)
     kernels = [w for w in net.parameters() if w.dim() == 4 and w.shape[1] > 1]  # else it is in both
-    assert kernels and all(w.is_contiguous(memory_format=wanted) for w in kernels)
+    assert kernels and all(w.is_contiguous(memory_format=expected) for w in kernels)

@@ -36,13 +36,13 @@ def program_nodes(strategy: str, recipe: Recipe = USUAL, **options: Any) -> tupl
 def begin(
     node: Node,
     data: Data | None = None,
-    made: Mapping[str, Mapping[str, Tensor]] | None = None,
+    weights_of: Mapping[str, Mapping[str, Tensor]] | None = None,
     images: Images | None = None,
     passing: Callable[..., Any] = Plain,
 ) -> tuple[Trainee, Any, Images]:
     """A phase before its first step. passing: makes its pass, such as `derived`."""
     images = images or Images(data or tiny_data(), CPU)
-    weights = Weights(network("digits-cnn"), node.seed, (made or {}).__getitem__, CPU)
+    weights = Weights(network("digits-cnn"), node.seed, (weights_of or {}).__getitem__, CPU)
     trainee = enroll(node, weights, NUMERICS.fused_optimizer)
     return trainee, passing(images, [node], weights, 64), images
 

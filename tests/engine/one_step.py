@@ -38,7 +38,7 @@ def node_of(program: Program, ranks: int = 1) -> Node:
 def first_step(node: Node) -> tuple[Trainee, Plain, Tensor, Tensor]:
     """A trainee with all drawn weights, its passes, 16 images and their labels."""
     weights = every_weight(network("digits-cnn").carrying(node.phase.carry))
-    trainee, passes, images = begin(node, made=dict.fromkeys(node.needs, weights))
+    trainee, passes, images = begin(node, weights_of=dict.fromkeys(node.needs, weights))
     chance = torch.Generator().manual_seed(1)
     with torch.no_grad():  # what is added of the answer before begins at zero, which would hide it
         for head in inside(trainee.net).heads:
@@ -64,10 +64,10 @@ def by_the_engine(node: Node) -> tuple[float, Gradients]:
         return gradients_of(trainee, loss_of(trainee, mine, theirs, labels, None))
 
 
-def close(one: Gradients, other: Gradients) -> bool:
-    assert one.keys() == other.keys()
-    scale = max(float(g.abs().max()) for g in other.values())
-    return all(torch.allclose(one[n], other[n], rtol=1e-4, atol=1e-6 * scale) for n in one)
+def close(some: Gradients, others: Gradients) -> bool:
+    assert some.keys() == others.keys()
+    scale = max(float(g.abs().max()) for g in others.values())
+    return all(torch.allclose(some[n], others[n], rtol=1e-4, atol=1e-6 * scale) for n in some)
 
 
 def ce(z: Tensor, y: Tensor) -> Tensor:

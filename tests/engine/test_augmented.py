@@ -53,10 +53,10 @@ def plan_of(
     return tiny_plan(study, tiny_data(images=75))
 
 
-Kept = tuple[Plan, Store]
+PlanAndStore = tuple[Plan, Store]
 
 
-Oracles = Callable[..., Kept]
+Oracles = Callable[..., PlanAndStore]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def oracles(tmp_path_factory: pytest.TempPathFactory) -> Oracles:
     """`oracles("fresh", strategies)`, or `"views"`: plain execution, once."""
 
     @cache
-    def oracle(name: str, strategies: tuple[str, ...] = SOME) -> Kept:
+    def oracle(name: str, strategies: tuple[str, ...] = SOME) -> PlanAndStore:
         plan = plan_of({"fresh": USUAL, "views": VIEWS}[name], "plain", strategies)
         return plan, finished(plan, tmp_path_factory.mktemp(name))[0]
 
@@ -102,14 +102,14 @@ def test_it_would_be_found(
 
     def stale(self: Cache, key: Any) -> Any:
         value, split, view, batch = key
-        found = get(self, key)
-        return found if view is None or found is not None else get(self, (value, split, None, batch))
+        value = get(self, key)
+        return value if view is None or value is not None else get(self, (value, split, None, batch))
 
     oracle = oracles("fresh", strategies)
     monkeypatch.setattr(Cache, "get", stale)
     plan = plan_of(USUAL, "derived", strategies)
-    found = differences(oracle, (plan, finished(plan, tmp_path)[0]))
-    wrong = {line.partition(":")[0] for line in found}
+    changed = differences(oracle, (plan, finished(plan, tmp_path)[0]))
+    wrong = {line.partition(":")[0] for line in changed}
     assert wrong == {*strategies} - {"joint"}
 
 
@@ -120,8 +120,8 @@ def test_augmentation_changes_what_is_learned(
     plan = plan_of(None, "plain", strategies)
     plain = plan, finished(plan, tmp_path)[0]
     fresh, views = oracles("fresh", strategies), oracles("views")
-    for one, other in ((plain, fresh), (plain, views), (fresh, views)):  # views are of more strategies
-        changed = {line.partition(":")[0] for line in differences(other, one)}
+    for some, others in ((plain, fresh), (plain, views), (fresh, views)):  # views are of more strategies
+        changed = {line.partition(":")[0] for line in differences(others, some)}
         assert changed == set(strategies)
 
 
@@ -144,10 +144,10 @@ class Recorded(Images):
         self.seen: list[tuple[str, View | None, bool]] = []
 
     def read(self, split: str, rows: Tensor, view: View | None = None) -> Tensor:
-        found = super().read(split, rows, view)
-        as_they_are = torch.equal(found, super().read(split, rows, None))
+        images = super().read(split, rows, view)
+        as_they_are = torch.equal(images, super().read(split, rows, None))
         self.seen.append((split, view, as_they_are))
-        return found
+        return images
 
 
 def watched(kind: str, augment: Augment, cache: Cache | None = None) -> Recorded:
@@ -210,9 +210,9 @@ def test_fixed_views_are_read_once_each(tmp_path: Path) -> None:
 
 def test_augmentation_is_in_every_key_and_absence_of_it_in_none() -> None:
     usual = tiny_plan(tiny_study())
-    given: list[Mapping[str, Any]] = [USUAL, VIEWS, {"flip": True}, {"crop": 4}, {"rotate": 5}]
-    found = [set(tiny_plan(tiny_study(augment=augment)).nodes) for augment in given]
-    everything = [set(usual.nodes), *found]
+    augments: list[Mapping[str, Any]] = [USUAL, VIEWS, {"flip": True}, {"crop": 4}, {"rotate": 5}]
+    keys = [set(tiny_plan(tiny_study(augment=augment)).nodes) for augment in augments]
+    everything = [set(usual.nodes), *keys]
     assert len(set().union(*everything)) == sum(map(len, everything))
     assert "augment" not in data_identity(tiny_data())
 
@@ -224,7 +224,7 @@ def test_a_field_at_its_default_leaves_the_key_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("augment", "executed", "held"),
+    ("augment", "executed", "cached"),
     [
         (None, 120, 120),
         (Augment(flip=True), 5 * 100 + 120, 120),
@@ -233,19 +233,19 @@ def test_a_field_at_its_default_leaves_the_key_alone() -> None:
     ],
 )
 def test_views_pass_the_frozen_layers_once_each(
-    augment: Augment | None, executed: int, held: int
+    augment: Augment | None, executed: int, cached: int
 ) -> None:
     setting = Setting({}, Recipe(epochs=5), NUMERICS, seed=42)
     net = network("digits-cnn")
     node = resolve(STRATEGIES["branch-wise"](4), net, setting).nodes[2]
     sizes, counts = value_bytes(net), {"train": 100, "validation": 20}
     nothing = work(node, net, {"train": 0, "validation": 0}, sizes)
-    found = work(node, net, counts, sizes, augment)
+    cost = work(node, net, counts, sizes, augment)
     usual = work(node, net, counts, sizes)
     below = sum(net.macs(Part("segment", i)) for i in (1, 2))
-    assert nothing.executed == 0 and found.written == usual.written
-    assert found.executed - usual.executed == below * (executed - 120)
-    assert found.cache_bytes * 120 == usual.cache_bytes * held
+    assert nothing.executed == 0 and cost.written == usual.written
+    assert cost.executed - usual.executed == below * (executed - 120)
+    assert cost.cache_bytes * 120 == usual.cache_bytes * cached
 
 
 @pytest.mark.parametrize("augment", [VIEWS, *long(USUAL)])

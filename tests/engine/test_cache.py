@@ -44,8 +44,8 @@ def test_a_value_is_there_once_it_is_filled(tmp_path: Path) -> None:
     assert room is not None and room[0].shape == (ROWS, WIDTH)
     assert cache.get(key(1)) is None, "half of it is nothing"
     cache.filled(key(1))
-    held = cache.get(key(1))
-    assert held is not None and held[0] is room[0]
+    value = cache.get(key(1))
+    assert value is not None and value[0] is room[0]
 
 
 def test_values_differ_by_place_source_split_view_and_batch(tmp_path: Path) -> None:
@@ -92,11 +92,11 @@ def test_what_is_written_is_read_in_the_same_layout(memory: int, nhwc: bool, tmp
         room[0][low : low + 4] = images[low : low + 4]
         room[1][low : low + 4] = vectors[low : low + 4]
     cache.filled(key(1))
-    held = cache.get(key(1))
-    assert held is not None and torch.equal(held[0], images) and torch.equal(held[1], vectors)
-    assert held[0].stride() == images.stride() and held[1].dtype == torch.int64
+    value = cache.get(key(1))
+    assert value is not None and torch.equal(value[0], images) and torch.equal(value[1], vectors)
+    assert value[0].stride() == images.stride() and value[1].dtype == torch.int64
     rows = torch.tensor([7, 0, 3])
-    assert held[0][rows].is_contiguous(memory_format=layout)
+    assert value[0][rows].is_contiguous(memory_format=layout)
     cache.close()
 
 
@@ -132,8 +132,8 @@ def test_what_could_not_be_had_is_told_once(
     monkeypatch.setattr(os, "posix_fallocate", full)
     cache = Cache(0, 10**6, tmp_path)
     assert cache.reserve(key(1), batch(), ROWS) is None
-    (found,) = cache.refused()
-    assert str(tmp_path) in found and os.strerror(kind).lower() in found
+    (place,) = cache.refused()
+    assert str(tmp_path) in place and os.strerror(kind).lower() in place
     assert cache.refused() == []
 
 
@@ -229,23 +229,23 @@ def test_never_above_the_limits_whatever_happens(
     with tempfile.TemporaryDirectory() as folder:
         cache = Cache(memory * SIZE, disk * SIZE, Path(folder))
         limits = (memory * SIZE, disk * SIZE)
-        taken: set[CacheKey] = set()
+        present: set[CacheKey] = set()
         for deed, index, rows, places in deeds:
-            if deed == "reserve" and key(index) not in taken:
+            if deed == "reserve" and key(index) not in present:
                 room = cache.reserve(key(index), batch(), rows, places, {value(index)})
                 if room is not None:
                     cache.filled(key(index))
-            elif deed == "drop" and key(index) in taken:
+            elif deed == "drop" and key(index) in present:
                 cache.drop(key(index))
             elif deed == "keep":
                 cache.keep({value(index)})
             elif deed == "limit":
                 limits = (index * SIZE, rows * SIZE)
                 cache.limit(*limits)
-            taken = {key(i) for i in range(1, 7) if cache.get(key(i)) is not None}
+            present = {key(i) for i in range(1, 7) if cache.get(key(i)) is not None}
             assert cache.used("memory") <= limits[0] and cache.used("disk") <= limits[1]
-            held = {key(i): cache.get(key(i)) for i in range(1, 7)}
-            sizes = {k: t[0].numel() * 4 for k, t in held.items() if t is not None}
+            values = {key(i): cache.get(key(i)) for i in range(1, 7)}
+            sizes = {k: t[0].numel() * 4 for k, t in values.items() if t is not None}
             assert sum(sizes.values()) == cache.used("memory") + cache.used("disk")
 
 

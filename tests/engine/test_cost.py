@@ -59,18 +59,16 @@ def test_frozen_layers_are_paid_for_once() -> None:
     node = nodes("branch-wise")[2]
     above = live(segments_macs(3) + heads_macs(3))
     below = segments_macs(1, 2)
-    found = cost(node)
-    assert found.written == above + below * (EPOCHS * TRAIN + CHECKS)
-    assert found.executed == above + below * (TRAIN + VALIDATION)
-    assert found.executed < found.written
-    assert found.cache_bytes == value_bytes(network("digits-cnn"))[Point("tap", 2)] * (
-        TRAIN + VALIDATION
-    )
+    work = cost(node)
+    assert work.written == above + below * (EPOCHS * TRAIN + CHECKS)
+    assert work.executed == above + below * (TRAIN + VALIDATION)
+    assert work.executed < work.written
+    assert work.cache_bytes == value_bytes(network("digits-cnn"))[Point("tap", 2)] * (TRAIN + VALIDATION)
 
 
 def test_one_epoch_caches_nothing() -> None:
-    found = cost(nodes("branch-wise", epochs=1)[2])
-    assert found.written == found.executed
+    work = cost(nodes("branch-wise", epochs=1)[2])
+    assert work.written == work.executed
 
 
 def test_a_joint_phase_divides_over_its_exits_by_macs() -> None:
@@ -129,8 +127,8 @@ def test_logits_of_a_split_are_the_networks_own(own: bool, batch: int) -> None:
                     parameter.mul_(1 + trunk / 10)
     images = Images(tiny_data(), CPU)
     with applied(NUMERICS), torch.no_grad():
-        found = split_logits(net, images, "test", [1, 3, 4], batch)
+        logits = split_logits(net, images, "test", [1, 3, 4], batch)
         everything = net(images.read("test", torch.arange(images.count("test"))))
-    assert found.shape == (images.count("test"), 3, 3) and found.dtype == np.float32
+    assert logits.shape == (images.count("test"), 3, 3) and logits.dtype == np.float32
     for column, exit in enumerate((1, 3, 4)):
-        assert np.allclose(found[:, column], everything[exit - 1].numpy(), rtol=1e-4, atol=1e-5)
+        assert np.allclose(logits[:, column], everything[exit - 1].numpy(), rtol=1e-4, atol=1e-5)

@@ -69,11 +69,11 @@ def begun(
     drawn = network("digits-cnn")
     every = segments(1, drawn.exits) | heads(1, drawn.exits)
 
-    def made(_: str) -> dict[str, Tensor]:
+    def left(_: str) -> dict[str, Tensor]:
         parts = [inside(drawn).state(part) for part in every]
         return {name: tensor for state in parts for name, tensor in state.items()}
 
-    weights = Weights(drawn, node.seed, made, META)
+    weights = Weights(drawn, node.seed, left, META)
     trainee = enroll(node, weights, False)  # no fused kernel is made for meta
     if mode == "plain":
         return trainee, Plain(images, [node], weights, 64), images
@@ -83,9 +83,9 @@ def begun(
 
 def ended_in(trainee: Trainee, passes: Pass, images: Images) -> list[str]:
     """The functions at whose end an epoch asked for its first number."""
-    with pytest.raises((NotImplementedError, RuntimeError), match="meta") as found:
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta") as caught:
         list(fit([trainee], passes, images, trainee.node.recipe.batch_size))
-    return [frame.name for frame in traceback.extract_tb(found.value.__traceback__)]
+    return [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
 
 
 def unlike(nodes: Sequence[Node]) -> list[Node]:
@@ -141,9 +141,9 @@ def test_ranks_do_not_wait_for_the_device(strategy: str, tmp_path: Path, two_ran
 @pytest.mark.parametrize(
     ("patched", "wrong"),
     [
-        ("labels", lambda *asked: torch.zeros(len(asked[2]), dtype=torch.int64)),
+        ("labels", lambda *args: torch.zeros(len(args[2]), dtype=torch.int64)),
         ("class_weights", lambda *_: torch.ones(3)),
-        ("read", lambda *asked: torch.zeros(len(asked[2]), 1, 8, 8)),
+        ("read", lambda *args: torch.zeros(len(args[2]), 1, 8, 8)),
     ],
 )
 def test_what_lies_on_another_device_is_found(
@@ -160,9 +160,9 @@ def test_a_step_that_asks_for_a_number_is_found(tmp_path: Path, monkeypatch: pyt
     step = fitting.step
 
     def curious(*args: Any) -> Tensor:
-        found = step(*args)
-        print(float(found[0]))
-        return found
+        sums = step(*args)
+        print(float(sums[0]))
+        return sums
 
     monkeypatch.setattr(fitting, "step", curious)
     trainee, passes, images = begun(program_nodes("joint")[0], tmp_path, "plain")

@@ -29,7 +29,7 @@ IMAGES, WEIGHT = 7, 300.0
 TERM = EWC((2, 4), WEIGHT, IMAGES)
 
 
-def held() -> Node:
+def consolidated() -> Node:
     return node_of((Phase("held", ALL, (CE(1), TERM)),))
 
 
@@ -48,7 +48,7 @@ def slopes_by_hand(trainee: Trainee, images: Any, together: bool = False) -> dic
     """The squared derivatives of Σ CE, image by image; the control squares those of their mean."""
     count = images.count("train")
     rows = torch.arange(IMAGES) * count // IMAGES
-    found: dict[str, Tensor] = {}
+    slopes: dict[str, Tensor] = {}
     for few in rows.split(IMAGES if together else 1):
         trainee.net.zero_grad()
         logits = trainee.net(images.read("train", few))
@@ -56,27 +56,27 @@ def slopes_by_hand(trainee: Trainee, images: Any, together: bool = False) -> dic
         sum(F.cross_entropy(logits[k - 1], labels) for k in TERM.exits).backward()  # type: ignore[union-attr]
         for name, parameter in named(trainee).items():
             if parameter.grad is not None:
-                found[name] = found.get(name, 0) + parameter.grad.square() * len(few) / IMAGES
+                slopes[name] = slopes.get(name, 0) + parameter.grad.square() * len(few) / IMAGES
     trainee.net.zero_grad()
-    return found
+    return slopes
 
 
 def test_how_much_a_weight_matters_is_a_mean_of_squares_over_images() -> None:
     with applied(NUMERICS):
-        trainee, _, images = begun(held())
+        trainee, _, images = begun(consolidated())
         trainee.net.eval()
-        (known,) = trainee.anchors.values()
+        (anchor,) = trainee.anchors.values()
         expected, control = (slopes_by_hand(trainee, images, together) for together in (False, True))
     # The head of exit 1 is on no path of exits 2 and 4: nothing of theirs depends on it.
-    assert {n for n, f in known.fisher.items() if f.any()} <= expected.keys() < known.fisher.keys()
+    assert {n for n, f in anchor.fisher.items() if f.any()} <= expected.keys() < anchor.fisher.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(known.fisher[name], value, rtol=1e-4, atol=1e-9)
-    assert any(not torch.allclose(known.fisher[n], control[n], rtol=0.1) for n in expected)
+        torch.testing.assert_close(anchor.fisher[name], value, rtol=1e-4, atol=1e-9)
+    assert any(not torch.allclose(anchor.fisher[n], control[n], rtol=0.1) for n in expected)
 
 
 def test_what_it_costs_to_move_them() -> None:
     with applied(NUMERICS):
-        trainee, passes, images = begun(held())
+        trainee, passes, images = begun(consolidated())
         rows = torch.arange(16)
         (pixels,) = images.reads("train", [rows])
         labels = images.labels("train", rows)
@@ -86,20 +86,20 @@ def test_what_it_costs_to_move_them() -> None:
             return loss_of(trainee, mine, theirs, labels, None) - F.cross_entropy(mine.logits[1], labels)
 
         assert value().item() == pytest.approx(0.0, abs=1e-6)  # nothing has moved
-        (known,) = trainee.anchors.values()
+        (anchor,) = trainee.anchors.values()
         weights = named(trainee)
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():
-            for name in known.start:
+            for name in anchor.start:
                 weights[name].add_(0.1 * torch.randn(weights[name].shape, generator=generator))
-        moved = {name: (weights[name] - start).detach() for name, start in known.start.items()}
-        expected = WEIGHT * sum(float((known.fisher[n] * d**2).sum()) for n, d in moved.items())
+        moved = {name: (weights[name] - start).detach() for name, start in anchor.start.items()}
+        expected = WEIGHT * sum(float((anchor.fisher[n] * d**2).sum()) for n, d in moved.items())
         assert value().item() == pytest.approx(expected, rel=1e-3) and expected > 1e-3
         trainee.net.zero_grad()
         value().backward()  # type: ignore[no-untyped-call]
         for name, difference in moved.items():
-            wanted = 2 * WEIGHT * known.fisher[name] * difference
-            torch.testing.assert_close(weights[name].grad, wanted, rtol=1e-3, atol=1e-4)
+            slope = 2 * WEIGHT * anchor.fisher[name] * difference
+            torch.testing.assert_close(weights[name].grad, slope, rtol=1e-3, atol=1e-4)
 
 
 def test_what_matters_to_an_exit_moves_less() -> None:
@@ -107,26 +107,26 @@ def test_what_matters_to_an_exit_moves_less() -> None:
         node = replace(node_of((Phase("next", ALL, (CE(1), *terms)),)), recipe=USUAL)
         with applied(NUMERICS):
             reference, _, _ = begun(node_of((Phase("next", ALL, (CE(1), EWC((4,)))),)))
-            (known,) = reference.anchors.values()
+            (anchor,) = reference.anchors.values()
             trainee, passes, images = begin(node)
             for _ in fit([trainee], passes, images, 16):
                 pass
             now = named(trainee)
-            drift = (known.fisher[n] * (now[n].detach() - s) ** 2 for n, s in known.start.items())
+            drift = (anchor.fisher[n] * (now[n].detach() - s) ** 2 for n, s in anchor.start.items())
             return sum(float(each.sum()) for each in drift)
 
     assert 0 < moved(EWC((4,), 1e7)) < 0.85 * moved()
 
 
 def test_a_checkpoint_holds_what_weights_began_at(tmp_path: Path) -> None:
-    node = replace(held(), recipe=replace(USUAL, epochs=3))
+    node = replace(consolidated(), recipe=replace(USUAL, epochs=3))
     store = Store(tmp_path)
 
     def gone_on(damage: float = 1.0) -> dict[str, Tensor]:
         again, passes, images = resumed(node, store, "fisher/", damage)
-        (known,) = again.anchors.values()
+        (anchor,) = again.anchors.values()
         for name, weight in named(again).items():  # sums go by how values lie
-            assert known.start[name].stride() == known.fisher[name].stride() == weight.stride()
+            assert anchor.start[name].stride() == anchor.fisher[name].stride() == weight.stride()
         for _ in fit([again], passes, images, 16):
             pass
         return conclude(again, passes, images, 16)
@@ -164,7 +164,7 @@ def test_it_is_counted() -> None:
     from support import network
 
     net, images = network("digits-cnn"), {"train": 50, "validation": 10}
-    node = held()
+    node = consolidated()
     bare = replace(node, phase=replace(node.phase, loss=tuple(CE(k) for k in node.exits)))
     more = live_macs(node, net, images, 2, 1) - live_macs(bare, net, images, 2, 1)
     assert more == 3 * IMAGES * live_macs(bare, net, {"train": 0, "validation": 1}, 1, 0)

@@ -120,23 +120,23 @@ def finished(plan: Plan, folder: Path, **conduct: Any) -> tuple[Store, list[Even
     return store, events
 
 
-def differences(one: tuple[Plan, Store], other: tuple[Plan, Store]) -> list[str]:
+def differences(run: tuple[Plan, Store], reference: tuple[Plan, Store]) -> list[str]:
     """Phases and trials of the other whose weights, histories or logits are not the same bits."""
-    found = []
-    trials = {trial.label: trial for trial in one[0].trials}
-    for a, b in ((trials[b.label], b) for b in other[0].trials):
+    names = []
+    trials = {trial.label: trial for trial in run[0].trials}
+    for a, b in ((trials[b.label], b) for b in reference[0].trials):
         for x, y in zip(a.resolved.nodes, b.resolved.nodes, strict=True):
-            mine, theirs = one[1].node_weights(x.key), other[1].node_weights(y.key)
+            mine, theirs = run[1].node_weights(x.key), reference[1].node_weights(y.key)
             assert mine.keys() == theirs.keys()
             if not all(torch.equal(mine[name], theirs[name]) for name in mine):
-                found.append(f"{a.label}: weights of {x.name}")
-            histories = one[1].node_history(x.key), other[1].node_history(y.key)
+                names.append(f"{a.label}: weights of {x.name}")
+            histories = run[1].node_history(x.key), reference[1].node_history(y.key)
             if not histories[0].equals(histories[1]):
-                found.append(f"{a.label}: history of {x.name}")
-        logits = one[1].trial_logits(a.id), other[1].trial_logits(b.id)
+                names.append(f"{a.label}: history of {x.name}")
+        logits = run[1].trial_logits(a.id), reference[1].trial_logits(b.id)
         if not all(np.array_equal(logits[0][name], logits[1][name]) for name in logits[0]):
-            found.append(f"{a.label}: logits")
-    return found
+            names.append(f"{a.label}: logits")
+    return names
 
 
 @pytest.mark.parametrize(
@@ -180,9 +180,9 @@ def test_phases_that_stop_at_different_epochs_do_not_disturb_each_other(
             "other": {"mode": mode},
         }.items()
     }
-    kept = {name: (plan, finished(plan, tmp_path / name)[0]) for name, plan in plans.items()}
-    assert not differences(kept["alone"], kept["other"])
-    plan, store = kept["alone"]
+    runs = {name: (plan, finished(plan, tmp_path / name)[0]) for name, plan in plans.items()}
+    assert not differences(runs["alone"], runs["other"])
+    plan, store = runs["alone"]
     epochs = {store.read_node(key).summary.epochs for key in plan.nodes}
     assert len(epochs) > 1 and min(epochs) < 8, "the recipe of this test stops nothing early"
 
@@ -193,8 +193,8 @@ def test_a_batch_larger_than_the_frozen_batch(tmp_path: Path) -> None:
     for mode in ("plain", "derived"):
         study = tiny_study(["branch-wise"], recipe={"batch_size": 64}, execution={"mode": mode})
         plans[mode] = tiny_plan(study, data_of(65))
-    kept = [(plan, finished(plan, tmp_path / mode)[0]) for mode, plan in plans.items()]
-    assert not differences(*kept)
+    runs = [(plan, finished(plan, tmp_path / mode)[0]) for mode, plan in plans.items()]
+    assert not differences(*runs)
 
 
 def data_of(images: int) -> Data:
@@ -221,22 +221,22 @@ def test_a_cut_one_point_too_deep_is_found(
     monkeypatch.setattr(offramp.engine.values, "cut", too_deep)
     labels = ("branch-wise", "my own")
     plan = studied(own_strategy, "derived", labels)
-    found = differences(oracle, (plan, finished(plan, tmp_path)[0]))
+    changed = differences(oracle, (plan, finished(plan, tmp_path)[0]))
     for label in labels:
-        assert any(f.startswith(f"{label}: weights") for f in found), label
+        assert any(f.startswith(f"{label}: weights") for f in changed), label
 
 
 def test_masks_that_depend_on_who_else_runs_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Clock, "reseed", lambda *_: None)
-    kept = []
+    runs = []
     for fuse in (True, False):
         torch.manual_seed(0)
         plan = tiny_plan(tiny_study(["two-stage"], execution={"fuse": fuse}))
-        kept.append((plan, finished(plan, tmp_path / str(fuse))[0]))
-    found = differences(*kept)
-    assert any("weights of exit 2" in f for f in found)
+        runs.append((plan, finished(plan, tmp_path / str(fuse))[0]))
+    changed = differences(*runs)
+    assert any("weights of exit 2" in f for f in changed)
 
 
 def test_a_stale_cached_row_is_found(
@@ -250,5 +250,5 @@ def test_a_stale_cached_row_is_found(
 
     monkeypatch.setattr(offramp.engine.cache.Cache, "filled", spoilt)
     plan = tiny_plan(tiny_study(["two-stage"]))
-    found = differences(oracle, (plan, finished(plan, tmp_path)[0]))
-    assert any("weights of exit 1" in f for f in found)
+    changed = differences(oracle, (plan, finished(plan, tmp_path)[0]))
+    assert any("weights of exit 1" in f for f in changed)

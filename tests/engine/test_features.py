@@ -47,18 +47,18 @@ Loss = Callable[[Seen, Tensor], Tensor]
 
 
 def seen(trainee: Trainee, pixels: Tensor) -> Seen:
-    net, given = trainee.net, dict[int, Tensor]()
+    net, features = trainee.net, dict[int, Tensor]()
     layers = [*(head.body.classifier for head in inside(net).heads), net.get_submodule("classifier")]
     hooks = [
-        layer.register_forward_pre_hook(lambda _, args, n=n: given.update({n: args[0]}))
+        layer.register_forward_pre_hook(lambda _, args, n=n: features.update({n: args[0]}))
         for n, layer in enumerate(layers)
     ]
     z = net(pixels)
     for hook in hooks:
         hook.remove()
-    f = [given[n] for n in range(K)]
-    held = [trainee.adapters.get((n + 1, K)) for n in range(K)]
-    g = [x if a is None else x @ a.weight.T + a.bias for x, a in zip(f, held, strict=True)]
+    f = [features[n] for n in range(K)]
+    adapters = [trainee.adapters.get((n + 1, K)) for n in range(K)]
+    g = [x if a is None else x @ a.weight.T + a.bias for x, a in zip(f, adapters, strict=True)]
     return Seen(z, f, g)
 
 
@@ -101,9 +101,9 @@ WAYS: dict[str, Loss] = {"self-distillation": self_distillation, "exit-ensemble"
 @pytest.mark.parametrize("name", WAYS)
 def test_the_step_is_the_one_written_out(name: str) -> None:
     node = node_of(STRATEGIES[name](K))
-    found, gradients = by_the_engine(node)
+    loss, gradients = by_the_engine(node)
     value, expected = by_hand(node, WAYS[name])
-    assert found == pytest.approx(value, rel=1e-5)
+    assert loss == pytest.approx(value, rel=1e-5)
     assert close(gradients, expected)
     assert sum(gradient.startswith("adapter/") for gradient in gradients) == 2 * (K - 1)
 
@@ -161,9 +161,9 @@ def hints(exits: int):
 def test_the_example_of_the_docs_is_a_program() -> None:
     guide = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
     (block,) = [b for b in re.findall(r"```python\n(.*?)```", guide, re.S) if "Features" in b]
-    given: dict[str, Any] = {}
-    exec(block, given)
-    first, second = given["hinted"](K)
+    namespace: dict[str, Any] = {}
+    exec(block, namespace)
+    first, second = namespace["hinted"](K)
     check((first, second), K)
     assert describe(second.loss).endswith("0.03·features(4→3, sum)")
 
@@ -187,10 +187,10 @@ def test_frozen_features_are_the_same_bits_however_they_are_had(
     right = auxiliary.drawn_adapters
 
     def nudged(node: Node, net: ExitNetwork) -> auxiliary.Adapters:
-        found = right(node, net)
-        for layer in found.values():
+        layers = right(node, net)
+        for layer in layers.values():
             layer.weight.data.mul_(1.01)
-        return found
+        return layers
 
     monkeypatch.setattr("offramp.engine.trainee.drawn_adapters", nudged)
     other = runs_of(tmp_path / "other", strategy, mode="derived")
@@ -211,11 +211,11 @@ def test_an_adapter_is_drawn_by_seed_and_places() -> None:
         return (Phase("p", ALL, (CE(K), *terms), teacher=LIVE),)
 
     state = torch.get_rng_state()
-    one, more = drawn(phase(Features(1, 4))), drawn(phase(Features(3, 4), Features(1, 4)))
+    alone, more = drawn(phase(Features(1, 4))), drawn(phase(Features(3, 4), Features(1, 4)))
     assert torch.equal(state, torch.get_rng_state())
-    assert one and equal(one, {name: more[name] for name in one})
+    assert alone and equal(alone, {name: more[name] for name in alone})
     other = drawn(phase(Features(1, 4)), seed=7)
-    assert not any(torch.equal(one[name], other[name]) for name in one)
+    assert not any(torch.equal(alone[name], other[name]) for name in alone)
     first, third = (more[f"adapter/blocks.{n}/blocks/weight"] for n in (0, 4))
     assert first.shape == third.shape == (64, 32) and not torch.equal(first, third)
     assert not drawn(phase(Features(4, 4)))
@@ -239,8 +239,8 @@ def test_keys() -> None:
     assert len(set(keys)) == len(keys) and key(Features(1, 4, weight=0.0)) == keys[0]
     for name in WAYS:
         (bare,) = STRATEGIES[name](K, features=0.0)
-        kept = replace(bare, loss=tuple(t for t in bare.loss if not isinstance(t, Features)))
-        assert node_of((bare,)).key == node_of((kept,)).key != node_of(STRATEGIES[name](K)).key
+        without = replace(bare, loss=tuple(t for t in bare.loss if not isinstance(t, Features)))
+        assert node_of((bare,)).key == node_of((without,)).key != node_of(STRATEGIES[name](K)).key
 
 
 @pytest.mark.parametrize(("after", "average"), [(1, "ema"), (2, "none"), *long((1, "none"), (2, "ema"))])
@@ -272,14 +272,14 @@ def test_nothing_is_left_of_adapters(tmp_path: Path) -> None:
     without = {"name": "exit-ensemble", "as": "without", "features": 0.0}
     plan = tiny_plan(tiny_study([with_them, without]))
     store, _ = run_all(plan, tmp_path)
-    one, other = plan.trials
-    mine, theirs = (store.node_weights(trial.keys[0]) for trial in (one, other))
+    first, second = plan.trials
+    mine, theirs = (store.node_weights(trial.keys[0]) for trial in (first, second))
     assert {n: t.shape for n, t in mine.items()} == {n: t.shape for n, t in theirs.items()}
     assert not equal(mine, theirs), "the control: they did train"
-    said, unsaid = (store.read_trial(trial.id) for trial in (one, other))
+    manifest, without = (store.read_trial(trial.id) for trial in (first, second))
     for field in ("macs", "backbone_macs", "part_macs", "parameters"):
-        assert getattr(said, field) == getattr(unsaid, field)
-    costs = [store.node_cost(trial.keys[0]) for trial in (one, other)]
+        assert getattr(manifest, field) == getattr(without, field)
+    costs = [store.node_cost(trial.keys[0]) for trial in (first, second)]
     assert costs[0].macs_written > costs[1].macs_written
 
 

@@ -59,9 +59,9 @@ def test_training_is_the_loop_that_anyone_would_write(strategy: str) -> None:
                 sum(terms[1:], terms[0]).backward()
                 optimizer.step()
     (node,) = program_nodes(strategy)
-    _, _, found = train(node)
+    _, _, outcome = train(node)
     expected = {n: t for part in node.trained for n, t in inside(net).state(part).items()}
-    assert equal(found, expected)
+    assert equal(outcome, expected)
 
 
 # What is read
@@ -85,10 +85,10 @@ class Watch:
         return self._inner.answers(node, net, read)
 
 
-def rows_by_pass(asked: Sequence[tuple[str, list[int]]]) -> Iterator[tuple[str, list[int]]]:
+def rows_by_pass(reads: Sequence[tuple[str, list[int]]]) -> Iterator[tuple[str, list[int]]]:
     """Rows of neighboring batches of one split, joined."""
-    split, rows = asked[0][0], list[int]()
-    for name, more in asked:
+    split, rows = reads[0][0], list[int]()
+    for name, more in reads:
         if name != split:
             yield split, rows
             split, rows = name, []
@@ -104,12 +104,12 @@ def test_an_epoch_reads_train_shuffled_and_validation_in_order() -> None:
         for _ in fit([trainee], watch, images, 16):
             pass
     train, validation = images.count("train"), images.count("validation")
-    found = list(rows_by_pass(watch.asked))
-    assert [split for split, _ in found] == ["train", "validation"] * 2
-    for epoch, ((_, shuffled), (_, straight)) in enumerate(zip(found[::2], found[1::2], strict=True)):
+    passes = list(rows_by_pass(watch.asked))
+    assert [split for split, _ in passes] == ["train", "validation"] * 2
+    for epoch, ((_, shuffled), (_, straight)) in enumerate(zip(passes[::2], passes[1::2], strict=True)):
         assert shuffled == order(42, epoch, train).tolist() != sorted(shuffled)
         assert straight == list(range(validation))
-    assert found[0] != found[2]
+    assert passes[0] != passes[2]
 
 
 class Recorded(Images):
@@ -213,14 +213,14 @@ def test_what_is_frozen_stands_in_eval_mode_while_it_trains(monkeypatch: pytest.
         return right(trainee, *rest)
 
     monkeypatch.setattr(offramp.engine.fit, "step", watched)
-    made: dict[str, dict[str, Tensor]] = {}
+    weights_of: dict[str, dict[str, Tensor]] = {}
     for strategy in ("branch-wise", "distillation"):
         with applied(NUMERICS):
             for node in program_nodes(strategy):
-                trainee, passes, images = begin(node, made=made)
+                trainee, passes, images = begin(node, weights_of=weights_of)
                 for _ in fit([trainee], passes, images, 16):
                     assert not any(m.training for m in trainee.net.modules() if not list(m.children()))
-                made[node.key] = conclude(trainee, passes, images, 16)
+                weights_of[node.key] = conclude(trainee, passes, images, 16)
     assert not wrong
 
 
@@ -235,13 +235,13 @@ def test_a_teacher_is_frozen_in_eval_mode_and_apart(
     right = Weights.frozen
 
     def watched(self: Weights, values: Any) -> list[tuple[ExitNetwork, list[FrozenValue]]]:
-        found = right(self, values)
-        teachers.extend(n for n, held in found if any(v.point.kind == "logits" for v in held))
-        return found
+        groups = right(self, values)
+        teachers.extend(n for n, members in groups if any(v.point.kind == "logits" for v in members))
+        return groups
 
     monkeypatch.setattr(Weights, "frozen", watched)
     with applied(NUMERICS):
-        trainee, passes, images = begin(node, made={first.key: taught}, passing=kind)
+        trainee, passes, images = begin(node, weights_of={first.key: taught}, passing=kind)
         (teacher,) = teachers
         before = {n: t.clone() for n, t in teacher.state_dict().items()}
         for _ in fit([trainee], passes, images, 16):
@@ -258,7 +258,7 @@ def test_logits_of_a_teacher_do_not_change_from_epoch_to_epoch() -> None:
     first, node, *_ = program_nodes("distillation")
     _, _, taught = train(first)
     with applied(NUMERICS):
-        trainee, passes, _ = begin(node, made={first.key: taught})
+        trainee, passes, _ = begin(node, weights_of={first.key: taught})
         rows = torch.arange(20)
         targets = []
         for epoch in range(2):
@@ -318,14 +318,14 @@ def test_class_weights_are_of_the_training_split_in_plain_and_derived_alike(tmp_
     labels = (torch.arange(160) % 5 == 0).to(torch.int64)
     noise = (torch.rand(160, 1, 8, 8, generator=generator) * 120).to(torch.uint8)
     data = from_dataset((noise + (labels * 40).view(-1, 1, 1, 1).to(torch.uint8), labels))
-    found = {}
+    logits = {}
     for weights in ("none", "balanced"):
         for mode in ("derived", "plain"):
             recipe = {"epochs": 1, "class_weights": weights}
             study = tiny_study(["two-stage"], recipe=recipe, execution=mode)
             store, _ = run_all(tiny_plan(study, data), tmp_path / weights / mode)
             (trial,) = store.trials()
-            found[weights, mode] = store.trial_logits(trial)["test"]
+            logits[weights, mode] = store.trial_logits(trial)["test"]
             first = store.node_history(store.read_trial(trial).keys[0])
             rows = first[(first["epoch"] == 1) & (first["split"] == "train")].set_index("metric")[
                 "value"
@@ -333,9 +333,9 @@ def test_class_weights_are_of_the_training_split_in_plain_and_derived_alike(tmp_
             same = rows["loss"] == pytest.approx(rows["cross_entropy"], rel=1e-6)
             assert same == (weights == "none")
     for weights in ("none", "balanced"):
-        assert np.array_equal(found[weights, "derived"], found[weights, "plain"])
+        assert np.array_equal(logits[weights, "derived"], logits[weights, "plain"])
     lead = {
-        weights: found[weights, "plain"][..., 1] - found[weights, "plain"][..., 0]
+        weights: logits[weights, "plain"][..., 1] - logits[weights, "plain"][..., 0]
         for weights in ("none", "balanced")
     }
     assert lead["balanced"].mean() > lead["none"].mean()  # the rare class is answered more often

@@ -34,19 +34,19 @@ def nodes(strategy: str, epochs: int = 5) -> tuple[Node, ...]:
     return resolve(STRATEGIES[strategy](4), NET, setting).nodes
 
 
-def asked(
-    group: Sequence[Node], augment: Augment | None = None, held: Collection[ValueName] = ()
+def candidates(
+    group: Sequence[Node], augment: Augment | None = None, cached: Collection[ValueName] = ()
 ) -> list[CacheCandidate]:
-    return cache_candidates(group, NET, SIZES, COUNTS, augment, SPEEDS, held)
+    return cache_candidates(group, NET, SIZES, COUNTS, augment, SPEEDS, cached)
 
 
-def reads(found: Sequence[CacheCandidate]) -> dict[tuple[Point, str, View | None], int]:
-    return {(one.value.point, *one.look): one.reads for one in found}
+def reads(every: Sequence[CacheCandidate]) -> dict[tuple[Point, str, View | None], int]:
+    return {(candidate.value.point, *candidate.look): candidate.reads for candidate in every}
 
 
 def test_a_phase_reads_train_every_epoch_and_twice_at_its_end() -> None:
     branch = nodes("branch-wise")[1]
-    assert reads(asked([branch])) == {
+    assert reads(candidates([branch])) == {
         (Point("tap", 1), "train", None): 5 + 2,
         (Point("tap", 1), "validation", None): 5,
     }
@@ -54,10 +54,10 @@ def test_a_phase_reads_train_every_epoch_and_twice_at_its_end() -> None:
 
 def test_phases_together_read_a_teacher_once_an_epoch_and_each_at_its_end() -> None:
     students = nodes("distillation")[1:]
-    found = reads(asked(students))
-    assert found[Point("logits", 4), "train", None] == 5 + 2 * 3
-    assert found[Point("pooled", 2), "train", None] == 5 + 2
-    assert {point for point, *_ in found} == {
+    counts = reads(candidates(students))
+    assert counts[Point("logits", 4), "train", None] == 5 + 2 * 3
+    assert counts[Point("pooled", 2), "train", None] == 5 + 2
+    assert {point for point, *_ in counts} == {
         Point("logits", 4),
         *(Point("pooled", k) for k in (1, 2, 3)),
     }
@@ -65,7 +65,7 @@ def test_phases_together_read_a_teacher_once_an_epoch_and_each_at_its_end() -> N
 
 def test_what_trains_from_the_images_on_asks_for_nothing() -> None:
     (joint,) = nodes("joint")
-    assert asked([joint]) == [] and [value.point for value in reads_of(joint)] == [IMAGES]
+    assert candidates([joint]) == [] and [value.point for value in reads_of(joint)] == [IMAGES]
 
 
 @pytest.mark.parametrize(
@@ -80,31 +80,33 @@ def test_views_are_read_as_often_as_they_come_again(
     views: int | None, expected: dict[tuple[str, View], int]
 ) -> None:
     branch = nodes("branch-wise")[1]
-    found = reads(asked([branch], Augment(flip=True, views=views)))
+    counts = reads(candidates([branch], Augment(flip=True, views=views)))
     plain = {("train", None): 2, ("validation", None): 5}
-    assert {(split, view): n for (_, split, view), n in found.items()} == expected | plain
+    assert {(split, view): n for (_, split, view), n in counts.items()} == expected | plain
     assert set(looks(Augment(flip=True, views=views), 42, 5)) == {*expected, *plain}
 
 
 def test_sizes_and_steps_written_out() -> None:
     branch = nodes("branch-wise")[2]  # begins at tap 2
-    one = next(w for w in asked([branch]) if w.look == ("validation", None))
-    assert one.size == 20 * SIZES[Point("tap", 2)]
+    value = next(w for w in candidates([branch]) if w.look == ("validation", None))
+    assert value.size == 20 * SIZES[Point("tap", 2)]
     expected = {IMAGES: 20 * 64 / 8}  # 8x8 pixels, one channel
     for index in (1, 2):
         moved = MOVES * SIZES[Point("tap", index)] / 4
         expected[Point("tap", index)] = 20 * (NET.macs(Part("segment", index)) / 2 + moved)
-    assert [value.point for value, _ in one.steps] == list(expected)
-    assert [cost for _, cost in one.steps] == pytest.approx(list(expected.values()))
+    assert [step.point for step, _ in value.steps] == list(expected)
+    assert [cost for _, cost in value.steps] == pytest.approx(list(expected.values()))
 
 
 def test_what_is_held_is_not_asked_for_and_steps_begin_there() -> None:
     first, second = nodes("branch-wise")[1:3]
-    (tap,) = {w.value for w in asked([first])}
-    (above,) = {w.value for w in asked([second])}
+    (tap,) = {w.value for w in candidates([first])}
+    (above,) = {w.value for w in candidates([second])}
     assert above.before == tap
-    held = {(tap, ("train", None))}
-    assert [w.look for w in asked([first], held=held)] == [("validation", None)]
-    steps = {w.look[0]: [value.point for value, _ in w.steps] for w in asked([second], held=held)}
+    cached = {(tap, ("train", None))}
+    assert [w.look for w in candidates([first], cached=cached)] == [("validation", None)]
+    steps = {
+        w.look[0]: [value.point for value, _ in w.steps] for w in candidates([second], cached=cached)
+    }
     taps = [Point("tap", 1), Point("tap", 2)]
     assert steps == {"train": taps, "validation": [IMAGES, *taps]}

@@ -48,13 +48,13 @@ def drawn(rows: int = 64) -> tuple[dict[int, Tensor], Tensor]:
 def with_gates(net: ExitNetwork) -> ExitNetwork:
     """Its gates say something."""
     generator = torch.Generator().manual_seed(1)
-    made = gated(net)
+    net = gated(net)
     with torch.no_grad():
-        for head in inside(made).heads:
+        for head in inside(net).heads:
             assert head.gate is not None
             head.gate.weight.copy_(torch.randn(1, 4, generator=generator))
             head.gate.bias.copy_(torch.randn(1, generator=generator))
-    return made
+    return net
 
 
 def test_what_gates_see_in_training_is_what_they_see_in_use() -> None:
@@ -66,18 +66,18 @@ def test_what_gates_see_in_training_is_what_they_see_in_use() -> None:
             statistics(logits[k]), scoring.statistics(logits[k].numpy()), atol=1e-6
         )
         used, _ = scoring.score("gate", logits[k].numpy(), gate=inside(net).gates[k - 1])
-        said = gating(net, logits).logits[k].detach()
-        np.testing.assert_allclose(torch.sigmoid(said), used, atol=1e-6)
+        answer = gating(net, logits).logits[k].detach()
+        np.testing.assert_allclose(torch.sigmoid(answer), used, atol=1e-6)
     assert inside(net).gates[-1] is None and set(gating(net, logits).logits) == {1, 2, 3}
 
 
 def test_a_network_s_answers_do_not_depend_on_its_gates() -> None:
     net = network("digits-cnn")
     images = torch.rand(3, 1, 8, 8)
-    for one, other in zip(
+    for logits, others in zip(
         copy.deepcopy(net).eval()(images), with_gates(net).eval()(images), strict=True
     ):
-        assert torch.equal(one, other)
+        assert torch.equal(logits, others)
     assert not any("gate" in name for name in net.state_dict())
     twin = with_gates(net)
     assert (
@@ -86,30 +86,30 @@ def test_a_network_s_answers_do_not_depend_on_its_gates() -> None:
     )
 
 
-def source_probabilities(said: Tensor) -> Tensor:
+def source_probabilities(gate_logits: Tensor) -> Tensor:
     """P of the source, image by image: what a gate says, at most what earlier ones left over."""
     rows = []
-    for gates in torch.sigmoid(said).tolist():
+    for gates in torch.sigmoid(gate_logits).tolist():
         row = [max(0.0, min(g, 1 - sum(gates[:k]))) for k, g in enumerate(gates)]
         rows.append([*row, 1 - sum(row)])
     return torch.tensor(rows)
 
 
 def test_images_count_where_they_leave_by_the_gates() -> None:
-    said = torch.randn(50, 3, generator=torch.Generator().manual_seed(2))
-    found = leaving([*said.unbind(1), None], torch.zeros(50))
-    torch.testing.assert_close(found, source_probabilities(said))
-    torch.testing.assert_close(found.sum(1), torch.ones(50))
-    survivors = torch.cat([torch.ones(50, 1), (1 - torch.sigmoid(said)).cumprod(1)], 1)
-    assert not torch.allclose(found, survivors, atol=0.1)  # it is not who gets there
+    gate_logits = torch.randn(50, 3, generator=torch.Generator().manual_seed(2))
+    shares = leaving([*gate_logits.unbind(1), None], torch.zeros(50))
+    torch.testing.assert_close(shares, source_probabilities(gate_logits))
+    torch.testing.assert_close(shares.sum(1), torch.ones(50))
+    survivors = torch.cat([torch.ones(50, 1), (1 - torch.sigmoid(gate_logits)).cumprod(1)], 1)
+    assert not torch.allclose(shares, survivors, atol=0.1)  # it is not who gets there
 
 
-def source_gate_loss(said: Tensor, logits: Tensor, labels: Tensor, spent: Tensor) -> Tensor:
+def source_gate_loss(gate_logits: Tensor, logits: Tensor, labels: Tensor, spent: Tensor) -> Tensor:
     """As the source trains gates: said [B, K - 1], logits [B, K, C]."""
     entropies = torch.stack([F.cross_entropy(z, labels, reduction="none") for z in logits.unbind(1)], 1)
     goal = F.one_hot((entropies + 0.15 * spent).argmin(1), K)[:, :-1].cumsum(1).float()
     ratio = (goal == 0).sum() / (goal == 1).sum()
-    every = F.binary_cross_entropy_with_logits(said, goal, reduction="none")
+    every = F.binary_cross_entropy_with_logits(gate_logits, goal, reduction="none")
     return (every * torch.where(goal == 1, ratio, 1.0)).mean()
 
 
@@ -128,14 +128,14 @@ def test_the_step_is_the_source_s() -> None:
     theirs = {k: z.clone().requires_grad_(True) for k, z in logits.items()}
     spent = torch.tensor([exit_macs(net, range(1, k + 1)) for k in range(1, K + 1)])
     numbers = [torch.tensor(g, requires_grad=True) for g in inside(net).gates[:-1] if g is not None]
-    said = torch.stack(
+    gate_logits = torch.stack(
         [statistics(theirs[k].detach()) @ numbers[k - 1][:4] + numbers[k - 1][4] for k in range(1, K)], 1
     )
-    odds = source_probabilities(said.detach())
+    odds = source_probabilities(gate_logits.detach())
     entropies = [F.cross_entropy(theirs[k], labels, reduction="none") for k in range(1, K)]
     expected = sum((odds[:, k] * entropies[k]).mean() for k in range(K - 1))
     stacked = torch.stack([theirs[k].detach() for k in range(1, K + 1)], 1)
-    expected = expected + source_gate_loss(said, stacked, labels, spent / spent[-1])
+    expected = expected + source_gate_loss(gate_logits, stacked, labels, spent / spent[-1])
     expected.backward()
     torch.testing.assert_close(value, expected)
     for k in range(1, K):
@@ -160,20 +160,22 @@ def test_a_step_by_other_weights_is_another() -> None:
 
 def test_a_batch_that_always_stays_or_always_leaves_has_a_loss() -> None:
     logits, labels = drawn()
-    said = {k: torch.zeros(64) for k in range(1, K)}
+    gate_logits = {k: torch.zeros(64) for k in range(1, K)}
     for cost in (1e9, -1e9):
         spent = {k: k / K for k in logits}
-        found = gate_loss((1, 2, 3, 4), cost, logits, labels, Gating(said, spent))
-        torch.testing.assert_close(found, torch.tensor(2.0).log())
+        loss = gate_loss((1, 2, 3, 4), cost, logits, labels, Gating(gate_logits, spent))
+        torch.testing.assert_close(loss, torch.tensor(2.0).log())
 
 
 def test_gates_that_were_trained_go_on_in_the_next_phase_and_before_it_say_nothing() -> None:
     nodes = program_nodes("gated")
     assert [node.phase.gated for node in nodes] == [False, False, True]
-    trainee, _, _ = begin(nodes[-1], made=dict.fromkeys(nodes[-1].needs, states(network("digits-cnn"))))
+    trainee, _, _ = begin(
+        nodes[-1], weights_of=dict.fromkeys(nodes[-1].needs, states(network("digits-cnn")))
+    )
     assert inside(trainee.net).gates == (*((0.0,) * 5,) * 3, None)
     taught = with_gates(network("digits-cnn"))
-    trainee, _, _ = begin(nodes[-1], made=dict.fromkeys(nodes[-1].needs, states(taught)))
+    trainee, _, _ = begin(nodes[-1], weights_of=dict.fromkeys(nodes[-1].needs, states(taught)))
     assert inside(trainee.net).gates == inside(taught).gates
 
 
@@ -187,15 +189,15 @@ def states(net: ExitNetwork) -> dict[str, Tensor]:
 
 def test_a_checkpoint_within_brings_gates_and_their_moments_back() -> None:
     node = program_nodes("gated")[-1]
-    made = dict.fromkeys(node.needs, states(network("digits-cnn")))
+    weights = dict.fromkeys(node.needs, states(network("digits-cnn")))
     with applied(NUMERICS):
-        whole, passes, images = begin(node, made=made)
+        whole, passes, images = begin(node, weights_of=weights)
         epochs = fit([whole], passes, images, node.recipe.batch_size)
         next(epochs)
         tensors, state = ({n: t.clone() for n, t in pack(whole)[0].items()}, pack(whole)[1])
         assert any(n.startswith("optimizer/") and "gate.weight" in n for n in tensors)
         list(epochs)
-        again, passes, images = begin(node, made=made)
+        again, passes, images = begin(node, weights_of=weights)
         unpack(again, tensors, state)
         list(fit([again], passes, images, node.recipe.batch_size))
     assert again.epoch == whole.epoch > 1 and any(
@@ -220,16 +222,16 @@ def test_a_trial_is_calibrated_by_its_own_gates(mode: str, tmp_path: Path) -> No
         plan = tiny_plan(tiny_study(("gated",), execution={"mode": other}))
         store, _ = run_all(plan, tmp_path / other)
         weights[other] = [store.node_weights(n.key) for n in plan.trials[0].resolved.nodes]
-    for one, same in zip(weights["derived"], weights[mode], strict=True):
-        assert equal(one, same)
+    for state, same in zip(weights["derived"], weights[mode], strict=True):
+        assert equal(state, same)
     assert not any("gate" in name for name in weights[mode][1])
     assert sum("gate" in name for name in weights[mode][2]) == 6
-    found = trained.read(store, "gated")
-    net = load_network(store, found.id, CPU)
-    assert found.gates == inside(net).gates and any(found.gates[0] or ())
-    rows = (found.validation, found.calibration, found.costs, Target("max-mean-macs", 1e12))
-    search = found.search(Search("gate"))
-    assert calibrate(*rows, search).policy.gates == found.gates
-    assert found.search(Search("margin")) == Search("margin")
-    shares = fitted.shares(found.costs)
-    assert fitted.gates(found.validation.logits, found.validation.labels, shares) != found.gates
+    trial = trained.read(store, "gated")
+    net = load_network(store, trial.id, CPU)
+    assert trial.gates == inside(net).gates and any(trial.gates[0] or ())
+    rows = (trial.validation, trial.calibration, trial.costs, Target("max-mean-macs", 1e12))
+    search = trial.search(Search("gate"))
+    assert calibrate(*rows, search).policy.gates == trial.gates
+    assert trial.search(Search("margin")) == Search("margin")
+    shares = fitted.shares(trial.costs)
+    assert fitted.gates(trial.validation.logits, trial.validation.labels, shares) != trial.gates

@@ -90,8 +90,8 @@ def test_all_nine_and_one_seed_have_one_backbone_node_and_one_joint_node() -> No
 
 def test_a_forecast_shows_the_shared_nodes(tmp_path: Path) -> None:
     plan = tiny_plan(tiny_study(NINE))
-    found = forecast(plan, Store(tmp_path / "store"), CPU).nodes
-    parts = [sorted(node.trains) for node in found]
+    planned = forecast(plan, Store(tmp_path / "store"), CPU).nodes
+    parts = [sorted(node.trains) for node in planned]
     assert parts.count(sorted(map(str, backbone(4)))) == 1
     assert parts.count(sorted(map(str, segments(1, 4) | heads(1, 4)))) == 1
     assert not (tmp_path / "store").exists()
@@ -99,8 +99,8 @@ def test_a_forecast_shows_the_shared_nodes(tmp_path: Path) -> None:
 
 def test_seeds_share_nothing() -> None:
     plan = tiny_plan(tiny_study(seeds=(1, 2)))
-    one, two = ({k for t in plan.trials if t.seed == s for k in t.keys} for s in (1, 2))
-    assert one and len(one) == len(two) and not one & two
+    first, second = ({k for t in plan.trials if t.seed == s for k in t.keys} for s in (1, 2))
+    assert first and len(first) == len(second) and not first & second
 
 
 # What leaves the backbone's key alone
@@ -138,13 +138,13 @@ def test_exits_leave_the_trained_backbone_alone_as_well(
     shape = SHAPES.get(backbone, (3, 32, 32))
     data = tiny_data(shape, images=48)
     study = tiny_study(["baseline"], backbone)
-    found = []
+    trained = []
     for number, names in enumerate(taps):
         plan = tiny_plan(study, data, build(NetSpec(backbone, taps=names), shape, 3, 42))
         store, _ = run_all(plan, tmp_path / str(number))
         (key,) = plan.nodes
-        found.append((key, store.node_weights(key)))
-    (key, usual), *others = found
+        trained.append((key, store.node_weights(key)))
+    (key, usual), *others = trained
     for other_key, weights in others:
         assert other_key == key and weights.keys() == usual.keys()
         assert all(torch.equal(weights[name], usual[name]) for name in usual)
@@ -152,8 +152,8 @@ def test_exits_leave_the_trained_backbone_alone_as_well(
 
 def renamed(program: Program) -> Program:
     names = {phase.name: f"another name {i}" for i, phase in enumerate(program)}
-    kept = {None: None, LIVE: LIVE}
-    return tuple(replace(p, name=names[p.name], teacher=(names | kept)[p.teacher]) for p in program)
+    reserved = {None: None, LIVE: LIVE}
+    return tuple(replace(p, name=names[p.name], teacher=(names | reserved)[p.teacher]) for p in program)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -306,19 +306,19 @@ def test_a_heads_settings_are_in_its_key(field: str) -> None:
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(HeadSpec)])
 def test_every_field_of_a_head_is_in_its_key(field: str) -> None:
-    """Whatever kind of head reads it. known: another value, of a field whose values are words."""
+    """Whatever kind of head reads it."""
     network = net(*TAPS)
     usual = keys("two-stage", network)
     own = inside(network)
     first, *rest = own.facts.early
     spec = first.spec
-    known: dict[str, Any] = {"kind": "mlp", "tokens": "class", "layout": "hwc"}
-    known |= {"kernel": 1, "dropout": 0.25, "pools": (spec.pools + 1) % 3}
-    changed: Any = {field: known.get(field, other_value(getattr(spec, field)))}
+    values: dict[str, Any] = {"kind": "mlp", "tokens": "class", "layout": "hwc"}
+    values |= {"kernel": 1, "dropout": 0.25, "pools": (spec.pools + 1) % 3}
+    changed: Any = {field: values.get(field, other_value(getattr(spec, field)))}
     early = (replace(first, spec=replace(spec, **changed)), *rest)
     network._inside = replace(own, facts=replace(own.facts, early=early))
     other = keys("two-stage", network)
-    assert [one == new for one, new in zip(usual, other, strict=True)] == [True, False, True, True]
+    assert [old == new for old, new in zip(usual, other, strict=True)] == [True, False, True, True]
 
 
 def loss_keys(*programs: Program) -> list[str]:
@@ -333,7 +333,7 @@ def test_loss_teacher_and_initial_weights_are_in_the_key() -> None:
         usual: dict[str, Any] = {"loss": (CE(1, 0.1), KD(1, 4, 3.0, 0.9)), "teacher": "first"}
         return (first, second, Phase("student", **({"train": head(1)} | usual | changes)))
 
-    found = loss_keys(
+    every = loss_keys(
         student(),
         student(loss=(CE(1, 0.1), KD(1, 4, 3.0, 0.8))),
         student(loss=(CE(1, 0.2), KD(1, 4, 3.0, 0.9))),
@@ -345,8 +345,8 @@ def test_loss_teacher_and_initial_weights_are_in_the_key() -> None:
         student(init=((head(1), Init.INITIAL),)),
         student(init=((segment(1), Init.FRESH),)),
     )
-    assert len(set(found)) == len(found)
-    assert loss_keys(student()) == found[:1]
+    assert len(set(every)) == len(every)
+    assert loss_keys(student()) == every[:1]
 
 
 def test_terms_of_weight_zero_are_not_there() -> None:
@@ -370,8 +370,8 @@ def test_the_weights_an_attached_network_came_with_are_in_the_key() -> None:
 
 def test_keys_are_what_they_have_always_been() -> None:
     """In every process: nothing that varies with it, such as a set's order, is in them."""
-    found = digest([keys(strategy) for strategy in NINE])
-    assert found == "ceb6e66c6a94c3526d09a95b17f85ed4ce341380eb3087ebdbdcf6b3f104ca50"
+    hashed = digest([keys(strategy) for strategy in NINE])
+    assert hashed == "ceb6e66c6a94c3526d09a95b17f85ed4ce341380eb3087ebdbdcf6b3f104ca50"
 
 
 def test_a_field_that_is_younger_than_a_key_leaves_it_alone() -> None:
@@ -387,11 +387,12 @@ def test_a_field_that_is_younger_than_a_key_leaves_it_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kept", "defaults"),
+    ("value", "defaults"),
     [
         (DataSpec("digits"), {"test": "test", "url": None, "sha256": None}),
         (NUMERICS, {"ranks": 1}),
         (HeadSpec(), {"stride": 2, "rows": 0, "columns": 0}),
+        (Phase("one", head(1), (CE(1),)), {"rates": ()}),
         (
             Recipe(),
             {
@@ -402,11 +403,11 @@ def test_a_field_that_is_younger_than_a_key_leaves_it_alone() -> None:
             },
         ),
     ],
-    ids=("DataSpec", "Numerics", "HeadSpec", "Recipe"),
+    ids=("DataSpec", "Numerics", "HeadSpec", "Phase", "Recipe"),
 )
-def test_the_default_of_a_younger_field_never_changes(kept: Any, defaults: dict[str, Any]) -> None:
+def test_the_default_of_a_younger_field_never_changes(value: Any, defaults: dict[str, Any]) -> None:
     """Work of the old default has no word of it in its keys, so it would be taken for the new one's. A
     new field is listed here."""
-    younger = [f for f in dataclasses.fields(kept) if YOUNGER.items() <= f.metadata.items()]
+    younger = [f for f in dataclasses.fields(value) if YOUNGER.items() <= f.metadata.items()]
     assert {f.name: f.default for f in younger} == defaults, "list the field here"
-    assert not set(defaults) & set(plain(kept))
+    assert not set(defaults) & set(plain(value))

@@ -47,23 +47,23 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float) -> float:
 
 def test_cross_entropy_is_a_mean_over_the_batch_and_not_over_classes() -> None:
     logits = some_logits(1)
-    found = objective((CE(1),), {1: logits}, {}, LABELS).item()
-    assert found == pytest.approx(cross_entropy(logits), rel=1e-6)
-    assert found != pytest.approx(cross_entropy(logits) / C, rel=0.1)  # eq. 2 as printed
+    loss = objective((CE(1),), {1: logits}, {}, LABELS).item()
+    assert loss == pytest.approx(cross_entropy(logits), rel=1e-6)
+    assert loss != pytest.approx(cross_entropy(logits) / C, rel=0.1)  # eq. 2 as printed
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0, 7.5])
 def test_distillation_is_a_softened_divergence_times_the_squared_temperature(temperature: float) -> None:
     student, teacher = some_logits(3), some_logits(4, spread=1.0)
-    found = distance(student, teacher, temperature).item()
+    loss = distance(student, teacher, temperature).item()
     expected = divergence(student, teacher, temperature)
-    assert found == pytest.approx(expected, rel=1e-5)
+    assert loss == pytest.approx(expected, rel=1e-5)
     # What is easily written instead, and is none of it.
-    assert found != pytest.approx(expected / C, rel=0.01)  # a mean over the classes as well
-    assert found != pytest.approx(divergence(teacher, student, temperature), rel=0.01)  # reversed
+    assert loss != pytest.approx(expected / C, rel=0.01)  # a mean over the classes as well
+    assert loss != pytest.approx(divergence(teacher, student, temperature), rel=0.01)  # reversed
     if temperature != 1:
-        assert found != pytest.approx(expected / temperature**2, rel=0.01)  # without τ²
-        assert found != pytest.approx(divergence(student, teacher, 1.0), rel=0.01)  # not softened
+        assert loss != pytest.approx(expected / temperature**2, rel=0.01)  # without τ²
+        assert loss != pytest.approx(divergence(student, teacher, 1.0), rel=0.01)  # not softened
 
 
 def test_a_divergence_averaged_over_classes_would_be_told_apart() -> None:
@@ -76,12 +76,12 @@ def test_a_divergence_averaged_over_classes_would_be_told_apart() -> None:
 
 def test_a_term_that_the_losses_and_the_words_do_not_know_is_refused() -> None:
     """Rather than trained as one of the known, or left out of what the dry run says."""
-    known, unknown = (CE(1),), (SimpleNamespace(exit=1, weight=1.0),)
+    loss, unheard = (CE(1),), (SimpleNamespace(exit=1, weight=1.0),)
     logits = {1: some_logits(1)}
-    assert objective(known, logits, {}, LABELS) > 0 and describe(known) == "CE(1)"
-    for read in (lambda loss: objective(loss, logits, {1: logits[1]}, LABELS), describe):
+    assert objective(loss, logits, {}, LABELS) > 0 and describe(loss) == "CE(1)"
+    for read in (lambda terms: objective(terms, logits, {1: logits[1]}, LABELS), describe):
         with pytest.raises(AssertionError, match="namespace"):
-            read(unknown)
+            read(unheard)
 
 
 def test_equal_logits_have_no_distance() -> None:
@@ -145,8 +145,8 @@ def test_joint_weight_schemes(exits: int) -> None:
     assert paper == pytest.approx([n / triangle for n in range(1, exits + 1)])
     assert sum(paper) == pytest.approx(1)
     assert loss_weights("uniform", exits) == (1.0,) * exits
-    given = tuple(float(n) for n in range(exits))
-    assert loss_weights(given, exits) == given
+    own = tuple(float(n) for n in range(exits))
+    assert loss_weights(own, exits) == own
 
 
 def test_joint_weights_that_do_not_fit_are_refused() -> None:
@@ -165,9 +165,9 @@ def test_the_joint_objective_by_hand(scheme: str) -> None:
 def test_the_distillation_objective_by_hand() -> None:
     student, teacher = some_logits(1), some_logits(2)
     phases = STRATEGIES["distillation"](4)
-    found = objective(phases[1].terms, {1: student}, {4: teacher}, LABELS).item()
+    loss = objective(phases[1].terms, {1: student}, {4: teacher}, LABELS).item()
     expected = 0.1 * cross_entropy(student) + 0.9 * divergence(student, teacher, 3.0)
-    assert found == pytest.approx(expected, rel=1e-5)
+    assert loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_balanced_weights_make_classes_count_alike() -> None:
@@ -188,11 +188,9 @@ def test_weighted_cross_entropy_is_a_mean_over_images() -> None:
         expected, rel=1e-6
     )
     both = (CE(1, 0.1), KD(1, 4, 3.0, 0.9))
-    found = objective(both, {1: logits}, teacher, LABELS, LossContext(weights)).item()
+    loss = objective(both, {1: logits}, teacher, LABELS, LossContext(weights)).item()
     distilled = divergence(logits, teacher[4], 3.0)
-    assert found == pytest.approx(
-        0.1 * expected + 0.9 * distilled, rel=1e-5
-    )  # classes weigh in CE alone
+    assert loss == pytest.approx(0.1 * expected + 0.9 * distilled, rel=1e-5)  # classes weigh in CE alone
     # A batch counts by its size, whatever classes are in it.
     halves = [(logits[:2], LABELS[:2]), (logits[2:], LABELS[2:])]
     parts = [len(y) * objective((CE(1),), {1: x}, {}, y, LossContext(weights)).item() for x, y in halves]
@@ -216,11 +214,11 @@ def smoothed(logits: Tensor, share: float, weights: np.ndarray) -> float:
 @pytest.mark.parametrize("weights", [None, [0.5, 1.0, 2.0]])
 def test_label_smoothing_spreads_a_share_of_every_target(weights: list[float] | None) -> None:
     logits, share = some_logits(5), 0.1
-    given = None if weights is None else torch.tensor(weights)
-    found = objective((CE(1),), {1: logits}, {}, LABELS, LossContext(given, share)).item()
+    class_weights = None if weights is None else torch.tensor(weights)
+    loss = objective((CE(1),), {1: logits}, {}, LABELS, LossContext(class_weights, share)).item()
     used = np.ones(C) if weights is None else np.array(weights)
-    assert found == pytest.approx(smoothed(logits, share, used), rel=1e-6)
-    assert found != pytest.approx(smoothed(logits, 0.0, used), rel=1e-3)
+    assert loss == pytest.approx(smoothed(logits, share, used), rel=1e-6)
+    assert loss != pytest.approx(smoothed(logits, 0.0, used), rel=1e-3)
 
 
 def test_distillation_is_not_smoothed() -> None:

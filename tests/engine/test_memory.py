@@ -33,8 +33,8 @@ def test_it_leaves_network_and_random_state() -> None:
     net = network("digits-cnn")
     before, modes = torch.get_rng_state(), [m.training for m in net.modules()]
     weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    found = saved_bytes(net)
-    assert found > 4 * 64 and found == saved_bytes(net)
+    size = saved_bytes(net)
+    assert size > 4 * 64 and size == saved_bytes(net)
     assert torch.equal(before, torch.get_rng_state())
     assert modes == [m.training for m in net.modules()]
     assert all(torch.equal(weights[name], tensor) for name, tensor in net.state_dict().items())

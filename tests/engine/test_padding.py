@@ -32,10 +32,10 @@ def values(net: ExitNetwork, images: Tensor, batch: int) -> dict[Point, Tensor]:
     """Everything the network computes of `images`, in padded batches."""
     points = [p for k in range(1, net.exits + 1) for p in (*route(k), Point("features", k))]
     pieces: list[dict[Point, Tensors]] = [{IMAGES: (piece,)} for piece in pad(images, batch)]
-    for known in pieces:
+    for piece in pieces:
         for point in points:
-            compute(net, known, point)
-    joined = {p: join(net, p, [known[p] for known in pieces], len(images)) for p in points}
+            compute(net, piece, point)
+    joined = {p: join(net, p, [piece[p] for piece in pieces], len(images)) for p in points}
     return {p: value[-1 if p.kind == "features" else 0] for p, value in joined.items()}
 
 

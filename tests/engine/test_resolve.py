@@ -35,23 +35,23 @@ def strategy(name: str, **options: Any) -> Resolved:
     return resolved(*STRATEGIES[name](K, **options))
 
 
-def origin(found: Resolved, exit: int) -> list[str]:
+def origin(program: Resolved, exit: int) -> list[str]:
     """Names of the phases, or of the draw, that the finished path of `exit` comes from."""
-    names = {node.key: node.name for node in found.nodes}
-    return [names[s.node] if s.node else s.draw for s in found.final[exit]]
+    names = {node.key: node.name for node in program.nodes}
+    return [names[s.node] if s.node else s.draw for s in program.final[exit]]
 
 
 def test_the_baseline_is_one_exit() -> None:
-    found = strategy("baseline")
-    assert list(found.final) == [K] and origin(found, K) == ["backbone"] * 5
+    program = strategy("baseline")
+    assert list(program.final) == [K] and origin(program, K) == ["backbone"] * 5
 
 
 def test_two_stage_puts_heads_on_the_backbone() -> None:
-    found = strategy("two-stage")
-    assert origin(found, 2) == ["backbone", "backbone", "exit 2"]
-    assert origin(found, K) == ["backbone"] * 5
-    assert found.owners == (0, 0, 0, 0)
-    assert [node.needs for node in found.nodes[1:]] == [(found.nodes[0].key,)] * 3
+    program = strategy("two-stage")
+    assert origin(program, 2) == ["backbone", "backbone", "exit 2"]
+    assert origin(program, K) == ["backbone"] * 5
+    assert program.owners == (0, 0, 0, 0)
+    assert [node.needs for node in program.nodes[1:]] == [(program.nodes[0].key,)] * 3
 
 
 def test_branch_wise_stands_on_all_stages_before() -> None:
@@ -59,104 +59,104 @@ def test_branch_wise_stands_on_all_stages_before() -> None:
 
 
 def test_separate_has_a_trunk_for_each_exit() -> None:
-    found = strategy("separate")
-    assert origin(found, 3) == ["exit 3"] * 4
-    assert found.owners == (1, 2, 3, 4)
-    for node in found.nodes:
+    program = strategy("separate")
+    assert origin(program, 3) == ["exit 3"] * 4
+    assert program.owners == (1, 2, 3, 4)
+    for node in program.nodes:
         assert set(node.start.values()) == {Source(draw="initial")} and node.needs == ()
 
 
 def test_independent_students_start_as_the_teacher() -> None:
-    found = strategy("distillation", students="independent")
-    backbone = Source(found.nodes[0].key)
-    assert found.nodes[2].start == {
+    program = strategy("distillation", students="independent")
+    backbone = Source(program.nodes[0].key)
+    assert program.nodes[2].start == {
         Part("segment", 1): backbone,
         Part("segment", 2): backbone,
         Part("head", 2): Source(),
     }
-    assert origin(found, 2) == ["student 2"] * 3
-    assert origin(found, K) == ["backbone"] * 5
-    assert found.owners == (1, 2, 3, 0)
+    assert origin(program, 2) == ["student 2"] * 3
+    assert origin(program, K) == ["backbone"] * 5
+    assert program.owners == (1, 2, 3, 0)
 
 
 @pytest.mark.parametrize("students", ["heads", "independent", "shared"])
 def test_the_teacher_is_what_the_first_phase_left(students: str) -> None:
-    found = strategy("distillation", students=students)
-    for node in found.nodes[1:]:
-        assert node.teacher == {K: (Source(found.nodes[0].key),) * 5}
+    program = strategy("distillation", students=students)
+    for node in program.nodes[1:]:
+        assert node.teacher == {K: (Source(program.nodes[0].key),) * 5}
 
 
 def test_a_teacher_is_read_as_its_phase_left_it_whatever_trained_since() -> None:
-    found = resolved(
+    program = resolved(
         Phase("teacher", train=ALL, loss=EVERY),
         Phase("later", train=ALL, loss=EVERY),
         Phase("student", train=head(1), loss=(KD(1, teacher_exit=3),), teacher="teacher"),
     )
-    teacher, later, student = found.nodes
+    teacher, later, student = program.nodes
     assert student.teacher == {3: (Source(teacher.key),) * 4}
     assert student.start[Part("segment", 1)] == Source(later.key)
     assert set(student.needs) == {teacher.key, later.key}
 
 
 def test_a_teacher_with_a_trunk_of_its_own_is_read_there() -> None:
-    found = resolved(
+    program = resolved(
         Phase("teacher", trunk=3, train=segments(1, 3) | head(3), loss=(CE(3),)),
         Phase("student", train=head(1), loss=(KD(1, teacher_exit=3),), teacher="teacher"),
     )
-    assert found.nodes[1].teacher == {3: (Source(found.nodes[0].key),) * 4}
-    assert found.nodes[1].start[Part("segment", 1)] == Source()
+    assert program.nodes[1].teacher == {3: (Source(program.nodes[0].key),) * 4}
+    assert program.nodes[1].start[Part("segment", 1)] == Source()
 
 
 def test_shared_students_move_away_from_their_teacher() -> None:
-    found = strategy("distillation", students="shared")
-    assert origin(found, K) == ["students"] * 5
+    program = strategy("distillation", students="shared")
+    assert origin(program, K) == ["students"] * 5
 
 
 def test_heads_are_drawn_anew_or_kept() -> None:
-    fresh, kept = strategy("joint-two-stage"), strategy("joint-branch")
+    fresh, refined = strategy("joint-two-stage"), strategy("joint-branch")
     assert fresh.nodes[1].start[Part("head", 1)] == Source(draw="fresh")
-    assert kept.nodes[1].start[Part("head", 1)] == Source(kept.nodes[0].key)
+    assert refined.nodes[1].start[Part("head", 1)] == Source(refined.nodes[0].key)
 
 
 def test_a_trunk_of_ones_own_starts_as_the_shared_one_was_when_it_split_off() -> None:
-    found = resolved(
+    program = resolved(
         Phase("own", trunk=2, train=head(2), loss=(CE(2),)),
         Phase("shared", train=ALL - head(2), loss=(CE(1), CE(3), CE(4))),
         Phase("own again", trunk=2, train=segment(2), loss=(CE(2),)),
         Phase("late", trunk=3, train=head(3), loss=(CE(3),)),
     )
     # Exit 2's head was trained on initial layers: what becomes of the shared ones is no matter.
-    assert origin(found, 2) == ["initial", "own again", "own"]
-    assert found.nodes[2].start[Part("segment", 1)] == Source()
-    assert origin(found, 3) == ["shared", "shared", "shared", "late"]
-    assert found.owners == (0, 2, 3, 0)
+    assert origin(program, 2) == ["initial", "own again", "own"]
+    assert program.nodes[2].start[Part("segment", 1)] == Source()
+    assert origin(program, 3) == ["shared", "shared", "shared", "late"]
+    assert program.owners == (0, 2, 3, 0)
 
 
 @pytest.mark.parametrize("init", [Init.INITIAL, Init.FRESH])
 def test_frozen_parts_that_a_phase_starts_anew_stay_so(init: Init) -> None:
     """A head must end on the layers that it was trained on."""
-    found = resolved(
+    program = resolved(
         Phase("joint", train=ALL, loss=EVERY),
         Phase("probe", train=head(2), loss=(CE(2),), init=((segments(1, 2), init),)),
     )
-    assert origin(found, 2) == [init.value, init.value, "probe"]
+    assert origin(program, 2) == [init.value, init.value, "probe"]
 
 
 def test_parts_off_the_path_start_anew_too() -> None:
-    found = resolved(
+    program = resolved(
         Phase("joint", train=ALL, loss=EVERY),
         Phase("one", train=head(1), loss=(CE(1),), init=((heads(1, 2), Init.INITIAL),)),
         Phase("two", train=head(2), loss=(CE(2),)),
     )
-    assert found.nodes[2].start[Part("head", 2)] == Source(draw="initial")
+    assert program.nodes[2].start[Part("head", 2)] == Source(draw="initial")
 
 
 def test_init_keep_keeps() -> None:
-    found = resolved(
+    program = resolved(
         Phase("joint", train=ALL, loss=EVERY),
         Phase("one", train=head(1), loss=(CE(1),), init=((head(1), Init.KEEP),)),
     )
-    assert found.nodes[1].start[Part("head", 1)] == Source(found.nodes[0].key)
+    assert program.nodes[1].start[Part("head", 1)] == Source(program.nodes[0].key)
 
 
 # Recipes of phases
@@ -165,8 +165,8 @@ def test_init_keep_keeps() -> None:
 def test_the_studys_word_on_a_phase_comes_last() -> None:
     phase = Phase("exit 1", head(1), (CE(1),), recipe=(("learning_rate", 0.2), ("epochs", 3)))
     overrides = (("exit *", (("learning_rate", 0.3),)), ("exit 1", (("momentum", 0.5),)))
-    found = phase_recipe(phase, replace(SETTING, overrides=overrides), 1)
-    assert (found.learning_rate, found.epochs, found.momentum) == (0.3, 3, 0.5)
+    recipe = phase_recipe(phase, replace(SETTING, overrides=overrides), 1)
+    assert (recipe.learning_rate, recipe.epochs, recipe.momentum) == (0.3, 3, 0.5)
 
 
 @pytest.mark.parametrize(("epochs", "phases", "each"), [(20, 4, 5), (10, 4, 2), (2, 4, 1)])
@@ -188,11 +188,11 @@ def test_mistakes_in_overrides_are_named() -> None:
 
 
 def test_layers_that_came_with_their_weights_cannot_be_drawn_anew() -> None:
-    given = attach(DigitsCNN(3, 1), ["blocks.2"], (1, 8, 8))
+    attached = attach(DigitsCNN(3, 1), ["blocks.2"], (1, 8, 8))
     fresh: Program = (Phase("a", segment(1) | head(1), (CE(1),), init=((segment(1), Init.FRESH),)),)
-    refuses(r"'a' draws segment 1 anew.*came with its weights", resolve, fresh, given, SETTING)
-    resolve((replace(fresh[0], init=((head(1), Init.FRESH),)),), given, SETTING)
-    resolve((replace(fresh[0], init=((segment(1), Init.INITIAL),)),), given, SETTING)
+    refuses(r"'a' draws segment 1 anew.*came with its weights", resolve, fresh, attached, SETTING)
+    resolve((replace(fresh[0], init=((head(1), Init.FRESH),)),), attached, SETTING)
+    resolve((replace(fresh[0], init=((segment(1), Init.INITIAL),)),), attached, SETTING)
 
 
 # Weights
@@ -216,25 +216,25 @@ def test_draws_are_functions_of_seed_draw_and_place() -> None:
 def test_a_network_of_weights_is_frozen_in_eval_mode_and_its_own() -> None:
     net = network("digits-cnn")
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    found = Weights(net, 7, {}.__getitem__, CPU).network({p: Source() for p in path(K)})
-    assert not any(p.requires_grad for p in found.parameters())
-    assert not any(m.training for m in found.modules())
-    for tensor in found.state_dict().values():
+    copy = Weights(net, 7, {}.__getitem__, CPU).network({p: Source() for p in path(K)})
+    assert not any(p.requires_grad for p in copy.parameters())
+    assert not any(m.training for m in copy.modules())
+    for tensor in copy.state_dict().values():
         tensor.zero_()
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
 
 
 def test_assembled_trunks_are_numbered_without_gaps() -> None:
-    found = strategy("distillation", students="independent")
-    held = dict.fromkeys((node.key for node in found.nodes), network("digits-cnn"))
+    program = strategy("distillation", students="independent")
+    networks = dict.fromkeys((node.key for node in program.nodes), network("digits-cnn"))
 
     def trained(key: str) -> dict[str, torch.Tensor]:
-        net = held[key]
+        net = networks[key]
         return {name: t for part in ALL for name, t in inside(net).state(part).items()}
 
-    net = Weights(network("digits-cnn"), 42, trained, CPU).assembled(found.final, found.owners)
+    net = Weights(network("digits-cnn"), 42, trained, CPU).assembled(program.final, program.owners)
     assert inside(net).trunk_of == (1, 2, 3, 0) and len(inside(net).trunks) == 4
-    found = strategy("separate")
-    held = dict.fromkeys((node.key for node in found.nodes), network("digits-cnn"))
-    net = Weights(network("digits-cnn"), 42, trained, CPU).assembled(found.final, found.owners)
+    program = strategy("separate")
+    networks = dict.fromkeys((node.key for node in program.nodes), network("digits-cnn"))
+    net = Weights(network("digits-cnn"), 42, trained, CPU).assembled(program.final, program.owners)
     assert inside(net).trunk_of == (0, 1, 2, 3) and len(inside(net).trunks) == 4

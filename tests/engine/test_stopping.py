@@ -66,16 +66,16 @@ def test_the_last_weights_are_handed_on_where_the_recipe_says_so() -> None:
 def test_train_is_checked_in_eval_mode_at_the_best_and_the_last_epoch() -> None:
     (node,) = program_nodes("baseline", WILD)
     trainee, _, _ = train(node)
-    found = {r.epoch for r in trainee.rows if r.split == "train-eval"}
-    assert found == {trainee.best_epoch, trainee.epoch}
+    epochs = {r.epoch for r in trainee.rows if r.split == "train-eval"}
+    assert epochs == {trainee.best_epoch, trainee.epoch}
 
 
 def test_the_monitor_is_the_phases_own_loss() -> None:
     """Of distillation it is the distillation loss, not the cross-entropy."""
     first, node, *_ = program_nodes("distillation")
-    made = {first.key: train(first)[2]}
+    weights_of = {first.key: train(first)[2]}
     with applied(NUMERICS):
-        trainee, passes, images = begin(node, made=made)
+        trainee, passes, images = begin(node, weights_of=weights_of)
         for _ in fit([trainee], passes, images, 16):
             pass
     place = trainee.net.places[0]
@@ -163,12 +163,12 @@ def test_what_was_interrupted_as_it_diverged_diverges_again(monkeypatch: pytest.
     """A signal that comes while the epoch is closed counts right after, before anybody is told."""
     (node,) = program_nodes("baseline", replace(USUAL, epochs=5, learning_rate=1e25))
     right = offramp.engine.fit._close_epoch
-    told: list[Diverged] = []
+    reports: list[Diverged] = []
 
-    def disturbed(*given: Any) -> EpochReport | Diverged:
-        report = right(*given)
+    def disturbed(*args: Any) -> EpochReport | Diverged:
+        report = right(*args)
         if isinstance(report, Diverged):
-            told.append(report)
+            reports.append(report)
             signal.raise_signal(signal.SIGINT)
         return report
 
@@ -180,7 +180,7 @@ def test_what_was_interrupted_as_it_diverged_diverges_again(monkeypatch: pytest.
         monkeypatch.setattr(offramp.engine.fit, "_close_epoch", right)
         resumed, passes, images = begin(node)
         unpack(resumed, *pack(trainee))
-        assert [*fit([resumed], passes, images, 16)] == [told] and len(told) == 1
+        assert [*fit([resumed], passes, images, 16)] == [reports] and len(reports) == 1
 
 
 def test_the_step_is_the_first_bad_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,8 +234,8 @@ def test_others_go_on_and_what_was_finished_stays(tmp_path: Path) -> None:
     assert "phase 'exit 2'" in failed.reason and "1e+25" in failed.reason
     assert plan.nodes[failed.key].name == "exit 2"
     assert not store.has_node(failed.key)
-    kept = {e.key for e in events if isinstance(e, Finished)}
-    assert kept == set(plan.nodes) - {failed.key}
+    finished = {e.key for e in events if isinstance(e, Finished)}
+    assert finished == set(plan.nodes) - {failed.key}
     assert [store.has_trial(t.id) for t in plan.trials] == [False, True]
     # The good heads were trained beside the bad one, in one pass; none of it reached them.
     alone = tiny_plan(tiny_study(["two-stage"], recipe={"epochs": 2}))

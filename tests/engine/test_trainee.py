@@ -186,20 +186,20 @@ def test_a_checkpoint_has_only_what_trains() -> None:
 def test_exactly_the_trained_parts_take_gradients_and_are_optimized() -> None:
     for strategy in STRATEGIES:
         for node in program_nodes(strategy, Recipe()):
-            trainee, *_ = begin(node, made=dict.fromkeys(node.needs, every_weight()))
+            trainee, *_ = begin(node, weights_of=dict.fromkeys(node.needs, every_weight()))
             net = trainee.net
-            wanted = {id(p) for part in node.trained for p in inside(net).parameters_of(part)}
-            assert {id(p) for p in net.parameters() if p.requires_grad} == wanted
-            wanted |= {id(p) for layer in trainee.adapters.values() for p in layer.parameters()}
+            trained = {id(p) for part in node.trained for p in inside(net).parameters_of(part)}
+            assert {id(p) for p in net.parameters() if p.requires_grad} == trained
+            trained |= {id(p) for layer in trainee.adapters.values() for p in layer.parameters()}
             optimized = [id(p) for group in trainee.optimizer.param_groups for p in group["params"]]
-            assert set(optimized) == wanted and len(optimized) == len(wanted)
+            assert set(optimized) == trained and len(optimized) == len(trained)
 
 
 def test_a_phase_leaves_no_gradient_on_frozen_parts() -> None:
     node = first_node(RECIPES["sgd"], "branch-wise")
     trainee = after_an_epoch(node)
-    wanted = {id(p) for part in node.trained for p in inside(trainee.net).parameters_of(part)}
-    assert {id(p) for p in trainee.net.parameters() if p.grad is not None} == wanted
+    trained = {id(p) for part in node.trained for p in inside(trainee.net).parameters_of(part)}
+    assert {id(p) for p in trainee.net.parameters() if p.grad is not None} == trained
 
 
 def reference_step(
@@ -251,12 +251,12 @@ def test_normalizations_have_a_decay_and_biases_a_rate_of_their_own() -> None:
     every = dict.fromkeys(layers.parameters(), 1.0)
     optimizer = engine.optimizer(engine.groups(every, layers, recipe), recipe, fused=True)
     engine.update(optimizer, 0.1)
-    found = {
+    weights = {
         name: float(parameter.detach().flatten()[0]) for name, parameter in layers.named_parameters()
     }
     for number, decay, rate in ((0, 0.5, 0.1), (1, 0.25, 0.4), (2, 0.25, 0.4)):
-        assert found[f"{number}.weight"] == pytest.approx((1 - 0.1 * decay) - 0.1)
-        assert found[f"{number}.bias"] == pytest.approx((1 - rate * decay) - rate)
+        assert weights[f"{number}.weight"] == pytest.approx((1 - 0.1 * decay) - 0.1)
+        assert weights[f"{number}.bias"] == pytest.approx((1 - rate * decay) - rate)
 
 
 @pytest.mark.parametrize("kind", ["ema", "lookahead"])
@@ -275,9 +275,9 @@ def test_what_is_handed_on_is_the_average_of_what_trained(kind: Any) -> None:
         original(optimizer, rate)
         done += 1
         if done % every == 0:
-            kept = decay * (done / steps) ** ramp
+            share = decay * (done / steps) ** ramp
             for name, fast in trained_state(trainee).items():
-                mixed = kept * slow[name] + (1 - kept) * fast.double()
+                mixed = share * slow[name] + (1 - share) * fast.double()
                 slow[name] = mixed if fast.is_floating_point() else fast.double()
                 apart = max(apart, float((fast - slow[name]).abs().max()))
 
@@ -285,9 +285,9 @@ def test_what_is_handed_on_is_the_average_of_what_trained(kind: Any) -> None:
     try:
         with applied(NUMERICS):
             for _ in epochs(trainee, passes, images):
-                for name, held in outcome(trainee).items():
+                for name, average in outcome(trainee).items():
                     scale = float(slow[name].abs().max()) + 1e-6
-                    worst = max(worst, float((held.double() - slow[name]).abs().max()) / scale)
+                    worst = max(worst, float((average.double() - slow[name]).abs().max()) / scale)
     finally:
         engine.update = original
     assert done == steps and worst < 1e-5
@@ -303,7 +303,7 @@ def test_an_average_that_no_step_updates_is_refused(kind: Any) -> None:
     before = outcome(trainee)
     with applied(NUMERICS):
         list(epochs(trainee, passes, images))
-    assert any(not torch.equal(before[name], held) for name, held in outcome(trainee).items())
+    assert any(not torch.equal(before[name], average) for name, average in outcome(trainee).items())
     late = begin(first_node(replace(recipe, average_every=steps + 1)))
     with applied(NUMERICS):
         refuses(f"average_every to {steps} or less", list, epochs(*late))
@@ -331,26 +331,26 @@ class Backwards(torch.nn.Module):
 def test_a_checkpoint_fits_the_same_node_under_other_taps() -> None:
     """Taps change the order of the parameters and leave the key: moments go by name."""
     module = Backwards()
-    kept: list[tuple[Trainee, Images]] = []
+    runs: list[tuple[Trainee, Images]] = []
     for taps in ([], ["first"]):
         net = attach(module, taps, (1, 8, 8))
         (node,) = resolve(STRATEGIES["baseline"](net.exits), net, setting(RECIPES["sgd"])).nodes
         weights = Weights(net, node.seed, {}.__getitem__, CPU)
         trainee = enroll(node, weights, NUMERICS.fused_optimizer)
         images = Images(tiny_data(), CPU)
-        if not kept:
+        if not runs:
             next(fit([trainee], Plain(images, [node], weights, 64), images, 16))
         else:
-            unpack(trainee, *pack(kept[0][0]))
-        kept.append((trainee, images))
-    (one, _), (other, _) = kept
-    assert one.node.key == other.node.key
-    assert engine._names(one) != engine._names(other)
+            unpack(trainee, *pack(runs[0][0]))
+        runs.append((trainee, images))
+    (first, _), (second, _) = runs
+    assert first.node.key == second.node.key
+    assert engine._names(first) != engine._names(second)
 
     def moments(trainee: Trainee) -> dict[str, Tensor]:
         state = trainee.optimizer.state_dict()["state"]
         return {n: state[i]["momentum_buffer"] for i, n in enumerate(engine._names(trainee))}
 
-    mine, theirs = moments(one), moments(other)
+    mine, theirs = moments(first), moments(second)
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)

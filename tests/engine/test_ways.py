@@ -47,11 +47,11 @@ def by_hand_from(node: Node, run: Run) -> tuple[float, Gradients]:
 
 def own_logits(net: ExitNetwork, pixels: Tensor) -> list[Tensor]:
     """Of every exit's head, nothing carried."""
-    tensors, found = (pixels,), []
+    tensors, logits = (pixels,), []
     for k in range(1, K):
         tensors = inside(net).segment(k)(*tensors)
-        found.append(inside(net).heads[k - 1].body(inside(net).heads[k - 1].pool(tensors[0])))
-    return [*found, inside(net).head_body(K)(*inside(net).segment(K)(*tensors))]
+        logits.append(inside(net).heads[k - 1].body(inside(net).heads[k - 1].pool(tensors[0])))
+    return [*logits, inside(net).head_body(K)(*inside(net).segment(K)(*tensors))]
 
 
 def every(z: Sequence[Tensor], y: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ def last_read(head: Head, tap: Tensor) -> tuple[Tensor, torch.nn.Linear]:
     return features, last
 
 
-def cascade(detach: bool = True, told: bool = True) -> Run:
+def cascade(detach: bool = True, reads_before: bool = True) -> Run:
     """As the source writes it: the last layer of a head reads its features and the answer before."""
 
     def run(net: ExitNetwork, pixels: Tensor, y: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ def cascade(detach: bool = True, told: bool = True) -> Run:
             tensors = inside(net).segment(k)(*tensors)
             features, last = last_read(head, tensors[0])
             weight = last.weight
-            if head.before is not None and told:
+            if head.before is not None and reads_before:
                 features = torch.cat([features, before.detach() if detach else before], dim=1)
                 weight = torch.cat([weight, head.before.weight], dim=1)
             before = features @ weight.T + last.bias
@@ -163,7 +163,7 @@ def one_after_another() -> Program:
     return (*start, phase, replace(phase, name="again", train=heads(K - 1, K - 1)))
 
 
-def collaborating(detach: bool = True, told: bool = True) -> Run:
+def collaborating(detach: bool = True, reads_before: bool = True) -> Run:
     """As the source of IMTA writes it: the last layer of a head reads its features and what a layer with
     BatchNorm and ReLU makes of the answer before. The source lets the gradient pass, too."""
 
@@ -173,7 +173,7 @@ def collaborating(detach: bool = True, told: bool = True) -> Run:
             tensors = inside(net).segment(k)(*tensors)
             features, last = last_read(head, tensors[0])
             weight = last.weight
-            if head.before is not None and told:
+            if head.before is not None and reads_before:
                 assert isinstance(head.before, torch.nn.Sequential)
                 dense, norm, _, matrix = head.before
                 read = (before.detach() if detach else before) @ dense.weight.T
@@ -191,14 +191,15 @@ def collaborating(detach: bool = True, told: bool = True) -> Run:
 
 def test_collaborating_heads_read_the_answer_before_through_a_layer() -> None:
     node = node_of(STRATEGIES["imta"](K))
-    found, gradients = by_the_engine(node)
+    loss, gradients = by_the_engine(node)
     value, expected = by_hand_from(node, collaborating())
-    assert found == pytest.approx(value, rel=1e-5)
+    assert loss == pytest.approx(value, rel=1e-5)
     assert close(gradients, expected)
     added = [name for name in gradients if ".before." in name]
     assert len(added) == 4 * (K - 2) and all(gradients[name].abs().max() > 0 for name in added)
     assert not close(gradients, by_hand_from(node, collaborating(detach=False))[1]), "a control"
-    assert by_hand_from(node, collaborating(told=False))[0] != pytest.approx(found, rel=1e-3), "another"
+    alone, _ = by_hand_from(node, collaborating(reads_before=False))
+    assert alone != pytest.approx(loss, rel=1e-3), "another"
 
 
 def test_collaboration_begins_as_heads_that_answer_alone() -> None:
@@ -207,14 +208,14 @@ def test_collaboration_begins_as_heads_that_answer_alone() -> None:
     assert [n.phase.carry for n in nodes] == [0.0, "hidden"] and len(node.needs) == 1
     net = network("digits-cnn")
     left = redrawn(net, 5)
-    made = {name: tensor for part in ALL for name, tensor in inside(left).state(part).items()}
+    weights = {name: tensor for part in ALL for name, tensor in inside(left).state(part).items()}
     begun, other = (
-        Weights(net, seed, lambda _: made, torch.device("cpu")).network(node.start, "hidden")
+        Weights(net, seed, lambda _: weights, torch.device("cpu")).network(node.start, "hidden")
         for seed in (42, 43)
     )
     x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    for one, alone in zip(begun(x), left.eval()(x), strict=True):
-        torch.testing.assert_close(one, alone, rtol=1e-4, atol=1e-5)
+    for answer, alone in zip(begun(x), left.eval()(x), strict=True):
+        torch.testing.assert_close(answer, alone, rtol=1e-4, atol=1e-5)
     layers = [head.before.dense.weight for n in (begun, other) for head in inside(n).heads[1:]]
     assert len({tuple(layer.flatten().tolist()) for layer in layers}) == 2 * (K - 2)
 
@@ -222,9 +223,9 @@ def test_collaboration_begins_as_heads_that_answer_alone() -> None:
 @pytest.mark.parametrize("program", [STRATEGIES["cascade"](K), one_after_another()], ids=["all", "last"])
 def test_a_cascade_is_heads_that_read_the_answer_before(program: Program) -> None:
     node = node_of(program)
-    found, gradients = by_the_engine(node)
+    loss, gradients = by_the_engine(node)
     value, expected = by_hand_from(node, cascade())
-    assert found == pytest.approx(value, rel=1e-5)
+    assert loss == pytest.approx(value, rel=1e-5)
     assert close(gradients, expected)
     matrices = [name for name in gradients if name.endswith("before.weight")]
     assert len(matrices) == (K - 2 if node.trained == heads(1, K - 1) else 1)
@@ -234,10 +235,10 @@ def test_a_cascade_is_heads_that_read_the_answer_before(program: Program) -> Non
 def test_a_cascade_that_is_not_one_is_noticed() -> None:
     """The controls: a gradient to the answer before, and heads that are not told it."""
     node = node_of(STRATEGIES["cascade"](K))
-    found, gradients = by_the_engine(node)
+    loss, gradients = by_the_engine(node)
     value, heard = by_hand_from(node, cascade(detach=False))
-    assert found == pytest.approx(value, rel=1e-5) and not close(gradients, heard)
-    assert by_hand_from(node, cascade(told=False))[0] != pytest.approx(found, rel=1e-3)
+    assert loss == pytest.approx(value, rel=1e-5) and not close(gradients, heard)
+    assert by_hand_from(node, cascade(reads_before=False))[0] != pytest.approx(loss, rel=1e-3)
 
 
 def test_a_cascade_begins_as_heads_that_answer_alone() -> None:
@@ -276,11 +277,11 @@ WAYS: dict[str, tuple[Program, Loss]] = {
 
 @pytest.mark.parametrize("name", WAYS)
 def test_the_last_step_is_the_one_written_out(name: str) -> None:
-    program, loss = WAYS[name]
+    program, reference = WAYS[name]
     node = node_of(program)
-    found, gradients = by_the_engine(node)
-    value, expected = by_hand(node, loss)
-    assert found == pytest.approx(value, rel=1e-5)
+    loss, gradients = by_the_engine(node)
+    value, expected = by_hand(node, reference)
+    assert loss == pytest.approx(value, rel=1e-5)
     assert close(gradients, expected)
 
 
@@ -298,8 +299,8 @@ def added(tau: float, keep: float = 1.0) -> Run:
 
     def run(net: ExitNetwork, pixels: Tensor, y: Tensor) -> Tensor:
         before, z = own_logits(copy.deepcopy(net).eval(), pixels), own_logits(net, pixels)
-        held = torch.stack([kl(z[k], before[k], tau).mean() for k in (0, 1, 3)]).sum()
-        return ce(z[2], y).mean() + keep * held
+        remembered = torch.stack([kl(z[k], before[k], tau).mean() for k in (0, 1, 3)]).sum()
+        return ce(z[2], y).mean() + keep * remembered
 
     return run
 
@@ -307,9 +308,9 @@ def added(tau: float, keep: float = 1.0) -> Run:
 def test_an_exit_is_added_and_those_before_answer_as_they_did() -> None:
     node = node_of(STRATEGIES["sequential"](K))
     assert node.name == "exit 3" and node.trained == ALL
-    found, gradients = by_the_engine(node)
+    loss, gradients = by_the_engine(node)
     value, expected = by_hand_from(node, added(2.0))
-    assert found == pytest.approx(value, rel=1e-5)
+    assert loss == pytest.approx(value, rel=1e-5)
     assert close(gradients, expected)
     for control in (added(3.0), added(2.0, keep=0.0)):
         assert not close(gradients, by_hand_from(node, control)[1])
@@ -331,8 +332,8 @@ def test_the_final_exit_may_teach_as_it_was_before_heads_went_on() -> None:
             early = sum((0.9 * ce(e, labels) + 0.1 * kl(e, target, 1.0)).mean() for e in z[:-1])
             return gradients_of(trainee, early + ce(z[-1], labels).mean())
 
-    (found, gradients), (value, expected) = stepped("before"), stepped("before", taught=False)
-    assert found == pytest.approx(value, rel=1e-5) and close(gradients, expected)
+    (loss, gradients), (value, expected) = stepped("before"), stepped("before", taught=False)
+    assert loss == pytest.approx(value, rel=1e-5) and close(gradients, expected)
     assert not close(stepped("live")[1], expected), "the control"
     check(STRATEGIES["imta"](K, teacher="before"), K)
 
@@ -430,7 +431,7 @@ def test_exits_that_carry_answers_scale_gradients_as_equilibrium_does() -> None:
 
 
 @pytest.mark.parametrize(
-    ("phases", "said"),
+    ("phases", "words"),
     [
         ((Phase("a", ALL, (CE(1), CE(3)), carry=0.5),), "must read all exits before its last"),
         ((Phase("a", ALL, (CE(1),), carry=2.0),), "carries 2.0 of an answer"),
@@ -456,8 +457,8 @@ def test_exits_that_carry_answers_scale_gradients_as_equilibrium_does() -> None:
         ),
     ],
 )
-def test_programs_that_cannot_carry_answers(phases: Program, said: str) -> None:
-    refuses(said, check, phases, K)
+def test_programs_that_cannot_carry_answers(phases: Program, words: str) -> None:
+    refuses(words, check, phases, K)
 
 
 def test_a_cascade_may_learn_from_the_final_exit() -> None:
