@@ -18,10 +18,10 @@ from handmade import MACS, PLAIN, HandTrial, Run, at_random, evidence, simple
 from jsonschema import ValidationError
 from scipy import stats
 from specs import LACKING, tables, views, with_columns
+from syrupy.assertion import SnapshotAssertion
 
 from longer import long
 from offramp.analysis.measures import MEASURES
-from offramp.errors import OfframpError
 from offramp.infer.timing import WHOLE, Timing
 from offramp.report.colors import KNOWN, both_colors, styles, themed
 from offramp.report.evidence import Evidence
@@ -42,6 +42,7 @@ from offramp.report.figures.times import speed_figure
 from offramp.report.model import Figure
 from offramp.report.page.folder import first
 from offramp.report.render.charts import text
+from wording import refusal
 
 pytestmark = pytest.mark.slow
 
@@ -557,6 +558,5 @@ def test_the_dark_theme_changes_colors_and_no_data(many: Evidence) -> None:
     assert light["config"]["background"] == "transparent"
 
 
-def test_an_unknown_figure_is_refused(many: Evidence) -> None:
-    with pytest.raises(OfframpError, match="did you mean 'curves'"):
-        draw(many, ["curvs"])
+def test_an_unknown_figure_is_refused(many: Evidence, snapshot: SnapshotAssertion) -> None:
+    assert refusal(draw, many, ["curvs"]) == snapshot

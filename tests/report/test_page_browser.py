@@ -50,7 +50,7 @@ def wait(true: Callable[[], bool]) -> None:
     until = time.monotonic() + 300  # what takes longer hangs
     while not true():
         assert time.monotonic() < until
-        time.sleep(0.02)
+        time.sleep(0.02)  # the browser is another process and tells of no change
 
 
 def choose(browser: Any, name: str, value: str) -> None:
