@@ -188,7 +188,7 @@ def _main() -> None:
     import support
 
     torch.set_num_threads(1)
-    child.made()
+    child.prepare()
     rank_tasks.program_nodes("joint")
     support.tiny_data()
     _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -3,7 +3,7 @@
 store: the folder.  study: arguments of `support.tiny_study`.  conduct: fields of `RunConfig`.
 kill: [target, n]: the process kills itself with SIGKILL when `target` (module:attribute) is called
 for the n-th time.  pause: after the first event of that kind the process says its id and waits to be
-killed.  gate: a file; the run starts when it is there.
+killed.  gate: a FIFO; the run starts when somebody opens it to write.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,8 +57,7 @@ def obey(order: dict[str, Any]) -> None:
         arm(*order["kill"])
     if "gate" in order:
         print(json.dumps(["Ready", []]), flush=True)
-        while not Path(order["gate"]).exists():
-            time.sleep(0.01)
+        Path(order["gate"]).open().close()  # a FIFO: until somebody opens it to write
     conduct = RunConfig(CPU, root / "caches", speeds=EAGER, **order.get("conduct", {}))
     for event in run(plan, Store(root), conduct):
         kind = type(event).__name__
@@ -67,10 +65,10 @@ def obey(order: dict[str, Any]) -> None:
         print(json.dumps([kind, keys]), flush=True)
         if kind == order.get("pause"):
             print(json.dumps(["Paused", [os.getpid()]]), flush=True)
-            time.sleep(600)
+            signal.pause()
 
 
-def made() -> None:
+def prepare() -> None:
     """What is made here, forks have."""
     tiny_plan(tiny_study(("joint",)))
 

@@ -55,9 +55,9 @@ def study_file(folder: Path, epochs: int = 2) -> Path:
 
 
 def free_port() -> int:
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        return int(asked.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 class Machines:
@@ -115,9 +115,9 @@ def _machines(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
             patch.setenv(name, value)
         patch.setenv("AWS_ENDPOINT_URL", s3_server)
         patch.setenv("OFFRAMP_CACHE", str(tmp_path_factory.mktemp("fetched")))
-        made = Machines()
-        yield made
-        made.cluster.shutdown()
+        cluster = Machines()
+        yield cluster
+        cluster.cluster.shutdown()
 
 
 @pytest.fixture

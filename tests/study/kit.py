@@ -36,10 +36,10 @@ def histories(store: Store) -> dict[str, pd.DataFrame]:
     return {key: store.node_history(key) for key in store.nodes()}
 
 
-def check_equal(one: Store, other: Store) -> None:
+def check_equal(first: Store, other: Store) -> None:
     """The same nodes, weights, logits and histories, to the bit."""
-    assert hashes(one) == hashes(other)
-    mine, theirs = histories(one), histories(other)
+    assert hashes(first) == hashes(other)
+    mine, theirs = histories(first), histories(other)
     for key in mine:
         pd.testing.assert_frame_equal(mine[key], theirs[key], check_exact=True)
 
@@ -66,10 +66,10 @@ def conduct(store: Path, **more: Any) -> RunConfig:
 
 def locks_free(plan: Plan, store: Store) -> bool:
     for name in (*plan.nodes, *(t.id for t in plan.trials)):
-        held = store.try_lock(name)
-        if held is None:
+        lock = store.try_lock(name)
+        if lock is None:
             return False
-        held.release()
+        lock.release()
     return True
 
 
@@ -116,15 +116,15 @@ def start(process: Forked, root: Path, study: Mapping[str, Any], **more: Any) ->
     process.stdin.flush()
 
 
-def said(process: Forked) -> list[Any]:
+def next_line(process: Forked) -> list[Any]:
     """The next thing that the process says: `[kind, keys]` of an event, or `["Ended", status]`."""
-    found: list[Any] = json.loads(process.stdout.readline())
-    return found
+    line: list[Any] = json.loads(process.stdout.readline())
+    return line
 
 
 def end(process: Forked) -> tuple[int, list[list[Any]]]:
     """The status with which the run ended (negative: the signal that ended it), and what it said."""
-    told = []
-    while (line := said(process))[0] != "Ended":
-        told.append(line)
-    return line[1], told
+    lines = []
+    while (line := next_line(process))[0] != "Ended":
+        lines.append(line)
+    return line[1], lines

@@ -54,8 +54,8 @@ def test_what_is_chosen_are_ordinary_settings() -> None:
     for setting in chosen.settings:
         name, _, value = setting.partition("=")
         section, field = name.split(".")
-        given = getattr(written, section)
-        written = written.model_copy(update={section: replace(given, **{field: int(value)})})
+        setting = getattr(written, section)
+        written = written.model_copy(update={section: replace(setting, **{field: int(value)})})
     mine, theirs = planned(*chosen.settings), make_plan(written, CPU)
     assert [t.id for t in mine.trials] == [t.id for t in theirs.trials]
 
@@ -69,10 +69,10 @@ def test_a_budget_for_not_even_one_epoch_is_refused() -> None:
 def test_a_budget_in_which_nothing_is_learned_says_what_would_do(share: float) -> None:
     """A time that leaves some steps is no time; what is said to do, does, and a little less does not."""
     room = planned().executed * share
-    found = too_short(planned(), room)
-    assert found is not None
-    said, needed = found
-    assert "steps a phase, and with fewer than 3 epochs or 100 steps networks stay near chance" in said
+    advice = too_short(planned(), room)
+    assert advice is not None
+    words, needed = advice
+    assert "steps a phase, and with fewer than 3 epochs or 100 steps networks stay near chance" in words
     assert room < needed < planned().executed
     assert too_short(planned(), needed) is None and too_short(planned(), needed / 1.2) is not None
 

@@ -39,9 +39,9 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     watch, reserve = Watch(), Cache.reserve
 
     def watched(self: Cache, *args: Any, **more: Any) -> Any:
-        found = reserve(self, *args, **more)
+        reserved = reserve(self, *args, **more)
         watch.look(self)
-        return found
+        return reserved
 
     monkeypatch.setattr(Cache, "reserve", watched)
     yield watch
@@ -59,7 +59,7 @@ def ran(plan: Plan, folder: Path, **conduct: Any) -> tuple[Store, list[Event]]:
     return store, events
 
 
-def kept(plan: Plan, store: Store) -> list[dict[str, int]]:
+def cached(plan: Plan, store: Store) -> list[dict[str, int]]:
     return [store.node_cost(key).kept for key in plan.nodes]
 
 
@@ -76,7 +76,7 @@ def test_no_limit_is_ever_passed_and_the_forecast_is_what_comes(
     assert watch.memory <= memory and watch.disk <= disk
     peak = caching.forecast(plan, CacheLimits(memory, disk), CPU)
     assert (watch.memory, watch.disk) == (peak.memory, peak.disk)
-    assert max(k["live"] for k in kept(plan, store)) == peak.live
+    assert max(k["live"] for k in cached(plan, store)) == peak.live
     assert (peak.live == 0) == (memory >= 10**9)
 
 
@@ -100,7 +100,7 @@ def test_plain_runs_and_runs_without_caches_hold_nothing(tmp_path: Path, watch: 
     for execution in ({"mode": "plain"}, {"cache": False}):
         plan = plan_of(["two-stage"], **execution)
         store, events = ran(plan, tmp_path / str(len(execution)) / next(iter(execution)))
-        assert watch.memory == watch.disk == 0 and not any(any(k.values()) for k in kept(plan, store))
+        assert watch.memory == watch.disk == 0 and not any(any(k.values()) for k in cached(plan, store))
         assert caching.forecast(plan, CacheLimits(10**9, 10**9), CPU) == caching.Peak()
         assert not [text for text in notes(events) if "cache" in text]
 
@@ -132,12 +132,12 @@ def test_a_full_disk_is_said_and_ends_nothing(tmp_path: Path, monkeypatch: pytes
     store, events = ran(plan, tmp_path / "full", speeds=EAGER)
     (text,) = {text for text in notes(events) if "no room for caches" in text}
     assert "no space left on device" in text
-    assert any(k["disk"] and k["live"] for k in kept(plan, store)), "some were there, some not"
+    assert any(k["disk"] and k["live"] for k in cached(plan, store)), "some were there, some not"
     monkeypatch.undo()
     plain = plan_of(some, mode="plain")
     other, _ = ran(plain, tmp_path / "plain")
-    for one, two in zip(plan.trials, plain.trials, strict=True):
-        mine, theirs = store.trial_logits(one.id), other.trial_logits(two.id)
+    for trial, unshared in zip(plan.trials, plain.trials, strict=True):
+        mine, theirs = store.trial_logits(trial.id), other.trial_logits(unshared.id)
         assert all((mine[name] == theirs[name]).all() for name in mine)
 
 

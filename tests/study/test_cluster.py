@@ -55,13 +55,13 @@ def undisturbed(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def carried_out(plan: Plan, root: Path | Store, see: See = lambda _: None) -> list[Event]:
     """Run a plan on the cluster of RAY_ADDRESS; what happened. see: is told at once."""
-    found = []
+    happened = []
     with joined("ray") as cluster:
         store = root if isinstance(root, Store) else Store(root)
         for event in run_on_cluster(plan, store, cluster, checkpoint_seconds=0.0):
-            found.append(event)
+            happened.append(event)
             see(event)
-    return found
+    return happened
 
 
 def command(folder: Path, plan: Plan, where: str = "ray") -> list[str]:
@@ -82,10 +82,10 @@ def at_work(store: Store, event: Event) -> psutil.Process | None:
     keys = event.keys if isinstance(event, GroupStarted) else ()
     keys = (event.report.key,) if isinstance(event, Epoch) else keys
     for key in keys:
-        said = re.search(r"process (\d+) on", store.holder(key) or "")
+        match = re.search(r"process (\d+) on", store.holder(key) or "")
         with suppress(psutil.NoSuchProcess):
-            if said is not None:
-                return psutil.Process(int(said[1]))
+            if match is not None:
+                return psutil.Process(int(match[1]))
     return None
 
 
@@ -149,8 +149,8 @@ def test_a_process_without_memory_is_tried_again(tmp_path: Path) -> None:
     list(run(plan, local, RunConfig(CPU, tmp_path / "caches")))
     happened = carried_out(plan, store)
     assert (tmp_path / "once").exists()
-    (said,) = (text for text in notes(happened) if "again" in text)
-    assert "allocate" in said and "goes to a machine again at once (1 of 6)" in said
+    (note,) = (text for text in notes(happened) if "again" in text)
+    assert "allocate" in note and "goes to a machine again at once (1 of 6)" in note
     check_equal(store, local)
     check_once(plan, happened)
 
@@ -178,8 +178,8 @@ def test_a_disk_that_is_full_is_tried_again(plan: Plan, undisturbed: Store, tmp_
         check_equal(store, undisturbed)
         check_sound(store)
     check_once(plan, happened)
-    said = [text for text in notes(happened) if "disk is full" in text]
-    assert said and all("goes to a machine again" in text for text in said)
+    full_notes = [text for text in notes(happened) if "disk is full" in text]
+    assert full_notes and all("goes to a machine again" in text for text in full_notes)
 
 
 HELD = """
@@ -206,13 +206,13 @@ def make_data(*, driver: int):
 """
 
 
-def held(folder: Path) -> tuple[str, Path]:
+def holding(folder: Path) -> tuple[str, Path]:
     """Such data, as `--set` takes them, and the file that holds phases."""
     folder.mkdir()
-    made, hold = folder / "my_data.py", folder / "hold"
-    made.write_text(HELD)
+    module, hold = folder / "my_data.py", folder / "hold"
+    module.write_text(HELD)
     hold.touch()
-    return f"data={{name: '{made}:make_data', driver: {os.getpid()}}}", hold
+    return f"data={{name: '{module}:make_data', driver: {os.getpid()}}}", hold
 
 
 def mishaps(machines: Machines, store: Store, hold: Path) -> See:
@@ -238,17 +238,17 @@ def mishaps(machines: Machines, store: Store, hold: Path) -> See:
 
 
 def check_mended(happened: list[Event]) -> None:
-    said = [text for text in notes(happened) if "it goes to a machine again" in text]
-    assert any("its process was killed" in text for text in said), said
-    assert any("its machine is gone" in text for text in said), said
-    assert all("goes to a machine again" in text for text in said)
+    texts = [text for text in notes(happened) if "it goes to a machine again" in text]
+    assert any("its process was killed" in text for text in texts), texts
+    assert any("its machine is gone" in text for text in texts), texts
+    assert all("goes to a machine again" in text for text in texts)
     assert any(isinstance(e, GroupStarted) and e.epoch > 0 for e in happened), (
         "it went on from a checkpoint"
     )
 
 
 def test_a_worker_a_machine_and_a_new_one(machines: Machines, tmp_path: Path) -> None:
-    data, hold = held(tmp_path / "data")
+    data, hold = holding(tmp_path / "data")
     plan = make_plan(read(study_file(tmp_path, epochs=4), [data]), CPU)
     local, store = Store(tmp_path / "local"), Store(tmp_path / "store")
     list(run(plan, local, RunConfig(CPU, tmp_path / "caches")))
@@ -262,7 +262,7 @@ def test_a_worker_a_machine_and_a_new_one(machines: Machines, tmp_path: Path) ->
 def test_the_demo_on_an_object_store(machines: Machines, s3: str, tmp_path: Path) -> None:
     """The same of all nine strategies, with a store that is no folder."""
     one_thread = f"numerics={study_file(tmp_path).parent / 'one.json'}"
-    data, hold = held(tmp_path / "data")
+    data, hold = holding(tmp_path / "data")
     plan = make_plan(read(DEMO, [one_thread, "recipe.epochs=4", "seeds=[42]", data]), CPU)
     local, store = Store(tmp_path / "local"), Store(s3)
     list(run(plan, local, RunConfig(CPU, tmp_path / "caches")))
@@ -275,12 +275,12 @@ def test_the_demo_on_an_object_store(machines: Machines, s3: str, tmp_path: Path
 
 def content(store: Store) -> dict[str, str]:
     """SHA-256 of the weights of every node and of the logits of every trial, wherever they lie."""
-    found = {
+    hashes = {
         key: sha256(store.archive.node_content(key, "weights.safetensors")) for key in store.nodes()
     }
     for trial in store.trials():
-        found |= {f"{trial} {k}": sha256(v.tobytes()) for k, v in store.trial_logits(trial).items()}
-    return found
+        hashes |= {f"{trial} {k}": sha256(v.tobytes()) for k, v in store.trial_logits(trial).items()}
+    return hashes
 
 
 def sha256(data: bytes) -> str:
@@ -316,8 +316,8 @@ def test_a_phase_that_fits_nowhere_is_waited_for_and_said(machines: Machines, tm
     plan = make_plan(study, CPU)
     larger = once(lambda event: bool(notes([event])), lambda _: machines.add(cores=2))
     happened = carried_out(plan, tmp_path / "store", larger)
-    (said,) = notes(happened)
-    assert "No machine of the cluster has room for a phase, which takes 2 cores" in said
+    (note,) = notes(happened)
+    assert "No machine of the cluster has room for a phase, which takes 2 cores" in note
     check_once(plan, happened)
 
 
@@ -327,13 +327,13 @@ def test_two_drivers_on_one_store_do_no_harm(plan: Plan, undisturbed: Store, tmp
     other = subprocess.Popen(command(tmp_path, plan), stderr=subprocess.PIPE, text=True)
     try:
         happened = carried_out(plan, tmp_path / "store")
-        _, said = other.communicate(timeout=900)
+        _, output = other.communicate(timeout=900)
     finally:
         other.kill()
-    assert other.returncode == 0, said
+    assert other.returncode == 0, output
     check_equal(Store(tmp_path / "store"), undisturbed)
-    ended = [line for line in said.splitlines() if re.search(r"\[\d+/\d+\]", line)]
-    assert len(trained(happened)) + len(ended) == len(plan.nodes), said
+    ended = [line for line in output.splitlines() if re.search(r"\[\d+/\d+\]", line)]
+    assert len(trained(happened)) + len(ended) == len(plan.nodes), output
 
 
 @pytest.mark.usefixtures("machines")
@@ -391,7 +391,7 @@ def test_a_cluster_of_this_machine_ends_with_its_run(plan: Plan, tmp_path: Path)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     mark = f"OFFRAMP_TEST_MARK={tmp_path}"
     environment |= {"HOME": str(tmp_path), "OFFRAMP_TEST_MARK": str(tmp_path)}
-    heard: set[str] = set()
+    addresses: set[str] = set()
     with subprocess.Popen(
         command(tmp_path, plan), stderr=subprocess.PIPE, text=True, env=environment
     ) as first:
@@ -399,13 +399,13 @@ def test_a_cluster_of_this_machine_ends_with_its_run(plan: Plan, tmp_path: Path)
         for line in first.stderr:
             if "[1/" in line:
                 first.send_signal(signal.SIGSTOP)  # or it might be done before the look is over
-                heard = heard_at(mark)
+                addresses = addresses_of(mark)
                 first.send_signal(signal.SIGINT)
                 first.send_signal(signal.SIGCONT)
                 break
-        said = first.stderr.read()
-    assert first.returncode == 130 and "Run the same command again" in said, said
-    assert heard == {"127.0.0.1"}, "nobody else reaches it"
+        output = first.stderr.read()
+    assert first.returncode == 130 and "Run the same command again" in output, output
+    assert addresses == {"127.0.0.1"}, "nobody else reaches it"
     assert not left_behind(mark)
     again = subprocess.run(
         command(tmp_path, plan), capture_output=True, text=True, check=True, env=environment
@@ -424,21 +424,21 @@ def left_behind(mark: str) -> list[psutil.Process]:
     return left
 
 
-def heard_at(mark: str) -> set[str]:
+def addresses_of(mark: str) -> set[str]:
     """The addresses at which processes with `mark` in their environment listen."""
-    found = set()
+    addresses = set()
     for process in marked(mark):
         with suppress(psutil.Error):
             sockets = process.net_connections("inet")
-            heard = (one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN)
-            found |= {ip.removeprefix("::ffff:") for ip in heard}
-    return found
+            heard = (socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN)
+            addresses |= {ip.removeprefix("::ffff:") for ip in heard}
+    return addresses
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    found = []
+    processes = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if mark in (f"{k}={v}" for k, v in process.environ().items()):
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes

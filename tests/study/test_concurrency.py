@@ -28,9 +28,9 @@ from kit import (
     finish,
     hashes,
     helper,
+    next_line,
     notes,
     reused,
-    said,
     start,
     trained,
 )
@@ -62,28 +62,29 @@ STUDY: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def two() -> Iterator[list[Forked]]:
-    with helper() as one, helper() as other:
-        yield [one, other]
+    with helper() as first, helper() as other:
+        yield [first, other]
 
 
-def finished(told: list[list[Any]]) -> list[str]:
-    return [key for kind, keys in told if kind == "Finished" for key in keys]
+def finished(lines: list[list[Any]]) -> list[str]:
+    return [key for kind, keys in lines if kind == "Finished" for key in keys]
 
 
 def test_two_processes_train_every_key_exactly_once(tmp_path: Path, two: list[Forked]) -> None:
     gate, root = tmp_path / "gate", tmp_path / "store"
+    os.mkfifo(gate)
     for process in two:
         start(process, root, STUDY, gate=str(gate))
-    assert [said(process) for process in two] == [["Ready", []]] * 2
-    gate.touch()
-    ends = [end(process) for process in two]
+    assert [next_line(process) for process in two] == [["Ready", []]] * 2
+    with gate.open("w"):  # whoever opens it to read waits for this, and nobody for a clock
+        ends = [end(process) for process in two]
     assert [status for status, _ in ends] == [0, 0]
     plan = tiny_plan(tiny_study(**STUDY))
     for kind in ("GroupStarted", "Finished"):
-        counts = Counter(k for _, told in ends for said, keys in told if said == kind for k in keys)
+        counts = Counter(k for _, lines in ends for event, keys in lines if event == kind for k in keys)
         assert counts == Counter(list(plan.nodes)), kind
-    for _, told in ends:  # both see every trial
-        assert sum(kind == "TrialDone" for kind, _ in told) == len(plan.trials)
+    for _, lines in ends:  # both see every trial
+        assert sum(kind == "TrialDone" for kind, _ in lines) == len(plan.trials)
     whole, _ = finish(plan, tmp_path / "whole")
     store = Store(root)
     check_equal(whole, store)
@@ -134,7 +135,7 @@ def test_the_work_of_a_killed_process_is_taken_over(tmp_path: Path, two: list[Fo
     study: dict[str, Any] = {"strategies": ["two-stage"], "recipe": {"epochs": 3}}
     plan = tiny_plan(tiny_study(**study))
     start(two[0], root, study, pause="Epoch", conduct={"checkpoint_seconds": 0})
-    while (line := said(two[0]))[0] != "Paused":
+    while (line := next_line(two[0]))[0] != "Paused":
         pass
     (victim,) = line[1]
     events = []
@@ -183,21 +184,35 @@ def test_a_phase_that_went_to_another_process_is_not_trained_on(tmp_path: Path) 
 def test_a_phase_is_kept_although_one_beside_it_went_to_another_process(tmp_path: Path) -> None:
     """It was checkpointed as it had been concluded, and concluded once more."""
     plan, root = tiny_plan(tiny_study(["two-stage"])), tmp_path / "store"
-    one, two = (by_phase(plan, f"exit {n}") for n in (1, 2))
+    first, second = (by_phase(plan, f"exit {n}") for n in (1, 2))
     running = run(plan, Store(root), conduct(tmp_path, checkpoint_seconds=0))
     reports = (event.report for event in running if isinstance(event, Epoch))
-    next(report for report in reports if (report.key, report.epoch) == (one, 2))  # it is kept next
-    other = locks.new_lease(LockFolder(root / "locks"), f"{two}.2.lock")
-    (root / "locks" / f"{two}.1.lock").unlink()
+    next(report for report in reports if (report.key, report.epoch) == (first, 2))  # it is kept next
+    other = locks.new_lease(LockFolder(root / "locks"), f"{second}.2.lock")
+    (root / "locks" / f"{second}.1.lock").unlink()
     events = until_waiting(running)
     (note,) = notes(events)
     assert note.startswith("phase 'exit 2' went to process")
     other.release()
     events += running
-    assert trained(events)[0] == one
+    assert trained(events)[0] == first
     assert set(trained(events)) == set(plan.nodes) - {by_phase(plan, "backbone")}
     whole, _ = finish(plan, tmp_path / "whole")
     check_equal(whole, Store(root))
+
+
+class QuickClock:
+    """At each look at it as much time has gone by as counts between two looks at a lock."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def monotonic(self) -> float:
+        self.seconds += locks.LOOK_S
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
 
 
 def test_a_store_that_is_moved_under_a_run_ends_it_in_one_line(
@@ -207,12 +222,11 @@ def test_a_store_that_is_moved_under_a_run_ends_it_in_one_line(
     running = run(plan, Store(root), conduct(tmp_path, checkpoint_seconds=0))
     until_epoch(running, root)
     root.rename(place)
-    with pytest.raises(
-        OfframpError, match="store was moved or removed while it was in use; name"
-    ) as caught:
-        list(running)
-    assert "\n" not in str(caught.value) and not root.exists()
-    monkeypatch.setattr(locks, "EXPIRES_S", 0.1)  # this process, which had the lock, has not ended
+    refuses("store was moved or removed while it was in use; name", list, running)
+    assert not root.exists()
+    # This process, which had the lock, has not ended: whoever looks at it again and again sees nobody.
+    monkeypatch.setattr(locks, "time", QuickClock())
+    monkeypatch.setattr("offramp.study.run.run.POLL_SECONDS", 0.0)
     whole, _ = finish(plan, tmp_path / "whole")
     check_equal(whole, finish(plan, place)[0])
 
@@ -279,14 +293,14 @@ def test_two_workers_train_every_key_once_to_the_bits_of_one(tmp_path: Path) -> 
     recipe = {"epochs": 2, "batch_size": 32}
     strategies = [*POOLED["strategies"], wild]
     study = POOLED | {"seeds": [42], "strategies": strategies, "recipe": recipe}
-    plan, one = pooled(study, tmp_path / "one", workers=1)
-    _, two = pooled(study, tmp_path / "two")
-    assert Counter(trained(two)) == Counter(trained(one))
-    assert Counter(began(two)) == Counter(began(one)) == Counter(list(plan.nodes))
-    assert failed(two) == failed(one) and len(failed(one)) == 1
-    assert set(closed(two)) == set(closed(one)) == {t.id for t in plan.trials if t.label != "wild"}
-    assert hashes(Store(tmp_path / "two")) == hashes(Store(tmp_path / "one"))
-    assert sum(isinstance(e, Epoch) for e in two) == sum(isinstance(e, Epoch) for e in one)
+    plan, alone = pooled(study, tmp_path / "alone", workers=1)
+    _, pair = pooled(study, tmp_path / "two")
+    assert Counter(trained(pair)) == Counter(trained(alone))
+    assert Counter(began(pair)) == Counter(began(alone)) == Counter(list(plan.nodes))
+    assert failed(pair) == failed(alone) and len(failed(alone)) == 1
+    assert set(closed(pair)) == set(closed(alone)) == {t.id for t in plan.trials if t.label != "wild"}
+    assert hashes(Store(tmp_path / "two")) == hashes(Store(tmp_path / "alone"))
+    assert sum(isinstance(e, Epoch) for e in pair) == sum(isinstance(e, Epoch) for e in alone)
     check_sound(Store(tmp_path / "two"))
 
 
@@ -485,8 +499,8 @@ def check_shielded(processes: list[psutil.Process]) -> None:
     [server] = [p for p in processes if p.parent() not in processes]
     if sys.platform.startswith("linux"):
         status = Path(f"/proc/{server.pid}/status").read_text().splitlines()
-        held = int(next(line for line in status if line.startswith("SigBlk")).split()[1], 16)
-        assert all(held & 1 << (number - 1) for number in ENDING)
+        blocked = int(next(line for line in status if line.startswith("SigBlk")).split()[1], 16)
+        assert all(blocked & 1 << (number - 1) for number in ENDING)
 
 
 @pytest.mark.long

@@ -127,5 +127,5 @@ def test_a_resumed_phase_has_no_times_to_compare(tmp_path: Path) -> None:
     plan = tiny_plan(tiny_study(["two-stage"], execution="plain"))
     cut(plan, tmp_path, "exit 2")
     store, _ = finish(plan, tmp_path)
-    found = {node.name: store.node_cost(key).comparable for key, node in plan.nodes.items()}
-    assert found == {"backbone": True, "exit 1": True, "exit 2": False, "exit 3": True}
+    comparable = {node.name: store.node_cost(key).comparable for key, node in plan.nodes.items()}
+    assert comparable == {"backbone": True, "exit 1": True, "exit 2": False, "exit 3": True}

@@ -97,14 +97,14 @@ ALIKE = {
 def test_killed_a_run_goes_on_to_the_same_bits(
     tmp_path: Path, whole: Store, child: Forked, point: str
 ) -> None:
-    target, call, kept, epochs = POINTS[point]
+    target, call, nodes, epochs = POINTS[point]
     start(child, tmp_path, STUDY, kill=[target, call], conduct={"checkpoint_seconds": 0})
-    status, told = end(child)
+    status, lines = end(child)
     assert status == -signal.SIGKILL
     store = Store(tmp_path)
     check_sound(store)
-    assert len(store.nodes()) == kept
-    assert {key for kind, keys in told if kind == "Finished" for key in keys} <= set(store.nodes())
+    assert len(store.nodes()) == nodes
+    assert {key for kind, keys in lines if kind == "Finished" for key in keys} <= set(store.nodes())
     assert locks_free(plan(), store)
     assert not [p for p in (tmp_path / "caches").rglob("*") if p.is_file()]
     done = set(store.nodes())
@@ -122,8 +122,8 @@ def test_a_run_that_nobody_kills_ends_in_the_same_bits(
     tmp_path: Path, whole: Store, child: Forked
 ) -> None:
     start(child, tmp_path, STUDY)
-    status, told = end(child)
-    assert status == 0 and sum(kind == "Finished" for kind, _ in told) == PHASES
+    status, lines = end(child)
+    assert status == 0 and sum(kind == "Finished" for kind, _ in lines) == PHASES
     check_equal(whole, Store(tmp_path))
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -19,7 +20,8 @@ from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run import cluster as clusters
 from offramp.study.run import driver, events, protocol
 from offramp.study.run.ledger import Failures, Ledger
-from offramp.study.run.protocol import Message, Needs, TaskFailure, TaskOrder
+from offramp.study.run.processes import listen
+from offramp.study.run.protocol import Message, Needs, Restarts, TaskFailure, TaskOrder
 from offramp.study.run.run import RunConfig
 from offramp.study.spec.file import read
 from refusal import refuses
@@ -36,8 +38,13 @@ class Scripted:
     answer: Callable[[TaskOrder, int], Said]
     own: bool = False
     tasks: int = 2
+    now: float = 1.0
     orders: list[TaskOrder] = field(default_factory=list)
     canceled: set[int] = field(default_factory=set)
+
+    def clock(self) -> float:
+        """The only one: it goes on where nobody has anything to say."""
+        return self.now
 
     def room(self, needs: Needs) -> events.Room:
         assert needs.cpus == 1
@@ -47,9 +54,9 @@ class Scripted:
         self.orders.append(protocol.loads(order.dumps()))
         return len(self.orders) - 1
 
-    def hear(self, tasks: list[int], seconds: float) -> list[Message]:
-        assert seconds > 0
+    def hear(self, tasks: list[int], seconds: float | None) -> list[Message]:
         if not tasks:
+            self.now += seconds or 0.0
             return []
         if tasks[0] in self.canceled:
             return [Message(tasks[0], ended=True, loss=TaskFailure("its process was told to end"))]
@@ -70,18 +77,14 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 @pytest.fixture
-def carried_out(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Scripted], Iterator[events.Event]]:
-    monkeypatch.setattr(protocol, "PAUSE_S", 0.0)
-    monkeypatch.setattr(driver, "LOOK_S", 0.001)  # a script never waits
+def carried_out(plan: Plan, tmp_path: Path) -> Callable[[Scripted], Iterator[events.Event]]:
     (tmp_path / "failed").mkdir()
     store = Store(tmp_path / "store")
 
     def run(cluster: Any) -> Iterator[events.Event]:
         order = protocol.order_of(plan, store, RunConfig(CPU, tmp_path), Needs(1, 0))
         ledger = Ledger(plan, store, Failures(tmp_path / "failed"))
-        return driver.Driver(ledger, cluster, order).work()
+        return driver.Driver(ledger, cluster, order, Restarts(cluster.clock)).work()
 
     return run
 
@@ -127,9 +130,9 @@ def test_one_that_does_not_is_given_up_and_each_time_is_said(
     happened = list(carried_out(cluster))
     tried = sum(first in order.keys for order in cluster.orders)
     assert tried == protocol.RETRIES + 1
-    said = notes(happened)
-    assert len(set(said)) == len(said) == tried - 1
-    assert all("of seed 1: its process was told to end; it goes" in text for text in said)
+    texts = notes(happened)
+    assert len(set(texts)) == len(texts) == tried - 1
+    assert all("of seed 1: its process was told to end; it goes" in text for text in texts)
     failed = {event.key for event in happened if isinstance(event, events.Failed)}
     assert first in failed and len(failed) < len(plan.nodes)
     assert failed == {n.key for n in plan.nodes.values() if n.key == first or failed & set(n.needs)}
@@ -162,30 +165,85 @@ def test_a_machine_of_our_own_without_room_is_not_waited_for(carried_out: Any) -
     )
 
 
+# One rule for restarts: of workers on this machine too.
+
+
+def test_pauses_double_and_an_epoch_that_is_new_sets_the_count_back() -> None:
+    now = [0.0]
+    restarts = Restarts(lambda: now[0])
+    pauses = []
+    for _ in range(protocol.RETRIES):
+        pauses.append(protocol.pause_before(restarts.lost(["a", "b"])))
+    assert pauses == [0, 2, 4, 8, 16, 32]
+    restarts.see(epoch("key", 3), "a")
+    assert restarts.lost(["a"]) == 1 and restarts.lost(["a", "b"]) == protocol.RETRIES + 1
+    restarts.see(epoch("key", 3), "a")  # which was reached before
+    assert restarts.lost(["a"]) == protocol.RETRIES + 2
+    restarts.rest(["a"], 2.0)
+    assert restarts.rested() == []
+    now[0] = 2.0
+    assert restarts.rested() == ["a"] and restarts.rests == {}
+
+
+def worker_order(plan: Plan, root: Path) -> TaskOrder:
+    return protocol.order_of(plan, Store(root), RunConfig(CPU, root), Needs(1, 0), root)
+
+
+def test_a_worker_that_dies_rests_longer_each_time_and_then_ends_the_run(
+    plan: Plan, tmp_path: Path
+) -> None:
+    machine = Scripted(lambda *_: ([], "SIGKILL"))
+    starts: list[float] = []
+    begin = machine.start
+    machine.start = lambda order: starts.append(machine.now) or begin(order)  # type: ignore[method-assign, func-returns-value]
+    happening = listen(machine, [worker_order(plan, tmp_path)], Restarts(machine.clock))
+    refuses("SIGKILL.* and 6 had been replaced", list, happening)
+    between = [later - start for start, later in pairwise(starts)]
+    assert len(between) == protocol.RETRIES
+    assert all(
+        pause <= took <= pause + 1 for pause, took in zip([0, 2, 4, 8, 16, 32], between, strict=True)
+    )
+
+
+def test_a_worker_that_comes_further_each_time_is_never_given_up(plan: Plan, tmp_path: Path) -> None:
+    def answer(_: TaskOrder, turn: int) -> Said:
+        last = turn == 3 * protocol.RETRIES
+        return [epoch("key", turn + 1)], None if last else "SIGTERM"
+
+    machine = Scripted(answer)
+    happened = list(listen(machine, [worker_order(plan, tmp_path)], Restarts(machine.clock)))
+    assert sum(isinstance(event, events.Epoch) for event in happened) == 3 * protocol.RETRIES + 1
+    assert all("(1 of 6)" in text for text in notes(happened))
+
+
 @dataclass
 class FakeRay:
-    """asked: addresses of heads, of which the first `fails` have no server for this driver.  given: to
-    what kind of process each task went."""
+    """A cluster of which the first `fails` heads have no server for this driver.
+
+    Attributes:
+        addresses: Of the heads that were tried.
+        kinds: Of the processes that tasks went to.
+    """
 
     fails: int = 0
-    asked: list[str] = field(default_factory=list)
-    given: list[str] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
     exceptions: ClassVar[Any] = SimpleNamespace(RayError=LookupError)
 
     def init(self, address: str, **_: Any) -> None:
-        self.asked.append(address)
-        if len(self.asked) <= self.fails:
+        self.addresses.append(address)
+        if len(self.addresses) <= self.fails:
             raise ConnectionAbortedError("Initialization failure from server")
 
     def remote(self, *work: Any, max_calls: int = 0) -> Any:
         if not work:
             return partial(self.remote, max_calls=max_calls)
         kind = "its own" if max_calls == 1 else "any"
-        task = SimpleNamespace(remote=lambda _: self.given.append(kind))
+        task = SimpleNamespace(remote=lambda _: self.kinds.append(kind))
         return SimpleNamespace(options=lambda **_: task)
 
     def shutdown(self) -> None:
-        self.asked.append("left")
+        self.addresses.append("left")
 
 
 WHERE = "ray://127.0.0.1:10001"
@@ -193,10 +251,10 @@ WHERE = "ray://127.0.0.1:10001"
 
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
-    made = FakeRay()
-    monkeypatch.setattr(clusters, "_imported", lambda: made)
+    fake = FakeRay()
+    monkeypatch.setattr(clusters, "_imported", lambda: fake)
     monkeypatch.setattr(clusters, "check_version", lambda: None)
-    return made
+    return fake
 
 
 @pytest.mark.parametrize(("fails", "joins"), [(0, True), (2, True), (3, False)])
@@ -206,10 +264,10 @@ def test_a_head_that_cannot_start_a_server_is_asked_again(ray: FakeRay, fails: i
     if joins:
         with clusters.joined(WHERE) as cluster:
             assert cluster.by_client and not cluster.own
-        assert ray.asked == [WHERE] * (fails + 1) + ["left"]
+        assert ray.addresses == [WHERE] * (fails + 1) + ["left"]
     else:
         refuses("no cluster answers .*Initialization failure", clusters.joined(WHERE).__enter__)
-        assert ray.asked == [WHERE] * 3
+        assert ray.addresses == [WHERE] * 3
 
 
 @pytest.mark.parametrize(("gpus", "kind"), [(0.0, "any"), (1.0, "its own"), (0.5, "its own")])
@@ -217,4 +275,4 @@ def test_a_phase_on_a_gpu_has_a_process_of_its_own(ray: FakeRay, gpus: float, ki
     """One that had a GPU would stay on it, whichever it is given next."""
     with clusters.joined(WHERE) as cluster:
         cluster.start(TaskOrder("", [], {}, {}, "", {}, Needs(1, 0, gpus), "", {}, {}))
-    assert ray.given == [kind]
+    assert ray.kinds == [kind]

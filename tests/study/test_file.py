@@ -25,9 +25,9 @@ def listed(folder: Path, text: str) -> Path:
 
 def test_a_list_is_read_in_its_order_with_the_settings_in_every_study(tmp_path: Path) -> None:
     path = listed(tmp_path, "name: both\nstudies: [b.yaml, a.yaml]\n")
-    found = members(path, ["recipe.epochs=3"])
-    assert [m.study.name for m in found] == ["b", "a"]
-    assert [m.study.recipe.epochs for m in found] == [3, 3]
+    studies = members(path, ["recipe.epochs=3"])
+    assert [m.study.name for m in studies] == ["b", "a"]
+    assert [m.study.recipe.epochs for m in studies] == [3, 3]
     (alone,) = members(tmp_path / "a.yaml")
     assert alone.study.name == "a" and alone.study.recipe.epochs == 20
 
@@ -35,14 +35,14 @@ def test_a_list_is_read_in_its_order_with_the_settings_in_every_study(tmp_path: 
 def test_the_data_root_of_a_list_holds_a_folder_for_each_data_set(tmp_path: Path) -> None:
     path = listed(tmp_path, "studies: [a.yaml, b.yaml]")
     (tmp_path / "b.yaml").write_text(STUDY.replace("digits}", "cifar10}"))
-    found = members(path, data_root=Path("here"))
-    assert [m.study.data.root for m in found] == ["here/digits", "here/cifar10"]
+    studies = members(path, data_root=Path("here"))
+    assert [m.study.data.root for m in studies] == ["here/digits", "here/cifar10"]
     (alone,) = members(tmp_path / "b.yaml", data_root=Path("here"))
     assert alone.study.data.root == "here"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("studies: [../a.yaml]", r"all.yaml:1: ../a.yaml lies outside .* put the study beside"),
         ("studies: [/etc/a.yaml]", "lies outside"),
@@ -55,10 +55,10 @@ def test_the_data_root_of_a_list_holds_a_folder_for_each_data_set(tmp_path: Path
         ("studies: [a.yaml]\nseeds: [1]", r"all.yaml:2: a list of studies has no 'seeds'; .*--set"),
     ],
 )
-def test_what_is_wrong_with_a_list_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+def test_what_is_wrong_with_a_list_is_one_line(tmp_path: Path, text: str, message: str) -> None:
     path = listed(tmp_path / "studies", text)
     (tmp_path / "a.yaml").write_text(STUDY)
-    refuses(said, members, path)
+    refuses(message, members, path)
 
 
 def test_a_link_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
@@ -73,6 +73,6 @@ def test_data_that_studies_have_in_common_is_read_once(
 ) -> None:
     path = listed(tmp_path, "studies: [a.yaml, b.yaml]")
     read, reads = plan.read_data, []
-    monkeypatch.setattr(plan, "read_data", lambda *given: reads.append(given) or read(*given))
-    one, other = plans([member.study for member in members(path, ["seeds=[1]"])])
-    assert len(reads) == 1 and one.data is other.data and one.nodes.keys() == other.nodes.keys()
+    monkeypatch.setattr(plan, "read_data", lambda *args: reads.append(args) or read(*args))
+    first, other = plans([member.study for member in members(path, ["seeds=[1]"])])
+    assert len(reads) == 1 and first.data is other.data and first.nodes.keys() == other.nodes.keys()

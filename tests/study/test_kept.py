@@ -51,15 +51,17 @@ def plan(strategies: Any, weights: Path | None = None, classes: int = 3, **more:
 
 
 @pytest.fixture(scope="module")
-def kept(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+def frozen(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     short = plan(KEPT, weights, recipe={"epochs": 1})
     return run_all(short, tmp_path_factory.mktemp("kept"))[0]
 
 
 @pytest.mark.parametrize("label", ["kept", "taught", "own"])
-def test_the_final_answer_is_the_checkpoints_to_the_bit(kept: Store, weights: Path, label: str) -> None:
-    trial = kept.find_trial(f"{label}-")
-    manifest, logits = kept.read_trial(trial), kept.trial_logits(trial)["test"]
+def test_the_final_answer_is_the_checkpoints_to_the_bit(
+    frozen: Store, weights: Path, label: str
+) -> None:
+    trial = frozen.find_trial(f"{label}-")
+    manifest, logits = frozen.read_trial(trial), frozen.trial_logits(trial)["test"]
     assert manifest.exits == (1, 2, 3, 4)
     module = inside(build(NetSpec("digits-cnn"), (1, 8, 8), 3, 0)).trunks[0].module
     state = torch.load(weights, weights_only=True)
@@ -73,18 +75,18 @@ def test_the_final_answer_is_the_checkpoints_to_the_bit(kept: Store, weights: Pa
     with torch.no_grad(), applied(NUMERICS):
         expected = module.eval()(padded.contiguous(memory_format=torch.channels_last))[: len(x)]
     assert np.array_equal(logits[:, -1], expected.numpy())
-    net = load_network(kept, trial, CPU)
+    net = load_network(frozen, trial, CPU)
     final = inside(net).trunks[inside(net).trunk_of[-1]].module.state_dict()
     assert all(torch.equal(final[name], tensor) for name, tensor in state.items())
-    trained = {name for key in manifest.keys for name in kept.node_weights(key)}
+    trained = {name for key in manifest.keys for name in frozen.node_weights(key)}
     if label != "own":
         assert all(name.startswith("exits.") for name in trained)
     assert (logits[:, 0] != logits[:, -1]).any()
 
 
-def test_tables_show_the_final_exit_too(kept: Store) -> None:
-    assert all(set(line.accuracy) == {1, 2, 3, 4} for line in by_strategy(kept, kept.trials()))
-    table = tidy(kept, kept.trials())
+def test_tables_show_the_final_exit_too(frozen: Store) -> None:
+    assert all(set(line.accuracy) == {1, 2, 3, 4} for line in by_strategy(frozen, frozen.trials()))
+    table = tidy(frozen, frozen.trials())
     final = table[(table.exit == 4) & (table.split == "test") & (table.metric == "accuracy")]
     assert final.value.nunique() == 1 and len(final) == 3
 
@@ -94,14 +96,14 @@ def test_training_begins_from_the_weights(weights: Path, tmp_path: Path) -> None
     small = {"epochs": 1, "learning_rate": 1e-6}
     state = torch.load(weights, weights_only=True)
     far = {}
-    for name, given in (("given", weights), ("drawn", None)):
-        store = run_all(plan(("baseline",), given, recipe=small), tmp_path / name)[0]
-        found = inside(load_network(store, store.trials()[0], CPU)).trunks[0].module
-        far[name] = max(float((p - state[n]).abs().max()) for n, p in found.named_parameters())
+    for name, source in (("source", weights), ("drawn", None)):
+        store = run_all(plan(("baseline",), source, recipe=small), tmp_path / name)[0]
+        trunk = inside(load_network(store, store.trials()[0], CPU)).trunks[0].module
+        far[name] = max(float((p - state[n]).abs().max()) for n, p in trunk.named_parameters())
         assert store.read_trial(store.trials()[0]).initial == (
-            None if given is None else f"{len(state)} tensors loaded"
+            None if source is None else f"{len(state)} tensors loaded"
         )
-    assert far["given"] < 1e-3 < far["drawn"]
+    assert far["source"] < 1e-3 < far["drawn"]
 
 
 def test_the_content_of_the_file_is_in_every_key(weights: Path, tmp_path: Path) -> None:
@@ -137,8 +139,8 @@ def test_an_attached_network_can_be_kept() -> None:
     module = inside(build(NetSpec("digits-cnn"), (1, 8, 8), 3, 3)).trunks[0].module
     net = identified(attach(module, ["blocks.0"], (1, 8, 8)))
     study = tiny_study(KEPT[:1], "attached")
-    made = plan_trials(study, tiny_data(), net, NUMERICS)
-    assert list(made.trials[0].resolved.final) == [1, 2]
+    plan = plan_trials(study, tiny_data(), net, NUMERICS)
+    assert list(plan.trials[0].resolved.final) == [1, 2]
 
 
 def test_where_the_study_file_is_wrong(tmp_path: Path) -> None:

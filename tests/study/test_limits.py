@@ -34,29 +34,29 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "in_memory", lambda _: False)
 
 
-def found(folder: Path, memory: int = 9 * GIB, workers: int = 1, **execution: object) -> CacheLimits:
+def allowed(folder: Path, memory: int = 9 * GIB, workers: int = 1, **execution: object) -> CacheLimits:
     spec = ExecutionSpec.model_validate(execution)
     return of_caches(spec, CPU, folder, workers, memory, training=2 * GIB)
 
 
 @pytest.mark.usefixtures("disk")
 def test_without_a_limit_caches_take_what_training_leaves_and_half_of_the_disk(tmp_path: Path) -> None:
-    assert found(tmp_path) == CacheLimits(7 * GIB, int(DISK_SHARE * 100 * GIB))
-    assert found(tmp_path, memory=GIB).memory == 0, "training alone takes more"
+    assert allowed(tmp_path) == CacheLimits(7 * GIB, int(DISK_SHARE * 100 * GIB))
+    assert allowed(tmp_path, memory=GIB).memory == 0, "training alone takes more"
 
 
 @pytest.mark.usefixtures("disk")
 def test_a_limit_is_for_all_workers_together(tmp_path: Path) -> None:
-    given = {"cache_memory": "4GiB", "cache_disk": "8GiB"}
-    assert found(tmp_path, workers=1, **given) == CacheLimits(4 * GIB, 8 * GIB)
-    assert found(tmp_path, workers=4, **given) == CacheLimits(GIB, 2 * GIB)
-    assert found(tmp_path, workers=4).disk == int(DISK_SHARE * 100 * GIB) // 4
+    limits = {"cache_memory": "4GiB", "cache_disk": "8GiB"}
+    assert allowed(tmp_path, workers=1, **limits) == CacheLimits(4 * GIB, 8 * GIB)
+    assert allowed(tmp_path, workers=4, **limits) == CacheLimits(GIB, 2 * GIB)
+    assert allowed(tmp_path, workers=4).disk == int(DISK_SHARE * 100 * GIB) // 4
 
 
 @pytest.mark.usefixtures("disk")
 @pytest.mark.parametrize("name", ["memory", "disk"])
 def test_none_is_none(name: str, tmp_path: Path) -> None:
-    assert getattr(found(tmp_path, **{f"cache_{name}": 0}), name) == 0
+    assert getattr(allowed(tmp_path, **{f"cache_{name}": 0}), name) == 0
 
 
 def test_processes_share_what_is_free() -> None:
@@ -97,10 +97,10 @@ def test_files_in_memory_are_told_from_files_on_a_disk(
 
 def test_no_caches_on_a_disk_that_is_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(psutil, "disk_partitions", mounted((str(tmp_path), "tmpfs")))
-    here = found(tmp_path / "deep" / "down")
+    here = allowed(tmp_path / "deep" / "down")
     assert here.disk == 0 and here.no_disk is not None and "TMPDIR" in here.no_disk
-    assert found(tmp_path, cache_disk="8GiB").disk == 0
-    assert found(tmp_path, cache_disk=0).no_disk is None, "as the study says"
+    assert allowed(tmp_path, cache_disk="8GiB").disk == 0
+    assert allowed(tmp_path, cache_disk=0).no_disk is None, "as the study says"
 
 
 def test_a_folder_that_cannot_be_reached_is_no_crash(
@@ -111,7 +111,7 @@ def test_a_folder_that_cannot_be_reached_is_no_crash(
 
     monkeypatch.setattr(limits, "in_memory", lambda _: False)
     monkeypatch.setattr(shutil, "disk_usage", refused)
-    here = found(tmp_path)
+    here = allowed(tmp_path)
     assert here.disk == 0 and here.no_disk is not None and "permission denied" in here.no_disk
 
 

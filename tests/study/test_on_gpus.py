@@ -19,8 +19,8 @@ from offramp.study.run.run import RunConfig
 from offramp.study.spec import file as spec
 
 HERE = torch.cuda.device_count() if torch.cuda.is_available() else 0
-one = pytest.mark.skipif(HERE < 1, reason="no GPU is here")
-two = pytest.mark.skipif(HERE < 2, reason=f"two GPUs are needed, and {HERE} are here")
+one_gpu = pytest.mark.skipif(HERE < 1, reason="no GPU is here")
+two_gpus = pytest.mark.skipif(HERE < 2, reason=f"two GPUs are needed, and {HERE} are here")
 pytestmark = pytest.mark.slow
 
 
@@ -42,14 +42,14 @@ def trained(folder: Path, **changes: Any) -> dict[str, bytes]:
     return {key: (folder / "nodes" / key / "weights.safetensors").read_bytes() for key in store.nodes()}
 
 
-@one
+@one_gpu
 @pytest.mark.parametrize("numerics", ["default", "cuda-bf16", "cuda-tf32"])
 def test_a_gpu_repeats_itself_to_the_bit(tmp_path: Path, numerics: str) -> None:
     first = trained(tmp_path / "1", numerics=numerics)
     assert first and first == trained(tmp_path / "2", numerics=numerics)
 
 
-@one
+@one_gpu
 def test_no_step_waits_for_the_gpu(tmp_path: Path) -> None:
     """As `test_elsewhere` shows on `meta`; here torch itself watches."""
     with applied(profile("default", "cuda")):
@@ -62,7 +62,7 @@ def test_no_step_waits_for_the_gpu(tmp_path: Path) -> None:
     assert not [w for w in seen if Path(w.filename).name in ("trainee.py", "losses.py", "norms.py")]
 
 
-@two
+@two_gpus
 def test_two_gpus_repeat_themselves_to_the_bit(tmp_path: Path) -> None:
     first = trained(tmp_path / "1", execution={"devices": 2})
     assert first and first == trained(tmp_path / "2", execution={"devices": 2})

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 SEEDS = (42, 43, 44)
 
 
-def asked(split_seed: object, seeds: tuple[int, ...] = SEEDS, **data: Any) -> dict[str, Any]:
+def described(split_seed: object, seeds: tuple[int, ...] = SEEDS, **data: Any) -> dict[str, Any]:
     return {
         "seeds": list(seeds),
         "strategies": ["baseline", "two-stage"],
@@ -33,7 +33,7 @@ def asked(split_seed: object, seeds: tuple[int, ...] = SEEDS, **data: Any) -> di
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> offramp.Results:
-    study = asked("trial", test="held-out", test_images=None)
+    study = described("trial", test="held-out", test_images=None)
     return offramp.run(study, store=tmp_path_factory.mktemp("drawn"))
 
 
@@ -46,23 +46,23 @@ def test_each_seed_has_its_own_images(drawn: offramp.Results) -> None:
 
 
 def test_they_are_compared_as_one_study(drawn: offramp.Results) -> None:
-    found = evidence.from_store(drawn.store.root)
-    assert found.missing == () and len(found.trials) == 6
-    (runs,) = found.runs
+    trials = evidence.from_store(drawn.store.root)
+    assert trials.missing == () and len(trials.trials) == 6
+    (runs,) = trials.runs
     assert not runs.same_images
-    assert make(found, ["main"])
+    assert make(trials, ["main"])
 
 
 def test_splits_that_differ_for_no_reason_are_not(tmp_path: Path) -> None:
     for seed in SEEDS[:2]:
-        offramp.run(asked(seed, (seed,)), store=tmp_path)
-    found = evidence.from_store(tmp_path)
-    assert len(found.trials) == 2
-    assert any("of another setting" in note for note in found.missing)
+        offramp.run(described(seed, (seed,)), store=tmp_path)
+    trials = evidence.from_store(tmp_path)
+    assert len(trials.trials) == 2
+    assert any("of another setting" in note for note in trials.missing)
 
 
 def test_a_seed_is_the_same_alone(drawn: offramp.Results, tmp_path: Path) -> None:
-    alone = offramp.run(asked(44, (44,), test="held-out"), store=tmp_path)
+    alone = offramp.run(described(44, (44,), test="held-out"), store=tmp_path)
     keys = {key for trial in alone.trials for key in alone.store.read_trial(trial).keys}
     assert keys and keys <= set(Archive(drawn.store.root).nodes())
 
@@ -84,13 +84,13 @@ def test_test_images_join_those_of_train() -> None:
     """Patients that two splits had in common stay together, and no image is lost."""
     spec = DataSpec("own", test="held-out", held_out_images=40)
     parts = choose(with_test_split(raw(), spec), spec).parts
-    shown = {name: part.source.read(part.rows)[:, 0, 0, 0].tolist() for name, part in parts.items()}
-    assert sum(map(len, shown.values())) == 221
-    patients = {name: {n // 2 for n in numbers} for name, numbers in shown.items()}
+    shades = {name: part.source.read(part.rows)[:, 0, 0, 0].tolist() for name, part in parts.items()}
+    assert sum(map(len, shades.values())) == 221
+    patients = {name: {n // 2 for n in numbers} for name, numbers in shades.items()}
     assert sum(map(len, patients.values())) == len(set().union(*patients.values()))
     other = DataSpec("own", test="held-out", held_out_images=40, split_seed=1)
     test = choose(with_test_split(raw(), other), other).parts["test"]
-    assert test.source.read(test.rows)[:, 0, 0, 0].tolist() != shown["test"]
+    assert test.source.read(test.rows)[:, 0, 0, 0].tolist() != shades["test"]
 
 
 def test_so_many_of_a_test_split_that_is_none() -> None:

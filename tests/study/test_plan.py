@@ -79,17 +79,17 @@ def test_a_phase_recipe_changes_that_phase_and_what_builds_on_it() -> None:
     plan = tiny_plan(tiny_study(["joint-branch"]))
     head = tiny_plan(tiny_study([{"name": "joint-branch", "phases": {"branch 2": {"epochs": 3}}}]))
     base = tiny_plan(tiny_study([{"name": "joint-branch", "phases": {"joint": {"epochs": 3}}}]))
-    (one,), (two,), (three,) = keys(plan), keys(head), keys(base)
-    assert [a == b for a, b in zip(one, two, strict=True)] == [True, True, False, True]
-    assert not set(one) & set(three)
+    (whole,), (of_head,), (of_base,) = keys(plan), keys(head), keys(base)
+    assert [a == b for a, b in zip(whole, of_head, strict=True)] == [True, True, False, True]
+    assert not set(whole) & set(of_base)
 
 
 def test_unshared_keys_differ_by_strategy_and_mode() -> None:
-    found = []
+    keys_of = []
     for execution in ({"share": False}, "plain"):
         plan = tiny_plan(tiny_study(["baseline", "two-stage"], execution=execution))
-        found += [key for trial in plan.trials for key in trial.keys]
-    assert len(set(found)) == len(found) == 10
+        keys_of += [key for trial in plan.trials for key in trial.keys]
+    assert len(set(keys_of)) == len(keys_of) == 10
 
 
 def test_total_budget_is_split_over_the_phases() -> None:
@@ -126,8 +126,8 @@ def test_an_error_names_the_line_of_the_file(tmp_path: Path) -> None:
 
 def test_a_plan_from_a_study_alone_starts_nothing_and_is_the_same_each_time() -> None:
     state = torch.get_rng_state()
-    one, other = (make_plan(spec.parse(STUDY), CPU) for _ in range(2))
-    assert keys(one) == keys(other) and [t.id for t in one.trials] == [t.id for t in other.trials]
+    first, other = (make_plan(spec.parse(STUDY), CPU) for _ in range(2))
+    assert keys(first) == keys(other) and [t.id for t in first.trials] == [t.id for t in other.trials]
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -182,5 +182,5 @@ def test_heads_on_one_frozen_trunk_share_a_pass_and_nothing_else_does() -> None:
 
 def test_seeds_never_share_a_pass() -> None:
     plan = tiny_plan(tiny_study(["two-stage"], seeds=(1, 2)))
-    one, other = (t.resolved.nodes[1] for t in plan.trials)
-    assert one.name == other.name == "exit 1" and not can_fuse(one, other)
+    first, other = (t.resolved.nodes[1] for t in plan.trials)
+    assert first.name == other.name == "exit 1" and not can_fuse(first, other)

@@ -27,20 +27,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "config" / "offramp" / "profiles"
 
 
-def made(**fields: Any) -> ProfileFile:
+def profile_file(**fields: Any) -> ProfileFile:
     numerics = custom("cpu", threads=1, **fields)
     gain = Gain(what="2 threads against 1", network="resnet18", ratio=1.5)
     return ProfileFile(numerics=numerics, machine="a machine", made="2024-01-01", measured=(gain,))
 
 
 def test_what_is_written_is_found_by_name_and_by_path(home: Path) -> None:
-    profiles.write(profiles.place("mine", None), made(precision="bfloat16"))
-    profiles.write(profiles.place("any", Path("other.json")), made(precision="bfloat16"))
-    found = profiles.find("mine", "cpu")
+    profiles.write(profiles.place("mine", None), profile_file(precision="bfloat16"))
+    profiles.write(profiles.place("any", Path("other.json")), profile_file(precision="bfloat16"))
+    numerics = profiles.find("mine", "cpu")
     assert (home / "mine.json").is_file()
-    assert found.threads == 1 and found.precision == "bfloat16"
-    assert profiles.read(home / "mine.json") == made(precision="bfloat16")
-    assert digest(profiles.find("other.json", "cpu")) == digest(found)  # its name says nothing
+    assert numerics.threads == 1 and numerics.precision == "bfloat16"
+    assert profiles.read(home / "mine.json") == profile_file(precision="bfloat16")
+    assert digest(profiles.find("other.json", "cpu")) == digest(numerics)  # its name says nothing
     assert list(profiles.listed()) == ["mine"]
 
 
@@ -57,17 +57,17 @@ def test_a_memory_format_is_another_profile() -> None:
 
 def test_the_names_that_come_along_are_found_first(home: Path) -> None:
     assert profiles.find("default", "cpu") is PROFILES["cpu"]
-    profiles.write(home / "cpu.json", made())
+    profiles.write(home / "cpu.json", profile_file())
     assert profiles.find("cpu", "cpu") is PROFILES["cpu"]
 
 
 def test_a_study_gets_the_profile_that_it_asks_for() -> None:
-    given = {"strategies": ["baseline"], "backbone": "digits-cnn", "data": "digits", "seeds": [1]}
+    study = {"strategies": ["baseline"], "backbone": "digits-cnn", "data": "digits", "seeds": [1]}
 
     def keys(numerics: str) -> list[str]:
-        return list(make_plan(spec.parse({**given, "numerics": numerics}), CPU).nodes)
+        return list(make_plan(spec.parse({**study, "numerics": numerics}), CPU).nodes)
 
-    profiles.write(profiles.place("mine", None), made())
+    profiles.write(profiles.place("mine", None), profile_file())
     Path("same.json").write_text('{"numerics": {"device": "cpu", "threads": 2}}')
     assert keys("mine") != keys("default") == keys("cpu") == keys("same.json")
     assert keys("cpu-bf16") not in (keys("default"), keys("mine"))
@@ -113,18 +113,18 @@ def test_files_that_are_no_profile_are_refused(home: Path) -> None:
     refuses("offramp doctor --tune", profiles.find, "none.json", "cpu")
     home.mkdir(parents=True)
     (home / "broken.json").write_text("{")
-    profiles.write(home / "good.json", made())
+    profiles.write(home / "good.json", profile_file())
     assert list(profiles.listed()) == ["good"]
 
 
 def test_an_unknown_name_is_told_with_the_nearest_of_all() -> None:
-    profiles.write(profiles.place("fast-laptop", None), made())
+    profiles.write(profiles.place("fast-laptop", None), profile_file())
     refuses("'fast-latpop'; did you mean 'fast-laptop'", profiles.find, "fast-latpop", "cpu")
     refuses("'fast-laptop' is for cpu, but this run is on cuda", profiles.find, "fast-laptop", "cuda")
 
 
 def test_a_name_that_is_taken_is_refused() -> None:
-    profiles.write(profiles.place("mine", None), made())
+    profiles.write(profiles.place("mine", None), profile_file())
     for name, out, words in (
         ("mine", None, "is there already"),
         ("cpu", None, "comes with offramp"),

@@ -31,8 +31,8 @@ def with_alpha(exits: int, *, alpha: float = 0.5):
 '''
 
 
-def program(name: str, exits: int = 4, **given: Any) -> tuple[Phase, ...]:
-    return programs.program(name, exits, given, DEFAULTS)
+def program(name: str, exits: int = 4, **options: Any) -> tuple[Phase, ...]:
+    return programs.program(name, exits, options, DEFAULTS)
 
 
 @pytest.fixture
@@ -56,15 +56,15 @@ def test_registered_strategies_come_with_their_defaults(name: str) -> None:
 
 
 def test_options_are_the_keyword_arguments_with_type_and_default() -> None:
-    found = {o.name: o for o in programs.options(STRATEGIES["joint-branch"])}
-    assert list(found) == ["joint_weights", "scope", "refine_final", "fine_tune_scale"]
-    assert found["fine_tune_scale"].annotation is float and found["fine_tune_scale"].default == 0.1
+    by_name = {o.name: o for o in programs.options(STRATEGIES["joint-branch"])}
+    assert list(by_name) == ["joint_weights", "scope", "refine_final", "fine_tune_scale"]
+    assert by_name["fine_tune_scale"].annotation is float and by_name["fine_tune_scale"].default == 0.1
     assert not programs.options(STRATEGIES["baseline"])
 
 
 def test_the_strategys_own_options_win_over_the_studys_defaults() -> None:
-    given = programs.program("joint", 3, {"joint_weights": [1, 2, 3.5]}, DEFAULTS)
-    assert given[0].loss == (CE(1, weight=1.0), CE(2, weight=2.0), CE(3, weight=3.5))
+    phases = programs.program("joint", 3, {"joint_weights": [1, 2, 3.5]}, DEFAULTS)
+    assert phases[0].loss == (CE(1, weight=1.0), CE(2, weight=2.0), CE(3, weight=3.5))
     default = programs.program("joint", 3, {}, DEFAULTS | {"joint_weights": "uniform"})
     assert default[0].loss == (CE(1), CE(2), CE(3))
     scaled = programs.program("distillation", 2, {"temperature": 4}, DEFAULTS | {"alpha": 0.25})
@@ -76,7 +76,7 @@ def test_an_int_where_a_float_belongs_gives_the_same_program() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "message"),
+    ("name", "options", "message"),
     [
         ("jiont", {}, r"unknown strategy 'jiont'; did you mean 'joint'\?"),
         ("baseline", {"scope": "head"}, "strategy 'baseline' has no option 'scope'; it has no options"),
@@ -100,8 +100,8 @@ def test_an_int_where_a_float_belongs_gives_the_same_program() -> None:
         ("distillation", {"students": ["heads"]}, r"'students' of strategy 'distillation' cannot be"),
     ],
 )
-def test_wrong_options_are_refused_in_one_line(name: str, given: dict[str, Any], message: str) -> None:
-    refuses(message, program, name, **given)
+def test_wrong_options_are_refused_in_one_line(name: str, options: dict[str, Any], message: str) -> None:
+    refuses(message, program, name, **options)
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_options_that_cannot_train_are_refused_before_anything_runs(
 
 
 def test_a_strategy_of_ones_own_from_a_file(own: str) -> None:
-    trunk, one = program(f"{own}:mine", first=2)
-    assert trunk.name == "trunk" and one.loss == (CE(2),)
+    trunk, head = program(f"{own}:mine", first=2)
+    assert trunk.name == "trunk" and head.loss == (CE(2),)
     assert program(f"{own}:mine", mode="b") == program(f"{own}:mine")
     for alpha, weight in ((0.1, 0.5), (0.25, 0.25)):  # a recipe that is silent, and one that is not
         (phase,) = programs.program(f"{own}:with_alpha", 4, {}, DEFAULTS | {"alpha": alpha})
@@ -149,7 +149,7 @@ def test_a_strategy_of_ones_own_shares_nodes_with_others(own: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "message"),
+    ("name", "options", "message"),
     [
         ("nowhere.py:mine", {}, "there is no file nowhere.py"),
         ("{own}:yours", {}, "own.py has no function 'yours'"),
@@ -160,9 +160,9 @@ def test_a_strategy_of_ones_own_shares_nodes_with_others(own: str) -> None:
     ],
 )
 def test_what_is_wrong_with_naming_ones_own_strategy(
-    own: str, name: str, given: dict[str, Any], message: str
+    own: str, name: str, options: dict[str, Any], message: str
 ) -> None:
-    refuses(message, program, name.format(own=own), **given)
+    refuses(message, program, name.format(own=own), **options)
 
 
 @pytest.mark.parametrize(

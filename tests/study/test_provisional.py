@@ -91,9 +91,9 @@ def test_a_provisional_plan_says_so_and_finds_nothing_in_a_store(
     assert len(plan.data.train) == 600 and plan.study.backbone.weights == "imagenet"
 
     monkeypatch.setattr(Archive, "has_node", lambda *_: True)
-    found = forecast(plan, Store(tmp_path), CPU, 1e9)
-    assert found.totals.nodes_in_store == 0 and found.provisional == plan.provisional
-    assert found.totals.seconds == found.totals.macs / 1e9
+    foreseen = forecast(plan, Store(tmp_path), CPU, 1e9)
+    assert foreseen.totals.nodes_in_store == 0 and foreseen.provisional == plan.provisional
+    assert foreseen.totals.seconds == foreseen.totals.macs / 1e9
 
 
 def test_a_run_is_never_provisional() -> None:
@@ -143,5 +143,5 @@ def test_small_images_get_a_stem_that_fits_and_a_warning_where_none_is(
     study = {**STUDY, "backbone": backbone, "data": {**STUDY["data"], "size": size}}
     plan = make_plan(spec.parse(study), CPU, provisional=True)
     assert inside(plan.net).facts.identity["options"].get("stem") == stem
-    found = " ".join(plan.remarks)
-    assert re.search(remark, found) if remark else not found
+    remarks = " ".join(plan.remarks)
+    assert re.search(remark, remarks) if remark else not remarks

@@ -42,8 +42,8 @@ SAID = {
 
 
 def test_the_table_is_the_papers() -> None:
-    found = {name: (r.optimizer, r.learning_rate, r.epochs, r.batch_size) for name, r in RECIPES.items()}
-    assert found == SAID
+    table = {name: (r.optimizer, r.learning_rate, r.epochs, r.batch_size) for name, r in RECIPES.items()}
+    assert table == SAID
     assert {r.patience for n, r in RECIPES.items() if "chest" in n} == {10}
     assert {r.patience for n, r in RECIPES.items() if "chest" not in n} == {None}
     last = RECIPES["mobilenetv2-imagenet100"]
@@ -54,18 +54,18 @@ def test_the_table_is_the_papers() -> None:
 
 def test_the_recipes_need_no_torch() -> None:
     code = "import sys, offramp.paper.recipes; print('torch' in sys.modules)"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "False"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_study_file_says_what_the_recipe_says(name: str) -> None:
-    asked = spec.read(PAPER / f"{name}.yaml")
-    assert asked.model_dump() == spec.parse(RECIPES[name].study).model_dump()
-    assert asked.model_dump() == spec.parse(yaml.safe_load(snippet(RECIPES[name]))).model_dump()
-    labels = [s.label for s in asked.strategies]
+    study = spec.read(PAPER / f"{name}.yaml")
+    assert study.model_dump() == spec.parse(RECIPES[name].study).model_dump()
+    assert study.model_dump() == spec.parse(yaml.safe_load(snippet(RECIPES[name]))).model_dump()
+    labels = [s.label for s in study.strategies]
     assert set(labels[:-1]) == set(NINE) and labels[-1] == "distillation-shared"
-    assert asked.seeds == (42, 43, 44, 45, 46)
+    assert study.seeds == (42, 43, 44, 45, 46)
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_the_study_file_says_what_the_recipe_says(name: str) -> None:
 )
 def test_a_study_file_that_says_something_else_is_noticed(changed: dict[str, Any]) -> None:
     other = replace(RECIPES["vgg16-cifar10"], **changed)
-    asked = spec.read(PAPER / "vgg16-cifar10.yaml")
-    assert asked.model_dump() != spec.parse(other.study).model_dump()
+    study = spec.read(PAPER / "vgg16-cifar10.yaml")
+    assert study.model_dump() != spec.parse(other.study).model_dump()
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -98,30 +98,30 @@ def test_costs_are_measured_as_written(name: str) -> None:
     [("airbench-cifar10", "cifar10"), ("airbench93-cifar10", "airbench93"), ("demo", "demo")],
 )
 def test_a_study_that_is_shipped_is_its_recipe(name: str, file: str) -> None:
-    asked, recipe = spec.read(STUDIES / f"{file}.yaml").model_dump(), OTHERS[name]
-    assert asked == spec.parse(recipe).model_dump()
-    assert asked == spec.parse(yaml.safe_load(study_file(recipe))).model_dump()
+    study, recipe = spec.read(STUDIES / f"{file}.yaml").model_dump(), OTHERS[name]
+    assert study == spec.parse(recipe).model_dump()
+    assert study == spec.parse(yaml.safe_load(study_file(recipe))).model_dump()
     changed = {**recipe, "recipe": {**recipe["recipe"], "epochs": 3}}
-    assert asked != spec.parse(changed).model_dump()
+    assert study != spec.parse(changed).model_dump()
 
 
 def test_recipes_show_every_option_of_short_trainings() -> None:
     studies = [spec.parse(yaml.safe_load(study_file(study))) for study in OTHERS.values()]
-    shown = [study.recipe for study in studies]
-    assert {recipe.schedule for recipe in shown} >= {"triangular", "one-cycle"}
-    assert {recipe.average for recipe in shown} >= {"ema", "lookahead"}
+    recipes = [study.recipe for study in studies]
+    assert {recipe.schedule for recipe in recipes} >= {"triangular", "one-cycle"}
+    assert {recipe.average for recipe in recipes} >= {"ema", "lookahead"}
     usual = Recipe()
     for field in ("nesterov", "decoupled_decay", "norm_weight_decay", "norm_bias_rate_scale"):
-        assert any(getattr(recipe, field) != getattr(usual, field) for recipe in shown), field
-    assert any(recipe.label_smoothing for recipe in shown)
+        assert any(getattr(recipe, field) != getattr(usual, field) for recipe in recipes), field
+    assert any(recipe.label_smoothing for recipe in recipes)
     assert any(study.augment and study.augment.alternating_flip for study in studies)
     assert any(study.test_time_flip for study in studies)
 
 
 @pytest.mark.parametrize("folder", [PAPER, PAPER / "cost"])
 def test_all_lists_every_study(folder: Path) -> None:
-    found = [member.path.name for member in members(folder / "all.yaml")]
-    assert found == [f"{name}.yaml" for name in RECIPES]
+    names = [member.path.name for member in members(folder / "all.yaml")]
+    assert names == [f"{name}.yaml" for name in RECIPES]
 
 
 def costly(study: Path) -> bool:
@@ -137,15 +137,15 @@ def costly(study: Path) -> bool:
 @cache
 def network(words: str, shape: tuple[int, int, int], classes: int) -> ExitNetwork:
     """A network of a study, its weights random, made once: `words` is the study's record of it."""
-    asked = spec.parse({"strategies": ["joint"], "data": "digits", **yaml.safe_load(words)})
-    return build(net_spec(asked, shape), shape, classes, 42)
+    study = spec.parse({"strategies": ["joint"], "data": "digits", **yaml.safe_load(words)})
+    return build(net_spec(study, shape), shape, classes, 42)
 
 
 @cache
 def data_of(words: str) -> Data:
     """Data of studies as they are declared, split once: `words` is the studies' record of them."""
-    asked = spec.parse({"strategies": ["joint"], "backbone": "digits-cnn", **yaml.safe_load(words)})
-    return read_data(asked, provisional=True)
+    study = spec.parse({"strategies": ["joint"], "backbone": "digits-cnn", **yaml.safe_load(words)})
+    return read_data(study, provisional=True)
 
 
 @pytest.mark.parametrize(
@@ -158,16 +158,16 @@ def test_every_study_can_be_planned(path: Path, monkeypatch: pytest.MonkeyPatch)
     if path.name == "all.yaml":  # its studies stand beside it
         assert members(path)
         return
-    asked = without_weights(spec.read(path))
-    asked = asked.model_copy(update={"seeds": asked.seeds[:2]})  # of the others, more of the same
-    if asked.data.name == "folder" or dict(asked.data.options).get("wnids") == "all":
+    study = without_weights(spec.read(path))
+    study = study.model_copy(update={"seeds": study.seeds[:2]})  # of the others, more of the same
+    if study.data.name == "folder" or dict(study.data.options).get("wnids") == "all":
         with pytest.raises(OfframpError, match="needs its folder"):  # nobody knows what is in there
-            read_data(asked, provisional=True)
-        asked = asked.model_copy(update={"data": spec.read(STUDIES / "cifar10.yaml").data})
-    given = asked.model_dump(mode="json", exclude_defaults=True, include={"data"})
-    data = replace(data_of(yaml.safe_dump(given)), augment=asked.augment)
-    record = asked.model_dump(mode="json", exclude_defaults=True, include={"exits"})
-    backbone = {"name": asked.backbone.name, **asked.backbone.options}
+            read_data(study, provisional=True)
+        study = study.model_copy(update={"data": spec.read(STUDIES / "cifar10.yaml").data})
+    dumped = study.model_dump(mode="json", exclude_defaults=True, include={"data"})
+    data = replace(data_of(yaml.safe_dump(dumped)), augment=study.augment)
+    record = study.model_dump(mode="json", exclude_defaults=True, include={"exits"})
+    backbone = {"name": study.backbone.name, **study.backbone.options}
     words = yaml.safe_dump({**record, "backbone": backbone})
-    plan = plan_trials(asked, data, network(words, data.shape, len(data.classes)), NUMERICS)
-    assert len(plan.trials) == len(asked.strategies) * len(asked.seeds) and plan.executed > 0
+    plan = plan_trials(study, data, network(words, data.shape, len(data.classes)), NUMERICS)
+    assert len(plan.trials) == len(study.strategies) * len(study.seeds) and plan.executed > 0

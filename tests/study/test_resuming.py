@@ -311,11 +311,11 @@ def test_a_disk_that_is_full_at_any_write(tmp_path: Path, monkeypatch: pytest.Mo
         whole, _ = finish(plan, tmp_path / "whole", checkpoint_seconds=0)
     # The store's version, a plan, a checkpoint, a node of 4 files, a trial of 2 files.
     assert written() == 1 + 1 + 1 + 4 + 2
-    for at, (code, said) in zip(range(1, written() + 1), cycle(DISKS.items()), strict=False):
+    for at, (code, message) in zip(range(1, written() + 1), cycle(DISKS.items()), strict=False):
         root = tmp_path / f"full at {at}"
         with monkeypatch.context() as patch:
             full_disk(patch, at, code)
-            refuses(said.format(root), finish, plan, root, checkpoint_seconds=0)
+            refuses(message.format(root), finish, plan, root, checkpoint_seconds=0)
         cut = Store(root)
         assert locks_free(plan, cut)
         check_sound(cut)

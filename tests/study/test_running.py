@@ -40,20 +40,20 @@ from support import run_all, tiny_data, tiny_plan, tiny_study
 
 def test_the_same_study_in_two_empty_stores_gives_the_same_bits(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    one, events = finish(tiny_plan(tiny_study(STRATEGIES)), tmp_path / "one")
+    first, events = finish(tiny_plan(tiny_study(STRATEGIES)), tmp_path / "one")
     torch.manual_seed(2)  # the generator of whoever calls does not matter
     torch.rand(100)
     other, _ = finish(tiny_plan(tiny_study(STRATEGIES)), tmp_path / "other")
-    check_equal(one, other)
-    check_sound(one)
-    check_tidy(one)
+    check_equal(first, other)
+    check_sound(first)
+    check_tidy(first)
     assert len(closed(events)) == len(STRATEGIES)
 
 
 def test_another_seed_gives_other_bits(tmp_path: Path) -> None:
-    one, _ = finish(tiny_plan(tiny_study(["baseline"])), tmp_path / "one")
+    first, _ = finish(tiny_plan(tiny_study(["baseline"])), tmp_path / "one")
     other, _ = finish(tiny_plan(tiny_study(["baseline"], seeds=[43])), tmp_path / "other")
-    assert set(hashes(one).values()).isdisjoint(hashes(other).values())
+    assert set(hashes(first).values()).isdisjoint(hashes(other).values())
 
 
 def test_every_key_is_trained_once_after_what_it_needs(tmp_path: Path) -> None:
@@ -114,16 +114,16 @@ def test_unshared_studies_keep_keys_of_their_own_and_the_same_weights(
     together = tiny_plan(tiny_study(**UNSHARED))
     assert set(together.nodes).isdisjoint(keys)
     for mine, theirs in zip(apart.trials, together.trials, strict=True):
-        for one, other in zip(mine.resolved.nodes, theirs.resolved.nodes, strict=True):
-            a, b = store.node_weights(one.key), shared.node_weights(other.key)
+        for node, other in zip(mine.resolved.nodes, theirs.resolved.nodes, strict=True):
+            a, b = store.node_weights(node.key), shared.node_weights(other.key)
             assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_plain_and_unshared_runs_in_one_store_do_not_mix(tmp_path: Path) -> None:
     executions: list[Any] = ["derived", {"share": False}, "plain"]
     for execution in executions:
-        given = {"mode": "derived"} if execution == "derived" else execution
-        study = tiny_study(["two-stage"], recipe={"epochs": 1}, execution=given)
+        settings = {"mode": "derived"} if execution == "derived" else execution
+        study = tiny_study(["two-stage"], recipe={"epochs": 1}, execution=settings)
         _, events = finish(tiny_plan(study), tmp_path)
         assert len(trained(events)) == 4 and not reused(events)
     assert len(Store(tmp_path).trials()) == 3
@@ -268,28 +268,28 @@ def test_a_phase_that_cannot_train_fails_alone(tmp_path: Path) -> None:
 def test_logits_shared_by_trials_are_computed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
+    computed: list[int] = []
     compute = trials.split_logits
 
     def count(net: Any, images: Any, split: str, exits: Any, *more: Any) -> Any:
-        asked.extend(exits if split == "test" else ())
+        computed.extend(exits if split == "test" else ())
         return compute(net, images, split, exits, *more)
 
     monkeypatch.setattr(trials, "split_logits", count)
     strategies = ["baseline", "two-stage", "distillation"]
     store, _ = run_all(tiny_plan(tiny_study(strategies, recipe={"epochs": 1})), tmp_path)
-    assert sorted(asked) == [1, 1, 2, 2, 3, 3, 4]  # the final exit is one for all three
+    assert sorted(computed) == [1, 1, 2, 2, 3, 3, 4]  # the final exit is one for all three
     final = [store.trial_logits(t)["test"][:, -1] for t in store.trials()]
     assert (final[0] == final[1]).all() and (final[0] == final[2]).all()
 
 
 def test_what_is_not_deterministic_on_a_device_is_named_with_a_remedy() -> None:
     """As torch says it, but for what nobody can do here."""
-    said = (
+    words = (
         "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you set "
         "'torch.use_deterministic_algorithms(True)'. You can turn off determinism just for this one"
     )
-    reason = reason_of(RuntimeError(said))
+    reason = reason_of(RuntimeError(words))
     assert reason.startswith("adaptive_avg_pool2d_backward_cuda has no deterministic kernel")
     assert "train on the CPU" in reason and "turn off" not in reason
     assert reason_of(RuntimeError("no\nmemory")) == "no memory"

@@ -27,34 +27,34 @@ DIGITS: dict[str, Any] = {
 
 
 def test_small_cuts_data_epochs_size_and_seeds() -> None:
-    found = spec.parse(CHEST)
-    assert found.recipe.epochs == 2 and found.recipe.patience == 10 and found.seeds == (42, 43)
-    assert found.data.size == 64
-    assert (found.data.train_images, found.data.test_images) == (494, 1235)
+    study = spec.parse(CHEST)
+    assert study.recipe.epochs == 2 and study.recipe.patience == 10 and study.seeds == (42, 43)
+    assert study.data.size == 64
+    assert (study.data.train_images, study.data.test_images) == (494, 1235)
     many = spec.parse({**CHEST, "data": "cifar100"})
     assert many.data.train_images == 1000 and many.data.size is None  # 10 a class; 32 px as they are
 
 
 def test_counts_that_do_not_hold_are_not_used() -> None:
     """Ten classes of an ILSVRC tree hold fewer images than a hundred."""
-    found = spec.parse({**CHEST, "data": {"name": "imagenet100", "wnids": "all"}})
-    assert found.data.train_images is None and found.data.size == 64
+    study = spec.parse({**CHEST, "data": {"name": "imagenet100", "wnids": "all"}})
+    assert study.data.train_images is None and study.data.size == 64
     some = spec.parse({**CHEST, "data": {"name": "folder", "train_images": 5000}})
     assert some.data.train_images == 1000 and some.data.size is None
 
 
 def test_what_is_smaller_already_stays_and_what_a_flag_sets_wins() -> None:
-    given = {**CHEST, "data": {"name": "cifar10", "train_images": 100}, "recipe": {"epochs": 1}}
-    found = spec.parse(given)
-    assert (found.data.train_images, found.recipe.epochs) == (100, 1)
-    won = spec.parse(given, None, ["recipe.epochs=7", "seeds=[1]"])
+    smaller = {**CHEST, "data": {"name": "cifar10", "train_images": 100}, "recipe": {"epochs": 1}}
+    study = spec.parse(smaller)
+    assert (study.data.train_images, study.recipe.epochs) == (100, 1)
+    won = spec.parse(smaller, None, ["recipe.epochs=7", "seeds=[1]"])
     assert (won.recipe.epochs, won.seeds, won.data.train_images) == (7, (1,), 100)
 
 
 def test_a_flag_that_sets_a_whole_section_wins_with_what_it_says() -> None:
     flags = ["recipe={epochs: 7}", "data={name: digits, train_images: 1300}"]
-    found = spec.parse({**DIGITS, "scale": "small"}, None, flags)
-    assert (found.recipe.epochs, found.data.train_images) == (7, 1300)
+    study = spec.parse({**DIGITS, "scale": "small"}, None, flags)
+    assert (study.recipe.epochs, study.data.train_images) == (7, 1300)
     named = spec.parse({**CHEST, "scale": "small"}, None, ["data=cifar100"])  # says nothing of counts
     assert named.data.train_images == 1000
 

@@ -49,10 +49,10 @@ def test_a_shared_pass_costs_less_work() -> None:
 def test_a_forecast_counts_the_devices_that_train_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """On CPUs as far as there are cores for them."""
     monkeypatch.setattr(forecast, "macs_per_second", lambda *_, **__: 100.0)
-    one = tiny_plan(tiny_study())
-    four = replace(one, numerics=replace(one.numerics, ranks=4, threads=2))
+    single = tiny_plan(tiny_study())
+    four = replace(single, numerics=replace(single.numerics, ranks=4, threads=2))
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
-    assert [forecast.measured(plan, gpu) for plan in (one, four)] == [100, 400]
+    assert [forecast.measured(plan, gpu) for plan in (single, four)] == [100, 400]
     speeds = [times_faster(4, 2, cpu, lambda n=n: n) for n in (1, 2, 3, 8, 64)]  # type: ignore[misc]
     assert speeds == [1, 1, 1.5, 4, 4]
 

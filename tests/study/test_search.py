@@ -68,13 +68,13 @@ def as_read(study: Path, *settings: str) -> StudyFile:
     return file
 
 
-def searched(study: Path, store: Path, asked: SearchOptions, **about: Any) -> Iterator[SearchEvent]:
+def searched(study: Path, store: Path, options: SearchOptions, **about: Any) -> Iterator[SearchEvent]:
     """The steps of a search; its last value is what was found."""
-    variants = Variants(as_read(study), asked.label)
-    found = yield from search(
-        read(study), variants, asked, Store(store), RunConfig(CPU, store.parent, **about)
+    variants = Variants(as_read(study), options.label)
+    best = yield from search(
+        read(study), variants, options, Store(store), RunConfig(CPU, store.parent, **about)
     )
-    yield found
+    yield best
 
 
 @pytest.mark.parametrize(
@@ -99,35 +99,34 @@ def test_what_is_no_range_is_refused(text: str) -> None:
 
 
 def test_the_best_is_found_and_written_as_a_study(study: Path, tmp_path: Path) -> None:
-    asked = SearchOptions(OVER, 3, seed=40)
+    options = SearchOptions(OVER, 3, seed=40)
     study.write_text(STUDY.replace("train_images: 100", "train_images: 200"))  # else rates do not tell
-    *steps, found = searched(study, tmp_path / "runs", asked)
-    assert isinstance(found, Best) and found.settings["recipe.learning_rate"] in (0.005, 0.01)
+    *steps, best = searched(study, tmp_path / "runs", options)
+    assert isinstance(best, Best) and best.settings["recipe.learning_rate"] in (0.005, 0.01)
     scored = [step for step in steps if isinstance(step, Scored)]
     assert [s.number for s in scored] == [1, 2, 3]
     values = {s.settings["recipe.learning_rate"]: s.value for s in scored}
-    assert found.value == max(v for v in values.values() if v is not None)
+    assert best.value == max(v for v in values.values() if v is not None)
     target = tmp_path / "found.yaml"
     from offramp.cli.render import study_file
 
-    target.write_text(study_file(written(as_read(study), asked, {None: found})))
-    made = read(target)
-    assert (
-        made.recipe.learning_rate == found.settings["recipe.learning_rate"] and made.search is not None
-    )
-    assert made.search.over == {"recipe.learning_rate": RATES.text} and made.search.trials == 3
+    target.write_text(study_file(written(as_read(study), options, {None: best})))
+    rewritten = read(target)
+    assert rewritten.recipe.learning_rate == best.settings["recipe.learning_rate"]
+    assert rewritten.search is not None
+    assert rewritten.search.over == {"recipe.learning_rate": RATES.text} and rewritten.search.trials == 3
     with pytest.raises(OfframpError, match="remove 'search' where settings were changed since"):
         read(target, ["recipe.learning_rate=0.5"])
-    again = searched(study, tmp_path / "runs", asked)
-    assert list(again) == [found]  # all of it is known
+    again = searched(study, tmp_path / "runs", options)
+    assert list(again) == [best]  # all of it is known
 
 
 @pytest.mark.parametrize("change", ["changed", *long("deleted")])
 def test_a_study_file_is_read_once(study: Path, tmp_path: Path, change: str) -> None:
     """What became of it during a search changed later proposals, and what was written."""
-    asked, file = SearchOptions(OVER, 2), as_read(study)
+    options, file = SearchOptions(OVER, 2), as_read(study)
     steps = search(
-        file.study(), Variants(file), asked, Store(tmp_path / "runs"), RunConfig(CPU, tmp_path)
+        file.study(), Variants(file), options, Store(tmp_path / "runs"), RunConfig(CPU, tmp_path)
     )
     assert isinstance(next(steps), Proposed)
     if change == "changed":
@@ -136,14 +135,14 @@ def test_a_study_file_is_read_once(study: Path, tmp_path: Path, change: str) -> 
         study.unlink()
     happened = list(steps)
     assert {step.report.epoch for step in happened if isinstance(step, events.Epoch)} == {1, 2}
-    said = written(file, asked, {None: Best({"recipe.learning_rate": 0.01}, 0.9, 2)})
-    assert said["recipe"]["epochs"] == 2
+    document = written(file, options, {None: Best({"recipe.learning_rate": 0.01}, 0.9, 2)})
+    assert document["recipe"]["epochs"] == 2
 
 
 def test_a_study_says_how_many_were_tried_whatever_was_asked_for_last(study: Path) -> None:
-    found = Best({"recipe.learning_rate": 0.01}, 0.9, 40)
-    said = written(as_read(study), SearchOptions(OVER, 20), {None: found})
-    assert said["search"]["trials"] == 40
+    best = Best({"recipe.learning_rate": 0.01}, 0.9, 40)
+    document = written(as_read(study), SearchOptions(OVER, 20), {None: best})
+    assert document["search"]["trials"] == 40
 
 
 def test_what_one_strategy_found_has_the_keys_of_the_study_that_is_written(
@@ -152,11 +151,11 @@ def test_what_one_strategy_found_has_the_keys_of_the_study_that_is_written(
     """Also where a whole number was tried of a setting that takes any: all was trained again."""
     from offramp.cli.render import study_file
 
-    asked = SearchOptions({"recipe.weight_decay": space("[0, 0.1]", "--over")}, 1, "joint")
-    found = {"recipe.weight_decay": 0}
-    tried = make_plan(Variants(as_read(study), "joint").study(found), CPU)
+    options = SearchOptions({"recipe.weight_decay": space("[0, 0.1]", "--over")}, 1, "joint")
+    settings = {"recipe.weight_decay": 0}
+    tried = make_plan(Variants(as_read(study), "joint").study(settings), CPU)
     target = tmp_path / "found.yaml"
-    target.write_text(study_file(written(as_read(study), asked, {"joint": Best(found, 0.9, 1)})))
+    target.write_text(study_file(written(as_read(study), options, {"joint": Best(settings, 0.9, 1)})))
     assert make_plan(read(target), CPU).nodes.keys() == tried.nodes.keys()
 
 
@@ -165,17 +164,19 @@ def test_what_a_rehearsal_found_is_read_as_it_was_tried(study: Path, tmp_path: P
     """scale: small set its own epochs again beside those that were found or given as a flag."""
     from offramp.cli.render import study_file
 
-    flags, found = ("scale=small", "recipe.epochs=7", "name=mine"), {"data.train_images": 300}
+    flags, settings = ("scale=small", "recipe.epochs=7", "name=mine"), {"data.train_images": 300}
     if scale == "in the file":
         study.write_text(STUDY + "scale: small\n")
-        flags, found = ("name=mine",), {"recipe.epochs": 7, **found}
-    asked = SearchOptions({key: space("int(5,400)", "--over") for key in found}, 3)
+        flags, settings = ("name=mine",), {"recipe.epochs": 7, **settings}
+    options = SearchOptions({key: space("int(5,400)", "--over") for key in settings}, 3)
     target = tmp_path / "found.yaml"
-    target.write_text(study_file(written(as_read(study, *flags), asked, {None: Best(found, 0.9, 3)})))
-    tried = Variants(as_read(study, *flags)).study(found)
-    made = read(target)
-    assert (made.recipe.epochs, made.data.train_images) == (7, 300)
-    assert (made.name, tried.name) == ("mine-found", "mine")  # reports tell them apart
+    target.write_text(
+        study_file(written(as_read(study, *flags), options, {None: Best(settings, 0.9, 3)}))
+    )
+    tried = Variants(as_read(study, *flags)).study(settings)
+    rewritten = read(target)
+    assert (rewritten.recipe.epochs, rewritten.data.train_images) == (7, 300)
+    assert (rewritten.name, tried.name) == ("mine-found", "mine")  # reports tell them apart
     assert as_text(read(target, ["search=null"])) == as_text(
         tried.model_copy(update={"scale": "full", "name": "mine-found"})
     )
@@ -193,19 +194,17 @@ def test_no_test_image_is_read(study: Path, tmp_path: Path, monkeypatch: pytest.
 
     for name in ("count", "labels", "read", "reads"):
         monkeypatch.setattr(Images, name, guarded(getattr(Images, name)))
-    *_, found = searched(study, tmp_path / "runs", SearchOptions(OVER, 1))
-    assert isinstance(found, Best) and Store(tmp_path / "runs").trials() == []
-    plan = make_plan(
-        read(study, [f"recipe.learning_rate={found.settings['recipe.learning_rate']}"]), CPU
-    )
+    *_, best = searched(study, tmp_path / "runs", SearchOptions(OVER, 1))
+    assert isinstance(best, Best) and Store(tmp_path / "runs").trials() == []
+    plan = make_plan(read(study, [f"recipe.learning_rate={best.settings['recipe.learning_rate']}"]), CPU)
     with pytest.raises(AssertionError, match="looks at"):
         list(run(plan, Store(tmp_path / "runs"), RunConfig(CPU, tmp_path)))
 
 
 def test_an_interrupted_search_goes_on(study: Path, tmp_path: Path) -> None:
     """With what it was at, from its checkpoint; what was done is not done again."""
-    asked, store = SearchOptions(OVER, 3), tmp_path / "runs"
-    first = searched(study, store, asked, checkpoint_seconds=0)
+    options, store = SearchOptions(OVER, 3), tmp_path / "runs"
+    first = searched(study, store, options, checkpoint_seconds=0)
     proposed: list[Proposed] = []
     scored: list[Scored] = []
     for step in first:
@@ -217,18 +216,19 @@ def test_an_interrupted_search_goes_on(study: Path, tmp_path: Path) -> None:
     first.close()  # type: ignore[attr-defined]  # a generator
     log = next((store / FOLDER).glob("*.log"))
     log.write_bytes(log.read_bytes() + b'{"op_code": 4, "work')  # killed while it wrote
-    *steps, found = searched(study, store, asked)
+    *steps, best = searched(study, store, options)
     later = [step for step in steps if isinstance(step, Proposed)]
     assert [p.number for p in later] == [2, 3] and later[0].settings == proposed[1].settings
-    told = [step for step in steps if isinstance(step, Scored)]
-    values = [step.value or 0.0 for step in (*scored, *told)]
-    assert [step.best for step in told] == [max(values[:2]), max(values)], "of what was tried before too"
+    scores = [step for step in steps if isinstance(step, Scored)]
+    values = [step.value or 0.0 for step in (*scored, *scores)]
+    bests = [max(values[:2]), max(values)]
+    assert [step.best for step in scores] == bests, "of what was tried before too"
     began = [step for step in steps if isinstance(step, events.GroupStarted)]
-    assert began[0].epoch == 1 and isinstance(found, Best) and found.tried == 3
-    known = list(proposals(Reader(Store(store).archive)))  # as trackers are told
-    assert [course.proposal.settings["proposal"] for course in known if course.proposal] == [1, 2, 3]
-    assert all([p.title for p in course.phases] == ["joint", "search"] for course in known)
-    assert all(course.phases[0].finished and course.over for course in known)
+    assert began[0].epoch == 1 and isinstance(best, Best) and best.tried == 3
+    listed = list(proposals(Reader(Store(store).archive)))  # as trackers are told
+    assert [course.proposal.settings["proposal"] for course in listed if course.proposal] == [1, 2, 3]
+    assert all([p.title for p in course.phases] == ["joint", "search"] for course in listed)
+    assert all(course.phases[0].finished and course.over for course in listed)
 
 
 def test_a_search_that_was_killed_while_it_wrote_leaves_no_lock(
@@ -258,29 +258,29 @@ def test_it_is_watched(study: Path, tmp_path: Path) -> None:
     assert (phase.name, phase.epoch, phase.epochs) == ("joint", 1, 2)
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(shown("Store runs", [], [phase]))
-    assert "a search" in (said := console.export_text()) and "joint, by " in said
+    assert "a search" in (text := console.export_text()) and "joint, by " in text
     list(steps)
     assert not reader.archive.more_comes() and not reader.loose([])
 
 
 def test_a_search_of_other_code_is_another_one(study: Path, tmp_path: Path) -> None:
     """It went on with the scores of the code before."""
-    code, asked = tmp_path / "net.py", SearchOptions(OVER, 1)
+    code, options = tmp_path / "net.py", SearchOptions(OVER, 1)
     study.write_text(STUDY.replace("digits-cnn", f"{code}:make"))
     names = []
     for text in ("def make(classes): ...\n", "def make(classes): return None\n"):
         code.write_text(text)
-        names += [name_of(read(study), asked)]
-    assert names[0] != names[1] and name_of(read(study), asked) == names[1]
+        names += [name_of(read(study), options)]
+    assert names[0] != names[1] and name_of(read(study), options) == names[1]
 
 
 def test_two_cannot_be_at_one_search(study: Path, tmp_path: Path) -> None:
-    asked, store = SearchOptions(OVER, 1), tmp_path / "runs"
+    options, store = SearchOptions(OVER, 1), tmp_path / "runs"
     with (
-        Store(store).lock(f"search-{name_of(read(study), asked)}"),
+        Store(store).lock(f"search-{name_of(read(study), options)}"),
         pytest.raises(OfframpError, match="another process is at this very search"),
     ):
-        list(searched(study, store, asked))
+        list(searched(study, store, options))
 
 
 @pytest.mark.long
@@ -324,10 +324,10 @@ def test_a_damaged_phase_that_proposals_share_is_made_anew(
     data = bytearray(path.read_bytes())
     data[len(data) * 2 // 3] ^= 1
     path.write_bytes(data)
-    found = heads_searched(study, store, 2)
-    (note,) = (step.text for step in found if isinstance(step, events.Note))
+    scores = heads_searched(study, store, 2)
+    (note,) = (step.text for step in scores if isinstance(step, events.Note))
     assert f"{file} does not match its SHA-256; that node is computed again" in note
-    assert [step.why for step in found if isinstance(step, Scored)] == [""]
+    assert [step.why for step in scores if isinstance(step, Scored)] == [""]
     store.verify_node(key)
 
 
@@ -344,15 +344,15 @@ def test_a_phase_that_another_process_finished_meanwhile_counts_once(
         return part(*about)
 
     monkeypatch.setattr(searching, "run_part", later)
-    told = list(searching._trained(plan, store, RunConfig(CPU, tmp_path)))
-    assert told == [events.Reused(key)]
+    happened = list(searching._trained(plan, store, RunConfig(CPU, tmp_path)))
+    assert happened == [events.Reused(key)]
 
 
 def test_a_proposal_that_diverges_is_told_and_the_search_goes_on(study: Path, tmp_path: Path) -> None:
     over = {"recipe.learning_rate": space("[1.0e+30, 0.01]", "--over")}
     study.write_text(STUDY.replace("optimizer: adam", "optimizer: sgd"))
-    *steps, found = searched(study, tmp_path / "runs", SearchOptions(over, 2, seed=41))
-    assert isinstance(found, Best) and found.settings["recipe.learning_rate"] == 0.01
+    *steps, best = searched(study, tmp_path / "runs", SearchOptions(over, 2, seed=41))
+    assert isinstance(best, Best) and best.settings["recipe.learning_rate"] == 0.01
     assert any("is not finite" in s.why for s in steps if isinstance(s, Scored))
     with pytest.raises(OfframpError, match="none of 2 proposals could be trained"):
         wild = {"recipe.learning_rate": space("[1.0e+30, 1.0e+29]", "--over")}
@@ -381,15 +381,15 @@ def test_settings_that_do_not_go_together_are_told_and_the_search_goes_on(
 def test_more_is_never_less_while_a_proposal_trains(study: Path, tmp_path: Path) -> None:
     """So that proposals at the same epoch can be compared, whatever phase they are in."""
     plan, store = make_plan(read(study, ["strategies=[two-stage]"]), CPU), Store(tmp_path / "runs")
-    known, values = ValidationAccuracy(plan), [0.0]
+    accuracy, values = ValidationAccuracy(plan), [0.0]
     for event in run(replace(plan, trials=plan.trials), store, RunConfig(CPU, tmp_path)):
         if isinstance(event, events.Finished):
-            known.see(event, store)
-            values.append(known.mean)
+            accuracy.see(event, store)
+            values.append(accuracy.mean)
     assert values == sorted(values) and len(values) == 3
-    assert known.mean == pytest.approx(score(plan, store))
-    told = store.read_trial(plan.trials[0].id).metrics["validation"].accuracy
-    assert known.mean == pytest.approx(sum(told) / len(told))
+    assert accuracy.mean == pytest.approx(score(plan, store))
+    final = store.read_trial(plan.trials[0].id).metrics["validation"].accuracy
+    assert accuracy.mean == pytest.approx(sum(final) / len(final))
 
 
 def test_a_strategy_has_settings_of_the_recipe_alone() -> None:

@@ -85,9 +85,9 @@ def test_what_is_wrong_is_said(text: str, words: str, tmp_path: Path) -> None:
 
 
 def test_floats_cannot_be_jittered() -> None:
-    given: Any = (torch.randn(80, 1, 8, 8), torch.arange(80) % 3)
+    floats: Any = (torch.randn(80, 1, 8, 8), torch.arange(80) % 3)
     net = offramp.attach(DigitsCNN(3, 1), ["blocks.2"], (1, 8, 8))
     with pytest.raises(OfframpError, match=r"augment.jitter needs uint8 images"):
-        offramp.fit(net, "joint", given, augment={"jitter": 0.2})
-    done = offramp.fit(net, "joint", given, augment=["flip"], recipe={"epochs": 1})
+        offramp.fit(net, "joint", floats, augment={"jitter": 0.2})
+    done = offramp.fit(net, "joint", floats, augment=["flip"], recipe={"epochs": 1})
     assert set(done.accuracy) == {1, 2}

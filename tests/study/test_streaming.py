@@ -158,11 +158,11 @@ def of_split(plan: Plan, split: str) -> list[Path]:
     return [Path(part.source.name(row)) for row in part.rows.tolist()]
 
 
-def swap(one: Path, other: Path) -> None:
+def swap(first: Path, other: Path) -> None:
     """Two files change places, and their times stay."""
-    between = one.with_name("between")
-    one.rename(between)
-    other.rename(one)
+    between = first.with_name("between")
+    first.rename(between)
+    other.rename(first)
     between.rename(other)
 
 
@@ -172,10 +172,10 @@ def run_until(plan: Plan, root: Path, event: type[Event], change: Callable[[], N
     kinds: list[type[Event]] = []
     conduct = RunConfig(CPU, root / "caches", checkpoint_seconds=0)
     with pytest.raises(DataChanged) as caught:
-        for said in run(plan, store, conduct):
-            if isinstance(said, event) and event not in kinds:
+        for happening in run(plan, store, conduct):
+            if isinstance(happening, event) and event not in kinds:
                 change()
-            kinds.append(type(said))
+            kinds.append(type(happening))
     assert event in kinds
     words = (
         "changed while it was trained on, so what was at work is not kept; run `offramp data check --f"
@@ -214,10 +214,10 @@ def test_a_checkpoint_goes_with_training_whose_files_changed(own: Path, tmp_path
     files, seen = of_split(plan, "train"), set[str]()
     with pytest.raises(DataChanged):
         for _ in run(plan, store, RunConfig(CPU, tmp_path / "caches", checkpoint_seconds=0)):
-            there = {key for key in plan.nodes if store.read_checkpoint(key) is not None}
-            if there and not seen:
+            saved = {key for key in plan.nodes if store.read_checkpoint(key) is not None}
+            if saved and not seen:
                 swap(files[0], files[-1])
-            seen |= there
+            seen |= saved
     assert seen and not store.nodes()
     assert all(store.read_checkpoint(key) is None for key in plan.nodes)
 

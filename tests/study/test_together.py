@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -79,8 +78,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def study(made: Path, **more: Any) -> dict[str, Any]:
-    return STUDY | {"data": f"{made}:make_data"} | more
+def study(module: Path, **more: Any) -> dict[str, Any]:
+    return STUDY | {"data": f"{module}:make_data"} | more
 
 
 def together(described: dict[str, Any], root: Path, **more: Any) -> tuple[Store, list[Event]]:
@@ -93,12 +92,12 @@ def together(described: dict[str, Any], root: Path, **more: Any) -> tuple[Store,
 
 def helpers() -> set[psutil.Process]:
     """Processes that ranks are: children of the server that forks them."""
-    found: set[psutil.Process] = set()
+    processes: set[psutil.Process] = set()
     for process in psutil.Process().children():
         with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
             if "forkserver" in " ".join(process.cmdline()):
-                found.update(process.children(recursive=True))
-    return found
+                processes.update(process.children(recursive=True))
+    return processes
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +129,8 @@ def test_a_killed_rank_changes_no_bit(
     dying = {"name": f"{file}:make_data", "at": at, "call": call, "rank": rank}
     store, events = together(study(data, data=dying), tmp_path / "store")
     assert (tmp_path / "once").exists()
-    (said,) = (note for note in notes(events) if "rank" in note)
-    assert "SIGKILL" in said and "(1 of 6)" in said
+    (note,) = (note for note in notes(events) if "rank" in note)
+    assert "SIGKILL" in note and "(1 of 6)" in note
     assert len(trained(events)) == 8  # each once
     check_equal(store, undisturbed)
     check_tidy(store)
@@ -145,11 +144,11 @@ def test_what_fails_in_one_rank_fails_its_phase_in_all(data: Path, tmp_path: Pat
     file.write_text(DATA)
     failing = {"name": f"{file}:make_data", "at": STEP, "call": 9, "rank": 1, "how": "fails"}
     store, events = together(study(data, data=failing, recipe={"epochs": 4}), tmp_path / "store")
-    told = failed(events)
-    assert {reason for reason in told.values() if "needs" not in reason} == {
+    reasons = failed(events)
+    assert {reason for reason in reasons.values() if "needs" not in reason} == {
         "this rank alone has had enough"
     }
-    assert told and trained(events) and len(trained(events)) + len(told) == 8
+    assert reasons and trained(events) and len(trained(events)) + len(reasons) == 8
     check_sound(store)
 
 
@@ -159,17 +158,16 @@ def test_ended_by_a_signal_it_saves_and_leaves_nobody(
     data: Path, undisturbed: Store, tmp_path: Path, number: signal.Signals
 ) -> None:
     """As a terminal or a scheduler sends it: to all processes, while the second phase trains."""
-    file, made = tmp_path / "study.yaml", tmp_path / data.name
-    made.write_text(DATA)
-    ended = {"name": f"{made}:make_data", "at": STEP, "call": 20, "how": number.name}
+    file, module = tmp_path / "study.yaml", tmp_path / data.name
+    module.write_text(DATA)
+    ended = {"name": f"{module}:make_data", "at": STEP, "call": 20, "how": number.name}
     file.write_text(json.dumps(study(data, data=ended)))
     command = [sys.executable, "-m", "offramp", "run", str(file), "--store", str(tmp_path / "store")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stderr is not None
         process.stderr.read()
     assert process.returncode == 128 + number
-    while _group(process.pid):  # the server that forked them ends by itself
-        time.sleep(0.05)
+    psutil.wait_procs([psutil.Process(number) for number in _group(process.pid)])  # the fork server too
     saved = Store(tmp_path / "store")
     assert saved.archive.checkpoints()
     store, events = together(study(data), tmp_path / "store")
@@ -179,14 +177,14 @@ def test_ended_by_a_signal_it_saves_and_leaves_nobody(
 
 def _group(number: int) -> list[int]:
     """Processes of a group."""
-    found = []
+    numbers = []
     for process in psutil.process_iter():
         try:
             if os.getpgid(process.pid) == number and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
+                numbers.append(process.pid)
         except (ProcessLookupError, psutil.NoSuchProcess):
             continue
-    return found
+    return numbers
 
 
 @pytest.mark.long
@@ -241,23 +239,23 @@ def test_strategies_are_the_same_plain_and_derived(data: Path, tmp_path: Path) -
     """All nine, to the bit, with two ranks each."""
     described = study(data, strategies=list(EVERY), recipe={"epochs": 1, "batch_size": 32})
     plain = {"mode": "plain", "devices": 2}
-    found = {}
+    logits = {}
     for name, execution in (("derived", {"devices": 2}), ("plain", plain)):
         store, events = together({**described, "execution": execution}, tmp_path / name)
         assert not failed(events) and len(closed(events)) == len(EVERY)
-        found[name] = {
+        logits[name] = {
             store.read_trial(trial).strategy: hashes(store)[trial] for trial in store.trials()
         }
-    assert found["plain"] == found["derived"]
+    assert logits["plain"] == logits["derived"]
 
 
 def test_ranks_are_part_of_keys_from_two_on(data: Path) -> None:
-    one, same, two, three = (
+    single, same, two, three = (
         make_plan(spec.parse(study(data, execution=execution)), CPU)
         for execution in ({}, {"devices": 1}, {"devices": 2}, {"devices": 3})
     )
-    assert list(one.nodes) == list(same.nodes)
-    assert not set(one.nodes) & set(two.nodes) and not set(two.nodes) & set(three.nodes)
+    assert list(single.nodes) == list(same.nodes)
+    assert not set(single.nodes) & set(two.nodes) and not set(two.nodes) & set(three.nodes)
 
 
 def test_what_cannot_be_is_said(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,10 +272,10 @@ def test_ranks_of_torchrun_share_their_machine(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What caches may take, and how many processes read images: of all of them together."""
-    asked: list[RunConfig] = []
-    monkeypatch.setattr(processes, "run", lambda _, __, how: asked.append(how) or iter(()))
+    configs: list[RunConfig] = []
+    monkeypatch.setattr(processes, "run", lambda _, __, how: configs.append(how) or iter(()))
     monkeypatch.setattr(devices, "launched", lambda: devices.Launched(3, 4, 1, 2))
     plan = make_plan(spec.parse(study(data, execution={"devices": 4})), CPU)
     list(run_pooled(plan, Store(tmp_path), conduct(tmp_path)))
-    assert asked[0].workers == 2
-    assert (asked[0].seat.rank, asked[0].seat.count) == (3, 4)
+    assert configs[0].workers == 2
+    assert (configs[0].seat.rank, configs[0].seat.count) == (3, 4)

@@ -93,10 +93,10 @@ def test_the_exits_of_separate_and_independent_networks_share_no_tensor(done: Fi
 def test_loading_twice_gives_independent_networks_and_leaves_the_generator(done: Finished) -> None:
     _, store, ids = done
     state = torch.get_rng_state()
-    one, other = (trials.load_network(store, ids["joint"], CPU) for _ in range(2))
+    first, other = (trials.load_network(store, ids["joint"], CPU) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)
     with torch.no_grad():
-        for parameter in one.parameters():
+        for parameter in first.parameters():
             parameter.zero_()
     assert any(bool(p.any()) for p in other.parameters())
 
@@ -109,9 +109,9 @@ def test_the_manifest_says_what_the_arrays_say(done: Finished) -> None:
             logits, labels = arrays[split], arrays[f"{split}_labels"]
             assert logits.dtype == np.float32
             assert logits.shape == (len(labels), len(manifest.exits), 10)
-            found = manifest.metrics[split]
-            assert found.accuracy == tuple(accuracy(logits, labels))
-            assert found.cross_entropy == tuple(cross_entropy(logits, labels))
+            metrics = manifest.metrics[split]
+            assert metrics.accuracy == tuple(accuracy(logits, labels))
+            assert metrics.cross_entropy == tuple(cross_entropy(logits, labels))
         assert manifest.strategy == label and manifest.seed == 42
         assert len(manifest.macs) == len(manifest.parameters) == len(manifest.exits)
         assert list(manifest.macs) == sorted(manifest.macs)
@@ -139,12 +139,12 @@ def used(net: Any) -> list[torch.nn.Parameter]:
     """The parameters that some exit runs."""
     from offramp.parts import path
 
-    found = {}
+    parts = {}
     for exit in range(1, net.exits + 1):
         for part in path(exit):
             for parameter in inside(net).parameters_of(part, inside(net).trunk_of[exit - 1]):
-                found[id(parameter)] = parameter
-    return list(found.values())
+                parts[id(parameter)] = parameter
+    return list(parts.values())
 
 
 def test_a_trial_whose_node_is_gone_or_damaged_is_named(done: Finished, tmp_path: Path) -> None:
@@ -247,9 +247,9 @@ def test_uneven_classes_are_measured_beyond_accuracy(
     plan = tiny_plan(study, tiny_data(classes=2))
     store, _ = run_all(plan, tmp_path / "store")
     (trial,) = store.trials()
-    found = store.read_trial(trial).metrics["test"].by_name
+    metrics = store.read_trial(trial).metrics["test"].by_name
     arrays = store.trial_logits(trial)
-    assert found["auroc"] == tuple(auroc(arrays["test"], arrays["test_labels"]))
+    assert metrics["auroc"] == tuple(auroc(arrays["test"], arrays["test_labels"]))
     table = tidy(store, [trial])
     final = table[(table["phase"] == "final") & (table["split"] == "test")]
     assert set(final["metric"]) == {"accuracy", "cross_entropy", "balanced_accuracy", "auroc", "f1"}
@@ -270,8 +270,8 @@ def test_images_are_mirrored_at_test_time_where_the_study_says_so(
     assert set(usual.nodes) == set(other.nodes) and usual.trials[0].id != other.trials[0].id
     store, _ = run_all(usual, tmp_path)
     run_all(other, tmp_path)
-    plain, told = (store.read_trial(plan.trials[0].id).metrics["test"] for plan in (usual, other))
-    assert "accuracy_flipped" not in plain.by_name and plain.accuracy == told.accuracy
+    plain, mirrored = (store.read_trial(plan.trials[0].id).metrics["test"] for plan in (usual, other))
+    assert "accuracy_flipped" not in plain.by_name and plain.accuracy == mirrored.accuracy
     net = trials.load_network(store, other.trials[0].id, CPU)
     test = other.data.test
     mean, std = (torch.tensor(value) for value in (other.data.mean, other.data.std))
@@ -279,7 +279,7 @@ def test_images_are_mirrored_at_test_time_where_the_study_says_so(
     with torch.no_grad():
         both = [torch.stack(net(x)) for x in (images, images.flip(3))]
     right = ((both[0] + both[1]) / 2).argmax(-1) == test.labels
-    assert told.by_name["accuracy_flipped"] == pytest.approx(right.float().mean(1).tolist())
+    assert mirrored.by_name["accuracy_flipped"] == pytest.approx(right.float().mean(1).tolist())
     assert not torch.allclose(both[0], both[1]), "mirror images get the same logits"
     show_trial(store, other.trials[0].id, as_json=False)
     assert "test, flipped" in capsys.readouterr().out

@@ -45,9 +45,9 @@ def gain(ratio: float, network: str = "resnet18") -> Gain:
     ("ratios", "threads"), [([1.5, 1.2], 1), ([1.0, 1.0], 2), ([2.0, 0.4], 2), ([1.04, 1.04], 2)]
 )
 def test_a_trial_has_one_thread_where_two_at_once_do_more(ratios: list[float], threads: int) -> None:
-    made = chosen("cpu", [gain(ratio) for ratio in ratios])
-    assert made.threads == threads
-    assert made.precision == "float32" and not made.tf32  # never chosen for the user
+    profile = chosen("cpu", [gain(ratio) for ratio in ratios])
+    assert profile.threads == threads
+    assert profile.precision == "float32" and not profile.tf32  # never chosen for the user
 
 
 def test_one_core_gets_one_thread_and_a_gpu_the_usual_two() -> None:
@@ -68,8 +68,8 @@ def test_a_step_is_of_the_way_that_is_asked_for(monkeypatch: pytest.MonkeyPatch)
 def test_turns_are_equal() -> None:
     order: list[int] = []
     steps = [lambda n=n: float(order.append(n) or n) for n in (0, 1)]
-    found = in_turns(steps, 0.0)
-    assert found == [[0.0] * 3, [1.0] * 3] and order == [0, 1] * 3
+    medians = in_turns(steps, 0.0)
+    assert medians == [[0.0] * 3, [1.0] * 3] and order == [0, 1] * 3
 
 
 @pytest.mark.slow

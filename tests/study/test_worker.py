@@ -71,9 +71,9 @@ HAPPENED: list[events.Event] = [
 
 def test_events_travel_as_json(plan: Plan, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    told = list(run(plan, Store(store), RunConfig(CPU, store / "caches")))
-    assert any(isinstance(event, events.Epoch) for event in told)
-    for event in (*told, *HAPPENED):
+    happened = list(run(plan, Store(store), RunConfig(CPU, store / "caches")))
+    assert any(isinstance(event, events.Epoch) for event in happened)
+    for event in (*happened, *HAPPENED):
         assert events.loads(events.dumps(event)) == event
 
 
@@ -101,28 +101,28 @@ def begun(plan: Plan, root: Path) -> Store:
 
 
 def test_orders_one_by_one_are_a_run(plan: Plan, tmp_path: Path) -> None:
-    made = begun(plan, tmp_path / "made")
+    store = begun(plan, tmp_path / "made")
     whole = Store(tmp_path / "whole")
     list(run(plan, whole, RunConfig(CPU, tmp_path / "caches")))
     for key in plan.nodes:
-        happened = done(replace(order(plan, made.root), keys=(key,)))
+        happened = done(replace(order(plan, store.root), keys=(key,)))
         assert trained(happened) == [key]
         assert all(e.where == worker.host() for e in happened if isinstance(e, events.GroupStarted))
-    again = done(replace(order(plan, made.root), keys=(key,)))
+    again = done(replace(order(plan, store.root), keys=(key,)))
     assert trained(again) == [] and events.Reused(key) in again
     for trial in plan.trials:
         assert events.TrialDone(trial.id, False) in done(
-            replace(order(plan, made.root), trials=(trial.id,))
+            replace(order(plan, store.root), trials=(trial.id,))
         )
-    check_equal(made, whole)
+    check_equal(store, whole)
 
 
 def test_what_another_process_is_at_is_left_to_it(plan: Plan, tmp_path: Path) -> None:
     store = begun(plan, tmp_path / "store")
     key = next(iter(plan.nodes))
-    held = store.try_lock(key)
-    assert held is not None
-    with held:
+    lock = store.try_lock(key)
+    assert lock is not None
+    with lock:
         happened = done(replace(order(plan, store.root), keys=(key,)))
     (waiting,) = (event for event in happened if isinstance(event, events.Waiting))
     assert waiting.keys == (key,) and waiting.holder is not None
@@ -131,11 +131,11 @@ def test_what_another_process_is_at_is_left_to_it(plan: Plan, tmp_path: Path) ->
 
 def test_other_data_is_refused(plan: Plan, tmp_path: Path) -> None:
     store = begun(plan, tmp_path / "store")
-    given = order(plan, store.root)
-    others = json.loads(given.study)
+    task = order(plan, store.root)
+    others = json.loads(task.study)
     others["data"]["train_images"] = 500
     key = next(iter(plan.nodes))
-    (broken,) = done(replace(given, study=json.dumps(others), keys=(key,)))
+    (broken,) = done(replace(task, study=json.dumps(others), keys=(key,)))
     assert isinstance(broken, events.WorkerFailed) and not broken.again
     assert "its data differ from what was planned with" in broken.text
     assert store.nodes() == []
@@ -153,9 +153,9 @@ def test_data_are_fetched_once_and_other_bytes_are_refused(
         worker._make_plan.cache_clear()
 
     def cells(draw: int) -> bytes:
-        made = np.random.default_rng(draw).integers(0, 256, (200, 8, 8), dtype=np.uint8)
+        images = np.random.default_rng(draw).integers(0, 256, (200, 8, 8), dtype=np.uint8)
         out = io.BytesIO()
-        np.savez(out, train_images=made, train_labels=np.arange(200) % 2)
+        np.savez(out, train_images=images, train_labels=np.arange(200) % 2)
         return out.getvalue()
 
     with website.serving() as site:
@@ -164,22 +164,22 @@ def test_data_are_fetched_once_and_other_bytes_are_refused(
         on_machine("driver")
         plan = make_plan(spec.read(study_file(tmp_path, epochs=1), [data]), CPU)
         store = begun(plan, tmp_path / "store")
-        given = order(plan, store.root)
+        task = order(plan, store.root)
         first, *_, last = plan.nodes
         on_machine("worker")
         for _ in range(2):
-            assert trained(done(replace(given, keys=(first,)))) in ([first], [])
+            assert trained(done(replace(task, keys=(first,)))) in ([first], [])
         assert site.asked == ["/cells.npz"] * 2, "by the driver, and once by the worker"
         on_machine("another")
         site.pages["/cells.npz"] = cells(1)
-        (broken,) = done(replace(given, keys=(last,)))
+        (broken,) = done(replace(task, keys=(last,)))
         assert isinstance(broken, events.WorkerFailed) and not broken.again
         assert "its data differ from what was planned with" in broken.text
         on_machine("last")
         site.pages.clear()
         site.down = 100
         monkeypatch.setattr(fetch, "PAUSE_S", 0.0)
-        (broken,) = done(replace(given, keys=(last,)))
+        (broken,) = done(replace(task, keys=(last,)))
         assert isinstance(broken, events.WorkerFailed) and broken.again, "the server may come back"
     assert store.nodes() == [first]
 
@@ -193,7 +193,7 @@ def test_no_store_is_begun_where_one_was(plan: Plan, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "again", "said"),
+    ("error", "again", "message"),
     [
         (MemoryError(), True, "MemoryError"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), True, "No space left"),
@@ -202,7 +202,12 @@ def test_no_store_is_begun_where_one_was(plan: Plan, tmp_path: Path) -> None:
     ],
 )
 def test_what_a_machine_lacks_may_be_had_later(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, again: bool, said: str
+    plan: Plan,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    again: bool,
+    message: str,
 ) -> None:
     """Memory or disk; not what is wrong anywhere."""
 
@@ -213,18 +218,18 @@ def test_what_a_machine_lacks_may_be_had_later(
     monkeypatch.setattr(worker, "run_part", fail)
     (broken,) = done(replace(order(plan, store.root), keys=(next(iter(plan.nodes)),)))
     assert isinstance(broken, events.WorkerFailed)
-    assert broken.again == again and said in broken.text and broken.text.startswith(worker.host())
+    assert broken.again == again and message in broken.text and broken.text.startswith(worker.host())
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero"),
         (FileNotFoundError("no such table"), "FileNotFoundError: no such table"),
     ],
 )
 def test_what_users_code_raises_is_its_phase_s_end(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
 ) -> None:
     def fail(*_: object) -> None:
         raise error
@@ -233,7 +238,7 @@ def test_what_users_code_raises_is_its_phase_s_end(
     monkeypatch.setattr(worker, "run_part", fail)
     key = next(iter(plan.nodes))
     (failed,) = done(replace(order(plan, store.root), keys=(key,)))
-    assert failed == events.Failed(key, f"{said} (on {worker.host()})")
+    assert failed == events.Failed(key, f"{message} (on {worker.host()})")
 
 
 def test_a_file_that_is_gone_with_its_store_is_no_fault_of_the_code(
@@ -266,9 +271,9 @@ def elsewhere(order: protocol.TaskOrder, folder: Path) -> list[events.Event]:
     with forked(ELSEWHERE, str(folder)) as process:
         process.stdin.write(order.dumps())
         process.stdin.close()
-        told = process.stdout.read()
+        output = process.stdout.read()
     assert process.returncode == 0
-    return [events.loads(line) for line in told.splitlines()]
+    return [events.loads(line) for line in output.splitlines()]
 
 
 def test_code_travels_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,14 +287,14 @@ def test_code_travels_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     plan = make_plan(study, CPU)
     store = begun(plan, tmp_path / "store")
     key = next(iter(plan.nodes))
-    given = replace(order(plan, store.root), keys=(key,), folder=str(tmp_path / "nowhere"))
-    happened = elsewhere(given, tmp_path / "there")
+    task = replace(order(plan, store.root), keys=(key,), folder=str(tmp_path / "nowhere"))
+    happened = elsewhere(task, tmp_path / "there")
     assert trained(happened) == [key], happened
-    said = [event.text for event in happened if isinstance(event, events.Note)]
-    assert any("runs code/net.py:make_net as it was sent" in text for text in said)
+    texts = [event.text for event in happened if isinstance(event, events.Note)]
+    assert any("runs code/net.py:make_net as it was sent" in text for text in texts)
     name = str(home / "code" / "net.py:make_net")
-    moved = given.study.replace("code/net.py:make_net", name)
+    moved = task.study.replace("code/net.py:make_net", name)
     (home / "code" / "neighbor.py").write_text("def width():\n    return 5\n")
-    code = {name: given.code["code/net.py:make_net"]}
-    (broken,) = done(replace(given, study=moved, code=code))  # refused before anything of it runs
+    code = {name: task.code["code/net.py:make_net"]}
+    (broken,) = done(replace(task, study=moved, code=code))  # refused before anything of it runs
     assert isinstance(broken, events.WorkerFailed) and "is not there as it was sent" in broken.text

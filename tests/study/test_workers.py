@@ -34,8 +34,8 @@ GIB = 2**30
 
 
 def plan(*strategies: str, seeds: tuple[int, ...] = (42, 43), threads: int = 2, **more: Any) -> Plan:
-    made = tiny_plan(tiny_study(strategies or ("two-stage", "joint"), seeds=seeds, **more))
-    return replace(made, numerics=replace(made.numerics, threads=threads))
+    planned = tiny_plan(tiny_study(strategies or ("two-stage", "joint"), seeds=seeds, **more))
+    return replace(planned, numerics=replace(planned.numerics, threads=threads))
 
 
 @pytest.fixture
@@ -44,61 +44,61 @@ def long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "WORTH", 1e-6)
 
 
-def found(plan: Plan, store: Path, cores: int = 64, memory: int = 640 * GIB) -> Workers:
+def suiting(plan: Plan, store: Path, cores: int = 64, memory: int = 640 * GIB) -> Workers:
     return suited(plan, Store(store), CPU, lambda: cores, lambda: memory)
 
 
 @pytest.mark.usefixtures("long")
 @pytest.mark.parametrize(("cores", "count"), [(1, 1), (2, 1), (3, 1), (4, 2), (7, 3), (64, 4)])
 def test_workers_times_threads_are_never_above_the_cores(cores: int, count: int, tmp_path: Path) -> None:
-    chosen = found(plan(), tmp_path, cores=cores)
+    chosen = suiting(plan(), tmp_path, cores=cores)
     assert chosen.count == count and chosen.cores == max(1, cores // 2)
     assert chosen.reason.startswith(f"{cores} core")
 
 
 @pytest.mark.usefixtures("long")
 def test_threads_are_those_of_the_numerics(tmp_path: Path) -> None:
-    assert found(plan(threads=1), tmp_path, cores=3).count == 3
-    assert found(plan(threads=8), tmp_path, cores=16).count == 2
+    assert suiting(plan(threads=1), tmp_path, cores=3).count == 3
+    assert suiting(plan(threads=8), tmp_path, cores=16).count == 2
 
 
 @pytest.mark.usefixtures("long")
 def test_the_plan_sets_an_end(tmp_path: Path) -> None:
     """Two seeds of a backbone and of a joint phase; then two of all heads, which share a pass."""
-    made = plan()
-    assert widest(made, set()) == 4 == found(made, tmp_path).plan
+    planned = plan()
+    assert widest(planned, set()) == 4 == suiting(planned, tmp_path).plan
     assert widest(plan("two-stage", seeds=(42,)), set()) == 1
     assert widest(plan("two-stage", seeds=(42,), execution={"fuse": False}), set()) == 3
-    assert widest(made, made.nodes.keys()) == 0
-    joints = {key for key, node in made.nodes.items() if node.name == "joint"}
-    assert widest(made, joints) == 2
+    assert widest(planned, planned.nodes.keys()) == 0
+    joints = {key for key, node in planned.nodes.items() if node.name == "joint"}
+    assert widest(planned, joints) == 2
 
 
 @pytest.mark.usefixtures("long")
 def test_what_the_store_holds_needs_no_worker(tmp_path: Path) -> None:
-    made = tiny_plan(tiny_study(["two-stage"], seeds=[42, 43]))
+    planned = tiny_plan(tiny_study(["two-stage"], seeds=[42, 43]))
     store = Store(tmp_path / "store")
-    running = run(made, store, conduct(store.root))
-    assert found(made, store.root).count == 2
+    running = run(planned, store, conduct(store.root))
+    assert suiting(planned, store.root).count == 2
     next(event for event in running if type(event).__name__ == "Finished")
     running.close()
-    assert found(made, store.root).plan == 2
-    finish(made, store.root)
-    chosen = found(made, store.root)
+    assert suiting(planned, store.root).plan == 2
+    finish(planned, store.root)
+    chosen = suiting(planned, store.root)
     assert chosen.count == 1 and chosen.reason == "nothing is left to train"
 
 
 @pytest.mark.usefixtures("long")
 def test_memory_sets_an_end(tmp_path: Path) -> None:
-    made = plan()
-    trial = workers.need(made).trial
+    planned = plan()
+    trial = workers.need(planned).trial
     assert PROCESS < trial < PROCESS + 64 * 2**20  # a tiny network on tiny data
     for count in (1, 2, 3):
         room = (PROCESS + count * trial + 10 * 2**20) / SHARE
-        chosen = found(made, tmp_path, memory=int(room))
+        chosen = suiting(planned, tmp_path, memory=int(room))
         assert chosen.count == chosen.memory == count and "or more" not in chosen.reason
-    assert found(made, tmp_path, memory=0).count == 1
-    assert "free memory: 4 or more" in found(made, tmp_path).reason
+    assert suiting(planned, tmp_path, memory=0).count == 1
+    assert "free memory: 4 or more" in suiting(planned, tmp_path).reason
 
 
 def test_larger_batches_images_and_networks_need_more() -> None:
@@ -123,39 +123,39 @@ def test_caches_of_all_workers_are_counted_up_to_their_limit() -> None:
 
 
 def test_processes_are_not_started_for_a_moment_of_work(tmp_path: Path) -> None:
-    chosen = found(plan(), tmp_path)
+    chosen = suiting(plan(), tmp_path)
     assert chosen.count == chosen.work == 1 and chosen.plan == 4
     long = plan(recipe={"epochs": 100_000})
-    assert found(long, tmp_path).count == 4
+    assert suiting(long, tmp_path).count == 4
 
 
 @pytest.mark.usefixtures("long")
 def test_where_costs_are_results_phases_train_one_at_a_time(tmp_path: Path) -> None:
-    chosen = found(plan(execution="plain"), tmp_path)
+    chosen = suiting(plan(execution="plain"), tmp_path)
     assert chosen.count == 1 and "costs are results" in chosen.reason
-    assert found(plan(), tmp_path).count > 1
+    assert suiting(plan(), tmp_path).count > 1
     assert suited(plan(), Store(tmp_path), torch.device("cuda")).count == 1
 
 
 def test_each_of_several_devices_gets_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    made, cuda = plan(), torch.device("cuda")
-    chosen = suited(made, Store(tmp_path), cuda)
+    planned, cuda = plan(), torch.device("cuda")
+    chosen = suited(planned, Store(tmp_path), cuda)
     assert chosen.count == 3 and "one for each of 3 devices" in chosen.reason
-    assert suited(made, Store(tmp_path), torch.device("cuda:1")).count == 1
+    assert suited(planned, Store(tmp_path), torch.device("cuda:1")).count == 1
 
 
 def test_ranks_leave_no_device_to_other_workers(tmp_path: Path) -> None:
-    made = plan(execution={"devices": 2})
-    chosen = found(made, tmp_path)
+    planned = plan(execution={"devices": 2})
+    chosen = suiting(planned, tmp_path)
     assert chosen.count == 1 and "2 devices together" in chosen.reason
-    refuses(r"^3 workers train .* execution.devices 2 .* leave one", workers.chosen, made, 3)
+    refuses(r"^3 workers train .* execution.devices 2 .* leave one", workers.chosen, planned, 3)
 
 
 def test_what_is_asked_for_is_done_and_what_speaks_against_it_said() -> None:
-    made = plan()
-    assert workers.chosen(made, 2, lambda: 4) == Workers(2, "as asked for", 2)
-    slow = workers.chosen(made, 2, lambda: 2)
+    planned = plan()
+    assert workers.chosen(planned, 2, lambda: 4) == Workers(2, "as asked for", 2)
+    slow = workers.chosen(planned, 2, lambda: 2)
     assert slow.count == 2 and "slow each other on 2 cores, where 1 would" in slow.reason
     plain = plan(execution="plain")
     assert "one worker only" in workers.chosen(plain, 2, lambda: 64).reason
@@ -166,19 +166,19 @@ def test_what_cannot_fit_is_said_before_it_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a control group, or by `ulimit -v`; nothing is started, nothing written."""
-    made, store = plan("baseline"), Store(tmp_path / "store")
-    least = workers.need(made).least
-    assert 0 < least < workers.need(made).trial - PROCESS
-    check_memory(made, 1, lambda: least, lambda: least + STACKS)
+    planned, store = plan("baseline"), Store(tmp_path / "store")
+    least = workers.need(planned).least
+    assert 0 < least < workers.need(planned).trial - PROCESS
+    check_memory(planned, 1, lambda: least, lambda: least + STACKS)
     with pytest.raises(OfframpError, match=r"at the least, and .* of memory is free .*; give more, or"):
-        check_memory(made, 1, lambda: least - 1, lambda: least)
+        check_memory(planned, 1, lambda: least - 1, lambda: least)
     with pytest.raises(OfframpError, match=r"of address space is left \(`ulimit -v`\); give"):
-        check_memory(made, 1, lambda: least, lambda: least + STACKS - 1)
+        check_memory(planned, 1, lambda: least, lambda: least + STACKS - 1)
     with pytest.raises(OfframpError, match=r"fewer workers, a smaller recipe.batch_size or"):
-        check_memory(made, 2, lambda: 2 * least, lambda: least)
-    both = 2 * (least + workers.need(made).images)
-    check_memory(made, 2, lambda: both, lambda: least + STACKS)  # though this process holds far more
-    refuses("fewer workers", check_memory, made, 2, lambda: both - 1, lambda: least + STACKS)
+        check_memory(planned, 2, lambda: 2 * least, lambda: least)
+    both = 2 * (least + workers.need(planned).images)
+    check_memory(planned, 2, lambda: both, lambda: least + STACKS)  # though this process holds far more
+    refuses("fewer workers", check_memory, planned, 2, lambda: both - 1, lambda: least + STACKS)
     groups, mine = tmp_path / "groups", tmp_path / "cgroup"
     groups.mkdir()
     mine.write_text("0::/\n")
@@ -186,12 +186,12 @@ def test_what_cannot_fit_is_said_before_it_starts(
     (groups / "memory.current").write_text(str(700000000 - least + 1))
     monkeypatch.setattr(workers.free_memory, "__defaults__", (groups, mine))
     with pytest.raises(OfframpError, match=r"training takes .* more at the least") as caught:
-        list(run_pooled(made, store, conduct(tmp_path)))
+        list(run_pooled(planned, store, conduct(tmp_path)))
     assert "\n" not in str(caught.value) and not store.root.exists()
     (groups / "memory.current").write_text("0")
-    finish(made, store.root)
+    finish(planned, store.root)
     (groups / "memory.current").write_text("700000000")
-    list(run_pooled(made, store, conduct(tmp_path)))  # what is there needs no memory to train
+    list(run_pooled(planned, store, conduct(tmp_path)))  # what is there needs no memory to train
 
 
 def test_heads_alone_need_no_room_for_the_backbone() -> None:

@@ -32,8 +32,8 @@ from refusal import refuses
     ],
 )
 def test_scalars_are_what_they_look_like(text: str, value: Any) -> None:
-    found = parse(f"a: {text}", "s").value["a"]
-    assert (found, type(found)) == (value, type(value))
+    value = parse(f"a: {text}", "s").value["a"]
+    assert (value, type(value)) == (value, type(value))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ task whose machine is gone goes on elsewhere from its last checkpoint.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -95,12 +94,12 @@ class Driver:
         """All that happens until nothing is left to do."""
         yield from self.ledger.begin()
         schedule = Schedule(self.ledger.plan, frozenset(self.ledger.done))
-        looked = -LOOK_S
+        clock, next_look = self.restarts.clock, 0.0
         try:
             while True:
-                if time.monotonic() - looked >= LOOK_S:
+                if clock() >= next_look:
                     yield from self._look()
-                    looked = time.monotonic()
+                    next_look = clock() + LOOK_S
                 if self.idle:
                     self.idle = False
                     yield from self.ledger.give_up(self.ledger.open())
