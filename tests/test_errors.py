@@ -84,6 +84,6 @@ def test_what_python_can_raise_is_not_said_in_flags(folder: str) -> None:
 
 
 def test_a_flag_in_a_message_is_found() -> None:
-    said = 'raise OfframpError(f"{name} is there; " + ("give --force" if force else "choose another"))'
-    assert [flags(message) for message in messages(said)] == [["--force"]]
-    assert not flags("give --force (force=True)") and not flags("time it: python run.py --measure")
+    code = 'raise OfframpError(f"{name} is there; " + ("give --force" if force else ""))'
+    assert [flags(message) for message in messages(code)] == [["--force"]]
+    assert not flags("--force (force=True)") and not flags("python run.py --measure")

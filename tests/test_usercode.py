@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from offramp.errors import OfframpError
 from offramp.usercode import RecordedCode, described, forbid, is_recorded, load, read
 from refusal import refuses
 
@@ -35,8 +34,8 @@ def test_what_the_user_names_runs_and_is_hashed(tmp_path: Path) -> None:
 def test_what_a_store_names_runs_only_if_it_is_trusted(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     name, sha256 = write(tmp_path, mark), digest(tmp_path)
-    with pytest.raises(OfframpError, match=rf"my\.py \(SHA-256 {sha256[:12]}\); .* --trust-code"):
-        load(name, "backbone", RecordedCode(sha256))
+    line = refuses("--trust-code", load, name, "backbone", RecordedCode(sha256))
+    assert f"my.py (SHA-256 {sha256[:12]})" in line
     assert not mark.exists()
     assert load(name, "backbone", RecordedCode(sha256, trusted=True)).function() == 1
     assert mark.exists()
@@ -49,8 +48,9 @@ def test_what_has_changed_does_not_run_even_trusted(tmp_path: Path, recorded: st
     assert not is_recorded(name, RecordedCode(recorded)) and is_recorded(
         name, RecordedCode(digest(tmp_path))
     )
-    with pytest.raises(OfframpError, match=r"my\.py .* is not what the store recorded"):
-        load(name, "backbone", RecordedCode(recorded, trusted=True))
+    assert "my.py" in refuses(
+        "is not what", load, name, "backbone", RecordedCode(recorded, trusted=True)
+    )
     assert not mark.exists()
 
 
@@ -102,8 +102,8 @@ def neighbors(folder: Path, mark: str = "mark", **more: str) -> str:
 
 def test_a_file_imports_its_neighbors_and_two_folders_do_not_mix(tmp_path: Path) -> None:
     before = set(sys.modules), list(sys.path)
-    one, other = (load(neighbors(tmp_path / m, m), "backbone").function for m in ("one", "other"))
-    assert one() == (("one", 3), 3) and other() == (("other", 3), 3) and one()[0][0] == "one"
+    a, b = (load(neighbors(tmp_path / mark, mark), "backbone").function for mark in ("a", "b"))
+    assert a() == (("a", 3), 3) and b() == (("b", 3), 3) and a()[0][0] == "a"
     assert (set(sys.modules), list(sys.path)) == before
 
 
@@ -124,8 +124,8 @@ def test_what_a_file_imports_is_part_of_what_it_is(tmp_path: Path) -> None:
     for changed in read(name).files:
         neighbors(tmp_path / "here", **{changed: NEIGHBORS[changed] + "\n"})
         assert not is_recorded(name, RecordedCode(sha256))
-        with pytest.raises(OfframpError, match=r"mod_a\.py.* is not what the store recorded"):
-            load(name, "backbone", RecordedCode(sha256, trusted=True))
+        line = refuses("is not what", load, name, "backbone", RecordedCode(sha256, trusted=True))
+        assert "mod_a.py" in line
     neighbors(tmp_path / "here", **{"idle.py": ""})
     assert is_recorded(name, RecordedCode(sha256))
 
@@ -133,10 +133,8 @@ def test_what_a_file_imports_is_part_of_what_it_is(tmp_path: Path) -> None:
 def test_a_neighbor_of_a_store_s_code_runs_only_if_it_is_trusted(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     name = neighbors(tmp_path, **{"mod_a.py": CODE.replace("MARK", repr(str(mark)))})
-    refuses(
-        r"my\.py, mod_a\.py, .*--trust-code", load, name, "backbone", RecordedCode(read(name).sha256)
-    )
-    assert "mod_a.py" in described(name) and not mark.exists()
+    line = refuses("--trust-code", load, name, "backbone", RecordedCode(read(name).sha256))
+    assert "my.py, mod_a.py" in line and "mod_a.py" in described(name) and not mark.exists()
 
 
 def test_a_neighbor_is_no_stand_in_for_python_s_own_library(tmp_path: Path) -> None:
@@ -160,4 +158,4 @@ def test_what_is_wrong_with_a_neighbor_is_named(tmp_path: Path, text: str, messa
 
 def test_code_is_forbidden_by_name() -> None:
     forbid(["resnet18", "folder:photos", "timm/resnet18"])
-    refuses(r"a/my\.py:make is your own code.*--no-user-code", forbid, ["resnet18", "a/my.py:make"])
+    assert "a/my.py:make" in refuses("--no-user-code", forbid, ["resnet18", "a/my.py:make"])

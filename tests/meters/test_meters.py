@@ -12,11 +12,12 @@ import numpy as np
 import psutil
 import pytest
 
-from offramp.meters import Gpu, Meter, Missing, Packages, find_gpu, find_packages
+from offramp.meters import NO_GPU, Gpu, Meter, Missing, Packages, find_gpu, find_packages, sensors
 from offramp.meters import meter as module
 from offramp.meters.meter import PERIOD, ProcessFamily, Usage
 
 OWN = module._own
+RANGE_FILE = "max_energy_range_uj"
 RANGE = 262_143_328_850
 
 
@@ -43,7 +44,7 @@ class Tree:
         path = self.root / folder
         path.mkdir(parents=True)
         (path / "name").write_text(name + "\n")
-        (path / "max_energy_range_uj").write_text(f"{RANGE}\n")
+        (path / RANGE_FILE).write_text(f"{RANGE}\n")
         (path / "energy_uj").write_text("7\n")
 
     def write(self):
@@ -160,12 +161,12 @@ def test_a_gpu_without_sensors_gives_nothing_rather_than_zero(clock):
 
 def test_what_is_missing_says_why(tmp_path, monkeypatch):
     assert "no RAPL" in find_packages(tmp_path / "nothing").reason
-    assert find_gpu(None).reason == "this runs on no GPU"
+    assert find_gpu(None).reason == NO_GPU
     assert "Not Found" in find_gpu("GPU-2", Nvml()).reason
     Tree(tmp_path)
-    monkeypatch.setattr("offramp.meters.sensors._number", refuse)
+    monkeypatch.setattr(sensors, "_number", refuse)
     found = find_packages(tmp_path)
-    assert "may not be read" in found.reason and "chmod" in found.remedy
+    assert "chmod" in found.remedy
 
 
 def refuse(file):
@@ -178,7 +179,7 @@ BREAKS = {
     "is empty": lambda file: file.write_text(""),
     "holds text": lambda file: file.write_text("what?"),
     "holds no text": lambda file: file.write_bytes(b"\xff\xfe"),
-    "may not be read": str,
+    "is forbidden": str,
     "goes back": lambda file: file.write_text("1\n"),
 }
 
@@ -187,15 +188,15 @@ BREAKS = {
 def test_a_counter_that_goes_away_is_no_reading_and_said_once(tmp_path, clock, monkeypatch, how):
     tree = Tree(tmp_path)
     if how == "goes back":
-        (tmp_path / "intel-rapl:0" / "max_energy_range_uj").write_text("1000\n")
+        (tmp_path / "intel-rapl:0" / RANGE_FILE).write_text("1000\n")
     subject = meter(find_packages(tmp_path), Missing("none"), clock)
     tree.draw(3)
     clock.now += 1
     subject.sample()
     with monkeypatch.context() as patch:
         BREAKS[how](tmp_path / "intel-rapl:0" / "energy_uj")
-        if how == "may not be read":
-            patch.setattr("offramp.meters.sensors._number", refuse)
+        if how == "is forbidden":
+            patch.setattr(sensors, "_number", refuse)
         clock.now += 1
         assert subject.lap().energy_cpu_j is None  # not half a sum
     said = subject.missing["cpu power"]
@@ -206,7 +207,7 @@ def test_a_counter_that_goes_away_is_no_reading_and_said_once(tmp_path, clock, m
     assert subject.lap().energy_cpu_j is None and subject.missing["cpu power"] is said
 
 
-@pytest.mark.parametrize("how", sorted(set(BREAKS) - {"may not be read", "goes back"}))
+@pytest.mark.parametrize("how", sorted(set(BREAKS) - {"is forbidden", "goes back"}))
 def test_a_counter_that_cannot_be_read_from_the_start_is_missing(tmp_path, how):
     Tree(tmp_path)
     BREAKS[how](tmp_path / "intel-rapl:0" / "energy_uj")
@@ -215,7 +216,7 @@ def test_a_counter_that_cannot_be_read_from_the_start_is_missing(tmp_path, how):
 
 def test_what_is_not_counted_need_not_be_read(tmp_path):
     Tree(tmp_path)
-    (tmp_path / "intel-rapl:1" / "max_energy_range_uj").unlink()  # of psys
+    (tmp_path / "intel-rapl:1" / RANGE_FILE).unlink()  # of psys
     assert find_packages(tmp_path).names == ["package-0"]
 
 
@@ -290,7 +291,7 @@ def test_parts_of_a_fused_phase_add_up_to_the_whole():
 
 
 def test_the_thread_samples_and_ends(monkeypatch):
-    monkeypatch.setattr("offramp.meters.meter.PERIOD", 0.001)
+    monkeypatch.setattr(module, "PERIOD", 0.001)
     subject = Meter(Missing("none"), Missing("none"))
     sampled = threading.Event()
     read = subject.sample
@@ -312,7 +313,7 @@ def test_the_machine_at_rest(tmp_path, clock):
         clock.now += seconds
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("offramp.meters.meter.time.sleep", sleep)
+        patch.setattr(module.time, "sleep", sleep)
         subject.rest()
         assert subject.idle.power_cpu_mean_w == pytest.approx(5)
         blind = meter(Missing("none"), Missing("none"), clock)

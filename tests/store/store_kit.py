@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,11 @@ import torch
 import records
 from offramp.store.manifest import NodeRecord
 from offramp.store.store import Store
+from wording import refusal
 
+TWICE = "was trained twice, and not to the same bits"
+INDEX = "index/nodes.json.gz"
+UNCONDITIONAL = "makes an object although it is there"
 NODE_FILES = ("node.json", "history.parquet", "cost.json", "weights.safetensors")
 
 
@@ -58,6 +64,11 @@ def kept_and_read(place: str) -> tuple[Store, str]:
     other.drop_checkpoint(key)
     assert store.read_checkpoint(key) is None
     return store, key
+
+
+def field_refusal(function: Callable[..., object], *args: Any) -> str:
+    """The line in which a field is refused, without the words of pydantic, which its versions change."""
+    return re.sub(r": Input should [^;]*", "", refusal(function, *args))
 
 
 def count_or_die(at: int) -> Callable[[int], None]:

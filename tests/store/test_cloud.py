@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from store_kit import kept_and_read, node, record, trial
+from store_kit import INDEX, TWICE, UNCONDITIONAL, kept_and_read, node, record, trial
 
 import faulty_proxy
 import object_store
@@ -36,7 +36,6 @@ from faulty_proxy import (
 )
 from forks import fork, in_fork, status
 from longer import long
-from offramp.errors import OfframpError
 from offramp.store import cloud, local_cache, remote
 from offramp.store import store as stores
 from offramp.store.archive import NODE
@@ -139,11 +138,12 @@ def test_damage_is_named_and_made_anew(s3: str) -> None:
             cached._files._cache = LocalCache(Path("/nonexistent"), 0)  # which would hide it
         reader = Store(s3)
         reader._files._cache = store._files._cache
-        refuses(rf"{s3}/.*nodes/{key}/{name}.* does not match", reader.verify_node, key)
+        line = refuses("does not match", reader.verify_node, key)
+        assert line.startswith(s3) and f"nodes/{key}/{name}" in line
         assert reader.has_node(key) == (name == "weights")
         node(store)
         Store(s3).verify_node(key)
-    assert len(objects(store)) == 5, "of the same names"
+    assert len(objects(store)) == 5  # of the same names
 
 
 def test_a_writer_that_dies_before_its_manifest_has_written_nothing(
@@ -152,15 +152,15 @@ def test_a_writer_that_dies_before_its_manifest_has_written_nothing(
     monkeypatch.setattr(remote, "PATIENCE_S", 0.0)
     store = Store(s3)
     proxy.fault = lambda method, path: CUT if method == "PUT" and "node.json" in path else None
-    refuses("has not answered for", node, store)
+    refuses("has not answered", node, store)
     proxy.fault = lambda *_: None
-    assert len(objects(store)) == 4, "the blobs are there"
+    assert len(objects(store)) == 4  # the blobs are there
     key = record().key
     for reader in (store, Store(s3)):
         assert reader.nodes() == [] and not reader.has_node(key, whole=False)
         with pytest.raises(Damaged, match="is missing"):
             reader.read_node(key)
-    assert store.collect() == 0 and len(objects(store)) == 4, "it may be at work"
+    assert store.collect() == 0 and len(objects(store)) == 4  # it may be at work
     monkeypatch.setattr(stores, "STALE_S", -1.0)
     assert store.collect() > 0 and objects(store) == ["store.json"]
     assert node(store) == key and Store(s3).has_node(key)
@@ -189,7 +189,7 @@ def test_two_writers_at_once_agree_and_differing_bits_are_said(
     store.verify_node(key)
     said = capfd.readouterr().err
     kept = float(store.node_weights(key)["a.weight"][0, 0])
-    assert said.count("was trained twice, and not to the same bits") == (1 if kept == 2.0 else 2)
+    assert said.count(TWICE) == (1 if kept == 2.0 else 2)
     node(store, fill=kept)
     assert "trained twice" not in capfd.readouterr().err
 
@@ -260,8 +260,8 @@ def test_a_store_that_is_away_is_waited_for_and_said(
     store = Store(unreachable(remote.ANNOUNCED_S + 5))
     assert store.has_node(node(store))
     away, back = announcements(caplog)
-    assert away.startswith(f"{store.root} does not answer (Could not connect to the endpoint URL")
-    assert "trying again for 2 min 5" in away and "answers again, after 11.3 s" in back
+    assert away.startswith(f"{store.root} does not answer (")
+    assert "for 2 min 5" in away and "after 11.3 s" in back
 
 
 def test_a_store_that_is_away_for_moments_is_waited_for_in_silence(
@@ -276,8 +276,8 @@ def test_a_store_that_is_away_for_moments_is_waited_for_in_silence(
 def test_a_store_that_stays_away_is_given_up(
     unreachable: Callable[[float], str], pauses: Pauses, caplog: pytest.LogCaptureFixture
 ) -> None:
-    line = refuses("has not answered for 3 min", Store, unreachable(1e9))
-    assert "run the same command again" in line and len(announcements(caplog)) == 1
+    assert "3 min" in refuses("has not answered", Store, unreachable(1e9))
+    assert len(announcements(caplog)) == 1
     assert remote.PATIENCE_S <= pauses.now <= remote.PATIENCE_S + remote.LONGEST_S
 
 
@@ -334,7 +334,7 @@ def test_a_machine_that_vanishes_is_waited_for_a_minute(
     on("node2")
     other = Store(s3)
     assert other.try_lock("k") is None
-    assert other.holder("k") == f"process {os.getpid()} on node1, at it for 3 min 00 s"
+    assert (other.holder("k") or "").endswith("node1, at it for 3 min 00 s")
     began = clock.s
     while (held := other.try_lock("k")) is None:
         clock.s += LOOK_S
@@ -423,11 +423,11 @@ def test_a_blob_is_fetched_once_a_machine(s3: str, proxy: Proxy, tmp_path: Path)
     for _ in range(3):
         Store(s3).verify_node(key)
     assert proxy.count("GET", "weights.safetensors.") == 1
-    assert proxy.count("GET", "node.json") == 1, "its ETag tells that it is the same"
+    assert proxy.count("GET", "node.json") == 1  # its ETag tells that it is the same
     for path in (tmp_path / "cache" / "store").iterdir():
         path.write_bytes(path.read_bytes()[:-1])
     Store(s3).verify_node(key)
-    assert proxy.count("GET", "weights.safetensors.") == 2, "what is damaged here is fetched again"
+    assert proxy.count("GET", "weights.safetensors.") == 2  # what is damaged here is fetched again
 
 
 def test_manifests_are_listed_and_fetched_together(s3: str, proxy: Proxy, tmp_path: Path) -> None:
@@ -439,7 +439,7 @@ def test_manifests_are_listed_and_fetched_together(s3: str, proxy: Proxy, tmp_pa
         assert [store.read_node(key).key for key in store.nodes()] == keys
         assert all(store.has_node(key) for key in keys)
         assert proxy.count("GET", "node.json") == fetched
-        assert len(proxy.asked) <= fetched + 5, "store.json, twice, and a listing each of both kinds"
+        assert len(proxy.asked) <= fetched + 5  # store.json, twice, and a listing each of both kinds
 
 
 @pytest.fixture
@@ -465,7 +465,7 @@ def test_an_index_is_read_in_place_of_many_manifests(
         proxy.asked.clear()
         assert every_key(Store(s3)) == indexed
         assert proxy.count("GET", "node.json") == 0
-        assert proxy.count("GET", "index/nodes.json.gz") == index
+        assert proxy.count("GET", INDEX) == index
     few = Store(s3)
     monkeypatch.setattr(cloud, "MANY", 100)
     proxy.asked.clear()
@@ -484,10 +484,10 @@ def test_an_index_that_is_old_is_believed_where_it_still_holds(
     store = Store(s3)
     assert store.nodes() == sorted([*indexed[1:], new])
     assert [store.read_node(key).key for key in store.nodes() if key != other]
-    refuses(rf"{other}/node.json does not match", store.read_node, other)
+    assert f"{other}/node.json" in refuses("does not match", store.read_node, other)
     assert proxy.count("GET", "node.json") == 2
     assert Store(s3).index() == 3
-    assert "index/nodes.json.gz" in objects(Store(s3))
+    assert INDEX in objects(Store(s3))
     assert not [place for place, _ in Store(s3).unneeded() if "index" in str(place)]
 
 
@@ -574,35 +574,35 @@ def test_settings_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_no_bucket(s3: str) -> None:
     elsewhere = s3.replace("runs-", "none-")
     assert not Store(elsewhere).archive.exists()
-    refuses("there is no bucket 'none-.*make it first", node, Store(elsewhere))
+    refuses("no bucket 'none-", node, Store(elsewhere))
 
 
 def test_no_credentials(s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    refuses("no credentials for s3://.*aws configure", Store, s3)
+    refuses("no credentials.*aws configure", Store, s3)
 
 
 def test_a_clock_that_the_store_refuses(s3: str, proxy: Proxy) -> None:
     proxy.fault = lambda method, _: SKEWED if method != "HEAD" else None  # which has no text
-    refuses("is too large.*set this machine's clock right", Store, s3)
+    refuses("is too large", Store, s3)
 
 
 def test_a_library_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
-    refuses(r"needs fsspec; pip install 'offramp\[cloud\]'", Store, "s3://runs/x")
+    refuses(r"pip install 'offramp\[cloud\]'", Store, "s3://runs/x")
 
 
 def test_an_address_of_no_kind() -> None:
-    refuses("no store can lie at ftps3://x .*use s3://… or gs://…", Store, "ftps3://x")
+    refuses("ftps3://x .*s3://… or gs://…", Store, "ftps3://x")
 
 
 @pytest.mark.skipif(object_store.GIVEN is not None, reason="it checks signatures, so headers stay")
 def test_an_object_store_that_replaces_what_is_there_is_refused(s3: str, proxy: Proxy) -> None:
     proxy.fault = lambda *_: IGNORES_CONDITIONS
     store = Store(s3)
-    refuses("makes an object although it is there", store.lock, "k")
+    refuses(UNCONDITIONAL, store.lock, "k")
     proxy.fault = lambda *_: None
     store.lock("k").release()
 
@@ -662,7 +662,4 @@ def test_an_upload_in_parts_whose_end_is_not_answered_is_begun_again(
 
 
 def test_no_password_is_named_wherever_the_store_is() -> None:
-    refuses("holds a password", Store, "sftp://me:secret@host/runs")
-    with pytest.raises(OfframpError) as caught:
-        Store("sftp://me:secret@host/runs")
-    assert "secret" not in str(caught.value)
+    assert "secret" not in refuses("holds a password", Store, "sftp://me:secret@host/")

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from store_kit import files, flip, node, trial
+from store_kit import TWICE, files, flip, node, trial
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.store.archive import Archive
 from offramp.store.copying import AT_ONCE, CopyOutcome, FolderPart, copy
 from offramp.store.store import Store
 from refusal import refuses
+from wording import refusal
 
 
 def copied(source: Store, target: Store) -> list[CopyOutcome]:
@@ -34,7 +36,7 @@ def test_there_and_back_it_is_the_same_to_the_bit(s3: str, store: Store, tmp_pat
     }
     copied(away, back)
     assert content(back.root) == content(store.root) and len(content(store.root)) == 15  # type: ignore[arg-type]
-    assert not any(step.bytes for step in copied(store, Store(s3))), "all of it is there"
+    assert not any(step.bytes for step in copied(store, Store(s3)))  # all of it is there
     assert Store(s3).at_work() is None
 
 
@@ -45,11 +47,11 @@ def test_one_that_was_cut_short_goes_on(store: Store, tmp_path: Path) -> None:
     steps = copy(store.archive, target)
     for _ in range(3):
         next(steps)
-    refuses("somebody else copies into .*process", lambda: list(copy(store.archive, target)))
+    refuses(r"copies into .*\(process", lambda: list(copy(store.archive, target)))
     steps.close()
-    there = len(target.nodes())
-    assert 0 < there < len(store.nodes())
-    assert sum(step.bytes > 0 for step in copied(store, target)) == len(store.nodes()) - there
+    copies = len(target.nodes())
+    assert 0 < copies < len(store.nodes())
+    assert sum(step.bytes > 0 for step in copied(store, target)) == len(store.nodes()) - copies
     assert content(tmp_path / "target") == content(store.root)  # type: ignore[arg-type]
 
 
@@ -76,7 +78,7 @@ def test_what_is_damaged_is_left_out_there_and_replaced_here(
     (target.root / "nodes" / sound / "node.json").unlink()  # type: ignore[operator]
     flip(store.root / "nodes" / bad / "weights.safetensors")  # type: ignore[operator]
     steps = {step.what: step for step in copied(store, target)}
-    assert "weights.safetensors does not match its SHA-256" in steps[f"nodes/{bad}"].damaged
+    assert "weights.safetensors" in steps[f"nodes/{bad}"].damaged
     assert target.nodes() == [sound]
     target.verify_node(sound)
     assert not caplog.records
@@ -100,12 +102,14 @@ def test_other_bits_under_one_key_are_said(
     key, target = node(store), Store(tmp_path / "target")
     node(target, fill=2.0)
     assert copied(store, target) == [CopyOutcome(f"nodes/{key}", 0)]
-    assert "was trained twice, and not to the same bits" in caplog.text
+    assert TWICE in caplog.text
     assert torch.equal(target.node_weights(key)["a.weight"], torch.full((4, 3), 2.0)), "the first stays"
 
 
-def test_what_makes_no_sense_is_refused(store: Store, tmp_path: Path) -> None:
+def test_what_makes_no_sense_is_refused(
+    store: Store, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     nothing = Archive(tmp_path / "nothing")
-    refuses("there is no store at", lambda: list(copy(nothing, store)))
+    assert refusal(lambda: list(copy(nothing, store))) == snapshot
     node(store)
-    refuses("onto itself", lambda: list(copy(store.archive, Store(store.root))))
+    assert refusal(lambda: list(copy(store.archive, Store(store.root)))) == snapshot

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
-from store_kit import kept_and_read, node
+from store_kit import UNCONDITIONAL, kept_and_read, node
 
 from forks import in_fork
 from offramp.store import store as stores
@@ -111,7 +111,7 @@ def test_what_a_dead_writer_left_is_collected(gs: str, monkeypatch: pytest.Monke
     store = Store(gs)
     key = node(store)
     store._files._remote.remove("nodes", key, "node.json")
-    assert store.collect() == 0, "it may be at work"
+    assert store.collect() == 0  # it may be at work
     monkeypatch.setattr(stores, "STALE_S", -1.0)
     assert store.collect() > 0
     assert [n for n in store._files._remote.below() if n[0] != "locks"] == [("store.json",)]
@@ -122,9 +122,9 @@ def test_a_store_without_conditions_is_refused(
 ) -> None:
     """The negative control: the emulator as it is."""
     store = Store(bucket(unconditional, monkeypatch, tmp_path / "cache"))
-    refuses("makes an object although it is there", store.lock, "k")
+    refuses(UNCONDITIONAL, store.lock, "k")
 
 
 @pytest.mark.usefixtures("gs")
 def test_there_is_no_such_bucket() -> None:
-    refuses("there is no bucket 'none'", lambda: node(Store("gs://none/store")))
+    refuses("no bucket 'none'", lambda: node(Store("gs://none/store")))

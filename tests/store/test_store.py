@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 import torch
 from store_kit import files, node, record, trial
+from syrupy.assertion import SnapshotAssertion
 
 import records
-from offramp.errors import OfframpError
 from offramp.hashing import digest
 from offramp.store.store import Store
-from refusal import refuses
+from wording import refusal
 
 
 def test_node_comes_back_as_written(store: Store) -> None:
@@ -66,7 +66,7 @@ def test_discard(store: Store) -> None:
     assert store.nodes() == [] and files(store.root) == []
 
 
-def test_trials(store: Store) -> None:
+def test_trials(store: Store, snapshot: SnapshotAssertion) -> None:
     key = node(store)
     trial(store, "joint-42-ab", key)
     trial(store, "joint-43-cd", key)
@@ -75,27 +75,26 @@ def test_trials(store: Store) -> None:
     assert store.read_trial("joint-43") == records.manifest((key,))
     assert store.find_trial("joint-42") == "joint-42-ab"
     assert store.find_trial("joint-43") == "joint-43"
-    refuses(r"begins 3 trials; .*joint-42-ab, joint-43, joint-43-cd", store.find_trial, "joint-4")
+    assert refusal(store.find_trial, "joint-4") == snapshot
     trial(store, "two-43-cd", key)
     assert store.find_trial("42-ab") == "joint-42-ab"
-    refuses(r"'43-cd' ends 2 trials; give more of one of joint-.*two-", store.find_trial, "43-cd")
-    with pytest.raises(OfframpError, match="no trial '-ab'"):  # too short to stand for one
-        store.find_trial("-ab")
-    refuses("did you mean 'joint-42-ab'", store.find_trial, "jiont-42-ab")
+    assert refusal(store.find_trial, "43-cd") == snapshot
+    assert refusal(store.find_trial, "-ab") == snapshot
+    assert refusal(store.find_trial, "jiont-42-ab") == snapshot
     trial(store, "joint-43")
     assert store.read_trial("joint-43") == records.manifest()
     with pytest.raises(TypeError, match="objects"):
         store.write_trial("bad", records.manifest(), {"test": np.array([object()])})
 
 
-def test_no_trial_yet(store: Store) -> None:
-    refuses("run a study first", store.find_trial, "a")
+def test_no_trial_yet(store: Store, snapshot: SnapshotAssertion) -> None:
+    assert refusal(store.find_trial, "a") == snapshot
     assert store.unneeded() == [] and store.collect() == 0
     assert not store.root.exists(), "reading creates nothing"
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/a", "A", "a b", "a\n", "é", "a" * 201])
-def test_names_stay_in_the_store(store: Store, name: str) -> None:
+def test_names_stay_in_the_store(store: Store, name: str, snapshot: SnapshotAssertion) -> None:
     calls: list[Callable[[], object]] = [
         lambda: store.has_node(name),
         lambda: store.discard_node(name),
@@ -108,30 +107,32 @@ def test_names_stay_in_the_store(store: Store, name: str) -> None:
         lambda: store.write_checkpoint(name, {}, {}),
         lambda: store.drop_checkpoint(name),
     ]
-    for call in calls:
-        refuses("no key or trial id", call)
+    (line,) = {refusal(call) for call in calls}
+    assert line == snapshot
 
 
-def test_link_out_of_the_store_is_refused(store: Store, tmp_path: Path) -> None:
+def test_link_out_of_the_store_is_refused(
+    store: Store, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     key = node(store)
     (store.root / "nodes" / key).rename(tmp_path / key)
     (store.root / "nodes" / key).symlink_to(tmp_path / key)
-    refuses("not a link", store.read_node, key)
+    assert refusal(store.read_node, key) == snapshot
 
 
-def test_version(store: Store, tmp_path: Path) -> None:
+def test_version(store: Store, tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     node(store)
     path = store.root / "store.json"
     Store(store.root)
     path.write_text(json.dumps({"format": 2}))
-    refuses("format 2 and this offramp reads up to 1; update", Store, store.root)
+    assert refusal(Store, store.root) == snapshot
     for text in ("", "{", "[]", "{}", '{"format": "1"}'):
         path.write_text(text)
-        refuses("names no format", Store, store.root)
+        assert "names no format" in refusal(Store, store.root)
     path.unlink()
-    refuses("no store", Store, store.root)
+    assert refusal(Store, store.root) == snapshot
     (tmp_path / "file").touch()
-    refuses("not a folder", Store, tmp_path / "file")
+    assert refusal(Store, tmp_path / "file") == snapshot
 
 
 def test_checkpoint_comes_back_and_is_replaced(store: Store) -> None:
@@ -182,4 +183,4 @@ def test_other_logits_of_the_same_phases_are_said(
     assert not caplog.records
     store.write_trial("t", same, {"test": np.ones(3)})
     store.write_trial("t", same, {"test": np.eye(3)})
-    assert caplog.text.count("made of the same phases before, and not to the same logits") == 1
+    assert caplog.text.count("same logits") == 1

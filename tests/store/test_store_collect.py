@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 import torch
 from store_kit import count_or_die, files, node, trial, truncate
+from syrupy.assertion import SnapshotAssertion
 
 from forks import in_fork
 from offramp.hashing import digest
 from offramp.store.store import Damaged, Store
+from wording import stable
 
 
 def left(store: Store, abandon: bool = False) -> set[str]:
     """What `unneeded` lists beside lock files."""
-    found = store.unneeded(abandon)
-    return {p.relative_to(store.root).as_posix() for p, _ in found if p.parent.name != "locks"}
+    places = [place for place, _ in store.unneeded(abandon) if place.parent.name != "locks"]
+    return {place.relative_to(store.root).as_posix() for place in places}
 
 
 def test_collect_keeps_what_is_needed(store: Store) -> None:
@@ -60,7 +62,7 @@ def test_collect_leaves_a_run_at_work_alone(store: Store) -> None:
         store.collect(abandon=True)
         assert set(store.nodes()) == {loose, locked}
         assert store.read_checkpoint(locked) is not None
-        assert store.try_lock(locked) is None, "looking must not break a lock"
+        assert store.try_lock(locked) is None  # looking must not break a lock
     assert left(store) == {f"nodes/{loose}", f"nodes/{locked}", f"work/{locked}"}
     store.collect()
     assert files(store.root) == []
@@ -78,7 +80,7 @@ def test_collect_takes_old_leftovers_only(store: Store) -> None:
     trial(store, "t")  # so that the version is there before the first kill
     assert in_fork(work) == in_fork(checkpoint) == -signal.SIGKILL
     debris = {p for p in files(store.root) if not p.startswith("trials/")}
-    assert len(debris) == 5, "four files of a node and one checkpoint"
+    assert len(debris) == 5  # four files of a node and one checkpoint
     assert left(store) == set()
     then = time.time() - 4000
     for path in store.root.rglob("*"):
@@ -111,17 +113,13 @@ def of_another(plan: dict[str, Any]) -> dict[str, Any]:
     return {**plan, "name": "other"}
 
 
-@pytest.mark.parametrize(
-    ("harm", "said"),
-    [
-        (flipped, "does not match its seal"),
-        (of_another, "does not match its seal"),
-        (unsealed, "has no seal, as an earlier offramp wrote it"),
-        (lambda plan: plan["nodes"], "has no seal"),
-    ],
-)
+def nodes_alone(plan: dict[str, Any]) -> Any:
+    return plan["nodes"]
+
+
+@pytest.mark.parametrize("harm", [flipped, of_another, unsealed, nodes_alone])
 def test_collect_refuses_when_a_plan_is_not_what_was_written(
-    store: Store, harm: Callable[[Any], Any], said: str
+    store: Store, harm: Callable[[Any], Any], snapshot: SnapshotAssertion
 ) -> None:
     key = node(store)
     store.plan_trial("later", [key])
@@ -131,9 +129,9 @@ def test_collect_refuses_when_a_plan_is_not_what_was_written(
     assert left(store) == set()
     path.write_text(json.dumps(harm(plan)))
     for look in (store.unneeded, store.collect):
-        with pytest.raises(Damaged, match=f"{said}.*; run its study again, or .*gc --abandon") as caught:
+        with pytest.raises(Damaged) as caught:
             look()
-        assert caught.value.path == path and "\n" not in str(caught.value)
+        assert caught.value.path == path and stable(str(caught.value)) == snapshot
     store.verify_node(key)
     assert path.exists()
     store.plan_trial("later", [key])  # a study that is run again writes it anew
@@ -147,5 +145,5 @@ def test_collect_refuses_when_a_plan_is_not_what_was_written(
 def test_a_plan_under_another_name_is_refused(store: Store) -> None:
     store.plan_trial("later", [node(store)])
     (store.root / "plans" / "later.json").rename(store.root / "plans" / "other.json")
-    with pytest.raises(Damaged, match=r"other\.json does not match"):
+    with pytest.raises(Damaged, match=r"other\.json"):
         store.unneeded()

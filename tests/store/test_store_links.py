@@ -107,15 +107,16 @@ def everything(store: Store) -> list[Callable[[], object]]:
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_a_folder_that_is_a_link_is_refused(full: Store, name: str, tmp_path: Path) -> None:
+def test_a_folder_that_is_a_link_is_refused(
+    full: Store, name: str, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     place = moved_out(full, name, tmp_path / "outside")
     (tmp_path / "outside" / name / "mine.txt").write_text("years of work")
     before = content(tmp_path / "outside")
     for opening in (Store, Archive):
-        line = refuses(r"is a link.*not a link", opening, full.root)
-        assert str(place) in line
+        assert str(place) in refuses("is a link", opening, full.root)
     for abandon in (False, True):  # of a store that was opened before the link was there
-        refuses("is a link", full.collect, abandon=abandon)
+        assert refusal(full.collect, abandon=abandon) == snapshot
     for call in everything(full):
         with suppress(OfframpError):
             call()
@@ -157,13 +158,15 @@ def test_an_entry_that_is_a_link_is_not_followed(full: Store, name: str, tmp_pat
 
 
 @pytest.mark.parametrize("name", [".gate.1.lock", "k.1.lock", f"{LOOSE}.7.lock", f".write.{KEY}.1.lock"])
-def test_a_lock_that_is_a_link_is_refused(full: Store, name: str, tmp_path: Path) -> None:
+def test_a_lock_that_is_a_link_is_refused(
+    full: Store, name: str, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     (tmp_path / "mine.txt").write_text("years of work")
     place = full.root / "locks" / name
     place.unlink(missing_ok=True)
     place.symlink_to(tmp_path / "mine.txt")
     for abandon in (False, True):
-        refuses("is a link", full.collect, abandon=abandon)
+        assert refusal(full.collect, abandon=abandon) == snapshot
     for call in everything(full):
         with suppress(OfframpError):
             call()

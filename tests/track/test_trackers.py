@@ -21,20 +21,26 @@ from unittest.mock import MagicMock
 
 import pandas as pd
 import pytest
+from syrupy.assertion import SnapshotAssertion
 from watched import at_epoch_zero, finish
 
 from longer import long
 from offramp.cli.commands.track import track
-from offramp.errors import OfframpError
 from offramp.store import searches
 from offramp.store.live import COLUMNS, LivePhase, Proposal, Reader, TrialProgress
 from offramp.store.store import Store
 from offramp.track import tracker
 from offramp.track.send import FileTracker, TrialUpdate, results, send, settings, steps_of
 from refusal import refuses
+from wording import refusal
 
 pytest.importorskip("tensorboard")
 
+CURVE = "search/validation/accuracy/mean"
+PATTERN = "strategies.0.phases.exit *.learning_rate"
+FAILURE = "its loss is not finite"
+CLIENT = "mlflow.tracking._tracking_service.client"
+SILENT = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
 COLD = pd.DataFrame(columns=COLUMNS)  # of a phase that saved nothing
 STUDIES = Path(__file__).parents[2] / "docs" / "studies.md"
 
@@ -79,7 +85,7 @@ def test_tensorboard_reads_every_number_once(store: Store, tmp_path: Path) -> No
     first = sent(store, f"tensorboard:{folder}")
     assert first[:2] == (2, 1) and first[2] == sum(map(len, expected(store).values()))
     assert sent(store, f"tensorboard:{folder}")[2] == 0
-    assert digests(tmp_path / "runs") == before, "the store was only read"
+    assert digests(tmp_path / "runs") == before  # the store was only read
     finish(store, tmp_path)
     assert sent(store, f"tensorboard:{folder}")[:2] == (2, 2)
     for trial, numbers in expected(store).items():
@@ -92,10 +98,10 @@ def test_tensorboard_reads_every_number_once(store: Store, tmp_path: Path) -> No
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its database
 @pytest.mark.parametrize("uri", ["sqlite+nothing:///here", *long("redis://here")])
-def test_an_address_that_mlflow_cannot_use_is_one_line(uri: str) -> None:
+def test_an_address_that_mlflow_cannot_use_is_one_line(uri: str, snapshot: SnapshotAssertion) -> None:
     """As a database is where its client alone is installed; SQLAlchemy has errors of its own."""
     pytest.importorskip("mlflow")
-    refuses(rf"MLflow cannot use {re.escape(uri)} .*give http://HOST", tracker, f"mlflow:{uri}")
+    assert refusal(tracker, f"mlflow:{uri}") == snapshot
 
 
 def test_an_exit_has_one_name_in_curves_and_results(store: Store) -> None:
@@ -290,7 +296,7 @@ def test_mlflow_has_runs_phases_and_files(
     mine.attach(["report"], "runs")
     (files,) = (r for r in client.search_runs([known.experiment_id]) if "offramp.files" in r.data.tags)
     assert [f.path for f in client.list_artifacts(files.info.run_id, "report")] == ["report/index.html"]
-    assert capsys.readouterr().out == "", "standard output is the command's"
+    assert capsys.readouterr().out == ""  # standard output is the command's
 
 
 def test_files_of_two_stores_of_one_name_are_kept_apart(
@@ -316,15 +322,16 @@ def test_files_of_two_stores_of_one_name_are_kept_apart(
     assert kept == [f"report of {tmp_path / project / 'runs'}" for project in ("a", "b")]
 
 
-def test_files_that_mlflow_lacks_a_package_for_are_one_line(tmp_path: Path) -> None:
+def test_files_that_mlflow_lacks_a_package_for_are_one_line(
+    tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     pytest.importorskip("mlflow")
     from offramp.track.mlflow import Server
 
     client = MagicMock()
-    client.log_artifact.side_effect = ModuleNotFoundError("No module named 'boto3'")
+    client.log_artifact.side_effect = ModuleNotFoundError("no boto3")
     (tmp_path / "page.html").write_text("<p>")
-    with pytest.raises(OfframpError, match=r"No module named 'boto3'\); install it"):
-        Server(client, "1").attach([str(tmp_path / "page.html")], "runs")
+    assert refusal(Server(client, "1").attach, [str(tmp_path / "page.html")], "runs") == snapshot
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -369,12 +376,12 @@ def test_mlflow_has_the_times_of_training(store: Store, database: str) -> None:
 def test_mlflow_prints_nothing(
     store: Store, database: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = pytest.importorskip("mlflow.tracking._tracking_service.client")
+    client = pytest.importorskip(CLIENT)
     monkeypatch.setattr(client, "RestStore", object)  # of a server's runs it prints links
     monkeypatch.setattr(client, "get_workspace_url", lambda: "http://127.0.0.1")
     sent(store, f"mlflow:{database}")
     assert capsys.readouterr().out == ""
-    assert "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT" not in os.environ
+    assert SILENT not in os.environ
 
 
 def test_wandb_offline(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,12 +390,12 @@ def test_wandb_offline(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     for name, value in (("MODE", "offline"), ("SILENT", "true"), ("DIR", str(tmp_path))):
         monkeypatch.setenv(f"WANDB_{name}", value)
-    assert sent(store, "wandb:mine")[:2] == (1, 1), "the trial under way waits"
+    assert sent(store, "wandb:mine")[:2] == (1, 1)  # the trial under way waits
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 1
     finish(store, tmp_path)
     assert sent(store, "wandb:mine")[:2] == (2, 2)
     runs = list((tmp_path / "wandb").glob("offline-run-*"))
-    assert sent(store, "wandb:mine")[2] == 0, "what was sent is remembered"
+    assert sent(store, "wandb:mine")[2] == 0  # what was sent is remembered
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == len(runs) == 2
     wandb.teardown()  # a process of its own writes the files, and has ended when this returns
     text = b"".join(path.read_bytes() for run in runs for path in run.glob("*.wandb"))
@@ -416,7 +423,7 @@ def test_what_the_end_says_of_an_epoch_that_was_sent_is_sent_too(store: Store) -
     for phase, manifest in ((saved, None), (ended, course.manifest), (ended, course.manifest)):
         send([replace(course, phases=(phase,), manifest=manifest)], Seen())
     of = {epoch for epoch, name in seen if name.startswith("train-eval/")}
-    assert of == {1, 2} and len(seen) == len(set(seen)), "all of them, and none twice"
+    assert of == {1, 2} and len(seen) == len(set(seen))  # all of them, and none twice
 
 
 def failed_of(store: Store) -> tuple[TrialProgress, TrialProgress, TrialProgress]:
@@ -424,7 +431,7 @@ def failed_of(store: Store) -> tuple[TrialProgress, TrialProgress, TrialProgress
     _, course = Reader(store.archive).courses()
     assert course.manifest is None
     first, *rest = course.phases
-    why = replace(rest[0], failed="its loss is not finite")
+    why = replace(rest[0], failed=FAILURE)
     return course, replace(course, phases=(first, why, *rest[1:])), course
 
 
@@ -434,12 +441,10 @@ def test_a_failure_is_news_until_it_goes_on(store: Store) -> None:
     for whole in (False, True):
         given = Given(whole)
         send([course, failed], given)
-        assert [news.failed for news in given.news] == [None] * (not whole) + ["its loss is not finite"]
+        assert [news.failed for news in given.news] == [None] * (not whole) + [FAILURE]
     nothing = replace(failed, phases=(replace(failed.phases[1], epoch=0, history=COLD),))
     send([nothing], given := Given())
-    assert given.news == [TrialUpdate((), None, "its loss is not finite")], (
-        "it failed in its first epoch"
-    )
+    assert given.news == [TrialUpdate((), None, FAILURE)]  # in its first epoch
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -453,7 +458,7 @@ def test_a_run_that_failed_is_one_in_mlflow_and_goes_on(
         assert {runs[f"exit {k}"].info.status for k in (1, 2, 3)} == {status}
         assert runs["backbone"].info.status == "FINISHED"
         why = runs[course.trial].data.tags.get("offramp.failed")
-        assert why == ("its loss is not finite" if status == "FAILED" else None)
+        assert why == (FAILURE if status == "FAILED" else None)
     finish(store, tmp_path)
     sent(store, f"mlflow:{database}")
     assert {run.info.status for run in runs_in(database)} == {"FINISHED"}
@@ -482,7 +487,11 @@ def test_tensorboard_says_once_why_a_trial_failed(store: Store, tmp_path: Path) 
 
 
 def test_what_a_library_refuses_is_said_in_a_line(
-    store: Store, tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    tmp_path: Path,
+    database: str,
+    monkeypatch: pytest.MonkeyPatch,
+    snapshot: SnapshotAssertion,
 ) -> None:
     """W&B without a key, a server of MLflow that went away: they were called faults of offramp."""
 
@@ -492,7 +501,7 @@ def test_what_a_library_refuses_is_said_in_a_line(
 
     monkeypatch.setitem(sys.modules, "trackio", Keyless())  # type: ignore[arg-type]
     monkeypatch.chdir(tmp_path)
-    refuses(r"trackio refuses \(no key\)", sent, store, "trackio:mine")
+    assert refusal(sent, store, "trackio:mine") == snapshot
     exceptions = pytest.importorskip("mlflow.exceptions")
     mine = tracker(f"mlflow:{database}")
 
@@ -500,7 +509,7 @@ def test_what_a_library_refuses_is_said_in_a_line(
         raise exceptions.MlflowException("gone")
 
     monkeypatch.setattr(mine.client, "log_batch", gone)  # type: ignore[attr-defined]
-    refuses("MLflow refuses: gone", send, Reader(store.archive).courses(), mine)
+    assert refusal(send, Reader(store.archive).courses(), mine) == snapshot
 
 
 class Recorded:
@@ -564,7 +573,7 @@ def test_what_a_search_tried_is_a_run_of_its_own(store: Store, tmp_path: Path, d
     kept.tell(first, state=optuna.trial.TrialState.FAIL)  # as the search does when it takes it up again
     kept.enqueue_trial(first.params)
     kept.tell(proposed({2: 0.5, 3: 0.75}), 0.75)
-    for why, means in ((searches.WORSE, {1: 0.125}), ("its loss is not finite", {})):
+    for why, means in ((searches.WORSE, {1: 0.125}), (FAILURE, {})):
         trial = proposed(means)
         trial.set_user_attr(searches.WHY, why)
         kept.tell(trial, state=optuna.trial.TrialState.PRUNED)
@@ -577,7 +586,7 @@ def test_what_a_search_tried_is_a_run_of_its_own(store: Store, tmp_path: Path, d
     assert complete["results/validation/accuracy", 0] == [0.75]
     for name, value in expected(store)[baseline.trial].items():
         assert complete[name] == pruned[name] == [pytest.approx(value)]
-    assert pruned["search/validation/accuracy/mean", 1] == [0.125]
+    assert pruned[CURVE, 1] == [0.125]
     runs = {run.data.tags.get("offramp.proposal"): run for run in runs_in(database)}
     statuses = ["FINISHED", "FAILED", "FAILED", "RUNNING"]
     assert [runs[course.trial].info.status for course in found] == statuses
@@ -585,22 +594,21 @@ def test_what_a_search_tried_is_a_run_of_its_own(store: Store, tmp_path: Path, d
         run = runs[course.trial]
         assert "offramp.trial" not in run.data.tags and "trial" not in run.data.params
         assert run.data.params.get("state") == state and run.data.params["search"] == "mine"
-        assert float(run.data.params["recipe.learning_rate"]) >= 0.1, "as proposed, not the study's"
+        assert float(run.data.params["recipe.learning_rate"]) >= 0.1  # as proposed, not the study's
     assert runs["search-mine-1"].data.metrics["validation/accuracy"] == 0.75
-    assert runs["search-mine-3"].data.tags["offramp.failed"] == "failed: its loss is not finite"
+    assert runs["search-mine-3"].data.tags["offramp.failed"] == f"failed: {FAILURE}"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_mlflow_takes_settings_of_phases_that_a_pattern_names(store: Store, database: str) -> None:
     """It refuses a * in names, and nothing of such a search was sent."""
-    key = "strategies.0.phases.exit *.learning_rate"
     course = next(course for course in Reader(store.archive).courses() if course.manifest is not None)
-    tried = Proposal({"search": "mine", "proposal": 1, key: 0.1}, None, None, "", None)
+    tried = Proposal({"search": "mine", "proposal": 1, PATTERN: 0.1}, None, None, "", None)
     course = replace(course, trial="search-mine-1", manifest=None, proposal=tried)
     for _ in range(2):  # what is there is not sent again
         send([course], tracker(f"mlflow:{database}"))
     (run,) = (run for run in runs_in(database) if "offramp.proposal" in run.data.tags)
-    assert run.data.params["strategies.0.phases.exit _.learning_rate"] == "0.1"
+    assert run.data.params[PATTERN.replace("*", "_")] == "0.1"
 
 
 @pytest.mark.parametrize("address", ["nowhere:x", "mlflow", "tensorboard:"])
@@ -608,14 +616,16 @@ def test_no_tracker(address: str) -> None:
     refuses("names no tracker", tracker, address)
 
 
-def test_a_tracker_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
+) -> None:
     monkeypatch.setitem(sys.modules, "trackio", None)
-    refuses(r"trackio is not installed.*pip install trackio", tracker, "trackio:mine")
+    assert refusal(tracker, "trackio:mine") == snapshot
 
 
-def test_a_file_in_the_folders_place(tmp_path: Path) -> None:
+def test_a_file_in_the_folders_place(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     (tmp_path / "board").write_text("")
-    refuses("is a file", tracker, f"tensorboard:{tmp_path / 'board'}")
+    assert refusal(tracker, f"tensorboard:{tmp_path / 'board'}") == snapshot
 
 
 def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
