@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pictures import tree
@@ -15,10 +16,10 @@ from offramp.data.progress import LoggedProgress
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every look at the clock comes 0.4 seconds after the one before."""
-    ticks = itertools.count()
-    monkeypatch.setattr(progress.time, "monotonic", lambda: 0.4 * next(ticks))
+def clock(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Every look at the clock comes so many seconds after the one before."""
+    ticks = itertools.count(0, getattr(request, "param", 0.4))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
 
 
 @pytest.mark.usefixtures("clock")
@@ -29,6 +30,8 @@ def test_a_message_a_second_and_the_items_as_they_are(caplog: pytest.LogCaptureF
     assert caplog.messages == ["counting: 3 of 2,000", "counting: 6 of 2,000"]
 
 
+@pytest.mark.parametrize("clock", [0.3], indirect=True)
+@pytest.mark.usefixtures("clock")
 def test_what_takes_less_than_a_second_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "offramp.data")
     assert list(LoggedProgress("counting", 3).over("abc")) == ["a", "b", "c"]

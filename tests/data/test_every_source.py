@@ -109,7 +109,6 @@ def test_a_new_one_is_one_file_and_one_line(tmp_path: Path) -> None:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=500,
         )
         assert process.returncode == 0, process.stdout + process.stderr
         return process.stdout

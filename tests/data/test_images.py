@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,21 @@ def test_deep_and_damaged_images_are_named(tmp_path: Path, snapshot: SnapshotAss
     for path in (whole, empty, text, gone):
         line = refused(opened, path)
         assert line == snapshot and line.count(path.name) == 1
+
+
+def test_a_png_is_read_by_its_checksums() -> None:
+    """The control: Pillow alone reads past some of them."""
+    buffer = io.BytesIO()
+    Image.fromarray(smooth()).save(buffer, "PNG")
+    whole, silent = buffer.getvalue(), 0
+    for at in range(whole.index(b"IDAT") + 4, whole.index(b"IEND") - 8):
+        broken = whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :]
+        for damaged in (broken, whole[:at]):
+            assert refused(open_image, damaged, "a.png").startswith("a.png is no readable image")
+        with contextlib.suppress(Exception):
+            Image.open(io.BytesIO(broken)).load()
+            silent += 1
+    assert silent
 
 
 def test_files_are_read_by_row_in_threads_as_one_by_one(

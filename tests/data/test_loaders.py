@@ -184,7 +184,7 @@ def test_a_worker_that_is_killed_is_replaced(photos: Path) -> None:
 
 
 READER = """
-import sys, time, psutil, torch
+import signal, sys, psutil, torch
 from offramp.augment import Augment, View
 from offramp.data import DataSpec, load
 from offramp.engine.images import Images
@@ -193,7 +193,7 @@ data = load(DataSpec("folder", sys.argv[1], size=16), boxes, "streaming")
 images = Images(data, torch.device("cpu"), 2)
 for batch in images.reads("train", torch.split(torch.arange(len(data.train)), 4), View(1, 0)):
     print(*(child.pid for child in psutil.Process().children()), flush=True)
-    time.sleep(600)
+    signal.pause()
 """
 
 
@@ -305,8 +305,7 @@ def test_a_file_damaged_later_is_named_in_one_line(workers: int, root: Path) -> 
         if last._callback is _kill:  # as at the end of this process, which then waits for them
             last()
     for worker in workers:  # the error that is kept here holds them
-        worker.join(30)
-    assert not any(worker.is_alive() for worker in workers)
+        worker.join()
 
 
 def test_files_are_gone_through_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,11 +120,8 @@ class Audit:
 
 
 def open_data(spec: DataSpec) -> UnreadData:
-    """The data set that `spec` names.
-
-    Raises:
-        OfframpError: as `offramp.data.load` does for what is wrong with its folders, labels or counts.
-    """
+    """The data set that `spec` names. Raises OfframpError as `offramp.data.load` does for what is wrong
+    with its folders, labels or counts."""
     raw, file = read_source(spec), split_file.named_by(spec)
     chosen = choose(raw, spec) if file is None else file.choose(raw)
     data = UnreadData(raw, chosen, geometry_of(raw, spec))
@@ -158,11 +155,8 @@ def rehash(data: UnreadData, before: Mapping[Path, Mapping[str, str]]) -> tuple[
 
 
 def audit(data: UnreadData) -> Audit:
-    """Open every image of a data set once and hash it; damaged ones are listed, not raised.
-
-    Raises:
-        OfframpError: for texts.
-    """
+    """Open every image of a data set once and hash it; damaged ones are listed, not raised. Raises
+    OfframpError for texts."""
     splits, counts = {}, {}
     for name, part in data.parts.items():
         progress = LoggedProgress(f"looking at images of {name}", len(part.rows))
@@ -278,7 +272,7 @@ def _wrong(data: UnreadData, splits: Mapping[str, SplitAudit], copies: Sequence[
 
 
 def _notes(data: UnreadData, splits: Mapping[str, SplitAudit], copies: Sequence[Copies]) -> list[str]:
-    lines = [*data.chosen.remarks, *left_out(data.chosen.dropped)]
+    lines = data.remarks
     for name in splits:
         again = sum(c.splits.count(name) - 1 for c in copies if c.splits.count(name) > 1)
         if again:
@@ -290,5 +284,4 @@ def _notes(data: UnreadData, splits: Mapping[str, SplitAudit], copies: Sequence[
             f"the largest class has {max(present) / min(present):.1f} times the training images of the "
             "smallest; look at balanced accuracy, or set recipe.class_weights: balanced"
         )
-    counts = by_class(data.chosen.parts, len(data.classes))
-    return [*lines, *remarks(counts, data.classes)]
+    return lines

@@ -84,11 +84,8 @@ class SharedSlots:
             return None
 
     def array(self, slot: int, shape: tuple[int, ...], dtype: str = "uint8") -> np.ndarray:
-        """The first bytes of a slot as numbers of `shape`; not a copy.
-
-        Raises:
-            ValueError: when they are more than its size.
-        """
+        """The first bytes of a slot as numbers of `shape`; not a copy. Raises ValueError when they are
+        more than its size."""
         count = int(np.prod(shape))
         if count * np.dtype(dtype).itemsize > self.size or not 0 <= slot < self.count:
             raise ValueError(f"{shape} in slot {slot}; there are {self.count} of {self.size} bytes")
@@ -100,6 +97,11 @@ class Prefetch:
 
     The processes are started when they are first needed, and end with this object or `close`. What a
     worker does is a function of what it is asked, so their number changes no bit.
+
+    Args:
+        splits: By name.
+        augment: How training images are augmented.
+        workers: How many processes.
     """
 
     def __init__(self, splits: Mapping[str, FileSplit], augment: Augment | None, workers: int) -> None:
@@ -237,9 +239,6 @@ class _Requests:
 
     def __iter__(self) -> Iterator[_Request]:
         return self.batches
-
-    def __len__(self) -> int:
-        return 0  # not known ahead; the protocol wants a number
 
 
 class _Pictures(Dataset[Any]):

@@ -377,10 +377,7 @@ class _AbsentImages:
 
 def declared_data(spec: DataSpec, augment: Augment | None = None) -> Data:
     """Splits of the declared sizes, with labels and without images. Their digests stand for no data.
-
-    Raises:
-        OfframpError: for counts that cannot be had.
-    """
+    Raises OfframpError for counts that cannot be had."""
     counts = declared_counts(spec.name, dict(spec.options)) or declared_counts(spec.name, {})
     assert counts is not None
     labels = [torch.repeat_interleave(torch.tensor(n)) for n in (counts.train, counts.test)]

@@ -63,11 +63,8 @@ class RawSplit:
             )
 
     def read(self, rows: Tensor) -> Tensor:
-        """The images of `rows` [n], of one size: [n, C, H, W].
-
-        Raises:
-            OfframpError: when they are no tensor.
-        """
+        """The images of `rows` [n], of one size: [n, C, H, W]. Raises OfframpError when they are no
+        tensor."""
         images = None if isinstance(self.images, StoredImages) else self.images[rows]
         if not isinstance(images, Tensor) or len(images) != len(rows):
             raise OfframpError(

@@ -88,12 +88,9 @@ def _first_size(part: Subset, source: StoredImages, geometry: Geometry) -> int:
 
 
 def read_pixels(part: Subset, geometry: Geometry, on_error: OnError = "fail") -> LoadedSplit:
-    """Decode, scale and crop the images of a part, in parallel where they are opened one by one.
-
-    Raises:
-        OfframpError: naming an image that is damaged, unless `on_error` is `skip`, and one whose size
-            differs where no size is asked for.
-    """
+    """Decode, scale and crop the images of a part, in parallel where they are opened one by one. Raises
+    OfframpError naming an image that is damaged, unless `on_error` is `skip`, and one whose size differs
+    where no size is asked for."""
     source = part.source.images
     if not isinstance(source, StoredImages):
         pixels = part.source.read(part.rows)

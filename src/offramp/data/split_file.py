@@ -71,12 +71,8 @@ class SplitFile:
     splits: Mapping[str, Mapping[str, str]]
 
     def choose(self, raw: RawData) -> Splits:
-        """The rows that it names.
-
-        Raises:
-            OfframpError: for an image that is absent, an image or a group that is in two splits, and a
-                split whose images come from several of the source's.
-        """
+        """The rows that it names. Raises OfframpError for an image that is absent, an image or a group
+        that is in two splits, and a split whose images come from several of the source's."""
         sources = _sources(raw)
         places = {
             image: (name, row)

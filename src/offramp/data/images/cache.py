@@ -27,10 +27,11 @@ def folder() -> Path:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """The document that was written to `path`; None where there is none, or one of another layout.
+    """The document that was written to `path`.
 
-    None too for one that is not what was sealed, or was sealed for another path: a line of the log
-    (level WARNING) says so, and the file goes, to be made anew.
+    Returns:
+        None where there is none, or one of another layout. None too for one that is not what was sealed,
+        or was sealed for another path: a line of the log (level WARNING) says so, and the file goes.
     """
     try:
         data = path.read_bytes()

@@ -233,12 +233,9 @@ def as_sample(sample: Any, where: str) -> tuple[Tensor, Any]:
 
 
 def as_pixels(images: Tensor, where: str) -> Tensor:
-    """Pixels [N, …] of any type as uint8 or float32, ids of tokens [N, T] as int64.
-
-    Raises:
-        OfframpError: for other whole numbers, and for pictures whose channels look to be last: their
-            rows would be taken for channels, and a network would learn something of that.
-    """
+    """Pixels [N, …] of any type as uint8 or float32, ids of tokens [N, T] as int64. Raises OfframpError
+    for other whole numbers, and for pictures whose channels look to be last: their rows would be taken
+    for channels, and a network would learn something of that."""
     if is_text(tuple(images.shape[1:])) and images.dtype in (torch.int32, torch.int64):
         return images.to(torch.int64)
     if images.dtype != torch.uint8:

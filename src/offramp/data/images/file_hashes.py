@@ -64,10 +64,7 @@ def every_manifest() -> dict[Path, dict[str, str]]:
 
 def refresh(root: Path, ids: Sequence[str], before: Mapping[str, str]) -> list[str]:
     """Hash every one of the files `root/id` anew; those whose hash is not that of `before`, by id.
-
-    Raises:
-        OfframpError: as `digests`.
-    """
+    Raises OfframpError as `digests`."""
     hashes = zip(ids, digests(root, ids, fresh=True), strict=True)
     return [name for name, sha in hashes if before.get(name, sha) != sha]
 

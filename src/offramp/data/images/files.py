@@ -102,6 +102,33 @@ class Files:
         return file_hashes.digests(self.root, [self.ids[row] for row in rows.tolist()])
 
 
+@dataclass(frozen=True, eq=False)
+class EncodedImages:
+    """Image files that lie in other files.
+
+    Attributes:
+        read: The bytes of an image file, by its row.
+        names: [N] what to call each in an error.
+        ids: [N] names without folders.
+    """
+
+    read: Callable[[int], bytes]
+    names: tuple[str, ...]
+    ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, row: int) -> str:
+        return self.names[row]
+
+    def open(self, row: int) -> Image.Image:
+        return open_image(self.read(row), self.names[row])
+
+    def digests(self, rows: Tensor) -> list[str]:
+        return [hashlib.sha256(self.read(row)).hexdigest() for row in rows.tolist()]
+
+
 def open_image(file: Path | bytes, name: str) -> Image.Image:
     """An image file as RGB, turned upright as its EXIF data says.
 
@@ -269,10 +296,7 @@ def class_files(root: Path, split: Path, classes: Sequence[str]) -> tuple[Files,
 
 def image_files(root: Path, folder: Path) -> Iterator[str]:
     """Paths below `root` of the image files in `folder`, at any depth; hidden ones are passed over.
-
-    Raises:
-        OfframpError: for a link that leaves `root`.
-    """
+    Raises OfframpError for a link that leaves `root`."""
     check_link(root, folder)
     waiting = [folder]
     seen = set()

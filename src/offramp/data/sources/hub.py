@@ -2,56 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor
 
-from offramp.data.images.files import open_image
+from offramp.data.images.files import EncodedImages
 from offramp.data.raw import DataSource, RawData, RawSplit
 from offramp.errors import OfframpError, in_line, nearest
 
 FETCH = "a data set of https://huggingface.co/datasets by giving its name as data.repo"
-
-
-@dataclass(frozen=True, eq=False)
-class HubImages:
-    """`offramp.data.images.files.StoredImages` of the image column of one split."""
-
-    column: Any
-    split: str
-    source: str
-
-    def __len__(self) -> int:
-        return len(self.column)
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        return tuple(f"{self.split} row {row}" for row in range(len(self)))
-
-    def name(self, row: int) -> str:
-        return f"{self.source} {self.split} row {row}"
-
-    def open(self, row: int) -> Image.Image:
-        return open_image(self._bytes(row), self.name(row))
-
-    def digests(self, rows: Tensor) -> list[str]:
-        return [hashlib.sha256(self._bytes(row)).hexdigest() for row in rows.tolist()]
-
-    def _bytes(self, row: int) -> bytes:
-        stored = self.column[row]
-        if stored is None or (stored["bytes"] is None and stored["path"] is None):
-            raise OfframpError(f"{self.name(row)} holds no image; replace or remove it")
-        if stored["bytes"] is not None:
-            return bytes(stored["bytes"])
-        try:
-            return Path(stored["path"]).read_bytes()
-        except OSError as error:
-            raise OfframpError(f"{self.name(row)} cannot be read ({error}); fetch it again") from error
 
 
 def hub(
@@ -103,7 +64,7 @@ def hub(
         raise OfframpError(f"column '{label}' holds no class numbers; set data.label_column")
     classes = _classes(train, label)
     parts = {
-        key: _split(splits[name], image, label, classes, HubImages(None, name, str(repo or root)))
+        key: _split(splits[name], image, label, classes, (str(repo or root), name))
         for key, name in names.items()
     }
     fingerprints = {name: str(splits[name]._fingerprint) for name in names.values()}
@@ -161,10 +122,13 @@ def _classes(split: Any, label: str) -> tuple[str, ...]:
     return ()
 
 
-def _split(split: Any, image: str, label: str, classes: tuple[str, ...], images: HubImages) -> RawSplit:
+def _split(
+    split: Any, image: str, label: str, classes: tuple[str, ...], place: tuple[str, str]
+) -> RawSplit:
+    """place: the source, and the split's name."""
     import datasets
 
-    where = f"{images.source} {images.split}"
+    where = " ".join(place)
     stored = split.cast_column(image, datasets.Image(decode=False)).select_columns([image])
     labels = list(split[label])
     if classes and all(isinstance(word, str) for word in labels):
@@ -180,7 +144,22 @@ def _split(split: Any, image: str, label: str, classes: tuple[str, ...], images:
             raise OfframpError(
                 f"{where} row {row} has the label {truth!r}, no class number; set data.label_column"
             )
-    return RawSplit(replace(images, column=stored[image]), torch.tensor(labels, dtype=torch.int64))
+    rows = range(len(labels))
+    names, ids = (tuple(f"{text} row {row}" for row in rows) for text in (where, place[1]))
+    images = EncodedImages(partial(_row, stored[image], where), names, ids)
+    return RawSplit(images, torch.tensor(labels, dtype=torch.int64))
+
+
+def _row(column: Any, where: str, row: int) -> bytes:
+    stored = column[row]
+    if stored is None or (stored["bytes"] is None and stored["path"] is None):
+        raise OfframpError(f"{where} row {row} holds no image; replace or remove it")
+    if stored["bytes"] is not None:
+        return bytes(stored["bytes"])
+    try:
+        return Path(stored["path"]).read_bytes()
+    except OSError as error:
+        raise OfframpError(f"{where} row {row} cannot be read ({error}); fetch it again") from error
 
 
 HUB = DataSource(hub, FETCH)

@@ -6,11 +6,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,46 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
 from torch import Tensor
 
-from offramp.data.images.files import check_link, open_image
+from offramp.data.images.files import EncodedImages, check_link
 from offramp.data.raw import RawData, RawSplit
 from offramp.errors import OfframpError, in_line
 from offramp.hashing import file_digest
 
 FOLDERS = (".", "data", "plain_text")  # where the hub's repositories keep their shards
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedImages:
-    """`offramp.data.images.files.StoredImages` of the bytes of image files.
-
-    Attributes:
-        files: A pyarrow column of N byte strings.
-        places: [N] the Parquet file of each, and its row in that.
-    """
-
-    files: Any
-    places: tuple[tuple[Path, int], ...]
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        return tuple(f"{path.name} row {row}" for path, row in self.places)
-
-    def name(self, row: int) -> str:
-        path, number = self.places[row]
-        return f"{path} row {number}"
-
-    def open(self, row: int) -> Image.Image:
-        return open_image(self.files[row].as_py(), self.name(row))
-
-    def digests(self, rows: Tensor) -> list[str]:
-        files = self.files.take(pa.array(rows.numpy())).to_pylist()
-        return [hashlib.sha256(file).hexdigest() for file in files]
 
 
 def hashes(paths: Iterable[Path]) -> dict[str, Any]:
@@ -98,9 +65,16 @@ def read(root: Path, image_column: str, label_column: str, fetch: str) -> RawDat
 def _split(tables: dict[Path, Any], image_column: str, label_column: str) -> RawSplit:
     images = [_image_bytes(table[image_column], path, image_column) for path, table in tables.items()]
     labels = [_labels(table[label_column], path, label_column) for path, table in tables.items()]
-    places = tuple((path, i) for path, table in tables.items() for i in range(table.num_rows))
+    places = [(path, i) for path, table in tables.items() for i in range(table.num_rows)]
     column = pa.chunked_array([chunk for part in images for chunk in part.chunks], pa.large_binary())
-    return RawSplit(EncodedImages(column, places), torch.cat(labels))
+    names = tuple(f"{path} row {i}" for path, i in places)
+    ids = tuple(f"{path.name} row {i}" for path, i in places)
+    return RawSplit(EncodedImages(partial(_row, column), names, ids), torch.cat(labels))
+
+
+def _row(column: Any, row: int) -> bytes:
+    file: bytes = column[row].as_py()
+    return file
 
 
 def _shards(root: Path, split: str, fetch: str) -> list[Path]:

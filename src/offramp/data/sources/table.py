@@ -168,11 +168,8 @@ class ImageIndex:
         return paths
 
     def of(self, cell: str) -> str | None:
-        """The path below the root of the image that a cell names; None where there is none.
-
-        Raises:
-            OfframpError: for a cell that leads out of the root, and for one that fits several images.
-        """
+        """The path below the root of the image that a cell names; None where there is none. Raises
+        OfframpError for a cell that leads out of the root, and for one that fits several images."""
         path = PurePosixPath(cell.strip().replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts:
             try:  # an absolute path stays as it is
