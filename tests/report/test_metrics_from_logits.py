@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from handmade import evidence, simple
 from syrupy.assertion import SnapshotAssertion
 
 from offramp import metrics
 from offramp.analysis.measures import MEASURES, find_measure, of_metric
 from offramp.metrics import METRICS, Metric
-from offramp.report.claims import parse_claims
+from offramp.report.claims import read
 from offramp.report.compare import compare
 from offramp.report.evidence import Evidence
 from offramp.store.store import Store
@@ -89,21 +90,21 @@ def test_a_users_metric_is_a_measure(two: Evidence, tmp_path: Path, snapshot: Sn
     assert refusal(find_measure, "f1-tes") == snapshot
 
 
-def test_claims_test_by_it(tmp_path: Path) -> None:
-    file = tmp_path / "mine.py"
-    file.write_text(SHARPNESS)
+def test_claims_of_a_function_test_by_it_and_those_of_a_file_do_not(
+    tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     trials = [simple("joint", s, right=RIGHT, sure=0.8 + 0.01 * s) for s in (1, 2, 3)]
     trials += [simple("separate", s, right=RIGHT, sure=0.6 + 0.012 * s) for s in (1, 2, 3)]
-    text = f"""
-claims:
-  - {{id: a, section: "1", question: more, text: sharper, measure: "{file}:spread", is: higher,
-      strategies: joint, against: separate}}
-  - {{id: b, section: "1", question: more, text: fair, measure: f1-test, is: within, margin: 0.1,
-      strategies: joint, against: separate}}
-"""
-    sharper, fair = evidence(trials).judge(parse_claims(text, "mine.yaml"))
-    assert sharper.verdict == "supported" and sharper.compared == 1
-    assert fair.compared == 1
+    about = {"section": "1", "question": "more", "strategies": "joint", "against": "separate"}
+    file, yaml_file = tmp_path / "mine.py", tmp_path / "mine.yaml"
+    sharper = about | {"id": "a", "text": "sharper", "measure": f"{file}:spread", "is": "higher"}
+    fair = about | {"id": "b", "text": "fair", "measure": "f1-test", "is": "within", "margin": 0.1}
+    document = {"claims": [sharper, fair]}
+    file.write_text(f"{SHARPNESS}\n\ndef claims():\n    return {document!r}\n")
+    first, second = evidence(trials).judge(read(f"{file}:claims"))
+    assert (first.verdict, first.compared, second.compared) == ("supported", 1, 1)
+    yaml_file.write_text(yaml.safe_dump(document))
+    assert refusal(read, yaml_file) == snapshot
 
 
 @pytest.mark.slow

@@ -32,8 +32,8 @@ def read(source: Path | str, anywhere: bool = False) -> Sequence[Claim]:
     """The claims of a file, or of a function.
 
     Args:
-        source: A YAML file; or `path/file.py:name`, a function without arguments that returns what such
-            a file says, in the types of YAML.
+        source: A YAML file, which runs no code; or `path/file.py:name`, a function without arguments
+            that returns what such a file says, in the types of YAML. Its measures may be code too.
         anywhere: As `Claims.bound` says.
 
     Raises:
@@ -47,7 +47,14 @@ def read(source: Path | str, anywhere: bool = False) -> Sequence[Claim]:
             raise error if isinstance(error, OfframpError) else usercode.failed(name, error) from error
         return parse_claims(yaml.safe_dump(value), name, anywhere)
     text = text_of(Path(source), "no such claims file; docs/claims.md shows one")
-    return parse_claims(text, name, anywhere)
+    claims = parse_claims(text, name, anywhere)
+    for claim in claims:
+        if usercode.is_user_code(claim.measure):
+            raise OfframpError(
+                f"{name}: {claim.id} is measured by code, {claim.measure}, and a claims file runs none; "
+                "write the claims as a function, file.py:name"
+            )
+    return claims
 
 
 def parse_claims(text: str, source: str, anywhere: bool = False) -> Sequence[Claim]:
