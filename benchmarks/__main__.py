@@ -56,17 +56,17 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART")
     parser.add_argument("--quick", action="store_true", help="fewer images and repeats")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json and results.md")
-    given = parser.parse_args()
-    for name in given.parts:
+    options = parser.parse_args()
+    for name in options.parts:
         if name not in EVERY:
             parser.error(f"unknown part '{name}'; parts are {', '.join(EVERY)}")
-    path = given.out / ("results-quick.json" if given.quick else "results.json")
+    path = options.out / ("results-quick.json" if options.quick else "results.json")
     if busy_cores() > BUSY:
         print(f"Others use {busy_cores():.1f} cores of this machine: its times are not to be trusted.")
-    for part in given.parts or (PARTS if given.quick else EVERY):
+    for part in options.parts or (PARTS if options.quick else EVERY):
         began = time.monotonic()
         say(f"{part}: {EVERY[part]}")
-        for result in importlib.import_module(f"benchmarks.{part}").measure(given.quick):
+        for result in importlib.import_module(f"benchmarks.{part}").measure(options.quick):
             keep(path, result)
         say(f"{part} took {(time.monotonic() - began) / 60:.1f} min")
     print(path.with_suffix(".md").read_text())

@@ -105,13 +105,13 @@ def of_images(backbone: str, images: int, rounds: int) -> Iterator[Result]:
 
 def write_files(folder: Path, train: int) -> str:
     """A tree of image files for training and testing; returns what they show, in words."""
-    held = pictures(train, 100)
-    for name, split in (("train", held.train), ("test", held.test)):
+    validation = pictures(train, 100)
+    for name, split in (("train", validation.train), ("test", validation.test)):
         for row, (image, label) in enumerate(zip(split.images, split.labels.tolist(), strict=True)):
             place = folder / name / str(label)
             place.mkdir(parents=True, exist_ok=True)
             picture(image).save(place / f"{row}.png")
-    return held.name
+    return validation.name
 
 
 def of_execution(

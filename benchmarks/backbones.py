@@ -60,12 +60,17 @@ class Case:
 class Row:
     """What became of a case.
 
-    seconds: of processor time.  places: how many there are for exits.  exits: those that were chosen,
-    with the share of the MACs up to them, 0 to 1, and the kind of their heads.  equal: whether the final
-    exit answers as the plain network, to the bit, before and after the step.  trains: whether every
-    weight had a finite gradient in it.  gap: largest difference of a logit in ONNX Runtime; bound: what
-    it may be.
-    refused: why it has no exits.  kept: why it is no bundle.
+    Attributes:
+        seconds: Of processor time.
+        places: How many there are for exits.
+        exits: Those that were chosen, with the share of the MACs up to them, 0 to 1, and the kind of
+            their heads.
+        equal: Whether the final exit answers as the plain network, to the bit, before and after a step.
+        trains: Whether every weight had a finite gradient in it.
+        gap: The largest difference of a logit in ONNX Runtime.
+        bound: What the gap may be.
+        refused: Why it has no exits.
+        kept: Why it is no bundle.
     """
 
     case: Case
@@ -134,12 +139,12 @@ def tried(case: Case, bundle: bool = True) -> Row:
         return Row(case, time.process_time() - began, refused=str(error))
     images = pictures(case.shape)
     fresh = same(net, plain(case, net), images)
-    gap, bound, kept = None, 0.0, ""
+    gap, bound, refusal = None, 0.0, ""
     if bundle:
         try:
             gap, bound = exported(net, images)
         except OfframpError as error:
-            kept = str(error)
+            refusal = str(error)
     trains = step(net, images)
     equal = fresh and same(net, plain(case, net), images)
     return Row(
@@ -151,7 +156,7 @@ def tried(case: Case, bundle: bool = True) -> Row:
         trains=trains,
         gap=gap,
         bound=bound,
-        kept=kept,
+        kept=refusal,
     )
 
 
@@ -177,8 +182,8 @@ def plain(case: Case, net: ExitNetwork) -> nn.Module:
 def same(net: ExitNetwork, module: nn.Module, images: Tensor) -> bool:
     """Whether the final exit answers as the module, to the bit, in eval mode."""
     with torch.inference_mode():
-        found, expected = net.eval()(images)[-1], module.eval()(images)
-    return bool(found.isfinite().all()) and torch.equal(found, expected)
+        answers, expected = net.eval()(images)[-1], module.eval()(images)
+    return bool(answers.isfinite().all()) and torch.equal(answers, expected)
 
 
 def step(net: ExitNetwork, images: Tensor) -> bool:
@@ -203,31 +208,31 @@ def exported(net: ExitNetwork, images: Tensor) -> tuple[float, float]:
     with torch.inference_mode():
         expected = [logits.numpy() for logits in net.eval()(images)]
     stages = graphs.layout(inside(net).trunk_of, range(1, net.exits + 1))
-    held: dict[int | None, list[np.ndarray]] = {None: [images.numpy()]}
+    tensors: dict[int | None, list[np.ndarray]] = {None: [images.numpy()]}
     gaps = []
     with tempfile.TemporaryDirectory(prefix="offramp-") as folder:
         for at, stage in enumerate(graphs.export(net, stages, Path(folder))):
             run = onnxruntime.InferenceSession(Path(folder, stage.file))
-            names = [given.name for given in run.get_inputs()]
-            logits, *held[at] = run.run(None, dict(zip(names, held[stage.after], strict=True)))
+            names = [entry.name for entry in run.get_inputs()]
+            logits, *tensors[at] = run.run(None, dict(zip(names, tensors[stage.after], strict=True)))
             gaps.append(float(np.abs(logits - expected[stage.exit - 1]).max()))
     return max(gaps), parity.TOLERANCE + parity.RELATIVE * float(np.abs(expected).max())
 
 
-def row(found: Row) -> str:
+def row(result: Row) -> str:
     """A line of the table."""
-    case = found.case
+    case = result.case
     name = case.name.rpartition("/")[2] if case.name.startswith("/") else case.name
     first = f"| {case.family} | `{name}` | {case.side} |"
-    if found.refused:
-        return f"{first} – | {told(found.refused)} | – | – | – | {found.seconds:.0f} |"
-    places = "; ".join(f"`{p}` {100 * share:.0f} %, {kind}" for p, share, kind in found.exits)
-    onnx = f"{found.gap:.0e}" if found.gap is not None else told(found.kept)
-    answers, trains = ("yes" if good else "**no**" for good in (found.equal, found.trains))
-    return f"{first} {found.places} | {places} | {answers} | {trains} | {onnx} | {found.seconds:.0f} |"
+    if result.refused:
+        return f"{first} – | {short(result.refused)} | – | – | – | {result.seconds:.0f} |"
+    places = "; ".join(f"`{p}` {100 * share:.0f} %, {kind}" for p, share, kind in result.exits)
+    onnx = f"{result.gap:.0e}" if result.gap is not None else short(result.kept)
+    answers, trains = ("yes" if good else "**no**" for good in (result.equal, result.trains))
+    return f"{first} {result.places} | {places} | {answers} | {trains} | {onnx} | {result.seconds:.0f} |"
 
 
-def told(reason: str) -> str:
+def short(reason: str) -> str:
     """A refusal in a cell: without the folder of this file, in one line; none was not tried."""
     if not reason:
         return "–"
@@ -235,7 +240,7 @@ def told(reason: str) -> str:
 
 
 def page(rows: Iterable[Row]) -> str:
-    return HEAD + "".join(f"{row(found)}\n" for found in rows)
+    return HEAD + "".join(f"{row(result)}\n" for result in rows)
 
 
 HEAD = """\

@@ -45,16 +45,16 @@ def two_machines() -> Iterator[clusters.Cluster]:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         for _ in range(2):
-            made.add_node(num_cpus=1)
-        os.environ["RAY_ADDRESS"] = made.address
-        with clusters.joined("ray") as found:
-            yield found
+            machines.add_node(num_cpus=1)
+        os.environ["RAY_ADDRESS"] = machines.address
+        with clusters.joined("ray") as joined:
+            yield joined
     finally:
         os.environ.pop("RAY_ADDRESS", None)
-        made.shutdown()
+        machines.shutdown()
 
 
 @dataclass(frozen=True)
@@ -86,26 +86,26 @@ def overhead(joined: clusters.Cluster, phases: int, rounds: int) -> Iterator[Res
     """Seconds of the driver a phase, all of Ray's included, where no phase takes any time."""
     small = plan(replace(DEMO, seeds=tuple(range(10))))
     seeds = tuple(range(max(1, 10 * phases // len(small.nodes))))
-    asked = plan(replace(DEMO, seeds=seeds))
+    planned = plan(replace(DEMO, seeds=seeds))
     nothing = Idle(joined, joined.ray.remote(idle))
-    times = [_driven(asked, nothing) / len(asked.nodes) for _ in range(1 + rounds)][1:]
-    trials = len(asked.trials)
-    note = f"seconds a phase: {len(asked.nodes)} phases and {trials} trials without work, two machines"
+    times = [_driven(planned, nothing) / len(planned.nodes) for _ in range(1 + rounds)][1:]
+    trials = len(planned.trials)
+    note = f"seconds a phase: {len(planned.nodes)} phases and {trials} trials without work, two machines"
     yield middle("cluster: the driver's part of a phase", times, note=note)
 
 
-def _driven(asked: Plan, joined: Any) -> float:
+def _driven(planned: Plan, joined: Any) -> float:
     """Seconds; the store gets nothing but plans of trials."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as failed:
         store = Store(Path(folder))
         config = RunConfig(asked_device(), Path(folder))
-        order = protocol.order_of(asked, store, config, protocol.Needs(1, 0))
-        ledger = Ledger(asked, store, Failures(Path(failed)))
+        order = protocol.order_of(planned, store, config, protocol.Needs(1, 0))
+        ledger = Ledger(planned, store, Failures(Path(failed)))
         began = time.perf_counter()
         done = sum(
             isinstance(event, events.Finished) for event in driver.Driver(ledger, joined, order).work()
         )
-        assert done == len(asked.nodes)
+        assert done == len(planned.nodes)
         return time.perf_counter() - began
 
 
@@ -113,25 +113,25 @@ def beside(joined: clusters.Cluster, study: str, setting: Setting, rounds: int) 
     """A study on two machines of one core, against two processes of one thread."""
     from offramp.study.run.processes import run_pooled
 
-    asked = plan(setting)
+    planned = plan(setting)
     warm = plan(replace(DEMO, epochs=1, strategies=("joint",)))  # so that libraries are there
-    there, here = [], []
+    away, here = [], []
     with tempfile.TemporaryDirectory() as folder:
         list(driver.run_on_cluster(warm, Store(Path(folder) / "warm"), joined))
         for turn in range(rounds):
             roots = [Path(folder) / f"{name}{turn}" for name in ("ray", "pool")]
             conduct = RunConfig(asked_device(), Path(folder) / "caches", workers=2)
             began = time.perf_counter()
-            list(driver.run_on_cluster(asked, Store(roots[0]), joined))
+            list(driver.run_on_cluster(planned, Store(roots[0]), joined))
             between = time.perf_counter()
-            list(run_pooled(asked, Store(roots[1]), conduct))
-            there.append(between - began)
+            list(run_pooled(planned, Store(roots[1]), conduct))
+            away.append(between - began)
             here.append(time.perf_counter() - between)
     note = (
-        f"best {min(there):.1f} / {min(here):.1f} s, {setting.epochs} epochs, {counted(rounds, 'turn')}"
+        f"best {min(away):.1f} / {min(here):.1f} s, {setting.epochs} epochs, {counted(rounds, 'turn')}"
     )
     name = f"cluster: {study}, --workers 2 against two machines of one core"
-    yield against(name, here, there, bar=0.95, better="higher", note=note)
+    yield against(name, here, away, bar=0.95, better="higher", note=note)
 
 
 def asked_device() -> Any:

@@ -58,8 +58,8 @@ def measure(quick: bool) -> Iterator[Result]:
 
 def timed(title: str, commands: Commands, rounds: int) -> Iterator[Result]:
     """Seconds of each command, a process each, in turns."""
-    found = in_turns({name: partial(seconds, words) for name, (words, _) in commands.items()}, rounds)
-    for name, times in found.items():
+    spent = in_turns({name: partial(seconds, words) for name, (words, _) in commands.items()}, rounds)
+    for name, times in spent.items():
         note = f"seconds, median of {rounds} processes"
         yield middle(title.format(name), times, bar=commands[name][1], note=note)
 

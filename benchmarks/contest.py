@@ -42,19 +42,24 @@ def machine() -> str:
     from offramp.store.provenance import provenance
 
     device = devices.chosen()
-    made, busy = provenance(device), busy_cores()
+    facts, busy = provenance(device), busy_cores()
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    cpu = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     # Names such as `AMD EPYC` are of many processors.
-    kind = f", family {told['cpu family']}, model {told['model']}" if "cpu family" in told else ""
+    kind = f", family {cpu['cpu family']}, model {cpu['model']}" if "cpu family" in cpu else ""
     other = f"{'BUSY: ' if busy > BUSY else ''}others use {busy:.2f} cores"
-    return f"{made.device}{kind} ({device.type}), {made.cores} cores, torch {made.torch}; {other}"
+    return f"{facts.device}{kind} ({device.type}), {facts.cores} cores, torch {facts.torch}; {other}"
 
 
 @dataclass(frozen=True)
 class Result:
-    """A ratio of two things measured in one run. bar: what it is held to; None where it only informs.
-    spread: the lowest and the highest of the repeats.  machine: where, and what else it did."""
+    """A ratio of two things measured in one run.
+
+    Attributes:
+        bar: What it must reach; None where it only informs.
+        spread: The lowest and the highest of the repeats.
+        machine: Where, and what else it did.
+    """
 
     name: str
     ratio: float
@@ -87,12 +92,13 @@ def contender(
     environment: Environment | None = None,
     **arguments: Any,
 ) -> Iterator[Callable[..., Any]]:
-    """A process that calls `make(**arguments)` once and what that returns each time it is asked to,
-    with what it is asked with.
+    """A process that calls `make(**arguments)` once, and what that returns for each request.
 
-    make: a function at the top of a module; it returns a callable whose answer (seconds, or plain
-    values) travels back, or a generator, after which None comes.  environment: of the process alone;
-    None takes a variable away.
+    Args:
+        make: A function at the top of a module; it returns a callable whose answer (seconds, or plain
+            values) travels back, or a generator, after which None comes.
+        environment: Of the process alone; None takes a variable away.
+        **arguments: Of `make`.
     """
     context = multiprocessing.get_context("spawn")
     pipe, theirs = context.Pipe()
@@ -113,8 +119,8 @@ def contender(
             raise RuntimeError(f"a contender failed: {answer}")
         return answer
 
-    def ask(*given: Any) -> Any:
-        pipe.send(given)
+    def ask(*args: Any) -> Any:
+        pipe.send(args)
         return answer()
 
     try:
@@ -134,8 +140,8 @@ def together(processes: Mapping[K, AbstractContextManager[T]]) -> Iterator[dict[
 
 def _serve(pipe: Any, make: Callable[..., Any], arguments: dict[str, Any]) -> None:
     try:
-        made = make(**arguments)
-        run = partial(next, made, None) if isinstance(made, Iterator) else made
+        contender = make(**arguments)
+        run = partial(next, contender, None) if isinstance(contender, Iterator) else contender
         pipe.send((True, None))
         while True:
             pipe.send((True, run(*pipe.recv())))
@@ -155,14 +161,13 @@ def neighbor() -> Iterator[psutil.Process]:
             process.kill()
 
 
-def in_turns(contenders: Mapping[K, Callable[..., T]], rounds: int, *given: Any) -> dict[K, list[T]]:
+def in_turns(contenders: Mapping[K, Callable[..., T]], rounds: int, *args: Any) -> dict[K, list[T]]:
     """Answers of each contender, a round after the other, each round begun by another one. What a
-    machine does meanwhile then meets all alike. Warm-up is the contender's own matter.
-    given: what each is asked with."""
+    machine does meanwhile then meets all alike. Warm-up is the contender's own matter."""
     names = list(contenders)
-    found: dict[K, list[T]] = {name: [] for name in names}
+    answers: dict[K, list[T]] = {name: [] for name in names}
     for turn in range(rounds):
         for at in range(len(names)):
             name = names[(turn + at) % len(names)]
-            found[name].append(contenders[name](*given))
-    return found
+            answers[name].append(contenders[name](*args))
+    return answers

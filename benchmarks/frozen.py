@@ -88,30 +88,30 @@ def measure(quick: bool) -> Iterator[Result]:
             small = {"images": case.quick, "validation": 64} if quick else {}
             with tempfile.TemporaryDirectory(prefix="offramp-bench-") as folder:
                 task = replace(case.task, trunk=f"{folder}/trunk.safetensors", **small)
-                if task.kept:
+                if task.keeps_trunk:
                     write_trunk(task)
                 turns = {
                     name: partial(ask, task, case.epochs if name == "derived" else case.live)
                     for name, ask in contenders.items()
                     if name in {"derived", *case.bars}
                 }
-                found = in_turns(turns, min(2, case.rounds) if quick else case.rounds)
+                runs = in_turns(turns, min(2, case.rounds) if quick else case.rounds)
             words = f"{task.images:,} {pictures(task.images, task.validation).name}"
-            yield from time_results(case, found, words)
+            yield from time_results(case, runs, words)
 
 
-def time_results(case: Case, found: Mapping[str, Sequence[Timed]], pictures: str) -> Iterator[Result]:
+def time_results(case: Case, runs: Mapping[str, Sequence[Timed]], pictures: str) -> Iterator[Result]:
     """A contender's 20 epochs divided by offramp's, for each of the others."""
-    derived = found["derived"]
+    derived = runs["derived"]
     ours = [timed.total(EPOCHS) for timed in derived]
     few = [f"its live epochs, all alike, over {case.live} and scaled"]
     if case.epochs != EPOCHS:
         few.append(f"offramp's over {case.epochs} and scaled, preparation once")
-    for other in (name for name in case.bars if name in found):
-        theirs = [timed.total(EPOCHS) for timed in found[other]]
+    for other in (name for name in case.bars if name in runs):
+        theirs = [timed.total(EPOCHS) for timed in runs[other]]
         took, last = median(theirs), median(timed.last for timed in derived)
-        epoch = min(derived[0].epochs, found[other][0].epochs)
-        mine, their = derived[0].accuracies[epoch - 1], found[other][0].accuracies[-1]
+        epoch = min(derived[0].epochs, runs[other][0].epochs)
+        mine, their = derived[0].accuracies[epoch - 1], runs[other][0].accuracies[-1]
         notes = (
             f"{pictures}, {EPOCHS} epochs: {took:.3g} s against {median(ours):.3g} s",
             *few,

@@ -45,11 +45,17 @@ class Phase:
 
 @dataclass(frozen=True)
 class Timed:
-    """A training of `epochs` epochs. fixed: seconds that do not depend on their number: preparation,
-    the cache's filling included, and what keeps the result.  epoch: seconds an epoch, validation and
-    checkpoints included.  accuracies: on the validation split, epochs by phase.  losses: the same, where
-    they are told.  last: seconds of the looks at the whole training split, in eval mode, after the last
-    epoch, where any are taken; no other contender takes one, so they are in no total."""
+    """A training of `epochs` epochs.
+
+    Attributes:
+        fixed: Seconds that do not depend on their number: preparation, the cache's filling included, and
+            what stores the outcome.
+        epoch: Seconds an epoch, validation and checkpoints included.
+        accuracies: On the validation split, epochs by phase.
+        losses: The same, where a contender has them.
+        last: Seconds of the looks at the whole training split, in eval mode, after the last epoch; no
+            other contender takes one, so they are in no total.
+    """
 
     epochs: int
     fixed: float

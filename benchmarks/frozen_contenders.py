@@ -48,10 +48,17 @@ Pairs = tuple[tuple[str, Any], ...]
 
 @dataclass(frozen=True)
 class Task:
-    """A strategy on a network with given weights. trunk: the file of those that `write_trunk` leaves.
-    images: that train.  validation: that are looked at after every epoch.  options: of the backbone.
-    head: what differs from the backbone's own heads.  recipe: what differs from the default one.
-    threads: of one training."""
+    """A strategy on a network with its weights.
+
+    Attributes:
+        trunk: The file of weights that `write_trunk` leaves.
+        images: That train.
+        validation: Images that are looked at after every epoch.
+        options: Of the backbone.
+        head: What differs from the backbone's own heads.
+        recipe: What differs from the default one.
+        threads: Of one training.
+    """
 
     trunk: str
     images: int = 10_000
@@ -64,7 +71,7 @@ class Task:
     threads: int = 2
 
     @property
-    def kept(self) -> bool:
+    def keeps_trunk(self) -> bool:
         """Whether the trunk is given and stays; otherwise everything is trained from a draw."""
         return self.strategy != "branch-wise"
 
@@ -74,17 +81,17 @@ def pictures(train: int, validation: int) -> Data:
     """CIFAR-10's images where it is, or made ones; there are no others to calibrate and to test."""
     root = cifar10()
     if root is None:
-        kept, other = Split(*noise(train)), Split(*noise(validation, seed=2))
+        split, other = Split(*noise(train)), Split(*noise(validation, seed=2))
     else:
-        wanted = train + max(train // 19, 200) + 20  # some are held out to calibrate; not used here
-        spec = DataSpec("cifar10", str(root), wanted, validation, validation="test")
-        found = load(spec, loader="resident")
-        kept, other = Split(found.train.images[:train], found.train.labels[:train]), found.test
-    mean, std = statistics(kept.images)
+        count = train + max(train // 19, 200) + 20  # some are held out to calibrate; not used here
+        spec = DataSpec("cifar10", str(root), count, validation, validation="test")
+        data = load(spec, loader="resident")
+        split, other = Split(data.train.images[:train], data.train.labels[:train]), data.test
+    mean, std = statistics(split.images)
     classes = tuple(map(str, range(CLASSES)))
     words = "made images (no CIFAR-10 was found)" if root is None else "CIFAR-10 images"
     return Data(
-        words, classes, train=kept, validation=other, calibration=other, test=other, mean=mean, std=std
+        words, classes, train=split, validation=other, calibration=other, test=other, mean=mean, std=std
     )
 
 
@@ -94,9 +101,9 @@ def plan_of(task: Task, epochs: int) -> Plan:
     study = studies.parse(
         {
             "seeds": [SEED],
-            "strategies": [{"name": task.strategy} | ({"backbone": "kept"} if task.kept else {})],
+            "strategies": [{"name": task.strategy} | ({"backbone": "kept"} if task.keeps_trunk else {})],
             "backbone": {"name": task.backbone, **dict(task.options)}
-            | ({"weights": task.trunk} if task.kept else {}),
+            | ({"weights": task.trunk} if task.keeps_trunk else {}),
             "exits": {"head": dict(task.head)},
             "data": "given",
             "recipe": {**dict(task.recipe), "epochs": epochs},
@@ -131,17 +138,17 @@ Train = Callable[[Task, int], Timed]
 def engine() -> Train:
     """offramp, as a study runs it."""
     keep_freed_memory()
-    made = functools.cache(lambda task, epochs: _warm(plan_of(task, epochs)))
-    return lambda task, epochs: _run(made(task, epochs))
+    plan_for = functools.cache(lambda task, epochs: _warm(plan_of(task, epochs)))
+    return lambda task, epochs: _run(plan_for(task, epochs))
 
 
 def by_hand() -> Train:
     """The careful loop."""
     keep_freed_memory()
-    made = functools.cache(lambda task: _warm(plan_of(task, 1)))
+    plan_for = functools.cache(lambda task: _warm(plan_of(task, 1)))
 
     def train(task: Task, epochs: int) -> Timed:
-        plan = made(task)
+        plan = plan_for(task)
         net = redrawn(plan.net, SEED)
         placed(net, devices.chosen())
         recipe, data = plan.study.recipe.recipe, plan.data.to(devices.chosen())
@@ -153,10 +160,15 @@ def by_hand() -> Train:
 
 
 def earlyon() -> Train:
-    """earlyon's second stage, `stage2_train_exits`, as it ships: the backbone as torchvision lays it
-    out, its optimizer (Adam), its loop, with normalized images in a TensorDataset and a DataLoader in
-    the same process. Heads and their first weights are offramp's, through its public wrapper, so that
-    both train the same; nothing is downloaded."""
+    """earlyon's second stage, `stage2_train_exits`, as it ships.
+
+    Its backbone is laid out as torchvision does, with its optimizer (Adam) and its loop, and normalized
+    images in a TensorDataset and a DataLoader in the same process. Heads and their first weights are
+    offramp's, through its public wrapper, so that both train the same; nothing is downloaded.
+
+    Returns:
+        The contender.
+    """
     from earlyon.core.types import EarlyExitConfig, ExitPoint
     from earlyon.core.wrappers import EarlyExitWrapper
     from earlyon.training.two_stage_trainer import stage2_train_exits
@@ -221,9 +233,9 @@ def _run(plan: Plan) -> Timed:
         cost.get(k, 0.0) for cost in costs for k in ("train", "validation", "data", "checkpoint")
     )
     last = sum(cost["evaluation"] for cost in costs)
-    told = [rows[rows["split"] == "validation"].sort_values("epoch") for rows in histories]
+    checks = [rows[rows["split"] == "validation"].sort_values("epoch") for rows in histories]
     accuracies, losses = (
-        tuple(zip(*(rows[rows["metric"] == metric]["value"] for rows in told), strict=True))
+        tuple(zip(*(rows[rows["metric"] == metric]["value"] for rows in checks), strict=True))
         for metric in ("accuracy", "loss")
     )
     return Timed(epochs, whole - looped - last, looped / epochs, accuracies, losses, last)

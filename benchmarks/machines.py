@@ -25,16 +25,16 @@ def measure(quick: bool) -> Iterator[Result]:
     studies = [member.study for member in members(LIST)]
     chosen = studies[-2:] if quick else studies
     schedules = [Schedule(plan) for plan in plans(chosen, torch.device("cpu"), provisional=True)]
-    one = sum(schedule.makespan(1) for schedule in schedules)
+    alone = sum(schedule.makespan(1) for schedule in schedules)
     chains = sum(schedule.critical for schedule in schedules)
     for count in sizes(MOST):
         time = sum(schedule.makespan(count) for schedule in schedules)
-        note = f"efficiency {one / time / count:.0%}"
-        yield Result(f"machines: paper, {count}", one / time, better="higher", note=note)
+        note = f"efficiency {alone / time / count:.0%}"
+        yield Result(f"machines: paper, {count}", alone / time, better="higher", note=note)
     longest = schedules[0].chain()
     names = ", ".join(node.name for node in longest)
     note = f"the longest chains one after another bound it: {names}"
-    yield Result("machines: paper, any number", one / chains, better="higher", note=note)
+    yield Result("machines: paper, any number", alone / chains, better="higher", note=note)
     at_once = max(schedule.critical for schedule in schedules)
     note = "of all studies at once only the longest chain bounds it"
-    yield Result("machines: paper, all studies at once", one / at_once, better="higher", note=note)
+    yield Result("machines: paper, all studies at once", alone / at_once, better="higher", note=note)

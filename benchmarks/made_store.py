@@ -45,11 +45,11 @@ def make_store(root: Path, study: Path, settings: Sequence[str] = ()) -> Store:
         weights = {
             n: t.detach() for part in node.trained for n, t in inside(plan.net).state(part).items()
         }
-        kept = int(rng.integers(1, node.recipe.epochs + 1))
+        best = int(rng.integers(1, node.recipe.epochs + 1))
         summary = NodeSummary(
             epochs=node.recipe.epochs,
-            best_epoch=kept,
-            selected_epoch=kept,
+            best_epoch=best,
+            selected_epoch=best,
             validation_loss=float(rng.uniform()),
         )
         record = NodeRecord(

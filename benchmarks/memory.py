@@ -36,7 +36,7 @@ SETTING = Setting(
     images=50_000,
     epochs=2,  # so that frozen values are read again
     strategies=("branch-wise", "two-stage"),
-    data=subjects.MADE,  # reading files would take memory too, at its own time
+    data=subjects.NOISE,  # reading files would take memory too, at its own time
     execution={"loader": "resident"},
 )
 GROWING = replace(SETTING, strategies=("joint", "two-stage"), learning_rate=1e-3, shape=(3, 16, 16))
@@ -55,29 +55,29 @@ class Ran:
 
 def measure(quick: bool) -> Iterator[Result]:
     setting, limit = (replace(SETTING, images=10_000), 64 * MIB) if quick else (SETTING, 256 * MIB)
-    wanted = max(work.cache_bytes for work in subjects.plan(setting).work.values())
+    needed = max(work.cache_bytes for work in subjects.plan(setting).work.values())
     run = f"{setting.backbone}, {', '.join(setting.strategies)}, {setting.images:,} {setting.data}"
-    none, found = once(setting, cache=False), once(setting, cache_memory=limit)
+    none, capped = once(setting, cache=False), once(setting, cache_memory=limit)
     # Held to the limit is what only this process can give back.
     for name, bar, kind in (("peak", 1.0, "own"), ("peak, pages of files included,", None, "resident")):
-        with_caches, without = getattr(found, kind), getattr(none, kind)
+        with_caches, without = getattr(capped, kind), getattr(none, kind)
         yield Result(
             f"memory: what caches add to the {name} / their limit",
             (with_caches - without) / limit,
             bar,
-            note=f"limit {limit / MIB:,.0f} MiB, a phase wants {wanted / MIB:,.0f}, the rest in files; "
+            note=f"limit {limit / MIB:,.0f} MiB, a phase wants {needed / MIB:,.0f}, the rest in files; "
             f"{with_caches / MIB:,.0f} MiB against {without / MIB:,.0f} without caches; {run}",
         )
-    held = 0 if quick else max(0, free_memory() - LEFT)
-    with contender(holding, size=held) if held else nullcontext():
-        found = once(setting)
-    beside = " beside a process that holds the rest" if held else ""
+    ballast = 0 if quick else max(0, free_memory() - LEFT)
+    with contender(holding, size=ballast) if ballast else nullcontext():
+        free_run = once(setting)
+    beside = " beside a process that holds the rest" if ballast else ""
     yield Result(
         "memory: peak of a run without a limit / what was free",
-        found.resident / found.free,
+        free_run.resident / free_run.free,
         0.6,
-        note=f"peak {found.resident / MIB:,.0f} MiB of {found.free / MIB:,.0f} free{beside}; a phase "
-        f"wants caches of {wanted / MIB:,.0f}; {run}",
+        note=f"{free_run.resident / MIB:,.0f} MiB of {free_run.free / MIB:,.0f} free{beside}; a phase "
+        f"wants caches of {needed / MIB:,.0f}; {run}",
     )
     yield from growth(1_000, 5_000 if quick else 50_000, 1 if quick else 3)
 
@@ -94,7 +94,7 @@ def growth(least: int, most: int, rounds: int) -> Iterator[Result]:
     note += f"{median(ran.seconds for ran in turns[most]):.1f} s at {most}"
     name = f"scale: time for the same work, {most} images against {least}"
     yield against(name, costs[most], costs[least], bar=SUPERLINEAR, note=note)
-    peaks = {images: max(ran.resident for ran in found) for images, found in turns.items()}
+    peaks = {images: max(ran.resident for ran in runs) for images, runs in turns.items()}
     own = 3 * GROWING.shape[-1] ** 2
     each = ", ".join(f"{images}: {peak / MIB:.0f} MiB" for images, peak in peaks.items())
     added = (peaks[most] - peaks[least]) / (most - least) / own
@@ -144,5 +144,5 @@ def holding(size: int) -> Callable[[], int]:
     """A contender that holds so many bytes."""
     import numpy as np
 
-    held = np.ones(size, dtype=np.uint8)
-    return lambda: len(held)
+    ballast = np.ones(size, dtype=np.uint8)
+    return lambda: len(ballast)

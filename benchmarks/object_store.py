@@ -58,7 +58,7 @@ def measure(quick: bool) -> Iterator[Result]:
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder), nodes):
         for name, size in (("0.4 MB", SMALL), ("100 MB", LARGE)):
             some = rounds if size == SMALL else 3
-            yield from one(Path(folder), f"s3://bench/{size}", name, size, some)
+            yield from measure_size(Path(folder), f"s3://bench/{size}", name, size, some)
         yield from many("s3://many/runs", nodes)
 
 
@@ -88,7 +88,7 @@ def serving(folder: Path, nodes: int) -> Iterator[None]:
         server.wait()
 
 
-def one(folder: Path, url: str, name: str, size: int, rounds: int) -> Iterator[Result]:
+def measure_size(folder: Path, url: str, name: str, size: int, rounds: int) -> Iterator[Result]:
     """A node of so many weights, put into a store and got from it as by a fresh machine."""
     stores = {"s3": Store(url), "folder": Store(folder / str(size))}
     weights = {"a": torch.rand(size)}
@@ -105,9 +105,9 @@ def one(folder: Path, url: str, name: str, size: int, rounds: int) -> Iterator[R
 
 
 def put(store: Store, weights: dict[str, torch.Tensor], number: Iterator[int]) -> float:
-    made = record(next(number))
+    manifest = record(next(number))
     began = time.perf_counter()
-    store.write_node(made, weights, HISTORY, COST)
+    store.write_node(manifest, weights, HISTORY, COST)
     return time.perf_counter() - began
 
 
@@ -151,12 +151,12 @@ def objects(nodes: int) -> Iterator[tuple[str, bytes]]:
     }
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     for number in range(nodes):
-        made = record(number)
-        parts = {name: value for name, value in made.as_json().items() if name != "key"}
+        node = record(number)
+        parts = {name: value for name, value in node.as_json().items() if name != "key"}
         for name, data in files.items():
-            yield f"runs/blobs/nodes/{made.key}/{name}.{sums[name]}", data
-        manifest = sealed.document(made.key, parts, files)
-        yield f"runs/nodes/{made.key}/node.json", text(manifest)
+            yield f"runs/blobs/nodes/{node.key}/{name}.{sums[name]}", data
+        manifest = sealed.document(node.key, parts, files)
+        yield f"runs/nodes/{node.key}/node.json", text(manifest)
 
 
 def record(number: int) -> NodeRecord:

@@ -47,9 +47,9 @@ def measure(quick: bool) -> Iterator[Result]:
             with neighbor():
                 beside = in_turns(ways, rounds, case)
             for name in SETTINGS:
-                for kind, found in {"quiet": quiet, "beside": beside}.items():
+                for kind, times in {"quiet": quiet, "beside": beside}.items():
                     if name != USUAL:
                         title = f"{label}, {kind}, {name} turns against {USUAL}"
-                        yield against(title, found[name], found[USUAL], note=note)
+                        yield against(title, times[name], times[USUAL], note=note)
                 title = f"{label}, {name} turns, beside a busy process against quiet"
                 yield against(title, beside[name], quiet[name], note=note)

@@ -31,8 +31,8 @@ def measure(quick: bool) -> Iterator[Result]:
     for backbone, pixels in CASES:
         with contender(pair, AS_COMMAND, backbone=backbone, pixels=pixels) as ask:
             turns = [ask(images) for _ in range(rounds)]
-        bare, told = (1000 * median(each) for each in zip(*turns, strict=True))
-        note = f"bare {bare:.2f} ms, predictor {told:.2f} ms an image; {rounds} turns of {images} images"
+        bare, bundle = (1000 * median(each) for each in zip(*turns, strict=True))
+        note = f"bare {bare:.2f} ms, predictor {bundle:.2f} ms; {rounds} turns of {images} images"
         yield middle(
             f"one image, nothing leaves: {backbone} {pixels} px",
             [b / t for b, t in turns],

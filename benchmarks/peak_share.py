@@ -34,11 +34,11 @@ def measure(quick: bool) -> Iterator[Result]:
             flops = flops_of(case)
             timing(case)  # warms up
             turns = [timing(case) for _ in range(2 if quick else 5)]
-            found = [flops / seconds / max(peaks) for seconds, *peaks in turns]
+            shares = [flops / seconds / max(peaks) for seconds, *peaks in turns]
             took, product, convolution = (median(each) for each in zip(*turns, strict=True))
             note = f"batch {case.batch}, {1000 * took:.0f} ms: {flops / took / 1e9:.0f} GFLOP/s (peaks: "
             note += f"convolution {convolution / 1e9:.0f}, matrix product {product / 1e9:.0f})"
-            yield middle(f"share of peak: {case.name}", found, better="higher", note=note)
+            yield middle(f"share of peak: {case.name}", shares, better="higher", note=note)
 
 
 def timer() -> Callable[[Case], tuple[float, float, float]]:
@@ -69,8 +69,8 @@ def convolution_flops(images: Sequence[int], weight: Sequence[int], *rest: Any, 
 
 
 def _backward_flops(*operands: Any, **_: Any) -> int:
-    wanted = sum(operands[-1][:2])  # the gradients of images and of weights
-    return wanted * convolution_flops(*operands[1:])
+    gradients = sum(operands[-1][:2])  # the gradients of images and of weights
+    return gradients * convolution_flops(*operands[1:])
 
 
 FORMULAS = {

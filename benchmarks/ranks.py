@@ -70,6 +70,6 @@ def seconds(execution: dict[str, int], numerics: str, backbone: str, epochs: int
     with tempfile.TemporaryDirectory(prefix="offramp-bench-") as folder:
         device = devices.chosen("cpu")
         conduct = RunConfig(device, Path(folder) / "caches", checkpoint_seconds=1e9)
-        told = run_pooled(make_plan(study, device), Store(Path(folder) / "store"), conduct)
-        found = [event.report.seconds for event in told if isinstance(event, Epoch)]
-    return sum(found[1:])
+        events = run_pooled(make_plan(study, device), Store(Path(folder) / "store"), conduct)
+        epochs = [event.report.seconds for event in events if isinstance(event, Epoch)]
+    return sum(epochs[1:])

@@ -51,16 +51,16 @@ class Load:
 def measure(quick: bool) -> Iterator[Result]:
     seconds = 3.0 if quick else 15.0
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
-        bundles, images = made(Path(scratch))
-        found: dict[str, list[Load]] = {name: [] for name in bundles}
+        bundles, images = bundles_and_images(Path(scratch))
+        loads: dict[str, list[Load]] = {name: [] for name in bundles}
         with serving(bundles["plain"]) as port:
             most = asyncio.run(saturated(port, images, bundles["plain"], seconds))
         for share in LOADS:
             for name, folder in bundles.items():
                 with serving(folder) as port:
-                    found[name].append(asyncio.run(load(port, images, folder, share * most, seconds)))
+                    loads[name].append(asyncio.run(load(port, images, folder, share * most, seconds)))
     for at, share in enumerate(LOADS):
-        plain, policy = found["plain"][at], found["policy"][at]
+        plain, policy = loads["plain"][at], loads["policy"][at]
         each = [
             f"{name} {of.quantile(0.5):.1f} and {of.quantile(0.95):.1f} ms ({of.answered:.0f} answers)"
             for name, of in (("plain", plain), ("policy", policy))
@@ -74,7 +74,7 @@ def measure(quick: bool) -> Iterator[Result]:
         )
 
 
-def made(folder: Path) -> tuple[dict[str, Path], list[bytes]]:
+def bundles_and_images(folder: Path) -> tuple[dict[str, Path], list[bytes]]:
     """The two bundles, and images as PNG."""
     import torch
     from torchvision.models import resnet18
@@ -88,20 +88,20 @@ def made(folder: Path) -> tuple[dict[str, Path], list[bytes]]:
     net = offramp.attach(module, exits=["layer1", "layer2"], input_shape=(3, 32, 32))
     fitted = offramp.fit(net, "joint", train=(pixels, labels), recipe={"epochs": 1})
     images = [png(each) for each in pixels[:IMAGES].permute(0, 2, 3, 1).numpy()]
-    asked: dict[str, Any] = {"check": False, "measure": False, "anyway": True}
+    options: dict[str, Any] = {"check": False, "measure": False, "anyway": True}
     never = offramp.Policy("confidence", (1, 2, 3), (None, None, None))
-    fitted.export(folder / "plain", never, **asked)
+    fitted.export(folder / "plain", never, **options)
     every = offramp.Policy("confidence", (1, 2, 3), (1.0, 1.0, None))
-    fitted.export(folder / "every", every, **asked)
+    fitted.export(folder / "every", every, **options)
     thresholds = cut(Bundle(folder / "every", threads=1), images)
-    fitted.export(folder / "policy", offramp.Policy("confidence", (1, 2, 3), thresholds), **asked)
+    fitted.export(folder / "policy", offramp.Policy("confidence", (1, 2, 3), thresholds), **options)
     return {"plain": folder / "plain", "policy": folder / "policy"}, images
 
 
 def png(pixels: Any) -> bytes:
-    held = io.BytesIO()
-    Image.fromarray(pixels).save(held, "PNG")
-    return held.getvalue()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def cut(bundle: Bundle, images: Sequence[bytes]) -> tuple[float | None, ...]:
@@ -109,12 +109,12 @@ def cut(bundle: Bundle, images: Sequence[bytes]) -> tuple[float | None, ...]:
     from offramp.policy import scoring
 
     logits = bundle.all_exits(bundle.pixels([Image.open(io.BytesIO(each)) for each in images]))
-    inside, found = np.arange(len(images)), []
+    inside, crops = np.arange(len(images)), []
     for at, share in enumerate(SHARES):
         sure = scoring.score("confidence", logits[inside, at])[0]
-        found.append(float(np.quantile(sure, 1 - share)))
-        inside = inside[sure < found[-1]]
-    return (*found, None)
+        crops.append(float(np.quantile(sure, 1 - share)))
+        inside = inside[sure < crops[-1]]
+    return (*crops, None)
 
 
 @contextmanager
@@ -173,8 +173,9 @@ class Client:
 
     def __init__(self, port: int, images: Sequence[bytes], folder: Path) -> None:
         self._port, self._images = port, images
-        told = Bundle(folder, threads=1).predict([Image.open(io.BytesIO(each)) for each in images])
-        self._expected = list(zip(told.labels, told.exits.tolist(), told.confidence, strict=True))
+        answers = Bundle(folder, threads=1).predict([Image.open(io.BytesIO(each)) for each in images])
+        exits, confidence = answers.exits.tolist(), answers.confidence
+        self._expected = list(zip(answers.labels, exits, confidence, strict=True))
         self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def ask(self, number: int) -> None:
@@ -184,13 +185,13 @@ class Client:
         head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         try:
-            told = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         except (asyncio.IncompleteReadError, ConnectionError):  # idle for so long that it was closed
             writer.close()
             self._free.clear()
             await self.ask(number)
             return
-        length = int(told.partition("content-length:")[2].partition("\r\n")[0])
+        length = int(head.partition("content-length:")[2].partition("\r\n")[0])
         answer = json.loads(await reader.readexactly(length))
         label, exit, sure = self._expected[number]
         same = (answer.get("class"), answer.get("exit")) == (label, exit)

@@ -23,7 +23,7 @@ from offramp.study.run.events import Epoch, GroupStarted
 
 LATE, BESIDE = 1.2, 2.5  # times the second epoch, and the epoch alone
 Epochs = Mapping[str, list[float]]  # seconds of each epoch, by group of phases
-Told = tuple[str, int, float]  # a group of phases, the number of its epoch, seconds
+GroupEpoch = tuple[str, int, float]  # a group of phases, the number of its epoch, seconds
 
 
 def measure(quick: bool) -> Iterator[Result]:
@@ -38,7 +38,7 @@ def measure(quick: bool) -> Iterator[Result]:
         yield beside(name, *contended(replace(setting, epochs=5 if quick else 11)))
 
 
-def told(setting: Setting) -> Iterator[Told]:
+def group_epochs(setting: Setting) -> Iterator[GroupEpoch]:
     """Each epoch of each group, in a process to itself."""
     with (
         tempfile.TemporaryDirectory(prefix="offramp-drift-") as folder,
@@ -48,7 +48,7 @@ def told(setting: Setting) -> Iterator[Told]:
             yield epoch
 
 
-def training(setting: Setting, folder: str) -> Iterator[Told]:
+def training(setting: Setting, folder: str) -> Iterator[GroupEpoch]:
     """For a contender: each epoch of a group of phases. The engine's clocks stand still between them."""
     prepare()
     plan = subjects.plan(setting)
@@ -67,30 +67,30 @@ def training(setting: Setting, folder: str) -> Iterator[Told]:
 
 
 def alone(setting: Setting) -> Epochs:
-    found: dict[str, list[float]] = defaultdict(list)
-    for group, _, seconds in told(setting):
-        found[group].append(seconds)
-    return found
+    samples: dict[str, list[float]] = defaultdict(list)
+    for group, _, seconds in group_epochs(setting):
+        samples[group].append(seconds)
+    return samples
 
 
 def contended(setting: Setting) -> tuple[Epochs, Epochs]:
     """Epochs of each group alone, and beside a process that is busy: in turns, the first left out."""
-    kept: tuple[dict[str, list[float]], dict[str, list[float]]] = defaultdict(list), defaultdict(list)
+    samples: tuple[dict[str, list[float]], dict[str, list[float]]] = defaultdict(list), defaultdict(list)
     with neighbor() as other:
         other.suspend()
-        for group, number, seconds in told(setting):
+        for group, number, seconds in group_epochs(setting):
             if number > 1:
-                kept[number % 2 == 0][group].append(seconds)
+                samples[number % 2 == 0][group].append(seconds)
             if number % 2 == 1 and number < setting.epochs:  # the next one is an even one
                 other.resume()
             else:
                 other.suspend()
-    return kept
+    return samples
 
 
-def late(name: str, setting: Setting, found: Epochs) -> Result:
+def late(name: str, setting: Setting, epochs: Epochs) -> Result:
     """The worst group's last epochs against its second to fourth."""
-    pairs = {group: (seconds[-3:], seconds[1:4]) for group, seconds in found.items()}
+    pairs = {group: (seconds[-3:], seconds[1:4]) for group, seconds in epochs.items()}
     note = "median of the last three epochs against that of the second to the fourth; "
     note += f"{setting.epochs} epochs, {subjects.pictures(setting)}, {setting.images} images"
     return worst(f"steady: {name}, last epoch / second", LATE, pairs, note)

@@ -47,8 +47,8 @@ def measure(quick: bool) -> Iterator[Result]:
             first = {name: contender(case) for name, contender in ways.items()}
             same = agreement(case, first["engine"], first["by hand"])
             epochs = in_turns(ways, rounds, case)
-            times = {name: [epoch.seconds for epoch in found] for name, found in epochs.items()}
-            best = {name: f"{1000 * min(found):.0f} ms" for name, found in times.items()}
+            times = {name: [epoch.seconds for epoch in values] for name, values in epochs.items()}
+            best = {name: f"{1000 * min(values):.0f} ms" for name, values in times.items()}
             steps = f"batch {case.batch}, {case.steps} steps a turn, {rounds} turns"
             name, note = (
                 f"step overhead: {case.name}",

@@ -100,7 +100,7 @@ class Times(nn.Module):
 def network(case: Case) -> ExitNetwork:
     """With the registry's exits and heads, its weights drawn from SEED."""
     net = build(NetSpec(case.backbone, case.options), (3, case.pixels, case.pixels), CLASSES, SEED)
-    data = made(case)
+    data = noise_data(case)
     sample = data.train.images, torch.tensor(data.mean), torch.tensor(data.std)
     return redrawn(prepared(net, lambda: sample), SEED)
 
@@ -135,7 +135,7 @@ def _layers(backbone: str, net: nn.Module) -> tuple[list[nn.Module], tuple[int, 
     return layers, (5, 6, 7), [pool, nn.Flatten(), classifier]
 
 
-def made(case: Case) -> Data:
+def noise_data(case: Case) -> Data:
     """Noise: the time of a step does not depend on what it sees."""
     shape = (3, case.pixels, case.pixels)
     counts = (case.batch * case.steps, min(32, case.batch))  # a loop evaluates in one piece
@@ -165,7 +165,7 @@ def engine(case: Case, numerics: Numerics) -> Iterator[Epoch]:
     trainee = enroll(node, weights, numerics.fused_optimizer)
     restore_dropout = _silenced(trainee.net)
     with applied(numerics), meter(where):
-        images = Images(made(case), where, memory_format=numerics.memory_format)
+        images = Images(noise_data(case), where, memory_format=numerics.memory_format)
         passes = Derived(images, [node], weights, max(case.batch, numerics.frozen_batch), None)
         before = 0.0
         for (report,) in fit([trainee], passes, images, case.batch):
@@ -182,7 +182,7 @@ def equal_settings(case: Case, numerics: Numerics) -> Iterator[Epoch]:
     and allocator, images that stay on the device as bytes."""
     keep_freed_memory()
     where = devices.chosen()
-    data = made(case).to(where)
+    data = noise_data(case).to(where)
     mean, std = (torch.tensor(v, device=where)[:, None, None] for v in (data.mean, data.std))
     scale, shift = (255 * std).reciprocal(), -mean / std
 
@@ -216,7 +216,7 @@ def defaults(case: Case, numerics: Numerics) -> Iterator[Epoch]:
     """By hand, with what PyTorch does unless told otherwise; only the number of threads is a run's."""
     where = devices.chosen()
     torch.set_num_threads(numerics.threads)
-    data = made(case)
+    data = noise_data(case)
     pixels = data.train.images.float().div_(255).sub_(0.5).div_(0.5)
     loader = DataLoader(TensorDataset(pixels, data.train.labels), batch_size=case.batch, shuffle=True)
     model = by_hand(case).to(where)

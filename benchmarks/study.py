@@ -34,18 +34,18 @@ Seconds = dict[Mode, dict[int, float]]
 
 def measure(quick: bool) -> Iterator[Result]:
     setting = Setting("resnet50", images=150 if quick else 1000, epochs=8)
-    yield from told("ResNet-50", setting, *compare(setting), 0.40)
+    yield from results("ResNet-50", setting, *compare(setting), 0.40)
     if not quick:
         setting = Setting("mobilenetv2", 600, 4, SEEDS)
-        yield from told("MobileNetV2", setting, *compare(setting), None)
+        yield from results("MobileNetV2", setting, *compare(setting), None)
 
 
-def told(
-    name: str, setting: Setting, found: Seconds, trials: int, bar: float | None
+def results(
+    name: str, setting: Setting, seconds: Seconds, trials: int, bar: float | None
 ) -> Iterator[Result]:
     """What was measured, what the plan had counted, and its count at the paper's scale."""
-    derived, plain = (sum(found[mode].values()) for mode in MODES)
-    each = [took / found["plain"][seed] for seed, took in found["derived"].items()]
+    derived, plain = (sum(seconds[mode].values()) for mode in MODES)
+    each = [took / seconds["plain"][seed] for seed, took in seconds["derived"].items()]
     seeds = "one seed" if len(setting.seeds) == 1 else f"{len(setting.seeds)} seeds"
     yield Result(
         f"study: {name}, all nine, {seeds}, executed / as written",
@@ -124,7 +124,9 @@ def agreed(plans: Mapping[Mode, Plan], root: Path) -> int:
     return len(named["derived"])
 
 
-def equal(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
+def equal(some: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> bool:
     """Whether a trial's arrays are the same, to the bit."""
-    shapes = [{n: (a.shape, a.dtype, a.tobytes()) for n, a in arrays.items()} for arrays in (one, other)]
-    return shapes[0] == shapes[1]
+    mine, theirs = (
+        {n: (a.shape, a.dtype, a.tobytes()) for n, a in arrays.items()} for arrays in (some, others)
+    )
+    return mine == theirs

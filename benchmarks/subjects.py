@@ -24,14 +24,20 @@ from offramp.study.spec import file as spec
 
 ROOT = Path(__file__).parents[1]
 Mode = Literal["derived", "plain"]
-MADE = "made images of CIFAR-10's shape"
+NOISE = "made images of CIFAR-10's shape"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A study to time. images: of the training set, of which some are held out.  data: a name, or MADE;
-    None for CIFAR-10 where it is, else MADE.  shape: of made images.  execution: further settings of it.
-    numerics: a profile."""
+    """A study to time.
+
+    Attributes:
+        images: Of the training set, of which some are held out.
+        data: A name, or NOISE; None for CIFAR-10 where it is, else NOISE.
+        shape: Of noise images.
+        execution: Further settings of it.
+        numerics: A profile.
+    """
 
     backbone: str | Mapping[str, str]
     images: int
@@ -48,20 +54,20 @@ class Setting:
 
 def cifar10() -> Path | None:
     """The folder of CIFAR-10's files: in $OFFRAMP_DATA, or in shared/data beside this repository."""
-    given = os.environ.get("OFFRAMP_DATA")
-    roots = [*([Path(given)] if given else []), ROOT.parent / "shared" / "data"]
+    folder = os.environ.get("OFFRAMP_DATA")
+    roots = [*([Path(folder)] if folder else []), ROOT.parent / "shared" / "data"]
     return next((r / "cifar10" for r in roots if any((r / "cifar10").glob("*"))), None)
 
 
 def pictures(setting: Setting) -> str:
     """What the images are, for a note."""
-    return setting.data or ("CIFAR-10" if cifar10() else f"{MADE} (it is not here)")
+    return setting.data or ("CIFAR-10" if cifar10() else f"{NOISE} (it is not here)")
 
 
 def plan(setting: Setting, mode: Mode = "derived") -> Plan:
     """The plan of a setting, its data read or made."""
     root = None if setting.data else cifar10()
-    made = setting.data == MADE or (setting.data is None and root is None)
+    on_noise = setting.data == NOISE or (setting.data is None and root is None)
     data = {"name": setting.data or "cifar10", "train_images": setting.images}
     study = spec.parse(
         {
@@ -75,7 +81,7 @@ def plan(setting: Setting, mode: Mode = "derived") -> Plan:
         },
         "the benchmark's study",
     )
-    if not made:
+    if not on_noise:
         return make_plan(study)
     train, test = (noise(n, setting.shape) for n in (setting.images, setting.test_images))
     return make_plan(study, data=from_dataset(train, test=test, name="made"))
@@ -95,8 +101,8 @@ def noise(
 def events(plan: Plan, folder: Path, checkpoint_seconds: float = math.inf) -> Iterator[Event]:
     """Run a plan into the store `folder`/store. Raises RuntimeError where a phase fails."""
     conduct = RunConfig(devices.chosen(), folder / "cache", checkpoint_seconds)
-    with closing(run(plan, Store(folder / "store"), conduct)) as found:
-        for event in found:
+    with closing(run(plan, Store(folder / "store"), conduct)) as stream:
+        for event in stream:
             if isinstance(event, Failed):
                 raise RuntimeError(f"phase {plan.nodes[event.key].name} failed: {event.reason}")
             yield event

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contest import AS_COMMAND, BARE, Result, against, contender, in_turns
-from benchmarks.subjects import MADE, ROOT, Setting, events, plan
+from benchmarks.subjects import NOISE, ROOT, Setting, events, plan
 from offramp.process import keep_freed_memory
 
 Ask = Callable[..., Any]
 HALF = str(ROOT / "studies" / "one-thread.json")  # of the two that the default profile has
-TRIAL = Setting("", 0, 1, strategies=("joint",), data=MADE, learning_rate=0.01)
+TRIAL = Setting("", 0, 1, strategies=("joint",), data=NOISE, learning_rate=0.01)
 CASES = {
     "digits-cnn": replace(TRIAL, backbone="digits-cnn", images=1200, epochs=20, shape=(1, 8, 8)),
     "mobilenetv2 32 px": replace(TRIAL, backbone="mobilenetv2", images=512),
@@ -39,12 +39,12 @@ def measure(quick: bool) -> Iterator[Result]:
     with (
         ThreadPoolExecutor(2) as hands,
         contender(trial, AS_COMMAND, numerics="default") as alone,
-        contender(trial, asleep, numerics=HALF) as one,
-        contender(trial, asleep, numerics=HALF) as other,
+        contender(trial, asleep, numerics=HALF) as first,
+        contender(trial, asleep, numerics=HALF) as second,
     ):
         ways = {
             "in order": partial(two_trials, hands, [alone]),
-            "at once": partial(two_trials, hands, [one, other]),
+            "at once": partial(two_trials, hands, [first, second]),
         }
         for title, case in CASES.items():
             case = replace(case, images=case.images // 2) if quick else case

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks.subjects import MADE, Setting
+from benchmarks.subjects import NOISE, Setting
 
 from benchmarks import slowdown
 
@@ -19,7 +19,7 @@ def test_the_worst_group_is_told() -> None:
 
 @pytest.mark.long
 def test_epochs_alternate_between_alone_and_beside() -> None:
-    setting = Setting("digits-cnn", 100, 5, strategies=("joint",), data=MADE, shape=(1, 8, 8))
+    setting = Setting("digits-cnn", 100, 5, strategies=("joint",), data=NOISE, shape=(1, 8, 8))
     alone, busy = slowdown.contended(setting)
     assert len(alone) == 1 and alone.keys() == busy.keys()
     assert {len(each) for each in (*alone.values(), *busy.values())} == {2}

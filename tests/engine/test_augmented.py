@@ -102,8 +102,8 @@ def test_it_would_be_found(
 
     def stale(self: Cache, key: Any) -> Any:
         value, split, view, batch = key
-        value = get(self, key)
-        return value if view is None or value is not None else get(self, (value, split, None, batch))
+        cached = get(self, key)
+        return cached if view is None or cached else get(self, (value, split, None, batch))
 
     oracle = oracles("fresh", strategies)
     monkeypatch.setattr(Cache, "get", stale)
