@@ -17,8 +17,8 @@ from benchmarks.backbones import (
     plain,
     row,
     same,
+    short,
     step,
-    told,
     tried,
 )
 
@@ -122,5 +122,5 @@ class TestControls:
 
 
 def test_a_refusal_fits_a_cell() -> None:
-    said = told(f"{BRANCHING}:by_value is\nrefused | so")
+    said = short(f"{BRANCHING}:by_value is\nrefused | so")
     assert said == "refused: branching.py:by_value is refused \\| so"
