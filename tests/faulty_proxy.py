@@ -33,15 +33,15 @@ Fault = Callable[[str, str], str | None]
 
 @dataclass
 class Proxy:
-    """endpoint: its address.  fault: may be set at any time.  asked: method and path of each request."""
+    """endpoint: its address.  fault: may be set at any time.  requests: method and path of each."""
 
     endpoint: str
     fault: Fault = lambda method, path: None  # noqa: ARG005
-    asked: list[tuple[str, str]] = field(default_factory=list)
+    requests: list[tuple[str, str]] = field(default_factory=list)
     faults: int = 0
 
     def count(self, method: str, part: str) -> int:
-        return sum(m == method and part in path for m, path in self.asked)
+        return sum(m == method and part in path for m, path in self.requests)
 
 
 def every(count: int, kind: str) -> Fault:
@@ -53,23 +53,23 @@ def every(count: int, kind: str) -> Fault:
 @contextmanager
 def before(upstream: str, port: int = 0) -> Iterator[Proxy]:
     """A proxy before the server at `upstream`."""
-    there = urlsplit(upstream)
-    assert there.hostname is not None and there.port is not None
+    server_url = urlsplit(upstream)
+    assert server_url.hostname is not None and server_url.port is not None
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def handle_any(self) -> None:
-            proxy.asked.append((self.command, self.path))
+            proxy.requests.append((self.command, self.path))
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             kind = proxy.fault(self.command, self.path)
             proxy.faults += kind is not None
             if kind == CUT:
                 self._cut()
             elif kind in ERRORS:
-                said = f"<Code>{ERRORS[kind]}</Code><Message>{SAID.get(kind, kind)}</Message>"
+                text = f"<Code>{ERRORS[kind]}</Code><Message>{SAID.get(kind, kind)}</Message>"
                 xml = {"Content-Type": "application/xml"}
-                self._answer(int(kind), xml, f"<Error>{said}</Error>".encode())
+                self._answer(int(kind), xml, f"<Error>{text}</Error>".encode())
             else:
                 if kind == SLOW:
                     time.sleep(SLOW_S)
@@ -79,7 +79,7 @@ def before(upstream: str, port: int = 0) -> Iterator[Proxy]:
             headers = {k: v for k, v in self.headers.items() if k.lower() not in HOP}
             if kind == IGNORES_CONDITIONS:
                 headers.pop("If-None-Match", None)
-            onward = HTTPConnection(there.hostname or "", there.port)
+            onward = HTTPConnection(server_url.hostname or "", server_url.port)
             try:
                 onward.request(self.command, self.path, body, headers)
                 answer = onward.getresponse()
@@ -92,8 +92,8 @@ def before(upstream: str, port: int = 0) -> Iterator[Proxy]:
             if kind == SAYS_LESS:
                 data = re.sub(rb"<Condition>.*</Condition>", b"", data)
             length = len(data) or int(answer.headers.get("Content-Length") or 0)
-            kept = {k: v for k, v in answer.headers.items() if k.lower() not in HOP}
-            self._answer(answer.status, kept, data, length, half=kind == HALF)
+            passed = {k: v for k, v in answer.headers.items() if k.lower() not in HOP}
+            self._answer(answer.status, passed, data, length, half=kind == HALF)
 
         def _answer(
             self,

@@ -54,16 +54,16 @@ class Forked:
     """What of `subprocess.Popen` these tests use: text goes in and comes out in lines."""
 
     def __init__(self, control: socket.socket, stdin: int, stdout: int) -> None:
-        self._told = control.makefile()
+        self._control = control.makefile()
         control.close()
-        self.pid = int(self._told.readline())
+        self.pid = int(self._control.readline())
         self.stdin, self.stdout = os.fdopen(stdin, "w"), os.fdopen(stdout)
         self.returncode: int | None = None
 
     def wait(self) -> int:
         if self.returncode is None:
-            with self._told:
-                self.returncode = int(self._told.readline())
+            with self._control:
+                self.returncode = int(self._control.readline())
         return self.returncode
 
     def kill(self) -> None:
@@ -88,8 +88,8 @@ def forked(code: str, *argv: str, session: bool = False, **environment: str) -> 
     mine, its = socket.socketpair()
     its_stdin, stdin = os.pipe()
     stdout, its_stdout = os.pipe()
-    given = [its.fileno(), its_stdin, its_stdout, 2]
-    socket.send_fds(_server(), [b"!"], given)
+    handles = [its.fileno(), its_stdin, its_stdout, 2]
+    socket.send_fds(_server(), [b"!"], handles)
     for end in (its_stdin, its_stdout):
         os.close(end)
     its.close()
@@ -138,8 +138,8 @@ def _serve(orders: socket.socket) -> None:
 
 def _attend(control: socket.socket, fds: list[int]) -> None:
     """Start what is asked for, and tell its number and its end."""
-    with control.makefile() as told:
-        order = json.loads(told.readline())
+    with control.makefile() as orders:
+        order = json.loads(orders.readline())
     child = os.fork()
     if child == 0:
         control.close()

@@ -36,7 +36,7 @@ def fields(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     pairs = (
         value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     )
-    return [path, *(found for key, one in pairs for found in fields(one, (*path, key)))]
+    return [path, *(place for key, child in pairs for place in fields(child, (*path, key)))]
 
 
 def changed(case: int, value: Any) -> Any:
@@ -64,21 +64,21 @@ def changed(case: int, value: Any) -> Any:
 def harmed(case: int, data: bytes) -> bytes:
     """Bytes of which some are others, more or gone."""
     chance = Random(case)
-    made = bytearray(data)
+    damaged = bytearray(data)
     for _ in range(chance.randint(1, 4)):
-        at = chance.randint(0, len(made))
-        made[at : at + chance.randint(0, 3)] = chance.randbytes(chance.randint(0, 3))
+        at = chance.randint(0, len(damaged))
+        damaged[at : at + chance.randint(0, 3)] = chance.randbytes(chance.randint(0, 3))
     if chance.random() < 0.1:
-        del made[chance.randint(0, len(made)) :]
-    return bytes(made)
+        del damaged[chance.randint(0, len(damaged)) :]
+    return bytes(damaged)
 
 
 def one_line(
-    case: int, door: Callable[..., object], *given: Any, also: type[Exception] = OfframpError
+    case: int, door: Callable[..., object], *args: Any, also: type[Exception] = OfframpError
 ) -> None:
     """An answer, or an error of one line that says something."""
     try:
-        door(*given)
+        door(*args)
     except also as error:
         assert str(error) and "\n" not in str(error), case
     except Exception as error:

@@ -73,14 +73,14 @@ def flags(message: str) -> list[str]:
 @pytest.mark.parametrize("folder", ["api", "bundle", "data", "infer", "policy", "study"])
 def test_what_python_can_raise_is_not_said_in_flags(folder: str) -> None:
     """A caller of `fit` or `build` has no command line."""
-    found = {
+    flagged = {
         f"{path.relative_to(SRC)}: {message}"
         for path in sorted((SRC / folder).rglob("*.py"))
         if path.relative_to(SRC).as_posix() not in COMMANDS
         for message in messages(path.read_text())
         if flags(message)
     }
-    assert not found
+    assert not flagged
 
 
 def test_a_flag_in_a_message_is_found() -> None:

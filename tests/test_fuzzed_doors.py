@@ -81,15 +81,15 @@ class Door:
 
 def data(name: str, **options: Any) -> Callable[[Path], object]:
     """Reads the folder of a file as a data set, up to its four splits."""
-    given = tuple(options.items())
-    return lambda path: load(DataSpec(name, root=str(path.parent), options=given))
+    chosen = tuple(options.items())
+    return lambda path: load(DataSpec(name, root=str(path.parent), options=chosen))
 
 
 def npz() -> bytes:
-    made = io.BytesIO()
+    archive = io.BytesIO()
     images = np.zeros((60, 4, 4), np.uint8)
-    np.savez_compressed(made, train_images=images, train_labels=np.arange(60) % 2)
-    return made.getvalue()
+    np.savez_compressed(archive, train_images=images, train_labels=np.arange(60) % 2)
+    return archive.getvalue()
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -99,16 +99,16 @@ def idx(array: np.ndarray) -> bytes:
 
 def cifar(mode: str) -> bytes:
     """An archive with 40 images."""
-    made = io.BytesIO()
+    file = io.BytesIO()
     files = {f"data_batch_{i}.bin": bytes([i % 2]) + bytes(3072) for i in range(1, 6)}
     files = {name: 8 * row for name, row in files.items()}
     files |= {"test_batch.bin": 2 * (b"\0" + bytes(3072) + b"\1" + bytes(3072))}
-    with tarfile.open(fileobj=made, mode=mode) as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=file, mode=mode) as archive:  # type: ignore[call-overload]
         for name, content in (files | {"batches.meta.txt": b"a\nb\n"}).items():
             entry = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
-    return made.getvalue()
+    return file.getvalue()
 
 
 def parquet() -> bytes:
@@ -117,15 +117,15 @@ def parquet() -> bytes:
     rows = [{"bytes": png.getvalue(), "path": f"{i}.png"} for i in range(50)]
     table = pa.table({"img": rows, "label": [i % 2 for i in range(50)]})
     names = {"info": {"features": {"label": {"names": ["a", "b"]}}}}
-    made = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(names)}), made)
-    return made.getvalue()
+    file = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(names)}), file)
+    return file.getvalue()
 
 
 def torch_file() -> bytes:
-    made = io.BytesIO()
-    torch.save({"state_dict": {"a.weight": torch.zeros(2, 2)}}, made)
-    return made.getvalue()
+    file = io.BytesIO()
+    torch.save({"state_dict": {"a.weight": torch.zeros(2, 2)}}, file)
+    return file.getvalue()
 
 
 def numbers(kind: str) -> bytes:
@@ -248,11 +248,11 @@ def test_bytes_of_a_pack(small: Path) -> None:
 
 def test_fields_of_a_pack(small: Path) -> None:
     whole = (small / "trials.json").read_bytes()
-    value = {name: one for name, one in json.loads(whole).items() if name != "seal"}
+    value = {name: child for name, child in json.loads(whole).items() if name != "seal"}
     for case in cases(50):
-        made = changed(case, value)
+        edited = changed(case, value)
         (small / "trials.json").write_text(
-            json.dumps(with_seal(made) if isinstance(made, dict) else made)
+            json.dumps(with_seal(edited) if isinstance(edited, dict) else edited)
         )
         one_line(case, look, small)
     (small / "trials.json").write_bytes(whole)
@@ -260,35 +260,35 @@ def test_fields_of_a_pack(small: Path) -> None:
 
 @pytest.mark.parametrize("name", ["table.parquet", "logits.npz"])
 def test_bytes_of_a_packs_files(small: Path, name: str) -> None:
-    kept = {path.name: path.read_bytes() for path in small.iterdir()}
-    said = {key: one for key, one in json.loads(kept["trials.json"]).items() if key != "seal"}
+    whole = {path.name: path.read_bytes() for path in small.iterdir()}
+    fields = {key: value for key, value in json.loads(whole["trials.json"]).items() if key != "seal"}
     for case in cases(25):
-        content = harmed(case, kept[name])
+        content = harmed(case, whole[name])
         (small / name).write_bytes(content)
-        sums = {**said["files"], name: hashlib.sha256(content).hexdigest()}
-        (small / "trials.json").write_text(json.dumps(with_seal({**said, "files": sums})))
+        sums = {**fields["files"], name: hashlib.sha256(content).hexdigest()}
+        (small / "trials.json").write_text(json.dumps(with_seal({**fields, "files": sums})))
         one_line(case, look, small)
-    for each, content in kept.items():
+    for each, content in whole.items():
         (small / each).write_bytes(content)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with a node, a trial of it, a plan, a checkpoint and a log of seeds."""
-    made = Store(tmp_path_factory.mktemp("fuzz") / "store")
+    filled = Store(tmp_path_factory.mktemp("fuzz") / "store")
     exits = {"p1": {"head": {"spec": {}, "trains": True}, "spans": [{"to": "p1", "trains": True}]}}
     node = records.node({"exits": exits})
     rows = [(1, "p1", split, metric, 0.5) for split in ("train", "validation") for metric in METRICS]
     history = pd.DataFrame(rows, columns=["epoch", "exit", "split", "metric", "value"])
-    made.write_node(node, {"a.weight": torch.zeros(2)}, history, records.cost())
+    filled.write_node(node, {"a.weight": torch.zeros(2)}, history, records.cost())
     labels = {f"{split}_labels": np.zeros(2, np.int64) for split in records.SPLITS}
     logits = {split: np.eye(2, dtype=np.float32)[:, None] for split in records.SPLITS}
     final = {"1": [{"node": node.key, "draw": "initial"}]}
-    made.write_trial("t", records.manifest((node.key,), final=final), logits | labels)
-    made.plan_trial("u", [node.key])
-    made.write_checkpoint("0" * 64, {"a": torch.zeros(2)}, {"epoch": 1})
-    made.write_seed_log("s", records.seed_log(looks={"3": [{"a": 1}]}))
-    return made.root
+    filled.write_trial("t", records.manifest((node.key,), final=final), logits | labels)
+    filled.plan_trial("u", [node.key])
+    filled.write_checkpoint("0" * 64, {"a": torch.zeros(2)}, {"epoch": 1})
+    filled.write_seed_log("s", records.seed_log(looks={"3": [{"a": 1}]}))
+    return filled.root
 
 
 METRICS = ("cross_entropy", "accuracy")
@@ -296,14 +296,14 @@ METRICS = ("cross_entropy", "accuracy")
 
 def look_at_all(root: Path) -> object:
     """All that a report, a look at what is unneeded and a resumed phase read of a store."""
-    found = Store(root)
-    found.read_checkpoint("0" * 64)
+    opened = Store(root)
+    opened.read_checkpoint("0" * 64)
     try:
-        found.unneeded()
+        opened.unneeded()
     finally:
         whole = evidence.open(root)
         for trial in whole.trials:
-            found.node_weights(trial.phases[0].node)
+            opened.node_weights(trial.phases[0].node)
     return whole.disagreements
 
 
@@ -336,8 +336,10 @@ def test_what_a_store_says_under_new_seals(store: Path) -> None:
         if name in documents:
             value = json.loads(content)
             sealed = isinstance(value, dict) and value.pop("seal", None) is not None
-            made = changed(case, value)
-            content = json.dumps(with_seal(made) if sealed and isinstance(made, dict) else made).encode()
+            edited = changed(case, value)
+            content = json.dumps(
+                with_seal(edited) if sealed and isinstance(edited, dict) else edited
+            ).encode()
         else:
             content = harmed(case, content)
         (store / name).write_bytes(content)
@@ -352,9 +354,11 @@ def resealed(path: Path) -> None:
     for name in ("node.json", "trial.json"):
         place = path.parent / name
         if place.is_file() and place != path:
-            said = {key: one for key, one in json.loads(place.read_bytes()).items() if key != "seal"}
+            fields = {
+                key: value for key, value in json.loads(place.read_bytes()).items() if key != "seal"
+            }
             content = path.read_bytes()
             sums = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             place.write_text(
-                json.dumps(with_seal({**said, "files": {**said["files"], path.name: sums}}))
+                json.dumps(with_seal({**fields, "files": {**fields["files"], path.name: sums}}))
             )

@@ -39,7 +39,7 @@ def test_digests_never_change() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         (Inch(1.0), Metre(1.0)),
         (1, 1.0),
@@ -54,8 +54,8 @@ def test_digests_never_change() -> None:
         (0.1, 0.1 + 1e-17 + 2e-17),
     ],
 )
-def test_what_differs_hashes_differently(one: Any, other: Any) -> None:
-    assert digest(one) != digest(other)
+def test_what_differs_hashes_differently(first: Any, second: Any) -> None:
+    assert digest(first) != digest(second)
 
 
 def test_what_is_equal_hashes_equally() -> None:
@@ -85,7 +85,7 @@ def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
 
 def test_seeds_of_purposes_are_independent_and_stable() -> None:
     assert derive(42, "order", 0) == derive(42, "order", 0)
-    found = {
+    seeds = {
         derive(*purpose)
         for purpose in (
             (42,),
@@ -99,4 +99,4 @@ def test_seeds_of_purposes_are_independent_and_stable() -> None:
             (42, "noise", "a", 11, 1),
         )
     }
-    assert len(found) == 9 and all(0 <= seed < 2**63 for seed in found)
+    assert len(seeds) == 9 and all(0 <= seed < 2**63 for seed in seeds)

@@ -61,9 +61,9 @@ def ran(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
 def spins(code: str, **variables: str) -> int:
     """What the library in a new process says it took."""
     answer = ran(code, OMP_DISPLAY_ENV="verbose", **variables)
-    found = re.search(r"GOMP_SPINCOUNT = '(\d+)'", answer.stderr)
-    assert found is not None, answer.stderr
-    return int(found[1])
+    setting = re.search(r"GOMP_SPINCOUNT = '(\d+)'", answer.stderr)
+    assert setting is not None, answer.stderr
+    return int(setting[1])
 
 
 @with_openmp
@@ -116,8 +116,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_memory_is_faulted_in_once() -> None:
-    kept, left = (ran(COUNT.format(how)).stdout for how in ("assert keep_freed_memory()", ""))
-    assert int(kept) * 10 < int(left)
+    few, many = (ran(COUNT.format(how)).stdout for how in ("assert keep_freed_memory()", ""))
+    assert int(few) * 10 < int(many)
 
 
 def test_what_the_user_set_for_the_allocator_stays(monkeypatch: pytest.MonkeyPatch) -> None:

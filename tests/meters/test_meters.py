@@ -101,10 +101,10 @@ def meter(packages, gpu, clock):
 @pytest.mark.parametrize("packages", [1, 2])
 def test_joules_of_all_packages_through_a_wrap(tmp_path, clock, packages):
     tree = Tree(tmp_path, packages)
-    found = find_packages(tmp_path)
-    assert isinstance(found, Packages)
-    assert found.names == [f"package-{n}" for n in range(packages)]
-    subject = meter(found, Missing("none"), clock)
+    counters = find_packages(tmp_path)
+    assert isinstance(counters, Packages)
+    assert counters.names == [f"package-{n}" for n in range(packages)]
+    subject = meter(counters, Missing("none"), clock)
     powers = [10.0, 30.0, 20.0, 20.0]
     for watts in powers:
         tree.draw(watts)
@@ -165,8 +165,8 @@ def test_what_is_missing_says_why(tmp_path, monkeypatch):
     assert "Not Found" in find_gpu("GPU-2", Nvml()).reason
     Tree(tmp_path)
     monkeypatch.setattr(sensors, "_number", refuse)
-    found = find_packages(tmp_path)
-    assert "chmod" in found.remedy
+    missing = find_packages(tmp_path)
+    assert "chmod" in missing.remedy
 
 
 def refuse(file):
@@ -199,12 +199,12 @@ def test_a_counter_that_goes_away_is_no_reading_and_said_once(tmp_path, clock, m
             patch.setattr(sensors, "_number", refuse)
         clock.now += 1
         assert subject.lap().energy_cpu_j is None  # not half a sum
-    said = subject.missing["cpu power"]
-    assert "no longer" in said.reason
+    missing = subject.missing["cpu power"]
+    assert "no longer" in missing.reason
     if how == "vanishes":  # and comes again, from anywhere
         tree.draw(3)
     clock.now += 1
-    assert subject.lap().energy_cpu_j is None and subject.missing["cpu power"] is said
+    assert subject.lap().energy_cpu_j is None and subject.missing["cpu power"] is missing
 
 
 @pytest.mark.parametrize("how", sorted(set(BREAKS) - {"is forbidden", "goes back"}))
@@ -222,10 +222,10 @@ def test_what_is_not_counted_need_not_be_read(tmp_path):
 
 def test_memory_of_this_process_is_read(clock):
     subject = meter(Missing("none"), Missing("none"), clock)
-    held = bytearray(64 * 2**20)
+    block = bytearray(64 * 2**20)
     subject.sample()
     used = subject.lap()
-    assert used.memory_rss_peak_bytes >= len(held)
+    assert used.memory_rss_peak_bytes >= len(block)
     assert used.memory_rss_peak_bytes < psutil.virtual_memory().total
 
 
@@ -240,16 +240,16 @@ def test_memory_that_processes_share_counts_once():
         pipe.recv()
 
     forked = multiprocessing.get_context("fork")
-    here, there = forked.Pipe()
-    child = forked.Process(target=touch, args=(there,))
+    mine, its = forked.Pipe()
+    child = forked.Process(target=touch, args=(its,))
     child.start()
     try:
         before = ProcessFamily(psutil.Process()).resident()
-        here.send("go")
-        assert here.recv() == "done" and shared[:: mmap.PAGESIZE].all()
+        mine.send("go")
+        assert mine.recv() == "done" and shared[:: mmap.PAGESIZE].all()
         both = ProcessFamily(psutil.Process()).resident()
     finally:
-        here.send("end")
+        mine.send("end")
         child.join()
     assert 180_000_000 < both - before < 260_000_000
 
@@ -267,10 +267,10 @@ def test_children_are_looked_at_once_a_period():
             return [SimpleNamespace(memory_full_info=lambda: SimpleNamespace(uss=10 * len(looked)))]
 
     family = ProcessFamily(Process(), lambda: now[0])
-    found = []
+    resident = []
     for now[0] in (0.0, PERIOD / 2, PERIOD, 1.5 * PERIOD, 3 * PERIOD):
-        found.append(family.resident())
-    assert found == [110, 110, 120, 120, 130] and looked == [0.0, PERIOD, 3 * PERIOD]
+        resident.append(family.resident())
+    assert resident == [110, 110, 120, 120, 130] and looked == [0.0, PERIOD, 3 * PERIOD]
 
 
 def test_parts_of_a_fused_phase_add_up_to_the_whole():

@@ -32,14 +32,14 @@ def record(n: int = 0, parents: tuple[str, ...] = ()) -> NodeRecord:
 
 def node(store: Store, n: int = 0, parents: tuple[str, ...] = (), fill: float = 1.0) -> str:
     """Keep such a node; its key."""
-    made = record(n, parents)
+    new = record(n, parents)
     store.write_node(
-        made,
+        new,
         {"a.weight": torch.full((4, 3), fill), "a.steps": torch.tensor(7), "none": torch.ones(0)},
         pd.DataFrame({"epoch": [1, 2], "loss": [0.5, float("inf")]}),
         records.cost(),
     )
-    return made.key
+    return new.key
 
 
 def trial(store: Store, name: str, *keys: str) -> None:
@@ -59,8 +59,10 @@ def kept_and_read(place: str) -> tuple[Store, str]:
     assert torch.equal(other.node_weights(key)["a.weight"], torch.ones(4, 3))
     assert other.read_node(key).key == key and other.trial_logits("t")["test"].shape == (3, 3)
     store.write_checkpoint(key, {"w": torch.ones(2)}, {"epoch": 3})
-    found = other.read_checkpoint(key)
-    assert found is not None and found[1] == {"epoch": 3} and other.archive.checkpoints() == [key]
+    checkpoint = other.read_checkpoint(key)
+    assert (
+        checkpoint is not None and checkpoint[1] == {"epoch": 3} and other.archive.checkpoints() == [key]
+    )
     other.drop_checkpoint(key)
     assert store.read_checkpoint(key) is None
     return store, key

@@ -80,9 +80,9 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
 def proxy(s3: str, s3_server: str, monkeypatch: pytest.MonkeyPatch, pauses: Pauses) -> Iterator[Proxy]:
     """Between everything and the server; `s3` is reached through it."""
     assert s3 and pauses
-    with faulty_proxy.before(s3_server) as made:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", made.endpoint)
-        yield made
+    with faulty_proxy.before(s3_server) as between:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", between.endpoint)
+        yield between
 
 
 @pytest.fixture
@@ -91,17 +91,17 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def objects(store: Store) -> list[str]:
-    found = store._files._remote.below()
-    return ["/".join(name) for name in found if name[0] != "locks"]
+    names = store._files._remote.below()
+    return ["/".join(name) for name in names if name[0] != "locks"]
 
 
 def damage(store: Store, name: str) -> None:
     """Flip a bit of the one object whose name holds `name`."""
     away = store._files._remote
-    (found,) = [each for each in away.below() if name in "/".join(each)]
-    data = bytearray(away.get(*found))
+    (name_,) = [each for each in away.below() if name in "/".join(each)]
+    data = bytearray(away.get(*name_))
     data[len(data) // 2] ^= 1
-    away.put(bytes(data), *found)
+    away.put(bytes(data), *name_)
 
 
 def empty(cache: Path) -> None:
@@ -173,8 +173,8 @@ def test_two_writers_at_once_agree_and_differing_bits_are_said(
 
     def write(fill: float) -> Callable[[], None]:
         def work() -> None:
-            said = logging.StreamHandler(os.fdopen(2, "w", closefd=False))
-            logging.getLogger(stores.__name__).addHandler(said)
+            warnings = logging.StreamHandler(os.fdopen(2, "w", closefd=False))
+            logging.getLogger(stores.__name__).addHandler(warnings)
             store = Store(s3)
             store._write_lock = lambda key: threading.Lock()  # type: ignore[method-assign,return-value]  # noqa: ARG005
             node(store, fill=fill)
@@ -187,10 +187,10 @@ def test_two_writers_at_once_agree_and_differing_bits_are_said(
     store = Store(s3)
     (key,) = store.nodes()
     store.verify_node(key)
-    said = capfd.readouterr().err
-    kept = float(store.node_weights(key)["a.weight"][0, 0])
-    assert said.count(TWICE) == (1 if kept == 2.0 else 2)
-    node(store, fill=kept)
+    warnings = capfd.readouterr().err
+    first = float(store.node_weights(key)["a.weight"][0, 0])
+    assert warnings.count(TWICE) == (1 if first == 2.0 else 2)
+    node(store, fill=first)
     assert "trained twice" not in capfd.readouterr().err
 
 
@@ -336,13 +336,13 @@ def test_a_machine_that_vanishes_is_waited_for_a_minute(
     assert other.try_lock("k") is None
     assert (other.holder("k") or "").endswith("node1, at it for 3 min 00 s")
     began = clock.s
-    while (held := other.try_lock("k")) is None:
+    while (lease := other.try_lock("k")) is None:
         clock.s += LOOK_S
     assert clock.s == began + EXPIRES_S
     on("node1")  # it was only asleep
-    assert not store.renew(gone) and other.renew(held)
+    assert not store.renew(gone) and other.renew(lease)
     assert [n for n in lock_objects(store) if n.endswith(".lock")] == ["k.2.lock"]
-    held.release()
+    lease.release()
     assert lock_objects(store) == []
     with other.lock("k"):
         gone.release()
@@ -354,10 +354,10 @@ def test_whoever_is_heard_of_keeps_its_lock_whatever_clocks_say(
 ) -> None:
     on("node1")
     store, other = Store(s3), Store(s3)
-    held = store.lock("k")
+    lease = store.lock("k")
     for _ in range(2):
         on("node1")
-        assert store.renew(held)
+        assert store.renew(lease)
         on("node2")
         for _ in range(int(EXPIRES_S / LOOK_S) - 1):
             assert other._files._locks._take("k") is None
@@ -381,9 +381,9 @@ def test_a_holder_that_slept_brings_no_lock_back(
     gone = store.lock("k")
     on("node2")
     other = Store(s3)
-    while (held := other.try_lock("k")) is None:
+    while (lease := other.try_lock("k")) is None:
         clock.s += LOOK_S
-    held.release()
+    lease.release()
     assert not store.renew(gone) and lock_objects(store) == []
 
 
@@ -419,7 +419,7 @@ def test_a_server_whose_clock_is_wrong_by_an_hour(
 def test_a_blob_is_fetched_once_a_machine(s3: str, proxy: Proxy, tmp_path: Path) -> None:
     key = node(Store(s3))
     empty(tmp_path / "cache")
-    proxy.asked.clear()
+    proxy.requests.clear()
     for _ in range(3):
         Store(s3).verify_node(key)
     assert proxy.count("GET", "weights.safetensors.") == 1
@@ -434,12 +434,12 @@ def test_manifests_are_listed_and_fetched_together(s3: str, proxy: Proxy, tmp_pa
     keys = sorted(node(Store(s3), n) for n in range(6))
     empty(tmp_path / "cache")
     for fetched in (6, 0):
-        proxy.asked.clear()
+        proxy.requests.clear()
         store = Store(s3)
         assert [store.read_node(key).key for key in store.nodes()] == keys
         assert all(store.has_node(key) for key in keys)
         assert proxy.count("GET", "node.json") == fetched
-        assert len(proxy.asked) <= fetched + 5  # store.json, twice, and a listing each of both kinds
+        assert len(proxy.requests) <= fetched + 5  # store.json, twice, and a listing each of both kinds
 
 
 @pytest.fixture
@@ -462,13 +462,13 @@ def test_an_index_is_read_in_place_of_many_manifests(
     s3: str, proxy: Proxy, indexed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for index in (1, 0):  # kept here, as all else
-        proxy.asked.clear()
+        proxy.requests.clear()
         assert every_key(Store(s3)) == indexed
         assert proxy.count("GET", "node.json") == 0
         assert proxy.count("GET", INDEX) == index
     few = Store(s3)
     monkeypatch.setattr(cloud, "MANY", 100)
-    proxy.asked.clear()
+    proxy.requests.clear()
     few.read_trial("t")
     assert proxy.count("GET", "trial.json") == 1 and proxy.count("HEAD", "index") == 0
 
@@ -480,7 +480,7 @@ def test_an_index_that_is_old_is_believed_where_it_still_holds(
     new, (gone, other, *_) = node(Store(s3), 100), indexed
     Store(s3).discard_node(gone)
     damage(Store(s3), f"nodes/{other}/node.json")
-    proxy.asked.clear()
+    proxy.requests.clear()
     store = Store(s3)
     assert store.nodes() == sorted([*indexed[1:], new])
     assert [store.read_node(key).key for key in store.nodes() if key != other]
@@ -513,15 +513,15 @@ def test_an_index_that_cannot_be_read_is_passed_over_and_said(
     unreadable: tuple[bytes, ...],
 ) -> None:
     monkeypatch.setattr(cloud, "INDEX_ROOM", 2**17)
-    for found in unreadable:
-        Store(s3)._files._remote.put(found, "index", "nodes.json.gz")
+    for content in unreadable:
+        Store(s3)._files._remote.put(content, "index", "nodes.json.gz")
         empty(tmp_path / "cache")
-        proxy.asked.clear()
+        proxy.requests.clear()
         caplog.clear()
         assert every_key(Store(s3)) == indexed
         assert proxy.count("GET", "node.json") == len(indexed)
-        (said,) = (r.getMessage() for r in caplog.records if "index/nodes" in r.getMessage())
-        assert "offramp store index" in said
+        (warning,) = (r.getMessage() for r in caplog.records if "index/nodes" in r.getMessage())
+        assert "offramp store index" in warning
     assert Store(s3).index() == len(indexed), "which mends it"
 
 
@@ -530,12 +530,12 @@ def test_an_index_made_by_somebody_else_hides_nothing(s3: str, indexed: list[str
     store = Store(s3)
     files = store._files
     files.names("nodes")
-    one, other = indexed[:2]
-    info = files._info(("nodes", one, "node.json"))
-    words = files.read("nodes", other, "node.json").decode()
-    made = json.dumps({one: [info.tag, info.size, words]}).encode()
-    files._remote.put(gzip.compress(made), "index", "nodes.json.gz")
-    refuses(rf"{one}/node.json does not describe '{one}'", every_key, Store(s3))
+    first, second = indexed[:2]
+    info = files._info(("nodes", first, "node.json"))
+    words = files.read("nodes", second, "node.json").decode()
+    forged = json.dumps({first: [info.tag, info.size, words]}).encode()
+    files._remote.put(gzip.compress(forged), "index", "nodes.json.gz")
+    refuses(rf"{first}/node.json does not describe '{first}'", every_key, Store(s3))
 
 
 def test_the_cache_is_bounded(tmp_path: Path) -> None:

@@ -79,9 +79,9 @@ def bucket(server: str, monkeypatch: pytest.MonkeyPatch, cache: Path) -> str:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", server)
     monkeypatch.setenv("OFFRAMP_CACHE", str(cache))
     name = f"runs-{uuid.uuid4().hex[:12]}"
-    asked = Request(f"{server}/storage/v1/b", f'{{"name": "{name}"}}'.encode(), method="POST")
-    asked.add_header("Content-Type", "application/json")
-    with urlopen(asked) as answer:
+    request = Request(f"{server}/storage/v1/b", f'{{"name": "{name}"}}'.encode(), method="POST")
+    request.add_header("Content-Type", "application/json")
+    with urlopen(request) as answer:
         assert answer.status == 200
     return f"gs://{name}/store"
 

@@ -32,7 +32,7 @@ def ids(plan: Plan) -> list[str]:
     return [t.id for t in plan.trials]
 
 
-def taken(store: Store, trial: str) -> Seconds:
+def seconds_of(store: Store, trial: str) -> Seconds:
     return read(store, trial, store.read_trial(trial)).seconds
 
 
@@ -52,10 +52,10 @@ def by_label(plan: Plan, store: Store) -> dict[str, StrategyResult]:
 
 def test_a_line_a_strategy_in_the_order_of_the_study(done: Finished) -> None:
     plan, store = done
-    found = by_strategy(store, ids(plan))
-    assert [line.strategy for line in found] == STRATEGIES
-    assert all(line.seeds == (42, 43) for line in found)
-    for line in found:
+    lines = by_strategy(store, ids(plan))
+    assert [line.strategy for line in lines] == STRATEGIES
+    assert all(line.seeds == (42, 43) for line in lines)
+    for line in lines:
         exits = [4] if line.strategy == "baseline" else [1, 2, 3, 4]
         assert list(line.accuracy) == exits and list(line.thresholds) == list(THRESHOLDS)
 
@@ -72,14 +72,14 @@ def test_accuracies_are_means_over_seeds_with_the_sample_deviation(done: Finishe
 
 def test_thresholds_are_those_of_the_stored_logits(done: Finished) -> None:
     plan, store = done
-    (one, other) = (t.id for t in plan.trials if t.label == "separate")
+    (first, second) = (t.id for t in plan.trials if t.label == "separate")
     points = []
-    for trial in (one, other):
+    for trial in (first, second):
         arrays, manifest = store.trial_logits(trial), store.read_trial(trial)
         macs = (manifest.macs, manifest.backbone_macs)
         points.append(at_thresholds(arrays["test"], arrays["test_labels"], *macs, THRESHOLDS))
-    found = by_label(plan, store)["separate"].thresholds
-    means = [[found[threshold][k].mean for k in (0, 1)] for threshold in THRESHOLDS]
+    thresholds = by_label(plan, store)["separate"].thresholds
+    means = [[thresholds[threshold][k].mean for k in (0, 1)] for threshold in THRESHOLDS]
     np.testing.assert_allclose(means, np.mean(points, axis=0))
 
 
@@ -96,10 +96,10 @@ def test_one_seed_has_no_deviation() -> None:
 def test_marginal_times_add_up_to_what_the_study_took(done: Finished) -> None:
     plan, store = done
     total = spent(store, plan.nodes)
-    trials = [taken(store, t) for t in ids(plan)]
+    trials = [seconds_of(store, t) for t in ids(plan)]
     assert sum(s.marginal for s in trials) == pytest.approx(total)
-    found = by_strategy(store, ids(plan))
-    assert sum(line.seconds.marginal for line in found) * 2 == pytest.approx(total)
+    lines = by_strategy(store, ids(plan))
+    assert sum(line.seconds.marginal for line in lines) * 2 == pytest.approx(total)
     assert by_label(plan, store)["baseline"].seconds.marginal == 0  # two-stage came before it
 
 
@@ -107,22 +107,22 @@ def test_marginal_times_add_up_for_any_trials_of_a_store(done: Finished) -> None
     """Also where the trials come in another order, or one that shares with others is missing."""
     plan, store = done
     some = [t for t in reversed(plan.trials) if t.label not in ("two-stage", "separate")]
-    found = {line.strategy: line for line in by_strategy(store, [t.id for t in some])}
+    lines = {line.strategy: line for line in by_strategy(store, [t.id for t in some])}
     total = spent(store, {key for t in some for key in t.keys})
-    assert sum(line.seconds.marginal for line in found.values()) * 2 == pytest.approx(total)
-    assert found["baseline"].seconds.marginal > 0
-    assert found["joint"].seconds.marginal == 0  # joint-branch comes first now
+    assert sum(line.seconds.marginal for line in lines.values()) * 2 == pytest.approx(total)
+    assert lines["baseline"].seconds.marginal > 0
+    assert lines["joint"].seconds.marginal == 0  # joint-branch comes first now
 
 
 def test_executed_time_is_of_all_that_a_trial_reads_and_written_is_in_full(done: Finished) -> None:
     plan, store = done
     for trial in plan.trials:
-        found = taken(store, trial.id)
-        assert found.executed == pytest.approx(spent(store, trial.keys))
-        assert found.executed >= found.marginal and not found.measured
-        assert found.written >= sum(as_written(store, key) for key in trial.keys) - 1e-9
+        times = seconds_of(store, trial.id)
+        assert times.executed == pytest.approx(spent(store, trial.keys))
+        assert times.executed >= times.marginal and not times.measured
+        assert times.written >= sum(as_written(store, key) for key in trial.keys) - 1e-9
     two, _ = (t for t in plan.trials if t.label == "two-stage")
-    found = taken(store, two.id)
+    times = seconds_of(store, two.id)
     costs = {key: store.node_cost(key) for key in two.keys}
     backbone = two.resolved.nodes[0].key  # the largest phase
     second_per_mac = as_written(store, backbone) / costs[backbone].macs_executed
@@ -130,11 +130,11 @@ def test_executed_time_is_of_all_that_a_trial_reads_and_written_is_in_full(done:
         as_written(store, key) + (c.macs_written - c.macs_executed) * second_per_mac
         for key, c in costs.items()
     )
-    assert found.written == pytest.approx(by_hand)
+    assert times.written == pytest.approx(by_hand)
     ran = sum(as_written(store, key) for key in two.keys)
-    assert ran < found.written_low < found.written < found.written_high
-    assert found.written_low - ran == pytest.approx((found.written - ran) / 2)
-    assert found.written_high - ran == pytest.approx(2 * (found.written - ran))
+    assert ran < times.written_low < times.written < times.written_high
+    assert times.written_low - ran == pytest.approx((times.written - ran) / 2)
+    assert times.written_high - ran == pytest.approx(2 * (times.written - ran))
 
 
 @pytest.mark.parametrize("speed", [0.55, 1.0, 1.5, 1.9])
@@ -149,11 +149,11 @@ def test_what_forward_passes_of_frozen_layers_would_have_taken_is_between_the_en
 
     giga = 10**9
     students = {str(i): cost(0.8, giga // 10, k * giga) for i, k in enumerate((6, 7, 9))}
-    found = seconds({"backbone": cost(14.0, 14 * giga, 14 * giga), **students}, ())
+    times = seconds({"backbone": cost(14.0, 14 * giga, 14 * giga), **students}, ())
     plain = 14.0 + sum(
         0.8 + speed * (c.macs_written - c.macs_executed) / giga for c in students.values()
     )
-    assert found.written_low < plain < found.written_high
+    assert times.written_low < plain < times.written_high
 
 
 def test_plain_runs_are_measured_as_written(tmp_path: Path) -> None:
@@ -223,9 +223,9 @@ def test_final_metrics_and_costs_stand_in_the_table(done: Finished) -> None:
     assert costs["epoch"].isna().all()
     by_exit = costs["metric"] == "exit_seconds"
     assert costs.loc[~by_exit, "exit"].isna().all()
-    paper = taken(store, trial.id).written
+    paper = seconds_of(store, trial.id).written
     assert costs.loc[by_exit, "value"].sum() <= paper + 1e-9
     assert sorted(costs.loc[by_exit, "exit"]) == [1, 2, 3, 4]
     assert (costs.loc[costs["metric"] == "memory_rss_peak_bytes", "value"] > 10**7).all()
     seconds = costs[costs["metric"].str.startswith("seconds_")]["value"].sum()
-    assert seconds == pytest.approx(taken(store, trial.id).executed)
+    assert seconds == pytest.approx(seconds_of(store, trial.id).executed)

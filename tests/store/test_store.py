@@ -25,9 +25,9 @@ def test_node_comes_back_as_written(store: Store) -> None:
     key = node(store)
     assert store.nodes() == [key] and store.has_node(key)
     store.verify_node(key)
-    found = store.read_node(key)
-    assert digest(found.reads) == found.key == key
-    assert found.labels.phase == "joint" and np.isnan(found.summary.validation_loss)
+    stored = store.read_node(key)
+    assert digest(stored.reads) == stored.key == key
+    assert stored.labels.phase == "joint" and np.isnan(stored.summary.validation_loss)
     weights = store.node_weights(key)
     assert torch.equal(weights["a.weight"], torch.ones(4, 3))
     assert weights["a.steps"].shape == () and weights["a.steps"].dtype == torch.int64
@@ -140,10 +140,13 @@ def test_checkpoint_comes_back_and_is_replaced(store: Store) -> None:
     for epoch in (1, 2):
         tensors = {"w": torch.full((2, 2), float(epoch)), "rng": torch.tensor([1], dtype=torch.uint8)}
         store.write_checkpoint("k", tensors, {"epoch": epoch, "losses": [float("inf"), 0.1]})
-    found = store.read_checkpoint("k")
-    assert found is not None
-    assert found[1] == {"epoch": 2, "losses": [float("inf"), 0.1]}
-    assert torch.equal(found[0]["w"], torch.full((2, 2), 2.0)) and found[0]["rng"].dtype == torch.uint8
+    checkpoint = store.read_checkpoint("k")
+    assert checkpoint is not None
+    assert checkpoint[1] == {"epoch": 2, "losses": [float("inf"), 0.1]}
+    assert (
+        torch.equal(checkpoint[0]["w"], torch.full((2, 2), 2.0))
+        and checkpoint[0]["rng"].dtype == torch.uint8
+    )
     assert files(store.root) == ["work/k/checkpoint.safetensors"]
     store.drop_checkpoint("k")
     store.drop_checkpoint("k")
@@ -160,10 +163,10 @@ def test_damaged_checkpoint_counts_as_none(store: Store, caplog: pytest.LogCaptu
     for content in bad:
         caplog.clear()
         path.write_bytes(content)
-        found = store.read_checkpoint("k")
+        checkpoint = store.read_checkpoint("k")
         # A flip that leaves the values as they were (white space in the header) may pass.
-        if found is not None:
-            assert torch.equal(found[0]["w"], torch.arange(6.0)) and found[1] == {"epoch": 3}
+        if checkpoint is not None:
+            assert torch.equal(checkpoint[0]["w"], torch.arange(6.0)) and checkpoint[1] == {"epoch": 3}
         else:
             assert str(path) in caplog.text and "starts over" in caplog.text
     assert store.read_checkpoint("k") is None

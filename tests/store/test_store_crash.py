@@ -30,9 +30,9 @@ def test_lock_excludes_and_is_released(store: Store) -> None:
         other = store.try_lock("k2")
         assert other is not None
         other.release()
-    held = store.try_lock("k")
-    assert held is not None
-    held.release()
+    lease = store.try_lock("k")
+    assert lease is not None
+    lease.release()
 
 
 def exit_if(wrong: bool) -> None:
@@ -41,26 +41,26 @@ def exit_if(wrong: bool) -> None:
 
 
 def test_lock_is_released_when_its_holder_is_killed(store: Store) -> None:
-    here, there = os.pipe()
+    reading, writing = os.pipe()
 
     def hold() -> None:
-        held = store.lock("k")
-        os.write(there, b"held")
+        lease = store.lock("k")
+        os.write(writing, b"held")
         signal.pause()
-        held.release()
+        lease.release()
 
     holder = fork(hold)
-    os.close(there)
+    os.close(writing)
     try:
-        assert os.read(here, 4) == b"held"
+        assert os.read(reading, 4) == b"held"
         assert store.try_lock("k") is None
     finally:
         os.kill(holder, signal.SIGKILL)
         assert status(holder) == -signal.SIGKILL
-        os.close(here)
-    held = store.try_lock("k")
-    assert held is not None
-    held.release()
+        os.close(reading)
+    lease = store.try_lock("k")
+    assert lease is not None
+    lease.release()
 
 
 @pytest.mark.slow
@@ -72,10 +72,10 @@ def test_two_processes_write_the_same_keys(store: Store) -> None:
         os.read(gate, 1)  # ends when both writers are there
         mine = Store(store.root)
         for n in range(20):
-            made = records.node({"n": n})
+            record = records.node({"n": n})
             weights, history = {"w": torch.full((1000,), me)}, pd.DataFrame({"me": [me]})
-            mine.write_node(made, weights, history, records.cost(seconds={"me": me}))
-            mine.verify_node(made.key)
+            mine.write_node(record, weights, history, records.cost(seconds={"me": me}))
+            mine.verify_node(record.key)
             logits = {"x": np.full(10, me)}
             mine.write_trial("t", records.manifest(options={"n": n, "me": me}), logits)
             try:  # the other may replace it meanwhile; a node, once there, stays
@@ -99,7 +99,7 @@ def test_two_processes_write_the_same_keys(store: Store) -> None:
 
 
 def test_killed_while_writing_a_node(store: Store) -> None:
-    kept = node(store, 1)
+    intact = node(store, 1)
     ended = []
     for at in range(1, 20):
 
@@ -110,11 +110,11 @@ def test_killed_while_writing_a_node(store: Store) -> None:
         ended.append(in_fork(work))
         for key in store.nodes():
             store.verify_node(key)
-        assert store.has_node(kept)
+        assert store.has_node(intact)
         if ended[-1] == 0:
             break
         if len(store.nodes()) == 2:  # killed after the rename: it is whole, and it counts
-            store.discard_node(next(key for key in store.nodes() if key != kept))
+            store.discard_node(next(key for key in store.nodes() if key != intact))
     assert ended[-1] == 0 and set(ended[:-1]) == {-signal.SIGKILL} and len(ended) > 4
     assert len(store.nodes()) == 2
 
@@ -129,11 +129,11 @@ def test_killed_while_replacing_a_checkpoint(store: Store) -> None:
             store.write_checkpoint("k", {"w": torch.ones(3)}, {"epoch": 2})
 
         ended.append(in_fork(work))
-        found = store.read_checkpoint("k")
-        assert found is not None and found[1]["epoch"] == 1 + int(found[0]["w"][0])
+        checkpoint = store.read_checkpoint("k")
+        assert checkpoint is not None and checkpoint[1]["epoch"] == 1 + int(checkpoint[0]["w"][0])
         if ended[-1] == 0:
             break
-    assert ended == [-signal.SIGKILL, -signal.SIGKILL, 0] and found[1]["epoch"] == 2
+    assert ended == [-signal.SIGKILL, -signal.SIGKILL, 0] and checkpoint[1]["epoch"] == 2
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT], ids=["disk", "quota"])
@@ -161,8 +161,8 @@ def test_full_disk_leaves_nothing(
             for call in calls:
                 assert refusal(call) == snapshot
                 assert files(store.root) == before
-    found = store.read_checkpoint("k")
-    assert found is not None and found[1] == {"epoch": 1}
+    checkpoint = store.read_checkpoint("k")
+    assert checkpoint is not None and checkpoint[1] == {"epoch": 1}
     for call in calls:
         call()
 

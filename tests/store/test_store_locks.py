@@ -97,16 +97,16 @@ def test_a_machine_that_vanishes_is_waited_for_a_minute_and_named(
     assert other.try_lock("k") is None
     assert other.holder("k") == held_on("node1", "3 min 00 s")
     monkeypatch.setattr(locks, "BEAT_S", LOOK_S)
-    began, said = clock.s, ""
-    while (held := other.try_lock("k")) is None:
-        said = other.holder("k") or ""
+    began, holder = clock.s, ""
+    while (lease := other.try_lock("k")) is None:
+        holder = other.holder("k") or ""
         clock.s += LOOK_S
-    assert said.endswith(SILENT)
+    assert holder.endswith(SILENT)
     assert clock.s == began + EXPIRES_S
     on("node1")  # it was only asleep
     assert not store.renew(gone)
-    assert store.try_lock("k") is None and other.renew(held)
-    held.release()
+    assert store.try_lock("k") is None and other.renew(lease)
+    lease.release()
     assert lock_files(store) == [] and other.holder("k") is None
     with other.lock("k"):  # whose file has the name of the first one's
         assert lock_files(store) == ["k.1.lock"] and not store.renew(gone)
@@ -122,11 +122,11 @@ def test_who_only_watches_hears_of_a_machine_that_vanished(
     store.lock("k")
     on("node2")
     monkeypatch.setattr(locks, "BEAT_S", LOOK_S)
-    files, said = Store(store.root).archive.files, ""
+    files, holder = Store(store.root).archive.files, ""
     for _ in range(int(EXPIRES_S / LOOK_S)):
-        said = files.holder("k") or ""
+        holder = files.holder("k") or ""
         clock.s += LOOK_S
-    assert said.endswith(SILENT)
+    assert holder.endswith(SILENT)
     assert files.holder("k") is None
 
 
@@ -134,11 +134,11 @@ def test_whoever_is_heard_of_keeps_its_lock_whatever_clocks_say(
     store: Store, clock: SimpleNamespace, on: Callable[[str], None]
 ) -> None:
     on("node1")
-    held, other = store.lock("k"), Store(store.root)
+    lease, other = store.lock("k"), Store(store.root)
     (file,) = (store.root / "locks").iterdir()
     for minute in range(12):
         on("node1")
-        assert store.renew(held)
+        assert store.renew(lease)
         stamp = time.time() + (-1) ** minute * 3600  # as a server writes whose clock is wrong
         os.utime(file, (stamp, stamp))
         on("node2")
@@ -175,8 +175,8 @@ def test_numbers_of_processes_mean_nothing_on_another_machine(
 def test_a_number_that_another_process_has_by_now_is_told_from_the_holders(store: Store) -> None:
     assert in_fork(lambda: store.lock("k")) == 0
     (file,) = (store.root / "locks").iterdir()
-    said = json.loads(file.read_text())
-    file.write_text(json.dumps({**said, "pid": os.getpid()}))
+    fields = json.loads(file.read_text())
+    file.write_text(json.dumps({**fields, "pid": os.getpid()}))
     assert store.try_lock("k") is not None
 
 
@@ -194,9 +194,9 @@ def test_a_killed_holder_that_nobody_has_noticed_is_gone(store: Store) -> None:
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # dead, and still in the table
-    held = store.try_lock("k")
+    lease = store.try_lock("k")
     os.waitpid(child, 0)
-    assert held is not None
+    assert lease is not None
 
 
 def test_of_several_that_see_a_lock_expire_one_has_it(
@@ -207,26 +207,26 @@ def test_of_several_that_see_a_lock_expire_one_has_it(
     store.lock("k")
     on("node2")
     files = LockFolder(store.root / "locks")
-    one, other = Locks(files), Locks(files)
+    first, second = Locks(files), Locks(files)
     for _ in range(int(EXPIRES_S / LOOK_S)):
-        assert one.try_take("k") is None and other.try_take("k") is None
+        assert first.try_take("k") is None and second.try_take("k") is None
         clock.s += LOOK_S
     old = files.names()
-    held = one.try_take("k")
-    assert held is not None
+    lease = first.try_take("k")
+    assert lease is not None
     current = files.names
-    shown = iter([old])
+    listings = iter([old])
     with monkeypatch.context() as patch:
-        patch.setattr(files, "names", lambda: next(shown, None) or current())
-        assert other._take("k") is None
-    assert held.renew()
+        patch.setattr(files, "names", lambda: next(listings, None) or current())
+        assert second._take("k") is None
+    assert lease.renew()
     # What is listed may also be long gone, so that its successor can be made: that is noticed.
     (store.root / "locks" / "k.7.lock").write_bytes((store.root / "locks" / "k.2.lock").read_bytes())
-    shown = iter([old])
+    listings = iter([old])
     with monkeypatch.context() as patch:
-        patch.setattr(files, "names", lambda: next(shown, None) or current())
+        patch.setattr(files, "names", lambda: next(listings, None) or current())
         (store.root / "locks" / "k.2.lock").unlink()
-        assert other._take("k") is None
+        assert second._take("k") is None
     assert lock_files(store) == ["k.7.lock"]
 
 
@@ -268,12 +268,12 @@ def test_interrupted_while_it_is_taken_no_lock_is_kept_alive(
 ) -> None:
     """After any look at its files: in a notebook, whoever asked for it next would wait as long as the
     process lives."""
-    held: list[locks.Lease] = []
+    leases: list[locks.Lease] = []
 
     class Recorded(locks.Lease):
         def __init__(self, *about: Any) -> None:
             super().__init__(*about)
-            held.append(self)
+            leases.append(self)
 
     monkeypatch.setattr(locks, "Lease", Recorded)
     monkeypatch.setattr(locks, "BEAT_S", 1e6)
@@ -282,25 +282,25 @@ def test_interrupted_while_it_is_taken_no_lock_is_kept_alive(
     def interrupting(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*about: Any) -> Any:
             nonlocal calls
-            found, calls = original(*about), calls + 1
+            answer, calls = original(*about), calls + 1
             if calls == at:
                 raise KeyboardInterrupt
-            return found
+            return answer
 
         return call
 
     for name in ("names", "read", "make", "remove"):
         monkeypatch.setattr(LockFolder, name, interrupting(getattr(LockFolder, name)))
-    taken = None
-    while taken is None:
+    lease = None
+    while lease is None:
         calls, at = 0, at + 1
         try:
-            taken = Locks(LockFolder(tmp_path / str(at))).try_take("k")
+            lease = Locks(LockFolder(tmp_path / str(at))).try_take("k")
         except KeyboardInterrupt:
-            assert all(each._ended.is_set() for each in held), at
+            assert all(each._ended.is_set() for each in leases), at
     assert at > 8
     at = 0
-    taken.release()
+    lease.release()
 
 
 HOSTILE: dict[str, Callable[[Path], object]] = {
@@ -335,7 +335,7 @@ def test_collect_waits_until_it_knows_who_is_there(
 ) -> None:
     loose = node(store)
     on("node1")
-    held = store.lock("k")
+    lease = store.lock("k")
     on("node2")
     other = Store(store.root)
     assert other.at_work() == held_on("node1", "0.0 s")
@@ -344,7 +344,7 @@ def test_collect_waits_until_it_knows_who_is_there(
     def sleep(seconds: float) -> None:
         clock.s += seconds
         if next(renew, False):
-            assert held.renew()
+            assert lease.renew()
 
     locks.time.sleep = sleep  # type: ignore[assignment]  # of the stand-in
     began = clock.s
@@ -359,7 +359,7 @@ def test_collect_waits_until_it_knows_who_is_there(
 def test_collect_ends_where_others_go_on_without_it(
     store: Store, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
 ) -> None:
-    kept = [node(store, n) for n in range(3)]
+    keys = [node(store, n) for n in range(3)]
     gate = store.root / "locks" / ".gate.2.lock"
     sizes = store._files.size
 
@@ -369,20 +369,20 @@ def test_collect_ends_where_others_go_on_without_it(
 
     monkeypatch.setattr(store._files, "size", slow)
     assert refusal(store.collect) == snapshot
-    assert len(store.nodes()) == len(kept) - 1
+    assert len(store.nodes()) == len(keys) - 1
 
 
 @pytest.mark.usefixtures("clock")
 def test_a_copy_of_a_store_at_work_is_one_of_its_own(store: Store, on: Callable[[str], None]) -> None:
     """At once where it is known for a copy, on the same machine; on another one after a minute."""
-    key, held = node(store), store.lock("k")
+    key, lease = node(store), store.lock("k")
     place = store.root.with_name("copy")
     shutil.copytree(store.root, place)
     copy = Store(place)
     copy.verify_node(key)
     assert copy.holder("k") is None and copy.at_work() is None
     with copy.lock("k"):
-        assert store.renew(held) and store.try_lock("k") is None
+        assert store.renew(lease) and store.try_lock("k") is None
     shutil.rmtree(place)
     shutil.copytree(store.root, place)
     on("node2")
@@ -440,7 +440,7 @@ def test_a_lock_that_cannot_be_written_leaves_nothing_open(
 def test_a_store_that_is_moved_or_removed_is_not_begun_anew(
     store: Store, how: str, snapshot: SnapshotAssertion
 ) -> None:
-    key, held = node(store), store.lock("k")
+    key, lease = node(store), store.lock("k")
     store.write_checkpoint("k", {"w": torch.zeros(3)}, {"epoch": 1})
     before = files(store.root)
     place = store.root.with_name("elsewhere")
@@ -452,11 +452,11 @@ def test_a_store_that_is_moved_or_removed_is_not_begun_anew(
         lambda: trial(store, "t", key),
         lambda: store.write_checkpoint("k", {"w": torch.ones(3)}, {"epoch": 2}),
         lambda: store.try_lock("j"),
-        lambda: store.renew(held),
+        lambda: store.renew(lease),
     ]
     for call in calls:
         assert refusal(call) == snapshot
-    held.release()
+    lease.release()
     assert not store.root.exists()
     if how == "moved":
         assert files(place) == before
@@ -478,21 +478,21 @@ def test_no_inodes_and_a_disk_that_turns_read_only(small: Path, snapshot: Snapsh
     with pytest.raises(OfframpError, match=r"inodes, see `df -i`"):
         for n in range(1, 9):
             node(store, n)
-    kept = store.nodes()
-    for each in kept:
+    keys = store.nodes()
+    for each in keys:
         store.verify_node(each)
-    store.discard_node(next(each for each in kept if each != key))
-    held = store.lock("k")
+    store.discard_node(next(each for each in keys if each != key))
+    lease = store.lock("k")
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
     calls: list[Callable[[], Any]] = [
         lambda: node(store, 20),
         lambda: store.try_lock("j"),
-        lambda: store.renew(held),
+        lambda: store.renew(lease),
         lambda: store.write_checkpoint("k", {"w": torch.ones(3)}, {"epoch": 2}),
     ]
     for call in calls:
         assert refusal(call) == snapshot
-    held.release()
+    lease.release()
     store.verify_node(key)
-    found = store.read_checkpoint("k")
-    assert found is not None and found[1] == {"epoch": 1}
+    checkpoint = store.read_checkpoint("k")
+    assert checkpoint is not None and checkpoint[1] == {"epoch": 1}

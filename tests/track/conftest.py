@@ -17,9 +17,9 @@ from support import CPU, tiny_plan, tiny_study
 def under_way(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where it was trained; read-only."""
     folder = tmp_path_factory.mktemp("under-way")
-    kept = Store(folder / "runs")
-    list(run(tiny_plan(tiny_study(["baseline"])), kept, RunConfig(CPU, folder / "caches")))
-    finish(kept, folder, first_epoch=True)
+    store = Store(folder / "runs")
+    list(run(tiny_plan(tiny_study(["baseline"])), store, RunConfig(CPU, folder / "caches")))
+    finish(store, folder, first_epoch=True)
     return folder / "runs"
 
 

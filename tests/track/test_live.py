@@ -57,19 +57,19 @@ def test_what_is_under_way_is_seen(store: Store, tmp_path: Path) -> None:
     assert two_stage.phases[1].history.equals(store.node_history(key)[COLUMNS])
 
 
-@pytest.mark.parametrize("asked", ["failures", "planned"])
+@pytest.mark.parametrize("method", ["failures", "planned"])
 def test_who_watches_waits_for_a_trial_that_ends_during_a_look(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """Nothing of its end was shown or sent. asked: of the archive, when it ends."""
-    reader, answer = Reader(store.archive), getattr(store.archive, asked)
+    reader, answer = Reader(store.archive), getattr(store.archive, method)
 
     def later(*about: str) -> Any:
         finish(store, tmp_path)
         return answer(*about)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store.archive, asked, later)
+        patch.setattr(store.archive, method, later)
         courses, over = reader.look()
     assert len(courses) == 1 and not over
     courses, over = reader.look()
@@ -78,15 +78,15 @@ def test_who_watches_waits_for_a_trial_that_ends_during_a_look(
 
 def test_a_shared_phase_has_the_name_that_each_trial_gives_it(tmp_path: Path) -> None:
     """The plain network is the baseline's `backbone` and the last network of separate training."""
-    kept = Store(tmp_path / "runs")
+    store = Store(tmp_path / "runs")
     plan = tiny_plan(tiny_study(["baseline", "separate"]))
-    with closing(run(plan, kept, RunConfig(CPU, tmp_path / "caches"))) as events:
+    with closing(run(plan, store, RunConfig(CPU, tmp_path / "caches"))) as events:
         while not isinstance(next(events), GroupStarted):
             pass
-        under_way = list(Reader(kept.archive).courses())
+        under_way = list(Reader(store.archive).courses())
         for _ in events:
             pass
-    for baseline, separate in (under_way, list(Reader(kept.archive).courses())):
+    for baseline, separate in (under_way, list(Reader(store.archive).courses())):
         assert [p.title for p in baseline.phases] == ["backbone"]
         assert [p.title for p in separate.phases] == [f"exit {k}" for k in (1, 2, 3, 4)]
         assert separate.phases[-1].key == baseline.phases[0].key
@@ -134,9 +134,9 @@ def test_trials_that_wait_are_counted_and_never_hide_what_failed(store: Store) -
 
 
 def test_a_phase_has_its_name_before_its_first_checkpoint(tmp_path: Path) -> None:
-    kept = Store(tmp_path / "runs")
-    with at_epoch_zero(kept, tmp_path):
-        courses = list(Reader(kept.archive).courses())
+    store = Store(tmp_path / "runs")
+    with at_epoch_zero(store, tmp_path):
+        courses = list(Reader(store.archive).courses())
         phases = courses[-1].phases
         assert [(p.title, p.epoch, p.begun) for p in phases[1:]] == [
             (f"exit {k}", 0, True) for k in (1, 2, 3)
@@ -146,8 +146,8 @@ def test_a_phase_has_its_name_before_its_first_checkpoint(tmp_path: Path) -> Non
 
 def test_a_plan_of_an_earlier_offramp_is_read(store: Store) -> None:
     (path,) = store.root.glob("plans/*.json")  # type: ignore[union-attr]
-    said = json.loads(path.read_bytes())
-    path.write_bytes(text(with_seal({name: said[name] for name in ("name", "nodes")})))
+    fields = json.loads(path.read_bytes())
+    path.write_bytes(text(with_seal({name: fields[name] for name in ("name", "nodes")})))
     _, two_stage = Reader(store.archive).courses()
     assert [p.title for p in two_stage.phases[1:]] == ["exit 1", "exit 2", "exit 3"]
     assert not [path for path, _ in store.unneeded() if path.parent.name == "nodes"]  # type: ignore[union-attr]
@@ -158,19 +158,19 @@ def test_what_failed_is_over_and_said(
 ) -> None:
     """Watching waited for it without end."""
     diverging = {"name": "joint", "phases": {"joint": {"optimizer": "sgd", "learning_rate": 1e30}}}
-    plan, kept = tiny_plan(tiny_study(["baseline", diverging])), Store(tmp_path / "runs")
-    with closing(run(plan, kept, RunConfig(CPU, tmp_path / "caches"))) as events:
+    plan, store = tiny_plan(tiny_study(["baseline", diverging])), Store(tmp_path / "runs")
+    with closing(run(plan, store, RunConfig(CPU, tmp_path / "caches"))) as events:
         for event in events:
             if isinstance(event, GroupStarted):
-                assert not all(course.over for course in Reader(kept.archive).courses())
-    baseline, joint = Reader(kept.archive).courses()
+                assert not all(course.over for course in Reader(store.archive).courses())
+    baseline, joint = Reader(store.archive).courses()
     assert joint.manifest is None and joint.over and baseline.over
     under_way = replace(joint, phases=(replace(joint.phases[0], holder="process 1"),))
     assert not under_way.over  # what is at work may still be kept
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    watch(str(kept.root), every="1h")
-    said = " ".join(capsys.readouterr().out.split())
-    assert f"failed {joint.trial}: " in said and "is not finite" in said and "begun" not in said
+    watch(str(store.root), every="1h")
+    words = " ".join(capsys.readouterr().out.split())
+    assert f"failed {joint.trial}: " in words and "is not finite" in words and "begun" not in words
 
 
 def test_who_watches_waits_for_what_is_to_come(store: Store, tmp_path: Path) -> None:

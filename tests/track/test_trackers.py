@@ -46,8 +46,8 @@ STUDIES = Path(__file__).parents[2] / "docs" / "studies.md"
 
 
 def sent(store: Store, address: str) -> tuple[int, int, int]:
-    found = send(Reader(store.archive).courses(), tracker(address))
-    return found.trials, found.closed, found.points
+    counts = send(Reader(store.archive).courses(), tracker(address))
+    return counts.trials, counts.closed, counts.points
 
 
 def expected(store: Store) -> dict[str, dict[tuple[str, int], float]]:
@@ -72,11 +72,11 @@ def board(folder: Path, trial: str) -> dict[tuple[str, int], list[float]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder / trial)).Reload()
-    found: dict[tuple[str, int], list[float]] = {}
+    values: dict[tuple[str, int], list[float]] = {}
     for tag in events.Tags()["scalars"]:
         for event in events.Scalars(tag):
-            found.setdefault((tag, event.step), []).append(event.value)
-    return found
+            values.setdefault((tag, event.step), []).append(event.value)
+    return values
 
 
 def test_tensorboard_reads_every_number_once(store: Store, tmp_path: Path) -> None:
@@ -92,8 +92,10 @@ def test_tensorboard_reads_every_number_once(store: Store, tmp_path: Path) -> No
         read = board(folder, trial)
         closing = {key: read.pop(key) for key in list(read) if key[0].startswith("results/")}
         assert {key: [pytest.approx(value)] for key, value in numbers.items()} == read
-        told = results(store.read_trial(trial))
-        assert {k[0].removeprefix("results/"): v[0] for k, v in closing.items()} == pytest.approx(told)
+        closing_numbers = results(store.read_trial(trial))
+        assert {k[0].removeprefix("results/"): v[0] for k, v in closing.items()} == pytest.approx(
+            closing_numbers
+        )
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its database
@@ -124,13 +126,13 @@ def test_settings_are_known_from_the_beginning(store: Store, tmp_path: Path) -> 
     assert settings(before)["strategy"] == "two-stage" and settings(before)["recipe.epochs"] == 2
 
 
-class Given:
+class Recorder:
     """A tracker that keeps what it is sent."""
 
     def __init__(self, whole: bool = False) -> None:
         self.whole, self.news = whole, list[TrialUpdate]()
 
-    def open(self, _: TrialProgress) -> Given:
+    def open(self, _: TrialProgress) -> Recorder:
         return self
 
     def closed(self) -> bool:
@@ -152,7 +154,7 @@ def test_the_last_epoch_goes_with_the_word_that_a_phase_is_finished(store: Store
     under_way = replace(course, phases=(saved,), manifest=None)
     seen: list[tuple[bool, list[int]]] = []
 
-    class Seen(Given):
+    class Seen(Recorder):
         def sent(self, _: LivePhase) -> int:
             return max((epochs[-1] for _, epochs in seen), default=0)
 
@@ -187,9 +189,9 @@ def runs_in(address: str) -> list[Any]:
     from mlflow import MlflowClient
 
     client = MlflowClient(address)
-    known = client.get_experiment_by_name("offramp")
-    assert known is not None
-    return list(client.search_runs([known.experiment_id]))
+    experiment = client.get_experiment_by_name("offramp")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id]))
 
 
 @pytest.fixture(params=["database", pytest.param("server", marks=pytest.mark.long)])
@@ -270,18 +272,18 @@ def test_mlflow_has_runs_phases_and_files(
     assert sent(store, address)[:2] == (2, 2)
     assert sent(store, address)[2] == 0
     client = MlflowClient(mlflow)
-    known = client.get_experiment_by_name("mine")
-    assert known is not None
-    runs = client.search_runs([known.experiment_id])
+    experiment = client.get_experiment_by_name("mine")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
     by_trial = {run.data.tags["offramp.trial"]: run for run in runs if "offramp.trial" in run.data.tags}
     for trial, numbers in expected(store).items():
         run, manifest = by_trial[trial], store.read_trial(trial)
         assert run.info.status == "FINISHED"
         assert run.data.params["strategy"] == manifest.strategy
         assert run.data.params["recipe.epochs"] == "2"
-        for asked in sorted({name for name, _ in numbers})[:3]:
-            history = client.get_metric_history(run.info.run_id, asked)
-            mine = {epoch: value for (name, epoch), value in numbers.items() if name == asked}
+        for curve in sorted({name for name, _ in numbers})[:3]:
+            history = client.get_metric_history(run.info.run_id, curve)
+            mine = {epoch: value for (name, epoch), value in numbers.items() if name == curve}
             assert {m.step: m.value for m in history} == pytest.approx(mine)
             assert len(history) == len(mine), "no number twice"
         accuracy = run.data.metrics["test/accuracy/exit 1"] if len(manifest.exits) > 1 else None
@@ -294,7 +296,9 @@ def test_mlflow_has_runs_phases_and_files(
     mine = tracker(address)
     assert isinstance(mine, FileTracker)
     mine.attach(["report"], "runs")
-    (files,) = (r for r in client.search_runs([known.experiment_id]) if "offramp.files" in r.data.tags)
+    (files,) = (
+        r for r in client.search_runs([experiment.experiment_id]) if "offramp.files" in r.data.tags
+    )
     assert [f.path for f in client.list_artifacts(files.info.run_id, "report")] == ["report/index.html"]
     assert capsys.readouterr().out == ""  # standard output is the command's
 
@@ -302,7 +306,7 @@ def test_mlflow_has_runs_phases_and_files(
 def test_files_of_two_stores_of_one_name_are_kept_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept: list[str] = []
+    attached: list[str] = []
 
     class Shelf:
         whole = False
@@ -310,7 +314,7 @@ def test_files_of_two_stores_of_one_name_are_kept_apart(
         def open(self, course: TrialProgress) -> Any: ...
 
         def attach(self, files: Iterable[str], store: str) -> None:
-            kept.append(f"{', '.join(files)} of {store}")
+            attached.append(f"{', '.join(files)} of {store}")
 
     monkeypatch.setattr("offramp.track.tracker", lambda _: Shelf())
     for project in ("a", "b"):
@@ -319,7 +323,7 @@ def test_files_of_two_stores_of_one_name_are_kept_apart(
         (tmp_path / project / "report").mkdir()
         monkeypatch.chdir(tmp_path / project)
         track(Path("runs"), to=["mlflow:x"], file=["report"])
-    assert kept == [f"report of {tmp_path / project / 'runs'}" for project in ("a", "b")]
+    assert attached == [f"report of {tmp_path / project / 'runs'}" for project in ("a", "b")]
 
 
 def test_files_that_mlflow_lacks_a_package_for_are_one_line(
@@ -338,11 +342,11 @@ def test_files_that_mlflow_lacks_a_package_for_are_one_line(
 def test_mlflow_names_phases_that_were_seen_before_they_saved_anything(
     tmp_path: Path, database: str
 ) -> None:
-    kept = Store(tmp_path / "runs")
-    with at_epoch_zero(kept, tmp_path):
-        sent(kept, f"mlflow:{database}")
-    finish(kept, tmp_path)
-    assert sent(kept, f"mlflow:{database}")[:2] == (2, 2)
+    store = Store(tmp_path / "runs")
+    with at_epoch_zero(store, tmp_path):
+        sent(store, f"mlflow:{database}")
+    finish(store, tmp_path)
+    assert sent(store, f"mlflow:{database}")[:2] == (2, 2)
     names = {run.info.run_name for run in runs_in(database) if "offramp.node" in run.data.tags}
     assert names == {"backbone", "exit 1", "exit 2", "exit 3"}
 
@@ -413,7 +417,7 @@ def test_what_the_end_says_of_an_epoch_that_was_sent_is_sent_too(store: Store) -
     saved = replace(whole, finished=False, history=epochs)
     seen: list[tuple[int, str]] = []
 
-    class Seen(Given):
+    class Seen(Recorder):
         def sent(self, _: LivePhase) -> int:
             return max((epoch for epoch, _ in seen), default=0)
 
@@ -439,12 +443,12 @@ def test_a_failure_is_news_until_it_goes_on(store: Store) -> None:
     course, failed, _ = failed_of(store)
     assert failed.over and not course.over
     for whole in (False, True):
-        given = Given(whole)
-        send([course, failed], given)
-        assert [news.failed for news in given.news] == [None] * (not whole) + [FAILURE]
+        recorder = Recorder(whole)
+        send([course, failed], recorder)
+        assert [news.failed for news in recorder.news] == [None] * (not whole) + [FAILURE]
     nothing = replace(failed, phases=(replace(failed.phases[1], epoch=0, history=COLD),))
-    send([nothing], given := Given())
-    assert given.news == [TrialUpdate((), None, FAILURE)]  # in its first epoch
+    send([nothing], recorder := Recorder())
+    assert recorder.news == [TrialUpdate((), None, FAILURE)]  # in its first epoch
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -465,15 +469,15 @@ def test_a_run_that_failed_is_one_in_mlflow_and_goes_on(
 
 
 def test_tensorboard_has_settings_once_however_long_the_first_epoch_takes(tmp_path: Path) -> None:
-    kept, folder = Store(tmp_path / "runs"), tmp_path / "board"
-    with at_epoch_zero(kept, tmp_path):
-        (begun,) = (c for c in Reader(kept.archive).courses() if c.plan.strategy == "two-stage")
+    store, folder = Store(tmp_path / "runs"), tmp_path / "board"
+    with at_epoch_zero(store, tmp_path):
+        (begun,) = (c for c in Reader(store.archive).courses() if c.plan.strategy == "two-stage")
         fresh = replace(begun, phases=begun.phases[1:])  # without the backbone, which has epochs
         for _ in range(3):
             send([fresh], tracker(f"tensorboard:{folder}"))
         assert len(list((folder / fresh.trial).glob("events.*"))) == 1
-    finish(kept, tmp_path)
-    assert sent(kept, f"tensorboard:{folder}")[:2] == (2, 2)
+    finish(store, tmp_path)
+    assert sent(store, f"tensorboard:{folder}")[:2] == (2, 2)
 
 
 def test_tensorboard_says_once_why_a_trial_failed(store: Store, tmp_path: Path) -> None:
@@ -512,14 +516,14 @@ def test_what_a_library_refuses_is_said_in_a_line(
     assert refusal(send, Reader(store.archive).courses(), mine) == snapshot
 
 
-class Recorded:
+class Library:
     """A library with what W&B and trackio have in common."""
 
     def __init__(self) -> None:
         self.runs: list[dict[str, Any]] = []
 
-    def init(self, **given: Any) -> Recorded:
-        self.runs.append({"given": given, "lines": []})
+    def init(self, **options: Any) -> Library:
+        self.runs.append({"given": options, "lines": []})
         return self
 
     def log(self, line: dict[str, float]) -> None:
@@ -532,7 +536,7 @@ class Recorded:
 def test_trackio_is_used_as_it_documents(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    library = Recorded()
+    library = Library()
     monkeypatch.setitem(sys.modules, "trackio", library)  # type: ignore[arg-type]
     monkeypatch.chdir(tmp_path)
     sent(store, "trackio:mine")
@@ -549,38 +553,38 @@ def test_what_a_search_tried_is_a_run_of_its_own(store: Store, tmp_path: Path, d
     assert isinstance(store.root, Path)
     (store.root / searches.FOLDER).mkdir()
     log = optuna.storages.journal.JournalFileBackend(str(store.root / searches.FOLDER / "mine.log"))
-    kept = optuna.create_study(storage=optuna.storages.JournalStorage(log), study_name="mine")
+    study = optuna.create_study(storage=optuna.storages.JournalStorage(log), study_name="mine")
     baseline, _ = Reader(store.archive).courses()
 
     def proposed(means: dict[int, float]) -> Any:
-        trial = kept.ask()
+        trial = study.ask()
         trial.suggest_float("recipe.learning_rate", 0.1, 1.0)
         trial.set_user_attr(searches.PLANNED, baseline.plan.as_json())
         for epoch, mean in means.items():
             trial.report(mean, epoch)
         return trial
 
-    def given() -> list[TrialProgress]:
-        found = list(searches.proposals(Reader(store.archive)))
+    def sent_courses() -> list[TrialProgress]:
+        courses = list(searches.proposals(Reader(store.archive)))
         for address in (f"tensorboard:{tmp_path / 'board'}", f"mlflow:{database}"):
-            send(found, tracker(address))
-            assert send(found, tracker(address)).points == 0, "sent before"
-        return found
+            send(courses, tracker(address))
+            assert send(courses, tracker(address)).points == 0, "sent before"
+        return courses
 
     first = proposed({1: 0.25, 2: 0.5})
-    (course,) = given()
+    (course,) = sent_courses()
     assert course.trial == "search-mine-1" and not course.over
-    kept.tell(first, state=optuna.trial.TrialState.FAIL)  # as the search does when it takes it up again
-    kept.enqueue_trial(first.params)
-    kept.tell(proposed({2: 0.5, 3: 0.75}), 0.75)
+    study.tell(first, state=optuna.trial.TrialState.FAIL)  # as the search does when it takes it up again
+    study.enqueue_trial(first.params)
+    study.tell(proposed({2: 0.5, 3: 0.75}), 0.75)
     for why, means in ((searches.WORSE, {1: 0.125}), (FAILURE, {})):
         trial = proposed(means)
         trial.set_user_attr(searches.WHY, why)
-        kept.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     proposed({})
-    found = given()
-    assert [course.trial for course in found] == [f"search-mine-{number}" for number in (1, 2, 3, 4)]
-    complete, pruned, *_ = (board(tmp_path / "board", course.trial) for course in found)
+    courses = sent_courses()
+    assert [course.trial for course in courses] == [f"search-mine-{number}" for number in (1, 2, 3, 4)]
+    complete, pruned, *_ = (board(tmp_path / "board", course.trial) for course in courses)
     curve = {epoch: values for (name, epoch), values in complete.items() if name.endswith("/mean")}
     assert curve == {1: [0.25], 2: [0.5], 3: [0.75]}
     assert complete["results/validation/accuracy", 0] == [0.75]
@@ -589,8 +593,8 @@ def test_what_a_search_tried_is_a_run_of_its_own(store: Store, tmp_path: Path, d
     assert pruned[CURVE, 1] == [0.125]
     runs = {run.data.tags.get("offramp.proposal"): run for run in runs_in(database)}
     statuses = ["FINISHED", "FAILED", "FAILED", "RUNNING"]
-    assert [runs[course.trial].info.status for course in found] == statuses
-    for course, state in zip(found, ("complete", "pruned", "failed", None), strict=True):
+    assert [runs[course.trial].info.status for course in courses] == statuses
+    for course, state in zip(courses, ("complete", "pruned", "failed", None), strict=True):
         run = runs[course.trial]
         assert "offramp.trial" not in run.data.tags and "trial" not in run.data.params
         assert run.data.params.get("state") == state and run.data.params["search"] == "mine"
