@@ -28,7 +28,7 @@ def serving() -> Iterator[Site]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            site.asked.append(self.path)
+            site.requests.append(self.path)
             page = site.pages.get(self.path)
             if self.path in site.leads:
                 self.send_response(302)

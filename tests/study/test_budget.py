@@ -7,13 +7,14 @@ from functools import cache
 from typing import Any
 
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
 from longer import long
 from offramp.study.plan.budget import MARGIN, choose, too_short
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.spec import file as spec
-from refusal import refuses
 from support import CPU
+from wording import refusal
 
 STUDY: dict[str, Any] = {
     "seeds": [1],
@@ -60,8 +61,8 @@ def test_what_is_chosen_are_ordinary_settings() -> None:
     assert [t.id for t in mine.trials] == [t.id for t in theirs.trials]
 
 
-def test_a_budget_for_not_even_one_epoch_is_refused() -> None:
-    refuses("not even one epoch on 100 images fits", choose, planned(), planned().executed * 1e-4)
+def test_a_budget_for_not_even_one_epoch_is_refused(snapshot: SnapshotAssertion) -> None:
+    assert refusal(choose, planned(), planned().executed * 1e-4) == snapshot
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 from cluster_kit import study_file
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.engine.fit import EpochReport
 from offramp.store.store import Store
@@ -26,6 +27,7 @@ from offramp.study.run.run import RunConfig
 from offramp.study.spec.file import read
 from refusal import refuses
 from support import CPU
+from wording import refusal
 
 Said = tuple[list[events.Event], str | None]
 """What a task says, and why it was lost, if it was."""
@@ -158,11 +160,11 @@ def test_what_no_machine_can_do_ends_the_run(carried_out: Any) -> None:
     assert len(cluster.orders) <= 3
 
 
-def test_a_machine_of_our_own_without_room_is_not_waited_for(carried_out: Any) -> None:
+def test_a_machine_of_our_own_without_room_is_not_waited_for(
+    carried_out: Any, snapshot: SnapshotAssertion
+) -> None:
     cluster = Scripted(lambda *_: ([], None), own=True, tasks=0)
-    refuses(
-        "this machine has no room for a phase, which takes 1 core", lambda: list(carried_out(cluster))
-    )
+    assert refusal(lambda: list(carried_out(cluster))) == snapshot
 
 
 # One rule for restarts: of workers on this machine too.
@@ -190,14 +192,14 @@ def worker_order(plan: Plan, root: Path) -> TaskOrder:
 
 
 def test_a_worker_that_dies_rests_longer_each_time_and_then_ends_the_run(
-    plan: Plan, tmp_path: Path
+    plan: Plan, tmp_path: Path, snapshot: SnapshotAssertion
 ) -> None:
     machine = Scripted(lambda *_: ([], "SIGKILL"))
     starts: list[float] = []
     begin = machine.start
     machine.start = lambda order: starts.append(machine.now) or begin(order)  # type: ignore[method-assign, func-returns-value]
     happening = listen(machine, [worker_order(plan, tmp_path)], Restarts(machine.clock))
-    refuses("SIGKILL.* and 6 had been replaced", list, happening)
+    assert refusal(list, happening) == snapshot
     between = [later - start for start, later in pairwise(starts)]
     assert len(between) == protocol.RETRIES
     assert all(
@@ -258,7 +260,9 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
 
 
 @pytest.mark.parametrize(("fails", "joins"), [(0, True), (2, True), (3, False)])
-def test_a_head_that_cannot_start_a_server_is_asked_again(ray: FakeRay, fails: int, joins: bool) -> None:
+def test_a_head_that_cannot_start_a_server_is_asked_again(
+    ray: FakeRay, fails: int, joins: bool, snapshot: SnapshotAssertion
+) -> None:
     """It forks among its threads, and now and then the child dies at once."""
     ray.fails = fails
     if joins:
@@ -266,7 +270,7 @@ def test_a_head_that_cannot_start_a_server_is_asked_again(ray: FakeRay, fails: i
             assert cluster.by_client and not cluster.own
         assert ray.addresses == [WHERE] * (fails + 1) + ["left"]
     else:
-        refuses("no cluster answers .*Initialization failure", clusters.joined(WHERE).__enter__)
+        assert refusal(clusters.joined(WHERE).__enter__) == snapshot
         assert ray.addresses == [WHERE] * 3
 
 

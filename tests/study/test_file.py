@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.study.plan import plan
 from offramp.study.plan.plan import plans
 from offramp.study.spec.file import members
 from refusal import refuses
+from wording import refusal
 
 STUDY = "strategies: [joint]\nbackbone: digits-cnn\ndata: {name: digits}\n"
 
@@ -42,23 +44,25 @@ def test_the_data_root_of_a_list_holds_a_folder_for_each_data_set(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    "text",
     [
-        ("studies: [../a.yaml]", r"all.yaml:1: ../a.yaml lies outside .* put the study beside"),
-        ("studies: [/etc/a.yaml]", "lies outside"),
-        ("studies: []", "must list study files"),
-        ("studies: a.yaml", "must list study files"),
-        ("studies: [1]", "must list study files"),
-        ("studies: [a.yaml, a.yaml]", "names a.yaml twice"),
-        ("studies: [all.yaml]", "all.yaml is itself a list"),
-        ("studies: [c.yaml]", "c.yaml: no such study file"),
-        ("studies: [a.yaml]\nseeds: [1]", r"all.yaml:2: a list of studies has no 'seeds'; .*--set"),
+        "studies: [../a.yaml]",
+        "studies: [/etc/a.yaml]",
+        "studies: []",
+        "studies: a.yaml",
+        "studies: [1]",
+        "studies: [a.yaml, a.yaml]",
+        "studies: [all.yaml]",
+        "studies: [c.yaml]",
+        "studies: [a.yaml]\nseeds: [1]",
     ],
 )
-def test_what_is_wrong_with_a_list_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+def test_what_is_wrong_with_a_list_is_one_line(
+    tmp_path: Path, text: str, snapshot: SnapshotAssertion
+) -> None:
     path = listed(tmp_path / "studies", text)
     (tmp_path / "a.yaml").write_text(STUDY)
-    refuses(message, members, path)
+    assert refusal(members, path) == snapshot
 
 
 def test_a_link_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.data import normalize
 from offramp.engine.settings import applied, placed
@@ -20,8 +21,8 @@ from offramp.store.table import tidy
 from offramp.study.plan.plan import Plan, plan_trials
 from offramp.study.run.trials import EVALUATION_BATCH, load_network
 from offramp.study.spec import file as spec
-from refusal import refuses
 from support import CPU, NUMERICS, run_all, tiny_data, tiny_study
+from wording import refusal
 
 KEPT = (
     {"name": "two-stage", "backbone": "kept", "as": "kept"},
@@ -121,18 +122,20 @@ def test_the_content_of_the_file_is_in_every_key(weights: Path, tmp_path: Path) 
     assert not set(plan(("joint",)).nodes) & keys[0]
 
 
-def test_weights_that_are_gone_are_named(weights: Path, tmp_path: Path) -> None:
+def test_weights_that_are_gone_are_named(
+    weights: Path, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     mine = tmp_path / "mine.pth"
     mine.write_bytes(weights.read_bytes())
     store = run_all(plan(KEPT[:1], mine), tmp_path / "runs")[0]
     mine.unlink()
-    refuses(r"there are no weights '.*mine\.pth'", load_network, store, store.trials()[0], CPU)
+    assert refusal(load_network, store, store.trials()[0], CPU) == snapshot
 
 
 @pytest.mark.parametrize("strategy", KEPT[:2])
-def test_random_weights_are_not_kept(weights: Path, strategy: Any) -> None:
-    refuses(r"keeps weights that are random; give the backbone weights", plan, (strategy,))
-    refuses(r"random in part .*drawn anew: .*weight", plan, (strategy,), weights, classes=4)
+def test_random_weights_are_not_kept(weights: Path, strategy: Any, snapshot: SnapshotAssertion) -> None:
+    assert refusal(plan, (strategy,)) == snapshot
+    assert refusal(plan, (strategy,), weights, classes=4) == snapshot
 
 
 def test_an_attached_network_can_be_kept() -> None:
@@ -143,11 +146,11 @@ def test_an_attached_network_can_be_kept() -> None:
     assert list(plan.trials[0].resolved.final) == [1, 2]
 
 
-def test_where_the_study_file_is_wrong(tmp_path: Path) -> None:
+def test_where_the_study_file_is_wrong(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     from offramp.study.plan.plan import make_plan
 
     file = tmp_path / "s.yaml"
     file.write_text(
         "strategies: [joint]\nbackbone:\n  name: digits-cnn\n  weights: lost.pth\ndata: digits\n"
     )
-    refuses(r"s\.yaml:4: there are no weights 'lost\.pth'", make_plan, spec.read(file))
+    assert refusal(make_plan, spec.read(file)) == snapshot

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.store.archive import NAME
 from offramp.study.plan.plan import Plan, can_fuse, make_plan
 from offramp.study.spec import file as spec
-from refusal import refuses
 from support import CPU, PAPER, network, tiny_plan, tiny_study
+from wording import refusal
 
 STUDY: dict[str, Any] = {
     "seeds": [42],
@@ -99,29 +100,26 @@ def test_total_budget_is_split_over_the_phases() -> None:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "message"),
+    "strategy",
     [
-        ("two-stages", r"study: unknown strategy 'two-stages'; did you mean 'two-stage'\?"),
-        ({"name": "joint", "alhpa": 1}, r"study: strategy 'joint' has no option 'alhpa'"),
-        ({"name": "joint", "phases": {"jiont": {"epochs": 1}}}, r"no phase matches 'jiont'.*'joint'"),
-        (
-            {"name": "joint", "phases": {"joint": {"warmup_epochs": 9}}},
-            r"phase 'joint': recipe.warmup_epochs must be at most the 2 epochs",
-        ),
+        "two-stages",
+        {"name": "joint", "alhpa": 1},
+        {"name": "joint", "phases": {"jiont": {"epochs": 1}}},
+        {"name": "joint", "phases": {"joint": {"warmup_epochs": 9}}},
     ],
 )
-def test_what_a_strategy_asks_wrongly_is_said_with_its_place(strategy: Any, message: str) -> None:
-    refuses(message, tiny_plan, tiny_study([strategy]))
+def test_what_a_strategy_asks_wrongly_is_said_with_its_place(
+    strategy: Any, snapshot: SnapshotAssertion
+) -> None:
+    assert refusal(tiny_plan, tiny_study([strategy])) == snapshot
 
 
-def test_an_error_names_the_line_of_the_file(tmp_path: Path) -> None:
+def test_an_error_names_the_line_of_the_file(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(
         "seeds: [42]\nbackbone: digits-cnn\ndata: digits\nstrategies:\n- baseline\n- jiont\n"
     )
-    refuses(
-        r"s\.yaml:6: unknown strategy 'jiont'; did you mean 'joint'\?", make_plan, spec.read(file), CPU
-    )
+    assert refusal(make_plan, spec.read(file), CPU) == snapshot
 
 
 def test_a_plan_from_a_study_alone_starts_nothing_and_is_the_same_each_time() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.errors import OfframpError
 from offramp.hashing import digest
@@ -18,6 +19,7 @@ from offramp.study.plan.profiles import Gain, ProfileFile
 from offramp.study.spec import file as spec
 from refusal import refuses
 from support import CPU
+from wording import refusal
 
 
 @pytest.fixture(autouse=True)
@@ -117,10 +119,10 @@ def test_files_that_are_no_profile_are_refused(home: Path) -> None:
     assert list(profiles.listed()) == ["good"]
 
 
-def test_an_unknown_name_is_told_with_the_nearest_of_all() -> None:
+def test_an_unknown_name_is_told_with_the_nearest_of_all(snapshot: SnapshotAssertion) -> None:
     profiles.write(profiles.place("fast-laptop", None), profile_file())
-    refuses("'fast-latpop'; did you mean 'fast-laptop'", profiles.find, "fast-latpop", "cpu")
-    refuses("'fast-laptop' is for cpu, but this run is on cuda", profiles.find, "fast-laptop", "cuda")
+    assert refusal(profiles.find, "fast-latpop", "cpu") == snapshot
+    assert refusal(profiles.find, "fast-laptop", "cuda") == snapshot
 
 
 def test_a_name_that_is_taken_is_refused() -> None:

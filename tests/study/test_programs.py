@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.phase import CE, Phase
 from offramp.strategies import STRATEGIES
 from offramp.study.plan import programs
 from refusal import refuses
 from support import tiny_plan, tiny_study
+from wording import refusal
 
 DEFAULTS = {"joint_weights": "linear", "temperature": 3.0, "alpha": 0.1}
 
@@ -76,58 +78,43 @@ def test_an_int_where_a_float_belongs_gives_the_same_program() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "message"),
+    ("name", "options"),
     [
-        ("jiont", {}, r"unknown strategy 'jiont'; did you mean 'joint'\?"),
-        ("baseline", {"scope": "head"}, "strategy 'baseline' has no option 'scope'; it has no options"),
-        ("joint", {"weights": "uniform"}, "has no option 'weights'; did you mean 'joint_weights'"),
-        (
-            "joint",
-            {"joint_weights": "eq4"},
-            "option 'joint_weights' of strategy 'joint' cannot be 'eq4'",
-        ),
-        ("joint", {"joint_weights": [1, 2]}, "joint_weights has 2 entries for 4 exits"),
-        (
-            "joint-branch",
-            {"scope": "heads"},
-            "'scope' of strategy 'joint-branch' cannot be 'heads': .*'head'",
-        ),
-        ("joint-branch", {"refine_final": "yes"}, "cannot be 'yes': Input should be a valid boolean"),
-        ("joint-branch", {"refine_final": 1}, "cannot be 1: Input should be a valid boolean"),
-        ("distillation", {"alpha": True}, "cannot be True: Input should be a valid number"),
-        ("distillation", {"alpha": "0.5"}, "cannot be '0.5': Input should be a valid number"),
-        ("distillation", {"temperature": None}, "cannot be None: Input should be a valid number"),
-        ("distillation", {"students": ["heads"]}, r"'students' of strategy 'distillation' cannot be"),
+        ("jiont", {}),
+        ("baseline", {"scope": "head"}),
+        ("joint", {"weights": "uniform"}),
+        ("joint", {"joint_weights": "eq4"}),
+        ("joint", {"joint_weights": [1, 2]}),
+        ("joint-branch", {"scope": "heads"}),
+        ("joint-branch", {"refine_final": "yes"}),
+        ("joint-branch", {"refine_final": 1}),
+        ("distillation", {"alpha": True}),
+        ("distillation", {"alpha": "0.5"}),
+        ("distillation", {"temperature": None}),
+        ("distillation", {"students": ["heads"]}),
     ],
 )
-def test_wrong_options_are_refused_in_one_line(name: str, options: dict[str, Any], message: str) -> None:
-    refuses(message, program, name, **options)
+def test_wrong_options_are_refused_in_one_line(
+    name: str, options: dict[str, Any], snapshot: SnapshotAssertion
+) -> None:
+    assert refusal(program, name, **options) == snapshot
 
 
 @pytest.mark.parametrize(
-    ("strategy", "message"),
+    "strategy",
     [
-        (
-            {"name": "distillation", "temperature": 0},
-            r"temperature=0.*: input should be greater than or equal to 0.01",
-        ),
-        (
-            {"name": "distillation", "temperature": -2.0},
-            r"temperature=-2.0\): input should be greater than or equal to 0.01",
-        ),
-        ({"name": "distillation", "alpha": 1.5}, "input should be greater than or equal to 0"),
-        (
-            {"name": "joint", "joint_weights": [1, -1, 1, 1]},
-            "input should be greater than or equal to 0",
-        ),
-        ({"name": "joint", "joint_weights": [0, 0, 0, 0]}, "no loss"),
-        ({"name": "joint-branch", "fine_tune_scale": 0}, "learning_rate_scale"),
+        {"name": "distillation", "temperature": 0},
+        {"name": "distillation", "temperature": -2.0},
+        {"name": "distillation", "alpha": 1.5},
+        {"name": "joint", "joint_weights": [1, -1, 1, 1]},
+        {"name": "joint", "joint_weights": [0, 0, 0, 0]},
+        {"name": "joint-branch", "fine_tune_scale": 0},
     ],
 )
 def test_options_that_cannot_train_are_refused_before_anything_runs(
-    strategy: dict[str, Any], message: str
+    strategy: dict[str, Any], snapshot: SnapshotAssertion
 ) -> None:
-    refuses(message, tiny_plan, tiny_study([strategy]))
+    assert refusal(tiny_plan, tiny_study([strategy])) == snapshot
 
 
 def test_a_strategy_of_ones_own_from_a_file(own: str) -> None:
@@ -199,23 +186,22 @@ def f(exits):
 
 
 @pytest.mark.parametrize(
-    ("phases", "message"),
+    "phases",
     [
-        ('Phase("x", train=head(9), loss=(CE(9),))', "phase 'x' names an exit outside 1 to 4"),
-        (
-            'first, Phase("x", train=head(1), loss=(KD(1, 9),), teacher="first")',
-            "'x' names an exit outside",
-        ),
-        ('Phase("x", train=head(2), loss=(CE(1),))', "phase 'x' trains nothing that its loss reads"),
-        ('Phase("x", train=head(1), loss=())', "phase 'x' has no loss"),
-        ("first, first", "phase 'first' appears twice"),
-        ('Phase("x", train=head(1), loss=(KD(1, 4),), teacher="y")', "distills from 'y', which is no"),
-        ('Phase("x", train=head(1), loss=(CE(1),), recipe=(("epochs", 0),))', "'x'.*epochs.*at least 1"),
-        ('Phase("x", train=head(1), loss=(CE(1),), recipe=(("epoch", 1),))', "'x'.*'epoch'.*'epochs'"),
-        ('Phase("x", train=head(1), loss=(CE(1),), recipe=(("optimizer", "sdg"),))', "'x'.*optimizer"),
-        ('Phase("x", train=head(1), loss=(CE(1, weight=float("nan")),))', r"CE\(weight=nan\)"),
+        'Phase("x", train=head(9), loss=(CE(9),))',
+        'first, Phase("x", train=head(1), loss=(KD(1, 9),), teacher="first")',
+        'Phase("x", train=head(2), loss=(CE(1),))',
+        'Phase("x", train=head(1), loss=())',
+        "first, first",
+        'Phase("x", train=head(1), loss=(KD(1, 4),), teacher="y")',
+        'Phase("x", train=head(1), loss=(CE(1),), recipe=(("epochs", 0),))',
+        'Phase("x", train=head(1), loss=(CE(1),), recipe=(("epoch", 1),))',
+        'Phase("x", train=head(1), loss=(CE(1),), recipe=(("optimizer", "sdg"),))',
+        'Phase("x", train=head(1), loss=(CE(1, weight=float("nan")),))',
     ],
 )
-def test_phases_that_cannot_run_are_refused(tmp_path: Path, phases: str, message: str) -> None:
+def test_phases_that_cannot_run_are_refused(
+    tmp_path: Path, phases: str, snapshot: SnapshotAssertion
+) -> None:
     name = written(tmp_path, PHASES.replace("{}", phases))
-    refuses(message, tiny_plan, tiny_study([name]))
+    assert refusal(tiny_plan, tiny_study([name])) == snapshot

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from syrupy.assertion import SnapshotAssertion
 
 from longer import long
 from offramp.data import DataSpec
@@ -20,8 +21,8 @@ from offramp.store.store import Store
 from offramp.study.plan.forecast import forecast
 from offramp.study.plan.plan import make_plan
 from offramp.study.spec import file as spec
-from refusal import refuses
 from support import CPU
+from wording import refusal
 
 pytestmark = pytest.mark.slow
 
@@ -96,8 +97,8 @@ def test_a_provisional_plan_says_so_and_finds_nothing_in_a_store(
     assert foreseen.totals.seconds == foreseen.totals.macs / 1e9
 
 
-def test_a_run_is_never_provisional() -> None:
-    refuses("needs its folder; fetch", make_plan, spec.parse(STUDY), CPU)
+def test_a_run_is_never_provisional(snapshot: SnapshotAssertion) -> None:
+    assert refusal(make_plan, spec.parse(STUDY), CPU) == snapshot
 
 
 def test_weights_are_at_hand_where_torch_or_the_hub_has_them(

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.recipe import Recipe
 from offramp.study.spec.file import parse, read
-from refusal import refuses
 from support import PAPER
+from wording import refusal
 
 DEMO = Path(__file__).parents[2] / "studies" / "demo.yaml"
 
@@ -122,8 +123,8 @@ def test_sizes(text: str | int, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["-1GiB", "GiB", "", -1, True, 1.5, None])
-def test_no_sizes(text: Any) -> None:
-    refuses("must be auto or a size, such as 2GiB", parse, SMALL | {"execution": {"cache_disk": text}})
+def test_no_sizes(text: Any, snapshot: SnapshotAssertion) -> None:
+    assert refusal(parse, SMALL | {"execution": {"cache_disk": text}}) == snapshot
 
 
 def test_anchors_and_merges(write: Any) -> None:

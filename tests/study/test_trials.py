@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from kit import finish
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.cli.commands.show import show_trial
 from offramp.data import normalize
@@ -23,8 +24,8 @@ from offramp.store.table import tidy
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run import trials
 from offramp.study.spec import file as spec
-from refusal import refuses
 from support import CPU, run_all, tiny_data, tiny_plan, tiny_study
+from wording import refusal
 
 INDEPENDENT = {"name": "distillation", "as": "independent", "students": "independent"}
 STUDY: dict[str, Any] = {
@@ -173,7 +174,9 @@ def make_net(classes):
 """
 
 
-def test_a_network_of_ones_own_that_changed_since_cannot_be_loaded(tmp_path: Path) -> None:
+def test_a_network_of_ones_own_that_changed_since_cannot_be_loaded(
+    tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     file = tmp_path / "my_net.py"
     file.write_text(NET.replace("WIDTH", "4"))
     study = STUDY | {
@@ -197,7 +200,7 @@ def test_a_network_of_ones_own_that_changed_since_cannot_be_loaded(tmp_path: Pat
         trials.load_network(store, trial, CPU, trust_code=True)
     assert not mark.exists()
     file.unlink()
-    refuses(r"there is no file .*my_net.py", trials.load_network, store, trial, CPU, trust_code=True)
+    assert refusal(trials.load_network, store, trial, CPU, trust_code=True) == snapshot
 
 
 CHOICE = """

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from cluster_kit import study_file
 from kit import check_equal, trained
+from syrupy.assertion import SnapshotAssertion
 
 import website
 from forks import forked
@@ -24,8 +25,8 @@ from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run import events, protocol, worker
 from offramp.study.run.run import RunConfig, run
 from offramp.study.spec import file as spec
-from refusal import refuses
 from support import CPU
+from wording import refusal
 
 STUDIES = sorted(Path(__file__).parents[2].joinpath("studies").rglob("*.yaml"))
 NET = """\
@@ -49,12 +50,12 @@ def test_a_study_travels_as_text(path: Path) -> None:
             assert getattr(arrived, name) == getattr(study, name), name
 
 
-def test_a_function_of_this_process_does_not_travel() -> None:
+def test_a_function_of_this_process_does_not_travel(snapshot: SnapshotAssertion) -> None:
     def own(_: int) -> tuple[()]:
         return ()
 
     study = spec.parse({"strategies": [{"name": own}], "backbone": "digits-cnn", "data": "digits"})
-    refuses("function of this process", spec.as_text, study)
+    assert refusal(spec.as_text, study) == snapshot
 
 
 HAPPENED: list[events.Event] = [
@@ -169,7 +170,7 @@ def test_data_are_fetched_once_and_other_bytes_are_refused(
         on_machine("worker")
         for _ in range(2):
             assert trained(done(replace(task, keys=(first,)))) in ([first], [])
-        assert site.asked == ["/cells.npz"] * 2, "by the driver, and once by the worker"
+        assert site.requests == ["/cells.npz"] * 2, "by the driver, and once by the worker"
         on_machine("another")
         site.pages["/cells.npz"] = cells(1)
         (broken,) = done(replace(task, keys=(last,)))

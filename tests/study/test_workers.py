@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from kit import conduct, finish
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.errors import OfframpError
 from offramp.store.store import Store
@@ -29,6 +30,7 @@ from offramp.study.run.processes import run_pooled
 from offramp.study.run.run import run
 from refusal import refuses
 from support import CPU, tiny_plan, tiny_study
+from wording import refusal
 
 GIB = 2**30
 
@@ -145,11 +147,11 @@ def test_each_of_several_devices_gets_a_worker(tmp_path: Path, monkeypatch: pyte
     assert suited(planned, Store(tmp_path), torch.device("cuda:1")).count == 1
 
 
-def test_ranks_leave_no_device_to_other_workers(tmp_path: Path) -> None:
+def test_ranks_leave_no_device_to_other_workers(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     planned = plan(execution={"devices": 2})
     chosen = suiting(planned, tmp_path)
     assert chosen.count == 1 and "2 devices together" in chosen.reason
-    refuses(r"^3 workers train .* execution.devices 2 .* leave one", workers.chosen, planned, 3)
+    assert refusal(workers.chosen, planned, 3) == snapshot
 
 
 def test_what_is_asked_for_is_done_and_what_speaks_against_it_said() -> None:
