@@ -10,6 +10,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from syrupy.assertion import SnapshotAssertion
 from torch import Tensor, nn
 
 import offramp
@@ -19,7 +20,7 @@ from offramp.data import from_dataset
 from offramp.inputs import blank, noise
 from offramp.nets.cut.observe import count_macs
 from offramp.nets.network import inside
-from refusal import refuses
+from wording import refusal
 
 LENGTH, VOCABULARY, CLASSES = 8, 20, 3
 HEAD = {"kind": "linear", "tokens": "class"}
@@ -106,9 +107,9 @@ def test_a_causal_mask_is_made_again_behind_an_exit(count: int) -> None:
                 "confidence", (1, 3), (float(sure[stay - 1 : stay + 1].mean()), None)
             )
             answer = offramp.predictor(net, policy)(ids)
-            wanted = torch.where((answer.exits == 1)[:, None], logits[0], logits[2])
+            expected = torch.where((answer.exits == 1)[:, None], logits[0], logits[2])
             assert int((answer.exits == 3).sum()) == stay
-            torch.testing.assert_close(answer.logits, wanted)
+            torch.testing.assert_close(answer.logits, expected)
 
 
 def test_the_products_of_torchs_own_attention_are_counted() -> None:
@@ -120,43 +121,43 @@ def test_the_products_of_torchs_own_attention_are_counted() -> None:
 
 
 @pytest.mark.slow
-def test_fitted_it_answers_and_saves(net: offramp.ExitNetwork, tmp_path: Path) -> None:
+def test_fitted_it_answers_and_saves(
+    net: offramp.ExitNetwork, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     recipe = Recipe(epochs=4, batch_size=32, learning_rate=0.1)
     fitted = offramp.fit(net, "two-stage", train=texts(600), recipe=recipe)
     assert min(fitted.accuracy.values()) > 0.8
     policy = fitted.calibrate(max_accuracy_loss=0.1, anyway=True)
     ids, labels = texts(64, seed=1)
-    found = fitted.predict(ids, policy)
-    assert (found.classes == labels).float().mean() > 0.8
-    assert torch.equal(found.exits - 1, policy.leaves(torch.stack(fitted.net(ids), 1)))
-    refuses("int32; give int64", fitted.predict, ids.to(torch.int32), policy)
-    told = "a bundle answers pictures: this network reads texts; use offramp.predictor"
-    refuses(told, fitted.export, tmp_path / "bundle", policy, anyway=True)
+    answers = fitted.predict(ids, policy)
+    assert (answers.classes == labels).float().mean() > 0.8
+    assert torch.equal(answers.exits - 1, policy.leaves(torch.stack(fitted.net(ids), 1)))
+    assert refusal(fitted.predict, ids.to(torch.int32), policy) == snapshot
+    assert refusal(fitted.export, tmp_path / "bundle", policy, anyway=True) == snapshot
     assert not (tmp_path / "bundle").exists()
 
 
-def test_what_is_for_images_alone_is_refused() -> None:
+def test_what_is_for_images_alone_is_refused(snapshot: SnapshotAssertion) -> None:
     ids, labels = texts(60)
-    refuses("augment is for images", from_dataset, (ids, labels), augment=Augment(flip=True))
-    refuses("ids of tokens are below 0", from_dataset, (ids - 1, labels))
-    refuses("for 8-bit images", from_dataset, (ids, labels), normalize="imagenet")
+    assert refusal(from_dataset, (ids, labels), augment=Augment(flip=True)) == snapshot
+    assert refusal(from_dataset, (ids - 1, labels)) == snapshot
+    assert refusal(from_dataset, (ids, labels), normalize="imagenet") == snapshot
 
 
 def test_a_dataset_of_texts_reads_as_arrays_do() -> None:
     ids, labels = texts(60)
-    one = from_dataset((ids, labels))
+    arrays = from_dataset((ids, labels))
     other = from_dataset([(row, int(label)) for row, label in zip(ids, labels, strict=True)])
     third = from_dataset((ids.to(torch.int32).numpy(), labels.numpy()))
-    assert one.shape == other.shape == (LENGTH,) and one.mean == one.std == ()
+    assert arrays.shape == other.shape == (LENGTH,) and arrays.mean == arrays.std == ()
     for data in (other, third):
-        assert {n: s.digest for n, s in data.splits.items()} == {
-            n: s.digest for n, s in one.splits.items()
-        }
+        assert all(data.splits[n].digest == s.digest for n, s in arrays.splits.items())
+        assert data.splits.keys() == arrays.splits.keys()
 
 
 def test_examples_that_mean_nothing() -> None:
-    made = noise((LENGTH,), 5)
-    assert made.dtype == torch.int64 and made[:, 0].eq(1).all() and set(made.unique().tolist()) == {0, 1}
+    ids = noise((LENGTH,), 5)
+    assert ids.dtype == torch.int64 and ids[:, 0].eq(1).all() and set(ids.unique().tolist()) == {0, 1}
     assert blank((LENGTH,), 2, torch.empty(0)).eq(1).all()  # nothing is padded
     assert noise((3, 4, 4), 5).shape == blank((3, 4, 4), 5, torch.empty(0)).shape == (5, 3, 4, 4)
 
@@ -191,7 +192,7 @@ def test_no_place_is_in_two_splits_of_the_names(monkeypatch: pytest.MonkeyPatch)
     network = SimpleNamespace(BertConfig=None, BertForSequenceClassification=None)
     monkeypatch.setitem(sys.modules, "transformers", network)  # type: ignore[arg-type]
     languages = study()
-    made = languages.data()
-    train, test = ({tuple(row) for row in made[split][0].tolist()} for split in ("train", "test"))
+    data = languages.data()
+    train, test = ({tuple(row) for row in data[split][0].tolist()} for split in ("train", "test"))
     assert len(train) > 4000 and len(test) > 1000 and not train & test
-    assert len(set(made["train"][1].tolist())) == len(languages.LANGUAGES)
+    assert len(set(data["train"][1].tolist())) == len(languages.LANGUAGES)

@@ -32,7 +32,7 @@ REFUSED = {
     "timm/crossvit_9_240": "no single tensor feeds the classifier of CrossVit",
     f"{BRANCHING}:by_value": "its submodule 'sharpen' (Sharpen) stops the trace",
 }
-"""Networks that are given no exits where nobody says where, and why."""
+"""Networks that get no exits where nobody says where, and why."""
 NO_BUNDLE = {f"{BRANCHING}:by_value": "cannot be an ONNX graph (Could not guard on data-dependent"}
 BY_SIZE = Case("by hand", f"{BRANCHING}:by_size", 16, taps=1)
 
@@ -51,27 +51,27 @@ def test_it_attaches_answers_and_trains(case: Case) -> None:
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("case", CASES, ids=named)
 def test_it_attaches_answers_trains_and_exports(case: Case) -> None:
-    found = tried(case)
-    holds(found)
-    if found.refused:
+    outcome = tried(case)
+    holds(outcome)
+    if outcome.refused:
         return
     if case.name in NO_BUNDLE:
-        assert NO_BUNDLE[case.name] in found.kept
+        assert NO_BUNDLE[case.name] in outcome.kept
     else:
-        assert found.kept == "" and found.gap is not None and found.gap <= found.bound
+        assert outcome.kept == "" and outcome.gap is not None and outcome.gap <= outcome.bound
 
 
-def holds(found: Row) -> None:
+def holds(outcome: Row) -> None:
     """All that a row says, but for the bundle."""
-    case = found.case
+    case = outcome.case
     if case.taps is None and case.name in REFUSED:
-        assert REFUSED[case.name] in found.refused and not found.exits
+        assert REFUSED[case.name] in outcome.refused and not outcome.exits
         return
-    assert found.refused == ""
-    assert found.places >= len(found.exits) >= 1
-    shares = [share for _, share, _ in found.exits]
+    assert outcome.refused == ""
+    assert outcome.places >= len(outcome.exits) >= 1
+    shares = [share for _, share, _ in outcome.exits]
     assert shares == sorted(shares) and shares[0] > 0 and shares[-1] < 0.96
-    assert found.equal and found.trains
+    assert outcome.equal and outcome.trains
 
 
 def test_there_are_many_of_them() -> None:
@@ -122,5 +122,5 @@ class TestControls:
 
 
 def test_a_refusal_fits_a_cell() -> None:
-    said = short(f"{BRANCHING}:by_value is\nrefused | so")
-    assert said == "refused: branching.py:by_value is refused \\| so"
+    cell = short(f"{BRANCHING}:by_value is\na | b")
+    assert cell == "refused: branching.py:by_value is a \\| b"

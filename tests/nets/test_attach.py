@@ -15,7 +15,7 @@ from torch import nn
 from offramp.nets import NetSpec, attach, build
 from offramp.nets.network import inside, redrawn
 from offramp.parts import Part
-from refusal import refuses
+from wording import refusal
 
 # Other people's networks
 
@@ -36,37 +36,39 @@ def test_a_timm_network_with_channels_last_maps():
     assert net.eval()(images(net))[0].shape == (4, CLASSES)
 
 
+FILE = """
+from torch import nn
+def make(classes, width=4):
+    return nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.Conv2d(width, 8, 3),
+        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
+def wrong(input_shape): return input_shape
+def small(**kwargs): return nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(8, 2))
+def broken(): return 1 / 0
+"""
+
+
 def test_a_function_in_a_users_file(tmp_path):
     file = tmp_path / "mine.py"
-    text = (
-        "from torch import nn\n"
-        "def make(classes, width=4):\n"
-        "    return nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.Conv2d(width, 8, 3),\n"
-        "        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))\n"
-        "def wrong(input_shape): return input_shape\n"
-        "def small(**kwargs): return nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(8, 2))\n"
-        "def broken(): return 1 / 0\n"
-    )
-    file.write_text(text)
+    file.write_text(FILE)
 
-    def made(function, **options):
+    def net_of(function, **options):
         spec = NetSpec(f"{file}:{function}", tuple(options.items()), taps=1)
         return build(spec, (3, 8, 8), CLASSES, seed=1)
 
-    net = made("make", width=6)
+    net = net_of("make", width=6)
     assert inside(net).state(Part("segment", 1))["0.weight"].shape == (6, 3, 3, 3)
     assert inside(net).redrawable and same(state(redrawn(net, 1)), state(net))
     assert str(tmp_path) not in json.dumps(inside(net).facts.identity)
-    file.write_text(text + "# changed\n")
-    assert inside(made("make", width=6)).facts.identity != inside(net).facts.identity
-    for function, options, message in (
-        ("make", {"wdith": 3}, "takes no argument 'wdith'; did you mean 'width'"),
-        ("wrong", {}, "returned a tuple; return a torch.nn.Module"),
+    file.write_text(FILE + "# changed\n")
+    assert inside(net_of("make", width=6)).facts.identity != inside(net).facts.identity
+    for function, options, token in (
+        ("make", {"wdith": 3}, "'width'"),
+        ("wrong", {}, "tuple"),
         ("broken", {}, "ZeroDivisionError"),
-        ("maek", {}, "did you mean 'make'"),
-        ("small", {}, "do not pass through|give its last layer one output per class"),
+        ("maek", {}, "'make'"),
+        ("small", {}, "images"),
     ):
-        refuses(message, made, function, **options)
+        assert token in refusal(net_of, function, **options)
 
 
 class Residual(nn.Module):
@@ -103,17 +105,16 @@ class Stubborn(Residual):
 
 
 @pytest.mark.parametrize(
-    ("kept", "reason"),
+    ("attribute", "reason"),
     [
-        (lambda module: module.stem(torch.ones(2, 3, 16, 16)), "Only Tensors created explicitly by"),
-        (lambda _: Lock(), "cannot pickle '_thread.lock' object"),
+        (lambda module: module.stem(torch.ones(2, 3, 16, 16)), "Only Tensors"),
+        (lambda _: Lock(), "'_thread.lock'"),
     ],
 )
-def test_a_module_that_cannot_be_copied_is_refused(kept, reason):
+def test_a_module_that_cannot_be_copied_is_refused(attribute, reason):
     module = Residual()
-    module.kept = kept(module)
-    line = rf"module: Residual cannot be copied \({reason}.*take off what it keeps beside its weights"
-    refuses(line, attach, module, 1, (3, 16, 16))
+    module.attribute = attribute(module)
+    assert reason in refusal(attach, module, 1, (3, 16, 16))
 
 
 @pytest.mark.parametrize("taps", [["stem"], ["stem", "relu#1"], 1, 2])
@@ -155,7 +156,7 @@ def test_the_identity_of_an_attached_module_is_its_code_and_weights():
 
 def test_attaching_to_a_module_that_cannot_be_traced():
     module = Stubborn()
-    refuses("one list per segment", attach, module, ["stem"], (3, 16, 16))
+    assert "list per segment" in refusal(attach, module, ["stem"], (3, 16, 16))
     net = attach(module, [["stem"], ["last"], ["pool", "drop", "head"]], (3, 16, 16), head="linear")
     assert net.places == ("stem", "last")
     x = images(net)
@@ -176,66 +177,70 @@ def test_attaching_to_a_transformer_keeps_its_weights():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "token"),
     [
-        ({"exits": ["stme"]}, "no place 'stme'"),
-        ({"exits": ["head"]}, "not before the final exit"),
-        ({"exits": 1, "classes": 9}, r"\[B, 5\] where logits \[B, 9\] belong"),
-        ({"exits": 1, "head": "pepar"}, "unknown head 'pepar'; did you mean 'paper'"),
-        ({"exits": 1, "head": {"withd": 3}}, "did you mean 'width'"),
-        ({"exits": 1, "input_shape": (1, 16, 16)}, "do not pass through Residual"),
-        ({"module": Residual}, "module: the class Residual is not a network; give an nn.Module"),
-        ({"module": "resnet18"}, "classes: say how many; 'resnet18' is made for any number"),
-        ({"module": "resnet81", "classes": 3}, "unknown backbone 'resnet81'; did you mean 'resnet18'"),
-        ({"module": {}}, "module: {} is not a network"),
-        ({"module": None}, "module: None is not a network"),
-        ({"input_shape": 16}, "input_shape: cannot be 16; give channels, height and width"),
-        ({"input_shape": (3, 16)}, r"input_shape: cannot be \(3, 16\)"),
-        ({"head": 3}, "head: cannot be 3; use paper, linear, mlp, local, global or lgvit, or"),
-        ({"exits": None}, "exits: cannot be None; name places"),
-        ({"exits": ["stem", ["head"]]}, "exits: cannot be"),
-        ({"exits": [0.25, 0.5]}, r"shares of the compute, such as \['25%'\]"),
-        ({"exits": [Residual()]}, r"cannot be \[Residual\( .{0,50}…; name places"),
-        ({"module": Residual().to("meta")}, "Residual lies on the device 'meta', .* assign=True"),
-        ({"exits": "nowhere"}, "no place 'nowhere'; use one of "),
-        ({"exits": 1, "seed": "one"}, "seed: cannot be 'one'; use a whole number"),
-        ({"exits": 1, "classes": "5"}, "classes: cannot be '5'; use a whole number"),
+        ({"exits": ["stme"]}, "'stme'"),
+        ({"exits": ["head"]}, "final exit"),
+        ({"exits": 1, "classes": 9}, "[B, 9]"),
+        ({"exits": 1, "head": "pepar"}, "'paper'"),
+        ({"exits": 1, "head": {"withd": 3}}, "'width'"),
+        ({"module": Residual}, "class Residual"),
+        ({"module": "resnet18"}, "classes"),
+        ({"module": "resnet81", "classes": 3}, "'resnet18'"),
+        ({"module": {}}, "module: {}"),
+        ({"module": None}, "module: None"),
+        ({"input_shape": 16}, "input_shape"),
+        ({"input_shape": (3, 16)}, "(3, 16)"),
+        ({"head": 3}, "head"),
+        ({"exits": None}, "exits"),
+        ({"exits": ["stem", ["head"]]}, "exits"),
+        ({"exits": [0.25, 0.5]}, "['25%']"),
+        ({"exits": [Residual()]}, "exits"),
+        ({"module": Residual().to("meta")}, "'meta'"),
+        ({"exits": "nowhere"}, "'nowhere'"),
+        ({"exits": 1, "seed": "one"}, "'one'"),
+        ({"exits": 1, "classes": "5"}, "'5'"),
     ],
+    ids=lambda v: " ".join(str(v).split())[:40],
 )
-def test_mistakes_in_attaching(arguments, message):
-    given = {"module": Residual(), "exits": "stem", "input_shape": (3, 16, 16), **arguments}
-    refuses(message, attach, **given)
+def test_mistakes_in_attaching(arguments, token, snapshot):
+    usual = {"module": Residual(), "exits": "stem", "input_shape": (3, 16, 16)}
+    line = refusal(attach, **usual | arguments)
+    assert token in line and line == snapshot
 
 
-def test_a_module_that_ends_in_a_softmax_is_told():
+def test_images_that_do_not_pass_are_refused():
+    assert "1×16×16" in refusal(attach, Residual(), 1, (1, 16, 16))
+
+
+def test_a_module_that_ends_in_a_softmax_is_warned_of():
     def net(*last):
         layers = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 5)
         return attach(nn.Sequential(*layers, *last), ["0"], (3, 8, 8), head="linear")
 
     net()
     net(nn.LogSoftmax(1))  # its softmax is that of the logits
-    with pytest.warns(UserWarning, match=r"Sequential seems to end in a softmax: .*; leave it out"):
+    with pytest.warns(UserWarning, match="in a softmax"):
         net(nn.Softmax(1))
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # of torch, as it imports
-def test_a_compiled_module_is_refused():
+def test_a_compiled_module_is_refused(snapshot):
     """Its trace would be of what compiling makes, after minutes."""
     compiled = torch.compile(Residual())
-    refuses("attach the module inside, module._orig_mod", attach, compiled, 1, (3, 16, 16))
+    assert refusal(attach, compiled, 1, (3, 16, 16)) == snapshot
 
 
-def test_a_network_with_exits_is_refused_wherever_it_is():
+def test_a_network_with_exits_is_refused_wherever_it_is(snapshot):
     """Cut again, its final exit was what had been an early one."""
     net = attach(Residual(), 1, (3, 16, 16))
     for module in (net, nn.Sequential(net)):
-        refuses("has exits already; .* net.backbone", attach, module, 1, (3, 16, 16))
+        assert refusal(attach, module, 1, (3, 16, 16)) == snapshot
     assert attach(net.backbone, 1, (3, 16, 16)).places == net.places
 
 
 def test_one_place_and_a_size_will_do():
     net = attach(Residual(), "stem", torch.ones(3, 16, 16).shape)
     assert net.places[0] == "stem" and net.input_shape == (3, 16, 16)
-    dear = "leaving here costs more than the plain network"
-    assert f"paper ({dear} with this head, and less with mlp or linear)" in repr(net)
+    assert "costs more" in repr(net)

@@ -1,4 +1,4 @@
-"""Networks cut by lists of submodules, some of which write on what they are given."""
+"""Networks cut by lists of submodules, some of which write on their input."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ def net():
 
 def test_what_a_head_reads_is_not_overwritten(net):
     x = images(net)
-    given = x.clone()
+    images_before = x.clone()
     (tap,) = inside(net).segment(1)(x)
     first = tap.clone()
     assert (first < 0).any()  # or the activation would change nothing
     (second,) = inside(net).segment(2)(tap)
-    kept = second.clone()
+    second_before = second.clone()
     inside(net).head_body(2)(second)
-    assert torch.equal(x, given)
+    assert torch.equal(x, images_before)
     assert torch.equal(tap, first)
-    assert torch.equal(second, kept)
+    assert torch.equal(second, second_before)
     module = inside(net).trunks[0].module
     assert torch.equal(net(x)[1], module(x.clone()))
     sum(z.sum() for z in net(x)).backward()  # which fails where what it needs has been written on

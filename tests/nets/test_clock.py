@@ -48,6 +48,6 @@ def test_name_seed_epoch_and_step_each_change_the_draw(name: str, now: tuple[int
 def test_a_draw_is_what_torch_seeded_with_the_names_draws() -> None:
     clock = Clock()
     clock.tick(42, 3, 7)
-    found = draw(clock, "a")
+    drawn = draw(clock, "a")
     torch.manual_seed(derive(42, "noise", "a", 3, 7))
-    assert torch.equal(found, torch.rand(4))
+    assert torch.equal(drawn, torch.rand(4))

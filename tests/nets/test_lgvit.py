@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from network_kit import resolve
+from syrupy.assertion import SnapshotAssertion
 from torch import Tensor, nn
 
 from offramp.bundle import graphs
@@ -21,8 +22,8 @@ from offramp.nets.cut.observe import count_macs
 from offramp.nets.heads import Head, HeadSpec
 from offramp.nets.network import inside
 from offramp.parts import Part
-from refusal import refuses
 from support import Vision
+from wording import refusal
 
 WIDTH, CLASSES, SIDE = 12, 5, 5
 GRID = SIDE * SIDE
@@ -77,12 +78,12 @@ def aggregated(head: Head, x: Tensor, stride: int = 2) -> Tensor:
     some = rest[:, ::stride, ::stride].reshape(len(x), -1, WIDTH)
     q, k, v = (some @ mix.qkv.weight.T).chunk(3, dim=2)
     each = WIDTH // 4
-    found = []
+    answers = []
     for n in range(4):
         part = slice(n * each, (n + 1) * each)
         weights = (q[..., part] @ k[..., part].mT / math.sqrt(each)).softmax(2)
-        found.append(weights @ v[..., part])
-    mean = (torch.cat(found, 2) @ mix.project.weight.T + mix.project.bias).mean(1)
+        answers.append(weights @ v[..., part])
+    mean = (torch.cat(answers, 2) @ mix.project.weight.T + mix.project.bias).mean(1)
     return (mean + first) @ last.weight.T + last.bias
 
 
@@ -114,12 +115,12 @@ def test_without_a_depthwise_convolution() -> None:
 @pytest.mark.parametrize("kind", ["local", "global"])
 def test_of_tokens_that_lead_the_first_counts_and_the_grid_is_what_is_left(kind: str) -> None:
     x = tokens(1 + GRID)
-    one, four, none = (make((n + GRID, WIDTH), kind).eval() for n in (1, 4, 0))
+    single, four, none = (make((n + GRID, WIDTH), kind).eval() for n in (1, 4, 0))
     registers = torch.cat((x[:, :1], tokens(3), x[:, 1:]), 1)
-    assert torch.equal(one(x), four(registers))
-    assert not torch.equal(one(x), one(x.roll(1, 1))), "the control: a grid that is shifted by one"
+    assert torch.equal(single(x), four(registers))
+    assert not torch.equal(single(x), single(x.roll(1, 1))), "control: a shifted grid"
     sum_of_all = none.body.classifier.weight @ x[:, 0].T  # what the class token adds is linear
-    torch.testing.assert_close(one(x), none(x[:, 1:]) + sum_of_all.T, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(single(x), none(x[:, 1:]) + sum_of_all.T, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["local", "global"])
@@ -132,7 +133,7 @@ def test_a_map_is_read_as_tokens_without_a_class_token(kind: str) -> None:
     assert torch.equal(lying(x), first(as_map.permute(0, 3, 1, 2).contiguous()))
     assert torch.equal(lying(x), last(as_map))
     turned = make((15, WIDTH), kind, rows=5, columns=3).eval()
-    assert not torch.equal(turned(x), lying(x)), "the control: another grid of as many tokens"
+    assert not torch.equal(turned(x), lying(x)), "control: another grid"
 
 
 def test_specs_are_definite_and_equal_heads_have_equal_ones() -> None:
@@ -160,30 +161,36 @@ def test_specs_are_definite_and_equal_heads_have_equal_ones() -> None:
 )
 def test_which_exit_has_which_head(exits: int, kinds: str) -> None:
     """Of two, four and eight exits, those of the source."""
-    found = []
+    chosen = []
     for k in range(1, exits + 1):
         spec = resolve(HeadSpec(), {"kind": "lgvit"}, (17, 8), "e", (32, 32), (k, exits))
-        found.append(f"l{spec.kernel}" if spec.kind == "local" else f"g{spec.stride}")
-    assert found == kinds.split()
+        chosen.append(f"l{spec.kernel}" if spec.kind == "local" else f"g{spec.stride}")
+    assert chosen == kinds.split()
 
 
 @pytest.mark.parametrize(
-    ("shape", "sides", "settings", "message"),
+    ("shape", "sides", "settings", "token"),
     [
-        ((24,), (8, 8), {"kind": "local"}, r"reads tokens of images .* this tensor is \[B, D\]; use"),
-        ((9, 24), (), {"kind": "global"}, "these are tokens of texts; use the head 'mlp'"),
-        ((9, 24), (8, 8), {"kind": "local", "stride": 2}, "a local head has no setting 'stride'"),
-        ((9, 24), (8, 8), {"kind": "lgvit", "kernel": 5}, "a lgvit head has no setting 'kernel'"),
-        ((9, 24), (8, 8), {"kind": "local", "rows": 3, "columns": 4}, "9 tokens cannot lie in 3×4"),
-        ((9, 24), (8, 8), {"kind": "local", "rows": 3}, "cannot lie in 3×0"),
-        ((9, 24), (7, 13), {"kind": "global"}, "9 tokens cannot lie in 0×0.*say rows and columns"),
-        ((9, 24), (8, 8), {"kind": "global", "stride": 0}, "stride cannot be 0; use 1 or more"),
+        ((24,), (8, 8), {"kind": "local"}, "[B, D]"),
+        ((9, 24), (), {"kind": "global"}, "texts"),
+        ((9, 24), (8, 8), {"kind": "local", "stride": 2}, "'stride'"),
+        ((9, 24), (8, 8), {"kind": "lgvit", "kernel": 5}, "'kernel'"),
+        ((9, 24), (8, 8), {"kind": "local", "rows": 3, "columns": 4}, "3×4"),
+        ((9, 24), (8, 8), {"kind": "local", "rows": 3}, "3×0"),
+        ((9, 24), (7, 13), {"kind": "global"}, "0×0"),
+        ((9, 24), (8, 8), {"kind": "global", "stride": 0}, "stride"),
     ],
+    ids=str,
 )
 def test_mistakes_name_the_thing_and_the_remedy(
-    shape: tuple[int, ...], sides: tuple[int, ...], settings: dict, message: str
+    shape: tuple[int, ...],
+    sides: tuple[int, ...],
+    settings: dict,
+    token: str,
+    snapshot: SnapshotAssertion,
 ) -> None:
-    refuses(message, resolve, HeadSpec(), settings, shape, "exit 1", sides)
+    line = refusal(resolve, HeadSpec(), settings, shape, "exit 1", sides)
+    assert token in line and line == snapshot
 
 
 def vision() -> ExitNetwork:
@@ -232,13 +239,13 @@ def test_the_graphs_answer_as_the_network(make_net: Callable[[], ExitNetwork], t
     with torch.inference_mode():
         expected = [logits.numpy() for logits in net(pixels)]
     assert graphs.one_size(net, range(1, net.exits + 1)) == tuple(early)
-    held = [pixels.numpy()]
+    values = [pixels.numpy()]
     for stage in graphs.export(net, graphs.layout(inside(net).trunk_of, early), tmp_path):
         session = onnxruntime.InferenceSession(tmp_path / stage.file)
-        names = [one.name for one in session.get_inputs()]
-        logits, *held = session.run(None, dict(zip(names, held, strict=True)))
+        names = [entry.name for entry in session.get_inputs()]
+        logits, *values = session.run(None, dict(zip(names, values, strict=True)))
         np.testing.assert_allclose(logits, expected[stage.exit - 1], atol=1e-5)
-        assert not np.allclose(logits, expected[stage.exit], atol=1e-3), "the control: the next exit"
+        assert not np.allclose(logits, expected[stage.exit], atol=1e-3), "control: the next"
 
 
 def test_grids() -> None:

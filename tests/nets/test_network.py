@@ -23,11 +23,10 @@ from network_kit import (
     storages,
 )
 
-from offramp.errors import OfframpError
 from offramp.nets import BACKBONES, NetSpec, build
 from offramp.nets.network import inside, prepared, redrawn, with_trunks
 from offramp.parts import Part, path
-from refusal import refuses
+from wording import refusal
 
 pytestmark = pytest.mark.slow
 
@@ -92,8 +91,8 @@ def test_every_exit_can_have_a_trunk_of_its_own(name):
 
 
 @pytest.mark.parametrize("owners", [(0, 0, 0), (0, 0, 0, -1)])
-def test_trunks_that_do_not_fit(owners):
-    refuses("give each a number from 0", with_trunks, network(), owners)
+def test_trunks_that_do_not_fit(owners, snapshot):
+    assert refusal(with_trunks, network(), owners) == snapshot
 
 
 def test_forward_runs_each_path():
@@ -134,14 +133,15 @@ def test_weights_are_drawn_by_seed_draw_and_name(name):
 def test_heads_are_drawn_by_their_place():
     shape = (1, 8, 8)
     head = (("pools", 2), ("width", 8))
-    one, two = (
+    alone, among = (
         build(NetSpec("digits-cnn", taps=taps, head=head), shape, CLASSES, seed=1)
         for taps in (("blocks.2",), ("blocks.0", "blocks.2", "blocks.3"))
     )
-    assert same(inside(one).state(Part("head", 1)), inside(two).state(Part("head", 2)))
-    fresh = [redrawn(n, 1, "fresh") for n in (one, two)]
-    assert same(inside(fresh[0]).state(Part("head", 1)), inside(fresh[1]).state(Part("head", 2)))
-    assert not same(inside(fresh[0]).state(Part("head", 1)), inside(one).state(Part("head", 1)))
+    first, second = inside(alone).state(Part("head", 1)), inside(among).state(Part("head", 2))
+    assert same(first, second)
+    fresh = [inside(redrawn(n, 1, "fresh")) for n in (alone, among)]
+    assert same(fresh[0].state(Part("head", 1)), fresh[1].state(Part("head", 2)))
+    assert not same(fresh[0].state(Part("head", 1)), first)
 
 
 def test_redrawing_fills_every_trunk_and_leaves_the_generator_alone():
@@ -241,30 +241,35 @@ def test_a_reading_is_no_part_of_the_identity():
 
 
 @pytest.mark.parametrize(
-    ("spec", "message"),
+    ("spec", "token"),
     [
-        (NetSpec("digits-cn"), "unknown backbone 'digits-cn'; did you mean 'digits-cnn'"),
-        (NetSpec("timm/resnet8"), "timm has no model 'resnet8'"),
-        (
-            NetSpec("torchvision/resnet19"),
-            "torchvision has no model 'resnet19'; did you mean 'resnet18'",
-        ),
-        (NetSpec("torchvision/fcn_resnet50"), "torchvision has no model 'fcn_resnet50'"),
-        (
-            NetSpec("torchvision/resnet18"),
-            "takes images of 3 channels and these have 1; set data.channels",
-        ),
-        (NetSpec("timm/resnet18", (("dorp_rate", 0.1),)), "timm/resnet18 cannot be made"),
-        (NetSpec("nowhere.py:make"), "there is no file nowhere.py"),
-        (NetSpec("digits-cnn", taps=("blocks.9",)), "no place 'blocks.9'"),
+        (NetSpec("digits-cn"), "'digits-cnn'"),
+        (NetSpec("torchvision/resnet18"), "3 channels"),
+        (NetSpec("nowhere.py:make"), "nowhere.py"),
+        (NetSpec("digits-cnn", taps=("blocks.9",)), "'blocks.9'"),
         (NetSpec("digits-cnn", taps=("blocks.3", "blocks.1")), "order"),
-        (NetSpec("digits-cnn", taps=99), "6 places for exits, and 99 are asked"),
-        (NetSpec("digits-cnn", taps=-1), "use 0 or more"),
-        (NetSpec("digits-cnn", head=(("kind", "nlp"),)), "exit 1 at 'blocks.0': unknown head 'nlp'"),
+        (NetSpec("digits-cnn", taps=99), "99"),
+        (NetSpec("digits-cnn", taps=-1), "-1"),
+        (NetSpec("digits-cnn", head=(("kind", "nlp"),)), "'nlp'"),
+    ],
+    ids=["name", "channels", "file", "place", "order", "many", "few", "head"],
+)
+def test_mistakes_in_a_spec(spec, token, snapshot):
+    line = refusal(build, spec, (1, 8, 8), CLASSES, seed=1)
+    assert token in line and line == snapshot
+
+
+@pytest.mark.parametrize(  # as other versions of the libraries have other names near these
+    ("spec", "token"),
+    [
+        (NetSpec("timm/resnet8"), "'resnet8'"),
+        (NetSpec("torchvision/resnet19"), "'resnet18'"),
+        (NetSpec("torchvision/fcn_resnet50"), "'fcn_resnet50'"),
+        (NetSpec("timm/resnet18", (("dorp_rate", 0.1),)), "timm/resnet18"),
     ],
 )
-def test_mistakes_in_a_spec(spec, message):
-    refuses(message, build, spec, (1, 8, 8), CLASSES, seed=1)
+def test_mistakes_that_a_library_finds(spec, token):
+    assert token in refusal(build, spec, (1, 8, 8), CLASSES, seed=1)
 
 
 class _Trap:
@@ -282,7 +287,7 @@ class _Trap:
         *("pretrained_strict", "pretrained_filter_fn", "pretrained_model_args"),
     ],
 )
-def test_timm_loads_nothing(option, tmp_path, monkeypatch):
+def test_timm_loads_nothing(option, tmp_path, monkeypatch, snapshot):
     """Whatever timm would do with the file: its oldest version here unpickles."""
     file, mark = tmp_path / "weights.pth", tmp_path / "ran"
     torch.save({"state_dict": _Trap(mark)}, file)
@@ -292,28 +297,28 @@ def test_timm_loads_nothing(option, tmp_path, monkeypatch):
 
     monkeypatch.setattr("timm.models._factory.load_checkpoint", unpickling)
     spec = NetSpec("timm/resnet18", ((option, str(file)),))
-    refuses(f"takes no option '{option}'.*give weights: ", build, spec, (3, 32, 32), CLASSES, seed=1)
+    assert refusal(build, spec, (3, 32, 32), CLASSES, seed=1) == snapshot
     assert not mark.exists()
 
 
-def test_timm_options_that_load_are_known():
+def test_timm_options_that_load_are_refused():
     """Whatever has to do with weights in the signatures of timm's factory is refused."""
     from timm.models import build_model_with_cfg, create_model
 
-    found = {*inspect.signature(create_model).parameters}
-    found |= {*inspect.signature(build_model_with_cfg).parameters}
+    options = {*inspect.signature(create_model).parameters}
+    options |= {*inspect.signature(build_model_with_cfg).parameters}
     words = ("pretrained", "checkpoint", "cache", "path", "url", "file", "weights")
-    loading = {name for name in found if any(word in name for word in words)}
+    loading = {name for name in options if any(word in name for word in words)}
     assert loading >= {"checkpoint_path", "pretrained", "cache_dir"}
     for name in loading:
-        with pytest.raises(OfframpError, match=f"takes no option '{name}'"):
-            build(NetSpec("timm/resnet18", ((name, "x"),)), (3, 32, 32), CLASSES, seed=1)
+        spec = NetSpec("timm/resnet18", ((name, "x"),))
+        assert f"'{name}'" in refusal(build, spec, (3, 32, 32), CLASSES, seed=1)
 
 
 @pytest.mark.parametrize("option", ["weights", "weights_backbone", "pretrained", "progress"])
-def test_torchvision_loads_nothing(option):
+def test_torchvision_loads_nothing(option, snapshot):
     spec = NetSpec("torchvision/resnet18", ((option, "DEFAULT"),))
-    refuses(f"takes no option '{option}'.*give weights: ", build, spec, (3, 32, 32), CLASSES, seed=1)
+    assert refusal(build, spec, (3, 32, 32), CLASSES, seed=1) == snapshot
 
 
 def test_a_network_of_torchvision_takes_its_options():
@@ -331,8 +336,8 @@ def test_a_network_of_torchvision_takes_its_options():
     assert same(net.state_dict(), twin.state_dict())
 
 
-def test_one_class_is_refused():
-    refuses("at least 2 classes", build, NetSpec("digits-cnn"), (1, 8, 8), 1, seed=1)
+def test_one_class_is_refused(snapshot):
+    assert refusal(build, NetSpec("digits-cnn"), (1, 8, 8), 1, seed=1) == snapshot
 
 
 def test_no_early_exit_is_the_plain_network():
@@ -349,11 +354,11 @@ def test_head_settings_reach_every_exit(kind):
     assert all(z.shape == (4, CLASSES) for z in net(images(net)))
 
 
-def alike(one, other):
-    return len(one) == len(other) and all(map(torch.equal, one, other))
+def equal(logits, expected):
+    return len(logits) == len(expected) and all(map(torch.equal, logits, expected))
 
 
-def answers_go_along(net, plain, found, x):
+def copies_answer_alike(net, plain, logits, x):
     """Copies, trunks and whatever loads its weights answer as the network does."""
     loaded = plain.carrying(inside(net).carry)
     loaded.load_state_dict(net.state_dict())
@@ -363,7 +368,7 @@ def answers_go_along(net, plain, found, x):
         net.carrying(inside(net).carry),
         loaded,
     ):
-        assert alike(twin(x), found)
+        assert equal(twin(x), logits)
     assert net.carrying(0.0).state_dict().keys() == plain.state_dict().keys()
 
 
@@ -371,27 +376,24 @@ def test_heads_that_add_through_a_hidden_layer():
     plain = copy.deepcopy(network("digits-cnn")).eval()
     net = plain.carrying("hidden")
     x = images(net)
-    assert alike(net(x), plain(x)), "they begin at zero"
+    assert equal(net(x), plain(x)), "begin at zero"
     with torch.no_grad():
         for head in inside(net).heads[1:]:
             for tensor in head.before.state_dict().values():
                 tensor.copy_(1 + torch.rand(tensor.shape))
-    found, expected = net(x), [*plain(x)]
+    logits, expected = net(x), [*plain(x)]
     for k, head in enumerate(inside(net).heads[1:], start=1):
         dense, norm, _, matrix = head.before
         read = (expected[k - 1] @ dense.weight.T - norm.running_mean) / (norm.running_var + 1e-5).sqrt()
         expected[k] = expected[k] + (read * norm.weight + norm.bias).clamp(min=0) @ matrix.weight.T
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(found[1], plain(x)[1], atol=1e-3), "the control"
+    torch.testing.assert_close([*logits], expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(logits[1], plain(x)[1], atol=1e-3), "the control"
     for k, width in ((1, 0), (2, inside(net).width(2)), (net.exits, 0)):
         part, more = Part("head", k), 2 * width * net.classes
         assert net.macs(part) == plain.macs(part, "hidden") == plain.macs(part) + more
-    answers_go_along(net, plain, found, x)
-    one, same_seed, other = (
-        inside(redrawn(net, seed)).heads[1].before.dense.weight for seed in (7, 7, 8)
-    )
-    assert torch.equal(one, same_seed) and not torch.equal(one, other)
+    copies_answer_alike(net, plain, logits, x)
+    seven, again, eight = (inside(redrawn(net, seed)).heads[1].before.dense.weight for seed in (7, 7, 8))
+    assert torch.equal(seven, again) and not torch.equal(seven, eight)
     assert all(head.before.weight.shape == (5, 5) for head in inside(net.carrying("learned")).heads[1:])
 
 
@@ -399,30 +401,29 @@ def test_heads_that_have_learned_what_to_add_of_the_answer_before():
     plain = copy.deepcopy(network("digits-cnn")).eval()
     net = plain.carrying("learned")
     x = images(net)
-    assert alike(net(x), plain(x)), "they begin at zero"
+    assert equal(net(x), plain(x)), "begin at zero"
     matrices = [head.before.weight for head in inside(net).heads[1:]]
     assert inside(net).heads[0].before is None and len(matrices) == net.exits - 2
     with torch.no_grad():
         for matrix in matrices:
             matrix.copy_(torch.randn(matrix.shape, generator=torch.Generator().manual_seed(1)))
-    own, found = plain(x), net(x)
+    own, logits = plain(x), net(x)
     expected = [own[0]]
-    for logits, matrix in zip(own[1:-1], matrices, strict=True):
-        expected.append(logits + expected[-1] @ matrix.T)
-    for one, other in zip(found, [*expected, own[-1]], strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(found[1], own[1], atol=1e-3), "the control"
+    for added_to, matrix in zip(own[1:-1], matrices, strict=True):
+        expected.append(added_to + expected[-1] @ matrix.T)
+    torch.testing.assert_close([*logits], [*expected, own[-1]], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(logits[1], own[1], atol=1e-3), "the control"
     for part in parts(net):
         adds = part.kind == "head" and 1 < part.index < net.exits
         more = net.classes**2 if adds else 0
         assert net.macs(part) == plain.macs(part, "learned") == plain.macs(part) + more
         assert net.macs(part, 0.0) == plain.macs(part)
         assert inside(net).parameter_count(part) == inside(plain).parameter_count(part) + more
-    answers_go_along(net, plain, found, x)
+    copies_answer_alike(net, plain, logits, x)
     assert set(net.head_keys) - set(plain.head_keys) == {
         key for key in net.state_dict() if key.endswith("before.weight")
     }
-    assert alike(net.carrying(0.0)(x), own)
+    assert equal(net.carrying(0.0)(x), own)
     drawn, usual = redrawn(net, 7), redrawn(plain, 7)
     assert not any(head.before.weight.any() for head in inside(drawn).heads[1:])
     assert all(torch.equal(drawn.state_dict()[k], v) for k, v in usual.state_dict().items())

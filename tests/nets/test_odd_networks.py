@@ -9,12 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from partition_cases import images, parts, run, same_state, step, train
+from syrupy.assertion import SnapshotAssertion
 from torch import Tensor, nn
 
-from offramp.errors import OfframpError
 from offramp.nets import attach
 from offramp.nets.cut.partition import Trunk, cut, cut_by_names
-from refusal import refuses
+from wording import refusal
 
 IMAGE = (3, 8, 8)
 
@@ -145,9 +145,11 @@ def test_attaching_leaves_buffers_as_they_were(between) -> None:
     ],
     ids=["shape", "type", "nothing"],
 )
-def test_a_buffer_that_is_set_to_something_else_is_refused(between, mode: str) -> None:
-    message = rf"Net in {mode} mode sets the buffer 'calls' to a tensor of another shape or type; let it"
-    refuses(message, cut, Net(between), IMAGE, ["a"])
+def test_a_buffer_that_is_set_to_something_else_is_refused(
+    between, mode: str, snapshot: SnapshotAssertion
+) -> None:
+    line = refusal(cut, Net(between), IMAGE, ["a"])
+    assert f"{mode} mode" in line and line == snapshot
 
 
 def test_a_buffer_that_is_made_by_the_first_forward_is_made_by_each() -> None:
@@ -210,14 +212,14 @@ class Frugal(torch.autograd.Function):
         return 2 * x * gradient
 
 
-def held(_: Net, x: Tensor) -> Tensor:
+def ungraded(_: Net, x: Tensor) -> Tensor:
     with torch.no_grad():
         return x * 2
 
 
 GRADIENTS = {
     "straight through": (lambda _, x: Straight.apply(x), {"a.weight", "a.bias"}),
-    "no_grad": (held, {"a.weight", "a.bias"}),
+    "no_grad": (ungraded, {"a.weight", "a.bias"}),
     "as plain": (lambda _, x: Frugal.apply(x), set()),
     "detach": (lambda _, x: x + (x.sign() - x).detach(), set()),
     "sign": (lambda _, x: x.sign(), set()),
@@ -225,7 +227,7 @@ GRADIENTS = {
 
 
 @pytest.mark.parametrize(("between", "wrong"), GRADIENTS.values(), ids=GRADIENTS)
-def test_parameters_whose_gradient_a_trace_loses_are_known(between, wrong: set[str]) -> None:
+def test_parameters_whose_gradient_a_trace_changes_are_named(between, wrong: set[str]) -> None:
     torch.manual_seed(0)
     trunk = cut(Net(between), IMAGE, ["a"])
     assert trunk.wrong_gradients == wrong == trunk.on(Net(between)).wrong_gradients
@@ -235,14 +237,14 @@ def test_parameters_whose_gradient_a_trace_loses_are_known(between, wrong: set[s
 
 class TestInPlace:
     def outputs(self, taps: list[str], net: nn.Module) -> list[tuple[Tensor, Tensor]]:
-        """What each segment returned: right after it ran, and after the whole network ran."""
+        """What each segment returned: right after it ran, and after the whole network did."""
         trunk = train(cut(net, IMAGE, taps), True)
         values: tuple[Tensor, ...] = (images(IMAGE),)
-        kept = [(values[0].clone(), values[0])]
+        pairs = [(values[0].clone(), values[0])]
         for part in parts(trunk):
             values = part(*values)
-            kept.append((values[0].clone(), values[0]))
-        return kept
+            pairs.append((values[0].clone(), values[0]))
+        return pairs
 
     def net(self) -> nn.Module:
         torch.manual_seed(0)
@@ -289,7 +291,7 @@ def test_other_arguments_take_their_defaults() -> None:
     assert torch.equal(run(trunk, images(IMAGE)), net(images(IMAGE)))
 
 
-def test_a_kept_constant_stays_out_of_the_state_and_follows_the_module() -> None:
+def test_a_constant_stays_out_of_the_state_and_follows_the_module() -> None:
     net = Net(constant)
     names = list(net.state_dict())
     trunk = cut(net, IMAGE, ["a"])
@@ -310,7 +312,7 @@ def test_a_module_called_in_two_segments_has_the_mode_of_each() -> None:
     assert torch.equal(trunk.segments[0](x)[0], first)
 
 
-def test_a_parameter_in_two_parts_is_refused() -> None:
+def test_a_parameter_in_two_parts_is_refused(snapshot: SnapshotAssertion) -> None:
     class Tied(Net):
         def __init__(self) -> None:
             super().__init__()
@@ -320,12 +322,12 @@ def test_a_parameter_in_two_parts_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.fc(self.c(self.b(self.a(x))).mean((2, 3)))
 
-    refuses(r"'c.weight' of Tied is used by segment 1 and by segm", cut, Tied(), IMAGE, ["b"])
+    assert refusal(cut, Tied(), IMAGE, ["b"]) == snapshot
     trunk = cut(Tied(), IMAGE, ["a"])  # one part has both
     assert len(trunk.segments[1].parameters()) == len(trunk.segments[1].state()) - 1
 
 
-def test_a_batch_norm_in_two_parts_is_refused() -> None:
+def test_a_batch_norm_in_two_parts_is_refused(snapshot: SnapshotAssertion) -> None:
     class Reused(Net):
         def __init__(self) -> None:
             super().__init__()
@@ -334,7 +336,7 @@ def test_a_batch_norm_in_two_parts_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.fc(self.bn(self.b(self.bn(self.a(x)))).mean((2, 3)))
 
-    refuses(r"'bn\.running_mean' of Reused is used by segment 1", cut, Reused(), IMAGE, ["b"])
+    assert refusal(cut, Reused(), IMAGE, ["b"]) == snapshot
 
 
 class Choice(nn.Module):
@@ -358,12 +360,12 @@ class TestUntraceable:
     names = (("a", "act"), ("stage", "b"), ("pool", "drop", "fc"))
 
     def test_the_error_names_the_submodule_and_the_remedy(self) -> None:
-        line = refuses(r"its submodule 'stage\.1' \(Choice\) stops", cut, Untraceable(), IMAGE, ["a"])
-        assert "lists of submodule names" in line
+        line = refusal(cut, Untraceable(), IMAGE, ["a"])
+        assert "'stage.1' (Choice)" in line and "lists of submodule" in line
 
     def test_the_error_names_the_module_itself(self) -> None:
-        with pytest.raises(OfframpError, match="because its own forward stops the trace"):
-            cut(Net(lambda _, x: x if x.sum() > 0 else -x), IMAGE, ["a"])
+        net = Net(lambda _, x: x if x.sum() > 0 else -x)
+        assert "its own forward" in refusal(cut, net, IMAGE, ["a"])
 
     def test_names_of_submodules_cut_it_exactly(self) -> None:
         torch.manual_seed(0)
@@ -377,15 +379,15 @@ class TestUntraceable:
         assert same_state(whole, trunk.module)
         assert "b.weight" in trunk.segments[1].state()
 
-    def test_gradients_that_names_of_submodules_lose_are_known(self) -> None:
-        class Held(Untraceable):
+    def test_gradients_that_names_of_submodules_change_are_named(self) -> None:
+        class Ungraded(Untraceable):
             def forward(self, x: Tensor) -> Tensor:
                 with torch.no_grad():
                     x = self.act(self.a(x))
                 return self.fc(self.drop(self.pool(self.b(self.stage(x)))))
 
         torch.manual_seed(0)
-        assert cut_by_names(Held(), self.names, IMAGE).wrong_gradients == {"a.weight", "a.bias"}
+        assert cut_by_names(Ungraded(), self.names, IMAGE).wrong_gradients == {"a.weight", "a.bias"}
         assert not cut_by_names(Untraceable(), self.names, IMAGE).wrong_gradients
 
     def test_its_noise_follows_the_clock(self) -> None:
@@ -414,14 +416,14 @@ class TestUntraceable:
             assert set(left.unique().tolist()) == {0.0, 4.0 * 2} and (left == 0).sum() > 40
 
     @pytest.mark.parametrize(
-        ("names", "message"),
+        ("names", "token"),
         [
-            ([["a", "two"], ["silent", "fc"]], "do not run one after another: 'tuple' object has no "),
-            ([["a"], ["silent", "fc"]], "do not run one after another: AssertionError; list all of"),
-            ([["a"], ["two"]], "do not compute what it computes"),
+            ([["a", "two"], ["silent", "fc"]], "'tuple' object"),
+            ([["a"], ["silent", "fc"]], "AssertionError; list"),
+            ([["a"], ["two"]], "do not compute"),
         ],
     )
-    def test_what_gives_no_tensor_or_fails_without_a_word_is_refused(self, names, message: str) -> None:
+    def test_what_gives_no_tensor_or_fails_without_a_word_is_refused(self, names, token: str) -> None:
         class Two(nn.Module):
             def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
                 return x, x
@@ -442,18 +444,18 @@ class TestUntraceable:
                 x, _ = self.two(self.a(x))
                 return self.fc(self.silent(x.flatten(1)))
 
-        refuses(message, cut_by_names, Odd(), names, IMAGE)
+        assert token in refusal(cut_by_names, Odd(), names, IMAGE)
 
     @pytest.mark.parametrize(
-        ("names", "message"),
+        ("names", "token"),
         [
-            ([["a"], ["stge"], ["fc"]], "has no submodule 'stge'; did you mean 'stage'"),
-            ([["a", "act", "stage", "b"]], "needs at least two lists"),
-            ([["a"], []], "none of them empty"),
-            ([["b", "act"], ["stage", "a"], ["pool", "fc"]], "do not run one after another"),
-            ([["a"], ["stage", "b"], ["pool", "fc"]], "do not compute what it computes"),
-            ([["a"], ["stage", "a"], ["fc"]], r"'a\.weight' of Untraceable is used by segment 1"),
+            ([["a"], ["stge"], ["fc"]], "'stage'"),
+            ([["a", "act", "stage", "b"]], "two lists"),
+            ([["a"], []], "empty"),
+            ([["b", "act"], ["stage", "a"], ["pool", "fc"]], "do not run"),
+            ([["a"], ["stage", "b"], ["pool", "fc"]], "do not compute"),
+            ([["a"], ["stage", "a"], ["fc"]], "'a.weight'"),
         ],
     )
-    def test_lists_that_do_not_fit_are_refused(self, names, message: str) -> None:
-        refuses(message, cut_by_names, Untraceable(), names, IMAGE)
+    def test_lists_that_do_not_fit_are_refused(self, names, token: str) -> None:
+        assert token in refusal(cut_by_names, Untraceable(), names, IMAGE)

@@ -1,4 +1,4 @@
-"""Weights that are given: what is loaded, what is drawn anew, and what is refused."""
+"""Weights from files and libraries: what is loaded, what is drawn anew, and what is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from offramp.errors import OfframpError
 from offramp.nets import NetSpec, build, pretrained
 from offramp.nets.network import inside, redrawn
 from offramp.nets.pretrained import read
-from refusal import refuses
+from wording import refusal
 
 pytestmark = pytest.mark.slow
 
@@ -75,16 +75,14 @@ def test_every_form_of_file(name, wrapped, state, tmp_path):
 
 
 def test_the_content_identifies(state, tmp_path):
-    one = digits_net(weights=saved(tmp_path / "a.pth", state))
-    state["blocks.0.0.weight" if "blocks.0.0.weight" in state else next(iter(state))][0] += 1e-6
+    net = digits_net(weights=saved(tmp_path / "a.pth", state))
+    next(iter(state.values()))[0] += 1e-6
     other = digits_net(weights=saved(tmp_path / "b.pth", state))
-    assert (
-        inside(one).facts.identity != inside(other).facts.identity
-        and "weights" not in inside(digits_net()).facts.identity
-    )
+    assert inside(net).facts.identity != inside(other).facts.identity
+    assert "weights" not in inside(digits_net()).facts.identity
 
 
-def test_other_classes_get_a_classifier_of_their_own(state, tmp_path):
+def test_other_classes_get_a_classifier_of_their_own(state, tmp_path, snapshot):
     net = digits_net(classes=5, weights=saved(tmp_path / "a.pth", {**state, "extra": torch.zeros(2)}))
     own = inside(net).trunks[0].module.state_dict()
     drawn = [k for k, v in own.items() if v.shape != state[k].shape]
@@ -92,25 +90,19 @@ def test_other_classes_get_a_classifier_of_their_own(state, tmp_path):
     assert all(torch.equal(own[k], state[k]) for k in own if k not in drawn)
     plain = inside(digits_net(classes=5)).trunks[0].module.state_dict()
     assert all(torch.equal(own[k], plain[k]) for k in drawn)  # drawn from the seed as ever
-    assert inside(net).facts.initial.endswith(
-        f"drawn anew: {', '.join(drawn)}; in the file and not used: extra"
-    )
+    assert inside(net).facts.initial == snapshot and all(k in inside(net).facts.initial for k in drawn)
 
 
-def test_a_missing_or_misshapen_tensor_is_named(state, tmp_path):
+def test_a_missing_or_misshapen_tensor_is_named(state, tmp_path, snapshot):
     names = list(state)
     deep = next(n for n in names[2:] if state[n].dim() == 4)
     lacking = {k: v for k, v in state.items() if k != deep}
-    rest = f"{len(state) - 1} of {len(state)} tensors of DigitsCNN fit"
-    with pytest.raises(OfframpError, match=rf"{rest}; the first that do not: '{deep}' \(not there\)"):
-        digits_net(weights=saved(tmp_path / "a.pth", lacking))
+    assert refusal(digits_net, weights=saved(tmp_path / "a.pth", lacking)) == snapshot
     wide = {"model": {f"net.{k}": v for k, v in {**state, deep: torch.zeros(2, 2)}.items()}}
-    with pytest.raises(OfframpError, match=rf"{rest} \(of 'model'\); .* '{deep}' \(\[2, 2\] there, "):
-        digits_net(weights=saved(tmp_path / "b.pth", wide))
-    refuses(
-        rf"another network: 0 of {len(state)} .*: '{names[0]}' .*, '{names[1]}' .*, '{names[2]}' ",
-        digits_net,
-        weights=saved(tmp_path / "e.pth", {"conv1.weight": torch.zeros(1)}),
+    assert refusal(digits_net, weights=saved(tmp_path / "b.pth", wide)) == snapshot
+    assert (
+        refusal(digits_net, weights=saved(tmp_path / "e.pth", {"conv1.weight": torch.zeros(1)}))
+        == snapshot
     )
     counted = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
     assert inside(digits_net(weights=saved(tmp_path / "c.pth", counted))).arrives_trained
@@ -123,11 +115,11 @@ def test_what_trained_is_taken_and_its_average_is_named(state, tmp_path):
     net = digits_net(weights=saved(tmp_path / "a.pth", both))
     got = inside(net).trunks[0].module.state_dict()
     assert all(torch.equal(got[k], v) for k, v in state.items())
-    assert inside(net).facts.initial.endswith("in the file and not used: state_dict_ema")
+    assert inside(net).facts.initial.endswith("state_dict_ema")
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
-def test_a_checkpoint_in_several_files(kind, state, tmp_path):
+def test_a_checkpoint_in_several_files(kind, state, tmp_path, snapshot):
     names = [f"model-{n}-of-00002.{kind}" for n in ("00001", "00002")]
     where = {key: names[n % 2] for n, key in enumerate(state)}
     for name in names:
@@ -140,13 +132,14 @@ def test_a_checkpoint_in_several_files(kind, state, tmp_path):
     for source in (index, tmp_path / names[1]):  # one of the files stands for all
         assert inside(digits_net(weights=str(source))).facts.identity == inside(whole).facts.identity
     (tmp_path / names[1]).unlink()
-    refuses("names model-00002-of-00002.* not beside it; fetch it too", digits_net, weights=str(index))
+    assert refusal(digits_net, weights=str(index)) == snapshot
     for text, message in (
         (b'{"weight_map": {"a": "../b.bin"}}', "lies outside"),
         (b"[]", "is no index"),
     ):
         index.write_bytes(text)
-        refuses(message, digits_net, weights=str(index))
+        with pytest.raises(OfframpError, match=message):
+            digits_net(weights=str(index))
 
 
 class _Bomb:
@@ -157,18 +150,14 @@ class _Bomb:
 @pytest.mark.parametrize(
     ("name", "make", "message"),
     [
-        (
-            "a.pth",
-            lambda p: torch.save({"w": _Bomb()}, p),
-            "(posix.mkdir), and running code from a file",
-        ),
-        ("a.pth", lambda p: p.write_bytes(b"PK\x03\x04 no zip"), "cannot be read as weights"),
-        ("a.pth", lambda p: p.write_bytes(b""), "cannot be read as weights"),
-        ("a.pth", lambda p: torch.save([1, 2], p), "holds a list without tensors; give a state_dict"),
-        ("a.pth", lambda p: torch.save({"w": 3}, p), "holds a dict without tensors"),
-        ("a.safetensors", lambda p: p.write_bytes(b"x" * 40), "is no safetensors file"),
-        ("a.h5", lambda p: p.write_bytes(b"x"), "must end in one of .safetensors, .pth"),
-        ("a.pth", Path.exists, "there are no weights"),
+        ("a.pth", lambda p: torch.save({"w": _Bomb()}, p), "(posix.mkdir)"),
+        ("a.pth", lambda p: p.write_bytes(b"PK\x03\x04 no zip"), "cannot be read"),
+        ("a.pth", lambda p: p.write_bytes(b""), "cannot be read"),
+        ("a.pth", lambda p: torch.save([1, 2], p), "a list"),
+        ("a.pth", lambda p: torch.save({"w": 3}, p), "a dict"),
+        ("a.safetensors", lambda p: p.write_bytes(b"x" * 40), "no safetensors"),
+        ("a.h5", lambda p: p.write_bytes(b"x"), "end in"),
+        ("a.pth", Path.exists, "no weights"),
     ],
 )
 def test_a_file_that_is_no_weights_is_one_line(name, make, message, tmp_path, monkeypatch):
@@ -187,7 +176,7 @@ def test_what_lies_in_the_cache_as_public_weights_runs_nothing(tmp_path, monkeyp
     place.mkdir(parents=True)
     name = models.ResNet18_Weights.DEFAULT.url.rpartition("/")[2]
     torch.save({"conv1.weight": _Bomb()}, place / name)
-    refuses("torchvision/resnet18 cannot be had", read, "imagenet", "resnet18")
+    assert "cannot be had" in refusal(read, "imagenet", "resnet18")
     assert not (tmp_path / "exploded").exists()
 
 
@@ -216,7 +205,7 @@ def empty_cache(monkeypatch, tmp_path):
 )
 @pytest.mark.parametrize("silent", [False, True])
 @pytest.mark.usefixtures("empty_cache")
-def test_a_server_is_asked_once_and_not_for_long(backbone, server, silent, monkeypatch):
+def test_a_server_is_contacted_once_and_not_for_long(backbone, server, silent, monkeypatch, snapshot):
     """What the libraries do instead: they try for a minute and a half."""
     monkeypatch.setattr(pretrained, "REACHED", 0.01 if silent else 60.0)
     end = Event()
@@ -228,28 +217,28 @@ def test_a_server_is_asked_once_and_not_for_long(backbone, server, silent, monke
     monkeypatch.setattr(socket, "create_connection", silence if silent else offline)
     monkeypatch.setattr(timm, "create_model", None)
     monkeypatch.setattr(models.ResNet18_Weights.DEFAULT.__class__, "get_state_dict", None)
-    why = "no answer in 0.01 s" if silent else "no route to host"
-    remedy = r"; connect, or give a file: weights: path/to/file\.pth"
-    refuses(rf"\({server} cannot be reached: {why}\){remedy}", read, "imagenet", backbone)
+    line = refusal(read, "imagenet", backbone)
+    assert server in line and line == snapshot
     end.set()
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_a_proxy_is_asked_in_place_of_the_server(monkeypatch):
-    asked = []
+def test_a_proxy_is_contacted_in_place_of_the_server(monkeypatch, snapshot):
+    places = []
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
-    monkeypatch.setattr(socket, "create_connection", lambda place, **_: asked.append(place) or offline())
-    refuses("proxy.example cannot be reached", read, "imagenet", "resnet18")
-    assert asked == [("proxy.example", 3128)]
+    monkeypatch.setattr(
+        socket, "create_connection", lambda place, **_: places.append(place) or offline()
+    )
+    assert refusal(read, "imagenet", "resnet18") == snapshot
+    assert places == [("proxy.example", 3128)]
 
 
 @pytest.mark.usefixtures("empty_cache", "online")
-def test_public_weights_that_cannot_be_had_are_an_error(monkeypatch):
+def test_public_weights_that_cannot_be_had_are_an_error(monkeypatch, snapshot):
     monkeypatch.setattr(models.ResNet18_Weights.DEFAULT.__class__, "get_state_dict", offline)
-    with pytest.raises(OfframpError, match=r"torchvision/resnet18 cannot be had \(no route to host\)"):
-        build(NetSpec("resnet18", weights="imagenet"), (3, 32, 32), 10, 0)
-    refuses("there are no public weights of 'digits-cnn'", digits_net, weights="imagenet")
-    refuses("did you mean 'imagenet'", digits_net, weights="imagnet")
+    assert refusal(build, NetSpec("resnet18", weights="imagenet"), (3, 32, 32), 10, 0) == snapshot
+    assert refusal(digits_net, weights="imagenet") == snapshot
+    assert refusal(digits_net, weights="imagnet") == snapshot
 
 
 @pytest.mark.usefixtures("empty_cache", "online")
@@ -258,17 +247,17 @@ def test_public_weights(monkeypatch):
     monkeypatch.setattr(
         models.ResNet18_Weights.DEFAULT.__class__, "get_state_dict", lambda *_, **__: net.state_dict()
     )
-    made = build(NetSpec("resnet18", weights="imagenet"), (3, 64, 64), 1000, 0).eval()
+    built = build(NetSpec("resnet18", weights="imagenet"), (3, 64, 64), 1000, 0).eval()
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        assert torch.equal(made(x)[-1], net.eval()(x))
+        assert torch.equal(built(x)[-1], net.eval()(x))
 
 
 def test_real_imagenet_weights():
     """MobileNetV2's own, 1,000-way, on the images of Imagenette: about 71 % are right."""
     shared = Path(os.environ.get("OFFRAMP_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    given = os.environ.get("OFFRAMP_TEST_WEIGHTS")
-    weights = Path(given) / REAL if given else shared / "weights" / REAL
+    folder = os.environ.get("OFFRAMP_TEST_WEIGHTS")
+    weights = Path(folder) / REAL if folder else shared / "weights" / REAL
     if not weights.is_file() or not (shared / "imagenette").is_dir():
         pytest.skip(f"needs {REAL} in $OFFRAMP_TEST_WEIGHTS and imagenette in $OFFRAMP_TEST_DATA")
     net = build(NetSpec("mobilenetv2", weights=str(weights)), (3, 224, 224), 1000, 0).eval()
@@ -288,12 +277,12 @@ def test_real_imagenet_weights():
     assert abs(right / 400 - 0.71) <= 0.01
 
 
-def test_public_weights_at_hand_are_read_without_asking_the_hub(
+def test_public_weights_at_hand_are_read_without_contacting_the_hub(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     state = timm.create_model("mobilenetv1_100").state_dict()
     file = saved(tmp_path / "timm.pth", state)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: file)
     monkeypatch.setattr(socket.socket, "connect", None)
-    found = read("imagenet", "mobilenetv1")
-    assert all(torch.equal(found[""][name], tensor) for name, tensor in state.items())
+    sets = read("imagenet", "mobilenetv1")
+    assert all(torch.equal(sets[""][name], tensor) for name, tensor in state.items())

@@ -21,6 +21,7 @@ from offramp.errors import OfframpError
 from offramp.nets import attach
 from offramp.nets.network import inside, with_trunks
 from offramp.parts import Part
+from wording import refusal
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:net.* is offramp's")]
 
@@ -58,14 +59,14 @@ MODULES = {
 
 
 @functools.cache
-def made(name):
+def cached(name):
     make, exits = MODULES[name]
     return make(), attach(make(), exits, (3, 32, 32), head="linear").eval()
 
 
 @pytest.fixture(params=[*long("residual"), "timm", "own"])
 def pair(request):
-    return copy.deepcopy(made(request.param))
+    return copy.deepcopy(cached(request.param))
 
 
 def outputs(net, x=None):
@@ -93,8 +94,8 @@ def test_a_checkpoint_of_the_backbone_loads_and_leaves_the_heads_alone(pair):
 def test_the_state_loads_into_the_backbone_and_names_the_heads(pair, tmp_path):
     module, net = pair
     shift(net)
-    found = module.load_state_dict(net.state_dict(), strict=False)
-    assert not found.missing_keys and tuple(found.unexpected_keys) == net.head_keys
+    keys = module.load_state_dict(net.state_dict(), strict=False)
+    assert not keys.missing_keys and tuple(keys.unexpected_keys) == net.head_keys
     assert same(module.state_dict(), net.backbone.state_dict())
     save_file(net.state_dict(), tmp_path / "net.safetensors")
     torch.save(net.state_dict(), tmp_path / "net.pth")
@@ -122,9 +123,10 @@ def test_every_tensor_has_one_name(pair):
     state = {name: tensor * 2 for name, tensor in net.state_dict().items()}
     if not isinstance(net.backbone, Own):  # torch.func finds modules as attributes
         names = net.state_dict().keys() - set(net.head_keys)
-        found = functional_call(net, {name: state[name] for name in names}, torch.ones(2, 3, 32, 32))
+        x = torch.ones(2, 3, 32, 32)
+        logits = functional_call(net, {name: state[name] for name in names}, x)
         net.load_state_dict({name: state[name] for name in names})
-        assert all(map(torch.equal, found, net(torch.ones(2, 3, 32, 32))))
+        assert all(map(torch.equal, logits, net(x)))
 
 
 def test_it_moves_as_a_whole_and_as_a_part_of_another_module(pair):
@@ -142,21 +144,21 @@ def test_it_moves_as_a_whole_and_as_a_part_of_another_module(pair):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s, _: s.pop("conv1.weight"), r'Missing key\(s\) in state_dict: "conv1.weight"'),
-        (lambda s, _: s.update(conv0=torch.ones(1)), r'Unexpected key\(s\) in state_dict: "conv0"'),
-        (lambda s, _: s.update({"fc.weight": torch.ones(2)}), "size mismatch for fc.weight"),
+        (lambda s, _: s.pop("conv1.weight"), 'Missing .*"conv1.weight"'),
+        (lambda s, _: s.update(conv0=torch.ones(1)), 'Unexpected .*"conv0"'),
+        (lambda s, _: s.update({"fc.weight": torch.ones(2)}), "mismatch for fc.weight"),
         (
             lambda s, net: s.pop(net.head_keys[0]),
             r"Missing.*exit_heads\.layer1\.body\.classifier\.weight",
         ),
         (
             lambda s, _: s.update({"exit_heads.layer3.body.x": torch.ones(1)}),
-            r'Unexpected key\(s\) in state_dict: "exit_heads\.layer3\.body\.x"',
+            r'Unexpected .*"exit_heads\.layer3\.body\.x"',
         ),
     ],
 )
 def test_what_does_not_fit_is_torchs_own_error(change, message):
-    net = copy.deepcopy(made("residual")[1])
+    net = copy.deepcopy(cached("residual")[1])
     state = net.state_dict()
     change(state, net)
     with pytest.raises(RuntimeError, match=message):
@@ -193,25 +195,25 @@ def test_of_several_trunks_the_final_exits_goes_by_plain_names():
     )
 
 
-def test_weights_of_what_is_not_there_are_unexpected():
+def test_weights_without_a_part_to_load_into_are_unexpected():
     """They load in silence otherwise: heads of trunks of their own, on another trunk."""
     several = with_trunks(attach(Own(), ["heads"], (3, 32, 32), head="linear"), (1, 0))
     with pytest.raises(RuntimeError, match=r"Unexpected.*other_trunks\.1\.trunks\.weight"):
-        copy.deepcopy(made("own")[1]).load_state_dict(several.state_dict())
+        copy.deepcopy(cached("own")[1]).load_state_dict(several.state_dict())
     with pytest.raises(RuntimeError, match=r"Unexpected.*exit_heads\.heads\.body\.classifier\.weight"):
-        attach(Own(), [], (3, 32, 32)).load_state_dict(made("own")[1].state_dict())
+        attach(Own(), [], (3, 32, 32)).load_state_dict(cached("own")[1].state_dict())
 
 
 def test_weights_of_exits_that_add_the_answer_before_load_where_exits_add_as_much():
     """They would answer otherwise, without a word."""
-    module, net = copy.deepcopy(made("own"))
+    module, net = copy.deepcopy(cached("own"))
     adding = net.carrying(0.5)
     assert set(adding.head_keys) == {"exit_heads.carry", *net.head_keys}
     adding.load_state_dict(module.state_dict())
     for weights, into, message in (
-        (adding, net, r"adds 0\.5 times .* here 0 times; load them into net\.carrying\(0\.5\)"),
-        (net, adding, r"adds 0 times .* here 0\.5 times; load them into net\.carrying\(0\)"),
-        (net.carrying(1.0), adding, r"adds 1 times .*, here 0\.5 times"),
+        (adding, net, r"0\.5 times .* 0 times.*carrying\(0\.5\)"),
+        (net, adding, r"0 times .* 0\.5 times.*carrying\(0\)"),
+        (net.carrying(1.0), adding, r"1 times .* 0\.5 times"),
     ):
         with pytest.raises(RuntimeError, match=message):
             into.load_state_dict(weights.state_dict(), strict=False)
@@ -219,8 +221,8 @@ def test_weights_of_exits_that_add_the_answer_before_load_where_exits_add_as_muc
     twin = net.carrying(0.5)
     twin.load_state_dict(adding.state_dict())
     assert all(map(torch.equal, outputs(twin), outputs(adding)))
-    found = module.load_state_dict(adding.state_dict(), strict=False)
-    assert not found.missing_keys and tuple(found.unexpected_keys) == adding.head_keys
+    keys = module.load_state_dict(adding.state_dict(), strict=False)
+    assert not keys.missing_keys and tuple(keys.unexpected_keys) == adding.head_keys
 
 
 def frozen(net):
@@ -235,8 +237,8 @@ def frozen(net):
         lambda net: [m.eval() for n, m in net.named_modules() if n.startswith("layer1.")],
     ],
 )
-def test_a_module_keeps_the_mode_it_is_given(freeze):
-    net = copy.deepcopy(made("residual")[1]).train()
+def test_a_module_stays_in_its_own_mode(freeze):
+    net = copy.deepcopy(cached("residual")[1]).train()
     freeze(net)
     for twin in (net, copy.deepcopy(net)):
         before = {key: tensor.clone() for key, tensor in twin.state_dict().items()}
@@ -273,14 +275,14 @@ def test_a_dropout_that_two_parts_share_runs_in_the_mode_of_each():
     assert torch.equal(net(x)[1], net(x)[1]) and not net.drop.training
 
 
-def test_a_cut_network_takes_no_other_module():
-    net, own = (copy.deepcopy(made(name)[1]) for name in ("residual", "own"))
-    message = "already cut; replace `fc` in the module, then attach"
+def test_a_cut_network_takes_no_other_module(snapshot):
+    net, own = (copy.deepcopy(cached(name)[1]) for name in ("residual", "own"))
+    message = "replace `fc`"
     with pytest.raises(OfframpError, match=message):
         net.fc = nn.Linear(64, 4)
     with pytest.raises(OfframpError, match=message):
         del net.fc
-    with pytest.raises(OfframpError, match="replace `scale` in the module"):
+    with pytest.raises(OfframpError, match="replace `scale`"):
         own.scale = nn.Parameter(torch.ones(1))
     for change in (
         lambda: net.add_module("fc", nn.Linear(64, 4)),
@@ -288,8 +290,7 @@ def test_a_cut_network_takes_no_other_module():
         lambda: net._modules.update(fc=net.fc) or net._modules.__setitem__("fc", nn.Linear(64, 4)),
         lambda: net._modules.__delitem__("fc"),
     ):
-        with pytest.raises(OfframpError, match=rf"{message} \(for int8, export .* with `int8=True`\)"):
-            change()
+        assert refusal(change) == snapshot
     net.fc = net.fc
     net.add_module("fc", net.fc)
     own.offset = torch.ones(1)
@@ -301,10 +302,9 @@ def test_a_cut_network_takes_no_other_module():
 
 @pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of torch's own, too
-def test_a_quantizer_that_would_change_nothing_is_refused():
-    net = copy.deepcopy(made("residual")[1])
-    with pytest.raises(OfframpError, match="replace `fc` in the module"):
-        torch.ao.quantization.quantize_dynamic(net, {nn.Linear})
+def test_a_quantizer_that_would_change_nothing_is_refused(snapshot):
+    net = copy.deepcopy(cached("residual")[1])
+    assert refusal(torch.ao.quantization.quantize_dynamic, net, {nn.Linear}) == snapshot
 
 
 class Common(nn.Module):
@@ -321,14 +321,10 @@ class Common(nn.Module):
 
 
 @pytest.mark.filterwarnings("default")
-def test_parts_that_are_named_as_attributes_of_ours_are_told_and_reached():
-    with pytest.warns(UserWarning, match="is offramp's") as told:
+def test_parts_that_are_named_as_attributes_of_ours_are_warned_of_and_reached():
+    with pytest.warns(UserWarning, match=r"net\.backbone\.backbone") as warnings:
         net = attach(Common(), ["body"], (3, 32, 32), head="linear")
-    assert [str(w.message) for w in told] == [
-        f"net.{name} is offramp's, and not the `{name}` of Common: use net.backbone.{name} for that"
-        for name in ("backbone",)
-    ]
-    assert told[0].filename == __file__
+    assert len(warnings) == 1 and warnings[0].filename == __file__
     net.pool.eval()
     net.backbone.backbone.requires_grad_(False)
     before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
@@ -342,8 +338,8 @@ def test_parts_that_are_named_as_attributes_of_ours_are_told_and_reached():
     assert net.width is net.backbone.width  # what the engine alone needs hides nothing
 
 
-def test_what_a_network_has_beside_pytorchs_is_what_users_are_shown():
-    net = made("residual")[1]
+def test_public_names_beside_pytorchs_are_those_for_users():
+    net = cached("residual")[1]
     own = {name for name in dir(net) if name[0] != "_"} - {*dir(nn.Module()), *net._modules}
     assert own == {
         *("exits", "places", "classes", "input_shape", "backbone", "macs", "plain_macs"),
@@ -352,22 +348,21 @@ def test_what_a_network_has_beside_pytorchs_is_what_users_are_shown():
 
 
 def test_fx_traces_it():
-    net = copy.deepcopy(made("residual")[1])
+    net = copy.deepcopy(cached("residual")[1])
     x = torch.linspace(-1, 1, 2 * 3 * 32 * 32).view(2, 3, 32, 32)
-    found = torch.fx.symbolic_trace(net)(x)
-    assert all(map(torch.allclose, found, net(x)))
+    assert all(map(torch.allclose, torch.fx.symbolic_trace(net)(x), net(x)))
 
 
 def test_heads_are_a_submodule_of_their_own():
-    net = copy.deepcopy(made("residual")[1])
+    net = copy.deepcopy(cached("residual")[1])
     heads = {id(p) for p in net.head_parameters()}
     assert heads == {id(p) for p in net.exit_heads.parameters()}
     assert heads.isdisjoint(map(id, net.backbone.parameters()))
     assert len(heads) == len(net.head_keys) == 6
     x = torch.randn(2, 3, 32, 32)
     for exported in (net, with_trunks(net, (0, 1, 1, 1))):
-        found = torch.export.export(exported, (x,)).module()(x)
-        assert all(map(torch.allclose, found, exported(x)))
+        logits = torch.export.export(exported, (x,)).module()(x)
+        assert all(map(torch.allclose, logits, exported(x)))
 
 
 class Block(nn.Sequential):
@@ -397,17 +392,9 @@ def test_heads_are_apart_at_places_that_are_named_as_parts_of_a_head():
     assert same(net.state_dict(), twin.state_dict())
 
 
-def test_a_network_is_not_pickled(tmp_path):
-    with pytest.raises(OfframpError, match=r"save net\.state_dict\(\)"):
-        torch.save(made("residual")[1], tmp_path / "net.pth")
+def test_a_network_is_not_pickled(tmp_path, snapshot):
+    assert refusal(torch.save, cached("residual")[1], tmp_path / "net.pth") == snapshot
 
 
-def test_what_it_prints_is_a_row_an_exit():
-    net = attach(resnet18(num_classes=3), ["layer1", "layer2"], (3, 32, 32))
-    assert repr(net).splitlines() == [
-        "ResNet with exits: 3×32×32 → 3 classes",
-        "  exit  place   of plain  head",
-        "  1     layer1    35.4 %  paper",
-        "  2     layer2    59.7 %  paper",
-        "  3     layer4   105.0 %  its own classifier",
-    ]
+def test_what_it_prints_is_a_row_an_exit(snapshot):
+    assert repr(attach(resnet18(num_classes=3), ["layer1", "layer2"], (3, 32, 32))) == snapshot

@@ -83,6 +83,7 @@ def build(
             from_images=None,
             initial=initial.describe(),
         )
+    # Code behind a name may change with its library, so its graph and its draws are in keys too.
     if origin.foreign:  # not called "state", which is for weights that no seed draws
         drawn = state_digest(drawn_module(make, 0, "initial"))
         text = [trunk.code, *sources(module)] if is_chain(origin.taps) else trunk.code

@@ -52,7 +52,8 @@ class HeadKind:
     Attributes:
         help: What it is, in a sentence or two.
         settings: The fields of `HeadSpec` that it reads.
-        build: `build(spec, shape, classes, dropout)` → the head's `pool` and `body`.
+        build: `build(spec, shape, classes, dropout)` → the head's `pool` and `body`, whose last layer is
+            an `nn.Linear`.
         fit: `fit(spec, tap, overrides)` → the spec, definite for the tap; `overrides` has the names of
             the settings that a user gave. Raises OfframpError for a tap that the kind cannot read.
         one_size: Whether a head of this spec fits maps or tokens of one size only.
@@ -129,6 +130,7 @@ def _paper(spec: HeadSpec, shape: tuple[int, ...], classes: int, dropout: nn.Mod
     if spec.flatten:
         for side in sides:
             features *= side // 2**spec.pools
+    # The names are in checkpoints. A layer before a normalization needs no bias.
     return pool, layers(
         conv=nn.Conv2d(channels, spec.width, spec.kernel, padding=spec.kernel // 2, bias=False),
         norm=nn.BatchNorm2d(spec.width),

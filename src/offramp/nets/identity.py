@@ -28,6 +28,7 @@ from offramp.hashing import digest
 
 # The mode, the hooks, the tables of weights; and what recurrent layers keep of their weights.
 _BOOKKEEPING = frozenset(vars(nn.Module())) | {"_flat_weights", "_flat_weight_refs"}
+# Code from here is known by its name: a new version of a library changes no key.
 _FOLDERS = [Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib", "purelib", "platlib")]
 
 
@@ -67,7 +68,7 @@ def settings(module: nn.Module, names: Iterable[str], run: Iterable[str] | None 
         attributes = _attributes(part)
         plain = {k: v for k, v in attributes.items() if _is_plain(v)}
         rows.append(f"{name}: {type(part).__qualname__} {sorted(plain.items())!r}")
-        if name in digests.names:
+        if name in digests.names:  # plain values are in keys of old work, digests came later
             if plain.get("activation_relu_or_gelu"):  # by which torch's transformer layers go
                 attributes.pop("activation", None)
             for k in sorted(attributes.keys() - plain.keys()):

@@ -155,7 +155,7 @@ class NetworkParts:
         """How many features exit k has."""
         if k < self.exits:
             *_, last = self.heads[k - 1].body.children()
-            assert isinstance(last, nn.Linear)  # whatever the kind of head
+            assert isinstance(last, nn.Linear)  # whatever the kind of head: a rule for new kinds
             return last.in_features
         shape = self.trunks[0].shapes[-1]
         return next(n for dim, n in enumerate(shape, start=1) if dim not in self._positions)

@@ -93,6 +93,7 @@ class ExitNetwork(nn.Module):
         network moves them.
         """
         root = self.backbone
+        # The children in a copy of the table, as heads are added to it.
         self._modules = _Children(root._modules)
         self._version = root._version
         self._parameters, self._buffers = root._parameters, root._buffers
@@ -142,7 +143,7 @@ class ExitNetwork(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """What `load_state_dict` does here, wherever this network is a part: the backbone loads by its
         own rules, and a head that the checkpoint lacks keeps what it has."""
-        self._check_carry(state_dict, prefix, rest[-1])
+        self._check_carry(state_dict, prefix, rest[-1])  # the last is PyTorch's list of errors
         for k in range(1, self.exits):
             own = self._head_state(k, prefix)
             if own.keys().isdisjoint(state_dict):
@@ -444,6 +445,7 @@ def _rebuilt(
         )
     )
     twin.training, twin._loaded = net.training, net._loaded
+    # The constructor has set no modes: those of pieces are not their modules'.
     for trunk, source in enumerate(sources):
         for part in path(net.exits):
             inside(twin).piece(part, trunk).training = own.piece(part, source).training

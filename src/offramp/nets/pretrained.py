@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -88,24 +88,11 @@ class Published:
     side: int
 
 
-class _Checkpoint(Protocol):
-    """The weights that a library publishes for one of its models."""
-
-    def published(self) -> Published | None:
-        """None where there are none after all."""
-
-    def file(self) -> Path | None:
-        """Where the library has it already."""
-
-    def address(self) -> str:
-        """Where it comes from."""
-
-    def state(self) -> dict[str, Tensor]:
-        """Fetches it, where it is not here yet, by the library's own cache."""
-
-
 @dataclass(frozen=True)
 class _Torchvision:
+    """The weights that torchvision publishes for one of its models: what images they saw, in which file
+    they are already, where they come from, and the weights, fetched where they are not here yet."""
+
     name: str
 
     @property
@@ -132,6 +119,8 @@ class _Torchvision:
 
 @dataclass(frozen=True)
 class _Timm:
+    """The same of timm, which may know a model and have no weights of it."""
+
     name: str
 
     @property
@@ -175,7 +164,8 @@ class _Timm:
         return dict(net.state_dict())
 
 
-_LIBRARIES: Mapping[str, Callable[[str], _Checkpoint]] = {"torchvision": _Torchvision, "timm": _Timm}
+_Checkpoint = _Torchvision | _Timm
+_LIBRARIES: Mapping[str, type[_Checkpoint]] = {"torchvision": _Torchvision, "timm": _Timm}
 
 
 def _upstream(backbone: str) -> str:
@@ -218,7 +208,7 @@ def _public(backbone: str) -> dict[str, Tensor]:
     if checkpoint is None:
         raise _no_public(backbone)
     upstream = _upstream(backbone)
-    if checkpoint.file() is None:
+    if checkpoint.file() is None:  # offline, a library would try for a minute and a half
         _check_reached(checkpoint.address(), upstream)
     try:
         return checkpoint.state()

@@ -50,7 +50,7 @@ def _block(inputs: int, width: int, pool: bool = False) -> nn.Sequential:
     of as many channels as it has; the normalization shifts and does not scale."""
     conv = nn.Conv2d(inputs, width, 3, padding=1, bias=False)
     nn.init.dirac_(conv.weight.data[:inputs])
-    norm = nn.BatchNorm2d(width, eps=1e-12, momentum=0.4)
+    norm = nn.BatchNorm2d(width, eps=1e-12, momentum=0.4)  # the source's, for few epochs
     _fix_weight(norm)
     return layers(conv=conv, maxpool=nn.MaxPool2d(2) if pool else None, norm=norm, gelu=nn.GELU())
 

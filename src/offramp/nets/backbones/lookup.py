@@ -190,7 +190,7 @@ def _timm_maker(model: str, options: Mapping[str, Any], input_shape: Shape, clas
         raise _unknown("timm", model, timm.list_models())
     arguments = {"num_classes": classes, "in_chans": input_shape[0], **options}
     config = timm.get_pretrained_cfg(model)
-    if config is not None and config.fixed_input_size:
+    if config is not None and config.fixed_input_size:  # vision transformers refuse other sizes
         arguments.setdefault("img_size", input_shape[1:])
     return partial(timm.create_model, model, pretrained=False, **arguments)
 

@@ -50,7 +50,7 @@ class ModeGraph:
             for n in self.order
             if n.op != "get_attr" and (self.facts[n].tensor or self.facts[n].rule is UNKNOWN)
         }
-        rows, live = [], list[fx.Node]()
+        rows, live = [], list[fx.Node]()  # in the order they run, which graphs rely on
         for node, i in self.order.items():
             live = [n for n in (*live, node) if last_use.get(n, -1) > i]
             rows.append(tuple(live))
@@ -189,6 +189,7 @@ def graphs_of(module: nn.Module, input_shape: tuple[int, ...]) -> ModuleGraphs:
             except Exception as last:  # of torch.export, a dozen kinds
                 reason = last if isinstance(last, Untraceable) else error
                 raise OfframpError(f"{reason}; {listing_remedy(module, x)}") from error
+    # Both graphs: what only train mode runs is a part of what the module is.
     graphs = [mode.traced.graph for mode in (training, evaluation)]
     called = {str(n.target) for graph in graphs for n in graph.nodes if n.op == "call_module"}
     # The parts of the text and their order are in keys.
@@ -261,7 +262,7 @@ def _mode(probe: nn.Module, title: str, x: Tensor, tracer: Tracer) -> tuple[Call
     """The mode that `probe` is in, whose buffers stay as they are. x: three images `[3, C, H, W]`."""
     initial = buffers(probe)
     mode = "train" if probe.training else "eval"
-    reseed(_SEED)
+    reseed(_SEED)  # before each run, so that all of them draw the same masks
     try:
         style, _ = call_style(probe, x[:2])
         restore(initial)
@@ -286,7 +287,7 @@ def _mode(probe: nn.Module, title: str, x: Tensor, tracer: Tracer) -> tuple[Call
     reseed(_SEED)
     hold_constants(probe, traced.constants)
     facts, output = observe(traced.graph, probe, (x[:2].clone(), x.clone()))
-    scale = expected.abs().max().clamp(min=1e-6)
+    scale = expected.abs().max().clamp(min=1e-6)  # a trace may add in another order, and so round
     if output.shape != expected.shape or bool((output - expected).abs().max() > 1e-3 * scale):
         raise Untraceable(
             f"{title} cannot be cut, because its trace computes something else in {mode} mode"

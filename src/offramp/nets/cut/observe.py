@@ -17,7 +17,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 from offramp.device import random_state
 
 T = TypeVar("T")
-_BATCHES = (2, 3)  # images in the two runs: what differs between them depends on the batch
+_BATCHES = (2, 3)  # images in the two runs; of one image, a size 1 could be anything
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ def _run(graph: fx.Graph, module: nn.Module, x: Tensor) -> dict[fx.Node, _Run]:
     machine.args_iter = iter((x,))
     runs = {}
     for node in graph.nodes:
+        # An operation that writes on a tensor raises its version, also through a view of it.
         read = [t for n in node.all_input_nodes for t in _tensors(machine.env[n])]
         versions = [t._version for t in read]
         generator_state = random_state(x.device)

@@ -134,7 +134,7 @@ class Segment:
 
     def as_module(self) -> fx.GraphModule:
         """What it runs in eval mode as a module of its own, for export: live tensors, no clock."""
-        graph = copy.deepcopy(self._piece.eval)
+        graph = copy.deepcopy(self._piece.eval)  # the clock is for training alone
         clock = next(iter(graph.nodes))
         for node in [*clock.users, clock]:
             graph.erase_node(node)
@@ -448,7 +448,7 @@ def _piece_graph(
     for node in body:
         if node.op == "get_attr":
             continue  # copied where it is used
-        if mode.facts[node].random:
+        if mode.facts[node].random:  # so that its draw depends on its name and on no other draw
             graph.call_method("reseed", (clock, mode.traced.names[node]))
         copies[node] = graph.node_copy(node, copied)
     outputs = graphs.crossing(mode, end) if end else (nodes[-1].args[0],)
@@ -533,6 +533,7 @@ def _pieces(module: nn.Module, graphs: Sequence[tuple[fx.Graph, fx.Graph]]) -> t
                     f"'{name}' of {type(module).__name__} is used by {a} and by {b}; "
                     "move the tap between them, so that one of them owns it"
                 )
+        # Reversed, so that of two names of one parameter the first stays.
         own = {id(parameters[name]): name for name in reversed(state) if name in parameters}
         pieces.append(Piece(train, evaluation, tuple(called), tuple(state), in_order(own.values())))
     return tuple(pieces)

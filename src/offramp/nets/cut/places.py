@@ -97,7 +97,8 @@ class Survey:
     def _shortest_first(self, names: list[str]) -> list[str]:
         traced, order = self.graphs.eval.traced, self.graphs.eval.order
         modules = traced.ends.keys() & self.graphs.train.traced.ends.keys()
-        # Of names as short, the one that outputs the tensor first: the others are identities.
+        # Keys have the first, so this order never changes. Of names as short, the one that outputs the
+        # tensor first: the others are identities.
         at = {name: order[node] for name, node in traced.named.items()}
         return sorted(names, key=lambda n: (n not in modules, n.count("."), at[n], len(n), n))
 

@@ -92,6 +92,7 @@ def trace(module: nn.Module, style: CallStyle, images: Tensor | None = None) -> 
         raise _untraceable(module, tracer.stopped_in, error) from error
     if not torch.equal(generator_state, torch.get_rng_state()):
         raise _untraceable(module, "", "it draws random numbers whose shape the input does not set")
+    # Tracing runs the module's Python, which may have written on buffers, or replaced them by a proxy.
     written = [name for name, (b, version) in versions.items() if b._version != version]
     for path, part in module.named_modules():
         for leaf, tensor in buffers[path].items():
@@ -342,7 +343,7 @@ def chain(module: nn.Module, images: Tensor) -> tuple[str, ...]:
         x = images.clone()
         logits = style(probe, x)
     links = _links(calls, x, logits, "")
-    while 0 < len(links) < CHAIN_LENGTH:  # such as one module that wraps all
+    while 0 < len(links) < CHAIN_LENGTH:  # look inside, such as one module that wraps all
         finer = [_links(calls, c.inputs[0], c.output, f"{c.name}.") or [c] for c in links]
         if all(len(inner) == 1 for inner in finer):
             break
