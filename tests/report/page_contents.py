@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from offramp.report.model import Column, Contents, Detail, Figure, Question, Table
+from offramp.report.model import Column, Contents, Figure, Question, RunDetail, Table
 from offramp.report.page import folder
 from offramp.report.render import charts
 from offramp.store.table import COLUMNS
@@ -104,7 +104,7 @@ def contents(missing: bool = True) -> Contents:
         figures=figures,
         tables=tables,
         claims=[claims],
-        how=[Detail("Study", ["made-up"]), Detail("Versions", ["torch 2.13", "numpy 2.4"])],
+        how=[RunDetail("Study", ["made-up"]), RunDetail("Versions", ["torch 2.13", "numpy 2.4"])],
         first=["main", "panels-resnet18", "panels-digits-cnn"],
         missing=["joint on resnet18, cifar10: seed 44 is missing."] * 7 if missing else [],
     )

@@ -27,7 +27,7 @@ from offramp.report.colors import KNOWN, both_colors, styles, themed
 from offramp.report.evidence import Evidence
 from offramp.report.figures import (
     FIGURES,
-    Drawn,
+    DrawnFigures,
     compute,
     curves,
     dots,
@@ -55,7 +55,7 @@ def many() -> Evidence:
 
 
 @pytest.fixture(scope="module")
-def every(many: Evidence) -> Drawn:
+def every(many: Evidence) -> DrawnFigures:
     """All figures of it, to be read."""
     return draw(many)
 
@@ -210,7 +210,7 @@ def test_the_axis_of_accuracy_ends_at_all() -> None:
 
 @pytest.mark.parametrize("whole", [False, *long(True)], ids=["one of a kind", "all"])
 def test_charts_are_drawn_without_a_warning_of_legends(
-    every: Drawn, capfd: pytest.CaptureFixture[str], whole: bool
+    every: DrawnFigures, capfd: pytest.CaptureFixture[str], whole: bool
 ) -> None:
     def warnings_of(spec: Mapping[str, Any]) -> str:
         vl_convert.vegalite_to_vega(text(themed(spec)), vl_version="6.4", show_warnings=True)
@@ -449,7 +449,7 @@ def test_one_strategy_and_one_seed_are_enough(label: str, seeds: int) -> None:
         check(figure)
 
 
-def test_every_figure_is_whole(every: Drawn) -> None:
+def test_every_figure_is_whole(every: DrawnFigures) -> None:
     schema = load_schema()
     names = [f.name for f in every.figures]
     assert len(set(names)) == len(names)
@@ -481,7 +481,7 @@ def test_the_schema_refuses_what_vega_lite_does_not_know(many: Evidence) -> None
         validate_jsonschema(broken, {"$ref": "#/definitions/TopLevelSpec"}, load_schema())
 
 
-def test_layers_agree_whether_a_channel_has_a_legend(every: Drawn) -> None:
+def test_layers_agree_whether_a_channel_has_a_legend(every: DrawnFigures) -> None:
     """Vega-Lite takes one legend a channel, warns of a second, and may drop both."""
     for figure in every.figures:
         assert disagreeing(figure.spec) == [], figure.name
@@ -538,7 +538,7 @@ def test_order_of_trials_and_repetition_change_nothing(many: Evidence, names: tu
     ]
 
 
-def test_a_strategy_has_one_color_in_every_figure(many: Evidence, every: Drawn) -> None:
+def test_a_strategy_has_one_color_in_every_figure(many: Evidence, every: DrawnFigures) -> None:
     reference = {label: style.color for label, style in styles(many.strategies).items()}
     for figure in every.figures:
         for view in views(dict(figure.spec)):

@@ -26,7 +26,7 @@ from offramp.infer.image_files import FileAnswer, Unreadable
 from offramp.report import tables
 from offramp.report.evidence import Evidence
 from offramp.report.figures import draw
-from offramp.report.model import Column, Contents, Detail, Table
+from offramp.report.model import Column, Contents, RunDetail, Table
 from offramp.report.page.folder import assemble
 from offramp.report.page.html import page
 from offramp.report.render import charts
@@ -99,7 +99,7 @@ def harmless(text: str) -> None:
 
 @pytest.fixture(scope="module")
 def text(contents: Contents) -> str:
-    more = {"answer": [HOSTILE], "missing": [HOSTILE], "how": [Detail(HOSTILE, [HOSTILE])]}
+    more = {"answer": [HOSTILE], "missing": [HOSTILE], "how": [RunDetail(HOSTILE, [HOSTILE])]}
     rest = {name: getattr(contents, name) for name in ("lead", "figures", "tables")}
     hostile = figure("hostile", "rq1", panels(1) | {"title": HOSTILE}, model=HOSTILE, exit=HOSTILE)
     rest["figures"] = [*rest["figures"], hostile, figure("other", "rq1", panels(2), model="b")]

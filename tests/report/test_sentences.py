@@ -15,7 +15,7 @@ from table_evidence import evidence as tabled_evidence
 
 from answers import DATA, FOUR, NAMES, Skill, answers, better, crossing, equal, facts
 from offramp.analysis.recommend import Advice, Facts, Goal, Preference, RuledOut, recommend
-from offramp.analysis.recommend.equal import Level, equal_compute
+from offramp.analysis.recommend.equal import ComputeLevel, equal_compute
 from offramp.analysis.stats.pairwise import Pair
 from offramp.report.advice import answer, compared, sentence
 from offramp.report.page.folder import lead
@@ -89,14 +89,14 @@ def pair(a: str, b: str, p: float, detectable: float | None = None) -> Pair:
 def test_that_none_differ_is_said_of_all_pairs_and_not_of_the_best_alone(
     p: float, snapshot: SnapshotAssertion
 ) -> None:
-    level = Level(1e6, MEANS, (pair("a", "b", 0.5), pair("a", "c", 0.5), pair("b", "c", p)))
+    level = ComputeLevel(1e6, MEANS, (pair("a", "b", 0.5), pair("a", "c", 0.5), pair("b", "c", p)))
     assert compared([level]) == snapshot
 
 
 def test_where_none_is_behind_stands_what_would_have_been_found(snapshot: SnapshotAssertion) -> None:
-    def level(macs: float, b: float | None, c: float | None) -> Level:
+    def level(macs: float, b: float | None, c: float | None) -> ComputeLevel:
         pairs = (pair("a", "b", 0.5, b), pair("a", "c", 0.5, c), pair("b", "c", 0.001, 0.07))
-        return Level(macs, MEANS, pairs)
+        return ComputeLevel(macs, MEANS, pairs)
 
     one, both = compared([level(1e6, 0.02, 0.01)]), [level(1e6, 0.02, 0.01), level(2e6, 0.12, 0.05)]
     assert "2 points" in one and "2 to 12 points" in compared(both)  # the most of those behind none

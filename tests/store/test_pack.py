@@ -18,7 +18,7 @@ from syrupy.assertion import SnapshotAssertion
 from offramp.errors import OfframpError
 from offramp.hashing import file_digest, with_seal
 from offramp.report import evidence
-from offramp.report.model import Detail
+from offramp.report.model import RunDetail
 from offramp.report.page import how
 from offramp.report.page.folder import assemble
 from offramp.report.page.html import page
@@ -164,7 +164,7 @@ def test_an_accuracy_that_the_logits_do_not_give_is_said(
 def test_the_page_says_whether_the_numbers_of_a_pack_are_its_own(
     mine: Path, snapshot: SnapshotAssertion
 ) -> None:
-    def checked(details: Sequence[Detail]) -> Sequence[str]:
+    def checked(details: Sequence[RunDetail]) -> Sequence[str]:
         (values,) = (detail.values for detail in details if detail.name == "Checked")
         return values
 

@@ -68,6 +68,7 @@ def written_seconds(rows: pd.DataFrame) -> pd.Series:
     if not {"macs_written", "macs_executed"} <= set(rows.columns):
         return spent
     largest = rows["macs_executed"].groupby(level="trial").transform("max") == rows["macs_executed"]
+    # The largest phase says most of the machine's speed; small ones are mostly overhead.
     pace = (spent / rows["macs_executed"].clip(lower=1)).where(largest)
     pace = pace.groupby(level="trial").transform("first")
     spared = rows["macs_written"] - rows["macs_executed"]

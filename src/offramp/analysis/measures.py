@@ -296,6 +296,7 @@ def _selected_train(table: Numbers, metric: str) -> pd.DataFrame:
     at = (table.final["split"] == "validation") & (table.final["metric"] == "cross_entropy")
     closing = table.final.loc[at, ["trial", "exit", "value", "source"]].astype({"exit": int})
     both = both.merge(closing, on=["trial", "exit"], suffixes=("", "_kept"))
+    # No record says which epoch's weights were kept; its validation loss gives it away.
     both["off"] = (both["value_then"] - both["value_kept"]).abs()
     nearest_ = both.sort_values(["off", "epoch"], ascending=[True, False], kind="stable")
     rows = nearest_.drop_duplicates(["trial", "exit"])[["trial", "exit", "value", "source_kept"]]
@@ -331,6 +332,7 @@ def _with_overall(table: Numbers, rows: pd.DataFrame) -> pd.DataFrame:
     """Values of exits, and their mean where a trial has them all."""
     rows = rows.sort_values(["trial", "exit"], kind="stable")
     groups = rows.groupby("trial", sort=True)
+    # One missing exit and there is no mean: it would be one of other exits than the rest's.
     mean = groups["value"].mean().where(groups["value"].count() == groups.size())
     whole = groups["exit"].nunique() == table.exits.reindex(list(groups.groups))
     overall = {"value": mean, "source": _keys(rows), "measured": groups["measured"].all()}

@@ -97,7 +97,7 @@ class NetAnswers:
         leaving[:, -1] = True
         at = leaving.argmax(axis=1)
         rows = np.arange(len(at))
-        near = 0.05 * (spent[0] - spent[-1])
+        near = 0.05 * (spent[0] - spent[-1])  # wide enough that single images do not make the slope
         low, high = max(macs - near, float(spent[-1])), min(macs + near, float(spent[0]))
         slope = float((self.accuracy(high) - self.accuracy(low)) / (high - low))
         surplus = np.asarray(self.macs, dtype=float)[at] - macs

@@ -40,7 +40,7 @@ CAPTION = (
 
 
 @dataclass(frozen=True)
-class Standing:
+class StandingByMeasure:
     """Positions of strategies by a measure, 0 to 1, and whether any two differ significantly."""
 
     position: Mapping[str, float]
@@ -90,7 +90,7 @@ KEYS = ("time", "resources", "convergence", "accuracy", "generalization", "overf
 TITLES = {"time": "training time"}  # where it is not the key
 
 
-def _standing(evidence: Evidence, name: str, strategies: Sequence[str]) -> Standing:
+def _standing(evidence: Evidence, name: str, strategies: Sequence[str]) -> StandingByMeasure:
     measure = MEASURES[name]
     positions: dict[str, list[float]] = {}
     means: dict[str, list[float]] = {}
@@ -106,7 +106,7 @@ def _standing(evidence: Evidence, name: str, strategies: Sequence[str]) -> Stand
             for strategy, position in ranks.items():
                 positions.setdefault(str(strategy), []).append(float(position))
             supported = supported or _differ(runs, measure, strategies)
-    return Standing(
+    return StandingByMeasure(
         {s: float(np.mean(p)) for s, p in positions.items()},
         {s: float(np.mean(m)) for s, m in means.items()},
         supported,
@@ -124,17 +124,17 @@ def _differ(runs: Runs, measure: Measure, strategies: Sequence[str]) -> bool:
     )
 
 
-def _resources(evidence: Evidence, strategies: Sequence[str]) -> Standing:
+def _resources(evidence: Evidence, strategies: Sequence[str]) -> StandingByMeasure:
     """The mean position by memory, power and energy, where recorded."""
     each = [_standing(evidence, m.name, strategies) for m in RESOURCES]
     positions = {
         s: [standing.position[s] for standing in each if s in standing.position] for s in strategies
     }
     means = {s: float(np.mean(p)) for s, p in positions.items() if p}
-    return Standing(means, {}, any(standing.supported for standing in each))
+    return StandingByMeasure(means, {}, any(standing.supported for standing in each))
 
 
-def _third(standing: Standing, strategy: str, words: Sequence[str]) -> str:
+def _third(standing: StandingByMeasure, strategy: str, words: Sequence[str]) -> str:
     if strategy not in standing.position:
         return "–"
     position = standing.position[strategy]
@@ -142,7 +142,9 @@ def _third(standing: Standing, strategy: str, words: Sequence[str]) -> str:
     return word if standing.supported else word + DOUBT
 
 
-def _step(standing: Standing, strategy: str, limits: Sequence[float], words: Sequence[str]) -> str:
+def _step(
+    standing: StandingByMeasure, strategy: str, limits: Sequence[float], words: Sequence[str]
+) -> str:
     if strategy not in standing.mean:
         return "–"
     word = words[sum(standing.mean[strategy] >= limit for limit in limits)]

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.recommend import GOALS, Advice, Preference, recommend, sure
-from offramp.analysis.recommend.equal import Level, crossings, stretches
-from offramp.analysis.recommend.goals import Obstacle
+from offramp.analysis.recommend.equal import ComputeLevel, crossings, stretches
+from offramp.analysis.recommend.goals import ExclusionKind
 from offramp.analysis.stats.pairwise import ALPHA, POWER, least_shown
 from offramp.policy.quality import p_of_chance
 from offramp.report.evidence import Evidence
@@ -138,7 +138,7 @@ def _left_out(advice: Advice) -> str:
     return "".join(f". {part}" for part in parts)
 
 
-def _out(advice: Advice, kind: Obstacle) -> list[str]:
+def _out(advice: Advice, kind: ExclusionKind) -> list[str]:
     """Who is ruled out for a reason of this kind."""
     return [out.name for out in advice.ruled_out if out.kind == kind]
 
@@ -168,7 +168,7 @@ def _detectable(advice: Advice) -> str:
     return _detected(f"A difference of {least}")
 
 
-def compared(levels: Sequence[Level], place: str = "") -> str:
+def compared(levels: Sequence[ComputeLevel], place: str = "") -> str:
     """Who leads at equal compute, from where to where; empty where nothing was compared. place: of the
     runs, where there are several."""
     if not levels or all(level.why is not None or len(level.means) < 2 for level in levels):
@@ -210,7 +210,7 @@ def compared(levels: Sequence[Level], place: str = "") -> str:
     return f"At equal compute{where}, by MACs of an image (test accuracy, adjusted p < 0.05): {words}."
 
 
-def _detected_at(levels: Sequence[Level]) -> str:
+def _detected_at(levels: Sequence[ComputeLevel]) -> str:
     """What would probably have been found at equal compute; from where it is least to where it is most,
     where that tells a reader another thing."""
     detectable = [least for level in levels if (least := least_shown(level.pairs)) is not None]

@@ -120,6 +120,7 @@ def _by_place(
     """A measure of a trial by the place of each exit; by None of a measure of whole trials."""
     places = {exit: manifest.places[exit - 1] for exit in manifest.exits}
     metric = measure.metric
+    # What the manifest has is read from there: the tidy table would read every epoch for it.
     if metric is not None and measure.per_exit and metric.split in manifest.metrics:
         values: Sequence[float | None] | None = manifest.metrics[metric.split].by_name.get(metric.name)
         if values is None:

@@ -101,6 +101,7 @@ class Evidence:
         """What advice rests on, answers of every trial included."""
         answers: dict[TrialKey, NetAnswers] = {}
         for t in self.trials:
+            # Of all exits: a policy's answers are of one network only where every exit is the same.
             source = digest(list(t.manifest.sources.values()))[:16]
             answers[t.model, t.data, t.strategy, t.seed] = replace(
                 self.outcomes[t.id].answers, source=source
@@ -320,7 +321,7 @@ def from_store(path: Place, study: str | None = None, trials: Collection[str] | 
     missing = [f"trial {trial} is not finished" for trial in begun]
     for trial in ids:
         try:
-            archive.verify_trial(trial)
+            archive.verify_trial(trial)  # before its numbers are believed
             record = read(archive, trial, archive.read_trial(trial))
             frames[trial] = tidy(archive, [trial])
             records[trial] = record

@@ -95,7 +95,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Detail:
+class RunDetail:
     """A line of how it was run: a name and one value or several."""
 
     name: str
@@ -123,7 +123,7 @@ class Contents:
     figures: Sequence[Figure]
     tables: Sequence[Table]
     claims: Sequence[Table] = ()
-    how: Sequence[Detail] = ()
+    how: Sequence[RunDetail] = ()
     missing: Sequence[str] = ()
     wrong: Sequence[str] = ()
     first: Sequence[str] = ()

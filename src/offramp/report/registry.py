@@ -146,7 +146,7 @@ def made_of(
                 raise
             raise usercode.failed(name, error) from error
         for item in items:
-            other = names.setdefault(item.name, name)
+            other = names.setdefault(item.name, name)  # each name is that of a file
             if other != name:
                 raise OfframpError(f"{name} and {other} both make {item.name}; give one another name")
         yield (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from offramp.analysis.measures import MEASURES, OBSERVATION, Measure
-from offramp.analysis.recommend.equal import Level, equal_compute
+from offramp.analysis.recommend.equal import ComputeLevel, equal_compute
 from offramp.analysis.stats import Analysis, Columns, Sample, analyze_sample, sample
 from offramp.analysis.stats.pairwise import ValuesOnImages
 from offramp.analysis.stats.sequential import InterimAnalyses
@@ -155,6 +155,7 @@ class Runs:
     def looks(self) -> InterimAnalyses | None:
         """The looks after which seeds were added; None where no log tells of any."""
         here = {t.id for t in self.trials}
+        # Of several rules that of most trials here; `added` tells of the others.
         log = max(self._logs, key=lambda log: len(here & set(log.trials)), default=None)
         return None if log is None else InterimAnalyses(tuple(map(str, log.seeds)), log.first)
 
@@ -188,7 +189,7 @@ class Runs:
         )
 
     @cached_property
-    def levels(self) -> tuple[Level, ...]:
+    def levels(self) -> tuple[ComputeLevel, ...]:
         """Strategies compared at equal compute."""
         names = {(self.model, s): s for s in self.strategies}
         return equal_compute(self.evidence.facts, self.data, names)
@@ -219,6 +220,7 @@ class Runs:
         """A measure of test data, image by image; None for other measures, and of one image, which says
         nothing of how much images vary."""
         of = measure.on_images
+        # Values of other images do not line up; their luck is then a part of what varies over seeds.
         if of is None or not self.same_images:
             return None
         rows = self.values(measure, exit)

@@ -30,7 +30,7 @@ VERDICTS: tuple[ClaimVerdict, ...] = get_args(ClaimVerdict)
 
 
 @dataclass(frozen=True)
-class Tested:
+class TestedComparison:
     """One comparison.
 
     Attributes:
@@ -71,8 +71,8 @@ class Judgment:
     claim: Claim
     verdict: ClaimVerdict
     p: float | None
-    decisive: Tested | None
-    parts: tuple[Tested, ...]
+    decisive: TestedComparison | None
+    parts: tuple[TestedComparison, ...]
     holding: int
     compared: int
     identical: tuple[Comparison, ...]
@@ -127,7 +127,7 @@ def _beyond(claim: Claim, difference: float) -> float:
     return (difference if claim.is_ == "higher" else -difference) - claim.margin
 
 
-def _test(claim: Claim, part: Comparison, both: PairedValues) -> Tested | str:
+def _test(claim: Claim, part: Comparison, both: PairedValues) -> TestedComparison | str:
     """Student's t of the paired differences against the margin; of likeness, against it on either side.
     Over seeds, and over test images too where they are known.
 
@@ -150,10 +150,10 @@ def _test(claim: Claim, part: Comparison, both: PairedValues) -> Tested | str:
     if claim.is_ == "within":  # d is of the nearer margin, so these are the larger and the smaller p
         p_against = min(2 * p_against, 1.0)
     sides = (float(left.mean()), float(right.mean()), mean)
-    return Tested(part, n, *sides, float(d), p_for, p_against, estimate.detectable(1))
+    return TestedComparison(part, n, *sides, float(d), p_for, p_against, estimate.detectable(1))
 
 
-def _combine(tested: Sequence[Tested], whole: bool) -> tuple[float | None, bool]:
+def _combine(tested: Sequence[TestedComparison], whole: bool) -> tuple[float | None, bool]:
     """p of a claim, two-sided, and whether it speaks against it.
 
     For it: all parts must hold, so the largest p (an intersection-union test); without all parts
@@ -240,18 +240,18 @@ def _apart(place: Location, same: dict[str, bool]) -> str:
     return ", ".join(exit + [getattr(place, key) for key in ("model", "data") if not same[key]])
 
 
-def effect(tested: Tested) -> str:
+def effect(tested: TestedComparison) -> str:
     """`-1.2`, `44`"""
     return f"{tested.d:.1f}" if abs(tested.d) < 10 else f"{tested.d:.0f}"
 
 
-def difference(outcome: Judgment, tested: Tested) -> str:
+def difference(outcome: Judgment, tested: TestedComparison) -> str:
     """`−1.2 epochs`, `+0.4 points`"""
     text = find_measure(outcome.claim.measure).gap(tested.difference)
     return text if text.startswith("−") else f"+{text}"
 
 
-def detectable(outcome: Judgment, tested: Tested) -> str:
+def detectable(outcome: Judgment, tested: TestedComparison) -> str:
     """`1.9 points`: what would have been found, beside what is not significant; else empty."""
     if outcome.verdict != "not significant":
         return ""
@@ -300,6 +300,6 @@ def plain(outcome: Judgment) -> dict[str, Any]:
     }
 
 
-def _tested(tested: Tested) -> dict[str, Any]:
+def _tested(tested: TestedComparison) -> dict[str, Any]:
     keys = ("seeds", "left", "right", "difference", "d", "p_for", "p_against", "detectable")
     return {"comparison": name(tested.part), **{key: getattr(tested, key) for key in keys}}

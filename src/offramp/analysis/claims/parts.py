@@ -155,10 +155,10 @@ def _exits(claim: Claim, index: Index, cell: tuple[str, str]) -> list[int | None
     return list(dict.fromkeys(index.final[cell] if e == "final" else e for e in claim.exits))
 
 
-Sides = tuple[tuple[Location, ...], tuple[Location, ...]]
+ComparedSides = tuple[tuple[Location, ...], tuple[Location, ...]]
 
 
-def _sides(claim: Claim, index: Index, at: Location) -> Iterator[Sides]:
+def _sides(claim: Claim, index: Index, at: Location) -> Iterator[ComparedSides]:
     """Left and right at one model, data set and exit."""
     if claim.order is not None:
         for a, b in pairwise(claim.order):
@@ -193,7 +193,9 @@ def _elsewhere(claim: Claim, index: Index, left: Location) -> Iterator[Location]
             yield left._replace(data=data)
 
 
-def _paired(claim: Claim, lefts: Sequence[Location], rights: Sequence[Location]) -> Iterator[Sides]:
+def _paired(
+    claim: Claim, lefts: Sequence[Location], rights: Sequence[Location]
+) -> Iterator[ComparedSides]:
     if claim.by == "mean":
         if lefts and rights:
             yield tuple(lefts), tuple(rights)
@@ -234,6 +236,7 @@ def values(part: Comparison, index: Index) -> PairedValues:
         rows = np.array([[s.values[s.seeds.index(seed)] for seed in seeds] for s in series])
         rows = rows.reshape(len(series), len(seeds))
     left, right = rows[: len(part.left)].mean(axis=0), rows[len(part.left) :].mean(axis=0)
+    # A mean over several may agree by chance of its parts; only one place against another is identical.
     alone = len(part.left) == len(part.right) == 1 and part.left[0].exit == part.right[0].exit
     if alone and seeds and _agree(series[0], series[1], seeds):
         return PairedValues(left, right, identical=True)

@@ -14,12 +14,12 @@ from offramp.analysis.recommend.goals import (
     DEARER,
     EARLY,
     Candidate,
+    ComputeNeeded,
+    Exclusion,
+    ExclusionKind,
     Facts,
     GoalValues,
-    Obstacle,
     Preference,
-    Reach,
-    Why,
     only,
     pairs,
     reach,
@@ -88,7 +88,7 @@ class RuledOut:
 
     name: str
     why: str
-    kind: Obstacle = "other"
+    kind: ExclusionKind = "other"
 
 
 @dataclass(frozen=True)
@@ -148,38 +148,33 @@ def _advise(facts: Facts, wish: Preference, data: str) -> Advice:
     out |= {c: why for c, why in goal_values.ruled_out.items() if c not in out}
     out |= dict.fromkeys(goal_values.reach.keys() - out.keys() - set(pairs(goal_values.frame)), DEARER)
     frame = only(goal_values.frame, [c for c in everyone if c not in out])
-    ranked = _Ranking((), f"there are no values of {goal_values.measure.name}")
-    if len(frame):
-        ranked = _rank(goal_values, frame, names, facts.looked(data, everyone))
     none_left = len(out) == len(everyone)
-    untested = "every strategy is ruled out" if none_left else ranked.untested
+    untested = f"there are no values of {goal_values.measure.name}"
     notes = goal_values.notes
     if wish.frozen_backbone and wish.goal not in ("accuracy", "latency"):
         notes += ("Costs include training the backbone, which a given one saves.",)
     ruled = tuple(RuledOut(names[c], out[c].text, out[c].kind) for c in sorted(out))
-    return Advice(
+    advice = Advice(
         goal=wish.goal,
         data=data,
         measure=goal_values.measure,
-        ranking=ranked.ranking,
+        ranking=(),
         ruled_out=ruled,
-        untested=untested,
+        untested="every strategy is ruled out" if none_left else untested,
         notes=notes,
         target=goal_values.target,
         at=goal_values.at,
-        detectable=ranked.detectable,
-        withheld=ranked.withheld,
-        even=ranked.even,
-        estimated=ranked.estimated,
         none_left=none_left,
     )
+    looks = facts.looked(data, everyone)
+    return _ranked(advice, goal_values, frame, names, looks) if len(frame) else advice
 
 
 def _excluded(
     facts: Facts, wish: Preference, data: str, everyone: Sequence[Candidate]
-) -> dict[Candidate, Why]:
+) -> dict[Candidate, Exclusion]:
     """Who cannot meet what was asked for, and why."""
-    out: dict[Candidate, Why] = {}
+    out: dict[Candidate, Exclusion] = {}
     answers = facts.of(data, everyone)
     final = facts.numbers.final[facts.numbers.final["data"] == data]
     exits = final.groupby(["model", "strategy"])["exit"].nunique().to_dict()
@@ -187,7 +182,7 @@ def _excluded(
         if exits.get(candidate, 0) < 2 <= max(exits.values()):
             out[candidate] = EARLY
         elif wish.frozen_backbone and candidate[1] not in facts.heads_only:
-            out[candidate] = Why("it trains the backbone's weights")
+            out[candidate] = Exclusion("it trains the backbone's weights")
         elif (wish.min_accuracy, wish.max_macs) != (None, None) and candidate in answers:
             target = 0.0 if wish.min_accuracy is None else wish.min_accuracy
             why = ruled_out(reach(list(answers[candidate].values()), target, wish.max_macs), target)
@@ -195,23 +190,14 @@ def _excluded(
     return out
 
 
-@dataclass(frozen=True)
-class _Ranking:
-    ranking: tuple[Ranked, ...]
-    untested: str | None = None
-    detectable: float | None = None
-    withheld: str | None = None
-    even: bool = False
-    estimated: bool = False
-
-
-def _rank(
+def _ranked(
+    advice: Advice,
     goal_values: GoalValues,
     frame: pd.DataFrame,
     names: Mapping[Candidate, str],
     looks: InterimAnalyses | None,
-) -> _Ranking:
-    """The ranking, why nothing in it was tested, and what could have been shown."""
+) -> Advice:
+    """Advice with the ranking, why nothing in it was tested, and what could have been shown."""
     labeled = frame.assign(name=[names[c] for c in pairs(frame)])
     read = sample(labeled, Columns("value", "name", "seed", "source", "measured"))
     needed = {names[c]: r for c, r in goal_values.reach.items()}
@@ -229,9 +215,10 @@ def _rank(
     tested = {frozenset((p.a, p.b)): p for p in analysis.pairs}
     # What is ranked by MACs is tested by accuracy.
     best = unbeaten([g.label for g in groups], analysis.pairs, higher or bool(needed))
+    # A stable sort: behind the first one all keep their places, even where its own mean is not the best.
     groups.sort(key=lambda g: g.label not in best[:1])
     few = _few(goal_values, read) if len(groups) > 1 else None
-    if groups and not best:
+    if groups and not best:  # a circle: each is behind another in the seeds that the two share
         tested, few = {}, few or NO_FIRST
     untested, estimated = None, False
     if isinstance(analysis.believed, Untested) and len(groups) > 1:
@@ -245,11 +232,18 @@ def _rank(
         rows.append(row if need is None else _needs(row, need))
     first = [tested.get(frozenset((groups[0].label, g.label))) for g in groups[1:]]
     detectable = [p.detectable for p in first if isinstance(p, Pair) and p.p >= ALPHA and p.detectable]
-    even = bool(analysis.pairs) and none_differ(analysis.pairs)
-    return _Ranking(tuple(rows), untested, max(detectable, default=None), few, even, estimated)
+    return replace(
+        advice,
+        ranking=tuple(rows),
+        untested=untested,
+        detectable=max(detectable, default=None),
+        withheld=few,
+        even=bool(analysis.pairs) and none_differ(analysis.pairs),
+        estimated=estimated,
+    )
 
 
-def _needs(row: Ranked, need: Reach) -> Ranked:
+def _needs(row: Ranked, need: ComputeNeeded) -> Ranked:
     """A row of a ranking by MACs."""
     mean = row.mean if need.macs is None else need.macs
     return replace(row, mean=mean, sd=None, accuracy=row.mean, low=need.low, high=need.high)

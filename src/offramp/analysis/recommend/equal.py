@@ -14,7 +14,7 @@ from offramp.analysis.tradeoff import levels
 
 
 @dataclass(frozen=True)
-class Level:
+class ComputeLevel:
     """One amount of compute.
 
     Attributes:
@@ -56,7 +56,7 @@ class Level:
         return tuple(name for name in self.means if not self.beats(best, name))
 
 
-def equal_compute(facts: Facts, data: str, names: Mapping[Candidate, str]) -> tuple[Level, ...]:
+def equal_compute(facts: Facts, data: str, names: Mapping[Candidate, str]) -> tuple[ComputeLevel, ...]:
     """Test accuracy at amounts of compute that all candidates can spend, with early exits in use."""
     answers = facts.of(data, names)
     several = {c: seeds for c, seeds in answers.items() if all(len(a.macs) > 1 for a in seeds.values())}
@@ -78,11 +78,11 @@ def equal_compute(facts: Facts, data: str, names: Mapping[Candidate, str]) -> tu
         groups = sorted(read.groups, key=lambda group: group.label not in best)
         means = {group.label: group.mean for group in groups}
         why = getattr(analysis.believed, "why", None)
-        compared.append(Level(macs, means, adjusted, why and in_seeds(why)))
+        compared.append(ComputeLevel(macs, means, adjusted, why and in_seeds(why)))
     return tuple(compared)
 
 
-def crossings(levels: Sequence[Level]) -> list[tuple[str, str]]:
+def crossings(levels: Sequence[ComputeLevel]) -> list[tuple[str, str]]:
     """Pairs of groups each of which beats the other somewhere, by name."""
     groups = sorted({name for level in levels for name in level.means})
     return [
@@ -93,7 +93,7 @@ def crossings(levels: Sequence[Level]) -> list[tuple[str, str]]:
     ]
 
 
-def stretches(levels: Sequence[Level]) -> list[tuple[tuple[Level, ...], tuple[str, ...]]]:
+def stretches(levels: Sequence[ComputeLevel]) -> list[tuple[tuple[ComputeLevel, ...], tuple[str, ...]]]:
     """Neighboring levels with the same groups leading, and these in the order of their means."""
     parts = [tuple(part) for _, part in groupby(levels, key=lambda level: frozenset(level.leading))]
     return [(part, part[-1].leading) for part in parts]

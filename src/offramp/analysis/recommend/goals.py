@@ -73,7 +73,7 @@ class Preference:
 
 
 @dataclass(frozen=True)
-class Reach:
+class ComputeNeeded:
     """What a candidate needs for an accuracy.
 
     Attributes:
@@ -89,23 +89,27 @@ class Reach:
     best: tuple[float, float | None, float | None]
 
 
-def reach(seeds: Sequence[NetAnswers], accuracy: float, max_macs: float | None = None) -> Reach | None:
+def reach(
+    seeds: Sequence[NetAnswers], accuracy: float, max_macs: float | None = None
+) -> ComputeNeeded | None:
     """What a candidate needs; None where it cannot answer within `max_macs`. seeds: its answers."""
     spent, mean = _mean_curve(seeds, max_macs)
     if not len(spent):
         return None
     top = int(mean.argmax())
     if len(seeds) < 2 or not _same_images(seeds):
-        return Reach(_first(spent, mean, accuracy), None, None, (float(mean[top]), None, None))
+        return ComputeNeeded(_first(spent, mean, accuracy), None, None, (float(mean[top]), None, None))
+    # Intervals are smooth in compute, and each costs a pass over all images.
     some = np.linspace(spent[0], spent[-1], ENDS)
     half = np.interp(spent, some, [_half([a.on_images(m) for a in seeds]) for m in some])
     ends = (_first(spent, mean + half, accuracy), _first(spent, mean - half, accuracy))
     best = (float(mean[top]), float(mean[top] - half[top]), float((mean + half).max()))
-    return Reach(_first(spent, mean, accuracy), *ends, best)
+    return ComputeNeeded(_first(spent, mean, accuracy), *ends, best)
 
 
 def _mean_curve(seeds: Sequence[NetAnswers], max_macs: float | None = None) -> tuple[Floats, Floats]:
     """MACs that all seeds can spend, and their mean accuracy there; none where `max_macs` are few."""
+    # Where one seed cannot spend so little, a mean over the others would be of other networks.
     low = max(a.cheapest for a in seeds)
     high = max(a.curve[1][0] for a in seeds)
     high = high if max_macs is None else min(high, max_macs)
@@ -113,7 +117,7 @@ def _mean_curve(seeds: Sequence[NetAnswers], max_macs: float | None = None) -> t
     return spent, np.mean([a.accuracy(spent) for a in seeds], axis=0)
 
 
-def ruled_out(needed: Reach | None, target: float) -> Why | None:
+def ruled_out(needed: ComputeNeeded | None, target: float) -> Exclusion | None:
     """Why a candidate does not have the target, as sure as the runs are; None where it does."""
     if needed is None:
         return WITHIN
@@ -122,12 +126,12 @@ def ruled_out(needed: Reach | None, target: float) -> Why | None:
     best, low, high = needed.best
     if low is None or high is None:
         text = f"it reaches {percent(best)} at most, of {percent(target)}"
-        return Why(text, "below the target")
+        return Exclusion(text, "below the target")
     ends = f"{percent(low)} to {percent(high)}"
     text = f"it reaches {percent(best)} at most ({ends}), of {percent(target)}"
     if high < target:
-        return Why(text, "below the target")
-    return Why(f"not shown either way: {text}", "perhaps below")
+        return Exclusion(text, "below the target")
+    return Exclusion(f"not shown either way: {text}", "perhaps below")
 
 
 def _half(rows: Sequence[Floats]) -> float:
@@ -190,22 +194,22 @@ def _of_points(_: Numbers) -> pd.DataFrame:
 MACS = Measure("macs", "Mean MACs of an image", MMAC, _of_points, per_exit=False)
 AT_MACS = replace(MEASURES["accuracy-test"], title="Test accuracy at these MACs")
 BALANCE = Measure("balance", "Distance from the best", Unit("of 1"), _of_points, per_exit=False)
-Obstacle = Literal["no early exits", "below the target", "perhaps below", "dearer", "other"]
+ExclusionKind = Literal["no early exits", "below the target", "perhaps below", "dearer", "other"]
 
 
 @dataclass(frozen=True)
-class Why:
+class Exclusion:
     """Why a candidate is out: a clause.  kind: what that is about, where sentences tell it apart."""
 
     text: str
-    kind: Obstacle = "other"
+    kind: ExclusionKind = "other"
 
 
-EARLY = Why("it has no early exits", "no early exits")
-FEWER = Why("it lacks exits that others have, so it has no mean over them")
-UNSHARED = Why("no seed is common to all strategies")
-WITHIN = Why("it needs more MACs than these")
-DEARER = Why("it needs more MACs than the first one", "dearer")
+EARLY = Exclusion("it has no early exits", "no early exits")
+FEWER = Exclusion("it lacks exits that others have, so it has no mean over them")
+UNSHARED = Exclusion("no seed is common to all strategies")
+WITHIN = Exclusion("it needs more MACs than these")
+DEARER = Exclusion("it needs more MACs than the first one", "dearer")
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,10 +230,10 @@ class GoalValues:
 
     measure: Measure
     frame: pd.DataFrame
-    ruled_out: Mapping[Candidate, Why]
+    ruled_out: Mapping[Candidate, Exclusion]
     notes: tuple[str, ...] = ()
     images: ValuesOnImages | None = None
-    reach: Mapping[Candidate, Reach] = field(default_factory=dict)
+    reach: Mapping[Candidate, ComputeNeeded] = field(default_factory=dict)
     target: float | None = None
     at: float | None = None
 
@@ -272,7 +276,7 @@ def _observed(
         rows = only(rows[rows["data"] == data], names)
         if len(rows):
             have = set(pairs(rows))
-            out = {c: Why("there is no reading of it") for c in names if c not in have}
+            out = {c: Exclusion("there is no reading of it") for c in names if c not in have}
             return GoalValues(MEASURES[name], rows[VALUES], out)
     return GoalValues(MEASURES[measures[0]], pd.DataFrame(columns=VALUES), {})
 
@@ -323,7 +327,7 @@ def _latency(facts: Facts, wish: Preference, data: str, names: Mapping[Candidate
     nothing = pd.DataFrame(columns=VALUES)
     if target is None:
         return GoalValues(MACS, nothing, {})
-    reached: dict[Candidate, Reach] = {}
+    reached: dict[Candidate, ComputeNeeded] = {}
     out = {}
     for candidate, seeds in by_candidate.items():
         needed = reach(list(seeds.values()), target, wish.max_macs)
@@ -359,11 +363,11 @@ def _balanced(facts: Facts, wish: Preference, data: str, names: Mapping[Candidat
         "energy": _observed(facts, data, ENERGY, names),
     }
     parts = {n: p for n, p in parts.items() if len(p.frame) and p.frame["measured"].all()}
-    out: dict[Candidate, Why] = {}
+    out: dict[Candidate, Exclusion] = {}
     for name, part in parts.items():
         if name == "inference" and wish.min_accuracy is None and wish.max_macs is None:
             continue  # nothing was asked for: who falls short comes last
-        out |= {c: Why(f"{name}: {why.text}") for c, why in part.ruled_out.items() if c not in out}
+        out |= {c: Exclusion(f"{name}: {why.text}") for c, why in part.ruled_out.items() if c not in out}
     left = [c for c in names if c not in out]
     # A seed that only some have would put these nearer to the best, and the only one at it.
     have = [seed for part in parts.values() for seed in _seeds(only(part.frame, left))]

@@ -269,7 +269,7 @@ def p_values(far: Floats, seeds: Floats, images: Floats, df: Floats) -> Floats:
     if (plain := (images == 0) & (seeds > 0)).all():
         return np.asarray(alone)
     low, high = np.full(len(far), -200.0), np.zeros(len(far))  # log p
-    for _ in range(60):
+    for _ in range(60):  # bisection: 200 / 2^60 is below the last digit of a log p
         middle = (low + high) / 2
         too_small = half_width(np.exp(middle), seeds, images, df) > np.abs(far)
         low, high = np.where(too_small, middle, low), np.where(too_small, high, middle)

@@ -56,7 +56,7 @@ FIGURES: Mapping[str, Family] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnFigures:
     """Figures that were drawn.
 
     Attributes:
@@ -70,7 +70,7 @@ class Drawn:
 
 def draw(
     evidence: Evidence, only: Iterable[str | FamilyFunction] = (), measure: Measure | None = None
-) -> Drawn:
+) -> DrawnFigures:
     """Every figure that the evidence holds.
 
     Args:
@@ -90,4 +90,4 @@ def draw(
         figures += drawn
         if not drawn:
             missing.append(f"no figure {name} ({families[name].shows}): {families[name].needs}")
-    return Drawn(tuple(figures), tuple(missing))
+    return DrawnFigures(tuple(figures), tuple(missing))

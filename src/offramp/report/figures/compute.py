@@ -244,6 +244,7 @@ def budget(runs: Runs, measure: Measure = MEASURES["accuracy-test"]) -> list[Fig
 def _placed(runs: Runs, measure: Measure) -> pd.DataFrame:
     """Columns strategy, epochs, seeds, the measure (as shown), rank."""
     wide = runs.values(measure).pivot(index="seed", columns="strategy", values="value")
+    # One setting, so one number of epochs: `select.chosen` saw to it.
     (epochs,) = {t.manifest.recipe.epochs for t in runs.trials}
     ranks = wide.dropna().rank(axis=1, ascending=measure.better == "lower").mean()
     frame = pd.DataFrame(

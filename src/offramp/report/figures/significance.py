@@ -35,13 +35,13 @@ RADIUS = {2: 46, 3: 54, 4: 64, 5: 74}  # of the ring of nodes, by their number; 
 NODE = 8  # radius of a node, in pixels
 TALL = 6  # half the height of a number
 BOTH = "both"
-Spot = tuple[float, float]
+PixelPosition = tuple[float, float]
 DEFAULT = "paired differences"
 PAPER = "one-way only"
 
 
 @dataclass(frozen=True)
-class Edge:
+class SignificantEdge:
     """winner is significantly better than loser by `difference` (above 0, in the axis's unit)."""
 
     winner: str
@@ -84,7 +84,7 @@ def observations(runs: Runs, metric: CurveMetric) -> pd.DataFrame:
     return rows.assign(value=metric.factor * rows["value"])
 
 
-def edges(analysis: Analysis, better: str) -> list[Edge]:
+def edges(analysis: Analysis, better: str) -> list[SignificantEdge]:
     """The significant differences by either way of testing, from the better to the worse."""
     ways: dict[str, Pairs] = {DEFAULT: analysis.pairs}
     one_way = analysis.one_way
@@ -98,7 +98,7 @@ def edges(analysis: Analysis, better: str) -> list[Edge]:
                 key = (pair.a, pair.b) if first_better else (pair.b, pair.a)
                 by_pair.setdefault(key, {})[way] = abs(pair.difference)
     return [
-        Edge(*key, next(iter(by.values())), BOTH if len(by) > 1 else next(iter(by)))
+        SignificantEdge(*key, next(iter(by.values())), BOTH if len(by) > 1 else next(iter(by)))
         for key, by in sorted(by_pair.items())
     ]
 
@@ -169,7 +169,7 @@ def _compared(metrics: Sequence[CurveMetric]) -> str:
     return f"{measure.title}{unit}{', mean over exits' if measure.per_exit else ''}"
 
 
-def _spoken(arrows: Sequence[Edge], analysis: Analysis) -> str:
+def _spoken(arrows: Sequence[SignificantEdge], analysis: Analysis) -> str:
     if not arrows:
         ways = (analysis.believed, analysis.one_way)
         reasons = [way.why for way in ways if isinstance(way, Untested)]
@@ -177,7 +177,9 @@ def _spoken(arrows: Sequence[Edge], analysis: Analysis) -> str:
     return "; ".join(f"{e.winner} beats {e.loser} by {e.difference:.3g} ({e.way})" for e in arrows) + "."
 
 
-def _graph(analysis: Analysis, arrows: Sequence[Edge], metric: CurveMetric) -> tuple[Json, list[Edge]]:
+def _graph(
+    analysis: Analysis, arrows: Sequence[SignificantEdge], metric: CurveMetric
+) -> tuple[Json, list[SignificantEdge]]:
     """Groups on a ring, the best on top and on clockwise, arrows between them; and the arrows that have
     no room for their number."""
     order = sorted(
@@ -221,7 +223,9 @@ def ring(groups: Sequence[str]) -> dict[str, tuple[float, float]]:
     }
 
 
-def texts(lines: Sequence[tuple[Spot, Spot]], words: Sequence[str]) -> list[Spot | None]:
+def texts(
+    lines: Sequence[tuple[PixelPosition, PixelPosition]], words: Sequence[str]
+) -> list[PixelPosition | None]:
     """Where the number of each arrow stands: on it, where no other arrow and no other number comes
     near. None where there is no such place.
 
@@ -229,12 +233,12 @@ def texts(lines: Sequence[tuple[Spot, Spot]], words: Sequence[str]) -> list[Spot
         lines: From tail to head.
         words: What is written, one for each.
     """
-    spots: list[Spot | None] = []
-    boxes: list[tuple[Spot, float]] = []
+    spots: list[PixelPosition | None] = []
+    boxes: list[tuple[PixelPosition, float]] = []
     for i, ((tail, head), word_) in enumerate(zip(lines, words, strict=True)):
         others = [line for k, line in enumerate(lines) if k != i]
         wide = half(word_)
-        best: tuple[float, Spot] | None = None
+        best: tuple[float, PixelPosition] | None = None
         for step in sorted(range(15, 86, 2), key=lambda step: abs(step - 45)):
             at = (
                 tail[0] + step / 100 * (head[0] - tail[0]),
@@ -257,7 +261,7 @@ def half(word_: str) -> float:
     return LETTER * len(word_) / 2 + 2
 
 
-def _room(at: Spot, wide: float, line: tuple[Spot, Spot]) -> float:
+def _room(at: PixelPosition, wide: float, line: tuple[PixelPosition, PixelPosition]) -> float:
     """Between a line and a box around `at`, 2 * wide by 2 * TALL pixels; 0 or less where they meet."""
     (x1, y1), (x2, y2) = line
     steps = max(2, int(math.dist(*line) / 3))
@@ -271,10 +275,10 @@ def _room(at: Spot, wide: float, line: tuple[Spot, Spot]) -> float:
 
 
 def _arrows(
-    arrows: Sequence[Edge],
-    place: Mapping[str, Spot],
+    arrows: Sequence[SignificantEdge],
+    place: Mapping[str, PixelPosition],
     words: Sequence[str],
-    ats: Sequence[Spot | None],
+    ats: Sequence[PixelPosition | None],
     across: Json,
     down: Json,
 ) -> list[Json]:

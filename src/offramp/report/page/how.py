@@ -9,7 +9,7 @@ from importlib import import_module
 from offramp.data_spec import SPLITS
 from offramp.recipe import Recipe
 from offramp.report.evidence import Evidence
-from offramp.report.model import Detail
+from offramp.report.model import RunDetail
 from offramp.report.registry import publication
 from offramp.report.select import ran
 from offramp.store.manifest import BITS, ExecutionRecord, NumericsRecord, RecipeRecord
@@ -17,26 +17,26 @@ from offramp.store.record import TrialRecord, machine_kind
 from offramp.units import counted
 
 
-def facts(evidence: Evidence) -> list[Detail]:
+def facts(evidence: Evidence) -> list[RunDetail]:
     """What there is to know, a fact a line; empty ones are left out."""
     trials = evidence.trials
     details = [
-        Detail("Study", _each(t.manifest.study for t in trials if t.manifest.study)),
-        Detail("Networks and data", [_place(runs.trials) for runs in evidence.runs]),
-        Detail("Strategies", [", ".join(evidence.strategies)]),
-        Detail("Seeds", [", ".join(map(str, sorted({t.seed for t in trials}))), *_added(evidence)]),
-        Detail("Training", _by_pair(evidence, _training)),
-        Detail("Settings", searched(evidence)),
-        Detail("Execution", _each(_execution(t.manifest.execution) for t in trials)),
-        Detail("Arithmetic", _each(_numerics(t.manifest.numerics) for t in trials)),
-        Detail("Machine", ran(trials) or _each(machine_kind(t.manifest.provenance) for t in trials)),
-        Detail("Versions", [_version(trials, name) for name in ("offramp", "python", *BITS[:-1])]),
-        Detail("Revision of the code", provenance_values(trials, "git")),
-        Detail("Finished", [_span(provenance_values(trials, "finished"))]),
-        Detail("Checked", _checked(evidence)),
-        Detail("Departs from the paper", departures(evidence)),
+        RunDetail("Study", _each(t.manifest.study for t in trials if t.manifest.study)),
+        RunDetail("Networks and data", [_place(runs.trials) for runs in evidence.runs]),
+        RunDetail("Strategies", [", ".join(evidence.strategies)]),
+        RunDetail("Seeds", [", ".join(map(str, sorted({t.seed for t in trials}))), *_added(evidence)]),
+        RunDetail("Training", _by_pair(evidence, _training)),
+        RunDetail("Settings", searched(evidence)),
+        RunDetail("Execution", _each(_execution(t.manifest.execution) for t in trials)),
+        RunDetail("Arithmetic", _each(_numerics(t.manifest.numerics) for t in trials)),
+        RunDetail("Machine", ran(trials) or _each(machine_kind(t.manifest.provenance) for t in trials)),
+        RunDetail("Versions", [_version(trials, name) for name in ("offramp", "python", *BITS[:-1])]),
+        RunDetail("Revision of the code", provenance_values(trials, "git")),
+        RunDetail("Finished", [_span(provenance_values(trials, "finished"))]),
+        RunDetail("Checked", _checked(evidence)),
+        RunDetail("Departs from the paper", departures(evidence)),
     ]
-    return [Detail(f.name, values) for f in details if (values := [v for v in f.values if v])]
+    return [RunDetail(f.name, values) for f in details if (values := [v for v in f.values if v])]
 
 
 def departures(evidence: Evidence) -> list[str]:

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from offramp.analysis.measures import MEASURES
-from offramp.analysis.recommend.equal import Level
+from offramp.analysis.recommend.equal import ComputeLevel
 from offramp.analysis.stats.pairwise import least_shown
 from offramp.analysis.tradeoff import NetAnswers
 from offramp.policy.quality import Bound, oracle
@@ -70,7 +70,7 @@ def equal(runs: Runs) -> list[Table]:
     ]
 
 
-def _equal_column(n: int, level: Level) -> Column:
+def _equal_column(n: int, level: ComputeLevel) -> Column:
     return Column(f"at_{n}", f"{macs(level.macs)} MACs", "percent", 1, "higher")
 
 
