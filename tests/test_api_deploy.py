@@ -17,7 +17,6 @@ from torch import nn
 import offramp
 from longer import long
 from offramp import Fitted, OfframpError, Policy
-from offramp.api import build
 from offramp.api.fit import _pixels_to
 from offramp.bundle.runtime import Bundle, measure
 from offramp.data import normalize
@@ -264,8 +263,8 @@ def test_pixels_are_told_where_it_is_sure(name: str) -> None:
 
 def test_a_terminal_and_a_notebook_show_the_exits(fitted: Fitted) -> None:
     rows = repr(fitted).splitlines()
-    assert len(rows) == 1 + 1 + 3 and rows[0].endswith("test accuracy at each exit")
-    assert rows[1].split()[:3] == ["exit", "place", "MACs"]
+    assert len(rows) == 1 + 2 + 3 and rows[0].endswith("test accuracy at each exit")
+    assert rows[1].split()[:3] == ["exit", "place", "MACs"] and rows[2].startswith("───")
     assert fitted._repr_html_().count("<tr") == 1 + 3
     shown = f"{100 * fitted.accuracy[3]:.1f} %"
     assert shown in rows[-1] and shown in fitted._repr_html_()
@@ -280,7 +279,7 @@ def test_build_plans_for_the_device_that_is_asked_for(
     def chosen(wish: Any) -> Any:
         raise OfframpError(f"for {wish.device}")
 
-    monkeypatch.setattr(build, "choose", chosen)
+    monkeypatch.setattr("offramp.study.build.choose", chosen)
     for device in ("cpu", torch.device("cpu")):
         with pytest.raises(OfframpError, match=r"^for cpu$"):
-            build.build("digits-cnn", "digits", tmp_path / "b", device=device, max_accuracy_loss=0.1)
+            offramp.build("digits-cnn", "digits", tmp_path / "b", device=device, max_accuracy_loss=0.1)

@@ -15,11 +15,11 @@ import torch
 import yaml
 
 import offramp
-import offramp.api.run
 from offramp import CE, OfframpError, Phase, Recipe, head
 from offramp.store.store import Store
 from offramp.study.plan.plan import make_plan
 from offramp.study.plan.workers import Workers
+from offramp.study.run import processes
 from offramp.study.run.events import Epoch, GroupStarted
 from offramp.study.spec import file as spec_file
 from refusal import refuses
@@ -187,9 +187,9 @@ def test_workers_of_a_study_are_chosen_where_that_is_asked(monkeypatch: pytest.M
         asked.append(conduct.workers)
         return run_pooled(plan, store, replace(conduct, workers=1))
 
-    run_pooled = offramp.api.run.run_pooled
-    monkeypatch.setattr(offramp.api.run, "run_pooled", pool)
-    monkeypatch.setattr(offramp.api.run, "suited", lambda *_: Workers(2, "for a test"))
+    run_pooled = processes.run_pooled
+    monkeypatch.setattr(processes, "run_pooled", pool)
+    monkeypatch.setattr("offramp.study.plan.workers.suited", lambda *_: Workers(2, "for a test"))
     offramp.run("study.yaml", workers="auto")
     offramp.run("study.yaml")
     assert asked == [2, 1]
@@ -261,7 +261,7 @@ def test_run_takes_functions_and_values_too(folder: Path) -> None:
 def test_a_notebook_is_told_too_that_nothing_was_finished(tmp_path: Path) -> None:
     """It prefers HTML, even where that is empty."""
     failed = {"0" * 64: "the loss is not finite"}
-    results = offramp.api.run.Results(Store(tmp_path), (), (), failed)
+    results = offramp.Results(Store(tmp_path), (), (), failed)
     assert repr(results) == "no trial is finished; 1 phase failed"
     assert results._repr_html_() == f"<p>{results!r}</p>"
 

@@ -24,8 +24,8 @@ from safetensors.torch import save
 
 import records
 from fuzz_kit import cases, changed, harmed, one_line
+from offramp.api.results import stats
 from offramp.bundle.preprocessing import from_json
-from offramp.cli.commands import stats
 from offramp.data import DataSpec, load, split_file
 from offramp.data.raw import RawData, RawSplit
 from offramp.hashing import with_seal

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
-from typer.main import get_command
 
 from offramp.cli.app import app
 
@@ -81,7 +81,7 @@ def leaves(command: Any) -> Iterator[Any]:
 def lacks(line: str) -> set[str]:
     """The options that its command needs and a call does not give."""
     command, words = called(line)
-    needed = {option.opts[0] for option in command.params if option.required}
+    needed = {option.opts[0] for option in parameters(command) if option.required}
     return {name for name in needed if name.startswith("--")} - set(words)
 
 
@@ -96,7 +96,7 @@ def commands(text: str) -> Iterator[str]:
 @functools.cache
 def offramp() -> Any:
     """The command line, put together once."""
-    return get_command(app)
+    return app
 
 
 def is_known(line: str) -> bool:
@@ -104,9 +104,14 @@ def is_known(line: str) -> bool:
     command, words = called(line)
     if hasattr(command, "commands"):
         return not words
-    options = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+    options = {name for option in parameters(command) for name in (*option.opts, *option.secondary_opts)}
     fields = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
     return fields <= options | {"--help", "-h"}
+
+
+def parameters(command: Any) -> Any:
+    """Arguments and options, which commands make when they are asked for them."""
+    return command.get_params(click.Context(command))
 
 
 def called(line: str) -> tuple[Any, list[str]]:

@@ -162,7 +162,7 @@ def _page(name: str, strategy: Strategy) -> Iterator[str]:
     yield from (f"{paragraph}\n" for paragraph in rest)
     yield "## Try it\n"
     yield f"    offramp strategies {name}"
-    yield f"    offramp train --strategy {name} --backbone digits-cnn --data digits\n"
+    yield f"    offramp run --strategy {name} --backbone digits-cnn --data digits\n"
     code = re.sub(r'"""[\s\S]*?"""', '"""…"""', inspect.getsource(strategy), count=1)
     yield f"## As a program\n\n```python\n{code}```\n"
 
@@ -193,11 +193,10 @@ def _directive(name: str) -> str:
 
 def commands() -> str:
     """What `--help` says of each command."""
-    from typer import Context
-    from typer.main import get_command
+    from click import Context
 
     parts = ["# Commands\n"]
-    root = get_command(app)
+    root = app
     for name, command in root.commands.items():
         inner = getattr(command, "commands", None)
         for full, one in (

@@ -28,6 +28,8 @@ class OfframpError(Exception):
         no trial 'nothing' in nowhere; run a study first
     """
 
+    exit_code = 2  # of a command
+
     def __str__(self) -> str:
         """One line, whatever stood in what it names."""
         return printable(" ".join(super().__str__().splitlines()))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from offramp.api.progress import finished
+from offramp.api.reporter import finished
 from offramp.bundle.export import Exported, ExportOptions, export
 from offramp.policy import scoring
 from offramp.policy.calibration import Calibration

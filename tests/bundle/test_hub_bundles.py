@@ -1,4 +1,4 @@
-"""`offramp push` and `hf:USER/NAME`, against a hub on the loopback."""
+"""`offramp export --hub` and `hf:USER/NAME`, against a hub on the loopback."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_revision_is_named_where_the_bundle_is_to_be_used(
 ) -> None:
     """Without it, whoever follows the card has what is on main."""
     for _ in range(2):  # the first makes the branch
-        call(monkeypatch, "push", leaving, "me/digits@candidate", "--license", "mit")
+        call(monkeypatch, "export", leaving, "--hub", "me/digits@candidate", "--license", "mit")
         assert "Use it: offramp predict hf:me/digits@candidate IMAGES" in capsys.readouterr().out
         assert there.branches["me/digits"] == {"candidate"}
     text = there.repos["me/digits"]["README.md"].decode()
@@ -191,7 +191,7 @@ def test_mistakes_are_a_line(
 def test_a_dry_run_shows_all_that_would_be_sent_and_sends_nothing(
     there: Hub, leaving: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    call(monkeypatch, "push", leaving, "me/digits", "--license", "mit", "--dry-run", "--json")
+    call(monkeypatch, "export", leaving, "--hub", "me/digits", "--license", "mit", "--dry-run", "--json")
     assert not there.repos
     shown = json.loads(capsys.readouterr().out)
     hub.push(leaving, "me/digits", "mit")

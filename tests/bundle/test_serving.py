@@ -25,10 +25,10 @@ import pytest
 import uvicorn
 from PIL import Image
 
+from offramp.api.deploy.serve import listener, name_of, opened
 from offramp.bundle.folder import seal
 from offramp.bundle.preprocessing import Preprocessing
 from offramp.bundle.runtime import Bundle
-from offramp.cli.commands.serve import listener, name_of, opened
 from offramp.infer.image_files import open_bundle
 from offramp.serve.app import Batcher, Refused, ServeLimits, _Service, make_app
 from refusal import refuses

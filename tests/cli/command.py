@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import json
 import re
@@ -14,13 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import typer.main
 
 from offramp.cli import main
 from wording import stable
-
-# All commands with all their options are made anew at each call: a tenth of a second.
-typer.main.get_command = functools.cache(typer.main.get_command)
 
 STUDY = """\
 seeds: [1, 2]

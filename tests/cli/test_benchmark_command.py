@@ -12,13 +12,14 @@ import pytest
 import torch
 from command import Cli, call, refused
 
+from offramp.api.deploy.benchmark import stage_tables
 from offramp.bundle.export import ExportOptions, export
-from offramp.cli.commands.benchmark import _stages
 from offramp.infer import torch_timing
 from offramp.infer.benchmark import Benchmark
 from offramp.infer.timing import Effort, Timing
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
+from offramp.terminal import plain_text
 from support import run_all, tiny_plan, tiny_study
 
 QUICK = ("--repeats", "5", "--seconds", "0ms")
@@ -76,13 +77,12 @@ def test_a_trial_without_a_policy(run: Cli, trial: str) -> None:
     assert max(map(len, out.splitlines())) <= 80
 
 
-def test_a_stage_stands_under_its_batch(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stage_stands_under_its_batch() -> None:
     """In whatever order the batches were asked for."""
     one = Timing("eager", "segment 1", 1, p50=1e-3, p95=1e-3, rate=1000.0, macs=5.0, repeats=5)
     lines = (replace(one, batch=16, p50=16e-3), one)
     none: dict[str, Any] = {"shares": None, "compile_seconds": None, "machine": {}, "notes": ()}
-    _stages(Benchmark("t", (1,), lines=lines, busy=0.0, **none))
-    out = capsys.readouterr().out
+    out = plain_text(stage_tables(Benchmark("t", (1,), lines=lines, busy=0.0, **none)))
     (row,) = (line.split() for line in out.splitlines() if line.startswith("segment 1"))
     assert out.index("ms at 1 ") < out.index("ms at 16") and row == ["segment", "1", "5", "1", "16"]
 

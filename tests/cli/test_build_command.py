@@ -19,9 +19,9 @@ from PIL import Image
 from torchvision import models
 
 from longer import long
+from offramp.api.deploy.card import check_words
 from offramp.bundle import web
 from offramp.bundle.runtime import Bundle
-from offramp.cli.bundle import _check
 from offramp.data import Data, DataSpec, load, normalize
 from offramp.data.sources.folder import folder
 from offramp.nets import NetSpec, pretrained
@@ -362,7 +362,7 @@ def test_a_size_of_ones_own(cli: Cli, photos: Path) -> None:
 
 def test_the_strategy_comes_from_runs_where_there_are_some(cli: Cli) -> None:
     before = ("--strategy", "pretrained-branch", "--backbone", "digits-cnn", "--data", "digits")
-    ran = cli("train", *before, *SMALL, *SHORT, "--store", "known")
+    ran = cli("run", *before, *SMALL, *SHORT, "--store", "known")
     assert ran.code == 0, ran.err
     words = (*DIGITS, *SMALL, *SHORT, "--out", "b", "--evidence", "known", "--dry-run")
     answer = cli(*words)
@@ -452,8 +452,10 @@ def test_a_table_of_images_of_several_sizes_is_given_one(cli: Cli, photos: Path)
 
 def test_a_check_that_agrees_wholly() -> None:
     check = {"images": 500, "what": "the whole test split", "differing": 0, "share": 0.0}
-    assert _check({**check, "accuracy": 0.0}).endswith("), shares of exits and accuracy as calibrated.")
-    assert "accuracy within 0.2." in _check({**check, "accuracy": 0.002})
+    assert check_words({**check, "accuracy": 0.0}).endswith(
+        "), shares of exits and accuracy as calibrated."
+    )
+    assert "accuracy within 0.2." in check_words({**check, "accuracy": 0.002})
 
 
 @pytest.mark.parametrize("page", ["b", "b/site", "."])

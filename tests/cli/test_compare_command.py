@@ -9,7 +9,7 @@ import pytest
 from command import Cli, data, narrow, refused
 
 import records
-from offramp.cli.commands.compare import compare
+from offramp.api.results.compare import compare
 from refusal import refuses
 
 
@@ -75,8 +75,8 @@ def test_compare_refuses_what_has_no_exit_in_common(monkeypatch: pytest.MonkeyPa
         read_trial=trials.get,
         read_node=lambda _: records.node({}),
     )
-    monkeypatch.setattr("offramp.cli.commands.compare.archived", lambda *_: archive)
-    refuses("'joint' and 'separate' have no exit in common", compare, "joint", "separate")
+    monkeypatch.setattr("offramp.api.results.compare.archived", lambda *_: archive)
+    refuses("'joint' and 'separate' have no exit in common", compare, "joint", "separate", "runs")
 
 
 def test_compare_names_what_is_not_there(studied: Cli) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from command import Cli, refused
 
+from offramp.api.deploy.card import time_here
 from offramp.bundle import runtime
-from offramp.cli.bundle import time_here
 from offramp.policy import stage_times
 from offramp.policy.policy import Policy
 

@@ -10,7 +10,7 @@ import torch
 from command import call, refused
 
 from offramp import meters
-from offramp.cli.commands import doctor
+from offramp.api.keep import doctor
 from offramp.meters import Missing
 from offramp.numerics import PROFILES
 from offramp.study import tune

@@ -1,4 +1,4 @@
-"""`offramp export-table`."""
+"""`offramp report --numbers FILE`."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from command import Cli, data, narrow, refused
 
 
 def test_export_table(studied: Cli) -> None:
-    said = data(studied("export-table", "--out", "t.parquet", "--json"))
+    said = data(studied("report", "--numbers", "t.parquet", "--json"))
     frame = pd.read_parquet("t.parquet")
     assert said == {"out": "t.parquet", "rows": len(frame), "trials": 6}
     columns = ["trial", "strategy", "model", "data", "seed"]
     columns += ["phase", "exit", "split", "epoch", "metric", "value", "source", "measured"]
     assert list(frame.columns) == columns
-    assert f"{len(frame)} rows of 6 trials" in narrow(studied("export-table", "--out", "t.csv"))
+    assert f"{len(frame)} rows of 6 trials" in narrow(studied("report", "--numbers", "t.csv"))
     with Path("t.csv").open() as file:
         assert next(csv.reader(file)) == columns and sum(1 for _ in file) == len(frame)
 
 
 def test_export_table_says_where_it_cannot_write(studied: Cli) -> None:
     for out, words in (("t.txt", ".parquet or .csv"), ("no/t.csv", "no folder no"), (".csv", ".csv")):
-        refused(studied("export-table", "--out", out), words)
+        refused(studied("report", "--numbers", out), words)
     Path("t.csv").mkdir()
-    refused(studied("export-table", "--out", "t.csv"), "cannot write t.csv")
+    refused(studied("report", "--numbers", "t.csv"), "cannot write t.csv")
     assert not Path("no").exists() and not list(Path().glob("*.tmp"))

@@ -1,4 +1,4 @@
-"""`offramp gc`."""
+"""`offramp store gc`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def test_gc_takes_what_no_trial_needs(studied: Cli) -> None:
     for trial in Path("runs/trials").glob("joint-*-s1-*"):
         trial.rename(Path(trial.name))
     before = keys()
-    would = data(studied("gc", "--dry-run", "--json"))
+    would = data(studied("store", "gc", "--dry-run", "--json"))
     (node,) = [path for path in would["paths"] if "/nodes/" in path]
     assert would["removed"] is False and would["bytes"] > 0 and keys() == before
-    text = studied("gc", "--dry-run").out
+    text = studied("store", "gc", "--dry-run").out
     assert node in text and "Would free" in text and ".lock" not in text
-    assert data(studied("gc", "--json"))["removed"] is True
+    assert data(studied("store", "gc", "--json"))["removed"] is True
     assert keys() == sorted(set(before) - {Path(node).name})
-    assert "Freed 0 B." in studied("gc").out
+    assert "Freed 0 B." in studied("store", "gc").out
 
 
 def test_gc_keeps_unfinished_work_unless_told(studied: Cli) -> None:
@@ -31,7 +31,7 @@ def test_gc_keeps_unfinished_work_unless_told(studied: Cli) -> None:
         trial.rename(Path(trial.name))
     before = keys()
     assert data(studied("status", "--json"))["unfinished"]
-    studied("gc")
+    studied("store", "gc")
     assert keys() == before
-    studied("gc", "--abandon")
+    studied("store", "gc", "--abandon")
     assert len(keys()) == len(before) - 1

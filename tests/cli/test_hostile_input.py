@@ -8,14 +8,14 @@ import re
 import shutil
 from pathlib import Path
 
+import click
 import pytest
-import typer
 from command import STUDY, Cli
 from rich.text import Text
 
 from offramp.escape import printable
 from offramp.hashing import with_seal
-from offramp.terminal import console, plain, show, table
+from offramp.terminal import TextTable, console, plain, show
 
 LONG = "x" * 5000
 RUN = ("run", "s.yaml", "--dry-run")
@@ -99,10 +99,10 @@ def test_no_name_steers_what_prints_it(monkeypatch: pytest.MonkeyPatch, terminal
     name = "a\x1b[2J\x9b1m\u202eb\x00\udc80c"
     spelled = r"a\x1b[2J\x9b1m\u202eb\x00\udc80c"
     with plain():
-        typer.echo(f"1 {name}\t\u2192\n")
+        click.echo(f"1 {name}\t\u2192\n")
         print("2", name)
         console().print(f"3 {name}", soft_wrap=True)
-        show(table([f"4 {name}"], rows=[[f"5 {name}"]]), f"6 {name}", f"7 {name}")
+        show([TextTable([f"4 {name}"], (), [[f"5 {name}"]], f"6 {name}", f"7 {name}")])
         console().print(Text(f"8 {name}"))
     said = screen.getvalue()
     own = re.findall(r"\x1b\[[\d;]*m", said)
@@ -124,7 +124,7 @@ def test_letters_that_a_locale_lacks_are_spelled_out(
     screen = io.TextIOWrapper(raw, encoding="latin-1", errors=errors, write_through=True)
     monkeypatch.setattr("sys.stdout", screen)
     with plain():
-        typer.echo("97.9 ±0.8 –")
+        click.echo("97.9 ±0.8 –")
         console().print("→ \U0001f600")
     assert raw.getvalue() == b"97.9 \xb10.8 \\u2013\n\\u2192 \\U0001f600\n"
 
@@ -142,10 +142,13 @@ def test_names_in_records_of_others_steer_no_command(
         trial["manifest"]["data"]["name"] += "\u202e"
     rest = {key: value for key, value in document.items() if key != "seal"}
     (tmp_path / "pack" / "trials.json").write_text(json.dumps(with_seal(rest)))
-    for words in (("tables", "pack", "--show", "main"), ("figures", "pack", "--only", "overall")):
+    for words in (
+        ("report", "--tables", "pack", "--show", "main"),
+        ("report", "--figures", "pack", "--only", "overall"),
+    ):
         answer = cli(*words, *(("--format", "json") if words[0] == "figures" else ()))
         assert answer.code == 0, answer.err
         said = answer.out + answer.err
         assert printable(said, keep="\n") == said and r"\x9b1m\u202e\x00" in said
-    answer = cli("tables", "pack", "--show", "main", "--json")
+    answer = cli("report", "--tables", "pack", "--show", "main", "--json")
     assert "\u202e" in json.loads(answer.out)["missing"][0] and answer.out.isascii()

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from command import STUDY, Cli, data, refused, without
 
-from offramp.cli.commands import doctor
+from offramp.api.keep import doctor
 from offramp.study.run import cluster
 
 SCALE = Path(__file__).parents[2] / "docs" / "scale"

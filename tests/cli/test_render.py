@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 
 import pytest
 
 from offramp import terminal
-from offramp.cli import render
 from offramp.report import summary
 from offramp.store.record import Seconds
 from offramp.store.results import Spread, StrategyResult
@@ -35,7 +33,7 @@ def screen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.delenv("NO_COLOR", raising=False)
 
     def printed(lines: list[StrategyResult], seeds: int = 5) -> list[str]:
-        summary.show_results(summary.printed(lines, seeds))
+        terminal.show(summary.result_tables(lines, seeds))
         shown = capsys.readouterr().out.splitlines()
         assert max(map(len, shown)) <= 80
         assert not any("…" in row for row in shown)
@@ -93,7 +91,7 @@ def test_names_of_trials_are_folded_where_they_are_joined(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     trial = "pretrained-branch-airbench-cifar10-s42-fd16ab14"
-    terminal.show(terminal.table(["trial"], ["test, %"], [(trial, "79.0 82.1 84.6 86.4")]))
+    terminal.show([terminal.TextTable(["trial"], ["test, %"], [(trial, "79.0 82.1 84.6 86.4")])])
     shown = capsys.readouterr().out.splitlines()
     name = [row[:39].strip() for row in shown[2:] if row.strip()]
     assert "".join(name) == trial and len(name) == 2 and name[0].endswith("-")
@@ -121,9 +119,3 @@ def test_numbers() -> None:
     ]
     assert [counted(n, "trial") for n in (0, 1, 2)] == ["0 trials", "1 trial", "2 trials"]
     assert summary.percent(Spread(0.5, math.nan)) == "50.0"
-
-
-def test_what_is_not_finite_is_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:
-    render.emit({"a": [math.nan, (math.inf, 1.5)], "b": {"c": -math.inf, "d": "nan"}})
-    said = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    assert said == {"a": [None, [None, 1.5]], "b": {"c": None, "d": "nan"}}

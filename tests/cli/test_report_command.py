@@ -42,7 +42,7 @@ def test_the_same_store_gives_the_same_bytes(studied: Cli) -> None:
 
 @pytest.mark.long
 def test_a_pack_gives_the_same_tables(studied: Cli) -> None:
-    assert studied("pack", "runs", "--out", "packed").code == 0
+    assert studied("store", "pack", "runs", "--out", "packed").code == 0
     for store in ("runs", "packed"):
         answer = studied("report", store, "--out", f"of-{store}", "--format", "none")
         assert answer.code == 0, answer.err
@@ -73,7 +73,7 @@ def test_several_stores_count_as_one(studied: Cli) -> None:
     assert "3 seeds · 9 trials" in page  # seed 2, which both have, counts once
     assert "<dd>1, 2, 3</dd>" in page
     for out, sources in (("a", "runs"), ("b", "more"), ("all", "runs more"), ("ab", "a b")):
-        answer = studied("pack", *sources.split(), "--out", out)
+        answer = studied("store", "pack", *sources.split(), "--out", out)
         assert answer.code == 0, answer.err
     assert answer.out.startswith("9 trials packed")
     assert files("ab") == files("all") != files("a")

@@ -1,4 +1,4 @@
-"""`offramp run` and `offramp train`: a study, a list of studies, a budget, what fails."""
+"""`offramp run` and `offramp run`: a study, a list of studies, a budget, what fails."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ def test_one_seed_has_no_deviation(studied: Cli) -> None:
 def test_after_an_interruption_each_says_its_seeds() -> None:
     store = Store(Path("runs"))
     some = [trial for trial in store.trials() if trial.startswith("joint") or "-s1-" in trial]
-    table, _ = summary.printed(by_strategy(store, some), 2)
+    table, _ = summary.result_tables(by_strategy(store, some), 2)
     assert "(mean ± sd over seeds)" in table.title and table.columns[-1] == "seeds"
-    told = {name: cells[-1] for name, cells in table.rows.items()}
+    told = {row[0]: row[-1] for row in table.rows}
     assert told == {"baseline": "1", "joint": "2", "two-stage": "1"}
 
 
@@ -160,12 +160,12 @@ def test_plain_execution_shares_nothing(studied: Cli) -> None:
 def test_train_needs_no_file(cli: Cli) -> None:
     of = ("--strategy", "joint", "--backbone", "digits-cnn", "--data", "digits")
     small = ("--set", "data.train_images=200", "--set", "recipe.epochs=1", "--set", "exits=1")
-    answer = cli("train", *of, *small, "--seed", 7, "--store", "mine")
+    answer = cli("run", *of, *small, "--seed", 7, "--store", "mine")
     assert answer.code == 0 and "1 of 1 trial in mine" in answer.out
     assert "[1/1] seed 7 · joint · joint ·" in answer.err
-    again = cli("train", *of, *small, "--seed", 7, "--store", "mine", "--json")
+    again = cli("run", *of, *small, "--seed", 7, "--store", "mine", "--json")
     assert len(json.loads(again.out)["trials"]) == 1
-    once_more = cli("train", *of, *small, "--seed", 7, "--store", "mine")
+    once_more = cli("run", *of, *small, "--seed", 7, "--store", "mine")
     assert "The trial was in the store mine already; nothing was trained." in once_more.out
 
 
@@ -210,12 +210,13 @@ def test_limits_of_caches_are_taken_and_said(studied: Cli) -> None:
     assert (execution["cache_memory"], execution["cache_disk"]) == (1000, 0)
 
 
-@pytest.mark.parametrize("command", ["run", "train"])
-def test_a_limit_that_is_no_size(command: str, studied: Cli) -> None:
-    train = ("--strategy", "joint", "--backbone", "digits-cnn", "--data", "digits")
-    rest = ("s.yaml",) if command == "run" else train
+TRIAL = ("--strategy", "joint", "--backbone", "digits-cnn", "--data", "digits")
+
+
+@pytest.mark.parametrize("words", [("s.yaml",), TRIAL], ids=["study", "trial"])
+def test_a_limit_that_is_no_size(words: tuple[str, ...], studied: Cli) -> None:
     told = "--cache-disk must be auto or a size, such as 2GiB, 500MB or 1024; got '3 pounds'\n"
-    refused(studied(command, *rest, "--cache-disk", "3 pounds"), told)
+    refused(studied("run", *words, "--cache-disk", "3 pounds"), told)
 
 
 SHORT = STUDY.replace("epochs: 2", "epochs: 1").replace("seeds: [1, 2]", "seeds: [1]")
@@ -277,7 +278,7 @@ def test_a_budget_in_which_nothing_is_learned_is_refused(
     answer = two(*words)
     said = " ".join(answer.err.split())
     assert answer.code == 2 and answer.out == "" and not Path("runs").exists()
-    assert "--budget 900h is too short: it leaves 1 epoch of 100 images" in said
+    assert "--budget 900 h is too short: it leaves 1 epoch of 100 images" in said
     assert "or take fewer strategies or seeds. --anyway" in said
     forced = two(*words, "--anyway", "--json")
     assert forced.code == 0, forced.err
@@ -286,7 +287,7 @@ def test_a_budget_in_which_nothing_is_learned_is_refused(
 
 def test_a_budget_is_told_and_gives_an_ordinary_study(two: Cli) -> None:
     answer = two("run", "b.yaml", "--budget", "900h", "--dry-run")
-    assert answer.code == 0 and "--budget 900h: all of it fits" in answer.err
+    assert answer.code == 0 and "--budget 900 h: all of it fits" in answer.err
     long = ("--set", "recipe.epochs=200000")
     answer = two("run", "b.yaml", *long, "--budget", "90s", "--dry-run", "--json")
     assert "--budget 90s: the same as --set recipe.epochs=" in answer.err
@@ -305,7 +306,7 @@ def test_an_interrupted_budget_goes_on_with_its_settings(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("offramp.cli.training.study.watch", interrupted)
+    monkeypatch.setattr("offramp.cli.progress.display.watch", interrupted)
     long = ("--set", "recipe.epochs=200000")
     answer = two("run", "b.yaml", *long, "--budget", "90s", "--anyway")
     last = untimed(answer.err)[-1]
@@ -322,7 +323,7 @@ def test_an_interrupted_budget_goes_on_with_its_settings(
         (["b.yaml", "--workers", "0"], "--workers must be auto or a number from 1 on; got '0'"),
         (["b.yaml", "--workers", "many"], "--workers must be auto or a number"),
         (["b.yaml", "--budget", "soon"], "--budget must be a time, such as 5ms"),
-        (["b.yaml", "--speed", "14TFLOPS"], "--speed is for a forecast; add --dry-run"),
+        (["b.yaml", "--speed", "14TFLOPS"], "--speed goes with --dry-run; add it"),
         (["b.yaml", "--speed", "fast", "--dry-run"], "--speed must be a device's speed"),
     ],
 )

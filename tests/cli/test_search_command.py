@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 from command import STUDY, Cli, refused, untimed
 from PIL import Image
 
-from offramp.cli.commands.search import _searched
 from offramp.cli.progress.log import Format, Log
 from offramp.cli.progress.reading import moving
+from offramp.cli.watching import Display
 from offramp.report import evidence
 from offramp.report.page.how import facts
 from offramp.study.run import events
@@ -110,7 +110,7 @@ def test_for_whom_a_search_waits_is_told(
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
 
-    def waiting(*_: object) -> Iterator[SearchEvent]:
+    def waiting() -> Generator[SearchEvent, None, Best]:
         yield Proposed(1, {"recipe.epochs": 3})
         for at in range(70):
             clock[0] = float(at)
@@ -118,9 +118,7 @@ def test_for_whom_a_search_waits_is_told(
             yield events.Waiting(("k",), f"process 7 on node1, at it for {at} s")
         return Best({}, 0.5, 1)
 
-    monkeypatch.setattr("offramp.study.search.search", waiting)
-    nothing = cast(Any, None)
-    _searched(nothing, nothing, SearchOptions({}, 1), nothing, nothing, Log())
+    Display(Log()).search(SearchOptions({}, 1), waiting())
     note, *lines = untimed(capsys.readouterr().err)
     assert note == "energy is not measured"
     assert [line.split()[-2] for line in lines] == ["10", "20", "40"]

@@ -1,4 +1,4 @@
-"""`offramp stats`: analyses of any table."""
+"""`offramp compare`: analyses of any table."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def table(folder: Path) -> pd.DataFrame:
 def test_csv_and_parquet_give_the_same_answer(cli: Cli, tmp_path: Path) -> None:
     table(tmp_path)
     options = [*OPTIONS, "--by", "model", "--json"]
-    csv, parquet = (cli("stats", f"in.{x}", *options).out for x in ("csv", "parquet"))
+    csv, parquet = (cli("compare", f"in.{x}", *options).out for x in ("csv", "parquet"))
     assert csv == parquet
     answer = json.loads(csv)
     assert [cell["by"] for cell in answer["analyses"]] == [{"model": "m1"}, {"model": "m2"}]
@@ -43,7 +43,7 @@ def test_csv_and_parquet_give_the_same_answer(cli: Cli, tmp_path: Path) -> None:
 def test_the_text_says_default_assumptions_rule_and_direction(cli: Cli, tmp_path: Path) -> None:
     table(tmp_path)
     more = ("--where", "model=m1", "--better", "higher", "--same", "node")
-    shown = cli("stats", "in.csv", *OPTIONS, *more).out
+    shown = cli("compare", "in.csv", *OPTIONS, *more).out
     assert "DEFAULT: repeated measures over seed" in shown
     assert "BESIDE IT: one-way analysis, the paper's way" in shown
     assert shown.count("Assumes: ") >= 2
@@ -71,12 +71,12 @@ def test_mistakes_are_one_line(
 ) -> None:
     if name is not None:
         Path(name).write_text(content)
-    refused(cli("stats", name or "absent.csv", "--value", "v", "--group", "g", *options), message)
+    refused(cli("compare", name or "absent.csv", "--value", "v", "--group", "g", *options), message)
 
 
 def test_a_value_that_cannot_be_tested_is_no_failure(cli: Cli) -> None:
     Path("one.csv").write_text("strategy,accuracy,seed\na,0.5,1\nb,nan,1\nc,0.7,1\n")
-    answer = cli("stats", "one.csv", *OPTIONS)
+    answer = cli("compare", "one.csv", *OPTIONS)
     shown = answer.out
     assert answer.code == 0
     assert "not tested: there is no more than one block" in shown

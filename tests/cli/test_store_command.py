@@ -33,16 +33,16 @@ def test_every_command_says_the_same_of_an_object_store(few: bool, s3: str, stud
     commands: list[tuple[str, ...]] = [
         ("status", "--json"),
         ("show", trial, "--json"),
-        ("why", Store(s3).nodes()[0]),
+        ("show", Store(s3).nodes()[0]),
         ("compare", "baseline", "joint", "--json"),
         ("claims", "--json"),
         ("recommend", "--json"),
-        ("pack", "--json", "--out", "out"),
-        ("export-table", "--out", "table.parquet"),
+        ("store", "pack", "--json", "--out", "out"),
+        ("report", "--numbers", "table.parquet"),
         ("tables", "--out", "tables"),
         ("calibrate", trial, *TARGET, "--out", "policy-{}.json"),
         ("run", "s.yaml", "--json"),
-        ("gc", "--json"),
+        ("store", "gc", "--json"),
     ]
     for command in commands:
         if few and command[0] not in FEW:
@@ -59,7 +59,7 @@ def test_every_command_says_the_same_of_an_object_store(few: bool, s3: str, stud
         return
     said = studied("report", s3, "--out", "page", "--format", "none", "-q")
     assert said.code == 0 and Path("page", "index.html").is_file(), said.err
-    assert studied("stats", "table.parquet", *STATS, "--json").code == 0
+    assert studied("compare", "table.parquet", *STATS, "--json").code == 0
 
 
 @pytest.mark.long

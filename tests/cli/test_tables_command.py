@@ -1,4 +1,4 @@
-"""`offramp tables` on a store that was really run."""
+"""`offramp report --tables` on a store that was really run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from offramp.report.tables import TABLES
 
 @pytest.mark.long
 def test_writes_every_table_in_every_format(studied: Cli, tmp_path: Path) -> None:
-    said = studied("tables", "runs", "--out", "paper")
+    said = studied("report", "--tables", "runs", "--out", "paper")
     assert said.code == 0, said.err
     names = {path.stem for path in (tmp_path / "paper").iterdir()}
     assert {"main-digits-cnn-digits", "anova", "decision", "guidelines", "baseline"} <= names
@@ -32,28 +32,30 @@ def test_writes_every_table_in_every_format(studied: Cli, tmp_path: Path) -> Non
 @pytest.mark.long
 def test_twice_gives_the_same_bytes(studied: Cli, tmp_path: Path) -> None:
     for folder in ("a", "b"):
-        assert studied("tables", "runs", "--out", folder).code == 0
+        assert studied("report", "--tables", "runs", "--out", folder).code == 0
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
 
 def test_only_some_and_one_format(studied: Cli, tmp_path: Path) -> None:
-    said = studied("tables", "runs", "--only", "anova", "--only", "baseline", "--format", "md")
+    said = studied(
+        "report", "--tables", "runs", "--only", "anova", "--only", "baseline", "--format", "md"
+    )
     assert said.code == 0, said.err
     assert {path.name for path in (tmp_path / "tables").iterdir()} == {"anova.md", "baseline.md"}
-    said = studied("tables", "runs", "--only", "anova", "--format", "md", "--out", "one")
+    said = studied("report", "--tables", "runs", "--only", "anova", "--format", "md", "--out", "one")
     assert "1 table in 1 file: one" in said.out
 
 
 def test_show_prints_on_80_columns_and_writes_nothing(studied: Cli, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
-    said = studied("tables", "runs", *(word for name in TABLES for word in ("--show", name)))
+    said = studied("report", "--tables", "runs", *(word for name in TABLES for word in ("--show", name)))
     assert said.code == 0, said.err
     assert max(len(line) for line in said.out.splitlines()) <= 80
     assert "…" not in said.out.replace("1, 2, …", "")  # nothing is cut
     assert "Accuracy, compute and time: digits-cnn, digits" in said.out
     assert sorted(tmp_path.iterdir()) == before
-    hybrids = studied("tables", "runs", "--show", "anova-hybrids")  # there are none
+    hybrids = studied("report", "--tables", "runs", "--show", "anova-hybrids")  # there are none
     refused(hybrids, "has nothing for anova-hybrids")
 
 
@@ -78,19 +80,21 @@ def test_the_list_names_all_and_needs_no_store(command: str, names: Iterable[str
     ],
 )
 def test_mistakes_are_one_line(studied: Cli, arguments: list[str], words: str) -> None:
-    refused(studied("tables", *arguments), words)
+    refused(studied("report", "--tables", *arguments), words)
 
 
 def test_an_empty_store_says_so(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "store.json").write_text('{"format": 1}')
-    refused(cli("tables", "runs"), "run a study first")
+    refused(cli("report", "--tables", "runs"), "run a study first")
 
 
 def test_json_has_the_values_unrounded(studied: Cli, tmp_path: Path) -> None:
-    table = json.loads(studied("tables", "runs", "--show", "main", "--json").out)["tables"][0]
+    table = json.loads(studied("report", "--tables", "runs", "--show", "main", "--json").out)["tables"][
+        0
+    ]
     assert [row["strategy"] for row in table["rows"]] == ["baseline", "joint", "two-stage"]
     assert 0 <= table["rows"][1]["exit_1"] <= 1
     words = ("--only", "main", "--out", str(tmp_path / "t"), "--json")
-    written = json.loads(studied("tables", "runs", *words).out)
+    written = json.loads(studied("report", "--tables", "runs", *words).out)
     assert len(written["files"]) == 3 and all(Path(file).exists() for file in written["files"])

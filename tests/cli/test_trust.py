@@ -187,7 +187,7 @@ def test_a_reader_can_refuse_code_of_a_study(mine: Cli) -> None:
 def test_code_of_a_study_is_named_before_it_runs(mine: Cli) -> None:
     """A file from somebody else may look like any other study."""
     said = f"Code that this runs: data.py (SHA-256 {file_digest(Path('data.py'))[:12]}), net.py (SHA-256"
-    why = ("why", "0", "--study", "study.yaml")
+    why = ("show", "0", "--study", "study.yaml")
     for words in (("run", "study.yaml", "--dry-run", "--json"), why):
         answer = mine(*words)
         first = answer.err.partition("\n")[0]  # of a run, behind the time

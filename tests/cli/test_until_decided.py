@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command import STUDY, Answer, Cli, call, data, untimed
 
-from offramp.cli.training import study as training
+from offramp.cli.progress import display
 from offramp.report import evidence
 from offramp.report.page.how import facts
 from offramp.store.archive import Archive
@@ -74,7 +74,7 @@ def test_the_rule_cannot_be_changed_after_a_look(again: Cli) -> None:
 
 
 def test_an_interrupted_run_goes_on(fresh: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    watch, calls = training.watch, []
+    watch, calls = display.watch, []
 
     def once(*given: object) -> None:
         calls.append(given)
@@ -83,10 +83,10 @@ def test_an_interrupted_run_goes_on(fresh: Cli, monkeypatch: pytest.MonkeyPatch)
         watch(*given)  # type: ignore[arg-type]
 
     words = (*DECIDED, "--set", "strategies=[joint, two-stage]")
-    monkeypatch.setattr(training, "watch", once)
+    monkeypatch.setattr(display, "watch", once)
     answer = fresh(*words)
     assert answer.code == 130 and "Interrupted. Run the same command again" in answer.err
-    monkeypatch.setattr(training, "watch", watch)
+    monkeypatch.setattr(display, "watch", watch)
     answer = fresh(*words)
     assert answer.code == 0 and "All 4 seeds are used" in answer.out
 
@@ -100,15 +100,15 @@ def test_strategies_that_are_alike_enough_need_no_more_seeds(fresh: Cli) -> None
 
 def test_reports_pay_for_the_looks_from_store_and_pack_alike(again: Cli) -> None:
     store = evidence.from_store(Path("runs"))
-    assert again("pack", "runs", "--out", "pack").code == 0
-    (log,) = read(Path("pack")).document.seed_logs.values()
-    packed = evidence.from_pack(Path("pack"))
+    assert again("store", "pack", "runs", "--out", "pack").code == 0
+    (log,) = read(Path("store", "pack")).document.seed_logs.values()
+    packed = evidence.from_pack(Path("store", "pack"))
     assert store.logs == packed.logs == {next(iter(store.logs)): log}
     for found in (store, packed, evidence.join([packed, store])):
         (runs,) = found.runs
         assert runs.looks is not None and runs.looks.counts == (3, 4)
         assert runs.added == ()
-    assert again("tables", "pack", "--only", "pairs", "--out", "tables").code == 0
+    assert again("report", "--tables", "pack", "--only", "pairs", "--out", "tables").code == 0
     page = next(Path("tables").glob("pairs-*-overall.md")).read_text()
     assert "are adjusted for every look" in page
     assert any("with looks at 3, 4 seeds" in line for d in facts(packed) for line in d.values)
@@ -119,7 +119,7 @@ def test_seeds_beside_the_rule_are_told(again: Cli) -> None:
     (runs,) = evidence.from_store(Path("runs")).runs
     told = "seed 7 is not of the rule by which seeds were added: they count in means, not in pairs"
     assert runs.added == (told,)
-    assert again("tables", "runs", "--only", "pairs", "--out", "tables").code == 0
+    assert again("report", "--tables", "runs", "--only", "pairs", "--out", "tables").code == 0
     assert told in next(Path("tables").glob("pairs-*-overall.md")).read_text()
 
 
@@ -129,7 +129,7 @@ def test_seeds_that_were_added_without_a_log_are_told(studied: Cli) -> None:
     assert studied("run", "s.yaml", "-q", "--set", "seeds=[1, 2, 3]").code == 0
     (runs,) = evidence.from_store(Path("runs")).runs
     assert "seed 3 was asked for later than others" in runs.added[0]
-    assert studied("tables", "runs", "--only", "pairs", "--out", "tables").code == 0
+    assert studied("report", "--tables", "runs", "--only", "pairs", "--out", "tables").code == 0
     page = next(Path("tables").glob("pairs-*-overall.md")).read_text()
     assert "seed 3 was asked for later than others" in page
 

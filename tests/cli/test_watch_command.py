@@ -13,8 +13,8 @@ import pytest
 from command import Cli, refused
 
 from offramp import terminal
-from offramp.cli.commands.watch import shown
-from offramp.cli.trials import SortBy, TrialFilter, chosen, show_trials
+from offramp.api.results.status import LiveStatus
+from offramp.api.results.trials import trial_rows, trial_table
 from offramp.store.live import COLUMNS, LivePhase, TrialProgress
 from offramp.store.manifest import TrialPlan
 
@@ -28,7 +28,7 @@ def test_trials_are_listed(studied: Cli) -> None:
     text = studied("status", "runs", "--trials").out
     assert max(map(len, text.splitlines())) <= 80
     assert all(f"{row['trial']}  " in text for row in rows)  # whole, to be copied
-    assert "A wider screen or --json also has: seed." in " ".join(text.split())
+    assert "A wider screen or --json also has: at, seed" in " ".join(text.split())
 
 
 @pytest.fixture
@@ -44,10 +44,10 @@ def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     time.tzset()
 
 
-@pytest.mark.parametrize(("columns", "kept"), [(140, 5), (95, 4), (72, 2), (60, 2)])
+@pytest.mark.parametrize(("columns", "count"), [(140, 6), (95, 4), (72, 2), (60, 2)])
 def test_a_narrow_screen_spares_columns(
     columns: int,
-    kept: int,
+    count: int,
     zone: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -56,12 +56,12 @@ def test_a_narrow_screen_spares_columns(
     monkeypatch.setenv("COLUMNS", str(columns))
     id = "joint-branch-mobilenetv2-cifar10-s42-2aaa974f"
     row = {"trial": id, "finished": "2026-11-28T04:52:05+00:00", "seed": 42, "phases": 3}
-    show_trials([{**row, "phases_finished": 3, "accuracy": [0.912] * 5}])
+    terminal.show([trial_table([{**row, "phases_finished": 3, "accuracy": [0.912] * 5}])])
     text = capsys.readouterr().out
     head, _, first, *_ = text.splitlines()
     assert first.startswith(f"{id}  ") and max(map(len, text.splitlines())) <= columns
-    assert len(head.replace("test, %", "test").split()) == kept and text.count("91.2") == 5
-    assert ("2026-11-28 04:52  " in text) is (columns == 140)
+    assert len(head.replace("test, %", "test").split()) == count and text.count("91.2") == 5
+    assert ("04:52  " in text) is (columns == 140)
     assert ("2026-11-28 " in text) is (columns > 90)
 
 
@@ -73,16 +73,16 @@ def test_when_a_trial_was_finished_is_said_in_the_time_of_logs(
     monkeypatch.setenv("COLUMNS", "140")
     row = {"trial": "joint", "seed": 42, "phases": 3, "phases_finished": 3, "accuracy": [0.9]}
     times = ("2026-11-28T22:52:05+00:00", None, "altered")
-    show_trials([{**row, "finished": when} for when in times])
+    terminal.show([trial_table([{**row, "finished": when} for when in times])])
     first, *others = capsys.readouterr().out.splitlines()[2:5]
-    assert "2026-11-29 04:22" in first and all(line.split()[1] == "-" for line in others)
+    assert "2026-11-29  04:22" in first and all(line.split()[1:3] == ["-", "-"] for line in others)
 
 
 def test_what_has_the_most_left_to_do_is_first() -> None:
     plan, left, done = TrialPlan(nodes=()), LivePhase("k"), LivePhase("k", finished=True)
     phases = {"a": (done,) * 4, "b": (left, left), "c": (left, done, done)}
     trials = [TrialProgress(id, its, plan) for id, its in phases.items()]
-    rows = chosen(trials, TrialFilter(), SortBy.phases)
+    rows = trial_rows(trials, sort="phases")
     assert [row["trial"] for row in rows] == ["b", "c", "a"]
 
 
@@ -93,7 +93,7 @@ def test_watch_leaves_ids_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     history, holder = pd.DataFrame(rows, columns=COLUMNS), "process 29097 on vm, at it for 20.7 s"
     phase = LivePhase("k" * 64, "branch 1", 3, 20, history=history, holder=holder)
     file = io.StringIO()
-    terminal.console(file).print(shown("Store runs", [TrialProgress(id, (phase,), None)] * 2))
+    terminal.show(LiveStatus("runs", [TrialProgress(id, (phase,), None)] * 2, []).document(), file)
     lines = [line.rstrip() for line in file.getvalue().splitlines()]
     assert max(map(len, lines)) <= 80
     (row,) = [line for line in lines if line.startswith(f"{id}  ") and "3/20" in line]
@@ -109,26 +109,26 @@ def test_they_are_filtered(studied: Cli) -> None:
     assert studied("status", "--trials", "--unfinished").out == "No trial matches.\n"
     for words, said in (
         (("--trials", "--strategy", "jiont"), "no trial of the strategy 'jiont'"),
-        (("--seed", "7"), "add --trials"),
+        (("--seed", "7"), "--seed goes with --trials"),
     ):
         refused(studied("status", *words), said)
 
 
 def test_watch_ends_when_nothing_is_left(studied: Cli) -> None:
-    text = studied("watch", "runs").out
+    text = studied("status", "--watch", "runs").out
     assert "trials finished" in text and "under way" not in text
     assert max(map(len, text.splitlines())) <= 80
 
 
 def test_track_sends_once(studied: Cli, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    first = studied("track", "runs", "--to", "tensorboard:board")
+    first = studied("store", "track", "runs", "--to", "tensorboard:board")
     assert first.code == 0 and "sent" in first.err and list((tmp_path / "board").glob("*/events.*"))
-    assert "0 numbers of" in studied("track", "--to", "tensorboard:board").err
+    assert "0 numbers of" in studied("store", "track", "--to", "tensorboard:board").err
     for words, said in (
         ((), "name a tracker with --to"),
         (("--to", "nowhere:x"), "names no tracker"),
         (("--to", "tensorboard:board", "--file", "x"), "there is no x"),
         (("--to", "tensorboard:board", "--file", "runs"), "keeps no files"),
     ):
-        refused(studied("track", *words), said)
+        refused(studied("store", "track", *words), said)

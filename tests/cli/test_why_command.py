@@ -1,4 +1,4 @@
-"""`offramp why`."""
+"""`offramp show`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from command import Cli, data, keys, narrow, refused
 
 def test_why_a_node_that_is_there(studied: Cli) -> None:
     key = keys()[0]
-    text = narrow(studied("why", key[:10]))
+    text = narrow(studied("show", key[:10]))
     assert text.startswith(f"{key}\nin the store: phase '") and "learning_rate: 0.01" in text
     assert "Nearest other node" in text
-    said = data(studied("why", key, "--json"))
+    said = data(studied("show", key, "--json"))
     assert said["key"] == key and said["in_store"] is True
     assert said["reads"]["recipe"]["learning_rate"] == 0.01 and said["nearest"] in keys()
 
@@ -21,10 +21,10 @@ def test_why_a_node_was_not_reused(studied: Cli) -> None:
     change = ("--set", "recipe.learning_rate=0.02", "--set", "seeds=[1]")
     planned = data(studied("run", "s.yaml", "--dry-run", "--json", *change))["nodes"]
     backbone = next(node["key"] for node in planned if node["phase"] == "backbone")
-    text = narrow(studied("why", backbone[:8], "--study", "s.yaml", *change))
+    text = narrow(studied("show", backbone[:8], "--study", "s.yaml", *change))
     assert "not in the store: it would be trained" in text
     assert "recipe.learning_rate: 0.02 here, 0.01 there" in text
-    said = data(studied("why", backbone, "--study", "s.yaml", *change, "--json"))
+    said = data(studied("show", backbone, "--study", "s.yaml", *change, "--json"))
     assert said["in_store"] is False
     assert said["differences"] == {"recipe.learning_rate": [0.02, 0.01]}
 
@@ -33,11 +33,11 @@ def test_why_looks_into_every_study_of_a_list(studied: Cli) -> None:
     Path("other.yaml").write_text(Path("s.yaml").read_text().replace("seeds: [1, 2]", "seeds: [9]"))
     Path("all.yaml").write_text("studies: [s.yaml, other.yaml]")
     planned = data(studied("run", "other.yaml", "--dry-run", "--json"))["nodes"]
-    said = data(studied("why", planned[0]["key"], "--study", "all.yaml", "--json"))
+    said = data(studied("show", planned[0]["key"], "--study", "all.yaml", "--json"))
     assert said["in_store"] is False and said["reads"]["seed"] == 9
-    assert data(studied("why", keys()[0], "--study", "all.yaml", "--json"))["in_store"] is True
+    assert data(studied("show", keys()[0], "--study", "all.yaml", "--json"))["in_store"] is True
 
 
-def test_why_asks_for_one_node(studied: Cli) -> None:
-    refused(studied("why", ""), "8 nodes begin with ''; give more")
-    refused(studied("why", "xyz"), "no node begins with 'xyz'; offramp show TRIAL")
+def test_a_name_of_neither_is_no_trial(studied: Cli) -> None:
+    refused(studied("show", "xyz"), "no trial 'xyz'")
+    refused(studied("show", "xyz", "--study", "s.yaml"), "no node begins with 'xyz'")

@@ -14,7 +14,7 @@ from fit_runs import setting
 from one_step import ALL, K, first_step
 from syrupy.assertion import SnapshotAssertion
 
-from offramp.cli.commands.strategies import _phase
+from offramp.api.train.strategies import _phase
 from offramp.engine.ranks import ALONE
 from offramp.engine.resolve import Node, resolve
 from offramp.engine.settings import applied

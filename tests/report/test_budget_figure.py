@@ -12,7 +12,7 @@ from altair.utils.schemapi import validate_jsonschema
 from altair.vegalite.v6.schema.core import load_schema
 from handmade import HandTrial, evidence, simple
 
-from offramp.cli.commands.pack import pack
+from offramp.api.keep.store import pack
 from offramp.report.evidence import Evidence, join, of_strategies
 from offramp.report.evidence import open as opened
 from offramp.report.figures import draw
@@ -106,7 +106,7 @@ def test_what_one_part_left_out_may_be_what_is_compared_of_all() -> None:
 
 def test_a_pack_has_all_numbers_of_epochs(three: Evidence, tmp_path: Path) -> None:
     write(tmp_path / "whole", three.gathered.records, *three.packed, three.missing)
-    pack(tmp_path / "again", [tmp_path / "whole"])
+    pack([tmp_path / "whole"], out=tmp_path / "again")
     whole = opened(tmp_path / "again")
     assert drawn(whole).equals(drawn(three)) and whole.missing == three.missing
     assert [t.id for t in whole.trials] == [t.id for t in three.trials]

@@ -19,8 +19,8 @@ from markupsafe import escape
 from page_contents import figure, panels
 from test_page_browser import DRAW_ALL, show, wait
 
+from offramp.api.deploy.predict import write as write_answers
 from offramp.bundle import card
-from offramp.cli.commands.predict import _write as write_answers
 from offramp.escape import cell, html, markdown, printable
 from offramp.infer.image_files import FileAnswer, Unreadable
 from offramp.report import tables

@@ -6,7 +6,7 @@ import pytest
 from handmade import HandTrial, Run, evidence, simple
 
 from offramp.analysis.stats.pairwise import Estimate
-from offramp.cli.decisions import said_of_power
+from offramp.api.train.decisions import power_line
 from offramp.report.power import seeds_needed
 
 EXITS = (1, 2, 3)
@@ -55,13 +55,13 @@ def test_images_that_are_too_few_are_told() -> None:
     needs = seeds_needed(evidence(built), "net", "images", tuple(wrong), 0.005)
     assert needs.widest is not None and needs.widest.seeds is None
     assert needs.widest.limit == pytest.approx(2.8016 * (24 / 39 / 40) ** 0.5, rel=1e-3)
-    text = said_of_power(needs)
+    text = power_line(needs)
     assert "more test images (any number of seeds shows 35 points at best on these 40)" in text
 
 
 def test_what_does_not_vary_enough_to_know_is_told() -> None:
     whole = evidence([simple("joint", 42), simple("separate", 42)])
-    assert "fewer than two seeds" in said_of_power(
+    assert "fewer than two seeds" in power_line(
         seeds_needed(whole, "net", "images", ("joint", "separate"), 1)
     )
     assert "holds no trial of net on others" in str(

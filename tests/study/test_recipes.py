@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from longer import long_where
-from offramp.cli.commands.recipes import snippet, study_file
+from offramp.api.train.recipes import snippet, study_yaml
 from offramp.data import Data
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork, build
@@ -100,13 +100,13 @@ def test_costs_are_measured_as_written(name: str) -> None:
 def test_a_study_that_is_shipped_is_its_recipe(name: str, file: str) -> None:
     study, recipe = spec.read(STUDIES / f"{file}.yaml").model_dump(), OTHERS[name]
     assert study == spec.parse(recipe).model_dump()
-    assert study == spec.parse(yaml.safe_load(study_file(recipe))).model_dump()
+    assert study == spec.parse(yaml.safe_load(study_yaml(recipe))).model_dump()
     changed = {**recipe, "recipe": {**recipe["recipe"], "epochs": 3}}
     assert study != spec.parse(changed).model_dump()
 
 
 def test_recipes_show_every_option_of_short_trainings() -> None:
-    studies = [spec.parse(yaml.safe_load(study_file(study))) for study in OTHERS.values()]
+    studies = [spec.parse(yaml.safe_load(study_yaml(study))) for study in OTHERS.values()]
     recipes = [study.recipe for study in studies]
     assert {recipe.schedule for recipe in recipes} >= {"triangular", "one-cycle"}
     assert {recipe.average for recipe in recipes} >= {"ema", "lookahead"}

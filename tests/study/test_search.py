@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from longer import long
-from offramp.cli.commands.watch import shown
+from offramp.api.results.status import LiveStatus
 from offramp.engine.images import Images
 from offramp.errors import OfframpError
 from offramp.store.live import Reader
@@ -41,6 +41,7 @@ from offramp.study.variants import (
     space,
     written,
 )
+from offramp.terminal import rendered
 from refusal import refuses
 from support import CPU
 
@@ -108,9 +109,9 @@ def test_the_best_is_found_and_written_as_a_study(study: Path, tmp_path: Path) -
     values = {s.settings["recipe.learning_rate"]: s.value for s in scored}
     assert best.value == max(v for v in values.values() if v is not None)
     target = tmp_path / "found.yaml"
-    from offramp.cli.render import study_file
+    from offramp.api.train.recipes import study_yaml
 
-    target.write_text(study_file(written(as_read(study), options, {None: best})))
+    target.write_text(study_yaml(written(as_read(study), options, {None: best})))
     rewritten = read(target)
     assert rewritten.recipe.learning_rate == best.settings["recipe.learning_rate"]
     assert rewritten.search is not None
@@ -149,20 +150,20 @@ def test_what_one_strategy_found_has_the_keys_of_the_study_that_is_written(
     study: Path, tmp_path: Path
 ) -> None:
     """Also where a whole number was tried of a setting that takes any: all was trained again."""
-    from offramp.cli.render import study_file
+    from offramp.api.train.recipes import study_yaml
 
     options = SearchOptions({"recipe.weight_decay": space("[0, 0.1]", "--over")}, 1, "joint")
     settings = {"recipe.weight_decay": 0}
     tried = make_plan(Variants(as_read(study), "joint").study(settings), CPU)
     target = tmp_path / "found.yaml"
-    target.write_text(study_file(written(as_read(study), options, {"joint": Best(settings, 0.9, 1)})))
+    target.write_text(study_yaml(written(as_read(study), options, {"joint": Best(settings, 0.9, 1)})))
     assert make_plan(read(target), CPU).nodes.keys() == tried.nodes.keys()
 
 
 @pytest.mark.parametrize("scale", ["in the file", "as a flag"])
 def test_what_a_rehearsal_found_is_read_as_it_was_tried(study: Path, tmp_path: Path, scale: str) -> None:
     """scale: small set its own epochs again beside those that were found or given as a flag."""
-    from offramp.cli.render import study_file
+    from offramp.api.train.recipes import study_yaml
 
     flags, settings = ("scale=small", "recipe.epochs=7", "name=mine"), {"data.train_images": 300}
     if scale == "in the file":
@@ -171,7 +172,7 @@ def test_what_a_rehearsal_found_is_read_as_it_was_tried(study: Path, tmp_path: P
     options = SearchOptions({key: space("int(5,400)", "--over") for key in settings}, 3)
     target = tmp_path / "found.yaml"
     target.write_text(
-        study_file(written(as_read(study, *flags), options, {None: Best(settings, 0.9, 3)}))
+        study_yaml(written(as_read(study, *flags), options, {None: Best(settings, 0.9, 3)}))
     )
     tried = Variants(as_read(study, *flags)).study(settings)
     rewritten = read(target)
@@ -257,7 +258,7 @@ def test_it_is_watched(study: Path, tmp_path: Path) -> None:
     (phase,) = reader.loose([])
     assert (phase.name, phase.epoch, phase.epochs) == ("joint", 1, 2)
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(shown("Store runs", [], [phase]))
+    console.print(rendered(LiveStatus("runs", [], [phase]).document(), 80))
     assert "a search" in (text := console.export_text()) and "joint, by " in text
     list(steps)
     assert not reader.archive.more_comes() and not reader.loose([])

@@ -10,7 +10,7 @@ import torch
 from kit import finish
 from syrupy.assertion import SnapshotAssertion
 
-from offramp.cli.commands.show import show_trial
+from offramp.api.results.show import show
 from offramp.data import normalize
 from offramp.data_spec import HELD_OUT
 from offramp.engine.fit import split_logits
@@ -243,9 +243,7 @@ def test_a_trial_keeps_the_exits_that_it_had(
     assert np.array_equal(store.trial_logits(trial)["test"], got)
 
 
-def test_uneven_classes_are_measured_beyond_accuracy(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_uneven_classes_are_measured_beyond_accuracy(tmp_path: Path) -> None:
     study = tiny_study(["baseline"], recipe={"epochs": 1})
     plan = tiny_plan(study, tiny_data(classes=2))
     store, _ = run_all(plan, tmp_path / "store")
@@ -256,19 +254,15 @@ def test_uneven_classes_are_measured_beyond_accuracy(
     table = tidy(store, [trial])
     final = table[(table["phase"] == "final") & (table["split"] == "test")]
     assert set(final["metric"]) == {"accuracy", "cross_entropy", "balanced_accuracy", "auroc", "f1"}
-    show_trial(store, trial, as_json=False)
-    assert "AUROC" in capsys.readouterr().out
+    assert "AUROC" in repr(show(trial, store.root))
     even = tiny_plan(study)
     store, _ = run_all(even, tmp_path / "even")
     (trial,) = store.trials()
     assert store.read_trial(trial).metrics["test"].by_name.keys() == {"accuracy", "cross_entropy"}
-    show_trial(store, trial, as_json=False)
-    assert "AUROC" not in capsys.readouterr().out
+    assert "AUROC" not in repr(show(trial, store.root))
 
 
-def test_images_are_mirrored_at_test_time_where_the_study_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_images_are_mirrored_at_test_time_where_the_study_says_so(tmp_path: Path) -> None:
     usual, other = (tiny_plan(tiny_study(["two-stage"], test_time_flip=flip)) for flip in (False, True))
     assert set(usual.nodes) == set(other.nodes) and usual.trials[0].id != other.trials[0].id
     store, _ = run_all(usual, tmp_path)
@@ -284,5 +278,4 @@ def test_images_are_mirrored_at_test_time_where_the_study_says_so(
     right = ((both[0] + both[1]) / 2).argmax(-1) == test.labels
     assert mirrored.by_name["accuracy_flipped"] == pytest.approx(right.float().mean(1).tolist())
     assert not torch.allclose(both[0], both[1]), "mirror images get the same logits"
-    show_trial(store, other.trials[0].id, as_json=False)
-    assert "test, flipped" in capsys.readouterr().out
+    assert "test, flipped" in repr(show(other.trials[0].id, store.root))

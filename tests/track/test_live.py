@@ -17,14 +17,14 @@ from rich.console import Console
 from syrupy.assertion import SnapshotAssertion
 from watched import at_epoch_zero, finish
 
-from offramp.cli import store as cli_store
-from offramp.cli.commands.watch import shown, watch
-from offramp.cli.store import awaited
+from offramp.api.opening import awaited
+from offramp.api.results.status import LiveStatus, watch
 from offramp.hashing import text, with_seal
 from offramp.store.live import COLUMNS, LivePhase, Reader, TrialProgress, phases_by_key
 from offramp.store.store import Store
 from offramp.study.run.events import GroupStarted
 from offramp.study.run.run import RunConfig, run
+from offramp.terminal import rendered
 from support import CPU, tiny_plan, tiny_study
 from wording import refusal
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 def printed(courses: Iterable[TrialProgress], width: int = 80) -> str:
     """What `watch` shows of a store."""
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(shown("Store runs", list(courses)))
+    console.print(rendered(LiveStatus("runs", list(courses), []).document(), width))
     return console.export_text()
 
 
@@ -115,7 +115,7 @@ def test_who_looks_on_waits_for_a_store(
 ) -> None:
     coming = tmp_path / "coming"
     sleep = SimpleNamespace(sleep=lambda _: shutil.copytree(store.root, coming))
-    monkeypatch.setattr(cli_store, "time", sleep)
+    monkeypatch.setattr("offramp.api.opening.time", sleep)
     assert awaited(coming).exists()
     assert "Waiting for a store" in capsys.readouterr().err
     (tmp_path / "other").mkdir()
@@ -168,9 +168,9 @@ def test_what_failed_is_over_and_said(
     under_way = replace(joint, phases=(replace(joint.phases[0], holder="process 1"),))
     assert not under_way.over  # what is at work may still be kept
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    watch(str(store.root), every="1h")
+    watch(store.root, every=3600).run(False, lambda: None)
     words = " ".join(capsys.readouterr().out.split())
-    assert f"failed {joint.trial}: " in words and "is not finite" in words and "begun" not in words
+    assert f"{joint.trial} " in words and "is not finite" in words and "begun" not in words
 
 
 def test_who_watches_waits_for_what_is_to_come(store: Store, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from syrupy.assertion import SnapshotAssertion
 from watched import at_epoch_zero, finish
 
 from longer import long
-from offramp.cli.commands.track import track
+from offramp.api.keep.track import track_store
 from offramp.store import searches
 from offramp.store.live import COLUMNS, LivePhase, Proposal, Reader, TrialProgress
 from offramp.store.store import Store
@@ -322,7 +322,7 @@ def test_files_of_two_stores_of_one_name_are_kept_apart(
             pass
         (tmp_path / project / "report").mkdir()
         monkeypatch.chdir(tmp_path / project)
-        track(Path("runs"), to=["mlflow:x"], file=["report"])
+        track_store(Path("runs"), to=["mlflow:x"], file=["report"])
     assert attached == [f"report of {tmp_path / project / 'runs'}" for project in ("a", "b")]
 
 

@@ -17,13 +17,14 @@ from offramp.store.store import Store
 
 @dataclass(frozen=True, repr=False)
 class Chart:
-    """What `Results.figure` returns; a notebook shows it.
+    """What `Results.figure` returns; a notebook shows it. figure: the chart's specification.
 
-    >>> chart = results.figure("accuracy-by-exit")
-    >>> chart.name
-    'accuracy-by-exit-digits-cnn-digits'
-    >>> chart.save("accuracy.svg")
-    PosixPath('accuracy.svg')
+    Example:
+        >>> chart = results.figure("accuracy-by-exit")
+        >>> chart.name
+        'accuracy-by-exit-digits-cnn-digits'
+        >>> chart.save("accuracy.svg")
+        PosixPath('accuracy.svg')
     """
 
     figure: Figure
@@ -44,21 +45,26 @@ class Chart:
         return rendered(self.figure, ["svg"])["svg"].decode()
 
     def save(self, path: str | Path) -> Path:
-        """Write it as its path ends: `.svg`, `.pdf`, `.png` or `.json` (Vega-Lite). Returns the path.
+        """Write it as its path ends: `.svg`, `.pdf`, `.png` or `.json` (Vega-Lite).
 
-        Raises OfframpError for another ending, and where it cannot be written.
+        Returns:
+            The path.
 
-        >>> results.figure("accuracy-compute").save("accuracy-compute.svg")
-        PosixPath('accuracy-compute.svg')
+        Raises:
+            OfframpError: The path ends otherwise, or cannot be written.
+
+        Example:
+            >>> results.figure("accuracy-compute").save("accuracy-compute.svg")
+            PosixPath('accuracy-compute.svg')
         """
-        place = Path(path)
-        ending = place.suffix[1:]
+        file = Path(path)
+        ending = file.suffix[1:]
         if ending not in FORMATS:
-            endings = ", ".join(f".{known}" for known in FORMATS)
-            raise OfframpError(f"cannot write {place} as a chart; end it in one of {endings}")
-        with writing(place), replacing(place) as temporary:
+            endings = ", ".join(f".{each}" for each in FORMATS)
+            raise OfframpError(f"cannot write {file} as a chart; end it in one of {endings}")
+        with writing(file), replacing(file) as temporary:
             temporary.write_bytes(rendered(self.figure, [ending])[ending])
-        return place
+        return file
 
     def __repr__(self) -> str:
         return f"{self.figure.title} ({self.name})\n{self.caption}"
@@ -69,15 +75,15 @@ class Chart:
 
 def chart(store: Store, trials: Collection[str], name: str) -> Chart:
     """The chart of that name, of some trials: see `Results.figure`."""
-    known = name in FIGURES
-    drawn = draw(evidence.from_store(store.root, trials=trials), [name] if known else [])
-    found = [figure for figure in drawn.figures if known or figure.name == name]
-    if len(found) == 1:
-        return Chart(found[0])
-    if found:
-        names = ", ".join(figure.name for figure in found)
-        raise OfframpError(f"'{name}' is {len(found)} figures; name one of {names}")
-    if known:
+    is_family = name in FIGURES
+    drawn = draw(evidence.from_store(store.root, trials=trials), [name] if is_family else [])
+    figures = [figure for figure in drawn.figures if is_family or figure.name == name]
+    if len(figures) == 1:
+        return Chart(figures[0])
+    if figures:
+        names = ", ".join(figure.name for figure in figures)
+        raise OfframpError(f"'{name}' is {len(figures)} figures; name one of {names}")
+    if is_family:
         raise OfframpError(f"{drawn.missing[0]}; run more, or draw another figure")
     longer = str(name).startswith(tuple(FIGURES))
     choices = [figure.name for figure in drawn.figures] if longer else FIGURES

@@ -6,7 +6,7 @@ import copy
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
@@ -17,8 +17,10 @@ import torch
 from PIL import Image
 
 from offramp import device as devices
-from offramp.api.notes import warn, words
-from offramp.api.progress import finished
+from offramp.api.answer import answer
+from offramp.api.deploy.policies import CalibrationOptions, check_options, policy_for
+from offramp.api.reporter import finished, phase_names, warn
+from offramp.api.train.request import run_config
 from offramp.augment import Augment
 from offramp.bundle import export as bundle
 from offramp.bundle.export import Exported
@@ -29,20 +31,15 @@ from offramp.data.samples import Samples, class_names
 from offramp.data_spec import GIVEN, HELD_OUT, SPLITS, Normalization
 from offramp.engine.settings import laid_out
 from offramp.errors import OfframpError
-from offramp.escape import html
 from offramp.infer import benchmark
 from offramp.infer.predictor import Prediction, Predictor, check_backend
-from offramp.infer.torch_timing import times_for
 from offramp.inputs import is_text
 from offramp.metrics import accuracy
 from offramp.nets import ExitNetwork
 from offramp.nets.network import identified, inside, loaded
 from offramp.numerics import profile
 from offramp.parts import backbone
-from offramp.policy.calibrate import target
 from offramp.policy.calibration import Chosen
-from offramp.policy.candidates import Search
-from offramp.policy.limits import Limits
 from offramp.policy.policy import Policy, as_policy, check_fits
 from offramp.recipe import Recipe
 from offramp.store.manifest import Manifest
@@ -50,39 +47,41 @@ from offramp.store.store import Store
 from offramp.store.table import tidy
 from offramp.strategies import Strategy
 from offramp.study import trained
-from offramp.study.plan.limits import cache_folder
 from offramp.study.plan.plan import Plan, plan_trials
 from offramp.study.run import trials
 from offramp.study.run.events import Event, watched
-from offramp.study.run.run import RunConfig
 from offramp.study.run.run import run as run_plan
 from offramp.study.spec import file as spec
 from offramp.study.trained import Trained
+from offramp.terminal import TextBlocks, TextTable
 from offramp.units import percent
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@answer
 class Fitted:
-    """A trained early-exit network and what is known of it. `fit` makes it; a terminal and a notebook
-    show it as a table of its exits.
+    """A trained early-exit network, with its numbers and its logits. `fit` returns it.
 
-    net: on the device of the training: normalized images [B, C, H, W] → a tuple of logits [B, classes],
-        one an exit. It is made to answer: in eval mode, and no parameter requires a gradient. To train
-        it in a loop of your own: net.requires_grad_(True).train().
-    trial: its id, also in the store where there is one.
-    accuracy: on the test split, by exit, 0 to 1.
-    logits: of the splits `validation`, `calibration` and `test`, [N, exits, classes], and their labels
-        as `validation_labels` and so on, [N].
-    history: every number of every phase, one a row; phase `final` is the finished network.
-    mean, std: what pixels are normalized with, a number a channel, as shares of 255. 0 and 1 if the
-        training images were float32: such images must already be normalized.
+    A terminal and a notebook show it as a table of its exits.
 
-    >>> fitted
-    two-stage: test accuracy at each exit
-    exit place    MACs of plain accuracy
-    1...
-    >>> fitted.net(fitted.normalize(images[:2]))[0].shape
-    torch.Size([2, 10])
+    Attributes:
+        net: On the device of the training: normalized images [B, C, H, W] → a tuple of logits
+            [B, classes], one an exit. It is in eval mode, and no parameter requires a gradient. To train
+            it in a loop of your own: net.requires_grad_(True).train().
+        trial: Its id, also in the store where there is one.
+        accuracy: On the test split, by exit, 0 to 1.
+        logits: Of the splits `validation`, `calibration` and `test`, [N, exits, classes], and their
+            labels as `validation_labels` and so on, [N].
+        history: Every number of every phase, one a row; phase `final` is the finished network.
+        mean: What is subtracted from pixels, a number a channel, as shares of 255; 0 if the training
+            images were float32: such images must already be normalized.
+        std: What they are divided by then; 1 if the training images were float32.
+
+    Example:
+        >>> fitted
+        two-stage: test accuracy at each exit
+        exit  place  ...
+        >>> fitted.net(fitted.normalize(images[:2]))[0].shape
+        torch.Size([2, 10])
     """
 
     net: ExitNetwork
@@ -96,47 +95,57 @@ class Fitted:
     _data: Data
 
     def table(self) -> pd.DataFrame:
-        """A row for each exit: where it is, MACs of an image that leaves there, their share of the plain
-        network's, and the accuracy on test, 0 to 1.
+        """A row for each exit.
 
-        >>> fitted.table().columns.tolist()
-        ['place', 'MACs', 'of plain', 'accuracy']
+        Columns: place, MACs of an image that leaves there, their share of the plain network's, and the
+        accuracy on test, 0 to 1.
+
+        Example:
+            >>> fitted.table().columns.tolist()
+            ['place', 'MACs', 'of plain', 'accuracy']
         """
-        numbers, known = list(self.accuracy), self._manifest
+        numbers, manifest = list(self.accuracy), self._manifest
         return pd.DataFrame(
             {
                 "place": [self.net.places[k - 1] for k in numbers],
-                "MACs": known.macs,
-                "of plain": [spent / known.backbone_macs for spent in known.macs],
+                "MACs": manifest.macs,
+                "of plain": [spent / manifest.backbone_macs for spent in manifest.macs],
                 "accuracy": list(self.accuracy.values()),
             },
             index=pd.Index(numbers, name="exit"),
         )
 
-    def __repr__(self) -> str:
-        return f"{self._title}\n{self._shown.to_string(formatters=_FORMATS)}"
+    def as_json(self) -> list[dict[str, Any]]:
+        """The same table in the types of JSON."""
+        rows = self.table().reset_index().to_dict("records")
+        return [{str(column): cell for column, cell in row.items()} for row in rows]
 
-    def _repr_html_(self) -> str:
-        return f"<p>{html(self._title)}</p>{self._shown.to_html(formatters=_FORMATS)}"
-
-    @property
-    def _shown(self) -> pd.DataFrame:
-        """The table, `exit` in one row with the other titles: below them it has a row for itself."""
-        return self.table().rename_axis(index=None, columns="exit")
-
-    @property
-    def _title(self) -> str:
-        return f"{self._manifest.strategy}: test accuracy at each exit"
+    def document(self) -> TextBlocks:
+        rows = [
+            (
+                str(exit),
+                row["place"],
+                f"{row['MACs']:,}",
+                percent(row["of plain"]),
+                percent(row["accuracy"]),
+            )
+            for exit, row in self.table().iterrows()
+        ]
+        title = f"{self._manifest.strategy}: test accuracy at each exit"
+        return [TextTable(["exit", "place"], ["MACs", "of plain", "accuracy"], rows, title)]
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
-        """Images as `net` takes them, on its device: uint8 [B, C, H, W] → float32 of the same shape. Ids
-        of tokens [B, T] stay as they are.
+        """Images as `net` takes them, on its device: uint8 [B, C, H, W] → float32 of the same shape.
 
-        Raises OfframpError for other images than uint8 of the network's shape, and where training
-        images were float32: those go into the network as they are.
+        Ids of tokens [B, T] stay as they are.
 
-        >>> fitted.normalize(images[:5]).dtype
-        torch.float32
+        Raises:
+            OfframpError: The images are not uint8 of the network's shape, or the training images were
+                float32: such images go into the network as they are.
+
+        Example:
+            >>> fitted.normalize(images[:5]).dtype
+            torch.float32
         """
         if self._normalized:
             raise OfframpError(
@@ -146,10 +155,8 @@ class Fitted:
         stored = "int64" if is_text(shape) else "uint8"
         kind = str(images.dtype).removeprefix("torch.")
         if kind != stored or tuple(images.shape[1:]) != shape:
-            wanted = ", ".join(map(str, shape))
-            raise OfframpError(
-                f"the images are {list(images.shape)} {kind}; give {stored} [B, {wanted}]"
-            )
+            sides = ", ".join(map(str, shape))
+            raise OfframpError(f"the images are {list(images.shape)} {kind}; give {stored} [B, {sides}]")
         device = next(self.net.parameters()).device
         mean, std = (torch.tensor(values, device=device) for values in (self.mean, self.std))
         return laid_out(normalize(images.to(device), mean, std), "channels_last")
@@ -158,72 +165,51 @@ class Fitted:
     def _normalized(self) -> bool:
         return self._manifest.normalized
 
-    def calibrate(
-        self,
-        score: str = "confidence",
-        *,
-        shared: bool = False,
-        survivors: bool = False,
-        temperature: bool = False,
-        batch: int = 1,
-        stage_times: str | Path | None = None,
-        training_shares: bool = False,
-        anyway: bool = False,
-        **limits: Unpack[Limits],
-    ) -> Policy:
-        """A policy that says where each image leaves: the cheapest that keeps a limit on the calibration
-        split. The test split is not looked at.
+    def calibrate(self, *, anyway: bool = False, **options: Unpack[CalibrationOptions]) -> Policy:
+        """A policy that says where each image leaves: the cheapest that keeps a limit.
 
-        score: see `Policy`.
-        shared: one threshold for all exits instead of one each.
-        survivors: set thresholds exit by exit, each on the images that get there.
-        temperature: give each exit a temperature, fitted on the validation split.
-        batch: images at once, for limits and costs in time.
-        stage_times: the times of stages on the device that the policy is for, in place of MACs: a file
-            that `python run.py --measure --out FILE` wrote there.
-        training_shares: weigh calibration images so that each class counts as it does in training.
-        anyway: return a policy even if it is unreliable.
-        limits: exactly one of max_accuracy_loss, min_accuracy, max_disagreement (shares, 0 to 1),
-            max_mean_macs (a number, or "40%" of the plain network's), max_mean_latency (seconds an
-            image, measured here or by stage_times), max_p95_latency (by stage_times) and risk (a share,
-            with a guarantee); with risk also confidence (0.95), on_average and without_labels. A value
-            may be a text, such as "1%" or "5ms".
+        It is chosen on the calibration split. The test split is not looked at.
 
-        Raises OfframpError for a limit that no policy keeps, a batch below 1, and if two of the splits
-        train, validation, calibration and test have the same images. Unless `anyway`, also for a network
-        near chance, too few calibration images for the limit, and a policy by which all images leave at
-        one exit.
+        Args:
+            anyway: Return a policy even if it is unreliable.
+            options: The limit, exactly one of `Limits`, such as max_accuracy_loss=0.01, and how policies
+                are made: score, shared, survivors, temperature, training_shares, batch, stage_times.
 
-        >>> policy = fitted.calibrate(max_accuracy_loss=0.02)
-        >>> policy.exits, policy.score
-        ((1, 2, 3), 'confidence')
-        >>> policy.calibration.statement[:13]
-        'No guarantee:'
+        Raises:
+            OfframpError: No policy keeps the limit, the batch is below 1, or two of the splits train,
+                validation, calibration and test have the same images. Unless `anyway`, also for a
+                network near chance, too few calibration images for the limit, and a policy by which all
+                images leave at one exit.
+
+        Example:
+            >>> policy = fitted.calibrate(max_accuracy_loss=0.02)
+            >>> policy.exits, policy.score
+            ((1, 2, 3), 'confidence')
+            >>> policy.calibration.statement[:13]
+            'No guarantee:'
         """
-        wish, known = target(self.net.plain_macs, **limits), self._trained
-        if batch < 1:
-            raise OfframpError(f"batch must be at least 1, got {batch}")
-        file = None if stage_times is None else Path(stage_times)
-        measured = times_for(wish, known.costs, lambda: self.net, batch, score, file)
-        shares = known.training_shares if training_shares else None
-        search = Search(score, shared, temperature, survivors)
-        return trained.policy_for(known, wish, search, measured, shares, anyway).policy
+        check_options(options)
+        return policy_for(self._trained, lambda: self.net, options, anyway).policy
 
     def predict(
         self, images: torch.Tensor | np.ndarray | Sequence[Image.Image], policy: Policy | str | Path
     ) -> Prediction:
         """Answers for a batch; images that leave early cost nothing more.
 
-        images: uint8 [B, C, H, W], as `normalize` takes them, or already normalized float32; or ids of
-            tokens [B, T] int64. An array may have its channels last, [B, H, W, C]. Pillow's images are
-            resized and cropped as in training, where the data did that.
-        policy: a Policy, or the path of a policy file.  To answer many batches, make a `predictor` once.
+        Args:
+            images: uint8 [B, C, H, W], as `normalize` takes them, or already normalized float32; or ids
+                of tokens [B, T] int64. An array may have its channels last, [B, H, W, C]. Pillow's
+                images are resized and cropped as in training, where the data did that.
+            policy: A Policy, or the path of a policy file. To answer many batches, make a `predictor`
+                once.
 
-        Raises OfframpError for a policy of another network, and for images that `net` cannot take.
+        Raises:
+            OfframpError: The policy is of another network, or `net` cannot take the images.
 
-        >>> made = fitted.predict(images[:100], policy)
-        >>> made.classes.shape, made.exits.shape, made.compute.shape
-        (torch.Size([100]), torch.Size([100]), torch.Size([100]))
+        Example:
+            >>> answers = fitted.predict(images[:100], policy)
+            >>> answers.classes.shape, answers.exits.shape, answers.compute.shape
+            (torch.Size([100]), torch.Size([100]), torch.Size([100]))
         """
         rule = as_policy(policy)
         if rule.calibration.trial_hash:
@@ -263,24 +249,30 @@ class Fitted:
         repeats: int = 50,
         seconds: float = 20.0,
     ) -> pd.DataFrame:
-        """Time on this device: a row for each engine, batch size and part: the plain network, all exits,
-        the network under the policy, and each stage alone.
+        """Time on this device: the plain network, all exits, the policy, and each stage alone.
 
-        policy: None lets nothing leave early.
-        batches: images at once, each measured apart.
-        backend: of torch.compile, such as `inductor`, measured beside eager execution.
-        threads: of the CPU; None is torch's default.
-        repeats, seconds: rounds at most, and the time after which they are cut short, for each batch.
+        Args:
+            policy: None lets nothing leave early.
+            batches: Images at once, each measured apart.
+            backend: Of torch.compile, such as `inductor`, measured beside eager execution.
+            threads: Of the CPU; None is torch's default.
+            repeats: Rounds at most.
+            seconds: When rounds are cut short, for each batch.
 
-        Columns: engine, what, batch, macs (of an image), p50 and p95 (seconds a batch), rate (images a
-        second), speedup (rate over the plain network's), repeats; and where they can be measured,
-        joules (of an image) and memory (bytes). `attrs` has the machine, notes, and how many cores other
-        processes kept busy. Raises OfframpError for a policy of another network, a backend that is not
-        there, and batches, repeats or threads below 1.
+        Returns:
+            A row for each engine, batch size and part. Columns: engine, what, batch, macs (of an image),
+            p50 and p95 (seconds a batch), rate (images a second), speedup (rate over the plain
+            network's), repeats; and where they can be measured, joules (of an image) and memory (bytes).
+            `attrs` has the machine, notes, and how many cores other processes kept busy.
 
-        >>> times = fitted.benchmark(policy, batches=[8], repeats=3, seconds=0.5)
-        >>> times.set_index("what").loc[["plain", "policy"], "batch"].tolist()
-        [8, 8]
+        Raises:
+            OfframpError: The policy is of another network, the backend is not there, or batches,
+                repeats or threads are below 1.
+
+        Example:
+            >>> times = fitted.benchmark(policy, batches=[8], repeats=3, seconds=0.5)
+            >>> times.set_index("what").loc[["plain", "policy"], "batch"].tolist()
+            [8, 8]
         """
         sizes = (batches,) if isinstance(batches, int) else tuple(batches)
         counts = {"batches": min(sizes, default=0), "repeats": repeats, "threads": threads}
@@ -288,16 +280,17 @@ class Fitted:
             if least is not None and least < 1:
                 raise OfframpError(f"{name} must be at least 1, got {least}")
         check_backend(backend)
-        asked = benchmark.BenchmarkOptions(sizes, backend, threads, repeats, seconds)
+        options = benchmark.BenchmarkOptions(sizes, backend, threads, repeats, seconds)
         rule = None if policy is None else self._bound(policy)
-        steps = benchmark.of_network(self.trial, self.net, tuple(self.accuracy), rule, asked)
-        found = finished(steps)
-        table = pd.DataFrame([asdict(line) for line in found.lines])
-        plain = {(line.engine, line.batch): line.rate for line in found.lines if line.what == "plain"}
-        faster = [line.rate / plain[line.engine, line.batch] for line in found.lines]
+        steps = benchmark.of_network(self.trial, self.net, tuple(self.accuracy), rule, options)
+        measured = finished(steps)
+        lines = measured.lines
+        table = pd.DataFrame([asdict(line) for line in lines])
+        plain = {(line.engine, line.batch): line.rate for line in lines if line.what == "plain"}
+        faster = [line.rate / plain[line.engine, line.batch] for line in lines]
         table.insert(list(table).index("rate") + 1, "speedup", faster)
         table = table.dropna(axis="columns", how="all")  # what was not measured
-        table.attrs = {"machine": found.machine, "busy": found.busy, "notes": found.notes}
+        table.attrs = {"machine": measured.machine, "busy": measured.busy, "notes": measured.notes}
         return table
 
     def export(
@@ -311,24 +304,33 @@ class Fitted:
         anyway: bool = False,
         int8: bool | float = False,
     ) -> Exported:
-        """Write a bundle: one ONNX graph for each exit, the policy, a card, and a runtime that needs
-        numpy, onnxruntime and Pillow. `python FOLDER/run.py IMAGES` answers pictures.
+        """Write a bundle: a network that runs without PyTorch.
 
-        check: compare its answers with PyTorch's on the test split.
-        measure: time its stages here.
-        force: replace a bundle that is there.
-        anyway: write what `calibrate` would refuse too; its card says "unreliable", and why.
-        int8: quantize the stages and solve the thresholds again; a number is the share of accuracy that
-            this may cost, True is 0.01.
+        It has one ONNX graph for each exit, the policy, a card, and a runtime that needs numpy,
+        onnxruntime and Pillow. `python FOLDER/run.py IMAGES` answers pictures.
 
-        Returns its `folder` and its `card`, a mapping. Raises OfframpError where the training images
-        came normalized, as no picture can be made like them; for texts, and images of other than 1 or 3
-        channels; for a policy of another network; where the folder is taken; where int8 costs more than
-        it may; and as `calibrate` does.
+        Args:
+            folder: A new one.
+            policy: A Policy, or the path of a policy file.
+            check: Compare its answers with PyTorch's on the test split.
+            measure: Time its stages here.
+            force: Replace a bundle that is there.
+            anyway: Write what `calibrate` would refuse too; its card says "unreliable", and why.
+            int8: Quantize the stages and solve the thresholds again; a number is the share of accuracy
+                that this may cost, True is 0.01.
 
-        >>> done = fitted.export("bundle", policy, measure=False)
-        >>> sorted(path.name for path in done.folder.iterdir())[:3]
-        ['SHA256SUMS', 'card.json', 'card.md']
+        Returns:
+            The bundle's `folder` and its `card`, a mapping.
+
+        Raises:
+            OfframpError: The training images came normalized, as no picture can be made like them; the
+                data are texts, or images of other than 1 or 3 channels; the policy is of another
+                network; the folder is taken; int8 costs more than it may; or `calibrate` would refuse.
+
+        Example:
+            >>> done = fitted.export("bundle", policy, measure=False)
+            >>> sorted(path.name for path in done.folder.iterdir())[:3]
+            ['SHA256SUMS', 'card.json', 'card.md']
         """
         if self._normalized:
             raise OfframpError(
@@ -337,60 +339,51 @@ class Fitted:
             )
         net = copy.deepcopy(self.net).eval().cpu()
         allowed = bundle.int8_share(int8)
-        asked = bundle.ExportOptions(
+        options = bundle.ExportOptions(
             check=check, measure=measure, force=force, anyway=anyway, int8=allowed
         )
         rule = self._bound(policy)
         splits, how = self._data.splits, (self.mean, self.std)
-        given = bundle.Pictures()
+        pictures = bundle.Pictures()
         if allowed is not None:
             every = {name: of_split(splits[name], *how) for name in HELD_OUT}
-            given = bundle.Pictures(splits=every)
+            pictures = bundle.Pictures(splits=every)
         elif check:
-            given = bundle.Pictures(of_test(splits["test"], *how))
-        known = (self._trained, self._named, Path(folder), asked)
-        return finished(bundle.of_network(net, rule, *known, given))
+            pictures = bundle.Pictures(of_test(splits["test"], *how))
+        facts = (self._trained, self._named, Path(folder), options)
+        return finished(bundle.of_network(net, rule, *facts, pictures))
 
     @property
     def _named(self) -> Manifest:
         """The record for a card's title: of a module that has no name to make it by, its class's."""
-        known = self._manifest
+        manifest = self._manifest
         if inside(self.net).redrawable:
-            return known
+            return manifest
         kind = type(self.net.backbone).__name__
-        network = known.network.model_copy(update={"backbone": kind})
-        return known.model_copy(update={"network": network})
+        network = manifest.network.model_copy(update={"backbone": kind})
+        return manifest.model_copy(update={"network": network})
 
     @cached_property
     def _trained(self) -> Trained:
         return trained.of_network(self.trial, self.net, self._manifest, self.logits)
 
     def _bound(self, policy: Policy | str | Path) -> Policy:
-        """The policy with what it comes to on calibration images, where it was set by hand.
-
-        Raises OfframpError for one of another network.
-        """
-        policy, known = as_policy(policy), self._trained
-        made = replace(policy.calibration, trial=known.id, trial_hash=known.hash)
+        """The policy with what it comes to on calibration images, where it was set by hand."""
+        policy, own = as_policy(policy), self._trained
+        tied = replace(policy.calibration, trial=own.id, trial_hash=own.hash)
         if not policy.calibration.trial_hash:
-            policy = replace(policy, calibration=made)
-        check_fits(policy, known.id, known.hash, known.exits)
+            policy = replace(policy, calibration=tied)
+        check_fits(policy, own.id, own.hash, own.exits)
         if policy.calibration.chosen is not None:
             return policy
-        leaves = policy.leaves(known.calibration.logits)
-        shares = np.bincount(leaves, minlength=len(known.exits)) / len(leaves)
+        leaves = policy.leaves(own.calibration.logits)
+        shares = np.bincount(leaves, minlength=len(own.exits)) / len(leaves)
         by_hand = Chosen(leaving=tuple(shares.tolist()))
-        return replace(policy, calibration=replace(made, classes=len(known.classes), chosen=by_hand))
+        return replace(policy, calibration=replace(tied, classes=len(own.classes), chosen=by_hand))
 
 
 HIGH = 50  # no normalized image reaches it
 SOME = 64  # training images by which pixels are told from normalized images
-
-_FORMATS: Mapping[str, Callable[[Any], str]] = {
-    "MACs": "{:,}".format,
-    "of plain": percent,
-    "accuracy": percent,
-}
 
 
 def fit(
@@ -413,79 +406,90 @@ def fit(
 ) -> Fitted:
     """Train the exits of `net` by a strategy; `net` itself stays as it is.
 
-    net: of `attach`. Training starts from the weights that the attached module has now; early exits
-        start from new random weights. A network that was made by its name, such as a study's from
-        `load`, starts from the weights of this name and `seed`; with a loaded checkpoint it is refused.
-        To train heads only: fit(net, "two-stage", …, options={"backbone": "kept"}).
-    strategy: a name (`offramp strategies` lists them), a function of the number of exits that returns
-        phases, or `my_file.py:my_strategy`.
-    train, validation, calibration, test: any Dataset of (image, label) that has a length, or a pair of
-        arrays (images [N, C, H, W], uint8 or normalized float32; labels [N]). A Dataset's pictures of
-        another size than the network takes are scaled and cropped to it, and a warning says so. Arrays
-        must have its shape. A split that is not given is held out of train. If half of a split is in
-        another one, it is refused. A network trained on float32 images cannot be exported. With a kept
-        backbone, give validation, calibration and test images that it was not trained on. Labels are
-        class numbers from 0 (or from 1, if every class occurs), names, or one-hot. Names are numbered as
-        in the Dataset's own `classes`, else by the alphabet. There are as many classes as `classes`
-        names, else as the largest training label says. A class without training images is trained like
-        the others, and never answered.
-    plain: the Dataset `train` without its random transform, if it has one, in the same order. Evaluation
-        uses it, and splits are held out of it. The transform is drawn anew for each image and epoch.
-    normalize: pixels by mean and deviation of the training images (`train`), or by those of a kept
-        backbone's training: `imagenet`, `half` (0.5 and 0.5), `clip`, `unit` (0 and 1), or (mean,
-        deviation), each one number a channel, as shares of 255: ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).
-    seed: of weights, order, dropout and augmentation.
-    recipe: a `Recipe`, or a mapping as in a study file.
-    options: of the strategy, such as {"students": "shared"}.
-    augment: an `Augment`, a mapping, or names such as ["flip", "crop"].
-    store: a folder in which work is kept and found again; by default a temporary one.
-    device: such as "cuda"; by default OFFRAMP_DEVICE, else a GPU if there is one. A CPU trains with
-        two threads, whatever OMP_NUM_THREADS says: another number would give other bits.
-    watch: is given every event of the training; `print` shows them, a line each.
-
     Warns (`OfframpWarning`) of small splits, of splits with different shares of classes, of images that
     occur twice, and of classes without training images.
 
-    Raises OfframpError for input that cannot work (such as a network of several trunks, which some
-    strategies return), and when training fails.
+    Datasets of images: any Dataset of (image, label) that has a length, or a pair of arrays (images
+    [N, C, H, W], uint8 or normalized float32; labels [N]). A Dataset's pictures of another size than the
+    network takes are scaled and cropped to it, and a warning says so. Arrays must have its shape. A
+    split is refused if half of it is in another one. A network trained on float32 images cannot be
+    exported. With a kept backbone, give validation, calibration and test images that it was not trained
+    on.
 
-    >>> import torch, offramp
-    >>> from sklearn.datasets import load_digits
-    >>> from torch import nn
-    >>> digits = load_digits()
-    >>> images = torch.tensor(digits.images * 15).to(torch.uint8)[:, None]  # [1797, 1, 8, 8]
-    >>> labels = torch.tensor(digits.target)
-    >>> _ = torch.manual_seed(0)
-    >>> module = nn.Sequential(
-    ...     nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-    ...     nn.Sequential(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()),
-    ...     nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU()),
-    ...     nn.Flatten(),
-    ...     nn.Linear(512, 10),
-    ... )
-    >>> net = offramp.attach(module, exits=["0", "1"], input_shape=(1, 8, 8), head="mlp")
-    >>> recipe = offramp.Recipe(epochs=3, optimizer="adam", learning_rate=0.005)
-    >>> fitted = offramp.fit(net, "two-stage", train=(images, labels), recipe=recipe)
-    >>> list(fitted.accuracy)
-    [1, 2, 3]
+    Labels are class numbers from 0 (or from 1, if every class occurs), names, or one-hot. Names are
+    numbered as in the Dataset's own `classes`, else by the alphabet. There are as many classes as
+    `classes` names, else as the largest training label says. A class without training images is trained
+    like the others, and never answered.
 
-    A strategy of your own; exit 3 is the network's own classifier:
+    Args:
+        net: Of `attach`. Training starts from the weights that the attached module has now; early exits
+            start from new random weights. A network that has a name, such as a study's from `load`,
+            starts from the weights of this name and `seed`; with a loaded checkpoint it is refused. To
+            train heads only: fit(net, "two-stage", …, options={"backbone": "kept"}).
+        strategy: A name (`offramp strategies` lists them), a function of the number of exits that
+            returns phases, or `my_file.py:my_strategy`.
+        train: Training images, as above.
+        plain: The Dataset `train` without its random transform, if it has one, in the same order.
+            Evaluation uses it, and splits are held out of it. The transform is drawn anew for each image
+            and epoch.
+        validation: Images that choose between epochs; None holds them out of train.
+        calibration: Images that choose policies; None holds them out of train.
+        test: Images that the results are for; None holds them out of train.
+        seed: Of weights, order, dropout and augmentation.
+        normalize: Pixels by mean and deviation of the training images (`train`), or by those of a kept
+            backbone's training: `imagenet`, `half` (0.5 and 0.5), `clip`, `unit` (0 and 1), or (mean,
+            deviation), each one number a channel, as shares of 255: ((0.5, 0.5, 0.5), (0.25, 0.25,
+            0.25)).
+        recipe: A `Recipe`, or a mapping as in a study file.
+        options: Of the strategy, such as {"students": "shared"}.
+        augment: An `Augment`, a mapping, or names such as ["flip", "crop"].
+        store: A folder in which finished work stays for later calls; by default a temporary one.
+        device: Such as "cuda"; by default OFFRAMP_DEVICE, else a GPU if there is one. A CPU trains with
+            two threads, whatever OMP_NUM_THREADS says: another number would give other bits.
+        watch: Called with every event of the training; `print` shows them, a line each.
 
-    >>> from offramp import CE, KD, Phase, backbone, heads
-    >>> def students(exits: int, *, temperature: float = 2.0) -> tuple[Phase, ...]:
-    ...     early = range(1, exits)
-    ...     return (
-    ...         Phase("backbone", train=backbone(exits), loss=(CE(exits),)),
-    ...         Phase(
-    ...             "heads",
-    ...             train=heads(1, exits - 1),
-    ...             loss=tuple(KD(k, teacher_exit=exits, temperature=temperature) for k in early),
-    ...             teacher="backbone",
-    ...         ),
-    ...     )
-    >>> mine = offramp.fit(net, students, train=(images, labels), recipe={"epochs": 1})
-    >>> sorted(set(mine.history["phase"]))
-    ['backbone', 'final', 'heads']
+    Raises:
+        OfframpError: The input cannot work (such as a network of several trunks, which some strategies
+            return), or training fails.
+
+    Example:
+        >>> import torch, offramp
+        >>> from sklearn.datasets import load_digits
+        >>> from torch import nn
+        >>> digits = load_digits()
+        >>> images = torch.tensor(digits.images * 15).to(torch.uint8)[:, None]  # [1797, 1, 8, 8]
+        >>> labels = torch.tensor(digits.target)
+        >>> _ = torch.manual_seed(0)
+        >>> module = nn.Sequential(
+        ...     nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        ...     nn.Sequential(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()),
+        ...     nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU()),
+        ...     nn.Flatten(),
+        ...     nn.Linear(512, 10),
+        ... )
+        >>> net = offramp.attach(module, exits=["0", "1"], input_shape=(1, 8, 8), head="mlp")
+        >>> recipe = offramp.Recipe(epochs=3, optimizer="adam", learning_rate=0.005)
+        >>> fitted = offramp.fit(net, "two-stage", train=(images, labels), recipe=recipe)
+        >>> list(fitted.accuracy)
+        [1, 2, 3]
+
+        A strategy of your own; exit 3 is the network's own classifier:
+
+        >>> from offramp import CE, KD, Phase, backbone, heads
+        >>> def students(exits: int, *, temperature: float = 2.0) -> tuple[Phase, ...]:
+        ...     early = range(1, exits)
+        ...     return (
+        ...         Phase("backbone", train=backbone(exits), loss=(CE(exits),)),
+        ...         Phase(
+        ...             "heads",
+        ...             train=heads(1, exits - 1),
+        ...             loss=tuple(KD(k, teacher_exit=exits, temperature=temperature) for k in early),
+        ...             teacher="backbone",
+        ...         ),
+        ...     )
+        >>> mine = offramp.fit(net, students, train=(images, labels), recipe={"epochs": 1})
+        >>> sorted(set(mine.history["phase"]))
+        ['backbone', 'final', 'heads']
     """
     if not isinstance(net, ExitNetwork):
         raise OfframpError(
@@ -501,15 +505,16 @@ def fit(
         raise OfframpError(
             f"the strategy is {strategy!r}; give a name such as 'two-stage', or a function"
         )
-    asked = {"seeds": [seed], "strategies": [{"name": strategy, **(options or {})}]}
-    asked |= {
+    request = {
+        "seeds": [seed],
+        "strategies": [{"name": strategy, **(options or {})}],
         "data": GIVEN,
         "recipe": recipe or {},
         **(inside(net).facts.as_study or {"backbone": "attached"}),
+        **({} if augment is None else {"augment": augment}),
     }
-    asked |= {} if augment is None else {"augment": augment}
-    study = spec.parse(asked, "fit")
-    place = devices.chosen(device)
+    study = spec.parse(request, "fit")
+    chosen = devices.chosen(device)
     data = from_dataset(
         train,
         validation,
@@ -523,27 +528,26 @@ def fit(
     _check_fit(net, data)
     others = {"validation": validation, "calibration": calibration, "test": test}
     _check_apart(data, [name for name, samples in others.items() if samples is not None])
-    # Recorded, as 0 and 1 that were asked for look like those of floats.
+    # Recorded, as a 0 and 1 of the caller look like those of floats.
     how = normalize if isinstance(normalize, str) else (data.mean, data.std)
     study = study.model_copy(update={"data": replace(study.data, normalize=how)})
-    plan = plan_trials(study, data, identified(net), profile(study.numerics, place.type))
+    plan = plan_trials(study, data, identified(net), profile(study.numerics, chosen.type))
     _check_frozen(net, plan)
     warn([*notes(data.provenance), *_left_to_train(data), *_order(train, data, options or {})])
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
-        kept = Store(store if store is not None else Path(scratch) / "store")
-        conduct = RunConfig(device=place, cache_folder=cache_folder())
-        watched(run_plan(plan, kept, conduct), watch, words(plan))
-        return _fitted(plan, kept, place)
+        target = Store(store if store is not None else Path(scratch) / "store")
+        watched(run_plan(plan, target, run_config(chosen)), watch, phase_names(plan))
+        return _fitted(plan, target, chosen)
 
 
 def _left_to_train(data: Data) -> list[str]:
     """A line where most of the training images are held out for other splits."""
-    left, given = len(data.train), data.provenance["available"]["train"]
-    if 2 * left >= given:
+    left, available = len(data.train), data.provenance["available"]["train"]
+    if 2 * left >= available:
         return []
     return [
-        f"{left:,} of {given:,} training images are left to train, as the other splits are held out of "
-        "them; give validation=, calibration= or test= if you have them"
+        f"{left:,} of {available:,} training images are left to train, as the other splits are held out "
+        "of them; give validation=, calibration= or test= if you have them"
     ]
 
 
@@ -581,24 +585,26 @@ def _order(train: Samples, data: Data, options: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _check_apart(data: Data, given: Collection[str]) -> None:
-    """Refuse a split that another one shows: what is measured, and promised, on it holds for no new
-    image. A few equal images, as found data have, are told and not refused. given: the splits that were
-    given beside train, of which the others are held out."""
+def _check_apart(data: Data, named: Collection[str]) -> None:
+    """Refuse a split whose images are in another one too: what is measured on it holds for no new image.
+
+    A few equal images, as collected data have, are told and not refused. named: the splits beside train
+    that the caller gave; the others are held out of it.
+    """
     images, shared = Counter[str](), Counter[tuple[str, str]]()
-    of = {name: name if name in given else "train" for name in SPLITS}
-    for name, found in data.splits.items():
-        images[of[name]] += len(found)
+    of = {name: name if name in named else "train" for name in SPLITS}
+    for name, split in data.splits.items():
+        images[of[name]] += len(split)
     for where, count in data.provenance["duplicates"].items():
         names = {of[name] for name in where.split(" in ")}
         if len(names) > 1:
-            other, split = sorted(names, key=SPLITS.index)
-            shared[split, other] += count
-    for (split, other), count in shared.items():
-        if 2 * count >= min(images[split], images[other]):
+            other, own = sorted(names, key=SPLITS.index)
+            shared[own, other] += count
+    for (own, other), count in shared.items():
+        if 2 * count >= min(images[own], images[other]):
             raise OfframpError(
-                f"{count:,} of the {images[split]:,} {split} images are in {other} too, so they say "
-                f"nothing of new images; give others, or leave {split} out: it is then held out of train"
+                f"{count:,} of the {images[own]:,} {own} images are in {other} too, so they say "
+                f"nothing of new images; give others, or leave {own} out: it is then held out of train"
             )
 
 

@@ -25,24 +25,29 @@ def load(
     net: ExitNetwork | None = None,
     trust_code: bool = False,
 ) -> ExitNetwork:
-    """The trained network of a trial, ready to call: normalized images [B, C, H, W] → logits
-    [B, classes] of every exit. It is in eval mode, and no parameter requires a gradient. To train it in
-    your own loop: net.requires_grad_(True).train().
+    """The trained network of a trial, ready to call.
 
-    trial: its id, the beginning or the ending of it.
-    store: the folder of the run, or its address ("s3://bucket/runs").
-    device: such as "cuda"; by default OFFRAMP_DEVICE, else a GPU if there is one.
-    net: for a trial of `fit`, the network attached in the same way (the module with its weights before
-        training); it does not change.
-    trust_code: run the file that the store names, if the backbone is code such as `net.py:make_net`. It
-        must equal the recorded code.
+    It takes normalized images [B, C, H, W] and returns logits [B, classes] of every exit. It is in eval
+    mode, and no parameter requires a gradient. To train it in your own loop:
+    net.requires_grad_(True).train().
 
-    Raises OfframpError for an unknown trial, for a network that cannot be made any more or needs code
-    that is not trusted, and for another `net` than the trial's.
+    Args:
+        trial: Its id, the beginning or the ending of it.
+        store: The folder of the run, or its address ("s3://bucket/runs").
+        device: Such as "cuda"; by default OFFRAMP_DEVICE, else a GPU if there is one.
+        net: For a trial of `fit`, the network attached in the same way (the module with its weights
+            before training); it does not change.
+        trust_code: Run the file that the store names, if the backbone is code such as
+            `net.py:make_net`. It must equal the recorded code.
 
-    >>> trained = offramp.load("two-stage", store="runs/demo")
-    >>> [tuple(logits.shape) for logits in trained(torch.zeros(5, 1, 8, 8))]
-    [(5, 10), (5, 10), (5, 10), (5, 10)]
+    Raises:
+        OfframpError: The trial is unknown, its network cannot be made any more or needs code that is not
+            trusted, or `net` is another than the trial's.
+
+    Example:
+        >>> trained = offramp.load("two-stage", store="runs/demo")
+        >>> [tuple(logits.shape) for logits in trained(torch.zeros(5, 1, 8, 8))]
+        [(5, 10), (5, 10), (5, 10), (5, 10)]
     """
     if not isinstance(trial, str):
         kind = type(trial).__name__
@@ -52,9 +57,8 @@ def load(
             f"the net is a {type(net).__name__}; give the network that was attached for the trial: "
             "offramp.attach(module, exits=…, input_shape=…)"
         )
-    kept = Store(store)
-    place = devices.chosen(device)
-    return trials.load_network(kept, kept.find_trial(trial), place, net, trust_code)
+    source = Store(store)
+    return trials.load_network(source, source.find_trial(trial), devices.chosen(device), net, trust_code)
 
 
 def predictor(
@@ -66,33 +70,39 @@ def predictor(
     backend: str | None = None,
     trust_code: bool = False,
 ) -> Predictor:
-    """A function that answers batches of normalized images [B, C, H, W]; images that have left cost
-    no more compute.
+    """A function that answers batches of normalized images [B, C, H, W].
 
-    net: a network in eval mode, as `load` and `fit` give it, used where it is; or a trial's id, its
-        beginning or its ending, in `store`, to be put on `device`.
-    policy: a Policy, or the path of a policy file. If the net is given as a trial, the policy must be
-        that trial's.
-    backend: of torch.compile, such as "inductor", for each stage alone; None runs eagerly.
-    trust_code: as `load` takes it.
+    Images that have left cost no more compute. The answers have classes, confidence, exits and compute
+    of each image, [B], and logits [B, classes].
 
-    The answers have classes, confidence, exits and compute of each image, [B], and logits [B, classes].
-    Raises OfframpError for a trial or file that is not there, a policy for exits that the network does
-    not have, a policy made for a different trial, and a network in train mode.
+    Args:
+        net: A network in eval mode, as `load` and `fit` return it, used where it is; or a trial's id,
+            its beginning or its ending, in `store`, to be put on `device`.
+        policy: A Policy, or the path of a policy file. If the net is named as a trial, the policy must
+            be that trial's.
+        store: The folder of the run, or its address.
+        device: Such as "cuda", for a trial.
+        backend: Of torch.compile, such as "inductor", for each stage alone; None runs eagerly.
+        trust_code: As `load` takes it.
 
-    >>> policy = offramp.Policy("confidence", exits=(1, 2, 3, 4), thresholds=(0.9, 0.9, 0.9, None))
-    >>> answer = offramp.predictor("two-stage", policy, store="runs/demo")
-    >>> answer(torch.zeros(5, 1, 8, 8)).classes.shape
-    torch.Size([5])
+    Raises:
+        OfframpError: There is no such trial or file, the policy is for exits that the network does not
+            have or of a different trial, or the network is in train mode.
+
+    Example:
+        >>> policy = offramp.Policy("confidence", exits=(1, 2, 3, 4), thresholds=(0.9, 0.9, 0.9, None))
+        >>> answer = offramp.predictor("two-stage", policy, store="runs/demo")
+        >>> answer(torch.zeros(5, 1, 8, 8)).classes.shape
+        torch.Size([5])
     """
     if isinstance(net, ExitNetwork):
         return Predictor(net, policies.as_policy(policy), backend)
     if not isinstance(net, str):
         kind = type(net).__name__
         raise OfframpError(f"the net is a {kind}; give a network, such as fitted.net, or a trial's id")
-    kept = Store(store)
-    trial = kept.find_trial(net)
-    rule = checked_policy(kept, trial, policy)
-    made = load(trial, store, device, trust_code=trust_code)
-    placed(made, next(made.parameters()).device)
-    return Predictor(made, rule, backend)
+    source = Store(store)
+    trial = source.find_trial(net)
+    rule = checked_policy(source, trial, policy)
+    network = load(trial, store, device, trust_code=trust_code)
+    placed(network, next(network.parameters()).device)
+    return Predictor(network, rule, backend)

@@ -61,7 +61,7 @@ def local(name: str) -> Path | None:
     except Exception as error:  # of the hub, the network, its cache: classes of many libraries
         raise _failed(f"{name} cannot be fetched", error) from error
     if not (folder / bundle.SUMS).is_file():
-        raise OfframpError(f"{name} is no bundle: it has no {bundle.SUMS}; give one of offramp push")
+        raise OfframpError(f"{name} is no bundle: it has no {bundle.SUMS}; give one of offramp export")
     return folder
 
 

@@ -16,6 +16,8 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
+import click
+
 from offramp.errors import OfframpError
 from offramp.process import exit_code, prepare
 from offramp.terminal import plain
@@ -29,21 +31,35 @@ def main() -> None:
 
 def _answer() -> None:
     try:
+        _silence_later_ranks()
         prepare()
         from offramp.cli.app import app
 
-        app()
+        sys.exit(app.main(prog_name="offramp", standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
     except OfframpError as error:
         _say(str(error))
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except (OSError, MemoryError, RecursionError) as error:
-        _say(f"{_reason(error)}; {_hint(error)}; {_kept(error)}")
+        _say(f"{_reason(error)}; {_hint(error)}; {_traceback_place(error)}")
         sys.exit(2)
     except KeyboardInterrupt as error:
         sys.exit(exit_code(error))
     except Exception as error:
-        _say(f"{_reason(error)}; this is a fault of offramp: report it; {_kept(error)}")
+        _say(f"{_reason(error)}; this is a fault of offramp: report it; {_traceback_place(error)}")
         sys.exit(1)
+
+
+def _silence_later_ranks() -> None:
+    """Silence all processes of torchrun but the first: they would say the same. What ends one of them
+    torchrun says."""
+    if os.environ.get("TORCHELASTIC_RUN_ID") and os.environ.get("RANK") != "0":
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _say(text: str) -> None:
@@ -56,9 +72,9 @@ def _tell_torchrun(line: str) -> None:
     """Have torchrun say it where it started this process: all but the first are silent."""
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file:
-        said = {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}
+        report = {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}
         with suppress(OSError):
-            Path(file).write_text(json.dumps({"message": said}), encoding="utf-8")
+            Path(file).write_text(json.dumps({"message": report}), encoding="utf-8")
 
 
 def _reason(error: Exception) -> str:
@@ -76,7 +92,7 @@ def _hint(error: Exception) -> str:
     return "fix that and run again"
 
 
-def _kept(error: Exception) -> str:
+def _traceback_place(error: Exception) -> str:
     """Where the traceback is, for whoever looks into it."""
     try:
         with tempfile.NamedTemporaryFile(

@@ -237,7 +237,7 @@ class Evidence:
 
 
 def open(path: Place, study: str | None = None) -> Evidence:
-    """The evidence in a store, in a folder that `offramp pack` wrote, or in a folder of such folders.
+    """The evidence in a store, in a folder that `store pack` wrote, or in a folder of such folders.
 
     Args:
         study: Only trials that a study of that name made.
@@ -337,7 +337,7 @@ def from_store(path: Place, study: str | None = None, trials: Collection[str] | 
 
 
 def from_pack(path: Path, study: str | None = None) -> Evidence:
-    """The evidence in a folder that `offramp pack` wrote. Raises OfframpError where it is damaged."""
+    """The evidence in a folder that `store pack` wrote. Raises OfframpError where it is damaged."""
     pack = packed.read(path)
     trials = {trial: read(pack, trial, pack.read_trial(trial)) for trial in pack.trials()}
     rows = ((str(trial), part) for trial, part in pack.table.groupby("trial", sort=False))

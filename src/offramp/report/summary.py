@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from offramp.escape import html as escape
-from offramp.terminal import show, split
+from offramp.terminal import TextTable
 
 if TYPE_CHECKING:
     from offramp.store.record import Seconds
@@ -21,40 +19,12 @@ not run taking half to twice as long as those that did).
 run: all that the trial reads. added: what no strategy above it reads."""
 
 
-@dataclass(frozen=True)
-class Printed:
-    """A table as text. rows: cells by strategy, one for each of `columns`.  note: below it."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: Mapping[str, tuple[str, ...]]
-    note: str = ""
-
-
-def printed(lines: Sequence[StrategyResult], seeds: int) -> tuple[Printed, Printed]:
+def result_tables(lines: Sequence[StrategyResult], seeds: int) -> tuple[TextTable, TextTable]:
     """Accuracy at each exit; accuracy against compute, with the times. seeds: of the study."""
     return _exits(lines, seeds), _compute(lines)
 
 
-def show_results(tables: Iterable[Printed], file: IO[str] | None = None) -> None:
-    """Print them on standard output, or into a file."""
-    for table in tables:
-        show(split("strategy", table.columns, table.rows), table.title, table.note, file)
-
-
-def html(tables: Iterable[Printed]) -> str:
-    """The same for a notebook."""
-    import pandas as pd  # slow to import, and needed here only
-
-    parts = []
-    for table in tables:
-        frame = pd.DataFrame(list(table.rows.values()), list(table.rows), list(table.columns))
-        note = "<br>".join(map(escape, table.note.splitlines()))
-        parts.append(f"<p><b>{escape(table.title)}</b></p>{frame.to_html()}<p>{note}</p>")
-    return "".join(parts)
-
-
-def _exits(lines: Sequence[StrategyResult], seeds: int) -> Printed:
+def _exits(lines: Sequence[StrategyResult], seeds: int) -> TextTable:
     exits = sorted({k for line in lines for k in line.accuracy})
     columns = (*(f"exit {k}" for k in exits[:-1]), "final")
     rows = {
@@ -66,19 +36,20 @@ def _exits(lines: Sequence[StrategyResult], seeds: int) -> Printed:
         columns, over = (*columns, "seeds"), "seeds"
         rows = {line.strategy: (*rows[line.strategy], str(len(line.seeds))) for line in lines}
     spread = f" (mean ± sd over {over})" if seeds > 1 else ""
-    return Printed(f"Test accuracy at each exit, %{spread}", columns, rows)
+    title = f"Test accuracy at each exit, %{spread}"
+    return TextTable(["strategy"], columns, [(name, *cells) for name, cells in rows.items()], title)
 
 
-def _compute(lines: Sequence[StrategyResult]) -> Printed:
+def _compute(lines: Sequence[StrategyResult]) -> TextTable:
     thresholds = sorted({t for line in lines for t in line.thresholds})
     columns = (*(f"≥ {threshold:g}" for threshold in thresholds), "written", "run", "added")
-    rows = {}
+    rows = []
     for line in lines:
         points = [line.thresholds[threshold] for threshold in thresholds]
         cells = (f"{100 * a.mean:.1f} @ {100 * c.mean:.0f}" for a, c in points)
-        rows[line.strategy] = (*cells, *_times(line.seconds))
+        rows.append((line.strategy, *cells, *_times(line.seconds)))
     title = "Test accuracy % @ compute, % of the plain network's MACs; time a trial"
-    return Printed(title, columns, rows, COMPUTE_NOTE)
+    return TextTable(["strategy"], columns, rows, title, COMPUTE_NOTE)
 
 
 def _times(spent: Seconds) -> list[str]:

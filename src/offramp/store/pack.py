@@ -358,8 +358,8 @@ def _readme(
     lines = [
         "# Packed results",
         "",
-        "Written by `offramp pack`; read by every command that takes a store, such as",
-        "`offramp figures FOLDER`. No weights are here. Logits are rounded to float16.",
+        "Written by `offramp store pack`; read by every command that takes a store, such as",
+        "`offramp report FOLDER --figures`. No weights are here. Logits are rounded to float16.",
         "",
         "| model | data | strategies | seeds | trials | test images |",
         "|---|---|---|---|---|---|",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, final
 
@@ -11,8 +11,8 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from offramp.api.run_state import RunState
 from offramp.cli.progress.log import Line, Log
-from offramp.cli.progress.state import State
 from offramp.escape import printable
 from offramp.process import terminable
 from offramp.units import counted, duration
@@ -40,7 +40,7 @@ class LogPacer:
         self._until = PACE
 
     def ends(self) -> bool:
-        """Whether it has ended, and begins anew; asked whenever there is nothing but waiting."""
+        """Whether a line is due; to be called whenever there is nothing but waiting."""
         now = time.monotonic()
         self._since = now if self._since is None else self._since
         waited = now - self._since
@@ -59,14 +59,14 @@ class Progress:
     """
 
     def __init__(self, plan: Plan, log: Log) -> None:
-        self.state = State(plan)
+        self.state = RunState(plan)
         self._log = log
         self._now = ["preparing", ""]  # what the moving lines say
         self._notes: set[str] = set()
         self._patience = LogPacer()
-        self._said: dict[str, float] = {}  # when a phase last had a line
-        self._untold: dict[str, None] = {}  # phases with an epoch since, in order
-        self._told = time.monotonic()  # when a phase began, or an epoch had a line
+        self._lines: dict[str, float] = {}  # when each phase last had a line
+        self._news: dict[str, None] = {}  # phases with an epoch since, in order
+        self._latest_line = time.monotonic()  # of a phase that began, or of an epoch
         self._at: dict[str, list[str]] = {}  # by the first key of a group at work on a cluster
         self._live = Live(
             console=log.console, refresh_per_second=4, transient=True, get_renderable=self._screen
@@ -94,7 +94,7 @@ class Progress:
                 self._epoch(report)
             case events.GroupEnded(keys):
                 self._at = {key: at for key, at in self._at.items() if key not in keys}
-                self._untold = dict.fromkeys(k for k in self._untold if k not in keys)
+                self._news = dict.fromkeys(k for k in self._news if k not in keys)
             case events.Room(groups, machines):
                 text = f"room for {groups} at once, on {counted(machines, 'machine')}"
                 fields = {"groups": groups, "machines": machines}
@@ -102,7 +102,7 @@ class Progress:
             case events.Finished(key, seconds):
                 self._finish(key, seconds)
             case events.Failed(key, reason):
-                self._untold.pop(key, None)
+                self._news.pop(key, None)
                 text = f"failed: {self.state.describe(key)}: {reason}"
                 self._log.write(Line(text, "failed", {**self.state.named(key), "reason": reason}))
             case events.Waiting() if not self.state.at_work:  # else the run goes on
@@ -120,8 +120,8 @@ class Progress:
         self._now = [name, f"epoch {epoch + 1}"]
         if where:
             self._at[keys[0]] = [place, self._now[1]]
-        self._told = time.monotonic()
-        self._said |= dict.fromkeys(keys, self._told)
+        self._latest_line = time.monotonic()
+        self._lines |= dict.fromkeys(keys, self._latest_line)
         fields = {"epoch": epoch, "epochs": self.state.epochs(keys[0]), "where": where or None}
         again = f", from epoch {epoch + 1} on" if epoch else ""
         about = {**self.state.named(keys[0]), **fields, "nodes": list(keys)}
@@ -132,21 +132,20 @@ class Progress:
         self._now = [self.state.describe(key), report.line(epochs)]
         if key in self._at:
             self._at[key][1] = self._now[1]
-        self._untold[key] = None
+        self._news[key] = None
         if report.epoch == epochs and not self._log.verbose:  # the line of the finished phase has it
-            self._untold.pop(key, None)
+            self._news.pop(key, None)
         if self._log.logs:
-            self._tell()
+            self._log_news()
 
-    def _tell(self) -> None:
-        """An epoch in the log, at one pace for all phases: of those that have news the last one of the
-        phase whose last line is the oldest."""
+    def _log_news(self) -> None:
+        """Log an epoch, at one pace for all phases: the last of the one whose line is the oldest."""
         now = time.monotonic()
-        if not self._untold or (now - self._told < PACE and not self._log.verbose):
+        if not self._news or (now - self._latest_line < PACE and not self._log.verbose):
             return
-        key = min(self._untold, key=lambda key: self._said.get(key, 0.0))
-        self._said[key] = self._told = now
-        self._untold.pop(key, None)
+        key = min(self._news, key=lambda key: self._lines.get(key, 0.0))
+        self._lines[key] = self._latest_line = now
+        self._news.pop(key, None)
         report, epochs, far = self.state.latest[key], self.state.epochs(key), self._far()
         words = [self.state.describe(key), report.line(epochs), duration(report.seconds)]
         fields = {
@@ -159,7 +158,7 @@ class Progress:
 
     def _finish(self, key: str, seconds: float) -> None:
         """With the last epoch's numbers in a log."""
-        self._untold.pop(key, None)
+        self._news.pop(key, None)
         name, took = f"[{self.state.phases}] {self.state.describe(key)}", duration(seconds)
         report, epochs, far = self.state.latest.get(key), self.state.epochs(key), self._far()
         last = [] if report is None else [report.line(epochs)]
@@ -190,7 +189,7 @@ class Progress:
 
 
 def epoch_fields(report: EpochReport, epochs: int | None = None) -> dict[str, Any]:
-    """The same for programs."""
+    """The numbers of an epoch, for programs."""
     return {
         "epoch": report.epoch,
         "epochs": epochs,
@@ -201,8 +200,8 @@ def epoch_fields(report: EpochReport, epochs: int | None = None) -> dict[str, An
     }
 
 
-def watch(events: Iterator[Event], progress: Progress) -> None:
+def watch(events: Generator[Event, None, None], progress: Progress) -> None:
     """Run to the end, or until interrupted, and show it."""
-    with terminable(), closing(events), progress:  # type: ignore[type-var]  # a generator
+    with terminable(), closing(events), progress:
         for event in events:
             progress.see(event)

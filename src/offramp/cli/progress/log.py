@@ -12,12 +12,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any, cast, final
 
-from offramp.cli.render import folded
 from offramp.errors import OfframpError
 from offramp.escape import printable
 from offramp.files import writing
 from offramp.hashing import finite
-from offramp.terminal import console
+from offramp.terminal import console, paragraph
 
 CLEAR = "\r\x1b[2K"
 
@@ -29,9 +28,15 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class Line:
-    """text: for people.  event: what kind of thing happened, and `fields` what is known of it, for
-    programs.  must: it is said where no progress is shown, too.  brief: in place of `text` on a
-    terminal, where the rest of it moves; empty for nothing."""
+    """A line of a log.
+
+    Attributes:
+        text: For people.
+        event: For programs: what kind of thing happened.
+        fields: For programs: the facts of it.
+        must: Whether it is written where no progress is shown, too.
+        brief: In place of `text` on a terminal, where the rest of it moves; empty for nothing.
+    """
 
     text: str
     event: str = "note"
@@ -45,18 +50,24 @@ class Line:
 
     def as_json(self, now: datetime) -> str:
         """One object: `time` (ISO 8601, with its zone), `event`, and its fields, else `text`."""
-        known = self.fields or {"text": self.text}
-        said = {"time": now.isoformat(timespec="milliseconds"), "event": self.event, **known}
-        return json.dumps(finite(said), allow_nan=False)
+        fields = self.fields or {"text": self.text}
+        record = {"time": now.isoformat(timespec="milliseconds"), "event": self.event, **fields}
+        return json.dumps(finite(record), allow_nan=False)
 
 
 @dataclass(frozen=True)
 class LogOptions:
-    """What a command was asked to say. format: None where nothing was said of it.  verbose: of every
-    epoch.  quiet: no progress on standard error."""
+    """What a command tells while it works.
 
-    file: Path | None = None
-    format: Format | None = None
+    Attributes:
+        log_file: Where lines go too.
+        log_format: None: as standard error shows it best.
+        verbose: A line for every epoch.
+        quiet: No progress on standard error.
+    """
+
+    log_file: Path | None = None
+    log_format: Format | None = None
     verbose: bool = False
     quiet: bool = False
 
@@ -65,9 +76,16 @@ class LogOptions:
 class Log:
     """Where lines go: standard error, and a file.
 
-    Standard error is a log, a line with its time each, where it is not a terminal or JSON is asked for;
-    a terminal has lines without, folded at spaces. shown: whether progress is shown there.  verbose:
-    every epoch is a line.  timed: whether lines of a log have a time.
+    Standard error is a log, a line with its time each, where it is not a terminal or the format is JSON;
+    a terminal has lines without, folded at spaces.
+
+    Attributes:
+        console: Standard error.
+        shown: Whether progress is shown there.
+        verbose: Whether every epoch is a line.
+        format: Of lines in a log.
+        moves: Whether lines on the terminal may move.
+        reading: Whether a line moves now, which `say` must clear.
     """
 
     def __init__(
@@ -83,7 +101,7 @@ class Log:
         self.moves = (
             format is Format.text and self.console.is_terminal and not self.console.is_dumb_terminal
         )
-        self.reading = False  # a line moves that `say` must clear
+        self.reading = False
         self._file, self._timed = file, timed
 
     @property
@@ -124,7 +142,8 @@ class Log:
     def _to_screen(self, line: Line, now: datetime) -> None:
         if self.moves:
             before = CLEAR if self.reading else ""
-            text = before + "\n".join(folded(printable(line.text if line.brief is None else line.brief)))
+            words = printable(line.text if line.brief is None else line.brief)
+            text = before + "\n".join(paragraph(words, self.console.width))
         elif self._timed or self.format is Format.json:
             text = self._worded(line, now)
         else:
@@ -141,7 +160,7 @@ class Log:
 
 @dataclass(frozen=True)
 class Stream:
-    """A log as a stream of text, for handlers of `logging`. must: see `Line`."""
+    """A log as a stream of text, for handlers of `logging`; must: as in `Line`."""
 
     log: Log
     must: bool = False
@@ -159,28 +178,34 @@ def handler(log: Log, must: bool = False) -> logging.Handler:
 
 
 @contextmanager
-def opened(wish: LogOptions, as_json: bool = False) -> Iterator[Log]:
-    """The log that was asked for. as_json: the command answers programs, which hear of progress only
-    where they asked for it. Warnings meanwhile are lines of it, and so is, in the file, what ends the
-    command.
+def opened(options: LogOptions, as_json: bool = False) -> Iterator[Log]:
+    """A log, open while the block runs.
 
-    Raises OfframpError for a file that cannot be written.
+    Warnings meanwhile are lines of it, and so is, in the file, what ends the command.
+
+    Args:
+        options: Where it goes, and what it holds.
+        as_json: Whether the command answers programs, which read of progress only where the options say
+            so.
+
+    Raises:
+        OfframpError: The file cannot be written.
     """
-    asked = wish.format is not None or wish.verbose
-    shown = not wish.quiet and (asked or not as_json)
-    file = None if wish.file is None else _appended(wish.file)
-    log = Log(shown, wish.format or Format.text, wish.verbose, file)
-    hears = handler(log, must=True)
-    hears.setLevel(logging.WARNING)
+    explicit = options.log_format is not None or options.verbose
+    shown = not options.quiet and (explicit or not as_json)
+    file = None if options.log_file is None else _appended(options.log_file)
+    log = Log(shown, options.log_format or Format.text, options.verbose, file)
+    warnings = handler(log, must=True)
+    warnings.setLevel(logging.WARNING)
     logger = logging.getLogger("offramp")
-    logger.addHandler(hears)
+    logger.addHandler(warnings)
     try:
         yield log
     except OfframpError as error:
         log.end(str(error))
         raise
     finally:
-        logger.removeHandler(hears)
+        logger.removeHandler(warnings)
         if file is not None:
             try:
                 file.close()

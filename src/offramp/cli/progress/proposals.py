@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
+from offramp.api.train.search import setting_words
 from offramp.cli.progress.display import PACE, LogPacer, epoch_fields
 from offramp.cli.progress.log import Line, Log
 
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 class Proposals:
     """The display of a search, on a log and, where standard error is a terminal, as a moving line."""
 
-    def __init__(self, asked: SearchOptions, log: Log) -> None:
-        self._asked = asked
+    def __init__(self, request: SearchOptions, log: Log) -> None:
+        self._request = request
         self._log = log
-        self._who = "" if asked.label is None else f"{asked.label} · "
+        self._prefix = "" if request.label is None else f"{request.label} · "
         self._now = ""  # the proposal at work
-        self._about: dict[str, Any] = {}  # the same for programs
-        self._told = time.monotonic()  # when an epoch or the end of a proposal had a line
+        self._about: dict[str, Any] = {}  # that proposal, for programs
+        self._latest_line = time.monotonic()  # when an epoch or the end of a proposal had a line
         self._patience = LogPacer()
         self._notes: set[str] = set()
 
@@ -40,22 +41,26 @@ class Proposals:
         match event:
             case Proposed(number, chosen):
                 self._now = self._name(number, chosen)
-                self._about = {"strategy": self._asked.label, "number": number, "settings": dict(chosen)}
+                self._about = {
+                    "strategy": self._request.label,
+                    "number": number,
+                    "settings": dict(chosen),
+                }
                 status.update(self._now)
             case events.GroupStarted():
                 status.update(self._now)  # it may say how far reading is, or for whom it waited
             case events.Epoch(report):
                 text = f"{self._now} · {report.line()}"
                 status.update(text)
-                if self._log.verbose or time.monotonic() - self._told >= PACE:
-                    self._told = time.monotonic()
+                if self._log.verbose or time.monotonic() - self._latest_line >= PACE:
+                    self._latest_line = time.monotonic()
                     fields = {**self._about, **epoch_fields(report), "seconds": report.seconds}
                     self._log.write(Line(text, "epoch", fields, brief=""))
             case Scored(number, chosen, value, why, best):
                 end = f"given up, {why}" if value is None else f"validation {100 * value:.2f} %"
                 so_far = "" if best is None else f" (best {100 * best:.2f} %)"
                 fields = {**self._about, "validation": value, "why": why or None, "best": best}
-                self._told = time.monotonic()
+                self._latest_line = time.monotonic()
                 self._log.write(Line(f"{self._name(number, chosen)}: {end}{so_far}", "trial", fields))
             case events.Waiting():
                 text = f"{self._now} · {event}"
@@ -68,9 +73,4 @@ class Proposals:
                 self._log.say(text, must=True)
 
     def _name(self, number: int, chosen: Mapping[str, Any]) -> str:
-        return f"{self._who}trial {number} of {self._asked.trials}: {words(chosen)}"
-
-
-def words(chosen: Mapping[str, Any]) -> str:
-    """`recipe.learning_rate=0.0123`"""
-    return ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in chosen.items())
+        return f"{self._prefix}trial {number} of {self._request.trials}: {setting_words(chosen)}"

@@ -17,46 +17,51 @@ SELDOM = 10.0  # seconds between lines that stay
 
 @contextmanager
 def reading_shown(log: Log | None = None, status: Status | None = None) -> Iterator[None]:
-    """Show how far data is read, on standard error, once that takes longer than a second: a moving line
-    on a terminal, elsewhere a line every ten seconds. Warnings stay. log: of a run, which hears warnings
-    by itself.  status: a line that moves already, if any does, which takes the place of this one."""
-    said = Log(timed=False) if log is None else log
+    """Show on standard error how far data is read, once that takes longer than a second.
+
+    A terminal has a line that moves; elsewhere there is a line every ten seconds. Warnings stay.
+
+    Args:
+        log: Of a run, which has warnings by itself.
+        status: A line that moves already, in place of a new one.
+    """
+    screen = Log(timed=False) if log is None else log
     logger = logging.getLogger("offramp.data")
-    moves = said.moves and said.shown
+    moves = screen.moves and screen.shown
     handlers: list[logging.Handler]
     if moves:
-        handlers = [_moving(said) if status is None else _Updating(status)]
+        handlers = [_moving(screen) if status is None else _Updating(status)]
     else:
-        handlers = [handler(said)]
+        handlers = [handler(screen)]
         handlers[0].addFilter(_seldom())
     handlers[0].addFilter(_spelled)
     handlers[0].addFilter(lambda record: record.levelno < logging.WARNING)
     if log is None:
-        handlers.append(handler(said, must=True))
+        handlers.append(handler(screen, must=True))
         handlers[-1].setLevel(logging.WARNING)
     level = logger.level
     for each in handlers:
         logger.addHandler(each)
     logger.setLevel(logging.INFO)
-    said.reading = moves and status is None
+    screen.reading = moves and status is None
     try:
         yield
     finally:
         logger.setLevel(level)
         for each in handlers:
             logger.removeHandler(each)
-        if said.reading:
-            said.console.file.write(CLEAR)
-            said.console.file.flush()
-        said.reading = False
+        if screen.reading:
+            screen.console.file.write(CLEAR)
+            screen.console.file.flush()
+        screen.reading = False
 
 
 def _moving(log: Log) -> logging.Handler:
     """One line that moves."""
-    made = logging.StreamHandler(log.console.file)
-    made.setFormatter(logging.Formatter(f"{CLEAR}%(message)s"))
-    made.terminator = ""
-    return made
+    line = logging.StreamHandler(log.console.file)
+    line.setFormatter(logging.Formatter(f"{CLEAR}%(message)s"))
+    line.terminator = ""
+    return line
 
 
 class _Updating(logging.Handler):
@@ -93,8 +98,12 @@ def _seldom() -> Callable[[logging.LogRecord], bool]:
 
 @contextmanager
 def moving(text: str, log: Log | None = None) -> Iterator[Status]:
-    """A moving line on a terminal; nothing elsewhere. log: what is said meanwhile, and whether progress
-    is shown at all."""
+    """A moving line on a terminal; nothing elsewhere.
+
+    Args:
+        text: What it says first.
+        log: Whether progress is shown at all, and where.
+    """
     screen = console(stderr=True) if log is None else log.console
     status = screen.status(text)
     if not screen.is_terminal or not (log is None or (log.shown and log.moves)):

@@ -1,0 +1,240 @@
+"""Tables, JSON and a chart of what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from offramp.api.answer import answer
+from offramp.api.opening import opened_for, trusted
+from offramp.api.options import (
+    RUNS,
+    CommandOption,
+    Device,
+    FastStepWatcher,
+    NetworkPlace,
+    PolicyFile,
+    StorePlace,
+    TrustCode,
+    seconds,
+)
+from offramp.api.reporter import finished
+from offramp.errors import OfframpError
+from offramp.store.place import Place, place
+from offramp.terminal import TextBlocks, TextTable
+from offramp.units import counted, duration, macs, size
+
+if TYPE_CHECKING:
+    from offramp.infer.benchmark import Benchmark
+
+QUIET = 0.3  # other processes, on average, above which a machine is not quiet
+
+
+@answer
+class BenchmarkReport:
+    """What was measured of a trial or a bundle.
+
+    Attributes:
+        benchmark: The numbers.
+        figure: The chart's file; None without one.
+        failure: Why the chart could not be written.
+    """
+
+    benchmark: Benchmark
+    figure: Path | None = None
+    failure: OfframpError | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        lines = [asdict(line) for line in self.benchmark.lines]
+        return {**asdict(self.benchmark), "lines": lines}
+
+    def document(self) -> TextBlocks:
+        measured = self.benchmark
+        machine = measured.machine
+        engines = f"torch {machine['torch']}"
+        if "onnxruntime" in machine:
+            engines += f", onnxruntime {machine['onnxruntime']}"
+        parts: list[str | TextTable] = [
+            f"{measured.name}\n{machine['device']}, {counted(machine['cores'], 'core')}, "
+            f"{counted(machine['threads'], 'thread')}; {engines}",
+            *(_whole(measured, batch) for batch in sorted({line.batch for line in measured.lines})),
+            *stage_tables(measured),
+        ]
+        if measured.compile_seconds is not None:
+            parts.append(f"Compiling took {duration(measured.compile_seconds)}, in the first calls.")
+        if measured.shares is not None:
+            pairs = zip(measured.exits, measured.shares, strict=True)
+            leaving = ", ".join(f"{100 * share:.0f} % at exit {exit}" for exit, share in pairs)
+            parts.append(f"Leaving: {leaving}.")
+        parts += [f"Unreliable: {reason}." for reason in measured.unreliable]
+        parts += [f"{note[0].upper()}{note[1:].removesuffix('.')}." for note in measured.notes]
+        if measured.busy > QUIET:
+            parts.append(
+                f"Warning: other processes kept {measured.busy:.1f} cores busy; trust no number here."
+            )
+        return [*parts, *([] if self.figure is None else [f"Figure: {self.figure}"])]
+
+    def run(self, as_json: bool, show: Callable[[], None]) -> int:  # noqa: ARG002
+        """Show what was measured, whether the chart could be written or not."""
+        show()
+        if self.failure is not None:
+            raise self.failure
+        return 0
+
+
+def benchmark(
+    network: NetworkPlace,
+    store: StorePlace = RUNS,
+    *,
+    policy: PolicyFile = None,
+    device: Device = None,
+    batch: Annotated[Sequence[int], CommandOption("N", least=1)] = (1, 16, 256),
+    threads: Annotated[int | None, CommandOption("N", least=1)] = None,
+    compiled: Annotated[bool, CommandOption(names=("--compile",))] = False,
+    repeats: Annotated[int, CommandOption("N", least=5)] = 50,
+    seconds: Annotated[float, CommandOption("TIME", parse=seconds, default="20s")] = 20.0,
+    figure: Path | None = None,
+    trust_code: TrustCode = None,
+    watch: FastStepWatcher = None,
+) -> BenchmarkReport:
+    """Time a network with and without early exits.
+
+    Four things are timed in turns: the plain network, the network when nothing leaves, the network
+    under its policy, and each stage alone. The table has milliseconds, MACs, and energy if there is a
+    meter. Close other programs first.
+
+    A bundle is timed in onnxruntime, on the CPU, in its own process. Its memory is measured too, without
+    that of libraries. If the store has its trial, the plain network and torch are timed too.
+
+    Args:
+        network: A trial's id, or a bundle's folder.
+        store: The store: a folder, or s3://BUCKET/NAME.
+        policy: A policy file of offramp calibrate. A bundle has its own.
+        device: Where the network runs.
+        batch: Images at once. Repeatable.
+        threads: Threads of each engine. By default as many as torch uses.
+        compiled: Measure torch.compile too, which takes a while.
+        repeats: Time each engine and batch size at most N times.
+        seconds: Stop each engine and batch size after this time, such as 30s, but not before 5 rounds.
+        figure: Draw a chart: .svg, .png, .pdf or .json.
+        trust_code: Whether code that the store names may run.
+        watch: Called with each step.
+
+    Raises:
+        OfframpError: There is no such trial or bundle, or the policy is of another one.
+
+    On the command line:
+        offramp benchmark two-stage-resnet18-cifar10-s42 --policy policy.json
+        offramp benchmark bundle/ --batch 1 --batch 256 --figure speed.svg
+    """
+    from offramp import device as devices
+    from offramp.api.deploy.predict import check_bundle_options
+    from offramp.infer import image_files
+    from offramp.infer.benchmark import BenchmarkOptions, of_bundle, of_trial
+    from offramp.policy.policy import Policy
+    from offramp.store.archive import is_store
+    from offramp.store.store import Store
+
+    _check_figure(figure)
+    backend = "inductor" if compiled else None
+    options = BenchmarkOptions(tuple(dict.fromkeys(batch)), backend, threads, repeats, seconds)
+    root = place(store)
+    if image_files.is_bundle(network):
+        check_bundle_options(policy, device)
+        source = Store(root) if is_store(root) else None
+        trial = Policy.load(Path(network) / "policy.json").calibration.trial
+        here = source is not None and trial in source.trials()
+        if source is not None and here:
+            options = replace(options, trust_code=trusted(source, trial, trust_code))
+        measured = finished(of_bundle(source, Path(network), options), watch)
+        if not here:
+            measured = replace(measured, notes=(*measured.notes, *_elsewhere(root, trial)))
+    else:
+        source = opened_for(network, root)
+        code_runs = trusted(source, source.find_trial(network), trust_code)
+        options = replace(options, trust_code=code_runs)
+        steps = of_trial(source, network, policy, devices.chosen(device), options)
+        measured = finished(steps, watch)
+    return _charted(measured, figure)
+
+
+def _check_figure(figure: Path | None) -> None:
+    from offramp.report.render.charts import FORMATS
+
+    if figure is not None and figure.suffix[1:] not in FORMATS:
+        endings = ", ".join(f".{ending}" for ending in FORMATS)
+        raise OfframpError(f"--figure is {figure}; end it in one of {endings}")
+    if figure is not None and not figure.parent.is_dir():
+        raise OfframpError(f"there is no folder {figure.parent} for --figure; make it first")
+
+
+def _charted(measured: Benchmark, figure: Path | None) -> BenchmarkReport:
+    from offramp.api.chart import Chart
+    from offramp.report.figures.times import speed_figure
+
+    if figure is None:
+        return BenchmarkReport(measured)
+    try:
+        Chart(speed_figure(measured.lines, measured.name)).save(figure)
+    except OfframpError as error:
+        return BenchmarkReport(measured, failure=error)
+    return BenchmarkReport(measured, figure)
+
+
+def _elsewhere(root: Place, trial: str) -> Iterator[str]:
+    """The store directly below a folder that has a trial."""
+    from offramp.store.archive import Archive, stores_in
+
+    for store in stores_in(root):
+        with suppress(OfframpError):
+            if trial in Archive(store).trials():
+                yield f"--store {store} has it."
+
+
+def _whole(measured: Benchmark, batch: int) -> TextTable:
+    from offramp.infer.timing import WHOLE
+
+    lines = [line for line in measured.lines if line.batch == batch and line.what in WHOLE]
+    plain = {line.engine: line.rate for line in lines if line.what == "plain"}
+    has_energy, has_memory = (
+        any(getattr(line, name) is not None for line in lines) for name in ("joules", "memory")
+    )
+    rows = []
+    for line in lines:
+        spent = "–" if line.macs is None else macs(line.macs)
+        faster = f"{line.rate / plain[line.engine]:.2f} ×" if line.engine in plain else "–"
+        times = f"{1000 * line.p50:.4g}", f"{1000 * line.p95:.4g}", f"{line.rate:,.0f}"
+        energy = "–" if line.joules is None else f"{1000 * line.joules:.4g}"
+        memory = "–" if line.memory is None else size(line.memory)
+        more = [*([energy] if has_energy else []), *([memory] if has_memory else [])]
+        rows.append((line.engine, line.what, spent, *times, faster, *more))
+    titles = ["MACs", "p50 ms", "p95 ms", "images/s", "speed-up"]
+    titles += [*(["mJ/image"] if has_energy else []), *(["memory"] if has_memory else [])]
+    return TextTable(["engine", "network"], titles, rows, f"{counted(batch, 'image')} at once")
+
+
+def stage_tables(measured: Benchmark) -> list[TextTable]:
+    """Each stage alone: MACs, and the median at each batch size."""
+    from offramp.infer.timing import WHOLE
+
+    tables = []
+    for engine in dict.fromkeys(line.engine for line in measured.lines):
+        own = (line for line in measured.lines if line.engine == engine and line.what not in WHOLE)
+        lines = sorted(own, key=lambda line: line.batch)  # as the columns are
+        batches = sorted({line.batch for line in lines})
+        cells: dict[str, list[str]] = {}
+        for line in lines:
+            row = cells.setdefault(line.what, ["–" if line.macs is None else macs(line.macs)])
+            row.append(f"{1000 * line.p50:.4g}")
+        tables.append(
+            TextTable(
+                ["stage"],
+                ["MACs", *(f"ms at {batch}" for batch in batches)],
+                [(stage, *row) for stage, row in cells.items()],
+                f"Each stage alone, {engine}, on every image",
+            )
+        )
+    return tables

@@ -1,0 +1,535 @@
+"""From a backbone and images to a bundle: plan, train, calibrate, export."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
+
+from offramp.analysis.goals import GOALS, Goal, known_goal
+from offramp.api.answer import answer
+from offramp.api.deploy.card import (
+    Int8,
+    Int8Loss,
+    WebFolder,
+    card_document,
+    check_page,
+    int8_share,
+    page_lines,
+)
+from offramp.api.deploy.policies import CalibrationOptions, policy_for, target_of
+from offramp.api.options import (
+    RUNS,
+    Anyway,
+    BackboneName,
+    CommandOption,
+    DataName,
+    Device,
+    Force,
+    Settings,
+    Time,
+    TrainingStore,
+    Watcher,
+    read_place,
+)
+from offramp.api.reporter import Reporter, TrainingFailed, finished, reporter_for
+from offramp.api.train.forecast import data_line, forecast_document
+from offramp.api.train.request import run_config, shrunk
+from offramp.api.train.run import say_interrupted
+from offramp.errors import OfframpError
+from offramp.paper.guidelines import guidelines
+from offramp.parts import Part
+from offramp.store.place import Place, place
+from offramp.terminal import TextBlocks, TextTable
+from offramp.units import macs, percent
+
+if TYPE_CHECKING:
+    from offramp.bundle.export import ExportOptions
+    from offramp.data_spec import Normalization
+    from offramp.policy.calibration import Target
+    from offramp.policy.policy import Policy
+    from offramp.store.store import Store
+    from offramp.study.build import BuildOptions, BuildPlan, StrategyAdvice
+    from offramp.study.plan.forecast import Forecast
+    from offramp.study.plan.plan import Plan
+
+NormalizationName = Annotated["Normalization | str | None", CommandOption("NAME")]
+USUAL_LOSS = 0.01  # of accuracy, where no limit is named
+
+
+class BuildChoices(CalibrationOptions, total=False):
+    """What a bundle is made of: a limit and how policies are made, as for `calibrate`, and these.
+
+    Attributes:
+        exits: "auto" by default, how many, names of places, or shares of the MACs such as "25%": a,b or
+            25%,50%.
+        weights: What the backbone starts from: a file, imagenet or random. By default public weights if
+            they are here, else random.
+        keep_frozen: Train heads only. The final exit's answers stay as they are.
+        pretrained: Train heads only, on the public weights and at their image size.
+        goal: What the strategy is chosen for, as in `recommend`. "accuracy" by default.
+        evidence: Choose the strategy by this store's results, not by the paper's guidelines.
+        strategy: Train this strategy, whatever the goal says.
+        size: Pixels a side of an image. By default chosen from the images.
+        normalize: How pixels are normalized: train, imagenet, half, clip or unit; in Python also (mean,
+            deviation) by channel. By default as the weights expect, else train.
+        seed: The seed of weights, order and dropout. 42 by default.
+        settings: Settings of a study to change, such as "recipe.epochs=5". They win over all else.
+        device: Where the network trains.
+    """
+
+    exits: Annotated[int | str | Sequence[str], CommandOption("auto|N|PLACES")]
+    weights: Annotated[str | None, CommandOption("FILE|imagenet|random")]
+    keep_frozen: bool
+    pretrained: bool
+    goal: Annotated[
+        Goal, CommandOption("NAME", f"What matters most: {', '.join(GOALS)}.  [default: accuracy]")
+    ]
+    evidence: Annotated[Place | str | None, CommandOption("STORE", parse=read_place)]
+    strategy: Annotated[str | None, CommandOption("NAME")]
+    size: Annotated[int | None, CommandOption("N", least=1)]
+    normalize: NormalizationName
+    seed: Annotated[int, CommandOption("N", least=0)]
+    settings: Settings
+    device: Device
+
+
+@answer
+class Built:
+    """What `build` returns.
+
+    Attributes:
+        folder: Of the bundle.
+        policy: Where each image leaves.
+        card: What the network is, how it was trained, what it loses and what it costs, in types of JSON.
+        trial: Its id in the store.
+        reasons: What was chosen, and why, a line each.
+        store: The store that has the trial.
+        web: The folder of the page for browsers; None without one.
+
+    Example:
+        >>> built.policy.calibration.statement[:13]
+        'No guarantee:'
+    """
+
+    folder: Path
+    policy: Policy
+    card: Mapping[str, Any]
+    trial: str
+    reasons: tuple[str, ...] = ()
+    store: str = "runs/build"
+    web: Path | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        page = {} if self.web is None else {"web": str(self.web)}
+        reasons = list(self.reasons)
+        return {"bundle": str(self.folder), **page, "reasons": reasons, "card": self.card}
+
+    def document(self) -> TextBlocks:
+        trial = self.trial.rpartition("-")[2]  # the hash
+        bundle, where = shlex.quote(str(self.folder)), f"--store {shlex.quote(self.store)}"
+        return [
+            *card_document(self.folder, self.card),
+            *page_lines(self.web),
+            "Next:",
+            f"  offramp show {trial} {where}",
+            f"  offramp benchmark {bundle} {where}",
+            f"  offramp calibrate {trial} {where} --max-mean-macs 40%",
+            f"  offramp export {trial} {where} --policy policy.json --out other",
+        ]
+
+
+@answer
+class BuildForecast:
+    """What `build` would do.
+
+    Attributes:
+        choices: The plan, and why.
+        forecast: What it would take.
+        limit: What the policy is to keep, as it was named.
+        out: The bundle's folder.
+        refused: Why it would be refused; empty where it would not.
+    """
+
+    choices: BuildPlan
+    forecast: Forecast
+    limit: Mapping[str, Any]
+    out: Path
+    refused: Sequence[str]
+
+    def as_json(self) -> dict[str, Any]:
+        from offramp.nets.network import inside
+
+        plan = self.choices.plan
+        return {
+            "study": plan.study.model_dump(mode="json"),
+            "reasons": self.choices.reasons,
+            "classes": plan.data.classes,
+            "initial": inside(plan.net).facts.initial,
+            "exits": _exits(plan),
+            "target": self.limit,
+            "out": str(self.out),
+            "refused": self.refused,
+            **self.forecast.as_json(),
+        }
+
+    def document(self) -> TextBlocks:
+        return [
+            *_plan_document(self.choices, self.limit, self.out),
+            *forecast_document(self.forecast),
+            *(f"It would be refused: {why}, or --anyway." for why in self.refused),
+        ]
+
+
+def build(
+    backbone: BackboneName,
+    data: DataName,
+    out: Annotated[Path | str, CommandOption("FOLDER", by_name=True)],
+    *,
+    store: TrainingStore = RUNS / "build",
+    budget: Time = None,
+    int8: Int8 = False,
+    int8_loss: Int8Loss = None,
+    web: WebFolder = None,
+    onnxruntime_web: WebFolder = None,
+    check: bool = True,
+    measure: bool = True,
+    force: Force = False,
+    anyway: Anyway = False,
+    watch: Watcher = None,
+    **choices: Unpack[BuildChoices],
+) -> Built:
+    """Make a bundle from a backbone and images.
+
+    It places exits, chooses a strategy, trains, calibrates and exports. First it says its
+    choices, with reasons. You may interrupt it at any time: the same command goes on.
+
+    Name one limit, on accuracy, MACs, time or risk. Without one, `max_accuracy_loss` is 0.01.
+
+    Args:
+        backbone: A network: resnet18, timm/NAME or my.py:make_net.
+        data: A data set: folder:path/to/images, with a folder for each class, cifar10:path or digits.
+        out: The bundle's folder, a new one.
+        store: The store, which keeps finished work: a folder, or s3://BUCKET/NAME.
+        budget: Cut epochs and images until training here fits this time, such as 2h or 90min.
+        int8: Quantize the stages; in Python, a number is the accuracy that this may cost.
+        int8_loss: Accuracy to give up for `int8`: 0.01 or 1% is one point.
+        web: Also write a web page that classifies images in the browser: a new folder.
+        onnxruntime_web: With `web`: the npm package that the page needs. By default
+            node_modules/onnxruntime-web, here or in a folder above.
+        check: Compare the bundle's answers with PyTorch's.
+        measure: Time the stages here, for the card.
+        force: Replace an earlier bundle or page.
+        anyway: Write an unreliable bundle too, and mark it.
+        watch: Called with every event of the training.
+        choices: A limit, and what was decided already.
+
+    Raises:
+        OfframpError: The input cannot work, training fails, or, unless `anyway`, the result is
+            unreliable.
+
+    On the command line:
+        offramp build --backbone resnet18 --data folder:photos --out bundle
+        offramp build --backbone timm/efficientnet_b0 --pretrained \\
+          --data folder:photos --out bundle
+        offramp build --backbone resnet18 --data folder:photos --out bundle \\
+          --weights mine.pth --keep-frozen --normalize imagenet
+        offramp build --backbone digits-cnn --data digits --out bundle
+
+    Example:
+        >>> built = offramp.build(
+        ...     "digits-cnn",
+        ...     "digits",
+        ...     "built",
+        ...     exits=1,
+        ...     settings=["recipe.epochs=8", "data.train_images=400"],
+        ...     measure=False,
+        ...     max_accuracy_loss=0.05,
+        ... )
+        >>> built.folder, built.card["network"]["classes"]
+        (PosixPath('built'), 10)
+    """
+    choices = _limited(choices)
+    folder, allowed = Path(out), int8_share(int8, int8_loss)
+    _check(choices, folder, allowed is not None, force, anyway)
+    from offramp.bundle import web as pages
+    from offramp.bundle.export import ExportOptions
+    from offramp.policy import useful
+    from offramp.store.store import Store
+
+    runtime = check_page(web, onnxruntime_web, force, folder)
+    reporter, source = reporter_for(watch), Store(place(store))
+    chosen, weak, fits = _chosen(backbone, data, choices, budget, anyway, reporter)
+    useful.check(too_few_images(chosen.plan, target_of(choices)), anyway)
+    reporter.show(_plan_document(chosen, _named_limit(choices), folder))
+    for note in chosen.plan.notes if not isinstance(watch, Reporter) else ():
+        reporter.note(note)
+    _train(chosen.plan, source, choices, reporter, fits)
+    options = ExportOptions(
+        check=check, measure=measure, force=force, anyway=anyway, doubts=weak, int8=allowed
+    )
+    steps = deployed(chosen.plan, source, choices, folder, options)
+    built = finished(steps, reporter.step)
+    if web is not None and runtime is not None:
+        pages.write(built.folder, web, runtime, force)
+    return replace(built, reasons=chosen.reasons, store=str(store), web=web)
+
+
+def forecast_build(
+    backbone: BackboneName,
+    data: DataName,
+    out: Annotated[Path | str, CommandOption("FOLDER", by_name=True)],
+    *,
+    store: TrainingStore = RUNS / "build",
+    budget: Time = None,
+    int8: Int8 = False,
+    int8_loss: Int8Loss = None,
+    web: WebFolder = None,
+    onnxruntime_web: WebFolder = None,
+    force: Force = False,
+    anyway: Anyway = False,
+    watch: Watcher = None,
+    **choices: Unpack[BuildChoices],
+) -> BuildForecast:
+    """Show data, exits, strategy, work and target. Start nothing.
+
+    Args:
+        backbone: A network: resnet18, timm/NAME or my.py:make_net.
+        data: A data set: folder:path/to/images, cifar10:path or digits.
+        out: The bundle's folder, a new one.
+        store: The store, which keeps finished work: a folder, or s3://BUCKET/NAME.
+        budget: Cut epochs and images until training here fits this time.
+        int8: Quantize the stages.
+        int8_loss: Accuracy to give up for `int8`.
+        web: Also write a web page.
+        onnxruntime_web: With `web`: the npm package that the page needs.
+        force: Replace an earlier bundle or page.
+        anyway: Write an unreliable bundle too, and mark it.
+        watch: Called with events; there are none yet.
+        choices: A limit, and what was decided already.
+
+    Raises:
+        OfframpError: The input cannot work.
+
+    On the command line:
+        offramp build --backbone digits-cnn --data digits --out bundle --dry-run
+    """
+    from offramp import device as devices
+    from offramp.store.store import Store
+    from offramp.study.plan.forecast import forecast
+
+    choices = _limited(choices)
+    folder = Path(out)
+    _check(choices, folder, int8_share(int8, int8_loss) is not None, force, anyway)
+    check_page(web, onnxruntime_web, force, folder)
+    chosen, _, _ = _chosen(backbone, data, choices, budget, True, reporter_for(watch))
+    device = devices.chosen(choices.get("device"))
+    work = forecast(chosen.plan, Store(place(store)), device)
+    refused = () if anyway else too_few_images(chosen.plan, target_of(choices))
+    return BuildForecast(chosen, work, _named_limit(choices), folder, refused)
+
+
+def strategy_advice(goal: Goal, frozen_backbone: bool = False) -> tuple[StrategyAdvice, ...]:
+    """The guidelines for a goal, as `offramp.study.build` takes them."""
+    from offramp.study.build import StrategyAdvice
+
+    advised, _ = guidelines(goal, frozen_backbone)
+    source = f"the paper's guidelines for the goal '{goal}', section"
+    return tuple(StrategyAdvice(g.strategies, g.text, f"{source} {g.section}") for g in advised)
+
+
+def _limited(choices: BuildChoices) -> BuildChoices:
+    """The choices, with a limit."""
+    from offramp.policy.limits import LIMITS
+
+    names = [name.replace("-", "_") for name in LIMITS]
+    if any(choices.get(name) is not None for name in names):
+        return choices
+    return {**choices, "max_accuracy_loss": USUAL_LOSS}
+
+
+def _check(choices: BuildChoices, out: Path, int8: bool, force: bool, anyway: bool) -> None:
+    """Raises OfframpError for mistakes, before the work."""
+    from offramp.bundle import folder, graphs
+    from offramp.policy.useful import check_stage_times
+
+    limit = target_of(choices)
+    file = choices.get("stage_times")
+    check_stage_times(None if file is None else Path(file), limit.kind, int8, anyway)
+    graphs.check_installed()
+    folder.check_place(out, force)
+
+
+def _chosen(
+    backbone: str,
+    data: str,
+    choices: BuildChoices,
+    budget: float | None,
+    anyway: bool,
+    reporter: Reporter,
+) -> tuple[BuildPlan, tuple[str, ...], tuple[str, ...] | None]:
+    """The plan, why it is unreliable, and the settings that a budget came to."""
+    from offramp import device as devices
+    from offramp.study.build import batch_size, choose
+
+    options = _options(backbone, data, choices)
+    with reporter.reading():
+        chosen = choose(options)
+    if budget is None:
+        return chosen, (), None
+    # Of fewer images a step takes fewer, unless `--set` says how many.
+    is_usual = chosen.plan.study.recipe.batch_size == batch_size(len(chosen.plan.data.train))
+    device = devices.chosen(choices.get("device"))
+    fits, weak = shrunk(chosen.plan, budget, device, reporter, anyway, batch_size if is_usual else None)
+    with reporter.reading():
+        smaller = choose(replace(options, settings=(*options.settings, *fits)))
+    return smaller, weak, fits
+
+
+def _options(backbone: str, data: str, choices: BuildChoices) -> BuildOptions:
+    from offramp.policy.useful import images_needed
+    from offramp.study.build import BuildOptions
+
+    limit = target_of(choices)
+    goal = known_goal(choices.get("goal", "accuracy"))
+    frozen = choices.get("keep_frozen", False) or choices.get("pretrained", False)
+    source = choices.get("evidence")
+    device = choices.get("device")
+    exits = choices.get("exits", "auto")
+    return BuildOptions(
+        backbone=backbone,
+        data=data,
+        exits=str(exits) if isinstance(exits, int | str) else ",".join(exits),
+        weights=choices.get("weights"),
+        keep_frozen=choices.get("keep_frozen", False),
+        goal=goal,
+        advice=strategy_advice(goal, frozen),
+        strategy=choices.get("strategy"),
+        evidence=None if source is None else _best_of(place(source), goal, backbone, frozen),
+        size=choices.get("size"),
+        normalize=choices.get("normalize"),
+        seed=choices.get("seed", 42),
+        settings=tuple(choices.get("settings", ())),
+        device=None if device is None else str(device),
+        calibration=images_needed(limit.kind, limit.value),
+        pretrained=choices.get("pretrained", False),
+    )
+
+
+def _best_of(
+    source: Place, goal: Goal, backbone: str, keep_frozen: bool
+) -> tuple[str, Mapping[str, Any], str]:
+    """The strategy that runs put first: its name, its options, and what the runs are."""
+    from offramp.analysis.recommend import Preference
+    from offramp.report import evidence
+    from offramp.report.advice import choice
+    from offramp.usercode import is_user_code
+
+    preference = Preference(goal, frozen_backbone=keep_frozen)
+    best = choice(evidence.open(source), preference, backbone)
+    if best is None:
+        raise OfframpError(
+            f"the runs in {source} say nothing of {backbone} for the goal '{goal}'; leave --evidence "
+            "out, to go by the paper's guidelines"
+        )
+    trial, why = best
+    program = trial.manifest.program
+    if is_user_code(program):
+        raise OfframpError(
+            f"the best strategy of the runs in {source} is code, {program}; read it, and if you want "
+            f"it, name it yourself: --strategy {program}"
+        )
+    return program, trial.manifest.options, f"{why} ({source})"
+
+
+def _train(
+    plan: Plan,
+    store: Store,
+    choices: BuildChoices,
+    reporter: Reporter,
+    fits: tuple[str, ...] | None,
+) -> None:
+    """Raises TrainingFailed where a phase fails, KeyboardInterrupt where it is cut short."""
+    from offramp import device as devices
+    from offramp.study.run.processes import run_pooled
+
+    device = devices.chosen(choices.get("device"))
+    state = reporter.train(plan, run_pooled(plan, store, run_config(device)))
+    if state.interrupted is not None:
+        say_interrupted(reporter, fits)
+        raise state.interrupted
+    if failures := state.failures():
+        raise TrainingFailed(f"{failures[0]['strategy']}: {failures[0]['reason']}")
+
+
+def too_few_images(plan: Plan, limit: Target) -> tuple[str, ...]:
+    """Why the plan's calibration images are too few for the limit, before anything is trained."""
+    from offramp.policy import useful
+
+    return useful.resolution(limit.kind, limit.value, len(plan.data.calibration))
+
+
+def deployed(
+    plan: Plan, store: Store, choices: CalibrationOptions, out: Path, options: ExportOptions
+) -> Generator[str, None, Built]:
+    """Calibrate and export the plan's one trial, which has been trained; yields what it does."""
+    from offramp.bundle.export import export
+    from offramp.study import trained as trials
+    from offramp.study.run.trials import blank_network, recorded_code
+
+    name, typed = plan.trials[0].id, {plan.study.backbone.name, plan.study.data.name}
+    trust_code = recorded_code(store, name, data=True).keys() <= typed
+    trained = trials.read(store, name, trust_code)
+    policy = policy_for(
+        trained, lambda: blank_network(store, name, trust_code).eval(), choices, options.anyway
+    ).policy
+    bundle = yield from export(store, name, policy, out, replace(options, trust_code=trust_code))
+    return Built(bundle.folder, policy, bundle.card, name)
+
+
+def _exits(plan: Plan) -> list[dict[str, Any]]:
+    from offramp.nets.network import inside
+
+    net = plan.net
+    rows = []
+    for k, name in enumerate(net.places, start=1):
+        head = net.macs(Part("head", k))
+        reached = sum(net.macs(Part("segment", i)) for i in range(1, k + 1))
+        kind = "classifier" if k == net.exits else inside(net).head_specs[k - 1].kind
+        share = reached / net.plain_macs
+        rows.append({"exit": k, "after": name, "share": share, "head": kind, "head_macs": head})
+    return rows
+
+
+def _named_limit(choices: CalibrationOptions) -> dict[str, Any]:
+    """A share as a number; of others what was named, as a percentage is of a network's MACs."""
+    from offramp.policy.limits import LIMITS
+
+    limit = target_of(choices)
+    named: Any = choices.get(limit.kind.replace("-", "_"))
+    return {limit.kind: limit.value if LIMITS[limit.kind].metavar == "SHARE" else named}
+
+
+def _plan_document(chosen: BuildPlan, limit: Mapping[str, Any], out: Path) -> list[str | TextTable]:
+    from offramp.data.notes import notes
+
+    plan = chosen.plan
+    rows = []
+    for row in _exits(plan):
+        spent = percent(row["share"]), macs(row["head_macs"])
+        rows.append((str(row["exit"]), row["after"], row["head"], *spent))
+    target = ", ".join(f"{kind} {value}" for kind, value in limit.items())
+    return [
+        data_line(plan.data),
+        *([] if plan.weights is None else [plan.weights]),
+        *(f"- {line}" for line in (*chosen.reasons, *notes(plan.data.provenance))),
+        TextTable(
+            ["exit", "after", "head"],
+            ["MACs before it", "of its head"],
+            rows,
+            f"{plan.study.backbone.name} with early exits",
+        ),
+        f"Target: {target}. Bundle: {out}.\n",
+    ]

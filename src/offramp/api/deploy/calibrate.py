@@ -1,0 +1,300 @@
+"""From a trial to a policy and its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from offramp.api.answer import answer
+from offramp.api.deploy.policies import CalibrationOptions, check_options, policy_for
+from offramp.api.opening import opened, trusted
+from offramp.api.options import RUNS, Anyway, Device, StorePlace, TrialName, TrustCode
+from offramp.terminal import TextBlocks, TextTable
+from offramp.units import counted, macs, percent
+
+if TYPE_CHECKING:
+    from offramp.nets.network import ExitNetwork
+    from offramp.policy.calibrate import Calibrated, MeasuredCosts
+    from offramp.policy.evaluate import ClassEvaluation, Evaluation
+    from offramp.policy.policy import Policy
+    from offramp.study.trained import Deployable, Trained
+
+SHOWN_POINTS = 9  # of the curve
+SHOWN_CLASSES = 10
+
+
+@answer
+class CalibrationReport:
+    """A policy, how it was chosen, and what it comes to on test images.
+
+    Attributes:
+        policy: Where each image leaves.
+        file: Where it was written; None where it was not.
+        test: What it comes to on test images.
+        unreliable: Why it is not to be trusted; empty for a reliable one.
+    """
+
+    policy: Policy
+    file: Path | None
+    test: Evaluation
+    unreliable: Sequence[str]
+    _trained: Trained
+    _calibrated: Calibrated
+
+    def as_json(self) -> dict[str, Any]:
+        from offramp.policy.calibrate import statement
+
+        calibrated = self._calibrated
+        times = calibrated.measured
+        return {
+            **({} if times is None else {"stages": dict(times.record)}),
+            "trial": self._trained.id,
+            "policy": None if self.file is None else str(self.file),
+            "statement": statement(calibrated),
+            "remark": calibrated.remark,
+            "target": asdict(calibrated.target),
+            "chosen": calibrated.chosen,
+            "curve": [
+                {**asdict(measure), "thresholds": list(policy.thresholds)}
+                for policy, measure in zip(calibrated.candidates, calibrated.measures, strict=True)
+            ],
+            "plain_macs": self._trained.plain_macs,
+            "test": asdict(self.test),
+            "unreliable": self.unreliable,
+        }
+
+    def document(self) -> TextBlocks:
+        from offramp.policy.calibrate import statement
+
+        calibrated, promise = self._calibrated, statement(self._calibrated)
+        place = "" if self.file is None else f" in {self.file}"
+        remark = calibrated.remark
+        return [
+            *(f"Unreliable: {reason}." for reason in self.unreliable),
+            f"{self._trained.id}: {calibrated.policy.score} policy{place}",
+            *self._weights(),
+            _curve(self._trained, calibrated),
+            _exits(self.test),
+            _classes(self.test),
+            "\n".join(self._on_test()),
+            "",
+            promise,
+            *([f"Note: {remark}."] if remark is not None and remark not in promise else []),
+        ]
+
+    def _weights(self) -> list[str]:
+        """What calibration images count for, where that is not one each as in training."""
+        from offramp.data.notes import unlike
+
+        calibrated, trained = self._calibrated, self._trained
+        if calibrated.strata is not None:
+            return [
+                f"Calibration images are weighted to the class shares of training: {calibrated.rows:,} "
+                f"count as {calibrated.strata.effective:,.0f}. Curve and guarantee are for these shares."
+            ]
+        return [f"Note: {line}." for line in unlike(trained.by_class or {}, trained.classes)]
+
+    def _on_test(self) -> list[str]:
+        test, plain = self.test, self._trained.plain_macs
+        loss, spent = test.loss, test.macs
+        lines = [
+            f"On {test.images:,} test images, with 95 % intervals:",
+            f"  accuracy           {_interval(test.policy)}",
+            f"  full network       {_interval(test.full)}",
+            f"  loss of accuracy   {100 * loss.value:.2f} points{_ends(loss.low, loss.high, 100)}",
+            f"  right to wrong     {_interval(test.harm)}",
+            f"  differing answers  {_interval(test.disagreement)}",
+            f"  MACs an image      {macs(spent.mean)}, {percent(spent.mean / plain)} of the plain "
+            f"network{_ends(spent.low, spent.high, 100 / plain)}",
+        ]
+        if self._calibrated.measured is not None:
+            lines += _time(self._calibrated.policy, test, self._calibrated.measured)
+        for name, bound in (("oracle", test.oracle), ("random exit", test.random)):
+            share = percent(bound.macs / plain)
+            lines.append(f"  {name:<18} {percent(bound.accuracy)} at {share} of the MACs")
+        return lines
+
+
+def calibrate(
+    trial: TrialName,
+    store: StorePlace = RUNS,
+    *,
+    out: Path | None = Path("policy.json"),
+    device: Device = None,
+    trust_code: TrustCode = None,
+    anyway: Anyway = False,
+    **options: Unpack[CalibrationOptions],
+) -> CalibrationReport:
+    """Choose where each image leaves, with or without a guarantee.
+
+    How cheap can this trial run, and what does it lose? Name one target: a limit on accuracy, answers,
+    MACs or time. Policies are made on validation images, one is chosen on calibration images and
+    reported on test images.
+
+    An unreliable result is refused: a network near chance, too few calibration images for
+    the limit, times of a busy machine, a policy that decides nothing. `anyway` goes on and marks it.
+
+    Args:
+        trial: A trial's id, its beginning or its ending.
+        store: The store: a folder, or s3://BUCKET/NAME.
+        out: The policy file to write; None for none.
+        device: Where the network runs to be timed.
+        trust_code: Whether code that the store names may run.
+        anyway: Take an unreliable policy too, and mark it.
+        options: The limit, and how policies are made.
+
+    Raises:
+        OfframpError: There is no such trial, no policy keeps the limit, or the policy is unreliable.
+
+    On the command line:
+        offramp calibrate two-stage-resnet18-cifar10-s42 --max-accuracy-loss 0.01
+        offramp calibrate two-stage-resnet18-cifar10-s42 --risk 0.01
+        offramp calibrate two-stage-resnet18-cifar10-s42 --max-mean-latency 5ms
+        offramp calibrate two-stage-resnet18-cifar10-s42 --max-p95-latency 5ms \\
+          --stage-times phone.json
+    """
+    check_options(options)  # mistakes before the work
+    from offramp import device as devices
+    from offramp.engine.settings import placed
+    from offramp.policy.evaluate import evaluate
+    from offramp.study import trained as trials
+    from offramp.study.run.trials import blank_network
+
+    source = opened(store)
+    code_runs = trusted(source, source.find_trial(trial), trust_code)
+    trained = trials.read(source, trial, code_runs)
+
+    def net() -> ExitNetwork:
+        network = blank_network(source, trained.id, code_runs).eval()  # what it learned changes no time
+        placed(network, devices.chosen(device))
+        return network
+
+    deployable: Deployable = policy_for(trained, net, options, anyway)
+    if out is not None:
+        deployable.policy.save(Path(out))
+    # Only now, with the policy on the disk, is the test split looked at.
+    tested = evaluate(deployable.calibrated.policy, trained.test, trained.costs, trained.classes)
+    return CalibrationReport(
+        deployable.policy, out, tested, deployable.unreliable, trained, deployable.calibrated
+    )
+
+
+def _time(policy: Policy, tested: Evaluation, measured: MeasuredCosts) -> list[str]:
+    """The mean time of a test image, by what its stages keep and by medians."""
+    record, machine = measured.record, measured.record["machine"]
+    upper, median = (
+        sum(exit.share * each for exit, each in zip(tested.exits, policy.macs(costs), strict=True)) / 1e6
+        for costs in (measured.costs, measured.median)
+    )
+    full, usual = measured.costs.full / 1e6, measured.median.full / 1e6
+    names = {"mean": "on average", "p95": "by 95th percentiles"}
+    rounds = names.get(record.get("of", ""), "in nine rounds of ten")
+    return [
+        f"  time an image      {upper:.4g} ms {rounds} "
+        f"(median {median:.4g}); full network {full:.4g} ({usual:.4g}),",
+        f"                     by the times of its stages, {record['repeats']:,} rounds at batch "
+        f"{record['batch']} on {machine['device']}, {machine['threads']} threads",
+    ]
+
+
+def _interval(share: Any) -> str:
+    return f"{100 * share.value:.2f} % ({100 * share.low:.2f} to {100 * share.high:.2f})"
+
+
+def _ends(low: float | None, high: float | None, factor: float) -> str:
+    return "" if low is None or high is None else f" ({factor * low:.2f} to {factor * high:.2f})"
+
+
+def _curve(trained: Trained, calibrated: Calibrated) -> TextTable:
+    """Some points of the curve, the full network and the chosen one among them."""
+    measures = calibrated.measures
+    timed = measures[0].seconds is not None
+    rows = []
+    points = _points(calibrated)
+    for at, measure in enumerate(measures):
+        if at in points:
+            accuracy = 1 - measure.risk if measure.accuracy is None else measure.accuracy
+            mark = "*" if at == calibrated.chosen else ""
+            spent = macs(measure.macs), percent(measure.macs / trained.plain_macs)
+            time = [] if measure.seconds is None else [f"{1000 * measure.seconds:.4g}"]
+            rows.append((mark, *spent, f"{100 * accuracy:.2f} %", *time))
+    title = "agreement" if measures[0].accuracy is None else "accuracy"
+    note = "Candidates were made on validation. * is the chosen one."
+    if timed and calibrated.measured is not None and "device" in calibrated.measured.record:
+        note += (
+            " MACs leave out the heads that a policy does not use; ms are of stages timed with all "
+            "heads."
+        )
+    return TextTable(
+        [""],
+        ["MACs", "of plain", title, *(["ms an image"] if timed else [])],
+        rows,
+        f"Accuracy and compute on {calibrated.rows:,} calibration images",
+        note,
+    )
+
+
+def _points(calibrated: Calibrated) -> set[int]:
+    """The first, the last and the chosen point, and some in between, evenly by MACs."""
+    import numpy as np
+
+    spent = np.array([measure.macs for measure in calibrated.measures])
+    evenly = np.linspace(spent.max(), spent.min(), SHOWN_POINTS)
+    near = np.abs(spent[None] - evenly[:, None]).argmin(axis=1)
+    return {0, len(spent) - 1, calibrated.chosen, *(int(i) for i in near)}
+
+
+def _exits(tested: Evaluation) -> TextTable:
+    rows = [
+        (
+            str(exit.exit),
+            "–" if exit.threshold is None else f"{exit.threshold:.4g}",
+            percent(exit.share),
+            "–" if exit.accuracy is None else percent(exit.accuracy),
+            percent(exit.accuracy_all),
+            "–" if exit.ece is None else f"{exit.ece:.3f}",
+            "–" if exit.auroc is None else f"{exit.auroc:.3f}",
+            f"{exit.aurc:.3f}",
+        )
+        for exit in tested.exits
+    ]
+    return TextTable(
+        ["exit"],
+        ["threshold", "leave", "right here", "right of all", "ECE", "AUROC", "AURC"],
+        rows,
+        "Exits, on test",
+        "right here: of the images that leave there. ECE: of the confidence. AUROC, AURC: of the score "
+        "over all. AURC: mistakes among the surest, lower is better.",
+    )
+
+
+def _classes(tested: Evaluation) -> TextTable:
+    """The classes that lose most; those whose loss is surely above 0 are named in any case."""
+
+    def hurt(line: ClassEvaluation) -> bool:
+        return line.loss.low > 0
+
+    worst = sorted(tested.classes, key=lambda line: -line.loss.value)
+    listed = [line for i, line in enumerate(worst) if i < SHOWN_CLASSES or hurt(line)]
+    rest = len(worst) - len(listed)
+    rows = [
+        (
+            line.name,
+            str(line.images),
+            percent(line.full),
+            percent(line.policy),
+            f"{100 * line.loss.value:+.1f}",
+            f"{100 * line.loss.low:+.1f} to {100 * line.loss.high:+.1f}",
+            "loses" if hurt(line) else "",
+        )
+        for line in listed
+    ]
+    return TextTable(
+        ["class"],
+        ["images", "full", "policy", "loss", "95 %", ""],
+        rows,
+        "Loss of accuracy by class, on test, most first",
+        f"and {counted(rest, 'more class', 'more classes')} (--json has all)" if rest else "",
+    )

@@ -1,0 +1,126 @@
+"""The policy of a trained network for a limit, as every job asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from offramp.api.options import CommandOption, StageTimesFile
+from offramp.errors import OfframpError
+from offramp.policy.limits import LIMITS, Limits
+from offramp.policy.scoring import SCORES
+
+if TYPE_CHECKING:
+    from offramp.nets.network import ExitNetwork
+    from offramp.policy.calibration import Target
+    from offramp.study.trained import Deployable, Trained
+
+SCORE_HELP = f"What decides whether an image leaves: {', '.join(SCORES)}.  [default: confidence]"
+LIMIT_NAMES = frozenset(Limits.__annotations__)
+
+
+class CalibrationOptions(Limits, total=False):
+    """How a policy is made and chosen: one of `Limits`, and these.
+
+    Attributes:
+        score: What decides whether an image leaves, "confidence" by default; see `Policy`.
+        shared: One threshold for all exits, not one per exit.
+        survivors: Set thresholds exit by exit, each for the images that get there.
+        temperature: Fit a temperature for each exit, on validation.
+        training_shares: Weigh calibration images: each class counts as it does in training.
+        batch: With a limit on time: images at once. 1 by default.
+        stage_times: Times of the stages on the target device, to count instead of MACs. Make the file
+            there: python run.py --measure --out FILE.
+    """
+
+    score: Annotated[str, CommandOption("NAME", SCORE_HELP)]
+    shared: bool
+    survivors: bool
+    temperature: bool
+    training_shares: bool
+    batch: Annotated[int | None, CommandOption("N", least=1)]
+    stage_times: StageTimesFile
+
+
+def limits_of(options: CalibrationOptions) -> Limits:
+    """The limits among the options."""
+    limits: Limits = {name: value for name, value in options.items() if name in LIMIT_NAMES}  # type: ignore[assignment]
+    return limits
+
+
+def target_of(options: CalibrationOptions, plain_macs: int = 1) -> Target:
+    """The limit of the options.
+
+    Args:
+        options: Of the job.
+        plain_macs: Of the network without early exits, which a percentage is of.
+
+    Raises:
+        OfframpError: There is not one limit, or it makes no sense.
+    """
+    from offramp.policy.calibrate import target
+
+    return target(plain_macs, **limits_of(options))
+
+
+def check_options(options: CalibrationOptions) -> Target:
+    """The limit, checked with what goes with it, before any work.
+
+    Raises:
+        OfframpError: The options do not go together.
+    """
+    from offramp.policy.candidates import Search
+    from offramp.policy.limits import check_times
+
+    target = target_of(options)
+    batch, stage_times = options.get("batch"), options.get("stage_times")
+    if batch is not None and batch < 1:
+        raise OfframpError(f"batch must be at least 1, got {batch}")
+    if LIMITS[target.kind].stages != "mean" and stage_times is None and batch is not None:
+        raise OfframpError("--batch goes with --max-mean-latency and --stage-times; leave it out")
+    check_times(target.kind, stage_times is not None)
+    Search(*_search(options))
+    return target
+
+
+def policy_for(
+    trained: Trained, net: Callable[[], ExitNetwork], options: CalibrationOptions, anyway: bool
+) -> Deployable:
+    """The policy that keeps the limit on calibration images. The test split is not looked at.
+
+    Args:
+        trained: The network's answers.
+        net: Makes the network, to be timed where the limit needs it.
+        options: The limit, and how policies are made.
+        anyway: Take an unreliable one too.
+
+    Raises:
+        OfframpError: No policy keeps the limit, or, unless `anyway`, it is unreliable.
+    """
+    from offramp.infer.torch_timing import times_for
+    from offramp.policy.candidates import Search
+    from offramp.study import trained as trials
+
+    limit = target_of(options, trained.plain_macs)
+    search = Search(*_search(options))
+    file = options.get("stage_times")
+    times = times_for(
+        limit,
+        trained.costs,
+        net,
+        options.get("batch") or 1,
+        search.score,
+        None if file is None else Path(file),
+    )
+    shares = trained.training_shares if options.get("training_shares") else None
+    return trials.policy_for(trained, limit, search, times, shares, anyway)
+
+
+def _search(options: CalibrationOptions) -> tuple[str, bool, bool, bool]:
+    return (
+        options.get("score", "confidence"),
+        options.get("shared", False),
+        options.get("temperature", False),
+        options.get("survivors", False),
+    )

@@ -1,0 +1,154 @@
+"""A bundle behind HTTP."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from offramp import units
+from offramp.api.answer import answer
+from offramp.api.options import CommandOption, quantity, size
+from offramp.errors import OfframpError
+from offramp.terminal import TextBlocks
+
+if TYPE_CHECKING:
+    from offramp.bundle.runtime import Bundle
+
+NEEDED = ("onnxruntime", "starlette", "uvicorn", "prometheus_client")
+PATIENCE_S = 30  # for requests that wait, when the server is asked to end
+
+
+@answer
+class BundleServer:
+    """A server that listens, and answers once it runs.
+
+    Attributes:
+        bundle: What it serves.
+        address: Where it listens.
+        unreliable: Why the bundle's answers are not to be trusted; empty for reliable ones.
+    """
+
+    bundle: str
+    address: str
+    unreliable: Sequence[str]
+    _app: Any
+    _socket: socket.socket
+
+    def as_json(self) -> dict[str, Any]:
+        return {"bundle": self.bundle, "address": self.address, "unreliable": self.unreliable}
+
+    def warnings(self) -> Sequence[str]:
+        return [f"Unreliable: {reason}." for reason in self.unreliable]
+
+    def document(self) -> TextBlocks:
+        return [f"{self.bundle}: POST images to {self.address}/predict"]
+
+    def run(self, as_json: bool = False, show: Callable[[], None] = lambda: None) -> int:
+        """Answer requests until the process is interrupted."""
+        import uvicorn
+
+        with self._socket:
+            if as_json:  # the answer does not say it
+                for line in self.warnings():
+                    print(line, file=sys.stderr)
+            show()
+            sys.stdout.flush()
+            config = uvicorn.Config(
+                self._app,
+                log_level="warning",
+                access_log=False,
+                timeout_graceful_shutdown=PATIENCE_S,
+            )
+            uvicorn.Server(config).run(sockets=[self._socket])
+        return 0
+
+
+def serve_bundle(
+    bundle: Annotated[str, CommandOption("BUNDLE")],
+    *,
+    host: Annotated[str, CommandOption("ADDRESS")] = "127.0.0.1",
+    port: Annotated[int, CommandOption("N", least=0, most=65535)] = 8000,
+    max_wait: Annotated[float, CommandOption("TIME", parse=quantity(units.TIME), default="2ms")] = 0.002,
+    max_batch: Annotated[int, CommandOption("N", least=1)] = 32,
+    queue: Annotated[int, CommandOption("N", least=1)] = 256,
+    max_body: Annotated[int, CommandOption("SIZE", parse=size, default="10MB")] = 10_000_000,
+    threads: Annotated[int | None, CommandOption("N", least=1)] = None,
+) -> BundleServer:
+    """Serve a bundle over HTTP.
+
+    POST an image file to /predict; the answer is JSON. Images that arrive together run together, and
+    each is answered as soon as it leaves. /health says that it runs. /metrics is for Prometheus, with
+    the share of images by exit. After Ctrl-C or SIGTERM it answers the waiting requests and ends. It has
+    no login: put a proxy before it if you need one.
+
+    Args:
+        bundle: A bundle's folder, or hf:USER/NAME.
+        host: The address to listen at; 0.0.0.0 is all.
+        port: The port; 0 takes a free one.
+        max_wait: How long an image waits to be answered with others, in seconds, or such as 2ms.
+        max_batch: The most images answered together.
+        queue: The most requests at a time; others get 503.
+        max_body: The largest request, in bytes, or such as 10MB; larger ones get 413.
+        threads: Threads of onnxruntime. By default as many as cores.
+
+    Returns:
+        A server that listens. Its `run` answers until it is interrupted; a command calls it.
+
+    Raises:
+        OfframpError: This is no bundle, a package is missing, or the port is taken.
+
+    On the command line:
+        offramp serve bundle/
+        curl --data-binary @photo.jpg http://127.0.0.1:8000/predict
+    """
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        names = ", ".join(missing)
+        raise OfframpError(f"serve needs {names}; install with: pip install 'offramp[serve]'")
+    from offramp.serve.app import ServeLimits, make_app
+
+    limits = ServeLimits(batch=max_batch, wait=max_wait, queue=queue, body=max_body)
+    network = opened(bundle, threads)
+    app = make_app(network, limits, name_of(bundle))
+    listening = listener(host, port)
+    name = f"[{host}]" if ":" in host else host
+    address = f"http://{name}:{listening.getsockname()[1]}"
+    return BundleServer(bundle, address, network.unreliable, app, listening)
+
+
+def listener(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises OfframpError where it cannot."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    server = None
+    try:
+        # Of TCP by name: only then does asyncio send small answers at once, and not 40 ms later.
+        server = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((host, port))
+        server.listen()  # whoever comes before the server is up waits for it
+    except (OSError, UnicodeError) as error:  # the latter of what is no name of a machine
+        if server is not None:  # a system without IPv6 makes none
+            server.close()
+        why = getattr(error, "strerror", None) or error
+        raise OfframpError(
+            f"cannot listen at {host}:{port} ({why}); choose another --port or --host"
+        ) from error
+    return server
+
+
+def name_of(bundle: str) -> str:
+    """Of a bundle's folder, or on the hub: what is fetched lies in a folder named by a hash."""
+    from offramp.bundle import hub
+
+    return bundle if bundle.startswith(hub.PREFIX) else Path(bundle).resolve().name
+
+
+def opened(bundle: str, threads: int | None) -> Bundle:
+    """A bundle of a folder, or of the hub."""
+    from offramp.bundle import folder, hub
+
+    return folder.opened(hub.local(bundle) or Path(bundle), threads)

@@ -1,0 +1,1 @@
+"""Jobs that keep order: whole stores, trackers, this machine."""

@@ -1,0 +1,395 @@
+"""What this machine has, which meters work, what settings are worth here."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from offramp.api.answer import answer
+from offramp.api.options import CommandOption, Device, StepWatcher
+from offramp.errors import OfframpError
+from offramp.files import writing
+from offramp.process import SPIN_VARIABLES, SPINS, bound_spinning, keep_freed_memory
+from offramp.terminal import TextBlocks, TextTable
+from offramp.units import counted, size
+
+if TYPE_CHECKING:
+    import torch
+
+    from offramp.meters import Missing
+    from offramp.study.plan.profiles import Gain, ProfileFile
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A thing that was looked at. what: its name.  here: what this machine has.  remedy: for a gap."""
+
+    what: str
+    here: str
+    remedy: str = ""
+
+
+@answer
+class MachineReport:
+    """What this machine has, and how to close each gap. findings: each thing that was looked at."""
+
+    findings: Sequence[Finding]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "findings": [{"what": f.what, "found": f.here, "remedy": f.remedy} for f in self.findings]
+        }
+
+    def document(self) -> TextBlocks:
+        rows = [(f.what, f.here) for f in self.findings]
+        gaps = [f"  {f.what}: {f.remedy}." for f in self.findings if f.remedy]
+        return [
+            TextTable(["", "here"], rows=rows, title="This machine"),
+            *(["What could be better", *gaps] if gaps else []),
+        ]
+
+
+@answer
+class TunedProfile:
+    """A numerics profile for this machine.
+
+    Attributes:
+        path: Its file.
+        profile: What it says, and what was measured.
+        name: As a study names it.
+    """
+
+    path: Path
+    profile: ProfileFile
+    name: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {"path": str(self.path), **self.profile.model_dump(mode="json")}
+
+    def document(self) -> TextBlocks:
+        from offramp.numerics import CUSTOM
+
+        profile = self.profile.numerics
+        threads = counted(profile.threads, "thread")
+        same = "" if profile.name == CUSTOM else f" It is the same as '{profile.name}', so keys are too."
+        return [
+            _gains(self.profile.measured),
+            f"Profile {self.path}: {threads} a trial, {profile.precision}.{same}\n"
+            f"A study asks for it with numerics: {self.name} (or --set numerics={self.name}). "
+            "No default has changed.\n"
+            "Lower precision is not chosen for you. To have it: numerics: "
+            f"{profile.device}-bf16, or precision: bfloat16 in the file.",
+        ]
+
+
+def doctor(*, device: Device = None) -> MachineReport:
+    """Check this machine, and say how to close each gap.
+
+    It lists versions, device, cores, memory, meters of power and energy, numerics profiles and extras.
+
+    Args:
+        device: Where networks would run.
+
+    Raises:
+        OfframpError: There is no such device here.
+    """
+    from offramp import device as devices
+
+    chosen = devices.chosen(device)
+    findings = [*_versions(chosen), *_machine(chosen), *_meters(chosen)]
+    findings += [_profiles(chosen), *_environment(chosen), *_extras(), *_object_stores(), *_cluster()]
+    return MachineReport(findings)
+
+
+def tune(
+    *,
+    name: Annotated[str, CommandOption("NAME")] = "tuned",
+    out: Path | None = None,
+    anyway: bool = False,
+    device: Device = None,
+    watch: StepWatcher = None,
+) -> TunedProfile:
+    """Measure this machine (about two minutes) and write a numerics profile.
+
+    It times training steps of three networks with other threads, memory formats and precisions, two
+    trials at once, and other ways for OpenMP to wait. A study uses the profile only with
+    numerics: NAME, or numerics: FILE.
+
+    Args:
+        name: The profile's name.
+        out: Write the profile to this file.
+        anyway: Measure even if the machine is busy.
+        device: Where networks run.
+        watch: Called with each step.
+
+    Raises:
+        OfframpError: The name is taken, the file cannot be written, or the machine is busy.
+
+    On the command line:
+        offramp doctor --tune
+        offramp run demo.yaml --set numerics=tuned
+    """
+    from offramp import device as devices
+    from offramp.meters import BUSY, busy_cores, usable_cores
+    from offramp.study import tune as tuner
+    from offramp.study.plan import profiles
+    from offramp.study.plan.profiles import Gain, ProfileFile
+
+    chosen = devices.chosen(device)
+    path = profiles.place(name, out)
+    _check_writable(path)
+    busy = busy_cores()
+    if busy > BUSY and not anyway:
+        raise OfframpError(
+            f"other programs use {busy:.1f} cores of this machine, so times measured now would "
+            "mislead; try again when they are done, or give --anyway"
+        )
+    gains = []
+    for event in tuner.measure(chosen.type, usable_cores()):
+        if isinstance(event, Gain):
+            gains.append(event)
+        elif watch is not None:
+            watch(f"[{event.number}/{event.of}] {event.what}")
+    profile = ProfileFile(
+        numerics=tuner.chosen(chosen.type, gains),
+        machine=machine(chosen) + (f", while others used {busy:.1f} cores" if busy > BUSY else ""),
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        measured=tuple(gains),
+    )
+    profiles.write(path, profile)
+    return TunedProfile(path, profile, name if out is None else str(path))
+
+
+EXTRAS = {
+    "onnx": ("onnxruntime", "export and run bundles"),
+    "hub": ("datasets", "read data sets through Hugging Face"),
+    "energy": ("pynvml", "measure a GPU's power"),
+    "ray": ("ray", "train on many machines"),
+    "cloud": ("s3fs", "keep a store in an object store"),
+    "serve": ("starlette", "serve a bundle over HTTP"),
+    "track": ("tensorboard", "show runs in TensorBoard, MLflow or W&B"),
+    "search": ("optuna", "search for settings"),
+}
+
+
+ADDRESSES = {"s3://": "s3fs", "gs://": "gcsfs", "az://": "adlfs"}  # and their libraries
+SIGNED_IN = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_ROLE_ARN", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
+SIGNED_IN_FILE = Path("~/.aws/credentials")
+
+
+def _versions(device: torch.device) -> list[Finding]:
+    from offramp.store.archive import LIBRARIES
+    from offramp.store.provenance import provenance
+
+    facts = provenance(device)
+    libraries = ", ".join(f"{name} {getattr(facts, name)}" for name in LIBRARIES)
+    return [
+        Finding("versions", f"{libraries}, Python {facts.python}"),
+        Finding("device", f"{facts.device} ({device.type})"),
+        _ranks(device),
+    ]
+
+
+def _ranks(device: torch.device) -> Finding:
+    """What one training may be spread over (`execution.devices`), and by which library."""
+    import torch.distributed as dist
+
+    from offramp import device as devices
+
+    what = "one training on several devices"
+    library = devices.collectives(device)
+    if not (dist.is_available() and dist.is_backend_available(library)):
+        return Finding(what, f"no, this torch has no {library}", f"install a torch that has {library}")
+    if device.type == "cpu":
+        return Finding(what, "processes on this CPU, through gloo: to try it, no faster than one")
+    count = devices.count(device)
+    return Finding(what, f"{counted(count, 'device')} here, through {library}")
+
+
+def _machine(device: torch.device) -> list[Finding]:
+    import psutil
+
+    from offramp.meters import usable_cores
+    from offramp.numerics import PROFILES
+
+    cores, memory = usable_cores(), psutil.virtual_memory()
+    threads = PROFILES[device.type].threads
+    free = f"{size(memory.available)} free of {size(memory.total)}"
+    return [
+        Finding("cores", f"{cores} to use, of which one trial takes {min(threads, cores)}"),
+        Finding("memory", free),
+        _load(),
+    ]
+
+
+def _load() -> Finding:
+    from offramp.meters import BUSY, busy_cores
+
+    busy = busy_cores()
+    remedy = "times measured now are not comparable; wait until other work is done"
+    return Finding("other work", f"{busy:.1f} cores busy", remedy if busy > BUSY else "")
+
+
+def _meters(device: torch.device) -> list[Finding]:
+    from offramp.meters import Missing, Packages, find_packages
+    from offramp.study.run.costs import gpu_of
+
+    findings = [Finding("time", "yes"), Finding("memory of the process tree", "yes, once a second")]
+    packages = find_packages()
+    if isinstance(packages, Packages):
+        findings.append(Finding("CPU power and energy", f"yes, RAPL: {', '.join(packages.names)}"))
+    else:
+        findings.append(_gap("CPU power and energy", packages))
+    gpu = gpu_of(device)
+    if isinstance(gpu, Missing):
+        findings.append(_gap("GPU power, energy, memory", gpu))
+    else:
+        sensors = {"power": gpu.watts(), "energy counter": gpu.joules(), "memory": gpu.memory()}
+        names = ", ".join(f"no {name}" if value is None else name for name, value in sensors.items())
+        findings.append(Finding("GPU power, energy, memory", f"NVML: {names}"))
+    return findings
+
+
+def _gap(what: str, missing: Missing) -> Finding:
+    return Finding(what, f"no: {missing.reason}", missing.remedy)
+
+
+def _environment(device: torch.device) -> list[Finding]:
+    from offramp.study.tune import BESIDE, MEMORY, SPINNING
+
+    here = tuned(device)
+    freed = "kept for the next use" if keep_freed_memory() else "left to the C library and MALLOC_…"
+    return [
+        Finding("freed memory", freed + _worth(here, MEMORY)),
+        Finding("threads that wait", _waiting() + _worth(here, SPINNING, BESIDE)),
+        Finding("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "unset")),
+        Finding("OFFRAMP_DATA", os.environ.get("OFFRAMP_DATA", "unset")),
+        Finding("OFFRAMP_DEVICE", os.environ.get("OFFRAMP_DEVICE", "unset")),
+    ]
+
+
+def _waiting() -> str:
+    """How OpenMP's threads wait, and who says so."""
+    if bound_spinning():
+        return f"spin {SPINS:,} turns, then sleep"
+    own = [f"{name}={os.environ[name]}" for name in SPIN_VARIABLES if name in os.environ]
+    return f"as you set: {' '.join(own)}" if own else "as the library has it"
+
+
+def _worth(here: ProfileFile | None, *what: str) -> str:
+    """What `--tune` measured of a setting on this machine, else what is documented of it."""
+    from offramp.study.tune import BESIDE, MEMORY, SPINNING
+
+    elsewhere = {  # docs/performance.md
+        MEMORY: "on two server cores a step of MobileNetV2 took 1.02 to 1.19 times as long without it",
+        SPINNING: "on two server cores it made a step of MobileNetV2 1.10 times as long",
+        BESIDE: "beside a busy process 0.64 times as long",
+    }
+    if here is None:
+        return "".join(f"; {elsewhere[setting]}" for setting in what if setting in elsewhere)
+    measured = []
+    for setting in what:
+        gains = [f"{g.ratio:.2f} ({g.network})" for g in here.measured if g.what == setting]
+        measured += [f"{setting}: times {', '.join(gains)}"] if gains else []
+    return f"; measured {(here.made or '')[:10]}, {'; '.join(measured)}" if measured else ""
+
+
+def tuned(device: torch.device) -> ProfileFile | None:
+    """The newest profile of the user's own that was measured on this machine."""
+    from offramp.study.plan import profiles
+
+    own = [each for each in profiles.listed().values() if each.machine == machine(device)]
+    return own[-1] if own else None
+
+
+def _profiles(device: torch.device) -> Finding:
+    from offramp.numerics import PROFILES
+    from offramp.study.plan import profiles
+
+    shipped = [name for name, profile in PROFILES.items() if profile.device == device.type]
+    own = [name for name, each in profiles.listed().items() if each.numerics.device == device.type]
+    remedy = "" if own else "to learn what suits this machine: offramp doctor --tune"
+    return Finding("numerics profiles", ", ".join([*shipped, *own]), remedy)
+
+
+def _extras() -> list[Finding]:
+    findings = []
+    for extra, (module, use) in EXTRAS.items():
+        installed = importlib.util.find_spec(module) is not None
+        remedy = "" if installed else f"to {use}: pip install 'offramp[{extra}]'"
+        state = "installed" if installed else "not installed"
+        findings.append(Finding(f"extra {extra}", state, remedy))
+    return findings
+
+
+def _object_stores() -> list[Finding]:
+    """Object stores that can be used, and their credentials; nothing without a library for one."""
+    from offramp.store.local_cache import USUAL
+
+    kinds = [kind for kind, module in ADDRESSES.items() if importlib.util.find_spec(module)]
+    if not kinds:
+        return []
+    signs_in = any(os.environ.get(name) for name in SIGNED_IN) or SIGNED_IN_FILE.expanduser().exists()
+    server = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    here = ", ".join(kinds) + (f" at {server}" if server else "")
+    here += "" if signs_in else "; no credentials for s3:// seen"
+    remedy = "" if signs_in else "to use s3://, sign in (aws configure), unless this machine's role does"
+    most = os.environ.get("OFFRAMP_CACHE_SIZE", USUAL)
+    return [
+        Finding("object stores", here, remedy),
+        Finding("object store cache", f"at most {most} (OFFRAMP_CACHE_SIZE)"),
+    ]
+
+
+def _cluster() -> list[Finding]:
+    """Ray's version and cluster; nothing where it is not installed."""
+    from importlib import metadata
+
+    from offramp.study.run.cluster import TOKEN_FILE, TOKENS, is_safe
+
+    if importlib.util.find_spec("ray") is None:
+        return []
+    version = metadata.version("ray")
+    newer = "lets web pages run code in a cluster (CVE-2025-62593): pip install 'offramp[ray]'"
+    ray = Finding("Ray", version, "" if is_safe(version) else newer)
+    address = os.environ.get("RAY_ADDRESS")
+    if address is None:
+        return [
+            ray,
+            Finding("cluster", "none named; --on ray starts Ray here, for this machine alone"),
+        ]
+    has_token = any(os.environ.get(name) for name in TOKENS) or (Path.home() / TOKEN_FILE).exists()
+    safe = os.environ.get("RAY_AUTH_MODE") == "token" and has_token
+    remedy = "anyone who reaches it can run anything there: set RAY_AUTH_MODE=token on all its machines"
+    here = f"{address} (RAY_ADDRESS), {'with a token' if safe else 'without a token'}"
+    return [ray, Finding("cluster", here, "" if safe else remedy)]
+
+
+def _check_writable(path: Path) -> None:
+    """Now, not after minutes of measuring."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+
+
+def machine(device: torch.device) -> str:
+    """This machine, as a profile remembers it."""
+    from offramp.store.provenance import provenance
+
+    facts = provenance(device)
+    return f"{facts.device}, {facts.cores} cores"
+
+
+def _gains(gains: Sequence[Gain]) -> TextTable:
+    networks = list(dict.fromkeys(gain.network for gain in gains))
+    rows = []
+    for what in dict.fromkeys(gain.what for gain in gains):
+        ratios = {gain.network: f"{gain.ratio:.2f}" for gain in gains if gain.what == what}
+        rows.append((what, *(ratios.get(network, "") for network in networks)))
+    return TextTable(["how many times faster a training step is"], networks, rows, "Speed here")

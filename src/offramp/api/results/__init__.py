@@ -1,0 +1,1 @@
+"""Jobs that look at results: what a store holds, reports, comparisons, claims, advice."""

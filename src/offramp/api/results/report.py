@@ -1,0 +1,187 @@
+"""One page with figures, tables and data beside it; or every number in one table."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from offramp.api.answer import answer, missing_lines
+from offramp.api.opening import archived, places
+from offramp.api.options import (
+    RUNS,
+    CommandOption,
+    FastStepWatcher,
+    ResultsPlaces,
+    StorePlace,
+    StudyName,
+)
+from offramp.api.reporter import finished
+from offramp.errors import OfframpError, nearest
+from offramp.terminal import TextBlocks
+from offramp.units import counted, duration, size
+
+if TYPE_CHECKING:
+    from offramp.report.evidence import Evidence
+    from offramp.report.model import Contents
+
+FormatNames = Annotated[str, CommandOption("KINDS", names=("--format",))]
+
+
+@answer
+class ReportPage:
+    """A report that was written.
+
+    Attributes:
+        page: The file to open.
+        seconds: What it took.
+    """
+
+    page: Path
+    seconds: float
+    _contents: Contents
+    _evidence: Evidence
+
+    def as_json(self) -> dict[str, Any]:
+        contents = self._contents
+        return {
+            "page": str(self.page),
+            "bytes": self.page.stat().st_size,
+            "figures": [figure.name for figure in contents.figures],
+            "tables": [table.name for table in [*contents.tables, *contents.claims]],
+            "rows": len(self._evidence.table),
+            "missing": [*self._evidence.disagreements, *self._evidence.missing],
+        }
+
+    def warnings(self) -> Sequence[str]:
+        lines = [f"Disagreement: {sentence}." for sentence in self._evidence.disagreements]
+        return [*lines, *missing_lines(self._evidence.missing)]
+
+    def document(self) -> TextBlocks:
+        contents, evidence = self._contents, self._evidence
+        return [
+            f"{counted(len(contents.figures), 'figure')}, "
+            f"{counted(len(contents.tables) + len(contents.claims), 'table')} and "
+            f"{counted(len(evidence.table), 'number')} of {counted(len(evidence.trials), 'trial')}, "
+            f"in {duration(self.seconds)}.",
+            f"Open {self.page} ({size(self.page.stat().st_size)}).",
+        ]
+
+
+def write_report(
+    stores: ResultsPlaces = RUNS,
+    *,
+    out: Path = Path("report"),
+    study: StudyName = None,
+    title: Annotated[str | None, CommandOption("TEXT")] = None,
+    formats: FormatNames = "svg,pdf,png",
+    workers: Annotated[int | None, CommandOption("N", least=1)] = None,
+    watch: FastStepWatcher = None,
+) -> ReportPage:
+    """Write one page with the answer, figures, tables and claims.
+
+    The folder has index.html: everything, in one file that works offline. Beside it are figures/ (every
+    figure as SVG, PDF and PNG), tables/ (every table as CSV, LaTeX and Markdown) and data/ (every
+    number as Parquet, every chart as Vega-Lite). An unfinished study gives a report too. It says what
+    is missing.
+
+    Args:
+        stores: Stores, or folders that offramp store pack wrote. Several count as one.
+        out: The folder to write, in place of an earlier report; with --figures or --tables, theirs.
+        study: Use only the trials of this study.
+        title: The page's title. By default the study's name.
+        formats: The kinds of file: of figures svg, pdf, png, none, and json for --figures; of tables
+            md, latex, csv. By default all but json.
+        workers: Processes that draw. By default one for each core.
+        watch: Called with each step.
+
+    Raises:
+        OfframpError: There is no finished trial, or the folder is taken by something else.
+
+    On the command line:
+        offramp report runs/demo
+        offramp report runs/a runs/b --out paper --format pdf
+    """
+    from offramp.report.evidence import open_all
+    from offramp.report.page import folder
+    from offramp.report.page.folder import report as assembled
+
+    began = time.monotonic()
+    kinds = _formats(formats)
+    sources = places(stores)
+    folder.check(out)  # before the work, not after it
+    if watch is not None:
+        watch("reading the runs")
+    evidence = open_all(sources, study)
+    if not evidence.trials:
+        raise OfframpError(f"{', '.join(map(str, sources))} holds no finished trial; run a study first")
+    contents = finished(assembled(evidence, out, kinds, workers or os.cpu_count() or 1, title), watch)
+    return ReportPage(out / "index.html", time.monotonic() - began, contents, evidence)
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    """Raises OfframpError for a word that is not a format."""
+    from offramp.report.render.charts import PICTURES
+
+    words = [word.strip().lower() for word in text.split(",") if word.strip()]
+    if words == ["none"]:
+        return ()
+    for word in words:
+        if word not in PICTURES:
+            raise OfframpError(f"--format has '{word}'{nearest(word, (*PICTURES, 'none'))}")
+    if not words:
+        raise OfframpError("--format is empty; write svg,pdf,png, some of them, or none")
+    return tuple(format for format in PICTURES if format in words)
+
+
+@answer
+class NumbersFile:
+    """Every number of a store, in one table. out: its file.  rows, trials: how many it has."""
+
+    out: Path
+    rows: int
+    trials: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {"out": str(self.out), "rows": self.rows, "trials": self.trials}
+
+    def document(self) -> TextBlocks:
+        rows = counted(self.rows, "row")
+        return [f"{rows} of {counted(self.trials, 'trial')} written to {self.out}"]
+
+
+def numbers(store: StorePlace = RUNS, *, numbers: Annotated[Path, CommandOption("FILE")]) -> NumbersFile:
+    """Write every number of a store as one tidy table.
+
+    Each number is a row: trial, strategy, model, data, seed, phase, exit, split, epoch, metric, value.
+
+    Args:
+        store: The store: a folder, or s3://BUCKET/NAME.
+        numbers: Write every number as one tidy table instead of a page: .parquet or .csv.
+
+    Raises:
+        OfframpError: There is no store, or the file cannot be written.
+
+    On the command line:
+        offramp report runs/demo --numbers table.parquet
+    """
+    from offramp.escape import cells
+    from offramp.files import replacing, writing
+    from offramp.store.table import tidy
+
+    out = Path(numbers)
+    if out.suffix not in (".parquet", ".csv"):
+        raise OfframpError(f"--numbers is {out}; end it in .parquet or .csv, which is the format")
+    if not out.parent.is_dir():
+        raise OfframpError(f"there is no folder {out.parent} for --numbers; make it first")
+    archive = archived(store)
+    trials = archive.trials()
+    frame = tidy(archive, trials)
+    with writing(out), replacing(out) as temporary:
+        if out.suffix == ".csv":
+            cells(frame).to_csv(temporary, index=False)
+        else:
+            frame.to_parquet(temporary, index=False)
+    return NumbersFile(out, len(frame), len(trials))

@@ -1,0 +1,158 @@
+"""The tables of a paper."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from offramp.api.answer import answer, missing_lines
+from offramp.api.opening import places
+from offramp.api.options import RUNS, CommandOption, FamilyNames, ResultsPlaces, StudyName
+from offramp.api.results.figures import FamilyList, ListFlag
+from offramp.api.results.report import FormatNames
+from offramp.errors import OfframpError
+from offramp.terminal import TextBlocks, TextTable
+from offramp.units import counted
+
+if TYPE_CHECKING:
+    from offramp.report.model import Table
+    from offramp.report.render.cells import Cell
+
+MARKS = {"best": " *", "alike": " ≈"}
+
+
+@answer
+class TableFiles:
+    """Tables that were made.
+
+    Attributes:
+        tables: The tables.
+        files: Their files; nothing where they are only shown.
+        out: The folder of the files; None where they are only shown.
+        missing: What the results lack.
+    """
+
+    tables: Sequence[Table]
+    files: Sequence[Path]
+    out: Path | None
+    missing: Sequence[str]
+
+    def as_json(self) -> dict[str, Any]:
+        missing = list(self.missing)
+        if self.out is None:
+            return {"tables": list(map(_values, self.tables)), "missing": missing}
+        names = [table.name for table in self.tables]
+        return {"tables": names, "files": list(map(str, self.files)), "missing": missing}
+
+    def warnings(self) -> Sequence[str]:
+        return missing_lines(self.missing)
+
+    def document(self) -> TextBlocks:
+        if self.out is None:
+            return [part for table in self.tables for part in _parts(table)]
+        files = counted(len(self.files), "file")
+        return [f"{counted(len(self.tables), 'table')} in {files}: {self.out}"]
+
+
+def tables(
+    stores: ResultsPlaces = RUNS,
+    *,
+    out: Path = Path("tables"),
+    only: FamilyNames = (),
+    formats: FormatNames = "md,latex,csv",
+    show: Annotated[Sequence[str], CommandOption("NAME")] = (),
+    names: ListFlag = False,
+    study: StudyName = None,
+) -> TableFiles | FamilyList:
+    """Write the paper's tables, and more, instead of a page.
+
+    It writes Markdown, LaTeX (booktabs) and CSV (unrounded). The best value of a column is bold. Values
+    that do not differ significantly from it are marked. Notes below a table say what was not tested.
+    docs/tables.md says which table of the paper each one matches, and gives the rules.
+
+    Args:
+        stores: Stores, or folders that offramp store pack wrote. Several count as one.
+        out: Where to write the files.
+        only: Make only this one; --list names all. Repeatable.
+        formats: The kinds of file.
+        show: Print this table and write no file. Repeatable.
+        names: List all that there are, and stop.
+        study: Use only the trials of this study.
+
+    Raises:
+        OfframpError: There are no results, or no table of this name.
+
+    On the command line:
+        offramp report runs --tables --show main   # print one
+        offramp report runs --tables               # write all
+        offramp report runs --tables --only anova --format latex
+        offramp report --tables --list
+    """
+    from offramp.report import evidence
+    from offramp.report.registry import listed
+    from offramp.report.render import tables as files
+    from offramp.report.tables import TABLES, make
+
+    if names:
+        return FamilyList("table", listed(TABLES))
+    kinds = files.formats([name.strip() for name in formats.split(",") if name.strip()])
+    if not kinds:
+        raise OfframpError("--format names no kind of file; write some of md, latex, csv")
+    families = [*show, *only]
+    sources = places(stores)
+    results = evidence.open_all(sources, study)
+    listing = make(results, families)
+    if not listing:
+        what = f"for {', '.join(families)}" if families else "in any finished trial"
+        raise OfframpError(
+            f"{', '.join(map(str, sources))} has nothing {what}; run a study first, or see offramp "
+            "report --tables --list"
+        )
+    if show:
+        return TableFiles(listing, [], None, results.missing)
+    return TableFiles(listing, files.write(listing, out, kinds), out, results.missing)
+
+
+def _parts(table: Table) -> list[str | TextTable]:
+    """Title, what is the same in every row, table, caption and notes."""
+    from offramp.report.render.cells import layout
+
+    cells = layout(table)
+    same = [
+        i
+        for i in range(len(cells.titles))
+        if table.columns[i].key in ("model", "data") and len({row[i].text for row in cells.rows}) == 1
+    ]
+    rest = [i for i in range(len(cells.titles)) if i not in same]
+    columns = [i for i in rest if not cells.numeric[i]], [i for i in rest if cells.numeric[i]]
+    order = [*columns[0], *columns[1]]
+    paper = f" (the paper's {table.paper})" if table.paper else ""
+    about = ", ".join(f"{cells.titles[i]} {cells.rows[0][i].text}" for i in same)
+    words, numbers = ([cells.titles[i] for i in part] for part in columns)
+    return [
+        f"\n{table.title}{paper}",
+        *([about] if about else []),
+        TextTable(words, numbers, [[_text(row[i]) for i in order] for row in cells.rows]),
+        table.caption + cells.legend("*"),
+        *(f"- {note}" for note in table.notes),
+    ]
+
+
+def _values(table: Table) -> dict[str, Any]:
+    """A table for programs: unrounded values by column key, null where there is none."""
+    rows = table.frame.reset_index()
+    keys = [column.key for column in table.columns if column.key in rows]
+    return {
+        "name": table.name,
+        "title": table.title,
+        "caption": table.caption,
+        "paper": table.paper,
+        "rows": json.loads(rows[keys].to_json(orient="records")),
+        "notes": list(table.notes),
+    }
+
+
+def _text(cell: Cell) -> str:
+    return cell.text + MARKS.get(cell.mark, "")

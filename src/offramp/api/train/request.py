@@ -1,0 +1,276 @@
+"""What is to be trained, and where it runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from offramp.api.options import TrainingOptions
+from offramp.api.reporter import Reporter
+from offramp.errors import OfframpError
+from offramp.store.place import place
+from offramp.units import counted, duration, macs
+
+if TYPE_CHECKING:
+    import torch
+
+    from offramp.store.place import Place
+    from offramp.store.store import Store
+    from offramp.study.plan.plan import Plan
+    from offramp.study.plan.workers import Workers
+    from offramp.study.run.cluster import Cluster
+    from offramp.study.run.events import Event
+    from offramp.study.run.run import RunConfig
+    from offramp.study.spec.file import Member, StudyFile
+    from offramp.study.spec.models import Study
+
+WITHOUT_STUDY = ("strategy", "backbone", "data")  # what is named where no study is
+
+
+@dataclass(frozen=True)
+class StudyRequest:
+    """Studies to train, one after another.
+
+    Attributes:
+        name: What messages call them.
+        members: Each study, with its file; one whose seeds draw their own splits is a study for each.
+        files: The files that they are from; none of a study that was made here.
+    """
+
+    name: str
+    members: Sequence[Member]
+    files: Sequence[StudyFile]
+
+    @property
+    def studies(self) -> list[Study]:
+        return [member.study for member in self.members]
+
+    def check_alone(self, **options: object) -> None:
+        """Raises OfframpError for an option of one study, where there are several."""
+        for name, setting in options.items():
+            if len(self.members) > 1 and setting is not None and setting is not False:
+                raise OfframpError(
+                    f"--{name.replace('_', '-')} is for one study, and {self.name} stands for "
+                    f"{len(self.members)}; run one of them"
+                )
+
+
+def requested(
+    study: str | Path | Mapping[str, Any] | Study | None, training: TrainingOptions
+) -> StudyRequest:
+    """The studies that are to be trained.
+
+    Args:
+        study: A file, a mapping as in a file, a study, or None where the options name a strategy.
+        training: Options of the training.
+
+    Raises:
+        OfframpError: The study cannot be read, or the options do not go with it.
+    """
+    from offramp.study.spec import file as spec
+    from offramp.study.spec.file import Member
+    from offramp.study.spec.models import Study
+
+    settings = study_settings(training)
+    named = [name for name in (*WITHOUT_STUDY, "seed") if training.get(name) is not None]
+    if study is None:
+        study = _without_file(training, settings)
+        settings = []
+    elif named:
+        raise OfframpError(f"--{named[0]} is for a run without a study; leave one of them out")
+    if isinstance(study, (str, Path)):
+        root = training.get("data_root")
+        files = spec.study_files(Path(study), settings, None if root is None else Path(root))
+        return StudyRequest(str(study), spec.studies(files), files)
+    if isinstance(study, Study):
+        if settings or training.get("data_root") is not None:
+            raise OfframpError("settings change a study file or a mapping; this is a finished Study")
+        parsed = study
+    else:
+        root = training.get("data_root")
+        more = [] if root is None else [f"data.root={root}"]
+        parsed = spec.parse(study, overrides=[*settings, *more])
+    return StudyRequest("the study", [Member(Path(), part) for part in parsed.by_split], ())
+
+
+def _without_file(training: TrainingOptions, settings: Sequence[str]) -> Study:
+    """One trial: a strategy on a network and a data set."""
+    from offramp.study.spec import file as spec
+
+    flags = {"strategies": "--strategy", "backbone": "--backbone", "data": "--data"}
+    missing = [f"--{name}" for name in WITHOUT_STUDY if training.get(name) is None]
+    if len(missing) == len(WITHOUT_STUDY):
+        raise OfframpError(
+            "name a study file (for a first one: offramp recipes demo > demo.yaml), or a strategy with "
+            "--strategy, --backbone and --data"
+        )
+    if missing:
+        raise OfframpError(f"without a study, also name {' and '.join(missing)}")
+    source = {"name": training["data"]}
+    root = training.get("data_root")
+    source |= {} if root is None else {"root": str(root)}
+    seed = training.get("seed")
+    study = {
+        "seeds": [42 if seed is None else seed],
+        "strategies": [training["strategy"]],
+        "backbone": training["backbone"],
+        "data": source,
+    }
+    return spec.parse(study, "offramp run", settings, flags)
+
+
+def study_settings(training: TrainingOptions) -> list[str]:
+    """The options as settings of a study file."""
+    settings = list(training.get("settings") or ())
+    mode = training.get("execution")
+    settings += [] if mode is None else [f"execution.mode={mode}"]
+    sizes = {name: training.get(name) for name in ("cache_memory", "cache_disk")}
+    settings += [f"execution.{name}={size}" for name, size in sizes.items() if size is not None]
+    return settings
+
+
+@dataclass(frozen=True)
+class TrainingSite:
+    """Where a study trains.
+
+    Attributes:
+        store: Keeps the work.
+        device_name: As `offramp.device.chosen` takes it.
+        workers: Processes of this machine; None for as many as suit.
+        cluster: Machines that were joined; None for this machine alone.
+    """
+
+    store: Place
+    device_name: torch.device | str | None
+    workers: int | None = None
+    cluster: Cluster | None = None
+
+    @property
+    def device(self) -> torch.device:
+        from offramp import device as devices
+
+        if self.cluster is not None:  # whose devices need not be here
+            return devices.elsewhere(str(self.device_name or "") or None, self.cluster.device)
+        return devices.chosen(self.device_name)
+
+    def staff(self, plan: Plan) -> Workers:
+        """The workers of a plan: as many as were named, else as many as suit."""
+        from offramp.store.store import Store
+        from offramp.study.plan.workers import Workers, chosen, suited
+
+        if self.cluster is not None:
+            from offramp.study.run.driver import needs_of
+
+            room = self.cluster.room(needs_of(plan))
+            own = ", started here" if self.cluster.own else ""
+            return Workers(room.groups, f"on Ray{own}: {counted(room.machines, 'machine')} by now")
+        if self.workers is not None:
+            return chosen(plan, self.workers)
+        return suited(plan, Store(self.store), self.device)
+
+    def events(self, plan: Plan, store: Store, workers: Workers) -> Generator[Event, None, None]:
+        """Train a plan, event by event."""
+        if self.cluster is not None:
+            from offramp.study.run.driver import run_on_cluster
+
+            return run_on_cluster(plan, store, self.cluster)
+        from offramp.study.run.processes import run_pooled
+
+        return run_pooled(plan, store, run_config(self.device, workers.count))
+
+
+def run_config(device: torch.device, workers: int = 1) -> RunConfig:
+    """How work is done on this machine."""
+    from offramp.study.plan.limits import cache_folder
+    from offramp.study.run.run import RunConfig
+
+    return RunConfig(device=device, cache_folder=cache_folder(), workers=workers)
+
+
+def worker_count(text: str, name: str) -> int | Literal["auto"]:
+    """What `--workers` says. Raises OfframpError for anything but auto and numbers from 1 on."""
+    if text == "auto":
+        return "auto"
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
+        raise OfframpError(f"{name} must be auto or a number from 1 on; got '{text}'")
+    return int(text)
+
+
+def cluster_address(on: str) -> str | None:
+    """The cluster that `on` names; None for this machine alone.
+
+    Raises:
+        OfframpError: It names something else.
+    """
+    if on == "local":
+        return None
+    if on != "ray" and not re.fullmatch(r"ray://[^\s/]+:[0-9]{1,5}", on):
+        raise OfframpError(f"--on must be local, ray or ray://HOST:PORT; got '{on}'")
+    return on
+
+
+@contextmanager
+def joined_site(
+    store: Place | str,
+    device: torch.device | str | None,
+    workers: int | None,
+    address: str | None,
+) -> Iterator[TrainingSite]:
+    """Where a study trains, its cluster joined while the block runs."""
+    root = place(store)
+    if address is None:
+        yield TrainingSite(root, device, workers)
+        return
+    from offramp.study.run.cluster import joined
+
+    with joined(address) as cluster:
+        yield TrainingSite(root, device, None, cluster)
+
+
+def shrunk(
+    plan: Plan,
+    budget: float,
+    device: torch.device,
+    reporter: Reporter,
+    anyway: bool,
+    batch_size: Any = None,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Settings with which a study fits a time, and why the time is too short, if it is.
+
+    Args:
+        plan: Of the whole study.
+        budget: Seconds of training.
+        device: Where it trains.
+        reporter: Is told of both.
+        anyway: Go on with a time that is too short.
+        batch_size: As in `offramp.study.plan.budget.too_short`.
+
+    Raises:
+        OfframpError: The time is too short, unless `anyway`.
+    """
+    from offramp.policy.useful import check
+    from offramp.study.plan.budget import choose, too_short
+    from offramp.study.plan.forecast import measured
+
+    speed = measured(plan, device)
+    choice = choose(plan, budget * speed)
+    flags = " ".join(f"--set {setting}" for setting in choice.settings)
+    means = f"the same as {flags}" if flags else "all of it fits"
+    about = f"about {duration(choice.macs / speed)} here, at {macs(speed)}MAC/s"
+    reporter.say(f"--budget {duration(budget)}: {means}; {about}.", must=True)
+    short = too_short(plan, budget * speed, batch_size)
+    weak: tuple[str, ...] = ()
+    if short is not None:
+        leaves, needed = short
+        weak = (
+            f"--budget {duration(budget)} is too short: it leaves {leaves}; give about "
+            f"{duration(needed / speed)}, or take fewer strategies or seeds",
+        )
+        check(weak, anyway)
+    for reason in weak:
+        reporter.say(f"Unreliable: {reason}.", must=True)
+    return choice.settings, weak

@@ -1,0 +1,476 @@
+"""From a function to a command: its signature gives the options, its docstring the help, and its answer
+what is printed."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, ForwardRef, Literal, Union, get_args, get_origin, is_typeddict
+
+import click
+from click.core import ParameterSource
+
+from offramp.api.answer import Ongoing, WithExitCode, WithWarnings
+from offramp.api.options import CommandOption
+from offramp.cli.progress.log import LogOptions
+from offramp.cli.watching import LOG_NAMES, log_options, watching
+from offramp.errors import OfframpError
+from offramp.hashing import finite
+from offramp.policy.limits import Companion, LimitRule
+from offramp.process import exit_code
+from offramp.terminal import show
+
+SECTION = re.compile(
+    r"^(Args|Attributes|Returns|Raises|Yields|Example|Examples|References|On the command line):$",
+    re.MULTILINE,
+)
+EXAMPLES = "On the command line"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a command does, by the options that are given.
+
+    Attributes:
+        function: What it calls.
+        modes: What it calls instead, by the option that asks for it: a flag's own name, as in
+            `--watch`, or an option that this function alone takes, with a `=` behind it.
+    """
+
+    function: Callable[..., Any]
+    modes: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+
+    def items(self) -> Iterable[tuple[str, Callable[..., Any]]]:
+        """All that it may call, by the mode; the usual one under ""."""
+        return {"": self.function, **self.modes}.items()
+
+
+@dataclass(frozen=True)
+class JobParameter:
+    """A parameter of a function, as a command takes it.
+
+    Attributes:
+        name: In Python.
+        base: Its type, without None; of a list, that of its entries.
+        multiple: Whether it is a list.
+        option: What its type says of the command line.
+        help: From the docstring.
+        default: `inspect.Parameter.empty` for none.
+        by_place: Whether the command takes it by position.
+    """
+
+    name: str
+    base: Any
+    multiple: bool
+    option: CommandOption
+    help: str
+    default: Any
+    by_place: bool
+
+    @property
+    def flag(self) -> str:
+        return self.option.names[0] if self.option.names else f"--{self.name.replace('_', '-')}"
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+
+def sections(docstring: str) -> dict[str, str]:
+    """The parts of a docstring in Google's style by their headings; what is before them under ""."""
+    pieces = SECTION.split(inspect.cleandoc(docstring))
+    return {"": pieces[0].strip(), **dict(zip(pieces[1::2], pieces[2::2], strict=True))}
+
+
+def entries(section: str) -> dict[str, str]:
+    """What a section such as `Args` says of each name.
+
+    >>> entries("    a: The first,\\n        of two.\\n    b: The other.")
+    {'a': 'The first, of two.', 'b': 'The other.'}
+    """
+    about: dict[str, str] = {}
+    names: list[str] = []
+    for line in inspect.cleandoc(f"\n{section}").splitlines():
+        head, colon, text = line.partition(": ")
+        if line and not line.startswith(" ") and colon:
+            names = head.split(", ")
+            about |= dict.fromkeys(names, text)
+        elif line.strip():
+            about |= {name: f"{about[name]} {line.strip()}" for name in names}
+    return about
+
+
+@cache
+def parameters(function: Callable[..., Any]) -> dict[str, JobParameter]:
+    """What a function takes, by name, its groups of settings flattened."""
+    about = entries(sections(function.__doc__ or "").get("Args", ""))
+    taken: dict[str, JobParameter] = {}
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            (group,) = get_args(parameter.annotation)
+            assert is_typeddict(group)
+            for name, hint in group.__annotations__.items():
+                taken[name] = _parameter(name, hint, _attributes(hint).get(name, ""), None, False)
+        else:
+            taken[parameter.name] = _parameter(
+                parameter.name,
+                parameter.annotation,
+                about.get(parameter.name, ""),
+                parameter.default,
+                parameter.kind is parameter.POSITIONAL_OR_KEYWORD,
+            )
+    return taken
+
+
+def _attributes(hint: Any) -> dict[str, str]:
+    """What the docstrings of groups of settings say, in the module that this setting is from."""
+    module = sys.modules[str(hint.__forward_module__)] if isinstance(hint, ForwardRef) else None
+    about: dict[str, str] = {}
+    for group in vars(module).values() if module else ():
+        if is_typeddict(group):
+            about |= entries(sections(group.__doc__ or "").get("Attributes", ""))
+    return about
+
+
+def _parameter(name: str, hint: Any, about: str, default: Any, by_place: bool) -> JobParameter:
+    option = CommandOption()
+    multiple = False
+    if isinstance(hint, ForwardRef):  # of a group of settings; what it names in turn stays a name
+        hint = eval(hint.__forward_arg__, vars(sys.modules[str(hint.__forward_module__)]))
+    while True:
+        if hasattr(hint, "__metadata__"):
+            for note in hint.__metadata__:
+                match note:
+                    case CommandOption():
+                        option = note
+                    case LimitRule() | Companion():
+                        option = CommandOption(note.metavar, note.help)
+            hint = hint.__origin__
+        elif get_origin(hint) in (Union, types.UnionType):
+            others = [each for each in get_args(hint) if each is not type(None)]
+            if len(others) > 1:
+                break
+            hint = others[0]
+        elif get_origin(hint) is not None and issubclass(_origin(hint), Sequence):
+            hint, multiple = get_args(hint)[0], True
+        else:
+            break
+    multiple = multiple or "Sequence[" in str(hint)
+    text = option.help or about
+    return JobParameter(name, hint, multiple, option, text, default, by_place and not option.by_name)
+
+
+def _origin(hint: Any) -> type:
+    origin = get_origin(hint)
+    return origin if isinstance(origin, type) else object
+
+
+def _whole(number: float | None) -> int | None:
+    return None if number is None else int(number)
+
+
+def _click_type(parameter: JobParameter) -> click.ParamType[Any] | None:
+    """None for a flag."""
+    base, least, most = parameter.base, parameter.option.least, parameter.option.most
+    if base is bool or isinstance(parameter.default, bool):
+        return None
+    if parameter.option.parse is not None:
+        return click.STRING
+    if base is int:
+        return click.INT if least is None else click.IntRange(_whole(least), _whole(most))
+    if base is float:
+        return click.FloatRange(least, most) if least is not None else click.FLOAT
+    if get_origin(base) is Literal:
+        return click.Choice([str(choice) for choice in get_args(base)])
+    if base is Path:
+        return click.Path(path_type=Path)
+    return click.STRING
+
+
+class JobOption(click.Option):
+    """An option. mode: the option that it goes with; empty for any."""
+
+    mode = ""
+
+
+def _click_parameters(parameter: JobParameter) -> list[click.Parameter]:
+    option, kind = parameter.option, _click_type(parameter)
+    complete = option.complete
+    common: dict[str, Any] = {}
+    if complete is not None:
+        common["shell_complete"] = lambda *words: complete(words[-1])
+    if parameter.by_place:
+        metavar = option.metavar or parameter.name.upper()
+        argument = click.Argument(
+            [f"{parameter.name}_argument"],
+            help=parameter.help + _default(parameter),
+            metavar=(metavar if parameter.required else f"[{metavar}]") + "..." * parameter.multiple,
+            type=kind,
+            required=parameter.required,
+            nargs=-1 if parameter.multiple else 1,
+            **common,
+        )
+        if parameter.name not in ("store", "stores"):
+            return [argument]
+        common["help"] = "The store, if no argument names it."
+        return [argument, JobOption(["--store", parameter.name], metavar="STORE", **common)]
+    names = list(option.names) or [parameter.flag]
+    if kind is None:
+        if parameter.default is True and not option.names:
+            names = [f"{parameter.flag}/--no-{parameter.flag[2:]}"]
+        elif names[0].startswith("/"):  # a flag that turns off what is on
+            names, common["flag_value"] = [names[0][1:]], False
+        common |= {"is_flag": True, "default": None}
+    return [
+        JobOption(
+            [*names, parameter.name],
+            help=parameter.help + _default(parameter),
+            metavar=None if kind is None else option.metavar or _metavar(parameter),
+            type=kind,
+            multiple=parameter.multiple,
+            required=parameter.required,
+            **common,
+        )
+    ]
+
+
+def _metavar(parameter: JobParameter) -> str:
+    base = parameter.base
+    if get_origin(base) is Literal:
+        return "|".join(map(str, get_args(base)))
+    return "N" if base in (int, float) else "FILE" if base is Path else "TEXT"
+
+
+def _default(parameter: JobParameter) -> str:
+    """As the help says it, unless the help's own words do."""
+    default = parameter.default
+    text = parameter.option.default
+    if not text and default is not inspect.Parameter.empty and default not in (None, False, True, ()):
+        text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    return f"  [default: {text}]" if text and "By default" not in parameter.help else ""
+
+
+class JobCommand(click.Command):
+    """A command whose parameters are read from its functions when they are needed."""
+
+    def __init__(self, name: str, job: Job) -> None:
+        about = {mode: sections(function.__doc__ or "") for mode, function in job.items()}
+        first, _, rest = about[""][""].partition("\n\n")
+        prose = [first, rest]
+        for mode, parts in about.items():
+            more = parts[""].partition("\n\n")[2]
+            prose += (
+                [f"With --{mode.removesuffix('=')}: {more[:1].lower()}{more[1:]}"]
+                if mode and more
+                else []
+            )
+        lines = [inspect.cleandoc(f"\n{parts.get(EXAMPLES, '')}") for parts in about.values()]
+        shown = "\n".join(filter(None, lines)).replace("\n", "\n  ")
+        prose += [f"\b\nExamples:\n  {shown}"] if shown else []
+        super().__init__(
+            name,
+            help="\n\n".join(filter(None, prose)),
+            short_help=" ".join(first.split()),
+        )
+        self.job = job
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        if not self.params:
+            self.params = self._parameters()
+        return super().get_params(ctx)
+
+    def _parameters(self) -> list[click.Parameter]:
+        job = self.job
+        taken: dict[str, JobParameter] = {}
+        options: list[click.Parameter] = []
+        for mode, function in job.items():
+            if mode and not mode.endswith("="):
+                first = " ".join(sections(function.__doc__ or "")[""].partition("\n\n")[0].split())
+                options.append(click.Option([f"--{mode}", _variable(mode)], is_flag=True, help=first))
+            for name, parameter in parameters(function).items():
+                if name == "watch" or name in taken or (mode and parameter.by_place):
+                    continue
+                taken[name] = parameter
+                if job.modes and parameter.required and not self._in_all_modes(parameter):
+                    parameter = replace(parameter, default=None)
+                for option in _click_parameters(parameter):
+                    if isinstance(option, JobOption) and mode:
+                        option.mode = f"--{mode.removesuffix('=')}"
+                    options.append(option)
+        options.append(
+            click.Option(["--json", "as_json"], is_flag=True, help="Answer in JSON, for programs.")
+        )
+        return [*options, *log_options([function for _, function in job.items()])]
+
+    def _in_all_modes(self, parameter: JobParameter) -> bool:
+        """Whether every mode needs a parameter: by name, or by its place."""
+        usual = parameters(self.job.function)
+        if parameter.name not in usual:
+            return False
+        names = [name for name, each in usual.items() if each.by_place]
+        for function in self.job.modes.values():
+            taken = parameters(function)
+            own = [each for each in taken.values() if each.by_place]
+            at = names.index(parameter.name) if parameter.by_place else len(own)
+            same = own[at] if at < len(own) else taken.get(parameter.name)
+            if same is None or not same.required:
+                return False
+        return True
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """With parameters as options: `dry_run` is --dry-run."""
+        flags: dict[str, str] = {}
+        for _, function in self.job.items():
+            flags |= {name: parameter.flag for name, parameter in parameters(function).items()}
+        for shown in (self, *self.get_params(ctx)):
+            if isinstance(shown, JobCommand | click.Option | click.Argument) and shown.help:
+                shown.help = re.sub(r"`(\w+)`", lambda name: flags.get(name[1], name[0]), shown.help)
+        super().format_help(ctx, formatter)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {"": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if isinstance(parameter, click.Option) and record is not None:
+                mode = parameter.mode if isinstance(parameter, JobOption) else ""
+                groups.setdefault(mode, []).append(record)
+        for mode, records in groups.items():
+            with formatter.section(f"Options with {mode}" if mode else "Options"):
+                formatter.write_dl(records)
+
+    def invoke(self, ctx: click.Context) -> None:
+        named = {
+            name: setting
+            for name, setting in ctx.params.items()
+            if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        }
+        log = LogOptions(**{name: named.pop(name) for name in LOG_NAMES if name in named})
+        as_json = named.pop("as_json", False)
+        function = self._function(named)
+        request = self._request(ctx, function, named)
+        try:
+            with watching(function, log, as_json) as watch:
+                if watch is not None:
+                    request["watch"] = watch
+                code = shown(function(**request), as_json)
+        except KeyboardInterrupt as error:
+            code = exit_code(error)
+        ctx.exit(code)
+
+    def _function(self, named: dict[str, Any]) -> Callable[..., Any]:
+        """The function that the options ask for; a flag that only chooses is taken out of `named`."""
+        chosen = []
+        for mode in self.job.modes:
+            if (mode.endswith("=") and mode[:-1] in named) or named.pop(_variable(mode), False):
+                chosen.append(mode)
+        if len(chosen) > 1:
+            names = " and ".join(f"--{mode.removesuffix('=')}" for mode in chosen)
+            raise OfframpError(f"{names} are two things to do; name one")
+        return self.job.modes[chosen[0]] if chosen else self.job.function
+
+    def _request(
+        self, ctx: click.Context, function: Callable[..., Any], named: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The arguments of the function. Raises OfframpError for options that it does not take."""
+        taken = parameters(function)
+        places = [
+            name for name, parameter in parameters(self.job.function).items() if parameter.by_place
+        ]
+        own = [name for name, parameter in taken.items() if parameter.by_place]
+        request: dict[str, Any] = {}
+        arguments_first = sorted(named.items(), key=lambda pair: not pair[0].endswith("_argument"))
+        for name, setting in arguments_first:
+            bare = name.removesuffix("_argument")
+            if bare in places and places.index(bare) < len(own) and bare not in taken:
+                bare = own[places.index(bare)]
+            if bare not in taken:
+                raise OfframpError(self._misplaced(bare))
+            parsed = _parsed(taken[bare], setting)
+            if bare in request and request[bare] != parsed:
+                raise OfframpError(_twice(request[bare], parsed))
+            request[bare] = parsed
+        for name, parameter in taken.items():
+            if parameter.required and name not in request:
+                raise click.MissingParameter(ctx=ctx, param=_click_parameters(parameter)[0])
+        return request
+
+    def _misplaced(self, name: str) -> str:
+        for mode, function in self.job.modes.items():
+            if name in (taken := parameters(function)):
+                return f"{taken[name].flag} goes with --{mode.removesuffix('=')}; add it"
+        return f"{parameters(self.job.function)[name].flag} does not go with this; leave it out"
+
+
+def _variable(mode: str) -> str:
+    return f"mode_{mode.replace('-', '_')}"
+
+
+def _parsed(parameter: JobParameter, setting: Any) -> Any:
+    parse = parameter.option.parse
+    if isinstance(setting, tuple) and not parameter.multiple:
+        if len(setting) > 1:
+            raise OfframpError(f"one {parameter.name} is enough here; got {', '.join(setting)}")
+        (setting,) = setting
+    if parse is None:
+        return list(setting) if parameter.multiple else setting
+    if parameter.multiple:
+        return [parse(text, parameter.flag) for text in setting]
+    return parse(setting, parameter.flag)
+
+
+def _twice(one: Any, other: Any) -> str:
+    if isinstance(one, list):
+        return f"--store {other} is not among the stores before it; name all as arguments"
+    return f"two stores are named, {one} and {other}; leave one out"
+
+
+def shown(answer: Any, as_json: bool) -> int:
+    """Print an answer; the exit code."""
+
+    def show_now() -> None:
+        if as_json:
+            click.echo(json.dumps(finite(answer.as_json()), indent=2, allow_nan=False))
+            return
+        for line in answer.warnings() if isinstance(answer, WithWarnings) else ():
+            click.echo(line, err=True)
+        show(answer.document())
+
+    if isinstance(answer, Ongoing):
+        return answer.run(as_json, show_now)
+    show_now()
+    return answer.exit_code if isinstance(answer, WithExitCode) else 0
+
+
+@dataclass(frozen=True)
+class JobGroup:
+    """Commands of one thing. help: a line.  jobs: by the name of the command."""
+
+    help: str
+    jobs: Mapping[str, Job]
+
+    def command(self, name: str) -> click.Group:
+        commands = [JobCommand(each, job) for each, job in self.jobs.items()]
+        return click.Group(name, commands, help=self.help, no_args_is_help=True)
+
+
+class SectionedGroup(click.Group):
+    """Commands under headings. sections: names of commands by heading."""
+
+    def __init__(self, sections: Mapping[str, Sequence[click.Command]], **more: Any) -> None:
+        commands = [command for group in sections.values() for command in group]
+        super().__init__(commands=commands, **more)
+        self.sections = sections
+
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(len(name) for name in self.commands)
+        for title, commands in self.sections.items():
+            with formatter.section(title):
+                rows = [(str(each.name).ljust(width), each.get_short_help_str(200)) for each in commands]
+                formatter.write_dl(rows)

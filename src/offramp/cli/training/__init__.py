@@ -1,1 +1,0 @@
-"""Training from the command line: how it is asked for, one study, several, and one that is to fit."""

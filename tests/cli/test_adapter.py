@@ -1,0 +1,171 @@
+"""From a function to a command: every option reaches the function, and its answer what is printed."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from command import Answer, refused
+
+import offramp.api
+from offramp.api.answer import answer
+from offramp.api.deploy.build import BuildChoices
+from offramp.api.options import TrainingOptions
+from offramp.cli.adapter import Job, JobCommand, JobGroup, entries, parameters, shown
+from offramp.cli.app import JOBS
+from offramp.errors import OfframpError
+from offramp.terminal import TextBlocks, TextTable
+
+SAMPLES = {  # of values that are parsed, by what the help calls them
+    **{"SHARE": "0.3", "TIME": "7s", "MACS": "3M", "SIZE": "4GB", "SPEED": "2TMACs", "POINTS": "0.7"},
+    **{"STORE": "s3://b/x", "FROM": "s3://b/x", "TO": "s3://b/y", "N": "3", "PLACE": "ray"},
+}
+
+
+@answer
+class Echo:
+    """An answer with nothing in it."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {}
+
+    def document(self) -> TextBlocks:
+        return []
+
+
+def jobs() -> Iterator[tuple[str, str, Callable[..., Any]]]:
+    """Every command, its modes, and the function of each."""
+    for section in JOBS.values():
+        for name, job in section.items():
+            inner = {name: job} if isinstance(job, Job) else {}
+            if isinstance(job, JobGroup):
+                inner = {f"{name} {each}": part for each, part in job.jobs.items()}
+            for each, part in inner.items():
+                yield from ((each, mode, function) for mode, function in part.items())
+
+
+def called(function: Callable[..., Any], words: list[str]) -> dict[str, Any]:
+    """What a function is called with."""
+    requests: list[dict[str, Any]] = []
+
+    @functools.wraps(function)
+    def recorder(**request: Any) -> Echo:
+        requests.append(request)
+        return Echo()
+
+    JobCommand("job", Job(recorder)).main(words, standalone_mode=False)
+    (request,) = requests
+    request.pop("watch", None)
+    return request
+
+
+def words_for(option: click.Parameter) -> list[str]:
+    """A value of an option that is no default."""
+    name = [] if isinstance(option, click.Argument) else [option.opts[0]]
+    if isinstance(option, click.Option) and option.is_flag:
+        return [(option.secondary_opts or option.opts)[0]]
+    metavar = (option.metavar or "").strip("[].")
+    match option.type:
+        case click.Choice(choices=choices):
+            return [*name, choices[-1]]
+        case click.IntRange(min=least):
+            return [*name, str(int(least or 0) + 3)]
+        case click.FloatRange() | click.types.FloatParamType() | click.types.IntParamType():
+            return [*name, "3"]
+    return [*name, SAMPLES.get(metavar, "some.csv")]
+
+
+@pytest.mark.parametrize(
+    ("function"), [pytest.param(f, id=f"{name} {mode}".strip()) for name, mode, f in jobs()]
+)
+def test_each_option_changes_the_request_that_arrives(function: Callable[..., Any]) -> None:
+    command = JobCommand("job", Job(function))
+    options = command.get_params(click.Context(command))
+    needed = [word for option in options if option.required for word in words_for(option)]
+    usual = called(function, needed)
+    unread = {"as_json", "_click_default_help", "quiet", "verbose", "log_file", "log_format"}
+    for option in options:
+        if option.required or option.name in unread:
+            continue
+        changed = called(function, [*needed, *words_for(option)])
+        assert set(changed) == {*usual, str(option.name).removesuffix("_argument")}, option.name
+    taken = {name for name in parameters(function) if name != "watch"}
+    assert taken == {str(o.name).removesuffix("_argument") for o in options} - unread
+
+
+@pytest.mark.parametrize("group", [TrainingOptions, BuildChoices])
+def test_each_setting_of_a_group_is_read(group: type) -> None:
+    """Linters see no name of a group that nobody reads."""
+    source = "".join(p.read_text() for p in Path(offramp.api.__path__[0]).rglob("*.py"))
+    names = set(re.findall(r'"(\w+)"', source))
+    limits = {name for name in group.__annotations__ if name.startswith(("max_", "min_"))}
+    companions = {"risk", "confidence", "on_average", "without_labels"}
+    assert set(group.__annotations__) - limits - companions <= names
+
+
+def test_every_parameter_is_in_the_docstring() -> None:
+    lacking = [
+        (name, parameter.name)
+        for name, _, function in jobs()
+        for parameter in parameters(function).values()
+        if not parameter.help and parameter.name != "watch"
+    ]
+    assert lacking == []
+
+
+def test_a_mode_takes_its_own_options_alone(cli: Callable[..., Answer]) -> None:
+    refused(cli("status", "--sort", "seed"), "--sort goes with --trials; add it")
+    refused(cli("status", "--trials", "--watch"), "--trials and --watch")
+    refused(cli("predict", "x", "y.png", "--stream"), "leave it out")
+
+
+def test_entries_of_a_docstring() -> None:
+    """
+    a, b: One thing: two names.
+    c: Another
+        that goes on.
+    """
+    text = inspect.getdoc(test_entries_of_a_docstring) or ""
+    both = "One thing: two names."
+    assert entries(text) == {"a": both, "b": both, "c": "Another that goes on."}
+
+
+@answer
+class Numbers:
+    """Numbers that JSON lacks."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {"a": [math.nan, (math.inf, 1.5)], "b": {"c": -math.inf, "d": "nan"}}
+
+    def document(self) -> TextBlocks:
+        return ["<b>", TextTable(["name"], ["value"], [("a", "1"), ("b & c", "2")], "Two", "A note.")]
+
+
+def test_an_answer_is_shown_alike_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(Numbers(), as_json=True) == 0
+    record = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert record == {"a": [None, [None, 1.5]], "b": {"c": None, "d": "nan"}}
+    assert shown(Numbers(), as_json=False) == 0
+    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert printed == repr(Numbers()).splitlines() and "Two" in printed and "A note." in printed
+    page = Numbers()._repr_html_()  # type: ignore[attr-defined]
+    assert "&lt;b&gt;" in page and "b &amp; c" in page and page.count("<tr>") == 3
+
+
+def test_an_error_of_a_job_ends_the_command() -> None:
+    @functools.wraps(parameters)
+    def fails(function: str) -> None:
+        raise OfframpError(function)
+
+    fails.__annotations__ = {"function": str}
+    fails.__dict__.pop("__wrapped__")
+    with pytest.raises(OfframpError, match="x"):
+        JobCommand("job", Job(fails)).main(["x"], standalone_mode=False)
