@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.hashing import digest
 from offramp.numerics import CUSTOM, DEFAULTS, PROFILES, custom, profile
-from refusal import refuses
+from wording import refusal
 
 # What is trained already has these in its keys: a digest that changes makes every store worthless.
 RECORDED = {
@@ -39,6 +40,5 @@ def test_a_profile_of_ones_own_is_its_content() -> None:
         assert custom(numerics.device, **fields) is numerics
 
 
-def test_a_profile_for_another_device_is_refused() -> None:
-    refuses("'cuda-tf32' is for cuda, but this run is on cpu", profile, "cuda-tf32", "cpu")
-    refuses("did you mean 'cpu-bf16'", profile, "cpu-bf61", "cpu")
+def test_a_profile_for_another_device_is_refused(snapshot: SnapshotAssertion) -> None:
+    assert [refusal(profile, name, "cpu") for name in ("cuda-tf32", "cpu-bf61")] == snapshot

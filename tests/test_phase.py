@@ -8,15 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.augment import Augment
-from offramp.errors import OfframpError
 from offramp.hashing import digest
 from offramp.parts import Part, backbone, head, heads, path, segment, segments
 from offramp.phase import CE, KD, LIVE, Features, Init, Phase, Program, adapters, check, describe
 from offramp.policy.policy import Policy
 from offramp.recipe import Recipe
-from refusal import refuses
+from wording import refusal
 
 GOOD = Phase("first", segments(1, 4) | heads(1, 4), (CE(1), CE(4)))
 
@@ -74,85 +74,77 @@ def test_a_good_program_passes() -> None:
     check((GOOD, taught, replace(taught, name="third", init=((head(4), Init.FRESH),))), 4)
 
 
-BAD: dict[str, tuple[Program, str]] = {
-    "no phase": ((), "no phases; return at least one"),
-    "a name twice": ((GOOD, GOOD), "'first' appears twice"),
-    "a teacher's name": ((replace(GOOD, name="live"),), "'live' has a name that means something else"),
-    "the name of closing metrics": ((replace(GOOD, name="final"),), "'final' has a name that means"),
-    "no loss": ((replace(GOOD, loss=()),), "'first' has no loss"),
-    "zero loss": ((replace(GOOD, loss=(CE(1, 0.0),)),), "'first' has no loss"),
-    "exit 5": ((replace(GOOD, loss=(CE(5),)),), "'first' names an exit outside 1 to 4"),
-    "head 5": ((replace(GOOD, train=heads(1, 5)),), "names an exit outside"),
-    "an init out of range": ((replace(GOOD, init=((head(6), Init.FRESH),)),), "names an exit outside"),
-    "nothing trains": ((replace(GOOD, train=head(2)),), "'first' trains nothing that its loss reads"),
-    "no teacher": ((replace(GOOD, loss=(KD(1, 4),)),), "distills from nobody; give teacher="),
-    "itself as teacher": (
-        (replace(GOOD, loss=(KD(1, 4),), teacher="first"),),
-        "distills from 'first'.*not an earlier phase",
-    ),
-    "features of nobody": ((replace(GOOD, loss=(Features(1, 4),)),), "distills from nobody"),
+BAD: dict[str, Program] = {
+    "no phase": (),
+    "a name twice": (GOOD, GOOD),
+    "a teacher's name": (replace(GOOD, name="live"),),
+    "the name of closing metrics": (replace(GOOD, name="final"),),
+    "no loss": (replace(GOOD, loss=()),),
+    "no tuple of terms": (replace(GOOD, loss=CE(1)),),  # type: ignore[arg-type]
+    "zero loss": (replace(GOOD, loss=(CE(1, 0.0),)),),
+    "weights of another kind": (replace(GOOD, sample_weights="hard"),),  # type: ignore[arg-type]
+    "exit 5": (replace(GOOD, loss=(CE(5),)),),
+    "head 5": (replace(GOOD, train=heads(1, 5)),),
+    "an init out of range": (replace(GOOD, init=((head(6), Init.FRESH),)),),
+    "nothing trains": (replace(GOOD, train=head(2)),),
+    "a gradient times infinity": (replace(GOOD, backward={head(1): math.inf}),),
+    "no teacher": (replace(GOOD, loss=(KD(1, 4),)),),
+    "itself as teacher": (replace(GOOD, loss=(KD(1, 4),), teacher="first"),),
+    "features of nobody": (replace(GOOD, loss=(Features(1, 4),)),),
     "features of several, frozen": (
-        (GOOD, replace(GOOD, name="b", loss=(Features(1, (1, 4)),), teacher="first")),
-        "several exits of a frozen teacher, which has no adapters",
+        GOOD,
+        replace(GOOD, name="b", loss=(Features(1, (1, 4)),), teacher="first"),
     ),
     "an adapter that nothing trains": (
-        (replace(GOOD, loss=(CE(1), Features(1, (1, 2, 4))), teacher=LIVE),),
-        r"features of exit 2 through an adapter that nothing trains; add Features\(2, \(1, 2, 4\)\)",
+        replace(GOOD, loss=(CE(1), Features(1, (1, 2, 4))), teacher=LIVE),
     ),
     "features of the final exit, for its head": (
-        (replace(GOOD, train=head(4), loss=(Features(4, 1),), teacher="before training"),),
-        "trains nothing that its loss reads",
+        replace(GOOD, train=head(4), loss=(Features(4, 1),), teacher="before training"),
     ),
-    "teacher exit 5": (
-        (GOOD, replace(GOOD, name="b", loss=(KD(1, 5),), teacher="first")),
-        "'b' names an exit outside",
-    ),
+    "teacher exit 5": (GOOD, replace(GOOD, name="b", loss=(KD(1, 5),), teacher="first")),
 }
 
 
 @pytest.mark.parametrize("mistake", BAD)
-def test_programs_that_cannot_run_are_refused(mistake: str) -> None:
-    program, words = BAD[mistake]
-    refuses(words, check, program, 4)
+def test_programs_that_cannot_run_are_refused(mistake: str, snapshot: SnapshotAssertion) -> None:
+    line = refusal(check, BAD[mistake], 4)
+    assert not BAD[mistake] or f"'{BAD[mistake][-1].name}'" in line
+    assert line == snapshot
 
 
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda: CE(2, -0.1), r"CE(weight=-0.1): input should be greater than or equal to 0"),
-        (lambda: CE(1, math.nan), "CE(weight=nan)"),
-        (lambda: CE(1, math.inf), "CE(weight=inf)"),
-        (lambda: CE(0), "CE(exit=0)"),
-        (
-            lambda: KD(1, 4, temperature=0.0),
-            "KD(temperature=0.0): input should be greater than or equal to 0.01",
-        ),
-        (lambda: Features(1, 4, over="max"), "input should be 'mean' or 'sum'"),
-        (lambda: Recipe(epochs=-1), "Recipe(epochs=-1): input should be greater than or equal to 1"),
-        (lambda: Recipe(epochs="3"), "Recipe(epochs='3'): input should be a valid integer"),
-        (lambda: Recipe(epochs=2.5), "Recipe(epochs=2.5): input should be a valid integer"),
-        (lambda: Recipe(optimizer="rmsprop"), "input should be 'sgd', 'adam' or 'adamw'"),
-        (lambda: Augment(crop=-3), "Augment(crop=-3)"),
-        (lambda: head(-1), "there is no head -1; exits count from 1"),
-        (lambda: segment("a"), "there is no segment 'a'"),
-        (lambda: heads(0, 2), "there is no head 0"),
-        (lambda: backbone(0), "there is no head 0"),
-        (lambda: replace(GOOD, init="fresh"), "write init={head(1): Init.FRESH}"),
-        (lambda: replace(GOOD, init=(("head 1", Init.FRESH),)), "write init={head(1): Init.FRESH}"),
-        (lambda: replace(GOOD, train=[head(1), head(2)]), "write train=head(1) | segment(1)"),
-        (lambda: replace(GOOD, init={1: Init.FRESH}), "write init={head(1): Init.FRESH}"),
-        (lambda: replace(GOOD, init=tuple("a" * 99)), "'a', 'a'…; write init="),
-        (lambda: replace(GOOD, backward=0.5), "cannot take backward=0.5; write backward={head(1): 0.5}"),
-        (lambda: replace(GOOD, train="head 1"), "'first' cannot take train='head 1'"),
-        (lambda: replace(GOOD, recipe=("epochs", 5)), "write recipe={'epochs': 5}"),
-        (lambda: replace(GOOD, recipe=Recipe(epochs=5)), "write recipe={'epochs': 5}"),
-        (lambda: Policy("confidence", (0, 1, 2), (0.5, 0.5, None)), "exits must be ascending"),
-    ],
-)
-def test_what_cannot_be_is_not_made(make: Callable[[], Any], words: str) -> None:
-    with pytest.raises(OfframpError) as caught:
-        make()
-    assert words in str(caught.value) and "\n" not in str(caught.value)
+CANNOT: dict[str, Callable[[], Any]] = {
+    "a negative weight": lambda: CE(2, -0.1),
+    "no number": lambda: CE(1, math.nan),
+    "an infinite weight": lambda: CE(1, math.inf),
+    "exit 0": lambda: CE(0),
+    "no temperature": lambda: KD(1, 4, temperature=0.0),
+    "another mean": lambda: Features(1, 4, over="max"),  # type: ignore[arg-type]
+    "negative epochs": lambda: Recipe(epochs=-1),
+    "epochs in a text": lambda: Recipe(epochs="3"),
+    "half an epoch": lambda: Recipe(epochs=2.5),
+    "another optimizer": lambda: Recipe(optimizer="rmsprop"),
+    "a negative crop": lambda: Augment(crop=-3),
+    "head -1": lambda: head(-1),
+    "segment a": lambda: segment("a"),  # type: ignore[arg-type]
+    "heads from 0": lambda: heads(0, 2),
+    "a backbone without exits": lambda: backbone(0),
+    "an init for nothing": lambda: replace(GOOD, init="fresh"),
+    "an init of a text": lambda: replace(GOOD, init=(("head 1", Init.FRESH),)),
+    "a list of parts": lambda: replace(GOOD, train=[head(1), head(2)]),
+    "an init of a number": lambda: replace(GOOD, init={1: Init.FRESH}),
+    "a long init": lambda: replace(GOOD, init=tuple("a" * 99)),
+    "a factor of nothing": lambda: replace(GOOD, backward=0.5),
+    "a rate of nothing": lambda: replace(GOOD, rates=0.5),
+    "a part in a text": lambda: replace(GOOD, train="head 1"),
+    "one setting": lambda: replace(GOOD, recipe=("epochs", 5)),
+    "a whole recipe": lambda: replace(GOOD, recipe=Recipe(epochs=5)),
+    "a policy without order": lambda: Policy("confidence", (0, 1, 2), (0.5, 0.5, None)),
+}
+
+
+@pytest.mark.parametrize("mistake", CANNOT)
+def test_what_cannot_be_is_refused(mistake: str, snapshot: SnapshotAssertion) -> None:
+    assert refusal(CANNOT[mistake]) == snapshot
 
 
 def test_a_phase_takes_a_list_of_losses_and_a_mapping_of_its_recipe() -> None:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from fit_runs import USUAL, begin, equal, resumed
 from one_step import ALL, K, node_of
+from syrupy.assertion import SnapshotAssertion
 from torch import Tensor, nn
 
 from offramp.engine.cost import live_macs
@@ -22,8 +23,8 @@ from offramp.nets.network import inside
 from offramp.phase import CE, EWC, Phase, check, describe
 from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
-from refusal import refuses
 from support import NUMERICS
+from wording import refusal
 
 IMAGES, WEIGHT = 7, 300.0
 TERM = EWC((2, 4), WEIGHT, IMAGES)
@@ -154,9 +155,12 @@ def test_programs_with_it() -> None:
     ]
     usual, other = (node_of((Phase("p", ALL, (CE(1), term)),)) for term in (TERM, EWC((2,), WEIGHT)))
     assert len({usual.key, other.key, node_of((Phase("p", ALL, (CE(1),)),)).key}) == 3
-    refuses("EWC of exits", check, (Phase("p", ALL, (CE(1), EWC((4, 2)))),), K)
-    refuses("trains nothing that its loss reads", check, (Phase("p", ALL, (EWC((2,)),)),), K)
-    refuses("works on one device", node_of, (Phase("p", ALL, (CE(1), TERM)),), 2)
+
+
+def test_programs_with_it_that_cannot_be(snapshot: SnapshotAssertion) -> None:
+    descending, alone = ((Phase("p", ALL, loss),) for loss in ((CE(1), EWC((4, 2))), (EWC((2,)),)))
+    assert [refusal(check, program, K) for program in (descending, alone)] == snapshot
+    assert refusal(node_of, (Phase("p", ALL, (CE(1), TERM)),), 2) == snapshot
     node_of((Phase("p", ALL, (CE(1),)),), 2)
 
 
