@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from offramp.data import Data, DataSpec, load
+from offramp.augment import View
+from offramp.data import Data, DataSpec, load, order
+from offramp.engine.images import Images
+from support import CPU
 from wording import refusal
 
 REAL = Path(os.environ.get("OFFRAMP_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -70,6 +73,20 @@ REASON = re.compile(
 def refused(function: Callable[..., object], *args: Any, **kwargs: Any) -> str:
     """As `wording.refusal`, without the reason that a library gives: its versions word it anew."""
     return REASON.sub(r"\1 (REASON)", refusal(function, *args, **kwargs))
+
+
+def epoch(data: Data, workers: int = 0, number: int = 0) -> Iterator[torch.Tensor]:
+    """What a training epoch and the passes around it see."""
+    images = Images(data, CPU, workers)
+    view = View(1, number) if data.augment else None
+    yield from images.reads("train", torch.split(order(1, number, len(data.train)), 16), view)
+    for name, split in data.splits.items():
+        yield from images.reads(name, torch.split(torch.arange(len(split)), 16))
+    images.close()
+
+
+def same(first: Iterator[torch.Tensor], second: Iterator[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def as_tensor(pixels: np.ndarray) -> torch.Tensor:

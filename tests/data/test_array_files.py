@@ -95,29 +95,19 @@ def test_a_pickle_in_an_npz_is_refused(tmp_path: Path, snapshot: SnapshotAsserti
     assert mark.exists()
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"train_images": images(90, 0, 8, 8) / 255},
-        {"train_images": images(90, 0, 8, 8, 8)},
-        {"train_labels": np.zeros((90, 14), np.int64)},
-        {"train_labels": np.zeros(90)},
-        {"train_labels": labels(89)},
-        {"test_labels": labels(15, 5)},
-        {"test_labels": None},
-        {"train_images": None},
-    ],
-    ids=[
-        "floats",
-        "rank",
-        "several labels",
-        "float labels",
-        "fewer labels",
-        "another class",
-        "no labels",
-        "no train",
-    ],
-)
+WRONG: dict[str, Any] = {
+    "floats": {"train_images": images(90, 0, 8, 8) / 255},
+    "rank": {"train_images": images(90, 0, 8, 8, 8)},
+    "several labels": {"train_labels": np.zeros((90, 14), np.int64)},
+    "float labels": {"train_labels": np.zeros(90)},
+    "fewer labels": {"train_labels": labels(89)},
+    "another class": {"test_labels": labels(15, 5)},
+    "no labels": {"test_labels": None},
+    "no train": {"train_images": None},
+}
+
+
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
 def test_npz_refuses(tmp_path: Path, change: dict[str, Any], snapshot: SnapshotAssertion) -> None:
     arrays = {k: v for k, v in {**med(8, 8), **change}.items() if v is not None}
     assert refused(read, "npz", archive(tmp_path / "med", arrays)) == snapshot
@@ -247,21 +237,20 @@ def test_idx_with_a_prefix_names_and_labels_from_one(
     assert data.test.labels.tolist() == [0, 1, 2] * 5
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"\x1f\x8b rubbish",
-        gzip.compress(encoded(labels(15)))[:-9],
-        encoded(labels(15))[:-1],
-        encoded(labels(15)) + b"1",
-        b"\0\0\x0d\x01" + bytes(20),
-        encoded(images(15, 0, 1)),
-        encoded(labels(14)),
-        encoded(labels(15, 7)),
-    ],
-    ids=["empty", "gzip", "cut", "short", "long", "doubles", "2-d", "fewer", "range"],
-)
+BROKEN: dict[str, Any] = {
+    "empty": b"",
+    "gzip": b"\x1f\x8b rubbish",
+    "cut": gzip.compress(encoded(labels(15)))[:-9],
+    "short": encoded(labels(15))[:-1],
+    "long": encoded(labels(15)) + b"1",
+    "doubles": b"\0\0\x0d\x01" + bytes(20),
+    "2-d": encoded(images(15, 0, 1)),
+    "fewer": encoded(labels(14)),
+    "range": encoded(labels(15, 7)),
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
 def test_idx_refuses(tmp_path: Path, content: bytes, snapshot: SnapshotAssertion) -> None:
     root = mnist(tmp_path / "m", zipped=False)
     (root / "t10k-labels-idx1-ubyte").write_bytes(content)

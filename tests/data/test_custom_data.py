@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pictures import counts, refused
@@ -94,37 +95,23 @@ def test_root_and_options_reach_it(tmp_path: Path, snapshot: SnapshotAssertion) 
 LINE = HEAD.count("\n") + 1
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        "def make_dat(): pass\n",
-        "make_data = 3\n",
-        "def make_data(): return 3\n",
-        "def make_data(): return None\n",
-        "def make_data(): return {'test': dataset(3)}\n",
-        "def make_data(): return (1, 2, 3)\n",
-        "def make_data(): return {'train': 3}\n",
-        "def make_data(): return {'train': dataset(80), 'tset': dataset(3)}\n",
-        "def make_data(): 1 / 0\n",
-        "1 / 0\n",
-        "def make_data(:\n",
-        "import no_such_module_here\n",
-    ],
-    ids=[
-        "near name",
-        "no function",
-        "number",
-        "nothing",
-        "no train",
-        "triple",
-        "train is a number",
-        "near key",
-        "fails",
-        "module fails",
-        "syntax",
-        "import",
-    ],
-)
+WRONG: dict[str, Any] = {
+    "near name": "def make_dat(): pass\n",
+    "no function": "make_data = 3\n",
+    "number": "def make_data(): return 3\n",
+    "nothing": "def make_data(): return None\n",
+    "no train": "def make_data(): return {'test': dataset(3)}\n",
+    "triple": "def make_data(): return (1, 2, 3)\n",
+    "train is a number": "def make_data(): return {'train': 3}\n",
+    "near key": "def make_data(): return {'train': dataset(80), 'tset': dataset(3)}\n",
+    "fails": "def make_data(): 1 / 0\n",
+    "module fails": "1 / 0\n",
+    "syntax": "def make_data(:\n",
+    "import": "import no_such_module_here\n",
+}
+
+
+@pytest.mark.parametrize("body", WRONG.values(), ids=WRONG)
 def test_what_is_wrong_is_named_in_one_line(
     tmp_path: Path, body: str, snapshot: SnapshotAssertion
 ) -> None:

@@ -149,16 +149,15 @@ def test_a_spec_takes_what_stands_for_its_types() -> None:
     assert spec == DataSpec("folder", root="ph", train_images=5, options=(("a", 2), ("b", 1)))
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        DataSpec("digit"),
-        DataSpec("digits", root="/x"),
-        DataSpec("digits", options=(("size", 3),)),
-        DataSpec("cifar10", options=(("root", "x"),)),
-    ],
-    ids=["name", "no folder", "no option", "root as an option"],
-)
+UNKNOWN: dict[str, Any] = {
+    "name": DataSpec("digit"),
+    "no folder": DataSpec("digits", root="/x"),
+    "no option": DataSpec("digits", options=(("size", 3),)),
+    "root as an option": DataSpec("cifar10", options=(("root", "x"),)),
+}
+
+
+@pytest.mark.parametrize("spec", UNKNOWN.values(), ids=UNKNOWN)
 def test_load_refuses(spec: DataSpec, snapshot: SnapshotAssertion) -> None:
     assert refused(load, spec) == snapshot
 

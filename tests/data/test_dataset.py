@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -54,18 +55,17 @@ def test_digest_is_pinned() -> None:
     assert Split(images, torch.tensor([0, 1])).digest == pinned
 
 
-@pytest.mark.parametrize(
-    ("images", "labels"),
-    [
-        (torch.zeros(2, 4, 4), torch.zeros(2, dtype=torch.int64)),
-        (torch.zeros(2, 1, 4, 4).double(), torch.zeros(2, dtype=torch.int64)),
-        (torch.zeros(2, 1, 4, 4), torch.zeros(2)),
-        (torch.zeros(2, 1, 4, 4), torch.zeros(3, dtype=torch.int64)),
-        (torch.zeros(0, 1, 4, 4), torch.zeros(0, dtype=torch.int64)),
-        (torch.full((2, 1, 4, 4), float("nan")), torch.zeros(2, dtype=torch.int64)),
-    ],
-    ids=["rank", "doubles", "float labels", "fewer images", "none", "NaN"],
-)
+WRONG: dict[str, Any] = {
+    "rank": (torch.zeros(2, 4, 4), torch.zeros(2, dtype=torch.int64)),
+    "doubles": (torch.zeros(2, 1, 4, 4).double(), torch.zeros(2, dtype=torch.int64)),
+    "float labels": (torch.zeros(2, 1, 4, 4), torch.zeros(2)),
+    "fewer images": (torch.zeros(2, 1, 4, 4), torch.zeros(3, dtype=torch.int64)),
+    "none": (torch.zeros(0, 1, 4, 4), torch.zeros(0, dtype=torch.int64)),
+    "NaN": (torch.full((2, 1, 4, 4), float("nan")), torch.zeros(2, dtype=torch.int64)),
+}
+
+
+@pytest.mark.parametrize(("images", "labels"), WRONG.values(), ids=WRONG)
 def test_split_refuses(images: torch.Tensor, labels: torch.Tensor, snapshot: SnapshotAssertion) -> None:
     assert refused(Split, images, labels) == snapshot
 

@@ -97,7 +97,7 @@ def test_an_archive_is_the_folder_that_it_holds(
     assert digests(copy) == digests(here)
     site.pages.clear()
     assert digests(load(address)) == digests(here)
-    assert len(site.asked) == 1
+    assert len(site.requests) == 1
     assert copy.provenance["url"] == address.url
     assert not any("sha256" in line for line in notes(copy.provenance))
 
@@ -112,10 +112,10 @@ def test_what_is_there_is_not_fetched(
     monkeypatch.setenv("OFFRAMP_DATA", str(tmp_path / "shared"))
     shutil.copytree(photos, tmp_path / "shared" / "folder")
     assert digests(load(spec(site))) == here
-    assert site.asked == []
+    assert site.requests == []
     shutil.rmtree(tmp_path / "shared")
     assert digests(load(spec(site, root=str(tmp_path / "not here")))) == here
-    assert site.asked == ["/photos.zip"]
+    assert site.requests == ["/photos.zip"]
 
 
 def test_other_bytes_are_refused_and_leave_nothing(site: Site, photos: Path, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_server_in_trouble_is_asked_again(
     setattr(site, fault, 2)
     here = digests(load(DataSpec("folder", root=str(photos))))
     assert digests(load(spec(site))) == here
-    assert len(site.asked) == 3
+    assert len(site.requests) == 3
     shutil.rmtree(tmp_path / "cache")
     setattr(site, fault, 3)
     with pytest.raises(Unwritable, match="cannot be fetched"):
@@ -237,7 +237,7 @@ def test_a_server_in_trouble_is_asked_again(
 
 def test_what_is_not_there_is_not_asked_for_again(site: Site, snapshot: SnapshotAssertion) -> None:
     assert refused_at(site, load, spec(site, "nothing.zip")) == snapshot
-    assert site.asked == ["/nothing.zip"]
+    assert site.requests == ["/nothing.zip"]
 
 
 def test_several_at_once_fetch_once(site: Site, photos: Path, tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_several_at_once_fetch_once(site: Site, photos: Path, tmp_path: Path) ->
     for thread in threads:
         thread.join()
     assert len(set(folders)) == 1 and len(folders) == 4
-    assert site.asked == ["/photos.zip"]
+    assert site.requests == ["/photos.zip"]
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_several_at_once_fetch_once(site: Site, photos: Path, tmp_path: Path) ->
 def test_an_address_that_is_none(url: str, site: Site, snapshot: SnapshotAssertion) -> None:
     line = refused_at(site, load, DataSpec("folder", url=url))
     assert line == snapshot and "secret" not in line
-    assert site.asked == []
+    assert site.requests == []
 
 
 def test_an_address_that_leads_to_another_kind_is_refused(

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
 from multiprocessing.util import _finalizer_registry
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from pictures import refused
+from pictures import epoch, refused, same
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 from torch import Tensor
@@ -26,7 +25,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from forks import forked
 from longer import long
 from offramp.augment import Augment, View
-from offramp.data import Data, DataSpec, load, order
+from offramp.data import Data, DataSpec, load
 from offramp.data import read as reading
 from offramp.data.batches import SharedSlots, _kill, _workers
 from offramp.data.dataset import FileSplit, Split
@@ -64,21 +63,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def read(root: Path, loader: Loader, augment: Augment | None = None, **more: object) -> Data:
     settings: dict[str, object] = {**SPEC, **more}
     return load(DataSpec("folder", str(root), **settings), augment, loader)  # type: ignore[arg-type]
-
-
-def epoch(data: Data, workers: int = 0, number: int = 0) -> Iterator[Tensor]:
-    """What a training epoch and the passes around it see."""
-    images = Images(data, CPU, workers)
-    rows = order(1, number, len(data.train))
-    view = View(1, number) if data.augment else None
-    yield from images.reads("train", torch.split(rows, 16), view)
-    for split in data.splits:
-        yield from images.reads(split, torch.split(torch.arange(len(data.splits[split])), 16))
-    images.close()
-
-
-def same(first: Iterator[Tensor], second: Iterator[Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 KINDS = {"as they are": None, "windows": WINDOWS, "boxes": BOXES}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pictures import refused
+from pictures import epoch, refused, same
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 from torch import Tensor
@@ -22,7 +22,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 import offramp
 from longer import long
 from offramp.augment import Augment, View
-from offramp.data import Data, DataSpec, load, order
+from offramp.data import Data, DataSpec, load
 from offramp.data import samples as samples_module
 from offramp.data.dataset import FileSplit, Split
 from offramp.data.images.dataset_images import seeded
@@ -95,20 +95,6 @@ def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def photos(loader: Any = "auto", augment: Augment | None = None, **spec: Any) -> Data:
     return assemble(read_samples({"train": Photos()}), DataSpec("own", **spec), augment, loader)
-
-
-def epoch(data: Data, workers: int = 0, number: int = 0) -> Iterator[Tensor]:
-    """What a training epoch and the passes around it see."""
-    images = Images(data, CPU, workers)
-    rows = order(1, number, len(data.train))
-    yield from images.reads("train", torch.split(rows, 5), View(1, number) if data.augment else None)
-    for name, split in data.splits.items():
-        yield from images.reads(name, torch.split(torch.arange(len(split)), 5))
-    images.close()
-
-
-def same(first: Iterator[Tensor], second: Iterator[Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -249,27 +235,21 @@ class Other(Photos):
         return image, 1 - label
 
 
-@pytest.mark.parametrize(
-    "samples",
-    [
-        {"train": Photos(Draws())},
-        {"train": Photos(small), "test": Photos(Draws())},
-        {"train": Photos(Draws()), "plain": Photos(Draws())},
-        {"train": Photos(Draws("own"))},
-        {"train": Photos(Draws("own")), "plain": Photos(small)},
-        {"train": Photos(Draws()), "plain": Other(small)},
-        {"train": TensorDataset(torch.zeros(3, 1, 2, 2), torch.arange(3)), "plain": Photos(small)},
-    ],
-    ids=[
-        "train",
-        "test",
-        "plain",
-        "own generator",
-        "own generator and plain",
-        "other label",
-        "other length",
-    ],
-)
+UNREPEATABLE: dict[str, Any] = {
+    "train": {"train": Photos(Draws())},
+    "test": {"train": Photos(small), "test": Photos(Draws())},
+    "plain": {"train": Photos(Draws()), "plain": Photos(Draws())},
+    "own generator": {"train": Photos(Draws("own"))},
+    "own generator and plain": {"train": Photos(Draws("own")), "plain": Photos(small)},
+    "other label": {"train": Photos(Draws()), "plain": Other(small)},
+    "other length": {
+        "train": TensorDataset(torch.zeros(3, 1, 2, 2), torch.arange(3)),
+        "plain": Photos(small),
+    },
+}
+
+
+@pytest.mark.parametrize("samples", UNREPEATABLE.values(), ids=UNREPEATABLE)
 def test_what_cannot_be_told_or_repeated_is_refused(
     samples: dict[str, Any], snapshot: SnapshotAssertion
 ) -> None:

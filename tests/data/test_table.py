@@ -175,41 +175,25 @@ def change(frame: pd.DataFrame, **cells: Any) -> pd.DataFrame:
     return frame.assign(**{k: [v, *frame[k][1:]] for k, v in cells.items()})
 
 
-@pytest.mark.parametrize(
-    ("frame", "options"),
-    [
-        (change(rows(), image="images/gone.png"), {}),
-        (rows("gone/{}.jpg".format), {"image": "image"}),
-        (change(rows(), image="../../secret.png"), {}),
-        (change(rows(), image="/etc/passwd"), {}),
-        (change(rows(), image="images/1.png"), {}),
-        (rows(), {"label": "lable"}),
-        (rows(category=["x"] * N), {}),
-        (rows().rename(columns={"label": "a"}).assign(b="x"), {}),
-        (rows(a=[0] * N, b=[1] * N), {"label": ["a", "image"]}),
-        (rows(a=[1] * N, b=[1] * N), {"label": ["a", "b"]}),
-        (rows().assign(label=""), {}),
-        (rows(split=["test"] * N), {}),
-        (rows(), {"images": "elsewhere"}),
-        (rows(), {"file": "gone.csv"}),
-    ],
-    ids=[
-        "absent",
-        "all absent",
-        "above",
-        "absolute",
-        "two lines",
-        "no column",
-        "two label columns",
-        "no label column",
-        "no one-hot",
-        "two hot",
-        "no label",
-        "no train",
-        "no folder",
-        "no table",
-    ],
-)
+WRONG: dict[str, Any] = {
+    "absent": (change(rows(), image="images/gone.png"), {}),
+    "all absent": (rows("gone/{}.jpg".format), {"image": "image"}),
+    "above": (change(rows(), image="../../secret.png"), {}),
+    "absolute": (change(rows(), image="/etc/passwd"), {}),
+    "two lines": (change(rows(), image="images/1.png"), {}),
+    "no column": (rows(), {"label": "lable"}),
+    "two label columns": (rows(category=["x"] * N), {}),
+    "no label column": (rows().rename(columns={"label": "a"}).assign(b="x"), {}),
+    "no one-hot": (rows(a=[0] * N, b=[1] * N), {"label": ["a", "image"]}),
+    "two hot": (rows(a=[1] * N, b=[1] * N), {"label": ["a", "b"]}),
+    "no label": (rows().assign(label=""), {}),
+    "no train": (rows(split=["test"] * N), {}),
+    "no folder": (rows(), {"images": "elsewhere"}),
+    "no table": (rows(), {"file": "gone.csv"}),
+}
+
+
+@pytest.mark.parametrize(("frame", "options"), WRONG.values(), ids=WRONG)
 def test_what_is_wrong_is_named(
     photos: Path, frame: pd.DataFrame, options: Mapping[str, Any], snapshot: SnapshotAssertion
 ) -> None:
