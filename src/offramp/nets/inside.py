@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from offramp.inputs import Shape, is_square
 from offramp.nets.clock import Clock
 from offramp.nets.cut.partition import Segment, Trunk
 from offramp.nets.heads import Head, HeadSpec, is_channels_last, through, zeros
-from offramp.parts import HIDDEN, Carry, Part
+from offramp.parts import Carry, Part
 from offramp.seeding import derive
 
 Make = Callable[[], nn.Module]
@@ -262,19 +262,28 @@ class NetworkParts:
         where it has no such layers."""
         if k == 1 or not isinstance(carry, str):
             return None
-        if carry != HIDDEN:
-            return zeros(self.facts.classes, self.facts.classes, bias=False)
-        with seeded(derive(seed, f"{self.facts.early[k - 1].name}.before", draw)):
-            return through(self.facts.classes, self.width(k))
+        match carry:
+            case "learned":
+                return zeros(self.facts.classes, self.facts.classes, bias=False)
+            case "hidden":
+                with seeded(derive(seed, f"{self.facts.early[k - 1].name}.before", draw)):
+                    return through(self.facts.classes, self.width(k))
+            case _:
+                assert_never(carry)
 
     def _is_early(self, part: Part) -> bool:
         return part.kind == "head" and part.index < self.exits
 
     def piece(self, part: Part, trunk: int) -> Segment:
-        """The piece of a trunk that is `part`: a segment, or the classifier."""
-        if part.kind == "segment":
-            return self.segment(part.index, trunk)
-        return self.trunks[trunk].classifier
+        """The piece of a trunk that is `part`: a segment, or the classifier, which is the last head."""
+        match part.kind:
+            case "segment":
+                return self.segment(part.index, trunk)
+            case "head":
+                assert part.index == self.exits
+                return self.trunks[trunk].classifier
+            case _:
+                assert_never(part.kind)
 
 
 def drawn_head(exit: Exit, classes: int, clock: Clock, seed: int, draw: str) -> Head:

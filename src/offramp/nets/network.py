@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeVar, assert_never, final
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from offramp.nets.clock import Clock
 from offramp.nets.heads import Head, zeros
 from offramp.nets.identity import attributes_digest, state_digest
 from offramp.nets.inside import NetworkParts
-from offramp.parts import HIDDEN, Carry, Part, backbone, path
+from offramp.parts import Carry, Part, backbone, path
 from offramp.units import percent
 
 M = TypeVar("M", bound=nn.Module)
@@ -260,9 +260,16 @@ class ExitNetwork(nn.Module):
         True
         """
         carry = self._inside.carry if carry is None else carry
-        adds = isinstance(carry, str) and part.kind == "head" and 1 < part.index < self.exits
-        each = (2 * self._inside.width(part.index) if carry == HIDDEN else self.classes) if adds else 0
-        return self._inside.facts.costs[part] + self.classes * each
+        adds = 0  # units that read the answer before, or are read for it
+        if isinstance(carry, str) and part.kind == "head" and 1 < part.index < self.exits:
+            match carry:
+                case "learned":
+                    adds = self.classes
+                case "hidden":
+                    adds = 2 * self._inside.width(part.index)
+                case _:
+                    assert_never(carry)
+        return self._inside.facts.costs[part] + self.classes * adds
 
     @property
     def plain_macs(self) -> int:

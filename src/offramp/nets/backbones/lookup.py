@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,12 +21,6 @@ from offramp.nets.inside import FromImages, Make
 from offramp.nets.network import ExitNetwork, inside
 from offramp.parts import Taps
 from offramp.usercode import LoadedFunction, RecordedCode, failed, is_user_code, load
-
-LOADING = {
-    "timm": re.compile(r"checkpoint_path|cache_dir|pretrained.*"),
-    "torchvision": re.compile(r"weights.*|pretrained.*|progress"),
-}
-"""Options of each library's models that read files or fetch them."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +126,14 @@ def origin_of(
         identity |= {"backbone": name, "options": options, "file": loaded.sha256}
         return Origin(make, identity, foreign=True)
     library, _, model = spec.backbone.partition("/")
-    if model and library in LOADING:
-        _check_options(spec.backbone, options)
-        maker = _timm_maker if library == "timm" else _torchvision_maker
+    if model and library in LIBRARIES:
+        loading, maker = LIBRARIES[library]
+        for option in options:
+            if loading.fullmatch(option):
+                raise OfframpError(
+                    f"{spec.backbone} takes no option '{option}': files would be loaded by it, and some "
+                    "versions unpickle them; give weights: FILE, or weights: imagenet"
+                )
         raw = maker(model, options, input_shape, classes)
         make = partial(_call_library, spec.backbone, raw, options, input_shape)
         return Origin(make, identity | {"options": options}, foreign=True)
@@ -172,22 +171,12 @@ def _registered(
     )
 
 
-def _check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Raises OfframpError for an option by which a library would load weights."""
-    for option in options:
-        if LOADING[name.partition("/")[0]].fullmatch(option):
-            raise OfframpError(
-                f"{name} takes no option '{option}': files would be loaded by it, and some versions "
-                "unpickle them; give weights: FILE, or weights: imagenet"
-            )
-
-
 def _timm_maker(model: str, options: Mapping[str, Any], input_shape: Shape, classes: int) -> Make:
     """Makes a timm model without downloading or loading anything."""
     import timm  # late: it takes seconds to import
 
     if not timm.is_model(model):
-        raise _unknown("timm", model, timm.list_models())
+        raise _unknown("timm", model, timm.list_models(), "timm.list_models()")
     arguments = {"num_classes": classes, "in_chans": input_shape[0], **options}
     config = timm.get_pretrained_cfg(model)
     if config is not None and config.fixed_input_size:  # vision transformers refuse other sizes
@@ -201,7 +190,7 @@ def _torchvision_maker(model: str, options: Mapping[str, Any], input_shape: Shap
 
     names = models.list_models(module=models)
     if model not in names:
-        raise _unknown("torchvision", model, names)
+        raise _unknown("torchvision", model, names, "torchvision.models.list_models()")
     if input_shape[0] != 3:
         raise OfframpError(
             f"torchvision/{model} takes images of 3 channels and these have {input_shape[0]}; set "
@@ -215,9 +204,15 @@ def _torchvision_maker(model: str, options: Mapping[str, Any], input_shape: Shap
     return partial(models.get_model, model, weights=None, **arguments)
 
 
-def _unknown(library: str, model: str, names: Collection[str]) -> OfframpError:
+LIBRARIES: Mapping[str, tuple[re.Pattern[str], Callable[..., Make]]] = {
+    "timm": (re.compile(r"checkpoint_path|cache_dir|pretrained.*"), _timm_maker),
+    "torchvision": (re.compile(r"weights.*|pretrained.*|progress"), _torchvision_maker),
+}
+"""Of each library: the options of its models that read files or fetch them, and what makes a model."""
+
+
+def _unknown(library: str, model: str, names: Collection[str], lists: str) -> OfframpError:
     hint = nearest(model, names)
-    lists = "timm.list_models()" if library == "timm" else "torchvision.models.list_models()"
     hint = hint if "did you mean" in hint else f"; {lists} lists them"
     return OfframpError(f"{library} has no model '{model}'{hint}")
 
