@@ -21,6 +21,7 @@ from offramp.store.store import Store
 from offramp.study import search as searching
 from offramp.study.plan.plan import make_plan
 from offramp.study.run import events
+from offramp.study.run.ledger import Ledger
 from offramp.study.run.run import RunConfig, run
 from offramp.study.search import (
     Proposed,
@@ -338,14 +339,16 @@ def test_a_phase_that_another_process_finished_meanwhile_counts_once(
     """It was told twice, and its epochs were counted twice: proposals were compared at other epochs."""
     plan, store = make_plan(read(study), CPU), Store(tmp_path / "runs")
     (key,) = plan.nodes
-    part = searching.run_part
+    begin = Ledger.begin
 
-    def later(*about: Any) -> Iterator[events.Event]:
-        list(run(plan, Store(store.root), RunConfig(CPU, tmp_path)))  # which is another one's work
-        return part(*about)
+    def later(ledger: Ledger, with_trials: bool) -> Iterator[events.Event]:
+        yield from begin(ledger, with_trials)
+        with monkeypatch.context() as other:
+            other.setattr(Ledger, "begin", begin)
+            list(run(plan, Store(store.root), RunConfig(CPU, tmp_path)))  # which is another one's work
 
-    monkeypatch.setattr(searching, "run_part", later)
-    happened = list(searching._trained(plan, store, RunConfig(CPU, tmp_path)))
+    monkeypatch.setattr(Ledger, "begin", later)
+    happened = list(run(plan, store, RunConfig(CPU, tmp_path), with_trials=False))
     assert happened == [events.Reused(key)]
 
 

@@ -8,11 +8,9 @@ answers on test. The log of proposals is in the store's folder, and the same sea
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offramp import usercode
@@ -22,8 +20,7 @@ from offramp.store.searches import PLANNED, WHY, WORSE, held_log
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, Trial
 from offramp.study.run import events
-from offramp.study.run.ledger import Failures, Ledger
-from offramp.study.run.run import POLL_SECONDS, RunConfig, run_part
+from offramp.study.run.run import RunConfig, run
 from offramp.study.run.trials import planned
 from offramp.study.spec import file as spec
 from offramp.study.spec.models import Study
@@ -227,7 +224,7 @@ def _tried(
 ) -> Generator[SearchEvent, None, tuple[float | None, str]]:
     """Train the phases of a plan; the score, or None and why it was given up."""
     accuracy, why = ValidationAccuracy(plan), ""
-    with closing(_trained(plan, store, config)) as happening:
+    with closing(run(plan, store, config, with_trials=False)) as happening:
         for event in happening:
             yield event
             if isinstance(event, events.Failed):
@@ -241,29 +238,6 @@ def _tried(
         _drop_checkpoints(plan, store)
         return None, why
     return score(plan, store), ""
-
-
-def _trained(plan: Plan, store: Store, config: RunConfig) -> Generator[events.Event, None, None]:
-    """Every phase of a plan, each after what it needs, and no trial. What the store has is checked,
-    every byte; what is damaged is named and made anew."""
-    ledger = Ledger(plan, store, Failures(Path()))  # of what failed it is not asked
-    done = ledger.done
-    while left := [node for node in plan.nodes.values() if node.key not in done]:
-        for node in left:
-            if store.has_node(node.key, whole=False):
-                yield from ledger.check(node.key)
-        ready = [n.key for n in left if n.key not in done and done.issuperset(n.needs)]
-        if not ready:
-            continue
-        waits = False
-        with closing(run_part(plan, store, config, ready, ())) as part:
-            for event in part:
-                yield event
-                waits = waits or isinstance(event, events.Waiting)
-                if isinstance(event, events.Finished | events.Reused):
-                    done.add(event.key)
-        if waits:
-            time.sleep(POLL_SECONDS)
 
 
 def _drop_checkpoints(plan: Plan, store: Store) -> None:

@@ -7,7 +7,7 @@ task whose machine is gone goes on elsewhere from its last checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from offramp.study.plan.limits import cache_folder
 from offramp.study.plan.plan import Plan, Trial
 from offramp.study.plan.schedule import Schedule
 from offramp.study.plan.workers import need
-from offramp.study.run import events, protocol, trials
+from offramp.study.run import events, protocol
 from offramp.study.run.ledger import Failures, Ledger
 from offramp.study.run.protocol import Launcher, Message, Needs, Restarts, TaskOrder, end, order_of
 from offramp.study.run.run import RunConfig
@@ -146,17 +146,18 @@ class Driver:
             else:
                 lock = self.ledger.store.try_lock(key)
                 if lock is None:
-                    yield self._await((key,))
+                    yield self._await([self.ledger.plan.nodes[key]])
                     return
                 lock.release()
         except Unwritable:  # the store is away: whoever trains the node next will meet it
             pass
         self.elsewhere.discard(key)
 
-    def _await(self, keys: tuple[str, ...]) -> events.Waiting:
-        self.elsewhere.update(keys)
-        self.restarts.rest(keys, LOOK_S)
-        return events.Waiting(keys, next(filter(None, map(self.ledger.store.holder, keys)), None))
+    def _await(self, nodes: Sequence[Node]) -> events.Waiting:
+        waiting = self.ledger.waiting(nodes)
+        self.elsewhere.update(waiting.keys)
+        self.restarts.rest(waiting.keys, LOOK_S)
+        return waiting
 
     def _close_trials(self) -> Iterator[events.Event]:
         """Leave out trials that cannot be had, and those that are written."""
@@ -164,14 +165,12 @@ class Driver:
         for trial in list(self.open_trials.values()):
             if failed and not failed.isdisjoint(trial.keys):
                 del self.open_trials[trial.id]
-            elif self.ledger.done.issuperset(trial.keys) and self._is_written(trial):
+            elif self.ledger.done.issuperset(trial.keys) and self._is_closed(trial):
                 del self.open_trials[trial.id]
                 yield events.TrialDone(trial.id, True)
 
-    def _is_written(self, trial: Trial) -> bool:
-        store = self.ledger.store
-        written = store.has_trial(trial.id, whole=False) and not store.is_planned(trial.id)
-        return written and trials.damage(store.trial_logits, trial.id) is None
+    def _is_closed(self, trial: Trial) -> bool:
+        return not self.ledger.store.is_planned(trial.id) and self.ledger.written(trial)[0]
 
     def _start_ready(self, schedule: Schedule) -> None:
         """Start everything that is ready, so that a cluster which grows on demand does."""
@@ -204,7 +203,7 @@ class Driver:
                 continue
             self._note(event)
             if isinstance(event, events.Waiting):
-                event = self._await(event.keys)
+                event = self._await([self.ledger.plan.nodes[key] for key in event.keys])
             yield event
         if message.ended:
             del self.running[message.task]

@@ -13,7 +13,7 @@ from offramp.errors import in_line
 from offramp.hashing import plain
 from offramp.store.manifest import DataProvenance
 from offramp.store.store import Damaged, Store
-from offramp.study.plan.plan import Plan
+from offramp.study.plan.plan import Plan, Trial
 from offramp.study.run import events, trials
 
 
@@ -66,10 +66,10 @@ class Ledger:
     failed: Failures
     done: set[str] = field(default_factory=set)
 
-    def begin(self) -> Iterator[events.Event]:
+    def begin(self, with_trials: bool = True) -> Iterator[events.Event]:
         """Say in the store what its trials will need, and take in what it holds already, every byte
         checked; a damaged node is named and made anew, and classes are called as the data call them."""
-        for trial in self.plan.trials:
+        for trial in self.plan.trials if with_trials else ():
             if self.store.has_trial(trial.id):
                 yield from self._call_classes(trial.id)
             else:
@@ -115,6 +115,18 @@ class Ledger:
         self.store.drop_checkpoint(key)
         self.done.add(key)
         yield events.Reused(key)
+
+    def waiting(self, nodes: Iterable[Node]) -> events.Waiting:
+        """That other processes are at these nodes."""
+        keys = tuple(node.key for node in nodes)
+        return events.Waiting(keys, next(filter(None, map(self.store.holder, keys)), None))
+
+    def written(self, trial: Trial) -> tuple[bool, Damaged | None]:
+        """Whether a trial is in the store whole, every byte checked, and what is wrong with it."""
+        if not self.store.has_trial(trial.id, whole=False):
+            return False, None
+        damage = trials.damage(self.store.trial_logits, trial.id)
+        return damage is None, damage
 
     def refresh(self) -> Iterator[events.Event]:
         """What other processes have finished, and what can no longer be had."""

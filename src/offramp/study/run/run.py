@@ -35,7 +35,7 @@ from offramp.process import terminable, uninterrupted
 from offramp.recipe import finished
 from offramp.store.manifest import NodeLabels, NodeRecord, NodeSummary
 from offramp.store.provenance import provenance
-from offramp.store.store import Damaged, Lease, Store
+from offramp.store.store import Lease, Store
 from offramp.study.plan import caching
 from offramp.study.plan.limits import CacheLimits
 from offramp.study.plan.plan import Plan, Trial, can_fuse
@@ -141,15 +141,15 @@ class Run:
     def failed(self) -> Failures:
         return self.ledger.failed
 
-    def work(self) -> Iterator[events.Event]:
-        """All that happens until nothing is left to do."""
-        open_trials = list(self.plan.trials)
+    def work(self, with_trials: bool = True) -> Iterator[events.Event]:
+        """All that happens until nothing is left to do. with_trials: write them too, not nodes alone."""
+        open_trials = list(self.plan.trials) if with_trials else []
         rested = False
-        yield from self.ledger.begin()
+        yield from self.ledger.begin(with_trials)
         while True:
             yield from self.ledger.refresh()
             yield from self._close_trials(open_trials)
-            if not open_trials:
+            if not (open_trials if with_trials else self.ledger.open()):
                 return
             locks = self._claim(self._next())
             if locks:
@@ -158,7 +158,7 @@ class Run:
                 if self.cache is not None:
                     self.cache.keep({v for node in self.ledger.open() for v in reads_of(node)})
             elif waiting := self.ledger.open():
-                yield self._wait(waiting)
+                yield self.ledger.waiting(waiting)
                 time.sleep(POLL_SECONDS)
 
     def part(self, keys: Collection[str], of: Collection[str]) -> Iterator[events.Event]:
@@ -177,7 +177,7 @@ class Run:
             if self.store.has_node(node.key):
                 yield from self.ledger.check(node.key)
         if waiting := [node for node in left if node.key not in self.done]:
-            yield self._wait(waiting)
+            yield self.ledger.waiting(waiting)
         yield from self._close_trials(to_write)
 
     def _rest(self) -> Iterator[events.Event]:
@@ -185,10 +185,6 @@ class Run:
         if self.plan.study.execution.mode == "plain":  # where costs are results
             yield from map(events.Note, not_measured(self.meter))
         self.meter.rest()
-
-    def _wait(self, nodes: Sequence[Node]) -> events.Waiting:
-        keys = tuple(node.key for node in nodes)
-        return events.Waiting(keys, next(filter(None, map(self.store.holder, keys)), None))
 
     def _next(self) -> Sequence[Node]:
         """What is left, as it is to be taken up; alone, in the order of the plan."""
@@ -390,10 +386,10 @@ class Run:
                 continue
             if not self.done.issuperset(trial.keys):
                 continue
-            written, damage = self._written(trial)
+            written, damage = self.ledger.written(trial)
             if not written or self.store.is_planned(trial.id):  # where all is done nothing is written
                 with self.store.lock(trial.id):
-                    written, damage = self._written(trial)
+                    written, damage = self.ledger.written(trial)
                     if not written:
                         trials.write(self.plan, self.store, trial, self.images, self.answers)
                     self.store.drop_plan(trial.id)  # which another process may have written a moment ago
@@ -407,16 +403,13 @@ class Run:
         for name in self.answers.keys() - needed:
             del self.answers[name]
 
-    def _written(self, trial: Trial) -> tuple[bool, Damaged | None]:
-        """Whether a trial is there whole, every byte checked, and what is wrong with it."""
-        if not self.store.has_trial(trial.id, whole=False):
-            return False, None
-        damage = trials.damage(self.store.trial_logits, trial.id)
-        return damage is None, damage
-
 
 def run(
-    plan: Plan, store: Store, config: RunConfig, failed: Failures | None = None
+    plan: Plan,
+    store: Store,
+    config: RunConfig,
+    failed: Failures | None = None,
+    with_trials: bool = True,
 ) -> Generator[events.Event, None, None]:
     """Train every missing node and write every trial, in this process.
 
@@ -428,6 +421,7 @@ def run(
         store: Where to.
         config: How.
         failed: Shared by processes that run the same plan, so that none repeats what failed in another.
+        with_trials: Write trials too; else train the nodes alone.
 
     Yields:
         What happens.
@@ -440,7 +434,7 @@ def run(
             about = (prepared.images, prepared.cache, config.speeds)
             yield from follow(prepared.ledger, *about)
             return
-        yield from prepared.work()
+        yield from prepared.work(with_trials)
         prepared.images.ranks.send(None)
 
 
