@@ -26,7 +26,7 @@ def remembered_graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     base = tmp_path_factory.getbasetemp()
     remembered = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "remembered graphs"
 
-    def once(module: nn.Module, given: tuple[Tensor, ...], **how: Any) -> torch.onnx.ONNXProgram:
+    def once(module: nn.Module, inputs: tuple[Tensor, ...], **how: Any) -> torch.onnx.ONNXProgram:
         import onnx_ir
 
         state = {
@@ -34,18 +34,18 @@ def remembered_graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
             **dict(module.named_buffers(remove_duplicate=False)),
         }
         try:
-            kept = remembered / f"{_told(module, state, given, how)}.onnx"
+            file = remembered / f"{_identity(module, state, inputs, how)}.onnx"
         except (OfframpError, RuntimeError):  # it keeps what nobody can tell from another
-            return EXPORT(module, given, **how)
-        if not kept.exists():
+            return EXPORT(module, inputs, **how)
+        if not file.exists():
             _table_of_operators_is_made_once()
-            made = EXPORT(module, given, optimize=False, **how)
-            assert made is not None
+            program = EXPORT(module, inputs, optimize=False, **how)
+            assert program is not None
             remembered.mkdir(exist_ok=True)
-            new = kept.with_suffix(f".{os.getpid()}")
-            made.save(new)
-            new.replace(kept)
-        model = onnx_ir.load(kept)
+            new = file.with_suffix(f".{os.getpid()}")
+            program.save(new)
+            new.replace(file)
+        model = onnx_ir.load(file)
         for name, value in model.graph.initializers.items():
             if name in state:
                 value.const_value = onnx_ir.tensor(state[name].detach().contiguous().numpy(), name=name)
@@ -58,8 +58,8 @@ def remembered_graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         yield
 
 
-def _told(
-    module: nn.Module, state: dict[str, Tensor], given: tuple[Tensor, ...], how: dict[str, Any]
+def _identity(
+    module: nn.Module, state: dict[str, Tensor], inputs: tuple[Tensor, ...], how: dict[str, Any]
 ) -> str:
     """What a graph depends on, but for the weights' values: which of them are one tensor, too."""
     names = [name for name, _ in module.named_modules()]
@@ -67,9 +67,9 @@ def _told(
     weights = [
         (name, t.shape, t.dtype, first.setdefault(t.data_ptr(), name)) for name, t in state.items()
     ]
-    inputs = [(t.shape, t.dtype) for t in given]
+    shapes = [(t.shape, t.dtype) for t in inputs]
     modes = [part.training for part in module.modules()]
-    about = settings(module, names), sources(module), modes, weights, inputs, how
+    about = settings(module, names), sources(module), modes, weights, shapes, how
     return hashlib.sha256(repr(about).encode()).hexdigest()
 
 

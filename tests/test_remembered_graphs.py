@@ -33,6 +33,6 @@ def test_a_graph_with_other_weights_is_as_the_exporter_makes_it(
         assert [*graphs.export(net, (stage,), tmp_path / folder)] == [stage]
         return content(tmp_path / folder / stage.file)
 
-    one, other = exported(1, "one"), exported(2, "other")
+    first, other = exported(1, "one"), exported(2, "other")
     monkeypatch.setattr(torch.onnx, "export", EXPORT)
-    assert exported(2, "anew") == other != one
+    assert exported(2, "anew") == other != first

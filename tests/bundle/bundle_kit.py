@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from offramp.api.reporter import finished
 from offramp.bundle.export import Exported, ExportOptions, export
+from offramp.bundle.runtime import BundleError
 from offramp.policy import scoring
 from offramp.policy.calibration import Calibration
 from offramp.policy.learned import LEARNERS, GateNumbers
@@ -22,6 +24,7 @@ from offramp.study.plan.plan import make_plan
 from offramp.study.spec import file as spec
 from offramp.study.trained import Trained
 from support import run_all
+from wording import stable
 
 STRATEGIES = (
     "joint",
@@ -57,38 +60,38 @@ def read(store: Store, prefix: str) -> Trained:
 
 def halving(store: Store, prefix: str, score: str = "confidence") -> Policy:
     """A policy by which about half of the calibration images leave at each exit that they reach."""
-    kept = read(store, prefix)
-    found = scoring.scores(score, kept.calibration.logits, None, gates_of(kept, score))
-    early = [float(np.float32(np.median(found[:, i]))) for i in range(len(kept.exits) - 1)]
+    trial = read(store, prefix)
+    sure = scoring.scores(score, trial.calibration.logits, None, gates_of(trial, score))
+    early = [float(np.float32(np.median(sure[:, i]))) for i in range(len(trial.exits) - 1)]
     return policy_of(store, prefix, score, (*early, None))
 
 
 def policy_of(store: Store, prefix: str, score: str, thresholds: Sequence[float | None]) -> Policy:
     """A policy of those thresholds, as `offramp calibrate` keeps one."""
-    kept = read(store, prefix)
-    made = Calibration(kept.id, kept.hash, len(kept.classes))
-    carry, learned = kept.costs.carry, gates_of(kept, score)
-    return Policy(score, kept.exits, tuple(thresholds), carry=carry, calibration=made, gates=learned)
+    trial = read(store, prefix)
+    origin = Calibration(trial.id, trial.hash, len(trial.classes))
+    carry, learned = trial.costs.carry, gates_of(trial, score)
+    return Policy(score, trial.exits, tuple(thresholds), carry=carry, calibration=origin, gates=learned)
 
 
-def gates_of(kept: Trained, score: str) -> GateNumbers | None:
+def gates_of(trial: Trained, score: str) -> GateNumbers | None:
     """The trial's own, or learned on validation, as calibration does."""
     if not scoring.SCORES[score].learned:
         return None
-    if score == "gate" and kept.gates is not None:
-        return kept.gates
-    rows = kept.validation
-    return LEARNERS[score](rows.logits, rows.labels, kept.costs)
+    if score == "gate" and trial.gates is not None:
+        return trial.gates
+    rows = trial.validation
+    return LEARNERS[score](rows.logits, rows.labels, trial.costs)
 
 
 QUICK = ExportOptions(check=False, measure=False, anyway=True)
 
 
 def export_to(
-    out: Path, store: Store, rule: Policy, asked: ExportOptions = QUICK, trial: str | None = None
+    out: Path, store: Store, rule: Policy, options: ExportOptions = QUICK, trial: str | None = None
 ) -> Exported:
     """`export` to its end, of the policy's trial unless another is named."""
-    return finished(export(store, trial or rule.calibration.trial, rule, out, asked))
+    return finished(export(store, trial or rule.calibration.trial, rule, out, options))
 
 
 def write_photos(folder: Path, shape: tuple[int, int, int]) -> None:
@@ -101,3 +104,12 @@ def write_photos(folder: Path, shape: tuple[int, int, int]) -> None:
             for i in range(count):
                 noise = chance.integers(0, 120, shape) + (100 if label == "light" else 0)
                 Image.fromarray(noise.astype(np.uint8)).save(place / f"{i}.png")
+
+
+def bundle_refusal(function: Callable[..., object], *args: Any) -> str:
+    """The one line in which `function(*args)` refuses a bundle, as a snapshot has it."""
+    with pytest.raises(BundleError) as caught:
+        function(*args)
+    line = str(caught.value)
+    assert "\n" not in line
+    return stable(line)

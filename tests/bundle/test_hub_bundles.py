@@ -13,50 +13,53 @@ import numpy as np
 import onnx
 import pytest
 import yaml
+from bundle_kit import bundle_refusal
 from PIL import Image
+from syrupy.assertion import SnapshotAssertion
 
 from fake_hub import TOKEN, Hub, serving
 from offramp.bundle import hub
 from offramp.bundle.card import markdown
 from offramp.bundle.folder import seal
-from offramp.bundle.runtime import Bundle, BundleError
+from offramp.bundle.runtime import Bundle
 from offramp.cli import main
 from refusal import refuses
+from wording import refusal
 
 pytest.importorskip("huggingface_hub", reason="the extra 'hub' is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # its own upload
 
 
 @pytest.fixture
-def there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """A hub that this process asks, with a cache of its own."""
     from huggingface_hub import constants
 
-    with serving() as found:
+    with serving() as server:
         monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setattr(constants, "ENDPOINT", found.address)
-        template = found.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-        yield found
+        yield server
 
 
 def front(text: str) -> dict[str, object]:
     """The YAML of a model card."""
     assert text.startswith("---\n")
-    found = yaml.safe_load(text.split("---")[1])
-    assert isinstance(found, dict)
-    return found
+    fields = yaml.safe_load(text.split("---")[1])
+    assert isinstance(fields, dict)
+    return fields
 
 
 def assert_alike(folder: Path, other: Path) -> None:
     """That both bundles answer the same."""
     noise = np.random.default_rng(0).standard_normal((5, 8, 8, 1)).astype(np.float32)
-    one, same = (Bundle(each).predict(noise).logits for each in (folder, other))
-    np.testing.assert_array_equal(one, same)
+    first, same = (Bundle(each).predict(noise).logits for each in (folder, other))
+    np.testing.assert_array_equal(first, same)
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
@@ -67,21 +70,21 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
     assert not end.value.code
 
 
-def test_what_is_pushed_answers_when_it_is_fetched(there: Hub, leaving: Path, tmp_path: Path) -> None:
+def test_what_is_pushed_answers_when_it_is_fetched(fake: Hub, leaving: Path, tmp_path: Path) -> None:
     address = hub.push(leaving, "me/digits", "mit", dataset="ylecun/mnist", private=True)
-    assert address.startswith(f"{there.address}/me/digits/commit/") and there.private["me/digits"]
-    files = there.repos["me/digits"]
+    assert address.startswith(f"{fake.address}/me/digits/commit/") and fake.private["me/digits"]
+    files = fake.repos["me/digits"]
     card = front(files["README.md"].decode())
     assert card["license"] == "mit" and card["datasets"] == ["ylecun/mnist"]
     assert card["pipeline_tag"] == "image-classification"
     results = card["model-index"][0]["results"][0]  # type: ignore[index]
-    made = json.loads((leaving / "card.json").read_text())
+    own_card = json.loads((leaving / "card.json").read_text())
     values = {metric["name"]: metric["value"] for metric in results["metrics"]}
     assert values["Accuracy of the full network"] == pytest.approx(
-        made["test"]["full_accuracy"]["value"], abs=1e-6
+        own_card["test"]["full_accuracy"]["value"], abs=1e-6
     )
     text = files["README.md"].decode()
-    assert "## What is promised" in text and made["intended"].split(".")[0] in text
+    assert "## What is promised" in text and own_card["intended"].split(".")[0] in text
     folder = hub.local("hf:me/digits")
     assert folder is not None and sorted(p.name for p in (folder / "stages").iterdir()) == [
         f"exit-{k}.onnx" for k in (1, 2, 3)
@@ -95,26 +98,26 @@ def test_what_is_pushed_answers_when_it_is_fetched(there: Hub, leaving: Path, tm
     (smaller / "stages.json").write_text(json.dumps(layout))
     (smaller / "stages" / "exit-3.onnx").unlink()
     seal(smaller)
-    there.repos["me/digits"]["of-old-stages/mine.onnx"] = b"x"
+    fake.repos["me/digits"]["of-old-stages/mine.onnx"] = b"x"
     hub.push(smaller, "me/digits", "mit")
-    assert there.commits == 2 and "stages/exit-3.onnx" not in there.repos["me/digits"]
-    assert "of-old-stages/mine.onnx" in there.repos["me/digits"]
+    assert fake.commits == 2 and "stages/exit-3.onnx" not in fake.repos["me/digits"]
+    assert "of-old-stages/mine.onnx" in fake.repos["me/digits"]
 
 
 def test_a_revision_is_named_where_the_bundle_is_to_be_used(
-    there: Hub, leaving: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fake: Hub, leaving: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without it, whoever follows the card has what is on main."""
     for _ in range(2):  # the first makes the branch
         call(monkeypatch, "export", leaving, "--hub", "me/digits@candidate", "--license", "mit")
         assert "Use it: offramp predict hf:me/digits@candidate IMAGES" in capsys.readouterr().out
-        assert there.branches["me/digits"] == {"candidate"}
-    text = there.repos["me/digits"]["README.md"].decode()
+        assert fake.branches["me/digits"] == {"candidate"}
+    text = fake.repos["me/digits"]["README.md"].decode()
     assert "offramp predict hf:me/digits@candidate photo.jpg" in text
     assert front(text)["model-index"][0]["name"] == "digits"  # type: ignore[index]
 
 
-def test_folders_of_this_machine_stay_here(there: Hub, leaving: Path, tmp_path: Path) -> None:
+def test_folders_of_this_machine_stay_here(fake: Hub, leaving: Path, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(leaving, tmp_path / "mine"))
     card = json.loads((bundle / "card.json").read_text())
     card["data"]["provenance"]["root"] = "/home/somebody/secret"
@@ -134,28 +137,27 @@ def test_folders_of_this_machine_stay_here(there: Hub, leaving: Path, tmp_path: 
     onnx.save(graph, bundle / "stages" / "exit-1.onnx")
     seal(bundle)
     hub.push(bundle, "me/digits", "mit")
-    pushed = json.loads(there.repos["me/digits"]["card.json"])
+    pushed = json.loads(fake.repos["me/digits"]["card.json"])
     assert pushed["network"]["weights"] == "my_weights.pth" and pushed["latency"] == card["latency"]
-    assert "as there is no folder secret" in there.repos["me/digits"]["card.md"].decode()
-    assert not any(b"somebody" in data for data in there.repos["me/digits"].values())
+    assert "as there is no folder secret" in fake.repos["me/digits"]["card.md"].decode()
+    assert not any(b"somebody" in data for data in fake.repos["me/digits"].values())
     assert "/home/somebody/secret" in (bundle / "card.json").read_text()  # one's own is as it was
     folder = hub.local("hf:me/digits")
     assert folder is not None  # and sums are those of what was pushed
     assert_alike(folder, leaving)
 
 
-def test_a_changed_download_is_refused(there: Hub, leaving: Path) -> None:
+def test_a_changed_download_is_refused(fake: Hub, leaving: Path, snapshot: SnapshotAssertion) -> None:
     hub.push(leaving, "me/digits", "mit")
-    files = there.repos["me/digits"]
+    files = fake.repos["me/digits"]
     files["stages/exit-2.onnx"] = files["stages/exit-2.onnx"][:-1] + b"x"
     folder = hub.local("hf:me/digits")
     assert folder is not None
-    with pytest.raises(BundleError, match=r"exit-2\.onnx has been changed"):
-        Bundle(folder)
+    assert bundle_refusal(Bundle, folder) == snapshot
 
 
 def test_nothing_else_is_fetched_and_no_code_of_a_bundle_runs(
-    there: Hub, leaving: Path, tmp_path: Path
+    fake: Hub, leaving: Path, tmp_path: Path
 ) -> None:
     bundle = Path(shutil.copytree(leaving, tmp_path / "mine"))
     trap = tmp_path / "it-ran"
@@ -163,7 +165,7 @@ def test_nothing_else_is_fetched_and_no_code_of_a_bundle_runs(
         (bundle / name).write_text(f"open({str(trap)!r}, 'w')\n")
     seal(bundle)
     hub.push(bundle, "me/digits", "mit")
-    there.repos["me/digits"] |= {"model.pkl": b"x", "stages/code.py": b"x", "pytorch_model.bin": b"x"}
+    fake.repos["me/digits"] |= {"model.pkl": b"x", "stages/code.py": b"x", "pytorch_model.bin": b"x"}
     folder = hub.local("hf:me/digits")
     assert folder is not None
     fetched = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
@@ -173,35 +175,39 @@ def test_nothing_else_is_fetched_and_no_code_of_a_bundle_runs(
 
 
 def test_mistakes_are_a_line(
-    there: Hub, leaving: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fake: Hub,
+    leaving: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    snapshot: SnapshotAssertion,
 ) -> None:
-    refuses("is no place on the hub; give hf:USER/NAME", hub.local, "hf:digits")
-    refuses("is no place on the hub", hub.local, "hf:../..")
-    refuses("hf:me/nothing cannot be fetched .*network", hub.local, "hf:me/nothing")
+    assert refusal(hub.local, "hf:digits") == snapshot
+    assert refusal(hub.local, "hf:../..") == snapshot
+    refuses("hf:me/nothing cannot be fetched", hub.local, "hf:me/nothing")
     assert hub.local("bundle/") is None
-    refuses("is no place on the hub; give USER/NAME, or USER/NAME@REV", hub.push, leaving, "me", "mit")
-    refuses("the hub has no license", hub.push, leaving, "me/digits", "MIT license!")
+    assert refusal(hub.push, leaving, "me", "mit") == snapshot
+    assert refusal(hub.push, leaving, "me/digits", "MIT license!") == snapshot
     refuses("is no bundle", hub.push, tmp_path, "me/digits", "mit")
-    there.repos["me/other"] = {"README.md": b"x"}
-    refuses("cannot be fetched|is no bundle", hub.local, "hf:me/other")
+    fake.repos["me/other"] = {"README.md": b"x"}
+    refuses("hf:me/other", hub.local, "hf:me/other")
     monkeypatch.setenv("HF_TOKEN", "another")
-    refuses("cannot be pushed to me/digits", hub.push, leaving, "me/digits", "mit")
+    refuses("pushed to me/digits", hub.push, leaving, "me/digits", "mit")
 
 
 def test_a_dry_run_shows_all_that_would_be_sent_and_sends_nothing(
-    there: Hub, leaving: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fake: Hub, leaving: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call(monkeypatch, "export", leaving, "--hub", "me/digits", "--license", "mit", "--dry-run", "--json")
-    assert not there.repos
-    shown = json.loads(capsys.readouterr().out)
+    assert not fake.repos
+    plan = json.loads(capsys.readouterr().out)
     hub.push(leaving, "me/digits", "mit")
-    sent = there.repos["me/digits"]
+    sent = fake.repos["me/digits"]
     sent.pop(".gitattributes")  # the hub's own
-    assert {name: len(content) for name, content in sent.items()} == shown["files"]
-    assert sent["README.md"].decode() == shown["card"]
+    assert {name: len(content) for name, content in sent.items()} == plan["files"]
+    assert sent["README.md"].decode() == plan["card"]
 
 
-@pytest.mark.usefixtures("there")
+@pytest.mark.usefixtures("fake")
 def test_predict_from_the_hub(leaving: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sklearn.datasets import load_digits
 

@@ -65,12 +65,12 @@ def files() -> dict[str, bytes]:
         "gray, on its side": (picture("L").rotate(90, expand=True), "JPEG", {"exif": sideways}),
         "YCbCr": (picture("YCbCr"), "JPEG", {}),
     }
-    found = {}
+    contents = {}
     for name, (image, kind, how) in kinds.items():
         buffer = io.BytesIO()
         image.save(buffer, kind, **how)
-        found[name] = buffer.getvalue()
-    return found
+        contents[name] = buffer.getvalue()
+    return contents
 
 
 FILES = files()
@@ -141,7 +141,7 @@ def test_json_and_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "field"),
     [
         ({"channels": 2}, "channels"),
         ({"size": [0, 8]}, "size"),
@@ -152,8 +152,8 @@ def test_json_and_back() -> None:
         ({"flip": True}, "flip"),
     ],
 )
-def test_wrong_json_is_refused(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_wrong_json_is_refused(change: dict[str, Any], field: str) -> None:
+    with pytest.raises(ValueError, match=field):
         from_json(COLOR.as_json() | change)
 
 

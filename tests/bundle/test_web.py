@@ -7,7 +7,6 @@ import http.server
 import json
 import re
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 from bundle_kit import export_to, halving, write_photos
 from PIL import Image
+from syrupy.assertion import SnapshotAssertion
 
 from chromium import axe, blank
 from longer import long
@@ -28,6 +28,7 @@ from offramp.study.plan.plan import make_plan
 from offramp.study.spec import file as spec
 from refusal import refuses
 from support import run_all
+from wording import refusal
 
 HERE = Path(__file__)
 
@@ -35,17 +36,17 @@ HERE = Path(__file__)
 @contextmanager
 def served(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """The address of a plain file server, and what it was asked for."""
-    asked: list[str] = []
+    paths: list[str] = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_request(self, *_: Any) -> None:
-            asked.append(self.path)
+            paths.append(self.path)
 
     make = functools.partial(Handler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), make) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/", asked
+        yield f"http://127.0.0.1:{server.server_address[1]}/", paths
         server.shutdown()
         thread.join()
 
@@ -57,23 +58,36 @@ def engine() -> Path:
         pytest.skip(f"the page is not opened here: {error}")
 
 
-def wait(browser: Any, script: str) -> None:
-    until = time.monotonic() + 120
-    while not browser.execute_script(f"return {script}"):
-        assert time.monotonic() < until, browser.get_log("browser")
-        time.sleep(0.02)
+WAIT = """
+const [done] = arguments;
+const page = document.documentElement;
+const problem = document.getElementById("problem");
+const look = () => {
+  if (CONDITION) watching.disconnect(), done(problem.textContent);
+};
+const watching = new MutationObserver(look);
+watching.observe(page, { attributes: true, childList: true, subtree: true });
+look();
+"""
+
+
+def wait(browser: Any, condition: str) -> str:
+    """Until the page is so; no clock ends it but the limit for a script that hangs. Returns what the
+    page says is wrong."""
+    browser.set_script_timeout(600)
+    return str(browser.execute_async_script(WAIT.replace("CONDITION", condition)))
 
 
 def show(browser: Any, address: str, width: int = 1400, colors: str = "light") -> None:
     blank(browser, width, colors)
     browser.get(address)
-    wait(browser, "document.documentElement.dataset.ready === 'yes'")
+    assert wait(browser, "page.dataset.ready === 'yes' || !problem.hidden") == ""
 
 
 def answers(browser: Any, files: list[Path]) -> list[tuple[str, str, str, int]]:
     """File, class, confidence and exit of each, as the page shows them."""
     browser.find_element("id", "files").send_keys("\n".join(map(str, files)))
-    wait(browser, f"document.documentElement.dataset.answered === '{len(files)}'")
+    wait(browser, f"page.dataset.answered === '{len(files)}'")
     rows = browser.execute_script(
         "return [...document.querySelectorAll('#rows tr')].map("
         "(r) => [...r.children].map((c) => c.textContent))"
@@ -132,11 +146,11 @@ def test_every_score_is_that_of_python(browser: Any) -> None:
         browser.get(address + "style.css")
         for name in scoring.SCORES:
             read = by_class if name == "classwise" else gates
-            found = browser.execute_async_script(SCORE, address, rows, name, warmth, read)
-            assert isinstance(found, list), f"{name}: {found}"
-            made = np.array([[-np.inf if v is None else v for v in row] for row in found])
+            by_row = browser.execute_async_script(SCORE, address, rows, name, warmth, read)
+            assert isinstance(by_row, list), f"{name}: {by_row}"
+            sure = np.array([[-np.inf if v is None else v for v in row] for row in by_row])
             expected = scoring.scores(name, logits, warmth, read)
-            np.testing.assert_allclose(made, expected, rtol=1e-9, atol=1e-12, err_msg=name)
+            np.testing.assert_allclose(sure, expected, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -163,24 +177,24 @@ def test_it_answers_as_predict_does(
             coarse = chance.integers(0, 255, (height // 4 + 1, width // 4 + 1, 3)).astype(np.uint8)
             files.append(tmp_path / f"{i}.png")
             Image.fromarray(coarse).resize((width, height)).save(files[-1])
-    told = bundle.predict([Image.open(file) for file in files])
-    with served(tmp_path / "site") as (address, asked):
+    expected = bundle.predict([Image.open(file) for file in files])
+    with served(tmp_path / "site") as (address, paths):
         show(browser, address, 768, "dark" if kind == "bundle" else "light")
-        found = answers(browser, files)
-        said = browser.execute_script("return document.getElementById('said').textContent")
-        assert re.search(r"at exit \d(, the last|: \d+ % of the computation was not needed)\.$", said)
+        answered = answers(browser, files)
+        text = browser.execute_script("return document.getElementById('said').textContent")
+        assert re.search(r"at exit \d(, the last|: \d+ % of the computation was not needed)\.$", text)
         lefts = "return [...document.querySelectorAll('#path li')].map((i) => i.offsetLeft)"
         assert len(set(browser.execute_script(lefts))) == 1
         assert browser.get_log("browser") == []
         if kind in ("bundle", "colored"):  # in dark and in light; the others are the same page
             assert axe(browser) == []
-    assert len(set(told.exits.tolist())) > 1
-    for file, label, exit, sure, (name, said, percent, left) in zip(
-        files, told.labels, told.exits, told.confidence, found, strict=True
+    assert len(set(expected.exits.tolist())) > 1
+    for file, label, exit, sure, (name, text, percent, left) in zip(
+        files, expected.labels, expected.exits, expected.confidence, answered, strict=True
     ):
-        assert (name, said, left) == (file.name, label, exit)
+        assert (name, text, left) == (file.name, label, exit)
         assert abs(float(percent.removesuffix(" %")) - 100 * float(sure)) <= 0.11
-    assert {path.rpartition(".")[2] for path in asked} >= {"onnx", "wasm", "mjs", "json"}
+    assert {path.rpartition(".")[2] for path in paths} >= {"onnx", "wasm", "mjs", "json"}
 
 
 def test_pixels_are_those_of_pillow(browser: Any, colored: Path, tmp_path: Path) -> None:
@@ -191,14 +205,14 @@ def test_pixels_are_those_of_pillow(browser: Any, colored: Path, tmp_path: Path)
     rgba = np.asarray(image.convert("RGBA")).ravel().tolist()
     with served(tmp_path / "site") as (address, _):
         show(browser, address)
-        found = browser.execute_async_script(
+        on_page = browser.execute_async_script(
             "const [data, how, done] = arguments;"
             "import('./network.js').then(({ pixels }) =>"
             " done([...pixels({ width: 61, height: 37, data: Uint8Array.from(data) }, how)]))",
             rgba,
             how.as_json(),
         )
-    np.testing.assert_array_equal(np.asarray(found, np.float32), expected)
+    np.testing.assert_array_equal(np.asarray(on_page, np.float32), expected)
 
 
 def test_what_no_network_takes_is_said(browser: Any, leaving: Path, tmp_path: Path) -> None:
@@ -209,8 +223,8 @@ def test_what_no_network_takes_is_said(browser: Any, leaving: Path, tmp_path: Pa
         for width, colors in ((390, "dark"), (768, "light"), (1400, "dark")):
             show(browser, address, width, colors)
             assert answers(browser, [tmp_path / "large.png"]) == []
-            said = browser.execute_script("return document.getElementById('problem').textContent")
-            assert "9×9 pixels and the network takes 8×8" in said
+            text = browser.execute_script("return document.getElementById('problem').textContent")
+            assert "9×9 pixels and the network takes 8×8" in text
             across = "return [document.documentElement.scrollWidth, innerWidth]"
             assert browser.execute_script(across) == [width, width]
         show(browser, address)
@@ -235,15 +249,17 @@ def test_an_image_that_comes_too_early_leaves_the_page(
     with served(tmp_path / "site") as (address, _):
         blank(browser, 1400, "light")
         browser.get(address)
-        wait(browser, "!document.getElementById('problem').hidden")
+        assert wait(browser, "!problem.hidden") != ""
         for kind in ("dragover", "drop"):
-            where_left = "return !dispatchEvent(new Event(arguments[0], { cancelable: true }))"
-            assert browser.execute_script(where_left, kind), kind
+            prevented = "return !dispatchEvent(new Event(arguments[0], { cancelable: true }))"
+            assert browser.execute_script(prevented, kind), kind
 
 
-def test_places_and_runtimes_that_will_not_do(leaving: Path, tmp_path: Path) -> None:
-    refuses("npm install onnxruntime-web", web.find_runtime, tmp_path, tmp_path)
-    refuses("no folder node_modules from .* upwards", web.find_runtime, None, tmp_path)
+def test_places_and_runtimes_that_will_not_do(
+    leaving: Path, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
+    assert refusal(web.find_runtime, tmp_path, tmp_path) == snapshot
+    assert refusal(web.find_runtime, None, tmp_path) == snapshot
     dist = tmp_path / "node_modules" / web.PACKAGE / "dist"
     dist.mkdir(parents=True)
     for name in web.RUNTIME:
@@ -255,14 +271,7 @@ def test_places_and_runtimes_that_will_not_do(leaving: Path, tmp_path: Path) -> 
     web.write(leaving, tmp_path / "site", dist, force=True)
     refuses("cannot write", web.write, leaving, dist / web.RUNTIME[0] / "site", dist)
     (tmp_path / "site" / "mine.txt").write_text("x")
-    refuses(
-        "holds mine.txt, which is not part of a page",
-        web.write,
-        leaving,
-        tmp_path / "site",
-        dist,
-        force=True,
-    )
+    assert refusal(web.write, leaving, tmp_path / "site", dist, force=True) == snapshot
     listed = json.loads((tmp_path / "site" / "bundle.json").read_text())
     assert [stage["exit"] for stage in listed["stages"]] == [1, 2, 3]
     assert listed["title"] == "digits-cnn with early exits, on digits"

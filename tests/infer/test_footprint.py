@@ -56,15 +56,15 @@ def test_memory_is_the_most_that_was_taken() -> None:
         "from offramp.infer.timing import peak, resident; before = resident(); "
         "taken = bytearray(200_000_000); del taken; print(peak() - before)"
     )
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert 190_000_000 < int(found.stdout) < 260_000_000
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert 190_000_000 < int(done.stdout) < 260_000_000
 
 
 def test_what_memory_is_measured_of_is_loaded_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[BundleTask] = []
+    tasks: list[BundleTask] = []
 
     def answer(task: BundleTask) -> dict[str, Any]:
-        asked.append(task)
+        tasks.append(task)
         if task.alone is not None:
             return {"memory": 7}
         whole = [
@@ -74,11 +74,11 @@ def test_what_memory_is_measured_of_is_loaded_alone(monkeypatch: pytest.MonkeyPa
         return {"lines": whole, "version": "1", "unreliable": [], "notes": []}
 
     monkeypatch.setattr(bundle_timing, "_in_process", answer)
-    found = measure(
+    times = measure(
         BundleTask("b", "plain.onnx", shares=(0.5, 0.5), batches=(4,), threads=1, repeats=5, seconds=0.0)
     )
-    assert [line.memory for line in found.lines] == [7, None, 7]
-    alone = [(task.alone, task.plain) for task in asked[1:]]
+    assert [line.memory for line in times.lines] == [7, None, 7]
+    alone = [(task.alone, task.plain) for task in tasks[1:]]
     assert alone == [("plain", "plain.onnx"), ("policy", None)]
 
 

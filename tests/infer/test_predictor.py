@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from syrupy.assertion import SnapshotAssertion
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -30,6 +31,7 @@ from offramp.policy.policy import Policy
 from offramp.study.run.trials import load_network
 from refusal import refuses
 from support import CPU, network, run_all, tiny_plan, tiny_study
+from wording import refusal
 
 NEAR = 1e-5
 ROWS = 37
@@ -46,12 +48,12 @@ WARM = (0.7, 1.3, 2.0, 1.1)
 def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[ExitNetwork, tuple[int, ...]]]:
     """The trained network of every strategy, and the exits it has."""
     store, _ = run_all(tiny_plan(tiny_study(EVERY)), tmp_path_factory.mktemp("predictor"))
-    found = {}
+    networks = {}
     for trial in store.trials():
         manifest = store.read_trial(trial)
-        found[manifest.strategy] = load_network(store, trial, CPU), manifest.exits
-    assert set(found) == set(EVERY)
-    return found
+        networks[manifest.strategy] = load_network(store, trial, CPU), manifest.exits
+    assert set(networks) == set(EVERY)
+    return networks
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +63,8 @@ def joint(nets: dict[str, tuple[ExitNetwork, tuple[int, ...]]]) -> ExitNetwork:
 
 def all_exits(net: ExitNetwork, exits: tuple[int, ...], images: Tensor) -> Tensor:
     with torch.no_grad():
-        found = net(images)
-    return torch.stack([found[k - 1] for k in exits], dim=1)
+        by_exit = net(images)
+    return torch.stack([by_exit[k - 1] for k in exits], dim=1)
 
 
 def gates_of(score: str, early: int) -> GateNumbers | None:
@@ -84,9 +86,9 @@ def policies(
     early = len(exits) - 1
     for score in scores:
         gates = gates_of(score, early)
-        found = scoring.scores(score, logits, warmth, gates)
+        sure = scoring.scores(score, logits, warmth, gates)
         for leaving in (ROWS, ROWS - 1, ROWS // 2, 1, 0):
-            cuts = [above(found[:, i], leaving) for i in range(early)]
+            cuts = [above(sure[:, i], leaving) for i in range(early)]
             yield Policy(score, exits, (*cuts, None), warmth, gates=gates)
             if early > 1 and leaving == ROWS // 2:
                 yield Policy(score, exits, (None, *cuts[1:], None), warmth, gates=gates)
@@ -113,24 +115,24 @@ def near(policy: Policy, logits: Tensor) -> Tensor:
     """[N]: where rounding may decide: a score beside its threshold, or two largest logits alike."""
     top = scoring.all_answer_logits(policy.score, logits).topk(2, dim=-1).values
     tie = (top[..., 0] - top[..., 1]).abs().amin(dim=1) < NEAR
-    found = scoring.scores(policy.score, logits, policy.temperatures, policy.gates)
+    scores = scoring.scores(policy.score, logits, policy.temperatures, policy.gates)
     for at, threshold in enumerate(policy.thresholds):
         if threshold is not None and policy.score in SCORES:
-            tie |= (found[:, at] - threshold).abs() < NEAR
+            tie |= (scores[:, at] - threshold).abs() < NEAR
     return tie
 
 
-def check(policy: Policy, made: Prediction, logits: Tensor) -> int:
+def check(policy: Policy, prediction: Prediction, logits: Tensor) -> int:
     """Compare; the number of rows that rounding may decide, which are left out."""
     places = policy.leaves(logits)
     sure = ~near(policy, logits)
     chosen = scoring.all_answer_logits(policy.score, logits)[torch.arange(len(logits)), places]
-    assert torch.equal(made.exits[sure], torch.tensor(policy.exits)[places][sure])
-    assert torch.equal(made.classes[sure], scoring.answers(chosen)[sure])
-    torch.testing.assert_close(made.logits[sure], chosen[sure], rtol=1e-4, atol=1e-5)
+    assert torch.equal(prediction.exits[sure], torch.tensor(policy.exits)[places][sure])
+    assert torch.equal(prediction.classes[sure], scoring.answers(chosen)[sure])
+    torch.testing.assert_close(prediction.logits[sure], chosen[sure], rtol=1e-4, atol=1e-5)
     warmth = torch.tensor(policy.temperatures or (1.0,) * len(policy.exits))[places]
     expected = torch.softmax(chosen / warmth[:, None], dim=-1).amax(dim=-1)
-    torch.testing.assert_close(made.confidence[sure], expected[sure], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(prediction.confidence[sure], expected[sure], rtol=1e-4, atol=1e-5)
     return int((~sure).sum())
 
 
@@ -157,8 +159,8 @@ def test_every_policy_on_every_strategy(strategy: str, scores: tuple[str, ...], 
             policy = replace(policy, carry=inside(net).carry)
             predictor = Predictor(net, policy)
             batches = [vars(predictor(some)) for some in IMAGES.split((1, 7, ROWS - 8))]
-            made = Prediction(**{key: torch.cat([b[key] for b in batches]) for key in batches[0]})
-            left_out += check(policy, made, logits)
+            prediction = Prediction(**{key: torch.cat([b[key] for b in batches]) for key in batches[0]})
+            left_out += check(policy, prediction, logits)
             total += ROWS
     assert left_out <= total / 100
 
@@ -179,15 +181,21 @@ def test_any_thresholds_and_rows(joint: ExitNetwork, data: st.DataObject) -> Non
     check(policy, Predictor(joint, policy)(IMAGES[:rows]), logits)
 
 
-def test_offsets_of_other_classes_are_refused(joint: ExitNetwork) -> None:
+def test_offsets_of_other_classes_are_refused(joint: ExitNetwork, snapshot: SnapshotAssertion) -> None:
     policy = Policy("classwise", (1, 4), (0.5, None), gates=((1.0, 2.0), None))
-    refuses("offsets of 2 classes and the network tells 3 apart", Predictor, joint, policy)
+    assert refusal(Predictor, joint, policy) == snapshot
 
 
 def test_no_images_at_all(joint: ExitNetwork) -> None:
-    made = Predictor(joint, Policy("confidence", (1, 4), (0.5, None)))(IMAGES[:0])
-    assert made.classes.shape == made.exits.shape == made.confidence.shape == made.compute.shape == (0,)
-    assert made.logits.shape == (0, 3)
+    prediction = Predictor(joint, Policy("confidence", (1, 4), (0.5, None)))(IMAGES[:0])
+    assert (
+        prediction.classes.shape
+        == prediction.exits.shape
+        == prediction.confidence.shape
+        == prediction.compute.shape
+        == (0,)
+    )
+    assert prediction.logits.shape == (0, 3)
 
 
 class Calls(TorchDispatchMode):
@@ -216,8 +224,8 @@ class Calls(TorchDispatchMode):
 
 
 def half(net: ExitNetwork, exits: tuple[int, ...] = (1, 2, 3, 4)) -> Policy:
-    found = scoring.scores("confidence", all_exits(net, exits, IMAGES))
-    return Policy("confidence", exits, (*(float(found[:, i].median()) for i in range(3)), None))
+    sure = scoring.scores("confidence", all_exits(net, exits, IMAGES))
+    return Policy("confidence", exits, (*(float(sure[:, i].median()) for i in range(3)), None))
 
 
 @pytest.mark.parametrize("strategy", ["joint", "separate"])
@@ -225,8 +233,8 @@ def test_the_host_waits_once_a_stage(strategy: str, nets: Any) -> None:
     net = nets[strategy][0]
     predictor = Predictor(net, half(net))
     with Calls() as calls:
-        made = predictor(IMAGES)
-    assert len(set(made.exits.tolist())) == 4
+        prediction = predictor(IMAGES)
+    assert len(set(prediction.exits.tolist())) == 4
     assert calls.waits == 3
 
 
@@ -248,9 +256,9 @@ def test_a_single_image_waits_for_its_logits_alone(
 @pytest.mark.parametrize("name", ["classes", "confidence", "exits", "compute", "logits"])
 def test_an_answer_cannot_be_changed_in_place(joint: ExitNetwork, rows: int, name: str) -> None:
     """Of a single image, some of it is the predictor's own."""
-    made = Predictor(joint, half(joint))(IMAGES[:rows])
+    prediction = Predictor(joint, half(joint))(IMAGES[:rows])
     with pytest.raises(RuntimeError, match="Inplace update to inference tensor"):
-        getattr(made, name).add_(1)
+        getattr(prediction, name).add_(1)
 
 
 def test_the_count_of_waits_can_fail() -> None:
@@ -263,8 +271,8 @@ def test_the_count_of_waits_can_fail() -> None:
 def test_rows_that_left_are_not_computed(joint: ExitNetwork) -> None:
     predictor = Predictor(joint, half(joint))
     with Calls() as calls:
-        made = predictor(IMAGES)
-    inside = [int((made.exits >= k).sum()) for k in (1, 2, 3, 4)]
+        prediction = predictor(IMAGES)
+    inside = [int((prediction.exits >= k).sum()) for k in (1, 2, 3, 4)]
     assert sorted(set(calls.convolved), reverse=True) == sorted(set(inside), reverse=True)
     assert inside[3] < inside[2] < inside[1] < inside[0] == ROWS
 
@@ -322,8 +330,8 @@ def test_channels_last_is_kept() -> None:
 def test_compiled_stages_answer_alike(strategy: str, backend: str, nets: Any) -> None:
     net, exits = nets[strategy][0], (1, 4)
     logits = all_exits(net, exits, IMAGES)
-    found = scoring.scores("confidence", logits)[:, 0]
-    policy = Policy("confidence", exits, (above(found, ROWS // 2), None))
+    sure = scoring.scores("confidence", logits)[:, 0]
+    policy = Policy("confidence", exits, (above(sure, ROWS // 2), None))
     torch._dynamo.reset()
     predictor = Predictor(net, policy, backend)
     for rows in (ROWS, 20, 1, 9):
@@ -344,10 +352,10 @@ def test_no_stage_is_compiled_at_the_expense_of_another(joint: ExitNetwork) -> N
 def test_under_autocast(joint: ExitNetwork) -> None:
     policy = half(joint)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        made = Predictor(joint, policy)(IMAGES)
+        prediction = Predictor(joint, policy)(IMAGES)
         logits = all_exits(joint, policy.exits, IMAGES).float()
-    assert made.logits.dtype == torch.float32
-    same = made.exits == torch.tensor(policy.exits)[policy.leaves(logits)]
+    assert prediction.logits.dtype == torch.float32
+    same = prediction.exits == torch.tensor(policy.exits)[policy.leaves(logits)]
     assert same.float().mean() > 0.9  # bfloat16 rounds differently in smaller batches
 
 
@@ -363,11 +371,11 @@ def test_compute_is_the_share_of_the_plain_network(nets: Any) -> None:
     for strategy in ("joint", "separate"):
         net, exits = nets[strategy]
         policy = half(net)
-        made = Predictor(net, policy)(IMAGES)
+        prediction = Predictor(net, policy)(IMAGES)
         plain = sum(net.macs(part) for part in backbone(net.exits))
         alone = dict(zip(exits, policy.macs(costs_of(net, exits)), strict=True))
-        expected = [alone[int(k)] / plain for k in made.exits]
-        np.testing.assert_allclose(made.compute.numpy(), expected, rtol=1e-6)
+        expected = [alone[int(k)] / plain for k in prediction.exits]
+        np.testing.assert_allclose(prediction.compute.numpy(), expected, rtol=1e-6)
     assert max(expected) > 1.5  # four trunks, one after another
 
 
@@ -380,8 +388,8 @@ def costs_of(net: ExitNetwork, exits: tuple[int, ...]) -> Any:
 def test_forced_exits_for_measurements(joint: ExitNetwork) -> None:
     policy = half(joint)
     places = torch.arange(ROWS) % 4
-    made = Predictor(joint, policy)(IMAGES, places)
-    assert torch.equal(made.exits, places + 1)
+    prediction = Predictor(joint, policy)(IMAGES, places)
+    assert torch.equal(prediction.exits, places + 1)
     for place in range(4):
         single = Predictor(joint, policy)(IMAGES[:1], torch.tensor([place]))
         assert single.exits.tolist() == [place + 1]
@@ -390,9 +398,9 @@ def test_forced_exits_for_measurements(joint: ExitNetwork) -> None:
 def test_logits_that_are_no_numbers(joint: ExitNetwork) -> None:
     images = IMAGES.clone()
     images[3] = float("nan")
-    made = Predictor(joint, Policy("confidence", (1, 2, 3, 4), (0.01, 0.01, 0.01, None)))(images)
-    assert made.exits.tolist() == [4 if row == 3 else 1 for row in range(ROWS)]
-    assert made.confidence[3].isnan() and not made.confidence[2].isnan()
+    prediction = Predictor(joint, Policy("confidence", (1, 2, 3, 4), (0.01, 0.01, 0.01, None)))(images)
+    assert prediction.exits.tolist() == [4 if row == 3 else 1 for row in range(ROWS)]
+    assert prediction.confidence[3].isnan() and not prediction.confidence[2].isnan()
 
 
 @given(
@@ -423,10 +431,10 @@ def test_a_single_image_with_odd_logits(joint: ExitNetwork, odd: float) -> None:
         predictor = Predictor(joint, Policy(score, (1, 4), (0.0, None), gates=gates))
         sure = scoring.score(score, logits, gate=None if gates is None else gates[0])[0]
         assert predictor._decision(0, logits, None)[0] == bool(sure >= 0)
-    found = predictor._answer(logits, 1.0)
-    assert torch.equal(found[0], scoring.answers(logits))
+    answer = predictor._answer(logits, 1.0)
+    assert torch.equal(answer[0], scoring.answers(logits))
     expected = scoring.probabilities(logits).amax(dim=-1)
-    torch.testing.assert_close(found[1], expected, equal_nan=True)
+    torch.testing.assert_close(answer[1], expected, equal_nan=True)
 
 
 def test_a_tap_without_rows_is_named() -> None:
@@ -441,8 +449,8 @@ def test_a_tap_without_rows_is_named() -> None:
             return self.last(y.mean((2, 3)) * scale)
 
     net = attach(Odd(), exits=["first"], input_shape=(1, 8, 8)).eval()
-    found = scoring.scores("confidence", all_exits(net, (1, 2), IMAGES))[:, 0]
-    policy = Policy("confidence", (1, 2), (above(found, 5), None))
+    sure = scoring.scores("confidence", all_exits(net, (1, 2), IMAGES))[:, 0]
+    policy = Policy("confidence", (1, 2), (above(sure, 5), None))
     refuses("without a batch dimension", Predictor(net, policy), IMAGES)
 
 
@@ -459,8 +467,8 @@ def test_a_tap_whose_rows_are_no_images_is_named_for_as_many_images() -> None:
 
     net = attach(Odd(), exits=["first"], input_shape=(1, 8, 8)).eval()
     images = IMAGES[:8]
-    found = scoring.scores("confidence", all_exits(net, (1, 2), images))[:, 0]
-    policy = Policy("confidence", (1, 2), (above(found, 3), None))
+    sure = scoring.scores("confidence", all_exits(net, (1, 2), images))[:, 0]
+    policy = Policy("confidence", (1, 2), (above(sure, 3), None))
     refuses("without a batch dimension", Predictor(net, policy), images)
     tap = Point("tap", 1)
     values = compute(net, {IMAGE: (images,)}, tap)
@@ -468,7 +476,7 @@ def test_a_tap_whose_rows_are_no_images_is_named_for_as_many_images() -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "said"),
+    ("images", "token"),
     [
         (torch.zeros(2, 1, 9, 8), r"\[2, 1, 9, 8\]"),
         (torch.zeros(1, 8, 8), "takes"),
@@ -477,14 +485,16 @@ def test_a_tap_whose_rows_are_no_images_is_named_for_as_many_images() -> None:
         (np.zeros((2, 1, 8, 8), np.float32), "a ndarray"),
     ],
 )
-def test_other_images_are_refused(joint: ExitNetwork, images: Tensor, said: str) -> None:
-    refuses(said, Predictor(joint, half(joint)), images)
+def test_other_images_are_refused(joint: ExitNetwork, images: Tensor, token: str) -> None:
+    refuses(token, Predictor(joint, half(joint)), images)
 
 
-def test_a_network_of_another_precision_says_what_it_is(joint: ExitNetwork) -> None:
+def test_a_network_of_another_precision_says_what_it_is(
+    joint: ExitNetwork, snapshot: SnapshotAssertion
+) -> None:
     net = copy.deepcopy(joint).half()
     for some in (IMAGES, IMAGES[:1]):
-        refuses("float32 .* weights are torch.float16", Predictor(net, half(joint)), some)
+        assert refusal(Predictor(net, half(joint)), some) == snapshot
     assert Predictor(net, half(joint))(IMAGES.half()).logits.dtype == torch.float32
 
 
@@ -521,16 +531,18 @@ def test_exits_that_carry_answers_on_are_not_left_out(strategy: str, nets: Any) 
         )
 
 
-def test_a_policy_of_learned_answers_asks_the_heads_before_and_the_final_exit_alone(nets: Any) -> None:
+def test_a_policy_of_learned_answers_asks_the_heads_before_and_the_final_exit_alone(
+    nets: Any, snapshot: SnapshotAssertion
+) -> None:
     net, exits = nets["cascade"]
     alone, rule = (
         Policy("confidence", exits, (None, 0.5, None, None), carry=c) for c in (0.0, "learned")
     )
-    refuses("network have learned what to carry", Predictor, net, alone)
+    assert refusal(Predictor, net, alone) == snapshot
     assert alone.active == (1, 3) and rule.active == (0, 1, 3)
     assert replace(rule, thresholds=(None,) * 4).active == (3,)
     assert replace(rule, thresholds=(None, 0.0, 0.5, None)).active == (0, 1)
-    refuses("policy is for exits that have learned", Predictor, nets["joint"][0], rule)
+    assert refusal(Predictor, nets["joint"][0], rule) == snapshot
     # The control: heads that are not told the answer before say something else.
     own = all_exits(net.carrying(0.0), exits, IMAGES)
     theirs = all_exits(net, exits, IMAGES)

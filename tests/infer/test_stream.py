@@ -19,28 +19,28 @@ def streamed(target: float | None, images: int = 4000) -> np.ndarray:
     """[images] seconds; from the middle on images are harder. target: held, or nothing is."""
     chance = np.random.default_rng(0)
     hold = Hold(1.0 if target is None else target)
-    taken = []
+    seconds = []
     for i in range(images):
         hard = 2.0 if i < images / 2 else 5.0
         sure = chance.beta(5.0, hard, 2) ** (1.0, 0.7)  # deeper exits are surer
         thresholds = moved("confidence", THRESHOLDS, 0 if target is None else hold.step)
         leaves = [k for k in (0, 1) if (t := thresholds[k]) is not None and sure[k] >= t]
-        taken.append(SECONDS[leaves[0] if leaves else 2] * chance.uniform(0.9, 1.1))
-        hold = hold.after(taken[-1])
-    return np.array(taken)
+        seconds.append(SECONDS[leaves[0] if leaves else 2] * chance.uniform(0.9, 1.1))
+        hold = hold.after(seconds[-1])
+    return np.array(seconds)
 
 
 @pytest.mark.parametrize("target", [1.6, 2.5, 3.5])
 def test_the_mean_is_held_before_and_after_images_become_harder(target: float) -> None:
-    found = streamed(target)
-    for settled in (found[500:2000], found[2500:]):
+    seconds = streamed(target)
+    for settled in (seconds[500:2000], seconds[2500:]):
         assert settled.mean() == pytest.approx(target, rel=0.06)
 
 
 def test_without_it_the_mean_drifts() -> None:
     """The control."""
-    found = streamed(None)
-    assert found[2500:].mean() > 1.4 * found[500:2000].mean()
+    seconds = streamed(None)
+    assert seconds[2500:].mean() > 1.4 * seconds[500:2000].mean()
 
 
 @pytest.mark.parametrize(("target", "end"), [(0.5, -1.0), (50.0, 1.0)])

@@ -27,16 +27,16 @@ from offramp.meters import NO_GPU, Meter, Missing
 def test_runs_take_turns_and_each_begins_a_round() -> None:
     called: list[str] = []
     runs = {name: (lambda name=name: called.append(name)) for name in "abc"}
-    found = interleaved(runs, lambda: None, Effort(6, 20.0))
-    assert all(len(times.samples) == 6 for times in found.values())
+    samples = interleaved(runs, lambda: None, Effort(6, 20.0))
+    assert all(len(samples.samples) == 6 for samples in samples.values())
     rounds = [called[i : i + 3] for i in range(3 * WARM_UP, len(called), 3)]
-    assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
-    assert Counter(one[0] for one in rounds) == {"a": 2, "b": 2, "c": 2}
+    assert all(sorted(names) == ["a", "b", "c"] for names in rounds)
+    assert Counter(names[0] for names in rounds) == {"a": 2, "b": 2, "c": 2}
 
 
 def test_rounds_are_cut_when_they_take_too_long_but_never_to_fewer_than_five() -> None:
-    found = interleaved({"a": lambda: None}, lambda: None, Effort(100, 0.0))
-    assert len(found["a"].samples) == LEAST
+    times = interleaved({"a": lambda: None}, lambda: None, Effort(100, 0.0))
+    assert len(times["a"].samples) == LEAST
 
 
 def test_quantiles_and_weights() -> None:
@@ -105,5 +105,5 @@ def test_places_are_as_near_to_the_shares_as_whole_images_allow(shares: list[flo
 
 
 def test_places_are_in_another_order_for_another_seed() -> None:
-    one, other = places([0.5, 0.5], 40, 0), places([0.5, 0.5], 40, 1)
-    assert sorted(one) == sorted(other) and not np.array_equal(one, other)
+    first, other = places([0.5, 0.5], 40, 0), places([0.5, 0.5], 40, 1)
+    assert sorted(first) == sorted(other) and not np.array_equal(first, other)

@@ -44,9 +44,9 @@ def net() -> ExitNetwork:
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("score", [None, "confidence", "patience"])
 def test_every_part_is_measured(net: ExitNetwork, batch: int, score: str | None) -> None:
-    found = torch_timing.stage_times(net, batch, score, FEW)
-    assert len(found.segments) == len(found.heads) == 4
-    assert all(len(t.samples) == 5 and t.p50 > 0 for t in (*found.segments, *found.heads, found.plain))
+    times = torch_timing.stage_times(net, batch, score, FEW)
+    assert len(times.segments) == len(times.heads) == 4
+    assert all(len(t.samples) == 5 and t.p50 > 0 for t in (*times.segments, *times.heads, times.plain))
 
 
 @torch.inference_mode()
@@ -87,18 +87,18 @@ def cascade(net: ExitNetwork) -> ExitNetwork:
 def test_times_are_of_exits_that_carry_as_the_network_does(carry: Any) -> None:
     """Else a policy that is chosen by them is refused by the network that it was made for."""
     times = torch_timing.PartTimes(1, *((Times((1.0,)),) * 4,) * 2, Times((4.0,)))
-    found = torch_timing.measured(times, replace(COSTS, carry=carry), 0.0, {})
-    assert found.costs.carry == found.median.carry == carry
+    costs = torch_timing.measured(times, replace(COSTS, carry=carry), 0.0, {})
+    assert costs.costs.carry == costs.median.carry == carry
 
 
 def test_costs_are_nanoseconds_an_image() -> None:
     def times(*seconds: float) -> tuple[Times, ...]:
         return tuple(Times((second, 100.0, second)) for second in seconds)
 
-    found = torch_timing.PartTimes(4, times(4e-3, 8e-3), times(1e-3, 2e-3), times(1.0)[0])
-    costs = found.costs((0, 0), (1, 2))
+    parts = torch_timing.PartTimes(4, times(4e-3, 8e-3), times(1e-3, 2e-3), times(1.0)[0])
+    costs = parts.costs((0, 0), (1, 2))
     assert costs == Costs((1_000_000, 2_000_000), (250_000, 500_000), (0, 0), (1, 2))
-    assert found.costs((0, 0), (1, 2), max_of).segments == (25_000_000_000,) * 2
+    assert parts.costs((0, 0), (1, 2), max_of).segments == (25_000_000_000,) * 2
 
 
 def max_of(times: Times) -> float:
@@ -153,25 +153,29 @@ def rows(seed: int) -> SplitLogits:
 def test_a_budget_of_time_is_kept_and_the_best_below_it_chosen() -> None:
     validation, calibration = rows(0), rows(1)
     target = Target("max-mean-latency", 70e-6)
-    found = calibrate(validation, calibration, COSTS, target, Search(), MeasuredCosts(TIMES, TIMES, {}))
-    chosen = found.measures[found.chosen]
+    outcome = calibrate(
+        validation, calibration, COSTS, target, Search(), MeasuredCosts(TIMES, TIMES, {})
+    )
+    chosen = outcome.measures[outcome.chosen]
     assert chosen.seconds is not None and chosen.seconds <= 70e-6
-    leaves = found.policy.leaves(calibration.logits)
-    spent = np.asarray(found.policy.macs(TIMES))[leaves].mean()
+    leaves = outcome.policy.leaves(calibration.logits)
+    spent = np.asarray(outcome.policy.macs(TIMES))[leaves].mean()
     assert chosen.seconds == pytest.approx(1e-9 * spent)
-    assert chosen.macs == pytest.approx(np.asarray(found.policy.macs(COSTS))[leaves].mean())
+    assert chosen.macs == pytest.approx(np.asarray(outcome.policy.macs(COSTS))[leaves].mean())
     answers = validation.logits.argmax(2) == validation.labels[:, None]
-    right = [where_left(answers, policy.leaves(validation.logits)).mean() for policy in found.candidates]
-    fits = [i for i, m in enumerate(found.measures) if m.seconds is not None and m.seconds <= 70e-6]
-    assert right[found.chosen] > max(right[i] for i in fits) - 0.005
+    right = [
+        where_left(answers, policy.leaves(validation.logits)).mean() for policy in outcome.candidates
+    ]
+    fits = [i for i, m in enumerate(outcome.measures) if m.seconds is not None and m.seconds <= 70e-6]
+    assert right[outcome.chosen] > max(right[i] for i in fits) - 0.005
 
 
 def test_the_order_is_that_of_time_not_of_macs() -> None:
     target = Target("max-mean-latency", 97e-6)
     times = replace(TIMES, heads=(200_000, 1_000, 1_000, 1_000))
-    found = calibrate(rows(0), rows(1), COSTS, target, Search(), MeasuredCosts(times, times, {}))
+    outcome = calibrate(rows(0), rows(1), COSTS, target, Search(), MeasuredCosts(times, times, {}))
     # By MACs leaving at exit 1 is the cheapest; by time it is the dearest, and no candidate asks there.
-    assert all(policy.thresholds[0] is None for policy in found.candidates)
+    assert all(policy.thresholds[0] is None for policy in outcome.candidates)
     by_macs = calibrate(rows(0), rows(1), COSTS, Target("max-mean-macs", 20))
     assert any(policy.thresholds[0] is not None for policy in by_macs.candidates)
 
@@ -205,9 +209,9 @@ def measured(machine: Machine, others: float = 0.0) -> MeasuredCosts:
     for i in range(4):
         truth |= {f"segment {i + 1}": 1e-9 * TIMES.segments[i], f"head {i + 1}": 1e-9 * TIMES.heads[i]}
     runs = {name: partial(machine.work, seconds) for name, seconds in truth.items()}
-    found = interleaved(runs, lambda: None, Effort(1000, 10.0), lambda: machine.now)
-    segments, heads = (tuple(found[f"{kind} {i}"] for i in EXITS) for kind in ("segment", "head"))
-    times = torch_timing.PartTimes(1, segments, heads, found["plain"])
+    samples = interleaved(runs, lambda: None, Effort(1000, 10.0), lambda: machine.now)
+    segments, heads = (tuple(samples[f"{kind} {i}"] for i in EXITS) for kind in ("segment", "head"))
+    times = torch_timing.PartTimes(1, segments, heads, samples["plain"])
     return torch_timing.measured(times, COSTS, others, {})
 
 
@@ -215,34 +219,34 @@ def chosen(times: MeasuredCosts, seconds: float = 80e-6) -> Calibrated:
     return calibrate(rows(0), rows(1), COSTS, Target("max-mean-latency", seconds), Search(), times)
 
 
-def spent(found: Calibrated, seed: int) -> float:
+def spent(outcome: Calibrated, seed: int) -> float:
     """Mean seconds of an image on a machine with jitter, call after call."""
     machine = Machine(seed, jitter=0.1)
-    leaves = found.policy.leaves(rows(1).logits)
+    leaves = outcome.policy.leaves(rows(1).logits)
     for exit in leaves:
-        machine.work(1e-9 * found.policy.macs(TIMES)[exit])
+        machine.work(1e-9 * outcome.policy.macs(TIMES)[exit])
     return machine.now / len(leaves)
 
 
 @pytest.mark.long
 def test_calls_on_a_machine_that_is_busy_at_times_choose_alike_or_say_so() -> None:
     quiet = chosen(measured(Machine(0, 0.05))).policy
-    found = [measured(Machine(seed, 0.05, busy=0.06)) for seed in range(25)]
-    trusted = [times for times in found if not times.record["doubts"]]
+    measurements = [measured(Machine(seed, 0.05, busy=0.06)) for seed in range(25)]
+    trusted = [times for times in measurements if not times.record["doubts"]]
     assert 5 <= len(trusted) < 25
     assert {chosen(times).policy for times in trusted} == {quiet}
-    for times in found:
+    for times in measurements:
         assert times in trusted or "unsteady" in times.record["doubts"][0]
 
 
 def test_the_upper_end_keeps_the_mean_that_was_asked_for() -> None:
     for seed in range(5):
-        found = chosen(measured(Machine(seed, jitter=0.1)))
-        assert found.measured is not None and not found.measured.record["doubts"]
-        assert spent(found, seed + 100) <= 80e-6
-        fits = [s for m in found.measures if (s := m.seconds) is not None and s <= 80e-6]
+        outcome = chosen(measured(Machine(seed, jitter=0.1)))
+        assert outcome.measured is not None and not outcome.measured.record["doubts"]
+        assert spent(outcome, seed + 100) <= 80e-6
+        fits = [s for m in outcome.measures if (s := m.seconds) is not None and s <= 80e-6]
         assert max(fits) > 0.8 * 80e-6  # no more was held back than the noise asks for
-        record = found.record(40)
+        record = outcome.record(40)
         assert record.median_seconds is not None and record.mean_seconds is not None
         assert record.median_seconds < record.mean_seconds <= 80e-6
 

@@ -26,28 +26,28 @@ def reference_scores(
     gates: Sequence[Sequence[float] | None] | None = None,
 ) -> list[float]:
     """row: [E, C] → a score for each exit."""
-    found: list[float] = []
+    scores: list[float] = []
     sums, sure = [0.0] * len(row[0]), 0  # of log-probabilities, over exits that are sure of anything
     for exit in range(len(row)):
         logits = [float(v) for v in row[exit]]
         if name == "fixed":
-            found.append(0.0)
+            scores.append(0.0)
             continue
         if any(math.isnan(v) for v in logits) or not math.isfinite(max(logits)):
-            found.append(0.0 if name in ("patience", "agreement") else -math.inf)
+            scores.append(0.0 if name in ("patience", "agreement") else -math.inf)
             continue
         if name == "patience":
             same = (
                 exit > 0
-                and found[-1] > 0
+                and scores[-1] > 0
                 and reference_answer(row[exit - 1]) == reference_answer(logits)
             )
-            found.append(found[-1] + 1 if same else 1.0)
+            scores.append(scores[-1] + 1 if same else 1.0)
             continue
         if name == "agreement":
-            told = [r for r in row[: exit + 1] if not np.isnan(r).any() and math.isfinite(max(r))]
-            said = [reference_answer(r) for r in told]
-            found.append(float(said.count(reference_answer(logits))))
+            sure_rows = [r for r in row[: exit + 1] if not np.isnan(r).any() and math.isfinite(max(r))]
+            answers = [reference_answer(r) for r in sure_rows]
+            scores.append(float(answers.count(reference_answer(logits))))
             continue
         warmth = 1.0 if temperatures is None else temperatures[exit]
         if name == "ensemble":
@@ -56,29 +56,29 @@ def reference_scores(
             sure += 1
             logits = [s / sure for s in sums]
             if not math.isfinite(max(logits)):  # each class is impossible to some exit
-                found.append(-math.inf)
+                scores.append(-math.inf)
                 continue
         if name == "gate":
             gate = None if gates is None else gates[exit]
-            found.append(-math.inf if gate is None else reference_gate(logits, gate))
+            scores.append(-math.inf if gate is None else reference_gate(logits, gate))
             continue
         if name == "classwise":
             offsets = None if gates is None else gates[exit]
-            found.append(-math.inf if offsets is None else reference_classwise(logits, offsets))
+            scores.append(-math.inf if offsets is None else reference_classwise(logits, offsets))
             continue
         largest = max(logits)
         weights = [math.exp((v - largest) / warmth) for v in logits]
         odds = sorted((w / math.fsum(weights) for w in weights), reverse=True)
         if name in ("confidence", "ensemble"):
-            found.append(odds[0])
+            scores.append(odds[0])
         elif name == "margin":
-            found.append(odds[0] - odds[1])
+            scores.append(odds[0] - odds[1])
         elif name == "entropy":
             entropy = -math.fsum(p * math.log(p) for p in odds if p > 0)
-            found.append(max(0.0, 1 - entropy / math.log(len(odds))))
+            scores.append(max(0.0, 1 - entropy / math.log(len(odds))))
         else:  # without a formula here: each row alone, in float64
-            found.append(float(scoring.score(name, np.asarray(logits), warmth)[0]))
-    return found
+            scores.append(float(scoring.score(name, np.asarray(logits), warmth)[0]))
+    return scores
 
 
 def reference_gate(logits: Sequence[float], gate: Sequence[float]) -> float:
@@ -96,9 +96,9 @@ def reference_gate(logits: Sequence[float], gate: Sequence[float]) -> float:
 
 def reference_classwise(logits: Sequence[float], offsets: Sequence[float]) -> float:
     """The sigmoid of the largest probability's log-odds plus the offset of its class, from -8 to 8."""
-    said = reference_answer(logits)
-    others = math.fsum(math.exp(v - logits[said]) for i, v in enumerate(logits) if i != said)
-    return 1 / (1 + others * math.exp(-min(8.0, max(-8.0, offsets[said]))))
+    answer = reference_answer(logits)
+    others = math.fsum(math.exp(v - logits[answer]) for i, v in enumerate(logits) if i != answer)
+    return 1 / (1 + others * math.exp(-min(8.0, max(-8.0, offsets[answer]))))
 
 
 def reference_leave(

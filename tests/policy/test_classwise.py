@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from scipy.special import expit
+from syrupy.assertion import SnapshotAssertion
 
 from longer import long
 from offramp.policy import guarantees as risk
@@ -20,9 +21,9 @@ from offramp.policy.candidates import Search, SplitLogits, candidates, loss_of, 
 from offramp.policy.costs import Costs
 from offramp.policy.policy import Policy, parse, to_json
 from offramp.study.trained import Trained
-from refusal import refuses
 from simulated import COSTS as DEEP
 from simulated import FOUR, simulated
+from wording import refusal
 
 pytestmark = pytest.mark.slow
 
@@ -36,12 +37,12 @@ def made(rows: int, seed: int, offsets: tuple[float, ...] = UNLIKE, slope: float
     """The early exit says each class as often, with log-odds of N(2, 1.5), and is right with the chance
     of the sigmoid of slope · log-odds + offset."""
     draw = np.random.default_rng(seed)
-    said = draw.integers(0, 4, rows)
+    answers = draw.integers(0, 4, rows)
     odds = np.maximum(draw.normal(2, 1.5, rows), -1)
-    right = draw.random(rows) < expit(slope * odds + np.asarray(offsets)[said])
-    labels = np.where(right, said, (said + draw.integers(1, 4, rows)) % 4)
+    right = draw.random(rows) < expit(slope * odds + np.asarray(offsets)[answers])
+    labels = np.where(right, answers, (answers + draw.integers(1, 4, rows)) % 4)
     logits = np.zeros((rows, 2, 4))
-    logits[np.arange(rows), 0, said] = odds + np.log(3)
+    logits[np.arange(rows), 0, answers] = odds + np.log(3)
     logits[np.arange(rows), 1, labels] = 9
     return SplitLogits(logits.astype(np.float32), labels)
 
@@ -59,13 +60,13 @@ def harm(policy: Policy, rows: SplitLogits) -> np.ndarray:
 @pytest.mark.parametrize("slope", [0.7, *long(1.0), 1.5])
 def test_offsets_are_those_of_the_truth(slope: float) -> None:
     """Over the slope: they are of confidence. Where all classes lie is the threshold's to say."""
-    found = offsets_of(made(20_000, 1, slope=slope))
-    np.testing.assert_allclose(found - found.mean(), np.array(UNLIKE) / slope, atol=0.25)
+    fitted = offsets_of(made(20_000, 1, slope=slope))
+    np.testing.assert_allclose(fitted - fitted.mean(), np.array(UNLIKE) / slope, atol=0.25)
 
 
 def test_classes_that_are_alike_have_none_but_by_chance() -> None:
-    found = np.array([offsets_of(made(1000, seed, ALIKE)) for seed in range(40)])
-    assert (found == 0).all(axis=1).mean() > 0.8 and np.abs(found).max() < 0.5
+    fitted = np.array([offsets_of(made(1000, seed, ALIKE)) for seed in range(40)])
+    assert (fitted == 0).all(axis=1).mean() > 0.8 and np.abs(fitted).max() < 0.5
     # The control: as many images tell classes apart that are.
     assert np.abs(offsets_of(made(1000, 0))).min() > 0.5
 
@@ -76,8 +77,8 @@ def test_without_offsets_it_is_confidence() -> None:
     )
     plain, by_class = (candidates(rows, COSTS, how, "harm") for how in SEARCHES)
     assert len(plain) == len(by_class)
-    for one, other in zip(plain, by_class, strict=True):
-        np.testing.assert_array_equal(one.leaves(rows.logits), other.leaves(rows.logits))
+    for classwise, other in zip(plain, by_class, strict=True):
+        np.testing.assert_array_equal(classwise.leaves(rows.logits), other.leaves(rows.logits))
 
 
 @pytest.mark.parametrize(
@@ -112,9 +113,9 @@ def test_rare_classes_are_drawn_to_the_common_threshold() -> None:
     often = rows.logits[:, 0].argmax(1) != 3
     logits = np.concatenate([rows.logits[often], more.logits[few]])
     labels = np.concatenate([rows.labels[often], more.labels[few]])
-    found = offsets_of(SplitLogits(logits, labels))
+    fitted = offsets_of(SplitLogits(logits, labels))
     assert (more.labels[few] != 3).all() and few.sum() == 3  # all three were wrong
-    assert -4.0 < found[3] < -0.5  # the truth is -6
+    assert -4.0 < fitted[3] < -0.5  # the truth is -6
     never = offsets_of(SplitLogits(rows.logits[often], rows.labels[often]))
     assert never[3] == 0 and np.abs(never[:3]).min() > 0.1
 
@@ -127,8 +128,8 @@ def test_what_teaches_nothing() -> None:
     assert learned.offsets(rows.logits[:, [1, 1]], rows.labels) == none  # nothing is ever lost
     gone = rows.logits.copy()
     gone[::3] = np.inf
-    kept = np.arange(200) % 3 != 0
-    whole = learned.offsets(rows.logits[kept], rows.labels[kept])
+    finite = np.arange(200) % 3 != 0
+    whole = learned.offsets(rows.logits[finite], rows.labels[finite])
     assert learned.offsets(gone, rows.labels) == whole != none
 
 
@@ -137,8 +138,8 @@ def test_a_class_that_no_exit_knows_is_left_early() -> None:
     rows = made(4000, 7, ALIKE)
     lost = rows.logits[:, 0].argmax(1) == 2
     rows.logits[lost, 1] = rows.logits[lost, 0]
-    found = offsets_of(rows)
-    assert found.argmax() == 2 and found[2] > 2
+    outcome = offsets_of(rows)
+    assert outcome.argmax() == 2 and outcome[2] > 2
 
 
 # --- guarantees -------------------------------------------------------------------------------------
@@ -156,13 +157,13 @@ def test_learn_then_test_keeps_its_word() -> None:
     """Offsets and order are of validation: a fixed family, whatever calibration images are drawn."""
     lost = losses_of(12)
     true, draw = lost.mean(axis=0), np.random.default_rng(13)
-    draws, above, kept = 400, 0, 0
+    draws, above, certified = 400, 0, 0
     for _ in range(draws):
         count = risk.learn_then_test(lost[draw.integers(0, len(lost), 500)], 0.05, 0.95)
         above += count > 0 and true[:count].max() > 0.05
-        kept += count > 0
+        certified += count > 0
     assert above / draws <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws)
-    assert kept > draws / 2
+    assert certified > draws / 2
 
 
 def test_thresholds_of_the_calibration_images_would_break_it() -> None:
@@ -171,31 +172,31 @@ def test_thresholds_of_the_calibration_images_would_break_it() -> None:
     pool, draws, above = made(20_000, 11), 100, 0
 
     def seen(rows: SplitLogits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        said = scoring.answers(rows.logits)[:, 0]
-        return scoring.scores("confidence", rows.logits)[:, 0], said, said != rows.labels
+        answers = scoring.answers(rows.logits)[:, 0]
+        return scoring.scores("confidence", rows.logits)[:, 0], answers, answers != rows.labels
 
-    sure, said, lost = seen(pool)
+    sure, answers, lost = seen(pool)
     for seed in range(draws):
         ours, class_, gone = seen(made(300, 1000 + seed))
         cuts = np.array([ours[gone & (class_ == c)].max(initial=0) for c in range(4)])
         assert risk.learn_then_test((gone & (ours > cuts[class_]))[:, None], 0.01, 0.95) == 1
-        above += (lost & (sure > cuts[said])).mean() > 0.01
+        above += (lost & (sure > cuts[answers])).mean() > 0.01
     assert stats.binomtest(above, draws, 0.05, alternative="greater").pvalue < 1e-6
 
 
 def test_calibration_images_teach_no_offset() -> None:
     target = Target("max-accuracy-loss", 0.05)
-    one, other = (calibrate(made(500, 1), made(900, s), COSTS, target, SEARCHES[1]) for s in (5, 6))
-    assert one.candidates == other.candidates and one.measures != other.measures
+    first, other = (calibrate(made(500, 1), made(900, s), COSTS, target, SEARCHES[1]) for s in (5, 6))
+    assert first.candidates == other.candidates and first.measures != other.measures
 
 
 def test_without_labels_the_full_network_s_answers_stand_for_them() -> None:
     rows = made(500, 1)
     shuffled = SplitLogits(rows.logits, np.roll(rows.labels, 1))
-    found = candidates(rows, COSTS, SEARCHES[1], "disagreement")
-    assert found == candidates(shuffled, COSTS, SEARCHES[1], "disagreement")
-    assert {rule.gates for rule in found} == {learned.offsets(rows.logits, rows.labels)}
-    assert learned.offsets(shuffled.logits, shuffled.labels) not in {rule.gates for rule in found}
+    policies = candidates(rows, COSTS, SEARCHES[1], "disagreement")
+    assert policies == candidates(shuffled, COSTS, SEARCHES[1], "disagreement")
+    assert {rule.gates for rule in policies} == {learned.offsets(rows.logits, rows.labels)}
+    assert learned.offsets(shuffled.logits, shuffled.labels) not in {rule.gates for rule in policies}
 
 
 # --- the policy -------------------------------------------------------------------------------------
@@ -212,15 +213,15 @@ def test_a_policy_file_keeps_offsets_to_the_bit() -> None:
     assert tuple(json.loads(to_json(policy))["exits"][0]["gate"]) == OFFSETS[0]
 
 
-def test_offsets_that_do_not_fit_are_refused() -> None:
+def test_offsets_that_do_not_fit_are_refused(snapshot: SnapshotAssertion) -> None:
     made_for = Calibration("t", "ab" * 32, 9)
     about = (FOUR, (0.5, None, 0.25, None))
-    refuses("exit 1 has a threshold and no gate", Policy, "classwise", *about)
-    refuses("exit 1 must be 9 finite", Policy, "classwise", *about, None, made_for, gates=OFFSETS)
+    assert refusal(Policy, "classwise", *about) == snapshot
+    assert refusal(Policy, "classwise", *about, None, made_for, gates=OFFSETS) == snapshot
     uneven = (OFFSETS[0][:3], *OFFSETS[1:])
-    refuses("exit 1 must be 10 finite", Policy, "classwise", *about, gates=uneven)
+    assert refusal(Policy, "classwise", *about, gates=uneven) == snapshot
     policy = Policy("classwise", *about, gates=OFFSETS)
-    refuses("offsets of 10 classes and the network tells 7 apart", policy.leaves, np.zeros((2, 4, 7)))
+    assert refusal(policy.leaves, np.zeros((2, 4, 7))) == snapshot
 
 
 def test_gates_that_a_trial_learned_are_no_offsets() -> None:

@@ -35,14 +35,14 @@ def test_costs_are_shares_of_all_that_is_run() -> None:
 
 
 def test_the_best_exit_is_that_of_least_entropy_and_cost() -> None:
-    found = fitted.best_exits(ROWS.logits, ROWS.labels, SHARES, cost=0.5)
-    for row, label, best in zip(ROWS.logits[:200], ROWS.labels, found, strict=False):
+    exits = fitted.best_exits(ROWS.logits, ROWS.labels, SHARES, cost=0.5)
+    for row, label, best in zip(ROWS.logits[:200], ROWS.labels, exits, strict=False):
         total = [
             math.log(sum(math.exp(float(z)) for z in exit)) - float(exit[label]) + 0.5 * share
             for exit, share in zip(row, SHARES, strict=True)
         ]
         assert best == total.index(min(total))
-    assert set(found) == {0, 1, 2, 3}
+    assert set(exits) == {0, 1, 2, 3}
 
 
 def source_loss(learned: torch.Tensor, cost: float = fitted.COST) -> torch.Tensor:
@@ -52,16 +52,16 @@ def source_loss(learned: torch.Tensor, cost: float = fitted.COST) -> torch.Tenso
     entropies = torch.stack([F.cross_entropy(z, labels, reduction="none") for z in logits.unbind(1)], 1)
     best = (entropies + cost * torch.tensor(SHARES)).argmin(1)
     goal = F.one_hot(best, 4)[:, :-1].cumsum(1).double()
-    said = []
+    scores = []
     for k in range(3):
         odds = logits[:, k].softmax(1)
         squared = odds**2 / (odds**2).sum(1, keepdim=True)
         top = odds.topk(2).values
         flat = [1 - torch.special.entr(p).sum(1) / math.log(10) for p in (odds, squared)]
         seen = torch.stack([top[:, 0], flat[0], top[:, 0] - top[:, 1], flat[1], torch.ones(len(top))], 1)
-        said.append(seen @ learned[k])
+        scores.append(seen @ learned[k])
     weight = torch.where(goal > 0, (goal == 0).sum() / goal.sum(), 1.0)
-    every = F.binary_cross_entropy_with_logits(torch.stack(said, 1), goal, weight, reduction="none")
+    every = F.binary_cross_entropy_with_logits(torch.stack(scores, 1), goal, weight, reduction="none")
     return every.mean(0).sum() + fitted.DECAY / 2 * (learned**2).sum()
 
 
@@ -85,10 +85,10 @@ def test_a_dearer_network_is_left_earlier() -> None:
 def test_a_gate_tells_better_than_chance_where_it_should_be_left() -> None:
     other = simulated(1500, 2)
     goal = fitted.best_exits(other.logits, other.labels, SHARES)[:, None] <= np.arange(3)
-    said = scoring.scores("gate", other.logits, None, LEARNED)
-    found = [quality.auroc(said[:, k], goal[:, k]) for k in range(3)]
-    assert min(f or 0.0 for f in found) > 0.6, found
-    chance = [quality.auroc(said[:, k], np.roll(goal[:, k], 1)) for k in range(3)]
+    scores = scoring.scores("gate", other.logits, None, LEARNED)
+    areas = [quality.auroc(scores[:, k], goal[:, k]) for k in range(3)]
+    assert min(f or 0.0 for f in areas) > 0.6, areas
+    chance = [quality.auroc(scores[:, k], np.roll(goal[:, k], 1)) for k in range(3)]
     assert max(f or 1.0 for f in chance) < 0.55
 
 
@@ -103,34 +103,34 @@ def test_splits_that_teach_nothing() -> None:
 @pytest.mark.usefixtures("narrow")
 def test_policies_are_left_by_gates_of_validation_and_certified_on_calibration() -> None:
     rows, calibration = simulated(800, 1, exits=3), simulated(2000, 3, exits=3)
-    found = calibrate(rows, calibration, LESS, Target("risk", 0.05, 0.95), Search("gate"))
-    policy = found.policy
+    outcome = calibrate(rows, calibration, LESS, Target("risk", 0.05, 0.95), Search("gate"))
+    policy = outcome.policy
     assert policy.gates == fitted.gates(rows.logits, rows.labels, fitted.shares(LESS))
     assert policy.gates != fitted.gates(calibration.logits, calibration.labels, fitted.shares(LESS))
-    assert found.chosen > 0
+    assert outcome.chosen > 0
     fresh = simulated(20_000, 4, exits=3)
     place = policy.leaves(fresh.logits)
     right = scoring.answers(fresh.logits) == fresh.labels[:, None]
     harm = right[:, -1] & ~right[np.arange(len(place)), place]
-    assert 0 < harm.mean() <= 0.05 and found.bound is not None and found.bound <= 0.05
+    assert 0 < harm.mean() <= 0.05 and outcome.bound is not None and outcome.bound <= 0.05
 
 
 @pytest.mark.usefixtures("narrow")
 def test_calibration_images_teach_no_gate() -> None:
     target = Target("max-accuracy-loss", 0.02)
-    one, other = (
+    first, other = (
         calibrate(FEW, simulated(900, s, exits=3), LESS, target, Search("gate")) for s in (5, 6)
     )
-    assert one.candidates == other.candidates and one.measures != other.measures
+    assert first.candidates == other.candidates and first.measures != other.measures
 
 
 @pytest.mark.long
 @pytest.mark.usefixtures("narrow")
 def test_without_labels_the_full_network_s_answers_stand_for_them() -> None:
     shuffled = SplitLogits(ROWS.logits, np.roll(ROWS.labels, 1))
-    made = candidates(ROWS, COSTS, Search("gate"), "disagreement")
-    assert made == candidates(shuffled, COSTS, Search("gate"), "disagreement")
-    assert made != candidates(shuffled, COSTS, Search("gate"), "wrong")
+    policies = candidates(ROWS, COSTS, Search("gate"), "disagreement")
+    assert policies == candidates(shuffled, COSTS, Search("gate"), "disagreement")
+    assert policies != candidates(shuffled, COSTS, Search("gate"), "wrong")
 
 
 @pytest.mark.usefixtures("narrow")
@@ -140,16 +140,16 @@ def test_gates_that_a_network_learned_are_taken_as_they_are() -> None:
 
 
 def test_a_policy_file_keeps_gates_to_the_bit() -> None:
-    made = Calibration("t-1", "ab" * 32, 10)
-    policy = Policy("gate", FOUR, (0.5, None, 0.25, None), None, made, gates=LEARNED)
+    origin = Calibration("t-1", "ab" * 32, 10)
+    policy = Policy("gate", FOUR, (0.5, None, 0.25, None), None, origin, gates=LEARNED)
     assert parse(to_json(policy)) == policy
     rows = json.loads(to_json(policy))["exits"]
     assert tuple(rows[0]["gate"]) == LEARNED[0] and rows[3]["gate"] is None
-    assert "gate" not in to_json(Policy("margin", FOUR, (0.5, None, 0.25, None), None, made))
+    assert "gate" not in to_json(Policy("margin", FOUR, (0.5, None, 0.25, None), None, origin))
 
 
 @pytest.mark.parametrize(
-    ("score", "given", "said"),
+    ("score", "gates", "message"),
     [
         ("gate", None, "exit 1 has a threshold and no gate"),
         ("gate", (*LEARNED[:2], None, None), "exit 3 has a threshold and no gate"),
@@ -160,8 +160,8 @@ def test_a_policy_file_keeps_gates_to_the_bit() -> None:
     ],
 )
 def test_gates_that_do_not_fit_are_refused(
-    score: str, given: fitted.GateNumbers | None, said: str
+    score: str, gates: fitted.GateNumbers | None, message: str
 ) -> None:
-    refuses(said, Policy, score, FOUR, (0.5, None, 0.25, None), gates=given)
+    refuses(message, Policy, score, FOUR, (0.5, None, 0.25, None), gates=gates)
     with pytest.raises(OfframpError):
-        Policy(score, FOUR, (0.5, None, 0.25, None), gates=given)
+        Policy(score, FOUR, (0.5, None, 0.25, None), gates=gates)

@@ -93,10 +93,10 @@ def choosy(losses: np.ndarray) -> int:
 def nearly_bad(candidates: int = 40) -> np.ndarray:
     """The hardest case: independent losses, all of a true risk a hair above 5 %."""
     draw = np.random.default_rng(1)
-    found = np.zeros((20_000, candidates))
+    losses = np.zeros((20_000, candidates))
     for j in range(candidates):
-        found[draw.permutation(20_000)[:1002], j] = 1
-    return found
+        losses[draw.permutation(20_000)[:1002], j] = 1
+    return losses
 
 
 @pytest.fixture(scope="module")
@@ -105,30 +105,30 @@ def population() -> tuple[np.ndarray, np.ndarray]:
     world, validation = simulated(8000, 11), simulated(1000, 12)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(solve, "NEAR", 6)
-        made = candidates(validation, COSTS, Search(), "harm")[1:]
+        policies = candidates(validation, COSTS, Search(), "harm")[1:]
     lost = loss_of("harm", scoring.answers(world.logits), world.labels)
-    lose = np.column_stack([where_left(lost, p.leaves(world.logits)) for p in made])
+    lose = np.column_stack([where_left(lost, p.leaves(world.logits)) for p in policies])
     return lose, lose.mean(axis=0)
 
 
 @pytest.mark.parametrize("rows", [300, 1000])
 def test_learn_then_test_keeps_its_word(population: tuple[np.ndarray, np.ndarray], rows: int) -> None:
-    where_left, true = population
+    losses, true = population
 
     def certify(sample: np.ndarray) -> int:
         return risk.learn_then_test(sample, 0.05, 0.95)
 
-    assert violations(where_left, true, rows, 0.05, certify) <= ALLOWED
-    assert violations(where_left, true, rows, 0.05, hopeful) > ALLOWED
+    assert violations(losses, true, rows, 0.05, certify) <= ALLOWED
+    assert violations(losses, true, rows, 0.05, hopeful) > ALLOWED
 
 
 def test_learn_then_test_at_the_worst_case_and_a_broken_bound() -> None:
-    where_left = nearly_bad()
-    true = where_left.mean(axis=0)
-    kept = violations(where_left, true, 500, 0.05, lambda s: risk.learn_then_test(s, 0.05, 0.95))
-    assert 0.01 < kept <= ALLOWED
-    assert violations(where_left, true, 500, 0.05, choosy) > 0.5
-    assert violations(where_left, true, 500, 0.05, hopeful) > ALLOWED
+    losses = nearly_bad()
+    true = losses.mean(axis=0)
+    share = violations(losses, true, 500, 0.05, lambda s: risk.learn_then_test(s, 0.05, 0.95))
+    assert 0.01 < share <= ALLOWED
+    assert violations(losses, true, 500, 0.05, choosy) > 0.5
+    assert violations(losses, true, 500, 0.05, hopeful) > ALLOWED
 
 
 @pytest.mark.parametrize(("rows", "true"), [(300, 0.01), (300, 0.05), (2500, 0.01), (50, 0.4)])
@@ -144,11 +144,11 @@ def test_the_bound_is_rarely_below_the_true_risk(rows: int, true: float) -> None
 def test_conformal_risk_control_keeps_the_mean(
     population: tuple[np.ndarray, np.ndarray], rows: int, level: float
 ) -> None:
-    where_left, true = population
+    losses, true = population
     draw = np.random.default_rng(3)
     risks = []
     for _ in range(DRAWS):
-        count = risk.conformal(where_left[draw.integers(0, len(where_left), rows)], level)
+        count = risk.conformal(losses[draw.integers(0, len(losses), rows)], level)
         risks.append(true[count - 1] if count else 0.0)
     error = np.std(risks, ddof=1) / math.sqrt(DRAWS)
     assert np.mean(risks) <= level + 3 * error
@@ -158,15 +158,15 @@ def test_conformal_risk_control_keeps_the_mean(
 
 def test_conformal_risk_control_is_not_the_last_that_fits() -> None:
     """Candidates of equal true risk above the target, whose losses fall on different rows."""
-    where_left = nearly_bad(200)
-    true = where_left.mean(axis=0)
+    losses = nearly_bad(200)
+    true = losses.mean(axis=0)
 
     def last_that_fits(sample: np.ndarray) -> int:
         passed = (sample.sum(axis=0) + 1) / (len(sample) + 1) <= 0.045
         return int(np.flatnonzero(passed)[-1]) + 1 if passed.any() else 0
 
     draw = np.random.default_rng(4)
-    samples = [where_left[draw.integers(0, len(where_left), 300)] for _ in range(200)]
+    samples = [losses[draw.integers(0, len(losses), 300)] for _ in range(200)]
     for certify, holds in ((lambda s: risk.conformal(s, 0.045), True), (last_that_fits, False)):
         risks = [true[n - 1] if (n := certify(s)) else 0.0 for s in samples]
         assert (np.mean(risks) <= 0.045) == holds
@@ -196,8 +196,8 @@ def losses_of_accuracy(request: pytest.FixtureRequest) -> np.ndarray:
     world, validation = simulated(20_000, 11, exits), simulated(1000, 12, exits)
     costs = Costs((10,) * exits, (1,) * exits, (0,) * exits, tuple(range(1, exits + 1)))
     wrong = loss_of("wrong", scoring.answers(world.logits), world.labels)
-    made = candidates(validation, costs, Search(), "wrong")[1:]
-    lose = [where_left(wrong, policy.leaves(world.logits)) - wrong[:, -1] for policy in made]
+    policies = candidates(validation, costs, Search(), "wrong")[1:]
+    lose = [where_left(wrong, policy.leaves(world.logits)) - wrong[:, -1] for policy in policies]
     return np.column_stack(lose).astype(np.int8)
 
 
@@ -255,13 +255,13 @@ def test_a_candidate_behind_one_that_failed_is_not_certified() -> None:
 
 @pytest.mark.parametrize("rate", [0.0, 0.002, 0.006])
 def test_rows_needed_are_the_fewest(rate: float) -> None:
-    found = risk.rows_needed(0.01, 0.95, rate)
-    assert found is not None
+    fewest = risk.rows_needed(0.01, 0.95, rate)
+    assert fewest is not None
 
     def enough(rows: int) -> bool:
         return binomial_tail(math.ceil(rate * rows), rows, 0.01) <= 1 - 0.95
 
-    assert enough(found) and not any(enough(n) for n in range(max(1, found - 300), found))
+    assert enough(fewest) and not any(enough(n) for n in range(max(1, fewest - 300), fewest))
     on_average = risk.rows_needed_on_average(0.01, rate)
     assert on_average is not None
     assert (on_average * rate + 1) / (on_average + 1) <= 0.01 + 1e-12
@@ -318,8 +318,8 @@ EVEN, UNEVEN = np.arange(400) % 2, np.arange(400) % 8 % 7 % 2
 def test_a_weighted_guarantee_keeps_its_word(harms: tuple[float, float], labels: np.ndarray) -> None:
     """Calibration has other shares of classes than what is to come, of which true risks are near 5 %."""
     strata = risk.Strata(labels, SHARES)
-    kept = above(harms, 0.05, lambda s: risk.learn_then_test(s, 0.05, 0.95, strata), strata)
-    assert kept <= ALLOWED
+    share = above(harms, 0.05, lambda s: risk.learn_then_test(s, 0.05, 0.95, strata), strata)
+    assert share <= ALLOWED
 
 
 def test_without_weights_or_with_as_many_rows_as_there_are_it_does_not() -> None:
@@ -346,16 +346,16 @@ def test_without_weights_or_with_as_many_rows_as_there_are_it_does_not() -> None
 def test_weighted_conformal_risk_control_keeps_the_mean(harms: tuple[float, float]) -> None:
     draw = np.random.default_rng(6)
     true = np.asarray(SHARES) @ np.asarray(harms) * np.linspace(0.9, 1, 20)
-    found: dict[str, list[float]] = {"weighted": [], "plain": []}
+    risks: dict[str, list[float]] = {"weighted": [], "plain": []}
     for _ in range(DRAWS):
         losses = by_class(harms, STRATA, draw)
         for name, strata in (("weighted", STRATA), ("plain", None)):
             count = risk.conformal(losses, 0.05, strata)
-            found[name].append(true[count - 1] if count else 0.0)
-    error = np.std(found["weighted"], ddof=1) / math.sqrt(DRAWS)
-    assert np.mean(found["weighted"]) <= 0.05 + 3 * error
+            risks[name].append(true[count - 1] if count else 0.0)
+    error = np.std(risks["weighted"], ddof=1) / math.sqrt(DRAWS)
+    assert np.mean(risks["weighted"]) <= 0.05 + 3 * error
     if harms[0] == 0.08:
-        assert np.mean(found["plain"]) > 0.05 + 3 * error and np.mean(found["weighted"]) > 0.005
+        assert np.mean(risks["plain"]) > 0.05 + 3 * error and np.mean(risks["weighted"]) > 0.005
 
 
 @given(st.integers(1, 40), st.integers(41, 500), st.floats(0.01, 0.3))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.errors import OfframpError
 from offramp.policy.calibration import Calibration, Chosen, Target
@@ -16,6 +17,7 @@ from offramp.policy.costs import Costs
 from offramp.policy.policy import Policy, check_fits, parse, to_json
 from refusal import refuses
 from simulated import COSTS, FOUR, simulated
+from wording import refusal
 
 HASH = "ab" * 32
 
@@ -34,8 +36,8 @@ def a_policy(
 
 def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     a_policy().save(tmp_path / "p.json")
-    found = Policy.load(tmp_path / "p.json")
-    assert (found, found.calibration) == (a_policy(), MADE)
+    policy = Policy.load(tmp_path / "p.json")
+    assert (policy, policy.calibration) == (a_policy(), MADE)
     assert to_json(Policy.load(tmp_path / "p.json")) == (tmp_path / "p.json").read_text()
 
 
@@ -62,18 +64,21 @@ def test_what_a_file_says_of_its_calibration_is_written_again_to_the_byte(
 ) -> None:
     file = json.loads(to_json(a_policy("confidence", (1, 2), (0.5, None), None)))
     text = json.dumps({**file, "target": target, "chosen": chosen}, indent=1) + "\n"
-    made = parse(text)
-    assert to_json(made) == text
-    assert (made.calibration.target is None, made.calibration.chosen is None) == (not target, not chosen)
+    policy = parse(text)
+    assert to_json(policy) == text
+    assert (policy.calibration.target is None, policy.calibration.chosen is None) == (
+        not target,
+        not chosen,
+    )
 
 
 def test_an_old_policy_file_is_read_and_written_again_to_the_byte() -> None:
     path = Path(__file__).parents[2] / "docs" / "results" / "cifar10-deploy-policy.json"
-    made = Policy.load(path)
-    assert to_json(made) == path.read_text()
-    known = made.calibration
-    assert known.target == Target("max-accuracy-loss", 0.01) and known.chosen is not None
-    assert known.chosen.risk == 0.138 and known.chosen.accuracy == 0.862  # which add up to 1
+    policy = Policy.load(path)
+    assert to_json(policy) == path.read_text()
+    origin = policy.calibration
+    assert origin.target == Target("max-accuracy-loss", 0.01) and origin.chosen is not None
+    assert origin.chosen.risk == 0.138 and origin.chosen.accuracy == 0.862  # which add up to 1
 
 
 def test_thresholds_keep_every_bit() -> None:
@@ -88,27 +93,29 @@ def test_numbers_of_numpy_and_lists_are_as_good() -> None:
     plain = Policy(
         "gate", FOUR, (0.25, None, 0.1, None), gates=(gate, gate, gate, None), calibration=MADE
     )
-    given: Any = {
+    fields: Any = {
         "exits": list(np.array(FOUR)),
         "thresholds": [np.float32(0.25), None, np.float64(0.1), None],
         "gates": [np.array(gate, np.float32)] * 3 + [None],
     }
-    found = replace(plain, **given)
-    assert found == plain and parse(to_json(found)) == plain and isinstance(found.exits, tuple)
+    policy = replace(plain, **fields)
+    assert policy == plain and parse(to_json(policy)) == plain and isinstance(policy.exits, tuple)
 
 
 @pytest.mark.parametrize("score", ["patience", "agreement"])
-def test_a_threshold_that_is_never_reached_is_none(score: str) -> None:
+def test_a_threshold_that_is_never_reached_is_none(score: str, snapshot: SnapshotAssertion) -> None:
     """An infinite one is no number of JSON."""
     for threshold in (float("inf"), float("nan")):
-        refuses("at least 1 and finite", Policy, score, (1, 2), (threshold, None))
+        assert refusal(Policy, score, (1, 2), (threshold, None)) == snapshot
     assert Policy(score, (1, 2), (1e9, None)).thresholds[0] == 1e9
 
 
-def test_thresholds_set_by_hand_promise_nothing_and_make_no_file(tmp_path: Path) -> None:
+def test_thresholds_set_by_hand_promise_nothing_and_make_no_file(
+    tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     policy = Policy("confidence", (1, 2), (0.5, None))
     assert "No guarantee" in policy.calibration.statement
-    refuses("calibrated for no network", policy.save, tmp_path / "p.json")
+    assert refusal(policy.save, tmp_path / "p.json") == snapshot
 
 
 def changed(**fields: Any) -> str:
@@ -120,7 +127,7 @@ LAST = {"exit": 2, "threshold": None, "temperature": 1.0}
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{", "invalid json"),
         (changed(format=2), "format: input should be 1"),
@@ -144,33 +151,35 @@ LAST = {"exit": 2, "threshold": None, "temperature": 1.0}
         (changed(score="patience", exits=[EXIT, LAST]), "must be at least 1 and finite for patience"),
     ],
 )
-def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, text: str, said: str) -> None:
+def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "p.json").write_text(text)
     with pytest.raises(OfframpError) as caught:
         Policy.load(tmp_path / "p.json")
     line = str(caught.value)
-    assert said in line and str(tmp_path / "p.json") in line and line.endswith("; calibrate again")
+    assert message in line and str(tmp_path / "p.json") in line and line.endswith("; calibrate again")
     assert "\n" not in line
 
 
-def test_missing_and_unreadable_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    refuses(r"there is no policy .*none\.json", Policy.load, tmp_path / "none.json")
+def test_missing_and_unreadable_files_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
+) -> None:
+    assert refusal(Policy.load, tmp_path / "none.json") == snapshot
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe")
     refuses("not text", Policy.load, tmp_path / "binary.json")
     (tmp_path / "file").touch()
-    refuses("cannot write the policy", a_policy().save, tmp_path / "file" / "p.json")
+    assert refusal(a_policy().save, tmp_path / "file" / "p.json") == snapshot
     os.mkfifo(tmp_path / "pipe")
-    refuses("cannot write the policy .*it is a device or a pipe", a_policy().save, tmp_path / "pipe")
+    assert refusal(a_policy().save, tmp_path / "pipe") == snapshot
     assert (tmp_path / "pipe").is_fifo()  # and no file in its place
     monkeypatch.setattr("offramp.files.DEVICES", tmp_path.resolve())
     (tmp_path / "stdout").symlink_to(tmp_path / "file")  # of a command whose output goes into a file
-    refuses("cannot write the policy .*it is a device or a pipe", a_policy().save, tmp_path / "stdout")
+    assert refusal(a_policy().save, tmp_path / "stdout") == snapshot
     assert (tmp_path / "stdout").is_symlink()
 
 
-def test_a_policy_fits_its_own_network_only() -> None:
+def test_a_policy_fits_its_own_network_only(snapshot: SnapshotAssertion) -> None:
     check_fits(a_policy(), "t-1", HASH, FOUR)
-    refuses("says nothing of exit 5", check_fits, a_policy(), "t-1", HASH, (1, 2, 3, 4, 5))
+    assert refusal(check_fits, a_policy(), "t-1", HASH, (1, 2, 3, 4, 5)) == snapshot
     for trial_hash, exits in (("cd" * 32, FOUR), (HASH, (1, 2))):
         refuses("made for trial t-1", check_fits, a_policy(), "t-2", trial_hash, exits)
 

@@ -38,24 +38,26 @@ def test_auroc_is_that_of_scikit_learn() -> None:
 
 def test_intervals_of_shares_cover() -> None:
     draw = np.random.default_rng(2)
-    found = [quality.share(int(k), 200) for k in draw.binomial(200, 0.03, 1000)]
-    assert np.mean([s.low <= 0.03 <= s.high for s in found]) >= 0.95 - 0.021
+    interval = [quality.share(int(k), 200) for k in draw.binomial(200, 0.03, 1000)]
+    assert np.mean([s.low <= 0.03 <= s.high for s in interval]) >= 0.95 - 0.021
     assert (quality.share(0, 10).low, quality.share(10, 10).high) == (0, 1)
 
 
 def test_an_interval_of_a_loss_by_hand() -> None:
     """Of 21 patients one changed one way and seven the other (Bentur and others, 2009)."""
-    found = quality.difference(1, 7, 21)
-    assert (found.value, found.low, found.high) == pytest.approx((-6 / 21, -0.508, -0.013), abs=5e-4)
+    interval = quality.difference(1, 7, 21)
+    assert (interval.value, interval.low, interval.high) == pytest.approx(
+        (-6 / 21, -0.508, -0.013), abs=5e-4
+    )
 
 
 @cache
 def intervals(rows: int) -> tuple[Any, ...]:
     """Every pair of counts, its interval, and the two of its shares."""
     pairs = [(b, c) for b in range(31) for c in range(31) if b + c <= rows]
-    found = [quality.difference(b, c, rows) for b, c in pairs]
+    ends = [quality.difference(b, c, rows) for b, c in pairs]
     half = [(quality.share(b, rows, 0.975), quality.share(c, rows, 0.975)) for b, c in pairs]
-    return pairs, found, half
+    return pairs, ends, half
 
 
 @pytest.mark.parametrize("rows", [20, 50, 300])
@@ -65,13 +67,13 @@ def test_an_interval_of_a_loss_covers_it_and_is_narrow(rows: int, gained: float,
     """Exactly: every pair of counts with its chance. Where nothing is gained, and only there, it may
     fall two points short."""
     up, down = differing * gained / rows, differing * (1 - gained) / rows
-    pairs, found, half = intervals(rows)
+    pairs, ends, half = intervals(rows)
     chances = multinomial.pmf([(b, c, rows - b - c) for b, c in pairs], rows, [down, up, 1 - down - up])
-    coverage = sum(p for p, d in zip(chances, found, strict=True) if d.low <= down - up <= d.high)
+    coverage = sum(p for p, d in zip(chances, ends, strict=True) if d.low <= down - up <= d.high)
     assert coverage >= (0.95 if gained else 0.925)
     joined = sum(p * (b.high - b.low + c.high - c.low) for p, (b, c) in zip(chances, half, strict=True))
-    assert sum(p * (d.high - d.low) for p, d in zip(chances, found, strict=True)) < 0.75 * joined
-    assert min(d.high - d.low for d in found) > 3 / (rows + 4)
+    assert sum(p * (d.high - d.low) for p, d in zip(chances, ends, strict=True)) < 0.75 * joined
+    assert min(d.high - d.low for d in ends) > 3 / (rows + 4)
 
 
 def test_a_sweep_is_each_threshold_alone() -> None:
@@ -89,8 +91,8 @@ def test_leaving_at_thresholds() -> None:
     # Exit 1 is sure of: all | all | images 1 and 3 | image 1 | none | none.
     before, thresholds = IMAGES.copy(), (0.0, 0.5, 0.75, 0.85, 0.95, 1.01)
     expected = [(0.5, 0.3), (0.5, 0.3), (1.0, 0.7), (1.0, 0.9), (1.0, 1.1), (1.0, 1.1)]
-    found = at_thresholds(IMAGES, OF_IMAGES, TWO, 100.0, thresholds)
-    np.testing.assert_allclose(found, expected)
+    points = at_thresholds(IMAGES, OF_IMAGES, TWO, 100.0, thresholds)
+    np.testing.assert_allclose(points, expected)
     assert np.array_equal(IMAGES, before)
 
 
@@ -130,8 +132,8 @@ def test_no_policy_beats_the_oracle_and_scores_beat_chance() -> None:
 
 def test_the_oracle_by_hand() -> None:
     right = np.array([[1, 1], [0, 1], [0, 0], [1, 0]], dtype=bool)
-    found = oracle(right, [1, 10])
-    assert (found.accuracy, found.macs, found.shares) == (0.75, 5.5, (0.5, 0.5))
+    bound = oracle(right, [1, 10])
+    assert (bound.accuracy, bound.macs, bound.shares) == (0.75, 5.5, (0.5, 0.5))
     drawn = random_exit(right, [1, 10], [0.25, 0.75])
     assert (drawn.accuracy, drawn.macs) == (0.5, 7.75)
 
@@ -140,11 +142,11 @@ def test_failure_prediction_by_definition() -> None:
     """Of the surest i, how many are wrong: averaged over i, and over orders of equal scores."""
     draw = np.random.default_rng(4)
     right, scores = draw.random(60) < 0.6, np.round(draw.random(60), 1)
-    found = []
+    area = []
     for _ in range(4000):
         order = np.lexsort((draw.random(60), -scores))
-        found.append((np.cumsum(~right[order]) / np.arange(1, 61)).mean())
-    assert quality.aurc(scores, right) == pytest.approx(np.mean(found), abs=0.002)
+        area.append((np.cumsum(~right[order]) / np.arange(1, 61)).mean())
+    assert quality.aurc(scores, right) == pytest.approx(np.mean(area), abs=0.002)
     assert quality.aurc(scores, np.ones(60, bool)) == 0
     assert quality.aurc(np.full(60, np.nan), right) == pytest.approx((~right).mean())
 

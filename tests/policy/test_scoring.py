@@ -56,10 +56,10 @@ def test_every_policy_is_the_row_by_row_reference(case: tuple[Any, ...]) -> None
         (torch.from_numpy(logits), 1e-9),
         (torch.from_numpy(logits).float(), 1e-5),
     ):
-        found = scoring.leaves(name, array, thresholds, temperatures, gates)
-        assert type(found) is type(array)
+        places = scoring.leaves(name, array, thresholds, temperatures, gates)
+        assert type(places) is type(array)
         plain = np.asarray(array, dtype=np.float64)
-        for row, leave in zip(plain, np.asarray(found), strict=True):
+        for row, leave in zip(plain, np.asarray(places), strict=True):
             expected = reference_leave(name, row, thresholds, temperatures, near, gates)
             assert expected is None or leave == expected
 
@@ -70,10 +70,10 @@ def test_scores_and_answers(case: tuple[Any, ...]) -> None:
     name, logits, _, temperatures, gates = case
     expected = np.array([reference_scores(name, row, temperatures, gates) for row in logits])
     for array in (logits, torch.from_numpy(logits)):
-        found = scoring.scores(name, array, temperatures, gates)
-        np.testing.assert_allclose(found, expected, atol=1e-9)
-        said = [[reference_answer(exit) for exit in row] for row in logits]
-        assert np.asarray(scoring.answers(array)).tolist() == said
+        scores = scoring.scores(name, array, temperatures, gates)
+        np.testing.assert_allclose(scores, expected, atol=1e-9)
+        answers = [[reference_answer(exit) for exit in row] for row in logits]
+        assert np.asarray(scoring.answers(array)).tolist() == answers
 
 
 @pytest.mark.parametrize("name", scoring.SCORES)
@@ -149,15 +149,15 @@ def test_one_exit_at_a_time_is_all_at_once(name: str) -> None:
     thresholds = {**counted, "fixed": (None, 0.0, None)}.get(name, (0.6,) * 3)
     gates = some_gates(name)
     expected = scoring.leaves(name, rows, (*thresholds, None), None, gates)
-    inside, past, found = np.arange(400), None, np.full(400, 3)
+    inside, past, places = np.arange(400), None, np.full(400, 3)
     for exit, threshold in enumerate(thresholds):
         scores, past = scoring.score(name, rows[inside, exit], 1.0, past, gates[exit])
         stays = np.ones(len(inside), bool) if threshold is None else scores < threshold
-        found[inside[~stays]] = exit
+        places[inside[~stays]] = exit
         inside = inside[stays]
         past = None if past is None else tuple(part[stays] for part in past)
-    np.testing.assert_array_equal(found, expected)
-    assert len(np.unique(found)) > 1 or name == "fixed"
+    np.testing.assert_array_equal(places, expected)
+    assert len(np.unique(places)) > 1 or name == "fixed"
 
 
 def test_an_ensemble_answers_by_the_geometric_mean_of_the_exits_so_far() -> None:
@@ -165,25 +165,25 @@ def test_an_ensemble_answers_by_the_geometric_mean_of_the_exits_so_far() -> None
     odds = np.exp(logits - logits.max(2, keepdims=True))
     odds = odds / odds.sum(2, keepdims=True)
     for array in (logits, torch.from_numpy(logits)):
-        said = np.asarray(scoring.all_answer_logits("ensemble", array))
+        answering = np.asarray(scoring.all_answer_logits("ensemble", array))
         for exit in range(3):
             mean = np.prod(odds[:, : exit + 1], axis=1) ** (1 / (exit + 1))
             mean = mean / mean.sum(1, keepdims=True)
-            found = np.exp(said[:, exit])
-            np.testing.assert_allclose(found / found.sum(1, keepdims=True), mean, atol=1e-5)
-        np.testing.assert_array_equal(said[:, 3], logits[:, 3], "the final exit answers alone")
+            shares = np.exp(answering[:, exit])
+            np.testing.assert_allclose(shares / shares.sum(1, keepdims=True), mean, atol=1e-5)
+        np.testing.assert_array_equal(answering[:, 3], logits[:, 3], "the final exit answers alone")
         np.testing.assert_array_equal(scoring.all_answer_logits("confidence", array), array)
 
 
 def test_an_exit_that_is_sure_of_nothing_adds_nothing_to_an_ensemble() -> None:
     logits = np.array([[[2.0, 0.0], [NAN, 9.0], [0.0, 1.0], [0.0, 0.0]]])
     whole, without = logits, logits[:, [0, 2, 3]]
-    said, same = (
+    answering, same = (
         scoring.all_answer_logits("ensemble", whole),
         scoring.all_answer_logits("ensemble", without),
     )
-    np.testing.assert_allclose(said[:, 1], said[:, 0])
-    np.testing.assert_allclose(said[:, 2], same[:, 1])
+    np.testing.assert_allclose(answering[:, 1], answering[:, 0])
+    np.testing.assert_allclose(answering[:, 2], same[:, 1])
     assert scoring.scores("ensemble", whole)[0, 1] == -INF
 
 
@@ -197,12 +197,12 @@ def test_what_was_never_learned_is_sure_of_nothing(name: str) -> None:
 def test_offsets_are_a_threshold_on_confidence_for_each_class() -> None:
     """Of score t and offset o: confidence reaches the sigmoid of logit(t) - o; without offsets, t."""
     logits = simulated(2000, 5).logits
-    confidence, said = scoring.scores("confidence", logits), scoring.answers(logits)
+    confidence, answers = scoring.scores("confidence", logits), scoring.answers(logits)
     offsets = np.linspace(-2, 3, 10)
     at = 1 / (1 + np.exp(offsets - np.log(0.7 / 0.3)))
-    found = scoring.scores("classwise", logits, None, (tuple(offsets),) * 4)
-    reached, margin = confidence >= at[said], np.abs(confidence - at[said])
-    np.testing.assert_array_equal((found >= 0.7)[margin > 1e-6], reached[margin > 1e-6])
+    scores = scoring.scores("classwise", logits, None, (tuple(offsets),) * 4)
+    reached, margin = confidence >= at[answers], np.abs(confidence - at[answers])
+    np.testing.assert_array_equal((scores >= 0.7)[margin > 1e-6], reached[margin > 1e-6])
     same = scoring.scores("classwise", logits, None, ((0.0,) * 10,) * 4)
     np.testing.assert_allclose(same, confidence, atol=2e-7)
 
@@ -211,8 +211,8 @@ def test_offsets_lose_no_digits_near_confidence_1() -> None:
     logits = np.array([[[16.5, 0.0, 0.0]] * 2, [[19.0, 0.0, 0.0]] * 2])
     gates = ((-8.0, 0.0, 0.0), None)
     for array in (logits.astype(np.float32), torch.from_numpy(logits).float()):
-        found = np.asarray(scoring.scores("classwise", array, None, gates))[:, 0]
-        np.testing.assert_allclose(found, 1 / (1 + 2 * np.exp(8 - logits[:, 0, 0])), rtol=3e-7)
+        scores = np.asarray(scoring.scores("classwise", array, None, gates))[:, 0]
+        np.testing.assert_allclose(scores, 1 / (1 + 2 * np.exp(8 - logits[:, 0, 0])), rtol=3e-7)
     assert scoring.scores("confidence", logits.astype(np.float32))[1, 0] == 1  # where it is 1 already
 
 
@@ -221,8 +221,8 @@ def test_gates_and_offsets_of_any_size_overflow_nowhere() -> None:
     with np.errstate(over="raise", invalid="raise"):
         gated = scoring.scores("gate", logits, None, ((0, 0, 0, 0, -200.0), (0, 0, 0, 0, 200.0)))
         assert gated.tolist() == [[0.0, 1.0]] * 2
-        found = scoring.scores("classwise", logits, None, ((-1e30, 0.0), (1e30, 0.0)))
-    assert found[0].tolist() == [1, 1] and 0 < found[1, 0] < 1e-3 < 0.999 < found[1, 1] < 1
+        scores = scoring.scores("classwise", logits, None, ((-1e30, 0.0), (1e30, 0.0)))
+    assert scores[0].tolist() == [1, 1] and 0 < scores[1, 0] < 1e-3 < 0.999 < scores[1, 1] < 1
 
 
 GRADED = [name for name, score in scoring.SCORES.items() if score.graded]

@@ -30,7 +30,7 @@ def exhaustive(scores: np.ndarray, lost: np.ndarray, costs: Costs) -> Lists:
     for exit in range(count - 1):
         distinct = sorted(set(scores[np.isfinite(scores[:, exit]), exit].tolist()))
         levels.append([None, *distinct])
-    found = []
+    points = []
     for setting in product(*levels):
         active = [i for i, t in enumerate(setting) if t is not None] + [count - 1]
         macs = dict(zip(active, costs.leaving(active), strict=True))
@@ -38,8 +38,8 @@ def exhaustive(scores: np.ndarray, lost: np.ndarray, costs: Costs) -> Lists:
         for exit in reversed(active[:-1]):
             place[scores[:, exit] >= setting[exit]] = exit
         spent = np.array([macs.get(i, 0) for i in range(count)])[place].mean()
-        found.append((float(spent), float(lost[np.arange(rows), place].mean())))
-    return found
+        points.append((float(spent), float(lost[np.arange(rows), place].mean())))
+    return points
 
 
 def least(points: Lists, budget: float) -> float:
@@ -142,13 +142,13 @@ def test_totals_are_the_sums_of_every_setting(seed: int, exits: int) -> None:
     sizes = [int(draw.integers(2, 5)) for _ in range(exits)]
     bins = [draw.integers(0, size, 12) for size in sizes]
     values = draw.integers(0, 5, (12, exits + 1)).astype(float)
-    found = solve.totals(bins, sizes, values)
+    sums = solve.totals(bins, sizes, values)
     for setting in np.ndindex(*sizes):
         total = 0.0
         for row in range(12):
             leaves = (e for e in range(exits) if bins[e][row] > setting[e])
             total += values[row, next(leaves, exits)]
-        assert found[setting] == total
+        assert sums[setting] == total
 
 
 @pytest.mark.parametrize("exits", [3, 4, 5])

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
 from fuzz_kit import cases, changed, one_line
 from offramp.errors import OfframpError
@@ -18,6 +19,7 @@ from offramp.policy.costs import Costs
 from offramp.policy.stage_times import of_file, read, recorded, unlike
 from refusal import refuses
 from simulated import simulated
+from wording import refusal
 
 EXITS = (1, 2, 3)
 SHARED = Costs((100, 200, 300), (10, 20, 30), (0, 0, 0), EXITS)
@@ -47,10 +49,13 @@ def saved(folder: Path, value: Any) -> Path:
 
 
 def test_a_stage_costs_what_the_device_said(tmp_path: Path) -> None:
-    found = of_file(saved(tmp_path, times()), SHARED, 1, "max-mean-latency")
-    assert found.costs.leaving([0, 1, 2]) == (1_000_000, 3_000_000, 6_000_000)  # ns
-    assert found.costs.leaving([0, 2]) == (1_000_000, 6_000_000)  # a head that is left out still counts
-    assert found.median.full == round(0.9 * 6_000_000)
+    measured = of_file(saved(tmp_path, times()), SHARED, 1, "max-mean-latency")
+    assert measured.costs.leaving([0, 1, 2]) == (1_000_000, 3_000_000, 6_000_000)  # ns
+    assert measured.costs.leaving([0, 2]) == (
+        1_000_000,
+        6_000_000,
+    )  # a head that is left out still counts
+    assert measured.median.full == round(0.9 * 6_000_000)
     late = of_file(saved(tmp_path, times()), SHARED, 32, "max-p95-latency")
     assert late.costs.leaving([0, 1, 2]) == (1_500_000, 4_500_000, 9_000_000)
     again = recorded(json.loads(json.dumps(late.record)), SHARED)
@@ -58,28 +63,31 @@ def test_a_stage_costs_what_the_device_said(tmp_path: Path) -> None:
 
 
 def test_stages_that_begin_at_the_pixels_are_not_counted_twice(tmp_path: Path) -> None:
-    found = of_file(saved(tmp_path, times(OWN)), OWN, 1, "max-mean-latency")
-    assert found.costs.leaving([0, 1, 2]) == (1_000_000, 3_000_000, 6_000_000)
-    assert found.costs.leaving([2]) == (3_000_000,)  # the others' networks do not run
+    measured = of_file(saved(tmp_path, times(OWN)), OWN, 1, "max-mean-latency")
+    assert measured.costs.leaving([0, 1, 2]) == (1_000_000, 3_000_000, 6_000_000)
+    assert measured.costs.leaving([2]) == (3_000_000,)  # the others' networks do not run
 
 
 @pytest.mark.usefixtures("narrow")
-def test_a_policy_is_solved_for_the_device(tmp_path: Path) -> None:
+def test_a_policy_is_solved_for_the_device(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     rows = [simulated(400, seed, 3, 3) for seed in (1, 2)]
     path = saved(tmp_path, times())
     for kind, most in (("max-mean-latency", 0.003), ("max-p95-latency", 0.0046)):
-        given = of_file(path, SHARED, 1, kind)
-        found = calibrate(*rows, SHARED, Target(kind, most), measured=given)  # type: ignore[arg-type]
-        spent = np.asarray(found.policy.macs(given.costs))[found.policy.leaves(rows[1].logits)] * 1e-9
-        named = found.record(600)
+        device_times = of_file(path, SHARED, 1, kind)
+        outcome = calibrate(*rows, SHARED, Target(kind, most), measured=device_times)  # type: ignore[arg-type]
+        spent = (
+            np.asarray(outcome.policy.macs(device_times.costs))[outcome.policy.leaves(rows[1].logits)]
+            * 1e-9
+        )
+        named = outcome.record(600)
         if kind == "max-mean-latency":
-            value, kept = spent.mean(), named.mean_seconds
+            value, recorded = spent.mean(), named.mean_seconds
         else:
-            value, kept = np.quantile(spent, 0.95, method="inverted_cdf"), named.p95_seconds
-        assert value <= most and kept == pytest.approx(value)
-        assert named.device == "Pi 5" and "Solved for Pi 5, by" in statement(found)
+            value, recorded = np.quantile(spent, 0.95, method="inverted_cdf"), named.p95_seconds
+        assert value <= most and recorded == pytest.approx(value)
+        assert named.device == "Pi 5" and "Solved for Pi 5, by" in statement(outcome)
     none = Target("max-p95-latency", 1e-6)
-    refuses("no policy takes at most", calibrate, *rows, SHARED, none, measured=given)
+    assert refusal(calibrate, *rows, SHARED, none, measured=device_times) == snapshot
 
 
 def test_unsteady_times_are_doubted(tmp_path: Path) -> None:
@@ -90,22 +98,26 @@ def test_unsteady_times_are_doubted(tmp_path: Path) -> None:
     assert len(doubts) == 1 and "unsteady" in doubts[0]
 
 
-def test_a_limit_that_nothing_keeps_says_that_times_are_unsteady(tmp_path: Path) -> None:
+def test_a_limit_that_nothing_keeps_says_that_times_are_unsteady(
+    tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     value = times()
     for row in value["stages"]:
         row["p95"] = 3 * row["p50"]
-    given = of_file(saved(tmp_path, value), SHARED, 1, "max-mean-latency")
+    device_times = of_file(saved(tmp_path, value), SHARED, 1, "max-mean-latency")
     rows = [simulated(400, seed, 3, 3) for seed in (1, 2)]
     target = Target("max-mean-latency", 1e-6)
-    refuses("; but times of Pi 5 are unsteady", calibrate, *rows, SHARED, target, measured=given)
+    assert refusal(calibrate, *rows, SHARED, target, measured=device_times) == snapshot
 
 
 def test_times_of_the_other_precision_promise_nothing() -> None:
     assert unlike("int8", "Pi 5", True) == unlike("float32", "Pi 5", False) == ()
-    (said,) = unlike("float32", "Pi 5", True)
-    assert "are of float32 stages, and the bundle's are int8" in said and "--to-measure --int8" in said
-    (said,) = unlike("int8", "Pi 5", False)
-    assert "--to-measure there" in said
+    (reason,) = unlike("float32", "Pi 5", True)
+    assert (
+        "are of float32 stages, and the bundle's are int8" in reason and "--to-measure --int8" in reason
+    )
+    (reason,) = unlike("int8", "Pi 5", False)
+    assert "--to-measure there" in reason
 
 
 def edited(*path: Any, to: Any) -> dict[str, Any]:
@@ -118,7 +130,7 @@ def edited(*path: Any, to: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         (edited("format", to="x"), "format: "),
         (edited("stages", 0, "mean", to=-1), "stages.0.mean: "),
@@ -132,24 +144,24 @@ def edited(*path: Any, to: Any) -> dict[str, Any]:
         ([], "file: "),
     ],
 )
-def test_malformed_files_are_refused(value: Any, said: str, tmp_path: Path) -> None:
+def test_malformed_files_are_refused(value: Any, message: str, tmp_path: Path) -> None:
     path = saved(tmp_path, value)
-    line = refuses(said, read, path)
+    line = refuses(message, read, path)
     assert line.startswith(f"{path}: ") and "run.py --measure --out FILE" in line
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
-    refuses("there are no stage times .*nowhere", read, tmp_path / "nowhere")
+def test_files_that_are_none(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    assert refusal(read, tmp_path / "nowhere") == snapshot
     (tmp_path / "raw").write_bytes(b"\xff\xfe")
-    refuses("cannot read the stage times", read, tmp_path / "raw")
+    assert refusal(read, tmp_path / "raw") == snapshot
 
 
-def test_times_of_another_network(tmp_path: Path) -> None:
+def test_times_of_another_network(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     path, kind = saved(tmp_path, times()), "max-mean-latency"
-    refuses("has no times of batch 7, only of 1, 32", of_file, path, SHARED, 7, kind)
+    assert refusal(of_file, path, SHARED, 7, kind) == snapshot
     more = Costs((*SHARED.segments, 1), (*SHARED.heads, 1), (0,) * 4, (1, 2, 3, 4))
-    refuses("times of exits 1, 2, 3, and the trial has 1, 2, 3, 4", of_file, path, more, 1, kind)
-    refuses("of another network than the trial's", of_file, path, OWN, 1, kind)
+    assert refusal(of_file, path, more, 1, kind) == snapshot
+    assert refusal(of_file, path, OWN, 1, kind) == snapshot
 
 
 def test_fuzzed_files(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.errors import OfframpError
 from offramp.policy.calibrate import calibrate, statement, target
@@ -16,6 +17,7 @@ from offramp.policy.policy import Policy, parse, to_json
 from offramp.policy.useful import BY_HAND, chance, check, doubts, resolution, seen
 from refusal import refuses
 from simulated import COSTS, FOUR, simulated
+from wording import refusal
 
 GOOD = simulated(400, 1)
 LEAVING = Policy("confidence", FOUR, (0.9, 0.8, 0.7, None))
@@ -66,12 +68,12 @@ def test_chance_is_rarely_taken_for_knowledge() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "value", "said"),
+    ("rows", "value", "token"),
     [(40, 0.01, "one of them is 2.5 points; it takes 99"), (98, 0.01, "99"), (15, 0.05, "takes 19")],
 )
-def test_images_that_cannot_tell_so_small_a_loss(rows: int, value: float, said: str) -> None:
+def test_images_that_cannot_tell_so_small_a_loss(rows: int, value: float, token: str) -> None:
     (reason,) = resolution("max-accuracy-loss", value, rows)
-    assert said in reason
+    assert token in reason
     limit = float(reason.rpartition(" ")[2])
     assert limit > value and not resolution("max-accuracy-loss", limit, rows)
 
@@ -84,14 +86,14 @@ def test_images_that_can_tell_it() -> None:
 @pytest.mark.usefixtures("narrow")
 def test_the_limit_is_that_of_the_policy() -> None:
     few = SplitLogits(GOOD.logits[:40], GOOD.labels[:40])
-    found = calibrate(GOOD, few, COSTS, Target("max-accuracy-loss", 0.01))
-    made = Calibration(target=Target("max-accuracy-loss", 0.01))
-    reasons = doubts(replace(found.policy, calibration=made), few)
+    outcome = calibrate(GOOD, few, COSTS, Target("max-accuracy-loss", 0.01))
+    origin = Calibration(target=Target("max-accuracy-loss", 0.01))
+    reasons = doubts(replace(outcome.policy, calibration=origin), few)
     assert "40 calibration images cannot tell a loss of 0.01" in reasons[0]
 
 
 @pytest.mark.parametrize(
-    ("policy", "said"),
+    ("policy", "beginning"),
     [
         (Policy("confidence", FOUR, (None,) * 4), "no calibration image leaves early"),
         (Policy("confidence", FOUR, (0.0, 0.5, 0.5, None)), "every image leaves at exit 1"),
@@ -99,9 +101,9 @@ def test_the_limit_is_that_of_the_policy() -> None:
         (Policy("patience", FOUR, (1.0, 1.0, 1.0, None)), "every image leaves at exit 1"),
     ],
 )
-def test_a_policy_that_decides_nothing(policy: Policy, said: str) -> None:
+def test_a_policy_that_decides_nothing(policy: Policy, beginning: str) -> None:
     (reason,) = doubts(policy, GOOD)
-    assert reason.startswith(said)
+    assert reason.startswith(beginning)
 
 
 def test_each_limit_says_all_that_its_readers_need() -> None:
@@ -123,7 +125,7 @@ FINAL_SHARE = LimitRule(
 
 
 @pytest.mark.usefixtures("narrow")
-def test_a_limit_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_is_one_entry(monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion) -> None:
     """Calibration, the policy file and its statement, which cards repeat, take a new one from there."""
     with pytest.raises(OfframpError, match="unknown limit"):
         target(1, max_final_share=0.3)  # type: ignore[call-arg]
@@ -138,7 +140,7 @@ def test_a_limit_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     assert again.calibration == origin and again.calibration.chosen_json["final_share"] == share
     assert "max final share 0.3" in origin.statement
     refuses("max final share", target, 1, max_final_share=2)
-    refuses("at most -1 an image", calibrate, GOOD, GOOD, COSTS, Target("max-final-share", -1.0))
+    assert refusal(calibrate, GOOD, GOOD, COSTS, Target("max-final-share", -1.0)) == snapshot
     loose = Calibration(target=Target("max-final-share", 1.0), chosen=Chosen(final_share=1.0))  # type: ignore[call-arg]
     (reason,) = doubts(Policy("confidence", FOUR, (None,) * 4, calibration=loose), GOOD)
     assert "takes 1, within 1" in reason
@@ -147,9 +149,9 @@ def test_a_limit_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("kind", [*LIMITS, None])
 def test_the_remedy_is_of_what_was_asked_for(kind: LimitKind | None) -> None:
     """Not "a smaller loss" for whatever it was."""
-    made = Calibration(target=None if kind is None else Target(kind, 0.5))
-    (all_leave,) = doubts(Policy("confidence", FOUR, (0.0, None, None, None), calibration=made), GOOD)
-    (none_leaves,) = doubts(Policy("confidence", FOUR, (None,) * 4, calibration=made), GOOD)
+    origin = Calibration(target=None if kind is None else Target(kind, 0.5))
+    (all_leave,) = doubts(Policy("confidence", FOUR, (0.0, None, None, None), calibration=origin), GOOD)
+    (none_leaves,) = doubts(Policy("confidence", FOUR, (None,) * 4, calibration=origin), GOOD)
     limit = None if kind is None else LIMITS[kind]
     stricter, looser = BY_HAND if limit is None else (limit.stricter, limit.looser)
     assert f"; ask for {stricter}, or for this exit alone" in all_leave
@@ -167,7 +169,7 @@ def test_a_reason_that_calibration_knows_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "chosen", "said"),
+    ("kind", "value", "chosen", "amounts"),
     [
         ("max-mean-latency", 5e-3, {"mean_seconds": 1.98e-4}, "takes 0.198 ms, within 5 ms"),
         ("max-p95-latency", 8e-3, {"p95_seconds": 2e-3}, "takes 2 ms, within 8 ms"),
@@ -175,24 +177,19 @@ def test_a_reason_that_calibration_knows_is_told() -> None:
     ],
 )
 def test_a_budget_that_the_full_network_keeps(
-    kind: str, value: float, chosen: dict[str, float], said: str
+    kind: str, value: float, chosen: dict[str, float], amounts: str
 ) -> None:
-    made = Calibration(target=Target(kind, value), chosen=Chosen(**chosen))
-    (reason,) = doubts(Policy("confidence", FOUR, (None,) * 4, calibration=made), GOOD)
-    assert reason.endswith(f"nothing is saved: the full network {said}: ask for less")
+    origin = Calibration(target=Target(kind, value), chosen=Chosen(**chosen))
+    (reason,) = doubts(Policy("confidence", FOUR, (None,) * 4, calibration=origin), GOOD)
+    assert reason.endswith(f"nothing is saved: the full network {amounts}: ask for less")
 
 
 def test_calibration_images_that_were_trained_on() -> None:
     assert not seen(0, 50) and not seen(9, 1000)
-    (said,) = seen(10, 1000)
-    assert said.startswith("10 of 1,000 calibration images are training images too")
+    (reason,) = seen(10, 1000)
+    assert reason.startswith("10 of 1,000 calibration images are training images too")
 
 
-def test_what_is_refused_is_a_line_and_may_be_forced() -> None:
-    refuses(
-        "one; also, two. --anyway .* goes on and marks the result unreliable",
-        check,
-        ("one", "two"),
-        False,
-    )
+def test_what_is_refused_is_a_line_and_may_be_forced(snapshot: SnapshotAssertion) -> None:
+    assert refusal(check, ("one", "two"), False) == snapshot
     check(("one",), anyway=True)
