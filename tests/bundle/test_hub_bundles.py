@@ -147,13 +147,13 @@ def test_folders_of_this_machine_stay_here(fake: Hub, leaving: Path, tmp_path: P
     assert_alike(folder, leaving)
 
 
-def test_a_changed_download_is_refused(fake: Hub, leaving: Path, snapshot: SnapshotAssertion) -> None:
+def test_a_changed_download_is_refused(fake: Hub, leaving: Path) -> None:
     hub.push(leaving, "me/digits", "mit")
     files = fake.repos["me/digits"]
     files["stages/exit-2.onnx"] = files["stages/exit-2.onnx"][:-1] + b"x"
     folder = hub.local("hf:me/digits")
     assert folder is not None
-    assert bundle_refusal(Bundle, folder) == snapshot
+    assert "exit-2.onnx has been changed" in bundle_refusal(Bundle, folder)
 
 
 def test_nothing_else_is_fetched_and_no_code_of_a_bundle_runs(
