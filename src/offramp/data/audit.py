@@ -143,8 +143,8 @@ def rehash(data: UnreadData, before: Mapping[Path, Mapping[str, str]]) -> tuple[
         OfframpError: for a file that cannot be read.
     """
     ids: dict[Path, dict[str, None]] = {}
-    for split in (data.raw.train, data.raw.validation, data.raw.calibration, data.raw.test):
-        if split is not None and isinstance(split.images, Files):
+    for split in data.raw.splits.values():
+        if isinstance(split.images, Files):
             ids.setdefault(split.images.root, {}).update(dict.fromkeys(split.images.ids))
     return tuple(
         f"{root / name} is not what it was when it was last hashed; restore it, or keep it: its hash is "

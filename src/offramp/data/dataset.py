@@ -20,7 +20,6 @@ from offramp.data.images.dataset_images import DatasetImages
 from offramp.data.images.files import Files, StoredImages
 from offramp.data.images.geometry import Geometry
 from offramp.data.views import cut_out
-from offramp.data_spec import SPLITS
 from offramp.errors import OfframpError
 from offramp.inputs import Shape, is_text
 
@@ -287,7 +286,12 @@ class Data:
     @property
     def splits(self) -> dict[str, Split | FileSplit]:
         """The four splits by name."""
-        return {name: getattr(self, name) for name in SPLITS}
+        return {
+            "train": self.train,
+            "validation": self.validation,
+            "calibration": self.calibration,
+            "test": self.test,
+        }
 
     @property
     def shape(self) -> Shape:

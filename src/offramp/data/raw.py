@@ -107,6 +107,17 @@ class RawData:
     geometry: Geometry = field(default_factory=Geometry)
     remarks: tuple[str, ...] = ()
 
+    @property
+    def splits(self) -> dict[str, RawSplit]:
+        """The splits that are there, by name."""
+        every = {
+            "train": self.train,
+            "validation": self.validation,
+            "calibration": self.calibration,
+            "test": self.test,
+        }
+        return {name: split for name, split in every.items() if split is not None}
+
 
 @dataclass(frozen=True)
 class DeclaredCounts:

@@ -177,15 +177,8 @@ def numbered(
     """
     plain = {split: [_label(x, split, i) for i, x in enumerate(xs)] for split, xs in labels.items()}
     names, remark = tuple(classes), None
-    kind = str if isinstance(plain["train"][0], str) else int
-    for split in ("train",) if kind is str else plain:  # names of other splits are looked up below
-        for i, label in enumerate(plain[split]):
-            if not isinstance(label, kind):
-                among, only = ("names", "names") if kind is str else ("numbers", "numbers, or names,")
-                raise OfframpError(
-                    f"{split} sample {i} has the label {label!r} among {among}; give {only} only"
-                )
-    if kind is str:
+    if isinstance(plain["train"][0], str):
+        _check_kind("train", plain["train"], str, "among names; give names only")
         names = names or tuple(sorted(set(map(str, plain["train"]))))
         places: dict[int | str, int] = {name: place for place, name in enumerate(names)}
         for split, own in plain.items():
@@ -197,6 +190,8 @@ def numbered(
                     )
         numbers = {split: [places[label] for label in own] for split, own in plain.items()}
     else:
+        for split, own in plain.items():
+            _check_kind(split, own, int, "among numbers; give numbers, or names, only")
         numbers = {split: list(map(int, own)) for split, own in plain.items()}
         every = [number for own in numbers.values() for number in own]
         least, most = min(every), max(every)
@@ -209,6 +204,12 @@ def numbered(
             remark = f"labels 1 to {most} are taken as classes 0 to {most - 1}"
     tensors = {split: torch.tensor(own, dtype=torch.int64) for split, own in numbers.items()}
     return tensors, names, remark
+
+
+def _check_kind(split: str, labels: Sequence[int | str], kind: type, fault: str) -> None:
+    for i, label in enumerate(labels):
+        if not isinstance(label, kind):
+            raise OfframpError(f"{split} sample {i} has the label {label!r} {fault}")
 
 
 def _label(label: Any, split: str, i: int) -> int | str:

@@ -73,7 +73,7 @@ class SplitFile:
     def choose(self, raw: RawData) -> Splits:
         """The rows that it names. Raises OfframpError for an image that is absent, an image or a group
         that is in two splits, and a split whose images come from several of the source's."""
-        sources = _sources(raw)
+        sources = raw.splits
         places = {
             image: (name, row)
             for name, source in sources.items()
@@ -118,11 +118,6 @@ class SplitFile:
                     )
 
 
-def _sources(raw: RawData) -> dict[str, RawSplit]:
-    sources = {name: getattr(raw, name) for name in SPLITS}
-    return {name: source for name, source in sources.items() if source is not None}
-
-
 def _all_ids(name: str, source: RawSplit) -> tuple[str, ...]:
     if isinstance(source.images, StoredImages):
         return source.images.ids
@@ -130,6 +125,6 @@ def _all_ids(name: str, source: RawSplit) -> tuple[str, ...]:
 
 
 def _ids(raw: RawData, part: Subset) -> list[str]:
-    name = next(name for name, source in _sources(raw).items() if source is part.source)
+    name = next(name for name, source in raw.splits.items() if source is part.source)
     ids = _all_ids(name, part.source)
     return [ids[row] for row in part.rows.tolist()]

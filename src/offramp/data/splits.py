@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -119,16 +120,20 @@ def with_test_split(raw: RawData, spec: DataSpec) -> RawData:
     Raises:
         OfframpError: where there is no such split, and for a test split beside validation.
     """
-    if spec.test == "test":
-        return raw
-    if spec.test == "held-out":
-        if spec.test_images is not None:
-            raise OfframpError("data.test_images is for the source's own test split; leave it out")
-        return replace(raw, train=_joined(raw.train, raw.test), test=None)
-    if raw.validation is None or raw.test is not None:
-        why = "no validation split" if raw.validation is None else "a test split"
-        raise OfframpError(f"data set '{spec.name}' has {why}; leave data.test out")
-    return replace(raw, test=raw.validation, validation=None)
+    match spec.test:
+        case "test":
+            return raw
+        case "held-out":
+            if spec.test_images is not None:
+                raise OfframpError("data.test_images is for the source's own test split; leave it out")
+            return replace(raw, train=_joined(raw.train, raw.test), test=None)
+        case "val":
+            if raw.validation is None or raw.test is not None:
+                why = "no validation split" if raw.validation is None else "a test split"
+                raise OfframpError(f"data set '{spec.name}' has {why}; leave data.test out")
+            return replace(raw, test=raw.validation, validation=None)
+        case _:
+            assert_never(spec.test)
 
 
 def _joined(train: RawSplit, test: RawSplit | None) -> RawSplit:

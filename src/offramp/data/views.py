@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import assert_never
 
 import torch
 from PIL import Image
@@ -149,10 +150,13 @@ def _moved(augment: Augment, images: Tensor, drawn: Tensor) -> Tensor:
     """Crop, then flips: they only say which pixel comes where."""
     if pad := augment.crop:
         height, width = images.shape[2:]
-        if augment.pad == "reflect":
-            images = _reflected(images, pad)
-        else:
-            images = torch.nn.functional.pad(images, (pad, pad, pad, pad))
+        match augment.pad:
+            case "reflect":
+                images = _reflected(images, pad)
+            case "black":
+                images = torch.nn.functional.pad(images, (pad, pad, pad, pad))
+            case _:
+                assert_never(augment.pad)
         windows = images.unfold(2, height, 1).unfold(3, width, 1)  # [B, C, 2·pad + 1, 2·pad + 1, H, W]
         top, left = ((drawn[:, at] * (2 * pad + 1)).to(torch.int64) for at in (TOP, LEFT))
         images = windows[torch.arange(len(images), device=images.device), :, top, left]

@@ -7,7 +7,7 @@ machine and number of threads.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, assert_never, get_args
 
 import torch
 from PIL import Image
@@ -70,11 +70,15 @@ class Geometry:
         """The image scaled and cropped; its channels as they are."""
         if self.size is None:
             return image
-        if self.fit == "stretch":
-            return _scaled(image, self.size, self.size)
-        image = _shorter(image, self.resize or self.size)
-        left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
-        return image.crop((left, top, left + self.size, top + self.size))
+        match self.fit:
+            case "stretch":
+                return _scaled(image, self.size, self.size)
+            case "crop":
+                image = _shorter(image, self.resize or self.size)
+                left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
+                return image.crop((left, top, left + self.size, top + self.size))
+            case _:
+                assert_never(self.fit)
 
     def whole(self, image: Image.Image) -> Image.Image:
         """All of the image, from which random boxes are cut: its shorter side scaled to `resize`, where
