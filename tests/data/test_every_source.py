@@ -117,7 +117,7 @@ def test_a_new_one_is_one_file_and_one_line(tmp_path: Path) -> None:
     passed = run("pytest", *tests, "-k", "my_data or registry", __file__)
     assert "data_says_what_to_fetch[my_data] PASSED" in passed
     study = ("--strategy", "baseline", "--backbone", "digits-cnn", "--dry-run", "--set", "exits=1")
-    assert "1 trial" in run("offramp", "train", *study, "--data", f"my_data:{tmp_path}")
+    assert "1 trial" in run("offramp", "run", *study, "--data", f"my_data:{tmp_path}")
 
 
 def test_the_examples_of_the_page_on_data_are_understood() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from pictures import REAL, read, real
 from scipy import stats
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.data.notes import chi_squared_p, notes, remarks
 
@@ -33,11 +34,8 @@ def test_shares_that_differ_by_more_than_chance_are_told() -> None:
     assert not remark((100, 0), (100, 0), (100, 0))  # and a class that is nowhere is no difference
 
 
-def test_a_class_that_other_splits_alone_show_is_told() -> None:
-    words = remark((100, 0), (100, 0), (99, 1))
-    assert words == (
-        "no training image shows 'pneumonia', and other splits do: nothing learns to answer that"
-    )
+def test_a_class_that_other_splits_alone_show_is_told(snapshot: SnapshotAssertion) -> None:
+    assert remark((100, 0), (100, 0), (99, 1)) == snapshot
 
 
 def test_false_alarms_are_rare() -> None:
@@ -55,13 +53,10 @@ def test_p_is_that_of_scipy() -> None:
         assert math.isclose(chi_squared_p(table), expected, rel_tol=1e-9)
 
 
-def test_few_images_are_told_with_what_follows() -> None:
+def test_few_images_are_told_with_what_follows(snapshot: SnapshotAssertion) -> None:
     assert not remark((50, 50), (50, 50), (50, 50))
     words = remark((40, 40), (10, 10), (15, 20))
-    assert "80 train, 35 validation, 20 calibration, 35 test" in words and "learns little" in words
-    assert (
-        "one of calibration is 5 points" in words and "an accuracy on 35 is known to ±17 points" in words
-    )
+    assert words == snapshot and "5 points" in words and "±17 points" in words
 
 
 @real("chest_xray")
