@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from offramp.hashing import canonical, digest, file_digest, plain
+from offramp.hashing import canonical, derive, digest, file_digest, plain
 from offramp.parts import head, segments
 from offramp.phase import CE, KD, Init
-from offramp.seeding import derive
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,13 @@ def text_digest(words: str) -> str:
     return hashlib.sha256(words.encode(errors="surrogatepass")).hexdigest()
 
 
+def derive(seed: int, *purpose: str | int) -> int:
+    """A 63-bit seed for a purpose, independent of all others, such as `derive(42, "dropout", "head",
+    epoch, step)`."""
+    words = "\x1f".join(f"{type(p).__name__}:{p}" for p in (seed, *purpose))
+    return int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big") >> 1
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as f:

@@ -26,7 +26,7 @@ from offramp.data.views import (
     draws,
     random_box,
 )
-from offramp.seeding import derive
+from offramp.hashing import derive
 
 VIEW = View(42, 3)
 ROWS = torch.arange(200)

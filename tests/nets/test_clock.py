@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from offramp.hashing import derive
 from offramp.nets.clock import Clock
-from offramp.seeding import derive
 
 
 def draw(clock: Clock, name: str) -> torch.Tensor:

@@ -24,8 +24,8 @@ from offramp.data.dataset import NOTHING_DRAWN, FileSplit, ImageDraw
 from offramp.data.images.dataset_images import DatasetImages
 from offramp.data.views import cut_draws
 from offramp.errors import OfframpError
+from offramp.hashing import derive
 from offramp.process import end_with_parent, ended_by, leave_signals_to_parent
-from offramp.seeding import derive
 
 REPLACED = 3  # killed workers that others are started for
 AHEAD = 2  # batches that each worker makes before they are asked for

@@ -35,8 +35,8 @@ from offramp.data.progress import LoggedProgress
 from offramp.data.raw import ImageRows, RawData, RawSplit
 from offramp.data_spec import SPLITS
 from offramp.errors import OfframpError, nearest
+from offramp.hashing import derive
 from offramp.inputs import Shape
-from offramp.seeding import derive
 from offramp.units import counted
 from offramp.usercode import LoadedFunction, failed, file_of
 

@@ -17,8 +17,7 @@ from offramp.data.images.files import Files, StoredImages
 from offramp.data.raw import ImageRows, RawData, RawSplit
 from offramp.data_spec import HELD_OUT, DataSpec
 from offramp.errors import OfframpError
-from offramp.hashing import text_digest
-from offramp.seeding import derive
+from offramp.hashing import derive, text_digest
 from offramp.units import counted
 
 PRECEDENCE = ("test", "validation", "calibration", "train")  # which split keeps a group that two show

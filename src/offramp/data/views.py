@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from offramp.augment import Augment, View
-from offramp.seeding import derive
+from offramp.hashing import derive
 
 # What each number drawn for an image decides. New ones are added at the end: a column keeps its place.
 FLIP, VERTICAL_FLIP, TOP, LEFT, ANGLE, BRIGHTNESS, CONTRAST, SATURATION, BOX = range(9)

@@ -15,9 +15,9 @@ from offramp.engine.images import Images
 from offramp.engine.losses import mean_of
 from offramp.engine.passes import ExitAnswers, Pass
 from offramp.engine.resolve import Node
+from offramp.hashing import derive
 from offramp.nets.network import ExitNetwork, inside
 from offramp.phase import EWC, Features, Loss, adapters, teachers
-from offramp.seeding import derive
 
 Adapters = Mapping[tuple[int, int], nn.Linear]  # by the exit that learns and the one it learns from
 

@@ -24,7 +24,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from offramp import device as devices
-from offramp.seeding import derive
+from offramp.hashing import derive
 
 FEW = 10_000  # values below which everybody sends everything to everybody: one message, not two
 IDLE_LIMIT = timedelta(days=30)  # of ranks that wait for orders: a lost connection shows at once

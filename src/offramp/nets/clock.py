@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import final
 
 from offramp import device as devices
-from offramp.seeding import derive
+from offramp.hashing import derive
 
 
 @final

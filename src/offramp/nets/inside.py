@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from offramp.device import seeded
 from offramp.errors import OfframpError
+from offramp.hashing import derive
 from offramp.inputs import Shape, is_square
 from offramp.nets.clock import Clock
 from offramp.nets.cut.partition import Segment, Trunk
 from offramp.nets.heads import Head, HeadSpec, is_channels_last, through, zeros
 from offramp.parts import Carry, Part
-from offramp.seeding import derive
 
 Make = Callable[[], nn.Module]
 FromImages = Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]]  # images, mean, std → weights

@@ -23,8 +23,8 @@ from offramp.augment import View
 from offramp.data.images.files import EXIF_ORIENTATION, described, of_eight_bits, pixel_digest
 from offramp.data.images.geometry import picture
 from offramp.errors import OfframpError, in_line
+from offramp.hashing import derive
 from offramp.inputs import is_text
-from offramp.seeding import derive
 
 
 class SampleRows(Protocol):
