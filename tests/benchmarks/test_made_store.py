@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from benchmarks.made_store import make_store
 
-from offramp.store.results import by_strategy
 from offramp.store.store import Store
-from offramp.store.table import tidy
+from offramp.store.table import by_strategy, tidy
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run.events import Reused, TrialDone
 from offramp.study.run.run import RunConfig, run

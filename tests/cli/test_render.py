@@ -10,7 +10,7 @@ import pytest
 from offramp import terminal
 from offramp.report import summary
 from offramp.store.record import Seconds
-from offramp.store.results import Spread, StrategyResult
+from offramp.store.table import Spread, StrategyResult
 from offramp.strategies import STRATEGIES
 from offramp.units import counted, ranges
 

@@ -11,8 +11,8 @@ import pytest
 from command import STUDY, Answer, Cli, refused, untimed
 
 from offramp.report import summary
-from offramp.store.results import by_strategy
 from offramp.store.store import Store
+from offramp.store.table import by_strategy
 from offramp.study.plan import budget
 from support import PAPER
 

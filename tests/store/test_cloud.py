@@ -36,11 +36,10 @@ from faulty_proxy import (
 )
 from forks import fork, in_fork, status
 from longer import long
-from offramp.store import cloud, local_cache, remote
+from offramp.store import cloud, remote
 from offramp.store import store as stores
 from offramp.store.archive import NODE
-from offramp.store.cloud import Cloud
-from offramp.store.local_cache import LocalCache
+from offramp.store.cloud import Cloud, LocalCache
 from offramp.store.locks import EXPIRES_S, LOOK_S
 from offramp.store.place import Url, place
 from offramp.store.sealed import Damaged
@@ -562,10 +561,10 @@ def test_the_cache_of_several_processes_is_bounded(tmp_path: Path) -> None:
 def test_settings_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OFFRAMP_CACHE", str(tmp_path))
     monkeypatch.setenv("OFFRAMP_CACHE_SIZE", "2MB")
-    cache = local_cache.own()
+    cache = cloud.user_cache()
     assert (cache._folder, cache._limit) == (tmp_path / "store", 2_000_000)
     monkeypatch.setenv("OFFRAMP_CACHE_SIZE", "much")
-    refuses("OFFRAMP_CACHE_SIZE", local_cache.own)
+    refuses("OFFRAMP_CACHE_SIZE", cloud.user_cache)
 
 
 # What a user can mend

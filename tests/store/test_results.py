@@ -12,9 +12,8 @@ import pytest
 from offramp.policy.quality import at_thresholds
 from offramp.store.manifest import Cost
 from offramp.store.record import Seconds, read, seconds
-from offramp.store.results import THRESHOLDS, Spread, StrategyResult, by_strategy
 from offramp.store.store import Store
-from offramp.store.table import COLUMNS, tidy
+from offramp.store.table import COLUMNS, THRESHOLDS, Spread, StrategyResult, by_strategy, tidy
 from offramp.study.plan.plan import Plan
 from support import run_all, tiny_plan, tiny_study
 

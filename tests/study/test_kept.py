@@ -15,9 +15,8 @@ from offramp.data import normalize
 from offramp.engine.settings import applied, placed
 from offramp.nets import NetSpec, attach, build
 from offramp.nets.network import identified, inside
-from offramp.store.results import by_strategy
 from offramp.store.store import Store
-from offramp.store.table import tidy
+from offramp.store.table import by_strategy, tidy
 from offramp.study.plan.plan import Plan, plan_trials
 from offramp.study.run.trials import EVALUATION_BATCH, load_network
 from offramp.study.spec import file as spec

@@ -19,7 +19,7 @@ from offramp.report.model import slug
 from offramp.report.registry import publication
 from offramp.store.manifest import SeedLog
 from offramp.store.record import TrialRecord
-from offramp.store.results import Spread
+from offramp.store.table import Spread
 
 if TYPE_CHECKING:
     from offramp.report.evidence import Evidence

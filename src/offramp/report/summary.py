@@ -10,7 +10,7 @@ from offramp.terminal import TextTable
 
 if TYPE_CHECKING:
     from offramp.store.record import Seconds
-    from offramp.store.results import Spread, StrategyResult
+    from offramp.store.table import Spread, StrategyResult
 
 COMPUTE_NOTE = """\
 ≥ t: an image leaves at the first exit whose confidence (softmax) is at least t.

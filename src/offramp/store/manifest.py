@@ -147,8 +147,6 @@ class Provenance(Record):
     Attributes:
         offramp: its version, as of all up to `python`.
         machine: its name.
-        device: what computed.
-        cores: of the machine.
         began: in UTC, ISO 8601, as is `finished`.
         git: the revision of the working folder.
     """
@@ -175,13 +173,10 @@ class DataProvenance(Record):
     """What was read.
 
     Attributes:
-        root: the folder.
-        split_seed: of the split.
         images: how many by split.
         available: how many there were, by split.
         by_class: images of each class, by split.
         duplicates: images that are there twice, byte for byte: `calibration in train`.
-        geometry: how they were fitted.
         source: what is known of code that made the data.
     """
 
@@ -215,10 +210,7 @@ class DataRecord(Record):
     """A trial's data. Equal digests of splits are the same images.
 
     Attributes:
-        name: of the data set.
-        augment: what was done to training images.
         spec: how the study asked for them.
-        provenance: what was read.
         train: a digest of the split, as are `validation`, `calibration` and `test`.
     """
 
@@ -317,7 +309,6 @@ class SeedLog(Record):
     look, and what each look found.
 
     Attributes:
-        study: its name.
         trials: of the study's own seeds, by which it is known.
         seeds: those that it has and may get, in order.
         first: how many of them the first look has.
@@ -342,8 +333,6 @@ class Manifest(Record):
         strategy: its label.
         program: the strategy that it is, by name.
         options: of the strategy.
-        study: its name.
-        seed: of this trial.
         asked: all seeds that its study asked for then.
         phases: in order.
         marginal: keys of the nodes that no trial before it in its study reads.
@@ -359,11 +348,8 @@ class Manifest(Record):
         part_macs: of its segments, and of all exits' heads; empty where it was trained before that was
             kept.
         parameters: of the network cut off there.
-        metrics: by split.
-        network: as its study asked for it.
         initial: a hash of the weights that training began with, where they were given.
         input_shape: channels, height, width.
-        classes: their names.
         mean: one a channel, as is `std`.
         search: how its settings were found.
     """
@@ -561,7 +547,6 @@ class Cost(Record):
         idle: watts of the machine at rest.
         not_measured: why, by meter.
         mode: how it was run, as in `ExecutionRecord`.
-        cache: whether values of frozen layers were cached.
         kept: bytes of frozen values that its group read again and again, by where they were.
         group: phases trained at once, this one included.
         workers: processes on the machine.

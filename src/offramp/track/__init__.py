@@ -13,30 +13,14 @@ from types import MappingProxyType
 
 from offramp.errors import OfframpError, nearest
 from offramp.track.send import Tracker
-
-
-def _tensorboard(address: str) -> Tracker:  # each library is imported when it is named
-    from offramp.track.tensorboard import tensorboard
-
-    return tensorboard(address)
+from offramp.track.tensorboard import tensorboard
+from offramp.track.wandb import trackio, wandb
 
 
 def _mlflow(address: str) -> Tracker:
-    from offramp.track.mlflow import mlflow
+    from offramp.track.mlflow import mlflow  # imports the library, as the others do when they are called
 
     return mlflow(address)
-
-
-def _wandb(address: str) -> Tracker:
-    from offramp.track.wandb import wandb
-
-    return wandb(address)
-
-
-def _trackio(address: str) -> Tracker:
-    from offramp.track.wandb import trackio
-
-    return trackio(address)
 
 
 @dataclass(frozen=True)
@@ -59,12 +43,12 @@ class TrackerKind:
 _EXPERIMENT = "a server or database, and after # an experiment"
 TRACKERS: Mapping[str, TrackerKind] = MappingProxyType(
     {
-        "tensorboard": TrackerKind(_tensorboard, "tensorboard", "a folder", "tensorboard:runs/board"),
+        "tensorboard": TrackerKind(tensorboard, "tensorboard", "a folder", "tensorboard:runs/board"),
         "mlflow": TrackerKind(
             _mlflow, "mlflow-skinny", _EXPERIMENT, "mlflow:http://localhost:5000#digits"
         ),
-        "wandb": TrackerKind(_wandb, "wandb", "a project, perhaps ENTITY/PROJECT", "wandb:my-project"),
-        "trackio": TrackerKind(_trackio, "trackio", "a project", "trackio:my-project"),
+        "wandb": TrackerKind(wandb, "wandb", "a project, perhaps ENTITY/PROJECT", "wandb:my-project"),
+        "trackio": TrackerKind(trackio, "trackio", "a project", "trackio:my-project"),
     }
 )
 

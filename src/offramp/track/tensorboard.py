@@ -7,17 +7,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-from torch.utils.tensorboard import SummaryWriter
+from typing import TYPE_CHECKING
 
 from offramp.errors import OfframpError
 from offramp.files import resolved, writing
 from offramp.store.live import TrialProgress
 from offramp.track.send import SentLog, TrialUpdate, settings
 
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
 
 def tensorboard(address: str) -> Board:
     """Event files below the folder `address`."""
+    import torch.utils.tensorboard  # noqa: F401  # raises ImportError where it is not installed
+
     folder = Path(address).expanduser()
     resolved(folder)  # refused where links lead in a circle
     if folder.exists() and not folder.is_dir():
@@ -54,5 +58,7 @@ def _write(place: Path, update: TrialUpdate) -> None:
 
 @contextmanager
 def _writer(place: Path) -> Iterator[SummaryWriter]:
+    from torch.utils.tensorboard import SummaryWriter
+
     with writing(place), SummaryWriter(str(place)) as writer:
         yield writer

@@ -330,7 +330,7 @@ def _extras() -> list[Finding]:
 
 def _object_stores() -> list[Finding]:
     """Object stores that can be used, and their credentials; nothing without a library for one."""
-    from offramp.store.local_cache import USUAL
+    from offramp.store.cloud import CACHE_SIZE
 
     kinds = [kind for kind, module in ADDRESSES.items() if importlib.util.find_spec(module)]
     if not kinds:
@@ -340,7 +340,7 @@ def _object_stores() -> list[Finding]:
     here = ", ".join(kinds) + (f" at {server}" if server else "")
     here += "" if signs_in else "; no credentials for s3:// seen"
     remedy = "" if signs_in else "to use s3://, sign in (aws configure), unless this machine's role does"
-    most = os.environ.get("OFFRAMP_CACHE_SIZE", USUAL)
+    most = os.environ.get("OFFRAMP_CACHE_SIZE", CACHE_SIZE)
     return [
         Finding("object stores", here, remedy),
         Finding("object store cache", f"at most {most} (OFFRAMP_CACHE_SIZE)"),

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from offramp.api.chart import Chart
     from offramp.api.run_state import RunState
     from offramp.store.manifest import SeedLog
-    from offramp.store.results import StrategyResult
     from offramp.store.store import Store
+    from offramp.store.table import StrategyResult
     from offramp.study.plan.plan import Plan
     from offramp.study.plan.workers import Workers
     from offramp.study.spec.models import Study
@@ -391,7 +391,7 @@ def _results(
     reporter: Reporter,
 ) -> Results:
     """What runs of one study came to, one after another."""
-    from offramp.store.results import by_strategy
+    from offramp.store.table import by_strategy
 
     trials = [trial for state in states for trial in state.finished()]
     failures = [failure for state in states for failure in state.failures()]
@@ -445,8 +445,8 @@ def _run_until_decided(
 
 def _run_list(request: StudyRequest, site: TrainingSite, reporter: Reporter) -> Results:
     """One study after another; what fails in one does not stop the next."""
-    from offramp.store.results import by_strategy
     from offramp.store.store import Store
+    from offramp.store.table import by_strategy
     from offramp.study.plan.plan import check_data, plans
 
     check_data(request.studies)
@@ -484,7 +484,7 @@ def _run_list(request: StudyRequest, site: TrainingSite, reporter: Reporter) -> 
 
 def _merged(store: Store, results: Sequence[Results]) -> Results:
     """The results of a study that ran in several parts."""
-    from offramp.store.results import by_strategy
+    from offramp.store.table import by_strategy
 
     trials = tuple(dict.fromkeys(trial for each in results for trial in each.trials))
     return Results(

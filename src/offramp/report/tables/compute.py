@@ -21,7 +21,7 @@ from offramp.report.model import Column, Table
 from offramp.report.runs import Runs
 from offramp.report.tables.common import at, gathered, power
 from offramp.store.record import TrialRecord
-from offramp.store.results import Spread
+from offramp.store.table import Spread
 from offramp.units import macs
 
 EQUAL_CAPTION = (

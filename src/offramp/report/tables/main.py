@@ -16,7 +16,7 @@ from offramp.report.model import Column, Table
 from offramp.report.runs import Runs
 from offramp.report.tables.common import at, gathered, mark_exits
 from offramp.store.record import TrialRecord
-from offramp.store.results import THRESHOLDS, Spread
+from offramp.store.table import THRESHOLDS, Spread
 
 CAPTION = (
     "Test accuracy at each exit and on average over exits, %: mean ± sample standard deviation over "
