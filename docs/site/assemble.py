@@ -39,7 +39,21 @@ REFERENCE = {
     "From a network or a study to results": ["attach", "fit", "run", "build", "load", "predictor"],
     "What comes back": [
         *("Fitted", "Results", "Chart", "Built", "Exported", "ExitNetwork", "Policy", "Calibration"),
-        *("Predictor", "Prediction"),
+        *("CalibrationReport", "BenchmarkReport", "Predictor", "Prediction", "JobAnswer"),
+    ],
+    "Before and while training": [
+        *("forecast", "forecast_build", "search", "recipes", "list_strategies", "taps"),
+        *("describe_data", "check_data", "split_data"),
+    ],
+    "Results of a store": [
+        *("status", "trials", "watch", "show", "write_report", "figures", "tables", "numbers"),
+        *("compare", "stats", "claims", "recommend"),
+    ],
+    "From a trial to its use": [
+        *("calibrate", "export", "publish", "predict", "benchmark", "serve_bundle"),
+    ],
+    "Stores, trackers, this machine": [
+        *("copy_store", "index_store", "pack", "remove_unneeded", "track_store", "doctor", "tune"),
     ],
     "How to train": ["Recipe", "Augment"],
     "Data by name": ["DataSpec", "save_splits"],

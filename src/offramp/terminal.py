@@ -205,11 +205,11 @@ class TextTable:
         return sum(self._widths) - GAP
 
     def _with(self, numbers: Sequence[int]) -> TextTable:
-        shown = [*range(len(self.words)), *numbers]
+        columns = [*range(len(self.words)), *numbers]
         return replace(
             self,
             numbers=[self.columns[i] for i in numbers],
-            rows=[[row[i] for i in shown] for row in self.rows],
+            rows=[[row[i] for i in columns] for row in self.rows],
         )
 
     def _without(self, name: str) -> TextTable:

@@ -19,7 +19,7 @@ import offramp.api
 from offramp.api.answer import answer
 from offramp.api.deploy.build import BuildChoices
 from offramp.api.options import TrainingOptions
-from offramp.cli.adapter import Job, JobCommand, JobGroup, entries, parameters, shown
+from offramp.cli.adapter import Job, JobCommand, JobGroup, entries, parameters, print_answer
 from offramp.cli.app import JOBS
 from offramp.errors import OfframpError
 from offramp.terminal import TextBlocks, TextTable
@@ -97,8 +97,8 @@ def test_each_option_changes_the_request_that_arrives(function: Callable[..., An
             continue
         changed = called(function, [*needed, *words_for(option)])
         assert set(changed) == {*usual, str(option.name).removesuffix("_argument")}, option.name
-    taken = {name for name in parameters(function) if name != "watch"}
-    assert taken == {str(o.name).removesuffix("_argument") for o in options} - unread
+    names = {name for name in parameters(function) if name != "watch"}
+    assert names == {str(o.name).removesuffix("_argument") for o in options} - unread
 
 
 @pytest.mark.parametrize("group", [TrainingOptions, BuildChoices])
@@ -124,7 +124,7 @@ def test_every_parameter_is_in_the_docstring() -> None:
 def test_a_mode_takes_its_own_options_alone(cli: Callable[..., Answer]) -> None:
     refused(cli("status", "--sort", "seed"), "--sort goes with --trials; add it")
     refused(cli("status", "--trials", "--watch"), "--trials and --watch")
-    refused(cli("predict", "x", "y.png", "--stream"), "leave it out")
+    refused(cli("predict", "x", "y.png", "--stream"), "IMAGES does not go with --stream")
 
 
 def test_entries_of_a_docstring() -> None:
@@ -150,10 +150,10 @@ class Numbers:
 
 
 def test_an_answer_is_shown_alike_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
-    assert shown(Numbers(), as_json=True) == 0
+    assert print_answer(Numbers(), as_json=True) == 0
     record = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert record == {"a": [None, [None, 1.5]], "b": {"c": None, "d": "nan"}}
-    assert shown(Numbers(), as_json=False) == 0
+    assert print_answer(Numbers(), as_json=False) == 0
     printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert printed == repr(Numbers()).splitlines() and "Two" in printed and "A note." in printed
     page = Numbers()._repr_html_()  # type: ignore[attr-defined]

@@ -71,7 +71,7 @@ def test_nothing_where_nothing_is_wanted_and_all_is_put_back(
 ) -> None:
     log = logging.getLogger("offramp.data")
     before = (log.level, list(log.handlers))
-    read((0, 50), monkeypatch, Log(shown=False))
+    read((0, 50), monkeypatch, Log(progress=False))
     with pytest.raises(KeyboardInterrupt), reading_shown():
         raise KeyboardInterrupt
     assert (log.level, list(log.handlers)) == before
@@ -141,7 +141,7 @@ def test_time_left_leaves_out_what_earlier_runs_did(plan: Plan, now: list[float]
 def test_time_left_leaves_out_what_failed(plan: Plan, now: list[float]) -> None:
     """And what needs it: hours were left of a run whose backbone had diverged."""
     (joint,) = keys(plan, "joint")
-    progress = Progress(plan, Log(shown=False))
+    progress = Progress(plan, Log(progress=False))
     for key in plan.nodes.keys() - {joint}:
         progress.see(events.Failed(key, "it diverged"))
     progress.see(events.GroupStarted((joint,), 0))
@@ -225,7 +225,7 @@ def test_a_run_of_which_one_worker_waits_for_another_is_at_work(
 
 
 def test_quiet_says_only_what_must_be_said(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress(plan, Log(shown=False))
+    progress = Progress(plan, Log(progress=False))
     with progress:
         progress.see(events.Finished(keys(plan, "joint")[0], 1.0))
         progress.see(events.Note("a damaged file"))
@@ -234,7 +234,7 @@ def test_quiet_says_only_what_must_be_said(plan: Plan, capsys: pytest.CaptureFix
 
 def test_a_node_that_was_damaged_and_trained_again_is_not_reused(plan: Plan) -> None:
     (joint,) = keys(plan, "joint")
-    progress = Progress(plan, Log(shown=False))
+    progress = Progress(plan, Log(progress=False))
     for event in (events.Finished(joint, 1.0), events.Reused(joint)):
         progress.see(event)
     for trial in plan.trials:

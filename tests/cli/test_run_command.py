@@ -290,7 +290,7 @@ def test_a_budget_is_told_and_gives_an_ordinary_study(two: Cli) -> None:
     assert answer.code == 0 and "--budget 900 h: all of it fits" in answer.err
     long = ("--set", "recipe.epochs=200000")
     answer = two("run", "b.yaml", *long, "--budget", "90s", "--dry-run", "--json")
-    assert "--budget 90s: the same as --set recipe.epochs=" in answer.err
+    assert "--budget 1 min 30 s: the same as --set recipe.epochs=" in answer.err
     chosen = [word for word in answer.err.rstrip(".").split() if word[:6] in ("recipe", "data.t")]
     flags = [part for setting in chosen for part in ("--set", setting.rstrip(";"))]
     plain = two("run", "b.yaml", *flags, "--dry-run", "--json")

@@ -71,7 +71,7 @@ def test_a_search_of_all_together_answers_programs(cli: Cli, monkeypatch: pytest
     assert {"strategy", "settings", "loss", "validation_accuracy", "seconds"} < epoch.keys()
 
 
-@pytest.mark.parametrize("about", [{"shown": False}, {"format": Format.json}])
+@pytest.mark.parametrize("about", [{"progress": False}, {"format": Format.json}])
 def test_nothing_moves_where_no_progress_is_to_be_shown(
     about: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

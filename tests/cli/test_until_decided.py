@@ -101,8 +101,8 @@ def test_strategies_that_are_alike_enough_need_no_more_seeds(fresh: Cli) -> None
 def test_reports_pay_for_the_looks_from_store_and_pack_alike(again: Cli) -> None:
     store = evidence.from_store(Path("runs"))
     assert again("store", "pack", "runs", "--out", "pack").code == 0
-    (log,) = read(Path("store", "pack")).document.seed_logs.values()
-    packed = evidence.from_pack(Path("store", "pack"))
+    (log,) = read(Path("pack")).document.seed_logs.values()
+    packed = evidence.from_pack(Path("pack"))
     assert store.logs == packed.logs == {next(iter(store.logs)): log}
     for found in (store, packed, evidence.join([packed, store])):
         (runs,) = found.runs
@@ -160,8 +160,8 @@ def test_power_says_how_many_seeds_a_difference_takes(again: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--power", "1"), "--power is for a forecast; add --dry-run"),
-        (("--dry-run", "--until-decided"), "leave one out, or ask --dry-run --power"),
+        (("--power", "1"), "--power goes with --dry-run; add it"),
+        (("--dry-run", "--until-decided"), "--until-decided does not go with --dry-run; leave one out"),
         (("--max-seeds", "5"), "are for --until-decided; add it"),
         (("--until-decided", "--difference", "0"), "--difference is 0; write points of accuracy"),
         (("--until-decided", "--budget", "1min"), "--budget makes a study smaller"),

@@ -1,4 +1,4 @@
-"""What every job returns: an answer, shown alike in a terminal, in Python and in a notebook."""
+"""What every job returns: an answer, answers alike in a terminal, in Python and in a notebook."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class Ongoing(Protocol):
 @dataclass_transform(frozen_default=True, kw_only_default=False, eq_default=False)
 def answer(kind: type[T]) -> type[T]:
     """Make a class an `JobAnswer`: a frozen dataclass that Python and notebooks show as its document."""
-    shown: Any = dataclass(frozen=True, eq=False, repr=False)(kind)
-    shown.__repr__ = lambda self: plain_text(self.document())
-    shown._repr_html_ = lambda self: as_html(self.document())
+    answers: Any = dataclass(frozen=True, eq=False, repr=False)(kind)
+    answers.__repr__ = lambda self: plain_text(self.document())
+    answers._repr_html_ = lambda self: as_html(self.document())
     return kind
 
 

@@ -6,14 +6,14 @@ that mean the same everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 from offramp import units
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, nearest
 from offramp.store.place import Place, place
 
 if TYPE_CHECKING:
@@ -190,6 +190,18 @@ Watcher = Annotated["Callable[[Event], None] | Reporter | None", CommandOption()
 StepWatcher = Annotated["Callable[[str], object] | None", CommandOption()]
 # Steps that follow each other fast: a terminal has them in a line that moves, a log not at all.
 FastStepWatcher = Annotated["Callable[[str], object] | None", CommandOption()]
+
+
+def check_names(options: Mapping[str, Any], group: type) -> None:
+    """Refuse settings that a group does not have, which Python lets pass as further keywords.
+
+    Raises:
+        OfframpError: There is one.
+    """
+    names = group.__annotations__
+    for name in options:
+        if name not in names:
+            raise OfframpError(f"unknown option '{name}'{nearest(name, names)}")
 
 
 def pause(least: float) -> Any:

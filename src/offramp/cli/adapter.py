@@ -76,6 +76,9 @@ class JobParameter:
 
     @property
     def flag(self) -> str:
+        """What messages call it."""
+        if self.by_place:
+            return self.option.metavar or self.name.upper()
         return self.option.names[0] if self.option.names else f"--{self.name.replace('_', '-')}"
 
     @property
@@ -111,22 +114,22 @@ def entries(section: str) -> dict[str, str]:
 def parameters(function: Callable[..., Any]) -> dict[str, JobParameter]:
     """What a function takes, by name, its groups of settings flattened."""
     about = entries(sections(function.__doc__ or "").get("Args", ""))
-    taken: dict[str, JobParameter] = {}
+    takes: dict[str, JobParameter] = {}
     for parameter in inspect.signature(function, eval_str=True).parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
             (group,) = get_args(parameter.annotation)
             assert is_typeddict(group)
             for name, hint in group.__annotations__.items():
-                taken[name] = _parameter(name, hint, _attributes(hint).get(name, ""), None, False)
+                takes[name] = _parameter(name, hint, _attributes(hint).get(name, ""), None, False)
         else:
-            taken[parameter.name] = _parameter(
+            takes[parameter.name] = _parameter(
                 parameter.name,
                 parameter.annotation,
                 about.get(parameter.name, ""),
                 parameter.default,
                 parameter.kind is parameter.POSITIONAL_OR_KEYWORD,
             )
-    return taken
+    return takes
 
 
 def _attributes(hint: Any) -> dict[str, str]:
@@ -179,7 +182,7 @@ def _whole(number: float | None) -> int | None:
 def _click_type(parameter: JobParameter) -> click.ParamType[Any] | None:
     """None for a flag."""
     base, least, most = parameter.base, parameter.option.least, parameter.option.most
-    if base is bool or isinstance(parameter.default, bool):
+    if base is bool or bool in get_args(base):
         return None
     if parameter.option.parse is not None:
         return click.STRING
@@ -272,8 +275,8 @@ class JobCommand(click.Command):
                 else []
             )
         lines = [inspect.cleandoc(f"\n{parts.get(EXAMPLES, '')}") for parts in about.values()]
-        shown = "\n".join(filter(None, lines)).replace("\n", "\n  ")
-        prose += [f"\b\nExamples:\n  {shown}"] if shown else []
+        examples = "\n".join(filter(None, lines)).replace("\n", "\n  ")
+        prose += [f"\b\nExamples:\n  {examples}"] if examples else []
         super().__init__(
             name,
             help="\n\n".join(filter(None, prose)),
@@ -288,16 +291,16 @@ class JobCommand(click.Command):
 
     def _parameters(self) -> list[click.Parameter]:
         job = self.job
-        taken: dict[str, JobParameter] = {}
+        takes: dict[str, JobParameter] = {}
         options: list[click.Parameter] = []
         for mode, function in job.items():
             if mode and not mode.endswith("="):
                 first = " ".join(sections(function.__doc__ or "")[""].partition("\n\n")[0].split())
                 options.append(click.Option([f"--{mode}", _variable(mode)], is_flag=True, help=first))
             for name, parameter in parameters(function).items():
-                if name == "watch" or name in taken or (mode and parameter.by_place):
+                if name == "watch" or name in takes or (mode and parameter.by_place):
                     continue
-                taken[name] = parameter
+                takes[name] = parameter
                 if job.modes and parameter.required and not self._in_all_modes(parameter):
                     parameter = replace(parameter, default=None)
                 for option in _click_parameters(parameter):
@@ -316,10 +319,10 @@ class JobCommand(click.Command):
             return False
         names = [name for name, each in usual.items() if each.by_place]
         for function in self.job.modes.values():
-            taken = parameters(function)
-            own = [each for each in taken.values() if each.by_place]
+            takes = parameters(function)
+            own = [each for each in takes.values() if each.by_place]
             at = names.index(parameter.name) if parameter.by_place else len(own)
-            same = own[at] if at < len(own) else taken.get(parameter.name)
+            same = own[at] if at < len(own) else takes.get(parameter.name)
             if same is None or not same.required:
                 return False
         return True
@@ -329,9 +332,9 @@ class JobCommand(click.Command):
         flags: dict[str, str] = {}
         for _, function in self.job.items():
             flags |= {name: parameter.flag for name, parameter in parameters(function).items()}
-        for shown in (self, *self.get_params(ctx)):
-            if isinstance(shown, JobCommand | click.Option | click.Argument) and shown.help:
-                shown.help = re.sub(r"`(\w+)`", lambda name: flags.get(name[1], name[0]), shown.help)
+        for part in (self, *self.get_params(ctx)):
+            if isinstance(part, JobCommand | click.Option | click.Argument) and part.help:
+                part.help = re.sub(r"`(\w+)`", lambda name: flags.get(name[1], name[0]), part.help)
         super().format_help(ctx, formatter)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -359,13 +362,13 @@ class JobCommand(click.Command):
             with watching(function, log, as_json) as watch:
                 if watch is not None:
                     request["watch"] = watch
-                code = shown(function(**request), as_json)
+                code = print_answer(function(**request), as_json)
         except KeyboardInterrupt as error:
             code = exit_code(error)
         ctx.exit(code)
 
     def _function(self, named: dict[str, Any]) -> Callable[..., Any]:
-        """The function that the options ask for; a flag that only chooses is taken out of `named`."""
+        """The function that the options ask for; a flag that only chooses is takes out of `named`."""
         chosen = []
         for mode in self.job.modes:
             if (mode.endswith("=") and mode[:-1] in named) or named.pop(_variable(mode), False):
@@ -379,33 +382,37 @@ class JobCommand(click.Command):
         self, ctx: click.Context, function: Callable[..., Any], named: Mapping[str, Any]
     ) -> dict[str, Any]:
         """The arguments of the function. Raises OfframpError for options that it does not take."""
-        taken = parameters(function)
+        takes = parameters(function)
         places = [
             name for name, parameter in parameters(self.job.function).items() if parameter.by_place
         ]
-        own = [name for name, parameter in taken.items() if parameter.by_place]
+        own = [name for name, parameter in takes.items() if parameter.by_place]
         request: dict[str, Any] = {}
         arguments_first = sorted(named.items(), key=lambda pair: not pair[0].endswith("_argument"))
         for name, setting in arguments_first:
             bare = name.removesuffix("_argument")
-            if bare in places and places.index(bare) < len(own) and bare not in taken:
+            if bare in places and places.index(bare) < len(own) and bare not in takes:
                 bare = own[places.index(bare)]
-            if bare not in taken:
-                raise OfframpError(self._misplaced(bare))
-            parsed = _parsed(taken[bare], setting)
+            if bare not in takes:
+                raise OfframpError(self._misplaced(bare, function))
+            parsed = _parsed(takes[bare], setting)
             if bare in request and request[bare] != parsed:
                 raise OfframpError(_twice(request[bare], parsed))
             request[bare] = parsed
-        for name, parameter in taken.items():
+        for name, parameter in takes.items():
             if parameter.required and name not in request:
                 raise click.MissingParameter(ctx=ctx, param=_click_parameters(parameter)[0])
         return request
 
-    def _misplaced(self, name: str) -> str:
+    def _misplaced(self, name: str, chosen: Callable[..., Any]) -> str:
         for mode, function in self.job.modes.items():
-            if name in (taken := parameters(function)):
-                return f"{taken[name].flag} goes with --{mode.removesuffix('=')}; add it"
-        return f"{parameters(self.job.function)[name].flag} does not go with this; leave it out"
+            if function is chosen:
+                every = {n: each for _, f in self.job.items() for n, each in parameters(f).items()}
+                return f"{every[name].flag} does not go with --{mode.removesuffix('=')}; leave one out"
+        for mode, function in self.job.modes.items():
+            if name in (takes := parameters(function)):
+                return f"{takes[name].flag} goes with --{mode.removesuffix('=')}; add it"
+        raise KeyError(name)  # every option is of one of the functions
 
 
 def _variable(mode: str) -> str:
@@ -425,13 +432,13 @@ def _parsed(parameter: JobParameter, setting: Any) -> Any:
     return parse(setting, parameter.flag)
 
 
-def _twice(one: Any, other: Any) -> str:
-    if isinstance(one, list):
+def _twice(first: Any, other: Any) -> str:
+    if isinstance(first, list):
         return f"--store {other} is not among the stores before it; name all as arguments"
-    return f"two stores are named, {one} and {other}; leave one out"
+    return f"two stores are named, {first} and {other}; leave one out"
 
 
-def shown(answer: Any, as_json: bool) -> int:
+def print_answer(answer: Any, as_json: bool) -> int:
     """Print an answer; the exit code."""
 
     def show_now() -> None:

@@ -61,10 +61,10 @@ def watching(function: Callable[..., Any], options: LogOptions, as_json: bool) -
                 yield Display(log, options.quiet, as_json)
         case "StepWatcher":
             silent = options.quiet or as_json
-            with reading_shown(Log(shown=not silent, timed=False)):
+            with reading_shown(Log(progress=not silent, timed=False)):
                 yield None if silent else lambda step: click.echo(f"{step} …", err=True)
         case "FastStepWatcher":
-            with moving("reading", Log(shown=not options.quiet)) as status:
+            with moving("reading", Log(progress=not options.quiet)) as status:
                 yield status.update
         case _:
             with reading_shown():

@@ -30,8 +30,8 @@ from offramp.api.options import (
     Force,
     Settings,
     Time,
-    TrainingStore,
     Watcher,
+    check_names,
     read_place,
 )
 from offramp.api.reporter import Reporter, TrainingFailed, finished, reporter_for
@@ -56,6 +56,14 @@ if TYPE_CHECKING:
     from offramp.study.plan.plan import Plan
 
 NormalizationName = Annotated["Normalization | str | None", CommandOption("NAME")]
+GoalName = Annotated[
+    Goal,
+    CommandOption(
+        "NAME",
+        f"What matters most: {', '.join(GOALS)}.  [default: accuracy]",
+        parse=lambda text, _: known_goal(text),
+    ),
+]
 USUAL_LOSS = 0.01  # of accuracy, where no limit is named
 
 
@@ -78,15 +86,23 @@ class BuildChoices(CalibrationOptions, total=False):
         seed: The seed of weights, order and dropout. 42 by default.
         settings: Settings of a study to change, such as "recipe.epochs=5". They win over all else.
         device: Where the network trains.
+        store: The store, which keeps finished work: a folder, or s3://BUCKET/NAME. runs/build by
+            default.
+        budget: Cut epochs and images until training here fits this time, such as 2h or 90min.
+        int8: Quantize the stages; in Python, a number is the accuracy that this may cost.
+        int8_loss: Accuracy to give up for int8: 0.01 or 1% is one point.
+        web: Also write a web page that classifies images in the browser: a new folder.
+        onnxruntime_web: With web: the npm package that the page needs. By default
+            node_modules/onnxruntime-web, here or in a folder above.
+        force: Replace an earlier bundle or page.
+        anyway: Go on with an unreliable result, and mark it.
     """
 
     exits: Annotated[int | str | Sequence[str], CommandOption("auto|N|PLACES")]
     weights: Annotated[str | None, CommandOption("FILE|imagenet|random")]
     keep_frozen: bool
     pretrained: bool
-    goal: Annotated[
-        Goal, CommandOption("NAME", f"What matters most: {', '.join(GOALS)}.  [default: accuracy]")
-    ]
+    goal: GoalName
     evidence: Annotated[Place | str | None, CommandOption("STORE", parse=read_place)]
     strategy: Annotated[str | None, CommandOption("NAME")]
     size: Annotated[int | None, CommandOption("N", least=1)]
@@ -94,6 +110,14 @@ class BuildChoices(CalibrationOptions, total=False):
     seed: Annotated[int, CommandOption("N", least=0)]
     settings: Settings
     device: Device
+    store: Annotated[Place | str, CommandOption("STORE", parse=read_place)]
+    budget: Time
+    int8: Int8
+    int8_loss: Int8Loss
+    web: WebFolder
+    onnxruntime_web: WebFolder
+    force: Force
+    anyway: Anyway
 
 
 @answer
@@ -188,16 +212,8 @@ def build(
     data: DataName,
     out: Annotated[Path | str, CommandOption("FOLDER", by_name=True)],
     *,
-    store: TrainingStore = RUNS / "build",
-    budget: Time = None,
-    int8: Int8 = False,
-    int8_loss: Int8Loss = None,
-    web: WebFolder = None,
-    onnxruntime_web: WebFolder = None,
     check: bool = True,
     measure: bool = True,
-    force: Force = False,
-    anyway: Anyway = False,
     watch: Watcher = None,
     **choices: Unpack[BuildChoices],
 ) -> Built:
@@ -212,17 +228,8 @@ def build(
         backbone: A network: resnet18, timm/NAME or my.py:make_net.
         data: A data set: folder:path/to/images, with a folder for each class, cifar10:path or digits.
         out: The bundle's folder, a new one.
-        store: The store, which keeps finished work: a folder, or s3://BUCKET/NAME.
-        budget: Cut epochs and images until training here fits this time, such as 2h or 90min.
-        int8: Quantize the stages; in Python, a number is the accuracy that this may cost.
-        int8_loss: Accuracy to give up for `int8`: 0.01 or 1% is one point.
-        web: Also write a web page that classifies images in the browser: a new folder.
-        onnxruntime_web: With `web`: the npm package that the page needs. By default
-            node_modules/onnxruntime-web, here or in a folder above.
         check: Compare the bundle's answers with PyTorch's.
         measure: Time the stages here, for the card.
-        force: Replace an earlier bundle or page.
-        anyway: Write an unreliable bundle too, and mark it.
         watch: Called with every event of the training.
         choices: A limit, and what was decided already.
 
@@ -251,30 +258,27 @@ def build(
         >>> built.folder, built.card["network"]["classes"]
         (PosixPath('built'), 10)
     """
-    choices = _limited(choices)
-    folder, allowed = Path(out), int8_share(int8, int8_loss)
-    _check(choices, folder, allowed is not None, force, anyway)
     from offramp.bundle import web as pages
     from offramp.bundle.export import ExportOptions
     from offramp.policy import useful
-    from offramp.store.store import Store
 
-    runtime = check_page(web, onnxruntime_web, force, folder)
-    reporter, source = reporter_for(watch), Store(place(store))
-    chosen, weak, fits = _chosen(backbone, data, choices, budget, anyway, reporter)
+    choices, folder = _limited(choices), Path(out)
+    runtime, allowed = _check(choices, folder)
+    anyway, force, web = choices.get("anyway", False), choices.get("force", False), choices.get("web")
+    reporter, store = reporter_for(watch), _store(choices)
+    chosen, weak, fits = _chosen(backbone, data, choices, anyway, reporter)
     useful.check(too_few_images(chosen.plan, target_of(choices)), anyway)
     reporter.show(_plan_document(chosen, _named_limit(choices), folder))
     for note in chosen.plan.notes if not isinstance(watch, Reporter) else ():
         reporter.note(note)
-    _train(chosen.plan, source, choices, reporter, fits)
+    _train(chosen.plan, store, choices, reporter, fits)
     options = ExportOptions(
         check=check, measure=measure, force=force, anyway=anyway, doubts=weak, int8=allowed
     )
-    steps = deployed(chosen.plan, source, choices, folder, options)
-    built = finished(steps, reporter.step)
+    built = finished(deployed(chosen.plan, store, choices, folder, options), reporter.step)
     if web is not None and runtime is not None:
         pages.write(built.folder, web, runtime, force)
-    return replace(built, reasons=chosen.reasons, store=str(store), web=web)
+    return replace(built, reasons=chosen.reasons, store=str(store.root), web=web)
 
 
 def forecast_build(
@@ -282,14 +286,6 @@ def forecast_build(
     data: DataName,
     out: Annotated[Path | str, CommandOption("FOLDER", by_name=True)],
     *,
-    store: TrainingStore = RUNS / "build",
-    budget: Time = None,
-    int8: Int8 = False,
-    int8_loss: Int8Loss = None,
-    web: WebFolder = None,
-    onnxruntime_web: WebFolder = None,
-    force: Force = False,
-    anyway: Anyway = False,
     watch: Watcher = None,
     **choices: Unpack[BuildChoices],
 ) -> BuildForecast:
@@ -299,14 +295,6 @@ def forecast_build(
         backbone: A network: resnet18, timm/NAME or my.py:make_net.
         data: A data set: folder:path/to/images, cifar10:path or digits.
         out: The bundle's folder, a new one.
-        store: The store, which keeps finished work: a folder, or s3://BUCKET/NAME.
-        budget: Cut epochs and images until training here fits this time.
-        int8: Quantize the stages.
-        int8_loss: Accuracy to give up for `int8`.
-        web: Also write a web page.
-        onnxruntime_web: With `web`: the npm package that the page needs.
-        force: Replace an earlier bundle or page.
-        anyway: Write an unreliable bundle too, and mark it.
         watch: Called with events; there are none yet.
         choices: A limit, and what was decided already.
 
@@ -317,17 +305,14 @@ def forecast_build(
         offramp build --backbone digits-cnn --data digits --out bundle --dry-run
     """
     from offramp import device as devices
-    from offramp.store.store import Store
     from offramp.study.plan.forecast import forecast
 
-    choices = _limited(choices)
-    folder = Path(out)
-    _check(choices, folder, int8_share(int8, int8_loss) is not None, force, anyway)
-    check_page(web, onnxruntime_web, force, folder)
-    chosen, _, _ = _chosen(backbone, data, choices, budget, True, reporter_for(watch))
-    device = devices.chosen(choices.get("device"))
-    work = forecast(chosen.plan, Store(place(store)), device)
-    refused = () if anyway else too_few_images(chosen.plan, target_of(choices))
+    choices, folder = _limited(choices), Path(out)
+    _check(choices, folder)
+    chosen, _, _ = _chosen(backbone, data, choices, True, reporter_for(watch))
+    work = forecast(chosen.plan, _store(choices), devices.chosen(choices.get("device")))
+    limit = target_of(choices)
+    refused = () if choices.get("anyway") else too_few_images(chosen.plan, limit)
     return BuildForecast(chosen, work, _named_limit(choices), folder, refused)
 
 
@@ -344,29 +329,41 @@ def _limited(choices: BuildChoices) -> BuildChoices:
     """The choices, with a limit."""
     from offramp.policy.limits import LIMITS
 
+    check_names(choices, BuildChoices)
     names = [name.replace("-", "_") for name in LIMITS]
     if any(choices.get(name) is not None for name in names):
         return choices
     return {**choices, "max_accuracy_loss": USUAL_LOSS}
 
 
-def _check(choices: BuildChoices, out: Path, int8: bool, force: bool, anyway: bool) -> None:
-    """Raises OfframpError for mistakes, before the work."""
+def _check(choices: BuildChoices, out: Path) -> tuple[Path | None, float | None]:
+    """What a page needs, and the accuracy that int8 may cost, before the work.
+
+    Raises OfframpError for mistakes.
+    """
     from offramp.bundle import folder, graphs
     from offramp.policy.useful import check_stage_times
 
-    limit = target_of(choices)
-    file = choices.get("stage_times")
-    check_stage_times(None if file is None else Path(file), limit.kind, int8, anyway)
+    limit, file = target_of(choices), choices.get("stage_times")
+    force = choices.get("force", False)
+    allowed = int8_share(choices.get("int8", False), choices.get("int8_loss"))
+    times = None if file is None else Path(file)
+    check_stage_times(times, limit.kind, allowed is not None, choices.get("anyway", False))
     graphs.check_installed()
     folder.check_place(out, force)
+    return check_page(choices.get("web"), choices.get("onnxruntime_web"), force, out), allowed
+
+
+def _store(choices: BuildChoices) -> Store:
+    from offramp.store.store import Store
+
+    return Store(place(choices.get("store", RUNS / "build")))
 
 
 def _chosen(
     backbone: str,
     data: str,
     choices: BuildChoices,
-    budget: float | None,
     anyway: bool,
     reporter: Reporter,
 ) -> tuple[BuildPlan, tuple[str, ...], tuple[str, ...] | None]:
@@ -377,6 +374,7 @@ def _chosen(
     options = _options(backbone, data, choices)
     with reporter.reading():
         chosen = choose(options)
+    budget = choices.get("budget")
     if budget is None:
         return chosen, (), None
     # Of fewer images a step takes fewer, unless `--set` says how many.

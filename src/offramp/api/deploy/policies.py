@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from offramp.api.options import CommandOption, StageTimesFile
+from offramp.api.options import CommandOption, StageTimesFile, check_names
 from offramp.errors import OfframpError
 from offramp.policy.limits import LIMITS, Limits
 from offramp.policy.scoring import SCORES
@@ -73,6 +73,7 @@ def check_options(options: CalibrationOptions) -> Target:
     from offramp.policy.candidates import Search
     from offramp.policy.limits import check_times
 
+    check_names(options, CalibrationOptions)
     target = target_of(options)
     batch, stage_times = options.get("batch"), options.get("stage_times")
     if batch is not None and batch < 1:

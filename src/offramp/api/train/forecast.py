@@ -97,9 +97,9 @@ class StudyListForecast:
         for name, study in studies:
             totals = study.totals
             share = f"{100 * totals.share_of_written:.0f} %"
-            there = [] if speed is None else [duration(totals.macs_to_run / speed)]
+            elsewhere = [] if speed is None else [duration(totals.macs_to_run / speed)]
             here = duration(totals.seconds)
-            rows.append((name, str(totals.nodes), macs(totals.macs), share, here, *there))
+            rows.append((name, str(totals.nodes), macs(totals.macs), share, here, *elsewhere))
         note = "of unshared: MACs against those of all phases, with nothing shared or cached."
         columns = ["nodes", "MACs", "of unshared", "here"]
         if speed is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from offramp.api.options import TrainingOptions
+from offramp.api.options import TrainingOptions, check_names
 from offramp.api.reporter import Reporter
 from offramp.errors import OfframpError
 from offramp.store.place import place
@@ -75,6 +75,7 @@ def requested(
     from offramp.study.spec.file import Member
     from offramp.study.spec.models import Study
 
+    check_names(training, TrainingOptions)
     settings = study_settings(training)
     named = [name for name in (*WITHOUT_STUDY, "seed") if training.get(name) is not None]
     if study is None:

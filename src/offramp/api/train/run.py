@@ -74,7 +74,7 @@ class SeedDecision:
 
 @answer
 class Results:
-    """What `run` returns; shown as tables of accuracy and compute.
+    """What `run` returns; is_shown as tables of accuracy and compute.
 
     Attributes:
         store: Keeps the trials.
@@ -453,7 +453,7 @@ def _run_list(request: StudyRequest, site: TrainingSite, reporter: Reporter) -> 
     store = Store(site.store)
     parts: list[tuple[Path, Results]] = []
     plan_each = plans(request.studies, site.device)
-    shown = False
+    is_shown = False
     with store.more_to_come():
         for number, member in enumerate(request.members, start=1):
             with reporter.reading():
@@ -463,7 +463,7 @@ def _run_list(request: StudyRequest, site: TrainingSite, reporter: Reporter) -> 
             reporter.say(f"{member.path}, {seed}study {number} of {len(request.members)}")
             remark(plan, reporter)
             parts.append((member.path, _run_one(plan, site, reporter)))
-            shown = reporter.show(parts[-1][1].document())
+            is_shown = reporter.show(parts[-1][1].document())
             if parts[-1][1].interrupted:
                 break
     if failed := list(dict.fromkeys(str(path) for path, part in parts if part.failures)):
@@ -477,9 +477,9 @@ def _run_list(request: StudyRequest, site: TrainingSite, reporter: Reporter) -> 
         say_interrupted(reporter)
     if len(merged) > 1:
         lines = tuple(line for each in merged.values() for line in each.lines)
-        return replace(results, lines=lines, studies=merged, parts=parts, _parts_shown=shown)
+        return replace(results, lines=lines, studies=merged, parts=parts, _parts_shown=is_shown)
     lines = tuple(by_strategy(store, results.trials))
-    return replace(results, lines=lines, parts=parts, seeds=len(parts), _parts_shown=shown)
+    return replace(results, lines=lines, parts=parts, seeds=len(parts), _parts_shown=is_shown)
 
 
 def _merged(store: Store, results: Sequence[Results]) -> Results:

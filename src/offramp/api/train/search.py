@@ -14,9 +14,9 @@ from offramp.api.options import (
     DataRoot,
     Device,
     Settings,
-    TrainingStore,
     UserCode,
     Watcher,
+    read_place,
 )
 from offramp.api.reporter import reporter_for
 from offramp.api.train.recipes import study_yaml
@@ -24,12 +24,15 @@ from offramp.api.train.request import run_config
 from offramp.api.train.run import say_interrupted
 from offramp.errors import OfframpError
 from offramp.files import replacing, writing
-from offramp.store.place import place
+from offramp.store.place import Place, place
 from offramp.terminal import TextBlocks
 
 if TYPE_CHECKING:
     from offramp.study.variants import Best
 
+SearchStore = Annotated[
+    "Place | str", CommandOption("FOLDER", "The store: a folder.", by_name=True, parse=read_place)
+]
 HEAD = "# Settings were found by `offramp search`, on validation images: see `search` below.\n"
 
 
@@ -68,7 +71,7 @@ class SearchResults:
 
 def search(
     study: Annotated[Path, CommandOption("STUDY")],
-    store: TrainingStore = RUNS,
+    store: SearchStore = RUNS,
     *,
     over: Annotated[Sequence[str], CommandOption("KEY=RANGE")] = (),
     trials: Annotated[int, CommandOption("N", least=1)] = 20,

@@ -90,14 +90,14 @@ class Log:
 
     def __init__(
         self,
-        shown: bool = True,
+        progress: bool = True,
         format: Format = Format.text,
         verbose: bool = False,
         file: IO[str] | None = None,
         timed: bool = True,
     ) -> None:
         self.console = console(stderr=True)
-        self.shown, self.verbose, self.format = shown, verbose, format
+        self.shown, self.verbose, self.format = progress, verbose, format
         self.moves = (
             format is Format.text and self.console.is_terminal and not self.console.is_dumb_terminal
         )
@@ -192,9 +192,9 @@ def opened(options: LogOptions, as_json: bool = False) -> Iterator[Log]:
         OfframpError: The file cannot be written.
     """
     explicit = options.log_format is not None or options.verbose
-    shown = not options.quiet and (explicit or not as_json)
+    progress = not options.quiet and (explicit or not as_json)
     file = None if options.log_file is None else _appended(options.log_file)
-    log = Log(shown, options.log_format or Format.text, options.verbose, file)
+    log = Log(progress, options.log_format or Format.text, options.verbose, file)
     warnings = handler(log, must=True)
     warnings.setLevel(logging.WARNING)
     logger = logging.getLogger("offramp")
