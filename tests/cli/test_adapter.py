@@ -26,7 +26,14 @@ from offramp.terminal import TextBlocks, TextTable
 
 SAMPLES = {  # of values that are parsed, by what the help calls them
     **{"SHARE": "0.3", "TIME": "7s", "MACS": "3M", "SIZE": "4GB", "SPEED": "2TMACs", "POINTS": "0.7"},
-    **{"STORE": "s3://b/x", "FROM": "s3://b/x", "TO": "s3://b/y", "N": "3", "PLACE": "ray"},
+    **{
+        "STORE": "s3://b/x",
+        "FROM": "s3://b/x",
+        "TO": "s3://b/y",
+        "N": "3",
+        "PLACE": "ray",
+        "goal": "latency",
+    },
 }
 
 
@@ -80,7 +87,7 @@ def words_for(option: click.Parameter) -> list[str]:
             return [*name, str(int(least or 0) + 3)]
         case click.FloatRange() | click.types.FloatParamType() | click.types.IntParamType():
             return [*name, "3"]
-    return [*name, SAMPLES.get(metavar, "some.csv")]
+    return [*name, SAMPLES.get(str(option.name), SAMPLES.get(metavar, "some.csv"))]
 
 
 @pytest.mark.parametrize(
