@@ -99,9 +99,13 @@ ByImage = Callable[[NetAnswers], np.ndarray | None]  # [N, E], or [N, 1] of a me
 
 @dataclass(frozen=True)
 class Unit:
-    """What values are shown in. scale: what stored ones are multiplied by, as an accuracy that is stored
-    as 0 to 1 for `%`.  words: what people write for a value that is not negative; None: three digits and
-    the name, which is a plural where it ends in s."""
+    """What values are shown in.
+
+    Attributes:
+        scale: What stored ones are multiplied by, as an accuracy that is stored as 0 to 1 for `%`.
+        words: What people write for a value that is not negative; None: three digits and the name,
+            which is a plural where it ends in s.
+    """
 
     name: str
     scale: float = 1.0

@@ -18,8 +18,13 @@ SIDES: tuple[ForOrAgainst, ...] = get_args(ForOrAgainst)
 
 @dataclass(frozen=True)
 class Guideline:
-    """strategies: the ones to take, the first one first.  heads_only: whether they leave a given
-    backbone as it is.  section: of the paper."""
+    """What to take for some goals.
+
+    Attributes:
+        strategies: The ones to take, the first one first.
+        heads_only: Whether they leave a given backbone as it is.
+        section: Of the paper.
+    """
 
     goals: tuple[Goal, ...]
     strategies: tuple[str, ...]
@@ -30,8 +35,13 @@ class Guideline:
 
 @dataclass(frozen=True)
 class Remark:
-    """A remark on a strategy (section 8.1, Table 9). side: for or against it.  claims: ids in
-    claims.yaml that say the same, or the reverse where the paper contradicts itself."""
+    """A remark on a strategy (section 8.1, Table 9).
+
+    Attributes:
+        side: For or against it.
+        claims: Ids in claims.yaml that say the same, or the reverse where the paper contradicts
+            itself.
+    """
 
     strategy: str
     side: ForOrAgainst

@@ -100,8 +100,11 @@ def _measured(advice: Advice) -> bool:
 
 
 def sentence(advice: Advice, several: bool = False) -> str:
-    """What one goal comes to, a thing a sentence. several: there is more than one data set, so it is
-    named."""
+    """What one goal comes to, a thing a sentence.
+
+    Args:
+        several: There is more than one data set, so it is named.
+    """
     best, *others = advice.ranking
     where = f" on {advice.data}" if several else ""
     start = f"For {WORDS[advice.goal]}{where}: "
@@ -169,8 +172,11 @@ def _detectable(advice: Advice) -> str:
 
 
 def compared(levels: Sequence[ComputeLevel], place: str = "") -> str:
-    """Who leads at equal compute, from where to where; empty where nothing was compared. place: of the
-    runs, where there are several."""
+    """Who leads at equal compute, from where to where; empty where nothing was compared.
+
+    Args:
+        place: Of the runs, where there are several.
+    """
     if not levels or all(level.why is not None or len(level.means) < 2 for level in levels):
         return ""
     where = f" ({place})" if place else ""

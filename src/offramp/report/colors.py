@@ -17,8 +17,14 @@ from offramp.strategies import STRATEGIES
 
 @dataclass(frozen=True)
 class Style:
-    """color: on white; dark: the same on a dark page.  dash: lengths of strokes and gaps in pixels,
-    empty for a full line.  shape: a symbol of Vega-Lite."""
+    """How a strategy looks.
+
+    Attributes:
+        color: On white.
+        dark: The same on a dark page.
+        dash: Lengths of strokes and gaps in pixels, empty for a full line.
+        shape: A symbol of Vega-Lite.
+    """
 
     color: str
     dark: str

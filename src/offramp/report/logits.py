@@ -101,8 +101,14 @@ def other_accuracy(logits: np.ndarray, labels: np.ndarray, recorded: float) -> s
 def summarized(
     logits: np.ndarray, labels: np.ndarray, macs: Sequence[int], data: str = ""
 ) -> LogitSummary:
-    """logits: [N, E, C]; labels: [N]; macs: of an image that leaves at each exit, [E].  data: a key of
-    the images."""
+    """What logits of one split come to.
+
+    Args:
+        logits: [N, E, C].
+        labels: [N].
+        macs: Of an image that leaves at each exit, [E].
+        data: A key of the images.
+    """
     sure = np.asarray(scoring.scores("confidence", logits))
     answers = np.asarray(scoring.answers(logits))
     right = answers == labels[:, None]

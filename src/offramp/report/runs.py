@@ -38,9 +38,14 @@ def _seeds(seeds: Sequence[int], single: str, several: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """Trials by strategy and seed. evidence: that they are a part of.  place_slug: what names of files
-    say of the network and the data set. What is asked for is kept, so equal questions get the same
-    object; nothing else changes."""
+    """Trials by strategy and seed.
+
+    What is asked for is kept, so equal questions get the same object; nothing else changes.
+
+    Attributes:
+        evidence: That they are a part of.
+        place_slug: What names of files say of the network and the data set.
+    """
 
     evidence: Evidence = field(repr=False)
     model: str
@@ -135,8 +140,14 @@ class Runs:
     def analysis(
         self, measure: Measure, exit: int | None = None, members: tuple[str, ...] = ()
     ) -> Analysis | None:
-        """Whether strategies differ. members: compare these, both ways; else all, over seeds only, as
-        the paper's way has no test of them all. None: there are no values."""
+        """Whether strategies differ; None where there are no values.
+
+        Args:
+            measure: By which.
+            exit: At which exit; None: overall.
+            members: Compare these, both ways; else all, over seeds only, as the paper's way has no
+                test of them all.
+        """
         key = (measure.name, exit, members)
         if key not in self._analyses:
             whole = self.sample(measure, exit)

@@ -243,8 +243,12 @@ class Claim(Section):
 
 
 class Claims(Section):
-    """A claims file. data_sets: what a name in it stands for.  data: what claims are about that do not
-    say it themselves."""
+    """A claims file.
+
+    Attributes:
+        data_sets: What a name in it stands for.
+        data: What claims are about that do not say it themselves.
+    """
 
     data_sets: dict[Word, DataSet] = Field({})
     data: DataSets = (DataSet(),)
@@ -263,8 +267,11 @@ class Claims(Section):
         return self
 
     def bound(self, anywhere: bool = False) -> tuple[Claim, ...]:
-        """The claims, with data sets in place of their names. anywhere: those that are about all data of
-        the file, as statements on whatever is there."""
+        """The claims, with data sets in place of their names.
+
+        Args:
+            anywhere: Those that are about all data of the file, as statements on whatever is there.
+        """
         return tuple(self._bind(claim, anywhere) for claim in self.claims)
 
     def _bind(self, claim: Claim, anywhere: bool) -> Claim:

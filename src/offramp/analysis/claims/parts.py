@@ -43,9 +43,15 @@ OnImages = Mapping[Location, Mapping[int, Floats]]
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """A measure's observations by place.  cells: pairs of model and data.  final: of each, the number
-    of the final exit.  strategies: all that have trials, whether or not they have this measure.
-    regimes: of cells, what is known of their trials.  images: the measure on each test image."""
+    """A measure's observations by place.
+
+    Attributes:
+        cells: Pairs of model and data.
+        final: Of each, the number of the final exit.
+        strategies: All that have trials, whether or not they have this measure.
+        regimes: Of cells, what is known of their trials.
+        images: The measure on each test image.
+    """
 
     measure: str
     series: Mapping[Location, Series]
@@ -207,9 +213,14 @@ def _paired(
 
 @dataclass(frozen=True)
 class PairedValues:
-    """left, right: means by seed, [n], of the seeds that all places have.  missing: why a part cannot
-    be tested, empty if it can.  identical: whether both sides come from the same weights.  images: the
-    differences on each test image, [n, N], where all places answered the same ones."""
+    """Both sides of a comparison.
+
+    Attributes:
+        left, right: Means by seed, [n], of the seeds that all places have.
+        missing: Why a part cannot be tested, empty if it can.
+        identical: Whether both sides come from the same weights.
+        images: The differences on each test image, [n, N], where all places answered the same ones.
+    """
 
     left: Floats
     right: Floats

@@ -26,9 +26,13 @@ TrialKey = tuple[str, str, str, int]  # model, data, strategy, seed
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What advice rests on. answers: of every trial on its test images; may be empty.  heads_only:
-    strategies that leave a given backbone as it is.  looks: after which seeds were added, by model and
-    data."""
+    """What advice rests on.
+
+    Attributes:
+        answers: Of every trial on its test images; may be empty.
+        heads_only: Strategies that leave a given backbone as it is.
+        looks: After which seeds were added, by model and data.
+    """
 
     numbers: Numbers
     answers: Mapping[TrialKey, NetAnswers]

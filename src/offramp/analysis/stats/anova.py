@@ -14,8 +14,12 @@ from offramp.analysis.stats.sample import Floats, Untested, same
 
 @dataclass(frozen=True)
 class Anova:
-    """F with its degrees of freedom and p.  eta2: share of the variance between groups, 0 to 1.
-    omega2: the same without its bias for small samples; it may fall a little below zero."""
+    """F with its degrees of freedom and p.
+
+    Attributes:
+        eta2: Share of the variance between groups, 0 to 1.
+        omega2: The same without its bias for small samples; it may fall a little below zero.
+    """
 
     f: float
     df1: float
@@ -118,8 +122,12 @@ def levene(groups: Sequence[Floats]) -> Check | Untested:
 @dataclass(frozen=True)
 class Repeated:
     """F over blocks. df1 and df2 are corrected: epsilon times those of a plain block analysis, whose p
-    is p_uncorrected.  eta2_partial: variance between groups as a share of it and the residual one.
-    eta2_generalized: as a share of all, blocks included (comparable with the one-way eta2)."""
+    is p_uncorrected.
+
+    Attributes:
+        eta2_partial: Variance between groups as a share of it and the residual one.
+        eta2_generalized: As a share of all, blocks included (comparable with the one-way eta2).
+    """
 
     f: float
     df1: float
@@ -140,8 +148,12 @@ def residuals(table: Floats) -> Floats:
 
 def epsilon(table: Floats) -> Floats:
     """Greenhouse and Geisser's estimate, 1/(k-1) to 1: 1 where all differences between groups have the
-    same variance. table: [..., n, k]; returns [...]. Box's (1954) formula, on the double-centered
-    covariances: tr(S)² / ((k-1)·tr(S²))."""
+    same variance.
+
+    Args:
+        table: [..., n, k]; returns [...]. Box's (1954) formula, on the double-centered covariances:
+            tr(S)² / ((k-1)·tr(S²)).
+    """
     rest, k = residuals(table), table.shape[-1]
     covariance = np.swapaxes(rest, -1, -2) @ rest
     trace = np.trace(covariance, axis1=-2, axis2=-1)

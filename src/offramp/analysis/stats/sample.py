@@ -22,16 +22,24 @@ TINY = 1e-140  # squares of what is smaller vanish
 
 @dataclass(frozen=True)
 class Untested:
-    """A test that was not made. why: one clause, fit to be printed after a colon.  estimated: whether
-    that is because values are estimates and no measurements."""
+    """A test that was not made.
+
+    Attributes:
+        why: One clause, fit to be printed after a colon.
+        estimated: Whether that is because values are estimates and no measurements.
+    """
 
     why: str
     estimated: bool = False
 
 
 def same(values: Floats, scale: float | None = None) -> bool:
-    """Whether values differ by no more than rounding. scale: the magnitude of the numbers that they were
-    computed from; of the values themselves when None."""
+    """Whether values differ by no more than rounding.
+
+    Args:
+        scale: The magnitude of the numbers that they were computed from; of the values themselves
+            when None.
+    """
     if values.size == 0:
         return True
     if scale is None:
@@ -44,9 +52,16 @@ HUGE = 1e100  # squares of what is larger overflow
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of columns. value: a number; group: what is compared; block: what pairs the values, as the
-    seed; same: a key of where a value comes from, so that groups with equal keys are identical by
-    construction; measured: whether a value was measured (true) or estimated (false)."""
+    """Names of columns.
+
+    Attributes:
+        value: A number.
+        group: What is compared.
+        block: What pairs the values, as the seed.
+        same: A key of where a value comes from, so that groups with equal keys are identical by
+            construction.
+        measured: Whether a value was measured (true) or estimated (false).
+    """
 
     value: str
     group: str

@@ -83,8 +83,12 @@ class InterimAnalyses:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the looks at a pair come to. estimate: at the last one, None before the first.  different,
-    alike: p over all looks, adjusted for the pairs."""
+    """What the looks at a pair come to.
+
+    Attributes:
+        estimate: At the last one, None before the first.
+        different, alike: p over all looks, adjusted for the pairs.
+    """
 
     a: str
     b: str

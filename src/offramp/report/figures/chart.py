@@ -120,8 +120,11 @@ def inline(frame: pd.DataFrame) -> Json:
 
 
 def coinciding(frame: pd.DataFrame) -> list[list[str]]:
-    """Strategies that are drawn alike, where there are several: each hides the others. frame: what is
-    drawn, a column of it the strategy."""
+    """Strategies that are drawn alike, where there are several: each hides the others.
+
+    Args:
+        frame: What is drawn, a column of it the strategy.
+    """
     groups: dict[str, list[str]] = {}
     for strategy, rows in frame.groupby("strategy", sort=False):
         groups.setdefault(inline(rows.drop(columns="strategy"))["values"], []).append(str(strategy))
@@ -191,8 +194,12 @@ def unit(largest: float, name: str) -> AxisUnit:
 
 
 def color(labels: Iterable[str], legend: str | None = "circle") -> Json:
-    """Strategies by color. legend: the symbol in it, such as `stroke`; None for no legend: then beside
-    layers that have one give it as `stroke` or `fill`, as Vega-Lite takes one legend a channel."""
+    """Strategies by color.
+
+    Args:
+        legend: The symbol in it, such as `stroke`; None for no legend: then beside layers that have
+            one give it as `stroke` or `fill`, as Vega-Lite takes one legend a channel.
+    """
     return _styled(labels, lambda style: style.color, legend)
 
 

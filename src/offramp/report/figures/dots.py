@@ -36,8 +36,14 @@ STEP = 15  # pixels a strategy
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """frame: columns strategy, seed, value.  axis: what the values are, with their unit.  zero: whether
-    the axis must begin at zero.  varies: whether the differences between seeds mean anything."""
+    """A panel of one number a strategy.
+
+    Attributes:
+        frame: Columns strategy, seed, value.
+        axis: What the values are, with their unit.
+        zero: Whether the axis must begin at zero.
+        varies: Whether the differences between seeds mean anything.
+    """
 
     title: str
     axis: str

@@ -25,8 +25,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Layout:
-    """A table in words. titles: of the columns, units included.  numeric: which columns align right.
-    rows: [rows, columns]."""
+    """A table in words.
+
+    Attributes:
+        titles: Of the columns, units included.
+        numeric: Which columns align right.
+        rows: [rows, columns].
+    """
 
     titles: tuple[str, ...]
     numeric: tuple[bool, ...]
@@ -64,7 +69,10 @@ def _cell(table: Table, label: Any, column: Column, scales: dict[str, tuple[floa
 
 def write(column: Column, value: Any, spread: Any = None, unit: float = 1.0) -> str:
     """One value in words. Text in a column of numbers, such as `not tested`, is written as it is.
-    unit: seconds that a printed unit of time stands for."""
+
+    Args:
+        unit: Seconds that a printed unit of time stands for.
+    """
     if isinstance(value, str):
         return value
     if missing(value):

@@ -51,8 +51,13 @@ BEGUN = re.compile(r"\A[\[*]")  # after a line break LaTeX would read it as an a
 
 @dataclass(frozen=True)
 class Typesetting:
-    """How a table is set. kinds: of its columns, as `tabular` wants them.  widths: characters in a line
-    of each column.  wide: whether it takes both columns of a page that has two."""
+    """How a table is set.
+
+    Attributes:
+        kinds: Of its columns, as `tabular` wants them.
+        widths: Characters in a line of each column.
+        wide: Whether it takes both columns of a page that has two.
+    """
 
     kinds: str
     widths: tuple[float, ...]
