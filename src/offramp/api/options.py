@@ -179,7 +179,14 @@ Anyway = Annotated[bool, CommandOption(help="Go on with an unreliable result, an
 Force = Annotated[bool, CommandOption(help="Replace an earlier bundle or page.")]
 StudyName = Annotated[str | None, CommandOption("NAME", "Use only the trials of this study.")]
 FamilyNames = Annotated[
-    Sequence[str], CommandOption("NAME", "Make only this one; --list names all. Repeatable.")
+    Sequence[str],
+    CommandOption(
+        "NAME", "Make only this one, or your own: file.py:name; --list names all. Repeatable."
+    ),
+]
+MeasureName = Annotated[
+    str | None,
+    CommandOption("NAME", "Show this measure in place of accuracy, such as f1-test or file.py:name."),
 ]
 Duration = Annotated[float, CommandOption("TIME", parse=seconds)]
 Speed = Annotated[float | None, CommandOption("SPEED", parse=quantity(units.SPEED))]

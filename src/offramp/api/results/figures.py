@@ -13,6 +13,7 @@ from offramp.api.options import (
     CommandOption,
     FamilyNames,
     FastStepWatcher,
+    MeasureName,
     ResultsPlaces,
     StudyName,
 )
@@ -83,6 +84,7 @@ def figures(
     only: FamilyNames = (),
     formats: FormatNames = "svg,pdf,png",
     names: ListFlag = False,
+    measure: MeasureName = None,
     study: StudyName = None,
     watch: FastStepWatcher = None,
 ) -> FigureFiles | FamilyList:
@@ -97,6 +99,7 @@ def figures(
         only: Make only this one; --list names all. Repeatable.
         formats: The kinds of file: svg, pdf, png, and json for Vega-Lite.
         names: List all that there are, and stop.
+        measure: Show this one in place of accuracy, where a figure takes one.
         study: Use only the trials of this study.
         watch: Called with each step.
 
@@ -108,6 +111,7 @@ def figures(
         offramp report runs/demo --figures --out figures
         offramp report runs/demo --figures --only curves --format pdf
     """
+    from offramp.analysis.measures import find_measure
     from offramp.report import evidence
     from offramp.report.figures import FIGURES, draw
     from offramp.report.registry import listed
@@ -118,7 +122,7 @@ def figures(
     kinds = checked(formats.split(","))
     families = [name.strip() for each in only for name in each.split(",") if name.strip()]
     results = evidence.open_all(places(stores), study)
-    drawn = draw(results, families)
+    drawn = draw(results, families, find_measure(measure) if measure else None)
     files = []
     for done, figure in enumerate(drawn.figures, start=1):
         if watch is not None:

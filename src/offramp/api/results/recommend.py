@@ -43,6 +43,7 @@ class Recommendation:
     evidence: Sequence[Advice]
     missing: Sequence[str]
     reason: str | None
+    _source: str | None = None  # of the caller's own guidelines
 
     def as_json(self) -> dict[str, Any]:
         from offramp.analysis.recommend import sure
@@ -66,19 +67,24 @@ class Recommendation:
             parts += self._guideline_lines(self.reason)
         return parts
 
+    @property
+    def _no_runs(self) -> str:
+        return NO_RUNS if self._source is None else f"No runs back this. It is {self._source}'s advice."
+
     def _guidelines(self) -> dict[str, Any]:
         from offramp.paper.guidelines import guidelines
 
-        fitting, more = guidelines(self.preference.goal, self.preference.frozen_backbone)
-        return {"source": NO_RUNS, "strategies": [asdict(g) for g in fitting], "more": list(more)}
+        wish = self.preference
+        fitting, more = guidelines(wish.goal, wish.frozen_backbone, self._source)
+        return {"source": self._no_runs, "strategies": [asdict(g) for g in fitting], "more": list(more)}
 
     def _guideline_lines(self, reason: str) -> list[str]:
         from offramp.paper.guidelines import guidelines
         from offramp.report import advice
 
         wish = self.preference
-        fitting, more = guidelines(wish.goal, wish.frozen_backbone)
-        lines = [f"{reason} {NO_RUNS}", f"\nFor {advice.WORDS[wish.goal]}:"]
+        fitting, more = guidelines(wish.goal, wish.frozen_backbone, self._source)
+        lines = [f"{reason} {self._no_runs}", f"\nFor {advice.WORDS[wish.goal]}:"]
         lines += [f"- {' or '.join(g.strategies)}: {g.text} ({g.section})" for g in fitting]
         lines += ["\nBesides:", *(f"- {text}" for text in more)]
         if wish.min_accuracy is not None or wish.max_macs is not None:
@@ -96,6 +102,7 @@ def recommend(
     max_macs: Macs = None,
     frozen_backbone: bool = False,
     study: StudyName = None,
+    guidelines: Annotated[str | None, CommandOption("FILE.py:NAME")] = None,
 ) -> Recommendation:
     """Recommend a strategy and a network for a goal.
 
@@ -114,6 +121,7 @@ def recommend(
         max_macs: The MACs that an image may take on average, such as 1.5M.
         frozen_backbone: The backbone's weights must stay as they are.
         study: Use only the trials of this study.
+        guidelines: A function that returns your own guidelines, in place of the paper's.
 
     Raises:
         OfframpError: The goal is unknown, or the store that is named is not there.
@@ -136,11 +144,11 @@ def recommend(
     elif not (results := evidence.open(root, study)).trials:
         why = f"{root} holds no finished trial."
     if why:
-        return Recommendation(preference, [], [why], why)
+        return Recommendation(preference, [], [why], why, guidelines)
     advice = advising.recommend(results.facts, preference)
     silent = not any(a.ranking for a in advice) and not all(a.none_left for a in advice)
     reason = "These runs give no answer." if silent else None
-    return Recommendation(preference, advice, results.missing, reason)
+    return Recommendation(preference, advice, results.missing, reason, guidelines)
 
 
 def _advice(advice: Advice) -> list[str | TextTable]:

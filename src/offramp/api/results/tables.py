@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from offramp.api.answer import answer, missing_lines
 from offramp.api.opening import places
-from offramp.api.options import RUNS, CommandOption, FamilyNames, ResultsPlaces, StudyName
+from offramp.api.options import RUNS, CommandOption, FamilyNames, MeasureName, ResultsPlaces, StudyName
 from offramp.api.results.figures import FamilyList, ListFlag
 from offramp.api.results.report import FormatNames
 from offramp.errors import OfframpError
@@ -64,6 +64,7 @@ def tables(
     formats: FormatNames = "md,latex,csv",
     show: Annotated[Sequence[str], CommandOption("NAME")] = (),
     names: ListFlag = False,
+    measure: MeasureName = None,
     study: StudyName = None,
 ) -> TableFiles | FamilyList:
     """Write the paper's tables, and more, instead of a page.
@@ -79,6 +80,7 @@ def tables(
         formats: The kinds of file.
         show: Print this table and write no file. Repeatable.
         names: List all that there are, and stop.
+        measure: Show this one in place of accuracy, where a table takes one.
         study: Use only the trials of this study.
 
     Raises:
@@ -90,6 +92,7 @@ def tables(
         offramp report runs --tables --only anova --format latex
         offramp report --tables --list
     """
+    from offramp.analysis.measures import find_measure
     from offramp.report import evidence
     from offramp.report.registry import listed
     from offramp.report.render import tables as files
@@ -103,7 +106,7 @@ def tables(
     families = [*show, *only]
     sources = places(stores)
     results = evidence.open_all(sources, study)
-    listing = make(results, families)
+    listing = make(results, families, find_measure(measure) if measure else None)
     if not listing:
         what = f"for {', '.join(families)}" if families else "in any finished trial"
         raise OfframpError(

@@ -145,11 +145,13 @@ def _figure(
         if least
         else ""
     )
+    by_image = all(metric.measure.on_images for metric in metrics)
+    drawn = "seeds and test images, both taken as drawn at random" if by_image else "seeds"
     caption = (
         "A → B: A is significantly better than B (adjusted p < 0.05), by the mean difference on the "
         f"arrow{crowd}. {_compared(metrics)}, "
         f"{runs.where}, {seeds}; in brackets the means. Solid: Holm-adjusted paired "
-        "differences over seeds and test images, both taken as drawn at random (default). "
+        f"differences over {drawn} (default). "
         "Dashed: significant only one-way (Tukey; Games–Howell where variances differ), the paper's "
         "way, which assumes that all runs are independent; runs that share seeds or phases are not. No "
         f"arrow does not mean equal{power}.{remarks_text}"

@@ -143,7 +143,7 @@ def reasons(analysis: Analysis) -> list[str]:
 
 CAPTION = (
     "Mean difference a − b over the seeds that both have{unit}; positive: a is {more}. "
-    "Student's t on paired differences over seeds and test images, both taken as drawn at random; p "
+    "Student's t on paired differences over {over}; p "
     "adjusted after Holm within this table; intervals are simultaneous, 95 % (Bonferroni). "
     "Detectable: the smallest true difference that is found with a probability of 80 %. Seeds only: "
     "p as if these test images were all there are. Values that come from the same weights are "
@@ -156,7 +156,9 @@ def pairs(runs: Runs, measure: Measure = MEASURES["accuracy-test"]) -> list[Tabl
     tables = []
     kind = "pairs" if measure.name == "accuracy-test" else f"pairs-{measure.name}"
     unit = f", in {measure.difference_unit}" if measure.difference_unit else ""
-    caption = CAPTION.format(unit=unit, more="more accurate" if kind == "pairs" else "higher")
+    drawn = "seeds and test images, both taken as drawn at random" if measure.on_images else "seeds"
+    more = "more accurate" if kind == "pairs" else "higher"
+    caption = CAPTION.format(unit=unit, more=more, over=drawn)
     for exit in (None, *runs.exits) if measure.per_exit else (None,):
         analysis = runs.analysis(measure, exit)
         if analysis is None or len(analysis.means) < 2:
