@@ -1,4 +1,4 @@
-"""Exit heads: what one is made of, and how it is made definite for the tensor that it reads.
+"""Exit heads: what a head is made of, and how it is made definite for the tensor that it reads.
 
 Every head is `body(pool(tap))`. `pool` has no parameters and no randomness, so below a frozen trunk
 its output is the same in every epoch; `body` is everything that trains. Heads return logits.
