@@ -323,7 +323,9 @@ def _run_ranks(plan: Plan, store: Store, config: RunConfig) -> Generator[Event, 
                 return
             codes = {loss.code for loss in losses}
             if codes - {DESERTED, DISBANDED} or DISBANDED not in codes:
-                yield Note(_again(losses, restarts))
+                times = restarts.lost(["ranks"])
+                yield Note(_again(losses, times))
+                time.sleep(protocol.pause_before(times))
 
 
 def _together(launcher: Processes, restarts: Restarts) -> Generator[Event, None, list[TaskFailure]]:
@@ -349,12 +351,10 @@ def _together(launcher: Processes, restarts: Restarts) -> Generator[Event, None,
     return losses
 
 
-def _again(losses: Sequence[TaskFailure], restarts: Restarts) -> str:
-    """Wait as long as the rule says before ranks start again; a note on it. Raises OfframpError where
-    they do not."""
+def _again(losses: Sequence[TaskFailure], count: int) -> str:
+    """A note that ranks start again, for the `count`-th time. Raises OfframpError where they do not."""
     gone = next((loss for loss in losses if loss.code not in (DESERTED, DISBANDED)), None)
     reason = "lost each other" if gone is None else f"a rank ended ({gone.reason})"
-    count = restarts.lost(["ranks"])
     by_itself = gone is not None and gone.code is not None and gone.code >= 0
     if by_itself or count > protocol.RETRIES:
         reason = "the ranks lost each other" if gone is None else reason
@@ -362,7 +362,6 @@ def _again(losses: Sequence[TaskFailure], restarts: Restarts) -> str:
             f"{reason}, and the others cannot go on without it; run the same command again, which goes "
             "on from the last checkpoint"
         )
-    time.sleep(protocol.pause_before(count))
     return (
         f"Of {len(losses)} ranks that train together {reason}; all start again from the last checkpoint "
         f"{protocol.restarted(count)}."
