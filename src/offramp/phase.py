@@ -629,7 +629,7 @@ def check(program: Program, exits: int) -> None:
 
 
 def _mistakes(phase: Phase, exits: int, earlier: Collection[str]) -> Iterator[str]:
-    """What is wrong with a phase; each may only be asked for if there is none before it."""
+    """What is wrong with a phase, from what others build on: only the first one is to be believed."""
     if phase.name in RESERVED_NAMES:
         yield "has a name that means something else; give it another"
     if phase.name in earlier:

@@ -61,6 +61,7 @@ _SIZES: WeakKeyDictionary[ExitNetwork, dict[Point, int]] = WeakKeyDictionary()
 def _sizes(net: ExitNetwork) -> dict[Point, int]:
     exits = range(1, net.exits + 1)
     points = [p for k in exits for p in (Point("tap", k), *route(k)[-2:], Point("features", k))]
+    # In eval mode, so that looking at the network does not move its running statistics.
     net = copy.deepcopy(net).eval() if any(module.training for module in net.modules()) else net
     with torch.no_grad():
         images = blank(net.input_shape, 2, next(net.parameters()))

@@ -187,6 +187,7 @@ def _train_epoch(
     for number, read in enumerate(passes.reads("train", chunks, view, nodes), start=done):
         share = shares[number - done]
         labels = images.labels("train", share.rows)
+        # A step that is cut short would leave weights and moments of different steps.
         with uninterrupted(), normalizing(ranks, share):
             for trainee, tally in zip(active, tallies, strict=True):
                 inside(trainee.net).clock.tick(ranks.noise(trainee.node.seed), epoch, number)

@@ -94,6 +94,7 @@ def cross_entropy(
 def balanced(labels: Tensor, classes: int) -> Tensor:
     """Weights [C] float32 with which every class counts alike: N/(C·n), n its number of `labels` [N];
     zero for a class that has none. Over all labels they average 1 (if every class has some)."""
+    # In float64, since N may be larger than float32 counts exactly.
     counts = torch.bincount(labels, minlength=classes).double()
     return (len(labels) / (classes * counts)).where(counts > 0, 0.0).float()
 
@@ -145,11 +146,20 @@ def gating(net: ExitNetwork, logits: Mapping[int, Tensor]) -> Gating:
 def gate_loss(
     exits: Sequence[int], cost: float, logits: Mapping[int, Tensor], labels: Tensor, gating: Gating
 ) -> Tensor:
-    """Binary cross-entropy of the gates of all but the last exit to whether an image's best exit is
-    theirs or an earlier one, mean over images and gates.
+    """The binary cross-entropy of gates to whether an image's best exit is theirs or an earlier one.
 
     The best exit is that of least cross-entropy + cost · spent. Leaving counts (stays / leaves) times,
     over all gates of the batch.
+
+    Args:
+        exits: All but the last have gates that learn.
+        cost: Of running the whole network.
+        logits: [B, C] by exit.
+        labels: [B].
+        gating: What the gates answer.
+
+    Returns:
+        The mean over images and gates, a scalar.
     """
     with torch.no_grad():
         entropies = [F.cross_entropy(logits[k], labels, reduction="none") for k in exits]
@@ -298,7 +308,7 @@ def objective(
                 assert_never(term)
 
     first, *rest = (term.weight * scalar(term) for term in loss)
-    for more in rest:
+    for more in rest:  # not `sum`, whose 0 would be one more addition
         first = first + more
     return first
 

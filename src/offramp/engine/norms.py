@@ -85,6 +85,7 @@ class GlobalBatchNorm(TorchFunctionMode):
             if running_mean is not None and running_var is not None:
                 running_mean.lerp_(mean.to(running_mean), momentum)
                 running_var.lerp_((variance * (total / (total - 1))).to(running_var), momentum)
+        # The statistics are gathered in float64, and applied in what a single device applies.
         kind = torch.promote_types(input.dtype, torch.float32)
         statistics = (mean.to(kind), variance.to(kind), eps, total)
         return _Normalized.apply(  # type: ignore[no-any-return,no-untyped-call]

@@ -209,6 +209,7 @@ class Derived:
         self._readers = set(self._inputs)  # the nodes that they were run for
         self._macs = dict.fromkeys(self._inputs, 0.0)
         self.cached = CacheBytes()
+        # With one epoch nothing is read again, so filling a cache would only cost.
         if cache is not None and max(node.recipe.epochs for node in nodes) > 1:
             self.cached = self._hold(cache, nodes, speeds or assumed(images.device.type))
 

@@ -173,11 +173,8 @@ def _steps(
 def seconds(
     values: Sequence[CacheCandidate], placed: Mapping[ValueName, Medium], speeds: Speeds
 ) -> float:
-    """Seconds to make and read values that are placed so.
-
-    A step runs for every pass in which a live value needs it, and once where it fills a cached one,
-    which is written once and then read.
-    """
+    """Seconds to make and read values that are placed so: a step runs for every pass in which a live
+    value needs it, and once where it fills a cached one, which is written once and then read."""
     return sum(_look_seconds(members, placed, speeds) for members in _by_look(values).values())
 
 

@@ -83,7 +83,7 @@ def macs_per_second(
         torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
 
     _, *times = (_seconds(step, numerics, device) for _ in range(3))
-    return batch * each / min(times)
+    return batch * each / min(times)  # what else a machine does only makes a step slower
 
 
 def stepper(net: ExitNetwork, batch: int, setup: Setup, device: torch.device) -> Callable[[], float]:

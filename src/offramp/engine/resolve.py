@@ -303,6 +303,7 @@ def _path(
     *below, head = path(exit)
     for part, source in zip(below, sources, strict=False):
         origin = {"trains": part in trained, "from": plain(source)}
+        # Neighbors of one origin are one span: a cut between them computes the same.
         if spans and {k: spans[-1][k] for k in origin} == origin:
             spans.pop()
         spans.append({"to": net.places[part.index - 1], **origin})

@@ -159,6 +159,7 @@ def groups(
         if id(parameter) in biases:
             scale *= recipe.norm_bias_rate_scale
         members.setdefault((decay, scale), []).append(parameter)
+    # PyTorch's SGD adds the decay to the gradient, and so to the momentum; `update` does it apart.
     apart = recipe.decoupled_decay
     return [
         {
@@ -268,8 +269,10 @@ def step(
     """
     node = trainee.node
     loss = loss_of(trainee, mine, theirs, labels, class_weights, node.recipe.label_smoothing)
+    # None, not zeros: zeros would still be moved by momentum and weight decay.
     trainee.optimizer.zero_grad(set_to_none=True)
     (loss if at.ranks.count == 1 else loss * at.weight).backward()  # type: ignore[no-untyped-call]
+    # A rank without rows has run one that counts nothing.
     sums = measured(node.exits, loss.detach(), mine.logits, labels) * (at.weight > 0)
     gradients = [p.grad for p in _parameters(trainee) if p.grad is not None]
     sums = at.ranks.sum_(gradients, sums)
@@ -367,6 +370,7 @@ def pack(trainee: Trainee) -> tuple[dict[str, Tensor], dict[str, Any]]:
     named["average"] = trainee.average
     for number, anchor in trainee.anchors.items():
         named |= {f"anchor/{number}": anchor.start, f"fisher/{number}": anchor.fisher}
+    # By name: the optimizer's numbers depend on where the network is cut.
     names, recipe = _names(trainee), trainee.node.recipe
     over = finished(trainee.validation_losses, recipe)
     for index, fields in trainee.optimizer.state_dict()["state"].items():

@@ -84,6 +84,7 @@ class Weights:
 
     def frozen(self, values: Iterable[FrozenValue]) -> list[tuple[ExitNetwork, list[FrozenValue]]]:
         """The fewest networks that compute all `values`, each with the values it computes."""
+        # Values whose parts agree share a network, so that the layers they have in common run once.
         groups: list[tuple[dict[Part, Source], list[FrozenValue]]] = []
         for value in values:
             for sources, members in groups:

@@ -19,7 +19,7 @@ def gradient_equilibrium(exits: int, *, exit_weights: JointWeights = "uniform") 
     """
     backward = {}
     for n in range(1, exits):
-        above = exits - n
+        above = exits - n  # exits whose gradients come from deeper layers
         backward[head(n)] = 1 / (above + 1)
         backward[segment(n + 1)] = above / (above + 1)
     (phase,) = joint(exits, joint_weights=exit_weights)
