@@ -58,6 +58,15 @@ def engine() -> Path:
         pytest.skip(f"the page is not opened here: {error}")
 
 
+LEAVING = re.compile(r"at exit \d(, the last|: \d+ % of the computation was not needed)\.$")
+LEFT_EDGES = "return [...document.querySelectorAll('#path li')].map((i) => i.offsetLeft)"
+WIDTHS = "return [document.documentElement.scrollWidth, innerWidth]"
+PREVENTED = "return !dispatchEvent(new Event(arguments[0], { cancelable: true }))"
+PIXELS = """
+const [data, how, width, height, done] = arguments;
+import("./network.js").then(({ pixels }) =>
+  done([...pixels({ width, height, data: Uint8Array.from(data) }, how)]));
+"""
 WAIT = """
 const [done] = arguments;
 const page = document.documentElement;
@@ -181,10 +190,8 @@ def test_it_answers_as_predict_does(
     with served(tmp_path / "site") as (address, paths):
         show(browser, address, 768, "dark" if kind == "bundle" else "light")
         answered = answers(browser, files)
-        text = browser.execute_script("return document.getElementById('said').textContent")
-        assert re.search(r"at exit \d(, the last|: \d+ % of the computation was not needed)\.$", text)
-        lefts = "return [...document.querySelectorAll('#path li')].map((i) => i.offsetLeft)"
-        assert len(set(browser.execute_script(lefts))) == 1
+        assert LEAVING.search(browser.find_element("id", "said").text)
+        assert len(set(browser.execute_script(LEFT_EDGES))) == 1
         assert browser.get_log("browser") == []
         if kind in ("bundle", "colored"):  # in dark and in light; the others are the same page
             assert axe(browser) == []
@@ -205,13 +212,7 @@ def test_pixels_are_those_of_pillow(browser: Any, colored: Path, tmp_path: Path)
     rgba = np.asarray(image.convert("RGBA")).ravel().tolist()
     with served(tmp_path / "site") as (address, _):
         show(browser, address)
-        on_page = browser.execute_async_script(
-            "const [data, how, done] = arguments;"
-            "import('./network.js').then(({ pixels }) =>"
-            " done([...pixels({ width: 61, height: 37, data: Uint8Array.from(data) }, how)]))",
-            rgba,
-            how.as_json(),
-        )
+        on_page = browser.execute_async_script(PIXELS, rgba, how.as_json(), image.width, image.height)
     np.testing.assert_array_equal(np.asarray(on_page, np.float32), expected)
 
 
@@ -223,10 +224,8 @@ def test_what_no_network_takes_is_said(browser: Any, leaving: Path, tmp_path: Pa
         for width, colors in ((390, "dark"), (768, "light"), (1400, "dark")):
             show(browser, address, width, colors)
             assert answers(browser, [tmp_path / "large.png"]) == []
-            text = browser.execute_script("return document.getElementById('problem').textContent")
-            assert "9×9 pixels and the network takes 8×8" in text
-            across = "return [document.documentElement.scrollWidth, innerWidth]"
-            assert browser.execute_script(across) == [width, width]
+            assert "9×9 pixels" in browser.find_element("id", "problem").text
+            assert browser.execute_script(WIDTHS) == [width, width]
         show(browser, address)
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "good.png")
         ((name, *_),) = answers(browser, [tmp_path / "none.png", tmp_path / "good.png"])
@@ -251,8 +250,7 @@ def test_an_image_that_comes_too_early_leaves_the_page(
         browser.get(address)
         assert wait(browser, "!problem.hidden") != ""
         for kind in ("dragover", "drop"):
-            prevented = "return !dispatchEvent(new Event(arguments[0], { cancelable: true }))"
-            assert browser.execute_script(prevented, kind), kind
+            assert browser.execute_script(PREVENTED, kind), kind
 
 
 def test_places_and_runtimes_that_will_not_do(

@@ -13,11 +13,11 @@ def test_the_interval_is_that_of_the_paired_t_test(pairs: int, level: float) -> 
     generator = np.random.default_rng(pairs)
     a = generator.normal(0.8, 0.1, pairs)
     b = 0.5 * a + generator.normal(0.3, 0.05, pairs)
-    found = paired(a, b, level)
+    difference = paired(a, b, level)
     interval = stats.ttest_rel(a, b).confidence_interval(level)
-    assert found.pairs == pairs
-    assert found.mean == pytest.approx((a - b).mean())
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert difference.pairs == pairs
+    assert difference.mean == pytest.approx((a - b).mean())
+    assert (difference.low, difference.high) == pytest.approx((interval.low, interval.high))
 
 
 def test_the_level_is_95_percent_unless_said() -> None:
@@ -26,8 +26,8 @@ def test_the_level_is_95_percent_unless_said() -> None:
 
 
 def test_the_order_of_a_and_b_is_the_sign() -> None:
-    one, other = paired([3, 5], [1, 2]), paired([1, 2], [3, 5])
-    assert one.mean == 2.5 == -other.mean and one.low == -(other.high or 0)
+    forward, other = paired([3, 5], [1, 2]), paired([1, 2], [3, 5])
+    assert forward.mean == 2.5 == -other.mean and forward.low == -(other.high or 0)
 
 
 def test_one_pair_has_a_mean_and_no_interval() -> None:

@@ -29,10 +29,10 @@ def paired(
 
     Raises ValueError when the lengths differ or are zero.
     """
-    one, other = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    if one.shape != other.shape or one.ndim != 1 or not len(one):
-        raise ValueError(f"need two equally long lists, got {one.shape} and {other.shape}")
-    differences = one - other
+    first, other = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if first.shape != other.shape or first.ndim != 1 or not len(first):
+        raise ValueError(f"need two equally long lists, got {first.shape} and {other.shape}")
+    differences = first - other
     mean, count = float(differences.mean()), len(differences)
     if count < 2:
         return Difference(mean, None, None, count)
