@@ -35,7 +35,7 @@ class Metric:
             compared.
         uneven: Whether a record of a trial has it only where classes are `uneven`; it may be undefined
             there (NaN).
-        shown: Its heading where `offramp show` says what accuracy alone hides; empty: not there.
+        heading: Its title where `offramp show` says what accuracy alone hides; empty: not there.
         code: SHA-256 of the file that it comes from, of a user's own.
     """
 
@@ -46,7 +46,7 @@ class Metric:
     word: str = ""
     on_images: Callable[[Floats, Labels], Floats] | None = None
     uneven: bool = False
-    shown: str = ""
+    heading: str = ""
     code: str = ""
 
     def __call__(self, logits: Floats, labels: Labels) -> Floats:
@@ -137,13 +137,13 @@ def _by_exit(logits: Floats, score: Callable[[Floats], float]) -> Floats:
 
 
 METRICS: Mapping[str, Metric] = {
-    "accuracy": Metric(accuracy, "accuracy", "%", on_images=hits, shown="accuracy"),
+    "accuracy": Metric(accuracy, "accuracy", "%", on_images=hits, heading="accuracy"),
     "cross_entropy": Metric(
         cross_entropy, "cross-entropy", "nats", "lower", word="loss", on_images=cross_entropies
     ),
     "balanced_accuracy": Metric(
-        balanced_accuracy, "balanced accuracy", "%", uneven=True, shown="balanced"
+        balanced_accuracy, "balanced accuracy", "%", uneven=True, heading="balanced"
     ),
-    "auroc": Metric(auroc, "AUROC", uneven=True, shown="AUROC"),
-    "f1": Metric(f1, "F1", "%", uneven=True, shown="F1"),
+    "auroc": Metric(auroc, "AUROC", uneven=True, heading="AUROC"),
+    "f1": Metric(f1, "F1", "%", uneven=True, heading="F1"),
 }

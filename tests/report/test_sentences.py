@@ -98,9 +98,9 @@ def test_where_none_is_behind_stands_what_would_have_been_found(snapshot: Snapsh
         pairs = (pair("a", "b", 0.5, b), pair("a", "c", 0.5, c), pair("b", "c", 0.001, 0.07))
         return ComputeLevel(macs, MEANS, pairs)
 
-    one, both = compared([level(1e6, 0.02, 0.01)]), [level(1e6, 0.02, 0.01), level(2e6, 0.12, 0.05)]
-    assert "2 points" in one and "2 to 12 points" in compared(both)  # the most of those behind none
-    assert (one, compared(both), compared([level(1e6, None, None)])) == snapshot
+    alone, both = compared([level(1e6, 0.02, 0.01)]), [level(1e6, 0.02, 0.01), level(2e6, 0.12, 0.05)]
+    assert "2 points" in alone and "2 to 12 points" in compared(both)  # the most of those behind none
+    assert (alone, compared(both), compared([level(1e6, None, None)])) == snapshot
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def _uneven(manifest: Manifest) -> list[TextTable]:
     test = manifest.metrics["test"].by_name
     if "auroc" not in test:
         return []
-    titles = {name: m.shown for name, m in METRICS.items() if m.shown and name in test}
+    titles = {name: m.heading for name, m in METRICS.items() if m.heading and name in test}
     rows = []
     for i, exit in enumerate(manifest.exits):
         values = [test[name][i] for name in titles]
