@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 SHOWN = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 FIRST = ("fit", "run", "build")  # later examples go on with what these make
+ANSWER = {"as_json", "document"}  # methods of every answer
 WITHOUT = ("BEFORE", "LIVE", "Event", "Goal", "Strategy")  # text and types, without a docstring
 
 
@@ -72,9 +73,9 @@ def test_the_examples_of(name: str, names: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", [n for n in offramp.__all__ if n not in WITHOUT])
 def test_there_is_an_example_of(name: str) -> None:
     shown = {test.name for test in examples(name)}
-    assert shown, f"{name} has no example"
+    assert shown or "On the command line:" in getattr(offramp, name).__doc__, f"{name} has no example"
     if name in ("Fitted", "Results", "Chart", "Policy", "Recipe", "Augment"):
-        lacking = {method for method in methods(name) if f"{name}.{method}" not in shown}
+        lacking = {method for method in methods(name) - ANSWER if f"{name}.{method}" not in shown}
         assert not lacking
 
 

@@ -250,7 +250,7 @@ def show(document: TextBlocks, file: IO[str] | None = None) -> None:
     """
     screen = console(file)
     if document:
-        screen.print(rendered(document, screen.width))
+        screen.print(rendered(document, screen.width), crop=False)
 
 
 def rendered(document: TextBlocks, width: int) -> Group:
@@ -302,7 +302,7 @@ def paragraph(text: str, width: int) -> list[str]:
 def plain_text(document: TextBlocks) -> str:
     """Paragraphs and tables as plain text, within 80 columns."""
     text = io.StringIO()
-    console(text).print(rendered(document, PLAIN), width=PLAIN)
+    console(text).print(rendered(document, PLAIN), width=PLAIN, crop=False)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 

@@ -77,7 +77,7 @@ def test_options_that_do_not_go_together(studied: Cli) -> None:
         (f"{export} --onnxruntime-web x", "goes with --web"),
         (f"{export} --web s --onnxruntime-web x", "npm install"),
         ("serve nowhere", "nowhere is no bundle"),
-        ("push nowhere me/it --license mit", "nowhere is no bundle"),
+        ("export nowhere --hub me/it --license mit", "nowhere is no bundle"),
     ):
         refused(studied(*words.split()), said)
 

@@ -56,10 +56,13 @@ def test_a_pack_of_some_strategies(studied: Cli) -> None:
 
 def test_mistakes_are_one_line(studied: Cli) -> None:
     for words, said in (
-        (("figures", "nowhere"), "neither a store nor packed results at nowhere"),
-        (("figures", "runs", "--only", "curvs"), "there is no figure 'curvs'; did you mean 'curves'?"),
-        (("figures", "runs", "--format", "gif"), "there is no format 'gif'"),
-        (("figures", "runs", "--study", "other"), "no trial was made by a study 'other'"),
+        (("report", "--figures", "nowhere"), "neither a store nor packed results at nowhere"),
+        (
+            ("report", "--figures", "runs", "--only", "curvs"),
+            "there is no figure 'curvs'; did you mean 'curves'?",
+        ),
+        (("report", "--figures", "runs", "--format", "gif"), "there is no format 'gif'"),
+        (("report", "--figures", "runs", "--study", "other"), "no trial was made by a study 'other'"),
         (("store", "pack", "runs", "--out", "."), "holds something else already"),
         (
             ("store", "pack", "runs", "--out", "p", "--strategy", "jont"),

@@ -172,7 +172,7 @@ def test_a_latency_that_is_held_moves_where_images_leave(
 def test_mistakes_with_streams(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     sent(monkeypatch)
     for words, said in (
-        (("joint", "images", "--stream"), "leave the images out"),
+        (("joint", "images", "--stream"), "IMAGES does not go with --stream"),
         (("joint", "images", "--mean-latency", "5ms"), "goes with --stream"),
         (("joint",), "give images"),
         (("joint", "--stream", "--mean-latency", "5ms"), "thresholds of fixed do not move by degrees"),

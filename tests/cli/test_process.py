@@ -45,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_words_need_no_torch() -> None:
-    asked = ["--help", "--version", "run --help", "why --help", "strategies", "strategies --json"]
+    asked = ["--help", "--version", "run --help", "show --help", "strategies", "strategies --json"]
     asked += ["strategies distillation", "strategies distillation --json", "strategies jont", "rnu"]
     *told, control = without("torch torchvision timm pandas", *map(str.split, asked), ["taps", "vgg11"])
     for words, answer in zip(asked, told, strict=True):
@@ -74,10 +74,10 @@ READING = {  # and what is said then
     "compare joint two-stage": "paired by seed",
     "claims": "joint",
     "recommend --goal latency": "joint",
-    "tables --only main": "",
-    "export-table --out table.csv": "rows of 6 trials",
-    "pack --out pack": "6 trials packed",
-    "figures --store pack --only time-total --format svg": "",
+    "report --tables --only main": "",
+    "report --numbers table.csv": "rows of 6 trials",
+    "store pack --out pack": "6 trials packed",
+    "report --figures --store pack --only time-total --format svg": "",
 }
 
 

@@ -59,11 +59,11 @@ def test_show_prints_on_80_columns_and_writes_nothing(studied: Cli, tmp_path: Pa
     refused(hybrids, "has nothing for anova-hybrids")
 
 
-@pytest.mark.parametrize(("command", "names"), [("tables", TABLES), ("figures", FIGURES)])
-def test_the_list_names_all_and_needs_no_store(command: str, names: Iterable[str], cli: Cli) -> None:
-    said = cli(command, "--list")
-    assert said.code == 0
-    lines = said.out.splitlines()
+@pytest.mark.parametrize(("flag", "names"), [("--tables", TABLES), ("--figures", FIGURES)])
+def test_the_list_names_all_and_needs_no_store(flag: str, names: Iterable[str], cli: Cli) -> None:
+    answer = cli("report", flag, "--list")
+    assert answer.code == 0
+    lines = answer.out.splitlines()
     assert [name for name in names if any(line.startswith(f"{name} ") for line in lines)] == [*names]
 
 

@@ -40,7 +40,7 @@ def test_taps_of_ones_own_choice_are_starred_and_told(cli: Cli, tmp_path: Path) 
     assert "blocks.2: nearest to 25% of the MACs\n  blocks.3: as asked\n" in text
     lists = "[['0'], ['1', '2'], ['3', '4']]"
     said = data(cli("taps", f"{file}:make_net", "--input", "1x8x8", "--exits", lists, "--json"))
-    assert [(row["name"], row["show"]) for row in said] == [("0", "as asked"), ("1", None)]
+    assert [(row["name"], row["why"]) for row in said] == [("0", "as asked"), ("1", None)]
     twice = cli("taps", "digits-cnn", "--input", "1x8x8", "--exits", "a,a")
     refused(twice, "--exits: exits.taps names the place 'a' twice")
 

@@ -179,7 +179,7 @@ def test_a_reader_can_refuse_code_of_a_study(mine: Cli) -> None:
     shutil.copy("study.yaml", "other.yaml")
     Path("all.yaml").write_text("studies: [study.yaml, other.yaml]\n")
     refused(mine("run", "all.yaml", "--no-user-code"), "data.py:make_data")
-    words = ("train", "--backbone", "digits-cnn", "--data", "digits", "--no-user-code")
+    words = ("run", "--backbone", "digits-cnn", "--data", "digits", "--no-user-code")
     refused(mine(*words, "--strategy", "net.py:mine"), "net.py:mine")
     assert mine(*words, "--strategy", "joint", "--dry-run").code == 0  # there is none in it
 
@@ -213,7 +213,7 @@ def test_a_build_of_ones_own_code_asks_nothing(mine: Cli) -> None:
 def test_a_strategy_that_is_code_is_not_taken_from_runs(mine: Cli) -> None:
     small = "--set data.train_images=120 --set data.test_images=60 --set recipe.epochs=1"
     given = ("--backbone", "digits-cnn", "--data", "digits", *small.split())
-    ran = mine("train", "--strategy", "net.py:mine", *given, "--store", "known")
+    ran = mine("run", "--strategy", "net.py:mine", *given, "--store", "known")
     assert ran.code == 0, ran.err
     Path("ran").unlink()
     answer = mine("build", *given, "--out", "b", "--evidence", "known", "--dry-run")

@@ -108,7 +108,13 @@ def trusted(store: Store, trial: str, trust_code: bool | None, data: bool = Fals
 
 
 def name_code(studies: Iterable[Study], allowed: bool, reporter: Reporter) -> None:
-    """Tell what files of code studies name, before any of it runs.
+    """Tell what files of code studies name. Raises OfframpError as `code_line` does."""
+    if line := code_line(studies, allowed):
+        reporter.say(line, must=True)
+
+
+def code_line(studies: Iterable[Study], allowed: bool) -> str | None:
+    """What files of code studies name, to be told before any of it runs; None without any.
 
     Raises:
         OfframpError: They name code, and it is not allowed.
@@ -120,5 +126,4 @@ def name_code(studies: Iterable[Study], allowed: bool, reporter: Reporter) -> No
         usercode.forbid(names)
     files = {usercode.file_of(name): name for name in names}
     described = [usercode.described(name) for file, name in files.items() if file.is_file()]
-    if described:
-        reporter.say(f"Code that this runs: {', '.join(described)}.", must=True)
+    return f"Code that this runs: {', '.join(described)}." if described else None

@@ -207,9 +207,12 @@ def _opened(
         return replace(image_files.open_bundle(fetched or Path(network)), name=network)
     source = opened_for(network, store)
     code_runs = trusted(source, source.find_trial(network), trust_code)
+    runner = image_files.open_trial(
+        source, network, policy, devices.chosen(device), trust_code=code_runs
+    )
     if policy is None:
         click.echo("No --policy: every image goes to the final exit.", err=True)
-    return image_files.open_trial(source, network, policy, devices.chosen(device), trust_code=code_runs)
+    return runner
 
 
 def _answer(

@@ -12,9 +12,9 @@ from offramp.api.options import (
     RUNS,
     CommandOption,
     FamilyNames,
-    FastStepWatcher,
     MeasureName,
     ResultsPlaces,
+    StepWatcher,
     StudyName,
 )
 from offramp.api.results.report import FormatNames
@@ -86,7 +86,7 @@ def figures(
     names: ListFlag = False,
     measure: MeasureName = None,
     study: StudyName = None,
-    watch: FastStepWatcher = None,
+    watch: StepWatcher = None,
 ) -> FigureFiles | FamilyList:
     """Draw the paper's figures, and more, instead of a page.
 

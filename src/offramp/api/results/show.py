@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import click
+
 from offramp.api.answer import answer
-from offramp.api.opening import archived, name_code
+from offramp.api.opening import archived, code_line
 from offramp.api.options import RUNS, CommandOption, Settings, StorePlace, UserCode, trial_names
-from offramp.api.reporter import Caller
 from offramp.data_spec import HELD_OUT
 from offramp.errors import OfframpError
 from offramp.hashing import differing
@@ -206,7 +207,8 @@ def _planned(study: Path | None, settings: Sequence[str], user_code: bool) -> di
     from offramp.study.spec.file import members
 
     studies = [member.study for member in members(Path(study), settings)]
-    name_code(studies, user_code, Caller(None))
+    if line := code_line(studies, user_code):
+        click.echo(line, err=True)
     return {key: node.reads for plan in plans(studies) for key, node in plan.nodes.items()}
 
 

@@ -66,7 +66,9 @@ def stats(
     same: ColumnName = None,
     measured: ColumnName = None,
     families: bool = False,
-    better: Literal["higher", "lower"] | None = None,
+    better: Annotated[
+        Literal["higher", "lower"] | None, CommandOption("higher|lower", parse=lambda text, _: text)
+    ] = None,
 ) -> GroupStatistics:
     """Test whether groups differ, in any table of numbers.
 
