@@ -178,11 +178,8 @@ def stage_calls(
 
 @dataclass(frozen=True, eq=False)
 class NetworkSubject:
-    """A network in torch under a policy, to be measured where it is.
-
-    What leaves where is laid down beforehand, with the shares and in random order; scores are computed
-    and compared all the same.
-    """
+    """A network in torch under a policy, to be measured where it is. What leaves where is laid down
+    beforehand, with the shares and in random order; scores are computed and compared all the same."""
 
     net: ExitNetwork  # in eval mode
     policy: Policy  # names exits of the network

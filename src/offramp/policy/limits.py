@@ -244,8 +244,9 @@ COMPANIONS: Mapping[str, Companion] = _entries(Companion)
 def words(name: str) -> str:
     """A limit's name in messages, which stands for `--max-mean-macs` and `max_mean_macs` alike.
 
-    >>> words("max-mean-macs"), words("on_average")
-    ('max mean MACs', 'on average')
+    Example:
+        >>> words("max-mean-macs"), words("on_average")
+        ('max mean MACs', 'on average')
     """
     return re.sub("[-_]", " ", name).replace("macs", "MACs")
 
