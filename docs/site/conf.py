@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 project = "offramp"
 author = "The offramp maintainers"
 release = metadata.version("offramp")
-extensions = ["myst_nb", "sphinx.ext.autodoc"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["jupyter_execute"]
 html_theme = "furo"
 html_title = f"offramp {release}"
@@ -39,18 +39,23 @@ nb_execution_timeout = 300  # seconds a cell
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # attributes in a list, beside the members that autodoc shows
+napoleon_use_param = False  # types stand in the signature
+napoleon_use_rtype = False
+
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 90
 
 
 def setup(app):
-    app.connect("autodoc-process-docstring", _docstring)
+    app.connect("autodoc-process-docstring", _docstring, priority=400)  # before napoleon's
     app.connect("build-finished", _readable)
 
 
-def _docstring(*given):
-    lines = given[-1]
+def _docstring(*event):
+    lines = event[-1]
     lines[:] = as_rst(lines)
 
 

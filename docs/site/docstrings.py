@@ -1,58 +1,29 @@
-"""The project's docstrings, which are written to be read in a terminal, as reStructuredText.
-
-What stands in single backticks is code; `name: what it is`, with deeper lines below it, is a term and
-its definition; examples and numbered steps stay.
-"""
+"""Docstrings as Sphinx's napoleon extension reads them: plain words are no markup, commands are code."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator
 
-TERM = re.compile(r"([\w*][\w*, .]{0,60}): +(?=\S)")
+COMMANDS = "On the command line:"
 LITERAL = re.compile(r"(`[^`]+`)")
 
 
-def as_rst(lines: Sequence[str]) -> list[str]:
-    """Lines of a docstring, without its common indentation.
+def as_rst(lines: Iterable[str]) -> Iterator[str]:
+    """The lines of a docstring; examples stay as they are.
 
-    >>> as_rst(["Fits a `net`.", "", "net: of `attach`, or", "    one at hand."])
-    ['Fits a ``net``.', '', '``net``', '    of ``attach``, or', '    one at hand.', '']
+    >>> list(as_rst(["Fits a `net` on *args.", ">>> fit(*args)"]))
+    ['Fits a ``net`` on \\\\*args.', '>>> fit(*args)']
     """
-    found: list[str] = []
-    for block in _blocks(lines):
-        if block[0].lstrip().startswith(">>>"):
-            found += block
-        elif re.match(r" *\d+\. ", block[0]):
-            found += ["::", "", *(f"    {line}" for line in block)]
-        elif any(line.startswith(" ") for line in block) or TERM.match(block[0]):
-            found += _terms(block)
+    example = commands = False
+    for line in lines:
+        example = line.lstrip().startswith(">>>") or (example and bool(line.strip()))
+        commands = commands and (line.startswith(" ") or not line)
+        if line == COMMANDS:
+            commands = True
+            yield from (f"{line}:", "")
         else:
-            found += map(_inline, block)
-        found.append("")
-    return found
-
-
-def _blocks(lines: Iterable[str]) -> Iterator[list[str]]:
-    for filled, block in groupby(lines, key=lambda line: bool(line.strip())):
-        if filled:
-            yield list(block)
-
-
-def _terms(block: Sequence[str]) -> Iterator[str]:
-    """A definition for each line that begins one; what stands before the first is a paragraph."""
-    inside = False
-    for line in block:
-        found = TERM.match(line)
-        if found and not line.startswith(" "):
-            if not inside:
-                yield ""
-            inside = True
-            yield ", ".join(f"``{name.strip()}``" for name in found[1].split(","))
-            yield f"    {_inline(line[found.end() :])}"
-        else:
-            yield f"    {_inline(line.strip())}" if inside else _inline(line.strip())
+            yield line if example or commands else _inline(line)
 
 
 def _inline(text: str) -> str:

@@ -192,7 +192,13 @@ def attach(
 attach.__doc__ = (attach.__doc__ or "").replace(
     f"{12 * ' '}HEADS",
     "\n".join(
-        fill(line, 100, initial_indent=12 * " ", subsequent_indent=16 * " ") for line in explained()
+        [
+            "",
+            *(
+                fill(line, 100, initial_indent=12 * " " + "- ", subsequent_indent=14 * " ")
+                for line in explained()
+            ),
+        ]
     ),
 )
 
