@@ -18,7 +18,7 @@ from offramp.units import macs
 if TYPE_CHECKING:
     from offramp.analysis.recommend import Advice, Preference, Ranked
 
-GoalName = Annotated[str, CommandOption("NAME", f"What matters most: {', '.join(GOALS)}.")]
+AnyGoal = Annotated[str, CommandOption("NAME", f"What matters most: {', '.join(GOALS)}.")]
 NO_RUNS = "No runs back this. It is the advice of the paper (Strategies at a glance, section 8.1)."
 
 
@@ -98,7 +98,7 @@ class Recommendation:
 def recommend(
     store: ResultsPlace | None = None,
     *,
-    goal: GoalName = "balanced",
+    goal: AnyGoal = "balanced",
     min_accuracy: Annotated[float | None, CommandOption("SHARE", parse=_accuracy)] = None,
     max_macs: Macs = None,
     frozen_backbone: bool = False,
