@@ -25,6 +25,9 @@ from offramp.terminal import plain
 
 def main() -> None:
     """Entry point: whatever goes wrong is one line, never a traceback; no name steers the terminal."""
+    if "_OFFRAMP_COMPLETE" in os.environ:  # a shell asks, and click answers it in bytes
+        _answer()
+        return
     with plain():
         _answer()
 
