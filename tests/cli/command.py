@@ -114,7 +114,7 @@ def without(modules: str, *commands: Sequence[object]) -> list[Answer]:
         f"        if {{name, name.split('.')[0]}} & {set(modules.split())}:\n"
         "            raise ImportError(name + ' is refused')\n"
         "sys.meta_path.insert(0, Refuse())\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]!r}\n"
         "from command import call\n"
         f"told = [call(*words) for words in {[[*map(str, words)] for words in commands]!r}]\n"
         "print(json.dumps(told))"
