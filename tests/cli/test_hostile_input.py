@@ -31,7 +31,7 @@ RUN = ("run", "s.yaml", "--dry-run")
         (("strategies", "joint", "--exits", "99999999"), "in the range 1<=x<=1000"),
         (("taps", LONG), "unknown backbone|File name too long"),
         (("taps", "resnet18", "--input", "999999x999999x999999"), "at most 4096 channels and pixels"),
-        (("taps", "resnet18", "--classes", "99999999999"), "in the range 1<=x<=100000"),
+        (("taps", "resnet18", "--classes", "99999999999"), "in the range 2<=x<=100000"),
         ((*RUN, "--cache-memory", "1e30GB"), "must be auto or a size"),
         ((*RUN, "--cache-disk", str(2**63)), "must be auto or a size"),
         ((*RUN, "--set", "data.size=99999999999"), r"data\.size"),
