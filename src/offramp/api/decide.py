@@ -32,12 +32,21 @@ Right = Mapping[tuple[str, int], Floats]
 def begin(
     store: Store, plan: Plan, most: int | None = None, difference: float | None = None
 ) -> tuple[str, SeedLog]:
-    """The rule by which seeds are added to a study, and its name in the store: the one that is there, or
-    a new one. most: seeds in all, MOST without.  difference: in accuracy, 0 to 1; DIFFERENCE without.
+    """The rule by which seeds are added to a study: the store's own, or a new one.
 
-    Raises OfframpError for another rule than the one that is there, for fewer seeds than a first look
-    needs, where there are no two strategies or test images to compare, and where each seed draws its own
-    splits.
+    Args:
+        store: Where the rule is, or is written.
+        plan: The study's plan.
+        most: Seeds in all; MOST without.
+        difference: In accuracy, 0 to 1; DIFFERENCE without.
+
+    Returns:
+        The rule's name in the store, and the rule.
+
+    Raises:
+        OfframpError: For another rule than the store's, for fewer seeds than a first look needs, where
+            there are no two strategies or test images to compare, and where each seed draws its own
+            splits.
     """
     if plan.study.data.split_seed == "trial":  # the plan's data are of one seed
         raise OfframpError(
@@ -58,8 +67,8 @@ def begin(
     name = digest(sorted(own))[:16]
     if store.archive.has_seed_log(name):
         log = store.archive.read_seed_log(name)
-        asked = (most or len(log.seeds), difference or log.difference)
-        if asked != (len(log.seeds), log.difference):
+        rule = (most or len(log.seeds), difference or log.difference)
+        if rule != (len(log.seeds), log.difference):
             raise OfframpError(
                 f"seeds are added to this study by a rule that cannot change after a look: --max-seeds "
                 f"{len(log.seeds)} --difference {100 * log.difference:g}; give these, or neither"
@@ -103,21 +112,21 @@ def part(plan: Plan, seeds: Sequence[int], strategies: Collection[str]) -> Plan:
 
 def right(store: Store, plan: Plan) -> dict[tuple[str, int], Floats]:
     """What the trials of a plan have right. Raises Damaged as the store does."""
-    found = {}
+    shares = {}
     for trial in plan.trials:
         arrays = store.trial_logits(trial.id)
         answers = np.asarray(scoring.answers(arrays["test"])) == arrays["test_labels"][:, None]
-        found[trial.label, trial.seed] = answers.mean(axis=1)
-    return found
+        shares[trial.label, trial.seed] = answers.mean(axis=1)
+    return shares
 
 
-def look(log: SeedLog, known: Right, strategies: Sequence[str]) -> tuple[Decision, ...]:
-    """What the trials that are known say of all pairs of `strategies`."""
+def look(log: SeedLog, shares: Right, strategies: Sequence[str]) -> tuple[Decision, ...]:
+    """What the trials in `shares` decide about all pairs of `strategies`."""
     when = looks(log)
     pairs = {}
     for a, b in combinations(strategies, 2):
-        seeds = [s for s in log.seeds if (a, s) in known and (b, s) in known]
-        rows = [known[a, s] - known[b, s] for s in seeds]
+        seeds = [s for s in log.seeds if (a, s) in shares and (b, s) in shares]
+        rows = [shares[a, s] - shares[b, s] for s in seeds]
         pairs[a, b] = when.at(np.array(rows)) if rows else ()
     return decide(pairs, when, float(log.difference), float(log.alpha))
 
@@ -129,7 +138,7 @@ def questioned(decisions: Sequence[Decision]) -> tuple[str, ...]:
 
 def noted(log: SeedLog, count: int, decisions: Sequence[Decision]) -> SeedLog:
     """The log with what a look at so many seeds found."""
-    found = tuple(
+    verdicts = tuple(
         {
             "a": d.a,
             "b": d.b,
@@ -141,4 +150,4 @@ def noted(log: SeedLog, count: int, decisions: Sequence[Decision]) -> SeedLog:
         }
         for d in decisions
     )
-    return log.model_copy(update={"looks": {**log.looks, str(count): found}})
+    return log.model_copy(update={"looks": {**log.looks, str(count): verdicts}})
