@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
-from command import Cli, keys, narrow, refused
+from command import Cli, call, keys, narrow, refused
 from syrupy.assertion import SnapshotAssertion
 
 from offramp.cli.app import app
@@ -96,3 +96,11 @@ def test_a_device_that_is_not_here_is_one_line(studied: Cli) -> None:
         assert answer.code == 2 and answer.out == "", words
         assert "no device 'abacus' here; choose from cpu" in answer.err.splitlines()[-1], words
     assert studied("run", "s.yaml", "--quiet", "--device", "cpu").code == 0
+
+
+def test_a_store_option_beside_several_stores_is_among_them(tmp_path: Path) -> None:
+    first, second, third = (str(tmp_path / name) for name in ("first", "second", "third"))
+    other = call("report", first, second, "--tables", "--store", third)
+    assert other.code == 2 and f"--store {third} is not among the stores before it" in other.err
+    among = call("report", first, second, "--tables", "--store", second)
+    assert among.code == 2 and f"packed results at {first};" in among.err

@@ -396,9 +396,10 @@ class JobCommand(click.Command):
             if bare not in takes:
                 raise OfframpError(self._misplaced(bare, function))
             parsed = _parsed(takes[bare], setting)
-            if bare in request and request[bare] != parsed:
-                raise OfframpError(_twice(request[bare], parsed))
-            request[bare] = parsed
+            if bare in request:
+                _check_same_store(request[bare], parsed)
+            else:
+                request[bare] = parsed
         for name, parameter in takes.items():
             if parameter.required and name not in request:
                 raise click.MissingParameter(ctx=ctx, param=_click_parameters(parameter)[0])
@@ -425,6 +426,8 @@ def _parsed(parameter: JobParameter, setting: Any) -> Any:
         if len(setting) > 1:
             raise OfframpError(f"one {parameter.name} is enough here; got {', '.join(setting)}")
         (setting,) = setting
+    if parameter.multiple and isinstance(setting, str):  # of --store: one store, not its letters
+        setting = (setting,)
     if parse is None:
         return list(setting) if parameter.multiple else setting
     if parameter.multiple:
@@ -432,10 +435,15 @@ def _parsed(parameter: JobParameter, setting: Any) -> Any:
     return parse(setting, parameter.flag)
 
 
-def _twice(first: Any, other: Any) -> str:
-    if isinstance(first, list):
-        return f"--store {other} is not among the stores before it; name all as arguments"
-    return f"two stores are named, {first} and {other}; leave one out"
+def _check_same_store(places: Any, option: Any) -> None:
+    """Raises OfframpError if the arguments name one store and --store names another."""
+    if isinstance(places, list):
+        if others := [str(store) for store in option if store not in places]:
+            raise OfframpError(
+                f"--store {', '.join(others)} is not among the stores before it; name all as arguments"
+            )
+    elif places != option:
+        raise OfframpError(f"two stores are named, {places} and {option}; leave one out")
 
 
 def print_answer(answer: Any, as_json: bool) -> int:
