@@ -100,6 +100,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_architecture.py  # layers as drawn, names of types, no empty names
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
