@@ -49,6 +49,13 @@ def test_cross_entropy_by_exit() -> None:
     assert cross_entropy(huge, np.array([0])).tolist() == [0.0]
 
 
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.on_images])
+def test_the_mean_over_images_is_the_metric(name: str) -> None:
+    of, on_images = METRICS[name].of, METRICS[name].on_images
+    assert on_images is not None
+    np.testing.assert_allclose(on_images(FOUR, OF_FOUR).mean(axis=0), of(FOUR, OF_FOUR))
+
+
 def test_counted_by_hand() -> None:
     logits = margins(NEVER, RIGHT, MIXED)
     assert balanced_accuracy(logits, LABELS).tolist() == pytest.approx([0.5, 1, (6 / 8 + 1) / 2])

@@ -17,11 +17,13 @@ from command import Answer, refused
 
 import offramp.api
 from offramp.api.answer import answer
-from offramp.api.deploy.build import BuildChoices
+from offramp.api.deploy.build import BuildChoices, build
+from offramp.api.deploy.calibrate import calibrate
 from offramp.api.options import TrainingOptions
 from offramp.cli.adapter import Job, JobCommand, JobGroup, entries, parameters, print_answer
 from offramp.cli.app import JOBS
 from offramp.errors import OfframpError
+from offramp.policy.limits import Limits
 from offramp.terminal import TextBlocks, TextTable
 
 SAMPLES = {  # of values that are parsed, by what the help calls them
@@ -113,9 +115,16 @@ def test_each_setting_of_a_group_is_read(group: type) -> None:
     """Linters see no name of a group that nobody reads."""
     source = "".join(p.read_text() for p in Path(offramp.api.__path__[0]).rglob("*.py"))
     names = set(re.findall(r'"(\w+)"', source))
-    limits = {name for name in group.__annotations__ if name.startswith(("max_", "min_"))}
-    companions = {"risk", "confidence", "on_average", "without_labels"}
-    assert set(group.__annotations__) - limits - companions <= names
+    assert set(group.__annotations__) - set(Limits.__annotations__) <= names
+
+
+@pytest.mark.parametrize(
+    ("function", "group"), [(calibrate, Limits), (build, Limits), (build, BuildChoices)]
+)
+def test_each_setting_of_a_group_is_an_option(function: Callable[..., Any], group: type) -> None:
+    command = JobCommand("job", Job(function))
+    options = {option.name for option in command.get_params(click.Context(command))}
+    assert set(group.__annotations__) <= options
 
 
 def test_every_parameter_is_in_the_docstring() -> None:

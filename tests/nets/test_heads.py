@@ -107,6 +107,13 @@ def test_channels_last_maps_are_recognized():
     assert resolve(HeadSpec(), {"layout": "chw"}, (8, 8, 96), "exit 1").layout == "chw"
 
 
+@pytest.mark.parametrize("kind", [name for name, kind in heads.KINDS.items() if kind.choose is None])
+def test_every_kind_that_reads_maps_keeps_how_they_lie(kind):
+    head = make((8, 8, 96), kind=kind)
+    assert resolve(HeadSpec(), {"kind": kind}, (8, 8, 96), "exit 1").layout == "hwc"
+    assert head(torch.randn(2, 8, 8, 96)).shape == (2, 7)
+
+
 def test_equal_heads_have_equal_specs():
     assert resolve(paper_head(1), {}, (16, 2, 2), "e") == resolve(paper_head(3), {}, (16, 2, 2), "e")
     assert resolve(paper_head(1), {}, (16, 8, 8), "e") != resolve(paper_head(3), {}, (16, 8, 8), "e")
