@@ -44,13 +44,13 @@ def measure(quick: bool) -> Iterator[Result]:
         seeds = 22 if quick else 112
         study = (str(STUDY), "--set", f"seeds={list(range(1, seeds + 1))}")
         of = ("--store", str(make_store(Path(folder) / "many", STUDY, study[2:]).root))
-        table = ("--out", str(Path(folder) / "table.parquet"))
+        table = ("--numbers", str(Path(folder) / "table.parquet"))
         many: Commands = {
             "status": ((*OFFRAMP, "status", *of), QUICK_SECONDS),
             "compare": ((*OFFRAMP, "compare", "joint", "two-stage", *of), QUICK_SECONDS),
             "run --dry-run": ((*OFFRAMP, "run", *study, "--dry-run", *of), A_FEW_SECONDS),
             "run, all of it there": ((*OFFRAMP, "run", *study, *of), None),
-            "export-table": ((*OFFRAMP, "export-table", *table, *of), A_FEW_SECONDS),
+            "report --numbers": ((*OFFRAMP, "report", *table, *of), A_FEW_SECONDS),
         }
         name = f"scale: offramp {{}} at {seeds * STRATEGIES} trials, seconds"
         yield from timed(name, many, 1 if quick else 3)

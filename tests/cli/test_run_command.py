@@ -1,4 +1,4 @@
-"""`offramp run` and `offramp run`: a study, a list of studies, a budget, what fails."""
+"""`offramp run`: one trial, a study, a list of studies, a budget, what fails."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ def _click_type(parameter: JobParameter) -> click.ParamType[Any] | None:
 
 
 class JobOption(click.Option):
-    """An option. mode: the option that it goes with; empty for any."""
+    """An option. mode: the option that it goes with, or several; empty for any."""
 
     mode = ""
 
@@ -279,7 +279,7 @@ class JobCommand(click.Command):
         prose += [f"\b\nExamples:\n  {examples}"] if examples else []
         super().__init__(
             name,
-            help="\n\n".join(filter(None, prose)),
+            help="\n\n".join(filter(None, prose)).replace("::\n\n", ":\n\n\b\n"),  # lines as they are
             short_help=" ".join(first.split()),
         )
         self.job = job
@@ -298,7 +298,12 @@ class JobCommand(click.Command):
                 first = " ".join(sections(function.__doc__ or "")[""].partition("\n\n")[0].split())
                 options.append(click.Option([f"--{mode}", _variable(mode)], is_flag=True, help=first))
             for name, parameter in parameters(function).items():
-                if name == "watch" or name in takes or (mode and parameter.by_place):
+                if name in takes:
+                    for option in options:
+                        if isinstance(option, JobOption) and option.name == name and option.mode:
+                            option.mode += f" or --{mode.removesuffix('=')}"
+                    continue
+                if name == "watch" or (mode and parameter.by_place):
                     continue
                 takes[name] = parameter
                 if job.modes and parameter.required and not self._in_all_modes(parameter):
@@ -410,9 +415,11 @@ class JobCommand(click.Command):
             if function is chosen:
                 every = {n: each for _, f in self.job.items() for n, each in parameters(f).items()}
                 return f"{every[name].flag} does not go with --{mode.removesuffix('=')}; leave one out"
-        for mode, function in self.job.modes.items():
-            if name in (takes := parameters(function)):
-                return f"{takes[name].flag} goes with --{mode.removesuffix('=')}; add it"
+        modes = [mode for mode, function in self.job.modes.items() if name in parameters(function)]
+        if modes:
+            flag = parameters(self.job.modes[modes[0]])[name].flag
+            some = " or ".join(f"--{mode.removesuffix('=')}" for mode in modes)
+            return f"{flag} goes with {some}; add it"
         raise KeyError(name)  # every option is of one of the functions
 
 

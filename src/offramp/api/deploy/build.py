@@ -92,7 +92,7 @@ class BuildChoices(CalibrationOptions, total=False):
         int8: Quantize the stages; in Python, a number is the accuracy that this may cost.
         int8_loss: Accuracy to give up for int8: 0.01 or 1% is one point.
         web: Also write a web page that classifies images in the browser: a new folder.
-        onnxruntime_web: With web: the npm package that the page needs. By default
+        onnxruntime_web: With `web`: the npm package that the page needs. By default
             node_modules/onnxruntime-web, here or in a folder above.
         force: Replace an earlier bundle or page.
         anyway: Go on with an unreliable result, and mark it.

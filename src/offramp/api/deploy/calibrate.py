@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from offramp.api.answer import answer
 from offramp.api.deploy.policies import CalibrationOptions, check_options, policy_for
 from offramp.api.opening import opened, trusted
-from offramp.api.options import RUNS, Anyway, Device, StorePlace, TrialName, TrustCode
+from offramp.api.options import RUNS, Anyway, CommandOption, Device, StorePlace, TrialName, TrustCode
 from offramp.terminal import TextBlocks, TextTable
 from offramp.units import counted, macs, percent
 
@@ -121,7 +121,7 @@ def calibrate(
     trial: TrialName,
     store: StorePlace = RUNS,
     *,
-    out: Path | None = Path("policy.json"),
+    out: Annotated[Path | None, CommandOption(help="The policy file to write.")] = Path("policy.json"),
     device: Device = None,
     trust_code: TrustCode = None,
     anyway: Anyway = False,
