@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from offramp.errors import OfframpError, Unwritable
+from offramp.units import size
 
 _MENDABLE = {  # by the user: a place that is not theirs, or none, or a disk or a server that is gone
     *(errno.EACCES, errno.EPERM, errno.EROFS),
@@ -21,6 +24,41 @@ _MENDABLE = {  # by the user: a place that is not theirs, or none, or a disk or 
 }
 DEVICES = Path("/dev")
 FEW = 100  # files that a disk takes; what could not be written whole is gone again by then
+# The most bytes that are read of a file that somebody else may have written, by its kind.
+DOCUMENT = 16 * 2**20  # written by hand, or as short: a study, a policy
+RECORDS = 128 * 2**20  # JSON of a store or a pack, some 30 kB a trial
+TABLE = 2**30  # rows as text or Parquet, or an entry for each image
+ARRAYS = 16 * 2**30  # weights and logits
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The bytes of a file that somebody else may have written.
+
+    Args:
+        path: Of the file.
+        most: Bytes that it may have.
+
+    Raises:
+        OSError: it cannot be read, is a pipe or a device, which may never end, or has more bytes.
+    """
+    with open(path, "rb", opener=_not_waiting) as file:  # of a folder, Python itself raises
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+        if status.st_size > most:
+            reason = f"it has {size(status.st_size)}, and at most {size(most)} are read"
+            raise OSError(errno.EFBIG, reason, str(path))
+        return file.read(status.st_size)
+
+
+def _not_waiting(path: str, flags: int) -> int:
+    """Open a file; of a pipe, without waiting for whoever writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def read_regular_text(path: Path, most: int, encoding: str = "utf-8") -> str:
+    """The text of a file, read as `read_regular` reads; any end of a line is `\\n`."""
+    return io.TextIOWrapper(io.BytesIO(read_regular(path, most)), encoding).read()
 
 
 def sync(path: Path) -> None:

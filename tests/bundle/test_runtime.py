@@ -472,6 +472,17 @@ def test_a_pipe_or_a_device_in_place_of_a_file_is_not_waited_for(bundle: Path, i
     assert status == 2 and "no readable SHA256SUMS" in err
 
 
+@pytest.mark.parametrize("name", ["SHA256SUMS", "labels.json"])
+def test_a_file_of_any_size_is_not_read_into_memory(bundle: Path, images: Path, name: str) -> None:
+    with (bundle / name).open("ab") as file:
+        file.truncate(runtime.LARGEST + 1)
+    if name != "SHA256SUMS":
+        seal(bundle)
+    status, _, err = run(bundle, images)
+    assert status == 2 and ("no readable" if name == "SHA256SUMS" else "is larger than any") in err
+    assert name in err
+
+
 def test_escapes_of_a_terminal_are_not_printed(bundle: Path, images: Path) -> None:
     edited(bundle, "labels.json", "", [f"\x1b[31m{k}\u202e" for k in range(10)])
     status, out, _ = run(bundle, images / "00.png")

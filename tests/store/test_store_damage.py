@@ -115,10 +115,10 @@ def test_what_cannot_be_read_now_is_not_called_damage(
     """For want of a permission, which root has wherever it looks, or of file handles."""
     key = node(store)
 
-    def read_bytes(path: Path) -> bytes:
+    def read_regular(path: Path, most: int) -> bytes:  # noqa: ARG001
         raise OSError(code, os.strerror(code), str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr("offramp.store.sealed.read_regular", read_regular)
     with pytest.raises(OfframpError, match=rf"cannot read .*{os.strerror(code)}") as caught:
         store.has_node(key)
     assert not isinstance(caught.value, Damaged)

@@ -8,12 +8,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offramp.errors import OfframpError
-from offramp.files import folder_at, is_litter
+from offramp.files import DOCUMENT, folder_at, is_litter, read_regular
 from offramp.hashing import file_digest
 
 if TYPE_CHECKING:
@@ -83,7 +83,10 @@ def check_place(
 def _foreign(out: Path, parts: Sequence[str]) -> str | None:
     """The first file in a folder that nothing here wrote; replacing the folder would lose it."""
     whole = all((out / name).is_file() for name in (SUMS, *parts))
-    lines = (out / SUMS).read_text(encoding="utf-8", errors="replace").splitlines() if whole else []
+    lines: list[str] = []
+    if whole:
+        with suppress(OSError):  # larger than any list
+            lines = read_regular(out / SUMS, DOCUMENT).decode(errors="replace").splitlines()
     ours = {SUMS, *(line.partition("  ")[2] for line in lines)}
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()

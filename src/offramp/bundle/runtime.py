@@ -52,6 +52,7 @@ SPREAD = 2.0  # of the median: what nineteen rounds of twenty may take; as `cali
 TEMPERATURES = (1e-6, 1e6)  # beyond, float32 has no room for logits that are divided by them
 AGAIN = "export the bundle again"
 BEFORE = "before"  # the input of a graph that adds to the answer of the stage before
+LARGEST = 16 * 2**20  # bytes of a list or JSON of a bundle
 WHOLE = 2**63 - 1  # the largest whole number that is believed
 
 
@@ -135,7 +136,7 @@ def _beside(name: str) -> ModuleType:
 
 def _lines(sums: Path) -> list[str]:
     try:
-        if not sums.is_file():
+        if not sums.is_file() or sums.stat().st_size > LARGEST:
             raise FileNotFoundError
         return sums.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
@@ -479,6 +480,8 @@ class Bundle:
 
     def _json(self, name: str) -> JsonField:
         path = self._file(name)
+        if path.stat().st_size > LARGEST:
+            raise BundleError(f"{path} is larger than any that offramp writes; {AGAIN}")
         try:
             return JsonField(str(path), json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, RecursionError) as error:  # the latter of lists in lists in lists

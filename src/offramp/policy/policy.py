@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from offramp.errors import OfframpError
-from offramp.files import replacing
+from offramp.files import DOCUMENT, read_regular_text, replacing
 from offramp.parts import HIDDEN, Carry
 from offramp.policy import calibration, scoring
 from offramp.policy.calibration import Calibration
@@ -163,7 +163,7 @@ class Policy:
             (1, 2, 3)
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = read_regular_text(Path(path), DOCUMENT)
         except FileNotFoundError:
             raise OfframpError(f"there is no policy {path}; calibrate a network to have one") from None
         except (OSError, UnicodeDecodeError) as error:

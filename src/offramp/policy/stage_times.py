@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, assert_never
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from offramp.errors import OfframpError
+from offramp.files import DOCUMENT, read_regular_text
 from offramp.policy.calibrate import MeasuredCosts
 from offramp.policy.costs import Costs
 from offramp.policy.limits import LIMITS, LimitKind
@@ -87,7 +88,7 @@ def read(path: Path) -> StageTimes:
     try:
         if path.stat().st_size > LARGEST:
             raise OfframpError(f"the stage times {path} are no file of run.py: too large; {remedy}")
-        times = StageTimes.model_validate_json(path.read_text(encoding="utf-8"))
+        times = StageTimes.model_validate_json(read_regular_text(path, DOCUMENT))
         times.by_batch()
     except FileNotFoundError:
         raise OfframpError(f"there are no stage times {path}; {remedy}") from None

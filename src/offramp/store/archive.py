@@ -11,10 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-from pyarrow.parquet import ParquetFile
 
-from offramp import arrays
+from offramp import arrays, parquet
 from offramp.errors import OfframpError, nearest
 from offramp.store import manifest, sealed
 from offramp.store.locks import numbered
@@ -124,14 +122,13 @@ class Archive:
     def node_history(self, key: str) -> pd.DataFrame:
         """One row an epoch, as it was written; the index is not kept."""
         # Not pandas' own reader, which looks for file systems and folders of parts: three times as long.
-        data = pa.BufferReader(self.node_content(key, "history.parquet"))
+        data = self.node_content(key, "history.parquet")
         path = self.files.path(NODE.folder, key, "history.parquet")
         try:
-            table = ParquetFile(data).read()
-            table.validate(full=True)  # text too, which pandas decodes later
-            history: pd.DataFrame = table.to_pandas()
+            history: pd.DataFrame = parquet.read(data).to_pandas()
         except Exception as error:  # pyarrow raises whatever it likes
-            raise Damaged(path, "is no readable Parquet file") from error
+            reason = f" ({error})" if isinstance(error, parquet.TooLarge) else ""
+            raise Damaged(path, f"is no readable Parquet file{reason}") from error
         return history
 
     def node_cost(self, key: str) -> Cost:

@@ -28,10 +28,9 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from pydantic import Field
 
-from offramp import arrays
+from offramp import arrays, parquet
 from offramp.errors import OfframpError
 from offramp.escape import markdown
 from offramp.files import folder_at, is_litter, writing
@@ -185,10 +184,11 @@ def _check(document: PackDocument, place: Path) -> None:
 def _table(data: bytes, path: Path, trials: Iterable[str]) -> pd.DataFrame:
     place = path / "table.parquet"
     try:
-        pq.read_table(io.BytesIO(data)).validate(full=True)  # text too, which pandas decodes later
+        parquet.read(data)
         table = pd.read_parquet(io.BytesIO(data))
     except Exception as error:  # pyarrow raises whatever it likes on damaged bytes
-        raise Damaged(place, "is no readable Parquet file", AGAIN) from error
+        reason = f" ({error})" if isinstance(error, parquet.TooLarge) else ""
+        raise Damaged(place, f"is no readable Parquet file{reason}", AGAIN) from error
     for column in COLUMNS:
         if column not in table:
             raise Damaged(place, f"lacks the column '{column}'", AGAIN)

@@ -17,6 +17,7 @@ from typing import Any
 
 from offramp.errors import OfframpError
 from offramp.escape import printable
+from offramp.files import ARRAYS, RECORDS, read_regular
 from offramp.hashing import is_sealed_text, text, with_seal
 from offramp.store.place import FileSystem, Place
 
@@ -131,11 +132,16 @@ def content(files: FileSystem, kind: Kind, name: str, file: str) -> bytes:
     """One file of the folder. Raises Damaged unless its size and SHA-256 are the manifest's."""
     sums = read(files, kind, name)["files"][file]
     place = files.sealed(sums["sha256"], kind.folder, name, file)
-    data = files.read(*place)
-    if len(data) != sums["bytes"]:
-        raise Damaged(files.path(*place), f"has {len(data)} bytes instead of {sums['bytes']}")
+    path, data = files.path(*place), b""
+    # On a disk it is measured before it is read; an object's length would cost a request.
+    length = files.length(*place) if isinstance(path, Path) else None
+    if length in (None, sums["bytes"]):
+        data = files.read(*place)
+        length = len(data)
+    if length != sums["bytes"]:
+        raise Damaged(path, f"has {length} bytes instead of {sums['bytes']}")
     if hashlib.sha256(data).hexdigest() != sums["sha256"]:
-        raise Damaged(files.path(*place), "does not match its SHA-256")
+        raise Damaged(path, "does not match its SHA-256")
     return data
 
 
@@ -161,13 +167,16 @@ def parsed(data: bytes, path: Place, remedy: str = REMEDY) -> Any:
 
 
 def read_bytes(path: Path, remedy: str = REMEDY) -> bytes:
-    """A file's bytes. Raises Damaged only where they are gone. A file that may not be read, or not now
-    for lack of handles, must not be thrown away, and raises a plain OfframpError."""
+    """A file's bytes. Raises Damaged only where they are gone, and for what was put in their place: a
+    pipe, a device, more than a record or an array has. A file that may not be read, or not now for lack
+    of handles, must not be thrown away, and raises a plain OfframpError."""
     try:
-        return path.read_bytes()
+        return read_regular(path, RECORDS if path.suffix == ".json" else ARRAYS)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise Damaged(path, "is missing", remedy) from error
     except OSError as error:
         if error.errno == errno.EIO:
             raise Damaged(path, "lies on a bad spot of the disk", remedy) from error
+        if error.errno in (errno.EINVAL, errno.EFBIG, errno.ENXIO):  # the last of a socket
+            raise Damaged(path, f"cannot be read ({error.strerror})", remedy) from error
         raise OfframpError(f"cannot read {path} ({error.strerror}); allow it and run again") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -115,23 +116,27 @@ def stats(
 def read(file: Path, value: str) -> pd.DataFrame:
     """A table from a .csv or .parquet file; of a CSV, every column but `value` as text."""
     import pandas as pd
-    import pyarrow.parquet as pq
+
+    from offramp import parquet
+    from offramp.files import TABLE, read_regular
 
     if not file.is_file():
         raise OfframpError(f"there is no file {file}; name a CSV or Parquet file")
     try:
         if file.suffix.lower() == ".parquet":
-            pq.read_table(file).validate(full=True)  # text too, which pandas decodes later
-            return pd.read_parquet(file)
+            data = read_regular(file, TABLE)
+            parquet.read(data)
+            return pd.read_parquet(io.BytesIO(data))
         if file.suffix.lower() == ".csv":
-            frame = pd.read_csv(file, dtype=str, keep_default_na=False)
+            text = io.BytesIO(read_regular(file, TABLE))
+            frame = pd.read_csv(text, dtype=str, keep_default_na=False)
             if value in frame.columns:
                 frame[value] = _numbers(frame[value], file)
             return frame
     except OfframpError:
         raise
     except Exception as error:  # pandas and pyarrow raise whatever they like on damaged bytes
-        reason = in_line(error)
+        reason = (error.strerror if isinstance(error, OSError) else None) or in_line(error)
         raise OfframpError(f"{file} cannot be read ({reason}); write it anew") from None
     raise OfframpError(f"{file} is neither .csv nor .parquet; convert it to one of them")
 

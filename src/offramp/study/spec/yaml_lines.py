@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from offramp.errors import OfframpError
+from offramp.files import DOCUMENT, read_regular_text
 
 Path = tuple[str | int, ...]  # from the top: keys of mappings, positions (from 0) in lists
 
@@ -56,13 +57,14 @@ def text_of(path: pathlib.Path, missing: str) -> str:
         OfframpError: Where it cannot be read as text.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_regular_text(path, DOCUMENT, "utf-8-sig")
     except FileNotFoundError:
         raise OfframpError(f"{path}: {missing}") from None
     except UnicodeDecodeError:
         raise OfframpError(f"{path}: not a text file; save it as UTF-8") from None
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = error.strerror or str(error)
+        reason = reason[:1].lower() + reason[1:]  # units keep their capitals
         raise OfframpError(f"{path}: cannot be read ({reason}); give a readable file") from None
 
 
