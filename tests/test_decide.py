@@ -36,7 +36,9 @@ def test_the_rule_is_kept_before_the_first_look_and_does_not_change(tmp_path: Pa
     assert store.archive.seed_logs() == {name: log}
     assert decide.begin(store, study) == decide.begin(store, study, 6, 0.005) == (name, log)
     for other in ({"most": 8}, {"difference": 0.01}):
-        with pytest.raises(OfframpError, match="cannot change after a look: --max-seeds 6 --difference"):
+        with pytest.raises(
+            OfframpError, match="cannot change after a look: `max_seeds` 6, `difference`"
+        ):
             decide.begin(store, study, **other)  # type: ignore[arg-type]
     assert store.collect(abandon=True) == 0
     assert Store(tmp_path).archive.read_seed_log(name) == log
@@ -65,7 +67,7 @@ def test_what_else_lies_beside_logs_is_none(tmp_path: Path) -> None:
 def test_what_cannot_be_decided_is_refused_before_anything_is_kept(tmp_path: Path) -> None:
     store = Store(tmp_path)
     refuses("has 1 of them", decide.begin, store, plan("baseline", "joint"))
-    with pytest.raises(OfframpError, match="--max-seeds is 3; the first look takes 4"):
+    with pytest.raises(OfframpError, match="`max_seeds` is 3; the first look takes 4"):
         decide.begin(store, plan(seeds=(1, 2, 3, 4)), most=3)
     data = tiny_data()
     alone = Split(data.test.read(torch.tensor([0])), data.test.labels[:1])

@@ -44,7 +44,6 @@ COMMANDS = {
     *(
         "bundle/web.py",
         "data/audit.py",
-        "api/decide.py",
         "study/search.py",
         "study/variants.py",
         "study/spec/file.py",

@@ -189,3 +189,14 @@ def test_an_error_of_a_job_ends_the_command() -> None:
     fails.__dict__.pop("__wrapped__")
     with pytest.raises(OfframpError, match="x"):
         JobCommand("job", Job(fails)).main(["x"], standalone_mode=False)
+
+
+def test_an_error_names_options_on_the_command_line_and_parameters_in_python(
+    cli: Callable[..., Answer],
+) -> None:
+    with pytest.raises(OfframpError, match="`input` is 'x'; write"):
+        offramp.taps("resnet18", input="x")
+    refused(cli("taps", "resnet18", "--input", "x"), "--input is 'x'; write")
+    with pytest.raises(OfframpError, match="`max_seeds` and `difference` are for `until_decided`"):
+        offramp.run("study.yaml", max_seeds=3)
+    refused(cli("run", "study.yaml", "--max-seeds", "3"), "--max-seeds and --difference are for")

@@ -79,9 +79,9 @@ def test_a_store_is_named_before_or_behind_an_option(studied: Cli) -> None:
 def test_a_store_below_the_folder_is_named(studied: Cli) -> None:
     Path("runs").rename("build")
     Path("runs").mkdir()
-    assert "name one with --store, or run" in studied("status").err
+    assert "name another, or run" in studied("status").err
     Path("build").rename("runs/build")
-    refused(studied("status"), "name one with --store, such as runs/build, or run")
+    refused(studied("status"), "name another, such as runs/build, or run")
 
 
 def test_a_device_that_is_not_here_is_one_line(studied: Cli) -> None:

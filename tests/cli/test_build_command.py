@@ -198,7 +198,7 @@ def test_a_time_sets_the_epochs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> No
     short = cli(*words, "1s")
     assert short.code == 2 and short.out == ""
     said = " ".join(short.err.split())
-    assert "--budget 1s is too short: it leaves" in said
+    assert "--budget 1.0 s is too short: it leaves" in said
     assert "networks stay near chance; give about" in said
 
 

@@ -33,8 +33,8 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("--on there", "--on must be local, ray or ray://HOST:PORT; got 'there'"),
         ("--on ray://head", "--on must be local, ray or ray://HOST:PORT; got 'ray://head'"),
         ("--on ray --workers 2", "--workers is for one machine"),
-        ("--price-per-hour 2 --dry-run", "add --dry-run --on ray"),
-        ("--price-per-hour 2 --on ray", "add --dry-run --on ray"),
+        ("--price-per-hour 2 --dry-run", "name one with --on"),
+        ("--price-per-hour 2 --on ray", "--price-per-hour goes with --dry-run; add it"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(cli: Cli, words: str, said: str) -> None:

@@ -13,7 +13,13 @@ MOST_NOTES = 4  # of what results lack, in a terminal
 
 
 class JobAnswer(Protocol):
-    """What a job returns."""
+    """What a job returns.
+
+    Example:
+        >>> strategies: offramp.JobAnswer = offramp.list_strategies()
+        >>> strategies.as_json()[0]["name"]
+        'baseline'
+    """
 
     def as_json(self) -> Any:
         """The answer for programs, in the types of JSON."""

@@ -50,17 +50,17 @@ def begin(
     """
     if plan.study.data.split_seed == "trial":  # the plan's data are of one seed
         raise OfframpError(
-            "--until-decided adds seeds on the same images, and with data.split_seed: trial each seed "
+            "`until_decided` adds seeds on the same images, and with data.split_seed: trial each seed "
             "draws its own; give a number as split_seed"
         )
     if len(compared(plan)) < 2:
         raise OfframpError(
-            "--until-decided compares strategies with the same early exits; the study has "
+            "`until_decided` compares strategies with the same early exits; the study has "
             f"{len(compared(plan))} of them, so name two"
         )
     if len(plan.data.test) < 2:
         raise OfframpError(
-            "--until-decided compares strategies on the test images, and one image decides nothing; ask "
+            "`until_decided` compares strategies on the test images, and one image decides nothing; ask "
             "for more (data.test_images)"
         )
     own = tuple(trial.id for trial in plan.trials)
@@ -70,14 +70,14 @@ def begin(
         rule = (most or len(log.seeds), difference or log.difference)
         if rule != (len(log.seeds), log.difference):
             raise OfframpError(
-                f"seeds are added to this study by a rule that cannot change after a look: --max-seeds "
-                f"{len(log.seeds)} --difference {100 * log.difference:g}; give these, or neither"
+                "seeds are added to this study by a rule that cannot change after a look: `max_seeds` "
+                f"{len(log.seeds)}, `difference` {100 * log.difference:g} points; give these, or neither"
             )
         return name, log
     seeds = plan.study.seeds
     first, most = max(FEWEST, len(seeds)), most or MOST
     if most < first:
-        raise OfframpError(f"--max-seeds is {most}; the first look takes {first}, so give that or more")
+        raise OfframpError(f"`max_seeds` is {most}; the first look takes {first}, so give that or more")
     more = range(max(seeds) + 1, max(seeds) + 1 + most - len(seeds))
     log = SeedLog(
         study=plan.study.name,

@@ -33,7 +33,7 @@ def archived(store: Place | str) -> Archive:
         below = " or ".join(map(str, stores_in(archive.root)[:3]))
         such = f", such as {below}" if below else ""
         raise OfframpError(
-            f"there is no store at {archive.root}; name one with --store{such}, or run a study first"
+            f"there is no store at {archive.root}; name another{such}, or run a study first"
         )
     return archive
 

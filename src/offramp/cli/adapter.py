@@ -334,12 +334,9 @@ class JobCommand(click.Command):
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """With parameters as options: `dry_run` is --dry-run."""
-        flags: dict[str, str] = {}
-        for _, function in self.job.items():
-            flags |= {name: parameter.flag for name, parameter in parameters(function).items()}
         for part in (self, *self.get_params(ctx)):
             if isinstance(part, JobCommand | click.Option | click.Argument) and part.help:
-                part.help = re.sub(r"`(\w+)`", lambda name: flags.get(name[1], name[0]), part.help)
+                part.help = self._in_flags(part.help)
         super().format_help(ctx, formatter)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -368,9 +365,19 @@ class JobCommand(click.Command):
                 if watch is not None:
                     request["watch"] = watch
                 code = print_answer(function(**request), as_json)
+        except OfframpError as error:  # Python's names of parameters are this command's options
+            error.args = tuple(self._in_flags(str(part), function) for part in error.args)
+            raise
         except KeyboardInterrupt as error:
             code = exit_code(error)
         ctx.exit(code)
+
+    def _in_flags(self, text: str, chosen: Callable[..., Any] | None = None) -> str:
+        """A text with the parameters of a job as options, first those of the chosen function."""
+        flags: dict[str, str] = {}
+        for function in (*(function for _, function in self.job.items()), chosen or self.job.function):
+            flags |= {name: parameter.flag for name, parameter in parameters(function).items()}
+        return re.sub(r"`(\w+)`", lambda name: flags.get(name[1], name[0]), text)
 
     def _function(self, named: dict[str, Any]) -> Callable[..., Any]:
         """The function that the options ask for; a flag that only chooses is takes out of `named`."""

@@ -41,6 +41,9 @@ class BenchmarkReport:
         benchmark: The numbers.
         figure: The chart's file; None without one.
         failure: Why the chart could not be written.
+
+    On the command line:
+        offramp benchmark two-stage-resnet18-cifar10-s42 --json
     """
 
     benchmark: Benchmark
@@ -166,9 +169,9 @@ def _check_figure(figure: Path | None) -> None:
 
     if figure is not None and figure.suffix[1:] not in FORMATS:
         endings = ", ".join(f".{ending}" for ending in FORMATS)
-        raise OfframpError(f"--figure is {figure}; end it in one of {endings}")
+        raise OfframpError(f"`figure` is {figure}; end it in one of {endings}")
     if figure is not None and not figure.parent.is_dir():
-        raise OfframpError(f"there is no folder {figure.parent} for --figure; make it first")
+        raise OfframpError(f"there is no folder {figure.parent} for `figure`; make it first")
 
 
 def _charted(measured: Benchmark, figure: Path | None) -> BenchmarkReport:

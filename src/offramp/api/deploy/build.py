@@ -429,7 +429,7 @@ def _best_of(
     best = choice(evidence.open(source), preference, backbone)
     if best is None:
         raise OfframpError(
-            f"the runs in {source} say nothing of {backbone} for the goal '{goal}'; leave --evidence "
+            f"the runs in {source} say nothing of {backbone} for the goal '{goal}'; leave `evidence` "
             "out, to go by the paper's guidelines"
         )
     trial, why = best
@@ -437,7 +437,7 @@ def _best_of(
     if is_user_code(program):
         raise OfframpError(
             f"the best strategy of the runs in {source} is code, {program}; read it, and if you want "
-            f"it, name it yourself: --strategy {program}"
+            f"it, name it yourself: `strategy` {program}"
         )
     return program, trial.manifest.options, f"{why} ({source})"
 

@@ -34,6 +34,9 @@ class CalibrationReport:
         file: Where it was written; None where it was not.
         test: What it comes to on test images.
         unreliable: Why it is not to be trusted; empty for a reliable one.
+
+    On the command line:
+        offramp calibrate two-stage-resnet18-cifar10-s42 --risk 0.01 --json
     """
 
     policy: Policy

@@ -38,7 +38,7 @@ def int8_share(int8: bool | float, loss: float | None) -> float | None:
     from offramp.bundle import export
 
     if loss is not None and not (int8 and 0 <= loss < 1):
-        raise OfframpError("--int8-loss is a share such as 0.01, and goes with --int8")
+        raise OfframpError("`int8_loss` is a share such as 0.01, and goes with `int8`")
     return export.int8_share(int8 if loss is None else loss)
 
 
@@ -58,13 +58,13 @@ def check_page(web: Path | None, runtime: Path | None, force: bool, bundle: Path
 
     if web is None:
         if runtime is not None:
-            raise OfframpError("--onnxruntime-web goes with --web; leave it out")
+            raise OfframpError("`onnxruntime_web` goes with `web`; leave it out")
         return None
     pages.check_place(web, force)
     page, other = resolved(web), resolved(bundle)
     if page.is_relative_to(other) or other.is_relative_to(page):  # each replaces all of its folder
         raise OfframpError(
-            f"--web {web} and --out {bundle} are one folder, or one in the other; name two apart"
+            f"`web` {web} and `out` {bundle} are one folder, or one in the other; name two apart"
         )
     return pages.find_runtime(runtime, Path.cwd())
 

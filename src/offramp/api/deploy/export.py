@@ -111,7 +111,7 @@ def export(
     from offramp.policy.policy import Policy
 
     if (policy is None) is not to_measure:
-        raise OfframpError("give either --policy FILE, of offramp calibrate, or --to-measure")
+        raise OfframpError("give either `policy`, a file of offramp calibrate, or `to_measure`")
     folder = Path(out)
     allowed = int8_share(int8, int8_loss)
     graphs.check_installed()

@@ -79,7 +79,7 @@ def check_options(options: CalibrationOptions) -> Target:
     if batch is not None and batch < 1:
         raise OfframpError(f"batch must be at least 1, got {batch}")
     if LIMITS[target.kind].stages != "mean" and stage_times is None and batch is not None:
-        raise OfframpError("--batch goes with --max-mean-latency and --stage-times; leave it out")
+        raise OfframpError("`batch` goes with `max_mean_latency` and `stage_times`; leave it out")
     check_times(target.kind, stage_times is not None)
     Search(*_search(options))
     return target

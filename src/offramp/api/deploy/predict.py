@@ -158,14 +158,14 @@ def predict(
     if not images:
         raise OfframpError("give images: files, or folders of them")
     if not out.parent.is_dir():
-        raise OfframpError(f"there is no folder {out.parent} for --out; make it first")
+        raise OfframpError(f"there is no folder {out.parent} for `out`; make it first")
     target = resolved(out)  # behind a link the file itself, so that the link stays
     blocked = out.exists() and not (out.is_file() and os.access(out, os.W_OK))
     if blocked or not os.access(target.parent, os.W_OK):  # the table is written beside it, then moved
-        raise OfframpError(f"--out {out} cannot be written; name a file in a folder of yours")
+        raise OfframpError(f"`out` {out} cannot be written; name a file in a folder of yours")
     files = image_files.find(list(map(Path, images)))
     if target in {file.resolve() for file in files}:
-        raise OfframpError(f"--out {out} is one of the images; name another file")
+        raise OfframpError(f"`out` {out} is one of the images; name another file")
     runner = _opened(network, policy, store, device, trust_code)
     good, damaged = image_files.check(files, runner.preprocessing)
     rows: list[FileAnswer] = []
@@ -185,9 +185,9 @@ def predict(
 def check_bundle_options(policy: Path | None, device: torch.device | str | None) -> None:
     """Raises OfframpError for options that a bundle does not take."""
     if policy is not None:
-        raise OfframpError("a bundle carries its policy; leave --policy out")
+        raise OfframpError("a bundle carries its policy; leave `policy` out")
     if str(device or "cpu") != "cpu":
-        raise OfframpError("a bundle runs on the CPU; leave --device out")
+        raise OfframpError("a bundle runs on the CPU; leave `device` out")
 
 
 def _opened(
@@ -293,7 +293,7 @@ class AnswerStream:
         try:
             stream = answers(network, paths, self.mean_latency)
         except ValueError as error:
-            raise OfframpError(f"--mean-latency cannot be held: {error}") from None
+            raise OfframpError(f"`mean_latency` cannot be held: {error}") from None
         writer = csv.writer(sys.stdout, lineterminator="\n")
         if not as_json:
             writer.writerow((*COLUMNS, "milliseconds"))

@@ -135,7 +135,7 @@ def listener(host: str, port: int) -> socket.socket:
             server.close()
         why = getattr(error, "strerror", None) or error
         raise OfframpError(
-            f"cannot listen at {host}:{port} ({why}); choose another --port or --host"
+            f"cannot listen at {host}:{port} ({why}); choose another `port` or `host`"
         ) from error
     return server
 

@@ -98,6 +98,11 @@ def doctor(*, device: Device = None) -> MachineReport:
 
     Raises:
         OfframpError: There is no such device here.
+
+    Example:
+        >>> machine = offramp.doctor()
+        >>> machine.findings[0].what
+        'versions'
     """
     from offramp import device as devices
 
@@ -148,7 +153,7 @@ def tune(
     if busy > BUSY and not anyway:
         raise OfframpError(
             f"other programs use {busy:.1f} cores of this machine, so times measured now would "
-            "mislead; try again when they are done, or give --anyway"
+            "mislead; try again when they are done, or give `anyway`"
         )
     gains = []
     for event in tuner.measure(chosen.type, usable_cores()):

@@ -134,11 +134,11 @@ def track_store(
 
     if not to:
         some = ", ".join(kind.example for kind in TRACKERS.values())
-        raise OfframpError(f"name a tracker with --to, such as {some}")
+        raise OfframpError(f"name a tracker with `to`, such as {some}")
     reader = Reader((awaited if follow else archived)(store))
     for path in file:
         if not Path(path).exists():
-            raise OfframpError(f"there is no {path}; give --file a file or folder")
+            raise OfframpError(f"there is no {path}; give `file` a file or folder")
     root = reader.archive.root
     # Whole, as most stores are called `runs`: the page of one must not replace that of another.
     whole = str(root.resolve() if isinstance(root, Path) else root)
@@ -146,7 +146,7 @@ def track_store(
     for text, each in trackers.items():
         if file:
             if not isinstance(each, FileTracker):
-                raise OfframpError(f"{text.partition(':')[0]} keeps no files; leave --file out")
+                raise OfframpError(f"{text.partition(':')[0]} keeps no files; leave `file` out")
             each.attach(file, whole)
             click.echo(f"{text}: {counted(len(file), 'file')} kept.", err=True)
     if not _has_optuna() and searched(reader.archive):

@@ -130,9 +130,9 @@ def _formats(text: str) -> tuple[str, ...]:
         return ()
     for word in words:
         if word not in PICTURES:
-            raise OfframpError(f"--format has '{word}'{nearest(word, (*PICTURES, 'none'))}")
+            raise OfframpError(f"`formats` has '{word}'{nearest(word, (*PICTURES, 'none'))}")
     if not words:
-        raise OfframpError("--format is empty; write svg,pdf,png, some of them, or none")
+        raise OfframpError("`formats` is empty; write svg,pdf,png, some of them, or none")
     return tuple(format for format in PICTURES if format in words)
 
 
@@ -173,9 +173,9 @@ def numbers(store: StorePlace = RUNS, *, numbers: Annotated[Path, CommandOption(
 
     out = Path(numbers)
     if out.suffix not in (".parquet", ".csv"):
-        raise OfframpError(f"--numbers is {out}; end it in .parquet or .csv, which is the format")
+        raise OfframpError(f"`numbers` is {out}; end it in .parquet or .csv, which is the format")
     if not out.parent.is_dir():
-        raise OfframpError(f"there is no folder {out.parent} for --numbers; make it first")
+        raise OfframpError(f"there is no folder {out.parent} for `numbers`; make it first")
     archive = archived(store)
     trials = archive.trials()
     frame = tidy(archive, trials)

@@ -101,7 +101,7 @@ def stats(
     from offramp.paper import FAMILIES
 
     if better not in (None, "higher", "lower"):
-        raise OfframpError(f"--better is '{better}'; write higher or lower")
+        raise OfframpError(f"`better` is '{better}'; write higher or lower")
     columns = Columns(value, group, block, same, measured)
     split = [name.strip() for name in (by or "").split(",") if name.strip()]
     frame = _filter(read(Path(file), value), where)
@@ -159,7 +159,7 @@ def _filter(frame: pd.DataFrame, where: Sequence[str]) -> pd.DataFrame:
     for condition in where:
         column, sign, text = condition.partition("=")
         if not sign:
-            raise OfframpError(f"--where is '{condition}'; write COLUMN=VALUE")
+            raise OfframpError(f"`where` is '{condition}'; write COLUMN=VALUE")
         if column not in frame.columns:
             raise OfframpError(
                 f"there is no column '{column}'{nearest(column, map(str, frame.columns))}"

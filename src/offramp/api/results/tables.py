@@ -102,7 +102,7 @@ def tables(
         return FamilyList("table", listed(TABLES))
     kinds = files.formats([name.strip() for name in formats.split(",") if name.strip()])
     if not kinds:
-        raise OfframpError("--format names no kind of file; write some of md, latex, csv")
+        raise OfframpError("`formats` names no kind of file; write some of md, latex, csv")
     families = [*show, *only]
     sources = places(stores)
     results = evidence.open_all(sources, study)
@@ -110,8 +110,8 @@ def tables(
     if not listing:
         what = f"for {', '.join(families)}" if families else "in any finished trial"
         raise OfframpError(
-            f"{', '.join(map(str, sources))} has nothing {what}; run a study first, or see offramp "
-            "report --tables --list"
+            f"{', '.join(map(str, sources))} has nothing {what}; run a study first, or see "
+            "with `names` what there is"
         )
     if show:
         return TableFiles(listing, [], None, results.missing)

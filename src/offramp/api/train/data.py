@@ -265,7 +265,7 @@ def split_data(
     out = Path(out)
     if out.is_file():
         raise OfframpError(
-            f"{out} is there already, and studies may use it; give another --out, or remove it first"
+            f"{out} is there already, and studies may use it; give another `out`, or remove it first"
         )
     numbers = {"train_images": train_images, "test_images": test_images, "split_seed": seed}
     chosen = [f"data.{key}={number}" for key, number in numbers.items() if number is not None]

@@ -170,9 +170,9 @@ def forecast(
     reporter = reporter_for(watch)
     address = cluster_address(on)
     if address is not None and isinstance(workers, int):
-        raise OfframpError("--workers is for one machine; a cluster has the cores that Ray was given")
+        raise OfframpError("`workers` is for one machine; a cluster has the cores that Ray was given")
     if price_per_hour is not None and address is None:
-        raise OfframpError("--price-per-hour is for the forecast of a cluster; add --dry-run --on ray")
+        raise OfframpError("`price_per_hour` is for the forecast of a cluster; name one with `on`")
     request = requested(study, training)
     name_code(request.studies, training.get("user_code", True), reporter)
     request.check_alone(budget=budget, power=power)

@@ -103,11 +103,11 @@ def _without_file(training: TrainingOptions, settings: Sequence[str]) -> Study:
     from offramp.study.spec import file as spec
 
     flags = {"strategies": "--strategy", "backbone": "--backbone", "data": "--data"}
-    missing = [f"--{name}" for name in WITHOUT_STUDY if training.get(name) is None]
+    missing = [f"`{name}`" for name in WITHOUT_STUDY if training.get(name) is None]
     if len(missing) == len(WITHOUT_STUDY):
         raise OfframpError(
             "name a study file (for a first one: offramp recipes demo > demo.yaml), or a strategy with "
-            "--strategy, --backbone and --data"
+            "`strategy`, `backbone` and `data`"
         )
     if missing:
         raise OfframpError(f"without a study, also name {' and '.join(missing)}")
@@ -210,7 +210,7 @@ def cluster_address(on: str) -> str | None:
     if on == "local":
         return None
     if on != "ray" and not re.fullmatch(r"ray://[^\s/]+:[0-9]{1,5}", on):
-        raise OfframpError(f"--on must be local, ray or ray://HOST:PORT; got '{on}'")
+        raise OfframpError(f"`on` must be local, ray or ray://HOST:PORT; got '{on}'")
     return on
 
 

@@ -291,11 +291,11 @@ def run(
         raise OfframpError(f"workers must be at least 1, or 'auto'; got {workers!r}")
     address = cluster_address(on)
     if address is not None and workers not in (None, "auto"):
-        raise OfframpError("--workers is for one machine; a cluster has the cores that Ray was given")
+        raise OfframpError("`workers` is for one machine; a cluster has the cores that Ray was given")
     if (max_seeds, difference) != (None, None) and not until_decided:
-        raise OfframpError("--max-seeds and --difference are for --until-decided; add it")
+        raise OfframpError("`max_seeds` and `difference` are for `until_decided`; add it")
     if budget is not None and until_decided:
-        raise OfframpError("--budget makes a study smaller, --until-decided larger; leave one out")
+        raise OfframpError("`budget` makes a study smaller, `until_decided` larger; leave one out")
     request = requested(study, training)
     name_code(request.studies, training.get("user_code", True), reporter)
     request.check_alone(budget=budget, until_decided=until_decided)

@@ -129,7 +129,7 @@ def search(
     from offramp.study.variants import SearchOptions, Variants, check_keys, written
 
     if not over:
-        raise OfframpError("name a setting with --over, such as 'recipe.learning_rate=log(1e-3,1)'")
+        raise OfframpError("name a setting with `over`, such as 'recipe.learning_rate=log(1e-3,1)'")
     study = Path(study)
     spaces = ranges(over)
     files = study_files(study, (*settings, "search=null"), data_root)
@@ -140,7 +140,7 @@ def search(
     check_installed()
     target = out or Path(f"{study.stem}-found.yaml")
     if out is None and target.exists() and not target.read_bytes().startswith(HEAD.encode()):
-        raise OfframpError(f"{target} is there already; move it, or name another file with --out")
+        raise OfframpError(f"{target} is there already; move it, or name another file with `out`")
     whole = members[0].study
     labels = [s.label for s in whole.strategies] if per is not None else [None]
     requests = {label: SearchOptions(spaces, trials, label, prune, seed) for label in labels}
@@ -171,7 +171,7 @@ def ranges(over: Sequence[str]) -> dict[str, Any]:
         key, equals, rest = text.partition("=")
         if not equals or not key.strip():
             raise OfframpError(
-                f"--over {text}: write a setting and a range, recipe.learning_rate=log(1e-3,1)"
+                f"`over` {text}: write a setting and a range, recipe.learning_rate=log(1e-3,1)"
             )
         spaces[key.strip()] = space(rest, f"--over {key.strip()}")
     return spaces

@@ -152,7 +152,7 @@ def _draw(name: str | None, exits: int, file: Path) -> StrategyPicture:
     from offramp.study.plan import programs
 
     if name is None:
-        raise OfframpError("--picture draws one strategy; name it, such as joint-branch")
+        raise OfframpError("`picture` draws one strategy; name it, such as joint-branch")
     drawing = picture(programs.program(name, exits, {}, {}), exits, f"{name}, with {exits} exits")
     with writing(file), replacing(file) as temporary:
         temporary.write_text(drawing, encoding="utf-8")

@@ -102,10 +102,10 @@ def taps(
 
     sides = SHAPE.fullmatch(input)
     if sides is None:
-        raise OfframpError(f"--input is '{input}'; write channels x height x width, as 3x32x32")
+        raise OfframpError(f"`input` is '{input}'; write channels x height x width, as 3x32x32")
     shape = (int(sides[1]), int(sides[2]), int(sides[3]))
     if max(shape) > LARGEST:
-        raise OfframpError(f"--input is '{input}'; give at most {LARGEST} channels and pixels a side")
+        raise OfframpError(f"`input` is '{input}'; give at most {LARGEST} channels and pixels a side")
     backbone = {"name": model} if stem is None else {"name": model, "stem": stem}
     study: dict[str, Any] = {"strategies": ["baseline"], "data": "given", "backbone": backbone}
     study |= {} if exits is None else {"exits": {"taps": spec.exits(exits)}}
