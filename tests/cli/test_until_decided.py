@@ -70,7 +70,7 @@ def test_a_second_call_trains_nothing_and_says_so(again: Cli, decided: tuple[Pat
 
 def test_the_rule_cannot_be_changed_after_a_look(again: Cli) -> None:
     answer = again("run", "s.yaml", "--until-decided", "--max-seeds", "9")
-    assert answer.code == 2 and "--max-seeds 4 --difference 0.01" in answer.err
+    assert answer.code == 2 and "--max-seeds 4, --difference 0.01 points" in answer.err
 
 
 def test_an_interrupted_run_goes_on(fresh: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
