@@ -261,7 +261,7 @@ def test_a_store_that_is_none(cli: Cli) -> None:
     assert answer.code == 2 and "format 99" in answer.err and "update offramp" in answer.err
     for command in (["status"], ["show", "x"], ["compare", "a", "b"], ["show", "x"], ["store", "gc"]):
         for store in ("nowhere", "folder"):
-            refused(cli(*command, "--store", store), "", f"no store at {store}", "--store")
+            refused(cli(*command, "--store", store), "", f"no store at {store}", "name another")
 
 
 def test_a_store_that_cannot_be_made(cli: Cli) -> None:
