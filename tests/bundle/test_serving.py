@@ -286,7 +286,7 @@ def test_what_is_in_work_is_answered_before_the_end(leaving: Path, pictures: lis
 
 def test_a_server_ends_by_the_signal(leaving: Path) -> None:
     command = [sys.executable, "-m", "offramp", "serve", str(leaving), "--port", "0"]
-    wide = {**os.environ, "COLUMNS": "1000"}  # the address is on the first line, however long the path
+    wide = {**os.environ, "COLUMNS": "80"}  # the address is on the first line, however long the path
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=wide) as process:
         try:
             assert process.stdout is not None

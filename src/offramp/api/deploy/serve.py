@@ -45,7 +45,10 @@ class BundleServer:
         return [f"Unreliable: {reason}." for reason in self.unreliable]
 
     def document(self) -> TextBlocks:
-        return [f"{self.bundle}: POST images to {self.address}/predict"]
+        return [
+            f"POST images to {self.address}/predict",
+            f"Bundle: {self.bundle}",
+        ]  # lines that fold no address
 
     def run(self, as_json: bool = False, show: Callable[[], None] = lambda: None) -> int:
         """Answer requests until the process is interrupted."""
