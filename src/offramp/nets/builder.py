@@ -188,19 +188,15 @@ def attach(
     return _assembled(trunk, Origin(None, identity), settings, input_shape, classes, seed)
 
 
-# The kinds of heads explain themselves; `help(offramp.attach)` has what the registry says.
-attach.__doc__ = (attach.__doc__ or "").replace(
-    f"{12 * ' '}HEADS",
-    "\n".join(
-        [
-            "",
-            *(
-                fill(line, 100, initial_indent=12 * " " + "- ", subsequent_indent=14 * " ")
-                for line in explained()
-            ),
-        ]
-    ),
+# The kinds of heads explain themselves; `help(offramp.attach)` has what the registry says. How far the
+# docstring is indented depends on Python: 3.13 takes the common indentation away.
+_TEXT, _, _REST = (attach.__doc__ or "").partition("HEADS\n")
+_INDENT = _TEXT.rpartition("\n")[2]
+_HEADS = (
+    fill(line, 100, initial_indent=f"{_INDENT}- ", subsequent_indent=f"{_INDENT}  ")
+    for line in explained()
 )
+attach.__doc__ = "\n".join([_TEXT.rstrip(" "), *_HEADS, _REST])
 
 
 def _check_module(module: Any) -> None:
