@@ -44,6 +44,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OFFRAMP_DATA", raising=False)
 
 
+def test_a_page_of_help_needs_no_arrays() -> None:
+    """NumPy alone takes as long to import as all the rest of a command that only explains itself."""
+    *pages, control = without(
+        "numpy", ["--help"], ["--version"], ["calibrate", "--help"], ["taps", "vgg11"]
+    )
+    assert [page.code for page in pages] == [0, 0, 0] and control.code != 0
+
+
 def test_words_need_no_torch() -> None:
     asked = ["--help", "--version", "run --help", "show --help", "strategies", "strategies --json"]
     asked += ["strategies distillation", "strategies distillation --json", "strategies jont", "rnu"]

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
-import numpy as np
-
 from offramp import units
 from offramp.errors import OfframpError
 
@@ -262,6 +260,8 @@ def check_times(kind: LimitKind, device: bool, here: bool = True) -> None:
 def number(name: str, rule: LimitRule, value: Any, plain_macs: int) -> float:
     """The value of a limit as a number: a share, MACs or seconds. plain_macs: of the network without
     early exits. Raises OfframpError for a value that is no such number, or out of the limit's range."""
+    import numpy as np  # here: each start of the command line reads this file
+
     if not isinstance(value, int | float | np.number | str):
         raise OfframpError(f"{words(name)} must be a number, got {value!r}")
     return rule.unit.read(
