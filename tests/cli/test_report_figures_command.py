@@ -1,3 +1,5 @@
+"""`offramp report --figures` and `store pack`."""
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,4 @@
-"""`offramp status --trials`, `watch` and `track` on a store that a study made."""
+"""`offramp status --trials` and `--watch`, and `store track`, on a store that a study made."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pandas as pd
 from command import Cli, data, narrow, refused
 
 
-def test_export_table(studied: Cli) -> None:
+def test_numbers_of_all_trials(studied: Cli) -> None:
     said = data(studied("report", "--numbers", "t.parquet", "--json"))
     frame = pd.read_parquet("t.parquet")
     assert said == {"out": "t.parquet", "rows": len(frame), "trials": 6}
@@ -21,7 +21,7 @@ def test_export_table(studied: Cli) -> None:
         assert next(csv.reader(file)) == columns and sum(1 for _ in file) == len(frame)
 
 
-def test_export_table_says_where_it_cannot_write(studied: Cli) -> None:
+def test_where_it_cannot_write_is_said(studied: Cli) -> None:
     for out, words in (("t.txt", ".parquet or .csv"), ("no/t.csv", "no folder no"), (".csv", ".csv")):
         refused(studied("report", "--numbers", out), words)
     Path("t.csv").mkdir()

@@ -1,4 +1,4 @@
-"""`offramp show`."""
+"""`offramp show` of a node: what it reads, and why it is not reused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from command import Cli, data, keys, narrow, refused
 
 
-def test_why_a_node_that_is_there(studied: Cli) -> None:
+def test_a_node_that_is_in_the_store(studied: Cli) -> None:
     key = keys()[0]
     text = narrow(studied("show", key[:10]))
     assert text.startswith(f"{key}\nin the store: phase '") and "learning_rate: 0.01" in text
@@ -17,7 +17,7 @@ def test_why_a_node_that_is_there(studied: Cli) -> None:
     assert said["reads"]["recipe"]["learning_rate"] == 0.01 and said["nearest"] in keys()
 
 
-def test_why_a_node_was_not_reused(studied: Cli) -> None:
+def test_why_a_node_is_not_reused(studied: Cli) -> None:
     change = ("--set", "recipe.learning_rate=0.02", "--set", "seeds=[1]")
     planned = data(studied("run", "s.yaml", "--dry-run", "--json", *change))["nodes"]
     backbone = next(node["key"] for node in planned if node["phase"] == "backbone")
@@ -29,7 +29,7 @@ def test_why_a_node_was_not_reused(studied: Cli) -> None:
     assert said["differences"] == {"recipe.learning_rate": [0.02, 0.01]}
 
 
-def test_why_looks_into_every_study_of_a_list(studied: Cli) -> None:
+def test_every_study_of_a_list_is_looked_into(studied: Cli) -> None:
     Path("other.yaml").write_text(Path("s.yaml").read_text().replace("seeds: [1, 2]", "seeds: [9]"))
     Path("all.yaml").write_text("studies: [s.yaml, other.yaml]")
     planned = data(studied("run", "other.yaml", "--dry-run", "--json"))["nodes"]
