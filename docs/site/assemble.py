@@ -36,9 +36,27 @@ WORDS = {  # what has no docstring of its own
 }
 SHOWN = {"ExitNetwork": " head_keys, head_parameters, macs"}  # of a class that is large inside
 REFERENCE = {
-    "From a network or a study to results": ["attach", "fit", "run", "build", "load", "predictor"],
+    "From a network or a study to results": [
+        "attach",
+        "multi_exit",
+        "fit",
+        "run",
+        "build",
+        "load",
+        "predictor",
+    ],
     "What comes back": [
-        *("Fitted", "Results", "Chart", "Built", "Exported", "ExitNetwork", "Policy", "Calibration"),
+        *(
+            "Fitted",
+            "Results",
+            "Chart",
+            "Built",
+            "Exported",
+            "ExitNetwork",
+            "MultiExit",
+            "Policy",
+            "Calibration",
+        ),
         *("CalibrationReport", "BenchmarkReport", "Predictor", "Prediction", "JobAnswer"),
     ],
     "Before and while training": [

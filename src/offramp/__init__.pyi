@@ -57,6 +57,8 @@ from offramp.infer.predictor import Prediction as Prediction
 from offramp.infer.predictor import Predictor as Predictor
 from offramp.nets import ExitNetwork as ExitNetwork
 from offramp.nets import attach as attach
+from offramp.nets.foreign import MultiExit as MultiExit
+from offramp.nets.foreign import multi_exit as multi_exit
 from offramp.parts import backbone as backbone
 from offramp.parts import head as head
 from offramp.parts import heads as heads
