@@ -72,7 +72,7 @@ def test_mistakes_in_claims(cli: Cli, store: Path, arguments: list[str], message
     refused(cli("claims", store, *arguments), message)
 
 
-@pytest.mark.parametrize("goal", ["accuracy", "latency", "training-time", "balanced"])
+@pytest.mark.parametrize("goal", ["accuracy", "latency", "training-time", "pareto"])
 def test_recommend_ranks_and_rules_out(cli: Cli, store: Path, goal: str) -> None:
     said = narrow(cli("recommend", store, "--goal", goal))
     assert "joint" in said and "too few for a recommendation" in said

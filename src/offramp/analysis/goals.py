@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from offramp.errors import OfframpError, nearest
 
-Goal = Literal["accuracy", "latency", "training-time", "memory", "energy", "balanced"]
+Goal = Literal["accuracy", "latency", "training-time", "memory", "energy", "pareto"]
 GOALS: tuple[Goal, ...] = get_args(Goal)
 
 

@@ -76,7 +76,7 @@ def guidelines(
         entries = [_guideline(entry) for entry in document["guidelines"]]
         if frozen_backbone:
             entries = [*(g for g in entries if g.heads_only), _guideline(document["fixed"])]
-        network = {"accuracy": ["strong"], "balanced": ["lean", "strong"]}.get(goal, ["lean"])
+        network = {"accuracy": ["strong"], "pareto": ["lean", "strong"]}.get(goal, ["lean"])
         more = [document["architectures"][kind] for kind in network if "architectures" in document]
         avoid = document.get("avoid", ())
     except (LookupError, TypeError, AttributeError) as error:

@@ -22,7 +22,7 @@ WORDS = {
     "training-time": "short training",
     "memory": "little memory",
     "energy": "little energy",
-    "balanced": "a balance of all",
+    "pareto": "accuracy, MACs and training together",
 }
 
 
@@ -108,6 +108,13 @@ def sentence(advice: Advice, several: bool = False) -> str:
     best, *others = advice.ranking
     where = f" on {advice.data}" if several else ""
     start = f"For {WORDS[advice.goal]}{where}: "
+    if advice.goal == "pareto":
+        beaten, names = _out(advice, "beaten"), listed([r.name for r in advice.ranking])
+        if others and not beaten:
+            every = f"none of {len(others) + 1} strategies is shown to beat another"
+            return f"{start}{every} ({names}; {best.seeds} seeds)."
+        lost = f"; another beats {listed(beaten)}" if beaten else ""
+        return f"{start}nothing is shown to beat {names} ({best.seeds} seeds){lost}."
     target = "" if advice.target is None else f", for {percent(advice.target)} on test"
     if others and advice.even:
         low, high = sorted((best.mean, others[-1].mean))
@@ -118,8 +125,6 @@ def sentence(advice: Advice, several: bool = False) -> str:
         every = f"no significant difference between any of {len(others) + 1} strategies{whose}"
         return f"{start}{every} ({spread}{target}){_detectable(advice)}{_left_out(advice)}."
     value = f"{title(advice)} {advice.measure.text(best.mean)}{target}"
-    if advice.goal == "balanced":
-        value = f"{value}; {advice.notes[0].rstrip('.')[:1].lower()}{advice.notes[0].rstrip('.')[1:]}"
     return (
         f"{start}{best.name} ({value}). {_begun(sure(advice))}{_detectable(advice)}{_left_out(advice)}."
     )
@@ -162,7 +167,7 @@ def title(advice: Advice) -> str:
 def _detectable(advice: Advice) -> str:
     """The smallest difference that would have been found, where one was not."""
     undecided = any(r.behind is False for r in advice.ranking[1:])
-    if advice.detectable is None or not undecided or advice.goal == "balanced":
+    if advice.detectable is None or not undecided:
         return ""
     if advice.target is None:
         least = advice.measure.gap(advice.detectable)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from offramp.analysis.goals import GOALS, Goal
-from offramp.analysis.measures import PERCENT, Measure
+from offramp.analysis.measures import MEASURES, PERCENT, Measure
 from offramp.analysis.recommend.goals import (
     DEARER,
     EARLY,
@@ -26,6 +26,7 @@ from offramp.analysis.recommend.goals import (
     ruled_out,
     values,
 )
+from offramp.analysis.recommend.pareto import Beaten, Offer, beaten
 from offramp.analysis.stats import Columns, Sample, Untested, analyze_sample, sample
 from offramp.analysis.stats.pairwise import (
     ALPHA,
@@ -37,7 +38,8 @@ from offramp.analysis.stats.pairwise import (
     unbeaten,
 )
 from offramp.analysis.stats.sequential import FEWEST, InterimAnalyses
-from offramp.analysis.stats.text import in_seeds
+from offramp.analysis.stats.text import in_seeds, p_text
+from offramp.units import macs
 
 __all__ = [
     "GOALS",
@@ -51,6 +53,11 @@ __all__ = [
     "sure",
 ]
 
+FULL = replace(MEASURES["accuracy-test"], title="Test accuracy at full compute")
+BEATS = (
+    "One beats another if it trains for no more MACs, can answer for as few, is significantly more "
+    "accurate at some number of MACs and less at none. Who is not beaten is not shown to be good."
+)
 SMALL = 0.005  # a difference in accuracy that is worth finding
 NO_FIRST = (
     "Each strategy is worse than another in the seeds that both have; train all with the same seeds."
@@ -64,11 +71,12 @@ class Ranked:
     Attributes:
         mean, sd: Over seeds, of the advice's measure.
         low, high: 95 % of the MACs that a target takes; high None where the target may be out of
-            reach.
+            reach. Of what nothing beats: the fewest MACs of an image, and the most.
         p: Of the difference from the first, adjusted; None where it was not tested.
         behind: Whether it is told apart from the first one; None if untested.
-        accuracy: On test, at the compute that the first one needs; None where nothing depends on
-            compute.
+        accuracy: On test, at the compute that the first one needs; of what nothing beats, at `low`.
+            None where nothing depends on compute.
+        training: MACs, where they are a part of the question.
     """
 
     name: str
@@ -80,6 +88,7 @@ class Ranked:
     accuracy: float | None = None
     low: float | None = None
     high: float | None = None
+    training: float | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,7 @@ class RuledOut:
 @dataclass(frozen=True)
 class Advice:
     """A ranking for one data set: the best of those that no other is shown to be better than, then the
-    others by their means.
+    others by their means. For the goal `pareto`, all that nothing is shown to beat.
 
     Attributes:
         measure: What is ranked by; values are in its stored unit.
@@ -144,6 +153,8 @@ def _advise(facts: Facts, wish: Preference, data: str) -> Advice:
     several = len({model for model, _ in everyone}) > 1
     names = {c: f"{c[1]} on {c[0]}" if several else c[1] for c in everyone}
     out = _excluded(facts, wish, data, everyone)
+    if wish.goal == "pareto":
+        return _unbeaten(facts, wish, data, names, out)
     goal_values = values(facts, wish, data, {c: n for c, n in names.items() if c not in out})
     out |= {c: why for c, why in goal_values.ruled_out.items() if c not in out}
     out |= dict.fromkeys(goal_values.reach.keys() - out.keys() - set(pairs(goal_values.frame)), DEARER)
@@ -153,7 +164,7 @@ def _advise(facts: Facts, wish: Preference, data: str) -> Advice:
     notes = goal_values.notes
     if wish.frozen_backbone and wish.goal not in ("accuracy", "latency"):
         notes += ("Costs include training the backbone, which a given one saves.",)
-    ruled = tuple(RuledOut(names[c], out[c].text, out[c].kind) for c in sorted(out))
+    ruled = _ruled(names, out)
     advice = Advice(
         goal=wish.goal,
         data=data,
@@ -168,6 +179,71 @@ def _advise(facts: Facts, wish: Preference, data: str) -> Advice:
     )
     looks = facts.looked(data, everyone)
     return _ranked(advice, goal_values, frame, names, looks) if len(frame) else advice
+
+
+def _ruled(names: Mapping[Candidate, str], out: Mapping[Candidate, Exclusion]) -> tuple[RuledOut, ...]:
+    return tuple(RuledOut(names[c], out[c].text, out[c].kind) for c in sorted(out))
+
+
+def _unbeaten(
+    facts: Facts,
+    wish: Preference,
+    data: str,
+    names: Mapping[Candidate, str],
+    out: Mapping[Candidate, Exclusion],
+) -> Advice:
+    """All that nothing is shown to beat, the most accurate at full compute first."""
+    left = [c for c in names if c not in out]
+    counted = only(values(facts, wish, data, {c: names[c] for c in left}).frame, left)
+    training = counted.groupby(["model", "strategy"])["value"].mean().to_dict()
+    alike: dict[object, list[Candidate]] = {}
+    answers = facts.of(data, left)
+    for c, by_seed in answers.items():
+        alike.setdefault(tuple((s, a.source or c) for s, a in by_seed.items()), []).append(c)
+    offers = {
+        " = ".join(names[c] for c in same): Offer(
+            answers[same[0]], min((training[c] for c in same if c in training), default=None)
+        )
+        for same in alike.values()
+    }
+    seeds = min((len(offer.seeds) for offer in offers.values()), default=0)
+    few = _too_few(seeds) if len(offers) > 1 and seeds < FEWEST else None
+    behind = {} if few else beaten(offers, facts.looked(data, left))
+    rows = [
+        Ranked(
+            name,
+            mean=offer.accuracy(offer.dearest),
+            sd=None,
+            seeds=len(offer.seeds),
+            p=None,
+            behind=None,
+            accuracy=offer.accuracy(offer.cheapest),
+            low=offer.cheapest,
+            high=offer.dearest,
+            training=offer.training,
+        )
+        for name, offer in offers.items()
+        if name not in behind
+    ]
+    lost = (RuledOut(name, _why_beaten(b), "beaten") for name, b in behind.items())
+    return Advice(
+        goal=wish.goal,
+        data=data,
+        measure=FULL,
+        ranking=tuple(sorted(rows, key=lambda row: (-row.mean, row.name))),
+        ruled_out=(*_ruled(names, out), *lost),
+        untested=None if rows else "no answers on test images are known",
+        notes=(BEATS,),
+        withheld=few and f"{few}; train at least {FEWEST}.",
+        even=not few and not behind,
+        none_left=not left,
+    )
+
+
+def _why_beaten(lost: Beaten) -> str:
+    low, high = macs(min(lost.macs)), macs(max(lost.macs))
+    at = f"at {low}" if low == high else f"from {low} to {high}"
+    return f"{lost.by} costs no more and is more accurate {at} MACs, p {p_text(lost.p)}"
 
 
 def _excluded(
@@ -219,7 +295,8 @@ def _ranked(
     groups.sort(key=lambda g: g.label not in best[:1])
     few = _few(goal_values, read) if len(groups) > 1 else None
     if groups and not best:  # a circle: each is behind another in the seeds that the two share
-        tested, few = {}, few or NO_FIRST
+        few = few or NO_FIRST
+    tested = {} if few else tested
     untested, estimated = None, False
     if isinstance(analysis.believed, Untested) and len(groups) > 1:
         untested, estimated = in_seeds(analysis.believed.why), analysis.believed.estimated
@@ -238,7 +315,7 @@ def _ranked(
         untested=untested,
         detectable=max(detectable, default=None),
         withheld=few,
-        even=bool(analysis.pairs) and none_differ(analysis.pairs),
+        even=bool(tested) and none_differ(analysis.pairs),
         estimated=estimated,
     )
 
@@ -254,8 +331,7 @@ def _few(goal_values: GoalValues, read: Sample) -> str | None:
     seeds = min(len(group.values) for group in read.groups)
     if seeds >= FEWEST:
         return None
-    have = "One seed is" if seeds == 1 else f"{seeds} seeds are"
-    text = f"{have} too few for a recommendation"
+    text = _too_few(seeds)
     points = goal_values.measure.unit == PERCENT or goal_values.target is not None
     spread = _spread(goal_values, read)
     if spread is None or not points:
@@ -265,6 +341,11 @@ def _few(goal_values: GoalValues, read: Sample) -> str | None:
         limit = "no number of seeds shows a difference of half a point on these test images"
         return f"{text}; train at least {FEWEST} ({limit})."
     return f"{text}; to show a difference of half a point takes about {needed}, as these vary."
+
+
+def _too_few(seeds: int) -> str:
+    have = "One seed is" if seeds == 1 else f"{seeds} seeds are"
+    return f"{have} too few for a recommendation"
 
 
 def _spread(goal_values: GoalValues, read: Sample) -> Estimate | None:
@@ -290,6 +371,8 @@ def sure(advice: Advice) -> str:
     if advice.untested is not None:
         return "estimated, not tested" if advice.estimated else f"not tested: {advice.untested}"
     best, *others = advice.ranking
+    if advice.goal == "pareto":
+        return f"nothing is shown to beat {'any of these' if others else 'it'}, {best.seeds} seeds"
     if not others:
         return (
             "no other strategy qualifies" if advice.ruled_out else "there is nothing to compare it with"

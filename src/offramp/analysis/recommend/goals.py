@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from offramp.analysis.goals import Goal
-from offramp.analysis.measures import MEASURES, MMAC, Measure, Numbers, Unit, observations
+from offramp.analysis.measures import MEASURES, MMAC, Measure, Numbers, observations
 from offramp.analysis.stats.pairwise import ALPHA, ValuesOnImages, crossed
 from offramp.analysis.stats.sequential import InterimAnalyses
 from offramp.analysis.tradeoff import Floats, NetAnswers
@@ -197,8 +197,9 @@ def _of_points(_: Numbers) -> pd.DataFrame:
 
 MACS = Measure("macs", "Mean MACs of an image", MMAC, _of_points, per_exit=False)
 AT_MACS = replace(MEASURES["accuracy-test"], title="Test accuracy at these MACs")
-BALANCE = Measure("balance", "Distance from the best", Unit("of 1"), _of_points, per_exit=False)
-ExclusionKind = Literal["no early exits", "below the target", "perhaps below", "dearer", "other"]
+ExclusionKind = Literal[
+    "no early exits", "below the target", "perhaps below", "dearer", "beaten", "other"
+]
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,6 @@ class Exclusion:
 
 EARLY = Exclusion("it has no early exits", "no early exits")
 FEWER = Exclusion("it lacks exits that others have, so it has no mean over them")
-UNSHARED = Exclusion("no seed is common to all strategies")
 WITHIN = Exclusion("it needs more MACs than these")
 DEARER = Exclusion("it needs more MACs than the first one", "dearer")
 
@@ -267,8 +267,8 @@ def values(facts: Facts, wish: Preference, data: str, names: Mapping[Candidate, 
             return _observed(facts, data, MEMORY, names)
         case "energy":
             return _observed(facts, data, ENERGY, names)
-        case "balanced":
-            return _balanced(facts, wish, data, names)
+        case "pareto":
+            return _observed(facts, data, ("macs-written",), names)
 
 
 def _observed(
@@ -352,74 +352,3 @@ def _latency(facts: Facts, wish: Preference, data: str, names: Mapping[Candidate
     return GoalValues(
         MACS, frame, ruled_out=out, notes=(note,), images=images, reach=reached, target=target, at=at
     )
-
-
-def _balanced(facts: Facts, wish: Preference, data: str, names: Mapping[Candidate, str]) -> GoalValues:
-    """The mean, seed by seed, of how far a candidate is from the best (0) on the way to the worst (1) in
-    accuracy, compute and training time, and in memory and energy where they were measured. Candidates
-    that one of these rules out are out."""
-    latency = _latency(facts, wish, data, names)
-    parts = {
-        "accuracy": _accuracy(facts, Preference("accuracy"), data, names),
-        "inference": replace(latency, frame=_each_seed(facts.of(data, names), latency.target)),
-        "training": _training(facts, data, names),
-        "memory": _observed(facts, data, MEMORY, names),
-        "energy": _observed(facts, data, ENERGY, names),
-    }
-    parts = {n: p for n, p in parts.items() if len(p.frame) and p.frame["measured"].all()}
-    out: dict[Candidate, Exclusion] = {}
-    for name, part in parts.items():
-        if name == "inference" and wish.min_accuracy is None and wish.max_macs is None:
-            continue  # nothing was asked for: who falls short comes last
-        out |= {c: Exclusion(f"{name}: {why.text}") for c, why in part.ruled_out.items() if c not in out}
-    left = [c for c in names if c not in out]
-    # A seed that only some have would put these nearer to the best, and the only one at it.
-    have = [seed for part in parts.values() for seed in _seeds(only(part.frame, left))]
-    seeds = sorted(set.intersection(*have)) if have else []
-    if not seeds:
-        out |= dict.fromkeys(left, UNSHARED)
-        return GoalValues(BALANCE, pd.DataFrame(columns=VALUES), out)
-    far = [_distances(part, left, seeds) for part in parts.values()]
-    both = pd.concat(far).groupby(["model", "strategy", "seed"], sort=True)["far"]
-    frame = both.agg(["mean", "count"]).reset_index().rename(columns={"mean": "value"})
-    frame = frame[frame["count"] == len(far)].assign(source="", measured=True)
-    titles = ", ".join(part.measure.title for part in parts.values())
-    inference: tuple[str, ...] = ()
-    if "inference" in parts and latency.target is not None:
-        inference = (f"MACs: for {percent(latency.target)} on test.",)
-    return GoalValues(BALANCE, frame[VALUES], out, (f"The mean over: {titles}.", *inference))
-
-
-def _each_seed(
-    by_candidate: Mapping[Candidate, Mapping[int, NetAnswers]], target: float | None
-) -> pd.DataFrame:
-    """The MACs that a target takes, by seed (columns VALUES), of those that have it in every seed."""
-    rows: list[tuple[object, ...]] = []
-    for (model, strategy), seeds in by_candidate.items():
-        needed = [None if target is None else reach([a], target) for a in seeds.values()]
-        spent = [r.macs for r in needed if r is not None and r.macs is not None]
-        if len(spent) == len(seeds):
-            more = zip(seeds, spent, seeds.values(), strict=True)
-            rows += [(model, strategy, seed, macs, a.source, True) for seed, macs, a in more]
-    return pd.DataFrame(rows, columns=VALUES)
-
-
-def _seeds(frame: pd.DataFrame) -> list[set[int]]:
-    """The seeds of each candidate."""
-    return [set(rows) for _, rows in frame.groupby(["model", "strategy"])["seed"]]
-
-
-def _distances(part: GoalValues, left: Sequence[Candidate], seeds: Sequence[int]) -> pd.DataFrame:
-    """How far each is from the best of its seed, 0, on the way to the worst, 1. Who never has the
-    accuracy that MACs are counted for has 1."""
-    rows = only(part.frame[part.frame["seed"].isin(seeds)], left)
-    groups = rows.groupby("seed")["value"]
-    low, high = groups.transform("min"), groups.transform("max")
-    best = low if part.measure.better == "lower" else high
-    far = ((rows["value"] - best).abs() / (high - low).where(high > low, 1.0)).astype(float)
-    rows = rows.assign(far=far)
-    if part.measure is not MACS:
-        return rows
-    lacking = [c for c in left if c not in set(pairs(rows))]
-    more = [{"model": m, "strategy": s, "seed": x, "far": 1.0} for m, s in lacking for x in seeds]
-    return pd.concat([rows, pd.DataFrame(more)], ignore_index=True) if more else rows

@@ -122,12 +122,10 @@ def paired_differences(
         for (g, h, _, _), why in zip(drawn, reasons, strict=True)
         if why is None
     ]
-    parts = [(e.mean, e.between / e.blocks, e.shared, e.blocks - 1.0) for e in estimates]
-    means, seeds, shared, df = np.array(parts, dtype=float).reshape(-1, 4).T
-    adjusted = holm(p_values(np.abs(means), seeds, shared, df))
-    halves = half_width(np.full(len(estimates), alpha / max(len(estimates), 1)), seeds, shared, df)
-    least = halves + half_width(np.full(len(estimates), 2 * (1 - POWER)), seeds, shared, df)
-    columns = (means, halves, adjusted, least)
+    means, *parts = _columns(estimates)
+    halves = half_width(np.full(len(estimates), alpha / max(len(estimates), 1)), *parts)
+    least = halves + half_width(np.full(len(estimates), 2 * (1 - POWER)), *parts)
+    columns = (means, halves, adjusted(estimates), least)
     numbers = zip(*(column.tolist() for column in columns), strict=True)
     pairs: list[Pair | UntestedPair] = []
     for (g, h, x, y), why in zip(drawn, reasons, strict=True):
@@ -182,6 +180,18 @@ class Estimate:
             if replace(self, blocks=blocks).detectable(comparisons) <= difference:
                 return blocks
         return None
+
+
+def _columns(estimates: Sequence[Estimate]) -> tuple[Floats, ...]:
+    """Means, their variance by blocks and by images, degrees of freedom, [K] each."""
+    parts = [(e.mean, e.between / e.blocks, e.shared, e.blocks - 1.0) for e in estimates]
+    return tuple(np.array(parts, dtype=float).reshape(-1, 4).T)
+
+
+def adjusted(estimates: Sequence[Estimate]) -> Floats:
+    """p of no difference, [K], with Holm's adjustment over all of them."""
+    means, *parts = _columns(estimates)
+    return holm(p_values(np.abs(means), *parts))
 
 
 def paired_estimate(g: Group, h: Group, images: ValuesOnImages | None) -> Estimate:

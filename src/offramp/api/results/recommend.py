@@ -98,7 +98,7 @@ class Recommendation:
 def recommend(
     store: ResultsPlace | None = None,
     *,
-    goal: AnyGoal = "balanced",
+    goal: AnyGoal = "pareto",
     min_accuracy: Annotated[float | None, CommandOption("SHARE", parse=_accuracy)] = None,
     max_macs: Macs = None,
     frozen_backbone: bool = False,
@@ -107,17 +107,20 @@ def recommend(
 ) -> Recommendation:
     """Recommend a strategy and a network for a goal.
 
-    It ranks the strategies and networks of a store. It says which differences the runs cannot show, and
+    By default it lists all that nothing beats in accuracy, MACs and training together. With a goal it
+    ranks the strategies and networks of a store. It says which differences the runs cannot show, and
     why something is ruled out. Without a store it gives the paper's guidelines, and says so.
 
+    pareto leaves out what another one beats: that one trains for no more MACs, can answer for as few,
+    and is significantly more accurate at some number of MACs and less at none.
     accuracy ranks by the mean over exits, on test; with `max_macs`, by the accuracy that these MACs buy.
     latency ranks by the MACs at which a network has `min_accuracy`. By default that is one point below
-    the best. balanced ranks by the distance from the best, on average over the other goals.
-    Differences are tested over seeds and test images. Fewer than three seeds give no recommendation.
+    the best. Differences are tested over seeds and test images. Fewer than three seeds give no
+    recommendation.
 
     Args:
         store: A store, or a folder that offramp store pack wrote. By default runs, if it is there.
-        goal: What matters most, such as "accuracy" or "latency".
+        goal: What matters most, such as "accuracy" or "latency"; "pareto" weighs nothing.
         min_accuracy: Accuracy to reach, such as 0.9 or 90%.
         max_macs: The MACs that an image may take on average, such as 1.5M.
         frozen_backbone: The backbone's weights must stay as they are.
@@ -173,6 +176,10 @@ def _advice(advice: Advice) -> list[str | TextTable]:
 def _ranking(advice: Advice, title: str, note: str) -> TextTable:
     """With the interval of the MACs that a target takes, and the accuracy at the compute of the test."""
     measure = advice.measure
+    if advice.goal == "pareto":
+        offers = [(r.name, _range(r), *_accuracies(r), _training(r)) for r in advice.ranking]
+        head = ["MACs", "% at the fewest", "% at the most", "training"]
+        return TextTable(["strategy"], head, offers, f"{advice.data}: what nothing else beats", note)
     more = ["sd"] if advice.at is None else ["95 %", f"% at {macs(advice.at)}"]
     rows = []
     for number, r in enumerate(advice.ranking, start=1):
@@ -183,6 +190,14 @@ def _ranking(advice: Advice, title: str, note: str) -> TextTable:
             cells += [_range(r), "" if r.accuracy is None else f"{100 * r.accuracy:.1f}"]
         rows.append((str(number), r.name, *cells, "" if number == 1 else _against(r)))
     return TextTable(["", "strategy"], ["mean", *more, "behind the first"], rows, title, note)
+
+
+def _accuracies(r: Ranked) -> tuple[str, str]:
+    return ("" if r.accuracy is None else f"{100 * r.accuracy:.1f}", f"{100 * r.mean:.1f}")
+
+
+def _training(r: Ranked) -> str:
+    return "–" if r.training is None else f"{macs(r.training)} MACs"
 
 
 def _range(r: Ranked) -> str:
