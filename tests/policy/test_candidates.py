@@ -6,6 +6,7 @@ from scipy.special import softmax
 from syrupy.assertion import SnapshotAssertion
 
 from offramp.errors import OfframpError
+from offramp.policy import candidates as module
 from offramp.policy import scoring
 from offramp.policy.candidates import (
     COLDEST,
@@ -35,8 +36,12 @@ def test_candidates_go_from_dear_to_cheap(search: Search) -> None:
     assert policies[0].active == (3,) and len(set(policies)) == len(policies)
 
 
-def test_the_order_is_that_of_cost_not_of_depth() -> None:
+def test_the_order_is_that_of_cost_not_of_depth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And exit 1, whose head is so dear that exits 2 and 3 cost less and lose less, is left out."""
     heavy = Costs((10, 10, 10, 10), (25, 1, 1, 1), (0, 0, 0, 0), FOUR)
+    policies = candidates(VALIDATION, heavy, Search("fixed"), "harm")
+    assert [p.active for p in policies] == [(3,), (2,), (1,)]
+    monkeypatch.setattr(module, "SURELY", 1e9)
     policies = candidates(VALIDATION, heavy, Search("fixed"), "harm")
     assert [p.active for p in policies] == [(3,), (0,), (2,), (1,)]
 

@@ -168,7 +168,9 @@ class Fitted:
     def calibrate(self, *, anyway: bool = False, **options: Unpack[CalibrationOptions]) -> Policy:
         """A policy that says where each image leaves: the cheapest that keeps a limit.
 
-        It is chosen on the calibration split. The test split is not looked at.
+        It is chosen on the calibration split. The test split is not looked at. Warns (`OfframpWarning`)
+        where one exit alone meets the limit, where little is saved, and where an early exit is surely
+        right more often than the final one.
 
         Args:
             anyway: Return a policy even if it is unreliable.
@@ -178,8 +180,8 @@ class Fitted:
         Raises:
             OfframpError: No policy keeps the limit, the batch is below 1, or two of the splits train,
                 validation, calibration and test have the same images. Unless `anyway`, also for a
-                network near chance, too few calibration images for the limit, and a policy by which all
-                images leave at one exit.
+                network near chance, too few calibration images for the limit, and a policy that saves
+                nothing.
 
         Example:
             >>> policy = fitted.calibrate(max_accuracy_loss=0.02)
@@ -189,7 +191,9 @@ class Fitted:
             'No guarantee:'
         """
         check_options(options)
-        return policy_for(self._trained, lambda: self.net, options, anyway).policy
+        deployable = policy_for(self._trained, lambda: self.net, options, anyway)
+        warn(deployable.notes)
+        return deployable.policy
 
     def predict(
         self, images: torch.Tensor | np.ndarray | Sequence[Image.Image], policy: Policy | str | Path

@@ -106,14 +106,16 @@ class Card:
     check: Parity | Likeness | None = None
     latency: Mapping[str, Any] | None = None  # of `runtime.measure`, or a reason
     int8: CardInt8 | None = None  # absent from JSON in a bundle of float32
+    notes: tuple[str, ...] = ()  # what is told first, a sentence each; absent from JSON without any
 
     def as_json(self) -> dict[str, Any]:
         """Types of JSON."""
         fields = asdict(self)
         if self.check is not None:
             fields["check"]["tolerance"] = TOLERANCE
-        if self.int8 is None:
-            del fields["int8"]
+        for rare in ("int8", "notes"):
+            if not fields[rare]:
+                del fields[rare]
         plain: dict[str, Any] = _lists(fields)
         return plain
 

@@ -304,7 +304,8 @@ def _rest(folder: Path, parts: _Parts) -> Card:
     macs_by_exit = dict(zip(parts.numbers, spent, strict=True))
     own_trunks = len({stage.trunk for stage in parts.stages}) > 1
     about = card(manifest, trained, rule, tested, flat, macs_by_exit, own_trunks)
-    return replace(about, unreliable=parts.doubts, precision=parts.precision)
+    notes = useful.notes(rule, trained.calibration, tested)
+    return replace(about, unreliable=parts.doubts, precision=parts.precision, notes=notes)
 
 
 def _fixed_size(flat: tuple[int, ...]) -> str:

@@ -156,7 +156,7 @@ class Calibrated:
         rare: dict[str, Any] = {}
         if self.strata is not None:
             rare["class_shares"] = tuple(self.strata.shares)
-        if self.survivors:
+        if self.survivors and self.policy.score != "fixed":
             rare["survivors"] = True
         if self.measured is not None:
             nanoseconds = self.policy.macs(self.measured.median)
@@ -273,6 +273,7 @@ def calibrate(
             chosen = fits[_least(_losses([policies[i] for i in fits], validation, target, search))]
         case other:
             assert_never(other)
+    policies = (*policies[:chosen], _alone(policies[chosen]), *policies[chosen + 1 :])
     if len(policies) == 1:
         remark = "the trial has no exit that is cheaper than the full network"
         if validation.logits.shape[1] > 1:
@@ -289,6 +290,18 @@ def calibrate(
         strata=strata,
         survivors=search.survivors,
     )
+
+
+def _alone(policy: Policy) -> Policy:
+    """A policy by which every image leaves at one exit, whatever its score, as the score `fixed`; it
+    leaves alike. Any other as it is, and one whose exits answer together."""
+    at = policy.takes_all
+    if at is None or any(t is not None for t in policy.thresholds[:at]):
+        return policy
+    if at and scoring.SCORES[policy.score].together:
+        return policy
+    thresholds = [0.0 if i == at else None for i in range(len(policy.exits))]
+    return Policy("fixed", policy.exits, thresholds, carry=policy.carry)
 
 
 def _strata(rows: SplitLogits, target: Target, shares: Sequence[float]) -> guarantees.Strata:

@@ -107,6 +107,16 @@ class Chosen(BaseModel):
         return amount
 
     @property
+    def saved(self) -> float | None:
+        """Share of the plain network's MACs that the policy saves, or where times were measured, of the
+        full network's; None where the file does not say it."""
+        if self.mean_seconds is not None and self.full_seconds:
+            return 1 - self.mean_seconds / self.full_seconds
+        if self.mean_macs is None or not self.plain_macs:
+            return None
+        return 1 - self.mean_macs / self.plain_macs
+
+    @property
     def device(self) -> str | None:
         """That thresholds were solved for; None where times are of the machine that calibrated."""
         return None if self.stages is None else self.stages.get("device")

@@ -23,6 +23,7 @@ Ints = NDArray[np.integer]
 POINTS = 200
 RUN_UP = 10
 COLDEST, WARMEST = 0.05, 20.0  # bounds: a split that is all right or all wrong has no best temperature
+SURELY = 2.0  # standard errors; with one, candidates that a short calibration split needs leave, too
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,23 +98,61 @@ def where_left(values: Floats, leaves: Ints) -> Floats:
 def candidates(
     validation: SplitLogits, costs: Costs, search: Search, kind: LossKind
 ) -> tuple[Policy, ...]:
-    """Policies from the dearest to the cheapest by their mean MACs on validation. The first is the full
-    network, and all others are cheaper than it. kind: the loss that they keep low."""
+    """Policies from the dearest to the cheapest by their mean MACs on validation.
+
+    The first is the full network, and all others are cheaper than it. A walk along them ends at the
+    first that fails. So that a useless one hides no good one behind it, what another surely beats in
+    loss and cost on validation is left out: exits, before thresholds are sought, and then policies.
+
+    Args:
+        validation: Logits and labels.
+        costs: Of the network.
+        search: How they are made.
+        kind: The loss that they keep low.
+    """
     logits, exits = validation.logits, costs.exits
     answers = SplitLogits(scoring.all_answer_logits(search.score, logits), validation.labels)
     warmth = temperatures(answers) if search.temperature else None
     learned = _learned(validation, costs, search, kind)
-    scores = scoring.scores(search.score, logits, warmth, learned)
+    scores = np.array(scoring.scores(search.score, logits, warmth, learned), dtype=np.float64)
+    lost = loss_of(kind, scoring.answers(answers.logits), validation.labels)
+    useless = beaten_exits(lost, costs)
+    scores[:, useless] = scoring.NEVER
     full: tuple[float | None, ...] = (None,) * len(exits)
 
     def policy(setting: tuple[float | None, ...]) -> Policy:
-        return Policy(search.score, exits, setting, warmth, carry=costs.carry, gates=learned)
+        some = [None if i in useless else threshold for i, threshold in enumerate(setting)]
+        return Policy(search.score, exits, some, warmth, carry=costs.carry, gates=learned)
 
-    policies = [policy(setting) for setting in _settings(validation, scores, costs, search, kind)]
-    spent = {each: _mean_macs(each, logits, costs) for each in dict.fromkeys(policies)}
+    settings = _settings(lost, scores, costs, search)
+    leaves = {each: each.leaves(logits) for each in dict.fromkeys(map(policy, settings))}
+    spent = {each: float(np.asarray(each.macs(costs))[left].mean()) for each, left in leaves.items()}
     cheaper = [each for each in spent if spent[each] < costs.full]
     cheaper.sort(key=lambda each: -spent[each])  # stable: equal costs keep their order
+    if cheaper:
+        losses = np.column_stack([where_left(lost, leaves[each]) for each in cheaper])
+        beaten = _beaten(losses, [spent[each] for each in cheaper])
+        cheaper = [each for each, out in zip(cheaper, beaten, strict=True) if not out]
     return (policy(full), *cheaper)
+
+
+def beaten_exits(lost: Floats, costs: Costs) -> list[int]:
+    """Indices of early exits that are never worth stopping at: another costs less and surely loses less.
+    lost: [N, E] of `loss_of`, on validation."""
+    early = range(lost.shape[1] - 1)
+    return np.flatnonzero(_beaten(lost[:, :-1], [costs.leaving([i])[0] for i in early])).tolist()
+
+
+def _beaten(losses: Floats, spent: Sequence[float]) -> list[bool]:
+    """Which columns another beats, by more than SURELY standard errors of the difference, row by row,
+    while it spends less. losses: [N, P]; spent: [P]."""
+    means, macs, beaten = losses.mean(axis=0), np.asarray(spent), []
+    for at in range(len(macs)):
+        cheaper = np.flatnonzero(macs < macs[at])
+        more = losses[:, at] - losses[:, cheaper[means[cheaper].argmin()]] if len(cheaper) else [0.0]
+        error = np.std(more) / np.sqrt(max(len(more) - 1, 1))
+        beaten.append(bool(np.mean(more) > SURELY * error))
+    return beaten
 
 
 def _learned(
@@ -131,10 +170,11 @@ def _learned(
 
 
 def _settings(
-    validation: SplitLogits, scores: Floats, costs: Costs, search: Search, kind: LossKind
+    lost: Floats, scores: Floats, costs: Costs, search: Search
 ) -> list[tuple[float | None, ...]]:
-    """Thresholds worth a look, safest first where they have an order of their own. scores: [N, E]."""
-    last, score = validation.logits.shape[1] - 1, scoring.SCORES[search.score]
+    """Thresholds worth a look, safest first where they have an order of their own. lost and scores: [N,
+    E]."""
+    last, score = lost.shape[1] - 1, scoring.SCORES[search.score]
     if score.counts:
         return [(*(float(k),) * last, None) for k in range(last, 0, -1)]
     if not score.graded:
@@ -145,8 +185,6 @@ def _settings(
         most = min(len(shared), POINTS)
         some = np.linspace(0, len(shared) - 1, most).round().astype(int)
         return [(*(float(shared[i]),) * last, None) for i in some]
-    answers = scoring.answers(scoring.all_answer_logits(search.score, validation.logits))
-    lost = loss_of(kind, answers, validation.labels)
     cuts = [solve.cut_points(scores[:, exit], score.low) for exit in range(last)]
     if search.survivors:
         return _exit_by_exit(scores, lost, cuts)
@@ -194,10 +232,6 @@ def _run_up(
             raised.append(threshold)
         settings.append(tuple(raised))
     return settings
-
-
-def _mean_macs(policy: Policy, logits: Floats, costs: Costs) -> float:
-    return float(np.asarray(policy.macs(costs))[policy.leaves(logits)].mean())
 
 
 def temperatures(split: SplitLogits) -> tuple[float, ...]:

@@ -59,7 +59,6 @@ class LimitRule:
         unit: What its value counts.
         by: How a policy is chosen: by its `loss` against the full network, which has none; by its
             `accuracy`; by a budget; or by a `guarantee`.
-        stricter: What to ask for where a policy lets everything leave.
         looser: What to ask for where a policy lets nothing leave.
         loss: What candidates keep low, where labels are read.
         example: A value for messages.
@@ -68,7 +67,6 @@ class LimitRule:
     help: str
     unit: LimitUnit
     by: Literal["loss", "accuracy", "guarantee"] | Budget
-    stricter: str
     looser: str
     loss: LossKind = "wrong"
     example: float = 0.01
@@ -132,7 +130,7 @@ SHARE = LimitUnit("SHARE", _share, "{:g}".format)
 MACS = LimitUnit("MACS", _macs, "{:,.0f} MACs".format)
 TIME = LimitUnit("TIME", _seconds, lambda seconds: f"{1000 * seconds:.4g} ms")
 SLOW = "place an exit earlier or take another batch"
-CONFIDENCE = LimitRule("", SHARE, "guarantee", "a higher confidence", "a lower one", example=0.95)
+CONFIDENCE = LimitRule("", SHARE, "guarantee", "a lower one", example=0.95)
 
 
 class Limits(TypedDict, total=False):
@@ -152,7 +150,6 @@ class Limits(TypedDict, total=False):
             "Accuracy to give up against the final exit: 0.01 or 1% is one point.",
             SHARE,
             "loss",
-            stricter="a smaller loss",
             looser="a larger loss",
         ),
     ]
@@ -162,7 +159,6 @@ class Limits(TypedDict, total=False):
             "Accuracy to reach, such as 0.9 or 90%.",
             SHARE,
             "accuracy",
-            stricter="a higher accuracy",
             looser="a lower accuracy",
             example=0.9,
         ),
@@ -173,7 +169,6 @@ class Limits(TypedDict, total=False):
             "MACs an image on average: 1.5M, or 40% of the plain network's.",
             MACS,
             Budget(lambda policy: policy.macs, noted="mean_macs"),
-            stricter="more MACs",
             looser="fewer MACs",
         ),
     ]
@@ -183,7 +178,6 @@ class Limits(TypedDict, total=False):
             "Time an image on average, measured here or by --stage-times, such as 5ms.",
             TIME,
             Budget(lambda policy: policy.seconds, "mean_seconds", SLOW, stages="mean"),
-            stricter="more time",
             looser="less time",
         ),
     ]
@@ -193,7 +187,6 @@ class Limits(TypedDict, total=False):
             "Time within which 95 of 100 images are answered, by --stage-times, such as 5ms.",
             TIME,
             Budget(lambda policy: policy.late, "p95_seconds", SLOW, stages="p95"),
-            stricter="more time",
             looser="less time",
         ),
     ]
@@ -203,7 +196,6 @@ class Limits(TypedDict, total=False):
             "Share of answers that may differ from the final exit's.",
             SHARE,
             "loss",
-            stricter="a smaller disagreement",
             looser="a larger disagreement",
             loss="disagreement",
         ),
@@ -214,7 +206,6 @@ class Limits(TypedDict, total=False):
             "With a guarantee: share of images that only the full network gets right.",
             SHARE,
             "guarantee",
-            stricter="a smaller risk",
             looser="a larger risk",
             loss="harm",
         ),

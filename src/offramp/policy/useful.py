@@ -1,5 +1,5 @@
 """Reasons why a result is unreliable: a network near chance, too few images, times of a busy machine, a
-policy that decides nothing."""
+policy that decides nothing. And what is to be told first of a reliable one."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from offramp.errors import OfframpError
 from offramp.policy import scoring
 from offramp.policy.calibration import Calibration
 from offramp.policy.candidates import SplitLogits
+from offramp.policy.evaluate import Evaluation
 from offramp.policy.guarantees import rows_needed_on_average
 from offramp.policy.limits import LIMITS, Budget, LimitKind, check_times
 from offramp.policy.policy import Policy
-from offramp.policy.quality import p_of_chance
+from offramp.policy.quality import difference, p_of_chance
 from offramp.policy.stage_times import read, unlike
+from offramp.units import percent
 
 LEVEL = 0.05  # of the test against chance, one-sided
-BY_HAND = ("higher thresholds", "lower thresholds")  # stricter, looser
+LITTLE = 0.05  # of the compute; who saves less is told so
 MORE = "more epochs, pretrained weights or more images would help"
 
 
@@ -54,6 +56,80 @@ def chance(rows: SplitLogits, exits: Sequence[int], used: Sequence[int] = ()) ->
         f"calibration images right, and always answering their most frequent class {often:,}, so it is "
         f"not clearly better than chance (p = {p[i]:.2g}); {MORE}"
         for i in weak
+    )
+
+
+def notes(policy: Policy, rows: SplitLogits, tested: Evaluation | None = None) -> tuple[str, ...]:
+    """What a user is told first of a policy, a sentence each. rows: calibration; tested: what the policy
+    comes to on test images."""
+    first, above = headline(policy), None if tested is None else above_aim(policy, tested)
+    sentences = (above, first, undertrained(rows, policy.exits))
+    return tuple(sentence for sentence in sentences if sentence)
+
+
+def headline(policy: Policy) -> str | None:
+    """That one exit alone meets the target, or that hardly anything is saved; None where neither is so,
+    or where nothing leaves early."""
+    chosen = policy.calibration.chosen
+    if chosen is None or chosen.saved is None or not chosen.leaving or chosen.leaving[-1] == 1:
+        return None
+    of = "the plain network's MACs" if chosen.mean_seconds is None else "the full network's time"
+    saves = f"saves {percent(chosen.saved)} of {of}"
+    if chosen.saved < LITTLE:
+        takes = f"saves nothing: it takes {percent(1 - chosen.saved)} of {of}"
+        saves = takes if chosen.saved <= 0 else saves.replace("saves", "saves only")
+    at = policy.takes_all
+    if at is not None and chosen.leaving[at] == 1:
+        who = " alone" if policy.score == "fixed" else ", with those before it,"
+        return f"Exit {policy.exits[at]}{who} meets the target and {saves}"
+    if chosen.saved >= LITTLE:
+        return None
+    return f"The policy {saves}, as {percent(chosen.leaving[-1])} of the images go to the last exit"
+
+
+def undertrained(rows: SplitLogits, exits: Sequence[int]) -> str | None:
+    """That an early exit is surely right more often than the final one, by paired intervals of 95 % over
+    all early exits; None where none is."""
+    right = scoring.answers(rows.logits) == rows.labels[:, None]
+    means, early = right.mean(axis=0), len(exits) - 1
+    if not early:
+        return None
+    best = int(means[:early].argmax())
+    lost = int((right[:, best] & ~right[:, -1]).sum())
+    gained = int((right[:, -1] & ~right[:, best]).sum())
+    if difference(lost, gained, len(right), 1 - LEVEL / early).low <= 0:
+        return None
+    worst = means[-1] < means[:early].min()
+    place = f"the worst of {early + 1}" if worst else f"worse than exit {exits[best]}"
+    return (
+        f"The backbone is undertrained: the final exit is {place}, right on {percent(means[-1])} of the "
+        f"calibration images, exit {exits[best]} on {percent(means[best])}; {MORE}"
+    )
+
+
+def above_aim(policy: Policy, tested: Evaluation) -> str | None:
+    """That a policy loses more on test images than it was to lose, with the interval; None where it does
+    not, or where its target is no limit on that."""
+    target = policy.calibration.target
+    if target is None:
+        return None
+    match LIMITS[target.kind].by:
+        case "accuracy":
+            what, came = "accuracy", tested.policy
+        case Budget():
+            return None
+        case _ if target.loss == "wrong":
+            what, came = "loss of accuracy", tested.loss
+        case _ if target.loss == "harm":
+            what, came = "share turned from right to wrong", tested.harm
+        case _:
+            what, came = "share of differing answers", tested.disagreement
+    beyond = "below" if what == "accuracy" else "above"
+    if came.value == target.value or (came.value < target.value) is not (beyond == "below"):
+        return None
+    return (
+        f"On {tested.images:,} test images the {what} is {100 * came.value:.1f} % (95 %: "
+        f"{100 * came.low:.1f} to {100 * came.high:.1f}), {beyond} the aim of {100 * target.value:g} %"
     )
 
 
@@ -107,19 +183,18 @@ def check(reasons: Sequence[str], anyway: bool) -> None:
 def _idle(policy: Policy, images: Sequence[int], remark: str | None) -> tuple[str, ...]:
     """Where all calibration images leave at one exit without a look at them. images: by exit."""
     target = policy.calibration.target
-    limit = None if target is None else LIMITS[target.kind]
-    stricter, looser = BY_HAND if limit is None else (limit.stricter, limit.looser)
     if images[-1] == sum(images):
+        looser = "lower thresholds" if target is None else LIMITS[target.kind].looser
         more = f"{looser}, longer training or more calibration images would help"
         why = remark or _ample(policy.calibration) or more
         return (f"no calibration image leaves early, so nothing is saved: {why}",)
     all_at = policy.takes_all
-    if all_at is None or policy.score == "fixed" or images[all_at] < sum(images):
+    if target is not None or all_at is None or policy.score == "fixed" or images[all_at] < sum(images):
         return ()
     exit, bound = policy.exits[all_at], policy.thresholds[all_at]
     return (
         f"every image leaves at exit {exit}, whose threshold is the lowest there is ({bound:g}), so the "
-        f"policy decides nothing; ask for {stricter}, or for this exit alone with the score fixed",
+        "policy decides nothing; set higher thresholds, or this exit alone with the score fixed",
     )
 
 

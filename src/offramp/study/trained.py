@@ -20,7 +20,7 @@ from offramp.policy.learned import GateNumbers
 from offramp.policy.policy import Policy
 from offramp.policy.scoring import SCORES, all_carried
 from offramp.policy.stage_times import recorded
-from offramp.policy.useful import check, doubts, seen
+from offramp.policy.useful import check, doubts, headline, notes, seen
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
 from offramp.study.run.trials import blank_network, is_attached, part_macs
@@ -143,11 +143,13 @@ class Deployable:
         policy: It.
         calibrated: What calibration chose, and from what.
         unreliable: Why the policy is not to be trusted, a sentence each.
+        notes: What else is told first of it, a sentence each.
     """
 
     policy: Policy
     calibrated: Calibrated
     unreliable: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def policy_for(
@@ -183,11 +185,12 @@ def policy_for(
     policy = policy_of(trained, calibrated)
     weak = (*trained.doubts, *doubts(policy, trained.calibration, calibrated.remark))
     check(weak, anyway)
-    return Deployable(policy, calibrated, weak)
+    return Deployable(policy, calibrated, weak, notes(policy, trained.calibration))
 
 
 def policy_of(trained: Trained, calibrated: Calibrated) -> Policy:
-    """The chosen policy and where it comes from: nothing of the test split is in it."""
+    """The chosen policy and where it comes from: nothing of the test split is in it. Where another score
+    came to one exit alone, the statement begins with that."""
     calibration = Calibration(
         trained.id,
         trained.hash,
@@ -196,7 +199,12 @@ def policy_of(trained: Trained, calibrated: Calibrated) -> Policy:
         chosen=calibrated.record(trained.plain_macs),
         statement=statement(calibrated),
     )
-    return replace(calibrated.policy, calibration=calibration)
+    policy = replace(calibrated.policy, calibration=calibration)
+    first = headline(policy)
+    if first is None or policy.score == calibrated.candidates[0].score:
+        return policy
+    stated = replace(calibration, statement=f"{first}. {calibration.statement}")
+    return replace(policy, calibration=stated)
 
 
 def with_logits(trained: Trained, logits: Mapping[str, np.ndarray]) -> Trained:

@@ -34,6 +34,8 @@ class CalibrationReport:
         file: Where it was written; None where it was not.
         test: What it comes to on test images.
         unreliable: Why it is not to be trusted; empty for a reliable one.
+        notes: What else is told first: that one exit alone does, that little is saved, that the backbone
+            is undertrained, or that the loss on test is above the aim.
 
     On the command line:
         offramp calibrate two-stage-resnet18-cifar10-s42 --risk 0.01 --json
@@ -43,19 +45,18 @@ class CalibrationReport:
     file: Path | None
     test: Evaluation
     unreliable: Sequence[str]
+    notes: Sequence[str]
     _trained: Trained
     _calibrated: Calibrated
 
     def as_json(self) -> dict[str, Any]:
-        from offramp.policy.calibrate import statement
-
         calibrated = self._calibrated
         times = calibrated.measured
         return {
             **({} if times is None else {"stages": dict(times.record)}),
             "trial": self._trained.id,
             "policy": None if self.file is None else str(self.file),
-            "statement": statement(calibrated),
+            "statement": self.policy.calibration.statement,
             "remark": calibrated.remark,
             "target": asdict(calibrated.target),
             "chosen": calibrated.chosen,
@@ -66,16 +67,18 @@ class CalibrationReport:
             "plain_macs": self._trained.plain_macs,
             "test": asdict(self.test),
             "unreliable": self.unreliable,
+            "notes": self.notes,
         }
 
     def document(self) -> TextBlocks:
-        from offramp.policy.calibrate import statement
-
-        calibrated, promise = self._calibrated, statement(self._calibrated)
+        calibrated, promise = self._calibrated, self.policy.calibration.statement
+        for note in self.notes:
+            promise = promise.removeprefix(f"{note}. ")
         place = "" if self.file is None else f" in {self.file}"
         remark = calibrated.remark
         return [
             *(f"Unreliable: {reason}." for reason in self.unreliable),
+            *(f"{note}." for note in self.notes),
             f"{self._trained.id}: {calibrated.policy.score} policy{place}",
             *self._weights(),
             _curve(self._trained, calibrated),
@@ -162,6 +165,7 @@ def calibrate(
     from offramp import device as devices
     from offramp.engine.settings import placed
     from offramp.policy.evaluate import evaluate
+    from offramp.policy.useful import notes
     from offramp.study import trained as trials
     from offramp.study.run.trials import blank_network
 
@@ -179,8 +183,9 @@ def calibrate(
         deployable.policy.save(Path(out))
     # Only now, with the policy on the disk, is the test split looked at.
     tested = evaluate(deployable.calibrated.policy, trained.test, trained.costs, trained.classes)
+    first = notes(deployable.policy, trained.calibration, tested)
     return CalibrationReport(
-        deployable.policy, out, tested, deployable.unreliable, trained, deployable.calibrated
+        deployable.policy, out, tested, deployable.unreliable, first, trained, deployable.calibrated
     )
 
 

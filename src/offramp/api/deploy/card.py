@@ -114,6 +114,7 @@ def card_document(folder: Path, card: Mapping[str, Any]) -> list[str | TextTable
     title = f"{card['trial']} in {folder}, {size(used)}"
     return [
         *(f"Unreliable: {reason}." for reason in card["unreliable"]),
+        *(f"{note}." for note in card.get("notes", ())),
         TextTable(["exit"], ["threshold", "leave", "accuracy", "MACs"], rows, title),
         *_lines(card),
         f"Run it, without torch: python {folder}/run.py IMAGES",
