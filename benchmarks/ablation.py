@@ -1,7 +1,7 @@
 """What each optimization is worth: the time without it over the time with all of them.
 
 Of a joint step, on every network of the paper: the memory format, the fused optimizer, the allocator's
-thresholds, the bound on OpenMP's spinning; and what determinism and float32 cost. Of joint training:
+thresholds, long waits of OpenMP's threads; and what determinism and float32 cost. Of joint training:
 images in memory rather than read from files. Of frozen phases: caches and fused phases. Of all nine
 strategies: shared phases. A ratio of 1 is worth nothing.
 """
@@ -18,7 +18,6 @@ from typing import Any
 
 from benchmarks import subjects
 from benchmarks.contest import (
-    AS_COMMAND,
     BARE,
     Environment,
     Result,
@@ -32,20 +31,21 @@ from benchmarks.step import way
 from benchmarks.step_by_hand import Case
 from benchmarks.subjects import Setting
 from offramp.data.images.geometry import picture
+from offramp.engine.waiting import SHORT
 from offramp.process import keep_freed_memory
 from offramp.study.spec.models import ExecutionSpec
 
 ALL = "everything on"
 COSTS = ("determinism", "float32 (bfloat16 instead)")
 STEPS: Mapping[str, tuple[Environment, Pairs]] = {
-    ALL: (AS_COMMAND, ()),
-    "channels-last": (AS_COMMAND, (("memory_format", "contiguous"),)),
-    "fused optimizer": (AS_COMMAND, (("fused_optimizer", False),)),
+    ALL: (BARE, ()),
+    "channels-last": (BARE, (("memory_format", "contiguous"),)),
+    "fused optimizer": (BARE, (("fused_optimizer", False),)),
     # Any MALLOC_ variable has the package leave the allocator alone; this one is at glibc's own value.
-    "allocator's thresholds": ({**AS_COMMAND, "MALLOC_ARENA_TEST": "8"}, ()),
-    "bound on OpenMP's spinning": (BARE, ()),
-    COSTS[0]: (AS_COMMAND, (("deterministic", False),)),
-    COSTS[1]: (AS_COMMAND, (("precision", "bfloat16"),)),
+    "allocator's thresholds": ({**BARE, "MALLOC_ARENA_TEST": "8"}, ()),
+    "long waits of OpenMP's threads": ({**BARE, "GOMP_SPINCOUNT": str(SHORT)}, ()),
+    COSTS[0]: (BARE, (("deterministic", False),)),
+    COSTS[1]: (BARE, (("precision", "bfloat16"),)),
 }
 """One thing that is off in each: the environment of its process, or what differs in the profile."""
 EXECUTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -118,7 +118,7 @@ def of_execution(
     setting: Setting, ways: Mapping[str, Mapping[str, Any]], rounds: int, warm: bool = False
 ) -> dict[str, list[float]]:
     """Seconds of a setting by its settings of execution, in one process."""
-    with contender(seconds, AS_COMMAND, setting=setting) as ask:
+    with contender(seconds, BARE, setting=setting) as ask:
         if warm:
             ask(ways[ALL])  # kernels are chosen and memory is there
         return in_turns({name: partial(ask, execution) for name, execution in ways.items()}, rounds)
@@ -139,7 +139,7 @@ def of_frozen(backbone: str, images: int, epochs: int, rounds: int) -> Iterator[
         task = Task(trunk, images, images // 2, backbone=backbone, recipe=recipe)
         write_trunk(task)
         words = pictures(task.images, task.validation).name
-        with contender(frozen, AS_COMMAND, task=task) as ask:
+        with contender(frozen, BARE, task=task) as ask:
             for strategy in ("two-stage", "distillation", "branch-wise"):
                 alone = strategy == "branch-wise"  # its phases follow one another: none are fused
                 length = max(2, 3 * epochs // 8) if alone else epochs

@@ -20,16 +20,14 @@ from unittest.mock import patch
 
 import psutil
 
+from offramp.engine.waiting import SPIN_VARIABLES
 from offramp.meters import busy_cores
-from offramp.process import SPIN_VARIABLES, SPINS
 
 BUSY = 0.25  # cores that others use, from which on a time is not to be trusted
 Environment = Mapping[str, str | None]
 MALLOC = tuple(name for name in os.environ if name.startswith("MALLOC_"))
 BARE: Environment = dict.fromkeys((*SPIN_VARIABLES, "OMP_NUM_THREADS", *MALLOC))
 """The environment of a process that starts as the command does where the user set nothing."""
-AS_COMMAND: Environment = {**BARE, "GOMP_SPINCOUNT": str(SPINS)}
-"""The same with what the command sets: for a process that does not call `prepare` itself."""
 
 BUSY_LOOP = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
 

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from benchmarks import subjects
-from benchmarks.contest import AS_COMMAND, Result, against, contender, in_turns, together
+from benchmarks.contest import BARE, Result, against, contender, in_turns, together
 from benchmarks.subjects import Setting
 from offramp.meters import free_memory
 from offramp.process import prepare
@@ -85,7 +85,7 @@ def measure(quick: bool) -> Iterator[Result]:
 def growth(least: int, most: int, rounds: int) -> Iterator[Result]:
     """Time for the same work, and memory, of the most images against the least."""
     sizes = {images: replace(GROWING, images=images) for images in (least, most)}
-    with together({n: contender(whole, AS_COMMAND, setting=s) for n, s in sizes.items()}) as ways:
+    with together({n: contender(whole, BARE, setting=s) for n, s in sizes.items()}) as ways:
         in_turns(ways, 1)  # kernels are chosen and memory is there
         turns: dict[int, list[Ran]] = in_turns(ways, rounds)
     work = {images: subjects.plan(setting).executed for images, setting in sizes.items()}
@@ -105,7 +105,7 @@ def growth(least: int, most: int, rounds: int) -> Iterator[Result]:
 def once(setting: Setting, **execution: Any) -> Ran:
     """A run in a process of its own. execution: further settings."""
     setting = replace(setting, execution={**setting.execution, **execution})
-    with contender(whole, AS_COMMAND, setting=setting) as run:
+    with contender(whole, BARE, setting=setting) as run:
         return run()
 
 

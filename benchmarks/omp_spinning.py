@@ -21,13 +21,13 @@ from benchmarks.contest import (
     together,
 )
 from benchmarks.step_by_hand import Case
-from offramp.process import SPINS
+from offramp.engine.waiting import SHORT
 
 USUAL = "300000 (the library's)"
 SETTINGS: dict[str, Environment] = {
     USUAL: BARE,
     "0 (passive)": {**BARE, "OMP_WAIT_POLICY": "passive"},
-    **{str(n): {**BARE, "GOMP_SPINCOUNT": str(n)} for n in (SPINS, 1_000, 10_000)},
+    **{str(n): {**BARE, "GOMP_SPINCOUNT": str(n)} for n in (SHORT, 700, 1_000, 10_000)},
 }
 
 

@@ -14,7 +14,7 @@ from statistics import median
 
 import torch
 
-from benchmarks.contest import AS_COMMAND, Result, contender, middle
+from benchmarks.contest import BARE, Result, contender, middle
 from offramp.infer.predictor import Predictor
 from offramp.nets import NetSpec, build
 from offramp.policy.policy import Policy
@@ -29,7 +29,7 @@ NEVER = 1.0  # a confidence that random weights do not reach
 def measure(quick: bool) -> Iterator[Result]:
     rounds, images = (3, 40) if quick else (9, 200)
     for backbone, pixels in CASES:
-        with contender(pair, AS_COMMAND, backbone=backbone, pixels=pixels) as ask:
+        with contender(pair, BARE, backbone=backbone, pixels=pixels) as ask:
             turns = [ask(images) for _ in range(rounds)]
         bare, bundle = (1000 * median(each) for each in zip(*turns, strict=True))
         note = f"bare {bare:.2f} ms, predictor {bundle:.2f} ms; {rounds} turns of {images} images"

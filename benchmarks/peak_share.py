@@ -21,7 +21,7 @@ from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import step_by_hand as hand
-from benchmarks.contest import AS_COMMAND, Result, contender, middle
+from benchmarks.contest import BARE, Result, contender, middle
 from benchmarks.step import CASES, way
 from benchmarks.step_by_hand import Case
 from offramp import device as devices
@@ -29,7 +29,7 @@ from offramp import device as devices
 
 def measure(quick: bool) -> Iterator[Result]:
     """The share of peak of each network."""
-    with contender(timer, AS_COMMAND) as timing:
+    with contender(timer, BARE) as timing:
         for case in (replace(c, steps=max(1, c.steps // 2)) if quick else c for c in CASES):
             flops = flops_of(case)
             timing(case)  # warms up

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import AS_COMMAND, Result, against, contender, in_turns, together
+from benchmarks.contest import BARE, Result, against, contender, in_turns, together
 from benchmarks.subjects import ROOT
 from offramp import device as devices
 from offramp.process import keep_freed_memory
@@ -36,7 +36,7 @@ WAYS: dict[str, dict[str, Any]] = {
 def measure(quick: bool) -> Iterator[Result]:
     """Time of epochs of joint training; no bar: it is to know by."""
     rounds, epochs, steps = (1, 2, 1) if quick else (3, 3, 4)
-    with together({name: contender(trainer, AS_COMMAND, **how) for name, how in WAYS.items()}) as ways:
+    with together({name: contender(trainer, BARE, **how) for name, how in WAYS.items()}) as ways:
         for backbone in BACKBONES:
             times = in_turns(ways, rounds, backbone, epochs, steps)
             best = [1000 * min(times[name]) / (epochs - 1) / steps for name in WAYS]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import subjects
-from benchmarks.contest import AS_COMMAND, Result, contender, together
+from benchmarks.contest import BARE, Result, contender, together
 from benchmarks.subjects import Mode, Setting
 from offramp.process import prepare
 from offramp.store.store import Store
@@ -84,7 +84,7 @@ def by_phases(setting: Setting, plans: Mapping[Mode, Plan], folder: Path) -> Sec
     seconds: Seconds = {mode: dict.fromkeys(setting.seeds, 0.0) for mode in plans}
     done: dict[Mode, float] = dict.fromkeys(plans, 0.0)
     ways = {
-        mode: contender(training, AS_COMMAND, setting=setting, mode=mode, folder=str(folder / mode))
+        mode: contender(training, BARE, setting=setting, mode=mode, folder=str(folder / mode))
         for mode in plans
     }
     with together(ways) as contenders:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import AS_COMMAND, BARE, Result, against, contender, in_turns
+from benchmarks.contest import BARE, Result, against, contender, in_turns
 from benchmarks.subjects import NOISE, ROOT, Setting, events, plan
 from offramp.process import keep_freed_memory
 
@@ -35,12 +35,11 @@ CASES = {
 def measure(quick: bool) -> Iterator[Result]:
     """Time of two trials at once over that of one after another; no bar: it is to choose by."""
     rounds = 2 if quick else 3
-    asleep = {**BARE, "OMP_WAIT_POLICY": "passive"}
     with (
         ThreadPoolExecutor(2) as hands,
-        contender(trial, AS_COMMAND, numerics="default") as alone,
-        contender(trial, asleep, numerics=HALF) as first,
-        contender(trial, asleep, numerics=HALF) as second,
+        contender(trial, BARE, numerics="default") as alone,
+        contender(trial, BARE, numerics=HALF) as first,
+        contender(trial, BARE, numerics=HALF) as second,
     ):
         ways = {
             "in order": partial(two_trials, hands, [alone]),

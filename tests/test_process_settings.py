@@ -1,52 +1,19 @@
-"""How long OpenMP's threads spin, and whether freed memory is kept: settings that are read once, seen
-in processes of their own. And the signals that end a process."""
+"""Freed memory and garbage: settings of a process, seen in processes of their own. And the signals that
+end one."""
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
-import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-import torch
 
-from longer import long
-from offramp.process import (
-    SPIN_VARIABLES,
-    SPINS,
-    Terminated,
-    bound_spinning,
-    ended_by,
-    keep_freed_memory,
-    terminable,
-)
-
-LIBRARY = next((Path(torch.__file__).parent / "lib").glob("libgomp*"), None)
-with_openmp = pytest.mark.skipif(LIBRARY is None, reason="torch has no GNU OpenMP")
-
-LOAD = f"import ctypes; ctypes.CDLL({str(LIBRARY)!r})"  # as torch does, in a hundredth of the time
-BOUND = "from offramp.process import bound_spinning; bound_spinning()"
-FIRST = f"{BOUND}; {LOAD}"
-LATE = f"import sys; sys.modules['torch'] = None; {FIRST}"
-CHILD = (
-    f"{BOUND}; import subprocess, sys; "
-    f"print(subprocess.run([sys.executable, '-c', {LOAD!r}], capture_output=True, text=True).stderr, "
-    "file=sys.stderr)"
-)
-COMMAND = "import sys; sys.argv = ['offramp', 'taps', 'digits-cnn']; import offramp.cli as c; c.main()"
-SHORT = f"""
-import sys
-sys.argv = ['offramp', '--version']
-import offramp.cli as c
-try:
-    c.main()
-except SystemExit:
-    {LOAD}
-"""
+from offramp.engine.waiting import SPIN_VARIABLES
+from offramp.process import OBJECTS, Terminated, ended_by, keep_freed_memory, prepared, terminable
 
 
 def ran(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -56,45 +23,6 @@ def ran(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
     }
     words = [sys.executable, "-c", code]
     return subprocess.run(words, env={**clean, **variables}, capture_output=True, text=True, check=True)
-
-
-def spins(code: str, **variables: str) -> int:
-    """What the library in a new process says it took."""
-    answer = ran(code, OMP_DISPLAY_ENV="verbose", **variables)
-    setting = re.search(r"GOMP_SPINCOUNT = '(\d+)'", answer.stderr)
-    assert setting is not None, answer.stderr
-    return int(setting[1])
-
-
-@with_openmp
-@pytest.mark.parametrize("code", [SHORT, CHILD, *long(COMMAND)], ids=["short", "child", "command"])
-def test_a_command_bounds_it_and_its_children_inherit_that(code: str) -> None:
-    assert spins(code) == SPINS
-
-
-@with_openmp
-def test_it_is_bounded_only_before_torch_is_there() -> None:
-    assert spins(FIRST) == SPINS
-    assert spins(LATE) == spins(LOAD) > SPINS
-
-
-@with_openmp
-@pytest.mark.parametrize(
-    ("variables", "count"), [({"OMP_WAIT_POLICY": "passive"}, 0), ({"GOMP_SPINCOUNT": "77"}, 77)]
-)
-def test_what_the_user_set_stays(variables: dict[str, str], count: int) -> None:
-    assert spins(FIRST, **variables) == count
-
-
-def test_it_says_whether_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in SPIN_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    assert not bound_spinning()  # torch is there
-    monkeypatch.setenv("GOMP_SPINCOUNT", str(SPINS))  # as a child of a command has it
-    assert bound_spinning()
-    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    monkeypatch.delenv("GOMP_SPINCOUNT")
-    assert not bound_spinning()
 
 
 # Freed memory.
@@ -123,6 +51,21 @@ def test_memory_is_faulted_in_once() -> None:
 def test_what_the_user_set_for_the_allocator_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
     assert not keep_freed_memory()
+
+
+# Garbage.
+
+
+@pytest.mark.parametrize(("own", "inside"), [(700, OBJECTS), (0, 0), (50_000, 50_000)])
+def test_garbage_is_looked_for_less_often_but_as_the_program_says(own: int, inside: int) -> None:
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(own, 11, 12)
+        with prepared():
+            assert gc.get_threshold()[0] == inside
+        assert gc.get_threshold() == (own, 11, 12)
+    finally:
+        gc.set_threshold(*before)
 
 
 # cuBLAS.

@@ -35,7 +35,10 @@ def __getattr__(name):
     if name in _HOMES:
         from importlib import import_module
 
-        return getattr(import_module(_HOMES[name]), name)
+        from offramp.process import prepared
+
+        with prepared():  # imports torch
+            return getattr(import_module(_HOMES[name]), name)
     from offramp.errors import nearest
 
     hint = nearest(name, __all__) if not name.startswith("_") else ""

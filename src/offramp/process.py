@@ -1,4 +1,4 @@
-"""Settings of a process that computes: freed memory, waiting threads, garbage collection, and its end.
+"""Settings of a process that computes: freed memory, garbage collection, and its end.
 
 No result depends on any of it, and what the user set in the environment stays.
 """
@@ -21,8 +21,6 @@ from offramp.errors import OfframpError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 LARGEST, NEVER = 2**30, 2**31 - 1  # bytes: all up to 1 GiB comes from the heap, which is never trimmed
-SPINS = 700  # turns of the loop: some tens of microseconds, as long as the next operation takes to come
-SPIN_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # a user's own word on it
 # Objects made since the last look for garbage, instead of 700: imports make hundreds of thousands that
 # stay, and looking through them again and again took a sixth of a command's start.
 OBJECTS = 10_000
@@ -36,18 +34,32 @@ def prepare() -> None:
     """What a command sets for its process, before it imports torch."""
     look_less_for_garbage()
     keep_freed_memory()
-    bound_spinning()
+
+
+@contextmanager
+def prepared() -> Iterator[None]:
+    """What a command sets, for work that Python calls. Freed memory is kept from then on."""
+    before = gc.get_threshold()
+    prepare()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def look_less_for_garbage() -> None:
-    """Collect garbage less often (see OBJECTS). Raises OfframpError where the environment gives what is
-    no such number."""
+    """Collect garbage less often (see OBJECTS), unless the program does so already.
+
+    Raises:
+        OfframpError: The environment gives what is no such number.
+    """
     number = os.environ.get(GC_VARIABLE, str(OBJECTS))
     if not number.isdecimal() or int(number) > GC_MOST:
         raise OfframpError(
             f"{GC_VARIABLE} is '{number}'; give a number of objects (Python's own is 700)"
         )
-    gc.set_threshold(int(number))
+    if GC_VARIABLE in os.environ or 0 < gc.get_threshold()[0] < int(number):
+        gc.set_threshold(int(number))
 
 
 def keep_freed_memory() -> bool:
@@ -67,26 +79,6 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError, TypeError):
         return False
     return bool(mallopt(M_MMAP_THRESHOLD, LARGEST)) and bool(mallopt(M_TRIM_THRESHOLD, NEVER))
-
-
-def bound_spinning() -> bool:
-    """Have GNU OpenMP's threads look for work a short while, then sleep.
-
-    By default a thread that waits turns 300,000 times, milliseconds in which it keeps a core from
-    whoever else has work: with one other busy process a training step takes several times as long.
-    Threads that sleep at once must be woken for every operation, which tells where operations are
-    small. OpenMP reads its settings once, when torch is loaded: later this does nothing. Processes
-    started from here inherit it. No result depends on it. What the user set stays.
-
-    Returns:
-        Whether that holds.
-    """
-    if any(name in os.environ for name in SPIN_VARIABLES):
-        return os.environ.get("GOMP_SPINCOUNT") == str(SPINS)
-    if "torch" in sys.modules:
-        return False
-    os.environ["GOMP_SPINCOUNT"] = str(SPINS)
-    return True
 
 
 class Terminated(KeyboardInterrupt):

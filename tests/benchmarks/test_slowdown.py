@@ -20,6 +20,6 @@ def test_the_worst_group_is_told() -> None:
 @pytest.mark.long
 def test_epochs_alternate_between_alone_and_beside() -> None:
     setting = Setting("digits-cnn", 100, 5, strategies=("joint",), data=NOISE, shape=(1, 8, 8))
-    alone, busy = slowdown.contended(setting)
+    alone, busy = slowdown.contended(setting, settle=0.0)
     assert len(alone) == 1 and alone.keys() == busy.keys()
     assert {len(each) for each in (*alone.values(), *busy.values())} == {2}

@@ -13,9 +13,9 @@ from statistics import geometric_mean, median
 from typing import final
 
 from offramp.engine.probe import ProbeSubject, Setup, question
+from offramp.engine.waiting import SHORT, SPIN_VARIABLES
 from offramp.errors import OfframpError
 from offramp.numerics import Numerics, custom
-from offramp.process import SPIN_VARIABLES, SPINS
 from offramp.study.plan.profiles import Gain
 
 SUBJECTS = (
@@ -29,13 +29,13 @@ HALF = "bfloat16 against float32"
 TF32 = "TF32 against float32"
 AT_ONCE = "two trials of 1 thread at once against one of 2"
 MEMORY = "freed memory kept against given back"
-SPINNING = "bounded spinning against the library's, alone"
-BESIDE = "bounded spinning against the library's, beside other work"
-SLEEPING = "bounded spinning against none, alone"
+SPINNING = "short waits of threads against the library's, alone"
+BESIDE = "short waits of threads against the library's, beside other work"
+SLEEPING = "short waits of threads against none, alone"
 WORTH = 1.05  # two trials at once must be so much faster before a trial gets one thread
 
 UNSET: Mapping[str, str | None] = dict.fromkeys(SPIN_VARIABLES)
-BOUNDED = {**UNSET, "GOMP_SPINCOUNT": str(SPINS)}
+SHORTLY = {**UNSET, "GOMP_SPINCOUNT": str(SHORT)}  # as beside other work
 PASSIVE = {**UNSET, "OMP_WAIT_POLICY": "passive"}
 
 
@@ -167,7 +167,7 @@ def _ways(
     subject: ProbeSubject, pairs: Mapping[str, tuple[Setup, Setup]], seconds: float
 ) -> Iterator[Gain]:
     ways = list(dict.fromkeys(way for pair in pairs.values() for way in pair))
-    with processes(subject, BOUNDED) as (process,):
+    with processes(subject, UNSET) as (process,):
         process.ask(ways, seconds * len(ways) / 2)
         seconds_of = dict(zip(ways, process.answer(), strict=True))
     for what, (slow, fast) in pairs.items():
@@ -175,7 +175,7 @@ def _ways(
 
 
 def _at_once(subject: ProbeSubject, seconds: float) -> Iterator[Gain]:
-    with processes(subject, BOUNDED, BOUNDED) as pair:
+    with processes(subject, UNSET, UNSET) as pair:
         for process, way in ((pair[0], Setup(2)), (pair[0], Setup(1)), (pair[1], Setup(1))):
             process.ask([way], 0.0)  # warm, before two of them meet
             process.answer()
@@ -191,7 +191,7 @@ def _at_once(subject: ProbeSubject, seconds: float) -> Iterator[Gain]:
 
 
 def _spinning(subject: ProbeSubject, threads: int, seconds: float) -> Iterator[Gain]:
-    with processes(subject, UNSET, PASSIVE, BOUNDED) as three:
+    with processes(subject, UNSET, PASSIVE, SHORTLY) as three:
         quiet = _in_turns(three, Setup(threads), seconds / 3)
         with _neighbor():
             beside = _in_turns(three, Setup(threads), seconds / 3)
@@ -202,7 +202,7 @@ def _spinning(subject: ProbeSubject, threads: int, seconds: float) -> Iterator[G
 
 def _memory(subject: ProbeSubject, threads: int, seconds: float) -> Iterator[Gain]:
     usual = replace(subject, keep=False)
-    with processes(usual, BOUNDED) as (freeing,), processes(subject, BOUNDED) as (keeping,):
+    with processes(usual, UNSET) as (freeing,), processes(subject, UNSET) as (keeping,):
         slow, fast = _in_turns([freeing, keeping], Setup(threads), seconds / 3)
     yield _gain(MEMORY, subject, slow, fast)
 

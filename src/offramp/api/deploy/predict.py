@@ -225,6 +225,7 @@ def _answer(
     """Fill `rows` and `damaged`, so that what is there stays when the work is cut short."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from offramp.engine.waiting import waits_by_load
     from offramp.infer import image_files
 
     screen = console(stderr=True)
@@ -233,6 +234,7 @@ def _answer(
     with (
         Progress(*columns, console=screen, transient=True, disable=not moves) as progress,
         ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool,
+        waits_by_load(),
     ):
         task = progress.add_task("predicting", total=len(files))
         for start in range(0, len(files), batch):

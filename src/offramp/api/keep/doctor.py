@@ -15,7 +15,7 @@ from offramp.api.answer import answer
 from offramp.api.options import CommandOption, Device, StepWatcher
 from offramp.errors import OfframpError
 from offramp.files import writing
-from offramp.process import SPIN_VARIABLES, SPINS, bound_spinning, keep_freed_memory
+from offramp.process import keep_freed_memory
 from offramp.terminal import TextBlocks, TextTable
 from offramp.units import counted, size
 
@@ -281,20 +281,23 @@ def _environment(device: torch.device) -> list[Finding]:
 
 def _waiting() -> str:
     """How OpenMP's threads wait, and who says so."""
-    if bound_spinning():
-        return f"spin {SPINS:,} turns, then sleep"
+    from offramp.engine.waiting import SHORT, SPIN_VARIABLES, library
+
     own = [f"{name}={os.environ[name]}" for name in SPIN_VARIABLES if name in os.environ]
-    return f"as you set: {' '.join(own)}" if own else "as the library has it"
+    if own:
+        return f"as you set: {' '.join(own)}"
+    if library() is None:
+        return "as the library has it"
+    return f"spin as the library has it, and beside other work {SHORT} turns, then sleep"
 
 
 def _worth(here: ProfileFile | None, *what: str) -> str:
     """What `--tune` measured of a setting on this machine, else what is documented of it."""
-    from offramp.study.tune import BESIDE, MEMORY, SPINNING
+    from offramp.study.tune import BESIDE, MEMORY
 
     elsewhere = {  # docs/performance.md
         MEMORY: "on two server cores a step of MobileNetV2 took 1.02 to 1.19 times as long without it",
-        SPINNING: "on two server cores it made a step of MobileNetV2 1.10 times as long",
-        BESIDE: "beside a busy process 0.64 times as long",
+        BESIDE: "short waits made a step of MobileNetV2 0.64 times as long beside a busy process",
     }
     if here is None:
         return "".join(f"; {elsewhere[setting]}" for setting in what if setting in elsewhere)

@@ -36,8 +36,7 @@ from offramp.process import (
     Terminated,
     ended_by,
     exit_code,
-    keep_freed_memory,
-    look_less_for_garbage,
+    prepare,
     terminable,
     uninterrupted,
     watch_parent,
@@ -147,8 +146,7 @@ def _work(environment: dict[str, str], order: str, pipe: Connection) -> None:
     """What a process does."""
     os.environ.clear()  # the fork server's is as old as the first worker
     os.environ.update(environment)
-    look_less_for_garbage()  # this and the next as the process that started this one
-    keep_freed_memory()
+    prepare()  # as the process that started this one
     try:
         with terminable():
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING[1:])
@@ -210,8 +208,6 @@ def _shared(config: RunConfig, workers: int) -> RunConfig:
 
 
 def _run_workers(plan: Plan, store: Store, config: RunConfig) -> Generator[Event, None, None]:
-    # Spinning OpenMP threads of one process steal the cores that another one needs.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     config = _shared(config, config.workers)
     needs = Needs(plan.numerics.threads, 0)
     with terminable(), TemporaryDirectory() as failures:

@@ -28,9 +28,11 @@ from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, pack
 from offramp.engine.values import reads_of
+from offramp.engine.waiting import waits_by_load
 from offramp.errors import DataChanged, OfframpError, Unwritable
 from offramp.hashing import plain
 from offramp.meters import Meter, not_measured, usable_cores
+from offramp.process import prepared as prepared_process
 from offramp.process import terminable, uninterrupted
 from offramp.recipe import finished
 from offramp.store.manifest import NodeLabels, NodeRecord, NodeSummary
@@ -463,6 +465,8 @@ def _prepared(plan: Plan, store: Store, config: RunConfig, failed: Failures | No
             joined(config.seat, config.device) as ranks,
             closing(Images(plan.data, config.device, _readers(plan, config), layout, ranks)) as images,
             applied(plan.numerics),
+            prepared_process(),
+            waits_by_load(plan.numerics.threads if config.device.type == "cpu" else 1),
             costs.meter(config.device) as meter,
         ):
             ledger = Ledger(plan, store, Failures(Path(shared)))
