@@ -39,13 +39,15 @@ demo: $(READY)
 	$(BIN)/offramp run studies/demo.yaml --store runs/demo
 	$(BIN)/offramp report runs/demo --out runs/demo-report
 
-# As an installation from a wheel sees it, outside of this folder: what is missing in it shows here.
+# As an installation from a wheel sees it, outside of this folder: what is missing in it shows here. Then
+# each extra alone.
 wheel: $(READY)
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
 	$(PYTHON) -m venv build/wheel/venv
 	$(call install,build/wheel/venv/bin/python,build/wheel/*.whl)
 	cd build/wheel && venv/bin/offramp recipes demo > demo.yaml && venv/bin/offramp run demo.yaml --set seeds=[42] --set recipe.epochs=2 && venv/bin/offramp report runs --out report
+	$(BIN)/python tests/extras.py build/wheel
 
 # The site, in build/site/html: its notebooks run, and a warning or a link that leads nowhere ends it.
 docs: $(READY)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import click
 from click.shell_completion import get_completion_class
 
@@ -80,8 +83,23 @@ def _version(ctx: click.Context, _: click.Parameter, is_set: bool) -> None:
     if is_set:
         from importlib.metadata import version
 
-        click.echo(f"offramp {version('offramp')}")
+        commit = _commit()
+        click.echo(f"offramp {version('offramp')}{f' ({commit[:12]})' if commit else ''}")
         ctx.exit()
+
+
+def _commit() -> str:
+    """The revision of this code: of a wheel, what its build wrote; of a checkout, what git says."""
+    package = Path(__file__).parents[1]
+    if (package / "COMMIT").is_file():
+        return (package / "COMMIT").read_text("utf-8").strip()
+    if not (package.parents[1] / ".git").exists():  # somebody else's repository may lie around ours
+        return ""
+    command = ["git", "-C", str(package), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def _completion(ctx: click.Context, _: click.Parameter, shell: str | None) -> None:
@@ -110,7 +128,7 @@ app = SectionedGroup(
             is_eager=True,
             expose_value=False,
             callback=_version,
-            help="Show the version and exit.",
+            help="Show the version and its commit, and exit.",
         ),
         click.Option(
             ["--completion"],
