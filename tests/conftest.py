@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import uuid
@@ -28,6 +27,7 @@ from hypothesis import HealthCheck, settings
 
 import clocks
 import object_store
+from longer import slow_file
 from offramp.meters import capacity, meter
 from offramp.process import look_less_for_garbage
 from offramp.study.plan import limits
@@ -51,22 +51,12 @@ MEMORY_DISK = Path("/dev/shm")
 if MEMORY_DISK.is_dir() and shutil.disk_usage(MEMORY_DISK).free > 8 * 2**30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY_DISK))
 
-HERE = Path(__file__).parent
 MEMORY = 64 * 2**30  # bytes that a machine of the tests has free
-WHOLE = ("benchmarks", "bundle", "cli", "contract")
-"""Folders of tests of the program as a whole: slow ones."""
 FIRST = (
     *("together", "concurrency", "streaming", "crash", "resuming", "contract", "store_command"),
     *("process", "trackers", "page_browser", "build_command", "execution", "augmented", "runtime"),
 )
 """Files that take long, though their tests are few: begun last, they would keep one process waiting."""
-TRAINS = re.compile(
-    r"^(?:import subprocess|from subprocess|from offramp\.study\.run\.run import .*\brun\b"
-    r"|from forks import .*\bforked\b|from \w+ import .*\b(?:run_all|browser|finished)\b"
-    r"|pytestmark = pytest\.mark\.slow$)",
-    re.MULTILINE,
-)
-"""What others say that start processes, run studies or are marked: slow as well."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -84,13 +74,15 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """With --fast, slow files are not even imported."""
     if not config.getoption("fast") or not collection_path.name.startswith("test_"):
         return None  # pytest decides
-    whole = collection_path.relative_to(HERE).parts[0] in WHOLE
-    return whole or TRAINS.search(collection_path.read_text()) is not None or None
+    return slow_file(collection_path) or None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Single tests are left out: with --fast the slow ones, without --long the long ones, without
     --cluster those of a cluster; with it no others."""
+    for item in items:
+        if slow_file(item.path):
+            item.add_marker("slow")
     out = {"slow"} if config.getoption("fast") else set()
     out |= set() if config.getoption("long") else {"long"}
     cluster = config.getoption("cluster")

@@ -2,12 +2,13 @@
 
     python tests/mutants.py                     60 faults over all folders, drawn with seed 0
     python tests/mutants.py --folder policy     of one folder
-    python tests/mutants.py --fast              how many does `make test-fast` notice?
     python tests/mutants.py --seed 3 --count 20
+    python tests/mutants.py --only 7 31         of the 60, these two again
 
-Each fault is one change of one operator, constant, call or condition, in a copy of the sources; the
-tests of the file's own folder run on the copy, until the first that fails. What survives is listed with
-its line, to be judged by a person: docs/reliability.md lists the survivors, each with a reason.
+Each fault is one change of one operator, constant, call or condition, in a copy of the sources. The
+tests of the file's folder run on it until one fails: what `make test-fast` has of them first, and of
+these those that import the file. What survives is listed with its line, to be judged
+by a person: docs/reliability.md has a reason for each. Other tests might notice more.
 
 Own code, since mutmut and cosmic-ray run one test command over all mutants of a package: neither draws
 a sample, nor knows which tests are for which file, and all tests on each of some 40,000 mutants would
@@ -19,42 +20,55 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import importlib
 import os
 import random
+import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+import pytest
+
+from longer import slow_file
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
 SOURCE = ROOT / "src" / "offramp"
 
-# Tests that notice faults of a folder, nearest first; of a file in no folder, its own come first.
+# Tests of a folder: folders and files of `tests`. "": of a file that lies in none.
 TESTS = {
     "analysis": ("analysis", "report"),
     "api": ("test_api.py", "test_api_run.py", "test_api_deploy.py", "cli"),
     "bundle": ("bundle", "cli"),
     "cli": ("cli",),
-    "data": ("data", "study"),
+    "data": ("data", "cli/test_data_command.py"),
     "engine": ("engine", "contract"),
-    "infer": ("infer", "bundle", "cli"),
-    "meters": ("meters", "engine"),
+    "infer": ("infer", "bundle", "cli/test_predict_command.py", "cli/test_benchmark_command.py"),
+    "meters": ("meters",),
     "nets": ("nets", "engine"),
-    "paper": ("analysis", "report", "study"),
+    "paper": ("report", "analysis", "study"),
     "policy": ("policy", "infer", "bundle"),
     "report": ("report",),
-    "serve": ("bundle",),
+    "serve": ("bundle/test_serving.py",),
     "store": ("store", "study"),
     "strategies": ("test_strategies.py", "test_every_phase.py", "engine"),
     "study": ("study", "cli"),
     "track": ("track",),
     "": ("engine", "study", "policy", "cli"),
 }
-MINUTES = 8  # a fault that makes its tests run longer is one that they notice: they hang
+LARGE = (
+    *("numpy", "scipy.stats", "torch", "torchvision", "timm", "pandas", "pyarrow.parquet"),
+    *("statsmodels.api", "sklearn.metrics", "pydantic", "rich", "click", "safetensors.torch"),
+)
+"""Libraries that take long to import."""
+SECONDS = 120  # a test that runs longer has noticed the fault: it hangs
 
 SWAPPED = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
@@ -77,13 +91,16 @@ class Mutant:
         path: Of the file, below `src/offramp`.
         line: Where it is.
         change: What it does, in words.
-        text: The whole file with it.
+        number: Among the faults of the file.
     """
 
     path: Path
     line: int
     change: str
-    text: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {' '.join(self.change.split())[:100]}"
 
 
 def mutations(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
@@ -183,53 +200,98 @@ def sample(count: int, seed: int, folder: str | None) -> list[Mutant]:
     chosen = []
     for top in sorted(drawn):
         path, line, words, number = by_folder[top].pop(generator.randrange(len(by_folder[top])))
-        chosen.append(Mutant(path.relative_to(SOURCE), line, words, planted(path, number)))
+        chosen.append(Mutant(path.relative_to(SOURCE), line, words, number))
     return chosen
 
 
-def noticed(mutant: Mutant, copied: Path, fast: bool) -> str | None:
-    """The first test that notices a fault, None if none does. copied: a copy of `src`, as it was."""
+def tests_of(path: Path, near: bool = False) -> list[Path]:
+    """The tests of a file's folder, first those that are named after the file, then those that import
+    it. path: below `src/offramp`. near: no others, if there are such."""
+    top = path.parts[0] if len(path.parts) > 1 else ""
+    module = ".".join(("offramp", *path.with_suffix("").parts)).removesuffix(".__init__")
+    parent, _, name = module.rpartition(".")
+    names = re.compile(rf"\b{re.escape(module)}\b|from {re.escape(parent)} import .*\b{name}\b")
+    files: dict[Path, None] = {}
+    own = HERE / f"test_{path.stem}.py"
+    for place in (own, *(HERE / name for name in TESTS[top])):
+        every = sorted(place.rglob("test_*.py")) if place.is_dir() else [place] if place.exists() else []
+        files |= dict.fromkeys(every)
+
+    def far(file: Path) -> int:
+        if file.stem == f"test_{path.stem}":
+            return 0
+        return 1 if names.search(file.read_text(encoding="utf-8")) else 2
+
+    nearest = [file for file in files if far(file) < 2]
+    return sorted(nearest if near and nearest else files, key=far)
+
+
+class Noticed:
+    """A plugin of pytest: what is quick runs first, and the first failure is kept."""
+
+    def __init__(self) -> None:
+        self.first = ""
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        file = ROOT / report.nodeid.partition("::")[0]
+        if report.failed:
+            self._failed(report.nodeid, slow_file(file))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._failed(report.nodeid, "slow" in report.keywords)
+
+    def _failed(self, test: str, slow: bool) -> None:
+        self.first = self.first or f"make test{'' if slow else '-fast'}: {test}"
+
+
+def failure(tests: Sequence[Path], copied: Path) -> str:
+    """Who notices a fault in a copy of `src`, and the first test that fails; empty if none does.
+
+    The tests run in a fork of this process, which has imported the large libraries already.
+    """
+    how = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", f"timeout={SECONDS}")
+    result = copied / "failure.txt"
+    child = os.fork()
+    if not child:
+        status = 3
+        try:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            for stream in range(3):
+                os.dup2(nothing, stream)
+            os.chdir(ROOT)
+            os.environ |= {"PYTHONPATH": str(copied), "PYTHONDONTWRITEBYTECODE": "1"}
+            sys.path[:] = [str(copied), *(place for place in sys.path if place != str(HERE))]
+            noticed = Noticed()
+            status = int(pytest.main([*how, *map(str, tests)], plugins=[noticed]))
+            result.write_text(noticed.first or f"make test: pytest ends with {status}")
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    if status == 0:
+        return ""
+    return result.read_text() if os.WIFEXITED(status) else "make test: the process is killed"
+
+
+def verdict(at: int, mutant: Mutant, copies: Path, near: bool) -> str:
+    """Whether the tests notice a fault, in a line. copies: has a folder for each process, which holds a
+    copy of `src`."""
+    copied = copies / str(os.getpid())
+    if not copied.exists():
+        shutil.copytree(ROOT / "src", copied)
     file = copied / "offramp" / mutant.path
     original = file.read_text(encoding="utf-8")
-    top = mutant.path.parts[0] if len(mutant.path.parts) > 1 else ""
-    own = ROOT / "tests" / f"test_{mutant.path.stem}.py"
-    nearest = [own] if not top and own.exists() else []
-    folders = [*nearest, *(ROOT / "tests" / name for name in TESTS[top])]
-    options = [
-        "-x",
-        "-q",
-        "-n",
-        "2",
-        "--dist",
-        "loadfile",
-        "-p",
-        "no:cacheprovider",
-        *(["--fast"] if fast else []),
-    ]
     try:
-        file.write_text(mutant.text, encoding="utf-8")
-        environment = {**os.environ, "PYTHONPATH": str(copied), "PYTHONDONTWRITEBYTECODE": "1"}
-        for tests in folders:
-            command = [sys.executable, "-m", "pytest", *options, str(tests)]
-            try:
-                run = subprocess.run(
-                    command,
-                    cwd=ROOT,
-                    env=environment,
-                    capture_output=True,
-                    text=True,
-                    timeout=60 * MINUTES,
-                )
-            except subprocess.TimeoutExpired:
-                return f"{tests.name} hangs"
-            if run.returncode not in (0, 5):  # 5: no test was collected
-                failed = [
-                    line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))
-                ]
-                return failed[0].split(" - ")[0] if failed else tests.name
-        return None
+        file.write_text(planted(file, mutant.number), encoding="utf-8")
+        by = failure(tests_of(mutant.path, near), copied) or "SURVIVES"
     finally:
         file.write_text(original, encoding="utf-8")
+    print(f"{at}. {mutant}\n    {by}", flush=True)
+    return by.partition(":")[0]
 
 
 def main() -> None:
@@ -237,26 +299,29 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", help="one of " + ", ".join(filter(None, TESTS)))
-    parser.add_argument("--fast", action="store_true", help="with the tests of make test-fast alone")
+    parser.add_argument("--only", type=int, nargs="+", metavar="N", help="these of the faults")
+    parser.add_argument("--near", action="store_true", help="with tests that import the file alone")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="faults at a time")
     parser.add_argument("--list", action="store_true", help="show the faults, run nothing")
     options = parser.parse_args()
-    faults = sample(options.count, options.seed, options.folder)
-    caught, began = 0, time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        copied = Path(folder) / "src"
-        shutil.copytree(ROOT / "src", copied)
-        for at, mutant in enumerate(faults, 1):
-            place = f"{mutant.path}:{mutant.line}: {' '.join(mutant.change.split())[:100]}"
-            if options.list:
-                print(place)
-                continue
-            by = noticed(mutant, copied, options.fast)
-            caught += by is not None
-            print(
-                f"{at}/{len(faults)} {place}\n    {f'caught by {by}' if by else 'SURVIVES'}", flush=True
-            )
-    if not options.list:
-        print(f"{caught} of {len(faults)} caught, in {(time.monotonic() - began) / 60:.0f} minutes")
+    faults = dict(enumerate(sample(options.count, options.seed, options.folder), 1))
+    faults = {at: faults[at] for at in options.only or faults}
+    if options.list:
+        for at, mutant in faults.items():
+            print(at, mutant)
+        return
+    os.environ["OMP_WAIT_POLICY"] = "passive"  # as tests/conftest.py says; read as torch is imported
+    for name in LARGE:
+        importlib.import_module(name)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, get_context("fork").Pool(options.jobs) as pool:
+        work = [(at, mutant, Path(folder), options.near) for at, mutant in faults.items()]
+        counts = Counter(pool.starmap(verdict, work, chunksize=1))
+    fast = counts["make test-fast"]
+    print(
+        f"Of {len(faults)}, make test catches {fast + counts['make test']}, make test-fast {fast}, in "
+        f"{(time.monotonic() - began) / 60:.0f} minutes"
+    )
 
 
 if __name__ == "__main__":

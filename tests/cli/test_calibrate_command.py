@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -117,6 +118,12 @@ def test_the_tables_show_what_matters(run: Cli) -> None:
     ):
         assert said in out
     assert max(map(len, out.splitlines()[:-2])) <= 82
+    _, _, table = out.partition("Loss of accuracy by class")
+    losses = [float(loss) for loss in re.findall(r"%\s+([+-]\d+\.\d)\s", table)]
+    assert len(losses) == CLASSES and losses == sorted(
+        losses, reverse=True
+    )  # those that lose most first
+    assert losses[0] > losses[-1]
 
 
 @pytest.mark.parametrize(

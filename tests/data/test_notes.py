@@ -12,7 +12,7 @@ from pictures import REAL, read, real
 from scipy import stats
 from syrupy.assertion import SnapshotAssertion
 
-from offramp.data.notes import chi_squared_p, notes, remarks
+from offramp.data.notes import chi_squared_p, duplicates, notes, remarks
 
 CLASSES = ("normal", "pneumonia")
 
@@ -70,3 +70,19 @@ def test_uneven_x_rays(tmp_path: Path) -> None:
     shares = [float((split.labels == 0).float().mean()) for split in data.splits.values()]
     assert all(abs(share - 150 / 550) < 0.02 for share in shares), shares
     assert "other shares" not in str(notes(data.provenance))
+
+
+def test_images_that_are_there_twice_are_counted_in_the_later_split() -> None:
+    digests = {
+        "train": ["a", "b", "b", "c"],
+        "validation": ["c", "d"],
+        "calibration": ["e", "d", "d"],
+        "test": ["a", "a", "c", "f"],
+    }
+    assert duplicates(digests) == {
+        **{"train": 1, "calibration": 1, "test": 1},
+        **{"validation in train": 1, "test in train": 3},
+        **{"calibration in validation": 2, "test in validation": 1},
+    }
+    twin = digests["test"]  # a test split that serves for validation is no copy of itself
+    assert duplicates({"validation": twin, "test": twin}) == {"validation": 1, "test": 1}

@@ -12,7 +12,7 @@ from syrupy.assertion import SnapshotAssertion
 from torch import Tensor
 
 from offramp.engine.losses import LossContext, balanced, distance, objective
-from offramp.phase import CE, KD, describe
+from offramp.phase import CE, KD, MSE, Survivors, describe
 from offramp.strategies import STRATEGIES
 from offramp.strategies.joint import loss_weights
 from wording import refusal
@@ -110,9 +110,12 @@ def test_the_gradient_is_that_of_the_softened_outputs() -> None:
     assert np.allclose(student.grad.numpy(), expected, rtol=1e-4, atol=1e-7)
 
 
-def test_no_gradient_reaches_the_teacher() -> None:
+@pytest.mark.parametrize("weights", [None, Survivors(0.5, 0.1)], ids=["all alike", "by image"])
+@pytest.mark.parametrize("term", [KD(1, teacher_exit=2), MSE(1, teacher_exit=2)], ids=["KD", "MSE"])
+def test_no_gradient_reaches_the_teacher(term: KD | MSE, weights: Survivors | None) -> None:
     student, teacher = some_logits(1).requires_grad_(), some_logits(2).requires_grad_()
-    loss = objective((CE(1), KD(1, teacher_exit=2)), {1: student}, {2: teacher}, LABELS)
+    context = LossContext(weights=weights)
+    loss = objective((CE(1), term), {1: student}, {2: teacher}, LABELS, context)
     loss.backward()
     assert student.grad is not None and student.grad.abs().sum() > 0
     assert teacher.grad is None

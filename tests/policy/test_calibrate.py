@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
 from syrupy.assertion import SnapshotAssertion
 
 import simulated as logits_of
@@ -261,6 +262,23 @@ def test_failure_prediction_is_of_the_score() -> None:
     areas = [exit.aurc for exit in evaluate(outcome.policy, test, COSTS, CLASSES).exits]
     assert areas == pytest.approx([area("margin", k) for k in range(len(areas))], abs=1e-6)
     assert areas != pytest.approx([area("confidence", k) for k in range(len(areas))], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ensemble", "patience"])
+def test_failure_prediction_of_a_score_with_a_history_is_of_what_the_exit_answers(name: str) -> None:
+    """The score itself says nothing of how sure a single exit is: how confident its answer is does."""
+    test = simulated(600, 8)
+    logits = scoring.all_answer_logits(name, test.logits)
+    right = scoring.answers(logits) == test.labels[:, None]
+    threshold = scoring.SCORES[name].low + 0.5
+    policy = Policy(name, COSTS.exits, (threshold, threshold, None))
+    exits = evaluate(policy, test, COSTS, CLASSES).exits
+    sure = scoring.scores("confidence", logits)
+    areas = [roc_auc_score(right[:, k], sure[:, k]) for k in range(EXITS)]
+    assert [exit.auroc for exit in exits] == pytest.approx(areas)
+    alone = scoring.scores("confidence", test.logits)  # the control, of each exit by itself
+    own = [roc_auc_score(right[:, k], alone[:, k]) for k in range(EXITS)]
+    assert (own != pytest.approx(areas, abs=1e-3)) is (name == "ensemble")
 
 
 def test_a_class_that_is_hurt_is_seen() -> None:
