@@ -28,6 +28,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -254,27 +255,34 @@ def failure(tests: Sequence[Path], copied: Path) -> str:
 
     The tests run in a fork of this process, which has imported the large libraries already.
     """
-    how = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", f"timeout={SECONDS}")
+    how = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", f"timeout={SECONDS}"]
+    how += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of libraries that are imported already
     result = copied / "failure.txt"
+    result.unlink(missing_ok=True)
     child = os.fork()
     if not child:
         status = 3
         try:
-            nothing = os.open(os.devnull, os.O_RDWR)
-            for stream in range(3):
-                os.dup2(nothing, stream)
+            output = os.open(copied / "output.txt", os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+            for stream in (1, 2):
+                os.dup2(output, stream)
             os.chdir(ROOT)
             os.environ |= {"PYTHONPATH": str(copied), "PYTHONDONTWRITEBYTECODE": "1"}
             sys.path[:] = [str(copied), *(place for place in sys.path if place != str(HERE))]
             noticed = Noticed()
             status = int(pytest.main([*how, *map(str, tests)], plugins=[noticed]))
             result.write_text(noticed.first or f"make test: pytest ends with {status}")
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stdout.flush()
             os._exit(status)
     _, status = os.waitpid(child, 0)
     if status == 0:
         return ""
-    return result.read_text() if os.WIFEXITED(status) else "make test: the process is killed"
+    if not result.exists():  # killed, or a fault of this script
+        return f"make test: {(copied / 'output.txt').read_text()[-300:]}"
+    return result.read_text()
 
 
 def verdict(at: int, mutant: Mutant, copies: Path, near: bool) -> str:

@@ -26,6 +26,7 @@ from offramp.store.store import Store
 from offramp.study import trained as trial
 from offramp.study.run.trials import load_network
 from refusal import refuses
+from support import network
 from wording import refusal
 
 ASKED = ExportOptions(measure=False, anyway=True, int8=0.05)
@@ -69,8 +70,33 @@ def test_it_answers_in_int8_as_it_was_calibrated(store: Store, tmp_path: Path) -
     assert f"| {float32['stages']} | {small['stages']} |" in text
 
 
+def test_heads_of_a_cascade_are_quantized_on_the_answers_that_they_add_to(tmp_path: Path) -> None:
+    net = network("digits-cnn").carrying("learned").eval()
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        matrix = inside(net).heads[1].before.weight
+        matrix.copy_(3 * torch.randn(matrix.shape, generator=draw))
+    every = graphs.layout(inside(net).trunk_of, [1, 2])
+    list(graphs.export(net, every, tmp_path / "float"))
+    images = torch.randint(0, 256, (64, *net.input_shape), dtype=torch.uint8, generator=draw)
+    split = SplitImages(images, torch.tensor([0.5]), torch.tensor([0.25]))
+    list(int8.quantize(every, tmp_path / "float", split, tmp_path / "int"))
+    (pixels,) = split.batches(64)
+    with torch.inference_mode():
+        expected, alone = (
+            torch.stack(each(torch.from_numpy(pixels))[:2], dim=1).numpy()
+            for each in (net, net.carrying(0.0))
+        )
+    tensors = int8.Layers(every, tmp_path / "float").inputs(1, pixels)
+    np.testing.assert_allclose(tensors[graphs.BEFORE], expected[:, 0], atol=1e-4)
+    answers = int8.Layers(every, tmp_path / "int").logits(iter([pixels]))
+    gap = np.abs(answers - expected).max(axis=(0, 2))
+    assert (gap > 1e-4).all() and (gap < 0.1 * np.abs(expected).max()).all(), gap
+    assert np.abs(alone - expected)[:, 1].max() > 5 * gap[1]  # the control: what the answer before adds
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("strategy", ["cascade", pytest.param("imta", marks=pytest.mark.long)])
+@pytest.mark.parametrize("strategy", ["cascade", "imta"])
 def test_a_cascade_in_int8(strategy: str, store: Store, tmp_path: Path) -> None:
     """A head is quantized on the answers that it adds to, and exits answer as they were calibrated."""
     rule = solved(store, strategy)

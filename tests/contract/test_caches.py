@@ -240,8 +240,7 @@ def test_training_from_caches_gives_the_bits_of_plain_training(backbone: str, tm
     assert LAYOUTS.get(backbone, set()) <= cache.layouts
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("backbone", ["resnet18", pytest.param("mobilenetv2", marks=pytest.mark.long)])
+@pytest.mark.parametrize("backbone", ["digits-cnn", *long("resnet18", "mobilenetv2")])
 def test_so_it_does_on_two_threads_with_every_setting_as_shipped(backbone: str, tmp_path: Path) -> None:
     assert SHIPPED.numerics.threads == 2
     assert not compared(backbone, SHIPPED, Watched(tmp_path), full=False)

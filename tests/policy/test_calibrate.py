@@ -281,6 +281,14 @@ def test_failure_prediction_of_a_score_with_a_history_is_of_what_the_exit_answer
     assert (own != pytest.approx(areas, abs=1e-3)) is (name == "ensemble")
 
 
+@pytest.mark.parametrize("survivors", [False, True])
+def test_a_policy_file_says_whether_thresholds_were_set_exit_by_exit(survivors: bool) -> None:
+    """Else `export --int8` would solve them again in the other way."""
+    search = Search("margin", survivors=survivors)
+    outcome = calibrate(VALIDATION, CALIBRATION, COSTS, Target("max-accuracy-loss", 0.05), search)
+    assert outcome.record(COSTS.full).survivors is survivors
+
+
 def test_a_class_that_is_hurt_is_seen() -> None:
     """Exit 1 always takes class 0 for class 1, surely."""
     splits = [simulated(1500, seed) for seed in (21, 22, 23)]

@@ -84,9 +84,7 @@ def child() -> Iterator[Forked]:
 
 
 ALIKE = {
-    *("first step", "between phases", "before a trial is written", "while a node's files are flushed"),
-    *("while a cache has one value", "between the caches of two splits", "while a node is written"),
-    "mid-epoch, nothing saved",
+    *("first step", "between phases", "before a trial is written", "between the caches of two splits"),
 }
 """Points beside which others lie, or at which tests/store/test_store_crash.py kills."""
 
@@ -134,7 +132,6 @@ def test_the_study_builds_caches(whole: Store) -> None:
     assert len(set(cut)) == 3 and len(whole.nodes()) == PHASES
 
 
-@pytest.mark.long
 def test_a_checkpoint_of_another_state_would_be_noticed(
     tmp_path: Path, whole: Store, child: Forked
 ) -> None:
