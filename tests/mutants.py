@@ -34,6 +34,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -250,13 +251,15 @@ class Noticed:
         self.first = self.first or f"make test{'' if slow else '-fast'}: {test}"
 
 
-def failure(tests: Sequence[Path], copied: Path) -> str:
-    """Who notices a fault in a copy of `src`, and the first test that fails; empty if none does.
+def failure(tests: Sequence[Path], copied: Path, unfit: Sequence[str] = ()) -> str:
+    """Who notices a fault in a copy of `src`, and the first test that fails; empty if none does. unfit:
+    tests to leave out.
 
     The tests run in a fork of this process, which has imported the large libraries already.
     """
     how = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", f"timeout={SECONDS}"]
     how += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of libraries that are imported already
+    without = [f"--deselect={test}" for test in unfit]
     result = copied / "failure.txt"
     result.unlink(missing_ok=True)
     child = os.fork()
@@ -269,8 +272,9 @@ def failure(tests: Sequence[Path], copied: Path) -> str:
             os.chdir(ROOT)
             os.environ |= {"PYTHONPATH": str(copied), "PYTHONDONTWRITEBYTECODE": "1"}
             sys.path[:] = [str(copied), *(place for place in sys.path if place != str(HERE))]
+            sys.argv, sys.modules["__main__"] = ["pytest"], ModuleType("__main__")  # as workers see it
             noticed = Noticed()
-            status = int(pytest.main([*how, *map(str, tests)], plugins=[noticed]))
+            status = int(pytest.main([*how, *without, *map(str, tests)], plugins=[noticed]))
             result.write_text(noticed.first or f"make test: pytest ends with {status}")
         except BaseException:
             traceback.print_exc()
@@ -292,14 +296,17 @@ def verdict(at: int, mutant: Mutant, copies: Path, near: bool) -> str:
     if not copied.exists():
         shutil.copytree(ROOT / "src", copied)
     file = copied / "offramp" / mutant.path
-    original = file.read_text(encoding="utf-8")
-    try:
+    original, tests = file.read_text(encoding="utf-8"), tests_of(mutant.path, near)
+    unfit: list[str] = []
+    while True:
         file.write_text(planted(file, mutant.number), encoding="utf-8")
-        by = failure(tests_of(mutant.path, near), copied) or "SURVIVES"
-    finally:
+        who, _, test = failure(tests, copied, unfit).partition(": ")
         file.write_text(original, encoding="utf-8")
-    print(f"{at}. {mutant}\n    {by}", flush=True)
-    return by.partition(":")[0]
+        if not who or "::" not in test or not failure([ROOT / test], copied):
+            break
+        unfit.append(test)  # it fails without the fault too: here, in a fork
+    print(f"{at}. {mutant}\n    {who or 'SURVIVES'} {test}", flush=True)
+    return who
 
 
 def main() -> None:

@@ -149,6 +149,8 @@ def test_failure_prediction_by_definition() -> None:
     assert quality.aurc(scores, right) == pytest.approx(np.mean(area), abs=0.002)
     assert quality.aurc(scores, np.ones(60, bool)) == 0
     assert quality.aurc(np.full(60, np.nan), right) == pytest.approx((~right).mean())
+    some = np.array([np.nan, 0.9, 0.1]), np.array([False, True, True])
+    assert quality.aurc(*some) == pytest.approx((0 + 0 + 1 / 3) / 3)  # what is no number is least sure
 
 
 def test_a_calibrated_exit_may_find_no_mistake() -> None:

@@ -102,12 +102,15 @@ def test_two_largest_logits_that_tie_have_no_margin_and_answer_the_first() -> No
     assert scoring.answers(logits)[0, 0] == 1
 
 
-@pytest.mark.parametrize("name", THRESHOLDED)
+@pytest.mark.parametrize("name", [name for name in scoring.SCORES if name != "fixed"])
 def test_a_nan_logit_never_leaves_early(name: str) -> None:
     logits = np.array([[[NAN, 50.0], [50.0, 0.0], [0.0, 0.0]]], dtype=np.float32)
-    assert scoring.leaves(name, logits, (0.0, 0.0, None)).tolist() == [1]
+    sure: dict[str, Any] = {"gate": ((0.0, 0.0, 0.0, 0.0, 5.0),) * 3, "classwise": ((0.0, 0.0),) * 3}
+    low = scoring.SCORES[name].low
+    how = (name, logits, (low, low, None), None, sure.get(name))
+    assert scoring.leaves(*how).tolist() == [1]
     logits[0, 1] = NAN
-    assert scoring.leaves(name, logits, (0.0, 0.0, None)).tolist() == [2]
+    assert scoring.leaves(*how).tolist() == [2]
 
 
 def test_a_nan_logit_ends_a_run_of_equal_answers() -> None:
