@@ -54,11 +54,14 @@ class HandTrial:
     study: str | None = "made"
     recipe: Mapping[str, Any] = field(default_factory=dict)
     finished: str = "2025-01-01"
+    width: tuple[str, int] | None = None  # of another network, and its MACs
+    even: bool = False  # whether half of the images are of the second class
 
     @property
     def id(self) -> str:
         return (
-            f"{self.label}-{self.model}-{self.data}-s{self.seed}-{digest([self.study, self.recipe])[:4]}"
+            f"{self.label}-{self.model}-{self.data}-s{self.seed}-"
+            f"{digest([self.study, self.recipe, *(self.width or ())])[:4]}"
         )
 
 
@@ -95,9 +98,13 @@ class Memory:
             **{"exits": numbers, "places": PLACES, "marginal": keys[-1:], "parameters": numbers},
             phases=[{"name": r.name, "node": k} for r, k in zip(entry.runs, keys, strict=True)],
             final={str(k): own[k] or [{"node": keys[0], "draw": "initial"}] for k in numbers},
-            **{"owners": [0, 0, 0], "macs": [MACS[k - 1] for k in numbers], "backbone_macs": PLAIN},
+            **{"owners": [0, 0, 0], "macs": [_macs(entry, k) for k in numbers]},
+            backbone_macs=entry.width[1] if entry.width else PLAIN,
             metrics=dict.fromkeys(records.SPLITS, metrics),
-            network={"backbone": entry.model, "taps": None},
+            network={
+                **{"backbone": entry.model, "taps": None},
+                "options": [["width", entry.width[0]]] if entry.width else [],
+            },
             data={
                 **usual.data.as_json(),
                 **{"name": entry.data, "provenance": {"images": {"test": 4}}},
@@ -107,15 +114,17 @@ class Memory:
         )
 
     def trial_logits(self, trial: str) -> dict[str, np.ndarray]:
-        """Two classes; label 0 everywhere."""
+        """Two classes; label 0 everywhere, or on every other image."""
         entry = self.made[trial]
         right = np.array([list(entry.right.get(k, (True, True, False, True))) for k in entry.exits]).T
         gap = np.log(entry.sure / (1 - entry.sure))
         logits = np.stack([np.where(right, gap, 0.0), np.where(right, 0.0, gap)], axis=2)
+        labels = np.arange(len(right)) % 2 if entry.even else np.zeros(len(right), dtype=np.int64)
+        logits = np.where(labels[:, None, None] == 1, logits[:, :, ::-1], logits)
         actual = {}
         for split in ("validation", "calibration", "test"):
             actual[split] = logits.astype(np.float32)
-            actual[f"{split}_labels"] = np.zeros(len(right), dtype=np.int64)
+            actual[f"{split}_labels"] = labels
         return actual
 
     def read_node(self, key: str) -> NodeRecord:
@@ -153,6 +162,10 @@ class Memory:
                     (epoch, place, "validation", "accuracy", hit),
                 ]
         return pd.DataFrame(rows, columns=["epoch", "exit", "split", "metric", "value"])
+
+
+def _macs(entry: HandTrial, exit: int) -> int:
+    return entry.width[1] if entry.width else MACS[exit - 1]
 
 
 def _shares(run: Run) -> dict[int, float]:

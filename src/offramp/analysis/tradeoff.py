@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -65,8 +65,7 @@ class NetAnswers:
     def accuracy(self, macs: float | Floats) -> Floats:
         """Accuracy at a mean number of MACs, on the line between the two nearest thresholds; NaN below
         `cheapest`. Which threshold that is follows from scores alone: no label is looked at."""
-        _, spent, hits = self.curve
-        return np.asarray(np.interp(macs, spent[::-1], hits[::-1], left=np.nan))
+        return _on_curve(self.curve, macs)
 
     def area(self, low: float, high: float) -> float:
         """Mean accuracy over all mean numbers of MACs from `low` to `high`: accuracy against compute in
@@ -102,6 +101,110 @@ class NetAnswers:
         slope = float((self.accuracy(high) - self.accuracy(low)) / (high - low))
         surplus = np.asarray(self.macs, dtype=float)[at] - macs
         return np.asarray(self.right[rows, at] - slope * surplus)
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """K plain networks, and a coin that sends each image to one of two that are neighbors by their MACs.
+
+    Its expectation: a coin that sends a share of images to the second has the mean compute of both by
+    that share, and their mean accuracy. So accuracy against compute is a straight line between them.
+
+    Attributes:
+        networks: Of one exit each, on the same images, ascending by their MACs.
+    """
+
+    networks: tuple[NetAnswers, ...]
+
+    @property
+    def macs(self) -> tuple[float, ...]:
+        """Of each network, ascending, [K]."""
+        return tuple(network.macs[-1] for network in self.networks)
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each network is right, [N, K]."""
+        return np.stack([network.right[:, -1] for network in self.networks], axis=1)
+
+    @property
+    def images(self) -> str:
+        """The key of the images; empty where networks answered other ones."""
+        keys = {network.images for network in self.networks}
+        return keys.pop() if len(keys) == 1 else ""
+
+    @property
+    def source(self) -> str:
+        """A key of all weights."""
+        return "+".join(network.source for network in self.networks)
+
+    @property
+    def curve(self) -> tuple[Floats, Floats, Floats]:
+        """Places among the networks (falling), mean MACs of an image, and accuracy, [K] each."""
+        spent = np.asarray(self.macs, dtype=float)[::-1]
+        return np.arange(len(spent), dtype=float)[::-1], spent, self.right.mean(axis=0)[::-1]
+
+    @property
+    def cheapest(self) -> float:
+        """MACs of the first network."""
+        return float(self.macs[0])
+
+    def accuracy(self, macs: float | Floats) -> Floats:
+        """Accuracy at a mean number of MACs; NaN below `cheapest`."""
+        return _on_curve(self.curve, macs)
+
+    def on_images(self, macs: float) -> Floats:
+        """How probably each image is answered right at a mean number of MACs, [N]."""
+        spent = self.macs
+        place = float(np.interp(macs, spent, np.arange(len(spent))))
+        first = min(int(place), len(spent) - 1)
+        share, right = place - first, self.right.astype(float)
+        second = min(first + 1, len(spent) - 1)
+        return np.asarray((1 - share) * right[:, first] + share * right[:, second])
+
+
+AnyAnswers = NetAnswers | Mixture
+
+
+def _on_curve(curve: tuple[Floats, Floats, Floats], macs: float | Floats) -> Floats:
+    """Accuracy of a curve at a mean number of MACs; NaN where it cannot spend so little."""
+    _, spent, hits = curve
+    return np.asarray(np.interp(macs, spent[::-1], hits[::-1], left=np.nan))
+
+
+def then(first: NetAnswers, second: NetAnswers) -> NetAnswers:
+    """A cascade of two plain networks: each image asks the first, and pays for the second too where the
+    first is not sure enough. Both answered the same images."""
+    spent = first.macs[-1], first.macs[-1] + second.macs[-1]
+    sure, right = (
+        np.stack([getattr(a, name)[:, -1] for a in (first, second)], axis=1)
+        for name in ("sure", "right")
+    )
+    images = first.images if first.images == second.images else ""
+    return NetAnswers(sure, right, spent, images, source=f"{first.source}>{second.source}")
+
+
+def hull(points: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
+    """Names of the points that no mixture of others beats, ascending by compute.
+
+    Args:
+        points: Compute and accuracy by name.
+
+    Example:
+        >>> hull({"small": (1, 0.6), "poor": (2, 0.61), "full": (3, 0.8), "worse": (4, 0.7)})
+        ('small', 'full')
+    """
+    best: list[str] = []
+    for name in sorted(points, key=lambda name: (points[name][0], -points[name][1], name)):
+        x, y = points[name]
+        if best and y <= points[best[-1]][1]:
+            continue
+        while len(best) > 1:
+            (a, b), (c, d) = points[best[-2]], points[best[-1]]
+            if (d - b) * (x - a) > (y - b) * (c - a):
+                break
+            best.pop()
+        best.append(name)
+    return tuple(best)
 
 
 def levels(macs: Sequence[Sequence[float]], count: int = 5) -> tuple[float, ...]:

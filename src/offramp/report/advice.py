@@ -8,8 +8,8 @@ from dataclasses import replace
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.recommend import GOALS, Advice, Preference, recommend, sure
 from offramp.analysis.recommend.equal import ComputeLevel, crossings, stretches
-from offramp.analysis.recommend.goals import ExclusionKind
-from offramp.analysis.stats.pairwise import ALPHA, POWER, least_shown
+from offramp.analysis.recommend.goals import ExclusionKind, compute_for
+from offramp.analysis.stats.pairwise import ALPHA, POWER, Pair, least_shown
 from offramp.policy.quality import p_of_chance
 from offramp.report.evidence import Evidence
 from offramp.report.runs import Runs
@@ -32,7 +32,7 @@ def choice(evidence: Evidence, wish: Preference, model: str) -> tuple[TrialRecor
     trials = tuple(t for t in evidence.trials if t.model == model and t.manifest.program != "baseline")
     labels = {t.strategy: t for t in trials}
     rows = evidence.table[(evidence.table["model"] == model) & evidence.table["strategy"].isin(labels)]
-    for advice in recommend(replace(evidence, trials=trials, table=rows).facts, wish):
+    for advice in recommend(replace(evidence, trials=trials, table=rows, plain={}).facts, wish):
         if advice.ranking:
             first = advice.ranking[0].name.split(" = ")[0]
             open_ = "" if advice.withheld is not None else _detectable(advice)
@@ -41,8 +41,8 @@ def choice(evidence: Evidence, wish: Preference, model: str) -> tuple[TrialRecor
 
 
 def answer(evidence: Evidence) -> tuple[str, ...]:
-    """What these runs say, and how sure: sentences on accuracy at equal compute, then one for each goal
-    and data set that they can answer, then one on the goals that they cannot."""
+    """What these runs say, and how sure: sentences on plain networks, on accuracy at equal compute, then
+    one for each goal and data set that they can answer, then one on the goals that they cannot."""
     no_learning = {runs: chance(runs) for runs in evidence.runs}
     useless = [text for text in no_learning.values() if text]
     learned = [runs for runs, text in no_learning.items() if not text]
@@ -60,6 +60,7 @@ def answer(evidence: Evidence) -> tuple[str, ...]:
     early = {t.data for t in evidence.trials if len(t.exits) > 1}
     alone = "one strategy with exits, nothing to compare it with"
     sentences = [f"{d}: {alone if d in early else 'no early exits'}." for d in sorted(data - several)]
+    sentences += [text for runs in learned for text in beside_plain(runs, len(evidence.runs) > 1)]
     for runs in (r for r in learned if r.data not in few):
         text = compared(runs.levels, runs.where if len(evidence.runs) > 1 else "")
         sentences += [text] if text else []
@@ -75,6 +76,61 @@ def answer(evidence: Evidence) -> tuple[str, ...]:
         what = "nothing was measured, or only in runs that shared work"
         sentences.append(f"These runs say nothing of {listed(silent)}: {what}.")
     return (*useless, *sentences)
+
+
+def beside_plain(runs: Runs, several: bool = False) -> list[str]:
+    """What each cheaper plain network comes to, and who is above and below it at its compute.
+
+    Args:
+        several: There are several networks or data sets, so each is named.
+    """
+    texts = []
+    facts, plain = runs.evidence.facts, {c.label: c for c in runs.controls.cheaper}
+    for label, level in runs.beside_controls.items():
+        control = plain[label]
+        value = control.accuracy().mean
+        others = [name for name in level.means if name != label]
+        tested = {
+            n for p in level.pairs if isinstance(p, Pair) and label in (p.a, p.b) for n in (p.a, p.b)
+        }
+        below = [name for name in others if level.beats(label, name)]
+        above = [name for name in others if level.beats(name, label)]
+        alike = [name for name in others if name in tested and name not in (*below, *above)]
+        unsure = [name for name in others if name not in tested]
+        parts = [f"significantly more accurate than {listed(below)}"] if below else []
+        parts += [f"significantly less accurate than {listed(above)}"] if above else []
+        parts += [f"not shown to differ from {listed(alike)}"] if alike else []
+        parts += [f"not tested against {listed(unsure)}, for want of common seeds"] if unsure else []
+        where = f" beside {runs.where}" if several else ""
+        epochs = "1 epoch" if control.epochs == 1 else f"{control.epochs} epochs"
+        trained = f"{label}, {epochs}, {macs(control.training)} MACs of training"
+        text = f"A plain network of {macs(control.macs)} MACs ({trained}){where} has {percent(value)}"
+        text += " on test"
+        if not others:
+            texts.append(f"{text}; no strategy can spend so little.")
+            continue
+        best = max(others, key=level.means.__getitem__)
+        text += (
+            f", {best} {percent(level.means[best])} at the same compute. There it is {'; '.join(parts)}"
+        )
+        by_name = facts.of(runs.data, {(runs.model, s): s for s in runs.strategies})
+        needs = {
+            name: need
+            for (_, name), seeds in by_name.items()
+            if len(runs.of(name)[0].exits) > 1
+            and (need := compute_for(list(seeds.values()), value)) is not None
+        }
+        first = min(needs, key=needs.__getitem__, default=None)
+        most = percent(value)
+        if first is None:
+            texts.append(f"{text}. In these means no strategy reaches {most}.")
+            continue
+        alone = all(need > needs[first] for name, need in needs.items() if name != first)
+        more = ", the others with more" if alone and len(needs) > 1 else ""
+        texts.append(
+            f"{text}. In these means {first} reaches {most} with {macs(needs[first])} MACs{more}."
+        )
+    return texts
 
 
 def chance(runs: Runs) -> str:

@@ -7,7 +7,7 @@ packed logits. What is damaged, unfinished or of another setting is left out, an
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +20,8 @@ from offramp.analysis.claims import Claim, Judgment, OnImages, check
 from offramp.analysis.claims.parts import Location
 from offramp.analysis.measures import Measure, Numbers, find_measure, numbers, observations
 from offramp.analysis.recommend import Facts
-from offramp.analysis.recommend.goals import TrialKey
-from offramp.analysis.tradeoff import NetAnswers
+from offramp.analysis.recommend.goals import PlainFacts, TrialKey
+from offramp.analysis.tradeoff import AnyAnswers, NetAnswers
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest
 from offramp.report.claims import published, regimes
@@ -30,7 +30,7 @@ from offramp.report.logits import LogitSummary, other_accuracy, remembered, summ
 from offramp.report.model import slug
 from offramp.report.registry import publication
 from offramp.report.runs import Runs
-from offramp.report.select import chosen, comparable, gaps, unlike_machines
+from offramp.report.select import NetworkAndData, chosen, comparable, gaps, unlike_machines
 from offramp.store import pack as packed
 from offramp.store.archive import Archive, Damaged, Records, is_store
 from offramp.store.manifest import Cost, Manifest, NodeRecord, SeedLog
@@ -71,6 +71,8 @@ class Evidence:
         missing: What is not here and why, a sentence each.
         gathered: What they were chosen of.
         budgets: The same trials trained for other numbers of epochs, one Evidence for each.
+        plain: Trials of cheaper plain networks, by the model and data set beside which they stand,
+            network by network.
     """
 
     table: pd.DataFrame
@@ -78,6 +80,9 @@ class Evidence:
     missing: tuple[str, ...]
     gathered: Gathered = field(repr=False)
     budgets: tuple[Evidence, ...] = field(default=(), repr=False)
+    plain: Mapping[NetworkAndData, Sequence[tuple[TrialRecord, ...]]] = field(
+        default_factory=dict, repr=False
+    )
     _observed: dict[str, Mapping[tuple[str, str], pd.DataFrame]] = field(
         default_factory=dict, repr=False
     )
@@ -94,21 +99,35 @@ class Evidence:
     @cached_property
     def outcomes(self) -> Mapping[str, LogitSummary]:
         """What every trial's test logits come to, by its id. Reads each trial's logits once."""
-        return {t.id: summarized(*self.logits(t.id), t.macs, t.manifest.data.test) for t in self.trials}
+        every = {t.id: t for t in (*self.trials, *self.plain_trials)}.values()
+        return {t.id: summarized(*self.logits(t.id), t.macs, t.manifest.data.test) for t in every}
+
+    @property
+    def plain_trials(self) -> Iterator[TrialRecord]:
+        """Of plain networks beside `trials`."""
+        return (t for networks in self.plain.values() for trials in networks for t in trials)
 
     @cached_property
     def facts(self) -> Facts:
         """What advice rests on, answers of every trial included."""
-        answers: dict[TrialKey, NetAnswers] = {}
-        for t in self.trials:
-            # Of all exits: a policy's answers are of one network only where every exit is the same.
-            source = digest(list(t.manifest.sources.values()))[:16]
-            answers[t.model, t.data, t.strategy, t.seed] = replace(
-                self.outcomes[t.id].answers, source=source
-            )
+        answers: dict[TrialKey, AnyAnswers] = {
+            (t.model, t.data, t.strategy, t.seed): self.answers_of(t) for t in self.trials
+        }
+        controls: dict[tuple[str, str, str], PlainFacts] = {}
+        for runs in self.runs:
+            for control in runs.controls.candidates:
+                controls[runs.model, runs.data, control.label] = control.facts
+                for seed, those in control.answers.items():
+                    answers[runs.model, runs.data, control.label, seed] = those
         others = {t.strategy for t in self.trials if not t.heads_only}
         looks = {(r.model, r.data): r.looks for r in self.runs if r.looks is not None}
-        return Facts(self.numbers, answers, frozenset(self.strategies) - others, looks)
+        return Facts(self.numbers, answers, frozenset(self.strategies) - others, looks, controls)
+
+    def answers_of(self, trial: TrialRecord) -> NetAnswers:
+        """On its test images. Its source is of all exits: a policy's answers are of one network only
+        where every exit is the same."""
+        source = digest(list(trial.manifest.sources.values()))[:16]
+        return replace(self.outcomes[trial.id].answers, source=source)
 
     @cached_property
     def disagreements(self) -> tuple[str, ...]:
@@ -147,8 +166,10 @@ class Evidence:
     def packed(self) -> tuple[list[str], pd.DataFrame]:
         """Ids and tidy table of all trials that are compared, those of other numbers of epochs too."""
         every = (self, *self.budgets)
+        plain = list(dict.fromkeys(t.id for t in self.plain_trials))
         ids = [trial.id for evidence in every for trial in evidence.trials]
-        return ids, pd.concat([evidence.table for evidence in every], ignore_index=True)
+        frames = [*(evidence.table for evidence in every), *(self.gathered.frames[id] for id in plain)]
+        return [*ids, *plain], pd.concat(frames, ignore_index=True)
 
     @cached_property
     def by_id(self) -> Mapping[str, TrialRecord]:
@@ -293,16 +314,16 @@ def of_strategies(evidence: Evidence, labels: Collection[str]) -> Evidence:
         if label not in evidence.strategies:
             hint = nearest(label, evidence.strategies)
             raise OfframpError(f"there is no trial of a strategy '{label}'{hint}")
-    some = {
-        t.id: t for part in (evidence, *evidence.budgets) for t in part.trials if t.strategy in labels
-    }
+    compared = (t for part in (evidence, *evidence.budgets) for t in part.trials)
+    some = {t.id: t for t in (*compared, *evidence.plain_trials) if t.strategy in labels}
     # Seeds were added to some strategies as to all of them, so p of some pays for the looks too.
     return gather(replace(evidence.gathered, trials=some, missing=_own(evidence.missing, evidence)))
 
 
 def _own(notes: Iterable[str], evidence: Evidence) -> tuple[str, ...]:
     """Those that do not follow from the trials that are compared."""
-    every = {t.id: t.manifest for part in (evidence, *evidence.budgets) for t in part.trials}
+    compared = (t for part in (evidence, *evidence.budgets) for t in part.trials)
+    every = {t.id: t.manifest for t in (*compared, *evidence.plain_trials)}
     follows = {*gaps(evidence.trials), *unlike_machines(evidence.trials), *chosen(every).notes}
     return tuple(note for note in notes if note not in follows)
 
@@ -378,7 +399,12 @@ def gather(gathered: Gathered, study: str | None = None) -> Evidence:
     whole = evidence_of(selected.compared)
     unlike = unlike_machines(whole.trials)
     notes = tuple(dict.fromkeys([*gathered.missing, *selected.notes, *gaps(whole.trials), *unlike]))
-    return replace(whole, missing=notes, budgets=tuple(map(evidence_of, selected.budgets)))
+    plain = {
+        pair: [tuple(sorted((gathered.trials[id] for id in ids), key=_order)) for ids in networks]
+        for pair, networks in selected.controls.items()
+    }
+    budgets = tuple(map(evidence_of, selected.budgets))
+    return replace(whole, missing=notes, budgets=budgets, plain=plain)
 
 
 def _of_others(gathered: Gathered, study: str) -> list[str]:

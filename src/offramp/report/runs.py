@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from offramp.analysis.measures import MEASURES, OBSERVATION, Measure
-from offramp.analysis.recommend.equal import ComputeLevel, equal_compute
+from offramp.analysis.recommend.equal import ComputeLevel, beside_controls, equal_compute
 from offramp.analysis.stats import Analysis, Columns, Sample, analyze_sample, sample
 from offramp.analysis.stats.pairwise import ValuesOnImages
 from offramp.analysis.stats.sequential import InterimAnalyses
 from offramp.analysis.stats.text import in_seeds
+from offramp.report.controls import Controls, controls
 from offramp.report.model import slug
 from offramp.report.registry import publication
 from offramp.store.manifest import SeedLog
@@ -200,10 +201,23 @@ class Runs:
         )
 
     @cached_property
+    def controls(self) -> Controls:
+        """Plain networks beside these trials."""
+        return controls(self)
+
+    @cached_property
     def levels(self) -> tuple[ComputeLevel, ...]:
-        """Strategies compared at equal compute."""
+        """Strategies compared at equal compute, with a coin between plain networks and cascades."""
         names = {(self.model, s): s for s in self.strategies}
+        names |= self.controls.named("mixture", "cascade")
         return equal_compute(self.evidence.facts, self.data, names)
+
+    @cached_property
+    def beside_controls(self) -> Mapping[str, ComputeLevel]:
+        """Strategies beside each cheaper plain network, at its compute."""
+        names = {(self.model, s): s for s in self.strategies}
+        plain = {(self.model, c.label): c.label for c in self.controls.cheaper}
+        return beside_controls(self.evidence.facts, self.data, names, plain)
 
     @cached_property
     def same_images(self) -> bool:

@@ -15,41 +15,62 @@ from offramp.store.manifest import Manifest
 from offramp.store.record import PhaseRecord, TrialRecord
 from offramp.units import counted
 
+OWN_OF_CONTROLS = ("network", "cut", "execution", "share")
+NetworkAndData = tuple[str, str]
 WHERE = ("root", "url", "sha256", "split_file")  # of `DataSpec`: no image is another by these
 
 
 @dataclass(frozen=True)
 class Selection:
     """Ids of the trials to compare; of others that differ from them in nothing but how many epochs they
-    were trained for, setting by setting; and a sentence on each group that is left out."""
+    were trained for, setting by setting; a sentence on each group that is left out; and cheaper plain
+    networks beside the compared ones of a model and data set, network by network."""
 
     compared: list[str]
     budgets: list[list[str]]
     notes: list[str]
+    controls: dict[NetworkAndData, list[list[str]]]
 
 
 def chosen(manifests: Mapping[str, Manifest]) -> Selection:
     """Which trials are compared.
 
     Trials of one model and data set are comparable where network, images, recipe, numerics and way of
-    execution are the same: a setting. The one with most trials is compared, of two with as many the one
-    that ran plain, else the one that trained longer, else the one that finished last.
+    execution are the same: a setting. The one with most trials is compared, one with early exits before
+    others, of two with as many the one that ran plain, else the one that trained longer, else the one
+    that finished last. Plain networks alone, of fewer MACs and on the same images by the same recipe but
+    for its epochs, are its controls.
 
     Args:
         manifests: By trial.
     """
-    groups: dict[tuple[str, str], dict[str, list[str]]] = {}
+    groups: dict[NetworkAndData, dict[str, list[str]]] = {}
     for trial in sorted(manifests):
         settings = groups.setdefault(_pair(manifests[trial]), {})
         settings.setdefault(_setting(manifests[trial]), []).append(trial)
     compared: list[str] = []
     budgets: list[list[str]] = []
     notes: list[str] = []
-    for pair, settings in sorted(groups.items()):
-        liked = partial(_preference, manifests)
-        first, *others = sorted(settings.values(), key=liked, reverse=True)
+    liked = partial(_preference, manifests)
+    ranked = {
+        pair: sorted(settings.values(), key=liked, reverse=True)
+        for pair, settings in sorted(groups.items())
+    }
+    hosts = {pair: first[0] for pair, (first, *_) in ranked.items() if _early(manifests, first)}
+    controls: dict[NetworkAndData, list[list[str]]] = {}
+    for pair, of_host in hosts.items():
+        beside = [group for other in ranked if other[1] == pair[1] for group in ranked[other]]
+        plain = [group for group in beside if _is_control(manifests, group, of_host)]
+        by_network: dict[str, list[str]] = {}
+        for trials in sorted(plain, key=liked):  # of one network trained in several ways the last one
+            by_network[_network(manifests[trials[0]])] = _unique(manifests, trials)[0]
+        controls |= {pair: list(by_network.values())} if by_network else {}
+    used = {trial for of_host in controls.values() for trials in of_host for trial in trials}
+    for pair, (first, *others) in ranked.items():
         where = f"of {pair[0]} on {pair[1]}"
         for trials in others:
+            if used.issuperset(trials):
+                continue
             manifest, reference = manifests[trials[0]], manifests[first[0]]
             are = "is" if len(trials) == 1 else "are"
             if _setting(manifest, manifest.recipe.epochs) == _setting(reference, manifest.recipe.epochs):
@@ -72,6 +93,8 @@ def chosen(manifests: Mapping[str, Manifest]) -> Selection:
                 f"({difference}) {are} left out: "
                 f"{how}"
             )
+        if used.issuperset(first):
+            continue
         unique, repeated = _unique(manifests, first)
         compared += unique
         if repeated:
@@ -80,7 +103,36 @@ def chosen(manifests: Mapping[str, Manifest]) -> Selection:
                 f"{counted(len(repeated), 'trial')} {where} {verbs[0]} a strategy and seed with other "
                 f"options and {verbs[1]} left out: {', '.join(repeated)}"
             )
-    return Selection(compared, budgets, notes)
+    return Selection(compared, budgets, notes, controls)
+
+
+def _early(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> bool:
+    """Whether any of them has early exits."""
+    return any(len(manifests[trial].exits) > 1 for trial in trials)
+
+
+def _is_control(manifests: Mapping[str, Manifest], trials: Sequence[str], host: str) -> bool:
+    """Whether a setting is of cheaper plain networks to compare the host's with."""
+    if _early(manifests, trials):
+        return False
+    manifest, reference = manifests[trials[0]], manifests[host]
+    same = [
+        {name: facts for name, facts in _facts(each, 0).items() if name not in OWN_OF_CONTROLS}
+        for each in (manifest, reference)
+    ]
+    return max(manifest.macs) < reference.backbone_macs and same[0] == same[1]
+
+
+def _network(manifest: Manifest) -> str:
+    """A plain network, by its parts."""
+    return digest([manifest.network.as_json(), cut_at(manifest)])
+
+
+def cut_at(manifest: Manifest) -> str | None:
+    """Where a network was cut off, that has no exit but an early one."""
+    at = manifest.exits[-1] - 1
+    cut = len(manifest.exits) == 1 and at < len(manifest.places) - 1
+    return manifest.places[at] if cut else None
 
 
 def gaps(trials: Sequence[TrialRecord]) -> list[str]:
@@ -128,13 +180,21 @@ def _facts(manifest: Manifest, epochs: int | None = None) -> dict[str, Any]:
     data_spec = {k: v for k, v in spec.items() if own_splits or k not in WHERE}
     same = {k: facts[k] for k in ("network", "recipe", "numerics", "classes", "input_shape")}
     way = {"execution": manifest.execution.mode, "share": manifest.execution.share}
+    way |= {"cut": cut_at(manifest)}
     return {**same, "data": data_spec, "images": data, **way}
 
 
 def _preference(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> tuple[Any, ...]:
     first = manifests[trials[0]]
     plain, epochs = first.execution.mode == "plain", first.recipe.epochs
-    return len(trials), plain, epochs, max(_finished(manifests[t]) for t in trials), trials[0]
+    return (
+        _early(manifests, trials),
+        len(trials),
+        plain,
+        epochs,
+        max(_finished(manifests[t]) for t in trials),
+        trials[0],
+    )
 
 
 def _unique(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -148,9 +208,6 @@ def _unique(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> tuple[l
 
 def _finished(manifest: Manifest) -> str:
     return manifest.provenance.finished or ""
-
-
-NetworkAndData = tuple[str, str]  # a network and a data set
 
 
 def comparable(

@@ -19,6 +19,7 @@ from offramp.analysis.recommend.goals import (
     ExclusionKind,
     Facts,
     GoalValues,
+    PlainFacts,
     Preference,
     only,
     pairs,
@@ -149,7 +150,7 @@ def recommend(facts: Facts, wish: Preference) -> list[Advice]:
 
 def _advise(facts: Facts, wish: Preference, data: str) -> Advice:
     trials = facts.numbers.trials
-    everyone = sorted(set(pairs(trials[trials["data"] == data])))
+    everyone = sorted({*pairs(trials[trials["data"] == data]), *_controls(facts, wish, data)})
     several = len({model for model, _ in everyone}) > 1
     names = {c: f"{c[1]} on {c[0]}" if several else c[1] for c in everyone}
     out = _excluded(facts, wish, data, everyone)
@@ -196,6 +197,7 @@ def _unbeaten(
     left = [c for c in names if c not in out]
     counted = only(values(facts, wish, data, {c: names[c] for c in left}).frame, left)
     training = counted.groupby(["model", "strategy"])["value"].mean().to_dict()
+    training |= {c: plain.training for c, plain in _controls(facts, wish, data).items()}
     alike: dict[object, list[Candidate]] = {}
     answers = facts.of(data, left)
     for c, by_seed in answers.items():
@@ -246,16 +248,27 @@ def _why_beaten(lost: Beaten) -> str:
     return f"{lost.by} costs no more and is more accurate {at} MACs, p {p_text(lost.p)}"
 
 
+def _controls(facts: Facts, wish: Preference, data: str) -> dict[Candidate, PlainFacts]:
+    """Plain networks and cascades of them, where it is compute that candidates are compared by. A coin
+    between two networks is a bar and no advice."""
+    of_compute = ("latency", "pareto", *(["accuracy"] if wish.max_macs is not None else []))
+    if wish.goal not in of_compute:
+        return {}
+    of_data = {(m, s): plain for (m, where, s), plain in facts.controls.items() if where == data}
+    return {candidate: plain for candidate, plain in of_data.items() if plain.kind != "mixture"}
+
+
 def _excluded(
     facts: Facts, wish: Preference, data: str, everyone: Sequence[Candidate]
 ) -> dict[Candidate, Exclusion]:
     """Who cannot meet what was asked for, and why."""
     out: dict[Candidate, Exclusion] = {}
+    controls = _controls(facts, wish, data)
     answers = facts.of(data, everyone)
     final = facts.numbers.final[facts.numbers.final["data"] == data]
     exits = final.groupby(["model", "strategy"])["exit"].nunique().to_dict()
     for candidate in everyone:
-        if exits.get(candidate, 0) < 2 <= max(exits.values()):
+        if exits.get(candidate, 0) < 2 <= max(exits.values()) and candidate not in controls:
             out[candidate] = EARLY
         elif wish.frozen_backbone and candidate[1] not in facts.heads_only:
             out[candidate] = Exclusion("it trains the backbone's weights")

@@ -10,7 +10,7 @@ from offramp.analysis.recommend.goals import Candidate, Facts, at_compute, pairs
 from offramp.analysis.stats import Columns, analyze_sample, sample
 from offramp.analysis.stats.pairwise import ALPHA, Pair, Pairs, none_differ, unbeaten
 from offramp.analysis.stats.text import in_seeds
-from offramp.analysis.tradeoff import levels
+from offramp.analysis.tradeoff import AnyAnswers, levels
 
 
 @dataclass(frozen=True)
@@ -57,29 +57,60 @@ class ComputeLevel:
 
 
 def equal_compute(facts: Facts, data: str, names: Mapping[Candidate, str]) -> tuple[ComputeLevel, ...]:
-    """Test accuracy at amounts of compute that all candidates can spend, with early exits in use."""
+    """Test accuracy at amounts of compute that all candidates with early exits can spend, with these in
+    use; and that of plain networks which can spend as little."""
     answers = facts.of(data, names)
     several = {c: seeds for c, seeds in answers.items() if all(len(a.macs) > 1 for a in seeds.values())}
-    if not several:
+    early = {c: seeds for c, seeds in several.items() if (c[0], data, c[1]) not in facts.controls}
+    if not early:
         return ()
-    spent = levels([a.macs for seeds in several.values() for a in seeds.values()])
-    compared = []
-    for macs in spent:
-        frame, images = at_compute(several, macs, names)
-        labeled = frame.assign(name=[names[c] for c in pairs(frame)])
-        read = sample(labeled, Columns("value", "name", "seed", "source", "measured"))
-        looks = facts.looked(data, several)
-        analysis = analyze_sample(read, ALPHA / len(spent), both=False, images=images, looks=looks)
-        adjusted = tuple(
-            replace(p, p=min(1.0, p.p * len(spent))) if isinstance(p, Pair) else p
-            for p in analysis.pairs
-        )
-        best = unbeaten([group.label for group in read.groups], adjusted, higher=True)[:1]
-        groups = sorted(read.groups, key=lambda group: group.label not in best)
-        means = {group.label: group.mean for group in groups}
-        why = getattr(analysis.believed, "why", None)
-        compared.append(ComputeLevel(macs, means, adjusted, why and in_seeds(why)))
-    return tuple(compared)
+    spent = levels([a.macs for seeds in early.values() for a in seeds.values()])
+    return tuple(_level(facts, data, several, names, macs, len(spent)) for macs in spent)
+
+
+def beside_controls(
+    facts: Facts, data: str, names: Mapping[Candidate, str], controls: Mapping[Candidate, str]
+) -> dict[str, ComputeLevel]:
+    """Each plain network beside the candidates with early exits that can spend as little, at its
+    compute; p are adjusted over all pairs and all of these levels.
+
+    Args:
+        names: Of the candidates with early exits.
+        controls: Names of plain networks.
+    """
+    early = facts.of(data, names)
+    early = {c: seeds for c, seeds in early.items() if all(len(a.macs) > 1 for a in seeds.values())}
+    plain = facts.of(data, controls)
+    by_name: dict[str, ComputeLevel] = {}
+    for control, seeds in plain.items():
+        compared = {**early, control: seeds}
+        macs, named = max(a.macs[-1] for a in seeds.values()), {**names, control: controls[control]}
+        by_name[controls[control]] = _level(facts, data, compared, named, macs, len(plain))
+    return by_name
+
+
+def _level(
+    facts: Facts,
+    data: str,
+    answers: Mapping[Candidate, Mapping[int, AnyAnswers]],
+    names: Mapping[Candidate, str],
+    macs: float,
+    count: int,
+) -> ComputeLevel:
+    """Candidates at one of `count` amounts of compute."""
+    frame, images = at_compute(answers, macs, names)
+    labeled = frame.assign(name=[names[c] for c in pairs(frame)])
+    read = sample(labeled, Columns("value", "name", "seed", "source", "measured"))
+    looks = facts.looked(data, answers)
+    analysis = analyze_sample(read, ALPHA / count, both=False, images=images, looks=looks)
+    adjusted = tuple(
+        replace(p, p=min(1.0, p.p * count)) if isinstance(p, Pair) else p for p in analysis.pairs
+    )
+    best = unbeaten([group.label for group in read.groups], adjusted, higher=True)[:1]
+    groups = sorted(read.groups, key=lambda group: group.label not in best)
+    why = getattr(analysis.believed, "why", None)
+    means = {group.label: group.mean for group in groups}
+    return ComputeLevel(macs, means, adjusted, why and in_seeds(why))
 
 
 def crossings(levels: Sequence[ComputeLevel]) -> list[tuple[str, str]]:

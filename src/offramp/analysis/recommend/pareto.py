@@ -16,7 +16,7 @@ import numpy as np
 from offramp.analysis.stats.pairwise import ALPHA, Estimate, adjusted, crossed, holm, over_blocks
 from offramp.analysis.stats.sample import same
 from offramp.analysis.stats.sequential import InterimAnalyses, spent
-from offramp.analysis.tradeoff import Floats, NetAnswers
+from offramp.analysis.tradeoff import AnyAnswers, Floats
 
 LEVELS = 5  # amounts of compute at which two are compared
 CLOSE = 1.005  # costs that differ by half a percent count as equal
@@ -31,7 +31,7 @@ class Offer:
         training: MACs that its training takes, the mean over seeds; None where they were not counted.
     """
 
-    seeds: Mapping[int, NetAnswers]
+    seeds: Mapping[int, AnyAnswers]
     training: float | None
 
     @property

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
 from offramp.analysis.measures import MEASURES, Measure
+from offramp.report.controls import COIN
 from offramp.report.figures import chart, series
 from offramp.report.figures.chart import (
     GRAY,
@@ -22,6 +27,7 @@ from offramp.report.figures.chart import (
     rank,
     shape,
     tips,
+    word,
 )
 from offramp.report.figures.series import counted
 from offramp.report.model import Figure
@@ -30,6 +36,8 @@ from offramp.report.runs import Runs
 HEIGHT = 300
 FRONT = "Pareto front"
 BAR = "M-1.4,-0.35L1.4,-0.35L1.4,0.35L-1.4,0.35Z"  # its symbol
+COIN_POINTS = 33  # of a line that is straight in MACs, on an axis that is not
+PLAIN = "#111111"  # plain networks, as the baseline
 APART = 2  # pixels between the intervals of strategies whose exits take the same MACs
 
 
@@ -38,17 +46,20 @@ def accuracy_compute(runs: Runs) -> list[Figure]:
     points = exit_points(runs)
     exits = points.groupby(["strategy", "exit"], sort=True)[["macs"]].mean().reset_index()
     exits = exits.merge(series.means(points, ["strategy", "exit"]), on=["strategy", "exit"])
-    curve = threshold_points(runs)
-    best = envelope(exits, curve)
+    curve = pd.concat([threshold_points(runs), cascade_points(runs)], ignore_index=True)
+    networks, line = static_frontier(runs)
+    drawn = pd.concat([curve, line], ignore_index=True)
+    best = envelope(exits, drawn)
     caption = (
         f"Test accuracy and the mean MACs an image, {runs.where}; up and to the left is better. Symbols "
         "are exits: every image leaves there, after all exits before it were asked. Lines are "
         "confidence thresholds from 0 to never, the same one at all exits. The gray line is the "
         f"{FRONT} of the means: nothing drawn here is more accurate for as few MACs; the front ignores "
-        f"uncertainty. {_spread(points)}{_one_mark(exits)}"
+        f"uncertainty. {_plain(runs, networks, curve)}{_spread(points)}{_one_mark(exits)}"
     )
-    title, alt = "Accuracy against compute", _alt(exits, on_front(pd.concat([exits, curve]), best))
-    drawing = _chart(runs.strategies, exits, curve, best)
+    title, alt = "Accuracy against compute", _alt(exits, on_front(pd.concat([exits, drawn]), best))
+    labels = list(dict.fromkeys([*runs.strategies, *curve["strategy"]]))
+    drawing = _chart(labels, exits, curve, best, networks, line)
     return chart.figure(runs, "accuracy-compute", "compute", title, caption, alt, drawing)
 
 
@@ -77,6 +88,62 @@ def threshold_points(runs: Runs) -> pd.DataFrame:
         part["value"] = 100 * np.mean([c.accuracy for c in curves], axis=0)
         parts.append(part.assign(strategy=strategy)[list(parts[0].columns)])
     return pd.concat(parts[1:] or parts, ignore_index=True)
+
+
+def cascade_points(runs: Runs) -> pd.DataFrame:
+    """Mean over seeds of cascades of two plain networks: columns of `threshold_points`, without the
+    thresholds, of which each seed has its own."""
+    parts = []
+    for each in runs.controls.candidates:
+        if each.facts.kind != "cascade":
+            continue
+        low = max(a.cheapest for a in each.answers.values())
+        high = max(a.macs[-1] for a in each.answers.values())
+        spent = np.linspace(low, high, COIN_POINTS)
+        part = pd.DataFrame({"macs": _share(runs, spent), "at": range(len(spent))})
+        part["value"] = 100 * np.mean([a.accuracy(spent) for a in each.answers.values()], axis=0)
+        parts.append(part.assign(strategy=each.label, threshold=""))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def static_frontier(runs: Runs) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Plain networks beside the strategies (columns strategy, macs, value), and the line of what a coin
+    between two neighbors of the frontier gives (those, and at), in % of the plain network's MACs."""
+    controls = runs.controls
+    networks = pd.DataFrame(
+        [(c.label, float(c.macs), 100 * c.accuracy().mean) for c in controls.networks],
+        columns=["strategy", "macs", "value"],
+    )
+    corners = networks[networks["strategy"].isin([c.label for c in controls.frontier])]
+    corners = corners.sort_values("macs")
+    ends = corners["macs"].to_numpy(float)
+    inner = [np.linspace(a, b, COIN_POINTS) for a, b in pairwise(ends)]
+    spent = np.unique(np.concatenate(inner)) if inner else np.array([])
+    value = np.interp(spent, ends, corners["value"]) if inner else spent
+    line = pd.DataFrame({"macs": _share(runs, spent), "at": range(len(spent)), "value": value})
+    return networks.assign(macs=_share(runs, networks["macs"])), line.assign(strategy=COIN)
+
+
+def _share(runs: Runs, macs: Any) -> Any:
+    """MACs in % of the plain network's."""
+    return 100 * macs / runs.trials[0].manifest.backbone_macs
+
+
+def _plain(runs: Runs, networks: pd.DataFrame, curve: pd.DataFrame) -> str:
+    """What is drawn of plain networks, as sentences for the caption."""
+    if networks.empty:
+        return ""
+    spelled = ", ".join(
+        f"{c.label} ({c.epochs} epochs, seeds: {len(c.trials)})" for c in runs.controls.networks
+    )
+    cascades = [label for label in curve["strategy"].unique() if label not in runs.strategies]
+    more = f" {', '.join(cascades)}: a cascade of both." if cascades else ""
+    return (
+        f"Rings are plain networks: {spelled}. The dashed line is the static frontier: a coin that "
+        "sends each image to one of two networks has their mean compute and their mean accuracy, so "
+        "early exits pay where they lie above it; validation images choose its corners."
+        f"{more} "
+    )
 
 
 def envelope(exits: pd.DataFrame, curve: pd.DataFrame) -> pd.DataFrame:
@@ -127,20 +194,33 @@ def _spread(points: pd.DataFrame) -> str:
     )
 
 
-def _chart(labels: list[str], exits: pd.DataFrame, curve: pd.DataFrame, best: pd.DataFrame) -> Json:
-    spent = pd.concat([exits["macs"], curve["macs"]]).astype(float)
+def _chart(
+    labels: list[str],
+    exits: pd.DataFrame,
+    curve: pd.DataFrame,
+    best: pd.DataFrame,
+    networks: pd.DataFrame,
+    line: pd.DataFrame,
+) -> Json:
+    spent = pd.concat([exits["macs"], curve["macs"], networks["macs"]]).astype(float)
     low, high = float(spent.min()), float(spent.max())
     edge = [float(f"{0.93 * low:.3g}"), float(f"{1.07 * high:.3g}")]
-    y = number("value", "test accuracy, %", scale={"zero": False, "domain": _heights(exits, curve)})
+    heights = pd.concat([curve, networks])
+    y = number("value", "test accuracy, %", scale={"zero": False, "domain": _heights(exits, heights)})
     scale = {"type": "log", "domain": edge, "nice": False}
     axis = {"values": chart.ticks(edge[0], edge[1]), "format": "~g"}
     x = number("macs", "MACs an image, % of the plain network", scale=scale, axis=axis)
     tooltip = (("macs", "MACs, %"), ("value", "test accuracy, %"))
+    coin = [COIN] if len(networks) else []
     points = marks(
         exits[["strategy", "exit", "macs", "value"]],
         {"type": "point", "filled": True, "size": 46, "opacity": 1},
-        **{"x": x, "y": y, "color": _and_front(color(labels), GRAY)},
-        shape=_and_front(chart.shape(labels), BAR),
+        **{
+            "x": x,
+            "y": y,
+            "color": _and_others(color(labels), {FRONT: GRAY} | dict.fromkeys(coin, PLAIN)),
+        },
+        shape=_and_others(chart.shape(labels), {FRONT: BAR} | dict.fromkeys(coin, "circle")),
         tooltip=tips(("strategy", "strategy"), ("exit", "exit"), *tooltip),
     )
     lines = marks(
@@ -158,7 +238,8 @@ def _chart(labels: list[str], exits: pd.DataFrame, curve: pd.DataFrame, best: pd
     )
     ranges = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}}
     spread = _intervals(labels, exits.dropna(subset=["low"]), ranges)
-    layers = [points, *spread, *([lines] if len(curve) else []), highest]
+    static = _static(networks, line, {"x": x, "y": y}, tooltip) if coin else []
+    layers = [points, *spread, *([lines] if len(curve) else []), highest, *static]
     return panel(layers, WIDTH - 50, HEIGHT)
 
 
@@ -172,12 +253,25 @@ def _heights(exits: pd.DataFrame, curve: pd.DataFrame) -> list[float]:
     return [float(f"{max(low - room, 0.0):.4g}"), float(f"{min(high + room, 100.0):.4g}")]
 
 
-def _and_front(encoding: Json, look: str) -> Json:
-    """Strategies by color or shape, and the front in their legend."""
+def _static(networks: pd.DataFrame, line: pd.DataFrame, axes: Json, tooltip: Any) -> list[Json]:
+    """Plain networks, each named, and the line of a coin between them."""
+    ring = {"type": "point", "filled": False, "size": 80, "stroke": PLAIN, "strokeWidth": 1.8}
+    dashed = {"type": "line", "stroke": PLAIN, "strokeWidth": 1.6, "strokeDash": [5, 3]}
+    name = {"type": "text", "align": "left", "dx": 7, "dy": -7}
+    order = {"field": "at", "type": "quantitative"}
+    return [
+        *([marks(line[["macs", "at", "value"]], dashed, **axes, order=order)] if len(line) else []),
+        marks(networks, ring, **axes, tooltip=tips(("strategy", "network"), *tooltip)),
+        marks(networks[networks["macs"] < 100], name, **axes, text=word("strategy")),
+    ]
+
+
+def _and_others(encoding: Json, looks: Mapping[str, str]) -> Json:
+    """Strategies by color or shape, and in their legend what is no strategy, by its look."""
     scale = encoding["scale"]
-    domain = [*scale["domain"], FRONT]
-    looks = {"domain": domain, "range": [*scale["range"], look]}
-    return {**encoding, "scale": looks, "legend": chart.legend_of(domain, "circle")}
+    domain = [*scale["domain"], *looks]
+    scale = {"domain": domain, "range": [*scale["range"], *looks.values()]}
+    return {**encoding, "scale": scale, "legend": chart.legend_of(domain, "circle")}
 
 
 def _intervals(labels: list[str], exits: pd.DataFrame, ranges: Json) -> list[Json]:

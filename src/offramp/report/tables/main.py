@@ -17,6 +17,7 @@ from offramp.report.runs import Runs
 from offramp.report.tables.common import at, gathered, mark_exits
 from offramp.store.record import TrialRecord
 from offramp.store.table import THRESHOLDS, Spread
+from offramp.units import macs
 
 CAPTION = (
     "Test accuracy at each exit and on average over exits, %: mean ± sample standard deviation over "
@@ -29,6 +30,12 @@ CAPTION = (
 )
 
 
+PLAIN = (
+    "{}: a plain network of {} MACs ({:.0%} of the network without early exits), {} epochs; tested at "
+    "equal compute alone, in another table"
+)
+
+
 def main(runs: Runs) -> list[Table]:
     """Accuracy at each exit, accuracy against compute, and training time."""
     trials = sorted(runs.trials, key=lambda t: (t.seed, t.id))
@@ -37,6 +44,13 @@ def main(runs: Runs) -> list[Table]:
     for name in names:
         rows[name], lost = _row(runs, [t for t in trials if t.strategy == name])
         notes += lost
+    for control in runs.controls.cheaper:
+        accuracy, share = control.accuracy(), control.macs / trials[0].manifest.backbone_macs
+        row, lost = _costs(runs, control.trials)
+        last = f"exit_{runs.exits[-1]}"
+        row |= {"strategy": control.label, last: accuracy.mean, f"{last}_sd": accuracy.sd}
+        rows[control.label] = row
+        notes += [("", PLAIN.format(control.label, macs(control.macs), share, control.epochs)), *lost]
     best, alike, untested = mark_exits(runs, (None, *runs.exits))
     estimated = not all(t.comparable for t in trials)
     spared = "the MACs that sharing and caching spared, which may take half or twice as long"
@@ -69,6 +83,13 @@ def _row(runs: Runs, trials: Sequence[TrialRecord]) -> tuple[dict[str, Any], lis
     row["mean"], row["mean_sd"] = Spread.of(
         float(np.mean(t.manifest.metrics["test"].accuracy)) for t in whole
     )
+    costs, notes = _costs(runs, trials)
+    return row | costs, notes
+
+
+def _costs(runs: Runs, trials: Sequence[TrialRecord]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """What compute buys, and what training took."""
+    row: dict[str, Any] = {}
     points, notes = [], []
     for trial in trials:
         try:
@@ -76,8 +97,8 @@ def _row(runs: Runs, trials: Sequence[TrialRecord]) -> tuple[dict[str, Any], lis
         except OfframpError as error:
             notes.append(("", f"trial {trial.id} has no compute: {error}"))
             continue
-        macs = (trial.macs, trial.manifest.backbone_macs)
-        points.append(at_thresholds(logits, labels, *macs, THRESHOLDS))
+        plain = runs.trials[0].manifest.backbone_macs
+        points.append(at_thresholds(logits, labels, trial.macs, plain, THRESHOLDS))
     for i, threshold in enumerate(THRESHOLDS):
         accuracy, compute = (Spread.of(point[i][k] for point in points) for k in (0, 1))
         row[f"accuracy_at_{threshold:g}"], row[f"accuracy_at_{threshold:g}_sd"] = accuracy

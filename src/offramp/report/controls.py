@@ -1,0 +1,143 @@
+"""Plain networks beside networks with early exits: each alone, two by a coin, two as a cascade.
+
+A smaller network trained alone is the cheapest way to a cheaper answer. It stands on the same axes: at
+its compute every strategy is compared with it. Between two networks a coin gives the straight line, and
+no more; a cascade asks the small one first and the large one for what that is unsure of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from offramp.analysis.recommend.goals import Candidate, PlainFacts
+from offramp.analysis.tradeoff import AnyAnswers, Mixture, hull, then
+from offramp.report.select import cut_at
+from offramp.store.manifest import Manifest
+from offramp.store.record import TrialRecord
+from offramp.store.table import Spread
+
+if TYPE_CHECKING:
+    from offramp.report.runs import Runs
+
+COIN = "plain networks"  # what tables call a mixture of them
+
+
+@dataclass(frozen=True, eq=False)
+class Control:
+    """A plain network. trials: by seed."""
+
+    label: str
+    trials: tuple[TrialRecord, ...]
+
+    @property
+    def macs(self) -> int:
+        """Of an image."""
+        return self.trials[0].macs[-1]
+
+    @property
+    def epochs(self) -> int:
+        """Of its training."""
+        return self.trials[0].manifest.recipe.epochs
+
+    @property
+    def training(self) -> float:
+        """MACs of its training."""
+        return float(np.mean([sum(p.cost.macs_written for p in t.phases) for t in self.trials]))
+
+    def accuracy(self, split: str = "test") -> Spread:
+        """Over its seeds."""
+        return Spread.of(t.manifest.metrics[split].accuracy[-1] for t in self.trials)
+
+
+@dataclass(frozen=True, eq=False)
+class ControlCandidate:
+    """What is compared with strategies at equal compute. answers: by seed."""
+
+    label: str
+    facts: PlainFacts
+    answers: Mapping[int, AnyAnswers]
+
+
+@dataclass(frozen=True, eq=False)
+class Controls:
+    """The plain networks of one model and data set.
+
+    Attributes:
+        cheaper: Those that were trained beside it, ascending by their MACs.
+        whole: The network itself without early exits; None where it was not trained.
+    """
+
+    runs: Runs
+    cheaper: tuple[Control, ...]
+    whole: Control | None
+
+    @property
+    def networks(self) -> tuple[Control, ...]:
+        """All of them; none where there is nothing but the network itself."""
+        return (*self.cheaper, *([self.whole] if self.whole and self.cheaper else []))
+
+    @cached_property
+    def frontier(self) -> tuple[Control, ...]:
+        """Those that no coin between two others beats on validation, so that test images choose none."""
+        by_label = {c.label: c for c in self.networks}
+        points = {c.label: (float(c.macs), c.accuracy("validation").mean) for c in self.networks}
+        return tuple(by_label[label] for label in hull(points))
+
+    @cached_property
+    def candidates(self) -> tuple[ControlCandidate, ...]:
+        """Each network; the frontier, as a coin between neighbors; and each two of it as a cascade."""
+        every = {
+            c.label: {t.seed: self.runs.evidence.answers_of(t) for t in c.trials} for c in self.networks
+        }
+        spent = {c.label: c.training for c in self.networks}
+        parts = [
+            ControlCandidate(label, PlainFacts("network", spent[label]), answers)
+            for label, answers in every.items()
+        ]
+        best = [c.label for c in self.frontier]
+        for first, second in combinations(best, 2):
+            seeds = sorted(every[first].keys() & every[second].keys())
+            both = {seed: then(every[first][seed], every[second][seed]) for seed in seeds}
+            cascade = PlainFacts("cascade", spent[first] + spent[second])
+            parts += [ControlCandidate(f"{first} then {second}", cascade, both)] if both else []
+        shared = sorted(set.intersection(*(set(every[name]) for name in best))) if best[1:] else []
+        mixed = {seed: Mixture(tuple(every[name][seed] for name in best)) for seed in shared}
+        coin = PlainFacts("mixture", sum(spent[name] for name in best))
+        return (*parts, *([ControlCandidate(COIN, coin, mixed)] if mixed else []))
+
+    def named(self, *kinds: str) -> dict[Candidate, str]:
+        """Candidates of these kinds, as facts name them."""
+        return {(self.runs.model, c.label): c.label for c in self.candidates if c.facts.kind in kinds}
+
+
+def controls(runs: Runs) -> Controls:
+    """The plain networks of these runs."""
+    whole = [t for t in runs.trials if t.manifest.program == "baseline" and len(t.exits) == 1]
+    own = runs.trials[0].manifest
+    beside = runs.evidence.plain.get((runs.model, own.data.name), ())
+    cheaper: dict[str, Control] = {}
+    for trials in beside:
+        label = _label(trials[0].manifest, own, [*runs.strategies, *cheaper])
+        cheaper[label] = Control(label, trials)
+    ordered = sorted(cheaper.values(), key=lambda c: (c.macs, c.label))
+    return Controls(runs, tuple(ordered), Control(whole[0].strategy, tuple(whole)) if whole else None)
+
+
+def _label(manifest: Manifest, host: Manifest, others: Sequence[str]) -> str:
+    """In what a plain network differs from the host's: `width small`, `resnet20`, `cut at layer2`."""
+    own, usual = dict(manifest.network.options), dict(host.network.options)
+    words = [f"{name} {value}" for name, value in own.items() if usual.get(name) != value]
+    if manifest.network.backbone != host.network.backbone:
+        words = [manifest.network.backbone]
+    if place := cut_at(manifest):
+        words.append(f"cut at {place}")
+    label = ", ".join(words) or "plain"
+    while label in others:
+        label += "'"
+    return label

@@ -1,0 +1,179 @@
+"""Smaller plain networks beside a study: which are taken for its controls, and what is said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from handmade import HandTrial, Run, evidence
+from syrupy.assertion import SnapshotAssertion
+
+from offramp.analysis.recommend import Preference, recommend
+from offramp.report.advice import answer, beside_plain
+from offramp.report.controls import COIN
+from offramp.report.evidence import Evidence, of_strategies
+from offramp.report.figures.compute import accuracy_compute, static_frontier
+from offramp.report.runs import Runs
+from offramp.report.tables.compute import equal
+from offramp.report.tables.main import main
+
+STRATEGIES = {"baseline": (0.0, 0.0, 1.3), "joint": (0.3, 0.9, 1.3), "two-stage": (0.2, 0.8, 1.3)}
+SMALL = ("small", 20)
+IMAGES = 1500
+
+
+def planted(
+    small: float,
+    skills: Mapping[str, Sequence[float]] = STRATEGIES,
+    seeds: Sequence[int] = (1, 2, 3, 4, 5),
+    **more: object,
+) -> list[HandTrial]:
+    """Trials on the same images, by how able each exit is. small: how able the smaller plain network."""
+    generator = np.random.default_rng(7)
+    hard = generator.normal(0, 1.3, IMAGES)
+
+    def trial(label: str, seed: int, able: Mapping[int, float], **other: object) -> HandTrial:
+        sense = generator.normal(0, 0.3, IMAGES) - hard + generator.normal(0, 0.02)
+        right = {k: (sense + able[k] > 0).tolist() for k in able}
+        whole = {k: [1.0] * 3 for k in able}
+        return HandTrial(label, seed, [Run("all", whole)], tuple(able), right, even=True, **other)  # type: ignore[arg-type]
+
+    trials = [
+        trial(label, seed, {3: skill[2]} if label == "baseline" else dict(enumerate(skill, 1)))
+        for label, skill in skills.items()
+        for seed in (1, 2, 3, 4, 5)
+    ]
+    own = {"width": SMALL, "recipe": {"epochs": 6}, "study": "small", **more}
+    return [*trials, *(trial("baseline", seed, {3: small}, **own) for seed in seeds)]
+
+
+def runs_of(trials: Sequence[HandTrial]) -> Runs:
+    (runs,) = evidence(trials).runs
+    return runs
+
+
+# Of able 0.3 at 10 MACs and 1.3 at 60, in which nobody is surer than another, 20 MACs buy 65 % of
+# the images; a plain network of able 1.0 has 77 %, one of -0.4 has 38 %.
+@pytest.mark.parametrize(
+    ("small", "skills", "below", "above"),
+    [
+        (1.0, STRATEGIES, {"joint", "two-stage"}, set()),
+        (-0.4, STRATEGIES, set(), {"joint", "two-stage"}),
+        (
+            0.5,
+            {**STRATEGIES, "two-stage": (-0.6, 0.8, 1.3), "joint": (1.0, 1.2, 1.3)},
+            {"two-stage"},
+            {"joint"},
+        ),
+    ],
+    ids=["it wins", "it loses", "it crosses"],
+)
+def test_what_is_said_of_a_smaller_network(
+    small: float,
+    skills: Mapping[str, Sequence[float]],
+    below: set[str],
+    above: set[str],
+    snapshot: SnapshotAssertion,
+) -> None:
+    runs = runs_of(planted(small, skills))
+    level = runs.beside_controls["width small"]
+    others = set(level.means) - {"width small"}
+    assert {name for name in others if level.beats("width small", name)} == below
+    assert {name for name in others if level.beats(name, "width small")} == above
+    (text,) = beside_plain(runs)
+    assert text == snapshot
+    assert text in answer(runs.evidence)
+
+
+def test_a_control_wins_the_advice_that_compute_decides() -> None:
+    """Of no goal that wants a mean over exits."""
+    with_it, without = (evidence(planted(small)) for small in (1.2, -9.0))
+    first = {
+        goal: recommend(e.facts, Preference(goal, min_accuracy=0.75))[0].ranking[0].name  # type: ignore[arg-type]
+        for e, goal in [(with_it, "latency"), (with_it, "accuracy")]
+    }
+    assert first == {"latency": "width small", "accuracy": "joint"}
+    (advice,) = recommend(without.facts, Preference("latency", min_accuracy=0.75))
+    assert advice.ranking[0].name != "width small"
+    (within,) = recommend(with_it.facts, Preference("accuracy", max_macs=20))
+    assert within.ranking[0].name == "width small"
+    (unbeaten,) = recommend(with_it.facts, Preference("pareto"))
+    small = next(r for r in unbeaten.ranking if r.name == "width small")
+    assert (small.low, small.high, small.training) == (20, 20, 100)
+    assert COIN not in {r.name for r in (*advice.ranking, *unbeaten.ranking)}  # a bar, and no advice
+
+
+def test_which_plain_networks_are_controls() -> None:
+    """Fewer MACs, no early exits, and nothing else but the epochs differs."""
+    usual = planted(1.0)
+    assert [c.label for c in runs_of(usual).controls.networks] == ["width small", "baseline"]
+    others = {
+        "larger": {"width": ("large", 51)},
+        "another rate": {"recipe": {"learning_rate": 0.5}},
+        "other data": {"data": "pictures"},
+    }
+    for why, change in others.items():
+        runs = next(r for r in evidence(planted(1.0, **change)).runs if r.data == "images")
+        assert runs.controls.networks == (), why
+    (other,) = runs_of(planted(1.0, model="tiny-net")).controls.cheaper
+    assert other.label == "tiny-net"
+
+
+def test_of_controls_alone_nothing_changes() -> None:
+    """Without a study with early exits, plain networks are what is compared."""
+    alone = [t for t in planted(1.0) if t.label == "baseline"]
+    found = evidence(alone)
+    assert found.plain == {} and len(found.missing) == 1
+
+
+def test_a_control_without_common_seeds_is_drawn_and_not_tested(snapshot: SnapshotAssertion) -> None:
+    runs = runs_of(planted(1.0, seeds=(41,)))
+    (text,) = beside_plain(runs)
+    assert text == snapshot
+    assert [c.facts.kind for c in runs.controls.candidates] == ["network", "network"]
+    assert len(static_frontier(runs)[0]) == 2
+
+
+def test_a_poor_network_is_no_corner_of_the_frontier() -> None:
+    runs = runs_of([*planted(1.1), *poor()])
+    assert {c.label for c in runs.controls.networks} == {"width small", "width poor", "baseline"}
+    assert [c.label for c in runs.controls.frontier] == ["width small", "baseline"]
+    networks, line = static_frontier(runs)
+    assert len(networks) == 3
+    ends = networks[networks["strategy"] != "width poor"].sort_values("macs")
+    middle = line["macs"].sub(ends["macs"].mean()).abs().idxmin()
+    assert line["value"][middle] == pytest.approx(ends["value"].mean(), abs=1)
+
+
+def poor() -> list[HandTrial]:
+    return [replace(t, width=("poor", 30)) for t in planted(0.2) if t.width is not None]
+
+
+def test_tables_and_the_figure_have_them() -> None:
+    runs = runs_of(planted(1.0))
+    (table,) = main(runs)
+    assert table.frame.loc["width small", "exit_3"] == pytest.approx(
+        runs.controls.cheaper[0].accuracy().mean
+    )
+    assert pd.isna(table.frame.loc["width small", "exit_1"])
+    assert ("width small", "exit_3") not in table.best | table.alike
+    (compute,) = equal(runs)
+    assert {"plain networks", "width small then baseline"} <= set(compute.frame.index)
+    (figure,) = accuracy_compute(runs)
+    assert "width small then baseline" in str(figure.spec)
+    assert "static frontier" in figure.caption
+    (usual,) = accuracy_compute(runs_of([t for t in planted(1.0) if t.width is None]))
+    assert "static frontier" not in usual.caption and "plain networks" not in str(usual.spec)
+
+
+def test_packs_carry_them() -> None:
+    whole = evidence(planted(1.0))
+    ids, table = whole.packed
+    plain = {t.id for t in whole.plain_trials}
+    assert len(plain) == 5 and plain <= set(ids) and plain <= set(table["trial"])
+    some = of_strategies(whole, ["joint", "baseline"])
+    assert len(list(some.plain_trials)) == 5
+    assert isinstance(some, Evidence) and not list(of_strategies(whole, ["joint"]).plain_trials)
