@@ -37,27 +37,12 @@ WORDS = {  # what has no docstring of its own
 SHOWN = {"ExitNetwork": " head_keys, head_parameters, macs"}  # of a class that is large inside
 REFERENCE = {
     "From a network or a study to results": [
-        "attach",
-        "multi_exit",
-        "fit",
-        "run",
-        "build",
-        "load",
-        "predictor",
+        *("attach", "multi_exit", "program", "fit", "run", "build", "load", "predictor"),
     ],
     "What comes back": [
-        *(
-            "Fitted",
-            "Results",
-            "Chart",
-            "Built",
-            "Exported",
-            "ExitNetwork",
-            "MultiExit",
-            "Policy",
-            "Calibration",
-        ),
-        *("CalibrationReport", "BenchmarkReport", "Predictor", "Prediction", "JobAnswer"),
+        *("Fitted", "Results", "Chart", "Built", "Exported", "ExitNetwork", "LoopPhase", "MultiExit"),
+        *("Policy", "Calibration", "CalibrationReport", "BenchmarkReport", "Predictor", "Prediction"),
+        "JobAnswer",
     ],
     "Before and while training": [
         *("forecast", "forecast_build", "search", "recipes", "list_strategies", "taps"),
@@ -77,7 +62,7 @@ REFERENCE = {
     "Data by name": ["DataSpec", "save_splits"],
     "A strategy of your own": [
         *("Phase", "CE", "KD", "MSE", "Features", "Gates", "EWC", "Init"),
-        *("Survivors", "Unsolved", "Gated", "BEFORE", "LIVE"),
+        *("Survivors", "Unsolved", "Gated", "BEFORE", "LIVE", "early_exit_loss"),
         *("backbone", "head", "heads", "segment", "segments"),
     ],
     "Types to name": ["Costs", "Event", "Goal", "Limits", "Strategy"],

@@ -25,6 +25,7 @@ from offramp.api.keep.store import remove_unneeded as remove_unneeded
 from offramp.api.keep.track import track_store as track_store
 from offramp.api.load import load as load
 from offramp.api.load import predictor as predictor
+from offramp.api.program import program as program
 from offramp.api.results.claims import claims as claims
 from offramp.api.results.compare import compare as compare
 from offramp.api.results.figures import figures as figures
@@ -51,6 +52,8 @@ from offramp.augment import Augment as Augment
 from offramp.bundle.export import Exported as Exported
 from offramp.data import save_splits as save_splits
 from offramp.data_spec import DataSpec as DataSpec
+from offramp.engine.loop import LoopPhase as LoopPhase
+from offramp.engine.losses import early_exit_loss as early_exit_loss
 from offramp.errors import OfframpError as OfframpError
 from offramp.errors import OfframpWarning as OfframpWarning
 from offramp.infer.predictor import Prediction as Prediction

@@ -186,8 +186,8 @@ def test_frozen_features_are_the_same_bits_however_they_are_had(
         assert all(map(equal, plain, derived)), name
     right = auxiliary.drawn_adapters
 
-    def nudged(node: Node, net: ExitNetwork) -> auxiliary.Adapters:
-        layers = right(node, net)
+    def nudged(loss: Loss, seed: int, net: ExitNetwork) -> auxiliary.Adapters:
+        layers = right(loss, seed, net)
         for layer in layers.values():
             layer.weight.data.mul_(1.01)
         return layers
@@ -205,7 +205,7 @@ def test_an_adapter_is_drawn_by_seed_and_places() -> None:
     def drawn(program: Program, seed: int = 42) -> dict[str, Tensor]:
         node = replace(node_of(program), seed=seed)
         net = network("digits-cnn")
-        return auxiliary.adapter_state(auxiliary.drawn_adapters(node, net), net)
+        return auxiliary.adapter_state(auxiliary.drawn_adapters(node.terms, node.seed, net), net)
 
     def phase(*terms: Features) -> Program:
         return (Phase("p", ALL, (CE(K), *terms), teacher=LIVE),)

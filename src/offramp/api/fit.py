@@ -38,7 +38,7 @@ from offramp.metrics import accuracy
 from offramp.nets import ExitNetwork
 from offramp.nets.network import identified, inside, loaded
 from offramp.numerics import profile
-from offramp.parts import backbone
+from offramp.parts import Parts, backbone
 from offramp.policy.calibration import Chosen
 from offramp.policy.policy import Policy, as_policy, check_fits
 from offramp.recipe import Recipe
@@ -536,7 +536,7 @@ def fit(
     how = normalize if isinstance(normalize, str) else (data.mean, data.std)
     study = study.model_copy(update={"data": replace(study.data, normalize=how)})
     plan = plan_trials(study, data, identified(net), profile(study.numerics, chosen.type))
-    _check_frozen(net, plan)
+    check_frozen(net, frozenset(part for node in plan.nodes.values() for part in node.trained))
     warn([*notes(data.provenance), *_left_to_train(data), *_order(train, data, options or {})])
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         target = Store(store if store is not None else Path(scratch) / "store")
@@ -651,11 +651,11 @@ def _whole(numbers: torch.Tensor) -> bool:
     return bool(((numbers - numbers.round()).abs() < 0.01).all())
 
 
-def _check_frozen(net: ExitNetwork, plan: Plan) -> None:
+def check_frozen(net: ExitNetwork, trained: Parts) -> None:
     """Refuse to train what was frozen by requires_grad, all of the backbone or a part of it. Where heads
     are frozen too, nobody asked for it: a network that was fitted is frozen as a whole."""
-    trained = {part for node in plan.nodes.values() for part in node.trained & backbone(net.exits)}
-    would = {id(p) for part in trained for p in inside(net).parameters_of(part)}
+    of_backbone = trained & backbone(net.exits)
+    would = {id(p) for part in of_backbone for p in inside(net).parameters_of(part)}
     frozen = [n for n, p in net.backbone.named_parameters() if id(p) in would and not p.requires_grad]
     if not frozen or not any(p.requires_grad for p in net.parameters()):
         return

@@ -3,31 +3,29 @@ of weights. Both belong to the trainee and end with it; no part, network or fini
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from offramp.device import seeded
-from offramp.engine.images import Images
-from offramp.engine.losses import mean_of
-from offramp.engine.passes import ExitAnswers, Pass
-from offramp.engine.resolve import Node
+from offramp.engine.losses import LossContext, mean_of, objective
+from offramp.engine.passes import ExitAnswers
 from offramp.hashing import derive
 from offramp.nets.network import ExitNetwork, inside
-from offramp.phase import EWC, Features, Loss, adapters, teachers
+from offramp.phase import EWC, Features, Loss, Phase, adapters, teachers
 
 Adapters = Mapping[tuple[int, int], nn.Linear]  # by the exit that learns and the one it learns from
 
 
-def drawn_adapters(node: Node, net: ExitNetwork) -> Adapters:
-    """The adapters of a node, on the device of `net`; weights are a function of (seed, places)."""
+def drawn_adapters(loss: Loss, seed: int, net: ExitNetwork) -> Adapters:
+    """The adapters of a loss, on the device of `net`; weights are a function of (seed, places)."""
     device = next(net.parameters()).device
     layers = {}
-    for exit, onto in adapters(node.terms):
-        with seeded(derive(node.seed, "adapter", net.places[exit - 1], net.places[onto - 1])):
+    for exit, onto in adapters(loss):
+        with seeded(derive(seed, "adapter", net.places[exit - 1], net.places[onto - 1])):
             layers[exit, onto] = nn.Linear(inside(net).width(exit), inside(net).width(onto)).to(device)
     return layers
 
@@ -84,48 +82,39 @@ class Anchor:
 Anchors = Mapping[int, Anchor]  # by the number of the term in the loss
 
 
-def anchored(
-    node: Node, net: ExitNetwork, named: Mapping[str, nn.Parameter], passes: Pass, images: Images
-) -> Anchors:
-    """Those of a node, from the weights that `net` has now, in eval mode and not augmented; `named` are
-    the parameters that train."""
+Looks = Callable[[int], Iterable[tuple[ExitAnswers, Tensor]]]
+"""At most so many training images, one at a time, each as it is and in eval mode: what the exits answer,
+and its label [1]."""
+
+
+def anchored(loss: Loss, named: Mapping[str, nn.Parameter], looks: Looks) -> Anchors:
+    """Those of a loss, from the weights that are `named` now: the parameters that train."""
     anchors = {}
-    for number, term in enumerate(node.terms):
+    for number, term in enumerate(loss):
         if isinstance(term, EWC):
             start = {name: parameter.detach().clone() for name, parameter in named.items()}
-            anchors[number] = Anchor(start, _fisher(term, node, net, named, passes, images))
+            anchors[number] = Anchor(start, _fisher(term, named, looks))
     return anchors
 
 
-def _fisher(
-    term: EWC,
-    node: Node,
-    net: ExitNetwork,
-    named: Mapping[str, nn.Parameter],
-    passes: Pass,
-    images: Images,
-) -> dict[str, Tensor]:
+def _fisher(term: EWC, named: Mapping[str, nn.Parameter], looks: Looks) -> dict[str, Tensor]:
     """Image by image, since the square of a mean is not the mean of squares."""
-    count = images.count("train")
-    few = min(term.images, count)  # evenly spread, since images may lie in the order of classes
-    rows = torch.split(torch.arange(few, device=images.device) * count // few, 1)
-    weights = list(named.values())
+    weights, count = list(named.values()), 0
     sums = [torch.zeros_like(parameter) for parameter in weights]
-    for row, read in zip(rows, passes.reads("train", rows, None, [node]), strict=True):
-        mine, _ = passes.answers(node, net, read)
-        labels = images.labels("train", row)
+    for mine, labels in looks(term.images):
+        count += 1
         loss = torch.stack([F.cross_entropy(mine.logits[k], labels) for k in term.exits]).sum()
         slopes = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
         for total, slope in zip(sums, slopes, strict=True):
             total.addcmul_(slope, slope)
-    return {name: total / few for name, total in zip(named, sums, strict=True)}
+    return {name: total / count for name, total in zip(named, sums, strict=True)}
 
 
-def penalties(anchors: Anchors, node: Node, named: Mapping[str, nn.Parameter]) -> dict[EWC, Tensor]:
+def penalties(anchors: Anchors, loss: Loss, named: Mapping[str, nn.Parameter]) -> dict[EWC, Tensor]:
     """By term, Σ F (θ - θ*)², a scalar with a gradient."""
     scalars = {}
     for number, anchor in anchors.items():
-        term = node.terms[number]
+        term = loss[number]
         assert isinstance(term, EWC)
         moved = [
             (anchor.fisher[name] * (parameter - anchor.start[name]).square()).sum()
@@ -133,3 +122,26 @@ def penalties(anchors: Anchors, node: Node, named: Mapping[str, nn.Parameter]) -
         ]
         scalars[term] = torch.stack(moved).sum()
     return scalars
+
+
+def phase_loss(
+    phase: Phase,
+    layers: Adapters,
+    mine: ExitAnswers,
+    theirs: ExitAnswers,
+    labels: Tensor,
+    context: LossContext,
+) -> Tensor:
+    """A phase's loss, a scalar: see `objective`.
+
+    Args:
+        phase: Whose.
+        layers: Of its loss.
+        mine: Of the network that trains.
+        theirs: Of its teacher.
+        labels: Of the batch.
+        context: What does not follow from these: weights of classes, smoothing, gates, penalties.
+    """
+    features = adapted(layers, phase.terms, mine, theirs)
+    context = replace(context, weights=phase.sample_weights, features=features)
+    return objective(phase.terms, mine.logits, theirs.logits, labels, context)

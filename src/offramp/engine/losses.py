@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from offramp.errors import OfframpError
 from offramp.nets.network import ExitNetwork, exit_macs, inside
 from offramp.phase import (
     CE,
@@ -21,12 +22,15 @@ from offramp.phase import (
     Gated,
     Gates,
     Loss,
+    Phase,
     SampleWeights,
     Survivors,
     Term,
     Unsolved,
+    students,
     teachers,
 )
+from offramp.units import ranges
 
 
 def mean_of(several: Sequence[Tensor]) -> Tensor:
@@ -76,12 +80,20 @@ def cross_entropy(
 
     Args:
         logits: [B, C].
-        labels: [B].
+        labels: [B]; or [B, C], the share of each class: the loss is then the mean of those of the
+            classes.
         class_weights: [C].
         smoothing: The share of each target that is spread evenly over the C classes (Szegedy et al.,
             2016), 0 to 1.
         image_weights: [B].
     """
+    if labels.is_floating_point():
+        by_class = -F.log_softmax(logits, dim=1)
+        if smoothing:
+            by_class = torch.lerp(by_class, by_class.mean(1, keepdim=True), smoothing)
+        by_class = by_class if class_weights is None else by_class * class_weights
+        losses = (labels * by_class).sum(1)
+        return (losses if image_weights is None else losses * image_weights).mean()
     if smoothing or image_weights is not None:
         losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
         losses = losses if class_weights is None else losses * class_weights[labels]
@@ -89,6 +101,34 @@ def cross_entropy(
     if class_weights is None:
         return F.cross_entropy(logits, labels)
     return F.cross_entropy(logits, labels, class_weights, reduction="sum") / len(labels)
+
+
+def check_labels(labels: Tensor, logits: Tensor) -> Tensor:
+    """Labels as losses take them: int64 [B], or floats [B, C].
+
+    Args:
+        labels: Of the user.
+        logits: [B, C] of an exit.
+
+    Raises:
+        OfframpError: They are of another shape, or of no class (which is looked at on a CPU alone, as it
+            would have to wait for another device).
+    """
+    soft = labels.is_floating_point()
+    if labels.shape != (logits.shape if soft else logits.shape[:1]) or labels.dtype == torch.bool:
+        kind = str(labels.dtype).removeprefix("torch.")
+        raise OfframpError(
+            f"the labels are {list(labels.shape)} {kind}; give [{len(logits)}] class numbers, or "
+            f"{list(logits.shape)} floats, the share of each class"
+        )
+    if labels.is_cpu and not soft and len(labels) and not torch.compiler.is_compiling():
+        low, high = (int(bound) for bound in labels.aminmax())
+        if low < 0 or high >= logits.shape[1]:
+            raise OfframpError(
+                f"a label is {low if low < 0 else high}, and there are classes 0 to "
+                f"{logits.shape[1] - 1}; leave images without a known label out of the batch"
+            )
+    return labels if soft else labels.long()
 
 
 def balanced(labels: Tensor, classes: int) -> Tensor:
@@ -155,7 +195,7 @@ def gate_loss(
         exits: All but the last have gates that learn.
         cost: Of running the whole network.
         logits: [B, C] by exit.
-        labels: [B].
+        labels: [B] or [B, C].
         gating: What the gates answer.
 
     Returns:
@@ -183,9 +223,9 @@ def leaving(gates: Sequence[Tensor | None], labels: Tensor) -> Tensor:
 
     Args:
         gates: [B] logits of each exit's gate; None takes all that is left.
-        labels: [B], for the number of images.
+        labels: Of the batch, for the number of images.
     """
-    passed = torch.zeros_like(labels, dtype=torch.float32)
+    passed = torch.zeros(len(labels), dtype=torch.float32, device=labels.device)
     shares = []
     for gate in gates:
         own = torch.ones_like(passed) if gate is None else torch.sigmoid(gate)
@@ -205,7 +245,7 @@ def sample_weights(
     Args:
         kind: Of the phase.
         logits: [B, C] of each exit, in order.
-        labels: [B].
+        labels: [B] or [B, C].
         gates: See `leaving`; for `Gated` alone.
 
     >>> import torch
@@ -216,7 +256,7 @@ def sample_weights(
     """
     if isinstance(kind, Gated):
         return leaving(gates, labels)
-    passed = [torch.ones_like(labels, dtype=torch.float32)]
+    passed = [torch.ones(len(labels), dtype=torch.float32, device=labels.device)]
     for own in logits[:-1]:
         probabilities = own.softmax(1)
         confidence, answer = probabilities.max(1)
@@ -224,13 +264,22 @@ def sample_weights(
             case Survivors():
                 stays = torch.sigmoid((kind.threshold - confidence) / kind.width)
             case Unsolved(hard=True):
-                stays = 1 - ((answer == labels) & (confidence >= kind.threshold)).float()
+                stays = 1 - _share_of(answer, labels) * (confidence >= kind.threshold).float()
             case Unsolved():
-                stays = 1 - probabilities.gather(1, labels[:, None])[:, 0]
+                soft = labels.is_floating_point()
+                true = probabilities * labels if soft else probabilities.gather(1, labels[:, None])
+                stays = 1 - true.sum(1)
             case _:
                 assert_never(kind)
         passed.append(passed[-1] * stays)
     return torch.stack(passed, dim=1)
+
+
+def _share_of(answers: Tensor, labels: Tensor) -> Tensor:
+    """How much of each label [B] or [B, C] is of the class [B] that is answered, 0 to 1."""
+    if labels.is_floating_point():
+        return labels.gather(1, answers[:, None])[:, 0]
+    return (answers == labels).float()
 
 
 # The loss of a phase
@@ -270,7 +319,7 @@ def objective(
         loss: One term or more.
         logits: [B, C] by exit.
         teacher: [B, C] by exit.
-        labels: [B].
+        labels: [B], or [B, C] of the share of each class.
         context: None where no term reads more.
     """
     context = context or LossContext()
@@ -311,6 +360,73 @@ def objective(
     for more in rest:  # not `sum`, whose 0 would be one more addition
         first = first + more
     return first
+
+
+def early_exit_loss(
+    loss: Phase | Term | Sequence[Term],
+    logits: Sequence[Tensor] | Mapping[int, Tensor],
+    labels: Tensor,
+    teacher: Sequence[Tensor] | Mapping[int, Tensor] | None = None,
+    *,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """The loss of several exits: the weighted sum of terms such as CE and KD, a pure function.
+
+    Args:
+        loss: Terms; or a phase, whose `sample_weights` then count too.
+        logits: [B, C] of each exit, first exit first; or by exit, counted from 1.
+        labels: [B] class numbers, or [B, C], the share of each class, as mixup makes them.
+        teacher: Of the teacher's exits, likewise; None: the same `logits`, without a gradient.
+        class_weights: [C], of the cross-entropies.
+        label_smoothing: Of the cross-entropies, 0 to 1.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        OfframpError: A term reads an exit that is not there, or more than logits; or the labels are of
+            another form, or of no class.
+
+    Example:
+        >>> import torch
+        >>> from offramp import CE, KD
+        >>> logits = [torch.zeros(2, 10), torch.zeros(2, 10)]
+        >>> loss = (CE(1, weight=0.5), CE(2), KD(1, teacher_exit=2))
+        >>> offramp.early_exit_loss(loss, logits, torch.tensor([3, 7]))
+        tensor(3.4539)
+    """
+    phase = loss if isinstance(loss, Phase) else None
+    terms = phase.terms if phase else (loss,) if isinstance(loss, Term) else tuple(loss)  # type: ignore[arg-type]
+    if any(isinstance(t, Features | Gates | EWC) for t in terms) or (phase and phase.gated):
+        raise OfframpError(
+            "the loss reads more than logits (Features, Gates or EWC); train it by offramp.program, "
+            "whose phase.module has what it reads"
+        )
+    if phase and phase.taught and not phase.live and teacher is None:
+        raise OfframpError(
+            f"phase '{phase.name}' learns from the logits of '{phase.teacher}'; give them as teacher="
+        )
+    mine = _by_exit(logits)
+    theirs = mine if teacher is None else _by_exit(teacher)
+    exits = {exit for term in terms for exit in students(term)}
+    for name, needed, present in (
+        ("logits", exits, mine),
+        ("teacher", {exit for term in terms for exit in teachers(term)}, theirs),
+    ):
+        if missing := needed - present.keys():
+            raise OfframpError(
+                f"the loss reads exit {min(missing)}, and {name} has exits {ranges(present)}; give "
+                "the logits of each exit, first exit first, or a mapping from exit to logits"
+            )
+    read = {k: mine[k] for k in sorted(exits)}
+    labels = check_labels(labels, next(iter(read.values())))
+    weights = phase.sample_weights if phase else None
+    return objective(terms, read, theirs, labels, LossContext(class_weights, label_smoothing, weights))
+
+
+def _by_exit(logits: Sequence[Tensor] | Mapping[int, Tensor]) -> Mapping[int, Tensor]:
+    return logits if isinstance(logits, Mapping) else dict(enumerate(logits, start=1))
 
 
 def _columns(term: Features, adapted: Tensor) -> int:

@@ -48,6 +48,7 @@ from offramp.engine.values import (
 )
 from offramp.engine.weights import Weights
 from offramp.nets.network import ExitNetwork, inside
+from offramp.phase import Phase
 
 Logits = dict[int, Tensor]  # [B, classes] by exit
 
@@ -92,6 +93,14 @@ def answers(ends: Mapping[int, Tensors], net: ExitNetwork | None = None) -> Exit
         logits if net is None else carried(net, logits),
         {exit: value[1] for exit, value in ends.items() if len(value) > 1},
     )
+
+
+def answered(
+    phase: Phase, net: ExitNetwork, values: dict[Point, Tensors], trunk: int = 0
+) -> ExitAnswers:
+    """What the exits that a phase's loss reads answer, from `values`, which grow by what is computed."""
+    ends = {k: compute(net, values, end(phase.terms, k), trunk, phase.scales) for k in phase.exits}
+    return answers(ends, net)
 
 
 class Pass(Protocol):
@@ -162,7 +171,7 @@ class Plain:
         rows: int,
     ) -> Tensors:
         """Point by point: padded and without gradient until something trains, then as it is."""
-        last = end(node, exit)
+        last = end(node.terms, exit)
         for point in route(exit, last):
             if point in done:
                 continue
@@ -242,8 +251,7 @@ class Derived:
         self._readers.add(node.key)
         inputs = self._inputs[node.key]
         values = {value.point: read[value] for value in inputs.values()}
-        ends = {k: compute(net, values, end(node, k), scales=node.phase.scales) for k in node.exits}
-        mine = answers(ends, net)
+        mine = answered(node.phase, net, values)
         if node.phase.live:
             return mine, mine
         return mine, answers({k: read[value] for k, value in self._teachers[node.key].items()})

@@ -159,7 +159,7 @@ def resolve(program: Program, net: ExitNetwork, setting: Setting) -> Resolved:
     nodes: list[Node] = []
     owners: dict[int, int] = {}
     for index, phase in enumerate(program):
-        weights = weights.opened(phase.trunk).after(phase.trunk, _drawn(phase, net))
+        weights = weights.opened(phase.trunk).after(phase.trunk, drawn(phase, net))
         start = {part: weights.of(phase.trunk, part) for k in phase.exits for part in path(k)}
         teacher: dict[int, Lineage] = {}
         if phase.teacher is not None and not phase.live:
@@ -219,7 +219,7 @@ def _reads(
     }
 
 
-def _drawn(phase: Phase, net: ExitNetwork) -> dict[Part, Source]:
+def drawn(phase: Phase, net: ExitNetwork) -> dict[Part, Source]:
     """The parts that the phase does not start from what the program left, frozen ones included."""
     draws: dict[Part, Source] = {}
     for part, init in sorted(phase.starts.items()):

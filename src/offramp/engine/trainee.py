@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from time import time
@@ -15,14 +15,14 @@ from offramp.engine.auxiliary import (
     Adapters,
     Anchor,
     Anchors,
-    adapted,
     adapter_state,
     anchored,
     drawn_adapters,
     penalties,
+    phase_loss,
 )
 from offramp.engine.images import Images
-from offramp.engine.losses import LossContext, gating, objective
+from offramp.engine.losses import LossContext, gating
 from offramp.engine.passes import ExitAnswers, Pass
 from offramp.engine.ranks import Ranks
 from offramp.engine.resolve import Node
@@ -30,7 +30,8 @@ from offramp.engine.tally import Tally, measured
 from offramp.engine.weights import Weights
 from offramp.meters import Usage
 from offramp.nets.network import ExitNetwork, gated, inside
-from offramp.phase import EWC
+from offramp.parts import Part
+from offramp.phase import EWC, Phase
 from offramp.process import uninterrupted
 from offramp.recipe import Recipe, best_epoch, finished
 
@@ -119,21 +120,28 @@ def enroll(node: Node, weights: Weights, fused: bool) -> Trainee:
     net = gated(net) if node.phase.gated else net
     net.requires_grad_(False)
     net.eval()
-    rates = node.phase.settings.get("rates", {})
-    parameters = {
-        parameter: rates.get(part, 1.0)
-        for part in sorted(node.trained)
-        for parameter in inside(net).parameters_of(part)
-    }
+    parameters = rated(node.phase, inside(net).parameters_of)
     for parameter in parameters:
         parameter.requires_grad_(True)
-    layers = drawn_adapters(node, net)
+    layers = drawn_adapters(node.terms, node.seed, net)
     parameters |= {parameter: 1.0 for layer in layers.values() for parameter in layer.parameters()}
     treated = groups(parameters, net, node.recipe)
     trainee = Trainee(node, net, optimizer(treated, node.recipe, fused), adapters=layers)
     if node.recipe.average != "none":
         trainee.average = trained_state(trainee)
     return trainee
+
+
+def rated(
+    phase: Phase, parameters_of: Callable[[Part], list[nn.Parameter]]
+) -> dict[nn.Parameter, float]:
+    """The parameters that a phase trains, each with the factor of its part on the recipe's rate."""
+    rates = phase.settings.get("rates", {})
+    return {
+        parameter: rates.get(part, 1.0)
+        for part in sorted(phase.trained)
+        for parameter in parameters_of(part)
+    }
 
 
 def groups(
@@ -199,8 +207,18 @@ def train_mode(trainee: Trainee, mode: bool) -> None:
 
 def anchor(trainee: Trainee, passes: Pass, images: Images) -> None:
     """Before the first step of a phase that holds weights: where they begin, unless that is known."""
-    if not trainee.anchors and any(isinstance(term, EWC) for term in trainee.node.terms):
-        trainee.anchors = anchored(trainee.node, trainee.net, _weights(trainee), passes, images)
+    node, net = trainee.node, trainee.net
+    if trainee.anchors or not any(isinstance(term, EWC) for term in node.terms):
+        return
+
+    def looks(most: int) -> Iterator[tuple[ExitAnswers, Tensor]]:
+        count = images.count("train")
+        few = min(most, count)  # evenly spread, since images may lie in the order of classes
+        rows = torch.split(torch.arange(few, device=images.device) * count // few, 1)
+        for row, read in zip(rows, passes.reads("train", rows, None, [node]), strict=True):
+            yield passes.answers(node, net, read)[0], images.labels("train", row)
+
+    trainee.anchors = anchored(node.terms, _weights(trainee), looks)
 
 
 def _network_state(trainee: Trainee) -> dict[str, Tensor]:
@@ -223,16 +241,11 @@ def loss_of(
     smoothing: float = 0.0,
 ) -> Tensor:
     """The node's loss, a scalar: see `objective`."""
-    node, phase = trainee.node, trainee.node.phase
-    context = LossContext(
-        class_weights,
-        smoothing,
-        phase.sample_weights,
-        adapted(trainee.adapters, phase.terms, mine, theirs),
-        gating(trainee.net, mine.logits) if phase.gated else None,
-        penalties(trainee.anchors, node, _weights(trainee)) if trainee.anchors else {},
-    )
-    return objective(phase.terms, mine.logits, theirs.logits, labels, context)
+    node, anchors = trainee.node, trainee.anchors
+    pull = penalties(anchors, node.terms, _weights(trainee)) if anchors else {}
+    gates = gating(trainee.net, mine.logits) if node.phase.gated else None
+    context = LossContext(class_weights, smoothing, gating=gates, penalties=pull)
+    return phase_loss(node.phase, trainee.adapters, mine, theirs, labels, context)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 from offramp.engine.resolve import Lineage, Node, Source
 from offramp.nets.network import ExitNetwork, inside
 from offramp.parts import Part
-from offramp.phase import featured
+from offramp.phase import Loss, featured
 
 Tensors = tuple[Tensor, ...]  # a value: what crosses a cut; the first tensor is the tapped one
 
@@ -73,9 +73,9 @@ def route(exit: int, last: Point | None = None) -> tuple[Point, ...]:
     return (*taps, Point("pooled", exit), last or Point("logits", exit))
 
 
-def end(node: Node, exit: int) -> Point:
-    """What a node's loss reads of an exit, its own or its teacher's."""
-    return Point("features" if exit in featured(node.terms) else "logits", exit)
+def end(loss: Loss, exit: int) -> Point:
+    """What a loss reads of an exit, of the network that trains or of its teacher."""
+    return Point("features" if exit in featured(loss) else "logits", exit)
 
 
 Scales = Mapping[Part, float]  # of the gradients that parts send back to what they read
@@ -87,7 +87,7 @@ def advance(
     """The value at `point`, from the value at the point before it; logits and features are float32 in
     any case."""
     if point.part is not None and point.part in scales:
-        value = tuple(_sending_back(tensor, scales[point.part]) for tensor in value)
+        value = tuple(sending_back(tensor, scales[point.part]) for tensor in value)
     own = inside(net)
     match point.kind:
         case "tap":
@@ -130,7 +130,7 @@ class _Scaled(torch.autograd.Function):
         return gradient * ctx.factor, None
 
 
-def _sending_back(value: Tensor, factor: float) -> Tensor:
+def sending_back(value: Tensor, factor: float) -> Tensor:
     """`value`, whose gradient goes on times `factor`; 0 spares the backward pass below."""
     if not value.requires_grad:
         return value
@@ -142,7 +142,7 @@ def cut(node: Node, exit: int) -> Point:
     for i in range(1, exit + 1):
         if Part("segment", i) in node.trained:
             return Point("tap", i - 1)
-    return Point("pooled", exit) if Part("head", exit) in node.trained else end(node, exit)
+    return Point("pooled", exit) if Part("head", exit) in node.trained else end(node.terms, exit)
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,9 @@ def frozen_inputs(node: Node) -> dict[int, FrozenValue]:
 def teacher_logits(node: Node) -> dict[int, FrozenValue]:
     """For every teacher exit that the node's loss reads: the frozen logits, with features where it reads
     them."""
-    return {k: FrozenValue(end(node, k), node.seed, sources) for k, sources in node.teacher.items()}
+    return {
+        k: FrozenValue(end(node.terms, k), node.seed, sources) for k, sources in node.teacher.items()
+    }
 
 
 def reads_of(node: Node) -> list[FrozenValue]:

@@ -43,6 +43,18 @@ class MultiExit:
         parameters: The names of the parameters of each part: segment k is what exit k and all later
             ones read, head k what exit k alone does.
         modules: The names of the submodules of each part that have parameters, buffers or no children.
+
+    Example:
+        >>> import torch, offramp
+        >>> class Two(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.early, self.late = torch.nn.Linear(8, 3), torch.nn.Linear(8, 3)
+        ...     def forward(self, x):
+        ...         return self.early(x.flatten(1)), self.late(x.flatten(1).relu())
+        >>> their = offramp.multi_exit(Two(), (1, 2, 4))
+        >>> [tuple(logits.shape) for logits in their.logits(their.module(torch.zeros(5, 1, 2, 4)))]
+        [(5, 3), (5, 3)]
     """
 
     module: nn.Module
@@ -67,6 +79,44 @@ class MultiExit:
                 f"{self.classes} classes belong; describe it anew with multi_exit, in this mode"
             )
         return logits
+
+    def parameters_of(self, part: Part) -> list[nn.Parameter]:
+        """The parameters of a part."""
+        return [self.module.get_parameter(name) for name in self.parameters.get(part, ())]
+
+    def state(self, part: Part) -> dict[str, Tensor]:
+        """The live parameters and persistent buffers of a part, no copies, by the module's names."""
+        state = {name: self.module.get_parameter(name) for name in self.parameters.get(part, ())}
+        every = self.module.state_dict(keep_vars=True)
+        buffers = {n: t for n, t in every.items() if not isinstance(t, nn.Parameter)}
+        owners = self.modules.get(part, ())
+        return {**state, **{n: t for n, t in buffers.items() if n.rpartition(".")[0] in owners}}
+
+    def train_parts(self, parts: Set[Part]) -> None:
+        """Put these parts in train mode, all else in eval mode; a container of other submodules is in
+        train mode where all of these are."""
+        self.module.eval()
+        part_of = {name: part for part, names in self.modules.items() for name in names}
+        for name, module in self.module.named_modules():
+            inner = {part for n, part in part_of.items() if not name or f"{n}.".startswith(f"{name}.")}
+            module.training = bool(inner) and inner <= parts
+
+    def submodule(self, part: Part) -> nn.Module:
+        """The one submodule that has all of a part and nothing else.
+
+        Raises:
+            OfframpError: There is none, so nobody can tell where the part begins.
+        """
+        owners = set(self.modules.get(part, ()))
+        others = {name for names in self.modules.values() for name in names} - owners
+        for name, _ in self.module.named_modules():
+            inner = {n for n in owners | others if f"{n}.".startswith(f"{name}.") and name}
+            if inner and inner == owners:
+                return self.module.get_submodule(name)
+        raise OfframpError(
+            f"{part} of {type(self.module).__name__} is no submodule of its own, so its gradient cannot "
+            "be scaled where it begins; make it one, or choose a strategy that scales none"
+        )
 
     def __repr__(self) -> str:
         """A row an exit: what belongs to it."""

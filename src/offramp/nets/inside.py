@@ -204,12 +204,14 @@ class NetworkParts:
             return list(self.heads[part.index - 1].parameters())
         return self.piece(part, trunk).parameters()
 
-    def train_part(self, part: Part, mode: bool) -> None:
-        """Put one part, of trunk 0, in train or eval mode and leave the others as they are."""
-        if self._is_early(part):
-            self.heads[part.index - 1].train(mode)
-        else:
-            self.piece(part, 0).train(mode)
+    def train_part(self, part: Part, mode: bool, trunk: int = 0) -> None:
+        """Put one part in train or eval mode and leave the others as they are."""
+        (self.heads[part.index - 1] if self._is_early(part) else self.piece(part, trunk)).train(mode)
+
+    def trains(self, part: Part, trunk: int = 0) -> bool:
+        """Whether a part is in train mode."""
+        early = self._is_early(part)
+        return (self.heads[part.index - 1] if early else self.piece(part, trunk)).training
 
     def parameter_count(self, part: Part) -> int:
         """Parameters (numbers, not tensors) of a part."""

@@ -361,6 +361,25 @@ def identified(net: ExitNetwork) -> ExitNetwork:
     return _with_facts(twin, identity={**own.facts.identity, **digests})
 
 
+def reshape(
+    net: ExitNetwork, owners: Sequence[int], sources: Sequence[int], carry: Carry, gated: bool
+) -> None:
+    """Change what `net` is made of, in place; its tensors are copies then, in the same modes.
+
+    Args:
+        net: The user's.
+        owners: The number of the trunk that each exit runs.
+        sources: The trunk that each of the new trunks is a copy of.
+        carry: What exits add of the answer before; what they have yet to learn adds nothing.
+        gated: Give early heads gates that have none.
+    """
+    own = inside(net)
+    same = tuple(owners) == own.trunk_of and list(sources) == [*range(len(own.trunks))]
+    if not same or carry != own.carry or (gated and any(head.gate is None for head in own.heads)):
+        net._inside = inside(_rebuilt(net, owners, carry, gated, sources))
+        net._register()
+
+
 def prepared(net: ExitNetwork, sample: Callable[[], tuple[Tensor, Tensor, Tensor]]) -> ExitNetwork:
     """A copy that can be drawn where weights follow from training images, else this network.
 
@@ -425,14 +444,16 @@ def _rebuilt(
     owners: Sequence[int] | None = None,
     carry: Carry | None = None,
     gated: bool = False,
+    sources: Sequence[int] | None = None,
 ) -> ExitNetwork:
     """A copy with storage and a clock of its own, its parts in the same modes.
 
     owners: see `with_trunks`; None keeps the trunks. carry: None keeps it. gated: give early heads gates
-    that have none.
+    that have none. sources: the trunk that each trunk is a copy of; None: as with_trunks does.
     """
     own, clock = inside(net), Clock()
-    sources = range(len(own.trunks)) if owners is None else [0] * (max(owners) + 1)
+    if sources is None:
+        sources = range(len(own.trunks)) if owners is None else [0] * (max(owners) + 1)
     carry = own.carry if carry is None else carry
     heads = tuple(_copied(head, {id(own.clock): clock}) for head in own.heads)
     for k, head in enumerate(heads, start=1):

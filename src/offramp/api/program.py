@@ -1,0 +1,145 @@
+"""A strategy's phases, to train a network in a loop of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from offramp.api.fit import check_frozen
+from offramp.engine.loop import AttachedBody, Body, Course, ForeignBody, LoopPhase
+from offramp.engine.resolve import drawn
+from offramp.errors import OfframpError
+from offramp.nets.foreign import MultiExit
+from offramp.nets.network import ExitNetwork
+from offramp.parts import Part
+from offramp.phase import BEFORE, Features, Init, Program, check
+from offramp.strategies import Strategy
+from offramp.study.plan import programs
+
+
+def program(
+    net: ExitNetwork | MultiExit,
+    strategy: str | Strategy,
+    *,
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> tuple[LoopPhase, ...]:
+    """The phases of a strategy, to train `net` itself in a loop of your own.
+
+    It trains from the weights that `net` has. A phase is entered by `with`, one after another: what it
+    trains then takes gradients, and the rest is frozen and in eval mode. `phase.module(images, labels)`
+    is its loss, with all that the strategy says: teachers, weights of exits and images, scaled
+    gradients, what exits carry on. Labels are class numbers [B], or shares of classes [B, C], as mixup
+    makes them.
+
+    The loop has no caches of frozen layers and shares no phases between strategies. That is what `fit`
+    is faster by; given the same batches, both end in the same weights.
+
+    Some strategies change what an attached network is made of when a phase begins: it gets a trunk for
+    each exit (`separate`), gates (`gated`), or layers between exits (`imta`). Make optimizers and
+    wrappers inside of the phase.
+
+    Args:
+        net: Of `attach`; or of `multi_exit`, for a network with exits of its own.
+        strategy: A name (`offramp strategies` lists them), a function of the number of exits that
+            returns phases, or `my_file.py:my_strategy`.
+        options: Of the strategy, such as {"backbone": "kept"}.
+        seed: Of what a phase draws anew. The same as attach's: then weights are those that `fit` draws
+            by that seed.
+        class_weights: [C] floats that multiply the cross-entropies of images of each class.
+        label_smoothing: The share of each target that is spread over all classes, in cross-entropies;
+            0 to 1, 1 excluded.
+
+    Returns:
+        The phases, in their order.
+
+    Raises:
+        OfframpError: The strategy does not exist, or cannot train this network.
+
+    Example:
+        >>> for phase in offramp.program(net, "two-stage"):
+        ...     print(phase.name, "·", phase.trains, "·", phase.loss)
+        backbone · segments 1–3, head 3 · CE(3)
+        exit 1 · head 1 · CE(1)
+        exit 2 · head 2 · CE(2)
+    """
+    body = _body(net)
+    if not (isinstance(strategy, str) or callable(strategy)):
+        raise OfframpError(
+            f"the strategy is {strategy!r}; give a name such as 'two-stage', or a function"
+        )
+    if not 0 <= label_smoothing < 1:
+        raise OfframpError(f"label_smoothing must be from 0 to below 1, got {label_smoothing}")
+    if class_weights is not None and class_weights.shape != (net.classes,):
+        raise OfframpError(
+            f"class_weights are {list(class_weights.shape)}; give [{net.classes}], a number a class"
+        )
+    phases = programs.program(strategy, net.exits, options or {}, {})
+    check(phases, net.exits)
+    for mistake in _unfit(phases, net):
+        raise OfframpError(mistake)
+    if isinstance(net, ExitNetwork):
+        for phase in phases:
+            drawn(phase, net)
+        check_frozen(net, frozenset(part for phase in phases for part in phase.trained))
+    course = Course(body, phases, seed, class_weights, label_smoothing)
+    if BEFORE in course.needs(0):
+        course.remember(BEFORE)
+    return tuple(LoopPhase(course, number) for number in range(len(phases)))
+
+
+def _body(net: Any) -> Body:
+    match net:
+        case ExitNetwork():
+            return AttachedBody(net)
+        case MultiExit():
+            return ForeignBody(net)
+        case nn.Module():
+            raise OfframpError(
+                f"the net is a {type(net).__name__}; attach exits to it (offramp.attach), or describe "
+                "those that it has: offramp.multi_exit(net, input_shape=…)"
+            )
+        case _:
+            raise OfframpError(f"the net is a {type(net).__name__}; give a network of offramp.attach")
+
+
+def _unfit(phases: Program, net: ExitNetwork | MultiExit) -> list[str]:
+    """Why these phases cannot train this network in a loop."""
+    trunks: dict[Part, int] = {}
+    mistakes = []
+    for phase in phases:
+        where = f"phase '{phase.name}'"
+        for part in sorted(phase.trained):
+            trunk = trunks.setdefault(part, phase.trunk)
+            if part.kind == "head" and part.index < net.exits and trunk != phase.trunk:
+                mistakes.append(
+                    f"{where} trains {part} on another trunk than an earlier phase; train it by fit"
+                )
+        if isinstance(net, ExitNetwork):
+            continue
+        title = type(net.module).__name__
+        remedy = "choose another strategy, or attach exits to its backbone (offramp.attach)"
+        if phase.trunk:
+            mistakes.append(f"{where} trains a copy of {title}, one an exit; {remedy}")
+        if phase.carry:
+            mistakes.append(f"{where} adds answers of exits, which {title} does not; {remedy}")
+        if phase.gated:
+            mistakes.append(f"{where} asks gates, which {title} has not; {remedy}")
+        if any(isinstance(term, Features) for term in phase.terms):
+            mistakes.append(
+                f"{where} reads features of exits, and nobody says which those of {title} are; {remedy}"
+            )
+        for part in phase.scales:
+            net.submodule(part)
+        for part in (part for part, init in phase.starts.items() if init is Init.FRESH):
+            for name in net.modules.get(part, ()):
+                module = net.module.get_submodule(name)
+                if [*module.parameters(recurse=False)] and not hasattr(module, "reset_parameters"):
+                    mistakes.append(
+                        f"{where} draws '{name}' anew, which has no reset_parameters(); give it some"
+                    )
+    return mistakes

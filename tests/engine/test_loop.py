@@ -1,0 +1,145 @@
+"""Phases in a loop of one's own, against `fit`: the same batches, the same optimizer, the same bits."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from offramp import program
+from offramp.data import Data, bounds, from_dataset, order
+from offramp.engine.fit import fit
+from offramp.engine.images import Images
+from offramp.engine.passes import Plain
+from offramp.engine.settings import applied
+from offramp.engine.trainee import enroll, handed_on, trained_state
+from offramp.engine.weights import Weights
+from offramp.nets import ExitNetwork
+from offramp.nets.network import inside
+from offramp.parts import head, heads, path, segments
+from offramp.phase import CE, EWC, Phase
+from offramp.strategies import STRATEGIES
+from support import CPU, NUMERICS, network, tiny_data, tiny_plan, tiny_study
+
+BATCH = 16
+RATE = 0.01
+EXACT = replace(NUMERICS, frozen_batch=BATCH)
+"""Frozen parts see batches as they are: a loop pads none."""
+
+
+def refined(exits: int) -> tuple[Phase, ...]:
+    """A strategy of a user's: rates by part, and a second phase at another rate."""
+    return (
+        Phase(
+            "all",
+            segments(1, exits) | heads(1, exits),
+            tuple(CE(k) for k in range(1, exits + 1)),
+            rates={head(1): 0.5},
+        ),
+        Phase("again", head(1), (CE(1),), recipe={"learning_rate_scale": 0.1}),
+    )
+
+
+CASES: dict[str, tuple[Any, dict[str, Any]]] = {name: (name, {}) for name in STRATEGIES} | {
+    "a function": (refined, {}),
+    "ewc": ("sequential", {"against": "ewc", "keep": 100.0}),
+    "students on trunks": ("distillation", {"students": "independent"}),
+    "shared students": ("distillation", {"students": "shared"}),
+}
+
+
+def by_fit(strategy: Any, options: Mapping[str, Any], epochs: int = 1) -> ExitNetwork:
+    """What the engine's plain execution ends in."""
+    study = tiny_study(
+        [{"name": strategy, **options}],
+        recipe={"epochs": epochs, "batch_size": BATCH, "learning_rate": RATE},
+        execution={"mode": "plain"},
+    )
+    plan = replace(tiny_plan(study, whole_batches()), numerics=EXACT)
+    (trial,) = plan.trials
+    done: dict[str, dict[str, Tensor]] = {}
+    images = Images(plan.data, CPU)
+    with applied(EXACT):
+        weights = Weights(plan.net, trial.seed, done.__getitem__, CPU)
+        for node in trial.resolved.nodes:
+            trainee = enroll(node, weights, EXACT.fused_optimizer)
+            for _ in fit([trainee], Plain(images, [node], weights, BATCH), images, BATCH):
+                pass
+            done[node.key] = handed_on(trainee, trained_state(trainee))
+        resolved = trial.resolved
+        return weights.assembled(resolved.final, resolved.owners, resolved.carry)
+
+
+@cache
+def whole_batches() -> Data:
+    """Training images that are whole batches."""
+    drawn = tiny_data(images=150).train
+    return from_dataset(
+        (drawn.images[:32], drawn.labels[:32]), *[(drawn.images[32:48], drawn.labels[32:48])] * 3
+    )
+
+
+def by_hand(
+    strategy: Any,
+    options: Mapping[str, Any],
+    epochs: int = 1,
+    seed: int = 42,
+) -> ExitNetwork:
+    """The loop of README."""
+    # As fit lays weights out, which sums round by.
+    net = copy.deepcopy(network("digits-cnn")).to(memory_format=torch.channels_last)
+    images = Images(whole_batches(), CPU)
+    count = images.count("train")
+    with applied(EXACT):
+        for phase in program(net, strategy, options=options, seed=42):
+            with phase:
+                optimizer = torch.optim.SGD(phase.groups(RATE), momentum=0.9, fused=True)
+                if any(isinstance(term, EWC) for term in phase.declaration.terms):
+                    few = min(512, count)
+                    rows = torch.arange(few) * count // few
+                    phase.weigh([(images.read("train", rows), images.labels("train", rows))])
+                for epoch in range(epochs):
+                    permutation = order(seed, epoch, count)
+                    for step, (low, high) in enumerate(bounds(count, BATCH)):
+                        rows = permutation[low:high]
+                        # Dropout draws by seed, epoch and step, as in fit.
+                        inside(net).clock.tick(42, epoch, step)
+                        loss = phase.module(images.read("train", rows), images.labels("train", rows))
+                        optimizer.zero_grad()
+                        loss.backward()
+                        optimizer.step()
+                inside(net).clock.stop()
+    return net
+
+
+def read_by_exits(net: ExitNetwork) -> dict[tuple[int, str], Tensor]:
+    """What each exit's answer depends on: trunks of exits' own have deeper layers too, which nobody
+    reads."""
+    own = inside(net)
+    return {
+        (exit, name): tensor
+        for exit in range(1, net.exits + 1)
+        for part in path(exit)
+        for name, tensor in own.state(part, own.trunk_of[exit - 1]).items()
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_loop_by_hand_ends_in_the_bits_of_fit(case: str) -> None:
+    fitted, own = by_fit(*CASES[case]), by_hand(*CASES[case])
+    assert list(own.state_dict()) == list(fitted.state_dict())
+    expected, states = read_by_exits(fitted), read_by_exits(own)
+    assert [n for n in states if not torch.equal(states[n], expected[n])] == []
+
+
+def test_another_order_of_batches_is_noticed() -> None:
+    """The control."""
+    fitted, own = by_fit("joint", {}), by_hand("joint", {}, seed=43)
+    expected, states = read_by_exits(fitted), read_by_exits(own)
+    assert [n for n in states if not torch.equal(states[n], expected[n])]
