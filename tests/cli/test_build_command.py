@@ -193,6 +193,7 @@ def test_a_time_sets_the_epochs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> No
     words = (*DIGITS, "--out", "b", "--budget")
     answer = cli(*words, "10s", "--dry-run")
     assert answer.code == 0 and "--budget 10.0 s: the same as --set recipe.epochs=" in answer.err
+    assert " epochs and " in answer.err and "new images teach more" in " ".join(answer.err.split())
     epochs = answer.err.partition("recipe.epochs=")[2].split()[0].rstrip(";.")
     assert f"- {epochs} epochs a phase of " in answer.out
     short = cli(*words, "1s")

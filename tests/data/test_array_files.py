@@ -17,6 +17,7 @@ from pictures import counts, read, refused
 from syrupy.assertion import SnapshotAssertion
 
 from offramp.errors import OfframpError
+from refusal import refuses
 from wording import refusal
 
 
@@ -72,6 +73,27 @@ def test_npz_without_val_and_test(tmp_path: Path) -> None:
     arrays = {k: v for k, v in med(8, 8).items() if k.startswith("train")}
     data = read("npz", archive(tmp_path / "med", arrays), size=6, channels=3)
     assert sum(counts(data).values()) == 90 and data.shape == (3, 6, 6)
+
+
+def test_splits_that_are_held_out_of_an_archive_share_no_image(tmp_path: Path) -> None:
+    """Of an archive in which every image is twice; those that it splits itself are told of."""
+    arrays = {k: v for k, v in med(8, 8).items() if k.startswith("train")}
+    arrays = {k: np.concatenate([v, v]) for k, v in arrays.items()}
+    twice = read("npz", archive(tmp_path / "med", arrays)).provenance["duplicates"]
+    assert twice and not any(" in " in where for where in twice)
+    for kind in ("images", "labels"):
+        arrays[f"test_{kind}"] = arrays[f"train_{kind}"][:30]
+    assert "test in train" in read("npz", archive(tmp_path / "own", arrays)).provenance["duplicates"]
+
+
+@pytest.mark.parametrize("name", ["unit", "half"])
+def test_what_is_alike_for_all_channels_normalizes_gray_images(tmp_path: Path, name: Any) -> None:
+    data = read("npz", archive(tmp_path / "med", med(8, 8)), normalize=name)
+    assert (data.mean, data.std) == {"unit": ((0,), (1,)), "half": ((0.5,), (0.5,))}[name]
+
+
+def test_what_differs_between_channels_does_not(tmp_path: Path) -> None:
+    refuses("3 channels", read, "npz", archive(tmp_path / "med", med(8, 8)), normalize="imagenet")
 
 
 def test_which_npz(tmp_path: Path, snapshot: SnapshotAssertion) -> None:

@@ -17,7 +17,10 @@ from syrupy.assertion import SnapshotAssertion
 
 from offramp.data.audit import audit, open_data
 from offramp.data.notes import notes
+from offramp.data.sources.folder import folder
+from offramp.data.sources.table import table
 from offramp.study.spec.file import parse
+from refusal import refuses
 
 N = 40  # images, of which every fourth is a cat
 
@@ -341,3 +344,32 @@ def test_names_that_several_columns_have(photos: Path, snapshot: SnapshotAsserti
     for header in ("image,label,,", "image,what,,"):  # empty ones at the end, of a spreadsheet
         path.write_text("\n".join([header, *lines]))
         assert read("table", path).classes == ("cat", "dog")
+
+
+def test_classes_that_train_lacks_are_counted_and_passed_over(tmp_path: Path) -> None:
+    """As Tiny-ImageNet's list, where ten classes of its 200 are there."""
+    for c, name in enumerate(("n01", "n02")):
+        flat(tmp_path / "train" / name, "{}.png", 100 + 100 * c)
+    flat(tmp_path / "val/images", "val_{}.png")
+    text = tmp_path / "val" / "val_annotations.txt"
+    text.write_text("\n".join(f"val_{i}.png\tn0{1 + i % 4}\t0\t0\t9\t9" for i in range(12)))
+    raw = folder(tmp_path)
+    assert raw.validation is not None and raw.validation.labels.tolist() == [0, 1] * 3
+    remark = "6 images in val_annotations.txt passed over, of 2 classes that train has not ('n03' first)"
+    assert raw.remarks == (remark,)
+    text.write_text(text.read_text().replace("n03", "n01").replace("n04", "n02"))
+    assert folder(tmp_path).remarks == ()
+    text.write_text(text.read_text().replace("n0", "m0"))
+    refuses("has no class that train has", folder, tmp_path)
+
+
+def test_images_whose_names_tell_their_class_get_a_table(tmp_path: Path) -> None:
+    flat(tmp_path, "pug_{}.png")
+    said = refuses("holds 0 class folders", folder, tmp_path)
+    assert f"write {tmp_path}/labels.csv" in said and "pug_0.png,pug" in said
+    assert said.endswith(f"say table:{tmp_path}/labels.csv")
+    (tmp_path / "labels.csv").write_text(
+        "path,class\n" + "".join(f"pug_{i}.png,{'pug' if i % 2 else 'lab'}\n" for i in range(12))
+    )
+    raw = table(tmp_path / "labels.csv")
+    assert raw.test is not None and len(raw.train.labels) + len(raw.test.labels) == 12

@@ -155,6 +155,25 @@ def test_what_takes_no_images_or_gives_no_logits_is_refused(snapshot: SnapshotAs
     assert refusal(attach, Lost(), 1, IMAGE) == snapshot
 
 
+class Exits(Sized):
+    """Answers of the same shape: two in training, and as many as `several` else."""
+
+    def __init__(self, several: int) -> None:
+        super().__init__()
+        self.several = several
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        logits = super().forward(x)
+        number = 2 if self.training else self.several
+        return logits if number == 1 else (logits, *[2 * logits] * (number - 1))
+
+
+def test_several_answers_of_one_shape_are_no_logits(snapshot: SnapshotAssertion) -> None:
+    """Where training alone has them, they are auxiliary."""
+    assert refusal(attach, Exits(3), ["b1"], IMAGE) == snapshot
+    assert len(attach(Exits(1), ["b1"], IMAGE).eval()(images(IMAGE))) == 2
+
+
 def test_auxiliary_heads_are_left_out() -> None:
     net = torchvision.models.googlenet(num_classes=5, init_weights=False)
     trunk = cut(net, (3, 32, 32), ["inception3b", "inception4e"])

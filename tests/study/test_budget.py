@@ -39,10 +39,15 @@ def test_what_is_chosen_fits_and_uses_what_there_is(share: float) -> None:
     assert 0.5 * MARGIN * room < smaller.executed <= chosen.macs
 
 
-def test_epochs_and_images_shrink_alike() -> None:
+def test_more_of_the_epochs_goes_than_of_the_images() -> None:
     small = planned(*choose(planned(), planned().executed * 0.1).settings)
-    assert 8 <= small.study.recipe.epochs <= 16
-    assert 0.2 < (small.study.data.train_images or 0) / 1348 < 0.4
+    epochs, images = small.study.recipe.epochs / 40, (small.study.data.train_images or 0) / 1348
+    assert 0.35 < images < 0.55
+    assert 0.7 * images**2 < epochs < 1.1 * images**2
+
+
+def test_three_epochs_are_left_where_images_allow_it() -> None:
+    assert planned(*choose(planned(), planned().executed * 0.02).settings).study.recipe.epochs == 3
 
 
 def test_nothing_changes_where_all_of_it_fits() -> None:

@@ -321,6 +321,8 @@ def _normalization(train: LoadedSplit, spec: DataSpec) -> tuple[tuple[float, ...
     named = isinstance(spec.normalize, str)
     mean, std = NORMALIZED[spec.normalize] if isinstance(spec.normalize, str) else spec.normalize
     means = f"{spec.normalize} is" if named else "these are"
+    if named and len({*mean}) == len({*std}) == 1:  # the same of any channel
+        mean, std = mean[:1] * len(train.mean), std[:1] * len(train.mean)
     if train.split.dtype != torch.uint8:
         kinds = "floats, taken as normalized" if train.split.dtype.is_floating_point else "no images"
         raise OfframpError(f"normalize: {means} for 8-bit images, and these are {kinds}; leave it out")

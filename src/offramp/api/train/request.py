@@ -254,13 +254,19 @@ def shrunk(
         OfframpError: The time is too short, unless `anyway`.
     """
     from offramp.policy.useful import check
-    from offramp.study.plan.budget import choose, too_short
+    from offramp.study.plan.budget import choose, too_short, train_images
     from offramp.study.plan.forecast import measured
 
     speed = measured(plan, device)
     choice = choose(plan, budget * speed)
+    epochs, plan_images = plan.study.recipe.epochs, train_images(plan.data)
     flags = " ".join(f"--set {setting}" for setting in choice.settings)
     means = f"the same as {flags}" if flags else "all of it fits"
+    if choice.images < plan_images:
+        means += (
+            f", {choice.epochs:,} of {epochs:,} epochs and {choice.images:,} of {plan_images:,} images "
+            "(more of the epochs goes, as new images teach more than more epochs of few)"
+        )
     about = f"about {duration(choice.macs / speed)} here, at {macs(speed)}MAC/s"
     reporter.say(f"--budget {duration(budget)}: {means}; {about}.", must=True)
     short = too_short(plan, budget * speed, batch_size)

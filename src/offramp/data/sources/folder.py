@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
-from offramp.data.images.files import SPLIT_FOLDERS, Files, check_folder, class_files, folders
+from offramp.data.images.files import SPLIT_FOLDERS, SUFFIXES, Files, check_folder, class_files, folders
 from offramp.data.raw import DataSource, RawData, RawSplit
 from offramp.data.sources.table import ImageIndex, lines, tables
 from offramp.data.splits import split_off
 from offramp.errors import OfframpError
+from offramp.units import counted
 
 FETCH = "images, so that it holds train/CLASS/IMAGE and test/CLASS/IMAGE, or CLASS/IMAGE"
 
@@ -42,13 +43,13 @@ def folder(root: Path, group: str | None = None, test_share: float | None = None
     places = {name: place for name, place in places.items() if name not in bare}
     classes = _classes({n: p for n, p in (places or {"train": root}).items() if n not in tabled})
     finder = _finder(group, root)
-    parts = {}
+    parts, passed = {}, []
     for name, place in (places or {"train": root}).items():
-        files, labels = (
-            _by_table(root, tabled[name], classes)
-            if name in tabled
-            else class_files(root, place, classes)
-        )
+        if name in tabled:
+            files, labels, remark = _by_table(root, tabled[name], classes)
+            passed += remark
+        else:
+            files, labels = class_files(root, place, classes)
         depth = len(place.relative_to(root).parts) + (
             name not in tabled
         )  # folders above what is searched
@@ -62,7 +63,7 @@ def folder(root: Path, group: str | None = None, test_share: float | None = None
         parts |= split_off(parts["train"], test_share)
     provenance = {"root": str(root), "files": {name: len(part.labels) for name, part in parts.items()}}
     held_out = (parts.get("validation"), parts.get("calibration"))
-    remarks = tuple(f"{place} has no classes and is passed over" for place in bare.values())
+    remarks = (*(f"{place} has no classes and is passed over" for place in bare.values()), *passed)
     return RawData(parts["train"], parts.get("test"), classes, *held_out, provenance, remarks=remarks)
 
 
@@ -91,13 +92,23 @@ def _without_classes(places: dict[str, Path]) -> tuple[dict[str, Path], dict[str
     return tabled, bare
 
 
-def _by_table(root: Path, table: Path, classes: tuple[str, ...]) -> tuple[Files, torch.Tensor]:
-    """The files that a table names, and their class numbers [N]."""
+def _by_table(
+    root: Path, table: Path, classes: tuple[str, ...]
+) -> tuple[Files, torch.Tensor, list[str]]:
+    """The files that a table names, their class numbers [N], and a line on classes that train lacks."""
     rows, _ = lines(table, ImageIndex(root, table.parent.relative_to(root).parts[0]))
-    if odd := sorted(set(rows["class"]) - set(classes)):
-        raise OfframpError(f"{table} has the class '{odd[0]}', which train has not; correct it")
+    with_class = rows[rows["class"].isin(classes)]
+    odd = sorted(set(rows["class"]) - set(classes))
+    if not len(with_class):
+        raise OfframpError(f"{table} has no class that train has, but '{odd[0]}'; correct it")
     number = {name: i for i, name in enumerate(classes)}
-    return Files(root, tuple(rows["path"])), torch.tensor([number[name] for name in rows["class"]])
+    labels = torch.tensor([number[name] for name in with_class["class"]])
+    remarks = [
+        f"{counted(len(rows) - len(with_class), 'image')} in {table.name} passed over, of "
+        f"{counted(len(odd), 'class', 'classes')} that train has not ('{name}' first)"
+        for name in odd[:1]
+    ]
+    return Files(root, tuple(with_class["path"])), labels, remarks
 
 
 def _classes(places: dict[str, Path]) -> tuple[str, ...]:
@@ -105,7 +116,16 @@ def _classes(places: dict[str, Path]) -> tuple[str, ...]:
     train = names["train"]
     if len(train) < 2:
         table = next(tables(places["train"]), None)
+        image = next(
+            (p for p in sorted(places["train"].iterdir()) if p.suffix.lower() in SUFFIXES), None
+        )
         remedy = f"say table:{table}, which names images and classes" if table else f"put {FETCH}"
+        if image and not table:  # whose name may tell the class
+            file = places["train"] / "labels.csv"
+            remedy += (
+                f"; or write {file} with the line path,class and then one for each image, such as "
+                f"{image.name},{re.split(r'[^A-Za-z]', image.name)[0] or 'cat'}, and say table:{file}"
+            )
         raise OfframpError(
             f"{places['train']} holds {len(train)} class folder{'s' * (len(train) != 1)}; "
             f"two or more are needed: {remedy}"

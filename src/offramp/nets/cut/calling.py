@@ -124,6 +124,13 @@ def _with_answer(style: CallStyle, output: Any, module: nn.Module) -> tuple[Call
         and isinstance(output[0], Tensor)
         and output[0].ndim == 2  # or it is a map
     ):
+        alike = [o for o in output if isinstance(o, Tensor) and o.shape == output[0].shape]
+        if len(alike) > 1 and not module.training:  # auxiliary ones of training are no answers
+            raise OfframpError(
+                f"{type(module).__name__} returns {len(alike)} outputs of {list(output[0].shape)}; let "
+                "its forward return the final logits alone, or, if these are exits of its own, describe "
+                "it with multi_exit"
+            )
         return replace(style, answer=0), output[0]
     mode = "train" if module.training else "eval"
     raise OfframpError(

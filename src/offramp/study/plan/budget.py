@@ -40,15 +40,16 @@ class Choice:
 def choose(plan: Plan, macs: float) -> Choice:
     """Epochs and images with which a plan takes less than so many MACs, by a margin.
 
-    What has to go is taken from epochs and images in equal proportion, while every class keeps 10
-    training images. Cost is taken as proportional to images, which is a little too much. Whether so
-    much would learn, `too_short` says.
+    What has to go is taken from both, more from epochs: new images teach more than more epochs of few.
+    So the share of epochs is about the square of that of images, while every class keeps 10 training
+    images and there are 3 epochs. Cost is taken as proportional to images, which is a little too much.
+    Whether so much would learn, `too_short` says.
 
     Raises:
         OfframpError: Where not even one epoch fits.
     """
     room = macs * MARGIN
-    images, test = _train_images(plan.data), len(plan.data.test)
+    images, test = train_images(plan.data), len(plan.data.test)
     answers = _answers(plan)
     testing, most = answers * test, TEST_SHARE * room
     tested = test if testing <= most else max(1, int(test * most / testing))
@@ -67,8 +68,11 @@ def choose(plan: Plan, macs: float) -> Choice:
     train, chosen = images, epochs
     if full > room:
         least = min(images, LEAST_OF_CLASS * len(plan.data.classes))
-        share = max(least / images, math.sqrt(room / full))
+        share = max(least / images, math.cbrt(room / full))
         chosen = _most(epochs, lambda e: work(e) * share <= room)
+        few = min(LEAST_EPOCHS, epochs)
+        if chosen < few and images * room / work(few) >= least:
+            chosen = few
         train = min(images, int(images * room / work(chosen)))
         if train < least:
             times = work(1) * least / images / room
@@ -99,7 +103,7 @@ def too_short(
     Returns:
         That in words, and the MACs that would do; None where it is long enough.
     """
-    recipe, images = plan.study.recipe, _train_images(plan.data)
+    recipe, images = plan.study.recipe, train_images(plan.data)
 
     def steps(epochs: int, part: int) -> int:
         train = len(plan.data.train) * part / images
@@ -135,7 +139,7 @@ def _most(epochs: int, fits: Callable[[int], bool]) -> int:
     return low
 
 
-def _train_images(data: Data) -> int:
+def train_images(data: Data) -> int:
     """Of the training split before anything was held out, as `data.train_images` counts."""
     splits = [data.train, data.calibration]
     splits += [] if data.validation is data.test else [data.validation]
