@@ -22,6 +22,7 @@ from syrupy.assertion import SnapshotAssertion
 from fuzz_kit import cases, changed
 from ghostscript import EPS, trap
 from longer import long
+from offramp.api.deploy.predict import COLUMNS
 from offramp.bundle import runtime
 from offramp.bundle.folder import seal
 from offramp.bundle.runtime import Bundle, BundleError, main
@@ -169,8 +170,36 @@ def test_batches_and_json(leaving: Path, images: Path) -> None:
 def check_alike(first: str, other: str) -> None:
     """Two answers in JSON, a line an image, say the same of every image."""
     for a, b in zip(*(map(json.loads, text.splitlines()) for text in (first, other)), strict=True):
-        assert all(a[key] == b[key] for key in ("image", "class", "exit"))
+        assert all(a[key] == b[key] for key in ("file", "class", "exit", "compute_share"))
         assert a["confidence"] == pytest.approx(b["confidence"], abs=1e-5)
+
+
+def test_json_has_the_fields_of_predict(leaving: Path, images: Path, tmp_path: Path) -> None:
+    """An image that cannot be read has its reason in a line, as `offramp predict` gives it."""
+    (tmp_path / "no.png").write_bytes(b"no image")
+    status, out, _ = run(leaving, "--json", images / "00.png", tmp_path / "no.png")
+    answered, refused = sorted(map(json.loads, out.splitlines()), key=len, reverse=True)
+    assert status == 2 and set(refused) == {"file", "error"}
+    assert set(answered) == {*COLUMNS, "milliseconds"} - {"error"}
+    assert 0 < answered["compute_share"] < 2
+
+
+def test_the_card_says_how_to_run_it(leaving: Path, images: Path, tmp_path: Path) -> None:
+    """Its lines of Python run as they are, and what they need is a file beside them."""
+    bundle = shutil.copytree(leaving, tmp_path / "bundle")
+    shutil.copyfile(images / "00.png", bundle / "photo.jpg")  # as `photo.jpg`, whatever its format
+    text = (bundle / "card.md").read_text("utf-8")
+    code = text.partition("```python\n")[2].partition("```")[0]
+    command = [sys.executable, "-B", "-c", code]
+    done = subprocess.run(command, cwd=bundle, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answered = json.loads(run(leaving, "--json", images / "00.png")[1])
+    label, confidence, exit = done.stdout.split()
+    assert (label, int(exit)) == (answered["class"], answered["exit"])
+    assert float(confidence) == pytest.approx(answered["confidence"], abs=1e-5)
+    needed = map(Requirement, (bundle / "requirements.txt").read_text().splitlines())
+    assert [need.name for need in needed] == list(NEEDED)
+    assert "0, 1, 2, 3" in text and "pip install -r requirements.txt" in text
 
 
 def test_it_measures_itself(leaving: Path) -> None:

@@ -100,6 +100,8 @@ class Card:
     test: CardTest  # on the test split
     plain_macs: int  # of the network without early exits
     full_macs: int  # of its final exit, without early heads
+    labels: tuple[str, ...]  # of the classes, in order
+    takes_pictures: bool  # or arrays that are normalized already
     calibration: CardCalibration  # what the policy was chosen for
     intended: str = INTENDED  # which inputs it is for
     # the comparison with PyTorch, or of int8 with what was calibrated; None where it was left out
@@ -204,6 +206,8 @@ def card(
         test=CardTest(tested.images, tested.policy, tested.full, tested.loss, tested.macs.mean),
         plain_macs=trained.plain_macs,
         full_macs=trained.costs.full,
+        labels=tuple(trained.classes),
+        takes_pictures=not manifest.normalized,
         calibration=CardCalibration(
             policy.score,
             origin.target_json,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from importlib.metadata import requires
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from offramp.bundle.runtime import Bundle
 
 SUMS = "SHA256SUMS"
+REQUIREMENTS = "requirements.txt"
+PACKAGES = ("numpy", "onnxruntime", "pillow")  # all that a bundle imports
 SOURCES = {
     "run.py": "bundle/runtime.py",
     "scoring.py": "policy/scoring.py",
@@ -115,7 +119,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def copy_sources(folder: Path) -> None:
-    """What runs a bundle, byte by byte as it is here."""
+    """What runs a bundle, byte by byte as it is here, and which packages that needs, in the versions
+    that offramp itself takes."""
+    ranges = (need.partition(";")[0].strip() for need in requires("offramp") or ())
+    packages = sorted({need for need in ranges if re.match(f"({'|'.join(PACKAGES)})\\b", need)})
+    (folder / REQUIREMENTS).write_text("\n".join(packages) + "\n", encoding="utf-8")
     here = Path(__file__).parents[1]
     for name, source in SOURCES.items():
         shutil.copyfile(here / source, folder / name)

@@ -24,7 +24,8 @@ PLACE = re.compile(r"(?P<repo>[\w.-]{1,96}/[\w.-]{1,96})(?:@(?P<revision>[\w./-]
 LICENSE = re.compile(r"[a-z0-9.+-]{1,64}")
 FILES = (
     *("SHA256SUMS", "stages.json", "policy.json", "labels.json", "preprocessing.json", "card.json"),
-    *("card.md", "run.py", "scoring.py", "preprocessing.py", "stages/*.onnx", "stages/*.onnx.data"),
+    *("card.md", "run.py", "scoring.py", "preprocessing.py", bundle.REQUIREMENTS),
+    *("stages/*.onnx", "stages/*.onnx.data"),
 )
 """All that a bundle may hold; anything else in a repository is left there."""
 CARD = "README.md"  # the model card, as the hub shows it
@@ -206,10 +207,10 @@ def readme(card: Mapping[str, Any], text: str, where: str, license: str, dataset
 
 {text.rstrip()}
 
-## How to run it
+## From the hub
 
     pip install 'offramp[hub,onnx]'
     offramp predict {PREFIX}{where} photo.jpg
 
-Or without offramp, in a copy of this repository: `python run.py photo.jpg` (numpy, onnxruntime, Pillow).
+Or download this repository, and run it as above, without offramp.
 """

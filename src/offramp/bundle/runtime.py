@@ -689,6 +689,8 @@ def _answer_all(bundle: Bundle, paths: Sequence[Path], batch: int, as_json: bool
             except BundleError as error:
                 _say(error)
                 good = False
+                if as_json:
+                    print(json.dumps({"file": str(path), "error": str(error)}))
         began = time.perf_counter()
         answers = bundle.predict(pictures)
         spent = 1000 * (time.perf_counter() - began) / max(len(files), 1)
@@ -696,8 +698,9 @@ def _answer_all(bundle: Bundle, paths: Sequence[Path], batch: int, as_json: bool
             label, exit = answers.labels[row], int(answers.exits[row])
             confidence = float(answers.confidence[row])
             if as_json:
-                line = {"image": str(path), "class": label, "confidence": confidence}
-                print(json.dumps({**line, "exit": exit, "milliseconds": spent, **marked}))
+                line = {"file": str(path), "class": label, "confidence": confidence, "exit": exit}
+                line |= {"compute_share": float(answers.compute[row]), "milliseconds": spent, **marked}
+                print(json.dumps(line))
             else:
                 named = f"{_printable(path)}  {_printable(label)}"
                 print(f"{named}  {100 * confidence:.1f} %  exit {exit}  {spent:.2f} ms")
