@@ -37,7 +37,7 @@ WORDS = {  # what has no docstring of its own
 SHOWN = {"ExitNetwork": " head_keys, head_parameters, macs"}  # of a class that is large inside
 REFERENCE = {
     "From a network or a study to results": [
-        *("attach", "multi_exit", "program", "fit", "run", "build", "load", "predictor"),
+        *("attach", "multi_exit", "program", "fit", "adopt", "run", "build", "load", "predictor"),
     ],
     "What comes back": [
         *("Fitted", "Results", "Chart", "Built", "Exported", "ExitNetwork", "LoopPhase", "MultiExit"),

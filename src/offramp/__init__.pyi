@@ -1,6 +1,7 @@
 # What `offramp` has, a name a line: for type checkers, and for `__init__.py`, which reads the lines.
 
 from offramp.analysis.recommend import Goal as Goal
+from offramp.api.adopt import adopt as adopt
 from offramp.api.answer import JobAnswer as JobAnswer
 from offramp.api.chart import Chart as Chart
 from offramp.api.deploy.benchmark import BenchmarkReport as BenchmarkReport

@@ -14,6 +14,9 @@ from offramp.hashing import YOUNGER
 from offramp.units import Count
 
 Positive = Annotated[float, Gt(0)]
+ADOPTED = "adopted"
+"""The program of a network that was trained elsewhere, by no recipe known here; in what its node reads,
+a digest of all its weights."""
 OF_STRATEGIES = ("temperature", "alpha", "joint_weights")  # a study's recipe has them for all at once
 
 

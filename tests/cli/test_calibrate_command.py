@@ -306,7 +306,7 @@ def test_images_are_weighted_to_the_shares_of_training(
     keep("old", {})
     keep("uneven", {"train": (700, 200, 100), "calibration": (200, 200, 200)})
     status, _, err = run("old", "--risk", "0.05", "--training-shares")
-    assert status == 2 and "does not say how many images of each class it was trained on" in err
+    assert status == 2 and "nothing says how many images of each class trial old was trained on" in err
     out = " ".join(run("uneven", "--risk", "0.05")[1].split())
     assert "Note: calibration has other shares of classes than train: 33 % of it is" in out
     status, out, _ = run("uneven", "--risk", "0.05", "--training-shares", "--out", "p.json")

@@ -59,7 +59,7 @@ from offramp.units import percent
 
 @answer
 class Fitted:
-    """A trained early-exit network, with its numbers and its logits. `fit` returns it.
+    """A trained early-exit network, with its numbers and its logits. `fit` and `adopt` return it.
 
     A terminal and a notebook show it as a table of its exits.
 
@@ -529,19 +529,21 @@ def fit(
         shape=net.input_shape,
         augment=study.augment,
     )
-    _check_fit(net, data)
+    check_data_fits(net, data)
     others = {"validation": validation, "calibration": calibration, "test": test}
-    _check_apart(data, [name for name, samples in others.items() if samples is not None])
+    check_apart(data, [name for name, samples in others.items() if samples is not None])
     # Recorded, as a 0 and 1 of the caller look like those of floats.
     how = normalize if isinstance(normalize, str) else (data.mean, data.std)
     study = study.model_copy(update={"data": replace(study.data, normalize=how)})
     plan = plan_trials(study, data, identified(net), profile(study.numerics, chosen.type))
     check_frozen(net, frozenset(part for node in plan.nodes.values() for part in node.trained))
-    warn([*notes(data.provenance), *_left_to_train(data), *_order(train, data, options or {})])
+    keeps = (options or {}).get("backbone") == "kept"
+    order = order_notes(train, data, "the kept backbone") if keeps else []
+    warn([*notes(data.provenance), *_left_to_train(data), *order])
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         target = Store(store if store is not None else Path(scratch) / "store")
         watched(run_plan(plan, target, run_config(chosen)), watch, phase_names(plan))
-        return _fitted(plan, target, chosen)
+        return fitted(plan, target, chosen)
 
 
 def _left_to_train(data: Data) -> list[str]:
@@ -555,7 +557,7 @@ def _left_to_train(data: Data) -> list[str]:
     ]
 
 
-def _check_fit(net: ExitNetwork, data: Data) -> None:
+def check_data_fits(net: ExitNetwork, data: Data) -> None:
     if any(p.is_floating_point() and p.dtype != torch.float32 for p in net.parameters()):
         raise OfframpError("the network's parameters are not all float32; give net.float()")
     if data.shape != net.input_shape:
@@ -564,11 +566,8 @@ def _check_fit(net: ExitNetwork, data: Data) -> None:
         raise OfframpError(
             f"the images are {list(data.shape)}, the network takes {list(net.input_shape)}; {remedy}"
         )
-    some = (
-        data.train.images
-        if isinstance(data.train, Split)
-        else data.train.read(torch.arange(len(data.train))[:SOME])
-    )
+    part = data.train if len(data.train) else data.calibration
+    some = part.images if isinstance(part, Split) else part.read(torch.arange(len(part))[:SOME])
     _check_normalized(some)
     if len(data.classes) != net.classes:
         raise OfframpError(
@@ -577,26 +576,25 @@ def _check_fit(net: ExitNetwork, data: Data) -> None:
         )
 
 
-def _order(train: Samples, data: Data, options: Mapping[str, Any]) -> list[str]:
-    """What to tell where a kept backbone's answers have an order, and labels that are names another."""
-    numbered = all(name.isdecimal() for name in data.classes)
-    if options.get("backbone") != "kept" or numbered or class_names(train):
+def order_notes(samples: Samples, data: Data, whose: str) -> list[str]:
+    """What to tell where answers have an order, and labels that are names another. whose: answers."""
+    if all(name.isdecimal() for name in data.classes) or class_names(samples):
         return []
     first, last = data.classes[0], data.classes[-1]
     return [
         f"labels are numbered by the alphabet, 0 is '{first}' and {len(data.classes) - 1} '{last}'; if "
-        "the kept backbone's answers have another order, give numbers, or a Dataset with `classes`."
+        f"{whose}'s answers have another order, give numbers, or a Dataset with `classes`."
     ]
 
 
-def _check_apart(data: Data, named: Collection[str]) -> None:
+def check_apart(data: Data, named: Collection[str], pool: str = "train") -> None:
     """Refuse a split whose images are in another one too: what is measured on it holds for no new image.
 
-    A few equal images, as collected data have, are told and not refused. named: the splits beside train
-    that the caller gave; the others are held out of it.
+    A few equal images, as collected data have, are told and not refused. named: the splits beside the
+    pool that the caller gave; the others are held out of it.
     """
     images, shared = Counter[str](), Counter[tuple[str, str]]()
-    of = {name: name if name in named else "train" for name in SPLITS}
+    of = {name: name if name in named else pool for name in SPLITS}
     for name, split in data.splits.items():
         images[of[name]] += len(split)
     for where, count in data.provenance["duplicates"].items():
@@ -606,9 +604,10 @@ def _check_apart(data: Data, named: Collection[str]) -> None:
             shared[own, other] += count
     for (own, other), count in shared.items():
         if 2 * count >= min(images[own], images[other]):
+            or_out = "" if own == pool else f", or leave {own} out: it is then held out of {pool}"
             raise OfframpError(
                 f"{count:,} of the {images[own]:,} {own} images are in {other} too, so they say "
-                f"nothing of new images; give others, or leave {own} out: it is then held out of train"
+                f"nothing of new images; give others{or_out}"
             )
 
 
@@ -671,7 +670,7 @@ def check_frozen(net: ExitNetwork, trained: Parts) -> None:
     )
 
 
-def _fitted(plan: Plan, store: Store, device: torch.device) -> Fitted:
+def fitted(plan: Plan, store: Store, device: torch.device) -> Fitted:
     (trial,) = plan.trials
     arrays = store.trial_logits(trial.id)
     scores = accuracy(arrays["test"], arrays["test_labels"])

@@ -39,6 +39,8 @@ class CommandOption:
         most: The largest number.
         complete: The values that begin with a text, for shells.
         default: What the help says of the default, where the parameter's own does not tell.
+        needed: Whether the command line needs it, though the function has a default.
+        python: Whether the function alone takes it, and no command line.
     """
 
     metavar: str = ""
@@ -50,6 +52,8 @@ class CommandOption:
     most: float | None = None
     complete: Callable[[str], list[str]] | None = None
     default: str = ""
+    needed: bool = False
+    python: bool = False
 
 
 def read_place(text: str, _: str) -> Place:
@@ -119,8 +123,12 @@ TrainingStore = Annotated[
     ),
 ]
 TrialName = Annotated[
-    str, CommandOption("TRIAL", "A trial's id, its beginning or its ending.", complete=trial_names)
+    str,
+    CommandOption(
+        "TRIAL", "A trial's id, its beginning or its ending.", complete=trial_names, needed=True
+    ),
 ]
+InPython = Annotated[Any, CommandOption(python=True)]
 NetworkPlace = Annotated[str, CommandOption("TRIAL|BUNDLE", complete=trial_names)]
 BackboneName = Annotated[
     str,

@@ -83,7 +83,7 @@ class JobParameter:
 
     @property
     def required(self) -> bool:
-        return self.default is inspect.Parameter.empty
+        return self.default is inspect.Parameter.empty or self.option.needed
 
 
 def sections(docstring: str) -> dict[str, str]:
@@ -112,7 +112,7 @@ def entries(section: str) -> dict[str, str]:
 
 @cache
 def parameters(function: Callable[..., Any]) -> dict[str, JobParameter]:
-    """What a function takes, by name, its groups of settings flattened."""
+    """What a command takes of its function, by name, its groups of settings flattened."""
     about = entries(sections(function.__doc__ or "").get("Args", ""))
     takes: dict[str, JobParameter] = {}
     for parameter in inspect.signature(function, eval_str=True).parameters.values():
@@ -129,7 +129,7 @@ def parameters(function: Callable[..., Any]) -> dict[str, JobParameter]:
                 parameter.default,
                 parameter.kind is parameter.POSITIONAL_OR_KEYWORD,
             )
-    return takes
+    return {name: parameter for name, parameter in takes.items() if not parameter.option.python}
 
 
 def _attributes(hint: Any) -> dict[str, str]:

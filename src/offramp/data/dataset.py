@@ -105,6 +105,8 @@ def check_labels(name: str, classes: Sequence[str], labels: Mapping[str, Tensor]
         OfframpError: as it says.
     """
     for split, numbers in labels.items():
+        if not len(numbers):  # images that a network was trained on, and that are not at hand
+            continue
         low, high = int(numbers.min()), int(numbers.max())
         if low < 0 or high >= len(classes):
             raise OfframpError(
@@ -230,7 +232,7 @@ class Data:
     Attributes:
         name: For people; no result depends on it.
         classes: The name of each class, at least two; labels index it.
-        train: What trains.
+        train: What trains; without any images where a network was trained elsewhere.
         validation: For stopping and selection. It may be the very same object as `test`, as in the
             paper.
         calibration: For thresholds.
@@ -269,7 +271,7 @@ class Data:
                     f"{where} has images {_described(split)} where train has {_described(like)}; "
                     "make all splits alike"
                 )
-        if int(self.train.labels.min()) == int(self.train.labels.max()):
+        if len(self.train) and int(self.train.labels.min()) == int(self.train.labels.max()):
             raise OfframpError(
                 f"the train split of data set '{self.name}' shows one class only; "
                 "give images of two or more"

@@ -103,6 +103,47 @@ def from_dataset(
     return assemble(read_samples(splits, plain, classes, shape), spec, augment)
 
 
+def of_trained(
+    calibration: Samples,
+    validation: Samples | None,
+    test: Samples | None,
+    train: Samples | None,
+    *,
+    classes: Sequence[str],
+    named: Sequence[str] | None = None,
+    normalize: Normalization | None = None,
+    shape: Shape | None = None,
+) -> Data:
+    """Data for a network that is trained already: nothing is held out of what it was trained on.
+
+    Args:
+        calibration: As `from_dataset` takes images.
+        validation: Held out of calibration where it is None.
+        test: As `validation`.
+        train: What the network was trained on; None: it is not at hand, and the split has no images.
+        classes: The network's, by number, where neither `named` nor the images name them.
+        named: The names of the classes, in the order of the network's answers.
+        normalize: As `from_dataset`; None for images that are normalized already.
+        shape: As `from_dataset`.
+
+    Raises:
+        OfframpError: as `from_dataset`, and for pixels of which nobody says how to normalize them.
+    """
+    splits = {"train": train, "validation": validation, "calibration": calibration, "test": test}
+    raw = read_samples(splits, None, named, shape, trained=True)
+    raw = replace(raw, classes=raw.classes or tuple(classes))
+    spec = DataSpec("custom", split_seed=0, normalize="train" if normalize is None else normalize)
+    data = replace(assemble(raw, spec), augment=None)  # what it was augmented by is over
+    pixels = data.calibration.dtype == torch.uint8
+    if pixels and (normalize is None or (normalize == "train" and train is None)):
+        names = ", ".join(f"'{name}'" for name in NORMALIZED)
+        raise OfframpError(
+            f"normalize: say how pixels were normalized when the network was trained: {names}, or a "
+            "mean and a deviation, one number a channel, as shares of 255; or 'train', with train= too"
+        )
+    return data
+
+
 def save_splits(spec: DataSpec, path: str | Path) -> None:
     """Write which image is in which split, with its hash, for `DataSpec.split_file`.
 
@@ -233,7 +274,10 @@ def assemble(
     loaded = {
         key: _read(part, geometry, spec, loader, augment, part is chosen.parts["train"])
         for key, part in parts.items()
+        if len(part.rows)
     }
+    if id(unknown := chosen.parts["train"]) not in loaded:
+        loaded[id(unknown)] = _unread(unknown, loaded[id(chosen.parts["calibration"])])
     read = {name: loaded[id(part)] for name, part in chosen.parts.items()}
     if file is not None:
         file.check(raw, read)
@@ -284,6 +328,16 @@ def _read(
         in_memory = not (transformed or streamed)
         return read_later(part, geometry, spec.on_error, whole, in_memory)
     return read_pixels(part, geometry, spec.on_error)
+
+
+def _unread(part: Subset, like: LoadedSplit) -> LoadedSplit:
+    """A split without images, of the kind of another one's."""
+    mark = digest(["no images", list(like.split.shape)])
+    absent: Any = _AbsentImages("train")
+    split = FileSplit(
+        absent, part.rows, Geometry(), part.labels, like.split.shape, mark, dtype=like.split.dtype
+    )
+    return LoadedSplit(split, part, [], [], like.mean, like.std)
 
 
 def _class_names(raw: RawData, name: str) -> tuple[str, ...]:

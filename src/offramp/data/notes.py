@@ -69,11 +69,11 @@ def remarks(counts: ClassCounts, classes: Sequence[str]) -> list[str]:
 
 def _few(counts: ClassCounts) -> list[str]:
     sizes = {name: sum(numbers) for name, numbers in counts.items()}
-    small = [f"{size:,} {name}" for name, size in sizes.items() if size < FEW]
+    small = [f"{size:,} {name}" for name, size in sizes.items() if 0 < size < FEW]
     if not small:
         return []
     follows = []
-    if sizes["train"] < FEW:
+    if 0 < sizes["train"] < FEW:
         follows.append("a network learns little from so few")
     if (size := sizes["calibration"]) < FEW:
         follows.append(
@@ -91,7 +91,7 @@ def _unseen(counts: ClassCounts, classes: Sequence[str]) -> list[str]:
     totals = [sum(numbers) for numbers in zip(*counts.values(), strict=True)]
     rows = zip(classes, counts["train"], totals, strict=True)
     unseen = [f"'{name}'" for name, trained, images in rows if images and not trained]
-    if not unseen:
+    if not unseen or not any(counts["train"]):
         return []
     names = ", ".join((*unseen[:3], *(["…"] if len(unseen) > 3 else [])))
     return [f"no training image shows {names}, and other splits do: nothing learns to answer that"]
@@ -103,7 +103,7 @@ def unlike(counts: ClassCounts, classes: Sequence[str]) -> list[str]:
     table = np.array([counts["train"], counts["calibration"]], dtype=np.float64)
     names = [name for name, n in zip(classes, table.sum(axis=0), strict=True) if n]
     table = table[:, table.sum(axis=0) > 0]
-    if table.shape[1] < 2 or chi_squared_p(table) >= LEVEL:
+    if table.shape[1] < 2 or not table.sum(axis=1).all() or chi_squared_p(table) >= LEVEL:
         return []
     train, calibration = table / table.sum(axis=1, keepdims=True)
     most = int(np.abs(train - calibration).argmax())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -85,10 +85,11 @@ class RawSplit:
 
 @dataclass(frozen=True, eq=False)
 class RawData:
-    """What a source returns. A split that is None is held out of train.
+    """What a source returns. A split that is None is held out of the split `pool`.
 
     Attributes:
-        train: The official training split.
+        train: The official training split; the very object `calibration`, where images that a network
+            was trained on are not at hand.
         test: The official test split.
         classes: The name of each class, or empty to number those of the training labels.
         validation: The official validation split.
@@ -96,6 +97,7 @@ class RawData:
         provenance: What was read (files, their hashes), in types of JSON.
         geometry: The size that this data is usually given; a study may say otherwise.
         remarks: What to know of how it was read, a line each.
+        pool: `calibration` for a network that is trained already.
     """
 
     train: RawSplit
@@ -106,6 +108,7 @@ class RawData:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     geometry: Geometry = field(default_factory=Geometry)
     remarks: tuple[str, ...] = ()
+    pool: Literal["train", "calibration"] = "train"
 
     @property
     def splits(self) -> dict[str, RawSplit]:

@@ -7,7 +7,7 @@ import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -61,6 +61,7 @@ def read_samples(
     plain: Samples | None = None,
     classes: Sequence[str] | None = None,
     shape: Shape | None = None,
+    trained: bool = False,
 ) -> RawData:
     """The splits of a user's own data.
 
@@ -75,11 +76,13 @@ def read_samples(
     for it. A random transform is for training images alone; a few samples are read twice to find one.
 
     Args:
-        splits: By name, `train` among them; None stands for any other that is not there.
+        splits: By name, `train` among them, or `calibration` if `trained`; None stands for any other
+            that is not there.
         plain: The training samples without their random transform, in the same order: what is
             evaluated, held out, and counted.
         classes: Names; by default those that a Dataset gives itself (`train.classes`).
         shape: (C, H, W) that a Dataset's pictures are made to, all or a few of them.
+        trained: For a network that is trained already: what lacks is held out of calibration.
 
     Raises:
         OfframpError: naming the sample that is wrong, and for a random transform where none can be.
@@ -87,11 +90,14 @@ def read_samples(
     if isinstance(classes, str):
         raise OfframpError(f"classes is the text {classes!r}; give a list of names")
     present = {name: samples for name, samples in splits.items() if samples is not None}
-    if "train" not in present:
-        raise OfframpError("there is no train data; give a Dataset of (image, label), or two arrays")
+    pool: Literal["train", "calibration"] = "calibration" if trained else "train"
+    if pool not in present:
+        raise OfframpError(f"there is no {pool} data; give a Dataset of (image, label), or two arrays")
+    first = "train" if "train" in present else pool
     read = {name: _read(samples, name) for name, samples in present.items() if name != "train"}
-    read = {"train": _read_train(present["train"], plain), **read}
-    names = class_names(present["train"]) if classes is None else tuple(map(str, classes))
+    if "train" in present:
+        read = {"train": _read_train(present["train"], plain), **read}
+    names = class_names(present[first]) if classes is None else tuple(map(str, classes))
     labels, names, remark = numbered({name: labels for name, (_, labels) in read.items()}, names)
     raw = {name: RawSplit(images, labels[name]) for name, (images, _) in read.items()}
     types = [t for s in raw.values() if isinstance(s.images, DatasetImages) for t in s.images.types]
@@ -99,16 +105,17 @@ def read_samples(
     remarks = [remark] if remark else []
     if geometry.size is not None:
         remarks.append(_scaled(types, geometry.size))
-    if isinstance(own := raw["train"].images, DatasetImages) and own.transformed is not None:
+    if isinstance(own := raw[first].images, DatasetImages) and own.transformed is not None:
         remarks.append("training images are drawn anew each epoch by the data's own random transform")
     return RawData(
-        train=raw["train"],
+        train=raw[first],
         test=raw.get("test"),
         classes=names,
         validation=raw.get("validation"),
         calibration=raw.get("calibration"),
         provenance={"remarks": remarks} if remarks else {},
         geometry=geometry,
+        pool=pool,
     )
 
 
@@ -161,7 +168,7 @@ def numbered(
     A vector is one-hot.
 
     Args:
-        labels: Of each split, `train` among them.
+        labels: Of each split, `train` among them, or else one that stands for it first.
         classes: Names, where they are known.
 
     Returns:
@@ -177,9 +184,10 @@ def numbered(
     """
     plain = {split: [_label(x, split, i) for i, x in enumerate(xs)] for split, xs in labels.items()}
     names, remark = tuple(classes), None
-    if isinstance(plain["train"][0], str):
-        _check_kind("train", plain["train"], str, "among names; give names only")
-        names = names or tuple(sorted(set(map(str, plain["train"]))))
+    first = "train" if "train" in plain else next(iter(plain))
+    if isinstance(plain[first][0], str):
+        _check_kind(first, plain[first], str, "among names; give names only")
+        names = names or tuple(sorted(set(map(str, plain[first]))))
         places: dict[int | str, int] = {name: place for place, name in enumerate(names)}
         for split, own in plain.items():
             for i, label in enumerate(own):
@@ -197,7 +205,7 @@ def numbered(
         least, most = min(every), max(every)
         if not -(2**63) <= least <= most < 2**63:
             raise OfframpError(f"labels go from {least} to {most}; give class numbers from 0 or from 1")
-        from_one = (len(names) or len(set(numbers["train"]))) == most  # of 1 to `most`: all
+        from_one = (len(names) or len(set(numbers[first]))) == most  # of 1 to `most`: all
         if least == 1 and most > 1 and from_one:
             numbers = {split: [number - 1 for number in own] for split, own in numbers.items()}
             names = names or tuple(map(str, range(1, most + 1)))

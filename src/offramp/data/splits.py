@@ -87,17 +87,21 @@ def choose(raw: RawData, spec: DataSpec) -> Splits:
     official = {name: source for name, source in sources.items() if source is not None}
     every = {"train": raw.train, **official}
     whole, dropped = _apart({n: Subset(s, torch.arange(len(s.labels))) for n, s in every.items()})
-    train = _subset(whole["train"], spec.train_images, spec, "train")
+    pool = _subset(whole[raw.pool], spec.train_images, spec, raw.pool)
     rows_of = hold_out(
-        train.labels,
+        pool.labels,
         missing,
         spec.draw,
         spec.held_out_images,
-        train.source.groups and [train.source.groups[row] for row in train.rows.tolist()],
-        train.source.digests(train.rows) if missing else None,
+        pool.source.groups and [pool.source.groups[row] for row in pool.rows.tolist()],
+        pool.source.digests(pool.rows) if missing else None,
     )
-    parts = {name: Subset(raw.train, train.rows[rows]) for name, rows in rows_of.items()}
-    parts |= {name: whole[name] for name in official}
+    rows_of[raw.pool] = rows_of.pop("train")
+    parts = {name: Subset(pool.source, pool.rows[rows]) for name, rows in rows_of.items()}
+    parts |= {name: part for name, part in whole.items() if name not in (raw.pool, "train")}
+    if raw.pool != "train":
+        unknown = raw.train is raw.calibration
+        parts["train"] = Subset(raw.train, pool.rows[:0]) if unknown else whole["train"]
     if raw.test is not None:
         parts["test"] = _subset(whole["test"], spec.test_images, spec, "test")
     parts.setdefault("validation", parts["test"])

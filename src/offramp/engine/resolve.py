@@ -13,15 +13,19 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, assert_never
 
+from torch import Tensor
+
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest, plain
+from offramp.nets.identity import tensors_digest
 from offramp.nets.network import ExitNetwork, inside
 from offramp.numerics import Numerics
 from offramp.parts import Carry, Part, Parts, heads, path, segments
-from offramp.phase import BEFORE, EWC, Init, Loss, Phase, Program, Term, carry_of, check
-from offramp.recipe import Recipe, clash
+from offramp.phase import BEFORE, CE, EWC, Init, Loss, Phase, Program, Term, carry_of, check
+from offramp.recipe import ADOPTED, Recipe, clash
 
 KEY_VERSION = 1
+StateByName = Mapping[str, Tensor]  # by the names of `NetworkParts.state`
 
 
 @dataclass(frozen=True)
@@ -188,6 +192,43 @@ def resolve(program: Program, net: ExitNetwork, setting: Setting) -> Resolved:
             "trains here; train it in a phase, or bring a network with its weights"
         )
     return Resolved(tuple(nodes), final, trunks, carry)
+
+
+def adopted(
+    net: ExitNetwork, identity: Mapping[str, Any], seed: int, numerics: Numerics
+) -> tuple[Resolved, dict[str, StateByName]]:
+    """A network as it is: a node for each trunk, and the weights that they hold.
+
+    Args:
+        net: In any mode; all its exits count.
+        identity: Of its trunk, as `NetFacts` has it.
+        seed: Of the trial: it tells several trainings of one network apart.
+        numerics: Of what is computed of it.
+    """
+    own, exits = inside(net), range(1, net.exits + 1)
+    parts = segments(1, net.exits) | heads(1, net.exits)
+    nodes: dict[int, Node] = {}
+    weights: dict[str, StateByName] = {}
+    for trunk in sorted(set(own.trunk_of)):
+        state = {name: t for part in parts for name, t in own.state(part, trunk).items()}
+        origin = dict.fromkeys(parts, Source())
+        reads = {
+            "version": KEY_VERSION,
+            ADOPTED: tensors_digest(state),
+            "network": identity,
+            "seed": seed,
+            "numerics": plain(numerics),
+            "exits": {
+                net.places[k - 1]: _path(net, k, [origin[part] for part in path(k)], frozenset())
+                for k in exits
+                if own.trunk_of[k - 1] == trunk
+            },
+        }
+        phase = Phase(ADOPTED, train=parts, loss=tuple(CE(k) for k in exits))
+        nodes[trunk] = Node(digest(reads), reads, phase, seed, Recipe(), origin, {}, ())
+        weights[nodes[trunk].key] = state
+    final = {k: (Source(nodes[own.trunk_of[k - 1]].key),) * len(path(k)) for k in exits}
+    return Resolved(tuple(nodes.values()), final, own.trunk_of, own.carry), weights
 
 
 def _reads(

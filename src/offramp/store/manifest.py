@@ -26,6 +26,7 @@ from offramp.data_spec import SPLITS
 from offramp.escape import has_controls
 from offramp.hashing import canonical, digest, plain
 from offramp.policy.calibration import Many
+from offramp.recipe import ADOPTED
 from offramp.store.place import Place
 from offramp.store.sealed import REMEDY, Damaged
 
@@ -446,6 +447,12 @@ class Manifest(Record):
         """By exit, a key of its weights: trials with equal ones are identical by construction there."""
         final = self.as_json()["final"]
         return {exit: digest(final[str(exit)])[:16] for exit in self.exits}
+
+    @property
+    def adopted(self) -> bool:
+        """Whether its weights came from elsewhere and nothing here trained them; its recipe then says
+        nothing."""
+        return self.program == ADOPTED
 
     @property
     def pretrained(self) -> bool:

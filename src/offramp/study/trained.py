@@ -8,9 +8,14 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
+from offramp import arrays
+from offramp.data.splits import stratified
 from offramp.data_spec import HELD_OUT, SPLITS
 from offramp.errors import OfframpError
+from offramp.hashing import digest
 from offramp.nets.network import ExitNetwork, inside
 from offramp.policy.calibrate import Calibrated, MeasuredCosts, calibrate, statement
 from offramp.policy.calibration import Calibration, Chosen, Target
@@ -71,10 +76,10 @@ class Trained:
         """The share of each class among the training images, 0 to 1. Raises OfframpError where it is not
         known."""
         counts = self.by_class.get("train", ())
-        if len(counts) != len(self.classes):
+        if len(counts) != len(self.classes) or not any(counts):
             raise OfframpError(
-                f"trial {self.id} does not say how many images of each class it was trained on; train "
-                "it again with this offramp"
+                f"nothing says how many images of each class trial {self.id} was trained on; leave "
+                "`training_shares` out, adopt it with its training images, or train again"
             )
         return tuple(count / sum(counts) for count in counts)
 
@@ -109,6 +114,139 @@ def of_network(
 ) -> Trained:
     """A trial whose network is at hand; its weights are not read. Raises OfframpError as `read` does."""
     return _of_costs(trial, network_costs(net, manifest.owners, manifest.exits), manifest, arrays)
+
+
+FEWEST = 4  # rows that can be halved
+
+
+def of_numbers(
+    logits: Any, labels: Any, costs: Sequence[float] | Costs, validation: tuple[Any, Any] | None = None
+) -> Trained:
+    """A network of which nothing is at hand but its answers.
+
+    Args:
+        logits: [N, exits, classes], or [N, classes] of each exit, of calibration images; arrays or
+            tensors of any framework.
+        labels: [N], class numbers from 0.
+        costs: Of an image that leaves at each exit, whole numbers that rise; or those of the parts.
+        validation: Logits and labels; None takes every other row of each class, in a drawn order.
+
+    Raises:
+        OfframpError: They do not go together, or are not such numbers.
+    """
+    rows = _answers("calibration", logits, labels)
+    _, exits, classes = rows.logits.shape
+    if validation is None:
+        if len(rows.labels) < FEWEST:
+            raise OfframpError(
+                f"{len(rows.labels)} images are too few to make policies on half of them and choose one "
+                "on the others; give more"
+            )
+        half = stratified(torch.from_numpy(rows.labels), len(rows.labels) // 2, 0, "validation").numpy()
+        other = np.setdiff1d(np.arange(len(rows.labels)), half)
+        made_on, rows = (SplitLogits(rows.logits[n], rows.labels[n]) for n in (half, other))
+    else:
+        if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+            raise OfframpError("validation is a pair: its logits, its labels")
+        made_on = _answers("validation", *validation)
+        if made_on.logits.shape[1:] != (exits, classes):
+            raise OfframpError(
+                f"validation has logits of (exits, classes) {made_on.logits.shape[1:]}, calibration of "
+                f"{(exits, classes)}; give those of one network"
+            )
+    spent = _costs(costs, exits)
+    nothing = SplitLogits(rows.logits[:0], rows.labels[:0])
+    names = tuple(map(str, range(classes)))
+    tied = digest([arrays.digest(split.logits) for split in (made_on, rows)])
+    return Trained("numbers", tied, spent.exits, names, spent.full, spent, made_on, rows, nothing)
+
+
+def _answers(split: str, logits: Any, labels: Any) -> SplitLogits:
+    """Raises OfframpError for what are no logits, naming the first fault."""
+    truth = _array(labels, f"the {split} labels")
+    if isinstance(logits, (list, tuple)):
+        by_exit = [_array(each, f"the {split} logits of exit {k}") for k, each in enumerate(logits, 1)]
+        shapes = {each.shape: k for k, each in reversed([*enumerate(by_exit, 1)])}
+        if len(shapes) > 1:
+            several = " and ".join(f"{list(s)} at exit {k}" for s, k in reversed(shapes.items()))
+            raise OfframpError(f"the {split} logits are {several}; give [N, classes] at each exit")
+        answers = np.stack(by_exit, axis=-2) if by_exit else _array([], "the logits")
+    else:
+        answers = _array(logits, f"the {split} logits")
+    if answers.ndim != 3 or answers.dtype.kind not in "iuf" or answers.shape[2] < 2:
+        raise OfframpError(
+            f"the {split} logits are {list(answers.shape)} {answers.dtype}; give numbers [N, exits, "
+            "classes], or a list with [N, classes] for each exit"
+        )
+    if truth.ndim != 1 or truth.dtype.kind not in "iu":
+        raise OfframpError(
+            f"the {split} labels are {list(truth.shape)} {truth.dtype}; give a class number [N] for "
+            "each image"
+        )
+    images, exits, classes = answers.shape
+    if len(truth) != images:
+        first = "; give list(logits), where exits come first" if len(truth) == exits else ""
+        raise OfframpError(
+            f"the {split} logits are {list(answers.shape)} and the labels {len(truth):,}; give logits "
+            f"[N, exits, classes] and labels [N]{first}"
+        )
+    if outside := truth[(truth < 0) | (truth >= classes)].tolist():
+        raise OfframpError(
+            f"the {split} labels have class {outside[0]}, and the logits {classes} classes, from 0 to "
+            f"{classes - 1}; give labels in that range"
+        )
+    check_numbers(split, answers, tuple(range(1, exits + 1)))
+    return SplitLogits(answers.astype(np.float32), truth.astype(np.int64))
+
+
+def check_numbers(split: str, logits: np.ndarray, exits: Sequence[int]) -> None:
+    """Raises OfframpError naming the first exit that answers NaN. logits: [N, exits, classes]."""
+    broken = np.isnan(logits).any(axis=2).sum(axis=0)
+    for exit, images in zip(exits, broken.tolist(), strict=True):
+        if images:
+            raise OfframpError(
+                f"exit {exit} answers NaN for {images:,} of {len(logits):,} {split} images; look for a "
+                "wrong normalization, an overflow of half precision, or weights that are not finite"
+            )
+
+
+def _array(value: Any, what: str) -> NDArray[Any]:
+    """An array of an array or tensor of any framework."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        value = value.float() if value.is_floating_point() else value
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise OfframpError(f"{what} are no array ({error}); give one on the CPU") from error
+
+
+def _costs(costs: Sequence[float] | Costs, exits: int) -> Costs:
+    """Raises OfframpError for costs that are not of these exits, or that do not rise."""
+    if isinstance(costs, Costs):
+        if len(costs.exits) != exits:
+            raise OfframpError(f"the costs are of {len(costs.exits)} exits, the logits of {exits}")
+        return costs
+    spent = _array(costs, "the costs")
+    if spent.ndim != 1 or spent.dtype.kind not in "iuf" or len(spent) != exits:
+        raise OfframpError(
+            f"the costs are {costs!r}, the logits of {exits} exits; give one number for each exit"
+        )
+    if not np.isfinite(spent).all() or (spent != np.round(spent)).any():
+        raise OfframpError(
+            f"the costs are {spent.tolist()}; give whole numbers, such as multiply-accumulates in "
+            "millions where these are billions"
+        )
+    steps = np.diff(spent, prepend=0)
+    for at, step in enumerate(steps.tolist()):
+        if step <= 0:
+            before = f"exit {at}, {spent[at - 1]:g}" if at else "0"
+            raise OfframpError(
+                f"exit {at + 1} costs {spent[at]:g}, and that is not above {before}; give what an image "
+                "has spent in all when it leaves there, exits in their order"
+            )
+    numbers = tuple(range(1, exits + 1))
+    return Costs(tuple(map(int, steps)), (0,) * exits, (0,) * exits, numbers)
 
 
 def _of_costs(trial: str, costs: Costs, manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> Trained:

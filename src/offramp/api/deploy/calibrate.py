@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Unpack, overload
 
 from offramp.api.answer import answer
 from offramp.api.deploy.policies import CalibrationOptions, check_options, policy_for
 from offramp.api.opening import opened, trusted
-from offramp.api.options import RUNS, Anyway, CommandOption, Device, StorePlace, TrialName, TrustCode
+from offramp.api.options import (
+    RUNS,
+    Anyway,
+    CommandOption,
+    Device,
+    InPython,
+    StorePlace,
+    TrialName,
+    TrustCode,
+)
+from offramp.errors import OfframpError
 from offramp.terminal import TextBlocks, TextTable
 from offramp.units import counted, macs, percent
 
 if TYPE_CHECKING:
     from offramp.nets.network import ExitNetwork
     from offramp.policy.calibrate import Calibrated, MeasuredCosts
+    from offramp.policy.costs import Costs
     from offramp.policy.evaluate import ClassEvaluation, Evaluation
     from offramp.policy.policy import Policy
     from offramp.study.trained import Deployable, Trained
@@ -123,16 +134,49 @@ class CalibrationReport:
         return lines
 
 
+NewPolicyFile = Annotated[Path | None, CommandOption(help="The policy file to write.")]
+FILE = Path("policy.json")
+
+
+@overload
 def calibrate(
     trial: TrialName,
     store: StorePlace = RUNS,
     *,
-    out: Annotated[Path | None, CommandOption(help="The policy file to write.")] = Path("policy.json"),
+    out: NewPolicyFile = FILE,
     device: Device = None,
     trust_code: TrustCode = None,
     anyway: Anyway = False,
     **options: Unpack[CalibrationOptions],
-) -> CalibrationReport:
+) -> CalibrationReport: ...
+
+
+@overload
+def calibrate(
+    *,
+    logits: Any,
+    labels: Any,
+    costs: Sequence[float] | Costs,
+    validation: tuple[Any, Any] | None = None,
+    anyway: bool = False,
+    **options: Unpack[CalibrationOptions],
+) -> Policy: ...
+
+
+def calibrate(
+    trial: TrialName = "",
+    store: StorePlace = RUNS,
+    *,
+    out: NewPolicyFile = FILE,
+    device: Device = None,
+    trust_code: TrustCode = None,
+    logits: InPython = None,
+    labels: InPython = None,
+    costs: InPython = None,
+    validation: InPython = None,
+    anyway: Anyway = False,
+    **options: Unpack[CalibrationOptions],
+) -> Any:
     """Choose where each image leaves, with or without a guarantee.
 
     How cheap can this trial run, and what does it lose? Name one target: a limit on accuracy, answers,
@@ -148,11 +192,20 @@ def calibrate(
         out: The policy file to write; None for none.
         device: Where the network runs to be timed.
         trust_code: Whether code that the store names may run.
+        logits: In place of a trial: what the exits of any network, of any framework, answer to
+            calibration images, [N, exits, classes], or an array [N, classes] for each exit; no softmax.
+            What is returned is then the policy alone.
+        labels: With `logits`: class numbers from 0, [N].
+        costs: With `logits`: multiply-accumulates, or any whole number that grows, of an image that
+            leaves at each exit; or `Costs`, which counts heads apart.
+        validation: With `logits`: logits and labels on which policies are made; None takes half of the
+            images for that, classes in proportion.
         anyway: Take an unreliable policy too, and mark it.
         options: The limit, and how policies are made.
 
     Raises:
-        OfframpError: There is no such trial, no policy keeps the limit, or the policy is unreliable.
+        OfframpError: There is no such trial, no policy keeps the limit, or the policy is unreliable; of
+            numbers, also where they do not go together, or are not numbers.
 
     On the command line:
         offramp calibrate two-stage-resnet18-cifar10-s42 --max-accuracy-loss 0.01
@@ -160,6 +213,19 @@ def calibrate(
         offramp calibrate two-stage-resnet18-cifar10-s42 --max-mean-latency 5ms
         offramp calibrate two-stage-resnet18-cifar10-s42 --max-p95-latency 5ms \\
           --stage-times phone.json
+
+    Example:
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> labels = rng.integers(0, 10, size=2000)
+        >>> noise = rng.normal(size=(2000, 3, 10))
+        >>> logits = noise + np.array([2, 4, 6])[:, None] * np.eye(10)[labels][:, None]
+        >>> costs = [10_000, 40_000, 100_000]
+        >>> policy = offramp.calibrate(
+        ...     logits=logits, labels=labels, costs=costs, max_accuracy_loss=0.01
+        ... )
+        >>> policy.exits, policy.leaves(logits[:3]).shape
+        ((1, 2, 3), (3,))
     """
     check_options(options)  # mistakes before the work
     from offramp import device as devices
@@ -168,6 +234,16 @@ def calibrate(
     from offramp.policy.useful import notes
     from offramp.study import trained as trials
     from offramp.study.run.trials import blank_network
+
+    numbers = {"logits": logits, "labels": labels, "costs": costs}
+    absent = [name for name, value in numbers.items() if value is None]
+    if len(absent) < len(numbers) and not trial:
+        if absent:
+            raise OfframpError(f"logits, labels and costs go together; give {' and '.join(absent)} too")
+        answers = trials.of_numbers(logits, labels, costs, validation)
+        return policy_for(answers, _no_network, options, anyway).policy
+    if not trial or len(absent) < len(numbers):
+        raise OfframpError("give either a trial's id, or logits, labels and costs")
 
     source = opened(store)
     code_runs = trusted(source, source.find_trial(trial), trust_code)
@@ -186,6 +262,13 @@ def calibrate(
     first = notes(deployable.policy, trained.calibration, tested)
     return CalibrationReport(
         deployable.policy, out, tested, deployable.unreliable, first, trained, deployable.calibrated
+    )
+
+
+def _no_network() -> ExitNetwork:
+    raise OfframpError(
+        "a limit on time goes by times of a network, and these are numbers; give `stage_times`, or its "
+        "times as costs and a limit on them"
     )
 
 

@@ -127,6 +127,8 @@ def _by_pair(evidence: Evidence, describe: Callable[[TrialRecord], str]) -> list
 
 
 def _training(trial: TrialRecord) -> str:
+    if trial.manifest.adopted:
+        return "adopted with its weights: how they came about is not known here"
     recipe = trial.manifest.recipe
     rate = f"{recipe.optimizer} at {recipe.learning_rate:g}"
     if recipe.optimizer == "sgd":

@@ -24,6 +24,7 @@ from offramp.nets import ExitNetwork, HeadSpec, NetSpec, build
 from offramp.nets.cut.spread import is_chain
 from offramp.nets.network import exit_macs, identified, inside
 from offramp.parts import Part, path
+from offramp.recipe import ADOPTED
 from offramp.store import manifest as stored
 from offramp.store.provenance import provenance
 from offramp.store.store import Damaged, Store
@@ -98,7 +99,8 @@ def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: Logit
         own = np.stack([answers[names[k]] for k in exits], axis=1)
         logits = answers_of(net, own, exits)
         arrays[split], arrays[f"{split}_labels"] = logits, labels
-        more = uneven(plan.data.train.labels.cpu().numpy(), len(plan.data.classes))
+        shares = plan.data.train if len(plan.data.train) else plan.data.calibration
+        more = uneven(shares.labels.cpu().numpy(), len(plan.data.classes))
         metrics[split] = stored.Metrics.model_validate(
             of_logits(logits, labels, more)
             | (flipped() if split == "test" and plan.study.test_time_flip else {})
@@ -354,8 +356,11 @@ def _checked(store: Store, trial: str, net: ExitNetwork) -> ExitNetwork:
     heads = {p: plain(spec) for p, spec in zip(net.places, inside(net).head_specs, strict=False)}
     same = net.places == manifest.places and net.classes == len(manifest.classes)
     for key in manifest.keys:
-        phase = store.read_node(key).phase
-        same = same and canonical(phase.network) == canonical(inside(net).facts.identity)
+        node = store.read_node(key)
+        phase, own = node.phase, inside(net).facts.identity
+        if ADOPTED in node.reads:  # all weights are the node's
+            own = {**own, **{k: v for k, v in phase.network.items() if k in ("state", "attributes")}}
+        same = same and canonical(phase.network) == canonical(own)
         for place, exit in phase.exits.items():
             same = same and exit.head.spec == heads.get(place, "classifier")
     if not same:

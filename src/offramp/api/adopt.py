@@ -1,0 +1,201 @@
+"""A network that somebody else trained, as `fit` returns those that it trains."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from offramp import device as devices
+from offramp.api.fit import Fitted, check_apart, check_data_fits, fitted, order_notes
+from offramp.api.reporter import warn
+from offramp.data import Data
+from offramp.data.load import of_trained
+from offramp.data.notes import notes
+from offramp.data.samples import Samples
+from offramp.data_spec import GIVEN, HELD_OUT, Normalization
+from offramp.engine import resolve
+from offramp.engine.fit import split_logits
+from offramp.engine.images import Images
+from offramp.engine.settings import applied
+from offramp.errors import OfframpError
+from offramp.hashing import plain
+from offramp.nets import ExitNetwork
+from offramp.nets.network import identified, inside, with_trunks
+from offramp.numerics import profile
+from offramp.recipe import ADOPTED
+from offramp.store.manifest import Cost, NodeLabels, NodeRecord, NodeSummary
+from offramp.store.provenance import provenance
+from offramp.store.store import Store
+from offramp.study import trained
+from offramp.study.plan.plan import Plan, Trial, trial_id
+from offramp.study.run import trials
+from offramp.study.spec import file as spec
+
+HISTORY = ["epoch", "split", "exit", "metric", "value"]
+
+
+def adopt(
+    net: ExitNetwork,
+    calibration: Samples,
+    *,
+    validation: Samples | None = None,
+    test: Samples | None = None,
+    train: Samples | None = None,
+    normalize: Normalization | None = None,
+    classes: Sequence[str] | None = None,
+    name: str = ADOPTED,
+    seed: int = 0,
+    store: str | Path | None = None,
+    device: torch.device | str | None = None,
+) -> Fitted:
+    """What `fit` returns, of a network that was trained elsewhere. Nothing trains.
+
+    It answers the images of three splits, and so has an accuracy and a compute at each exit. Then it
+    calibrates, predicts, measures and exports as after `fit`. `net` itself stays as it is.
+
+    Give images that it was not trained on: on others its exits look better than they are. Images are as
+    `fit` takes them, without a random transform. Warns as `fit` does of what to know of them.
+
+    Args:
+        net: Of `attach`, with the weights that its exits were trained to, heads included.
+        calibration: Images that choose policies, (image, label) each, as `fit` takes them.
+        validation: Images that policies are made on; None holds them out of calibration.
+        test: Images that the results are for; None holds them out of calibration.
+        train: What it was trained on, if that is at hand: the other splits are compared with it, and
+            `training_shares` goes by it.
+        normalize: How pixels were normalized when it was trained: `imagenet`, `half` (0.5 and 0.5),
+            `clip`, `unit` (0 and 1), or (mean, deviation), each one number a channel, as shares of 255;
+            `train` measures `train`. None for images that are normalized already, and for texts.
+        classes: Names of the classes, in the order of its answers; by default those that the Dataset
+            names itself, else numbers.
+        name: What reports call it.
+        seed: Tells several trainings of one network apart, in reports.
+        store: A folder in which it is kept, for `load`, `report` and the command line; by default a
+            temporary one.
+        device: Where it answers; by default OFFRAMP_DEVICE, else a GPU if there is one.
+
+    Raises:
+        OfframpError: The input cannot work: a split is half in another one, pixels of which nobody says
+            how to normalize them, other classes than the network has, an exit that answers NaN.
+
+    Example:
+        >>> import torch, offramp
+        >>> from sklearn.datasets import load_digits
+        >>> digits = load_digits()
+        >>> images = torch.tensor(digits.images * 15).to(torch.uint8)[:, None]  # [1797, 1, 8, 8]
+        >>> labels = torch.tensor(digits.target)
+        >>> _ = torch.manual_seed(0)
+        >>> module = torch.nn.Sequential(
+        ...     torch.nn.Sequential(torch.nn.Conv2d(1, 16, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2)),
+        ...     torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(144, 64), torch.nn.ReLU()),
+        ...     torch.nn.Linear(64, 10),
+        ... )
+        >>> net = offramp.attach(module, exits=["0"], input_shape=(1, 8, 8), head="linear")
+        >>> optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+        >>> for _ in range(30):  # a loop of your own
+        ...     losses = [
+        ...         torch.nn.functional.cross_entropy(exit, labels[:1000])
+        ...         for exit in net(images[:1000] / 255)
+        ...     ]
+        ...     optimizer.zero_grad(); sum(losses).backward(); optimizer.step()
+        >>> unit = ((0.0,), (1.0,))
+        >>> adopted = offramp.adopt(net, (images[1000:], labels[1000:]), normalize=unit)
+        >>> policy = adopted.calibrate(max_accuracy_loss=0.05)
+        >>> adopted.predict(images[1000:1100], policy).exits.shape
+        torch.Size([100])
+    """
+    if not isinstance(net, ExitNetwork):
+        raise OfframpError(f"the net is a {type(net).__name__}; give a network with exits")
+    names = tuple(map(str, range(net.classes)))
+    data = of_trained(
+        calibration,
+        validation,
+        test,
+        train,
+        classes=names,
+        named=classes,
+        normalize=normalize,
+        shape=net.input_shape,
+    )
+    check_data_fits(net, data)
+    splits = {"train": train, "validation": validation, "test": test}
+    named = [split for split, samples in splits.items() if samples is not None]
+    check_apart(data, named, "calibration")
+    warn([*notes(data.provenance), *([] if classes else order_notes(calibration, data, "the network"))])
+    chosen = devices.chosen(device)
+    plan, weights = _planned(net, data, normalize, (name, seed), chosen)
+    with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
+        target = Store(store if store is not None else Path(scratch) / "store")
+        for node in plan.nodes.values():
+            _keep(target, node, weights[node.key], name, chosen)
+        read = Images(data, chosen, 0, plan.numerics.memory_format)
+        with closing(read) as images, applied(plan.numerics):
+            trials.write(plan, target, plan.trials[0], images, _answers(plan, target, images))
+        return fitted(plan, target, chosen)
+
+
+def _answers(plan: Plan, store: Store, images: Images) -> trials.LogitsByName:
+    """What exits answer. Raises OfframpError for NaN, before the trial is kept."""
+    (trial,) = plan.trials
+    net, exits = trials.assemble(plan, trial, store, images.device), list(trial.resolved.final)
+    answers: trials.LogitsByName = {}
+    for split in HELD_OUT:
+        logits = split_logits(net, images, split, exits, trials.EVALUATION_BATCH)
+        trained.check_numbers(split, logits, exits)
+        for at, (exit, lineage) in enumerate(trial.resolved.final.items()):
+            answers[trial.seed, exit, lineage, split] = logits[:, at]
+    return answers
+
+
+def _planned(
+    net: ExitNetwork,
+    data: Data,
+    normalize: Normalization | None,
+    label: tuple[str, int],
+    device: torch.device,
+) -> tuple[Plan, dict[str, resolve.StateByName]]:
+    """The plan of one trial that trains nothing, and the weights of its nodes. label: its name and
+    seed."""
+    name, seed = label
+    request: dict[str, Any] = {
+        "seeds": [seed],
+        "strategies": [{"name": ADOPTED, "as": name}],
+        "data": GIVEN,
+        **(inside(net).facts.as_study or {"backbone": type(net.backbone).__name__}),
+    }
+    study = spec.parse(request, "adopt")
+    named = normalize is None or isinstance(normalize, str)
+    how = normalize or "train" if named else (data.mean, data.std)
+    study = study.model_copy(update={"data": replace(study.data, normalize=how)})
+    numerics = profile(study.numerics, device.type)
+    single = net if len(inside(net).trunks) == 1 else with_trunks(net, (0,) * net.exits)
+    template = identified(single)
+    resolved, weights = resolve.adopted(net, inside(template).facts.identity, seed, numerics)
+    nodes = {node.key: node for node in resolved.nodes}
+    identity = trial_id(study, name, resolved, data, seed)
+    trial = Trial(identity, name, study.strategies[0], seed, resolved, tuple(nodes))
+    return Plan(study, data, template, numerics, (trial,), nodes, work={}), weights
+
+
+def _keep(
+    store: Store, node: resolve.Node, weights: resolve.StateByName, name: str, device: torch.device
+) -> None:
+    """Write a node that nothing trained: it has no history, and cost nothing here."""
+    labels = NodeLabels(phase=node.name, seed=node.seed, trains=(), strategies=(name,))
+    summary = NodeSummary(epochs=0, best_epoch=0, selected_epoch=0, validation_loss=0.0)
+    record = NodeRecord(
+        key=node.key,
+        reads=plain(node.reads),
+        labels=labels,
+        provenance=provenance(device),
+        summary=summary,
+    )
+    nothing = Cost(seconds={}, macs_written=0, macs_executed=0, comparable=False)
+    store.write_node(record, weights, pd.DataFrame({name: [] for name in HISTORY}), nothing)

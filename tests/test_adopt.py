@@ -1,0 +1,228 @@
+"""Networks that were trained elsewhere: what `adopt` makes of them is what `fit` would return."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import offramp
+from offramp import Fitted, OfframpError
+from offramp.bundle.runtime import Bundle
+from test_api import Net, Pictures, Tensors, attached
+from wording import refusal
+
+pytestmark = pytest.mark.slow
+
+RECIPE = {"epochs": 4, "batch_size": 16, "optimizer": "adam", "learning_rate": 0.01}
+LIMITS: list[dict[str, Any]] = [
+    {"max_accuracy_loss": 0.1},
+    {"max_mean_macs": "60%"},
+    {"risk": 0.2, "training_shares": True},
+    {"max_accuracy_loss": 0.1, "score": "gate"},
+]
+
+
+@cache
+def trained(strategy: str = "joint") -> Fitted:
+    with torch.random.fork_rng():
+        return offramp.fit(attached(), strategy, train=Tensors(300), recipe=RECIPE)
+
+
+def images_of(fitted: Fitted) -> dict[str, tuple[Tensor, Tensor]]:
+    """The splits that `fit` trained and held out."""
+    splits: Mapping[str, Any] = fitted._data.splits
+    return {name: (split.images, split.labels) for name, split in splits.items()}
+
+
+def adopted(fitted: Fitted, **more: Any) -> Fitted:
+    """The same weights, by way of `adopt`."""
+    how = {"normalize": (fitted.mean, fitted.std), "classes": fitted._data.classes}
+    return offramp.adopt(fitted.net, **{**images_of(fitted), **how, **more})
+
+
+# `boosted` carries answers, `separate` has a trunk an exit, `gated` has gates, `two-stage` plain heads.
+@pytest.mark.parametrize("strategy", ["two-stage", "boosted", "separate", "gated"])
+def test_the_same_weights_are_the_same_network(strategy: str, tmp_path: Path) -> None:
+    """By way of `fit` and of `adopt`: logits, policies, predictions and bundles, byte for byte, but for
+    where they come from."""
+    fit = trained(strategy)
+    own = adopted(fit)
+    for name in fit.logits:
+        np.testing.assert_array_equal(own.logits[name], fit.logits[name])
+    assert (own.accuracy, own.mean, own.std) == (fit.accuracy, fit.mean, fit.std)
+    assert own.table().equals(fit.table())
+    images = Tensors(50, seed=9)
+    pixels = torch.stack([images[i][0] for i in range(50)])
+    for limit in LIMITS:
+        policies = [each.calibrate(anyway=True, **limit) for each in (fit, own)]
+        assert policies[0] == policies[1]
+        assert policies[0].calibration.chosen == policies[1].calibration.chosen
+        first, second = (
+            each.predict(pixels, policy) for each, policy in zip((fit, own), policies, strict=True)
+        )
+        assert torch.equal(first.logits, second.logits) and torch.equal(first.exits, second.exits)
+    folders = [tmp_path / "fit", tmp_path / "adopt"]
+    for each, policy, folder in zip((fit, own), policies, folders, strict=True):
+        each.export(folder, policy, measure=False, anyway=True)
+    files = [{p.relative_to(f): p.read_bytes() for p in f.rglob("*.*")} for f in folders]
+    differing = {str(path) for path in files[0].keys() | files[1].keys()} - {
+        str(path) for path in files[0] if files[0][path] == files[1].get(path)
+    }
+    assert differing == {"card.json", "card.md", "policy.json"}
+    cards = [json.loads((folder / "card.json").read_text()) for folder in folders]
+    assert {key for key in cards[0] if cards[0][key] != cards[1][key]} == {
+        *("trial", "trial_hash", "training", "data")
+    }
+    assert "elsewhere" in (folders[1] / "card.md").read_text()
+
+
+def test_other_weights_are_another_network() -> None:
+    """The negative control of the above."""
+    fit = trained("two-stage")
+    own = adopted(fit)
+    with torch.no_grad():
+        fit.net.head_parameters()[0].mul_(0.9)
+    other = adopted(fit)
+    with torch.no_grad():
+        fit.net.head_parameters()[0].div_(0.9)
+    assert other.trial != own.trial
+    assert not np.array_equal(other.logits["test"][:, 0], own.logits["test"][:, 0])
+    policy = own.calibrate(max_mean_macs="90%", anyway=True)
+    with pytest.raises(OfframpError, match="the policy was made for trial"):
+        other.predict(torch.zeros(1, 3, 12, 12, dtype=torch.uint8), policy)
+
+
+def test_numbers_alone_give_the_policy_of_the_network() -> None:
+    fit = trained("two-stage")
+    splits = {name: (fit.logits[name], fit.logits[f"{name}_labels"]) for name in ("validation", "test")}
+    for limit in (LIMITS[0], LIMITS[1], LIMITS[3]):
+        numbers: dict[str, Any] = {
+            "logits": fit.logits["calibration"],
+            "labels": fit.logits["calibration_labels"],
+            "validation": splits["validation"],
+            "costs": fit._trained.costs,
+            "anyway": True,
+            **limit,
+        }
+        if "max_mean_macs" in limit:  # shares are of the full network, and here of the plain one
+            numbers["max_mean_macs"] = 0.6 * fit._manifest.backbone_macs
+        assert offramp.calibrate(**numbers) == fit.calibrate(anyway=True, **limit)
+
+
+def test_what_lacks_is_held_out_of_calibration() -> None:
+    fit = trained("two-stage")
+    pool = Tensors(400, seed=5)
+    own = offramp.adopt(fit.net, pool, normalize=(fit.mean, fit.std))
+    counts = own._manifest.data.provenance.images
+    assert counts["train"] == 0 and sum(counts.values()) == 400
+    assert counts["calibration"] >= 2 * counts["validation"] > 0 and counts["test"] > 0
+    assert own._manifest.classes == pool.classes
+    with pytest.raises(OfframpError, match="nothing says how many images of each class"):
+        own.calibrate(max_accuracy_loss=0.1, training_shares=True)
+    assert own.calibrate(max_accuracy_loss=0.1, anyway=True).exits == (1, 2, 3)
+
+
+def test_a_store_keeps_it_for_load_and_the_command_line(tmp_path: Path) -> None:
+    """`load` fills a network that was attached with any weights; `calibrate` and `show` read it."""
+    fit = trained("two-stage")
+    own = adopted(fit, store=tmp_path, name="theirs", seed=3)
+    again = adopted(fit, store=tmp_path, name="theirs", seed=3)
+    assert own.trial == again.trial and own.trial.startswith("theirs-net-given-s3-")
+    net = offramp.load(own.trial, store=tmp_path, net=attached())
+    x = torch.randn(4, 3, 12, 12)
+    for here, there in zip(net(x), own.net(x), strict=True):
+        assert torch.equal(here, there)
+    with pytest.raises(OfframpError, match="is not what trial"):
+        offramp.load(own.trial, store=tmp_path, net=offramp.attach(Net(4), ["stem"], (3, 12, 12)))
+    report = offramp.calibrate(
+        own.trial, tmp_path, out=None, max_accuracy_loss=0.1, anyway=True, score="entropy"
+    )
+    assert report.policy == own.calibrate(max_accuracy_loss=0.1, anyway=True, score="entropy")
+    assert report.test.images == len(own.logits["test"])
+    assert "theirs" in repr(offramp.show(own.trial, tmp_path))
+
+
+def test_a_report_of_several(tmp_path: Path) -> None:
+    for strategy in ("two-stage", "joint"):
+        adopted(trained(strategy), store=tmp_path / "store", name=f"{strategy} elsewhere")
+    offramp.write_report(tmp_path / "store", out=tmp_path / "page")
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert "joint elsewhere" in page and "two-stage elsewhere" in page
+    assert "adopted with its weights" in page and "epochs a phase" not in page
+
+
+def poisoned() -> Any:
+    net = attached()
+    with torch.no_grad():
+        net.head_parameters()[-1].fill_(float("nan"))
+    return net
+
+
+FLOATS = (torch.rand(100, 3, 12, 12) / 2, torch.arange(100) % 3)
+REFUSED: dict[str, dict[str, Any]] = {
+    "plain-module": {"net": Net()},
+    "no-normalization": {"normalize": None},
+    "normalization-of-images-that-are-not-there": {"normalize": "train"},
+    "normalized-floats": {"calibration": FLOATS, "normalize": "imagenet"},
+    "pixels-as-floats": {"calibration": (FLOATS[0] * 2, FLOATS[1]), "normalize": None},
+    "the-same-images-twice": {"test": Tensors(300, seed=7)},
+    "calibrated-on-what-it-was-trained-on": {"train": Tensors(300, seed=7)},
+    "another-size": {"calibration": (torch.zeros(60, 3, 8, 8, dtype=torch.uint8), torch.arange(60) % 3)},
+    "more-classes": {"classes": ("a", "b", "c", "d")},
+    "NaN": {"net": poisoned},
+    "nothing": {"calibration": None},
+}
+
+
+@pytest.mark.parametrize("changed", REFUSED.values(), ids=REFUSED)
+@pytest.mark.filterwarnings("ignore::offramp.OfframpWarning")
+def test_what_cannot_be_adopted(changed: dict[str, Any], snapshot: object) -> None:
+    arguments: dict[str, Any] = {
+        "net": attached,
+        "calibration": Tensors(300, seed=7),
+        "normalize": "imagenet",
+        **changed,
+    }
+    net = arguments.pop("net")
+    net = net() if callable(net) and not isinstance(net, nn.Module) else net
+    assert refusal(offramp.adopt, net, **arguments) == snapshot
+
+
+@pytest.mark.filterwarnings("ignore::offramp.OfframpWarning")
+def test_a_network_at_chance_is_adopted_and_not_calibrated() -> None:
+    net = attached()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    own = offramp.adopt(net, Tensors(300, seed=7), normalize="half")
+    with pytest.raises(OfframpError, match="not clearly better than chance"):
+        own.calibrate(max_mean_macs="90%")
+    assert net.training and all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
+
+
+def test_names_of_classes_have_the_order_of_answers() -> None:
+    """Labels that are words are numbered as `classes` says, or with a warning by the alphabet."""
+    fit = trained("two-stage")
+    words = [Pictures.classes[label] for label in Tensors(300, seed=5).labels]
+    pixels = torch.stack([Tensors(300, seed=5)[i][0] for i in range(300)])
+    how: dict[str, Any] = {"normalize": (fit.mean, fit.std)}
+    right = offramp.adopt(fit.net, (pixels, words), classes=Pictures.classes, **how)
+    assert right.accuracy[3] > 0.9
+    with pytest.warns(offramp.OfframpWarning, match="numbered by the alphabet"):
+        wrong = offramp.adopt(fit.net, (pixels, words), **how)
+    assert wrong.accuracy[3] < 0.5
+
+
+def test_a_bundle_answers_as_the_network(tmp_path: Path) -> None:
+    own = adopted(trained("two-stage"))
+    policy = own.calibrate(max_accuracy_loss=0.1, anyway=True)
+    done = own.export(tmp_path / "bundle", policy, measure=False, anyway=True)
+    images = torch.stack([Tensors(40, seed=8)[i][0] for i in range(40)])
+    answers = Bundle(done.folder).predict(images.permute(0, 2, 3, 1).numpy())
+    assert (answers.exits == own.predict(images, policy).exits.numpy()).all()
