@@ -196,6 +196,29 @@ def test_a_split_that_is_too_small_says_how_many_would_do(run: Cli, store: Store
     assert Policy.load("policy.json").active == (3,)
 
 
+def test_a_refusal_ends_in_a_command_that_works(run: Cli, store: Store) -> None:
+    store.write_trial("two", store.read_trial("two"), logits(4, calibration=120))
+    _, _, err = run("two", "--risk", "0.01")
+    words = " ".join(err.split()).partition("What can be had: offramp calibrate ")[2].split()
+    assert words[:4] == ["two", "--store", "runs", "--max-mean-macs"]
+    assert call("calibrate", *words).code == 0 and Policy.load("policy.json").active != (3,)
+
+
+def test_one_exit_alone_is_told_first_and_goes_into_the_policy(run: Cli, store: Store) -> None:
+    """Images that all exits tell apart; and control, those of which some are hard."""
+    arrays = logits(4)
+    for split in ("validation", "calibration", "test"):
+        arrays[split][:] = 9 * np.eye(CLASSES, dtype=np.float32)[arrays[f"{split}_labels"]][:, None]
+    assert "alone" not in run("two", "--max-accuracy-loss", "0.05").out
+    store.write_trial("two", store.read_trial("two"), arrays)
+    answer = run("two", "--max-accuracy-loss", "0.01")
+    assert answer.code == 0 and answer.out.startswith("Exit 1 alone meets the target and saves ")
+    rule = Policy.load("policy.json")
+    assert rule.score == "fixed" and rule.active == (0,)
+    assert rule.calibration.statement.startswith("Exit 1 alone meets the target and saves ")
+    assert answer.out.count("Exit 1 alone") == 1
+
+
 @pytest.mark.long
 def test_a_budget_that_the_full_network_keeps(run: Cli, store: Store) -> None:
     arrays = logits(4)

@@ -52,6 +52,38 @@ def test_a_page_of_help_needs_no_arrays() -> None:
     assert [page.code for page in pages] == [0, 0, 0] and control.code != 0
 
 
+WRITING = """
+import sys, time
+from pathlib import Path
+import click
+from offramp import cli
+from offramp.bundle import folder
+from offramp.cli import app
+
+@click.command()
+def bundle():
+    with folder.writing(Path("bundle"), False) as place:
+        (place / "stage.onnx").write_bytes(bytes(1000))
+        print("half", flush=True)
+        time.sleep(600)
+
+app.app = bundle
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(15, 143), (2, 130), (1, 129), (9, -9)])
+def test_a_bundle_that_is_half_written_goes_with_its_process(number: int, code: int) -> None:
+    """But for SIGKILL, which is the control."""
+    words = [sys.executable, "-c", WRITING]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"half\n"
+        assert any(Path().iterdir())
+        process.send_signal(number)
+        assert process.wait(SECONDS) == code
+    assert any(Path().iterdir()) is (number == 9)
+
+
 def test_words_need_no_torch() -> None:
     asked = ["--help", "--version", "run --help", "show --help", "strategies", "strategies --json"]
     asked += ["strategies distillation", "strategies distillation --json", "strategies jont", "rnu"]

@@ -191,7 +191,8 @@ class Fitted:
             'No guarantee:'
         """
         check_options(options)
-        deployable = policy_for(self._trained, lambda: self.net, options, anyway)
+        again = "calibrate(max_mean_macs='SHARE%')"
+        deployable = policy_for(self._trained, lambda: self.net, options, anyway, again)
         warn(deployable.notes)
         return deployable.policy
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import click
 
 from offramp.errors import OfframpError
-from offramp.process import exit_code, prepare
+from offramp.process import exit_code, prepare, terminable
 from offramp.terminal import plain
 
 
@@ -35,15 +35,17 @@ def main() -> None:
 def _answer() -> None:
     try:
         _silence_later_ranks()
-        prepare()
-        from offramp.cli.app import app
+        with terminable():  # so that a folder that is half written goes
+            prepare()
+            from offramp.cli.app import app
 
-        sys.exit(app.main(prog_name="offramp", standalone_mode=False))
+            sys.exit(app.main(prog_name="offramp", standalone_mode=False))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except click.Abort:
-        sys.exit(130)
+    except click.Abort as error:  # what click makes of a KeyboardInterrupt
+        cause = error.__cause__
+        sys.exit(exit_code(cause) if isinstance(cause, KeyboardInterrupt) else 130)
     except OfframpError as error:
         _say(str(error))
         sys.exit(error.exit_code)

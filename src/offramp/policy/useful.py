@@ -160,7 +160,7 @@ def resolution(kind: LimitKind, value: float, rows: int) -> tuple[str, ...]:
         f"{rows:,} calibration images cannot tell a {kind.rpartition('-')[2]} of {value:g}, as "
         f"one of them is {100 / rows:.2g} points; it takes {needed:,} "
         "(give more as `calibration` of fit, or hold out more: `data.held_out_images` of a study), "
-        f"or a limit of {least:g}",
+        f"or --{kind} {least:g}",
     )
 
 
@@ -173,11 +173,13 @@ def check_stage_times(file: Path | None, kind: LimitKind, int8: bool, anyway: bo
         check(unlike(times.precision, times.device, int8), anyway)
 
 
-def check(reasons: Sequence[str], anyway: bool) -> None:
-    """Raise OfframpError with the reasons, where there are some, unless `anyway`."""
+def check(reasons: Sequence[str], anyway: bool, remedy: str = "") -> None:
+    """Raise OfframpError with the reasons, where there are some, unless `anyway`. remedy: a sentence on
+    what can be had."""
     if reasons and not anyway:
         text = "; also, ".join(reasons)
-        raise OfframpError(f"{text}. --anyway (anyway=True) goes on and marks the result unreliable")
+        forced = "--anyway (anyway=True) goes on and marks the result unreliable"
+        raise OfframpError(". ".join(part for part in (text, forced, remedy) if part))
 
 
 def _idle(policy: Policy, images: Sequence[int], remark: str | None) -> tuple[str, ...]:

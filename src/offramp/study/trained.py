@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -297,6 +298,7 @@ def policy_for(
     times: MeasuredCosts | None = None,
     shares: Sequence[float] | None = None,
     anyway: bool = False,
+    command: str = "",
 ) -> Deployable:
     """The policy of a trial for a target.
 
@@ -307,6 +309,8 @@ def policy_for(
         times: As `calibrate` takes them.
         shares: Of each class, as `calibrate` takes them.
         anyway: Return one that is not to be trusted too.
+        command: What calibrates the trial for a limit of SHARE% of the MACs: where a policy is refused,
+            and one for such a limit is not, the refusal ends in that.
 
     Raises:
         OfframpError: Where no policy meets the target, and for one that is not to be trusted.
@@ -322,8 +326,29 @@ def policy_for(
     )
     policy = policy_of(trained, calibrated)
     weak = (*trained.doubts, *doubts(policy, trained.calibration, calibrated.remark))
-    check(weak, anyway)
+    if weak and not anyway:
+        check(weak, anyway, _remedy(trained, target, search, command))
     return Deployable(policy, calibrated, weak, notes(policy, trained.calibration))
+
+
+def usual_share(costs: Costs, plain_macs: int) -> int | None:
+    """Per cent of the plain network's MACs that a policy can keep: midway from the cheapest exit to the
+    full network; None where no exit is cheaper."""
+    cheapest = min(costs.leaving([i])[0] for i in range(len(costs.exits)))
+    middle = math.ceil(100 * (cheapest + costs.full) / 2 / plain_macs)
+    return middle if cheapest < costs.full else None
+
+
+def _remedy(trained: Trained, target: Target, search: Search, command: str) -> str:
+    """A command that works, where that with a limit on compute does."""
+    share = usual_share(trained.costs, trained.plain_macs)
+    if not command or share is None or target.kind == "max-mean-macs":
+        return ""
+    try:
+        policy_for(trained, Target("max-mean-macs", share * trained.plain_macs / 100), search)
+    except OfframpError:
+        return ""
+    return f"What can be had: {command.replace('SHARE%', f'{share}%')}"
 
 
 def policy_of(trained: Trained, calibrated: Calibrated) -> Policy:

@@ -19,7 +19,7 @@ from offramp.api.deploy.card import (
     int8_share,
     page_lines,
 )
-from offramp.api.deploy.policies import CalibrationOptions, policy_for, target_of
+from offramp.api.deploy.policies import CalibrationOptions, calibration_command, policy_for, target_of
 from offramp.api.options import (
     RUNS,
     Anyway,
@@ -145,6 +145,7 @@ class Built:
     reasons: tuple[str, ...] = ()
     store: str = "runs/build"
     web: Path | None = None
+    _calibrate: str = ""  # the command, with a limit that can be kept
 
     def as_json(self) -> dict[str, Any]:
         page = {} if self.web is None else {"web": str(self.web)}
@@ -154,14 +155,15 @@ class Built:
     def document(self) -> TextBlocks:
         trial = self.trial.rpartition("-")[2]  # the hash
         bundle, where = shlex.quote(str(self.folder)), f"--store {shlex.quote(self.store)}"
+        trust = " --trust-code" if "--trust-code" in self._calibrate else ""
         return [
             *card_document(self.folder, self.card),
             *page_lines(self.web),
             "Next:",
             f"  offramp show {trial} {where}",
-            f"  offramp benchmark {bundle} {where}",
-            f"  offramp calibrate {trial} {where} --max-mean-macs 40%",
-            f"  offramp export {trial} {where} --policy policy.json --out other",
+            f"  offramp benchmark {bundle} {where}{trust}",
+            *([f"  {self._calibrate}"] if self._calibrate else []),
+            f"  offramp export {trial} {where}{trust} --policy policy.json --out other",
         ]
 
 
@@ -480,11 +482,15 @@ def deployed(
     name, typed = plan.trials[0].id, {plan.study.backbone.name, plan.study.data.name}
     trust_code = recorded_code(store, name, data=True).keys() <= typed
     trained = trials.read(store, name, trust_code)
+    code_runs = trust_code and bool(recorded_code(store, name, data=True))
+    again = calibration_command(name.rpartition("-")[2], store, code_runs)
     policy = policy_for(
-        trained, lambda: blank_network(store, name, trust_code).eval(), choices, options.anyway
+        trained, lambda: blank_network(store, name, trust_code).eval(), choices, options.anyway, again
     ).policy
     bundle = yield from export(store, name, policy, out, replace(options, trust_code=trust_code))
-    return Built(bundle.folder, policy, bundle.card, name)
+    share = trials.usual_share(trained.costs, trained.plain_macs)
+    following = "" if share is None else again.replace("SHARE%", f"{share}%")
+    return Built(bundle.folder, policy, bundle.card, name, _calibrate=following)
 
 
 def _exits(plan: Plan) -> list[dict[str, Any]]:

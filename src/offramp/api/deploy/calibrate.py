@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Unpack, overload
 
 from offramp.api.answer import answer
-from offramp.api.deploy.policies import CalibrationOptions, check_options, policy_for
+from offramp.api.deploy.policies import (
+    CalibrationOptions,
+    calibration_command,
+    check_options,
+    policy_for,
+)
 from offramp.api.opening import opened, trusted
 from offramp.api.options import (
     RUNS,
@@ -254,7 +259,8 @@ def calibrate(
         placed(network, devices.chosen(device))
         return network
 
-    deployable: Deployable = policy_for(trained, net, options, anyway)
+    again = calibration_command(trained.id, source, code_runs)
+    deployable: Deployable = policy_for(trained, net, options, anyway, again)
     if out is not None:
         deployable.policy.save(Path(out))
     # Only now, with the policy on the disk, is the test split looked at.

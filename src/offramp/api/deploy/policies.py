@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from offramp.policy.scoring import SCORES
 if TYPE_CHECKING:
     from offramp.nets.network import ExitNetwork
     from offramp.policy.calibration import Target
+    from offramp.store.store import Store
     from offramp.study.trained import Deployable, Trained
 
 SCORE_HELP = f"What decides whether an image leaves: {', '.join(SCORES)}.  [default: confidence]"
@@ -86,7 +88,11 @@ def check_options(options: CalibrationOptions) -> Target:
 
 
 def policy_for(
-    trained: Trained, net: Callable[[], ExitNetwork], options: CalibrationOptions, anyway: bool
+    trained: Trained,
+    net: Callable[[], ExitNetwork],
+    options: CalibrationOptions,
+    anyway: bool,
+    command: str = "",
 ) -> Deployable:
     """The policy that keeps the limit on calibration images. The test split is not looked at.
 
@@ -95,6 +101,7 @@ def policy_for(
         net: Makes the network, to be timed where the limit needs it.
         options: The limit, and how policies are made.
         anyway: Take an unreliable one too.
+        command: As `calibration_command` gives it; a refusal may end in it.
 
     Raises:
         OfframpError: No policy keeps the limit, or, unless `anyway`, it is unreliable.
@@ -115,7 +122,14 @@ def policy_for(
         None if file is None else Path(file),
     )
     shares = trained.training_shares if options.get("training_shares") else None
-    return trials.policy_for(trained, limit, search, times, shares, anyway)
+    return trials.policy_for(trained, limit, search, times, shares, anyway, command)
+
+
+def calibration_command(trial: str, store: Store, trust_code: bool) -> str:
+    """The command that calibrates a trial for a limit of SHARE% of the MACs, as a shell takes it."""
+    words = ["offramp", "calibrate", trial, "--store", str(store.root)]
+    words += ["--trust-code"] if trust_code else []
+    return shlex.join([*words, "--max-mean-macs", "SHARE%"])
 
 
 def _search(options: CalibrationOptions) -> tuple[str, bool, bool, bool]:
