@@ -13,10 +13,10 @@ import pytest
 from command import untimed
 from rich.console import Console
 
-from offramp.cli.progress import reading
-from offramp.cli.progress.display import Progress
-from offramp.cli.progress.log import CLEAR, Format, Log, LogOptions, opened
-from offramp.cli.progress.reading import reading_shown
+from offramp.api.progress import reading
+from offramp.api.progress.display import Progress
+from offramp.api.progress.log import CLEAR, Format, Log, LogOptions, opened
+from offramp.api.progress.reading import reading_shown
 from offramp.engine.fit import EpochReport
 from offramp.errors import OfframpError
 from offramp.study.plan.plan import Plan

@@ -306,7 +306,7 @@ def test_an_interrupted_budget_goes_on_with_its_settings(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("offramp.cli.progress.display.watch", interrupted)
+    monkeypatch.setattr("offramp.api.progress.display.watch", interrupted)
     long = ("--set", "recipe.epochs=200000")
     answer = two("run", "b.yaml", *long, "--budget", "90s", "--anyway")
     last = untimed(answer.err)[-1]

@@ -12,8 +12,8 @@ import pytest
 from command import STUDY, Cli, refused, untimed
 from PIL import Image
 
-from offramp.cli.progress.log import Format, Log
-from offramp.cli.progress.reading import moving
+from offramp.api.progress.log import Format, Log
+from offramp.api.progress.reading import moving
 from offramp.cli.watching import Display
 from offramp.report import evidence
 from offramp.report.page.how import facts
@@ -60,7 +60,7 @@ def test_a_search_is_kept_in_a_folder(cli: Cli) -> None:
 
 
 def test_a_search_of_all_together_answers_programs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offramp.cli.progress.proposals.PACE", 0.0)
+    monkeypatch.setattr("offramp.api.progress.proposals.PACE", 0.0)
     Path("s.yaml").write_text(STUDY)
     words = ("search", "s.yaml", "--set", "seeds=[1]", "--over", OVER, "--trials", 1, "--out", "f.yaml")
     answer = cli(*words, "--json", "--log-format", "json")
@@ -89,7 +89,7 @@ def test_the_reading_of_images_is_told(
 ) -> None:
     """A search of many was silent for minutes."""
     monkeypatch.setattr("offramp.data.progress.PERIOD", 0.0)
-    monkeypatch.setattr("offramp.cli.progress.reading.SELDOM", 0.0)
+    monkeypatch.setattr("offramp.api.progress.reading.SELDOM", 0.0)
     for number in range(80):
         path = tmp_path / "photos" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command import STUDY, Answer, Cli, call, data, untimed
 
-from offramp.cli.progress import display
+from offramp.api.progress import display
 from offramp.report import evidence
 from offramp.report.page.how import facts
 from offramp.store.archive import Archive

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from PIL import Image
 from offramp import device as devices
 from offramp.api.answer import answer
 from offramp.api.deploy.policies import CalibrationOptions, check_options, policy_for
-from offramp.api.reporter import finished, phase_names, warn
+from offramp.api.reporter import finished, reporter_for, warn
 from offramp.api.train.request import run_config
 from offramp.augment import Augment
 from offramp.bundle import export as bundle
@@ -49,7 +49,7 @@ from offramp.strategies import Strategy
 from offramp.study import trained
 from offramp.study.plan.plan import Plan, plan_trials
 from offramp.study.run import trials
-from offramp.study.run.events import Event, watched
+from offramp.study.run.events import Event
 from offramp.study.run.run import run as run_plan
 from offramp.study.spec import file as spec
 from offramp.study.trained import Trained
@@ -407,7 +407,7 @@ def fit(
     augment: Augment | Mapping[str, Any] | Sequence[str] | None = None,
     store: str | Path | None = None,
     device: torch.device | str | None = None,
-    watch: Callable[[Event], None] | None = None,
+    watch: Callable[[Event], None] | Literal[False] | None = None,
 ) -> Fitted:
     """Train the exits of `net` by a strategy; `net` itself stays as it is.
 
@@ -451,7 +451,9 @@ def fit(
         store: A folder in which finished work stays for later calls; by default a temporary one.
         device: Such as "cuda"; by default OFFRAMP_DEVICE, else a GPU if there is one. A CPU trains with
             two threads, whatever OMP_NUM_THREADS says: another number would give other bits.
-        watch: Called with every event of the training; `print` shows them, a line each.
+        watch: Called with every event of the training; `print` shows them, a line each. By default a
+            terminal and a notebook show progress, and elsewhere the logger `offramp` has it. False:
+            silence.
 
     Raises:
         OfframpError: The input cannot work (such as a network of several trunks, which some strategies
@@ -543,7 +545,9 @@ def fit(
     warn([*notes(data.provenance), *_left_to_train(data), *order])
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         target = Store(store if store is not None else Path(scratch) / "store")
-        watched(run_plan(plan, target, run_config(chosen)), watch, phase_names(plan))
+        state = reporter_for(watch).train(plan, run_plan(plan, target, run_config(chosen)))
+        for reason in state.failed.values():
+            raise OfframpError(reason)
         return fitted(plan, target, chosen)
 
 

@@ -201,7 +201,7 @@ Speed = Annotated[float | None, CommandOption("SPEED", parse=quantity(units.SPEE
 Macs = Annotated[float | None, CommandOption("MACS", parse=quantity(units.MACS))]
 Time = Annotated[float | None, CommandOption("TIME", parse=quantity(units.TIME))]
 CacheSize = Annotated[str | None, CommandOption("SIZE", parse=_cache_size)]
-Watcher = Annotated["Callable[[Event], None] | Reporter | None", CommandOption()]
+Watcher = Annotated["Callable[[Event], None] | Reporter | Literal[False] | None", CommandOption()]
 StepWatcher = Annotated["Callable[[str], object] | None", CommandOption()]
 # Steps that follow each other fast: a terminal has them in a line that moves, a log not at all.
 FastStepWatcher = Annotated["Callable[[str], object] | None", CommandOption()]

@@ -1,4 +1,4 @@
-"""Who hears how long work goes: a function of the caller, or the display of a command."""
+"""Who hears how long work goes: a function of the caller, or a display."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from offramp.api.run_state import RunState
 from offramp.errors import OfframpError, OfframpWarning
@@ -107,9 +107,14 @@ class Caller:
         return finished(happenings, tell)
 
 
-def reporter_for(watch: Callable[[Event], None] | Reporter | None) -> Reporter:
-    """The reporter itself, or one that tells a function of the caller's."""
-    return watch if isinstance(watch, Reporter) else Caller(watch)
+def reporter_for(watch: Callable[[Event], None] | Reporter | Literal[False] | None) -> Reporter:
+    """The reporter itself; one that tells a function of the caller's, or nobody for False; for None one
+    that shows progress."""
+    if watch is None:
+        from offramp.api.progress.python import PythonDisplay, log_here
+
+        return PythonDisplay(log_here())
+    return watch if isinstance(watch, Reporter) else Caller(watch or None)
 
 
 def finished(steps: Generator[Any, None, T], tell: Callable[[Any], object] | None = None) -> T:

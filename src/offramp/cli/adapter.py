@@ -19,7 +19,7 @@ from click.core import ParameterSource
 
 from offramp.api.answer import Ongoing, WithExitCode, WithWarnings
 from offramp.api.options import CommandOption
-from offramp.cli.progress.log import LogOptions
+from offramp.api.progress.log import LogOptions
 from offramp.cli.watching import LOG_NAMES, log_options, watching
 from offramp.errors import OfframpError
 from offramp.hashing import finite

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from offramp.api.progress.log import Format, Log, LogOptions, opened
+from offramp.api.progress.reading import moving, reading_shown
 from offramp.api.run_state import RunState
-from offramp.cli.progress.log import Format, Log, LogOptions, opened
-from offramp.cli.progress.reading import moving, reading_shown
 from offramp.terminal import TextBlocks, show
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Display:
         return reading_shown(self._log)
 
     def train(self, plan: Plan, events: Generator[Event, None, None]) -> RunState:
-        from offramp.cli.progress.display import Progress, watch
+        from offramp.api.progress.display import Progress, watch
 
         progress = Progress(plan, self._log)
         try:
@@ -110,8 +110,8 @@ class Display:
         return progress.state
 
     def search(self, request: SearchOptions, happenings: Generator[SearchEvent, None, Best]) -> Best:
+        from offramp.api.progress.proposals import Proposals
         from offramp.api.reporter import finished
-        from offramp.cli.progress.proposals import Proposals
         from offramp.process import terminable
 
         proposals = Proposals(request, self._log)

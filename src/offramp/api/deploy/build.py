@@ -232,7 +232,8 @@ def build(
         out: The bundle's folder, a new one.
         check: Compare the bundle's answers with PyTorch's.
         measure: Time the stages here, for the card.
-        watch: Called with every event of the training.
+        watch: Called with every event of the training; as for `run`, progress is shown by default, and
+            False is silence.
         choices: A limit, and what was decided already.
 
     Raises:

@@ -248,7 +248,9 @@ def run(
         difference: With `until_decided`: strategies that differ by less, in points of test accuracy,
             are alike. 0.5 by default.
         anyway: With `budget`: train even if the time is too short, and mark the results.
-        watch: Called with every event of the training; `print` shows them, a line each.
+        watch: Called with every event of the training; `print` shows them, a line each. By default a
+            terminal and a notebook show progress, and elsewhere the logger `offramp` has it. False:
+            silence.
         training: What is trained and how.
 
     Returns:
@@ -367,7 +369,8 @@ def _run_one(plan: Plan, site: TrainingSite, reporter: Reporter) -> Results:
 
     store = Store(site.store)
     workers = site.staff(plan)
-    reporter.say(f"Workers: {workers.count} ({workers.reason}).")
+    if site.workers != 1:
+        reporter.say(f"Workers: {workers.count} ({workers.reason}).")
     state = _train(plan, site, store, workers, reporter)
     results = _results(store, [state], len(plan.study.seeds), workers, reporter)
     return replace(results, closing=state.closing(str(site.store)))

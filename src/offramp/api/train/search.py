@@ -110,7 +110,8 @@ def search(
         settings: Settings of the study to change.
         device: Where networks run.
         user_code: Whether the study may name code.
-        watch: Called with every event of the training.
+        watch: Called with every event of the training; as for `run`, progress is shown by default, and
+            False is silence.
 
     Raises:
         OfframpError: The study or a range cannot be read, or no proposal could be trained.

@@ -1,19 +1,17 @@
 """What a run tells whoever watches it.
 
-name, names: what phases are called, where whoever watches has said so (`watched`); else a key stands for
+name, names: what phases are called, where whoever watches has said so (`called`); else a key stands for
 each.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Mapping
-from contextlib import closing
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from offramp.engine.fit import EpochReport
-from offramp.errors import OfframpError
 from offramp.units import duration
 
 
@@ -182,35 +180,3 @@ def called(event: Event, names: Mapping[str, str]) -> Event:
         case Reused(key) | Finished(key) | Failed(key):
             return replace(event, name=names.get(key, ""))
     return event
-
-
-def watched(
-    events: Generator[Event, None, None],
-    watch: Callable[[Event], None] | None,
-    names: Mapping[str, str],
-    go_on: bool = False,
-) -> dict[str, str]:
-    """Train to the end.
-
-    Args:
-        events: Of a run, which is closed.
-        watch: Is called with each event, in which phases have names.
-        names: What phases are called, by key.
-        go_on: Leave out what fails, and go on.
-
-    Returns:
-        Why phases failed, by key.
-
-    Raises:
-        OfframpError: For the first phase that fails, unless the others are to go on.
-    """
-    failed: dict[str, str] = {}
-    with closing(events):
-        for event in events:
-            if watch is not None:
-                watch(called(event, names))
-            if isinstance(event, Failed):
-                if not go_on:
-                    raise OfframpError(event.reason)
-                failed[event.key] = event.reason
-    return failed

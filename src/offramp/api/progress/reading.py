@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from rich.status import Status
 
-from offramp.cli.progress.log import CLEAR, Log, handler
+from offramp.api.progress.log import CLEAR, Log, handler
 from offramp.escape import printable
 from offramp.terminal import console
 

@@ -11,8 +11,8 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from offramp.api.progress.log import Line, Log
 from offramp.api.run_state import RunState
-from offramp.cli.progress.log import Line, Log
 from offramp.escape import printable
 from offramp.process import terminable
 from offramp.units import counted, duration
@@ -79,6 +79,7 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
+        self._draw()
 
     def see(self, event: Event) -> None:
         """Take in one event and show it."""
@@ -112,6 +113,11 @@ class Progress:
             case events.Note(text) if text not in self._notes:
                 self._notes.add(text)
                 self._log.say(text, must=True)
+        self._draw()
+
+    def _draw(self) -> None:
+        if self._log.frame is not None:
+            self._log.frame(self._lines_now())
 
     def _begin(self, keys: Sequence[str], epoch: int, where: str) -> None:
         name = self.state.describe(keys[0])
@@ -177,6 +183,9 @@ class Progress:
 
     def _screen(self) -> Group:
         """The moving lines; asked for several times a second."""
+        return Group(*map(Text, self._lines_now()))
+
+    def _lines_now(self) -> list[str]:
         seconds, share = self.state.seconds_left, self.state.share
         left = "time left: ?" if seconds is None else f"{duration(seconds)} left"
         full = int(BAR * share)
@@ -185,7 +194,7 @@ class Progress:
         more = [f"and {len(at) - MOST_SHOWN} more groups"] if len(at) > MOST_SHOWN else []
         now = [*at[:MOST_SHOWN], *more] if self._at else self._now
         lines = [f"{bar} · {self.state.phases} phases", *now]
-        return Group(*(Text(printable(line)) for line in lines if line))
+        return [printable(line) for line in lines if line]
 
 
 def epoch_fields(report: EpochReport, epochs: int | None = None) -> dict[str, Any]:

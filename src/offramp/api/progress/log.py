@@ -1,10 +1,10 @@
-"""The log of a command: lines on standard error and in a file, for people or for programs."""
+"""The log of work: lines on standard error and in a file, for people or for programs."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -86,6 +86,8 @@ class Log:
         format: Of lines in a log.
         moves: Whether lines on the terminal may move.
         reading: Whether a line moves now, which `say` must clear.
+        frame: Where the moving lines go in a notebook.
+        logger: Of `logging`, which takes every line in place of standard error.
     """
 
     def __init__(
@@ -95,6 +97,8 @@ class Log:
         verbose: bool = False,
         file: IO[str] | None = None,
         timed: bool = True,
+        frame: Callable[[Sequence[str]], None] | None = None,
+        logger: logging.Logger | None = None,
     ) -> None:
         self.console = console(stderr=True)
         self.shown, self.verbose, self.format = progress, verbose, format
@@ -103,10 +107,13 @@ class Log:
         )
         self.reading = False
         self._file, self._timed = file, timed
+        self.frame, self.logger = frame, logger
 
     @property
     def logs(self) -> bool:
         """Whether anything is written as a log, epochs too."""
+        if self.logger is not None:
+            return self.logger.isEnabledFor(logging.INFO)
         return self._file is not None or (self.shown and not self.moves)
 
     def say(self, text: str, must: bool = False) -> None:
@@ -114,6 +121,9 @@ class Log:
         self.write(Line(text, must=must))
 
     def write(self, line: Line) -> None:
+        if self.logger is not None:
+            self.logger.info("%s", printable(line.text))
+            return
         now = datetime.now().astimezone()
         if (self.shown or line.must) and not (self.moves and line.brief == ""):
             self._to_screen(line, now)

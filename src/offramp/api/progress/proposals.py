@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
+from offramp.api.progress.display import PACE, LogPacer, epoch_fields
+from offramp.api.progress.log import Line, Log
 from offramp.api.train.search import setting_words
-from offramp.cli.progress.display import PACE, LogPacer, epoch_fields
-from offramp.cli.progress.log import Line, Log
 
 if TYPE_CHECKING:
     from rich.status import Status
