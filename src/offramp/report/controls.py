@@ -17,9 +17,8 @@ import numpy as np
 
 from offramp.analysis.recommend.goals import Candidate, PlainFacts
 from offramp.analysis.tradeoff import AnyAnswers, Mixture, hull, then
-from offramp.report.select import cut_at
 from offramp.store.manifest import Manifest
-from offramp.store.record import TrialRecord
+from offramp.store.record import TrialRecord, apart
 from offramp.store.table import Spread
 
 if TYPE_CHECKING:
@@ -130,14 +129,8 @@ def controls(runs: Runs) -> Controls:
 
 
 def _label(manifest: Manifest, host: Manifest, others: Sequence[str]) -> str:
-    """In what a plain network differs from the host's: `width small`, `resnet20`, `cut at layer2`."""
-    own, usual = dict(manifest.network.options), dict(host.network.options)
-    words = [f"{name} {value}" for name, value in own.items() if usual.get(name) != value]
-    if manifest.network.backbone != host.network.backbone:
-        words = [manifest.network.backbone]
-    if place := cut_at(manifest):
-        words.append(f"cut at {place}")
-    label = ", ".join(words) or "plain"
+    """In what a plain network differs from the host's, as no other label."""
+    label = apart(manifest, host) or "plain"
     while label in others:
         label += "'"
     return label

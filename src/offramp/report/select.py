@@ -12,7 +12,7 @@ import pandas as pd
 
 from offramp.hashing import differing, digest
 from offramp.store.manifest import Manifest
-from offramp.store.record import PhaseRecord, TrialRecord
+from offramp.store.record import PhaseRecord, TrialRecord, cut_at
 from offramp.units import counted
 
 OWN_OF_CONTROLS = ("network", "cut", "execution", "share")
@@ -126,13 +126,6 @@ def _is_control(manifests: Mapping[str, Manifest], trials: Sequence[str], host: 
 def _network(manifest: Manifest) -> str:
     """A plain network, by its parts."""
     return digest([manifest.network.as_json(), cut_at(manifest)])
-
-
-def cut_at(manifest: Manifest) -> str | None:
-    """Where a network was cut off, that has no exit but an early one."""
-    at = manifest.exits[-1] - 1
-    cut = len(manifest.exits) == 1 and at < len(manifest.places) - 1
-    return manifest.places[at] if cut else None
 
 
 def gaps(trials: Sequence[TrialRecord]) -> list[str]:

@@ -130,6 +130,25 @@ class TrialRecord:
         return seconds({phase.node: phase.cost for phase in self.phases}, self.manifest.marginal)
 
 
+def cut_at(manifest: Manifest) -> str | None:
+    """Where a network was cut off, that has no exit but an early one."""
+    at = manifest.exits[-1] - 1
+    cut = len(manifest.exits) == 1 and at < len(manifest.places) - 1
+    return manifest.places[at] if cut else None
+
+
+def apart(manifest: Manifest, host: Manifest) -> str:
+    """In what a trial's network differs from another's: `width small`, `resnet20`, `cut at layer2`;
+    empty where it does not."""
+    own, usual = dict(manifest.network.options), dict(host.network.options)
+    words = [f"{name} {value}" for name, value in own.items() if usual.get(name) != value]
+    if manifest.network.backbone != host.network.backbone:
+        words = [manifest.network.backbone]
+    if place := cut_at(manifest):
+        words.append(f"cut at {place}")
+    return ", ".join(words)
+
+
 def read(records: Records, trial: str, manifest: Manifest) -> TrialRecord:
     """The record of a trial. Raises Damaged as `records` does, and where a node names other places."""
     numbers = {place: k for k, place in enumerate(manifest.places, start=1)}

@@ -12,7 +12,7 @@ import pandas as pd
 
 from offramp.store.archive import Histories, Records
 from offramp.store.manifest import Cost, Manifest
-from offramp.store.record import Seconds, as_written, seconds
+from offramp.store.record import Seconds, apart, as_written, seconds
 
 COLUMNS = (
     *("trial", "strategy", "model", "data", "seed"),
@@ -164,16 +164,19 @@ class StrategyResult:
 
 
 def by_strategy(store: Records, trials: Iterable[str]) -> list[StrategyResult]:
-    """A result for each strategy among `trials`, in the order in which they come; a node's time is
-    marginal for the first of them that reads it."""
+    """A result for each strategy among `trials`, in the order in which they come, plain networks beside
+    the first one's by their own names; a node's time is marginal for the first of them that reads it."""
     grouped: dict[str, dict[str, Manifest]] = {}
     times: dict[str, list[Seconds]] = {}
     before: set[str] = set()
+    host: Manifest | None = None
     for trial in trials:
         manifest = store.read_trial(trial)
-        grouped.setdefault(manifest.strategy, {})[trial] = manifest
+        host = host or manifest
+        name = apart(manifest, host) if len(manifest.exits) == 1 else ""
+        grouped.setdefault(name or manifest.strategy, {})[trial] = manifest
         costs = {key: store.node_cost(key) for key in manifest.keys}
-        times.setdefault(manifest.strategy, []).append(
+        times.setdefault(name or manifest.strategy, []).append(
             seconds(costs, [k for k in costs if k not in before])
         )
         before.update(costs)

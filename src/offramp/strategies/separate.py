@@ -1,8 +1,9 @@
+from offramp.errors import OfframpError
 from offramp.parts import head, segments
 from offramp.phase import CE, Phase, Program
 
 
-def separate(exits: int) -> Program:
+def separate(exits: int, *, only: int | None = None) -> Program:
     """One network per exit, with nothing in common (paper section 4.2, Algorithm 2).
 
     1. for every exit n, the final one included:
@@ -12,8 +13,15 @@ def separate(exits: int) -> Program:
 
     Args:
         exits: K.
+        only: Train the network of this exit alone, 1 to K.
+
+    Raises:
+        OfframpError: There is no such exit.
     """
+    if only is not None and not 1 <= only <= exits:
+        raise OfframpError(f"'only' is {only}; name an exit from 1 to {exits}")
     return tuple(
         Phase(f"exit {n}", trunk=n, train=segments(1, n) | head(n), loss=(CE(n),))
         for n in range(1, exits + 1)
+        if only in (None, n)
     )

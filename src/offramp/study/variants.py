@@ -130,7 +130,7 @@ class Variants:
     def study(self, settings: Mapping[str, Any]) -> Study:
         """The study with these settings."""
         flags = [] if self.label is not None else [_setting(k, v) for k, v in settings.items()]
-        (study,) = self.file.study(flags).by_split
+        (study,) = self.file.study([*flags, "controls=[]"]).by_split
         if self.label is None:
             return study
         own = {key.removeprefix("recipe."): value for key, value in settings.items()}

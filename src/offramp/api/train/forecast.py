@@ -203,6 +203,7 @@ def _list_forecast(
     from offramp.store.store import Store
     from offramp.study.plan.forecast import on_machines, together
     from offramp.study.plan.plan import plans
+    from offramp.study.spec.models import part_names
 
     device = site.device
     plan_each = plans(request.studies, device, provisional=True)
@@ -215,8 +216,7 @@ def _list_forecast(
                 spans.append(spans_left(plan, site))
             else:
                 workers.append(site.staff(plan))
-            own = member.study.data.split_seed == "trial"
-            yield f"{member.path.stem}, seed {member.study.seeds[0]}" if own else member.path.stem, plan
+            yield ", ".join((member.path.stem, *part_names(plan.study))), plan
 
     forecasts = together(titled(), Store(site.store), device)
     cluster = None

@@ -55,7 +55,7 @@ class StudyRequest:
             if len(self.members) > 1 and setting is not None and setting is not False:
                 raise OfframpError(
                     f"--{name.replace('_', '-')} is for one study, and {self.name} stands for "
-                    f"{len(self.members)}; run one of them"
+                    f"{len(self.members)}; run one of them, without controls (--set controls=[])"
                 )
 
 
@@ -95,7 +95,7 @@ def requested(
         root = training.get("data_root")
         more = [] if root is None else [f"data.root={root}"]
         parsed = spec.parse(study, overrides=[*settings, *more])
-    return StudyRequest("the study", [Member(Path(), part) for part in parsed.by_split], ())
+    return StudyRequest("the study", [Member(Path(), part) for part in parsed.parts], ())
 
 
 def _without_file(training: TrainingOptions, settings: Sequence[str]) -> Study:

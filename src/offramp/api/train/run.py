@@ -342,7 +342,7 @@ def planned(
         raise OfframpError("a budget changes the settings of a study file; name one")
     fits, weak = shrunk(plan, budget, site.device, reporter, anyway or provisional)
     with reporter.reading():
-        smaller = request.files[0].study(fits).by_split[0]
+        smaller = request.files[0].study(fits).parts[0]
         return make_plan(smaller, site.device, provisional=provisional), weak, fits
 
 
@@ -451,6 +451,7 @@ def _run_list(request: StudyRequest, site: TrainingSite, reporter: Reporter) -> 
     from offramp.store.store import Store
     from offramp.store.table import by_strategy
     from offramp.study.plan.plan import check_data, plans
+    from offramp.study.spec.models import part_names
 
     check_data(request.studies)
     store = Store(site.store)
@@ -461,9 +462,8 @@ def _run_list(request: StudyRequest, site: TrainingSite, reporter: Reporter) -> 
         for number, member in enumerate(request.members, start=1):
             with reporter.reading():
                 plan = next(plan_each)
-            own = member.study.data.split_seed == "trial"
-            seed = f"seed {member.study.seeds[0]}, " if own else ""
-            reporter.say(f"{member.path}, {seed}study {number} of {len(request.members)}")
+            own = "".join(f"{words}, " for words in part_names(plan.study))
+            reporter.say(f"{member.path}, {own}study {number} of {len(request.members)}")
             remark(plan, reporter)
             parts.append((member.path, _run_one(plan, site, reporter)))
             is_shown = reporter.show(parts[-1][1].document())

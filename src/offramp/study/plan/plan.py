@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from offramp.nets.pretrained import at_hand
 from offramp.numerics import Numerics
 from offramp.strategies.joint import loss_weights
 from offramp.study.plan import profiles, programs
-from offramp.study.spec.models import StrategySpec, Study
+from offramp.study.spec.models import MATCHED, StrategySpec, Study
 
 PRETRAINED_STEM = "imagenet"  # which public weights were trained with
 SEEN = 2000  # training images that a network's first weights may follow from
@@ -179,7 +180,10 @@ def make_plan(
         with study.at("strategies", index):
             programs.find(strategy.source)
     study, remarks = _at_scale(study)
-    lacking = []
+    lacking: list[str] = []
+    if study.control is not None and study.control.spec.epochs == MATCHED:
+        data = read_data(study, provisional) if data is None else data
+        study = _matched(study, study.control.host, device, provisional, data, numerics)
     absent = missing(study.data) if provisional else None
     if absent is not None:
         lacking.append(f"{study.data.name}: {absent}; counts are those known of it")
@@ -193,6 +197,22 @@ def make_plan(
     remarks += () if small is None else (small,)
     plan = plan_trials(study, data, net, numerics)
     return replace(plan, remarks=remarks, provisional=tuple(lacking))
+
+
+def _matched(study: Study, host: Study, *site: Any) -> Study:
+    """A control's study with as many epochs as cost what a strategy of the host's costs, the middle one
+    of those with early exits, and no more."""
+
+    def planned(each: Study, **changes: Any) -> list[float]:
+        once = each.model_copy(update={"seeds": each.seeds[:1], **changes})
+        once._control = None
+        plan = make_plan(once, *site)
+        early = [t for t in plan.trials if len(t.resolved.final) > 1] or plan.trials
+        return [float(sum(plan.macs(key) for key in trial.keys)) for trial in early]
+
+    one, two = (planned(study, recipe=replace(study.recipe, epochs=n))[0] for n in (1, 2))
+    epochs = max(1, 1 + int((median(planned(host)) - one) // (two - one)))
+    return study.model_copy(update={"recipe": replace(study.recipe, epochs=epochs)})
 
 
 def read_data(study: Study, provisional: bool = False) -> Data:

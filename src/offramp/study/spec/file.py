@@ -185,9 +185,9 @@ def members(
 
 
 def studies(files: Sequence[StudyFile]) -> tuple[Member, ...]:
-    """What files say; one whose seeds draw their own splits is a study for each seed. Raises
-    OfframpError for whatever is wrong in any of them."""
-    return tuple(Member(file.path, study) for file in files for study in file.study().by_split)
+    """What files say; each control is a study of its own, and so is each seed that draws its own splits.
+    Raises OfframpError for whatever is wrong in any of them."""
+    return tuple(Member(file.path, study) for file in files for study in file.study().parts)
 
 
 def _is_list(document: Document) -> bool:

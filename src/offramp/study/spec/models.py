@@ -151,6 +151,9 @@ def _head(value: Any) -> dict[str, Any]:
     return {k: type(default)(settings[k]) for k, default in names.items() if k in settings}
 
 
+MATCHED: Literal["matched"] = "matched"  # epochs of a control, which follow from the study's work
+
+
 class ExitsSpec(Section):
     """The early exits.
 
@@ -240,6 +243,49 @@ class SearchSpec(Section):
     validation: dict[str, float]
 
 
+class ControlSpec(Section):
+    """A plain network to compare with: the study's backbone with other options, another backbone, or
+    the network cut off at an exit, with its head.
+
+    Attributes:
+        backbone: In place of the study's.
+        cut: The exit at which it ends, by its number from 1 or by its tap.
+        epochs: Of its training; `matched`: as many as cost what a strategy with early exits costs, the
+            middle one.
+        options: Of the study's backbone, such as `width`.
+    """
+
+    backbone: BackboneSpec | None = None
+    cut: Text | Annotated[int, Field(ge=1)] | None = None
+    epochs: Annotated[int, Field(ge=1)] | Literal["matched"] = MATCHED
+    options: Options
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise fail(f"must be a mapping such as {{width: small}} or {{cut: 1}}, got {literal(value)}")
+        read = fields.gather_options(value, {"backbone", "cut", "epochs"})
+        named = [key for key in ("backbone", "cut", "options") if read.get(key)]
+        if len(named) != 1:
+            raise fail(
+                "must name one network: options of the study's backbone such as width, a backbone, or "
+                f"a cut; got {literal(value)}"
+            )
+        if isinstance(read.get("backbone"), str):
+            read["backbone"] = {"name": read["backbone"]}
+        return read
+
+    @property
+    def label(self) -> str:
+        """What it is called: `width small`, `resnet20`, `cut at layer2`."""
+        if self.cut is not None:
+            return f"cut at {'exit ' * isinstance(self.cut, int)}{self.cut}"
+        if self.backbone is not None:
+            return self.backbone.name
+        return ", ".join(f"{name} {value}" for name, value in self.options.items())
+
+
 class Study(Section):
     """A study file, read. `model_dump(mode="json")` is a full record of it.
 
@@ -248,12 +294,14 @@ class Study(Section):
         test_time_flip: Tell test accuracy once more, of logits averaged over each image and its mirror
             image (`accuracy_flipped`), as published numbers often are; nothing is calibrated or compared
             by it.
+        controls: Plain networks that are trained beside it, each as a study of its own (`parts`).
     """
 
     name: Text | None = None
     scale: Literal["full", "small"] = "full"
     seeds: Annotated[tuple[Natural, ...], Field(strict=False, min_length=1)] = (42, 43, 44, 45, 46)
     strategies: Annotated[tuple[StrategySpec, ...], Field(strict=False, min_length=1)]
+    controls: Annotated[tuple[ControlSpec, ...], Field(strict=False)] = ()
     backbone: BackboneSpec
     exits: ExitsSpec = ExitsSpec()
     data: Annotated[DataSpec, BeforeValidator(read_data)]
@@ -265,6 +313,7 @@ class Study(Section):
     search: SearchSpec | None = None
 
     _places: dict[Path, str] = PrivateAttr(default_factory=dict)
+    _control: Control | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
@@ -304,11 +353,65 @@ class Study(Section):
         return tuple(dict.fromkeys(filter(is_user_code, named)))
 
     @property
+    def control(self) -> Control | None:
+        """The control that it trains, and the study beside which it stands; None of any other study."""
+        return self._control
+
+    @property
+    def parts(self) -> tuple[Study, ...]:
+        """The studies that this one stands for: itself, and one for each control; of each one for each
+        seed, where each draws its own splits."""
+        own = self.model_copy(update={"controls": ()})
+        parts = own.by_split
+        for index, control in enumerate(self.controls):
+            parts += tuple(own._beside(control, index, each) for each in own.by_split)
+        return parts
+
+    @property
     def by_split(self) -> tuple[Study, ...]:
-        """The studies that this one stands for: one for each seed, where each draws its own splits."""
+        """One for each seed, where each draws its own splits."""
         if self.data.split_seed != "trial":
             return (self,)
         return tuple(self.model_copy(update={"seeds": (seed,)}) for seed in self.seeds)
+
+    def _beside(self, control: ControlSpec, index: int, host: Study) -> Study:
+        """The study of a control: the plain network by the same recipe, but for its epochs."""
+        plain = next((s for s in self.strategies if s.name == "baseline"), None)
+        plain = plain or StrategySpec.model_validate({"name": "baseline"})
+        changed: dict[str, Any] = {}
+        if control.cut is not None:
+            with self.at("controls", index, "cut"):
+                plain = StrategySpec.model_validate(
+                    {"name": "separate", "as": control.label, "only": self._exit(control.cut)}
+                )
+        elif control.backbone is not None:
+            changed = {"backbone": control.backbone, "exits": ExitsSpec()}
+        else:
+            options = {**self.backbone.options, **control.options}
+            changed["backbone"] = self.backbone.model_copy(update={"options": options})
+        changed |= {"strategies": (plain,)}
+        if control.epochs != MATCHED:
+            most = self.recipe.epochs if self.scale == "small" else control.epochs
+            epochs = min(control.epochs, most)
+            changed["recipe"] = dataclasses.replace(self.recipe, epochs=epochs)
+        study = host.model_copy(update=changed)
+        study._control = Control(control, host)
+        own = ("backbone", "exits", "strategies")  # what is wrong with these was written as the control
+        written = {
+            path: place for path, place in self._places.items() if path[:1] not in [(k,) for k in own]
+        }
+        study._places = written | {(key,): self.where("controls", index) for key in own}
+        return study
+
+    def _exit(self, cut: str | int) -> int:
+        """The number of an exit by its tap. Raises OfframpError where the study does not name it."""
+        taps = self.exits.taps if isinstance(self.exits.taps, tuple) else ()
+        if isinstance(cut, str) and cut not in taps:
+            near = nearest(cut, [tap for tap in taps if isinstance(tap, str)])
+            raise OfframpError(
+                f"there is no exit '{cut}' under exits.taps{near}; name one, or write its number from 1"
+            )
+        return cut if isinstance(cut, int) else taps.index(cut) + 1
 
     @property
     def drawn_data(self) -> DataSpec:
@@ -330,3 +433,20 @@ class Study(Section):
                 Unwritable if isinstance(error, Unwritable) else OfframpError
             )  # which may pass by itself
             raise kind(f"{self.where(*path)}: {error}") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Control:
+    """What a study of a control trains, and beside which study."""
+
+    spec: ControlSpec
+    host: Study
+
+
+def part_names(study: Study) -> list[str]:
+    """What tells one of `Study.parts` from the others."""
+    seed = [f"seed {study.seeds[0]}"] if study.data.split_seed == "trial" else []
+    if study.control is None:
+        return seed
+    epochs = study.recipe.epochs
+    return [*seed, f"control {study.control.spec.label}, {epochs} epoch{'s' * (epochs != 1)}"]

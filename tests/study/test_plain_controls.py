@@ -1,0 +1,144 @@
+"""Plain networks that a study trains beside itself: the trials that they are, and their epochs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+import yaml
+from syrupy.assertion import SnapshotAssertion
+
+import offramp
+from offramp.report import evidence
+from offramp.study.plan.plan import Plan, make_plan, plans
+from offramp.study.spec import file as spec
+from offramp.study.spec.models import Study, part_names
+from offramp.study.variants import Variants
+from support import CPU
+from wording import refusal
+
+STUDY: dict[str, Any] = {
+    "seeds": [1, 2],
+    "strategies": ["baseline", "joint", "separate", "two-stage"],
+    "backbone": {"name": "airbench", "width": "small"},
+    "data": {"name": "digits", "train_images": 200, "test_images": 60, "size": 12},
+    "recipe": {"epochs": 2, "learning_rate": 0.05},
+}
+
+
+def parts(*controls: dict[str, Any]) -> tuple[Study, ...]:
+    return spec.parse({**STUDY, "controls": list(controls)}).parts
+
+
+def plan_of(*settings: str) -> Plan:
+    return make_plan(spec.parse(copy.deepcopy(STUDY), overrides=settings), CPU)
+
+
+def ids(plan: Plan, label: str = "baseline") -> list[str]:
+    return [trial.id for trial in plan.trials if trial.label == label]
+
+
+@pytest.fixture(scope="module")
+def study_plan() -> Plan:
+    return plan_of()
+
+
+def test_a_control_is_the_baseline_trial_of_its_network(study_plan: Plan) -> None:
+    """Its id and key are those of a run with `--set`, so packs of either are one."""
+    own, control = (make_plan(part, CPU) for part in parts({"width": "tiny", "epochs": 3}))
+    by_hand = plan_of("backbone.width=tiny", "recipe.epochs=3", "strategies=[baseline]")
+    assert [t.id for t in control.trials] == ids(
+        by_hand
+    ) and control.nodes.keys() == by_hand.nodes.keys()
+    assert [t.id for t in own.trials] == [t.id for t in study_plan.trials]
+
+
+def test_a_network_that_is_cut_off_is_what_separate_trains(study_plan: Plan) -> None:
+    _, control = (make_plan(part, CPU) for part in parts({"cut": 2, "epochs": 2}))
+    separate = next(t for t in study_plan.trials if t.label == "separate")
+    assert control.trials[0].keys == separate.keys[1:2]
+    taps = "exits.taps=[group1, group2]"
+    named = spec.parse({**STUDY, "controls": [{"cut": "group2"}]}, overrides=[taps]).parts[1]
+    assert named.strategies[0].options == {"only": 2}
+
+
+@pytest.mark.parametrize("width", ["small", "tiny"])
+def test_matched_epochs_cost_what_a_strategy_costs(study_plan: Plan, width: str) -> None:
+    """The middle one of those with early exits, and less than an epoch short of it."""
+    (_, control) = plans(parts({"width": width}), CPU)
+    early = [t for t in study_plan.trials if t.seed == 1 and t.label != "baseline"]
+    budget = median(sum(study_plan.macs(key) for key in t.keys) for t in early)
+    spent = sum(control.macs(key) for key in control.trials[0].keys)
+    one = spent / control.study.recipe.epochs
+    assert spent <= budget < spent + one
+    assert part_names(control.study) == [f"control width {width}, {control.study.recipe.epochs} epochs"]
+
+
+def test_another_backbone_has_its_own_exits() -> None:
+    _, control = parts({"backbone": "digits-cnn", "epochs": 1})
+    assert control.backbone.name == "digits-cnn" and control.exits.taps is None
+    assert control.recipe.learning_rate == 0.05 and control.seeds == (1, 2)
+
+
+def test_a_rehearsal_and_each_seed_s_own_splits_hold_for_controls() -> None:
+    small = spec.parse({**STUDY, "scale": "small", "controls": [{"width": "tiny", "epochs": 40}]})
+    assert [part.recipe.epochs for part in small.parts] == [2, 2]
+    data = {**STUDY["data"], "split_seed": "trial"}
+    own = spec.parse({**STUDY, "data": data, "controls": [{"width": "tiny", "epochs": 3}]}).parts
+    assert [part.seeds for part in own] == [(1,), (2,), (1,), (2,)]
+
+
+def test_a_search_tries_the_study_without_its_controls(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({**STUDY, "controls": [{"width": "tiny"}]}))
+    (file,) = spec.study_files(path)
+    assert Variants(file).study({"recipe.epochs": 1}).controls == ()
+
+
+WRONG: list[Sequence[Any]] = [
+    [{"width": "tiny", "cut": 1}],
+    [{}],
+    [{"width": "tiny", "epochs": 0}],
+    [{"width": "tiny", "epochs": "all"}],
+    [{"cut": "group9"}],
+    ["tiny"],
+    [{"cut": 9, "epochs": 1}],
+    [{"width": "huge", "epochs": 1}],
+]
+
+
+@pytest.mark.parametrize("controls", WRONG, ids=str)
+def test_what_is_wrong_is_said_of_the_control(
+    controls: Sequence[Any], tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({**STUDY, "controls": list(controls)}))
+
+    def planned() -> None:
+        for member in spec.members(path):
+            make_plan(member.study, CPU)
+
+    message = refusal(planned).replace(str(tmp_path), "…")
+    assert message == snapshot
+    assert "study.yaml:" in message
+
+
+@pytest.mark.slow
+def test_a_study_with_controls_runs_and_its_report_knows_them(tmp_path: Path) -> None:
+    study = {**STUDY, "strategies": ["baseline", "joint"], "recipe": {"epochs": 1}}
+    study["controls"] = [{"width": "tiny", "epochs": 1}, {"cut": 1, "epochs": 2}]
+    results = offramp.run(study, store=tmp_path / "runs")
+    assert [line.strategy for line in results.lines] == [
+        "baseline",
+        "joint",
+        "width tiny",
+        "cut at group1",
+    ]
+    whole = evidence.open(tmp_path / "runs")
+    (runs,) = whole.runs
+    assert {c.label for c in runs.controls.cheaper} == {"width tiny", "cut at group1"}
+    assert whole.missing == () and len(whole.trials) == 4
