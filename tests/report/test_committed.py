@@ -17,7 +17,7 @@ from longer import long
 from offramp.analysis.recommend import Advice, Preference, recommend, sure
 from offramp.policy import quality
 from offramp.report import claims, evidence
-from offramp.report.advice import answer
+from offramp.report.advice import answer, beside_plain
 from offramp.report.evidence import Evidence
 from offramp.report.figures import FIGURES, draw
 from offramp.report.model import Table
@@ -95,7 +95,8 @@ def opened(*names: str) -> Evidence:
         whole = evidence.join(parts)
         # A trial's logits come to the same in whatever company: gigabytes are not read again.
         reference = {id: summary for part in parts for id, summary in part.outcomes.items()}
-        vars(whole)["outcomes"] = {trial.id: reference[trial.id] for trial in whole.trials}
+        every = (*whole.trials, *whole.plain_trials)
+        vars(whole)["outcomes"] = {trial.id: reference[trial.id] for trial in every}
         return whole
     return evidence.open(DOCS / names[0])
 
@@ -239,6 +240,27 @@ def test_what_the_page_concludes_from_cifar10(cifar: Evidence) -> None:
     ends = main.frame["exit_4"]
     assert [f"{100 * ends[name]:.1f}" for name in sorted(behind)] == ["83.8", "84.6"]
     assert [f"{100 * (ends['baseline'] - ends[name]):.1f}" for name in sorted(behind)] == ["2.5", "1.7"]
+
+
+def test_what_smaller_plain_networks_come_to() -> None:
+    """The page has the tool's own sentence of each control that is here, README its numbers."""
+    folder = DOCS / "cifar10-controls"
+    packs = sorted(str(p.parent.relative_to(DOCS)) for p in folder.glob("**/trials.json"))
+    whole = opened("cifar10", *(packs or ["cifar10-pilot/small-16"]))
+    (runs,) = whole.runs
+    page, readme = (" ".join((at / "README.md").read_text().split()) for at in (DOCS, ROOT))
+    sentences = beside_plain(runs)
+    assert len(sentences) == len(runs.controls.cheaper) > 0
+    for sentence_ in sentences:
+        assert f"> {sentence_}" in page
+    for control in runs.controls.cheaper:
+        level = runs.beside_controls[control.label]
+        best = max(set(level.means) - {control.label}, key=level.means.__getitem__)
+        assert (
+            f"A plain network of {control.macs / 1e6:.1f} MMACs is right on "
+            f"{100 * level.means[control.label]:.1f} %, {best} at the same compute on "
+            f"{100 * level.means[best]:.1f} %."
+        ) in readme
 
 
 def apart(actual: Advice, count: int) -> str:

@@ -20,6 +20,7 @@ from offramp.analysis.tradeoff import AnyAnswers, Mixture, hull, then
 from offramp.store.manifest import Manifest
 from offramp.store.record import TrialRecord, apart
 from offramp.store.table import Spread
+from offramp.strategies import PLAIN
 
 if TYPE_CHECKING:
     from offramp.report.runs import Runs
@@ -28,7 +29,7 @@ COIN = "plain networks"  # what tables call a mixture of them
 
 
 @dataclass(frozen=True, eq=False)
-class Control:
+class PlainNetwork:
     """A plain network. trials: by seed."""
 
     label: str
@@ -73,16 +74,16 @@ class Controls:
     """
 
     runs: Runs
-    cheaper: tuple[Control, ...]
-    whole: Control | None
+    cheaper: tuple[PlainNetwork, ...]
+    whole: PlainNetwork | None
 
     @property
-    def networks(self) -> tuple[Control, ...]:
+    def networks(self) -> tuple[PlainNetwork, ...]:
         """All of them; none where there is nothing but the network itself."""
         return (*self.cheaper, *([self.whole] if self.whole and self.cheaper else []))
 
     @cached_property
-    def frontier(self) -> tuple[Control, ...]:
+    def frontier(self) -> tuple[PlainNetwork, ...]:
         """Those that no coin between two others beats on validation, so that test images choose none."""
         by_label = {c.label: c for c in self.networks}
         points = {c.label: (float(c.macs), c.accuracy("validation").mean) for c in self.networks}
@@ -117,15 +118,17 @@ class Controls:
 
 def controls(runs: Runs) -> Controls:
     """The plain networks of these runs."""
-    whole = [t for t in runs.trials if t.manifest.program == "baseline" and len(t.exits) == 1]
+    whole = [t for t in runs.trials if t.manifest.program == PLAIN and len(t.exits) == 1]
     own = runs.trials[0].manifest
     beside = runs.evidence.plain.get((runs.model, own.data.name), ())
-    cheaper: dict[str, Control] = {}
+    cheaper: dict[str, PlainNetwork] = {}
     for trials in beside:
         label = _label(trials[0].manifest, own, [*runs.strategies, *cheaper])
-        cheaper[label] = Control(label, trials)
+        cheaper[label] = PlainNetwork(label, trials)
     ordered = sorted(cheaper.values(), key=lambda c: (c.macs, c.label))
-    return Controls(runs, tuple(ordered), Control(whole[0].strategy, tuple(whole)) if whole else None)
+    return Controls(
+        runs, tuple(ordered), PlainNetwork(whole[0].strategy, tuple(whole)) if whole else None
+    )
 
 
 def _label(manifest: Manifest, host: Manifest, others: Sequence[str]) -> str:

@@ -66,6 +66,8 @@ GROUPS: dict[str, dict[str, Strategy]] = {
 STRATEGIES: dict[str, Strategy] = {
     name: strategy for group in GROUPS.values() for name, strategy in group.items()
 }
+# By which plain networks are trained, whole and cut off (with its option `only`).
+PLAIN, CUT_OFF = "baseline", "separate"
 
 
 def explained(strategy: Strategy) -> tuple[str, dict[str, str]]:

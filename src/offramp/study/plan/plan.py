@@ -210,8 +210,8 @@ def _matched(study: Study, host: Study, *site: Any) -> Study:
         early = [t for t in plan.trials if len(t.resolved.final) > 1] or plan.trials
         return [float(sum(plan.macs(key) for key in trial.keys)) for trial in early]
 
-    one, two = (planned(study, recipe=replace(study.recipe, epochs=n))[0] for n in (1, 2))
-    epochs = max(1, 1 + int((median(planned(host)) - one) // (two - one)))
+    shorter, longer = (planned(study, recipe=replace(study.recipe, epochs=n))[0] for n in (1, 2))
+    epochs = max(1, 1 + int((median(planned(host)) - shorter) // (longer - shorter)))
     return study.model_copy(update={"recipe": replace(study.recipe, epochs=epochs)})
 
 

@@ -30,7 +30,7 @@ from offramp.parts import Taps
 from offramp.phase import Temperature
 from offramp.recipe import Recipe, clash
 from offramp.sections import Section, fail, literal, mapping
-from offramp.strategies import Strategy
+from offramp.strategies import CUT_OFF, PLAIN, Strategy
 from offramp.strategies.joint import JointWeights
 from offramp.study.spec import fields, places
 from offramp.study.spec.yaml_lines import Path
@@ -376,13 +376,13 @@ class Study(Section):
 
     def _beside(self, control: ControlSpec, index: int, host: Study) -> Study:
         """The study of a control: the plain network by the same recipe, but for its epochs."""
-        plain = next((s for s in self.strategies if s.name == "baseline"), None)
-        plain = plain or StrategySpec.model_validate({"name": "baseline"})
+        plain = next((s for s in self.strategies if s.name == PLAIN), None)
+        plain = plain or StrategySpec.model_validate({"name": PLAIN})
         changed: dict[str, Any] = {}
         if control.cut is not None:
             with self.at("controls", index, "cut"):
                 plain = StrategySpec.model_validate(
-                    {"name": "separate", "as": control.label, "only": self._exit(control.cut)}
+                    {"name": CUT_OFF, "as": control.label, "only": self._exit(control.cut)}
                 )
         elif control.backbone is not None:
             changed = {"backbone": control.backbone, "exits": ExitsSpec()}
