@@ -10,6 +10,9 @@ import pandas as pd
 import pytest
 from command import Cli, refused
 
+from offramp.analysis.stats import MOST_GROUPS
+from offramp.api.results.stats import stats
+
 OPTIONS = ("--value", "accuracy", "--group", "strategy", "--block", "seed")
 
 
@@ -72,6 +75,24 @@ def test_mistakes_are_one_line(
     if name is not None:
         Path(name).write_text(content)
     refused(cli("compare", name or "absent.csv", "--value", "v", "--group", "g", *options), message)
+
+
+def test_more_groups_than_anybody_compares_are_refused_at_once(cli: Cli, tmp_path: Path) -> None:
+    rows = [(f"g{group}", seed, 0.5) for group in range(MOST_GROUPS + 1) for seed in range(2)]
+    frame = pd.DataFrame(rows, columns=["strategy", "seed", "accuracy"])
+    frame.to_csv(tmp_path / "in.csv", index=False)
+    answer = cli("compare", "in.csv", *OPTIONS)
+    refused(answer, "has 101 groups, and at most 100 are compared")
+    frame[frame["strategy"] != "g0"].head(20).to_csv(tmp_path / "in.csv", index=False)
+    assert cli("compare", "in.csv", *OPTIONS).code == 0
+
+
+def test_each_analysis_is_told(tmp_path: Path) -> None:
+    table(tmp_path)
+    steps: list[str] = []
+    columns = {"value": "accuracy", "group": "strategy", "block": "seed"}
+    stats(tmp_path / "in.csv", **columns, by="model", watch=steps.append)
+    assert steps == ["1 analysis", "2 analyses"]
 
 
 def test_a_value_that_cannot_be_tested_is_no_failure(cli: Cli) -> None:

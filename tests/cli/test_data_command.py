@@ -65,6 +65,25 @@ def copy(one: Path, other: Path) -> None:
     other.write_bytes(one.read_bytes())
 
 
+def test_labels_far_apart_make_no_list_of_what_is_between(cli: Cli, tmp_path: Path) -> None:
+    """A label of 10**8 took five gigabytes."""
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 4, 4), dtype=np.uint8)
+
+    def written(label: int) -> str:
+        labels = np.where(np.arange(60) == 7, label, np.arange(60) % 2)
+        np.savez(tmp_path / "a.npz", train_images=pixels, train_labels=labels)
+        return f"npz:{tmp_path}"
+
+    for label in (10**8, 2**62):
+        for command in ("describe", "check"):
+            refused(cli("data", command, written(label)), "at most 100,000 classes")
+    whole = json.loads(cli("data", "check", written(3000), "--json").out)
+    assert len(whole["wrong"]) == 4 * 1001 and "no image of 1,998 more" in whole["wrong"][1000]
+    described = cli("data", "describe", written(3000), "--no-sheet")
+    assert described.code == 0 and "and 2,001 more classes, in --json" in described.out
+    assert cli("data", "check", written(1)).code == 0
+
+
 def test_copies_are_told_by_where_they_are(cli: Cli, photos: Path) -> None:
     """Within a split a note, in two splits or in two classes wrong."""
     test, train = photos / "test", photos / "train"

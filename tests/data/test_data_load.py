@@ -203,6 +203,9 @@ def test_what_cannot_be_classes(snapshot: SnapshotAssertion) -> None:
     split = RawSplit(torch.arange(400, dtype=torch.int32).to(torch.uint8).view(100, 1, 2, 2), labels)
     huge = RawSplit(split.images, torch.where(labels == 1, 10**10, labels))
     assert refused(assemble, RawData(huge, None), DataSpec("given")) == snapshot
+    for label in (10**8, 2**62):
+        huge = RawSplit(split.images, torch.where(torch.arange(100) == 7, label, labels))
+        assert refused(assemble, RawData(huge, None), DataSpec("given")) == snapshot
     for name in ("a\x1b[31m", "", "\ud800"):
         assert refused(assemble, RawData(split, None, ("a", name)), DataSpec("given")) == snapshot
     assert assemble(RawData(split, None, ("a", "\u00e9")), DataSpec("given")).classes == ("a", "\u00e9")

@@ -45,6 +45,7 @@ def test_as_many_exits_as_places(snapshot):
     places = rows(a=0.01, b=0.02, c=0.03)
     assert tuple(spread(places, 3)) == ("a", "b", "c")
     assert refusal(spread, places, 4) == snapshot
+    assert refusal(spread, places, 10**9) == snapshot  # before there is a list of so many
 
 
 DENSE = rows(stem=0.04, block1=0.407, transition1=0.443, block2=0.697, transition2=0.73, block3=0.97)

@@ -16,7 +16,7 @@ from offramp.data.dataset import check_labels, moments, value_counts
 from offramp.data.images import file_hashes
 from offramp.data.images.files import Files, StoredImages
 from offramp.data.images.geometry import Geometry
-from offramp.data.load import geometry_of, read_source
+from offramp.data.load import geometry_of, names_of_classes, read_source
 from offramp.data.notes import left_out, remarks
 from offramp.data.progress import LoggedProgress, pool
 from offramp.data.raw import RawData
@@ -27,6 +27,7 @@ from offramp.errors import OfframpError
 from offramp.inputs import is_text
 
 BLOCK = 1024  # images that are in memory at once
+FEW = 1000  # classes without images that have a line each
 UNEVEN = 3  # times as many images in the largest class as in the smallest are worth a note
 
 Size = tuple[int, int]  # width, height
@@ -37,12 +38,9 @@ class UnreadData:
     """A data set whose images are chosen, and not read yet."""
 
     raw: RawData
+    classes: tuple[str, ...]
     chosen: Splits
     geometry: Geometry
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.raw.classes or tuple(map(str, range(int(self.raw.train.labels.max()) + 1)))
 
     @property
     def parts(self) -> dict[str, Subset]:
@@ -123,8 +121,9 @@ def open_data(spec: DataSpec) -> UnreadData:
     """The data set that `spec` names. Raises OfframpError as `offramp.data.load` does for what is wrong
     with its folders, labels or counts."""
     raw, file = read_source(spec), split_file.named_by(spec)
+    classes = names_of_classes(raw, spec.name)
     chosen = choose(raw, spec) if file is None else file.choose(raw)
-    data = UnreadData(raw, chosen, geometry_of(raw, spec))
+    data = UnreadData(raw, classes, chosen, geometry_of(raw, spec))
     check_labels(spec.name, data.classes, {n: part.labels for n, part in data.parts.items()})
     return data
 
@@ -246,9 +245,10 @@ def _copies(data: UnreadData) -> tuple[Copies, ...]:
 def _wrong(data: UnreadData, splits: Mapping[str, SplitAudit], copies: Sequence[Copies]) -> list[str]:
     lines = [line for split in splits.values() for line in split.damaged]
     for name, split in splits.items():
-        for label, count in split.by_class.items():
-            if not count:
-                lines.append(f"the {name} split has no image of class '{label}'; add some")
+        absent = [label for label, count in split.by_class.items() if not count]
+        lines += [f"the {name} split has no image of class '{label}'; add some" for label in absent[:FEW]]
+        if len(absent) > FEW:
+            lines.append(f"the {name} split has no image of {len(absent) - FEW:,} more; correct the labels")
     across: dict[str, list[Copies]] = {}
     for same in copies:
         if len(set(same.splits)) > 1:

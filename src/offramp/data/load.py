@@ -265,7 +265,7 @@ def assemble(
     Raises:
         OfframpError: as `load` does.
     """
-    classes = _class_names(raw, spec.name)
+    classes = names_of_classes(raw, spec.name)
     file = split_file.named_by(spec)
     chosen = choose(raw, spec) if file is None else file.choose(raw)
     geometry = geometry_of(raw, spec)
@@ -340,7 +340,7 @@ def _unread(part: Subset, like: LoadedSplit) -> LoadedSplit:
     return LoadedSplit(split, part, [], [], like.mean, like.std)
 
 
-def _class_names(raw: RawData, name: str) -> tuple[str, ...]:
+def names_of_classes(raw: RawData, name: str) -> tuple[str, ...]:
     """Of the source, or the numbers of the training labels. Raises OfframpError where those are too many
     to be classes, and for a name that no record can hold."""
     most = max(len(raw.classes), int(raw.train.labels.max()) + 1)

@@ -63,6 +63,7 @@ LOOKED = (
     "seeds were added after looking, by a rule that was fixed before: p and intervals of pairs are "
     "adjusted for every look, the overall test and the one-way analysis are not"
 )
+MOST_GROUPS = 100  # of a table: each pair is tested, some milliseconds a pair
 NOT_ASKED = Untested("not asked for")
 Basis = Literal["over blocks and images", "over blocks", "one-way"]
 
@@ -184,6 +185,11 @@ def analyze_by(
             raise OfframpError(f"there is no column '{name}'{hint}")
     for where, part in _cells(frame, by):
         whole = sample(part, columns)
+        if len(whole.groups) > MOST_GROUPS:
+            raise OfframpError(
+                f"column '{columns.group}' has {len(whole.groups):,} groups, and at most {MOST_GROUPS} are "
+                "compared; use some rows only, or another column"
+            )
         if families is None:
             yield where, analyze_sample(whole, alpha)
             continue

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from offramp.api.answer import answer
-from offramp.api.options import CommandOption
+from offramp.api.options import CommandOption, FastStepWatcher
 from offramp.errors import OfframpError, in_line, nearest
 from offramp.terminal import TextBlocks, TextTable
+from offramp.units import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,6 +71,7 @@ def stats(
     better: Annotated[
         Literal["higher", "lower"] | None, CommandOption("higher|lower", parse=lambda text, _: text)
     ] = None,
+    watch: FastStepWatcher = None,
 ) -> GroupStatistics:
     """Test whether groups differ, in any table of numbers.
 
@@ -88,6 +90,7 @@ def stats(
         measured: True or false: was it measured? Estimates are not tested.
         families: Test the five core strategies, and each hybrid with its parents.
         better: Which values are better.
+        watch: Called with each step.
 
     Raises:
         OfframpError: The file cannot be read, a column is missing, or no row is left.
@@ -107,9 +110,11 @@ def stats(
     frame = _filter(read(Path(file), value), where)
     if frame.empty:
         raise OfframpError(f"{file} has no rows{' where ' + ' and '.join(where) if where else ''}")
-    analyses = list(
-        analyze_by(frame, columns, split, families=FAMILIES if families else None, alpha=ALPHA)
-    )
+    analyses = []
+    for cell in analyze_by(frame, columns, split, families=FAMILIES if families else None, alpha=ALPHA):
+        analyses.append(cell)
+        if watch is not None:
+            watch(counted(len(analyses), "analysis", "analyses"))
     return GroupStatistics(analyses, rule(ALPHA, better), columns)
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from offramp.study.spec.models import Study
 
 MOST = 20  # lines of one kind that are shown; JSON has all
+MOST_CLASSES = 1000  # of the table, likewise
 DataSetName = Annotated[str, CommandOption("NAME")]
 
 
@@ -59,11 +60,13 @@ class DataReport:
         splits = self.audit.splits
         rows = [
             (label, *(f"{split.by_class[label]:,}" for split in splits.values()))
-            for label in self.audit.classes
+            for label in self.audit.classes[:MOST_CLASSES]
         ]
+        more = len(self.audit.classes) - MOST_CLASSES
         whole = "all classes" if "all" in self.audit.classes else "all"  # which a class may be called
         rows.append((whole, *(f"{split.images:,}" for split in splits.values())))
-        return TextTable(["class"], list(splits), rows, f"{self.title}: images by class and split")
+        note = f"and {more:,} more classes, in --json" if more > 0 else ""
+        return TextTable(["class"], list(splits), rows, f"{self.title}: images by class and split", note)
 
     def _pixels(self) -> list[TextTable]:
         mean, deviation = self.audit.mean, self.audit.std

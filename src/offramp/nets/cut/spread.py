@@ -86,12 +86,11 @@ def spread(places: Sequence[ExitPlace], exits: int) -> Reasons:
     """
     if exits < 0:
         raise OfframpError(f"{exits} exits cannot be attached; use 0 or more")
-    useful = _useful(places)
-    for among, apart in ((useful, APART), (useful, 0.0), (places, 0.0)):
+    useful, count = _useful(places), len(_last_of_equal(places))
+    for among, apart in ((useful, APART), (useful, 0.0), (places, 0.0)) if exits <= count else ():
         reasons = _spread(among, exits, apart)
         if reasons is not None:
             return reasons
-    count = len(_last_of_equal(places))
     few = f"{count} place{'' if count == 1 else 's'}" if count else "no place"
     raise OfframpError(
         f"the network has {few} for exits, and {exits} are asked for; attach fewer, or name the taps"
