@@ -25,12 +25,12 @@ from safetensors.torch import save
 import records
 from fuzz_kit import cases, changed, harmed, one_line
 from offramp.api.results import stats
-from offramp.bundle.preprocessing import from_json
 from offramp.data import DataSpec, load, split_file
 from offramp.data.raw import RawData, RawSplit
 from offramp.hashing import with_seal
 from offramp.nets import pretrained
 from offramp.policy.policy import Policy
+from offramp.preprocessing import from_json
 from offramp.report import claims, evidence
 from offramp.store import pack
 from offramp.store.store import Store

@@ -17,11 +17,11 @@ from torchvision.transforms.v2 import functional
 
 from offramp.bundle import runtime
 from offramp.bundle.export import preprocessing
-from offramp.bundle.preprocessing import Preprocessing, from_json
 from offramp.data import normalize
 from offramp.data.images.files import open_image, pixels
 from offramp.data.images.geometry import Geometry
 from offramp.infer import image_files
+from offramp.preprocessing import Preprocessing, from_json
 from records import manifest
 
 COLOR = Preprocessing((8, 6), 3, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
@@ -97,6 +97,21 @@ def test_of_sixteen_bits_the_upper_eight_are_taken(tmp_path: Path) -> None:
     assert np.array_equal(GRAY.pixels(Image.fromarray(deep))[0], deep >> 8)
     Image.fromarray(deep).save(tmp_path / "a.pgm")  # `I` to Pillow, as numbers of 32 bits are
     assert np.array_equal(np.array(open_image(tmp_path / "a.pgm", "a"))[..., 0], deep >> 8)
+
+
+def test_a_png_is_read_by_its_checksums(tmp_path: Path) -> None:
+    """Pillow reads on over damaged pixels; training, which the bundle follows, does not."""
+    how = Preprocessing((8, 8), 3, (0.5,) * 3, (0.2,) * 3)
+    path = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+    whole = path.read_bytes()
+    with Image.open(path) as image:
+        assert how.batch([image]).shape == (1, 3, 8, 8)
+    at = whole.index(b"IDAT") + 20
+    for damaged in (whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :], whole[:45] + bytes(2**16)):
+        path.write_bytes(damaged)
+        with Image.open(path) as image, pytest.raises(ValueError, match="image 0 cannot be read"):
+            how.batch([image])
 
 
 def test_normalized_as_training_does_to_the_bit() -> None:

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from bundle_kit import bundle_refusal
+from onnx import TensorProto
 from packaging.requirements import Requirement
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
-from fuzz_kit import cases, changed
+from fuzz_kit import cases, changed, harmed, one_line
 from ghostscript import EPS, trap
 from longer import long
 from offramp.api.deploy.predict import COLUMNS
@@ -29,6 +31,7 @@ from offramp.bundle.runtime import Bundle, BundleError, main
 from offramp.data import DataSpec, load
 from offramp.errors import OfframpError
 from offramp.infer.image_files import open_bundle
+from wording import refusal, stable
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("numpy", "onnxruntime", "pillow")
@@ -427,7 +430,7 @@ def edited(bundle: Path, file: str, path: str, value: object) -> None:
 WRONG = [
     ("stages.json", "stages.1.file", 7, "stages.1.file must be text, not 7"),
     ("stages.json", "stages.1.file", "policy.txt", "SHA256SUMS does not list policy.txt"),
-    ("stages.json", "stages.1.file", "labels.json", "labels.json cannot be loaded"),
+    ("stages.json", "stages.1.file", "labels.json", "labels.json is no graph"),
     ("stages.json", "stages", [], "stages must be a list of 1 or more, not a list of 0"),
     ("stages.json", "stages", ..., "stages is missing"),
     ("stages.json", "stages.0", "first", "stages.0 must be an object, not 'first'"),
@@ -473,7 +476,7 @@ def test_what_another_wrote_wrongly_is_named(
         Bundle(bundle)
     line = str(refused.value)
     assert message in line and "\n" not in line
-    assert f"{bundle}/{file}" in line or "SHA256SUMS" in line or "cannot be loaded" in line
+    assert f"{bundle}/{file}" in line or "SHA256SUMS" in line or "is no graph" in line
     with pytest.raises(OfframpError) as named:  # offramp itself says the same
         open_bundle(bundle)
     assert str(named.value) == line
@@ -518,6 +521,98 @@ def test_escapes_of_a_terminal_are_not_printed(bundle: Path, images: Path) -> No
     assert status == 0 and "\x1b" not in out and "  \\x1b[31m" in out
     edited(bundle, "stages.json", "unreliable", ["\x1b[2Jgone"])
     assert run(bundle, images / "00.png")[2] == "run.py: unreliable: \\x1b[2Jgone\n"
+
+
+def ending_in(bundle: Path, kind: str, *more: str, **attributes: Any) -> None:
+    """The first graph with one more node, which makes the logits of what the last one made."""
+    path = bundle / "stages" / "exit-1.onnx"
+    model = onnx.load(path)
+    logits = model.graph.output[0].name
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            for at, name in enumerate(names):
+                names[at] = "sooner" if name == logits else name
+    model.graph.initializer.extend(
+        [
+            onnx.helper.make_tensor("forever", TensorProto.INT64, [], [2**62]),
+            onnx.helper.make_tensor("go on", TensorProto.BOOL, [], [True]),
+            onnx.helper.make_tensor("three", TensorProto.INT64, [2], [3, 10]),
+        ]
+    )
+    inputs = [*more, "sooner"] if kind == "Loop" else ["sooner", *more]
+    model.graph.node.append(onnx.helper.make_node(kind, inputs, [logits], **attributes))
+    onnx.save(model, path)
+    seal(bundle)
+
+
+def looping() -> onnx.GraphProto:
+    """A turn of a loop that changes nothing."""
+    value = onnx.helper.make_tensor_value_info
+    number, go_on = value("turn", TensorProto.INT64, []), value("go on", TensorProto.BOOL, [])
+    again, same = value("again", TensorProto.BOOL, []), onnx.ValueInfoProto(name="same")
+    nodes = [
+        onnx.helper.make_node("Identity", ["go on"], ["again"]),
+        onnx.helper.make_node("Identity", ["x"], ["same"]),
+    ]
+    return onnx.helper.make_graph(
+        nodes, "turn", [number, go_on, onnx.ValueInfoProto(name="x")], [again, same]
+    )
+
+
+@pytest.mark.parametrize("kind", ["Loop", "RandomNormalLike", "Gelu of com.microsoft", "functions"])
+def test_an_operator_that_no_export_has_is_refused(
+    kind: str, bundle: Path, snapshot: SnapshotAssertion
+) -> None:
+    """A loop of 2**62 turns ran without end."""
+    if kind == "Loop":
+        ending_in(bundle, kind, "forever", "go on", body=looping())
+    elif kind == "functions":
+        ending_in(bundle, "Identity")
+        model = onnx.load(bundle / "stages" / "exit-1.onnx")
+        turn = onnx.helper.make_node("Identity", ["x"], ["y"])
+        opset = onnx.helper.make_opsetid("", 18)
+        model.functions.append(onnx.helper.make_function("", "Relu", ["x"], ["y"], [turn], [opset]))
+        onnx.save(model, bundle / "stages" / "exit-1.onnx")
+        seal(bundle)
+    else:
+        name, _, domain = kind.partition(" of ")
+        ending_in(bundle, name, domain=domain)
+    assert bundle_refusal(Bundle, bundle) == snapshot
+    assert refusal(open_bundle, bundle) == bundle_refusal(Bundle, bundle)
+
+
+def test_a_graph_that_fails_is_one_line_without_escapes(
+    bundle: Path, leaving: Path, images: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """onnxruntime told of it in a log of its own, with the names of nodes as they are."""
+    ending_in(bundle, "Identity", name="\x1b[31mfine")
+    assert run(bundle, images / "00.png")[0] == 0  # the control
+    evil = Path(shutil.copytree(bundle, bundle.with_name("evil")))
+    shutil.copy(leaving / "stages" / "exit-1.onnx", evil / "stages")
+    ending_in(evil, "Reshape", "three", name="\x1b[31mevil")
+    status, _, err = run(evil, images / "00.png")
+    assert status == 2 and err.count("\n") == 1 and r"\x1b[31mevil" in err and "\x1b" not in err
+    network = open_bundle(evil)
+    line = refusal(network.answer, np.zeros((1, 1, 8, 8), np.uint8))
+    assert "exit-1.onnx fails" in line and line in stable(err)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_no_graph_is_a_line(bundle: Path) -> None:
+    path = bundle / "stages" / "exit-1.onnx"
+    whole = path.read_bytes()
+    runtime.check_operators(path)
+    for content in (b"", b"\x3a", b"\x3a\xff\xff\xff\xff\x0f", b"\x0b" * 9, b"\x80" * 20, b"ORTM" * 4):
+        path.write_bytes(content)
+        if content:
+            assert bundle_refusal(runtime.check_operators, path).endswith("again")
+    for case in cases(500):
+        path.write_bytes(harmed(case, whole[:4000] + whole[-4000:]))
+        one_line(case, runtime.check_operators, path, also=BundleError)
+    nodes = b"\x0a\x06\x22\x04Relu" * (runtime.NODES + 1)
+    size = bytes([len(nodes) & 127 | 128, len(nodes) >> 7 & 127 | 128, len(nodes) >> 14])
+    path.write_bytes(b"\x3a" + size + nodes)
+    assert "more than 100,000 operators" in bundle_refusal(runtime.check_operators, path)
 
 
 @pytest.fixture(scope="module")

@@ -27,9 +27,9 @@ from syrupy.assertion import SnapshotAssertion
 
 from offramp.api.deploy.serve import listener, name_of, opened
 from offramp.bundle.folder import seal
-from offramp.bundle.preprocessing import Preprocessing
 from offramp.bundle.runtime import Bundle
 from offramp.infer.image_files import open_bundle
+from offramp.preprocessing import Preprocessing
 from offramp.serve.app import Batcher, Refused, ServeLimits, _Service, make_app
 from refusal import refuses
 from wording import refusal

@@ -22,7 +22,6 @@ from PIL import Image
 import offramp
 from ghostscript import EPS, trap
 from offramp.bundle.export import ExportOptions, export
-from offramp.bundle.preprocessing import Preprocessing
 from offramp.bundle.runtime import SUFFIXES, find_images
 from offramp.infer import image_files
 from offramp.infer.image_files import Network
@@ -30,6 +29,7 @@ from offramp.policy import policy as policies
 from offramp.policy.calibration import Calibration, Chosen
 from offramp.policy.policy import Policy
 from offramp.policy.scoring import SCORES, Score
+from offramp.preprocessing import Preprocessing
 from offramp.store.store import Store
 from refusal import refuses
 from support import CPU, run_all, tiny_data, tiny_plan, tiny_study

@@ -15,8 +15,7 @@ from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
 from ghostscript import EPS, trap
-from offramp.bundle import preprocessing
-from offramp.data.images.files import FORMATS, Files, open_image, pixels, stacked
+from offramp.data.images.files import Files, open_image, pixels, stacked
 from offramp.data.images.geometry import Geometry, picture
 from wording import refusal
 
@@ -187,10 +186,6 @@ def test_an_eps_that_is_called_png_starts_nothing(
     for image in (file, EPS):
         assert "none of BMP, GIF" in refusal(open_image, image, str(file))
     assert not mark.exists()
-
-
-def test_a_bundle_reads_what_training_reads() -> None:
-    assert preprocessing.FORMATS == FORMATS
 
 
 @pytest.mark.parametrize("ending", ["bmp", "gif", "jpg", "pbm", "pgm", "png", "ppm", "tiff", "webp"])

@@ -13,7 +13,6 @@ import torch
 from offramp.bundle import folder as bundle
 from offramp.bundle import graphs
 from offramp.bundle.card import Card, card, markdown
-from offramp.bundle.preprocessing import Preprocessing
 from offramp.bundle.trial_images import Shown, SplitImages, for_check, for_int8
 from offramp.errors import OfframpError
 from offramp.inputs import is_text
@@ -24,6 +23,7 @@ from offramp.policy.calibration import Calibration, Chosen
 from offramp.policy.evaluate import evaluate
 from offramp.policy.policy import Policy
 from offramp.policy.stage_times import unlike
+from offramp.preprocessing import Preprocessing
 from offramp.store.manifest import GeometryRecord, Manifest
 from offramp.store.store import Store
 from offramp.study import trained as trials
@@ -212,10 +212,10 @@ def _float32(
     about = _rest(folder, parts)
     if options.check:
         yield "comparing with PyTorch"
-        from offramp.bundle import parity, runtime  # needs onnxruntime, an extra
+        from offramp.bundle import parity  # needs onnxruntime, an extra
 
         compared = compared or for_check(parts.manifest, options.root, options.trust_code)
-        check = parity.compare(runtime.Bundle(folder), parts.net, parts.rule, compared)
+        check = parity.compare(bundle.opened(folder, pictures=False), parts.net, parts.rule, compared)
         about = replace(about, check=check)
     if options.measure:
         yield "measuring the stages"
@@ -231,7 +231,7 @@ def _int8(
 ) -> Generator[str, None, Card]:
     """As `_float32`, quantized, with the thresholds solved again. Raises OfframpError without the
     images, and where that costs more accuracy than was allowed."""
-    from offramp.bundle import int8, parity, runtime  # needs onnxruntime, an extra
+    from offramp.bundle import int8, parity  # needs onnxruntime, an extra
 
     assert options.int8 is not None
     yield "reading the images"
@@ -264,7 +264,9 @@ def _int8(
         int8.join(every, ints, small.stages, folder)
         about = _rest(folder, small)
         yield "comparing with what was calibrated"
-        check = parity.alike(runtime.Bundle(folder), rule, quantized.test, splits["test"].batches())
+        check = parity.alike(
+            bundle.opened(folder, pictures=False), rule, quantized.test, splits["test"].batches()
+        )
         about = replace(about, check=check if options.check else None)
         yield "measuring beside float32"
         for _ in graphs.export(parts.net, parts.stages, plain):

@@ -29,7 +29,7 @@ PACKAGES = ("numpy", "onnxruntime", "pillow")  # all that a bundle imports
 SOURCES = {
     "run.py": "bundle/runtime.py",
     "scoring.py": "policy/scoring.py",
-    "preprocessing.py": "bundle/preprocessing.py",
+    "preprocessing.py": "preprocessing.py",
 }
 """What runs a bundle, and the files here that it is a copy of."""
 
@@ -47,13 +47,22 @@ def opened(folder: Path, threads: int | None = None, pictures: bool = True) -> B
     """A bundle, checked and loaded. pictures: whether one that answers none is refused. Raises
     OfframpError without onnxruntime, and for a bundle that is damaged or changed."""
     check_runtime()
-    from offramp.bundle.runtime import Bundle, BundleError
+    from offramp.bundle.runtime import Bundle
 
-    try:
+    with refusing():
         loaded = Bundle(folder, threads)
         if pictures:
             loaded.check_pictures()
         return loaded
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """What a bundle refuses is refused here: its BundleError becomes an OfframpError."""
+    from offramp.bundle.runtime import BundleError
+
+    try:
+        yield
     except BundleError as error:
         raise OfframpError(str(error)) from None
 

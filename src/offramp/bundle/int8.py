@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp.bundle.folder import refusing
 from offramp.bundle.graphs import BEFORE, StageGraph
 from offramp.bundle.trial_images import SplitImages
 from offramp.errors import OfframpError, in_line
@@ -36,7 +37,8 @@ class Layers:
         from offramp.bundle.runtime import session  # needs onnxruntime, an extra
 
         self._stages = tuple(stages)
-        self._sessions = [session(folder / stage.file, threads=0) for stage in stages]  # as many as fit
+        with refusing():  # as many threads as fit
+            self._sessions = [session(folder / stage.file, threads=0) for stage in stages]
 
     def inputs(self, at: int, pixels: Floats) -> dict[str, Any]:
         """What stage `at` takes, by name, of images [B, C, H, W]; the stages before it run."""

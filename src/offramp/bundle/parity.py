@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from offramp.bundle.folder import refusing
 from offramp.bundle.trial_images import Shown
 from offramp.engine.settings import laid_out
 from offramp.errors import OfframpError
@@ -45,6 +46,7 @@ class Parity:
     near: int
 
 
+@refusing()
 def compare(bundle: Bundle, net: ExitNetwork, policy: Policy, compared: Shown) -> Parity:
     """Compare a bundle with the network in PyTorch, which is in eval mode, on the CPU. Raises
     OfframpError for a logit that differs by more than the tolerance, and for an image that leaves
@@ -87,6 +89,7 @@ class Likeness:
     differing: float  # share of images that are answered otherwise
 
 
+@refusing()
 def alike(
     bundle: Bundle, policy: Policy, rows: SplitLogits, batches: Iterable[NDArray[np.float32]]
 ) -> Likeness:

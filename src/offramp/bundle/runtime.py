@@ -17,6 +17,7 @@ import copy
 import functools
 import hashlib
 import json
+import mmap
 import os
 import platform
 import statistics
@@ -54,6 +55,27 @@ AGAIN = "export the bundle again"
 BEFORE = "before"  # the input of a graph that adds to the answer of the stage before
 LARGEST = 16 * 2**20  # bytes of a list or JSON of a bundle
 WHOLE = 2**63 - 1  # the largest whole number that is believed
+
+
+# What exporters write, and nothing that takes text, draws at random or goes round without end (Loop).
+OPERATORS = frozenset(
+    """Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool
+    BatchNormalization BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Celu Clip
+    Col2Im Compress Concat ConcatFromSequence Constant ConstantOfShape Conv ConvInteger ConvTranspose Cos
+    Cosh CumSum DFT DepthToSpace DequantizeLinear Det Div Dropout DynamicQuantizeLinear Einsum Elu Equal
+    Erf Exp Expand EyeLike Flatten Floor GRU Gather GatherElements GatherND Gelu Gemm GlobalAveragePool
+    GlobalMaxPool Greater GreaterOrEqual GridSample GroupNormalization HardSigmoid HardSwish Identity
+    InstanceNormalization IsInf IsNaN LRN LSTM LayerNormalization LeakyRelu Less LessOrEqual Log
+    LogSoftmax MatMul MatMulInteger Max MaxPool MaxRoiPool Mean Min Mish Mod Mul Neg NonMaxSuppression
+    NonZero Not OneHot Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear RMSNormalization RNN
+    Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
+    ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize ReverseSequence RoiAlign RotaryEmbedding
+    Round STFT ScatterElements ScatterND Selu SequenceAt SequenceConstruct SequenceEmpty SequenceInsert
+    SequenceLength Shape Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split
+    SplitToSequence Sqrt Squeeze Sub Sum Swish Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Unique
+    Unsqueeze Where Xor""".split()  # noqa: SIM905 - a list would take a line for each
+)
+NODES = 100_000  # of a graph; the largest networks have some thousands
 
 
 class BundleError(Exception):
@@ -122,8 +144,8 @@ def _beside(name: str) -> ModuleType:
     bundle the very bytes that are run are checked, and no compiled copy of them is read or left."""
     path = Path(__file__).with_name(f"{name}.py")
     sums = path.with_name(SUMS)
-    if not sums.exists() and not path.exists():  # in offramp itself it has a folder of its own
-        path = path.parents[1] / "policy" / path.name
+    if not sums.exists() and not path.exists():  # in offramp itself each has a folder of its own
+        path = path.parents[1] / ("policy" if name == "scoring" else "") / path.name
     source = path.read_bytes()
     if sums.exists() and f"{hashlib.sha256(source).hexdigest()}  {path.name}" not in _lines(sums):
         raise BundleError(f"{path} is not what {SUMS} lists; export the bundle again")
@@ -493,12 +515,69 @@ class Bundle:
         return self.path / name
 
 
+def check_operators(path: Path) -> None:
+    """Check that a graph has operators of OPERATORS alone. Raises BundleError otherwise, and for a file
+    that is no graph. It is read as Protocol Buffers say: a model has a graph (field 7) and functions
+    (25), a graph nodes (1), a node an operator (4) and the set that it is of (7)."""
+    nodes = 0
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for what, *graph in _fields(data, 0, len(data)):
+                if what == 25:
+                    raise BundleError(f"{path} has functions of its own, which no export has; {AGAIN}")
+                for part, *node in _fields(data, *graph) if what == 7 else ():
+                    for field, start, end in _fields(data, *node) if part == 1 else ():
+                        if field == 4 or (field == 7 and end > start):
+                            _check_name(path, field, data[start : min(end, start + 60)])
+                    nodes += part == 1
+                    if nodes > NODES:
+                        raise BundleError(f"{path} has more than {NODES:,} operators; {AGAIN}")
+    except (OSError, ValueError, IndexError):  # an empty file has no map
+        raise BundleError(f"{path} is no graph; {AGAIN}") from None
+
+
+def _check_name(path: Path, field: int, name: bytes) -> None:
+    text = name.decode(errors="replace")
+    if text not in (OPERATORS if field == 4 else ("ai.onnx",)):
+        kind = "the operator" if field == 4 else "an operator of the set"
+        raise BundleError(f"{path} has {kind} '{text}', which no export has; {AGAIN}")
+
+
+def _fields(data: Any, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """The fields of a message of Protocol Buffers from `at` to `end`: number, and where its bytes begin
+    and end; of a number these are nowhere. Raises ValueError or IndexError for what is no message."""
+    while at < end:
+        key, at = _number(data, at)
+        size = {1: 8, 5: 4}.get(key & 7, 0)
+        if key & 7 in (0, 2):
+            size, at = _number(data, at)
+            size *= key & 7 == 2
+        if (key & 7 not in (0, 2) and not size) or at + size > end:
+            raise ValueError
+        yield key >> 3, at, at + size
+        at += size
+
+
+def _number(data: Any, at: int) -> tuple[int, int]:
+    """A number of seven bits a byte, and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        value |= (data[at] & 127) << shift
+        at += 1
+        if data[at - 1] < 128:
+            return value, at
+    raise ValueError
+
+
 def session(path: Path, threads: int, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Any:
-    """The graph in a file, loaded. Raises BundleError where onnxruntime cannot."""
+    """The graph in a file, loaded. Raises BundleError where onnxruntime cannot, and as
+    `check_operators`."""
+    check_operators(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what it says has names of the graph as they are, escapes and all
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     # Each stage has a pool of its own. Threads of one that spin take the cores from the next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

@@ -246,9 +246,10 @@ def _wrong(data: UnreadData, splits: Mapping[str, SplitAudit], copies: Sequence[
     lines = [line for split in splits.values() for line in split.damaged]
     for name, split in splits.items():
         absent = [label for label, count in split.by_class.items() if not count]
-        lines += [f"the {name} split has no image of class '{label}'; add some" for label in absent[:FEW]]
+        none = f"the {name} split has no image of"
+        lines += [f"{none} class '{label}'; add some" for label in absent[:FEW]]
         if len(absent) > FEW:
-            lines.append(f"the {name} split has no image of {len(absent) - FEW:,} more; correct the labels")
+            lines.append(f"{none} {len(absent) - FEW:,} more; correct the labels")
     across: dict[str, list[Copies]] = {}
     for same in copies:
         if len(set(same.splits)) > 1:

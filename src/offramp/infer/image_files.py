@@ -13,11 +13,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from offramp.bundle import preprocessing
+from offramp import preprocessing
 from offramp.bundle.export import IN_PYTHON
 from offramp.bundle.export import preprocessing as preprocessing_of
-from offramp.bundle.folder import SUMS, opened
-from offramp.bundle.preprocessing import FORMATS, Preprocessing
+from offramp.bundle.folder import SUMS, opened, refusing
 from offramp.data.images.files import SUFFIXES, upright_size
 from offramp.engine.settings import placed
 from offramp.errors import OfframpError
@@ -26,6 +25,7 @@ from offramp.policy import policy as policies
 from offramp.policy import useful
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.policy import Policy
+from offramp.preprocessing import FORMATS, Preprocessing
 from offramp.store.store import Store
 from offramp.study.run.trials import load_network
 
@@ -89,7 +89,7 @@ def open_bundle(folder: Path) -> Network:
     bundle = opened(folder)
 
     def under(thresholds: Sequence[float | None]) -> Runner:
-        run: Runner = bundle.with_thresholds(thresholds).run
+        run: Runner = refusing()(bundle.with_thresholds(thresholds).run)
         return run
 
     return Network(
@@ -97,7 +97,7 @@ def open_bundle(folder: Path) -> Network:
         classes=tuple(bundle.labels),
         exits=tuple(stage.exit for stage in bundle.stages),
         preprocessing=preprocessing.from_json(bundle.preprocessing.as_json()),
-        run=bundle.run,
+        run=refusing()(bundle.run),
         score=bundle.score,
         thresholds=tuple(stage.threshold for stage in bundle.stages),
         under=under,

@@ -35,10 +35,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from offramp.bundle.preprocessing import FORMATS
 from offramp.bundle.runtime import Bundle
 from offramp.errors import in_line
 from offramp.hashing import finite
+from offramp.preprocessing import FORMATS
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -187,8 +187,8 @@ def analyze_by(
         whole = sample(part, columns)
         if len(whole.groups) > MOST_GROUPS:
             raise OfframpError(
-                f"column '{columns.group}' has {len(whole.groups):,} groups, and at most {MOST_GROUPS} are "
-                "compared; use some rows only, or another column"
+                f"column '{columns.group}' has {len(whole.groups):,} groups, and at most {MOST_GROUPS} "
+                "are compared; use some rows only, or another column"
             )
         if families is None:
             yield where, analyze_sample(whole, alpha)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,14 +19,11 @@ from offramp.data.images import file_hashes
 from offramp.data.progress import LoggedProgress, pool
 from offramp.errors import OfframpError, in_line
 from offramp.files import inside
+from offramp.preprocessing import FORMATS, check_png, mode_of
 
 SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Pillow's names for what those endings mean; it goes by content, and for an EPS it starts Ghostscript,
-whatever the file is called. What a bundle reads is the same: `offramp.bundle.preprocessing.FORMATS`."""
-
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid", "dev"),
@@ -133,7 +129,7 @@ def open_image(file: Path | bytes, name: str) -> Image.Image:
     """An image file as RGB, turned upright as its EXIF data says.
 
     Gray is repeated, transparency dropped; of 16 bits the upper eight are taken, of an animation the
-    first frame. A bundle makes the same of a file: `offramp.bundle.preprocessing.Preprocessing.pixels`.
+    first frame. A bundle makes the same of a file: `offramp.preprocessing.Preprocessing.pixels`.
 
     Args:
         file: Where it is, or its bytes.
@@ -145,8 +141,7 @@ def open_image(file: Path | bytes, name: str) -> Image.Image:
     try:
         source = BytesIO(file) if isinstance(file, bytes) else file
         with Image.open(source, formats=FORMATS) as stored:
-            if stored.format == "PNG" and stored.fp is not None:
-                _check_png(stored.fp)
+            check_png(stored)
             ImageOps.exif_transpose(stored, in_place=True)  # every copy costs a tenth of decoding
             image = as_mode(of_eight_bits(stored, name), "RGB")
             image.load()
@@ -162,27 +157,13 @@ def open_image(file: Path | bytes, name: str) -> Image.Image:
     return image
 
 
-def _check_png(file: IO[bytes]) -> None:
-    """Raises ValueError for damaged pixels: Pillow looks at no checksum of theirs, as libpng does."""
-    place = file.tell()
-    file.seek(8)
-    while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
-        chunk, checksum = file.read(int.from_bytes(head[:4])), file.read(4)
-        if head[4:] == b"IDAT" and zlib.crc32(head[4:] + chunk) != int.from_bytes(checksum):
-            raise ValueError("its pixels do not match their checksum")
-    file.seek(place)
-
-
 def of_eight_bits(image: Image.Image, name: str) -> Image.Image:
     """Of 16 bits the upper eight; a palette with transparency as colors with it.
-
-    A PGM of 16 bits is called `I` by Pillow, as numbers of 32 bits are (so in
-    `offramp.bundle.preprocessing.mode_of`).
 
     Raises:
         OfframpError: calling the image `name`, where it is deeper.
     """
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+    if mode_of(image).startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("F", "I"):
         raise OfframpError(f"{name} has PIL mode {image.mode}; give images of 8 or 16 bits a channel")

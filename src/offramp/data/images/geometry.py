@@ -17,7 +17,7 @@ from offramp.data.images.files import as_mode, pixels
 from offramp.data_spec import Fit
 from offramp.errors import OfframpError, nearest
 
-LARGEST = 16_384  # pixels a side, as of `offramp.bundle.preprocessing`: 800 MB an image
+LARGEST = 16_384  # pixels a side, as of `offramp.preprocessing`: 800 MB an image
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ Only numpy and Pillow are used, so that a bundle can do the very same without to
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,8 @@ from PIL import Image, ImageOps
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Of files, as Pillow calls them: it goes by content, and for an EPS it starts Ghostscript, whatever the
-file is called. Training reads the same: `offramp.data.images.files.FORMATS`."""
+file is called."""
+PIECE = 2**20  # bytes of a chunk that are in memory at once
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N")  # of 16 bits, whose upper eight are taken
 GRAY = ("1", "L", "LA", *DEEP)  # modes of Pillow whose pixels have no color
 COLOR = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
@@ -37,8 +39,30 @@ def mode_of(image: Image.Image) -> str:
     return "I;16" if image.mode == "I" and image.format == "PPM" else image.mode
 
 
+def check_png(image: Image.Image) -> None:
+    """Of a picture just opened, raise OSError for damaged pixels of a PNG: Pillow looks at no checksum
+    of theirs, as libpng does."""
+    file: IO[bytes] | None = getattr(image, "fp", None)
+    if image.format != "PNG" or file is None:
+        return
+    place = file.tell()
+    file.seek(8)
+    while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+        if not head[4:].isalpha():
+            raise OSError("it is damaged")
+        left, actual = int.from_bytes(head[:4]), zlib.crc32(head[4:])
+        while left and (piece := file.read(min(left, PIECE))):
+            left, actual = left - len(piece), zlib.crc32(piece, actual)
+        checksum = file.read(4)
+        if head[4:] == b"IDAT" and actual != int.from_bytes(checksum):
+            raise OSError("its pixels do not match their checksum")
+    file.seek(place)
+
+
 def upright(image: Image.Image) -> Image.Image:
-    """A picture just opened, in memory, turned as its EXIF data says."""
+    """A picture just opened, in memory, turned as its EXIF data says. Raises OSError for a damaged
+    one."""
+    check_png(image)
     mode = mode_of(image)
     image = ImageOps.exif_transpose(image)  # a copy, which no longer says what it was read from
     return image if image.mode == mode else image.convert(mode)
