@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from offramp import device as devices
 from offramp.data import Data, load
-from offramp.data.images.files import FORMATS, Files, upright_size
+from offramp.data.images.files import Files, upright_size
 from offramp.data.load import NORMALIZED, read_source
 from offramp.data_spec import Normalization
 from offramp.errors import OfframpError, nearest
@@ -21,6 +21,7 @@ from offramp.nets import BACKBONES, ExitNetwork, build
 from offramp.nets.cut.spread import EXITS
 from offramp.nets.network import inside
 from offramp.nets.pretrained import IMAGENET, at_hand, has_public, published
+from offramp.preprocessing import FORMATS
 from offramp.strategies import STRATEGIES
 from offramp.study.plan import profiles, programs
 from offramp.study.plan.plan import Plan, net_spec, plan_trials
