@@ -9,7 +9,12 @@ from typing import Any
 import torch
 from fit_runs import program_nodes, split_data
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
 
+from offramp import attach, program
+from offramp.device import seeded
 from offramp.engine.cache import Cache
 from offramp.engine.fit import conclude, fit, split_logits
 from offramp.engine.images import Images
@@ -131,3 +136,30 @@ def trained(
         answers = split_logits(trainee.net, here, "test", node.exits, 8)
         every["answers"] = torch.from_numpy(answers)
     return every
+
+
+def in_a_loop(ranks: Ranks, wrapper: str, strategy: str) -> Tensors:
+    """What a loop of one's own ends in, each rank with its part of every batch. Without BatchNorm, whose
+    statistics would be those of a part."""
+    with seeded(0):
+        layers = [nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1), nn.ReLU()]
+        module = nn.Sequential(*layers, nn.Conv2d(6, 6, 3), nn.Flatten(), nn.Linear(216, 5))
+    net = attach(module, ["1", "3"], (1, 8, 8), head="linear")
+    generator = torch.Generator().manual_seed(1)
+    batches = torch.randn(4, 8, 1, 8, 8, generator=generator)
+    labels = torch.randint(5, (4, 8), generator=generator)
+    for phase in program(net, strategy):
+        with phase:
+            model: Any = phase.module
+            if ranks.count > 1 and wrapper == "ddp":
+                model = DistributedDataParallel(model)
+            elif ranks.count > 1:
+                fully_shard(model, mesh=init_device_mesh("cpu", (ranks.count,)))
+            optimizer = torch.optim.SGD(phase.parameters(), lr=0.05, momentum=0.9)
+            for images, classes in zip(batches, labels, strict=True):
+                own = slice(ranks.rank, None, ranks.count)
+                loss = model(images[own], classes[own])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+    return {name: tensor.clone() for name, tensor in net.state_dict().items()}

@@ -29,7 +29,7 @@ from offramp.engine.auxiliary import (
     penalties,
     phase_loss,
 )
-from offramp.engine.losses import LossContext, check_labels, gating
+from offramp.engine.losses import LossContext, check_labels, gating, spent_at
 from offramp.engine.passes import ExitAnswers, answered, answers
 from offramp.engine.trainee import rated
 from offramp.engine.values import IMAGES, Point, Tensors, compute, end, sending_back
@@ -55,6 +55,8 @@ class Body(Protocol):
     def module(self) -> nn.Module: ...
     @property
     def exits(self) -> int: ...
+    @property
+    def classes(self) -> int: ...
     def parameters_of(self, part: Part) -> list[nn.Parameter]: ...
     def state(self, part: Part) -> State: ...
     def train_parts(self, parts: frozenset[Part]) -> None:
@@ -83,6 +85,10 @@ class AttachedBody:
     @property
     def exits(self) -> int:
         return self.module.exits
+
+    @property
+    def classes(self) -> int:
+        return self.module.classes
 
     def parameters_of(self, part: Part) -> list[nn.Parameter]:
         return inside(self.module).parameters_of(part, self.trunk)
@@ -126,6 +132,10 @@ class ForeignBody:
     @property
     def exits(self) -> int:
         return self.net.exits
+
+    @property
+    def classes(self) -> int:
+        return self.net.classes
 
     def parameters_of(self, part: Part) -> list[nn.Parameter]:
         return self.net.parameters_of(part)
@@ -305,6 +315,8 @@ class PhaseModule(nn.Module):
         self._pairs = tuple(layers)
         self.register_buffer("class_weights", class_weights, persistent=False)
         self._phase, self._body, self._teacher, self._smoothing = phase, body, teacher, smoothing
+        gated = isinstance(body, AttachedBody) and phase.gated
+        self._spent = spent_at(body.module, phase.exits) if gated else {}  # type: ignore[arg-type]
         self.anchors: Anchors = {}
         self.entered = True
         self.batches = 0
@@ -327,6 +339,8 @@ class PhaseModule(nn.Module):
         """[B, C, H, W] or [B, T], and labels [B] or [B, C] → the loss; without labels, the answers."""
         if not torch.compiler.is_compiling():
             self._check(labels)
+        if labels is not None:  # before statistics move
+            labels = check_labels(labels, len(images), self._body.classes)
         phase = self._phase
         mine = self._body.answers(phase, images)
         outputs = {"logits": mine.logits, "features": mine.features}
@@ -348,12 +362,13 @@ class PhaseModule(nn.Module):
             OfframpError: The labels are of another form, or of no class.
         """
         phase, logits = self._phase, outputs["logits"]
-        labels = check_labels(labels, next(iter(logits.values())))
+        labels = check_labels(labels, *next(iter(logits.values())).shape)
         mine = ExitAnswers(logits, outputs.get("features", {}))
         live = self._teacher is None
         theirs = ExitAnswers(outputs.get("teacher", {}), outputs.get("teacher_features", {}))
         layers: Any = dict(zip(self._pairs, self.adapters, strict=True))
-        gates = gating(self.net, logits) if isinstance(self.net, ExitNetwork) and phase.gated else None
+        own = self.net if isinstance(self.net, ExitNetwork) else None
+        gates = gating(own, logits, self._spent) if own is not None and phase.gated else None
         context = LossContext(
             self.class_weights,
             self._smoothing,
@@ -380,12 +395,12 @@ class PhaseModule(nn.Module):
             if isinstance(tensor, nn.Parameter)
         }
 
-    def learned(self) -> set[str]:
-        """The names in the network of what changes as it trains: parameters, and buffers beside them."""
+    def learned(self) -> dict[str, Tensor]:
+        """What changes of the network as it trains, by its names: parameters and buffers."""
         every = (self._body.state(part) for part in sorted(self._phase.trained))
         ours = {id(tensor) for state in every for tensor in state.values()}
         named = self.net.state_dict(keep_vars=True)
-        return {name for name, tensor in named.items() if id(tensor) in ours}
+        return {name: tensor for name, tensor in named.items() if id(tensor) in ours}
 
     def _check(self, labels: Tensor | None) -> None:
         """Raises OfframpError for a call that would train something else than the phase says."""
@@ -621,6 +636,8 @@ class LoopPhase:
                 handle.remove()
             for parameter in self.parameters():
                 parameter.grad = None
+            if error is None:  # where a process failed, the others would wait for each other
+                _gather(module)
             sums = _sums(module.net)
             changed = {name for name, total in sums.items() if total != self._sums[name]}
             learned = module.learned()
@@ -639,15 +656,16 @@ class LoopPhase:
                 "phase does not train is as it was"
             )
             return
-        if module.batches and not changed & learned:
+        weights = {name for name, tensor in learned.items() if isinstance(tensor, nn.Parameter)}
+        if module.batches and not changed & weights:
             raise OfframpError(
                 f"{after}, and none of its weights changed; make its optimizer inside of the phase: "
                 "AdamW(phase.parameters())"
             )
-        if changed - learned:
+        if others := changed - learned.keys():
             raise OfframpError(
-                f"{after}, and '{min(changed - learned)}', which it does not train, changed: something "
-                "else writes on it; give the optimizer phase.parameters() alone"
+                f"{after}, and '{min(others)}', which it does not train, changed: something else writes "
+                "on it; give the optimizer phase.parameters() alone"
             )
         if broken := [name for name, total in sums.items() if not math.isfinite(total)]:
             raise OfframpError(
@@ -694,10 +712,22 @@ class LoopPhase:
         self._loaded, self.state = state, "new"
 
 
+def _gather(module: nn.Module) -> None:
+    """Put whole parameters in place of those that FSDP has divided among processes."""
+    if hasattr(module, "reshard"):
+        module.reshard()
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None and hasattr(parameter, "full_tensor"):
+                whole = parameter.full_tensor().detach()
+                part._parameters[name] = nn.Parameter(whole, parameter.requires_grad)
+
+
 def _sums(net: nn.Module) -> dict[str, float]:
     """The sum of each tensor of a network, which tells whether it changed."""
     state = net.state_dict()
     totals = [tensor.sum(dtype=torch.float64) for tensor in state.values()]
+    totals = [total.full_tensor() if hasattr(total, "full_tensor") else total for total in totals]
     return dict(zip(state, torch.stack(totals).tolist(), strict=True))
 
 

@@ -103,30 +103,31 @@ def cross_entropy(
     return F.cross_entropy(logits, labels, class_weights, reduction="sum") / len(labels)
 
 
-def check_labels(labels: Tensor, logits: Tensor) -> Tensor:
+def check_labels(labels: Tensor, rows: int, classes: int) -> Tensor:
     """Labels as losses take them: int64 [B], or floats [B, C].
 
     Args:
         labels: Of the user.
-        logits: [B, C] of an exit.
+        rows: B.
+        classes: C.
 
     Raises:
         OfframpError: They are of another shape, or of no class (which is looked at on a CPU alone, as it
             would have to wait for another device).
     """
     soft = labels.is_floating_point()
-    if labels.shape != (logits.shape if soft else logits.shape[:1]) or labels.dtype == torch.bool:
+    if labels.shape != ((rows, classes) if soft else (rows,)) or labels.dtype == torch.bool:
         kind = str(labels.dtype).removeprefix("torch.")
         raise OfframpError(
-            f"the labels are {list(labels.shape)} {kind}; give [{len(logits)}] class numbers, or "
-            f"{list(logits.shape)} floats, the share of each class"
+            f"the labels are {list(labels.shape)} {kind}; give [{rows}] class numbers, or "
+            f"{[rows, classes]} floats, the share of each class"
         )
     if labels.is_cpu and not soft and len(labels) and not torch.compiler.is_compiling():
         low, high = (int(bound) for bound in labels.aminmax())
-        if low < 0 or high >= logits.shape[1]:
+        if low < 0 or high >= classes:
             raise OfframpError(
                 f"a label is {low if low < 0 else high}, and there are classes 0 to "
-                f"{logits.shape[1] - 1}; leave images without a known label out of the batch"
+                f"{classes - 1}; leave images without a known label out of the batch"
             )
     return labels if soft else labels.long()
 
@@ -170,17 +171,23 @@ def statistics(logits: Tensor) -> Tensor:
     return torch.stack([first, certainty(odds), first - second, certainty(sharper)], dim=1)
 
 
-def gating(net: ExitNetwork, logits: Mapping[int, Tensor]) -> Gating:
-    """The gates' answers to logits [B, C] by exit; no gradient goes back to these."""
+def spent_at(net: ExitNetwork, exits: Sequence[int]) -> dict[int, float]:
+    """What an image costs that leaves at each of `exits`, as a `Gating` has it."""
+    whole = exit_macs(net, exits)
+    return {k: exit_macs(net, exits[: i + 1]) / whole for i, k in enumerate(exits)}
+
+
+def gating(
+    net: ExitNetwork, logits: Mapping[int, Tensor], spent: Mapping[int, float] | None = None
+) -> Gating:
+    """The gates' answers to logits [B, C] by exit; no gradient goes back to these. spent: of
+    `spent_at`, where that is at hand."""
     gates = {}
     for exit, own in logits.items():
         gate = inside(net).heads[exit - 1].gate if exit < net.exits else None
         if gate is not None:  # by single products: float32 whatever the precision
             gates[exit] = (statistics(own) * gate.weight[0]).sum(1) + gate.bias
-    exits = sorted(logits)
-    whole = exit_macs(net, exits)
-    spent = {k: exit_macs(net, exits[: i + 1]) / whole for i, k in enumerate(exits)}
-    return Gating(gates, spent)
+    return Gating(gates, spent_at(net, sorted(logits)) if spent is None else spent)
 
 
 def gate_loss(
@@ -420,7 +427,7 @@ def early_exit_loss(
                 "the logits of each exit, first exit first, or a mapping from exit to logits"
             )
     read = {k: mine[k] for k in sorted(exits)}
-    labels = check_labels(labels, next(iter(read.values())))
+    labels = check_labels(labels, *next(iter(read.values())).shape)
     weights = phase.sample_weights if phase else None
     return objective(terms, read, theirs, labels, LossContext(class_weights, label_smoothing, weights))
 

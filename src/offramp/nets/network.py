@@ -191,7 +191,8 @@ class ExitNetwork(nn.Module):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise OfframpError(
-            "a network with exits cannot be pickled; save net.state_dict(), and attach again to load it"
+            "a network with exits cannot be pickled; save net.state_dict(), and attach again to load "
+            "it, as each of several spawned processes does"
         )
 
     def __repr__(self) -> str:
