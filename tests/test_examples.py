@@ -103,7 +103,7 @@ class Small(nn.Module):
 def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
-    assert len(blocks) == 1
+    assert len(blocks) == 2
     labels = torch.arange(150) % 3
     noise = torch.randint(0, 60, (150, 3, 32, 32), generator=torch.Generator().manual_seed(0))
     images = (noise + 60 * labels.view(-1, 1, 1, 1)).to(torch.uint8)
@@ -114,3 +114,8 @@ def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exec(forced.replace('("bundle", policy)', '("bundle", policy, anyway=True)'), given)
     assert len(given["answers"].classes) == 9
     assert (tmp_path / "bundle" / "run.py").exists()
+    floats = (images[:32].float() / 255 - 0.4) / 0.2
+    names = {"my_module": Small(), "offramp": offramp, "loader": [(floats, labels[:32])]}
+    assert len(blocks[1].splitlines()) <= 20
+    exec(blocks[1], names)
+    assert names["phase"].state == "left" and torch.isfinite(names["loss"])

@@ -714,8 +714,9 @@ class LoopPhase:
 
 def _gather(module: nn.Module) -> None:
     """Put whole parameters in place of those that FSDP has divided among processes."""
-    if hasattr(module, "reshard"):
-        module.reshard()
+    reshard: Any = getattr(module, "reshard", None)
+    if reshard is not None:
+        reshard()
     for part in module.modules():
         for name, parameter in part._parameters.items():
             if parameter is not None and hasattr(parameter, "full_tensor"):
