@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import offramp
+from longer import long
+from nets.published import BranchyNet, MSDNet, RANet, TokenViT
 from offramp import Fitted, OfframpError
 from offramp.bundle.runtime import Bundle
 from test_api import Net, Pictures, Tensors, attached
@@ -168,7 +170,8 @@ def poisoned() -> Any:
 
 FLOATS = (torch.rand(100, 3, 12, 12) / 2, torch.arange(100) % 3)
 REFUSED: dict[str, dict[str, Any]] = {
-    "plain-module": {"net": Net()},
+    "one-exit": {"net": Net(), "input_shape": (3, 12, 12)},
+    "no-shape": {"net": Net()},
     "no-normalization": {"normalize": None},
     "normalization-of-images-that-are-not-there": {"normalize": "train"},
     "normalized-floats": {"calibration": FLOATS, "normalize": "imagenet"},
@@ -226,3 +229,124 @@ def test_a_bundle_answers_as_the_network(tmp_path: Path) -> None:
     images = torch.stack([Tensors(40, seed=8)[i][0] for i in range(40)])
     answers = Bundle(done.folder).predict(images.permute(0, 2, 3, 1).numpy())
     assert (answers.exits == own.predict(images, policy).exits.numpy()).all()
+
+
+def learned(module: nn.Module, steps: int = 60) -> nn.Module:
+    """The module after some steps of a loop of one's own, in eval mode."""
+    images = torch.stack([Tensors(300)[i][0] for i in range(300)]) / 255
+    labels = torch.tensor(Tensors(300).labels)
+    images = nn.functional.interpolate(images, 16)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+    for step in range(steps):
+        rows = torch.arange(30) + 30 * (step % 10)
+        returned: Any = module.train()(images[rows])
+        answers = returned.values() if isinstance(returned, dict) else returned
+        loss = torch.stack([nn.functional.cross_entropy(a, labels[rows]) for a in answers]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return module.eval()
+
+
+def larger(count: int, seed: int) -> tuple[Tensor, list[int]]:
+    """Images of 16 px, and labels."""
+    rows = Tensors(count, seed=seed)
+    images = torch.stack([rows[i][0] for i in range(count)]).float()
+    return nn.functional.interpolate(images, 16).to(torch.uint8), rows.labels
+
+
+@pytest.mark.parametrize("kind", [MSDNet, *long(RANet, BranchyNet, TokenViT)])
+def test_published_networks_are_calibrated_answer_and_ship(
+    kind: type[nn.Module], tmp_path: Path
+) -> None:
+    """By their own forward: the same answers, and images that leave run nothing more."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = learned(kind())
+    own = offramp.adopt(module, larger(600, 5), normalize="unit", store=tmp_path / "store")
+    assert min(own.accuracy.values()) > 0.8
+    policy = own.calibrate(max_accuracy_loss=0.05, anyway=True)
+    images, labels = larger(60, 6)
+    answers = own.predict(images, policy)
+    with torch.no_grad():
+        returned: Any = module(images / 255)
+    logits = torch.stack([*(returned.values() if isinstance(returned, dict) else returned)], 1)
+    torch.testing.assert_close(
+        answers.logits, logits[torch.arange(60), answers.exits - 1], rtol=1e-3, atol=1e-4
+    )
+    assert (answers.classes == torch.tensor(labels)).float().mean() > 0.8
+    done = own.export(tmp_path / "bundle", policy, measure=False, anyway=True)
+    assert done.card["network"]["backbone"] == kind.__name__ and done.card["check"]["images"] > 0
+    shipped = Bundle(done.folder).predict(images.permute(0, 2, 3, 1).numpy())
+    assert (shipped.exits == answers.exits.numpy()).all()
+    if kind is not RANet:  # some of it is read by some exits only, and trains in no loop of phases
+        again = offramp.load(own.trial, tmp_path / "store", net=offramp.multi_exit(kind(), (3, 16, 16)))
+    else:
+        again = offramp.load(own.trial, tmp_path / "store", net=kind())
+    torch.testing.assert_close(again(images / 255)[0], logits[:, 0])
+
+
+@pytest.mark.long
+def test_a_text_encoder_with_heads_on_its_layers() -> None:
+    """DeeBERT's heads on a BERT of transformers: policies, and answers that stop early."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=64,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=16,
+    )
+
+    class DeeBert(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bert = transformers.BertModel(config, add_pooling_layer=False)
+            self.highways = nn.ModuleList(
+                nn.Sequential(nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 3)) for _ in range(3)
+            )
+
+        def forward(self, ids: Tensor) -> list[Tensor]:
+            mask = (ids != 0).long()
+            states = self.bert(ids, attention_mask=mask, output_hidden_states=True).hidden_states[1:]
+            return [head(x[:, 0]) for head, x in zip(self.highways, states, strict=True)]
+
+    torch.manual_seed(0)
+    module = DeeBert()
+    ids = torch.randint(1, 64, (700, 12))
+    ids[:, 6:] *= torch.arange(700)[:, None] % 2  # half of the texts are short
+    labels = torch.arange(700) % 3
+    ids[:, 1] = labels + 1
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.003)
+    for _ in range(30):
+        losses = [nn.functional.cross_entropy(a, labels[:200]) for a in module.train()(ids[:200])]
+        optimizer.zero_grad()
+        torch.stack(losses).sum().backward()
+        optimizer.step()
+    own = offramp.adopt(module, (ids[200:], labels[200:]), name="DeeBERT")
+    policy = own.calibrate(max_accuracy_loss=0.05)
+    answers = own.predict(ids[200:300], policy)
+    assert own.accuracy[3] > 0.9 and answers.compute.float().mean() < 0.9
+    with torch.no_grad():
+        logits = torch.stack(module.eval()(ids[200:300]), 1)
+    torch.testing.assert_close(answers.logits, logits[torch.arange(100), answers.exits - 1])
+
+
+def test_a_network_that_a_loop_of_phases_trained() -> None:
+    """`program` trains it, `adopt` takes it."""
+    net = attached()
+    images, labels = Tensors(300), torch.tensor(Tensors(300).labels)
+    pixels = torch.stack([images[i][0] for i in range(300)]) / 255
+    for phase in offramp.program(net, "two-stage"):
+        with phase:
+            optimizer = torch.optim.Adam(phase.parameters(), lr=0.01)
+            for step in range(40):
+                rows = torch.arange(30) + 30 * (step % 10)
+                loss = phase.module(pixels[rows], labels[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+    own = offramp.adopt(net, Tensors(500, seed=5), train=images, normalize="unit")
+    assert own.accuracy[3] > 0.8
+    assert own.calibrate(max_accuracy_loss=0.05, training_shares=True, anyway=True).exits == (1, 2, 3)

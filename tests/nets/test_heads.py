@@ -11,7 +11,7 @@ from torch import nn
 
 from offramp.nets import attach, head_kinds, heads
 from offramp.nets.clock import Clock
-from offramp.nets.heads import Head, HeadSpec, paper_head
+from offramp.nets.heads import HeadSpec, new_head, paper_head
 from offramp.nets.network import inside
 from offramp.study.spec.models import ExitsSpec
 from wording import refusal
@@ -26,7 +26,7 @@ PAPER = HeadSpec()
 
 def make(shape, default=PAPER, classes=7, clock=None, **overrides):
     spec = resolve(default, overrides, shape, "exit 1")
-    return Head(spec, shape, classes, "exits.x", clock or Clock())
+    return new_head(spec, shape, classes, "exits.x", clock or Clock())
 
 
 def kinds(module: nn.Module) -> list[str]:

@@ -19,7 +19,7 @@ from offramp.device import seeded
 from offramp.nets import ExitNetwork, attach, lgvit
 from offramp.nets.clock import Clock
 from offramp.nets.cut.observe import count_macs
-from offramp.nets.heads import Head, HeadSpec
+from offramp.nets.heads import Head, HeadSpec, new_head
 from offramp.nets.network import inside
 from offramp.parts import Part
 from support import Vision
@@ -32,7 +32,7 @@ GRID = SIDE * SIDE
 def make(shape: tuple[int, ...], kind: str, sides=(20, 20), place=(1, 1), **settings) -> Head:
     spec = resolve(HeadSpec(), {"kind": kind, **settings}, shape, "exit 1", sides, place)
     with seeded(3):
-        head = Head(spec, shape, CLASSES, "exits.x", Clock())
+        head = new_head(spec, shape, CLASSES, "exits.x", Clock())
     return head.train()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 
 from offramp import device as devices
 from offramp.api.fit import Fitted, check_apart, check_data_fits, fitted, order_notes
@@ -24,10 +25,11 @@ from offramp.engine import resolve
 from offramp.engine.fit import split_logits
 from offramp.engine.images import Images
 from offramp.engine.settings import applied
-from offramp.errors import OfframpError
 from offramp.hashing import plain
 from offramp.nets import ExitNetwork
+from offramp.nets.foreign import MultiExit, Outputs
 from offramp.nets.network import identified, inside, with_trunks
+from offramp.nets.own_exits import with_exits
 from offramp.numerics import profile
 from offramp.recipe import ADOPTED
 from offramp.store.manifest import Cost, NodeLabels, NodeRecord, NodeSummary
@@ -42,7 +44,7 @@ HISTORY = ["epoch", "split", "exit", "metric", "value"]
 
 
 def adopt(
-    net: ExitNetwork,
+    net: ExitNetwork | MultiExit | nn.Module,
     calibration: Samples,
     *,
     validation: Samples | None = None,
@@ -50,6 +52,8 @@ def adopt(
     train: Samples | None = None,
     normalize: Normalization | None = None,
     classes: Sequence[str] | None = None,
+    input_shape: Sequence[int] | None = None,
+    outputs: Outputs | None = None,
     name: str = ADOPTED,
     seed: int = 0,
     store: str | Path | None = None,
@@ -60,11 +64,17 @@ def adopt(
     It answers the images of three splits, and so has an accuracy and a compute at each exit. Then it
     calibrates, predicts, measures and exports as after `fit`. `net` itself stays as it is.
 
+    A module that returns the logits of several exits computes all of them, whatever leaves. It is traced
+    and cut at its exits, so that what an image does not need does not run. Where that cannot be done,
+    the error says why.
+
     Give images that it was not trained on: on others its exits look better than they are. Images are as
     `fit` takes them, without a random transform. Warns as `fit` does of what to know of them.
 
     Args:
-        net: Of `attach`, with the weights that its exits were trained to, heads included.
+        net: Of `attach`, with the weights that its exits were trained to, heads included; or a module
+            with exits of its own, [B, C, H, W] → a list, tuple or mapping of logits [B, classes], first
+            exit first, or its description by `multi_exit`.
         calibration: Images that choose policies, (image, label) each, as `fit` takes them.
         validation: Images that policies are made on; None holds them out of calibration.
         test: Images that the results are for; None holds them out of calibration.
@@ -75,6 +85,9 @@ def adopt(
             `train` measures `train`. None for images that are normalized already, and for texts.
         classes: Names of the classes, in the order of its answers; by default those that the Dataset
             names itself, else numbers.
+        input_shape: Of a module with exits of its own: (C, H, W) of one image, (T,) of one text; by
+            default that of the arrays of calibration.
+        outputs: Of such a module: which of what it returns are the exits' logits (see `multi_exit`).
         name: What reports call it.
         seed: Tells several trainings of one network apart, in reports.
         store: A folder in which it is kept, for `load`, `report` and the command line; by default a
@@ -111,8 +124,8 @@ def adopt(
         >>> adopted.predict(images[1000:1100], policy).exits.shape
         torch.Size([100])
     """
-    if not isinstance(net, ExitNetwork):
-        raise OfframpError(f"the net is a {type(net).__name__}; give a network with exits")
+    shape = _shape_of(calibration) if input_shape is None else tuple(input_shape)
+    net = with_exits(net, shape, outputs)
     names = tuple(map(str, range(net.classes)))
     data = of_trained(
         calibration,
@@ -139,6 +152,13 @@ def adopt(
         with closing(read) as images, applied(plan.numerics):
             trials.write(plan, target, plan.trials[0], images, _answers(plan, target, images))
         return fitted(plan, target, chosen)
+
+
+def _shape_of(samples: Any) -> tuple[int, ...] | None:
+    """Of one example, where samples are arrays of images with channels first, or of texts."""
+    images = samples[0] if isinstance(samples, tuple) else None
+    shape = tuple(getattr(images, "shape", ()))[1:]
+    return shape if len(shape) in (1, 3) else None
 
 
 def _answers(plan: Plan, store: Store, images: Images) -> trials.LogitsByName:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from offramp import device as devices
 from offramp.engine.settings import placed
@@ -12,6 +13,8 @@ from offramp.errors import OfframpError
 from offramp.infer.image_files import checked_policy
 from offramp.infer.predictor import Predictor
 from offramp.nets import ExitNetwork
+from offramp.nets.foreign import MultiExit
+from offramp.nets.own_exits import with_exits
 from offramp.policy import policy as policies
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
@@ -22,7 +25,7 @@ def load(
     trial: str,
     store: str | Path = "runs",
     device: torch.device | str | None = None,
-    net: ExitNetwork | None = None,
+    net: ExitNetwork | MultiExit | nn.Module | None = None,
     trust_code: bool = False,
 ) -> ExitNetwork:
     """The trained network of a trial, ready to call.
@@ -36,7 +39,8 @@ def load(
         store: The folder of the run, or its address ("s3://bucket/runs").
         device: Such as "cuda"; by default OFFRAMP_DEVICE, else a GPU if there is one.
         net: For a trial of `fit`, the network attached in the same way (the module with its weights
-            before training); it does not change.
+            before training); it does not change. For one of `adopt`, a network of the same code with any
+            weights.
         trust_code: Run the file that the store names, if the backbone is code such as
             `net.py:make_net`. It must equal the recorded code.
 
@@ -52,13 +56,10 @@ def load(
     if not isinstance(trial, str):
         kind = type(trial).__name__
         raise OfframpError(f"the trial is a {kind}; give a trial's id, such as results.trials[0]")
-    if net is not None and not isinstance(net, ExitNetwork):
-        raise OfframpError(
-            f"the net is a {type(net).__name__}; give the network that was attached for the trial: "
-            "offramp.attach(module, exits=…, input_shape=…)"
-        )
     source = Store(store)
-    return trials.load_network(source, source.find_trial(trial), devices.chosen(device), net, trust_code)
+    name = source.find_trial(trial)
+    own = None if net is None else with_exits(net, tuple(source.read_trial(name).input_shape))
+    return trials.load_network(source, name, devices.chosen(device), own, trust_code)
 
 
 def predictor(

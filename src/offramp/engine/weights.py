@@ -71,8 +71,9 @@ class Weights:
     def _blank(self, sources: Iterable[Source], carry: Carry) -> ExitNetwork:
         """A network to fill, with gates where a source has some."""
         nodes = {source.node for source in sources if source.node is not None}
-        gates = any(name.endswith(GATES) for node in nodes for name in self._nodes(node))
         template = self._template
+        own = {exit.name + end for exit in inside(template).facts.early for end in GATES}
+        gates = any(own & self._nodes(node).keys() for node in nodes)
         net = copy.deepcopy(template) if carry == inside(template).carry else template.carrying(carry)
         return gated(net) if gates else net
 

@@ -295,19 +295,9 @@ def _assembled(
     classes: int | None,
     seed: int,
 ) -> ExitNetwork:
-    """The trunk with its heads; runs it once on an empty image, for shapes and MACs."""
-    costs: dict[Part, int] = {}
-    shapes: list[tuple[int, ...]] = []
-    reference, initial = next(trunk.module.parameters()), buffers(trunk.module)
-    values: tuple[Tensor, ...] = (blank(input_shape, 1, reference),)
-    for i, segment in enumerate(trunk.segments, start=1):
-        segment.train(False)
-        values, costs[Part("segment", i)] = count_macs(partial(segment, *values))
-        shapes.append(tuple(values[0].shape[1:]))
-    trunk.classifier.train(False)
-    last = Part("head", len(trunk.segments))
-    (logits, *_), costs[last] = count_macs(partial(trunk.classifier, *values))
-    restore(initial)
+    """The trunk with its heads."""
+    costs, shapes, logits = measured(trunk, input_shape)
+    reference = next(trunk.module.parameters())
     classes = _classes(logits, classes, type(trunk.module).__name__)
     early, heads, reasons = [], [], list(settings.reasons)
     *places, _ = trunk.places
@@ -350,6 +340,23 @@ def _assembled(
         for remark in _remarks(net, logits):
             warnings.warn(remark, OfframpWarning, stacklevel=3)
     return net.train()
+
+
+def measured(trunk: Trunk, input_shape: Shape) -> tuple[dict[Part, int], list[tuple[int, ...]], Tensor]:
+    """MACs of its parts, the shape at each place and the logits [1, classes] of one empty image."""
+    costs: dict[Part, int] = {}
+    shapes: list[tuple[int, ...]] = []
+    reference, initial = next(trunk.module.parameters()), buffers(trunk.module)
+    values: tuple[Tensor, ...] = (blank(input_shape, 1, reference),)
+    for i, segment in enumerate(trunk.segments, start=1):
+        segment.train(False)
+        values, costs[Part("segment", i)] = count_macs(partial(segment, *values))
+        shapes.append(tuple(values[0].shape[1:]))
+    trunk.classifier.train(False)
+    last = Part("head", len(trunk.segments))
+    (logits, *_), costs[last] = count_macs(partial(trunk.classifier, *values))
+    restore(initial)
+    return costs, shapes, logits
 
 
 def _lighter(spec: HeadSpec, overrides: Mapping[str, Any], tap: HeadInput) -> list[HeadSpec]:

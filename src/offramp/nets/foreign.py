@@ -227,19 +227,34 @@ def multi_exit(
     )
 
 
+def answering(
+    module: nn.Module, input_shape: Sequence[int], outputs: Outputs | None = None
+) -> MultiExit:
+    """As `multi_exit`, of a network that is trained already: what belongs to which exit is left open.
+
+    Raises:
+        OfframpError: It does not return logits of two exits or more for examples of that shape.
+    """
+    shape, like = tuple(input_shape), next(module.parameters(), torch.empty(0))
+    with _in_eval_mode(module, ()), torch.no_grad():
+        logits = logits_of(_returned(module, noise(shape, 2, like=like)), outputs)
+    return MultiExit(module, shape, logits[0].shape[1], len(logits), outputs, {}, {})
+
+
+def _returned(module: nn.Module, x: Tensor) -> Any:
+    try:
+        return module(x)
+    except Exception as error:
+        raise OfframpError(
+            f"{type(module).__name__} cannot take [2, {', '.join(map(str, x.shape[1:]))}]: "
+            f"{in_line(error)}; give the input_shape of one image, or of one text"
+        ) from error
+
+
 def logits_of(returned: Any, outputs: Outputs | None) -> tuple[Tensor, ...]:
     """The logits of each exit, of what a module returned. Raises OfframpError where they are not
     there."""
-    if callable(outputs):
-        several = outputs(returned)
-    elif outputs is not None:
-        try:
-            several = [returned[key] for key in outputs]
-        except (KeyError, IndexError, TypeError):
-            what = list(returned) if isinstance(returned, Mapping) else type(returned).__name__
-            raise OfframpError(f"outputs={list(outputs)} is not in what it returns: {what}") from None
-    else:
-        several = [*returned.values()] if isinstance(returned, Mapping) else returned
+    several = of_exits(returned, outputs)
     fit = isinstance(several, Sequence) and all(
         isinstance(t, Tensor) and t.ndim == 2 and t.shape == several[0].shape for t in several
     )
@@ -252,6 +267,19 @@ def logits_of(returned: Any, outputs: Outputs | None) -> tuple[Tensor, ...]:
             "belong; say which they are: outputs=[0, 1], outputs=['aux', 'out'], or a function"
         )
     return tuple(several)
+
+
+def of_exits(returned: Any, outputs: Outputs | None) -> Any:
+    """What a module returned of its exits, unchecked. Raises OfframpError for entries that it lacks."""
+    if callable(outputs):
+        return outputs(returned)
+    if outputs is None:
+        return [*returned.values()] if isinstance(returned, Mapping) else returned
+    try:
+        return [returned[key] for key in outputs]
+    except (KeyError, IndexError, TypeError):
+        what = list(returned) if isinstance(returned, Mapping) else type(returned).__name__
+        raise OfframpError(f"outputs={list(outputs)} is not in what it returns: {what}") from None
 
 
 def _shapes(returned: Any) -> str:
@@ -295,13 +323,7 @@ def _reached(module: nn.Module, shape: Shape, outputs: Outputs | None) -> _Reach
         with _in_eval_mode(module, parameters.values()):
             x = noise(shape, 2, like=like, generator=torch.Generator().manual_seed(0))
             x = x.requires_grad_() if x.is_floating_point() else x
-            try:
-                returned = module(x)
-            except Exception as error:
-                raise OfframpError(
-                    f"{type(module).__name__} cannot take [2, {', '.join(map(str, shape))}]: "
-                    f"{in_line(error)}; give the input_shape of one image, or of one text"
-                ) from error
+            returned = _returned(module, x)
             logits = logits_of(returned, outputs)
             owners = {**parameters, **ran}
             read = defaultdict[str, set[int]](set)

@@ -96,6 +96,23 @@ class HeadSpec:
         return KINDS[self.kind].one_size(self)
 
 
+@dataclass(frozen=True)
+class OwnHead:
+    """What an early exit is made of that came with its network: a stretch of the network.
+
+    Attributes:
+        code: Digest of what the network computes up to its logits.
+    """
+
+    code: str
+    kind: Literal["its own"] = "its own"
+
+    @property
+    def one_size(self) -> bool:
+        """Nobody knows which other sizes it would fit."""
+        return True
+
+
 _FIELDS = {f.name: f for f in dataclasses.fields(HeadSpec)}
 
 
@@ -175,11 +192,8 @@ class Head(nn.Module):
     """One early exit: `pool`, then `body`. Reads a tap, returns logits [B, classes].
 
     Args:
-        spec: What `resolve` returned for the tap.
-        shape: Of the tap, without the batch.
-        classes: How many logits.
-        name: Such as "exits.layer1"; with the clock, it decides what the dropout draws from.
-        clock: Of the network.
+        pool: Has no parameters and draws nothing.
+        body: Tensors of the pool → logits.
 
     Attributes:
         before: The answer before [B, classes] → what the exit adds of it to these logits; None where
@@ -190,17 +204,28 @@ class Head(nn.Module):
     before: nn.Module | None
     gate: nn.Linear | None
 
-    def __init__(
-        self, spec: HeadSpec, shape: tuple[int, ...], classes: int, name: str, clock: Clock
-    ) -> None:
+    def __init__(self, pool: nn.Module, body: nn.Module) -> None:
         super().__init__()
         self.before = self.gate = None
-        dropout = ClockedDropout(spec.dropout, f"{name}.dropout", clock)
-        self.pool, self.body = KINDS[spec.kind].build(spec, shape, classes, dropout)
+        self.pool, self.body = pool, body
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, *shape] → logits [B, classes]."""
         return self.body(self.pool(x))  # type: ignore[no-any-return]
+
+
+def new_head(spec: HeadSpec, shape: tuple[int, ...], classes: int, name: str, clock: Clock) -> Head:
+    """A head with weights of the global generator.
+
+    Args:
+        spec: What `resolve` returned for the tap.
+        shape: Of the tap, without the batch.
+        classes: How many logits.
+        name: Such as "exits.layer1"; with the clock, it decides what the dropout draws from.
+        clock: Of the network.
+    """
+    dropout = ClockedDropout(spec.dropout, f"{name}.dropout", clock)
+    return Head(*KINDS[spec.kind].build(spec, shape, classes, dropout))
 
 
 def zeros(columns: int, rows: int, bias: bool) -> nn.Linear:

@@ -20,7 +20,7 @@ from offramp.hashing import derive
 from offramp.inputs import Shape, is_square
 from offramp.nets.clock import Clock
 from offramp.nets.cut.partition import Segment, Trunk
-from offramp.nets.heads import Head, HeadSpec, is_channels_last, through, zeros
+from offramp.nets.heads import Head, HeadSpec, OwnHead, is_channels_last, new_head, through, zeros
 from offramp.parts import Carry, Part
 
 Make = Callable[[], nn.Module]
@@ -38,7 +38,7 @@ class Exit:
     """
 
     place: str
-    spec: HeadSpec
+    spec: HeadSpec | OwnHead
     shape: tuple[int, ...]
 
     @property
@@ -111,7 +111,7 @@ class NetworkParts:
         return self.facts.carry
 
     @property
-    def head_specs(self) -> tuple[HeadSpec, ...]:
+    def head_specs(self) -> tuple[HeadSpec | OwnHead, ...]:
         return tuple(exit.spec for exit in self.facts.early)
 
     def segment(self, i: int, trunk: int = 0) -> Segment:
@@ -289,9 +289,15 @@ class NetworkParts:
 
 
 def drawn_head(exit: Exit, classes: int, clock: Clock, seed: int, draw: str) -> Head:
-    """A head whose weights are a function of (seed, draw, place). The global generator stays."""
+    """A head whose weights are a function of (seed, draw, place). The global generator stays. Raises
+    OfframpError for one that came with its network."""
+    if isinstance(exit.spec, OwnHead):
+        raise OfframpError(
+            f"the exit at '{exit.place}' came with its network, and nobody knows how its weights are "
+            "drawn; train the network in a loop (offramp.program), and adopt it then"
+        )
     with seeded(derive(seed, exit.name, draw)):
-        return Head(exit.spec, exit.shape, classes, exit.name, clock)
+        return new_head(exit.spec, exit.shape, classes, exit.name, clock)
 
 
 def drawn_module(make: Make, seed: int, draw: str) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from inspect import Parameter, signature
 from typing import Any, final
@@ -15,6 +15,9 @@ from offramp.errors import OfframpError
 _MISTAKEN = (TypeError, IndexError, KeyError, AttributeError)
 
 
+Pick = Callable[[Any], Any]
+
+
 @dataclass(frozen=True)
 class CallStyle:
     """How a module is called: images `[B, C, H, W]` → logits `[B, classes]`.
@@ -24,16 +27,21 @@ class CallStyle:
         entry: The key under which a mapping has the images; None where they come as they are.
         answer: The entry of what it returns that is the logits; None where it returns nothing else.
         attribute: Whether `answer` is an attribute and not an entry.
+        pick: Of a module that answers at several exits: takes the logits of one of them out of what it
+            returns; `answer` is then not read.
     """
 
     argument: str | None = None
     entry: str | None = None
     answer: str | int | None = None
     attribute: bool = False
+    pick: Pick | None = None
 
     def __call__(self, module: nn.Module, images: Any) -> Any:
         batch = images if self.entry is None else {self.entry: images}
         output = module(batch) if self.argument is None else module(**{self.argument: batch})
+        if self.pick is not None:
+            return self.pick(output)
         if self.answer is None:
             return output
         return getattr(output, str(self.answer)) if self.attribute else output[self.answer]
@@ -56,8 +64,9 @@ class Called(nn.Module):
         return self._style(self.module, x)
 
 
-def call_style(module: nn.Module, images: Tensor) -> tuple[CallStyle, Tensor]:
-    """How `module` takes `images` `[B, C, H, W]` in the mode it is in, and its logits on them.
+def call_style(module: nn.Module, images: Tensor, pick: Pick | None = None) -> tuple[CallStyle, Tensor]:
+    """How `module` takes `images` `[B, C, H, W]` in the mode it is in, and its logits on them; of a
+    module with several exits, those that `pick` takes.
 
     Raises:
         OfframpError: Where no style leads to logits. What the module raises of images that do not fit it
@@ -67,6 +76,9 @@ def call_style(module: nn.Module, images: Tensor) -> tuple[CallStyle, Tensor]:
     mistake: Exception | None = None
     for style in (STRAIGHT, *_by_name(module)):
         try:
+            if pick is not None:
+                style = replace(style, pick=pick)
+                return style, style(module, images.clone())
             return _with_answer(style, style(module, images.clone()), module)
         except _MISTAKEN as error:
             mistake = mistake or error

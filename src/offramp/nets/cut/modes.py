@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from offramp.device import reseed, seeded
 from offramp.errors import OfframpError
 from offramp.inputs import is_text, noise
-from offramp.nets.cut.calling import STRAIGHT, CallStyle, call_style
+from offramp.nets.cut.calling import STRAIGHT, CallStyle, Pick, call_style
 from offramp.nets.cut.observe import UNKNOWN, Observed, observe
 from offramp.nets.cut.trace import Traced, Untraceable, attribute, export, listing_remedy, trace
 from offramp.nets.identity import functions, settings, tensors_digest
@@ -168,11 +168,17 @@ class ModuleGraphs:
         return (node, *(n for n in others if n is not node))
 
 
-def graphs_of(module: nn.Module, input_shape: tuple[int, ...]) -> ModuleGraphs:
+def graphs_of(module: nn.Module, input_shape: tuple[int, ...], pick: Pick | None = None) -> ModuleGraphs:
     """Trace and observe a copy of `module` on noise of `input_shape` (`[C, H, W]`).
 
     What fx does not follow, such as a choice that depends on sizes, is traced by `torch.export`. Neither
     the module nor the global generator changes.
+
+    Args:
+        module: In any mode.
+        input_shape: Of one image.
+        pick: Of a module that was trained with several exits, whose logits it answers with; such a one
+            is taken as it is in eval mode.
 
     Raises:
         OfframpError: When images of that shape do not pass, when the module cannot be traced, or when
@@ -182,13 +188,14 @@ def graphs_of(module: nn.Module, input_shape: tuple[int, ...]) -> ModuleGraphs:
     with seeded(_SEED), torch.no_grad():
         x = noise(input_shape, 3, like=reference)
         try:
-            style, evaluation, training, wrong = _both_modes(module, x, trace)
+            style, evaluation, training, wrong = _both_modes(module, x, trace, pick)
         except Untraceable as error:
             try:
-                style, evaluation, training, wrong = _both_modes(module, x, export)
+                style, evaluation, training, wrong = _both_modes(module, x, export, pick)
             except Exception as last:  # of torch.export, a dozen kinds
                 reason = last if isinstance(last, Untraceable) else error
-                raise OfframpError(f"{reason}; {listing_remedy(module, x)}") from error
+                remedy = "" if pick else f"; {listing_remedy(module, x)}"
+                raise OfframpError(f"{reason}{remedy}") from error
     # Both graphs: what only train mode runs is a part of what the module is.
     graphs = [mode.traced.graph for mode in (training, evaluation)]
     called = {str(n.target) for graph in graphs for n in graph.nodes if n.op == "call_module"}
@@ -243,12 +250,14 @@ def _numbered_weights(module: nn.Module, called: Set[str]) -> dict[str, frozense
 
 
 def _both_modes(
-    module: nn.Module, x: Tensor, tracer: Tracer
+    module: nn.Module, x: Tensor, tracer: Tracer, pick: Pick | None
 ) -> tuple[CallStyle, ModeGraph, ModeGraph, frozenset[str]]:
     """How it takes images in eval mode, what it does then, and what in train mode; and the parameters
     that learn something else by the trace."""
     probe, title = copy.deepcopy(module), type(module).__name__
-    style, evaluation = _mode(probe.eval(), title, x, tracer)
+    style, evaluation = _mode(probe.eval(), title, x, tracer, pick)
+    if pick is not None:
+        return style, evaluation, evaluation, frozenset()
     train_style, training = _mode(probe.train(), title, x, tracer)
     run = fx.Interpreter(probe, graph=training.traced.graph).run
     two = x[:2]
@@ -258,13 +267,15 @@ def _both_modes(
     return style, evaluation, training, wrong
 
 
-def _mode(probe: nn.Module, title: str, x: Tensor, tracer: Tracer) -> tuple[CallStyle, ModeGraph]:
+def _mode(
+    probe: nn.Module, title: str, x: Tensor, tracer: Tracer, pick: Pick | None = None
+) -> tuple[CallStyle, ModeGraph]:
     """The mode that `probe` is in, whose buffers stay as they are. x: three images `[3, C, H, W]`."""
     initial = buffers(probe)
     mode = "train" if probe.training else "eval"
     reseed(_SEED)  # before each run, so that all of them draw the same masks
     try:
-        style, _ = call_style(probe, x[:2])
+        style, _ = call_style(probe, x[:2], pick)
         restore(initial)
         reseed(_SEED)
         expected = style(probe, x[:2].clone())
@@ -300,7 +311,7 @@ def _mode(probe: nn.Module, title: str, x: Tensor, tracer: Tracer) -> tuple[Call
             )
     restore(initial)
     hold_constants(probe, traced.constants)
-    if style.answer is not None:
+    if style.answer is not None or pick is not None:
         _drop_other_answers(traced, facts)
     _read_what_was_overwritten(facts)
     return style, ModeGraph(traced, facts)

@@ -14,6 +14,7 @@ from functools import cached_property
 from torch import fx, nn
 
 from offramp.errors import OfframpError
+from offramp.nets.cut.calling import Pick
 from offramp.nets.cut.modes import ModuleGraphs, below, graphs_of
 
 
@@ -217,10 +218,11 @@ class Survey:
         return last
 
 
-def survey(module: nn.Module, input_shape: tuple[int, ...]) -> Survey:
-    """The cut points and places of `module`, for examples of `input_shape` (`[C, H, W]`).
+def survey(module: nn.Module, input_shape: tuple[int, ...], pick: Pick | None = None) -> Survey:
+    """The cut points and places of `module`, for examples of `input_shape` (`[C, H, W]`). pick: as
+    `graphs_of` takes it.
 
     Raises:
         OfframpError: As `graphs_of` does.
     """
-    return Survey(graphs_of(module, input_shape))
+    return Survey(graphs_of(module, input_shape, pick))

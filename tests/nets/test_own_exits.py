@@ -1,0 +1,167 @@
+"""Networks with exits of their own, cut at them: the same logits, and each part alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nets.published import BranchyNet, MSDNet, RANet, TokenViT, conv
+from offramp.device import seeded
+from offramp.nets.cut.observe import count_macs
+from offramp.nets.foreign import answering
+from offramp.nets.network import inside
+from offramp.nets.own_exits import with_exits
+from offramp.parts import Part
+from wording import refusal
+
+SHAPE = (3, 16, 16)
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "msdnet": MSDNet,
+    "ranet": RANet,
+    "branchynet": BranchyNet,
+    "vit": TokenViT,
+}
+
+
+def fresh(kind: Callable[[], nn.Module]) -> nn.Module:
+    with seeded(1):
+        return kind().eval()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", NETWORKS.values(), ids=NETWORKS)
+def test_cut_at_its_exits_it_computes_the_same(kind: Callable[[], nn.Module]) -> None:
+    module = fresh(kind)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    net = with_exits(module, SHAPE)
+    x = torch.randn(5, *SHAPE)
+    with torch.no_grad():
+        expected = answering(module, SHAPE).logits(module(x))
+        for twin in (net, copy.deepcopy(net)):
+            for own, theirs in zip(twin(x), expected, strict=True):
+                torch.testing.assert_close(own, theirs)
+        torch.testing.assert_close(net.backbone(x), expected[-1])
+    assert all(torch.equal(t, before[name]) for name, t in module.state_dict().items())
+    assert type(net.backbone).__name__ == type(module).__name__
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", NETWORKS.values(), ids=NETWORKS)
+def test_every_part_is_counted_once(kind: Callable[[], nn.Module]) -> None:
+    """Segments and heads make up what the module computes; MSDNet computes more than exits read."""
+    module = fresh(kind)
+    net = with_exits(module, SHAPE)
+    numbers = range(1, net.exits + 1)
+    parts = sum(net.macs(Part(side, k)) for k in numbers for side in ("segment", "head"))  # type: ignore[arg-type]
+    _, whole = count_macs(lambda: module(torch.zeros(1, *SHAPE)))
+    assert parts < whole if kind is MSDNet else parts == whole
+    assert net.plain_macs < parts
+    heads = {name for name in net.head_keys if name.endswith("weight")}
+    assert heads and not {
+        n for n in net.backbone.state_dict() if n.startswith(("classifier.0", "branch"))
+    }
+
+
+class Pair(nn.Module):
+    """A stem, a body, two heads; subclasses of no use to anybody change what its forward does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body, self.other = conv(3, 4), conv(4, 4), conv(4, 4)
+        self.early, self.late = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.stem(x)
+        early = self.early(x.mean((2, 3)))
+        return [early, self.late(self.body(x.relu_()).mean((2, 3)))]
+
+
+class TwoTensors(Pair):
+    def forward(self, x: Tensor) -> Any:
+        x = self.stem(x)
+        y = self.body(x)
+        z = self.other(y)
+        return [self.early(x.mean((2, 3)) + y.mean((2, 3))), self.late(z.mean((2, 3)) + x.mean((2, 3)))]
+
+
+class Cascade(Pair):
+    def forward(self, x: Tensor) -> Any:
+        x = self.stem(x)
+        early = self.early(x.mean((2, 3)))
+        return [early, early + self.late(self.body(x).mean((2, 3)))]
+
+
+class FromPixels(Pair):
+    def forward(self, x: Tensor) -> Any:
+        early = self.early(x.mean((2, 3)).sum(1, keepdim=True).expand(-1, 4))
+        return [early, self.late(self.body(self.stem(x)).mean((2, 3)))]
+
+
+class ByValue(Pair):
+    def forward(self, x: Tensor) -> Any:
+        if float(x.sum()) > 1e9:
+            x = x * 2
+        return super().forward(x)
+
+
+class Backwards(Pair):
+    """The first exit is the deeper one."""
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x)[::-1]
+
+
+class Single(Pair):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x)[-1]
+
+
+def test_a_tap_that_is_overwritten_later_is_read_before() -> None:
+    module = fresh(Pair)
+    net = with_exits(module, SHAPE)
+    x = torch.randn(4, *SHAPE)
+    for own, theirs in zip(net(x), module(x), strict=True):
+        torch.testing.assert_close(own, theirs)
+    assert net.places == ("stem", "body") and inside(net).head_specs[0].kind == "its own"
+
+
+def test_some_outputs_of_many() -> None:
+    class Named(Pair):
+        def forward(self, x: Tensor) -> Any:
+            early, late = super().forward(x)
+            return {"main": late, "features": x, "aux": early}
+
+    module = fresh(Named)
+    x = torch.randn(4, *SHAPE)
+    for outputs in (["aux", "main"], lambda returned: [returned["aux"], returned["main"]]):
+        net = with_exits(module, SHAPE, outputs)
+        for own, theirs in zip(net(x), fresh(Pair)(x), strict=True):
+            torch.testing.assert_close(own, theirs)
+
+
+REFUSED = {
+    "two-tensors": TwoTensors,
+    "cascade": Cascade,
+    "from-pixels": FromPixels,
+    "by-value": ByValue,
+    "backwards": Backwards,
+    "one-exit": Single,
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_cut_says_why_and_what_still_works(
+    kind: Callable[[], nn.Module], snapshot: object
+) -> None:
+    assert refusal(with_exits, fresh(kind), SHAPE) == snapshot
+
+
+def test_what_is_no_network_is_refused(snapshot: object) -> None:
+    assert refusal(with_exits, fresh(Pair), (5, 16, 16)) == snapshot
+    assert refusal(with_exits, fresh(Pair)) == snapshot
+    assert refusal(with_exits, "msdnet") == snapshot
