@@ -56,13 +56,13 @@ def blank(browser: Any, width: int, colors: str) -> None:
 
 
 def axe(browser: Any) -> list[list[Any]]:
-    """Serious and critical violations, each with its rule and the places."""
+    """Serious and critical violations, and headings out of order, each with its rule and the places."""
     source = resources.files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
     browser.execute_cdp_cmd("Runtime.evaluate", {"expression": source})
     actual: list[list[Any]] = browser.execute_async_script(
         "const done = arguments[0];"
         "axe.run(document, { resultTypes: ['violations'] }).then((r) => done([...r.violations"
-        ".filter((v) => ['serious', 'critical'].includes(v.impact)),"
+        ".filter((v) => ['serious', 'critical'].includes(v.impact) || v.id === 'heading-order'),"
         "...r.incomplete.filter((v) => v.nodes.length === 0)]"  # a rule that failed itself
         ".map((v) => [v.id, v.nodes.slice(0, 3).map((n) => n.html.slice(0, 200))])))"
     )

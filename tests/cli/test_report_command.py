@@ -50,7 +50,7 @@ def test_what_is_missing_is_said_and_the_same_store_gives_the_same_bytes(studied
     assert files("again") == files("report")
     assert "Missing: two-stage of digits-cnn on digits lacks seed 2." in answer.err
     page = Path("report/index.html").read_text(encoding="utf-8")
-    assert "Not everything is there yet." in page
+    assert "Missing or left out." in page
     assert page.count("Two-stage of digits-cnn on digits lacks seed 2.") == 2
     assert '<h1 id="title">Half &amp; half</h1>' in page
 

@@ -31,10 +31,7 @@ from support import PAPER
 pytestmark = pytest.mark.slow
 STUDIES = ROOT / "studies"
 MISSING = {
-    "cifar10": tuple(
-        f"27 trials of airbench on cifar10 that trained for {n} epochs are in the figure budget alone"
-        for n in (4, 2)
-    ),
+    "cifar10": (),
     "imagenette": (
         "times of mobilenetv2 on imagenet100 are estimates and are not compared: its phases ran on "
         "unlike machines (Intel(R) Xeon(R) Processor @ 2.50GHz, 2 cores; Intel(R) Xeon(R) Processor, "

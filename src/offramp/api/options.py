@@ -189,9 +189,16 @@ StudyName = Annotated[str | None, CommandOption("NAME", "Use only the trials of 
 FamilyNames = Annotated[
     Sequence[str],
     CommandOption(
-        "NAME", "Make only this one, or your own: file.py:name; --list names all. Repeatable."
+        "NAME", "Make only these: a,b, or your own: file.py:name; --list names all. Repeatable."
     ),
 ]
+
+
+def families_of(only: Sequence[str]) -> list[str]:
+    """The names of `only`, each of which may be several with commas."""
+    return [name.strip() for each in only for name in each.split(",") if name.strip()]
+
+
 MeasureName = Annotated[
     str | None,
     CommandOption("NAME", "Show this measure in place of accuracy, such as f1-test or file.py:name."),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.recommend import GOALS, Advice, Preference, recommend, sure
 from offramp.analysis.recommend.equal import ComputeLevel, crossings, stretches
@@ -38,6 +40,49 @@ def choice(evidence: Evidence, wish: Preference, model: str) -> tuple[TrialRecor
             open_ = "" if advice.withheld is not None else _detectable(advice)
             return labels[first], f"{model} on {advice.data}: {sure(advice)}{open_}"
     return None
+
+
+def headline(evidence: Evidence) -> tuple[str, ...]:
+    """Which way answers with least compute, what accuracy that is, what share of the plain network's
+    compute and how far below it: a sentence for each data set. None where the runs do not recommend, or
+    where there are several networks."""
+    by_accuracy = recommend(evidence.facts, Preference("accuracy"))
+    withheld = {advice.data for advice in by_accuracy if advice.withheld is not None}
+    sentences = []
+    for advice in recommend(evidence.facts, Preference("latency")):
+        own = [runs for runs in evidence.runs if runs.data == advice.data]
+        target, ranking = advice.target, advice.ranking
+        unsure = advice.data in withheld or advice.withheld is not None
+        if unsure or target is None or not ranking or len(own) != 1 or chance(own[0]):
+            continue
+        trials = own[0].trials
+        full = trials[0].manifest.backbone_macs
+        alone = [t for t in trials if t.strategy == "baseline"]
+        plain = np.mean([t.manifest.metrics["test"].accuracy[-1] for t in alone]) if alone else None
+        where = f" on {advice.data}" if len(evidence.runs) > 1 else ""
+        has = f"{percent(target)} on test{where}"
+        apart = "" if plain is None else f", {_from(float(plain), target)} it"
+        least, most = (percent(each.mean / full) for each in (ranking[0], ranking[-1]))
+        if advice.even and len(ranking) > 1:
+            sentences.append(
+                f"No way is shown to need less compute than another for {has}: {least} to {most} of the "
+                f"plain network's{apart}."
+            )
+            continue
+        ties = listed([r.name for r in advice.first[1:]]) if advice.first[1:] else ""
+        open_ = [r.name for r in ranking[1:] if r.behind is None]
+        sure_of = f"; {ties} may need no more" if ties else ""
+        sure_of += f"; not tested against {listed(open_)}" if open_ else ""
+        sentences.append(
+            f"{ranking[0].name} has {has} at {least} of the plain network's compute{apart}{sure_of}."
+        )
+    return tuple(sentences)
+
+
+def _from(plain: float, target: float) -> str:
+    """How far an accuracy is from the plain network's, as it is read."""
+    points = 100 * (plain - target)
+    return f"{abs(points):.1f} {'points below' if points >= 0 else 'points above'}"
 
 
 def answer(evidence: Evidence) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -82,6 +83,9 @@ def _regime(manifest: Manifest) -> Regime:
     )
 
 
+UNTESTED = "not testable here"
+NAMED = 3  # claims of one reason why they cannot be tested
+EMPTY = {"section": "", "means": "", "difference": "", "found": "", "d": math.nan, "p": math.nan}
 COLUMNS = (
     Column("claim", "Claim"),
     Column("section", "Section"),
@@ -96,11 +100,24 @@ COLUMNS = (
 
 
 def claims_table(outcomes: Sequence[Judgment]) -> Table:
-    """A row a claim, by the id of the claim."""
-    rows, columns = [_row(outcome) for outcome in outcomes], [column.key for column in COLUMNS]
-    frame = pd.DataFrame(rows, columns=columns, index=[o.claim.id for o in outcomes])
+    """A row a claim, by the id of the claim; then one for each reason why others are not testable, by
+    the id of the first of them."""
+    tested = [outcome for outcome in outcomes if outcome.verdict != UNTESTED]
+    by_reason: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if outcome.verdict == UNTESTED:
+            by_reason.setdefault(why(outcome), []).append(outcome.claim.id)
+    rows = {outcome.claim.id: _row(outcome) for outcome in tested}
+    for reason, ids in sorted(by_reason.items(), key=lambda item: -len(item[1])):
+        rest = f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
+        claim = f"{', '.join(ids[:NAMED])}{rest}"
+        rows[ids[0]] = {"claim": claim, "verdict": UNTESTED, "decides": reason} | EMPTY
+    columns = COLUMNS if tested else [c for c in COLUMNS if c.key not in EMPTY]
+    frame = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=[c.key for c in columns])
     title, caption = "Findings, tested against these runs", f"{count(outcomes)} {RULE}"
-    return Table("claims", "more", title, caption, frame, COLUMNS, notes=_notes(outcomes))
+    if by_reason:
+        caption += f" What is {UNTESTED} is below, by the reason; `offramp claims` has its words."
+    return Table("claims", "more", title, caption, frame, columns, notes=_notes(tested))
 
 
 def count(outcomes: Sequence[Judgment]) -> str:

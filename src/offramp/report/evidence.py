@@ -180,8 +180,11 @@ class Evidence:
     def runs(self) -> tuple[Runs, ...]:
         """Every combination of a network and a data set that has trials, sorted."""
         by_name: dict[str, Runs] = {}
-        for model, data in sorted({(t.model, t.data) for t in self.trials}):
-            plain = name = slug(model, data)
+        pairs = sorted({(t.model, t.data) for t in self.trials})
+        short = {(model, data): slug(model, data.partition(" (")[0]) for model, data in pairs}
+        times = Counter(short.values())
+        for model, data in pairs:
+            plain = name = short[model, data] if times[short[model, data]] == 1 else slug(model, data)
             count = 1
             while name in by_name:  # names may differ only in signs that no file's name has
                 count += 1

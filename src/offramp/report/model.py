@@ -109,6 +109,7 @@ class Contents:
     Attributes:
         title: The study's name.
         lead: Its extent in a line.
+        headline: What is told before all else, a sentence for each network and data set.
         answer: The first sentences, each whole.
         missing: What a partly finished study lacks, a sentence each.
         wrong: Where numbers do not agree with one another, a sentence each.
@@ -127,3 +128,4 @@ class Contents:
     missing: Sequence[str] = ()
     wrong: Sequence[str] = ()
     first: Sequence[str] = ()
+    headline: Sequence[str] = ()

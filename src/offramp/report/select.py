@@ -75,10 +75,6 @@ def chosen(manifests: Mapping[str, Manifest]) -> Selection:
             are = "is" if len(trials) == 1 else "are"
             if _setting(manifest, manifest.recipe.epochs) == _setting(reference, manifest.recipe.epochs):
                 budgets.append(_unique(manifests, trials)[0])
-                notes.append(
-                    f"{counted(len(trials), 'trial')} {where} that trained for "
-                    f"{counted(manifest.recipe.epochs, 'epoch')} {are} in the figure budget alone"
-                )
                 continue
             here = {manifests[t].study for t in trials}
             of = ", ".join(sorted(name for name in here if name is not None))

@@ -16,6 +16,7 @@ from offramp.api.options import (
     ResultsPlaces,
     StepWatcher,
     StudyName,
+    families_of,
 )
 from offramp.api.results.report import FormatNames
 from offramp.terminal import TextBlocks, TextTable
@@ -96,7 +97,7 @@ def figures(
     Args:
         stores: Stores, or folders that offramp store pack wrote. Several count as one.
         out: Where to write the files.
-        only: Make only this one; --list names all. Repeatable.
+        only: Make only these: a,b; --list names all. Repeatable.
         formats: The kinds of file: svg, pdf, png, and json for Vega-Lite.
         names: List all that there are, and stop.
         measure: Show this one in place of accuracy, where a figure takes one.
@@ -120,7 +121,7 @@ def figures(
     if names:
         return FamilyList("figure", listed(FIGURES))
     kinds = checked(formats.split(","))
-    families = [name.strip() for each in only for name in each.split(",") if name.strip()]
+    families = families_of(only)
     results = evidence.open_all(places(stores), study)
     drawn = draw(results, families, find_measure(measure) if measure else None)
     files = []

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from offramp.api.answer import answer, missing_lines
 from offramp.api.opening import places
-from offramp.api.options import RUNS, CommandOption, FamilyNames, MeasureName, ResultsPlaces, StudyName
+from offramp.api.options import (
+    RUNS,
+    CommandOption,
+    FamilyNames,
+    MeasureName,
+    ResultsPlaces,
+    StudyName,
+    families_of,
+)
 from offramp.api.results.figures import FamilyList, ListFlag
 from offramp.api.results.report import FormatNames
 from offramp.errors import OfframpError
@@ -76,7 +84,7 @@ def tables(
     Args:
         stores: Stores, or folders that offramp store pack wrote. Several count as one.
         out: Where to write the files.
-        only: Make only this one; --list names all. Repeatable.
+        only: Make only these: a,b; --list names all. Repeatable.
         formats: The kinds of file.
         show: Print this table and write no file. Repeatable.
         names: List all that there are, and stop.
@@ -103,7 +111,7 @@ def tables(
     kinds = files.formats([name.strip() for name in formats.split(",") if name.strip()])
     if not kinds:
         raise OfframpError("`formats` names no kind of file; write some of md, latex, csv")
-    families = [*show, *only]
+    families = [*show, *families_of(only)]
     sources = places(stores)
     results = evidence.open_all(sources, study)
     listing = make(results, families, find_measure(measure) if measure else None)

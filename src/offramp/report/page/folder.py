@@ -13,7 +13,7 @@ import pandas as pd
 from offramp.errors import OfframpError
 from offramp.files import folder_at, is_litter, writing
 from offramp.report import figures, tables
-from offramp.report.advice import answer, listed
+from offramp.report.advice import answer, headline, listed
 from offramp.report.claims import claims_table
 from offramp.report.colors import themed
 from offramp.report.evidence import Evidence
@@ -115,6 +115,7 @@ def assemble(evidence: Evidence, drawings: Sequence[Figure], title: str | None =
     return Contents(
         title=title or ", ".join(studies) or "Strategies for early exits",
         lead=lead(evidence),
+        headline=headline(evidence),
         answer=answer(evidence),
         figures=drawings,
         tables=all_tables,

@@ -26,6 +26,7 @@ def facts(evidence: Evidence) -> list[RunDetail]:
         RunDetail("Strategies", [", ".join(evidence.strategies)]),
         RunDetail("Seeds", [", ".join(map(str, sorted({t.seed for t in trials}))), *_added(evidence)]),
         RunDetail("Training", _by_pair(evidence, _training)),
+        RunDetail("In the figure budget alone", _shorter(evidence)),
         RunDetail("Settings", searched(evidence)),
         RunDetail("Execution", _each(_execution(t.manifest.execution) for t in trials)),
         RunDetail("Arithmetic", _each(_numerics(t.manifest.numerics) for t in trials)),
@@ -37,6 +38,15 @@ def facts(evidence: Evidence) -> list[RunDetail]:
         RunDetail("Departs from the paper", departures(evidence)),
     ]
     return [RunDetail(f.name, values) for f in details if (values := [v for v in f.values if v])]
+
+
+def _shorter(evidence: Evidence) -> list[str]:
+    """The trials that differ from the compared ones in how many epochs they trained for."""
+    epochs = [each.trials[0].manifest.recipe.epochs for each in evidence.budgets]
+    return [
+        f"{counted(len(each.trials), 'trial')} of {counted(number, 'epoch')}"
+        for each, number in zip(evidence.budgets, epochs, strict=True)
+    ]
 
 
 def departures(evidence: Evidence) -> list[str]:

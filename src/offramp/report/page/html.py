@@ -107,7 +107,7 @@ def page(contents: Contents, formats: Sequence[str]) -> str:
         contents=contents,
         sections=_sections(contents),
         first=_first(contents),
-        sentences=SENTENCES,
+        sentences=SENTENCES - bool(contents.headline),
         filters=[(key, FILTERS[key], values) for key, values in choices(items).items()],
         labels=FILTERS,
         formats=formats,

@@ -25,11 +25,12 @@ from offramp.store.table import Spread
 from offramp.units import macs
 
 EQUAL_CAPTION = (
-    "Mean test accuracy over seeds, %, where an image takes these MACs on average. One confidence "
-    "threshold for all exits, chosen so that this much is spent: no label is used for that. Compute "
-    "is that of all exits asked: of separate networks, their sum. Marks are within a column, over "
-    "seeds and test images, p adjusted over all pairs and columns. A value without a mark is "
-    "significantly less accurate than the best, or could not be tested (see the notes)."
+    "Mean test accuracy over seeds, %, where an image takes this share of the plain network's MACs on "
+    "average. One confidence threshold for all exits, chosen so that this much is spent: no label is "
+    "used for that. Compute is that of all exits asked: of separate networks, their sum. Marks are "
+    "within a column, over seeds and test images, p adjusted over all pairs and columns. A value "
+    "without a mark is significantly less accurate than the best, or could not be tested (see the "
+    "notes)."
 )
 
 
@@ -54,9 +55,10 @@ def equal(runs: Runs) -> list[Table]:
         why = level.why or f"not tested against the best: {', '.join(level.untested)}"
         notes += [(macs(level.macs), why)] if level.why or level.untested else []
     frame = pd.DataFrame.from_dict({name: rows[name] for name in sorted(rows, key=rank)}, orient="index")
+    plain = runs.trials[0].manifest.backbone_macs
     columns = (
         Column("strategy", "strategy"),
-        *(_equal_column(n, level) for n, level in enumerate(levels)),
+        *(_equal_column(n, level, plain) for n, level in enumerate(levels)),
     )
     title = f"Accuracy at equal compute: {runs.place}"
     table = Table(runs.name("equal"), "answer", title, EQUAL_CAPTION, frame, columns, about=runs.about)
@@ -70,8 +72,9 @@ def equal(runs: Runs) -> list[Table]:
     ]
 
 
-def _equal_column(n: int, level: ComputeLevel) -> Column:
-    return Column(f"at_{n}", f"{macs(level.macs)} MACs", "percent", 1, "higher")
+def _equal_column(n: int, level: ComputeLevel, plain: int) -> Column:
+    share = f"{100 * level.macs / plain:.0f} %"
+    return Column(f"at_{n}", f"{share}, {macs(level.macs)} MACs", "percent", 1, "higher")
 
 
 LEAVING_CAPTION = (
