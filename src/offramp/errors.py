@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -13,6 +13,8 @@ from offramp.escape import printable
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 
 class OfframpError(Exception):
@@ -84,6 +86,63 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     return f"; choose from {', '.join(options)}" if options else ""
 
 
+MUST = {  # in place of pydantic's own words
+    "string_type": "must be text",
+    "predicate_failed": "must be text that can be read",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "tuple_type": "must be a list, such as [a, b]",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "extra_forbidden": "is no field of it; remove it",
+    "missing": "is missing; add it",
+    "json_invalid": "is no JSON",
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "too_short": "must have at least {min_length} entry",
+    "literal_error": "must be {expected}",
+    "is_instance_of": "must be a {class}",
+    "string_pattern_mismatch": "must match {pattern}",
+}
+
+
+def worst(error: ValidationError) -> ErrorDetails:
+    """The error of pydantic's that is told. Of what may be a name or numbers, whoever wrote no name is
+    told what is wrong with the numbers."""
+    errors = error.errors(include_url=False)
+    others = (e for e in errors if e["type"] != "literal_error" or isinstance(e["input"], str))
+    return next(others, errors[0])
+
+
+def complaint(error: ErrorDetails) -> str:
+    """What a value must be, by pydantic's error."""
+    context, value = error.get("ctx", {}), error["input"]
+    words = MUST.get(error["type"])
+    must = f"cannot be used ({error['msg'].lower()})" if words is None else words.format(**context)
+    if rule := re.fullmatch(r"Predicate '?_is_(\w+?)'? failed", error["msg"]):
+        must = f"must be {rule[1].replace('_', ' ')}"
+    hint = ""
+    if error["type"] == "literal_error" and isinstance(value, str):
+        hint = nearest(value, re.findall(r"'([^']*)'", context["expected"]))
+        hint = hint if "did you mean" in hint else ""
+    return f"{must}, got {literal(value)}{hint}" if must.startswith("must") else must
+
+
+def literal(value: Any) -> str:
+    """A value as a file spells it, short and on one line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "a mapping"
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
 def check_fields(value: DataclassInstance) -> None:
     """Raise OfframpError for a field that is not of the type, or in the range, of its annotation."""
     from pydantic import ValidationError
@@ -93,10 +152,7 @@ def check_fields(value: DataclassInstance) -> None:
         try:
             field.validate_python(content, strict=True)
         except ValidationError as error:
-            what = error.errors()[0]["msg"].lower()
-            if rule := re.fullmatch(r"predicate '_is_(\w+)' failed", what):
-                what = f"must be {rule[1].replace('_', ' ')}"
-            raise OfframpError(f"{type(value).__name__}({name}={content!r}): {what}") from None
+            raise OfframpError(f"{type(value).__name__}: {name} {complaint(worst(error))}") from None
 
 
 @cache

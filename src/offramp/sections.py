@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from offramp.errors import OfframpError, nearest
+from offramp.errors import OfframpError, complaint, literal, nearest, worst
 
 EXACT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -30,24 +30,13 @@ def unknown(key: str, choices: Iterable[str]) -> PydanticCustomError:
     return PydanticCustomError("unknown_key", "{hint}", {"hint": hint, "path": (key,)})
 
 
-def literal(value: Any) -> str:
-    """A value as the file spells it, short and on one line."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, Mapping):
-        return "a mapping"
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
 def typed(kind: Any, value: Any, what: str) -> Any:
     """`value`, of exactly the type that an annotation says; the message names it `what`. Raises
     OfframpError where it is of another type."""
     try:
         return TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError as error:
-        reason = "; ".join(dict.fromkeys(e["msg"] for e in error.errors()))
-        raise OfframpError(f"{what} cannot be {value!r}: {reason}") from None
+        raise OfframpError(f"{what} {complaint(worst(error))}") from None
 
 
 class Section(BaseModel):

@@ -56,7 +56,8 @@ def test_missing_data_says_what_to_fetch(
 def test_an_option_of_another_type_is_refused(name: str, tmp_path: Path) -> None:
     for option in OPTIONS[name].keys() - {"root"}:
         spec = DataSpec(name, root=str(tmp_path), options=((option, {"odd": 1}),))
-        assert refusal(load, spec).startswith(f"data.{option} cannot be {{'odd': 1}}: Input should")
+        line = refusal(load, spec)
+        assert line.startswith(f"data.{option} must be") and line.endswith("got a mapping")
 
 
 MINE = '''

@@ -130,16 +130,16 @@ def edited(*path: Any, to: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (edited("format", to="x"), "format: "),
-        (edited("stages", 0, "mean", to=-1), "stages.0.mean: "),
-        (edited("stages", 0, "p50", to="1"), "stages.0.p50: "),
+        (edited("format", to="x"), "format "),
+        (edited("stages", 0, "mean", to=-1), "stages.0.mean "),
+        (edited("stages", 0, "p50", to="1"), "stages.0.p50 "),
         (edited("stages", 1, "p50", to=99.0), "p50 of exit 2 is above its p95"),
         (edited("stages", 1, "exit", to=1), "exits of batch 1 must ascend"),
         (edited("stages", 1, "macs", to=7), "every batch must have the same exits and MACs"),
-        (edited("stages", to=[]), "stages: "),
+        (edited("stages", to=[]), "stages "),
         (edited("device", to=""), "device: "),
-        (edited("more", to=1), "more: "),
-        ([], "file: "),
+        (edited("more", to=1), "more "),
+        ([], "file "),
     ],
 )
 def test_malformed_files_are_refused(value: Any, message: str, tmp_path: Path) -> None:

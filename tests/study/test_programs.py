@@ -142,7 +142,7 @@ def test_a_strategy_of_ones_own_shares_nodes_with_others(own: str) -> None:
         ("{own}:yours", {}, "own.py has no function 'yours'"),
         ("{own}:mien", {}, "own.py has no function 'mien'; did you mean 'mine'"),
         ("{own}:mine", {"second": 1}, "has no option 'second'.*first"),
-        ("{own}:mine", {"first": "x"}, "option 'first' of strategy '.*own.py:mine' cannot be 'x'"),
+        ("{own}:mine", {"first": "x"}, "option 'first' of strategy '.*own.py:mine' must be .*, got 'x'"),
         ("{own}:Phase", {}, "own.py:Phase' cannot be called with the number of exits"),
     ],
 )

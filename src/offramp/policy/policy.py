@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, complaint, worst
 from offramp.files import DOCUMENT, read_regular_text, replacing
 from offramp.parts import HIDDEN, Carry
 from offramp.policy import calibration, scoring
@@ -264,9 +264,8 @@ def parse(text: str) -> Policy:
         file = _PolicyFile.model_validate_json(text)
         target, chosen = calibration.read(file.target, file.chosen)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise OfframpError(f"{where or 'policy'}: {first['msg'].lower()}") from None
+        where = ".".join(map(str, worst(error)["loc"])) or "policy"
+        raise OfframpError(f"{where} {complaint(worst(error))}") from None
     warmth = tuple(e.temperature for e in file.exits)
     gates = tuple(None if e.gate is None else tuple(e.gate) for e in file.exits)
     return Policy(

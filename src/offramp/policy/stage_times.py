@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, complaint, worst
 from offramp.files import DOCUMENT, read_regular_text
 from offramp.policy.calibrate import MeasuredCosts
 from offramp.policy.costs import Costs
@@ -101,9 +101,8 @@ def read(path: Path) -> StageTimes:
             f"cannot read the stage times {path} ({error.strerror}); give another file"
         ) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise OfframpError(f"{path}: {where or 'file'}: {first['msg'].lower()}; {remedy}") from None
+        where = ".".join(map(str, worst(error)["loc"])) or "file"
+        raise OfframpError(f"{path}: {where} {complaint(worst(error))}; {remedy}") from None
     except ValueError as error:
         raise OfframpError(f"{path}: {error}; {remedy}") from None
     return times

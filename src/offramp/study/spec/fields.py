@@ -13,10 +13,10 @@ from pydantic.dataclasses import dataclass
 
 from offramp import units
 from offramp.augment import Augment, clash
-from offramp.errors import nearest
+from offramp.errors import literal, nearest
 from offramp.hashing import canonical
 from offramp.parts import Taps
-from offramp.sections import EXACT, fail, literal, mapping, unknown
+from offramp.sections import EXACT, fail, mapping, unknown
 from offramp.strategies.joint import JointWeights
 from offramp.usercode import is_user_code
 

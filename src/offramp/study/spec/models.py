@@ -24,12 +24,12 @@ from pydantic import (
 
 from offramp.augment import Augment
 from offramp.data_spec import DataSpec, Loader, Natural, Text
-from offramp.errors import OfframpError, Unwritable, nearest
+from offramp.errors import OfframpError, Unwritable, literal, nearest
 from offramp.hashing import plain
 from offramp.parts import Taps
 from offramp.phase import Temperature
 from offramp.recipe import Recipe, clash
-from offramp.sections import Section, fail, literal, mapping
+from offramp.sections import Section, fail, mapping
 from offramp.strategies import CUT_OFF, PLAIN, Strategy
 from offramp.strategies.joint import JointWeights
 from offramp.study.spec import fields, places

@@ -8,10 +8,8 @@ from dataclasses import is_dataclass
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from offramp.errors import OfframpError, UnknownKey, nearest
-from offramp.sections import literal
+from offramp.errors import OfframpError, UnknownKey, complaint, literal, worst
 from offramp.study.spec.yaml_lines import Path, parse
 
 T = TypeVar("T")
@@ -19,23 +17,6 @@ Places = dict[Path, str]  # of every setting that was written, and () for the wh
 
 # What a section that is not a mapping stands for.
 _SHORT = {"backbone": "name", "data": "name", "exits": "taps", "execution": "mode"}
-
-_MUST = {
-    "string_type": "must be text",
-    "predicate_failed": "must be text that can be read",
-    "int_type": "must be a whole number",
-    "float_type": "must be a number",
-    "finite_number": "must be a finite number",
-    "bool_type": "must be true or false",
-    "tuple_type": "must be a list, such as [a, b]",
-    "dict_type": "must be a mapping",
-    "greater_than": "must be greater than {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than": "must be less than {lt:g}",
-    "less_than_equal": "must be at most {le:g}",
-    "too_short": "must have at least {min_length} entry",
-    "literal_error": "must be {expected}",
-}
 
 
 def everywhere(value: Any, path: Path, where: str) -> Places:
@@ -148,10 +129,7 @@ def validated(check: Callable[[Any], T], value: Any, places: Places) -> T:
 
 
 def _message(error: ValidationError, places: Places) -> str:
-    errors = error.errors(include_url=False)
-    # Of what may be a name or numbers, whoever wrote no name is told what is wrong with the numbers.
-    others = (e for e in errors if e["type"] != "literal_error" or isinstance(e["input"], str))
-    first = next(others, errors[0])
+    first = worst(error)
     context = first.get("ctx", {})
     within = (step for step in first["loc"] if not str(step).startswith("tuple["))  # of a union: which
     path: Path = (*within, *context.get("path", ()))
@@ -161,18 +139,5 @@ def _message(error: ValidationError, places: Places) -> str:
     if first["type"] == "missing":
         return f"{where}: '{dotted(path)}' is missing; add it"
     name = dotted(written(places, path)) or "the file"
-    return f"{where}: {name} {_complaint(first, context)}"
-
-
-def _complaint(first: ErrorDetails, context: dict[str, Any]) -> str:
-    if first["type"] == "setting":
-        return str(context["what"])
-    must = _MUST.get(first["type"])
-    if must is None:
-        return f"cannot be used ({first['msg'].lower()})"
-    value = first["input"]
-    hint = ""
-    if first["type"] == "literal_error" and isinstance(value, str):
-        hint = nearest(value, re.findall(r"'([^']*)'", context["expected"]))
-        hint = hint if "did you mean" in hint else ""
-    return f"{must.format(**context)}, got {literal(value)}{hint}"
+    what = str(context["what"]) if first["type"] == "setting" else complaint(first)
+    return f"{where}: {name} {what}"
