@@ -48,6 +48,14 @@ def test_memory_is_faulted_in_once() -> None:
     assert int(few) * 10 < int(many)
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_a_server_gives_memory_back() -> None:
+    """It would hold on to the largest image that it ever saw."""
+    again = "keep_freed_memory(); keep_freed_memory(False)"
+    few, many = (ran(COUNT.format(how)).stdout for how in ("keep_freed_memory()", again))
+    assert int(few) * 10 < int(many)
+
+
 def test_what_the_user_set_for_the_allocator_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
     assert not keep_freed_memory()

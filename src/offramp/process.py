@@ -20,6 +20,7 @@ from typing import Any
 from offramp.errors import OfframpError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+USUAL = 2**17  # bytes, glibc's own of both
 LARGEST, NEVER = 2**30, 2**31 - 1  # bytes: all up to 1 GiB comes from the heap, which is never trimmed
 # Objects made since the last look for garbage, instead of 700: imports make hundreds of thousands that
 # stay, and looking through them again and again took a sixth of a command's start.
@@ -62,8 +63,8 @@ def look_less_for_garbage() -> None:
         gc.set_threshold(int(number))
 
 
-def keep_freed_memory() -> bool:
-    """Have glibc keep what is freed instead of giving it back to the kernel.
+def keep_freed_memory(keep: bool = True) -> bool:
+    """Have glibc keep what is freed instead of giving it back to the kernel, or give it back again.
 
     By default buffers of some megabytes are mapped anew for each use, and the kernel clears every page
     of them again: hundreds of thousands of page faults in one training step of a MobileNet. The process
@@ -78,7 +79,8 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return False
-    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST)) and bool(mallopt(M_TRIM_THRESHOLD, NEVER))
+    mapped, trimmed = (LARGEST, NEVER) if keep else (USUAL, USUAL)
+    return bool(mallopt(M_MMAP_THRESHOLD, mapped)) and bool(mallopt(M_TRIM_THRESHOLD, trimmed))
 
 
 class Terminated(KeyboardInterrupt):

@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import io
 import json
+import resource
 import shutil
 import signal
 import socket
@@ -21,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
@@ -30,7 +30,8 @@ from offramp.bundle.folder import seal
 from offramp.bundle.runtime import Bundle
 from offramp.infer.image_files import open_bundle
 from offramp.preprocessing import Preprocessing
-from offramp.serve.app import Batcher, Refused, ServeLimits, _Service, make_app
+from offramp.serve.app import Batcher, Refused, ServeLimits, _Service, make_app, tell_once
+from offramp.serve.server import BUSY, LATE, Connection, Connections, make_server
 from refusal import refuses
 from wording import refusal
 
@@ -56,8 +57,8 @@ def pictures() -> list[np.ndarray]:
 def serving(folder: Path | Bundle, **limits: Any) -> Iterator[int]:
     """The port of a server of this bundle, which ends with the block."""
     bundle = folder if isinstance(folder, Bundle) else Bundle(folder, threads=1)
-    app = make_app(bundle, ServeLimits(**limits), name_of(str(bundle.path)))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    chosen = ServeLimits(**limits)
+    server = make_server(make_app(bundle, chosen, name_of(str(bundle.path))), chosen)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -182,6 +183,114 @@ def test_limits(leaving: Path, pictures: list[np.ndarray]) -> None:
             status, answer = ask(port, png(pictures[0]))
             assert status == 503 and "try again" in answer["error"]
         wait(lambda: ask(port, png(pictures[0]))[0] == 200)
+
+
+def test_headers_that_do_not_come_end_their_connection(
+    leaving: Path, pictures: list[np.ndarray]
+) -> None:
+    """Half of a request was waited for without end."""
+    with serving(leaving, read=0.05) as port:
+        for half in (b"", b"POST /predict HTTP/1.1\r\nHost: x\r\n"):
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+                client.sendall(half)
+                assert client.makefile("rb").read() == LATE  # to the end
+    with serving(leaving) as port:  # the control: others answer as ever, two requests on one
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        for _ in range(2):
+            connection.request("POST", "/predict", png(pictures[0]))
+            assert connection.getresponse().read().startswith(b'{"class"')
+        connection.close()
+
+
+def test_who_is_silent_locks_nobody_out(leaving: Path, pictures: list[np.ndarray]) -> None:
+    with serving(leaving, connections=3) as port:
+        silent = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(6)]
+        assert ask(port, png(pictures[0]))[0] == 200
+        assert silent[0].makefile("rb").read() == LATE  # the one that has been silent for longest
+        for client in silent:
+            client.close()
+
+
+class FakeTransport:
+    """What a connection writes to, and whether it was closed."""
+
+    def __init__(self) -> None:
+        self.written, self.closed = b"", False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+
+def test_where_all_have_sent_their_headers_a_new_connection_is_refused() -> None:
+    every = Connections(2, HOUR)
+
+    def connected(sends: bool) -> tuple[Connection, FakeTransport]:
+        inner: Any = SimpleNamespace(cycle=None, connection_made=id, connection_lost=id)
+        inner.data_received = lambda _: setattr(inner, "cycle", SimpleNamespace(response_complete=False))
+        connection, transport = Connection(every, inner), FakeTransport()
+        connection.connection_made(transport)  # type: ignore[arg-type]
+        if sends:
+            connection.data_received(b"all")
+        return connection, transport
+
+    async def coming_and_going() -> None:
+        (first, to_first), (_, to_silent) = connected(True), connected(False)
+        (third, to_third) = connected(True)
+        assert (to_silent.written, to_silent.closed) == (LATE, True)
+        assert not to_first.closed and not to_third.closed
+        _, to_fourth = connected(False)
+        assert (to_fourth.written, to_fourth.closed) == (BUSY, True) and not every.silent
+        for gone in (first, third, third, third):  # with the silent one and the fourth
+            gone.connection_lost(None)
+        assert every.count == 0
+        _, to_last = connected(False)
+        assert not to_last.closed and len(every.silent) == 1
+
+    asyncio.run(coming_and_going())
+
+
+def test_connections_leave_handles_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: Any = None
+
+    for handles, most in ((256, 64), (20, 8), (10**6, 1000), (resource.RLIM_INFINITY, 1000)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, handles=handles: (handles, handles))
+        made = make_server(make_app(SimpleNamespace(stages=()), ServeLimits(), "a"), ServeLimits())  # type: ignore[arg-type]
+        http_ = made.config.http
+        assert isinstance(http_, Connections) and http_.most == most
+
+
+def test_what_fails_beside_requests_is_a_line_and_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """A server without handles wrote 25 MB of tracebacks in seconds."""
+
+    async def failing() -> None:
+        loop = asyncio.get_running_loop()
+        tell_once(loop)
+        for error in (
+            OSError(24, "Too many open files"),
+            OSError(24, "Too many open files"),
+            OSError(5),
+        ):
+            loop.call_exception_handler({"message": "accept failed\n", "exception": error})
+
+    asyncio.run(failing())
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and "accept failed (OSError(24, 'Too many" in lines[0]
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"wait": 60.0}, {"wait": float("nan")}, {"batch": 10**9}, {"queue": 0}, {"body": 2**62}],
+    ids=str,
+)
+def test_limits_out_of_range_are_refused(limits: dict[str, Any], snapshot: SnapshotAssertion) -> None:
+    """A wait longer than a server waits at its end lost the requests that waited."""
+    assert refusal(ServeLimits, **limits) == snapshot
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import queue
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ from prometheus_client import (
     Summary,
     generate_latest,
 )
+from pydantic import Field
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -36,25 +38,31 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from offramp.bundle.runtime import Bundle
-from offramp.errors import in_line
+from offramp.errors import check_fields, in_line
 from offramp.hashing import finite
 from offramp.preprocessing import FORMATS
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+FEW = 20  # lines of failures outside of requests
 DECODERS = 2  # threads that turn files into pixels; Pillow lets go of Python's lock while it does
 
 
 @dataclass(frozen=True)
 class ServeLimits:
-    """What a server takes."""
+    """What a server takes. Raises OfframpError for what is out of range."""
 
-    batch: int = 32  # images answered together at most
-    wait: float = 0.002  # seconds that an image waits for others
-    queue: int = 256  # requests that are worked on at a time
-    body: int = 10_000_000  # bytes of a request
-    pixels: int = 50_000_000  # of an image
-    read: float = 30.0  # seconds in which a request must be there
+    batch: Annotated[int, Field(ge=1, le=4096)] = 32  # images answered together at most
+    # Seconds that an image waits for others; fewer than a server that is to end waits for answers.
+    wait: Annotated[float, Field(ge=0, le=10)] = 0.002
+    queue: Annotated[int, Field(ge=1, le=100_000)] = 256  # requests that are worked on at a time
+    body: Annotated[int, Field(ge=1, le=2**30)] = 10_000_000  # bytes of a request
+    pixels: Annotated[int, Field(ge=1)] = 50_000_000  # of an image
+    read: Annotated[float, Field(gt=0)] = 30.0  # seconds in which headers, then a body must be there
+    connections: Annotated[int, Field(ge=1)] = 1000  # at a time
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -208,6 +216,20 @@ async def elsewhere(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": reason}, status_code=error.status_code, headers=error.headers)
 
 
+def tell_once(loop: asyncio.AbstractEventLoop) -> None:
+    """Have an event loop tell of what fails outside of requests, such as that handles are used up, in a
+    line and once: by itself it writes a traceback for each connection."""
+    seen: set[str] = set()
+
+    def tell(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        line = f"offramp: {context['message']} ({context.get('exception')!r:.100})"
+        if line not in seen and len(seen) < FEW:
+            seen.add(line)
+            print(" ".join(line.split()), file=sys.stderr, flush=True)
+
+    loop.set_exception_handler(tell)
+
+
 class _Service:
     """What the routes share. All but `_decoded` and the batcher's thread run in the event loop."""
 
@@ -218,6 +240,7 @@ class _Service:
 
     @asynccontextmanager
     async def running(self, _: Starlette) -> AsyncIterator[None]:
+        tell_once(asyncio.get_running_loop())
         self._batcher = Batcher(self._bundle, self._limits.batch, self._limits.wait)
         with ThreadPoolExecutor(DECODERS, "decoding") as self._decoders:
             yield

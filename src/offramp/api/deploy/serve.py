@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from offramp.bundle.runtime import Bundle
 
 NEEDED = ("onnxruntime", "starlette", "uvicorn", "prometheus_client")
-PATIENCE_S = 30  # for requests that wait, when the server is asked to end
 
 
 @answer
@@ -35,7 +34,7 @@ class BundleServer:
     bundle: str
     address: str
     unreliable: Sequence[str]
-    _app: Any
+    _server: Any
     _socket: socket.socket
 
     def as_json(self) -> dict[str, Any]:
@@ -52,21 +51,16 @@ class BundleServer:
 
     def run(self, as_json: bool = False, show: Callable[[], None] = lambda: None) -> int:
         """Answer requests until the process is interrupted."""
-        import uvicorn
+        from offramp.process import keep_freed_memory
 
+        keep_freed_memory(False)  # one large image would stay in memory for good
         with self._socket:
             if as_json:  # the answer does not say it
                 for line in self.warnings():
                     print(line, file=sys.stderr)
             show()
             sys.stdout.flush()
-            config = uvicorn.Config(
-                self._app,
-                log_level="warning",
-                access_log=False,
-                timeout_graceful_shutdown=PATIENCE_S,
-            )
-            uvicorn.Server(config).run(sockets=[self._socket])
+            self._server.run(sockets=[self._socket])
         return 0
 
 
@@ -113,14 +107,15 @@ def serve_bundle(
         names = ", ".join(missing)
         raise OfframpError(f"serve needs {names}; install with: pip install 'offramp[serve]'")
     from offramp.serve.app import ServeLimits, make_app
+    from offramp.serve.server import make_server
 
     limits = ServeLimits(batch=max_batch, wait=max_wait, queue=queue, body=max_body)
     network = opened(bundle, threads)
-    app = make_app(network, limits, name_of(bundle))
+    server = make_server(make_app(network, limits, name_of(bundle)), limits)
     listening = listener(host, port)
     name = f"[{host}]" if ":" in host else host
     address = f"http://{name}:{listening.getsockname()[1]}"
-    return BundleServer(bundle, address, network.unreliable, app, listening)
+    return BundleServer(bundle, address, network.unreliable, server, listening)
 
 
 def listener(host: str, port: int) -> socket.socket:
