@@ -12,7 +12,7 @@ from longer import long
 from offramp.analysis.recommend import Facts
 from offramp.analysis.recommend.equal import ComputeLevel, beside_controls
 from offramp.analysis.recommend.goals import PlainFacts
-from offramp.analysis.tradeoff import Mixture, NetAnswers, hull, then
+from offramp.analysis.tradeoff import NetAnswers, coin, hull, then
 
 NAMES = {(MODEL, s): s for s in ("joint", "two-stage", "separate")}
 
@@ -28,16 +28,16 @@ def plain(seed: int, accuracy: float, macs: float, images: int = 400) -> NetAnsw
 
 def test_a_coin_between_two_networks_is_a_straight_line() -> None:
     small, large = plain(1, 0.6, 10.0), plain(2, 0.9, 50.0)
-    coin = Mixture((small, large))
+    mixed = coin((small, large))
     low, high = small.right.mean(), large.right.mean()
     for share in (0.0, 0.25, 0.7, 1.0):
         macs = 10 + 40 * share
         expected = (1 - share) * low + share * high
-        assert coin.accuracy(macs) == pytest.approx(expected)
-        assert coin.on_images(macs).mean() == pytest.approx(expected)
-    assert np.isnan(coin.accuracy(9.0)) and coin.accuracy(80.0) == pytest.approx(high)
-    assert coin.on_images(80.0).mean() == pytest.approx(high)
-    assert coin.cheapest == 10 and coin.images == "these" and coin.source == "1+2"
+        assert mixed.accuracy(macs) == pytest.approx(expected)
+        assert mixed.on_images(macs).mean() == pytest.approx(expected)
+    assert np.isnan(mixed.accuracy(9.0)) and mixed.accuracy(80.0) == pytest.approx(high)
+    assert mixed.on_images(80.0).mean() == pytest.approx(high)
+    assert mixed.cheapest == 10 and mixed.images == "these" and mixed.source == "1+2"
 
 
 def test_a_coin_tossed_has_the_accuracy_and_the_compute_that_are_drawn() -> None:
@@ -46,11 +46,11 @@ def test_a_coin_tossed_has_the_accuracy_and_the_compute_that_are_drawn() -> None
     heads = np.random.default_rng(3).random(50_000) < 0.4
     tossed = np.where(heads, large.right[:, 0], small.right[:, 0]).mean()
     spent = np.where(heads, 50.0, 10.0).mean()
-    assert tossed == pytest.approx(float(Mixture((small, large)).accuracy(spent)), abs=0.01)
+    assert tossed == pytest.approx(float(coin((small, large)).accuracy(spent)), abs=0.01)
 
 
 def test_a_coin_of_networks_on_other_images_agrees_with_none() -> None:
-    assert Mixture((plain(1, 0.6, 10.0), replace(plain(2, 0.9, 50.0), images="those"))).images == ""
+    assert coin((plain(1, 0.6, 10.0), replace(plain(2, 0.9, 50.0), images="those"))).images == ""
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from syrupy.assertion import SnapshotAssertion
@@ -127,18 +128,62 @@ def test_what_is_wrong_is_said_of_the_control(
     assert "study.yaml:" in message
 
 
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> offramp.Results:
+    """A study with two controls."""
+    recipe = {"epochs": 2, "learning_rate": 0.01, "optimizer": "adam", "batch_size": 32}
+    study = {**STUDY, "strategies": ["baseline", "joint"], "seeds": [1], "recipe": recipe}
+    study["controls"] = [{"width": "tiny", "epochs": 3}, {"cut": 1, "epochs": 2}]
+    return offramp.run(study, store=tmp_path_factory.mktemp("ran") / "runs")
+
+
+def plain(results: offramp.Results) -> tuple[str, str]:
+    """The trials of the smaller and the larger plain network."""
+    wide = {results.store.read_trial(t).backbone_macs: t for t in results.trials if "baseline" in t}
+    return wide[min(wide)], wide[max(wide)]
+
+
 @pytest.mark.slow
-def test_a_study_with_controls_runs_and_its_report_knows_them(tmp_path: Path) -> None:
-    study = {**STUDY, "strategies": ["baseline", "joint"], "recipe": {"epochs": 1}}
-    study["controls"] = [{"width": "tiny", "epochs": 1}, {"cut": 1, "epochs": 2}]
-    results = offramp.run(study, store=tmp_path / "runs")
-    assert [line.strategy for line in results.lines] == [
-        "baseline",
-        "joint",
-        "width tiny",
-        "cut at group1",
-    ]
-    whole = evidence.open(tmp_path / "runs")
+def test_a_study_with_controls_runs_and_its_report_knows_them(ran: offramp.Results) -> None:
+    assert [line.strategy for line in ran.lines] == ["baseline", "joint", "width tiny", "cut at group1"]
+    whole = evidence.open(ran.store.root)
     (runs,) = whole.runs
     assert {c.label for c in runs.controls.cheaper} == {"width tiny", "cut at group1"}
-    assert whole.missing == () and len(whole.trials) == 4
+    assert whole.missing == () and len(whole.trials) == 2
+
+
+@pytest.mark.slow
+def test_a_cascade_is_calibrated_as_two_exits(ran: offramp.Results) -> None:
+    """An image that goes on has paid for both; the full network is the larger one alone."""
+    store = ran.store
+    small, large = plain(ran)
+    report = offramp.calibrate(small, store.root, then=large, out=None, max_mean_macs="90%", anyway=True)
+    low, high = (store.read_trial(t).backbone_macs for t in (small, large))
+    threshold = report.policy.thresholds[0]
+    first, second = store.trial_logits(small), store.trial_logits(large)
+    logits = np.stack([first["test"][:, -1], second["test"][:, -1]], axis=1)
+    leaves = report.policy.leaves(logits)
+    assert report.policy.exits == (1, 2) and threshold is not None
+    spent = np.where(leaves == 0, low, low + high).mean()
+    assert report.test.macs.mean == pytest.approx(spent)
+    right = logits[np.arange(len(leaves)), leaves].argmax(1) == first["test_labels"]
+    assert report.test.policy.value == pytest.approx(right.mean())
+    assert report.test.full.value == pytest.approx(
+        (second["test"][:, -1].argmax(1) == first["test_labels"]).mean()
+    )
+    calibrated = np.stack([first["calibration"][:, -1], second["calibration"][:, -1]], axis=1)
+    paid = np.where(report.policy.leaves(calibrated) == 0, low, low + high).mean()
+    assert paid <= 0.9 * high, "the threshold keeps the limit on calibration"
+
+
+@pytest.mark.slow
+def test_a_cascade_wants_the_smaller_network_first(
+    ran: offramp.Results, snapshot: SnapshotAssertion
+) -> None:
+    store = ran.store
+    small, large = plain(ran)
+    more = {"out": None, "max_mean_macs": "90%"}
+    message = refusal(lambda: offramp.calibrate(large, store.root, then=small, **more))
+    assert message.replace(large, "LARGE").replace(small, "SMALL") == snapshot
+    timed = {"out": None, "max_mean_latency": "5ms"}
+    assert refusal(lambda: offramp.calibrate(small, store.root, then=large, **timed)) == snapshot

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -111,37 +112,21 @@ class Mixture:
     that share, and their mean accuracy. So accuracy against compute is a straight line between them.
 
     Attributes:
-        networks: Of one exit each, on the same images, ascending by their MACs.
+        right: Whether each network is right, [N, K].
+        macs: Of each, ascending, [K].
+        images, source: As of `NetAnswers`.
     """
 
-    networks: tuple[NetAnswers, ...]
-
-    @property
-    def macs(self) -> tuple[float, ...]:
-        """Of each network, ascending, [K]."""
-        return tuple(network.macs[-1] for network in self.networks)
-
-    @property
-    def right(self) -> NDArray[np.bool_]:
-        """Whether each network is right, [N, K]."""
-        return np.stack([network.right[:, -1] for network in self.networks], axis=1)
-
-    @property
-    def images(self) -> str:
-        """The key of the images; empty where networks answered other ones."""
-        keys = {network.images for network in self.networks}
-        return keys.pop() if len(keys) == 1 else ""
-
-    @property
-    def source(self) -> str:
-        """A key of all weights."""
-        return "+".join(network.source for network in self.networks)
+    right: NDArray[np.bool_]
+    macs: tuple[float, ...]
+    images: str = ""
+    source: str = ""
 
     @property
     def curve(self) -> tuple[Floats, Floats, Floats]:
         """Places among the networks (falling), mean MACs of an image, and accuracy, [K] each."""
-        spent = np.asarray(self.macs, dtype=float)[::-1]
-        return np.arange(len(spent), dtype=float)[::-1], spent, self.right.mean(axis=0)[::-1]
+        spent, hits = np.asarray(self.macs, dtype=float), self.right.mean(axis=0)
+        return np.arange(len(spent), dtype=float)[::-1], spent[::-1], hits[::-1]
 
     @property
     def cheapest(self) -> float:
@@ -154,12 +139,10 @@ class Mixture:
 
     def on_images(self, macs: float) -> Floats:
         """How probably each image is answered right at a mean number of MACs, [N]."""
-        spent = self.macs
-        place = float(np.interp(macs, spent, np.arange(len(spent))))
-        first = min(int(place), len(spent) - 1)
-        share, right = place - first, self.right.astype(float)
-        second = min(first + 1, len(spent) - 1)
-        return np.asarray((1 - share) * right[:, first] + share * right[:, second])
+        place = float(np.interp(macs, self.macs, np.arange(len(self.macs))))
+        first, second = math.floor(place), math.ceil(place)
+        share = place - first
+        return np.asarray((1 - share) * self.right[:, first] + share * self.right[:, second])
 
 
 AnyAnswers = NetAnswers | Mixture
@@ -171,16 +154,27 @@ def _on_curve(curve: tuple[Floats, Floats, Floats], macs: float | Floats) -> Flo
     return np.asarray(np.interp(macs, spent[::-1], hits[::-1], left=np.nan))
 
 
+def coin(networks: Sequence[NetAnswers]) -> Mixture:
+    """A mixture of plain networks, ascending by their MACs."""
+    right, macs, images = _together(networks)
+    return Mixture(right, macs, images, "+".join(each.source for each in networks))
+
+
 def then(first: NetAnswers, second: NetAnswers) -> NetAnswers:
     """A cascade of two plain networks: each image asks the first, and pays for the second too where the
-    first is not sure enough. Both answered the same images."""
-    spent = first.macs[-1], first.macs[-1] + second.macs[-1]
-    sure, right = (
-        np.stack([getattr(a, name)[:, -1] for a in (first, second)], axis=1)
-        for name in ("sure", "right")
+    first is not sure enough."""
+    right, (small, large), images = _together((first, second))
+    sure = np.stack([first.sure[:, -1], second.sure[:, -1]], axis=1)
+    return NetAnswers(
+        sure, right, (small, small + large), images, source=f"{first.source}>{second.source}"
     )
-    images = first.images if first.images == second.images else ""
-    return NetAnswers(sure, right, spent, images, source=f"{first.source}>{second.source}")
+
+
+def _together(networks: Sequence[NetAnswers]) -> tuple[NDArray[np.bool_], tuple[float, ...], str]:
+    """Whether each is right, [N, K], the MACs of each, and the key of the images if it is one."""
+    keys = {each.images for each in networks}
+    right = np.stack([each.right[:, -1] for each in networks], axis=1)
+    return right, tuple(each.macs[-1] for each in networks), keys.pop() if len(keys) == 1 else ""
 
 
 def hull(points: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from offramp.analysis.recommend.goals import Candidate, PlainFacts
-from offramp.analysis.tradeoff import AnyAnswers, Mixture, hull, then
+from offramp.analysis.tradeoff import AnyAnswers, coin, hull, then
 from offramp.store.manifest import Manifest
 from offramp.store.record import TrialRecord, apart
 from offramp.store.table import Spread
@@ -107,9 +107,9 @@ class Controls:
             cascade = PlainFacts("cascade", spent[first] + spent[second])
             parts += [ControlCandidate(f"{first} then {second}", cascade, both)] if both else []
         shared = sorted(set.intersection(*(set(every[name]) for name in best))) if best[1:] else []
-        mixed = {seed: Mixture(tuple(every[name][seed] for name in best)) for seed in shared}
-        coin = PlainFacts("mixture", sum(spent[name] for name in best))
-        return (*parts, *([ControlCandidate(COIN, coin, mixed)] if mixed else []))
+        mixed = {seed: coin([every[name][seed] for name in best]) for seed in shared}
+        facts = PlainFacts("mixture", sum(spent[name] for name in best))
+        return (*parts, *([ControlCandidate(COIN, facts, mixed)] if mixed else []))
 
     def named(self, *kinds: str) -> dict[Candidate, str]:
         """Candidates of these kinds, as facts name them."""

@@ -117,6 +117,41 @@ def of_network(
     return _of_costs(trial, network_costs(net, manifest.owners, manifest.exits), manifest, arrays)
 
 
+def cascade(store: Store, first: Trained, second: Trained) -> Trained:
+    """Two plain networks as one with two exits: an image asks the first, and the second too where the
+    first is not sure. Each answers by its last exit; an image that goes on has paid for both.
+
+    Raises:
+        OfframpError: They answered other images or classes, or the second costs no more.
+    """
+    small, large = (store.read_trial(each.id).data.splits for each in (first, second))
+    apart = [split for split in HELD_OUT if small[split] != large[split]]
+    if apart or first.classes != second.classes:
+        what = f"the {' and '.join(apart)} images" if apart else "the classes"
+        raise OfframpError(
+            f"{what} of {first.id} and {second.id} differ; take two trials with the same data and splits"
+        )
+    if first.costs.full >= second.costs.full:
+        spent = f"{first.costs.full:,} MACs an image and {second.id} {second.costs.full:,}"
+        raise OfframpError(f"{first.id} costs {spent}; name the cheaper one first")
+    splits: Any = {
+        name: SplitLogits(
+            np.stack([getattr(each, name).logits[:, -1] for each in (first, second)], axis=1),
+            getattr(second, name).labels,
+        )
+        for name in HELD_OUT
+    }
+    return replace(
+        second,
+        id=f"{first.id} then {second.id}",
+        hash=digest([first.hash, second.hash]),
+        exits=(1, 2),
+        costs=Costs((first.costs.full, second.costs.full - first.costs.full), (0, 0), (0, 1), (1, 2)),
+        **splits,
+        gates=None,
+    )
+
+
 FEWEST = 4  # rows that can be halved
 
 

@@ -140,6 +140,7 @@ class CalibrationReport:
 
 
 NewPolicyFile = Annotated[Path | None, CommandOption(help="The policy file to write.")]
+SecondTrial = Annotated[str | None, CommandOption("TRIAL")]
 FILE = Path("policy.json")
 
 
@@ -149,6 +150,7 @@ def calibrate(
     store: StorePlace = RUNS,
     *,
     out: NewPolicyFile = FILE,
+    then: SecondTrial = None,
     device: Device = None,
     trust_code: TrustCode = None,
     anyway: Anyway = False,
@@ -173,6 +175,7 @@ def calibrate(
     store: StorePlace = RUNS,
     *,
     out: NewPolicyFile = FILE,
+    then: SecondTrial = None,
     device: Device = None,
     trust_code: TrustCode = None,
     logits: InPython = None,
@@ -195,6 +198,9 @@ def calibrate(
         trial: A trial's id, its beginning or its ending.
         store: The store: a folder, or s3://BUCKET/NAME.
         out: The policy file to write; None for none.
+        then: Another trial, of a larger network on the same data: a cascade, in which an image asks
+            `trial` first and this one too where that is not sure. Its policy is to compare with; no
+            bundle runs it.
         device: Where the network runs to be timed.
         trust_code: Whether code that the store names may run.
         logits: In place of a trial: what the exits of any network, of any framework, answer to
@@ -216,6 +222,7 @@ def calibrate(
         offramp calibrate two-stage-resnet18-cifar10-s42 --max-accuracy-loss 0.01
         offramp calibrate two-stage-resnet18-cifar10-s42 --risk 0.01
         offramp calibrate two-stage-resnet18-cifar10-s42 --max-mean-latency 5ms
+        offramp calibrate 1f2e60c4 --then 9b8c7d51 --max-accuracy-loss 0.01
         offramp calibrate two-stage-resnet18-cifar10-s42 --max-p95-latency 5ms \\
           --stage-times phone.json
 
@@ -253,13 +260,18 @@ def calibrate(
     source = opened(store)
     code_runs = trusted(source, source.find_trial(trial), trust_code)
     trained = trials.read(source, trial, code_runs)
+    if then is not None:
+        larger = trusted(source, source.find_trial(then), trust_code)
+        trained = trials.cascade(source, trained, trials.read(source, then, larger))
 
     def net() -> ExitNetwork:
+        if then is not None:
+            raise OfframpError("a limit on time is for one network, and this is a cascade of two")
         network = blank_network(source, trained.id, code_runs).eval()  # what it learned changes no time
         placed(network, devices.chosen(device))
         return network
 
-    again = calibration_command(trained.id, source, code_runs)
+    again = calibration_command(trial if then else trained.id, source, code_runs, then)
     deployable: Deployable = policy_for(trained, net, options, anyway, again)
     if out is not None:
         deployable.policy.save(Path(out))

@@ -125,9 +125,11 @@ def policy_for(
     return trials.policy_for(trained, limit, search, times, shares, anyway, command)
 
 
-def calibration_command(trial: str, store: Store, trust_code: bool) -> str:
-    """The command that calibrates a trial for a limit of SHARE% of the MACs, as a shell takes it."""
-    words = ["offramp", "calibrate", trial, "--store", str(store.root)]
+def calibration_command(trial: str, store: Store, trust_code: bool, then: str | None = None) -> str:
+    """The command that calibrates a trial for a limit of SHARE% of the MACs, as a shell takes it. then:
+    the second trial of a cascade."""
+    words = ["offramp", "calibrate", trial, *([] if then is None else ["--then", then])]
+    words += ["--store", str(store.root)]
     words += ["--trust-code"] if trust_code else []
     return shlex.join([*words, "--max-mean-macs", "SHARE%"])
 
