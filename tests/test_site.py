@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -100,6 +101,19 @@ def test_the_cells_of_notebooks_are_python() -> None:
             assert "!" not in cell.splitlines()[0]  # whose failure would be nobody's
             if not cell.startswith("%%bash"):
                 ast.parse(re.sub(r"^%%.*$", "", cell, flags=re.MULTILINE))
+
+
+def test_each_notebook_is_a_file_to_download(source: Path) -> None:
+    """Of the page's cells, its words between them, and none of its front matter."""
+    files = sorted((source / "_static" / "notebooks").glob("*.ipynb"))
+    assert [file.stem for file in files] == [page.stem for page in NOTEBOOKS]
+    for file, page in zip(files, NOTEBOOKS, strict=True):
+        notebook = nbformat.read(file, as_version=4)
+        nbformat.validate(notebook)
+        code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+        assert len(code) == page.read_text().count("```{code-cell}")
+        assert not any(cell.source.startswith((":", "---")) for cell in notebook.cells)
+        assert f"_static/notebooks/{file.name}" in (source / "docs/notebooks" / page.name).read_text()
 
 
 @pytest.mark.long

@@ -16,7 +16,14 @@ from test_site import assemble
 __all__ = ["browser"]
 
 pytestmark = pytest.mark.long
-PAGES = ("index", "README", "docs/results/README", "strategies/joint", "reference/python")
+PAGES = (
+    "index",
+    "README",
+    "docs/calibration",
+    "docs/results/README",
+    "strategies/joint",
+    "reference/python",
+)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
+
 import offramp
 from offramp.cli.app import app
 from offramp.report.render.program import picture
@@ -80,6 +82,15 @@ def main(target: Path) -> None:
         shutil.copy(HERE / name, target / name)
     (target / "_static").mkdir()
     shutil.copy(HERE / "site.css", target / "_static" / "site.css")
+    (target / "_static" / "notebooks").mkdir()
+    for page in sorted((target / "docs" / "notebooks").glob("*.md")):
+        file = target / "_static" / "notebooks" / f"{page.stem}.ipynb"
+        text = page.read_text(encoding="utf-8")
+        nbformat.write(notebook(text), file)
+        line = f'<a href="../../_static/notebooks/{file.name}" download>This page as a notebook</a>\n'
+        page.write_text(
+            re.sub(r"(^# .*\n)", rf"\1\n{line}", text, count=1, flags=re.M), encoding="utf-8"
+        )
     for name, text in {**strategies(), **reference()}.items():
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         (target / name).write_text(text, encoding="utf-8")
@@ -98,6 +109,20 @@ def titled(page: Path, text: str) -> str:
     title = TITLES.get(page.as_posix())
     own = re.compile(r"\A# .*\n+")
     return text if title is None else f"# {title}\n\n{own.sub('', text)}"
+
+
+def notebook(text: str) -> nbformat.NotebookNode:
+    """The cells of a page of MyST-NB, its words between them; none has been run."""
+    body = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    parts = re.split(r"^```\{code-cell\} python\n(.*?)^```$", body, flags=re.DOTALL | re.MULTILINE)
+    kinds = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
+    cells = [
+        kinds[at % 2](re.sub(r"\A(:.*\n)+\n?", "", part).strip(), id=f"cell-{at}")
+        for at, part in enumerate(parts)
+        if part.strip()
+    ]
+    about = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    return nbformat.v4.new_notebook(cells=cells, metadata=about)
 
 
 def _packed(page: Path) -> bool:

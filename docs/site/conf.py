@@ -60,12 +60,15 @@ def _docstring(*event):
 
 
 def _readable(app, exception):
-    """Two things of Sphinx's that readers of a screen stumble over: captions of the contents are
-    headings without a level, and parameters of a long signature are definitions without terms."""
+    """Three things of Sphinx's that readers of a screen stumble over: captions of the contents are
+    headings without a level, parameters of a long signature are definitions without terms, and what
+    scrolls sideways on a phone cannot be reached by keyboard."""
     roles = {
         'role="heading">': 'role="heading" aria-level="2">',
         '<dd><em class="sig-param">': '<dd role="listitem"><em class="sig-param">',
         '<dl>\n<dd role="listitem">': '<dl role="list">\n<dd role="listitem">',
+        "<pre>": '<pre tabindex="0">',
+        '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
     }
     if exception is None and app.builder.format == "html":
         for page in Path(app.outdir).rglob("*.html"):
