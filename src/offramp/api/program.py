@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from offramp.api.fit import check_frozen
-from offramp.engine.loop import AttachedBody, Body, Course, ForeignBody, LoopPhase
+from offramp.engine.loop import Course, LoopPhase
 from offramp.engine.resolve import drawn
 from offramp.errors import OfframpError
 from offramp.nets.foreign import MultiExit
@@ -67,7 +67,11 @@ def program(
         exit 1 · head 1 · CE(1)
         exit 2 · head 2 · CE(2)
     """
-    body = _body(net)
+    if not isinstance(net, ExitNetwork | MultiExit):
+        own = "describe those that it has: offramp.multi_exit(net, input_shape=…)"
+        raise OfframpError(
+            f"the net is a {type(net).__name__}; attach exits to it (offramp.attach), or {own}"
+        )
     if not (isinstance(strategy, str) or callable(strategy)):
         raise OfframpError(
             f"the strategy is {strategy!r}; give a name such as 'two-stage', or a function"
@@ -86,25 +90,10 @@ def program(
         for phase in phases:
             drawn(phase, net)
         check_frozen(net, frozenset(part for phase in phases for part in phase.trained))
-    course = Course(body, phases, seed, class_weights, label_smoothing)
+    course = Course(net, phases, seed, class_weights, label_smoothing)
     if BEFORE in course.needs(0):
         course.remember(BEFORE)
     return tuple(LoopPhase(course, number) for number in range(len(phases)))
-
-
-def _body(net: Any) -> Body:
-    match net:
-        case ExitNetwork():
-            return AttachedBody(net)
-        case MultiExit():
-            return ForeignBody(net)
-        case nn.Module():
-            raise OfframpError(
-                f"the net is a {type(net).__name__}; attach exits to it (offramp.attach), or describe "
-                "those that it has: offramp.multi_exit(net, input_shape=…)"
-            )
-        case _:
-            raise OfframpError(f"the net is a {type(net).__name__}; give a network of offramp.attach")
 
 
 def _unfit(phases: Program, net: ExitNetwork | MultiExit) -> list[str]:

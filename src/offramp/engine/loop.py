@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,6 @@ from torch.utils.hooks import RemovableHandle
 
 from offramp.device import seeded
 from offramp.engine.auxiliary import (
-    Adapters,
     Anchor,
     Anchors,
     anchored,
@@ -38,7 +37,7 @@ from offramp.errors import OfframpError
 from offramp.hashing import derive
 from offramp.nets.foreign import MultiExit
 from offramp.nets.network import ExitNetwork, inside, reshape
-from offramp.parts import Carry, Part, heads, segments
+from offramp.parts import Carry, Part, Parts, heads, segments
 from offramp.phase import BEFORE, EWC, Init, Phase, Program, describe, listed, notes
 from offramp.process import uninterrupted
 from offramp.units import counted
@@ -48,133 +47,97 @@ State = dict[str, Tensor]
 USUAL_EPOCHS = 20  # of a phase that says none, among phases that do
 
 
-class Body(Protocol):
-    """What trains: a network by its parts."""
-
-    @property
-    def module(self) -> nn.Module: ...
-    @property
-    def exits(self) -> int: ...
-    @property
-    def classes(self) -> int: ...
-    def parameters_of(self, part: Part) -> list[nn.Parameter]: ...
-    def state(self, part: Part) -> State: ...
-    def train_parts(self, parts: frozenset[Part]) -> None:
-        """Put these parts in train mode, all else in eval mode."""
-
-    def modes(self, part: Part) -> Set[bool]:
-        """Whether what it is made of is in train mode."""
-
-    def answers(self, phase: Phase, images: Tensor) -> ExitAnswers:
-        """Of the exits that the loss reads."""
-
-    def teaches(self, phase: Phase, images: Tensor) -> ExitAnswers:
-        """Of the exits that the loss reads of a teacher."""
-
-    def frozen(self, state: State) -> Body:
-        """A copy with the weights of `state`, in eval mode and without gradients."""
-
-
 @dataclass(frozen=True, eq=False)
-class AttachedBody:
-    """A network of `attach`; `trunk` is what trains of several."""
+class Body:
+    """What trains: a network by its parts; of several trunks, one."""
 
-    module: ExitNetwork
+    net: ExitNetwork | MultiExit
     trunk: int = 0
 
     @property
-    def exits(self) -> int:
-        return self.module.exits
-
-    @property
-    def classes(self) -> int:
-        return self.module.classes
-
-    def parameters_of(self, part: Part) -> list[nn.Parameter]:
-        return inside(self.module).parameters_of(part, self.trunk)
-
-    def state(self, part: Part) -> State:
-        return inside(self.module).state(part, self.trunk)
-
-    def train_parts(self, parts: frozenset[Part]) -> None:
-        self.module.eval()
-        for part in sorted(parts):
-            inside(self.module).train_part(part, True, self.trunk)
-
-    def modes(self, part: Part) -> Set[bool]:
-        return {inside(self.module).trains(part, self.trunk)}
-
-    def answers(self, phase: Phase, images: Tensor) -> ExitAnswers:
-        return answered(phase, self.module, {IMAGES: (images,)}, self.trunk)
-
-    def teaches(self, phase: Phase, images: Tensor) -> ExitAnswers:
-        values: dict[Point, Tensors] = {IMAGES: (images,)}
-        exits = sorted(phase.taught)
-        return answers({k: compute(self.module, values, end(phase.terms, k)) for k in exits})
-
-    def frozen(self, state: State) -> AttachedBody:
-        body = AttachedBody(copy.deepcopy(self.module))
-        _fill(body, _parts(body.exits), state)
-        body.module.requires_grad_(False).eval()
-        return body
-
-
-@dataclass(frozen=True, eq=False)
-class ForeignBody:
-    """A network with exits of its own."""
-
-    net: MultiExit
-
-    @property
     def module(self) -> nn.Module:
-        return self.net.module
+        return self.net if isinstance(self.net, ExitNetwork) else self.net.module
 
     @property
-    def exits(self) -> int:
-        return self.net.exits
+    def parts(self) -> list[Part]:
+        return sorted(segments(1, self.net.exits) | heads(1, self.net.exits))
 
     @property
-    def classes(self) -> int:
-        return self.net.classes
+    def _own(self) -> Any:
+        return inside(self.net) if isinstance(self.net, ExitNetwork) else self.net
 
     def parameters_of(self, part: Part) -> list[nn.Parameter]:
-        return self.net.parameters_of(part)
+        parameters: list[nn.Parameter] = self._own.parameters_of(part, self.trunk)
+        return parameters
 
     def state(self, part: Part) -> State:
-        return self.net.state(part)
-
-    def train_parts(self, parts: frozenset[Part]) -> None:
-        self.net.train_parts(parts)
+        state: State = self._own.state(part, self.trunk)
+        return state
 
     def modes(self, part: Part) -> Set[bool]:
-        owners = self.net.modules.get(part, ())
-        return {self.module.get_submodule(name).training for name in owners}
+        """Whether what a part is made of is in train mode."""
+        modes: set[bool] = self._own.modes(part, self.trunk)
+        return modes
+
+    def train_parts(self, parts: Parts) -> None:
+        """Put these parts in train mode, all else in eval mode."""
+        self.module.eval()
+        self._own.train_parts(parts, self.trunk)
 
     def answers(self, phase: Phase, images: Tensor) -> ExitAnswers:
+        """Of the exits that the loss reads."""
+        if isinstance(self.net, ExitNetwork):
+            return answered(phase, self.net, {IMAGES: (images,)}, self.trunk)
         logits = self.net.logits(self.module(images))
         return ExitAnswers({k: logits[k - 1].float() for k in phase.exits}, {})
 
     def teaches(self, phase: Phase, images: Tensor) -> ExitAnswers:
+        """Of the exits that the loss reads of a teacher."""
+        exits = sorted(phase.taught)
+        if isinstance(self.net, ExitNetwork):
+            values: dict[Point, Tensors] = {IMAGES: (images,)}
+            return answers({k: compute(self.net, values, end(phase.terms, k)) for k in exits})
         logits = self.net.logits(self.module(images))
-        return ExitAnswers({k: logits[k - 1].float() for k in phase.taught}, {})
+        return ExitAnswers({k: logits[k - 1].float() for k in exits}, {})
 
-    def frozen(self, state: State) -> ForeignBody:
-        body = ForeignBody(copy.deepcopy(self.net))
-        _fill(body, _parts(body.exits), state)
+    @torch.no_grad()
+    def fill(self, parts: Iterable[Part], state: Mapping[str, Tensor]) -> None:
+        for part in parts:
+            for name, tensor in self.state(part).items():
+                if name in state:  # a head may have got a gate, or what it carries, since then
+                    tensor.copy_(state[name])
+
+    def frozen(self, state: State) -> Body:
+        """A copy with the weights of `state`, in eval mode and without gradients."""
+        body = Body(copy.deepcopy(self.net))
+        body.fill(body.parts, state)
         body.module.requires_grad_(False).eval()
         return body
 
+    def redraw(self, part: Part, seed: int) -> None:
+        """New weights for a part, a function of the seed."""
+        if isinstance(self.net, ExitNetwork):
+            own = inside(self.net)
+            early = part.kind == "head" and part.index < self.net.exits
+            head = own.drawn_head(part.index, own.carry, seed, "fresh") if early else None
+            self.fill([part], own.drawn_trunk(seed, "fresh") if head is None else head)
+            return
+        for name in self.net.modules[part]:
+            module: Any = self.module.get_submodule(name)
+            if module._parameters:
+                with seeded(derive(seed, name, "fresh")):
+                    module.reset_parameters()
 
-def _parts(exits: int) -> list[Part]:
-    return sorted(segments(1, exits) | heads(1, exits))
+    def scaled(self, phase: Phase) -> list[RemovableHandle]:
+        """Hooks by which parts of a foreign network send their gradient back scaled."""
+        handles = []
+        for part, factor in phase.scales.items() if isinstance(self.net, MultiExit) else ():
 
+            def scale(_: nn.Module, inputs: Any, factor: float = factor) -> Any:
+                return tree_map_only(Tensor, lambda tensor: sending_back(tensor, factor), inputs)
 
-def _fill(body: Body, parts: Iterable[Part], state: Mapping[str, Tensor]) -> None:
-    with torch.no_grad():
-        for part in parts:
-            for name, tensor in body.state(part).items():
-                if name in state:  # a head may have got a gate, or what it carries, since then
-                    tensor.copy_(state[name])
+            handles.append(self._own.submodule(part).register_forward_pre_hook(scale))
+        return handles
 
 
 @dataclass(eq=False)
@@ -182,7 +145,7 @@ class Course:
     """The state of a program that trains a network in place.
 
     Attributes:
-        body: The network; of several trunks the shared one.
+        net: The network.
         program: Its phases.
         seed: Of what phases draw anew.
         class_weights: [C], of the cross-entropies.
@@ -192,7 +155,7 @@ class Course:
         current: The number of the phase that is entered.
     """
 
-    body: Body
+    net: ExitNetwork | MultiExit
     program: Program
     seed: int
     class_weights: Tensor | None
@@ -208,87 +171,41 @@ class Course:
         initial = any(Init.INITIAL in p.starts.values() for p in later)
         return taught | ({BEFORE} if initial else set())
 
-    def carry(self, number: int) -> Carry:
-        """What exits add of the answer before in that phase: what an earlier one began stays."""
-        return next((p.carry for p in reversed(self.program[: number + 1]) if p.carry), 0.0)
+    def body(self, trunk: int = 0) -> Body:
+        """The network as a phase on that trunk sees it."""
+        return Body(self.net, self.opened[trunk])
 
     def remember(self, name: str, trunk: int = 0) -> None:
-        body = self.on(trunk)
-        self.left[name] = {
-            n: tensor.detach().clone()
-            for part in _parts(body.exits)
-            for n, tensor in body.state(part).items()
-        }
-
-    def on(self, trunk: int) -> Body:
-        """The network as a phase on that trunk sees it."""
-        if isinstance(self.body, AttachedBody):
-            return AttachedBody(self.body.module, self.opened[trunk])
-        return self.body
+        """The weights that a phase leaves, or that there are before any."""
+        body = self.body(trunk)
+        state = {name: tensor for part in body.parts for name, tensor in body.state(part).items()}
+        self.left[name] = {name: tensor.detach().clone() for name, tensor in state.items()}
 
     def shape(self, number: int) -> None:
         """Give an attached network the trunks, gates and layers that a phase needs."""
-        if not isinstance(self.body, AttachedBody):
+        if not isinstance(self.net, ExitNetwork):
             return
-        phase, net = self.program[number], self.body.module
-        own, carry = inside(net), self.carry(number)
+        phase, own = self.program[number], inside(self.net)
+        begun: list[Carry] = [p.carry for p in self.program[: number + 1] if p.carry]
+        carry = begun[-1] if begun else 0.0  # what an earlier phase began stays
         sources = [*range(len(own.trunks))]
         if phase.trunk not in self.opened:  # it starts as a copy of the shared one
             self.opened[phase.trunk] = len(sources)
             sources.append(0)
-        owners = [*own.trunk_of]
-        for part in phase.trained:
-            if part.kind == "head":
-                owners[part.index - 1] = self.opened[phase.trunk]
-        adds = carry != own.carry
-        reshape(net, owners, sources, carry, phase.gated)
-        if adds:
-            for k in range(2, net.exits):
-                drawn = inside(net).drawn_head(k, carry, self.seed, "initial")
-                layers = {n: t for n, t in drawn.items() if ADDS in n}
-                _fill(self.body, [Part("head", k)], layers)
+        owners = dict(enumerate(own.trunk_of, start=1))
+        owners |= {p.index: self.opened[phase.trunk] for p in phase.trained if p.kind == "head"}
+        reshape(self.net, [*owners.values()], sources, carry, phase.gated)
+        for k in range(2, self.net.exits) if carry != own.carry else ():
+            drawn = inside(self.net).drawn_head(k, carry, self.seed, "initial")
+            adds = {name: tensor for name, tensor in drawn.items() if ADDS in name}
+            self.body().fill([Part("head", k)], adds)
 
     def close(self) -> None:
         """After the last phase: only the trunks that exits run stay."""
-        if isinstance(self.body, AttachedBody):
-            own = inside(self.body.module)
+        if isinstance(self.net, ExitNetwork):
+            own = inside(self.net)
             used = sorted(set(own.trunk_of))
-            owners = [used.index(trunk) for trunk in own.trunk_of]
-            reshape(self.body.module, owners, used, own.carry, False)
-
-    def draw(self, phase: Phase, body: Body) -> None:
-        """The weights of parts that do not start from what the program left."""
-        for part, init in sorted(phase.starts.items()):
-            if init is Init.INITIAL:
-                _fill(body, [part], self.left[BEFORE])
-            elif init is Init.FRESH:
-                _fill(body, [part], self._drawn(part, body))
-
-    def _drawn(self, part: Part, body: Body) -> Mapping[str, Tensor]:
-        if isinstance(body, ForeignBody):
-            for name in body.net.modules[part]:
-                module = body.module.get_submodule(name)
-                if any(True for _ in module.parameters(recurse=False)):
-                    with seeded(derive(self.seed, name, "fresh")):
-                        module.reset_parameters()  # type: ignore[operator]
-            return {}
-        assert isinstance(body, AttachedBody)
-        own = inside(body.module)
-        if part.kind == "head" and part.index < body.exits:
-            return own.drawn_head(part.index, own.carry, self.seed, "fresh")
-        return own.drawn_trunk(self.seed, "fresh")
-
-
-def scaled(net: MultiExit, phase: Phase) -> list[RemovableHandle]:
-    """Hooks by which parts of a foreign network send their gradient back scaled, as the phase says."""
-    handles = []
-    for part, factor in phase.scales.items():
-
-        def scale(_: nn.Module, inputs: Any, factor: float = factor) -> Any:
-            return tree_map_only(Tensor, lambda tensor: sending_back(tensor, factor), inputs)
-
-        handles.append(net.submodule(part).register_forward_pre_hook(scale))
-    return handles
+            reshape(self.net, [used.index(t) for t in own.trunk_of], used, own.carry, False)
 
 
 class PhaseModule(nn.Module):
@@ -299,27 +216,23 @@ class PhaseModule(nn.Module):
     the teacher `teacher`) and to features [B, D], where the loss reads some.
     """
 
-    def __init__(
-        self,
-        phase: Phase,
-        body: Body,
-        teacher: Body | None,
-        layers: Adapters,
-        class_weights: Tensor | None,
-        smoothing: float,
-    ) -> None:
+    class_weights: Tensor | None
+
+    def __init__(self, phase: Phase, body: Body, teacher: Body | None, course: Course) -> None:
         super().__init__()
-        self.class_weights: Tensor | None
         self.net = body.module
-        self.adapters = nn.ModuleList(layers.values())
-        self._pairs = tuple(layers)
-        self.register_buffer("class_weights", class_weights, persistent=False)
-        self._phase, self._body, self._teacher, self._smoothing = phase, body, teacher, smoothing
-        gated = isinstance(body, AttachedBody) and phase.gated
-        self._spent = spent_at(body.module, phase.exits) if gated else {}  # type: ignore[arg-type]
+        attached = body.net if isinstance(body.net, ExitNetwork) else None
+        layers = {} if attached is None else drawn_adapters(phase.terms, course.seed, attached)
+        self.adapters, self._pairs = nn.ModuleList(layers.values()), tuple(layers)
+        weights, place = course.class_weights, next(body.module.parameters()).device
+        weights = None if weights is None else weights.to(place)
+        self.register_buffer("class_weights", weights, persistent=False)
+        self._phase, self._body, self._teacher = phase, body, teacher
+        self._smoothing = course.smoothing
+        gated = attached is not None and phase.gated
+        self._spent = spent_at(attached, phase.exits) if attached is not None and gated else {}
         self.anchors: Anchors = {}
-        self.entered = True
-        self.batches = 0
+        self.entered, self.batches = True, 0
         self.seen: tuple[dict[int, Tensor], Tensor] | None = None
 
     def _apply(self, function: Any, recurse: bool = True) -> PhaseModule:
@@ -340,13 +253,12 @@ class PhaseModule(nn.Module):
         if not torch.compiler.is_compiling():
             self._check(labels)
         if labels is not None:  # before statistics move
-            labels = check_labels(labels, len(images), self._body.classes)
-        phase = self._phase
-        mine = self._body.answers(phase, images)
+            labels = check_labels(labels, len(images), self._body.net.classes)
+        mine = self._body.answers(self._phase, images)
         outputs = {"logits": mine.logits, "features": mine.features}
         if self._teacher is not None:
             with torch.no_grad():
-                theirs = self._teacher.teaches(phase, images)
+                theirs = self._teacher.teaches(self._phase, images)
             outputs |= {"teacher": theirs.logits, "teacher_features": theirs.features}
         outputs = {name: by_exit for name, by_exit in outputs.items() if by_exit}
         return outputs if labels is None else self.loss(outputs, labels)
@@ -364,43 +276,39 @@ class PhaseModule(nn.Module):
         phase, logits = self._phase, outputs["logits"]
         labels = check_labels(labels, *next(iter(logits.values())).shape)
         mine = ExitAnswers(logits, outputs.get("features", {}))
-        live = self._teacher is None
         theirs = ExitAnswers(outputs.get("teacher", {}), outputs.get("teacher_features", {}))
         layers: Any = dict(zip(self._pairs, self.adapters, strict=True))
-        own = self.net if isinstance(self.net, ExitNetwork) else None
-        gates = gating(own, logits, self._spent) if own is not None and phase.gated else None
+        net: Any = self.net
         context = LossContext(
             self.class_weights,
             self._smoothing,
-            gating=gates,
+            gating=gating(net, logits, self._spent) if phase.gated else None,
             penalties=penalties(self.anchors, phase.terms, self.weights()) if self.anchors else {},
         )
-        loss = phase_loss(phase, layers, mine, mine if live else theirs, labels, context)
+        theirs = mine if self._teacher is None else theirs  # its own teacher, or nobody's
+        loss = phase_loss(phase, layers, mine, theirs, labels, context)
         if not torch.compiler.is_compiling():
             self.batches += self.training
             self.seen = {k: own.detach() for k, own in logits.items()}, labels
         return loss
 
-    def parameters_of(self, part: Part) -> list[nn.Parameter]:
-        """Those of a part of the network."""
-        return self._body.parameters_of(part)
-
     def weights(self) -> dict[str, nn.Parameter]:
-        """The parameters of the network that train, by name."""
-        every = (self._body.state(part) for part in sorted(self._phase.trained))
-        return {
-            name: tensor
-            for state in every
-            for name, tensor in state.items()
-            if isinstance(tensor, nn.Parameter)
-        }
+        """The parameters of the network that train, by the names of parts."""
+        states = (self._body.state(part) for part in sorted(self._phase.trained))
+        every = ((name, tensor) for state in states for name, tensor in state.items())
+        return {name: tensor for name, tensor in every if isinstance(tensor, nn.Parameter)}
 
     def learned(self) -> dict[str, Tensor]:
         """What changes of the network as it trains, by its names: parameters and buffers."""
-        every = (self._body.state(part) for part in sorted(self._phase.trained))
-        ours = {id(tensor) for state in every for tensor in state.values()}
+        states = (self._body.state(part) for part in sorted(self._phase.trained))
+        ours = {id(tensor) for state in states for tensor in state.values()}
         named = self.net.state_dict(keep_vars=True)
         return {name: tensor for name, tensor in named.items() if id(tensor) in ours}
+
+    def factors(self) -> dict[nn.Parameter, float]:
+        """What trains, each with the factor of its part on the learning rate."""
+        parameters = rated(self._phase, self._body.parameters_of)
+        return parameters | dict.fromkeys(self.adapters.parameters(), 1.0)
 
     def _check(self, labels: Tensor | None) -> None:
         """Raises OfframpError for a call that would train something else than the phase says."""
@@ -415,7 +323,7 @@ class PhaseModule(nn.Module):
                 f"phase '{phase.name}' holds weights near where they begin; call phase.weigh(loader) "
                 "before the first step, which measures how much each matters"
             )
-        for part in _parts(self._body.exits):
+        for part in self._body.parts:
             modes = self._body.modes(part)
             trains = self.training and part in phase.trained
             if modes and (True in modes) != trains:  # a trained part may have some in eval mode
@@ -437,6 +345,13 @@ class LoopPhase:
         name: Of the phase.
         number: Of it in its program, from 0.
         declaration: The `Phase`.
+        trains: What trains, in words.
+        loss: Its loss, in words.
+        exits: The exits that its loss reads.
+        share: Its epochs as a share of those of all phases, 0 to 1: 30 epochs in all are
+            round(30 * phase.share) here.
+        learning_rate_scale: What the strategy multiplies the learning rate by here, as phases that
+            refine do.
         state: `new`, `entered`, or `left`.
 
     Example:
@@ -452,41 +367,18 @@ class LoopPhase:
     """
 
     def __init__(self, course: Course, number: int) -> None:
-        self._course, self.number = course, number
-        self.declaration = course.program[number]
-        self.name, self.state = self.declaration.name, "new"
+        own = course.program[number]
+        self._course, self.number, self.declaration = course, number, own
+        self.name, self.state = own.name, "new"
+        self.trains, self.loss, self.exits = listed(own.trained), describe(own.terms), own.exits
+        epochs = [dict(p.recipe).get("epochs", USUAL_EPOCHS) for p in course.program]
+        self.share = float(epochs[number] / sum(epochs))
+        self.learning_rate_scale = float(dict(own.recipe).get("learning_rate_scale", 1.0))
         self._module: PhaseModule | None = None
         self._loaded: Mapping[str, Any] | None = None
         self._flags: dict[str, bool] = {}
         self._sums: dict[str, float] = {}
         self._handles: list[RemovableHandle] = []
-
-    @property
-    def trains(self) -> str:
-        """What trains, in words."""
-        return listed(self.declaration.trained)
-
-    @property
-    def loss(self) -> str:
-        """Its loss, in words."""
-        return describe(self.declaration.terms)
-
-    @property
-    def exits(self) -> tuple[int, ...]:
-        """The exits that its loss reads."""
-        return self.declaration.exits
-
-    @property
-    def share(self) -> float:
-        """Its epochs as a share of those of all phases, 0 to 1: 30 epochs in all are
-        round(30 * phase.share) here. `fit` gives each phase that says nothing as many as any other."""
-        epochs = [dict(p.recipe).get("epochs", USUAL_EPOCHS) for p in self._course.program]
-        return float(epochs[self.number] / sum(epochs))
-
-    @property
-    def learning_rate_scale(self) -> float:
-        """What the strategy multiplies the learning rate by here, as phases that refine do."""
-        return float(dict(self.declaration.recipe).get("learning_rate_scale", 1.0))
 
     def __repr__(self) -> str:
         where = f"{self.number + 1} of {len(self._course.program)}"
@@ -510,7 +402,7 @@ class LoopPhase:
         Raises:
             OfframpError: The phase is not entered.
         """
-        return [p for group in self.groups(1.0) for p in group["params"]]
+        return [parameter for parameter in self.module.factors() if parameter.requires_grad]
 
     def groups(self, lr: float) -> list[dict[str, Any]]:
         """The same for an optimizer, with the rate of each part where the strategy says some.
@@ -524,13 +416,10 @@ class LoopPhase:
             ...     [group["lr"] for group in phase.groups(1.0)]
             [0.1]
         """
-        module = self.module
-        factors = rated(self.declaration, module.parameters_of)
-        factors |= dict.fromkeys(module.adapters.parameters(), 1.0)
-        by_factor: dict[float, list[nn.Parameter]] = {}
-        for parameter, factor in factors.items():
-            if parameter.requires_grad:
-                by_factor.setdefault(factor * self.learning_rate_scale, []).append(parameter)
+        factors, by_factor = self.module.factors(), dict[float, list[nn.Parameter]]()
+        for parameter in self.parameters():
+            factor = factors[parameter] * self.learning_rate_scale
+            by_factor.setdefault(factor, []).append(parameter)
         return [{"params": alike, "lr": lr * factor} for factor, alike in by_factor.items()]
 
     def exit_losses(self) -> dict[int, float]:
@@ -554,11 +443,11 @@ class LoopPhase:
         def looks(most: int) -> Iterator[tuple[ExitAnswers, Tensor]]:
             count = 0
             for images, labels in batches:
-                for image, label in zip(torch.split(images, 1), torch.split(labels, 1), strict=True):
-                    if count == most:
-                        return
-                    count += 1
-                    yield module._body.answers(phase, image), label
+                for row in range(min(len(images), most - count)):
+                    yield module._body.answers(phase, images[row : row + 1]), labels[row : row + 1]
+                count += len(images)
+                if count >= most:
+                    return
 
         module.eval()
         module.anchors = anchored(phase.terms, module.weights(), looks)
@@ -567,7 +456,7 @@ class LoopPhase:
     # Entering and leaving
 
     def __enter__(self) -> LoopPhase:
-        course = self._course
+        course, teacher = self._course, self.declaration.teacher
         if course.current is not None:
             raise OfframpError(
                 f"phase '{course.program[course.current].name}' is entered; leave it before entering "
@@ -578,50 +467,50 @@ class LoopPhase:
                 f"phase '{self.name}' was trained already; to go on, "
                 "phase.load_state_dict(phase.state_dict()), to train anew, make another program"
             )
-        teacher = self.declaration.teacher
-        for name in sorted(course.needs(self.number)):
-            if name == teacher and name not in course.left:
-                raise OfframpError(
-                    f"phase '{self.name}' learns from phase '{name}', which was not trained here; train "
-                    "it first, or load this phase's state_dict"
-                )
-        with uninterrupted():
-            self._begin()
+        if teacher in course.needs(self.number) - course.left.keys():
+            raise OfframpError(
+                f"phase '{self.name}' learns from phase '{teacher}', which was not trained here; train "
+                "it first, or load this phase's state_dict"
+            )
+        try:
+            with uninterrupted():
+                self._begin()
+        except BaseException as error:  # Ctrl-C counts when all is ready
+            if self.state == "entered":
+                self.__exit__(type(error), error, None)
+            else:
+                self._let_go()
+            raise
         return self
 
     def _begin(self) -> None:
         course, phase = self._course, self.declaration
-        net = course.body.module
-        self._flags = {name: p.requires_grad for name, p in net.named_parameters()}
+        self._flags = {name: p.requires_grad for name, p in course.body().module.named_parameters()}
         course.shape(self.number)
-        body = course.on(phase.trunk)
-        if self._loaded is None:
-            course.draw(phase, body)
+        body = course.body(phase.trunk)
+        for part, init in sorted(phase.starts.items()) if self._loaded is None else ():
+            if init is Init.INITIAL:
+                body.fill([part], course.left[BEFORE])
+            elif init is Init.FRESH:
+                body.redraw(part, course.seed)
         body.module.requires_grad_(False)
-        parameters = rated(phase, body.parameters_of)
-        for parameter in parameters:
+        for parameter in rated(phase, body.parameters_of):
             parameter.grad = None
             parameter.requires_grad_(True)
-        layers: Adapters = {}
-        if isinstance(body, AttachedBody):
-            layers = drawn_adapters(phase.terms, course.seed, body.module)
-            for head in () if phase.gated else inside(body.module).heads:
-                if head.gate is not None:  # it would get no gradient, which several processes wait for
-                    head.gate.requires_grad_(False)
-        else:
-            self._handles = scaled(body.net, phase)  # type: ignore[attr-defined]
-        teacher = None
-        if phase.taught and phase.teacher is not None and not phase.live:
-            teacher = body.frozen(course.left[phase.teacher])
-        place = next(iter(parameters)).device
-        weights = None if course.class_weights is None else course.class_weights.to(place)
-        module = PhaseModule(phase, body, teacher, layers, weights, course.smoothing)
+        idle = isinstance(body.net, ExitNetwork) and not phase.gated
+        for head in inside(body.net).heads if isinstance(body.net, ExitNetwork) and idle else ():
+            if head.gate is not None:  # it would get no gradient, which several processes wait for
+                head.gate.requires_grad_(False)
+        self._handles = body.scaled(phase)
+        frozen = phase.taught and phase.teacher is not None and not phase.live
+        teacher = body.frozen(course.left[str(phase.teacher)]) if frozen else None
+        module = PhaseModule(phase, body, teacher, course)
         if self._loaded is not None:
-            _restore(module, self._loaded)
-            self._loaded = None
-        module.train()
+            module.adapters.load_state_dict(self._loaded["adapters"])
+            anchors = self._loaded["anchors"].items()
+            module.anchors = {n: Anchor(anchor["start"], anchor["fisher"]) for n, anchor in anchors}
         self._sums = _sums(body.module)
-        self._module, self.state, course.current = module, "entered", self.number
+        self._module, self.state, course.current = module.train(), "entered", self.number
 
     def __exit__(
         self,
@@ -629,8 +518,7 @@ class LoopPhase:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        course, module = self._course, self._module
-        assert module is not None
+        course, module = self._course, self.module
         with uninterrupted():
             for handle in self._handles:
                 handle.remove()
@@ -638,17 +526,14 @@ class LoopPhase:
                 parameter.grad = None
             if error is None:  # where a process failed, the others would wait for each other
                 _gather(module)
-            sums = _sums(module.net)
-            changed = {name for name, total in sums.items() if total != self._sums[name]}
-            learned = module.learned()
             module.eval()
+            sums, learned = _sums(module.net), module.learned()
             module.entered, self.state, course.current = False, "left", None
             if self.name in course.needs(self.number + 1):
                 course.remember(self.name, self.declaration.trunk)
             if self.number == len(course.program) - 1 and error is None:
                 course.close()
-            for name, parameter in course.body.module.named_parameters():
-                parameter.requires_grad_(self._flags.get(name, True))
+            self._let_go()
         after = f"phase '{self.name}' was left after {counted(module.batches, 'batch', 'batches')}"
         if error is not None:
             error.add_note(
@@ -656,22 +541,28 @@ class LoopPhase:
                 "phase does not train is as it was"
             )
             return
+        changed = {name for name, total in sums.items() if total != self._sums[name]}
         weights = {name for name, tensor in learned.items() if isinstance(tensor, nn.Parameter)}
         if module.batches and not changed & weights:
             raise OfframpError(
                 f"{after}, and none of its weights changed; make its optimizer inside of the phase: "
                 "AdamW(phase.parameters())"
             )
-        if others := changed - learned.keys():
-            raise OfframpError(
-                f"{after}, and '{min(others)}', which it does not train, changed: something else writes "
-                "on it; give the optimizer phase.parameters() alone"
-            )
         if broken := [name for name, total in sums.items() if not math.isfinite(total)]:
             raise OfframpError(
                 f"{after}, and '{broken[0]}' is not finite; lower the learning rate, and begin the "
                 "phase again from a checkpoint"
             )
+        if others := changed - learned.keys():
+            raise OfframpError(
+                f"{after}, and '{min(others)}', which it does not train, changed: something else writes "
+                "on it; give the optimizer phase.parameters() alone"
+            )
+
+    def _let_go(self) -> None:
+        """Gradients for what took some before the phase."""
+        for name, parameter in self._course.body().module.named_parameters():
+            parameter.requires_grad_(self._flags.get(name, True))
 
     # A checkpoint
 
@@ -679,15 +570,12 @@ class LoopPhase:
         """What the phase needs beside the network's and the optimizer's state to be entered again in
         another process: tensors, numbers and text."""
         course, module = self._course, self._module
-        needed = course.needs(self.number)
+        anchors = {} if module is None else module.anchors
         return {
             "phase": self.name,
-            "left": {name: state for name, state in course.left.items() if name in needed},
+            "left": {name: course.left[name] for name in course.needs(self.number) & course.left.keys()},
             "adapters": {} if module is None else module.adapters.state_dict(),
-            "anchors": {
-                number: {"start": dict(anchor.start), "fisher": dict(anchor.fisher)}
-                for number, anchor in ({} if module is None else module.anchors).items()
-            },
+            "anchors": {n: {"start": a.start, "fisher": a.fisher} for n, a in anchors.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -705,10 +593,9 @@ class LoopPhase:
                 f"the state is of phase '{state.get('phase')}', and phase '{self.name}' is "
                 f"{self.state}; load it into the phase of that name, before entering it"
             )
-        course = self._course
-        course.left |= {name: dict(tensors) for name, tensors in state["left"].items()}
+        self._course.left |= state["left"]
         for number in range(self.number + 1):  # what the network is made of by now
-            course.shape(number)
+            self._course.shape(number)
         self._loaded, self.state = state, "new"
 
 
@@ -730,11 +617,3 @@ def _sums(net: nn.Module) -> dict[str, float]:
     totals = [tensor.sum(dtype=torch.float64) for tensor in state.values()]
     totals = [total.full_tensor() if hasattr(total, "full_tensor") else total for total in totals]
     return dict(zip(state, torch.stack(totals).tolist(), strict=True))
-
-
-def _restore(module: PhaseModule, state: Mapping[str, Any]) -> None:
-    module.adapters.load_state_dict(state["adapters"])
-    module.anchors = {
-        number: Anchor(dict(anchor["start"]), dict(anchor["fisher"]))
-        for number, anchor in state["anchors"].items()
-    }

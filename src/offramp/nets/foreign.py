@@ -19,7 +19,7 @@ from offramp.errors import OfframpError, in_line, nearest
 from offramp.inputs import Shape, noise
 from offramp.nets.cut.modes import buffers, restore
 from offramp.nets.network import ExitNetwork
-from offramp.parts import Part
+from offramp.parts import Part, Parts
 from offramp.units import ranges
 
 Outputs = Sequence[int | str] | Callable[[Any], Sequence[Tensor]]
@@ -80,33 +80,33 @@ class MultiExit:
             )
         return logits
 
-    def parameters_of(self, part: Part) -> list[nn.Parameter]:
-        """The parameters of a part."""
+    def parameters_of(self, part: Part, trunk: int = 0) -> list[nn.Parameter]:  # noqa: ARG002
+        """The parameters of a part; as of `NetworkParts`, which may have several trunks."""
         return [self.module.get_parameter(name) for name in self.parameters.get(part, ())]
 
-    def state(self, part: Part) -> dict[str, Tensor]:
+    def state(self, part: Part, trunk: int = 0) -> dict[str, Tensor]:  # noqa: ARG002
         """The live parameters and persistent buffers of a part, no copies, by the module's names."""
-        state = {name: self.module.get_parameter(name) for name in self.parameters.get(part, ())}
-        every = self.module.state_dict(keep_vars=True)
-        buffers = {n: t for n, t in every.items() if not isinstance(t, nn.Parameter)}
-        owners = self.modules.get(part, ())
-        return {**state, **{n: t for n, t in buffers.items() if n.rpartition(".")[0] in owners}}
+        names, owners = self.parameters.get(part, ()), self.modules.get(part, ())
+        every = self.module.state_dict(keep_vars=True).items()
+        fixed = {n: t for n, t in every if not isinstance(t, nn.Parameter)}
+        of_part = {n: t for n, t in fixed.items() if n.rpartition(".")[0] in owners}
+        return {name: self.module.get_parameter(name) for name in names} | of_part
 
-    def train_parts(self, parts: Set[Part]) -> None:
+    def train_parts(self, parts: Parts, trunk: int = 0) -> None:  # noqa: ARG002
         """Put these parts in train mode, all else in eval mode; a container of other submodules is in
         train mode where all of these are."""
-        self.module.eval()
         part_of = {name: part for part, names in self.modules.items() for name in names}
         for name, module in self.module.named_modules():
             inner = {part for n, part in part_of.items() if not name or f"{n}.".startswith(f"{name}.")}
             module.training = bool(inner) and inner <= parts
 
-    def submodule(self, part: Part) -> nn.Module:
-        """The one submodule that has all of a part and nothing else.
+    def modes(self, part: Part, trunk: int = 0) -> set[bool]:  # noqa: ARG002
+        """Whether submodules of a part are in train mode."""
+        return {self.module.get_submodule(name).training for name in self.modules.get(part, ())}
 
-        Raises:
-            OfframpError: There is none, so nobody can tell where the part begins.
-        """
+    def submodule(self, part: Part) -> nn.Module:
+        """The submodule that has all of a part and nothing else. Raises OfframpError for none: nobody
+        can tell where the part begins."""
         owners = set(self.modules.get(part, ()))
         others = {name for names in self.modules.values() for name in names} - owners
         for name, _ in self.module.named_modules():

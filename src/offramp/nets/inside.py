@@ -21,7 +21,7 @@ from offramp.inputs import Shape, is_square
 from offramp.nets.clock import Clock
 from offramp.nets.cut.partition import Segment, Trunk
 from offramp.nets.heads import Head, HeadSpec, OwnHead, is_channels_last, new_head, through, zeros
-from offramp.parts import Carry, Part
+from offramp.parts import Carry, Part, Parts
 
 Make = Callable[[], nn.Module]
 FromImages = Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]]  # images, mean, std → weights
@@ -208,10 +208,15 @@ class NetworkParts:
         """Put one part in train or eval mode and leave the others as they are."""
         (self.heads[part.index - 1] if self._is_early(part) else self.piece(part, trunk)).train(mode)
 
-    def trains(self, part: Part, trunk: int = 0) -> bool:
+    def train_parts(self, parts: Parts, trunk: int = 0) -> None:
+        """Put these parts in train mode and leave the others as they are."""
+        for part in sorted(parts):
+            self.train_part(part, True, trunk)
+
+    def modes(self, part: Part, trunk: int = 0) -> set[bool]:
         """Whether a part is in train mode."""
         early = self._is_early(part)
-        return (self.heads[part.index - 1] if early else self.piece(part, trunk)).training
+        return {(self.heads[part.index - 1] if early else self.piece(part, trunk)).training}
 
     def parameter_count(self, part: Part) -> int:
         """Parameters (numbers, not tensors) of a part."""
