@@ -30,7 +30,7 @@ import object_store
 from longer import slow_file
 from offramp.meters import capacity, meter
 from offramp.process import look_less_for_garbage
-from offramp.study.plan import limits
+from offramp.study.plan import limits, profiles
 from remembered_graphs import remembered_graphs
 from remembered_surveys import remembered_surveys
 
@@ -52,6 +52,7 @@ if MEMORY_DISK.is_dir() and shutil.disk_usage(MEMORY_DISK).free > 8 * 2**30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY_DISK))
 
 MEMORY = 64 * 2**30  # bytes that a machine of the tests has free
+CORES = 2  # that `numerics: fast` takes there
 FIRST = (
     *("together", "concurrency", "streaming", "crash", "resuming", "contract", "store_command"),
     *("process", "trackers", "page_browser", "build_command", "execution", "augmented", "runtime"),
@@ -95,7 +96,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _made_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What other programs leave free decides no test: all that is forecast in this process goes by
     MEMORY, and by no control group. Nor do those of them that the kernel kills for lack of memory, nor
-    whether temporary files lie in memory. Children, such as a browser, are not weighed at each phase."""
+    whether temporary files lie in memory. Children, such as a browser, are not weighed at each phase.
+    Nor do this machine's cores, of which one training takes CORES."""
     nowhere = tmp_path_factory.getbasetemp() / "no control groups"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(capacity, "machine_memory", lambda: MEMORY)
@@ -104,6 +106,7 @@ def _made_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(capacity, "MACHINE", nowhere)
         patch.setattr(limits, "IN_MEMORY", ())
         patch.setattr(meter, "_own", lambda _: 0)
+        patch.setattr(profiles, "computing_cores", lambda: CORES)
         yield
 
 

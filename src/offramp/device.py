@@ -189,12 +189,35 @@ def reseed(number: int) -> None:
             _module(kind).manual_seed_all(number)
 
 
+@dataclass(frozen=True)
+class Arithmetic:
+    """Short formats of numbers in which a device is quick: TF32, and bfloat16 without emulation."""
+
+    tf32: bool = False
+    bfloat16: bool = False
+
+
+def arithmetic(device: torch.device) -> Arithmetic:
+    """What an accelerator of this machine has; nothing is known of others, nor used of a CPU's."""
+    if device.type == "cpu" or not _module(device.type).is_available():
+        return Arithmetic()
+    module = _module(device.type)
+    is_nvidia = device.type == "cuda" and torch.version.hip is None
+    tf32 = is_nvidia and module.get_device_capability(device) >= (8, 0)  # from Ampere on
+    return Arithmetic(tf32, bool(module.is_bf16_supported(including_emulation=False)))
+
+
 @contextmanager
-def fixed_kernels(tf32: bool) -> Iterator[None]:
-    """Convolutions take the same kernels each time in the block. tf32: whether these may round to it."""
+def chosen_kernels(tf32: bool, search: bool = False) -> Iterator[None]:
+    """Convolutions take the same kernels each time in the block.
+
+    Args:
+        tf32: Whether these may round to it.
+        search: Take the fastest of several, which may be another one each time.
+    """
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.allow_tf32
-    cudnn.benchmark, cudnn.allow_tf32 = False, tf32
+    cudnn.benchmark, cudnn.allow_tf32 = search, tf32
     try:
         yield
     finally:

@@ -1,6 +1,7 @@
 """Numerics profiles: every setting that touches the last bits of a result, fixed and named.
 
-Training amplifies last bits, so a profile is part of every node's key and never depends on the machine
+Training amplifies last bits, so a profile is part of every node's key. But for `fast`, which is there to
+get a network soon, none depends on the machine
 (docs/decisions/numerics.md says what was measured and why each value is what it is). A change of any
 value, or of how the engine arranges arithmetic, raises the version.
 """
@@ -15,6 +16,7 @@ from annotated_types import Ge, Le
 from offramp.device import CLASSES, DeviceClass
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import YOUNGER
+from offramp.units import counted
 
 MemoryFormat = Literal["channels_last", "contiguous"]
 
@@ -27,6 +29,7 @@ class Numerics:
     Attributes:
         threads: Of one trial, whatever the number of cores; of each of its ranks.
         precision: Of convolutions and matrix products.
+        deterministic: Equal calls give equal bits. Else cuDNN also searches for its fastest kernels.
         memory_format: Of images and of the weights of convolutions.
         frozen_batch: The fewest rows that a frozen part runs on at once; smaller batches are padded,
             since kernels for few rows round differently.
@@ -46,6 +49,18 @@ class Numerics:
     frozen_batch: Annotated[int, Ge(64)] = 64
     ranks: int = field(default=1, metadata=YOUNGER)
 
+    @property
+    def words(self) -> str:
+        """For people.
+
+        Example:
+            >>> DEFAULTS["cpu"].words
+            'float32, 2 threads'
+        """
+        tf32 = " with TF32" if self.tf32 else ""
+        kernels = "" if self.deterministic else ", kernels that may round differently each time"
+        return f"{self.precision}{tf32}, {counted(self.threads, 'thread')}{kernels}"
+
 
 DEFAULTS: dict[str, Numerics] = {
     name: Numerics(name=name, version=1, device=name, threads=2) for name in CLASSES
@@ -60,6 +75,12 @@ PROFILES = {
     "cuda-tf32": replace(DEFAULTS["cuda"], name="cuda-tf32", tf32=True),
 }
 """Every profile that comes with offramp, by name."""
+
+EXACT, FAST = "exact", "fast"
+"""Another name of `default`; and of the profile that makes the most of a machine, for one network."""
+THREAD_MACS = 50e6
+"""Of a training step, a thread: a millisecond of work, far above what it takes to wake it."""
+USUAL_THREADS = DEFAULTS["cpu"].threads
 
 CUSTOM = "custom"
 """The name in keys of every profile that somebody wrote: what counts is its content."""
@@ -76,14 +97,39 @@ def registered(numerics: Numerics) -> Numerics:
     return next(same, numerics)
 
 
+def fast(device: DeviceClass, cores: int, step_macs: float, tf32: bool, bfloat16: bool) -> Numerics:
+    """The profile that makes the most of a machine: its cores on a CPU, the arithmetic of its GPU.
+
+    A GPU that has TF32 uses it, as PyTorch's convolutions do by default; one that lacks it, and has
+    bfloat16, that. A CPU keeps float32, as bfloat16 gains on some networks and halves the speed of
+    others.
+
+    Args:
+        device: Its class.
+        cores: That this process may use.
+        step_macs: Of a training step, which many threads only slow if it is small.
+        tf32: Whether the device has it.
+        bfloat16: Whether it computes in it, without emulation.
+
+    Example:
+        >>> fast("cpu", 8, 1e9, False, False).threads, fast("cpu", 8, 1e6, False, False).threads
+        (8, 2)
+    """
+    if device == "cpu":
+        useful = max(USUAL_THREADS, int(min(step_macs / THREAD_MACS, cores)))
+        return custom(device, threads=min(cores, useful))
+    half = bfloat16 and not tf32
+    return custom(device, tf32=tf32, precision="bfloat16" if half else "float32", deterministic=False)
+
+
 def profile(name: str, device: str) -> Numerics:
-    """The named profile; `default` is the one for this class of devices.
+    """The named profile; `default`, or `exact`, is the one for this class of devices.
 
     Raises OfframpError for an unknown name, or a profile of another device.
     """
-    numerics = PROFILES.get(device if name == "default" else name)
+    numerics = PROFILES.get(device if name in ("default", EXACT) else name)
     if numerics is None:
-        raise OfframpError(f"unknown numerics profile '{name}'{nearest(name, PROFILES)}")
+        raise OfframpError(f"unknown numerics profile '{name}'{nearest(name, [*PROFILES, EXACT, FAST])}")
     return fitting(numerics, device, name)
 
 

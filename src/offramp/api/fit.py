@@ -37,7 +37,7 @@ from offramp.inputs import is_text
 from offramp.metrics import accuracy
 from offramp.nets import ExitNetwork
 from offramp.nets.network import identified, inside, loaded
-from offramp.numerics import profile
+from offramp.numerics import FAST
 from offramp.parts import Parts, backbone
 from offramp.policy.calibration import Chosen
 from offramp.policy.policy import Policy, as_policy, check_fits
@@ -47,7 +47,7 @@ from offramp.store.store import Store
 from offramp.store.table import tidy
 from offramp.strategies import Strategy
 from offramp.study import trained
-from offramp.study.plan.plan import Plan, plan_trials
+from offramp.study.plan.plan import Plan, numerics_for, plan_trials
 from offramp.study.run import trials
 from offramp.study.run.events import Event
 from offramp.study.run.run import run as run_plan
@@ -407,6 +407,7 @@ def fit(
     augment: Augment | Mapping[str, Any] | Sequence[str] | None = None,
     store: str | Path | None = None,
     device: torch.device | str | None = None,
+    numerics: str = FAST,
     watch: Callable[[Event], None] | Literal[False] | None = None,
 ) -> Fitted:
     """Train the exits of `net` by a strategy; `net` itself stays as it is.
@@ -449,8 +450,10 @@ def fit(
         options: Of the strategy, such as {"students": "shared"}.
         augment: An `Augment`, a mapping, or names such as ["flip", "crop"].
         store: A folder in which finished work stays for later calls; by default a temporary one.
-        device: Such as "cuda"; by default OFFRAMP_DEVICE, else a GPU if there is one. A CPU trains with
-            two threads, whatever OMP_NUM_THREADS says: another number would give other bits.
+        device: Such as "cuda"; by default OFFRAMP_DEVICE, else a GPU if there is one.
+        numerics: `fast`: the cores that this process may use, and on a GPU TF32 and kernels that may
+            round differently each time. `exact`: as studies train, with bits that do not depend on the
+            number of cores. Or a profile's name or file.
         watch: Called with every event of the training; `print` shows them, a line each. By default a
             terminal and a notebook show progress, and elsewhere the logger `offramp` has it. False:
             silence.
@@ -517,6 +520,7 @@ def fit(
         "strategies": [{"name": strategy, **(options or {})}],
         "data": GIVEN,
         "recipe": recipe or {},
+        "numerics": numerics,
         **(inside(net).facts.as_study or {"backbone": "attached"}),
         **({} if augment is None else {"augment": augment}),
     }
@@ -538,7 +542,7 @@ def fit(
     # Recorded, as a 0 and 1 of the caller look like those of floats.
     how = normalize if isinstance(normalize, str) else (data.mean, data.std)
     study = study.model_copy(update={"data": replace(study.data, normalize=how)})
-    plan = plan_trials(study, data, identified(net), profile(study.numerics, chosen.type))
+    plan = plan_trials(study, data, identified(net), numerics_for(study, net, chosen))
     check_frozen(net, frozenset(part for node in plan.nodes.values() for part in node.trained))
     keeps = (options or {}).get("backbone") == "kept"
     order = order_notes(train, data, "the kept backbone") if keeps else []

@@ -192,6 +192,7 @@ def card(
             "phases": [phase.name for phase in manifest.phases],
             "seeds": [manifest.seed],
             "recipe": manifest.recipe.as_json(),
+            "numerics": manifest.numerics.as_json(),
             "made_with": manifest.provenance.as_json(),
         },
         network={

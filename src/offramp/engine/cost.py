@@ -26,7 +26,7 @@ from offramp.engine.values import (
 )
 from offramp.inputs import blank
 from offramp.nets.network import ExitNetwork, inside
-from offramp.parts import Part, path
+from offramp.parts import Part, heads, path, segments
 from offramp.phase import EWC, adapters
 
 BACKWARD = 2  # a backward pass costs about two forward passes of the same layers
@@ -91,6 +91,12 @@ def work(
         executed=live + _below(node, net) * (both + views * train),
         cache_bytes=sum(sizes[point] for point in values) * (both + cached * train),
     )
+
+
+def step_macs(net: ExitNetwork, batch: int) -> int:
+    """MACs of a step that trains all of a network on so many images."""
+    parts = segments(1, net.exits) | heads(1, net.exits)
+    return batch * (1 + BACKWARD) * sum(net.macs(part) for part in parts)
 
 
 def written_macs(

@@ -19,12 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from offramp import device as devices
-from offramp.engine.cost import BACKWARD
+from offramp.engine.cost import step_macs as of_step
 from offramp.engine.settings import applied, laid_out, placed
 from offramp.inputs import noise
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.numerics import DEFAULTS, MemoryFormat, Numerics
-from offramp.parts import heads, segments
 from offramp.process import keep_freed_memory
 
 CLASSES = 10
@@ -73,8 +72,7 @@ def macs_per_second(
 ) -> float:
     """Training speed: the better of two steps, after a first, of at most `batch` images; of fewer, where
     a step would take more than `step_macs`."""
-    parts = segments(1, net.exits) | heads(1, net.exits)
-    each = (1 + BACKWARD) * sum(net.macs(part) for part in parts)
+    each = of_step(net, 1)
     batch = min(batch, max(LEAST, round(step_macs / each)))
     copy, images = _laid_out(net, batch, numerics.memory_format, device)
 

@@ -33,7 +33,7 @@ def applied(numerics: Numerics) -> Iterator[None]:
     try:
         with (
             devices.random_state_restored(torch.device(numerics.device)),
-            devices.fixed_kernels(numerics.tf32),
+            devices.chosen_kernels(numerics.tf32, search=not numerics.deterministic),
             _precision(numerics),
         ):
             yield

@@ -6,6 +6,7 @@ A meter that cannot be read is `Missing` with its reason; no value is ever made 
 from offramp.meters.capacity import (
     BUSY,
     busy_cores,
+    computing_cores,
     free_addresses,
     free_memory,
     killed_for_memory,
@@ -23,6 +24,7 @@ __all__ = [
     "Packages",
     "Usage",
     "busy_cores",
+    "computing_cores",
     "find_gpu",
     "find_packages",
     "free_addresses",

@@ -15,6 +15,7 @@ GROUPS = Path("/sys/fs/cgroup")  # where Linux shows control groups: one tree, o
 MINE = Path("/proc/self/cgroup")
 KILLS = ("memory.events", "memory.oom_control")  # of version 2 and of version 1
 MACHINE = Path("/proc/vmstat")
+MANY = 1024  # cores, more than any machine has
 BUSY = 0.5  # cores kept busy by other processes from which on measured times mislead
 
 
@@ -28,6 +29,11 @@ def usable_cores(groups: Path = GROUPS, mine: Path = MINE) -> int:
         if quota is not None and period:
             shares.append(quota // period)
     return max(1, min([bound, *shares]))
+
+
+def computing_cores(groups: Path = GROUPS, mine: Path = MINE) -> int:
+    """`usable_cores`, of which two that share a core's arithmetic (hyperthreads) count once."""
+    return min(usable_cores(groups, mine), psutil.cpu_count(logical=False) or MANY)
 
 
 def free_memory(groups: Path = GROUPS, mine: Path = MINE) -> int:

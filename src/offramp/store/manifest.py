@@ -266,6 +266,8 @@ class NumericsRecord(Record):
     precision: str
     threads: int | None = None
     ranks: int = 1
+    tf32: bool = False
+    deterministic: bool = True
 
 
 class TrialPlan(Record):

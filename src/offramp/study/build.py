@@ -21,10 +21,11 @@ from offramp.nets import BACKBONES, ExitNetwork, build
 from offramp.nets.cut.spread import EXITS
 from offramp.nets.network import inside
 from offramp.nets.pretrained import IMAGENET, at_hand, has_public, published
+from offramp.numerics import FAST
 from offramp.preprocessing import FORMATS
 from offramp.strategies import STRATEGIES
-from offramp.study.plan import profiles, programs
-from offramp.study.plan.plan import Plan, net_spec, plan_trials
+from offramp.study.plan import programs
+from offramp.study.plan.plan import Plan, net_spec, numerics_for, plan_trials
 from offramp.study.spec import file as spec
 from offramp.study.spec.models import Study
 from offramp.units import counted
@@ -166,7 +167,8 @@ def _planned(wish: BuildOptions, source: str) -> BuildPlan:
     )
     shape, classes = data.shape, len(data.classes)
     study, net = _with_exits(wish, mapping, study, shape, classes, reasons)
-    numerics = profiles.find(study.numerics, devices.chosen(wish.device).type)
+    numerics = numerics_for(study, net, devices.chosen(wish.device))
+    reasons.append(f"arithmetic: {numerics.words} ({study.numerics}; numerics=exact for studies' own)")
     return BuildPlan(plan_trials(study, data, net, numerics), tuple(reasons))
 
 
@@ -225,6 +227,7 @@ def _mapping(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
         "backbone": backbone,
         "data": {"name": wish.data, **size, **_normalize(wish, reasons)},
         "recipe": recipe,
+        "numerics": FAST,
     }
 
 

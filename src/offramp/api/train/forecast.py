@@ -173,7 +173,7 @@ def forecast(
         raise OfframpError("`workers` is for one machine; a cluster has the cores that Ray was given")
     if price_per_hour is not None and address is None:
         raise OfframpError("`price_per_hour` is for the forecast of a cluster; name one with `on`")
-    request = requested(study, training)
+    request = requested(study, training, address is not None)
     name_code(request.studies, training.get("user_code", True), reporter)
     request.check_alone(budget=budget, power=power)
     count = workers if isinstance(workers, int) else None

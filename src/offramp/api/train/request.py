@@ -60,13 +60,16 @@ class StudyRequest:
 
 
 def requested(
-    study: str | Path | Mapping[str, Any] | Study | None, training: TrainingOptions
+    study: str | Path | Mapping[str, Any] | Study | None,
+    training: TrainingOptions,
+    on_cluster: bool = False,
 ) -> StudyRequest:
     """The studies that are to be trained.
 
     Args:
         study: A file, a mapping as in a file, a study, or None where the options name a strategy.
         training: Options of the training.
+        on_cluster: Whether other machines train, whose cores this one does not know.
 
     Raises:
         OfframpError: The study cannot be read, or the options do not go with it.
@@ -79,7 +82,7 @@ def requested(
     settings = study_settings(training)
     named = [name for name in (*WITHOUT_STUDY, "seed") if training.get(name) is not None]
     if study is None:
-        study = _without_file(training, settings)
+        study = _without_file(training, settings, "exact" if on_cluster else "fast")
         settings = []
     elif named:
         raise OfframpError(f"--{named[0]} is for a run without a study; leave one of them out")
@@ -98,8 +101,8 @@ def requested(
     return StudyRequest("the study", [Member(Path(), part) for part in parsed.parts], ())
 
 
-def _without_file(training: TrainingOptions, settings: Sequence[str]) -> Study:
-    """One trial: a strategy on a network and a data set."""
+def _without_file(training: TrainingOptions, settings: Sequence[str], numerics: str) -> Study:
+    """One trial: a strategy on a network and a data set. numerics: unless a setting names others."""
     from offramp.study.spec import file as spec
 
     flags = {"strategies": "--strategy", "backbone": "--backbone", "data": "--data"}
@@ -120,6 +123,7 @@ def _without_file(training: TrainingOptions, settings: Sequence[str]) -> Study:
         "strategies": [training["strategy"]],
         "backbone": training["backbone"],
         "data": source,
+        "numerics": numerics,
     }
     return spec.parse(study, "offramp run", settings, flags)
 

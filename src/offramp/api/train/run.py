@@ -298,7 +298,7 @@ def run(
         raise OfframpError("`max_seeds` and `difference` are for `until_decided`; add it")
     if budget is not None and until_decided:
         raise OfframpError("`budget` makes a study smaller, `until_decided` larger; leave one out")
-    request = requested(study, training)
+    request = requested(study, training, address is not None)
     name_code(request.studies, training.get("user_code", True), reporter)
     request.check_alone(budget=budget, until_decided=until_decided)
     if workers is None and not isinstance(watch, Reporter):

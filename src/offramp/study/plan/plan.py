@@ -16,7 +16,7 @@ from offramp.data import Data, load
 from offramp.data.dataset import FileSplit
 from offramp.data.load import declared_data, missing
 from offramp.data.notes import notes
-from offramp.engine.cost import Work, value_bytes, work
+from offramp.engine.cost import Work, step_macs, value_bytes, work
 from offramp.engine.resolve import Node, Resolved, Setting, resolve
 from offramp.engine.values import frozen_inputs, teacher_logits
 from offramp.errors import OfframpError
@@ -173,9 +173,10 @@ def make_plan(
     Raises:
         OfframpError: For whatever the study names that cannot be had, with the file's line.
     """
+    place, named = device or devices.chosen(), numerics is None
     if numerics is None:
         with study.at("numerics"):
-            numerics = profiles.find(study.numerics, (device or devices.chosen()).type)
+            numerics = profiles.find(study.numerics, place)
     for index, strategy in enumerate(study.strategies):  # a mistyped name need not wait for the data
         with study.at("strategies", index):
             programs.find(strategy.source)
@@ -195,6 +196,8 @@ def make_plan(
     net = _network(drawn, data)
     small = small_map_warning(net, study.backbone.name)
     remarks += () if small is None else (small,)
+    if named:
+        numerics = numerics_for(study, net, place)
     plan = plan_trials(study, data, net, numerics)
     return replace(plan, remarks=remarks, provisional=tuple(lacking))
 
@@ -290,6 +293,13 @@ def _network(study: Study, data: Data) -> ExitNetwork:
         with study.at("exits", "taps"):
             build(replace(spec, head=()), shape, classes, seed)
         raise OfframpError(f"{study.where('exits', 'head')}: {error}") from None
+
+
+def numerics_for(study: Study, net: ExitNetwork, device: torch.device) -> Numerics:
+    """The profile that a study names, as it is for this network on this device."""
+    with study.at("numerics"):
+        macs = step_macs(net, study.recipe.batch_size)
+        return profiles.find(study.numerics, device, macs, study.execution.devices or 1)
 
 
 def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) -> Plan:

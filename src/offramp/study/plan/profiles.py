@@ -6,16 +6,21 @@ A file's own name means nothing to keys, which are made of what it says (`offram
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
+import torch
 from pydantic import Field, PlainSerializer, PlainValidator
 
+from offramp import device as devices
+from offramp.device import DeviceClass
 from offramp.errors import OfframpError, nearest
 from offramp.files import home, replacing
-from offramp.numerics import CUSTOM, PROFILES, Numerics, fitting, profile, registered
+from offramp.meters import computing_cores
+from offramp.numerics import CUSTOM, EXACT, FAST, PROFILES, Numerics, fast, fitting, profile, registered
 from offramp.sections import Section, mapping
 from offramp.study.spec.fields import reader
 from offramp.study.spec.places import validated
@@ -70,27 +75,34 @@ def folder() -> Path:
     return home("XDG_CONFIG_HOME", ".config") / "profiles"
 
 
-def find(name: str, device: str) -> Numerics:
+def find(name: str, device: str | torch.device, step_macs: float = math.inf, ranks: int = 1) -> Numerics:
     """The profile that a study names.
 
     Args:
         name: Of a profile that comes with offramp, of one of the user's own, or the path of a file.
-        device: The class of devices that it must be made for.
+        device: The device that it must be made for, or its class.
+        step_macs: Of a training step, by which `fast` has threads.
+        ranks: Processes that share the cores.
 
     Raises:
         OfframpError: For an unknown name, a file that cannot be read, another device.
     """
-    if name == "default" or name in PROFILES:
-        return profile(name, device)
+    place = torch.device(device)
+    if name == FAST:
+        has = devices.arithmetic(place)
+        kind = cast(DeviceClass, place.type)
+        return fast(kind, max(1, computing_cores() // ranks), step_macs, has.tf32, has.bfloat16)
+    if name in ("default", EXACT, *PROFILES):
+        return profile(name, place.type)
     own = {path.stem: path for path in _files()}
     if name.endswith(SUFFIXES) or "/" in name:
         path = Path(name).expanduser()
     elif name in own:
         path = own[name]
     else:
-        hint = nearest(name, [*PROFILES, *own])
+        hint = nearest(name, [*PROFILES, EXACT, FAST, *own])
         raise OfframpError(f"unknown numerics profile '{name}'{hint}")
-    return fitting(read(path).numerics, device, name)
+    return fitting(read(path).numerics, place.type, name)
 
 
 def read(path: Path) -> ProfileFile:
@@ -115,7 +127,7 @@ def place(name: str, out: Path | None) -> Path:
     """Where a new profile goes. Raises OfframpError for a name that is in use or cannot be asked for."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise OfframpError(f"profile name '{name}' cannot be used; take letters, digits, - and _")
-    if out is None and (name == "default" or name in PROFILES):
+    if out is None and name in ("default", EXACT, FAST, *PROFILES):
         raise OfframpError(f"profile '{name}' comes with offramp and stays; give another --name")
     path = out or folder() / f"{name}.json"
     if not path.name.endswith(SUFFIXES):
