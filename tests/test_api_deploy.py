@@ -63,6 +63,32 @@ def test_a_bundle_answers_as_the_fitted_network(fitted: Fitted, tmp_path: Path) 
     assert repr(done) == f"Exported(folder={done.folder!r})"
 
 
+def test_one_exit_alone_goes_from_calibration_to_the_card(fitted: Fitted, tmp_path: Path) -> None:
+    """With answers that all exits get right on validation and calibration, and few on test."""
+    answers = {}
+    for split in ("validation", "calibration", "test"):
+        labels = fitted.logits[f"{split}_labels"]
+        classes, exits = fitted.logits[split].shape[2], fitted.logits[split].shape[1]
+        sure = 9 * np.eye(classes, dtype=np.float32)[labels]
+        answers |= {split: np.stack([sure] * exits, axis=1), f"{split}_labels": labels}
+    answers["test"][: len(answers["test"]) // 2, 0] *= -1
+    other = replace(fitted, logits=answers)
+    with pytest.warns(offramp.OfframpWarning, match="Exit 1 alone meets the target and saves"):
+        policy = other.calibrate(max_accuracy_loss=0.05)
+    assert policy.score == "fixed"
+    assert policy.calibration.statement.startswith("Exit 1 alone meets the target and saves")
+    assert set(other.predict(IMAGES, policy).exits.tolist()) == {1}
+    done = other.export(tmp_path / "bundle", policy, check=False, measure=False)
+    assert (
+        done.card["unreliable"] == [] and [e["in_bundle"] for e in done.card["exits"]][1:] == [False] * 2
+    )
+    above, alone = done.card["notes"]
+    assert "above the aim of 5 %" in above and alone.startswith("Exit 1 alone")
+    text = (done.folder / "card.md").read_text()
+    assert f"**{above}.**" in text and "Unreliable" not in text
+    assert Bundle(done.folder).predict(IMAGES.permute(0, 2, 3, 1).numpy()).exits.tolist() == [1] * 60
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("fitted", ["separate"], indirect=True)
 def test_int8_and_a_device_from_python(fitted: Fitted, tmp_path: Path) -> None:
