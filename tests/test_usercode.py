@@ -116,6 +116,18 @@ def test_a_module_that_its_package_imports_runs_once(tmp_path: Path) -> None:
     assert load(write(tmp_path, tmp_path / "ran", code), "backbone").function()
 
 
+def test_packages_have_a_path_and_files_have_none(tmp_path: Path) -> None:
+    line = "PATH = globals().get('__path__')\n"
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "__init__.py").write_text(line)
+    (tmp_path / "plain.py").write_text(line)
+    code = f"{line}import parts, plain\ndef make(): return PATH, plain.PATH, parts.PATH\n"
+    assert load(write(tmp_path, tmp_path / "ran", code), "backbone").function() == (
+        *(None, None),
+        [str(tmp_path / "parts")],
+    )
+
+
 def test_what_a_file_imports_is_part_of_what_it_is(tmp_path: Path) -> None:
     name = neighbors(tmp_path / "here")
     sha256 = load(name, "backbone").sha256

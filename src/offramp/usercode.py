@@ -254,7 +254,7 @@ class _Modules:
         if dotted in self.ran:  # its package imports it
             return self.ran[dotted]
         name = f"{self.prefix}.{dotted}" if dotted else self.prefix
-        # A file's __path__ is empty: no other loader looks for what lies below.
+        # Python puts the package's folder there; a file has no __path__.
         below: list[str] | None = [] if dotted and source.package else None
         spec = importlib.util.spec_from_file_location(
             name, source.path, submodule_search_locations=below

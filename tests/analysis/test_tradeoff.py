@@ -86,3 +86,4 @@ def test_area_is_the_mean_accuracy_over_compute() -> None:
     whole = actual.area(0.5, 10.0)
     assert whole == pytest.approx((0.5 * hits[-1] + 9 * actual.area(1.0, 10.0)) / 9.5)
     assert np.isnan(actual.area(0.1, 0.9)) and np.isnan(actual.area(3.0, 3.0))
+    assert actual.area(0.1, actual.cheapest) == pytest.approx(hits[-1])
