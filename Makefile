@@ -20,7 +20,7 @@ endef
 # What Python compiled is kept, whatever the environment says: tests start it some hundred times.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo wheel docs docs-quick test test-fast test-slow test-cluster test-ray test-ranks mutants bench bench-quick house lint format clean
+.PHONY: setup demo wheel docs docs-quick test test-fast test-slow test-newest test-cluster test-ray test-ranks mutants bench bench-quick house lint format clean
 
 setup: $(READY)
 
@@ -72,6 +72,21 @@ test-fast: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pytest -n 3 $(FILES) --long
 
+# What is quick, on a newer Python and with the newest packages that the ranges in pyproject.toml allow,
+# which .venv-newest then has (3 GB more). Where uv finds no newer Python, nothing runs.
+test-newest: .venv-newest/.ready
+	@if test -s $<; then .venv-newest/bin/python -m pytest -n 2 $(FILES) --fast; fi
+
+.venv-newest/.ready: pyproject.toml | $(READY)
+	@if python=$$($(BIN)/uv python find --no-python-downloads '>=3.12' 2>/dev/null); then \
+		echo "Installing into .venv-newest, of $$python: several minutes" >&2; \
+		$(BIN)/uv venv --quiet --clear --python $$python .venv-newest && \
+		$(BIN)/uv pip install --quiet --python .venv-newest/bin/python --editable '.[dev]' && \
+		echo $$python > $@; \
+	else \
+		echo "no Python newer than 3.11 here: its tests are skipped" >&2; mkdir -p .venv-newest; : > $@; \
+	fi
+
 # A cluster of Ray, and two ranks of one training, in processes of this machine: what becomes of a study
 # when parts of it die. They wait for most of their time.
 test-cluster: test-ray test-ranks
@@ -109,4 +124,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-newest build dist .pytest_cache .mypy_cache .ruff_cache

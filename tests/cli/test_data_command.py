@@ -84,7 +84,9 @@ def test_labels_far_apart_make_no_list_of_what_is_between(cli: Cli, tmp_path: Pa
     assert cli("data", "check", written(1)).code == 0
 
 
-def test_copies_are_told_by_where_they_are(cli: Cli, photos: Path) -> None:
+def test_copies_are_told_by_where_they_are(
+    cli: Cli, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Within a split a note, in two splits or in two classes wrong."""
     test, train = photos / "test", photos / "train"
     copy(test / "cat" / "p0_test.png", test / "cat" / "again.png")
@@ -101,6 +103,9 @@ def test_copies_are_told_by_where_they_are(cli: Cli, photos: Path) -> None:
     assert sum("both test and " in line for line in wrong) == len(wrong) - 1
     said = json.loads(cli("data", "describe", f"folder:{photos}", "--no-sheet", "--json").out)
     assert len(said["copies"]) == 4
+    monkeypatch.setattr("offramp.api.train.data.MOST", 3)
+    table = cli("data", "describe", f"folder:{photos}", "--no-sheet").out.partition("Duplicates")[2]
+    assert "4 images" in table and "and 1 more, in --json" in table
 
 
 def test_groups_in_two_splits_are_told(cli: Cli, photos: Path) -> None:
