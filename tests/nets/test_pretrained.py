@@ -243,14 +243,18 @@ def test_public_weights_that_cannot_be_had_are_an_error(monkeypatch, snapshot):
 
 @pytest.mark.usefixtures("empty_cache", "online")
 def test_public_weights(monkeypatch):
-    net = models.resnet18()
-    monkeypatch.setattr(
-        models.ResNet18_Weights.DEFAULT.__class__, "get_state_dict", lambda *_, **__: net.state_dict()
-    )
+    net, calls = models.resnet18(), []
+
+    def state(_, **how):
+        calls.append(how)
+        return net.state_dict()
+
+    monkeypatch.setattr(models.ResNet18_Weights.DEFAULT.__class__, "get_state_dict", state)
     built = build(NetSpec("resnet18", weights="imagenet"), (3, 64, 64), 1000, 0).eval()
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(built(x)[-1], net.eval()(x))
+    assert calls == [{"progress": False, "check_hash": True, "weights_only": True}]  # nothing is unpickled
 
 
 def test_real_imagenet_weights():

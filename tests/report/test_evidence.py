@@ -383,6 +383,11 @@ def test_seeds_of_some_strategies_were_added_by_the_rule_of_all() -> None:
     some = reading.of_strategies(whole, ["joint", "separate"])
     assert some.logs == whole.logs
     assert some.runs[0].looks == whole.runs[0].looks is not None
+    ids = [trial.id for trial in trials]
+    rules = {"few": seed_log(trials=ids[:2], first=3), "most": seed_log(trials=ids, first=2)}
+    (runs,) = reading.gather(replace(actual, logs=rules)).runs
+    assert runs.looks is not None and runs.looks.first == 2  # that of most trials here
+    assert "2 rules" in runs.added[0]
 
 
 @pytest.mark.parametrize(
