@@ -59,7 +59,7 @@ TESTS = {
     "policy": ("policy", "infer", "bundle"),
     "report": ("report",),
     "serve": ("bundle/test_serving.py",),
-    "store": ("store", "study"),
+    "store": ("store", "study", "track"),
     "strategies": ("test_strategies.py", "test_every_phase.py", "engine"),
     "study": ("study", "cli"),
     "track": ("track",),

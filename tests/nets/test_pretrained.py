@@ -254,7 +254,9 @@ def test_public_weights(monkeypatch):
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(built(x)[-1], net.eval()(x))
-    assert calls == [{"progress": False, "check_hash": True, "weights_only": True}]  # nothing is unpickled
+    assert calls == [
+        {"progress": False, "check_hash": True, "weights_only": True}
+    ]  # nothing is unpickled
 
 
 def test_real_imagenet_weights():

@@ -113,6 +113,16 @@ def test_a_nan_logit_never_leaves_early(name: str) -> None:
     assert scoring.leaves(*how).tolist() == [2]
 
 
+@pytest.mark.parametrize("name", [name for name, score in scoring.SCORES.items() if score.of_row])
+def test_the_score_of_a_row_without_a_kernel_is_the_same_up_to_rounding(name: str) -> None:
+    of_row = scoring.SCORES[name].of_row
+    assert of_row is not None
+    rows = simulated(50, 1).logits[:, 1].astype(np.float64)
+    for temperature in (1.0, 2.5):
+        whole, _ = scoring.score(name, rows, temperature)
+        assert [of_row(row, temperature) for row in rows.tolist()] == pytest.approx(whole.tolist())
+
+
 def test_a_nan_logit_ends_a_run_of_equal_answers() -> None:
     logits = np.array([[[0.0, 1.0], [NAN, 1.0], [0.0, 1.0], [0.0, 1.0]]])
     assert scoring.scores("patience", logits).tolist() == [[1, 0, 1, 2]]

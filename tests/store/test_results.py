@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import records
 from offramp.policy.quality import at_thresholds
 from offramp.store.manifest import Cost
-from offramp.store.record import Seconds, read, seconds
+from offramp.store.record import Seconds, made_with, read, seconds
 from offramp.store.store import Store
 from offramp.store.table import COLUMNS, THRESHOLDS, Spread, StrategyResult, by_strategy, tidy
 from offramp.study.plan.plan import Plan
@@ -228,3 +229,13 @@ def test_final_metrics_and_costs_stand_in_the_table(done: Finished) -> None:
     assert (costs.loc[costs["metric"] == "memory_rss_peak_bytes", "value"] > 10**7).all()
     seconds = costs[costs["metric"].str.startswith("seconds_")]["value"].sum()
     assert seconds == pytest.approx(seconds_of(store, trial.id).executed)
+
+
+def test_versions_are_told_in_their_order(tmp_path: Path) -> None:
+    whole = records.manifest()
+    versions = [f"2.{n}" for n in (5, 1, 9, 3, 7, 2, 8)]
+    trials = [
+        whole.model_copy(update={"provenance": whole.provenance.model_copy(update={"torch": version})})
+        for version in versions
+    ]
+    assert made_with(Store(tmp_path / "runs"), trials)["torch"] == sorted(versions)
