@@ -98,13 +98,11 @@ def test_latex_is_balanced(rows: int) -> None:
 
 def test_csv_keeps_every_digit() -> None:
     text = csv(nasty())
-    frame = pd.read_csv(
-        io.StringIO(text), float_precision="round_trip"
-    )  # the default before pandas 3 is not
+    frame = pd.read_csv(io.StringIO(text), converters={"value": str, "p": str})  # pandas may round
     assert list(frame.columns) == ["name", "value", "value_mark", "sd", "p", "order"]
     assert float(frame["value"][0]) == 0.1 + 0.2
     assert float(frame["p"][0]) == 4.64e-96
     assert frame["name"][0] == NASTY
     assert list(frame["value_mark"].fillna("")) == ["alike", "", "best"]
-    assert pd.isna(frame["value"][1])
+    assert frame["value"][1] == ""
     assert text.splitlines()[0] == "name,value,value_mark,sd,p,order"
