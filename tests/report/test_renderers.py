@@ -104,5 +104,5 @@ def test_csv_keeps_every_digit() -> None:
     assert float(frame["p"][0]) == 4.64e-96
     assert frame["name"][0] == NASTY
     assert list(frame["value_mark"].fillna("")) == ["alike", "", "best"]
-    assert frame["value"][1] == ""
+    assert str(frame["value"][1]) in ("", "nan")
     assert text.splitlines()[0] == "name,value,value_mark,sd,p,order"
