@@ -14,6 +14,8 @@ import pytest
 HERE = Path(__file__).parent
 WHOLE = ("benchmarks", "bundle", "cli", "contract")
 """Folders of tests of the program as a whole: slow ones."""
+QUICK = ("test_adapter.py", "test_render.py", "test_preprocessing.py")
+"""Files there that take two seconds at most."""
 TRAINS = re.compile(
     r"^(?:import subprocess|from subprocess|from offramp\.study\.run\.run import .*\brun\b"
     r"|from forks import .*\bforked\b|from \w+ import .*\b(?:run_all|browser|finished)\b"
@@ -26,7 +28,8 @@ TRAINS = re.compile(
 @cache
 def slow_file(path: Path) -> bool:
     """Whether --fast leaves a whole file of tests out."""
-    return path.relative_to(HERE).parts[0] in WHOLE or TRAINS.search(path.read_text()) is not None
+    whole = path.relative_to(HERE).parts[0] in WHOLE and path.name not in QUICK
+    return whole or TRAINS.search(path.read_text()) is not None
 
 
 def long(*cases: Any) -> list[Any]:

@@ -106,7 +106,7 @@ def _fisher(term: EWC, named: Mapping[str, nn.Parameter], looks: Looks) -> dict[
         loss = torch.stack([F.cross_entropy(mine.logits[k], labels) for k in term.exits]).sum()
         slopes = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
         for total, slope in zip(sums, slopes, strict=True):
-            slope = slope.detach()  # before torch 2.10 one of what the loss does not read asks for its own
+            slope = slope.detach()  # zeros, of what the loss does not read, may ask for a gradient
             total.addcmul_(slope, slope)
     return {name: total / count for name, total in zip(named, sums, strict=True)}
 
