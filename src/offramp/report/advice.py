@@ -129,53 +129,53 @@ def beside_plain(runs: Runs, several: bool = False) -> list[str]:
     Args:
         several: There are several networks or data sets, so each is named.
     """
+    where = f" beside {runs.where}" if several else ""
     texts = []
-    facts, plain = runs.evidence.facts, {c.label: c for c in runs.controls.cheaper}
-    for label, level in runs.beside_controls.items():
-        control = plain[label]
-        value = control.accuracy().mean
-        others = [name for name in level.means if name != label]
-        tested = {
-            n for p in level.pairs if isinstance(p, Pair) and label in (p.a, p.b) for n in (p.a, p.b)
-        }
-        below = [name for name in others if level.beats(label, name)]
-        above = [name for name in others if level.beats(name, label)]
-        alike = [name for name in others if name in tested and name not in (*below, *above)]
-        unsure = [name for name in others if name not in tested]
-        parts = [f"significantly more accurate than {listed(below)}"] if below else []
-        parts += [f"significantly less accurate than {listed(above)}"] if above else []
-        parts += [f"not shown to differ from {listed(alike)}"] if alike else []
-        parts += [f"not tested against {listed(unsure)}, for want of common seeds"] if unsure else []
-        where = f" beside {runs.where}" if several else ""
-        epochs = "1 epoch" if control.epochs == 1 else f"{control.epochs} epochs"
-        trained = f"{label}, {epochs}, {macs(control.training)} MACs of training"
-        text = f"A plain network of {macs(control.macs)} MACs ({trained}){where} has {percent(value)}"
-        text += " on test"
-        if not others:
+    for control in runs.controls.cheaper:
+        level, value = runs.beside_controls[control.label], control.accuracy().mean
+        epochs = f"{control.epochs} epoch{'s' * (control.epochs != 1)}"
+        trained = f"{control.label}, {epochs}, {macs(control.training)} MACs of training"
+        text = f"A plain network of {macs(control.macs)} MACs ({trained}){where} has "
+        text += f"{percent(value)} on test"
+        others = [name for name in level.means if name != control.label]
+        best = max(others, key=level.means.__getitem__, default=None)
+        if best is None:
             texts.append(f"{text}; no strategy can spend so little.")
             continue
-        best = max(others, key=level.means.__getitem__)
-        text += (
-            f", {best} {percent(level.means[best])} at the same compute. There it is {'; '.join(parts)}"
-        )
-        by_name = facts.of(runs.data, {(runs.model, s): s for s in runs.strategies})
-        needs = {
-            name: need
-            for (_, name), seeds in by_name.items()
-            if len(runs.of(name)[0].exits) > 1
-            and (need := compute_for(list(seeds.values()), value)) is not None
-        }
-        first = min(needs, key=needs.__getitem__, default=None)
-        most = percent(value)
-        if first is None:
-            texts.append(f"{text}. In these means no strategy reaches {most}.")
-            continue
-        alone = all(need > needs[first] for name, need in needs.items() if name != first)
-        more = ", the others with more" if alone and len(needs) > 1 else ""
-        texts.append(
-            f"{text}. In these means {first} reaches {most} with {macs(needs[first])} MACs{more}."
-        )
+        text += f", {best} {percent(level.means[best])} at the same compute"
+        texts.append(f"{text}{_sides(level, control.label, others)}. {_as_much(runs, value)}.")
     return texts
+
+
+def _sides(level: ComputeLevel, label: str, others: Sequence[str]) -> str:
+    """Who is above and below a plain network, both ways, as the rest of a sentence."""
+    pairs = [{p.a, p.b} for p in level.pairs if isinstance(p, Pair)]
+    tested = [name for name in others if {name, label} in pairs]
+    if not tested:
+        return ": not tested, for want of common seeds"
+    below = [name for name in tested if level.beats(label, name)]
+    above = [name for name in tested if level.beats(name, label)]
+    groups = {
+        "significantly more accurate than": below,
+        "significantly less accurate than": above,
+        "not shown to differ from": [name for name in tested if name not in (*below, *above)],
+        "not tested against": [name for name in others if name not in tested],
+    }
+    parts = [f"{words} {listed(names)}" for words, names in groups.items() if names]
+    return f". There it is {'; '.join(parts)}"
+
+
+def _as_much(runs: Runs, accuracy: float) -> str:
+    """Which strategy reaches an accuracy for the least, on average over seeds."""
+    early = {(runs.model, s): s for s in runs.strategies if len(runs.of(s)[0].exits) > 1}
+    by_name = runs.evidence.facts.of(runs.data, early)
+    needs = {name: compute_for(list(seeds.values()), accuracy) for (_, name), seeds in by_name.items()}
+    reached = sorted((need, name) for name, need in needs.items() if need is not None)
+    if not reached:
+        return f"In these means no strategy reaches {percent(accuracy)}"
+    (least, first), *rest = reached
+    more = ", the others with more" if rest and rest[0][0] > least else ""
+    return f"In these means {first} reaches {percent(accuracy)} with {macs(least)} MACs{more}"
 
 
 def chance(runs: Runs) -> str:

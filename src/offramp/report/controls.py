@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from offramp.analysis.recommend.goals import Candidate, PlainFacts
+from offramp.analysis.stats.sequential import FEWEST
 from offramp.analysis.tradeoff import AnyAnswers, coin, hull, then
 from offramp.store.manifest import Manifest
 from offramp.store.record import TrialRecord, apart
@@ -91,7 +92,8 @@ class Controls:
 
     @cached_property
     def candidates(self) -> tuple[ControlCandidate, ...]:
-        """Each network; the frontier, as a coin between neighbors; and each two of it as a cascade."""
+        """Each network; the frontier, as a coin between neighbors; and each two of it as a cascade; of
+        those that have seeds in common with the strategies."""
         every = {
             c.label: {t.seed: self.runs.evidence.answers_of(t) for t in c.trials} for c in self.networks
         }
@@ -105,11 +107,18 @@ class Controls:
             seeds = sorted(every[first].keys() & every[second].keys())
             both = {seed: then(every[first][seed], every[second][seed]) for seed in seeds}
             cascade = PlainFacts("cascade", spent[first] + spent[second])
-            parts += [ControlCandidate(f"{first} then {second}", cascade, both)] if both else []
-        shared = sorted(set.intersection(*(set(every[name]) for name in best))) if best[1:] else []
-        mixed = {seed: coin([every[name][seed] for name in best]) for seed in shared}
-        facts = PlainFacts("mixture", sum(spent[name] for name in best))
-        return (*parts, *([ControlCandidate(COIN, facts, mixed)] if mixed else []))
+            parts.append(ControlCandidate(f"{first} then {second}", cascade, both))
+        if best[1:]:
+            shared = sorted(set.intersection(*(set(every[name]) for name in best)))
+            mixed = {seed: coin([every[name][seed] for name in best]) for seed in shared}
+            facts = PlainFacts("mixture", sum(spent[name] for name in best))
+            parts.append(ControlCandidate(COIN, facts, mixed))
+        # One that lacks seeds would leave nothing to test, nor to advise; the sentence on it says so.
+        usual = {t.seed for t in self.runs.trials}
+        least = min(FEWEST, len(usual))
+        enough = [part for part in parts if len(usual & part.answers.keys()) >= least]
+        labels = {c.label for c in self.cheaper}
+        return tuple(enough) if any(part.label in labels for part in enough) else ()
 
     def named(self, *kinds: str) -> dict[Candidate, str]:
         """Candidates of these kinds, as facts name them."""

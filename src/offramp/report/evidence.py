@@ -115,6 +115,9 @@ class Evidence:
         }
         controls: dict[tuple[str, str, str], PlainFacts] = {}
         for runs in self.runs:
+            for plain in runs.controls.cheaper:
+                for t in plain.trials:
+                    answers[runs.model, runs.data, plain.label, t.seed] = self.answers_of(t)
             for control in runs.controls.candidates:
                 controls[runs.model, runs.data, control.label] = control.facts
                 for seed, those in control.answers.items():
