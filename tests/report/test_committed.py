@@ -20,6 +20,7 @@ from offramp.report import claims, evidence
 from offramp.report.advice import answer, beside_plain
 from offramp.report.evidence import Evidence
 from offramp.report.figures import FIGURES, draw
+from offramp.report.logits import summarized
 from offramp.report.model import Table
 from offramp.report.render.tables import markdown
 from offramp.report.tables import TABLES, make
@@ -92,8 +93,7 @@ def opened(*names: str) -> Evidence:
         whole = evidence.join(parts)
         # A trial's logits come to the same in whatever company: gigabytes are not read again.
         reference = {id: summary for part in parts for id, summary in part.outcomes.items()}
-        every = (*whole.trials, *whole.plain_trials)
-        vars(whole)["outcomes"] = {trial.id: reference[trial.id] for trial in every}
+        vars(whole)["outcomes"] = {trial.id: reference[trial.id] for trial in whole.trials}
         return whole
     return evidence.open(DOCS / names[0])
 
@@ -243,7 +243,12 @@ def test_what_smaller_plain_networks_come_to() -> None:
     """The page has the tool's own sentence of each control that is here, README its numbers."""
     folder = DOCS / "cifar10-controls"
     packs = sorted(str(p.parent.relative_to(DOCS)) for p in folder.glob("**/trials.json"))
-    whole = opened("cifar10", *(packs or ["cifar10-pilot/small-16"]))
+    names = packs or ["cifar10-pilot/small-16"]
+    whole = evidence.join([opened("cifar10"), *(evidence.open(DOCS / name) for name in names)])
+    plain = {
+        t.id: summarized(*whole.logits(t.id), t.macs, t.manifest.data.test) for t in whole.plain_trials
+    }
+    vars(whole)["outcomes"] = {**opened("cifar10").outcomes, **plain}
     (runs,) = whole.runs
     page, readme = (" ".join((at / "README.md").read_text().split()) for at in (DOCS, ROOT))
     sentences = beside_plain(runs)

@@ -115,8 +115,9 @@ def recommend(
     and is significantly more accurate at some number of MACs and less at none.
     accuracy ranks by the mean over exits, on test; with `max_macs`, by the accuracy that these MACs buy.
     latency ranks by the MACs at which a network has `min_accuracy`. By default that is one point below
-    the best. Differences are tested over seeds and test images. Fewer than three seeds give no
-    recommendation.
+    the best. Where compute decides, smaller plain networks of the same data and recipe, and cascades of
+    two, stand among the strategies. Differences are tested over seeds and test images. Fewer than three
+    seeds give no recommendation.
 
     Args:
         store: A store, or a folder that offramp store pack wrote. By default runs, if it is there.

@@ -257,7 +257,7 @@ def _static(networks: pd.DataFrame, line: pd.DataFrame, axes: Json, tooltip: Any
     """Plain networks, each named, and the line of a coin between them."""
     ring = {"type": "point", "filled": False, "size": 80, "stroke": PLAIN, "strokeWidth": 1.8}
     dashed = {"type": "line", "stroke": PLAIN, "strokeWidth": 1.6, "strokeDash": [5, 3]}
-    name = {"type": "text", "align": "left", "dx": 7, "dy": -7}
+    name = {"type": "text", "align": "left", "dx": 5, "dy": 13}
     order = {"field": "at", "type": "quantitative"}
     return [
         *([marks(line[["macs", "at", "value"]], dashed, **axes, order=order)] if len(line) else []),
