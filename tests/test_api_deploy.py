@@ -193,7 +193,7 @@ def test_a_limit_may_be_text(fitted: Fitted) -> None:
             "the net is a Fitted; give a network, such as fitted.net",
         ),
         (lambda _, p: offramp.predictor(nn.Linear(1, 1), p), "the net is a Linear"),
-        (lambda f, _: offramp.load(f), "the trial is a Fitted; give a trial's id"),
+        (lambda f, _: offramp.load(f), "`trial` cannot be a Fitted; give text"),
         (lambda f, _: offramp.load(f.trial, net=nn.Linear(1, 1)), "the net is a Linear; give the netw"),
         (lambda f, p: f.benchmark(p, batches=[]), "batches must be at least 1, got 0"),
         (lambda f, p: f.benchmark(p, batches=0), "batches must be at least 1, got 0"),

@@ -38,7 +38,12 @@ def __getattr__(name):
         from offramp.process import prepared
 
         with prepared():  # imports torch
-            return getattr(import_module(_HOMES[name]), name)
+            value = getattr(import_module(_HOMES[name]), name)
+            if not _HOMES[name].startswith(("offramp.api.", "offramp.data")) or not name.islower():
+                return value
+            from offramp.api.checked import checked  # a function
+
+            return checked(value)
     from offramp.errors import nearest
 
     hint = nearest(name, __all__) if not name.startswith("_") else ""

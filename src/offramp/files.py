@@ -41,6 +41,8 @@ def read_regular(path: Path, most: int) -> bytes:
     Raises:
         OSError: it cannot be read, is a pipe or a device, which may never end, or has more bytes.
     """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "its name has a null character", str(path))
     with open(path, "rb", opener=_not_waiting) as file:  # of a folder, Python itself raises
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):

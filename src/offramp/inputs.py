@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from offramp.errors import OfframpError
+
 Shape = tuple[int, ...]
 """Of one example: (C, H, W) of an image, or (T,) of a text, T ids of tokens, padded with zeros."""
 
@@ -12,6 +14,14 @@ Shape = tuple[int, ...]
 def is_text(shape: Shape) -> bool:
     """Whether an example of that shape is a text."""
     return len(shape) == 1
+
+
+def check_numbers(tensor: Tensor, what: str) -> None:
+    """Raise OfframpError for a tensor whose numbers are not there or not one beside the other."""
+    if tensor.is_meta:
+        raise OfframpError(f"{what} are on the device 'meta', which holds no numbers; give others")
+    if tensor.layout is not torch.strided:
+        raise OfframpError(f"{what} are a sparse tensor; give .to_dense()")
 
 
 def is_square(sides: Shape) -> bool:

@@ -25,6 +25,7 @@ class Part:
 
 
 Parts = frozenset[Part]
+MOST = 100_000  # of exits, as many as any network has layers
 
 Chain = tuple[tuple[str, ...], ...]
 """Of a module that cannot be traced: the submodules of each segment, and of the classifier."""
@@ -106,7 +107,10 @@ def backbone(exits: int) -> Parts:
 
 
 def _parts(kind: Literal["segment", "head"], first: int, last: int) -> Parts:
-    if not isinstance(first, int) or first < 1:
+    for index in (first, last):
+        if not isinstance(index, int) or index > MOST:
+            raise OfframpError(f"there is no {kind} {index!r}; exits count from 1")
+    if first < 1:
         raise OfframpError(f"there is no {kind} {first!r}; exits count from 1")
     return frozenset(Part(kind, i) for i in range(first, last + 1))
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Annotated, Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,9 @@ from PIL import Image
 
 from offramp import device as devices
 from offramp.api.answer import answer
+from offramp.api.checked import checked
 from offramp.api.deploy.policies import CalibrationOptions, check_options, policy_for
+from offramp.api.options import CommandOption
 from offramp.api.reporter import finished, reporter_for, warn
 from offramp.api.train.request import run_config
 from offramp.augment import Augment
@@ -33,7 +35,7 @@ from offramp.engine.settings import laid_out
 from offramp.errors import OfframpError
 from offramp.infer import benchmark
 from offramp.infer.predictor import Prediction, Predictor, check_backend
-from offramp.inputs import is_text
+from offramp.inputs import check_numbers, is_text
 from offramp.metrics import accuracy
 from offramp.nets import ExitNetwork
 from offramp.nets.network import identified, inside, loaded
@@ -151,6 +153,9 @@ class Fitted:
             raise OfframpError(
                 "the training images were float32, taken as normalized; give such images to the network"
             )
+        if not isinstance(images, torch.Tensor):
+            raise OfframpError(f"the images are a {type(images).__name__}; give a tensor")
+        check_numbers(images, "the images")
         shape = self.net.input_shape
         stored = "int64" if is_text(shape) else "uint8"
         kind = str(images.dtype).removeprefix("torch.")
@@ -165,6 +170,7 @@ class Fitted:
     def _normalized(self) -> bool:
         return self._manifest.normalized
 
+    @checked
     def calibrate(self, *, anyway: bool = False, **options: Unpack[CalibrationOptions]) -> Policy:
         """A policy that says where each image leaves: the cheapest that keeps a limit.
 
@@ -220,6 +226,10 @@ class Fitted:
         if rule.calibration.trial_hash:
             check_fits(rule, self._trained.id, self._trained.hash, self._trained.exits)
         ready = self._tensor(images)
+        check_numbers(ready, "the images")
+        if ready.is_floating_point() and not bool(ready.isfinite().all()):
+            at = int((~ready.isfinite()).nonzero()[0][0])
+            raise OfframpError(f"image {at} has NaN or infinite values, which have no answer; mend it")
         if top := _pixels_to(ready, None if self._normalized else (self.mean, self.std)):
             raise _pixels(top)
         place = next(self.net.parameters()).device
@@ -244,15 +254,16 @@ class Fitted:
         except ValueError as error:
             raise OfframpError(f"{error}; or give a tensor") from None
 
+    @checked
     def benchmark(
         self,
         policy: Policy | str | Path | None = None,
         batches: Sequence[int] | int = (1, 32),
         *,
         backend: str | None = None,
-        threads: int | None = None,
-        repeats: int = 50,
-        seconds: float = 20.0,
+        threads: Annotated[int | None, CommandOption("N", least=1, most=1024)] = None,
+        repeats: Annotated[int, CommandOption("N", least=1)] = 50,
+        seconds: Annotated[float, CommandOption("TIME", least=0)] = 20.0,
     ) -> pd.DataFrame:
         """Time on this device: the plain network, all exits, the policy, and each stage alone.
 
@@ -298,6 +309,7 @@ class Fitted:
         table.attrs = {"machine": measured.machine, "busy": measured.busy, "notes": measured.notes}
         return table
 
+    @checked
     def export(
         self,
         folder: str | Path,

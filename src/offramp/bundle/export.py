@@ -36,8 +36,12 @@ ROUNDING = 1e-9  # of a share of images
 
 
 def int8_share(int8: bool | float) -> float | None:
-    """The share of accuracy that int8 may cost: what is given, INT8_LOSS for True, None for False."""
-    return None if int8 is False else INT8_LOSS if int8 is True else float(int8)
+    """The share of accuracy that int8 may cost: what is given, INT8_LOSS for True, None for False.
+    Raises OfframpError for what is no share."""
+    share = None if int8 is False else INT8_LOSS if int8 is True else float(int8)
+    if share is not None and not 0 <= share <= 1:
+        raise OfframpError(f"int8 is {share}; give a share of accuracy from 0 to 1, or True")
+    return share
 
 
 @dataclass(frozen=True)

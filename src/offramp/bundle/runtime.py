@@ -498,6 +498,9 @@ class Bundle:
         if not np.issubdtype(images.dtype, np.floating):
             kinds = "floats, normalized" if self.normalized else "uint8, or floats, normalized"
             raise BundleError(f"the array is of {images.dtype}; give {kinds}")
+        if not np.isfinite(pixels).all():
+            at = np.flatnonzero(~np.isfinite(pixels).all(axis=(1, 2, 3)))[0]
+            raise BundleError(f"image {at} has NaN or infinite values, which have no answer; mend it")
         return pixels.astype(np.float32, copy=False)
 
     def _json(self, name: str) -> JsonField:

@@ -36,7 +36,7 @@ from offramp.data.raw import ImageRows, RawData, RawSplit
 from offramp.data_spec import SPLITS
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import derive
-from offramp.inputs import Shape
+from offramp.inputs import Shape, check_numbers
 from offramp.units import counted
 from offramp.usercode import LoadedFunction, failed, file_of
 
@@ -330,7 +330,9 @@ def _read_arrays(pair: tuple[Any, ...], split: str) -> ReadSplit:
     # Not as it lies there: an array of BGR that is turned to RGB goes backwards.
     array = np.ascontiguousarray(pair[0]) if isinstance(pair[0], np.ndarray) else pair[0]
     try:
-        images = torch.as_tensor(array).detach().cpu()
+        images = torch.as_tensor(array).detach()
+        check_numbers(images, f"the {split} images")
+        images = images.cpu()
     except TypeError:
         raise OfframpError(f"the {split} images are no numbers; give uint8 pixels") from None
     last = isinstance(pair[0], np.ndarray) and images.dim() == 4 and images.shape[1] not in (1, 3)
@@ -338,6 +340,8 @@ def _read_arrays(pair: tuple[Any, ...], split: str) -> ReadSplit:
         images = images.permute(0, 3, 1, 2).contiguous()
     if images.dim() == 3:
         images = images[:, None]
+    if isinstance(pair[1], Tensor):
+        check_numbers(pair[1], f"the {split} labels")
     labels = pair[1].tolist() if hasattr(pair[1], "tolist") else pair[1]
     if not isinstance(labels, (list, tuple)):
         kind = type(labels).__name__

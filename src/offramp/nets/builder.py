@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -31,6 +32,8 @@ from offramp.nets.pretrained import fit_to, read, starting
 from offramp.parts import Part, Taps
 from offramp.usercode import RecordedCode
 
+LARGEST = 2**26  # numbers of an example: 4,700 by 4,700 pixels of three channels
+MOST_CLASSES = 100_000
 LIGHTER = ("mlp", "linear")  # kinds of heads that read a pooled map, each cheaper than the one before it
 
 
@@ -202,6 +205,8 @@ attach.__doc__ = "\n".join([_TEXT.rstrip(" "), *_HEADS, _REST])
 def _check_module(module: Any) -> None:
     """Raises OfframpError for what exits cannot be attached to."""
     if isinstance(module, str):
+        if "\0" in module or len(module) > 4096:
+            raise OfframpError(f"module: there is no network {_brief(module)}; give a name")
         return
     if not isinstance(module, nn.Module):
         what = f"the class {module.__name__}" if isinstance(module, type) else _brief(module)
@@ -233,14 +238,18 @@ def _check_arguments(exits: Any, input_shape: Any, classes: Any, head: Any, seed
             f"exits: cannot be {_brief(exits)}; name places, such as ['layer1'], or shares of the "
             "compute, such as ['25%'], or say how many"
         )
-    if not (_is_list(input_shape, int) and len(input_shape) in (1, 3) and min(input_shape) > 0):
+    listed = _is_list(input_shape, int) and len(input_shape) in (1, 3) and min(input_shape) > 0
+    if not (listed and math.prod(input_shape) <= LARGEST):
         raise OfframpError(
-            f"input_shape: cannot be {input_shape!r}; give channels, height and width of one image, "
-            "such as (3, 32, 32), or the number of tokens of a text, such as (64,)"
+            f"input_shape: cannot be {_brief(input_shape)}; give channels, height and width of one "
+            "image, such as (3, 32, 32), or the number of tokens of a text, such as (64,), and at most "
+            f"{LARGEST:,} numbers"
         )
-    if not (classes is None or whole(classes)):
-        raise OfframpError(f"classes: cannot be {classes!r}; use a whole number, or None")
-    if not (head is None or isinstance(head, (str, Mapping))):
+    if not (classes is None or (whole(classes) and classes <= MOST_CLASSES)):
+        raise OfframpError(f"classes: cannot be {classes!r}; use a whole number up to 100,000, or None")
+    if not (
+        head is None or isinstance(head, str) or (isinstance(head, Mapping) and _is_list([*head], str))
+    ):
         raise OfframpError(
             f"head: cannot be {head!r}; use {must_be('kind')}, or settings such as "
             "{'kind': 'mlp', 'hidden': 64}"

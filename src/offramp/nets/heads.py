@@ -33,9 +33,9 @@ def _words(*words: str) -> Range:
     return lambda v: v in words, f"{', '.join(words[:-1])} or {words[-1]}"
 
 
-POSITIVE: Range = lambda v: whole(v) and v >= 1, "1 or more"
-ODD: Range = lambda v: whole(v) and v >= 1 and v % 2 == 1, "an odd number"
-SIDE: Range = lambda v: whole(v) and v >= 0, "1 or more, or 0 for what images tell"
+POSITIVE: Range = lambda v: whole(v) and 1 <= v <= 65536, "1 to 65536"
+ODD: Range = lambda v: whole(v) and 1 <= v < 100 and v % 2 == 1, "an odd number below 100"
+SIDE: Range = lambda v: whole(v) and 0 <= v <= 1024, "1 to 1024, or 0 for what images tell"
 SHARE: Range = (
     lambda v: (whole(v) or isinstance(v, float)) and 0 <= v < 1,
     "0 or more and less than 1",

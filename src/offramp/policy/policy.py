@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
 
@@ -162,6 +163,8 @@ class Policy:
             >>> offramp.Policy.load("policy.json").exits
             (1, 2, 3)
         """
+        if not isinstance(path, str | PathLike):
+            raise OfframpError(f"the policy is a {type(path).__name__}; give the path of a policy file")
         try:
             text = read_regular_text(Path(path), DOCUMENT)
         except FileNotFoundError:
@@ -339,6 +342,8 @@ def _plain(value: Any) -> Any:
 def _problem(policy: Policy) -> str | None:
     """What is wrong with a policy, in one line; None when nothing is."""
     exits, thresholds = policy.exits, policy.thresholds
+    if not isinstance(exits, tuple) or not isinstance(thresholds, tuple):
+        return f"exits and thresholds must be lists, got {exits!r} and {thresholds!r}"
     if policy.score not in scoring.SCORES:
         return f"score '{policy.score}' is none of {', '.join(scoring.SCORES)}"
     counted = all(isinstance(k, int) and k >= 1 for k in exits)

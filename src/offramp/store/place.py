@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from offramp.errors import OfframpError
+
 if TYPE_CHECKING:
     from offramp.store.locks import Lease
 
@@ -60,6 +62,10 @@ def place(named: str | Place) -> Path | Url:
     """
     if isinstance(named, Url):
         return named
+    if "\0" in str(named):
+        raise OfframpError(
+            f"a store cannot be called {str(named)!r:.60}; name a folder, or s3://BUCKET/NAME"
+        )
     parsed = ADDRESS.fullmatch(str(named))
     if parsed is None or (isinstance(named, str) and not parsed["second"]):
         return Path(str(named))

@@ -1,0 +1,145 @@
+"""Arguments from Python, checked by the annotations of what takes them; a command checks its options."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, wraps
+from numbers import Integral, Real
+from os import PathLike
+from typing import Any, ForwardRef, Literal, TypeVar, Union, get_args, get_origin
+
+from offramp.api.options import CommandOption
+from offramp.errors import OfframpError, shortened
+
+F = TypeVar("F", bound=Callable[..., Any])
+LONGEST, LONGEST_NAME = 4096, 255  # letters of a text or a path, and of a name in it, as Linux has them
+WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+NAMES: Mapping[str, Callable[[Any], bool]] = {  # of types that are not imported for their annotation
+    "None": lambda value: value is None,
+    "str": lambda value: _readable(value, str),
+    "Path": lambda value: _readable(value, (str, PathLike)),
+    "Place": lambda value: _readable(value, (str, PathLike)) or type(value).__name__ == "Url",
+    "torch.device": lambda value: type(value).__name__ == "device",
+    "Callable": callable,
+    "Literal": lambda value: value is False,
+    "Reporter": lambda value: hasattr(value, "say"),
+    "Sequence": lambda value: isinstance(value, (list, tuple)),
+}
+
+
+@cache
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(function, eval_str=True)
+
+
+def checked(function: F) -> F:
+    """The function, which refuses arguments that are not of their annotations, before any work."""
+    return _checked(function)  # type: ignore[return-value]
+
+
+@cache
+def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        signature = _signature(function)
+        try:
+            arguments = signature.bind(*args, **options).arguments
+        except TypeError:  # Python says it better
+            return function(*args, **options)
+        for name, value in arguments.items():
+            parameter = signature.parameters[name]
+            if parameter.kind is not parameter.VAR_KEYWORD:
+                _check(name, value, parameter.annotation)
+                continue
+            hints = get_args(parameter.annotation)[0].__annotations__
+            for option in value.keys() & hints.keys():
+                _check(option, value[option], _evaluated(hints[option]))
+        return function(*args, **options)
+
+    return call
+
+
+def _evaluated(hint: Any) -> Any:
+    """An annotation of a group of settings, in its module; what it names in turn stays a name."""
+    if not isinstance(hint, ForwardRef):
+        return hint
+    return eval(hint.__forward_arg__, vars(sys.modules[str(hint.__forward_module__)]))
+
+
+def _check(name: str, value: Any, hint: Any) -> None:
+    if not _fits(value, hint):
+        text = repr(value)
+        if len(text) > 60 and not isinstance(value, str):
+            text = f"a {type(value).__name__}"
+        text = shortened(" ".join(text.split()), 60)
+        raise OfframpError(f"`{name}` cannot be {text}; give {_words(hint)}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotation, where that is of numbers, texts, paths or switches."""
+    if hasattr(hint, "__metadata__"):
+        notes = [note for note in hint.__metadata__ if isinstance(note, CommandOption)]
+        most = min((each.most for each in notes if each.most is not None), default=math.inf)
+        small = not isinstance(value, Real) or value <= most  # the least is for the function to say
+        return not notes or (small and _fits(value, hint.__origin__))
+    origin, inner = get_origin(hint) or hint, get_args(hint)
+    if isinstance(hint, str | ForwardRef):
+        text = hint if isinstance(hint, str) else hint.__forward_arg__
+        parts = [part.partition("[")[0] for part in text.split(" | ") if "[" in part or "]" not in part]
+        return any(NAMES.get(part, lambda _: True)(value) for part in parts)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, each) for each in inner)
+    if hint is inspect.Parameter.empty:
+        return True
+    if hint is None or hint is types.NoneType:
+        return value is None
+    if hint is int or hint is float:
+        return isinstance(value, Integral if hint is int else Real) and not isinstance(value, bool)
+    if hint is str or (isinstance(hint, type) and issubclass(hint, PathLike)):
+        return _readable(value, str if hint is str else (str, PathLike))
+    if origin is tuple or getattr(origin, "_is_protocol", False):
+        return True  # what is in it, its reader knows
+    if origin is Literal:
+        return isinstance(value, str) or value in inner
+    if hint is bool or (isinstance(origin, type) and issubclass(origin, Mapping)):
+        return isinstance(value, origin)
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        listed = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+        return listed and all(_fits(each, inner[0]) for each in (value if inner else ()))
+    if origin is Callable or getattr(origin, "__name__", "") == "Callable":
+        return value is None or callable(value)
+    # Names among a few, and whatever is of a class: the function says what it needs.
+    return not (isinstance(origin, type) and isinstance(value, str)) or isinstance(value, origin)
+
+
+def _readable(value: Any, kinds: Any) -> bool:
+    """Whether it is a text, or a path whose names are no longer than any system takes."""
+    if not isinstance(value, kinds) or "\0" in str(value) or len(str(value)) > LONGEST:
+        return False
+    return kinds is str or max(map(len, str(value).encode(errors="replace").split(b"/"))) <= LONGEST_NAME
+
+
+def _words(hint: Any) -> str:
+    """What a value may be."""
+    if hasattr(hint, "__metadata__"):
+        notes = [note for note in hint.__metadata__ if isinstance(note, CommandOption)]
+        most = [f" up to {each.most:g}" for each in notes if each.most is not None]
+        return _words(hint.__origin__) + "".join(most)
+    origin, inner = get_origin(hint) or hint, get_args(hint)
+    if isinstance(hint, str | ForwardRef):
+        return (hint if isinstance(hint, str) else hint.__forward_arg__).replace(" | ", " or ")
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(_words, inner))
+    if origin is Literal:
+        return " or ".join(map(repr, inner))
+    if hint is None or hint is types.NoneType:
+        return "None"
+    if isinstance(origin, type) and issubclass(origin, PathLike):
+        return "a path"
+    if isinstance(origin, type) and issubclass(origin, Sequence) and inner:
+        return f"a list of {_words(inner[0])}"
+    return WORDS.get(origin, f"a {getattr(origin, '__name__', origin)}")

@@ -1,0 +1,172 @@
+"""Calls from Python with arguments of another kind: one line, before any work, and not Python's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from syrupy.assertion import SnapshotAssertion
+from torch import nn
+
+import offramp
+from offramp.api.checked import checked
+from offramp.bundle.runtime import Bundle, BundleError
+from wording import refusal
+
+LONG = "x" * 5000
+POLICY: Any = offramp.Policy("confidence", (1, 2), (0.7, None))
+SHAPE = (1, 8, 8)
+NAN = torch.full((3, *SHAPE), float("nan"))
+
+
+def module() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 2))
+
+
+def images(count: int) -> torch.Tensor:
+    return torch.randint(256, (count, *SHAPE), generator=torch.Generator().manual_seed(0)).byte()
+
+
+@pytest.fixture(scope="module")
+def fitted() -> offramp.Fitted:
+    net = offramp.attach(module(), exits=["0"], input_shape=SHAPE, head="linear")
+    data = (images(300), torch.arange(300) % 2)
+    return offramp.fit(net, "joint", train=data, recipe={"epochs": 1}, watch=False)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert not list(tmp_path.iterdir())
+
+
+def fit(fitted: offramp.Fitted, **changes: Any) -> object:
+    data = {"strategy": "joint", "train": (images(300), torch.arange(300) % 2), "recipe": {"epochs": 1}}
+    return offramp.fit(fitted.net, **{**data, **changes})
+
+
+def calibrate(fitted: offramp.Fitted, **changes: Any) -> object:
+    return fitted.calibrate(**{"max_accuracy_loss": 0.5, "anyway": True, **changes})
+
+
+def attach(_: offramp.Fitted, **changes: Any) -> object:
+    return offramp.attach(**{"module": module(), "exits": ["0"], "input_shape": SHAPE, **changes})
+
+
+def export(fitted: offramp.Fitted, **changes: Any) -> object:
+    quick = {"check": False, "measure": False, "anyway": True}
+    return fitted.export(**{"folder": "bundle", "policy": POLICY, **quick, **changes})
+
+
+def timed(fitted: offramp.Fitted, **changes: Any) -> object:
+    return fitted.benchmark(**{"batches": 1, "repeats": 1, "seconds": 0.01, **changes})
+
+
+Call = Callable[..., object]
+CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
+    "batch is text": (calibrate, {"batch": "x"}),
+    "score is none": (calibrate, {"score": None}),
+    "score is a list": (calibrate, {"score": []}),
+    "shared is text": (calibrate, {"shared": "yes"}),
+    "anyway is text": (calibrate, {"anyway": "yes"}),
+    "no folder": (export, {"folder": None}),
+    "folder is a number": (export, {"folder": 3}),
+    "folder of 5,000 letters": (export, {"folder": LONG}),
+    "folder with a null": (export, {"folder": "a\0b"}),
+    "policy with a null": (export, {"policy": "a\0b"}),
+    "no policy": (export, {"policy": None}),
+    "int8 is text": (export, {"int8": "yes"}),
+    "int8 is a list": (export, {"int8": [1]}),
+    "int8 is NaN": (export, {"int8": float("nan")}),
+    "check is text": (export, {"check": "x"}),
+    "batches are text": (timed, {"batches": "x"}),
+    "batches are half": (timed, {"batches": 2.5}),
+    "repeats are text": (timed, {"repeats": "x"}),
+    "threads beyond all bounds": (timed, {"threads": 10**9}),
+    "exits are half": (attach, {"exits": 2.5}),
+    "a billion exits": (attach, {"exits": 10**9}),
+    "huge images": (attach, {"input_shape": (1, 10**6, 10**6)}),
+    "huger images": (attach, {"input_shape": (2**62, 2**62, 2**62)}),
+    "huge classes": (attach, {"module": "resnet18", "exits": 1, "classes": 2**40}),
+    "huge head": (attach, {"head": {"kind": "mlp", "hidden": 2**62}}),
+    "head without names": (attach, {"head": {3: 4}}),
+    "module with a null": (attach, {"module": "a\0.py:f", "classes": 2}),
+    "module of 5,000 letters": (attach, {"module": LONG, "classes": 2}),
+    "watch is a number": (fit, {"watch": 3}),
+    "meta images": (fit, {"train": (images(300).to("meta"), torch.arange(300) % 2)}),
+    "sparse images": (fit, {"train": (images(300).float().to_sparse(), torch.arange(300) % 2)}),
+    "meta labels": (fit, {"train": (images(300), torch.arange(300).to("meta"))}),
+    "device is a number": (fit, {"device": 1e999}),
+    "store with a null": (fit, {"store": "a\0b"}),
+    "options are a number": (fit, {"options": 3}),
+    "predict meta": (lambda f: f.predict(images(3).to("meta"), POLICY), {}),
+    "predict sparse": (lambda f: f.predict(images(3).float().to_sparse(), POLICY), {}),
+    "predict NaN": (lambda f: f.predict(NAN, POLICY), {}),
+    "normalize nothing": (lambda f: f.normalize(None), {}),
+    "normalize meta": (lambda f: f.normalize(images(3).to("meta")), {}),
+    "run with a null": (lambda _: offramp.run("a\0b"), {}),
+    "run watch": (lambda _: offramp.run("s.yaml", watch=3), {}),
+    "run settings": (lambda _: offramp.run("s.yaml", settings=3), {}),
+    "run store": (lambda _: offramp.run("s.yaml", store=3), {}),
+    "load number": (lambda _: offramp.load(3), {}),
+    "load policy number": (lambda _: offramp.Policy.load(3), {}),
+    "load policy null": (lambda _: offramp.Policy.load("a\0b"), {}),
+    "policy of numbers": (lambda _: offramp.Policy("confidence", 3, 4), {}),
+    "serve port": (lambda _: offramp.serve_bundle("b", port="x"), {}),
+    "serve port out of range": (lambda _: offramp.serve_bundle("b", port=10**6), {}),
+    "copy null": (lambda _: offramp.copy_store("st", "a\0b"), {}),
+    "splits nowhere": (lambda _: offramp.save_splits(offramp.DataSpec("digits"), None), {}),
+    "a billion segments": (lambda _: offramp.segments(1, 10**9), {}),
+    "half heads": (lambda _: offramp.heads(1, 2.5), {}),
+}
+
+
+@pytest.mark.parametrize(("call", "changes"), CALLS.values(), ids=CALLS)
+def test_an_argument_of_another_kind_is_one_line(
+    call: Call, changes: dict[str, Any], fitted: offramp.Fitted, snapshot: SnapshotAssertion
+) -> None:
+    assert refusal(call, fitted, **changes) == snapshot
+
+
+@pytest.mark.parametrize("call", [calibrate, attach, fit, timed])
+def test_the_same_doors_take_what_is_right(call: Call, fitted: offramp.Fitted) -> None:
+    assert call(fitted) is not None
+
+
+def test_what_is_right_is_answered(fitted: offramp.Fitted) -> None:
+    assert len(fitted.predict(images(3), POLICY).classes) == 3
+    numbers = np.asarray(fitted.normalize(images(3)).cpu())
+    assert len(fitted.predict(numbers, POLICY).classes) == 3
+    numbers[1, 0, 2, 3] = np.inf
+    assert refusal(fitted.predict, numbers, POLICY).startswith("image 1 has NaN or infinite values")
+
+
+def test_a_bundle_answers_no_nan(
+    fitted: offramp.Fitted, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("nan") / "bundle"
+    export(fitted, folder=folder)
+    numbers = np.zeros((2, 8, 8, 1), np.float32)
+    assert len(Bundle(folder).predict(numbers).classes) == 2
+    numbers[1, 2, 3] = np.nan
+    with pytest.raises(BundleError, match="image 1 has NaN or infinite values"):
+        Bundle(folder).predict(numbers)
+
+
+def test_a_function_stays_what_it_is() -> None:
+    def own(a: int, *, b: float = 0.5) -> float:
+        """Says so."""
+        return a + b
+
+    door = checked(own)
+    assert (door.__name__, door.__doc__) == ("own", "Says so.") and door(1, b=np.float32(2)) == 3
+    assert checked(own) is door and door(np.int64(2), b=1) == 3
+    for wrong in (True, 1.0, "1", None):
+        assert "give a whole number" in refusal(door, wrong)
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        door(1, c=3)
