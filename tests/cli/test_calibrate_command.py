@@ -12,6 +12,7 @@ import pytest
 from command import Cli, call, refused
 
 from longer import long
+from offramp.api.deploy.policies import calibration_command
 from offramp.policy import policy, scoring, solve
 from offramp.policy.policy import Policy
 from offramp.store.manifest import Manifest
@@ -202,6 +203,16 @@ def test_a_refusal_ends_in_a_command_that_works(run: Cli, store: Store) -> None:
     words = " ".join(err.split()).partition("What can be had: offramp calibrate ")[2].split()
     assert words[:4] == ["two", "--store", "runs", "--max-mean-macs"]
     assert call("calibrate", *words).code == 0 and Policy.load("policy.json").active != (3,)
+
+
+def test_a_command_names_the_trial_the_store_and_trusts_what_was_trusted(store: Store) -> None:
+    plain = calibration_command("two", store, False).split()
+    assert plain[:5] == ["offramp", "calibrate", "two", "--store", str(store.root)]
+    assert calibration_command("two", store, True).split() == [
+        *plain[:5],
+        "--trust-code",
+        *plain[5:],
+    ]
 
 
 def test_one_exit_alone_is_told_first_and_goes_into_the_policy(run: Cli, store: Store) -> None:

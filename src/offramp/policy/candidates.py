@@ -146,11 +146,13 @@ def beaten_exits(lost: Floats, costs: Costs) -> list[int]:
 def _beaten(losses: Floats, spent: Sequence[float]) -> list[bool]:
     """Which columns another beats, by more than SURELY standard errors of the difference, row by row,
     while it spends less. losses: [N, P]; spent: [P]."""
-    means, macs, beaten = losses.mean(axis=0), np.asarray(spent), []
+    means, macs, beaten = losses.mean(axis=0), np.asarray(spent), list[bool]()
+    if len(losses) < 2:
+        return [False] * len(macs)
     for at in range(len(macs)):
         cheaper = np.flatnonzero(macs < macs[at])
         more = losses[:, at] - losses[:, cheaper[means[cheaper].argmin()]] if len(cheaper) else [0.0]
-        error = np.std(more) / np.sqrt(max(len(more) - 1, 1))
+        error = np.std(more) / np.sqrt(len(losses) - 1)
         beaten.append(bool(np.mean(more) > SURELY * error))
     return beaten
 

@@ -112,7 +112,7 @@ def claims_table(outcomes: Sequence[Judgment]) -> Table:
         rest = f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
         claim = f"{', '.join(ids[:NAMED])}{rest}"
         rows[ids[0]] = {"claim": claim, "verdict": UNTESTED, "decides": reason} | EMPTY
-    columns = COLUMNS if tested else [c for c in COLUMNS if c.key not in EMPTY]
+    columns = COLUMNS if tested else [c for c in COLUMNS if c.key in ("claim", "decides")]
     frame = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=[c.key for c in columns])
     title, caption = "Findings, tested against these runs", f"{count(outcomes)} {RULE}"
     if by_reason:
