@@ -17,7 +17,7 @@ from offramp import device as devices
 from offramp.api.fit import Fitted, check_apart, check_data_fits, fitted, order_notes
 from offramp.api.reporter import warn
 from offramp.data import Data
-from offramp.data.load import of_trained
+from offramp.data.load import of_trained, read_for_trained
 from offramp.data.notes import notes
 from offramp.data.samples import Samples
 from offramp.data_spec import GIVEN, HELD_OUT, Normalization
@@ -26,19 +26,23 @@ from offramp.engine.fit import split_logits
 from offramp.engine.images import Images
 from offramp.engine.settings import applied
 from offramp.hashing import plain
-from offramp.nets import ExitNetwork
+from offramp.nets import ExitNetwork, NetSpec, pretrained
+from offramp.nets.backbones.lookup import origin_of
 from offramp.nets.foreign import MultiExit, Outputs
+from offramp.nets.inside import drawn_module
 from offramp.nets.network import identified, inside, with_trunks
 from offramp.nets.own_exits import with_exits
 from offramp.numerics import profile
 from offramp.recipe import ADOPTED
 from offramp.store.manifest import Cost, NodeLabels, NodeRecord, NodeSummary
+from offramp.store.place import Place
 from offramp.store.provenance import provenance
 from offramp.store.store import Store
 from offramp.study import trained
 from offramp.study.plan.plan import Plan, Trial, trial_id
 from offramp.study.run import trials
 from offramp.study.spec import file as spec
+from offramp.study.spec.models import Study
 
 HISTORY = ["epoch", "split", "exit", "metric", "value"]
 
@@ -142,16 +146,59 @@ def adopt(
     named = [split for split, samples in splits.items() if samples is not None]
     check_apart(data, named, "calibration")
     warn([*notes(data.provenance), *([] if classes else order_notes(calibration, data, "the network"))])
-    chosen = devices.chosen(device)
-    plan, weights = _planned(net, data, normalize, (name, seed), chosen)
+    request = {"data": GIVEN, "seeds": [seed], "strategies": [{"name": ADOPTED, "as": name}]}
+    backbone = {"backbone": type(net.backbone).__name__}
+    study = spec.parse({**request, **(inside(net).facts.as_study or backbone)}, "adopt")
+    by_name = normalize is None or isinstance(normalize, str)
+    how = normalize or "train" if by_name else (data.mean, data.std)
+    study = study.model_copy(update={"data": replace(study.data, normalize=how)})
+    return _adopted(net, data, study, store, devices.chosen(device))
+
+
+def of_study(
+    study: Study, weights: str | None, store: Place | str, device: torch.device | str | None
+) -> Fitted:
+    """As `adopt`, of a network that a name makes, `my.py:make_net`, and of data by name.
+
+    Args:
+        study: The name, the data (see `offramp.data.load.read_for_trained`), and the seed.
+        weights: A file with all weights; None where what is made has them.
+        store: Where it is kept.
+        device: As of `adopt`.
+
+    Raises:
+        OfframpError: As `adopt`, and for weights of another network.
+    """
+    normalize, backbone = study.data.normalize, study.backbone
+    data = read_for_trained(study.data, None if normalize == "train" else normalize)
+    named = NetSpec(backbone.name, tuple(backbone.options.items()))
+    make = origin_of(named, data.shape, len(data.classes)).make
+    assert make is not None
+    module = drawn_module(make, study.seeds[0], "initial")
+    if weights is not None:
+        pretrained.fill(module, weights)
+    net = with_exits(module, data.shape)
+    check_data_fits(net, data)
+    check_apart(data, ("train", "validation", "test"), "calibration")
+    # No name makes it again: what the function made is cut, or was attached by it.
+    own = backbone.model_copy(update={"name": type(net.backbone).__name__, "options": {}})
+    return _adopted(net, data, study.model_copy(update={"backbone": own}), store, devices.chosen(device))
+
+
+def _adopted(
+    net: ExitNetwork, data: Data, study: Study, store: Place | str | None, device: torch.device
+) -> Fitted:
+    """The network and its answers, kept as a trial of the study."""
+    plan, weights = _planned(net, data, study, device)
+    name = plan.trials[0].label
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         target = Store(store if store is not None else Path(scratch) / "store")
         for node in plan.nodes.values():
-            _keep(target, node, weights[node.key], name, chosen)
-        read = Images(data, chosen, 0, plan.numerics.memory_format)
+            _keep(target, node, weights[node.key], name, device)
+        read = Images(data, device, 0, plan.numerics.memory_format)
         with closing(read) as images, applied(plan.numerics):
             trials.write(plan, target, plan.trials[0], images, _answers(plan, target, images))
-        return fitted(plan, target, chosen)
+        return fitted(plan, target, device)
 
 
 def _shape_of(samples: Any) -> tuple[int, ...] | None:
@@ -175,32 +222,17 @@ def _answers(plan: Plan, store: Store, images: Images) -> trials.LogitsByName:
 
 
 def _planned(
-    net: ExitNetwork,
-    data: Data,
-    normalize: Normalization | None,
-    label: tuple[str, int],
-    device: torch.device,
+    net: ExitNetwork, data: Data, study: Study, device: torch.device
 ) -> tuple[Plan, dict[str, resolve.StateByName]]:
-    """The plan of one trial that trains nothing, and the weights of its nodes. label: its name and
-    seed."""
-    name, seed = label
-    request: dict[str, Any] = {
-        "seeds": [seed],
-        "strategies": [{"name": ADOPTED, "as": name}],
-        "data": GIVEN,
-        **(inside(net).facts.as_study or {"backbone": type(net.backbone).__name__}),
-    }
-    study = spec.parse(request, "adopt")
-    named = normalize is None or isinstance(normalize, str)
-    how = normalize or "train" if named else (data.mean, data.std)
-    study = study.model_copy(update={"data": replace(study.data, normalize=how)})
+    """The plan of one trial that trains nothing, and the weights of its nodes."""
+    (strategy,), (seed,) = study.strategies, study.seeds
     numerics = profile(study.numerics, device.type)
     single = net if len(inside(net).trunks) == 1 else with_trunks(net, (0,) * net.exits)
     template = identified(single)
     resolved, weights = resolve.adopted(net, inside(template).facts.identity, seed, numerics)
     nodes = {node.key: node for node in resolved.nodes}
-    identity = trial_id(study, name, resolved, data, seed)
-    trial = Trial(identity, name, study.strategies[0], seed, resolved, tuple(nodes))
+    identity = trial_id(study, strategy.label, resolved, data, seed)
+    trial = Trial(identity, strategy.label, strategy, seed, resolved, tuple(nodes))
     return Plan(study, data, template, numerics, (trial,), nodes, work={}), weights
 
 

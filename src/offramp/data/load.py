@@ -132,10 +132,34 @@ def of_trained(
     splits = {"train": train, "validation": validation, "calibration": calibration, "test": test}
     raw = read_samples(splits, None, named, shape, trained=True)
     raw = replace(raw, classes=raw.classes or tuple(classes))
-    spec = DataSpec("custom", split_seed=0, normalize="train" if normalize is None else normalize)
-    data = replace(assemble(raw, spec), augment=None)  # what it was augmented by is over
+    spec = DataSpec("custom", normalize="train" if normalize is None else normalize)
+    return _normalized_as_trained(assemble(raw, spec), normalize)
+
+
+def read_for_trained(spec: DataSpec, normalize: Normalization | None) -> Data:
+    """As `of_trained`, of the data that `spec` names.
+
+    It is judged on what it was not trained on: on the source's own validation and test splits, where it
+    has any, else on all its images.
+
+    Raises:
+        OfframpError: as `of_trained` and `load`.
+    """
+    raw = read_source(spec)
+    if raw.cut_off:
+        raw = with_test_split(raw, replace(spec, test="held-out"))
+    pool = raw.calibration or raw.validation or raw.test or raw.train
+    validation, test = (None if part is pool else part for part in (raw.validation, raw.test))
+    raw = replace(raw, calibration=pool, validation=validation, test=test, pool="calibration")
+    return _normalized_as_trained(assemble(raw, spec), normalize)
+
+
+def _normalized_as_trained(data: Data, normalize: Normalization | None) -> Data:
+    """The data, not augmented: that is over. Raises OfframpError where nobody says how pixels are
+    normalized."""
+    data = replace(data, augment=None)
     pixels = data.calibration.dtype == torch.uint8
-    if pixels and (normalize is None or (normalize == "train" and train is None)):
+    if pixels and (normalize is None or (normalize == "train" and not len(data.train))):
         names = ", ".join(f"'{name}'" for name in NORMALIZED)
         raise OfframpError(
             f"normalize: say how pixels were normalized when the network was trained: {names}, or a "

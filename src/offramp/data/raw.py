@@ -98,6 +98,7 @@ class RawData:
         geometry: The size that this data is usually given; a study may say otherwise.
         remarks: What to know of how it was read, a line each.
         pool: `calibration` for a network that is trained already.
+        cut_off: Whether the source itself made its test split, of its training images.
     """
 
     train: RawSplit
@@ -109,6 +110,7 @@ class RawData:
     geometry: Geometry = field(default_factory=Geometry)
     remarks: tuple[str, ...] = ()
     pool: Literal["train", "calibration"] = "train"
+    cut_off: bool = False
 
     @property
     def splits(self) -> dict[str, RawSplit]:

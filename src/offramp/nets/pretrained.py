@@ -354,6 +354,29 @@ def _fitting(tensors: TensorsByName, own: TensorsByName) -> TensorsByName:
     return {n: tensors[n] for n, t in own.items() if n in tensors and tensors[n].shape == t.shape}
 
 
+def fill(module: nn.Module, source: str) -> None:
+    """Put the weights of a file into a module, all of them.
+
+    Args:
+        module: What they are of.
+        source: The file, as `read` takes it; names may have a prefix.
+
+    Raises:
+        OfframpError: It lacks a tensor of the module, or has one of another shape.
+    """
+    own = module.state_dict()
+    every = [named for stored in read(source, "").values() for named in _named_as(stored, own)]
+    tensors = max((_fitting(named, own) for named in every), key=len)
+    absent = [name for name in own if name not in tensors and not name.endswith(COUNTER)]
+    if absent:
+        raise OfframpError(
+            f"the weights '{source}' are of another network: of {len(own)} tensors of "
+            f"{type(module).__name__} they lack {_some(absent)}, or have it in another shape; "
+            "give those that it was trained to, heads included"
+        )
+    module.load_state_dict(dict(tensors), strict=False)
+
+
 def starting(make: Make, tensors: Mapping[str, Tensor]) -> nn.Module:
     """`make()`'s module with `tensors` in it; the rest as drawn."""
     module = make()

@@ -41,11 +41,13 @@ from offramp.api.train.run import say_interrupted
 from offramp.errors import OfframpError
 from offramp.paper.guidelines import guidelines
 from offramp.parts import Part
+from offramp.recipe import ADOPTED
 from offramp.store.place import Place, place
 from offramp.terminal import TextBlocks, TextTable
 from offramp.units import macs, percent
 
 if TYPE_CHECKING:
+    from offramp.api.fit import Fitted
     from offramp.bundle.export import ExportOptions
     from offramp.data_spec import Normalization
     from offramp.policy.calibration import Target
@@ -75,6 +77,8 @@ class BuildChoices(CalibrationOptions, total=False):
             25%,50%.
         weights: What the backbone starts from: a file, imagenet or random. By default public weights if
             they are here, else random.
+        adopt: The network has exits of its own and is trained, `weights` are all of its weights, and
+            data are images that it was not trained on: nothing trains. Say `normalize`.
         keep_frozen: Train heads only. The final exit's answers stay as they are.
         pretrained: Train heads only, on the public weights and at their image size.
         goal: What the strategy is chosen for, as in `recommend`. "accuracy" by default.
@@ -100,6 +104,7 @@ class BuildChoices(CalibrationOptions, total=False):
 
     exits: Annotated[int | str | Sequence[str], CommandOption("auto|N|PLACES")]
     weights: Annotated[str | None, CommandOption("FILE|imagenet|random")]
+    adopt: bool
     keep_frozen: bool
     pretrained: bool
     goal: GoalName
@@ -156,6 +161,7 @@ class Built:
         trial = self.trial.rpartition("-")[2]  # the hash
         bundle, where = shlex.quote(str(self.folder)), f"--store {shlex.quote(self.store)}"
         trust = " --trust-code" if "--trust-code" in self._calibrate else ""
+        export = f"  offramp export {trial} {where}{trust} --policy policy.json --out other"
         return [
             *card_document(self.folder, self.card),
             *page_lines(self.web),
@@ -163,7 +169,7 @@ class Built:
             f"  offramp show {trial} {where}",
             f"  offramp benchmark {bundle} {where}{trust}",
             *([f"  {self._calibrate}"] if self._calibrate else []),
-            f"  offramp export {trial} {where}{trust} --policy policy.json --out other",
+            *([] if self.card["training"]["program"] == ADOPTED else [export]),
         ]
 
 
@@ -247,6 +253,8 @@ def build(
         offramp build --backbone resnet18 --data folder:photos --out bundle \\
           --weights mine.pth --keep-frozen --normalize imagenet
         offramp build --backbone digits-cnn --data digits --out bundle
+        offramp build --backbone my.py:make_net --weights trained.pth --adopt \\
+          --data folder:unseen --normalize imagenet --out bundle
 
     Example:
         >>> built = offramp.build(
@@ -269,6 +277,13 @@ def build(
     runtime, allowed = _check(choices, folder)
     anyway, force, web = choices.get("anyway", False), choices.get("force", False), choices.get("web")
     reporter, store = reporter_for(watch), _store(choices)
+    if choices.get("adopt"):
+        with reporter.reading():
+            trained = _adopted(backbone, data, choices)
+        whole = _of_adopted(trained, folder, choices, reporter, check=check, measure=measure)
+        if web is not None and runtime is not None:
+            pages.write(folder, web, runtime, force)
+        return replace(whole, store=str(store.root), web=web)
     chosen, weak, fits = _chosen(backbone, data, choices, anyway, reporter)
     useful.check(too_few_images(chosen.plan, target_of(choices)), anyway)
     reporter.show(_plan_document(chosen, _named_limit(choices), folder))
@@ -311,12 +326,56 @@ def forecast_build(
     from offramp.study.plan.forecast import forecast
 
     choices, folder = _limited(choices), Path(out)
+    if choices.get("adopt"):
+        raise OfframpError("`adopt` trains nothing, so there is no work to show; leave one out")
     _check(choices, folder)
     chosen, _, _ = _chosen(backbone, data, choices, True, reporter_for(watch))
     work = forecast(chosen.plan, _store(choices), devices.chosen(choices.get("device")))
     limit = target_of(choices)
     refused = () if choices.get("anyway") else too_few_images(chosen.plan, limit)
     return BuildForecast(chosen, work, _named_limit(choices), folder, refused)
+
+
+TRAINING = ("exits", "keep_frozen", "pretrained", "goal", "evidence", "strategy", "budget")
+
+
+def _adopted(backbone: str, data: str, choices: BuildChoices) -> Fitted:
+    """The network of a name, with its own exits and weights."""
+    from offramp.api.adopt import of_study
+    from offramp.study.spec import file as spec
+
+    for name in TRAINING:
+        if choices.get(name):
+            raise OfframpError(f"`adopt` trains nothing, and `{name}` is of training; leave one out")
+    more = {n: v for n in ("size", "normalize") if (v := choices.get(n)) is not None}
+    request = {
+        "seeds": [choices.get("seed", 0)],
+        "strategies": [ADOPTED],
+        "backbone": backbone,
+        "data": {"name": data, **more},
+    }
+    flags = {"backbone": "backbone", "data": "data"}
+    study = spec.parse(request, "build", tuple(choices.get("settings", ())), flags)
+    return of_study(study, choices.get("weights"), _store(choices).root, choices.get("device"))
+
+
+def _of_adopted(
+    trained: Fitted, folder: Path, choices: BuildChoices, reporter: Reporter, **how: bool
+) -> Built:
+    """Calibrate and export it."""
+    from offramp.data.notes import notes
+
+    anyway, force = choices.get("anyway", False), choices.get("force", False)
+    allowed = int8_share(choices.get("int8", False), choices.get("int8_loss")) or False
+    options: Any = {n: v for n, v in choices.items() if n in CalibrationOptions.__annotations__}
+    deployable = policy_for(trained._trained, lambda: trained.net, options, anyway)
+    for note in (*notes(trained._data.provenance), *deployable.notes):
+        reporter.note(note)
+    policy = deployable.policy
+    done = trained.export(folder, policy, force=force, anyway=anyway, int8=allowed, **how)
+    images = trained.logits["calibration"].shape[0]
+    reasons = (f"adopted with its weights, nothing trained; calibrated on {images:,} images",)
+    return Built(done.folder, policy, done.card, trained.trial, reasons)
 
 
 def strategy_advice(goal: Goal, frozen_backbone: bool = False) -> tuple[StrategyAdvice, ...]:

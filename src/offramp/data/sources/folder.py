@@ -64,7 +64,15 @@ def folder(root: Path, group: str | None = None, test_share: float | None = None
     provenance = {"root": str(root), "files": {name: len(part.labels) for name, part in parts.items()}}
     held_out = (parts.get("validation"), parts.get("calibration"))
     remarks = (*(f"{place} has no classes and is passed over" for place in bare.values()), *passed)
-    return RawData(parts["train"], parts.get("test"), classes, *held_out, provenance, remarks=remarks)
+    return RawData(
+        parts["train"],
+        parts.get("test"),
+        classes,
+        *held_out,
+        provenance,
+        remarks=remarks,
+        cut_off=test_share is not None,
+    )
 
 
 def _places(root: Path) -> dict[str, Path]:

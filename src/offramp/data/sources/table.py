@@ -89,6 +89,7 @@ def table(
         parts.get("calibration"),
         {"root": str(home), "files": {path.name: {"sha256": file_digest(path)}}},
         remarks=remarks,
+        cut_off=test_share is not None,
     )
 
 
