@@ -50,6 +50,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {name: (name, {}) for name in STR
     "a function": (refined, {}),
     "ewc": ("sequential", {"against": "ewc", "keep": 100.0}),
     "students on trunks": ("distillation", {"students": "independent"}),
+    "a file": (f"{__file__}:refined", {}),
     "shared students": ("distillation", {"students": "shared"}),
 }
 
@@ -113,6 +114,8 @@ def by_hand(
                         loss = phase.module(images.read("train", rows), images.labels("train", rows))
                         optimizer.zero_grad()
                         loss.backward()
+                        # None is without, as processes that train together wait for all.
+                        assert all(parameter.grad is not None for parameter in phase.parameters())
                         optimizer.step()
                 inside(net).clock.stop()
     return net

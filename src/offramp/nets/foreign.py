@@ -1,7 +1,7 @@
 """Networks that come with exits of their own: which output is which exit, and what belongs to which.
 
 Which parameters reach which exit is read off the gradients of its logits. What only one exit's logits
-depend on is its head; what those of exit k and of all later ones depend on is segment k.
+depend on is its head; what those of exit k and of later ones depend on is segment k.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from offramp.inputs import Shape, noise
 from offramp.nets.cut.modes import buffers, restore
 from offramp.nets.network import ExitNetwork
 from offramp.parts import Part, Parts
-from offramp.units import ranges
 
 Outputs = Sequence[int | str] | Callable[[Any], Sequence[Tensor]]
 """Which of the things that a module returns are the exits' logits, first exit first: their indices or
@@ -40,7 +39,7 @@ class MultiExit:
         classes: How many logits each exit has.
         exits: How many, the final one included.
         outputs: Which of what the module returns are the exits' logits; None: all of it, in order.
-        parameters: The names of the parameters of each part: segment k is what exit k and all later
+        parameters: The names of the parameters of each part: segment k is what exit k and later
             ones read, head k what exit k alone does.
         modules: The names of the submodules of each part that have parameters, buffers or no children.
 
@@ -115,7 +114,8 @@ class MultiExit:
                 return self.module.get_submodule(name)
         raise OfframpError(
             f"{part} of {type(self.module).__name__} is no submodule of its own, so its gradient cannot "
-            "be scaled where it begins; make it one, or choose a strategy that scales none"
+            "be scaled where it begins; name submodules, multi_exit(…, segments=[…]), or take another "
+            "strategy"
         )
 
     def __repr__(self) -> str:
@@ -146,7 +146,7 @@ def multi_exit(
     """Describe a network that returns the logits of several exits, for `program` and `adopt`.
 
     What belongs to which exit follows from gradients, in eval mode: a parameter that the logits of one
-    exit alone depend on is of its head; one that those of exit k and of all later ones depend on is of
+    exit alone depend on is of its head; one that those of exit k and of later ones depend on is of
     segment k. The final exit's head are its counterparts of the early heads, where they lie in one
     container (`classifier.0`, `classifier.1`, …), else the last layer that runs. Print the answer to see
     it. Name what cannot be told apart so, such as heads that read `x.detach()`.
@@ -165,8 +165,8 @@ def multi_exit(
         The description; it holds `module` itself.
 
     Raises:
-        OfframpError: It does not return logits of two exits or more, a name means nothing in it, or
-            nothing tells what some parameter belongs to.
+        OfframpError: It does not return logits of two exits or more, a name means nothing in it, or an
+            exit has no head of its own.
 
     Example:
         >>> import torch, offramp
@@ -196,14 +196,6 @@ def multi_exit(
     names = {*dict(module.named_parameters()), *dict(module.named_modules())} - {""}
     parts |= _named("segment", segments, exits, reached, names)
     parts |= _named("head", heads, exits, reached, names)
-    lost = [name for name, exits_of in reached.by_owner.items() if exits_of and name not in parts]
-    if lost:
-        numbers = ranges(sorted(reached.by_owner[lost[0]]))
-        raise OfframpError(
-            f"'{lost[0]}' of {type(module).__name__} is read by exits {numbers}, and not by all later "
-            "ones, so it is of no segment and no head; say where it belongs: multi_exit(…, heads=[…], "
-            "segments=[…]), an entry an exit"
-        )
     parameters, modules = defaultdict[Part, list[str]](list), defaultdict[Part, list[str]](list)
     for name, part in parts.items():
         (parameters if name in reached.parameters else modules)[part].append(name)
@@ -366,17 +358,13 @@ def _in_eval_mode(module: nn.Module, parameters: Iterable[nn.Parameter]) -> Iter
 
 def _classified(reached: _Reached, exits: int) -> dict[str, Part]:
     """The part of each owner that gradients tell."""
-    parts, last = dict[str, Part](), list[str]()
-    for name, read in reached.by_owner.items():
-        if not read or read != frozenset(range(min(read), exits + 1)):
-            if len(read) == 1:
-                parts[name] = Part("head", min(read))
-            continue
-        first = min(read)
-        if first == exits:
-            last.append(name)
-        else:
-            parts[name] = Part("segment", first)
+    read = {name: exits_of for name, exits_of in reached.by_owner.items() if exits_of}
+    last = [name for name, exits_of in read.items() if exits_of == {exits}]
+    parts = {
+        name: Part("head" if len(exits_of) == 1 else "segment", min(exits_of))
+        for name, exits_of in read.items()
+        if name not in last
+    }
     final = _final_head(last, parts, reached)
     return parts | {name: Part("head" if name in final else "segment", exits) for name in last}
 
