@@ -173,4 +173,4 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_refused(case: str, snapshot) -> None:
     with seeded(0):
-        assert refusal(REFUSED[case]) == snapshot
+        assert refusal(REFUSED[case]).replace("addmm: ", "") == snapshot  # torch 2.15 adds it

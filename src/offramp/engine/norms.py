@@ -88,9 +88,9 @@ class GlobalBatchNorm(TorchFunctionMode):
         # The statistics are gathered in float64, and applied in what a single device applies.
         kind = torch.promote_types(input.dtype, torch.float32)
         statistics = (mean.to(kind), variance.to(kind), eps, total)
-        return _Normalized.apply(  # type: ignore[no-any-return,no-untyped-call]
-            input, weight, bias, *statistics, self._share.idle, self._ranks
-        )
+        apply: Any = _Normalized.apply  # has types since torch 2.15
+        normalized: Tensor = apply(input, weight, bias, *statistics, self._share.idle, self._ranks)
+        return normalized
 
     def _statistics(self, input: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and (biased) variance of each channel over all ranks' rows, [C] float64: parts are put

@@ -134,7 +134,8 @@ def sending_back(value: Tensor, factor: float) -> Tensor:
     """`value`, whose gradient goes on times `factor`; 0 spares the backward pass below."""
     if not value.requires_grad:
         return value
-    return value.detach() if factor == 0 else _Scaled.apply(value, factor)  # type: ignore[no-untyped-call]
+    apply: Any = _Scaled.apply  # has types since torch 2.15
+    return value.detach() if factor == 0 else apply(value, factor)
 
 
 def cut(node: Node, exit: int) -> Point:

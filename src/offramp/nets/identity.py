@@ -6,6 +6,7 @@ import contextlib
 import copyreg
 import hashlib
 import inspect
+import re
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
@@ -108,10 +109,7 @@ def sources(module: nn.Module) -> list[str]:
     texts, read = [], list[str]()
     digests = _Digests(module, ())
     for cls in sorted(classes, key=lambda cls: f"{cls.__module__}.{cls.__qualname__}"):
-        try:
-            texts.append(inspect.getsource(cls))
-        except (OSError, TypeError):  # typed at a prompt: there is no text
-            texts.append(digests.of(cls, cls.__qualname__))
+        texts.append(_text(cls) or digests.of(cls, cls.__qualname__))
         if _installed(cls):
             continue
         for name, method in vars(cls).items():
@@ -122,6 +120,16 @@ def sources(module: nn.Module) -> list[str]:
                     where = f"{reached} of {method.__qualname__}"
                     read.append(f"{where}: {digests.of(value, where)}")
     return [*texts, *sorted(read)]
+
+
+def _text(cls: type) -> str:
+    """Of a class; empty where it was typed at a prompt."""
+    try:
+        text = inspect.getsource(cls)
+    except (OSError, TypeError):
+        return ""
+    # Python 3.13 takes the lines of these numbers in the file of its module, whatever they hold.
+    return text if re.search(rf"^\s*class {cls.__name__}\b", text, re.MULTILINE) else ""
 
 
 class _Digests:

@@ -145,8 +145,9 @@ class _PathTracer(fx.Tracer):
 
     def __init__(self) -> None:
         ops, timm_layers = sys.modules.get("torchvision.ops"), sys.modules.get("timm.layers")
+        modules: Any = (math, ops) if ops else (math,)  # torch before 2.15 types it as one module
         super().__init__(
-            autowrap_modules=(math, ops) if ops else (math,),  # type: ignore[arg-type]
+            autowrap_modules=modules,
             autowrap_functions=tuple(timm_layers.get_notrace_functions()) if timm_layers else (),
         )
         self.path = ""
