@@ -7,20 +7,26 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from fit_runs import program_nodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from one_step import every_weight
 from torch import Tensor
 
 import offramp.engine.cache
 from offramp.augment import View
 from offramp.engine.cache import Cache, CacheKey
+from offramp.engine.passes import Derived, Images
 from offramp.engine.placement import Medium
 from offramp.engine.resolve import Source
 from offramp.engine.values import FrozenValue, Point
+from offramp.engine.weights import Weights
+from support import CPU, EAGER, network, tiny_data
 
 ROWS, WIDTH = 10, 8
 SIZE = ROWS * WIDTH * 4  # bytes of a value
@@ -266,6 +272,32 @@ def test_pages_of_files_are_given_back_and_keep_what_was_written(
     assert torch.equal(room[[5, 60, 0]], numbers[[5, 60, 0]])
     assert 0 < mapped(tmp_path) < 8 * 2**20
     cache.close()
+
+
+def test_what_was_read_little_of_stays_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, width = 64, 2**15
+    monkeypatch.setattr(offramp.engine.cache, "MAPPED", 2**22)  # half of it
+    cache = Cache(0, 10**8, tmp_path)
+    (room,) = cache.reserve(key(1), batch(width), rows) or ()
+    room.fill_(1.0)
+    cache.filled(key(1))
+    cache.ease(1)
+    assert mapped(tmp_path) >= 8 * 2**20
+    cache.close()
+
+
+@pytest.mark.parametrize(("epochs", "cached"), [((1, 1), False), ((2, 1), True), ((1, 2), True)])
+def test_a_pass_is_cached_where_any_of_its_phases_reads_twice(
+    tmp_path: Path, epochs: tuple[int, int], cached: bool
+) -> None:
+    nodes = [
+        replace(node, recipe=replace(node.recipe, epochs=count))
+        for node, count in zip(program_nodes("two-stage")[1:3], epochs, strict=True)
+    ]
+    weights = Weights(network("digits-cnn"), 42, lambda _: every_weight(), CPU)
+    images = Images(tiny_data(), CPU)
+    passes = Derived(images, nodes, weights, 64, Cache(2**30, 0, tmp_path), EAGER)
+    assert bool(passes.cached.memory) is cached
 
 
 def mapped(folder: Path) -> int:

@@ -23,6 +23,7 @@ from offramp.report.page import how
 from offramp.report.page.folder import assemble
 from offramp.report.page.html import page
 from offramp.store import pack
+from refusal import refuses
 from wording import refusal
 
 MADE = Path(__file__).parents[2] / "docs" / "results" / "cifar10-deploy"
@@ -181,3 +182,12 @@ def test_the_page_says_whether_the_numbers_of_a_pack_are_its_own(
     assert page(contents, ()).count("0.9780") == 4
     assert "do not agree" in page(contents, ())
     assert "do not agree" not in page(replace(contents, wrong=[], how=sound), ())
+
+
+@pytest.mark.parametrize("other", [{"format": "of a later offramp"}, None], ids=["format", "a list"])
+def test_what_is_of_another_format_is_said_to_be(other: dict[str, Any] | None, mine: Path) -> None:
+    if other is None:
+        (mine / "trials.json").write_text("[]")
+    else:
+        sealed(mine, document(mine) | other)
+    refuses("is no packed results of this offramp", pack.read, mine)
