@@ -138,6 +138,14 @@ def synchronize(device: torch.device) -> None:
         _module(device.type).synchronize(device)
 
 
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on the device. From the CPU's memory it gets there while the host goes on: out of a copy
+    in pages that stay, so the tensor may change at once."""
+    if device.type == "cpu" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def free_memory(device: torch.device) -> int | None:
     """Bytes that are free on an accelerator; None on the CPU, which has the machine's."""
     return None if device.type == "cpu" else int(_module(device.type).mem_get_info(device)[0])

@@ -28,7 +28,10 @@ OBJECTS = 10_000
 GC_VARIABLE = "OFFRAMP_GC_THRESHOLD"  # another number of them, in the environment
 GC_MOST = 2**31 - 1  # that Python takes
 PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, schedulers, a terminal that is closed
+# Ctrl-C, schedulers, a terminal that is closed; not every system has the last.
+ENDING: tuple[signal.Signals, ...] = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 
 
 def prepare() -> None:

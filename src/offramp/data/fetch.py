@@ -7,7 +7,6 @@ again: keys hold hashes of pixels, so that files which changed there or here mak
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http.client
 import json
@@ -128,7 +127,9 @@ def _alone(place: Path) -> Iterator[None]:
     """While one process of this machine fetches, others wait. Where nothing can be locked each fetches
     for itself."""
     with place.with_suffix(".lock").open("w") as file:
-        with suppress(OSError):
+        with suppress(OSError, ImportError):  # of file systems, and of Windows
+            import fcntl
+
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

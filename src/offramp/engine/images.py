@@ -17,6 +17,7 @@ from offramp.data.dataset import FileSplit, Split
 from offramp.data.images.files import pixels
 from offramp.data.images.geometry import picture
 from offramp.data.views import augmented, cut_draws, cut_out, draws
+from offramp.device import moved
 from offramp.engine.losses import balanced
 from offramp.engine.ranks import ALONE, Ranks
 from offramp.engine.settings import laid_out
@@ -124,7 +125,7 @@ class Images:
         self._prefetch.close()
 
     def _finished(self, stored: Tensor, rows: Tensor, view: View | None) -> Tensor:
-        images = stored.to(self.device)
+        images = moved(stored, self.device)
         if view is not None and self.augment is not None:
             images = augmented(self.augment, images, draws(view, rows))
         return laid_out(normalize(images, self._mean, self._std), self._memory_format)

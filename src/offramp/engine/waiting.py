@@ -116,7 +116,7 @@ def _watch(
     pause: float,
     over: threading.Event,
 ) -> None:
-    before, cores = sample(), len(os.sched_getaffinity(0))
+    before, cores = sample(), len(os.sched_getaffinity(0))  # Linux, as `library` is
     with ExitStack() as stack:
         is_short = False
         while not over.wait(pause):

@@ -6,7 +6,6 @@ nor onnxruntime is imported here, so that either can be measured without the oth
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -259,5 +258,7 @@ def peak() -> int:
     if STATUS.exists():  # getrusage tells of the process that started this one, where that had more
         (line,) = (each for each in STATUS.read_text().splitlines() if each.startswith("VmHWM:"))
         return 1024 * int(line.split()[1])
+    import resource  # not of every system
+
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(most if sys.platform == "darwin" else 1024 * most)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +53,10 @@ def machine_memory() -> int:
 
 def free_addresses() -> float:
     """Bytes that this process may still map, where that is limited (`ulimit -v`); infinity elsewhere."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.inf
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:
         return math.inf

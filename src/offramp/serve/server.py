@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 from typing import Any
 
 import uvicorn
@@ -86,6 +85,8 @@ class Connection:
 
 def make_server(app: Starlette, limits: ServeLimits) -> uvicorn.Server:
     """The server of an application, not yet running. It tells of no failure by a traceback."""
+    import resource  # not of every system
+
     handles, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = limits.connections if handles == resource.RLIM_INFINITY else max(handles - SPARE, 8)
     http: Any = Connections(min(limits.connections, most), limits.read)

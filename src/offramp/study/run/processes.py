@@ -21,9 +21,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -61,13 +61,21 @@ from offramp.study.run.run import RunConfig, run
 from offramp.study.run.worker import carry_out
 from offramp.units import counted
 
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, ForkServerProcess
+
 WORKER = "offramp worker"  # name of each process
 DESERTED, DISBANDED = 75, 76  # exit codes of ranks that lost another one, or left the others
 GRACE_S = 20.0  # for ranks to notice that one is gone
 LOOK_S = 0.5  # between two looks at whether a lost worker has rested
 INTERFACE, LOOPBACK = "GLOO_SOCKET_IFNAME", "127.0.0.1"  # where ranks on the CPU listen
-# Workers are forks of one process that has imported all of this and nothing else has happened in.
-SERVER = multiprocessing.get_context("forkserver")
+
+
+def _server() -> ForkServerContext:
+    """Workers are forks of one process that has imported all of this, and in which nothing else was."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        raise OfframpError("several processes need Linux or macOS; on Windows use WSL, or one worker")
+    return multiprocessing.get_context("forkserver")
 
 
 @dataclass
@@ -85,11 +93,12 @@ class Processes:
     def start(self, order: TaskOrder) -> Connection:
         """One more process. A signal counts only when it is among the workers, which `end` ends."""
         # The former imports this module; the latter is what any optimizer imports as it steps.
-        SERVER.set_forkserver_preload(["offramp.study.run.worker_errors", "torch._dynamo"])
-        events, theirs = SERVER.Pipe(duplex=False)
+        server = _server()
+        server.set_forkserver_preload(["offramp.study.run.worker_errors", "torch._dynamo"])
+        events, theirs = server.Pipe(duplex=False)
         # No daemon: those may not start processes of their own, which read images.
         arguments = (dict(os.environ), order.dumps(), theirs)
-        worker = SERVER.Process(name=WORKER, target=_work, args=arguments)
+        worker = server.Process(name=WORKER, target=_work, args=arguments)
         with uninterrupted(), _signals_held():
             worker.start()
             self.workers[events] = worker

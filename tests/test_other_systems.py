@@ -1,0 +1,54 @@
+"""What Linux alone has is missed by no import: everything else of the package may still be of use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import importlib, multiprocessing, os, pkgutil, signal, sys
+import offramp
+
+def all_modules():
+    for module in pkgutil.walk_packages(offramp.__path__, "offramp."):
+        if module.name.rpartition(".")[2] not in ("__main__", "runtime"):  # which run
+            importlib.import_module(module.name)
+
+all_modules()  # other packages, which may import what they like
+for name in [name for name in sys.modules if name.partition(".")[0] == "offramp"]:
+    del sys.modules[name]
+for name in ("fcntl", "resource", "grp", "pwd", "termios", "tty", "pty"):
+    sys.modules[name] = None
+missing = {signal: "pthread_sigmask SIGCHLD SIGHUP", os: "sched_getaffinity getuid fork"}
+for module, names in missing.items():
+    for name in names.split():
+        delattr(module, name)
+multiprocessing.get_all_start_methods = lambda: ["spawn"]
+EXTRA
+import offramp
+all_modules()
+from offramp.errors import OfframpError
+from offramp.meters import free_addresses, usable_cores
+from offramp.study.run.processes import _server
+assert free_addresses() > 2**40 and usable_cores() >= 1
+try:
+    _server()
+except OfframpError as error:
+    print(error)
+"""
+
+
+def ran(extra: str = "") -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-c", CODE.replace("EXTRA", extra)]
+    return subprocess.run(words, capture_output=True, text=True)
+
+
+@pytest.mark.long
+def test_every_module_is_imported_where_what_is_linux_s_alone_is_missing() -> None:
+    answer = ran()
+    assert answer.returncode == 0, answer.stderr[-2000:]
+    assert "WSL" in answer.stdout and len(answer.stdout.splitlines()) == 1
+    control = ran("sys.modules['rich.live'] = None")
+    assert control.returncode != 0 and "rich.live" in control.stderr
