@@ -28,7 +28,21 @@ PARTS = {
     "study": "all nine strategies against as written",
     "slowdown": "the last epoch against the second, alone and beside other work",
     "memory": "peak memory against its limit and what is free; memory and time against images",
+    "python": "calls from Python against the command, in processor seconds",
+    "one_image": "one image: the predictor, when nothing leaves, against a bare forward pass",
+    "batches": "batches: what early exits save in MACs against what they save in time",
 }
+QUICK_MINUTES = {
+    "commands": 1.5,
+    "step": 2,
+    "frozen": 2,
+    "slowdown": 1.5,
+    "memory": 1,
+    "python": 1,
+    "one_image": 0.5,
+    "batches": 0.5,
+}
+"""Parts of --quick, and about how long each takes on two quiet cores; in all under ten minutes."""
 ON_REQUEST = {
     "peak_share": "how near a training step comes to the machine's peak",
     "workers": "two trials: one after another or at once with fewer threads",
@@ -36,7 +50,6 @@ ON_REQUEST = {
     "machines": "the paper's studies on 1 to 256 machines, by the cost model",
     "ranks": "one training on two ranks of one thread against one of two threads",
     "cluster": "a driver's part of a phase; two machines of one core against --workers 2",
-    "one_image": "one image: the predictor, when nothing leaves, against a bare forward pass",
     "serve": "latency under load of offramp serve, a policy against the plain network",
     "omp_spinning": "how long OpenMP's threads should spin, alone and beside other work",
     "ablation": "each optimization off alone",
@@ -51,7 +64,7 @@ def main() -> None:
     )
     listing = "\n".join(f"  {name:12} {what}" for name, what in EVERY.items())
     parser.epilog = (
-        f"parts (all, with --quick the first {len(PARTS)}, unless some are named):\n{listing}"
+        f"parts (all, with --quick {', '.join(QUICK_MINUTES)}, unless some are named):\n{listing}"
     )
     parser.add_argument("parts", nargs="*", metavar="PART")
     parser.add_argument("--quick", action="store_true", help="fewer images and repeats")
@@ -63,12 +76,17 @@ def main() -> None:
     path = options.out / ("results-quick.json" if options.quick else "results.json")
     if busy_cores() > BUSY:
         print(f"Others use {busy_cores():.1f} cores of this machine: its times are not to be trusted.")
-    for part in options.parts or (PARTS if options.quick else EVERY):
+    parts = options.parts or list(QUICK_MINUTES if options.quick else EVERY)
+    if options.quick and (known := [QUICK_MINUTES[part] for part in parts if part in QUICK_MINUTES]):
+        print(f"{len(parts)} parts, about {sum(known):g} minutes on two quiet cores")
+    start = time.monotonic()
+    for number, part in enumerate(parts, start=1):
         began = time.monotonic()
         say(f"{part}: {EVERY[part]}")
         for result in importlib.import_module(f"benchmarks.{part}").measure(options.quick):
             keep(path, result)
-        say(f"{part} took {(time.monotonic() - began) / 60:.1f} min")
+        took, all_of_it = ((time.monotonic() - since) / 60 for since in (began, start))
+        say(f"{part} took {took:.1f} min; {number} of {len(parts)} parts in {all_of_it:.1f} min")
     print(path.with_suffix(".md").read_text())
 
 

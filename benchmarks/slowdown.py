@@ -12,16 +12,18 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 from benchmarks import subjects
-from benchmarks.contest import BARE, Result, contender, neighbor
+from benchmarks.contest import BARE, Environment, Result, against, contender, in_turns, neighbor
 from benchmarks.subjects import Setting
 from offramp.process import prepare
 from offramp.study.run.events import Epoch, GroupStarted
 
 SETTLE = 1.5  # seconds until threads wait as suits a change
+QUIET = 1.02  # times an epoch whose threads wait as the library has it
 LATE, BESIDE = 1.2, 2.5  # times the second epoch, and the epoch alone
 Epochs = Mapping[str, list[float]]  # seconds of each epoch, by group of phases
 GroupEpoch = tuple[str, int, float]  # a group of phases, the number of its epoch, seconds
@@ -33,17 +35,20 @@ def measure(quick: bool) -> Iterator[Result]:
         "ResNet-50": Setting("resnet50", 200 if quick else 512, 30, strategies=few, test_images=100),
         "MobileNetV2": Setting("mobilenetv2", 512, 30, strategies=few, test_images=100),
     }
+    if quick:
+        del settings["ResNet-50"]
     for name, setting in settings.items():
         yield late(name, setting, alone(setting))
+        yield quiet(name, replace(setting, epochs=10), 2 if quick else 4)
     for name, setting in settings.items():
         yield beside(name, *contended(replace(setting, epochs=24)))
 
 
-def group_epochs(setting: Setting) -> Iterator[GroupEpoch]:
+def group_epochs(setting: Setting, environment: Environment = BARE) -> Iterator[GroupEpoch]:
     """Each epoch of each group, in a process to itself."""
     with (
         tempfile.TemporaryDirectory(prefix="offramp-drift-") as folder,
-        contender(training, BARE, setting=setting, folder=folder) as advance,
+        contender(training, environment, setting=setting, folder=folder) as advance,
     ):
         while (epoch := advance()) is not None:
             yield epoch
@@ -67,9 +72,9 @@ def training(setting: Setting, folder: str) -> Iterator[GroupEpoch]:
                 seconds = []
 
 
-def alone(setting: Setting) -> Epochs:
+def alone(setting: Setting, environment: Environment = BARE) -> Epochs:
     samples: dict[str, list[float]] = defaultdict(list)
-    for group, _, seconds in group_epochs(setting):
+    for group, _, seconds in group_epochs(setting, environment):
         samples[group].append(seconds)
     return samples
 
@@ -91,6 +96,20 @@ def contended(setting: Setting, settle: float = SETTLE) -> tuple[Epochs, Epochs]
                 (other.resume if busy else other.suspend)()
     alone, beside = samples
     return {g: alone[g] for g in alone if g in beside}, {g: beside[g] for g in alone if g in beside}
+
+
+def quiet(name: str, setting: Setting, rounds: int) -> Result:
+    """Threads that wait by the load against the library's own setting, whole runs in turns: a process
+    that stands still beside another one would take it for load."""
+    ways = {"by load": BARE, "own": {**BARE, "GOMP_SPINCOUNT": "300000"}}
+    asked = {way: partial(alone, setting, environment) for way, environment in ways.items()}
+    times = {
+        way: [sum(median(each[1:]) for each in epochs.values()) for epochs in runs]
+        for way, runs in in_turns(asked, rounds).items()
+    }
+    title = f"waits: {name}, quiet, by load / the library's own"
+    note = f"an epoch of every group, {rounds} runs in turns"
+    return against(title, times["by load"], times["own"], bar=QUIET, note=note)
 
 
 def late(name: str, setting: Setting, epochs: Epochs) -> Result:

@@ -31,10 +31,10 @@ import offramp
 all_modules()
 from offramp.errors import OfframpError
 from offramp.meters import free_addresses, usable_cores
-from offramp.study.run.processes import _server
+from offramp.study.run.processes import server
 assert free_addresses() > 2**40 and usable_cores() >= 1
 try:
-    _server()
+    server()
 except OfframpError as error:
     print(error)
 """

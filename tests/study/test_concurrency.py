@@ -47,7 +47,7 @@ from offramp.strategies.baseline import baseline
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run.events import Epoch, Event, GroupStarted, Waiting, WorkerFailed
 from offramp.study.run.ledger import Failures
-from offramp.study.run.processes import SERVER, Processes, check_killed, run_pooled
+from offramp.study.run.processes import Processes, check_killed, run_pooled, server
 from offramp.study.run.protocol import RETRIES, Needs, TaskFailure, TaskOrder
 from offramp.study.run.run import run
 from offramp.study.spec import file as spec
@@ -426,8 +426,8 @@ def test_a_process_of_the_users_own_is_told_nothing(
     worker = launcher.workers[task]
     ((event,),) = [message.events for message in launcher.hear([task], None)]
     assert isinstance(event, WorkerFailed) and "could not begin: ValueError" in event.text
-    events, theirs = SERVER.Pipe(duplex=False)
-    own = SERVER.Process(target=print, args=(theirs,))
+    events, theirs = server().Pipe(duplex=False)
+    own = server().Process(target=print, args=(theirs,))
     own.start()
     theirs.close()
     with pytest.raises(EOFError):

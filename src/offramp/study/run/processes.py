@@ -71,7 +71,7 @@ LOOK_S = 0.5  # between two looks at whether a lost worker has rested
 INTERFACE, LOOPBACK = "GLOO_SOCKET_IFNAME", "127.0.0.1"  # where ranks on the CPU listen
 
 
-def _server() -> ForkServerContext:
+def server() -> ForkServerContext:
     """Workers are forks of one process that has imported all of this, and in which nothing else was."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         raise OfframpError("several processes need Linux or macOS; on Windows use WSL, or one worker")
@@ -93,12 +93,12 @@ class Processes:
     def start(self, order: TaskOrder) -> Connection:
         """One more process. A signal counts only when it is among the workers, which `end` ends."""
         # The former imports this module; the latter is what any optimizer imports as it steps.
-        server = _server()
-        server.set_forkserver_preload(["offramp.study.run.worker_errors", "torch._dynamo"])
-        events, theirs = server.Pipe(duplex=False)
+        context = server()
+        context.set_forkserver_preload(["offramp.study.run.worker_errors", "torch._dynamo"])
+        events, theirs = context.Pipe(duplex=False)
         # No daemon: those may not start processes of their own, which read images.
         arguments = (dict(os.environ), order.dumps(), theirs)
-        worker = server.Process(name=WORKER, target=_work, args=arguments)
+        worker = context.Process(name=WORKER, target=_work, args=arguments)
         with uninterrupted(), _signals_held():
             worker.start()
             self.workers[events] = worker

@@ -1,0 +1,91 @@
+"""How much of what early exits save in MACs arrives as time, by the size of a batch.
+
+Contenders are the plain network and the predictor, called in turns in one process. So many images leave
+at the first exit, spread over the batch, and the others at the last one; every score is computed. With
+none leaving, the ratio is the plain time over the predictor's with heads; else the share of time that is
+saved over the share of MACs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+
+from benchmarks.contest import BARE, Result, contender, middle
+from benchmarks.one_image import NEVER, THREADS
+from offramp.infer.predictor import Predictor
+from offramp.nets import NetSpec, build
+from offramp.policy.policy import Policy
+from offramp.process import keep_freed_memory
+
+CASES = (("resnet18", 32), ("resnet50", 32), ("mobilenetv2", 32))
+BATCHES, LEAVING = (1, 8, 32, 256), (0.0, 0.3, 0.6, 0.9)
+ARRIVES, NOTHING_LOST = 0.85, 0.97
+IMAGES = 512  # a turn, about
+Times = tuple[float, float, float]  # seconds of the plain network and the predictor; its share of MACs
+
+
+def measure(quick: bool) -> Iterator[Result]:
+    rounds = 3 if quick else 9
+    for backbone, pixels in CASES[:1] if quick else CASES:
+        with contender(pair, BARE, backbone=backbone, pixels=pixels) as ask:
+            for batch in BATCHES:
+                for share in LEAVING:
+                    if batch == 1 and share:  # a batch of one leaves or does not
+                        continue
+                    yield arrived(
+                        f"{backbone} {pixels} px",
+                        batch,
+                        share,
+                        [ask(batch, share) for _ in range(rounds)],
+                    )
+
+
+def arrived(network: str, batch: int, share: float, turns: list[Times]) -> Result:
+    """What a network's turns come to."""
+    note = f"{len(turns)} turns, {THREADS} threads"
+    if not share:
+        ratios = [plain / policy for plain, policy, _ in turns]
+        name, bar = (
+            f"batches: {network}, {batch} at once, nothing leaves, plain / predictor",
+            NOTHING_LOST,
+        )
+        return middle(name, ratios, bar=bar, better="higher", note=note)
+    ratios = [(1 - policy / plain) / (1 - macs) for plain, policy, macs in turns]
+    name = f"batches: {network}, {batch} at once, {share:.0%} leave, time saved / MACs saved"
+    note += f"; {turns[0][2]:.0%} of the plain network's MACs"
+    return middle(name, ratios, bar=ARRIVES, better="higher", note=note)
+
+
+def pair(backbone: str, pixels: int) -> Callable[[int, float], Times]:
+    """For a contender: a turn with so many images at once, of which a share leaves."""
+    keep_freed_memory()
+    torch.set_num_threads(THREADS)
+    shape = (3, pixels, pixels)
+    net = build(NetSpec(backbone), shape, classes=10, seed=0).eval()
+    net = net.to(memory_format=torch.channels_last)
+    last = net.exits - 1
+    exits = tuple(range(1, net.exits + 1))
+    predictor = Predictor(net, Policy("confidence", exits, (*(NEVER,) * last, None)))
+
+    def turn(batch: int, share: float) -> Times:
+        images = torch.randn(batch, *shape).contiguous(memory_format=torch.channels_last)
+        places = torch.arange(batch)
+        leaves = ((places + 1) * share).floor() > (places * share).floor()  # spread over the batch
+        forced = torch.where(leaves, 0, last)
+        seconds = [0.0, 0.0]
+        macs = float(predictor(images, forced).compute.mean())
+        for at in range(2 * max(3, IMAGES // batch)):
+            which = (at + at // 2) % 2  # each begins every other pair
+            began = time.perf_counter()
+            if which:
+                predictor(images, forced)
+            else:
+                with torch.inference_mode():
+                    net.backbone(images)
+            seconds[which] += time.perf_counter() - began
+        return seconds[0], seconds[1], macs
+
+    return turn

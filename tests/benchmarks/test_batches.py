@@ -1,0 +1,42 @@
+"""batches.py and python.py: what their turns come to, and that their ways run at a tiny size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as program
+from benchmarks import batches, python
+
+
+def test_the_share_of_a_saving_that_arrives() -> None:
+    half = batches.arrived("net", 8, 0.5, [(2.0, 1.2, 0.5), (2.0, 1.0, 0.5)])
+    assert half.ratio == pytest.approx(0.9) and half.spread == pytest.approx((0.8, 1.0)) and half.holds
+    lost = batches.arrived("net", 8, 0.5, [(2.0, 1.5, 0.5)])
+    assert lost.ratio == pytest.approx(0.5) and not lost.holds
+    whole = batches.arrived("net", 1, 0.0, [(0.95, 1.0, 1.1)])
+    assert whole.ratio == pytest.approx(0.95) and not whole.holds
+
+
+@pytest.mark.long
+def test_the_predictor_is_timed_with_as_many_leaving_as_asked() -> None:
+    turn = batches.pair("airbench", 32)
+    plain, policy, macs = turn(256, 0.5)
+    assert plain > 0 and policy > 0 and 0.4 < macs < 1.0
+    assert turn(256, 0.0)[2] > macs > turn(256, 0.9)[2]
+
+
+@pytest.mark.long
+def test_a_job_runs_in_every_way(tmp_path: Path) -> None:
+    study = {**python.STUDY, "strategies": ["baseline"], "recipe": {"epochs": 1}}
+    (tmp_path / "study.yaml").write_text(python.json.dumps(study))
+    for words in (*python.run_ways(study).values(), *python.build_ways().values()):
+        assert python.seconds(words, tmp_path) > 0
+    with pytest.raises(RuntimeError, match="failed"):
+        python.seconds(("-c", "import nothing_of_this_name"), tmp_path)
+
+
+def test_the_quick_parts_take_less_than_ten_minutes_by_what_is_said_of_them() -> None:
+    assert set(program.QUICK_MINUTES) <= set(program.EVERY) and "study" not in program.QUICK_MINUTES
+    assert sum(program.QUICK_MINUTES.values()) <= 10
