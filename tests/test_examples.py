@@ -115,7 +115,8 @@ def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(given["answers"].classes) == 9
     assert (tmp_path / "bundle" / "run.py").exists()
     floats = (images[:32].float() / 255 - 0.4) / 0.2
-    names = {"my_module": Small(), "offramp": offramp, "loader": [(floats, labels[:32])]}
+    net = offramp.attach(Small(), ["layer1", "layer2"], (3, 32, 32))
+    names = {"net": net, "offramp": offramp, "torch": torch, "loader": [(floats, labels[:32])]}
     assert len(blocks[1].splitlines()) <= 20
     exec(blocks[1], names)
     assert names["phase"].state == "left" and torch.isfinite(names["loss"])

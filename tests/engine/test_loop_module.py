@@ -22,6 +22,7 @@ from offramp.engine.loop import LoopPhase
 from offramp.engine.losses import sample_weights
 from offramp.errors import OfframpError
 from offramp.nets import ExitNetwork
+from offramp.nets.foreign import MultiExit
 from offramp.parts import backbone, head, heads, segments
 from offramp.phase import CE, EWC, KD, LIVE, Gated, Gates, Init, Phase, Survivors, Unsolved
 from offramp.strategies import STRATEGIES
@@ -381,6 +382,12 @@ def frozen_part() -> ExitNetwork:
     return net
 
 
+def frozen_exits() -> MultiExit:
+    theirs = OwnExits()
+    theirs.layers[1].requires_grad_(False)
+    return multi_exit(theirs, SHAPE)
+
+
 BEFORE_TRAINING = {
     "a-plain-module": lambda: program(OwnExits(), "joint"),
     "no-network": lambda: program("resnet18", "joint"),
@@ -394,6 +401,7 @@ BEFORE_TRAINING = {
     "too-much-smoothing": lambda: program(attached(), "joint", label_smoothing=1.0),
     "weights-of-other-classes": lambda: program(attached(), "joint", class_weights=torch.ones(3)),
     "head-on-two-trunks": lambda: program(attached(), twice),
+    "foreign-frozen-by-the-user": lambda: program(frozen_exits(), "joint"),
     "foreign-trunks": lambda: program(multi_exit(OwnExits(), SHAPE), "separate"),
     "foreign-carry": lambda: program(multi_exit(OwnExits(), SHAPE), "boosted"),
     "foreign-gates": lambda: program(multi_exit(OwnExits(), SHAPE), gates),

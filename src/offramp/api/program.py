@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from offramp.errors import OfframpError
 from offramp.nets.foreign import MultiExit
 from offramp.nets.network import ExitNetwork
 from offramp.parts import Part
-from offramp.phase import BEFORE, Features, Init, Program, check
+from offramp.phase import BEFORE, Features, Init, Phase, Program, check
 from offramp.strategies import Strategy
 from offramp.study.plan import programs
 
@@ -72,10 +72,6 @@ def program(
         raise OfframpError(
             f"the net is a {type(net).__name__}; attach exits to it (offramp.attach), or {own}"
         )
-    if not (isinstance(strategy, str) or callable(strategy)):
-        raise OfframpError(
-            f"the strategy is {strategy!r}; give a name such as 'two-stage', or a function"
-        )
     if not 0 <= label_smoothing < 1:
         raise OfframpError(f"label_smoothing must be from 0 to below 1, got {label_smoothing}")
     if class_weights is not None and class_weights.shape != (net.classes,):
@@ -96,39 +92,42 @@ def program(
     return tuple(LoopPhase(course, number) for number in range(len(phases)))
 
 
-def _unfit(phases: Program, net: ExitNetwork | MultiExit) -> list[str]:
+def _unfit(phases: Program, net: ExitNetwork | MultiExit) -> Iterator[str]:
     """Why these phases cannot train this network in a loop."""
     trunks: dict[Part, int] = {}
-    mistakes = []
     for phase in phases:
         where = f"phase '{phase.name}'"
         for part in sorted(phase.trained):
             trunk = trunks.setdefault(part, phase.trunk)
             if part.kind == "head" and part.index < net.exits and trunk != phase.trunk:
-                mistakes.append(
-                    f"{where} trains {part} on another trunk than an earlier phase; train it by fit"
-                )
-        if isinstance(net, ExitNetwork):
-            continue
-        title = type(net.module).__name__
-        remedy = "choose another strategy, or attach exits to its backbone (offramp.attach)"
-        if phase.trunk:
-            mistakes.append(f"{where} trains a copy of {title}, one an exit; {remedy}")
-        if phase.carry:
-            mistakes.append(f"{where} adds answers of exits, which {title} does not; {remedy}")
-        if phase.gated:
-            mistakes.append(f"{where} asks gates, which {title} has not; {remedy}")
-        if any(isinstance(term, Features) for term in phase.terms):
-            mistakes.append(
-                f"{where} reads features of exits, and nobody says which those of {title} are; {remedy}"
-            )
-        for part in phase.scales:
-            net.submodule(part)
-        for part in (part for part, init in phase.starts.items() if init is Init.FRESH):
-            for name in net.modules.get(part, ()):
-                module = net.module.get_submodule(name)
-                if [*module.parameters(recurse=False)] and not hasattr(module, "reset_parameters"):
-                    mistakes.append(
-                        f"{where} draws '{name}' anew, which has no reset_parameters(); give it some"
-                    )
-    return mistakes
+                yield f"{where} trains {part} on another trunk than an earlier phase; train it by fit"
+        if isinstance(net, MultiExit):
+            yield from (f"{where} {mistake}" for mistake in _foreign(phase, net))
+
+
+def _foreign(phase: Phase, net: MultiExit) -> Iterator[str]:
+    """What a phase does that a network with exits of its own cannot do."""
+    title, remedy = type(net.module).__name__, "or attach exits to its backbone (offramp.attach)"
+    for wish, mistake in (
+        (phase.trunk, f"trains a copy of {title}, one an exit"),
+        (phase.carry, f"adds answers of exits, which {title} does not"),
+        (phase.gated, f"asks gates, which {title} has not"),
+        (
+            any(isinstance(term, Features) for term in phase.terms),
+            f"reads features of exits, and nobody says which those of {title} are",
+        ),
+    ):
+        if wish:
+            yield f"{mistake}; choose another strategy, {remedy}"
+    for part in phase.scales:
+        net.submodule(part)
+    every = dict(net.module.named_parameters())
+    trained = [name for part in sorted(phase.trained) for name in net.parameters.get(part, ())]
+    frozen = [name for name in trained if not every[name].requires_grad]
+    if frozen and any(parameter.requires_grad for parameter in every.values()):
+        yield f"trains '{frozen[0]}', which is frozen by requires_grad; let it train, {remedy}"
+    for part in (part for part, init in phase.starts.items() if init is Init.FRESH):
+        for name in net.modules.get(part, ()):
+            module = net.module.get_submodule(name)
+            if module._parameters and not hasattr(module, "reset_parameters"):
+                yield f"draws '{name}' anew, which has no reset_parameters(); give it some"
