@@ -52,7 +52,7 @@ REFERENCE = {
     ],
     "Results of a store": [
         *("status", "trials", "watch", "show", "write_report", "figures", "tables", "numbers"),
-        *("compare", "stats", "claims", "recommend"),
+        *("compare", "interaction", "stats", "claims", "recommend"),
     ],
     "From a trial to its use": [
         *("calibrate", "export", "publish", "predict", "benchmark", "serve_bundle"),

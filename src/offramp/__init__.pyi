@@ -29,6 +29,7 @@ from offramp.api.load import predictor as predictor
 from offramp.api.program import program as program
 from offramp.api.results.claims import claims as claims
 from offramp.api.results.compare import compare as compare
+from offramp.api.results.compare import interaction as interaction
 from offramp.api.results.figures import figures as figures
 from offramp.api.results.recommend import recommend as recommend
 from offramp.api.results.report import numbers as numbers

@@ -150,9 +150,10 @@ def test_a_strategy_that_leaves_turns_nothing_around() -> None:
     for size in (2, 3, 4):
         for some in combinations(names, size):
             part = {name: every[name] for name in some}
-            here = {pair for pair in whole if set(pair) <= set(some)}
-            assert here <= more_accurate(part).keys()  # shown among more, shown among fewer
-            assert not {(b, a) for a, b in whole} & more_accurate(part).keys()
+            here = more_accurate(part).keys()
+            assert not {(b, a) for a, b in whole} & here
+            fewest = min(len(some), 4)  # all of its own: what others say of a variance is not lost
+            assert len(some) < fewest or {p for p in whole if set(p) <= set(some)} >= here - whole.keys()
             assert {n: o.accuracy(o.dearest) for n, o in part.items()} == {n: order[n] for n in some}
 
 

@@ -104,7 +104,7 @@ def test_planted_runs_are_told_in_sentences() -> None:
     assert equal[0].startswith(
         "At equal compute, no two strategies differ significantly in test accuracy"
     )
-    (accuracy,) = (s for s in equal if s.startswith("For accuracy:"))
+    (accuracy,) = (s for s in equal if s.startswith("For accuracy: "))
     assert "no significant difference between any of 3 strategies (" in accuracy
     assert "points would have been found in 80 % of such runs" in accuracy
     chance = answer(shifted({"joint": -0.36, "separate": -0.36}))

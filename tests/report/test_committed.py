@@ -14,10 +14,13 @@ import torch
 from scipy.stats import ttest_rel
 
 from longer import long
+from offramp.analysis.measures import MEASURES
 from offramp.analysis.recommend import Advice, Preference, recommend, sure
+from offramp.analysis.stats.pairwise import Pair
 from offramp.policy import quality
 from offramp.report import claims, evidence
 from offramp.report.advice import answer, beside_plain
+from offramp.report.compare import ALL, across
 from offramp.report.evidence import Evidence
 from offramp.report.figures import FIGURES, draw
 from offramp.report.logits import summarized
@@ -211,25 +214,58 @@ def test_readme_shows_the_table_of_the_page() -> None:
     assert len(table.splitlines()) == 2 + len(PAPER) and f"\n\n{table}\n\n" in readme
 
 
+def test_what_readme_says_of_its_picture() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    best, fewest = advice("accuracy", "cifar10"), advice("latency", "cifar10")
+    first, *others = best.ranking
+    (alike,) = [r.name for r in others if not r.behind]
+    assert (
+        f"`{first.name}` (joint training, then each head refined) is significantly more accurate than "
+        f"all others but `{alike}`"
+    ) in readme
+    plain = opened("cifar10").trials[0].manifest.backbone_macs
+    final = main_table("cifar10").frame["exit_4"]
+    assert fewest.ranking[0].name == first.name and fewest.target == pytest.approx(
+        final["baseline"] - 0.01, abs=2e-4
+    )
+    assert (
+        f"at {100 * fewest.ranking[0].mean / plain:.0f} % of the compute it is one point below" in readme
+    )
+    same = [name for name, mean in final.items() if mean == final["baseline"]]
+    assert (
+        len(same) == 4
+        and "the four that are best at the final exit are one network, the plain" in readme
+    )
+
+
+@pytest.mark.long
+def test_what_readme_says_of_ways_beyond_the_paper() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    every = {r.name: r for r in advice("accuracy", "cifar10", "cifar10-ways").ranking}
+    ahead = 100 * (every["mixed"].mean - every["joint-branch"].mean)
+    assert every["joint-branch"].behind is False
+    assert f"Beyond the nine, `mixed` is {ahead:.1f} points above, not significantly" in readme
+
+
 def test_what_the_page_concludes_from_cifar10(cifar: Evidence) -> None:
-    """joint-branch is ahead of all but two on average over exits, and what trains the trunk exit by exit
+    """joint-branch is ahead of all but one on average over exits, and what trains the trunk exit by exit
     loses the final one."""
     best = advice("accuracy", "cifar10")
     first, *others = best.ranking
     assert first.name == "joint-branch" and f"{100 * first.mean:.1f}" == "83.8"
     alike = [r for r in others if not r.behind]
-    assert {r.name for r in alike} == {"separate", "two-stage"}
-    assert f"{min(r.p for r in alike if r.p is not None):.3f}" == "0.053"
-    assert apart(best, 4) == "0.5"
+    assert {r.name for r in alike} == {"joint-two-stage"}
+    assert f"{min(r.p for r in alike if r.p is not None):.3f}" == "0.064"
+    assert apart(best, 2) == "0.3"
     fewest = advice("latency", "cifar10")  # at a point less than the plain network
     assert fewest.target is not None and f"{100 * fewest.target:.1f}" == "85.3"
     first, *others = fewest.ranking
     assert first.name == "joint-branch" and f"{first.mean / 1e6:.1f}" == "21.2"
     assert f"{first.mean / cifar.trials[0].manifest.backbone_macs:.0%}" == "64%"  # README says so too
-    assert {r.name for r in others if not r.behind} == {"joint-two-stage", "two-stage"}
+    assert {r.name for r in others if not r.behind} == {"joint-two-stage"}
     assert first.accuracy is not None
     less = {r.name: f"{100 * (first.accuracy - (r.accuracy or 0)):.1f}" for r in others if r.behind}
-    assert less == {"joint": "0.5", "distillation": "1.0", "separate": "3.6"}
+    assert less == {"joint": "0.5", "two-stage": "0.8", "distillation": "1.0", "separate": "3.6"}
     main = main_table("cifar10")
     final = {name: cells[3] for name, cells in rows(markdown(main), cifar.strategies).items()}
     behind = {name for name, cell in final.items() if "**" not in cell and "≈" not in cell}
@@ -271,7 +307,7 @@ def apart(actual: Advice, count: int) -> str:
     return f"{100 * (means[0] - means[count - 1]):.1f}"
 
 
-@pytest.mark.parametrize("name", [*NAMED, *long("cifar10-ways")])
+@pytest.mark.parametrize("name", [*sorted(NAMED.keys() - {"imagenette"}), *long("cifar10-ways")])
 def test_differences_that_would_have_been_found(name: str) -> None:
     at_all, at_equal = groups_of(
         r"a difference of ([\d.]+) points in the mean over exits would have been found in 80 % of such "
@@ -295,10 +331,19 @@ def test_what_the_page_concludes_from_shorter_training(cifar: Evidence) -> None:
         for name in ("pretrained-branch", "separate", "joint-branch")
     }
     assert places == {"pretrained-branch": [1, 2, 5], "separate": [8, 6, 4], "joint-branch": [2, 1, 1]}
-    first, *_, last = rankings[2]
-    assert [f"{100 * of.mean:.1f}" for of in (first, last)] == ["78.8", "75.9"]
-    assert {r.name for r in rankings[2] if r.behind} == {"two-stage", "separate"}
-    assert not any(r.behind for r in rankings[4])
+    first, *_, near, last = rankings[2]
+    assert [f"{100 * of.mean:.1f}" for of in (first, near, last)] == ["78.8", "75.9", "75.9"]
+    assert near.name == "distillation"
+    changes, images = across(cifar, every[2], ALL, ALL, MEASURES["accuracy-test"])
+    shown = [pair for pair in changes if isinstance(pair, Pair) and pair.p < 0.05]
+    most = max(shown, key=lambda pair: abs(pair.difference))
+    assert (most.a, most.b, images) == ("pretrained-branch", "separate", 10_000)
+    assert (
+        f"the difference of {len(shown)} of {len(changes)} pairs changes significantly, that of "
+        f"{most.a} and {most.b} most, by {100 * abs(most.difference):.1f} points"
+    ) in section("cifar10")
+    alike = {epochs: [r.name for r in rankings[epochs] if not r.behind] for epochs in (2, 4)}
+    assert set(alike[2]) == {"pretrained-branch", "joint-branch", "joint-two-stage"} == set(alike[4])
 
 
 def test_what_the_plain_network_gains_from_longer_training(cifar: Evidence) -> None:
@@ -374,7 +419,7 @@ def test_what_the_page_concludes_of_ways_beyond_the_paper() -> None:
     best = advice("accuracy", "cifar10-ways")
     first, *others = best.ranking
     assert first.name == "mixed"
-    assert {r.name for r in others if not r.behind} == {"imta", "sequential", "boosted", "cascade"}
+    assert {r.name for r in others if not r.behind} == {"imta", "sequential", "boosted"}
     assert apart(best, 4) == "0.3"
     best = advice("accuracy", "cifar10", "cifar10-ways")
     means = {r.name: f"{100 * (best.ranking[0].mean - r.mean):.1f}" for r in best.ranking}
@@ -384,7 +429,9 @@ def test_what_the_page_concludes_of_ways_beyond_the_paper() -> None:
     first, *others = fewest.ranking
     assert first.name == "mixed" and f"{first.mean / 1e6:.1f}" == "21.4"
     assert f"{first.mean / beyond.trials[0].manifest.backbone_macs:.0%}" == "65%"
-    assert {r.name for r in others if r.behind} == {"gradient-equilibrium"}
+    assert {r.name for r in others if not r.behind} == {"imta", "boosted"}
+    behind = {"joint", "cascade", "gated", "gradient-equilibrium", "survivors", "sequential"}
+    assert {r.name for r in others if r.behind} == behind
     assert {r.name for r in fewest.ruled_out if r.why.startswith("it reaches")} == {"confidence-gated"}
     assert fewest.target is not None and f"{100 * fewest.target:.1f}" == "85.5"
     judged = ways.judge(claims.read(ROOT / "docs" / "field-claims.yaml"))
@@ -443,13 +490,13 @@ def test_what_the_page_concludes_from_imagenette() -> None:
     best = advice("accuracy", "imagenette")
     first, *others = best.ranking
     assert first.name == "separate" and f"{100 * first.mean:.1f}" == "83.6"
-    assert [(r.name, f"{100 * r.mean:.1f}") for r in others if not r.behind] == [
-        ("pretrained-branch", "82.4")
-    ]
+    assert all(r.behind for r in others)
+    assert (others[0].name, f"{100 * others[0].mean:.1f}") == ("pretrained-branch", "82.4")
     assert apart(best, 2) == "1.3"
     few = advice("latency", "imagenette")
     first, *others = few.ranking
     assert few.target is not None and f"{100 * few.target:.1f}" == "91.9"
+    assert f"{100 * (few.detectable or 0):.1f}" == "2.4"
     assert first.name == "joint" and not sure(few).startswith("better than every other")
     assert {r.name for r in others if r.behind} == {"separate"}
     shares = {r.name: round(100 * r.mean / plain) for r in few.ranking}
@@ -478,20 +525,20 @@ def test_what_the_page_concludes_from_imagenette() -> None:
 
 
 def test_what_the_page_concludes_from_imagenette_from_scratch() -> None:
-    """Next to nothing is significant, and the page says so."""
+    """Little is significant, and the page says so."""
     whole = opened("imagenette-scratch")
     best = advice("accuracy", "imagenette-scratch")
     ends = [(r.name, f"{100 * r.mean:.1f}") for r in (best.ranking[0], best.ranking[-1])]
     assert ends == [("pretrained-branch", "75.9"), ("distillation", "74.1")]
-    assert not any(r.behind for r in best.ranking)
-    assert len(best.ranking) == 8 and apart(best, 8) == "1.8"
+    assert {r.name for r in best.ranking if r.behind} == {"distillation", "branch-wise"}
+    assert len(best.ranking) == 8 and apart(best, 6) == "1.4"
     few = advice("latency", "imagenette-scratch")
     first, *others = few.ranking
     assert first.name == "pretrained-branch" and f"{first.mean / 1e6:.1f}" == "25.8"
     assert f"{first.mean / whole.trials[0].manifest.backbone_macs:.0%}" == "64%"
     assert few.target is not None and f"{100 * few.target:.1f}" == "76.2"
-    assert {r.name for r in others if r.behind} == {"joint"}
-    assert {r.name for r in others if not r.behind} == {"joint-branch", "joint-two-stage", "separate"}
+    alike = {"joint", "joint-branch", "joint-two-stage", "separate"}
+    assert {r.name for r in others if not r.behind} == alike == {r.name for r in others}
     assert "no two strategies differ significantly" in answer(whole)[0]
     main = main_table("imagenette-scratch")
     sentence = rows(markdown(main), whole.strategies)
@@ -561,15 +608,15 @@ def test_what_the_page_concludes_from_cifar100() -> None:
         "joint-branch {} %, pretrained-branch {}, joint-two-stage {}.".format(*map(means.get, hybrids))
         in whole
     )
-    assert f"above joint training ({means['joint']}), two-stage and distillation" in whole
-    assert f"separate and branch-wise ({means['separate']} each)" in whole
+    assert f"joint training ({means['joint']}), two-stage and distillation" in whole
+    assert f"above separate and branch-wise ({means['separate']} each)" in whole
     assert means["separate"] == means["branch-wise"]
     over, first, final = pairs(actual, "overall", "exit-1", "exit-4")
     for hybrid in hybrids:
         above = {name for name in means if apart_at(over, hybrid, name)[1] < 0.05}
-        assert above == {"joint", "two-stage", "distillation"}
+        assert above == means.keys() - set(hybrids)
     assert (
-        f"one of 1.9 points at equal compute; those among the first five are up to {apart(best, 5)}."
+        f"one of 1.7 points at equal compute; those among the first three are up to {apart(best, 3)}."
         in whole
     )
     main = main_table("cifar100")
@@ -589,23 +636,21 @@ def test_what_the_page_concludes_from_cifar100() -> None:
 
     firsts, finals = main.frame["exit_1"], main.frame["exit_4"]
     two, alone = (apart_at(first, name, "joint") for name in ("two-stage", "separate"))
-    assert two[1] < 0.05 < alone[1]
+    assert max(two[1], alone[1]) < 0.05
     assert (
         f"Joint training has {100 * firsts['joint']:.1f} % at the first: {two[0]:.1f} points less than"
         in whole
     )
     assert f"and {alone[0]:.1f} less than a network for that exit alone" in whole
     assert f"(joint-branch) it is {100 * firsts['joint-branch']:.1f}." in whole
-    gain, p = apart_at(final, "joint", "baseline")
+    gain, p = apart_at(final, "pretrained-branch", "baseline")
+    near, open_ = apart_at(final, "joint", "baseline")
+    assert p < 0.05 < open_ and near > 0
     assert (
-        f"it has {100 * finals['joint']:.1f} %, {gain:.1f} points more than the plain network, "
-        f"significantly (p {p:.3f}). Pretrained-branch's {100 * finals['pretrained-branch']:.1f} are"
+        f"it has {100 * finals['pretrained-branch']:.1f} %, {gain:.1f} points more than the plain "
+        f"network, significantly (p {p:.3f}). Joint training's {100 * finals['joint']:.1f} are not "
+        f"shown to be above either (p {open_:.3f})."
     ) in whole
-    assert (
-        apart_at(final, "pretrained-branch", "joint")[1]
-        > 0.05
-        < apart_at(final, "pretrained-branch", "baseline")[1]
-    )
     (between,) = [
         row for row in final if row["a"] == "branch-wise" and "baseline" in row["b"].split(" = ")
     ]

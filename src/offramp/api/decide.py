@@ -14,9 +14,9 @@ from itertools import combinations
 
 import numpy as np
 
-from offramp.analysis.stats.pairwise import ALPHA
+from offramp.analysis.stats.pairwise import ALPHA, FEWEST
 from offramp.analysis.stats.sample import Floats
-from offramp.analysis.stats.sequential import FEWEST, Decision, InterimAnalyses, decide
+from offramp.analysis.stats.sequential import Decision, InterimAnalyses, decide
 from offramp.errors import OfframpError
 from offramp.hashing import digest
 from offramp.policy import scoring

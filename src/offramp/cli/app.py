@@ -18,7 +18,7 @@ from offramp.api.keep.doctor import doctor, tune
 from offramp.api.keep.store import copy_store, index_store, pack, remove_unneeded
 from offramp.api.keep.track import track_store
 from offramp.api.results.claims import claims
-from offramp.api.results.compare import compare
+from offramp.api.results.compare import compare, interaction
 from offramp.api.results.figures import figures
 from offramp.api.results.recommend import recommend
 from offramp.api.results.report import numbers, write_report
@@ -51,7 +51,7 @@ JOBS: dict[str, dict[str, Job | JobGroup]] = {
         "status": Job(status, {"trials": trials, "watch": watch}),
         "show": Job(show),
         "report": Job(write_report, {"figures": figures, "tables": tables, "numbers=": numbers}),
-        "compare": Job(compare, {"value=": stats}),
+        "compare": Job(compare, {"value=": stats, "against=": interaction}),
         "claims": Job(claims),
         "recommend": Job(recommend),
     },

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from offramp.analysis.measures import MEASURES, Measure, find_measure, numbers, observations
+from offramp.analysis.stats.pairwise import ALPHA, Pairs, paired_differences
+from offramp.analysis.stats.sample import Group
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import canonical
 from offramp.policy.paired import Difference, paired
+from offramp.report.evidence import Evidence
 from offramp.report.logits import remembered
+from offramp.report.runs import Runs
 from offramp.store.archive import Archive
 from offramp.store.manifest import Manifest
 from offramp.store.table import tidy
@@ -153,3 +157,53 @@ def _by_image(archive: Archive, a: str, b: str, measure: Measure) -> dict[int | 
         by_image = on_images(arrays["test"], arrays["test_labels"])
         values.append(dict(zip(manifest.exits, by_image.T, strict=True)))
     return {k: paired(values[0][k], values[1][k]) for k in values[0] if k in values[1]}
+
+
+ALL = "all"
+
+
+def across(setting: Evidence, against: Evidence, a: str, b: str, measure: Measure) -> tuple[Pairs, int]:
+    """How much the difference of two strategies differs between two settings, over seeds, and over test
+    images where both settings answered the same ones; p and intervals for all pairs together.
+
+    Args:
+        setting, against: Runs of one network on one data set each.
+        a: A strategy's label, or ALL for every pair.
+        b: Another one.
+        measure: Of whole trials, or the mean over exits.
+
+    Returns:
+        The pairs: (a - b) in `setting` minus (a - b) in `against`; and how many test images, 0 where
+        they are no part.
+
+    Raises:
+        OfframpError: Where a side has several networks or data sets, or not these strategies.
+    """
+    first, second = _single(setting), _single(against)
+    values = [
+        {(str(s), str(x)): v for s, x, v in rows[["strategy", "seed", "value"]].itertuples(index=False)}
+        for rows in (first.values(measure), second.values(measure))
+    ]
+    both = sorted(values[0].keys() & values[1].keys())
+    labels = sorted({label for label, _ in both})
+    for label in {a, b} - {ALL}:
+        if label not in labels:
+            raise OfframpError(f"'{label}' has no seed in both settings{nearest(label, labels)}")
+    chosen = labels if ALL in (a, b) else [a, b]
+    groups = [
+        Group((x,), *zip(*[(values[0][k] - values[1][k], k[1]) for k in both if k[0] == x], strict=True))
+        for x in chosen
+    ]
+    images = [runs.images(measure) for runs in (first, second)]
+    same = {t.manifest.data.test for runs in (first, second) for t in runs.trials}
+    if images[0] is None or images[1] is None or len(same) > 1:
+        return paired_differences(groups, ALPHA), 0
+    rows = {key: images[0][key] - images[1][key] for key in both}
+    return paired_differences(groups, ALPHA, rows), len(next(iter(rows.values())))
+
+
+def _single(evidence: Evidence) -> Runs:
+    if len(evidence.runs) != 1:
+        names = ", ".join(runs.where for runs in evidence.runs) or "no finished trial"
+        raise OfframpError(f"a setting is one network on one data set; here is {names}")
+    return evidence.runs[0]

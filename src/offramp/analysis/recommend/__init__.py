@@ -31,6 +31,7 @@ from offramp.analysis.recommend.pareto import Beaten, Offer, beaten
 from offramp.analysis.stats import Columns, Sample, Untested, analyze_sample, sample
 from offramp.analysis.stats.pairwise import (
     ALPHA,
+    FEWEST,
     Estimate,
     Pair,
     UntestedPair,
@@ -38,7 +39,7 @@ from offramp.analysis.stats.pairwise import (
     paired_estimates,
     unbeaten,
 )
-from offramp.analysis.stats.sequential import FEWEST, InterimAnalyses
+from offramp.analysis.stats.sequential import InterimAnalyses
 from offramp.analysis.stats.text import in_seeds, p_text
 from offramp.units import macs
 

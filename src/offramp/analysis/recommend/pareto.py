@@ -13,7 +13,15 @@ from itertools import combinations
 
 import numpy as np
 
-from offramp.analysis.stats.pairwise import ALPHA, Estimate, adjusted, crossed, holm, over_blocks
+from offramp.analysis.stats.pairwise import (
+    ALPHA,
+    Estimate,
+    adjusted,
+    crossed,
+    holm,
+    moderated,
+    over_blocks,
+)
 from offramp.analysis.stats.sample import same
 from offramp.analysis.stats.sequential import InterimAnalyses, spent
 from offramp.analysis.tradeoff import AnyAnswers, Floats
@@ -81,7 +89,10 @@ def more_accurate(
             if estimates := _estimates(offers[a], offers[b], macs, looks):
                 at.append((a, b, macs))
                 tests.append(estimates)
-    p = adjusted([e for (e,) in tests]) if looks is None else holm(spent(looks, tests))
+    if looks is None:
+        p = adjusted(moderated([e for (e,) in tests], len(offers)))
+    else:
+        p = holm(spent(looks, tests))
     better: dict[tuple[str, str], dict[float, float]] = {}
     for (a, b, macs), estimates, value in zip(at, tests, p.tolist(), strict=True):
         if value < ALPHA:

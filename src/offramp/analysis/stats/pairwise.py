@@ -12,13 +12,15 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 from scipy.optimize import brentq
-from scipy.special import ndtr, ndtri, stdtrit
+from scipy.special import digamma, ndtr, ndtri, polygamma, stdtrit
 
 from offramp.analysis.stats.sample import Floats, Group, same
 
 FLOOR = 1e-12  # below it the tail of the studentized range is rounding error
 ALPHA = 0.05  # what is significant, over all pairs that are compared
 POWER = 0.8  # of `Pair.detectable`
+FEWEST = 3  # blocks that say anything of how much they vary
+MOST_BACKING = 2.0  # degrees of freedom that other pairs lend to one, in its own
 
 ValuesOnImages = Mapping[tuple[str, str], Floats]
 """What was measured on each test image, [N], by group and block. Its mean is the group's value there."""
@@ -105,7 +107,8 @@ def _pair(
 def paired_differences(
     groups: Sequence[Group], alpha: float, images: ValuesOnImages | None = None
 ) -> Pairs:
-    """Student's t over the blocks that both groups of a pair have, with Holm's adjustment of p.
+    """Student's t over the blocks that both groups of a pair have, with Holm's adjustment of p. Over
+    images too, variances over blocks are moderated.
 
     Intervals are Bonferroni's: together they hold the true differences with probability 1 - alpha or
     more. Holm's test is a little stronger, so it may find a difference whose interval touches zero.
@@ -117,11 +120,12 @@ def paired_differences(
     """
     drawn = [(g, h, *common(g, h)[1:]) for g, h in combinations(groups, 2)]
     reasons = [obstacle(x, y, images is not None) for _, _, x, y in drawn]
-    estimates = [
+    own = [
         paired_estimate(g, h, images)
         for (g, h, _, _), why in zip(drawn, reasons, strict=True)
         if why is None
     ]
+    estimates = moderated(own, len(groups))
     means, *parts = _columns(estimates)
     halves = half_width(np.full(len(estimates), alpha / max(len(estimates), 1)), *parts)
     least = halves + half_width(np.full(len(estimates), 2 * (1 - POWER)), *parts)
@@ -147,6 +151,8 @@ class Estimate:
 
     Attributes:
         images: How many those are, 0 where they are no part of it.
+        backing: By how many degrees of freedom `between` rests on other pairs, in its own: see
+            `moderated`.
     """
 
     mean: float
@@ -154,6 +160,12 @@ class Estimate:
     between: float
     shared: float = 0.0
     images: int = 0
+    backing: float = 0.0
+
+    @property
+    def df(self) -> float:
+        """Degrees of freedom of `between`."""
+        return (self.blocks - 1) * (1 + self.backing)
 
     @property
     def error(self) -> float:
@@ -162,12 +174,12 @@ class Estimate:
 
     def half(self, level: float) -> float:
         """Half of an interval that misses the true mean with probability `level` at most."""
-        parts = (self.between / self.blocks, self.shared, self.blocks - 1)
+        parts = (self.between / self.blocks, self.shared, self.df)
         return float(half_width(np.array(level), *map(np.array, parts)))
 
     def p(self, far: float) -> float:
         """Two-sided p of the mean, `far` from what is tested."""
-        parts = (abs(far), self.between / self.blocks, self.shared, self.blocks - 1.0)
+        parts = (abs(far), self.between / self.blocks, self.shared, self.df)
         return float(p_values(*(np.array([part]) for part in parts))[0])
 
     def detectable(self, comparisons: int, alpha: float = ALPHA) -> float:
@@ -184,7 +196,7 @@ class Estimate:
 
 def _columns(estimates: Sequence[Estimate]) -> tuple[Floats, ...]:
     """Means, their variance by blocks and by images, degrees of freedom, [K] each."""
-    parts = [(e.mean, e.between / e.blocks, e.shared, e.blocks - 1.0) for e in estimates]
+    parts = [(e.mean, e.between / e.blocks, e.shared, e.df) for e in estimates]
     return tuple(np.array(parts, dtype=float).reshape(-1, 4).T)
 
 
@@ -203,12 +215,13 @@ def paired_estimate(g: Group, h: Group, images: ValuesOnImages | None) -> Estima
 def paired_estimates(
     groups: Sequence[Group], images: ValuesOnImages | None
 ) -> dict[tuple[str, str], Estimate]:
-    """The same of all pairs that share two blocks, by their labels."""
-    return {
+    """The same of all pairs that share two blocks, by their labels, moderated."""
+    each = {
         (g.label, h.label): paired_estimate(g, h, images)
         for g, h in combinations(groups, 2)
         if len(set(g.blocks) & set(h.blocks)) > 1
     }
+    return dict(zip(each, moderated(list(each.values()), len(groups)), strict=True))
 
 
 def none_differ(pairs: Pairs) -> bool:
@@ -261,6 +274,60 @@ def crossed(values: Floats) -> Estimate:
     left = float((rest**2).sum()) / ((seeds - 1) * (images - 1))
     whole = max(of_seeds + of_images - left, of_seeds, of_images)
     return Estimate(mean, seeds, of_seeds / images, (whole - of_seeds) / values.size, images)
+
+
+def moderated(estimates: Sequence[Estimate], groups: int) -> list[Estimate]:
+    """Estimates of which small variances over blocks are drawn toward the mean one of all pairs.
+
+    A handful of seeds says little of how much one pair varies; all pairs together say more (`drawn`).
+    `python -m benchmarks.error_rates` has the rates of false findings.
+
+    Args:
+        estimates: Of pairs, over blocks and images. Those over blocks alone stay.
+        groups: Of which they are pairs.
+    """
+    chosen = [k for k, e in enumerate(estimates) if e.blocks >= FEWEST and e.images and e.between > 0]
+    if len(chosen) < 3:
+        return list(estimates)
+    own = np.array([estimates[k].between for k in chosen])
+    df = np.array([estimates[k].blocks - 1.0 for k in chosen])
+    between, backing = drawn(own, df, groups)
+    result = list(estimates)
+    for k, value, more in zip(chosen, between.tolist(), backing.tolist(), strict=True):
+        result[k] = replace(estimates[k], between=value, backing=more)
+    return result
+
+
+def drawn(own: Floats, df: Floats, groups: int) -> tuple[Floats, Floats]:
+    """Variances of pairs drawn toward their mean, and how many degrees of freedom that adds, in those
+    of each pair.
+
+    How much the mean counts follows from how much less variances differ than their degrees of freedom
+    let them (Smyth 2004; limma). A variance above the mean stays, as some strategies may vary more than
+    others. The mean adds twice a pair's degrees of freedom at most, and less among few groups, whose
+    pairs say the same thing several times.
+
+    Args:
+        own: Variances above 0, [..., pairs].
+        df: Their degrees of freedom, [pairs].
+        groups: Of which they are pairs.
+    """
+    logs = np.log(own) - digamma(df / 2) + np.log(df / 2)
+    excess = logs.var(axis=-1, ddof=1, keepdims=True) - polygamma(1, df / 2).mean()
+    prior = 2 * inverse_trigamma(np.maximum(excess, 1e-6))
+    weight = np.minimum(prior, max(min(MOST_BACKING, (groups - 3) / 2), 0.0) * df)
+    mean = own.mean(axis=-1, keepdims=True)
+    return np.maximum(own, (weight * mean + df * own) / (weight + df)), weight / df
+
+
+def inverse_trigamma(value: Floats) -> Floats:
+    """The x > 0 at which trigamma is `value`, by Newton's method (Smyth 2004, appendix). value: above
+    0."""
+    x = 0.5 + 1 / value
+    for _ in range(12):
+        trigamma = polygamma(1, x)
+        x = x + trigamma * (1 - trigamma / value) / polygamma(2, x)
+    return np.asarray(x)
 
 
 def p_values(far: Floats, seeds: Floats, images: Floats, df: Floats) -> Floats:
@@ -327,6 +394,8 @@ def obstacle(x: Floats, y: Floats, by_image: bool) -> str | None:
     """Why values of one pair, [S] each, cannot be tested; None where they can."""
     if len(x) < 2:
         return f"they share {'one block' if len(x) else 'no block'}, two are needed"
+    if by_image and len(x) < FEWEST:
+        return "they share two blocks, which say next to nothing of how much blocks vary"
     if by_image:
         return None
     scale = float(max(np.abs(x).max(), np.abs(y).max()))

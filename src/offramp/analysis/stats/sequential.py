@@ -40,7 +40,6 @@ from offramp.analysis.stats.pairwise import (
 )
 from offramp.analysis.stats.sample import Floats, Group, same
 
-FEWEST = 3  # seeds at the first look: two say next to nothing of how much they vary
 Verdict = Literal["different", "alike", "open", "too few images"]
 
 

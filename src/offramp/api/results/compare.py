@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from offramp.api.answer import answer
 from offramp.api.opening import archived
-from offramp.api.options import RUNS, CommandOption, StorePlace
+from offramp.api.options import RUNS, CommandOption, ResultsPlace, StorePlace, read_place
+from offramp.store.place import Place, place
 from offramp.terminal import TextBlocks, TextTable
 
 if TYPE_CHECKING:
+    from offramp.analysis.measures import Measure
+    from offramp.analysis.stats.pairwise import Pairs
     from offramp.report.compare import PairComparison
 
 
@@ -76,3 +79,89 @@ def compare(
     from offramp.report.compare import compare as compared
 
     return ComparisonReport(compared(archived(store), a, b, measure))
+
+
+@answer
+class InteractionReport:
+    """Whether differences of strategies depend on the setting.
+
+    Attributes:
+        pairs: (a - b) in the first setting minus (a - b) in the other, in the measure's stored unit.
+        measure: What is compared.
+        images: Test images that were drawn as well as seeds; 0 where the two settings answered unlike
+            ones.
+    """
+
+    pairs: Pairs
+    measure: Measure
+    images: int
+
+    def as_json(self) -> dict[str, Any]:
+        from offramp.analysis.stats.text import plain
+
+        return {"measure": self.measure.name, "images": self.images, "pairs": plain(self.pairs)}
+
+    def document(self) -> TextBlocks:
+        from offramp.analysis.stats.pairwise import ALPHA, Pair
+        from offramp.analysis.stats.text import in_seeds, p_text
+
+        scale, tested = self.measure.scale, [p for p in self.pairs if isinstance(p, Pair)]
+        rows = [
+            (
+                f"{p.a} – {p.b}",
+                f"{scale * p.difference:+.2f}",
+                f"{scale * p.low:+.2f} to {scale * p.high:+.2f}",
+                p_text(p.p),
+            )
+            for p in sorted(tested, key=lambda p: p.p)
+        ]
+        changed = sum(p.p < ALPHA for p in tested)
+        over = f"seeds and {self.images:,} test images" if self.images else "seeds"
+        words = [
+            f"The difference of {changed} of {len(tested)} pairs depends on the setting, significantly "
+            f"(over {over}, Holm, p < {ALPHA:g})."
+        ]
+        words += [f"{p.a} – {p.b}: {in_seeds(p.why)}." for p in self.pairs if not isinstance(p, Pair)]
+        points = f", in {self.measure.difference_unit}" if self.measure.difference_unit else ""
+        title = f"{self.measure.title}, by how much differences are larger than against{points}"
+        return [TextTable(["pair"], ["difference", "95 % interval", "p"], rows, title), *words]
+
+
+def interaction(
+    a: Annotated[str, CommandOption("A")],
+    b: Annotated[str, CommandOption("B")],
+    store: ResultsPlace = RUNS,
+    *,
+    against: Annotated[
+        Place | str,
+        CommandOption("STORE", "The other setting: a store, or packed results.", parse=read_place),
+    ],
+    measure: Annotated[str, CommandOption("NAME")] = "accuracy-test",
+) -> InteractionReport:
+    """Test whether the difference of two strategies depends on the setting.
+
+    Two settings are two stores or packs, such as of long and of short training. A strategy may be first
+    in one and fifth in the other by luck alone. This tests the difference of the differences, within
+    seeds and test images, for A and B, or for every pair, if these are named all.
+
+    Args:
+        a: A strategy's label, or all.
+        b: Another strategy, or all.
+        store: The first setting: a store, or a folder that offramp store pack wrote.
+        against: The other setting.
+        measure: What to compare: accuracy, loss, f1, seconds-written and so on, or file.py:name.
+
+    Raises:
+        OfframpError: A setting has several networks or data sets, or lacks a strategy.
+
+    On the command line:
+        offramp compare joint two-stage runs/long --against runs/short
+        offramp compare all all runs/long --against runs/short
+    """
+    from offramp.analysis.measures import MEASURES, find_measure
+    from offramp.report import evidence
+    from offramp.report.compare import across
+
+    chosen = find_measure(f"{measure}-test" if f"{measure}-test" in MEASURES else measure)
+    pairs, images = across(evidence.open(place(store)), evidence.open(place(against)), a, b, chosen)
+    return InteractionReport(pairs, chosen, images)
