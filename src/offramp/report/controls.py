@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from offramp.analysis.recommend.goals import Candidate, PlainFacts
-from offramp.analysis.stats.sequential import FEWEST
+from offramp.analysis.stats.pairwise import FEWEST
 from offramp.analysis.tradeoff import AnyAnswers, coin, hull, then
 from offramp.store.manifest import Manifest
 from offramp.store.record import TrialRecord, apart
