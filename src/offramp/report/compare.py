@@ -189,16 +189,16 @@ def across(setting: Evidence, against: Evidence, a: str, b: str, measure: Measur
     for label in {a, b} - {ALL}:
         if label not in labels:
             raise OfframpError(f"'{label}' has no seed in both settings{nearest(label, labels)}")
-    chosen = labels if ALL in (a, b) else [a, b]
-    groups = [
-        Group((x,), *zip(*[(values[0][k] - values[1][k], k[1]) for k in both if k[0] == x], strict=True))
-        for x in chosen
-    ]
-    images = [runs.images(measure) for runs in (first, second)]
+    groups = []
+    for label in labels if ALL in (a, b) else (a, b):
+        mine = [k for k in both if k[0] == label]
+        changes = tuple(values[0][k] - values[1][k] for k in mine)
+        groups.append(Group((label,), changes, tuple(seed for _, seed in mine)))
+    on_images, others = first.images(measure), second.images(measure)
     same = {t.manifest.data.test for runs in (first, second) for t in runs.trials}
-    if images[0] is None or images[1] is None or len(same) > 1:
+    if on_images is None or others is None or len(same) > 1:
         return paired_differences(groups, ALPHA), 0
-    rows = {key: images[0][key] - images[1][key] for key in both}
+    rows = {key: on_images[key] - others[key] for key in both}
     return paired_differences(groups, ALPHA, rows), len(next(iter(rows.values())))
 
 
