@@ -118,7 +118,10 @@ for module in pkgutil.walk_packages(offramp.__path__, "offramp."):
     except ModuleNotFoundError as error:
         print(module.name)
 """
-OF_AN_EXTRA = {"offramp.bundle.runtime", "offramp.serve.app", "offramp.track.mlflow"}
+OF_AN_EXTRA = {
+    *(f"offramp.bundle.{name}" for name in ("runtime", "on_openvino", "on_executorch")),
+    *("offramp.serve.app", "offramp.track.mlflow"),
+}
 
 
 def test_without_extras_all_but_what_they_are_for_can_be_imported() -> None:
@@ -131,7 +134,18 @@ def test_without_extras_all_but_what_they_are_for_can_be_imported() -> None:
         "prometheus_client",
         "datasets",
     ]
-    names += ["huggingface_hub", "s3fs", "ray", "tensorboard", "mlflow", "wandb", "optuna", "pynvml"]
+    names += [
+        "huggingface_hub",
+        "s3fs",
+        "ray",
+        "tensorboard",
+        "mlflow",
+        "wandb",
+        "optuna",
+        "pynvml",
+        "openvino",
+        "executorch",
+    ]
     command = [sys.executable, "-c", NO_EXTRAS, " ".join(names)]
     absent = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert set(absent) == OF_AN_EXTRA

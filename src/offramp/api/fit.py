@@ -320,6 +320,7 @@ class Fitted:
         force: bool = False,
         anyway: bool = False,
         int8: bool | float = False,
+        runtime: Sequence[str] = (),
     ) -> Exported:
         """Write a bundle: a network that runs without PyTorch.
 
@@ -335,6 +336,7 @@ class Fitted:
             anyway: Write what `calibrate` would refuse too; its card says "unreliable", and why.
             int8: Quantize the stages and solve the thresholds again; a number is the share of accuracy
                 that this may cost, True is 0.01.
+            runtime: Also write stages for these runtimes: executorch, openvino.
 
         Returns:
             The bundle's `folder` and its `card`, a mapping.
@@ -357,7 +359,12 @@ class Fitted:
         net = copy.deepcopy(self.net).eval().cpu()
         allowed = bundle.int8_share(int8)
         options = bundle.ExportOptions(
-            check=check, measure=measure, force=force, anyway=anyway, int8=allowed
+            check=check,
+            measure=measure,
+            force=force,
+            anyway=anyway,
+            int8=allowed,
+            runtimes=tuple(runtime),
         )
         rule = self._bound(policy)
         splits, how = self._data.splits, (self.mean, self.std)

@@ -86,6 +86,39 @@ class CardInt8:
 
 
 @dataclass(frozen=True)
+class RuntimeRow:
+    """A runtime that has stages in the bundle. version, mean_milliseconds: of one image through all of a
+    stage, for each, or None where that was not measured; largest, near: see `Parity`."""
+
+    runtime: str
+    version: str | None
+    bytes: int
+    images: int | None
+    largest: float | None
+    near: int | None
+    stage_milliseconds: tuple[float, ...] | None
+
+    @classmethod
+    def of(
+        cls, runtime: str, size: int, check: Parity | Likeness | None, times: Mapping[str, Any] | None
+    ) -> RuntimeRow:
+        """size: bytes of its stages; check: beside PyTorch; times: of `runtime.measure`, or a reason."""
+        alike = check if isinstance(check, Parity) else None
+        timed = times if times is not None and "stages" in times else None
+        return cls(
+            runtime,
+            version=None if timed is None else timed["machine"][runtime],
+            bytes=size,
+            images=None if alike is None else alike.images,
+            largest=None if alike is None else alike.largest,
+            near=None if alike is None else alike.near,
+            stage_milliseconds=None
+            if timed is None
+            else tuple(row["p50"] for row in timed["stages"] if row["batch"] == 1),
+        )
+
+
+@dataclass(frozen=True)
 class Card:
     """All that a card says; its fields are those of `card.json`, in this order."""
 
@@ -108,6 +141,7 @@ class Card:
     check: Parity | Likeness | None = None
     latency: Mapping[str, Any] | None = None  # of `runtime.measure`, or a reason
     int8: CardInt8 | None = None  # absent from JSON in a bundle of float32
+    runtimes: tuple[RuntimeRow, ...] = ()  # onnxruntime first; absent from JSON where it is alone
     notes: tuple[str, ...] = ()  # what is told first, a sentence each; absent from JSON without any
 
     def as_json(self) -> dict[str, Any]:
@@ -115,7 +149,7 @@ class Card:
         fields = asdict(self)
         if self.check is not None:
             fields["check"]["tolerance"] = TOLERANCE
-        for rare in ("int8", "notes"):
+        for rare in ("int8", "runtimes", "notes"):
             if not fields[rare]:
                 del fields[rare]
         plain: dict[str, Any] = _lists(fields)

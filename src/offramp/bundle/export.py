@@ -12,7 +12,8 @@ import torch
 
 from offramp.bundle import folder as bundle
 from offramp.bundle import graphs
-from offramp.bundle.card import Card, card, markdown
+from offramp.bundle.card import Card, RuntimeRow, card, markdown
+from offramp.bundle.runtimes import RUNTIMES, check_runtimes, write_stage
 from offramp.bundle.trial_images import Shown, SplitImages, for_check, for_int8
 from offramp.errors import OfframpError
 from offramp.inputs import is_text
@@ -30,6 +31,7 @@ from offramp.study import trained as trials
 from offramp.study.run.trials import load_network
 from offramp.study.trained import Trained
 
+LEFT_OUT = "left out, as was asked for"
 IN_PYTHON = "use offramp.predictor in Python"
 INT8_LOSS = 0.01
 ROUNDING = 1e-9  # of a share of images
@@ -59,6 +61,7 @@ class ExportOptions:
     doubts: tuple[str, ...] = ()  # what else speaks against it
     int8: float | None = None  # quantize the stages, and the share of accuracy that this may cost
     every_exit: bool = False  # a stage for each exit, whether any image leaves there or not
+    runtimes: tuple[str, ...] = ()  # what else than onnxruntime shall run it, of `RUNTIMES`
 
 
 @dataclass(frozen=True)
@@ -109,9 +112,10 @@ class _Parts:
     def stages(self) -> tuple[graphs.StageGraph, ...]:
         return graphs.layout(inside(self.net).trunk_of, self.numbers)
 
-    def size(self, folder: Path) -> int:
+    def size(self, folder: Path, suffix: str = ".onnx") -> int:
         """Bytes of the stages in a folder."""
-        return sum((folder / stage.file).stat().st_size for stage in self.stages)
+        files = ((folder / stage.file).with_suffix(suffix) for stage in self.stages)
+        return sum(file.stat().st_size for file in files)
 
 
 def export(
@@ -169,6 +173,7 @@ def of_network(
     None reads those of the trial's data, where they can be read."""
     pictures = pictures or Pictures()
     graphs.check_installed()
+    check_runtimes(options.runtimes, int8=options.int8 is not None)
     bundle.check_place(out, options.force)
     policy.check_fits(rule, trained.id, trained.hash, trained.exits)
     try:
@@ -211,23 +216,39 @@ def _float32(
     folder: Path, parts: _Parts, options: ExportOptions, compared: Shown | None
 ) -> Generator[str, None, Card]:
     """All but the card's files; returns the card."""
-    for at, stage in enumerate(graphs.export(parts.net, parts.stages, folder), start=1):
-        yield f"stage {at} of {len(parts.stages)}: up to exit {stage.exit}"
-    about = _rest(folder, parts)
+    from offramp.bundle import parity
+    from offramp.bundle.runtime import Bundle  # needs onnxruntime, an extra
+
+    for at, traced in enumerate(graphs.export(parts.net, parts.stages, folder), start=1):
+        yield f"stage {at} of {len(parts.stages)}: up to exit {traced.stage.exit}"
+        for name in options.runtimes:
+            write_stage(name, traced, folder)
+    about = _rest(folder, parts, options.runtimes)
     if options.check:
         yield "comparing with PyTorch"
-        from offramp.bundle import parity  # needs onnxruntime, an extra
-
         compared = compared or for_check(parts.manifest, options.root, options.trust_code)
         check = parity.compare(bundle.opened(folder, pictures=False), parts.net, parts.rule, compared)
         about = replace(about, check=check)
     if options.measure:
         yield "measuring the stages"
-    return about.with_latency(_times(folder, options))
+    about = about.with_latency(_times(folder, options))
+    if not options.runtimes:
+        return about
+    rows = [RuntimeRow.of("onnxruntime", parts.size(folder), about.check, about.latency)]
+    for name in options.runtimes:
+        yield f"trying {RUNTIMES[name].title}"
+        alike = None
+        if options.check and compared is not None:
+            with bundle.refusing():
+                other = Bundle(folder, runtime=name)
+            alike = parity.compare(other, parts.net, parts.rule, compared)
+        times = bundle.measured(folder, name) if options.measure else {"reason": LEFT_OUT}
+        rows.append(RuntimeRow.of(name, parts.size(folder, RUNTIMES[name].suffix), alike, times))
+    return replace(about, runtimes=tuple(rows))
 
 
 def _times(folder: Path, options: ExportOptions) -> Mapping[str, Any]:
-    return bundle.measured(folder) if options.measure else {"reason": "left out, as was asked for"}
+    return bundle.measured(folder) if options.measure else {"reason": LEFT_OUT}
 
 
 def _int8(
@@ -243,8 +264,8 @@ def _int8(
     every = graphs.layout(inside(parts.net).trunk_of, parts.rule.exits)
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         floats, ints, plain = (Path(scratch, name) for name in ("float32", "int8", "bundle"))
-        for at, stage in enumerate(graphs.export(parts.net, every, floats), start=1):
-            yield f"stage {at} of {len(every)}: up to exit {stage.exit}"
+        for at, traced in enumerate(graphs.export(parts.net, every, floats), start=1):
+            yield f"stage {at} of {len(every)}: up to exit {traced.stage.exit}"
         for at, _ in enumerate(int8.quantize(every, floats, splits["calibration"], ints), start=1):
             yield f"stage {at} of {len(every)} in int8"
         yield "answering in int8"
@@ -281,7 +302,7 @@ def _int8(
     return about.beside(before, sizes, lost, options.int8)
 
 
-def _rest(folder: Path, parts: _Parts) -> Card:
+def _rest(folder: Path, parts: _Parts, runtimes: tuple[str, ...] = ()) -> Card:
     """Write what a bundle has beside its stages, which are there; returns the card without check and
     times."""
     rule, trained, manifest = parts.rule, parts.trained, parts.manifest
@@ -298,13 +319,14 @@ def _rest(folder: Path, parts: _Parts) -> Card:
         "fixed_size": _fixed_size(flat),
         # What heads have learned to add is in their graphs.
         **({"carry": rule.carry} if rule.carry and not isinstance(rule.carry, str) else {}),
+        **({"runtimes": {name: RUNTIMES[name].suffix for name in runtimes}} if runtimes else {}),
         "stages": stages,
     }
     bundle.write_json(folder / "stages.json", layout)
     (folder / "policy.json").write_text(policy.to_json(rule), encoding="utf-8")
     bundle.write_json(folder / "labels.json", list(trained.classes))
     bundle.write_json(folder / "preprocessing.json", preprocessing(manifest).as_json())
-    bundle.copy_sources(folder)
+    bundle.copy_sources(folder, runtimes)
     bundle.seal(folder)
     tested = evaluate(rule, trained.test, trained.costs, trained.classes)
     macs_by_exit = dict(zip(parts.numbers, spent, strict=True))

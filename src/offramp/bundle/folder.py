@@ -127,14 +127,15 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
 
 
-def copy_sources(folder: Path) -> None:
+def copy_sources(folder: Path, runtimes: Sequence[str] = ()) -> None:
     """What runs a bundle, byte by byte as it is here, and which packages that needs, in the versions
-    that offramp itself takes."""
+    that offramp itself takes. runtimes: other than onnxruntime, whose packages are not among them."""
     ranges = (need.partition(";")[0].strip() for need in requires("offramp") or ())
     packages = sorted({need for need in ranges if re.match(f"({'|'.join(PACKAGES)})\\b", need)})
     (folder / REQUIREMENTS).write_text("\n".join(packages) + "\n", encoding="utf-8")
     here = Path(__file__).parents[1]
-    for name, source in SOURCES.items():
+    others = {f"on_{runtime}.py": f"bundle/on_{runtime}.py" for runtime in runtimes}
+    for name, source in (SOURCES | others).items():
         shutil.copyfile(here / source, folder / name)
 
 
@@ -145,10 +146,11 @@ def seal(folder: Path) -> None:
     (folder / SUMS).write_text("".join(rows), encoding="utf-8")
 
 
-def measured(folder: Path) -> Mapping[str, Any]:
+def measured(folder: Path, runtime: str | None = None) -> Mapping[str, Any]:
     """The times of a sealed bundle's stages, of `run.py --measure` in a process of its own (onnxruntime
     and torch take each other's cores in one); {"reason": …} where they cannot be had."""
     command = [sys.executable, "-B", str(folder / "run.py"), "--measure"]
+    command += [] if runtime is None else ["--runtime", runtime]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=MEASURE_S, check=True)
     except subprocess.TimeoutExpired:  # what it has said so far is no reason, and bytes

@@ -69,8 +69,25 @@ def one_size(net: ExitNetwork, exits: Sequence[int]) -> tuple[int, ...]:
     return tuple(k for k in exits if k < net.exits and inside(net).head_specs[k - 1].one_size)
 
 
-def export(net: ExitNetwork, stages: Sequence[StageGraph], folder: Path) -> Iterator[StageGraph]:
-    """Write the graph of each stage to `folder / stage.file`.
+@dataclass(frozen=True)
+class TracedStage:
+    """A stage as a module of PyTorch, and tensors that it takes.
+
+    Attributes:
+        stage: Which it is.
+        module: In eval mode: tensors → logits [B, classes], then what is carried.
+        tensors: Of a batch of `TRACED_BATCH`.
+        carried: How many tensors a later stage goes on from.
+    """
+
+    stage: StageGraph
+    module: StageModule
+    tensors: tuple[Tensor, ...]
+    carried: int
+
+
+def traced(net: ExitNetwork, stages: Sequence[StageGraph]) -> Iterator[TracedStage]:
+    """The modules that graphs are made of.
 
     Inputs and outputs have a free batch: the images [B, C, H, W] in float32, texts [B, T] in int64, or
     what the stage before carried → logits [B, classes], then what is carried. Where the exit has learned
@@ -80,13 +97,9 @@ def export(net: ExitNetwork, stages: Sequence[StageGraph], folder: Path) -> Iter
     Args:
         net: In eval mode, on the CPU.
         stages: Of `layout`.
-        folder: For their files.
-
-    Yields:
-        Each stage, once it is written.
 
     Raises:
-        OfframpError: A stage cannot be a graph.
+        OfframpError: A stage carries what has no row for each image.
     """
     first = blank(net.input_shape, TRACED_BATCH, torch.empty(0))
     carried_by: dict[int | None, tuple[Tensor, ...]] = {None: (first,)}
@@ -103,11 +116,29 @@ def export(net: ExitNetwork, stages: Sequence[StageGraph], folder: Path) -> Iter
                     f"{stage.exit} by; put that exit elsewhere"
                 )
         carried_by[at] = tuple(carried)
-        _write(module, tensors, len(carried), folder / stage.file, stage.exit)
+        yield TracedStage(stage, module, tensors, len(carried))
+
+
+def export(net: ExitNetwork, stages: Sequence[StageGraph], folder: Path) -> Iterator[TracedStage]:
+    """Write the ONNX graph of each stage to `folder / stage.file`.
+
+    Args:
+        net: In eval mode, on the CPU.
+        stages: Of `layout`.
+        folder: For their files.
+
+    Yields:
+        Each stage, once it is written.
+
+    Raises:
+        OfframpError: A stage cannot be a graph.
+    """
+    for stage in traced(net, stages):
+        _write(stage, folder / stage.stage.file)
         yield stage
 
 
-class _StageModule(nn.Module):
+class StageModule(nn.Module):
     """Segments one after another, then the exit: tensors → logits, and what is carried.
 
     adds: what the exit adds of the answer before, which is the last tensor then; None for nothing."""
@@ -139,18 +170,17 @@ class _StageModule(nn.Module):
         return (logits, *tensors) if self.carries else (logits,)
 
 
-def _module(net: ExitNetwork, stage: StageGraph) -> _StageModule:
+def _module(net: ExitNetwork, stage: StageGraph) -> StageModule:
     own = inside(net)
     segments = [own.segment(i, stage.trunk).as_module() for i in range(stage.first, stage.exit + 1)]
     early = stage.exit < net.exits
     head = own.heads[stage.exit - 1] if early else own.trunks[stage.trunk].classifier.as_module()
     adds = own.heads[stage.exit - 1].before if early else None
-    return _StageModule(segments, head, early, stage.carries, adds).eval()
+    return StageModule(segments, head, early, stage.carries, adds).eval()
 
 
-def _write(
-    module: _StageModule, tensors: tuple[Tensor, ...], carried: int, path: Path, exit: int
-) -> None:
+def _write(stage: TracedStage, path: Path) -> None:
+    module, tensors = stage.module, stage.tensors
     batch = torch.export.Dim("batch")
     names = [f"in_{i}" for i in range(len(tensors))]
     names[-1] = names[-1] if module.adds is None else BEFORE
@@ -164,13 +194,12 @@ def _write(
                 dynamo=True,
                 dynamic_shapes=(tuple({0: batch} for _ in tensors),),
                 input_names=names,
-                output_names=["logits", *(f"out_{i}" for i in range(carried))],
+                output_names=["logits", *(f"out_{i}" for i in range(stage.carried))],
                 verbose=False,
             )
     except RuntimeError as error:  # OnnxExporterError, and what torch.export raises
-        reason = _first(error)
         raise OfframpError(
-            f"the layers up to exit {exit} cannot be an ONNX graph ({reason}); "
+            f"the layers up to exit {stage.stage.exit} cannot be an ONNX graph ({reason(error)}); "
             "tap another place, or use another backbone"
         ) from error
     assert program is not None
@@ -178,7 +207,7 @@ def _write(
     program.save(str(path), external_data=size > INLINE_BYTES)
 
 
-def _first(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """What went wrong at first, in a line: what the exporter makes of it is advice to its own makers."""
     while error.__cause__ is not None:
         error = error.__cause__

@@ -24,8 +24,8 @@ PLACE = re.compile(r"(?P<repo>[\w.-]{1,96}/[\w.-]{1,96})(?:@(?P<revision>[\w./-]
 LICENSE = re.compile(r"[a-z0-9.+-]{1,64}")
 FILES = (
     *("SHA256SUMS", "stages.json", "policy.json", "labels.json", "preprocessing.json", "card.json"),
-    *("card.md", "run.py", "scoring.py", "preprocessing.py", bundle.REQUIREMENTS),
-    *("stages/*.onnx", "stages/*.onnx.data"),
+    *("card.md", "run.py", "scoring.py", "preprocessing.py", "on_*.py", bundle.REQUIREMENTS),
+    *("stages/*.onnx", "stages/*.onnx.data", "stages/*.pte"),
 )
 """All that a bundle may hold; anything else in a repository is left there."""
 CARD = "README.md"  # the model card, as the hub shows it

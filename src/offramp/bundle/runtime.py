@@ -41,6 +41,7 @@ except ModuleNotFoundError as error:
 Array = Any  # of numpy
 
 FORMAT = 1
+ONNXRUNTIME = "onnxruntime"  # what every bundle has stages for
 SUMS = "SHA256SUMS"  # `sha256sum --check SHA256SUMS` reads it too
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MEASURED_BATCHES = (1, 32)
@@ -237,9 +238,10 @@ class Bundle:
         path: Its folder.
         threads: Of onnxruntime; by default the cores that this process may use.
         providers: Of onnxruntime, such as ("CUDAExecutionProvider", "CPUExecutionProvider").
+        runtime: onnxruntime, or another that the bundle was made for (`--runtime` of the export).
 
     Raises:
-        BundleError: A file of the bundle is missing or changed.
+        BundleError: A file of the bundle is missing or changed, or it has no stages for the runtime.
     """
 
     def __init__(
@@ -247,6 +249,7 @@ class Bundle:
         path: str | os.PathLike[str],
         threads: int | None = None,
         providers: Sequence[str] = ("CPUExecutionProvider",),
+        runtime: str = ONNXRUNTIME,
     ) -> None:
         self.path = Path(path)
         self.files = _verified(self.path)
@@ -269,6 +272,15 @@ class Bundle:
             raise precise.wrong(f"one of {', '.join(PRECISIONS)}")
         self.precision: str = precise.text()
         self.threads: int = threads or _cores()
+        self.runtime = runtime
+        suffixes = layout.value.get("runtimes", {})
+        if runtime != ONNXRUNTIME and runtime not in suffixes:
+            others = ", ".join((ONNXRUNTIME, *suffixes))
+            raise BundleError(f"{self.path} has no stages for {runtime}; it has some for {others}")
+        self._suffix = (
+            ".onnx" if runtime == ONNXRUNTIME else layout.field("runtimes").field(runtime).text()
+        )
+        self._other = None if runtime == ONNXRUNTIME else _other(runtime)
         weak = layout.field("unreliable").items() if "unreliable" in layout.value else ()
         self.unreliable: tuple[str, ...] = tuple(reason.text() for reason in weak)
         self.score = policy.field("score").text()
@@ -296,12 +308,20 @@ class Bundle:
         kind = self._scoring.SCORES[self.score]
         least = None if threshold.value is None else threshold.number(kind.low, kind.high)
         warmth = rule.field("temperature").number(*TEMPERATURES) if "temperature" in rule.value else 1.0
-        name = row.field("file").text()
-        graph = session(self._file(name), *how)
+        name = row.field("file").text().removesuffix(".onnx") + self._suffix
+        file, (threads, providers) = self._file(name), how
+        if self._other is None:
+            graph = session(file, threads, providers)
+        else:
+            if self._suffix == ".onnx":
+                check_operators(file)
+            graph = self._other(file, threads)
         outputs = 2 if begins is None else len(self.stages[begins].session.get_outputs())
         size = (self.preprocessing.channels, *self.preprocessing.size)
         inputs = graph.get_inputs()
         adds = bool(inputs) and inputs[-1].name == BEFORE
+        if self._other is not None:  # not every runtime keeps names
+            adds = len(inputs) == outputs
         if len(inputs) - adds != outputs - 1:
             raise BundleError(f"{after.where} does not fit {name}; {AGAIN}")
         if adds and not (self.stages and _fits(inputs[-1].shape, (len(self.labels),))):
@@ -313,7 +333,7 @@ class Bundle:
             counts = f"{len(self.labels)} labels; {name} tells {graph.get_outputs()[0].shape[-1]} apart"
             raise BundleError(f"{self.path / 'labels.json'} has {counts}; {AGAIN}")
         return Stage(
-            self._file(name),
+            file,
             exit=exit,
             after=begins,
             threshold=least,
@@ -572,6 +592,14 @@ def _number(data: Any, at: int) -> tuple[int, int]:
     raise ValueError
 
 
+def _other(runtime: str) -> Any:
+    """What loads stages in another runtime, of the file that lies beside this one."""
+    try:
+        return _beside(f"on_{runtime}").Session
+    except ImportError as error:
+        raise BundleError(f"{error.name} is not installed here; pip install {runtime}") from None
+
+
 def session(path: Path, threads: int, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Any:
     """The graph in a file, loaded. Raises BundleError where onnxruntime cannot, and as
     `check_operators`."""
@@ -675,7 +703,9 @@ def measure(
         "cores": _cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "onnxruntime": onnxruntime.__version__,
+        bundle.runtime: onnxruntime.__version__
+        if bundle.runtime == ONNXRUNTIME
+        else _beside(f"on_{bundle.runtime}").VERSION,
     }
     return {
         "format": TIMES,
@@ -800,6 +830,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("images", nargs="*", type=Path, help="images, or folders of images")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="images at once (1)")
     parser.add_argument("--threads", type=int, metavar="N", help="by default as many as cores")
+    parser.add_argument("--runtime", default=ONNXRUNTIME, metavar="NAME", help="what runs the stages")
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
     parser.add_argument("--measure", action="store_true", help="time each stage on noise, as JSON")
     parser.add_argument("--out", type=Path, metavar="FILE", help="with --measure: write the times there")
@@ -814,7 +845,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.device is not None and not 0 < len(options.device) <= 200:
         parser.error("--device is a name of 1 to 200 letters")
     try:
-        bundle = Bundle(Path(__file__).parent, options.threads)
+        bundle = Bundle(Path(__file__).parent, options.threads, runtime=options.runtime)
         if options.measure and options.out is not None:
             _write_times(bundle, options.batch, options.out, options.device)
             return 0

@@ -13,6 +13,7 @@ from offramp.api.answer import answer
 from offramp.api.deploy.card import (
     Int8,
     Int8Loss,
+    Runtimes,
     WebFolder,
     card_document,
     check_page,
@@ -95,6 +96,7 @@ class BuildChoices(CalibrationOptions, total=False):
         budget: Cut epochs and images until training here fits this time, such as 2h or 90min.
         int8: Quantize the stages; in Python, a number is the accuracy that this may cost.
         int8_loss: Accuracy to give up for int8: 0.01 or 1% is one point.
+        runtime: Also write stages for this runtime: executorch or openvino. Repeatable.
         web: Also write a web page that classifies images in the browser: a new folder.
         onnxruntime_web: With `web`: the npm package that the page needs. By default
             node_modules/onnxruntime-web, here or in a folder above.
@@ -119,6 +121,7 @@ class BuildChoices(CalibrationOptions, total=False):
     budget: Time
     int8: Int8
     int8_loss: Int8Loss
+    runtime: Runtimes
     web: WebFolder
     onnxruntime_web: WebFolder
     force: Force
@@ -291,7 +294,13 @@ def build(
         reporter.note(note)
     _train(chosen.plan, store, choices, reporter, fits)
     options = ExportOptions(
-        check=check, measure=measure, force=force, anyway=anyway, doubts=weak, int8=allowed
+        check=check,
+        measure=measure,
+        force=force,
+        anyway=anyway,
+        doubts=weak,
+        int8=allowed,
+        runtimes=tuple(choices.get("runtime", ())),
     )
     built = finished(deployed(chosen.plan, store, choices, folder, options), reporter.step)
     if web is not None and runtime is not None:
@@ -404,6 +413,7 @@ def _check(choices: BuildChoices, out: Path) -> tuple[Path | None, float | None]
     Raises OfframpError for mistakes.
     """
     from offramp.bundle import folder, graphs
+    from offramp.bundle.runtimes import check_runtimes
     from offramp.policy.useful import check_stage_times
 
     limit, file = target_of(choices), choices.get("stage_times")
@@ -412,6 +422,7 @@ def _check(choices: BuildChoices, out: Path) -> tuple[Path | None, float | None]
     times = None if file is None else Path(file)
     check_stage_times(times, limit.kind, allowed is not None, choices.get("anyway", False))
     graphs.check_installed()
+    check_runtimes(choices.get("runtime", ()), int8=allowed is not None)
     folder.check_place(out, force)
     return check_page(choices.get("web"), choices.get("onnxruntime_web"), force, out), allowed
 

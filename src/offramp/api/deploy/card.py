@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ from offramp.terminal import TextBlocks, TextTable
 from offramp.units import counted, macs, percent, size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 
 def _share(text: str, name: str) -> float:
@@ -26,6 +27,7 @@ Int8 = Annotated[
     CommandOption(help="Quantize the stages to 8 bits, and choose thresholds again for their answers."),
 ]
 Int8Loss = Annotated[float | None, CommandOption("SHARE", parse=_share, default="0.01")]
+Runtimes = Annotated[Sequence[str], CommandOption("NAME")]
 WebFolder = Annotated[Path | None, CommandOption("FOLDER")]
 
 

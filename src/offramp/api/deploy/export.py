@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from offramp.api.answer import answer
-from offramp.api.deploy.card import BundleReport, Int8, Int8Loss, WebFolder, check_page, int8_share
+from offramp.api.deploy.card import (
+    BundleReport,
+    Int8,
+    Int8Loss,
+    Runtimes,
+    WebFolder,
+    check_page,
+    int8_share,
+)
 from offramp.api.opening import opened, trusted
 from offramp.api.options import (
     RUNS,
@@ -51,6 +59,7 @@ def export(
     policy: PolicyFile = None,
     int8: Int8 = False,
     int8_loss: Int8Loss = None,
+    runtime: Runtimes = (),
     to_measure: bool = False,
     web: WebFolder = None,
     onnxruntime_web: WebFolder = None,
@@ -79,6 +88,7 @@ def export(
         policy: The policy file of offramp calibrate for this trial.
         int8: Quantize the stages; in Python, a number is the accuracy that this may cost.
         int8_loss: Accuracy to give up for `int8`: 0.01 or 1% is one point.
+        runtime: Also write stages for this runtime: executorch or openvino. Repeatable.
         to_measure: Without a policy: keep every exit, to time the stages on a device.
         web: Also write a web page that classifies images in the browser: a new folder.
         onnxruntime_web: With `web`: the npm package that the page needs. By default
@@ -115,7 +125,7 @@ def export(
     folder = Path(out)
     allowed = int8_share(int8, int8_loss)
     graphs.check_installed()
-    runtime = check_page(web, onnxruntime_web, force, folder)
+    web_runtime = check_page(web, onnxruntime_web, force, folder)
     source = opened(store)
     code_runs = trusted(source, source.find_trial(trial), trust_code, data=check or bool(int8))
     options = ExportOptions(
@@ -127,11 +137,12 @@ def export(
         anyway,
         int8=allowed,
         every_exit=to_measure,
+        runtimes=tuple(runtime),
     )
     rule = None if policy is None else Policy.load(policy)
     bundle = finished(bundled(source, trial, rule, folder, options), watch)
-    if web is not None and runtime is not None:
-        pages.write(bundle.folder, web, runtime, force)
+    if web is not None and web_runtime is not None:
+        pages.write(bundle.folder, web, web_runtime, force)
     report = BundleReport(bundle.folder, bundle.card, web)
     return ProbeReport(report) if to_measure else report
 
