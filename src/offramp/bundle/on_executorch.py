@@ -45,7 +45,7 @@ with _quiet():
 VERSION: str = __version__
 
 
-class Session:
+class ExecuTorchSession:
     """A program, loaded; called as a session of onnxruntime is, for images one after another."""
 
     def __init__(self, path: Path, threads: int) -> None:
@@ -73,3 +73,8 @@ class Session:
 
 def _tensor(name: str, about: Any) -> SimpleNamespace:
     return SimpleNamespace(name=name, shape=[None, *about.sizes()[1:]])
+
+
+def session(path: Path, threads: int) -> ExecuTorchSession:
+    """A stage, loaded: a file, and how many threads run it."""
+    return ExecuTorchSession(path, threads)

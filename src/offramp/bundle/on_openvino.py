@@ -16,7 +16,7 @@ import openvino
 VERSION: str = openvino.__version__
 
 
-class Session:
+class OpenVINOSession:
     """A graph, compiled; called as a session of onnxruntime is."""
 
     def __init__(self, path: Path, threads: int) -> None:
@@ -43,3 +43,8 @@ class Session:
 def _tensor(port: Any) -> SimpleNamespace:
     sizes = [None if size.is_dynamic else size.get_length() for size in port.partial_shape]
     return SimpleNamespace(name=port.get_any_name(), shape=sizes)
+
+
+def session(path: Path, threads: int) -> OpenVINOSession:
+    """A stage, loaded: a file, and how many threads run it."""
+    return OpenVINOSession(path, threads)

@@ -595,7 +595,7 @@ def _number(data: Any, at: int) -> tuple[int, int]:
 def _other(runtime: str) -> Any:
     """What loads stages in another runtime, of the file that lies beside this one."""
     try:
-        return _beside(f"on_{runtime}").Session
+        return _beside(f"on_{runtime}").session
     except ImportError as error:
         raise BundleError(f"{error.name} is not installed here; pip install {runtime}") from None
 
