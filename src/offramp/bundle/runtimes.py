@@ -38,7 +38,7 @@ def _write_pte(stage: TracedStage, path: Path) -> None:
     from executorch.exir import to_edge_transform_and_lower
 
     # Its passes take weights in PyTorch's own order, and ours may be channels last.
-    module = copy.deepcopy(stage.module).to(memory_format=torch.contiguous_format)
+    module = copy.deepcopy(stage.module).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     single = tuple(tensor[:1].contiguous() for tensor in stage.tensors)
     exported = torch.export.export(module, single)
     program = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])

@@ -369,7 +369,7 @@ def _adopted(backbone: str, data: str, choices: BuildChoices) -> Fitted:
 
 
 def _of_adopted(
-    trained: Fitted, folder: Path, choices: BuildChoices, reporter: Reporter, **how: bool
+    trained: Fitted, folder: Path, choices: BuildChoices, reporter: Reporter, **how: Any
 ) -> Built:
     """Calibrate and export it."""
     from offramp.data.notes import notes
@@ -381,7 +381,10 @@ def _of_adopted(
     for note in (*notes(trained._data.provenance), *deployable.notes):
         reporter.note(note)
     policy = deployable.policy
-    done = trained.export(folder, policy, force=force, anyway=anyway, int8=allowed, **how)
+    runtimes = choices.get("runtime", ())
+    done = trained.export(
+        folder, policy, force=force, anyway=anyway, int8=allowed, runtime=runtimes, **how
+    )
     images = trained.logits["calibration"].shape[0]
     reasons = (f"adopted with its weights, nothing trained; calibrated on {images:,} images",)
     return Built(done.folder, policy, done.card, trained.trial, reasons)
