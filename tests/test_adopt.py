@@ -149,7 +149,8 @@ def test_a_store_keeps_it_for_load_and_the_command_line(tmp_path: Path) -> None:
     )
     assert report.policy == own.calibrate(max_accuracy_loss=0.1, anyway=True, score="entropy")
     assert report.test.images == len(own.logits["test"])
-    assert "theirs" in repr(offramp.show(own.trial, tmp_path))
+    shown = repr(offramp.show(own.trial, tmp_path))
+    assert "theirs" in shown and "Trained elsewhere" in shown and "epochs" not in shown
 
 
 def test_a_report_of_several(tmp_path: Path) -> None:
@@ -284,6 +285,18 @@ def test_published_networks_are_calibrated_answer_and_ship(
     else:
         again = offramp.load(own.trial, tmp_path / "store", net=kind())
     torch.testing.assert_close(again(images / 255)[0], logits[:, 0])
+
+
+@pytest.mark.long
+def test_a_published_network_in_int8_and_timed(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        own = offramp.adopt(learned(MSDNet()), larger(600, 5), normalize="unit")
+    by_hand = offramp.Policy("confidence", (1, 2, 3), (0.97, 0.9, None))
+    done = own.export(tmp_path / "bundle", by_hand, measure=False, anyway=True, int8=0.2)
+    assert done.card["int8"]["lost"] <= 0.2
+    times = own.benchmark(by_hand, batches=[4], repeats=2, seconds=0.1)
+    assert {"plain", "policy", "segment 3", "head 2"} <= set(times["what"])
 
 
 @pytest.mark.long

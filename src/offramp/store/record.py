@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -126,7 +127,10 @@ class TrialRecord:
 
     @cached_property
     def seconds(self) -> Seconds:
-        """Of training, three ways; marginal in the study that made it."""
+        """Of training, three ways; marginal in the study that made it. NaN of a network that was trained
+        elsewhere."""
+        if self.manifest.adopted:
+            return Seconds(*[math.nan] * 5, measured=False)
         return seconds({phase.node: phase.cost for phase in self.phases}, self.manifest.marginal)
 
 

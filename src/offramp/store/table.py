@@ -114,7 +114,8 @@ def _history(history: pd.DataFrame, number: Mapping[str, int]) -> dict[str, Any]
 
 def _amounts(cost: Cost) -> dict[str, Any]:
     amounts = {f"seconds_{kind}": value for kind, value in cost.seconds.items()}
-    amounts |= {"macs_written": cost.macs_written, "macs_executed": cost.macs_executed}
+    if cost.macs_written:  # else the weights came from elsewhere, and nobody knows
+        amounts |= {"macs_written": cost.macs_written, "macs_executed": cost.macs_executed}
     amounts |= {name: used for name, used in cost.used.items() if used is not None}
     values = list(amounts.values())
     return {"metric": list(amounts), "value": values, "measured": cost.comparable}

@@ -52,9 +52,7 @@ class TrialReport:
 
     def document(self) -> TextBlocks:
         record, manifest = self.record, self.manifest
-        seconds, made_by = record.seconds, manifest.provenance
-        low, high = duration(seconds.written_low), duration(seconds.written_high)
-        between = "" if seconds.measured else f" (estimated: {low} to {high})"
+        made_by = manifest.provenance
         torch, device, finished = (
             fact or "unknown" for fact in (made_by.torch, made_by.device, made_by.finished)
         )
@@ -62,10 +60,21 @@ class TrialReport:
             f"{self.trial}\n{record.strategy} on {record.model}, {record.data}, seed {record.seed}",
             _exits(manifest),
             *_uneven(manifest),
-            _phases(self._store, record),
+            *self._training(),
+            f"Made with torch {torch} on {device}, {finished}.",
+        ]
+
+    def _training(self) -> list[str | TextTable]:
+        """What it took, where it was trained here."""
+        if self.manifest.adopted:
+            return ["Trained elsewhere, and adopted with its weights."]
+        seconds = self.record.seconds
+        low, high = duration(seconds.written_low), duration(seconds.written_high)
+        between = "" if seconds.measured else f" (estimated: {low} to {high})"
+        return [
+            _phases(self._store, self.record),
             f"Time: {duration(seconds.written)} as written, every phase alone{between}; "
             f"{duration(seconds.executed)} executed; {duration(seconds.marginal)} added to its study.",
-            f"Made with torch {torch} on {device}, {finished}.",
         ]
 
 
