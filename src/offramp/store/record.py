@@ -130,7 +130,8 @@ class TrialRecord:
         """Of training, three ways; marginal in the study that made it. NaN of a network that was trained
         elsewhere."""
         if self.manifest.adopted:
-            return Seconds(*[math.nan] * 5, measured=False)
+            unknown = math.nan
+            return Seconds(unknown, unknown, unknown, unknown, unknown, measured=False)
         return seconds({phase.node: phase.cost for phase in self.phases}, self.manifest.marginal)
 
 
