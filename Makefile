@@ -97,7 +97,7 @@ test-ray: $(READY)
 test-ranks: $(READY)
 	$(BIN)/python -m pytest --long tests/study/test_together.py
 
-# Sixty small faults, planted one at a time: which tests notice? Half an hour.
+# Sixty small faults, planted one at a time: which tests notice? One that none does costs a folder of tests.
 mutants: $(READY)
 	$(BIN)/python tests/mutants.py
 

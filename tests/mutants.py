@@ -275,7 +275,7 @@ def failure(tests: Sequence[Path], copied: Path, unfit: Sequence[str] = ()) -> s
             sys.argv, sys.modules["__main__"] = ["pytest"], ModuleType("__main__")  # as workers see it
             noticed = Noticed()
             status = int(pytest.main([*how, *without, *map(str, tests)], plugins=[noticed]))
-            result.write_text(noticed.first or f"make test: pytest ends with {status}")
+            result.write_text(noticed.first or f"pytest ends with {status}: no test failed")
         except BaseException:
             traceback.print_exc()
         finally:
@@ -285,7 +285,7 @@ def failure(tests: Sequence[Path], copied: Path, unfit: Sequence[str] = ()) -> s
     if status == 0:
         return ""
     if not result.exists():  # killed, or a fault of this script
-        return f"make test: {(copied / 'output.txt').read_text()[-300:]}"
+        return f"pytest ended early: {(copied / 'output.txt').read_text()[-300:]}"
     return result.read_text()
 
 
