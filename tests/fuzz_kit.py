@@ -10,6 +10,8 @@ import copy
 import os
 import resource
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -71,6 +73,36 @@ def harmed(case: int, data: bytes) -> bytes:
     if chance.random() < 0.1:
         del damaged[chance.randint(0, len(damaged)) :]
     return bytes(damaged)
+
+
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """At most MOST more of address space than there is now, where the system counts it."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MOST * 1024, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def pipe(path: Path, _: bytes) -> None:
+    os.mkfifo(path)
+
+
+def endless(path: Path, _: bytes) -> None:
+    """A device that never ends."""
+    path.symlink_to("/dev/zero")
+
+
+def sparse(path: Path, content: bytes) -> None:
+    """What it was, then four terabytes that take no room on the disk."""
+    path.write_bytes(content)
+    os.truncate(path, 2**42)
+
+
+HARMS = (pipe, endless, sparse)
 
 
 def one_line(

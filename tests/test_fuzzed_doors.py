@@ -23,10 +23,11 @@ from PIL import Image
 from safetensors.torch import save
 
 import records
-from fuzz_kit import cases, changed, harmed, one_line
+from fuzz_kit import HARMS, cases, changed, harmed, little_memory, one_line
 from offramp.api.results import stats
 from offramp.data import DataSpec, load, split_file
 from offramp.data.raw import RawData, RawSplit
+from offramp.errors import OfframpError
 from offramp.hashing import with_seal
 from offramp.nets import pretrained
 from offramp.policy.policy import Policy
@@ -192,6 +193,26 @@ def test_bytes(door: Door, tmp_path: Path) -> None:
     for case in cases(door.usual):
         path.write_bytes(harmed(case, door.content))
         one_line(case, door.read, path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__name__)
+@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+def test_what_is_no_file_of_its_kind(
+    door: Door, harm: Callable[[Path, bytes], None], tmp_path: Path
+) -> None:
+    """A pipe, a device that never ends, four terabytes: in little memory, before the test's time is
+    up."""
+    path = tmp_path / door.name
+    for name, content in BESIDE.items():
+        (tmp_path / name).write_bytes(content)
+    if door.name.endswith("ubyte.gz"):
+        (tmp_path / door.name.removesuffix(".gz")).unlink()
+    path.unlink(missing_ok=True)
+    harm(path, door.content)
+    with little_memory(), pytest.raises(OfframpError) as caught:
+        door.read(path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.filterwarnings("ignore")

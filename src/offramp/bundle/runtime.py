@@ -612,7 +612,8 @@ def session(path: Path, threads: int, providers: Sequence[str] = ("CPUExecutionP
     # Each stage has a pool of its own. Threads of one that spin take the cores from the next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(path, options, providers=list(providers))
+        name = os.fsencode(path).decode("utf-8", "surrogateescape")  # whatever the locale
+        return onnxruntime.InferenceSession(name, options, providers=list(providers))
     except Exception as error:  # onnxruntime raises classes of its own that it does not name
         raise BundleError(f"{path} cannot be loaded ({_line(error)})") from error
 

@@ -22,6 +22,8 @@ from offramp.errors import OfframpError
 from offramp.process import exit_code, prepare, terminable
 from offramp.terminal import plain
 
+UNMAPPED = "failed to map segment"  # of a library that the limit of address space has no room for
+
 
 def main() -> None:
     """Entry point: whatever goes wrong is one line, never a traceback; no name steers the terminal."""
@@ -55,6 +57,9 @@ def _answer() -> None:
     except KeyboardInterrupt as error:
         sys.exit(exit_code(error))
     except Exception as error:
+        if isinstance(error, ImportError) and UNMAPPED in str(error):
+            _say(f"{_reason(error)}; {_hint(MemoryError())}; {_traceback_place(error)}")
+            sys.exit(2)
         _say(f"{_reason(error)}; this is a fault of offramp: report it; {_traceback_place(error)}")
         sys.exit(1)
 

@@ -183,5 +183,5 @@ def numbers(store: StorePlace = RUNS, *, numbers: Annotated[Path, CommandOption(
         if out.suffix == ".csv":
             cells(frame).to_csv(temporary, index=False)
         else:
-            frame.to_parquet(temporary, index=False)
+            temporary.write_bytes(frame.to_parquet(None, index=False))
     return NumbersFile(out, len(frame), len(trials))

@@ -101,7 +101,7 @@ def _shards(root: Path, split: str, fetch: str) -> list[Path]:
 def _table(path: Path, image_column: str, label_column: str) -> Any:
     """The two columns of a file."""
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as opened, pq.ParquetFile(opened) as file:
             present = file.schema_arrow.names
             for key, column in (("image_column", image_column), ("label_column", label_column)):
                 if column not in present:

@@ -380,7 +380,7 @@ def has_ending(cell: str) -> bool:
 
 
 def _parquet(path: Path) -> pd.DataFrame:
-    with pq.ParquetFile(path) as file:
+    with path.open("rb") as opened, pq.ParquetFile(opened) as file:
         rows = file.read()
     readable = (
         pa.types.is_string,

@@ -78,7 +78,7 @@ def fill(folder: Path, contents: Contents, numbers: pd.DataFrame, formats: Seque
     # Text columns as dictionaries: a million rows repeat a few words.
     words = [name for name in numbers.columns if numbers[name].dtype in (object, "str")]
     place, packed = folder / "data" / "numbers.parquet", dict.fromkeys(words, "category")
-    numbers.astype(packed).to_parquet(place, index=False, compression="zstd")
+    place.write_bytes(numbers.astype(packed).to_parquet(None, index=False, compression="zstd"))
 
 
 def _mark(folder: Path) -> None:

@@ -20,7 +20,7 @@ from offramp.escape import printable
 from offramp.report.colors import both_colors, both_configs
 from offramp.report.model import Contents, Figure, Question, Table
 from offramp.report.render.cells import Layout, layout
-from offramp.report.render.charts import text
+from offramp.report.render.charts import check_room, text
 from offramp.units import counted
 
 # Section → short name for the navigation, heading, what it answers.
@@ -204,6 +204,7 @@ def _script(name: str) -> Markup:
 @functools.cache
 def _vega() -> Markup:
     """Vega-Embed and what it needs of Vega and Vega-Lite, as vl-convert carries them."""
+    check_room()
     from vl_convert import javascript_bundle
 
     return _inline(javascript_bundle("window.vegaEmbed = vegaEmbed;"))

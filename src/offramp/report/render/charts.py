@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import resource
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -22,6 +23,7 @@ from offramp.report.model import Figure
 PICTURES = ("svg", "pdf", "png")
 FORMATS = (*PICTURES, "json")
 VEGA_LITE = "6.4"  # of figures.chart.SCHEMA
+ROOM = ((resource.RLIMIT_NOFILE, 64, "-n"), (resource.RLIMIT_AS, 75 * 2**30, "-v"))
 SCALE = 2.0  # pixels of a PNG for each of the chart's
 
 
@@ -68,6 +70,7 @@ def drawn(spec: str, formats: Iterable[str]) -> dict[str, bytes]:
         By format: pictures on white, since a dark page would swallow their ink; PDF without a ground,
         for paper and slides.
     """
+    check_room()
     import vl_convert  # a tenth of a second to load, which only drawing needs
 
     svg = str(vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
@@ -84,6 +87,19 @@ def drawn(spec: str, formats: Iterable[str]) -> dict[str, bytes]:
         else:
             files[format] = paper.encode()
     return files
+
+
+def check_room() -> None:
+    """Raise OfframpError where vl-convert, a browser's engine, would end the process: it reserves
+    address space and opens files without a word on what is not to be had."""
+    for limit, least, name in ROOM:
+        allowed, _ = resource.getrlimit(limit)
+        if allowed != resource.RLIM_INFINITY and allowed < least:
+            unit = 1024 if limit == resource.RLIMIT_AS else 1
+            raise OfframpError(
+                f"drawing charts needs `ulimit {name}` of {least // unit:,} or more, and it is "
+                f"{allowed // unit:,}; raise it, or set it to unlimited"
+            )
 
 
 def save(figure: Figure, folder: Path, formats: Iterable[str]) -> list[Path]:

@@ -1,0 +1,130 @@
+"""Commands where handles, address space, letters or room are few: one line, or an answer."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from offramp.cli import UNMAPPED
+from offramp.errors import OfframpError
+from offramp.report.render import charts
+
+BARE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+RESULTS = Path(__file__).parents[2] / "docs" / "results" / "cifar10-deploy"
+
+
+def command(
+    *words: object, limit: Callable[[], None] | None = None, **more: str
+) -> tuple[int, str, str]:
+    """A command in a process of its own, under a limit."""
+    done = subprocess.run(
+        [sys.executable, "-m", "offramp", *map(str, words)],
+        env={**os.environ, **more},
+        preexec_fn=limit,
+        capture_output=True,
+        encoding="utf-8",
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def low(kind: int, most: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "most", "words"),
+    [
+        (resource.RLIMIT_NOFILE, 20, "`ulimit -n` of 64 or more, and it is 20"),
+        (resource.RLIMIT_AS, 1_000_000 * 1024, "`ulimit -v` of 78,643,200 or more, and it is 1,000,000"),
+    ],
+    ids=["handles", "address space"],
+)
+def test_charts_say_what_they_need(kind: int, most: int, words: str, tmp_path: Path) -> None:
+    """vl-convert panicked, or ended the process with its stack."""
+    figure = ("report", "--figures", RESULTS, "--only", "overall", "--out", tmp_path / "out")
+    status, out, err = command(*figure, limit=low(kind, most))
+    assert status == 2 and out == "" and words in err.splitlines()[-1]
+    assert "Traceback" not in err and "fault of offramp" not in err
+
+
+def test_charts_are_drawn_under_usual_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    charts.check_room()
+    for allowed in (resource.RLIM_INFINITY, 2**40):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, allowed=allowed: (allowed, allowed))
+        charts.check_room()
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (20, 20))
+    with pytest.raises(OfframpError, match="ulimit -n"):
+        charts.check_room()
+
+
+def test_a_disk_that_is_full_at_once(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "offramp", "strategies"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "No space left" in done.stderr and "fault of offramp" not in done.stderr
+    assert tmp_path.exists()
+
+
+def test_a_locale_of_ascii_and_names_beyond_it(tmp_path: Path) -> None:
+    """Parquet and graphs were opened by names that no codec took."""
+    place = tmp_path / "\u00fc"
+    place.mkdir()
+    study = "seeds: [1]\nstrategies: [baseline]\nbackbone: digits-cnn\nexits: 1\nrecipe: {epochs: 1}\n"
+    (place / "s.yaml").write_text(study + "data: {name: digits, train_images: 200, test_images: 60}\n")
+    photo, answers = place / "\u00f6.png", place / "a.csv"
+    Image.new("L", (8, 8)).save(photo)
+    for words in (
+        ("run", place / "s.yaml", "--store", place / "runs", "--quiet"),
+        ("report", "--numbers", place / "n.parquet", place / "runs"),
+        (
+            "predict",
+            "baseline",
+            place / "\u00f6.png",
+            "--store",
+            place / "runs",
+            "--out",
+            place / "a.csv",
+        ),
+    ):
+        status, _, err = command(*words, **BARE)
+        assert status == 0, err
+    assert len(answers.read_text(errors="replace").splitlines()) == 2
+
+
+def test_a_folder_of_any_depth(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    assert command("store", "gc", tmp_path / "runs")[0] in (0, 2)
+    here = os.open(tmp_path / "runs", os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("staging", dir_fd=here)
+        inner = os.open("staging", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    status, _, err = command("status", tmp_path / "runs")
+    assert status in (0, 2) and "fault of offramp" not in err and err.count("\n") <= 1
+    deep = subprocess.run(["rm", "-rf", str(tmp_path / "runs")], check=False)
+    assert deep.returncode == 0
+
+
+def test_a_library_without_room_is_no_fault(
+    cli: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> str:
+        raise ImportError(f"a.so: {UNMAPPED} from shared object")
+
+    monkeypatch.setattr("offramp.strategies.GROUPS", type("Bad", (), {"items": lambda _: fails()})())
+    answer = cli("strategies")
+    assert answer.code == 2 and "close other programs" in answer.err
