@@ -44,13 +44,21 @@ def read_regular(path: Path, most: int) -> bytes:
     if "\0" in str(path):
         raise OSError(errno.EINVAL, "its name has a null character", str(path))
     with open(path, "rb", opener=_not_waiting) as file:  # of a folder, Python itself raises
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
-        if status.st_size > most:
-            reason = f"it has {size(status.st_size)}, and at most {size(most)} are read"
-            raise OSError(errno.EFBIG, reason, str(path))
-        return file.read(status.st_size)
+        _check(path, os.fstat(file.fileno()), most)
+        return file.read(os.fstat(file.fileno()).st_size)
+
+
+def check_regular(path: Path, most: int) -> None:
+    """Raise OSError for what `read_regular` does not read, where a library reads the file."""
+    _check(path, path.stat(), most)
+
+
+def _check(path: Path, status: os.stat_result, most: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+    if status.st_size > most:
+        reason = f"it has {size(status.st_size)}, and at most {size(most)} are read"
+        raise OSError(errno.EFBIG, reason, str(path))
 
 
 def _not_waiting(path: str, flags: int) -> int:

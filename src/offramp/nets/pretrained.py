@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from offramp.errors import OfframpError, in_line, nearest
-from offramp.files import inside
+from offramp.files import ARRAYS, check_regular, inside
 from offramp.nets.backbones import BACKBONES
 from offramp.nets.cut.partition import Trunk
 from offramp.nets.identity import tensors_digest
@@ -425,6 +425,10 @@ _BESIDE: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 def _read_file(path: Path) -> dict[str, TensorsByName]:
     """Every set of named tensors in a file, by its key there; of a file that is one set, by ``."""
+    try:
+        check_regular(path, ARRAYS)
+    except OSError as error:
+        raise OfframpError(f"{path} cannot be read ({error.strerror}); give another file") from error
     if path.name.endswith(INDEX):
         shards = [tensors for shard in _shards(path) for tensors in _read_file(shard).values()]
         return {"": {name: tensor for tensors in shards for name, tensor in tensors.items()}}

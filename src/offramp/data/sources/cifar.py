@@ -19,6 +19,7 @@ from offramp.data.images.files import check_link
 from offramp.data.raw import DataSource, DeclaredCounts, RawData, RawSplit, fixed_counts
 from offramp.data.sources import parquet
 from offramp.errors import OfframpError, in_line
+from offramp.files import ARRAYS, check_regular
 from offramp.units import size
 
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -174,6 +175,10 @@ def _refuse_absent(place: Path, layout: BinaryLayout, present: set[str]) -> None
 def _from_binary(root: Path, paths: list[Path], layout: BinaryLayout) -> RawData:
     for path in paths:
         check_link(root, path)
+        try:
+            check_regular(path, ARRAYS)
+        except OSError as error:
+            raise OfframpError(f"{path} cannot be read ({error.strerror}); fetch it again") from error
     packed = paths[0].name == layout.archive
     contents = _unpacked(paths[0], layout) if packed else {p.name: p.read_bytes() for p in paths}
     try:

@@ -18,6 +18,7 @@ from offramp.arrays import LARGE, RATIO
 from offramp.data.images.files import check_folder
 from offramp.data.raw import DataSource, RawData, RawSplit
 from offramp.errors import OfframpError
+from offramp.files import ARRAYS, read_regular
 from offramp.hashing import file_digest
 from offramp.units import size
 
@@ -49,11 +50,11 @@ def idx(
     parts = {}
     for split in NAMES:
         images, labels = (_find(root, prefix, split, kind) for kind in ("images", "labels"))
-        files |= {path.name: {"sha256": file_digest(path)} for path in (images, labels)}
         numbers = _array(labels).to(torch.int64)
         if numbers.dim() != 1:
             raise OfframpError(f"{labels} has the shape {list(numbers.shape)}; labels are [N]")
         parts[split] = RawSplit(_images(images), numbers - first_label)
+        files |= {path.name: {"sha256": file_digest(path)} for path in (images, labels)}
     provenance = {"root": str(root), "files": files}
     return RawData(parts["train"], parts["test"], tuple(map(str, classes or ())), provenance=provenance)
 
@@ -81,7 +82,7 @@ def _images(path: Path) -> Tensor:
 def _array(path: Path) -> Tensor:
     """An IDX file: two zero bytes, the type, the number of dimensions, each in four bytes, the data."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path, ARRAYS)
         if content[:2] == b"\x1f\x8b":
             # No more than may be an answer: a small file can unpack to any size.
             most = max(LARGE, RATIO * len(content))
@@ -89,7 +90,8 @@ def _array(path: Path) -> Tensor:
             if len(content) == most:
                 raise OfframpError(f"{path} unpacks to more than {size(most)}; fetch it again")
     except (OSError, EOFError, zlib.error) as error:
-        raise OfframpError(f"{path} cannot be read ({error}); fetch it again") from error
+        reason = getattr(error, "strerror", None) or error
+        raise OfframpError(f"{path} cannot be read ({reason}); fetch it again") from error
     if len(content) < 8 or content[:2] != b"\0\0":
         raise OfframpError(f"{path} is no IDX file; fetch it again")
     if content[2] != UINT8:

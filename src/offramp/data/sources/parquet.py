@@ -22,6 +22,7 @@ from torch import Tensor
 from offramp.data.images.files import EncodedImages, check_link
 from offramp.data.raw import RawData, RawSplit
 from offramp.errors import OfframpError, in_line
+from offramp.files import ARRAYS, check_regular
 from offramp.hashing import file_digest
 
 FOLDERS = (".", "data", "plain_text")  # where the hub's repositories keep their shards
@@ -101,6 +102,7 @@ def _shards(root: Path, split: str, fetch: str) -> list[Path]:
 def _table(path: Path, image_column: str, label_column: str) -> Any:
     """The two columns of a file."""
     try:
+        check_regular(path, ARRAYS)
         with path.open("rb") as opened, pq.ParquetFile(opened) as file:
             present = file.schema_arrow.names
             for key, column in (("image_column", image_column), ("label_column", label_column)):

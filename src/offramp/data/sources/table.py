@@ -17,7 +17,7 @@ from offramp.data.images.files import SPLIT_FOLDERS, SUFFIXES, Files, folders, i
 from offramp.data.raw import DataSource, RawData, RawSplit
 from offramp.data.splits import split_off
 from offramp.errors import OfframpError, in_line, nearest
-from offramp.files import resolved
+from offramp.files import ARRAYS, check_regular, resolved
 from offramp.hashing import file_digest
 from offramp.units import counted
 
@@ -351,6 +351,7 @@ def read(path: Path, images: ImageIndex | None = None) -> pd.DataFrame:
         OfframpError: naming the file, where it cannot be read.
     """
     try:
+        check_regular(path, ARRAYS)
         if path.suffix.lower() == ".parquet":
             return _parquet(path)
         if path.suffix.lower() in (".jsonl", ".ndjson"):
