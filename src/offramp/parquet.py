@@ -25,17 +25,16 @@ def read(data: bytes) -> pa.Table:
         Exception: Whatever pyarrow raises on damaged bytes.
     """
     source = pa.BufferReader(data)
-    about = ParquetFile(source).metadata
+    file = ParquetFile(source)
+    about = file.metadata
     _check_size(about)
     leaves = [about.schema.column(k) for k in range(about.num_columns)]
-    if texts := [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]:
-        # In a dictionary, a text that stands a million times takes the room of one.
-        packed = ParquetFile(source, read_dictionary=texts).read()
-        packed.validate(full=True)
-        _check_bytes(sum(_unpacked(chunk) for column in packed.columns for chunk in column.chunks))
-    table = ParquetFile(source).read()
+    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+    # In a dictionary, a text that stands a million times takes the room of one.
+    table = ParquetFile(source, read_dictionary=texts).read()
     table.validate(full=True)  # text too, which pandas decodes later
-    return table
+    _check_bytes(sum(_unpacked(chunk) for column in table.columns for chunk in column.chunks))
+    return table.cast(file.schema_arrow)
 
 
 def _check_size(about: FileMetaData) -> None:

@@ -184,8 +184,7 @@ def _check(document: PackDocument, place: Path) -> None:
 def _table(data: bytes, path: Path, trials: Iterable[str]) -> pd.DataFrame:
     place = path / "table.parquet"
     try:
-        parquet.read(data)
-        table = pd.read_parquet(io.BytesIO(data))
+        table: pd.DataFrame = parquet.read(data).to_pandas()
     except Exception as error:  # pyarrow raises whatever it likes on damaged bytes
         reason = f" ({error})" if isinstance(error, parquet.TooLarge) else ""
         raise Damaged(place, f"is no readable Parquet file{reason}", AGAIN) from error

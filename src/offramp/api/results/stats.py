@@ -129,9 +129,8 @@ def read(file: Path, value: str) -> pd.DataFrame:
         raise OfframpError(f"there is no file {file}; name a CSV or Parquet file")
     try:
         if file.suffix.lower() == ".parquet":
-            data = read_regular(file, TABLE)
-            parquet.read(data)
-            return pd.read_parquet(io.BytesIO(data))
+            frame: pd.DataFrame = parquet.read(read_regular(file, TABLE)).to_pandas()
+            return frame
         if file.suffix.lower() == ".csv":
             text = io.BytesIO(read_regular(file, TABLE))
             frame = pd.read_csv(text, dtype=str, keep_default_na=False)
