@@ -104,7 +104,7 @@ MUST = {  # in place of pydantic's own words
     "greater_than_equal": "must be at least {ge:g}",
     "less_than": "must be less than {lt:g}",
     "less_than_equal": "must be at most {le:g}",
-    "too_short": "must have at least {min_length} entry",
+    "too_short": "must have {min_length} entries at least",
     "literal_error": "must be {expected}",
     "is_instance_of": "must be a {class}",
     "string_pattern_mismatch": "must match {pattern}",

@@ -278,18 +278,19 @@ def test_the_check_finds_images_that_leave_elsewhere(store: Store, tmp_path: Pat
     export_to(tmp_path / "b", store, rule)
     net = load_network(store, rule.calibration.trial, torch.device("cpu"))
     other = policy_of(store, "joint", "confidence", (0.05, 0.05, None))
-    images = SplitImages(torch.rand(20, 1, 8, 8), torch.zeros(1), torch.ones(1))
-    assert parity.compare(Bundle(tmp_path / "b"), net, rule, Shown(images, "noise")).near == 0
-    (pixels,) = images.batches(20)
+    digits = load(DataSpec("digits", test_images=60)).test.images
+    images = SplitImages(digits, torch.zeros(1), torch.ones(1))
+    assert parity.compare(Bundle(tmp_path / "b"), net, rule, Shown(images, "digits")).near == 0
+    (pixels,) = images.batches(60)
     with torch.inference_mode():
         logits = torch.stack(net(torch.from_numpy(pixels)), dim=1).numpy()
     answered, place = Bundle(tmp_path / "b").run(pixels), other.leaves(logits)
     elsewhere = answered.exits != np.array(other.exits)[place]
-    otherwise = answered.classes != scoring.answers(logits[np.arange(20), place])
+    otherwise = answered.classes != scoring.answers(logits[np.arange(60), place])
     strays = int((elsewhere | otherwise).sum())
     assert strays > (elsewhere & otherwise).sum()  # the same class from another exit counts too
-    noise = Shown(images, "noise")
-    refuses(f"{strays} of 20 images", parity.compare, Bundle(tmp_path / "b"), net, other, noise)
+    compared = Shown(images, "digits")
+    refuses(f"{strays} of 60 images", parity.compare, Bundle(tmp_path / "b"), net, other, compared)
 
 
 def test_a_split_is_normalized_a_batch_at_a_time_to_the_same_bits() -> None:

@@ -292,7 +292,7 @@ def test_a_budget_is_told_and_gives_an_ordinary_study(two: Cli) -> None:
     answer = two("run", "b.yaml", *long, "--budget", "90s", "--dry-run", "--json")
     assert "--budget 1 min 30 s: the same as --set recipe.epochs=" in answer.err
     chosen = [word for word in answer.err.rstrip(".").split() if word[:6] in ("recipe", "data.t")]
-    flags = [part for setting in chosen for part in ("--set", setting.rstrip(";"))]
+    flags = [part for setting in chosen for part in ("--set", setting.rstrip(";,"))]
     plain = two("run", "b.yaml", *flags, "--dry-run", "--json")
     mine, theirs = (json.loads(one.out)["nodes"] for one in (answer, plain))
     assert [n["key"] for n in mine] == [n["key"] for n in theirs]
