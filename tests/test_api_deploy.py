@@ -194,7 +194,7 @@ def test_a_limit_may_be_text(fitted: Fitted) -> None:
         ),
         (lambda _, p: offramp.predictor(nn.Linear(1, 1), p), "the net is a Linear"),
         (lambda f, _: offramp.load(f), "`trial` cannot be a Fitted; give text"),
-        (lambda f, _: offramp.load(f.trial, net=nn.Linear(1, 1)), "the net is a Linear; give the netw"),
+        (lambda f, _: offramp.load(f.trial, net=nn.Linear(1, 1)), "no trial 'joint-attached-given"),
         (lambda f, p: f.benchmark(p, batches=[]), "batches must be at least 1, got 0"),
         (lambda f, p: f.benchmark(p, batches=0), "batches must be at least 1, got 0"),
         (lambda f, p: f.benchmark(p, repeats=0), "repeats must be at least 1, got 0"),

@@ -30,7 +30,7 @@ def test_a_graph_with_other_weights_is_as_the_exporter_makes_it(
 
     def exported(seed: int, folder: str) -> tuple[Any, ...]:
         net = build(NetSpec("digits-cnn"), (1, 8, 8), 3, seed).eval()
-        assert [*graphs.export(net, (stage,), tmp_path / folder)] == [stage]
+        assert [each.stage for each in graphs.export(net, (stage,), tmp_path / folder)] == [stage]
         return content(tmp_path / folder / stage.file)
 
     first, other = exported(1, "one"), exported(2, "other")

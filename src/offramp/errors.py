@@ -104,7 +104,7 @@ MUST = {  # in place of pydantic's own words
     "greater_than_equal": "must be at least {ge:g}",
     "less_than": "must be less than {lt:g}",
     "less_than_equal": "must be at most {le:g}",
-    "too_short": "must have {min_length} entries at least",
+    "too_short": "must have at least {min_length} entries",
     "literal_error": "must be {expected}",
     "is_instance_of": "must be a {class}",
     "string_pattern_mismatch": "must match {pattern}",
@@ -124,6 +124,7 @@ def complaint(error: ErrorDetails) -> str:
     context, value = error.get("ctx", {}), error["input"]
     words = MUST.get(error["type"])
     must = f"cannot be used ({error['msg'].lower()})" if words is None else words.format(**context)
+    must = re.sub(r"\b1 entries", "1 entry", must)
     if rule := re.fullmatch(r"Predicate '?_is_(\w+?)'? failed", error["msg"]):
         must = f"must be {rule[1].replace('_', ' ')}"
     hint = ""

@@ -138,11 +138,12 @@ def trained(
     return every
 
 
-def in_a_loop(ranks: Ranks, wrapper: str, strategy: str) -> Tensors:
-    """What a loop of one's own ends in, each rank with its part of every batch. Without BatchNorm, whose
-    statistics would be those of a part."""
+def in_a_loop(ranks: Ranks, wrapper: str, strategy: str, norm: bool = False) -> Tensors:
+    """What a loop of one's own ends in, each rank with its part of every batch. norm: with BatchNorm,
+    whose statistics are those of a part."""
     with seeded(0):
-        layers = [nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1), nn.ReLU()]
+        first = nn.BatchNorm2d(6) if norm else nn.ReLU()
+        layers = [nn.Conv2d(1, 6, 3, padding=1), first, nn.Conv2d(6, 6, 3, padding=1), nn.ReLU()]
         module = nn.Sequential(*layers, nn.Conv2d(6, 6, 3), nn.Flatten(), nn.Linear(216, 5))
     net = attach(module, ["1", "3"], (1, 8, 8), head="linear")
     generator = torch.Generator().manual_seed(1)

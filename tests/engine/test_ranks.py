@@ -244,3 +244,10 @@ def test_a_loop_of_several_processes_is_that_of_one(
     differ by less than a millionth of the largest."""
     alone, together = (run_ranks("in_a_loop", n, wrapper=wrapper, strategy=strategy) for n in (1, 2))
     assert 0 < far(together, alone) < 1e-6
+
+
+def test_statistics_that_ranks_have_of_their_own_images_do_not_end_a_phase(run_ranks: RanksRun) -> None:
+    """DDP hands out those of rank 0; where they are frozen, they must be the same before. The phases of
+    `two-stage` are such: BatchNorm trains, and is frozen then."""
+    weights = run_ranks("in_a_loop", 2, wrapper="ddp", strategy="two-stage", norm=True)
+    assert all(tensor.isfinite().all() for tensor in weights.values())

@@ -240,7 +240,8 @@ def test_the_graphs_answer_as_the_network(make_net: Callable[[], ExitNetwork], t
         expected = [logits.numpy() for logits in net(pixels)]
     assert graphs.one_size(net, range(1, net.exits + 1)) == tuple(early)
     values = [pixels.numpy()]
-    for stage in graphs.export(net, graphs.layout(inside(net).trunk_of, early), tmp_path):
+    for traced in graphs.export(net, graphs.layout(inside(net).trunk_of, early), tmp_path):
+        stage = traced.stage
         session = onnxruntime.InferenceSession(tmp_path / stage.file)
         names = [entry.name for entry in session.get_inputs()]
         logits, *values = session.run(None, dict(zip(names, values, strict=True)))

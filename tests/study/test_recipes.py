@@ -144,7 +144,9 @@ def network(words: str, shape: tuple[int, int, int], classes: int) -> ExitNetwor
 @cache
 def data_of(words: str) -> Data:
     """Data of studies as they are declared, split once: `words` is the studies' record of them."""
-    study = spec.parse({"strategies": ["joint"], "backbone": "digits-cnn", **yaml.safe_load(words)})
+    study = spec.parse(
+        {"strategies": ["joint"], "seeds": [42], "backbone": "digits-cnn", **yaml.safe_load(words)}
+    )
     return read_data(study, provisional=True)
 
 

@@ -308,7 +308,8 @@ class Bundle:
         kind = self._scoring.SCORES[self.score]
         least = None if threshold.value is None else threshold.number(kind.low, kind.high)
         warmth = rule.field("temperature").number(*TEMPERATURES) if "temperature" in rule.value else 1.0
-        name = row.field("file").text().removesuffix(".onnx") + self._suffix
+        name = row.field("file").text()
+        name = name if self._other is None else name.removesuffix(".onnx") + self._suffix
         file, (threads, providers) = self._file(name), how
         if self._other is None:
             graph = session(file, threads, providers)

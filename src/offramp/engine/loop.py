@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -33,7 +34,7 @@ from offramp.engine.passes import ExitAnswers, answered, answers
 from offramp.engine.trainee import rated
 from offramp.engine.values import IMAGES, Point, Tensors, compute, end, sending_back
 from offramp.engine.weights import ADDS
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, OfframpWarning
 from offramp.hashing import derive
 from offramp.nets.foreign import MultiExit
 from offramp.nets.network import ExitNetwork, inside, reshape
@@ -153,6 +154,7 @@ class Course:
         left: By the name of a phase: the weights that it left, where a later phase reads them.
         opened: The number in the network of the trunk that a phase calls so.
         current: The number of the phase that is entered.
+        begun: The numbers of the phases that were entered, or whose state was loaded.
     """
 
     net: ExitNetwork | MultiExit
@@ -163,6 +165,7 @@ class Course:
     left: dict[str, State] = field(default_factory=dict)
     opened: dict[int, int] = field(default_factory=lambda: {0: 0})
     current: int | None = None
+    begun: set[int] = field(default_factory=set)
 
     def needs(self, number: int) -> set[str]:
         """The phases whose weights that phase and later ones read."""
@@ -183,6 +186,7 @@ class Course:
 
     def shape(self, number: int) -> None:
         """Give an attached network the trunks, gates and layers that a phase needs."""
+        self.begun.add(number)
         if not isinstance(self.net, ExitNetwork):
             return
         phase, own = self.program[number], inside(self.net)
@@ -273,6 +277,8 @@ class PhaseModule(nn.Module):
         Raises:
             OfframpError: The labels are of another form, or of no class.
         """
+        if "logits" not in outputs:
+            raise OfframpError("give `loss` what phase.module(images) returned, all of it")
         phase, logits = self._phase, outputs["logits"]
         labels = check_labels(labels, *next(iter(logits.values())).shape)
         mine = ExitAnswers(logits, outputs.get("features", {}))
@@ -288,7 +294,7 @@ class PhaseModule(nn.Module):
         theirs = mine if self._teacher is None else theirs  # its own teacher, or nobody's
         loss = phase_loss(phase, layers, mine, theirs, labels, context)
         if not torch.compiler.is_compiling():
-            self.batches += self.training
+            self.batches += self.training and torch.is_grad_enabled()
             self.seen = {k: own.detach() for k, own in logits.items()}, labels
         return loss
 
@@ -316,7 +322,7 @@ class PhaseModule(nn.Module):
         if not self.entered:
             raise OfframpError(
                 f"the loss of phase '{phase.name}' is computed outside of the phase; call phase.module "
-                "inside of `with phase:`"
+                "inside of `with phase:`, and make DDP and other wrappers anew in each phase"
             )
         if labels is not None and not self.anchors and any(isinstance(t, EWC) for t in phase.terms):
             raise OfframpError(
@@ -349,7 +355,7 @@ class LoopPhase:
         loss: Its loss, in words.
         exits: The exits that its loss reads.
         share: Its epochs as a share of those of all phases, 0 to 1: 30 epochs in all are
-            round(30 * phase.share) here.
+            max(1, round(30 * phase.share)) here.
         learning_rate_scale: What the strategy multiplies the learning rate by here, as phases that
             refine do.
         state: `new`, `entered`, or `left`.
@@ -472,6 +478,14 @@ class LoopPhase:
                 f"phase '{self.name}' learns from phase '{teacher}', which was not trained here; train "
                 "it first, or load this phase's state_dict"
             )
+        before = self.number - 1
+        if self._loaded is None and before >= 0 and before not in course.begun:
+            warnings.warn(
+                f"phase '{self.name}' begins, and '{course.program[before].name}' was neither trained "
+                "here nor loaded",
+                OfframpWarning,
+                stacklevel=2,
+            )
         try:
             with uninterrupted():
                 self._begin()
@@ -509,6 +523,7 @@ class LoopPhase:
             module.adapters.load_state_dict(self._loaded["adapters"])
             anchors = self._loaded["anchors"].items()
             module.anchors = {n: Anchor(anchor["start"], anchor["fisher"]) for n, anchor in anchors}
+        _agree(body.module)
         self._sums = _sums(body.module)
         self._module, self.state, course.current = module.train(), "entered", self.number
 
@@ -541,6 +556,8 @@ class LoopPhase:
                 "phase does not train is as it was"
             )
             return
+        if not module.batches and self._loaded is None:
+            warnings.warn(f"{after}: it trained nothing", OfframpWarning, stacklevel=2)
         changed = {name for name, total in sums.items() if total != self._sums[name]}
         weights = {name for name, tensor in learned.items() if isinstance(tensor, nn.Parameter)}
         if module.batches and not changed & weights:
@@ -597,6 +614,16 @@ class LoopPhase:
         for number in range(self.number + 1):  # what the network is made of by now
             self._course.shape(number)
         self._loaded, self.state = state, "new"
+
+
+def _agree(module: nn.Module) -> None:
+    """Rank 0's buffers in every process, as DDP hands them out while it trains. Each has statistics of
+    its own images from the phase before, and frozen ones must not move."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    for buffer in module.buffers():
+        if buffer.is_cuda or torch.distributed.get_backend() != "nccl":
+            torch.distributed.broadcast(buffer, 0)
 
 
 def _gather(module: nn.Module) -> None:

@@ -54,8 +54,8 @@ class StudyRequest:
         for name, setting in options.items():
             if len(self.members) > 1 and setting is not None and setting is not False:
                 raise OfframpError(
-                    f"--{name.replace('_', '-')} is for one study, and {self.name} stands for "
-                    f"{len(self.members)}; run one of them, without controls (--set controls=[])"
+                    f"`{name}` is for one study, and {self.name} stands for {len(self.members)}; "
+                    "run one of them, without its controls"
                 )
 
 
