@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,19 @@ def test_nothing_at_all_is_refused(snapshot: object) -> None:
 
 def test_chance_can_be_had_anyway() -> None:
     assert calibrated(logits=DRAWN, anyway=True).exits == (1, 2, 3)
+
+
+def test_what_speaks_against_numbers_is_a_warning() -> None:
+    """As with a network: exits in reverse order, and probabilities in place of logits."""
+    with pytest.warns(offramp.OfframpWarning, match="undertrained"):
+        calibrated(logits=LOGITS[:, ::-1])
+    odds = np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True)
+    with pytest.warns(offramp.OfframpWarning, match="add up to 1, as probabilities do"):
+        calibrated(logits=odds)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        calibrated()
+
+
+def test_validation_is_of_other_images() -> None:
+    assert "validation has the logits of calibration" in refusal(calibrated, validation=(LOGITS, LABELS))

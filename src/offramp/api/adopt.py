@@ -69,8 +69,8 @@ def adopt(
     calibrates, predicts, measures and exports as after `fit`. `net` itself stays as it is.
 
     A module that returns the logits of several exits computes all of them, whatever leaves. It is traced
-    and cut at its exits, so that what an image does not need does not run. Where that cannot be done,
-    the error says why.
+    and cut at its exits, so that what lies behind an image's exit does not run. Where that cannot be
+    done, the error says why.
 
     Give images that it was not trained on: on others its exits look better than they are. Images are as
     `fit` takes them, without a random transform. Warns as `fit` does of what to know of them.

@@ -190,11 +190,27 @@ def of_numbers(
                 f"validation has logits of (exits, classes) {made_on.logits.shape[1:]}, calibration of "
                 f"{(exits, classes)}; give those of one network"
             )
+        if np.array_equal(made_on.logits, rows.logits):
+            raise OfframpError(
+                "validation has the logits of calibration; give others, or leave it out: then each has "
+                "one half"
+            )
     spent = _costs(costs, exits)
     nothing = SplitLogits(rows.logits[:0], rows.labels[:0])
     names = tuple(map(str, range(classes)))
     tied = digest([arrays.digest(split.logits) for split in (made_on, rows)])
     return Trained("numbers", tied, spent.exits, names, spent.full, spent, made_on, rows, nothing)
+
+
+def probability_notes(trained: Trained) -> list[str]:
+    """What to say where rows look like probabilities: softmax would be taken of them once more."""
+    rows = trained.calibration.logits
+    if rows.min() < 0 or np.abs(rows.sum(-1) - 1).max() > 1e-3:
+        return []
+    return [
+        "The logits are at least 0 and add up to 1, as probabilities do: confidences and thresholds "
+        "are wrong after a softmax of these; give what comes before it"
+    ]
 
 
 def _answers(split: str, logits: Any, labels: Any) -> SplitLogits:

@@ -164,15 +164,17 @@ class Built:
         trial = self.trial.rpartition("-")[2]  # the hash
         bundle, where = shlex.quote(str(self.folder)), f"--store {shlex.quote(self.store)}"
         trust = " --trust-code" if "--trust-code" in self._calibrate else ""
+        adopted = self.card["training"]["program"] == ADOPTED  # no name makes its network again
+        where_timed = "" if adopted else f" {where}{trust}"
         export = f"  offramp export {trial} {where}{trust} --policy policy.json --out other"
         return [
             *card_document(self.folder, self.card),
             *page_lines(self.web),
             "Next:",
             f"  offramp show {trial} {where}",
-            f"  offramp benchmark {bundle} {where}{trust}",
+            f"  offramp benchmark {bundle}{where_timed}",
             *([f"  {self._calibrate}"] if self._calibrate else []),
-            *([] if self.card["training"]["program"] == ADOPTED else [export]),
+            *([] if adopted else [export]),
         ]
 
 

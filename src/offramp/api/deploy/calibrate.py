@@ -25,6 +25,7 @@ from offramp.api.options import (
     TrialName,
     TrustCode,
 )
+from offramp.api.reporter import warn
 from offramp.errors import OfframpError
 from offramp.terminal import TextBlocks, TextTable
 from offramp.units import counted, macs, percent
@@ -253,7 +254,9 @@ def calibrate(
         if absent:
             raise OfframpError(f"logits, labels and costs go together; give {' and '.join(absent)} too")
         answers = trials.of_numbers(logits, labels, costs, validation)
-        return policy_for(answers, _no_network, options, anyway).policy
+        from_numbers = policy_for(answers, _no_network, options, anyway)
+        warn([*trials.probability_notes(answers), *from_numbers.notes])
+        return from_numbers.policy
     if not trial or len(absent) < len(numbers):
         raise OfframpError("give either a trial's id, or logits, labels and costs")
 
