@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -94,7 +93,7 @@ def by_hand(
 ) -> ExitNetwork:
     """The loop of README."""
     # As fit lays weights out, which sums round by.
-    net = copy.deepcopy(network("digits-cnn")).to(memory_format=torch.channels_last)
+    net = network.__wrapped__("digits-cnn").to(memory_format=torch.channels_last)
     images = Images(whole_batches(), CPU)
     count = images.count("train")
     with applied(EXACT):
