@@ -1,4 +1,5 @@
-"""Settings of a process that computes: freed memory, garbage collection, and its end.
+"""Settings of a process that computes: freed memory, garbage collection, and its end; and which revision
+of the code it runs.
 
 No result depends on any of it, and what the user set in the environment stays.
 """
@@ -10,10 +11,12 @@ import gc
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -181,3 +184,13 @@ def leave_signals_to_parent() -> None:
     """Of a helper: ignore what a terminal or a scheduler sends to all processes. Its parent ends it."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
+
+
+def revision(folder: Path) -> str | None:
+    """The commit that git says of a folder; None where there is no git, or no repository."""
+    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

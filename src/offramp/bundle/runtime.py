@@ -281,6 +281,7 @@ class Bundle:
             ".onnx" if runtime == ONNXRUNTIME else layout.field("runtimes").field(runtime).text()
         )
         self._other = None if runtime == ONNXRUNTIME else _other(runtime)
+        self.runtime_version: str = self._other.VERSION if self._other else onnxruntime.__version__
         weak = layout.field("unreliable").items() if "unreliable" in layout.value else ()
         self.unreliable: tuple[str, ...] = tuple(reason.text() for reason in weak)
         self.score = policy.field("score").text()
@@ -316,7 +317,7 @@ class Bundle:
         else:
             if self._suffix == ".onnx":
                 check_operators(file)
-            graph = self._other(file, threads)
+            graph = self._other.session(file, threads)
         outputs = 2 if begins is None else len(self.stages[begins].session.get_outputs())
         size = (self.preprocessing.channels, *self.preprocessing.size)
         inputs = graph.get_inputs()
@@ -594,9 +595,9 @@ def _number(data: Any, at: int) -> tuple[int, int]:
 
 
 def _other(runtime: str) -> Any:
-    """What loads stages in another runtime, of the file that lies beside this one."""
+    """The file beside this one that loads stages in another runtime, as a module."""
     try:
-        return _beside(f"on_{runtime}").session
+        return _beside(f"on_{runtime}")
     except ImportError as error:
         raise BundleError(f"{error.name} is not installed here; pip install {runtime}") from None
 
@@ -705,9 +706,7 @@ def measure(
         "cores": _cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        bundle.runtime: onnxruntime.__version__
-        if bundle.runtime == ONNXRUNTIME
-        else _beside(f"on_{bundle.runtime}").VERSION,
+        bundle.runtime: bundle.runtime_version,
     }
     return {
         "format": TIMES,

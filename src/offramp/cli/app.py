@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import click
@@ -34,6 +33,7 @@ from offramp.api.train.search import search
 from offramp.api.train.strategies import list_strategies
 from offramp.api.train.taps import taps
 from offramp.cli.adapter import Job, JobCommand, JobGroup, SectionedGroup
+from offramp.process import revision
 
 JOBS: dict[str, dict[str, Job | JobGroup]] = {
     "Train": {
@@ -95,11 +95,7 @@ def _commit() -> str:
         return (package / "COMMIT").read_text("utf-8").strip()
     if not (package.parents[1] / ".git").exists():  # somebody else's repository may lie around ours
         return ""
-    command = ["git", "-C", str(package), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
+    return revision(package) or ""
 
 
 def _completion(ctx: click.Context, _: click.Parameter, shell: str | None) -> None:

@@ -6,14 +6,15 @@ import functools
 import os
 import platform
 import socket
-import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
 from offramp import device as devices
 from offramp.escape import printable
+from offramp.process import revision
 from offramp.store.archive import LIBRARIES
 from offramp.store.manifest import Provenance
 
@@ -45,10 +46,4 @@ def _versions() -> dict[str, str]:
 
 @functools.cache
 def _revision() -> str | None:
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()
+    return revision(Path())

@@ -285,29 +285,29 @@ def build(
     if choices.get("adopt"):
         with reporter.reading():
             trained = _adopted(backbone, data, choices)
-        whole = _of_adopted(trained, folder, choices, reporter, check=check, measure=measure)
-        if web is not None and runtime is not None:
-            pages.write(folder, web, runtime, force)
-        return replace(whole, store=str(store.root), web=web)
-    chosen, weak, fits = _chosen(backbone, data, choices, anyway, reporter)
-    useful.check(too_few_images(chosen.plan, target_of(choices)), anyway)
-    reporter.show(_plan_document(chosen, _named_limit(choices), folder))
-    for note in chosen.plan.notes if not isinstance(watch, Reporter) else ():
-        reporter.note(note)
-    _train(chosen.plan, store, choices, reporter, fits)
-    options = ExportOptions(
-        check=check,
-        measure=measure,
-        force=force,
-        anyway=anyway,
-        doubts=weak,
-        int8=allowed,
-        runtimes=tuple(choices.get("runtime", ())),
-    )
-    built = finished(deployed(chosen.plan, store, choices, folder, options), reporter.step)
+        int8 = False if allowed is None else allowed
+        built = _of_adopted(trained, folder, choices, reporter, int8=int8, check=check, measure=measure)
+    else:
+        chosen, weak, fits = _chosen(backbone, data, choices, anyway, reporter)
+        useful.check(too_few_images(chosen.plan, target_of(choices)), anyway)
+        reporter.show(_plan_document(chosen, _named_limit(choices), folder))
+        for note in chosen.plan.notes if not isinstance(watch, Reporter) else ():
+            reporter.note(note)
+        _train(chosen.plan, store, choices, reporter, fits)
+        options = ExportOptions(
+            check=check,
+            measure=measure,
+            force=force,
+            anyway=anyway,
+            doubts=weak,
+            int8=allowed,
+            runtimes=tuple(choices.get("runtime", ())),
+        )
+        built = finished(deployed(chosen.plan, store, choices, folder, options), reporter.step)
+        built = replace(built, reasons=chosen.reasons)
     if web is not None and runtime is not None:
         pages.write(built.folder, web, runtime, force)
-    return replace(built, reasons=chosen.reasons, store=str(store.root), web=web)
+    return replace(built, store=str(store.root), web=web)
 
 
 def forecast_build(
@@ -377,16 +377,13 @@ def _of_adopted(
     from offramp.data.notes import notes
 
     anyway, force = choices.get("anyway", False), choices.get("force", False)
-    allowed = int8_share(choices.get("int8", False), choices.get("int8_loss")) or False
     options: Any = {n: v for n, v in choices.items() if n in CalibrationOptions.__annotations__}
     deployable = policy_for(trained._trained, lambda: trained.net, options, anyway)
     for note in (*notes(trained._data.provenance), *deployable.notes):
         reporter.note(note)
     policy = deployable.policy
     runtimes = choices.get("runtime", ())
-    done = trained.export(
-        folder, policy, force=force, anyway=anyway, int8=allowed, runtime=runtimes, **how
-    )
+    done = trained.export(folder, policy, force=force, anyway=anyway, runtime=runtimes, **how)
     images = trained.logits["calibration"].shape[0]
     reasons = (f"adopted with its weights, nothing trained; calibrated on {images:,} images",)
     return Built(done.folder, policy, done.card, trained.trial, reasons)
