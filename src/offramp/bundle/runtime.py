@@ -228,6 +228,7 @@ class ExitedRows:
     stage: int  # counted from 0
     logits: Array  # [L, C] float32
     confidence: Array  # [L]
+    scores: Array  # [L, stage + 1], how sure each stage was that they ran
 
 
 class Bundle:
@@ -408,12 +409,14 @@ class Bundle:
         carried: dict[int | None, list[Array]] = {None: [pixels]}
         past: Any = None
         before: Array = None
+        scores = np.zeros((len(pixels), 0))
         if not len(rows):
             return
         for at, stage in enumerate(self.stages):
             answer, *carried[at] = stage.run(carried[stage.after], before)
             before = answer = self._scoring.carried(answer, before, self.carry)
             sure, past = self._scoring.score(self.score, answer, stage.temperature, past, stage.gate)
+            scores = np.column_stack((scores, sure))
             leaving = self._leaving(at, sure)
             if not leaving.any():
                 yield None
@@ -422,13 +425,14 @@ class Bundle:
             answering = answer if final else self._scoring.answer_logits(self.score, answer, past)
             gone = answering[leaving]
             warm = self._scoring.probabilities(gone, stage.temperature)
-            yield ExitedRows(rows[leaving], at, gone, np.max(warm, axis=-1, initial=0.0))
+            sure = np.max(warm, axis=-1, initial=0.0)
+            yield ExitedRows(rows[leaving], at, gone, sure, scores[leaving])
             staying = ~leaving  # what goes on is made smaller, so that what left stops costing
             rows = rows[staying]
             if not len(rows):
                 return
             past = None if past is None else tuple(each[staying] for each in past)
-            before = before[staying]
+            before, scores = before[staying], scores[staying]
             needed = {later.after for later in self.stages[at + 1 :]}
             carried = {k: [t[staying] for t in carried[k]] for k in needed if k in carried}
 

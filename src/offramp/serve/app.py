@@ -11,10 +11,11 @@ import queue
 import sys
 import threading
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any
 
@@ -74,6 +75,8 @@ class Answer:
     exit: int  # its number
     compute: float  # MACs as a share of the network without early exits
     batch: int  # images that were answered together
+    scores: tuple[float, ...]  # how sure each stage was that it ran
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)  # by which its label may come later
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,8 @@ class Batcher:
     def __init__(
         self, bundle: Bundle, most: int, wait: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._bundle, self._most, self._wait, self._clock = bundle, most, wait, clock
+        self.bundle = bundle  # another of the same stages may take its place, from the next batch on
+        self._most, self._wait, self._clock = most, wait, clock
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="answering", daemon=True)
         self._thread.start()
@@ -137,12 +141,19 @@ class Batcher:
         """Each image has its answer as soon as it leaves: those that stay do not hold it up."""
         if not batch:
             return
+        bundle = self.bundle
         try:
-            for left in self._bundle.leaving(np.stack([waiting.pixels for waiting in batch])):
-                classes = self._bundle.classes(left.logits)
-                exit, compute = self._bundle.stages[left.stage].exit, self._bundle.compute(left.stage)
-                for row, label, sure in zip(left.rows, classes, left.confidence, strict=True):
-                    fields: Any = (self._bundle.labels[label], float(sure), exit, compute, len(batch))
+            for left in bundle.leaving(np.stack([waiting.pixels for waiting in batch])):
+                exit, compute = bundle.stages[left.stage].exit, bundle.compute(left.stage)
+                each = zip(
+                    left.rows,
+                    bundle.classes(left.logits),
+                    left.confidence.tolist(),
+                    left.scores.tolist(),
+                    strict=True,
+                )
+                for row, label, sure, scores in each:
+                    fields: Any = (bundle.labels[label], sure, exit, compute, len(batch), tuple(scores))
                     batch[row].answer.set_result(Answer(*fields))
         except Exception as error:  # whoever waits is told, and the next batch may do better
             for waiting in batch:
@@ -295,6 +306,7 @@ class _Service:
             "exit": answer.exit,
             "compute_share": answer.compute,
             "milliseconds": 1000 * spent,
+            "id": answer.id,
         }
         marked = {"unreliable": list(self._bundle.unreliable)} if self._bundle.unreliable else {}
         return JSONResponse(finite({**fields, **marked}))
