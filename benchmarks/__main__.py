@@ -1,7 +1,8 @@
 """Run the benchmarks: python -m benchmarks [PART …] [--quick]
 
 Each part is a module beside this file with `measure(quick)`, which yields results as it has them.
-What a run found replaces lines of the same name in results.json; results.md is the same as a table.
+What a run found replaces lines of the same name in results.json; results.md is the same as a table, and
+`--page` makes docs/performance.md of it.
 Ratios are of one run on one machine, contenders in turns, medians. Let nothing else run beside it.
 """
 
@@ -16,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks import page
 from benchmarks.contest import BUSY, Result
 from offramp.files import replacing
 from offramp.meters import busy_cores
@@ -69,7 +71,13 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART")
     parser.add_argument("--quick", action="store_true", help="fewer images and repeats")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json and results.md")
+    parser.add_argument(
+        "--page", action="store_true", help="write docs/performance.md from results.json"
+    )
     options = parser.parse_args()
+    if options.page:
+        page.write()
+        return
     for name in options.parts:
         if name not in EVERY:
             parser.error(f"unknown part '{name}'; parts are {', '.join(EVERY)}")

@@ -1,15 +1,19 @@
 """How much of what early exits save in MACs arrives as time, by the size of a batch.
 
-Contenders are the plain network and the predictor, called in turns in one process. So many images leave
-at the first exit, spread over the batch, and the others at the last one; every score is computed. With
-none leaving, the ratio is the plain time over the predictor's with heads; else the share of time that is
-saved over the share of MACs.
+Contenders are the plain network and the predictor in torch, or the plain network's graph and the bundle
+in onnxruntime, called in turns in one process. So many images leave at the first exit, spread over the
+batch, and the others at the last one; every score is computed. With none leaving, the ratio is the plain
+time over the one with heads; else the share of time that is saved over the share of MACs.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,17 +34,14 @@ Times = tuple[float, float, float]  # seconds of the plain network and the predi
 def measure(quick: bool) -> Iterator[Result]:
     rounds = 3 if quick else 9
     for backbone, pixels in CASES[:1] if quick else CASES:
-        with contender(pair, BARE, backbone=backbone, pixels=pixels) as ask:
-            for batch in BATCHES:
-                for share in LEAVING:
-                    if batch == 1 and share:  # a batch of one leaves or does not
-                        continue
-                    yield arrived(
-                        f"{backbone} {pixels} px",
-                        batch,
-                        share,
-                        [ask(batch, share) for _ in range(rounds)],
-                    )
+        for runtime, make in (("", pair), (", onnxruntime", bundle_pair)):
+            with contender(make, BARE, backbone=backbone, pixels=pixels) as ask:
+                for batch in BATCHES:
+                    for share in LEAVING:
+                        if batch == 1 and share:  # a batch of one leaves or does not
+                            continue
+                        turns = [ask(batch, share) for _ in range(rounds)]
+                        yield arrived(f"{backbone} {pixels} px{runtime}", batch, share, turns)
 
 
 def arrived(network: str, batch: int, share: float, turns: list[Times]) -> Result:
@@ -75,17 +76,55 @@ def pair(backbone: str, pixels: int) -> Callable[[int, float], Times]:
         places = torch.arange(batch)
         leaves = ((places + 1) * share).floor() > (places * share).floor()  # spread over the batch
         forced = torch.where(leaves, 0, last)
-        seconds = [0.0, 0.0]
         macs = float(predictor(images, forced).compute.mean())
-        for at in range(2 * max(3, IMAGES // batch)):
-            which = (at + at // 2) % 2  # each begins every other pair
-            began = time.perf_counter()
-            if which:
-                predictor(images, forced)
-            else:
-                with torch.inference_mode():
-                    net.backbone(images)
-            seconds[which] += time.perf_counter() - began
-        return seconds[0], seconds[1], macs
+
+        def plain() -> None:
+            with torch.inference_mode():
+                net.backbone(images)
+
+        return *in_turns(plain, partial(predictor, images, forced), batch), macs
 
     return turn
+
+
+def bundle_pair(backbone: str, pixels: int) -> Callable[[int, float], Times]:
+    """For a contender: the same of bundles; where images leave is a threshold that so many reach."""
+    import offramp
+    from offramp.bundle.runtime import Bundle
+    from offramp.infer.bundle_timing import BundleSubject
+
+    shape = (3, pixels, pixels)
+    noise = torch.randint(0, 256, (600, *shape), dtype=torch.uint8), torch.arange(600) % 10
+    net = build(NetSpec(backbone), shape, classes=10, seed=0)
+    fitted = offramp.fit(net, "joint", train=noise, recipe={"epochs": 1}, watch=False)
+    exits = tuple(range(1, net.exits + 1))
+    with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
+        folders = {}
+        for name, threshold in (("plain", None), ("every", 1.0)):
+            policy = offramp.Policy("confidence", exits, (*(threshold,) * (net.exits - 1), None))
+            folders[name] = Path(scratch, name)
+            fitted.export(folders[name], policy, check=False, measure=False, anyway=True)
+        (whole,) = Bundle(folders["plain"], threads=THREADS).stages
+        every = Bundle(folders["every"], threads=THREADS)
+
+    def turn(batch: int, share: float) -> Times:
+        images = torch.randn(batch, *shape).numpy()
+        shares = (share, *(0.0,) * (net.exits - 2), 1 - share)
+        policy: Any = BundleSubject(every, None, shares).with_shares(images)
+        macs = float(policy.run(images).compute.mean())
+        return *in_turns(partial(whole.run, [images]), partial(policy.run, images), batch), macs
+
+    return turn
+
+
+def in_turns(plain: Callable[[], Any], policy: Callable[[], Any], batch: int) -> tuple[float, float]:
+    """Seconds of both over some `IMAGES`, each after one that does not count."""
+    seconds = {plain: 0.0, policy: 0.0}
+    for call in seconds:
+        call()
+    for at in range(2 * max(3, IMAGES // batch)):
+        call = (plain, policy)[(at + at // 2) % 2]  # each begins every other pair
+        began = time.perf_counter()
+        call()
+        seconds[call] += time.perf_counter() - began
+    return seconds[plain], seconds[policy]

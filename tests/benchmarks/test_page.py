@@ -1,0 +1,27 @@
+"""docs/performance.md says what results.json has."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import page
+
+ROWS = json.loads((page.HERE / "results.json").read_text())
+
+
+def test_the_page_is_made_of_the_results() -> None:
+    assert page.PAGE.read_text() == page.text(ROWS), "python -m benchmarks --page"
+
+
+@pytest.mark.parametrize("row", ["step overhead: resnet18 32 px", "share of peak: vgg16 32 px"])
+def test_another_result_gives_another_page(row: str) -> None:
+    others = [{**each, "ratio": 1234} if each["name"] == row else each for each in ROWS]
+    assert page.text(others) != page.text(ROWS)
+
+
+def test_a_result_that_is_missing_is_no_empty_cell() -> None:
+    fewer = [each for each in ROWS if not each["name"].startswith("scale: offramp status")]
+    with pytest.raises(KeyError, match="offramp status"):
+        page.text(fewer)
