@@ -38,11 +38,11 @@ QUICK_MINUTES = {
     "commands": 1.5,
     "step": 2,
     "frozen": 2,
-    "slowdown": 1.5,
+    "slowdown": 1,
     "memory": 1,
     "python": 1,
     "one_image": 0.5,
-    "batches": 0.5,
+    "batches": 1,
 }
 """Parts of --quick, and about how long each takes on two quiet cores; in all under ten minutes."""
 ON_REQUEST = {

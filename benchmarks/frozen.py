@@ -71,7 +71,7 @@ CASES: tuple[Case, ...] = (
         "branch-wise, ResNet-50, the paper's stem",
         replace(TASK, strategy="branch-wise", recipe=(("learning_rate", 0.01),)),
         {"careful": 1.2},
-        512,
+        None,
         epochs=2,
         live=2,  # each stage begins where the one before it ended, so all must run as many epochs
         rounds=5,
