@@ -88,3 +88,21 @@ def chart(store: Store, trials: Collection[str], name: str) -> Chart:
     longer = str(name).startswith(tuple(FIGURES))
     choices = [figure.name for figure in drawn.figures] if longer else FIGURES
     raise OfframpError(f"there is no figure '{name}'{nearest(str(name), choices)}")
+
+
+def check_file(figure: Path) -> None:
+    """Raise OfframpError, before the work, for a file that no chart can be written to."""
+    if figure.suffix[1:] not in FORMATS:
+        endings = ", ".join(f".{ending}" for ending in FORMATS)
+        raise OfframpError(f"`figure` is {figure}; end it in one of {endings}")
+    if not figure.parent.is_dir():
+        raise OfframpError(f"there is no folder {figure.parent} for `figure`; make it first")
+
+
+def saved(figure: Figure, path: Path) -> OfframpError | None:
+    """Write the chart of a measurement, which is shown whether that succeeds or not: why it does not."""
+    try:
+        Chart(figure).save(path)
+    except OfframpError as error:
+        return error
+    return None

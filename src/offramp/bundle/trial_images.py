@@ -39,9 +39,12 @@ class SplitImages:
 
     def spread(self, most: int) -> SplitImages:
         """At most so many of them, evenly."""
-        count = len(self.pixels)
-        rows = torch.linspace(0, count - 1, min(count, most)).round().long()
-        return SplitImages(self.pixels[rows], self.mean, self.std)
+        return SplitImages(self.pixels[evenly(len(self.pixels), most)], self.mean, self.std)
+
+
+def evenly(count: int, most: int) -> Tensor:
+    """At most so many of `count` rows: [n] int64, ascending."""
+    return torch.linspace(0, count - 1, min(count, most)).round().long()
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,25 @@ def for_int8(manifest: Manifest, root: str | None, trust_code: bool) -> Mapping[
         raise OfframpError(
             f"int8 is calibrated on the trial's images, and {error}; {remedy}, or export without int8"
         ) from None
+
+
+def for_stress(
+    manifest: Manifest, root: str | None, trust_code: bool, most: int
+) -> tuple[Tensor, NDArray[np.int64], list[int]]:
+    """At most so many test images, evenly spread: pixels [N, C, H, W], labels [N], and their numbers in
+    the split. The other arguments are those of `for_check`. Raises OfframpError where they cannot be
+    read."""
+    try:
+        split = _seen(_data(manifest, root, trust_code), manifest, "test")
+    except OfframpError as error:
+        here = (
+            "train on data that a study file can name"
+            if isinstance(error, _Gone)
+            else "say where they are (`data_root`)"
+        )
+        raise OfframpError(f"the trial's test images are needed, and {error}; {here}") from None
+    rows = evenly(len(split), most)
+    return split.read(rows), split.labels[rows].numpy(), rows.tolist()
 
 
 class _Changed(OfframpError):

@@ -13,6 +13,7 @@ from offramp.api.deploy.calibrate import calibrate
 from offramp.api.deploy.export import export, publish
 from offramp.api.deploy.predict import predict, stream
 from offramp.api.deploy.serve import serve_bundle
+from offramp.api.deploy.stress import stress
 from offramp.api.keep.doctor import doctor, tune
 from offramp.api.keep.store import copy_store, index_store, pack, remove_unneeded
 from offramp.api.keep.track import track_store
@@ -61,6 +62,7 @@ JOBS: dict[str, dict[str, Job | JobGroup]] = {
         "export": Job(export, {"hub=": publish}),
         "predict": Job(predict, {"stream": stream}),
         "benchmark": Job(benchmark),
+        "stress": Job(stress),
         "serve": Job(serve_bundle),
     },
     "Keep order": {

@@ -134,6 +134,7 @@ def benchmark(
         offramp benchmark bundle/ --batch 1 --batch 256 --figure speed.svg
     """
     from offramp import device as devices
+    from offramp.api.chart import check_file
     from offramp.api.deploy.predict import check_bundle_options
     from offramp.infer import image_files
     from offramp.infer.benchmark import BenchmarkOptions, of_bundle, of_trial
@@ -141,7 +142,8 @@ def benchmark(
     from offramp.store.archive import is_store
     from offramp.store.store import Store
 
-    _check_figure(figure)
+    if figure is not None:
+        check_file(figure)
     backend = "inductor" if compiled else None
     options = BenchmarkOptions(tuple(dict.fromkeys(batch)), backend, threads, repeats, seconds)
     root = place(store)
@@ -164,27 +166,14 @@ def benchmark(
     return _charted(measured, figure)
 
 
-def _check_figure(figure: Path | None) -> None:
-    from offramp.report.render.charts import FORMATS
-
-    if figure is not None and figure.suffix[1:] not in FORMATS:
-        endings = ", ".join(f".{ending}" for ending in FORMATS)
-        raise OfframpError(f"`figure` is {figure}; end it in one of {endings}")
-    if figure is not None and not figure.parent.is_dir():
-        raise OfframpError(f"there is no folder {figure.parent} for `figure`; make it first")
-
-
 def _charted(measured: Benchmark, figure: Path | None) -> BenchmarkReport:
-    from offramp.api.chart import Chart
+    from offramp.api.chart import saved
     from offramp.report.figures.times import speed_figure
 
     if figure is None:
         return BenchmarkReport(measured)
-    try:
-        Chart(speed_figure(measured.lines, measured.name)).save(figure)
-    except OfframpError as error:
-        return BenchmarkReport(measured, failure=error)
-    return BenchmarkReport(measured, figure)
+    failure = saved(speed_figure(measured.lines, measured.name), figure)
+    return BenchmarkReport(measured, None if failure else figure, failure)
 
 
 def _elsewhere(root: Place, trial: str) -> Iterator[str]:

@@ -1,0 +1,161 @@
+"""A policy on images that are not like those it was calibrated on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from offramp.api.answer import answer
+from offramp.api.opening import opened, trusted
+from offramp.api.options import (
+    RUNS,
+    CommandOption,
+    DataRoot,
+    Device,
+    FastStepWatcher,
+    StorePlace,
+    TrialName,
+    TrustCode,
+)
+from offramp.api.reporter import finished
+from offramp.errors import OfframpError
+from offramp.terminal import TextBlocks, TextTable
+
+if TYPE_CHECKING:
+    from offramp.infer.stress import Stress
+    from offramp.policy.quality import Interval
+
+
+@answer
+class StressReport:
+    """What a policy does with images that are not like those it was calibrated on.
+
+    Attributes:
+        stress: The numbers, and what may be concluded.
+        figure: The chart's file; None without one.
+        failure: Why the chart could not be written.
+
+    On the command line:
+        offramp stress two-stage-resnet18-cifar10-s42 --policy policy.json --json
+    """
+
+    stress: Stress
+    figure: Path | None = None
+    failure: OfframpError | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        rows = [asdict(row) for row in self.stress.rows]
+        return {**asdict(self.stress), "rows": rows}
+
+    def document(self) -> TextBlocks:
+        stress, rows = self.stress, []
+        for row in stress.rows:
+            graded = [_points(each) for each in (row.accuracy, row.full, row.loss)]
+            sure = "–" if row.confidence is None else f"{row.confidence:.2f}"
+            shares = [f"{100 * share:.1f}" for share in row.shares]
+            name = f"{row.name} {row.strength}" if row.strength else row.name
+            rows.append((name, *graded, f"{100 * row.compute.mean:.1f}", *shares, sure))
+        titles = [
+            "right, %",
+            "full, %",
+            "loss",
+            "MACs, %",
+            *(f"exit {k}, %" for k in stress.exits),
+            "sure",
+        ]
+        note = (
+            "Right: under the policy; full: by the full network; loss: between both, in points; MACs: "
+            "of the plain network; exits: where images leave; sure: mean confidence of images that "
+            "leave early."
+        )
+        return [
+            *(f"Unreliable: {reason}." for reason in stress.unreliable),
+            TextTable(
+                ["images"], titles, rows, f"{stress.trial}: {stress.rows[0].images:,} test images", note
+            ),
+            *stress.conclusions,
+            *(f"Note: {note}." for note in stress.notes),
+            *([] if self.figure is None else [f"Figure: {self.figure}"]),
+        ]
+
+    def run(self, as_json: bool, show: Callable[[], None]) -> int:  # noqa: ARG002
+        """Show what was measured, whether the chart could be written or not."""
+        show()
+        if self.failure is not None:
+            raise self.failure
+        return 0
+
+
+def stress(
+    trial: TrialName,
+    store: StorePlace = RUNS,
+    *,
+    policy: Annotated[Path, CommandOption("FILE")],
+    foreign: Annotated[Sequence[Path], CommandOption("IMAGES")] = (),
+    images: Annotated[int, CommandOption("N", least=1)] = 1000,
+    attack_size: Annotated[float, CommandOption("LEVELS", least=0, most=255)] = 8.0,
+    attack_steps: Annotated[int, CommandOption("N", least=1)] = 30,
+    seed: Annotated[int, CommandOption("N", least=0)] = 0,
+    figure: Path | None = None,
+    data_root: DataRoot = None,
+    device: Device = None,
+    trust_code: TrustCode = None,
+    watch: FastStepWatcher = None,
+) -> StressReport:
+    """Try a policy on images that are not like those it was calibrated on.
+
+    Thresholds decide where an image leaves, and they were chosen on images like those of training. What
+    happens on others? Three things are tried: test images with noise, blur, less contrast, more light
+    and JPEG's losses, each at five strengths; images of no class; and test images with small changes
+    that keep them from leaving (DeepSloth). Each has its accuracy, compute, and share of images by exit.
+
+    Below the table stands what may be concluded. The same seed gives the same bits on one machine.
+
+    Args:
+        trial: A trial's id, its beginning or its ending.
+        store: The store: a folder, or s3://BUCKET/NAME.
+        policy: The policy file of offramp calibrate for this trial.
+        foreign: Images that show none of the classes: files, or folders of them. Repeatable. They are
+            made to the size that the network takes.
+        images: Take at most N test images, and N of no class, evenly spread.
+        attack_size: The attack changes a pixel by at most so many of 255 levels.
+        attack_steps: Steps of the attack.
+        seed: Of noise.
+        figure: Draw a chart: .svg, .png, .pdf or .json.
+        data_root: The folder of the data set's files, if they have moved.
+        device: Where the network runs.
+        trust_code: Whether code that the store names may run.
+        watch: Called with each step.
+
+    Raises:
+        OfframpError: There is no such trial, the policy is of another one, or the trial's images cannot
+            be read as pixels.
+
+    On the command line:
+        offramp stress two-stage-resnet18-cifar10-s42 --policy policy.json
+        offramp stress two-stage-resnet18-cifar10-s42 --policy policy.json \\
+          --foreign photos/ --figure stress.svg
+    """
+    from offramp import device as devices
+    from offramp.api.chart import check_file, saved
+    from offramp.infer.stress import StressOptions, of_trial
+    from offramp.report.figures.stress import stress_figure
+
+    if figure is not None:
+        check_file(figure)
+    source = opened(store)
+    code_runs = trusted(source, source.find_trial(trial), trust_code, data=True)
+    root = None if data_root is None else str(data_root)
+    files = tuple(map(Path, foreign))
+    options = StressOptions(images, files, attack_size, attack_steps, seed, root, code_runs)
+    measured = finished(of_trial(source, trial, policy, devices.chosen(device), options), watch)
+    if figure is None:
+        return StressReport(measured)
+    failure = saved(stress_figure(measured.rows, measured.exits, measured.trial), figure)
+    return StressReport(measured, None if failure else figure, failure)
+
+
+def _points(interval: Interval | None) -> str:
+    return "–" if interval is None else f"{100 * interval.value:.1f}"

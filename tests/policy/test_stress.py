@@ -1,0 +1,192 @@
+"""Conclusions about images that are not as those of calibration, on made cases whose truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from syrupy.assertion import SnapshotAssertion
+
+from offramp.policy import stress
+from offramp.policy.calibration import Target
+from offramp.policy.policy import Policy
+from offramp.policy.stress import (
+    FEWEST,
+    PROMISE,
+    StressedImages,
+    StressRow,
+    conclusions,
+    stressed,
+    taken,
+)
+
+COSTS = np.array([0.25, 0.6, 1.1])  # of the plain network, by exit; with its heads a little more
+FULL, PLAIN = 1.0, 1_000_000
+LOSS = Target("max-accuracy-loss", 0.01)
+
+
+def images(kind: Any, exits: Any, *, lost: int = 0, **more: Any) -> StressedImages:
+    """The full network is always right, and the policy wrong on the first `lost` images."""
+    places = np.asarray(exits)
+    wrong = np.arange(len(places)) < lost
+    values: dict[str, Any] = {
+        "name": kind,
+        "strength": 0,
+        "amount": 0.0,
+        "exits": places,
+        "compute": COSTS[places],
+        "confidence": np.full(len(places), 0.9),
+        "right": ~wrong,
+        "full": np.ones(len(places), dtype=bool),
+        "lost": wrong.astype(float),
+        "last": 2,
+    }
+    return StressedImages(kind, **values | more)
+
+
+HALF = np.arange(1000) % 2  # half at the first exit, half at the second
+AS_IS = images("test", HALF, lost=2)
+NAMED = {"name": "blur", "strength": 3}
+
+
+def about(lines: list[str], word: str) -> str:
+    (line,) = (line for line in lines if word in line)
+    return line
+
+
+def test_a_corruption_that_changes_nothing_is_not_told_from_images_as_they_are() -> None:
+    same = images("corruption", HALF, lost=2, **NAMED)
+    lines = conclusions(LOSS, [AS_IS, same], FULL, PLAIN)
+    assert "On none of 1 corruptions is it shown to be above the limit" in about(lines, "is to keep")
+    assert "on none of 1 corruptions is that shown to differ" in about(lines, "take")
+    assert lines[-1] == PROMISE and len(lines) == 3
+
+
+def test_what_costs_more_and_loses_more_is_named(snapshot: SnapshotAssertion) -> None:
+    hard = images("corruption", np.where(np.arange(1000) < 500, 2, 1), lost=60, **NAMED)
+    easy = images("corruption", np.zeros(1000, dtype=int), lost=300, name="contrast", strength=5)
+    nearly = images("corruption", HALF, lost=13, name="jpeg", strength=1)  # 1.3 points, by chance
+    foreign = images("foreign", np.arange(400) % 4 // 2 * 2, confidence=np.full(400, 0.8))
+    random = images("random", HALF, amount=8.0)
+    attacked = images("attack", np.full(1000, 2), lost=400, amount=8.0)
+    every = [AS_IS, hard, easy, nearly, foreign, random, attacked]
+    lines = conclusions(LOSS, every, FULL, PLAIN)
+    assert "above the limit on 2 of 3 corruptions, and most on contrast 5: 30.0 points" in lines[0]
+    assert "more on 1 (most on blur 3: 85.0 %) and less on 1 (least on contrast 5: 25.0 %)" in lines[1]
+    assert lines == snapshot
+
+
+@pytest.mark.parametrize(
+    ("target", "broken"),
+    [
+        (LOSS, True),
+        (Target("max-accuracy-loss", 0.1), False),
+        (Target("risk", 0.01, 0.95), True),
+        (Target("risk", 0.01, 0.95, labels=False), True),
+        (Target("max-disagreement", 0.1), False),
+        (Target("min-accuracy", 0.99), True),
+        (Target("min-accuracy", 0.9), False),
+        (Target("max-mean-macs", 450_000), True),
+        (Target("max-mean-macs", 900_000), False),
+    ],
+    ids=lambda value: f"{value.words}, {value.loss}" if isinstance(value, Target) else "",
+)
+def test_each_limit_is_looked_at_by_what_it_counts(
+    target: Target, broken: bool, snapshot: SnapshotAssertion
+) -> None:
+    hard = images("corruption", np.where(np.arange(1000) < 500, 2, 1), lost=60, **NAMED)
+    line = about(conclusions(target, [AS_IS, hard], FULL, PLAIN), "is to keep")
+    assert ("blur 3" in line) == broken
+    assert line == snapshot
+
+
+@pytest.mark.parametrize("target", [None, Target("max-mean-latency", 0.005)])
+def test_nothing_is_said_of_a_limit_that_is_not_there_or_is_a_time(target: Target | None) -> None:
+    lines = conclusions(target, [AS_IS, images("corruption", HALF, **NAMED)], FULL, PLAIN)
+    assert not any("is to keep" in line for line in lines)
+
+
+def test_a_network_that_sends_everything_to_the_end_has_nothing_to_take() -> None:
+    end = np.full(500, 2)
+    every = [images(kind, end) for kind in ("test", "foreign", "random", "attack")]
+    lines = conclusions(LOSS, every, FULL, PLAIN)
+    assert "has nothing to take" in about(lines, "attack")
+    assert "0.0 % leave early" in about(lines, "no class") and "confidence" not in lines[0]
+    assert StressRow.of(every[0]).confidence is None
+
+
+def test_an_attack_of_size_0_takes_nothing() -> None:
+    every = [AS_IS, images("random", HALF), images("attack", HALF)]
+    assert "is not shown to take any" in about(conclusions(LOSS, every, FULL, PLAIN), "attack")
+
+
+def test_too_few_images_conclude_nothing() -> None:
+    few = [images(kind, HALF[: FEWEST - 1], lost=50) for kind in ("test", "corruption", "attack")]
+    lines = conclusions(LOSS, few, FULL, PLAIN)
+    assert lines == [f"99 images are too few to conclude anything; take {FEWEST} or more.", PROMISE]
+    enough = images("test", HALF[:FEWEST])
+    few_foreign = conclusions(LOSS, [enough, images("foreign", HALF[:99])], FULL, PLAIN)
+    assert few_foreign == [PROMISE]
+
+
+def test_what_a_policy_does_is_read_from_logits() -> None:
+    """Three images: sure and right; sure and wrong where the full network is right; sure of nothing."""
+    logits = np.zeros((3, 2, 3))
+    logits[0, :, 0] = logits[1, 0, 1] = logits[1, 1, 0] = logits[2, 1, 2] = 9.0
+    policy = Policy("confidence", (1, 2), (0.9, None))
+    row = stressed("test", "as they are", policy, (0.5, 1.0), logits, np.array([0, 0, 0]))
+    assert row.exits.tolist() == [0, 0, 1] and row.compute.tolist() == [0.5, 0.5, 1.0]
+    assert row.right.tolist() == [True, False, False] and row.full.tolist() == [True, True, False]
+    assert row.lost.tolist() == [0.0, 1.0, 1.0] and (row.confidence > 0.9).all()
+    summary = StressRow.of(row)
+    assert summary.shares == (2 / 3, 1 / 3) and summary.loss is not None
+    assert summary.loss.value == pytest.approx(1 / 3) and summary.early.value == 2 / 3
+    nothing = StressRow.of(replace(row, kind="foreign"))
+    assert nothing.accuracy is None and nothing.loss is None and nothing.full is None
+
+
+def null_draws(draws: int, corruptions: int = 30, count: int = 400) -> tuple[int, int]:
+    """In how many of so many draws a sentence names a corruption, where none differs from images as they
+    are and each loses exactly what the limit allows."""
+    generator = np.random.default_rng(1)
+    limited = differing = 0
+    for _ in range(draws):
+        every = [images("test", generator.choice(3, count, p=[0.5, 0.3, 0.2]))]
+        for _ in range(corruptions):
+            wrong = generator.random(count) < 0.05
+            exits = generator.choice(3, count, p=[0.5, 0.3, 0.2])
+            worse = images("corruption", exits)
+            every.append(replace(worse, right=~wrong, lost=wrong.astype(float)))
+        limit, compute, *_ = conclusions(Target("risk", 0.05, 0.95), every, FULL, PLAIN)
+        limited += "On none of" not in limit
+        differing += "on none of" not in compute
+    return limited, differing
+
+
+@pytest.mark.slow
+def test_of_corruptions_that_change_nothing_one_is_named_in_few_draws(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limited, differing = null_draws(60)
+    assert limited <= 9 and differing <= 9  # 5 %, and three and a half standard errors
+    monkeypatch.setattr(stress, "ERROR", 30 * stress.ERROR)  # as if each were looked at alone
+    limited, differing = null_draws(20)
+    assert limited >= 12 and differing >= 10
+
+
+def test_the_share_that_an_attack_takes_has_an_interval_that_covers_it() -> None:
+    """A share of 0.4 of images goes from the first exit to the last: 0.4 · 0.85 of what 0.75 saves."""
+    generator = np.random.default_rng(2)
+    covered = 0
+    for _ in range(200):
+        plain = COSTS[generator.choice(3, 300, p=[0.6, 0.3, 0.1])]
+        moved = generator.random(300) < 0.4
+        share = taken(plain, np.where(moved, COSTS[2], plain), FULL)
+        saved = FULL - COSTS @ [0.6, 0.3, 0.1]
+        truth = 0.4 * (COSTS[2] - COSTS @ [0.6, 0.3, 0.1]) / saved
+        assert share is not None
+        covered += share.low <= truth <= share.high
+    assert covered >= 180
+    assert taken(np.full(300, 1.1), np.full(300, 1.1), FULL) is None
