@@ -8,8 +8,9 @@ import hashlib
 import io
 import json
 import tarfile
+import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,19 @@ from safetensors.torch import save
 
 import records
 from fuzz_kit import HARMS, cases, changed, harmed, little_memory, one_line
+from offramp import usercode
 from offramp.api.results import stats
 from offramp.data import DataSpec, load, split_file
 from offramp.data.raw import RawData, RawSplit
+from offramp.data.sources import table
 from offramp.errors import OfframpError
 from offramp.hashing import with_seal
 from offramp.nets import pretrained
 from offramp.policy.policy import Policy
 from offramp.preprocessing import from_json
 from offramp.report import claims, evidence
-from offramp.store import pack
+from offramp.report.page.folder import MARKER, check
+from offramp.store import pack, searches
 from offramp.store.store import Store
 from offramp.study.plan import profiles
 from offramp.study.spec import file as spec
@@ -72,12 +76,25 @@ SPLITS = {
 
 @dataclass(frozen=True)
 class Door:
-    """name: of a file with `content`, which `read` takes the path of.  usual: how many cases."""
+    """name: of a file with `content`, which `read` takes the path of.  usual: how many cases.  beside:
+    other files, by name."""
 
     name: str
     content: bytes
     read: Callable[[Path], object]
     usual: int = 200
+    beside: Mapping[str, bytes] = field(default_factory=dict)
+
+    def laid_out(self, folder: Path) -> Path:
+        """Where it is, or would be, in a folder with all that it needs beside it."""
+        for name, content in {**BESIDE, **self.beside}.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        if self.name.endswith("ubyte.gz"):
+            (folder / self.name.removesuffix(".gz")).unlink()
+        path = folder / self.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
 
 def data(name: str, **options: Any) -> Callable[[Path], object]:
@@ -98,24 +115,34 @@ def idx(array: np.ndarray) -> bytes:
     return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
 
 
-def cifar(mode: str) -> bytes:
-    """An archive with 40 images."""
-    file = io.BytesIO()
+def cifar_files() -> dict[str, bytes]:
+    """40 images."""
     files = {f"data_batch_{i}.bin": bytes([i % 2]) + bytes(3072) for i in range(1, 6)}
     files = {name: 8 * row for name, row in files.items()}
     files |= {"test_batch.bin": 2 * (b"\0" + bytes(3072) + b"\1" + bytes(3072))}
+    files |= {"batches.meta.txt": b"a\nb\n"}
+    return {f"cifar-10-batches-bin/{name}": content for name, content in files.items()}
+
+
+def cifar(mode: str) -> bytes:
+    """An archive with them."""
+    file = io.BytesIO()
     with tarfile.open(fileobj=file, mode=mode) as archive:  # type: ignore[call-overload]
-        for name, content in (files | {"batches.meta.txt": b"a\nb\n"}).items():
-            entry = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+        for name, content in cifar_files().items():
+            entry = tarfile.TarInfo(name)
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
     return file.getvalue()
 
 
+def png(red: int = 0) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4), (red, 0, 0)).save(file, "png")
+    return file.getvalue()
+
+
 def parquet() -> bytes:
-    png = io.BytesIO()
-    Image.new("RGB", (4, 4)).save(png, "png")
-    rows = [{"bytes": png.getvalue(), "path": f"{i}.png"} for i in range(50)]
+    rows = [{"bytes": png(), "path": f"{i}.png"} for i in range(50)]
     table = pa.table({"img": rows, "label": [i % 2 for i in range(50)]})
     names = {"info": {"features": {"label": {"names": ["a", "b"]}}}}
     file = io.BytesIO()
@@ -164,6 +191,54 @@ DOORS = {
     "table": Door("t.csv", numbers("csv"), lambda path: stats.read(path, "value")),
     "Parquet table": Door("t.parquet", numbers("parquet"), lambda path: stats.read(path, "value"), 100),
 }
+CODE = b"import beside\n\n\ndef f():\n    return 1\n"
+TABLE = b"image,label\n" + b"".join(b"%d.png,%d\n" % (i, i % 2) for i in range(9))
+NIH = b"Image Index,Finding Labels,Patient ID\n0.png,Infiltration,1\n"
+SPECIAL = {  # doors that are tried with what is no file of their kind, and not with changed bytes
+    **DOORS,
+    "code": Door("my.py", CODE, lambda path: usercode.load(f"{path}:f", "backbone")),
+    "code beside": Door(
+        "beside.py",
+        b"",
+        lambda path: usercode.load(f"{path.with_name('my.py')}:f", "backbone"),
+        beside={"my.py": CODE},
+    ),
+    "index of weights": Door("w.safetensors.index.json", b'{"weight_map": {}}', weights),
+    "shard of weights": Door(
+        "s.safetensors",
+        save({"a.weight": torch.zeros(2, 2)}),
+        lambda path: weights(path.with_name("w.safetensors.index.json")),
+        beside={"w.safetensors.index.json": b'{"weight_map": {"a.weight": "s.safetensors"}}'},
+    ),
+    "journal": Door("s.log", b'{"op_code": 0}\n', lambda path: searches._mend(path)),
+    "CSV of images": Door("t.csv", TABLE, table.read),
+    "JSON lines of images": Door("t.jsonl", b'{"image": "0.png", "label": 1}\n', table.read),
+    "Parquet of images": Door("t.parquet", numbers("parquet"), table.read),
+    "NIH": Door("Data_Entry_2017_v2020.csv", NIH, data("chestxray14")),
+    "wnids": Door(
+        "wnids.txt",
+        b"n01 n02\n",
+        lambda path: load(
+            DataSpec("imagenet100", root=str(path.parent), options=(("wnids", str(path)),))
+        ),
+        beside={f"{split}/n01/0.png": png() for split in ("train", "val")},
+    ),
+    "CIFAR file": Door(
+        "cifar-10-batches-bin/data_batch_1.bin",
+        cifar_files()["cifar-10-batches-bin/data_batch_1.bin"],
+        lambda path: load(
+            DataSpec("cifar10", root=str(path.parents[1]), options=(("official", False),))
+        ),
+        beside=cifar_files(),
+    ),
+    "photo": Door(
+        "photos/a/0.png",
+        png(),
+        lambda path: load(DataSpec("folder", root=str(path.parents[1]))),
+        beside={f"photos/{'ab'[i % 2]}/{i}.png": png(i) for i in range(40)},
+    ),
+    "marker of a report": Door(f"page/{MARKER}", b'{"files": []}', lambda path: check(path.parent)),
+}
 BESIDE: Mapping[str, bytes] = {
     "train-images-idx3-ubyte": idx(np.zeros((60, 4, 4))),
     "train-labels-idx1-ubyte": idx(np.arange(60) % 2),
@@ -183,11 +258,7 @@ JSON = {
 @pytest.mark.filterwarnings("ignore")  # of libraries, of what is wrong in a file
 @pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
 def test_bytes(door: Door, tmp_path: Path) -> None:
-    path = tmp_path / door.name
-    for name, content in BESIDE.items():
-        (tmp_path / name).write_bytes(content)
-    if door.name.endswith("ubyte.gz"):
-        (tmp_path / door.name.removesuffix(".gz")).unlink()
+    path = door.laid_out(tmp_path)
     path.write_bytes(door.content)
     door.read(path)  # as it is, it is read
     for case in cases(door.usual):
@@ -197,22 +268,55 @@ def test_bytes(door: Door, tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__name__)
-@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+@pytest.mark.parametrize("door", SPECIAL.values(), ids=SPECIAL)
 def test_what_is_no_file_of_its_kind(
     door: Door, harm: Callable[[Path, bytes], None], tmp_path: Path
 ) -> None:
     """A pipe, a device that never ends, four terabytes: in little memory, before the test's time is
     up."""
-    path = tmp_path / door.name
-    for name, content in BESIDE.items():
-        (tmp_path / name).write_bytes(content)
-    if door.name.endswith("ubyte.gz"):
-        (tmp_path / door.name.removesuffix(".gz")).unlink()
+    path = door.laid_out(tmp_path)
     path.unlink(missing_ok=True)
     harm(path, door.content)
     with little_memory(), pytest.raises(OfframpError) as caught:
         door.read(path)
     assert "\n" not in str(caught.value)
+
+
+def repeated(names: tuple[str, ...], value: Any) -> bytes:
+    """Parquet of 3,000 equal rows, which stand there once."""
+    rows = pa.DictionaryArray.from_arrays(pa.array([0] * 3000, pa.int32()), pa.array([value]))
+    file = io.BytesIO()
+    pq.write_table(pa.table(dict.fromkeys(names, rows)), file, store_schema=False)
+    return file.getvalue()
+
+
+def wide_png() -> bytes:
+    """The head of a picture of 4,000,000,000 pixels."""
+    size = (200_000).to_bytes(4, "big") + (20_000).to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
+    head = b"IHDR" + size
+    chunk = (13).to_bytes(4, "big") + head + zlib.crc32(head).to_bytes(4, "big")
+    return b"\x89PNG\r\n\x1a\n" + chunk + png()[33:]
+
+
+LARGE = 2**20  # bytes of a cell: three gigabytes in all
+BOMBS = {
+    "table of images": ("Parquet of images", repeated(("image", "label"), "x" * LARGE)),
+    "table of numbers": ("Parquet table", repeated(("value", "strategy"), "x" * LARGE)),
+    "shard of images": ("Parquet", repeated(("img", "label"), b"x" * LARGE)),
+    "photo": ("photo", wide_png()),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "content"), BOMBS.values(), ids=BOMBS)
+def test_what_unpacks_to_gigabytes(name: str, content: bytes, tmp_path: Path) -> None:
+    door = SPECIAL[name]
+    path = door.laid_out(tmp_path)
+    path.write_bytes(content)
+    assert len(content) < 5 * 2**20
+    with little_memory(), pytest.raises(OfframpError) as caught:
+        door.read(path)
+    assert "\n" not in str(caught.value) and path.name in str(caught.value)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from offramp.errors import OfframpError, in_line, nearest
+from offramp.files import DOCUMENT, read_regular
 from offramp.hashing import digest
 
 
@@ -79,7 +80,7 @@ class Code:
 def read(name: str) -> Code:
     """The code that `path/file.py:function` names, which is there. Nothing of it runs."""
     path = Path(os.path.realpath(file_of(name)))  # unlike resolve, it takes links in a circle
-    main = CodeFile(path, path.read_bytes())
+    main = _opened(path)
     neighbors: dict[str, CodeFile] = {}
     waiting = [("", main)]
     while waiting:
@@ -217,6 +218,14 @@ def _absolute(name: str, level: int, module: str, package: bool) -> str | None:
     return ".".join(filter(None, [*parts[: len(parts) - up], name]))
 
 
+def _opened(path: Path) -> CodeFile:
+    """A file of code. Raises OfframpError for what cannot be read, or is larger than code is."""
+    try:
+        return CodeFile(path, read_regular(path, DOCUMENT))
+    except OSError as error:
+        raise OfframpError(f"{path} cannot be read ({error.strerror}); give a file of code") from error
+
+
 def _neighbor(folder: Path, parts: list[str]) -> CodeFile | None:
     """The module of the folder that has this name; None where there is none, and for names of Python's
     own library and of offramp, which no file stands in for."""
@@ -225,7 +234,7 @@ def _neighbor(folder: Path, parts: list[str]) -> CodeFile | None:
     place = folder.joinpath(*parts)
     for path in (place / "__init__.py", place.with_name(f"{parts[-1]}.py")):
         if path.is_file():
-            return CodeFile(path, path.read_bytes())
+            return _opened(path)
     if not place.is_dir():
         return None
     installed = importlib.util.find_spec(parts[0]) if len(parts) == 1 else None

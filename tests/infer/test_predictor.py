@@ -395,12 +395,21 @@ def test_forced_exits_for_measurements(joint: ExitNetwork) -> None:
         assert single.exits.tolist() == [place + 1]
 
 
-def test_logits_that_are_no_numbers(joint: ExitNetwork) -> None:
+def test_logits_that_are_no_numbers(joint: ExitNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     images = IMAGES.clone()
-    images[3] = float("nan")
-    prediction = Predictor(joint, Policy("confidence", (1, 2, 3, 4), (0.01, 0.01, 0.01, None)))(images)
+    images[3] = float("nan")  # as an overflow in the network would be
+    predictor = Predictor(joint, Policy("confidence", (1, 2, 3, 4), (0.01, 0.01, 0.01, None)))
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "check_finite", lambda _: None)
+        prediction = predictor(images)
     assert prediction.exits.tolist() == [4 if row == 3 else 1 for row in range(ROWS)]
     assert prediction.confidence[3].isnan() and not prediction.confidence[2].isnan()
+    images[3] = 0
+    for value in (float("nan"), float("inf")):
+        images[5, 0, 2, 3] = value
+        for rows in (images, images[5:6]):
+            with pytest.raises(OfframpError, match=f"image {5 % len(rows)} has NaN or infinite values"):
+                predictor(rows)
 
 
 @given(

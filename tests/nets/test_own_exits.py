@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 
 from nets.published import BranchyNet, MSDNet, RANet, TokenViT, conv
 from offramp.device import seeded
+from offramp.nets import own_exits
 from offramp.nets.cut.observe import count_macs
+from offramp.nets.cut.places import survey
 from offramp.nets.foreign import answering
-from offramp.nets.network import inside
+from offramp.nets.network import exit_macs, inside
 from offramp.nets.own_exits import with_exits
 from offramp.parts import Part
 from wording import refusal
@@ -65,6 +68,73 @@ def test_every_part_is_counted_once(kind: Callable[[], nn.Module]) -> None:
     assert heads and not {
         n for n in net.backbone.state_dict() if n.startswith(("classifier.0", "branch"))
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", NETWORKS.values(), ids=NETWORKS)
+def test_an_exit_runs_what_it_needs_and_no_more(kind: Callable[[], nn.Module]) -> None:
+    """The cost of an image that leaves is what the traces of that exit and of those before run: a
+    refusal names the same numbers."""
+    module = fresh(kind)
+    net = with_exits(module, SHAPE)
+    described = answering(module, SHAPE)
+    picks = [partial(own_exits._logits, described.outputs, k) for k in range(net.exits)]
+    needed = own_exits._costs([survey(module, SHAPE, pick) for pick in picks])
+    assert [exit_macs(net, range(1, k + 1)) for k in range(1, net.exits + 1)] == needed
+
+
+class Late(nn.Module):
+    """A layer that only the final exit reads runs before the early head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body, self.side = conv(3, 4), conv(4, 4), conv(4, 4)
+        self.early, self.late = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def between(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.side(x), x
+
+    def forward(self, x: Tensor) -> Any:
+        side, x = self.between(self.stem(x))
+        x = self.body(x)
+        return [self.early(x.mean((2, 3))), self.late((x + side).mean((2, 3)))]
+
+
+class Written(Late):
+    """The side writes on what the early exit reads."""
+
+    def between(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        view = x.flatten(2)
+        side = self.side(x)
+        view.mul_(0.5)
+        return side, x
+
+
+class Read(Late):
+    """The side reads what the early exit writes on afterwards."""
+
+    def between(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        side = self.side(x)
+        return side, x.mul_(0.5)
+
+
+class Shared(Late):
+    """The side has the layer of the early exit."""
+
+    def between(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.body(x), x
+
+
+@pytest.mark.parametrize("kind", [Late, Written, Read, Shared])
+def test_what_waits_computes_the_same(kind: Callable[[], nn.Module]) -> None:
+    module = fresh(kind)
+    net = with_exits(module, SHAPE)
+    x = torch.randn(4, *SHAPE)
+    with torch.no_grad():
+        for own, theirs in zip(net(x), module(x.clone()), strict=True):
+            torch.testing.assert_close(own, theirs)
+    late = net.macs(Part("segment", 2))
+    assert late > 0 if kind is Late else late == 0
 
 
 class Pair(nn.Module):

@@ -34,7 +34,7 @@ from offramp.data_spec import GIVEN, HELD_OUT, SPLITS, Normalization
 from offramp.engine.settings import laid_out
 from offramp.errors import OfframpError
 from offramp.infer import benchmark
-from offramp.infer.predictor import Prediction, Predictor, check_backend
+from offramp.infer.predictor import Prediction, Predictor, check_backend, check_finite
 from offramp.inputs import check_numbers, is_text
 from offramp.metrics import accuracy
 from offramp.nets import ExitNetwork
@@ -227,9 +227,7 @@ class Fitted:
             check_fits(rule, self._trained.id, self._trained.hash, self._trained.exits)
         ready = self._tensor(images)
         check_numbers(ready, "the images")
-        if ready.is_floating_point() and not bool(ready.isfinite().all()):
-            at = int((~ready.isfinite()).nonzero()[0][0])
-            raise OfframpError(f"image {at} has NaN or infinite values, which have no answer; mend it")
+        check_finite(ready)
         if top := _pixels_to(ready, None if self._normalized else (self.mean, self.std)):
             raise _pixels(top)
         place = next(self.net.parameters()).device

@@ -13,6 +13,7 @@ their hashes, and a bundle of which one is missing or changed is refused. Nothin
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import functools
 import hashlib
@@ -606,15 +607,35 @@ def _other(runtime: str) -> Any:
         raise BundleError(f"{error.name} is not installed here; pip install {runtime}") from None
 
 
+def _room() -> int:
+    """Bytes that graphs may have together: half of this machine's, or of what a container has of it."""
+    room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**34
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text(encoding="utf-8").strip() if limit.is_file() else ""
+    return min(room, int(text) if text.isdecimal() else room) // 2
+
+
+@functools.cache
+def _bound_memory() -> None:
+    """Bound what graphs of this process ask for while they run: a small one may ask for any amount."""
+    kinds = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    with contextlib.suppress(Exception):  # another copy of this file has done so
+        onnxruntime.create_and_register_allocator(
+            onnxruntime.OrtMemoryInfo("Cpu", *kinds), onnxruntime.OrtArenaCfg({"max_mem": _room()})
+        )
+
+
 def session(path: Path, threads: int, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Any:
     """The graph in a file, loaded. Raises BundleError where onnxruntime cannot, and as
     `check_operators`."""
     check_operators(path)
+    _bound_memory()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what it says has names of the graph as they are, escapes and all
     options.add_session_config_entry("session.load_model_format", "ONNX")
+    options.add_session_config_entry("session.use_env_allocators", "1")  # the bounded one
     # Each stage has a pool of its own. Threads of one that spin take the cores from the next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

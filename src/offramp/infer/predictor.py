@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
@@ -141,6 +142,8 @@ class Predictor:
                 take, or the network was put in train mode since.
         """
         self._check(images)
+        if forced is None:
+            check_finite(images)
         try:
             return self._answered(images, forced)
         except RuntimeError as error:  # not before: some networks, and autocast, take other types
@@ -290,6 +293,14 @@ class Predictor:
         none = self._numbers[:0]
         empty = self._shares[:0]
         return Prediction(none, empty, none, empty, empty.new_empty(0, self._net.classes))
+
+
+def check_finite(images: Tensor) -> None:
+    """Raises OfframpError for NaN and infinity. The sum tells in one pass; where it is not finite, the
+    images still may be."""
+    if images.is_floating_point() and not np.isfinite(images.detach().sum().float().cpu().numpy()):
+        for at in (~images.isfinite()).nonzero()[:1, 0].tolist():
+            raise OfframpError(f"image {at} has NaN or infinite values, which have no answer; mend it")
 
 
 def _seen(row: _Rows | None, logits: Tensor, at: int) -> _Rows:

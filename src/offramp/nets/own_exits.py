@@ -8,7 +8,8 @@ head k, and the one tensor of the backbone that the head reads is where the back
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from offramp.hashing import digest
 from offramp.inputs import Shape
 from offramp.nets.builder import measured
 from offramp.nets.cut.calling import STRAIGHT
-from offramp.nets.cut.modes import ModuleGraphs, hold_constants
+from offramp.nets.cut.modes import ModeGraph, ModuleGraphs, hold_constants
 from offramp.nets.cut.observe import count_macs
 from offramp.nets.cut.partition import Trunk, cut
 from offramp.nets.cut.places import Survey, survey
@@ -120,8 +121,8 @@ def _costs(surveys: Sequence[Survey]) -> list[int]:
 
 def _cut(module: nn.Module, described: MultiExit, surveys: Sequence[Survey]) -> ExitNetwork:
     shape, count = described.input_shape, described.exits
-    last = surveys[-1]
-    taps = [_tap(k, surveys[k - 1], last.graphs) for k in range(1, count)]
+    taps = [_tap(k, surveys[k - 1], surveys[-1].graphs) for k in range(1, count)]
+    last = _in_order_of_need(surveys[-1], taps)
     heads = [_head(module, shape, each, tap) for each, tap in zip(surveys, taps, strict=False)]
     whole = cut(module, shape, [_name(last, tap) for tap in taps], surveyed=last)
     # Named as the network is, which messages and cards tell.
@@ -184,6 +185,52 @@ def _tap(exit: int, of_exit: Survey, backbone: ModuleGraphs) -> str:
             f"{places}; have it read one"
         )
     return names[next(iter(read))]
+
+
+def _in_order_of_need(backbone: Survey, taps: Sequence[str]) -> Survey:
+    """The backbone with what each tap needs moved before what it does not, so that an image which leaves
+    there has not paid for what only later exits read. The order within either stays."""
+    graphs, mode = backbone.graphs, backbone.graphs.eval
+    first: dict[fx.Node, int] = {}
+    ties = _ties(graphs, mode)
+    for k, name in enumerate(taps):
+        tap = mode.origin(mode.traced.named[name])
+        waiting, needed = [tap], set[fx.Node]()
+        while waiting:
+            node = waiting.pop()
+            if node not in needed and mode.order[node] <= mode.order[tap]:
+                needed.add(node)
+                first.setdefault(node, k)
+                waiting += [*node.all_input_nodes, *ties[node]]
+    end = mode.traced.graph.output_node()
+    for node in sorted(
+        mode.order, key=lambda n: -1 if n.op == "placeholder" else first.get(n, len(taps))
+    ):
+        if node is not end:
+            end.prepend(node)
+    moved = ModeGraph(mode.traced, mode.facts)
+    return Survey(replace(graphs, train=moved, eval=moved))
+
+
+def _ties(graphs: ModuleGraphs, mode: ModeGraph) -> Mapping[fx.Node, list[fx.Node]]:
+    """What has to stay on an operation's side of a cut beside its inputs: what uses weights of it, and
+    before it what wrote on memory that it reads, or read what it writes on."""
+    using, touching, writing = (defaultdict[int, list[fx.Node]](list) for _ in range(3))
+    ties: dict[fx.Node, list[fx.Node]] = {}
+    for node in mode.order:
+        fact = mode.facts[node]
+        storages = (mode.facts[n].storage for n in (node, *node.all_input_nodes))
+        touched = {storage for storage in storages if storage is not None}
+        numbers = {n for path in mode.weights.get(node, ()) for n in graphs.weights.get(path, ())}
+        ties[node] = [n for storage in touched for n in writing[storage]]
+        ties[node] += [n for storage in fact.writes for n in touching[storage]]
+        for table, keys in ((using, numbers), (touching, touched), (writing, fact.writes)):
+            for key in keys:
+                table[key].append(node)
+    for together in using.values():
+        for node in together:
+            ties[node] += together
+    return ties
 
 
 def _name(backbone: Survey, tensor: str) -> str:

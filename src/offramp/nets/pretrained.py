@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from offramp.errors import OfframpError, in_line, nearest
-from offramp.files import ARRAYS, check_regular, inside
+from offramp.files import ARRAYS, RECORDS, check_regular, inside, read_regular
 from offramp.nets.backbones import BACKBONES
 from offramp.nets.cut.partition import Trunk
 from offramp.nets.identity import tensors_digest
@@ -461,7 +461,7 @@ def _index_of(path: Path) -> Path | None:
 def _shards(index: Path) -> Iterator[Path]:
     """The files that an index names, each once."""
     try:
-        listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        listed = json.loads(read_regular(index, RECORDS))["weight_map"].values()
         names = list(dict.fromkeys(str(name) for name in listed))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise OfframpError(f"{index} is no index of weights ({error!r}); give another file") from error

@@ -33,7 +33,7 @@ from itertools import groupby
 from pathlib import Path
 
 from offramp import units
-from offramp.files import home
+from offramp.files import ARRAYS, RECORDS, home
 from offramp.store.locks import Lease, Locks
 from offramp.store.place import Url
 from offramp.store.remote import Info, LockObjects, Remote, loose_beats
@@ -138,7 +138,9 @@ class Cloud:
         return BLOBS, *name[:-1], f"{name[-1]}.{sha256}"
 
     def read(self, *name: str) -> bytes:
-        blob = BLOB.fullmatch(name[-1])
+        blob, info = BLOB.fullmatch(name[-1]), self._listed(name)
+        if info is not None and info.size > (RECORDS if name[-1].endswith(".json") else ARRAYS):
+            raise Damaged(self.path(*name), f"has {units.size(info.size)}, more than is read")
         if blob is not None and name[0] == BLOBS:
             data = self._read_blob(blob["sha256"], name)
         elif _is_manifest(name):

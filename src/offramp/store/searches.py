@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from offramp.errors import OfframpError
+from offramp.files import TABLE, check_regular, read_regular
 from offramp.store import manifest
 from offramp.store.archive import SEARCH, Archive, Damaged
 from offramp.store.live import COLUMNS, LivePhase, Proposal, Reader, TrialProgress
@@ -61,7 +62,11 @@ def _mend(path: Path) -> None:
     # The lock is a link to the path as it was given: of a relative one it leads nowhere, and Optuna
     # then waits for it forever.
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
-    if path.exists() and (data := path.read_bytes()) and not data.endswith(b"\n"):
+    try:
+        data = read_regular(path, TABLE) if os.path.lexists(path) else b""
+    except OSError as error:
+        raise OfframpError(f"{path} cannot be read ({error.strerror}); remove it") from error
+    if not data.endswith(b"\n"):
         os.truncate(path, data.rfind(b"\n") + 1)
 
 
@@ -76,6 +81,7 @@ def proposals(reader: Reader) -> Iterator[TrialProgress]:
 
     for path in paths:
         try:
+            check_regular(path, TABLE)
             storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
             tried = optuna.load_study(study_name=path.stem, storage=storage).get_trials(deepcopy=False)
         except Exception:  # of an altered file, or without a study yet, it raises whatever it likes

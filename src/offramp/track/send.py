@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from offramp.files import replacing, writing
+from offramp.files import RECORDS, read_regular, replacing, writing
 from offramp.store.live import LivePhase, TrialProgress
 from offramp.store.manifest import Manifest
 
@@ -95,7 +95,7 @@ class SentLog:
     def at(path: Path, write: Callable[[TrialUpdate], None]) -> SentLog:
         """The log at `path`; an empty one where there is none that can be read."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_regular(path, RECORDS))
         except (OSError, ValueError):
             content = None
         pairs = content.items() if isinstance(content, dict) else ()

@@ -15,7 +15,9 @@ from typing import Any
 from offramp.data.images import cache
 from offramp.data.progress import LoggedProgress, pool
 from offramp.errors import OfframpError
+from offramp.files import TABLE
 from offramp.hashing import file_digest, text_digest
+from offramp.units import size
 
 Stamp = tuple[int, int, int, int]  # bytes, nanoseconds of mtime and of ctime, inode
 Entry = tuple[Stamp, str]  # with the SHA-256 in hex
@@ -108,6 +110,8 @@ def _stamp(path: Path) -> Stamp:
         raise _unreadable(path, error) from error
     if not stat.S_ISREG(state.st_mode):  # a pipe would be waited for
         raise OfframpError(f"{path} is no file; remove it")
+    if state.st_size > TABLE:
+        raise OfframpError(f"{path} has {size(state.st_size)}, which no image has; remove it")
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from offramp.data.images.files import Files, check_folder, folders, image_files
 from offramp.data.raw import DataSource, DeclaredCounts, RawData, RawSplit
 from offramp.data.splits import by_hash, together
 from offramp.errors import OfframpError, in_line
+from offramp.files import DOCUMENT, TABLE, read_regular, read_regular_text
 from offramp.hashing import text_digest
 
 FETCH = (
@@ -85,7 +87,8 @@ def _table(root: Path) -> tuple[pd.DataFrame, str]:
     if not files:
         raise OfframpError(f"{root} holds no Data_Entry_2017*.csv; fetch {FETCH}")
     try:
-        table = pd.read_csv(files[-1], usecols=[IMAGE, FINDINGS, PATIENT], dtype=str)
+        content = io.BytesIO(read_regular(files[-1], TABLE))
+        table = pd.read_csv(content, usecols=[IMAGE, FINDINGS, PATIENT], dtype=str)
     except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
         reason = in_line(error)
         raise OfframpError(f"{files[-1]} is not NIH's table ({reason}); fetch it again") from error
@@ -116,7 +119,7 @@ def _test_rows(
     listed = {}
     for part, file in LISTS.items():
         try:
-            listed[part] = set((root / file).read_text().split())
+            listed[part] = set(read_regular_text(root / file, DOCUMENT).split())
         except OSError as error:
             raise OfframpError(f"{root} holds no {file}; fetch {FETCH} and NIH's two lists") from error
     unlisted = ~table[IMAGE].isin(listed["train"] | listed["test"])

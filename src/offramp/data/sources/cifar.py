@@ -19,7 +19,7 @@ from offramp.data.images.files import check_link
 from offramp.data.raw import DataSource, DeclaredCounts, RawData, RawSplit, fixed_counts
 from offramp.data.sources import parquet
 from offramp.errors import OfframpError, in_line
-from offramp.files import ARRAYS, check_regular
+from offramp.files import check_regular
 from offramp.units import size
 
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -176,7 +176,7 @@ def _from_binary(root: Path, paths: list[Path], layout: BinaryLayout) -> RawData
     for path in paths:
         check_link(root, path)
         try:
-            check_regular(path, ARRAYS)
+            check_regular(path, LARGEST)
         except OSError as error:
             raise OfframpError(f"{path} cannot be read ({error.strerror}); fetch it again") from error
     packed = paths[0].name == layout.archive

@@ -11,6 +11,7 @@ import torch
 from offramp.data.images.files import EncodedImages
 from offramp.data.raw import DataSource, RawData, RawSplit
 from offramp.errors import OfframpError, in_line, nearest
+from offramp.files import TABLE, read_regular
 
 FETCH = "a data set of https://huggingface.co/datasets by giving its name as data.repo"
 
@@ -157,7 +158,7 @@ def _row(column: Any, where: str, row: int) -> bytes:
     if stored["bytes"] is not None:
         return bytes(stored["bytes"])
     try:
-        return Path(stored["path"]).read_bytes()
+        return read_regular(Path(stored["path"]), TABLE)
     except OSError as error:
         raise OfframpError(f"{where} row {row} cannot be read ({error}); fetch it again") from error
 

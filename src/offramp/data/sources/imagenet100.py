@@ -9,6 +9,7 @@ from offramp.data.images.files import check_folder, class_files, folders
 from offramp.data.images.geometry import Geometry
 from offramp.data.raw import DataSource, DeclaredCounts, RawData, RawSplit, fixed_counts
 from offramp.errors import OfframpError
+from offramp.files import DOCUMENT, read_regular_text
 
 FETCH = (
     "ILSVRC 2012's training and validation images from https://image-net.org/download-images (they ask "
@@ -56,7 +57,7 @@ def _classes(wnids: str | Sequence[str] | None, home: Path) -> tuple[str, ...]:
     elif isinstance(wnids, str):
         path = Path(wnids).expanduser()
         try:
-            words = path.read_text().split()
+            words = read_regular_text(path, DOCUMENT).split()
         except (OSError, UnicodeDecodeError) as error:
             raise OfframpError(
                 f"data.wnids: {path} cannot be read ({error}); give a file with one wnid a line, "

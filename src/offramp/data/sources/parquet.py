@@ -24,7 +24,10 @@ from offramp.data.raw import RawData, RawSplit
 from offramp.errors import OfframpError, in_line
 from offramp.files import ARRAYS, check_regular
 from offramp.hashing import file_digest
+from offramp.units import size
 
+LARGE, RATIO = 2**30, 20  # images of more bytes, packed more tightly, are a trap and no data
+ROWS, FEW = 64, 10**6  # that are unpacked at a time; in a file, however short
 FOLDERS = (".", "data", "plain_text")  # where the hub's repositories keep their shards
 
 
@@ -100,9 +103,12 @@ def _shards(root: Path, split: str, fetch: str) -> list[Path]:
 
 
 def _table(path: Path, image_column: str, label_column: str) -> Any:
-    """The two columns of a file."""
+    """The two columns of a file, read a few rows at a time: what is packed may unpack to any size."""
+    columns, batches = [image_column, label_column], []
     try:
         check_regular(path, ARRAYS)
+        length = path.stat().st_size
+        room = most = max(LARGE, RATIO * length)
         with path.open("rb") as opened, pq.ParquetFile(opened) as file:
             present = file.schema_arrow.names
             for key, column in (("image_column", image_column), ("label_column", label_column)):
@@ -110,7 +116,16 @@ def _table(path: Path, image_column: str, label_column: str) -> Any:
                     raise OfframpError(
                         f"{path} has no column '{column}'; set data.{key} to one of {', '.join(present)}"
                     )
-            return file.read(columns=[image_column, label_column])
+            if (rows := file.metadata.num_rows) > max(FEW, length):
+                raise OfframpError(f"{path} has {rows:,} rows in {size(length)}; fetch it again")
+            for batch in file.iter_batches(ROWS, columns=columns):
+                batches.append(batch.select(columns))
+                room -= batch.nbytes
+                if room < 0:
+                    raise OfframpError(f"{path} unpacks to more than {size(most)}; fetch it again")
+            schema = file.schema_arrow
+            fields = [schema.field(column) for column in columns]
+            return pa.Table.from_batches(batches, pa.schema(fields, schema.metadata))
     except OfframpError:
         raise
     except Exception as error:  # pyarrow raises whatever it likes on damaged bytes

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,14 +12,15 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
+from offramp import files as bounds
+from offramp import parquet
 from offramp.data.images.files import SPLIT_FOLDERS, SUFFIXES, Files, folders, image_files
 from offramp.data.raw import DataSource, RawData, RawSplit
 from offramp.data.splits import split_off
 from offramp.errors import OfframpError, in_line, nearest
-from offramp.files import ARRAYS, check_regular, resolved
+from offramp.files import read_regular, resolved
 from offramp.hashing import file_digest
 from offramp.units import counted
 
@@ -351,16 +354,20 @@ def read(path: Path, images: ImageIndex | None = None) -> pd.DataFrame:
         OfframpError: naming the file, where it cannot be read.
     """
     try:
-        check_regular(path, ARRAYS)
+        content = read_regular(path, bounds.TABLE)
         if path.suffix.lower() == ".parquet":
-            return _parquet(path)
+            return _parquet(content)
         if path.suffix.lower() in (".jsonl", ".ndjson"):
-            return _json_lines(path)
-        with path.open(encoding="utf-8-sig") as file:
-            first = file.readline()
-        separator = next((each for each in SEPARATORS if each in first.strip()), ",")
+            return _json_lines(content.decode("utf-8-sig"))
+        first = re.split(rb"[\r\n]", content, maxsplit=1)[0].decode("utf-8-sig").strip()
+        separator = next((each for each in SEPARATORS if each in first), ",")
         frame = pd.read_csv(
-            path, sep=separator, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+            io.BytesIO(content),
+            sep=separator,
+            header=None,
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
         )
     # Errors of pandas are ValueErrors.
     except (ValueError, KeyError, OSError, RecursionError, pa.ArrowException) as error:
@@ -380,9 +387,8 @@ def has_ending(cell: str) -> bool:
     return PurePosixPath(cell.strip()).suffix.lower() in SUFFIXES
 
 
-def _parquet(path: Path) -> pd.DataFrame:
-    with path.open("rb") as opened, pq.ParquetFile(opened) as file:
-        rows = file.read()
+def _parquet(content: bytes) -> pd.DataFrame:
+    rows = parquet.read(content)
     readable = (
         pa.types.is_string,
         pa.types.is_large_string,
@@ -400,9 +406,9 @@ def _parquet(path: Path) -> pd.DataFrame:
     return pd.DataFrame(columns, dtype=str)
 
 
-def _json_lines(path: Path) -> pd.DataFrame:
+def _json_lines(content: str) -> pd.DataFrame:
     # Not `splitlines`: JSON's text may hold other ends of lines, such as U+2028, as they are.
-    texts = path.read_text(encoding="utf-8-sig").split("\n")
+    texts = content.split("\n")
     rows = [json.loads(text) for text in texts if text.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("a line is no object")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from offramp.errors import OfframpError
-from offramp.files import folder_at, is_litter, writing
+from offramp.files import RECORDS, folder_at, is_litter, read_regular, writing
 from offramp.report import figures, tables
 from offramp.report.advice import answer, headline, listed
 from offramp.report.claims import claims_table
@@ -39,7 +39,7 @@ def check(out: Path) -> None:
     if not files:
         return
     try:
-        ours = set(json.loads((out / MARKER).read_text(encoding="utf-8"))["files"])
+        ours = set(json.loads(read_regular(out / MARKER, RECORDS))["files"])
     except (OSError, ValueError, LookupError, TypeError):
         raise OfframpError(
             f"{out} is there and is no earlier report; choose another --out, or remove it"
