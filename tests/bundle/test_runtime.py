@@ -523,8 +523,9 @@ def test_escapes_of_a_terminal_are_not_printed(bundle: Path, images: Path) -> No
     assert run(bundle, images / "00.png")[2] == "run.py: unreliable: \\x1b[2Jgone\n"
 
 
-def ending_in(bundle: Path, kind: str, *more: str, **attributes: Any) -> None:
-    """The first graph with one more node, which makes the logits of what the last one made."""
+def ending_in(bundle: Path, kind: str, *more: str, times: int = 1, **attributes: Any) -> None:
+    """The first graph with one more node, which makes the logits of what the last one made. times: what
+    it may read as "times"."""
     path = bundle / "stages" / "exit-1.onnx"
     model = onnx.load(path)
     logits = model.graph.output[0].name
@@ -537,6 +538,7 @@ def ending_in(bundle: Path, kind: str, *more: str, **attributes: Any) -> None:
             onnx.helper.make_tensor("forever", TensorProto.INT64, [], [2**62]),
             onnx.helper.make_tensor("go on", TensorProto.BOOL, [], [True]),
             onnx.helper.make_tensor("three", TensorProto.INT64, [2], [3, 10]),
+            onnx.helper.make_tensor("times", TensorProto.INT64, [2], [times, 1]),
         ]
     )
     inputs = [*more, "sooner"] if kind == "Loop" else ["sooner", *more]
@@ -596,6 +598,25 @@ def test_a_graph_that_fails_is_one_line_without_escapes(
     line = refusal(network.answer, np.zeros((1, 1, 8, 8), np.uint8))
     assert "exit-1.onnx fails" in line and line in stable(err)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_graph_has_no_more_memory_than_its_share(bundle: Path) -> None:
+    """An operator that every exporter writes may ask for any amount. Here the share is 1 GB."""
+    code = (
+        "import sys, numpy as np; from offramp.bundle import runtime; runtime._room = lambda: 10**9\n"
+        "runtime.Bundle(sys.argv[1]).run(np.zeros((1, 1, 8, 8), np.float32))"
+    )
+
+    def last_line(times: int) -> str:
+        other = bundle.with_name(f"times-{times}")
+        shutil.copytree(bundle, other)
+        ending_in(other, "Tile", "times", times=times)
+        ended = subprocess.run([sys.executable, "-c", code, other], capture_output=True, text=True)
+        return ended.stderr.splitlines()[-1]
+
+    assert "does not give 10 logits an image" in last_line(2**20)  # 40 MB
+    assert "exit-1.onnx fails" in last_line(2**25)  # 1.3 GB
+    assert runtime._room() > 2**27
 
 
 def test_what_is_no_graph_is_a_line(bundle: Path) -> None:
