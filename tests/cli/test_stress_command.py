@@ -1,4 +1,4 @@
-"""`offramp stress`, as a user runs it."""
+"""`offramp benchmark --stress`, as a user runs it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def report(place: Path) -> StressReport:
 def run(place: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     monkeypatch.chdir(place)
     monkeypatch.setattr(stress, "CORRUPTIONS", {"jpeg": CORRUPTIONS["jpeg"]})  # as quick as can be
-    return lambda *words: call("stress", "joint", *words)
+    return lambda *words: call("benchmark", "joint", "--stress", *words)
 
 
 def by_name(rows: Any) -> dict[str, Any]:

@@ -61,8 +61,7 @@ JOBS: dict[str, dict[str, Job | JobGroup]] = {
         "calibrate": Job(calibrate),
         "export": Job(export, {"hub=": publish}),
         "predict": Job(predict, {"stream": stream}),
-        "benchmark": Job(benchmark),
-        "stress": Job(stress),
+        "benchmark": Job(benchmark, {"stress": stress}),
         "serve": Job(serve_bundle),
     },
     "Keep order": {

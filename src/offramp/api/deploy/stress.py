@@ -1,4 +1,4 @@
-"""A policy on images that are not like those it was calibrated on."""
+"""A policy on images unlike those of its calibration: what was tried, and what may be concluded."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class StressReport:
         failure: Why the chart could not be written.
 
     On the command line:
-        offramp stress two-stage-resnet18-cifar10-s42 --policy policy.json --json
+        offramp benchmark two-stage-resnet18 --policy policy.json --stress --json
     """
 
     stress: Stress
@@ -104,7 +104,7 @@ def stress(
     trust_code: TrustCode = None,
     watch: FastStepWatcher = None,
 ) -> StressReport:
-    """Try a policy on images that are not like those it was calibrated on.
+    """Try a trial's policy on images that are not like those it was calibrated on.
 
     Thresholds decide where an image leaves, and they were chosen on images like those of training. What
     happens on others? Three things are tried: test images with noise, blur, less contrast, more light
@@ -134,8 +134,8 @@ def stress(
             be read as pixels.
 
     On the command line:
-        offramp stress two-stage-resnet18-cifar10-s42 --policy policy.json
-        offramp stress two-stage-resnet18-cifar10-s42 --policy policy.json \\
+        offramp benchmark two-stage-resnet18 --policy policy.json --stress
+        offramp benchmark two-stage-resnet18 --policy policy.json --stress \\
           --foreign photos/ --figure stress.svg
     """
     from offramp import device as devices
