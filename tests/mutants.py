@@ -58,7 +58,7 @@ TESTS = {
     "paper": ("report", "analysis", "study"),
     "policy": ("policy", "infer", "bundle"),
     "report": ("report",),
-    "serve": ("bundle/test_serving.py",),
+    "serve": ("bundle/test_serving.py", "bundle/test_batching.py"),
     "store": ("store", "study", "track"),
     "strategies": ("test_strategies.py", "test_every_phase.py", "engine"),
     "study": ("study", "cli"),

@@ -120,7 +120,7 @@ for module in pkgutil.walk_packages(offramp.__path__, "offramp."):
 """
 OF_AN_EXTRA = {
     *(f"offramp.bundle.{name}" for name in ("runtime", "on_openvino", "on_executorch")),
-    *("offramp.serve.app", "offramp.serve.server", "offramp.track.mlflow"),
+    *("offramp.serve.app", "offramp.serve.batcher", "offramp.serve.server", "offramp.track.mlflow"),
 }
 
 

@@ -30,7 +30,9 @@ from offramp.bundle.folder import seal
 from offramp.bundle.runtime import Bundle
 from offramp.infer.image_files import open_bundle
 from offramp.preprocessing import Preprocessing
-from offramp.serve.app import Batcher, Refused, ServeLimits, _Service, make_app, tell_once
+from offramp.serve import app
+from offramp.serve.app import Refused, ServeLimits, _Service, make_app, tell_once
+from offramp.serve.batcher import Batcher
 from offramp.serve.server import BUSY, LATE, Connection, Connections, make_server
 from refusal import refuses
 from wording import refusal
@@ -390,6 +392,40 @@ def test_what_is_in_work_is_answered_before_the_end(leaving: Path, pictures: lis
         outcomes = [answer.result() for answer in answers]
     assert [status for status, _ in outcomes] == [200] * 5
     assert [answer["class"] for _, answer in outcomes] == list(expected.labels)
+
+
+def test_what_waits_for_others_is_answered_at_the_end(
+    leaving: Path, pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever `--max-wait` is: others were lost that waited longer than whoever ends the server."""
+
+    def patient(bundle: Bundle, most: int, _: float) -> Batcher:
+        batcher = Batcher(bundle, most, HOUR)
+        monkeypatch.setattr(batcher, "warm", lambda: None)  # all batches are full with eight
+        return batcher
+
+    monkeypatch.setattr(app, "Batcher", patient)
+    with ThreadPoolExecutor(1) as pool:
+        with serving(leaving, batch=8) as port:
+            answer = pool.submit(ask, port, png(pictures[0]))
+            wait(lambda: "offramp_taken 1.0" in ask(port, None, "/metrics", "GET")[1])
+            assert not answer.done()
+        assert answer.result()[0] == 200
+
+
+def test_a_server_is_ready_when_its_network_has_run(leaving: Path) -> None:
+    bundle = Bundle(leaving, threads=1)
+    released = held_up(bundle, 1)
+    with serving(bundle) as port:
+        assert ask(port, None, "/ready", "GET") == (503, {"status": "warming"})
+        assert ask(port, None, "/health", "GET") == (200, {"status": "ok"})
+        released.set()
+        wait(lambda: ask(port, None, "/ready", "GET") == (200, {"status": "ready"}))
+    broken = Bundle(leaving, threads=1)
+    object.__setattr__(broken.stages[1], "session", None)
+    with serving(broken) as port:
+        wait(lambda: "fails" in ask(port, None, "/ready", "GET")[1]["status"])
+        assert ask(port, None, "/ready", "GET")[0] == 503
 
 
 def test_a_server_ends_by_the_signal(leaving: Path) -> None:

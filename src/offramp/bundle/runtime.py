@@ -232,6 +232,69 @@ class ExitedRows:
     scores: Array  # [L, stage + 1], how sure each stage was that they ran
 
 
+@dataclass(frozen=True)
+class StageInput:
+    """Images that have come to a stage. Each is answered by itself, so those of several batches may go
+    on together: `joined`.
+
+    Attributes:
+        tensors: What this stage and later ones go on from, [L, …] each, by the stage that gave it; by
+            None the pixels.
+        before: The answer of the stage before, [L, C]; None at the first.
+        past: What the score knows of the stages before, [L, …] each, or None.
+        scores: How sure each stage before was, [L, stages]; None at the first.
+    """
+
+    tensors: dict[int | None, list[Array]]
+    before: Array = None
+    past: tuple[Array, ...] | None = None
+    scores: Array = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values()))[0])
+
+    def __getitem__(self, rows: Any) -> StageInput:
+        """Some of the images: a slice, or an array of numbers or of yes and no."""
+        return StageInput(
+            {stage: [t[rows] for t in tensors] for stage, tensors in self.tensors.items()},
+            None if self.before is None else self.before[rows],
+            None if self.past is None else tuple(each[rows] for each in self.past),
+            None if self.scores is None else self.scores[rows],
+        )
+
+
+def joined(inputs: Sequence[StageInput]) -> StageInput:
+    """The images of several batches that have come to the same stage, one batch after the other."""
+    first = inputs[0]
+    if len(inputs) == 1:
+        return first
+
+    def rows(of: Iterable[Sequence[Array]]) -> list[Array]:
+        return [np.concatenate(parts) for parts in zip(*of, strict=True)]
+
+    return StageInput(
+        {stage: rows(each.tensors[stage] for each in inputs) for stage in first.tensors},
+        None if first.before is None else np.concatenate([each.before for each in inputs]),
+        None if first.past is None else tuple(rows(each.past or () for each in inputs)),
+        None if first.scores is None else np.concatenate([each.scores for each in inputs]),
+    )
+
+
+@dataclass(frozen=True)
+class StageOutput:
+    """What a stage came to.
+
+    Attributes:
+        left: Those that leave; None where all stay.
+        staying: [S] int, which stay.
+        onward: They, at the next stage; None where none stays.
+    """
+
+    left: ExitedRows | None
+    staying: Array
+    onward: StageInput | None
+
+
 class Bundle:
     """A bundle, checked and loaded. `unreliable` says why its answers are not to be trusted, where they
     are not.
@@ -397,52 +460,50 @@ class Bundle:
 
     def run(self, pixels: Array) -> Answers:
         """`predict` of what `pixels` returns: [B, C, H, W] float32."""
-        return self._answers(len(pixels), self.leaving(pixels))
+        return self._answers(len(pixels), self._stages(pixels))
 
-    def leaving(self, pixels: Array) -> Iterator[ExitedRows]:
-        """Those images of a batch that leave together, as soon as they have left: a server need not wait
-        for the last. pixels: as for `run`."""
-        return (left for left in self._stages(pixels) if left is not None)
+    def step(self, at: int, images: StageInput) -> StageOutput:
+        """Run stage `at`, counted from 0, for images that have come to it; at the first that is
+        `StageInput({None: [pixels]})`, with pixels as for `run`."""
+        stage = self.stages[at]
+        answer, *tensors = stage.run(images.tensors[stage.after], images.before)
+        answer = self._scoring.carried(answer, images.before, self.carry)
+        how = (stage.temperature, images.past, stage.gate)
+        sure, past = self._scoring.score(self.score, answer, *how)
+        scores = sure[:, None] if images.scores is None else np.column_stack((images.scores, sure))
+        leaving = self._leaving(at, sure)
+        needed = {later.after for later in self.stages[at + 1 :]}
+        every = {k: v for k, v in {**images.tensors, at: tensors}.items() if k in needed}
+        onward = StageInput(every, answer, past, scores)
+        staying = np.flatnonzero(~leaving)
+        if len(staying) == len(leaving):
+            return StageOutput(None, staying, onward)
+        final = stage.threshold is None and at == len(self.stages) - 1
+        answering = answer if final else self._scoring.answer_logits(self.score, answer, past)
+        gone = answering[leaving]
+        warm = self._scoring.probabilities(gone, stage.temperature)
+        sure = np.max(warm, axis=-1, initial=0.0)
+        left = ExitedRows(np.flatnonzero(leaving), at, gone, sure, scores[leaving])
+        # What goes on is made smaller, so that what left stops costing.
+        return StageOutput(left, staying, onward[staying] if len(staying) else None)
 
     def _stages(self, pixels: Array) -> Iterator[ExitedRows | None]:
         """What leaves at each stage, as long as there is anything left."""
         rows = np.arange(len(pixels))
-        carried: dict[int | None, list[Array]] = {None: [pixels]}
-        past: Any = None
-        before: Array = None
-        scores = np.zeros((len(pixels), 0))
-        if not len(rows):
-            return
-        for at, stage in enumerate(self.stages):
-            answer, *carried[at] = stage.run(carried[stage.after], before)
-            before = answer = self._scoring.carried(answer, before, self.carry)
-            sure, past = self._scoring.score(self.score, answer, stage.temperature, past, stage.gate)
-            scores = np.column_stack((scores, sure))
-            leaving = self._leaving(at, sure)
-            if not leaving.any():
-                yield None
-                continue
-            final = stage.threshold is None and at == len(self.stages) - 1
-            answering = answer if final else self._scoring.answer_logits(self.score, answer, past)
-            gone = answering[leaving]
-            warm = self._scoring.probabilities(gone, stage.temperature)
-            sure = np.max(warm, axis=-1, initial=0.0)
-            yield ExitedRows(rows[leaving], at, gone, sure, scores[leaving])
-            staying = ~leaving  # what goes on is made smaller, so that what left stops costing
-            rows = rows[staying]
-            if not len(rows):
+        images: StageInput | None = StageInput({None: [pixels]}) if len(rows) else None
+        for at in range(len(self.stages)):
+            if images is None:
                 return
-            past = None if past is None else tuple(each[staying] for each in past)
-            before, scores = before[staying], scores[staying]
-            needed = {later.after for later in self.stages[at + 1 :]}
-            carried = {k: [t[staying] for t in carried[k]] for k in needed if k in carried}
+            output = self.step(at, images)
+            yield None if output.left is None else replace(output.left, rows=rows[output.left.rows])
+            rows, images = rows[output.staying], output.onward
 
-    def _answers(self, count: int, leaving: Iterable[ExitedRows]) -> Answers:
+    def _answers(self, count: int, leaving: Iterable[ExitedRows | None]) -> Answers:
         """What a batch of `count` images came to, all of which leave."""
         place = np.zeros(count, np.int64)
         logits = np.zeros((count, len(self.labels)), np.float32)
         confidence = np.zeros(count, np.float32)
-        for left in leaving:
+        for left in filter(None, leaving):
             place[left.rows], logits[left.rows] = left.stage, left.logits
             confidence[left.rows] = left.confidence
         classes = self.classes(logits)
@@ -469,11 +530,10 @@ class Bundle:
         through = self.with_thresholds([None] * len(self.stages))
         ends: list[float] = []
 
-        def ending(stages: Iterator[ExitedRows | None]) -> Iterator[ExitedRows]:
+        def ending(stages: Iterator[ExitedRows | None]) -> Iterator[ExitedRows | None]:
             for left in stages:
                 ends.append(time.perf_counter())
-                if left is not None:
-                    yield left
+                yield left
 
         began = time.perf_counter()
         through._answers(len(images), ending(through._stages(through.pixels(images))))

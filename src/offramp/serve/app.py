@@ -1,21 +1,15 @@
-"""The web application: POST /predict, GET /health, GET /metrics, GET / for what is served.
-
-Images that arrive within a bounded wait are answered together, in a thread of their own.
-"""
+"""The web application: POST /predict, GET /health, /ready, /metrics, and / for what is served."""
 
 from __future__ import annotations
 
 import asyncio
 import io
-import queue
 import sys
-import threading
 import time
-import uuid
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
@@ -42,6 +36,7 @@ from offramp.bundle.runtime import Bundle
 from offramp.errors import check_fields, in_line
 from offramp.hashing import finite
 from offramp.preprocessing import FORMATS
+from offramp.serve.batcher import Answer, Batcher
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -64,101 +59,6 @@ class ServeLimits:
 
     def __post_init__(self) -> None:
         check_fields(self)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The answer for an image."""
-
-    label: str  # of the class
-    confidence: float  # 0 to 1
-    exit: int  # its number
-    compute: float  # MACs as a share of the network without early exits
-    batch: int  # images that were answered together
-    scores: tuple[float, ...]  # how sure each stage was that it ran
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)  # by which its label may come later
-
-
-@dataclass(frozen=True)
-class _Waiting:
-    pixels: NDArray[np.float32]
-    arrived: float
-    answer: Future[Answer]
-
-
-class Batcher:
-    """Answers images in batches, in the order in which they came, until it is closed.
-
-    What came while the batch before was computed has waited already.
-
-    Args:
-        bundle: What answers.
-        most: Images of a batch.
-        wait: Seconds that the first image of a batch waits for others.
-        clock: In seconds.
-    """
-
-    def __init__(
-        self, bundle: Bundle, most: int, wait: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.bundle = bundle  # another of the same stages may take its place, from the next batch on
-        self._most, self._wait, self._clock = most, wait, clock
-        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="answering", daemon=True)
-        self._thread.start()
-
-    def submit(self, pixels: NDArray[np.float32]) -> Future[Answer]:
-        """The answer to come. pixels: [C, H, W], as `Bundle.pixels` makes them."""
-        waiting = _Waiting(pixels, self._clock(), Future())
-        self._queue.put(waiting)
-        return waiting.answer
-
-    def close(self) -> None:
-        """Answer all that was submitted, then end."""
-        self._queue.put(None)
-        self._thread.join()
-
-    def _work(self) -> None:
-        open_ = True
-        while open_:
-            first = self._queue.get()
-            if first is None:
-                return
-            batch = [first]
-            until = first.arrived + self._wait
-            while len(batch) < self._most:
-                try:
-                    more = self._queue.get(timeout=max(until - self._clock(), 0))
-                except queue.Empty:
-                    break
-                if more is None:
-                    open_ = False
-                    break
-                batch.append(more)
-            self._answer([waiting for waiting in batch if waiting.answer.set_running_or_notify_cancel()])
-
-    def _answer(self, batch: list[_Waiting]) -> None:
-        """Each image has its answer as soon as it leaves: those that stay do not hold it up."""
-        if not batch:
-            return
-        bundle = self.bundle
-        try:
-            for left in bundle.leaving(np.stack([waiting.pixels for waiting in batch])):
-                exit, compute = bundle.stages[left.stage].exit, bundle.compute(left.stage)
-                each = zip(
-                    left.rows,
-                    bundle.classes(left.logits),
-                    left.confidence.tolist(),
-                    left.scores.tolist(),
-                    strict=True,
-                )
-                for row, label, sure, scores in each:
-                    fields: Any = (bundle.labels[label], sure, exit, compute, len(batch), tuple(scores))
-                    batch[row].answer.set_result(Answer(*fields))
-        except Exception as error:  # whoever waits is told, and the next batch may do better
-            for waiting in batch:
-                if not waiting.answer.done():
-                    waiting.answer.set_exception(error)
 
 
 class Refused(Exception):
@@ -206,23 +106,27 @@ class ServeMetrics:
 
 def make_app(bundle: Bundle, limits: ServeLimits, name: str) -> Starlette:
     """The application that answers with a bundle. It takes requests between startup and shutdown, which
-    answers all that are in work. name: that it gives for what it serves."""
+    answers all that are in work; `state.end()` says that it comes. name: that it gives for what it
+    serves."""
     service = _Service(bundle, limits, name)
     routes = [
         Route("/", service.about),
         Route("/health", service.health),
+        Route("/ready", service.ready),
         Route("/metrics", service.metrics),
         Route("/predict", service.predict, methods=["POST"]),
     ]
-    return Starlette(
+    app = Starlette(
         routes=routes, lifespan=service.running, exception_handlers={HTTPException: elsewhere}
     )
+    app.state.end = service.end
+    return app
 
 
 async def elsewhere(request: Request, error: Exception) -> Response:
     """What no route takes, as every other refusal: in JSON, with what to do."""
     assert isinstance(error, HTTPException)
-    routes = "POST an image file to /predict, or GET /, /health or /metrics"
+    routes = "POST an image file to /predict, or GET /, /health, /ready or /metrics"
     reason = f"{request.method} {request.url.path}: {error.detail}; {routes}"
     return JSONResponse({"error": reason}, status_code=error.status_code, headers=error.headers)
 
@@ -248,14 +152,32 @@ class _Service:
         self._bundle, self._limits, self._name = bundle, limits, name
         self._metrics = ServeMetrics(tuple(stage.exit for stage in bundle.stages))
         self._taken = 0
+        self._status = "warming"
 
     @asynccontextmanager
     async def running(self, _: Starlette) -> AsyncIterator[None]:
         tell_once(asyncio.get_running_loop())
         self._batcher = Batcher(self._bundle, self._limits.batch, self._limits.wait)
         with ThreadPoolExecutor(DECODERS, "decoding") as self._decoders:
+            warming = asyncio.create_task(self._warm())
             yield
+            await warming
             await asyncio.to_thread(self._batcher.close)
+
+    async def _warm(self) -> None:
+        """Meanwhile whoever comes is answered, more slowly."""
+        try:
+            await asyncio.to_thread(self._batcher.warm)
+        except Exception as error:  # of the network; each request is told too
+            status = f"the network fails ({type(error).__name__})"
+        else:
+            status = "ready"
+        self._status = status if self._status == "warming" else self._status
+
+    def end(self) -> None:
+        """The end comes: what waits for others is answered now."""
+        self._status = "ending"
+        self._batcher.hurry()
 
     async def about(self, _: Request) -> Response:
         bundle = self._bundle
@@ -273,6 +195,9 @@ class _Service:
 
     async def health(self, _: Request) -> Response:
         return JSONResponse({"status": "ok"})
+
+    async def ready(self, _: Request) -> Response:
+        return JSONResponse({"status": self._status}, 200 if self._status == "ready" else 503)
 
     async def metrics(self, _: Request) -> Response:
         text = generate_latest(self._metrics.registry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import uvicorn
@@ -13,7 +14,6 @@ from offramp.serve.app import ServeLimits
 
 BACKLOG = 64  # connections that are accepted at once
 SPARE = 3 * BACKLOG  # handles that connections leave for files, threads, and others that are refused
-PATIENCE_S = 30  # for requests that wait, when the server is asked to end
 LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 BUSY = LATE.replace(b"408 Request Timeout", b"503 Service Unavailable")
 
@@ -97,6 +97,13 @@ def make_server(app: Starlette, limits: ServeLimits) -> uvicorn.Server:
         backlog=BACKLOG,
         log_level="critical",
         access_log=False,
-        timeout_graceful_shutdown=PATIENCE_S,
-    )
-    return uvicorn.Server(config)
+    )  # which ends when all requests that it took are answered, however long that is
+    server = uvicorn.Server(config)
+    shutdown = server.shutdown
+
+    async def ending(sockets: list[socket.socket] | None = None) -> None:
+        app.state.end()
+        await shutdown(sockets)
+
+    server.shutdown = ending  # type: ignore[method-assign]  # it has no hook of its own
+    return server
