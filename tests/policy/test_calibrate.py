@@ -142,7 +142,7 @@ def test_a_guarantee_costs_something_and_says_what_it_is() -> None:
     assert plain.bound is None
     assert "confidence 0.95 over draws" in statement(sure)
     assert "On average over draws" in statement(plain) and "may exceed it" in statement(plain)
-    assert "distribution of the" in statement(sure)
+    assert "exchangeable with them" in statement(sure)
     assert statement(chosen("max-accuracy-loss", 0.1)).startswith("No guarantee")
 
 

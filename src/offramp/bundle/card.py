@@ -19,8 +19,10 @@ from offramp.store.manifest import Manifest
 from offramp.study.trained import Trained
 
 INTENDED = (
-    "Inputs like the calibration images. Accuracy, savings and guarantees do not carry over to another "
-    "camera, population or share of classes; there, train and calibrate anew."
+    "Inputs like the calibration images. Accuracy, savings and guarantees hold for inputs that are "
+    "exchangeable with those, as if all had been shuffled together. They do not carry over to another "
+    "camera, population or share of classes, where you train and calibrate anew, nor to noise, blur or "
+    "images that were changed so that they leave late."
 )
 
 

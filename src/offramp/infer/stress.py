@@ -135,7 +135,7 @@ def slowed(
 
 
 def of_trial(
-    store: Store, prefix: str, policy: Policy | Path, device: torch.device, options: StressOptions
+    store: Store, prefix: str, policy: Policy | Path | str, device: torch.device, options: StressOptions
 ) -> Generator[str, None, Stress]:
     """Try a policy of a trial. Yields what it does, in words.
 

@@ -434,7 +434,10 @@ def _promise(outcome: Calibrated) -> str:
         if target.loss == "harm"
         else "the share of inputs where the policy and the full network answer differently"
     )
-    assumed = "provided that inputs are drawn from the distribution of the calibration images"
+    assumed = (
+        "provided that inputs are drawn from the distribution of the calibration images, and so are "
+        "exchangeable with them"
+    )
     images = f"{outcome.rows:,} calibration images"
     if outcome.strata is not None:
         assumed = (

@@ -25,6 +25,7 @@ from offramp.terminal import TextBlocks, TextTable
 
 if TYPE_CHECKING:
     from offramp.infer.stress import Stress
+    from offramp.policy.policy import Policy
     from offramp.policy.quality import Interval
 
 
@@ -88,12 +89,17 @@ class StressReport:
         return 0
 
 
+TrialPolicy = Annotated[
+    "Policy | Path | str", CommandOption("FILE", parse=lambda text, _: Path(text), needed=True)
+]
+
+
 def stress(
     trial: TrialName,
     store: StorePlace = RUNS,
     *,
-    policy: Annotated[Path, CommandOption("FILE")],
-    foreign: Annotated[Sequence[Path], CommandOption("IMAGES")] = (),
+    policy: TrialPolicy,
+    foreign: Annotated[Sequence[Path | str], CommandOption("IMAGES")] = (),
     images: Annotated[int, CommandOption("N", least=1)] = 1000,
     attack_size: Annotated[float, CommandOption("LEVELS", least=0, most=255)] = 8.0,
     attack_steps: Annotated[int, CommandOption("N", least=1)] = 30,
@@ -116,7 +122,7 @@ def stress(
     Args:
         trial: A trial's id, its beginning or its ending.
         store: The store: a folder, or s3://BUCKET/NAME.
-        policy: The policy file of offramp calibrate for this trial.
+        policy: The policy of offramp calibrate for this trial, or its file.
         foreign: Images that show none of the classes: files, or folders of them. Repeatable. They are
             made to the size that the network takes.
         images: Take at most N test images, and N of no class, evenly spread.
