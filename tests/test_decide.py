@@ -13,8 +13,10 @@ from offramp.api import decide
 from offramp.data.dataset import Split
 from offramp.errors import OfframpError
 from offramp.store.store import Damaged, Store
+from offramp.study.plan.plan import plans
+from offramp.study.spec import file as spec
 from refusal import refuses
-from support import run_all, tiny_data, tiny_plan, tiny_study
+from support import CPU, run_all, tiny_data, tiny_plan, tiny_study
 
 THREE = ("baseline", "joint", "two-stage", "separate")
 
@@ -76,21 +78,67 @@ def test_what_cannot_be_decided_is_refused_before_anything_is_kept(tmp_path: Pat
     assert not store.archive.seed_logs()
 
 
-def test_seeds_that_draw_their_own_splits_are_refused(tmp_path: Path) -> None:
-    """All that were added had the splits of the first."""
-    own = {"name": "given", "split_seed": "trial"}
-    with pytest.raises(OfframpError, match=r"with data\.split_seed: trial each seed draws its own"):
-        decide.begin(Store(tmp_path), tiny_plan(tiny_study(THREE, data=own)))
-    assert not Store(tmp_path).archive.seed_logs()
+def own_splits(seed: int) -> decide.Plan:
+    """Of a study whose seeds draw their own splits, that of one seed."""
+    data = {"name": "digits", "train_images": 60, "test_images": 40, "split_seed": "trial"}
+    named = {"seeds": [1, 2, 3], "strategies": list(THREE), "backbone": "digits-cnn", "data": data}
+    (plan,) = plans([s for s in spec.parse(named).parts if s.seeds == (seed,)], CPU)
+    return plan
+
+
+def test_seeds_that_draw_their_own_splits(tmp_path: Path) -> None:
+    """Each has a plan of its own, with images of its own, and the rule names the trials of all."""
+    first, second = own_splits(1), own_splits(2)
+    (own,), (other,) = (list(decide.parts(first, (seed,), THREE)) for seed in (1, 2))
+    assert [t.id for t in own.trials] == [t.id for t in first.trials]
+    assert [t.id for t in other.trials] == [t.id for t in second.trials]
+    assert other.data.test.digest == second.data.test.digest != first.data.test.digest
+    _, log = decide.begin(Store(tmp_path), first, most=4, seeds=(1, 2, 3))
+    assert log.seeds == (1, 2, 3, 4) and log.first == 3
+    assert {t.id for t in (*first.trials, *second.trials)} < set(log.trials)
 
 
 def test_added_trials_are_those_of_a_study_with_these_seeds() -> None:
-    more = decide.part(plan(), (43, 44), ("joint", "two-stage"))
+    (more,) = decide.parts(plan(), (43, 44), ("joint", "two-stage"))
     whole = {t.id for t in plan(seeds=(42, 43, 44)).trials}
     assert [(t.label, t.seed) for t in more.trials] == [
         (label, seed) for seed in (43, 44) for label in ("joint", "two-stage")
     ]
     assert {t.id for t in more.trials} < whole
+
+
+def drawn(
+    seeds: int, gap: float, rng: np.random.Generator, images: int = 80
+) -> dict[tuple[str, int], np.ndarray]:
+    """Two strategies, each seed with images of its own, on which they have luck in common."""
+    shares: dict[tuple[str, int], np.ndarray] = {}
+    for seed in range(seeds):
+        hard, luck = rng.random(images + seed), rng.normal(0, 0.01, 2)
+        for k, name in enumerate(("joint", "separate")):
+            rate = 0.8 + gap * k + luck[k] + 0.3 * (0.5 - hard)
+            shares[name, 42 + seed] = (rng.random(len(hard)) < rate).astype(float)
+    return shares
+
+
+def test_own_images_are_a_part_of_the_luck_of_seeds(tmp_path: Path) -> None:
+    """Numbers of images differ from seed to seed: nothing lines up, and seeds alone are counted."""
+    _, log = decide.begin(Store(tmp_path), plan(seeds=(42, 43, 44)), most=8)
+    rng, names = np.random.default_rng(0), ("joint", "separate")
+    equal = [decide.look(log, drawn(8, 0.0, rng), names, False)[0].different for _ in range(300)]
+    assert np.mean(np.array(equal) < 0.05) < 0.05 + 3 * (0.05 * 0.95 / 300) ** 0.5
+    apart = [decide.look(log, drawn(8, 0.15, rng), names, False)[0].verdict for _ in range(20)]
+    assert apart.count("different") > 15
+
+
+def test_equal_means_are_no_difference_and_no_likeness_but_equal_answers_are(tmp_path: Path) -> None:
+    _, log = decide.begin(Store(tmp_path), plan(seeds=(42, 43, 44)), most=8)
+    names, right = ("joint", "separate"), np.tile([1.0, 0.0], 300)
+    same = {(name, 42 + k): right for name in names for k in range(4)}
+    (decision,) = decide.look(log, same, names, False)
+    assert decision.verdict == "alike" and decision.different == 1
+    swapped = {key: right[::-1] if key[0] == "joint" else right for key in same}
+    (decision,) = decide.look(log, swapped, names, False)
+    assert decision.verdict == "open" and decision.estimate is None
 
 
 def test_right_is_the_mean_over_exits_on_test(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ class DataSpec:
         url: The address (http, https) of an archive or a file, which is fetched where neither `root`
             nor the shared folder is there.
         sha256: Of what lies there, in hex; other bytes are refused.
+        title: What pages, tables, figures and cards call the data, in place of its name; no key has it.
 
     Raises:
         OfframpError: for a value of another type or out of its range.
@@ -107,6 +108,7 @@ class DataSpec:
     options: tuple[tuple[str, Any], ...] = ()
     url: Text | None = field(default=None, metadata=YOUNGER)
     sha256: Sha256 | None = field(default=None, metadata=YOUNGER)
+    title: Text | None = field(default=None, metadata=YOUNGER)
 
     def __post_init__(self) -> None:
         for name in (f.name for f in fields(self)):

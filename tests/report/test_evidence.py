@@ -11,12 +11,16 @@ import pandas as pd
 import pytest
 from handmade import evidence, simple
 from syrupy.assertion import SnapshotAssertion
+from table_evidence import TabledTrial
+from table_evidence import evidence as tabled
 
 from longer import long_where
+from offramp.analysis.claims.claim import DataSet
 from offramp.analysis.measures import MEASURES
 from offramp.errors import OfframpError
 from offramp.report import evidence as reading
 from offramp.report import tables
+from offramp.report.claims import regimes
 from offramp.report.evidence import Evidence
 from offramp.report.figures import FIGURES, draw
 from offramp.report.render.charts import text
@@ -333,6 +337,38 @@ def test_where_images_lie_makes_no_other_setting(specs: list[dict[str, Any]], co
         data = trial.manifest.data.model_copy(update={"spec": spec})
         manifests[id] = trial.manifest.model_copy(update={"data": data})
     assert len(chosen(manifests).compared) == count
+
+
+def test_data_are_called_by_their_newest_title() -> None:
+    """All trials of the same data, those before the title too; others, and keys of a setting, are as
+    they were."""
+    built = [TabledTrial("joint", 1, {1: 0.5}), TabledTrial("joint", 2, {1: 0.5})]
+    built.append(TabledTrial("joint", 3, {1: 0.5}, data="other"))
+    made = tabled(built)
+    named = [t.manifest.data.model_copy(update={"spec": {"name": t.data}}) for t in made.trials]
+    first, second, other = (
+        replace(t, manifest=t.manifest.model_copy(update={"data": data}))
+        for t, data in zip(made.trials, named, strict=True)
+    )
+    spec = {"name": "images", "title": "Imagenette"}
+    titled = named[1].titled("Imagenette")
+    assert titled.label == "Imagenette" and titled.spec == spec
+    second = replace(second, manifest=second.manifest.model_copy(update={"data": titled}))
+    frames = {t.id: made.table[made.table["trial"] == t.id] for t in made.trials}
+    frames[second.id] = frames[second.id].assign(data="Imagenette")
+    read = reading.Gathered(made.gathered.records, {t.id: t for t in (first, second, other)}, frames)
+    whole = reading.gather(read)
+    assert [(t.seed, t.data) for t in whole.trials] == [
+        (1, "Imagenette"),
+        (2, "Imagenette"),
+        (3, other.data),
+    ]
+    assert set(whole.table["data"]) == {"Imagenette", other.data} and len(whole.runs) == 2
+    assert whole.runs[0].where == f"{first.model} on Imagenette"
+    assert not [text for text in whole.missing if "another setting" in text]
+    claims = regimes(whole.trials)[first.model, "Imagenette"]
+    assert claims.source == "images"
+    assert not DataSet(name="images").off(first.model, "Imagenette", claims)
 
 
 def test_of_two_trials_of_a_strategy_and_seed_the_newer_is_kept() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from syrupy.assertion import SnapshotAssertion
 from table_evidence import TabledTrial, evidence
 
 import records
 from offramp.paper.departures import departures
 from offramp.report.evidence import Evidence
 from offramp.report.page.how import facts
-from offramp.store.manifest import Manifest
+from offramp.store.manifest import Manifest, SearchRecord
 from offramp.store.record import TrialRecord
 
 PAPER = {
@@ -120,3 +121,33 @@ def test_other_classes_and_weights_are_named() -> None:
     assert "networks start from random weights (the paper: from given weights)" in departures_text(
         runs_of(weights=None)
     )
+
+
+def averages(own_splits: bool = False, same_test: bool = True, search: str | None = "none") -> str:
+    """What the page says that means are over."""
+    whole, trials = runs_of(seeds=3), list[TrialRecord]()
+    for trial in whole.trials:
+        data = trial.manifest.data
+        own = {"train": f"{trial.seed}", **({} if same_test else {"test": f"{trial.seed}"})}
+        data = data.model_copy(update=own if own_splits else {})
+        over = {"recipe.learning_rate": "log(0.01, 1)"}
+        record = SearchRecord(over=over, trials=9, per=search, found={"recipe.learning_rate": 0.1})
+        changed = {"data": data, **({} if search == "none" else {"search": record})}
+        trials.append(replace(trial, manifest=trial.manifest.model_copy(update=changed)))
+    details = facts(replace(whole, trials=tuple(trials)))
+    (text,) = next(fact for fact in details if fact.name == "Averages").values
+    return text
+
+
+def test_what_means_are_over_is_said(snapshot: SnapshotAssertion) -> None:
+    """Weights, order, splits and test images where these differ; and settings are never."""
+    texts = {
+        "one split": averages(),
+        "own splits, one test set": averages(own_splits=True),
+        "own splits, own test images": averages(own_splits=True, same_test=False),
+        "searched together": averages(search=None),
+        "searched for each strategy": averages(search="strategy"),
+    }
+    assert texts == snapshot
+    assert "the splits" not in texts["one split"].partition("not over")[0]
+    assert "the splits" in texts["own splits, one test set"].partition("not over")[0]

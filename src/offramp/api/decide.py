@@ -1,7 +1,7 @@
 """Seeds are added to a study until its strategies are told apart or alike, by a rule fixed beforehand.
 
-    log = begin(store, plan, most=20, difference=0.005)     # kept before anything is looked at
-    for count in looks(log).counts: train `part(...)`, then `look(...)`; who is `questioned` goes on
+    log = begin(store, plan, most=20, difference=0.005)    # kept before anything is looked at
+    for count in looks(log).counts: train `parts(...)`, then `look(...)`; who is `questioned` goes on
 
 What is looked at is test accuracy, the mean over exits. No weight, threshold or setting is chosen by
 it: a look decides only whether more seeds are trained, and `sequential` pays for that.
@@ -9,20 +9,21 @@ it: a look decides only whether more seeds are trained, and `sequential` pays fo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 
-from offramp.analysis.stats.pairwise import ALPHA, FEWEST
-from offramp.analysis.stats.sample import Floats
+from offramp.analysis.stats.pairwise import ALPHA, FEWEST, Estimate
+from offramp.analysis.stats.sample import Floats, same
 from offramp.analysis.stats.sequential import Decision, InterimAnalyses, decide
 from offramp.errors import OfframpError
 from offramp.hashing import digest
 from offramp.policy import scoring
 from offramp.store.manifest import SeedLog
 from offramp.store.store import Store
-from offramp.study.plan.plan import Plan, plan_trials
+from offramp.study.plan.plan import Plan, make_plan, plan_trials
 
 MOST, DIFFERENCE = 20, 0.005
 Right = Mapping[tuple[str, int], Floats]
@@ -30,29 +31,28 @@ Right = Mapping[tuple[str, int], Floats]
 
 
 def begin(
-    store: Store, plan: Plan, most: int | None = None, difference: float | None = None
+    store: Store,
+    plan: Plan,
+    most: int | None = None,
+    difference: float | None = None,
+    seeds: Sequence[int] = (),
 ) -> tuple[str, SeedLog]:
     """The rule by which seeds are added to a study: the store's own, or a new one.
 
     Args:
         store: Where the rule is, or is written.
-        plan: The study's plan.
+        plan: The study's plan; where each seed draws its own splits, that of its first seed.
         most: Seeds in all; MOST without.
         difference: In accuracy, 0 to 1; DIFFERENCE without.
+        seeds: Of the study, where each draws its own splits; the plan's without.
 
     Returns:
         The rule's name in the store, and the rule.
 
     Raises:
-        OfframpError: For another rule than the store's, for fewer seeds than a first look needs, where
-            there are no two strategies or test images to compare, and where each seed draws its own
-            splits.
+        OfframpError: For another rule than the store's, for fewer seeds than a first look needs, and
+            where there are no two strategies or test images to compare.
     """
-    if plan.study.data.split_seed == "trial":  # the plan's data are of one seed
-        raise OfframpError(
-            "`until_decided` adds seeds on the same images, and with data.split_seed: trial each seed "
-            "draws its own; give a number as split_seed"
-        )
     if len(compared(plan)) < 2:
         raise OfframpError(
             "`until_decided` compares strategies with the same early exits; the study has "
@@ -63,7 +63,9 @@ def begin(
             "`until_decided` compares strategies on the test images, and one image decides nothing; ask "
             "for more (data.test_images)"
         )
-    own = tuple(trial.id for trial in plan.trials)
+    labels, seeds = [s.label for s in plan.study.strategies], tuple(seeds or plan.study.seeds)
+    every = (t for each in parts(plan, seeds, labels) for t in each.trials) if seeds[1:] else plan.trials
+    own = tuple(trial.id for trial in every)
     name = digest(sorted(own))[:16]
     if store.archive.has_seed_log(name):
         log = store.archive.read_seed_log(name)
@@ -74,7 +76,6 @@ def begin(
                 f"{len(log.seeds)}, `difference` {100 * log.difference:g} points; give these, or neither"
             )
         return name, log
-    seeds = plan.study.seeds
     first, most = max(FEWEST, len(seeds)), most or MOST
     if most < first:
         raise OfframpError(f"`max_seeds` is {most}; the first look takes {first}, so give that or more")
@@ -103,11 +104,16 @@ def compared(plan: Plan) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def part(plan: Plan, seeds: Sequence[int], strategies: Collection[str]) -> Plan:
-    """The plan of other seeds, for some of its strategies."""
+def parts(plan: Plan, seeds: Sequence[int], strategies: Collection[str]) -> Iterator[Plan]:
+    """The plan of other seeds, for some of its strategies; where each seed draws its own splits, one for
+    each seed, whose data are read for it."""
     chosen = tuple(s for s in plan.study.strategies if s.label in strategies)
     study = plan.study.model_copy(update={"seeds": tuple(seeds), "strategies": chosen})
-    return plan_trials(study, plan.data, plan.net, plan.numerics)
+    if study.data.split_seed != "trial":
+        yield plan_trials(study, plan.data, plan.net, plan.numerics)
+        return
+    for each in study.by_split:
+        yield make_plan(each, numerics=plan.numerics)
 
 
 def right(store: Store, plan: Plan) -> dict[tuple[str, int], Floats]:
@@ -120,15 +126,34 @@ def right(store: Store, plan: Plan) -> dict[tuple[str, int], Floats]:
     return shares
 
 
-def look(log: SeedLog, shares: Right, strategies: Sequence[str]) -> tuple[Decision, ...]:
-    """What the trials in `shares` decide about all pairs of `strategies`."""
+def look(
+    log: SeedLog, shares: Right, strategies: Sequence[str], same_images: bool = True
+) -> tuple[Decision, ...]:
+    """What the trials in `shares` decide about all pairs of `strategies`. same_images: all seeds
+    answered the same test images, so these are a part of the luck; else each mean has that of its own.
+    """
     when = looks(log)
-    pairs = {}
+    pairs: dict[tuple[str, str], tuple[Estimate, ...]] = {}
     for a, b in combinations(strategies, 2):
         seeds = [s for s in log.seeds if (a, s) in shares and (b, s) in shares]
         rows = [shares[a, s] - shares[b, s] for s in seeds]
-        pairs[a, b] = when.at(np.array(rows)) if rows else ()
+        if rows and same_images:
+            pairs[a, b] = when.at(np.array(rows))
+        else:
+            pairs[a, b] = tuple(_over_seeds(when, rows)) if rows else ()
     return decide(pairs, when, float(log.difference), float(log.alpha))
+
+
+def _over_seeds(when: InterimAnalyses, rows: Sequence[Floats]) -> Iterator[Estimate]:
+    """The estimate at every look, over seeds that answered images of their own. Means that are equal do
+    not say how much they vary, unless no image differs: then as many as were answered do."""
+    means = np.array([row.mean() for row in rows])
+    for estimate in when.at(means):
+        first = rows[: estimate.blocks]
+        if not any(row.any() for row in first):
+            yield replace(estimate, images=sum(map(len, first)))
+        elif not same(means[: estimate.blocks], 1.0):
+            yield estimate
 
 
 def questioned(decisions: Sequence[Decision]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from torch import nn
 
 from offramp import device as devices
 from offramp.api.answer import answer
@@ -37,19 +38,22 @@ from offramp.infer import benchmark
 from offramp.infer.predictor import Prediction, Predictor, check_backend, check_finite
 from offramp.inputs import check_numbers, is_text
 from offramp.metrics import accuracy
-from offramp.nets import ExitNetwork
+from offramp.nets import ExitNetwork, NetSpec, attach, build
+from offramp.nets.families import nearest_to, smaller
 from offramp.nets.network import identified, inside, loaded
 from offramp.numerics import FAST
-from offramp.parts import Parts, backbone
+from offramp.parts import Part, Parts, backbone
 from offramp.policy.calibration import Chosen
 from offramp.policy.policy import Policy, as_policy, check_fits
 from offramp.recipe import Recipe
 from offramp.store.manifest import Manifest
+from offramp.store.record import apart
 from offramp.store.store import Store
 from offramp.store.table import tidy
-from offramp.strategies import Strategy
+from offramp.strategies import PLAIN, Strategy
 from offramp.study import trained
-from offramp.study.plan.plan import Plan, numerics_for, plan_trials
+from offramp.study.beside import Beside, beside
+from offramp.study.plan.plan import Plan, epochs_for, numerics_for, plan_trials
 from offramp.study.run import trials
 from offramp.study.run.events import Event
 from offramp.study.run.run import run as run_plan
@@ -77,6 +81,7 @@ class Fitted:
         mean: What is subtracted from pixels, a number a channel, as shares of 255; 0 if the training
             images were float32: such images must already be normalized.
         std: What they are divided by then; 1 if the training images were float32.
+        control: The smaller plain network that was trained as well; None without one.
 
     Example:
         >>> fitted
@@ -95,6 +100,7 @@ class Fitted:
     std: tuple[float, ...]
     _manifest: Manifest
     _data: Data
+    control: Fitted | None = None
 
     def table(self) -> pd.DataFrame:
         """A row for each exit.
@@ -311,7 +317,7 @@ class Fitted:
     def export(
         self,
         folder: str | Path,
-        policy: Policy | str | Path,
+        policy: Policy | str | Path | None = None,
         *,
         check: bool = True,
         measure: bool = True,
@@ -327,7 +333,7 @@ class Fitted:
 
         Args:
             folder: A new one.
-            policy: A Policy, or the path of a policy file.
+            policy: A Policy, or the path of a policy file. A plain network, such as `control`, has none.
             check: Compare its answers with PyTorch's on the test split.
             measure: Time its stages here.
             force: Replace a bundle that is there.
@@ -356,6 +362,9 @@ class Fitted:
             )
         net = copy.deepcopy(self.net).eval().cpu()
         allowed = bundle.int8_share(int8)
+        if policy is None and len(self.accuracy) > 1:
+            raise OfframpError("the network has early exits; give a policy, such as of `calibrate`")
+        rule = bundle.nothing_leaves(self._trained) if policy is None else self._bound(policy)
         options = bundle.ExportOptions(
             check=check,
             measure=measure,
@@ -363,8 +372,8 @@ class Fitted:
             anyway=anyway,
             int8=allowed,
             runtimes=tuple(runtime),
+            beside=None if self.control is None else self.beside(rule),
         )
-        rule = self._bound(policy)
         splits, how = self._data.splits, (self.mean, self.std)
         pictures = bundle.Pictures()
         if allowed is not None:
@@ -389,6 +398,19 @@ class Fitted:
     def _trained(self) -> Trained:
         return trained.of_network(self.trial, self.net, self._manifest, self.logits)
 
+    @checked
+    def beside(self, policy: Policy | str | Path) -> Beside:
+        """Which to ship: this network under a policy, or the smaller plain network, its `control`. They
+        are tested at equal compute on the test images; where these do not tell, it says so.
+
+        Raises:
+            OfframpError: There is no control, or the policy is of another network.
+        """
+        if self.control is None:
+            raise OfframpError("no smaller plain network was trained; give `control` to fit")
+        name = apart(self.control._named, self._named) or "the smaller one"
+        return beside(self._trained, self._bound(policy), self.control._trained, name)
+
     def _bound(self, policy: Policy | str | Path) -> Policy:
         """The policy with what it comes to on calibration images, where it was set by hand."""
         policy, own = as_policy(policy), self._trained
@@ -404,6 +426,7 @@ class Fitted:
         return replace(policy, calibration=replace(tied, classes=len(own.classes), chosen=by_hand))
 
 
+PLAIN_ALONE = {"strategies": [PLAIN]}
 HIGH = 50  # no normalized image reaches it
 SOME = 64  # training images by which pixels are told from normalized images
 
@@ -425,6 +448,7 @@ def fit(
     store: str | Path | None = None,
     device: torch.device | str | None = None,
     numerics: str = FAST,
+    control: nn.Module | bool = False,
     watch: Callable[[Event], None] | Literal[False] | None = None,
 ) -> Fitted:
     """Train the exits of `net` by a strategy; `net` itself stays as it is.
@@ -471,6 +495,9 @@ def fit(
         numerics: `fast`: the cores that this process may use, and on a GPU TF32 and kernels that may
             round differently each time. `exact`: as studies train, with bits that do not depend on the
             number of cores. Or a profile's name or file.
+        control: Also train a smaller plain network by the same recipe, for as many epochs as cost what
+            the strategy costs: this module, or True for one of the family of a network that has a name.
+            It is `Fitted.control`; `Fitted.beside` says which of both to ship.
         watch: Called with every event of the training; `print` shows them, a line each. By default a
             terminal and a notebook show progress, and elsewhere the logger `offramp` has it. False:
             silence.
@@ -542,6 +569,7 @@ def fit(
         **({} if augment is None else {"augment": augment}),
     }
     study = spec.parse(request, "fit")
+    smaller_net = _smaller(net, control)
     chosen = devices.chosen(device)
     data = from_dataset(
         train,
@@ -569,7 +597,65 @@ def fit(
         state = reporter_for(watch).train(plan, run_plan(plan, target, run_config(chosen)))
         for reason in state.failed.values():
             raise OfframpError(reason)
-        return fitted(plan, target, chosen)
+        own = fitted(plan, target, chosen)
+    if smaller_net is None:
+        return own
+    single = study.model_copy(update={"strategies": spec.parse({**request, **PLAIN_ALONE}).strategies})
+    shorter, longer = (
+        plan_trials(
+            single.model_copy(update={"recipe": replace(study.recipe, epochs=epochs)}),
+            data,
+            identified(smaller_net),
+            plan.numerics,
+        ).executed
+        for epochs in (1, 2)
+    )
+    epochs = epochs_for(plan.executed, shorter, longer)
+    alone = fit(
+        smaller_net,
+        PLAIN,
+        train,
+        plain=plain,
+        validation=validation,
+        calibration=calibration,
+        test=test,
+        seed=seed,
+        normalize=normalize,
+        recipe=replace(study.recipe.recipe, epochs=epochs),
+        augment=augment,
+        store=store,
+        device=device,
+        numerics=numerics,
+        watch=watch,
+    )
+    return replace(own, control=alone)
+
+
+def _smaller(net: ExitNetwork, control: nn.Module | bool) -> ExitNetwork | None:
+    """The smaller plain network to train as well, if one is wanted: a module, or the member of a family
+    whose MACs are midway from the first exit's to the whole network's, as a policy's often are."""
+    if control is False:
+        return None
+    if isinstance(control, nn.Module):
+        return attach(control, 0, net.input_shape)
+    named = inside(net).facts.as_study
+    if named is None:
+        raise OfframpError(
+            f"nobody knows the family of a {type(net.backbone).__name__}; give a smaller module: "
+            "control=SmallNet()"
+        )
+    backbone = dict(named["backbone"])
+    spec = NetSpec(
+        backbone.pop("name"), weights=backbone.pop("weights"), options=tuple(backbone.items())
+    )
+    members = smaller(spec, net.input_shape, net.classes)
+    if not members:
+        raise OfframpError(
+            f"no smaller network of the family of {spec.backbone} is known; give a module"
+        )
+    first = net.macs(Part("segment", 1)) + net.macs(Part("head", 1))
+    member = nearest_to(members, (first + net.plain_macs) / 2)
+    return build(replace(member.spec, taps=0), net.input_shape, net.classes, 0)
 
 
 def _left_to_train(data: Data) -> list[str]:

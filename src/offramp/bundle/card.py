@@ -16,6 +16,7 @@ from offramp.policy.evaluate import Evaluation
 from offramp.policy.policy import Policy
 from offramp.policy.quality import Interval
 from offramp.store.manifest import Manifest
+from offramp.study.beside import Beside
 from offramp.study.trained import Trained
 
 INTENDED = (
@@ -145,13 +146,14 @@ class Card:
     int8: CardInt8 | None = None  # absent from JSON in a bundle of float32
     runtimes: tuple[RuntimeRow, ...] = ()  # onnxruntime first; absent from JSON where it is alone
     notes: tuple[str, ...] = ()  # what is told first, a sentence each; absent from JSON without any
+    beside: Beside | None = None  # a smaller plain network; absent from JSON where none was trained
 
     def as_json(self) -> dict[str, Any]:
         """Types of JSON."""
         fields = asdict(self)
         if self.check is not None:
             fields["check"]["tolerance"] = TOLERANCE
-        for rare in ("int8", "runtimes", "notes"):
+        for rare in ("int8", "runtimes", "notes", "beside"):
             if not fields[rare]:
                 del fields[rare]
         plain: dict[str, Any] = _lists(fields)
@@ -172,7 +174,7 @@ class Card:
         mean = sum(reached[row["exit"]] * row["p50"] for row in single)
         return replace(self, latency={**measured, "mean_milliseconds_batch_1": mean})
 
-    def beside(self, float32: Card, sizes: tuple[int, int], lost: float, allowed: float) -> Card:
+    def beside_float32(self, float32: Card, sizes: tuple[int, int], lost: float, allowed: float) -> Card:
         """The card of an int8 bundle, with float32 beside it. sizes: bytes of all stages, float32's
         first; lost, allowed: accuracy on calibration."""
         before, after = float32._row(sizes[0]), self._row(sizes[1])
@@ -278,7 +280,13 @@ def markdown(card: Mapping[str, Any]) -> str:
     )
     images = card["data"].get("provenance", {}).get("images", {})
     counts = ", ".join(f"{number:,} {split}" for split, number in images.items())
-    return template.from_string(text).render(card, counts=counts)
+    return template.from_string(text).render(card, counts=counts, title=data_title(card))
+
+
+def data_title(card: Mapping[str, Any]) -> str:
+    """What a card calls its data."""
+    data = card["data"]
+    return str((data.get("spec") or {}).get("title") or data["name"])
 
 
 def _lists(value: Any) -> Any:

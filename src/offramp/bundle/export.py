@@ -28,6 +28,7 @@ from offramp.preprocessing import Preprocessing
 from offramp.store.manifest import GeometryRecord, Manifest
 from offramp.store.store import Store
 from offramp.study import trained as trials
+from offramp.study.beside import Beside
 from offramp.study.run.trials import load_network
 from offramp.study.trained import Trained
 
@@ -62,6 +63,7 @@ class ExportOptions:
     int8: float | None = None  # quantize the stages, and the share of accuracy that this may cost
     every_exit: bool = False  # a stage for each exit, whether any image leaves there or not
     runtimes: tuple[str, ...] = ()  # what else than onnxruntime shall run it, of `RUNTIMES`
+    beside: Beside | None = None  # what the card says of a smaller plain network
 
 
 @dataclass(frozen=True)
@@ -142,18 +144,20 @@ def export(
     yield "reading the trial"
     trained = trials.read(store, prefix, options.trust_code)
     net = load_network(store, trained.id, torch.device("cpu"), trust_code=options.trust_code)
-    rule = rule or _nothing_leaves(trained)
+    rule = rule or nothing_leaves(trained)
     return (yield from of_network(net, rule, trained, store.read_trial(trained.id), out, options))
 
 
-def _nothing_leaves(trained: Trained) -> Policy:
+def nothing_leaves(trained: Trained) -> Policy:
     shares = (*[0.0] * (len(trained.exits) - 1), 1.0)
     origin = Calibration(
         trained.id,
         trained.hash,
         len(trained.classes),
         chosen=Chosen(leaving=shares),
-        statement="Nothing leaves early: the bundle is there to be measured.",
+        statement="Nothing leaves early: the bundle is there to be measured."
+        if trained.exits[1:]
+        else "A plain network: every image runs all of it.",
     )
     return Policy(
         "confidence", trained.exits, (None,) * len(trained.exits), None, origin, trained.costs.carry
@@ -190,6 +194,7 @@ def of_network(
             about = yield from _float32(folder, parts, options, pictures.compared)
         else:
             about = yield from _int8(folder, parts, options, pictures.splits)
+        about = replace(about, beside=options.beside)
         bundle.write_json(folder / "card.json", about.as_json())
         (folder / "card.md").write_text(markdown(about.as_json()), encoding="utf-8")
         bundle.seal(folder)
@@ -299,7 +304,7 @@ def _int8(
         before = _rest(plain, parts).with_latency(_times(plain, options))
         about = about.with_latency(_times(folder, options))
         sizes = (parts.size(plain), small.size(folder))
-    return about.beside(before, sizes, lost, options.int8)
+    return about.beside_float32(before, sizes, lost, options.int8)
 
 
 def _rest(folder: Path, parts: _Parts, runtimes: tuple[str, ...] = ()) -> Card:

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from offramp.bundle import folder as bundle
+from offramp.bundle.card import data_title
 from offramp.errors import OfframpError, in_line
 from offramp.escape import markdown as escape
 
@@ -173,7 +174,7 @@ def readme(card: Mapping[str, Any], text: str, where: str, license: str, dataset
     USER/NAME@REVISION."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    data = str(card["data"]["name"])
+    data = data_title(card)
     about: dict[str, Any] = {
         "task_type": "image-classification",
         "dataset_type": dataset or re.sub(r"[^\w.-]+", "-", data).strip("-") or "images",

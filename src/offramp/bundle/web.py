@@ -128,6 +128,8 @@ def _data(data: Mapping[str, Any], classes: int) -> str:
     >>> _data({"name": "folder", "provenance": {"root": "pictures/photos"}}, 10)
     'photos'
     """
+    if title := (data.get("spec") or {}).get("title"):
+        return str(title)
     if data["name"] not in READERS:
         return str(data["name"])
     provenance = data.get("provenance", {})

@@ -185,6 +185,8 @@ def check(reasons: Sequence[str], anyway: bool, remedy: str = "") -> None:
 def _idle(policy: Policy, images: Sequence[int], remark: str | None) -> tuple[str, ...]:
     """Where all calibration images leave at one exit without a look at them. images: by exit."""
     target = policy.calibration.target
+    if len(images) == 1:  # a plain network, from which nothing can leave
+        return ()
     if images[-1] == sum(images):
         looser = "lower thresholds" if target is None else LIMITS[target.kind].looser
         more = f"{looser}, longer training or more calibration images would help"

@@ -244,6 +244,9 @@ def _left_out(advice: Advice) -> str:
     dearer = _out(advice, "dearer")
     need = "needs" if len(dearer) == 1 else "need"
     parts += [f"{listed(dearer)} {need} more MACs"] if dearer else []
+    if advice.hanging:
+        does = "is" if len(advice.hanging) == 1 else "are"
+        parts.append(f"Whether {listed(advice.hanging)} {does} behind hangs on the target")
     return "".join(f". {part}" for part in parts)
 
 

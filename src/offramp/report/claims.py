@@ -80,6 +80,7 @@ def _regime(manifest: Manifest) -> Regime:
         epochs=manifest.recipe.epochs,
         weights="pretrained" if manifest.pretrained else "random",
         images=manifest.data.test,
+        source=manifest.data.name,
     )
 
 

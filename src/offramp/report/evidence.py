@@ -30,7 +30,14 @@ from offramp.report.logits import LogitSummary, other_accuracy, remembered, summ
 from offramp.report.model import slug
 from offramp.report.registry import publication
 from offramp.report.runs import Runs
-from offramp.report.select import NetworkAndData, chosen, comparable, gaps, unlike_machines
+from offramp.report.select import (
+    NetworkAndData,
+    chosen,
+    comparable,
+    data_key,
+    gaps,
+    unlike_machines,
+)
 from offramp.store import pack as packed
 from offramp.store.archive import Archive, Damaged, Records, is_store
 from offramp.store.manifest import Cost, Manifest, NodeRecord, SeedLog
@@ -394,6 +401,7 @@ def gather(gathered: Gathered, study: str | None = None) -> Evidence:
         if not gathered.trials:
             these = f"choose among: {', '.join(names)}" if names else "none here has one; leave it out"
             raise OfframpError(f"no trial was made by a study '{study}'; {these}")
+    gathered = _titled(gathered)
     selected = chosen({id: t.manifest for id, t in gathered.trials.items()})
 
     def evidence_of(ids: Collection[str]) -> Evidence:
@@ -411,6 +419,22 @@ def gather(gathered: Gathered, study: str | None = None) -> Evidence:
     }
     budgets = tuple(map(evidence_of, selected.budgets))
     return replace(whole, missing=notes, budgets=budgets, plain=plain)
+
+
+def _titled(gathered: Gathered) -> Gathered:
+    """The trials of each setting by the newest title of its data, where any has one: a study may be
+    given one after its first trials."""
+    titles: dict[str, str] = {}
+    newest = sorted(gathered.trials.values(), key=lambda t: t.manifest.provenance.finished or "")
+    titles |= {data_key(t.manifest): name for t in newest if (name := t.manifest.data.title)}
+    trials, frames = dict(gathered.trials), dict(gathered.frames)
+    for id, trial in trials.items() if titles else ():
+        title, data = titles.get(data_key(trial.manifest)), trial.manifest.data
+        if title not in (None, data.title):
+            manifest = trial.manifest.model_copy(update={"data": data.titled(title)})
+            trials[id] = replace(trial, manifest=manifest)
+            frames[id] = _as_recorded(frames[id], trials[id])
+    return replace(gathered, trials=trials, frames=frames)
 
 
 def _of_others(gathered: Gathered, study: str) -> list[str]:

@@ -18,6 +18,7 @@ from offramp.units import counted
 OWN_OF_CONTROLS = ("network", "cut", "execution", "share")
 NetworkAndData = tuple[str, str]
 WHERE = ("root", "url", "sha256", "split_file")  # of `DataSpec`: no image is another by these
+NAMES = ("title",)  # of `DataSpec`, likewise, whatever the splits are
 
 
 @dataclass(frozen=True)
@@ -166,11 +167,17 @@ def _facts(manifest: Manifest, epochs: int | None = None) -> dict[str, Any]:
     apart = ("name", "provenance", "spec", *(manifest.data.splits if own_splits else ()))
     data = {k: v for k, v in facts["data"].items() if k not in apart}
     # Digests of the splits say which images these are, wherever they lay; without them the place does.
-    data_spec = {k: v for k, v in spec.items() if own_splits or k not in WHERE}
+    data_spec = {k: v for k, v in spec.items() if k not in NAMES and (own_splits or k not in WHERE)}
     same = {k: facts[k] for k in ("network", "recipe", "numerics", "classes", "input_shape")}
     way = {"execution": manifest.execution.mode, "share": manifest.execution.share}
     way |= {"cut": cut_at(manifest)}
     return {**same, "data": data_spec, "images": data, **way}
+
+
+def data_key(manifest: Manifest) -> str:
+    """Equal for trials of the same data and splits, whatever these are called."""
+    facts = _facts(manifest)
+    return digest([manifest.data.name, facts["data"], facts["images"]])
 
 
 def _preference(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> tuple[Any, ...]:

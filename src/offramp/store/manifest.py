@@ -226,7 +226,16 @@ class DataRecord(Record):
 
     @property
     def label(self) -> str:
-        return data_label(self.name, self.augment and self.augment.label)
+        return data_label(self.title or self.name, self.augment and self.augment.label)
+
+    @property
+    def title(self) -> str | None:
+        """What the study calls it; None where it has no name but its own."""
+        return (self.spec or {}).get("title")
+
+    def titled(self, title: str) -> DataRecord:
+        """The same under another title."""
+        return self.model_copy(update={"spec": {**(self.spec or {"name": self.name}), "title": title}})
 
     @property
     def splits(self) -> dict[str, str]:

@@ -303,7 +303,7 @@ def _short(manifests: Iterable[Manifest]) -> dict[str, str]:
     for m in manifests:
         names |= {word: portable(word) for word in (m.strategy, m.network.backbone)}
         augment = m.data.augment and m.data.augment.label
-        names[m.data.label] = data_label(portable(m.data.name), augment)
+        names[m.data.label] = data_label(m.data.title or portable(m.data.name), augment)
     return {whole: short for whole, short in names.items() if whole != short}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
 from PIL import Image, UnidentifiedImageError
 
 from offramp import device as devices
@@ -19,16 +20,18 @@ from offramp.errors import OfframpError, nearest
 from offramp.inputs import Shape
 from offramp.nets import BACKBONES, ExitNetwork, build
 from offramp.nets.cut.spread import EXITS
+from offramp.nets.families import Member, has_smaller, nearest_to, smaller
 from offramp.nets.network import inside
 from offramp.nets.pretrained import IMAGENET, at_hand, has_public, published
 from offramp.numerics import FAST
+from offramp.policy.policy import Policy
 from offramp.preprocessing import FORMATS
 from offramp.strategies import STRATEGIES
 from offramp.study.plan import programs
-from offramp.study.plan.plan import Plan, net_spec, numerics_for, plan_trials
+from offramp.study.plan.plan import Plan, make_plan, net_spec, numerics_for, plan_trials
 from offramp.study.spec import file as spec
-from offramp.study.spec.models import Study
-from offramp.units import counted
+from offramp.study.spec.models import ControlSpec, Study
+from offramp.units import counted, macs
 
 LEAST, LARGEST, STEP = 32, 224, 16  # pixels
 LOOKED_AT = 500  # images whose size is looked at
@@ -79,6 +82,7 @@ class BuildOptions:
         device: Its name, as `offramp.device.chosen` takes it.
         calibration: How many images of calibration the target needs.
         pretrained: The public weights, frozen, and images as they were trained on.
+        control: Also train a smaller plain network of the family.
     """
 
     backbone: str
@@ -97,14 +101,33 @@ class BuildOptions:
     device: str | None = None
     calibration: int = 0
     pretrained: bool = False
+    control: bool = False
 
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """A plan of one trial, and what was chosen in it and why, a line each."""
+    """A plan of one trial, and what was chosen in it and why, a line each.
+
+    Attributes:
+        members: Smaller plain networks of the family, one of which is to be trained as well.
+    """
 
     plan: Plan
     reasons: tuple[str, ...]
+    members: tuple[Member, ...] = ()
+
+    def control(self, policy: Policy, device: torch.device) -> Plan:
+        """The plan of the plain network that is trained as well: the one that the study names, or the
+        member nearest to what the policy takes, by the same recipe and for as much training."""
+        study, origin = self.plan.study, policy.calibration
+        if not study.controls:
+            takes = (origin.chosen and origin.chosen.mean_macs) or self.plan.net.plain_macs
+            limit = origin.target
+            most = limit.value if limit is not None and limit.kind == "max-mean-macs" else math.inf
+            within = [member for member in self.members if member.macs <= most]
+            named = ControlSpec.model_validate(nearest_to(within or self.members, takes).control)
+            study = study.model_copy(update={"controls": (named,)})
+        return make_plan(study.parts[1], device, data=self.plan.data)
 
 
 def choose(wish: BuildOptions) -> BuildPlan:
@@ -113,6 +136,11 @@ def choose(wish: BuildOptions) -> BuildPlan:
     Raises:
         OfframpError: For whatever cannot be had.
     """
+    return _with_members(wish, _started(wish))
+
+
+def _started(wish: BuildOptions) -> BuildPlan:
+    """The plan for the weights that were named, or that are here."""
     if wish.pretrained:
         wish = _as_published(wish)
     if wish.weights == RANDOM:
@@ -170,6 +198,35 @@ def _planned(wish: BuildOptions, source: str) -> BuildPlan:
     numerics = numerics_for(study, net, devices.chosen(wish.device))
     reasons.append(f"arithmetic: {numerics.words} ({study.numerics}; numerics=exact for studies' own)")
     return BuildPlan(plan_trials(study, data, net, numerics), tuple(reasons))
+
+
+def _with_members(wish: BuildOptions, chosen: BuildPlan) -> BuildPlan:
+    """The plan with the smaller plain networks of which one is to be trained as well, or with the offer
+    to. Raises OfframpError where the family has none."""
+    study, data = chosen.plan.study, chosen.plan.data
+    spec, frozen = net_spec(study, data.shape), wish.keep_frozen or wish.pretrained
+    if frozen and (wish.control or study.controls):
+        raise OfframpError("frozen weights have no smaller network; leave `control` out")
+    if study.controls:
+        line = f"a plain network is trained as well: {study.controls[0].label}"
+        return replace(chosen, reasons=(*chosen.reasons, line))
+    if not wish.control:
+        offer = "a smaller plain network may do as well: control (--control) trains one"
+        offers = not frozen and has_smaller(spec)
+        return replace(chosen, reasons=(*chosen.reasons, *([offer] if offers else [])))
+    members = smaller(spec, data.shape, len(data.classes))
+    if not members:
+        where = " with weights on this machine" if spec.weights == IMAGENET else ""
+        raise OfframpError(
+            f"no smaller network of the family of {spec.backbone} is known{where}; name one as a "
+            "setting: controls=[{backbone: NAME}]"
+        )
+    span = f"{counted(len(members), 'member')}, {macs(members[-1].macs)} to {macs(members[0].macs)} MACs"
+    line = (
+        f"a smaller plain network is trained as well, for as much training: of its family ({span}) the "
+        "one nearest to what the policy takes"
+    )
+    return replace(chosen, reasons=(*chosen.reasons, line), members=members)
 
 
 def _start(source: str, backbone: str, images: int) -> str:

@@ -431,6 +431,16 @@ def with_logits(trained: Trained, logits: Mapping[str, np.ndarray]) -> Trained:
     return replace(trained, **rows)
 
 
+def search_of(rule: Policy) -> Search:
+    """Among which policies one was chosen: of its score, with one threshold for all exits or more."""
+    chosen = rule.calibration.chosen or Chosen()
+    early = {threshold for threshold in rule.thresholds[:-1] if threshold is not None}
+    graded, survivors = SCORES[rule.score].graded, chosen.survivors
+    shared = graded and len(early) == 1 and len(rule.exits) > 2 and None not in rule.thresholds[:-1]
+    temperature = rule.temperatures is not None
+    return Search(rule.score, shared and not survivors, temperature, survivors and graded)
+
+
 def solved_again(trained: Trained, rule: Policy) -> Policy:
     """A policy for other logits, by the target, score, class shares and times of an earlier one.
 
@@ -447,13 +457,7 @@ def solved_again(trained: Trained, rule: Policy) -> Policy:
     calibration = rule.calibration
     if calibration.target is None:
         return rule
-    chosen = calibration.chosen or Chosen()
-    early = {threshold for threshold in rule.thresholds[:-1] if threshold is not None}
-    graded = SCORES[rule.score].graded
-    survivors = chosen.survivors
-    shared = graded and len(early) == 1 and len(rule.exits) > 2 and None not in rule.thresholds[:-1]
-    temperature = rule.temperatures is not None
-    search = Search(rule.score, shared and not survivors, temperature, survivors and graded)
+    chosen, search = calibration.chosen or Chosen(), search_of(rule)
     times = None if chosen.stages is None else recorded(chosen.stages, trained.costs)
     return policy_for(
         trained, calibration.target, search, times, chosen.class_shares, anyway=True

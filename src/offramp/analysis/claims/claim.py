@@ -58,6 +58,7 @@ class Regime:
         epochs: Of a phase.
         weights: What training began with.
         images: a key of those that tested and their labels; an empty one agrees with none.
+        source: What the data are by name, where a study calls them something else.
     """
 
     named: tuple[str, ...]
@@ -68,6 +69,7 @@ class Regime:
     epochs: int
     weights: Start
     images: str = ""
+    source: str = ""
 
     @property
     def classes(self) -> int:
@@ -110,7 +112,8 @@ class DataSet(Section):
     def off(self, model: str, data: str, regime: Regime | None) -> list[tuple[str, str]]:
         """What the runs of a network on data are, and what they should be, where the two differ."""
         off = []
-        if not fnmatchcase(data, self.name):
+        names = (data, *([regime.source] if regime is not None and regime.source else []))
+        if not any(fnmatchcase(name, self.name) for name in names):
             off.append((data, self.name))
         if not any(fnmatchcase(model, pattern) for pattern in self.models):
             off.append((model, " or ".join(self.models)))

@@ -60,6 +60,8 @@ BEATS = (
     "One beats another if it trains for no more MACs, can answer for as few, is significantly more "
     "accurate at some number of MACs and less at none. Who is not beaten is not shown to be good."
 )
+NEAR = 0.001  # of a target: nobody means one of them and not the other
+CLOSE = (0.01, 0.2)  # p that such a step may carry over ALPHA
 SMALL = 0.005  # a difference in accuracy that is worth finding
 NO_FIRST = (
     "Each strategy is worse than another in the seeds that both have; train all with the same seeds."
@@ -119,6 +121,8 @@ class Advice:
         even: Whether every pair was tested, and none was found to differ.
         estimated: Whether `untested` is because values are estimates.
         none_left: Whether every strategy is ruled out.
+        hanging: Who is behind the first one, or is not, by the target that was taken: for one NEAR it
+            the verdict is the other.
     """
 
     goal: Goal
@@ -135,6 +139,7 @@ class Advice:
     even: bool = False
     estimated: bool = False
     none_left: bool = False
+    hanging: tuple[str, ...] = ()
 
     @property
     def first(self) -> tuple[Ranked, ...]:
@@ -146,7 +151,30 @@ def recommend(facts: Facts, wish: Preference) -> list[Advice]:
     """Advice for each data set, sorted by name. All pairs are tested over seeds, p adjusted after Holm
     within a data set and goal."""
     names = facts.numbers.trials["data"].unique().tolist()
-    return [_advise(facts, wish, str(data)) for data in sorted(names)]
+    return [_near_by(facts, wish, _advise(facts, wish, str(data))) for data in sorted(names)]
+
+
+def _near_by(facts: Facts, wish: Preference, advice: Advice) -> Advice:
+    """Advice with a note on each candidate whose verdict is another for a target next to this one."""
+    low, high = CLOSE
+    close = {r.name: r for r in advice.ranking[1:] if r.p is not None and low < r.p < high}
+    if advice.target is None or not close or advice.withheld is not None:
+        return advice
+    targets = [round(advice.target + step, 6) for step in (-NEAR, NEAR)]
+    others = [
+        _advise(facts, replace(wish, min_accuracy=target), advice.data)
+        for target in targets
+        if 0 < target < 1
+    ]
+    hanging = {}
+    for name, row in close.items():
+        p = [row.p, *(r.p for each in others for r in each.ranking[1:] if r.name == name)]
+        known = [value for value in p if value is not None]
+        if (min(known) < ALPHA) is not (max(known) < ALPHA):
+            span = f"p is {min(known):.2g} to {max(known):.2g} within {100 * NEAR:g} points of it"
+            hanging[name] = f"Whether {name} is behind hangs on the target: {span}."
+    notes = (*advice.notes, *hanging.values())
+    return replace(advice, notes=notes, hanging=tuple(hanging))
 
 
 def _advise(facts: Facts, wish: Preference, data: str) -> Advice:

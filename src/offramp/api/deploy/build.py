@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
@@ -100,6 +100,8 @@ class BuildChoices(CalibrationOptions, total=False):
         web: Also write a web page that classifies images in the browser: a new folder.
         onnxruntime_web: With `web`: the npm package that the page needs. By default
             node_modules/onnxruntime-web, here or in a folder above.
+        control: Train a smaller plain network of the family too, of about as much compute as the policy
+            takes and for as much training. The better one of both at that compute is the bundle.
         force: Replace an earlier bundle or page.
         anyway: Go on with an unreliable result, and mark it.
     """
@@ -124,6 +126,7 @@ class BuildChoices(CalibrationOptions, total=False):
     runtime: Runtimes
     web: WebFolder
     onnxruntime_web: WebFolder
+    control: bool
     force: Force
     anyway: Anyway
 
@@ -303,8 +306,7 @@ def build(
             int8=allowed,
             runtimes=tuple(choices.get("runtime", ())),
         )
-        built = finished(deployed(chosen.plan, store, choices, folder, options), reporter.step)
-        built = replace(built, reasons=chosen.reasons)
+        built = _deployed(chosen, store, choices, folder, options, reporter)
     if web is not None and runtime is not None:
         pages.write(built.folder, web, runtime, force)
     return replace(built, store=str(store.root), web=web)
@@ -347,7 +349,7 @@ def forecast_build(
     return BuildForecast(chosen, work, _named_limit(choices), folder, refused)
 
 
-TRAINING = ("exits", "keep_frozen", "pretrained", "goal", "evidence", "strategy", "budget")
+TRAINING = ("exits", "keep_frozen", "pretrained", "goal", "evidence", "strategy", "budget", "control")
 
 
 def _adopted(backbone: str, data: str, choices: BuildChoices) -> Fitted:
@@ -488,6 +490,7 @@ def _options(backbone: str, data: str, choices: BuildChoices) -> BuildOptions:
         device=None if device is None else str(device),
         calibration=images_needed(limit.kind, limit.value),
         pretrained=choices.get("pretrained", False),
+        control=choices.get("control", False),
     )
 
 
@@ -544,26 +547,49 @@ def too_few_images(plan: Plan, limit: Target) -> tuple[str, ...]:
     return useful.resolution(limit.kind, limit.value, len(plan.data.calibration))
 
 
-def deployed(
-    plan: Plan, store: Store, choices: CalibrationOptions, out: Path, options: ExportOptions
-) -> Generator[str, None, Built]:
-    """Calibrate and export the plan's one trial, which has been trained; yields what it does."""
+def _deployed(
+    chosen: BuildPlan,
+    store: Store,
+    choices: BuildChoices,
+    out: Path,
+    options: ExportOptions,
+    reporter: Reporter,
+) -> Built:
+    """Calibrate the plan's one trial, which has been trained, and export it; or, where a smaller plain
+    network that was trained beside it is the better one, that."""
+    from offramp import device as devices
     from offramp.bundle.export import export
+    from offramp.policy.policy import Policy
     from offramp.study import trained as trials
+    from offramp.study.beside import beside
     from offramp.study.run.trials import blank_network, recorded_code
 
+    plan = chosen.plan
     name, typed = plan.trials[0].id, {plan.study.backbone.name, plan.study.data.name}
     trust_code = recorded_code(store, name, data=True).keys() <= typed
     trained = trials.read(store, name, trust_code)
     code_runs = trust_code and bool(recorded_code(store, name, data=True))
     again = calibration_command(name.rpartition("-")[2], store, code_runs)
-    policy = policy_for(
+    policy: Policy | None = policy_for(
         trained, lambda: blank_network(store, name, trust_code).eval(), choices, options.anyway, again
     ).policy
-    bundle = yield from export(store, name, policy, out, replace(options, trust_code=trust_code))
-    share = trials.usual_share(trained.costs, trained.plain_macs)
+    assert policy is not None
+    options = replace(options, trust_code=trust_code)
+    if chosen.members or plan.study.controls:
+        control = chosen.control(policy, devices.chosen(choices.get("device")))
+        assert control.study.control is not None
+        _train(control, store, choices, reporter, None)
+        plain = trials.read(store, control.trials[0].id, trust_code)
+        own = beside(trained, policy, plain, control.study.control.spec.label)
+        options = replace(options, beside=own)
+        if own.ship == "plain network":
+            name, policy = own.plain, None
+    bundle = finished(export(store, name, policy, out, options), reporter.step)
+    share = None if policy is None else trials.usual_share(trained.costs, trained.plain_macs)
     following = "" if share is None else again.replace("SHARE%", f"{share}%")
-    return Built(bundle.folder, policy, bundle.card, name, _calibrate=following)
+    policy = policy or Policy.load(bundle.folder / "policy.json")
+    reasons = chosen.reasons
+    return Built(bundle.folder, policy, bundle.card, name, reasons, _calibrate=following)
 
 
 def _exits(plan: Plan) -> list[dict[str, Any]]:

@@ -142,6 +142,7 @@ def check_words(check: Mapping[str, Any] | None) -> str:
 def _lines(card: Mapping[str, Any]) -> list[str]:
     test = card["test"]
     lines = [
+        *([f"{card['beside']['why']}."] if "beside" in card else []),
         f"Test: {100 * test['accuracy']['value']:.2f} % at "
         f"{percent(test['mean_macs'] / card['plain_macs'])} of the plain network's MACs; the full "
         f"network {100 * test['full_accuracy']['value']:.2f} %.",

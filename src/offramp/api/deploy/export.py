@@ -35,6 +35,8 @@ from offramp.errors import OfframpError
 from offramp.terminal import TextBlocks, TextTable, Verbatim
 from offramp.units import size
 
+NO_POLICY = "give either `policy`, a file of offramp calibrate, or `to_measure`"
+
 
 @answer
 class ProbeReport:
@@ -85,7 +87,7 @@ def export(
         trial: A trial's id, its beginning or its ending. With --hub, a bundle's folder.
         store: The store: a folder, or s3://BUCKET/NAME.
         out: The bundle's folder, a new one.
-        policy: The policy file of offramp calibrate for this trial.
+        policy: The policy file of offramp calibrate for this trial. A plain network has none.
         int8: Quantize the stages; in Python, a number is the accuracy that this may cost.
         int8_loss: Accuracy to give up for `int8`: 0.01 or 1% is one point.
         runtime: Also write stages for this runtime: executorch or openvino. Repeatable.
@@ -120,13 +122,16 @@ def export(
     from offramp.bundle.export import export as bundled
     from offramp.policy.policy import Policy
 
-    if (policy is None) is not to_measure:
-        raise OfframpError("give either `policy`, a file of offramp calibrate, or `to_measure`")
+    if policy is not None and to_measure:
+        raise OfframpError(NO_POLICY)
     folder = Path(out)
     allowed = int8_share(int8, int8_loss)
     graphs.check_installed()
     web_runtime = check_page(web, onnxruntime_web, force, folder)
     source = opened(store)
+    plain = len(source.read_trial(source.find_trial(trial)).exits) == 1
+    if policy is None and not (to_measure or plain):
+        raise OfframpError(NO_POLICY)
     code_runs = trusted(source, source.find_trial(trial), trust_code, data=check or bool(int8))
     options = ExportOptions(
         None if data_root is None else str(data_root),

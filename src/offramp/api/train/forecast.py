@@ -249,7 +249,7 @@ def _power(plan: Plan, site: TrainingSite, difference: float) -> SeedsNeeded:
     root = site.store
     if not is_store(root):
         return SeedsNeeded(difference, 0, why=f"there is no store at {root}; run three seeds first")
-    label = data_label(plan.data.name, plan.data.augment)
+    label = data_label(plan.study.data.title or plan.data.name, plan.data.augment)
     strategies = {s.label for s in plan.study.strategies}
     results = evidence.from_store(root)
     return seeds_needed(results, plan.study.backbone.name, label, strategies, difference)

@@ -49,6 +49,12 @@ class StudyRequest:
     def studies(self) -> list[Study]:
         return [member.study for member in self.members]
 
+    @property
+    def of_one_study(self) -> bool:
+        """Whether its members are one study, each with the splits that a seed of it draws."""
+        first, *others = (m.study.model_copy(update={"seeds": (0,)}) for m in self.members)
+        return all(other == first and other.control is None for other in others)
+
     def check_alone(self, **options: object) -> None:
         """Raises OfframpError for an option of one study, where there are several."""
         for name, setting in options.items():

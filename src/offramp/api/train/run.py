@@ -300,17 +300,19 @@ def run(
         raise OfframpError("`budget` makes a study smaller, `until_decided` larger; leave one out")
     request = requested(study, training, address is not None)
     name_code(request.studies, training.get("user_code", True), reporter)
-    request.check_alone(budget=budget, until_decided=until_decided)
+    if not (until_decided and request.of_one_study):
+        request.check_alone(budget=budget, until_decided=until_decided)
     if workers is None and not isinstance(watch, Reporter):
         workers = 1
     count = workers if isinstance(workers, int) else None
     with joined_site(store, training.get("device"), count, address) as site:
-        if len(request.members) > 1:
+        if len(request.members) > 1 and not until_decided:
             return _run_list(request, site, reporter)
         plan, unreliable, fits = planned(request, site, budget, anyway, reporter)
         remark(plan, reporter)
         if until_decided:
-            results = _run_until_decided(plan, site, max_seeds, difference, reporter)
+            seeds = [seed for study in request.studies for seed in study.seeds]
+            results = _run_until_decided(plan, seeds, site, max_seeds, difference, reporter)
         else:
             results = _run_one(plan, site, reporter)
     results = replace(results, unreliable=unreliable)
@@ -333,7 +335,7 @@ def planned(
     """
     from offramp.study.plan.plan import make_plan
 
-    (study,) = request.studies
+    study = request.studies[0]
     with reporter.reading():
         plan = make_plan(study, site.device, provisional=provisional)
     if budget is None:
@@ -414,28 +416,36 @@ def _results(
 
 
 def _run_until_decided(
-    plan: Plan, site: TrainingSite, most: int | None, difference: float | None, reporter: Reporter
+    plan: Plan,
+    seeds: Sequence[int],
+    site: TrainingSite,
+    most: int | None,
+    difference: float | None,
+    reporter: Reporter,
 ) -> Results:
     """Add seeds, and look at the results, until nothing is left to decide."""
     from offramp.api import decide
     from offramp.store.store import Store
 
     store = Store(site.store)
-    name, log = decide.begin(store, plan, most, difference)
+    name, log = decide.begin(store, plan, most, difference, seeds)
     compared, strategies = decide.compared(plan), tuple(s.label for s in plan.study.strategies)
     right: dict[tuple[str, int], Floats] = {}
     decisions: tuple[Decision, ...] = ()
     states: list[RunState] = []
-    before = 0
+    before, images = 0, {plan.data.test.digest}
     with store.more_to_come():
         for count in decide.looks(log).counts:
-            part = decide.part(plan, log.seeds[before:count], strategies)
-            workers = site.staff(part)
-            states.append(_train(part, site, store, workers, reporter))
+            for part in decide.parts(plan, log.seeds[before:count], strategies):
+                workers = site.staff(part)
+                states.append(_train(part, site, store, workers, reporter))
+                if states[-1].interrupted or states[-1].failed:
+                    break
+                right |= decide.right(store, part)
+                images.add(part.data.test.digest)
             if states[-1].interrupted or states[-1].failed:
                 break
-            right |= decide.right(store, part)
-            decisions, before = decide.look(log, right, compared), count
+            decisions, before = decide.look(log, right, compared, len(images) == 1), count
             log = decide.noted(log, count, decisions)
             store.write_seed_log(name, log)
             strategies = decide.questioned(decisions)

@@ -8,6 +8,7 @@ from importlib import import_module
 
 from offramp.data_spec import SPLITS
 from offramp.recipe import Recipe
+from offramp.report.advice import listed
 from offramp.report.evidence import Evidence
 from offramp.report.model import RunDetail
 from offramp.report.registry import publication
@@ -25,6 +26,7 @@ def facts(evidence: Evidence) -> list[RunDetail]:
         RunDetail("Networks and data", [_place(runs.trials) for runs in evidence.runs]),
         RunDetail("Strategies", [", ".join(evidence.strategies)]),
         RunDetail("Seeds", [", ".join(map(str, sorted({t.seed for t in trials}))), *_added(evidence)]),
+        RunDetail("Averages", averages(evidence)),
         RunDetail("Training", _by_pair(evidence, _training)),
         RunDetail("In the figure budget alone", _shorter(evidence)),
         RunDetail("Settings", searched(evidence)),
@@ -57,6 +59,28 @@ def departures(evidence: Evidence) -> list[str]:
     module, _, name = place.partition(":")
     sentences: list[str] = vars(import_module(module))[name](evidence)
     return sentences
+
+
+def averages(evidence: Evidence) -> list[str]:
+    """What differs between the seeds, so that means and p are over it, and what they are not over."""
+    sentences = {}
+    for runs in evidence.runs:
+        records = [t.manifest for t in runs.trials]
+        seeds = len({t.seed for t in runs.trials})
+        splits = len({tuple(m.data.splits.values()) for m in records}) > 1
+        search = {None if m.search is None else m.search.per or "all" for m in records}
+        over = ["initial weights", "the order of images", *(["the splits"] if splits else [])]
+        over += [] if runs.same_images else ["the test images, some of which several seeds have"]
+        alone = " and over the test images, which all share" if runs.same_images else ""
+        how = "the same for all strategies, " + (
+            "searched together" if search - {None} else "not searched"
+        )
+        how = "searched once for each strategy" if "strategy" in search else how
+        fixed = [*([] if splits else ["splits (one draw)"]), f"settings ({how})"]
+        text = f"over {counted(seeds, 'seed')} ({listed(over)}){alone}; not over {listed(fixed)}"
+        sentences[f"{runs.where}: {text}"] = text
+    short = list(dict.fromkeys(sentences.values()))
+    return short if len(short) == 1 else list(sentences)
 
 
 def searched(evidence: Evidence) -> list[str]:

@@ -213,9 +213,15 @@ def _matched(study: Study, host: Study, *site: Any) -> Study:
         early = [t for t in plan.trials if len(t.resolved.final) > 1] or plan.trials
         return [float(sum(plan.macs(key) for key in trial.keys)) for trial in early]
 
-    shorter, longer = (planned(study, recipe=replace(study.recipe, epochs=n))[0] for n in (1, 2))
-    epochs = max(1, 1 + int((median(planned(host)) - shorter) // (longer - shorter)))
+    costs = (planned(study, recipe=replace(study.recipe, epochs=n))[0] for n in (1, 2))
+    epochs = epochs_for(median(planned(host)), *costs)
     return study.model_copy(update={"recipe": replace(study.recipe, epochs=epochs)})
+
+
+def epochs_for(budget: float, first: float, second: float) -> int:
+    """The most epochs that cost no more than a budget, at least one. first, second: what one costs, and
+    what two do."""
+    return max(1, 1 + int((budget - first) // (second - first)))
 
 
 def read_data(study: Study, provisional: bool = False) -> Data:

@@ -157,7 +157,7 @@ def planned(plan: Plan, trial: Trial) -> dict[str, Any]:
         study=study.name,
         places=tuple(plan.net.places),
         backbone=study.backbone.name,
-        data=stored.data_label(data.name, data.augment),
+        data=stored.data_label(study.data.title or data.name, data.augment),
         recipe=_recipe(study),
     ).as_json()
 

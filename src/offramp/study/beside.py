@@ -1,0 +1,150 @@
+"""Which to ship: a network with early exits, or the smaller plain network that was trained beside it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from offramp.errors import OfframpError
+from offramp.policy import scoring
+from offramp.policy.calibration import Target
+from offramp.policy.candidates import SplitLogits, loss_of, where_left
+from offramp.policy.limits import LIMITS, Budget
+from offramp.policy.policy import Policy
+from offramp.policy.quality import Interval, difference
+from offramp.study.trained import Trained, policy_for, search_of
+from offramp.units import macs, percent
+
+Choice = Literal["plain network", "early exits", "open"]
+LEVEL, POWER = 0.05, 0.8
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class NetworkLine:
+    """A network on the test images. macs: of an image, on average."""
+
+    network: str
+    accuracy: float
+    macs: float
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Early exits beside a smaller plain network.
+
+    Attributes:
+        plain: The trial of the plain network.
+        networks: The policy, the whole network, the smaller plain network.
+        difference: Accuracy of the plain network minus that of the early exits at its compute.
+        p: Of no difference, over the test images (McNemar's test, exact).
+        ship: Which of the two.
+        why: In words, with the numbers.
+    """
+
+    plain: str
+    networks: tuple[NetworkLine, ...]
+    difference: Interval
+    p: float
+    ship: Choice
+    why: str
+
+
+def beside(early: Trained, rule: Policy, plain: Trained, name: str) -> Beside:
+    """Compare a policy's network with a plain network on the test images, each trained once.
+
+    The two are tested at equal compute: the network with early exits under the policy that its
+    calibration images give for the plain network's MACs, or, where no exit is as cheap, under `rule`.
+
+    Args:
+        early: The network with early exits.
+        rule: Its policy, which is to be shipped.
+        plain: The plain network, of which the last exit counts.
+        name: What it is called, as `width small`.
+
+    Raises:
+        OfframpError: They answered other images.
+    """
+    if early.classes != plain.classes or not np.array_equal(early.test.labels, plain.test.labels):
+        raise OfframpError(
+            f"{early.id} and {plain.id} answered other test images; train both on one split"
+        )
+    at, target = plain.costs.full, rule.calibration.target
+    try:
+        equal = policy_for(early, Target("max-mean-macs", at), search_of(rule), anyway=True).policy
+        as_cheap = True
+    except OfframpError:
+        equal, as_cheap = rule, False
+    own, (usual, spent) = _right(plain.test)[:, -1], _under(rule, early)
+    theirs, at_equal = _under(equal, early)
+    gained, lost = int((own & ~theirs).sum()), int((theirs & ~own).sum())
+    gap, p = difference(gained, lost, len(own)), 1.0
+    if gained + lost:
+        p = float(stats.binomtest(gained, gained + lost).pvalue)
+    full = _right(early.test)[:, -1]
+    lines = (
+        NetworkLine("early exits, by the policy", float(usual.mean()), spent),
+        NetworkLine("the same network, no image leaves", float(full.mean()), float(early.costs.full)),
+        NetworkLine(f"smaller plain network ({name})", float(own.mean()), float(at)),
+    )
+    kept = None if target is None else keeps(plain, early, target)
+    span = f"95 %: {100 * gap.low:+.1f} to {100 * gap.high:+.1f}; p {p:.2g}"
+    compared = (
+        f"a plain network of {macs(at)} MACs ({name}) is right on {percent(float(own.mean()))} of "
+        f"{len(own):,} test images, the early exits with {macs(at_equal)} on "
+        f"{percent(float(theirs.mean()))} ({100 * gap.value:+.1f} points, {span})"
+    )
+    ship: Choice = "open"
+    match p < LEVEL, gap.value > 0:
+        case True, True if kept is False and target is not None:
+            why = f"It is for you to choose: {compared}, but the plain network misses {target.words}"
+        case True, True:
+            more = f"; whether it keeps {target.words} is not known" if target and kept is None else ""
+            ship, why = "plain network", f"Ship the plain network: {compared}{more}"
+        case True, False if as_cheap:
+            ship, why = "early exits", f"Ship the early exits: {compared}"
+        case True, False:
+            why = f"It is for you to choose, less compute or more right: {compared}"
+        case _:
+            why = f"The test images do not tell which to ship: {compared}{_found(own, theirs)}"
+    return Beside(plain.id, lines, gap, p, ship, f"{why}. Each was trained once")
+
+
+def keeps(plain: Trained, early: Trained, target: Target) -> bool | None:
+    """Whether a plain network keeps a limit on calibration images, as its numbers there are; None of a
+    time and of a guarantee, which it was not measured or certified for."""
+    rule, rows = LIMITS[target.kind], early.calibration
+    if isinstance(rule.by, Budget):
+        return plain.costs.full <= target.value if target.kind == "max-mean-macs" else None
+    both = [scoring.answers(each.calibration.logits[:, -1]) for each in (plain, early)]
+    lost, whole = loss_of(target.loss, np.stack(both, axis=1), rows.labels).mean(axis=0).tolist()
+    if rule.by == "accuracy":
+        return bool(1 - lost >= target.value)
+    below = bool(lost - whole <= target.value)
+    return None if below and rule.by == "guarantee" else below
+
+
+def _right(rows: SplitLogits) -> Bools:
+    return np.asarray(scoring.answers(rows.logits) == rows.labels[:, None])
+
+
+def _under(rule: Policy, early: Trained) -> tuple[Bools, float]:
+    """Whether a policy is right on each test image, and the mean MACs of one."""
+    leaves = rule.leaves(early.test.logits)
+    answers = scoring.answers(scoring.all_answer_logits(rule.score, early.test.logits))
+    right = where_left((answers == early.test.labels[:, None]).astype(np.float64), leaves) > 0
+    return right, float(np.asarray(rule.macs(early.costs), dtype=float)[leaves].mean())
+
+
+def _found(own: Bools, theirs: Bools) -> str:
+    """The difference that so many images, which differ on as many, would most likely have shown."""
+    error = math.sqrt(float((own != theirs).mean()) / len(own))
+    least = error * float(stats.norm.isf(LEVEL / 2) + stats.norm.ppf(POWER))
+    return (
+        f"; one of {100 * least:.1f} points would have been found in 80 % of such tests" if least else ""
+    )

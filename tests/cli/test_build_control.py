@@ -1,0 +1,125 @@
+"""`build --control` and `fit(control=…)`: a smaller plain network is trained as well."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from command import Cli, refused
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import offramp
+from offramp.bundle.runtime import Bundle
+
+NET = """
+from torch import nn
+
+def make(classes, width=16):
+    '''Whose first exit reads a few averages, and so knows little.'''
+    return nn.Sequential(
+        nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        nn.Sequential(nn.Conv2d(8, width, 3, padding=1), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU()),
+        nn.Sequential(nn.Flatten(), nn.Linear(16 * width, classes)),
+    )
+"""
+SETTINGS = {
+    "recipe.epochs": "8",
+    "recipe.learning_rate": "0.005",
+    "data.train_images": "600",
+    "data.test_images": "200",
+    "exits.head.kind": "mlp",
+    "exits.taps": "['0']",
+}
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> tuple[str, ...]:
+    (tmp_path / "net.py").write_text(NET)
+    settings = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
+    return (
+        "build",
+        "--backbone",
+        "net.py:make",
+        "--data",
+        "digits",
+        "--strategy",
+        "joint",
+        "--out",
+        "bundle",
+        *settings,
+    )
+
+
+@pytest.mark.long
+def test_a_build_may_end_in_a_plain_network(cli: Cli, words: tuple[str, ...], tmp_path: Path) -> None:
+    """Half of the images must leave where little is known, and a narrower network costs as little."""
+    plan = cli(*words, "--dry-run")
+    assert "a smaller plain network may do as well: control (--control) trains one" in " ".join(
+        plan.out.split()
+    )
+    answer = cli(*words, "--max-mean-macs", "60%", "--control", "--no-measure", "--json", "--anyway")
+    assert answer.code == 0, answer.err
+    card = json.loads(answer.out)["card"]
+    assert card["beside"]["ship"] == "plain network" and card["trial"] == card["beside"]["plain"]
+    assert [exit["exit"] for exit in card["exits"]] == [2] and card["training"]["strategy"] == "baseline"
+    policy, whole, plain = (line["macs"] for line in card["beside"]["networks"])
+    assert plain < whole and policy < 0.65 * whole and card["test"]["mean_macs"] == plain < 0.6 * whole
+    epochs = card["training"]["recipe"]["epochs"]
+    assert epochs > 8  # for as much training
+    text = (tmp_path / "bundle" / "card.md").read_text()
+    assert "Beside a smaller plain network" in text and "Ship the plain network" in text
+    images = load_digits().images[:5] * 15
+    bundle = Bundle(tmp_path / "bundle")
+    pictures = [Image.fromarray(image.astype("uint8")) for image in images]
+    assert len(bundle.predict(pictures).labels) == 5
+    again = ("export", card["trial"][-8:], "--store", "runs/build", "--out", "again", "--no-measure")
+    assert cli(*again, "--trust-code").code == 0
+    refused(
+        cli(*words, "--keep-frozen", "--weights", "x.pth", "--normalize", "unit", "--control"), "frozen"
+    )
+
+
+def test_a_family_without_a_smaller_member_is_refused(cli: Cli) -> None:
+    answer = cli("build", "--backbone", "digits-cnn", "--data", "digits", "--out", "b", "--control")
+    refused(answer, "no smaller network of the family of digits-cnn is known; name one as a setting")
+
+
+@pytest.fixture
+def fitted() -> offramp.Fitted:
+    make: dict[str, object] = {}
+    exec(NET, make)
+    digits = load_digits()
+    images = torch.tensor(digits.images * 15).to(torch.uint8)[:, None]
+    module = make["make"](10)  # type: ignore[operator]
+    net = offramp.attach(module, exits=["0"], input_shape=(1, 8, 8), head="mlp")
+    recipe = offramp.Recipe(epochs=4, optimizer="adam", learning_rate=0.005, batch_size=32)
+    given = {"train": (images, torch.tensor(digits.target)), "recipe": recipe, "watch": False}
+    with pytest.raises(offramp.OfframpError, match="give a smaller module: control=SmallNet"):
+        offramp.fit(net, "joint", control=True, **given)  # type: ignore[arg-type]
+    return offramp.fit(net, "joint", control=make["make"](10, 6), **given)  # type: ignore
+
+
+@pytest.mark.slow
+def test_fit_trains_a_smaller_module_as_well(fitted: offramp.Fitted) -> None:
+    assert fitted.control is not None and list(fitted.control.accuracy) == [1]
+    policy = fitted.calibrate(max_mean_macs="50%")
+    own = fitted.beside(policy)
+    assert own.ship == "plain network" and own.plain == fitted.control.trial
+    with pytest.raises(offramp.OfframpError, match="no smaller plain network was trained"):
+        fitted.control.beside(policy)
+    with pytest.raises(offramp.OfframpError, match="has early exits; give a policy"):
+        fitted.export("other")
+
+
+@pytest.mark.long
+def test_either_can_be_exported(fitted: offramp.Fitted, tmp_path: Path) -> None:
+    assert fitted.control is not None
+    policy = fitted.calibrate(max_mean_macs="50%")
+    card = fitted.export(tmp_path / "exits", policy, measure=False, check=False).card
+    assert card["beside"]["ship"] == "plain network"
+    plain = fitted.control.export(tmp_path / "plain", measure=False, check=False).card
+    assert "beside" not in plain and len(plain["exits"]) == 1
