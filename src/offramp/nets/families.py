@@ -29,7 +29,7 @@ SIZES = re.compile(  # in names of timm's and torchvision's: what tells members 
 
 
 @dataclass(frozen=True)
-class Member:
+class FamilyMember:
     """A smaller plain network of a family. control: as `controls` of a study name it; macs: of an
     image."""
 
@@ -43,21 +43,21 @@ def has_smaller(spec: NetSpec) -> bool:
     return next(_kin(spec), None) is not None
 
 
-def smaller(spec: NetSpec, shape: Shape, classes: int) -> tuple[Member, ...]:
+def smaller(spec: NetSpec, shape: Shape, classes: int) -> tuple[FamilyMember, ...]:
     """Members of the family that cost less, the dearest first. One that starts from public weights has
     members whose weights are on this machine and saw images normalized alike."""
     whole = _macs(spec, shape, classes)
     costs = []
     for control, other in _kin(spec):
         try:
-            costs.append(Member(control, other, _macs(other, shape, classes)))
+            costs.append(FamilyMember(control, other, _macs(other, shape, classes)))
         except OfframpError:  # such as one that takes images of another size only
             continue
     less = {member.macs: member for member in reversed(costs) if 0 < member.macs < whole}
     return tuple(less[cost] for cost in sorted(less, reverse=True))
 
 
-def nearest_to(members: Sequence[Member], macs: float) -> Member:
+def nearest_to(members: Sequence[FamilyMember], macs: float) -> FamilyMember:
     """The one whose MACs are nearest, by their ratio."""
     return min(members, key=lambda member: abs(math.log(member.macs / macs)))
 
@@ -83,11 +83,11 @@ def _kin(spec: NetSpec) -> Iterator[tuple[Mapping[str, Any], NetSpec]]:
         # What no registry makes has no choice of stems.
         *(_named(_family(own)) if options.get("stem", IMAGENET) == IMAGENET else ()),
     ]:
-        kept = {k: v for k, v in options.items() if k == "stem" and name in BACKBONES}
+        stem = {k: v for k, v in options.items() if k == "stem" and name in BACKBONES}
         weights = {} if spec.weights is None else {"weights": spec.weights}
         if name != spec.backbone and (not weights or _starts_alike(name, spec.backbone)):
-            control = {"backbone": {"name": name, **weights, **kept}}
-            yield control, replace(spec, backbone=name, options=tuple(kept.items()), taps=None)
+            control = {"backbone": {"name": name, **weights, **stem}}
+            yield control, replace(spec, backbone=name, options=tuple(stem.items()), taps=None)
 
 
 def _widths(backbone: str, options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

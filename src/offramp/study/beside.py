@@ -20,7 +20,7 @@ from offramp.policy.quality import Interval, difference
 from offramp.study.trained import Trained, policy_for, search_of
 from offramp.units import macs, percent
 
-Choice = Literal["plain network", "early exits", "open"]
+ShippingChoice = Literal["plain network", "early exits", "open"]
 LEVEL, POWER = 0.05, 0.8
 Bools = NDArray[np.bool_]
 
@@ -51,7 +51,7 @@ class Beside:
     networks: tuple[NetworkLine, ...]
     difference: Interval
     p: float
-    ship: Choice
+    ship: ShippingChoice
     why: str
 
 
@@ -92,19 +92,21 @@ def beside(early: Trained, rule: Policy, plain: Trained, name: str) -> Beside:
         NetworkLine("the same network, no image leaves", float(full.mean()), float(early.costs.full)),
         NetworkLine(f"smaller plain network ({name})", float(own.mean()), float(at)),
     )
-    kept = None if target is None else keeps(plain, early, target)
+    keeps_it = None if target is None else keeps(plain, early, target)
     span = f"95 %: {100 * gap.low:+.1f} to {100 * gap.high:+.1f}; p {p:.2g}"
     compared = (
         f"a plain network of {macs(at)} MACs ({name}) is right on {percent(float(own.mean()))} of "
         f"{len(own):,} test images, the early exits with {macs(at_equal)} on "
         f"{percent(float(theirs.mean()))} ({100 * gap.value:+.1f} points, {span})"
     )
-    ship: Choice = "open"
+    ship: ShippingChoice = "open"
     match p < LEVEL, gap.value > 0:
-        case True, True if kept is False and target is not None:
+        case True, True if keeps_it is False and target is not None:
             why = f"It is for you to choose: {compared}, but the plain network misses {target.words}"
         case True, True:
-            more = f"; whether it keeps {target.words} is not known" if target and kept is None else ""
+            more = (
+                f"; whether it keeps {target.words} is not known" if target and keeps_it is None else ""
+            )
             ship, why = "plain network", f"Ship the plain network: {compared}{more}"
         case True, False if as_cheap:
             ship, why = "early exits", f"Ship the early exits: {compared}"

@@ -20,7 +20,7 @@ from offramp.errors import OfframpError, nearest
 from offramp.inputs import Shape
 from offramp.nets import BACKBONES, ExitNetwork, build
 from offramp.nets.cut.spread import EXITS
-from offramp.nets.families import Member, has_smaller, nearest_to, smaller
+from offramp.nets.families import FamilyMember, has_smaller, nearest_to, smaller
 from offramp.nets.network import inside
 from offramp.nets.pretrained import IMAGENET, at_hand, has_public, published
 from offramp.numerics import FAST
@@ -114,7 +114,7 @@ class BuildPlan:
 
     plan: Plan
     reasons: tuple[str, ...]
-    members: tuple[Member, ...] = ()
+    members: tuple[FamilyMember, ...] = ()
 
     def control(self, policy: Policy, device: torch.device) -> Plan:
         """The plan of the plain network that is trained as well: the one that the study names, or the

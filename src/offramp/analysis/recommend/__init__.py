@@ -169,9 +169,9 @@ def _near_by(facts: Facts, wish: Preference, advice: Advice) -> Advice:
     hanging = {}
     for name, row in close.items():
         p = [row.p, *(r.p for each in others for r in each.ranking[1:] if r.name == name)]
-        known = [value for value in p if value is not None]
-        if (min(known) < ALPHA) is not (max(known) < ALPHA):
-            span = f"p is {min(known):.2g} to {max(known):.2g} within {100 * NEAR:g} points of it"
+        tested = [value for value in p if value is not None]
+        if (min(tested) < ALPHA) is not (max(tested) < ALPHA):
+            span = f"p is {min(tested):.2g} to {max(tested):.2g} within {100 * NEAR:g} points of it"
             hanging[name] = f"Whether {name} is behind hangs on the target: {span}."
     notes = (*advice.notes, *hanging.values())
     return replace(advice, notes=notes, hanging=tuple(hanging))
