@@ -44,7 +44,8 @@ def stress_figure(rows: Sequence[StressRow], exits: Sequence[int], name: str) ->
         _lines(plain, worse, "compute", "MACs, % of plain", wide),
     ]
     shown_rows = [row for row in rows if row.kind != "corruption" or row.strength == strongest]
-    whole = chart.grid([chart.grid(above, 2), _bars(shown_rows, exits)], 1)
+    apart = {"resolve": {"scale": dict.fromkeys(("color", "strokeDash"), "independent")}}
+    whole = {**chart.grid([chart.grid(above, 2), _bars(shown_rows, exits)], 1), **apart}
     return Figure("stress", "more", Path(name).name, caption, alt, chart.spec(whole))
 
 
