@@ -120,7 +120,8 @@ for module in pkgutil.walk_packages(offramp.__path__, "offramp."):
 """
 OF_AN_EXTRA = {
     *(f"offramp.bundle.{name}" for name in ("runtime", "on_openvino", "on_executorch")),
-    *("offramp.serve.app", "offramp.serve.batcher", "offramp.serve.server", "offramp.track.mlflow"),
+    *(f"offramp.serve.{name}" for name in ("app", "batcher", "gauges", "server")),
+    "offramp.track.mlflow",
 }
 
 

@@ -34,6 +34,7 @@ from offramp.serve import app
 from offramp.serve.app import Refused, ServeLimits, _Service, make_app, tell_once
 from offramp.serve.batcher import Batcher
 from offramp.serve.server import BUSY, LATE, Connection, Connections, make_server
+from offramp.serve.watch import Watch, WatchOptions
 from refusal import refuses
 from wording import refusal
 
@@ -56,11 +57,11 @@ def pictures() -> list[np.ndarray]:
 
 
 @contextmanager
-def serving(folder: Path | Bundle, **limits: Any) -> Iterator[int]:
+def serving(folder: Path | Bundle, watch: Watch | None = None, **limits: Any) -> Iterator[int]:
     """The port of a server of this bundle, which ends with the block."""
     bundle = folder if isinstance(folder, Bundle) else Bundle(folder, threads=1)
-    chosen = ServeLimits(**limits)
-    server = make_server(make_app(bundle, chosen, name_of(str(bundle.path))), chosen)
+    chosen, watch = ServeLimits(**limits), watch or Watch(bundle, WatchOptions())
+    server = make_server(make_app(bundle, chosen, name_of(str(bundle.path)), watch), chosen)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -262,7 +263,8 @@ def test_connections_leave_handles_for_the_rest(monkeypatch: pytest.MonkeyPatch)
 
     for handles, most in ((256, 64), (20, 8), (10**6, 1000), (resource.RLIM_INFINITY, 1000)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, handles=handles: (handles, handles))
-        made = make_server(make_app(SimpleNamespace(stages=()), ServeLimits(), "a"), ServeLimits())  # type: ignore[arg-type]
+        bundle, watch = SimpleNamespace(stages=()), SimpleNamespace()
+        made = make_server(make_app(bundle, ServeLimits(), "a", watch), ServeLimits())  # type: ignore[arg-type]
         http_ = made.config.http
         assert isinstance(http_, Connections) and http_.most == most
 
@@ -313,7 +315,8 @@ def test_what_an_image_would_take_is_known_before_it_is_read(
     if isinstance(image, Image.Image):
         image.save(buffer, "PNG")
     with pytest.raises(Refused, match=message) as refused:
-        _Service(bundle, ServeLimits(pixels=100_000), "a")._decoded(buffer.getvalue())
+        watch: Any = None
+        _Service(bundle, ServeLimits(pixels=100_000), "a", watch)._decoded(buffer.getvalue())
     assert refused.value.status == status
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from offramp.bundle import expected, graphs
 from offramp.bundle import folder as bundle
-from offramp.bundle import graphs
 from offramp.bundle.card import Card, RuntimeRow, card, markdown
 from offramp.bundle.runtimes import RUNTIMES, check_runtimes, write_stage
 from offramp.bundle.trial_images import Shown, SplitImages, for_check, for_int8
@@ -329,6 +329,8 @@ def _rest(folder: Path, parts: _Parts, runtimes: tuple[str, ...] = ()) -> Card:
     }
     bundle.write_json(folder / "stages.json", layout)
     (folder / "policy.json").write_text(policy.to_json(rule), encoding="utf-8")
+    expectation = expected.expect(rule, trained, parts.numbers)
+    bundle.write_json(folder / expected.FILE, expectation.as_json())
     bundle.write_json(folder / "labels.json", list(trained.classes))
     bundle.write_json(folder / "preprocessing.json", preprocessing(manifest).as_json())
     bundle.copy_sources(folder, runtimes)

@@ -1,12 +1,14 @@
-"""The web application: POST /predict, GET /health, /ready, /metrics, and / for what is served."""
+"""The web application: POST /predict and /feedback, GET /health, /ready, /metrics, and / for what is
+served."""
 
 from __future__ import annotations
 
 import asyncio
 import io
+import json
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -36,11 +38,15 @@ from offramp.bundle.runtime import Bundle
 from offramp.errors import check_fields, in_line
 from offramp.hashing import finite
 from offramp.preprocessing import FORMATS
+from offramp.serve import page
 from offramp.serve.batcher import Answer, Batcher
+from offramp.serve.gauges import WatchGauges
+from offramp.serve.watch import Watch, run_through
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 FEW = 20  # lines of failures outside of requests
+WAITING = 64  # images that wait to be run to the end, at most
 DECODERS = 2  # threads that turn files into pixels; Pillow lets go of Python's lock while it does
 
 
@@ -67,6 +73,21 @@ class Refused(Exception):
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
         self.status = status
+
+
+def read_labels(body: bytes, labels: Sequence[str]) -> list[tuple[str, str]]:
+    """Ids and labels of the body of /feedback. Raises Refused for anything else."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        value = None
+    rows = value if isinstance(value, list) else [value]
+    for row in rows:
+        if not isinstance(row, dict) or not isinstance(row.get("id"), str):
+            raise Refused(422, 'the body must be JSON: {"id": "…", "label": "…"}, or a list of such')
+        if row.get("label") not in labels:
+            raise Refused(422, f"{ascii(row.get('label'))[:60]} is no class; GET / lists them")
+    return [(row["id"], row["label"]) for row in rows]
 
 
 class ServeMetrics:
@@ -104,17 +125,19 @@ class ServeMetrics:
         return self._count[exit] / max(sum(self._count.values()), 1)
 
 
-def make_app(bundle: Bundle, limits: ServeLimits, name: str) -> Starlette:
+def make_app(bundle: Bundle, limits: ServeLimits, name: str, watch: Watch) -> Starlette:
     """The application that answers with a bundle. It takes requests between startup and shutdown, which
     answers all that are in work; `state.end()` says that it comes. name: that it gives for what it
-    serves."""
-    service = _Service(bundle, limits, name)
+    serves; watch: sees every answer."""
+    service = _Service(bundle, limits, name, watch)
     routes = [
         Route("/", service.about),
         Route("/health", service.health),
         Route("/ready", service.ready),
         Route("/metrics", service.metrics),
         Route("/predict", service.predict, methods=["POST"]),
+        Route("/feedback", service.feedback, methods=["POST"]),
+        *(Route(f"/{file}", service.page_file) for file in page.FILES),
     ]
     app = Starlette(
         routes=routes, lifespan=service.running, exception_handlers={HTTPException: elsewhere}
@@ -126,7 +149,7 @@ def make_app(bundle: Bundle, limits: ServeLimits, name: str) -> Starlette:
 async def elsewhere(request: Request, error: Exception) -> Response:
     """What no route takes, as every other refusal: in JSON, with what to do."""
     assert isinstance(error, HTTPException)
-    routes = "POST an image file to /predict, or GET /, /health, /ready or /metrics"
+    routes = "POST an image file to /predict, labels to /feedback, or GET /, /health, /ready or /metrics"
     reason = f"{request.method} {request.url.path}: {error.detail}; {routes}"
     return JSONResponse({"error": reason}, status_code=error.status_code, headers=error.headers)
 
@@ -148,21 +171,26 @@ def tell_once(loop: asyncio.AbstractEventLoop) -> None:
 class _Service:
     """What the routes share. All but `_decoded` and the batcher's thread run in the event loop."""
 
-    def __init__(self, bundle: Bundle, limits: ServeLimits, name: str) -> None:
-        self._bundle, self._limits, self._name = bundle, limits, name
+    def __init__(self, bundle: Bundle, limits: ServeLimits, name: str, watch: Watch) -> None:
+        self._bundle, self._limits, self._name, self._watch = bundle, limits, name, watch
         self._metrics = ServeMetrics(tuple(stage.exit for stage in bundle.stages))
         self._taken = 0
         self._status = "warming"
+        self._running: set[asyncio.Task[None]] = set()  # to the end, after their answer
 
     @asynccontextmanager
     async def running(self, _: Starlette) -> AsyncIterator[None]:
         tell_once(asyncio.get_running_loop())
         self._batcher = Batcher(self._bundle, self._limits.batch, self._limits.wait)
+        self._metrics.registry.register(WatchGauges(self._watch))
+        self._runner = ThreadPoolExecutor(1, "running to the end")
         with ThreadPoolExecutor(DECODERS, "decoding") as self._decoders:
             warming = asyncio.create_task(self._warm())
             yield
             await warming
             await asyncio.to_thread(self._batcher.close)
+        self._runner.shutdown(cancel_futures=True)
+        self._watch.close()
 
     async def _warm(self) -> None:
         """Meanwhile whoever comes is answered, more slowly."""
@@ -179,8 +207,13 @@ class _Service:
         self._status = "ending"
         self._batcher.hurry()
 
-    async def about(self, _: Request) -> Response:
+    async def about(self, request: Request) -> Response:
+        """A page for browsers, JSON for others."""
         bundle = self._bundle
+        if "text/html" in request.headers.get("accept", ""):
+            text = page.html(self._watch.report(), self._name, bundle.unreliable)
+            headers = {"Content-Security-Policy": page.POLICY, "Vary": "Accept"}
+            return Response(text, headers=headers, media_type="text/html")
         height, width = bundle.preprocessing.size
         return JSONResponse(
             {
@@ -190,8 +223,13 @@ class _Service:
                 "input": [bundle.preprocessing.channels, height, width],
                 "precision": bundle.precision,
                 "unreliable": list(bundle.unreliable),
-            }
+            },
+            headers={"Vary": "Accept"},
         )
+
+    async def page_file(self, request: Request) -> Response:
+        name = request.url.path.rpartition("/")[2]
+        return Response(page.asset(name), media_type=page.FILES[name])
 
     async def health(self, _: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -212,7 +250,7 @@ class _Service:
             self._taken += 1
             self._metrics.taken.inc()
             try:
-                answer = await self._answer(request)
+                answer, pixels = await self._answer(request)
             finally:
                 self._taken -= 1
                 self._metrics.taken.dec()
@@ -224,6 +262,7 @@ class _Service:
             return self._refused(500, f"the network failed ({type(error).__name__})")
         spent = time.perf_counter() - began
         self._metrics.answered(answer, spent)
+        self._see(answer, pixels)
         self._metrics.requests.labels(200).inc()
         fields = {
             "class": answer.label,
@@ -236,11 +275,40 @@ class _Service:
         marked = {"unreliable": list(self._bundle.unreliable)} if self._bundle.unreliable else {}
         return JSONResponse(finite({**fields, **marked}))
 
-    async def _answer(self, request: Request) -> Answer:
+    async def feedback(self, request: Request) -> Response:
+        """The body is JSON: `{"id": …, "label": …}`, or a list of such."""
+        try:
+            rows = read_labels(await self._body(request), self._bundle.labels)
+        except Refused as error:
+            return self._refused(error.status, str(error))
+        except ClientDisconnect:
+            return self._refused(499, "the client went away")
+        unknown = [id for id, label in rows if not self._watch.label(id, label)]
+        self._metrics.requests.labels(200).inc()
+        return JSONResponse({"labelled": len(rows) - len(unknown), "unknown": unknown})
+
+    def _see(self, answer: Answer, pixels: NDArray[np.float32]) -> None:
+        """Have the watch see an answer, and run its image to the end if it is drawn."""
+        if self._watch.answered(answer):
+            if len(self._running) < WAITING:
+                task = asyncio.create_task(self._run_through(pixels))
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+            else:
+                self._watch.skipped += 1
+        self._batcher.bundle = self._watch.bundle
+
+    async def _run_through(self, pixels: NDArray[np.float32]) -> None:
+        loop = asyncio.get_running_loop()
+        outcome = await loop.run_in_executor(self._runner, run_through, self._bundle, pixels[None])
+        self._watch.ran(*outcome)
+        self._batcher.bundle = self._watch.bundle
+
+    async def _answer(self, request: Request) -> tuple[Answer, NDArray[np.float32]]:
         body = await self._body(request)
         loop = asyncio.get_running_loop()
         pixels = await loop.run_in_executor(self._decoders, self._decoded, body)
-        return await asyncio.wrap_future(self._batcher.submit(pixels))
+        return await asyncio.wrap_future(self._batcher.submit(pixels)), pixels
 
     async def _body(self, request: Request) -> bytes:
         most = self._limits.body

@@ -7,7 +7,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from offramp import units
 from offramp.api.answer import answer
@@ -74,13 +74,20 @@ def serve_bundle(
     queue: Annotated[int, CommandOption("N", least=1)] = 256,
     max_body: Annotated[int, CommandOption("SIZE", parse=size, default="10MB")] = 10_000_000,
     threads: Annotated[int | None, CommandOption("N", least=1)] = None,
+    shadow: Annotated[float, CommandOption("SHARE", parse=units.share, default="1%")] = 0.01,
+    alarm_every: Annotated[int, CommandOption("N", least=0)] = 315_360_000,
+    fall_back: Literal["none", "raise", "all"] = "none",
+    answers: Annotated[Path | None, CommandOption("FILE")] = None,
 ) -> BundleServer:
     """Serve a bundle over HTTP.
 
     POST an image file to /predict; the answer is JSON. Images that arrive together run together, and
-    each is answered as soon as it leaves. /health says that it runs. /metrics is for Prometheus, with
-    the share of images by exit. After Ctrl-C or SIGTERM it answers the waiting requests and ends. It has
-    no login: put a proxy before it if you need one.
+    each is answered as soon as it leaves. /health says that it runs. / is a page for people, and
+    /metrics for Prometheus: shares by exit, confidence and compute lately, beside what calibration
+    expects; an alarm once images are no longer those of calibration; how often early answers differ from
+    the last exit's; and accuracy, of the labels that are posted to /feedback. No picture is kept. After
+    Ctrl-C or SIGTERM it answers the waiting requests and ends. It has no login: put a proxy before it if
+    you need one.
 
     Args:
         bundle: A bundle's folder, or hf:USER/NAME.
@@ -91,12 +98,19 @@ def serve_bundle(
         queue: The most requests at a time; others get 503.
         max_body: The largest request, in bytes, or such as 10MB; larger ones get 413.
         threads: Threads of onnxruntime. By default as many as cores.
+        shadow: The share of images that run to the end too, after their answer, to compare; 0 is none.
+        alarm_every: Images between false alarms, on average, at least. By default those of a year at ten
+            a second; 0 turns the alarm off.
+        fall_back: While an alarm stands: raise has images leave later, by thresholds half way to
+            certainty; all runs every image to the end; none goes on as before.
+        answers: A file of JSON lines that each answer is appended to, with its id and exit.
 
     Returns:
         A server that listens. Its `run` answers until it is interrupted; a command calls it.
 
     Raises:
-        OfframpError: This is no bundle, a package is missing, or the port is taken.
+        OfframpError: This is no bundle, a package is missing, the port is taken, or the file of answers
+            cannot be written.
 
     On the command line:
         offramp serve bundle/
@@ -108,11 +122,14 @@ def serve_bundle(
         raise OfframpError(f"serve needs {names}; install with: pip install 'offramp[serve]'")
     from offramp.serve.app import ServeLimits, make_app
     from offramp.serve.server import make_server
+    from offramp.serve.watch import Watch, WatchOptions
 
     limits = ServeLimits(batch=max_batch, wait=max_wait, queue=queue, body=max_body)
+    options = WatchOptions(shadow, alarm_every, fall_back, answers)
     network = opened(bundle, threads)
-    server = make_server(make_app(network, limits, name_of(bundle)), limits)
     listening = listener(host, port)
+    watch = Watch(network, options)
+    server = make_server(make_app(network, limits, name_of(bundle), watch), limits)
     name = f"[{host}]" if ":" in host else host
     address = f"http://{name}:{listening.getsockname()[1]}"
     return BundleServer(bundle, address, network.unreliable, server, listening)

@@ -1,0 +1,182 @@
+"""What calibration leads to expect of images in service: shares by exit, scores, accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
+
+from offramp.errors import OfframpError, complaint, worst
+from offramp.files import DOCUMENT, read_regular
+from offramp.policy import quality, scoring
+from offramp.policy.candidates import POINTS, RUN_UP, where_left
+from offramp.policy.policy import Policy
+
+if TYPE_CHECKING:
+    from offramp.bundle.runtime import Bundle
+    from offramp.study.trained import Trained
+
+FILE = "expected.json"
+FAILING = 0.01  # of calibrations: those by whose draw a bound below is wrong
+CHOICES = POINTS + RUN_UP + 1  # policies that calibration may choose from; its bounds hold for each
+QUARTERS = (0.25, 0.5, 0.75)
+FEWEST = 40  # images that reach an exit, for its scores to be worth bounds
+Share = Annotated[float, Field(ge=0, le=1)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class ExpectedShare:
+    """A share of images, and its bounds where images are drawn as those of calibration.
+
+    Attributes:
+        of: `exit`: images that leave there. `score`: those that are less sure than `below` there, of
+            those that reach it. `disagreement`: those whose answer is not the last exit's.
+        value: Its value on the calibration images.
+        low: Its lower bound, of Clopper and Pearson, or of Hoeffding where classes are weighted.
+        high: The upper one.
+        exit: The number of the exit; None of `disagreement`.
+        below: A score, of `score` alone.
+    """
+
+    of: Literal["exit", "score", "disagreement"]
+    value: Share
+    low: Share
+    high: Share
+    exit: Annotated[int, Field(ge=1)] | None = None
+    below: Number | None = None
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A policy on its calibration images, as `expected.json` has it.
+
+    All bounds hold together but for one calibration of a hundred: FAILING, which both sides of all
+    shares and all policies that calibration chose from have in common.
+
+    Attributes:
+        images: How many.
+        shares: What a server watches.
+        exits: The numbers of the bundle's exits.
+        confidence: Mean of the answers; None in a bundle of an earlier offramp, as all below.
+        compute: Mean MACs of an image, as a share of the plain network's.
+        accuracy: Of those that leave at each exit; None where none leaves.
+        statement: What the policy promises, in words.
+    """
+
+    images: Annotated[int, Field(ge=1)]
+    shares: tuple[ExpectedShare, ...]
+    exits: tuple[Annotated[int, Field(ge=1)], ...]
+    confidence: Share | None = None
+    compute: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    accuracy: tuple[Share | None, ...] = ()
+    statement: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return {"format": 1, **asdict(self)}
+
+    def of_exit(self, exit: int) -> ExpectedShare | None:
+        """The share of images that leave there."""
+        return next((each for each in self.shares if (each.of, each.exit) == ("exit", exit)), None)
+
+    @property
+    def disagreement(self) -> ExpectedShare | None:
+        return next((each for each in self.shares if each.of == "disagreement"), None)
+
+
+def expect(rule: Policy, trained: Trained, exits: Sequence[int]) -> Expected:
+    """What the calibration images of a trial come to under a policy. exits: those of the bundle. Scores
+    are cut at the quarters of validation, which is not what is counted here."""
+    places = [rule.exits.index(number) for number in exits]
+    rows, chosen = trained.calibration, rule.calibration.chosen
+    weights = None
+    if chosen is not None and chosen.class_shares is not None:
+        images_of = np.bincount(rows.labels, minlength=len(chosen.class_shares))
+        weights = np.asarray(chosen.class_shares)[rows.labels] / images_of[rows.labels]
+        weights = weights / weights.sum()
+    tail = FAILING / (2 * (len(exits) * (1 + len(QUARTERS)) + 1) * CHOICES)
+    left = np.searchsorted(places, rule.leaves(rows.logits))
+    stages = range(len(exits))
+
+    def bounds(flags: Any) -> tuple[float, float, float]:
+        if weights is None:
+            share = quality.share(int(flags.sum()), len(flags), 1 - 2 * tail)
+            return share.value, share.low, share.high
+        value = float(weights @ flags)
+        reach = float(np.sqrt(-np.log(tail) / 2 * (weights**2).sum()))
+        return value, max(value - reach, 0.0), min(value + reach, 1.0)
+
+    shares = [ExpectedShare("exit", *bounds(left == at), exits[at]) for at in stages]
+    sure = _scores(rule, rows.logits)[:, places]
+    others = np.searchsorted(places, rule.leaves(trained.validation.logits))
+    others_sure = _scores(rule, trained.validation.logits)[:, places]
+    for at in stages if weights is None else stages[:1]:  # the weights are those of all images
+        here, there = sure[left >= at, at], others_sure[others >= at, at]
+        if min(len(here), len(there)) < FEWEST:
+            continue
+        for cut in dict.fromkeys(np.quantile(there, QUARTERS, method="nearest").tolist()):
+            if np.isfinite(cut) and (there < cut).any():
+                shares.append(ExpectedShare("score", *bounds(here < cut), exits[at], cut))
+    own = rule.takes_all is None
+    answering = scoring.all_answer_logits(rule.score, rows.logits[:, places], final=own)
+    answers = scoring.answers(answering)
+    differs = where_left((answers != answers[:, -1:]).astype(float), left)
+    shares.append(ExpectedShare("disagreement", *bounds(differs > 0)))
+    warmth = [1.0 if rule.temperatures is None else rule.temperatures[i] for i in places]
+    confidence = np.stack(
+        [scoring.probabilities(answering[:, at], warmth[at]).max(axis=-1) for at in stages], axis=1
+    )
+    right = where_left((answers == rows.labels[:, None]).astype(float), left)
+    spent = np.asarray(trained.costs.leaving(places), float) / trained.plain_macs
+    return Expected(
+        len(left),
+        tuple(shares),
+        tuple(exits),
+        float(np.average(where_left(np.nan_to_num(confidence), left), weights=weights)),
+        float(np.average(spent[left], weights=weights)),
+        tuple(float(right[left == at].mean()) if (left == at).any() else None for at in stages),
+        rule.calibration.statement,
+    )
+
+
+def _scores(rule: Policy, logits: Any) -> Any:
+    return np.asarray(scoring.scores(rule.score, logits, rule.temperatures, rule.gates), float)
+
+
+def read(bundle: Bundle) -> Expected | None:
+    """What a bundle says to expect: of a bundle of an earlier offramp the shares by exit that its policy
+    file has; None where that says nothing either. Raises OfframpError for a file that is not right."""
+    exits = tuple(stage.exit for stage in bundle.stages)
+    if FILE not in bundle.files:
+        return _of_policy(bundle, exits)
+    path = bundle.path / FILE
+    try:
+        expected = TypeAdapter(Expected).validate_json(read_regular(path, DOCUMENT))
+    except (OSError, ValidationError) as error:
+        why = complaint(worst(error)) if isinstance(error, ValidationError) else str(error)
+        raise OfframpError(f"{path}: {why}; export the bundle again") from None
+    ordered = all(each.low <= each.value <= each.high for each in expected.shares)
+    if expected.exits != exits or not ordered or not {None, *exits} >= {s.exit for s in expected.shares}:
+        raise OfframpError(f"{path} does not fit the bundle; export the bundle again")
+    return expected
+
+
+def _of_policy(bundle: Bundle, exits: tuple[int, ...]) -> Expected | None:
+    policy = Policy.load(bundle.path / "policy.json")
+    chosen = policy.calibration.chosen
+    if chosen is None or not chosen.images or len(chosen.leaving) != len(policy.exits):
+        return None
+    if chosen.class_shares is not None:  # which images the shares are of is not known
+        return None
+    level = 1 - FAILING / len(exits) / CHOICES
+    shares = []
+    for exit in exits:
+        leaving = round(chosen.leaving[policy.exits.index(exit)] * chosen.images)
+        share = quality.share(min(max(leaving, 0), chosen.images), chosen.images, level)
+        shares.append(ExpectedShare("exit", share.value, share.low, share.high, exit))
+    spent = chosen.mean_macs / bundle.plain_macs if chosen.mean_macs is not None else None
+    statement = policy.calibration.statement
+    return Expected(chosen.images, tuple(shares), exits, compute=spent, statement=statement)

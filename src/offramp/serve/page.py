@@ -1,0 +1,203 @@
+"""What a watch says, in sentences and as a page: each sentence is left out where images are too few."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Literal
+
+from jinja2 import Environment, StrictUndefined, Template
+
+from offramp.policy.quality import Interval, anytime
+from offramp.units import counted, duration, percent
+
+if TYPE_CHECKING:
+    from offramp.bundle.expected import Expected, ExpectedShare
+    from offramp.serve.alarm import ShareChange
+    from offramp.serve.watch import Report
+
+FEW = 30  # images below which no share of them is shown
+TO_JUDGE = 500  # images without an alarm, before that is said to mean anything
+NOTHING = "–"
+FILES = {"page.css": "text/css", "page.js": "text/javascript"}
+POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether images are still those of calibration, in words. state: `early` until enough came, `blind`
+    where nothing can be said."""
+
+    state: Literal["alarm", "calm", "early", "blind"]
+    headline: str
+    sentences: tuple[str, ...]
+
+
+def verdict(report: Report) -> Verdict:
+    """The first thing that the page says."""
+    alarm, options, expected = report.alarm, report.options, report.expected
+    if expected is None:
+        why = "The bundle does not say what calibration expects. Export it again with this offramp."
+        return Verdict("blind", "Shares are counted, and compared with nothing.", (why,))
+    if not options.alarm_every:
+        return Verdict("blind", "The alarm is off.", ("--alarm-every N turns it on.",))
+    past: tuple[str, ...] = ()
+    if report.ended is not None:
+        before = f"The last alarm ended {duration(report.ended)} ago"
+        past = (f"{before}: {counted(report.alarms, 'alarm')} since the start.",)
+    if alarm is not None:
+        done = {
+            "none": "Answers go on as before; --fall-back would have images leave later.",
+            "raise": "Until it ends, thresholds are raised: images leave later and cost more.",
+            "all": "Until it ends, all images run to the last exit and cost the most.",
+        }[options.fall_back]
+        sentences = (
+            *map(changed, alarm.changes),
+            f"Raised {duration(report.stands)} ago. {done}",
+            "Accuracy, savings and guarantees on the card are not of such images. Look at what comes in "
+            "(camera, light, focus, preprocessing). If it is to stay, calibrate on such images.",
+        )
+        return Verdict("alarm", "Alarm: images differ from those of calibration.", sentences)
+    if report.images < TO_JUDGE:
+        so_far = f"{counted(report.images, 'image')} so far, and {TO_JUDGE} are needed."
+        return Verdict("early", "Too early to say anything.", (so_far, *past))
+    sentences = ("Nothing so far tells these images from those of calibration.", *past)
+    return Verdict("calm", "No alarm.", sentences)
+
+
+def changed(change: ShareChange) -> str:
+    """A change in a sentence, with what calibration had."""
+    share, now = change.share, percent(change.value)
+    had = f"calibration had {within(share)}."
+    more = change.value > share.value
+    match share.of:
+        case "exit":
+            verb = "rose" if more else "fell"
+            return f"The share of exit {share.exit} {verb} to {now}, of {change.images:,} images; {had}"
+        case "score":
+            sure = "less sure" if more else "surer"
+            where = f"of {change.images:,} images there score below {share.below:.3g}"
+            return f"Exit {share.exit} is {sure}: {now} {where}; {had}"
+        case "disagreement":
+            often = "more often" if more else "less often"
+            runs = f"in {now} of {change.images:,} runs to the end"
+            return f"Answers differ {often} from those of the last exit: {runs}; {had}"
+
+
+def within(share: ExpectedShare) -> str:
+    """A share on calibration images and its bounds."""
+    return f"{percent(share.value)} ({100 * share.low:.1f} to {100 * share.high:.1f})"
+
+
+def agreement(report: Report) -> tuple[str, ...]:
+    """How often early answers are not those of the last exit, and whether that is as on calibration."""
+    last, runs, share = report.exits[-1], sum(report.runs), report.disagreement
+    if not report.options.shadow:
+        return ("No image runs to the end to compare (--shadow 0).",)
+    if share is None or runs < FEW:
+        return (f"{counted(runs, 'image')} ran to the end so far, and {FEW} are needed.",)
+    said = [
+        f"Answers differ from those of exit {last} in {interval(share)} of images, by "
+        f"{runs:,} that ran to the end too."
+    ]
+    before = report.expected and report.expected.disagreement
+    if before:
+        verdict = "no difference shows"
+        if share.low > before.high:
+            verdict = "there are more now"
+        elif share.high < before.low:
+            verdict = "there are fewer now"
+        said.append(f"Calibration had {within(before)}: {verdict}.")
+    if report.skipped:
+        said.append(f"{report.skipped:,} more were drawn and left out, as the server was busy.")
+    return tuple(said)
+
+
+def interval(share: Interval) -> str:
+    return f"{percent(share.value)} ({100 * share.low:.1f} to {100 * share.high:.1f})"
+
+
+def window_rows(report: Report) -> list[tuple[str, ...]]:
+    """Of the table: what a row is of, its value in each window, and on calibration images."""
+
+    def row(name: str, values: list[float | None], before: str) -> tuple[str, ...]:
+        enough = [
+            window.runs >= FEW if "differ" in name else window.images >= FEW for window in report.windows
+        ]
+        shown = [
+            NOTHING if value is None or not some else percent(value)
+            for value, some in zip(values, enough, strict=True)
+        ]
+        return (name, *shown, before)
+
+    expected, windows = report.expected, report.windows
+    images = NOTHING if expected is None else f"{expected.images:,}"
+    rows = [("images", *(f"{window.images:,}" for window in windows), images)]
+    for at, exit in enumerate(report.exits):
+        before = expected and expected.of_exit(exit)
+        values = [window.shares[at] for window in windows]
+        rows.append(row(f"left at exit {exit}", values, within(before) if before else NOTHING))
+    sure, spent = (None, None) if expected is None else (expected.confidence, expected.compute)
+    mean = [window.confidence for window in windows]
+    rows.append(row("mean confidence", mean, NOTHING if sure is None else percent(sure)))
+    compute = [window.compute for window in windows]
+    rows.append(
+        row("compute, of the plain network's", compute, NOTHING if spent is None else percent(spent))
+    )
+    differing = expected and expected.disagreement
+    runs = [window.disagreement for window in windows]
+    name = f"differ from exit {report.exits[-1]}"
+    return [*rows, row(name, runs, within(differing) if differing else NOTHING)]
+
+
+def label_rows(report: Report) -> list[tuple[str, ...]]:
+    """Exit, labels, accuracy with its interval, and that of calibration."""
+    rows: list[tuple[str, ...]] = []
+    for at, exit in enumerate(report.exits):
+        count, right = report.labelled[at], report.right[at]
+        accuracy = interval(anytime(right, count)) if count else NOTHING
+        before = report.expected.accuracy[at] if report.expected and report.expected.accuracy else None
+        rows.append(
+            (f"exit {exit}", f"{count:,}", accuracy, NOTHING if before is None else percent(before))
+        )
+    return rows
+
+
+def missing(expected: Expected | None) -> str:
+    """What a bundle of an earlier offramp does not say."""
+    if expected is None or expected.disagreement is not None:
+        return ""
+    return (
+        "This bundle was exported by an earlier offramp: it has the shares of exits, but no scores, "
+        "disagreement or accuracy to compare with. Export it again to watch these too."
+    )
+
+
+def html(report: Report, name: str, unreliable: tuple[str, ...]) -> str:
+    """The page. name: of what is served; unreliable: why its answers are not to be trusted."""
+    return template().render(
+        name=name,
+        unreliable=unreliable,
+        verdict=verdict(report),
+        agreement=agreement(report),
+        windows=[window.name for window in report.windows],
+        rows=window_rows(report),
+        labels=label_rows(report) if sum(report.labelled) else [],
+        missing=missing(report.expected),
+        report=report,
+        years=report.options.alarm_every / (10 * 365 * 24 * 3600),
+        few=FEW,
+    )
+
+
+@cache
+def template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.from_string(asset("index.html.jinja"))
+
+
+@cache
+def asset(name: str) -> str:
+    """The text of a file of the page."""
+    return (resources.files(__package__) / "site" / name).read_text(encoding="utf-8")

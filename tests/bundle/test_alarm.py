@@ -1,0 +1,187 @@
+"""The server's alarm: its bound on false alarms, by simulation, and what it names."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from longer import long
+from offramp.bundle.expected import ExpectedShare, expect
+from offramp.policy.calibration import Calibration, Chosen
+from offramp.policy.candidates import SplitLogits
+from offramp.policy.costs import Costs
+from offramp.policy.policy import Policy
+from offramp.policy.quality import anytime
+from offramp.serve.alarm import Detector
+from offramp.study.trained import Trained
+
+BOUNDS = np.array([[0.68, 0.76], [0.16, 0.22], [0.2, 0.3]])
+DAY = 864_000  # images, at ten a second
+
+
+def run_lengths(bounds: np.ndarray, chances: np.ndarray, every: float, most: int) -> np.ndarray:
+    """Images until the alarm of each of 400 replicates, at most `most`. chances: of each share."""
+    chance, replicates = np.random.default_rng(0), 400
+    detector = Detector(bounds, every, (replicates,))
+    ended = np.full(replicates, most)
+    for image in range(1, most):
+        alarm = detector.observe((chance.random((replicates, len(bounds))) < chances).astype(float))
+        ended = np.where(alarm & (ended == most), image, ended)
+        if (ended < most).all():
+            break
+    return ended
+
+
+@pytest.mark.parametrize("edge", [0, 1], ids=["lower", "upper"])
+def test_false_alarms_are_as_rare_as_promised_at_the_very_bounds(edge: int) -> None:
+    """The least favorable shares that count as calibration's: on a bound, all at once. Runs that are cut
+    short make the mean smaller, so the promise is held against less than it says."""
+    every = 50.0
+    assert run_lengths(BOUNDS, BOUNDS[:, edge], every, 1500).mean() > every
+
+
+def test_beyond_the_bounds_the_promise_ends() -> None:
+    """The control: a test that raised nothing would hold any promise."""
+    assert run_lengths(BOUNDS, BOUNDS[:, 0] - 0.12, 1e4, 1500).mean() < 600
+
+
+def test_images_that_depend_on_each_other_change_nothing() -> None:
+    """A share that swings between its bounds, hundreds of images at a time, stays within them."""
+    chance, every = np.random.default_rng(1), 50.0
+    detector = Detector(BOUNDS[:1], every, (400,))
+    ended = np.full(400, 1200)
+    for image in range(1, 1200):
+        share = BOUNDS[0, image // 300 % 2]
+        alarm = detector.observe((chance.random((400, 1)) < share).astype(float))
+        ended = np.where(alarm & (ended == 1200), image, ended)
+    assert ended.mean() > every
+
+
+@pytest.mark.parametrize("at_once", [96, *long(1)])
+def test_a_day_without_a_shift_raises_nothing(at_once: int) -> None:
+    """Its quarters of an hour at once, and in one piece."""
+    chance, detector = np.random.default_rng(2), Detector(BOUNDS, 315_360_000, (at_once,))
+    inside = BOUNDS.mean(axis=1)
+    for _ in range(DAY // at_once):
+        assert not detector.observe((chance.random((at_once, 3)) < inside).astype(float)).any()
+
+
+def test_what_changed_is_named_with_its_share_and_since_when() -> None:
+    shares = [
+        ExpectedShare("exit", 0.72, 0.68, 0.76, 1),
+        ExpectedShare("exit", 0.19, 0.16, 0.22, 2),
+        ExpectedShare("score", 0.25, 0.2, 0.3, 1, 0.8),
+    ]
+    chance, detector = np.random.default_rng(3), Detector(BOUNDS, 315_360_000)
+    before = 5_000
+    for hits in (chance.random((before, 3)) < [0.72, 0.19, 0.25]).astype(float):
+        assert not detector.observe(hits)
+    images = 0
+    for hits in (chance.random((5_000, 3)) < [0.45, 0.19, 0.25]).astype(float):
+        images += 1
+        if detector.observe(hits):
+            break
+    assert images < 600  # a minute, at ten a second
+    (change,) = detector.changes(shares)  # the others stayed, and are not named
+    assert change.share is shares[0] and abs(change.value - 0.45) < 0.08
+    assert images / 2 < change.took < images + 60 and change.images == change.took
+
+
+def test_what_says_nothing_of_a_share_leaves_it_as_it_was() -> None:
+    detector = Detector(BOUNDS, 1e9)
+    detector.observe(np.array([0.0, 1.0, 1.0]))
+    before = detector.evidence.copy()
+    assert not detector.observe(np.array([np.nan, np.nan, np.nan]))
+    assert (detector.evidence == before).all()
+
+
+def test_no_bet_is_made_beyond_0_and_1() -> None:
+    detector = Detector(np.array([[0.0, 0.02], [0.97, 1.0]]), 1e9)
+    for _ in range(3000):
+        assert not detector.observe(np.array([0.0, 1.0]))
+    assert (detector.evidence <= 0).all()
+
+
+def test_an_interval_that_is_looked_at_after_every_row_misses_as_rarely_as_it_says() -> None:
+    chance, missed = np.random.default_rng(4), 0
+    for _ in range(200):
+        hits = np.cumsum(chance.random(400) < 0.1)
+        looks = [anytime(int(hits[n - 1]), n) for n in (5, 10, 20, 40, 80, 160, 320, 400)]
+        missed += any(not look.low <= 0.1 <= look.high for look in looks)
+    assert missed <= 200 * 0.05
+    wide, narrow = anytime(8, 100), anytime(800, 10_000)
+    assert wide.low < narrow.low < 0.08 < narrow.high < wide.high
+    assert anytime(0, 50).low == 0 and anytime(50, 50).high == 1
+
+
+def trial(seed: int, images: int, shift: float = 0.0) -> Trained:
+    """A network that is not there: logits of two exits, the second surer. shift: how much less sure."""
+
+    def rows(chance: np.random.Generator) -> SplitLogits:
+        labels = chance.integers(0, 4, images)
+        logits = chance.normal(0, 1, (images, 2, 4)).astype(np.float32)
+        logits[np.arange(images), :, labels] += np.array([1.5, 3.0]) - shift
+        return SplitLogits(logits, labels)
+
+    splits = [rows(np.random.default_rng(seed + i)) for i in range(3)]
+    costs = Costs((100, 100), (0, 0), (0, 0), (1, 2))
+    return Trained("t", "0" * 64, (1, 2), ("a", "b", "c", "d"), 200, costs, *splits)
+
+
+RULE = Policy("confidence", (1, 2), (0.7, None))
+
+
+def test_what_is_expected_is_counted_on_calibration() -> None:
+    of, truth = trial(0, 2_000), trial(50, 200_000)
+    expected, there = expect(RULE, of, (1, 2)), expect(RULE, truth, (1, 2))
+    leaves = RULE.leaves(of.calibration.logits)
+    first = expected.of_exit(1)
+    assert first is not None and first.value == (leaves == 0).mean()
+    assert expected.images == 2_000 and expected.compute == pytest.approx(
+        0.5 + 0.5 * (leaves == 1).mean()
+    )
+    right = of.calibration.logits.argmax(-1) == of.calibration.labels[:, None]
+    assert expected.accuracy == pytest.approx(
+        (right[leaves == 0, 0].mean(), right[leaves == 1, 1].mean())
+    )
+    kinds = [(share.of, share.exit) for share in expected.shares]
+    assert kinds.count(("score", 1)) == 3 and kinds.count(("score", 2)) == 3
+    for share in there.shares:
+        if share.of != "score":  # of another cut
+            (mine,) = (s for s in expected.shares if (s.of, s.exit) == (share.of, share.exit))
+            assert mine.low <= share.value <= mine.high
+    assert expected.disagreement is not None and 0 < expected.disagreement.value < 0.3
+
+
+def test_bounds_are_worth_their_level_and_narrow_with_images() -> None:
+    """Control: what a single calibration had is no bound: half of the others are beyond it."""
+    truth = expect(RULE, trial(1000, 100_000), (1, 2)).of_exit(1)
+    assert truth is not None
+    missed = beyond = 0
+    for seed in range(60):
+        share = expect(RULE, trial(10 * seed, 300), (1, 2)).of_exit(1)
+        assert share is not None
+        missed += not share.low <= truth.value <= share.high
+        beyond += share.value > truth.value
+    assert missed == 0 and 10 < beyond < 50
+
+
+def test_classes_that_weigh_otherwise_in_service_are_expected_so() -> None:
+    """The first class leaves less often; where all images are of it, its share is expected."""
+    of = trial(7, 4_000)
+    of.calibration.logits[of.calibration.labels == 0] *= 0.5
+    alone = of.calibration.labels == 0
+    chosen = Chosen(class_shares=(1.0, 0.0, 0.0, 0.0))
+    rule = Policy("confidence", (1, 2), (0.7, None), calibration=Calibration(chosen=chosen))
+    share = expect(rule, of, (1, 2)).of_exit(1)
+    leaves = RULE.leaves(of.calibration.logits) == 0
+    assert share is not None and share.value == pytest.approx(leaves[alone].mean())
+    assert share.low < share.value < share.high and not share.low < leaves.mean() < share.high
+
+
+@pytest.mark.parametrize("score", ["confidence", "patience", "ensemble", "fixed"])
+def test_every_score_has_something_to_expect(score: str) -> None:
+    thresholds = {"patience": 1.0, "fixed": 0.0}.get(score, 0.6)
+    expected = expect(Policy(score, (1, 2), (thresholds, None)), trial(3, 300), (1, 2))
+    assert expected.of_exit(1) is not None and expected.of_exit(2) is not None
+    assert all(share.low <= share.value <= share.high for share in expected.shares)
