@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from longer import long
-from offramp.bundle.expected import ExpectedShare, expect
+from offramp.bundle.expected import Expected, ExpectedShare, expect
 from offramp.policy.calibration import Calibration, Chosen
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.costs import Costs
 from offramp.policy.policy import Policy
 from offramp.policy.quality import anytime
+from offramp.policy.scoring import probabilities
 from offramp.serve.alarm import Detector
+from offramp.store import pack
 from offramp.study.trained import Trained
 
 BOUNDS = np.array([[0.68, 0.76], [0.16, 0.22], [0.2, 0.3]])
@@ -55,15 +59,6 @@ def test_images_that_depend_on_each_other_change_nothing() -> None:
         alarm = detector.observe((chance.random((400, 1)) < share).astype(float))
         ended = np.where(alarm & (ended == 1200), image, ended)
     assert ended.mean() > every
-
-
-@pytest.mark.parametrize("at_once", [96, *long(1)])
-def test_a_day_without_a_shift_raises_nothing(at_once: int) -> None:
-    """Its quarters of an hour at once, and in one piece."""
-    chance, detector = np.random.default_rng(2), Detector(BOUNDS, 315_360_000, (at_once,))
-    inside = BOUNDS.mean(axis=1)
-    for _ in range(DAY // at_once):
-        assert not detector.observe((chance.random((at_once, 3)) < inside).astype(float)).any()
 
 
 def test_what_changed_is_named_with_its_share_and_since_when() -> None:
@@ -185,3 +180,70 @@ def test_every_score_has_something_to_expect(score: str) -> None:
     expected = expect(Policy(score, (1, 2), (thresholds, None)), trial(3, 300), (1, 2))
     assert expected.of_exit(1) is not None and expected.of_exit(2) is not None
     assert all(share.low <= share.value <= share.high for share in expected.shares)
+
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+
+
+def committed() -> tuple[Expected, np.ndarray, np.ndarray]:
+    """Of the committed network to deploy: what to expect, and of which shares 7,500 test images are,
+    [7500, S], as they are and where every exit is less sure, as of unsharp images."""
+    packed, rule = (
+        pack.read(RESULTS / "cifar10-deploy"),
+        Policy.load(RESULTS / "cifar10-deploy-policy.json"),
+    )
+    (name,) = packed.trials()
+    arrays = packed.trial_logits(name)
+    every = {k: v.astype(np.float32) if v.dtype == np.float16 else v for k, v in arrays.items()}
+    test, labels = every["test"], every["test_labels"]
+    validation = SplitLogits(test[7_500:], labels[7_500:])  # what a pack has not; for the cuts
+    calibration = SplitLogits(every["calibration"], every["calibration_labels"])
+    service = SplitLogits(test[:7_500], labels[:7_500])
+    costs = Costs((43, 36, 35, 33), (0,) * 4, (0,) * 4, (1, 2, 3, 4))
+    classes = tuple("abcdefghij")
+    of = Trained(name, "0" * 64, rule.exits, classes, 139, costs, validation, calibration, service)
+    expected = expect(rule, of, rule.exits)
+    return (
+        expected,
+        hits_of(expected, rule, service.logits),
+        hits_of(expected, rule, 0.6 * service.logits),
+    )
+
+
+def hits_of(expected: Expected, rule: Policy, logits: np.ndarray) -> np.ndarray:
+    left, answers = rule.leaves(logits), logits.argmax(-1)
+    scores = probabilities(logits).max(-1)
+    columns = []
+    for share in expected.shares:
+        if share.exit is None:
+            columns.append(answers[np.arange(len(left)), left] != answers[:, -1])
+        elif share.below is None:
+            columns.append(left == share.exit - 1)
+        else:
+            low = (scores[:, share.exit - 1] < share.below).astype(float)
+            columns.append(np.where(left >= share.exit - 1, low, np.nan))
+    return np.stack([np.asarray(column, float) for column in columns], axis=1)
+
+
+@pytest.mark.parametrize(("images", "at_once"), [(144_000, 96), *long((DAY, 1))])
+def test_on_the_committed_network_no_day_is_an_alarm_and_unsharp_images_are(
+    images: int, at_once: int
+) -> None:
+    """Its bounds are of 2,500 calibration images; what comes is drawn of others. One image of a hundred
+    runs to the end."""
+    expected, usual, unsharp = committed()
+    chance = np.random.default_rng(0)
+    bounds = np.array([(share.low, share.high) for share in expected.shares])
+    detector = Detector(bounds, 315_360_000, (at_once,))
+
+    def drawn(rows: np.ndarray) -> np.ndarray:
+        hits = rows[chance.integers(0, len(rows), at_once)]
+        hits[chance.random(at_once) > 0.01, -1] = np.nan
+        return hits
+
+    for _ in range(images // at_once):
+        assert not detector.observe(drawn(usual)).any()
+    caught = np.zeros(at_once, bool)
+    for _ in range(1_800):  # three minutes, at ten a second
+        caught |= detector.observe(drawn(unsharp))
+    assert caught.all()

@@ -80,7 +80,7 @@ class Service:
         return answers
 
     @property
-    def verdict(self) -> page.Verdict:
+    def verdict(self) -> page.WatchVerdict:
         return page.verdict(self.watch.report())
 
 

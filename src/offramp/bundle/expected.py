@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from offramp.errors import OfframpError, complaint, worst
 from offramp.files import DOCUMENT, read_regular
+from offramp.phase import Share
 from offramp.policy import quality, scoring
 from offramp.policy.candidates import POINTS, RUN_UP, where_left
 from offramp.policy.policy import Policy
@@ -24,8 +25,6 @@ FAILING = 0.01  # of calibrations: those by whose draw a bound below is wrong
 CHOICES = POINTS + RUN_UP + 1  # policies that calibration may choose from; its bounds hold for each
 QUARTERS = (0.25, 0.5, 0.75)
 FEWEST = 40  # images that reach an exit, for its scores to be worth bounds
-Share = Annotated[float, Field(ge=0, le=1)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class ExpectedShare:
     low: Share
     high: Share
     exit: Annotated[int, Field(ge=1)] | None = None
-    below: Number | None = None
+    below: Annotated[float, Field(allow_inf_nan=False)] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,11 +113,11 @@ def expect(rule: Policy, trained: Trained, exits: Sequence[int]) -> Expected:
     others = np.searchsorted(places, rule.leaves(trained.validation.logits))
     others_sure = _scores(rule, trained.validation.logits)[:, places]
     for at in stages if weights is None else stages[:1]:  # the weights are those of all images
-        here, there = sure[left >= at, at], others_sure[others >= at, at]
-        if min(len(here), len(there)) < FEWEST:
+        here, validation = sure[left >= at, at], others_sure[others >= at, at]
+        if min(len(here), len(validation)) < FEWEST:
             continue
-        for cut in dict.fromkeys(np.quantile(there, QUARTERS, method="nearest").tolist()):
-            if np.isfinite(cut) and (there < cut).any():
+        for cut in dict.fromkeys(np.quantile(validation, QUARTERS, method="nearest").tolist()):
+            if np.isfinite(cut) and (validation < cut).any():
                 shares.append(ExpectedShare("score", *bounds(here < cut), exits[at], cut))
     own = rule.takes_all is None
     answering = scoring.all_answer_logits(rule.score, rows.logits[:, places], final=own)

@@ -25,7 +25,7 @@ POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src '
 
 
 @dataclass(frozen=True)
-class Verdict:
+class WatchVerdict:
     """Whether images are still those of calibration, in words. state: `early` until enough came, `blind`
     where nothing can be said."""
 
@@ -34,14 +34,14 @@ class Verdict:
     sentences: tuple[str, ...]
 
 
-def verdict(report: Report) -> Verdict:
+def verdict(report: Report) -> WatchVerdict:
     """The first thing that the page says."""
     alarm, options, expected = report.alarm, report.options, report.expected
     if expected is None:
         why = "The bundle does not say what calibration expects. Export it again with this offramp."
-        return Verdict("blind", "Shares are counted, and compared with nothing.", (why,))
+        return WatchVerdict("blind", "Shares are counted, and compared with nothing.", (why,))
     if not options.alarm_every:
-        return Verdict("blind", "The alarm is off.", ("--alarm-every N turns it on.",))
+        return WatchVerdict("blind", "The alarm is off.", ("--alarm-every N turns it on.",))
     past: tuple[str, ...] = ()
     if report.ended is not None:
         before = f"The last alarm ended {duration(report.ended)} ago"
@@ -58,12 +58,12 @@ def verdict(report: Report) -> Verdict:
             "Accuracy, savings and guarantees on the card are not of such images. Look at what comes in "
             "(camera, light, focus, preprocessing). If it is to stay, calibrate on such images.",
         )
-        return Verdict("alarm", "Alarm: images differ from those of calibration.", sentences)
+        return WatchVerdict("alarm", "Alarm: images differ from those of calibration.", sentences)
     if report.images < TO_JUDGE:
         so_far = f"{counted(report.images, 'image')} so far, and {TO_JUDGE} are needed."
-        return Verdict("early", "Too early to say anything.", (so_far, *past))
+        return WatchVerdict("early", "Too early to say anything.", (so_far, *past))
     sentences = ("Nothing so far tells these images from those of calibration.", *past)
-    return Verdict("calm", "No alarm.", sentences)
+    return WatchVerdict("calm", "No alarm.", sentences)
 
 
 def changed(change: ShareChange) -> str:
@@ -97,7 +97,7 @@ def agreement(report: Report) -> tuple[str, ...]:
         return ("No image runs to the end to compare (--shadow 0).",)
     if share is None or runs < FEW:
         return (f"{counted(runs, 'image')} ran to the end so far, and {FEW} are needed.",)
-    said = [
+    sentences = [
         f"Answers differ from those of exit {last} in {interval(share)} of images, by "
         f"{runs:,} that ran to the end too."
     ]
@@ -108,10 +108,10 @@ def agreement(report: Report) -> tuple[str, ...]:
             verdict = "there are more now"
         elif share.high < before.low:
             verdict = "there are fewer now"
-        said.append(f"Calibration had {within(before)}: {verdict}.")
+        sentences.append(f"Calibration had {within(before)}: {verdict}.")
     if report.skipped:
-        said.append(f"{report.skipped:,} more were drawn and left out, as the server was busy.")
-    return tuple(said)
+        sentences.append(f"{report.skipped:,} more were drawn and left out, as the server was busy.")
+    return tuple(sentences)
 
 
 def interval(share: Interval) -> str:
@@ -125,11 +125,11 @@ def window_rows(report: Report) -> list[tuple[str, ...]]:
         enough = [
             window.runs >= FEW if "differ" in name else window.images >= FEW for window in report.windows
         ]
-        shown = [
+        texts = [
             NOTHING if value is None or not some else percent(value)
             for value, some in zip(values, enough, strict=True)
         ]
-        return (name, *shown, before)
+        return (name, *texts, before)
 
     expected, windows = report.expected, report.windows
     images = NOTHING if expected is None else f"{expected.images:,}"
