@@ -1,35 +1,48 @@
 """Which cases of a test run with --long alone: those that show on more what the others show; and which
-files --fast leaves out."""
+files --fast leaves out.
+
+    pytest --junitxml=times.xml && python tests/longer.py times.xml      writes slow.txt anew
+"""
 
 from __future__ import annotations
 
-import re
+import sys
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 HERE = Path(__file__).parent
-WHOLE = ("benchmarks", "bundle", "cli", "contract")
-"""Folders of tests of the program as a whole: slow ones."""
-QUICK = ("test_adapter.py", "test_render.py", "test_preprocessing.py")
-"""Files there that take two seconds at most."""
-TRAINS = re.compile(
-    r"^(?:import subprocess|from subprocess|from offramp\.study\.run\.run import .*\brun\b"
-    r"|from forks import .*\bforked\b|from \w+ import .*\b(?:run_all|browser|finished)\b"
-    r"|pytestmark = pytest\.mark\.slow$)",
-    re.MULTILINE,
-)
-"""What others say that start processes, run studies or are marked: slow as well."""
+SLOW = HERE / "slow.txt"
+LONGER = 1.5  # times the mean of all tests: files whose own tests take longer than that are slow
 
 
 @cache
+def slow_files() -> frozenset[str]:
+    """Files that --fast leaves out, below `tests`."""
+    return frozenset(SLOW.read_text().splitlines())
+
+
 def slow_file(path: Path) -> bool:
     """Whether --fast leaves a whole file of tests out."""
-    whole = path.relative_to(HERE).parts[0] in WHOLE and path.name not in QUICK
-    return whole or TRAINS.search(path.read_text()) is not None
+    return path.relative_to(HERE).as_posix() in slow_files()
+
+
+def slow_by(times: Path) -> list[str]:
+    """The slow files of a run. times: what `--junitxml` wrote. By ratios, so that a machine's speed does
+    not matter."""
+    seconds: dict[str, list[float]] = {}
+    for case in ElementTree.parse(times).iter("testcase"):
+        parts = case.attrib["classname"].split(".")
+        file = next(part for part in range(len(parts)) if parts[part].startswith("test_"))
+        name = "/".join(parts[1 : file + 1]) + ".py"
+        seconds.setdefault(name, []).append(float(case.attrib["time"]))
+    every = [value for values in seconds.values() for value in values]
+    limit = LONGER * sum(every) / len(every)
+    return sorted(name for name, values in seconds.items() if sum(values) > limit * len(values))
 
 
 def long(*cases: Any) -> list[Any]:
@@ -43,3 +56,7 @@ def long(*cases: Any) -> list[Any]:
 def long_where(cases: Iterable[Any], costly: Callable[[Any], bool]) -> list[Any]:
     """All cases in their order, those that are `costly` for --long."""
     return [each for case in cases for each in (long(case) if costly(case) else [case])]
+
+
+if __name__ == "__main__":
+    SLOW.write_text("\n".join(slow_by(Path(sys.argv[1]))) + "\n")

@@ -206,9 +206,9 @@ def sample(count: int, seed: int, folder: str | None) -> list[Mutant]:
     return chosen
 
 
-def tests_of(path: Path, near: bool = False) -> list[Path]:
+def tests_of(path: Path, near: bool = False, fast: bool = False) -> list[Path]:
     """The tests of a file's folder, first those that are named after the file, then those that import
-    it. path: below `src/offramp`. near: no others, if there are such."""
+    it. path: below `src/offramp`. near: no others, if there are such. fast: what `--fast` runs."""
     top = path.parts[0] if len(path.parts) > 1 else ""
     module = ".".join(("offramp", *path.with_suffix("").parts)).removesuffix(".__init__")
     parent, _, name = module.rpartition(".")
@@ -224,6 +224,7 @@ def tests_of(path: Path, near: bool = False) -> list[Path]:
             return 0
         return 1 if names.search(file.read_text(encoding="utf-8")) else 2
 
+    files = {file: None for file in files if not (fast and slow_file(file))}
     nearest = [file for file in files if far(file) < 2]
     return sorted(nearest if near and nearest else files, key=far)
 
@@ -251,15 +252,14 @@ class Noticed:
         self.first = self.first or f"make test{'' if slow else '-fast'}: {test}"
 
 
-def failure(tests: Sequence[Path], copied: Path, unfit: Sequence[str] = ()) -> str:
-    """Who notices a fault in a copy of `src`, and the first test that fails; empty if none does. unfit:
-    tests to leave out.
+def failure(tests: Sequence[Path], copied: Path, more: Sequence[str] = ()) -> str:
+    """Who notices a fault in a copy of `src`, and the first test that fails; empty if none does. more:
+    options of pytest.
 
     The tests run in a fork of this process, which has imported the large libraries already.
     """
     how = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", f"timeout={SECONDS}"]
     how += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of libraries that are imported already
-    without = [f"--deselect={test}" for test in unfit]
     result = copied / "failure.txt"
     result.unlink(missing_ok=True)
     child = os.fork()
@@ -274,7 +274,7 @@ def failure(tests: Sequence[Path], copied: Path, unfit: Sequence[str] = ()) -> s
             sys.path[:] = [str(copied), *(place for place in sys.path if place != str(HERE))]
             sys.argv, sys.modules["__main__"] = ["pytest"], ModuleType("__main__")  # as workers see it
             noticed = Noticed()
-            status = int(pytest.main([*how, *without, *map(str, tests)], plugins=[noticed]))
+            status = int(pytest.main([*how, *more, *map(str, tests)], plugins=[noticed]))
             result.write_text(noticed.first or f"pytest ends with {status}: no test failed")
         except BaseException:
             traceback.print_exc()
@@ -289,22 +289,22 @@ def failure(tests: Sequence[Path], copied: Path, unfit: Sequence[str] = ()) -> s
     return result.read_text()
 
 
-def verdict(at: int, mutant: Mutant, copies: Path, near: bool) -> str:
+def verdict(at: int, mutant: Mutant, copies: Path, near: bool, fast: bool) -> str:
     """Whether the tests notice a fault, in a line. copies: has a folder for each process, which holds a
     copy of `src`."""
     copied = copies / str(os.getpid())
     if not copied.exists():
         shutil.copytree(ROOT / "src", copied)
     file = copied / "offramp" / mutant.path
-    original, tests = file.read_text(encoding="utf-8"), tests_of(mutant.path, near)
-    unfit: list[str] = []
+    original, tests = file.read_text(encoding="utf-8"), tests_of(mutant.path, near, fast)
+    more = ["--fast"] if fast else []
     while True:
         file.write_text(planted(file, mutant.number), encoding="utf-8")
-        who, _, test = failure(tests, copied, unfit).partition(": ")
+        who, _, test = (failure(tests, copied, more) if tests else "").partition(": ")
         file.write_text(original, encoding="utf-8")
         if not who or "::" not in test or not failure([ROOT / test], copied):
             break
-        unfit.append(test)  # it fails without the fault too: here, in a fork
+        more.append(f"--deselect={test}")  # it fails without the fault too: here, in a fork
     print(f"{at}. {mutant}\n    {who or 'SURVIVES'} {test}", flush=True)
     return who
 
@@ -316,6 +316,7 @@ def main() -> None:
     parser.add_argument("--folder", help="one of " + ", ".join(filter(None, TESTS)))
     parser.add_argument("--only", type=int, nargs="+", metavar="N", help="these of the faults")
     parser.add_argument("--near", action="store_true", help="with tests that import the file alone")
+    parser.add_argument("--fast", action="store_true", help="with the tests of make test-fast alone")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="faults at a time")
     parser.add_argument("--list", action="store_true", help="show the faults, run nothing")
     options = parser.parse_args()
@@ -330,7 +331,7 @@ def main() -> None:
         importlib.import_module(name)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, get_context("fork").Pool(options.jobs) as pool:
-        work = [(at, mutant, Path(folder), options.near) for at, mutant in faults.items()]
+        work = [(at, mutant, Path(folder), options.near, options.fast) for at, mutant in faults.items()]
         counts = Counter(pool.starmap(verdict, work, chunksize=1))
     fast = counts["make test-fast"]
     print(

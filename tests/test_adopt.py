@@ -21,8 +21,6 @@ from offramp.bundle.runtime import Bundle
 from test_api import Net, Pictures, Tensors, attached
 from wording import refusal
 
-pytestmark = pytest.mark.slow
-
 RECIPE = {"epochs": 4, "batch_size": 16, "optimizer": "adam", "learning_rate": 0.01}
 LIMITS: list[dict[str, Any]] = [
     {"max_accuracy_loss": 0.1},

@@ -29,8 +29,6 @@ from offramp.strategies.two_stage import two_stage
 from offramp.study.run.events import Epoch, GroupStarted, Reused
 from refusal import refuses
 
-pytestmark = pytest.mark.slow
-
 RECIPE = {"epochs": 2, "batch_size": 16, "learning_rate": 0.02}
 
 

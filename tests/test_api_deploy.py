@@ -24,8 +24,6 @@ from offramp.data.load import NORMALIZED
 from refusal import refuses
 from test_api import Tensors, attached
 
-pytestmark = pytest.mark.slow
-
 RECIPE = {"epochs": 6, "batch_size": 16, "optimizer": "adam", "learning_rate": 0.01}
 IMAGES = torch.stack([Tensors(60, seed=1)[i][0] for i in range(60)])
 

@@ -16,8 +16,6 @@ import offramp
 from longer import long_where
 from offramp import OfframpError
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parents[1]
 SHOWN = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 FIRST = ("fit", "run", "build")  # later examples go on with what these make

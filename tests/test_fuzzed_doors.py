@@ -43,8 +43,6 @@ from offramp.study.plan import profiles
 from offramp.study.spec import file as spec
 from offramp.study.spec.yaml_lines import parse
 
-pytestmark = pytest.mark.slow
-
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 POLICY = (RESULTS / "cifar10-deploy-policy.json").read_bytes()
 MADE = RESULTS / "cifar10-deploy"

@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, TensorDataset
 import offramp
 from offramp.device import seeded
 
-pytestmark = pytest.mark.slow
 GUIDE = (Path(__file__).parents[1] / "docs" / "own-loop.md").read_text(encoding="utf-8")
 SECTIONS = {
     title: re.findall(r"```python\n(.*?)```", body, re.DOTALL)

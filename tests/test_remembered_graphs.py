@@ -13,8 +13,6 @@ from offramp.bundle import graphs
 from offramp.nets import NetSpec, build
 from remembered_graphs import EXPORT
 
-pytestmark = pytest.mark.slow
-
 
 def content(file: Path) -> tuple[Any, ...]:
     """A graph without the names of its nodes, which count them."""

@@ -14,8 +14,6 @@ from offramp.store.table import COLUMNS
 from simulate import NINE, tidy_table
 from wording import refusal
 
-pytestmark = pytest.mark.slow
-
 
 def history(phase: str, exit: int, losses: list[float], trial: str = "t") -> list[dict[str, object]]:
     """Validation and training loss (1 higher) and accuracy (1 minus loss); train-eval at the end."""

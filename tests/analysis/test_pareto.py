@@ -17,8 +17,6 @@ from offramp.analysis.stats.sample import Group
 from offramp.analysis.stats.sequential import InterimAnalyses
 from simulate import Planted
 
-pytestmark = pytest.mark.slow
-
 
 def pareto(candidates: Facts) -> Advice:
     (advice,) = recommend(candidates, Preference("pareto"))

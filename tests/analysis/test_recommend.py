@@ -28,8 +28,6 @@ from offramp.paper.guidelines import guidelines
 from offramp.study.plan import programs
 from simulate import Planted, tidy_table
 
-pytestmark = pytest.mark.slow
-
 BETTER = Skill(shift={"joint": 0.6})
 CHEAPER = Skill(macs={"joint": (0.4e6, 0.8e6, 1.2e6, 4e6)})
 

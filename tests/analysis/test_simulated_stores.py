@@ -18,8 +18,6 @@ from offramp.report.claims import published
 from offramp.report.tables.common import COSTS
 from simulate import CIFAR100, NINE, Planted, tidy_table
 
-pytestmark = pytest.mark.slow
-
 STORES = 16
 
 

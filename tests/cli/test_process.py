@@ -53,7 +53,8 @@ def test_a_page_of_help_needs_no_arrays() -> None:
 
 
 WRITING = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup` has these tests ignore
 from pathlib import Path
 import click
 from offramp import cli

@@ -24,8 +24,6 @@ from offramp.terminal import plain_text
 from support import run_all, tiny_plan, tiny_study
 from wording import refusal
 
-pytestmark = pytest.mark.slow
-
 STUDY = """\
 seeds: [1]
 strategies: [joint]

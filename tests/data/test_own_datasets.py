@@ -34,8 +34,6 @@ from offramp.nets.backbones.digits_cnn import DigitsCNN
 from offramp.study.plan.plan import data_identity
 from support import CPU
 
-pytestmark = pytest.mark.slow
-
 SIDE = 8
 GENERATOR = np.random.default_rng(5)
 SIZED = [

@@ -35,8 +35,6 @@ from offramp.nets.network import inside
 from offramp.parts import heads, segments
 from support import EAGER, network, tiny_data
 
-pytestmark = pytest.mark.slow
-
 META = torch.device("meta")
 RECIPES = {
     "sgd": replace(USUAL, class_weights="balanced", label_smoothing=0.1),

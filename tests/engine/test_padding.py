@@ -23,7 +23,6 @@ from offramp.nets.backbones import BACKBONES
 from offramp.numerics import Numerics, profile
 from support import CPU, NUMERICS, backbones, network
 
-pytestmark = pytest.mark.slow
 ROWS = 70  # full batches and a ragged one
 
 

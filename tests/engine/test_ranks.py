@@ -30,7 +30,6 @@ from offramp.engine.ranks import (
 )
 from support import CPU
 
-pytestmark = pytest.mark.slow
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"}
 
 Tensors = dict[str, Tensor]

@@ -31,8 +31,6 @@ from offramp.strategies import STRATEGIES
 from refusal import refuses
 from support import CPU, NUMERICS, network, tiny_data
 
-pytestmark = pytest.mark.slow
-
 RECIPES = {
     "sgd": Recipe(epochs=4, batch_size=16, learning_rate=0.02, weight_decay=1e-3),
     "sgd without momentum": Recipe(epochs=4, batch_size=16, learning_rate=0.02, momentum=0.0),

@@ -29,8 +29,6 @@ from offramp.study.trained import network_costs
 from simulated import simulated
 from support import network
 
-pytestmark = pytest.mark.slow
-
 EXITS = (1, 2, 3, 4)
 FEW = Effort(5, 0.0)
 POLICY = Policy("confidence", EXITS, (0.5, 0.5, 0.5, None))

@@ -24,8 +24,6 @@ from benchmarks.backbones import (
 
 from offramp.nets import ExitNetwork, build
 
-pytestmark = pytest.mark.slow
-
 HERE = ("torchvision/squeezenet1_1", f"{BRANCHING}:by_value")
 """What `make test` looks at, without graphs, which take seconds: they are for `make test-slow`."""
 REFUSED = {

@@ -22,7 +22,6 @@ from offramp.parts import Part, path
 from support import LARGE, backbones
 from wording import refusal
 
-pytestmark = pytest.mark.slow
 CLASSES = 7
 SEED = 3
 VARIANTS = [

@@ -28,8 +28,6 @@ from offramp.nets.network import inside, prepared, redrawn, with_trunks
 from offramp.parts import Part, path
 from wording import refusal
 
-pytestmark = pytest.mark.slow
-
 # Copies and trunks
 
 

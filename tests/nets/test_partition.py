@@ -19,8 +19,6 @@ from offramp.nets.cut.places import Survey, survey
 from support import LARGE
 from wording import refusal
 
-pytestmark = pytest.mark.slow
-
 
 @functools.cache
 def built(name: str) -> tuple[nn.Module, Survey]:

@@ -19,8 +19,6 @@ from offramp.nets import attach
 from offramp.nets.cut.places import survey
 from wording import refusal
 
-pytestmark = pytest.mark.slow
-
 IMAGE = (3, 32, 32)
 
 

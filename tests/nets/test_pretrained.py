@@ -24,8 +24,6 @@ from offramp.nets.network import inside, redrawn
 from offramp.nets.pretrained import read
 from wording import refusal
 
-pytestmark = pytest.mark.slow
-
 SHAPE = (1, 8, 8)
 REAL = "mobilenet_v2-b0353104.pth"
 IMAGENETTE = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # of the 1,000, by sorted WordNet id

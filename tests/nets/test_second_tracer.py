@@ -17,8 +17,6 @@ from offramp.nets.cut.partition import cut
 from offramp.nets.network import inside
 from wording import refusal
 
-pytestmark = pytest.mark.slow
-
 IMAGE = (3, 12, 12)
 
 

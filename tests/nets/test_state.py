@@ -23,7 +23,7 @@ from offramp.nets.network import inside, with_trunks
 from offramp.parts import Part
 from wording import refusal
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:net.* is offramp's")]
+pytestmark = pytest.mark.filterwarnings("ignore:net.* is offramp's")
 
 
 class Own(nn.Module):

@@ -21,8 +21,6 @@ from offramp.policy.policy import Policy, parse, to_json
 from offramp.policy.useful import above_aim, doubts, headline, notes, undertrained
 from simulated import simulated
 
-pytestmark = pytest.mark.slow
-
 THREE = (1, 2, 3)
 COSTS = Costs((35, 35, 30), (1, 1, 1), (0, 0, 0), THREE)
 CONFIDENCE = Search()

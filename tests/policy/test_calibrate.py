@@ -25,8 +25,6 @@ from offramp.policy.policy import Policy
 from simulated import SEARCHES
 from wording import refusal
 
-pytestmark = pytest.mark.slow
-
 EXITS = 3  # a search takes three times as long for a fourth, which shows no more
 COSTS = Costs((10,) * EXITS, (1,) * EXITS, (0,) * EXITS, (1, 2, 3))
 

@@ -22,8 +22,6 @@ from offramp.policy.costs import Costs
 from simulated import COSTS, FOUR, SEARCHES, simulated
 from wording import refusal
 
-pytestmark = pytest.mark.slow
-
 VALIDATION = simulated(1000, 1)
 
 

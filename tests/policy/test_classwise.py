@@ -25,8 +25,6 @@ from simulated import COSTS as DEEP
 from simulated import FOUR, simulated
 from wording import refusal
 
-pytestmark = pytest.mark.slow
-
 COSTS = Costs((10, 30), (1, 1), (0, 0), (1, 2))
 UNLIKE = (2.0, 1.0, -1.0, -2.0)
 ALIKE = (0.0,) * 4

@@ -21,8 +21,6 @@ from offramp.policy.policy import Policy, parse, to_json
 from refusal import refuses
 from simulated import COSTS, FOUR, simulated
 
-pytestmark = pytest.mark.slow
-
 ROWS = simulated(1500, 1)
 SHARES = fitted.shares(COSTS)
 LEARNED = fitted.gates(ROWS.logits, ROWS.labels, SHARES)

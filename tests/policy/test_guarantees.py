@@ -16,8 +16,6 @@ from offramp.policy.candidates import Search, candidates, loss_of, where_left
 from offramp.policy.costs import Costs
 from simulated import COSTS, simulated
 
-pytestmark = pytest.mark.slow
-
 DRAWS = 250  # of calibration images; what docs/calibration.md says is tried with 1,000 (`--long`)
 ALLOWED = 0.091  # 5 % and three standard errors of a share of so many draws
 

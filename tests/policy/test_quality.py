@@ -13,8 +13,6 @@ from offramp.policy.policy import Policy
 from offramp.policy.quality import at_thresholds, oracle, random_exit, sweep
 from simulated import COSTS, FOUR, OF_FOUR_IMAGES, simulated
 
-pytestmark = pytest.mark.slow
-
 MACS = COSTS.leaving(range(4))
 IMAGES, OF_IMAGES, TWO = np.log(OF_FOUR_IMAGES), np.array([0, 0, 1, 1]), [30.0, 110.0]
 

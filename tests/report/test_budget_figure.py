@@ -20,8 +20,6 @@ from offramp.report.page.how import facts
 from offramp.report.render.charts import rendered
 from offramp.store.pack import write
 
-pytestmark = pytest.mark.slow
-
 # Right answers of 4 images, by epochs: joint leads early, separate late.
 RIGHT = {
     1: {"joint": 3, "separate": 1, "two-stage": 2},

@@ -19,7 +19,6 @@ from offramp.report.figures.significance import TALL, half, ring, texts
 from offramp.report.model import Figure
 from offramp.report.render.charts import rendered, text
 
-pytestmark = pytest.mark.slow
 MANY = ("joint", "separate", "branch-wise", "two-stage", "distillation", "mine")
 
 

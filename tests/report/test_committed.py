@@ -32,7 +32,6 @@ from offramp.study.spec import file as spec
 from results_page import DOCS, ROOT, groups_of, section
 from support import PAPER
 
-pytestmark = pytest.mark.slow
 STUDIES = ROOT / "studies"
 MISSING = {
     "cifar10": (),

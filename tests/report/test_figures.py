@@ -44,8 +44,6 @@ from offramp.report.page.folder import first
 from offramp.report.render.charts import text
 from wording import refusal
 
-pytestmark = pytest.mark.slow
-
 LABELS = ("baseline", "joint", "separate", "branch-wise", "two-stage", "joint-branch", "mine")
 
 

@@ -34,8 +34,6 @@ from offramp.report.render.tables import FORMATS
 from offramp.report.render.tables import latex_text as latex
 from offramp.store.pack import _readme
 
-pytestmark = pytest.mark.slow
-
 SCRIPT = "window.ran=1;document.title='ran'"
 RUNS = (
     f"</script><script>{SCRIPT}</script><img src=x onerror=\"window.ran=2\"><svg/onload='window.ran=3'>"

@@ -16,7 +16,6 @@ from offramp.report.render.tables import LINE, LINES, latex
 from offramp.report.tables import make
 from typeset import needs_latex, trouble
 
-pytestmark = pytest.mark.slow
 BOTH = ("onecolumn", "twocolumn")
 
 

@@ -19,8 +19,6 @@ from PIL import Image
 from chromium import LOOKS, axe, blank
 from offramp.report.model import Column, Table
 
-pytestmark = pytest.mark.slow
-
 DRAW_ALL = """
     const done = arguments[arguments.length - 1];
     for (const fold of document.querySelectorAll("details.fold")) fold.open = true;

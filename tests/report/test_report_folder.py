@@ -20,8 +20,6 @@ from offramp.report.page.html import choices
 from offramp.report.render.charts import PICTURES
 from wording import refusal
 
-pytestmark = pytest.mark.slow
-
 
 def small() -> Contents:
     return replace(contents(), figures=contents().figures[:2])

@@ -19,7 +19,6 @@ from offramp.policy.quality import Interval
 from offramp.report import evidence
 from results_page import DOCS, ROOT, groups_of, packs, page, section
 
-pytestmark = pytest.mark.slow
 DEPLOY = "cifar10-deploy"
 ENGINES = {"onnxruntime": "bundle, ONNX Runtime", "eager": "PyTorch"}
 BEGAN_AS = {"cifar10-ways": "cifar10", "cifar100-hidden-classifier": "cifar100"}

@@ -17,8 +17,6 @@ from offramp.report.claims import published
 from offramp.report.evidence import Evidence
 from offramp.report.tables import make
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.mark.parametrize(
     ("rise", "jitter", "word"),

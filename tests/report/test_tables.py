@@ -26,8 +26,6 @@ from offramp.report.tables import TABLES, make
 from offramp.report.tables.compute import regret
 from wording import refusal
 
-pytestmark = pytest.mark.slow
-
 
 def marked(table: Table, key: str) -> tuple[set[object], set[object]]:
     return {row for row, k in table.best if k == key}, {row for row, k in table.alike if k == key}

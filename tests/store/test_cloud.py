@@ -46,8 +46,6 @@ from offramp.store.sealed import Damaged
 from offramp.store.store import Store
 from refusal import refuses
 
-pytestmark = pytest.mark.slow
-
 
 @dataclass
 class Pauses:

@@ -33,8 +33,6 @@ from offramp.study.plan.plan import Plan
 from offramp.study.run.events import GroupStarted
 from support import tiny_plan, tiny_study
 
-pytestmark = pytest.mark.slow
-
 # Caches go to files here, so that what a killed process leaves of them is seen. Two trials on one trunk,
 # and heads that are fused: test_resuming interrupts phases that build on each other.
 STUDY: dict[str, Any] = {

@@ -21,7 +21,6 @@ from offramp.study.spec import file as spec
 HERE = torch.cuda.device_count() if torch.cuda.is_available() else 0
 one_gpu = pytest.mark.skipif(HERE < 1, reason="no GPU is here")
 two_gpus = pytest.mark.skipif(HERE < 2, reason=f"two GPUs are needed, and {HERE} are here")
-pytestmark = pytest.mark.slow
 
 
 def trained(folder: Path, **changes: Any) -> dict[str, bytes]:

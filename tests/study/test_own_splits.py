@@ -16,8 +16,6 @@ from offramp.report import evidence
 from offramp.report.tables import make
 from offramp.store.archive import Archive
 
-pytestmark = pytest.mark.slow
-
 SEEDS = (42, 43, 44)
 
 

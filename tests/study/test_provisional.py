@@ -24,8 +24,6 @@ from offramp.study.spec import file as spec
 from support import CPU
 from wording import refusal
 
-pytestmark = pytest.mark.slow
-
 STUDY: dict[str, Any] = {
     "seeds": [1],
     "strategies": ["two-stage"],

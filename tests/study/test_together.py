@@ -27,7 +27,7 @@ from offramp.study.spec import file as spec
 from refusal import refuses
 from support import CPU, PAPER
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # ranks that wait for each other hang
+pytestmark = pytest.mark.timeout(600)  # ranks that wait for each other hang
 
 # With images that are weighed, exits that add up, and that learn to.
 EVERY = (*PAPER, "survivors", "boosted", "cascade")

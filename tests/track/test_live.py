@@ -28,8 +28,6 @@ from offramp.terminal import rendered
 from support import CPU, tiny_plan, tiny_study
 from wording import refusal
 
-pytestmark = pytest.mark.slow
-
 
 def printed(courses: Iterable[TrialProgress], width: int = 80) -> str:
     """What `watch` shows of a store."""

@@ -17,8 +17,6 @@ from offramp.analysis.stats.pairwise import (
 )
 from offramp.analysis.stats.sample import Group
 
-pytestmark = pytest.mark.slow
-
 SIZES = [
     *[(3, 200), (12, 200)],
     *long((5, 1000), (3, 1000), (5, 200), (5, 10000), (12, 1000)),

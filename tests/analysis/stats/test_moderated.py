@@ -21,7 +21,6 @@ from offramp.analysis.stats.pairwise import (
 )
 from offramp.analysis.stats.sample import Group
 
-pytestmark = pytest.mark.slow
 FOUR_DF = np.full(28, 4.0)
 
 

@@ -27,8 +27,6 @@ from offramp.analysis.stats.sequential import (
     spent,
 )
 
-pytestmark = pytest.mark.slow
-
 MARGIN = 0.005
 
 
