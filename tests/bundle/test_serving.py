@@ -20,9 +20,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
+from starlette.routing import Route
 from syrupy.assertion import SnapshotAssertion
 
 from offramp.api.deploy.serve import listener, name_of, opened
@@ -30,10 +33,11 @@ from offramp.bundle.folder import seal
 from offramp.bundle.runtime import Bundle
 from offramp.infer.image_files import open_bundle
 from offramp.preprocessing import Preprocessing
-from offramp.serve import app
-from offramp.serve.app import Refused, ServeLimits, _Service, make_app, tell_once
-from offramp.serve.batcher import Batcher
+from offramp.serve import app, uploads
+from offramp.serve.app import make_app, tell_once
+from offramp.serve.batcher import Answer, Batcher
 from offramp.serve.server import BUSY, LATE, Connection, Connections, make_server
+from offramp.serve.uploads import Refused, ServeLimits, decoded
 from offramp.serve.watch import Watch, WatchOptions
 from refusal import refuses
 from wording import refusal
@@ -181,7 +185,7 @@ def test_limits(leaving: Path, pictures: list[np.ndarray]) -> None:
         assert ask(port, png(np.zeros((400, 400), np.uint8)))[0] == 413  # small as a file
         for path, status in {"/predict": 405, "/nowhere": 404}.items():
             code, answer = ask(port, None, path, "GET")
-            assert code == status and "POST an image file to /predict" in answer["error"]
+            assert code == status and "POST image files to /predict" in answer["error"]
         with slow(port):  # one request is taken and not answered: there is no room for another
             status, answer = ask(port, png(pictures[0]))
             assert status == 503 and "try again" in answer["error"]
@@ -310,13 +314,11 @@ def test_what_an_image_would_take_is_known_before_it_is_read(
     image: Image.Image | bytes, status: int, message: str
 ) -> None:
     how = Preprocessing((8, 8), 1, (0.5,), (0.5,), resize=8, crop=True)
-    bundle: Any = SimpleNamespace(preprocessing=how, stages=())
     buffer = io.BytesIO(image if isinstance(image, bytes) else b"")
     if isinstance(image, Image.Image):
         image.save(buffer, "PNG")
     with pytest.raises(Refused, match=message) as refused:
-        watch: Any = None
-        _Service(bundle, ServeLimits(pixels=100_000), "a", watch)._decoded(buffer.getvalue())
+        decoded(buffer.getvalue(), how, 100_000)
     assert refused.value.status == status
 
 
@@ -325,6 +327,140 @@ def test_what_is_served_has_its_name(leaving: Path, monkeypatch: pytest.MonkeyPa
     with serving(Path()) as port:
         assert ask(port, None, "/", "GET")[1]["bundle"] == leaving.name
     assert name_of("of/mine/") == "mine" and name_of("hf:me/flowers@v2") == "hf:me/flowers@v2"
+
+
+def form(*files: tuple[str, bytes], field: str = "image") -> tuple[bytes, str]:
+    """The body of a form with these files, as curl writes it, and its content type."""
+    parts = [
+        f'--of\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n\r\n'.encode()
+        + body
+        + b"\r\n"
+        for name, body in files
+    ]
+    return b"".join(parts) + b"--of--\r\n", "multipart/form-data; boundary=of"
+
+
+def send(port: int, body: bytes, kind: str, path: str = "/predict") -> tuple[int, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("POST", path, body, {"Content-Type": kind})
+    answer = connection.getresponse()
+    value = json.loads(answer.read())
+    connection.close()
+    return answer.status, value
+
+
+def test_forms_bring_one_file_or_several(leaving: Path, pictures: list[np.ndarray]) -> None:
+    pytest.importorskip("python_multipart")
+    expected = Bundle(leaving, threads=1).predict([Image.fromarray(each) for each in pictures[:7]])
+    files = [(f"{at}.png", png(each)) for at, each in enumerate(pictures[:7])]
+    with serving(leaving, batch=4, queue=7, body=4000) as port:
+        status, answer = send(port, *form(files[0]))
+        assert (status, answer["file"], answer["class"]) == (200, "0.png", expected.labels[0])
+        status, answer = send(port, *form(*files))
+        assert status == 200
+        rows = answer["answers"]
+        assert [row["file"] for row in rows] == [name for name, _ in files]
+        assert [row["class"] for row in rows] == list(expected.labels)
+        assert [row["exit"] for row in rows] == expected.exits.tolist()
+        assert len({row["id"] for row in rows}) == 7
+        status, answer = send(port, *form(files[0], ("notes.txt", b"no image")))
+        assert status == 415 and answer["error"].startswith("notes.txt: ")
+        assert send(port, *form(*files, files[0]))[0] == 400  # more than it may have at a time
+        assert send(port, *form(("large.png", b"x" * 4000)))[0] == 413
+        body, kind = form(files[0])
+        for damaged in (
+            body[:40],
+            body.replace(b"name=", b"nome="),
+            b"",
+            body.replace(b"; filename", b"; f"),
+        ):
+            status, answer = send(port, damaged, kind)
+            assert status == 400 and "form" in answer["error"]
+        assert send(port, body, "multipart/form-data")[0] == 400  # of no boundary
+        lines = ask(port, None, "/metrics", "GET")[1].splitlines()
+        assert "offramp_taken 0.0" in lines
+        assert sum(float(each.split()[1]) for each in lines if "offramp_answers_total{" in each) == 8
+
+
+def test_forms_need_a_package(
+    leaving: Path, pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "find_spec", lambda _: None)
+    with serving(leaving) as port:
+        status, answer = send(port, *form(("a.png", png(pictures[0]))))
+        assert status == 415 and "python-multipart" in answer["error"]
+
+
+def test_the_likeliest_classes(leaving: Path, pictures: list[np.ndarray]) -> None:
+    bundle = Bundle(leaving, threads=1)
+    with serving(leaving) as port:
+        for picture in pictures[:10]:
+            _, answer = ask(port, png(picture), "/predict?top=3")
+            (logits,) = bundle.predict([Image.fromarray(picture)]).logits
+            sure = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+            order = np.argsort(-sure)[:3]
+            assert [each["class"] for each in answer["top"]] == [bundle.labels[at] for at in order]
+            assert [each["confidence"] for each in answer["top"]] == pytest.approx(sure[order], abs=1e-5)
+            assert answer["top"][0]["class"] == answer["class"]
+        assert len(ask(port, png(pictures[0]), "/predict?top=999")[1]["top"]) == len(bundle.labels)
+        assert "top" not in ask(port, png(pictures[0]))[1]
+        for wrong in ("top=0", "top=-1", "top=x", "top=", "top=1.5", "tpo=3"):
+            status, answer = ask(port, png(pictures[0]), f"/predict?{wrong}")
+            assert status == 400 and "top" in answer["error"]
+
+
+def test_tied_and_endless_logits_have_an_order() -> None:
+    bundle: Any = SimpleNamespace(labels="abcd", stages=[SimpleNamespace(exit=2, temperature=1.0)])
+    for logits, order in (
+        ([1.0, 3.0, 3.0, np.nan], "bcad"),
+        ([1.0, np.inf, 0.0, -np.inf], "bacd"),
+        ([np.nan] * 4, "abcd"),
+    ):
+        answer = Answer("", 0.0, 2, 1.0, 1, (), logits=np.array(logits, np.float32))
+        assert "".join(each["class"] for each in app.top_classes(bundle, answer, 4)) == order
+
+
+def test_the_description_has_every_route_and_answer(leaving: Path, pictures: list[np.ndarray]) -> None:
+    bundle = Bundle(leaving, threads=1)
+    server = make_app(bundle, ServeLimits(), "flowers", Watch(bundle, WatchOptions()))
+    with serving(leaving) as port:
+        status, description = ask(port, None, "/openapi.json", "GET")
+        plain = ask(port, png(pictures[0]))[1]
+        top = ask(port, png(pictures[0]), "/predict?top=2")[1]
+        about = ask(port, None, "/", "GET")[1]
+        refused = ask(port, b"no image")[1]
+    assert status == 200 and description["info"]["title"] == leaving.name
+    routes = {
+        (route.path, method.lower())
+        for route in server.routes
+        if isinstance(route, Route) and route.include_in_schema
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    assert routes == {(path, way) for path, ways in description["paths"].items() for way in ways}
+
+    def fits(value: Any, schema: Any) -> None:
+        jsonschema.Draft202012Validator({**schema, "components": description["components"]}).validate(
+            value
+        )
+
+    answers = description["components"]["schemas"]["Answer"]
+    fits({**plain, "file": "a.png", "unreliable": ["why"]}, answers)
+    fits(top, answers)
+    with pytest.raises(jsonschema.ValidationError):  # the control
+        fits({**plain, "unknown": 1}, answers)
+    ok = description["paths"]["/"]["get"]["responses"]["200"]
+    fits(about, ok["content"]["application/json"]["schema"])
+    refusal_ = description["components"]["responses"]["Refusal"]["content"]["application/json"]
+    fits(refused, refusal_["schema"])
+
+
+def test_the_description_is_of_openapi() -> None:
+    validator = pytest.importorskip("openapi_spec_validator")
+    description = yaml.safe_load(app.DESCRIPTION.read_text())
+    description["info"] |= {"title": "flowers", "version": "1.0"}
+    validator.validate(description)
+    with pytest.raises(Exception, match=r"is not of type"):  # the control
+        validator.validate({**description, "paths": {"/": {"get": {"responses": 1}}}})
 
 
 @contextmanager

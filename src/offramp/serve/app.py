@@ -1,23 +1,22 @@
-"""The web application: POST /predict and /feedback, GET /health, /ready, /metrics, and / for what is
-served."""
+"""The web application: what `openapi.yaml` beside this file describes, and a page for people at /."""
 
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -27,7 +26,6 @@ from prometheus_client import (
     Summary,
     generate_latest,
 )
-from pydantic import Field
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -35,44 +33,42 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from offramp.bundle.runtime import Bundle
-from offramp.errors import check_fields, in_line
+from offramp.errors import shortened
 from offramp.hashing import finite
-from offramp.preprocessing import FORMATS
+from offramp.policy import scoring
 from offramp.serve import page
 from offramp.serve.batcher import Answer, Batcher
 from offramp.serve.gauges import WatchGauges
+from offramp.serve.uploads import Refused, ServeLimits, decoded_uploads, read_body, read_uploads
 from offramp.serve.watch import Watch, run_through
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 FEW = 20  # lines of failures outside of requests
 WAITING = 64  # images that wait to be run to the end, at most
+DESCRIPTION = Path(__file__).with_name("openapi.yaml")
 DECODERS = 2  # threads that turn files into pixels; Pillow lets go of Python's lock while it does
 
 
-@dataclass(frozen=True)
-class ServeLimits:
-    """What a server takes. Raises OfframpError for what is out of range."""
-
-    batch: Annotated[int, Field(ge=1, le=4096)] = 32  # images answered together at most
-    # Seconds that an image waits for others; fewer than a server that is to end waits for answers.
-    wait: Annotated[float, Field(ge=0, le=10)] = 0.002
-    queue: Annotated[int, Field(ge=1, le=100_000)] = 256  # requests that are worked on at a time
-    body: Annotated[int, Field(ge=1, le=2**30)] = 10_000_000  # bytes of a request
-    pixels: Annotated[int, Field(ge=1)] = 50_000_000  # of an image
-    read: Annotated[float, Field(gt=0)] = 30.0  # seconds in which headers, then a body must be there
-    connections: Annotated[int, Field(ge=1)] = 1000  # at a time
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+def read_top(request: Request) -> int:
+    """How many classes an answer shall name; 0 where the address does not say. Raises Refused."""
+    for name in request.query_params:
+        if name != "top":
+            raise Refused(400, f"/predict takes no '{shortened(name, 40)}'; there is ?top=N")
+    text = request.query_params.get("top")
+    if text is None:
+        return 0
+    if not (text.isascii() and text.isdigit() and int(text[:9])):
+        raise Refused(400, "top must be a whole number from 1, as in /predict?top=3")
+    return int(text[:9])
 
 
-class Refused(Exception):
-    """A request that has no answer, and why."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
+def top_classes(bundle: Bundle, answer: Answer, count: int) -> list[dict[str, Any]]:
+    """The likeliest classes of an answer, its own first."""
+    warmth = next(stage.temperature for stage in bundle.stages if stage.exit == answer.exit)
+    sure = scoring.probabilities(answer.logits, warmth)
+    order = np.argsort(-np.where(np.isnan(answer.logits), -np.inf, answer.logits), kind="stable")
+    return [{"class": bundle.labels[at], "confidence": float(sure[at])} for at in order[:count]]
 
 
 def read_labels(body: bytes, labels: Sequence[str]) -> list[tuple[str, str]]:
@@ -135,9 +131,10 @@ def make_app(bundle: Bundle, limits: ServeLimits, name: str, watch: Watch) -> St
         Route("/health", service.health),
         Route("/ready", service.ready),
         Route("/metrics", service.metrics),
+        Route("/openapi.json", service.openapi),
         Route("/predict", service.predict, methods=["POST"]),
         Route("/feedback", service.feedback, methods=["POST"]),
-        *(Route(f"/{file}", service.page_file) for file in page.FILES),
+        *(Route(f"/{file}", service.page_file, include_in_schema=False) for file in page.FILES),
     ]
     app = Starlette(
         routes=routes, lifespan=service.running, exception_handlers={HTTPException: elsewhere}
@@ -149,7 +146,7 @@ def make_app(bundle: Bundle, limits: ServeLimits, name: str, watch: Watch) -> St
 async def elsewhere(request: Request, error: Exception) -> Response:
     """What no route takes, as every other refusal: in JSON, with what to do."""
     assert isinstance(error, HTTPException)
-    routes = "POST an image file to /predict, labels to /feedback, or GET /, /health, /ready or /metrics"
+    routes = "POST image files to /predict; GET /openapi.json says what else there is"
     reason = f"{request.method} {request.url.path}: {error.detail}; {routes}"
     return JSONResponse({"error": reason}, status_code=error.status_code, headers=error.headers)
 
@@ -169,13 +166,15 @@ def tell_once(loop: asyncio.AbstractEventLoop) -> None:
 
 
 class _Service:
-    """What the routes share. All but `_decoded` and the batcher's thread run in the event loop."""
+    """What the routes share. All of it runs in the event loop."""
 
     def __init__(self, bundle: Bundle, limits: ServeLimits, name: str, watch: Watch) -> None:
         self._bundle, self._limits, self._name, self._watch = bundle, limits, name, watch
         self._metrics = ServeMetrics(tuple(stage.exit for stage in bundle.stages))
         self._taken = 0
         self._status = "warming"
+        self._description = yaml.safe_load(DESCRIPTION.read_text(encoding="utf-8"))
+        self._description["info"] |= {"title": name, "version": version("offramp")}
         self._running: set[asyncio.Task[None]] = set()  # to the end, after their answer
 
     @asynccontextmanager
@@ -241,51 +240,78 @@ class _Service:
         text = generate_latest(self._metrics.registry)
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
+    async def openapi(self, _: Request) -> Response:
+        return JSONResponse(self._description)
+
     async def predict(self, request: Request) -> Response:
-        """The body is an image file."""
-        began = time.perf_counter()
+        return await self._answered(self._predict(request))
+
+    async def feedback(self, request: Request) -> Response:
+        return await self._answered(self._feedback(request))
+
+    async def _answered(self, work: Coroutine[Any, Any, Any]) -> Response:
+        """What the work comes to, as JSON, or why it has no answer."""
         try:
-            if self._taken >= self._limits.queue:
-                raise Refused(503, f"{self._taken} requests wait already; try again")
-            self._taken += 1
-            self._metrics.taken.inc()
-            try:
-                answer, pixels = await self._answer(request)
-            finally:
-                self._taken -= 1
-                self._metrics.taken.dec()
+            value = await work
         except Refused as error:
             return self._refused(error.status, str(error))
         except ClientDisconnect:
             return self._refused(499, "the client went away")
         except Exception as error:  # of the network itself; the server goes on
             return self._refused(500, f"the network failed ({type(error).__name__})")
-        spent = time.perf_counter() - began
-        self._metrics.answered(answer, spent)
-        self._see(answer, pixels)
         self._metrics.requests.labels(200).inc()
-        fields = {
+        return JSONResponse(finite(value))
+
+    async def _predict(self, request: Request) -> dict[str, Any]:
+        """An answer, or those of all files of a form."""
+        began, top, count = time.perf_counter(), read_top(request), 1
+        self._take(1)
+        self._metrics.taken.inc()
+        try:
+            uploads = await read_uploads(request, self._limits)
+            self._take(len(uploads) - 1)
+            count = len(uploads)
+            loop, how = asyncio.get_running_loop(), (self._bundle.preprocessing, self._limits)
+            images = await loop.run_in_executor(self._decoders, decoded_uploads, uploads, *how)
+            coming = [asyncio.wrap_future(self._batcher.submit(pixels)) for pixels in images]
+            answers = await asyncio.gather(*coming)
+        finally:
+            self._taken -= count
+            self._metrics.taken.dec()
+        spent = time.perf_counter() - began
+        rows = []
+        for upload, pixels, answer in zip(uploads, images, answers, strict=True):
+            self._metrics.answered(answer, spent)
+            self._see(answer, pixels)
+            file = {} if upload.name is None else {"file": upload.name}
+            rows.append({**file, **self._fields(answer, top), "milliseconds": 1000 * spent})
+        return rows[0] if len(rows) == 1 else {"answers": rows}
+
+    def _take(self, count: int) -> None:
+        if self._taken + count > self._limits.queue:
+            raise Refused(503, f"{self._taken} images wait already; try again")
+        self._taken += count
+
+    def _fields(self, answer: Answer, top: int) -> dict[str, Any]:
+        """All that is said of an image."""
+        fields: dict[str, Any] = {
             "class": answer.label,
             "confidence": answer.confidence,
             "exit": answer.exit,
             "compute_share": answer.compute,
-            "milliseconds": 1000 * spent,
             "id": answer.id,
         }
-        marked = {"unreliable": list(self._bundle.unreliable)} if self._bundle.unreliable else {}
-        return JSONResponse(finite({**fields, **marked}))
+        if top:
+            fields["top"] = top_classes(self._bundle, answer, top)
+        if self._bundle.unreliable:
+            fields["unreliable"] = list(self._bundle.unreliable)
+        return fields
 
-    async def feedback(self, request: Request) -> Response:
+    async def _feedback(self, request: Request) -> dict[str, Any]:
         """The body is JSON: `{"id": …, "label": …}`, or a list of such."""
-        try:
-            rows = read_labels(await self._body(request), self._bundle.labels)
-        except Refused as error:
-            return self._refused(error.status, str(error))
-        except ClientDisconnect:
-            return self._refused(499, "the client went away")
+        rows = read_labels(await read_body(request, self._limits), self._bundle.labels)
         unknown = [id for id, label in rows if not self._watch.label(id, label)]
-        self._metrics.requests.labels(200).inc()
-        return JSONResponse({"labelled": len(rows) - len(unknown), "unknown": unknown})
+        return {"labelled": len(rows) - len(unknown), "unknown": unknown}
 
     def _see(self, answer: Answer, pixels: NDArray[np.float32]) -> None:
         """Have the watch see an answer, and run its image to the end if it is drawn."""
@@ -303,54 +329,6 @@ class _Service:
         outcome = await loop.run_in_executor(self._runner, run_through, self._bundle, pixels[None])
         self._watch.ran(*outcome)
         self._batcher.bundle = self._watch.bundle
-
-    async def _answer(self, request: Request) -> tuple[Answer, NDArray[np.float32]]:
-        body = await self._body(request)
-        loop = asyncio.get_running_loop()
-        pixels = await loop.run_in_executor(self._decoders, self._decoded, body)
-        return await asyncio.wrap_future(self._batcher.submit(pixels)), pixels
-
-    async def _body(self, request: Request) -> bytes:
-        most = self._limits.body
-        length = request.headers.get("content-length", "")
-        too_large = Refused(413, f"the body is larger than {most:,} bytes; send a smaller image")
-        if length.isascii() and length.isdigit() and int(length) > most:
-            raise too_large
-        body = bytearray()
-        try:
-            async with asyncio.timeout(self._limits.read):
-                async for part in request.stream():
-                    body += part
-                    if len(body) > most:
-                        raise too_large
-        except TimeoutError:
-            raise Refused(408, f"the body was not there within {self._limits.read:g} seconds") from None
-        return bytes(body)
-
-    def _decoded(self, body: bytes) -> NDArray[np.float32]:
-        """[C, H, W], normalized."""
-        how, most = self._bundle.preprocessing, self._limits.pixels
-        too_large = Refused(413, f"the image has more than {most:,} pixels, as it is or scaled")
-        try:
-            with Image.open(io.BytesIO(body), formats=FORMATS) as image:
-                # A strip of one pixel by thousands is small, and scaled it is gigabytes.
-                if any(high * wide > most for high, wide in (image.size, how.resized(*image.size))):
-                    raise too_large
-                pixels = how.pixels(image)
-        except Refused:
-            raise
-        except Image.DecompressionBombError:
-            raise too_large from None
-        except UnidentifiedImageError:
-            raise Refused(
-                415, f"the body is none of {', '.join(FORMATS)}; send the bytes of an image file alone"
-            ) from None
-        except ValueError as error:  # of `Preprocessing.check`
-            raise Refused(422, f"the image cannot be answered: it {in_line(error)}") from None
-        except Exception as error:  # decoders raise whatever they like on damaged bytes
-            raise Refused(422, f"the image cannot be read: {in_line(error)}") from None
-        normalized: NDArray[np.float32] = how.normalized(pixels[None])[0]
-        return normalized
 
     def _refused(self, status: int, reason: str) -> Response:
         self._metrics.requests.labels(status).inc()

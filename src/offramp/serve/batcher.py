@@ -21,7 +21,7 @@ ENOUGH = 32  # images, from which on no batch is quicker by more of them
 FIXED = 1 / 8  # share of a run's time that does not depend on how many images there are, in a full batch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answer:
     """The answer for an image."""
 
@@ -32,6 +32,7 @@ class Answer:
     batch: int  # images that were at its last stage together
     scores: tuple[float, ...]  # how sure each stage was that it ran
     id: str = field(default_factory=lambda: uuid.uuid4().hex)  # by which its label may come later
+    logits: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32), repr=False)
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,8 @@ def answers(bundle: Bundle, left: ExitedRows, batch: int) -> Iterator[tuple[int,
     exit, compute = bundle.stages[left.stage].exit, bundle.compute(left.stage)
     sure, scores = left.confidence.tolist(), left.scores.tolist()
     for at, (row, label) in enumerate(zip(left.rows, bundle.classes(left.logits), strict=True)):
-        yield row, Answer(bundle.labels[label], sure[at], exit, compute, batch, tuple(scores[at]))
+        fields = (bundle.labels[label], sure[at], exit, compute, batch, tuple(scores[at]))
+        yield row, Answer(*fields, logits=left.logits[at])
 
 
 def _begins(group: ImageGroup) -> bool:

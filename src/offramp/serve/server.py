@@ -10,7 +10,7 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from offramp.serve.app import ServeLimits
+from offramp.serve.uploads import ServeLimits
 
 BACKLOG = 64  # connections that are accepted at once
 SPARE = 3 * BACKLOG  # handles that connections leave for files, threads, and others that are refused

@@ -73,6 +73,7 @@ def serve_bundle(
     max_batch: Annotated[int, CommandOption("N", least=1)] = 32,
     queue: Annotated[int, CommandOption("N", least=1)] = 256,
     max_body: Annotated[int, CommandOption("SIZE", parse=size, default="10MB")] = 10_000_000,
+    max_pixels: Annotated[int, CommandOption("N", least=1)] = 50_000_000,
     threads: Annotated[int | None, CommandOption("N", least=1)] = None,
     shadow: Annotated[float, CommandOption("SHARE", parse=units.share, default="1%")] = 0.01,
     alarm_every: Annotated[int, CommandOption("N", least=0)] = 315_360_000,
@@ -81,22 +82,25 @@ def serve_bundle(
 ) -> BundleServer:
     """Serve a bundle over HTTP.
 
-    POST an image file to /predict; the answer is JSON. Images that arrive together run together, and
-    each is answered as soon as it leaves. /health says that it runs. / is a page for people, and
-    /metrics for Prometheus: shares by exit, confidence and compute lately, beside what calibration
-    expects; an alarm once images are no longer those of calibration; how often early answers differ from
-    the last exit's; and accuracy, of the labels that are posted to /feedback. No picture is kept. After
-    Ctrl-C or SIGTERM it answers the waiting requests and ends. It has no login: put a proxy before it if
-    you need one.
+    POST an image file to /predict, or a form of several; the answer is JSON, and ?top=3 names the three
+    likeliest classes. Images of several requests run together, also where they meet at a later exit, and
+    each is answered as soon as it leaves. /health says that it runs, /ready that its network is warm,
+    and /openapi.json what it takes. / is a page for people, and /metrics for Prometheus: shares by exit,
+    confidence and compute lately, beside what calibration expects; an alarm once images are no longer
+    those of calibration; how often early answers differ from the last exit's; and accuracy, of labels
+    that are posted to /feedback. No picture is kept. After Ctrl-C or SIGTERM it answers the waiting
+    requests and ends. It has no login: put a proxy before it if you need one.
 
     Args:
         bundle: A bundle's folder, or hf:USER/NAME.
         host: The address to listen at; 0.0.0.0 is all.
         port: The port; 0 takes a free one.
-        max_wait: How long an image waits to be answered with others, in seconds, or such as 2ms.
-        max_batch: The most images answered together.
-        queue: The most requests at a time; others get 503.
+        max_wait: How long an image waits for others where they would run quicker together, in seconds,
+            or such as 2ms.
+        max_batch: The most images that run together.
+        queue: The most images at a time; others get 503.
         max_body: The largest request, in bytes, or such as 10MB; larger ones get 413.
+        max_pixels: The most pixels of an image; larger ones get 413.
         threads: Threads of onnxruntime. By default as many as cores.
         shadow: The share of images that run to the end too, after their answer, to compare; 0 is none.
         alarm_every: Images between false alarms, on average, at least. By default those of a year at ten
@@ -114,17 +118,18 @@ def serve_bundle(
 
     On the command line:
         offramp serve bundle/
-        curl --data-binary @photo.jpg http://127.0.0.1:8000/predict
+        curl -F image=@photo.jpg http://127.0.0.1:8000/predict
     """
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         names = ", ".join(missing)
         raise OfframpError(f"serve needs {names}; install with: pip install 'offramp[serve]'")
-    from offramp.serve.app import ServeLimits, make_app
+    from offramp.serve.app import make_app
     from offramp.serve.server import make_server
+    from offramp.serve.uploads import ServeLimits
     from offramp.serve.watch import Watch, WatchOptions
 
-    limits = ServeLimits(batch=max_batch, wait=max_wait, queue=queue, body=max_body)
+    limits = ServeLimits(max_batch, max_wait, queue, max_body, max_pixels)
     options = WatchOptions(shadow, alarm_every, fall_back, answers)
     network = opened(bundle, threads)
     listening = listener(host, port)

@@ -1,0 +1,145 @@
+"""From a request to the pixels of its images, within limits: what is refused, and by which status."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from pydantic import Field
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from offramp.errors import check_fields, in_line, shortened
+from offramp.preprocessing import FORMATS, Preprocessing
+
+FORM = "multipart/form-data"
+FIELDS = 16  # of a form, that are no files
+
+
+@dataclass(frozen=True)
+class ServeLimits:
+    """What a server takes. Raises OfframpError for what is out of range."""
+
+    batch: Annotated[int, Field(ge=1, le=4096)] = 32  # images answered together at most
+    # Seconds that an image waits for others.
+    wait: Annotated[float, Field(ge=0, le=10)] = 0.002
+    queue: Annotated[int, Field(ge=1, le=100_000)] = 256  # images that are worked on at a time
+    body: Annotated[int, Field(ge=1, le=2**30)] = 10_000_000  # bytes of a request
+    pixels: Annotated[int, Field(ge=1, le=2**31)] = 50_000_000  # of an image
+    read: Annotated[float, Field(gt=0)] = 30.0  # seconds in which headers, then a body must be there
+    connections: Annotated[int, Field(ge=1)] = 1000  # at a time
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+class Refused(Exception):
+    """A request that has no answer, and why."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An image file of a request."""
+
+    body: bytes
+    name: str | None = None  # as the form has it; a body alone has none
+
+
+async def read_uploads(request: Request, limits: ServeLimits) -> list[Upload]:
+    """The files of a request: its body, or all files of a form. Raises Refused."""
+    body = await read_body(request, limits)
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
+        return [Upload(body)]
+    if find_spec("python_multipart") is None:
+        raise Refused(
+            415, "forms need python-multipart on the server; send the bytes of an image file alone"
+        )
+
+    async def parts() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    parser = MultiPartParser(request.headers, parts(), max_files=limits.queue, max_fields=FIELDS)
+    parser.spool_max_size = len(body) + 1  # nothing goes to the disk
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise Refused(400, f"the form cannot be read: {in_line(error)}") from None
+    files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+    uploads = [
+        Upload(await file.read(), file.filename or f"file {n}") for n, file in enumerate(files, 1)
+    ]
+    await form.close()
+    if not uploads:
+        raise Refused(400, "the form has no file; send one as curl -F image=@photo.jpg does")
+    return uploads
+
+
+async def read_body(request: Request, limits: ServeLimits) -> bytes:
+    """The whole body. Raises Refused."""
+    most = limits.body
+    length = request.headers.get("content-length", "")
+    too_large = Refused(413, f"the body is larger than {most:,} bytes; send a smaller image")
+    if length.isascii() and length.isdigit() and int(length) > most:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.read):
+            async for part in request.stream():
+                body += part
+                if len(body) > most:
+                    raise too_large
+    except TimeoutError:
+        raise Refused(408, f"the body was not there within {limits.read:g} seconds") from None
+    return bytes(body)
+
+
+def decoded_uploads(
+    uploads: Sequence[Upload], how: Preprocessing, limits: ServeLimits
+) -> list[NDArray[np.float32]]:
+    """Pixels [C, H, W] of each, normalized. Raises Refused, which names the file of a form."""
+    pixels = []
+    for upload in uploads:
+        try:
+            pixels.append(decoded(upload.body, how, limits.pixels))
+        except Refused as error:
+            if upload.name is None:
+                raise
+            raise Refused(error.status, f"{shortened(upload.name, 60)}: {error}") from None
+    return pixels
+
+
+def decoded(body: bytes, how: Preprocessing, most: int) -> NDArray[np.float32]:
+    """[C, H, W], normalized. most: pixels of the image. Raises Refused."""
+    too_large = Refused(413, f"the image has more than {most:,} pixels, as it is or scaled")
+    try:
+        with Image.open(io.BytesIO(body), formats=FORMATS) as image:
+            # A strip of one pixel by thousands is small, and scaled it is gigabytes.
+            if any(high * wide > most for high, wide in (image.size, how.resized(*image.size))):
+                raise too_large
+            pixels = how.pixels(image)
+    except Refused:
+        raise
+    except Image.DecompressionBombError:
+        raise too_large from None
+    except UnidentifiedImageError:
+        raise Refused(
+            415, f"the body is none of {', '.join(FORMATS)}; send the bytes of an image file alone"
+        ) from None
+    except ValueError as error:  # of `Preprocessing.check`
+        raise Refused(422, f"the image cannot be answered: it {in_line(error)}") from None
+    except Exception as error:  # decoders raise whatever they like on damaged bytes
+        raise Refused(422, f"the image cannot be read: {in_line(error)}") from None
+    normalized: NDArray[np.float32] = how.normalized(pixels[None])[0]
+    return normalized
