@@ -13,7 +13,7 @@ COPY --from=build /wheels /wheels
 # The first index has torch without libraries for GPUs.
 RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu torch torchvision \
     && pip install --no-cache-dir --constraint /tmp/constraints.txt \
-      "$(ls /wheels/offramp-*.whl)[onnx]" \
+      "$(ls /wheels/offramp-*.whl)[onnx,serve]" \
     && rm -r /wheels /tmp/constraints.txt \
     && useradd offramp && mkdir --mode 1777 /tmp/home
 USER offramp

@@ -1,10 +1,16 @@
-"""`offramp serve` under load: the latency of the plain network and of the policy, by requests a second.
+"""`offramp serve` under load: a policy against the plain network, behind the same server.
 
-Two bundles of one ResNet-18 at 32 px: one whose images all go to the end without early heads, and one
-whose thresholds let 60 % leave at the first exit and half of the others at the second. Each is served by
-a process of its own, one after the other. Requests come at random (Poisson), whatever the server does,
-and their time counts from when they should have come. Every answer is held against the bundle's own; a
-lost or mixed up one ends the measurement.
+Two bundles of one network: one whose images all go to the end without early heads, and one whose
+thresholds save 40 % of the multiply-adds. Every answer is held against the bundle's own; a lost or mixed
+up one ends the measurement. Clients run on the same cores.
+
+*Closed*: 1, 16 or 64 clients, each of which asks again as soon as it is answered. Both servers run
+throughout and are asked in turns; the ratio is that of a round. Of two ResNet-18 at 32 px: one with the
+medium stem, as the committed network to deploy, and one with ImageNet's, whose compute is little beside
+what HTTP takes.
+
+*Open*, ImageNet's stem: requests come at random (Poisson), whatever the server does, and their time
+counts from when they should have come.
 """
 
 from __future__ import annotations
@@ -18,21 +24,27 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.contest import Result
+from benchmarks.contest import Result, against, in_turns
 from offramp.bundle.runtime import Bundle
 
 LOADS = (0.25, 0.5, 0.75, 1.0, 1.5)  # of what the plain network can answer
 CONNECTIONS = 64
-SHARES = (0.6, 0.5)  # of those that reach an exit
+CLIENTS = (1, 16, 64)
+SAVING = 0.4  # of the plain network's multiply-adds
+SECOND = 0.5  # share of those that reach the second exit which leave there
+FASTER, NO_LATER = 1.4, 1.0  # what the policy's server must reach, with the medium stem
 IMAGES = 200
+STEMS = ("medium", "ImageNet's")
 
 
 @dataclass(frozen=True)
@@ -50,17 +62,66 @@ class Load:
 
 def measure(quick: bool) -> Iterator[Result]:
     seconds = 3.0 if quick else 15.0
-    with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
-        bundles, images = bundles_and_images(Path(scratch))
-        loads: dict[str, list[Load]] = {name: [] for name in bundles}
-        with serving(bundles["plain"]) as port:
-            most = asyncio.run(saturated(port, images, bundles["plain"], seconds))
-        for share in LOADS:
-            for name, folder in bundles.items():
-                with serving(folder) as port:
-                    loads[name].append(asyncio.run(load(port, images, folder, share * most, seconds)))
-    for at, share in enumerate(LOADS):
-        plain, policy = loads["plain"][at], loads["policy"][at]
+    for stem in STEMS:
+        with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
+            bundles, images = bundles_and_images(Path(scratch), stem)
+            yield from closed(stem, bundles, images, rounds=3 if quick else 7, seconds=seconds / 3)
+            if stem == STEMS[-1]:
+                yield from opened(bundles, images, seconds)
+
+
+def closed(
+    stem: str, bundles: dict[str, Path], images: Sequence[bytes], rounds: int, seconds: float
+) -> Iterator[Result]:
+    """Both servers in turns, each with so many clients that ask again once they are answered."""
+    with ExitStack() as stack:
+        ports = {name: stack.enter_context(serving(folder)) for name, folder in bundles.items()}
+        for clients in CLIENTS:
+            turns = {
+                name: partial(turn, port, images, bundles[name], clients, seconds)
+                for name, port in ports.items()
+            }
+            in_turns(turns, 1)
+            loads = in_turns(turns, rounds)
+            each = [
+                f"{name} {median(load.answered for load in of):.0f} a second, "
+                f"p95 {median(load.quantile(0.95) for load in of):.1f} ms"
+                for name, of in loads.items()
+            ]
+            note = f"{', '.join(each)}; {rounds} rounds of {seconds:g} s"
+            kind = f"serve: {stem} stem, {clients} client{'s' if clients > 1 else ''}, policy / plain"
+            policy, plain = loads["policy"], loads["plain"]
+            bars = stem == STEMS[0] and clients > 1
+            yield against(
+                f"{kind}, answers a second",
+                [load.answered for load in policy],
+                [load.answered for load in plain],
+                bar=FASTER if bars else None,
+                better="higher",
+                note=note,
+            )
+            yield against(
+                f"{kind}, p95",
+                [load.quantile(0.95) for load in policy],
+                [load.quantile(0.95) for load in plain],
+                bar=NO_LATER if bars else None,
+            )
+
+
+def turn(port: int, images: Sequence[bytes], folder: Path, clients: int, seconds: float) -> Load:
+    return asyncio.run(saturated(port, images, folder, clients, seconds))
+
+
+def opened(bundles: dict[str, Path], images: Sequence[bytes], seconds: float) -> Iterator[Result]:
+    """Each server at shares of what the plain network's can answer."""
+    with serving(bundles["plain"]) as port:
+        most = turn(port, images, bundles["plain"], CONNECTIONS, seconds).answered
+    for share in LOADS:
+        loads = {}
+        for name, folder in bundles.items():
+            with serving(folder) as port:
+                loads[name] = asyncio.run(load(port, images, folder, share * most, seconds))
+        plain, policy = loads["plain"], loads["policy"]
         each = [
             f"{name} {of.quantile(0.5):.1f} and {of.quantile(0.95):.1f} ms ({of.answered:.0f} answers)"
             for name, of in (("plain", plain), ("policy", policy))
@@ -74,9 +135,10 @@ def measure(quick: bool) -> Iterator[Result]:
         )
 
 
-def bundles_and_images(folder: Path) -> tuple[dict[str, Path], list[bytes]]:
+def bundles_and_images(folder: Path, stem: str) -> tuple[dict[str, Path], list[bytes]]:
     """The two bundles, and images as PNG."""
     import torch
+    from torch import nn
     from torchvision.models import resnet18
 
     import offramp
@@ -85,6 +147,8 @@ def bundles_and_images(folder: Path) -> tuple[dict[str, Path], list[bytes]]:
     pixels = torch.randint(0, 256, (600, 3, 32, 32), generator=chance, dtype=torch.uint8)
     labels = torch.arange(600) % 10
     module = resnet18(num_classes=10)
+    if stem == STEMS[0]:
+        module.conv1, module.maxpool = nn.Conv2d(3, 64, 3, 2, 1, bias=False), nn.Identity()
     net = offramp.attach(module, exits=["layer1", "layer2"], input_shape=(3, 32, 32))
     fitted = offramp.fit(net, "joint", train=(pixels, labels), recipe={"epochs": 1})
     images = [png(each) for each in pixels[:IMAGES].permute(0, 2, 3, 1).numpy()]
@@ -105,12 +169,15 @@ def png(pixels: Any) -> bytes:
 
 
 def cut(bundle: Bundle, images: Sequence[bytes]) -> tuple[float | None, ...]:
-    """Thresholds by which `SHARES` of these images leave."""
+    """Thresholds by which these images save `SAVING`."""
     from offramp.policy import scoring
 
+    first, second, last = (bundle.compute(at) for at in range(3))
+    later = SECOND * second + (1 - SECOND) * last
+    shares = ((later - (1 - SAVING)) / (later - first), SECOND)
     logits = bundle.all_exits(bundle.pixels([Image.open(io.BytesIO(each)) for each in images]))
     inside, crops = np.arange(len(images)), []
-    for at, share in enumerate(SHARES):
+    for at, share in enumerate(shares):
         sure = scoring.score("confidence", logits[inside, at])[0]
         crops.append(float(np.quantile(sure, 1 - share)))
         inside = inside[sure < crops[-1]]
@@ -130,21 +197,23 @@ def serving(folder: Path) -> Iterator[int]:
         process.wait()
 
 
-async def saturated(port: int, images: Sequence[bytes], folder: Path, seconds: float) -> float:
-    """Requests a second that are answered when there are always `CONNECTIONS` of them."""
+async def saturated(
+    port: int, images: Sequence[bytes], folder: Path, clients: int, seconds: float
+) -> Load:
+    """So many clients, each of which asks again as soon as it is answered."""
     client = Client(port, images, folder)
-    until = time.perf_counter() + seconds
-    count = 0
+    spent: list[float] = []
+    began = time.perf_counter()
 
-    async def one() -> None:
-        nonlocal count
-        while time.perf_counter() < until:
+    async def ask() -> None:
+        while (start := time.perf_counter()) < began + seconds:
             await client.ask(random.randrange(len(images)))
-            count += 1
+            spent.append(time.perf_counter() - start)
 
-    await asyncio.gather(*(one() for _ in range(CONNECTIONS)))
+    await asyncio.gather(*(ask() for _ in range(clients)))
+    whole = time.perf_counter() - began
     client.close()
-    return count / seconds
+    return Load(len(spent) / whole, tuple(sorted(spent)), len(spent) / whole)
 
 
 async def load(port: int, images: Sequence[bytes], folder: Path, rate: float, seconds: float) -> Load:
@@ -168,14 +237,19 @@ async def load(port: int, images: Sequence[bytes], folder: Path, rate: float, se
     return Load(len(spent) / seconds, tuple(sorted(spent)), len(spent) / whole)
 
 
+@cache
+def expected(folder: Path, images: tuple[bytes, ...]) -> list[tuple[str, int, float]]:
+    """Of each image the class, the exit and the confidence, by the bundle itself."""
+    answers = Bundle(folder, threads=1).predict([Image.open(io.BytesIO(each)) for each in images])
+    return list(zip(answers.labels, answers.exits.tolist(), answers.confidence.tolist(), strict=True))
+
+
 class Client:
     """HTTP/1.1 on kept connections, which checks every answer."""
 
     def __init__(self, port: int, images: Sequence[bytes], folder: Path) -> None:
         self._port, self._images = port, images
-        answers = Bundle(folder, threads=1).predict([Image.open(io.BytesIO(each)) for each in images])
-        exits, confidence = answers.exits.tolist(), answers.confidence
-        self._expected = list(zip(answers.labels, exits, confidence, strict=True))
+        self._expected = expected(folder, tuple(images))
         self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def ask(self, number: int) -> None:
