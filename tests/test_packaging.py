@@ -120,7 +120,7 @@ for module in pkgutil.walk_packages(offramp.__path__, "offramp."):
 """
 OF_AN_EXTRA = {
     *(f"offramp.bundle.{name}" for name in ("runtime", "on_openvino", "on_executorch")),
-    *(f"offramp.serve.{name}" for name in ("app", "batcher", "gauges", "server")),
+    *(f"offramp.serve.{name}" for name in ("app", "batcher", "gauges", "server", "uploads")),
     "offramp.track.mlflow",
 }
 
