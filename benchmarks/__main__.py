@@ -52,7 +52,7 @@ ON_REQUEST = {
     "machines": "the paper's studies on 1 to 256 machines, by the cost model",
     "ranks": "one training on two ranks of one thread against one of two threads",
     "cluster": "a driver's part of a phase; two machines of one core against --workers 2",
-    "serve": "offramp serve under load: answers a second and latency, a policy against the plain network",
+    "serve": "offramp serve under load: a policy against the plain network, throughput and latency",
     "omp_spinning": "how long OpenMP's threads should spin, alone and beside other work",
     "ablation": "each optimization off alone",
 }
