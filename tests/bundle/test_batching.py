@@ -53,13 +53,13 @@ def test_images_of_several_batches_are_answered_as_each_alone(kind: str, leaving
         for some in (here[::2], here[1::2]):
             numbers = [number for each, _ in some for number in each]
             met += at > 0 and len(some) > 1
-            output = bundle.step(at, joined([images for _, images in some])) if some else None
-            if output is None:
+            if not some:
                 continue
-            if output.onward is not None:
-                onward.append(([numbers[row] for row in output.staying], output.onward))
-                assert len(output.onward) == len(output.staying)
-            if (left := output.left) is not None:
+            left, staying, images = bundle.step(at, joined([images for _, images in some]))
+            if images is not None:
+                onward.append(([numbers[row] for row in staying], images))
+                assert len(images) == len(staying)
+            if left is not None:
                 for i, row in enumerate(left.rows):
                     seen = (at, left.logits[i], left.confidence[i], left.scores[i])
                     answers[numbers[row]] = seen

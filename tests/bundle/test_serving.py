@@ -377,9 +377,13 @@ def test_forms_bring_one_file_or_several(leaving: Path, pictures: list[np.ndarra
             status, answer = send(port, damaged, kind)
             assert status == 400 and "form" in answer["error"]
         assert send(port, body, "multipart/form-data")[0] == 400  # of no boundary
+        with slow(port):
+            assert send(port, *form(*files))[0] == 503  # seven beside the one that is taken
+            assert send(port, *form(*files[:6]))[0] == 200
+        wait(lambda: send(port, *form(*files))[0] == 200)
         lines = ask(port, None, "/metrics", "GET")[1].splitlines()
         assert "offramp_taken 0.0" in lines
-        assert sum(float(each.split()[1]) for each in lines if "offramp_answers_total{" in each) == 8
+        assert sum(float(each.split()[1]) for each in lines if "offramp_answers_total{" in each) == 21
 
 
 def test_forms_need_a_package(

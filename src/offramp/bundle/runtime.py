@@ -280,21 +280,6 @@ def joined(inputs: Sequence[StageInput]) -> StageInput:
     )
 
 
-@dataclass(frozen=True)
-class StageOutput:
-    """What a stage came to.
-
-    Attributes:
-        left: Those that leave; None where all stay.
-        staying: [S] int, which stay.
-        onward: They, at the next stage; None where none stays.
-    """
-
-    left: ExitedRows | None
-    staying: Array
-    onward: StageInput | None
-
-
 class Bundle:
     """A bundle, checked and loaded. `unreliable` says why its answers are not to be trusted, where they
     are not.
@@ -462,9 +447,10 @@ class Bundle:
         """`predict` of what `pixels` returns: [B, C, H, W] float32."""
         return self._answers(len(pixels), self._stages(pixels))
 
-    def step(self, at: int, images: StageInput) -> StageOutput:
+    def step(self, at: int, images: StageInput) -> tuple[ExitedRows | None, Array, StageInput | None]:
         """Run stage `at`, counted from 0, for images that have come to it; at the first that is
-        `StageInput({None: [pixels]})`, with pixels as for `run`."""
+        `StageInput({None: [pixels]})`, with pixels as for `run`. Returns those that leave; which rows
+        stay, [S] int; and these at the next stage. None where there are none."""
         stage = self.stages[at]
         answer, *tensors = stage.run(images.tensors[stage.after], images.before)
         answer = self._scoring.carried(answer, images.before, self.carry)
@@ -477,7 +463,7 @@ class Bundle:
         onward = StageInput(every, answer, past, scores)
         staying = np.flatnonzero(~leaving)
         if len(staying) == len(leaving):
-            return StageOutput(None, staying, onward)
+            return None, staying, onward
         final = stage.threshold is None and at == len(self.stages) - 1
         answering = answer if final else self._scoring.answer_logits(self.score, answer, past)
         gone = answering[leaving]
@@ -485,7 +471,7 @@ class Bundle:
         sure = np.max(warm, axis=-1, initial=0.0)
         left = ExitedRows(np.flatnonzero(leaving), at, gone, sure, scores[leaving])
         # What goes on is made smaller, so that what left stops costing.
-        return StageOutput(left, staying, onward[staying] if len(staying) else None)
+        return left, staying, onward[staying] if len(staying) else None
 
     def _stages(self, pixels: Array) -> Iterator[ExitedRows | None]:
         """What leaves at each stage, as long as there is anything left."""
@@ -494,9 +480,9 @@ class Bundle:
         for at in range(len(self.stages)):
             if images is None:
                 return
-            output = self.step(at, images)
-            yield None if output.left is None else replace(output.left, rows=rows[output.left.rows])
-            rows, images = rows[output.staying], output.onward
+            left, staying, images = self.step(at, images)
+            yield None if left is None else replace(left, rows=rows[left.rows])
+            rows = rows[staying]
 
     def _answers(self, count: int, leaving: Iterable[ExitedRows | None]) -> Answers:
         """What a batch of `count` images came to, all of which leave."""

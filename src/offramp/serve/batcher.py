@@ -190,12 +190,11 @@ class Batcher:
         """A stage. Each image has its answer as soon as it leaves: those that stay do not hold it up."""
         bundle, waiting = self.bundle, [each for group in groups for each in group.waiting]
         try:
-            output = bundle.step(stage, joined([group.images for group in groups]))
-            if output.onward is not None:
-                staying = tuple(waiting[row] for row in output.staying)
-                self._put(stage + 1, ImageGroup(output.onward, staying))
-            if output.left is not None:
-                for row, answer in answers(bundle, output.left, len(waiting)):
+            left, staying, onward = bundle.step(stage, joined([group.images for group in groups]))
+            if onward is not None:
+                self._put(stage + 1, ImageGroup(onward, tuple(waiting[row] for row in staying)))
+            if left is not None:
+                for row, answer in answers(bundle, left, len(waiting)):
                     waiting[row].answer.set_result(answer)
         except Exception as error:  # whoever waits is told, and the next batch may do better
             for each in waiting:
@@ -230,10 +229,10 @@ def full_batches(bundle: Bundle, most: int) -> list[int]:
         for at in range(len(through.stages)):
             for _ in range(2):  # the first is for the start
                 began = time.perf_counter()
-                output = through.step(at, images)
+                onward = through.step(at, images)[2]
                 spent = time.perf_counter() - began
             seconds[batch].append(spent)
-            images = output.onward or images
+            images = images if onward is None else onward
     return [full_batch(*pair, most) for pair in zip(seconds[1], seconds[most], strict=True)]
 
 
