@@ -170,8 +170,16 @@ def test_the_first_stage_waits_for_others_until_it_is_full() -> None:
     assert queues.pop(20.0)[0] == 0  # type: ignore[index]
 
 
+def test_where_nothing_runs_an_image_waits_for_no_others(leaving: Path) -> None:
+    batcher_ = Batcher(Bundle(leaving, threads=1), 8, HOUR)
+    for image in noise(3):
+        assert batcher_.submit(image).result().batch == 1
+    batcher_.close()
+
+
 def test_at_the_end_nothing_waits_for_others(leaving: Path) -> None:
     batcher_ = Batcher(Bundle(leaving, threads=1), 8, HOUR)
+    batcher_._running += 1  # as if another stage ran
     waits = batcher_.submit(noise(1)[0])
     assert not waits.done()
     batcher_.hurry()
@@ -183,6 +191,7 @@ def test_at_the_end_nothing_waits_for_others(leaving: Path) -> None:
 
 def test_what_nobody_waits_for_does_not_run(leaving: Path) -> None:
     batcher_ = Batcher(Bundle(leaving, threads=1), 2, HOUR)
+    batcher_._running += 1
     gone, stays = batcher_.submit(noise(2)[0]), None
     assert gone.cancel()
     stays = batcher_.submit(noise(2)[1])

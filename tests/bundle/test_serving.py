@@ -142,6 +142,7 @@ def test_what_leaves_early_does_not_wait_for_the_others(leaving: Path) -> None:
     assert places[late] > 1 and places[early] == 1
     released = held_up(bundle, 1)
     batcher = Batcher(bundle, 2, HOUR)
+    batcher._running += 1  # as if another stage ran: the first waits for the second
     slow, quick = batcher.submit(noise[late]), batcher.submit(noise[early])
     assert quick.result().exit == 1 and quick.result().batch == 2
     assert not slow.done()
@@ -544,6 +545,7 @@ def test_what_waits_for_others_is_answered_at_the_end(
 
     def patient(bundle: Bundle, most: int, _: float) -> Batcher:
         batcher = Batcher(bundle, most, HOUR)
+        batcher._running += 1  # as if another stage ran
         monkeypatch.setattr(batcher, "warm", lambda: None)  # all batches are full with eight
         return batcher
 

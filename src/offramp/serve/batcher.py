@@ -113,7 +113,7 @@ class Batcher:
     Args:
         bundle: What answers. Another of the same stages may take its place, from the next run on.
         most: Images of a batch.
-        wait: Seconds that an image waits for others.
+        wait: Seconds that an image waits for others, while something runs.
         clock: In seconds.
     """
 
@@ -129,6 +129,7 @@ class Batcher:
         self._queues = StageQueues([most] * len(bundle.stages), most, wait)
         self._changed = threading.Condition()
         self._hurried = self._closed = False
+        self._running = 0  # threads that run a stage
         self._threads = [
             threading.Thread(target=self._work, name="answering", daemon=True) for _ in range(WORKERS)
         ]
@@ -175,14 +176,18 @@ class Batcher:
                 groups = [group for group in groups if _begins(group)]
             if groups:
                 self._run(stage, groups)
+            with self._changed:
+                self._running -= 1
 
     def _next(self) -> tuple[int, list[ImageGroup]] | None:
         """What to run; None at the end."""
         with self._changed:
             while True:
-                now = float("inf") if self._hurried else self._clock()
+                idle = self._hurried or not self._running
+                now = float("inf") if idle else self._clock()
                 work = self._queues.pop(now)
                 if work is not None or self._closed:  # who is at work runs what comes of it
+                    self._running += 1
                     return work
                 self._changed.wait(max(self._queues.due() - now, 0) if self._queues else None)
 

@@ -95,8 +95,8 @@ def serve_bundle(
         bundle: A bundle's folder, or hf:USER/NAME.
         host: The address to listen at; 0.0.0.0 is all.
         port: The port; 0 takes a free one.
-        max_wait: How long an image waits for others where they would run quicker together, in seconds,
-            or such as 2ms.
+        max_wait: How long an image waits for others, while the server is busy and they would run quicker
+            together, in seconds, or such as 2ms.
         max_batch: The most images that run together.
         queue: The most images at a time; others get 503.
         max_body: The largest request, in bytes, or such as 10MB; larger ones get 413.
