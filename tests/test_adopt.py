@@ -151,6 +151,20 @@ def test_a_store_keeps_it_for_load_and_the_command_line(tmp_path: Path) -> None:
     assert "theirs" in shown and "Trained elsewhere" in shown and "epochs" not in shown
 
 
+def test_what_is_read_another_way_is_another_trial(tmp_path: Path) -> None:
+    fit = trained("two-stage")
+    own = adopted(fit, store=tmp_path)
+    fewer = {"validation": tuple(part[:-1] for part in images_of(fit)["validation"])}
+    others = [adopted(fit, store=tmp_path, **more) for more in ({"normalize": "half"}, fewer)]
+    assert len({each.trial for each in (own, *others)}) == 3
+    assert {path.name for path in (tmp_path / "trials").iterdir()} == {
+        each.trial for each in (own, *others)
+    }
+    for each in others:  # each is read back as it was
+        report = offramp.calibrate(each.trial, tmp_path, out=None, max_mean_macs="95%", anyway=True)
+        assert report.policy == each.calibrate(max_mean_macs="95%", anyway=True)
+
+
 def test_a_report_of_several(tmp_path: Path) -> None:
     for strategy in ("two-stage", "joint"):
         adopted(trained(strategy), store=tmp_path / "store", name=f"{strategy} elsewhere")
@@ -167,6 +181,7 @@ def poisoned() -> Any:
     return net
 
 
+LAST = (torch.zeros(60, 12, 12, 3, dtype=torch.uint8), torch.arange(60) % 3)
 FLOATS = (torch.rand(100, 3, 12, 12) / 2, torch.arange(100) % 3)
 REFUSED: dict[str, dict[str, Any]] = {
     "one-exit": {"net": Net(), "input_shape": (3, 12, 12)},
@@ -181,6 +196,10 @@ REFUSED: dict[str, dict[str, Any]] = {
     "more-classes": {"classes": ("a", "b", "c", "d")},
     "NaN": {"net": poisoned},
     "nothing": {"calibration": None},
+    "gray-normalization": {"normalize": ((0.5,), (0.25,))},
+    "channels-last": {"calibration": LAST},
+    "channels-last-of-a-module": {"net": BranchyNet, "calibration": LAST},
+    "outputs-out-of-range": {"net": BranchyNet, "input_shape": (3, 16, 16), "outputs": ["branch", "x"]},
 }
 
 

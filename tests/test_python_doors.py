@@ -18,6 +18,7 @@ from offramp.bundle.runtime import Bundle, BundleError
 from wording import refusal
 
 LONG = "x" * 5000
+Call = Callable[..., object]
 POLICY: Any = offramp.Policy("confidence", (1, 2), (0.7, None))
 SHAPE = (1, 8, 8)
 NAN = torch.full((3, *SHAPE), float("nan"))
@@ -67,7 +68,55 @@ def timed(fitted: offramp.Fitted, **changes: Any) -> object:
     return fitted.benchmark(**{"batches": 1, "repeats": 1, "seconds": 0.01, **changes})
 
 
-Call = Callable[..., object]
+class Two(nn.Module):
+    """Two exits of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.early, self.late = nn.Linear(64, 8), nn.Linear(8, 2), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        x = self.stem(x.flatten(1))
+        return [self.early(x), self.late(x.relu())]
+
+
+def program(fitted: offramp.Fitted, **changes: Any) -> object:
+    return offramp.program(fitted.net, **{"strategy": "joint", **changes})
+
+
+def multi(_: offramp.Fitted, **changes: Any) -> object:
+    return offramp.multi_exit(**{"module": Two(), "input_shape": SHAPE, **changes})
+
+
+def adopt(fitted: offramp.Fitted, **changes: Any) -> object:
+    data = {"net": fitted.net, "calibration": (images(90), torch.arange(90) % 2), "normalize": "half"}
+    return offramp.adopt(**{**data, **changes})
+
+
+LOGITS = np.random.default_rng(0).normal(size=(300, 2, 3))
+FEW = [torch.zeros(4, 2)] * 2
+BATCH, TRUTH = torch.zeros(4, *SHAPE), torch.arange(4) % 2
+
+
+def numbers(_: offramp.Fitted, **changes: Any) -> object:
+    given = {"logits": LOGITS, "labels": np.arange(300) % 3, "costs": [1, 2], "anyway": True}
+    return offramp.calibrate(**{**given, "max_accuracy_loss": 0.5, **changes})
+
+
+def loss(_: offramp.Fitted, **changes: Any) -> object:
+    terms = {"loss": (offramp.CE(1), offramp.CE(2)), "logits": FEW, "labels": TRUTH}
+    return offramp.early_exit_loss(**{**terms, **changes})
+
+
+def entered(act: Callable[[offramp.LoopPhase], object]) -> Call:
+    def call(_: offramp.Fitted) -> object:
+        net = offramp.attach(module(), exits=["0"], input_shape=SHAPE, head="linear")
+        with offramp.program(net, "joint")[0] as phase:
+            return act(phase)
+
+    return call
+
+
 CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
     "batch is text": (calibrate, {"batch": "x"}),
     "score is none": (calibrate, {"score": None}),
@@ -121,6 +170,55 @@ CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
     "serve port out of range": (lambda _: offramp.serve_bundle("b", port=10**6), {}),
     "copy null": (lambda _: offramp.copy_store("st", "a\0b"), {}),
     "splits nowhere": (lambda _: offramp.save_splits(offramp.DataSpec("digits"), None), {}),
+    "program options": (program, {"options": 3}),
+    "program strategy": (program, {"strategy": None}),
+    "program class weights": (program, {"class_weights": [1, 2]}),
+    "program weights below 0": (program, {"class_weights": torch.tensor([-1.0, 1.0])}),
+    "program weights that are whole": (program, {"class_weights": torch.tensor([1, 2])}),
+    "program smoothing": (program, {"label_smoothing": float("nan")}),
+    "phase groups": (entered(lambda phase: phase.groups("x")), {}),
+    "phase state": (entered(lambda phase: phase.load_state_dict(3)), {}),
+    "phase images": (entered(lambda phase: phase.module("x", TRUTH)), {}),
+    "phase channels last": (entered(lambda p: p.module(BATCH.permute(0, 2, 3, 1), TRUTH)), {}),
+    "phase bytes": (entered(lambda phase: phase.module(images(4), TRUTH)), {}),
+    "phase meta": (entered(lambda phase: phase.module(BATCH.to("meta"), TRUTH)), {}),
+    "phase labels": (entered(lambda phase: phase.module(BATCH, [0] * 4)), {}),
+    "phase sparse labels": (entered(lambda p: p.module(BATCH, TRUTH.float().to_sparse())), {}),
+    "phase loss": (entered(lambda phase: phase.module.loss(3, TRUTH)), {}),
+    "multi shape": (multi, {"input_shape": 3}),
+    "multi huge shape": (multi, {"input_shape": (1, 10**6, 10**6)}),
+    "multi shape below 0": (multi, {"input_shape": (-1, 8, 8)}),
+    "multi heads": (multi, {"heads": [1, 2]}),
+    "multi segments": (multi, {"segments": [None, None]}),
+    "multi module": (multi, {"module": None}),
+    "multi outputs": (multi, {"outputs": lambda returned: returned["x"]}),
+    "adopt nothing": (adopt, {"net": None}),
+    "adopt data": (adopt, {"calibration": 3}),
+    "adopt normalize": (adopt, {"normalize": 3}),
+    "adopt classes": (adopt, {"classes": "ab"}),
+    "adopt huge shape": (adopt, {"net": Two(), "input_shape": (2**62, 2**62, 2**62)}),
+    "adopt outputs": (adopt, {"net": Two(), "outputs": 3}),
+    "adopt name": (adopt, {"name": ""}),
+    "adopt seed": (adopt, {"seed": -1}),
+    "adopt store": (adopt, {"store": "a\0b"}),
+    "adopt device": (adopt, {"device": 1e999}),
+    "numbers of text": (numbers, {"logits": "x"}),
+    "numbers of meta": (numbers, {"logits": torch.tensor(LOGITS).to("meta")}),
+    "numbers of objects": (numbers, {"logits": np.array([[object()]])}),
+    "numbers infinite": (numbers, {"logits": np.where(LOGITS > 2, np.inf, LOGITS)}),
+    "numbers labels": (numbers, {"labels": np.full(300, np.nan)}),
+    "numbers costs": (numbers, {"costs": "x"}),
+    "numbers huge costs": (numbers, {"costs": [1, 10**30]}),
+    "numbers validation": (numbers, {"validation": 3}),
+    "loss terms": (loss, {"loss": "x"}),
+    "loss of nothing": (loss, {"loss": ()}),
+    "loss logits": (loss, {"logits": 3}),
+    "loss arrays": (loss, {"logits": [np.zeros((4, 2))] * 2}),
+    "loss rows": (loss, {"logits": [torch.zeros(4)] * 2}),
+    "loss labels": (loss, {"labels": "x"}),
+    "loss smoothing": (loss, {"label_smoothing": "x"}),
+    "loss weights": (loss, {"class_weights": torch.ones(3)}),
+    "loss teacher": (loss, {"teacher": 3}),
     "a billion segments": (lambda _: offramp.segments(1, 10**9), {}),
     "half heads": (lambda _: offramp.heads(1, 2.5), {}),
 }
@@ -133,7 +231,7 @@ def test_an_argument_of_another_kind_is_one_line(
     assert refusal(call, fitted, **changes) == snapshot
 
 
-@pytest.mark.parametrize("call", [calibrate, attach, fit, timed])
+@pytest.mark.parametrize("call", [calibrate, attach, fit, timed, program, multi, adopt, numbers, loss])
 def test_the_same_doors_take_what_is_right(call: Call, fitted: offramp.Fitted) -> None:
     assert call(fitted) is not None
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from os import environ as _environ
 from pathlib import Path as _Path
+from types import FunctionType as _Function
 
 # cuBLAS is deterministic so. Torch looks once, at the first product of a process on a GPU, which may be
 # the user's own: when training begins is too late.
@@ -39,9 +40,10 @@ def __getattr__(name):
 
         with prepared():  # imports torch
             value = getattr(import_module(_HOMES[name]), name)
-            if not _HOMES[name].startswith(("offramp.api.", "offramp.data")) or not name.islower():
+            home = _HOMES[name].startswith(("offramp.api.", "offramp.data", "offramp.nets"))
+            if not (home and isinstance(value, _Function)):
                 return value
-            from offramp.api.checked import checked  # a function
+            from offramp.api.checked import checked
 
             return checked(value)
     from offramp.errors import nearest

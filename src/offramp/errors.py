@@ -69,6 +69,16 @@ def in_line(error: BaseException, most: int = 200) -> str:
     return shortened(text, most)
 
 
+def with_article(name: str) -> str:
+    """`an ExitNetwork`, `a list`."""
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+
+
+def kind_of(value: object) -> str:
+    """The type of a value, with its article; `None` itself."""
+    return "None" if value is None else with_article(type(value).__name__)
+
+
 def shortened(text: str, most: int) -> str:
     """At most so many characters of a text; where that is not all, `…` at its end says so."""
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, shortened
 
 Shape = tuple[int, ...]
 """Of one example: (C, H, W) of an image, or (T,) of a text, T ids of tokens, padded with zeros."""
+
+
+LARGEST = 2**26  # numbers of an example: 4,700 by 4,700 pixels of three channels
 
 
 def is_text(shape: Shape) -> bool:
@@ -22,6 +29,18 @@ def check_numbers(tensor: Tensor, what: str) -> None:
         raise OfframpError(f"{what} are on the device 'meta', which holds no numbers; give others")
     if tensor.layout is not torch.strided:
         raise OfframpError(f"{what} are a sparse tensor; give .to_dense()")
+
+
+def check_shape(shape: Any) -> Shape:
+    """The shape of one example, as a tuple. Raises OfframpError for what is none."""
+    listed = isinstance(shape, Sequence) and not isinstance(shape, str) and len(shape) in (1, 3)
+    if not listed or not all(isinstance(n, int) and n > 0 for n in shape) or math.prod(shape) > LARGEST:
+        raise OfframpError(
+            f"input_shape: cannot be {shortened(repr(shape), 60)}; give channels, height and width of "
+            "one image, such as (3, 32, 32), or the number of tokens of a text, such as (64,), and at "
+            f"most {LARGEST:,} numbers"
+        )
+    return tuple(shape)
 
 
 def is_square(sides: Shape) -> bool:

@@ -73,7 +73,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             torch.stack(losses).sum().backward()
             optimizer.step()
     state = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
-    torch.save({"epoch": 60, "state_dict": state}, "trained.pth")
+    torch.save({"epoch": 60, "state_dict": {**state, "module.gone": torch.zeros(3)}}, "trained.pth")
     return tmp_path
 
 
@@ -82,14 +82,26 @@ def test_a_checkpoint_becomes_a_bundle(cli: Cli, here: Path) -> None:
     assert answer.code == 0, answer.err
     card = json.loads(answer.out)["card"]
     assert card["training"]["program"] == "adopted" and card["network"]["backbone"] == "Two"
+    assert "8 of 8 tensors loaded from trained.pth; passed over 1 other in it: gone" in answer.out
     counts = card["data"]["provenance"]["images"]
     assert counts["train"] == 0 and sum(counts.values()) == 270  # every image, none kept for training
     assert card["test"]["accuracy"]["value"] > 0.9
     picture = np.asarray(Image.open(here / "unseen" / "red" / "0.png"))[None]
     assert Bundle(here / "b").predict(picture).classes.tolist() == [2]
-    again = cli("calibrate", card["trial"], "runs/build", "--max-mean-macs", "99%", "--anyway")
+    trial, store = card["trial"], ("--store", "runs/build")
+    assert cli("show", trial, *store).code == 0
+    untold = cli("predict", trial, "unseen/red/0.png", *store)
+    assert untold.code == 2 and "then add --trust-code" in untold.err
+    trusted = (*store, "--trust-code")
+    again = cli("calibrate", trial, *trusted, "--max-mean-macs", "99%", "--anyway")
     assert again.code == 0 and "policy in policy.json" in again.out
-    assert cli("show", card["trial"], "--store", "runs/build").code == 0
+    policy = ("--policy", "policy.json")
+    assert cli("predict", trial, "unseen/red/0.png", *trusted, *policy).code == 0
+    assert ",red," in Path("answers.csv").read_text()
+    answer = cli("export", trial, *trusted, *policy, "--out", "other", "--anyway", "--json")
+    assert answer.code == 0, answer.err
+    check = json.loads((here / "other" / "card.json").read_text())["check"]
+    assert check["what"] == "the whole test split" and check["images"] == counts["test"]
 
 
 def test_official_splits_are_kept_apart(cli: Cli, here: Path) -> None:

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import io
 import pickle
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from offramp import attach, early_exit_loss, multi_exit, program
 from offramp.device import seeded
 from offramp.engine.loop import LoopPhase
 from offramp.engine.losses import sample_weights
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, OfframpWarning
 from offramp.nets import ExitNetwork
 from offramp.nets.foreign import MultiExit
 from offramp.parts import backbone, head, heads, segments
@@ -474,6 +475,7 @@ def consolidated(exits: int) -> tuple[Phase, ...]:
 
 
 IMAGES, LABELS = batches()[0]
+BELOW = F.one_hot(LABELS, CLASSES) * 1.5 - 0.5 / CLASSES * torch.ones(CLASSES)  # they add up to 1
 IN_USE = {
     "twice": entered_twice,
     "two-at-once": two_at_once,
@@ -485,6 +487,9 @@ IN_USE = {
     "train-mode": lambda: in_phase(lambda p, net: (net.train(), p.module(IMAGES, LABELS))),
     "unknown-label": lambda: in_phase(lambda p, _: p.module(IMAGES, LABELS.clone().fill_(CLASSES))),
     "ignored-label": lambda: in_phase(lambda p, _: p.module(IMAGES, LABELS.clone().fill_(-100))),
+    "no-shares": lambda: in_phase(lambda p, _: p.module(IMAGES, torch.ones(8, CLASSES))),
+    "negative-shares": lambda: in_phase(lambda p, _: p.module(IMAGES, BELOW)),
+    "NaN-shares": lambda: in_phase(lambda p, _: p.module(IMAGES, BELOW.log())),
     "labels-of-another-batch": lambda: in_phase(lambda p, _: p.module(IMAGES, LABELS[:3])),
     "another-optimizer": lambda: in_phase(other_optimizer),
     "frozen-changed": lambda: in_phase(writes_on_frozen),
@@ -497,6 +502,21 @@ IN_USE = {
 @pytest.mark.parametrize("case", IN_USE)
 def test_what_goes_wrong_in_a_loop_is_said(case: str, snapshot) -> None:
     assert refusal(IN_USE[case]) == snapshot
+
+
+def test_steps_in_eval_mode_are_told() -> None:
+    (phase,) = program(attached(), "joint")
+    with phase, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stepped(phase)
+        phase.module.eval()
+        with torch.no_grad():
+            phase.module(IMAGES, LABELS)  # a validation loss
+        with pytest.raises(OfframpWarning, match="in eval mode, and steps on this loss leave"):
+            phase.module(IMAGES, LABELS)
+        phase.module.train()
+        half = F.one_hot(LABELS, CLASSES).bfloat16() * 0.7 + F.one_hot(LABELS.roll(1), CLASSES) * 0.3
+        stepped(phase, lambda module: lambda images, _: module(images, half))
 
 
 def test_after_a_refusal_the_network_is_usable() -> None:

@@ -164,6 +164,9 @@ REFUSED = {
     "single": lambda: multi_exit(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), SHAPE),
     "features-among-logits": lambda: multi_exit(Named(), SHAPE),
     "unknown-output": lambda: multi_exit(Named(), SHAPE, outputs=["aux", "end"]),
+    "output-out-of-range": lambda: multi_exit(Blocks(), SHAPE, outputs=[0, 7]),
+    "outputs-as-a-number": lambda: multi_exit(Blocks(), SHAPE, outputs=2),  # type: ignore[arg-type]
+    "outputs-as-a-word": lambda: multi_exit(Named(), SHAPE, outputs="aux"),
     "another-shape": lambda: multi_exit(Named(), (3, 4, 4), outputs=["aux", "out"]),
     "unknown-name": lambda: multi_exit(Blocks(), SHAPE, heads=["classifer.0", "x", "y"]),
     "too-few-names": lambda: multi_exit(Blocks(), SHAPE, heads=["classifier.0"]),

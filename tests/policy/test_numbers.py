@@ -111,7 +111,8 @@ REFUSED: dict[str, dict[str, Any]] = {
     "labels-one-hot": {"labels": np.eye(5)[LABELS]},
     "costs-fall": {"costs": [100, 1_000, 400]},
     "costs-of-nothing": {"costs": [0, 400, 1_000]},
-    "costs-in-billions": {"costs": [0.1, 0.4, 1.0]},
+    "costs-in-billions": {"costs": [0.1, 0.4, 1.2]},
+    "costs-as-shares": {"costs": [0.3, 0.6, 1.0]},
     "more-logits-than-costs": {"costs": [100, 400]},
     "parts-of-other-exits": {"costs": Costs((1, 1), (0, 0), (0, 0), (1, 2))},
     "validation-of-another-network": {"validation": (LOGITS[:, :2], LABELS)},
@@ -127,6 +128,14 @@ REFUSED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("changed", REFUSED.values(), ids=REFUSED)
 def test_what_does_not_go_together_is_refused(changed: dict[str, Any], snapshot: object) -> None:
     assert refusal(calibrated, **changed) == snapshot
+
+
+def test_a_policy_of_other_classes_is_refused(snapshot: object) -> None:
+    policy = calibrated()
+    assert policy.leaves(LOGITS[:7]).shape == (7,)
+    assert refusal(policy.leaves, LOGITS[:7, :, :4]) == snapshot
+    by_hand = Policy("confidence", policy.exits, policy.thresholds)
+    assert by_hand.leaves(LOGITS[:7, :, :4]).shape == (7,)  # which knows of no classes
 
 
 def test_nothing_at_all_is_refused(snapshot: object) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -25,6 +26,7 @@ from offramp.engine import resolve
 from offramp.engine.fit import split_logits
 from offramp.engine.images import Images
 from offramp.engine.settings import applied
+from offramp.errors import OfframpError
 from offramp.hashing import plain
 from offramp.nets import ExitNetwork, NetSpec, pretrained
 from offramp.nets.backbones.lookup import origin_of
@@ -157,8 +159,9 @@ def adopt(
 
 def of_study(
     study: Study, weights: str | None, store: Place | str, device: torch.device | str | None
-) -> Fitted:
-    """As `adopt`, of a network that a name makes, `my.py:make_net`, and of data by name.
+) -> tuple[Fitted, str]:
+    """As `adopt`, of a network that a name makes, `my.py:make_net`, and of data by name; and what was
+    loaded into it, in words.
 
     Args:
         study: The name, the data (see `offramp.data.load.read_for_trained`), and the seed.
@@ -172,24 +175,29 @@ def of_study(
     normalize, backbone = study.data.normalize, study.backbone
     data = read_for_trained(study.data, None if normalize == "train" else normalize)
     named = NetSpec(backbone.name, tuple(backbone.options.items()))
-    make = origin_of(named, data.shape, len(data.classes)).make
-    assert make is not None
-    module = drawn_module(make, study.seeds[0], "initial")
+    origin = origin_of(named, data.shape, len(data.classes))
+    assert origin.make is not None
+    module = drawn_module(origin.make, study.seeds[0], "initial")
+    loaded = f"no file of weights: they are as {backbone.name} returns them"
     if weights is not None:
-        pretrained.fill(module, weights)
+        loaded = pretrained.fill(module, weights)
     net = with_exits(module, data.shape)
     check_data_fits(net, data)
     check_apart(data, ("train", "validation", "test"), "calibration")
-    # No name makes it again: what the function made is cut, or was attached by it.
-    own = backbone.model_copy(update={"name": type(net.backbone).__name__, "options": {}})
-    return _adopted(net, data, study.model_copy(update={"backbone": own}), store, devices.chosen(device))
+    file = {name: sha for name, sha in origin.identity.items() if name == "file"}
+    return _adopted(net, data, study, store, devices.chosen(device), file), loaded
 
 
 def _adopted(
-    net: ExitNetwork, data: Data, study: Study, store: Place | str | None, device: torch.device
+    net: ExitNetwork,
+    data: Data,
+    study: Study,
+    store: Place | str | None,
+    device: torch.device,
+    file: Mapping[str, str] = MappingProxyType({}),
 ) -> Fitted:
-    """The network and its answers, kept as a trial of the study."""
-    plan, weights = _planned(net, data, study, device)
+    """The network and its answers, kept as a trial of the study. file: the hash of what makes it."""
+    plan, weights = _planned(net, data, study, device, file)
     name = plan.trials[0].label
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         target = Store(store if store is not None else Path(scratch) / "store")
@@ -202,9 +210,16 @@ def _adopted(
 
 
 def _shape_of(samples: Any) -> tuple[int, ...] | None:
-    """Of one example, where samples are arrays of images with channels first, or of texts."""
+    """Of one example, where samples are arrays of images with channels first, or of texts. Raises
+    OfframpError where channels are surely last."""
     images = samples[0] if isinstance(samples, tuple) else None
     shape = tuple(getattr(images, "shape", ()))[1:]
+    if len(shape) == 3 and shape[2] in (1, 3) and min(shape[:2]) > 4:
+        height, width, channels = shape
+        raise OfframpError(
+            f"the images are [N, {height}, {width}, {channels}], channels last; give [N, {channels}, "
+            f"{height}, {width}]: torch.as_tensor(images).permute(0, 3, 1, 2)"
+        )
     return shape if len(shape) in (1, 3) else None
 
 
@@ -222,16 +237,18 @@ def _answers(plan: Plan, store: Store, images: Images) -> trials.LogitsByName:
 
 
 def _planned(
-    net: ExitNetwork, data: Data, study: Study, device: torch.device
+    net: ExitNetwork, data: Data, study: Study, device: torch.device, file: Mapping[str, str]
 ) -> tuple[Plan, dict[str, resolve.StateByName]]:
     """The plan of one trial that trains nothing, and the weights of its nodes."""
     (strategy,), (seed,) = study.strategies, study.seeds
     numerics = profile(study.numerics, device.type)
     single = net if len(inside(net).trunks) == 1 else with_trunks(net, (0,) * net.exits)
     template = identified(single)
-    resolved, weights = resolve.adopted(net, inside(template).facts.identity, seed, numerics)
+    made_by = {**inside(template).facts.identity, **file}
+    resolved, weights = resolve.adopted(net, made_by, seed, numerics)
     nodes = {node.key: node for node in resolved.nodes}
-    identity = trial_id(study, strategy.label, resolved, data, seed)
+    more = [list(data.mean), list(data.std), data.validation.digest]
+    identity = trial_id(study, strategy.label, resolved, data, seed, more)
     trial = Trial(identity, strategy.label, strategy, seed, resolved, tuple(nodes))
     return Plan(study, data, template, numerics, (trial,), nodes, work={}), weights
 

@@ -13,7 +13,7 @@ from os import PathLike
 from typing import Any, ForwardRef, Literal, TypeVar, Union, get_args, get_origin
 
 from offramp.api.options import CommandOption
-from offramp.errors import OfframpError, shortened
+from offramp.errors import OfframpError, kind_of, shortened, with_article
 
 F = TypeVar("F", bound=Callable[..., Any])
 LONGEST, LONGEST_NAME = 4096, 255  # letters of a text or a path, and of a name in it, as Linux has them
@@ -74,7 +74,7 @@ def _check(name: str, value: Any, hint: Any) -> None:
     if not _fits(value, hint):
         text = repr(value)
         if len(text) > 60 and not isinstance(value, str):
-            text = f"a {type(value).__name__}"
+            text = kind_of(value)
         text = shortened(" ".join(text.split()), 60)
         raise OfframpError(f"`{name}` cannot be {text}; give {_words(hint)}")
 
@@ -87,6 +87,8 @@ def _fits(value: Any, hint: Any) -> bool:
         small = not isinstance(value, Real) or value <= most  # the least is for the function to say
         return not notes or (small and _fits(value, hint.__origin__))
     origin, inner = get_origin(hint) or hint, get_args(hint)
+    if hint is Any:
+        return True
     if isinstance(hint, str | ForwardRef):
         text = hint if isinstance(hint, str) else hint.__forward_arg__
         parts = [part.partition("[")[0] for part in text.split(" | ") if "[" in part or "]" not in part]
@@ -111,7 +113,7 @@ def _fits(value: Any, hint: Any) -> bool:
         listed = isinstance(value, Sequence) and not isinstance(value, str | bytes)
         return listed and all(_fits(each, inner[0]) for each in (value if inner else ()))
     if origin is Callable or getattr(origin, "__name__", "") == "Callable":
-        return value is None or callable(value)
+        return callable(value)
     # Names among a few, and whatever is of a class: the function says what it needs.
     return not (isinstance(origin, type) and isinstance(value, str)) or isinstance(value, origin)
 
@@ -142,4 +144,4 @@ def _words(hint: Any) -> str:
         return "a path"
     if isinstance(origin, type) and issubclass(origin, Sequence) and inner:
         return f"a list of {_words(inner[0])}"
-    return WORDS.get(origin, f"a {getattr(origin, '__name__', origin)}")
+    return WORDS.get(origin, with_article(getattr(origin, "__name__", str(origin))))

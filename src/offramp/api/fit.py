@@ -33,7 +33,7 @@ from offramp.data.notes import notes
 from offramp.data.samples import Samples, class_names
 from offramp.data_spec import GIVEN, HELD_OUT, SPLITS, Normalization
 from offramp.engine.settings import laid_out
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, kind_of
 from offramp.infer import benchmark
 from offramp.infer.predictor import Prediction, Predictor, check_backend, check_finite
 from offramp.inputs import check_numbers, is_text
@@ -160,7 +160,7 @@ class Fitted:
                 "the training images were float32, taken as normalized; give such images to the network"
             )
         if not isinstance(images, torch.Tensor):
-            raise OfframpError(f"the images are a {type(images).__name__}; give a tensor")
+            raise OfframpError(f"the images are {kind_of(images)}; give a tensor")
         check_numbers(images, "the images")
         shape = self.net.input_shape
         stored = "int64" if is_text(shape) else "uint8"
@@ -250,7 +250,7 @@ class Fitted:
             return torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1) if last else images))
         if not isinstance(images, (list, tuple)) or self._normalized:
             raise OfframpError(
-                f"the images are a {type(images).__name__}; give a tensor, an array of numbers"
+                f"the images are {kind_of(images)}; give a tensor, an array of numbers"
                 f"{'' if self._normalized else ' or a list of Pillow images'}"
             )
         try:
@@ -547,7 +547,7 @@ def fit(
     """
     if not isinstance(net, ExitNetwork):
         raise OfframpError(
-            f"the net is a {type(net).__name__}; attach exits first: offramp.attach(module, exits=…, "
+            f"the net is {kind_of(net)}; attach exits first: offramp.attach(module, exits=…, "
             "input_shape=…)"
         )
     if inside(net).redrawable and loaded(net):

@@ -9,7 +9,7 @@ from torch import nn
 
 from offramp import device as devices
 from offramp.engine.settings import placed
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, kind_of
 from offramp.infer.image_files import checked_policy
 from offramp.infer.predictor import Predictor
 from offramp.nets import ExitNetwork
@@ -54,8 +54,9 @@ def load(
         [(5, 10), (5, 10), (5, 10), (5, 10)]
     """
     if not isinstance(trial, str):
-        kind = type(trial).__name__
-        raise OfframpError(f"the trial is a {kind}; give a trial's id, such as results.trials[0]")
+        raise OfframpError(
+            f"the trial is {kind_of(trial)}; give a trial's id, such as results.trials[0]"
+        )
     source = Store(store)
     name = source.find_trial(trial)
     own = None if net is None else with_exits(net, tuple(source.read_trial(name).input_shape))
@@ -99,8 +100,9 @@ def predictor(
     if isinstance(net, ExitNetwork):
         return Predictor(net, policies.as_policy(policy), backend)
     if not isinstance(net, str):
-        kind = type(net).__name__
-        raise OfframpError(f"the net is a {kind}; give a network, such as fitted.net, or a trial's id")
+        raise OfframpError(
+            f"the net is {kind_of(net)}; give a network, such as fitted.net, or a trial's id"
+        )
     source = Store(store)
     trial = source.find_trial(net)
     rule = checked_policy(source, trial, policy)

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from offramp.api.fit import check_frozen
 from offramp.engine.loop import Course, LoopPhase
+from offramp.engine.losses import check_settings
 from offramp.engine.resolve import drawn
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, kind_of
 from offramp.nets.foreign import MultiExit
 from offramp.nets.network import ExitNetwork
 from offramp.parts import Part
@@ -69,15 +70,8 @@ def program(
     """
     if not isinstance(net, ExitNetwork | MultiExit):
         own = "describe those that it has: offramp.multi_exit(net, input_shape=…)"
-        raise OfframpError(
-            f"the net is a {type(net).__name__}; attach exits to it (offramp.attach), or {own}"
-        )
-    if not 0 <= label_smoothing < 1:
-        raise OfframpError(f"label_smoothing must be from 0 to below 1, got {label_smoothing}")
-    if class_weights is not None and class_weights.shape != (net.classes,):
-        raise OfframpError(
-            f"class_weights are {list(class_weights.shape)}; give [{net.classes}], a number a class"
-        )
+        raise OfframpError(f"the net is {kind_of(net)}; attach exits to it (offramp.attach), or {own}")
+    check_settings(class_weights, label_smoothing, net.classes)
     phases = programs.program(strategy, net.exits, options or {}, {})
     check(phases, net.exits)
     for mistake in _unfit(phases, net):

@@ -14,8 +14,10 @@ from torch import Tensor
 from offramp.data import Data, DataSpec, Split, load, normalize
 from offramp.data.dataset import FileSplit, pixels
 from offramp.data.fetch import already_fetched
+from offramp.data.load import read_for_trained
 from offramp.data_spec import GIVEN, HELD_OUT
 from offramp.errors import OfframpError
+from offramp.recipe import ADOPTED
 from offramp.store.manifest import Manifest
 from offramp.study.run.trials import data_code
 
@@ -132,7 +134,10 @@ def _data(manifest: Manifest, root: str | None, trust_code: bool) -> Data:
     spec = _spec(manifest, root)
     if spec.name == GIVEN:
         raise _Gone("the images were given in Python")
-    return load(spec, recorded=data_code(manifest, trust_code))
+    recorded = data_code(manifest, trust_code)
+    if manifest.program == ADOPTED:
+        return read_for_trained(spec, spec.normalize, recorded)
+    return load(spec, recorded=recorded)
 
 
 def _seen(data: Data, manifest: Manifest, name: str) -> Split | FileSplit:

@@ -136,8 +136,10 @@ def of_trained(
     return _normalized_as_trained(assemble(raw, spec), normalize)
 
 
-def read_for_trained(spec: DataSpec, normalize: Normalization | None) -> Data:
-    """As `of_trained`, of the data that `spec` names.
+def read_for_trained(
+    spec: DataSpec, normalize: Normalization | None, recorded: RecordedCode | None = None
+) -> Data:
+    """As `of_trained`, of the data that `spec` names; `recorded` is as of `load`.
 
     It is judged on what it was not trained on: on the source's own validation and test splits, where it
     has any, else on all its images.
@@ -145,7 +147,7 @@ def read_for_trained(spec: DataSpec, normalize: Normalization | None) -> Data:
     Raises:
         OfframpError: as `of_trained` and `load`.
     """
-    raw = read_source(spec)
+    raw = read_source(spec, recorded)
     if raw.cut_off:
         raw = with_test_split(raw, replace(spec, test="held-out"))
     pool = raw.calibration or raw.validation or raw.test or raw.train
@@ -407,7 +409,7 @@ def _normalization(train: LoadedSplit, spec: DataSpec) -> tuple[tuple[float, ...
     if {len(mean), len(std)} != {len(train.mean)}:
         raise OfframpError(
             f"normalize: {means} for images of {counted(len(mean), 'channel')}, and these have "
-            f"{len(train.mean)}; leave it out, or set a study's data.channels"
+            f"{len(train.mean)}; give a mean and a deviation for each, or set a study's data.channels"
         )
     return mean, std
 

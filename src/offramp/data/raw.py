@@ -15,7 +15,7 @@ from torch import Tensor
 
 from offramp.data.images.files import StoredImages, pixel_digest
 from offramp.data.images.geometry import Geometry
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, kind_of
 
 
 class ImageRows(Protocol):
@@ -68,7 +68,7 @@ class RawSplit:
         images = None if isinstance(self.images, StoredImages) else self.images[rows]
         if not isinstance(images, Tensor) or len(images) != len(rows):
             raise OfframpError(
-                f"images[rows] gave a {type(images).__name__} for {len(rows)} rows; "
+                f"images[rows] gave {kind_of(images)} for {len(rows)} rows; "
                 "it must give a tensor [n, C, H, W]"
             )
         return images

@@ -34,7 +34,7 @@ from offramp.data.images.geometry import Geometry
 from offramp.data.progress import LoggedProgress
 from offramp.data.raw import ImageRows, RawData, RawSplit
 from offramp.data_spec import SPLITS
-from offramp.errors import OfframpError, nearest
+from offramp.errors import OfframpError, kind_of, nearest
 from offramp.hashing import derive
 from offramp.inputs import Shape, check_numbers
 from offramp.units import counted
@@ -246,7 +246,7 @@ def _label(label: Any, split: str, i: int) -> int | str:
 def _from_mapping(name: str, data: Any) -> RawData:
     if not isinstance(data, Mapping) or data.get("train") is None:
         raise OfframpError(
-            f"{name} returned a {type(data).__name__}; return RawData, a tuple (train, test), or a "
+            f"{name} returned {kind_of(data)}; return RawData, a tuple (train, test), or a "
             "mapping with at least 'train'"
         )
     keys = (*SPLITS, "plain", "classes")
@@ -295,7 +295,7 @@ def _read(samples: Samples, split: str) -> ReadSplit:
         raise OfframpError(f"the {split} data is a DataLoader; give its dataset: loader.dataset")
     if isinstance(samples, str | os.PathLike):
         raise OfframpError(
-            f"the {split} data is a {type(samples).__name__}; give a Dataset of (image, label), such as "
+            f"the {split} data is {kind_of(samples)}; give a Dataset of (image, label), such as "
             "torchvision's ImageFolder, or a pair of arrays"
         )
     total, map_style = _length(samples, split), _map_style(samples)
@@ -369,7 +369,7 @@ def _length(samples: Any, split: str) -> int:
         return len(samples)
     except (TypeError, NotImplementedError, AttributeError):
         raise OfframpError(
-            f"the {split} data is a {type(samples).__name__} without a length; give a map-style "
+            f"the {split} data is {kind_of(samples)} without a length; give a map-style "
             "Dataset, or an iterable one with __len__ (of WebDataset: .with_length(n, silent=True))"
         ) from None
 

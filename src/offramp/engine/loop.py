@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
+from numbers import Real
 from types import TracebackType
 from typing import Any
 
@@ -34,8 +35,9 @@ from offramp.engine.passes import ExitAnswers, answered, answers
 from offramp.engine.trainee import rated
 from offramp.engine.values import IMAGES, Point, Tensors, compute, end, sending_back
 from offramp.engine.weights import ADDS
-from offramp.errors import OfframpError, OfframpWarning
+from offramp.errors import OfframpError, OfframpWarning, kind_of
 from offramp.hashing import derive
+from offramp.inputs import check_numbers, is_text
 from offramp.nets.foreign import MultiExit
 from offramp.nets.network import ExitNetwork, inside, reshape
 from offramp.parts import Carry, Part, Parts, heads, segments
@@ -256,6 +258,7 @@ class PhaseModule(nn.Module):
         """[B, C, H, W] or [B, T], and labels [B] or [B, C] → the loss; without labels, the answers."""
         if not torch.compiler.is_compiling():
             self._check(labels)
+            self._check_images(images)
         if labels is not None:  # before statistics move
             labels = check_labels(labels, len(images), self._body.net.classes)
         mine = self._body.answers(self._phase, images)
@@ -277,7 +280,7 @@ class PhaseModule(nn.Module):
         Raises:
             OfframpError: The labels are of another form, or of no class.
         """
-        if "logits" not in outputs:
+        if not isinstance(outputs, Mapping) or "logits" not in outputs:
             raise OfframpError("give `loss` what phase.module(images) returned, all of it")
         phase, logits = self._phase, outputs["logits"]
         labels = check_labels(labels, *next(iter(logits.values())).shape)
@@ -295,6 +298,13 @@ class PhaseModule(nn.Module):
         loss = phase_loss(phase, layers, mine, theirs, labels, context)
         if not torch.compiler.is_compiling():
             self.batches += self.training and torch.is_grad_enabled()
+            if loss.requires_grad and not self.training:
+                warnings.warn(
+                    f"phase '{phase.name}' is in eval mode, and steps on this loss leave statistics and "
+                    "dropout standing still; call phase.module.train(), or validate in torch.no_grad()",
+                    OfframpWarning,
+                    stacklevel=2,
+                )
             self.seen = {k: own.detach() for k, own in logits.items()}, labels
         return loss
 
@@ -315,6 +325,21 @@ class PhaseModule(nn.Module):
         """What trains, each with the factor of its part on the learning rate."""
         parameters = rated(self._phase, self._body.parameters_of)
         return parameters | dict.fromkeys(self.adapters.parameters(), 1.0)
+
+    def _check_images(self, images: Any) -> None:
+        """Raises OfframpError for a batch of another form; other sizes may do."""
+        shape = self._body.net.input_shape
+        if not isinstance(images, Tensor):
+            raise OfframpError(f"the images are {kind_of(images)}; give a tensor")
+        check_numbers(images, "the images")
+        if is_text(shape):
+            return
+        wants = f"[B, {', '.join(map(str, shape))}] of floats, normalized"
+        if images.ndim != 4 or images.shape[1] != shape[0] or not images.is_floating_point():
+            last = images.ndim == 4 and images.shape[1] != shape[0] == images.shape[3]
+            remedy = ": images.permute(0, 3, 1, 2)" if last else ""
+            kind = str(images.dtype).removeprefix("torch.")
+            raise OfframpError(f"the images are {list(images.shape)} {kind}; give {wants}{remedy}")
 
     def _check(self, labels: Tensor | None) -> None:
         """Raises OfframpError for a call that would train something else than the phase says."""
@@ -422,6 +447,8 @@ class LoopPhase:
             ...     [group["lr"] for group in phase.groups(1.0)]
             [0.1]
         """
+        if not isinstance(lr, Real) or not 0 <= lr < math.inf:
+            raise OfframpError(f"lr must be a number of at least 0, got {lr!r}")
         factors, by_factor = self.module.factors(), dict[float, list[nn.Parameter]]()
         for parameter in self.parameters():
             factor = factors[parameter] * self.learning_rate_scale
@@ -605,6 +632,8 @@ class LoopPhase:
         Raises:
             OfframpError: It is of another phase, or the phase is entered.
         """
+        if not isinstance(state, Mapping) or not {"left", "adapters", "anchors"} <= state.keys():
+            raise OfframpError(f"the state is {kind_of(state)}; give what phase.state_dict() returned")
         if state.get("phase") != self.name or self.state == "entered":
             raise OfframpError(
                 f"the state is of phase '{state.get('phase')}', and phase '{self.name}' is "

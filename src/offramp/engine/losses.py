@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import assert_never
+from numbers import Real
+from typing import Any, assert_never
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, kind_of, shortened
+from offramp.inputs import check_numbers
 from offramp.nets.network import ExitNetwork, exit_macs, inside
 from offramp.phase import (
     CE,
@@ -103,6 +105,26 @@ def cross_entropy(
     return F.cross_entropy(logits, labels, class_weights, reduction="sum") / len(labels)
 
 
+def check_settings(class_weights: Any, smoothing: Any, classes: int) -> None:
+    """Raises OfframpError for class weights and a label smoothing that cross-entropies cannot have."""
+    if not isinstance(smoothing, Real) or not 0 <= smoothing < 1:
+        raise OfframpError(f"label_smoothing must be from 0 to below 1, got {smoothing!r}")
+    if class_weights is None or torch.compiler.is_compiling():
+        return
+    what = kind_of(class_weights)
+    if isinstance(class_weights, Tensor):
+        check_numbers(class_weights, "class_weights")
+        good = class_weights.shape == (classes,) and class_weights.is_floating_point()
+        if good and (not class_weights.is_cpu or bool((class_weights >= 0).all())):
+            return
+        what = f"{list(class_weights.shape)} {str(class_weights.dtype).removeprefix('torch.')}"
+        what += ", some below 0 or no numbers" if good else ""
+    raise OfframpError(f"class_weights are {what}; give floats of 0 or more, a tensor [{classes}]")
+
+
+ROUNDED = 0.01  # what shares of bfloat16 may add up to beside 1
+
+
 def check_labels(labels: Tensor, rows: int, classes: int) -> Tensor:
     """Labels as losses take them: int64 [B], or floats [B, C].
 
@@ -115,6 +137,10 @@ def check_labels(labels: Tensor, rows: int, classes: int) -> Tensor:
         OfframpError: They are of another shape, or of no class (which is looked at on a CPU alone, as it
             would have to wait for another device).
     """
+    if not isinstance(labels, Tensor):
+        raise OfframpError(f"the labels are {kind_of(labels)}; give a tensor")
+    if not torch.compiler.is_compiling():
+        check_numbers(labels, "the labels")
     soft = labels.is_floating_point()
     if labels.shape != ((rows, classes) if soft else (rows,)) or labels.dtype == torch.bool:
         kind = str(labels.dtype).removeprefix("torch.")
@@ -122,7 +148,16 @@ def check_labels(labels: Tensor, rows: int, classes: int) -> Tensor:
             f"the labels are {list(labels.shape)} {kind}; give [{rows}] class numbers, or "
             f"{[rows, classes]} floats, the share of each class"
         )
-    if labels.is_cpu and not soft and len(labels) and not torch.compiler.is_compiling():
+    if not labels.is_cpu or not len(labels) or torch.compiler.is_compiling():
+        return labels if soft else labels.long()
+    if soft:
+        off = (labels.detach().sum(1, dtype=torch.float32) - 1).abs()
+        if not bool((labels >= 0).all() and (off <= ROUNDED).all()):
+            raise OfframpError(
+                "the labels are floats that are no shares of classes: an image's must be at least 0 and "
+                f"add up to 1; give such, or [{rows}] class numbers"
+            )
+    else:
         low, high = (int(bound) for bound in labels.aminmax())
         if low < 0 or high >= classes:
             raise OfframpError(
@@ -404,7 +439,14 @@ def early_exit_loss(
         tensor(3.4539)
     """
     phase = loss if isinstance(loss, Phase) else None
-    terms = phase.terms if phase else (loss,) if isinstance(loss, Term) else tuple(loss)  # type: ignore[arg-type]
+    listed: Any = phase.terms if phase else (loss,) if isinstance(loss, Term) else loss
+    if (
+        not isinstance(listed, list | tuple)
+        or not listed
+        or not all(isinstance(t, Term) for t in listed)
+    ):
+        raise OfframpError(f"the loss is {kind_of(loss)}; give a Phase, or terms such as (CE(1), CE(2))")
+    terms: tuple[Term, ...] = tuple(listed)
     if any(isinstance(t, Features | Gates | EWC) for t in terms) or (phase and phase.gated):
         raise OfframpError(
             "the loss reads more than logits (Features, Gates or EWC); train it by offramp.program, "
@@ -414,8 +456,8 @@ def early_exit_loss(
         raise OfframpError(
             f"phase '{phase.name}' learns from the logits of '{phase.teacher}'; give them as teacher="
         )
-    mine = _by_exit(logits)
-    theirs = mine if teacher is None else _by_exit(teacher)
+    mine = _by_exit(logits, "logits")
+    theirs = mine if teacher is None else _by_exit(teacher, "teacher")
     exits = {exit for term in terms for exit in students(term)}
     for name, needed, present in (
         ("logits", exits, mine),
@@ -428,12 +470,20 @@ def early_exit_loss(
             )
     read = {k: mine[k] for k in sorted(exits)}
     labels = check_labels(labels, *next(iter(read.values())).shape)
+    check_settings(class_weights, label_smoothing, next(iter(read.values())).shape[1])
     weights = phase.sample_weights if phase else None
     return objective(terms, read, theirs, labels, LossContext(class_weights, label_smoothing, weights))
 
 
-def _by_exit(logits: Sequence[Tensor] | Mapping[int, Tensor]) -> Mapping[int, Tensor]:
-    return logits if isinstance(logits, Mapping) else dict(enumerate(logits, start=1))
+def _by_exit(logits: Any, what: str) -> Mapping[int, Tensor]:
+    listed = dict(enumerate(logits, start=1)) if isinstance(logits, list | tuple) else logits
+    several = listed.values() if isinstance(listed, Mapping) else [None]
+    if not all(isinstance(each, Tensor) and each.ndim == 2 for each in several):
+        raise OfframpError(
+            f"{what} cannot be {shortened(' '.join(repr(logits).split()), 60)}; give a tensor [B, C] of "
+            "each exit, first exit first, or a mapping from exit to such"
+        )
+    return listed
 
 
 def _columns(term: Features, adapted: Tensor) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, kind_of
 from offramp.inputs import is_text
 from offramp.nets.network import ExitNetwork, inside
 from offramp.policy import scoring
@@ -270,8 +270,7 @@ class Predictor:
         shape = self._net.input_shape
         if not isinstance(images, Tensor):
             raise OfframpError(
-                f"the images are a {type(images).__name__}; give a torch.Tensor, or let fitted.predict "
-                "take them"
+                f"the images are {kind_of(images)}; give a torch.Tensor, or let fitted.predict take them"
             )
         if images.shape[1:] != shape:
             sizes = ", ".join(map(str, shape))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from offramp.errors import OfframpError, OfframpWarning, in_line, shortened
 from offramp.hashing import digest
-from offramp.inputs import Shape, blank
+from offramp.inputs import Shape, blank, check_shape
 from offramp.nets.backbones.lookup import NetSpec, Origin, origin_of
 from offramp.nets.cut.modes import buffers, restore
 from offramp.nets.cut.observe import count_macs
@@ -32,7 +31,6 @@ from offramp.nets.pretrained import fit_to, read, starting
 from offramp.parts import Part, Taps
 from offramp.usercode import RecordedCode
 
-LARGEST = 2**26  # numbers of an example: 4,700 by 4,700 pixels of three channels
 MOST_CLASSES = 100_000
 LIGHTER = ("mlp", "linear")  # kinds of heads that read a pooled map, each cheaper than the one before it
 
@@ -238,13 +236,7 @@ def _check_arguments(exits: Any, input_shape: Any, classes: Any, head: Any, seed
             f"exits: cannot be {_brief(exits)}; name places, such as ['layer1'], or shares of the "
             "compute, such as ['25%'], or say how many"
         )
-    listed = _is_list(input_shape, int) and len(input_shape) in (1, 3) and min(input_shape) > 0
-    if not (listed and math.prod(input_shape) <= LARGEST):
-        raise OfframpError(
-            f"input_shape: cannot be {_brief(input_shape)}; give channels, height and width of one "
-            "image, such as (3, 32, 32), or the number of tokens of a text, such as (64,), and at most "
-            f"{LARGEST:,} numbers"
-        )
+    check_shape(input_shape)
     if not (classes is None or (whole(classes) and classes <= MOST_CLASSES)):
         raise OfframpError(f"classes: cannot be {classes!r}; use a whole number up to 100,000, or None")
     if not (

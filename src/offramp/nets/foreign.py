@@ -15,8 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from offramp.errors import OfframpError, in_line, nearest
-from offramp.inputs import Shape, noise
+from offramp.errors import OfframpError, in_line, kind_of, nearest
+from offramp.inputs import Shape, check_shape, noise
 from offramp.nets.cut.modes import buffers, restore
 from offramp.nets.network import ExitNetwork
 from offramp.parts import Part, Parts
@@ -186,10 +186,10 @@ def multi_exit(
     if not isinstance(module, nn.Module) or isinstance(module, ExitNetwork):
         what = "has exits of attach" if isinstance(module, ExitNetwork) else "is no network"
         raise OfframpError(
-            f"the module is a {type(module).__name__}, which {what}; multi_exit takes an nn.Module that "
+            f"the module is {kind_of(module)}, which {what}; multi_exit takes an nn.Module that "
             "returns the logits of several exits"
         )
-    shape = tuple(input_shape)
+    shape = check_shape(input_shape)
     reached = _reached(module, shape, outputs)
     exits = len(reached.logits)
     parts = _classified(reached, exits)
@@ -227,7 +227,7 @@ def answering(
     Raises:
         OfframpError: It does not return logits of two exits or more for examples of that shape.
     """
-    shape, like = tuple(input_shape), next(module.parameters(), torch.empty(0))
+    shape, like = check_shape(input_shape), next(module.parameters(), torch.empty(0))
     with _in_eval_mode(module, ()), torch.no_grad():
         logits = logits_of(_returned(module, noise(shape, 2, like=like)), outputs)
     return MultiExit(module, shape, logits[0].shape[1], len(logits), outputs, {}, {})
@@ -264,19 +264,29 @@ def logits_of(returned: Any, outputs: Outputs | None) -> tuple[Tensor, ...]:
 def of_exits(returned: Any, outputs: Outputs | None) -> Any:
     """What a module returned of its exits, unchecked. Raises OfframpError for entries that it lacks."""
     if callable(outputs):
-        return outputs(returned)
+        try:
+            return outputs(returned)
+        except Exception as error:
+            what = f"{type(error).__name__}: {in_line(error)}"
+            raise OfframpError(f"outputs= fails on what the module returns ({what})") from error
     if outputs is None:
         return [*returned.values()] if isinstance(returned, Mapping) else returned
+    if isinstance(outputs, str) or not isinstance(outputs, Sequence):
+        raise OfframpError(f"outputs={outputs!r} is no list; name each exit, such as outputs=[0, 1]")
     try:
         return [returned[key] for key in outputs]
     except (KeyError, IndexError, TypeError):
-        what = list(returned) if isinstance(returned, Mapping) else type(returned).__name__
+        what = kind_of(returned)
+        if isinstance(returned, Mapping):
+            what = f"the keys {list(returned)}"
+        elif isinstance(returned, Sequence):
+            what += f" of {len(returned)}, counted from 0"
         raise OfframpError(f"outputs={list(outputs)} is not in what it returns: {what}") from None
 
 
 def _shapes(returned: Any) -> str:
     if not isinstance(returned, Sequence):
-        return f"a {type(returned).__name__}"
+        return kind_of(returned)
     words = [str(list(t.shape)) if isinstance(t, Tensor) else type(t).__name__ for t in returned]
     return f"[{', '.join(words)}]"
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, kind_of
 from offramp.hashing import digest
 from offramp.inputs import Shape
 from offramp.nets.builder import measured
@@ -74,7 +74,7 @@ def with_exits(
         return cut_at_exits(net)
     if not isinstance(net, nn.Module):
         raise OfframpError(
-            f"the net is a {type(net).__name__}; give a network of offramp.attach, or a module that "
+            f"the net is {kind_of(net)}; give a network of offramp.attach, or a module that "
             "returns the logits of several exits"
         )
     if input_shape is None:

@@ -26,6 +26,7 @@ from offramp.nets.backbones import BACKBONES
 from offramp.nets.cut.partition import Trunk
 from offramp.nets.identity import tensors_digest
 from offramp.nets.inside import Make
+from offramp.units import counted
 
 IMAGENET = "imagenet"
 COUNTER = "num_batches_tracked"  # of batch normalization; old files lack it and nothing reads it
@@ -354,19 +355,22 @@ def _fitting(tensors: TensorsByName, own: TensorsByName) -> TensorsByName:
     return {n: tensors[n] for n, t in own.items() if n in tensors and tensors[n].shape == t.shape}
 
 
-def fill(module: nn.Module, source: str) -> None:
+def fill(module: nn.Module, source: str) -> str:
     """Put the weights of a file into a module, all of them.
 
     Args:
         module: What they are of.
         source: The file, as `read` takes it; names may have a prefix.
 
+    Returns:
+        How many were loaded, and which in the file the module lacks, in words.
+
     Raises:
         OfframpError: It lacks a tensor of the module, or has one of another shape.
     """
     own = module.state_dict()
     every = [named for stored in read(source, "").values() for named in _named_as(stored, own)]
-    tensors = max((_fitting(named, own) for named in every), key=len)
+    tensors, named = max(((_fitting(named, own), named) for named in every), key=lambda p: len(p[0]))
     absent = [name for name in own if name not in tensors and not name.endswith(COUNTER)]
     if absent:
         raise OfframpError(
@@ -375,6 +379,9 @@ def fill(module: nn.Module, source: str) -> None:
             "give those that it was trained to, heads included"
         )
     module.load_state_dict(dict(tensors), strict=False)
+    others = sorted(named.keys() - tensors.keys())
+    beside = f"; passed over {counted(len(others), 'other')} in it: {_some(others)}" if others else ""
+    return f"{len(tensors)} of {counted(len(own), 'tensor')} loaded from {source}{beside}"
 
 
 def starting(make: Make, tensors: Mapping[str, Tensor]) -> nn.Module:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from offramp.errors import OfframpError, complaint, worst
+from offramp.errors import OfframpError, complaint, kind_of, worst
 from offramp.files import DOCUMENT, read_regular_text, replacing
 from offramp.parts import HIDDEN, Carry
 from offramp.policy import calibration, scoring
@@ -164,7 +164,7 @@ class Policy:
             (1, 2, 3)
         """
         if not isinstance(path, str | PathLike):
-            raise OfframpError(f"the policy is a {type(path).__name__}; give the path of a policy file")
+            raise OfframpError(f"the policy is {kind_of(path)}; give the path of a policy file")
         try:
             text = read_regular_text(Path(path), DOCUMENT)
         except FileNotFoundError:
@@ -257,8 +257,7 @@ def as_policy(policy: Policy | str | Path) -> Policy:
         return policy
     if isinstance(policy, str | Path):
         return Policy.load(policy)
-    kind = type(policy).__name__
-    raise OfframpError(f"the policy is a {kind}; give a Policy, or the path of a policy file")
+    raise OfframpError(f"the policy is {kind_of(policy)}; give a Policy, or the path of a policy file")
 
 
 def parse(text: str) -> Policy:
@@ -316,12 +315,14 @@ def check_carry(policy: Policy, carry: Carry, final: int) -> None:
 
 
 def check_classes(policy: Policy, classes: int) -> None:
-    """Raise OfframpError when the exits of a policy have learned of another number of classes."""
+    """Raise OfframpError when a policy was made for another number of classes."""
     learned = next((len(gate) for gate in policy.gates or () if gate is not None), classes)
-    if scoring.SCORES[policy.score].by_class and learned != classes:
+    of_score = learned if scoring.SCORES[policy.score].by_class else classes
+    own = policy.calibration.classes or of_score
+    if own != classes:
         raise OfframpError(
-            f"the policy has offsets of {learned} classes and the network tells {classes} apart; "
-            "calibrate a policy for this network"
+            f"the policy is for {own} classes and the network tells {classes} apart; calibrate a policy "
+            "for this network"
         )
 
 

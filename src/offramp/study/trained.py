@@ -253,21 +253,23 @@ def _answers(split: str, logits: Any, labels: Any) -> SplitLogits:
 
 def check_numbers(split: str, logits: np.ndarray, exits: Sequence[int]) -> None:
     """Raises OfframpError naming the first exit that answers NaN. logits: [N, exits, classes]."""
-    broken = np.isnan(logits).any(axis=2).sum(axis=0)
+    # An overflow; that a class cannot be is minus infinity.
+    broken = (np.isnan(logits) | (logits == np.inf)).any(axis=2).sum(axis=0)
     for exit, images in zip(exits, broken.tolist(), strict=True):
         if images:
             raise OfframpError(
-                f"exit {exit} answers NaN for {images:,} of {len(logits):,} {split} images; look for a "
-                "wrong normalization, an overflow of half precision, or weights that are not finite"
+                f"exit {exit} answers NaN or infinity for {images:,} of {len(logits):,} {split} images; "
+                "look for a wrong normalization, an overflow of half precision, or weights that are not "
+                "finite"
             )
 
 
 def _array(value: Any, what: str) -> NDArray[Any]:
     """An array of an array or tensor of any framework."""
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        value = value.float() if value.is_floating_point() else value
     try:
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu()
+            value = value.float() if value.is_floating_point() else value
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise OfframpError(f"{what} are no array ({error}); give one on the CPU") from error
@@ -285,10 +287,10 @@ def _costs(costs: Sequence[float] | Costs, exits: int) -> Costs:
             f"the costs are {costs!r}, the logits of {exits} exits; give one number for each exit"
         )
     if not np.isfinite(spent).all() or (spent != np.round(spent)).any():
-        raise OfframpError(
-            f"the costs are {spent.tolist()}; give whole numbers, such as multiply-accumulates in "
-            "millions where these are billions"
-        )
+        such = "multiply-accumulates in millions where these are billions"
+        if spent.min() > 0 and spent.max() <= 1:
+            such = f"{[round(1000 * share) for share in spent.tolist()]} for shares like these"
+        raise OfframpError(f"the costs are {spent.tolist()}; give whole numbers, such as {such}")
     steps = np.diff(spent, prepend=0)
     for at, step in enumerate(steps.tolist()):
         if step <= 0:

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from offramp.study.build import BuildOptions, BuildPlan, StrategyAdvice
     from offramp.study.plan.forecast import Forecast
     from offramp.study.plan.plan import Plan
+    from offramp.study.trained import Trained
 
 NormalizationName = Annotated["Normalization | str | None", CommandOption("NAME")]
 GoalName = Annotated[
@@ -167,17 +168,15 @@ class Built:
         trial = self.trial.rpartition("-")[2]  # the hash
         bundle, where = shlex.quote(str(self.folder)), f"--store {shlex.quote(self.store)}"
         trust = " --trust-code" if "--trust-code" in self._calibrate else ""
-        adopted = self.card["training"]["program"] == ADOPTED  # no name makes its network again
-        where_timed = "" if adopted else f" {where}{trust}"
         export = f"  offramp export {trial} {where}{trust} --policy policy.json --out other"
         return [
             *card_document(self.folder, self.card),
             *page_lines(self.web),
             "Next:",
             f"  offramp show {trial} {where}",
-            f"  offramp benchmark {bundle}{where_timed}",
+            f"  offramp benchmark {bundle} {where}{trust}",
             *([f"  {self._calibrate}"] if self._calibrate else []),
-            *([] if adopted else [export]),
+            export,
         ]
 
 
@@ -287,9 +286,10 @@ def build(
     reporter, store = reporter_for(watch), _store(choices)
     if choices.get("adopt"):
         with reporter.reading():
-            trained = _adopted(backbone, data, choices)
-        int8 = False if allowed is None else allowed
-        built = _of_adopted(trained, folder, choices, reporter, int8=int8, check=check, measure=measure)
+            trained, loaded = _adopted(backbone, data, choices)
+        reporter.say(f"Weights: {loaded}.")
+        how = {"int8": False if allowed is None else allowed, "check": check, "measure": measure}
+        built = _of_adopted(trained, folder, store, choices, reporter, loaded, **how)
     else:
         chosen, weak, fits = _chosen(backbone, data, choices, anyway, reporter)
         useful.check(too_few_images(chosen.plan, target_of(choices)), anyway)
@@ -352,8 +352,8 @@ def forecast_build(
 TRAINING = ("exits", "keep_frozen", "pretrained", "goal", "evidence", "strategy", "budget", "control")
 
 
-def _adopted(backbone: str, data: str, choices: BuildChoices) -> Fitted:
-    """The network of a name, with its own exits and weights."""
+def _adopted(backbone: str, data: str, choices: BuildChoices) -> tuple[Fitted, str]:
+    """The network of a name, with its own exits and weights; and what was loaded."""
     from offramp.api.adopt import of_study
     from offramp.study.spec import file as spec
 
@@ -373,22 +373,30 @@ def _adopted(backbone: str, data: str, choices: BuildChoices) -> Fitted:
 
 
 def _of_adopted(
-    trained: Fitted, folder: Path, choices: BuildChoices, reporter: Reporter, **how: Any
+    trained: Fitted,
+    folder: Path,
+    store: Store,
+    choices: BuildChoices,
+    reporter: Reporter,
+    loaded: str,
+    **how: Any,
 ) -> Built:
     """Calibrate and export it."""
     from offramp.data.notes import notes
 
     anyway, force = choices.get("anyway", False), choices.get("force", False)
     options: Any = {n: v for n, v in choices.items() if n in CalibrationOptions.__annotations__}
-    deployable = policy_for(trained._trained, lambda: trained.net, options, anyway)
-    for note in (*notes(trained._data.provenance), *deployable.notes):
+    again = calibration_command(trained.trial.rpartition("-")[2], store, True)
+    deployable = policy_for(trained._trained, lambda: trained.net, options, anyway, again)
+    for note in notes(trained._data.provenance):  # the card has those of the policy
         reporter.note(note)
     policy = deployable.policy
     runtimes = choices.get("runtime", ())
     done = trained.export(folder, policy, force=force, anyway=anyway, runtime=runtimes, **how)
     images = trained.logits["calibration"].shape[0]
-    reasons = (f"adopted with its weights, nothing trained; calibrated on {images:,} images",)
-    return Built(done.folder, policy, done.card, trained.trial, reasons)
+    reasons = (loaded, f"adopted, nothing trained; calibrated on {images:,} images")
+    following = _following(trained._trained, again)
+    return Built(done.folder, policy, done.card, trained.trial, reasons, _calibrate=following)
 
 
 def strategy_advice(goal: Goal, frozen_backbone: bool = False) -> tuple[StrategyAdvice, ...]:
@@ -585,11 +593,18 @@ def _deployed(
         if own.ship == "plain network":
             name, policy = own.plain, None
     bundle = finished(export(store, name, policy, out, options), reporter.step)
-    share = None if policy is None else trials.usual_share(trained.costs, trained.plain_macs)
-    following = "" if share is None else again.replace("SHARE%", f"{share}%")
+    following = "" if policy is None else _following(trained, again)
     policy = policy or Policy.load(bundle.folder / "policy.json")
     reasons = chosen.reasons
     return Built(bundle.folder, policy, bundle.card, name, reasons, _calibrate=following)
+
+
+def _following(trained: Trained, again: str) -> str:
+    """The command with a limit that can be kept; nothing where there is none."""
+    from offramp.study.trained import usual_share
+
+    share = usual_share(trained.costs, trained.plain_macs)
+    return "" if share is None else again.replace("SHARE%", f"{share}%")
 
 
 def _exits(plan: Plan) -> list[dict[str, Any]]:

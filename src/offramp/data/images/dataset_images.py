@@ -22,7 +22,7 @@ from torch import Tensor
 from offramp.augment import View
 from offramp.data.images.files import EXIF_ORIENTATION, described, of_eight_bits, pixel_digest
 from offramp.data.images.geometry import picture
-from offramp.errors import OfframpError, in_line
+from offramp.errors import OfframpError, in_line, kind_of
 from offramp.hashing import derive
 from offramp.inputs import is_text
 
@@ -212,7 +212,7 @@ def as_sample(sample: Any, where: str) -> tuple[Tensor, Any]:
     """What `read_sample` returns, of what a Dataset returned."""
     if not isinstance(sample, (tuple, list)) or len(sample) != 2:
         count = f" of {len(sample)}" if isinstance(sample, (tuple, list)) else ""
-        raise OfframpError(f"{where} is a {type(sample).__name__}{count}; give (image, label)")
+        raise OfframpError(f"{where} is {kind_of(sample)}{count}; give (image, label)")
     image = sample[0]
     if isinstance(image, Image.Image):
         image = _upright(image, where)
@@ -222,7 +222,7 @@ def as_sample(sample: Any, where: str) -> tuple[Tensor, Any]:
         image = image.permute(2, 0, 1) if channels_last else image
     if not isinstance(image, Tensor):
         raise OfframpError(
-            f"{where} has a {type(image).__name__} for an image; give a PIL image, tensor or array"
+            f"{where} has {kind_of(image)} for an image; give a PIL image, tensor or array"
         )
     image = image[None] if image.dim() == 2 else image
     if image.dim() not in (1, 3):

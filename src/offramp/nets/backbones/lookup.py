@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from offramp.errors import OfframpError, in_line, nearest
+from offramp.errors import OfframpError, in_line, kind_of, nearest
 from offramp.inputs import Shape
 from offramp.nets.backbones import BACKBONES
 from offramp.nets.backbones.backbone import MAP
@@ -249,7 +249,7 @@ def _user_maker(
         except Exception as error:
             raise failed(name, error) from error
         if not isinstance(module, nn.Module):
-            raise OfframpError(f"{name} returned a {type(module).__name__}; return a torch.nn.Module")
+            raise OfframpError(f"{name} returned {kind_of(module)}; return a torch.nn.Module")
         return module
 
     return make

@@ -9,7 +9,7 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, kind_of
 
 # What a module raises where it is given images in another way than it takes them.
 _MISTAKEN = (TypeError, IndexError, KeyError, AttributeError)
@@ -146,6 +146,6 @@ def _with_answer(style: CallStyle, output: Any, module: nn.Module) -> tuple[Call
         return replace(style, answer=0), output[0]
     mode = "train" if module.training else "eval"
     raise OfframpError(
-        f"{type(module).__name__} returns a {type(output).__name__} in {mode} mode, whose logits cannot "
+        f"{type(module).__name__} returns {kind_of(output)} in {mode} mode, whose logits cannot "
         "be told from the rest; let its forward return them alone, first, or as `logits`"
     )

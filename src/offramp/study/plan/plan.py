@@ -397,11 +397,14 @@ def _check_gradients(net: ExitNetwork, resolved: Resolved) -> None:
         )
 
 
-def trial_id(study: Study, label: str, resolved: Resolved, data: Data, seed: int) -> str:
-    """A name to read and type, ending in a hash of all that the trial's answers depend on."""
+def trial_id(
+    study: Study, label: str, resolved: Resolved, data: Data, seed: int, more: Sequence[Any] = ()
+) -> str:
+    """A name to read and type, ending in a hash of all that the trial's answers depend on. more: what
+    the keys of its phases lack of that."""
     keys, final = [node.key for node in resolved.nodes], plain(list(resolved.final.values()))
     reads = [label, keys, final, [data.calibration.digest, data.test.digest]]
-    reads += ["test_time_flip"] if study.test_time_flip else []
+    reads += [*(["test_time_flip"] if study.test_time_flip else []), *more]
     words = [_word(name) for name in (label, study.backbone.name, study.data.name)]
     return "-".join([*filter(None, words), f"s{seed}", digest(reads)[:8]])
 

@@ -21,8 +21,11 @@ from offramp.errors import DataChanged, OfframpError
 from offramp.hashing import canonical, plain
 from offramp.metrics import accuracy, of_logits, uneven
 from offramp.nets import ExitNetwork, HeadSpec, NetSpec, build
+from offramp.nets.backbones.lookup import origin_of
 from offramp.nets.cut.spread import is_chain
+from offramp.nets.inside import drawn_module
 from offramp.nets.network import exit_macs, identified, inside
+from offramp.nets.own_exits import with_exits
 from offramp.parts import Part, path
 from offramp.recipe import ADOPTED
 from offramp.store import manifest as stored
@@ -318,6 +321,14 @@ def blank_network(store: Store, trial: str, trust_code: bool = False) -> ExitNet
     manifest = store.read_trial(trial)
     spec = _net_spec(manifest.network)
     trained = _identity(store, manifest)
+    recorded = RecordedCode(trained.get("file"), trust_code)
+    size = tuple(manifest.input_shape)
+    if manifest.program == ADOPTED and usercode.is_user_code(spec.backbone):
+        named = replace(spec, taps=None)
+        make = origin_of(named, size, len(manifest.classes), recorded).make
+        assert make is not None
+        own = with_exits(drawn_module(make, manifest.seed, "initial"), size)
+        return _checked(store, trial, identified(own))
     if is_attached(store, trial):
         raise OfframpError(
             f"the network of trial {trial} was attached in Python and has no name to make it by; "
@@ -326,8 +337,7 @@ def blank_network(store: Store, trial: str, trust_code: bool = False) -> ExitNet
         )
     if not is_chain(spec.taps):  # where they were put, whatever would be chosen today
         spec = replace(spec, taps=manifest.places[:-1])
-    recorded = RecordedCode(trained.get("file"), trust_code)
-    size, heads = tuple(manifest.input_shape), _heads(store, manifest)
+    heads = _heads(store, manifest)
     net = build(spec, size, len(manifest.classes), manifest.seed, recorded, heads)
     same = canonical(inside(net).facts.identity) == canonical(trained)
     if not same or net.places != manifest.places:
@@ -359,7 +369,8 @@ def _checked(store: Store, trial: str, net: ExitNetwork) -> ExitNetwork:
         node = store.read_node(key)
         phase, own = node.phase, inside(net).facts.identity
         if ADOPTED in node.reads:  # all weights are the node's
-            own = {**own, **{k: v for k, v in phase.network.items() if k in ("state", "attributes")}}
+            theirs = ("state", "attributes", "file")
+            own = {**own, **{k: v for k, v in phase.network.items() if k in theirs}}
         same = same and canonical(phase.network) == canonical(own)
         for place, exit in phase.exits.items():
             same = same and exit.head.spec == heads.get(place, "classifier")
