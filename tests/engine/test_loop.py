@@ -15,6 +15,7 @@ from offramp import program
 from offramp.data import Data, bounds, from_dataset, order
 from offramp.engine.fit import fit
 from offramp.engine.images import Images
+from offramp.engine.losses import balanced
 from offramp.engine.passes import Plain
 from offramp.engine.settings import applied
 from offramp.engine.trainee import enroll, handed_on, trained_state
@@ -51,14 +52,18 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {name: (name, {}) for name in STR
     "students on trunks": ("distillation", {"students": "independent"}),
     "a file": (f"{__file__}:refined", {}),
     "shared students": ("distillation", {"students": "shared"}),
+    "smoothed and weighed": ("joint", {}),
 }
+SMOOTHED = {"label_smoothing": 0.1, "class_weights": "balanced"}  # of the recipe of that case
 
 
-def by_fit(strategy: Any, options: Mapping[str, Any], epochs: int = 1) -> ExitNetwork:
+def by_fit(
+    strategy: Any, options: Mapping[str, Any], epochs: int = 1, recipe: Mapping[str, Any] = {}
+) -> ExitNetwork:
     """What the engine's plain execution ends in."""
     study = tiny_study(
         [{"name": strategy, **options}],
-        recipe={"epochs": epochs, "batch_size": BATCH, "learning_rate": RATE},
+        recipe={"epochs": epochs, "batch_size": BATCH, "learning_rate": RATE, **recipe},
         execution={"mode": "plain"},
     )
     plan = replace(tiny_plan(study, whole_batches()), numerics=EXACT)
@@ -90,14 +95,19 @@ def by_hand(
     options: Mapping[str, Any],
     epochs: int = 1,
     seed: int = 42,
+    smoothed: bool = False,
 ) -> ExitNetwork:
     """The loop of README."""
     # As fit lays weights out, which sums round by.
     net = network.__wrapped__("digits-cnn").to(memory_format=torch.channels_last)
     images = Images(whole_batches(), CPU)
     count = images.count("train")
+    more: dict[str, Any] = {}
+    if smoothed:
+        labels = images.labels("train", torch.arange(count))
+        more = {"class_weights": balanced(labels, net.classes), "label_smoothing": 0.1}
     with applied(EXACT):
-        for phase in program(net, strategy, options=options, seed=42):
+        for phase in program(net, strategy, options=options, seed=42, **more):
             with phase:
                 optimizer = torch.optim.SGD(phase.groups(RATE), momentum=0.9, fused=True)
                 if any(isinstance(term, EWC) for term in phase.declaration.terms):
@@ -134,7 +144,9 @@ def read_by_exits(net: ExitNetwork) -> dict[tuple[int, str], Tensor]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_loop_by_hand_ends_in_the_bits_of_fit(case: str) -> None:
-    fitted, own = by_fit(*CASES[case]), by_hand(*CASES[case])
+    smoothed = case == "smoothed and weighed"
+    fitted = by_fit(*CASES[case], recipe=SMOOTHED if smoothed else {})
+    own = by_hand(*CASES[case], smoothed=smoothed)
     assert list(own.state_dict()) == list(fitted.state_dict())
     expected, states = read_by_exits(fitted), read_by_exits(own)
     assert [n for n in states if not torch.equal(states[n], expected[n])] == []

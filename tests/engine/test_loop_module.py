@@ -6,8 +6,10 @@ import copy
 import hashlib
 import io
 import pickle
+import signal
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -138,6 +140,58 @@ def test_an_exception_says_in_what_state_it_leaves_the_network(error: BaseExcept
     phase = program(net, "joint")[0]  # which goes on with it
     with phase:
         stepped(phase)
+
+
+def test_ctrl_c_counts_when_the_network_is_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal within the block, and one that comes while the phase is being entered."""
+    net = attached()
+    (phase,) = program(net, "joint")
+    with pytest.raises(KeyboardInterrupt) as caught, phase:
+        stepped(phase, count=2)
+        signal.raise_signal(signal.SIGINT)
+    assert "left after 2 batches" in caught.value.__notes__[0] and phase.state == "left"
+    (phase,) = program(net, "joint")
+    begins = LoopPhase._begin
+
+    def interrupted(self: LoopPhase) -> None:
+        signal.raise_signal(signal.SIGINT)
+        begins(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LoopPhase, "_begin", interrupted)
+        with pytest.raises(KeyboardInterrupt), phase:
+            raise AssertionError("the block runs")
+    assert phase.state == "left" and all(p.requires_grad for p in net.parameters())
+    assert not any(module.training for module in net.modules())
+
+
+def test_leaving_early_is_leaving() -> None:
+    net = attached()
+    for phase in program(net, "two-stage"):
+        with phase:
+            stepped(phase, count=1)
+            if phase.number == 1:
+                break
+    assert phase.state == "left" and all(p.requires_grad and p.grad is None for p in net.parameters())
+    with program(net, "two-stage", options={"backbone": "kept"})[0] as again:
+        stepped(again)
+
+
+def test_gradients_of_half_batches_add_up() -> None:
+    nets = attached(), attached()
+    images, labels = batches()[0]
+    for net, parts in zip(nets, (1, 2), strict=True):
+        net.get_submodule("0.1").momentum = net.get_submodule("1.1").momentum = 0.0
+        phase = program(net, "distillation", options={"backbone": "kept"})[0]  # BatchNorm is frozen
+        with phase:
+            optimizer = torch.optim.SGD(phase.parameters(), lr=0.1)
+            for part in range(parts):
+                rows = slice(part, None, parts)
+                (phase.module(images[rows], labels[rows]) / parts).backward()
+            torch.nn.utils.clip_grad_norm_(phase.parameters(), 0.1)
+            optimizer.step()
+    for name, tensor in nets[0].state_dict().items():
+        torch.testing.assert_close(tensor, nets[1].state_dict()[name])
 
 
 def test_a_phase_goes_on_from_a_checkpoint() -> None:
@@ -289,6 +343,18 @@ def test_activation_checkpointing_gives_the_same_gradients() -> None:
         phase._course.left["backbone"] = {}
         with phase:
             stepped(phase, wrap)
+    assert differing(*nets) == set()
+
+
+def test_modules_inside_recompute_what_they_compute() -> None:
+    nets = attached(), attached()
+    for net, inner in zip(nets, (False, True), strict=True):
+        for name in ("0.0", "1.0") if inner else ():
+            layer = net.get_submodule(name)
+            forward = layer.forward
+            layer.forward = partial(checkpoint, forward, use_reentrant=False)
+        with program(net, "joint")[0] as phase:
+            stepped(phase)
     assert differing(*nets) == set()
 
 

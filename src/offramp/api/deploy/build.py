@@ -424,10 +424,12 @@ def _check(choices: BuildChoices, out: Path) -> tuple[Path | None, float | None]
 
     Raises OfframpError for mistakes.
     """
+    from offramp import device as devices
     from offramp.bundle import folder, graphs
     from offramp.bundle.runtimes import check_runtimes
     from offramp.policy.useful import check_stage_times
 
+    devices.chosen(choices.get("device"))
     limit, file = target_of(choices), choices.get("stage_times")
     force = choices.get("force", False)
     allowed = int8_share(choices.get("int8", False), choices.get("int8_loss"))

@@ -248,6 +248,8 @@ def calibrate(
     from offramp.study import trained as trials
     from offramp.study.run.trials import blank_network
 
+    if device is not None:  # which only a limit on time would look at
+        devices.chosen(device)
     numbers = {"logits": logits, "labels": labels, "costs": costs}
     absent = [name for name, value in numbers.items() if value is None]
     if len(absent) < len(numbers) and not trial:
