@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any, assert_never
 
 import torch
@@ -107,7 +106,7 @@ def cross_entropy(
 
 def check_settings(class_weights: Any, smoothing: Any, classes: int) -> None:
     """Raises OfframpError for class weights and a label smoothing that cross-entropies cannot have."""
-    if not isinstance(smoothing, Real) or not 0 <= smoothing < 1:
+    if not isinstance(smoothing, int | float) or not 0 <= smoothing < 1:
         raise OfframpError(f"label_smoothing must be from 0 to below 1, got {smoothing!r}")
     if class_weights is None or torch.compiler.is_compiling():
         return
