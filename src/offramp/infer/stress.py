@@ -24,8 +24,9 @@ from offramp.infer.predictor import Predictor
 from offramp.inputs import is_text
 from offramp.nets import ExitNetwork
 from offramp.nets.network import inside
+from offramp.policy.candidates import SplitLogits
 from offramp.policy.policy import Policy
-from offramp.policy.stress import StressedImages, StressKind, StressRow, conclusions, stressed
+from offramp.policy.stress import StressKind, StressRow, conclusions, stress_row
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
 from offramp.study.run.trials import load_network
@@ -37,25 +38,15 @@ STEP = 0.002 * 255 / 8  # of the attack, as a share of its size: 0.002 of a pixe
 
 @dataclass(frozen=True)
 class StressOptions:
-    """What is tried.
+    """What is tried."""
 
-    Attributes:
-        images: Test images at most, evenly spread; likewise of no class.
-        foreign: Files of images of no class, and folders of them.
-        size: The most that an attack changes a pixel, of 0 to 255.
-        steps: Of the attack.
-        seed: Of noise.
-        root: The folder of the data set's files, where the trial's is gone.
-        trust_code: See `offramp.study.run.trials.blank_network`.
-    """
-
-    images: int = 1000
-    foreign: Sequence[Path] = ()
-    size: float = 8.0
-    steps: int = 30
-    seed: int = 0
-    root: str | None = None
-    trust_code: bool = False
+    images: int  # test images at most, evenly spread; likewise of no class
+    foreign: Sequence[Path]  # files of images of no class, and folders of them
+    size: float  # the most that an attack changes a pixel, of 0 to 255
+    steps: int  # of the attack
+    seed: int  # of noise
+    root: str | None  # the folder of the data set's files, where the trial's is gone
+    trust_code: bool  # see `offramp.study.run.trials.blank_network`
 
 
 @dataclass(frozen=True)
@@ -63,7 +54,7 @@ class Stress:
     """What was tried, and what came of it."""
 
     trial: str  # its id
-    exits: tuple[int, ...]  # numbers of the policy's exits
+    plain_macs: int  # of its network without early exits
     rows: tuple[StressRow, ...]  # by what was tried, the test images as they are first
     conclusions: tuple[str, ...]  # in sentences
     notes: tuple[str, ...]  # what was left out, and why
@@ -76,7 +67,6 @@ class _Subject:
 
     net: ExitNetwork
     policy: Policy
-    spent: tuple[float, ...]  # MACs by exit, as a share of the plain network's
     scale: Tensor
     shift: Tensor
 
@@ -159,18 +149,18 @@ def of_trial(
     placed(net, device)
     Predictor(net, rule)  # refuses a policy that does not go with the network
     costs = network_costs(net, list(inside(net).trunk_of), list(rule.exits))
-    spent = tuple(macs / net.plain_macs for macs in rule.macs(costs))
     std = torch.tensor(manifest.std, device=device)
     mean = torch.tensor(manifest.mean, device=device)
     scale = (255 * std).reciprocal()[:, None, None]  # in the order of operations of `normalize`
-    subject = _Subject(net, rule, spent, scale, (-mean / std)[:, None, None])
+    subject = _Subject(net, rule, scale, (-mean / std)[:, None, None])
 
     def tried(
         kind: StressKind, name: str, batches: Iterable[Tensor], strength: int = 0, amount: float = 0.0
-    ) -> StressedImages:
+    ) -> StressRow:
         logits = subject.all_logits(batches)
         truth = np.full(len(logits), -1) if kind == "foreign" else labels
-        return stressed(kind, name, rule, spent, logits, truth, strength=strength, amount=amount)
+        answers = SplitLogits(logits, truth)
+        return stress_row(kind, name, rule, costs, answers, manifest.classes, (strength, amount))
 
     yield "images as they are"
     every = [tried("test", "as they are", torch.split(images, BATCH))]
@@ -193,9 +183,9 @@ def of_trial(
         every.append(tried("attack", "slowdown attack", changed, amount=options.size))
     else:
         notes = (*notes, "no image can leave early under this policy, so nothing was attacked")
-    sentences = conclusions(rule.calibration.target, every, costs.full / net.plain_macs, net.plain_macs)
-    rows = tuple(map(StressRow.of, every))
-    return Stress(trial, rule.exits, rows, tuple(sentences), notes, doubts(store, trial, rule))
+    sentences = conclusions(rule.calibration.target, every, costs.full, net.plain_macs)
+    unreliable = doubts(store, trial, rule)
+    return Stress(trial, net.plain_macs, tuple(every), tuple(sentences), notes, unreliable)
 
 
 def _corrupted(

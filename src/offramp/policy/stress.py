@@ -12,15 +12,16 @@ from scipy import stats
 
 from offramp.policy import quality, scoring
 from offramp.policy.calibration import Target
-from offramp.policy.candidates import loss_of, where_left
+from offramp.policy.candidates import SplitLogits, where_left
+from offramp.policy.costs import Costs
+from offramp.policy.evaluate import Evaluation, evaluate
 from offramp.policy.limits import LIMITS, Budget
-from offramp.policy.paired import Difference, paired
+from offramp.policy.paired import paired
 from offramp.policy.policy import Policy
 from offramp.policy.quality import Interval
 from offramp.units import percent
 
 Floats = NDArray[np.floating]
-Bools = NDArray[np.bool_]
 StressKind = Literal["test", "corruption", "foreign", "random", "attack"]
 FEWEST = 100  # images, below which nothing is concluded
 ERROR = 0.05  # the chance that a sentence on all corruptions names one by chance
@@ -31,192 +32,108 @@ PROMISE = (
 
 
 @dataclass(frozen=True, eq=False)
-class StressedImages:
-    """Images under a policy, one by one. Of all kinds but `foreign` they are the same test images.
+class StressRow:
+    """A policy on images of one kind. Of all kinds but `foreign` they are the same test images.
 
     Attributes:
-        kind: What was done to them; `foreign` ones are of no class.
+        kind: What was done to them; `foreign` ones are of no class, so that no answer is right.
         name: The same in words.
         strength: From 1; 0 where there are not several.
         amount: The number behind it: of a `Corruption`, or a largest change of pixels from 0 to 255.
-        exits: [N], index of the exit that each leaves at.
-        compute: [N], MACs as a share of the plain network's.
-        confidence: [N], of the answer, 0 to 1.
-        right: [N], whether the answer is right; False of foreign images.
-        full: [N], likewise of the full network.
-        lost: [N], 0 or 1: `loss_of` by the policy's target.
-        last: The index of the last exit.
+        tested: What the policy comes to.
+        early: Share of images that leave before the last exit.
+        confidence: Mean of those; None where there are none.
+        spent: [N], MACs of each.
     """
 
     kind: StressKind
     name: str
     strength: int
     amount: float
-    exits: NDArray[np.integer]
-    compute: Floats
-    confidence: Floats
-    right: Bools
-    full: Bools
-    lost: Floats
-    last: int
-
-    def __len__(self) -> int:
-        return len(self.exits)
+    tested: Evaluation
+    early: Interval
+    confidence: float | None
+    spent: Floats
 
     @property
     def title(self) -> str:
         """Its name, and its strength where there are several."""
         return f"{self.name} {self.strength}" if self.strength else self.name
 
-    @property
-    def early(self) -> Bools:
-        """[N], whether each leaves before the last exit."""
-        return np.asarray(self.exits < self.last)
 
-    def loss(self, level: float = 0.95) -> Interval:
-        """Accuracy of the full network minus that of the policy."""
-        lost, gained = (self.full & ~self.right).sum(), (self.right & ~self.full).sum()
-        return quality.difference(int(lost), int(gained), len(self), level)
-
-
-@dataclass(frozen=True)
-class StressRow:
-    """A policy on images of one kind; intervals are of 95 %, each by itself.
-
-    Attributes:
-        kind: See `StressedImages`; also name, strength and amount.
-        images: How many.
-        accuracy: Of the policy; None of foreign images.
-        full: Accuracy of the full network, likewise.
-        loss: Full minus policy, likewise.
-        compute: Mean MACs, as a share of the plain network's.
-        shares: Of images by exit.
-        early: Share of images that leave before the last exit.
-        confidence: Mean of the images that leave early; None where none does.
-    """
-
-    kind: StressKind
-    name: str
-    strength: int
-    amount: float
-    images: int
-    accuracy: Interval | None
-    full: Interval | None
-    loss: Interval | None
-    compute: Difference
-    shares: tuple[float, ...]
-    early: Interval
-    confidence: float | None
-
-    @classmethod
-    def of(cls, images: StressedImages) -> StressRow:
-        count, early, is_foreign = len(images), images.early, images.kind == "foreign"
-        return cls(
-            images.kind,
-            images.name,
-            images.strength,
-            images.amount,
-            count,
-            accuracy=None if is_foreign else quality.share(int(images.right.sum()), count),
-            full=None if is_foreign else quality.share(int(images.full.sum()), count),
-            loss=None if is_foreign else images.loss(),
-            compute=paired(images.compute, np.zeros(count)),
-            shares=tuple((np.bincount(images.exits, minlength=images.last + 1) / count).tolist()),
-            early=quality.share(int(early.sum()), count),
-            confidence=float(images.confidence[early].mean()) if early.any() else None,
-        )
-
-
-def stressed(
+def stress_row(
     kind: StressKind,
     name: str,
     policy: Policy,
-    spent: Sequence[float],
-    logits: Floats,
-    labels: NDArray[np.integer],
-    *,
-    strength: int = 0,
-    amount: float = 0.0,
-) -> StressedImages:
+    costs: Costs,
+    rows: SplitLogits,
+    classes: Sequence[str],
+    strength: tuple[int, float] = (0, 0.0),
+) -> StressRow:
     """What a policy does with images.
 
     Args:
-        kind: See `StressedImages`; also name, strength and amount.
-        name: In words.
+        kind: See `StressRow`.
+        name: Likewise.
         policy: Decides.
-        spent: [E], MACs of an image that leaves at each exit, as a share of the plain network's.
-        logits: [N, E, C].
-        labels: [N]; -1 of foreign images.
-        strength: From 1, or 0.
-        amount: Behind it.
+        costs: See `evaluate`; also classes.
+        rows: Of the images; labels are -1 if they are foreign.
+        classes: Names by label.
+        strength: And the amount behind it.
     """
-    exits = np.asarray(policy.leaves(logits))
-    says = scoring.all_answer_logits(policy.score, logits)
-    answers = scoring.answers(says)
+    exits = np.asarray(policy.leaves(rows.logits))
+    says = scoring.all_answer_logits(policy.score, rows.logits)
     warmth = policy.temperatures or (1.0,) * len(policy.exits)
     sure = [scoring.probabilities(says[:, i], t).max(axis=1) for i, t in enumerate(warmth)]
-    right = answers == labels[:, None]
-    target = policy.calibration.target
-    lost = loss_of("wrong" if target is None else target.loss, answers, labels)
-    return StressedImages(
+    early = exits < len(policy.exits) - 1
+    return StressRow(
         kind,
         name,
-        strength,
-        amount,
-        exits,
-        compute=np.asarray(spent, dtype=np.float64)[exits],
-        confidence=where_left(np.stack(sure, axis=1), exits),
-        right=where_left(right, exits) > 0,
-        full=right[:, -1],
-        lost=where_left(lost, exits),
-        last=len(policy.exits) - 1,
+        *strength,
+        tested=evaluate(policy, rows, costs, classes),
+        early=quality.share(int(early.sum()), len(exits)),
+        confidence=float(where_left(np.stack(sure, 1), exits)[early].mean()) if early.any() else None,
+        spent=np.asarray(policy.macs(costs), dtype=np.float64)[exits],
     )
 
 
 def conclusions(
-    target: Target | None, images: Sequence[StressedImages], full: float, plain_macs: int
+    target: Target | None, rows: Sequence[StressRow], full_macs: int, plain_macs: int
 ) -> list[str]:
-    """What may be said, in sentences.
+    """What may be said, in sentences; of fewer than FEWEST images only that they are too few.
 
     Args:
         target: Of the policy; None for thresholds set by hand.
-        images: Of all kinds; the test images as they are among them.
-        full: MACs of the full network without early heads, as a share of the plain network's.
+        rows: Of all kinds; the test images as they are among them.
+        full_macs: Of the full network, without early heads.
         plain_macs: Of the network without early exits.
-
-    Returns:
-        Of fewer than FEWEST images only that they are too few.
     """
-    (plain,) = (each for each in images if each.kind == "test")
-    if len(plain) < FEWEST:
-        return [
-            f"{len(plain)} images are too few to conclude anything; take {FEWEST} or more.",
-            PROMISE,
-        ]
-    worse = [each for each in images if each.kind == "corruption"]
-    foreign = [each for each in images if each.kind == "foreign" and len(each) >= FEWEST]
-    by_kind = {each.kind: each for each in images}
-    return [
-        *(_limit(target, plain, worse, plain_macs) if target is not None and worse else ()),
-        *(_compute(plain, worse) if worse else ()),
-        *(line for each in foreign for line in _foreign(plain, each)),
-        *(_attack(plain, by_kind["attack"], by_kind["random"], full) if "attack" in by_kind else ()),
-        PROMISE,
-    ]
+    by_kind = {row.kind: row for row in rows}
+    plain, worse = by_kind["test"], [row for row in rows if row.kind == "corruption"]
+    if len(plain.spent) < FEWEST:
+        few = f"{len(plain.spent)} images are too few to conclude anything; take {FEWEST} or more."
+        return [few, PROMISE]
+    lines = []
+    if worse and target is not None:
+        lines += _limit(target, plain, worse, plain_macs)
+    if worse:
+        lines.append(_compute(plain, worse, plain_macs))
+    if "foreign" in by_kind and len(by_kind["foreign"].spent) >= FEWEST:
+        lines.append(_foreign(plain, by_kind["foreign"]))
+    if "attack" in by_kind:
+        lines.append(_attack(plain, by_kind["attack"], by_kind["random"], full_macs, plain_macs))
+    return [*lines, PROMISE]
 
 
 def taken(plain: Floats, attacked: Floats, full: float, level: float = 0.95) -> Interval | None:
     """The share that an attack takes of what leaving early saves, with the interval of a ratio of means
-    (delta method).
+    (delta method); None where images as they are are not shown to save anything.
 
     Args:
-        plain: [N], compute of images as they are.
+        plain: [N], MACs of images as they are.
         attacked: [N], of the same images when attacked.
-        full: Compute of an image in the full network.
+        full: MACs of an image in the full network.
         level: Of the interval.
-
-    Returns:
-        None where images as they are are not shown to save anything.
     """
     saved = paired(np.full(len(plain), full), plain, level)
     if saved.low is None or saved.low <= 0:
@@ -227,106 +144,108 @@ def taken(plain: Floats, attacked: Floats, full: float, level: float = 0.95) -> 
     return Interval(share, share - float(half), share + float(half))
 
 
-def _limit(
-    target: Target, plain: StressedImages, worse: Sequence[StressedImages], plain_macs: int
-) -> list[str]:
-    """Whether the policy keeps its limit on corrupted images. Nothing of a limit on time."""
-    by = LIMITS[target.kind].by
-    if isinstance(by, Budget) and by.stages is not None:
-        return []
-    limit, write = target.value, percent
+def _limited(
+    target: Target, row: StressRow, plain_macs: int, level: float
+) -> tuple[str, Interval, float] | None:
+    """What the target limits, on these images, and the limit; None of a time."""
+    tested, count, by = row.tested, row.tested.images, LIMITS[target.kind].by
     if isinstance(by, Budget):
-        what, limit = "share of the plain network's MACs", target.value / plain_macs
-    elif by == "accuracy":
-        what, limit = "share of wrong answers", 1 - target.value
-    elif by == "loss" and target.loss == "wrong":
-        what, write = "loss of accuracy against the full network", _points
-    elif target.loss == "harm":
-        what = "share of images that only the full network gets right"
-    else:
-        what = "share of answers that differ from the full network's"
+        mean = paired(row.spent / plain_macs, np.zeros(count), level)
+        ends = Interval(mean.mean, mean.low or 0.0, mean.high or 0.0)
+        limit = target.value / plain_macs
+        return None if by.stages else ("share of the plain network's MACs", ends, limit)
 
-    def cost(images: StressedImages) -> Interval:
-        level = 1 - 2 * ERROR / len(worse)
-        if isinstance(by, Budget):
-            mean = paired(images.compute, np.zeros(len(images)), level)
-            return Interval(mean.mean, mean.low or 0.0, mean.high or 1.0)
-        if by == "loss" and target.loss == "wrong":
-            return images.loss(level)
-        return quality.share(int(images.lost.sum()), len(images), level)
+    def number(share: Interval) -> int:
+        return round(share.value * count)
 
+    if by == "accuracy":
+        wrong = quality.share(count - number(tested.policy), count, level)
+        return "share of wrong answers", wrong, 1 - target.value
+    if target.loss == "wrong":
+        lost = number(tested.harm)
+        loss = quality.difference(lost, lost - number(tested.loss), count, level)
+        return "loss of accuracy", loss, target.value
+    if target.loss == "harm":
+        harm = quality.share(number(tested.harm), count, level)
+        return "share of images that only the full network gets right", harm, target.value
+    differ = quality.share(number(tested.disagreement), count, level)
+    return "share of answers that differ from the full network's", differ, target.value
+
+
+def _limit(target: Target, plain: StressRow, worse: Sequence[StressRow], plain_macs: int) -> list[str]:
+    """Whether the policy keeps its limit on corrupted images."""
+    level = 1 - 2 * ERROR / len(worse)  # its lower end alone decides
+    usual = _limited(target, plain, plain_macs, level)
+    if usual is None:
+        return []
+    what, on_test, limit = usual
+    unit = "points" if what.startswith("loss") else "%"
     start = (
-        f"The policy is to keep the {what} to {write(limit)}. On the test images as they are it is "
-        f"{write(cost(plain).value)}."
+        f"The policy is to keep the {what} to {100 * limit:.1f} {unit}. On the test images as they are "
+        f"it is {100 * on_test.value:.1f}."
     )
-    above = [each for each in worse if cost(each).low > limit]
+    costs = [(row, _limited(target, row, plain_macs, level)) for row in worse]
+    above = [(row, cost[1]) for row, cost in costs if cost is not None and cost[1].low > limit]
     if not above:
         return [f"{start} On none of {len(worse)} corruptions is it shown to be above the limit."]
-    most = max(above, key=lambda each: cost(each).value)
+    most, cost = max(above, key=lambda pair: pair[1].value)
     return [
         f"{start} It is above the limit on {len(above)} of {len(worse)} corruptions, and most on "
-        f"{most.title}: {write(cost(most).value)}."
+        f"{most.title}: {100 * cost.value:.1f} {unit}."
     ]
 
 
-def _compute(plain: StressedImages, worse: Sequence[StressedImages]) -> list[str]:
+def _compute(plain: StressRow, worse: Sequence[StressRow], plain_macs: int) -> str:
     """Whether corrupted images cost more or less than the same images as they are."""
     level = 1 - ERROR / len(worse)
-    gaps = [(each, paired(each.compute, plain.compute, level)) for each in worse]
-    mean = percent(float(plain.compute.mean()))
-    up = [each for each, gap in gaps if gap.low is not None and gap.low > 0]
-    down = [each for each, gap in gaps if gap.high is not None and gap.high < 0]
-    start = f"Images as they are take {mean} of the plain network's MACs"
+    gaps = [(row, paired(row.spent, plain.spent, level)) for row in worse]
+    up = [row for row, gap in gaps if gap.low is not None and gap.low > 0]
+    down = [row for row, gap in gaps if gap.high is not None and gap.high < 0]
+
+    def share(row: StressRow) -> float:
+        return float(row.spent.mean()) / plain_macs
+
+    start = f"Images as they are take {percent(share(plain))} of the plain network's MACs"
     if not up and not down:
-        return [f"{start}, and on none of {len(worse)} corruptions is that shown to differ."]
-
-    def spent(images: StressedImages) -> float:
-        return float(images.compute.mean())
-
+        return f"{start}, and on none of {len(worse)} corruptions is that shown to differ."
     parts = []
     if up:
-        most = max(up, key=spent)
-        parts.append(f"more on {len(up)} (most on {most.title}: {percent(spent(most))})")
+        most = max(up, key=share)
+        parts.append(f"more on {len(up)} (most on {most.title}: {percent(share(most))})")
     if down:
-        least = min(down, key=spent)
-        parts.append(f"less on {len(down)} (least on {least.title}: {percent(spent(least))})")
-    return [f"{start}. Of {len(worse)} corruptions they take {' and '.join(parts)}."]
+        least = min(down, key=share)
+        parts.append(f"less on {len(down)} (least on {least.title}: {percent(share(least))})")
+    return f"{start}. Of {len(worse)} corruptions they take {' and '.join(parts)}."
 
 
-def _points(share: float) -> str:
-    return f"{100 * share:.1f} points"
-
-
-def _foreign(plain: StressedImages, foreign: StressedImages) -> list[str]:
+def _foreign(plain: StressRow, foreign: StressRow) -> str:
     """How many images of no class leave early, and how sure."""
-    early = quality.share(int(foreign.early.sum()), len(foreign))
-    start = (
-        f"Of {len(foreign):,} images of no class {percent(early.value)} leave early "
-        f"({percent(early.low)} to {percent(early.high)})"
+    sure, usual = (
+        "" if row.confidence is None else f", with a mean confidence of {row.confidence:.2f}"
+        for row in (foreign, plain)
     )
-    if not foreign.early.any() or not plain.early.any():
-        return [f"{start}; of the test images {percent(float(plain.early.mean()))} do."]
-    sure, usual = (float(each.confidence[each.early].mean()) for each in (foreign, plain))
-    return [
-        f"{start}, with a mean confidence of {sure:.2f}; of the test images "
-        f"{percent(float(plain.early.mean()))} do, with {usual:.2f}."
-    ]
+    early = foreign.early
+    return (
+        f"Of {len(foreign.spent):,} images of no class {percent(early.value)} leave early "
+        f"({percent(early.low)} to {percent(early.high)}){sure}; of the test images "
+        f"{percent(plain.early.value)} do{usual}."
+    )
 
 
 def _attack(
-    plain: StressedImages, attacked: StressedImages, random: StressedImages, full: float
-) -> list[str]:
+    plain: StressRow, attacked: StressRow, random: StressRow, full_macs: int, plain_macs: int
+) -> str:
     """What a slowdown attack takes of what leaving early saves, beside random changes as large."""
     start = f"The slowdown attack (pixels change by at most {attacked.amount:g} of 255)"
-    share, other = (taken(plain.compute, each.compute, full) for each in (attacked, random))
+    share, other = (taken(plain.spent, row.spent, full_macs) for row in (attacked, random))
     if share is None or other is None:
-        return [f"{start} has nothing to take: images as they are are not shown to save compute."]
+        return f"{start} has nothing to take: images as they are are not shown to save compute."
     if share.low <= 0:
-        return [f"{start} is not shown to take any of what leaving early saves."]
-    cost = percent(float(attacked.compute.mean()))
-    return [
+        return f"{start} is not shown to take any of what leaving early saves."
+    cost = percent(float(attacked.spent.mean()) / plain_macs)
+    return (
         f"{start} takes {percent(share.value)} of what leaving early saves ({percent(share.low)} to "
         f"{percent(share.high)}), random changes as large {percent(other.value)}. Attacked images cost "
-        f"{cost} of the plain network's MACs, and {percent(float(attacked.right.mean()))} are answered "
+        f"{cost} of the plain network's MACs, and {percent(attacked.tested.policy.value)} are answered "
         "right."
-    ]
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,7 +26,6 @@ from offramp.terminal import TextBlocks, TextTable
 if TYPE_CHECKING:
     from offramp.infer.stress import Stress
     from offramp.policy.policy import Policy
-    from offramp.policy.quality import Interval
 
 
 @answer
@@ -47,35 +46,29 @@ class StressReport:
     failure: OfframpError | None = None
 
     def as_json(self) -> dict[str, Any]:
-        rows = [asdict(row) for row in self.stress.rows]
-        return {**asdict(self.stress), "rows": rows}
+        rows = [{k: v for k, v in asdict(row).items() if k != "spent"} for row in self.stress.rows]
+        return {**asdict(replace(self.stress, rows=())), "rows": rows}
 
     def document(self) -> TextBlocks:
         stress, rows = self.stress, []
         for row in stress.rows:
-            graded = [_points(each) for each in (row.accuracy, row.full, row.loss)]
-            sure = "–" if row.confidence is None else f"{row.confidence:.2f}"
-            shares = [f"{100 * share:.1f}" for share in row.shares]
-            name = f"{row.name} {row.strength}" if row.strength else row.name
-            rows.append((name, *graded, f"{100 * row.compute.mean:.1f}", *shares, sure))
-        titles = [
-            "right, %",
-            "full, %",
-            "loss",
-            "MACs, %",
-            *(f"exit {k}, %" for k in stress.exits),
-            "sure",
-        ]
+            tested, sure = row.tested, "–" if row.confidence is None else f"{row.confidence:.2f}"
+            accuracy = (tested.policy, tested.full, tested.loss)
+            graded = ["–" if row.kind == "foreign" else f"{100 * x.value:.1f}" for x in accuracy]
+            spent = f"{100 * tested.macs.mean / stress.plain_macs:.1f}"
+            shares = (f"{100 * exit.share:.1f}" for exit in tested.exits)
+            rows.append((row.title, *graded, spent, *shares, sure))
+        exits = [f"exit {exit.exit}, %" for exit in stress.rows[0].tested.exits]
         note = (
             "Right: under the policy; full: by the full network; loss: between both, in points; MACs: "
             "of the plain network; exits: where images leave; sure: mean confidence of images that "
             "leave early."
         )
+        title = f"{stress.trial}: {stress.rows[0].tested.images:,} test images"
+        titles = ["right, %", "full, %", "loss", "MACs, %", *exits, "sure"]
         return [
             *(f"Unreliable: {reason}." for reason in stress.unreliable),
-            TextTable(
-                ["images"], titles, rows, f"{stress.trial}: {stress.rows[0].images:,} test images", note
-            ),
+            TextTable(["images"], titles, rows, title, note),
             *stress.conclusions,
             *(f"Note: {note}." for note in stress.notes),
             *([] if self.figure is None else [f"Figure: {self.figure}"]),
@@ -159,9 +152,5 @@ def stress(
     measured = finished(of_trial(source, trial, policy, devices.chosen(device), options), watch)
     if figure is None:
         return StressReport(measured)
-    failure = saved(stress_figure(measured.rows, measured.exits, measured.trial), figure)
+    failure = saved(stress_figure(measured.rows, measured.plain_macs, measured.trial), figure)
     return StressReport(measured, None if failure else figure, failure)
-
-
-def _points(interval: Interval | None) -> str:
-    return "–" if interval is None else f"{100 * interval.value:.1f}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -15,87 +14,65 @@ from offramp.report.model import Figure
 if TYPE_CHECKING:
     from offramp.policy.stress import StressRow
 
-HEIGHT, BAR = 150, 17
 
-
-def stress_figure(rows: Sequence[StressRow], exits: Sequence[int], name: str) -> Figure:
+def stress_figure(rows: Sequence[StressRow], plain_macs: int, name: str) -> Figure:
     """Accuracy and compute by the strength of each corruption, and where images of each kind leave.
 
     Args:
         rows: Of all kinds.
-        exits: Numbers of the policy's exits.
+        plain_macs: Of the network without early exits.
         name: Of the trial.
     """
-    worse = [row for row in rows if row.kind == "corruption"]
-    (plain,) = (row for row in rows if row.kind == "test")
-    strongest = max((row.strength for row in worse), default=0)
+    strongest = max((row.strength for row in rows), default=0)
     caption = (
         "Above: accuracy and compute by strength of corruption, from images as they are (0) on. Below: "
         f"where images leave; of corruptions at strength {strongest}."
     )
-    dearest = max(rows, key=lambda row: row.compute.mean)
-    alt = (
-        f"Images as they are take {100 * plain.compute.mean:.0f} % of the plain network's MACs; most "
-        f"take {dearest.name}, {100 * dearest.compute.mean:.0f} %."
-    )
-    wide = (chart.WIDTH - 90) // 2
-    above = [
-        _lines(plain, worse, "accuracy", "accuracy, %", wide),
-        _lines(plain, worse, "compute", "MACs, % of plain", wide),
+    dearest = max(rows, key=lambda row: row.tested.macs.mean)
+    cost = 100 * dearest.tested.macs.mean / plain_macs
+    alt = f"Most compute is taken by {dearest.title}: {cost:.0f} % of the plain network's MACs."
+    lines = [
+        _lines(rows, "accuracy, %", lambda row: row.tested.policy.value),
+        _lines(rows, "MACs, % of plain", lambda row: row.tested.macs.mean / plain_macs),
     ]
-    shown_rows = [row for row in rows if row.kind != "corruption" or row.strength == strongest]
+    bars = _bars([row for row in rows if row.kind != "corruption" or row.strength == strongest])
     apart = {"resolve": {"scale": dict.fromkeys(("color", "strokeDash"), "independent")}}
-    whole = {**chart.grid([chart.grid(above, 2), _bars(shown_rows, exits)], 1), **apart}
-    return Figure("stress", "more", Path(name).name, caption, alt, chart.spec(whole))
+    whole = {**chart.grid([chart.grid(lines, 2), bars], 1), **apart}
+    return Figure("stress", "more", name, caption, alt, chart.spec(whole))
 
 
-def _lines(plain: StressRow, worse: Sequence[StressRow], what: str, title: str, width: float) -> Json:
-    """One value by strength, a line for each corruption."""
-    names = list(dict.fromkeys(row.name for row in worse))
+def _lines(rows: Sequence[StressRow], title: str, value: Callable[[StressRow], float]) -> Json:
+    """A share by strength, a line for each corruption."""
+    names = list(dict.fromkeys(row.name for row in rows if row.kind == "corruption"))
     values = [
-        (name, row.strength, 100 * value)
+        (name, row.strength, 100 * value(row))
         for name in names
-        for row in (plain, *worse)
-        if row.name in (name, plain.name) and (value := _value(row, what)) is not None
+        for row in rows
+        if row.kind == "test" or (row.kind == "corruption" and row.name == name)
     ]
-    frame = pd.DataFrame(values, columns=["corruption", "strength", "value"])
-    hue, dashes = (
-        {**each, "field": "corruption"} for each in (chart.color(names, "stroke"), chart.dash(names))
-    )
     line = marks(
-        frame,
+        pd.DataFrame(values, columns=["corruption", "strength", "value"]),
         {"type": "line", "point": {"size": 14}},
         x=rank("strength", "strength", axis={"labelAngle": 0}),
         y=number("value", title, scale={"zero": False}),
-        color=hue,
-        strokeDash=dashes,
+        color={**chart.color(names, "stroke"), "field": "corruption"},
+        strokeDash={**chart.dash(names), "field": "corruption"},
         tooltip=[word("corruption"), number("strength"), number("value", title)],
     )
-    return chart.panel([line], width, HEIGHT)
+    return chart.panel([line], (chart.WIDTH - 90) // 2, 150)
 
 
-def _value(row: StressRow, what: str) -> float | None:
-    if what == "compute":
-        return row.compute.mean
-    return None if row.accuracy is None else row.accuracy.value
-
-
-def _bars(rows: Sequence[StressRow], exits: Sequence[int]) -> Json:
+def _bars(rows: Sequence[StressRow]) -> Json:
     """The share of images that leaves at each exit."""
     labels = [row.name for row in rows]
-    values = [
-        (row.name, exit, 100 * share)
-        for row in rows
-        for exit, share in zip(exits, row.shares, strict=True)
-    ]
-    frame = pd.DataFrame(values, columns=["images", "exit", "share"])
+    values = [(row.name, exit.exit, 100 * exit.share) for row in rows for exit in row.tested.exits]
     bars = marks(
-        frame,
-        {"type": "bar", "height": BAR - 4},
+        pd.DataFrame(values, columns=["images", "exit", "share"]),
+        {"type": "bar", "height": 13},
         x=number("share", "images that leave, %", scale={"domain": [0, 100]}),
         y=word("images", sort=labels, axis={"grid": False, "ticks": False}),
-        color=chart.exit_color(exits),
+        color=chart.exit_color(exit.exit for exit in rows[0].tested.exits),
         order={"field": "exit", "type": "quantitative"},
         tooltip=[word("images"), number("exit"), number("share", "share, %")],
     )
-    return chart.panel([bars], chart.WIDTH - chart.room(labels), (BAR + 2) * len(labels))
+    return chart.panel([bars], chart.WIDTH - chart.room(labels), 19 * len(labels))
