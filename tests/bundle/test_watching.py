@@ -19,6 +19,7 @@ from test_serving import ask, pictures, png, serving, wait
 
 from chromium import axe, blank
 from longer import long
+from offramp.api.deploy.serve import listener, serve_bundle
 from offramp.bundle.expected import FILE, Expected, ExpectedShare, read
 from offramp.bundle.folder import seal
 from offramp.bundle.runtime import Bundle
@@ -28,6 +29,7 @@ from offramp.serve.batcher import Answer
 from offramp.serve.gauges import WatchGauges
 from offramp.serve.watch import FallBack, Watch, WatchOptions, fallen_back, run_through
 from offramp.serve.windows import Windows
+from refusal import refuses
 from wording import refusal
 
 __all__ = ["pictures"]
@@ -217,6 +219,16 @@ def test_a_place_that_holds_no_lines_is_refused(tmp_path: Path, snapshot: Snapsh
     os.mkfifo(tmp_path / "pipe")
     for place in (tmp_path, tmp_path / "pipe", tmp_path / "none" / "a.jsonl"):
         assert refusal(AnswerFile, place) == snapshot
+
+
+def test_how_a_server_watches_is_checked_before_it_listens(
+    leaving: Path, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
+    for wrong in ({"answers": str(tmp_path / "none" / "a")}, {"shadow": 2.0}, {"fall_back": "never"}):
+        assert refusal(serve_bundle, str(leaving), port=0, **wrong) == snapshot
+    with listener("127.0.0.1", 0) as busy:
+        port = busy.getsockname()[1]
+        refuses("cannot listen", serve_bundle, str(leaving), port=port, answers=tmp_path / "a.jsonl")
 
 
 def test_bundles_say_what_to_expect(

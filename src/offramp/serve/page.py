@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 FEW = 30  # images below which no share of them is shown
 TO_JUDGE = 500  # images without an alarm, before that is said to mean anything
 NOTHING = "–"
+UNIT = "\N{NO-BREAK SPACE}%"  # of which no line is broken
+STILL = "Above is where they would have left; the table has where they leave."
 FILES = {"page.css": "text/css", "page.js": "text/javascript"}
 POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:"
 
@@ -49,8 +51,8 @@ def verdict(report: Report) -> WatchVerdict:
     if alarm is not None:
         done = {
             "none": "Answers go on as before; --fall-back would have images leave later.",
-            "raise": "Until it ends, thresholds are raised: images leave later and cost more.",
-            "all": "Until it ends, all images run to the last exit and cost the most.",
+            "raise": "Until it ends, thresholds are raised: images leave later and cost more. " + STILL,
+            "all": "Until it ends, all images run to the last exit and cost the most. " + STILL,
         }[options.fall_back]
         sentences = (
             *map(changed, alarm.changes),
@@ -98,8 +100,8 @@ def agreement(report: Report) -> tuple[str, ...]:
     if share is None or runs < FEW:
         return (f"{counted(runs, 'image')} ran to the end so far, and {FEW} are needed.",)
     sentences = [
-        f"Answers differ from those of exit {last} in {interval(share)} of images, by "
-        f"{runs:,} that ran to the end too."
+        f"Since the start, answers differ from those of exit {last} in {interval(share)} of images, "
+        f"by {runs:,} that ran to the end too."
     ]
     before = report.expected and report.expected.disagreement
     if before:
@@ -129,7 +131,7 @@ def window_rows(report: Report) -> list[tuple[str, ...]]:
             NOTHING if value is None or not some else percent(value)
             for value, some in zip(values, enough, strict=True)
         ]
-        return (name, *texts, before)
+        return tuple(text.replace(" %", UNIT) for text in (name, *texts, before))
 
     expected, windows = report.expected, report.windows
     images = NOTHING if expected is None else f"{expected.images:,}"
@@ -158,8 +160,9 @@ def label_rows(report: Report) -> list[tuple[str, ...]]:
         count, right = report.labelled[at], report.right[at]
         accuracy = interval(anytime(right, count)) if count else NOTHING
         before = report.expected.accuracy[at] if report.expected and report.expected.accuracy else None
+        had = NOTHING if before is None else percent(before)
         rows.append(
-            (f"exit {exit}", f"{count:,}", accuracy, NOTHING if before is None else percent(before))
+            tuple(text.replace(" %", UNIT) for text in (f"exit {exit}", f"{count:,}", accuracy, had))
         )
     return rows
 
@@ -186,7 +189,7 @@ def html(report: Report, name: str, unreliable: tuple[str, ...]) -> str:
         labels=label_rows(report) if sum(report.labelled) else [],
         missing=missing(report.expected),
         report=report,
-        years=report.options.alarm_every / (10 * 365 * 24 * 3600),
+        days=report.options.alarm_every / (10 * 24 * 3600),
         few=FEW,
     )
 

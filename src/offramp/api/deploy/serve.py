@@ -130,10 +130,15 @@ def serve_bundle(
     from offramp.serve.watch import Watch, WatchOptions
 
     limits = ServeLimits(max_batch, max_wait, queue, max_body, max_pixels)
-    options = WatchOptions(shadow, alarm_every, fall_back, answers)
+    file = None if answers is None else Path(answers)
+    options = WatchOptions(shadow, alarm_every, fall_back, file)
     network = opened(bundle, threads)
-    listening = listener(host, port)
     watch = Watch(network, options)
+    try:
+        listening = listener(host, port)
+    except OfframpError:
+        watch.close()
+        raise
     server = make_server(make_app(network, limits, name_of(bundle), watch), limits)
     name = f"[{host}]" if ":" in host else host
     address = f"http://{name}:{listening.getsockname()[1]}"
