@@ -65,7 +65,8 @@ def measure(quick: bool) -> Iterator[Result]:
     for stem in STEMS:
         with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
             bundles, images = bundles_and_images(Path(scratch), stem)
-            yield from closed(stem, bundles, images, rounds=3 if quick else 7, seconds=seconds / 3)
+            rounds, each = (3, 2.0) if quick else (7, 5.0)
+            yield from closed(stem, bundles, images, rounds, each)
             if stem == STEMS[-1]:
                 yield from opened(bundles, images, seconds)
 
