@@ -10,6 +10,7 @@ from offramp import device as devices
 from offramp.device import chosen, seeded
 from offramp.nets import NetSpec, attach, build
 from offramp.nets.network import redrawn
+from offramp.study.plan import profiles
 from wording import refusal
 
 
@@ -104,6 +105,64 @@ def test_without_an_accelerator_it_is_the_cpu(monkeypatch, snapshot):
     assert devices.free_memory(device) is devices.peak_memory(device) is None
     assert devices.nvidia_uuid(device) is None
     assert refusal(chosen, "gpu") == snapshot
+
+
+@pytest.fixture
+def mac(monkeypatch):
+    """A Mac's GPU, with the functions that torch's module of it has, and no others."""
+    calls = []
+    fakes = {
+        "is_available": lambda: True,
+        "device_count": lambda: 1,
+        "synchronize": lambda: calls.append("synchronize"),
+        "manual_seed": lambda seed: calls.append(seed),
+        "get_rng_state": lambda _="mps": torch.tensor([calls.count("drawn")]),
+        "set_rng_state": lambda state, _="mps": calls.append(("put back", int(state))),
+        "recommended_max_memory": lambda: 100,
+        "driver_allocated_memory": lambda: 30,
+    }
+    for name, fake in fakes.items():
+        assert hasattr(torch.mps, name)
+        monkeypatch.setattr(torch.mps, name, fake)
+    monkeypatch.setattr(torch.backends.mps, "get_name", lambda: "Apple M3")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("OFFRAMP_DEVICE", raising=False)
+    return calls
+
+
+def test_the_gpu_of_a_mac_is_a_device_that_has_to_be_named(mac, monkeypatch, snapshot):
+    assert chosen() == torch.device("cpu")  # where nobody has tried it
+    device = chosen("mps")
+    monkeypatch.setenv("OFFRAMP_DEVICE", "mps")
+    assert chosen() == device == torch.device("mps")
+    assert refusal(chosen, "cuda") == snapshot
+    assert devices.count(device) == 1 and devices.spread(device, 2) == [torch.device("mps", 0)] * 2
+    assert refusal(devices.several, device, 2) == snapshot
+    assert devices.collectives(device) is None and devices.nvidia_uuid(device) is None
+    assert refusal(devices.elsewhere, "mps", "cpu") == snapshot
+    devices.synchronize(device)
+    devices.reseed(7)
+    assert mac == ["synchronize", 7]
+    assert devices.free_memory(device) == 70 and devices.peak_memory(device) is None
+    assert devices.name.__wrapped__(device) == "Apple M3"
+    assert devices.arithmetic(device) == devices.Arithmetic()
+    cpu, own = devices.random_state(device)
+    assert torch.equal(cpu, torch.get_rng_state()) and own == 0
+    with devices.random_state_restored(device):
+        mac.append("drawn")
+    with seeded(3):
+        mac.append("drawn")
+    assert [call for call in mac if isinstance(call, tuple)] == [("put back", 0), ("put back", 1)]
+
+
+@pytest.mark.usefixtures("mac")
+def test_a_mac_computes_as_a_plain_loop_does():
+    """Its numerics: weights in order, and torch's own loop over them (docs/decisions/numerics.md)."""
+    exact, soon = profiles.find("exact", "mps"), profiles.find("fast", "mps")
+    for numerics in (exact, soon):
+        assert (numerics.memory_format, numerics.fused_optimizer) == ("contiguous", False)
+        assert (numerics.precision, numerics.tf32) == ("float32", False)
+    assert exact.deterministic and not soon.deterministic
 
 
 def test_of_a_cluster_a_class_of_devices_is_chosen(monkeypatch, snapshot):

@@ -1,8 +1,8 @@
 """The device that networks run on: which one it is, and all that differs from one to the next.
 
 Another class of device that torch knows, such as `xpu`, is one more name in `DeviceClass`: its default
-numerics profile follows, and torch's module of that name has the functions that are called below. That
-of `mps` lacks some: `_module` would have to stand in for it.
+numerics profile follows, and torch's module of that name has the functions that are called below. What
+that of `mps`, the GPU of a Mac, lacks is in `_Mps`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from torch import Tensor
 
 from offramp.errors import OfframpError
 
-DeviceClass = Literal["cpu", "cuda"]
+DeviceClass = Literal["cpu", "cuda", "mps"]
 CLASSES: tuple[DeviceClass, ...] = get_args(DeviceClass)
 _ACCELERATORS = tuple(kind for kind in CLASSES if kind != "cpu" and hasattr(torch, kind))
+_ON_REQUEST = ("mps",)  # nobody has tried it, and it has computed wrongly without a word
 _COLLECTIVES: dict[DeviceClass, str] = {"cpu": "gloo", "cuda": "nccl"}
 
 
@@ -32,7 +33,7 @@ def chosen(name: str | torch.device | None = None) -> torch.device:
 
     Args:
         name: Such as `cpu`, `cuda` or `cuda:1`; without one, what OFFRAMP_DEVICE says; without that, the
-            first accelerator that is here, else the CPU.
+            first accelerator that is here, else the CPU. That of a Mac, `mps`, has to be named.
 
     Raises:
         OfframpError: For a device that is not here.
@@ -44,7 +45,7 @@ def chosen(name: str | torch.device | None = None) -> torch.device:
     kinds = [kind for kind in _ACCELERATORS if _module(kind).is_available()]
     numbered = [f"{kind}:{i}" for kind in kinds for i in range(_module(kind).device_count())]
     if not text:
-        return torch.device([*kinds, "cpu"][0])
+        return torch.device(next((kind for kind in kinds if kind not in _ON_REQUEST), "cpu"))
     if text not in ("cpu", *kinds, *numbered):
         source = "" if name else " (OFFRAMP_DEVICE)"
         raise OfframpError(
@@ -64,11 +65,11 @@ def elsewhere(name: str | None, usual: str) -> torch.device:
         OfframpError: For an unknown class of devices.
     """
     text = name or os.environ.get("OFFRAMP_DEVICE") or usual
-    if text not in CLASSES:
+    if text not in _COLLECTIVES:  # no machine of a cluster has others
         source = "" if name else " (OFFRAMP_DEVICE)"
         raise OfframpError(
             f"no device '{text}' on a cluster{source}, which numbers its own; choose from "
-            f"{', '.join(CLASSES)}"
+            f"{', '.join(_COLLECTIVES)}"
         )
     return torch.device(text)
 
@@ -127,9 +128,36 @@ def spread(device: torch.device, number: int) -> list[torch.device]:
     return [torch.device(device.type, i % count(device)) for i in range(number)]
 
 
+class _Mps:
+    """Torch's module of a Mac's GPU, with what it lacks. There is one such device, of no number, in the
+    machine's own memory."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch.mps, name)
+
+    def is_initialized(self) -> bool:
+        return bool(torch.mps.is_available())
+
+    def synchronize(self, _: torch.device) -> None:
+        torch.mps.synchronize()
+
+    def manual_seed_all(self, number: int) -> None:
+        torch.mps.manual_seed(number)
+
+    def mem_get_info(self, _: torch.device) -> tuple[int, int]:
+        most = torch.mps.recommended_max_memory()
+        return max(0, most - torch.mps.driver_allocated_memory()), most
+
+    def get_device_name(self, _: torch.device) -> str:
+        return str(torch.backends.mps.get_name())
+
+    def is_bf16_supported(self, including_emulation: bool) -> bool:  # noqa: ARG002
+        return False  # which of them have it is not known here
+
+
 def _module(kind: str) -> Any:
     """Torch's module of a class of devices. All but that of the CPU have the same functions."""
-    return getattr(torch, kind)
+    return _Mps() if kind == "mps" else getattr(torch, kind)
 
 
 def synchronize(device: torch.device) -> None:
@@ -140,8 +168,8 @@ def synchronize(device: torch.device) -> None:
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor on the device. From the CPU's memory it gets there while the host goes on: out of a copy
-    in pages that stay, so the tensor may change at once."""
-    if device.type == "cpu" or tensor.device.type != "cpu":
+    in pages that stay, so the tensor may change at once. A Mac has one memory for both."""
+    if device.type in ("cpu", "mps") or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
@@ -152,12 +180,18 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """The most bytes that torch held on an accelerator since this was last asked; None on the CPU."""
-    if device.type == "cpu":
+    """The most bytes that torch held on an accelerator since this was last asked; None on the CPU and
+    on a Mac's GPU, which do not tell."""
+    if device.type in ("cpu", "mps"):
         return None
     most = int(_module(device.type).max_memory_allocated(device))
     _module(device.type).reset_peak_memory_stats(device)
     return most
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """The type in which a device adds up what is many: float64, which a Mac's GPU lacks."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 @functools.cache
@@ -179,12 +213,10 @@ def nvidia_uuid(device: torch.device) -> str | None:
     return f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else None
 
 
-def collectives(device: torch.device) -> str:
-    """The backend of torch.distributed for one training on several of such devices.
-
-    Raises KeyError for a class of devices without one.
-    """
-    return _COLLECTIVES[device.type]  # type: ignore[index]
+def collectives(device: torch.device) -> str | None:
+    """The backend of torch.distributed for one training on several of such devices; None for a class
+    without one."""
+    return _COLLECTIVES.get(device.type)  # type: ignore[call-overload,no-any-return]
 
 
 def reseed(number: int) -> None:

@@ -65,6 +65,8 @@ class Numerics:
 DEFAULTS: dict[str, Numerics] = {
     name: Numerics(name=name, version=1, device=name, threads=2) for name in CLASSES
 }
+# On a Mac's GPU, weights that do not lie in order have stayed as they were, without a word.
+DEFAULTS["mps"] = replace(DEFAULTS["mps"], memory_format="contiguous", fused_optimizer=False)
 """What a study gets that asks for nothing, by device class."""
 
 PROFILES = {

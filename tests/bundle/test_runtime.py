@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -144,7 +145,8 @@ def test_the_list_of_sums_itself(bundle: Path, tmp_path: Path, snapshot: Snapsho
     sums.write_text("".join(line for line in whole.splitlines(True) if "policy" not in line))
     assert bundle_refusal(Bundle, bundle) == snapshot
     (tmp_path / "outside").write_text("")
-    for name in ("../outside", str(tmp_path / "outside"), ""):
+    others = ("C:outside", r"\outside", r"more\..\..\outside", r"\\host\share\outside")  # of Windows
+    for name in ("../outside", str(tmp_path / "outside"), "", *others):
         sums.write_text(f"{whole}{'0' * 64}  {name}\n")
         assert bundle_refusal(Bundle, bundle) == snapshot
     sums.unlink()
@@ -276,8 +278,8 @@ def test_a_stage_takes_what_predict_does_in_it(leaving: Path, monkeypatch: pytes
     takes(bundle._scoring, "score", 10)
     takes(bundle._scoring, "answers", 100)
     noise = np.zeros((4, 8, 8, 1), np.uint8)
-    assert bundle.times(noise) == [1111, 11, 11]
-    assert [stage["p95"] for stage in runtime.measure(bundle, (4,), 3)["stages"]] == [1111e3, 11e3, 11e3]
+    assert bundle.times(noise) == [1111, 11, 1]  # whoever comes to the last leaves there
+    assert [stage["p95"] for stage in runtime.measure(bundle, (4,), 3)["stages"]] == [1111e3, 11e3, 1e3]
 
 
 def test_bad_images_are_named_and_the_others_answered(
@@ -521,6 +523,46 @@ def test_escapes_of_a_terminal_are_not_printed(bundle: Path, images: Path) -> No
     assert status == 0 and "\x1b" not in out and "  \\x1b[31m" in out
     edited(bundle, "stages.json", "unreliable", ["\x1b[2Jgone"])
     assert run(bundle, images / "00.png")[2] == "run.py: unreliable: \\x1b[2Jgone\n"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_letters_that_a_console_lacks_are_spelled_out(encoding: str, bundle: Path, images: Path) -> None:
+    """As a console of Windows does; where it has them all they stay."""
+    edited(bundle, "labels.json", "", [f"caf\u00e9 \u732b {k}" for k in range(10)])
+    for name, cafe, cat in (
+        (encoding, "é" if encoding == "cp1252" else "\\xe9", "\\u732b"),
+        ("utf-8", "é", "猫"),
+    ):
+        command = [sys.executable, "-B", str(bundle / "run.py"), str(images / "00.png")]
+        environment = {**os.environ, "PYTHONIOENCODING": name}
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=500)
+        assert done.returncode == 0 and done.stderr == b""
+        assert f"  caf{cafe} {cat} " in done.stdout.decode(name)
+
+
+def test_one_image_leaves_where_it_does_in_a_batch(
+    leaving: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores that decide nothing are not computed, and of one row none is where it is far from the
+    threshold; a tie, which is not, leaves."""
+    every, scoring = Bundle(leaving), Bundle(leaving)._scoring
+    pixels = every.pixels(load(DataSpec("digits", test_images=20)).test.images.numpy()[..., None][:, 0])
+    last = len(every.stages) - 1
+    for size in (1, len(pixels)):  # whose logits may differ in their last bits
+        batches = [pixels[low : low + size] for low in range(0, len(pixels), size)]
+        logits = np.concatenate([every.all_exits(batch) for batch in batches])
+        sure = scoring.scores(every.score, logits)
+        for threshold in (*sure[:3, 0].tolist(), 0.5, -math.inf, math.inf, None):
+            bundle = every.with_thresholds([*[threshold] * last, None])
+            places = scoring.leaves(every.score, logits, [threshold] * last)
+            expected = [bundle.stages[place].exit for place in places]
+            assert [exit for batch in batches for exit in bundle.run(batch).exits] == expected
+    with monkeypatch.context() as patch:  # far from the threshold, and where all leave: no score at all
+        patch.setattr(scoring, "score", lambda *_: pytest.fail("a score was computed"))
+        bundle = every.with_thresholds([*[math.inf] * last, None])
+        assert bundle.run(pixels[:1]).exits == bundle.stages[last].exit
+        with pytest.raises(pytest.fail.Exception):  # the control: of several rows it decides
+            bundle.run(pixels)
 
 
 def ending_in(bundle: Path, kind: str, *more: str, times: int = 1, **attributes: Any) -> None:

@@ -18,11 +18,16 @@ import torch.distributed as dist
 from fit_runs import USUAL, program_nodes
 from torch import Tensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from longer import long
 from offramp.augment import Augment
 from offramp.data import Data
+from offramp.device import widest
 from offramp.engine import fit as fitting
+from offramp.engine import images as images_module
+from offramp.engine import tally
 from offramp.engine.cache import Cache
 from offramp.engine.fit import evaluate, fit
 from offramp.engine.images import Images
@@ -165,6 +170,39 @@ def test_a_step_that_asks_for_a_number_is_found(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(fitting, "step", curious)
     trainee, passes, images = begun(program_nodes("joint")[0], tmp_path, "plain")
     assert "curious" in ended_in(trainee, passes, images)
+
+
+class Typed(TorchDispatchMode):
+    """Notes what comes to lie on the device in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        answer = function(*args, **(kwargs or {}))
+        for value in tree_leaves(answer):
+            if isinstance(value, Tensor) and value.is_meta and value.dtype == torch.float64:
+                self.names.append(str(function))
+        return answer
+
+
+@pytest.mark.parametrize("strategy", ["distillation", *long("joint", "boosted")])
+def test_a_device_without_float64_is_spared_it(
+    strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU of a Mac has none. The control: elsewhere sums and draws are in it."""
+    node = program_nodes(strategy, RECIPES["sgd"])[-1]
+    wide = []
+    for device in (META, torch.device("mps")):
+        for module in (tally, images_module):
+            monkeypatch.setattr(module, "widest", lambda _, device=device: widest(device))
+        augment = Augment(flip=True, crop=1, jitter=0.1)
+        trainee, passes, images = begun(node, tmp_path, "derived", augment=augment)
+        with Typed() as seen:
+            ended_in(trainee, passes, images)
+        wide.append(seen.names)
+    assert wide[0] and not wide[1]
 
 
 def test_evaluation_asks_for_nothing(tmp_path: Path) -> None:

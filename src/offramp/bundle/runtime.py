@@ -18,6 +18,7 @@ import copy
 import functools
 import hashlib
 import json
+import math
 import mmap
 import os
 import platform
@@ -26,7 +27,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import ModuleType
 from typing import Any
 
@@ -207,13 +208,17 @@ class Stage:
     adds: bool = False
     gate: tuple[float, ...] | None = None  # what the exit has learned, for a score that reads it
 
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of the graph's inputs; onnxruntime makes them anew each time."""
+        return tuple(values.name for values in self.session.get_inputs())
+
     def run(self, tensors: Sequence[Array], before: Array = None) -> list[Array]:
         """[B, …] each → the logits [B, C], then what the next stage needs. before: the answer of the
         stage before, [B, C]. Raises BundleError where the graph gives something else."""
-        names = (values.name for values in self.session.get_inputs())
         values = (*tensors, before) if self.adds else tensors
         try:
-            outputs: list[Array] = self.session.run(None, dict(zip(names, values, strict=True)))
+            outputs: list[Array] = self.session.run(None, dict(zip(self.names, values, strict=True)))
         except Exception as error:  # onnxruntime raises classes of its own that it does not name
             raise BundleError(f"{self.file} fails ({_line(error)}); {AGAIN}") from error
         if outputs[0].shape != (len(tensors[0]), self.classes):
@@ -229,7 +234,7 @@ class ExitedRows:
     stage: int  # counted from 0
     logits: Array  # [L, C] float32
     confidence: Array  # [L]
-    scores: Array  # [L, stage + 1], how sure each stage was that they ran
+    scores: Array = None  # [L, stage + 1], how sure each stage was that they ran, if it is told
 
 
 @dataclass(frozen=True)
@@ -242,7 +247,7 @@ class StageInput:
             None the pixels.
         before: The answer of the stage before, [L, C]; None at the first.
         past: What the score knows of the stages before, [L, …] each, or None.
-        scores: How sure each stage before was, [L, stages]; None at the first.
+        scores: How sure each stage before was, [L, stages]; None at the first, and unless they are told.
     """
 
     tensors: dict[int | None, list[Array]]
@@ -447,17 +452,24 @@ class Bundle:
         """`predict` of what `pixels` returns: [B, C, H, W] float32."""
         return self._answers(len(pixels), self._stages(pixels))
 
-    def step(self, at: int, images: StageInput) -> tuple[ExitedRows | None, Array, StageInput | None]:
+    def step(
+        self, at: int, images: StageInput, scored: bool = True
+    ) -> tuple[ExitedRows | None, Array, StageInput | None]:
         """Run stage `at`, counted from 0, for images that have come to it; at the first that is
         `StageInput({None: [pixels]})`, with pixels as for `run`. Returns those that leave; which rows
-        stay, [S] int; and these at the next stage. None where there are none."""
+        stay, [S] int; and these at the next stage. None where there are none. scored: whether scores are
+        told that decide nothing; else none is."""
         stage = self.stages[at]
         answer, *tensors = stage.run(images.tensors[stage.after], images.before)
         answer = self._scoring.carried(answer, images.before, self.carry)
-        how = (stage.temperature, images.past, stage.gate)
-        sure, past = self._scoring.score(self.score, answer, *how)
-        scores = sure[:, None] if images.scores is None else np.column_stack((images.scores, sure))
-        leaving = self._leaving(at, sure)
+        past = scores = None
+        leaving = None if scored else self._soon(at, answer)
+        if leaving is None:
+            how = (stage.temperature, images.past, stage.gate)
+            sure, past = self._scoring.score(self.score, answer, *how)
+            leaving = self._leaving(at, sure)
+        if scored:
+            scores = sure[:, None] if images.scores is None else np.column_stack((images.scores, sure))
         needed = {later.after for later in self.stages[at + 1 :]}
         every = {k: v for k, v in {**images.tensors, at: tensors}.items() if k in needed}
         onward = StageInput(every, answer, past, scores)
@@ -469,7 +481,7 @@ class Bundle:
         gone = answering[leaving]
         warm = self._scoring.probabilities(gone, stage.temperature)
         sure = np.max(warm, axis=-1, initial=0.0)
-        left = ExitedRows(np.flatnonzero(leaving), at, gone, sure, scores[leaving])
+        left = ExitedRows(np.flatnonzero(leaving), at, gone, sure, scores[leaving] if scored else None)
         # What goes on is made smaller, so that what left stops costing.
         return left, staying, onward[staying] if len(staying) else None
 
@@ -480,7 +492,7 @@ class Bundle:
         for at in range(len(self.stages)):
             if images is None:
                 return
-            left, staying, images = self.step(at, images)
+            left, staying, images = self.step(at, images, scored=False)
             yield None if left is None else replace(left, rows=rows[left.rows])
             rows = rows[staying]
 
@@ -513,7 +525,7 @@ class Bundle:
         """Seconds of each stage as `predict` runs it for images that all go on to the last: the graph,
         its score and who leaves. The first has in it what an answer costs once: normalizing the array,
         and putting the answers together. images: an array as for `predict`."""
-        through = self.with_thresholds([None] * len(self.stages))
+        through = self.with_thresholds([*[math.inf] * (len(self.stages) - 1), None])
         ends: list[float] = []
 
         def ending(stages: Iterator[ExitedRows | None]) -> Iterator[ExitedRows | None]:
@@ -552,6 +564,20 @@ class Bundle:
         if at == len(self.stages) - 1:
             return np.ones(len(sure), bool)
         return np.zeros(len(sure), bool) if threshold is None else sure >= threshold
+
+    def _soon(self, at: int, answer: Array) -> Array:
+        """`_leaving`, where it is known without a score of the batch, which takes longer than some
+        stages; else None."""
+        stage, kind = self.stages[at], self._scoring.SCORES[self.score]
+        if kind.history:
+            return None
+        if stage.threshold is None or at == len(self.stages) - 1:
+            return np.full(len(answer), at == len(self.stages) - 1)
+        if len(answer) > 1:
+            return None
+        how = stage.temperature, stage.threshold
+        leaves = self._scoring.row_leaves(self.score, answer[0].tolist(), *how)
+        return None if leaves is None else np.array([leaves])
 
     def _array(self, images: Array) -> Array:
         height, width = self.preprocessing.size
@@ -715,7 +741,8 @@ def _verified(folder: Path) -> frozenset[str]:
     for line in _lines(folder / SUMS):
         digest, _, name = line.partition("  ")
         path = folder / name
-        if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        place = PureWindowsPath(name)  # which reads the separators and drives of every system
+        if not name or place.anchor or ".." in place.parts:
             raise BundleError(f"{folder / SUMS} has a line that names no file of the bundle: {line!r}")
         try:
             if not path.is_file():  # a pipe would be waited for, a device never ends
@@ -907,6 +934,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--measure", action="store_true", help="time each stage on noise, as JSON")
     parser.add_argument("--out", type=Path, metavar="FILE", help="with --measure: write the times there")
     parser.add_argument("--device", metavar="NAME", help="with --measure: what this device is called")
+    if hasattr(sys.stdout, "reconfigure"):  # a console of Windows lacks most letters
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = parser.parse_args(arguments)
     if options.batch < 1 or (options.threads is not None and options.threads < 1):
         parser.error("--batch and --threads must be at least 1")

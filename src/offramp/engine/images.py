@@ -17,7 +17,7 @@ from offramp.data.dataset import FileSplit, Split
 from offramp.data.images.files import pixels
 from offramp.data.images.geometry import picture
 from offramp.data.views import augmented, cut_draws, cut_out, draws
-from offramp.device import moved
+from offramp.device import moved, widest
 from offramp.engine.losses import balanced
 from offramp.engine.ranks import ALONE, Ranks
 from offramp.engine.settings import laid_out
@@ -127,7 +127,9 @@ class Images:
     def _finished(self, stored: Tensor, rows: Tensor, view: View | None) -> Tensor:
         images = moved(stored, self.device)
         if view is not None and self.augment is not None:
-            images = augmented(self.augment, images, draws(view, rows))
+            kind = widest(self.device)
+            drawn = draws(view, rows if kind == torch.float64 else rows.cpu())  # which draws in it
+            images = augmented(self.augment, images, drawn.to(self.device, kind))
         return laid_out(normalize(images, self._mean, self._std), self._memory_format)
 
     def _boxes(self, augment: Augment, stored: Split, rows: Tensor, view: View) -> Tensor:

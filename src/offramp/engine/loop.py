@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
-from offramp.device import seeded
+from offramp.device import seeded, widest
 from offramp.engine.auxiliary import (
     Anchor,
     Anchors,
@@ -670,6 +670,6 @@ def _gather(module: nn.Module) -> None:
 def _sums(net: nn.Module) -> dict[str, float]:
     """The sum of each tensor of a network, which tells whether it changed."""
     state = net.state_dict()
-    totals = [tensor.sum(dtype=torch.float64) for tensor in state.values()]
+    totals = [tensor.sum(dtype=widest(tensor.device)) for tensor in state.values()]
     totals = [total.full_tensor() if hasattr(total, "full_tensor") else total for total in totals]
     return dict(zip(state, torch.stack(totals).tolist(), strict=True))

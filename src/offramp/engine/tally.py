@@ -10,16 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from offramp.device import widest
+
 
 @torch.no_grad()
 def measured(exits: Sequence[int], loss: Tensor, logits: Mapping[int, Tensor], labels: Tensor) -> Tensor:
-    """Sums over the images of a batch, [1 + 2 · exits] float64: of losses, from the batch's mean `loss`,
-    then for each exit of cross-entropies and of hits."""
+    """Sums over the images of a batch, [1 + 2 · exits], float64 where the device has it: of losses, from
+    the batch's mean `loss`, then for each exit of cross-entropies and of hits."""
     sums = [loss * len(labels)]
     for exit in exits:
         sums.append(F.cross_entropy(logits[exit].detach(), labels, reduction="sum"))
         sums.append((logits[exit].argmax(1) == labels).sum())
-    return torch.stack([total.double() for total in sums])
+    return torch.stack([total.to(widest(loss.device)) for total in sums])
 
 
 @dataclass
@@ -29,7 +31,7 @@ class Tally:
     Attributes:
         exits: That the loss reads.
         losses: [steps] float32.
-        sums: [1 + 2 · exits] float64.
+        sums: [1 + 2 · exits], float64 where the device has it.
         images: Added so far.
         steps: Added so far.
         seconds: Of an epoch before it was interrupted.
@@ -44,7 +46,7 @@ class Tally:
 
     @staticmethod
     def begun(exits: Sequence[int], steps: int, device: torch.device) -> Tally:
-        sums = torch.zeros(1 + 2 * len(exits), dtype=torch.float64, device=device)
+        sums = torch.zeros(1 + 2 * len(exits), dtype=widest(device), device=device)
         return Tally(exits, torch.zeros(steps, device=device), sums)
 
     def add(self, sums: Tensor, images: int) -> None:

@@ -21,8 +21,6 @@ from offramp.units import counted, percent
 Tensors = tuple[Tensor, ...]
 SegmentCall = Callable[..., Tensors]
 HeadCall = Callable[[Tensors, Tensor | None], Tensor]
-NEAR = 1e-4  # far above the rounding of a softmax in float32
-FEW = 200  # classes; of more, a loop takes longer than kernels
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,9 +120,9 @@ class Predictor:
         self._places = list(
             zip(torch.split(self._numbers, 1), torch.split(self._shares, 1), strict=True)
         )
-        self._classes = torch.split(classes, 1) if len(classes) <= FEW else ()
+        self._classes = torch.split(classes, 1) if len(classes) <= scoring.FEW else ()
         self._together = scoring.SCORES[policy.score].together  # exits answer by several heads' logits
-        self._nearly = scoring.SCORES[policy.score].of_row if net.classes <= FEW else None
+        self._by_row = scoring.SCORES[policy.score].of_row is not None and net.classes <= scoring.FEW
         self._temperatures = warmth
         self._warmth = None if policy.temperatures is None else torch.tensor(warmth, device=device)
 
@@ -232,15 +230,13 @@ class Predictor:
         return scoring.answers(logits), scoring.probabilities(logits, temperature).amax(dim=-1)
 
     def _decision(self, at: int, logits: Tensor, past: scoring.Past) -> tuple[bool, scoring.Past]:
-        """Whether a single image leaves. logits: [1, C] on the host. Some scores tell of one row without
-        a kernel; only where that is too near to the threshold are kernels run, which take longer than
-        some stages: between convolutions every one is cold."""
+        """Whether a single image leaves. logits: [1, C] on the host."""
         threshold = self.policy.thresholds[at]
-        if threshold is not None and self._nearly is not None:
+        if threshold is not None and self._by_row:
             (row,) = logits.tolist()  # as quick as can be: taking the row out first is a kernel more
-            nearly = self._nearly(row, self._temperatures[at])
-            if abs(nearly - threshold) > NEAR:  # not so for NaN
-                return nearly > threshold, None
+            leaves = scoring.row_leaves(self.policy.score, row, self._temperatures[at], threshold)
+            if leaves is not None:
+                return leaves, None
         sure, past = self._score(at, logits, past)
         return threshold is not None and bool(sure >= threshold), past
 

@@ -28,6 +28,8 @@ Gate = Sequence[float] | None  # of an exit: the numbers that a learned score re
 
 NEVER = float("-inf")
 STATISTICS = 4
+NEAR = 1e-4  # far above the rounding of a softmax in float32
+FEW = 200  # classes; of more, a loop takes longer than kernels
 FARTHEST = 8.0  # that an offset of a class moves log-odds; numbers beyond are taken as this
 
 
@@ -171,6 +173,17 @@ def row_confidence(row: list[float], temperature: float) -> float:
     for each in row:
         total += math.exp((each - most) / temperature)
     return 1 / total
+
+
+def row_leaves(name: str, row: list[float], temperature: float, threshold: float) -> bool | None:
+    """Whether one row of logits [C] leaves, without a kernel, which between a network's own takes longer
+    than some stages. None where it has to be computed in full: for a score that does not tell of a row
+    alone, many classes, a value that is too near to the threshold, and NaN."""
+    of_row = SCORES[name].of_row
+    if of_row is None or len(row) > FEW:
+        return None
+    nearly = of_row(row, temperature)
+    return nearly > threshold if abs(nearly - threshold) > NEAR else None
 
 
 def library(array: Array) -> Any:

@@ -209,6 +209,8 @@ def _ranks(device: torch.device) -> Finding:
 
     what = "one training on several devices"
     library = devices.collectives(device)
+    if library is None:
+        return Finding(what, f"no, torch has no library for it on {device.type}")
     if not (dist.is_available() and dist.is_backend_available(library)):
         return Finding(what, f"no, this torch has no {library}", f"install a torch that has {library}")
     if device.type == "cpu":
