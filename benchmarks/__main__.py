@@ -55,6 +55,7 @@ ON_REQUEST = {
     "serve": "offramp serve under load: a policy against the plain network, throughput and latency",
     "omp_spinning": "how long OpenMP's threads should spin, alone and beside other work",
     "ablation": "each optimization off alone",
+    "optimizer": "the fused optimizer against the plain one, in one process",
 }
 EVERY = PARTS | ON_REQUEST
 Row = dict[str, Any]

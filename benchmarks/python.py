@@ -1,8 +1,8 @@
 """Does a call from Python cost what the command costs? Processor seconds of whole processes, in turns.
 
-The command trains a study of the digits, or builds a bundle; a program in Python does the same, with
-torch imported after offramp or before. First on a machine that does nothing else, then beside a process
-that keeps a core busy.
+The command trains a study of the digits, one network, or builds a bundle; `run`, `fit` and `build` in
+Python do the same, with torch imported after offramp or before. First on a machine that does nothing
+else, then beside a process that keeps a core busy.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ def measure(quick: bool) -> Iterator[Result]:
     with tempfile.TemporaryDirectory(prefix="offramp-python-") as folder:
         place = Path(folder)
         (place / "study.yaml").write_text(json.dumps(study))  # which YAML reads
-        jobs = {"run": run_ways(study), "build": build_ways()}
+        jobs = {"run": run_ways(study), "fit": fit_ways(recipe), "build": build_ways()}
         for name, ways in jobs.items():
             for machine in ("quiet", "beside a busy process"):
                 with nullcontext() if machine == "quiet" else neighbor():
                     asked = {way: partial(seconds, words, place) for way, words in ways.items()}
-                    times = in_turns(asked, 2 if quick else 5)
+                    turns = 5 if not quick else 2 if machine == "quiet" else 1
+                    times = in_turns(asked, turns)
                 for way in ORDERS:
                     title = (
                         f"python: {name}, torch imported {way}, {machine}, processor seconds / command"
@@ -53,8 +54,23 @@ def measure(quick: bool) -> Iterator[Result]:
 
 def run_ways(study: Mapping[str, object]) -> Mapping[str, Sequence[str]]:
     """What follows `python`, for each way of running a study into `STORE`."""
-    code = f"if __name__ == '__main__': offramp.run({study!r}, store='STORE')"
+    code = f"if __name__ == '__main__': offramp.run({study!r}, store='STORE', workers=1)"
     command = ("-m", "offramp", "run", "study.yaml", "--store", "STORE", "--workers", "1")
+    return {"command": command, **in_python(code)}
+
+
+def fit_ways(recipe: Mapping[str, object]) -> Mapping[str, Sequence[str]]:
+    """One network, which the command trains from the registry and the digits, and `fit` from what it is
+    given: the same network and the same images, of which it holds out as many."""
+    code = f"""
+from offramp.data.sources.digits import digits
+from offramp.nets import NetSpec, build
+train, test = ((split.images, split.labels) for split in (digits().train, digits().test))
+net = build(NetSpec('digits-cnn'), (1, 8, 8), 10, 42)
+offramp.fit(net, 'joint', train=train, test=test, recipe={recipe!r}, store='STORE')"""
+    words = ("--strategy", "joint", "--backbone", "digits-cnn", "--data", "digits", "--workers", "1")
+    settings = (word for name, value in recipe.items() for word in ("--set", f"recipe.{name}={value}"))
+    command = ("-m", "offramp", "run", *words, "--store", "STORE", *settings)
     return {"command": command, **in_python(code)}
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from time import perf_counter
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -46,13 +47,14 @@ HALF = (0.5, 0.5, 0.5)  # mean and deviation of what the made images hold
 @dataclass(frozen=True)
 class Case:
     """A network of the registry on square images.  steps: of an epoch, batches of `batch` images.
-    options: of the backbone, where they are not its defaults."""
+    options: of the backbone, where they are not its defaults. optimizer: of the engine."""
 
     backbone: str
     pixels: int
     batch: int
     steps: int
     options: tuple[tuple[str, str], ...] = ()
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
 
     @property
     def name(self) -> str:
@@ -158,7 +160,12 @@ def engine(case: Case, numerics: Numerics) -> Iterator[Epoch]:
     where = devices.chosen()
     template = network(case)
     recipe = Recipe(
-        epochs=10**6, batch_size=case.batch, learning_rate=RATE, momentum=MOMENTUM, select="last"
+        epochs=10**6,
+        batch_size=case.batch,
+        optimizer=case.optimizer,
+        learning_rate=RATE,
+        momentum=MOMENTUM,
+        select="last",
     )
     (node,) = resolve(joint(template.exits), template, Setting({}, recipe, numerics, SEED)).nodes
     weights = Weights(template, SEED, {}.__getitem__, where, numerics.memory_format)

@@ -19,13 +19,14 @@ from torch.utils.data import ConcatDataset, Subset
 
 import offramp
 from longer import long
-from offramp import CE, Augment, OfframpError, OfframpWarning, Phase, Recipe, heads, segments
+from offramp import CE, Augment, OfframpError, OfframpWarning, Phase, Recipe, heads, numerics, segments
 from offramp.data_spec import SPLITS
 from offramp.engine import fit as engine_fit
 from offramp.nets.network import inside, loaded
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
 from offramp.strategies.two_stage import two_stage
+from offramp.study.plan import profiles
 from offramp.study.run.events import Epoch, GroupStarted, Reused
 from refusal import refuses
 
@@ -267,6 +268,24 @@ def test_fit_is_reproducible_and_leaves_the_global_generators_alone() -> None:
     assert all(np.array_equal(one.logits[k], other.logits[k]) for k in one.logits)
     third = offramp.fit(attached_now(), "joint", train=Tensors(), recipe=RECIPE, seed=43)
     assert not equal(one.net.state_dict(), third.net.state_dict())
+
+
+def test_a_fit_on_more_cores_repeats_itself_and_says_what_it_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(profiles, "computing_cores", lambda: 3)
+    monkeypatch.setattr(numerics, "THREAD_MACS", 1.0)  # as if the network were a large one
+    one, other, exact = (
+        offramp.fit(
+            attached_now(), "joint", train=Tensors(), recipe=RECIPE, store=tmp_path / name, numerics=of
+        )
+        for name, of in (("one", "fast"), ("other", "fast"), ("exact", "exact"))
+    )
+    assert equal(one.net.state_dict(), other.net.state_dict())
+    keys = [set(Store(tmp_path / name).nodes()) for name in ("one", "other", "exact")]
+    assert keys[0] == keys[1] and not keys[0] & keys[2]
+    used = [fitted._manifest.numerics for fitted in (one, other, exact)]
+    assert [(each.threads, each.deterministic) for each in used] == [(3, True), (3, True), (2, True)]
 
 
 def test_a_fit_that_fails_puts_torchs_settings_back_at_once() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +16,14 @@ from offramp.engine.settings import applied
 from offramp.hashing import digest
 from offramp.meters import capacity
 from offramp.numerics import CUSTOM, DEFAULTS, FAST, PROFILES, custom, fast, profile
+from offramp.store.store import Store
 from offramp.study.plan import profiles
+from offramp.study.plan.forecast import forecast
+from offramp.study.plan.plan import make_plan
+from offramp.study.plan.workers import suited
+from offramp.study.spec import file as spec
 from offramp.units import counted
+from support import CPU
 from wording import refusal
 
 # What is trained already has these in its keys: a digest that changes makes every store worthless.
@@ -133,6 +141,54 @@ def test_on_a_gpu_it_has_what_the_device_has(
         with applied(replace(each, device="cpu", precision="float32")):
             seen.append((torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32))
     assert seen == [(False, False), (True, tf32)]
+
+
+@pytest.mark.parametrize(
+    ("cores", "quota", "threads", "trials"),
+    [(8, "max", 8, 4), (64, "max", 64, 32), (64, "600000", 6, 3), (64, "50000", 1, 1)],
+    ids=["8 cores", "64", "6 of 64", "half of one"],
+)
+def test_the_plan_says_what_one_network_takes_of_a_machine_and_what_a_study(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cores: int, quota: str, threads: int, trials: int
+) -> None:
+    """All its cores; and of a study as many trials of two threads as there are cores for."""
+    group, mine = tmp_path / "groups" / "me", tmp_path / "cgroup"
+    group.mkdir(parents=True)
+    (group / "cpu.max").write_text(f"{quota} 100000")
+    mine.write_text("0::/me\n")
+    where = (group.parent, mine)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr("psutil.cpu_count", lambda **_: cores)
+    monkeypatch.setattr(profiles, "computing_cores", partial(capacity.computing_cores, *where))
+    monkeypatch.setattr("offramp.numerics.THREAD_MACS", 1.0)  # as if the network were a large one
+    study = {"strategies": ["joint"], "backbone": "digits-cnn", "data": "digits", "seeds": [1, 2]}
+    wide, exact = (make_plan(spec.parse({**study, "numerics": of}), CPU) for of in (FAST, "exact"))
+    assert wide.numerics.threads == threads and exact.numerics == DEFAULTS["cpu"]
+    assert not wide.nodes.keys() & exact.nodes.keys()
+    again = make_plan(spec.parse({**study, "numerics": FAST}), CPU)
+    assert again.nodes.keys() == wide.nodes.keys()  # on one machine
+    store = Store(tmp_path / "store")
+    foreseen = forecast(wide, store, CPU, speed=1e9)
+    assert foreseen.arithmetic == f"float32, {counted(threads, 'thread')}"
+    counts = [
+        suited(
+            plan, Store(tmp_path / "store"), CPU, partial(capacity.usable_cores, *where), lambda: 2**42
+        )
+        for plan in (wide, exact)
+    ]
+    assert [workers.cores for workers in counts] == [1, trials]
+
+
+def test_processes_of_torchrun_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiles, "computing_cores", lambda: 8)
+    monkeypatch.setattr("offramp.numerics.THREAD_MACS", 1.0)
+    for name, value in {"RANK": 1, "WORLD_SIZE": 8, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 4}.items():
+        monkeypatch.setenv(name, str(value))
+    study = {"strategies": ["joint"], "backbone": "digits-cnn", "data": "digits", "numerics": FAST}
+    assert make_plan(spec.parse({**study, "seeds": [1]}), CPU).numerics.threads == 8
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    plan = make_plan(spec.parse({**study, "seeds": [1]}), CPU)
+    assert (plan.numerics.threads, plan.numerics.ranks) == (2, 8)
 
 
 def test_nothing_is_known_of_a_gpu_that_is_not_here() -> None:

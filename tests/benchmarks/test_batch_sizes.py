@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from benchmarks.step_by_hand import Case
 
 from benchmarks import __main__ as program
-from benchmarks import batches, python
+from benchmarks import batches, optimizer, python
+from longer import long
 
 
 def test_the_share_of_a_saving_that_arrives() -> None:
@@ -31,11 +34,20 @@ def test_the_predictor_is_timed_with_as_many_leaving_as_asked() -> None:
 def test_a_job_runs_in_every_way(tmp_path: Path) -> None:
     study = {**python.STUDY, "strategies": ["baseline"], "recipe": {"epochs": 1}}
     (tmp_path / "study.yaml").write_text(python.json.dumps(study))
-    for words in python.run_ways(study).values():
+    jobs = python.run_ways(study), python.fit_ways({"epochs": 1})
+    for words in (words for ways in jobs for words in ways.values()):
         assert python.seconds(words, tmp_path) > 0
     assert python.build_ways().keys() == python.run_ways(study).keys()  # by hand: half a minute each
     with pytest.raises(RuntimeError, match="failed"):
         python.seconds(("-c", "import nothing_of_this_name"), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sgd", *long("adamw")])
+def test_both_optimizers_train_in_one_process(name: Literal["sgd", "adamw"]) -> None:
+    case = Case("airbench", 32, 4, 1, (("width", "small"),), optimizer=name)
+    ask = optimizer.pair(case)
+    assert all(ask(fused) > 0 for fused in (True, False, False, True))
 
 
 def test_the_quick_parts_take_less_than_ten_minutes_by_what_is_said_of_them() -> None:

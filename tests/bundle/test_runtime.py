@@ -27,6 +27,7 @@ from ghostscript import EPS, trap
 from longer import long
 from offramp.api.deploy.predict import COLUMNS
 from offramp.bundle import runtime
+from offramp.bundle.card import markdown
 from offramp.bundle.folder import seal
 from offramp.bundle.runtime import Bundle, BundleError, main
 from offramp.data import DataSpec, load
@@ -205,6 +206,24 @@ def test_the_card_says_how_to_run_it(leaving: Path, images: Path, tmp_path: Path
     needed = map(Requirement, (bundle / "requirements.txt").read_text().splitlines())
     assert [need.name for need in needed] == list(NEEDED)
     assert "0, 1, 2, 3" in text and "pip install -r requirements.txt" in text
+
+
+@pytest.mark.parametrize(
+    ("used", "words"),
+    [
+        ({}, "float32, 2 threads"),
+        ({"threads": 64}, "float32, 64 threads"),
+        (
+            {"tf32": True, "deterministic": False},
+            "float32 with TF32, 2 threads, kernels that may round differently each time",
+        ),
+    ],
+    ids=["as it is", "64 cores", "H100"],
+)
+def test_the_card_says_which_arithmetic_trained(leaving: Path, used: dict[str, Any], words: str) -> None:
+    card = json.loads((leaving / "card.json").read_text())
+    card["training"]["numerics"] |= used
+    assert f"- arithmetic: {words}\n" in markdown(card)
 
 
 def test_it_measures_itself(leaving: Path) -> None:

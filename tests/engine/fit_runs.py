@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from offramp.engine.resolve import Node, Setting, resolve
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, enroll, unpack
 from offramp.engine.weights import Weights
+from offramp.nets.network import inside
+from offramp.parts import heads, segments
 from offramp.recipe import Recipe
 from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
@@ -33,6 +35,20 @@ def program_nodes(strategy: str, recipe: Recipe = USUAL, **options: Any) -> tupl
     return resolve(STRATEGIES[strategy](4, **options), network("digits-cnn"), setting(recipe)).nodes
 
 
+def as_drawn(_: str) -> dict[str, Tensor]:
+    """Weights of the whole network, whichever phase would have left them."""
+    drawn = network("digits-cnn")
+    parts = [inside(drawn).state(p) for p in segments(1, drawn.exits) | heads(1, drawn.exits)]
+    return {name: tensor for state in parts for name, tensor in state.items()}
+
+
+def unlike(nodes: Sequence[Node]) -> list[Node]:
+    """The last phase of each name, numbers aside, that trains parts of the same kinds: `exit 3` stands
+    for `exit 1` and `exit 2`, `branch 4`, above what is frozen, for `branch 3`."""
+    kinds = {(n.name.rstrip("0123456789"), frozenset(p.kind for p in n.trained)): n for n in nodes}
+    return list(kinds.values())
+
+
 def begin(
     node: Node,
     data: Data | None = None,
@@ -42,7 +58,8 @@ def begin(
 ) -> tuple[Trainee, Any, Images]:
     """A phase before its first step. passing: makes its pass, such as `derived`."""
     images = images or Images(data or tiny_data(), CPU)
-    weights = Weights(network("digits-cnn"), node.seed, (weights_of or {}).__getitem__, CPU)
+    of = as_drawn if weights_of is None else weights_of.__getitem__
+    weights = Weights(network("digits-cnn"), node.seed, of, CPU)
     trainee = enroll(node, weights, NUMERICS.fused_optimizer)
     return trainee, passing(images, [node], weights, 64), images
 

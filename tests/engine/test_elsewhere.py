@@ -7,7 +7,7 @@ through a step neither mixes devices nor waits for one.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from fit_runs import USUAL, program_nodes
+from fit_runs import USUAL, as_drawn, program_nodes, unlike
 from torch import Tensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -36,8 +36,6 @@ from offramp.engine.ranks import ALONE, Ranks
 from offramp.engine.resolve import Node
 from offramp.engine.trainee import Trainee, enroll, pack
 from offramp.engine.weights import Weights
-from offramp.nets.network import inside
-from offramp.parts import heads, segments
 from support import EAGER, network, tiny_data
 
 META = torch.device("meta")
@@ -69,14 +67,7 @@ def begun(
     """A phase on `meta`; what it starts from is drawn, whichever phase would have made it."""
     data: Data = replace(tiny_data(), augment=augment)
     images = Images(data, META, ranks=ranks)
-    drawn = network("digits-cnn")
-    every = segments(1, drawn.exits) | heads(1, drawn.exits)
-
-    def left(_: str) -> dict[str, Tensor]:
-        parts = [inside(drawn).state(part) for part in every]
-        return {name: tensor for state in parts for name, tensor in state.items()}
-
-    weights = Weights(drawn, node.seed, left, META)
+    weights = Weights(network("digits-cnn"), node.seed, as_drawn, META)
     trainee = enroll(node, weights, False)  # no fused kernel is made for meta
     if mode == "plain":
         return trainee, Plain(images, [node], weights, 64), images
@@ -89,13 +80,6 @@ def ended_in(trainee: Trainee, passes: Pass, images: Images) -> list[str]:
     with pytest.raises((NotImplementedError, RuntimeError), match="meta") as caught:
         list(fit([trainee], passes, images, trainee.node.recipe.batch_size))
     return [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
-
-
-def unlike(nodes: Sequence[Node]) -> list[Node]:
-    """The last phase of each name, numbers aside, that trains parts of the same kinds: `exit 3` stands
-    for `exit 1` and `exit 2`, `branch 4`, above what is frozen, for `branch 3`."""
-    kinds = {(n.name.rstrip("0123456789"), frozenset(p.kind for p in n.trained)): n for n in nodes}
-    return list(kinds.values())
 
 
 # Of each kind of loss, of frozen value and of gradient one.

@@ -1,20 +1,31 @@
-"""No step waits for the device: what a host asks of it, value by value, does not grow with the steps."""
+"""No step waits for the device: what a host asks of it, value by value, does not grow with the steps.
+And what a step computes up to the optimizer is one graph, which a compiler could take."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from fit_runs import begin, program_nodes
+from fit_runs import begin, derived, program_nodes, unlike
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from longer import long
 from offramp.device import moved
 from offramp.engine.fit import fit
+from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
+from offramp.engine.tally import measured
+from offramp.engine.trainee import loss_of, train_mode
+from offramp.nets.heads import ClockedDropout
+from offramp.nets.network import inside
+from offramp.strategies import GROUPS
 from support import NUMERICS
 
+NINE = tuple(next(iter(GROUPS.values())))
 WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "unique", "equal")
 """Operations whose answer, or its size, the host must have before it goes on."""
 
@@ -62,6 +73,47 @@ def test_an_epoch_waits_as_often_however_many_steps_it_has(strategy: str) -> Non
     assert several >= 6 * one
     assert many <= few
     assert asked(strategy, 4, per_step=True)[0] - many == several  # a step that waits is seen
+
+
+def computed(node: Node, noisy: bool = False) -> Callable[..., Tensor]:
+    """What a step of a phase computes of a batch: the loss, with the tally's sums."""
+    trainee, passes, images = begin(node, passing=derived)
+    train_mode(trainee, True)
+    for module in trainee.net.modules():
+        if isinstance(module, ClockedDropout):
+            module.p = 0.5 if noisy else 0.0
+    inside(trainee.net).clock.tick(1, 0, 0)
+    rows = torch.arange(16)
+    read, labels = next(passes.reads("train", [rows], None, [node])), images.labels("train", rows)
+
+    def compute(curious: bool = False) -> Tensor:
+        mine, theirs = passes.answers(node, trainee.net, read)
+        loss = loss_of(trainee, mine, theirs, labels, None)
+        if curious and loss > 0:
+            loss = 2 * loss
+        return loss + 0 * measured(node.exits, loss.detach(), mine.logits, labels).sum()
+
+    return compute
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["distillation", *long(*(s for s in NINE if s != "distillation"))])
+def test_a_step_up_to_the_optimizer_is_one_graph(strategy: str) -> None:
+    """`fullgraph` refuses whatever PyTorch's compiler cannot put into it; gradients are part of it. The
+    controls are a branch on a number, and dropout, whose masks the host seeds by name: what has it takes
+    no graph."""
+    for node in unlike(program_nodes(strategy)):
+        torch._dynamo.reset()
+        compute = computed(node)
+        loss = torch.compile(compute, fullgraph=True, backend="aot_eager")()
+        assert torch.equal(loss, compute())
+        loss.backward()
+    if strategy != "distillation":
+        return
+    noisy = computed(program_nodes("joint")[0], noisy=True)
+    for wrong in (partial(computed(node), curious=True), noisy):
+        with pytest.raises(torch._dynamo.exc.TorchDynamoException):
+            torch.compile(wrong, fullgraph=True, backend="eager")()
 
 
 class Pinned:

@@ -462,7 +462,8 @@ class Bundle:
         stage = self.stages[at]
         answer, *tensors = stage.run(images.tensors[stage.after], images.before)
         answer = self._scoring.carried(answer, images.before, self.carry)
-        past = scores = None
+        past: Any = None
+        scores: Array = None
         leaving = None if scored else self._soon(at, answer)
         if leaving is None:
             how = (stage.temperature, images.past, stage.gate)

@@ -64,7 +64,7 @@ class StudyForecast:
     def document(self) -> TextBlocks:
         power = [] if self.power is None else [power_line(self.power)]
         phases = forecast_document(self.forecast, self.speed, self.workers, self.cluster)
-        return [self.data, *phases, *power]
+        return [self.data, f"Arithmetic: {self.forecast.arithmetic}.", *phases, *power]
 
 
 @answer

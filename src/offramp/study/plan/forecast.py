@@ -145,6 +145,7 @@ class Forecast:
         provisional: See `Plan`; of a provisional plan nothing is looked up in the store.
         remarks: See `Plan`.
         nodes: What there is to train.
+        arithmetic: Of it, in words: precision, threads, and kernels that round differently each time.
         macs_per_second: Of this machine.
         totals: The sums.
     """
@@ -154,6 +155,7 @@ class Forecast:
     provisional: tuple[str, ...]
     remarks: tuple[str, ...]
     nodes: tuple[PlannedNode, ...]
+    arithmetic: str
     macs_per_second: float
     totals: Totals
 
@@ -211,6 +213,7 @@ def forecast(plan: Plan, store: Store, device: torch.device, speed: float | None
         provisional=plan.provisional,
         remarks=plan.remarks,
         nodes=nodes,
+        arithmetic=plan.numerics.words,
         macs_per_second=speed,
         totals=Totals(
             trials=len(plan.trials),

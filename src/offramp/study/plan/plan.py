@@ -304,8 +304,9 @@ def _network(study: Study, data: Data) -> ExitNetwork:
 def numerics_for(study: Study, net: ExitNetwork, device: torch.device) -> Numerics:
     """The profile that a study names, as it is for this network on this device."""
     with study.at("numerics"):
-        macs = step_macs(net, study.recipe.batch_size)
-        return profiles.find(study.numerics, device, macs, study.execution.devices or 1)
+        macs, launched = step_macs(net, study.recipe.batch_size), devices.launched()
+        here = study.execution.devices or (1 if launched is None else launched.here)
+        return profiles.find(study.numerics, device, macs, here)
 
 
 def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) -> Plan:
