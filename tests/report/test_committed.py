@@ -298,6 +298,11 @@ def test_what_smaller_plain_networks_come_to() -> None:
             f"{100 * level.means[control.label]:.1f} %, {best} at the same compute on "
             f"{100 * level.means[best]:.1f} %."
         ) in readme
+    name = min(runs.controls.cheaper, key=lambda c: c.macs).label
+    least = runs.beside_controls[name]
+    ahead = [pair for pair in least.pairs if pair.a == name and pair.difference > 0]
+    better = len(ahead) == len(least.means) - 1 and all(pair.p < 0.05 for pair in ahead)
+    assert better is ("significantly better than early exits trained in any of these ways" in readme)
 
 
 def apart(actual: Advice, count: int) -> str:
