@@ -25,6 +25,7 @@ from offramp.analysis.recommend.goals import DEARER, WITHIN, default_target, rea
 from offramp.analysis.stats.pairwise import Pair
 from offramp.analysis.stats.sequential import InterimAnalyses
 from offramp.paper.guidelines import guidelines
+from offramp.report.advice import sentence
 from offramp.study.plan import programs
 from simulate import Planted, tidy_table
 
@@ -137,6 +138,19 @@ def test_who_cannot_answer_for_as_little_as_the_first_is_named() -> None:
     assert out(actual) == dict.fromkeys(("two-stage", "separate", "distillation"), DEARER.text)
     assert set(kinds(actual).values()) == {"dearer"}
     assert sure(actual) == "no other strategy qualifies"
+
+
+def test_a_verdict_that_hangs_on_the_target_is_told() -> None:
+    """Behind at this target, and not at one a tenth of a point away."""
+    two = facts(25, ("joint", "separate"), Skill(shift={"joint": 0.12}), images=400)
+    actual = single_advice("latency", two, min_accuracy=0.6)
+    assert actual.hanging == ("separate",) and actual.ranking[1].behind
+    assert "Whether separate is behind hangs on the target: p is 0.033 to 0.052" in actual.notes[-1]
+    assert "Whether separate is behind hangs on the target" in sentence(actual)
+    near = [single_advice("latency", two, min_accuracy=target) for target in (0.599, 0.601)]
+    assert [advice.ranking[1].behind for advice in near].count(False) == 1
+    clear = single_advice("latency", better(), min_accuracy=0.6)
+    assert clear.hanging == () and "hangs" not in sentence(clear)
 
 
 def test_the_target_is_by_default_a_point_less_than_the_best_final_exit() -> None:

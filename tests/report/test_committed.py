@@ -18,6 +18,7 @@ from offramp.analysis.measures import MEASURES
 from offramp.analysis.recommend import Advice, Preference, recommend, sure
 from offramp.analysis.stats.pairwise import Pair
 from offramp.policy import quality
+from offramp.policy.useful import images_needed
 from offramp.report import claims, evidence
 from offramp.report.advice import answer, beside_plain
 from offramp.report.compare import ALL, across
@@ -36,7 +37,7 @@ STUDIES = ROOT / "studies"
 MISSING = {
     "cifar10": (),
     "imagenette": (
-        "times of mobilenetv2 on imagenet100 are estimates and are not compared: its phases ran on "
+        "times of mobilenetv2 on Imagenette are estimates and are not compared: its phases ran on "
         "unlike machines (Intel(R) Xeon(R) Processor @ 2.50GHz, 2 cores; Intel(R) Xeon(R) Processor, "
         "2 cores)",
     ),
@@ -235,6 +236,54 @@ def test_what_readme_says_of_its_picture() -> None:
         len(same) == 4
         and "the four that are best at the final exit are one network, the plain" in readme
     )
+
+
+def test_what_readme_says_of_its_study() -> None:
+    """How many ways, seeds and hours; and that the best final exits are one network by its weights."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    whole = opened("cifar10")
+    seeds = sorted({t.seed for t in whole.trials})
+    assert (len(whole.strategies), len(seeds)) == (9, 5)
+    assert "Nine ways of training a small network on CIFAR-10, five seeds." in readme
+    final = main_table("cifar10").frame["exit_4"]
+    best = [name for name, mean in final.items() if mean == final["baseline"]]
+    weights = {(t.seed, t.manifest.sources[t.exits[-1]]) for t in whole.trials if t.strategy in best}
+    assert len(best) == 4 and len(weights) == len(seeds)
+    costs = {
+        (t.seed, p.node): sum(p.cost.seconds.values()) / (p.cost.workers or 1)
+        for t in whole.trials
+        for p in t.phases
+    }
+    hours = [sum(s for (seed, _), s in costs.items() if seed == own) / 3600 for own in seeds]
+    assert min(hours) > 0.5 and max(hours) < 1.25, hours
+    assert "nine strategies of [studies/cifar10.yaml](studies/cifar10.yaml) took about an hour" in readme
+
+
+def test_what_readme_counts() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(STRATEGIES) == 20 and "trains early exits in twenty ways" in readme
+    eleven = set(STRATEGIES) - set(PAPER)
+    (listed,) = groups_of(r"Eleven more come from elsewhere: (.*?)\. ", readme)
+    assert set(re.findall(r"`([a-z-]+)`", listed)) == eleven and len(eleven) == 11
+    assert images_needed("max-accuracy-loss", 0.01) == 99
+    assert "max_accuracy_loss=0.01)  # needs 99 images to calibrate on" in readme
+
+
+def test_no_number_below_readmes_picture_is_without_a_test() -> None:
+    """What is left of its caption without the sentences that tests above hold to the packs."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (caption,) = groups_of(r"\n\*(Nine ways .*?)\*\n", readme)
+    for pattern in (
+        r"Nine ways of training a small network on CIFAR-10, five seeds\.",
+        r"On average over exits, `joint-branch` .*? all others but `joint-two-stage`; "
+        r"at \d+ % of the compute it is one point below the plain network\.",
+        r"Beyond the nine, `mixed` is [\d.]+ points above, not significantly\.",
+        r"(A plain network of [\d.]+ MMACs is right on [\d.]+ %, [a-z-]+ at the same compute on "
+        r"[\d.]+ %\.\s*)+",
+    ):
+        caption, count = re.subn(pattern, "", caption)
+        assert count == 1, pattern
+    assert not re.search(r"\d|significant|accurate|better|best|worse", caption), caption
 
 
 @pytest.mark.long

@@ -11,6 +11,7 @@ import pytest
 from handmade import HandTrial, Run, evidence
 from syrupy.assertion import SnapshotAssertion
 
+from offramp.analysis.claims import Claim, Judgment
 from offramp.analysis.recommend import Preference, recommend
 from offramp.report.advice import answer, beside_plain
 from offramp.report.controls import COIN
@@ -180,3 +181,47 @@ def test_packs_carry_them() -> None:
     some = of_strategies(whole, ["joint", "baseline"])
     assert len(list(some.plain_trials)) == 5
     assert isinstance(some, Evidence) and not list(of_strategies(whole, ["joint"]).plain_trials)
+
+
+def judged(runs: Runs, at: str, left: str, right: str, **more: object) -> Judgment:
+    claim = Claim.model_validate(
+        {
+            **{"id": "a", "section": "here", "question": "more", "text": "so it is"},
+            **{"measure": "accuracy-test", "is": "higher", "at": at, "strategies": left},
+            **{"against": right, **more},
+        }
+    )
+    (judgment,) = runs.evidence.judge([claim])
+    return judgment
+
+
+def test_a_claim_may_name_a_plain_network_at_equal_compute() -> None:
+    """At its MACs, as a number, as a share, or by its name; a cascade and a coin have names too."""
+    runs = runs_of(planted(1.0))
+    (small,) = (control.label for control in runs.controls.cheaper)
+    share = f"{100 * 20 / runs.trials[0].manifest.backbone_macs:.4f}%"
+    for at in (small, "20", share):
+        judgment = judged(runs, at, small, "joint")
+        assert judgment.verdict == "supported" and judgment.decisive is not None
+        assert judgment.decisive.left == pytest.approx(runs.controls.cheaper[0].accuracy().mean)
+        assert judged(runs, at, "joint", small).verdict == "contradicted"
+    level = runs.beside_controls[small]
+    assert judged(runs, small, "joint", small).decisive.right == pytest.approx(level.means[small])  # type: ignore[union-attr]
+    cascade = f"{small} then baseline"
+    assert judged(runs, "50", cascade, COIN).compared == 1
+    assert judged(runs_of(planted(-0.4)), "20", small, "joint").verdict == "contradicted"
+
+
+def test_equal_plain_networks_are_no_finding_of_a_claim() -> None:
+    """The same network at its own compute, and one that cannot spend so little."""
+    runs = runs_of(planted(1.0))
+    (small,) = (control.label for control in runs.controls.cheaper)
+    assert judged(runs, small, "two-stage", "baseline").verdict == "not testable here"
+    assert judged(runs, "no such network", small, "joint").verdict == "not testable here"
+    assert judged(runs, "20", small, "tiny").missing == ("the strategy tiny",)
+
+
+@pytest.mark.parametrize("wrong", [{"exits": [1]}, {"measure": "loss-test"}])
+def test_a_claim_at_some_compute_is_of_accuracy_and_overall(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="is of accuracy-test and overall"):
+        judged(runs_of(planted(1.0)), "20", "joint", "two-stage", **wrong)

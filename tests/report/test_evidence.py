@@ -17,6 +17,7 @@ from table_evidence import evidence as tabled
 from longer import long_where
 from offramp.analysis.claims.claim import DataSet
 from offramp.analysis.measures import MEASURES
+from offramp.api.keep.store import pack as api_pack
 from offramp.errors import OfframpError
 from offramp.report import evidence as reading
 from offramp.report import tables
@@ -178,6 +179,16 @@ def assert_named(actual: Evidence) -> None:
     assert actual.runs[0].strategies == ["joint", "my.py:students"]
     assert len(actual.runs[0].values(MEASURES["accuracy-test"])) == len(actual.trials)
     assert tables.make(actual, ["main", "pairs", "exits"])
+
+
+def test_a_pack_may_be_given_a_title(copied: Path, tmp_path: Path) -> None:
+    """Its logits stay to the byte, and so does every number."""
+    api_pack([copied], out=tmp_path / "titled", title="Imagenette")
+    before, after = reading.open(copied), reading.open(tmp_path / "titled")
+    assert {t.data for t in after.trials} == {"Imagenette"} == set(after.table["data"])
+    assert before.table["value"].equals(after.table["value"])
+    bytes_ = [(folder / "logits.npz").read_bytes() for folder in (copied, tmp_path / "titled")]
+    assert bytes_[0] == bytes_[1]
 
 
 def test_equal_logits_are_kept_once(packed_runs: Path) -> None:

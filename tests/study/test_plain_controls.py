@@ -100,7 +100,23 @@ def test_a_search_tries_the_study_without_its_controls(tmp_path: Path) -> None:
     assert Variants(file).study({"recipe.epochs": 1}).controls == ()
 
 
+def test_a_control_at_another_size_has_the_same_pictures_in_each_split() -> None:
+    """And matched epochs go by the work of the study at its own size."""
+    host, control = plans(parts({"size": 9}), CPU)
+    assert control.data.shape == (1, 9, 9) and control.study.control is not None
+    read = [plan.data.provenance["sources"] for plan in (host, control)]
+    assert read[0] == read[1] and len(set(read[0].values())) == 4
+    assert host.data.test.digest != control.data.test.digest
+    early = [t for t in host.trials if t.seed == 1 and t.label != "baseline"]
+    budget = median(sum(host.macs(key) for key in t.keys) for t in early)
+    spent = sum(control.macs(key) for key in control.trials[0].keys)
+    assert spent <= budget < spent + spent / control.study.recipe.epochs
+    other = make_plan(spec.parse({**STUDY, "data": {**STUDY["data"], "split_seed": 3}}), CPU)
+    assert other.data.provenance["sources"]["train"] != read[0]["train"]
+
+
 WRONG: list[Sequence[Any]] = [
+    [{"size": 20000}],
     [{"width": "tiny", "cut": 1}],
     [{}],
     [{"width": "tiny", "epochs": 0}],
@@ -130,25 +146,34 @@ def test_what_is_wrong_is_said_of_the_control(
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> offramp.Results:
-    """A study with two controls."""
+    """A study with three controls."""
     recipe = {"epochs": 2, "learning_rate": 0.01, "optimizer": "adam", "batch_size": 32}
     study = {**STUDY, "strategies": ["baseline", "joint"], "seeds": [1], "recipe": recipe}
-    study["controls"] = [{"width": "tiny", "epochs": 3}, {"cut": 1, "epochs": 2}]
+    study["controls"] = [
+        {"width": "tiny", "epochs": 3},
+        {"cut": 1, "epochs": 2},
+        {"size": 9, "epochs": 2},
+    ]
     return offramp.run(study, store=tmp_path_factory.mktemp("ran") / "runs")
 
 
 def plain(results: offramp.Results) -> tuple[str, str]:
     """The trials of the smaller and the larger plain network."""
-    wide = {results.store.read_trial(t).backbone_macs: t for t in results.trials if "baseline" in t}
+    records = {t: results.store.read_trial(t) for t in results.trials if "baseline" in t}
+    wide = {m.backbone_macs: t for t, m in records.items() if m.input_shape[-1] == 12}
     return wide[min(wide)], wide[max(wide)]
 
 
 @pytest.mark.slow
 def test_a_study_with_controls_runs_and_its_report_knows_them(ran: offramp.Results) -> None:
-    assert [line.strategy for line in ran.lines] == ["baseline", "joint", "width tiny", "cut at group1"]
+    labels = ["width tiny", "cut at group1", "size 9"]
+    assert [line.strategy for line in ran.lines] == ["baseline", "joint", *labels]
     whole = evidence.open(ran.store.root)
     (runs,) = whole.runs
-    assert {c.label for c in runs.controls.cheaper} == {"width tiny", "cut at group1"}
+    assert {c.label for c in runs.controls.cheaper} == set(labels)
+    small = next(c.trials[0] for c in runs.controls.cheaper if c.label == "size 9")
+    keys = {whole.answers_of(trial).images for trial in (*whole.trials, small)}
+    assert len(keys) == 1 and small.manifest.data.test != whole.trials[0].manifest.data.test
     assert whole.missing == () and len(whole.trials) == 2
 
 

@@ -324,6 +324,7 @@ def assemble(
         "remarks": [*raw.provenance.get("remarks", ()), *chosen.remarks],
         "group_in_another_split": chosen.dropped,
         "skipped": {name: part.skipped for name, part in read.items() if part.skipped},
+        "sources": {name: digest(part.digests) for name, part in read.items()},
         "duplicates": duplicates({name: part.digests for name, part in read.items()}),
     }
     data = Data(spec.name, classes, **splits, mean=mean, std=std, provenance=provenance, augment=augment)

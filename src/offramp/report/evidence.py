@@ -16,11 +16,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from offramp import units
 from offramp.analysis.claims import Claim, Judgment, OnImages, check
 from offramp.analysis.claims.parts import Location
-from offramp.analysis.measures import Measure, Numbers, find_measure, numbers, observations
+from offramp.analysis.measures import (
+    OBSERVATION,
+    Measure,
+    Numbers,
+    find_measure,
+    numbers,
+    observations,
+)
 from offramp.analysis.recommend import Facts
-from offramp.analysis.recommend.goals import PlainFacts, TrialKey
+from offramp.analysis.recommend.goals import PlainFacts, TrialKey, at_compute
 from offramp.analysis.tradeoff import AnyAnswers, NetAnswers
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest
@@ -137,7 +145,16 @@ class Evidence:
         """On its test images. Its source is of all exits: a policy's answers are of one network only
         where every exit is the same."""
         source = digest(list(trial.manifest.sources.values()))[:16]
-        return replace(self.outcomes[trial.id].answers, source=source)
+        answers = self.outcomes[trial.id].answers
+        pictures = trial.manifest.data.provenance.sources.get("test", "")
+        return replace(answers, source=source, images=self._images.get(pictures, answers.images))
+
+    @cached_property
+    def _images(self) -> Mapping[str, str]:
+        """The key of test images by what they were read from: a control may answer the same pictures at
+        another size."""
+        read = {t.id: t.manifest.data.provenance.sources.get("test") for t in self.trials}
+        return {key: self.outcomes[id].answers.images for id, key in read.items() if key}
 
     @cached_property
     def disagreements(self) -> tuple[str, ...]:
@@ -256,9 +273,27 @@ class Evidence:
         """What the evidence says of claims."""
         measures = [find_measure(name) for name in sorted({claim.measure for claim in claims})]
         images = {measure.name: self._on_images(measure) for measure in measures if measure.on_images}
-        return check(
-            claims, self.with_metrics(measures), regimes(self.trials), images, publication().families
-        )
+        levels = {at: self._at_compute(at) for at in {claim.at for claim in claims} if at is not None}
+        table, of_trials = self.with_metrics(measures), regimes(self.trials)
+        return check(claims, table, of_trials, images, publication().families, levels=levels)
+
+    def _at_compute(self, at: str) -> tuple[pd.DataFrame, OnImages]:
+        """Test accuracy at the compute that a claim names, of strategies, plain networks and cascades:
+        observations, and the same on each test image. None where nothing here has that name."""
+        frames, by_place = [pd.DataFrame(columns=list(OBSERVATION))], dict[Location, dict[int, Any]]()
+        for runs in self.runs:
+            macs = {c.label: float(c.macs) for c in runs.controls.networks}.get(at)
+            macs = macs or _macs_of(at, runs.trials[0].manifest.backbone_macs)
+            if macs is None:
+                continue
+            names = {(runs.model, s): s for s in runs.strategies}
+            names |= runs.controls.named("network", "mixture", "cascade")
+            frame, images = at_compute(self.facts.of(runs.data, names), macs, names)
+            frames.append(frame.assign(data=runs.data, exit=None))
+            for (name, seed), values in (images or {}).items():
+                place = Location(runs.model, runs.data, name, None)
+                by_place.setdefault(place, {})[int(seed)] = values
+        return pd.concat([f for f in frames if len(f)] or frames[:1]), by_place
 
     def _on_images(self, measure: Measure) -> OnImages:
         by_place: dict[Location, dict[int, np.ndarray]] = {}
@@ -268,6 +303,12 @@ class Evidence:
                     place = Location(runs.model, runs.data, strategy, exit)
                     by_place.setdefault(place, {})[int(seed)] = values
         return by_place
+
+
+def _macs_of(text: str, plain: int) -> float | None:
+    """MACs, or a share of a plain network's, of a text; None of another."""
+    share = units.read(text, units.PERCENT)
+    return units.read(text, units.MACS) if share is None else share * plain / 100
 
 
 def open(path: Place, study: str | None = None) -> Evidence:

@@ -16,6 +16,7 @@ from offramp.store.record import PhaseRecord, TrialRecord, cut_at
 from offramp.units import counted
 
 OWN_OF_CONTROLS = ("network", "cut", "execution", "share")
+OF_SIZE = ("images", "input_shape")  # in what the same pictures at another size differ, beside that
 NetworkAndData = tuple[str, str]
 WHERE = ("root", "url", "sha256", "split_file")  # of `DataSpec`: no image is another by these
 NAMES = ("title",)  # of `DataSpec`, likewise, whatever the splits are
@@ -113,16 +114,20 @@ def _is_control(manifests: Mapping[str, Manifest], trials: Sequence[str], host: 
     if _early(manifests, trials):
         return False
     manifest, reference = manifests[trials[0]], manifests[host]
+    pictures = [each.data.provenance.sources for each in (manifest, reference)]
+    size = OF_SIZE if pictures[0] and pictures[0] == pictures[1] else ()
     same = [
-        {name: facts for name, facts in _facts(each, 0).items() if name not in OWN_OF_CONTROLS}
+        {name: facts for name, facts in _facts(each, 0).items() if name not in (*OWN_OF_CONTROLS, *size)}
         for each in (manifest, reference)
     ]
+    for facts in same if size else ():
+        facts["data"] = {k: v for k, v in facts["data"].items() if k not in ("size", "resize")}
     return max(manifest.macs) < reference.backbone_macs and same[0] == same[1]
 
 
 def _network(manifest: Manifest) -> str:
     """A plain network, by its parts."""
-    return digest([manifest.network.as_json(), cut_at(manifest)])
+    return digest([manifest.network.as_json(), cut_at(manifest), manifest.input_shape])
 
 
 def gaps(trials: Sequence[TrialRecord]) -> list[str]:

@@ -179,6 +179,8 @@ class DataProvenance(Record):
         by_class: images of each class, by split.
         duplicates: images that are there twice, byte for byte: `calibration in train`.
         source: what is known of code that made the data.
+        sources: a digest of what the images were read from, by split: equal ones are the same pictures,
+            whatever size they were brought to; an earlier offramp did not write it.
     """
 
     root: str | None = None
@@ -189,6 +191,7 @@ class DataProvenance(Record):
     duplicates: dict[str, Whole] = {}
     geometry: GeometryRecord | None = None
     source: Any = None
+    sources: dict[str, str] = {}
 
     @property
     def seen(self) -> int:
@@ -227,6 +230,11 @@ class DataRecord(Record):
     @property
     def label(self) -> str:
         return data_label(self.title or self.name, self.augment and self.augment.label)
+
+    def same_pictures(self, other: DataRecord, split: str) -> bool:
+        """Whether a split is of the same images, at another size perhaps."""
+        read = [each.provenance.sources.get(split) for each in (self, other)]
+        return self.splits[split] == other.splits[split] or (read[0] == read[1] is not None)
 
     @property
     def title(self) -> str | None:

@@ -205,6 +205,7 @@ def write(
     table: pd.DataFrame,
     missing: tuple[str, ...],
     logs: Mapping[str, SeedLog] = NO_LOGS,
+    title: str | None = None,
 ) -> dict[str, int]:
     """Pack trials into the folder `path`; a pack that is there is replaced.
 
@@ -215,6 +216,7 @@ def write(
         table: the tidy table.
         missing: notes on what is not here.
         logs: how seeds were added, by name.
+        title: of the data, in place of theirs.
 
     Returns:
         Bytes by file.
@@ -227,15 +229,21 @@ def write(
     by_name: dict[str, np.ndarray] = {}
     entries = {}
     manifests: list[Manifest] = []
+    titles: dict[str, str] = {}
     for trial in sorted(trials):
         places = _add(by_name, records.trial_logits(trial))
-        manifests.append(records.read_trial(trial))
+        record = records.read_trial(trial)
+        if title is not None:
+            data = record.data.titled(title)
+            titles[record.data.label] = data.label
+            record = record.model_copy(update={"data": data})
+        manifests.append(record)
         entries[trial] = {"manifest": manifests[-1].as_json(), "logits": places}
     nodes = {
         key: {**records.read_node(key).as_json(), "cost": records.node_cost(key).as_json()}
         for key in sorted({key for m in manifests for key in m.keys})
     }
-    names = _short(manifests)
+    names = {**titles, **_short(manifests)}
     missing = tuple(_renamed(note, names) for note in missing)
     if names:
         named = ("strategy", "model", "data")

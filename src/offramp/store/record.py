@@ -149,6 +149,8 @@ def apart(manifest: Manifest, host: Manifest) -> str:
     words = [f"{name} {value}" for name, value in own.items() if usual.get(name) != value]
     if manifest.network.backbone != host.network.backbone:
         words = [manifest.network.backbone]
+    if manifest.input_shape != host.input_shape:
+        words.append(f"size {manifest.input_shape[-1]}")
     if place := cut_at(manifest):
         words.append(f"cut at {place}")
     return ", ".join(words)

@@ -124,8 +124,8 @@ def cascade(store: Store, first: Trained, second: Trained) -> Trained:
     Raises:
         OfframpError: They answered other images or classes, or the second costs no more.
     """
-    small, large = (store.read_trial(each.id).data.splits for each in (first, second))
-    apart = [split for split in HELD_OUT if small[split] != large[split]]
+    small, large = (store.read_trial(each.id).data for each in (first, second))
+    apart = [split for split in HELD_OUT if not small.same_pictures(large, split)]
     if apart or first.classes != second.classes:
         what = f"the {' and '.join(apart)} images" if apart else "the classes"
         raise OfframpError(

@@ -35,6 +35,7 @@ def check(
     images: Mapping[str, OnImages] = MappingProxyType({}),
     families: StrategyFamilies = NO_FAMILIES,
     alpha: float = ALPHA,
+    levels: Mapping[str, tuple[pd.DataFrame, OnImages]] = MappingProxyType({}),
 ) -> list[Judgment]:
     """Test claims against a tidy table, p adjusted after Holm over all of them.
 
@@ -46,11 +47,13 @@ def check(
         images: Measures on each test image, by name; others are tested over seeds alone.
         families: What `core`, `hybrids` and `parents` stand for.
         alpha: What is significant.
+        levels: Test accuracy at the compute that claims name (`Claim.at`), by that: observations, and
+            the same on each test image.
     """
     parts_of_table = table if isinstance(table, Numbers) else numbers(table)
-    names = sorted({claim.measure for claim in claims})
+    names = sorted({claim.measure for claim in claims if claim.at is None})
     strategies = parts_of_table.trials["strategy"].unique().tolist()
-    indices: Mapping[str, Index] = {
+    indices: dict[str, Index] = {
         name: index(
             name,
             observations(parts_of_table, find_measure(name)),
@@ -61,4 +64,10 @@ def check(
         )
         for name in names
     }
+    for claim in claims:
+        if claim.at is not None:
+            observed, on_images = levels[claim.at]
+            every = {*strategies, *observed["strategy"]}
+            own = index(claim.column, observed, every, regimes, on_images, families)
+            indices |= {claim.column: own}
     return judge(claims, indices, alpha)

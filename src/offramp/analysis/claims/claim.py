@@ -200,6 +200,9 @@ class Claim(Section):
         margin: How much higher (lower) at least, in the measure's stored unit; a negative one is
             how much may be lacking; of `within`, how far apart at most, on either side.
         exits: `overall`, or a list of numbers and `final`, each of which must hold.
+        at: Of test accuracy at equal compute: MACs of an image on average, such as `17.1M`; a share of
+            the plain network's, such as `50%`; or a smaller plain network by its label, whose MACs they
+            are. Strategies are then also plain networks, cascades and `plain networks`, a coin.
         models: Patterns such as `resnet*`
         data: Data sets; every pair of a model and a data set in the store that is meant must hold.
         contradicts: Ids of claims that say the reverse, of these data or of others.
@@ -218,6 +221,7 @@ class Claim(Section):
     against_models: Names | None = None
     against_data: DataSets | None = None
     exits: Annotated[Literal["overall"] | ExitNumbers, BeforeValidator(_exits_or_overall)] = "overall"
+    at: Word | None = None
     by: Literal["each", "mean"] = "each"
     margin: float = 0.0
     models: Names = ("*",)
@@ -236,6 +240,8 @@ class Claim(Section):
             raise fail("needs two strategies or more", "order")
         if self.is_ == "within" and self.margin <= 0:
             raise fail("is within, so it needs a margin above 0: how far apart at most")
+        if self.at is not None and (self.measure != "accuracy-test" or self.exits != "overall"):
+            raise fail("is of accuracy-test and overall: policies use all exits", "at")
         if self.exits == "overall" and self.against_exits is not None:
             raise fail("needs exits, numbers or 'final', beside against_exits")
         # Code is not run to read a claim; a metric of the user's is of exits in any case.
@@ -243,6 +249,11 @@ class Claim(Section):
         if self.exits != "overall" and measure is not None and not measure.per_exit:
             raise fail(f"must be overall: {self.measure} is not of an exit", "exits")
         return self
+
+    @property
+    def column(self) -> str:
+        """What it reads: the measure, and the compute at which."""
+        return self.measure if self.at is None else f"{self.measure} at {self.at}"
 
 
 class Claims(Section):

@@ -80,8 +80,8 @@ class Judgment:
 
 
 def judge(claims: Sequence[Claim], indices: Mapping[str, Index], alpha: float = ALPHA) -> list[Judgment]:
-    """Verdicts in the order of the claims. indices: of each measure that they name."""
-    alone = [_gather(claim, indices[claim.measure]) for claim in claims]
+    """Verdicts in the order of the claims. indices: of each of their columns."""
+    alone = [_gather(claim, indices[claim.column]) for claim in claims]
     raw = np.array([judgment.p for judgment in alone if judgment.p is not None])
     adjusted = iter(holm(raw).tolist())
     return [_decided(j, None if j.p is None else next(adjusted), alpha) for j in alone]

@@ -214,6 +214,7 @@ def pack(
     out: Annotated[Path, CommandOption("FOLDER")],
     study: StudyName = None,
     strategy: Annotated[Sequence[str], CommandOption("NAME")] = (),
+    title: str | None = None,
     watch: FastStepWatcher = None,
 ) -> PackedResults:
     """Pack results into a small folder, without the weights.
@@ -227,6 +228,7 @@ def pack(
         out: Where to write the packed results.
         study: Use only the trials of this study.
         strategy: Use only the trials of this strategy. Repeatable.
+        title: What to call the data from now on, as a study's data.title does.
         watch: Called with each step.
 
     Raises:
@@ -237,6 +239,7 @@ def pack(
         offramp report results/demo --figures --out figures
         offramp store pack results/42 results/43 --out results/both
         offramp store pack runs/all --strategy joint --out results/one
+        offramp store pack results/old --title Imagenette --out results/new
     """
     from offramp.report import evidence
     from offramp.store import pack as packs
@@ -244,11 +247,14 @@ def pack(
     results = evidence.open_all(places(stores), study)
     if strategy:
         results = evidence.of_strategies(results, strategy)
+    named = {trial.manifest.data.name for trial in results.trials}
+    if title is not None and len(named) > 1:
+        raise OfframpError(f"a title is of one data set, and these are {', '.join(sorted(named))}")
     trials, table = results.packed
     if watch is not None:
         watch(f"packing {counted(len(trials), 'trial')}")
     sizes = packs.write(
-        Path(out), results.gathered.records, trials, table, results.missing, results.logs
+        Path(out), results.gathered.records, trials, table, results.missing, results.logs, title
     )
     return PackedResults(Path(out), len(trials), sizes, results.missing)
 

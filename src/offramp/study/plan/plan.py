@@ -184,7 +184,9 @@ def make_plan(
     lacking: list[str] = []
     if study.control is not None and study.control.spec.epochs == MATCHED:
         data = read_data(study, provisional) if data is None else data
-        study = _matched(study, study.control.host, device, provisional, data, numerics)
+        own = study.control.host
+        of_host = data if own.drawn_data == study.drawn_data else read_data(own, provisional)
+        study = _matched(study, own, (data, of_host), device, provisional, numerics)
     absent = missing(study.data) if provisional else None
     if absent is not None:
         lacking.append(f"{study.data.name}: {absent}; counts are those known of it")
@@ -202,19 +204,21 @@ def make_plan(
     return replace(plan, remarks=remarks, provisional=tuple(lacking))
 
 
-def _matched(study: Study, host: Study, *site: Any) -> Study:
+def _matched(study: Study, host: Study, data: tuple[Data, Data], *site: Any) -> Study:
     """A control's study with as many epochs as cost what a strategy of the host's costs, the middle one
     of those with early exits, and no more."""
 
-    def planned(each: Study, **changes: Any) -> list[float]:
+    def planned(each: Study, data: Data, **changes: Any) -> list[float]:
         once = each.model_copy(update={"seeds": each.seeds[:1], **changes})
         once._control = None
-        plan = make_plan(once, *site)
+        device, provisional, numerics = site
+        plan = make_plan(once, device, provisional, data, numerics)
         early = [t for t in plan.trials if len(t.resolved.final) > 1] or plan.trials
         return [float(sum(plan.macs(key) for key in trial.keys)) for trial in early]
 
-    costs = (planned(study, recipe=replace(study.recipe, epochs=n))[0] for n in (1, 2))
-    epochs = epochs_for(median(planned(host)), *costs)
+    own, of_host = data
+    costs = (planned(study, own, recipe=replace(study.recipe, epochs=n))[0] for n in (1, 2))
+    epochs = epochs_for(median(planned(host, of_host)), *costs)
     return study.model_copy(update={"recipe": replace(study.recipe, epochs=epochs)})
 
 

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from offramp.augment import Augment
-from offramp.data_spec import DataSpec, Loader, Natural, Text
+from offramp.data_spec import DataSpec, Loader, Natural, Pixels, Text
 from offramp.errors import OfframpError, Unwritable, literal, nearest
 from offramp.hashing import plain
 from offramp.parts import Taps
@@ -244,12 +244,13 @@ class SearchSpec(Section):
 
 
 class ControlSpec(Section):
-    """A plain network to compare with: the study's backbone with other options, another backbone, or
-    the network cut off at an exit, with its head.
+    """A plain network to compare with: the study's backbone with other options, another backbone, the
+    network cut off at an exit, with its head, or on smaller images.
 
     Attributes:
         backbone: In place of the study's.
         cut: The exit at which it ends, by its number from 1 or by its tap.
+        size: Pixels a side of the same images, in place of the study's.
         epochs: Of its training; `matched`: as many as cost what a strategy with early exits costs, the
             middle one.
         options: Of the study's backbone, such as `width`.
@@ -257,6 +258,7 @@ class ControlSpec(Section):
 
     backbone: BackboneSpec | None = None
     cut: Text | Annotated[int, Field(ge=1)] | None = None
+    size: Pixels | None = None
     epochs: Annotated[int, Field(ge=1)] | Literal["matched"] = MATCHED
     options: Options
 
@@ -265,12 +267,12 @@ class ControlSpec(Section):
     def _known(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             raise fail(f"must be a mapping such as {{width: small}} or {{cut: 1}}, got {literal(value)}")
-        read = fields.gather_options(value, {"backbone", "cut", "epochs"})
-        named = [key for key in ("backbone", "cut", "options") if read.get(key)]
+        read = fields.gather_options(value, {"backbone", "cut", "size", "epochs"})
+        named = [key for key in ("backbone", "cut", "size", "options") if read.get(key)]
         if len(named) != 1:
             raise fail(
-                "must name one network: options of the study's backbone such as width, a backbone, or "
-                f"a cut; got {literal(value)}"
+                "must name one network: options of the study's backbone such as width, a backbone, a "
+                f"cut, or a size; got {literal(value)}"
             )
         if isinstance(read.get("backbone"), str):
             read["backbone"] = {"name": read["backbone"]}
@@ -281,6 +283,8 @@ class ControlSpec(Section):
         """What it is called: `width small`, `resnet20`, `cut at layer2`."""
         if self.cut is not None:
             return f"cut at {'exit ' * isinstance(self.cut, int)}{self.cut}"
+        if self.size is not None:
+            return f"size {self.size}"
         if self.backbone is not None:
             return self.backbone.name
         return ", ".join(f"{name} {value}" for name, value in self.options.items())
@@ -384,6 +388,8 @@ class Study(Section):
                 plain = StrategySpec.model_validate(
                     {"name": CUT_OFF, "as": control.label, "only": self._exit(control.cut)}
                 )
+        elif control.size is not None:
+            changed = {"data": dataclasses.replace(host.data, size=control.size)}
         elif control.backbone is not None:
             changed = {"backbone": control.backbone, "exits": ExitsSpec()}
         else:
