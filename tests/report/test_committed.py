@@ -6,11 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
+from textwrap import dedent
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from scipy.stats import ttest_rel
 
 from longer import long
@@ -29,9 +31,10 @@ from offramp.report.model import Table
 from offramp.report.render.tables import markdown
 from offramp.report.tables import TABLES, make
 from offramp.strategies import STRATEGIES
+from offramp.study.plan.plan import make_plan
 from offramp.study.spec import file as spec
 from results_page import DOCS, ROOT, groups_of, section
-from support import PAPER
+from support import CPU, PAPER
 
 STUDIES = ROOT / "studies"
 MISSING = {
@@ -267,6 +270,20 @@ def test_what_readme_counts() -> None:
     assert set(re.findall(r"`([a-z-]+)`", listed)) == eleven and len(eleven) == 11
     assert images_needed("max-accuracy-loss", 0.01) == 99
     assert "max_accuracy_loss=0.01)  # needs 99 images to calibrate on" in readme
+
+
+@pytest.mark.long
+def test_what_readme_says_that_its_study_of_days_takes() -> None:
+    """By its MACs, at the speed at which the committed ResNet-18 trained on two cores."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (text,) = groups_of(r"\n    # my-study.yaml\n((?:    .*\n)+)", readme)
+    plan = make_plan(spec.parse(yaml.safe_load(dedent(text))), CPU, provisional=True)
+    assert plan.study.backbone.name == "resnet18" == opened("cifar10-deploy").trials[0].model
+    costs = {p.node: p.cost for t in opened("cifar10-deploy").trials for p in t.phases}.values()
+    seconds = sum(sum(cost.seconds.values()) / cost.workers for cost in costs)
+    hours = plan.executed / (sum(cost.macs_executed for cost in costs) / seconds) / 3600
+    least, most = groups_of(r"With this ResNet-18 that is (\d+) to (\d+) hours on two cores", readme)
+    assert float(least) < hours < float(most)
 
 
 def test_no_number_below_readmes_picture_is_without_a_test() -> None:
