@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from sklearn.datasets import load_digits
 
 import offramp
 from offramp.bundle.runtime import Bundle
+from offramp.study.build import BuildOptions, _with_members, choose
+from offramp.study.spec.models import ControlSpec
+from refusal import refuses
 
 NET = """
 from torch import nn
@@ -78,14 +82,22 @@ def test_a_build_may_end_in_a_plain_network(cli: Cli, words: tuple[str, ...], tm
     assert len(bundle.predict(pictures).labels) == 5
     again = ("export", card["trial"][-8:], "--store", "runs/build", "--out", "again", "--no-measure")
     assert cli(*again, "--trust-code").code == 0
-    refused(
-        cli(*words, "--keep-frozen", "--weights", "x.pth", "--normalize", "unit", "--control"), "frozen"
-    )
 
 
 def test_a_family_without_a_smaller_member_is_refused(cli: Cli) -> None:
     answer = cli("build", "--backbone", "digits-cnn", "--data", "digits", "--out", "b", "--control")
     refused(answer, "no smaller network of the family of digits-cnn is known; name one as a setting")
+
+
+def test_frozen_weights_have_no_smaller_network() -> None:
+    wish = BuildOptions("digits-cnn", "digits", strategy="joint")
+    chosen = choose(wish)
+    for control in (True, False):
+        study = chosen.plan.study.model_copy(
+            update={"controls": () if control else (ControlSpec(options={"width": 1}),)}
+        )
+        named = replace(chosen, plan=replace(chosen.plan, study=study))
+        refuses("frozen", _with_members, replace(wish, keep_frozen=True, control=control), named)
 
 
 @pytest.fixture

@@ -234,9 +234,9 @@ def write(
         places = _add(by_name, records.trial_logits(trial))
         record = records.read_trial(trial)
         if title is not None:
-            data = record.data.titled(title)
-            titles[record.data.label] = data.label
-            record = record.model_copy(update={"data": data})
+            titled = record.data.titled(title)
+            titles[record.data.label] = titled.label
+            record = record.model_copy(update={"data": titled})
         manifests.append(record)
         entries[trial] = {"manifest": manifests[-1].as_json(), "logits": places}
     nodes = {
