@@ -88,6 +88,7 @@ def test_a_checkpoint_becomes_a_bundle(cli: Cli, here: Path) -> None:
     assert card["test"]["accuracy"]["value"] > 0.9
     picture = np.asarray(Image.open(here / "unseen" / "red" / "0.png"))[None]
     assert Bundle(here / "b").predict(picture).classes.tolist() == [2]
+    assert card["notes"] == [] or all(answer.err.count(note) == 0 for note in card["notes"])
     trial, store = card["trial"], ("--store", "runs/build")
     assert cli("show", trial, *store).code == 0
     untold = cli("predict", trial, "unseen/red/0.png", *store)

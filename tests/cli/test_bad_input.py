@@ -299,3 +299,23 @@ def test_mistakes_in_the_command_are_the_parsers_own(cli: Cli, arguments: list[s
     assert answer.code == 2 and answer.out == ""
     assert answer.err.startswith(("Usage: ", "Error: ")) and words in answer.err
     assert "Traceback" not in answer.err
+
+
+BUILD = ("build", "--backbone", "resnet18", "--data", "digits", "--out", "b")
+TYPED = {
+    "a device": ("calibrate", "x", "--max-accuracy-loss", "0.1", "--device", "1e999"),
+    "a device of build": (*BUILD, "--device", "1e999"),
+    "a seed": (*BUILD, "--seed", "1e999"),
+    "a size": (*BUILD, "--size", "nan"),
+    "a budget": (*BUILD, "--budget", "1e999h"),
+    "a batch": ("predict", "x", "a.png", "--batch", "1e999"),
+    "a port": ("serve", "b", "--port", "1e999"),
+    "seconds": ("benchmark", "x", "--seconds", "1e999"),
+}
+
+
+@pytest.mark.parametrize("words", TYPED.values(), ids=TYPED)
+def test_what_is_no_number_is_named_before_the_work(cli: Cli, words: tuple[str, ...]) -> None:
+    answer = cli(*words)
+    last = answer.err.strip().splitlines()[-1]
+    assert answer.code == 2 and f"'{words[-1]}'" in last and " range" not in last

@@ -143,6 +143,16 @@ def test_damage_is_named_and_made_anew(s3: str) -> None:
     assert len(objects(store)) == 5  # of the same names
 
 
+def test_an_object_of_any_size_is_not_fetched(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listing says how large it is. Here a record may have ten bytes."""
+    key = node(Store(s3))
+    other = Store(s3)
+    assert list(other.nodes()) == [key] and other.read_node(key).key == key
+    monkeypatch.setattr(cloud, "RECORDS", 10)
+    with pytest.raises(Damaged, match="more than is read"):
+        other._files.read("nodes", key, "node.json")
+
+
 def test_a_writer_that_dies_before_its_manifest_has_written_nothing(
     s3: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

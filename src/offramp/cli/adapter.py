@@ -186,10 +186,15 @@ def _click_type(parameter: JobParameter) -> click.ParamType[Any] | None:
         return None
     if parameter.option.parse is not None:
         return click.STRING
+    kind: click.ParamType[Any]
     if base is int:
-        return click.INT if least is None else click.IntRange(_whole(least), _whole(most))
+        kind = click.INT if least is None else click.IntRange(_whole(least), _whole(most))
+        kind.name = "whole number"  # what an error calls it
+        return kind
     if base is float:
-        return click.FloatRange(least, most) if least is not None else click.FLOAT
+        kind = click.FLOAT if least is None else click.FloatRange(least, most)
+        kind.name = "number"
+        return kind
     if get_origin(base) is Literal:
         return click.Choice([str(choice) for choice in get_args(base)])
     if base is Path:
