@@ -164,6 +164,16 @@ def test_disagreement_is_estimated_and_held_against_calibration(
     assert report.differing[2] == 0  # the last exit is its own
 
 
+def test_what_there_is_no_room_for_is_left_out_at_every_exit(watched: Path) -> None:
+    """Those of the last exit run to the end in any case; counted alone they hid the disagreement."""
+    service = Service(watched, shadow=1.0)
+    for answer in service.answer(USUAL, 50):
+        assert not service.watch.answered(answer, room=False)
+    report = service.watch.report()
+    assert sum(report.runs) == 50 and report.skipped == 50 and report.images == 100
+    assert "50 more were drawn and left out" in page.agreement(report)[-1]
+
+
 def test_a_run_to_the_end_is_held_against_the_policys_answer(leaving: Path) -> None:
     bundle = Bundle(leaving, threads=1)
     noise = np.random.default_rng(0).standard_normal((64, 1, 8, 8)).astype(np.float32)

@@ -315,13 +315,10 @@ class _Service:
 
     def _see(self, answer: Answer, pixels: NDArray[np.float32]) -> None:
         """Have the watch see an answer, and run its image to the end if it is drawn."""
-        if self._watch.answered(answer):
-            if len(self._running) < WAITING:
-                task = asyncio.create_task(self._run_through(pixels))
-                self._running.add(task)
-                task.add_done_callback(self._running.discard)
-            else:
-                self._watch.skipped += 1
+        if self._watch.answered(answer, len(self._running) < WAITING):
+            task = asyncio.create_task(self._run_through(pixels))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
         self._batcher.bundle = self._watch.bundle
 
     async def _run_through(self, pixels: NDArray[np.float32]) -> None:

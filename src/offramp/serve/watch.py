@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 import time
@@ -156,7 +157,7 @@ class Watch:
         self._below = np.array([np.nan if each.below is None else each.below for each in shares])
         self._windows, self._labels = Windows(count + 4), Labels(count)
         self._runs, self._differing = [0] * count, [0] * count
-        self._images = self._alarms = self.skipped = 0
+        self._images = self._alarms = self._skipped = 0
         self.alarm: Alarm | None = None
         self._ended: float | None = None
         self._file = None if options.answers is None else AnswerFile(options.answers)
@@ -167,16 +168,18 @@ class Watch:
         """What answers now."""
         return self._usual if self.alarm is None else self._careful
 
-    def answered(self, answer: Answer) -> bool:
-        """See an answer before it goes out; whether its image shall run to the end too."""
+    def answered(self, answer: Answer, room: bool = True) -> bool:
+        """See an answer before it goes out; whether its image shall run to the end too. room: whether
+        one more can; else none is counted, at the last exit neither, or that would weigh more."""
         now, count = self._clock(), len(self._exits)
+        sure = answer.confidence if math.isfinite(answer.confidence) else 0.0
         exit = self._exits.index(answer.exit)
         self._images += 1
-        self._windows.add(now, {exit: 1, count: answer.confidence, count + 1: answer.compute})
+        self._windows.add(now, {exit: 1, count: sure, count + 1: answer.compute})
         self._labels.answered(answer.id, exit, answer.label)
         if self._file is not None:
             names = {"time": time.time(), "id": answer.id, "exit": answer.exit, "class": answer.label}
-            numbers = {"confidence": answer.confidence, "compute_share": answer.compute}
+            numbers = {"confidence": sure, "compute_share": answer.compute}
             self._file.append({**names, **numbers})
         stage = self._stage(answer.scores)
         scores = np.full(count + 1, np.nan)
@@ -184,6 +187,9 @@ class Watch:
         here = np.where(self._place <= stage, scores[self._place] < self._below, np.nan)
         self._judge(np.where(np.isnan(self._below) & (self._place < count), self._place == stage, here))
         drawn = self._chance.random() < self._options.shadow
+        if drawn and not room:
+            self._skipped += 1
+            return False
         if drawn and stage == count - 1:  # it has run to the end
             self.ran(stage, False)
             return False
@@ -225,7 +231,7 @@ class Watch:
             disagreement=quality.anytime(sum(self._differing), runs) if runs else None,
             labelled=tuple(self._labels.labelled),
             right=tuple(self._labels.right),
-            skipped=self.skipped,
+            skipped=self._skipped,
             lost=0 if self._file is None else self._file.lost,
             options=self._options,
         )
