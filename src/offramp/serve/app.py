@@ -257,7 +257,7 @@ class _Service:
             return self._refused(error.status, str(error))
         except ClientDisconnect:
             return self._refused(499, "the client went away")
-        except Exception as error:  # of the network itself; the server goes on
+        except Exception as error:  # of the network itself, or of the watch; the server goes on
             return self._refused(500, f"the network failed ({type(error).__name__})")
         self._metrics.requests.labels(200).inc()
         return JSONResponse(finite(value))
