@@ -491,7 +491,7 @@ def fit(
         options: Of the strategy, such as {"students": "shared"}.
         augment: An `Augment`, a mapping, or names such as ["flip", "crop"].
         store: A folder in which finished work stays for later calls; by default a temporary one.
-        device: Such as "cuda"; by default OFFRAMP_DEVICE, else a GPU if there is one.
+        device: Such as "cuda" or "mps"; by default OFFRAMP_DEVICE, else CUDA, else the CPU.
         numerics: `fast`: the cores that this process may use, and on a GPU TF32 and kernels that may
             round differently each time. `exact`: as studies train, with bits that do not depend on the
             number of cores. Or a profile's name or file.

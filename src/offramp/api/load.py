@@ -37,7 +37,7 @@ def load(
     Args:
         trial: Its id, the beginning or the ending of it.
         store: The folder of the run, or its address ("s3://bucket/runs").
-        device: Such as "cuda"; by default OFFRAMP_DEVICE, else a GPU if there is one.
+        device: Such as "cuda" or "mps"; by default OFFRAMP_DEVICE, else CUDA, else the CPU.
         net: For a trial of `fit`, the network attached in the same way (the module with its weights
             before training); it does not change. For one of `adopt`, a network of the same code with any
             weights.

@@ -144,7 +144,7 @@ Device = Annotated[
     "torch.device | str | None",
     CommandOption(
         "NAME",
-        "Where networks run: cpu, cuda, cuda:1. By default $OFFRAMP_DEVICE, else a GPU if there is one.",
+        "Where networks run: cpu, cuda, cuda:1, mps. By default $OFFRAMP_DEVICE, else CUDA, else cpu.",
     ),
 ]
 Settings = Annotated[
@@ -249,8 +249,8 @@ class TrainingOptions(TypedDict, total=False):
             what the study says, else auto: cache and training together at most 60 % of free memory.
         cache_disk: Disk for the part of this cache that memory cannot hold: 4GB, 0 or auto. By default
             what the study says, else auto: half of the free disk.
-        device: Where networks run: cpu, cuda, cuda:1. By default $OFFRAMP_DEVICE, else a GPU if there is
-            one.
+        device: Where networks run: cpu, cuda, cuda:1, mps. By default $OFFRAMP_DEVICE, else CUDA, else
+            cpu.
         user_code: Whether a study may name code, such as my.py:make_net.
     """
 
