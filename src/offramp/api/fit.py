@@ -405,6 +405,13 @@ class Fitted:
 
         Raises:
             OfframpError: There is no control, or the policy is of another network.
+
+        Example:
+            >>> policy = fitted.calibrate(max_accuracy_loss=0.02)
+            >>> fitted.beside(policy)
+            Traceback (most recent call last):
+            ...
+            offramp.errors.OfframpError: no smaller plain network was trained; give `control` to fit
         """
         if self.control is None:
             raise OfframpError("no smaller plain network was trained; give `control` to fit")
