@@ -26,6 +26,7 @@ from offramp.report.advice import answer, beside_plain
 from offramp.report.compare import ALL, across
 from offramp.report.evidence import Evidence
 from offramp.report.figures import FIGURES, draw
+from offramp.report.figures.compute import cascade_points, threshold_points
 from offramp.report.logits import summarized
 from offramp.report.model import Table
 from offramp.report.render.tables import markdown
@@ -369,6 +370,8 @@ def test_what_smaller_plain_networks_come_to() -> None:
     ahead = [pair for pair in least.pairs if pair.a == name and pair.difference > 0]
     better = len(ahead) == len(least.means) - 1 and all(pair.p < 0.05 for pair in ahead)
     assert better is ("significantly better than early exits trained in any of these ways" in readme)
+    highest = cascade_points(runs)["value"].max() > threshold_points(runs)["value"].max()
+    assert highest and "the highest line a cascade of the two" in readme
 
 
 def apart(actual: Advice, count: int) -> str:
