@@ -467,8 +467,8 @@ def test_a_few_images_that_two_splits_show_are_no_mistake() -> None:
         ({"recipe": {"epochs": 0}}, "recipe.epochs must be at least 1, got 0"),
         ({"recipe": Recipe(epochs=1, warmup_epochs=5)}, "fit: recipe.warmup_epochs must be at most"),
         ({"options": {"weights": 1}}, "strategy 'joint' has no option 'weights'"),
-        ({"train": [1, 2]}, "train sample 0 is a int; give"),
-        ({"train": 3}, "the train data is a int without a length"),
+        ({"train": [1, 2]}, "train sample 0 is an int; give"),
+        ({"train": 3}, "the train data is an int without a length"),
         ({"train": (IMAGES, 5)}, "the train labels are a int; give a list of one label for each image"),
         ({"train": (IMAGES.permute(0, 2, 3, 1), LABELS)}, r"\[C, H, W\], as permute"),
         (

@@ -177,7 +177,7 @@ def test_a_limit_may_be_text(fitted: Fitted) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda f, p: f.predict(Image.new("L", (8, 8)), p), "are a Image; give a tensor, an array of"),
+        (lambda f, p: f.predict(Image.new("L", (8, 8)), p), "are an Image; give a tensor, an array of"),
         (lambda f, p: f.predict([IMAGES[0]], p), "image 0 is a Tensor; give Pillow images"),
         (lambda f, p: f.predict([Image.new("L", (8, 9))], p), "image 0 is 8×9 pixels and the network"),
         (lambda f, p: f.predict(IMAGES.numpy()[0], p), r"the images are \[3, 12, 12\] uint8; give"),
