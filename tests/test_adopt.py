@@ -240,6 +240,16 @@ def test_names_of_classes_have_the_order_of_answers() -> None:
     assert wrong.accuracy[3] < 0.5
 
 
+def test_arrays_with_channels_last_are_turned() -> None:
+    """As `fit` turns them, of an attached network and of a module; a tensor is refused."""
+    images, labels = larger(90, 5)
+    arrays = (images.permute(0, 2, 3, 1).numpy(), labels)
+    module = BranchyNet()
+    first, last = (offramp.adopt(module, data, normalize="unit") for data in ((images, labels), arrays))
+    np.testing.assert_array_equal(first.logits["test"], last.logits["test"])
+    assert offramp.adopt(last.net, arrays, normalize="unit").accuracy == last.accuracy
+
+
 def test_a_bundle_answers_as_the_network(tmp_path: Path) -> None:
     own = adopted(trained("two-stage"))
     policy = own.calibrate(max_accuracy_loss=0.1, anyway=True)

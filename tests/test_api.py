@@ -469,7 +469,7 @@ def test_a_few_images_that_two_splits_show_are_no_mistake() -> None:
         ({"options": {"weights": 1}}, "strategy 'joint' has no option 'weights'"),
         ({"train": [1, 2]}, "train sample 0 is an int; give"),
         ({"train": 3}, "the train data is an int without a length"),
-        ({"train": (IMAGES, 5)}, "the train labels are a int; give a list of one label for each image"),
+        ({"train": (IMAGES, 5)}, "the train labels are an int; give a list of one label for each image"),
         ({"train": (IMAGES.permute(0, 2, 3, 1), LABELS)}, r"\[C, H, W\], as permute"),
         (
             {"normalize": (0.5, 0.25)},
@@ -488,7 +488,7 @@ def test_a_few_images_that_two_splits_show_are_no_mistake() -> None:
         ({"net": attached().double()}, r"not all float32; give net.float\(\)"),
         ({"net": attached(Net().requires_grad_(False))}, "options={'backbone': 'kept'}"),
         ({"net": attached(partly_frozen())}, "'middle.0.weight' is frozen by requires_grad and the"),
-        ({"strategy": None}, "the strategy is None; give a name"),
+        ({"strategy": None}, "`strategy` cannot be None; give text or a Callable"),
         ({"normalize": "imgenet"}, "normalize cannot be 'imgenet'; did you mean 'imagenet'"),
         ({"normalize": ([0.5] * 3, [0, 1, 1])}, "a deviation one above 0"),
         ({"normalize": ([0.5], [0.5])}, "these are for images of 1 channel, and these have 3"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -216,6 +217,8 @@ def _shape_of(samples: Any) -> tuple[int, ...] | None:
     shape = tuple(getattr(images, "shape", ()))[1:]
     if len(shape) == 3 and shape[2] in (1, 3) and min(shape[:2]) > 4:
         height, width, channels = shape
+        if isinstance(images, np.ndarray):  # which are turned as they are read
+            return channels, height, width
         raise OfframpError(
             f"the images are [N, {height}, {width}, {channels}], channels last; give [N, {channels}, "
             f"{height}, {width}]: torch.as_tensor(images).permute(0, 3, 1, 2)"

@@ -344,8 +344,9 @@ def _read_arrays(pair: tuple[Any, ...], split: str) -> ReadSplit:
         check_numbers(pair[1], f"the {split} labels")
     labels = pair[1].tolist() if hasattr(pair[1], "tolist") else pair[1]
     if not isinstance(labels, (list, tuple)):
-        kind = type(labels).__name__
-        raise OfframpError(f"the {split} labels are a {kind}; give a list of one label for each image")
+        raise OfframpError(
+            f"the {split} labels are {kind_of(labels)}; give a list of one label for each image"
+        )
     if len(images) != len(labels):
         raise OfframpError(
             f"the {split} data has {len(images)} images but {len(labels)} labels; "
