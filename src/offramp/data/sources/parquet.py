@@ -104,7 +104,7 @@ def _shards(root: Path, split: str, fetch: str) -> list[Path]:
 
 def _table(path: Path, image_column: str, label_column: str) -> Any:
     """The two columns of a file, read a few rows at a time: what is packed may unpack to any size."""
-    columns, batches = [image_column, label_column], []
+    columns, batches = [*dict.fromkeys((image_column, label_column))], []
     try:
         check_regular(path, ARRAYS)
         length = path.stat().st_size
