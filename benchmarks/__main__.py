@@ -2,7 +2,7 @@
 
 Each part is a module beside this file with `measure(quick)`, which yields results as it has them.
 What a run found replaces lines of the same name in results.json; results.md is the same as a table, and
-`--page` makes docs/performance.md of it.
+`--page` makes docs/performance.md and the table of runtimes in docs/deployment.md of it.
 Ratios are of one run on one machine, contenders in turns, medians. Let nothing else run beside it.
 """
 
@@ -52,6 +52,7 @@ ON_REQUEST = {
     "machines": "the paper's studies on 1 to 256 machines, by the cost model",
     "ranks": "one training on two ranks of one thread against one of two threads",
     "cluster": "a driver's part of a phase; two machines of one core against --workers 2",
+    "runtimes": "a bundle in each runtime that is installed: bytes, agreement, time of each stage",
     "serve": "offramp serve under load: a policy against the plain network, throughput and latency",
     "omp_spinning": "how long OpenMP's threads should spin, alone and beside other work",
     "ablation": "each optimization off alone",
@@ -73,7 +74,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer images and repeats")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json and results.md")
     parser.add_argument(
-        "--page", action="store_true", help="write docs/performance.md from results.json"
+        "--page",
+        action="store_true",
+        help="write docs/performance.md, and a table of docs/deployment.md",
     )
     options = parser.parse_args()
     if options.page:

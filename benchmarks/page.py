@@ -1,4 +1,4 @@
-"""docs/performance.md, made of the rows of results.json: python -m benchmarks --page."""
+"""docs/performance.md and a table of docs/deployment.md, made of the rows of results.json: `--page`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,27 @@ from typing import Any
 
 import jinja2
 
+from benchmarks import runtimes
 from offramp.files import replacing
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
+GUIDE = HERE.parent / "docs" / "deployment.md"
+TABLE = re.compile(r"(<!-- of benchmarks/results.json -->\n).*?(<!-- to here -->\n)", re.DOTALL)
 NETWORKS = ("mobilenetv1", "mobilenetv2", "resnet18", "resnet50", "vgg16")
 Row = dict[str, Any]
 
 
 def write() -> None:
-    with replacing(PAGE) as temporary:
-        temporary.write_text(text(json.loads((HERE / "results.json").read_text())))
+    rows = json.loads((HERE / "results.json").read_text())
+    for page, content in ((PAGE, text(rows)), (GUIDE, guide(rows))):
+        with replacing(page) as temporary:
+            temporary.write_text(content)
+
+
+def guide(rows: Sequence[Row]) -> str:
+    """docs/deployment.md with the table of runtimes of these rows."""
+    return TABLE.sub(rf"\1\n{runtimes.table(rows)}\n\n\2", GUIDE.read_text())
 
 
 def text(rows: Sequence[Row]) -> str:

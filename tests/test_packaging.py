@@ -119,8 +119,8 @@ for module in pkgutil.walk_packages(offramp.__path__, "offramp."):
         print(module.name)
 """
 OF_AN_EXTRA = {
-    *(f"offramp.bundle.{name}" for name in ("runtime", "on_openvino", "on_executorch")),
-    *(f"offramp.serve.{name}" for name in ("app", "batcher", "gauges", "server", "uploads")),
+    *(f"offramp.bundle.on_{name}" for name in ("openvino", "executorch", "litert", "triton")),
+    *(f"offramp.serve.{name}" for name in ("app", "gauges", "server", "uploads")),
     "offramp.track.mlflow",
 }
 
@@ -146,6 +146,8 @@ def test_without_extras_all_but_what_they_are_for_can_be_imported() -> None:
         "pynvml",
         "openvino",
         "executorch",
+        "coremltools",
+        "ai_edge_litert",
     ]
     command = [sys.executable, "-c", NO_EXTRAS, " ".join(names)]
     absent = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()

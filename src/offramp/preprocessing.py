@@ -1,19 +1,23 @@
 """From an image file's picture to the pixels a network was trained on, described as data.
 
-Only numpy and Pillow are used, so that a bundle can do the very same without torch.
+Only numpy and Pillow are used, so that a bundle can do the very same without torch. Arrays
+need no Pillow.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+
+with suppress(ModuleNotFoundError):
+    from PIL import Image, ImageOps
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Of files, as Pillow calls them: it goes by content, and for an EPS it starts Ghostscript, whatever the

@@ -1,4 +1,4 @@
-"""docs/performance.md says what results.json has."""
+"""docs/performance.md and docs/deployment.md say what results.json has."""
 
 from __future__ import annotations
 
@@ -13,12 +13,24 @@ ROWS = json.loads((page.HERE / "results.json").read_text())
 
 def test_the_page_is_made_of_the_results() -> None:
     assert page.PAGE.read_text() == page.text(ROWS), "python -m benchmarks --page"
+    assert page.GUIDE.read_text() == page.guide(ROWS), "python -m benchmarks --page"
 
 
 @pytest.mark.parametrize("row", ["step overhead: resnet18 32 px", "share of peak: vgg16 32 px"])
 def test_another_result_gives_another_page(row: str) -> None:
     others = [{**each, "ratio": 1234} if each["name"] == row else each for each in ROWS]
     assert page.text(others) != page.text(ROWS)
+
+
+def test_the_table_of_runtimes_has_all_that_was_measured() -> None:
+    note = "44,725,432 bytes; ms of each stage: 0.500, 0.400; logits within 1.2e-06 of PyTorch's; "
+    row = {
+        "name": "runtimes: litert, bytes against onnxruntime",
+        "note": f"{note}2 of 1,000 images",
+    }
+    assert "| litert | 44,725,432 | 0.500, 0.400 | 1.2e-06 | 2 of 1,000 |" in page.guide([*ROWS, row])
+    other = row | {"name": row["name"].replace("litert", "coreml"), "note": "1,234 bytes; not tried"}
+    assert "| coreml | 1,234 | – | not compared | – |" in page.guide([*ROWS, other])
 
 
 def test_a_result_that_is_missing_is_no_empty_cell() -> None:

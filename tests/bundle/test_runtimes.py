@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 from bundle_kit import QUICK, digits_store, export_to, halving
 from PIL import Image
 from test_runtime import run
+from triton_stub import CALLS, Server
 
 from offramp.bundle import runtime, runtimes
 from offramp.bundle.export import ExportOptions
@@ -24,11 +28,18 @@ from offramp.errors import OfframpError
 from refusal import refuses
 
 STRATEGIES = ("two-stage", "cascade")  # the second one's stages take the answer before
+HERE = [name for name, each in RUNTIMES.items() if each.elsewhere is None]
 
 
-@pytest.fixture(scope="module", params=sorted(RUNTIMES))
+def skip_without(name: str) -> None:
+    missing = [each for each in RUNTIMES[name].packages if importlib.util.find_spec(each) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed")
+
+
+@pytest.fixture(scope="module", params=HERE)
 def name(request: pytest.FixtureRequest) -> str:
-    pytest.importorskip(RUNTIMES[request.param].package)
+    skip_without(request.param)
     return str(request.param)
 
 
@@ -66,14 +77,128 @@ def _write_photo(path: Path, image: np.ndarray) -> None:
     Image.fromarray(image[:, :, 0]).save(path)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_triton_answers_as_the_bundle_does(strategy: str, digits: Path, tmp_path: Path) -> None:
+    """By a stand-in for its server, which runs each model by what its configuration says."""
+    store = digits_store(digits, STRATEGIES)
+    rule, out = halving(store, strategy), tmp_path / "bundle"
+    card = export_to(out, store, rule, replace(QUICK, runtimes=("triton",))).card
+    row = card["runtimes"][1]
+    assert row["images"] is None and row["bytes"] > card["runtimes"][0]["bytes"]
+    assert "**Answers of triton were not checked**" in (out / "card.md").read_text("utf-8")
+
+    images = load(DataSpec("digits", test_images=60)).test.images.numpy().transpose(0, 2, 3, 1)
+    direct = Bundle(out, 1).predict(images)
+    assert len(set(direct.exits)) > 1
+    folder = shutil.move(out / "triton", tmp_path / "models")  # it stands alone
+    server = Server(Path(folder))
+    CALLS.clear()
+    together = server.answer(images[:1], images[1:20], images[20:])
+    served = {name: np.concatenate([one[name] for one in together]) for name in together[0]}
+    assert [label.decode() for label in served["class"][:, 0]] == list(direct.labels)
+    np.testing.assert_array_equal(served["exit"][:, 0], direct.exits)
+    np.testing.assert_allclose(served["confidence"][:, 0], direct.confidence, atol=1e-6)
+    np.testing.assert_allclose(served["logits"], direct.logits, atol=1e-5)
+    np.testing.assert_allclose(served["compute_share"][:, 0], direct.compute)
+    reached = [int((direct.exits >= exit).sum()) for exit in sorted(set(direct.exits))]
+    assert [count for _, count in CALLS] == reached, "a stage runs once, on what is left"
+
+    (policy,) = server.config.folder.rglob("policy.json")  # the control: the policy is read
+    policy.write_text(policy.read_text().replace(str(rule.thresholds[0]), "1.0"))
+    seal(policy.parent)
+    assert set(Server(Path(folder)).answer(images)[0]["exit"][:, 0]) < set(direct.exits)
+
+
+def test_one_bad_request_does_not_cost_the_others(digits: Path, tmp_path: Path) -> None:
+    store = digits_store(digits, STRATEGIES)
+    export_to(tmp_path / "b", store, halving(store, "two-stage"), replace(QUICK, runtimes=("triton",)))
+    server = Server(tmp_path / "b" / "triton")
+    image = np.zeros((2, 8, 8, 1), np.uint8)
+    run = server.router._bundle.predict
+
+    def picky(images: np.ndarray) -> object:
+        if images.max() > 0:
+            raise BundleError("image 0 is not liked")
+        return run(images)
+
+    server.router._bundle.predict = picky
+    first, second = server.answer(image, image + 1)
+    assert isinstance(first, dict) and second == "image 0 is not liked"
+
+
+@pytest.mark.slow
+def test_tritons_own_protobuf_reads_the_configurations(digits: Path, tmp_path: Path) -> None:
+    model_config = pytest.importorskip("tritonclient.grpc.model_config_pb2")
+    text_format = pytest.importorskip("google.protobuf.text_format")
+    store = digits_store(digits, STRATEGIES)
+    export_to(tmp_path / "b", store, halving(store, "cascade"), replace(QUICK, runtimes=("triton",)))
+    configs = {
+        folder.name: text_format.Parse((folder / "config.pbtxt").read_text(), model_config.ModelConfig())
+        for folder in (tmp_path / "b" / "triton").iterdir()
+    }
+    assert all(name == config.name for name, config in configs.items())
+    assert sorted(config.backend for config in configs.values()).count("onnxruntime") == 3
+    (router,) = (config for config in configs.values() if config.backend == "python")
+    assert list(router.input[0].dims) == [8, 8, 1]
+    assert [each.name for each in configs[f"{router.name}-exit-2"].input] == ["in_0", "before"]
+
+
+@pytest.mark.slow
+def test_core_ml_is_converted_and_the_card_says_that_nobody_checked(
+    digits: Path, tmp_path: Path
+) -> None:
+    skip_without("coreml")
+    from coremltools.proto import Model_pb2
+
+    store = digits_store(digits, STRATEGIES)
+    out = tmp_path / "bundle"
+    options = replace(QUICK, runtimes=("coreml",))
+    card = export_to(out, store, halving(store, "cascade"), options).card
+    row = card["runtimes"][1]
+    assert (row["images"], row["stage_milliseconds"]) == (None, None)
+    text = (out / "card.md").read_text("utf-8")
+    assert "**Answers of coreml were not checked**: Core ML runs on Apple" in text
+    assert "--runtime NAME" not in text and "runtimes" not in json.loads(
+        (out / "stages.json").read_text()
+    )
+    spec = Model_pb2.Model()
+    spec.ParseFromString(
+        (out / "stages/exit-2.mlpackage/Data/com.apple.CoreML/model.mlmodel").read_bytes()
+    )
+    names = [[each.name for each in side] for side in (spec.description.input, spec.description.output)]
+    assert names == [["in_0", "in_1"], ["logits", "out_0"]]
+    kinds = {each.type.multiArrayType.dataType for each in spec.description.output}
+    assert kinds == {spec.description.output[0].type.multiArrayType.FLOAT32}
+    sizes = sum(file.stat().st_size for file in out.glob("stages/*.mlpackage/**/*") if file.is_file())
+    assert row["bytes"] == sizes and ".mlpackage/Manifest.json" in (out / "SHA256SUMS").read_text()
+
+
+@pytest.mark.slow
+def test_int8_stages_run_where_their_graphs_are_read(digits: Path, tmp_path: Path) -> None:
+    skip_without("openvino")
+    store = digits_store(digits, STRATEGIES)
+    options = ExportOptions(measure=False, anyway=True, int8=0.2, runtimes=("openvino", "triton"))
+    card = export_to(tmp_path / "b", store, halving(store, "two-stage"), options).card
+    _, openvino, triton = card["runtimes"]
+    assert openvino["images"] == 100 and openvino["share"] <= 0.01 and openvino["largest"] is None
+    assert triton["images"] is None
+    assert "| shares of exits differ" in (tmp_path / "b" / "card.md").read_text("utf-8")
+
+
 def test_what_is_not_there_is_one_line(leaving: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refuses("openvino", check_runtimes, ["openvin"], int8=False)  # a near name
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    extras = project["project"]["optional-dependencies"]
     for name in RUNTIMES:
-        refuses(rf"offramp\[{name}\]", check_runtimes, [name], int8=False)
+        if RUNTIMES[name].packages:
+            remedy = "uv can" if RUNTIMES[name].remedy else rf"offramp\[{name}\]"
+            refuses(rf"{RUNTIMES[name].title} need .*{remedy}", check_runtimes, [name], int8=False)
+            assert name in extras
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
     check_runtimes(RUNTIMES, int8=False)
-    refuses("int8", check_runtimes, ["openvino"], int8=True)
+    refuses("int8", check_runtimes, ["executorch"], int8=True)
     with pytest.raises(BundleError, match="no stages for openvino; it has some for onnxruntime"):
         Bundle(leaving, runtime="openvino")
 
@@ -97,19 +222,54 @@ def test_a_runtime_that_is_not_installed_is_named(
         Bundle(bundle, runtime="openvino")
 
 
+@pytest.mark.parametrize(
+    ("error", "where"),
+    [
+        (
+            "Missing operator: aten::max_pool2d",
+            r"the layer head\.pool\.maxpool, of the stage to exit 1,",
+        ),
+        ("out of luck", "the layers up to exit 1"),
+    ],
+)
 def test_layers_that_a_runtime_cannot_run_are_named(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: str, where: str, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And nothing is written."""
 
     def lacks(_: object, __: Path) -> None:
-        raise RuntimeError("Missing operator: aten::gelu")
+        raise RuntimeError(error)
 
     broken = replace(RUNTIMES["openvino"], write=lacks)
     monkeypatch.setitem(runtimes.RUNTIMES, "openvino", broken)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
     store = digits_store(digits, STRATEGIES)
-    with pytest.raises(OfframpError, match=r"up to exit 1 .* OpenVINO \(Missing operator: aten::gelu\)"):
+    with pytest.raises(OfframpError, match=rf"{where} cannot be a program of OpenVINO \({error}\)"):
         options = replace(QUICK, runtimes=("openvino",))
         export_to(tmp_path / "bundle", store, halving(store, "two-stage"), options)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_board_needs_neither_onnxruntime_nor_pillow(digits: Path, tmp_path: Path) -> None:
+    """Where another runtime runs the stages, and arrays come."""
+    skip_without("openvino")
+    store = digits_store(digits, STRATEGIES)
+    out = tmp_path / "bundle"
+    export_to(out, store, halving(store, "two-stage"), replace(QUICK, runtimes=("openvino",)))
+    code = f"""
+import sys
+sys.modules["onnxruntime"] = sys.modules["PIL"] = None
+sys.path.insert(0, {str(out)!r})
+import numpy, run
+pixels = numpy.zeros((3, 8, 8, 1), "uint8")
+print(run.Bundle({str(out)!r}, runtime="openvino").predict(pixels).exits.shape)
+try:
+    run.Bundle({str(out)!r})
+except run.BundleError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "(3,)",
+        "onnxruntime is not installed here; pip install onnxruntime",
+    ]

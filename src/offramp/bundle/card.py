@@ -91,7 +91,8 @@ class CardInt8:
 @dataclass(frozen=True)
 class RuntimeRow:
     """A runtime that has stages in the bundle. version, mean_milliseconds: of one image through all of a
-    stage, for each, or None where that was not measured; largest, near: see `Parity`."""
+    stage, for each, or None where that was not measured; largest, near: see `Parity`; share:
+    see `Likeness`, of int8; elsewhere: why nothing of it was tried here, if so."""
 
     runtime: str
     version: str | None
@@ -100,24 +101,34 @@ class RuntimeRow:
     largest: float | None
     near: int | None
     stage_milliseconds: tuple[float, ...] | None
+    share: float | None = None
+    elsewhere: str | None = None
 
     @classmethod
     def of(
-        cls, runtime: str, size: int, check: Parity | Likeness | None, times: Mapping[str, Any] | None
+        cls,
+        runtime: str,
+        size: int,
+        check: Parity | Likeness | None,
+        times: Mapping[str, Any] | None,
+        elsewhere: str | None = None,
     ) -> RuntimeRow:
-        """size: bytes of its stages; check: beside PyTorch; times: of `runtime.measure`, or a reason."""
+        """size: bytes of its stages; check: beside PyTorch, or of int8 beside what it shall be; times:
+        of `runtime.measure`, or a reason."""
         alike = check if isinstance(check, Parity) else None
         timed = times if times is not None and "stages" in times else None
         return cls(
             runtime,
             version=None if timed is None else timed["machine"][runtime],
             bytes=size,
-            images=None if alike is None else alike.images,
+            images=None if check is None else check.images,
             largest=None if alike is None else alike.largest,
             near=None if alike is None else alike.near,
             stage_milliseconds=None
             if timed is None
             else tuple(row["p50"] for row in timed["stages"] if row["batch"] == 1),
+            share=check.share if isinstance(check, Likeness) else None,
+            elsewhere=elsewhere,
         )
 
 

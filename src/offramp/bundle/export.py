@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from offramp.bundle import expected, graphs
+from offramp.bundle import expected, graphs, int8, parity
 from offramp.bundle import folder as bundle
 from offramp.bundle.card import Card, RuntimeRow, card, markdown
-from offramp.bundle.runtimes import RUNTIMES, check_runtimes, write_stage
+from offramp.bundle.parity import Likeness, Parity
+from offramp.bundle.runtime import Bundle
+from offramp.bundle.runtimes import RUNTIMES, bundled, check_runtimes, write_stage
+from offramp.bundle.runtimes import size as bytes_of
 from offramp.bundle.trial_images import Shown, SplitImages, for_check, for_int8
 from offramp.errors import OfframpError
 from offramp.inputs import is_text
@@ -114,10 +117,13 @@ class _Parts:
     def stages(self) -> tuple[graphs.StageGraph, ...]:
         return graphs.layout(inside(self.net).trunk_of, self.numbers)
 
-    def size(self, folder: Path, suffix: str = ".onnx") -> int:
-        """Bytes of the stages in a folder."""
-        files = ((folder / stage.file).with_suffix(suffix) for stage in self.stages)
-        return sum(file.stat().st_size for file in files)
+    def files(self, folder: Path) -> list[Path]:
+        """The graphs of the stages in a folder."""
+        return [folder / stage.file for stage in self.stages]
+
+    def size(self, folder: Path) -> int:
+        """Bytes of the graphs."""
+        return sum(file.stat().st_size for file in self.files(folder))
 
 
 def export(
@@ -176,6 +182,7 @@ def of_network(
     """Write the bundle of a network at hand, as `export` does. net: in eval mode, on the CPU; pictures:
     None reads those of the trial's data, where they can be read."""
     pictures = pictures or Pictures()
+    options = replace(options, runtimes=tuple(dict.fromkeys(options.runtimes)))
     graphs.check_installed()
     check_runtimes(options.runtimes, int8=options.int8 is not None)
     bundle.check_place(out, options.force)
@@ -221,13 +228,9 @@ def _float32(
     folder: Path, parts: _Parts, options: ExportOptions, compared: Shown | None
 ) -> Generator[str, None, Card]:
     """All but the card's files; returns the card."""
-    from offramp.bundle import parity
-    from offramp.bundle.runtime import Bundle  # needs onnxruntime, an extra
-
     for at, traced in enumerate(graphs.export(parts.net, parts.stages, folder), start=1):
         yield f"stage {at} of {len(parts.stages)}: up to exit {traced.stage.exit}"
-        for name in options.runtimes:
-            write_stage(name, traced, folder)
+        write_stage(options.runtimes, traced, folder)
     about = _rest(folder, parts, options.runtimes)
     if options.check:
         yield "comparing with PyTorch"
@@ -237,19 +240,36 @@ def _float32(
     if options.measure:
         yield "measuring the stages"
     about = about.with_latency(_times(folder, options))
-    if not options.runtimes:
-        return about
+
+    def compare(other: Bundle) -> Parity:
+        assert compared is not None
+        return parity.compare(other, parts.net, parts.rule, compared)
+
+    return (yield from _in_runtimes(folder, parts, about, options, compare))
+
+
+def _in_runtimes(
+    folder: Path,
+    parts: _Parts,
+    about: Card,
+    options: ExportOptions,
+    compare: Callable[[Bundle], Parity | Likeness],
+) -> Generator[str, None, Card]:
+    """The card with a row for each runtime, where there are any beside onnxruntime. compare: a bundle
+    with what it shall answer."""
     rows = [RuntimeRow.of("onnxruntime", parts.size(folder), about.check, about.latency)]
     for name in options.runtimes:
         yield f"trying {RUNTIMES[name].title}"
-        alike = None
-        if options.check and compared is not None:
+        alike, times, elsewhere = None, None, RUNTIMES[name].elsewhere
+        if options.check and elsewhere is None:
             with bundle.refusing():
                 other = Bundle(folder, runtime=name)
-            alike = parity.compare(other, parts.net, parts.rule, compared)
-        times = bundle.measured(folder, name) if options.measure else {"reason": LEFT_OUT}
-        rows.append(RuntimeRow.of(name, parts.size(folder, RUNTIMES[name].suffix), alike, times))
-    return replace(about, runtimes=tuple(rows))
+            alike = compare(other)
+        if options.measure and elsewhere is None:
+            times = bundle.measured(folder, name)
+        size = bytes_of(name, folder, parts.files(folder))
+        rows.append(RuntimeRow.of(name, size, alike, times, elsewhere))
+    return replace(about, runtimes=tuple(rows)) if options.runtimes else about
 
 
 def _times(folder: Path, options: ExportOptions) -> Mapping[str, Any]:
@@ -261,8 +281,6 @@ def _int8(
 ) -> Generator[str, None, Card]:
     """As `_float32`, quantized, with the thresholds solved again. Raises OfframpError without the
     images, and where that costs more accuracy than was allowed."""
-    from offramp.bundle import int8, parity  # needs onnxruntime, an extra
-
     assert options.int8 is not None
     yield "reading the images"
     splits = splits or for_int8(parts.manifest, options.root, options.trust_code)
@@ -292,17 +310,20 @@ def _int8(
         useful.check(doubts, options.anyway)
         small = replace(parts, rule=rule, trained=quantized, doubts=doubts, precision="int8")
         int8.join(every, ints, small.stages, folder)
-        about = _rest(folder, small)
+        about = _rest(folder, small, options.runtimes)
         yield "comparing with what was calibrated"
-        check = parity.alike(
-            bundle.opened(folder, pictures=False), rule, quantized.test, splits["test"].batches()
-        )
+
+        def compare(other: Bundle) -> Likeness:
+            return parity.alike(other, rule, quantized.test, splits["test"].batches())
+
+        check = compare(bundle.opened(folder, pictures=False))
         about = replace(about, check=check if options.check else None)
         yield "measuring beside float32"
         for _ in graphs.export(parts.net, parts.stages, plain):
             pass
         before = _rest(plain, parts).with_latency(_times(plain, options))
         about = about.with_latency(_times(folder, options))
+        about = yield from _in_runtimes(folder, small, about, options, compare)
         sizes = (parts.size(plain), small.size(folder))
     return about.beside_float32(before, sizes, lost, options.int8)
 
@@ -324,7 +345,7 @@ def _rest(folder: Path, parts: _Parts, runtimes: tuple[str, ...] = ()) -> Card:
         "fixed_size": _fixed_size(flat),
         # What heads have learned to add is in their graphs.
         **({"carry": rule.carry} if rule.carry and not isinstance(rule.carry, str) else {}),
-        **({"runtimes": {name: RUNTIMES[name].suffix for name in runtimes}} if runtimes else {}),
+        **({"runtimes": bundled(runtimes)} if bundled(runtimes) else {}),
         "stages": stages,
     }
     bundle.write_json(folder / "stages.json", layout)
@@ -333,8 +354,12 @@ def _rest(folder: Path, parts: _Parts, runtimes: tuple[str, ...] = ()) -> Card:
     bundle.write_json(folder / expected.FILE, expectation.as_json())
     bundle.write_json(folder / "labels.json", list(trained.classes))
     bundle.write_json(folder / "preprocessing.json", preprocessing(manifest).as_json())
-    bundle.copy_sources(folder, runtimes)
+    bundle.copy_sources(folder, tuple(bundled(runtimes)))
     bundle.seal(folder)
+    gathering = [gather for name in runtimes if (gather := RUNTIMES[name].gather) is not None]
+    for gather in gathering:
+        gather(folder, trained.id)
+        bundle.seal(folder)
     tested = evaluate(rule, trained.test, trained.costs, trained.classes)
     macs_by_exit = dict(zip(parts.numbers, spent, strict=True))
     own_trunks = len({stage.trunk for stage in parts.stages}) > 1

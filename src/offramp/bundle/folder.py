@@ -14,6 +14,7 @@ from importlib.metadata import requires
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from offramp.bundle.runtime import SUMS, Bundle, BundleError
 from offramp.errors import OfframpError
 from offramp.files import DOCUMENT, folder_at, is_litter, read_regular
 from offramp.hashing import file_digest
@@ -21,9 +22,6 @@ from offramp.hashing import file_digest
 if TYPE_CHECKING:
     import onnx_ir
 
-    from offramp.bundle.runtime import Bundle
-
-SUMS = "SHA256SUMS"
 REQUIREMENTS = "requirements.txt"
 PACKAGES = ("numpy", "onnxruntime", "pillow")  # all that a bundle imports
 SOURCES = {
@@ -47,8 +45,6 @@ def opened(folder: Path, threads: int | None = None, pictures: bool = True) -> B
     """A bundle, checked and loaded. pictures: whether one that answers none is refused. Raises
     OfframpError without onnxruntime, and for a bundle that is damaged or changed."""
     check_runtime()
-    from offramp.bundle.runtime import Bundle
-
     with refusing():
         loaded = Bundle(folder, threads)
         if pictures:
@@ -59,8 +55,6 @@ def opened(folder: Path, threads: int | None = None, pictures: bool = True) -> B
 @contextmanager
 def refusing() -> Iterator[None]:
     """What a bundle refuses is refused here: its BundleError becomes an OfframpError."""
-    from offramp.bundle.runtime import BundleError
-
     try:
         yield
     except BundleError as error:

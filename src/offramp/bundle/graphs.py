@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from offramp.bundle.folder import remove_traces
+from offramp.bundle.runtime import BEFORE
 from offramp.errors import OfframpError
 from offramp.inputs import blank
 from offramp.nets import ExitNetwork
@@ -19,7 +20,6 @@ from offramp.nets.network import inside
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 INLINE_BYTES = 2**30  # a graph file is a Protocol Buffer, which ends at 2 GiB; weights go beside it then
-BEFORE = "before"  # the input of a stage that adds to the answer of the stage before
 TRACED_BATCH = 2  # the exporter would take a batch of one for a constant
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from offramp.bundle import folder as bundle
 from offramp.bundle.card import data_title
+from offramp.bundle.runtime import SUMS
 from offramp.errors import OfframpError, in_line
 from offramp.escape import markdown as escape
 
@@ -62,8 +63,8 @@ def local(name: str) -> Path | None:
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
     except Exception as error:  # of the hub, the network, its cache: classes of many libraries
         raise _failed(f"{name} cannot be fetched", error) from error
-    if not (folder / bundle.SUMS).is_file():
-        raise OfframpError(f"{name} is no bundle: it has no {bundle.SUMS}; give one of offramp export")
+    if not (folder / SUMS).is_file():
+        raise OfframpError(f"{name} is no bundle: it has no {SUMS}; give one of offramp export")
     return folder
 
 
@@ -119,7 +120,7 @@ def prepare(
     place(name)
     if LICENSE.fullmatch(license) is None:
         raise OfframpError(f"the hub has no license '{license}'; give one such as mit or apache-2.0")
-    names = sorted({*bundle.opened(folder, threads=1, pictures=False).files, bundle.SUMS})
+    names = sorted({*bundle.opened(folder, threads=1, pictures=False).files, SUMS})
     for each in names:
         (copy / each).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / each, copy / each)

@@ -7,10 +7,8 @@ saturate (those of x86 without VNNI do).
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.bundle.folder import refusing
-from offramp.bundle.graphs import BEFORE, StageGraph
+from offramp.bundle.graphs import StageGraph
+from offramp.bundle.runtime import BEFORE, session
 from offramp.bundle.trial_images import SplitImages
 from offramp.errors import OfframpError, in_line
+from offramp.nets.cut.trace import quiet
 from offramp.policy import scoring
 from offramp.policy.candidates import where_left
 from offramp.policy.policy import Policy
@@ -34,8 +34,6 @@ class Layers:
     """The sessions of stages that follow each other: from images to the logits of all of them."""
 
     def __init__(self, stages: Sequence[StageGraph], folder: Path) -> None:
-        from offramp.bundle.runtime import session  # needs onnxruntime, an extra
-
         self._stages = tuple(stages)
         with refusing():  # as many threads as fit
             self._sessions = [session(folder / stage.file, threads=0) for stage in stages]
@@ -96,7 +94,7 @@ def _quantize(source: Path, tensors: Iterator[dict[str, Any]], out: Path, exit: 
         def get_next(self) -> dict[str, Any] | None:
             return next(tensors, None)
 
-    with tempfile.TemporaryDirectory(prefix="offramp-") as scratch, _quiet():
+    with tempfile.TemporaryDirectory(prefix="offramp-") as scratch, quiet():
         ready = Path(scratch) / "ready.onnx"
         try:
             # Batch normalization is folded into convolutions, which then have one rounding, not two.
@@ -116,17 +114,6 @@ def _quantize(source: Path, tensors: Iterator[dict[str, Any]], out: Path, exit: 
             raise OfframpError(
                 f"the layers up to exit {exit} cannot be quantized ({reason}); export without int8"
             ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantizer's logging of what it leaves in float32, and its remarks to developers, left out."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def losses(before: tuple[Trained, Policy], after: tuple[Trained, Policy]) -> tuple[float, float]:

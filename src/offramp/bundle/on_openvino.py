@@ -45,6 +45,4 @@ def _tensor(port: Any) -> SimpleNamespace:
     return SimpleNamespace(name=port.get_any_name(), shape=sizes)
 
 
-def session(path: Path, threads: int) -> OpenVINOSession:
-    """A stage, loaded: a file, and how many threads run it."""
-    return OpenVINOSession(path, threads)
+session = OpenVINOSession  # what run.py calls: a file, and how many threads run it

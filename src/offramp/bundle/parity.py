@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from offramp.bundle.folder import refusing
+from offramp.bundle.runtime import Bundle
 from offramp.bundle.trial_images import Shown
 from offramp.engine.settings import laid_out
 from offramp.errors import OfframpError
@@ -18,9 +19,6 @@ from offramp.nets import ExitNetwork
 from offramp.policy import scoring
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.policy import Policy
-
-if TYPE_CHECKING:  # it needs onnxruntime, an extra
-    from offramp.bundle.runtime import Bundle
 
 TOLERANCE = 1e-4
 RELATIVE = 1e-5  # of the largest logit; float32 carries no more where logits are in the hundreds

@@ -7,7 +7,8 @@
     answers = Bundle("bundle").predict(images)
 
 Needs numpy, onnxruntime and Pillow, and the files that lie beside it: SHA256SUMS lists them all with
-their hashes, and a bundle of which one is missing or changed is refused. Nothing is unpickled.
+their hashes, and a bundle of which one is missing or changed is refused. Nothing is unpickled. Pillow is
+imported for pictures alone, and onnxruntime where no other runtime runs the stages.
 """
 
 from __future__ import annotations
@@ -25,20 +26,22 @@ import platform
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 try:
     import numpy as np
-    import onnxruntime
-    from PIL import Image
-except ModuleNotFoundError as error:
+except ModuleNotFoundError:
     if __name__ != "__main__":
         raise
-    sys.exit(f"{error.name} is not installed here; pip install numpy onnxruntime Pillow")
+    sys.exit("numpy is not installed here; pip install numpy onnxruntime Pillow")
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Array = Any  # of numpy
 
@@ -218,11 +221,23 @@ class Stage:
         stage before, [B, C]. Raises BundleError where the graph gives something else."""
         values = (*tensors, before) if self.adds else tensors
         try:
-            outputs: list[Array] = self.session.run(None, dict(zip(self.names, values, strict=True)))
+            outputs = self._outputs(values)
         except Exception as error:  # onnxruntime raises classes of its own that it does not name
             raise BundleError(f"{self.file} fails ({_line(error)}); {AGAIN}") from error
         if outputs[0].shape != (len(tensors[0]), self.classes):
             raise BundleError(f"{self.file} does not give {self.classes} logits an image; {AGAIN}")
+        return outputs
+
+    @functools.cached_property
+    def _single(self) -> bool:
+        """Whether the graph takes one image, as those for phones do."""
+        return bool(self.session.get_inputs()[0].shape[0] == 1)
+
+    def _outputs(self, values: Sequence[Array]) -> list[Array]:
+        if self._single and len(values[0]) > 1:
+            rows = [self._outputs([v[i : i + 1] for v in values]) for i in range(len(values[0]))]
+            return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+        outputs: list[Array] = self.session.run(None, dict(zip(self.names, values, strict=True)))
         return outputs
 
 
@@ -336,7 +351,7 @@ class Bundle:
             ".onnx" if runtime == ONNXRUNTIME else layout.field("runtimes").field(runtime).text()
         )
         self._other = None if runtime == ONNXRUNTIME else _other(runtime)
-        self.runtime_version: str = self._other.VERSION if self._other else onnxruntime.__version__
+        self.runtime_version: str = self._other.VERSION if self._other else _onnxruntime().__version__
         weak = layout.field("unreliable").items() if "unreliable" in layout.value else ()
         self.unreliable: tuple[str, ...] = tuple(reason.text() for reason in weak)
         self.score = policy.field("score").text()
@@ -372,7 +387,13 @@ class Bundle:
         else:
             if self._suffix == ".onnx":
                 check_operators(file)
-            graph = self._other.session(file, threads)
+            try:
+                with _quiet():
+                    graph = self._other.session(file, threads)
+            except Exception as error:  # each runtime raises classes of its own
+                raise BundleError(
+                    f"{file} cannot be loaded by {self.runtime} ({_line(error)})"
+                ) from error
         outputs = 2 if begins is None else len(self.stages[begins].session.get_outputs())
         size = (self.preprocessing.channels, *self.preprocessing.size)
         inputs = graph.get_inputs()
@@ -432,7 +453,7 @@ class Bundle:
         """What the network takes, [B, C, H, W] float32, of what `predict` takes."""
         if isinstance(images, np.ndarray):
             return self._array(images)
-        if isinstance(images, Image.Image):
+        if hasattr(images, "getbands"):  # of Pillow
             raise BundleError("that is one image; give a list of them, as [image]")
         self.check_pictures()
         try:
@@ -675,9 +696,37 @@ def _number(data: Any, at: int) -> tuple[int, int]:
 def _other(runtime: str) -> Any:
     """The file beside this one that loads stages in another runtime, as a module."""
     try:
-        return _beside(f"on_{runtime}")
+        with _quiet():
+            return _beside(f"on_{runtime}")
     except ImportError as error:
-        raise BundleError(f"{error.name} is not installed here; pip install {runtime}") from None
+        package = (error.name or runtime).partition(".")[0].replace("_", "-")
+        raise BundleError(f"{package} is not installed here; pip install {package}") from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing of what runtimes tell at each start, in C++ and in Python: of the processor, of their
+    threads, that they are experimental. Errors are raised, not written."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    with Path(os.devnull).open("wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(before, 2)
+        os.close(before)
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BundleError(f"{error.name} is not installed here; pip install onnxruntime") from None
+    return onnxruntime
 
 
 def _room() -> int:
@@ -691,6 +740,7 @@ def _room() -> int:
 @functools.cache
 def _bound_memory() -> None:
     """Bound what graphs of this process ask for while they run: a small one may ask for any amount."""
+    onnxruntime = _onnxruntime()
     kinds = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     with contextlib.suppress(Exception):  # another copy of this file has done so
         onnxruntime.create_and_register_allocator(
@@ -702,6 +752,7 @@ def session(path: Path, threads: int, providers: Sequence[str] = ("CPUExecutionP
     """The graph in a file, loaded. Raises BundleError where onnxruntime cannot, and as
     `check_operators`."""
     check_operators(path)
+    onnxruntime = _onnxruntime()
     _bound_memory()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -873,6 +924,8 @@ def find_images(paths: Sequence[Path]) -> Iterator[Path]:
 def opened(path: Path, bundle: Bundle) -> Image.Image:
     """The image of a file, whole. Raises BundleError where it is damaged or the network cannot take
     it."""
+    from PIL import Image
+
     try:
         with Image.open(path, formats=_beside("preprocessing").FORMATS) as file:
             image: Image.Image = _beside("preprocessing").upright(file)
@@ -967,6 +1020,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the answers has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except ModuleNotFoundError as error:
+        package = "Pillow" if error.name == "PIL" else error.name
+        _say(f"{package} is not installed here; pip install {package}")
+        return 2
     except Exception as error:  # such as no memory for a batch
         _say(f"{type(error).__name__}: {_line(error)}; give fewer images at once, or {AGAIN}")
         return 2

@@ -16,7 +16,8 @@ from PIL import Image, UnidentifiedImageError
 from offramp import preprocessing
 from offramp.bundle.export import IN_PYTHON
 from offramp.bundle.export import preprocessing as preprocessing_of
-from offramp.bundle.folder import SUMS, opened, refusing
+from offramp.bundle.folder import opened, refusing
+from offramp.bundle.runtime import SUMS
 from offramp.data.images.files import SUFFIXES, upright_size
 from offramp.engine.settings import placed
 from offramp.errors import OfframpError
