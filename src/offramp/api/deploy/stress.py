@@ -58,14 +58,14 @@ class StressReport:
             spent = f"{100 * tested.macs.mean / stress.plain_macs:.1f}"
             shares = (f"{100 * exit.share:.1f}" for exit in tested.exits)
             rows.append((row.title, *graded, spent, *shares, sure))
-        exits = [f"exit {exit.exit}, %" for exit in stress.rows[0].tested.exits]
+        exits = [f"exit {exit.exit}" for exit in stress.rows[0].tested.exits]
         note = (
-            "Right: under the policy; full: by the full network; loss: between both, in points; MACs: "
+            "In %. Right: under the policy; full: by the full network; loss: between both; MACs: "
             "of the plain network; exits: where images leave; sure: mean confidence of images that "
             "leave early."
         )
         title = f"{stress.trial}: {stress.rows[0].tested.images:,} test images"
-        titles = ["right, %", "full, %", "loss", "MACs, %", *exits, "sure"]
+        titles = ["right", "full", "loss", "MACs", *exits, "sure"]
         return [
             *(f"Unreliable: {reason}." for reason in stress.unreliable),
             TextTable(["images"], titles, rows, title, note),
