@@ -628,6 +628,16 @@ def check(program: Program, exits: int) -> None:
         earlier.add(phase.name)
 
 
+def check_gates(program: Iterable[Phase], several: bool) -> None:
+    """Refuse, for several labels an image, a program with gates."""
+    gated = next((phase for phase in program if several and phase.gated), None)
+    if gated is not None:
+        raise OfframpError(
+            f"phase '{gated.name}' has gates, which read the probabilities of one class an image, and "
+            "each image has several labels; choose another strategy"
+        )
+
+
 def _mistakes(phase: Phase, exits: int, earlier: Collection[str]) -> Iterator[str]:
     """What is wrong with a phase, from what others build on: only the first one is to be believed."""
     if phase.name in RESERVED_NAMES:

@@ -187,7 +187,7 @@ WRONG: dict[str, Any] = {
     "image is text": changed(3, ("a.png", 1)),
     "label 0.5": changed(3, (PIXELS[3], 0.5)),
     "a name among numbers": changed(3, (PIXELS[3], "cat")),
-    "two hot": changed(3, (PIXELS[3], torch.tensor([1, 1]))),
+    "several among one": changed(3, (PIXELS[3], torch.tensor([1, 1]))),
     "soft": changed(3, (PIXELS[3], [0.9, 0.1])),
     "a number among names": Listed([(p, "ab"[i % 2] if i - 3 else 1) for i, p in enumerate(PIXELS)]),
     "another name": Listed([(p, "ba"[i % 2]) for i, p in enumerate(PIXELS)], ["a", "c"]),

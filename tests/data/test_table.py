@@ -292,6 +292,8 @@ def shapes(home: Path) -> list[Callable[[], object]]:
         lambda: csv("shop/labels.csv", "shop/a/{}.png", "path,class", "cup", "jug", cell="a/{}.png"),
         lambda: csv("dogs/labels.csv", "dogs/train/{}.png", "id,breed", "pug", "lab"),
         lambda: csv("isic/truth.csv", "isic/input/{}.png", "image,MEL,NV", "1.0,0.0", "0.0,1.0"),
+        lambda: csv("chest/labels.csv", "chest/{}.png", "image,edema,effusion", "1,1", "1,1"),
+        lambda: csv("nih/labels.csv", "nih/{}.png", "image,findings", *["Edema|Effusion"] * 2),
         tiny,
         cells,
     ]

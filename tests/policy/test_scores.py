@@ -39,5 +39,5 @@ def test_every_learned_score_has_who_learns_it() -> None:
 
 
 def test_every_score_is_explained() -> None:
-    rows = re.findall(r"^\| `(\w+)` \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(r"^\| `([\w-]+)` \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
     assert differing(rows) == []

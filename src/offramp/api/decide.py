@@ -20,7 +20,7 @@ from offramp.analysis.stats.sample import Floats, same
 from offramp.analysis.stats.sequential import Decision, InterimAnalyses, decide
 from offramp.errors import OfframpError
 from offramp.hashing import digest
-from offramp.policy import scoring
+from offramp.metrics import hits
 from offramp.store.manifest import SeedLog
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, make_plan, plan_trials
@@ -121,8 +121,7 @@ def right(store: Store, plan: Plan) -> dict[tuple[str, int], Floats]:
     shares = {}
     for trial in plan.trials:
         arrays = store.trial_logits(trial.id)
-        answers = np.asarray(scoring.answers(arrays["test"])) == arrays["test_labels"][:, None]
-        shares[trial.label, trial.seed] = answers.mean(axis=1)
+        shares[trial.label, trial.seed] = hits(arrays["test"], arrays["test_labels"]).mean(axis=1)
     return shares
 
 

@@ -15,7 +15,7 @@ from offramp.errors import OfframpError, kind_of
 from offramp.nets.foreign import MultiExit
 from offramp.nets.network import ExitNetwork
 from offramp.parts import Part
-from offramp.phase import BEFORE, Features, Init, Phase, Program, check
+from offramp.phase import BEFORE, Features, Init, Phase, Program, check, check_gates
 from offramp.strategies import Strategy
 from offramp.study.plan import programs
 
@@ -28,6 +28,7 @@ def program(
     seed: int = 0,
     class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
+    several_labels: bool = False,
 ) -> tuple[LoopPhase, ...]:
     """The phases of a strategy, to train `net` itself in a loop of your own.
 
@@ -53,7 +54,10 @@ def program(
             by that seed.
         class_weights: [C] floats that multiply the cross-entropies of images of each class.
         label_smoothing: The share of each target that is spread over all classes, in cross-entropies;
-            0 to 1, 1 excluded.
+            0 to 1, 1 excluded. With several labels evenly over yes and no.
+        several_labels: Whether an image has several labels. Labels are then [B, C], 0 or 1 for each (or
+            between, as mixup makes them), cross-entropies binary ones, their mean over labels, and
+            class_weights what each label counts for where an image has it.
 
     Returns:
         The phases, in their order.
@@ -74,13 +78,14 @@ def program(
     check_settings(class_weights, label_smoothing, net.classes)
     phases = programs.program(strategy, net.exits, options or {}, {})
     check(phases, net.exits)
+    check_gates(phases, several_labels)
     for mistake in _unfit(phases, net):
         raise OfframpError(mistake)
     if isinstance(net, ExitNetwork):
         for phase in phases:
             drawn(phase, net)
         check_frozen(net, frozenset(part for phase in phases for part in phase.trained))
-    course = Course(net, phases, seed, class_weights, label_smoothing)
+    course = Course(net, phases, seed, class_weights, label_smoothing, several_labels)
     if BEFORE in course.needs(0):
         course.remember(BEFORE)
     return tuple(LoopPhase(course, number) for number in range(len(phases)))

@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from offramp.errors import OfframpError, complaint, worst
 from offramp.files import DOCUMENT, read_regular
+from offramp.labels import alike
 from offramp.phase import Share
 from offramp.policy import quality, scoring
 from offramp.policy.candidates import POINTS, RUN_UP, where_left
@@ -121,14 +122,14 @@ def expect(rule: Policy, trained: Trained, exits: Sequence[int]) -> Expected:
                 shares.append(ExpectedShare("score", *bounds(here < cut), exits[at], cut))
     own = rule.takes_all is None
     answering = scoring.all_answer_logits(rule.score, rows.logits[:, places], final=own)
-    answers = scoring.answers(answering)
-    differs = where_left((answers != answers[:, -1:]).astype(float), left)
+    answers = scoring.answers(answering, rule.several)
+    differs = where_left((~alike(answers, answers[:, -1:])).astype(float), left)
     shares.append(ExpectedShare("disagreement", *bounds(differs > 0)))
     warmth = [1.0 if rule.temperatures is None else rule.temperatures[i] for i in places]
     confidence = np.stack(
-        [scoring.probabilities(answering[:, at], warmth[at]).max(axis=-1) for at in stages], axis=1
+        [scoring.certainty(answering[:, at], warmth[at], rule.several) for at in stages], axis=1
     )
-    right = where_left((answers == rows.labels[:, None]).astype(float), left)
+    right = where_left(alike(answers, rows.labels).astype(float), left)
     spent = np.asarray(trained.costs.leaving(places), float) / trained.plain_macs
     return Expected(
         len(left),

@@ -26,6 +26,7 @@ from offramp.policy import policy, useful
 from offramp.policy.calibration import Calibration, Chosen
 from offramp.policy.evaluate import evaluate
 from offramp.policy.policy import Policy
+from offramp.policy.scoring import usual
 from offramp.policy.stage_times import unlike
 from offramp.preprocessing import Preprocessing
 from offramp.store.manifest import GeometryRecord, Manifest
@@ -166,7 +167,12 @@ def nothing_leaves(trained: Trained) -> Policy:
         else "A plain network: every image runs all of it.",
     )
     return Policy(
-        "confidence", trained.exits, (None,) * len(trained.exits), None, origin, trained.costs.carry
+        usual(trained.several),
+        trained.exits,
+        (None,) * len(trained.exits),
+        None,
+        origin,
+        trained.costs.carry,
     )
 
 

@@ -21,7 +21,6 @@ from offramp.bundle.runtime import BEFORE, session
 from offramp.bundle.trial_images import SplitImages
 from offramp.errors import OfframpError, in_line
 from offramp.nets.cut.trace import quiet
-from offramp.policy import scoring
 from offramp.policy.candidates import where_left
 from offramp.policy.policy import Policy
 from offramp.study.trained import Trained
@@ -125,8 +124,7 @@ def losses(before: tuple[Trained, Policy], after: tuple[Trained, Policy]) -> tup
 def _accuracies(trained: Trained, rule: Policy) -> tuple[float, float]:
     """Of the policy and of the full network, on calibration."""
     rows = trained.calibration
-    logits = scoring.all_answer_logits(rule.score, rows.logits)
-    right = scoring.answers(logits) == rows.labels[:, None]
+    right = rows.right(rule.score)
     return float(where_left(right.astype(np.float64), rule.leaves(rows.logits)).mean()), float(
         right[:, -1].mean()
     )

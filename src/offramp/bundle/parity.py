@@ -97,14 +97,14 @@ def alike(
     outcomes = [bundle.run(pixels) for pixels in batches]
     place = policy.leaves(rows.logits)
     logits = scoring.all_answer_logits(policy.score, rows.logits)
-    answers = scoring.answers(logits[np.arange(len(place)), place])
+    answers = scoring.answers(logits[np.arange(len(place)), place], policy.several)
     classes = np.concatenate([answered.classes for answered in outcomes])
     exits = np.concatenate([answered.exits for answered in outcomes])
     share = max(
         abs(float((exits == number).mean()) - float((place == at).mean()))
         for at, number in enumerate(policy.exits)
     )
-    right = ((classes == rows.labels).mean(), (answers == rows.labels).mean())
+    right = (_same(classes, rows.labels).mean(), _same(answers, rows.labels).mean())
     accuracy = abs(float(right[0] - right[1]))
     if not max(share, accuracy) <= SHARE:
         raise OfframpError(
@@ -113,8 +113,14 @@ def alike(
             "was written; export without int8, and report it"
         )
     return Likeness(
-        len(place), "the whole test split", share, accuracy, float((classes != answers).mean())
+        len(place), "the whole test split", share, accuracy, float((~_same(classes, answers)).mean())
     )
+
+
+def _same(answers: Any, truth: Any) -> NDArray[np.bool_]:
+    """Whether answers are the same, [B]; of several labels all of them."""
+    same: NDArray[np.bool_] = answers == truth
+    return same if same.ndim == 1 else np.asarray(same.all(axis=1))
 
 
 def _elsewhere(
@@ -128,17 +134,19 @@ def _elsewhere(
     gates = None if policy.gates is None else [policy.gates[i] for i in active]
     place = scoring.leaves(policy.score, logits, thresholds, warmth, gates)
     answering = scoring.all_answer_logits(policy.score, logits, policy.takes_all is None)
-    answers = scoring.answers(answering[np.arange(len(answering)), place])
+    answers = scoring.answers(answering[np.arange(len(answering)), place], policy.several)
     got = bundle.run(pixels)
     exits = np.array([policy.exits[i] for i in active])[place]
-    other = (got.exits != exits) | (got.classes != answers)
+    other = (got.exits != exits) | ~_same(got.classes, answers)
     scores = scoring.scores(policy.score, logits, warmth, gates)
     close, kind = np.zeros(len(logits), bool), scoring.SCORES[policy.score]
     for at, threshold in enumerate(thresholds):
         if threshold is not None and kind.graded:
             steepness = kind.steepness(None if gates is None else gates[at])
             close |= np.abs(scores[:, at] - threshold) <= TOLERANCE * steepness
-    if logits.shape[-1] > 1:
+    if policy.several:
+        close |= (np.abs(answering) <= TOLERANCE).any(axis=(1, 2))
+    elif logits.shape[-1] > 1:
         best = np.sort(answering, axis=-1)
         close |= np.any(best[..., -1] - best[..., -2] <= 2 * TOLERANCE, axis=1)
     return other, close

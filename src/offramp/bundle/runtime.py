@@ -178,9 +178,10 @@ class Answers:
     """What a batch of B images came to.
 
     Attributes:
-        classes: [B] int, numbers of classes.
-        labels: Their names.
-        confidence: [B] float32, the largest softmax probability, under the policy's temperature.
+        classes: [B] int, numbers of classes; of several labels an image [B, C] bool, those that it has.
+        labels: Their names; several with | between them.
+        confidence: [B] float32, the largest softmax probability, under the policy's temperature; of
+            several labels the probability of the least sure one's answer.
         exits: [B] int, the exit that each image left at.
         logits: [B, C] float32 of that exit.
         compute: [B] float32, MACs as a share of the network without early exits; above 1 where all heads
@@ -193,6 +194,8 @@ class Answers:
     exits: Array
     logits: Array
     compute: Array
+    # [B, C] of each label, of several labels an image; else None
+    probabilities: Array = None
 
 
 @dataclass(frozen=True)
@@ -250,6 +253,7 @@ class ExitedRows:
     logits: Array  # [L, C] float32
     confidence: Array  # [L]
     scores: Array = None  # [L, stage + 1], how sure each stage was that they ran, if it is told
+    probabilities: Array = None  # [L, C], of classes, or of each of several labels
 
 
 @dataclass(frozen=True)
@@ -357,6 +361,8 @@ class Bundle:
         self.score = policy.field("score").text()
         if self.score not in self._scoring.SCORES:
             raise policy.field("score").wrong(f"one of {', '.join(self._scoring.SCORES)}")
+        # whether each image has several labels: the score is of all of them
+        self.several: bool = self._scoring.SCORES[self.score].several
         self.plain_macs = layout.field("plain_macs").whole(1)
         self.carry = layout.field("carry").number(0, 1) if "carry" in layout.value else 0.0
         self._fixed_size = layout.field("fixed_size").text()
@@ -501,9 +507,14 @@ class Bundle:
         final = stage.threshold is None and at == len(self.stages) - 1
         answering = answer if final else self._scoring.answer_logits(self.score, answer, past)
         gone = answering[leaving]
-        warm = self._scoring.probabilities(gone, stage.temperature)
+        scoring = self._scoring
+        shares = scoring.label_probabilities if self.several else scoring.probabilities
+        warm = shares(gone, stage.temperature)
         sure = np.max(warm, axis=-1, initial=0.0)
-        left = ExitedRows(np.flatnonzero(leaving), at, gone, sure, scores[leaving] if scored else None)
+        if self.several:
+            sure = scoring.certainty(gone, stage.temperature, True)
+        each = scores[leaving] if scored else None
+        left = ExitedRows(np.flatnonzero(leaving), at, gone, sure, each, warm)
         # What goes on is made smaller, so that what left stops costing.
         return left, staying, onward[staying] if len(staying) else None
 
@@ -523,18 +534,35 @@ class Bundle:
         place = np.zeros(count, np.int64)
         logits = np.zeros((count, len(self.labels)), np.float32)
         confidence = np.zeros(count, np.float32)
+        shares = np.zeros_like(logits) if self.several else None
         for left in filter(None, leaving):
             place[left.rows], logits[left.rows] = left.stage, left.logits
             confidence[left.rows] = left.confidence
+            if shares is not None:
+                shares[left.rows] = left.probabilities
         classes = self.classes(logits)
         return Answers(
             classes,
-            tuple(self.labels[i] for i in classes),
+            tuple(map(self.name, classes)),
             confidence,
             np.array([stage.exit for stage in self.stages])[place],
             logits,
             np.array([self.compute(at) for at in range(len(self.stages))], np.float32)[place],
+            shares,
         )
+
+    def name(self, answer: Array) -> str:
+        """Of a class, by its number; of several labels [C], those that are answered."""
+        if not self.several:
+            return self.labels[answer]
+        return "|".join(name for name, yes in zip(self.labels, answer, strict=True) if yes)
+
+    def as_json(self, name: str, probabilities: Sequence[float] | None) -> dict[str, Any]:
+        """An answer in words, in the types of JSON. probabilities: of several labels."""
+        if not self.several or probabilities is None:
+            return {"class": name}
+        odds = dict(zip(self.labels, probabilities, strict=True))
+        return {"labels": name.split("|") if name else [], "probabilities": odds}
 
     def with_thresholds(self, thresholds: Sequence[float | None]) -> Bundle:
         """The same sessions under other thresholds, one a stage."""
@@ -562,8 +590,8 @@ class Bundle:
         return [seconds[0] + once, *seconds[1:]]
 
     def classes(self, logits: Array) -> Array:
-        """Numbers of classes, [L], of logits [L, C]."""
-        return self._scoring.answers(logits)
+        """Numbers of classes, [L], of logits [L, C]; of several labels what is answered, [L, C] bool."""
+        return self._scoring.answers(logits, self.several)
 
     def compute(self, stage: int) -> float:
         """MACs of an image that leaves at this stage, as a share of the network without early exits."""
@@ -961,14 +989,25 @@ def _answer_all(bundle: Bundle, paths: Sequence[Path], batch: int, as_json: bool
         spent = 1000 * (time.perf_counter() - began) / max(len(files), 1)
         for row, path in enumerate(files):
             label, exit = answers.labels[row], int(answers.exits[row])
+            odds = None if answers.probabilities is None else answers.probabilities[row].tolist()
             confidence = float(answers.confidence[row])
             if as_json:
-                line = {"file": str(path), "class": label, "confidence": confidence, "exit": exit}
-                line |= {"compute_share": float(answers.compute[row]), "milliseconds": spent, **marked}
+                line = {"file": str(path), **bundle.as_json(label, odds), "confidence": confidence}
+                line |= {
+                    "exit": exit,
+                    "compute_share": float(answers.compute[row]),
+                    "milliseconds": spent,
+                    **marked,
+                }
                 print(json.dumps(line))
             else:
-                named = f"{_printable(path)}  {_printable(label)}"
-                print(f"{named}  {100 * confidence:.1f} %  exit {exit}  {spent:.2f} ms")
+                named, sure = _printable(label), f"  {100 * confidence:.1f} %"
+                if odds is not None:
+                    marks = zip(odds, bundle.labels, answers.classes[row], strict=True)
+                    pairs = [(p, name) for p, name, yes in marks if yes]
+                    each = [f"{_printable(name)} {100 * p:.1f} %" for p, name in sorted(pairs)[::-1]]
+                    named, sure = ", ".join(each) or "no label", ""
+                print(f"{_printable(path)}  {named}{sure}  exit {exit}  {spent:.2f} ms")
     return good
 
 
@@ -978,7 +1017,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="run.py",
         description="Classify images with the early-exit network in this folder.",
         epilog="One line an image: file, class, confidence, exit, milliseconds (preprocessing "
-        "included, reading the file not). Files that cannot be read are named, and the exit code is 2.",
+        "included, reading the file not); of several labels an image, those that are answered. Files "
+        "that cannot be read are named, and the exit code is 2.",
     )
     parser.add_argument("images", nargs="*", type=Path, help="images, or folders of images")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="images at once (1)")

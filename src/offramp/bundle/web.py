@@ -76,6 +76,11 @@ def _about(source: Path) -> dict[str, Any]:
             f"{source} takes numbers that were normalized beforehand, and how is not known; a page "
             "answers pictures"
         )
+    if loaded.several:
+        raise OfframpError(
+            f"{source} answers several labels an image, and the page shows one class; run.py, the "
+            "server and predict answer with all labels"
+        )
     if loaded.preprocessing.interpolation != "bilinear":
         raise OfframpError(f"{source} resizes by another filter than bilinear, which the page lacks")
     files = {name for name in loaded.files if name.endswith(".onnx.data")}

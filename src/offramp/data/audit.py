@@ -21,10 +21,11 @@ from offramp.data.notes import left_out, remarks
 from offramp.data.progress import LoggedProgress, pool
 from offramp.data.raw import RawData
 from offramp.data.read import digests_of
-from offramp.data.splits import Splits, Subset, by_class, choose
+from offramp.data.splits import Splits, Subset, by_class, choose, class_counts
 from offramp.data_spec import SPLITS, DataSpec
 from offramp.errors import OfframpError
 from offramp.inputs import is_text
+from offramp.labels import several
 
 BLOCK = 1024  # images that are in memory at once
 FEW = 1000  # classes without images that have a line each
@@ -55,7 +56,9 @@ class UnreadData:
         there, what is left out since another split shows its group, and what is small or unlike."""
         counts = by_class(self.chosen.parts, len(self.classes))
         lines = (*self.chosen.remarks, *left_out(self.chosen.dropped))
-        return [*lines, *remarks(counts, self.classes)]
+        sets = several(self.raw.train.labels)
+        sizes = {name: len(part.rows) for name, part in self.parts.items()}
+        return [*lines, *remarks(counts, self.classes, sizes if sets else None)]
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,7 @@ def _split(
             sizes[size] += 1
             if values is not None:
                 counts = counts + values if counts.shape == values.shape else values
-    numbers = torch.bincount(part.labels, minlength=len(classes)).tolist()
+    numbers = class_counts(part.labels, len(classes))
     images_of = dict(zip(classes, numbers, strict=True))
     return SplitAudit(len(part.rows), images_of, dict(sizes.most_common()), tuple(damaged)), counts
 
@@ -230,11 +233,13 @@ def _facts(image: Image.Image | Tensor, geometry: Geometry) -> tuple[Size, Tenso
 def _copies(data: UnreadData) -> tuple[Copies, ...]:
     places: dict[str, list[tuple[str, str, str]]] = {}
     for split, part in data.parts.items():
-        source = part.source.images
+        source, sets = part.source.images, several(part.labels)
         rows = zip(part.rows.tolist(), part.labels.tolist(), digests_of(part), strict=True)
         for row, label, sha in rows:
             name = source.name(row) if isinstance(source, StoredImages) else f"{split} image {row}"
-            places.setdefault(sha, []).append((split, name, data.classes[label]))
+            names = [c for c, yes in zip(data.classes, label, strict=True) if yes] if sets else []
+            title = ", ".join(names) or "no label" if sets else data.classes[label]
+            places.setdefault(sha, []).append((split, name, title))
     return tuple(
         Copies(*(tuple(column) for column in zip(*same, strict=True)))
         for same in places.values()

@@ -22,6 +22,7 @@ from offramp.data.images.geometry import Geometry
 from offramp.data.views import cut_out
 from offramp.errors import OfframpError
 from offramp.inputs import Shape, is_text
+from offramp.labels import several
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -31,7 +32,7 @@ class Split:
     Attributes:
         images: [N, C, H, W], uint8 in 0..255, or float32 taken as already normalized; of texts [N, T]
             int64, ids of tokens, padded with zeros at the end.
-        labels: [N] int64.
+        labels: [N] int64, or [N, C] uint8 of several labels an image.
 
     Raises:
         OfframpError: for other shapes or types, no images, or values that are not finite.
@@ -48,7 +49,7 @@ class Split:
                 f"images are {_described(images)}; give [N, C, H, W] as uint8 or float32, or ids of "
                 "tokens [N, T] as int64"
             )
-        if labels.dim() != 1 or labels.dtype != torch.int64:
+        if (labels.dim(), labels.dtype) not in ((1, torch.int64), (2, torch.uint8)):
             raise OfframpError(f"labels are {_described(labels)}; give [N] as int64 class numbers")
         if len(images) != len(labels):
             raise OfframpError(
@@ -71,6 +72,8 @@ class Split:
     def digest(self) -> str:
         """SHA-256, in hex, of shape, type, images and labels; the same on every device."""
         sha = hashlib.sha256(f"{tuple(self.images.shape)} {self.images.dtype}".encode())
+        if several(self.labels):
+            sha.update(str(tuple(self.labels.shape)).encode())
         for tensor in (self.images, self.labels):
             sha.update(tensor.detach().cpu().contiguous().numpy().data)
         return sha.hexdigest()
@@ -99,13 +102,25 @@ def check_labels(name: str, classes: Sequence[str], labels: Mapping[str, Tensor]
     Args:
         name: Of the data set.
         classes: Their names.
-        labels: [N] int64, by split.
+        labels: By split, as of `RawSplit`.
 
     Raises:
         OfframpError: as it says.
     """
+    if len({several(numbers) for numbers in labels.values()}) > 1:
+        raise OfframpError(
+            f"some splits of data set '{name}' have one class an image and some several labels; give "
+            "all of them alike"
+        )
     for split, numbers in labels.items():
         if not len(numbers):  # images that a network was trained on, and that are not at hand
+            continue
+        if several(numbers):
+            if numbers.shape[1] != len(classes) or int(numbers.max()) > 1:
+                raise OfframpError(
+                    f"the {split} split of data set '{name}' has labels {list(numbers.shape)} up to "
+                    f"{int(numbers.max())}; give 0 or 1 for each of {len(classes)} labels"
+                )
             continue
         low, high = int(numbers.min()), int(numbers.max())
         if low < 0 or high >= len(classes):
@@ -141,7 +156,7 @@ class FileSplit:
         source: The images.
         rows: Which of them, [N] int64 on the CPU.
         geometry: What is made of them.
-        labels: [N] int64.
+        labels: [N] int64, or [N, C] uint8 of several labels an image.
         shape: (C, H, W) of every image.
         digest: That of the split of these pixels in memory: how images are read changes no key.
         content: Hash of the files themselves, where training images are cut from more than the pixels
@@ -271,7 +286,7 @@ class Data:
                     f"{where} has images {_described(split)} where train has {_described(like)}; "
                     "make all splits alike"
                 )
-        if len(self.train) and int(self.train.labels.min()) == int(self.train.labels.max()):
+        if len(self.train) and bool((self.train.labels == self.train.labels[:1]).all()):
             raise OfframpError(
                 f"the train split of data set '{self.name}' shows one class only; "
                 "give images of two or more"
@@ -294,6 +309,11 @@ class Data:
             "calibration": self.calibration,
             "test": self.test,
         }
+
+    @property
+    def several(self) -> bool:
+        """Whether images have several labels each, and not one class."""
+        return several(self.train.labels)
 
     @property
     def shape(self) -> Shape:

@@ -29,6 +29,7 @@ from offramp.errors import OfframpError, nearest
 from offramp.escape import has_controls
 from offramp.hashing import digest
 from offramp.inputs import Shape
+from offramp.labels import several
 from offramp.sections import typed
 from offramp.units import counted
 from offramp.usercode import RecordedCode, is_user_code
@@ -328,7 +329,10 @@ def assemble(
         "duplicates": duplicates({name: part.digests for name, part in read.items()}),
     }
     data = Data(spec.name, classes, **splits, mean=mean, std=std, provenance=provenance, augment=augment)
-    provenance["remarks"] += remarks(counts, classes)  # now that every label is known to be of a class
+    sizes = provenance["images"] if data.several else None
+    provenance["remarks"] += remarks(
+        counts, classes, sizes
+    )  # now that every label is known to be of a class
     return data
 
 
@@ -370,7 +374,8 @@ def _unread(part: Subset, like: LoadedSplit) -> LoadedSplit:
 def names_of_classes(raw: RawData, name: str) -> tuple[str, ...]:
     """Of the source, or the numbers of the training labels. Raises OfframpError where those are too many
     to be classes, and for a name that no record can hold."""
-    most = max(len(raw.classes), int(raw.train.labels.max()) + 1)
+    labels = raw.train.labels
+    most = labels.shape[1] if several(labels) else max(len(raw.classes), int(labels.max()) + 1)
     if most > MOST_CLASSES:
         raise OfframpError(
             f"data set '{name}' has {most:,} classes, by its largest label or its names; give labels of "

@@ -62,13 +62,24 @@ def duplicates(digests: Mapping[str, Sequence[str]]) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-def remarks(counts: ClassCounts, classes: Sequence[str]) -> list[str]:
-    """Splits that are small or unlike. counts: of each split, in the order of the classes."""
-    return [*_few(counts), *_unseen(counts, classes), *unlike(counts, classes)]
+def remarks(
+    counts: ClassCounts, classes: Sequence[str], sizes: Mapping[str, int] | None = None
+) -> list[str]:
+    """Splits that are small or unlike.
 
-
-def _few(counts: ClassCounts) -> list[str]:
+    Args:
+        counts: Of each split, in the order of the classes.
+        classes: Their names.
+        sizes: Images of each split, where they have several labels each: these are no shares of a whole,
+            and nothing is said of how they compare.
+    """
+    if sizes is not None:
+        return [*_few(sizes), *_unseen(counts, classes)]
     sizes = {name: sum(numbers) for name, numbers in counts.items()}
+    return [*_few(sizes), *_unseen(counts, classes), *unlike(counts, classes)]
+
+
+def _few(sizes: Mapping[str, int]) -> list[str]:
     small = [f"{size:,} {name}" for name, size in sizes.items() if 0 < size < FEW]
     if not small:
         return []

@@ -16,6 +16,12 @@ from torch import Tensor
 from offramp.data.images.files import StoredImages, pixel_digest
 from offramp.data.images.geometry import Geometry
 from offramp.errors import OfframpError, kind_of
+from offramp.labels import several
+
+REGRESSION = (
+    ". Regression is left out: an exit leaves by how sure its answer is, which a number does not say; "
+    "cut it into ranges, which are classes"
+)
 
 
 class ImageRows(Protocol):
@@ -33,7 +39,7 @@ class RawSplit:
 
     Attributes:
         images: N of them, in memory or opened one by one.
-        labels: [N] int64, on the CPU.
+        labels: [N] int64, on the CPU; or, of several labels an image, [N, C] uint8 of 0 and 1.
         groups: [N] names of what belongs together, such as the patient of each image, or None. Images of
             one group never go to two splits.
 
@@ -46,10 +52,12 @@ class RawSplit:
     groups: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.labels, Tensor) or self.labels.dim() != 1:
+        if not isinstance(self.labels, Tensor) or self.labels.dim() not in (1, 2):
             raise OfframpError("labels must be a tensor [N]; give one class number an image")
-        if self.labels.dtype != torch.int64:
-            raise OfframpError(f"labels are {self.labels.dtype}; give torch.int64 class numbers")
+        form = ("torch.uint8 of 0 and 1", torch.uint8) if several(self.labels) else ("", torch.int64)
+        if self.labels.dtype != form[1]:
+            what = form[0] or "torch.int64 class numbers"
+            raise OfframpError(f"labels are {self.labels.dtype}; give {what}")
         if not len(self.labels):
             raise OfframpError("a split holds no images; give it at least one")
         count = len(self.labels)

@@ -25,6 +25,7 @@ from offramp.data.splits import Subset
 from offramp.data_spec import Loader
 from offramp.errors import OfframpError
 from offramp.hashing import digest, plain
+from offramp.labels import several
 
 MEMORY_SHARE = 4  # images stay in memory while they take less than one in so many free bytes
 SCAN_VERSION = 2  # of what a scan finds; 2: damaged PNGs are told by their checksum
@@ -270,7 +271,9 @@ def _scan(part: Subset, source: StoredImages, geometry: Geometry, on_error: OnEr
         good = ~torch.isin(part.rows, torch.tensor(damaged))
         clean = _scan(part.only(good), source, geometry, "fail")
         return Scan(clean.shape, clean.digest, clean.counts, tuple((~good).nonzero().flatten().tolist()))
-    sha.update(part.labels.numpy().data)
+    if several(part.labels):
+        sha.update(str(tuple(part.labels.shape)).encode())
+    sha.update(part.labels.contiguous().numpy().data)
     channels, height, width = shape
     values = tuple(map(tuple, counts.tolist())) if dtype == torch.uint8 else ()
     return Scan((channels, height, width), sha.hexdigest(), values, ())

@@ -32,7 +32,7 @@ from offramp.data.images.dataset_images import (
 from offramp.data.images.files import StoredImages, pixel_digest
 from offramp.data.images.geometry import Geometry
 from offramp.data.progress import LoggedProgress
-from offramp.data.raw import ImageRows, RawData, RawSplit
+from offramp.data.raw import REGRESSION, ImageRows, RawData, RawSplit
 from offramp.data_spec import SPLITS
 from offramp.errors import OfframpError, kind_of, nearest
 from offramp.hashing import derive
@@ -54,6 +54,7 @@ Samples = SizedRows | Dataset[Any]
 IN_MEMORY = 2**28  # bytes of a Dataset's images that stay in memory once they were read
 PROBES = 64  # images of a split that are read twice, to find random transforms
 FIRST = View(0, 0)
+FLOATS = (torch.float32, torch.float64, torch.float16)
 
 
 def read_samples(
@@ -66,10 +67,10 @@ def read_samples(
     """The splits of a user's own data.
 
     A split is a Dataset of (image, label) that has a length, map-style or iterable; or a pair of arrays
-    (images [N, C, H, W], [N, H, W, C] or [N, H, W], or texts [N, T]; labels [N]). An image is a PIL
-    image, a tensor [C, H, W] or [H, W], or an array [H, W, C], [C, H, W] or [H, W]; uint8, or floating
-    point taken as already normalized. A text is ids of tokens [T], whole numbers, padded with zeros at
-    the end. Labels: see `numbered`.
+    (images [N, C, H, W], [N, H, W, C] or [N, H, W], or texts [N, T]; labels [N] or [N, C]). An image is
+    a PIL image, a tensor [C, H, W] or [H, W], or an array [H, W, C], [C, H, W] or [H, W]; uint8, or
+    floating point taken as already normalized. A text is ids of tokens [T], whole numbers, padded with
+    zeros at the end. Labels: see `numbered`.
 
     Each sample is read once, and stays in memory where all are small; else it is read again when it is
     needed (an iterable's goes to a temporary file). Python's, NumPy's and torch's generators are seeded
@@ -165,15 +166,16 @@ def numbered(
 
     Numbers count from 0. Those of 1 to C count from 1: where `classes` has C names, or where training
     images show each of them. Names are numbered as in `classes`, else in their order in the alphabet.
-    A vector is one-hot.
+    A vector is one-hot; but where any has not exactly one 1, or a label is a list of names, each image
+    has several labels, or none.
 
     Args:
         labels: Of each split, `train` among them, or else one that stands for it first.
         classes: Names, where they are known.
 
     Returns:
-        Numbers [N] int64, by split; the names of classes, empty where numbers are all there is; and what
-        to know of it, if there is anything.
+        Numbers [N] int64, or of several labels [N, C] uint8, by split; the names of classes, empty where
+        numbers are all there is; and what to know of it, if there is anything.
 
     Raises:
         OfframpError: naming the sample, for what is no label, and for a name that is not a class.
@@ -181,7 +183,11 @@ def numbered(
     Example:
         >>> numbered({"train": ["dog", "cat", "dog"]})[0]["train"].tolist()
         [1, 0, 1]
+        >>> numbered({"train": [["dog"], ["cat", "dog"], []]})[0]["train"].tolist()
+        [[0, 1], [1, 1], [0, 0]]
     """
+    if any(_is_set(label) for own in labels.values() for label in own):
+        return _sets(labels, tuple(classes))
     plain = {split: [_label(x, split, i) for i, x in enumerate(xs)] for split, xs in labels.items()}
     names, remark = tuple(classes), None
     first = "train" if "train" in plain else next(iter(plain))
@@ -214,6 +220,53 @@ def numbered(
     return tensors, names, remark
 
 
+def _is_set(label: Any) -> bool:
+    """Whether a label is a list of names, or a vector of 0 and 1 with not exactly one 1."""
+    if isinstance(label, (set, frozenset)):
+        return True
+    if not isinstance(label, (list, tuple, np.ndarray, Tensor)) or len(np.shape(label)) > 1:
+        return False
+    if isinstance(label, (list, tuple)) and (not len(label) or isinstance(label[0], str)):
+        return True
+    return len(np.shape(label)) == 1 and len(label) > 1 and _is_marks(label) and sum(label) != 1
+
+
+def _is_marks(label: Any) -> bool:
+    return bool(np.isin(np.asarray(label), (0, 1)).all())
+
+
+def _sets(
+    labels: Mapping[str, Sequence[Any]], names: tuple[str, ...]
+) -> tuple[dict[str, Tensor], tuple[str, ...], None]:
+    """As `numbered`, of several labels an image."""
+    words = [
+        name
+        for own in labels.values()
+        for label in own
+        if isinstance(label, (list, tuple, set, frozenset))
+        for name in label
+        if isinstance(name, str)
+    ]
+    names = names or tuple(sorted(set(words)))
+    first = next(label for own in labels.values() for label in own if _is_set(label))
+    width, matrices = len(names) if words else len(first), {}
+    for split, own in labels.items():
+        rows = np.zeros((len(own), width), np.uint8)
+        for i, label in enumerate(own):
+            where = f"{split} sample {i} has the label {label!r}"
+            if words and isinstance(label, (list, tuple, set, frozenset)):
+                if unknown := [name for name in label if name not in names]:
+                    raise OfframpError(f"{where}, and {unknown[0]!r} is not a class of {len(names)}")
+                rows[i, [names.index(name) for name in label]] = 1
+            elif not words and np.shape(label) == (width,) and _is_marks(label):
+                rows[i] = np.asarray(label)
+            else:
+                form = "the names of its labels" if words else f"{width} numbers, 0 or 1"
+                raise OfframpError(f"{where}, where others have several; give each a list: {form}")
+        matrices[split] = torch.from_numpy(rows)
+    return matrices, names, None
+
+
 def _check_kind(split: str, labels: Sequence[int | str], kind: type, fault: str) -> None:
     for i, label in enumerate(labels):
         if not isinstance(label, kind):
@@ -238,8 +291,10 @@ def _label(label: Any, split: str, i: int) -> int | str:
             f"{split} sample {i} has the label {vector.tolist()}, which is not one class; give one 1 "
             "among zeros, or a class number"
         )
+    measured = isinstance(label, (float, np.floating)) or getattr(label, "dtype", None) in FLOATS
     raise OfframpError(
         f"{split} sample {i} has the label {label!r}; give an integer class number, a name, or one-hot"
+        + (REGRESSION if measured else "")
     )
 
 
@@ -276,7 +331,8 @@ def _read_train(samples: Samples, plain: Samples | None) -> ReadSplit:
     for row in LoggedProgress("reading train samples", len(images)).over(range(len(images))):
         name = images.name(row)
         image, label = read_sample(samples, row, view_seed(FIRST, row), name)
-        if len(set(numbered({"train": [label, labels[row]]})[0]["train"].tolist())) > 1:
+        drawn, same = numbered({"train": [label, labels[row]]})[0]["train"]
+        if not torch.equal(drawn, same):
             raise OfframpError(
                 f"{name} has the label {label!r}, in plain {labels[row]!r}; give both the same samples"
             )

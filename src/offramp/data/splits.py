@@ -18,6 +18,7 @@ from offramp.data.raw import ImageRows, RawData, RawSplit
 from offramp.data_spec import HELD_OUT, DataSpec
 from offramp.errors import OfframpError
 from offramp.hashing import derive, text_digest
+from offramp.labels import several
 from offramp.units import counted
 
 PRECEDENCE = ("test", "validation", "calibration", "train")  # which split keeps a group that two show
@@ -60,11 +61,26 @@ class Splits:
 
 def by_class(parts: Mapping[str, Subset], classes: int) -> dict[str, list[int]]:
     """The number of images of each class, by split; labels outside of the classes are passed over."""
-    counts = {}
-    for name, part in parts.items():
-        numbers = part.labels[(part.labels >= 0) & (part.labels < classes)]
-        counts[name] = torch.bincount(numbers, minlength=classes).tolist()
+    return {name: class_counts(part.labels, classes) for name, part in parts.items()}
+
+
+def class_counts(labels: Tensor, classes: int) -> list[int]:
+    """The number of images of each class; as `by_class`."""
+    if several(labels):
+        each: list[int] = labels.sum(0).tolist()
+        return each
+    numbers = labels[(labels >= 0) & (labels < classes)]
+    counts: list[int] = torch.bincount(numbers, minlength=classes).tolist()
     return counts
+
+
+def strata(labels: Tensor) -> Tensor:
+    """Numbers [N] of what is drawn in proportion: classes, or combinations of several labels. Those
+    that few images have are one."""
+    if not several(labels):
+        return labels
+    _, numbers, counts = torch.unique(labels, dim=0, return_inverse=True, return_counts=True)
+    return torch.where(counts[numbers] < HELD_OUT_LEAST[0], len(counts), numbers)
 
 
 def choose(raw: RawData, spec: DataSpec) -> Splits:
@@ -240,7 +256,7 @@ def stratified(labels: Tensor, n: int, seed: int, purpose: str) -> Tensor:
         raise OfframpError(f"cannot take {n} images of {len(labels)}; ask for 1 to {len(labels)}")
     if n == len(labels):
         return torch.arange(n)
-    groups = _shuffled_by_class(labels, seed, purpose)
+    groups = _shuffled_by_class(strata(labels), seed, purpose)
     counts = _in_proportion([len(rows) for rows in groups], n)
     return torch.cat([rows[:k] for rows, k in zip(groups, counts, strict=True)]).sort().values
 
@@ -278,6 +294,7 @@ def hold_out(
     Raises:
         OfframpError: when the classes are too small, or the groups too large, to hold anything out.
     """
+    labels = strata(labels)
     alone = groups or list(map(str, range(len(labels))))
     tied = alone if contents is None else together(alone, contents)
     (units, classes), (bundles, majority) = _grouped(labels, alone), _grouped(labels, tied)
@@ -388,6 +405,7 @@ def by_hash(labels: Tensor, keys: Sequence[str], share: float) -> Tensor:
     """
     if not 0 < share < 1:
         raise OfframpError(f"the test split's share is {share}; give one between 0 and 1")
+    labels = strata(labels)
     rows_of, classes = _grouped(labels, keys)
     test = torch.zeros(len(labels), dtype=torch.bool)
     ranked = sorted(rows_of, key=text_digest)

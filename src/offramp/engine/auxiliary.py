@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from offramp.device import seeded
-from offramp.engine.losses import LossContext, mean_of, objective
+from offramp.engine.losses import LossContext, cross_entropies, mean_of, objective
 from offramp.engine.passes import ExitAnswers
 from offramp.hashing import derive
 from offramp.nets.network import ExitNetwork, inside
@@ -87,23 +86,29 @@ Looks = Callable[[int], Iterable[tuple[ExitAnswers, Tensor]]]
 and its label [1]."""
 
 
-def anchored(loss: Loss, named: Mapping[str, nn.Parameter], looks: Looks) -> Anchors:
-    """Those of a loss, from the weights that are `named` now: the parameters that train."""
+def anchored(
+    loss: Loss, named: Mapping[str, nn.Parameter], looks: Looks, several: bool = False
+) -> Anchors:
+    """Those of a loss, from the weights that are `named` now: the parameters that train. several:
+    whether an image has several labels."""
     anchors = {}
     for number, term in enumerate(loss):
         if isinstance(term, EWC):
             start = {name: parameter.detach().clone() for name, parameter in named.items()}
-            anchors[number] = Anchor(start, _fisher(term, named, looks))
+            anchors[number] = Anchor(start, _fisher(term, named, looks, several))
     return anchors
 
 
-def _fisher(term: EWC, named: Mapping[str, nn.Parameter], looks: Looks) -> dict[str, Tensor]:
+def _fisher(
+    term: EWC, named: Mapping[str, nn.Parameter], looks: Looks, several: bool
+) -> dict[str, Tensor]:
     """Image by image, since the square of a mean is not the mean of squares."""
     weights, count = list(named.values()), 0
     sums = [torch.zeros_like(parameter) for parameter in weights]
     for mine, labels in looks(term.images):
         count += 1
-        loss = torch.stack([F.cross_entropy(mine.logits[k], labels) for k in term.exits]).sum()
+        entropies = [cross_entropies(mine.logits[k], labels, several).mean() for k in term.exits]
+        loss = torch.stack(entropies).sum()
         slopes = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
         for total, slope in zip(sums, slopes, strict=True):
             slope = slope.detach()  # zeros, of what the loss does not read, may ask for a gradient

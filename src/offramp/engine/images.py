@@ -21,6 +21,7 @@ from offramp.device import moved, widest
 from offramp.engine.losses import balanced
 from offramp.engine.ranks import ALONE, Ranks
 from offramp.engine.settings import laid_out
+from offramp.labels import several
 from offramp.numerics import MemoryFormat
 from offramp.recipe import Recipe
 
@@ -67,8 +68,9 @@ class Images:
         return len(getattr(self._data, split).labels)
 
     def labels(self, split: str, rows: Tensor) -> Tensor:
+        """[B] int64, or [B, C] float32 of several labels an image."""
         labels: Tensor = getattr(self._data, split).labels[rows]
-        return labels
+        return labels.float() if several(labels) else labels
 
     def class_weights(self, recipe: Recipe) -> Tensor | None:
         """[C] float32 of the training labels, where the recipe has some."""

@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
@@ -30,7 +29,7 @@ from offramp.engine.auxiliary import (
     penalties,
     phase_loss,
 )
-from offramp.engine.losses import LossContext, check_labels, gating, spent_at
+from offramp.engine.losses import LossContext, check_labels, cross_entropies, gating, spent_at
 from offramp.engine.passes import ExitAnswers, answered, answers
 from offramp.engine.trainee import rated
 from offramp.engine.values import IMAGES, Point, Tensors, compute, end, sending_back
@@ -153,6 +152,7 @@ class Course:
         seed: Of what phases draw anew.
         class_weights: [C], of the cross-entropies.
         smoothing: Of the cross-entropies, 0 to 1.
+        several: Whether an image has several labels.
         left: By the name of a phase: the weights that it left, where a later phase reads them.
         opened: The number in the network of the trunk that a phase calls so.
         current: The number of the phase that is entered.
@@ -164,6 +164,7 @@ class Course:
     seed: int
     class_weights: Tensor | None
     smoothing: float
+    several: bool = False
     left: dict[str, State] = field(default_factory=dict)
     opened: dict[int, int] = field(default_factory=lambda: {0: 0})
     current: int | None = None
@@ -234,7 +235,7 @@ class PhaseModule(nn.Module):
         weights = None if weights is None else weights.to(place)
         self.register_buffer("class_weights", weights, persistent=False)
         self._phase, self._body, self._teacher = phase, body, teacher
-        self._smoothing = course.smoothing
+        self._smoothing, self._several = course.smoothing, course.several
         gated = attached is not None and phase.gated
         self._spent = spent_at(attached, phase.exits) if attached is not None and gated else {}
         self.anchors: Anchors = {}
@@ -260,7 +261,7 @@ class PhaseModule(nn.Module):
             self._check(labels)
             self._check_images(images)
         if labels is not None:  # before statistics move
-            labels = check_labels(labels, len(images), self._body.net.classes)
+            labels = check_labels(labels, len(images), self._body.net.classes, self._several)
         mine = self._body.answers(self._phase, images)
         outputs = {"logits": mine.logits, "features": mine.features}
         if self._teacher is not None:
@@ -275,7 +276,7 @@ class PhaseModule(nn.Module):
 
         Args:
             outputs: Of the module.
-            labels: [B] class numbers, or [B, classes] shares of each class.
+            labels: [B] class numbers, or [B, classes] shares of each class, or several labels.
 
         Raises:
             OfframpError: The labels are of another form, or of no class.
@@ -283,7 +284,8 @@ class PhaseModule(nn.Module):
         if not isinstance(outputs, Mapping) or "logits" not in outputs:
             raise OfframpError("give `loss` what phase.module(images) returned, all of it")
         phase, logits = self._phase, outputs["logits"]
-        labels = check_labels(labels, *next(iter(logits.values())).shape)
+        rows, classes = next(iter(logits.values())).shape
+        labels = check_labels(labels, rows, classes, self._several)
         mine = ExitAnswers(logits, outputs.get("features", {}))
         theirs = ExitAnswers(outputs.get("teacher", {}), outputs.get("teacher_features", {}))
         layers: Any = dict(zip(self._pairs, self.adapters, strict=True))
@@ -293,6 +295,7 @@ class PhaseModule(nn.Module):
             self._smoothing,
             gating=gating(net, logits, self._spent) if phase.gated else None,
             penalties=penalties(self.anchors, phase.terms, self.weights()) if self.anchors else {},
+            several=self._several,
         )
         theirs = mine if self._teacher is None else theirs  # its own teacher, or nobody's
         loss = phase_loss(phase, layers, mine, theirs, labels, context)
@@ -461,7 +464,8 @@ class LoopPhase:
         if self._module is None or self._module.seen is None:
             return {}
         logits, labels = self._module.seen
-        return {k: F.cross_entropy(own, labels).item() for k, own in logits.items()}
+        several = self._course.several
+        return {k: cross_entropies(own, labels, several).mean().item() for k, own in logits.items()}
 
     def weigh(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Measure how much each weight matters, for a loss that holds weights near where they begin
@@ -471,19 +475,23 @@ class LoopPhase:
             batches: Images as they are, without augmentation, and labels [B]. As many images are looked
                 at, one by one, as the loss says.
         """
-        module, phase = self.module, self.declaration
+        module, phase, course = self.module, self.declaration, self._course
 
         def looks(most: int) -> Iterator[tuple[ExitAnswers, Tensor]]:
             count = 0
             for images, labels in batches:
                 for row in range(min(len(images), most - count)):
-                    yield module._body.answers(phase, images[row : row + 1]), labels[row : row + 1]
+                    label = labels[row : row + 1]
+                    yield (
+                        module._body.answers(phase, images[row : row + 1]),
+                        label.float() if course.several else label,
+                    )
                 count += len(images)
                 if count >= most:
                     return
 
         module.eval()
-        module.anchors = anchored(phase.terms, module.weights(), looks)
+        module.anchors = anchored(phase.terms, module.weights(), looks, course.several)
         module.train()
 
     # Entering and leaving

@@ -40,9 +40,16 @@ def mean_of(several: Sequence[Tensor]) -> Tensor:
 
 
 def distance(
-    student: Tensor, teacher: Tensor, temperature: float, image_weights: Tensor | None = None
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float,
+    image_weights: Tensor | None = None,
+    several: bool = False,
 ) -> Tensor:
     """τ²·KL(teacher ∥ student) of softened logits, mean over the batch, sum over classes.
+
+    Of several labels it is between the sigmoids of each, mean over labels: the binary cross-entropy with
+    the teacher's softened sigmoid as target, less what it is at best, so that it has the same gradient.
 
     The teacher is detached (paper Algorithm 5; Hinton et al. 2015 for τ²).
 
@@ -51,7 +58,13 @@ def distance(
         teacher: Logits [B, C].
         temperature: τ.
         image_weights: [B].
+        several: Whether an image has several labels.
     """
+    if several:
+        taught = teacher.detach() / temperature
+        least = binary_entropies(taught, taught.sigmoid())
+        losses = (binary_entropies(student / temperature, taught.sigmoid()) - least).mean(1)
+        return temperature**2 * (losses if image_weights is None else losses * image_weights).mean()
     target = F.log_softmax(teacher.detach() / temperature, dim=1)
     guess = F.log_softmax(student / temperature, dim=1)
     if image_weights is None:
@@ -68,12 +81,32 @@ def squared(student: Tensor, teacher: Tensor, image_weights: Tensor | None = Non
     return (F.mse_loss(student, teacher.detach(), reduction="none").mean(1) * image_weights).mean()
 
 
+def binary_entropies(logits: Tensor, labels: Tensor, positive_weights: Tensor | None = None) -> Tensor:
+    """The binary cross-entropy of each label of each image, [B, C]. labels: [B, C], 0 to 1;
+    positive_weights: [C], what a label counts for where an image has it."""
+    weights = positive_weights
+    return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weights, reduction="none")
+
+
+def cross_entropies(logits: Tensor, labels: Tensor, several: bool) -> Tensor:
+    """Of each image, [B]; of several labels the mean of their binary ones."""
+    if several:
+        return binary_entropies(logits, labels).mean(1)
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def right(logits: Tensor, labels: Tensor, several: bool) -> Tensor:
+    """Whether the answer to each image is right, [B]; of several labels all of them."""
+    return ((logits > 0) == (labels > 0.5)).all(1) if several else logits.argmax(1) == labels
+
+
 def cross_entropy(
     logits: Tensor,
     labels: Tensor,
     class_weights: Tensor | None,
     smoothing: float = 0.0,
     image_weights: Tensor | None = None,
+    several: bool = False,
 ) -> Tensor:
     """The mean over the batch of each image's cross-entropy, times the weight of its class.
 
@@ -83,11 +116,17 @@ def cross_entropy(
         logits: [B, C].
         labels: [B]; or [B, C], the share of each class: the loss is then the mean of those of the
             classes.
-        class_weights: [C].
+        class_weights: [C]; of several labels what each counts for where an image has it.
         smoothing: The share of each target that is spread evenly over the C classes (Szegedy et al.,
-            2016), 0 to 1.
+            2016), 0 to 1; of several labels evenly over yes and no.
         image_weights: [B].
+        several: Whether an image has several labels, [B, C] from 0 to 1: the mean over them of their
+            binary cross-entropies.
     """
+    if several:
+        labels = torch.lerp(labels, torch.full_like(labels, 0.5), smoothing) if smoothing else labels
+        losses = binary_entropies(logits, labels, class_weights).mean(1)
+        return (losses if image_weights is None else losses * image_weights).mean()
     if labels.is_floating_point():
         by_class = -F.log_softmax(logits, dim=1)
         if smoothing:
@@ -124,13 +163,14 @@ def check_settings(class_weights: Any, smoothing: Any, classes: int) -> None:
 ROUNDED = 0.01  # what shares of bfloat16 may add up to beside 1
 
 
-def check_labels(labels: Tensor, rows: int, classes: int) -> Tensor:
+def check_labels(labels: Tensor, rows: int, classes: int, several: bool = False) -> Tensor:
     """Labels as losses take them: int64 [B], or floats [B, C].
 
     Args:
         labels: Of the user.
         rows: B.
         classes: C.
+        several: Whether an image has several labels: [B, C] from 0 to 1.
 
     Raises:
         OfframpError: They are of another shape, or of no class (which is looked at on a CPU alone, as it
@@ -141,6 +181,21 @@ def check_labels(labels: Tensor, rows: int, classes: int) -> Tensor:
     if not torch.compiler.is_compiling():
         check_numbers(labels, "the labels")
     soft = labels.is_floating_point()
+    if several:
+        if labels.shape != (rows, classes):
+            raise OfframpError(
+                f"the labels are {list(labels.shape)}; give {[rows, classes]}, 0 or 1 for each label "
+                "that an image has"
+            )
+        labels = labels.float()
+        if labels.is_cpu and labels.numel() and not torch.compiler.is_compiling():
+            low, high = (float(bound) for bound in labels.aminmax())
+            if not 0 <= low <= high <= 1:
+                raise OfframpError(
+                    f"the labels go from {low:g} to {high:g}; give 0 or 1 for each label, or what mixup "
+                    "makes of them"
+                )
+        return labels
     if labels.shape != ((rows, classes) if soft else (rows,)) or labels.dtype == torch.bool:
         kind = str(labels.dtype).removeprefix("torch.")
         raise OfframpError(
@@ -168,7 +223,12 @@ def check_labels(labels: Tensor, rows: int, classes: int) -> Tensor:
 
 def balanced(labels: Tensor, classes: int) -> Tensor:
     """Weights [C] float32 with which every class counts alike: N/(C·n), n its number of `labels` [N];
-    zero for a class that has none. Over all labels they average 1 (if every class has some)."""
+    zero for a class that has none. Over all labels they average 1 (if every class has some). Of several
+    labels an image, [N, C]: (N - n)/n, with which a label's images count as much as all others; 1 where
+    all or none have it."""
+    if labels.dim() == 2:
+        have = labels.double().sum(0)
+        return ((len(labels) - have) / have).where((have > 0) & (have < len(labels)), 1.0).float()
     # In float64, since N may be larger than float32 counts exactly.
     counts = torch.bincount(labels, minlength=classes).double()
     return (len(labels) / (classes * counts)).where(counts > 0, 0.0).float()
@@ -277,7 +337,11 @@ def leaving(gates: Sequence[Tensor | None], labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def sample_weights(
-    kind: SampleWeights, logits: Sequence[Tensor], labels: Tensor, gates: Sequence[Tensor | None] = ()
+    kind: SampleWeights,
+    logits: Sequence[Tensor],
+    labels: Tensor,
+    gates: Sequence[Tensor | None] = (),
+    several: bool = False,
 ) -> Tensor:
     """What each image counts for at each exit: [B, K], 0 to 1; but for gates all 1 at the first.
 
@@ -288,6 +352,8 @@ def sample_weights(
         logits: [B, C] of each exit, in order.
         labels: [B] or [B, C].
         gates: See `leaving`; for `Gated` alone.
+        several: Whether an image has several labels: its probability is then that of the least sure one,
+            and the true class that all are as they should be.
 
     >>> import torch
     >>> from offramp.phase import Unsolved
@@ -299,17 +365,24 @@ def sample_weights(
         return leaving(gates, labels)
     passed = [torch.ones(len(labels), dtype=torch.float32, device=labels.device)]
     for own in logits[:-1]:
-        probabilities = own.softmax(1)
-        confidence, answer = probabilities.max(1)
+        if several:
+            yes = own.sigmoid()
+            confidence = torch.maximum(yes, 1 - yes).amin(1)
+            solved = right(own, labels, several).float()
+            truly = (-binary_entropies(own, labels).sum(1)).exp()
+        else:
+            probabilities = own.softmax(1)
+            confidence, answer = probabilities.max(1)
+            soft = labels.is_floating_point()
+            true = probabilities * labels if soft else probabilities.gather(1, labels[:, None])
+            solved, truly = _share_of(answer, labels), true.sum(1)
         match kind:
             case Survivors():
                 stays = torch.sigmoid((kind.threshold - confidence) / kind.width)
             case Unsolved(hard=True):
-                stays = 1 - _share_of(answer, labels) * (confidence >= kind.threshold).float()
+                stays = 1 - solved * (confidence >= kind.threshold).float()
             case Unsolved():
-                soft = labels.is_floating_point()
-                true = probabilities * labels if soft else probabilities.gather(1, labels[:, None])
-                stays = 1 - true.sum(1)
+                stays = 1 - truly
             case _:
                 assert_never(kind)
         passed.append(passed[-1] * stays)
@@ -337,6 +410,7 @@ class LossContext:
         features: By term, the adapted features and those that they learn, [B, D] each.
         gating: What the network's gates answer, where the phase has some.
         penalties: Scalars by term.
+        several: Whether an image has several labels.
     """
 
     class_weights: Tensor | None = None
@@ -345,6 +419,7 @@ class LossContext:
     features: Mapping[Features, tuple[Tensor, Tensor]] = field(default_factory=dict)
     gating: Gating | None = None
     penalties: Mapping[EWC, Tensor] = field(default_factory=dict)
+    several: bool = False
 
 
 def objective(
@@ -360,7 +435,7 @@ def objective(
         loss: One term or more.
         logits: [B, C] by exit.
         teacher: [B, C] by exit.
-        labels: [B], or [B, C] of the share of each class.
+        labels: [B], or [B, C] of the share of each class, or of several labels.
         context: None where no term reads more.
     """
     context = context or LossContext()
@@ -369,7 +444,8 @@ def objective(
     if context.weights is not None:
         exits = sorted(logits)
         gates = [] if gating is None else [gating.logits.get(k) for k in exits]
-        by_exit = sample_weights(context.weights, [logits[k] for k in exits], labels, gates)
+        mine = [logits[k] for k in exits]
+        by_exit = sample_weights(context.weights, mine, labels, gates, context.several)
         image_weights = dict(zip(exits, by_exit.unbind(1), strict=True))
 
     def target(term: KD | MSE) -> Tensor:
@@ -384,14 +460,16 @@ def objective(
                 return context.penalties[term]
             case CE():
                 own, weights = logits[term.exit], image_weights.get(term.exit)
-                return cross_entropy(own, labels, context.class_weights, context.smoothing, weights)
+                how = (context.class_weights, context.smoothing, weights, context.several)
+                return cross_entropy(own, labels, *how)
             case Features():
                 adapted, features = context.features[term]
                 mean = squared(adapted, features, image_weights.get(term.exit))
                 return mean * _columns(term, adapted)
             case KD():
                 weights = image_weights.get(term.exit)
-                return distance(logits[term.exit], target(term), term.temperature, weights)
+                both = logits[term.exit], target(term)
+                return distance(*both, term.temperature, weights, context.several)
             case MSE():
                 return squared(logits[term.exit], target(term), image_weights.get(term.exit))
             case _:
@@ -411,6 +489,7 @@ def early_exit_loss(
     *,
     class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
+    several_labels: bool = False,
 ) -> Tensor:
     """The loss of several exits: the weighted sum of terms such as CE and KD, a pure function.
 
@@ -421,6 +500,8 @@ def early_exit_loss(
         teacher: Of the teacher's exits, likewise; None: the same `logits`, without a gradient.
         class_weights: [C], of the cross-entropies.
         label_smoothing: Of the cross-entropies, 0 to 1.
+        several_labels: Whether an image has several labels: these are [B, C], 0 or 1, and
+            cross-entropies binary ones.
 
     Returns:
         A scalar.
@@ -468,10 +549,12 @@ def early_exit_loss(
                 "the logits of each exit, first exit first, or a mapping from exit to logits"
             )
     read = {k: mine[k] for k in sorted(exits)}
-    labels = check_labels(labels, *next(iter(read.values())).shape)
-    check_settings(class_weights, label_smoothing, next(iter(read.values())).shape[1])
+    rows, classes = next(iter(read.values())).shape
+    labels = check_labels(labels, rows, classes, several_labels)
+    check_settings(class_weights, label_smoothing, classes)
     weights = phase.sample_weights if phase else None
-    return objective(terms, read, theirs, labels, LossContext(class_weights, label_smoothing, weights))
+    context = LossContext(class_weights, label_smoothing, weights, several=several_labels)
+    return objective(terms, read, theirs, labels, context)
 
 
 def _by_exit(logits: Any, what: str) -> Mapping[int, Tensor]:

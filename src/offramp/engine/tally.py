@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from offramp.device import widest
+from offramp.engine.losses import cross_entropies, right
+from offramp.labels import several
 
 
 @torch.no_grad()
@@ -19,8 +21,12 @@ def measured(exits: Sequence[int], loss: Tensor, logits: Mapping[int, Tensor], l
     the batch's mean `loss`, then for each exit of cross-entropies and of hits."""
     sums = [loss * len(labels)]
     for exit in exits:
-        sums.append(F.cross_entropy(logits[exit].detach(), labels, reduction="sum"))
-        sums.append((logits[exit].argmax(1) == labels).sum())
+        own = logits[exit].detach()
+        if several(labels):
+            sums.append(cross_entropies(own, labels, True).sum())
+        else:
+            sums.append(F.cross_entropy(own, labels, reduction="sum"))
+        sums.append(right(own, labels, several(labels)).sum())
     return torch.stack([total.to(widest(loss.device)) for total in sums])
 
 

@@ -28,6 +28,7 @@ from offramp.engine.ranks import Ranks
 from offramp.engine.resolve import Node
 from offramp.engine.tally import Tally, measured
 from offramp.engine.weights import Weights
+from offramp.labels import several
 from offramp.meters import Usage
 from offramp.nets.network import ExitNetwork, gated, inside
 from offramp.parts import Part
@@ -218,7 +219,8 @@ def anchor(trainee: Trainee, passes: Pass, images: Images) -> None:
         for row, read in zip(rows, passes.reads("train", rows, None, [node]), strict=True):
             yield passes.answers(node, net, read)[0], images.labels("train", row)
 
-    trainee.anchors = anchored(node.terms, _weights(trainee), looks)
+    sets = several(images.labels("train", torch.zeros(1, dtype=torch.int64, device=images.device)))
+    trainee.anchors = anchored(node.terms, _weights(trainee), looks, sets)
 
 
 def _network_state(trainee: Trainee) -> dict[str, Tensor]:
@@ -244,7 +246,9 @@ def loss_of(
     node, anchors = trainee.node, trainee.anchors
     pull = penalties(anchors, node.terms, _weights(trainee)) if anchors else {}
     gates = gating(trainee.net, mine.logits) if node.phase.gated else None
-    context = LossContext(class_weights, smoothing, gating=gates, penalties=pull)
+    context = LossContext(
+        class_weights, smoothing, gating=gates, penalties=pull, several=several(labels)
+    )
     return phase_loss(node.phase, trainee.adapters, mine, theirs, labels, context)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from offramp.engine.settings import placed
 from offramp.errors import OfframpError
 from offramp.infer.predictor import Prediction, Predictor
 from offramp.policy import policy as policies
-from offramp.policy import useful
+from offramp.policy import scoring, useful
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.policy import Policy
 from offramp.preprocessing import FORMATS, Preprocessing
@@ -38,10 +38,11 @@ class FileAnswer:
     """The answer for a file."""
 
     file: Path  # the image
-    label: str  # of the class
+    label: str  # of the class; of several labels an image, those that it has, with | between them
     confidence: float  # 0 to 1
     exit: int  # its number
     compute: float  # MACs as a share of the plain backbone's
+    labels: Mapping[str, float] | None = None  # the probability of each label, of several an image
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,7 @@ class Network:
     score: str  # of its policy
     thresholds: tuple[float | None, ...]  # of its policy, one an exit
     under: Callable[[Sequence[float | None]], Runner]  # `run` with other thresholds
+    temperatures: Mapping[int, float] = field(default_factory=dict)  # by exit; 1 where absent
     unreliable: tuple[str, ...] = ()  # why its answers are not to be trusted, where they are not
 
     def answer(self, pixels: NDArray[np.uint8]) -> Prediction:
@@ -68,7 +70,16 @@ class Network:
         """The answers for files, in their order. answers: for their pixels."""
         parts = (answers.classes, answers.confidence, answers.exits, answers.compute)
         rows = zip(files, *(part.tolist() for part in parts), strict=True)
-        return [FileAnswer(file, self.classes[label], *rest) for file, label, *rest in rows]
+        if answers.classes.ndim == 1:
+            return [FileAnswer(file, self.classes[label], *rest) for file, label, *rest in rows]
+        warmth = torch.tensor([[self.temperatures.get(exit, 1.0)] for exit in answers.exits.tolist()])
+        shares: Any = scoring.label_probabilities(answers.logits.cpu() / warmth)
+        listed = []
+        for (file, marks, sure, exit, compute), each in zip(rows, shares.tolist(), strict=True):
+            named = "|".join(name for name, yes in zip(self.classes, marks, strict=True) if yes)
+            odds = dict(zip(self.classes, each, strict=True))
+            listed.append(FileAnswer(file, named, sure, exit, compute, odds))
+        return listed
 
 
 def is_bundle(name: str) -> bool:
@@ -102,6 +113,7 @@ def open_bundle(folder: Path) -> Network:
         score=bundle.score,
         thresholds=tuple(stage.threshold for stage in bundle.stages),
         under=under,
+        temperatures={stage.exit: stage.temperature for stage in bundle.stages},
         unreliable=bundle.unreliable,
     )
 
@@ -122,7 +134,9 @@ def open_trial(
     trial = store.find_trial(prefix)
     manifest = store.read_trial(trial)
     exits = manifest.exits
-    rule = Policy("fixed", exits, (None,) * len(exits), carry=manifest.carry)
+    several = store.trial_logits(trial)["test_labels"].ndim == 2
+    score = scoring.usual(several) if several else "fixed"
+    rule = Policy(score, exits, (None,) * len(exits), carry=manifest.carry)
     if policy_file is not None:
         rule = checked_policy(store, trial, policy_file)
     try:
@@ -155,6 +169,7 @@ def open_trial(
         score=rule.score,
         thresholds=rule.thresholds,
         under=under,
+        temperatures=dict(zip(rule.exits, rule.temperatures or (1.0,) * len(exits), strict=True)),
         unreliable=weak,
     )
 

@@ -28,9 +28,10 @@ class Prediction:
     """Answers for B images, on the predictor's device.
 
     Attributes:
-        classes: [B] int64.
+        classes: [B] int64; of several labels an image [B, classes] bool, those that it has.
         confidence: [B], the largest softmax probability at the exit where the image left, with the
-            policy's temperature, 0 to 1; NaN without a finite largest logit.
+            policy's temperature, 0 to 1; NaN without a finite largest logit. Of several labels the
+            probability of the least sure one's answer.
         exits: [B] int64, numbers of the network's exits, from 1. `Policy.leaves` counts from 0.
         compute: [B], MACs for the image as a share of the plain backbone's; above 1 if heads, or trunks,
             of earlier exits cost more than the image saves.
@@ -120,7 +121,8 @@ class Predictor:
         self._places = list(
             zip(torch.split(self._numbers, 1), torch.split(self._shares, 1), strict=True)
         )
-        self._classes = torch.split(classes, 1) if len(classes) <= scoring.FEW else ()
+        few = len(classes) <= scoring.FEW and not policy.several
+        self._classes = torch.split(classes, 1) if few else ()
         self._together = scoring.SCORES[policy.score].together  # exits answer by several heads' logits
         self._by_row = scoring.SCORES[policy.score].of_row is not None and net.classes <= scoring.FEW
         self._temperatures = warmth
@@ -159,9 +161,10 @@ class Predictor:
         row = self._walk(images, forced)
         logits, place = row.logits, row.place
         warmth = 1.0 if self._warmth is None else self._warmth[place, None]
-        sure = scoring.probabilities(logits, cast(Any, warmth)).amax(dim=-1)
+        several = self.policy.several
+        sure = scoring.certainty(logits, cast(Any, warmth), several)
         return Prediction(
-            scoring.answers(logits), sure, self._numbers[place], self._shares[place], logits
+            scoring.answers(logits, several), sure, self._numbers[place], self._shares[place], logits
         )
 
     def _walk(self, images: Tensor, forced: Tensor | None) -> _Rows:
@@ -227,7 +230,8 @@ class Predictor:
             sure = scoring.row_confidence(row, temperature)
             if sure == sure:  # no NaN
                 return self._classes[row.index(max(row))], logits.new_full((1,), sure)
-        return scoring.answers(logits), scoring.probabilities(logits, temperature).amax(dim=-1)
+        several = self.policy.several
+        return scoring.answers(logits, several), scoring.certainty(logits, temperature, several)
 
     def _decision(self, at: int, logits: Tensor, past: scoring.Past) -> tuple[bool, scoring.Past]:
         """Whether a single image leaves. logits: [1, C] on the host."""
@@ -287,7 +291,9 @@ class Predictor:
     def _nothing(self) -> Prediction:
         none = self._numbers[:0]
         empty = self._shares[:0]
-        return Prediction(none, empty, none, empty, empty.new_empty(0, self._net.classes))
+        logits = empty.new_empty(0, self._net.classes)
+        classes = logits > 0 if self.policy.several else none
+        return Prediction(classes, empty, none, empty, logits)
 
 
 def check_finite(images: Tensor) -> None:

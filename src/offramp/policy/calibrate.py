@@ -75,13 +75,14 @@ def target(plain_macs: int, **limits: Unpack[Limits]) -> Target:
         kinds = ", ".join(map(words, LIMITS))
         raise OfframpError(f"give exactly one target of {kinds}; got {got}")
     ((kind, value),) = numbers.items()
-    if kind != "risk" and (on_average or not labels or confidence is not None):
-        raise OfframpError(
-            f"confidence, on average and without labels go with risk, not with {words(kind)}"
-        )
+    guaranteed = LIMITS[kind].by == "guarantee"
+    if not labels and kind != "risk":
+        raise OfframpError(f"without labels goes with risk, not with {words(kind)}")
+    if not guaranteed and (on_average or confidence is not None):
+        raise OfframpError(f"confidence and on average go with a risk, not with {words(kind)}")
     if on_average and confidence is not None:
         raise OfframpError("on average has no confidence; give one of the two")
-    if kind != "risk" or on_average:
+    if not guaranteed or on_average:
         return Target(kind, value, labels=labels)
     level = CONFIDENCE.example if confidence is None else confidence
     return Target(kind, value, number("confidence", CONFIDENCE, level, plain_macs), labels)
@@ -240,7 +241,7 @@ def calibrate(
         raise OfframpError("temperature is fitted on labels; leave it out if the target needs no labels")
     policies = candidates(validation, costs if measured is None else measured.costs, search, target.loss)
     leaves = [policy.leaves(calibration.logits) for policy in policies]
-    answers = scoring.answers(scoring.all_answer_logits(search.score, calibration.logits))
+    answers = calibration.answers(search.score)
     lost = loss_of(target.loss, answers, calibration.labels)
     wrong = loss_of("wrong", answers, calibration.labels) if labeled else None
     losses = _RowLosses(lost, wrong, strata)
@@ -257,8 +258,7 @@ def calibrate(
             if chosen and target.confidence is not None and strata is not None:
                 bound = strata.upper_bound(measures[chosen].risk, target.confidence)
             elif chosen and target.confidence is not None:
-                errors = int(loses[:, chosen].sum())
-                bound = guarantees.upper_bound(errors, len(loses), target.confidence)
+                bound = guarantees.bound_of(loses[:, chosen], target.confidence)
             if not chosen and len(policies) > 1:
                 first = float(_losses(policies[1:2], validation, target, search).mean())
                 rows = len(loses) if strata is None else int(strata.effective)
@@ -298,7 +298,7 @@ def _alone(policy: Policy) -> Policy:
     at = policy.takes_all
     if at is None or any(t is not None for t in policy.thresholds[:at]):
         return policy
-    if at and scoring.SCORES[policy.score].together:
+    if (at and scoring.SCORES[policy.score].together) or policy.several:
         return policy
     thresholds = [0.0 if i == at else None for i in range(len(policy.exits))]
     return Policy("fixed", policy.exits, thresholds, carry=policy.carry)
@@ -306,6 +306,10 @@ def _alone(policy: Policy) -> Policy:
 
 def _strata(rows: SplitLogits, target: Target, shares: Sequence[float]) -> guarantees.Strata:
     """Raises OfframpError where the rows cannot be weighted so."""
+    if rows.several:
+        raise OfframpError(
+            "weights of classes are of one class an image, and these have several labels; leave them out"
+        )
     if target.loss == "disagreement":
         raise OfframpError(
             "weights of classes are by labels; leave them out if the target needs no labels"
@@ -341,8 +345,7 @@ def _losses(
     policies: Sequence[Policy], validation: SplitLogits, target: Target, search: Search
 ) -> Floats:
     """What each loses on each row of validation: [N, P]."""
-    answers = scoring.answers(scoring.all_answer_logits(search.score, validation.logits))
-    lost = loss_of(target.loss, answers, validation.labels)
+    lost = loss_of(target.loss, validation.answers(search.score), validation.labels)
     return np.column_stack([where_left(lost, policy.leaves(validation.logits)) for policy in policies])
 
 
@@ -429,11 +432,11 @@ def statement(outcome: Calibrated) -> str:
 
 def _promise(outcome: Calibrated) -> str:
     target, rule = outcome.target, LIMITS[outcome.target.kind]
-    risk = (
-        "the share of inputs where the full network is right and the policy wrong"
-        if target.loss == "harm"
-        else "the share of inputs where the policy and the full network answer differently"
-    )
+    risk = {
+        "harm": "the share of inputs where the full network is right and the policy wrong",
+        "label-harm": "the share of labels that the full network gets right and the policy wrong",
+        "miss-harm": "the share of an input's labels that the full network finds and the policy misses",
+    }.get(target.loss, "the share of inputs where the policy and the full network answer differently")
     assumed = (
         "provided that inputs are drawn from the distribution of the calibration images, and so are "
         "exchangeable with them"

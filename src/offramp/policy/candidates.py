@@ -12,6 +12,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from offramp.errors import OfframpError, nearest
+from offramp.labels import alike, several
 from offramp.policy import scoring, solve
 from offramp.policy.costs import Costs
 from offramp.policy.learned import LEARNERS, GateNumbers
@@ -31,7 +32,20 @@ class SplitLogits:
     """The answers of every exit on a split."""
 
     logits: Floats  # [N, E, C]
-    labels: Ints  # [N]
+    labels: Ints  # [N]; or [N, C] of 0 and 1, of several labels an image
+
+    @property
+    def several(self) -> bool:
+        return several(self.labels)
+
+    def answers(self, score: str = "") -> scoring.Array:
+        """What each exit answers, [N, E] or [N, E, C]; by a score, with the exits before it."""
+        logits = scoring.all_answer_logits(score, self.logits) if score else self.logits
+        return scoring.answers(logits, self.several)
+
+    def right(self, score: str = "") -> NDArray[np.bool_]:
+        """Whether each exit is right, of several labels in all of them: [N, E]."""
+        return np.asarray(alike(self.answers(score), self.labels))
 
 
 @dataclass(frozen=True)
@@ -69,22 +83,33 @@ BY_CONFIDENCE = Search()
 
 
 def loss_of(kind: LossKind, answers: Ints, labels: Ints) -> Floats:
-    """What leaving at each exit loses, [N, E] of 0 and 1.
+    """What leaving at each exit loses, [N, E] of 0 and 1; of labels one by one, from 0 to 1.
 
     Args:
         kind: `wrong`: the exit is wrong. `harm`: the full network is right and the exit wrong.
             `disagreement`: the exit answers something else than the full network; labels are not read.
-        answers: [N, E] classes; the last column is the full network.
-        labels: [N].
+            Of several labels an image, `label`: the share of its labels that are wrong; `miss`: of those
+            that it has, the share that the exit misses; `label-harm` and `miss-harm`: the share that is
+            so at the exit and not in the full network.
+        answers: [N, E] classes; the last column is the full network. Or [N, E, C] labels.
+        labels: [N], or [N, C].
     """
     match kind:
         case "wrong":
-            lost = answers != labels[:, None]
+            lost = ~alike(answers, labels)
         case "harm":
-            right = answers == labels[:, None]
+            right = alike(answers, labels)
             lost = right[:, -1:] & ~right
         case "disagreement":
-            lost = answers != answers[:, -1:]
+            lost = ~alike(answers, answers[:, -1:])
+        case "label" | "miss" | "label-harm" | "miss-harm":
+            truth = labels[:, None] > 0
+            wrong = answers != truth
+            if kind in ("label-harm", "miss-harm"):
+                wrong = wrong & ~wrong[:, -1:]
+            if kind in ("label", "label-harm"):
+                return np.asarray(wrong.mean(axis=2))
+            return np.asarray((wrong & truth).sum(axis=2) / np.maximum(truth.sum(axis=2), 1))
         case _:
             assert_never(kind)
     return np.asarray(lost, dtype=np.float64)
@@ -115,7 +140,7 @@ def candidates(
     warmth = temperatures(answers) if search.temperature else None
     learned = _learned(validation, costs, search, kind)
     scores = np.array(scoring.scores(search.score, logits, warmth, learned), dtype=np.float64)
-    lost = loss_of(kind, scoring.answers(answers.logits), validation.labels)
+    lost = loss_of(kind, answers.answers(), validation.labels)
     useless = beaten_exits(lost, costs)
     scores[:, useless] = scoring.NEVER
     full: tuple[float | None, ...] = (None,) * len(exits)
@@ -252,6 +277,8 @@ def _temperature(logits: Floats, labels: Ints) -> float:
     numbers = np.arange(len(rows))
 
     def loss(inverse: float) -> float:
+        if several(labels):
+            return float(np.logaddexp(0, np.where(truth > 0, -rows, rows) * inverse).mean())
         return float(-log_softmax(rows * inverse, axis=1)[numbers, truth].mean())
 
     fit = minimize_scalar(loss, bounds=(1 / WARMEST, 1 / COLDEST), method="bounded")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from offramp.policy import quality, scoring
 from offramp.policy.candidates import SplitLogits, loss_of, where_left
 from offramp.policy.costs import Costs
+from offramp.policy.limits import LossKind
 from offramp.policy.paired import Difference, paired
 from offramp.policy.policy import Policy
 from offramp.policy.quality import Bound, Interval, oracle, random_exit
@@ -57,6 +58,16 @@ class ClassEvaluation:
 
 
 @dataclass(frozen=True)
+class LabelLoss:
+    """The mean over images of a share of their labels."""
+
+    full: float  # in the full network
+    policy: float
+    more: Difference  # policy minus full
+    harm: Difference  # what the policy loses and the full network does not
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """A policy on a split; intervals are of 95 %."""
 
@@ -71,14 +82,16 @@ class Evaluation:
     classes: tuple[ClassEvaluation, ...]  # those that have images
     oracle: Bound  # leaves at the first exit that is right
     random: Bound  # leaves by the policy's shares, whatever the image
+    # of several labels an image, by the kind of loss (`label`, `miss`): what the full network and the
+    # policy lose of them on average, and the difference
+    labels: Mapping[str, LabelLoss] = field(default_factory=dict)
 
 
 def evaluate(policy: Policy, rows: SplitLogits, costs: Costs, classes: Sequence[str]) -> Evaluation:
     """Evaluate a policy. classes: names by label."""
     leaves = policy.leaves(rows.logits)
     logits = scoring.all_answer_logits(policy.score, rows.logits)
-    answers = scoring.answers(logits)
-    right = answers == rows.labels[:, None]
+    answers, right = rows.answers(policy.score), rows.right(policy.score)
     chosen = where_left(right.astype(np.float64), leaves) > 0
     full, images = right[:, -1], len(leaves)
     differs = where_left(loss_of("disagreement", answers, rows.labels), leaves)
@@ -95,7 +108,10 @@ def evaluate(policy: Policy, rows: SplitLogits, costs: Costs, classes: Sequence[
         disagreement=quality.share(int(differs.sum()), images),
         macs=paired(spent, np.zeros(images)),
         exits=tuple(_exit(policy, i, logits, right[:, i], leaves) for i in every),
-        classes=_classes(classes, rows.labels, full, chosen),
+        classes=_labels(classes, rows, answers, leaves)
+        if rows.several
+        else _classes(classes, rows.labels, full, chosen),
+        labels=_shares(answers, rows.labels, leaves) if rows.several else {},
         oracle=oracle(right, costs.leaving(list(every))),
         random=random_exit(right, alone, shares.tolist()),
     )
@@ -107,12 +123,16 @@ def _loss(full: Bools, chosen: Bools) -> Interval:
 
 def _exit(policy: Policy, at: int, logits: scoring.Array, right: Bools, leaves: Ints) -> ExitEvaluation:
     warmth = 1.0 if policy.temperatures is None else policy.temperatures[at]
-    confidence = scoring.probabilities(logits[:, at], warmth).max(axis=1)
+    several = policy.several
     score = scoring.SCORES[policy.score]
     alone = score.graded and not score.history  # else it says nothing of how sure a single exit is
     gate = None if policy.gates is None else policy.gates[at]
     alone = alone and (gate is not None or not score.learned)
-    name = policy.score if alone else "confidence"
+    name = policy.score if alone else scoring.usual(several)
+    # Of several labels, the least sure one's probability is none that all are right.
+    ece = (
+        scoring.certainty(logits[:, at], warmth, False) if not several else np.full(len(leaves), np.nan)
+    )
     scores, _ = scoring.score(name, logits[:, at], warmth, gate=gate)
     here = leaves == at
     return ExitEvaluation(
@@ -121,10 +141,37 @@ def _exit(policy: Policy, at: int, logits: scoring.Array, right: Bools, leaves: 
         share=float(here.mean()),
         accuracy=float(right[here].mean()) if here.any() else None,
         accuracy_all=float(right.mean()),
-        ece=quality.calibration_error(confidence, right),
+        ece=quality.calibration_error(ece, right),
         auroc=quality.auroc(scores, right),
         aurc=quality.aurc(scores, right),
     )
+
+
+def _shares(answers: scoring.Array, labels: Ints, leaves: Ints) -> dict[str, LabelLoss]:
+    losses: dict[str, LabelLoss] = {}
+    kinds: tuple[tuple[LossKind, LossKind], ...] = (("label", "label-harm"), ("miss", "miss-harm"))
+    for kind, harm in kinds:
+        lost = loss_of(kind, answers, labels)
+        policy, full = where_left(lost, leaves), lost[:, -1]
+        more = where_left(loss_of(harm, answers, labels), leaves)
+        means = float(full.mean()), float(policy.mean())
+        losses[kind] = LabelLoss(*means, paired(policy, full), paired(more, np.zeros(len(more))))
+    return losses
+
+
+def _labels(
+    names: Sequence[str], rows: SplitLogits, answers: scoring.Array, leaves: Ints
+) -> tuple[ClassEvaluation, ...]:
+    """Each label on the images that have it: the share in which it is found."""
+    answered = answers[np.arange(len(leaves)), leaves]
+    evaluations = []
+    for label, name in enumerate(names):
+        here = rows.labels[:, label] > 0
+        if here.any():
+            before, after = answers[here, -1, label], answered[here, label]
+            means = float(before.mean()), float(after.mean())
+            evaluations.append(ClassEvaluation(name, int(here.sum()), *means, _loss(before, after)))
+    return tuple(evaluations)
 
 
 def _classes(

@@ -1,4 +1,4 @@
-"""Guarantees on a risk between 0 and 1, from losses of 0 and 1 on a calibration split.
+"""Guarantees on a risk between 0 and 1, from losses on a calibration split: of 0 and 1, or between them.
 
 All of them assume that calibration rows and future inputs are drawn independently from one distribution
 (for `conformal`, exchangeably), and that the candidates were fixed before the calibration rows were
@@ -21,9 +21,9 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,25 +79,45 @@ class Strata:
         if mean >= risk:
             return 1.0
         rows, most = len(self.labels), float(self.weights.max())
-        low, high = mean / most, min(risk / most, 1.0)
-        entropy = stats.entropy([low, 1 - low], [high, 1 - high])
-        at_most = math.ceil(rows * low - 1e-9)
-        return min(
-            math.exp(-2 * self.effective * (risk - mean) ** 2),
-            math.exp(-rows * float(entropy)),
-            math.e * float(stats.binom.cdf(at_most, rows, high)),
-        )
+        scaled = hoeffding_bentkus(mean / most, min(risk / most, 1.0), rows)
+        return min(math.exp(-2 * self.effective * (risk - mean) ** 2), scaled)
 
     def upper_bound(self, mean: float, confidence: float) -> float:
         """The least risk that `p_value` refuses at 1 - confidence: below the true one in at most that
         share of all draws."""
-        low, high = mean, 1.0
-        if self.p_value(mean, high) > 1 - confidence:
-            return 1.0
-        while high - low > 1e-9:
-            middle = (low + high) / 2
-            low, high = (low, middle) if self.p_value(mean, middle) <= 1 - confidence else (middle, high)
-        return high
+        return _least_refused(self.p_value, mean, confidence)
+
+
+def hoeffding_bentkus(mean: float, risk: float, rows: int) -> float:
+    """The chance of a mean loss of at most `mean` if the true risk were `risk`, of losses from 0 to 1:
+    the least of Hoeffding's bound of relative entropy and Bentkus's."""
+    if mean >= risk:
+        return 1.0
+    entropy = stats.entropy([mean, 1 - mean], [risk, 1 - risk])
+    at_most = math.ceil(rows * mean - 1e-9)
+    return min(math.exp(-rows * float(entropy)), math.e * float(stats.binom.cdf(at_most, rows, risk)))
+
+
+def _least_refused(p_value: Callable[[float, float], float], mean: float, confidence: float) -> float:
+    low, high = mean, 1.0
+    if p_value(mean, high) > 1 - confidence:
+        return 1.0
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (low, middle) if p_value(mean, middle) <= 1 - confidence else (middle, high)
+    return high
+
+
+def bound_of(losses: Floats, confidence: float) -> float:
+    """What the true risk is below but for 1 - confidence of all draws. losses: [N], 0 to 1."""
+    if _binary(losses):
+        return upper_bound(int(losses.sum()), len(losses), confidence)
+    p_value = partial(hoeffding_bentkus, rows=len(losses))
+    return _least_refused(p_value, float(losses.mean()), confidence)
+
+
+def _binary(losses: Floats) -> bool:
+    return bool(((losses == 0) | (losses == 1)).all())
 
 
 def upper_bound(failures: int, rows: int, confidence: float) -> float:
@@ -114,12 +134,16 @@ def learn_then_test(losses: Floats, risk: float, confidence: float, strata: Stra
     certified one has a true risk above `risk` is at most 1 - confidence.
 
     Args:
-        losses: [N, J], 0 or 1, candidates in the order in which they are tested.
+        losses: [N, J], candidates in the order in which they are tested; 0 or 1, where the test is the
+            exact binomial tail, or between them, where it is that of `hoeffding_bentkus`.
         risk: 0 to 1.
         confidence: 0 to 1.
         strata: Weigh the rows.
     """
-    if strata is None:
+    if strata is None and not _binary(losses):
+        tails = [hoeffding_bentkus(mean, risk, len(losses)) for mean in losses.mean(axis=0).tolist()]
+        passed = np.array(tails) <= 1 - confidence
+    elif strata is None:
         passed = stats.binom.cdf(losses.sum(axis=0), len(losses), risk) <= 1 - confidence
     else:
         means = strata.weights @ losses / len(losses)
@@ -139,7 +163,7 @@ def conformal(losses: Floats, risk: float, strata: Strata | None = None) -> int:
     proof goes through class by class; of one class it is the rule without strata.
 
     Args:
-        losses: [N, J], 0 or 1, from the safest candidate to the boldest.
+        losses: [N, J], from 0 to 1, from the safest candidate to the boldest.
         risk: 0 to 1.
         strata: Weigh the rows.
     """

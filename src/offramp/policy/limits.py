@@ -17,7 +17,7 @@ from offramp.errors import OfframpError
 if TYPE_CHECKING:
     from offramp.policy.calibrate import Performance
 
-LossKind = Literal["wrong", "harm", "disagreement"]
+LossKind = Literal["wrong", "harm", "disagreement", "label", "miss", "label-harm", "miss-harm"]
 LimitKind = str  # a name in `LIMITS`
 
 
@@ -62,6 +62,7 @@ class LimitRule:
         looser: What to ask for where a policy lets nothing leave.
         loss: What candidates keep low, where labels are read.
         example: A value for messages.
+        several: Whether it is for images with several labels each.
     """
 
     help: str
@@ -70,6 +71,7 @@ class LimitRule:
     looser: str
     loss: LossKind = "wrong"
     example: float = 0.01
+    several: bool = False
 
     @property
     def metavar(self) -> str:
@@ -208,6 +210,50 @@ class Limits(TypedDict, total=False):
             "guarantee",
             looser="a larger risk",
             loss="harm",
+        ),
+    ]
+    max_hamming_loss: Annotated[
+        float | str | None,
+        LimitRule(
+            "Of several labels an image: share of labels to get wrong beyond the final exit's.",
+            SHARE,
+            "loss",
+            looser="a larger share of labels",
+            loss="label",
+            several=True,
+        ),
+    ]
+    max_missed_labels: Annotated[
+        float | str | None,
+        LimitRule(
+            "Of several labels an image: share of its labels to miss beyond the final exit's.",
+            SHARE,
+            "loss",
+            looser="a larger share of labels",
+            loss="miss",
+            several=True,
+        ),
+    ]
+    hamming_risk: Annotated[
+        float | str | None,
+        LimitRule(
+            "With a guarantee: share of labels that only the full network gets right.",
+            SHARE,
+            "guarantee",
+            looser="a larger risk",
+            loss="label-harm",
+            several=True,
+        ),
+    ]
+    missed_risk: Annotated[
+        float | str | None,
+        LimitRule(
+            "With a guarantee: share of an image's labels that only the full network finds.",
+            SHARE,
+            "guarantee",
+            looser="a larger risk",
+            loss="miss-harm",
+            several=True,
         ),
     ]
     confidence: Annotated[

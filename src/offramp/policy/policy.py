@@ -117,6 +117,11 @@ class Policy:
         return scoring.library(places).where(places > self.takes_all, self.takes_all, places)
 
     @property
+    def several(self) -> bool:
+        """Whether it is for images with several labels each."""
+        return scoring.SCORES[self.score].several
+
+    @property
     def takes_all(self) -> int | None:
         """Index of the first exit whose threshold no image is below, so that none goes beyond it."""
         low = scoring.SCORES[self.score].low

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
+from offramp.labels import alike, several
 from offramp.policy import scoring
 
 Floats = NDArray[np.floating]
@@ -182,11 +183,11 @@ def at_thresholds(
     thresholds: Sequence[float],
 ) -> list[tuple[float, float]]:
     """Accuracy and compute of each threshold, where an image leaves at the first exit whose confidence
-    is at least that, else at the last.
+    (of several labels: in the least sure one) is at least that, else at the last.
 
     Args:
         logits: [N, E, C].
-        labels: [N].
+        labels: [N], or [N, C].
         macs: [E], of an image that leaves at each exit.
         full_macs: Of the plain network.
         thresholds: On confidence.
@@ -194,8 +195,8 @@ def at_thresholds(
     Returns:
         Accuracy, 0 to 1, and mean MACs an image as a share of `full_macs`.
     """
-    sure = scoring.scores("confidence", logits.astype(np.float64))
-    right = scoring.answers(logits) == labels[:, None]
+    sure = scoring.scores(scoring.usual(several(labels)), logits.astype(np.float64))
+    right = alike(scoring.answers(logits, several(labels)), labels)
     curve = sweep(np.asarray(sure), right, macs, np.asarray(thresholds))
     return list(zip(curve.accuracy.tolist(), (curve.macs / full_macs).tolist(), strict=True))
 

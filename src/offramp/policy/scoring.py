@@ -12,6 +12,10 @@ the last exit otherwise. A threshold of None never lets a row leave. An exit wit
 infinite largest logit, is sure of nothing: its score is minus infinity, and for patience and agreement
 0; a run of equal answers ends there. Only `fixed` does not look at the logits. With one class an exit is
 always sure. A score that reads what was learned is sure of nothing where nothing was.
+
+Where an image has several labels, or none, logits are of labels, and a score is of all of them: that a
+score is such a one (`several`) says that logits are so meant. An exit then answers the labels whose
+probability, a sigmoid, is above a half, and one with a logit that is not finite is sure of nothing.
 """
 
 from __future__ import annotations
@@ -33,9 +37,12 @@ FEW = 200  # classes; of more, a loop takes longer than kernels
 FARTHEST = 8.0  # that an offset of a class moves log-odds; numbers beyond are taken as this
 
 
-def answers(logits: Array) -> Array:
-    """The class of the largest logit; the first one of a tie, NaN never. [..., C] → [...] int."""
+def answers(logits: Array, several: bool = False) -> Array:
+    """The class of the largest logit; the first one of a tie, NaN never. [..., C] → [...] int. Of
+    several labels: those that are answered, [..., C] bool."""
     xp = library(logits)
+    if several:
+        return logits > 0
     return xp.argmax(xp.where(xp.isnan(logits), NEVER, logits), axis=-1)
 
 
@@ -46,6 +53,29 @@ def probabilities(logits: Array, temperature: float = 1.0) -> Array:
     shifted, sure = _shifted(xp, logits, temperature)
     weights = xp.exp(shifted)
     return xp.where(sure, weights / xp.sum(weights, axis=-1, keepdims=True), float("nan"))
+
+
+def label_probabilities(logits: Array, temperature: float = 1.0) -> Array:
+    """Of several labels, the sigmoid of each `logits / temperature`, in float32 at least.
+    [..., C] → [..., C]."""
+    xp = library(logits)
+    odds = _wide(xp, logits) / temperature
+    small = xp.exp(-xp.abs(odds))  # so that nothing overflows
+    return xp.where(odds < 0, small, 1.0) / (1 + small)
+
+
+def certainty(logits: Array, temperature: float, several: bool) -> Array:
+    """The probability of an answer, [..., C] → [...]: the largest of the softmax; of several labels that
+    of the least sure one. NaN for logits of which none can be told."""
+    if not several:
+        return library(logits).amax(probabilities(logits, temperature), axis=-1)
+    xp, sure, far = _distances(logits, temperature)
+    return xp.where(sure, 1 / (1 + xp.exp(-xp.amin(far, axis=-1))), float("nan"))
+
+
+def usual(several: bool) -> str:
+    """The score by which images leave where nobody says."""
+    return "least-label" if several else "confidence"
 
 
 def score(
@@ -194,12 +224,15 @@ def library(array: Array) -> Any:
 def _shifted(xp: Any, logits: Array, temperature: float) -> tuple[Array, Array]:
     """`logits / temperature` minus the row's largest, [..., C], and whether that is finite, [..., 1]:
     rows where it is not are zeros, so that nothing warns of them."""
-    if logits.dtype.itemsize < 4:
-        logits = xp.asarray(logits, dtype=xp.float32)
+    logits = _wide(xp, logits)
     largest = xp.amax(logits, axis=-1, keepdims=True)
     sure = xp.isfinite(largest)
     clean = xp.where(sure, logits, 0.0)
     return (clean - xp.where(sure, largest, 0.0)) / temperature, sure
+
+
+def _wide(xp: Any, logits: Array) -> Array:
+    return xp.asarray(logits, dtype=xp.float32) if logits.dtype.itemsize < 4 else logits
 
 
 def _softmax(logits: Array, temperature: float) -> tuple[Any, Array, Array, Array, Array]:
@@ -308,6 +341,33 @@ def _classwise(logits: Array, _: float, __: Past, offsets: Gate) -> tuple[Array,
     return xp.where(sure, 1 / (1 + others * xp.exp(-by_class[answers(logits)])), NEVER), None
 
 
+def _distances(logits: Array, temperature: float) -> tuple[Any, Array, Array]:
+    """numpy or torch; which rows are finite, [...]; how far the log-odds of labels are from 0,
+    [..., C]."""
+    xp = library(logits)
+    odds = _wide(xp, logits)
+    sure = xp.sum(xp.isfinite(odds), axis=-1) == odds.shape[-1]
+    return xp, sure, xp.abs(xp.where(sure[..., None], odds, 0.0)) / temperature
+
+
+def _least_label(logits: Array, temperature: float, _: Past, __: Gate) -> tuple[Array, Past]:
+    xp, sure, far = _distances(logits, temperature)
+    return xp.where(sure, 1 / (1 + xp.exp(-xp.amin(far, axis=-1))), NEVER), None
+
+
+def _mean_label(logits: Array, temperature: float, _: Past, __: Gate) -> tuple[Array, Past]:
+    xp, sure, far = _distances(logits, temperature)
+    return xp.where(sure, xp.sum(1 / (1 + xp.exp(-far)), axis=-1) / far.shape[-1], NEVER), None
+
+
+def _label_entropy(logits: Array, temperature: float, _: Past, __: Gate) -> tuple[Array, Past]:
+    xp, sure, far = _distances(logits, temperature)
+    small = xp.exp(-far)
+    entropy = xp.sum(xp.log1p(small) + far * small / (1 + small), axis=-1) / far.shape[-1]
+    order = 1 - entropy / math.log(2)
+    return xp.where(sure, xp.where(order > 0, order, 0.0), NEVER), None
+
+
 def _row_margin(row: list[float], temperature: float) -> float:
     if len(row) < 2:
         return math.nan
@@ -340,6 +400,7 @@ class Score:
         taught: Whether a network may have learned it in training, as its manifest's gates.
         steepness: How much more than what it looks at the score may move, at most, by what the exit has
             learned.
+        several: Whether it is of images with several labels each.
         of_row: For speed, the score of one row [C] without a kernel, up to rounding and NaN where it
             cannot tell; None has it computed in full.
     """
@@ -354,6 +415,7 @@ class Score:
     by_class: bool = False
     taught: bool = False
     steepness: Callable[[Gate], float] = _no_steeper
+    several: bool = False
     of_row: Callable[[list[float], float], float] | None = None
 
     def numbers(self, classes: int) -> int:
@@ -381,4 +443,7 @@ SCORES = {
     "gate": Score(_gate, learned=True, taught=True, steepness=_gate_steepness),
     "classwise": Score(_classwise, learned=True, by_class=True),
     "fixed": Score(_fixed, high=0.0),
+    "least-label": Score(_least_label, low=0.5, several=True),
+    "mean-label": Score(_mean_label, low=0.5, several=True),
+    "label-entropy": Score(_label_entropy, several=True),
 }

@@ -84,7 +84,7 @@ def stress_row(
     exits = np.asarray(policy.leaves(rows.logits))
     says = scoring.all_answer_logits(policy.score, rows.logits)
     warmth = policy.temperatures or (1.0,) * len(policy.exits)
-    sure = [scoring.probabilities(says[:, i], t).max(axis=1) for i, t in enumerate(warmth)]
+    sure = [scoring.certainty(says[:, i], t, policy.several) for i, t in enumerate(warmth)]
     early = exits < len(policy.exits) - 1
     return StressRow(
         kind,

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from offramp.errors import OfframpError
-from offramp.policy import scoring
 from offramp.policy.calibration import Calibration
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.evaluate import Evaluation
@@ -46,14 +45,15 @@ def chance(rows: SplitLogits, exits: Sequence[int], used: Sequence[int] = ()) ->
     sentence each: the final one, or where that is better, those of `used` (indices). rows: calibration.
     """
     count = len(rows.labels)
-    often = int(np.unique(rows.labels, return_counts=True)[1].max())
-    right = (scoring.answers(rows.logits) == rows.labels[:, None]).sum(axis=0)
+    often = int(np.unique(rows.labels, axis=0, return_counts=True)[1].max())
+    right = rows.right().sum(axis=0)
+    what = "combination of labels" if rows.several else "class"
     final = len(exits) - 1
     p = p_of_chance(right, count, often / count)
     weak = [final] if p[final] >= LEVEL else [i for i in used if p[i] >= LEVEL]
     return tuple(
         f"{'the full network' if i == final else f'exit {exits[i]}'} has {right[i]:,} of {count:,} "
-        f"calibration images right, and always answering their most frequent class {often:,}, so it is "
+        f"calibration images right, and always answering their most frequent {what} {often:,}, so it is "
         f"not clearly better than chance (p = {p[i]:.2g}); {MORE}"
         for i in weak
     )
@@ -90,7 +90,7 @@ def headline(policy: Policy) -> str | None:
 def undertrained(rows: SplitLogits, exits: Sequence[int]) -> str | None:
     """That an early exit is surely right more often than the final one, by paired intervals of 95 % over
     all early exits; None where none is."""
-    right = scoring.answers(rows.logits) == rows.labels[:, None]
+    right = rows.right()
     means, early = right.mean(axis=0), len(exits) - 1
     if not early:
         return None
@@ -114,6 +114,8 @@ def above_aim(policy: Policy, tested: Evaluation) -> str | None:
     if target is None:
         return None
     match LIMITS[target.kind].by:
+        case _ if LIMITS[target.kind].several:
+            return _above_share(target.loss, target.value, tested)
         case "accuracy":
             what, came = "accuracy", tested.policy
         case Budget():
@@ -130,6 +132,24 @@ def above_aim(policy: Policy, tested: Evaluation) -> str | None:
     return (
         f"On {tested.images:,} test images the {what} is {100 * came.value:.1f} % (95 %: "
         f"{100 * came.low:.1f} to {100 * came.high:.1f}), {beyond} the aim of {100 * target.value:g} %"
+    )
+
+
+def _above_share(kind: str, aim: float, tested: Evaluation) -> str | None:
+    """The same of a share of labels."""
+    label = tested.labels[kind.removesuffix("-harm")]
+    came = label.harm if kind.endswith("-harm") else label.more
+    if came.mean <= aim:
+        return None
+    what = "labels missed" if kind.startswith("miss") else "labels wrong"
+    reach = (
+        ""
+        if came.low is None or came.high is None
+        else f" (95 %: {100 * came.low:.1f} to {100 * came.high:.1f})"
+    )
+    return (
+        f"On {tested.images:,} test images the share of {what} for leaving early is "
+        f"{100 * came.mean:.1f} %{reach}, above the aim of {100 * aim:g} %"
     )
 
 

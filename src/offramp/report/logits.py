@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from offramp.analysis.tradeoff import NetAnswers
 from offramp.files import home, replacing
 from offramp.hashing import digest, is_sealed_text, text, with_seal
-from offramp.metrics import Metric, cross_entropies
+from offramp.labels import alike, several
+from offramp.metrics import Metric, cross_entropies, hits
 from offramp.policy import scoring
 from offramp.policy.quality import BINS, Curve, aurc, auroc, calibration_error, sweep
 
@@ -31,8 +32,9 @@ class LogitSummary:
     """Of one split of one trial with E exits.
 
     Attributes:
-        ece, auroc, aurc: By exit, of the confidence (largest softmax probability) against right and
-            wrong; None where it is not defined.
+        ece, auroc, aurc: By exit, of the confidence (largest softmax probability; of several labels that
+            of the least sure one) against right and wrong; None where it is not defined, as the first
+            for several labels.
         bins: [E, BINS, 3], for equal-width bins of confidence the number of images, the sum of
             confidences, and how many are right.
         agreement: [E, E], share of images on which two exits give one answer.
@@ -40,7 +42,7 @@ class LogitSummary:
         lost: Share of images right at any earlier exit and wrong at the last.
         curve: Of THRESHOLDS, one threshold for all exits.
         answers: Image by image.
-        common: Share of the most common class.
+        common: Share of the most common class, or combination of labels.
     """
 
     ece: tuple[float | None, ...]
@@ -87,6 +89,9 @@ def other_accuracy(logits: np.ndarray, labels: np.ndarray, recorded: float) -> s
     keeps the order of two logits or makes them equal, so only an image with a tie may go either way."""
     if not len(labels):
         return None
+    if several(labels):  # rounding to float16 moves no label over a half
+        least = most = float(hits(logits[:, None], labels).mean())
+        return None if abs(least - recorded) <= 0.5 / len(labels) else f"{most:.4f}"
     clean = np.where(np.isnan(logits), -np.inf, logits)
     best = clean == clean.max(axis=1, keepdims=True)
     rows = np.arange(len(labels))
@@ -105,28 +110,30 @@ def summarized(
 
     Args:
         logits: [N, E, C].
-        labels: [N].
+        labels: [N], or [N, C].
         macs: Of an image that leaves at each exit, [E].
         data: A key of the images.
     """
-    sure = np.asarray(scoring.scores("confidence", logits))
-    answers = np.asarray(scoring.answers(logits))
-    right = answers == labels[:, None]
+    sets = several(labels)
+    sure = np.asarray(scoring.scores(scoring.usual(sets), logits))
+    answers = np.asarray(scoring.answers(logits, sets))
+    right = alike(answers, labels)
     exits = range(logits.shape[1])
     last = ~right[:, -1]
     early = right[:, :-1].any(axis=1)
     clean = np.where(np.isfinite(sure), sure, np.nan)
+    chances = np.full_like(clean, np.nan) if sets else clean  # the least label's is none of being right
     return LogitSummary(
-        ece=tuple(calibration_error(clean[:, k], right[:, k]) for k in exits),
+        ece=tuple(calibration_error(chances[:, k], right[:, k]) for k in exits),
         auroc=tuple(auroc(sure[:, k], right[:, k]) for k in exits),
         aurc=tuple(aurc(clean[:, k], right[:, k]) for k in exits),
-        bins=np.stack([_bins(clean[:, k], right[:, k]) for k in exits]),
-        agreement=np.array([[(answers[:, i] == answers[:, k]).mean() for k in exits] for i in exits]),
+        bins=np.stack([_bins(chances[:, k], right[:, k]) for k in exits]),
+        agreement=np.stack([alike(answers, answers[:, [k]]).mean(axis=0) for k in exits], axis=1),
         overthought=tuple(float((right[:, k] & last).mean()) for k in exits),
         lost=float((early & last).mean()),
         curve=sweep(sure, right, macs, THRESHOLDS),
         answers=NetAnswers(sure, right, tuple(map(float, macs)), data, cross_entropies(logits, labels)),
-        common=float(np.bincount(labels).max() / len(labels)),
+        common=float(np.unique(labels, axis=0, return_counts=True)[1].max() / len(labels)),
     )
 
 

@@ -295,13 +295,13 @@ class _Service:
     def _fields(self, answer: Answer, top: int) -> dict[str, Any]:
         """All that is said of an image."""
         fields: dict[str, Any] = {
-            "class": answer.label,
+            **self._bundle.as_json(answer.label, answer.probabilities),
             "confidence": answer.confidence,
             "exit": answer.exit,
             "compute_share": answer.compute,
             "id": answer.id,
         }
-        if top:
+        if top and answer.probabilities is None:  # of several labels each is there already
             fields["top"] = top_classes(self._bundle, answer, top)
         if self._bundle.unreliable:
             fields["unreliable"] = list(self._bundle.unreliable)

@@ -33,6 +33,7 @@ class Answer:
     scores: tuple[float, ...]  # how sure each stage was that it ran
     id: str = field(default_factory=lambda: uuid.uuid4().hex)  # by which its label may come later
     logits: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32), repr=False)
+    probabilities: Sequence[float] | None = None  # of each label, where an image has several
 
 
 @dataclass(frozen=True)
@@ -212,8 +213,9 @@ def answers(bundle: Bundle, left: ExitedRows, batch: int) -> Iterator[tuple[int,
     exit, compute = bundle.stages[left.stage].exit, bundle.compute(left.stage)
     sure, scores = left.confidence.tolist(), left.scores.tolist()
     for at, (row, label) in enumerate(zip(left.rows, bundle.classes(left.logits), strict=True)):
-        fields = (bundle.labels[label], sure[at], exit, compute, batch, tuple(scores[at]))
-        yield row, Answer(*fields, logits=left.logits[at])
+        odds = left.probabilities[at].tolist() if bundle.several else None
+        fields = (bundle.name(label), sure[at], exit, compute, batch, tuple(scores[at]))
+        yield row, Answer(*fields, logits=left.logits[at], probabilities=odds)
 
 
 def _begins(group: ImageGroup) -> bool:

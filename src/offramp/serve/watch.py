@@ -279,8 +279,9 @@ def run_through(bundle: Bundle, pixels: np.ndarray) -> tuple[int, bool]:
     rules = [(stage.threshold, stage.temperature, stage.gate) for stage in bundle.stages]
     stage = int(scoring.leaves(bundle.score, logits, *zip(*rules, strict=True))[0])
     own = bundle.stages[-1].threshold is None
-    answers = scoring.answers(scoring.all_answer_logits(bundle.score, logits, final=own))[0]
-    return stage, bool(answers[stage] != answers[-1])
+    says = scoring.all_answer_logits(bundle.score, logits, final=own)
+    answers = scoring.answers(says, bundle.several)[0]
+    return stage, bool(np.any(answers[stage] != answers[-1]))
 
 
 def fallen_back(bundle: Bundle, how: FallBack) -> Bundle:

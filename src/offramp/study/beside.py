@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from offramp.errors import OfframpError
-from offramp.policy import scoring
 from offramp.policy.calibration import Target
 from offramp.policy.candidates import SplitLogits, loss_of, where_left
 from offramp.policy.limits import LIMITS, Budget
@@ -123,7 +122,7 @@ def keeps(plain: Trained, early: Trained, target: Target) -> bool | None:
     rule, rows = LIMITS[target.kind], early.calibration
     if isinstance(rule.by, Budget):
         return plain.costs.full <= target.value if target.kind == "max-mean-macs" else None
-    both = [scoring.answers(each.calibration.logits[:, -1]) for each in (plain, early)]
+    both = [each.calibration.answers()[:, -1] for each in (plain, early)]
     lost, whole = loss_of(target.loss, np.stack(both, axis=1), rows.labels).mean(axis=0).tolist()
     if rule.by == "accuracy":
         return bool(1 - lost >= target.value)
@@ -132,14 +131,13 @@ def keeps(plain: Trained, early: Trained, target: Target) -> bool | None:
 
 
 def _right(rows: SplitLogits) -> Bools:
-    return np.asarray(scoring.answers(rows.logits) == rows.labels[:, None])
+    return rows.right()
 
 
 def _under(rule: Policy, early: Trained) -> tuple[Bools, float]:
     """Whether a policy is right on each test image, and the mean MACs of one."""
     leaves = rule.leaves(early.test.logits)
-    answers = scoring.answers(scoring.all_answer_logits(rule.score, early.test.logits))
-    right = where_left((answers == early.test.labels[:, None]).astype(np.float64), leaves) > 0
+    right = where_left(early.test.right(rule.score).astype(np.float64), leaves) > 0
     return right, float(np.asarray(rule.macs(early.costs), dtype=float)[leaves].mean())
 
 

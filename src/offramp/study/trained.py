@@ -23,8 +23,9 @@ from offramp.policy.calibration import Calibration, Chosen, Target
 from offramp.policy.candidates import BY_CONFIDENCE, Search, SplitLogits
 from offramp.policy.costs import Costs
 from offramp.policy.learned import GateNumbers
+from offramp.policy.limits import LIMITS, words
 from offramp.policy.policy import Policy
-from offramp.policy.scoring import SCORES, all_carried
+from offramp.policy.scoring import SCORES, all_carried, usual
 from offramp.policy.stage_times import recorded
 from offramp.policy.useful import check, doubts, headline, notes, seen
 from offramp.store.manifest import Manifest
@@ -64,8 +65,21 @@ class Trained:
 
     def search(self, search: Search) -> Search:
         """The search, for a score that networks learn with the gates that the trial learned, where it
-        did."""
+        did. Raises OfframpError for a score of other labels; the usual one is that of its labels."""
+        if search.score == usual(False):
+            search = replace(search, score=usual(self.several))
+        if SCORES[search.score].several != self.several:
+            others = [name for name, score in SCORES.items() if score.several == self.several]
+            form = "several labels" if self.several else "one class"
+            raise OfframpError(
+                f"the score {search.score} is not for images of {form}; take {', '.join(others)}"
+            )
         return replace(search, gates=self.gates) if SCORES[search.score].taught else search
+
+    @property
+    def several(self) -> bool:
+        """Whether its images have several labels each."""
+        return self.calibration.several
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -76,6 +90,11 @@ class Trained:
     def training_shares(self) -> tuple[float, ...]:
         """The share of each class among the training images, 0 to 1. Raises OfframpError where it is not
         known."""
+        if self.several:
+            raise OfframpError(
+                "`training_shares` are of one class an image, and these have several labels; leave it "
+                "out"
+            )
         counts = self.by_class.get("train", ())
         if len(counts) != len(self.classes) or not any(counts):
             raise OfframpError(
@@ -163,7 +182,7 @@ def of_numbers(
     Args:
         logits: [N, exits, classes], or [N, classes] of each exit, of calibration images; arrays or
             tensors of any framework.
-        labels: [N], class numbers from 0.
+        labels: [N], class numbers from 0; or [N, classes] of 0 and 1, of several labels an image.
         costs: Of an image that leaves at each exit, whole numbers that rise; or those of the parts.
         validation: Logits and labels; None takes every other row of each class, in a drawn order.
 
@@ -204,12 +223,13 @@ def of_numbers(
 
 def probability_notes(trained: Trained) -> list[str]:
     """What to say where rows look like probabilities: softmax would be taken of them once more."""
-    rows = trained.calibration.logits
-    if rows.min() < 0 or np.abs(rows.sum(-1) - 1).max() > 1e-3:
+    rows, several = trained.calibration.logits, trained.several
+    if rows.min() < 0 or (rows.max() > 1 if several else np.abs(rows.sum(-1) - 1).max() > 1e-3):
         return []
+    sums, after = ("are at most 1", "sigmoid") if several else ("add up to 1", "softmax")
     return [
-        "The logits are at least 0 and add up to 1, as probabilities do: confidences and thresholds "
-        "are wrong after a softmax of these; give what comes before it"
+        f"The logits are at least 0 and {sums}, as probabilities do: confidences and thresholds "
+        f"are wrong after a {after} of these; give what comes before it"
     ]
 
 
@@ -230,6 +250,14 @@ def _answers(split: str, logits: Any, labels: Any) -> SplitLogits:
             f"the {split} logits are {list(answers.shape)} {answers.dtype}; give numbers [N, exits, "
             "classes], or a list with [N, classes] for each exit"
         )
+    if truth.ndim == 2 and not (truth.sum(axis=1) == 1).all():  # not one class, as 0s and a 1
+        if truth.shape != (len(answers), answers.shape[2]) or not np.isin(truth, (0, 1)).all():
+            raise OfframpError(
+                f"the {split} labels are {list(truth.shape)}, up to {truth.max(initial=0):g}; give 0 or "
+                f"1 for each of {answers.shape[2]} labels of {len(answers):,} images"
+            )
+        check_numbers(split, answers, tuple(range(1, answers.shape[1] + 1)))
+        return SplitLogits(answers.astype(np.float32), truth.astype(np.uint8))
     if truth.ndim != 1 or truth.dtype.kind not in "iu":
         raise OfframpError(
             f"the {split} labels are {list(truth.shape)} {truth.dtype}; give a class number [N] for "
@@ -368,6 +396,11 @@ def policy_for(
     Raises:
         OfframpError: Where no policy meets the target, and for one that is not to be trusted.
     """
+    if LIMITS[target.kind].several and not trained.several:
+        raise OfframpError(
+            f"{words(target.kind)} is for images with several labels, and these have one class each; "
+            "give another limit"
+        )
     calibrated = calibrate(
         trained.validation,
         trained.calibration,

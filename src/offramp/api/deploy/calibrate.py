@@ -82,7 +82,7 @@ class CalibrationReport:
                 for policy, measure in zip(calibrated.candidates, calibrated.measures, strict=True)
             ],
             "plain_macs": self._trained.plain_macs,
-            "test": asdict(self.test),
+            "test": {k: v for k, v in asdict(self.test).items() if k != "labels" or v},
             "unreliable": self.unreliable,
             "notes": self.notes,
         }
@@ -117,14 +117,17 @@ class CalibrationReport:
                 f"Calibration images are weighted to the class shares of training: {calibrated.rows:,} "
                 f"count as {calibrated.strata.effective:,.0f}. Curve and guarantee are for these shares."
             ]
+        if trained.several:  # of which these are no shares of a whole
+            return []
         return [f"Note: {line}." for line in unlike(trained.by_class or {}, trained.classes)]
 
     def _on_test(self) -> list[str]:
         test, plain = self.test, self._trained.plain_macs
         loss, spent = test.loss, test.macs
+        right = "all labels right" if test.labels else "accuracy"
         lines = [
             f"On {test.images:,} test images, with 95 % intervals:",
-            f"  accuracy           {_interval(test.policy)}",
+            f"  {right:<18} {_interval(test.policy)}",
             f"  full network       {_interval(test.full)}",
             f"  loss of accuracy   {100 * loss.value:.2f} points{_ends(loss.low, loss.high, 100)}",
             f"  right to wrong     {_interval(test.harm)}",
@@ -132,6 +135,10 @@ class CalibrationReport:
             f"  MACs an image      {macs(spent.mean)}, {percent(spent.mean / plain)} of the plain "
             f"network{_ends(spent.low, spent.high, 100 / plain)}",
         ]
+        for kind, label in test.labels.items():
+            what = {"label": "labels wrong", "miss": "labels missed"}[kind]
+            more = f"{100 * label.more.mean:+.2f}{_ends(label.more.low, label.more.high, 100)}"
+            lines.append(f"  {what:<18} {100 * label.policy:.2f} %, {more} points by leaving early")
         if self._calibrated.measured is not None:
             lines += _time(self._calibrated.policy, test, self._calibrated.measured)
         for name, bound in (("oracle", test.oracle), ("random exit", test.random)):
@@ -207,7 +214,8 @@ def calibrate(
         logits: In place of a trial: what the exits of any network, of any framework, answer to
             calibration images, [N, exits, classes], or an array [N, classes] for each exit; no softmax.
             What is returned is then the policy alone.
-        labels: With `logits`: class numbers from 0, [N].
+        labels: With `logits`: class numbers from 0, [N]; or, of several labels an image, 0 and 1,
+            [N, classes].
         costs: With `logits`: multiply-accumulates, or any whole number that grows, of an image that
             leaves at each exit; or `Costs`, which counts heads apart.
         validation: With `logits`: logits and labels on which policies are made; None takes half of the
@@ -405,10 +413,12 @@ def _classes(tested: Evaluation) -> TextTable:
         )
         for line in listed
     ]
+    several = bool(tested.labels)
+    title = "Labels found, of the images that have them" if several else "Loss of accuracy by class"
     return TextTable(
-        ["class"],
+        ["label" if several else "class"],
         ["images", "full", "policy", "loss", "95 %", ""],
         rows,
-        "Loss of accuracy by class, on test, most first",
+        f"{title}, on test, most first",
         f"and {counted(rest, 'more class', 'more classes')} (--json has all)" if rest else "",
     )

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from offramp.store.store import Store
     from offramp.study.trained import Deployable, Trained
 
-SCORE_HELP = f"What decides whether an image leaves: {', '.join(SCORES)}.  [default: confidence]"
+SCORE_HELP = (
+    f"What decides whether an image leaves: {', '.join(SCORES)}.  [default: confidence; of several "
+    "labels an image least-label]"
+)
 LIMIT_NAMES = frozenset(Limits.__annotations__)
 
 
@@ -26,7 +29,8 @@ class CalibrationOptions(Limits, total=False):
     """How a policy is made and chosen: one of `Limits`, and these.
 
     Attributes:
-        score: What decides whether an image leaves, "confidence" by default; see `Policy`.
+        score: What decides whether an image leaves, "confidence" by default, of several labels an image
+            "least-label"; see `Policy`.
         shared: One threshold for all exits, not one per exit.
         survivors: Set thresholds exit by exit, each for the images that get there.
         temperature: Fit a temperature for each exit, on validation.

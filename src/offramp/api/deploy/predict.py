@@ -130,7 +130,8 @@ def predict(
 
     It writes a line for each image: file, class, confidence, exit, compute share. The share is its MACs
     against those of the plain network. An image that has left costs no more compute. Without a policy,
-    all images go to the final exit. If a file has no answer, its line says why.
+    all images go to the final exit. If a file has no answer, its line says why. Of several labels an
+    image, `class` has those whose probability is above a half, with | between them.
 
     Exit codes: 0; 1 if files had no answer (named, and skipped); 2 for a mistake; 130 if interrupted.
 
@@ -382,7 +383,9 @@ def _print_line(writer: Any, as_json: bool, streamed: Streamed) -> None:
         if row is None:
             record["error"] = streamed.reason
         else:
-            record |= {"class": row.label, "confidence": row.confidence, "exit": row.exit}
+            several = {"labels": row.label.split("|") if row.label else [], "probabilities": row.labels}
+            answered = {"class": row.label} if row.labels is None else several
+            record |= {**answered, "confidence": row.confidence, "exit": row.exit}
             record |= {"compute_share": row.compute, "milliseconds": milliseconds}
         print(json.dumps(finite(record)))
     elif row is None:

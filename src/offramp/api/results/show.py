@@ -264,6 +264,9 @@ def _uneven(manifest: Manifest) -> list[TextTable]:
     classes = manifest.classes
     subject = "means over classes" if len(classes) > 2 else f"of class '{classes[1]}'"
     title = "Test, where classes are uneven or two"
+    if "hamming_loss" in test:
+        title = "Test, of several labels an image: accuracy is of images all of whose labels are right"
+        subject = "means over labels; micro: of all labels of all images together"
     return [TextTable(["exit"], list(titles.values()), rows, title, f"AUROC and F1: {subject}.")]
 
 

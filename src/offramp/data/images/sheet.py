@@ -12,9 +12,10 @@ from offramp.augment import Augment, View
 from offramp.data.audit import UnreadData
 from offramp.data.images.files import StoredImages, pixels
 from offramp.data.images.geometry import Geometry, picture
-from offramp.data.splits import Subset
+from offramp.data.splits import Subset, class_counts
 from offramp.data.views import augmented, cut_draws, cut_out, draws
 from offramp.errors import OfframpError
+from offramp.labels import several
 
 CELL = 84  # px, of an image
 GAP = 8
@@ -43,7 +44,7 @@ def sheet(data: UnreadData, name: str, augment: Augment | None, seed: int = 42) 
     width = 2 * EDGE + LABEL + COLUMNS * (CELL + GAP) - GAP + (groups - 1) * apart
     page = Image.new("RGB", (width, HEAD + len(rows) * (CELL + GAP) + EDGE), PAPER)
     pen = ImageDraw.Draw(page)
-    counts = torch.bincount(part.labels, minlength=len(classes)).tolist()
+    counts = class_counts(part.labels, len(classes))
     more = f", the first {len(rows)} of {len(classes)} classes" if len(rows) < len(classes) else ""
     pen.text((EDGE, 18), f"{name}: training images{more}", INK, _font(22))
     legend = "as they are evaluated"
@@ -70,7 +71,8 @@ def sheet(data: UnreadData, name: str, augment: Augment | None, seed: int = 42) 
 def _readable(part: Subset, label: int, count: int) -> list[int]:
     """Positions in the part of the first images of a class that can be read."""
     readable: list[int] = []
-    for position in (part.labels == label).nonzero().flatten().tolist():
+    here = part.labels[:, label] > 0 if several(part.labels) else part.labels == label
+    for position in here.nonzero().flatten().tolist():
         if len(readable) == count:
             break
         try:

@@ -21,8 +21,8 @@ KINDS = ("images", "labels")
 def npz(root: Path, file: str | None = None, classes: Sequence[str] | None = None) -> RawData:
     """`train_images`, `train_labels`, and the same of `val` and `test`, which may be absent.
 
-    Images are [N, H, W] or [N, H, W, 3] uint8, labels [N] or [N, 1]. Archives with pickled objects are
-    refused.
+    Images are [N, H, W] or [N, H, W, 3] uint8, labels [N] or [N, 1], or of several labels an image
+    [N, C] of 0 and 1. Archives with pickled objects are refused.
 
     Args:
         root: The file, or the folder that holds it.
@@ -81,10 +81,10 @@ def _check(path: Path, heads: Mapping[str, arrays.Header], key: str) -> None:
         raise OfframpError(f"{where} is {kind}; give uint8")
     if len(shape) != 3 and not (len(shape) == 4 and shape[3] in (1, 3)):
         raise OfframpError(f"{where} has the shape {shape}; give [N, H, W] or [N, H, W, 3]")
-    if labels[1:] not in ((), (1,)) or not labels or numbers.kind not in "iu":
+    if len(labels) not in (1, 2) or numbers.kind not in "iu":
         raise OfframpError(
             f"{path}: {key}_labels is {numbers} {labels}; one class number an image is "
-            "needed (sets with several labels an image are not supported)"
+            "needed, or 0 and 1 for each of its labels"
         )
     if labels[0] != shape[0]:
         raise OfframpError(f"{path}: {key} has {shape[0]} images but {labels[0]} labels; fetch it again")
@@ -92,7 +92,8 @@ def _check(path: Path, heads: Mapping[str, arrays.Header], key: str) -> None:
 
 def _part(images: np.ndarray, labels: np.ndarray) -> RawSplit:
     images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    numbers = labels.reshape(len(labels)).astype(np.int64)
+    several = labels.ndim == 2 and labels.shape[1] > 1
+    numbers = labels.astype(np.uint8) if several else labels.reshape(len(labels)).astype(np.int64)
     return RawSplit(torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(numbers))
 
 

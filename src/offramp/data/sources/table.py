@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
@@ -17,7 +18,7 @@ import torch
 from offramp import files as bounds
 from offramp import parquet
 from offramp.data.images.files import SPLIT_FOLDERS, SUFFIXES, Files, folders, image_files
-from offramp.data.raw import DataSource, RawData, RawSplit
+from offramp.data.raw import REGRESSION, DataSource, RawData, RawSplit
 from offramp.data.splits import split_off
 from offramp.errors import OfframpError, in_line, nearest
 from offramp.files import read_regular, resolved
@@ -37,6 +38,9 @@ USUAL = {  # names that columns have, in lower case and with _ for what joins wo
 }
 ONE_HOT = ("0", "1", "0.0", "1.0", "False", "True", "false", "true")
 TRUE = ONE_HOT[1::2]
+LISTED = "|;,"  # what parts the names in a cell: the first of these that any cell holds
+MOST_FRACTIONS = 20  # classes that are numbers such as 0.5; more are measurements
+NOTHING = ("", "no finding", "none")
 
 ColumnNames = tuple[str, ...]
 
@@ -51,6 +55,7 @@ def table(
     images: str | None = None,
     test_share: float | None = None,
     partial: bool = False,
+    several: bool = False,
 ) -> RawData:
     """Images that a table names, with their classes; in the order of their paths.
 
@@ -63,12 +68,15 @@ def table(
         image: The column of images: paths below the folder, the end of one, or names with or without
             ending.
         label: The column of classes; or several of 0 and 1, one of which is 1 in every line, each a
-            class. Lines without a label are left out.
+            class. Lines without a label are left out. With `several`: a column of names, or several of
+            0 and 1.
         split: The column of splits: train, val, test or calibration, as `folder` spells them.
         group: The column of what belongs together.
         images: The folder, below `root`, that is meant, where others hold images of the same names.
         test_share: Of a table without a test split, as of `folder`.
         partial: Whether to take the images that are there, where the table names others too.
+        several: Whether an image may have several labels, or none: a 1 in several columns, or several
+            names in a cell, parted by `|`, `;` or `,` (or a list, in Parquet and JSON lines).
 
     Raises:
         OfframpError: naming the file, column or cell that is wrong.
@@ -76,7 +84,7 @@ def table(
     path = _path(root, file)
     home = root if root is not None and file is not None else path.parent
     columns = {"image": image, "label": label, "split": split, "group": group}
-    rows, remarks = lines(path, ImageIndex(home, images), partial, **columns)
+    rows, remarks = lines(path, ImageIndex(home, images), partial, several, **columns)
     parts, classes = _parts(home, path, rows)
     if test_share is not None and "test" in parts:
         raise OfframpError(f"{path} names a test split; leave data.test_share out")
@@ -115,7 +123,12 @@ def _path(root: Path | None, file: str | None) -> Path:
 
 def _parts(home: Path, path: Path, rows: pd.DataFrame) -> tuple[dict[str, RawSplit], tuple[str, ...]]:
     """The splits that lines name, and the names of the classes: numbers in their order."""
-    classes = sorted(rows["class"].unique(), key=_order)
+    sets = [{name} if isinstance(name, str) else set(name) for name in rows["class"]]
+    several = not isinstance(rows["class"].iloc[0], str)
+    classes = sorted(set().union(*sets), key=_order)
+    fractions = [name for name in classes if not _order(name)[0] and float(name) % 1]
+    if not several and len(fractions) > MOST_FRACTIONS:
+        raise OfframpError(f"{path} has numbers such as {fractions[0]} for classes{REGRESSION}")
     number = {name: i for i, name in enumerate(classes)}
     words = rows["split"] if "split" in rows else pd.Series("train", rows.index)
     splits = words.str.lower().map({word: split for split, ws in SPLIT_FOLDERS.items() for word in ws})
@@ -128,7 +141,12 @@ def _parts(home: Path, path: Path, rows: pd.DataFrame) -> tuple[dict[str, RawSpl
         raise OfframpError(f"{path} names no image of the training split; write train into it")
     parts = {}
     for split, part in rows.groupby(splits):
-        labels = torch.tensor([number[name] for name in part["class"]])
+        if several:
+            labels = torch.zeros(len(part), len(classes), dtype=torch.uint8)
+            for row, names in enumerate(part["class"]):
+                labels[row, [number[name] for name in names]] = 1
+        else:
+            labels = torch.tensor([number[name] for name in part["class"]])
         groups = tuple(part["group"]) if "group" in part else None
         parts[str(split)] = RawSplit(Files(home, tuple(part["path"])), labels, groups)
     return parts, tuple(classes)
@@ -215,7 +233,11 @@ class ImageIndex:
 
 
 def lines(
-    path: Path, images: ImageIndex, partial: bool = False, **columns: str | Sequence[str] | None
+    path: Path,
+    images: ImageIndex,
+    partial: bool = False,
+    several: bool = False,
+    **columns: str | Sequence[str] | None,
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """What a table says of each image that it names.
 
@@ -223,21 +245,23 @@ def lines(
         path: The table.
         images: Where its images are.
         partial: As of `table`.
+        several: As of `table`.
         **columns: Names of columns, as of `table`.
 
     Returns:
-        A line for each image, by ascending `path` below the images' root, with its `class`, and its
-        `split` and `group` where there are such columns; and what to know of it.
+        A line for each image, by ascending `path` below the images' root, with its `class` (of `several`
+        a tuple of names), and its `split` and `group` where there are such columns; and what to know of
+        it.
 
     Raises:
         OfframpError: as `table` does.
     """
-    frame = read(path, images)
+    frame = read(path, images, several)
     names = {key: _by_usual_name(frame, path, key, columns.get(key)) for key in USUAL}
     names["image"] = names["image"] or _by_content(frame, path, images)
-    names["label"] = names["label"] or _remaining(frame, path, names)
-    classes = _classes(frame, path, names["label"])
-    labeled = classes != ""
+    names["label"] = names["label"] or _remaining(frame, path, names, several)
+    classes = (_label_sets if several else _classes)(frame, path, names["label"])
+    labeled = classes.map(lambda names: names != "")
     if not labeled.any():
         raise OfframpError(f"{path} has no line with a label; set data.label to another column")
     frame = frame[labeled]
@@ -307,13 +331,15 @@ def _by_content(frame: pd.DataFrame, path: Path, images: ImageIndex) -> ColumnNa
     return tuple(sure)
 
 
-def _remaining(frame: pd.DataFrame, path: Path, names: dict[str, ColumnNames]) -> ColumnNames:
+def _remaining(
+    frame: pd.DataFrame, path: Path, names: dict[str, ColumnNames], several: bool
+) -> ColumnNames:
     """The columns of classes, where none has a usual name: several of 0 and 1, or what is left over."""
     used = {name for columns in names.values() for name in columns}
     left = [c for c in _single(frame) if c not in used]
     one_hot = [c for c in left if frame[c].isin(ONE_HOT).all()]
     ones = frame[one_hot].isin(TRUE).sum(axis=1)
-    if len(one_hot) > 1 and (ones <= 1).all() and ones.mean() > 0.5:
+    if len(one_hot) > 1 and (several or ((ones <= 1).all() and ones.mean() > 0.5)):
         return tuple(one_hot)
     words = [c for c in left if pd.to_numeric(frame[c], errors="coerce").isna().all()]
     columns = left if len(left) == 1 else words
@@ -335,12 +361,30 @@ def _classes(frame: pd.DataFrame, path: Path, label: ColumnNames) -> pd.Series:
         line = int(strange.to_numpy().argmax()) + 2
         raise OfframpError(
             f"{path} line {line} has not one 1 among 0s in {_quoted(label)}; one class an image is "
-            "needed, or set data.label to one column"
+            "needed; set data.label to one column, or data.several: true for several labels an image"
         )
     return truth.idxmax(axis=1).where(truth.any(axis=1), "")
 
 
-def read(path: Path, images: ImageIndex | None = None) -> pd.DataFrame:
+def _label_sets(frame: pd.DataFrame, path: Path, label: ColumnNames) -> pd.Series:
+    """The names of each line's labels, a tuple, which may be empty."""
+    if len(label) > 1:
+        marks = frame[list(label)]
+        for line, column in np.argwhere(~marks.isin(ONE_HOT).to_numpy()).tolist():
+            raise OfframpError(
+                f"{path} line {line + 2} has '{marks.iloc[line, column]!s}' in '{label[column]}'; write "
+                "0 or 1 into each column of labels, or leave the line out"
+            )
+        yes = marks.isin(TRUE).to_numpy()
+        return pd.Series([tuple(np.array(label)[row].tolist()) for row in yes], frame.index)
+    cells = [str(cell) for cell in frame[label[0]]]
+    mark = next((m for m in LISTED if any(m in cell for cell in cells)), LISTED[0])
+    words = [dict.fromkeys(word.strip() for word in cell.split(mark)) for cell in cells]
+    sets = [tuple(word for word in each if word.lower() not in NOTHING) for each in words]
+    return pd.Series(sets, frame.index)
+
+
+def read(path: Path, images: ImageIndex | None = None, lists: bool = False) -> pd.DataFrame:
     """A table, all of it text, empty where nothing is written.
 
     Columns that hold no text, numbers or truth values are left out.
@@ -349,6 +393,7 @@ def read(path: Path, images: ImageIndex | None = None) -> pd.DataFrame:
         path: The file.
         images: Where its first line names one of these, it has no names of columns, which are then
             `column 1`, `column 2`, ….
+        lists: Whether to take columns of lists of names, each as one text.
 
     Raises:
         OfframpError: naming the file, where it cannot be read.
@@ -356,9 +401,9 @@ def read(path: Path, images: ImageIndex | None = None) -> pd.DataFrame:
     try:
         content = read_regular(path, bounds.TABLE)
         if path.suffix.lower() == ".parquet":
-            return _parquet(content)
+            return _parquet(content, lists)
         if path.suffix.lower() in (".jsonl", ".ndjson"):
-            return _json_lines(content.decode("utf-8-sig"))
+            return _json_lines(content.decode("utf-8-sig"), lists)
         first = re.split(rb"[\r\n]", content, maxsplit=1)[0].decode("utf-8-sig").strip()
         separator = next((each for each in SEPARATORS if each in first), ",")
         frame = pd.read_csv(
@@ -387,7 +432,7 @@ def has_ending(cell: str) -> bool:
     return PurePosixPath(cell.strip()).suffix.lower() in SUFFIXES
 
 
-def _parquet(content: bytes) -> pd.DataFrame:
+def _parquet(content: bytes, lists: bool) -> pd.DataFrame:
     rows = parquet.read(content)
     readable = (
         pa.types.is_string,
@@ -401,22 +446,26 @@ def _parquet(content: bytes) -> pd.DataFrame:
         kind = rows[name].type
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
-        if any(test(kind) for test in readable):
+        listed = lists and pa.types.is_list(kind) and pa.types.is_string(kind.value_type)
+        if listed or any(test(kind) for test in readable):
             columns[name] = [_text(cell) for cell in rows[name].to_pylist()]
     return pd.DataFrame(columns, dtype=str)
 
 
-def _json_lines(content: str) -> pd.DataFrame:
+def _json_lines(content: str, lists: bool) -> pd.DataFrame:
     # Not `splitlines`: JSON's text may hold other ends of lines, such as U+2028, as they are.
     texts = content.split("\n")
     rows = [json.loads(text) for text in texts if text.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("a line is no object")
-    simple = [{k: _text(v) for k, v in row.items() if not isinstance(v, (dict, list))} for row in rows]
+    apart = dict if lists else (dict, list)
+    simple = [{k: _text(v) for k, v in row.items() if not isinstance(v, apart)} for row in rows]
     return pd.DataFrame(simple, dtype=str).fillna("")
 
 
 def _text(cell: object) -> str:
+    if isinstance(cell, list):
+        return LISTED[0].join(map(str, cell))
     return "" if cell is None or cell != cell else str(cell)
 
 

@@ -28,6 +28,7 @@ from offramp.nets.cut.spread import is_chain
 from offramp.nets.network import inside, prepared
 from offramp.nets.pretrained import at_hand
 from offramp.numerics import Numerics
+from offramp.phase import check_gates
 from offramp.strategies.joint import loss_weights
 from offramp.study.plan import profiles, programs
 from offramp.study.spec.models import MATCHED, StrategySpec, Study
@@ -330,6 +331,7 @@ def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) 
         for index, strategy in enumerate(study.strategies):
             with study.at("strategies", index):
                 resolved = _resolve(study, strategy, net, numerics, identity, seed)
+                check_gates((node.phase for node in resolved.nodes), data.several)
             new = {n.key: n for n in resolved.nodes if n.key not in nodes}
             nodes |= new
             name = trial_id(study, strategy.label, resolved, data, seed)
