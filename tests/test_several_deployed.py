@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -213,6 +214,23 @@ def test_conformal_control_of_shares_keeps_the_mean() -> None:
 
 
 # Commands
+
+
+def test_the_report_has_metrics_of_labels(runs: Path, answers: trials.Trained, tmp_path: Path) -> None:
+    from offramp.report.logits import summarized
+
+    only = ("--only", "main", "--format", "csv", "--out", tmp_path / "tables")
+    done = call("report", runs, "--tables", *only)
+    assert done.code == 0, done.err
+    (file,) = (tmp_path / "tables").glob("main-labels-*.csv")
+    rows = pd.read_csv(file)
+    record = Store(runs).read_trial(answers.id).metrics["test"].by_name
+    assert rows["exit"].tolist() == list(answers.exits)
+    for name in ("auroc", "auroc_micro", "average_precision", "f1", "f1_micro", "hamming_loss"):
+        assert rows[name].tolist() == pytest.approx(record[name])
+    told = summarized(answers.test.logits, answers.test.labels, (1, 2, 3))
+    assert told.ece == (None,) * 3 and told.bins.sum() == 0  # so that no reliability is drawn
+    assert told.answers.right.mean(axis=0) == pytest.approx(record["accuracy"])
 
 
 def test_calibrate_says_what_becomes_of_labels(runs: Path, tmp_path: Path) -> None:

@@ -122,6 +122,11 @@ class Runs:
         frame = pd.DataFrame(rows, columns=["strategy", "exit", "seed", "value"])
         return frame.astype({"value": float}).dropna(subset=["value"])
 
+    @property
+    def several(self) -> bool:
+        """Whether images have several labels each: metrics of labels are recorded then."""
+        return any("hamming_loss" in t.manifest.metrics["test"].by_name for t in self.trials)
+
     # Measures and their statistics
 
     def observations(self, measure: Measure) -> pd.DataFrame:

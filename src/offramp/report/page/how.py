@@ -24,6 +24,7 @@ def facts(evidence: Evidence) -> list[RunDetail]:
     details = [
         RunDetail("Study", _each(t.manifest.study for t in trials if t.manifest.study)),
         RunDetail("Networks and data", [_place(runs.trials) for runs in evidence.runs]),
+        RunDetail("Labels", _labels(evidence)),
         RunDetail("Strategies", [", ".join(evidence.strategies)]),
         RunDetail("Seeds", [", ".join(map(str, sorted({t.seed for t in trials}))), *_added(evidence)]),
         RunDetail("Averages", averages(evidence)),
@@ -40,6 +41,16 @@ def facts(evidence: Evidence) -> list[RunDetail]:
         RunDetail("Departs from the paper", departures(evidence)),
     ]
     return [RunDetail(f.name, values) for f in details if (values := [v for v in f.values if v])]
+
+
+def _labels(evidence: Evidence) -> list[str]:
+    """Where images have several labels, what words then mean."""
+    return [
+        f"{runs.where}: several labels an image; accuracy is the share of images all of whose labels "
+        "are right, confidence the probability of the least sure one, cross-entropy the mean over them"
+        for runs in evidence.runs
+        if runs.several
+    ]
 
 
 def _shorter(evidence: Evidence) -> list[str]:

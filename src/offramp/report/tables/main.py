@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from offramp.errors import OfframpError
+from offramp.metrics import METRICS
 from offramp.policy.quality import at_thresholds
 from offramp.report.colors import rank
 from offramp.report.model import Column, Table
@@ -30,6 +31,12 @@ CAPTION = (
 )
 
 
+LABELS = (
+    "On test, where each image has several labels, at each exit: mean ± sample standard deviation over "
+    "seeds; not tested. All labels right: the share of images of which no label is wrong, which is the "
+    "accuracy of all other tables. AUROC, average precision and F1 are means over labels; micro: of all "
+    "labels of all images taken together."
+)
 PLAIN = (
     "{}: a plain network of {} MACs ({:.0%} of the network without early exits), {} epochs; tested at "
     "equal compute alone, in another table"
@@ -57,8 +64,42 @@ def main(runs: Runs) -> list[Table]:
     words = f", here an estimate from {spared}" if estimated else ""
     title, caption = f"Accuracy, compute and time: {runs.place}", CAPTION.format(estimated=words)
     frame, columns = pd.DataFrame.from_dict(rows, orient="index"), _columns(runs.exits, estimated)
+    if runs.several:
+        caption = caption.replace("(softmax)", "in the least sure label")
     table = Table(runs.name("main"), "answer", title, caption, frame, columns, about=runs.about)
-    return [replace(table, best=best, alike=alike, notes=gathered([*notes, *untested]))]
+    marked = replace(table, best=best, alike=alike, notes=gathered([*notes, *untested]))
+    return [marked, *([_labels(runs, names)] if runs.several else [])]
+
+
+def _labels(runs: Runs, strategies: Sequence[str]) -> Table:
+    """Metrics of several labels an image, by exit."""
+    metrics = {name: metric for name, metric in METRICS.items() if metric.labels != "one"}
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
+    for strategy in strategies:
+        for exit in runs.exits:
+            trials = [t for t in runs.of(strategy) if exit in t.exits]
+            row = rows[strategy, exit] = {"strategy": strategy, "exit": exit}
+            for name in metrics:
+                of = [t.manifest.metrics["test"].by_name[name][t.exits.index(exit)] for t in trials]
+                row[name], row[f"{name}_sd"] = Spread.of(float(v) for v in of if v is not None)
+    columns = (
+        Column("strategy", "strategy"),
+        Column("exit", "exit", "integer"),
+        *(
+            Column(
+                name,
+                "all labels right" if name == "accuracy" else metric.title,
+                "percent" if metric.unit == "%" else "number",
+                1 if metric.unit == "%" else 3,
+                metric.better,
+                f"{name}_sd",
+            )
+            for name, metric in metrics.items()
+        ),
+    )
+    title, frame = f"Metrics of labels: {runs.place}", pd.DataFrame(list(rows.values()))
+    place = runs.name("main", "labels")
+    return Table(place, "answer", title, LABELS, frame, columns, about=runs.about)
 
 
 def _columns(exits: Sequence[int], estimated: bool) -> tuple[Column, ...]:
