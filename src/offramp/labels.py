@@ -6,15 +6,13 @@ from __future__ import annotations
 
 from typing import Any
 
-Labels = Any  # an array of numpy, or a tensor
 
-
-def several(labels: Labels) -> bool:
+def several(labels: Any) -> bool:
     """Whether each image has several labels, or none."""
     return bool(labels.ndim == 2)
 
 
-def alike(answers: Labels, truth: Labels) -> Labels:
+def alike(answers: Any, truth: Any) -> Any:
     """Whether answers are the same, of several labels all of them.
 
     Args:
