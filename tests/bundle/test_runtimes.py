@@ -149,8 +149,6 @@ def test_core_ml_is_converted_and_the_card_says_that_nobody_checked(
     digits: Path, tmp_path: Path
 ) -> None:
     skip_without("coreml")
-    from coremltools.proto import Model_pb2
-
     store = digits_store(digits, STRATEGIES)
     out = tmp_path / "bundle"
     options = replace(QUICK, runtimes=("coreml",))
@@ -162,6 +160,8 @@ def test_core_ml_is_converted_and_the_card_says_that_nobody_checked(
     assert "--runtime NAME" not in text and "runtimes" not in json.loads(
         (out / "stages.json").read_text()
     )
+    from coremltools.proto import Model_pb2  # after the export: at its first import it warns
+
     spec = Model_pb2.Model()
     spec.ParseFromString(
         (out / "stages/exit-2.mlpackage/Data/com.apple.CoreML/model.mlmodel").read_bytes()
