@@ -11,12 +11,20 @@ CODE = """
 import importlib, multiprocessing, os, pkgutil, signal, sys
 import offramp
 
-def all_modules():
-    for module in pkgutil.walk_packages(offramp.__path__, "offramp."):
-        if module.name.rpartition(".")[2] not in ("__main__", "runtime"):  # which run
-            importlib.import_module(module.name)
+lacking = set()  # whose extra is not installed
 
-all_modules()  # other packages, which may import what they like
+def all_modules(first=False):
+    for module in pkgutil.walk_packages(offramp.__path__, "offramp."):
+        if module.name.rpartition(".")[2] in ("__main__", "runtime") or module.name in lacking:
+            continue
+        try:
+            importlib.import_module(module.name)
+        except ModuleNotFoundError as error:
+            if not first or error.name.startswith("offramp"):
+                raise
+            lacking.add(module.name)
+
+all_modules(first=True)  # other packages, which may import what they like
 for name in [name for name in sys.modules if name.partition(".")[0] == "offramp"]:
     del sys.modules[name]
 for name in ("fcntl", "resource", "grp", "pwd", "termios", "tty", "pty"):
@@ -31,7 +39,11 @@ import offramp
 all_modules()
 from offramp.errors import OfframpError
 from offramp.meters import free_addresses, usable_cores
+from offramp.report.render.charts import check_room
+from offramp.study.plan.limits import cache_folder
 from offramp.study.run.processes import server
+check_room()
+assert cache_folder().name.startswith("offramp-cache-")
 assert free_addresses() > 2**40 and usable_cores() >= 1
 try:
     server()

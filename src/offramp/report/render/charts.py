@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import resource
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -23,7 +22,7 @@ from offramp.report.model import Figure
 PICTURES = ("svg", "pdf", "png")
 FORMATS = (*PICTURES, "json")
 VEGA_LITE = "6.4"  # of figures.chart.SCHEMA
-ROOM = ((resource.RLIMIT_NOFILE, 64, "-n"), (resource.RLIMIT_AS, 75 * 2**30, "-v"))
+ROOM = (("RLIMIT_NOFILE", 64, 1, "-n"), ("RLIMIT_AS", 75 * 2**30, 1024, "-v"))
 SCALE = 2.0  # pixels of a PNG for each of the chart's
 
 
@@ -92,10 +91,13 @@ def drawn(spec: str, formats: Iterable[str]) -> dict[str, bytes]:
 def check_room() -> None:
     """Raise OfframpError where vl-convert, a browser's engine, would end the process: it reserves
     address space and opens files without a word on what is not to be had."""
-    for limit, least, name in ROOM:
-        allowed, _ = resource.getrlimit(limit)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    for limit, least, unit, name in ROOM:
+        allowed, _ = resource.getrlimit(getattr(resource, limit))
         if allowed != resource.RLIM_INFINITY and allowed < least:
-            unit = 1024 if limit == resource.RLIMIT_AS else 1
             raise OfframpError(
                 f"drawing charts needs `ulimit {name}` of {least // unit:,} or more, and it is "
                 f"{allowed // unit:,}; raise it, or set it to unlimited"

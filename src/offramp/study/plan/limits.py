@@ -94,7 +94,8 @@ def cache_folder(candidates: Sequence[Path] | None = None) -> Path:
     if candidates is None:
         candidates = (Path(tempfile.gettempdir()), Path("/var/tmp"))
     on_disk = (c for c in candidates if c.is_dir() and os.access(c, os.W_OK) and not in_memory(c))
-    return next(on_disk, candidates[0]) / f"offramp-cache-{os.getuid()}"
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
+    return next(on_disk, candidates[0]) / f"offramp-cache-{user}"
 
 
 def existing(folder: Path) -> Path:
