@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_refused(fitted: Fitted, tmp_path: Path) -> None:
     other = replace(policy, calibration=replace(policy.calibration, trial_hash="0" * 64))
     unmade: Any = None
     for wrong in (other, Policy("confidence", (1, 3), (0.5, None)), unmade):
-        refuses("the policy", fitted.export, tmp_path / "bundle", wrong)
+        refuses("policy", fitted.export, tmp_path / "bundle", wrong)
     for wrong in (other, unmade, "nowhere.json"):
         refuses("policy", fitted.predict, IMAGES, wrong)
     refuses("give exactly one target", fitted.calibrate)
