@@ -6,10 +6,9 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from prometheus_client import (
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from offramp.bundle.runtime import Bundle
@@ -78,10 +77,11 @@ def read_labels(body: bytes, labels: Sequence[str]) -> list[tuple[str, str]]:
     except (ValueError, RecursionError):
         value = None
     rows = value if isinstance(value, list) else [value]
+    classes = set(labels)  # a body has hundreds of thousands of rows
     for row in rows:
         if not isinstance(row, dict) or not isinstance(row.get("id"), str):
             raise Refused(422, 'the body must be JSON: {"id": "…", "label": "…"}, or a list of such')
-        if row.get("label") not in labels:
+        if not isinstance(row.get("label"), str) or row["label"] not in classes:
             raise Refused(422, f"{ascii(row.get('label'))[:60]} is no class; GET / lists them")
     return [(row["id"], row["label"]) for row in rows]
 
@@ -104,21 +104,21 @@ class ServeMetrics:
             "offramp_batch_images", "Images that an image was answered with", buckets=IMAGES, **more
         )
         self.taken = Gauge("offramp_taken", "Requests that are taken and not answered yet", **more)
-        share = Gauge("offramp_exit_share", "Share of images by exit, since the start", ["exit"], **more)
-        self._count = dict.fromkeys(exits, 0)
         for exit in exits:
             self.answers.labels(exit)
-            share.labels(exit).set_function(partial(self._share, exit))
 
     def answered(self, answer: Answer, seconds: float) -> None:
-        self._count[answer.exit] += 1
         self.answers.labels(answer.exit).inc()
         self.compute.observe(answer.compute)
         self.seconds.observe(seconds)
         self.batches.observe(answer.batch)
 
-    def _share(self, exit: int) -> float:
-        return self._count[exit] / max(sum(self._count.values()), 1)
+
+def in_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A value as a response. Half a character, as a client's JSON or file name may have, is escaped: no
+    UTF-8 can say it, and JSON's escape is Python's."""
+    text = json.dumps(finite(value), ensure_ascii=False, separators=(",", ":"))
+    return Response(text.encode(errors="backslashreplace"), status, headers, "application/json")
 
 
 def make_app(bundle: Bundle, limits: ServeLimits, name: str, watch: Watch) -> Starlette:
@@ -143,12 +143,25 @@ def make_app(bundle: Bundle, limits: ServeLimits, name: str, watch: Watch) -> St
     return app
 
 
+async def while_there(request: Request, coming: Sequence[Future[Answer]]) -> list[Answer]:
+    """The answers to a request whose body was read. Raises ClientDisconnect, and cancels what has not
+    begun, where its client goes away before them: under load others wait for it."""
+    answers = asyncio.gather(*map(asyncio.wrap_future, coming))
+    gone = asyncio.ensure_future(request.receive())  # after the body this alone can come
+    await asyncio.wait((answers, gone), return_when=asyncio.FIRST_COMPLETED)
+    if not gone.cancel() and answers.cancel():
+        with suppress(asyncio.CancelledError):
+            await answers
+        raise ClientDisconnect
+    return await answers
+
+
 async def elsewhere(request: Request, error: Exception) -> Response:
     """What no route takes, as every other refusal: in JSON, with what to do."""
     assert isinstance(error, HTTPException)
     routes = "POST image files to /predict; GET /openapi.json says what else there is"
     reason = f"{request.method} {request.url.path}: {error.detail}; {routes}"
-    return JSONResponse({"error": reason}, status_code=error.status_code, headers=error.headers)
+    return in_json({"error": reason}, error.status_code, error.headers)
 
 
 def tell_once(loop: asyncio.AbstractEventLoop) -> None:
@@ -212,9 +225,9 @@ class _Service:
         if "text/html" in request.headers.get("accept", ""):
             text = page.html(self._watch.report(), self._name, bundle.unreliable)
             headers = {"Content-Security-Policy": page.POLICY, "Vary": "Accept"}
-            return Response(text, headers=headers, media_type="text/html")
+            return Response(text.encode(errors="replace"), headers=headers, media_type="text/html")
         height, width = bundle.preprocessing.size
-        return JSONResponse(
+        return in_json(
             {
                 "bundle": self._name,
                 "exits": [stage.exit for stage in bundle.stages],
@@ -231,17 +244,17 @@ class _Service:
         return Response(page.asset(name), media_type=page.FILES[name])
 
     async def health(self, _: Request) -> Response:
-        return JSONResponse({"status": "ok"})
+        return in_json({"status": "ok"})
 
     async def ready(self, _: Request) -> Response:
-        return JSONResponse({"status": self._status}, 200 if self._status == "ready" else 503)
+        return in_json({"status": self._status}, 200 if self._status == "ready" else 503)
 
     async def metrics(self, _: Request) -> Response:
         text = generate_latest(self._metrics.registry)
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def openapi(self, _: Request) -> Response:
-        return JSONResponse(self._description)
+        return in_json(self._description)
 
     async def predict(self, request: Request) -> Response:
         return await self._answered(self._predict(request))
@@ -260,7 +273,7 @@ class _Service:
         except Exception as error:  # of the network itself, or of the watch; the server goes on
             return self._refused(500, f"the network failed ({type(error).__name__})")
         self._metrics.requests.labels(200).inc()
-        return JSONResponse(finite(value))
+        return in_json(value)
 
     async def _predict(self, request: Request) -> dict[str, Any]:
         """An answer, or those of all files of a form."""
@@ -273,8 +286,7 @@ class _Service:
             count = len(uploads)
             loop, how = asyncio.get_running_loop(), (self._bundle.preprocessing, self._limits)
             images = await loop.run_in_executor(self._decoders, decoded_uploads, uploads, *how)
-            coming = [asyncio.wrap_future(self._batcher.submit(pixels)) for pixels in images]
-            answers = await asyncio.gather(*coming)
+            answers = await while_there(request, [self._batcher.submit(pixels) for pixels in images])
         finally:
             self._taken -= count
             self._metrics.taken.dec()
@@ -330,4 +342,4 @@ class _Service:
     def _refused(self, status: int, reason: str) -> Response:
         self._metrics.requests.labels(status).inc()
         headers = {"Retry-After": "1"} if status == 503 else {}
-        return JSONResponse({"error": reason}, status_code=status, headers=headers)
+        return in_json({"error": reason}, status, headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from typing import Any
 
@@ -90,6 +91,7 @@ def make_server(app: Starlette, limits: ServeLimits) -> uvicorn.Server:
     handles, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = limits.connections if handles == resource.RLIM_INFINITY else max(handles - SPARE, 8)
     http: Any = Connections(min(limits.connections, most), limits.read)
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # else a line for each broken form
     config = uvicorn.Config(
         app,
         http=http,

@@ -74,7 +74,7 @@ async def read_uploads(request: Request, limits: ServeLimits) -> list[Upload]:
     parser.spool_max_size = len(body) + 1  # nothing goes to the disk
     try:
         form = await parser.parse()
-    except MultiPartException as error:
+    except (MultiPartException, UnicodeError) as error:  # the latter of a charset that it names
         raise Refused(400, f"the form cannot be read: {in_line(error)}") from None
     files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
     uploads = [
@@ -135,7 +135,9 @@ def decoded(body: bytes, how: Preprocessing, most: int) -> NDArray[np.float32]:
         raise too_large from None
     except UnidentifiedImageError:
         raise Refused(
-            415, f"the body is none of {', '.join(FORMATS)}; send the bytes of an image file alone"
+            415,
+            f"the body is none of {', '.join(FORMATS)}; send the bytes of an image file alone, as "
+            "curl --data-binary @photo.jpg does (-d changes them)",
         ) from None
     except ValueError as error:  # of `Preprocessing.check`
         raise Refused(422, f"the image cannot be answered: it {in_line(error)}") from None

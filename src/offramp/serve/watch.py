@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from offramp.serve.batcher import Answer
 
 YEAR = 365 * 24 * 3600 * 10  # images of a year, at ten a second
-FALL_BACKS = ("none", "raise", "all")
 FallBack: TypeAlias = Literal["none", "raise", "all"]
 LEAST = 1000  # images without new evidence, before an alarm ends
 CALM = 4  # times the images that the alarm took, likewise
