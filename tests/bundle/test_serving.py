@@ -217,6 +217,16 @@ def test_who_is_silent_locks_nobody_out(leaving: Path, pictures: list[np.ndarray
             client.close()
 
 
+def test_who_does_not_read_is_not_waited_for(leaving: Path) -> None:
+    with (
+        serving(leaving, read=0.3) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=30) as client,
+        pytest.raises(ConnectionError),
+    ):
+        while True:  # until the server takes no more, then until it closes
+            client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+
+
 class FakeTransport:
     """What a connection writes to, and whether it was closed."""
 
@@ -231,6 +241,9 @@ class FakeTransport:
 
     def is_closing(self) -> bool:
         return self.closed
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        """It has none."""
 
 
 def test_where_all_have_sent_their_headers_a_new_connection_is_refused() -> None:

@@ -25,7 +25,7 @@ class Connections:
     Args:
         most: That there may be. Where there are so many, the one that has been without the headers of a
             request for the longest goes; where all have some, the new one is refused.
-        seconds: In which the headers of a request must be there.
+        seconds: In which the headers of a request must be there, and an answer must be read.
     """
 
     def __init__(self, most: int, seconds: float) -> None:
@@ -39,16 +39,19 @@ class Connections:
 
 
 class Connection:
-    """A connection: uvicorn's own, and beside it the clock for headers. asyncio calls its methods."""
+    """A connection: uvicorn's own, and beside it the clocks for headers and for answers that wait to be
+    read. asyncio calls its methods."""
 
     def __init__(self, every: Connections, inner: H11Protocol) -> None:
         self._every, self._inner = every, inner
+        self._unread: asyncio.TimerHandle | None = None
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)  # such as pause_writing
+        return getattr(self._inner, name)  # such as eof_received
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         every, self._transport = self._every, transport
+        transport.set_write_buffer_limits(0)  # writing pauses while the client leaves anything unread
         every.count += 1
         if every.count > every.most and every.silent:
             next(iter(every.silent)).end(LATE)
@@ -65,8 +68,20 @@ class Connection:
         elif timer := self._every.silent.pop(self, None):
             timer.cancel()
 
+    def pause_writing(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._unread = loop.call_later(self._every.seconds, self._transport.abort)
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+        self._inner.resume_writing()
+
     def connection_lost(self, error: Exception | None) -> None:
         self._every.count -= 1
+        if self._unread is not None:
+            self._unread.cancel()
         if timer := self._every.silent.pop(self, None):
             timer.cancel()
         self._inner.connection_lost(error)
