@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,6 +20,7 @@ from syrupy.assertion import SnapshotAssertion
 
 import offramp
 from cli.command import call, data
+from cli.command import refusal as refusal_of
 from offramp.bundle.runtime import Bundle
 from offramp.errors import OfframpError
 from offramp.metrics import hamming_losses, hits
@@ -302,7 +304,9 @@ def test_run_py_prints_labels(runs: Path, bundle: Path) -> None:
         assert all(f"{name} " in shown for name in odds) and (odds or "no label" in shown)
 
 
-def test_the_server_answers_labels_and_the_page_is_refused(bundle: Path) -> None:
+def test_the_server_answers_labels_and_the_page_is_refused(
+    bundle: Path, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     pytest.importorskip("starlette")
     from starlette.testclient import TestClient
 
@@ -314,11 +318,27 @@ def test_the_server_answers_labels_and_the_page_is_refused(bundle: Path) -> None
     picture = io.BytesIO()
     Image.fromarray(tiles(1)[0][0, 0].numpy()).save(picture, "PNG")
     loaded = Bundle(bundle, threads=1)
-    watch = Watch(loaded, WatchOptions(shadow=1.0))
+    watch = Watch(loaded, WatchOptions(shadow=1.0, answers=tmp_path / "answers.jsonl"))
     with TestClient(make_app(loaded, ServeLimits(), "labels", watch)) as client:
-        answer = client.post("/predict", content=picture.getvalue()).json()
+        answers = [client.post("/predict", content=picture.getvalue()).json() for _ in range(2)]
+        described = client.get("/openapi.json").json()["components"]["schemas"]
+        right = {"id": answers[0]["id"], "labels": answers[0]["labels"][::-1]}  # in whatever order
+        wrong = {"id": answers[1]["id"], "labels": [*{*NAMES} - {*answers[1]["labels"]}]}
+        done = client.post("/feedback", content=json.dumps([right, wrong]))
+        assert done.json() == {"labelled": 2, "unknown": []}
+        bodies: tuple[Any, ...] = ({"id": "a", "label": "one"}, {"id": "a", "labels": ["six"]}, [7])
+        refusals = [client.post("/feedback", content=json.dumps(body)) for body in bodies]
+    answer = answers[0]
     assert set(answer["probabilities"]) == set(NAMES) and "class" not in answer
     assert answer["labels"] == [n for n in sorted(NAMES) if answer["probabilities"][n] > 0.5]
+    jsonschema.validate(answer, described["Answer"])
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**answer, "class": "one"}, described["Answer"])
+    jsonschema.validate(right, described["Label"])
+    assert (sum(watch.report().labelled), sum(watch.report().right)) == (2, 1)
+    lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [line["label"] for line in lines[2:]] == ["|".join(answer["labels"]), lines[3]["label"]]
+    assert [(each.status_code, each.json()) for each in refusals] == snapshot
     with pytest.raises(OfframpError, match="several labels"):
         web._about(bundle)
 
@@ -328,3 +348,126 @@ def test_accuracy_is_of_images_all_of_whose_labels_are_right(
 ) -> None:
     record = Store(runs).read_trial(answers.id).metrics["test"]
     assert record.accuracy == pytest.approx(hits(answers.test.logits, answers.test.labels).mean(axis=0))
+
+
+# From build on
+
+
+def test_the_card_says_what_accuracy_is_and_what_becomes_of_labels(runs: Path, bundle: Path) -> None:
+    from offramp.policy.evaluate import evaluate
+
+    card, text = json.loads((bundle / "card.json").read_text()), (bundle / "card.md").read_text()
+    answers, rule = trials.read(Store(runs), "joint"), offramp.Policy.load(bundle / "policy.json")
+    seen = evaluate(rule, answers.test, answers.costs, answers.classes).labels
+    for kind, what in (("label", "labels wrong"), ("miss", "labels missed")):
+        assert card["test"]["labels"][kind]["policy"] == pytest.approx(seen[kind].policy)
+        more = f"{100 * seen[kind].policy:.2f} %, {100 * seen[kind].more.mean:+.2f} points"
+        (line,) = (line for line in text.splitlines() if what in line)
+        assert more in line
+    assert "accuracy is exact match" in text and "5 labels, several an image: four, one" in text
+
+
+def test_int8_keeps_to_labels(runs: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    policy, out = tmp_path / "policy.json", tmp_path / "bundle"
+    limit = ("--hamming-risk", "5%", "--out", policy, "--anyway")
+    assert call("calibrate", "joint", runs, *limit).code == 0
+    small = ("--int8", "--int8-loss", "20%", "--no-measure", "--anyway")
+    done = call("export", "joint", runs, "--policy", policy, "--out", out, *small)
+    assert done.code == 0, done.err
+    assert "Accuracy is exact match" in done.out and "Labels missed" in done.out
+    card = json.loads((out / "card.json").read_text())
+    assert card["precision"] == "int8" and card["calibration"]["target"]["kind"] == "hamming-risk"
+    pictures = [Image.fromarray(image[0].numpy()) for image in tiles(200)[0]]
+    right = Bundle(out, threads=1).predict(pictures).classes == tiles(200)[1].numpy()[:, ORDER]
+    assert right.mean() > 0.9
+
+
+@pytest.mark.parametrize("what", ["trial", "bundle"])
+def test_a_benchmark_times_the_policy(what: str, runs: Path, bundle: Path) -> None:
+    options = ("--batch", "2", "--repeats", "5", "--json")
+    named = (bundle,) if what == "bundle" else ("joint", "--policy", bundle.parent / "policy.json")
+    done = call("benchmark", *named, "--store", runs, *options)
+    assert done.code == 0, done.err
+    assert "policy" in {line["what"] for line in data(done)["lines"]}
+
+
+def test_stress_concludes_of_what_the_limit_is_of(runs: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.json"
+    limit = ("--max-missed-labels", "5%", "--out", policy, "--anyway")
+    assert call("calibrate", "joint", runs, *limit).code == 0
+    foreign = ("--foreign", runs.parent / "tiles" / "3.png")
+    few = ("--images", 110, "--attack-steps", 20, "--policy", policy, *foreign)
+    told = data(call("benchmark", "joint", runs, "--stress", *few, "--json"))
+    assert (
+        "share of an image's labels to miss beyond the final exit's to 5.0 %" in told["conclusions"][0]
+    )
+    rows = {row["kind"]: row for row in told["rows"]}
+    assert rows["foreign"]["tested"]["policy"]["value"] == 0  # no answer to these is right
+    spent = {kind: row["tested"]["macs"]["mean"] for kind, row in rows.items()}
+    assert spent["attack"] > max(spent["test"], spent["random"])
+
+
+BUILD = {
+    "data.several": "true",
+    "data.held_out_images": "160",
+    "recipe.epochs": "4",
+    "recipe.optimizer": "adam",
+    "recipe.learning_rate": "0.01",
+    "exits.taps": "['blocks.3']",
+    "exits.head.kind": "linear",
+}
+ORDER = [NAMES.index(name) for name in sorted(NAMES)]
+
+
+def built(runs: Path, tmp_path: Path, *more: object) -> tuple[object, ...]:
+    settings = [word for key, value in BUILD.items() for word in ("--set", f"{key}={value}")]
+    named = ("--backbone", "digits-cnn", "--data", f"table:{runs.parent / 'tiles'}")
+    places = ("--store", tmp_path / "built", "--out", tmp_path / "bundle")
+    return ("build", *named, *settings, "--strategy", "joint", *places, "--no-measure", *more)
+
+
+def test_from_a_table_to_a_bundle_in_one_command(runs: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    done = call(*built(runs, tmp_path, "--max-hamming-loss", "2%", "--anyway"))
+    assert done.code == 0, done.err
+    assert "Target: max-hamming-loss 0.02" in done.out and "Accuracy is exact match" in done.out
+    image = sorted((runs.parent / "tiles").glob("*.png"))[0]
+    command = [sys.executable, str(tmp_path / "bundle" / "run.py"), str(image), "--json"]
+    answer = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert set(answer["probabilities"]) == set(NAMES)
+    again = offramp.build(
+        "digits-cnn",
+        f"table:{runs.parent / 'tiles'}",
+        tmp_path / "again",
+        settings=[f"{key}={value}" for key, value in BUILD.items()],
+        strategy="joint",
+        store=tmp_path / "built",
+        max_hamming_loss=0.02,
+        measure=False,
+        anyway=True,
+        watch=False,
+    )
+    ours, theirs = (Path(tmp_path, name, "policy.json").read_text() for name in ("bundle", "again"))
+    assert ours == theirs and again.card["test"]["labels"]["miss"]["policy"] < 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [("--training-shares",), ("--score", "margin"), ("--control",)],
+    ids=["shares", "score", "control"],
+)
+def test_a_build_refuses_before_it_trains(
+    wrong: tuple[str, ...], runs: Path, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
+    answer = call(*built(runs, tmp_path, *wrong))
+    assert refusal_of(answer) == snapshot
+    assert not (tmp_path / "built" / "trials").exists()
+
+
+@pytest.mark.long
+def test_a_smaller_plain_network_is_compared_by_all_labels(runs: Path, tmp_path: Path) -> None:
+    smaller = ("--set", "controls=[{backbone: digits-cnn, epochs: 2}]")
+    done = call(*built(runs, tmp_path, *smaller, "--control", "--anyway", "--json"))
+    assert done.code == 0, done.err
+    assert "is right in all labels on" in data(done)["card"]["beside"]["why"]

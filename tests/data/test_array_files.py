@@ -69,6 +69,20 @@ def test_npz(tmp_path: Path, shape: tuple[int, ...]) -> None:
     assert read("npz", path).classes == ("0", "1", "2")
 
 
+def test_npz_of_several_labels(tmp_path: Path) -> None:
+    """As ChestMNIST's: 0 or 1 for each; a column [N, 1] is still of classes."""
+    arrays = med(8, 8)
+    for name in ("train", "val", "test"):
+        own = labels(len(arrays[f"{name}_labels"]))
+        arrays[f"{name}_labels"] = np.stack([own > 0, own > 1, own < 3], axis=1).astype(np.int64)
+    data = read("npz", archive(tmp_path / "med", arrays), classes=["a", "b", "c"])
+    assert data.several and data.classes == ("a", "b", "c")
+    assert data.test.labels.tolist() == arrays["test_labels"].tolist()
+    assert counts(data)["train"] == 69 and not read("npz", archive(tmp_path / "one", med(8, 8))).several
+    arrays["test_labels"][3, 1] = 2
+    refuses("0 or 1|0 and 1", read, "npz", archive(tmp_path / "other", arrays))
+
+
 def test_npz_without_val_and_test(tmp_path: Path) -> None:
     arrays = {k: v for k, v in med(8, 8).items() if k.startswith("train")}
     data = read("npz", archive(tmp_path / "med", arrays), size=6, channels=3)

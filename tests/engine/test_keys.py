@@ -389,7 +389,7 @@ def test_a_field_that_is_younger_than_a_key_leaves_it_alone() -> None:
 @pytest.mark.parametrize(
     ("value", "defaults"),
     [
-        (DataSpec("digits"), {"test": "test", "url": None, "sha256": None}),
+        (DataSpec("digits"), {"test": "test", "url": None, "sha256": None, "title": None}),
         (NUMERICS, {"ranks": 1}),
         (HeadSpec(), {"stride": 2, "rows": 0, "columns": 0}),
         (Phase("one", head(1), (CE(1),)), {"rates": ()}),

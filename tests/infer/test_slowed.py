@@ -50,3 +50,18 @@ def test_every_exit_becomes_less_sure_and_steps_lead_there() -> None:
 def test_the_same_seed_gives_the_same_bits() -> None:
     assert torch.equal(attack(8.0, seed=3), attack(8.0, seed=3))
     assert not torch.equal(attack(8.0, seed=3), attack(8.0, seed=4))
+
+
+def test_of_several_labels_each_becomes_unsure() -> None:
+    """Both labels of an image alike: the softmax is even already, and nothing of it to gain."""
+
+    def alike(pixels: Tensor) -> list[Tensor]:
+        level = (pixels.mean(dim=(1, 2, 3)) - 100) / 8
+        return [torch.stack((level, level), dim=1)]
+
+    def doubt(several: bool) -> Tensor:
+        generator = torch.Generator().manual_seed(3)
+        return alike(slowed(alike, PIXELS, 8.0, 30, generator, several))[0].abs().mean().detach()
+
+    before = alike(PIXELS)[0].abs().mean()
+    assert doubt(True) < before - 0.4 and abs(doubt(False) - before) < 0.2

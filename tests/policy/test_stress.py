@@ -184,3 +184,27 @@ def test_the_share_that_an_attack_takes_has_an_interval_that_covers_it() -> None
         covered += share.low <= truth <= share.high
     assert covered >= 180
     assert taken(np.full(300, MACS[2]), np.full(300, MACS[2]), FULL) is None
+
+
+@pytest.mark.parametrize(
+    "kind", ["max-hamming-loss", "max-missed-labels", "hamming-risk", "missed-risk"]
+)
+def test_a_limit_of_labels_is_looked_at_by_labels(kind: str, snapshot: SnapshotAssertion) -> None:
+    """Each image has two labels of four; all leave first. Of the `lost` the exit misses one."""
+    policy = Policy("least-label", (1, 2, 3), (0.8, 0.8, None))
+
+    def rows(kind: Any, lost: int, **more: Any) -> StressRow:
+        labels = np.tile(np.array([1, 1, 0, 0], np.uint8), (1000, 1))
+        logits = np.repeat(np.where(labels, 5.0, -5.0)[:, None], 3, axis=1).astype(np.float32)
+        logits[:lost, 0, 1] = -5
+        answers, names = SplitLogits(logits, labels), ("a", "b", "c", "d")
+        strength = more.get("strength", 0), 0.0
+        return stress_row(kind, more.get("name", kind), policy, COSTS, answers, names, strength)
+
+    target = Target(kind, 0.05, 0.95 if kind.endswith("risk") else None)
+    for lost, above in ((160, "miss" in kind), (240, True), (40, False)):  # 4, 6 and 1 % of all labels
+        every = [rows("test", 0), rows("corruption", lost, **NAMED)]
+        line = about(conclusions(target, every, FULL, PLAIN), "is to keep")
+        assert ("blur 3" in line) == above, line
+        if lost == 240:
+            assert line == snapshot

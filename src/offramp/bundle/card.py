@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from offramp.bundle.parity import TOLERANCE, Likeness, Parity
 from offramp.escape import markdown as escape
 from offramp.policy.calibration import Chosen
-from offramp.policy.evaluate import Evaluation
+from offramp.policy.evaluate import Evaluation, LabelLoss
 from offramp.policy.policy import Policy
 from offramp.policy.quality import Interval
 from offramp.store.manifest import Manifest
@@ -50,6 +50,7 @@ class CardTest:
     full_accuracy: Interval
     accuracy_loss: Interval
     mean_macs: float
+    labels: Mapping[str, LabelLoss]  # see `Evaluation`; absent from JSON where it has none
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,8 @@ class Card:
         for rare in ("int8", "runtimes", "notes", "beside"):
             if not fields[rare]:
                 del fields[rare]
+        if not fields["test"]["labels"]:
+            del fields["test"]["labels"]
         plain: dict[str, Any] = _lists(fields)
         return plain
 
@@ -253,7 +256,9 @@ def card(
         },
         data=manifest.data.as_json(),
         exits=tuple(exits),
-        test=CardTest(tested.images, tested.policy, tested.full, tested.loss, tested.macs.mean),
+        test=CardTest(
+            tested.images, tested.policy, tested.full, tested.loss, tested.macs.mean, tested.labels
+        ),
         plain_macs=trained.plain_macs,
         full_macs=trained.costs.full,
         labels=tuple(trained.classes),
@@ -291,7 +296,21 @@ def markdown(card: Mapping[str, Any]) -> str:
     )
     images = card["data"].get("provenance", {}).get("images", {})
     counts = ", ".join(f"{number:,} {split}" for split, number in images.items())
-    return template.from_string(text).render(card, counts=counts, title=data_title(card))
+    lines = label_lines(card)
+    return template.from_string(text).render(card, counts=counts, title=data_title(card), labelled=lines)
+
+
+def label_lines(card: Mapping[str, Any]) -> list[str]:
+    """What accuracy is of several labels an image, and what becomes of labels on test; nothing of one
+    class an image."""
+    losses, lines = card["test"].get("labels"), []
+    for kind, what in (("label", "labels wrong"), ("miss", "labels missed, of those an image has")):
+        if losses:
+            more = {key: 100 * (number or 0.0) for key, number in losses[kind]["more"].items()}
+            changed = "{mean:+.2f} points ({low:+.2f} to {high:+.2f}) by leaving early".format(**more)
+            lines.append(f"{what}: {100 * losses[kind]['policy']:.2f} %, {changed}")
+    what = "accuracy is exact match: the share of images all of whose labels are right"
+    return [what, *lines] if losses else []
 
 
 def data_title(card: Mapping[str, Any]) -> str:

@@ -184,9 +184,10 @@ def readme(card: Mapping[str, Any], text: str, where: str, license: str, dataset
         "dataset_split": "test",
     }
     test = card["test"]
+    exact = " (exact match)" if "labels" in test else ""
     metrics = {
-        ("accuracy", "Accuracy, images leaving early"): test["accuracy"]["value"],
-        ("accuracy", "Accuracy of the full network"): test["full_accuracy"]["value"],
+        ("accuracy", f"Accuracy{exact}, images leaving early"): test["accuracy"]["value"],
+        ("accuracy", f"Accuracy{exact} of the full network"): test["full_accuracy"]["value"],
         ("compute-share", "MACs against the network without exits"): test["mean_macs"]
         / card["plain_macs"],
     }

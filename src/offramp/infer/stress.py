@@ -91,12 +91,13 @@ def slowed(
     size: float,
     steps: int,
     generator: torch.Generator,
+    several: bool = False,
 ) -> Tensor:
     """Images changed so that they leave late: DeepSloth of each image, bounded in the largest change.
 
     1. Begin at the image and noise of at most one step.
     2. Step against the sign of the gradient of the cross-entropy between the uniform distribution and
-       each exit's probabilities, added over exits.
+       each exit's probabilities, added over exits; of several labels, of each a half and its sigmoid.
     3. Cut the change to `size`, and the pixels to their range; again from 2.
 
     Args:
@@ -105,6 +106,7 @@ def slowed(
         size: The most that a pixel changes, of 0 to 255.
         steps: How many, each of 0.064 of the size.
         generator: Of the noise, on the CPU.
+        several: Whether an image has several labels.
 
     References:
         S. Hong, Y. Kaya, I. Modoranu, T. Dumitraş. *A panda? No, it's a sloth: slowdown attacks on
@@ -117,11 +119,17 @@ def slowed(
     changed = (pixels + step * (2 * noise - 1)).clamp(low, high)
     for _ in range(steps):
         changed.requires_grad_(True)
-        even = [nn.functional.log_softmax(each, dim=1).mean(dim=1) for each in logits(changed)]
+        even = [_evenness(each, several).mean(dim=1) for each in logits(changed)]
         cost = -torch.stack(even).sum()
         (gradient,) = torch.autograd.grad(cost, changed)
         changed = (changed.detach() - step * gradient.sign()).clamp(low, high)
     return changed
+
+
+def _evenness(logits: Tensor, several: bool) -> Tensor:
+    """Logarithms, [B, C], whose mean is the largest where an exit is sure of nothing."""
+    both = nn.functional.logsigmoid(logits) + nn.functional.logsigmoid(-logits)
+    return both / 2 if several else nn.functional.log_softmax(logits, dim=1)
 
 
 def of_trial(
@@ -158,7 +166,7 @@ def of_trial(
         kind: StressKind, name: str, batches: Iterable[Tensor], strength: int = 0, amount: float = 0.0
     ) -> StressRow:
         logits = subject.all_logits(batches)
-        truth = np.full(len(logits), -1) if kind == "foreign" else labels
+        truth = np.full((len(logits), *labels.shape[1:]), -1) if kind == "foreign" else labels
         answers = SplitLogits(logits, truth)
         return stress_row(kind, name, rule, costs, answers, manifest.classes, (strength, amount))
 
@@ -215,7 +223,8 @@ def _attacked(
         pixels = part.to(subject.scale.device, torch.float32)
         with torch.inference_mode(False), torch.enable_grad():
             generator = _generator(options, "attack", start)
-            changed = slowed(early, pixels, options.size, options.steps, generator)
+            several = subject.policy.several
+            changed = slowed(early, pixels, options.size, options.steps, generator, several)
         yield changed
 
 

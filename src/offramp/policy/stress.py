@@ -161,6 +161,13 @@ def _limited(
     if by == "accuracy":
         wrong = quality.share(count - number(tested.policy), count, level)
         return "share of wrong answers", wrong, 1 - target.value
+    if LIMITS[target.kind].several:
+        what = LIMITS[target.kind].help.partition(": ")[2].rstrip(".").replace(" its ", " an image's ")
+        label = tested.labels[target.loss.partition("-")[0]]
+        gap = label.harm if by == "guarantee" else label.more
+        wide = stats.t.ppf(0.5 + level / 2, count - 1) / stats.t.ppf(0.975, count - 1)
+        low, high = (gap.mean + wide * ((end or 0.0) - gap.mean) for end in (gap.low, gap.high))
+        return what, Interval(gap.mean, float(low), float(high)), target.value
     if target.loss == "wrong":
         lost = number(tested.harm)
         loss = quality.difference(lost, lost - number(tested.loss), count, level)

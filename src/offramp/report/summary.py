@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from offramp.store.table import Spread, StrategyResult
 
 COMPUTE_NOTE = """\
-≥ t: an image leaves at the first exit whose confidence (softmax) is at least t.
+≥ t: an image leaves at the first exit whose confidence is at least t.
 written: each phase in full, as the paper runs it (~: estimated, MACs that did
 not run taking half to twice as long as those that did).
 run: all that the trial reads. added: what no strategy above it reads."""

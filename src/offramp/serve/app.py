@@ -70,20 +70,28 @@ def top_classes(bundle: Bundle, answer: Answer, count: int) -> list[dict[str, An
     return [{"class": bundle.labels[at], "confidence": float(sure[at])} for at in order[:count]]
 
 
-def read_labels(body: bytes, labels: Sequence[str]) -> list[tuple[str, str]]:
-    """Ids and labels of the body of /feedback. Raises Refused for anything else."""
+def read_labels(body: bytes, bundle: Bundle) -> list[tuple[str, str]]:
+    """Ids and labels, as of answers, of the body of /feedback. Raises Refused for anything else."""
+    several = bundle.several
+    form = '{"id": "…", "labels": ["…"]}' if several else '{"id": "…", "label": "…"}'
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
         value = None
-    rows = value if isinstance(value, list) else [value]
-    classes = set(labels)  # a body has hundreds of thousands of rows
-    for row in rows:
-        if not isinstance(row, dict) or not isinstance(row.get("id"), str):
-            raise Refused(422, 'the body must be JSON: {"id": "…", "label": "…"}, or a list of such')
-        if not isinstance(row.get("label"), str) or row["label"] not in classes:
-            raise Refused(422, f"{ascii(row.get('label'))[:60]} is no class; GET / lists them")
-    return [(row["id"], row["label"]) for row in rows]
+    classes = set(bundle.labels)  # a body has hundreds of thousands of rows
+    labeled: list[tuple[str, str]] = []
+    for row in value if isinstance(value, list) else [value]:
+        fields = row if isinstance(row, dict) else {}
+        names = fields.get("labels") if several else [fields.get("label")]
+        if not isinstance(fields.get("id"), str) or not isinstance(names, list):
+            raise Refused(422, f"the body must be JSON: {form}, or a list of such")
+        for name in names:
+            if not isinstance(name, str) or name not in classes:
+                raise Refused(422, f"{ascii(name)[:60]} is no class; GET / lists them")
+        marks = set(names)
+        answer = bundle.name([name in marks for name in bundle.labels]) if several else names[0]
+        labeled.append((fields["id"], answer))
+    return labeled
 
 
 class ServeMetrics:
@@ -320,8 +328,8 @@ class _Service:
         return fields
 
     async def _feedback(self, request: Request) -> dict[str, Any]:
-        """The body is JSON: `{"id": …, "label": …}`, or a list of such."""
-        rows = read_labels(await read_body(request, self._limits), self._bundle.labels)
+        """The body is JSON: `{"id": …, "label": …}` or `{"id": …, "labels": […]}`, or a list of such."""
+        rows = read_labels(await read_body(request, self._limits), self._bundle)
         unknown = [id for id, label in rows if not self._watch.label(id, label)]
         return {"labelled": len(rows) - len(unknown), "unknown": unknown}
 

@@ -93,8 +93,9 @@ def beside(early: Trained, rule: Policy, plain: Trained, name: str) -> Beside:
     )
     keeps_it = None if target is None else keeps(plain, early, target)
     span = f"95 %: {100 * gap.low:+.1f} to {100 * gap.high:+.1f}; p {p:.2g}"
+    right = "right in all labels" if early.several else "right"
     compared = (
-        f"a plain network of {macs(at)} MACs ({name}) is right on {percent(float(own.mean()))} of "
+        f"a plain network of {macs(at)} MACs ({name}) is {right} on {percent(float(own.mean()))} of "
         f"{len(own):,} test images, the early exits with {macs(at_equal)} on "
         f"{percent(float(theirs.mean()))} ({100 * gap.value:+.1f} points, {span})"
     )

@@ -66,14 +66,7 @@ class Trained:
     def search(self, search: Search) -> Search:
         """The search, for a score that networks learn with the gates that the trial learned, where it
         did. Raises OfframpError for a score of other labels; the usual one is that of its labels."""
-        if search.score == usual(False):
-            search = replace(search, score=usual(self.several))
-        if SCORES[search.score].several != self.several:
-            others = [name for name, score in SCORES.items() if score.several == self.several]
-            form = "several labels" if self.several else "one class"
-            raise OfframpError(
-                f"the score {search.score} is not for images of {form}; take {', '.join(others)}"
-            )
+        search = of_labels(search, self.several)
         return replace(search, gates=self.gates) if SCORES[search.score].taught else search
 
     @property
@@ -102,6 +95,25 @@ class Trained:
                 "`training_shares` out, adopt it with its training images, or train again"
             )
         return tuple(count / sum(counts) for count in counts)
+
+
+def of_labels(search: Search, several: bool, target: Target | None = None) -> Search:
+    """A search for images of several labels, or of one class; the usual score is that of these. Raises
+    OfframpError for a score or a target of the other."""
+    if search.score == usual(False):
+        search = replace(search, score=usual(several))
+    if SCORES[search.score].several != several:
+        others = [name for name, score in SCORES.items() if score.several == several]
+        form = "several labels" if several else "one class"
+        raise OfframpError(
+            f"the score {search.score} is not for images of {form}; take {', '.join(others)}"
+        )
+    if target is not None and LIMITS[target.kind].several and not several:
+        raise OfframpError(
+            f"{words(target.kind)} is for images with several labels, and these have one class each; "
+            "give another limit"
+        )
+    return search
 
 
 def read(store: Store, prefix: str, trust_code: bool = False) -> Trained:
@@ -396,11 +408,7 @@ def policy_for(
     Raises:
         OfframpError: Where no policy meets the target, and for one that is not to be trusted.
     """
-    if LIMITS[target.kind].several and not trained.several:
-        raise OfframpError(
-            f"{words(target.kind)} is for images with several labels, and these have one class each; "
-            "give another limit"
-        )
+    search = of_labels(search, trained.several, target)
     calibrated = calibrate(
         trained.validation,
         trained.calibration,

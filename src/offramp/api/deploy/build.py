@@ -441,6 +441,19 @@ def _check(choices: BuildChoices, out: Path) -> tuple[Path | None, float | None]
     return check_page(choices.get("web"), choices.get("onnxruntime_web"), force, out), allowed
 
 
+def _check_labels(several: bool, choices: BuildChoices) -> None:
+    """Raises OfframpError, before the work, for choices that do not go with the labels of the data."""
+    from offramp.policy.candidates import Search
+    from offramp.study.trained import of_labels
+
+    of_labels(Search(choices.get("score", "confidence")), several, target_of(choices))
+    for name in ("web", "training_shares"):
+        if several and choices.get(name):
+            raise OfframpError(
+                f"`{name}` is for one class an image, and these have several labels; leave it out"
+            )
+
+
 def _store(choices: BuildChoices) -> Store:
     from offramp.store.store import Store
 
@@ -461,6 +474,7 @@ def _chosen(
     options = _options(backbone, data, choices)
     with reporter.reading():
         chosen = choose(options)
+    _check_labels(chosen.plan.data.several, choices)
     budget = choices.get("budget")
     if budget is None:
         return chosen, (), None

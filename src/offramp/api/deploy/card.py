@@ -140,12 +140,15 @@ def check_words(check: Mapping[str, Any] | None) -> str:
 
 
 def _lines(card: Mapping[str, Any]) -> list[str]:
+    from offramp.bundle.card import label_lines
+
     test = card["test"]
     lines = [
         *([f"{card['beside']['why']}."] if "beside" in card else []),
         f"Test: {100 * test['accuracy']['value']:.2f} % at "
         f"{percent(test['mean_macs'] / card['plain_macs'])} of the plain network's MACs; the full "
         f"network {100 * test['full_accuracy']['value']:.2f} %.",
+        *(f"{line[0].upper()}{line[1:]}." for line in label_lines(card)),
         check_words(card["check"]),
     ]
     if "int8" in card:

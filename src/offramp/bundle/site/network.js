@@ -138,17 +138,6 @@ const learned =
     return [shares === null || gate === null ? -Infinity : measure(shares, logits, gate), null];
   };
 
-const larger = (p) => Math.max(p, 1 - p);
-
-/** A score by the probabilities of several labels. */
-const labels =
-  (measure) =>
-  ({ logits, temperature }) => {
-    const finite = [...logits].every(Number.isFinite);
-    const odds = [...logits].map((logit) => 1 / (1 + Math.exp(-logit / temperature)));
-    return [finite ? measure(odds) : -Infinity, null];
-  };
-
 /** The class that an exit answers, or -1 where it is sure of nothing. */
 const vote = (logits) => (probabilities(logits, 1) === null ? -1 : answer(logits));
 
@@ -190,14 +179,6 @@ const SCORES = {
     return [own === null ? -Infinity : largest(probabilities(mean(now), temperature)), now];
   },
   fixed: () => [0, null],
-  // of several labels an image
-  'least-label': labels((odds) => Math.min(...odds.map(larger))),
-  'mean-label': labels((odds) => odds.reduce((sum, p) => sum + larger(p), 0) / odds.length),
-  'label-entropy': labels((odds) => {
-    const part = (p) => (p > 0 ? p * Math.log(p) : 0);
-    const entropy = odds.reduce((sum, p) => sum - part(p) - part(1 - p), 0) / odds.length;
-    return Math.max(1 - entropy / Math.LN2, 0);
-  }),
 };
 
 /** How sure an exit is, and what the next exit needs to know. */

@@ -283,6 +283,9 @@ def lines(
         if v
     ]
     remarks = [f"columns of {path.name}: {', '.join(used)}"]
+    marks = names["label"] if several and len(names["label"]) > 1 else ()
+    if empty := [name for name in marks if not any(name in each for each in rows["class"])]:
+        remarks.append(f"no line of {path.name} has {_quoted(empty)}: left out of the labels")
     if not labeled.all():
         bare = counted(int((~labeled).sum()), "line")
         remarks.append(f"{bare} of {path.name} without a label left out")
