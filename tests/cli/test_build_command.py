@@ -107,6 +107,7 @@ def test_from_a_folder_of_images_to_a_bundle(
         "Check: ",
         "python bundle/run.py",
         "  offramp benchmark bundle --store runs/build",
+        "  offramp serve bundle",
     ):
         assert said in answer.out
     card = json.loads((tmp_path / "bundle" / "card.json").read_text())

@@ -64,7 +64,8 @@ def verdict(report: Report) -> WatchVerdict:
     if report.images < TO_JUDGE:
         so_far = f"{counted(report.images, 'image')} so far, and {TO_JUDGE} are needed."
         return WatchVerdict("early", "Too early to say anything.", (so_far, *past))
-    sentences = ("Nothing so far tells these images from those of calibration.", *past)
+    when = "since then" if past else "so far"
+    sentences = (*past, f"Nothing {when} tells these images from those of calibration.")
     return WatchVerdict("calm", "No alarm.", sentences)
 
 

@@ -175,6 +175,7 @@ class Built:
             "Next:",
             f"  offramp show {trial} {where}",
             f"  offramp benchmark {bundle} {where}{trust}",
+            f"  offramp serve {bundle}",
             *([f"  {self._calibrate}"] if self._calibrate else []),
             export,
         ]
