@@ -164,6 +164,9 @@ def test_a_limit_of_labels_is_kept(answers: trials.Trained, limit: str) -> None:
     assert came.mean <= 0.05
     origin = chosen.policy.calibration
     assert ("With confidence 0.95" in origin.statement) is limit.endswith("risk")
+    assert ("the mean over inputs of the share of their labels" in origin.statement) is (
+        limit == "missed_risk"  # not of each
+    )
     if limit.endswith("risk"):
         assert origin.chosen is not None and origin.chosen.risk_below is not None
         assert came.mean < origin.chosen.risk_below <= 0.05

@@ -435,7 +435,8 @@ def _promise(outcome: Calibrated) -> str:
     risk = {
         "harm": "the share of inputs where the full network is right and the policy wrong",
         "label-harm": "the share of labels that the full network gets right and the policy wrong",
-        "miss-harm": "the share of an input's labels that the full network finds and the policy misses",
+        "miss-harm": "the mean over inputs of the share of their labels that the full network finds and "
+        "the policy misses",
     }.get(target.loss, "the share of inputs where the policy and the full network answer differently")
     assumed = (
         "provided that inputs are drawn from the distribution of the calibration images, and so are "
