@@ -20,7 +20,8 @@ OTHERS = (
 )
 # Gates and thresholds by class have files of their own.
 ELSEWHERE = {*(search.score for search in OTHERS), "gate", "classwise"}
-SEARCHES = [*long_where(map(Search, SCORES), lambda search: search.score in ELSEWHERE), *OTHERS]
+OF_ONE_LABEL = [name for name, score in SCORES.items() if not score.several]
+SEARCHES = [*long_where(map(Search, OF_ONE_LABEL), lambda search: search.score in ELSEWHERE), *OTHERS]
 
 
 # Of four images, at two exits, of two classes: probabilities.

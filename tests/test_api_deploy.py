@@ -145,7 +145,7 @@ def test_what_does_not_fit_is_refused(fitted: Fitted, tmp_path: Path) -> None:
     ("limits", "message"),
     [
         ({"max_acc": 0.01}, "unknown option 'max_acc'; did you mean 'max_accuracy_loss'?"),
-        ({"maxloss": 1, "risk": 0.1}, "unknown option 'maxloss'; did you mean 'max_accuracy_loss'?"),
+        ({"maxaccloss": 1, "risk": 0.1}, "unknown option 'maxaccloss'; did you mean 'max_accuracy_loss'?"),
         (
             {"max_mean_macs": "lots"},
             "max mean MACs must be a share such as 40% or a number of MACs, such as 1.5M or 2e6; "
@@ -192,7 +192,7 @@ def test_a_limit_may_be_text(fitted: Fitted) -> None:
         ),
         (lambda _, p: offramp.predictor(nn.Linear(1, 1), p), "the net is a Linear"),
         (lambda f, _: offramp.load(f), "`trial` cannot be a Fitted; give text"),
-        (lambda f, _: offramp.load(f.trial, net=nn.Linear(1, 1)), "no trial 'joint-attached-given"),
+        (lambda f, _: offramp.load(f.trial, net=nn.Linear(1, 1)), r"no trial '[a-z]+-attached-given"),
         (lambda f, p: f.benchmark(p, batches=[]), "batches must be at least 1, got 0"),
         (lambda f, p: f.benchmark(p, batches=0), "batches must be at least 1, got 0"),
         (lambda f, p: f.benchmark(p, repeats=0), "repeats must be at least 1, got 0"),

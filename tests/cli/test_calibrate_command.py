@@ -280,7 +280,7 @@ def test_what_is_not_to_be_trusted_is_refused(run: Cli, store: Store) -> None:
             ("two", "--risk", "0.1", "--confidence", "0.9", "--on-average"),
             "on average has no confidence",
         ),
-        (("two", "--min-accuracy", "0.5", "--on-average"), "go with risk, not with min accuracy"),
+        (("two", "--min-accuracy", "0.5", "--on-average"), "go with a risk, not with min accuracy"),
         (("two", "--max-mean-macs", "lots"), "2e6; got 'lots'"),
         (("two", "--max-mean-macs", "1"), "no policy takes at most 1 MACs"),
         (("two", "--min-accuracy", "1"), "no policy reaches accuracy 1"),

@@ -205,7 +205,7 @@ def check(reasons: Sequence[str], anyway: bool, remedy: str = "") -> None:
 def _idle(policy: Policy, images: Sequence[int], remark: str | None) -> tuple[str, ...]:
     """Where all calibration images leave at one exit without a look at them. images: by exit."""
     target = policy.calibration.target
-    if len(images) == 1:  # a plain network, from which nothing can leave
+    if len(images) == 1 and target is None:  # a plain network that is shipped as it is
         return ()
     if images[-1] == sum(images):
         looser = "lower thresholds" if target is None else LIMITS[target.kind].looser

@@ -66,7 +66,7 @@ def _mend(path: Path) -> None:
         data = read_regular(path, TABLE) if os.path.lexists(path) else b""
     except OSError as error:
         raise OfframpError(f"{path} cannot be read ({error.strerror}); remove it") from error
-    if not data.endswith(b"\n"):
+    if data and not data.endswith(b"\n"):
         os.truncate(path, data.rfind(b"\n") + 1)
 
 
