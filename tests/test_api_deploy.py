@@ -145,7 +145,10 @@ def test_what_does_not_fit_is_refused(fitted: Fitted, tmp_path: Path) -> None:
     ("limits", "message"),
     [
         ({"max_acc": 0.01}, "unknown option 'max_acc'; did you mean 'max_accuracy_loss'?"),
-        ({"maxaccloss": 1, "risk": 0.1}, "unknown option 'maxaccloss'; did you mean 'max_accuracy_loss'?"),
+        (
+            {"maxaccloss": 1, "risk": 0.1},
+            "unknown option 'maxaccloss'; did you mean 'max_accuracy_loss'?",
+        ),
         (
             {"max_mean_macs": "lots"},
             "max mean MACs must be a share such as 40% or a number of MACs, such as 1.5M or 2e6; "
