@@ -17,7 +17,6 @@ import pytest
 
 HERE = Path(__file__).parent
 SLOW = HERE / "slow.txt"
-LONGER = 1.5  # times the mean of all tests: files whose own tests take longer than that are slow
 
 
 @cache
@@ -32,8 +31,8 @@ def slow_file(path: Path) -> bool:
 
 
 def slow_by(times: Path) -> list[str]:
-    """The slow files of a run. times: what `--junitxml` wrote. By ratios, so that a machine's speed does
-    not matter."""
+    """The slow files of a run: those whose tests take longer than all do on average, so that a machine's
+    speed does not matter. times: what `--junitxml` wrote."""
     seconds: dict[str, list[float]] = {}
     for case in ElementTree.parse(times).iter("testcase"):
         parts = case.attrib["classname"].split(".")
@@ -41,7 +40,7 @@ def slow_by(times: Path) -> list[str]:
         name = "/".join(parts[1 : file + 1]) + ".py"
         seconds.setdefault(name, []).append(float(case.attrib["time"]))
     every = [value for values in seconds.values() for value in values]
-    limit = LONGER * sum(every) / len(every)
+    limit = sum(every) / len(every)
     return sorted(name for name, values in seconds.items() if sum(values) > limit * len(values))
 
 
