@@ -97,7 +97,9 @@ def stages(folder: Path, name: str) -> list[float]:
     """Milliseconds of one image through all of each stage, the median of a run."""
     command = [sys.executable, "-B", folder / "run.py", "--measure", "--threads", "1"]
     command += [] if name == FIRST else ["--runtime", name]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{name}: {done.stderr.strip()}")
     return [row["p50"] for row in json.loads(done.stdout)["stages"] if row["batch"] == 1]
 
 

@@ -91,7 +91,9 @@ def test_triton_answers_as_the_bundle_does(strategy: str, digits: Path, tmp_path
     images = load(DataSpec("digits", test_images=60)).test.images.numpy().transpose(0, 2, 3, 1)
     direct = Bundle(out, 1).predict(images)
     assert len(set(direct.exits)) > 1
-    folder = shutil.move(out / "triton", tmp_path / "models")  # it stands alone
+    # A folder of that name would be the package that run.py's libraries import.
+    assert not (out / "triton").exists() and (out / "model_repository").is_dir()
+    folder = shutil.move(out / "model_repository", tmp_path / "models")  # it stands alone
     server = Server(Path(folder))
     CALLS.clear()
     together = server.answer(images[:1], images[1:20], images[20:])
@@ -113,7 +115,7 @@ def test_triton_answers_as_the_bundle_does(strategy: str, digits: Path, tmp_path
 def test_one_bad_request_does_not_cost_the_others(digits: Path, tmp_path: Path) -> None:
     store = digits_store(digits, STRATEGIES)
     export_to(tmp_path / "b", store, halving(store, "two-stage"), replace(QUICK, runtimes=("triton",)))
-    server = Server(tmp_path / "b" / "triton")
+    server = Server(tmp_path / "b" / "model_repository")
     image = np.zeros((2, 8, 8, 1), np.uint8)
     run = server.router._bundle.predict
 
@@ -135,7 +137,7 @@ def test_tritons_own_protobuf_reads_the_configurations(digits: Path, tmp_path: P
     export_to(tmp_path / "b", store, halving(store, "cascade"), replace(QUICK, runtimes=("triton",)))
     configs = {
         folder.name: text_format.Parse((folder / "config.pbtxt").read_text(), model_config.ModelConfig())
-        for folder in (tmp_path / "b" / "triton").iterdir()
+        for folder in (tmp_path / "b" / "model_repository").iterdir()
     }
     assert all(name == config.name for name, config in configs.items())
     assert sorted(config.backend for config in configs.values()).count("onnxruntime") == 3

@@ -13,7 +13,7 @@ from typing import Any
 from offramp.bundle.folder import SOURCES, opened, seal, write_json
 from offramp.errors import OfframpError
 
-FOLDER = "triton"
+FOLDER = "model_repository"  # one named `triton` would hide that package from what run.py imports
 ROUTER = "on_triton.py"
 MOST = 64  # images of all requests that the server puts into one batch
 DELAY = 1000  # microseconds that a request waits for others
