@@ -126,9 +126,7 @@ def expect(rule: Policy, trained: Trained, exits: Sequence[int]) -> Expected:
     differs = where_left((~alike(answers, answers[:, -1:])).astype(float), left)
     shares.append(ExpectedShare("disagreement", *bounds(differs > 0)))
     warmth = [1.0 if rule.temperatures is None else rule.temperatures[i] for i in places]
-    confidence = np.stack(
-        [scoring.certainty(answering[:, at], warmth[at], rule.several) for at in stages], axis=1
-    )
+    confidence = scoring.certainties(answering, warmth, rule.several)
     right = where_left(alike(answers, rows.labels).astype(float), left)
     spent = np.asarray(trained.costs.leaving(places), float) / trained.plain_macs
     return Expected(

@@ -27,7 +27,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from types import ModuleType
@@ -59,6 +59,7 @@ SPREAD = 2.0  # of the median: what nineteen rounds of twenty may take; as `cali
 TEMPERATURES = (1e-6, 1e6)  # beyond, float32 has no room for logits that are divided by them
 AGAIN = "export the bundle again"
 BEFORE = "before"  # the input of a graph that adds to the answer of the stage before
+SEPARATOR = "|"  # of the names of several labels
 LARGEST = 16 * 2**20  # bytes of a list or JSON of a bundle
 WHOLE = 2**63 - 1  # the largest whole number that is believed
 
@@ -285,6 +286,18 @@ class StageInput:
             None if self.past is None else tuple(each[rows] for each in self.past),
             None if self.scores is None else self.scores[rows],
         )
+
+
+def named(labels: Sequence[str], marks: Iterable[bool]) -> str:
+    """The labels that an image has, as one text. marks: one for each label."""
+    return SEPARATOR.join(label for label, mark in zip(labels, marks, strict=True) if mark)
+
+
+def answer_fields(name: str, probabilities: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """An answer in JSON. name: of a class; or as `named`, with the probability of each label."""
+    if probabilities is None:
+        return {"class": name}
+    return {"labels": name.split(SEPARATOR) if name else [], "probabilities": probabilities}
 
 
 def joined(inputs: Sequence[StageInput]) -> StageInput:
@@ -555,14 +568,13 @@ class Bundle:
         """Of a class, by its number; of several labels [C], those that are answered."""
         if not self.several:
             return self.labels[answer]
-        return "|".join(name for name, yes in zip(self.labels, answer, strict=True) if yes)
+        return named(self.labels, answer)
 
     def as_json(self, name: str, probabilities: Sequence[float] | None) -> dict[str, Any]:
         """An answer in words, in the types of JSON. probabilities: of several labels."""
         if not self.several or probabilities is None:
-            return {"class": name}
-        odds = dict(zip(self.labels, probabilities, strict=True))
-        return {"labels": name.split("|") if name else [], "probabilities": odds}
+            return answer_fields(name)
+        return answer_fields(name, dict(zip(self.labels, probabilities, strict=True)))
 
     def with_thresholds(self, thresholds: Sequence[float | None]) -> Bundle:
         """The same sessions under other thresholds, one a stage."""

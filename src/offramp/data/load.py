@@ -330,9 +330,8 @@ def assemble(
     }
     data = Data(spec.name, classes, **splits, mean=mean, std=std, provenance=provenance, augment=augment)
     sizes = provenance["images"] if data.several else None
-    provenance["remarks"] += remarks(
-        counts, classes, sizes
-    )  # now that every label is known to be of a class
+    # Now that every label is known to be of a class.
+    provenance["remarks"] += remarks(counts, classes, sizes)
     return data
 
 

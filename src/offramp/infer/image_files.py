@@ -17,7 +17,7 @@ from offramp import preprocessing
 from offramp.bundle.export import IN_PYTHON
 from offramp.bundle.export import preprocessing as preprocessing_of
 from offramp.bundle.folder import opened, refusing
-from offramp.bundle.runtime import SUMS
+from offramp.bundle.runtime import SUMS, named
 from offramp.data.images.files import SUFFIXES, upright_size
 from offramp.engine.settings import placed
 from offramp.errors import OfframpError
@@ -76,9 +76,8 @@ class Network:
         shares: Any = scoring.label_probabilities(answers.logits.cpu() / warmth)
         listed = []
         for (file, marks, sure, exit, compute), each in zip(rows, shares.tolist(), strict=True):
-            named = "|".join(name for name, yes in zip(self.classes, marks, strict=True) if yes)
             odds = dict(zip(self.classes, each, strict=True))
-            listed.append(FileAnswer(file, named, sure, exit, compute, odds))
+            listed.append(FileAnswer(file, named(self.classes, marks), sure, exit, compute, odds))
         return listed
 
 

@@ -129,10 +129,7 @@ def _exit(policy: Policy, at: int, logits: scoring.Array, right: Bools, leaves: 
     gate = None if policy.gates is None else policy.gates[at]
     alone = alone and (gate is not None or not score.learned)
     name = policy.score if alone else scoring.usual(several)
-    # Of several labels, the least sure one's probability is none that all are right.
-    ece = (
-        scoring.certainty(logits[:, at], warmth, False) if not several else np.full(len(leaves), np.nan)
-    )
+    sure = scoring.certainty(logits[:, at], warmth, several)
     scores, _ = scoring.score(name, logits[:, at], warmth, gate=gate)
     here = leaves == at
     return ExitEvaluation(
@@ -141,7 +138,8 @@ def _exit(policy: Policy, at: int, logits: scoring.Array, right: Bools, leaves: 
         share=float(here.mean()),
         accuracy=float(right[here].mean()) if here.any() else None,
         accuracy_all=float(right.mean()),
-        ece=quality.calibration_error(ece, right),
+        # Of several labels, the least sure one's probability is none that all are right.
+        ece=None if several else quality.calibration_error(sure, right),
         auroc=quality.auroc(scores, right),
         aurc=quality.aurc(scores, right),
     )

@@ -73,6 +73,12 @@ def certainty(logits: Array, temperature: float, several: bool) -> Array:
     return xp.where(sure, 1 / (1 + xp.exp(-xp.amin(far, axis=-1))), float("nan"))
 
 
+def certainties(logits: Array, temperatures: Sequence[float], several: bool) -> Any:
+    """`certainty` of each exit, [N, E, C] → [N, E]. temperatures: one an exit."""
+    each = [certainty(logits[:, at], warmth, several) for at, warmth in enumerate(temperatures)]
+    return library(logits).stack(each, 1)
+
+
 def usual(several: bool) -> str:
     """The score by which images leave where nobody says."""
     return "least-label" if several else "confidence"
@@ -351,8 +357,8 @@ def _distances(logits: Array, temperature: float) -> tuple[Any, Array, Array]:
 
 
 def _least_label(logits: Array, temperature: float, _: Past, __: Gate) -> tuple[Array, Past]:
-    xp, sure, far = _distances(logits, temperature)
-    return xp.where(sure, 1 / (1 + xp.exp(-xp.amin(far, axis=-1))), NEVER), None
+    xp, sure = library(logits), certainty(logits, temperature, several=True)
+    return xp.where(xp.isnan(sure), NEVER, sure), None
 
 
 def _mean_label(logits: Array, temperature: float, _: Past, __: Gate) -> tuple[Array, Past]:

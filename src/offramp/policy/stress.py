@@ -84,7 +84,7 @@ def stress_row(
     exits = np.asarray(policy.leaves(rows.logits))
     says = scoring.all_answer_logits(policy.score, rows.logits)
     warmth = policy.temperatures or (1.0,) * len(policy.exits)
-    sure = [scoring.certainty(says[:, i], t, policy.several) for i, t in enumerate(warmth)]
+    sure = scoring.certainties(says, warmth, policy.several)
     early = exits < len(policy.exits) - 1
     return StressRow(
         kind,
@@ -92,7 +92,7 @@ def stress_row(
         *strength,
         tested=evaluate(policy, rows, costs, classes),
         early=quality.share(int(early.sum()), len(exits)),
-        confidence=float(where_left(np.stack(sure, 1), exits)[early].mean()) if early.any() else None,
+        confidence=float(where_left(sure, exits)[early].mean()) if early.any() else None,
         spent=np.asarray(policy.macs(costs), dtype=np.float64)[exits],
     )
 

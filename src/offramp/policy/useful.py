@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -115,41 +116,28 @@ def above_aim(policy: Policy, tested: Evaluation) -> str | None:
         return None
     match LIMITS[target.kind].by:
         case _ if LIMITS[target.kind].several:
-            return _above_share(target.loss, target.value, tested)
+            kind, _, harm = target.loss.partition("-")
+            label = tested.labels[kind]
+            gap = label.harm if harm else label.more
+            what = f"share of labels {'missed' if kind == 'miss' else 'wrong'} for leaving early"
+            came, low, high = gap.mean, gap.low, gap.high
         case "accuracy":
-            what, came = "accuracy", tested.policy
+            what, (came, low, high) = "accuracy", astuple(tested.policy)
         case Budget():
             return None
         case _ if target.loss == "wrong":
-            what, came = "loss of accuracy", tested.loss
+            what, (came, low, high) = "loss of accuracy", astuple(tested.loss)
         case _ if target.loss == "harm":
-            what, came = "share turned from right to wrong", tested.harm
+            what, (came, low, high) = "share turned from right to wrong", astuple(tested.harm)
         case _:
-            what, came = "share of differing answers", tested.disagreement
+            what, (came, low, high) = "share of differing answers", astuple(tested.disagreement)
     beyond = "below" if what == "accuracy" else "above"
-    if came.value == target.value or (came.value < target.value) is not (beyond == "below"):
+    if came == target.value or (came < target.value) is not (beyond == "below"):
         return None
+    span = "" if low is None or high is None else f" (95 %: {100 * low:.1f} to {100 * high:.1f})"
     return (
-        f"On {tested.images:,} test images the {what} is {100 * came.value:.1f} % (95 %: "
-        f"{100 * came.low:.1f} to {100 * came.high:.1f}), {beyond} the aim of {100 * target.value:g} %"
-    )
-
-
-def _above_share(kind: str, aim: float, tested: Evaluation) -> str | None:
-    """The same of a share of labels."""
-    label = tested.labels[kind.removesuffix("-harm")]
-    came = label.harm if kind.endswith("-harm") else label.more
-    if came.mean <= aim:
-        return None
-    what = "labels missed" if kind.startswith("miss") else "labels wrong"
-    reach = (
-        ""
-        if came.low is None or came.high is None
-        else f" (95 %: {100 * came.low:.1f} to {100 * came.high:.1f})"
-    )
-    return (
-        f"On {tested.images:,} test images the share of {what} for leaving early is "
-        f"{100 * came.mean:.1f} %{reach}, above the aim of {100 * aim:g} %"
+        f"On {tested.images:,} test images the {what} is {100 * came:.1f} %{span}, {beyond} the aim of "
+        f"{100 * target.value:g} %"
     )
 
 

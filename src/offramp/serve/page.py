@@ -88,8 +88,8 @@ def changed(change: ShareChange) -> str:
             return f"Answers differ {often} from those of the last exit: {runs}; {had}"
 
 
-def within(share: ExpectedShare) -> str:
-    """A share on calibration images and its bounds."""
+def within(share: ExpectedShare | Interval) -> str:
+    """A share and its bounds."""
     return f"{percent(share.value)} ({100 * share.low:.1f} to {100 * share.high:.1f})"
 
 
@@ -101,7 +101,7 @@ def agreement(report: Report) -> tuple[str, ...]:
     if share is None or runs < FEW:
         return (f"{counted(runs, 'image')} ran to the end so far, and {FEW} are needed.",)
     sentences = [
-        f"Since the start, answers differ from those of exit {last} in {interval(share)} of images, "
+        f"Since the start, answers differ from those of exit {last} in {within(share)} of images, "
         f"by {runs:,} that ran to the end too."
     ]
     before = report.expected and report.expected.disagreement
@@ -115,10 +115,6 @@ def agreement(report: Report) -> tuple[str, ...]:
     if report.skipped:
         sentences.append(f"{report.skipped:,} more were drawn and left out, as the server was busy.")
     return tuple(sentences)
-
-
-def interval(share: Interval) -> str:
-    return f"{percent(share.value)} ({100 * share.low:.1f} to {100 * share.high:.1f})"
 
 
 def window_rows(report: Report) -> list[tuple[str, ...]]:
@@ -159,7 +155,7 @@ def label_rows(report: Report) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for at, exit in enumerate(report.exits):
         count, right = report.labelled[at], report.right[at]
-        accuracy = interval(anytime(right, count)) if count else NOTHING
+        accuracy = within(anytime(right, count)) if count else NOTHING
         before = report.expected.accuracy[at] if report.expected and report.expected.accuracy else None
         had = NOTHING if before is None else percent(before)
         rows.append(

@@ -12,7 +12,7 @@ from scipy import stats
 
 from offramp.errors import OfframpError
 from offramp.policy.calibration import Target
-from offramp.policy.candidates import SplitLogits, loss_of, where_left
+from offramp.policy.candidates import loss_of, where_left
 from offramp.policy.limits import LIMITS, Budget
 from offramp.policy.policy import Policy
 from offramp.policy.quality import Interval, difference
@@ -79,13 +79,13 @@ def beside(early: Trained, rule: Policy, plain: Trained, name: str) -> Beside:
         as_cheap = True
     except OfframpError:
         equal, as_cheap = rule, False
-    own, (usual, spent) = _right(plain.test)[:, -1], _under(rule, early)
+    own, (usual, spent) = plain.test.right()[:, -1], _under(rule, early)
     theirs, at_equal = _under(equal, early)
     gained, lost = int((own & ~theirs).sum()), int((theirs & ~own).sum())
     gap, p = difference(gained, lost, len(own)), 1.0
     if gained + lost:
         p = float(stats.binomtest(gained, gained + lost).pvalue)
-    full = _right(early.test)[:, -1]
+    full = early.test.right()[:, -1]
     lines = (
         NetworkLine("early exits, by the policy", float(usual.mean()), spent),
         NetworkLine("the same network, no image leaves", float(full.mean()), float(early.costs.full)),
@@ -129,10 +129,6 @@ def keeps(plain: Trained, early: Trained, target: Target) -> bool | None:
         return bool(1 - lost >= target.value)
     below = bool(lost - whole <= target.value)
     return None if below and rule.by == "guarantee" else below
-
-
-def _right(rows: SplitLogits) -> Bools:
-    return rows.right()
 
 
 def _under(rule: Policy, early: Trained) -> tuple[Bools, float]:

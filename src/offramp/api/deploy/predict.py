@@ -374,6 +374,7 @@ def stream(
 
 def _print_line(writer: Any, as_json: bool, streamed: Streamed) -> None:
     """A line at once."""
+    from offramp.bundle.runtime import answer_fields
     from offramp.escape import cell
     from offramp.hashing import finite
 
@@ -383,9 +384,8 @@ def _print_line(writer: Any, as_json: bool, streamed: Streamed) -> None:
         if row is None:
             record["error"] = streamed.reason
         else:
-            several = {"labels": row.label.split("|") if row.label else [], "probabilities": row.labels}
-            answered = {"class": row.label} if row.labels is None else several
-            record |= {**answered, "confidence": row.confidence, "exit": row.exit}
+            record |= answer_fields(row.label, row.labels)
+            record |= {"confidence": row.confidence, "exit": row.exit}
             record |= {"compute_share": row.compute, "milliseconds": milliseconds}
         print(json.dumps(finite(record)))
     elif row is None:
