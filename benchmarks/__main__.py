@@ -35,12 +35,12 @@ PARTS = {
     "batches": "batches: what early exits save in MACs against what they save in time",
 }
 QUICK_MINUTES = {
-    "commands": 1.5,
-    "step": 2,
-    "frozen": 2,
-    "slowdown": 1,
+    "commands": 0.5,
+    "step": 2.5,
+    "frozen": 1,
+    "slowdown": 2,
     "memory": 1,
-    "python": 1,
+    "python": 1.5,
     "one_image": 0.5,
     "batches": 1,
 }

@@ -54,7 +54,7 @@ class Ran:
 
 
 def measure(quick: bool) -> Iterator[Result]:
-    setting, limit = (replace(SETTING, images=10_000), 64 * MIB) if quick else (SETTING, 256 * MIB)
+    setting, limit = (replace(SETTING, images=6_000), 64 * MIB) if quick else (SETTING, 256 * MIB)
     needed = max(work.cache_bytes for work in subjects.plan(setting).work.values())
     run = f"{setting.backbone}, {', '.join(setting.strategies)}, {setting.images:,} {setting.data}"
     none, capped = once(setting, cache=False), once(setting, cache_memory=limit)

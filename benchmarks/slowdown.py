@@ -33,15 +33,16 @@ def measure(quick: bool) -> Iterator[Result]:
     few = ("two-stage", "joint-branch") if quick else Setting.strategies
     settings = {
         "ResNet-50": Setting("resnet50", 200 if quick else 512, 30, strategies=few, test_images=100),
-        "MobileNetV2": Setting("mobilenetv2", 512, 30, strategies=few, test_images=100),
+        "MobileNetV2": Setting("mobilenetv2", 512, 14 if quick else 30, strategies=few, test_images=100),
     }
     if quick:
         del settings["ResNet-50"]
     for name, setting in settings.items():
         yield late(name, setting, alone(setting))
-        yield quiet(name, replace(setting, epochs=10), 2 if quick else 4)
+        few_epochs = replace(setting, epochs=4, images=256) if quick else replace(setting, epochs=10)
+        yield quiet(name, few_epochs, 2 if quick else 4)
     for name, setting in settings.items():
-        yield beside(name, *contended(replace(setting, epochs=24)))
+        yield beside(name, *contended(replace(setting, epochs=12 if quick else 24)))
 
 
 def group_epochs(setting: Setting, environment: Environment = BARE) -> Iterator[GroupEpoch]:

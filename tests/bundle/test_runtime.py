@@ -296,9 +296,9 @@ def test_a_stage_takes_what_predict_does_in_it(leaving: Path, monkeypatch: pytes
     takes(runtime.Stage, "run", 1)
     takes(bundle._scoring, "score", 10)
     takes(bundle._scoring, "answers", 100)
-    noise = np.zeros((4, 8, 8, 1), np.uint8)
+    noise = np.zeros((40, 8, 8, 1), np.uint8)
     assert bundle.times(noise) == [1111, 11, 1]  # whoever comes to the last leaves there
-    assert [stage["p95"] for stage in runtime.measure(bundle, (4,), 3)["stages"]] == [1111e3, 11e3, 1e3]
+    assert [stage["p95"] for stage in runtime.measure(bundle, (40,), 3)["stages"]] == [1111e3, 11e3, 1e3]
 
 
 def test_bad_images_are_named_and_the_others_answered(
@@ -580,8 +580,9 @@ def test_one_image_leaves_where_it_does_in_a_batch(
         patch.setattr(scoring, "score", lambda *_: pytest.fail("a score was computed"))
         bundle = every.with_thresholds([*[math.inf] * last, None])
         assert bundle.run(pixels[:1]).exits == bundle.stages[last].exit
-        with pytest.raises(pytest.fail.Exception):  # the control: of several rows it decides
-            bundle.run(pixels)
+        assert np.array_equal(bundle.run(pixels[:3]).exits, bundle.run(pixels[:1]).exits.repeat(3))
+        with pytest.raises(pytest.fail.Exception):  # the control: many rows are scored together
+            bundle.run(np.tile(pixels, (3, 1, 1, 1)))
 
 
 def ending_in(bundle: Path, kind: str, *more: str, times: int = 1, **attributes: Any) -> None:

@@ -490,7 +490,8 @@ class Bundle:
 
     def run(self, pixels: Array) -> Answers:
         """`predict` of what `pixels` returns: [B, C, H, W] float32."""
-        return self._answers(len(pixels), self._stages(pixels))
+        exited = [self._alone(pixels)] if len(pixels) == 1 else self._stages(pixels)
+        return self._answers(len(pixels), exited)
 
     def step(
         self, at: int, images: StageInput, scored: bool = True
@@ -502,13 +503,8 @@ class Bundle:
         stage = self.stages[at]
         answer, *tensors = stage.run(images.tensors[stage.after], images.before)
         answer = self._scoring.carried(answer, images.before, self.carry)
-        past: Any = None
-        scores: Array = None
-        leaving = None if scored else self._soon(at, answer)
-        if leaving is None:
-            how = (stage.temperature, images.past, stage.gate)
-            sure, past = self._scoring.score(self.score, answer, *how)
-            leaving = self._leaving(at, sure)
+        leaving, sure, past = self._decided(at, answer, images.past, scored)
+        scores = None
         if scored:
             scores = sure[:, None] if images.scores is None else np.column_stack((images.scores, sure))
         needed = {later.after for later in self.stages[at + 1 :]}
@@ -517,19 +513,49 @@ class Bundle:
         staying = np.flatnonzero(~leaving)
         if len(staying) == len(leaving):
             return None, staying, onward
+        left = self._exited(at, leaving, answer, past, scores)
+        # What goes on is made smaller, so that what left stops costing.
+        return left, staying, onward[staying] if len(staying) else None
+
+    def _alone(self, pixels: Array) -> ExitedRows:
+        """Where one image [1, C, H, W] leaves: `step` after `step`, without what tells rows apart, which
+        takes longer than some stages."""
+        tensors: dict[int | None, list[Array]] = {None: [pixels]}
+        answer: Array = None
+        past: Any = None
+        for at, stage in enumerate(self.stages):
+            logits, *tensors[at] = stage.run(tensors[stage.after], answer)
+            answer = self._scoring.carried(logits, answer, self.carry)
+            leaving, _, past = self._decided(at, answer, past, scored=False)
+            if leaving[0]:
+                break
+        return self._exited(at, leaving, answer, past)
+
+    def _decided(self, at: int, answer: Array, past: Any, scored: bool) -> tuple[Array, Array, Any]:
+        """Of answers [n, C] of stage `at`: which leave, [n] bool; their scores, [n], None where none is
+        needed; what scores with a history know by then."""
+        leaving = None if scored else self._soon(at, answer)
+        if leaving is not None:
+            return leaving, None, None
+        stage = self.stages[at]
+        sure, past = self._scoring.score(self.score, answer, stage.temperature, past, stage.gate)
+        return self._leaving(at, sure), sure, past
+
+    def _exited(
+        self, at: int, leaving: Array, answer: Array, past: Any, scores: Array = None
+    ) -> ExitedRows:
+        """Those of the answers [n, C] of stage `at` that leave."""
+        stage, scoring = self.stages[at], self._scoring
         final = stage.threshold is None and at == len(self.stages) - 1
-        answering = answer if final else self._scoring.answer_logits(self.score, answer, past)
+        answering = answer if final else scoring.answer_logits(self.score, answer, past)
         gone = answering[leaving]
-        scoring = self._scoring
         shares = scoring.label_probabilities if self.several else scoring.probabilities
         warm = shares(gone, stage.temperature)
         sure = np.max(warm, axis=-1, initial=0.0)
         if self.several:
             sure = scoring.certainty(gone, stage.temperature, True)
-        each = scores[leaving] if scored else None
-        left = ExitedRows(np.flatnonzero(leaving), at, gone, sure, each, warm)
-        # What goes on is made smaller, so that what left stops costing.
-        return left, staying, onward[staying] if len(staying) else None
+        each = None if scores is None else scores[leaving]
+        return ExitedRows(np.flatnonzero(leaving), at, gone, sure, each, warm)
 
     def _stages(self, pixels: Array) -> Iterator[ExitedRows | None]:
         """What leaves at each stage, as long as there is anything left."""
@@ -635,11 +661,11 @@ class Bundle:
             return None
         if stage.threshold is None or at == len(self.stages) - 1:
             return np.full(len(answer), at == len(self.stages) - 1)
-        if len(answer) > 1:
+        if answer.size > self._scoring.FEW:
             return None
         how = stage.temperature, stage.threshold
-        leaves = self._scoring.row_leaves(self.score, answer[0].tolist(), *how)
-        return None if leaves is None else np.array([leaves])
+        leaves = [self._scoring.row_leaves(self.score, row, *how) for row in answer.tolist()]
+        return None if None in leaves else np.array(leaves)
 
     def _array(self, images: Array) -> Array:
         height, width = self.preprocessing.size

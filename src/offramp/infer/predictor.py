@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
@@ -73,8 +73,9 @@ class Predictor:
     """A network and a policy: images [B, C, H, W], normalized as in training → `Prediction`.
 
     After each exit where images leave, the rest is packed together in the same memory layout and goes on
-    alone. Heads at which the policy lets nothing leave are not run. On a GPU the host waits once a
-    stage: for which images stay, or with a single image for its logits.
+    alone. Heads at which the policy lets nothing leave are not run. On a GPU the host waits for
+    whether the pixels are finite, and then once a stage: for which images stay, or with a single image
+    for its logits.
 
     Example:
         >>> answer = offramp.predictor(fitted.net, policy)
@@ -124,7 +125,7 @@ class Predictor:
         few = len(classes) <= scoring.FEW and not policy.several
         self._classes = torch.split(classes, 1) if few else ()
         self._together = scoring.SCORES[policy.score].together  # exits answer by several heads' logits
-        self._by_row = scoring.SCORES[policy.score].of_row is not None and net.classes <= scoring.FEW
+        self._by_row = scoring.SCORES[policy.score].of_row is not None
         self._temperatures = warmth
         self._warmth = None if policy.temperatures is None else torch.tensor(warmth, device=device)
 
@@ -179,16 +180,15 @@ class Predictor:
             if at == self._active[-1] and threshold is None:  # the network's final exit
                 row = _seen(row, logits, at)
                 break
-            sure, past = self._score(at, logits, past)
+            leaves, past = self._leaving(at, logits, past)
             row = _seen(row, scoring.answer_logits(self.policy.score, logits, past), at)
             if at == self._active[-1]:
                 break
             if threshold is None:  # run for the sake of later exits, as patience does
                 continue
-            leaves = sure >= threshold
             if forced is not None:
                 leaves = (forced if row.left is None else forced[row.left]) == at
-            stay = (~leaves).nonzero().squeeze(1)
+            stay = (~torch.as_tensor(leaves)).nonzero().squeeze(1)
             if not len(stay):
                 break
             if len(stay) < len(leaves):
@@ -214,8 +214,8 @@ class Predictor:
             before = seen = self._stages.heads[step](tensors, before)
             if at == self._active[-1] and not (self._together and self.policy.takes_all is not None):
                 break
-            leaves, past = self._decision(at, _host(seen), past)
-            if at == self._active[-1] or (leaves if forced_at is None else forced_at == at):
+            leaves, past = self._leaving(at, _host(seen), past)
+            if at == self._active[-1] or (bool(leaves[0]) if forced_at is None else forced_at == at):
                 if self._together:
                     seen = scoring.answer_logits(self.policy.score, _host(seen), past).to(seen.device)
                 break
@@ -233,16 +233,20 @@ class Predictor:
         several = self.policy.several
         return scoring.answers(logits, several), scoring.certainty(logits, temperature, several)
 
-    def _decision(self, at: int, logits: Tensor, past: scoring.Past) -> tuple[bool, scoring.Past]:
-        """Whether a single image leaves. logits: [1, C] on the host."""
+    def _leaving(
+        self, at: int, logits: Tensor, past: scoring.Past
+    ) -> tuple[Tensor | list[bool], scoring.Past]:
+        """Which of the rows [n, C] leave, n of them; at an exit without a threshold none. Few values on
+        the host are looked at without a kernel: a loop is quicker."""
         threshold = self.policy.thresholds[at]
-        if threshold is not None and self._by_row:
-            (row,) = logits.tolist()  # as quick as can be: taking the row out first is a kernel more
-            leaves = scoring.row_leaves(self.policy.score, row, self._temperatures[at], threshold)
-            if leaves is not None:
-                return leaves, None
+        if threshold is not None and self._by_row and logits.is_cpu and logits.numel() <= scoring.FEW:
+            how = self._temperatures[at], threshold
+            rows = [scoring.row_leaves(self.policy.score, row, *how) for row in logits.tolist()]
+            certain = [row for row in rows if row is not None]
+            if len(certain) == len(rows):
+                return certain, None
         sure, past = self._score(at, logits, past)
-        return threshold is not None and bool(sure >= threshold), past
+        return sure >= (math.inf if threshold is None else threshold), past
 
     def _advance(self, reached: dict[int, tuple[int, Tensors]], images: Tensor, step: int) -> Tensors:
         """What crosses the cut of an exit, from where its trunk has got to."""
@@ -299,7 +303,7 @@ class Predictor:
 def check_finite(images: Tensor) -> None:
     """Raises OfframpError for NaN and infinity. The sum tells in one pass; where it is not finite, the
     images still may be."""
-    if images.is_floating_point() and not np.isfinite(images.detach().sum().float().cpu().numpy()):
+    if images.is_floating_point() and not math.isfinite(images.sum().item()):
         for at in (~images.isfinite()).nonzero()[:1, 0].tolist():
             raise OfframpError(f"image {at} has NaN or infinite values, which have no answer; mend it")
 

@@ -33,7 +33,7 @@ Gate = Sequence[float] | None  # of an exit: the numbers that a learned score re
 NEVER = float("-inf")
 STATISTICS = 4
 NEAR = 1e-4  # far above the rounding of a softmax in float32
-FEW = 200  # classes; of more, a loop takes longer than kernels
+FEW = 200  # logits; of more, a loop takes longer than kernels
 FARTHEST = 8.0  # that an offset of a class moves log-odds; numbers beyond are taken as this
 
 
