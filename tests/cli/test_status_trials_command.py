@@ -13,8 +13,7 @@ import pytest
 from command import Cli, refused
 
 from offramp import terminal
-from offramp.api.results.status import LiveStatus
-from offramp.api.results.trials import trial_rows, trial_table
+from offramp.api.results.status import LiveStatus, trial_rows, trial_table
 from offramp.store.live import COLUMNS, LivePhase, TrialProgress
 from offramp.store.manifest import TrialPlan
 

@@ -17,7 +17,9 @@ one below it is refused, so that nothing outside is read, written or removed.
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import logging
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,11 +29,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, contiguous_format, uint8
 
 from offramp.errors import OfframpError, Unwritable
 from offramp.hashing import digest, text
-from offramp.store import sealed, tensors
+from offramp.store import sealed
 from offramp.store.archive import (
     FAILURES,
     FORMAT,
@@ -131,7 +135,7 @@ class Store:
 
     def node_weights(self, key: str) -> dict[str, Tensor]:
         """The trained parts by original parameter name, on the CPU, contiguous."""
-        return tensors.unpack(self.archive.node_content(key, "weights.safetensors"))
+        return load(self.archive.node_content(key, "weights.safetensors"))
 
     def write_node(
         self, record: NodeRecord, weights: Mapping[str, Tensor], history: pd.DataFrame, cost: Cost
@@ -145,7 +149,7 @@ class Store:
             raise ValueError(f"node key {key} is not the digest of what the node reads")
         fields = {name: value for name, value in record.as_json().items() if name != "key"}
         files = {
-            "weights.safetensors": tensors.pack(weights),
+            "weights.safetensors": save(_copies(weights)),
             "history.parquet": history.to_parquet(None, index=False),
             "cost.json": text(cost.as_json()),
         }
@@ -239,7 +243,7 @@ class Store:
 
     def write_checkpoint(self, key: str, parts: Mapping[str, Tensor], state: dict[str, Any]) -> None:
         """Replace a checkpoint at once; the old one stays until the new one is on the disk."""
-        name, data = _checkpoint(key), tensors.pack_checkpoint(key, parts, state)
+        name, data = _checkpoint(key), _pack_checkpoint(key, parts, state)
         self._begin()
         self._files.write(data, *name)
 
@@ -250,7 +254,7 @@ class Store:
         if not self._files.exists(*name):
             return None
         try:
-            return tensors.unpack_checkpoint(key, self._files.read(*name), path)
+            return _unpack_checkpoint(key, self._files.read(*name), path)
         except Damaged as error:
             log.warning("checkpoint %s %s; the phase starts over", path, error.reason)
             return None
@@ -383,3 +387,39 @@ def _strings(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for child in value:
             yield from _strings(child)
+
+
+def _pack_checkpoint(key: str, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> bytes:
+    """Tensors as safetensors, with `state` in the metadata and a seal over all: the format has none."""
+    copies, note = _copies(tensors), text(state).decode()
+    return save(copies, {"state": note, "seal": _tensor_seal(key, note, copies)})
+
+
+def _unpack_checkpoint(key: str, data: bytes, path: Place) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and state of a checkpoint. path: what messages call it. Raises Damaged."""
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        note, seal = header["__metadata__"]["state"], header["__metadata__"]["seal"]
+        tensors = load(data)
+    except (SafetensorError, ValueError, LookupError, TypeError, AssertionError) as error:
+        raise Damaged(path, "is not a checkpoint") from error
+    if seal != _tensor_seal(key, note, tensors):
+        raise Damaged(path, "does not match its seal")
+    return tensors, json.loads(note)
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # The format takes neither channels-last strides nor two names for one storage.
+    return {
+        name: tensor.detach().cpu().clone(memory_format=contiguous_format)
+        for name, tensor in tensors.items()
+    }
+
+
+def _tensor_seal(key: str, note: str, tensors: Mapping[str, Tensor]) -> str:
+    seal = hashlib.sha256(f"{key}\n{len(note)}\n{note}".encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        seal.update(f"\n{len(name)} {name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        seal.update(tensor.reshape(-1).view(uint8).numpy().data)
+    return seal.hexdigest()
