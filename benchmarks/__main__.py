@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks import page
 from benchmarks.contest import BUSY, Result
 from offramp.files import replacing
-from offramp.meters import busy_cores
+from offramp.meters.capacity import busy_cores
 
 HERE = Path(__file__).parent
 PARTS = {

@@ -21,7 +21,7 @@ from unittest.mock import patch
 import psutil
 
 from offramp.engine.waiting import SPIN_VARIABLES
-from offramp.meters import busy_cores
+from offramp.meters.capacity import busy_cores
 
 BUSY = 0.25  # cores that others use, from which on a time is not to be trusted
 Environment = Mapping[str, str | None]

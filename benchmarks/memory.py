@@ -24,7 +24,7 @@ import psutil
 from benchmarks import subjects
 from benchmarks.contest import BARE, Result, against, contender, in_turns, together
 from benchmarks.subjects import Setting
-from offramp.meters import free_memory
+from offramp.meters.capacity import free_memory
 from offramp.process import prepare
 from offramp.study.run.events import Finished
 

@@ -38,7 +38,7 @@ EXTRA
 import offramp
 all_modules()
 from offramp.errors import OfframpError
-from offramp.meters import free_addresses, usable_cores
+from offramp.meters.capacity import free_addresses, usable_cores
 from offramp.report.render.charts import check_room
 from offramp.study.plan.limits import cache_folder
 from offramp.study.run.processes import server

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from command import STUDY, Answer, Cli, call
 
-from offramp.meters import Missing
+from offramp.meters.meter import Missing
 from offramp.study.plan import forecast
 from offramp.study.run import costs
 

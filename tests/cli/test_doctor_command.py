@@ -9,9 +9,9 @@ import pytest
 import torch
 from command import call, refused
 
-from offramp import meters
 from offramp.api.keep import doctor
-from offramp.meters import Missing
+from offramp.meters import capacity, meter
+from offramp.meters.meter import Missing
 from offramp.numerics import PROFILES
 from offramp.study import tune
 from offramp.study.plan import profiles
@@ -30,7 +30,7 @@ def quick(tmp_path, monkeypatch):
 
 def test_it_names_what_is_there_and_the_remedy_for_what_is_not(monkeypatch):
     monkeypatch.setattr(
-        meters, "find_packages", lambda: Missing("no counter in /sys", "ask the host for it")
+        meter, "find_packages", lambda: Missing("no counter in /sys", "ask the host for it")
     )
     answer = call("doctor")
     assert answer.code == 0
@@ -112,7 +112,7 @@ def test_tune_writes_where_it_is_told_to_and_studies_ask_for_the_path(tmp_path):
 
 @pytest.mark.usefixtures("measured")
 def test_tune_refuses_a_busy_machine_unless_told_otherwise(monkeypatch):
-    monkeypatch.setattr(meters, "busy_cores", lambda: 1.5)
+    monkeypatch.setattr(capacity, "busy_cores", lambda: 1.5)
     refused(call("doctor", "--tune"), "other programs use 1.5 cores")
     assert not profiles.listed()
     assert call("doctor", "--tune", "--anyway").code == 0

@@ -16,7 +16,7 @@ import pytest
 from offramp.infer import bundle_timing
 from offramp.infer.bundle_timing import BundleTask, measure
 from offramp.infer.timing import WHOLE, Timing, joules
-from offramp.meters import NO_GPU, Meter, Missing, find_packages
+from offramp.meters.meter import NO_GPU, Meter, Missing, find_packages
 
 
 @pytest.mark.parametrize("images", [1, 16])

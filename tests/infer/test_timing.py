@@ -21,7 +21,7 @@ from offramp.infer.timing import (
     mixed,
     places,
 )
-from offramp.meters import NO_GPU, Meter, Missing
+from offramp.meters.meter import NO_GPU, Meter, Missing
 
 
 def test_runs_take_turns_and_each_begins_a_round() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from offramp.meters import capacity, free_addresses, free_memory, killed_for_memory, usable_cores
+from offramp.meters import capacity
+from offramp.meters.capacity import free_addresses, free_memory, killed_for_memory, usable_cores
 
 MACHINE_MEMORY = capacity.machine_memory  # the real one, before tests are given another
 

@@ -12,9 +12,19 @@ import numpy as np
 import psutil
 import pytest
 
-from offramp.meters import NO_GPU, Gpu, Meter, Missing, Packages, find_gpu, find_packages, sensors
 from offramp.meters import meter as module
-from offramp.meters.meter import PERIOD, ProcessFamily, Usage
+from offramp.meters.meter import (
+    NO_GPU,
+    PERIOD,
+    Gpu,
+    Meter,
+    Missing,
+    Packages,
+    ProcessFamily,
+    Usage,
+    find_gpu,
+    find_packages,
+)
 
 OWN = module._own
 RANGE_FILE = "max_energy_range_uj"
@@ -164,7 +174,7 @@ def test_what_is_missing_says_why(tmp_path, monkeypatch):
     assert find_gpu(None).reason == NO_GPU
     assert "Not Found" in find_gpu("GPU-2", Nvml()).reason
     Tree(tmp_path)
-    monkeypatch.setattr(sensors, "_number", refuse)
+    monkeypatch.setattr(module, "_number", refuse)
     missing = find_packages(tmp_path)
     assert "chmod" in missing.remedy
 
@@ -196,7 +206,7 @@ def test_a_counter_that_goes_away_is_no_reading_and_said_once(tmp_path, clock, m
     with monkeypatch.context() as patch:
         BREAKS[how](tmp_path / "intel-rapl:0" / "energy_uj")
         if how == "is forbidden":
-            patch.setattr(sensors, "_number", refuse)
+            patch.setattr(module, "_number", refuse)
         clock.now += 1
         assert subject.lap().energy_cpu_j is None  # not half a sum
     missing = subject.missing["cpu power"]

@@ -32,7 +32,7 @@ from running_kit import by_phase, small_plan
 from longer import long
 from offramp.engine import fit as engine_fit
 from offramp.engine.trainee import Trainee, pack
-from offramp.meters import Meter
+from offramp.meters.meter import Meter
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan
 from offramp.study.run.events import Epoch, GroupStarted

@@ -29,7 +29,7 @@ from offramp.engine.resolve import Node
 from offramp.engine.tally import Tally, measured
 from offramp.engine.weights import Weights
 from offramp.labels import several
-from offramp.meters import Usage
+from offramp.meters.meter import Usage
 from offramp.nets.network import ExitNetwork, gated, inside
 from offramp.parts import Part
 from offramp.phase import EWC, Phase

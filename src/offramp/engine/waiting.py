@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from offramp.meters import usable_cores
+from offramp.meters.capacity import usable_cores
 
 SPIN_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # a user's own word on it
 SHORT = 100  # turns of a thread beside other work

@@ -17,7 +17,8 @@ from offramp.errors import OfframpError
 from offramp.infer import bundle_timing, torch_timing
 from offramp.infer.image_files import checked_policy, doubts
 from offramp.infer.timing import Effort, Timing, measure
-from offramp.meters import busy_cores, not_measured
+from offramp.meters.capacity import busy_cores
+from offramp.meters.meter import not_measured
 from offramp.nets import ExitNetwork
 from offramp.nets.network import inside, with_trunks
 from offramp.policy.policy import Policy

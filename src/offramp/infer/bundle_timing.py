@@ -32,7 +32,7 @@ from offramp.infer.timing import (
     resident,
 )
 from offramp.infer.timing import measure as timed
-from offramp.meters import NO_GPU, Meter, Missing, find_packages, not_measured
+from offramp.meters.meter import NO_GPU, Meter, Missing, find_packages, not_measured
 from offramp.policy import scoring
 
 NEVER, ALWAYS = float("inf"), float("-inf")

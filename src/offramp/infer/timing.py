@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import psutil
 
-from offramp.meters import Meter
+from offramp.meters.meter import Meter
 
 PLAIN, STAYS, POLICY = WHOLE = ("plain", "nothing leaves", "policy")
 WARM_UP = 2

@@ -27,7 +27,7 @@ from offramp.infer.timing import (
     interleaved,
     places,
 )
-from offramp.meters import BUSY, busy_cores
+from offramp.meters.capacity import BUSY, busy_cores
 from offramp.nets.network import ExitNetwork, inside
 from offramp.parts import Part
 from offramp.policy import scoring

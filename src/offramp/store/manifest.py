@@ -569,7 +569,7 @@ class Cost(Record):
         exit_shares: of its time, by place; attributed by MACs where there are several.
         macs_written: of the phase in full, as the paper runs it.
         macs_executed: that did run.
-        used: see `offramp.meters.Usage`; None where it was not measured.
+        used: see `offramp.meters.meter.Usage`; None where it was not measured.
         idle: watts of the machine at rest.
         not_measured: why, by meter.
         mode: how it was run, as in `ExecutionRecord`.

@@ -22,7 +22,7 @@ from offramp.units import counted, size
 if TYPE_CHECKING:
     import torch
 
-    from offramp.meters import Missing
+    from offramp.meters.meter import Missing
     from offramp.study.plan.profiles import Gain, ProfileFile
 
 
@@ -141,7 +141,7 @@ def tune(
         offramp run demo.yaml --set numerics=tuned
     """
     from offramp import device as devices
-    from offramp.meters import BUSY, busy_cores, usable_cores
+    from offramp.meters.capacity import BUSY, busy_cores, usable_cores
     from offramp.study import tune as tuner
     from offramp.study.plan import profiles
     from offramp.study.plan.profiles import Gain, ProfileFile
@@ -222,7 +222,7 @@ def _ranks(device: torch.device) -> Finding:
 def _machine(device: torch.device) -> list[Finding]:
     import psutil
 
-    from offramp.meters import usable_cores
+    from offramp.meters.capacity import usable_cores
     from offramp.numerics import PROFILES
 
     cores, memory = usable_cores(), psutil.virtual_memory()
@@ -236,7 +236,7 @@ def _machine(device: torch.device) -> list[Finding]:
 
 
 def _load() -> Finding:
-    from offramp.meters import BUSY, busy_cores
+    from offramp.meters.capacity import BUSY, busy_cores
 
     busy = busy_cores()
     remedy = "times measured now are not comparable; wait until other work is done"
@@ -244,7 +244,7 @@ def _load() -> Finding:
 
 
 def _meters(device: torch.device) -> list[Finding]:
-    from offramp.meters import Missing, Packages, find_packages
+    from offramp.meters.meter import Missing, Packages, find_packages
     from offramp.study.run.costs import gpu_of
 
     findings = [Finding("time", "yes"), Finding("memory of the process tree", "yes, once a second")]

@@ -23,7 +23,7 @@ from offramp.engine.placement import (
 )
 from offramp.engine.resolve import Node
 from offramp.engine.values import FrozenValue, reads_of
-from offramp.meters import free_memory
+from offramp.meters.capacity import free_memory
 from offramp.study.plan.limits import CacheLimits, free_at_start, of_caches, share
 from offramp.study.plan.plan import Plan, grouped
 from offramp.study.plan.workers import need

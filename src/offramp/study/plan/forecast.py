@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from offramp.engine.probe import STEP_MACS, macs_per_second
-from offramp.meters import usable_cores
+from offramp.meters.capacity import usable_cores
 from offramp.nets.network import inside
 from offramp.parts import Part
 from offramp.phase import describe

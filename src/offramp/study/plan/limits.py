@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from offramp import device as devices
-from offramp.meters import free_memory
+from offramp.meters.capacity import free_memory
 from offramp.study.spec.models import ExecutionSpec
 
 SHARE = 0.6  # of free memory that a run may take in all: others live here too

@@ -19,7 +19,7 @@ from offramp import device as devices
 from offramp.device import DeviceClass
 from offramp.errors import OfframpError, nearest
 from offramp.files import home, replacing
-from offramp.meters import computing_cores
+from offramp.meters.capacity import computing_cores
 from offramp.numerics import CUSTOM, EXACT, FAST, PROFILES, Numerics, fast, fitting, profile, registered
 from offramp.sections import Section, mapping
 from offramp.study.spec.fields import reader

@@ -17,7 +17,7 @@ from offramp import device as devices
 from offramp.data.dataset import FileSplit, Split
 from offramp.engine.cost import saved_bytes
 from offramp.errors import OfframpError
-from offramp.meters import free_addresses, free_memory, usable_cores
+from offramp.meters.capacity import free_addresses, free_memory, usable_cores
 from offramp.parts import backbone
 from offramp.store.store import Store
 from offramp.study.plan.limits import SHARE

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from offramp.errors import OfframpError, in_line
-from offramp.meters import usable_cores
+from offramp.meters.capacity import usable_cores
 from offramp.study.run.events import Room, loads
 from offramp.study.run.protocol import Message, Needs, TaskFailure, TaskOrder
 

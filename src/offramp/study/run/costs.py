@@ -13,7 +13,7 @@ from offramp import device as devices
 from offramp.engine.cost import exit_shares, live_macs, written_macs
 from offramp.engine.passes import CacheBytes
 from offramp.engine.trainee import Trainee
-from offramp.meters import Gpu, Meter, Missing, find_gpu, find_packages
+from offramp.meters.meter import Gpu, Meter, Missing, find_gpu, find_packages
 from offramp.store.manifest import Cost
 from offramp.study.plan.plan import Plan
 

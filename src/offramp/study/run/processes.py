@@ -30,7 +30,7 @@ import psutil
 from offramp import device as devices
 from offramp.engine.ranks import RankInfo, RankLost, RankStopped
 from offramp.errors import OfframpError
-from offramp.meters import killed_for_memory, usable_cores
+from offramp.meters.capacity import killed_for_memory, usable_cores
 from offramp.process import (
     ENDING,
     Terminated,

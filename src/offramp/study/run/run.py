@@ -31,7 +31,8 @@ from offramp.engine.values import reads_of
 from offramp.engine.waiting import waits_by_load
 from offramp.errors import DataChanged, OfframpError, Unwritable
 from offramp.hashing import plain
-from offramp.meters import Meter, not_measured, usable_cores
+from offramp.meters.capacity import usable_cores
+from offramp.meters.meter import Meter, not_measured
 from offramp.process import prepared as prepared_process
 from offramp.process import terminable, uninterrupted
 from offramp.recipe import finished
