@@ -27,8 +27,7 @@ from offramp.report import tables
 from offramp.report.evidence import Evidence
 from offramp.report.figures import draw
 from offramp.report.model import Column, Contents, RunDetail, Table
-from offramp.report.page.folder import assemble
-from offramp.report.page.html import page
+from offramp.report.page.folder import assemble, page
 from offramp.report.render import charts
 from offramp.report.render.tables import FORMATS
 from offramp.report.render.tables import latex_text as latex

@@ -16,7 +16,7 @@ from syrupy.assertion import SnapshotAssertion
 from offramp.errors import OfframpError
 from offramp.report.model import Contents
 from offramp.report.page import folder
-from offramp.report.page.html import choices
+from offramp.report.page.folder import choices
 from offramp.report.render.charts import PICTURES
 from wording import refusal
 

@@ -20,8 +20,7 @@ from offramp.hashing import file_digest, with_seal
 from offramp.report import evidence
 from offramp.report.model import RunDetail
 from offramp.report.page import how
-from offramp.report.page.folder import assemble
-from offramp.report.page.html import page
+from offramp.report.page.folder import assemble, page
 from offramp.store import pack
 from refusal import refuses
 from wording import refusal
