@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from offramp.api import decide
+from offramp.api.train import decide
 from offramp.data.dataset import Split
 from offramp.errors import OfframpError
 from offramp.store.store import Damaged, Store

@@ -6,8 +6,7 @@ import pytest
 from handmade import HandTrial, Run, evidence, simple
 
 from offramp.analysis.stats.pairwise import Estimate
-from offramp.api.train.decisions import power_line
-from offramp.report.power import seeds_needed
+from offramp.report.power import power_line, seeds_needed
 
 EXITS = (1, 2, 3)
 

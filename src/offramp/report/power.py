@@ -10,6 +10,7 @@ from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats.pairwise import Estimate, paired_estimates
 from offramp.report.evidence import Evidence
 from offramp.report.runs import Runs
+from offramp.units import counted
 
 MOST = 500
 
@@ -84,3 +85,27 @@ def _estimates(runs: Runs, strategies: Collection[str]) -> tuple[dict[tuple[str,
     groups = () if whole is None else whole.keep(strategies).groups
     count = 0 if images is None else len(next(iter(images.values()), ()))
     return paired_estimates(groups, images), count
+
+
+def power_line(needed: SeedsNeeded) -> str:
+    """How many seeds a difference takes: a sentence or two."""
+    points = f"{100 * needed.difference:g} points"
+    if needed.typical is None or needed.widest is None:
+        return f"Power: {needed.why}."
+    typical, widest = (_in_words(pair, needed) for pair in (needed.typical, needed.widest))
+    return (
+        f"Power: with probability 80 %, among {counted(needed.pairs, 'pair')}, a difference of {points} "
+        f"takes {typical} for a typical pair, and {widest} for the widest, {needed.widest.a} and "
+        f"{needed.widest.b}. This goes by {counted(needed.seeds, 'seed')} in the store."
+    )
+
+
+def _in_words(pair: PairNeeds, needed: SeedsNeeded) -> str:
+    if pair.seeds is not None:
+        return counted(pair.seeds, "seed")
+    if pair.limit < needed.difference:
+        return "more than 500 seeds"
+    return (
+        f"more test images (any number of seeds shows {100 * pair.limit:.2g} points at best on these "
+        f"{needed.images:,})"
+    )

@@ -18,7 +18,6 @@ from offramp.api.options import (
     Watcher,
 )
 from offramp.api.reporter import reporter_for
-from offramp.api.train.decisions import power_line
 from offramp.api.train.request import StudyRequest, TrainingSite, cluster_address, requested
 from offramp.api.train.run import StudySource, WorkerCount, planned, points, remark
 from offramp.errors import OfframpError
@@ -62,6 +61,8 @@ class StudyForecast:
         return with_speed(self.forecast, self.speed) | more
 
     def document(self) -> TextBlocks:
+        from offramp.report.power import power_line
+
         power = [] if self.power is None else [power_line(self.power)]
         phases = forecast_document(self.forecast, self.speed, self.workers, self.cluster)
         return [self.data, f"Arithmetic: {self.forecast.arithmetic}.", *phases, *power]

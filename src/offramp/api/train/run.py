@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack
 
@@ -19,7 +19,6 @@ from offramp.api.options import (
     Watcher,
 )
 from offramp.api.reporter import Reporter, reporter_for
-from offramp.api.train.decisions import decision_document, look_line
 from offramp.api.train.request import (
     StudyRequest,
     TrainingSite,
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from offramp.analysis.stats.sequential import Decision
     from offramp.api.chart import Chart
     from offramp.api.run_state import RunState
-    from offramp.store.manifest import SeedLog
+    from offramp.api.train.decide import SeedDecision
     from offramp.store.store import Store
     from offramp.store.table import StrategyResult
     from offramp.study.plan.plan import Plan
@@ -53,23 +52,6 @@ StudySource = Annotated["str | Path | Mapping[str, Any] | Study | None", Command
 WorkerCount = Annotated[
     "int | Literal['auto'] | None", CommandOption("N", parse=worker_count, default="auto")
 ]
-
-
-@dataclass(frozen=True)
-class SeedDecision:
-    """How seeds were added until nothing was left to decide.
-
-    Attributes:
-        name: Of the rule in the store.
-        log: The rule, and what each look at the results came to.
-        decisions: What the last look came to.
-        seeds: How many there were then.
-    """
-
-    name: str
-    log: SeedLog
-    decisions: Sequence[Decision] = ()
-    seeds: int = 0
 
 
 @answer
@@ -150,8 +132,7 @@ class Results:
             return [*blocks, *(self._tables() if same else [])]
         blocks = self._tables()
         if self.decided is not None and self.decided.decisions:
-            decided = self.decided
-            blocks += decision_document(decided.decisions, decided.log, decided.seeds)
+            blocks += self.decided.document()
         nothing = f"no trial is finished; {counted(len(self.failed), 'phase')} failed"
         return [*blocks, *([self.closing] if self.closing else [] if blocks else [nothing])]
 
@@ -424,7 +405,7 @@ def _run_until_decided(
     reporter: Reporter,
 ) -> Results:
     """Add seeds, and look at the results, until nothing is left to decide."""
-    from offramp.api import decide
+    from offramp.api.train import decide
     from offramp.store.store import Store
 
     store = Store(site.store)
@@ -449,11 +430,11 @@ def _run_until_decided(
             log = decide.noted(log, count, decisions)
             store.write_seed_log(name, log)
             strategies = decide.questioned(decisions)
-            reporter.say(look_line(count, decisions))
+            reporter.say(decide.look_line(count, decisions))
             if not strategies:
                 break
     results = _results(store, states, before, workers, reporter)
-    return replace(results, decided=SeedDecision(name, log, decisions, before))
+    return replace(results, decided=decide.SeedDecision(name, log, decisions, before))
 
 
 def _run_list(request: StudyRequest, site: TrainingSite, reporter: Reporter) -> Results:

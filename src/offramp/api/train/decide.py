@@ -10,7 +10,7 @@ it: a look decides only whether more seeds are trained, and `sequential` pays fo
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -24,10 +24,50 @@ from offramp.metrics import hits
 from offramp.store.manifest import SeedLog
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, make_plan, plan_trials
+from offramp.terminal import TextTable
+from offramp.units import counted
 
 MOST, DIFFERENCE = 20, 0.005
 Right = Mapping[tuple[str, int], Floats]
 """By strategy and seed: of each test image the share of exits that are right, [N]."""
+VERDICTS = ("different", "alike", "too few images", "open")
+
+
+@dataclass(frozen=True)
+class SeedDecision:
+    """How seeds were added until nothing was left to decide.
+
+    Attributes:
+        name: Of the rule in the store.
+        log: The rule, and what each look at the results came to.
+        decisions: What the last look came to.
+        seeds: How many there were then.
+    """
+
+    name: str
+    log: SeedLog
+    decisions: Sequence[Decision] = ()
+    seeds: int = 0
+
+    def document(self) -> list[str | TextTable]:
+        """All pairs, and whether anything is left to decide."""
+        rows = []
+        for d in self.decisions:
+            seeds, mean = (
+                (d.estimate.blocks, f"{100 * d.estimate.mean:+.2f}") if d.estimate else (0, "–")
+            )
+            p = {"different": d.different, "alike": d.alike}.get(d.verdict)
+            rows.append((d.a, d.b, str(seeds), mean, d.verdict, "" if p is None else f"{p:.2g}"))
+        margin = f"{100 * self.log.difference:g} points"
+        listing = TextTable(
+            ["a", "b"],
+            ["seeds", "a − b", "finding", "p"],
+            rows,
+            f"Pairs after {counted(self.seeds, 'seed')}",
+            "a − b: points of test accuracy, mean over exits. alike: they differ by less than "
+            f"{margin}.\np is adjusted for every look and pair. The store keeps how seeds were added.",
+        )
+        return [listing, _left(self.decisions, self.log, self.seeds)]
 
 
 def begin(
@@ -175,3 +215,34 @@ def noted(log: SeedLog, count: int, decisions: Sequence[Decision]) -> SeedLog:
         for d in decisions
     )
     return log.model_copy(update={"looks": {**log.looks, str(count): verdicts}})
+
+
+def look_line(count: int, decisions: Sequence[Decision]) -> str:
+    """A line on one look. count: seeds then."""
+    verdicts = [d.verdict for d in decisions]
+    numbers = ", ".join(f"{verdicts.count(v)} {v}" for v in VERDICTS if v in verdicts)
+    return f"Look at {count} seeds, {counted(len(decisions), 'pair')}: {numbers}."
+
+
+def _left(decisions: Sequence[Decision], log: SeedLog, count: int) -> str:
+    pairs = {
+        v: [f"{d.a} and {d.b}" for d in decisions if d.verdict == v] for v in ("open", "too few images")
+    }
+    few = (
+        f" With these test images no number of seeds is likely to decide "
+        f"{_named(pairs['too few images'])}; take more images, or a larger --difference."
+        if pairs["too few images"]
+        else ""
+    )
+    if not pairs["open"]:
+        return f"{'All else' if few else 'All'} is decided after {counted(count, 'seed')}.{few}"
+    if count < len(log.seeds):
+        return f"Open: {_named(pairs['open'])}.{few}"
+    spent = f"All {counted(len(log.seeds), 'seed')} are used. Open: {_named(pairs['open'])}."
+    return spent + few
+
+
+def _named(pairs: Sequence[str]) -> str:
+    """Three of them by name."""
+    more = f", and {counted(len(pairs) - 3, 'more pair')}" if len(pairs) > 3 else ""
+    return ", ".join(pairs[:3]) + more
