@@ -21,10 +21,11 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from safetensors.torch import save
 
 from benchmarks.contest import Result, against, in_turns, middle
 from offramp.hashing import digest, text
-from offramp.store import sealed, tensors
+from offramp.store import sealed
 from offramp.store.archive import Archive
 from offramp.store.manifest import Cost, NodeRecord
 from offramp.store.store import Store
@@ -145,7 +146,7 @@ def objects(nodes: int) -> Iterator[tuple[str, bytes]]:
     """A store of so many nodes, by names in a bucket, as `cloud` lays it out."""
     yield "runs/store.json", b'{"format": 1}'
     files = {
-        "weights.safetensors": tensors.pack({"a": torch.ones(10)}),
+        "weights.safetensors": save({"a": torch.ones(10)}),
         "history.parquet": HISTORY.to_parquet(None, index=False),
         "cost.json": text(COST.as_json()),
     }
