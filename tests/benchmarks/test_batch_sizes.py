@@ -15,20 +15,20 @@ from longer import long
 
 
 def test_the_share_of_a_saving_that_arrives() -> None:
-    half = batches.arrived("net", 8, 0.5, [(2.0, 1.2, 0.5), (2.0, 1.0, 0.5)])
+    half = batches.arrived("net", 8, 0.5, [(2.0, 1.2, 1.1, 0.5), (2.0, 1.0, 0.9, 0.5)])
     assert half.ratio == pytest.approx(0.9) and half.spread == pytest.approx((0.8, 1.0)) and half.holds
-    lost = batches.arrived("net", 8, 0.5, [(2.0, 1.5, 0.5)])
+    lost = batches.arrived("net", 8, 0.5, [(2.0, 1.5, 1.0, 0.5)])
     assert lost.ratio == pytest.approx(0.5) and not lost.holds
-    whole = batches.arrived("net", 1, 0.0, [(0.95, 1.0, 1.1)])
+    whole = batches.arrived("net", 1, 0.0, [(0.95, 1.0, 0.95, 1.1)])
     assert whole.ratio == pytest.approx(0.95) and not whole.holds
 
 
 @pytest.mark.long
 def test_the_predictor_is_timed_with_as_many_leaving_as_asked() -> None:
-    turn = batches.pair("airbench", 32)
-    plain, policy, macs = turn(256, 0.5)
-    assert plain > 0 and policy > 0 and 0.4 < macs < 1.0
-    assert turn(256, 0.0)[2] > macs > turn(256, 0.9)[2]
+    turn = batches.pair(("airbench", 32, ()))
+    plain, policy, rest, macs = turn(256, 0.5)
+    assert plain > 0 and policy > 0 and rest > 0 and 0.4 < macs < 1.0
+    assert turn(256, 0.0)[3] > macs > turn(256, 0.9)[3]
 
 
 @pytest.mark.long
