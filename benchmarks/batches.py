@@ -31,14 +31,18 @@ from offramp.process import keep_freed_memory
 Case = tuple[str, int, tuple[tuple[str, str], ...]]  # a backbone, pixels, its options
 CASES: tuple[Case, ...] = (
     ("resnet18", 32, (("stem", "medium"),)),
+    ("resnet18", 224, ()),
     ("resnet50", 32, (("stem", "medium"),)),
     ("mobilenetv2", 32, ()),
 )
 POOLED = (("flatten", False),)
 BATCHES, LEAVING = (1, 8, 32, 256), (0.0, 0.3, 0.6, 0.9)
-QUICK = {(1, 0.0), (8, 0.0), (8, 0.6), (32, 0.6), (256, 0.0), (256, 0.6)}
+QUICK = {
+    32: {(1, 0.0), (8, 0.0), (8, 0.6), (32, 0.6), (256, 0.0), (256, 0.6)},
+    224: {(1, 0.0), (8, 0.0), (8, 0.6)},
+}
 ARRIVES, NOTHING_LOST = 0.85, 0.97
-IMAGES = 512  # a turn, about
+PIXELS = 512 * 32 * 32  # a turn, about
 # Seconds of the plain network, or where nothing leaves of a bare forward pass to all exits; of the
 # predictor; of the plain network on the images that stay alone; the predictor's share of MACs.
 Times = tuple[float, float, float, float]
@@ -46,13 +50,13 @@ Times = tuple[float, float, float, float]
 
 def measure(quick: bool) -> Iterator[Result]:
     rounds = 2 if quick else 9
-    for case in CASES[:1] if quick else CASES:
+    for case in CASES[:2] if quick else CASES:
         words = " ".join((case[0], *(value for _, value in case[2]), f"{case[1]} px"))
         for runtime, make in (("", pair), (", onnxruntime", bundle_pair)):
             with contender(make, BARE, case=case) as ask:
                 for batch, share in product(BATCHES, LEAVING):
                     alone = batch == 1 and share  # a batch of one leaves or does not
-                    if not alone and (not quick or (batch, share) in QUICK):
+                    if not alone and (not quick or (batch, share) in QUICK[case[1]]):
                         turns = [ask(batch, share) for _ in range(rounds)]
                         yield arrived(f"{words}{runtime}", batch, share, turns)
 
@@ -100,7 +104,8 @@ def pair(case: Case) -> Callable[[int, float], Times]:
             torch.inference_mode()(partial(net.backbone if share else net, rows))
             for rows in (images, images[~leaves])
         )
-        return *in_turns(bare, partial(predictor, images, forced), rest, batch=batch), macs
+        times = in_turns(bare, partial(predictor, images, forced), rest, calls=calls(images))
+        return *times, macs
 
     return turn
 
@@ -112,7 +117,7 @@ def bundle_pair(case: Case) -> Callable[[int, float], Times]:
     from offramp.infer.bundle_timing import BundleSubject
 
     net, shape = network(case)
-    noise = torch.randint(0, 256, (600, *shape), dtype=torch.uint8), torch.arange(600) % 10
+    noise = torch.randint(0, 256, (300, *shape), dtype=torch.uint8), torch.arange(300) % 10
     fitted = offramp.fit(net, "joint", train=noise, recipe={"epochs": 1}, watch=False)
     exits = tuple(range(1, net.exits + 1))
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
@@ -131,17 +136,22 @@ def bundle_pair(case: Case) -> Callable[[int, float], Times]:
         macs = float(policy.run(images).compute.mean())
         bare = partial(whole.run, [images]) if share else partial(every.all_exits, images)
         rest = partial(whole.run, [images[: round(batch * (1 - share))]])
-        return *in_turns(bare, partial(policy.run, images), rest, batch=batch), macs
+        return *in_turns(bare, partial(policy.run, images), rest, calls=calls(images)), macs
 
     return turn
 
 
+def calls(images: Any) -> int:
+    """So many of a batch [B, C, H, W] come to some `PIXELS`."""
+    return max(3, PIXELS // int(len(images) * images.shape[-1] ** 2))
+
+
 def in_turns(
-    plain: Callable[[], Any], policy: Callable[[], Any], rest: Callable[[], Any], batch: int
+    plain: Callable[[], Any], policy: Callable[[], Any], rest: Callable[[], Any], calls: int
 ) -> tuple[float, float, float]:
-    """Seconds of each over some `IMAGES`, after one that does not count."""
+    """Seconds of each over so many calls, after one that does not count."""
     seconds = [0.0, 0.0, 0.0]
-    for turn in range(1 + max(3, IMAGES // batch)):
+    for turn in range(1 + calls):
         for which in range(3) if turn % 2 else (1, 0, 2):  # the first two begin by turns
             began = time.perf_counter()
             (plain, policy, rest)[which]()
