@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+import offramp
 from offramp.api.train import decide
-from offramp.data.dataset import Split
+from offramp.data.dataset import Data, Split
 from offramp.errors import OfframpError
 from offramp.store.store import Damaged, Store
-from offramp.study.plan.plan import plans
+from offramp.study.plan import plan as planning
+from offramp.study.plan.plan import plans, read_data
 from offramp.study.spec import file as spec
+from offramp.study.spec.models import Study
 from refusal import refuses
 from support import CPU, run_all, tiny_data, tiny_plan, tiny_study
 
@@ -88,14 +91,35 @@ def own_splits(seed: int) -> decide.Plan:
 
 def test_seeds_that_draw_their_own_splits(tmp_path: Path) -> None:
     """Each has a plan of its own, with images of its own, and the rule names the trials of all."""
-    first, second = own_splits(1), own_splits(2)
+    first, second, third = map(own_splits, (1, 2, 3))
     (own,), (other,) = (list(decide.parts(first, (seed,), THREE)) for seed in (1, 2))
     assert [t.id for t in own.trials] == [t.id for t in first.trials]
     assert [t.id for t in other.trials] == [t.id for t in second.trials]
     assert other.data.test.digest == second.data.test.digest != first.data.test.digest
-    _, log = decide.begin(Store(tmp_path), first, most=4, seeds=(1, 2, 3))
+    _, log = decide.begin(Store(tmp_path), first, most=4, beside=(second, third))
     assert log.seeds == (1, 2, 3, 4) and log.first == 3
     assert {t.id for t in (*first.trials, *second.trials)} < set(log.trials)
+
+
+def test_the_data_of_a_seed_that_draws_its_own_splits_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[object] = []
+
+    def read(study: Study, provisional: bool = False) -> Data:
+        seeds.append(study.drawn_data.split_seed)
+        return read_data(study, provisional)
+
+    monkeypatch.setattr(planning, "read_data", read)
+    study = {
+        "seeds": [1, 2],
+        "strategies": ["joint", "two-stage"],
+        "backbone": "digits-cnn",
+        "data": {"name": "digits", "train_images": 60, "test_images": 40, "split_seed": "trial"},
+        "recipe": {"epochs": 1},
+    }
+    results = offramp.run(study, store=tmp_path, until_decided=True, max_seeds=4, watch=False)
+    assert sorted(seeds) == [1, 2, 3, 4] and len(results.trials) == 8
 
 
 def test_added_trials_are_those_of_a_study_with_these_seeds() -> None:

@@ -55,6 +55,10 @@ class UnknownKey(OfframpError):
     """A key of a study file that does not exist, whatever its value."""
 
 
+class UntrustedCode(OfframpError):
+    """Code that a store names and nobody has trusted."""
+
+
 class DataChanged(OfframpError):
     """Data that changed since they were planned with: all work on them is void."""
 
@@ -154,8 +158,9 @@ def literal(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def check_fields(value: DataclassInstance) -> None:
-    """Raise OfframpError for a field that is not of the type, or in the range, of its annotation."""
+def check_fields(value: DataclassInstance, options: bool = False) -> None:
+    """Raise OfframpError for a field that is not of the type, or in the range, of its annotation.
+    options: the fields are a job's options, and nobody knows the class."""
     from pydantic import ValidationError
 
     for name, field in _validators(type(value)).items():
@@ -163,7 +168,8 @@ def check_fields(value: DataclassInstance) -> None:
         try:
             field.validate_python(content, strict=True)
         except ValidationError as error:
-            raise OfframpError(f"{type(value).__name__}: {name} {complaint(worst(error))}") from None
+            where = f"`{name}`" if options else f"{type(value).__name__}: {name}"
+            raise OfframpError(f"{where} {complaint(worst(error))}") from None
 
 
 @cache

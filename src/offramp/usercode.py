@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from offramp.errors import OfframpError, in_line, nearest
+from offramp.errors import OfframpError, UntrustedCode, in_line, nearest
 from offramp.files import DOCUMENT, read_regular
 from offramp.hashing import digest
 
@@ -125,7 +125,7 @@ def described(name: str, code: Code | None = None) -> str:
 
 def untrusted(*files: str) -> OfframpError:
     """What to tell of code that a store names and that nobody has trusted. files: as `described`."""
-    return OfframpError(
+    return UntrustedCode(
         f"the store names code to run, {' and '.join(files)}; read it, then add --trust-code "
         "(in Python: trust_code=True)"
     )

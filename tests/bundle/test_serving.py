@@ -108,7 +108,7 @@ def test_no_answer_is_lost_or_mixed_up(kind: str, leaving: Path, pictures: list[
     folder = leaving.with_name(kind)
     expected = Bundle(folder, threads=1).predict([Image.fromarray(each) for each in pictures])
     assert len(set(expected.exits.tolist())) > 1
-    with serving(folder, batch=8, wait=0.005) as port:
+    with serving(folder, max_batch=8, max_wait=0.005) as port:
 
         def client(number: int) -> list[tuple[int, int, Any]]:
             mine = range(number, len(pictures), CLIENTS)
@@ -172,7 +172,7 @@ def test_what_answers_no_pictures_is_not_served(
 
 
 def test_limits(leaving: Path, pictures: list[np.ndarray]) -> None:
-    with serving(leaving, body=2_000, pixels=100_000, queue=1, wait=0.0) as port:
+    with serving(leaving, max_body=2_000, max_pixels=100_000, queue=1, max_wait=0.0) as port:
         assert ask(port, png(pictures[0]))[0] == 200
         assert ask(port, b"x" * 2_001)[0] == 413
         chunks = iter([b"x" * 1_500, b"x" * 1_500])  # of no length that is told
@@ -305,7 +305,13 @@ def test_what_fails_beside_requests_is_a_line_and_once(capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize(
     "limits",
-    [{"wait": 60.0}, {"wait": float("nan")}, {"batch": 10**9}, {"queue": 0}, {"body": 2**62}],
+    [
+        {"max_wait": 60.0},
+        {"max_wait": float("nan")},
+        {"max_batch": 10**9},
+        {"queue": 0},
+        {"max_body": 2**62},
+    ],
     ids=str,
 )
 def test_limits_out_of_range_are_refused(limits: dict[str, Any], snapshot: SnapshotAssertion) -> None:
@@ -365,7 +371,7 @@ def test_forms_bring_one_file_or_several(leaving: Path, pictures: list[np.ndarra
     pytest.importorskip("python_multipart")
     expected = Bundle(leaving, threads=1).predict([Image.fromarray(each) for each in pictures[:7]])
     files = [(f"{at}.png", png(each)) for at, each in enumerate(pictures[:7])]
-    with serving(leaving, batch=4, queue=7, body=4000) as port:
+    with serving(leaving, max_batch=4, queue=7, max_body=4000) as port:
         status, answer = send(port, *form(files[0]))
         assert (status, answer["file"], answer["class"]) == (200, "0.png", expected.labels[0])
         status, answer = send(port, *form(*files))
@@ -433,7 +439,7 @@ def test_who_goes_away_is_not_answered(
     def counted(line: str) -> bool:
         return line in ask(port, None, "/metrics", "GET")[1]
 
-    with serving(bundle, batch=1, wait=0.0) as port, ThreadPoolExecutor(2) as pool:
+    with serving(bundle, max_batch=1, max_wait=0.0) as port, ThreadPoolExecutor(2) as pool:
         try:
             stays = [pool.submit(ask, port, png(pictures[0])) for _ in range(2)]  # one a worker
             wait(lambda: counted("offramp_taken 2.0") and len(coming) == 2)
@@ -613,7 +619,7 @@ def test_what_waits_for_others_is_answered_at_the_end(
 
     monkeypatch.setattr(app, "Batcher", patient)
     with ThreadPoolExecutor(1) as pool:
-        with serving(leaving, batch=8) as port:
+        with serving(leaving, max_batch=8) as port:
             answer = pool.submit(ask, port, png(pictures[0]))
             wait(lambda: "offramp_taken 1.0" in ask(port, None, "/metrics", "GET")[1])
             assert not answer.done()

@@ -127,6 +127,32 @@ def test_fit_trains_a_smaller_module_as_well(fitted: offramp.Fitted) -> None:
         fitted.export("other")
 
 
+@pytest.mark.slow
+def test_fit_finds_a_smaller_member_of_a_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`control=True`: of a network with a name. Its trial can be made anew from its record."""
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(NET)
+    digits = load_digits()
+    images = torch.tensor(digits.images * 15).to(torch.uint8)[:, None]
+    net = offramp.attach("net.py:make", ["0"], (1, 8, 8), classes=10, head="mlp")
+    fitted = offramp.fit(
+        net,
+        "joint",
+        train=(images, torch.tensor(digits.target)),
+        recipe={"epochs": 3, "optimizer": "adam", "learning_rate": 0.005, "batch_size": 32},
+        store="runs",
+        control=True,
+        watch=False,
+    )
+    assert fitted.control is not None and list(fitted.control.accuracy) == [1]
+    own = fitted.beside(fitted.calibrate(max_mean_macs="50%"))
+    _, whole, plain = own.networks
+    assert "width" in plain.network and plain.macs < whole.macs and own.plain == fitted.control.trial
+    assert len(set(fitted.control.history["epoch"])) > 2  # for as much training
+    again = offramp.load(fitted.control.trial, store="runs", trust_code=True)
+    assert [tuple(logits.shape) for logits in again(torch.zeros(3, 1, 8, 8))] == [(3, 10)]
+
+
 @pytest.mark.long
 def test_either_can_be_exported(fitted: offramp.Fitted, tmp_path: Path) -> None:
     assert fitted.control is not None

@@ -118,3 +118,17 @@ def test_mistakes_in_recommend(cli: Cli, store: Path, arguments: list[str], mess
 
 def test_a_store_that_is_named_must_be_there(cli: Cli) -> None:
     refused(cli("recommend", "nowhere"), "nowhere")
+
+
+def test_several_stores_count_as_one(cli: Cli, store: Path) -> None:
+    Path("mine.yaml").write_text(MINE)
+    packs = {"plain": ["baseline"], "exits": ["joint", "two-stage"], "whole": []}
+    for out, names in packs.items():
+        of = [word for name in names for word in ("--strategy", name)]
+        assert cli("store", "pack", store, *of, "--out", out).code == 0
+    for words in (("recommend", "--goal", "latency"), ("claims", "--claims", "mine.yaml")):
+        whole, parts, alone = (
+            json.loads(cli(words[0], *places, *words[1:], "--json").out)
+            for places in (["whole"], ["plain", "exits"], ["exits"])
+        )
+        assert whole == parts != alone

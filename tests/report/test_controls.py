@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from handmade import HandTrial, Run, evidence
 from syrupy.assertion import SnapshotAssertion
 
 from offramp.analysis.claims import Claim, Judgment
 from offramp.analysis.recommend import Preference, recommend
 from offramp.report.advice import answer, beside_plain
+from offramp.report.claims import read
 from offramp.report.controls import COIN
 from offramp.report.evidence import Evidence, of_strategies
 from offramp.report.figures.compute import accuracy_compute, static_frontier
@@ -210,6 +214,40 @@ def test_a_claim_may_name_a_plain_network_at_equal_compute() -> None:
     cascade = f"{small} then baseline"
     assert judged(runs, "50", cascade, COIN).compared == 1
     assert judged(runs_of(planted(-0.4)), "20", small, "joint").verdict == "contradicted"
+
+
+@pytest.mark.parametrize(
+    ("small", "wins", "loses"),
+    [(1.0, "supported", "contradicted"), (-0.4, "contradicted", "supported")],
+    ids=["it wins", "it loses"],
+)
+def test_a_claims_file_names_a_plain_network(
+    small: float, wins: str, loses: str, tmp_path: Path
+) -> None:
+    """As the guide writes it, and the other way around, among a file's other claims."""
+    guide = (Path(__file__).parents[2] / "docs" / "claims.md").read_text()
+    text = textwrap.dedent(
+        guide[guide.index("    claims:\n      - {id: small-wins") :].partition("\n\n")[0]
+    )
+    claim = yaml.safe_load(text.replace("joint-branch", "two-stage"))["claims"][0]
+    swapped = {**claim, "strategies": claim["against"], "against": claim["strategies"]}
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        yaml.safe_dump(
+            {
+                "claims": [
+                    claim,
+                    {**swapped, "id": "small-loses"},
+                    {**claim, "id": "small-is-lower", "is": "lower"},
+                    {k: v for k, v in claim.items() if k != "at"} | {"id": "at-no-compute"},
+                ]
+            }
+        )
+    )
+    judgments = evidence(planted(small)).judge(read(file))
+    assert [j.verdict for j in judgments] == [wins, loses, loses, "not testable here"]
+    assert [j.compared for j in judgments[:3]] == [2, 2, 2]
+    assert judgments[3].missing[0].startswith("`at`: width small is compared at equal compute")
 
 
 def test_equal_plain_networks_are_no_finding_of_a_claim() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import click
 
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, UntrustedCode
 from offramp.process import exit_code, prepare, terminable
 from offramp.terminal import plain
 
@@ -49,7 +50,10 @@ def _answer() -> None:
         cause = error.__cause__
         sys.exit(exit_code(cause) if isinstance(cause, KeyboardInterrupt) else 130)
     except OfframpError as error:
-        _say(str(error))
+        again = isinstance(error, UntrustedCode)
+        _say(
+            f"{error}: {shlex.join(['offramp', *sys.argv[1:], '--trust-code'])}" if again else str(error)
+        )
         sys.exit(error.exit_code)
     except (OSError, MemoryError, RecursionError) as error:
         _say(f"{_reason(error)}; {_hint(error)}; {_traceback_place(error)}")

@@ -443,7 +443,7 @@ def _parsed(parameter: JobParameter, setting: Any) -> Any:
     parse = parameter.option.parse
     if isinstance(setting, tuple) and not parameter.multiple:
         if len(setting) > 1:
-            raise OfframpError(f"one {parameter.name} is enough here; got {', '.join(setting)}")
+            raise OfframpError(f"this takes one {parameter.name}; got {', '.join(setting)}")
         (setting,) = setting
     if parameter.multiple and isinstance(setting, str):  # of --store: one store, not its letters
         setting = (setting,)

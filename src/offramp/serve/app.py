@@ -201,7 +201,7 @@ class _Service:
     @asynccontextmanager
     async def running(self, _: Starlette) -> AsyncIterator[None]:
         tell_once(asyncio.get_running_loop())
-        self._batcher = Batcher(self._bundle, self._limits.batch, self._limits.wait)
+        self._batcher = Batcher(self._bundle, self._limits.max_batch, self._limits.max_wait)
         self._metrics.registry.register(WatchGauges(self._watch))
         self._runner = ThreadPoolExecutor(1, "running to the end")
         with ThreadPoolExecutor(DECODERS, "decoding") as self._decoders:

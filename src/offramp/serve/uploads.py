@@ -28,17 +28,17 @@ FIELDS = 16  # of a form, that are no files
 class ServeLimits:
     """What a server takes. Raises OfframpError for what is out of range."""
 
-    batch: Annotated[int, Field(ge=1, le=4096)] = 32  # images answered together at most
+    max_batch: Annotated[int, Field(ge=1, le=4096)] = 32  # images answered together at most
     # Seconds that an image waits for others.
-    wait: Annotated[float, Field(ge=0, le=10)] = 0.002
+    max_wait: Annotated[float, Field(ge=0, le=10)] = 0.002
     queue: Annotated[int, Field(ge=1, le=100_000)] = 256  # images that are worked on at a time
-    body: Annotated[int, Field(ge=1, le=2**30)] = 10_000_000  # bytes of a request
-    pixels: Annotated[int, Field(ge=1, le=2**31)] = 50_000_000  # of an image
+    max_body: Annotated[int, Field(ge=1, le=2**30)] = 10_000_000  # bytes of a request
+    max_pixels: Annotated[int, Field(ge=1, le=2**31)] = 50_000_000  # of an image
     read: Annotated[float, Field(gt=0)] = 30.0  # seconds in which headers, then a body must be there
     connections: Annotated[int, Field(ge=1)] = 1000  # at a time
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, options=True)
 
 
 class Refused(Exception):
@@ -88,7 +88,7 @@ async def read_uploads(request: Request, limits: ServeLimits) -> list[Upload]:
 
 async def read_body(request: Request, limits: ServeLimits) -> bytes:
     """The whole body. Raises Refused."""
-    most = limits.body
+    most = limits.max_body
     length = request.headers.get("content-length", "")
     too_large = Refused(413, f"the body is larger than {most:,} bytes; send a smaller image")
     if length.isascii() and length.isdigit() and int(length) > most:
@@ -112,7 +112,7 @@ def decoded_uploads(
     pixels = []
     for upload in uploads:
         try:
-            pixels.append(decoded(upload.body, how, limits.pixels))
+            pixels.append(decoded(upload.body, how, limits.max_pixels))
         except Refused as error:
             if upload.name is None:
                 raise

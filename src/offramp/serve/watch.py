@@ -43,7 +43,7 @@ class WatchOptions:
     answers: Path | None = None  # the file that keeps what was answered
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, options=True)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from offramp.api.answer import answer, missing_notes
-from offramp.api.options import RUNS, CommandOption, ResultsPlace, StudyName
+from offramp.api.opening import places
+from offramp.api.options import RUNS, CommandOption, ResultsPlaces, StudyName
 from offramp.errors import OfframpError, nearest
-from offramp.store.place import place
 from offramp.terminal import TextBlocks, TextTable
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class ClaimVerdicts:
 
 
 def claims(
-    store: ResultsPlace = RUNS,
+    stores: ResultsPlaces = RUNS,
     *,
     file: Annotated[Path | None, CommandOption("FILE", names=("--claims",))] = None,
     study: StudyName = None,
@@ -83,7 +83,7 @@ def claims(
     docs/claims.md says how claims are tested, and how to write your own.
 
     Args:
-        store: A store, or a folder that offramp store pack wrote.
+        stores: Stores, or folders that offramp store pack wrote. Several count as one.
         file: Test your own claims instead of the paper's.
         study: Use only the trials of this study.
         only: Show one claim, with all of its comparisons.
@@ -105,7 +105,7 @@ def claims(
     ids = [claim.id for claim in tested]
     if only is not None and only not in ids:
         raise OfframpError(f"there is no claim '{only}'{nearest(only, ids)}")
-    results = evidence.open(place(store), study)
+    results = evidence.open_all(places(stores), study)
     verdicts = [v for v in results.judge(tested) if only in (None, v.claim.id)]
     return ClaimVerdicts(verdicts, anywhere, results.missing, only is not None)
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from offramp import units
 from offramp.analysis.goals import GOALS, known_goal
 from offramp.api.answer import answer, missing_notes
-from offramp.api.options import RUNS, CommandOption, Macs, ResultsPlace, StudyName
+from offramp.api.opening import places
+from offramp.api.options import RUNS, CommandOption, Macs, ResultsPlaces, StudyName
 from offramp.errors import OfframpError
-from offramp.store.place import place
 from offramp.terminal import TextBlocks, TextTable
 from offramp.units import macs
 
@@ -96,7 +96,7 @@ class Recommendation:
 
 
 def recommend(
-    store: ResultsPlace | None = None,
+    stores: ResultsPlaces | None = None,
     *,
     goal: AnyGoal = "pareto",
     min_accuracy: Annotated[float | None, CommandOption("SHARE", parse=_accuracy)] = None,
@@ -120,7 +120,8 @@ def recommend(
     seeds give no recommendation.
 
     Args:
-        store: A store, or a folder that offramp store pack wrote. By default runs, if it is there.
+        stores: Stores, or folders that offramp store pack wrote. Several count as one. By default runs,
+            if it is there.
         goal: What matters most, such as "accuracy" or "latency"; "pareto" weighs nothing.
         min_accuracy: Accuracy to reach, such as 0.9 or 90%.
         max_macs: The MACs that an image may take on average, such as 1.5M.
@@ -133,6 +134,7 @@ def recommend(
 
     On the command line:
         offramp recommend runs/demo --goal accuracy
+        offramp recommend runs/demo runs/control --goal latency
         offramp recommend runs/demo --goal latency --min-accuracy 0.9
         offramp recommend --goal memory --frozen-backbone
     """
@@ -142,12 +144,12 @@ def recommend(
     from offramp.store.archive import is_store
 
     preference = Preference(known_goal(goal), min_accuracy, max_macs, frozen_backbone)
-    root = place(RUNS if store is None else store)
+    roots = places(RUNS if stores is None else stores)
     why = ""
-    if store is None and not is_store(root):
-        why = f"There is no store at {root}."
-    elif not (results := evidence.open(root, study)).trials:
-        why = f"{root} holds no finished trial."
+    if stores is None and not is_store(roots[0]):
+        why = f"There is no store at {roots[0]}."
+    elif not (results := evidence.open_all(roots, study)).trials:
+        why = f"{', '.join(map(str, roots))} holds no finished trial."
     if why:
         return Recommendation(preference, [], [why], why, guidelines)
     advice = advising.recommend(results.facts, preference)

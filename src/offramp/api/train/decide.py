@@ -75,16 +75,16 @@ def begin(
     plan: Plan,
     most: int | None = None,
     difference: float | None = None,
-    seeds: Sequence[int] = (),
+    beside: Sequence[Plan] = (),
 ) -> tuple[str, SeedLog]:
     """The rule by which seeds are added to a study: the store's own, or a new one.
 
     Args:
         store: Where the rule is, or is written.
-        plan: The study's plan; where each seed draws its own splits, that of its first seed.
+        plan: The study's plan.
         most: Seeds in all; MOST without.
         difference: In accuracy, 0 to 1; DIFFERENCE without.
-        seeds: Of the study, where each draws its own splits; the plan's without.
+        beside: Plans of the study's other seeds, where each draws its own splits.
 
     Returns:
         The rule's name in the store, and the rule.
@@ -103,9 +103,8 @@ def begin(
             "`until_decided` compares strategies on the test images, and one image decides nothing; ask "
             "for more (data.test_images)"
         )
-    labels, seeds = [s.label for s in plan.study.strategies], tuple(seeds or plan.study.seeds)
-    every = (t for each in parts(plan, seeds, labels) for t in each.trials) if seeds[1:] else plan.trials
-    own = tuple(trial.id for trial in every)
+    seeds = tuple(seed for each in (plan, *beside) for seed in each.study.seeds)
+    own = tuple(trial.id for each in (plan, *beside) for trial in each.trials)
     name = digest(sorted(own))[:16]
     if store.archive.has_seed_log(name):
         log = store.archive.read_seed_log(name)

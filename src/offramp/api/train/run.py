@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack
 
@@ -409,15 +410,21 @@ def _run_until_decided(
     from offramp.store.store import Store
 
     store = Store(site.store)
-    name, log = decide.begin(store, plan, most, difference, seeds)
     compared, strategies = decide.compared(plan), tuple(s.label for s in plan.study.strategies)
+    own: tuple[Plan, ...] = ()  # whose data are read
+    if plan.study.data.split_seed == "trial":
+        with reporter.reading():
+            own = (plan, *decide.parts(plan, seeds[1:], strategies))
+    name, log = decide.begin(store, plan, most, difference, own[1:])
     right: dict[tuple[str, int], Floats] = {}
     decisions: tuple[Decision, ...] = ()
     states: list[RunState] = []
     before, images = 0, {plan.data.test.digest}
     with store.more_to_come():
         for count in decide.looks(log).counts:
-            for part in decide.parts(plan, log.seeds[before:count], strategies):
+            read = () if before else own
+            more = decide.parts(plan, log.seeds[before + len(read) : count], strategies)
+            for part in chain(read, more):
                 workers = site.staff(part)
                 states.append(_train(part, site, store, workers, reporter))
                 if states[-1].interrupted or states[-1].failed:

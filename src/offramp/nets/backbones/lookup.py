@@ -49,9 +49,10 @@ class NetSpec:
 
     @property
     def as_study(self) -> dict[str, Any]:
-        """The sections of a study file that give this network."""
+        """The sections of a study file that give this network. A study has no place for a network
+        without early exits: it is what `baseline` trains."""
         backbone = {"name": self.backbone, "weights": self.weights, **dict(self.options)}
-        return {"backbone": backbone, "exits": {"taps": self.taps, "head": dict(self.head)}}
+        return {"backbone": backbone, "exits": {"taps": self.taps or None, "head": dict(self.head)}}
 
 
 @dataclass(frozen=True)
