@@ -4,6 +4,7 @@ test_several_deployed."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,8 @@ def test_data_are_audited_by_label(tmp_path: Path) -> None:
     assert images == 200 and sum(counts) > images
     order = [NAMES.index(name) for name in sorted(NAMES)]
     assert counts == tiles(200)[1].sum(0)[order].tolist()
+    twin = open_data(replace(spec, validation="test"))  # a split less to count
+    assert any(remark.startswith("few images") for remark in twin.remarks)
 
 
 def test_keys_tell_the_two_apart() -> None:

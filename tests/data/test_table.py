@@ -16,9 +16,11 @@ from pictures import counts, digests, noise, read, refused, save, tree
 from syrupy.assertion import SnapshotAssertion
 
 from offramp.data.audit import audit, open_data
+from offramp.data.load import read_for_trained
 from offramp.data.notes import notes
 from offramp.data.sources.folder import folder
 from offramp.data.sources.table import table
+from offramp.data_spec import DataSpec
 from offramp.study.spec.file import parse
 from refusal import refuses
 
@@ -100,6 +102,14 @@ def test_splits_and_groups_are_columns(photos: Path, snapshot: SnapshotAssertion
     renamed = write(rows(fold_of_mine=where).rename(columns={"label": "what"}), photos / "mine.csv")
     mine = read("table", renamed, split="fold_of_mine", label="what")
     assert counts(mine)["test"] == 8
+
+
+def test_patients_stay_together_where_a_trained_network_is_judged(photos: Path) -> None:
+    """Nothing is known of what it was trained on, so no patient is taken out for being there."""
+    named = write(rows(patient_id=[f"p{i // 2}" for i in range(N)]), photos / "labels.csv")
+    data = read_for_trained(DataSpec("table", str(named)), "half")
+    sizes = counts(data)
+    assert not sizes.pop("train") and min(sizes.values()) > 0 and sum(sizes.values()) == N
 
 
 def isic(photos: Path) -> Path:

@@ -57,7 +57,7 @@ class UnreadData:
         counts = by_class(self.chosen.parts, len(self.classes))
         lines = (*self.chosen.remarks, *left_out(self.chosen.dropped))
         sets = several(self.raw.train.labels)
-        sizes = {name: len(part.rows) for name, part in self.parts.items()}
+        sizes = {name: len(part.rows) for name, part in self.chosen.parts.items()}
         return [*lines, *remarks(counts, self.classes, sizes if sets else None)]
 
 

@@ -101,7 +101,8 @@ def choose(raw: RawData, spec: DataSpec) -> Splits:
         del sources["validation"]
     missing = [name for name, source in sources.items() if source is None]
     official = {name: source for name, source in sources.items() if source is not None}
-    every = {"train": raw.train, **official}
+    unknown = raw.train is raw.calibration  # what a network was trained on is not at hand
+    every = official if unknown else {"train": raw.train, **official}
     whole, dropped = _apart({n: Subset(s, torch.arange(len(s.labels))) for n, s in every.items()})
     pool = _subset(whole[raw.pool], spec.train_images, spec, raw.pool)
     rows_of = hold_out(
@@ -116,7 +117,6 @@ def choose(raw: RawData, spec: DataSpec) -> Splits:
     parts = {name: Subset(pool.source, pool.rows[rows]) for name, rows in rows_of.items()}
     parts |= {name: part for name, part in whole.items() if name not in (raw.pool, "train")}
     if raw.pool != "train":
-        unknown = raw.train is raw.calibration
         parts["train"] = Subset(raw.train, pool.rows[:0]) if unknown else whole["train"]
     if raw.test is not None:
         parts["test"] = _subset(whole["test"], spec.test_images, spec, "test")
