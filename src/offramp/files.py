@@ -1,20 +1,26 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and the user's cache folder."""
 
 from __future__ import annotations
 
 import errno
 import io
+import json
+import logging
 import os
 import shutil
 import stat
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from offramp.errors import OfframpError, Unwritable
+from offramp.hashing import is_sealed_text, text, with_seal
 from offramp.units import size
+
+log = logging.getLogger("offramp.data")  # whose warnings every command shows
 
 _MENDABLE = {  # by the user: a place that is not theirs, or none, or a disk or a server that is gone
     *(errno.EACCES, errno.EPERM, errno.EROFS),
@@ -29,6 +35,7 @@ DOCUMENT = 16 * 2**20  # written by hand, or as short: a study, a policy
 RECORDS = 128 * 2**20  # JSON of a store or a pack, some 30 kB a trial
 TABLE = 2**30  # rows as text or Parquet, or an entry for each image
 ARRAYS = 16 * 2**30  # weights and logits
+CACHE_VERSION = 2  # of the layout of every document in the cache folder
 
 
 def read_regular(path: Path, most: int) -> bytes:
@@ -197,6 +204,44 @@ def home(variable: str, usual: str) -> Path:
     """
     folder = Path(os.environ.get(variable, ""))
     return (folder if folder.is_absolute() else Path.home() / usual) / "offramp"
+
+
+def user_cache() -> Path:
+    """Where offramp keeps what it can make again: `$XDG_CACHE_HOME/offramp`, by default
+    `~/.cache/offramp`. Nothing is kept among the data."""
+    return home("XDG_CACHE_HOME", ".cache")
+
+
+def read_cached(path: Path) -> dict[str, Any] | None:
+    """The document that `write_cached` wrote to `path`.
+
+    Returns:
+        None where there is none, or one of another layout. None too for one that is not what was sealed
+        (see `offramp.hashing.with_seal`), or was sealed for another path: a line of the log (level
+        WARNING) says so, and the file goes.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    with suppress(ValueError):
+        document = json.loads(data)
+        if isinstance(document, dict):
+            if document.get("version") != CACHE_VERSION:
+                return None
+            if is_sealed_text(data, document) and document.get("name") == path.name:
+                return document
+    log.warning("%s does not match its seal; what it held is found out anew", path)
+    with suppress(OSError):
+        path.unlink()
+    return None
+
+
+def write_cached(path: Path, record: Mapping[str, Any]) -> None:
+    """Seal a record and keep it. A cache that cannot be written costs time, no more."""
+    with suppress(OSError), replacing(path) as temporary:
+        sealed = with_seal({**record, "version": CACHE_VERSION, "name": path.name})
+        temporary.write_bytes(text(sealed))
 
 
 def unlinked(root: Path, *parts: str) -> Path:

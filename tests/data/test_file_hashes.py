@@ -12,7 +12,8 @@ import pytest
 from pictures import refused
 from syrupy.assertion import SnapshotAssertion
 
-from offramp.data.images import cache, file_hashes
+from offramp.data.images import file_hashes
+from offramp.files import read_cached, user_cache, write_cached
 
 NAMES = ["a.png", "sub/b.png"]
 
@@ -178,7 +179,7 @@ def test_a_fresh_look_believes_no_stamp(root: Path) -> None:
     file_hashes.digests(root, NAMES)
     manifest = json.loads(file_hashes.place(root).read_text())
     manifest["files"]["a.png"][-1] = sha("what it was")
-    cache.write(file_hashes.place(root), {"root": manifest["root"], "files": manifest["files"]})
+    write_cached(file_hashes.place(root), {"root": manifest["root"], "files": manifest["files"]})
     assert file_hashes.digests(root, NAMES)[0] == sha("what it was")
     assert file_hashes.refresh(root, NAMES, file_hashes.every_manifest()[root.resolve()]) == ["a.png"]
     assert file_hashes.digests(root, NAMES)[0] == sha("a.png")
@@ -191,15 +192,15 @@ RECORD = {"counts": [3, 5], "name of": "files\udc80"}
 
 
 def written(path: Path) -> Path:
-    cache.write(path, RECORD)
+    write_cached(path, RECORD)
     return path
 
 
 def test_what_was_written_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    document = cache.read(written(tmp_path / "below" / "a.json"))
+    document = read_cached(written(tmp_path / "below" / "a.json"))
     assert document is not None and document["counts"] == [3, 5]
     assert document["name of"] == RECORD["name of"]
-    assert cache.read(tmp_path / "none.json") is None
+    assert read_cached(tmp_path / "none.json") is None
     assert not caplog.messages
 
 
@@ -214,24 +215,24 @@ def test_what_was_altered_is_said_once_and_goes(
         path.write_bytes(content)
     else:  # sealed, but what another name was given to
         path = Path(shutil.copy(path, tmp_path / "b.json"))
-    assert cache.read(path) is None and cache.read(path) is None
+    assert read_cached(path) is None and read_cached(path) is None
     assert caplog.messages == [f"{path} does not match its seal; what it held is found out anew"]
-    assert cache.read(written(path)) is not None and len(caplog.messages) == 1
+    assert read_cached(written(path)) is not None and len(caplog.messages) == 1
 
 
 def test_another_layout_is_no_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = written(tmp_path / "a.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "version": 1}))
-    assert cache.read(path) is None
+    assert read_cached(path) is None
     assert not caplog.messages
 
 
 def test_a_place_that_cannot_be_written_costs_time_alone(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("in the way")
-    assert cache.read(written(tmp_path / "taken" / "a.json")) is None
+    assert read_cached(written(tmp_path / "taken" / "a.json")) is None
 
 
 def test_the_folder_is_the_user_s(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cache.folder() == cache_folder / "offramp"
+    assert user_cache() == cache_folder / "offramp"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert cache.folder() == Path.home() / ".cache" / "offramp"
+    assert user_cache() == Path.home() / ".cache" / "offramp"

@@ -29,12 +29,11 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import Request, urlopen
 
-from offramp.data.images import cache
 from offramp.data.images.files import SPLIT_FOLDERS
 from offramp.data_spec import DataSpec
 from offramp.errors import OfframpError, Unwritable, in_line
 from offramp.escape import has_controls
-from offramp.files import new_folder, writing
+from offramp.files import new_folder, user_cache, writing
 
 TRIES, PAUSE_S = 3, 2.0  # of a fetch; before the second one, and then twice as long
 SILENCE_S = 60.0  # until a server that says nothing counts as away
@@ -110,7 +109,7 @@ def _checked(spec: DataSpec) -> str:
 
 
 def _place(spec: DataSpec) -> Path:
-    folder = Path(os.environ.get("OFFRAMP_CACHE") or cache.folder())
+    folder = Path(os.environ.get("OFFRAMP_CACHE") or user_cache())
     name = hashlib.sha256(f"{spec.url} {spec.sha256 or ''}".encode()).hexdigest()
     return folder.absolute() / "data" / name
 

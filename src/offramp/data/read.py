@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor
 
 from offramp.data.dataset import FileSplit, Split, moments, statistics, value_counts
-from offramp.data.images import cache
 from offramp.data.images.dataset_images import DatasetImages
 from offramp.data.images.files import Files, StoredImages, pixel_digest, stacked
 from offramp.data.images.geometry import Geometry
@@ -24,6 +23,7 @@ from offramp.data.progress import LoggedProgress, pool
 from offramp.data.splits import Subset
 from offramp.data_spec import Loader
 from offramp.errors import OfframpError
+from offramp.files import read_cached, user_cache, write_cached
 from offramp.hashing import digest, plain
 from offramp.labels import several
 
@@ -211,15 +211,15 @@ def scan(
     key = [SCAN_VERSION, PIL.__version__, hashes, part.labels.tolist(), plain(geometry)]
     if isinstance(source, DatasetImages):  # whose hashes are of pixels alone
         key.append([str(source.types[row]) for row in part.rows.tolist()])
-    path = cache.folder() / "scans" / f"{digest(key)}.json"
-    if (document := cache.read(path)) is not None:
+    path = user_cache() / "scans" / f"{digest(key)}.json"
+    if (document := read_cached(path)) is not None:
         facts = document["scan"]
         shape, counts, damaged = facts["shape"], map(tuple, facts["counts"]), facts["damaged"]
         if not damaged or on_error == "skip":
             return Scan(tuple(shape), facts["digest"], tuple(counts), tuple(damaged)), hashes
     scanned = _scan(part, source, geometry, on_error)
     _check_unchanged(part, source, hashes)
-    cache.write(path, {"scan": plain(scanned)})
+    write_cached(path, {"scan": plain(scanned)})
     return scanned, hashes
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offramp.analysis.tradeoff import NetAnswers
-from offramp.files import home, replacing
-from offramp.hashing import digest, is_sealed_text, text, with_seal
+from offramp.files import read_cached, user_cache, write_cached
+from offramp.hashing import digest
 from offramp.labels import alike, several
 from offramp.metrics import Metric, cross_entropies, hits
 from offramp.policy import scoring
@@ -70,17 +68,11 @@ def remembered(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> list[f
     code = metric.code or inspect.getsource(inspect.getmodule(metric.of) or metric.of)
     parts = [hashlib.sha256(np.ascontiguousarray(a).data).hexdigest() for a in (logits, labels)]
     key = digest([code, metric.of.__qualname__, str(logits.dtype), list(logits.shape), *parts])
-    path = home("XDG_CACHE_HOME", ".cache") / "metrics" / f"{key}.json"
-    with suppress(OSError, ValueError):
-        data = path.read_bytes()
-        document = json.loads(data)
-        if is_sealed_text(data, document) and document["key"] == key:
-            return [float(v) for v in document["values"]]
+    path = user_cache() / "metrics" / f"{key}.json"
+    if (document := read_cached(path)) is not None:
+        return [float(v) for v in document["values"]]
     values = [float(v) for v in metric(logits, labels)]
-    with suppress(OSError):  # costs time, no more
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_bytes(text(with_seal({"key": key, "values": values})))
+    write_cached(path, {"values": values})
     return values
 
 

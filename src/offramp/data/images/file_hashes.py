@@ -1,8 +1,8 @@
 """Hashes of the files of a folder, kept between calls so that unchanged files are not read again.
 
-They are in the user's cache folder (see `cache`). A file counts as unchanged while its stamp stands
-still: size, time of change, inode, and when the system itself last noted a change, which no user can set
-back.
+They are in the user's cache folder (see `offramp.files.read_cached`). A file counts as unchanged while
+its stamp stands still: size, time of change, inode, and when the system itself last noted a change,
+which no user can set back.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from offramp.data.images import cache
 from offramp.data.progress import LoggedProgress, pool
 from offramp.errors import OfframpError
-from offramp.files import TABLE
+from offramp.files import TABLE, read_cached, user_cache, write_cached
 from offramp.hashing import file_digest, text_digest
 from offramp.units import size
 
@@ -28,7 +27,7 @@ MOST_REHASHED = 256  # files that `changed` reads
 def place(root: Path) -> Path:
     """The manifest of the folder `root`."""
     name = text_digest(str(root.resolve()))[:16]
-    return cache.folder() / "manifests" / f"{name}.json"
+    return user_cache() / "manifests" / f"{name}.json"
 
 
 def digests(root: Path, ids: Sequence[str], fresh: bool = False) -> list[str]:
@@ -42,22 +41,22 @@ def digests(root: Path, ids: Sequence[str], fresh: bool = False) -> list[str]:
     Raises:
         OfframpError: naming a file that cannot be read.
     """
-    manifest = _entries(cache.read(place(root)))
+    manifest = _entries(read_cached(place(root)))
     stamps = {name: _stamp(root / name) for name in ids}
     stale = [n for n, stamp in stamps.items() if fresh or n not in manifest or manifest[n][0] != stamp]
     if stale:
         hashes = LoggedProgress("hashing files", len(stale)).over(_hashed(root, stale))
         manifest |= {n: (stamps[n], sha) for n, sha in zip(stale, hashes, strict=True)}
         files = {name: [*stamp, sha] for name, (stamp, sha) in manifest.items()}
-        cache.write(place(root), {"root": str(root.resolve()), "files": files})
+        write_cached(place(root), {"root": str(root.resolve()), "files": files})
     return [manifest[name][1] for name in ids]
 
 
 def every_manifest() -> dict[Path, dict[str, str]]:
     """The hash of every file that any manifest knows, by resolved folder and id."""
     hashes = {}
-    for path in sorted((cache.folder() / "manifests").glob("*.json")):
-        document = cache.read(path)
+    for path in sorted((user_cache() / "manifests").glob("*.json")):
+        document = read_cached(path)
         if document is not None:
             entries = _entries(document)
             hashes[Path(document["root"])] = {name: sha for name, (_, sha) in entries.items()}
@@ -85,7 +84,7 @@ def changed(root: Path, shas: Mapping[str, str], key: str) -> str | None:
     Raises:
         OfframpError: naming a file that cannot be read.
     """
-    manifest = _entries(cache.read(place(root)))
+    manifest = _entries(read_cached(place(root)))
     same = {name: manifest.get(name) == (_stamp(root / name), sha) for name, sha in shas.items()}
     chosen = sorted(shas, key=lambda n: (same[n], text_digest(f"{key} {n}")))[:MOST_REHASHED]
     hashes = zip(chosen, _hashed(root, chosen), strict=True)
