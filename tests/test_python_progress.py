@@ -14,7 +14,7 @@ from torch import nn
 
 import offramp
 from offramp import Recipe
-from offramp.api.progress.python import FRAME_S, Frame
+from offramp.api.progress.log import FRAME_S, Frame
 from refusal import refuses
 
 STUDY = {

@@ -12,9 +12,9 @@ import pytest
 from command import STUDY, Cli, refused, untimed
 from PIL import Image
 
+from offramp.api.progress.display import Display
 from offramp.api.progress.log import Format, Log
 from offramp.api.progress.reading import moving
-from offramp.cli.watching import Display
 from offramp.report import evidence
 from offramp.report.page.how import facts
 from offramp.study.run import events
@@ -60,7 +60,7 @@ def test_a_search_is_kept_in_a_folder(cli: Cli) -> None:
 
 
 def test_a_search_of_all_together_answers_programs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offramp.api.progress.proposals.PACE", 0.0)
+    monkeypatch.setattr("offramp.api.progress.display.PACE", 0.0)
     Path("s.yaml").write_text(STUDY)
     words = ("search", "s.yaml", "--set", "seeds=[1]", "--over", OVER, "--trials", 1, "--out", "f.yaml")
     answer = cli(*words, "--json", "--log-format", "json")

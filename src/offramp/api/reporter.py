@@ -111,9 +111,10 @@ def reporter_for(watch: Callable[[Event], None] | Reporter | Literal[False] | No
     """The reporter itself; one that tells a function of the caller's, or nobody for False; for None one
     that shows progress."""
     if watch is None:
-        from offramp.api.progress.python import PythonDisplay, log_here
+        from offramp.api.progress.display import Display
+        from offramp.api.progress.log import log_here
 
-        return PythonDisplay(log_here())
+        return Display(log_here())
     return watch if isinstance(watch, Reporter) else Caller(watch or None)
 
 

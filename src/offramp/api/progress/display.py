@@ -1,10 +1,12 @@
-"""What a run shows while it works: moving lines on a terminal, and lines of a log at a steady pace."""
+"""What a job shows while it works: moving lines on a terminal or in a notebook, and lines of a log at a
+steady pace."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from rich.console import Group
@@ -12,19 +14,87 @@ from rich.live import Live
 from rich.text import Text
 
 from offramp.api.progress.log import Line, Log
+from offramp.api.progress.reading import moving, reading_shown
+from offramp.api.reporter import finished, warn
 from offramp.api.run_state import RunState
+from offramp.api.train.search import setting_words
 from offramp.escape import printable
 from offramp.process import terminable
+from offramp.terminal import TextBlocks, show
 from offramp.units import counted, duration
 
 if TYPE_CHECKING:
+    from rich.status import Status
+
     from offramp.engine.fit import EpochReport
     from offramp.study.plan.plan import Plan
     from offramp.study.run.events import Event
+    from offramp.study.search import SearchEvent
+    from offramp.study.variants import Best, SearchOptions
 
 PACE = 10.0  # seconds between two epochs in a log, of all phases at work together
 BAR = 24  # columns
 MOST_SHOWN = 12  # groups at work, a line each
+
+
+@final
+@dataclass(frozen=True)
+class Display:
+    """Shows the work of a job on a log and, where it moves, in lines that move.
+
+    Attributes:
+        log: Where its lines go.
+        command: Whether a command shows it. A function of Python warns of what is odd, and raises where
+            it is interrupted.
+        quiet: Whether no part of the answer is shown before the rest.
+        as_json: Whether the answer is for programs, which have failures in it.
+    """
+
+    log: Log
+    command: bool = False
+    quiet: bool = False
+    as_json: bool = False
+
+    def say(self, text: str, must: bool = False) -> None:
+        self.log.say(text, must)
+
+    def note(self, text: str) -> None:
+        if self.command:
+            self.log.say(f"Note: {text}")
+        else:
+            warn([text])
+
+    def fail(self, text: str) -> None:
+        self.log.say(text, must=self.command and not self.as_json)
+
+    def step(self, text: str) -> None:
+        self.log.say(f"{text} …")
+
+    def show(self, document: TextBlocks) -> bool:
+        shows = self.command and not (self.quiet or self.as_json)
+        if shows:
+            show(document)
+        return shows
+
+    def reading(self, status: Status | None = None) -> AbstractContextManager[None]:
+        return reading_shown(self.log, status) if self.command or self.log.moves else nullcontext()
+
+    def train(self, plan: Plan, events: Generator[Event, None, None]) -> RunState:
+        progress = Progress(plan, self.log)
+        try:
+            with terminable(), closing(events), progress:
+                for event in events:
+                    progress.see(event)
+        except KeyboardInterrupt as error:
+            if not self.command:
+                raise
+            progress.state.interrupted = error
+        return progress.state
+
+    def search(self, request: SearchOptions, happenings: Generator[SearchEvent, None, Best]) -> Best:
+        proposals = Proposals(request, self.log)
+        with terminable(), moving("preparing", self.log) as status, self.reading(status):
+            return finished(happenings, lambda happening: proposals.see(happening, status))
 
 
 @final
@@ -209,8 +279,60 @@ def epoch_fields(report: EpochReport, epochs: int | None = None) -> dict[str, An
     }
 
 
-def watch(events: Generator[Event, None, None], progress: Progress) -> None:
-    """Run to the end, or until interrupted, and show it."""
-    with terminable(), closing(events), progress:
-        for event in events:
-            progress.see(event)
+@final
+class Proposals:
+    """The display of a search, on a log and, where standard error is a terminal, as a moving line."""
+
+    def __init__(self, request: SearchOptions, log: Log) -> None:
+        self._request = request
+        self._log = log
+        self._prefix = "" if request.label is None else f"{request.label} · "
+        self._now = ""  # the proposal at work
+        self._about: dict[str, Any] = {}  # that proposal, for programs
+        self._latest_line = time.monotonic()  # when an epoch or the end of a proposal had a line
+        self._patience = LogPacer()
+        self._notes: set[str] = set()
+
+    def see(self, event: SearchEvent, status: Status) -> None:
+        """Take in what happened and show it."""
+        from offramp.study.run import events
+        from offramp.study.search import Proposed, Scored
+
+        if not isinstance(event, events.Waiting | events.Note):
+            self._patience.restart()
+        match event:
+            case Proposed(number, chosen):
+                self._now = self._name(number, chosen)
+                self._about = {
+                    "strategy": self._request.label,
+                    "number": number,
+                    "settings": dict(chosen),
+                }
+                status.update(self._now)
+            case events.GroupStarted():
+                status.update(self._now)  # it may say how far reading is, or for whom it waited
+            case events.Epoch(report):
+                text = f"{self._now} · {report.line()}"
+                status.update(text)
+                if self._log.verbose or time.monotonic() - self._latest_line >= PACE:
+                    self._latest_line = time.monotonic()
+                    fields = {**self._about, **epoch_fields(report), "seconds": report.seconds}
+                    self._log.write(Line(text, "epoch", fields, brief=""))
+            case Scored(number, chosen, value, why, best):
+                end = f"given up, {why}" if value is None else f"validation {100 * value:.2f} %"
+                so_far = "" if best is None else f" (best {100 * best:.2f} %)"
+                fields = {**self._about, "validation": value, "why": why or None, "best": best}
+                self._latest_line = time.monotonic()
+                self._log.write(Line(f"{self._name(number, chosen)}: {end}{so_far}", "trial", fields))
+            case events.Waiting():
+                text = f"{self._now} · {event}"
+                status.update(text)
+                if self._patience.ends():
+                    fields = {**self._about, "holder": event.whom}
+                    self._log.write(Line(text, "waiting", fields, brief=""))
+            case events.Note(text) if text not in self._notes:
+                self._notes.add(text)
+                self._log.say(text, must=True)
+
+    def _name(self, number: int, chosen: Mapping[str, Any]) -> str:
+        return f"{self._prefix}trial {number} of {self._request.trials}: {setting_words(chosen)}"

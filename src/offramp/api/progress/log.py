@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,12 +15,13 @@ from pathlib import Path
 from typing import IO, Any, cast, final
 
 from offramp.errors import OfframpError
-from offramp.escape import printable
+from offramp.escape import html, printable
 from offramp.files import writing
 from offramp.hashing import finite
 from offramp.terminal import console, paragraph
 
 CLEAR = "\r\x1b[2K"
+FRAME_S = 0.25  # between two changes of what moves in a notebook
 
 
 class Format(StrEnum):
@@ -185,6 +188,47 @@ class Stream:
 def handler(log: Log, must: bool = False) -> logging.Handler:
     """A handler that passes a logger's records to a log."""
     return logging.StreamHandler(cast(IO[str], Stream(log, must)))
+
+
+@final
+class Frame:
+    """Lines that change in the output of a notebook's cell. display: of IPython."""
+
+    def __init__(self, display: Callable[..., Any], clock: Callable[[], float] = time.monotonic) -> None:
+        self._display, self._clock = display, clock
+        self._handle: Any = None
+        self._latest = -FRAME_S
+        self._shown: Sequence[str] = ()
+
+    def __call__(self, lines: Sequence[str]) -> None:
+        """Show these lines, the last of all in any case."""
+        whole = " 100 % " in lines[0]
+        if lines == self._shown or (self._clock() - self._latest < FRAME_S and not whole):
+            return
+        self._latest, self._shown = self._clock(), lines
+        text = "\n".join(lines)
+        bundle = {"text/plain": text, "text/html": f"<pre>{html(text)}</pre>"}
+        if self._handle is None:
+            self._handle = self._display(bundle, raw=True, display_id=True)
+        else:
+            self._handle.update(bundle, raw=True)
+
+
+def _in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return hasattr(shell, "kernel")
+
+
+def log_here() -> Log:
+    """The log that suits where Python runs."""
+    if _in_notebook():
+        from IPython.display import display
+
+        return Log(progress=False, frame=Frame(display))
+    log = Log()
+    return log if log.moves else Log(progress=False, logger=logging.getLogger("offramp"))
 
 
 @contextmanager
