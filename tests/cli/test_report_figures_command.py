@@ -63,7 +63,7 @@ def test_mistakes_are_one_line(studied: Cli) -> None:
             ("report", "--figures", "runs", "--only", "curvs"),
             "there is no figure 'curvs'; did you mean 'curves'?",
         ),
-        (("report", "--figures", "runs", "--format", "gif"), "there is no format 'gif'"),
+        (("report", "--figures", "runs", "--format", "gif"), "--format has 'gif'"),
         (("report", "--figures", "runs", "--study", "other"), "no trial was made by a study 'other'"),
         (("store", "pack", "runs", "--out", "."), "holds something else already"),
         (

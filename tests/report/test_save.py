@@ -8,10 +8,11 @@ from handmade import evidence, simple
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
+from offramp.api.options import formats_of
 from offramp.errors import OfframpError
 from offramp.report.figures import draw
 from offramp.report.model import Figure
-from offramp.report.render.charts import SCALE, checked, rendered, save
+from offramp.report.render.charts import FORMATS, SCALE, rendered, save
 from wording import refusal
 
 
@@ -43,9 +44,9 @@ def test_the_same_figure_gives_the_same_bytes(figure: Figure) -> None:
 
 
 def test_formats_are_checked(snapshot: SnapshotAssertion) -> None:
-    assert checked(["SVG", " png", "svg", ""]) == ("svg", "png")
-    assert refusal(checked, ["gif"]) == snapshot
-    assert refusal(checked, [""]) == snapshot
+    assert formats_of(" png,SVG, svg,", FORMATS) == ("svg", "png")
+    assert refusal(formats_of, "gif", FORMATS) == snapshot
+    assert refusal(formats_of, " ,", FORMATS) == snapshot
 
 
 def test_a_place_that_cannot_be_written_is_named(figure: Figure, tmp_path: Path) -> None:

@@ -199,6 +199,24 @@ def families_of(only: Sequence[str]) -> list[str]:
     return [name.strip() for each in only for name in each.split(",") if name.strip()]
 
 
+FormatNames = Annotated[str, CommandOption("KINDS", names=("--format",))]
+
+
+def formats_of(text: str, known: Sequence[str]) -> tuple[str, ...]:
+    """Kinds of file, named with commas, each once, in the order of `known`.
+
+    Raises:
+        OfframpError: For another one, and where none is named.
+    """
+    words = [word.strip().lower() for word in text.split(",") if word.strip()]
+    for word in words:
+        if word not in known:
+            raise OfframpError(f"`formats` has '{word}'{nearest(word, known)}")
+    if not words:
+        raise OfframpError(f"`formats` is empty; write {', '.join(known)}, or some of them")
+    return tuple(kind for kind in known if kind in words)
+
+
 MeasureName = Annotated[
     str | None,
     CommandOption("NAME", "Show this measure in place of accuracy, such as f1-test or file.py:name."),

@@ -12,13 +12,14 @@ from offramp.api.options import (
     RUNS,
     CommandOption,
     FamilyNames,
+    FormatNames,
     MeasureName,
     ResultsPlaces,
     StepWatcher,
     StudyName,
     families_of,
+    formats_of,
 )
-from offramp.api.results.report import FormatNames
 from offramp.terminal import TextBlocks, TextTable
 from offramp.units import counted
 
@@ -116,11 +117,11 @@ def figures(
     from offramp.report import evidence
     from offramp.report.figures import FIGURES, draw
     from offramp.report.registry import listed
-    from offramp.report.render.charts import checked, save
+    from offramp.report.render.charts import FORMATS, save
 
     if names:
         return FamilyList("figure", listed(FIGURES))
-    kinds = checked(formats.split(","))
+    kinds = formats_of(formats, FORMATS)
     families = families_of(only)
     results = evidence.open_all(places(stores), study)
     drawn = draw(results, families, find_measure(measure) if measure else None)

@@ -14,20 +14,20 @@ from offramp.api.options import (
     RUNS,
     CommandOption,
     FastStepWatcher,
+    FormatNames,
     ResultsPlaces,
     StorePlace,
     StudyName,
+    formats_of,
 )
 from offramp.api.reporter import finished
-from offramp.errors import OfframpError, nearest
+from offramp.errors import OfframpError
 from offramp.terminal import TextBlocks
 from offramp.units import counted, duration, size
 
 if TYPE_CHECKING:
     from offramp.report.evidence import Evidence
     from offramp.report.model import Contents
-
-FormatNames = Annotated[str, CommandOption("KINDS", names=("--format",))]
 
 
 @answer
@@ -107,9 +107,10 @@ def write_report(
     from offramp.report.evidence import open_all
     from offramp.report.page import folder
     from offramp.report.page.folder import report as assembled
+    from offramp.report.render.charts import PICTURES
 
     began = time.monotonic()
-    kinds = _formats(formats)
+    kinds = () if formats.strip() == "none" else formats_of(formats, PICTURES)
     sources = places(stores)
     folder.check(out)  # before the work, not after it
     if watch is not None:
@@ -119,21 +120,6 @@ def write_report(
         raise OfframpError(f"{', '.join(map(str, sources))} holds no finished trial; run a study first")
     contents = finished(assembled(evidence, out, kinds, workers or os.cpu_count() or 1, title), watch)
     return ReportPage(out / "index.html", time.monotonic() - began, contents, evidence)
-
-
-def _formats(text: str) -> tuple[str, ...]:
-    """Raises OfframpError for a word that is not a format."""
-    from offramp.report.render.charts import PICTURES
-
-    words = [word.strip().lower() for word in text.split(",") if word.strip()]
-    if words == ["none"]:
-        return ()
-    for word in words:
-        if word not in PICTURES:
-            raise OfframpError(f"`formats` has '{word}'{nearest(word, (*PICTURES, 'none'))}")
-    if not words:
-        raise OfframpError("`formats` is empty; write svg,pdf,png, some of them, or none")
-    return tuple(format for format in PICTURES if format in words)
 
 
 @answer

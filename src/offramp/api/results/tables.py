@@ -13,13 +13,14 @@ from offramp.api.options import (
     RUNS,
     CommandOption,
     FamilyNames,
+    FormatNames,
     MeasureName,
     ResultsPlaces,
     StudyName,
     families_of,
+    formats_of,
 )
 from offramp.api.results.figures import FamilyList, ListFlag
-from offramp.api.results.report import FormatNames
 from offramp.errors import OfframpError
 from offramp.terminal import TextBlocks, TextTable
 from offramp.units import counted
@@ -108,9 +109,7 @@ def tables(
 
     if names:
         return FamilyList("table", listed(TABLES))
-    kinds = files.formats([name.strip() for name in formats.split(",") if name.strip()])
-    if not kinds:
-        raise OfframpError("`formats` names no kind of file; write some of md, latex, csv")
+    kinds = formats_of(formats, tuple(files.FORMATS))
     families = [*show, *families_of(only)]
     sources = places(stores)
     results = evidence.open_all(sources, study)

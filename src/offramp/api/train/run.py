@@ -448,10 +448,9 @@ def _run_list(request: StudyRequest, site: TrainingSite, reporter: Reporter) -> 
     """One study after another; what fails in one does not stop the next."""
     from offramp.store.store import Store
     from offramp.store.table import by_strategy
-    from offramp.study.plan.plan import check_data, plans
+    from offramp.study.plan.plan import plans
     from offramp.study.spec.models import part_names
 
-    check_data(request.studies)
     store = Store(site.store)
     parts: list[tuple[Path, Results]] = []
     plan_each = plans(request.studies, site.device)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from offramp.errors import OfframpError, nearest
+from offramp.errors import OfframpError
 from offramp.escape import printable_json
 from offramp.files import replacing, writing
 from offramp.hashing import finite
@@ -24,17 +24,6 @@ FORMATS = (*PICTURES, "json")
 VEGA_LITE = "6.4"  # of figures.chart.SCHEMA
 ROOM = (("RLIMIT_NOFILE", 64, 1, "-n"), ("RLIMIT_AS", 75 * 2**30, 1024, "-v"))
 SCALE = 2.0  # pixels of a PNG for each of the chart's
-
-
-def checked(formats: Iterable[str]) -> tuple[str, ...]:
-    """Formats, each once. Raises OfframpError for an unknown one, and where none is named."""
-    kinds = tuple(dict.fromkeys(word.strip().lower() for word in formats if word.strip()))
-    for word in kinds:
-        if word not in FORMATS:
-            raise OfframpError(f"there is no format '{word}'{nearest(word, FORMATS)}")
-    if not kinds:
-        raise OfframpError(f"no format is named; choose among {', '.join(FORMATS)}")
-    return kinds
 
 
 def text(spec: Mapping[str, Any]) -> str:

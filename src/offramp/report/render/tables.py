@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from offramp.errors import OfframpError, nearest
 from offramp.escape import cells, printable
 from offramp.escape import markdown as escape
 from offramp.files import replacing, writing
@@ -257,14 +256,6 @@ FORMATS: Mapping[str, tuple[str, Callable[[Table], str]]] = MappingProxyType(
 )
 
 
-def formats(names: Sequence[str]) -> tuple[str, ...]:
-    """Check names of FORMATS. Raises OfframpError for an unknown one."""
-    for name in names:
-        if name not in FORMATS:
-            raise OfframpError(f"there is no table format '{name}'{nearest(name, FORMATS)}")
-    return tuple(dict.fromkeys(names))
-
-
 def write(tables: Sequence[Table], folder: Path, chosen: Sequence[str]) -> tuple[Path, ...]:
     """Write each table in each format, `folder/NAME.md`, `.tex`, `.csv`, replacing files of that name.
 
@@ -278,7 +269,7 @@ def write(tables: Sequence[Table], folder: Path, chosen: Sequence[str]) -> tuple
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for table in tables:
-        for name in formats(chosen):
+        for name in chosen:
             ending, render = FORMATS[name]
             path = folder / f"{table.name}.{ending}"
             with writing(path), replacing(path) as temporary:

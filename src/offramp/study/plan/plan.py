@@ -239,21 +239,23 @@ def read_data(study: Study, provisional: bool = False) -> Data:
         return load(spec, augment, study.execution.loader)
 
 
-def check_data(studies: Sequence[Study]) -> None:
-    """Raises OfframpError where the folder of any study's data is not there: before the first of them
-    has trained for days."""
-    for study in studies:
-        if missing(study.data) is not None:
-            read_data(study)
-
-
 def plans(
     studies: Sequence[Study], device: torch.device | None = None, provisional: bool = False
 ) -> Iterator[Plan]:
     """The plan of each study. Data that several have in common is read once.
 
-    Raises OfframpError as `make_plan` does.
+    Raises OfframpError as `make_plan` does, and before the first of them has trained for days where the
+    folder of any study's data is not there.
     """
+    for study in () if provisional else studies:
+        if missing(study.data) is not None:
+            read_data(study)
+    return _each_plan(studies, device, provisional)
+
+
+def _each_plan(
+    studies: Sequence[Study], device: torch.device | None, provisional: bool
+) -> Iterator[Plan]:
     data_read: list[tuple[Any, Data]] = []
     for study in studies:
         source = (study.drawn_data, study.augment, study.execution.loader)
