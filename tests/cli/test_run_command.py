@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from command import STUDY, Answer, Cli, refused, untimed
 
+from offramp.api.train import budget
 from offramp.report import summary
 from offramp.store.store import Store
 from offramp.store.table import by_strategy
-from offramp.study.plan import budget
 from support import PAPER
 
 DIVERGING = "{name: joint, as: wild, phases: {joint: {learning_rate: 1e30}}}"

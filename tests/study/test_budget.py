@@ -10,7 +10,7 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from longer import long
-from offramp.study.plan.budget import MARGIN, choose, too_short
+from offramp.api.train.budget import MARGIN, choose, too_short
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.spec import file as spec
 from support import CPU

@@ -41,6 +41,8 @@ class CommandOption:
         default: What the help says of the default, where the parameter's own does not tell.
         needed: Whether the command line needs it, though the function has a default.
         python: Whether the function alone takes it, and no command line.
+        shows: What a command shows of what its function tells this parameter: training on a log, steps
+            as lines, or, where these follow each other fast, steps in a line that moves on a terminal.
     """
 
     metavar: str = ""
@@ -54,6 +56,7 @@ class CommandOption:
     default: str = ""
     needed: bool = False
     python: bool = False
+    shows: Literal["training", "steps", "fast steps"] | None = None
 
 
 def read_place(text: str, _: str) -> Place:
@@ -106,7 +109,7 @@ ResultsPlace = Annotated[
     CommandOption("STORE", "A store, or a folder that offramp store pack wrote.", parse=read_place),
 ]
 ResultsPlaces = Annotated[
-    "Sequence[Place | str] | Place | str",
+    Sequence[Place | str] | Place | str,
     CommandOption(
         "STORE",
         "Stores, or folders that offramp store pack wrote. Several count as one.",
@@ -226,10 +229,11 @@ Speed = Annotated[float | None, CommandOption("SPEED", parse=quantity(units.SPEE
 Macs = Annotated[float | None, CommandOption("MACS", parse=quantity(units.MACS))]
 Time = Annotated[float | None, CommandOption("TIME", parse=quantity(units.TIME))]
 CacheSize = Annotated[str | None, CommandOption("SIZE", parse=_cache_size)]
-Watcher = Annotated["Callable[[Event], None] | Reporter | Literal[False] | None", CommandOption()]
-StepWatcher = Annotated["Callable[[str], object] | None", CommandOption()]
-# Steps that follow each other fast: a terminal has them in a line that moves, a log not at all.
-FastStepWatcher = Annotated["Callable[[str], object] | None", CommandOption()]
+Watcher = Annotated[
+    "Callable[[Event], None] | Reporter | Literal[False] | None", CommandOption(shows="training")
+]
+StepWatcher = Annotated["Callable[[str], object] | None", CommandOption(shows="steps")]
+FastStepWatcher = Annotated["Callable[[str], object] | None", CommandOption(shows="fast steps")]
 
 
 def check_names(options: Mapping[str, Any], group: type) -> None:

@@ -159,15 +159,21 @@ def _parameter(name: str, hint: Any, about: str, default: Any, by_place: bool) -
         elif get_origin(hint) in (Union, types.UnionType):
             others = [each for each in get_args(hint) if each is not type(None)]
             if len(others) > 1:
+                multiple |= any(issubclass(_origin(each), Sequence) for each in others)
                 break
             hint = others[0]
         elif get_origin(hint) is not None and issubclass(_origin(hint), Sequence):
             hint, multiple = get_args(hint)[0], True
         else:
             break
-    multiple = multiple or "Sequence[" in str(hint)
     text = option.help or about
     return JobParameter(name, hint, multiple, option, text, default, by_place and not option.by_name)
+
+
+def _shows(function: Callable[..., Any]) -> str | None:
+    """What a command shows while the function works."""
+    watch = parameters(function).get("watch")
+    return None if watch is None else watch.option.shows
 
 
 def _origin(hint: Any) -> type:
@@ -320,7 +326,7 @@ class JobCommand(click.Command):
         options.append(
             click.Option(["--json", "as_json"], is_flag=True, help="Answer in JSON, for programs.")
         )
-        return [*options, *log_options([function for _, function in job.items()])]
+        return [*options, *log_options([_shows(function) for _, function in job.items()])]
 
     def _in_all_modes(self, parameter: JobParameter) -> bool:
         """Whether every mode needs a parameter: by name, or by its place."""
@@ -366,7 +372,7 @@ class JobCommand(click.Command):
         function = self._function(named)
         request = self._request(ctx, function, named)
         try:
-            with watching(function, log, as_json) as watch:
+            with watching(_shows(function), log, as_json) as watch:
                 if watch is not None:
                     request["watch"] = watch
                 code = print_answer(function(**request), as_json)

@@ -1,9 +1,8 @@
-"""What a command shows while a job works, by the type of the job's `watch`."""
+"""What a command shows while a job works, by the kind of the job's `watch`."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,31 +32,29 @@ LOG = (
 LOG_NAMES = ("quiet", "verbose", "log_file", "log_format")
 
 
-def _kind(function: Callable[..., Any]) -> str:
-    """The name of the type of its `watch`; empty where it takes none."""
-    return str(inspect.get_annotations(function).get("watch", ""))
-
-
-def log_options(functions: Sequence[Callable[..., Any]]) -> Sequence[click.Option]:
-    """The options of a command that say what it shows meanwhile."""
-    kinds = set(map(_kind, functions))
-    return LOG if "Watcher" in kinds else (QUIET,) if kinds > {""} or kinds - {""} else ()
+def log_options(shown: Collection[str | None]) -> Sequence[click.Option]:
+    """The options of a command that say what it shows meanwhile. shown: by each of its functions, as of
+    `CommandOption.shows`."""
+    return LOG if "training" in shown else (QUIET,) if any(shown) else ()
 
 
 @contextmanager
-def watching(function: Callable[..., Any], options: LogOptions, as_json: bool) -> Iterator[Any]:
-    """What a function takes as `watch`, shown while the block runs; None where it takes nothing."""
-    match _kind(function):
-        case "Watcher":
+def watching(shows: str | None, options: LogOptions, as_json: bool) -> Iterator[Any]:
+    """What a function takes as `watch`, shown while the block runs; None where it takes nothing.
+
+    shows: as of `CommandOption`.
+    """
+    match shows:
+        case "training":
             from offramp.api.progress.display import Display
 
             with opened(options, as_json) as log:
                 yield Display(log, command=True, quiet=options.quiet, as_json=as_json)
-        case "StepWatcher":
+        case "steps":
             silent = options.quiet or as_json
             with reading_shown(Log(progress=not silent, timed=False)):
                 yield None if silent else lambda step: click.echo(f"{step} …", err=True)
-        case "FastStepWatcher":
+        case "fast steps":
             with moving("reading", Log(progress=not options.quiet)) as status:
                 yield status.update
         case _:

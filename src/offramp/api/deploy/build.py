@@ -37,7 +37,7 @@ from offramp.api.options import (
 )
 from offramp.api.reporter import Reporter, TrainingFailed, finished, reporter_for
 from offramp.api.train.forecast import data_line, forecast_document
-from offramp.api.train.request import run_config, shrunk
+from offramp.api.train.request import run_config
 from offramp.api.train.run import say_interrupted
 from offramp.errors import OfframpError
 from offramp.paper.guidelines import guidelines
@@ -470,6 +470,7 @@ def _chosen(
 ) -> tuple[BuildPlan, tuple[str, ...], tuple[str, ...] | None]:
     """The plan, why it is unreliable, and the settings that a budget came to."""
     from offramp import device as devices
+    from offramp.api.train.budget import shrunk
     from offramp.study.build import batch_size, choose
 
     options = _options(backbone, data, choices)

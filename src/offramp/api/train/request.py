@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from offramp.api.options import TrainingOptions, check_names
-from offramp.api.reporter import Reporter
 from offramp.errors import OfframpError
 from offramp.store.place import place
-from offramp.units import counted, duration, macs
+from offramp.units import counted
 
 if TYPE_CHECKING:
     import torch
@@ -240,54 +239,3 @@ def joined_site(
 
     with joined(address) as cluster:
         yield TrainingSite(root, device, None, cluster)
-
-
-def shrunk(
-    plan: Plan,
-    budget: float,
-    device: torch.device,
-    reporter: Reporter,
-    anyway: bool,
-    batch_size: Any = None,
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Settings with which a study fits a time, and why the time is too short, if it is.
-
-    Args:
-        plan: Of the whole study.
-        budget: Seconds of training.
-        device: Where it trains.
-        reporter: Is told of both.
-        anyway: Go on with a time that is too short.
-        batch_size: As in `offramp.study.plan.budget.too_short`.
-
-    Raises:
-        OfframpError: The time is too short, unless `anyway`.
-    """
-    from offramp.policy.useful import check
-    from offramp.study.plan.budget import choose, too_short, train_images
-    from offramp.study.plan.forecast import measured
-
-    speed = measured(plan, device)
-    choice = choose(plan, budget * speed)
-    epochs, plan_images = plan.study.recipe.epochs, train_images(plan.data)
-    flags = " ".join(f"--set {setting}" for setting in choice.settings)
-    means = f"the same as {flags}" if flags else "all of it fits"
-    if choice.images < plan_images:
-        means += (
-            f", {choice.epochs:,} of {epochs:,} epochs and {choice.images:,} of {plan_images:,} images "
-            "(more of the epochs goes, as new images teach more than more epochs of few)"
-        )
-    about = f"about {duration(choice.macs / speed)} here, at {macs(speed)}MAC/s"
-    reporter.say(f"--budget {duration(budget)}: {means}; {about}.", must=True)
-    short = too_short(plan, budget * speed, batch_size)
-    weak: tuple[str, ...] = ()
-    if short is not None:
-        leaves, needed = short
-        weak = (
-            f"--budget {duration(budget)} is too short: it leaves {leaves}; give about "
-            f"{duration(needed / speed)}, or take fewer strategies or seeds",
-        )
-        check(weak, anyway)
-    for reason in weak:
-        reporter.say(f"Unreliable: {reason}.", must=True)
-    return choice.settings, weak

@@ -26,7 +26,6 @@ from offramp.api.train.request import (
     cluster_address,
     joined_site,
     requested,
-    shrunk,
     worker_count,
 )
 from offramp.errors import OfframpError, Unwritable
@@ -315,6 +314,7 @@ def planned(
 
     provisional: as of `make_plan`.
     """
+    from offramp.api.train.budget import shrunk
     from offramp.study.plan.plan import make_plan
 
     study = request.studies[0]

@@ -7,11 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
+import torch
+
+from offramp import units
+from offramp.api.reporter import Reporter
 from offramp.data import Data
 from offramp.errors import OfframpError
 from offramp.parts import path
+from offramp.policy.useful import check
+from offramp.study.plan import forecast
 from offramp.study.plan.plan import Plan, plan_trials
-from offramp.units import counted
 
 MARGIN = 0.8  # of the time: what a short measurement promises is not always kept
 TEST_SHARE = 0.2  # of the time, at most, goes into answers on validation, calibration and test
@@ -35,6 +40,53 @@ class Choice:
     macs: float
     epochs: int
     images: int
+
+
+def shrunk(
+    plan: Plan,
+    budget: float,
+    device: torch.device,
+    reporter: Reporter,
+    anyway: bool,
+    batch_size: Callable[[int], int] | None = None,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Settings with which a study fits a time, and why the time is too short, if it is.
+
+    Args:
+        plan: Of the whole study.
+        budget: Seconds of training.
+        device: Where it trains.
+        reporter: Is told of both.
+        anyway: Go on with a time that is too short.
+        batch_size: As in `too_short`.
+
+    Raises:
+        OfframpError: The time is too short, unless `anyway`.
+    """
+    speed = forecast.measured(plan, device)
+    choice = choose(plan, budget * speed)
+    epochs, plan_images = plan.study.recipe.epochs, train_images(plan.data)
+    flags = " ".join(f"--set {setting}" for setting in choice.settings)
+    means = f"the same as {flags}" if flags else "all of it fits"
+    if choice.images < plan_images:
+        means += (
+            f", {choice.epochs:,} of {epochs:,} epochs and {choice.images:,} of {plan_images:,} images "
+            "(more of the epochs goes, as new images teach more than more epochs of few)"
+        )
+    about = f"about {units.duration(choice.macs / speed)} here, at {units.macs(speed)}MAC/s"
+    reporter.say(f"--budget {units.duration(budget)}: {means}; {about}.", must=True)
+    short = too_short(plan, budget * speed, batch_size)
+    weak: tuple[str, ...] = ()
+    if short is not None:
+        leaves, needed = short
+        weak = (
+            f"--budget {units.duration(budget)} is too short: it leaves {leaves}; give about "
+            f"{units.duration(needed / speed)}, or take fewer strategies or seeds",
+        )
+        check(weak, anyway)
+    for reason in weak:
+        reporter.say(f"Unreliable: {reason}.", must=True)
+    return choice.settings, weak
 
 
 def choose(plan: Plan, macs: float) -> Choice:
@@ -121,7 +173,7 @@ def too_short(
         return None
     count = steps(choice.epochs, choice.images)
     words = (
-        f"{counted(choice.epochs, 'epoch')} of {choice.images:,} images, "
+        f"{units.counted(choice.epochs, 'epoch')} of {choice.images:,} images, "
         f"{count:,} {'step' if count == 1 else 'steps'} a phase, and with fewer than "
         f"{LEAST_EPOCHS} epochs or {least} steps networks stay near chance"
     )
