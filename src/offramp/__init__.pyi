@@ -47,7 +47,7 @@ from offramp.api.train.data import describe_data as describe_data
 from offramp.api.train.data import split_data as split_data
 from offramp.api.train.forecast import forecast as forecast
 from offramp.api.train.recipes import recipes as recipes
-from offramp.api.train.run import Results as Results
+from offramp.api.train.results import Results as Results
 from offramp.api.train.run import run as run
 from offramp.api.train.search import search as search
 from offramp.api.train.strategies import list_strategies as list_strategies

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from offramp import terminal
-from offramp.report import summary
+from offramp.api.train import results
 from offramp.store.record import Seconds
 from offramp.store.table import Spread, StrategyResult
 from offramp.strategies import STRATEGIES
@@ -33,7 +33,7 @@ def screen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.delenv("NO_COLOR", raising=False)
 
     def printed(lines: list[StrategyResult], seeds: int = 5) -> list[str]:
-        terminal.show(summary.result_tables(lines, seeds))
+        terminal.show(results.result_tables(lines, seeds))
         shown = capsys.readouterr().out.splitlines()
         assert max(map(len, shown)) <= 80
         assert not any("…" in row for row in shown)
@@ -118,4 +118,4 @@ def test_numbers() -> None:
         *("", "2", "1–3", "1–2, 4, 6–7")
     ]
     assert [counted(n, "trial") for n in (0, 1, 2)] == ["0 trials", "1 trial", "2 trials"]
-    assert summary.percent(Spread(0.5, math.nan)) == "50.0"
+    assert results.percent(Spread(0.5, math.nan)) == "50.0"

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from command import STUDY, Answer, Cli, refused, untimed
 
-from offramp.api.train import budget
-from offramp.report import summary
+from offramp.api.train import budget, results
 from offramp.store.store import Store
 from offramp.store.table import by_strategy
 from support import PAPER
@@ -89,7 +88,7 @@ def test_one_seed_has_no_deviation(studied: Cli) -> None:
 def test_after_an_interruption_each_says_its_seeds() -> None:
     store = Store(Path("runs"))
     some = [trial for trial in store.trials() if trial.startswith("joint") or "-s1-" in trial]
-    table, _ = summary.result_tables(by_strategy(store, some), 2)
+    table, _ = results.result_tables(by_strategy(store, some), 2)
     assert "(mean ± sd over seeds)" in table.title and table.columns[-1] == "seeds"
     told = {row[0]: row[-1] for row in table.rows}
     assert told == {"baseline": "1", "joint": "2", "two-stage": "1"}

@@ -205,19 +205,19 @@ def families_of(only: Sequence[str]) -> list[str]:
 FormatNames = Annotated[str, CommandOption("KINDS", names=("--format",))]
 
 
-def formats_of(text: str, known: Sequence[str]) -> tuple[str, ...]:
-    """Kinds of file, named with commas, each once, in the order of `known`.
+def formats_of(text: str, kinds: Sequence[str]) -> tuple[str, ...]:
+    """Kinds of file, named with commas, each once, in the order of `kinds`.
 
     Raises:
         OfframpError: For another one, and where none is named.
     """
     words = [word.strip().lower() for word in text.split(",") if word.strip()]
     for word in words:
-        if word not in known:
-            raise OfframpError(f"`formats` has '{word}'{nearest(word, known)}")
+        if word not in kinds:
+            raise OfframpError(f"`formats` has '{word}'{nearest(word, kinds)}")
     if not words:
-        raise OfframpError(f"`formats` is empty; write {', '.join(known)}, or some of them")
-    return tuple(kind for kind in known if kind in words)
+        raise OfframpError(f"`formats` is empty; write {', '.join(kinds)}, or some of them")
+    return tuple(kind for kind in kinds if kind in words)
 
 
 MeasureName = Annotated[

@@ -32,10 +32,12 @@ LOG = (
 LOG_NAMES = ("quiet", "verbose", "log_file", "log_format")
 
 
-def log_options(shown: Collection[str | None]) -> Sequence[click.Option]:
-    """The options of a command that say what it shows meanwhile. shown: by each of its functions, as of
-    `CommandOption.shows`."""
-    return LOG if "training" in shown else (QUIET,) if any(shown) else ()
+def log_options(works: Collection[str | None]) -> Sequence[click.Option]:
+    """The options of a command that say what it shows meanwhile.
+
+    works: what each of its functions shows, as of `CommandOption.shows`.
+    """
+    return LOG if "training" in works else (QUIET,) if any(works) else ()
 
 
 @contextmanager

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, field, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack
 
-from offramp.api.answer import answer
 from offramp.api.opening import name_code
 from offramp.api.options import (
     RUNS,
@@ -28,21 +27,14 @@ from offramp.api.train.request import (
     requested,
     worker_count,
 )
+from offramp.api.train.results import Results
 from offramp.errors import OfframpError, Unwritable
-from offramp.report import summary
-from offramp.terminal import TextBlocks, TextTable
-from offramp.units import counted
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from offramp.analysis.stats.sample import Floats
     from offramp.analysis.stats.sequential import Decision
-    from offramp.api.chart import Chart
     from offramp.api.run_state import RunState
-    from offramp.api.train.decide import SeedDecision
     from offramp.store.store import Store
-    from offramp.store.table import StrategyResult
     from offramp.study.plan.plan import Plan
     from offramp.study.plan.workers import Workers
     from offramp.study.spec.models import Study
@@ -52,124 +44,6 @@ StudySource = Annotated["str | Path | Mapping[str, Any] | Study | None", Command
 WorkerCount = Annotated[
     "int | Literal['auto'] | None", CommandOption("N", parse=worker_count, default="auto")
 ]
-
-
-@answer
-class Results:
-    """What `run` returns; is_shown as tables of accuracy and compute.
-
-    Attributes:
-        store: Keeps the trials.
-        trials: Their ids; `offramp.load` gives the network of one.
-        lines: One for each strategy, over its seeds, as in the table.
-        failed: Reasons, by the key of the phase that failed; everything else went on.
-        studies: The results of each file by its path, if a file lists several. The other fields are of
-            all files, in the order of the list.
-        seeds: How many seeds the study has.
-        failures: Trials that failed, with the reason, in the types of JSON.
-        interrupted: What cut the run short; None where nothing did.
-        workers: Processes that trained.
-        unreliable: Why the results are not to be trusted.
-        decided: How seeds were added; None where they were not.
-        closing: What was done, a sentence.
-        parts: The results of each study that ran, with its file; none of a single one.
-
-    Example:
-        >>> results
-        Test accuracy at each exit, %
-        strategy   exit 1  exit 2  exit 3  final
-        ...
-        >>> results.trials[0]
-        'baseline-digits-cnn-digits-s42-...'
-        >>> [line.strategy for line in results.lines], dict(results.failed)
-        (['baseline', 'two-stage'], {})
-    """
-
-    store: Store
-    trials: tuple[str, ...]
-    lines: tuple[StrategyResult, ...]
-    failed: Mapping[str, str]
-    studies: Mapping[str, Results] = field(default_factory=dict)
-    seeds: int = 0
-    failures: Sequence[Mapping[str, Any]] = ()
-    interrupted: KeyboardInterrupt | None = None
-    workers: Workers | None = None
-    unreliable: Sequence[str] = ()
-    decided: SeedDecision | None = None
-    closing: str = ""
-    parts: Sequence[tuple[Path, Results]] = ()
-    _parts_shown: bool = False  # as they were finished
-
-    @property
-    def exit_code(self) -> int:
-        """Of a command: 1 if a trial failed, 130 and so on if it was interrupted."""
-        from offramp.process import exit_code
-
-        if self.interrupted is not None:
-            return exit_code(self.interrupted)
-        return int(bool(self.failures))
-
-    def as_json(self) -> dict[str, Any]:
-        if self.parts:
-            return {"studies": [{"study": str(path), **part.as_json()} for path, part in self.parts]}
-        decided = self.decided
-        return {
-            "store": str(self.store.root),
-            "trials": list(self.trials),
-            "results": summary.as_json(self.lines),
-            "failed": list(self.failures),
-            "interrupted": self.interrupted is not None,
-            "unreliable": list(self.unreliable),
-            "workers": None if self.workers is None else asdict(self.workers),
-            **({} if decided is None else {"seeds": {"name": decided.name, **decided.log.as_json()}}),
-        }
-
-    def document(self) -> TextBlocks:
-        if self.parts:
-            parts = [] if self._parts_shown else [part for _, part in self.parts]
-            blocks = [block for part in parts for block in part.document()]
-            same = len({path for path, _ in self.parts}) == 1
-            return [*blocks, *(self._tables() if same else [])]
-        blocks = self._tables()
-        if self.decided is not None and self.decided.decisions:
-            blocks += self.decided.document()
-        nothing = f"no trial is finished; {counted(len(self.failed), 'phase')} failed"
-        return [*blocks, *([self.closing] if self.closing else [] if blocks else [nothing])]
-
-    def _tables(self) -> list[str | TextTable]:
-        seeds = self.seeds or len({seed for line in self.lines for seed in line.seeds})
-        return [*summary.result_tables(self.lines, seeds)] if self.lines else []
-
-    def table(self) -> pd.DataFrame:
-        """Every number, one a row.
-
-        Columns: trial, strategy, model, data, seed, phase, exit, split, epoch, metric, value; source, a
-        hash of the weights; measured, whether a cost may be compared with others.
-
-        Example:
-            >>> table = results.table()
-            >>> test = table[(table["split"] == "test") & (table["metric"] == "accuracy")]
-            >>> test.groupby(["strategy", "exit"])["value"].mean().index.tolist()
-            [('baseline', 4), ('two-stage', 1), ('two-stage', 2), ('two-stage', 3), ('two-stage', 4)]
-        """
-        from offramp.store.table import tidy
-
-        return tidy(self.store, self.trials)
-
-    def figure(self, name: str) -> Chart:
-        """A chart by name, such as `accuracy-compute`; `offramp report --figures --list` has the names.
-
-        Raises:
-            OfframpError: The name is unknown or stands for several charts (the message lists them), or
-                the results lack the numbers for the chart.
-
-        Example:
-            >>> results.figure("accuracy-compute").name
-            'accuracy-compute-digits-cnn-digits'
-        """
-        from offramp.api.chart import chart
-
-        return chart(self.store, self.trials, name)
 
 
 def points(text: str, name: str) -> float:
