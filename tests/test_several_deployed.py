@@ -3,6 +3,7 @@ predicted with, exported and served. Scores, limits and guarantees of labels, on
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import subprocess
@@ -21,8 +22,10 @@ from syrupy.assertion import SnapshotAssertion
 import offramp
 from cli.command import call, data
 from cli.command import refusal as refusal_of
-from offramp.bundle.runtime import Bundle
+from offramp.api.deploy.predict import write
+from offramp.bundle.runtime import Bundle, answer_fields, named
 from offramp.errors import OfframpError
+from offramp.infer.image_files import FileAnswer
 from offramp.metrics import hamming_losses, hits
 from offramp.policy import guarantees, scoring
 from offramp.policy.candidates import SplitLogits, loss_of, temperatures
@@ -266,6 +269,23 @@ def test_predict_gives_all_labels(runs: Path, bundle: Path, tmp_path: Path) -> N
     assert right > 10  # by chance one of nine or so
     done = call("predict", bundle, *images, "--out", tmp_path / "bundle.csv")
     assert done.code == 0, done.err
+
+
+ODD = ("cat|dog", "cat", "dog", 'a "b"', "", "two\nlines", "comma, too")
+
+
+@pytest.mark.parametrize("marked", [ODD, ODD[:1], ODD[1:3], ("",), ()], ids=len)
+def test_names_with_a_separator_are_told_from_two_names(marked: tuple[str, ...], tmp_path: Path) -> None:
+    """In JSON, and in the table of `predict`: one of two animals was two labels."""
+    text = named(ODD, [name in marked for name in ODD])
+    assert answer_fields(text, {})["labels"] == list(marked)
+    write(tmp_path / "answers.csv", [FileAnswer(tmp_path / "a.png", text, 0.5, 1, 0.1)], [])
+    with (tmp_path / "answers.csv").open(newline="") as file:
+        (cell,) = (row["class"] for row in csv.DictReader(file))
+    (names,) = csv.reader([cell], delimiter="|")
+    assert names == list(marked)
+    usual = [name for name in marked if name.isalpha()]
+    assert named(usual, [True] * len(usual)) == "|".join(usual)  # as ever
 
 
 def test_the_bundle_answers_as_the_network(runs: Path, bundle: Path) -> None:

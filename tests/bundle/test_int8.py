@@ -87,7 +87,7 @@ def test_heads_of_a_cascade_are_quantized_on_the_answers_that_they_add_to(tmp_pa
             torch.stack(each(torch.from_numpy(pixels))[:2], dim=1).numpy()
             for each in (net, net.carrying(0.0))
         )
-    tensors = int8.Layers(every, tmp_path / "float").inputs(1, pixels)
+    tensors = int8.Layers(every, tmp_path / "float").inputs(every[1], pixels)
     np.testing.assert_allclose(tensors[graphs.BEFORE], expected[:, 0], atol=1e-4)
     answers = int8.Layers(every, tmp_path / "int").logits(iter([pixels]))
     gap = np.abs(answers - expected).max(axis=(0, 2))
@@ -106,7 +106,7 @@ def test_a_cascade_in_int8(strategy: str, store: Store, tmp_path: Path) -> None:
     data = load(DataSpec("digits", train_images=300, test_images=100))
     split = SplitImages(data.test.images, torch.tensor(data.mean), torch.tensor(data.std))
     pixels = next(split.batches(9))
-    tensors = int8.Layers(every, tmp_path / "float").inputs(1, pixels)
+    tensors = int8.Layers(every, tmp_path / "float").inputs(every[1], pixels)
     with torch.inference_mode():
         expected = torch.stack(net(torch.from_numpy(pixels)), dim=1).numpy()
     np.testing.assert_allclose(tensors[graphs.BEFORE], expected[:, 0], atol=1e-4)
@@ -173,7 +173,7 @@ def test_a_head_is_cut_off_and_the_others_answer_as_before(store: Store, tmp_pat
     layers = int8.Layers(every, tmp_path / "float")
     with torch.inference_mode():
         carried = inside(net).segment(1)(torch.from_numpy(images[:5]))
-    for values, tensor in zip(layers.inputs(1, images[:5]).values(), carried, strict=True):
+    for values, tensor in zip(layers.inputs(every[1], images[:5]).values(), carried, strict=True):
         np.testing.assert_allclose(values, tensor.numpy(), atol=1e-5)
     parts = graphs.layout(inside(net).trunk_of, [trained.exits[0], trained.exits[-1]])
     int8.join(every, tmp_path / "int", parts, tmp_path / "joined")
@@ -193,4 +193,4 @@ def test_a_bundle_that_leaves_elsewhere_is_found(store: Store, tmp_path: Path) -
     split = SplitImages(data.test.images, torch.tensor(data.mean), torch.tensor(data.std))
     never = policy_of(store, "joint", "confidence", (None,) * len(again.exits))
     rows = SplitLogits(read(store, "joint").test.logits, data.test.labels.numpy())
-    refuses("nothing was written", parity.alike, Bundle(tmp_path / "b"), never, rows, split.batches())
+    refuses("nothing was written", parity.alike, Bundle(tmp_path / "b"), never, rows, split.batches(), 0)

@@ -8,17 +8,18 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bundle_kit import QUICK, digits_store, export_to, halving
+from bundle_kit import QUICK, digits_store, export_to, halving, policy_of
 from PIL import Image
 from test_runtime import run
 from triton_stub import CALLS, Server
 
-from offramp.bundle import runtime, runtimes
+from offramp.bundle import parity, runtime, runtimes
 from offramp.bundle.export import ExportOptions
 from offramp.bundle.folder import seal
 from offramp.bundle.runtime import Bundle, BundleError
@@ -186,6 +187,65 @@ def test_int8_stages_run_where_their_graphs_are_read(digits: Path, tmp_path: Pat
     assert openvino["images"] == 100 and openvino["share"] <= 0.01 and openvino["largest"] is None
     assert triton["images"] is None
     assert "| shares of exits differ" in (tmp_path / "b" / "card.md").read_text("utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_litert_has_a_quantizer_of_its_own(strategy: str, digits: Path, tmp_path: Path) -> None:
+    skip_without("litert")
+    store = digits_store(digits, STRATEGIES)
+    plain = replace(QUICK, runtimes=("litert",))
+    export_to(tmp_path / "float", store, halving(store, strategy), plain)
+    options = ExportOptions(measure=False, anyway=True, int8=0.1, runtimes=("litert",))
+    card = export_to(tmp_path / "b", store, halving(store, strategy), options).card
+    row = card["runtimes"][1]
+    assert row["images"] == 100 and row["lost"] <= 0.1 and row["share"] < 0.05
+    floating = sum(file.stat().st_size for file in (tmp_path / "float").rglob("*.tflite"))
+    assert row["bytes"] < 0.6 * floating
+    assert f"that costs {100 * row['lost']:.2f} points" in (tmp_path / "b" / "card.md").read_text()
+    images = load(DataSpec("digits", test_images=50)).test.images.numpy().transpose(0, 2, 3, 1)
+    before, after = (Bundle(tmp_path / name, 1, runtime="litert") for name in ("float", "b"))
+    exact, rounded = (each.all_exits(each.pixels(images)) for each in (before, after))
+    gap = np.abs(rounded - exact).max()
+    assert after.precision == "int8" and 1e-3 < gap < 0.2 * np.abs(exact).max()
+
+
+def test_a_runtime_is_quantized_on_what_its_stages_take(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a stand-in for its quantizer, whose stages are onnxruntime's."""
+    skip_without("openvino")
+    taken: list[dict[str, np.ndarray]] = []
+
+    def quantize(_: Path, batches: Iterable[dict[str, np.ndarray]]) -> None:
+        taken.append(next(iter(batches)))
+
+    own = replace(RUNTIMES["openvino"], int8=False, write=lambda *_: None, quantize=quantize)
+    monkeypatch.setitem(runtimes.RUNTIMES, "openvino", own)
+    store = digits_store(digits, STRATEGIES)
+    options = ExportOptions(measure=False, anyway=True, int8=0.2, runtimes=("openvino",))
+    # Nobody leaves at the first exit: one stage has the layers of two.
+    rule = policy_of(store, "two-stage", "confidence", (None, 0.9, None))
+    card = export_to(tmp_path / "b", store, rule, options).card
+    assert card["runtimes"][1]["lost"] == card["int8"]["lost"]
+    stages = json.loads((tmp_path / "b" / "stages.json").read_text())["stages"]
+    assert [stage["exit"] for stage in stages] == [2, 3] and len(taken) == 2
+    export_to(tmp_path / "float", store, rule)
+    first = Bundle(tmp_path / "float", 1).stages[0]
+    pixels, later = taken[0]["in_0"], first.run([taken[0]["in_0"]])[1:]
+    assert pixels.shape == (32, 1, 8, 8)
+    np.testing.assert_allclose(taken[1]["in_0"], later[0], atol=1e-5)
+
+    monkeypatch.setattr(parity, "accuracies", lambda *_: (0.1, 0.1))
+    refuses("int8 of OpenVINO costs the policy", export_to, tmp_path / "c", store, rule, options)
+
+    def lacks(*_: object) -> None:
+        raise RuntimeError("no scale")
+
+    monkeypatch.setitem(runtimes.RUNTIMES, "openvino", replace(own, quantize=lacks))
+    line = r"up to exit 2 cannot be a program of OpenVINO in int8 \(no scale\)"
+    refuses(line, export_to, tmp_path / "c", store, rule, options)
+    assert not (tmp_path / "c").exists()
 
 
 def test_what_is_not_there_is_one_line(leaving: Path, monkeypatch: pytest.MonkeyPatch) -> None:

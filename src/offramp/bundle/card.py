@@ -92,7 +92,7 @@ class CardInt8:
 @dataclass(frozen=True)
 class RuntimeRow:
     """A runtime that has stages in the bundle. version, mean_milliseconds: of one image through all of a
-    stage, for each, or None where that was not measured; largest, near: see `Parity`; share:
+    stage, for each, or None where that was not measured; largest, near: see `Parity`; share, lost:
     see `Likeness`, of int8; elsewhere: why nothing of it was tried here, if so."""
 
     runtime: str
@@ -103,6 +103,7 @@ class RuntimeRow:
     near: int | None
     stage_milliseconds: tuple[float, ...] | None
     share: float | None = None
+    lost: float | None = None
     elsewhere: str | None = None
 
     @classmethod
@@ -129,6 +130,7 @@ class RuntimeRow:
             if timed is None
             else tuple(row["p50"] for row in timed["stages"] if row["batch"] == 1),
             share=check.share if isinstance(check, Likeness) else None,
+            lost=check.lost if isinstance(check, Likeness) else None,
             elsewhere=elsewhere,
         )
 

@@ -37,10 +37,15 @@ class Layers:
         with refusing():  # as many threads as fit
             self._sessions = [session(folder / stage.file, threads=0) for stage in stages]
 
-    def inputs(self, at: int, pixels: Floats) -> dict[str, Any]:
-        """What stage `at` takes, by name, of images [B, C, H, W]; the stages before it run."""
-        *_, last = self._walk(pixels, self._needed(at))
-        return last[0]
+    def inputs(self, part: StageGraph, pixels: Floats) -> dict[str, Any]:
+        """What a stage takes, by name, of images [B, C, H, W]; the stages before it run. part: one of
+        these stages, or several of them as one, of which the last head answers."""
+        chain = within(self._stages, part)
+        needed = self._needed(chain[-1])
+        taken = dict(zip(needed, (tensors for tensors, _ in self._walk(pixels, needed)), strict=True))
+        first, last = taken[chain[0]], taken[chain[-1]]
+        tensors = {name: first[name] for name in first if name != BEFORE}
+        return tensors | {name: last[name] for name in last if name == BEFORE}
 
     def logits(self, batches: Iterator[Floats]) -> Floats:
         """[N, stages, classes] of batches of images, nobody leaving."""
@@ -78,11 +83,20 @@ def quantize(
     evenly. Raises OfframpError for a stage that cannot be quantized."""
     some = images.spread(MOST)
     network = Layers(stages, floats)
-    for at, stage in enumerate(stages):
+    for stage in stages:
         (out / stage.file).parent.mkdir(parents=True, exist_ok=True)
-        tensors = (network.inputs(at, batch) for batch in some.batches())
+        tensors = (network.inputs(stage, batch) for batch in some.batches())
         _quantize(floats / stage.file, tensors, out / stage.file, stage.exit)
         yield stage
+
+
+def within(stages: Sequence[StageGraph], part: StageGraph) -> list[int]:
+    """Which of these stages a stage has the layers of."""
+    return [
+        at
+        for at, stage in enumerate(stages)
+        if stage.trunk == part.trunk and part.first <= stage.exit <= part.exit
+    ]
 
 
 def _quantize(source: Path, tensors: Iterator[dict[str, Any]], out: Path, exit: int) -> None:
@@ -115,13 +129,7 @@ def _quantize(source: Path, tensors: Iterator[dict[str, Any]], out: Path, exit: 
             ) from error
 
 
-def losses(before: tuple[Trained, Policy], after: tuple[Trained, Policy]) -> tuple[float, float]:
-    """Accuracy on the calibration images that int8 costs: of the policy, of the full network."""
-    (old, was), (new, now) = (_accuracies(*pair) for pair in (before, after))
-    return old - new, was - now
-
-
-def _accuracies(trained: Trained, rule: Policy) -> tuple[float, float]:
+def accuracies(trained: Trained, rule: Policy) -> tuple[float, float]:
     """Of the policy and of the full network, on calibration."""
     rows = trained.calibration
     right = rows.right(rule.score)
@@ -135,10 +143,9 @@ def join(every: Sequence[StageGraph], folder: Path, parts: Sequence[StageGraph],
     heads that nobody leaves by are cut off, and the layers around them put together. The integers that
     flow stay the same. folder: of the graphs of `every`."""
     for part in parts:
-        chain = [s for s in every if s.trunk == part.trunk and part.first <= s.exit <= part.exit]
         path = out / part.file
         path.parent.mkdir(parents=True, exist_ok=True)
-        _joined([folder / stage.file for stage in chain], part.carries, path)
+        _joined([folder / every[at].file for at in within(every, part)], part.carries, path)
 
 
 def _joined(files: Sequence[Path], carries: bool, out: Path) -> None:

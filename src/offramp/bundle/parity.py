@@ -85,15 +85,31 @@ class Likeness:
     share: float  # largest difference of an exit's share of images
     accuracy: float  # difference
     differing: float  # share of images that are answered otherwise
+    lost: float  # accuracy on the calibration images, against float32
 
 
 @refusing()
 def alike(
-    bundle: Bundle, policy: Policy, rows: SplitLogits, batches: Iterable[NDArray[np.float32]]
+    bundle: Bundle,
+    policy: Policy,
+    rows: SplitLogits,
+    batches: Iterable[NDArray[np.float32]],
+    lost: float,
+    most: float = SHARE,
 ) -> Likeness:
-    """Compare an int8 bundle with its quantized stages, whose logits `rows` has. batches: the same
-    images, [B, C, H, W]. Raises OfframpError where an exit's share or accuracy differs by more than
-    `SHARE`."""
+    """Compare an int8 bundle with the quantized stages that its policy was solved on.
+
+    Args:
+        bundle: In int8.
+        policy: Its own.
+        rows: Logits of the quantized stages.
+        batches: The images that these are of, [B, C, H, W].
+        lost: The accuracy that int8 costs on calibration.
+        most: The difference of an exit's share, or of accuracy, that is no mistake.
+
+    Raises:
+        OfframpError: It differs by more than that.
+    """
     outcomes = [bundle.run(pixels) for pixels in batches]
     place = policy.leaves(rows.logits)
     logits = scoring.all_answer_logits(policy.score, rows.logits)
@@ -106,15 +122,25 @@ def alike(
     )
     right = (_same(classes, rows.labels).mean(), _same(answers, rows.labels).mean())
     accuracy = abs(float(right[0] - right[1]))
-    if not max(share, accuracy) <= SHARE:
+    if not max(share, accuracy) <= most:
         raise OfframpError(
             "the int8 bundle differs from its quantized stages on the test split, by "
             f"{100 * accuracy:.2g} points of accuracy and {100 * share:.2g} of an exit's share; nothing "
             "was written; export without int8, and report it"
         )
-    return Likeness(
-        len(place), "the whole test split", share, accuracy, float((~_same(classes, answers)).mean())
-    )
+    differing = float((~_same(classes, answers)).mean())
+    return Likeness(len(place), "the whole test split", share, accuracy, differing, lost)
+
+
+@refusing()
+def accuracies(
+    bundle: Bundle, labels: NDArray[Any], batches: Iterable[NDArray[np.float32]]
+) -> tuple[float, float]:
+    """Of a bundle, and of it with every image in it to the end."""
+    through = bundle.with_thresholds([None] * len(bundle.stages))
+    pairs = [(bundle.run(each).classes, through.run(each).classes) for each in batches]
+    early, last = (_same(np.concatenate(each), labels) for each in zip(*pairs, strict=True))
+    return float(early.mean()), float(last.mean())
 
 
 def _same(answers: Any, truth: Any) -> NDArray[np.bool_]:

@@ -16,8 +16,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import csv
 import functools
 import hashlib
+import io
 import json
 import math
 import mmap
@@ -180,7 +182,7 @@ class Answers:
 
     Attributes:
         classes: [B] int, numbers of classes; of several labels an image [B, C] bool, those that it has.
-        labels: Their names; several with | between them.
+        labels: Their names; several with | between them, and in quotes those that have one in them.
         confidence: [B] float32, the largest softmax probability, under the policy's temperature; of
             several labels the probability of the least sure one's answer.
         exits: [B] int, the exit that each image left at.
@@ -289,15 +291,20 @@ class StageInput:
 
 
 def named(labels: Sequence[str], marks: Iterable[bool]) -> str:
-    """The labels that an image has, as one text. marks: one for each label."""
-    return SEPARATOR.join(label for label, mark in zip(labels, marks, strict=True) if mark)
+    """The labels that an image has, as one text: a row of CSV with SEPARATOR, so that names with one in
+    them are in quotes. marks: one for each label."""
+    text = io.StringIO()
+    row = [label for label, mark in zip(labels, marks, strict=True) if mark]
+    csv.writer(text, delimiter=SEPARATOR, lineterminator="\r\n").writerow(row)
+    return text.getvalue()[:-2]
 
 
 def answer_fields(name: str, probabilities: Mapping[str, float] | None = None) -> dict[str, Any]:
     """An answer in JSON. name: of a class; or as `named`, with the probability of each label."""
     if probabilities is None:
         return {"class": name}
-    return {"labels": name.split(SEPARATOR) if name else [], "probabilities": probabilities}
+    (labels,) = csv.reader([name], delimiter=SEPARATOR)
+    return {"labels": labels, "probabilities": probabilities}
 
 
 def joined(inputs: Sequence[StageInput]) -> StageInput:

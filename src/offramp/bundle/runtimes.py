@@ -8,9 +8,10 @@ from __future__ import annotations
 import copy
 import importlib.util
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.export import ExportedProgram
@@ -33,6 +34,8 @@ class Runtime:
         gather: Puts the stages of a bundle together, once all its files are there: a folder, and the
             name of the trial.
         int8: Whether it reads the int8 graphs of onnxruntime's quantizer.
+        quantize: Turns a file of `write` into int8, by a quantizer of its own: the file, and what the
+            stage takes, by name, in batches of calibration images.
         elsewhere: Why its answers are not compared here; None where it runs here, by `on_NAME.py`.
         remedy: How to install it where an extra cannot.
     """
@@ -43,6 +46,7 @@ class Runtime:
     write: Callable[[ExportedProgram, Path], None] | None = None
     gather: Callable[[Path, str], None] | None = None
     int8: bool = False
+    quantize: Callable[[Path, Iterable[Mapping[str, Any]]], None] | None = None
     elsewhere: str | None = None
     remedy: str | None = None
 
@@ -59,6 +63,27 @@ def _write_tflite(program: ExportedProgram, path: Path) -> None:
     import litert_torch
 
     litert_torch.convert(program.module(), program.example_inputs[0]).export(str(path))
+
+
+def _quantize_tflite(path: Path, batches: Iterable[Mapping[str, Any]]) -> None:
+    """Weights and activations, with a scale for each channel of weights. What a stage takes and gives
+    stays float32, as run.py and policies read it."""
+    from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe
+    from ai_edge_quantizer.utils.qsv_utils import min_max_update
+
+    # The quantizer's own way is an average of late images, by which the surest logits are cut off.
+    mode = calibrator.CalibrationMode.CALIBRATION_PRESERVE_ALL_TENSORS
+    floating = calibrator.CalibrationInterpreter(str(path), mode, min_max_update)
+    run = floating.get_signature_runner(*floating.get_signature_list())
+    for batch in batches:
+        for row in range(len(next(iter(batch.values())))):
+            run(**{f"args_{i}": each[row : row + 1] for i, each in enumerate(batch.values())})
+    work = quantizer.Quantizer(str(path), recipe.static_wi8_ai8())
+    for side in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+        nothing = quantizer.AlgorithmName.NO_QUANTIZE
+        work.update_quantization_recipe(".*", side, algorithm_key=nothing)
+    ranges = floating.get_calibration_results()
+    path.write_bytes(work.quantize(ranges, enable_progress_report=False).quantized_model)
 
 
 def _write_mlpackage(program: ExportedProgram, path: Path) -> None:
@@ -97,6 +122,7 @@ RUNTIMES = {
         ("litert_torch", "ai_edge_litert"),
         ".tflite",
         _write_tflite,
+        quantize=_quantize_tflite,
         # Its converter asks for an older typing-extensions than pydantic does, and works with the newer.
         remedy="pip cannot install them beside offramp, uv can: docs/deployment.md has the command",
     ),
@@ -126,10 +152,8 @@ def check_runtimes(names: Sequence[str], int8: bool) -> None:
         if missing:
             remedy = runtime.remedy or f"pip install 'offramp[{name}]'"
             raise OfframpError(f"stages for {runtime.title} need {', '.join(missing)}; {remedy}")
-        if int8 and not runtime.int8:
-            raise OfframpError(
-                f"int8 is quantized for onnxruntime, not for {runtime.title}; leave out one of them"
-            )
+        if int8 and not (runtime.int8 or runtime.quantize):
+            raise OfframpError(f"offramp writes no int8 for {runtime.title}; leave out one of them")
 
 
 def bundled(names: Sequence[str]) -> dict[str, str]:
@@ -145,9 +169,15 @@ def size(name: str, folder: Path, stages: Sequence[Path]) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def write_stage(names: Sequence[str], stage: TracedStage, folder: Path) -> None:
-    """Write a stage for runtimes beside its ONNX graph. Raises OfframpError naming the layer, or the
-    layers, where one lacks an operator."""
+def write_stage(
+    names: Sequence[str],
+    stage: TracedStage,
+    folder: Path,
+    batches: Iterable[Mapping[str, Any]] | None = None,
+) -> None:
+    """Write a stage for runtimes beside its ONNX graph; in int8 for the one that has a quantizer, where
+    `batches` has what the stage takes of calibration images. Raises OfframpError naming the layer, or
+    the layers, where a runtime lacks an operator."""
     program: ExportedProgram | None = None
     for runtime in (RUNTIMES[name] for name in names):
         if runtime.write is None:
@@ -155,7 +185,10 @@ def write_stage(names: Sequence[str], stage: TracedStage, folder: Path) -> None:
         try:
             with quiet():
                 program = program or _for_one_image(stage)
-                runtime.write(program, (folder / stage.stage.file).with_suffix(runtime.suffix))
+                path = (folder / stage.stage.file).with_suffix(runtime.suffix)
+                runtime.write(program, path)
+                if batches is not None and runtime.quantize is not None:
+                    runtime.quantize(path, batches)
         except Exception as error:  # of many kinds: torch.export's, of each converter
             at, exit = program and _layer(program, str(error)), stage.stage.exit
             where = (
@@ -164,8 +197,8 @@ def write_stage(names: Sequence[str], stage: TracedStage, folder: Path) -> None:
                 else f"the layers up to exit {exit}"
             )
             raise OfframpError(
-                f"{where} cannot be a program of {runtime.title} ({reason(error)}); leave out this "
-                "runtime, or tap another place"
+                f"{where} cannot be a program of {runtime.title}{'' if batches is None else ' in int8'} "
+                f"({reason(error)}); leave out this runtime, or tap another place"
             ) from error
 
 

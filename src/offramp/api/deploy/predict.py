@@ -131,7 +131,8 @@ def predict(
     It writes a line for each image: file, class, confidence, exit, compute share. The share is its MACs
     against those of the plain network. An image that has left costs no more compute. Without a policy,
     all images go to the final exit. If a file has no answer, its line says why. Of several labels an
-    image, its classes are those whose probability is above a half, with | between them.
+    image, its classes are those whose probability is above a half, with | between them; a name that has
+    a | in it is in quotes.
 
     Exit codes: 0; 1 if files had no answer (named, and skipped); 2 for a mistake; 130 if interrupted.
 
