@@ -348,7 +348,7 @@ def test_the_server_answers_labels_and_the_page_is_refused(
         right = {"id": answers[0]["id"], "labels": answers[0]["labels"][::-1]}  # in whatever order
         wrong = {"id": answers[1]["id"], "labels": [*{*NAMES} - {*answers[1]["labels"]}]}
         done = client.post("/feedback", content=json.dumps([right, wrong]))
-        assert done.json() == {"labelled": 2, "unknown": []}
+        assert done.json() == {"labeled": 2, "unknown": []}
         bodies: tuple[Any, ...] = ({"id": "a", "label": "one"}, {"id": "a", "labels": ["six"]}, [7])
         refusals = [client.post("/feedback", content=json.dumps(body)) for body in bodies]
     answer = answers[0]
@@ -358,7 +358,7 @@ def test_the_server_answers_labels_and_the_page_is_refused(
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**answer, "class": "one"}, described["Answer"])
     jsonschema.validate(right, described["Label"])
-    assert (sum(watch.report().labelled), sum(watch.report().right)) == (2, 1)
+    assert (sum(watch.report().labeled), sum(watch.report().right)) == (2, 1)
     lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert [line["label"] for line in lines[2:]] == ["|".join(answer["labels"]), lines[3]["label"]]
     assert [(each.status_code, each.json()) for each in refusals] == snapshot

@@ -199,6 +199,36 @@ def test_what_nobody_waits_for_does_not_run(leaving: Path) -> None:
     batcher_.close()
 
 
+def test_an_image_has_one_outcome_where_answering_fails(
+    leaving: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images that had gone on were told of the failure too. Their own answer came later, and whoever was
+    in a batch with them then failed."""
+    monkeypatch.setattr(batcher, "WORKERS", 0)  # the test runs the stages
+    bundle, pixels = Bundle(leaving, threads=1), noise(40)
+    exits = bundle.run(pixels).exits
+    leaves, goes_on, other = (int(at) for at in (np.argmax(exits == 1), *np.flatnonzero(exits == 2)[:2]))
+    batcher_ = Batcher(bundle, 2, 0.0)
+
+    def run(*rows: int) -> list[Future[Any]]:
+        """The first stage, of these images."""
+        waiting = tuple(WaitingImage(0.0, Future()) for _ in rows)
+        batcher_._run(0, [ImageGroup(StageInput({None: [pixels[list(rows)]]}), waiting)])
+        return [each.answer for each in waiting]
+
+    def failing(_: int) -> str:
+        raise ValueError("no name")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(bundle, "name", failing)
+        outcomes = run(leaves, goes_on)
+    assert [type(each.exception(timeout=0)) for each in outcomes] == [ValueError] * 2
+    (innocent,) = run(other)
+    while (work := batcher_._queues.pop(0.0)) is not None:
+        batcher_._run(*work)
+    assert innocent.result(timeout=0).exit == 2
+
+
 def test_when_a_batch_is_full(leaving: Path) -> None:
     assert full_batch(1.0, 32.0, 32) == 1  # twice the images take twice the time
     assert full_batch(2.0, 33.0, 32) == 7  # of eight units one is fixed

@@ -23,7 +23,7 @@ from offramp.api.deploy.serve import listener, serve_bundle
 from offramp.bundle.expected import FILE, Expected, ExpectedShare, read
 from offramp.bundle.folder import seal
 from offramp.bundle.runtime import Bundle
-from offramp.serve import page
+from offramp.serve import app, page
 from offramp.serve.answers import AnswerFile, Labels
 from offramp.serve.batcher import Answer
 from offramp.serve.gauges import WatchGauges
@@ -201,7 +201,7 @@ def test_labels_that_come_later_are_counted_by_exit() -> None:
     assert not labels.label("a", "cat")  # forgotten
     assert labels.label("b", "cat") and labels.label("c", "dog") and labels.label("d", "cat")
     assert not labels.label("d", "cat")  # once is enough
-    assert (labels.labelled, labels.right) == ([1, 2], [1, 1])
+    assert (labels.labeled, labels.right) == ([1, 2], [1, 1])
 
 
 def test_the_file_of_answers_grows_by_whole_lines(
@@ -321,11 +321,13 @@ def test_a_server_watches_itself(watched: Path, pictures: list[np.ndarray], tmp_
         answers = [ask(port, png(each))[1] for each in pictures[:40]]
         wait(lambda: runs(ask(port, None, "/metrics", "GET")[1]) == 40)
         right = [{"id": answer["id"], "label": answer["class"]} for answer in answers[:30]]
-        assert ask(port, json.dumps(right), "/feedback") == (200, {"labelled": 30, "unknown": []})
+        assert ask(port, json.dumps(right), "/feedback") == (200, {"labeled": 30, "unknown": []})
         again = json.dumps({**right[0], "label": answers[0]["class"]})
-        assert ask(port, again, "/feedback")[1] == {"labelled": 0, "unknown": [right[0]["id"]]}
+        assert ask(port, again, "/feedback")[1] == {"labeled": 0, "unknown": [right[0]["id"]]}
         for body in (b"no JSON", b"[1]", b'{"id": 1}', b'{"id": "a", "label": "none"}', b"[" * 100_000):
             assert ask(port, body, "/feedback")[0] == 422
+        many = json.dumps([right[0]] * (app.LABELS + 1))
+        assert ask(port, many, "/feedback")[0] == 413 and ask(port, "[]", "/feedback")[0] == 200
         metrics = ask(port, None, "/metrics", "GET")[1]
     assert f'offramp_labels_total{{exit="{answers[0]["exit"]}"}}' in metrics
     lines = [json.loads(line) for line in path.read_text().splitlines()]

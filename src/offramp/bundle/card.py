@@ -299,7 +299,7 @@ def markdown(card: Mapping[str, Any]) -> str:
     images = card["data"].get("provenance", {}).get("images", {})
     counts = ", ".join(f"{number:,} {split}" for split, number in images.items())
     lines = label_lines(card)
-    return template.from_string(text).render(card, counts=counts, title=data_title(card), labelled=lines)
+    return template.from_string(text).render(card, counts=counts, title=data_title(card), labeled=lines)
 
 
 def label_lines(card: Mapping[str, Any]) -> list[str]:

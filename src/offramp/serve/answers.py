@@ -25,7 +25,7 @@ class Labels:
     def __init__(self, exits: int, most: int = REMEMBERED) -> None:
         self._answers: OrderedDict[str, tuple[int, str]] = OrderedDict()
         self._most = most
-        self.labelled, self.right = [0] * exits, [0] * exits
+        self.labeled, self.right = [0] * exits, [0] * exits
 
     def answered(self, id: str, exit: int, label: str) -> None:
         """exit: counted from 0; label: the answer."""
@@ -38,7 +38,7 @@ class Labels:
         if id not in self._answers:
             return False
         exit, answer = self._answers.pop(id)
-        self.labelled[exit] += 1
+        self.labeled[exit] += 1
         self.right[exit] += answer == label
         return True
 

@@ -38,12 +38,13 @@ from offramp.policy import scoring
 from offramp.serve import page
 from offramp.serve.batcher import Answer, Batcher
 from offramp.serve.gauges import WatchGauges
-from offramp.serve.uploads import Refused, ServeLimits, decoded_uploads, read_body, read_uploads
+from offramp.serve.uploads import Bodies, Refused, ServeLimits, decoded_uploads, read_uploads
 from offramp.serve.watch import Watch, run_through
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 FEW = 20  # lines of failures outside of requests
+LABELS = 1_000  # of a request to /feedback
 WAITING = 64  # images that wait to be run to the end, at most
 DESCRIPTION = Path(__file__).with_name("openapi.yaml")
 DECODERS = 2  # threads that turn files into pixels; Pillow lets go of Python's lock while it does
@@ -71,16 +72,20 @@ def top_classes(bundle: Bundle, answer: Answer, count: int) -> list[dict[str, An
 
 
 def read_labels(body: bytes, bundle: Bundle) -> list[tuple[str, str]]:
-    """Ids and labels, as of answers, of the body of /feedback. Raises Refused for anything else."""
+    """Ids and labels, as of answers, of the body of /feedback. Raises Refused for anything else, and for
+    more than LABELS: meanwhile no image is answered."""
     several = bundle.several
     form = '{"id": "…", "labels": ["…"]}' if several else '{"id": "…", "label": "…"}'
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
         value = None
-    classes = set(bundle.labels)  # a body has hundreds of thousands of rows
+    listed = value if isinstance(value, list) else [value]
+    if len(listed) > LABELS:
+        raise Refused(413, f"{len(listed):,} labels came at once; send {LABELS:,} at a time")
+    classes = set(bundle.labels)
     labeled: list[tuple[str, str]] = []
-    for row in value if isinstance(value, list) else [value]:
+    for row in listed:
         fields = row if isinstance(row, dict) else {}
         names = fields.get("labels") if several else [fields.get("label")]
         if not isinstance(fields.get("id"), str) or not isinstance(names, list):
@@ -192,7 +197,7 @@ class _Service:
     def __init__(self, bundle: Bundle, limits: ServeLimits, name: str, watch: Watch) -> None:
         self._bundle, self._limits, self._name, self._watch = bundle, limits, name, watch
         self._metrics = ServeMetrics(tuple(stage.exit for stage in bundle.stages))
-        self._taken = 0
+        self._bodies, self._taken = Bodies(limits), 0
         self._status = "warming"
         self._description = yaml.safe_load(DESCRIPTION.read_text(encoding="utf-8"))
         self._description["info"] |= {"title": name, "version": version("offramp")}
@@ -285,13 +290,15 @@ class _Service:
 
     async def _predict(self, request: Request) -> dict[str, Any]:
         """An answer, or those of all files of a form."""
-        began, top, count = time.perf_counter(), read_top(request), 1
-        self._take(1)
+        began, top, count = time.perf_counter(), read_top(request), 0
+        self._check_room(1)
         self._metrics.taken.inc()
         try:
-            uploads = await read_uploads(request, self._limits)
-            self._take(len(uploads) - 1)
+            body = await self._bodies.read(request)
+            uploads = await read_uploads(request, body, self._limits.queue)
+            self._check_room(len(uploads))
             count = len(uploads)
+            self._taken += count
             loop, how = asyncio.get_running_loop(), (self._bundle.preprocessing, self._limits)
             images = await loop.run_in_executor(self._decoders, decoded_uploads, uploads, *how)
             answers = await while_there(request, [self._batcher.submit(pixels) for pixels in images])
@@ -307,10 +314,9 @@ class _Service:
             rows.append({**file, **self._fields(answer, top), "milliseconds": 1000 * spent})
         return rows[0] if len(rows) == 1 else {"answers": rows}
 
-    def _take(self, count: int) -> None:
+    def _check_room(self, count: int) -> None:
         if self._taken + count > self._limits.queue:
             raise Refused(503, f"{self._taken} images wait already; try again")
-        self._taken += count
 
     def _fields(self, answer: Answer, top: int) -> dict[str, Any]:
         """All that is said of an image."""
@@ -329,9 +335,9 @@ class _Service:
 
     async def _feedback(self, request: Request) -> dict[str, Any]:
         """The body is JSON: `{"id": …, "label": …}` or `{"id": …, "labels": […]}`, or a list of such."""
-        rows = read_labels(await read_body(request, self._limits), self._bundle)
+        rows = read_labels(await self._bodies.read(request), self._bundle)
         unknown = [id for id, label in rows if not self._watch.label(id, label)]
-        return {"labelled": len(rows) - len(unknown), "unknown": unknown}
+        return {"labeled": len(rows) - len(unknown), "unknown": unknown}
 
     def _see(self, answer: Answer, pixels: NDArray[np.float32]) -> None:
         """Have the watch see an answer, and run its image to the end if it is drawn."""

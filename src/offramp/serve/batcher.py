@@ -197,15 +197,15 @@ class Batcher:
         bundle, waiting = self.bundle, [each for group in groups for each in group.waiting]
         try:
             left, staying, onward = bundle.step(stage, joined([group.images for group in groups]))
-            if onward is not None:
-                self._put(stage + 1, ImageGroup(onward, tuple(waiting[row] for row in staying)))
-            if left is not None:
-                for row, answer in answers(bundle, left, len(waiting)):
-                    waiting[row].answer.set_result(answer)
+            leaving = [] if left is None else list(answers(bundle, left, len(waiting)))
         except Exception as error:  # whoever waits is told, and the next batch may do better
             for each in waiting:
-                if not each.answer.done():
-                    each.answer.set_exception(error)
+                each.answer.set_exception(error)
+            return
+        if onward is not None:  # from here on nothing fails: no image has two outcomes
+            self._put(stage + 1, ImageGroup(onward, tuple(waiting[row] for row in staying)))
+        for row, answer in leaving:
+            waiting[row].answer.set_result(answer)
 
 
 def answers(bundle: Bundle, left: ExitedRows, batch: int) -> Iterator[tuple[int, Answer]]:

@@ -58,7 +58,7 @@ class WatchGauges:
                 "Images that ran to the end too, by the exit that they leave at",
                 report.runs,
             ),
-            ("labels", "Answers whose label came, by exit", report.labelled),
+            ("labels", "Answers whose label came, by exit", report.labeled),
             ("labels_right", "Of these, those that were right", report.right),
         ):
             counter = CounterMetricFamily(f"offramp_{name}", text, labels=("exit",))

@@ -154,7 +154,7 @@ def label_rows(report: Report) -> list[tuple[str, ...]]:
     """Exit, labels, accuracy with its interval, and that of calibration."""
     rows: list[tuple[str, ...]] = []
     for at, exit in enumerate(report.exits):
-        count, right = report.labelled[at], report.right[at]
+        count, right = report.labeled[at], report.right[at]
         accuracy = within(anytime(right, count)) if count else NOTHING
         before = report.expected.accuracy[at] if report.expected and report.expected.accuracy else None
         had = NOTHING if before is None else percent(before)
@@ -183,7 +183,7 @@ def html(report: Report, name: str, unreliable: tuple[str, ...]) -> str:
         agreement=agreement(report),
         windows=[window.name for window in report.windows],
         rows=window_rows(report),
-        labels=label_rows(report) if sum(report.labelled) else [],
+        labels=label_rows(report) if sum(report.labeled) else [],
         missing=missing(report.expected),
         report=report,
         days=report.options.alarm_every / (10 * 24 * 3600),

@@ -22,6 +22,7 @@ from offramp.preprocessing import FORMATS, Preprocessing
 
 FORM = "multipart/form-data"
 FIELDS = 16  # of a form, that are no files
+GRACE = 1.0  # seconds in which a body may come as slowly as it likes
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,8 @@ class Upload:
     name: str | None = None  # as the form has it; a body alone has none
 
 
-async def read_uploads(request: Request, limits: ServeLimits) -> list[Upload]:
-    """The files of a request: its body, or all files of a form. Raises Refused."""
-    body = await read_body(request, limits)
+async def read_uploads(request: Request, body: bytes, most: int) -> list[Upload]:
+    """The files of a request: its body, or all files of a form, at most so many. Raises Refused."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
         return [Upload(body)]
     if find_spec("python_multipart") is None:
@@ -70,7 +70,7 @@ async def read_uploads(request: Request, limits: ServeLimits) -> list[Upload]:
     async def parts() -> AsyncGenerator[bytes, None]:
         yield body
 
-    parser = MultiPartParser(request.headers, parts(), max_files=limits.queue, max_fields=FIELDS)
+    parser = MultiPartParser(request.headers, parts(), max_files=most, max_fields=FIELDS)
     parser.spool_max_size = len(body) + 1  # nothing goes to the disk
     try:
         form = await parser.parse()
@@ -86,23 +86,52 @@ async def read_uploads(request: Request, limits: ServeLimits) -> list[Upload]:
     return uploads
 
 
-async def read_body(request: Request, limits: ServeLimits) -> bytes:
-    """The whole body. Raises Refused."""
-    most = limits.max_body
-    length = request.headers.get("content-length", "")
-    too_large = Refused(413, f"the body is larger than {most:,} bytes; send a smaller image")
-    if length.isascii() and length.isdigit() and int(length) > most:
-        raise too_large
-    body = bytearray()
-    try:
-        async with asyncio.timeout(limits.read):
-            async for part in request.stream():
-                body += part
-                if len(body) > most:
-                    raise too_large
-    except TimeoutError:
-        raise Refused(408, f"the body was not there within {limits.read:g} seconds") from None
-    return bytes(body)
+class Bodies:
+    """The bodies that a server reads, as many at a time as images. Where more come, the one that comes
+    most slowly makes room: a client that sends a byte a second locks nobody out."""
+
+    def __init__(self, limits: ServeLimits) -> None:
+        self._limits = limits
+        # By its deadline: since when a body comes, and what is there.
+        self._coming: dict[asyncio.Timeout, tuple[float, bytearray]] = {}
+
+    async def read(self, request: Request) -> bytes:
+        """The whole body of a request. Raises Refused."""
+        most, clock = self._limits.max_body, asyncio.get_running_loop().time
+        length = request.headers.get("content-length", "")
+        too_large = Refused(413, f"the body is larger than {most:,} bytes; send a smaller one")
+        if length.isascii() and length.isdigit() and int(length) > most:
+            raise too_large
+        began, body = clock(), bytearray()
+        self._make_room(began)
+        deadline = asyncio.timeout(self._limits.read)
+        try:
+            async with deadline:
+                self._coming[deadline] = began, body
+                async for part in request.stream():
+                    body += part
+                    if len(body) > most:
+                        raise too_large
+        except TimeoutError:
+            spent = f"the body was not there within {clock() - began:.3g} seconds"
+            raise Refused(408, f"{spent}; send it faster, or a smaller one") from None
+        finally:
+            self._coming.pop(deadline, None)
+        return bytes(body)
+
+    def _make_room(self, now: float) -> None:
+        if len(self._coming) < self._limits.queue:
+            return
+        speeds = {
+            deadline: len(body) / (now - began)
+            for deadline, (began, body) in self._coming.items()
+            if now - began >= GRACE
+        }
+        if not speeds:
+            raise Refused(503, f"{len(self._coming)} images are being sent already; try again")
+        slowest = min(speeds, key=speeds.__getitem__)
+        del self._coming[slowest]
+        slowest.reschedule(now)
 
 
 def decoded_uploads(

@@ -92,7 +92,7 @@ class Report:
         runs: To the end, by exit that the image leaves at.
         differing: How many of these answered otherwise than there.
         disagreement: Share of images whose answer is not the last exit's; None without runs.
-        labelled: Answers whose label came, by exit.
+        labeled: Answers whose label came, by exit.
         right: Of these, those that were right.
         skipped: Runs to the end that were left out, as too many waited.
         lost: Lines that the file of answers lacks.
@@ -110,7 +110,7 @@ class Report:
     runs: tuple[int, ...]
     differing: tuple[int, ...]
     disagreement: Interval | None
-    labelled: tuple[int, ...]
+    labeled: tuple[int, ...]
     right: tuple[int, ...]
     skipped: int
     lost: int
@@ -228,7 +228,7 @@ class Watch:
             runs=tuple(self._runs),
             differing=tuple(self._differing),
             disagreement=quality.anytime(sum(self._differing), runs) if runs else None,
-            labelled=tuple(self._labels.labelled),
+            labeled=tuple(self._labels.labeled),
             right=tuple(self._labels.right),
             skipped=self._skipped,
             lost=0 if self._file is None else self._file.lost,

@@ -100,7 +100,7 @@ def cifar10(
         image_column: Of the Parquet files.
         label_column: Of the Parquet files.
         official: Whether other counts than 50,000 and 10,000 images are refused; with `false` a smaller
-            or relabelled folder works too, and counts and classes are taken as they come.
+            or relabeled folder works too, and counts and classes are taken as they come.
 
     Raises:
         OfframpError: naming the file that is missing or wrong.
