@@ -120,7 +120,7 @@ for module in pkgutil.walk_packages(offramp.__path__, "offramp."):
 """
 OF_AN_EXTRA = {
     *(f"offramp.bundle.on_{name}" for name in ("openvino", "executorch", "litert", "triton")),
-    *(f"offramp.serve.{name}" for name in ("app", "gauges", "server", "uploads")),
+    *(f"offramp.serve.{name}" for name in ("app", "server", "uploads")),
     "offramp.track.mlflow",
 }
 

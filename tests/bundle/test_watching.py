@@ -23,12 +23,12 @@ from offramp.api.deploy.serve import listener, serve_bundle
 from offramp.bundle.expected import FILE, Expected, ExpectedShare, read
 from offramp.bundle.folder import seal
 from offramp.bundle.runtime import Bundle
-from offramp.serve import app, page
-from offramp.serve.answers import AnswerFile, Labels
+from offramp.serve import answers as serve_answers
+from offramp.serve import page, uploads
+from offramp.serve.answers import AnswerFile, Labels, Windows
+from offramp.serve.app import WatchGauges
 from offramp.serve.batcher import Answer
-from offramp.serve.gauges import WatchGauges
 from offramp.serve.watch import FallBack, Watch, WatchOptions, fallen_back, run_through
-from offramp.serve.windows import Windows
 from refusal import refuses
 from wording import refusal
 
@@ -225,6 +225,28 @@ def test_the_file_of_answers_grows_by_whole_lines(
     assert file.lost == 1
 
 
+def test_labels_count_that_come_after_a_restart(
+    watched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "answers.jsonl"
+    before = Service(watched, answers=path)
+    first, second, *others = (answer.id for answer in before.answer(USUAL, 20))
+    assert before.watch.label(first, "1")
+    before.watch.close()
+    with path.open("a") as file:
+        file.write('[]\nno JSON\n{"id": "of another", "exit": 9, "class": "1"}\n{"id": "cut o')
+    again = Service(watched, answers=path)
+    assert again.watch.label(second, "1") and not again.watch.label(second, "1")
+    assert not again.watch.label(first, "1") and not again.watch.label("of another", "1")
+    assert sum(again.watch.report().labeled) == sum(again.watch.report().right) == 1
+    again.watch.close()
+    assert not Service(watched).watch.label(others[0], "1")  # the control: without the file
+    monkeypatch.setattr(serve_answers, "TAIL", 400)  # some lines
+    late = Service(watched, answers=path)
+    assert late.watch.label(others[-1], "1") and not late.watch.label(others[0], "1")
+    late.watch.close()
+
+
 def test_a_place_that_holds_no_lines_is_refused(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     os.mkfifo(tmp_path / "pipe")
     for place in (tmp_path, tmp_path / "pipe", tmp_path / "none" / "a.jsonl"):
@@ -326,7 +348,7 @@ def test_a_server_watches_itself(watched: Path, pictures: list[np.ndarray], tmp_
         assert ask(port, again, "/feedback")[1] == {"labeled": 0, "unknown": [right[0]["id"]]}
         for body in (b"no JSON", b"[1]", b'{"id": 1}', b'{"id": "a", "label": "none"}', b"[" * 100_000):
             assert ask(port, body, "/feedback")[0] == 422
-        many = json.dumps([right[0]] * (app.LABELS + 1))
+        many = json.dumps([right[0]] * (uploads.LABELS + 1))
         assert ask(port, many, "/feedback")[0] == 413 and ask(port, "[]", "/feedback")[0] == 200
         metrics = ask(port, None, "/metrics", "GET")[1]
     assert f'offramp_labels_total{{exit="{answers[0]["exit"]}"}}' in metrics

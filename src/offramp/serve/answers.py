@@ -1,4 +1,4 @@
-"""What was answered, for labels that come later: the latest in memory, all in a file. No pixels."""
+"""What was answered: sums of the last hour, the latest for labels that come later, all in a file."""
 
 from __future__ import annotations
 
@@ -6,12 +6,41 @@ import json
 import os
 import stat
 from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from offramp.errors import OfframpError
 
+WINDOWS = {"1 min": 60, "10 min": 600, "1 h": 3600}
+LONGEST = max(WINDOWS.values())
 REMEMBERED = 100_000  # answers that a label can come for
+TAIL = 32 * 2**20  # bytes of a file of answers that are read again at a start
+
+
+class Windows:
+    """Sums of some numbers, second by second. columns: how many numbers there are."""
+
+    def __init__(self, columns: int) -> None:
+        self._sums = np.zeros((LONGEST, columns))
+        self._second = np.full(LONGEST, -1, np.int64)  # that a row has the sums of
+
+    def add(self, now: float, values: Mapping[int, float]) -> None:
+        """now: seconds of a clock that never goes back; values: by column."""
+        second = int(now)
+        row = second % LONGEST
+        if self._second[row] != second:
+            self._second[row], self._sums[row] = second, 0.0
+        for column, value in values.items():
+            self._sums[row, column] += value
+
+    def sums(self, now: float, seconds: int) -> NDArray[np.float64]:
+        """The sums [columns] of the last seconds; the one that has begun is one of them."""
+        lately = (self._second >= 0) & (self._second > int(now) - seconds)
+        return np.asarray(self._sums[lately].sum(axis=0))
 
 
 class Labels:
@@ -32,6 +61,14 @@ class Labels:
         self._answers[id] = exit, label
         if len(self._answers) > self._most:
             self._answers.popitem(last=False)
+
+    def recall(self, fields: Mapping[str, Any], exits: Sequence[int]) -> None:
+        """See a line of the file of answers again. exits: their numbers."""
+        match fields:
+            case {"id": str(id), "exit": int(exit), "class": str(label)} if exit in exits:
+                self.answered(id, exits.index(exit), label)
+            case {"id": str(id), "label": str()}:  # which it has had
+                self._answers.pop(id, None)
 
     def label(self, id: str, label: str) -> bool:
         """Whether an answer of that id waited for its label, which came now."""
@@ -66,6 +103,18 @@ class AnswerFile:
             raise OfframpError(f"{path} is no file; choose another for `answers`")
         # After a crash in the middle of a line the next one begins on its own.
         self._torn = status.st_size > 0 and os.pread(self._handle, 1, status.st_size - 1) != b"\n"
+
+    def latest(self) -> Iterator[dict[str, Any]]:
+        """The last lines, as far as they are of this kind."""
+        size = os.fstat(self._handle).st_size
+        first = max(size - TAIL, 0)  # where a line begins, or not
+        for line in os.pread(self._handle, size - first, first).splitlines()[first > 0 :]:
+            try:
+                fields = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(fields, dict):
+                yield fields
 
     def append(self, fields: dict[str, Any]) -> None:
         """A line, in one write."""

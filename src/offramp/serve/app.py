@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
@@ -25,6 +25,7 @@ from prometheus_client import (
     Summary,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -32,35 +33,28 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from offramp.bundle.runtime import Bundle
-from offramp.errors import shortened
 from offramp.hashing import finite
 from offramp.policy import scoring
 from offramp.serve import page
 from offramp.serve.batcher import Answer, Batcher
-from offramp.serve.gauges import WatchGauges
-from offramp.serve.uploads import Bodies, Refused, ServeLimits, decoded_uploads, read_uploads
+from offramp.serve.uploads import (
+    Bodies,
+    Refused,
+    ServeLimits,
+    decoded_uploads,
+    read_labels,
+    read_top,
+    read_uploads,
+)
 from offramp.serve.watch import Watch, run_through
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 FEW = 20  # lines of failures outside of requests
-LABELS = 1_000  # of a request to /feedback
 WAITING = 64  # images that wait to be run to the end, at most
 DESCRIPTION = Path(__file__).with_name("openapi.yaml")
+Rows = Sequence[tuple[list[str], float | None]]  # of a gauge: values of its labels, and its own
 DECODERS = 2  # threads that turn files into pixels; Pillow lets go of Python's lock while it does
-
-
-def read_top(request: Request) -> int:
-    """How many classes an answer shall name; 0 where the address does not say. Raises Refused."""
-    for name in request.query_params:
-        if name != "top":
-            raise Refused(400, f"/predict takes no '{shortened(name, 40)}'; there is ?top=N")
-    text = request.query_params.get("top")
-    if text is None:
-        return 0
-    if not (text.isascii() and text.isdigit() and int(text[:9])):
-        raise Refused(400, "top must be a whole number from 1, as in /predict?top=3")
-    return int(text[:9])
 
 
 def top_classes(bundle: Bundle, answer: Answer, count: int) -> list[dict[str, Any]]:
@@ -69,34 +63,6 @@ def top_classes(bundle: Bundle, answer: Answer, count: int) -> list[dict[str, An
     sure = scoring.probabilities(answer.logits, warmth)
     order = np.argsort(-np.where(np.isnan(answer.logits), -np.inf, answer.logits), kind="stable")
     return [{"class": bundle.labels[at], "confidence": float(sure[at])} for at in order[:count]]
-
-
-def read_labels(body: bytes, bundle: Bundle) -> list[tuple[str, str]]:
-    """Ids and labels, as of answers, of the body of /feedback. Raises Refused for anything else, and for
-    more than LABELS: meanwhile no image is answered."""
-    several = bundle.several
-    form = '{"id": "…", "labels": ["…"]}' if several else '{"id": "…", "label": "…"}'
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        value = None
-    listed = value if isinstance(value, list) else [value]
-    if len(listed) > LABELS:
-        raise Refused(413, f"{len(listed):,} labels came at once; send {LABELS:,} at a time")
-    classes = set(bundle.labels)
-    labeled: list[tuple[str, str]] = []
-    for row in listed:
-        fields = row if isinstance(row, dict) else {}
-        names = fields.get("labels") if several else [fields.get("label")]
-        if not isinstance(fields.get("id"), str) or not isinstance(names, list):
-            raise Refused(422, f"the body must be JSON: {form}, or a list of such")
-        for name in names:
-            if not isinstance(name, str) or name not in classes:
-                raise Refused(422, f"{ascii(name)[:60]} is no class; GET / lists them")
-        marks = set(names)
-        answer = bundle.name([name in marks for name in bundle.labels]) if several else names[0]
-        labeled.append((fields["id"], answer))
-    return labeled
 
 
 class ServeMetrics:
@@ -125,6 +91,74 @@ class ServeMetrics:
         self.compute.observe(answer.compute)
         self.seconds.observe(seconds)
         self.batches.observe(answer.batch)
+
+
+class WatchGauges:
+    """A collector of prometheus_client's. What no image says is absent."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def collect(self) -> Iterator[Metric]:
+        report = self._watch.report()
+        exits, windows, expected = [*map(str, report.exits)], report.windows, report.expected
+        shares = [
+            ([window.name.replace(" ", ""), exit], share)
+            for window in windows
+            for exit, share in zip(exits, window.shares, strict=True)
+        ]
+        yield _family("window_exit_share", "Of images, by exit", shares, ("window", "exit"))
+        for name, text in (
+            ("images", "Images answered"),
+            ("confidence", "Mean confidence of answers"),
+            ("compute", "Mean MACs against the network without early exits"),
+            ("disagreement", "Share of runs to the end that answer otherwise there"),
+        ):
+            rows = [([each.name.replace(" ", "")], getattr(each, name)) for each in windows]
+            yield _family(f"window_{name}", f"{text}, lately", rows, ("window",))
+        if expected is not None:
+            for bound in ("value", "low", "high"):
+                of = [(exit, expected.of_exit(int(exit))) for exit in exits]
+                rows = [([exit], getattr(share, bound)) for exit, share in of if share]
+                name = "expected_exit_share" + ("" if bound == "value" else f"_{bound}")
+                yield _family(name, "Of calibration images", rows, ("exit",))
+            before = expected.disagreement
+            yield _family("expected_confidence", "On calibration images", [([], expected.confidence)])
+            yield _family("expected_compute", "On calibration images", [([], expected.compute)])
+            rows = [([], before and before.value)]
+            yield _family("expected_disagreement", "On calibration images", rows)
+        yield _family("alarm", "1 while an alarm stands", [([], float(report.alarm is not None))])
+        yield CounterMetricFamily("offramp_alarms", "Since the start", value=report.alarms)
+        share = report.disagreement
+        for bound in ("value", "low", "high"):
+            name = "disagreement" + ("" if bound == "value" else f"_{bound}")
+            text = "Share of images whose answer is not the last exit's, since the start, within 95 %"
+            yield _family(name, text, [([], None if share is None else getattr(share, bound))])
+        for name, text, counts in (
+            (
+                "shadow_runs",
+                "Images that ran to the end too, by the exit that they leave at",
+                report.runs,
+            ),
+            ("labels", "Answers whose label came, by exit", report.labeled),
+            ("labels_right", "Of these, those that were right", report.right),
+        ):
+            counter = CounterMetricFamily(f"offramp_{name}", text, labels=("exit",))
+            for exit, count in zip(exits, counts, strict=True):
+                counter.add_metric([exit], count)
+            yield counter
+        yield CounterMetricFamily(
+            "offramp_shadow_skipped", "Left out, as too many waited", report.skipped
+        )
+        yield CounterMetricFamily("offramp_answers_lost", "Lines that --answers lacks", report.lost)
+
+
+def _family(name: str, text: str, rows: Rows, labels: Sequence[str] = ()) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"offramp_{name}", text, labels=labels)
+    for values, value in rows:
+        if value is not None:
+            family.add_metric(values, value)
+    return family
 
 
 def in_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -1,9 +1,10 @@
-"""From a request to the pixels of its images, within limits: what is refused, and by which status."""
+"""What requests bring, images and labels, within limits: what is refused, and by which status."""
 
 from __future__ import annotations
 
 import asyncio
 import io
+import json
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,11 +18,13 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from offramp.bundle.runtime import Bundle
 from offramp.errors import check_fields, in_line, shortened
 from offramp.preprocessing import FORMATS, Preprocessing
 
 FORM = "multipart/form-data"
 FIELDS = 16  # of a form, that are no files
+LABELS = 1_000  # of a request to /feedback
 GRACE = 1.0  # seconds in which a body may come as slowly as it likes
 
 
@@ -84,6 +87,47 @@ async def read_uploads(request: Request, body: bytes, most: int) -> list[Upload]
     if not uploads:
         raise Refused(400, "the form has no file; send one as curl -F image=@photo.jpg does")
     return uploads
+
+
+def read_top(request: Request) -> int:
+    """How many classes an answer shall name; 0 where the address does not say. Raises Refused."""
+    for name in request.query_params:
+        if name != "top":
+            raise Refused(400, f"/predict takes no '{shortened(name, 40)}'; there is ?top=N")
+    text = request.query_params.get("top")
+    if text is None:
+        return 0
+    if not (text.isascii() and text.isdigit() and int(text[:9])):
+        raise Refused(400, "top must be a whole number from 1, as in /predict?top=3")
+    return int(text[:9])
+
+
+def read_labels(body: bytes, bundle: Bundle) -> list[tuple[str, str]]:
+    """Ids and labels, as of answers, of the body of /feedback. Raises Refused for anything else, and for
+    more than LABELS: meanwhile no image is answered."""
+    several = bundle.several
+    form = '{"id": "…", "labels": ["…"]}' if several else '{"id": "…", "label": "…"}'
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        value = None
+    listed = value if isinstance(value, list) else [value]
+    if len(listed) > LABELS:
+        raise Refused(413, f"{len(listed):,} labels came at once; send {LABELS:,} at a time")
+    classes = set(bundle.labels)
+    labeled: list[tuple[str, str]] = []
+    for row in listed:
+        fields = row if isinstance(row, dict) else {}
+        names = fields.get("labels") if several else [fields.get("label")]
+        if not isinstance(fields.get("id"), str) or not isinstance(names, list):
+            raise Refused(422, f"the body must be JSON: {form}, or a list of such")
+        for name in names:
+            if not isinstance(name, str) or name not in classes:
+                raise Refused(422, f"{ascii(name)[:60]} is no class; GET / lists them")
+        marks = set(names)
+        answer = bundle.name([name in marks for name in bundle.labels]) if several else names[0]
+        labeled.append((fields["id"], answer))
+    return labeled
 
 
 class Bodies:

@@ -19,9 +19,8 @@ from offramp.errors import check_fields
 from offramp.policy import quality, scoring
 from offramp.policy.quality import Interval
 from offramp.serve.alarm import Detector, ShareChange
-from offramp.serve.answers import AnswerFile, Labels
+from offramp.serve.answers import WINDOWS, AnswerFile, Labels, Windows
 from offramp.serve.page import changed
-from offramp.serve.windows import WINDOWS, Windows
 
 if TYPE_CHECKING:
     from offramp.bundle.runtime import Bundle
@@ -160,6 +159,8 @@ class Watch:
         self.alarm: Alarm | None = None
         self._ended: float | None = None
         self._file = None if options.answers is None else AnswerFile(options.answers)
+        for line in () if self._file is None else self._file.latest():
+            self._labels.recall(line, self._exits)
         self._careful = fallen_back(bundle, options.fall_back)
 
     @property
