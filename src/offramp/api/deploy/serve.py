@@ -107,8 +107,8 @@ def serve_bundle(
             a second; 0 turns the alarm off.
         fall_back: While an alarm stands: raise has images leave later, by thresholds half way to
             certainty; all runs every image to the end; none goes on as before.
-        answers: A file of JSON lines that each answer is appended to, with its id and exit. A server that
-            starts again reads its last ids, so that labels still find their answers.
+        answers: A file of JSON lines that each answer is appended to, with its id and exit. At a start
+            its last ids are read, so that labels still find their answers.
 
     Returns:
         A server that listens. Its `run` answers until it is interrupted; a command calls it.
