@@ -42,8 +42,8 @@ class Layers:
         these stages, or several of them as one, of which the last head answers."""
         chain = within(self._stages, part)
         needed = self._needed(chain[-1])
-        taken = dict(zip(needed, (tensors for tensors, _ in self._walk(pixels, needed)), strict=True))
-        first, last = taken[chain[0]], taken[chain[-1]]
+        inputs = dict(zip(needed, (tensors for tensors, _ in self._walk(pixels, needed)), strict=True))
+        first, last = inputs[chain[0]], inputs[chain[-1]]
         tensors = {name: first[name] for name in first if name != BEFORE}
         return tensors | {name: last[name] for name in last if name == BEFORE}
 
