@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_refused(fitted: Fitted, tmp_path: Path) -> None:
         refuses("policy", fitted.export, tmp_path / "bundle", wrong)
     for wrong in (other, unmade, "nowhere.json"):
         refuses("policy", fitted.predict, IMAGES, wrong)
-    refuses("give exactly one target", fitted.calibrate)
+    refuses("name one limit, such as `max_accuracy_loss` 0.01", fitted.calibrate)
     assert not list(tmp_path.iterdir())
     policy.save(tmp_path / "policy.json")
     found = (fitted.predict(IMAGES, rule).exits for rule in (policy, str(tmp_path / "policy.json")))

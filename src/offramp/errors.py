@@ -88,6 +88,9 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+MANY = 40  # choices that a line lists
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """A hint for a mistyped word: `; did you mean 'joint'?`, or the choices when none is near."""
     options = sorted(choices)
@@ -97,7 +100,8 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     close = begun if len(begun) == 1 else difflib.get_close_matches(word, options, n=1, cutoff=0.5)
     if close:
         return f"; did you mean '{close[0]}'?"
-    return f"; choose from {', '.join(options)}" if options else ""
+    more = f" and {len(options) - MANY:,} more" if len(options) > MANY else ""
+    return f"; choose from {', '.join(options[:MANY])}{more}" if options else ""
 
 
 MUST = {  # in place of pydantic's own words

@@ -138,12 +138,14 @@ def test_uneven_classes_are_a_note(cli: Cli, photos: Path) -> None:
     ("arguments", "words"),
     [
         (("cifat10",), "unknown data set 'cifat10'; did you mean 'cifar10'"),
+        (("photos",), "unknown data set 'photos'; a folder is folder:photos"),
         (("folder:nowhere",), "there is no folder nowhere"),
         (("digits", "--set", "data.sise=4"), "data set 'digits' has no option 'sise'"),
         (("digits", "--augment", "[flop]"), "did you mean 'flip'"),
     ],
 )
 def test_what_cannot_be_opened_is_one_line(arguments: tuple[str, ...], words: str, cli: Cli) -> None:
+    Path("photos").mkdir()
     refused(cli("data", "describe", *arguments), words)
 
 

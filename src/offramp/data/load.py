@@ -220,6 +220,8 @@ def _read_source(spec: DataSpec, recorded: RecordedCode | None) -> RawData:
         own = load_code(spec.name, "data.name", recorded)
         return from_function(spec.name, own, _arguments(own.function, spec, None, None))
     if spec.name not in DATASETS:
+        if Path(spec.name).is_dir():
+            raise OfframpError(f"unknown data set '{spec.name}'; a folder is folder:{spec.name}")
         raise OfframpError(
             f"unknown data set '{spec.name}'{nearest(spec.name, DATASETS)} "
             "(your own: path/to/file.py:function)"

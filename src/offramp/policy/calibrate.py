@@ -71,9 +71,10 @@ def target(plain_macs: int, **limits: Unpack[Limits]) -> Target:
         if values.get(kind) is not None
     }
     if len(numbers) != 1:
-        got = " and ".join(map(words, numbers)) or "none"
-        kinds = ", ".join(map(words, LIMITS))
-        raise OfframpError(f"give exactly one target of {kinds}; got {got}")
+        first, *others = (f"`{kind.replace('-', '_')}`" for kind in numbers or LIMITS)
+        several = f"not {first} and {' and '.join(others)}"
+        none = f"such as {first} 0.01, one point at most; others are {', '.join(others)}"
+        raise OfframpError(f"name one limit, {several if numbers else none}")
     ((kind, value),) = numbers.items()
     guaranteed = LIMITS[kind].by == "guarantee"
     if not labels and kind != "risk":

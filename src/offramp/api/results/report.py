@@ -73,7 +73,7 @@ class ReportPage:
 def write_report(
     stores: ResultsPlaces = RUNS,
     *,
-    out: Path = Path("report"),
+    out: Annotated[Path, CommandOption("FOLDER")] = Path("report"),
     study: StudyName = None,
     title: Annotated[str | None, CommandOption("TEXT")] = None,
     formats: FormatNames = "svg,pdf,png",
