@@ -339,7 +339,10 @@ def test_heads_alone_train_on_a_published_network(
         (("--exits", "blocks.9"), "blocks.9"),
         (("--exits", "0"), "must be at least 1"),
         (("--max-accuracy-loss", "2"), "max accuracy loss is a share"),
-        (("--max-accuracy-loss", "0.1", "--risk", "0.1"), "name one limit, not --max-accuracy-loss and --risk"),
+        (
+            ("--max-accuracy-loss", "0.1", "--risk", "0.1"),
+            "name one limit, not --max-accuracy-loss and --risk",
+        ),
         (("--data", "folder:nowhere"), "nowhere"),
         (("--backbone", "resnet"), "did you mean 'resnet"),
         (("--backbone", "torchvision/nope"), "nope"),

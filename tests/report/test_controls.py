@@ -16,7 +16,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from offramp.analysis.claims import Claim, Judgment
 from offramp.analysis.recommend import Preference, recommend
-from offramp.report.advice import answer, beside_plain
+from offramp.report.advice import answer, beside_plain, headline
 from offramp.report.claims import read
 from offramp.report.controls import COIN
 from offramp.report.evidence import Evidence, of_strategies
@@ -24,6 +24,7 @@ from offramp.report.figures.compute import accuracy_compute, static_frontier
 from offramp.report.runs import Runs
 from offramp.report.tables.compute import equal
 from offramp.report.tables.main import main
+from offramp.units import percent
 
 STRATEGIES = {"baseline": (0.0, 0.0, 1.3), "joint": (0.3, 0.9, 1.3), "two-stage": (0.2, 0.8, 1.3)}
 SMALL = ("small", 20)
@@ -109,6 +110,22 @@ def test_a_control_wins_the_advice_that_compute_decides() -> None:
     small = next(r for r in unbeaten.ranking if r.name == "width small")
     assert (small.low, small.high, small.training) == (20, 20, 100)
     assert COIN not in {r.name for r in (*advice.ranking, *unbeaten.ranking)}  # a bar, and no advice
+
+
+def test_the_first_sentence_has_the_accuracy_of_the_control_itself() -> None:
+    """It is above the target, as a network of one exit has no less accurate answer for less compute."""
+    (runs,) = (found := evidence(planted(1.6))).runs
+    (sentence,) = headline(found)
+    (small,) = runs.controls.cheaper
+    (advice,) = recommend(found.facts, Preference("latency"))
+    assert advice.target is not None and small.accuracy().mean > advice.target + 0.005
+    assert sentence.startswith(
+        f"width small, a smaller plain network, has {percent(small.accuracy().mean)} on test"
+    )
+    assert "points above it" in sentence  # what it has, and not what was the target
+    assert f"where it has {percent(small.accuracy().mean)}" in " ".join(answer(found))
+    (sentence,) = headline(evidence(planted(-9.0)))
+    assert percent(advice.target) in sentence and "plain network," not in sentence
 
 
 def test_which_plain_networks_are_controls() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from offramp.analysis.measures import MEASURES
-from offramp.analysis.recommend import GOALS, Advice, Preference, recommend, sure
+from offramp.analysis.recommend import GOALS, Advice, Preference, Ranked, recommend, sure
 from offramp.analysis.recommend.equal import ComputeLevel, crossings, stretches
 from offramp.analysis.recommend.goals import ExclusionKind, compute_for
 from offramp.analysis.stats.pairwise import ALPHA, POWER, Pair, least_shown
@@ -60,8 +60,10 @@ def headline(evidence: Evidence) -> tuple[str, ...]:
         alone = [t for t in trials if t.strategy == "baseline"]
         plain = np.mean([t.manifest.metrics["test"].accuracy[-1] for t in alone]) if alone else None
         where = f" on {advice.data}" if len(evidence.runs) > 1 else ""
-        has = f"{percent(target)} on test{where}"
-        apart = "" if plain is None else f", {_from(float(plain), target)} it"
+        first, controls = ranking[0], own[0].controls
+        reached = target if advice.even and len(ranking) > 1 else _reached(first, target)
+        has = f"{percent(reached)} on test{where}"
+        apart = "" if plain is None else f", {_from(float(plain), reached)} it"
         least, most = (percent(each.mean / full) for each in (ranking[0], ranking[-1]))
         if advice.even and len(ranking) > 1:
             sentences.append(
@@ -73,10 +75,18 @@ def headline(evidence: Evidence) -> tuple[str, ...]:
         open_ = [r.name for r in ranking[1:] if r.behind is None]
         sure_of = f"; {ties} may need no more" if ties else ""
         sure_of += f"; not tested against {listed(open_)}" if open_ else ""
+        kinds = {"network": ", a smaller plain network,", "cascade": ", a cascade of plain networks,"}
+        what = next((kinds[k] for k in kinds if first.name in controls.named(k).values()), "")
         sentences.append(
-            f"{ranking[0].name} has {has} at {least} of the plain network's compute{apart}{sure_of}."
+            f"{first.name}{what} has {has} at {least} of the plain network's compute{apart}{sure_of}."
         )
     return tuple(sentences)
+
+
+def _reached(first: Ranked, target: float) -> float:
+    """What the first one is right on at its compute: the target, or more where its cheapest answer has
+    more."""
+    return first.accuracy if first.accuracy and first.accuracy - target > 0.001 else target
 
 
 def _from(plain: float, target: float) -> str:
@@ -225,6 +235,10 @@ def sentence(advice: Advice, several: bool = False) -> str:
         whose = f" with early exits, which {listed(alone)} {lacks}" if alone else ""
         every = f"no significant difference between any of {len(others) + 1} strategies{whose}"
         return f"{start}{every} ({spread}{target}){_detectable(advice)}{_left_out(advice)}."
+    has = 0.0 if advice.target is None else _reached(best, advice.target)
+    target += (
+        f", where it has {percent(has)}" if advice.target is not None and has > advice.target else ""
+    )
     value = f"{title(advice)} {advice.measure.text(best.mean)}{target}"
     return (
         f"{start}{best.name} ({value}). {_begun(sure(advice))}{_detectable(advice)}{_left_out(advice)}."
