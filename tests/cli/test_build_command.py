@@ -341,7 +341,7 @@ def test_heads_alone_train_on_a_published_network(
         (("--max-accuracy-loss", "2"), "max accuracy loss is a share"),
         (
             ("--max-accuracy-loss", "0.1", "--risk", "0.1"),
-            "name one limit, not --max-accuracy-loss and --risk",
+            "name one limit, not --max-accuracy-loss",
         ),
         (("--data", "folder:nowhere"), "nowhere"),
         (("--backbone", "resnet"), "did you mean 'resnet"),

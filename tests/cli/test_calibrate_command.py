@@ -267,7 +267,7 @@ def test_what_is_not_to_be_trusted_is_refused(run: Cli, store: Store) -> None:
         (("two",), "name one limit, such as --max-accuracy-loss 0.01"),
         (
             ("two", "--risk", "0.1", "--min-accuracy", "0.5"),
-            "name one limit, not --min-accuracy and --risk",
+            "not --min-accuracy and --risk",
         ),
         (("two", "--risk", "0"), "risk must be a share between 0 and 1"),
         (("two", "--risk", "nan"), "risk must be a share between 0 and 1"),
