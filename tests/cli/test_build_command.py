@@ -74,7 +74,7 @@ def engine(place: Path) -> Path:
 
 def test_the_reading_of_images_is_told(cli: Cli, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("offramp.data.progress.PERIOD", 0.0)
-    monkeypatch.setattr("offramp.api.progress.reading.SELDOM", 0.0)
+    monkeypatch.setattr("offramp.api.progress.log.SELDOM", 0.0)
     words = ("build", "--backbone", "digits-cnn", "--data", f"folder:{photos}", "--out", "bundle")
     assert "reading images: " in cli(*words, "--dry-run").err
     assert cli(*words, "--dry-run", "--quiet").err == ""

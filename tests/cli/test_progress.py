@@ -13,10 +13,8 @@ import pytest
 from command import untimed
 from rich.console import Console
 
-from offramp.api.progress import reading
 from offramp.api.progress.display import Progress
-from offramp.api.progress.log import CLEAR, Format, Log, LogOptions, opened
-from offramp.api.progress.reading import reading_shown
+from offramp.api.progress.log import CLEAR, SELDOM, Format, Log, LogOptions, opened, reading_shown
 from offramp.engine.fit import EpochReport
 from offramp.errors import OfframpError
 from offramp.study.plan.plan import Plan
@@ -76,7 +74,7 @@ def test_nothing_where_nothing_is_wanted_and_all_is_put_back(
         raise KeyboardInterrupt
     assert (log.level, list(log.handlers)) == before
     LOG.info("nobody listens")
-    assert capsys.readouterr() == ("", "") and reading.SELDOM == 10
+    assert capsys.readouterr() == ("", "") and SELDOM == 10
 
 
 def test_a_line_that_moves_already_says_how_far_reading_is(

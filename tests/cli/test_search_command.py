@@ -13,8 +13,7 @@ from command import STUDY, Cli, refused, untimed
 from PIL import Image
 
 from offramp.api.progress.display import Display
-from offramp.api.progress.log import Format, Log
-from offramp.api.progress.reading import moving
+from offramp.api.progress.log import Format, Log, moving
 from offramp.report import evidence
 from offramp.report.page.how import facts
 from offramp.study.run import events
@@ -89,7 +88,7 @@ def test_the_reading_of_images_is_told(
 ) -> None:
     """A search of many was silent for minutes."""
     monkeypatch.setattr("offramp.data.progress.PERIOD", 0.0)
-    monkeypatch.setattr("offramp.api.progress.reading.SELDOM", 0.0)
+    monkeypatch.setattr("offramp.api.progress.log.SELDOM", 0.0)
     for number in range(80):
         path = tmp_path / "photos" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from offramp.api.progress.log import Format, Log, LogOptions, opened
-from offramp.api.progress.reading import moving, reading_shown
+from offramp.api.progress.log import Format, Log, LogOptions, moving, opened, reading_shown
 
 QUIET = click.Option(["--quiet", "-q"], is_flag=True, help="Show no progress, only the results.")
 LOG = (

@@ -311,6 +311,11 @@ class Data:
         }
 
     @property
+    def images_an_epoch(self) -> dict[str, int]:
+        """How many images an epoch runs through, by split."""
+        return {"train": len(self.train), "validation": len(self.validation)}
+
+    @property
     def several(self) -> bool:
         """Whether images have several labels each, and not one class."""
         return several(self.train.labels)

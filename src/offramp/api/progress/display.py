@@ -13,8 +13,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from offramp.api.progress.log import Line, Log
-from offramp.api.progress.reading import moving, reading_shown
+from offramp.api.progress.log import Line, Log, moving, reading_shown
 from offramp.api.reporter import finished, warn
 from offramp.api.run_state import RunState
 from offramp.api.train.search import setting_words

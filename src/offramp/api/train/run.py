@@ -321,7 +321,6 @@ def _run_until_decided(
 def _run_list(request: StudyRequest, site: TrainingSite, reporter: Reporter) -> Results:
     """One study after another; what fails in one does not stop the next."""
     from offramp.store.store import Store
-    from offramp.store.table import by_strategy
     from offramp.study.plan.plan import plans
     from offramp.study.spec.models import part_names
 
@@ -352,8 +351,7 @@ def _run_list(request: StudyRequest, site: TrainingSite, reporter: Reporter) -> 
     if len(merged) > 1:
         lines = tuple(line for each in merged.values() for line in each.lines)
         return replace(results, lines=lines, studies=merged, parts=parts, _parts_shown=is_shown)
-    lines = tuple(by_strategy(store, results.trials))
-    return replace(results, lines=lines, parts=parts, seeds=len(parts), _parts_shown=is_shown)
+    return replace(results, parts=parts, seeds=len(parts), _parts_shown=is_shown)
 
 
 def _merged(store: Store, results: Sequence[Results]) -> Results:

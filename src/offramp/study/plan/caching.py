@@ -96,7 +96,7 @@ def forecast(plan: Plan, allowed: CacheLimits, device: torch.device) -> Peak:
         return Peak()
     sizes, speeds = value_bytes(plan.net), assumed(device.type)
     limits: dict[Medium, int] = {"memory": allowed.memory, "disk": allowed.disk}
-    counts = {"train": len(plan.data.train), "validation": len(plan.data.validation)}
+    counts = plan.data.images_an_epoch
     cached: Holdings = {}
     peak = Peak()
     for group, later in _groups(plan):

@@ -338,8 +338,8 @@ def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) 
             nodes |= new
             name = trial_id(study, strategy.label, resolved, data, seed)
             trials.append(Trial(name, strategy.label, strategy, seed, resolved, tuple(new)))
-    images = {"train": len(data.train), "validation": len(data.validation)}
     sizes = value_bytes(net)
+    images = data.images_an_epoch
     costs = {key: work(node, net, images, sizes, data.augment) for key, node in nodes.items()}
     return Plan(study, data, net=net, numerics=numerics, trials=tuple(trials), nodes=nodes, work=costs)
 

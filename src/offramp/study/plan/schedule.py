@@ -72,7 +72,7 @@ class Schedule:
     @cached_property
     def _live(self) -> Mapping[str, int]:
         plan = self.plan
-        images = {"train": len(plan.data.train), "validation": len(plan.data.validation)}
+        images = plan.data.images_an_epoch
         return {k: live_macs(n, plan.net, images, n.recipe.epochs, 1) for k, n in self.left.items()}
 
     @cached_property

@@ -66,7 +66,7 @@ def record(
         meter: That measured.
     """
     node, net, execution = trainee.node, plan.net, plan.study.execution
-    images = {"train": len(plan.data.train), "validation": len(plan.data.validation)}
+    images = plan.data.images_an_epoch
     passed = (trainee.epoch, len({trainee.epoch, trainee.best_epoch}))
     frozen = math.ceil(trainee.frozen_macs + frozen_macs)
     alone = execution.mode == "plain" and workers == 1
