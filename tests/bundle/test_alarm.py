@@ -82,6 +82,21 @@ def test_what_changed_is_named_with_its_share_and_since_when() -> None:
     assert images / 2 < change.took < images + 60 and change.images == change.took
 
 
+@pytest.mark.parametrize("every", [2, 500])
+def test_what_nothing_is_known_of_is_not_named_however_often_alarms_may_be_false(every: int) -> None:
+    """Of the second share no image has said anything, and no bet is made on the third."""
+    shares = [
+        ExpectedShare("exit", 0.5, 0.4, 0.6, 1),
+        ExpectedShare("disagreement", 0.1, 0.05, 0.2),
+        ExpectedShare("exit", 0.0, 0.0, 1.0, 2),
+    ]
+    detector = Detector(np.array([(each.low, each.high) for each in shares]), every)
+    while not detector.observe(np.array([1.0, np.nan, 0.0])):
+        pass
+    (change,) = detector.changes(shares)
+    assert change.share is shares[0] and change.value == 1
+
+
 def test_what_says_nothing_of_a_share_leaves_it_as_it_was() -> None:
     detector = Detector(BOUNDS, 1e9)
     detector.observe(np.array([0.0, 1.0, 1.0]))
@@ -172,6 +187,16 @@ def test_classes_that_weigh_otherwise_in_service_are_expected_so() -> None:
     leaves = RULE.leaves(of.calibration.logits) == 0
     assert share is not None and share.value == pytest.approx(leaves[alone].mean())
     assert share.low < share.value < share.high and not share.low < leaves.mean() < share.high
+
+
+def test_weighted_shares_stay_shares_though_their_weights_are_rounded() -> None:
+    """A server refuses what is above 1, of its own bundle."""
+    chosen = Chosen(class_shares=(0.37, 0.29, 0.21, 0.13))
+    rule = Policy("fixed", (1, 2), (0.0, None), calibration=Calibration(chosen=chosen))
+    for seed in range(12):
+        share = expect(rule, trial(seed, 90 + seed), (1, 2)).of_exit(1)
+        assert share is not None and share.low <= share.value <= share.high <= 1
+        assert share.value == pytest.approx(1)
 
 
 @pytest.mark.parametrize("score", ["confidence", "patience", "ensemble", "fixed"])

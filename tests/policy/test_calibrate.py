@@ -249,6 +249,25 @@ def test_an_outcome_adds_up() -> None:
     assert all(e.ece is not None and e.ece < 0.1 and (e.auroc or 0) > 0.6 for e in result.exits)
 
 
+def test_an_exit_that_answers_alone_keeps_its_temperature() -> None:
+    outcome = chosen("max-mean-macs", 11, Search(temperature=True))
+    assert outcome.policy.score == "fixed" and outcome.policy.takes_all == 0
+    assert outcome.policy.temperatures == outcome.candidates[0].temperatures is not None
+    # As int8 solves it again, by what the policy says of itself.
+    again = chosen("max-mean-macs", 11, Search("fixed", temperature=True))
+    assert again.policy == outcome.policy
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_weighted_shares_of_exits_are_shares(seed: int) -> None:
+    """One that is above 1 by rounding is refused by who reads the policy file."""
+    rows = simulated(200 + seed, seed)
+    shares = np.random.default_rng(seed).dirichlet(np.ones(10))
+    target = Target("max-mean-macs", 12)
+    outcome = calibrate(VALIDATION, rows, COSTS, target, Search("fixed"), shares=shares.tolist())
+    assert outcome.measures[outcome.chosen].shares == (1.0, 0.0, 0.0)
+
+
 def test_failure_prediction_is_of_the_score() -> None:
     outcome, test = chosen("max-accuracy-loss", 0.03, Search("margin")), simulated(3000, 8)
     wrong = scoring.answers(test.logits) != test.labels[:, None]

@@ -105,7 +105,7 @@ def expect(rule: Policy, trained: Trained, exits: Sequence[int]) -> Expected:
         if weights is None:
             share = quality.share(int(flags.sum()), len(flags), 1 - 2 * tail)
             return share.value, share.low, share.high
-        value = float(weights @ flags)
+        value = min(float(weights @ flags), 1.0)  # up to rounding it may be above
         reach = float(np.sqrt(-np.log(tail) / 2 * (weights**2).sum()))
         return value, max(value - reach, 0.0), min(value + reach, 1.0)
 

@@ -193,7 +193,8 @@ class _RowLosses:
         self, policy: Policy, leaves: Ints, costs: Costs, times: MeasuredCosts | None
     ) -> Performance:
         weights = None if self.strata is None else self.strata.weights
-        shares = np.bincount(leaves, weights, minlength=len(policy.exits)) / len(leaves)
+        shares = np.bincount(leaves, weights, minlength=len(policy.exits)).astype(np.float64)
+        shares /= shares.sum()  # of weights, whose sum is the number of rows but for rounding
         nanoseconds = None if times is None else policy.macs(times.costs)
         errors = None if self.wrong is None else where_left(self.wrong, leaves)
         return Performance(
@@ -302,7 +303,7 @@ def _alone(policy: Policy) -> Policy:
     if (at and scoring.SCORES[policy.score].together) or policy.several:
         return policy
     thresholds = [0.0 if i == at else None for i in range(len(policy.exits))]
-    return Policy("fixed", policy.exits, thresholds, carry=policy.carry)
+    return Policy("fixed", policy.exits, thresholds, policy.temperatures, carry=policy.carry)
 
 
 def _strata(rows: SplitLogits, target: Target, shares: Sequence[float]) -> guarantees.Strata:

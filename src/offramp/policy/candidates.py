@@ -73,6 +73,8 @@ class Search:
             "temperature": self.temperature,
         }
         flags = [name for name, on in choices.items() if on]
+        if self.score == "fixed" and self.temperature:  # what answers say of themselves, no threshold
+            flags.remove("temperature")
         if flags and not scoring.SCORES[self.score].graded:
             raise OfframpError(f"{flags[0]} means nothing for the score {self.score}; leave it out")
         if self.shared and self.survivors:

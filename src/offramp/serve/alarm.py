@@ -99,7 +99,8 @@ class Detector:
         named: dict[tuple[str, int | None], ShareChange] = {}
         for at in np.argsort(-strongest.max(axis=1), kind="stable").tolist():
             side = int(strongest[at].argmax())
-            if strongest[at, side] < self._limit - np.log(CLEAR) or len(named) == NAMED:
+            clear = max(self._limit - np.log(CLEAR), 0.0)  # 0: no evidence at all
+            if strongest[at, side] <= clear or len(named) == NAMED:
                 break
             # Of the bet on the least change, which begins anew least often: others pick extremes.
             images, hits = (self._counts[:, at] - self._before[:, at, side, 0]).tolist()

@@ -263,7 +263,9 @@ class Watch:
             changes = self._detector.changes(self._shares)
             self._detector.restart()
             since = self._clock() if before is None else before.since
-            self.alarm = Alarm(since, self._images, max(each.took for each in changes), changes)
+            self.alarm = Alarm(
+                since, self._images, max((each.took for each in changes), default=1), changes
+            )
             if before is None:
                 self._alarms += 1
                 self._tell(f"alarm: {' '.join(map(changed, changes))}")
