@@ -99,6 +99,28 @@ def test_points_are_what_their_thresholds_come_to() -> None:
     assert macs == sorted(set(macs), reverse=True) and lose == sorted(set(lose))
 
 
+def test_an_exit_at_each_block_of_a_deep_network_is_solved_in_bounded_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A table of the cuts of all of them, or a list of all of their subsets, is none that memory holds."""
+    for early in (13, 18):
+        subsets = solve._subsets(early)
+        assert len(subsets) <= solve.MOST_SUBSETS and max(map(len, subsets)) <= solve.MOST_RUN
+        assert {exit for subset in subsets for exit in subset} == set(range(early))
+    monkeypatch.setattr(solve, "MOST_RUN", 3)
+    monkeypatch.setattr(solve, "ROUNDS", 1)
+    early, chance = 7, np.random.default_rng(0)
+    costs = Costs((10,) * (early + 1), (1,) * (early + 1), (0,) * (early + 1), (*range(1, early + 2),))
+    logits = chance.normal(0, 1, (40, early + 1, 3)).astype(np.float32)
+    scores, lost = parts(SplitLogits(logits, chance.integers(0, 3, 40)))
+    points = solve.frontier(scores, lost, costs, points=4)
+    assert points[-1].macs < points[0].macs <= costs.full
+    for point in points:
+        assert sum(threshold is not None for threshold in point.thresholds) <= 3
+        leaves = Policy("confidence", costs.exits, point.thresholds).leaves(logits)
+        assert where_left(lost, leaves).mean() == pytest.approx(point.loss)
+
+
 def test_the_full_network_is_the_first_point_where_leaving_can_only_lose() -> None:
     rows = simulated(200, 8)
     lost = loss_of("disagreement", scoring.answers(rows.logits), rows.labels)

@@ -62,6 +62,16 @@ def test_a_stage_costs_what_the_device_said(tmp_path: Path) -> None:
     assert again.costs == late.costs and again.median == late.median
 
 
+def test_the_runtime_that_timed_the_stages_may_be_another(tmp_path: Path) -> None:
+    value = times()
+    value["machine"]["openvino"] = value["machine"].pop("onnxruntime")
+    measured = of_file(saved(tmp_path, value), SHARED, 1, "max-mean-latency")
+    assert measured.record["machine"]["openvino"] == "1.20"
+    for wrong in ({}, {"openvino": 3}, {"openvino": "1", "onnxruntime": "1"}):
+        machine = {name: value["machine"][name] for name in ("processor", "cores", "system", "python")}
+        refuses("machine", read, saved(tmp_path, {**value, "machine": {**machine, **wrong}}))
+
+
 def test_stages_that_begin_at_the_pixels_are_not_counted_twice(tmp_path: Path) -> None:
     measured = of_file(saved(tmp_path, times(OWN)), OWN, 1, "max-mean-latency")
     assert measured.costs.leaving([0, 1, 2]) == (1_000_000, 3_000_000, 6_000_000)

@@ -5,8 +5,8 @@ cuts between two neighboring scores matter. The totals of all settings on a grid
 from D-dimensional histograms and their cumulative sums. And one such table answers for all budgets, so a
 whole frontier costs about as much as a point of it.
 
-The search is exhaustive on a coarse grid of cuts (on all cuts where they are few), for every subset of
-exits that are run, as an exit where nothing leaves need not be; then it refines every point by
+The search is exhaustive on a coarse grid of cuts (on all cuts where they are few), for subsets of the
+exits, as an exit where nothing leaves need not be run; then it refines every point by
 exhaustive search over each pair of its exits, nearer and nearer around it. It is exact for one early
 exit and up to 5,000 distinct scores.
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ MOST_CUTS = 5_000
 NEAR = 24  # cuts on each side of a point when it is refined
 ROUNDS = 3
 MOST_SUBSETS = 64
+MOST_RUN = 12  # early exits in a table: two cuts and never for each are 500,000 settings
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,13 @@ def cut_points(scores: Floats, low: float = 0.0) -> Floats:
 
 
 def _subsets(early: int) -> list[tuple[int, ...]]:
+    """The early exits that are run together. Of more than MOST_RUN, whose table no memory holds: so many
+    and fewer of them, evenly spread, and each alone."""
+    if early > MOST_RUN:
+        spread = [tuple(_spread(early, size).tolist()) for size in range(MOST_RUN, 1, -1)]
+        return [*spread, *((exit,) for exit in range(early))]
     sizes = range(early, 0, -1)
-    return [s for size in sizes for s in combinations(range(early), size)][:MOST_SUBSETS]
+    return list(islice((s for n in sizes for s in combinations(range(early), n)), MOST_SUBSETS))
 
 
 def _keep(exits: tuple[int, ...], losses: Floats, costs: Costs) -> _Kept:

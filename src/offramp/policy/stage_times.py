@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, assert_never
+from typing import Annotated, Any, Literal, Self, assert_never
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from offramp.errors import OfframpError, complaint, worst
 from offramp.files import DOCUMENT, read_regular_text
@@ -48,11 +48,21 @@ class TimedStage(_Strict):
 
 
 class _Machine(_Strict):
+    """What timed the stages, with the version of the runtime that ran them, under its name."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, ShortText] = Field(init=False)
+
     processor: Annotated[str, Field(max_length=200)]
     cores: Annotated[int, Field(ge=1, le=1 << 20)]
     system: Annotated[str, Field(max_length=200)]
     python: Annotated[str, Field(max_length=200)]
-    onnxruntime: Annotated[str, Field(max_length=200)]
+
+    @model_validator(mode="after")
+    def _one_runtime(self) -> Self:
+        if len(self.model_extra or {}) != 1:
+            raise ValueError("must have the version of one runtime, such as onnxruntime")
+        return self
 
 
 class StageTimes(_Strict):
