@@ -102,7 +102,7 @@ def test_points_are_what_their_thresholds_come_to() -> None:
 def test_an_exit_at_each_block_of_a_deep_network_is_solved_in_bounded_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A table of the cuts of all of them, or a list of all of their subsets, is none that memory holds."""
+    """No memory holds a table of the cuts of all of them, or a list of all of their subsets."""
     for early in (13, 18):
         subsets = solve._subsets(early)
         assert len(subsets) <= solve.MOST_SUBSETS and max(map(len, subsets)) <= solve.MOST_RUN
