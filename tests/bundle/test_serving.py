@@ -33,6 +33,7 @@ from syrupy.assertion import SnapshotAssertion
 from offramp.api.deploy.serve import listener, name_of, opened
 from offramp.bundle.folder import seal
 from offramp.bundle.runtime import Bundle
+from offramp.errors import OfframpError
 from offramp.infer.image_files import open_bundle
 from offramp.preprocessing import Preprocessing
 from offramp.serve import app, uploads
@@ -242,6 +243,34 @@ def test_bodies_that_come_slowly_lock_nobody_out() -> None:
     assert statuses(100, 50, 200, after=3.0) == [1000, 408, 1000, 1000]  # the slowest alone
     assert statuses(100, 50, 200, after=0.5) == [1000, 1000, 1000, 503]  # too early to say
     assert statuses(100, 50, 1000, after=3.0) == [1000, 1000, 1000, 1000]  # there is room
+
+
+def test_a_body_that_comes_as_anothers_time_ends_is_read_or_told_to_come_again() -> None:
+    """It was told that the network failed: whose time is over already cannot be sent away."""
+
+    async def outcomes() -> list[Any]:
+        bodies, loop = Bodies(ServeLimits(queue=1)), asyncio.get_running_loop()
+        tasks: list[asyncio.Task[bytes]] = []
+
+        def come(rate: int) -> None:
+            tasks.append(asyncio.create_task(bodies.read(sent(rate))))
+
+        loop.call_at(30.0 - 1e-10, come, 10_000)  # in the same turn of the loop, and before
+        come(10)
+        await asyncio.sleep(31)
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        slow, other = runner.run(outcomes())
+    assert isinstance(slow, Refused) and slow.status == 408
+    assert isinstance(other, Refused) and other.status == 503
+
+
+def test_no_more_pixels_are_allowed_than_can_be_read() -> None:
+    most = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # beyond, Pillow takes an image for an attack
+    assert ServeLimits(max_pixels=most).max_pixels == most
+    with pytest.raises(OfframpError, match="pixels"):
+        ServeLimits(max_pixels=most + 1)
 
 
 def test_headers_that_do_not_come_end_their_connection(

@@ -14,11 +14,13 @@ from one_step import ALL, K, node_of
 from syrupy.assertion import SnapshotAssertion
 from torch import Tensor, nn
 
+from offramp.engine.auxiliary import anchored
 from offramp.engine.cost import live_macs
 from offramp.engine.fit import conclude, fit
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, anchor, loss_of
+from offramp.errors import OfframpError
 from offramp.nets.network import inside
 from offramp.phase import CE, EWC, Phase, check, describe
 from offramp.store.store import Store
@@ -73,6 +75,12 @@ def test_how_much_a_weight_matters_is_a_mean_of_squares_over_images() -> None:
     for name, value in expected.items():
         torch.testing.assert_close(anchor.fisher[name], value, rtol=1e-4, atol=1e-9)
     assert any(not torch.allclose(anchor.fisher[n], control[n], rtol=0.1) for n in expected)
+
+
+def test_weights_that_no_image_weighs_are_refused() -> None:
+    """Such as those of a loader that was read to its end: each mattered NaN, and so did the loss."""
+    with pytest.raises(OfframpError, match="no image"):
+        anchored((TERM,), {"weight": nn.Parameter(torch.ones(2))}, lambda _: iter(()))
 
 
 def test_what_it_costs_to_move_them() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from offramp.device import seeded
 from offramp.engine.losses import LossContext, cross_entropies, mean_of, objective
 from offramp.engine.passes import ExitAnswers
+from offramp.errors import OfframpError
 from offramp.hashing import derive
 from offramp.nets.network import ExitNetwork, inside
 from offramp.phase import EWC, Features, Loss, Phase, adapters, teachers
@@ -113,6 +114,10 @@ def _fisher(
         for total, slope in zip(sums, slopes, strict=True):
             slope = slope.detach()  # zeros, of what the loss does not read, may ask for a gradient
             total.addcmul_(slope, slope)
+    if not count:
+        raise OfframpError(
+            "no image came to measure how much each weight matters; give phase.weigh a loader of some"
+        )
     return {name: total / count for name, total in zip(named, sums, strict=True)}
 
 

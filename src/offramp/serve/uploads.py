@@ -24,6 +24,7 @@ from offramp.preprocessing import FORMATS, Preprocessing
 
 FORM = "multipart/form-data"
 FIELDS = 16  # of a form, that are no files
+LARGEST = 178_956_970  # pixels; of larger images Pillow reads none
 LABELS = 1_000  # of a request to /feedback
 GRACE = 1.0  # seconds in which a body may come as slowly as it likes
 
@@ -37,7 +38,7 @@ class ServeLimits:
     max_wait: Annotated[float, Field(ge=0, le=10)] = 0.002
     queue: Annotated[int, Field(ge=1, le=100_000)] = 256  # images that are worked on at a time
     max_body: Annotated[int, Field(ge=1, le=2**30)] = 10_000_000  # bytes of a request
-    max_pixels: Annotated[int, Field(ge=1, le=2**31)] = 50_000_000  # of an image
+    max_pixels: Annotated[int, Field(ge=1, le=LARGEST)] = 50_000_000  # of an image
     read: Annotated[float, Field(gt=0)] = 30.0  # seconds in which headers, then a body must be there
     connections: Annotated[int, Field(ge=1)] = 1000  # at a time
 
@@ -169,7 +170,7 @@ class Bodies:
         speeds = {
             deadline: len(body) / (now - began)
             for deadline, (began, body) in self._coming.items()
-            if now - began >= GRACE
+            if now - began >= GRACE and not deadline.expired()  # such goes in a moment
         }
         if not speeds:
             raise Refused(503, f"{len(self._coming)} images are being sent already; try again")
