@@ -88,7 +88,7 @@ def _few(sizes: Mapping[str, int]) -> list[str]:
         follows.append("a network learns little from so few")
     if (size := sizes["calibration"]) < FEW:
         follows.append(
-            f"one of calibration is {100 / size:.2g} points, and no smaller loss of accuracy can be told"
+            f"one of calibration is {100 / size:.3g} points, and no smaller loss of accuracy can be told"
         )
     if (size := min(sizes["validation"], sizes["test"])) < FEW:
         follows.append(

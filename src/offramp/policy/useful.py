@@ -166,7 +166,7 @@ def resolution(kind: LimitKind, value: float, rows: int) -> tuple[str, ...]:
     least = math.ceil(1000 / (rows + 1)) / 1000
     return (
         f"{rows:,} calibration images cannot tell a {kind.rpartition('-')[2]} of {value:g}, as "
-        f"one of them is {100 / rows:.2g} points; it takes {needed:,} "
+        f"one of them is {100 / rows:.3g} points; it takes {needed:,} "
         "(give more as `calibration` of fit, or hold out more: `data.held_out_images` of a study), "
         f"or --{kind} {least:g}",
     )
