@@ -19,11 +19,13 @@ from offramp.analysis.measures import MEASURES
 from offramp.analysis.recommend import Preference, recommend
 from offramp.analysis.stats.pairwise import ALPHA, Pair
 from offramp.analysis.tradeoff import NetAnswers
+from offramp.report.figures import draw
 from offramp.report.model import Table
 from offramp.report.render.cells import layout
 from offramp.report.render.tables import csv, latex, markdown
 from offramp.report.tables import TABLES, make
 from offramp.report.tables.compute import regret
+from offramp.store.record import TrialRecord
 from wording import refusal
 
 
@@ -139,6 +141,23 @@ def test_hybrids_are_compared_with_their_parents_only() -> None:
     frame = only(evidence(planted(shift=shift)), "anova-hybrids").frame
     assert set(frame["compared"]) == {"joint-branch"}
     assert set(frame["df"]) <= {"2, 12", "–"}
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["one test split", "a seed draws its own"])
+def test_what_is_said_to_be_tested_over_is(own: bool) -> None:
+    """Values of images line up only where all seeds answered the same ones."""
+
+    def drawn(trial: TrialRecord) -> TrialRecord:
+        data = trial.manifest.data.model_copy(update={"test": f"of seed {trial.seed}"})
+        return replace(trial, manifest=trial.manifest.model_copy(update={"data": data}))
+
+    whole = evidence(planted())
+    whole = replace(whole, trials=tuple(map(drawn, whole.trials))) if own else whole
+    (runs,) = whole.runs
+    assert (runs.images(MEASURES["accuracy-test"]) is None) is own
+    shown = [*make(whole, ["main", "equal", "pairs"]), *draw(whole, ["significance"]).figures]
+    assert {item.name.partition("-")[0] for item in shown} == {"main", "equal", "pairs", "significance"}
+    assert [item.name for item in shown if ("seeds and test images" in item.caption) is own] == []
 
 
 def test_order_agrees_with_the_pairs() -> None:

@@ -230,6 +230,10 @@ class Runs:
         the luck of images too."""
         return len({t.manifest.data.test for t in self.trials}) == 1
 
+    def over_images(self, measure: Measure) -> bool:
+        """Whether differences of a measure are tested over test images, besides seeds."""
+        return measure.on_images is not None and self.same_images
+
     def images_of(
         self, whole: Sample, measure: Measure, exit: int | None = None
     ) -> ValuesOnImages | None:
@@ -251,7 +255,7 @@ class Runs:
         nothing of how much images vary."""
         of = measure.on_images
         # Values of other images do not line up; their luck is then a part of what varies over seeds.
-        if of is None or not self.same_images:
+        if of is None or not self.over_images(measure):
             return None
         rows = self.values(measure, exit)
         values = {(str(s), int(x)): v for s, x, v in zip(*(rows[c] for c in VALUES), strict=True)}

@@ -52,7 +52,7 @@ class InterimAnalyses:
         order: Blocks (seeds) as they are added; the first look is at `first` of them, the last at
             all.
 
-    >>> Looks(tuple(map(str, range(42, 62))), 3).counts
+    >>> InterimAnalyses(tuple(map(str, range(42, 62))), 3).counts
     (3, 4, 5, 6, 8, 10, 13, 17, 20)
     """
 
@@ -113,7 +113,7 @@ def decide(
         pairs: Of the differences a - b at every look so far, as `looks.at` gives them.
         margin: Strategies that differ by less are alike.
 
-    >>> rng, looks = np.random.default_rng(1), Looks(("1", "2", "3", "4", "5"), 3)
+    >>> rng, looks = np.random.default_rng(1), InterimAnalyses(("1", "2", "3", "4", "5"), 3)
     >>> values = 0.1 + rng.normal(0, 0.001, (5, 1)) + rng.normal(0, 0.1, (5, 1000))
     >>> decide({("a", "b"): looks.at(values)}, looks, 0.005)[0].verdict
     'different'

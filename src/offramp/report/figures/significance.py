@@ -145,7 +145,7 @@ def _figure(
         if least
         else ""
     )
-    by_image = all(metric.measure.on_images for metric in metrics)
+    by_image = all(runs.over_images(metric.measure) for metric in metrics)
     drawn = "seeds and test images, both taken as drawn at random" if by_image else "seeds"
     caption = (
         "A → B: A is significantly better than B (adjusted p < 0.05), by the mean difference on the "

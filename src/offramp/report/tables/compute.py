@@ -28,7 +28,7 @@ EQUAL_CAPTION = (
     "Mean test accuracy over seeds, %, where an image takes this share of the plain network's MACs on "
     "average. One confidence threshold for all exits, chosen so that this much is spent: no label is "
     "used for that. Compute is that of all exits asked: of separate networks, their sum. Marks are "
-    "within a column, over seeds and test images, p adjusted over all pairs and columns. A value "
+    "within a column, over {over}, p adjusted over all pairs and columns. A value "
     "without a mark is significantly less accurate than the best, or could not be tested (see the "
     "notes)."
 )
@@ -61,7 +61,9 @@ def equal(runs: Runs) -> list[Table]:
         *(_equal_column(n, level, plain) for n, level in enumerate(levels)),
     )
     title = f"Accuracy at equal compute: {runs.place}"
-    table = Table(runs.name("equal"), "answer", title, EQUAL_CAPTION, frame, columns, about=runs.about)
+    over = "seeds and test images" if runs.same_images else "seeds"
+    caption = EQUAL_CAPTION.format(over=over)
+    table = Table(runs.name("equal"), "answer", title, caption, frame, columns, about=runs.about)
     return [
         replace(
             table,

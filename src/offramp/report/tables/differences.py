@@ -156,7 +156,8 @@ def pairs(runs: Runs, measure: Measure = MEASURES["accuracy-test"]) -> list[Tabl
     tables = []
     kind = "pairs" if measure.name == "accuracy-test" else f"pairs-{measure.name}"
     unit = f", in {measure.difference_unit}" if measure.difference_unit else ""
-    drawn = "seeds and test images, both taken as drawn at random" if measure.on_images else "seeds"
+    drawn = "seeds and test images, both taken as drawn at random"
+    drawn = drawn if runs.over_images(measure) else "seeds"
     more = "more accurate" if kind == "pairs" else "higher"
     caption = CAPTION.format(unit=unit, more=more, over=drawn)
     for exit in (None, *runs.exits) if measure.per_exit else (None,):

@@ -64,6 +64,8 @@ def main(runs: Runs) -> list[Table]:
     words = f", here an estimate from {spared}" if estimated else ""
     title, caption = f"Accuracy, compute and time: {runs.place}", CAPTION.format(estimated=words)
     frame, columns = pd.DataFrame.from_dict(rows, orient="index"), _columns(runs.exits, estimated)
+    if not runs.same_images:
+        caption = caption.replace("seeds and test images", "seeds")
     if runs.several:
         caption = caption.replace("(softmax)", "in the least sure label")
     table = Table(runs.name("main"), "answer", title, caption, frame, columns, about=runs.about)
