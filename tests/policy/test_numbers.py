@@ -108,6 +108,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "words": {"logits": [["a"]]},
     "fewer-labels": {"labels": LABELS[:-1]},
     "labels-out-of-range": {"labels": LABELS + 1},
+    "labels-as-words": {"labels": [["cat", "dog"]] * len(LABELS)},
     "labels-one-hot": {"labels": np.eye(5)[LABELS]},
     "costs-fall": {"costs": [100, 1_000, 400]},
     "costs-of-nothing": {"costs": [0, 400, 1_000]},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,6 +19,7 @@ from offramp.report import evidence
 from offramp.study.plan.plan import Plan, make_plan, plans
 from offramp.study.spec import file as spec
 from offramp.study.spec.models import Study, part_names
+from offramp.study.trained import cascade, read
 from offramp.study.variants import Variants
 from support import CPU
 from wording import refusal
@@ -91,6 +93,24 @@ def test_a_rehearsal_and_each_seed_s_own_splits_hold_for_controls() -> None:
     data = {**STUDY["data"], "split_seed": "trial"}
     own = spec.parse({**STUDY, "data": data, "controls": [{"width": "tiny", "epochs": 3}]}).parts
     assert [part.seeds for part in own] == [(1,), (2,), (1,), (2,)]
+
+
+def test_epochs_that_a_phase_or_a_search_set_are_not_a_control_s() -> None:
+    """A worker reads the study of each part by itself."""
+    own = {"name": "baseline", "phases": {"*": {"epochs": 4, "momentum": 0.5}}}
+    search = {"over": {"recipe.epochs": "int(1,4)"}, "trials": 1, "validation": {"all": 0.5}}
+    study = {
+        **STUDY,
+        "strategies": [own, "joint"],
+        "search": {**search, "found": {"all": {"recipe.epochs": 2}}},
+        "controls": [{"width": "tiny", "epochs": 3}, {"width": "tiny"}],
+    }
+    for plan in plans(spec.parse(study).parts[1:], CPU):
+        (node,) = {node.recipe for node in plan.nodes.values()}
+        assert node.momentum == 0.5 and node.epochs == plan.study.recipe.epochs
+        assert plan.study.control is not None
+        assert plan.study.control.spec.epochs in (node.epochs, "matched")
+        assert spec.from_text(spec.as_text(plan.study)).recipe.epochs == node.epochs
 
 
 def test_a_search_tries_the_study_without_its_controls(tmp_path: Path) -> None:
@@ -199,6 +219,14 @@ def test_a_cascade_is_calibrated_as_two_exits(ran: offramp.Results) -> None:
     calibrated = np.stack([first["calibration"][:, -1], second["calibration"][:, -1]], axis=1)
     paid = np.where(report.policy.leaves(calibrated) == 0, low, low + high).mean()
     assert paid <= 0.9 * high, "the threshold keeps the limit on calibration"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [0, 1], ids=["the smaller", "the larger"])
+def test_a_cascade_is_as_doubtful_as_either_network(ran: offramp.Results, which: int) -> None:
+    pair = [read(ran.store, trial) for trial in plain(ran)]
+    pair[which] = replace(pair[which], seen=7)
+    assert cascade(ran.store, *pair).doubts == pair[which].doubts != ()
 
 
 @pytest.mark.slow

@@ -180,6 +180,7 @@ def cascade(store: Store, first: Trained, second: Trained) -> Trained:
         costs=Costs((first.costs.full, second.costs.full - first.costs.full), (0, 0), (0, 1), (1, 2)),
         **splits,
         gates=None,
+        seen=max(first.seen, second.seen),
     )
 
 
@@ -262,7 +263,8 @@ def _answers(split: str, logits: Any, labels: Any) -> SplitLogits:
             f"the {split} logits are {list(answers.shape)} {answers.dtype}; give numbers [N, exits, "
             "classes], or a list with [N, classes] for each exit"
         )
-    if truth.ndim == 2 and not (truth.sum(axis=1) == 1).all():  # not one class, as 0s and a 1
+    table = truth.ndim == 2 and truth.dtype.kind in "biuf"
+    if table and not (truth.sum(axis=1) == 1).all():  # not one class, as 0s and a 1
         if truth.shape != (len(answers), answers.shape[2]) or not np.isin(truth, (0, 1)).all():
             raise OfframpError(
                 f"the {split} labels are {list(truth.shape)}, up to {truth.max(initial=0):g}; give 0 or "

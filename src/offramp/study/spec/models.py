@@ -79,6 +79,12 @@ def _overrides(value: Any) -> dict[str, Any]:
     return {name: getattr(read, name) for name in RECIPE_FIELDS if name in value}
 
 
+def _without_epochs(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Settings by phase, or by strategy, but for epochs."""
+    names = ("epochs", "recipe.epochs")
+    return {of: {k: v for k, v in own.items() if k not in names} for of, own in settings.items()}
+
+
 class StrategySpec(Section):
     """One strategy.
 
@@ -379,19 +385,24 @@ class Study(Section):
         return tuple(self.model_copy(update={"seeds": (seed,)}) for seed in self.seeds)
 
     def _beside(self, control: ControlSpec, index: int, host: Study) -> Study:
-        """The study of a control: the plain network by the same recipe, but for its epochs."""
+        """The study of a control: the plain network by the same recipe, but for its epochs, which phases
+        may have set too."""
         plain = next((s for s in self.strategies if s.name == PLAIN), None)
         plain = plain or StrategySpec.model_validate({"name": PLAIN})
+        plain = plain.model_copy(update={"phases": _without_epochs(plain.phases)})
         changed: dict[str, Any] = {}
+        if self.search is not None:
+            left = self.search.model_copy(update={"found": _without_epochs(self.search.found)})
+            changed["search"] = left
         if control.cut is not None:
             with self.at("controls", index, "cut"):
                 plain = StrategySpec.model_validate(
                     {"name": CUT_OFF, "as": control.label, "only": self._exit(control.cut)}
                 )
         elif control.size is not None:
-            changed = {"data": dataclasses.replace(host.data, size=control.size)}
+            changed["data"] = dataclasses.replace(host.data, size=control.size)
         elif control.backbone is not None:
-            changed = {"backbone": control.backbone, "exits": ExitsSpec()}
+            changed |= {"backbone": control.backbone, "exits": ExitsSpec()}
         else:
             options = {**self.backbone.options, **control.options}
             changed["backbone"] = self.backbone.model_copy(update={"options": options})
