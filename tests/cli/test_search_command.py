@@ -60,11 +60,12 @@ def test_a_search_is_kept_in_a_folder(cli: Cli) -> None:
 
 def test_a_search_of_all_together_answers_programs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("offramp.api.progress.display.PACE", 0.0)
-    Path("s.yaml").write_text(STUDY)
+    Path("s.yaml").write_text(STUDY + "controls: [{cut: 1}]\n")
     words = ("search", "s.yaml", "--set", "seeds=[1]", "--over", OVER, "--trials", 1, "--out", "f.yaml")
     answer = cli(*words, "--json", "--log-format", "json")
     said = json.loads(answer.out)
     assert said["study"] == "f.yaml" and said["found"].keys() == {"all"}
+    assert "controls:" in Path("f.yaml").read_text()
     epoch, *_, trial = map(json.loads, answer.err.splitlines())
     assert [line["event"] for line in (epoch, trial)] == ["epoch", "trial"] and trial["number"] == 1
     assert {"strategy", "settings", "loss", "validation_accuracy", "seconds"} < epoch.keys()
@@ -135,5 +136,9 @@ def test_mistakes(cli: Cli) -> None:
             "a strategy has no 'recipe.alpha'",
         ),
         (["--over", "recipe.epoch=int(1,2)", "--trials", "1"], "unknown key 'recipe.epoch'"),
+        (["--over", OVER, "--set", "data.split_seed=trial"], "each seed of s.yaml draws its own splits"),
     ):
         refused(cli("search", "s.yaml", *words), said)
+    Path("both.yaml").write_text("studies: [s.yaml, t.yaml]")
+    Path("t.yaml").write_text(STUDY)
+    refused(cli("search", "both.yaml", "--over", OVER), "both.yaml lists 2; name one")

@@ -126,7 +126,7 @@ def search(
     from offramp.store.store import Store
     from offramp.study.search import check_installed
     from offramp.study.search import search as searched
-    from offramp.study.spec.file import studies, study_files
+    from offramp.study.spec.file import study_files
     from offramp.study.variants import SearchOptions, Variants, check_keys, written
 
     if not over:
@@ -134,15 +134,19 @@ def search(
     study = Path(study)
     spaces = ranges(over)
     files = study_files(study, (*settings, "search=null"), data_root)
-    members = studies(files)
-    if len(members) > 1:
-        raise OfframpError(f"a search is of one study, and {study} stands for {len(members)}; name one")
+    if len(files) > 1:
+        raise OfframpError(f"a search is of one study, and {study} lists {len(files)}; name one")
+    whole, *more = files[0].study(["controls=[]"]).by_split
+    if more:
+        raise OfframpError(
+            f"a search is of one study, and each seed of {study} draws its own splits; set "
+            "data.split_seed=0, or a single seed"
+        )
     check_keys(spaces, per is not None)
     check_installed()
     target = out or Path(f"{study.stem}-found.yaml")
     if out is None and target.exists() and not target.read_bytes().startswith(HEAD.encode()):
         raise OfframpError(f"{target} is there already; move it, or name another file with `out`")
-    whole = members[0].study
     labels = [s.label for s in whole.strategies] if per is not None else [None]
     requests = {label: SearchOptions(spaces, trials, label, prune, seed) for label in labels}
     reporter = reporter_for(watch)
