@@ -11,8 +11,10 @@ import torch
 from command import Cli, refused
 from PIL import Image
 from sklearn.datasets import load_digits
+from torch import nn
 
 import offramp
+from offramp.api.fit import _smaller
 from offramp.bundle.runtime import Bundle
 from offramp.study.build import BuildOptions, _with_members, choose
 from offramp.study.spec.models import ControlSpec
@@ -98,6 +100,13 @@ def test_frozen_weights_have_no_smaller_network() -> None:
         )
         named = replace(chosen, plan=replace(chosen.plan, study=study))
         refuses("frozen", _with_members, replace(wish, keep_frozen=True, control=control), named)
+
+
+def test_no_control_may_be_written_as_none() -> None:
+    """As it is read of what was fitted without one."""
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 9))
+    net = offramp.attach(module, exits=["0"], input_shape=(1, 8, 8))
+    assert _smaller(net, None) is None
 
 
 @pytest.fixture

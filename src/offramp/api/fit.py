@@ -455,7 +455,7 @@ def fit(
     store: str | Path | None = None,
     device: torch.device | str | None = None,
     numerics: str = FAST,
-    control: nn.Module | bool = False,
+    control: nn.Module | bool | None = False,
     watch: Callable[[Event], None] | Literal[False] | None = None,
 ) -> Fitted:
     """Train the exits of `net` by a strategy; `net` itself stays as it is.
@@ -638,10 +638,10 @@ def fit(
     return replace(own, control=alone)
 
 
-def _smaller(net: ExitNetwork, control: nn.Module | bool) -> ExitNetwork | None:
+def _smaller(net: ExitNetwork, control: nn.Module | bool | None) -> ExitNetwork | None:
     """The smaller plain network to train as well, if one is wanted: a module, or the member of a family
     whose MACs are midway from the first exit's to the whole network's, as a policy's often are."""
-    if control is False:
+    if control is False or control is None:
         return None
     if isinstance(control, nn.Module):
         return attach(control, 0, net.input_shape)
