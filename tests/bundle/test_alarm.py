@@ -183,8 +183,12 @@ def test_classes_that_weigh_otherwise_in_service_are_expected_so() -> None:
     alone = of.calibration.labels == 0
     chosen = Chosen(class_shares=(1.0, 0.0, 0.0, 0.0))
     rule = Policy("confidence", (1, 2), (0.7, None), calibration=Calibration(chosen=chosen))
-    share = expect(rule, of, (1, 2)).of_exit(1)
+    expected = expect(rule, of, (1, 2))
+    share = expected.of_exit(1)
     leaves = RULE.leaves(of.calibration.logits) == 0
+    right = of.calibration.logits[:, 0].argmax(1) == of.calibration.labels
+    assert expected.accuracy[0] == pytest.approx(right[leaves & alone].mean())
+    assert expected.accuracy[0] != pytest.approx(right[leaves].mean())  # unlike that of all classes
     assert share is not None and share.value == pytest.approx(leaves[alone].mean())
     assert share.low < share.value < share.high and not share.low < leaves.mean() < share.high
 

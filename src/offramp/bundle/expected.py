@@ -135,9 +135,15 @@ def expect(rule: Policy, trained: Trained, exits: Sequence[int]) -> Expected:
         tuple(exits),
         float(np.average(where_left(np.nan_to_num(confidence), left), weights=weights)),
         float(np.average(spent[left], weights=weights)),
-        tuple(float(right[left == at].mean()) if (left == at).any() else None for at in stages),
+        tuple(_mean(right, left == at, weights) for at in stages),
         rule.calibration.statement,
     )
+
+
+def _mean(values: Any, here: Any, weights: Any) -> float | None:
+    """Of some of the images, as they weigh; None where none of them counts. All arguments: [N]."""
+    mine = here if weights is None else here * weights
+    return float(np.average(values, weights=mine)) if mine.any() else None
 
 
 def _scores(rule: Policy, logits: Any) -> Any:

@@ -318,7 +318,6 @@ def _int8(
                 batches = (floating.inputs(traced.stage, batch) for batch in samples.batches())
                 write_stage(own, traced, folder, batches)
         about = _rest(folder, small, options.runtimes)
-        yield "comparing with what was calibrated"
 
         def compare(other: Bundle) -> Likeness:
             tested = other, rule, quantized.test, splits["test"].batches()
@@ -330,8 +329,9 @@ def _int8(
             cost = _lost(what, before, after, len(labels), options.int8 or 0.0)
             return parity.alike(*tested, cost, most=1.0)
 
-        check = compare(bundle.opened(folder, pictures=False))
-        about = replace(about, check=check if options.check else None)
+        if options.check:
+            yield "comparing with what was calibrated"
+            about = replace(about, check=compare(bundle.opened(folder, pictures=False)))
         yield "measuring beside float32"
         for _ in graphs.export(parts.net, parts.stages, plain):
             pass
