@@ -135,6 +135,13 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file that a user asked for, in the place of an earlier one: `replacing`, and errors as of
+    `writing`."""
+    with writing(path), replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 @contextmanager
 def new_folder(path: Path, staging: Path) -> Iterator[Path]:
     """A temporary folder in `staging` (on the same file system) that becomes `path` by one rename

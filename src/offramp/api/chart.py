@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from offramp.errors import OfframpError, nearest
-from offramp.files import replacing, writing
+from offramp.files import write_whole
 from offramp.report import evidence
 from offramp.report.figures import FIGURES, draw
 from offramp.report.model import Figure
@@ -62,8 +62,7 @@ class Chart:
         if ending not in FORMATS:
             endings = ", ".join(f".{each}" for each in FORMATS)
             raise OfframpError(f"cannot write {file} as a chart; end it in one of {endings}")
-        with writing(file), replacing(file) as temporary:
-            temporary.write_bytes(rendered(self.figure, [ending])[ending])
+        write_whole(file, rendered(self.figure, [ending])[ending])
         return file
 
     def __repr__(self) -> str:

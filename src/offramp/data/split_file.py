@@ -20,7 +20,7 @@ from offramp.data.read import LoadedSplit, digests_of
 from offramp.data.splits import Splits, Subset
 from offramp.data_spec import SPLITS, DataSpec
 from offramp.errors import OfframpError
-from offramp.files import TABLE, read_regular, replacing, writing
+from offramp.files import TABLE, read_regular, write_whole
 
 VERSION = 1
 
@@ -31,8 +31,7 @@ def save(path: Path, raw: RawData, chosen: Splits) -> None:
         name: dict(zip(_ids(raw, part), digests_of(part), strict=True))
         for name, part in chosen.parts.items()
     }
-    with writing(path), replacing(path) as temporary:
-        temporary.write_text(json.dumps({"version": VERSION, "splits": splits}, indent=1))
+    write_whole(path, json.dumps({"version": VERSION, "splits": splits}, indent=1))
 
 
 def named_by(spec: DataSpec) -> SplitFile | None:

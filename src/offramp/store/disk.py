@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from offramp.errors import OfframpError
-from offramp.files import discard, new_folder, replacing, resolved, unlinked, writing
+from offramp.files import discard, new_folder, resolved, unlinked, write_whole, writing
 from offramp.store.locks import SIZE, Locks, Owner
 from offramp.store.sealed import read_bytes
 
@@ -71,8 +71,7 @@ class Disk:
 
     def write(self, data: bytes, *name: str) -> None:
         path = self.path(*name)
-        with writing(path), replacing(path) as temporary:
-            temporary.write_bytes(data)
+        write_whole(path, data)
 
     def write_folder(self, files: Mapping[str, bytes], *name: str, over: bool) -> bool:
         path = self.path(*name)

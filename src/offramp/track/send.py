@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from offramp.files import RECORDS, read_regular, replacing, writing
+from offramp.files import RECORDS, read_regular, write_whole
 from offramp.store.live import LivePhase, TrialProgress
 from offramp.store.manifest import Manifest
 
@@ -119,8 +119,7 @@ class SentLog:
         self.epochs[FAILED] = int(update.failed is not None)
         if update.results is not None:
             self.epochs[CLOSED] = 1
-        with writing(self.path), replacing(self.path) as new:
-            new.write_text(json.dumps(self.epochs), encoding="utf-8")
+        write_whole(self.path, json.dumps(self.epochs))
 
 
 @dataclass(frozen=True)

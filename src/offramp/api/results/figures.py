@@ -137,12 +137,11 @@ def figures(
 
 def _write_captions(path: Path, figures: Sequence[Figure]) -> None:
     from offramp.escape import markdown
-    from offramp.files import replacing, writing
+    from offramp.files import write_whole
 
     parts = []
     for f in figures:
         paper = f" (paper's {f.paper})" if f.paper else ""
         title, caption, alt = map(markdown, (f.title, f.caption, f.alt))
         parts.append(f"## {f.name}\n\n**{title}**{paper}. {caption}\n\n{alt}\n")
-    with writing(path), replacing(path) as temporary:
-        temporary.write_text("# Figures\n\n" + "\n".join(parts), encoding="utf-8")
+    write_whole(path, "# Figures\n\n" + "\n".join(parts))

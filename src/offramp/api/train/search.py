@@ -23,7 +23,7 @@ from offramp.api.train.recipes import study_yaml
 from offramp.api.train.request import run_config
 from offramp.api.train.run import say_interrupted
 from offramp.errors import OfframpError
-from offramp.files import replacing, writing
+from offramp.files import write_whole
 from offramp.store.place import Place, place
 from offramp.terminal import TextBlocks
 
@@ -162,8 +162,7 @@ def search(
         say_interrupted(reporter)
         raise
     text = HEAD + study_yaml(written(files[0], next(iter(requests.values())), best))
-    with writing(target), replacing(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_whole(target, text)
     return SearchResults(target, best)
 
 

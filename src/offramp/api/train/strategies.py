@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 from offramp.api.answer import answer
 from offramp.api.options import CommandOption, strategy_names
 from offramp.errors import OfframpError
-from offramp.files import replacing, writing
+from offramp.files import write_whole
 from offramp.parts import Parts, path
 from offramp.phase import STRUCTURE, Phase, Program, check, describe, listed, notes
 from offramp.terminal import TextBlocks, TextTable
@@ -154,8 +154,7 @@ def _draw(name: str | None, exits: int, file: Path) -> StrategyPicture:
     if name is None:
         raise OfframpError("`picture` draws one strategy; name it, such as joint-branch")
     drawing = picture(programs.program(name, exits, {}, {}), exits, f"{name}, with {exits} exits")
-    with writing(file), replacing(file) as temporary:
-        temporary.write_text(drawing, encoding="utf-8")
+    write_whole(file, drawing)
     return StrategyPicture(file)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from offramp.errors import OfframpError
 from offramp.escape import printable_json
-from offramp.files import replacing, writing
+from offramp.files import write_whole
 from offramp.hashing import finite
 from offramp.report.colors import themed
 from offramp.report.model import Figure
@@ -98,8 +98,7 @@ def save(figure: Figure, folder: Path, formats: Iterable[str]) -> list[Path]:
     paths = []
     for format, data in rendered(figure, formats).items():
         path = folder / f"{figure.name}.{format}"
-        with writing(path), replacing(path) as temporary:
-            temporary.write_bytes(data)
+        write_whole(path, data)
         paths.append(path)
     return paths
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from offramp.escape import cells, printable
 from offramp.escape import markdown as escape
-from offramp.files import replacing, writing
+from offramp.files import write_whole, writing
 from offramp.report.model import Table
 from offramp.report.render.cells import Cell, Layout, layout
 
@@ -272,7 +272,6 @@ def write(tables: Sequence[Table], folder: Path, chosen: Sequence[str]) -> tuple
         for name in chosen:
             ending, render = FORMATS[name]
             path = folder / f"{table.name}.{ending}"
-            with writing(path), replacing(path) as temporary:
-                temporary.write_text(render(table), encoding="utf-8", newline="\n")
+            write_whole(path, render(table))
             paths.append(path)
     return tuple(paths)
