@@ -132,3 +132,5 @@ def test_several_stores_count_as_one(cli: Cli, store: Path) -> None:
             for places in (["whole"], ["plain", "exits"], ["exits"])
         )
         assert whole == parts != alone
+    for folder in ("exits", "."):  # what else reads results takes a store
+        refused(cli("compare", "joint", "two-stage", folder), "packed results, and this takes a store")

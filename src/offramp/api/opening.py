@@ -27,14 +27,17 @@ def archived(store: Place | str) -> Archive:
         OfframpError: There is none.
     """
     from offramp.store.archive import Archive, stores_in
+    from offramp.store.pack import is_pack
 
     archive = Archive(place(store))
     if not archive.exists():
-        below = " or ".join(map(str, stores_in(archive.root)[:3]))
+        root, below = archive.root, " or ".join(map(str, stores_in(archive.root)[:3]))
+        if not below and isinstance(root, Path) and any(map(is_pack, (root, *root.glob("*")))):
+            raise OfframpError(
+                f"{root} has packed results, and this takes a store; report, recommend, claims take both"
+            )
         such = f", such as {below}" if below else ""
-        raise OfframpError(
-            f"there is no store at {archive.root}; name another{such}, or run a study first"
-        )
+        raise OfframpError(f"there is no store at {root}; name another{such}, or run a study first")
     return archive
 
 
