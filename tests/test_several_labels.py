@@ -90,8 +90,9 @@ def test_a_table_is_of_one_class_unless_it_is_said(tmp_path: Path, snapshot: Sna
         {"train": [[1, 0], [1, 1], [0, 0, 1]]},
         {"train": [["cat"], ["cat", "dog"]], "test": [["cow"]]},
         {"train": [["cat"], 3]},
+        {"train": [[], []], "test": [[]]},
     ],
-    ids=["a two", "a longer one", "another name", "one class among them"],
+    ids=["a two", "a longer one", "another name", "one class among them", "none at all"],
 )
 def test_labels_in_python_that_are_refused(labels: dict[str, Any], snapshot: SnapshotAssertion) -> None:
     assert refusal(numbered, labels, ["cat", "dog"]) == snapshot

@@ -160,6 +160,12 @@ def test_an_accuracy_that_the_logits_do_not_give_is_said(
     assert abs(float(disagreements[1].split()[4]) - rounded) < 0.005
 
 
+def test_classes_that_are_called_as_paths_are_keep_their_names() -> None:
+    """As Open Images calls them; folders of the machine are left out."""
+    manifest = {"classes": ["/m/01g317", "/m/04rky"], "data": {"root": "/home/me/photos"}}
+    assert pack.portable(manifest) == {**manifest, "data": {"root": "photos"}}
+
+
 @pytest.mark.slow
 def test_the_page_says_whether_the_numbers_of_a_pack_are_its_own(
     mine: Path, snapshot: SnapshotAssertion

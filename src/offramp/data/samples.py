@@ -250,6 +250,8 @@ def _sets(
     names = names or tuple(sorted(set(words)))
     first = next(label for own in labels.values() for label in own if _is_set(label))
     width, matrices = len(names) if words else len(first), {}
+    if not width:
+        raise OfframpError("no sample has a label; give those that do a list of names, or of 0 and 1")
     for split, own in labels.items():
         rows = np.zeros((len(own), width), np.uint8)
         for i, label in enumerate(own):

@@ -290,11 +290,13 @@ def _is_ours(path: Path) -> bool:
 
 def portable(value: Any) -> Any:
     """JSON without the name and the folders of the machine that it was made on: of whole paths their
-    last part."""
+    last part. Classes may be called as paths are."""
     if isinstance(value, dict):
         return {
             key: portable({k: v for k, v in child.items() if k != "machine"})
             if key == "provenance" and isinstance(child, dict)
+            else child
+            if key == "classes"
             else portable(child)
             for key, child in value.items()
         }
