@@ -117,21 +117,17 @@ class RuntimeRow:
     ) -> RuntimeRow:
         """size: bytes of its stages; check: beside PyTorch, or of int8 beside what it shall be; times:
         of `runtime.measure`, or a reason."""
-        alike = check if isinstance(check, Parity) else None
+        seen = ("images", "largest", "near", "share", "lost")
         timed = times if times is not None and "stages" in times else None
         return cls(
             runtime,
             version=None if timed is None else timed["machine"][runtime],
             bytes=size,
-            images=None if check is None else check.images,
-            largest=None if alike is None else alike.largest,
-            near=None if alike is None else alike.near,
             stage_milliseconds=None
             if timed is None
             else tuple(row["p50"] for row in timed["stages"] if row["batch"] == 1),
-            share=check.share if isinstance(check, Likeness) else None,
-            lost=check.lost if isinstance(check, Likeness) else None,
             elsewhere=elsewhere,
+            **{name: getattr(check, name, None) for name in seen},
         )
 
 

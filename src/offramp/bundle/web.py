@@ -21,6 +21,7 @@ from offramp.units import counted, percent
 PACKAGE = "onnxruntime-web"
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 PAGE = ("index.html", "style.css", "app.js", "network.js", "icon.svg")
+OF_STAGE = ("exit", "after", "threshold", "temperature", "gate", "macs")
 INSTALL = f"npm install {PACKAGE}"
 READERS = ("folder", "table")  # of any images: their names say nothing of the data
 
@@ -91,15 +92,7 @@ def _about(source: Path) -> dict[str, Any]:
     layout = json.loads((source / "stages.json").read_text(encoding="utf-8"))
     card = json.loads((source / "card.json").read_text(encoding="utf-8"))
     stages = [
-        {
-            "file": row["file"],
-            "exit": stage.exit,
-            "after": stage.after,
-            "threshold": stage.threshold,
-            "temperature": stage.temperature,
-            "gate": stage.gate,
-            "macs": stage.macs,
-        }
+        {"file": row["file"], **{name: getattr(stage, name) for name in OF_STAGE}}
         for row, stage in zip(layout["stages"], loaded.stages, strict=True)
     ]
     test = card["test"]

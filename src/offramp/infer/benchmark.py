@@ -90,17 +90,18 @@ def of_network(
     busy = busy_cores()
     every = (*(1.0,) * (len(exits) - 1), None)  # runs every head
     policy = rule or Policy("confidence", exits, every, carry=inside(net).carry)
-    timed = yield from _torch(net, policy, shares or (*(0.0,) * (len(exits) - 1), 1.0), options)
+    leaving = shares or (*(0.0,) * (len(exits) - 1), 1.0)
+    lines, compile_seconds, notes = yield from _torch(net, policy, leaving, options)
     device = next(net.parameters()).device
     return Benchmark(
         name,
         exits,
         shares,
-        timed.lines,
-        timed.compile_seconds,
+        lines,
+        compile_seconds,
         machine={**torch_timing.machine(device), "threads": options.thread_count},
         busy=busy,
-        notes=(*(() if shares is None else (NOTE,)), *timed.notes),
+        notes=(*(() if shares is None else (NOTE,)), *notes),
     )
 
 
@@ -130,35 +131,28 @@ def of_bundle(
             exits=rule.exits,
         )
         times = bundle_timing.measure(task)
-    timed = TorchTimes((), None, (NO_TRIAL,))
+    lines, compile_seconds, notes = times.lines, None, [NOTE, NO_TRIAL]
     if net is not None:
-        timed = replace((yield from _torch(net, rule, shares, options)), notes=())
+        more, compile_seconds, _ = yield from _torch(net, rule, shares, options)
+        lines, notes = (*lines, *more), [NOTE]
     where = {**torch_timing.machine(device), "threads": options.thread_count}
     return Benchmark(
         str(folder),
         rule.exits,
         shares,
-        lines=(*times.lines, *timed.lines),
-        compile_seconds=timed.compile_seconds,
+        lines=lines,
+        compile_seconds=compile_seconds,
         machine={**where, "onnxruntime": times.version},
         busy=busy,
-        notes=(NOTE, *timed.notes, *times.notes),
+        notes=(*notes, *times.notes),
         unreliable=times.unreliable,
     )
 
 
-@dataclass(frozen=True)
-class TorchTimes:
-    """What was measured in torch. compile_seconds: of first calls.  notes: as of `Benchmark`."""
-
-    lines: tuple[Timing, ...]
-    compile_seconds: float | None
-    notes: tuple[str, ...]
-
-
 def _torch(
     net: ExitNetwork, policy: Policy, shares: Sequence[float], options: BenchmarkOptions
-) -> Generator[str, None, TorchTimes]:
+) -> Generator[str, None, tuple[tuple[Timing, ...], float | None, tuple[str, ...]]]:
+    """Lines, seconds of first calls, and notes, as of `Benchmark`."""
     before = torch.get_num_threads()
     lines: list[Timing] = []
     compile_seconds: float | None = None
@@ -179,7 +173,7 @@ def _torch(
             notes = tuple(not_measured(running))
     finally:
         torch.set_num_threads(before)
-    return TorchTimes(tuple(lines), compile_seconds, notes)
+    return tuple(lines), compile_seconds, notes
 
 
 def _network(

@@ -259,16 +259,12 @@ def read_all(
     files: Sequence[Path], how: Preprocessing, pool: ThreadPoolExecutor
 ) -> tuple[list[Path], NDArray[np.uint8], list[Unreadable]]:
     """The files that could be read, their pixels [B, C, H, W], and those that could not."""
-    outcomes = list(pool.map(lambda file: read(file, how), files))
-    damaged = [outcome for outcome in outcomes if isinstance(outcome, Unreadable)]
-    pixels = [outcome for outcome in outcomes if not isinstance(outcome, Unreadable)]
-    good = [
-        file
-        for file, outcome in zip(files, outcomes, strict=True)
-        if not isinstance(outcome, Unreadable)
-    ]
+    outcomes = list(zip(files, pool.map(lambda file: read(file, how), files), strict=True))
+    damaged = [outcome for _, outcome in outcomes if isinstance(outcome, Unreadable)]
+    good = [(file, pixels) for file, pixels in outcomes if not isinstance(pixels, Unreadable)]
     empty = np.zeros((0, how.channels, *how.size), dtype=np.uint8)
-    return good, np.stack(pixels) if pixels else empty, damaged
+    pixels = np.stack([each for _, each in good]) if good else empty
+    return [file for file, _ in good], pixels, damaged
 
 
 def _reason(file: Path, error: Exception) -> str:

@@ -53,6 +53,13 @@ IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 FEW = 20  # lines of failures outside of requests
 WAITING = 64  # images that wait to be run to the end, at most
 DESCRIPTION = Path(__file__).with_name("openapi.yaml")
+BOUNDS = {"value": "", "low": "_low", "high": "_high"}  # of a share, and how its metric ends
+WINDOWED = {
+    "images": "Images answered",
+    "confidence": "Mean confidence of answers",
+    "compute": "Mean MACs against the network without early exits",
+    "disagreement": "Share of runs to the end that answer otherwise there",
+}
 Rows = Sequence[tuple[list[str], float | None]]  # of a gauge: values of its labels, and its own
 DECODERS = 2  # threads that turn files into pixels; Pillow lets go of Python's lock while it does
 
@@ -101,45 +108,29 @@ class WatchGauges:
 
     def collect(self) -> Iterator[Metric]:
         report = self._watch.report()
-        exits, windows, expected = [*map(str, report.exits)], report.windows, report.expected
-        shares = [
-            ([window.name.replace(" ", ""), exit], share)
-            for window in windows
-            for exit, share in zip(exits, window.shares, strict=True)
-        ]
+        exits, expected, share = [*map(str, report.exits)], report.expected, report.disagreement
+        windows = [(each.name.replace(" ", ""), each) for each in report.windows]
+        pairs = [(name, at, each.shares[at]) for name, each in windows for at in range(len(exits))]
+        shares = [([name, exits[at]], share) for name, at, share in pairs]
         yield _family("window_exit_share", "Of images, by exit", shares, ("window", "exit"))
-        for name, text in (
-            ("images", "Images answered"),
-            ("confidence", "Mean confidence of answers"),
-            ("compute", "Mean MACs against the network without early exits"),
-            ("disagreement", "Share of runs to the end that answer otherwise there"),
-        ):
-            rows = [([each.name.replace(" ", "")], getattr(each, name)) for each in windows]
+        for name, text in WINDOWED.items():
+            rows = [([window], getattr(each, name)) for window, each in windows]
             yield _family(f"window_{name}", f"{text}, lately", rows, ("window",))
         if expected is not None:
-            for bound in ("value", "low", "high"):
+            text, before = "On calibration images", expected.disagreement
+            for bound, end in BOUNDS.items():
                 of = [(exit, expected.of_exit(int(exit))) for exit in exits]
                 rows = [([exit], getattr(share, bound)) for exit, share in of if share]
-                name = "expected_exit_share" + ("" if bound == "value" else f"_{bound}")
-                yield _family(name, "Of calibration images", rows, ("exit",))
-            before = expected.disagreement
-            yield _family("expected_confidence", "On calibration images", [([], expected.confidence)])
-            yield _family("expected_compute", "On calibration images", [([], expected.compute)])
-            rows = [([], before and before.value)]
-            yield _family("expected_disagreement", "On calibration images", rows)
+                yield _family(f"expected_exit_share{end}", "Of calibration images", rows, ("exit",))
+            yield _family("expected_confidence", text, [([], expected.confidence)])
+            yield _family("expected_compute", text, [([], expected.compute)])
+            yield _family("expected_disagreement", text, [([], before and before.value)])
         yield _family("alarm", "1 while an alarm stands", [([], float(report.alarm is not None))])
-        yield CounterMetricFamily("offramp_alarms", "Since the start", value=report.alarms)
-        share = report.disagreement
-        for bound in ("value", "low", "high"):
-            name = "disagreement" + ("" if bound == "value" else f"_{bound}")
-            text = "Share of images whose answer is not the last exit's, since the start, within 95 %"
-            yield _family(name, text, [([], None if share is None else getattr(share, bound))])
+        text = "Share of images whose answer is not the last exit's, since the start, within 95 %"
+        for bound, end in BOUNDS.items():
+            yield _family(f"disagreement{end}", text, [([], share and getattr(share, bound))])
         for name, text, counts in (
-            (
-                "shadow_runs",
-                "Images that ran to the end too, by the exit that they leave at",
-                report.runs,
-            ),
+            ("shadow_runs", "Images that ran to the end too, by exit that they leave at", report.runs),
             ("labels", "Answers whose label came, by exit", report.labeled),
             ("labels_right", "Of these, those that were right", report.right),
         ):
@@ -147,10 +138,12 @@ class WatchGauges:
             for exit, count in zip(exits, counts, strict=True):
                 counter.add_metric([exit], count)
             yield counter
-        yield CounterMetricFamily(
-            "offramp_shadow_skipped", "Left out, as too many waited", report.skipped
-        )
-        yield CounterMetricFamily("offramp_answers_lost", "Lines that --answers lacks", report.lost)
+        for name, text, total in (
+            ("alarms", "Since the start", report.alarms),
+            ("shadow_skipped", "Left out, as too many waited", report.skipped),
+            ("answers_lost", "Lines that --answers lacks", report.lost),
+        ):
+            yield CounterMetricFamily(f"offramp_{name}", text, value=total)
 
 
 def _family(name: str, text: str, rows: Rows, labels: Sequence[str] = ()) -> GaugeMetricFamily:

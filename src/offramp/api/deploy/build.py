@@ -68,6 +68,7 @@ GoalName = Annotated[
         parse=lambda text, _: known_goal(text),
     ),
 ]
+AS_NAMED = {"weights", "keep_frozen", "strategy", "size", "normalize", "seed", "pretrained", "control"}
 USUAL_LOSS = 0.01  # of accuracy, where no limit is named
 
 
@@ -496,6 +497,7 @@ def _options(backbone: str, data: str, choices: BuildChoices) -> BuildOptions:
     limit = target_of(choices)
     goal = known_goal(choices.get("goal", "accuracy"))
     frozen = choices.get("keep_frozen", False) or choices.get("pretrained", False)
+    as_named: Any = {name: value for name, value in choices.items() if name in AS_NAMED}
     source = choices.get("evidence")
     device = choices.get("device")
     exits = choices.get("exits", "auto")
@@ -503,20 +505,13 @@ def _options(backbone: str, data: str, choices: BuildChoices) -> BuildOptions:
         backbone=backbone,
         data=data,
         exits=str(exits) if isinstance(exits, int | str) else ",".join(exits),
-        weights=choices.get("weights"),
-        keep_frozen=choices.get("keep_frozen", False),
         goal=goal,
         advice=strategy_advice(goal, frozen),
-        strategy=choices.get("strategy"),
         evidence=None if source is None else _best_of(place(source), goal, backbone, frozen),
-        size=choices.get("size"),
-        normalize=choices.get("normalize"),
-        seed=choices.get("seed", 42),
         settings=tuple(choices.get("settings", ())),
         device=None if device is None else str(device),
         calibration=images_needed(limit.kind, limit.value),
-        pretrained=choices.get("pretrained", False),
-        control=choices.get("control", False),
+        **as_named,
     )
 
 
