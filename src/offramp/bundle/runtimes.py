@@ -35,7 +35,7 @@ ANSWERS = {  # as `run.py --json` calls them
     "compute_share": "TYPE_FP32",
 }
 # What a model takes or gives: name, kind of Triton, shape [B, …] with None for any size.
-Row = dict[str, Any]
+ModelTensor = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def write_repository(folder: Path, trial: str) -> None:
     seal(router)
 
 
-def _tensor(value: Any, exit: int) -> Row:
+def _tensor(value: Any, exit: int) -> ModelTensor:
     """value: of onnxruntime."""
     if len(value.shape) < 2 or value.type not in KINDS:
         raise OfframpError(
@@ -167,7 +167,7 @@ def _tensor(value: Any, exit: int) -> Row:
     return {"name": value.name, "kind": KINDS[value.type], "shape": sizes}
 
 
-def _configure(model: Path, backend: str, file: str, **sides: Sequence[Row]) -> None:
+def _configure(model: Path, backend: str, file: str, **sides: Sequence[ModelTensor]) -> None:
     """Write a model's `config.pbtxt`: a ModelConfig of Triton as the text of Protocol Buffers. sides:
     tensors of its input and output, whose batch it leaves out."""
     lines = [
