@@ -124,11 +124,15 @@ class WatchGauges:
                 yield _family(f"expected_exit_share{end}", "Of calibration images", rows, ("exit",))
             yield _family("expected_confidence", text, [([], expected.confidence)])
             yield _family("expected_compute", text, [([], expected.compute)])
-            yield _family("expected_disagreement", text, [([], before and before.value)])
+            yield _family(
+                "expected_disagreement", text, [([], None if before is None else before.value)]
+            )
         yield _family("alarm", "1 while an alarm stands", [([], float(report.alarm is not None))])
         text = "Share of images whose answer is not the last exit's, since the start, within 95 %"
         for bound, end in BOUNDS.items():
-            yield _family(f"disagreement{end}", text, [([], share and getattr(share, bound))])
+            yield _family(
+                f"disagreement{end}", text, [([], None if share is None else getattr(share, bound))]
+            )
         for name, text, counts in (
             ("shadow_runs", "Images that ran to the end too, by exit that they leave at", report.runs),
             ("labels", "Answers whose label came, by exit", report.labeled),
