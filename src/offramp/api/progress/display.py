@@ -81,9 +81,7 @@ class Display:
     def train(self, plan: Plan, events: Generator[Event, None, None]) -> RunState:
         progress = Progress(plan, self.log)
         try:
-            with terminable(), closing(events), progress:
-                for event in events:
-                    progress.see(event)
+            watch(events, progress)
         except KeyboardInterrupt as error:
             if not self.command:
                 raise
@@ -276,6 +274,13 @@ def epoch_fields(report: EpochReport, epochs: int | None = None) -> dict[str, An
         "accuracy": {str(exit): value for exit, value in report.accuracy.items()},
         "validation_accuracy": {str(exit): value for exit, value in report.validation_accuracy.items()},
     }
+
+
+def watch(events: Generator[Event, None, None], progress: Progress) -> None:
+    """Run to the end, or until interrupted, and show it."""
+    with terminable(), closing(events), progress:
+        for event in events:
+            progress.see(event)
 
 
 @final
