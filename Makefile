@@ -63,7 +63,7 @@ docs-quick: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n 3 $(FILES)
 
-# While working: all but the files of tests/slow.txt, and what is marked slow.
+# While working: all but the tests of tests/slow.txt.
 test-fast: $(READY)
 	$(BIN)/python -m pytest -n 2 $(FILES) --fast
 

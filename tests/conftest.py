@@ -27,7 +27,7 @@ from hypothesis import HealthCheck, settings
 
 import clocks
 import object_store
-from longer import slow_file
+from longer import slow_file, slow_test
 from offramp.meters import capacity, meter
 from offramp.process import look_less_for_garbage
 from offramp.study.plan import limits, profiles
@@ -82,7 +82,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Single tests are left out: with --fast the slow ones, without --long the long ones, without
     --cluster those of a cluster; with it no others."""
     for item in items:
-        if slow_file(item.path):
+        if slow_test(item):
             item.add_marker("slow")
     out = {"slow"} if config.getoption("fast") else set()
     out |= set() if config.getoption("long") else {"long"}
