@@ -42,8 +42,8 @@ def slow_test(item: pytest.Item) -> bool:
 
 
 def slow_by(times: str) -> list[str]:
-    """The slow tests of a run, whatever the machine's speed: those that take longer than a test does on
-    average; and whole files whose fixtures take that for each of their quick tests.
+    """The slow tests of a run, whatever the machine's speed: those that take twice as long as the mean,
+    and whole files whose fixtures take that for each of their quick tests.
 
     Args:
         times: What pytest printed.
@@ -56,7 +56,7 @@ def slow_by(times: str) -> list[str]:
         else:
             fixtures[file] += float(seconds)
     tests = [value for names in calls.values() for values in names.values() for value in values]
-    limit = (sum(tests) + sum(fixtures.values())) / len(tests)
+    limit = 2 * (sum(tests) + sum(fixtures.values())) / len(tests)
     slow = []
     for file, names in calls.items():
         over = [name for name, values in names.items() if sum(values) > limit * len(values)]

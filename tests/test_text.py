@@ -120,7 +120,6 @@ def test_the_products_of_torchs_own_attention_are_counted() -> None:
     assert torch.backends.mha.get_fastpath_enabled()  # as it was
 
 
-@pytest.mark.slow
 def test_fitted_it_answers_and_saves(
     net: offramp.ExitNetwork, tmp_path: Path, snapshot: SnapshotAssertion
 ) -> None:
@@ -173,7 +172,6 @@ def study() -> ModuleType:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_bert_of_transformers_is_cut_between_its_layers() -> None:
     languages = study()
     module = languages.Encoder(5).eval()
@@ -186,7 +184,6 @@ def test_a_bert_of_transformers_is_cut_between_its_layers() -> None:
         assert torch.equal(net(ids)[-1], module(ids))
 
 
-@pytest.mark.slow
 def test_no_place_is_in_two_splits_of_the_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of its data alone: transformers, which makes its network, takes half a minute to import."""
     network = SimpleNamespace(BertConfig=None, BertForSequenceClassification=None)

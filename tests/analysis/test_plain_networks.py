@@ -123,7 +123,6 @@ def test_a_planted_difference_has_its_sign(shift: float) -> None:
         assert not wrong and len(right) == 3  # without `own`, which is in no report
 
 
-@pytest.mark.slow
 def test_a_network_that_crosses_is_above_some_and_below_others() -> None:
     skill = Skill(shift={"joint": 0.8, "separate": -0.8})
     below, above = told(beside(1, skill, 2, images=2000))

@@ -43,7 +43,6 @@ def test_a_job_runs_in_every_way(tmp_path: Path) -> None:
         python.seconds(("-c", "import nothing_of_this_name"), tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sgd", *long("adamw")])
 def test_both_optimizers_train_in_one_process(name: Literal["sgd", "adamw"]) -> None:
     case = Case("airbench", 32, 4, 1, (("width", "small"),), optimizer=name)

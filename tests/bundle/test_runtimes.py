@@ -44,7 +44,6 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_it_answers_as_onnxruntime_does(name: str, strategy: str, digits: Path, tmp_path: Path) -> None:
     """The export has compared it with PyTorch already; this compares the bundles themselves."""
@@ -78,7 +77,6 @@ def _write_photo(path: Path, image: np.ndarray) -> None:
     Image.fromarray(image[:, :, 0]).save(path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_triton_answers_as_the_bundle_does(strategy: str, digits: Path, tmp_path: Path) -> None:
     """By a stand-in for its server, which runs each model by what its configuration says."""
@@ -130,7 +128,6 @@ def test_one_bad_request_does_not_cost_the_others(digits: Path, tmp_path: Path) 
     assert isinstance(first, dict) and second == "image 0 is not liked"
 
 
-@pytest.mark.slow
 def test_tritons_own_protobuf_reads_the_configurations(digits: Path, tmp_path: Path) -> None:
     model_config = pytest.importorskip("tritonclient.grpc.model_config_pb2")
     text_format = pytest.importorskip("google.protobuf.text_format")
@@ -147,7 +144,6 @@ def test_tritons_own_protobuf_reads_the_configurations(digits: Path, tmp_path: P
     assert [each.name for each in configs[f"{router.name}-exit-2"].input] == ["in_0", "before"]
 
 
-@pytest.mark.slow
 def test_core_ml_is_converted_and_the_card_says_that_nobody_checked(
     digits: Path, tmp_path: Path
 ) -> None:
@@ -177,7 +173,6 @@ def test_core_ml_is_converted_and_the_card_says_that_nobody_checked(
     assert row["bytes"] == sizes and ".mlpackage/Manifest.json" in (out / "SHA256SUMS").read_text()
 
 
-@pytest.mark.slow
 def test_int8_stages_run_where_their_graphs_are_read(digits: Path, tmp_path: Path) -> None:
     skip_without("openvino")
     store = digits_store(digits, STRATEGIES)
@@ -189,7 +184,6 @@ def test_int8_stages_run_where_their_graphs_are_read(digits: Path, tmp_path: Pat
     assert "| shares of exits differ" in (tmp_path / "b" / "card.md").read_text("utf-8")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_litert_has_a_quantizer_of_its_own(strategy: str, digits: Path, tmp_path: Path) -> None:
     skip_without("litert")

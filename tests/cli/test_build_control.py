@@ -124,7 +124,6 @@ def fitted() -> offramp.Fitted:
     return offramp.fit(net, "joint", control=make["make"](10, 6), **given)  # type: ignore
 
 
-@pytest.mark.slow
 def test_fit_trains_a_smaller_module_as_well(fitted: offramp.Fitted) -> None:
     assert fitted.control is not None and list(fitted.control.accuracy) == [1]
     policy = fitted.calibrate(max_mean_macs="50%")
@@ -136,7 +135,6 @@ def test_fit_trains_a_smaller_module_as_well(fitted: offramp.Fitted) -> None:
         fitted.export("other")
 
 
-@pytest.mark.slow
 def test_fit_finds_a_smaller_member_of_a_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`control=True`: of a network with a name. Its trial can be made anew from its record."""
     monkeypatch.chdir(tmp_path)

@@ -315,10 +315,10 @@ def test_shards_of_webdataset(tmp_path: Path, snapshot: SnapshotAssertion) -> No
     assert refused(from_dataset, pipeline) == snapshot
     own, listed = from_dataset(pipeline.with_length(48, silent=True)), from_dataset(Photos(small))
     assert data_identity(own) == data_identity(listed)
-    shuffled = (
-        wds.WebDataset(shards, shardshuffle=False).shuffle(100).decode("pil").to_tuple("png", "cls")
-    )
-    assert refused(from_dataset, shuffled.with_length(48, silent=True)) == snapshot
+    # Its first samples of two passes differ; by chance, one in 48 times they are one.
+    mixed = wds.WebDataset(shards, shardshuffle=False).shuffle(100, rng=random.Random(0))
+    shuffled = mixed.decode("pil").to_tuple("png", "cls").with_length(48, silent=True)
+    assert refused(from_dataset, shuffled) == snapshot
 
 
 def _png(image: Image.Image) -> bytes:

@@ -294,7 +294,6 @@ class TestRealCifar10:
         assert torch.tensor(data.mean).allclose(torch.tensor([0.491, 0.482, 0.447]), atol=0.02)
 
     @pytest.mark.long
-    @pytest.mark.slow
     def test_whole(self) -> None:
         data = load(spec(REAL / "cifar10"))
         by_class = {k: s.labels.bincount().unique().tolist() for k, s in data.splits.items()}

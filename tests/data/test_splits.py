@@ -68,7 +68,6 @@ def test_hold_outs_keep_the_proportions_of_the_classes(counts: Sequence[int], si
     assert by_class["train"].tolist() == [n - 2 * k for n, k in zip(counts, sizes, strict=True)]
 
 
-@pytest.mark.slow
 @settings(max_examples=30)
 @given(names=st.lists(st.sampled_from(ALL), unique=True), seed=st.integers(0, 50), grouped=st.booleans())
 def test_equal_images_are_never_torn_apart(names: list[str], seed: int, grouped: bool) -> None:
@@ -158,7 +157,6 @@ def test_hold_out_is_pinned() -> None:
     assert parts["calibration"].tolist() == [5, 10, 11, 12, 14, 23]
 
 
-@pytest.mark.slow
 @settings(max_examples=30)
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 2)), min_size=30, max_size=80),

@@ -96,7 +96,6 @@ def computed(node: Node, noisy: bool = False) -> Callable[..., Tensor]:
     return compute
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["distillation", *long(*(s for s in NINE if s != "distillation"))])
 def test_a_step_up_to_the_optimizer_is_one_graph(strategy: str) -> None:
     """`fullgraph` refuses whatever PyTorch's compiler cannot put into it; gradients are part of it. The

@@ -224,7 +224,6 @@ def test_a_module_that_ends_in_a_softmax_is_warned_of():
         net(nn.Softmax(1))
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # of torch, as it imports
 def test_a_compiled_module_is_refused(snapshot):
     """Its trace would be of what compiling makes, after minutes."""

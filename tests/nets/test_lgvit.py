@@ -228,7 +228,6 @@ def patches() -> ExitNetwork:
 
 
 @pytest.mark.parametrize("make_net", [patches, pytest.param(vision, marks=pytest.mark.long)])
-@pytest.mark.slow
 def test_the_graphs_answer_as_the_network(make_net: Callable[[], ExitNetwork], tmp_path: Path) -> None:
     net = make_net()
     early = range(1, net.exits)

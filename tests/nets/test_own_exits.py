@@ -36,7 +36,6 @@ def fresh(kind: Callable[[], nn.Module]) -> nn.Module:
         return kind().eval()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", NETWORKS.values(), ids=NETWORKS)
 def test_cut_at_its_exits_it_computes_the_same(kind: Callable[[], nn.Module]) -> None:
     module = fresh(kind)
@@ -53,7 +52,6 @@ def test_cut_at_its_exits_it_computes_the_same(kind: Callable[[], nn.Module]) ->
     assert type(net.backbone).__name__ == type(module).__name__
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", NETWORKS.values(), ids=NETWORKS)
 def test_every_part_is_counted_once(kind: Callable[[], nn.Module]) -> None:
     """Segments and heads make up what the module computes; MSDNet computes more than exits read."""
@@ -70,7 +68,6 @@ def test_every_part_is_counted_once(kind: Callable[[], nn.Module]) -> None:
     }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", NETWORKS.values(), ids=NETWORKS)
 def test_an_exit_runs_what_it_needs_and_no_more(kind: Callable[[], nn.Module]) -> None:
     """The cost of an image that leaves is what the traces of that exit and of those before run: a

@@ -47,7 +47,6 @@ def cases(draw: st.DrawFn) -> tuple[Any, ...]:
 
 @settings(max_examples=200, deadline=None)
 @given(cases())
-@pytest.mark.slow
 def test_every_policy_is_the_row_by_row_reference(case: tuple[Any, ...]) -> None:
     name, logits, thresholds, temperatures, gates = case
     for array, near in (

@@ -56,7 +56,6 @@ def test_small_cases_are_solved_exactly(exits: int, rows: int) -> None:
             assert point.loss == pytest.approx(least(everything, point.macs))
 
 
-@pytest.mark.slow
 def test_larger_cases_come_near_exhaustive_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """A coarse grid of 5 cuts an exit where there are 18: what refinement makes of it."""
     monkeypatch.setattr(solve, "CELLS", 5**3)
@@ -70,7 +69,6 @@ def test_larger_cases_come_near_exhaustive_search(monkeypatch: pytest.MonkeyPatc
     assert min(gaps) > -1e-9 and np.mean(gaps) < 0.02 and max(gaps) <= 3 / 18
 
 
-@pytest.mark.slow
 def test_it_does_better_than_one_shared_threshold() -> None:
     scores, lost = parts(simulated(2500, 7))
     shared = sweep(

@@ -159,7 +159,6 @@ def null_draws(draws: int, corruptions: int = 30, count: int = 400) -> tuple[int
     return limited, differing
 
 
-@pytest.mark.slow
 def test_of_corruptions_that_change_nothing_one_is_named_in_few_draws(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -107,7 +107,6 @@ def test_claims_of_a_function_test_by_it_and_those_of_a_file_do_not(
     assert refusal(read, yaml_file) == snapshot
 
 
-@pytest.mark.slow
 def test_strategies_and_trials_are_compared_by_any_measure(
     tmp_path: Path, snapshot: SnapshotAssertion
 ) -> None:

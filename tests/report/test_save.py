@@ -21,7 +21,6 @@ def figure() -> Figure:
     return draw(evidence([simple("joint", 1), simple("separate", 1)]), ["time-total"]).figures[0]
 
 
-@pytest.mark.slow
 def test_a_figure_is_saved_in_every_format(figure: Figure, tmp_path: Path) -> None:
     paths = save(figure, tmp_path / "out", ("svg", "pdf", "png", "json"))
     assert [p.name for p in paths] == [

@@ -37,7 +37,6 @@ def compute(*args: object, **more: object) -> str:
     return curves(facts(1, FOUR, *args, **more))  # type: ignore[arg-type]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "leaders"),
     [

@@ -24,7 +24,6 @@ def content(root: Path) -> dict[str, bytes]:
     return {name: (root / name).read_bytes() for name in files(root)}
 
 
-@pytest.mark.slow
 def test_there_and_back_it_is_the_same_to_the_bit(s3: str, store: Store, tmp_path: Path) -> None:
     keys = [node(store, n) for n in range(3)]
     trial(store, "t", *keys[:2])

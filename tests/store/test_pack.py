@@ -166,7 +166,6 @@ def test_classes_that_are_called_as_paths_are_keep_their_names() -> None:
     assert pack.portable(manifest) == {**manifest, "data": {"root": "photos"}}
 
 
-@pytest.mark.slow
 def test_the_page_says_whether_the_numbers_of_a_pack_are_its_own(
     mine: Path, snapshot: SnapshotAssertion
 ) -> None:

@@ -63,7 +63,6 @@ def test_lock_is_released_when_its_holder_is_killed(store: Store) -> None:
     lease.release()
 
 
-@pytest.mark.slow
 def test_two_processes_write_the_same_keys(store: Store) -> None:
     gate, gatekeeper = os.pipe()
 

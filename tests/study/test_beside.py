@@ -80,7 +80,6 @@ def test_the_better_of_both_is_named(
     assert ("is not known" in result.why) is (target.kind == "risk")
 
 
-@pytest.mark.slow
 def test_networks_that_are_equally_good_are_told_apart_at_the_promised_rate() -> None:
     """A plain network as accurate as all exits, and so as every policy, of few images and of many."""
     counts = [

@@ -70,7 +70,6 @@ def test_a_budget_for_not_even_one_epoch_is_refused(snapshot: SnapshotAssertion)
     assert refusal(choose, planned(), planned().executed * 1e-4) == snapshot
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.01, *long(0.02)])
 def test_a_budget_in_which_nothing_is_learned_says_what_would_do(share: float) -> None:
     """A time that leaves some steps is no time; what is said to do, does, and a little less does not."""
@@ -83,7 +82,6 @@ def test_a_budget_in_which_nothing_is_learned_says_what_would_do(share: float) -
     assert too_short(planned(), needed) is None and too_short(planned(), needed / 1.2) is not None
 
 
-@pytest.mark.slow
 def test_smaller_steps_of_fewer_images_are_counted() -> None:
     """`build` takes 16 images a step where few are left: four times the steps, which may be enough."""
     room = planned().executed * 0.02

@@ -184,7 +184,6 @@ def plain(results: offramp.Results) -> tuple[str, str]:
     return wide[min(wide)], wide[max(wide)]
 
 
-@pytest.mark.slow
 def test_a_study_with_controls_runs_and_its_report_knows_them(ran: offramp.Results) -> None:
     labels = ["width tiny", "cut at group1", "size 9"]
     assert [line.strategy for line in ran.lines] == ["baseline", "joint", *labels]
@@ -197,7 +196,6 @@ def test_a_study_with_controls_runs_and_its_report_knows_them(ran: offramp.Resul
     assert whole.missing == () and len(whole.trials) == 2
 
 
-@pytest.mark.slow
 def test_a_cascade_is_calibrated_as_two_exits(ran: offramp.Results) -> None:
     """An image that goes on has paid for both; the full network is the larger one alone."""
     store = ran.store
@@ -221,7 +219,6 @@ def test_a_cascade_is_calibrated_as_two_exits(ran: offramp.Results) -> None:
     assert paid <= 0.9 * high, "the threshold keeps the limit on calibration"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1], ids=["the smaller", "the larger"])
 def test_a_cascade_is_as_doubtful_as_either_network(ran: offramp.Results, which: int) -> None:
     pair = [read(ran.store, trial) for trial in plain(ran)]
@@ -229,7 +226,6 @@ def test_a_cascade_is_as_doubtful_as_either_network(ran: offramp.Results, which:
     assert cascade(ran.store, *pair).doubts == pair[which].doubts != ()
 
 
-@pytest.mark.slow
 def test_a_cascade_wants_the_smaller_network_first(
     ran: offramp.Results, snapshot: SnapshotAssertion
 ) -> None:

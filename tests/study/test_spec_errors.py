@@ -190,7 +190,6 @@ JSON = st.recursive(
     key=st.sampled_from([None, *RECIPE_FIELDS, "taps", "head", "mode", "cache_disk", "root"]),
     value=JSON,
 )
-@pytest.mark.slow
 def test_any_value_is_read_or_refused_in_one_line(section: str, key: str | None, value: Any) -> None:
     study = SMALL | {section: value if key is None else {key: value}}
     try:

@@ -72,7 +72,6 @@ def test_turns_are_equal() -> None:
     assert medians == [[0.0] * 3, [1.0] * 3] and order == [0, 1] * 3
 
 
-@pytest.mark.slow
 def test_a_process_that_dies_is_said_in_a_line(capfd: pytest.CaptureFixture[str]) -> None:
     nothing = ProbeSubject("no-such-network", (1, 8, 8), 8)
     with pytest.raises(OfframpError, match="process that measures ended"), processes(nothing, {}):

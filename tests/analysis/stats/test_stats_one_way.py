@@ -98,7 +98,6 @@ def test_games_howell_gives_what_pingouin_does() -> None:
 
 
 @pytest.mark.parametrize("equal", [True, False])
-@pytest.mark.slow
 def test_all_pairs_agree_with_scipy_and_statsmodels(equal: bool) -> None:
     from statsmodels.stats.multicomp import pairwise_tukeyhsd
 
