@@ -35,14 +35,12 @@ PARTS = {
     "batches": "batches: what early exits save in MACs against what they save in time",
 }
 QUICK_MINUTES = {
-    "commands": 0.5,
-    "step": 2.5,
-    "frozen": 1,
+    "commands": 0.7,
+    "step": 2.6,
     "slowdown": 2,
-    "memory": 1,
-    "python": 1.5,
-    "one_image": 0.5,
-    "batches": 1,
+    "python": 2.2,
+    "one_image": 0.4,
+    "batches": 1.8,
 }
 """Parts of --quick, and about how long each takes on two quiet cores; in all under ten minutes."""
 ON_REQUEST = {

@@ -53,6 +53,8 @@ def measure(quick: bool) -> Iterator[Result]:
     for case in CASES[:2] if quick else CASES:
         words = " ".join((case[0], *(value for _, value in case[2]), f"{case[1]} px"))
         for runtime, make in (("", pair), (", onnxruntime", bundle_pair)):
+            if quick and case[1] > 32 and runtime:  # half a minute for the bundle alone
+                continue
             with contender(make, BARE, case=case) as ask:
                 for batch, share in product(BATCHES, LEAVING):
                     alone = batch == 1 and share  # a batch of one leaves or does not

@@ -77,6 +77,9 @@ def test_equal_networks_are_one_entry_and_unknown_costs_are_no_advantage() -> No
     best = offers(1, skill=Skill(shift={"joint": 0.6}))
     assert beaten(best).keys() == set(FOUR) - {"joint"}
     assert beaten({**best, "joint": replace(best["joint"], training=None)}) == {}
+    for training, equal_cost in ((1.004e12, True), (1.01e12, False)):
+        dear = {**best, "joint": replace(best["joint"], training=training)}
+        assert bool(beaten(dear)) is equal_cost
     assert beaten({name: replace(offer, training=None) for name, offer in best.items()})
 
 

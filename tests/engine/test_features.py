@@ -18,6 +18,7 @@ from one_step import ALL, Gradients, K, by_the_engine, ce, close, first_step, gr
 from torch import Tensor, nn
 
 from longer import long
+from offramp.device import seeded
 from offramp.engine import auxiliary
 from offramp.engine.cost import exit_shares, live_macs
 from offramp.engine.fit import conclude, fit
@@ -25,6 +26,7 @@ from offramp.engine.losses import LossContext, objective
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, pack
+from offramp.hashing import derive
 from offramp.nets import ExitNetwork, attach
 from offramp.nets.network import inside
 from offramp.parts import backbone, heads, path
@@ -264,6 +266,17 @@ def test_a_checkpoint_holds_the_adapters(after: int, average: str, tmp_path: Pat
         other, other_rows = gone_on()
         assert equal(whole, other) and rows == other_rows
         assert not equal(whole, gone_on(1.01)[0]), "the control: adapters matter to the bits"
+
+
+def test_an_adapter_begins_by_the_places_that_it_joins() -> None:
+    net = network("digits-cnn")
+    (phase,) = STRATEGIES["self-distillation"](K)
+    layers = auxiliary.drawn_adapters(phase.loss, 3, net)
+    assert layers.keys() == {(exit, K) for exit in range(1, K)}
+    for (exit, onto), layer in layers.items():
+        with seeded(derive(3, "adapter", net.places[exit - 1], net.places[onto - 1])):
+            alike = nn.Linear(inside(net).width(exit), inside(net).width(onto))
+        assert torch.equal(layer.weight, alike.weight) and torch.equal(layer.bias, alike.bias)
 
 
 def test_nothing_is_left_of_adapters(tmp_path: Path) -> None:
