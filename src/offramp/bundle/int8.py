@@ -8,7 +8,7 @@ saturate (those of x86 without VNNI do).
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,23 +41,35 @@ class Layers:
         """What a stage takes, by name, of images [B, C, H, W]; the stages before it run. part: one of
         these stages, or several of them as one, of which the last head answers."""
         chain = within(self._stages, part)
-        inputs = [tensors for tensors, _ in self._walk(pixels, chain[-1] + 1)]
+        needed = self._needed(chain[-1])
+        inputs = {at: walked[0] for at, walked in zip(needed, self._walk(pixels, needed), strict=True)}
         first, last = inputs[chain[0]], inputs[chain[-1]]
         own = {name: tensor for name, tensor in first.items() if name != BEFORE}
         return own | ({BEFORE: last[BEFORE]} if BEFORE in last else {})
 
     def logits(self, batches: Iterator[Floats]) -> Floats:
         """[N, stages, classes] of batches of images, nobody leaving."""
-        by_batch = [[answer for _, answer in self._walk(pixels)] for pixels in batches]
+        every = range(len(self._stages))
+        by_batch = [[answer for _, answer in self._walk(pixels, every)] for pixels in batches]
         return np.concatenate([np.stack(answers, axis=1) for answers in by_batch])
 
-    def _walk(self, pixels: Floats, count: int | None = None) -> Iterator[tuple[dict[str, Any], Floats]]:
-        """What each of the first stages takes, by name, and its logits."""
+    def _needed(self, at: int) -> Sequence[int]:
+        """The stages up to `at` without which it cannot run: trunks of other exits are left out."""
+        if any(BEFORE in self._names(i) for i in range(at + 1)):
+            return range(at + 1)
+        after = self._stages[at].after
+        return [*([] if after is None else self._needed(after)), at]
+
+    def _names(self, at: int) -> list[str]:
+        return [tensor.name for tensor in self._sessions[at].get_inputs()]
+
+    def _walk(self, pixels: Floats, needed: Iterable[int]) -> Iterator[tuple[dict[str, Any], Floats]]:
+        """What each of some stages takes, by name, and its logits."""
         carried: dict[int | None, list[Any]] = {None: [pixels]}
         before: Any = None
-        for at, stage in enumerate(self._stages[:count]):
-            names = [tensor.name for tensor in self._sessions[at].get_inputs()]
-            values = (*carried[stage.after], *([before] if BEFORE in names else []))
+        for at in needed:
+            names = self._names(at)
+            values = (*carried[self._stages[at].after], *([before] if BEFORE in names else []))
             tensors = dict(zip(names, values, strict=True))
             before, *carried[at] = self._sessions[at].run(None, tensors)
             yield tensors, before

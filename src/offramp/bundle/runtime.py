@@ -668,11 +668,9 @@ class Bundle:
             return None
         if stage.threshold is None or at == len(self.stages) - 1:
             return np.full(len(answer), at == len(self.stages) - 1)
-        if answer.size > self._scoring.FEW:
-            return None
         how = stage.temperature, stage.threshold
-        leaves = [self._scoring.row_leaves(self.score, row, *how) for row in answer.tolist()]
-        return None if None in leaves else np.array(leaves)
+        leaves = self._scoring.rows_leave(self.score, answer, *how)
+        return None if leaves is None else np.array(leaves)
 
     def _array(self, images: Array) -> Array:
         height, width = self.preprocessing.size

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import json
 import re
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,24 +16,10 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from offramp.bundle.folder import SOURCES, opened, seal, write_json
 from offramp.bundle.graphs import TracedStage, reason
+from offramp.bundle.triton import FOLDER, write_repository
 from offramp.errors import OfframpError, nearest
 from offramp.nets.cut.trace import quiet
-
-FOLDER = "model_repository"  # one named `triton` would hide that package from what run.py imports
-ROUTER = "on_triton.py"
-MOST = 64  # images of all requests that the server puts into one batch
-DELAY = 1000  # microseconds that a request waits for others
-KINDS = {"tensor(float)": "TYPE_FP32", "tensor(int64)": "TYPE_INT64", "tensor(bool)": "TYPE_BOOL"}
-ANSWERS = {  # as `run.py --json` calls them
-    "class": "TYPE_STRING",
-    "confidence": "TYPE_FP32",
-    "exit": "TYPE_INT64",
-    "compute_share": "TYPE_FP32",
-}
-# What a model takes or gives: name, kind of Triton, shape [B, …] with None for any size.
-ModelTensor = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -122,67 +106,6 @@ def _write_mlpackage(program: ExportedProgram, path: Path) -> None:
     (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)  # of another runtime
     for file in path.rglob("*.mlmodel"):
         file.chmod(0o644)  # whoever copies a bundle reads it
-
-
-def write_repository(folder: Path, trial: str) -> None:
-    """Write the repository of a bundle into it, whose files are all there. trial: its models are named
-    after it. Raises OfframpError for a tensor between stages that the server cannot hand over."""
-    name = re.sub(r"[^\w.-]", "-", trial)
-    bundle = opened(folder, pictures=False)
-    router = folder / FOLDER / name / "1"
-    (router / "stages").mkdir(parents=True)
-    for stage in bundle.stages:
-        model = f"{name}-exit-{stage.exit}"
-        version = folder / FOLDER / model / "1"
-        version.mkdir(parents=True)
-        for file in stage.file.parent.glob(f"{stage.file.name}*"):  # weights beside it too
-            shutil.copyfile(file, version / file.name)
-        inputs = [_tensor(value, stage.exit) for value in stage.session.get_inputs()]
-        outputs = [_tensor(value, stage.exit) for value in stage.session.get_outputs()]
-        _configure(version.parent, "onnxruntime", stage.file.name, input=inputs, output=outputs)
-        about = {"model": model, "inputs": inputs, "outputs": outputs}
-        write_json(router / "stages" / f"{stage.file.stem}.json", about)
-    kind = "TYPE_FP32" if bundle.normalized else "TYPE_UINT8"
-    shape = (None, *bundle.preprocessing.size, bundle.preprocessing.channels)
-    answers = [{"name": name, "kind": of, "shape": (None, 1)} for name, of in ANSWERS.items()]
-    answers.append({"name": "logits", "kind": "TYPE_FP32", "shape": (None, len(bundle.labels))})
-    images = [{"name": "images", "kind": kind, "shape": shape}]
-    _configure(router.parent, "python", ROUTER, input=images, output=answers)
-    for part in (*SOURCES, "policy.json", "labels.json", "preprocessing.json"):
-        shutil.copyfile(folder / part, router / part)
-    shutil.copyfile(Path(__file__).with_name(ROUTER), router / ROUTER)
-    layout = json.loads((folder / "stages.json").read_text("utf-8"))
-    write_json(router / "stages.json", layout | {"runtimes": {"triton": ".json"}})
-    seal(router)
-
-
-def _tensor(value: Any, exit: int) -> ModelTensor:
-    """value: of onnxruntime."""
-    if len(value.shape) < 2 or value.type not in KINDS:
-        raise OfframpError(
-            f"{value.name} of exit {exit} is {value.type} {value.shape}, which Triton does not hand "
-            "from model to model; leave out this runtime, or tap another place"
-        )
-    sizes = [size if isinstance(size, int) else None for size in value.shape]
-    return {"name": value.name, "kind": KINDS[value.type], "shape": sizes}
-
-
-def _configure(model: Path, backend: str, file: str, **sides: Sequence[ModelTensor]) -> None:
-    """Write a model's `config.pbtxt`: a ModelConfig of Triton as the text of Protocol Buffers. sides:
-    tensors of its input and output, whose batch it leaves out."""
-    lines = [
-        f'name: "{model.name}"',
-        f'backend: "{backend}"',
-        f'default_model_filename: "{file}"',
-        f"max_batch_size: {MOST}",
-        f"dynamic_batching {{ max_queue_delay_microseconds: {DELAY if backend == 'python' else 0} }}",
-    ]
-    for side, tensors in sides.items():
-        for row in tensors:
-            dims = ", ".join("-1" if size is None else str(size) for size in row["shape"][1:])
-            of = f'name: "{row["name"]}" data_type: {row["kind"]} dims: [ {dims} ]'
-            lines.append(f"{side} {{ {of} }}")
-    (model / "config.pbtxt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 RUNTIMES = {

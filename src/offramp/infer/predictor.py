@@ -125,7 +125,6 @@ class Predictor:
         few = len(classes) <= scoring.FEW and not policy.several
         self._classes = torch.split(classes, 1) if few else ()
         self._together = scoring.SCORES[policy.score].together  # exits answer by several heads' logits
-        self._by_row = scoring.SCORES[policy.score].of_row is not None
         self._temperatures = warmth
         self._warmth = None if policy.temperatures is None else torch.tensor(warmth, device=device)
 
@@ -239,12 +238,11 @@ class Predictor:
         """Which of the rows [n, C] leave, n of them; at an exit without a threshold none. Few values on
         the host are looked at without a kernel: a loop is quicker."""
         threshold = self.policy.thresholds[at]
-        if threshold is not None and self._by_row and logits.is_cpu and logits.numel() <= scoring.FEW:
+        if threshold is not None and logits.is_cpu:
             how = self._temperatures[at], threshold
-            rows = [scoring.row_leaves(self.policy.score, row, *how) for row in logits.tolist()]
-            certain = [row for row in rows if row is not None]
-            if len(certain) == len(rows):
-                return certain, None
+            leaves = scoring.rows_leave(self.policy.score, logits, *how)
+            if leaves is not None:
+                return leaves, None
         sure, past = self._score(at, logits, past)
         return sure >= (math.inf if threshold is None else threshold), past
 

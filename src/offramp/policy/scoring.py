@@ -222,6 +222,16 @@ def row_leaves(name: str, row: list[float], temperature: float, threshold: float
     return nearly > threshold if abs(nearly - threshold) > NEAR else None
 
 
+def rows_leave(name: str, logits: Array, temperature: float, threshold: float) -> list[bool] | None:
+    """`row_leaves` of few rows of logits [n, C] on the host; None where one has to be computed in
+    full, or a loop over all values takes longer than kernels."""
+    if SCORES[name].of_row is None or logits.shape[0] * logits.shape[1] > FEW:
+        return None
+    leaves = [row_leaves(name, row, temperature, threshold) for row in logits.tolist()]
+    certain = [each for each in leaves if each is not None]
+    return certain if len(certain) == len(leaves) else None
+
+
 def library(array: Array) -> Any:
     """numpy or torch, whichever the array is of; neither is imported here."""
     return sys.modules[type(array).__module__.partition(".")[0]]

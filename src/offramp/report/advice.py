@@ -61,11 +61,12 @@ def headline(evidence: Evidence) -> tuple[str, ...]:
         plain = np.mean([t.manifest.metrics["test"].accuracy[-1] for t in alone]) if alone else None
         where = f" on {advice.data}" if len(evidence.runs) > 1 else ""
         first, controls = ranking[0], own[0].controls
-        reached = target if advice.even and len(ranking) > 1 else _reached(first, target)
+        alike = advice.even and len(ranking) > 1
+        reached = target if alike else _reached(first, target)
         has = f"{percent(reached)} on test{where}"
         apart = "" if plain is None else f", {_from(float(plain), reached)} it"
         least, most = (percent(each.mean / full) for each in (ranking[0], ranking[-1]))
-        if advice.even and len(ranking) > 1:
+        if alike:
             sentences.append(
                 f"No way is shown to need less compute than another for {has}: {least} to {most} of the "
                 f"plain network's{apart}."
@@ -235,10 +236,8 @@ def sentence(advice: Advice, several: bool = False) -> str:
         whose = f" with early exits, which {listed(alone)} {lacks}" if alone else ""
         every = f"no significant difference between any of {len(others) + 1} strategies{whose}"
         return f"{start}{every} ({spread}{target}){_detectable(advice)}{_left_out(advice)}."
-    has = 0.0 if advice.target is None else _reached(best, advice.target)
-    target += (
-        f", where it has {percent(has)}" if advice.target is not None and has > advice.target else ""
-    )
+    if advice.target is not None and (has := _reached(best, advice.target)) > advice.target:
+        target += f", where it has {percent(has)}"
     value = f"{title(advice)} {advice.measure.text(best.mean)}{target}"
     return (
         f"{start}{best.name} ({value}). {_begun(sure(advice))}{_detectable(advice)}{_left_out(advice)}."

@@ -230,6 +230,11 @@ class Runs:
         the luck of images too."""
         return len({t.manifest.data.test for t in self.trials}) == 1
 
+    @property
+    def tested_over(self) -> str:
+        """What differences of accuracy are tested over, in words."""
+        return "seeds and test images" if self.same_images else "seeds"
+
     def over_images(self, measure: Measure) -> bool:
         """Whether differences of a measure are tested over test images, besides seeds."""
         return measure.on_images is not None and self.same_images

@@ -61,8 +61,7 @@ def equal(runs: Runs) -> list[Table]:
         *(_equal_column(n, level, plain) for n, level in enumerate(levels)),
     )
     title = f"Accuracy at equal compute: {runs.place}"
-    over = "seeds and test images" if runs.same_images else "seeds"
-    caption = EQUAL_CAPTION.format(over=over)
+    caption = EQUAL_CAPTION.format(over=runs.tested_over)
     table = Table(runs.name("equal"), "answer", title, caption, frame, columns, about=runs.about)
     return [
         replace(

@@ -22,7 +22,7 @@ from offramp.units import macs
 
 CAPTION = (
     "Test accuracy at each exit and on average over exits, %: mean ± sample standard deviation over "
-    "seeds. Marks are within a column, by Holm-adjusted paired differences over seeds and test images, "
+    "seeds. Marks are within a column, by Holm-adjusted paired differences over {over}, "
     "p < 0.05; what has no mark differs significantly from the best, or could not be tested (see the "
     "notes). Time of training: as written, each phase in full, as the paper runs it{estimated}; as "
     "executed, all that the trial reads; added, what no trial before it in its study reads. The CSV "
@@ -62,10 +62,11 @@ def main(runs: Runs) -> list[Table]:
     estimated = not all(t.comparable for t in trials)
     spared = "the MACs that sharing and caching spared, which may take half or twice as long"
     words = f", here an estimate from {spared}" if estimated else ""
-    title, caption = f"Accuracy, compute and time: {runs.place}", CAPTION.format(estimated=words)
+    title, caption = (
+        f"Accuracy, compute and time: {runs.place}",
+        CAPTION.format(estimated=words, over=runs.tested_over),
+    )
     frame, columns = pd.DataFrame.from_dict(rows, orient="index"), _columns(runs.exits, estimated)
-    if not runs.same_images:
-        caption = caption.replace("seeds and test images", "seeds")
     if runs.several:
         caption = caption.replace("(softmax)", "in the least sure label")
     table = Table(runs.name("main"), "answer", title, caption, frame, columns, about=runs.about)
