@@ -23,16 +23,16 @@ TEST = 5  # every fifth name
 def data() -> dict[str, Any]:
     """Names that two languages share are left out; a name of one place is in one split in all
     languages."""
-    found: dict[str, list[tuple[int, str]]] = {}
+    names: dict[str, list[tuple[int, str]]] = {}
     for label, language in enumerate(LANGUAGES):
         locale = Locale(language)
-        for kind, names in (("place", locale.territories), ("language", locale.languages)):
-            for code, name in names.items():
-                found.setdefault(name, []).append((label, f"{kind} {code}"))
+        for kind, words in (("place", locale.territories), ("language", locale.languages)):
+            for code, name in words.items():
+                names.setdefault(name, []).append((label, f"{kind} {code}"))
     splits: dict[str, tuple[list[NDArray[np.int64]], list[int]]] = {"train": ([], []), "test": ([], [])}
-    keys = sorted({key for uses in found.values() for _, key in uses})
+    keys = sorted({key for uses in names.values() for _, key in uses})
     tests = set(keys[::TEST])
-    for name, uses in sorted(found.items()):
+    for name, uses in sorted(names.items()):
         if len({label for label, _ in uses}) == 1 and len(name.encode()) <= LENGTH:
             label, key = uses[0]
             texts, labels = splits["test" if key in tests else "train"]
@@ -53,15 +53,15 @@ def ids(text: str) -> NDArray[np.int64]:
 class Encoder(nn.Module):
     """A small BERT with random weights: ids [B, T] → logits [B, classes]."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, layers: int, width: int) -> None:
         super().__init__()
         self.bert = BertForSequenceClassification(
             BertConfig(
                 vocab_size=257,
-                hidden_size=96,
-                num_hidden_layers=4,
+                hidden_size=width,
+                num_hidden_layers=layers,
                 num_attention_heads=4,
-                intermediate_size=192,
+                intermediate_size=2 * width,
                 max_position_embeddings=LENGTH,
                 num_labels=classes,
             )
@@ -72,8 +72,9 @@ class Encoder(nn.Module):
         return logits
 
 
-def encoder(classes: int) -> nn.Module:
-    return Encoder(classes)
+def encoder(classes: int, layers: int = 4, width: int = 96) -> nn.Module:
+    """The study's backbone; with fewer layers or a smaller width, its controls."""
+    return Encoder(classes, layers, width)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,22 @@ def test_json_has_every_finding():
     assert found["other work"]["remedy"] == ""
 
 
+@pytest.mark.parametrize("missing", [(), ("openvino",), ("executorch", "openvino", "coremltools")])
+def test_runtimes_that_are_installed_are_named(missing, monkeypatch):
+    packages = {"openvino": "OpenVINO", "executorch": "ExecuTorch", "coremltools": "Core ML"}
+    monkeypatch.setattr(
+        doctor.importlib.util,
+        "find_spec",
+        lambda name: object() if name in packages.keys() - missing else None,
+    )
+    findings = {f["what"]: f for f in json.loads(call("doctor", "--json").out)["findings"]}
+    row = findings["other runtimes of bundles"]
+    assert {title for title in packages.values() if title in row["found"]} == {
+        title for name, title in packages.items() if name not in missing
+    }
+    assert row["remedy"] == ""
+
+
 def test_a_busy_machine_is_said(monkeypatch):
     monkeypatch.setattr(psutil, "cpu_percent", lambda **_: 100.0)
     assert "not comparable" in call("doctor").out

@@ -108,7 +108,8 @@ def doctor(*, device: Device = None) -> MachineReport:
 
     chosen = devices.chosen(device)
     findings = [*_versions(chosen), *_machine(chosen), *_meters(chosen)]
-    findings += [_profiles(chosen), *_environment(chosen), *_extras(), *_object_stores(), *_cluster()]
+    findings += [_profiles(chosen), *_environment(chosen), *_extras(), _runtimes()]
+    findings += [*_object_stores(), *_cluster()]
     return MachineReport(findings)
 
 
@@ -336,6 +337,18 @@ def _extras() -> list[Finding]:
         state = "installed" if installed else "not installed"
         findings.append(Finding(f"extra {extra}", state, remedy))
     return findings
+
+
+def _runtimes() -> Finding:
+    """What can run a bundle's stages beside onnxruntime; no gap, since few want any."""
+    from offramp.bundle.runtimes import RUNTIMES
+
+    there = [
+        runtime.title
+        for runtime in RUNTIMES.values()
+        if runtime.packages and all(map(importlib.util.find_spec, runtime.packages))
+    ]
+    return Finding("other runtimes of bundles", ", ".join(there) or "none installed")
 
 
 def _object_stores() -> list[Finding]:
