@@ -120,7 +120,7 @@ def test_the_first_sentence_has_the_accuracy_of_the_control_itself() -> None:
     (advice,) = recommend(found.facts, Preference("latency"))
     assert advice.target is not None and small.accuracy().mean > advice.target + 0.005
     assert sentence.startswith(
-        f"width small, a smaller plain network, has {percent(small.accuracy().mean)} on test"
+        f"A smaller plain network, width small, has {percent(small.accuracy().mean)} on test"
     )
     assert "points above it" in sentence  # what it has, and not what was the target
     assert f"where it has {percent(small.accuracy().mean)}" in " ".join(answer(found))

@@ -13,7 +13,7 @@ from syrupy.assertion import SnapshotAssertion
 from table_evidence import TabledTrial
 from table_evidence import evidence as tabled_evidence
 
-from answers import DATA, FOUR, NAMES, Skill, answers, better, crossing, equal, facts
+from answers import DATA, FOUR, MODEL, NAMES, Skill, answers, better, crossing, equal, facts
 from offramp.analysis.recommend import Advice, Facts, Goal, Preference, RuledOut, recommend
 from offramp.analysis.recommend.equal import ComputeLevel, equal_compute
 from offramp.analysis.stats.pairwise import Pair
@@ -56,6 +56,15 @@ def test_curves(text: Callable[[], str], leaders: set[str] | None, snapshot: Sna
     assert words == snapshot
     assert bool(words) is (leaders is not None)
     assert set(leaders or ()) <= set(re.findall(r"[\w-]+", words))
+
+
+def test_of_many_names_a_sentence_says_how_many(snapshot: SnapshotAssertion) -> None:
+    many = (*FOUR, "boosted", "cascade", "imta", "mixed")
+    skill = Skill(shift={"mixed": 0.8, "imta": 0.8}, tilt={"joint": 0.5, "cascade": -0.5})
+    names = {(MODEL, name): name for name in many}
+    words = compared(equal_compute(facts(1, many, skill), DATA, names))
+    assert "mixed" in words and "two-stage" not in words
+    assert words == snapshot
 
 
 def test_who_shares_no_seed_with_the_best_is_not_said_to_be_alike(snapshot: SnapshotAssertion) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,8 @@ from offramp.report.evidence import Evidence
 from offramp.report.runs import Runs
 from offramp.store.record import TrialRecord
 from offramp.units import macs, percent
+
+LISTED = 5  # names, or pairs of them, that a sentence holds; of more it says how many
 
 WORDS = {
     "accuracy": "accuracy",
@@ -72,15 +74,15 @@ def headline(evidence: Evidence) -> tuple[str, ...]:
                 f"plain network's{apart}."
             )
             continue
-        ties = listed([r.name for r in advice.first[1:]]) if advice.first[1:] else ""
+        ties = [r.name for r in advice.first[1:]]
         open_ = [r.name for r in ranking[1:] if r.behind is None]
-        sure_of = f"; {ties} may need no more" if ties else ""
+        be = "is" if len(ties) == 1 else "are"
+        sure_of = f"; {listed(ties)} {be} not shown to need more" if ties else ""
         sure_of += f"; not tested against {listed(open_)}" if open_ else ""
-        kinds = {"network": ", a smaller plain network,", "cascade": ", a cascade of plain networks,"}
-        what = next((kinds[k] for k in kinds if first.name in controls.named(k).values()), "")
-        sentences.append(
-            f"{first.name}{what} has {has} at {least} of the plain network's compute{apart}{sure_of}."
-        )
+        kinds = {"network": "A smaller plain network", "cascade": "A cascade of plain networks"}
+        what = [kinds[k] for k in kinds if first.name in controls.named(k).values()]
+        name = f"{what[0]}, {first.name}," if what else first.name
+        sentences.append(f"{name} has {has} at {least} of the plain network's compute{apart}{sure_of}.")
     return tuple(sentences)
 
 
@@ -172,7 +174,7 @@ def _sides(level: ComputeLevel, label: str, others: Sequence[str]) -> str:
         "not shown to differ from": [name for name in tested if name not in (*below, *above)],
         "not tested against": [name for name in others if name not in tested],
     }
-    parts = [f"{words} {listed(names)}" for words, names in groups.items() if names]
+    parts = [f"{words} {_of(names, others)}" for words, names in groups.items() if names]
     return f". There it is {'; '.join(parts)}"
 
 
@@ -321,11 +323,12 @@ def compared(levels: Sequence[ComputeLevel], place: str = "") -> str:
             tops = {next(iter(level.means)) for level in part}
             best = tops.pop() if len(tops) == 1 else "the best"
             be = "is" if len(others) == 1 else "are"
-            behind.append(f"{listed(others)} {be} behind {best} {at}")
+            behind.append(f"{_of(others, part[-1].means)} {be} behind {best} {at}")
     parts = [f"the most accurate is {'; '.join(leading)}"] if leading else []
     parts += ["; ".join(behind)] if behind else []
     if crossed := [f"{a} and {b}" for a, b in crossings(levels)]:
-        parts.append(f"curves that cross: {', '.join(crossed)}")
+        many = f"{len(crossed)} pairs of curves cross"
+        parts.append(many if len(crossed) > LISTED else f"curves that cross: {', '.join(crossed)}")
     if untested := list(dict.fromkeys(name for level in levels for name in level.untested)):
         parts.append(f"not tested against the best: {listed(untested)}")
     if not parts:
@@ -353,6 +356,15 @@ def _detected_at(levels: Sequence[ComputeLevel]) -> str:
 def _detected(differences: str) -> str:
     """What would probably have been found."""
     return f". {differences} would have been found in {100 * POWER:.0f} % of such runs"
+
+
+def _of(names: Sequence[str], everyone: Collection[str]) -> str:
+    """The names; of more than a reader takes in, how many there are of how many."""
+    if len(names) <= LISTED:
+        return listed(names)
+    return (
+        f"all {len(names)} others" if len(names) == len(everyone) else f"{len(names)} of {len(everyone)}"
+    )
 
 
 def listed(names: Sequence[str]) -> str:
