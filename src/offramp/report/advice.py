@@ -323,7 +323,8 @@ def compared(levels: Sequence[ComputeLevel], place: str = "") -> str:
             tops = {next(iter(level.means)) for level in part}
             best = tops.pop() if len(tops) == 1 else "the best"
             be = "is" if len(others) == 1 else "are"
-            behind.append(f"{_of(others, part[-1].means)} {be} behind {best} {at}")
+            everyone = [name for name in part[-1].means if name != best]
+            behind.append(f"{_of(others, everyone)} {be} behind {best} {at}")
     parts = [f"the most accurate is {'; '.join(leading)}"] if leading else []
     parts += ["; ".join(behind)] if behind else []
     if crossed := [f"{a} and {b}" for a, b in crossings(levels)]:
@@ -359,12 +360,13 @@ def _detected(differences: str) -> str:
 
 
 def _of(names: Sequence[str], everyone: Collection[str]) -> str:
-    """The names; of more than a reader takes in, how many there are of how many."""
+    """The names; where a reader would not take them in, who else there is, or how many of how many."""
     if len(names) <= LISTED:
         return listed(names)
-    return (
-        f"all {len(names)} others" if len(names) == len(everyone) else f"{len(names)} of {len(everyone)}"
-    )
+    others = [name for name in everyone if name not in names]
+    if len(others) > LISTED:
+        return f"{len(names)} of {len(everyone)}"
+    return f"all but {listed(others)}" if others else f"all {len(names)} others"
 
 
 def listed(names: Sequence[str]) -> str:
