@@ -126,14 +126,14 @@ def test_the_score_of_a_row_without_a_kernel_is_the_same_up_to_rounding(name: st
 def test_whether_a_row_leaves_is_told_without_a_kernel_only_where_that_is_certain(name: str) -> None:
     rows = simulated(50, 1).logits[:, 1]
     whole, _ = scoring.score(name, rows, 2.5, None, scoring_gate(name, rows.shape[1]))
-    for row, sure in zip(rows.tolist(), whole.tolist(), strict=True):
+    for row, sure in zip(rows[:, None], whole.tolist(), strict=True):
         for threshold in (0.3, 0.9, sure, sure + scoring.NEAR / 2):
-            quick = scoring.row_leaves(name, row, 2.5, threshold)
-            assert quick in (None, sure >= threshold)
+            quick = scoring.rows_leave(name, row, 2.5, threshold)
+            assert quick in (None, [sure >= threshold])
             far = abs(sure - threshold) > 2 * scoring.NEAR
             assert (quick is not None) == (scoring.SCORES[name].of_row is not None and far)
-    assert scoring.row_leaves(name, [NAN, 1.0], 1.0, 0.5) is None
-    assert scoring.row_leaves(name, [0.0] * (scoring.FEW + 1), 1.0, 0.5) is None
+    assert scoring.rows_leave(name, np.array([[9.0, 0.0], [NAN, 1.0]]), 1.0, 0.5) is None
+    assert scoring.rows_leave(name, np.zeros((1, scoring.FEW + 1)), 1.0, 0.5) is None
 
 
 def scoring_gate(name: str, classes: int) -> list[float] | None:

@@ -211,25 +211,20 @@ def row_confidence(row: list[float], temperature: float) -> float:
     return 1 / total
 
 
-def row_leaves(name: str, row: list[float], temperature: float, threshold: float) -> bool | None:
-    """Whether one row of logits [C] leaves, without a kernel, which between a network's own takes longer
-    than some stages. None where it has to be computed in full: for a score that does not tell of a row
-    alone, many classes, a value that is too near to the threshold, and NaN."""
-    of_row = SCORES[name].of_row
-    if of_row is None or len(row) > FEW:
-        return None
-    nearly = of_row(row, temperature)
-    return nearly > threshold if abs(nearly - threshold) > NEAR else None
-
-
 def rows_leave(name: str, logits: Array, temperature: float, threshold: float) -> list[bool] | None:
-    """`row_leaves` of few rows of logits [n, C] on the host; None where one has to be computed in
-    full, or a loop over all values takes longer than kernels."""
-    if SCORES[name].of_row is None or logits.shape[0] * logits.shape[1] > FEW:
+    """Which rows of logits [n, C] on the host leave, without a kernel, which between a network's own takes
+    longer than some stages. None where they have to be computed in full: for a score that does not tell
+    of a row alone, many values, one that is too near to the threshold, and NaN."""
+    of_row = SCORES[name].of_row
+    if of_row is None or logits.shape[0] * logits.shape[1] > FEW:
         return None
-    leaves = [row_leaves(name, row, temperature, threshold) for row in logits.tolist()]
-    certain = [each for each in leaves if each is not None]
-    return certain if len(certain) == len(leaves) else None
+    leaves = []
+    for row in logits.tolist():
+        sure = of_row(row, temperature)
+        if not abs(sure - threshold) > NEAR:
+            return None
+        leaves.append(sure > threshold)
+    return leaves
 
 
 def library(array: Array) -> Any:
