@@ -212,9 +212,9 @@ def row_confidence(row: list[float], temperature: float) -> float:
 
 
 def rows_leave(name: str, logits: Array, temperature: float, threshold: float) -> list[bool] | None:
-    """Which rows of logits [n, C] on the host leave, without a kernel, which between a network's own takes
-    longer than some stages. None where they have to be computed in full: for a score that does not tell
-    of a row alone, many values, one that is too near to the threshold, and NaN."""
+    """Which rows of logits [n, C] on the host leave, without a kernel, which between a network's own
+    takes longer than some stages. None where they have to be computed in full: for a score that does not
+    tell of a row alone, many values, one that is too near to the threshold, and NaN."""
     of_row = SCORES[name].of_row
     if of_row is None or logits.shape[0] * logits.shape[1] > FEW:
         return None
