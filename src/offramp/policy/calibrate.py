@@ -237,10 +237,9 @@ def calibrate(
         OfframpError: No candidate keeps the limit, there is no row of a class with a share, or classes
             are to be weighted for a target that reads no labels.
     """
-    strata = None if shares is None else _strata(calibration, target, shares)
+    check_labels(target, search.temperature, shares is not None)
+    strata = None if shares is None else _strata(calibration, shares)
     labeled = target.loss != "disagreement"
-    if search.temperature and not labeled:
-        raise OfframpError("temperature is fitted on labels; leave it out if the target needs no labels")
     policies = candidates(validation, costs if measured is None else measured.costs, search, target.loss)
     leaves = [policy.leaves(calibration.logits) for policy in policies]
     answers = calibration.answers(search.score)
@@ -306,15 +305,21 @@ def _alone(policy: Policy) -> Policy:
     return Policy("fixed", policy.exits, thresholds, policy.temperatures, carry=policy.carry)
 
 
-def _strata(rows: SplitLogits, target: Target, shares: Sequence[float]) -> guarantees.Strata:
+def check_labels(target: Target, temperature: bool, weighted: bool) -> None:
+    """Raise OfframpError for choices that read labels, beside a target that reads none."""
+    if target.loss == "disagreement" and temperature:
+        raise OfframpError("temperature is fitted on labels; leave it out if the target needs no labels")
+    if target.loss == "disagreement" and weighted:
+        raise OfframpError(
+            "weights of classes are by labels; leave them out if the target needs no labels"
+        )
+
+
+def _strata(rows: SplitLogits, shares: Sequence[float]) -> guarantees.Strata:
     """Raises OfframpError where the rows cannot be weighted so."""
     if rows.several:
         raise OfframpError(
             "weights of classes are of one class an image, and these have several labels; leave them out"
-        )
-    if target.loss == "disagreement":
-        raise OfframpError(
-            "weights of classes are by labels; leave them out if the target needs no labels"
         )
     try:
         return guarantees.Strata(rows.labels, tuple(shares))

@@ -20,7 +20,13 @@ from offramp.api.deploy.card import (
     int8_share,
     page_lines,
 )
-from offramp.api.deploy.policies import CalibrationOptions, calibration_command, policy_for, target_of
+from offramp.api.deploy.policies import (
+    CalibrationOptions,
+    calibration_command,
+    check_options,
+    policy_for,
+    target_of,
+)
 from offramp.api.options import (
     RUNS,
     Anyway,
@@ -170,6 +176,7 @@ class Built:
         bundle, where = shlex.quote(str(self.folder)), f"--store {shlex.quote(self.store)}"
         trust = " --trust-code" if "--trust-code" in self._calibrate else ""
         export = f"  offramp export {trial} {where}{trust} --policy policy.json --out other"
+        again = [f"  {self._calibrate}", export] if self._calibrate else []  # else there is no policy
         return [
             *card_document(self.folder, self.card),
             *page_lines(self.web),
@@ -177,8 +184,7 @@ class Built:
             f"  offramp show {trial} {where}",
             f"  offramp benchmark {bundle} {where}{trust}",
             f"  offramp serve {bundle}",
-            *([f"  {self._calibrate}"] if self._calibrate else []),
-            export,
+            *again,
         ]
 
 
@@ -387,9 +393,8 @@ def _of_adopted(
     from offramp.data.notes import notes
 
     anyway, force = choices.get("anyway", False), choices.get("force", False)
-    options: Any = {n: v for n, v in choices.items() if n in CalibrationOptions.__annotations__}
     again = calibration_command(trained.trial.rpartition("-")[2], store, True)
-    deployable = policy_for(trained._trained, lambda: trained.net, options, anyway, again)
+    deployable = policy_for(trained._trained, lambda: trained.net, choices, anyway, again)
     for note in notes(trained._data.provenance):  # the card has those of the policy
         reporter.note(note)
     policy = deployable.policy
@@ -432,7 +437,8 @@ def _check(choices: BuildChoices, out: Path) -> tuple[Path | None, float | None]
     from offramp.policy.useful import check_stage_times
 
     devices.chosen(choices.get("device"))
-    limit, file = target_of(choices), choices.get("stage_times")
+    options: Any = {n: v for n, v in choices.items() if n in CalibrationOptions.__annotations__}
+    limit, file = check_options(options), choices.get("stage_times")
     force = choices.get("force", False)
     allowed = int8_share(choices.get("int8", False), choices.get("int8_loss"))
     times = None if file is None else Path(file)

@@ -76,6 +76,7 @@ def check_options(options: CalibrationOptions) -> Target:
     Raises:
         OfframpError: The options do not go together.
     """
+    from offramp.policy.calibrate import check_labels
     from offramp.policy.candidates import Search
     from offramp.policy.limits import check_times
 
@@ -87,7 +88,7 @@ def check_options(options: CalibrationOptions) -> Target:
     if LIMITS[target.kind].stages != "mean" and stage_times is None and batch is not None:
         raise OfframpError("`batch` goes with `max_mean_latency` and `stage_times`; leave it out")
     check_times(target.kind, stage_times is not None)
-    Search(*_search(options))
+    check_labels(target, Search(*_search(options)).temperature, options.get("training_shares", False))
     return target
 
 
