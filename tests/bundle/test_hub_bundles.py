@@ -91,17 +91,19 @@ def test_what_is_pushed_answers_when_it_is_fetched(fake: Hub, leaving: Path, tmp
     ]
     assert_alike(folder, leaving)
 
-    # Another bundle in its place: one commit, and no stage of the first is left behind.
+    # Another bundle in its place: one commit, and no file of the first is left behind.
     smaller = Path(shutil.copytree(leaving, tmp_path / "smaller"))
     layout = json.loads((smaller / "stages.json").read_text())
     layout["stages"] = layout["stages"][:2]
     (smaller / "stages.json").write_text(json.dumps(layout))
     (smaller / "stages" / "exit-3.onnx").unlink()
     seal(smaller)
-    fake.repos["me/digits"]["of-old-stages/mine.onnx"] = b"x"
+    of_runtimes = ("on_litert.py", "stages/exit-1.tflite", "model_repository/old-exit-1/1/exit-1.onnx")
+    mine = ("of-old-stages/mine.onnx", "stages/notes.txt")
+    fake.repos["me/digits"] |= dict.fromkeys((*of_runtimes, *mine), b"x")
     hub.push(smaller, "me/digits", "mit")
-    assert fake.commits == 2 and "stages/exit-3.onnx" not in fake.repos["me/digits"]
-    assert "of-old-stages/mine.onnx" in fake.repos["me/digits"]
+    there = fake.repos["me/digits"].keys()
+    assert fake.commits == 2 and not there & {*of_runtimes, "stages/exit-3.onnx"} and {*mine} <= there
 
 
 def test_a_revision_is_named_where_the_bundle_is_to_be_used(
@@ -124,6 +126,7 @@ def test_folders_of_this_machine_stay_here(fake: Hub, leaving: Path, tmp_path: P
     card["data"]["spec"] = {"root": None, "split_file": "/home/somebody/secret/split.json"}
     card["network"]["weights"] = "/home/somebody/my_weights.pth"
     card["training"]["made_with"]["machine"] = "somebody-laptop"
+    card["labels"][:2] = ["/", "/m/01g317"]
     compared = {"images": 9, "largest": 0.0, "near": 0, "tolerance": 1e-4}
     card["check"] = {**compared, "what": "random numbers, as there is no folder /home/somebody/secret"}
     (bundle / "card.json").write_text(json.dumps(card))
@@ -139,6 +142,7 @@ def test_folders_of_this_machine_stay_here(fake: Hub, leaving: Path, tmp_path: P
     hub.push(bundle, "me/digits", "mit")
     pushed = json.loads(fake.repos["me/digits"]["card.json"])
     assert pushed["network"]["weights"] == "my_weights.pth" and pushed["latency"] == card["latency"]
+    assert pushed["labels"][:2] == ["/", "/m/01g317"]
     assert "as there is no folder secret" in fake.repos["me/digits"]["card.md"].decode()
     assert not any(b"somebody" in data for data in fake.repos["me/digits"].values())
     assert "/home/somebody/secret" in (bundle / "card.json").read_text()  # one's own is as it was

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from offramp.api.deploy.predict import COLUMNS
 from offramp.bundle import runtime
 from offramp.bundle.card import markdown
 from offramp.bundle.folder import seal
-from offramp.bundle.runtime import Bundle, BundleError, main
+from offramp.bundle.runtime import Bundle, BundleError, Stage, _answer_all, main
 from offramp.data import DataSpec, load
 from offramp.errors import OfframpError
 from offramp.infer.image_files import open_bundle
@@ -188,6 +189,21 @@ def test_json_has_the_fields_of_predict(leaving: Path, images: Path, tmp_path: P
     assert status == 2 and set(refused) == {"file", "error"}
     assert set(answered) == {*COLUMNS, "milliseconds"} - {"error"}
     assert 0 < answered["compute_share"] < 2
+
+
+def test_json_has_no_nan(
+    leaving: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a network that answers NaN; a browser or jq would read no line of it."""
+    outputs = Stage._outputs
+
+    def broken(stage: Stage, values: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [each * np.float32("nan") for each in outputs(stage, values)]
+
+    monkeypatch.setattr(Stage, "_outputs", broken)
+    assert _answer_all(Bundle(leaving), [images / "00.png"], 1, as_json=True)
+    line = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert line["confidence"] is None and line["exit"] == 3
 
 
 def test_the_card_says_how_to_run_it(leaving: Path, images: Path, tmp_path: Path) -> None:

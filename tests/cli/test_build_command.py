@@ -19,6 +19,7 @@ from PIL import Image
 from torchvision import models
 
 from longer import long
+from offramp.api.deploy.build import Built
 from offramp.api.deploy.card import check_words
 from offramp.bundle import web
 from offramp.bundle.runtime import Bundle
@@ -27,6 +28,7 @@ from offramp.data.sources.folder import folder
 from offramp.nets import NetSpec, pretrained
 from offramp.nets.backbones.lookup import origin_of
 from offramp.nets.network import inside
+from offramp.policy.policy import Policy
 from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
 from offramp.study import build
@@ -457,6 +459,16 @@ def test_a_table_of_images_of_several_sizes_is_given_one(cli: Cli, photos: Path)
     words = ("--backbone", "resnet18", "--data", f"table:{photos}/labels.csv", "--out", "bundle")
     out = cli("build", *words, "--dry-run").out
     assert "columns of labels.csv: image is 'file', label is 'class'." in out and "few images" in out
+
+
+def test_no_policy_is_named_that_nobody_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a plain network there is none to calibrate, and its bundle is the one that was written."""
+    monkeypatch.setattr("offramp.api.deploy.build.card_document", lambda *_: [])
+    rule = Policy("confidence", (2,), (None,))
+    plain = Built(Path("b"), rule, {}, "baseline-net-1f2e60c4")
+    early = replace(plain, _calibrate="offramp calibrate 1f2e60c4 --max-mean-macs 50%")
+    named = [[line for line in built.document() if "policy.json" in str(line)] for built in (plain, early)]
+    assert named == [[], ["  offramp export 1f2e60c4 --store runs/build --policy policy.json --out other"]]
 
 
 def test_a_check_that_agrees_wholly() -> None:

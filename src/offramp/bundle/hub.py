@@ -12,6 +12,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -100,10 +101,13 @@ def push(
             api.create_repo(repo, private=private, exist_ok=True)
             if revision is not None and not api.revision_exists(repo, revision):
                 api.create_branch(repo, branch=revision)
-            listed = api.list_repo_files(repo, revision=revision)
-            stages = {each for each in listed if each.startswith("stages/")}
+            listed = set(api.list_repo_files(repo, revision=revision)) - set(names)
             operations = [CommitOperationAdd(each, copy / each) for each in names]
-            stale = [CommitOperationDelete(each) for each in sorted(stages - set(names))]
+            stale = [
+                CommitOperationDelete(each)
+                for each in sorted(listed)
+                if any(fnmatchcase(each, pattern) for pattern in FILES)  # of an earlier bundle
+            ]
             done = api.create_commit(
                 repo, [*operations, *stale], commit_message="A bundle of offramp", revision=revision
             )
@@ -128,7 +132,7 @@ def prepare(
         if each.endswith(".onnx"):  # earlier exports left them in
             bundle.remove_traces_from(copy / each)
     card = json.loads((copy / "card.json").read_text(encoding="utf-8"))
-    places = sorted(_places(card), key=len, reverse=True)
+    places = sorted(_places({**card, "labels": ()}), key=len, reverse=True)  # one may begin with /
     card = _without_places(card, places)
     text = _unplaced((copy / "card.md").read_text(encoding="utf-8"), places)
     bundle.write_json(copy / "card.json", card)

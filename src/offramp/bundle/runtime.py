@@ -299,7 +299,9 @@ def named(labels: Sequence[str], marks: Iterable[bool]) -> str:
     return text.getvalue()[:-2]
 
 
-def answer_fields(name: str, probabilities: Mapping[str, float] | None = None) -> dict[str, Any]:
+def answer_fields(
+    name: str, probabilities: Mapping[str, float | None] | None = None
+) -> dict[str, Any]:
     """An answer in JSON. name: of a class; or as `named`, with the probability of each label."""
     if probabilities is None:
         return {"class": name}
@@ -603,7 +605,7 @@ class Bundle:
             return self.labels[answer]
         return named(self.labels, answer)
 
-    def as_json(self, name: str, probabilities: Sequence[float] | None) -> dict[str, Any]:
+    def as_json(self, name: str, probabilities: Sequence[float | None] | None) -> dict[str, Any]:
         """An answer in words, in the types of JSON. probabilities: of several labels."""
         if not self.several or probabilities is None:
             return answer_fields(name)
@@ -1035,13 +1037,9 @@ def _answer_all(bundle: Bundle, paths: Sequence[Path], batch: int, as_json: bool
             odds = None if answers.probabilities is None else answers.probabilities[row].tolist()
             confidence = float(answers.confidence[row])
             if as_json:
-                line = {"file": str(path), **bundle.as_json(label, odds), "confidence": confidence}
-                line |= {
-                    "exit": exit,
-                    "compute_share": float(answers.compute[row]),
-                    "milliseconds": spent,
-                    **marked,
-                }
+                fields = bundle.as_json(label, None if odds is None else [*map(_finite, odds)])
+                line = {"file": str(path), **fields, "confidence": _finite(confidence), "exit": exit}
+                line |= {"compute_share": float(answers.compute[row]), "milliseconds": spent, **marked}
                 print(json.dumps(line))
             else:
                 named, sure = _printable(label), f"  {100 * confidence:.1f} %"
@@ -1052,6 +1050,11 @@ def _answer_all(bundle: Bundle, paths: Sequence[Path], batch: int, as_json: bool
                     named, sure = ", ".join(each) or "no label", ""
                 print(f"{_printable(path)}  {named}{sure}  exit {exit}  {spent:.2f} ms")
     return good
+
+
+def _finite(number: float) -> float | None:
+    """As `predict` and the server say it: JSON has no NaN."""
+    return number if math.isfinite(number) else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

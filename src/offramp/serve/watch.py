@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from offramp.bundle.expected import Expected, read
-from offramp.errors import check_fields
+from offramp.errors import OfframpError, check_fields
 from offramp.policy import quality, scoring
 from offramp.policy.quality import Interval
 from offramp.serve.alarm import Detector, ShareChange
@@ -43,6 +43,8 @@ class WatchOptions:
 
     def __post_init__(self) -> None:
         check_fields(self, options=True)
+        if self.fall_back != "none" and not self.alarm_every:
+            raise OfframpError("`fall_back` needs an alarm, and `alarm_every` 0 turns it off; leave one out")
 
 
 @dataclass(frozen=True)
