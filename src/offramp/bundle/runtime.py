@@ -299,9 +299,7 @@ def named(labels: Sequence[str], marks: Iterable[bool]) -> str:
     return text.getvalue()[:-2]
 
 
-def answer_fields(
-    name: str, probabilities: Mapping[str, float | None] | None = None
-) -> dict[str, Any]:
+def answer_fields(name: str, probabilities: Mapping[str, float | None] | None = None) -> dict[str, Any]:
     """An answer in JSON. name: of a class; or as `named`, with the probability of each label."""
     if probabilities is None:
         return {"class": name}

@@ -44,7 +44,9 @@ class WatchOptions:
     def __post_init__(self) -> None:
         check_fields(self, options=True)
         if self.fall_back != "none" and not self.alarm_every:
-            raise OfframpError("`fall_back` needs an alarm, and `alarm_every` 0 turns it off; leave one out")
+            raise OfframpError(
+                "`fall_back` needs an alarm, and `alarm_every` 0 turns it off; leave one out"
+            )
 
 
 @dataclass(frozen=True)
