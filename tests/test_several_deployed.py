@@ -358,7 +358,7 @@ def test_the_server_answers_labels_and_the_page_is_refused(
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**answer, "class": "one"}, described["Answer"])
     jsonschema.validate(right, described["Label"])
-    assert (sum(watch.report().labeled), sum(watch.report().right)) == (2, 1)
+    assert (sum(watch.labels.labeled), sum(watch.labels.right)) == (2, 1)
     lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert [line["label"] for line in lines[2:]] == ["|".join(answer["labels"]), lines[3]["label"]]
     assert [(each.status_code, each.json()) for each in refusals] == snapshot

@@ -83,7 +83,7 @@ class Service:
 
     @property
     def verdict(self) -> page.WatchVerdict:
-        return page.verdict(self.watch.report())
+        return page.verdict(self.watch)
 
 
 def test_windows_forget_what_is_older_than_they_are() -> None:
@@ -103,13 +103,13 @@ def test_windows_of_a_watch_say_what_happened_in_them(watched: Path) -> None:
     service.answer((1.0, 0.0, 0.0), 1200)
     service.answer((0.0, 0.0, 1.0), 480)
     service.now -= 0.125
-    minute, ten, hour = service.watch.report().windows
+    minute, ten, hour = service.watch.windows
     assert (minute.images, ten.images, hour.images) == (480, 1680, 1680)
     assert minute.shares == (0, 0, 1) and ten.shares == hour.shares == (1200 / 1680, 0, 480 / 1680)
     assert minute.compute == pytest.approx(0.9) and hour.compute == pytest.approx(0.3 + 0.6 * 480 / 1680)
     assert hour.confidence == pytest.approx(0.9) and hour.disagreement is None
     service.now += 3600
-    assert [window.images for window in service.watch.report().windows] == [0, 0, 0]
+    assert [window.images for window in service.watch.windows] == [0, 0, 0]
 
 
 def test_as_calibrated_there_is_no_alarm(watched: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_shift_is_an_alarm_within_minutes_and_ends_with_it(watched: Path, fall
     assert service.watch.alarm is not None and service.watch.alarm.since == alarm.since
     service.answer(USUAL, 4_000)
     assert service.watch.alarm is None and service.lines[1:] == ["the alarm has ended"]
-    assert service.watch.report().alarms == 1 and service.watch.bundle is service.bundle
+    assert service.watch.alarms == 1 and service.watch.bundle is service.bundle
 
 
 def test_more_disagreement_is_an_alarm_though_exits_are_as_ever(watched: Path) -> None:
@@ -155,13 +155,13 @@ def test_disagreement_is_estimated_and_held_against_calibration(
 ) -> None:
     service = Service(watched, shadow=0.2, alarm_every=0)
     service.answer(USUAL, 100)
-    assert "are needed" in page.agreement(service.watch.report())[0]
+    assert "are needed" in page.agreement(service.watch)[0]
     service.answer(USUAL, 8_000, differing)
-    report = service.watch.report()
-    share = report.disagreement
+    watch = service.watch
+    share = watch.disagreement
     assert share is not None and share.low < differing < share.high and share.high - share.low < 0.1
-    assert 1_400 < sum(report.runs) < 1_800 and said in page.agreement(report)[1]
-    assert report.differing[2] == 0  # the last exit is its own
+    assert 1_400 < sum(watch.runs) < 1_800 and said in page.agreement(watch)[1]
+    assert watch.differing[2] == 0  # the last exit is its own
 
 
 def test_what_there_is_no_room_for_is_left_out_at_every_exit(watched: Path) -> None:
@@ -169,9 +169,9 @@ def test_what_there_is_no_room_for_is_left_out_at_every_exit(watched: Path) -> N
     service = Service(watched, shadow=1.0)
     for answer in service.answer(USUAL, 50):
         assert not service.watch.answered(answer, room=False)
-    report = service.watch.report()
-    assert sum(report.runs) == 50 and report.skipped == 50 and report.images == 100
-    assert "50 more were drawn and left out" in page.agreement(report)[-1]
+    watch = service.watch
+    assert sum(watch.runs) == 50 and watch.skipped == 50 and watch.images == 100
+    assert "50 more were drawn and left out" in page.agreement(watch)[-1]
 
 
 def test_a_run_to_the_end_is_held_against_the_policys_answer(leaving: Path) -> None:
@@ -238,7 +238,7 @@ def test_labels_count_that_come_after_a_restart(
     again = Service(watched, answers=path)
     assert again.watch.label(second, "1") and not again.watch.label(second, "1")
     assert not again.watch.label(first, "1") and not again.watch.label("of another", "1")
-    assert sum(again.watch.report().labeled) == sum(again.watch.report().right) == 1
+    assert sum(again.watch.labels.labeled) == sum(again.watch.labels.right) == 1
     again.watch.close()
     assert not Service(watched).watch.label(others[0], "1")  # the control: without the file
     monkeypatch.setattr(serve_answers, "TAIL", 400)  # some lines
@@ -300,9 +300,9 @@ def test_what_the_page_says(watched: Path, snapshot: SnapshotAssertion) -> None:
     service = Service(watched, shadow=0.1, fall_back="all")
 
     def said() -> dict[str, Any]:
-        report = service.watch.report()
-        tables = {"rows": page.window_rows(report), "labels": page.label_rows(report)}
-        return asdict(page.verdict(report)) | {"agreement": page.agreement(report), **tables}
+        watch = service.watch
+        tables = {"rows": page.window_rows(watch), "labels": page.label_rows(watch)}
+        return asdict(page.verdict(watch)) | {"agreement": page.agreement(watch), **tables}
 
     service.answer(USUAL, 10)
     assert said() == snapshot(name="a second")
@@ -397,7 +397,7 @@ def test_the_page_in_a_browser(
     browser.get(f"http://127.0.0.1:{port}/")
     assert browser.find_element("tag name", "h1").text == "flowers"
     service.answer((0.3, 0.3, 0.4), 900)
-    images = f"{service.watch.report().images:,} images"
+    images = f"{service.watch.images:,} images"
     condition = f"document.getElementById('footer').textContent.includes('{images}')"
     assert browser.execute_async_script(WAIT.replace("CONDITION", condition))
     assert browser.find_element("id", "verdict").get_attribute("class") == "alarm"

@@ -107,9 +107,9 @@ class WatchGauges:
         self._watch = watch
 
     def collect(self) -> Iterator[Metric]:
-        report = self._watch.report()
-        exits, expected, share = [*map(str, report.exits)], report.expected, report.disagreement
-        windows = [(each.name.replace(" ", ""), each) for each in report.windows]
+        watch = self._watch
+        exits, expected, share = [*map(str, watch.exits)], watch.expected, watch.disagreement
+        windows = [(each.name.replace(" ", ""), each) for each in watch.windows]
         pairs = [(name, at, each.shares[at]) for name, each in windows for at in range(len(exits))]
         shares = [([name, exits[at]], share) for name, at, share in pairs]
         yield _family("window_exit_share", "Of images, by exit", shares, ("window", "exit"))
@@ -127,25 +127,25 @@ class WatchGauges:
             yield _family(
                 "expected_disagreement", text, [([], None if before is None else before.value)]
             )
-        yield _family("alarm", "1 while an alarm stands", [([], float(report.alarm is not None))])
+        yield _family("alarm", "1 while an alarm stands", [([], float(watch.alarm is not None))])
         text = "Share of images whose answer is not the last exit's, since the start, within 95 %"
         for bound, end in BOUNDS.items():
             yield _family(
                 f"disagreement{end}", text, [([], None if share is None else getattr(share, bound))]
             )
         for name, text, counts in (
-            ("shadow_runs", "Images that ran to the end too, by exit that they leave at", report.runs),
-            ("labels", "Answers whose label came, by exit", report.labeled),
-            ("labels_right", "Of these, those that were right", report.right),
+            ("shadow_runs", "Images that ran to the end too, by exit that they leave at", watch.runs),
+            ("labels", "Answers whose label came, by exit", watch.labels.labeled),
+            ("labels_right", "Of these, those that were right", watch.labels.right),
         ):
             counter = CounterMetricFamily(f"offramp_{name}", text, labels=("exit",))
             for exit, count in zip(exits, counts, strict=True):
                 counter.add_metric([exit], count)
             yield counter
         for name, text, total in (
-            ("alarms", "Since the start", report.alarms),
-            ("shadow_skipped", "Left out, as too many waited", report.skipped),
-            ("answers_lost", "Lines that --answers lacks", report.lost),
+            ("alarms", "Since the start", watch.alarms),
+            ("shadow_skipped", "Left out, as too many waited", watch.skipped),
+            ("answers_lost", "Lines that --answers lacks", watch.lost),
         ):
             yield CounterMetricFamily(f"offramp_{name}", text, value=total)
 
@@ -267,7 +267,7 @@ class _Service:
         """A page for browsers, JSON for others."""
         bundle = self._bundle
         if "text/html" in request.headers.get("accept", ""):
-            text = page.html(self._watch.report(), self._name, bundle.unreliable)
+            text = page.html(self._watch, self._name, bundle.unreliable)
             headers = {"Content-Security-Policy": page.POLICY, "Vary": "Accept"}
             return Response(text.encode(errors="replace"), headers=headers, media_type="text/html")
         height, width = bundle.preprocessing.size

@@ -15,7 +15,7 @@ from offramp.units import counted, duration, percent
 if TYPE_CHECKING:
     from offramp.bundle.expected import Expected, ExpectedShare
     from offramp.serve.alarm import ShareChange
-    from offramp.serve.watch import Report
+    from offramp.serve.watch import Watch
 
 FEW = 30  # images below which no share of them is shown
 TO_JUDGE = 500  # images without an alarm, before that is said to mean anything
@@ -36,18 +36,18 @@ class WatchVerdict:
     sentences: tuple[str, ...]
 
 
-def verdict(report: Report) -> WatchVerdict:
+def verdict(watch: Watch) -> WatchVerdict:
     """The first thing that the page says."""
-    alarm, options, expected = report.alarm, report.options, report.expected
+    alarm, options, expected = watch.alarm, watch.options, watch.expected
     if expected is None:
         why = "The bundle does not say what calibration expects. Export it again with this offramp."
         return WatchVerdict("blind", "Shares are counted, and compared with nothing.", (why,))
     if not options.alarm_every:
         return WatchVerdict("blind", "The alarm is off.", ("--alarm-every N turns it on.",))
     past: tuple[str, ...] = ()
-    if report.ended is not None:
-        before = f"The last alarm ended {duration(report.ended)} ago"
-        past = (f"{before}: {counted(report.alarms, 'alarm')} since the start.",)
+    if watch.ended is not None:
+        before = f"The last alarm ended {duration(watch.ended)} ago"
+        past = (f"{before}: {counted(watch.alarms, 'alarm')} since the start.",)
     if alarm is not None:
         done = {
             "none": "Answers go on as before; --fall-back would have images leave later.",
@@ -56,13 +56,13 @@ def verdict(report: Report) -> WatchVerdict:
         }[options.fall_back]
         sentences = (
             *map(changed, alarm.changes),
-            f"Raised {duration(report.stands)} ago. {done}",
+            f"Raised {duration(watch.stands)} ago. {done}",
             "Accuracy, savings and guarantees on the card are not of such images. Look at what comes in "
             "(camera, light, focus, preprocessing). If it is to stay, calibrate on such images.",
         )
         return WatchVerdict("alarm", "Alarm: images differ from those of calibration.", sentences)
-    if report.images < TO_JUDGE:
-        so_far = f"{counted(report.images, 'image')} so far, and {TO_JUDGE} are needed."
+    if watch.images < TO_JUDGE:
+        so_far = f"{counted(watch.images, 'image')} so far, and {TO_JUDGE} are needed."
         return WatchVerdict("early", "Too early to say anything.", (so_far, *past))
     when = "since then" if past else "so far"
     sentences = (*past, f"Nothing {when} tells these images from those of calibration.")
@@ -93,10 +93,10 @@ def within(share: ExpectedShare | Interval) -> str:
     return f"{percent(share.value)} ({100 * share.low:.1f} to {100 * share.high:.1f})"
 
 
-def agreement(report: Report) -> tuple[str, ...]:
+def agreement(watch: Watch) -> tuple[str, ...]:
     """How often early answers are not those of the last exit, and whether that is as on calibration."""
-    last, runs, share = report.exits[-1], sum(report.runs), report.disagreement
-    if not report.options.shadow:
+    last, runs, share = watch.exits[-1], sum(watch.runs), watch.disagreement
+    if not watch.options.shadow:
         return ("No image runs to the end to compare (--shadow 0).",)
     if share is None or runs < FEW:
         return (f"{counted(runs, 'image')} ran to the end so far, and {FEW} are needed.",)
@@ -104,7 +104,7 @@ def agreement(report: Report) -> tuple[str, ...]:
         f"Since the start, answers differ from those of exit {last} in {within(share)} of images, "
         f"by {runs:,} that ran to the end too."
     ]
-    before = report.expected and report.expected.disagreement
+    before = watch.expected and watch.expected.disagreement
     if before:
         verdict = "no difference shows"
         if share.low > before.high:
@@ -112,17 +112,17 @@ def agreement(report: Report) -> tuple[str, ...]:
         elif share.high < before.low:
             verdict = "there are fewer now"
         sentences.append(f"Calibration had {within(before)}: {verdict}.")
-    if report.skipped:
-        sentences.append(f"{report.skipped:,} more were drawn and left out, as the server was busy.")
+    if watch.skipped:
+        sentences.append(f"{watch.skipped:,} more were drawn and left out, as the server was busy.")
     return tuple(sentences)
 
 
-def window_rows(report: Report) -> list[tuple[str, ...]]:
+def window_rows(watch: Watch) -> list[tuple[str, ...]]:
     """Of the table: what a row is of, its value in each window, and on calibration images."""
 
     def row(name: str, values: list[float | None], before: str) -> tuple[str, ...]:
         enough = [
-            window.runs >= FEW if "differ" in name else window.images >= FEW for window in report.windows
+            window.runs >= FEW if "differ" in name else window.images >= FEW for window in watch.windows
         ]
         texts = [
             NOTHING if value is None or not some else percent(value)
@@ -130,10 +130,10 @@ def window_rows(report: Report) -> list[tuple[str, ...]]:
         ]
         return tuple(text.replace(" %", UNIT) for text in (name, *texts, before))
 
-    expected, windows = report.expected, report.windows
+    expected, windows = watch.expected, watch.windows
     images = NOTHING if expected is None else f"{expected.images:,}"
     rows = [("images", *(f"{window.images:,}" for window in windows), images)]
-    for at, exit in enumerate(report.exits):
+    for at, exit in enumerate(watch.exits):
         before = expected and expected.of_exit(exit)
         values = [window.shares[at] for window in windows]
         rows.append(row(f"left at exit {exit}", values, within(before) if before else NOTHING))
@@ -146,17 +146,17 @@ def window_rows(report: Report) -> list[tuple[str, ...]]:
     )
     differing = expected and expected.disagreement
     runs = [window.disagreement for window in windows]
-    name = f"differ from exit {report.exits[-1]}"
+    name = f"differ from exit {watch.exits[-1]}"
     return [*rows, row(name, runs, within(differing) if differing else NOTHING)]
 
 
-def label_rows(report: Report) -> list[tuple[str, ...]]:
+def label_rows(watch: Watch) -> list[tuple[str, ...]]:
     """Exit, labels, accuracy with its interval, and that of calibration."""
     rows: list[tuple[str, ...]] = []
-    for at, exit in enumerate(report.exits):
-        count, right = report.labeled[at], report.right[at]
+    for at, exit in enumerate(watch.exits):
+        count, right = watch.labels.labeled[at], watch.labels.right[at]
         accuracy = within(anytime(right, count)) if count else NOTHING
-        before = report.expected.accuracy[at] if report.expected and report.expected.accuracy else None
+        before = watch.expected.accuracy[at] if watch.expected and watch.expected.accuracy else None
         had = NOTHING if before is None else percent(before)
         rows.append(
             tuple(text.replace(" %", UNIT) for text in (f"exit {exit}", f"{count:,}", accuracy, had))
@@ -174,19 +174,19 @@ def missing(expected: Expected | None) -> str:
     )
 
 
-def html(report: Report, name: str, unreliable: tuple[str, ...]) -> str:
+def html(watch: Watch, name: str, unreliable: tuple[str, ...]) -> str:
     """The page. name: of what is served; unreliable: why its answers are not to be trusted."""
     return template().render(
         name=name,
         unreliable=unreliable,
-        verdict=verdict(report),
-        agreement=agreement(report),
-        windows=[window.name for window in report.windows],
-        rows=window_rows(report),
-        labels=label_rows(report) if sum(report.labeled) else [],
-        missing=missing(report.expected),
-        report=report,
-        days=report.options.alarm_every / (10 * 24 * 3600),
+        verdict=verdict(watch),
+        agreement=agreement(watch),
+        windows=[window.name for window in watch.windows],
+        rows=window_rows(watch),
+        labels=label_rows(watch) if sum(watch.labels.labeled) else [],
+        missing=missing(watch.expected),
+        watch=watch,
+        days=watch.options.alarm_every / (10 * 24 * 3600),
         few=FEW,
     )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import numpy as np
 from pydantic import Field
 
-from offramp.bundle.expected import Expected, read
+from offramp.bundle.expected import read
 from offramp.errors import OfframpError, check_fields
 from offramp.policy import quality, scoring
 from offramp.policy.quality import Interval
@@ -79,47 +79,6 @@ class WindowShares:
     disagreement: float | None  # of those
 
 
-@dataclass(frozen=True)
-class Report:
-    """All that a watch says.
-
-    Attributes:
-        exits: Their numbers.
-        images: Answered since the start.
-        windows: From the shortest.
-        expected: Of calibration; None where the bundle does not say it.
-        alarm: The one that stands.
-        stands: Seconds since it was raised.
-        ended: Seconds since the last one ended.
-        alarms: How many there were.
-        runs: To the end, by exit that the image leaves at.
-        differing: How many of these answered otherwise than there.
-        disagreement: Share of images whose answer is not the last exit's; None without runs.
-        labeled: Answers whose label came, by exit.
-        right: Of these, those that were right.
-        skipped: Runs to the end that were left out, as too many waited.
-        lost: Lines that the file of answers lacks.
-        options: How the server watches itself.
-    """
-
-    exits: tuple[int, ...]
-    images: int
-    windows: tuple[WindowShares, ...]
-    expected: Expected | None
-    alarm: Alarm | None
-    stands: float
-    ended: float | None
-    alarms: int
-    runs: tuple[int, ...]
-    differing: tuple[int, ...]
-    disagreement: Interval | None
-    labeled: tuple[int, ...]
-    right: tuple[int, ...]
-    skipped: int
-    lost: int
-    options: WatchOptions
-
-
 class Watch:
     """Sees every answer, in the order in which they go out. One thread uses it.
 
@@ -129,6 +88,18 @@ class Watch:
         clock: In seconds, never going back.
         chance: Draws the images that run to the end too.
         tell: Takes a line for whoever runs the server.
+
+    Attributes:
+        options: How it watches.
+        exits: Their numbers.
+        expected: Of calibration; None where the bundle does not say it.
+        images: Answered since the start.
+        alarm: The one that stands.
+        alarms: How many there were.
+        runs: To the end, by exit that the image leaves at.
+        differing: How many of these answered otherwise than there.
+        skipped: Runs to the end that were left out, as too many waited.
+        labels: Those that came.
 
     Raises:
         OfframpError: What the bundle says to expect is not right, or the file of answers cannot be
@@ -143,10 +114,10 @@ class Watch:
         chance: random.Random | None = None,
         tell: Callable[[str], None] | None = None,
     ) -> None:
-        self._usual, self._options, self._clock = bundle, options, clock
+        self._usual, self.options, self._clock = bundle, options, clock
         self._chance, self._tell = chance or random.Random(), tell or _to_stderr
-        self._exits = tuple(stage.exit for stage in bundle.stages)
-        count = len(self._exits)
+        self.exits = tuple(stage.exit for stage in bundle.stages)
+        count = len(self.exits)
         self.expected = read(bundle)
         shares = () if self.expected is None else self.expected.shares
         self._shares = shares
@@ -154,17 +125,17 @@ class Watch:
         if shares and options.alarm_every:
             bounds = np.array([(each.low, each.high) for each in shares])
             self._detector = Detector(bounds, options.alarm_every)
-        places = [count if each.exit is None else self._exits.index(each.exit) for each in shares]
+        places = [count if each.exit is None else self.exits.index(each.exit) for each in shares]
         self._place = np.array(places, int)  # of the exit of each share; beyond all for none
         self._below = np.array([np.nan if each.below is None else each.below for each in shares])
-        self._windows, self._labels = Windows(count + 4), Labels(count)
-        self._runs, self._differing = [0] * count, [0] * count
-        self._images = self._alarms = self._skipped = 0
+        self._windows, self.labels = Windows(count + 4), Labels(count)
+        self.runs, self.differing = [0] * count, [0] * count
+        self.images = self.alarms = self.skipped = 0
         self.alarm: Alarm | None = None
         self._ended: float | None = None
         self._file = None if options.answers is None else AnswerFile(options.answers)
         for line in () if self._file is None else self._file.latest():
-            self._labels.recall(line, self._exits)
+            self.labels.recall(line, self.exits)
         self._careful = fallen_back(bundle, options.fall_back)
 
     @property
@@ -175,12 +146,12 @@ class Watch:
     def answered(self, answer: Answer, room: bool = True) -> bool:
         """See an answer before it goes out; whether its image shall run to the end too. room: whether
         one more can; else none is counted, at the last exit neither, or that would weigh more."""
-        now, count = self._clock(), len(self._exits)
+        now, count = self._clock(), len(self.exits)
         sure = answer.confidence if math.isfinite(answer.confidence) else 0.0
-        exit = self._exits.index(answer.exit)
-        self._images += 1
+        exit = self.exits.index(answer.exit)
+        self.images += 1
         self._windows.add(now, {exit: 1, count: sure, count + 1: answer.compute})
-        self._labels.answered(answer.id, exit, answer.label)
+        self.labels.answered(answer.id, exit, answer.label)
         if self._file is not None:
             names = {"time": time.time(), "id": answer.id, "exit": answer.exit, "class": answer.label}
             numbers = {"confidence": sure, "compute_share": answer.compute}
@@ -190,9 +161,9 @@ class Watch:
         scores[: len(answer.scores)] = answer.scores
         here = np.where(self._place <= stage, scores[self._place] < self._below, np.nan)
         self._judge(np.where(np.isnan(self._below) & (self._place < count), self._place == stage, here))
-        drawn = self._chance.random() < self._options.shadow
+        drawn = self._chance.random() < self.options.shadow
         if drawn and not room:
-            self._skipped += 1
+            self.skipped += 1
             return False
         if drawn and stage == count - 1:  # it has run to the end
             self.ran(stage, False)
@@ -201,15 +172,15 @@ class Watch:
 
     def ran(self, stage: int, differs: bool) -> None:
         """See a run to the end, as `run_through` returns it."""
-        count = len(self._exits)
-        self._runs[stage] += 1
-        self._differing[stage] += differs
+        count = len(self.exits)
+        self.runs[stage] += 1
+        self.differing[stage] += differs
         self._windows.add(self._clock(), {count + 2: 1, count + 3: differs})
         self._judge(np.where(self._place == count, float(differs), np.nan))
 
     def label(self, id: str, label: str) -> bool:
         """See the label of an answer; whether one of that id waited for it."""
-        waited = self._labels.label(id, label)
+        waited = self.labels.label(id, label)
         if waited and self._file is not None:
             self._file.append({"time": time.time(), "id": id, "label": label})
         return waited
@@ -218,30 +189,35 @@ class Watch:
         if self._file is not None:
             self._file.close()
 
-    def report(self) -> Report:
-        """What was seen so far."""
-        now, runs = self._clock(), sum(self._runs)
-        return Report(
-            self._exits,
-            self._images,
-            tuple(self._window(name, now, seconds) for name, seconds in WINDOWS.items()),
-            self.expected,
-            self.alarm,
-            stands=0.0 if self.alarm is None else now - self.alarm.since,
-            ended=None if self._ended is None else now - self._ended,
-            alarms=self._alarms,
-            runs=tuple(self._runs),
-            differing=tuple(self._differing),
-            disagreement=quality.anytime(sum(self._differing), runs) if runs else None,
-            labeled=tuple(self._labels.labeled),
-            right=tuple(self._labels.right),
-            skipped=self._skipped,
-            lost=0 if self._file is None else self._file.lost,
-            options=self._options,
-        )
+    @property
+    def windows(self) -> tuple[WindowShares, ...]:
+        """From the shortest."""
+        now = self._clock()
+        return tuple(self._window(name, now, seconds) for name, seconds in WINDOWS.items())
+
+    @property
+    def stands(self) -> float:
+        """Seconds since the alarm was raised that stands."""
+        return 0.0 if self.alarm is None else self._clock() - self.alarm.since
+
+    @property
+    def ended(self) -> float | None:
+        """Seconds since the last alarm ended."""
+        return None if self._ended is None else self._clock() - self._ended
+
+    @property
+    def disagreement(self) -> Interval | None:
+        """Share of images whose answer is not the last exit's; None without runs."""
+        runs = sum(self.runs)
+        return quality.anytime(sum(self.differing), runs) if runs else None
+
+    @property
+    def lost(self) -> int:
+        """Lines that the file of answers lacks."""
+        return 0 if self._file is None else self._file.lost
 
     def _window(self, name: str, now: float, seconds: int) -> WindowShares:
-        sums, count = self._windows.sums(now, seconds).tolist(), len(self._exits)
+        sums, count = self._windows.sums(now, seconds).tolist(), len(self.exits)
         images, (sure, spent, runs, differing) = sum(sums[:count]), sums[count:]
 
         def mean(total: float, of: float = images) -> float | None:
@@ -257,7 +233,7 @@ class Watch:
             # In float32, as the bundle compares them.
             if stage.threshold is not None and np.float32(score) >= np.float32(stage.threshold):
                 return at
-        return len(self._exits) - 1
+        return len(self.exits) - 1
 
     def _judge(self, hits: np.ndarray) -> None:
         if self._detector is None:
@@ -268,12 +244,12 @@ class Watch:
             self._detector.restart()
             since = self._clock() if before is None else before.since
             self.alarm = Alarm(
-                since, self._images, max((each.took for each in changes), default=1), changes
+                since, self.images, max((each.took for each in changes), default=1), changes
             )
             if before is None:
-                self._alarms += 1
+                self.alarms += 1
                 self._tell(f"alarm: {' '.join(map(changed, changes))}")
-        elif before and self._images - before.latest >= max(LEAST, CALM * before.took):
+        elif before and self.images - before.latest >= max(LEAST, CALM * before.took):
             self.alarm, self._ended = None, self._clock()
             self._tell("the alarm has ended")
 
