@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from offramp.policy.paired import Difference, paired
+from offramp.policy.quality import Difference, paired
 
 
 @pytest.mark.parametrize("level", [0.5, 0.9, 0.95, 0.99])

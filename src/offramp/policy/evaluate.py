@@ -12,9 +12,8 @@ from offramp.policy import quality, scoring
 from offramp.policy.candidates import SplitLogits, loss_of, where_left
 from offramp.policy.costs import Costs
 from offramp.policy.limits import LossKind
-from offramp.policy.paired import Difference, paired
 from offramp.policy.policy import Policy
-from offramp.policy.quality import Bound, Interval, oracle, random_exit
+from offramp.policy.quality import Bound, Difference, Interval, oracle, paired, random_exit
 
 Ints = NDArray[np.integer]
 Bools = NDArray[np.bool_]
@@ -108,9 +107,9 @@ def evaluate(policy: Policy, rows: SplitLogits, costs: Costs, classes: Sequence[
         disagreement=quality.share(int(differs.sum()), images),
         macs=paired(spent, np.zeros(images)),
         exits=tuple(_exit(policy, i, logits, right[:, i], leaves) for i in every),
-        classes=_labels(classes, rows, answers, leaves)
+        classes=_classes(classes, *_by_label(rows, answers, leaves))
         if rows.several
-        else _classes(classes, rows.labels, full, chosen),
+        else _classes(classes, rows.labels[:, None] == np.arange(len(classes)), full, chosen),
         labels=_shares(answers, rows.labels, leaves) if rows.several else {},
         oracle=oracle(right, costs.leaving(list(every))),
         random=random_exit(right, alone, shares.tolist()),
@@ -157,29 +156,21 @@ def _shares(answers: scoring.Array, labels: Ints, leaves: Ints) -> dict[str, Lab
     return losses
 
 
-def _labels(
-    names: Sequence[str], rows: SplitLogits, answers: scoring.Array, leaves: Ints
-) -> tuple[ClassEvaluation, ...]:
-    """Each label on the images that have it: the share in which it is found."""
-    answered = answers[np.arange(len(leaves)), leaves]
-    evaluations = []
-    for label, name in enumerate(names):
-        here = rows.labels[:, label] > 0
-        if here.any():
-            before, after = answers[here, -1, label], answered[here, label]
-            means = float(before.mean()), float(after.mean())
-            evaluations.append(ClassEvaluation(name, int(here.sum()), *means, _loss(before, after)))
-    return tuple(evaluations)
+def _by_label(rows: SplitLogits, answers: scoring.Array, leaves: Ints) -> tuple[Bools, Bools, Bools]:
+    """Of each label, [N, C]: which images have it; where the full network and the policy find it."""
+    return rows.labels > 0, answers[:, -1], answers[np.arange(len(leaves)), leaves]
 
 
-def _classes(
-    names: Sequence[str], labels: Ints, full: Bools, chosen: Bools
-) -> tuple[ClassEvaluation, ...]:
+def _classes(names: Sequence[str], of: Bools, full: Bools, chosen: Bools) -> tuple[ClassEvaluation, ...]:
+    """Each class that has images. of: [N, C], which; full, chosen: [N] or [N, C], where the full network
+    and the policy are right."""
     evaluations = []
     for label, name in enumerate(names):
-        here = labels == label
+        here = of[:, label]
         if here.any():
-            before, after = full[here], chosen[here]
+            before, after = (
+                each[here] if each.ndim == 1 else each[here, label] for each in (full, chosen)
+            )
             means = float(before.mean()), float(after.mean())
             evaluations.append(ClassEvaluation(name, int(here.sum()), *means, _loss(before, after)))
     return tuple(evaluations)

@@ -335,8 +335,7 @@ def _gate(logits: Array, _: float, __: Past, gate: Gate) -> tuple[Array, Past]:
     total = gate[STATISTICS] + xp.zeros_like(seen[..., 0])
     for at in range(STATISTICS):
         total = total + gate[at] * xp.where(sure, seen[..., at], 0.0)
-    small = xp.exp(-xp.abs(total))  # so that nothing overflows
-    return xp.where(sure, xp.where(total < 0, small, 1.0) / (1 + small), NEVER), None
+    return xp.where(sure, label_probabilities(total), NEVER), None
 
 
 def _classwise(logits: Array, _: float, __: Past, offsets: Gate) -> tuple[Array, Past]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, assert_never
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,7 +15,6 @@ from offramp.policy.costs import Costs
 from offramp.policy.limits import LIMITS, LimitKind
 
 SPREAD = 2.0  # of the median: what nineteen rounds of twenty may take at most
-LARGEST = 1 << 26  # bytes of a file that is looked at
 Milliseconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 RoundsNumber = Literal["mean", "p50", "p95"]
 ShortText = Annotated[str, Field(min_length=1, max_length=200)]
@@ -34,17 +33,6 @@ class TimedStage(_Strict):
     mean: Milliseconds  # of a batch
     p50: Milliseconds
     p95: Milliseconds
-
-    def seconds(self, of: RoundsNumber) -> float:
-        match of:
-            case "mean":
-                return self.mean / 1000
-            case "p50":
-                return self.p50 / 1000
-            case "p95":
-                return self.p95 / 1000
-            case _:
-                assert_never(of)
 
 
 class _Machine(_Strict):
@@ -96,8 +84,6 @@ def read(path: Path) -> StageTimes:
     """Read and check the file of a device. Raises OfframpError: one line that names what is wrong."""
     remedy = "measure again on the device: python run.py --measure --out FILE"
     try:
-        if path.stat().st_size > LARGEST:
-            raise OfframpError(f"the stage times {path} are no file of run.py: too large; {remedy}")
         times = StageTimes.model_validate_json(read_regular_text(path, DOCUMENT))
         times.by_batch()
     except FileNotFoundError:
@@ -215,7 +201,8 @@ def _costs(rows: Sequence[TimedStage], costs: Costs, batch: int, of: RoundsNumbe
     for row in rows:
         trunk = costs.owners[row.exit - 1]
         before = sum(segments[newest.get(trunk, 0) : row.exit])
-        segments[row.exit - 1] = max(round(1e9 * row.seconds(of) / batch) - before, 0)
+        seconds = {"mean": row.mean, "p50": row.p50, "p95": row.p95}[of] / 1000
+        segments[row.exit - 1] = max(round(1e9 * seconds / batch) - before, 0)
         newest[trunk] = row.exit
     return Costs(tuple(segments), (0,) * len(costs.heads), costs.owners, costs.exits, costs.carry)
 

@@ -16,9 +16,8 @@ from offramp.policy.candidates import SplitLogits, where_left
 from offramp.policy.costs import Costs
 from offramp.policy.evaluate import Evaluation, evaluate
 from offramp.policy.limits import LIMITS, Budget
-from offramp.policy.paired import paired
 from offramp.policy.policy import Policy
-from offramp.policy.quality import Interval
+from offramp.policy.quality import Interval, paired
 from offramp.units import percent
 
 Floats = NDArray[np.floating]

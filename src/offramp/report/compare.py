@@ -11,7 +11,7 @@ from offramp.analysis.stats.pairwise import ALPHA, Pairs, paired_differences
 from offramp.analysis.stats.sample import Group
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import canonical
-from offramp.policy.paired import Difference, paired
+from offramp.policy.quality import Difference, paired
 from offramp.report.evidence import Evidence
 from offramp.report.logits import remembered
 from offramp.report.runs import Runs

@@ -18,15 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def _share(text: str, name: str) -> float:
-    return units.share(text, name)
-
-
 Int8 = Annotated[
     bool | float,
     CommandOption(help="Quantize the stages to 8 bits, and choose thresholds again for their answers."),
 ]
-Int8Loss = Annotated[float | None, CommandOption("SHARE", parse=_share, default="0.01")]
+Int8Loss = Annotated[float | None, CommandOption("SHARE", parse=units.share, default="0.01")]
 Runtimes = Annotated[Sequence[str], CommandOption("NAME")]
 WebFolder = Annotated[Path | None, CommandOption("FOLDER")]
 

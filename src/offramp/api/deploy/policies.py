@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from offramp.api.options import CommandOption, StageTimesFile, check_names
 from offramp.errors import OfframpError
@@ -22,7 +22,6 @@ SCORE_HELP = (
     f"What decides whether an image leaves: {', '.join(SCORES)}.  [default: confidence; of several "
     "labels an image least-label]"
 )
-LIMIT_NAMES = frozenset(Limits.__annotations__)
 
 
 class CalibrationOptions(Limits, total=False):
@@ -49,12 +48,6 @@ class CalibrationOptions(Limits, total=False):
     stage_times: StageTimesFile
 
 
-def limits_of(options: CalibrationOptions) -> Limits:
-    """The limits among the options."""
-    limits: Limits = {name: value for name, value in options.items() if name in LIMIT_NAMES}  # type: ignore[assignment]
-    return limits
-
-
 def target_of(options: CalibrationOptions, plain_macs: int = 1) -> Target:
     """The limit of the options.
 
@@ -67,7 +60,8 @@ def target_of(options: CalibrationOptions, plain_macs: int = 1) -> Target:
     """
     from offramp.policy.calibrate import target
 
-    return target(plain_macs, **limits_of(options))
+    limits: Any = {name: value for name, value in options.items() if name in Limits.__annotations__}
+    return target(plain_macs, **limits)
 
 
 def check_options(options: CalibrationOptions) -> Target:
