@@ -138,33 +138,29 @@ def measure(
     subject.wait()
     first_calls = clock() - began
     times = interleaved({at: timed.call for at, timed in enumerate(calls)}, subject.wait, effort, clock)
-    lines: dict[str, list[tuple[TimedCall, Times, Footprint]]] = {}
+    lines: dict[str, list[tuple[TimedCall, Times, float | None, int | None]]] = {}
     for at, timed in enumerate(calls):
-        drawn = Footprint()
+        energy, memory = None, None
         if meter is not None and timed.what in WHOLE:
             subject.peak()  # resets it
             energy = joules(timed.call, batch, meter, subject.wait)
             timed.call()
-            drawn = Footprint(energy, subject.peak())
-        lines.setdefault(timed.what, []).append((timed, times[at], drawn))
+            memory = subject.peak()
+        lines.setdefault(timed.what, []).append((timed, times[at], energy, memory))
     return [_line(subject.engine, batch, parts) for parts in lines.values()], first_calls
 
 
-@dataclass(frozen=True)
-class Footprint:
-    """joules: of an image.  memory: bytes, beside libraries. None: it was not measured."""
-
-    joules: float | None = None
-    memory: int | None = None
-
-
-def _line(engine: str, batch: int, parts: Sequence[tuple[TimedCall, Times, Footprint]]) -> Timing:
+def _line(
+    engine: str, batch: int, parts: Sequence[tuple[TimedCall, Times, float | None, int | None]]
+) -> Timing:
     """The line of a call, or of several of which each happens with its share. The rate of those is that
-    of their mean, which the share of slow images moves and a single slow call does not."""
-    first, shares = parts[0][0], [call.share for call, _, _ in parts]
-    times = parts[0][1] if len(parts) == 1 else mixed([times for _, times, _ in parts], shares)
-    typical = sum(share * times.p50 for share, (_, times, _) in zip(shares, parts, strict=True))
-    energy = [None if drawn.joules is None else call.share * drawn.joules for call, _, drawn in parts]
+    of their mean, which the share of slow images moves and a single slow call does not. parts: with
+    joules of an image, and bytes, as of `Timing`."""
+    calls, timed, drawn, memory = zip(*parts, strict=True)
+    first, shares = calls[0], [call.share for call in calls]
+    times = timed[0] if len(parts) == 1 else mixed(timed, shares)
+    typical = sum(share * each.p50 for share, each in zip(shares, timed, strict=True))
+    energy = [None if x is None else share * x for share, x in zip(shares, drawn, strict=True)]
     return Timing(
         engine,
         first.what,
@@ -172,10 +168,10 @@ def _line(engine: str, batch: int, parts: Sequence[tuple[TimedCall, Times, Footp
         p50=times.p50,
         p95=times.p95,
         rate=batch / typical,
-        macs=None if first.macs is None else sum(c.share * (c.macs or 0.0) for c, _, _ in parts),
-        repeats=min(len(times.samples) for _, times, _ in parts),
+        macs=None if first.macs is None else sum(c.share * (c.macs or 0.0) for c in calls),
+        repeats=min(len(each.samples) for each in timed),
         joules=None if None in energy else sum(each or 0.0 for each in energy),
-        memory=max((d.memory for _, _, d in parts if d.memory is not None), default=None),
+        memory=max((each for each in memory if each is not None), default=None),
     )
 
 

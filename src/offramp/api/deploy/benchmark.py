@@ -51,8 +51,7 @@ class BenchmarkReport:
     failure: OfframpError | None = None
 
     def as_json(self) -> dict[str, Any]:
-        lines = [asdict(line) for line in self.benchmark.lines]
-        return {**asdict(self.benchmark), "lines": lines}
+        return asdict(self.benchmark)
 
     def document(self) -> TextBlocks:
         measured = self.benchmark

@@ -75,18 +75,22 @@ class BundleReport:
         folder: Of the bundle.
         card: What the network is, what it loses and what it costs, in types of JSON.
         web: The folder of the page for browsers; None without one.
+        to_measure: Whether it is there to time its stages on a device.
     """
 
     folder: Path
     card: Mapping[str, Any]
     web: Path | None = None
+    to_measure: bool = False
 
     def as_json(self) -> dict[str, Any]:
         page = {} if self.web is None else {"web": str(self.web)}
         return {"bundle": str(self.folder), **page, "card": self.card}
 
     def document(self) -> TextBlocks:
-        return [*card_document(self.folder, self.card), *page_lines(self.web)]
+        line = f"On the device: python {self.folder}/run.py --measure --out times.json"
+        last = [line] if self.to_measure else []
+        return [*card_document(self.folder, self.card), *page_lines(self.web), *last]
 
 
 def page_lines(web: Path | None) -> list[str]:

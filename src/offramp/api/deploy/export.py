@@ -38,21 +38,6 @@ from offramp.units import size
 NO_POLICY = "give either `policy`, a file of offramp calibrate, or `to_measure`"
 
 
-@answer
-class ProbeReport:
-    """A bundle to time the stages of a network on a device. bundle: what was written."""
-
-    bundle: BundleReport
-
-    def as_json(self) -> dict[str, Any]:
-        return self.bundle.as_json()
-
-    def document(self) -> TextBlocks:
-        folder = self.bundle.folder
-        line = f"On the device: python {folder}/run.py --measure --out times.json"
-        return [*self.bundle.document(), line]
-
-
 def export(
     trial: TrialName,
     store: StorePlace = RUNS,
@@ -72,7 +57,7 @@ def export(
     trust_code: TrustCode = None,
     anyway: Anyway = False,
     watch: StepWatcher = None,
-) -> BundleReport | ProbeReport:
+) -> BundleReport:
     """Make a bundle that runs without PyTorch.
 
     A bundle is a folder: an ONNX graph for each exit that the policy uses, the policy, labels,
@@ -129,10 +114,11 @@ def export(
     graphs.check_installed()
     web_runtime = check_page(web, onnxruntime_web, force, folder)
     source = opened(store)
-    plain = len(source.read_trial(source.find_trial(trial)).exits) == 1
+    trial = source.find_trial(trial)
+    plain = len(source.read_trial(trial).exits) == 1
     if policy is None and not (to_measure or plain):
         raise OfframpError(NO_POLICY)
-    code_runs = trusted(source, source.find_trial(trial), trust_code, data=check or bool(int8))
+    code_runs = trusted(source, trial, trust_code, data=check or allowed is not None)
     options = ExportOptions(
         None if data_root is None else str(data_root),
         check,
@@ -148,8 +134,7 @@ def export(
     bundle = finished(bundled(source, trial, rule, folder, options), watch)
     if web is not None and web_runtime is not None:
         pages.write(bundle.folder, web, web_runtime, force)
-    report = BundleReport(bundle.folder, bundle.card, web)
-    return ProbeReport(report) if to_measure else report
+    return BundleReport(bundle.folder, bundle.card, web, to_measure)
 
 
 @answer

@@ -250,7 +250,6 @@ def _answer(
 
 def write(out: Path, rows: Sequence[FileAnswer], damaged: Sequence[Unreadable]) -> None:
     """Write the table of answers."""
-    from offramp.escape import cell
     from offramp.files import replacing, writing
 
     with (
@@ -260,11 +259,18 @@ def write(out: Path, rows: Sequence[FileAnswer], damaged: Sequence[Unreadable]) 
     ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for row in rows:
-            share = f"{row.confidence:.6f}", row.exit, f"{row.compute:.6f}"
-            writer.writerow((cell(str(row.file)), cell(row.label), *share, ""))
-        for each in damaged:
-            writer.writerow((cell(str(each.file)), "", "", "", "", cell(each.reason)))
+        writer.writerows(_cells(row.file, row) for row in rows)
+        writer.writerows(_cells(each.file, None, each.reason) for each in damaged)
+
+
+def _cells(file: Path, row: FileAnswer | None, reason: str = "") -> list[str]:
+    """Of COLUMNS: an answer, or why there is none."""
+    from offramp.escape import cell
+
+    if row is None:
+        return [cell(str(file)), "", "", "", "", cell(reason)]
+    shares = f"{row.confidence:.6f}", str(row.exit), f"{row.compute:.6f}"
+    return [cell(str(file)), cell(row.label), *shares, ""]
 
 
 @answer
@@ -376,7 +382,6 @@ def stream(
 def _print_line(writer: Any, as_json: bool, streamed: Streamed) -> None:
     """A line at once."""
     from offramp.bundle.runtime import answer_fields
-    from offramp.escape import cell
     from offramp.hashing import finite
 
     row, milliseconds = streamed.answer, 1000 * streamed.seconds
@@ -389,10 +394,7 @@ def _print_line(writer: Any, as_json: bool, streamed: Streamed) -> None:
             record |= {"confidence": row.confidence, "exit": row.exit}
             record |= {"compute_share": row.compute, "milliseconds": milliseconds}
         print(json.dumps(finite(record)))
-    elif row is None:
-        writer.writerow((cell(str(streamed.file)), "", "", "", "", cell(streamed.reason), ""))
     else:
-        share = f"{row.confidence:.6f}", row.exit, f"{row.compute:.6f}"
-        line = (cell(str(streamed.file)), cell(row.label), *share, "", f"{milliseconds:.3f}")
-        writer.writerow(line)
+        spent = "" if row is None else f"{milliseconds:.3f}"
+        writer.writerow([*_cells(streamed.file, row, streamed.reason), spent])
     sys.stdout.flush()
