@@ -343,12 +343,12 @@ def _runtimes() -> Finding:
     """What can run a bundle's stages beside onnxruntime; no gap, since few want any."""
     from offramp.bundle.runtimes import RUNTIMES
 
-    there = [
+    installed = [
         runtime.title
         for runtime in RUNTIMES.values()
         if runtime.packages and all(map(importlib.util.find_spec, runtime.packages))
     ]
-    return Finding("other runtimes of bundles", ", ".join(there) or "none installed")
+    return Finding("other runtimes of bundles", ", ".join(installed) or "none installed")
 
 
 def _object_stores() -> list[Finding]:
