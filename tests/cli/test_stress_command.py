@@ -131,14 +131,19 @@ def test_images_as_they_are_come_to_what_calibration_reports(run: Cli) -> None:
     assert "is not shown to take any" in answer.out
 
 
-def test_a_policy_that_lets_nothing_leave_is_not_attacked(run: Cli) -> None:
+@pytest.mark.parametrize(
+    ("first", "early", "why"), [(None, 0, "no image can leave early"), (0.0, 1, "leaves at exit 1,")]
+)
+def test_a_policy_that_decides_nothing_is_not_attacked(
+    run: Cli, first: float | None, early: int, why: str
+) -> None:
     made = Policy.load("policy.json")
-    Policy(made.score, made.exits, (None, None, None), calibration=made.calibration).save("late.json")
+    Policy("fixed", made.exits, (first, None, None), calibration=made.calibration).save("late.json")
     answer = run("--policy", "late.json", "--images", 20, "--json")
     found = json.loads(answer.out)
     assert {row["kind"] for row in found["rows"]} == {"test", "corruption"}
-    assert all(row["early"]["value"] == 0 for row in found["rows"])
-    assert "nothing was attacked" in found["notes"][0]
+    assert all(row["early"]["value"] == early for row in found["rows"])
+    assert why in found["notes"][0] and "nothing was attacked" in found["notes"][0]
     assert found["conclusions"][0].startswith("20 images are too few")
 
 

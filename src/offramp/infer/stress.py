@@ -190,7 +190,11 @@ def of_trial(
         changed = _attacked(subject, leaving, images, options)
         every.append(tried("attack", "slowdown attack", changed, amount=options.size))
     else:
-        notes = (*notes, "no image can leave early under this policy, so nothing was attacked")
+        last = rule.active[-1]
+        why = f"every image leaves at exit {rule.exits[last]}, whatever it looks like"
+        if last == len(rule.exits) - 1:
+            why = "no image can leave early under this policy"
+        notes = (*notes, f"{why}, so nothing was attacked")
     sentences = conclusions(rule.calibration.target, every, costs.full, net.plain_macs)
     unreliable = doubts(store, trial, rule)
     return Stress(trial, net.plain_macs, tuple(every), tuple(sentences), notes, unreliable)
