@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
@@ -168,7 +169,7 @@ class Card:
                 del fields[rare]
         if not fields["test"]["labels"]:
             del fields["test"]["labels"]
-        plain: dict[str, Any] = _lists(fields)
+        plain: dict[str, Any] = json.loads(json.dumps(fields))  # as it is read again
         return plain
 
     def with_latency(self, measured: Mapping[str, Any]) -> Card:
@@ -315,10 +316,3 @@ def data_title(card: Mapping[str, Any]) -> str:
     """What a card calls its data."""
     data = card["data"]
     return str((data.get("spec") or {}).get("title") or data["name"])
-
-
-def _lists(value: Any) -> Any:
-    """Lists in place of tuples, as JSON has them when it is read again."""
-    if isinstance(value, Mapping):
-        return {key: _lists(each) for key, each in value.items()}
-    return [_lists(each) for each in value] if isinstance(value, list | tuple) else value

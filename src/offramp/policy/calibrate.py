@@ -180,35 +180,6 @@ class Calibrated:
         return Chosen(**{**always, **rare})
 
 
-@dataclass(frozen=True, eq=False)
-class _RowLosses:
-    """Rows of calibration: what leaving at each exit loses, and whether its answer is wrong, [N, E]
-    each; None where no labels are read."""
-
-    lost: Floats
-    wrong: Floats | None
-    strata: guarantees.Strata | None
-
-    def measure(
-        self, policy: Policy, leaves: Ints, costs: Costs, times: MeasuredCosts | None
-    ) -> Performance:
-        weights = None if self.strata is None else self.strata.weights
-        shares = np.bincount(leaves, weights, minlength=len(policy.exits)).astype(np.float64)
-        shares /= shares.sum()  # of weights, whose sum is the number of rows but for rounding
-        nanoseconds = None if times is None else policy.macs(times.costs)
-        errors = None if self.wrong is None else where_left(self.wrong, leaves)
-        return Performance(
-            accuracy=None if errors is None else 1 - float(np.average(errors, weights=weights)),
-            macs=float(shares @ np.asarray(policy.macs(costs), dtype=np.float64)),
-            risk=float(np.average(where_left(self.lost, leaves), weights=weights)),
-            shares=tuple(float(s) for s in shares),
-            seconds=None
-            if nanoseconds is None
-            else 1e-9 * float(shares @ np.asarray(nanoseconds, np.float64)),
-            late=None if nanoseconds is None else _late(shares, nanoseconds),
-        )
-
-
 def calibrate(
     validation: SplitLogits,
     calibration: SplitLogits,
@@ -245,11 +216,25 @@ def calibrate(
     answers = calibration.answers(search.score)
     lost = loss_of(target.loss, answers, calibration.labels)
     wrong = loss_of("wrong", answers, calibration.labels) if labeled else None
-    losses = _RowLosses(lost, wrong, strata)
-    measures = tuple(
-        losses.measure(policy, left, costs, measured)
-        for policy, left in zip(policies, leaves, strict=True)
-    )
+    weights = None if strata is None else strata.weights
+
+    def measure(policy: Policy, left: Ints) -> Performance:
+        shares = np.bincount(left, weights, minlength=len(policy.exits)).astype(np.float64)
+        shares /= shares.sum()  # of weights, whose sum is the number of rows but for rounding
+        nanoseconds = None if measured is None else policy.macs(measured.costs)
+        errors = None if wrong is None else where_left(wrong, left)
+        return Performance(
+            accuracy=None if errors is None else 1 - float(np.average(errors, weights=weights)),
+            macs=float(shares @ np.asarray(policy.macs(costs), dtype=np.float64)),
+            risk=float(np.average(where_left(lost, left), weights=weights)),
+            shares=tuple(shares.tolist()),
+            seconds=None
+            if nanoseconds is None
+            else 1e-9 * float(shares @ np.asarray(nanoseconds, np.float64)),
+            late=None if nanoseconds is None else _late(shares, nanoseconds),
+        )
+
+    measures = tuple(map(measure, policies, leaves))
     bound, remark = None, None
     rule = LIMITS[target.kind]
     match rule.by:

@@ -263,7 +263,7 @@ def write(out: Path, rows: Sequence[FileAnswer], damaged: Sequence[Unreadable]) 
         writer.writerows(_cells(each.file, None, each.reason) for each in damaged)
 
 
-def _cells(file: Path, row: FileAnswer | None, reason: str = "") -> list[str]:
+def _cells(file: Path, row: FileAnswer | None, reason: str = "") -> list[object]:
     """Of COLUMNS: an answer, or why there is none."""
     from offramp.escape import cell
 
