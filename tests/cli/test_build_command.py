@@ -24,6 +24,7 @@ from offramp.api.deploy.card import check_words
 from offramp.bundle import web
 from offramp.bundle.runtime import Bundle
 from offramp.data import Data, DataSpec, load, normalize
+from offramp.data.dataset import FileSplit, Split
 from offramp.data.sources.folder import folder
 from offramp.nets import NetSpec, pretrained
 from offramp.nets.backbones.lookup import origin_of
@@ -369,6 +370,20 @@ def test_a_size_of_ones_own(cli: Cli, photos: Path) -> None:
     answer = cli("build", *words, "--dry-run")
     assert answer.code == 0, answer.err
     assert "images 3×32×32" in answer.out and "size 48" not in answer.out
+
+
+def test_images_are_read_as_the_settings_say(photos: Path) -> None:
+    """As a run reads them: from their files, boxes out of whole images, and a seed's own splits."""
+    wish = BuildOptions("resnet20", f"folder:{photos}", strategy="joint", settings=("data.size=32",))
+
+    def train(*more: str, seed: int = 42) -> Split | FileSplit:
+        return choose(replace(wish, seed=seed, settings=(*wish.settings, *more))).plan.data.train
+
+    files, boxes = train("execution.loader=streaming"), train("augment={resized_crop: [0.5, 1]}")
+    assert isinstance(files, FileSplit) and files.memory is None
+    assert isinstance(boxes, FileSplit)  # a Split has nothing around its pixels
+    own = "data.split_seed=trial"
+    assert train(own, seed=1).digest != train(own, seed=2).digest
 
 
 def test_the_strategy_comes_from_runs_where_there_are_some(cli: Cli) -> None:

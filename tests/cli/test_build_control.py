@@ -16,6 +16,7 @@ from torch import nn
 import offramp
 from offramp.api.fit import _smaller
 from offramp.bundle.runtime import Bundle
+from offramp.policy.policy import Policy
 from offramp.study.build import BuildOptions, _with_members, choose
 from offramp.study.spec.models import ControlSpec
 from refusal import refuses
@@ -89,6 +90,15 @@ def test_a_build_may_end_in_a_plain_network(cli: Cli, words: tuple[str, ...], tm
 def test_a_family_without_a_smaller_member_is_refused(cli: Cli) -> None:
     answer = cli("build", "--backbone", "digits-cnn", "--data", "digits", "--out", "b", "--control")
     refused(answer, "no smaller network of the family of digits-cnn is known; name one as a setting")
+
+
+def test_a_control_of_another_size_reads_images_of_that_size() -> None:
+    settings = ("data.train_images=300", "recipe.epochs=1", "controls=[{size: 16, epochs: 1}]")
+    chosen = choose(BuildOptions("digits-cnn", "digits", strategy="joint", settings=settings))
+    policy = Policy("confidence", (chosen.plan.net.exits,), (None,))
+    control = chosen.control(policy, torch.device("cpu"))
+    assert chosen.plan.data.shape == (1, 8, 8) and control.data.shape == (1, 16, 16)
+    assert control.data.test.labels.equal(chosen.plan.data.test.labels)
 
 
 def test_frozen_weights_have_no_smaller_network() -> None:

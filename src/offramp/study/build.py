@@ -127,7 +127,9 @@ class BuildPlan:
             within = [member for member in self.members if member.macs <= most]
             named = ControlSpec.model_validate(nearest_to(within or self.members, takes).control)
             study = study.model_copy(update={"controls": (named,)})
-        return make_plan(study.parts[1], device, data=self.plan.data)
+        control = study.parts[1]
+        same = control.data == study.data  # of another size they are read anew
+        return make_plan(control, device, data=self.plan.data if same else None)
 
 
 def choose(wish: BuildOptions) -> BuildPlan:
@@ -177,11 +179,11 @@ def _planned(wish: BuildOptions, source: str) -> BuildPlan:
     study = _study(wish, mapping)
     if len(study.seeds) != 1 or len(study.strategies) != 1:
         raise OfframpError("build trains one trial; give one seed and one strategy")
-    data = load(study.data)
+    data = _data(study)
     count = _held_out(wish.calibration, data)
     if count and study.data.held_out_images is None:
         mapping["data"]["held_out_images"] = count
-        before, data = len(data.calibration), load(_study(wish, mapping).data)
+        before, data = len(data.calibration), _data(_study(wish, mapping))
         if len(data.calibration) != before:  # and not brought by the source
             why = "so that more of them train" if count < before else "as the target needs"
             reasons.append(f"about {count} images each for validation and calibration, {why}")
@@ -344,6 +346,10 @@ def _study(wish: BuildOptions, mapping: Mapping[str, Any]) -> Study:
     flags = {"strategies": "strategy", "backbone": "backbone", "data": "data", "exits": "exits"}
     flags = {key: flag for key, flag in flags.items() if key in mapping}
     return spec.parse(mapping, "build", wish.settings, flags)
+
+
+def _data(study: Study) -> Data:
+    return load(study.drawn_data, study.augment, study.execution.loader)
 
 
 def _size(study: Study, reasons: list[str]) -> dict[str, Any]:
