@@ -161,6 +161,16 @@ def test_run_a_list_of_studies_into_one_store(folder: Path) -> None:
     assert not offramp.run("study.yaml", store="runs").studies
 
 
+def test_networks_of_a_list_may_have_other_exits_and_have_lines_of_their_own(folder: Path) -> None:
+    path = listed(folder)
+    taps = 'taps: ["1", "2"]'
+    (folder / "other.yaml").write_text(STUDY.replace('taps: ["2"]', taps).replace(", as: mine", ""))
+    results = offramp.run(path, store="runs", watch=False)
+    one, other = results.studies.values()
+    assert [len(each.lines[0].accuracy) for each in (one, other)] == [2, 3]
+    assert results.lines == (*one.lines, *other.lines)
+
+
 def test_what_fails_in_one_study_of_a_list_leaves_the_next(folder: Path) -> None:
     path = listed(folder)
     wild = STUDY.replace('"my.py:my_strategy", as: mine, rate: 0.5', '"my.py:diverging"')

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 import records
 from offramp.policy.quality import at_thresholds
+from offramp.store.archive import Records
 from offramp.store.manifest import Cost
 from offramp.store.record import Seconds, made_with, read, seconds
 from offramp.store.store import Store
@@ -58,6 +60,41 @@ def test_a_line_a_strategy_in_the_order_of_the_study(done: Finished) -> None:
     for line in lines:
         exits = [4] if line.strategy == "baseline" else [1, 2, 3, 4]
         assert list(line.accuracy) == exits and list(line.thresholds) == list(THRESHOLDS)
+
+
+def test_plain_networks_of_one_name_have_lines_of_their_own(done: Finished) -> None:
+    """Another backbone's final exit, whatever its number, stands in the column of the host's."""
+    plan, store = done
+    host, plain = (next(t.id for t in plan.trials if t.label == name) for name in ("joint", "baseline"))
+    manifest = store.read_trial(plain)
+    network = manifest.network.model_copy(update={"backbone": "resnet20"})
+    wide = network.model_copy(update={"options": (("width", 2),)})
+    longer = manifest.recipe.model_copy(update={"epochs": 9})
+    last = {"exits": (5,), "places": (*manifest.places, "final")}
+    others = {
+        "usual": {"network": network, **last},
+        "longer": {"network": network, "recipe": longer, **last},
+        "wide": {"network": wide, **last},
+        "cut": {"exits": (2,)},
+    }
+    manifests = {name: manifest.model_copy(update=about) for name, about in others.items()}
+    manifests[host] = store.read_trial(host)
+    records = cast(
+        Records,
+        SimpleNamespace(
+            read_trial=manifests.__getitem__,
+            node_cost=store.node_cost,
+            trial_logits=lambda trial: store.trial_logits(host if trial == host else plain),
+        ),
+    )
+    lines = by_strategy(records, [host, *others])
+    assert {line.strategy: list(line.accuracy) for line in lines} == {
+        "joint": [1, 2, 3, 4],
+        "resnet20": [4],
+        "resnet20, 9 epochs": [4],
+        "resnet20, width 2": [4],
+        f"cut at {manifest.places[1]}": [2],
+    }
 
 
 def test_accuracies_are_means_over_seeds_with_the_sample_deviation(done: Finished) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from offramp.store.archive import Histories, Records
 from offramp.store.manifest import Cost, Manifest
-from offramp.store.record import Seconds, apart, as_written, seconds
+from offramp.store.record import Seconds, apart, as_written, cut_at, seconds
 
 COLUMNS = (
     *("trial", "strategy", "model", "data", "seed"),
@@ -174,19 +174,32 @@ def by_strategy(store: Records, trials: Iterable[str]) -> list[StrategyResult]:
     for trial in trials:
         manifest = store.read_trial(trial)
         host = host or manifest
-        name = apart(manifest, host) if len(manifest.exits) == 1 else ""
-        grouped.setdefault(name or manifest.strategy, {})[trial] = manifest
+        name = _line_name(manifest, host, grouped)
+        grouped.setdefault(name, {})[trial] = manifest
         costs = {key: store.node_cost(key) for key in manifest.keys}
-        times.setdefault(name or manifest.strategy, []).append(
-            seconds(costs, [k for k in costs if k not in before])
-        )
+        times.setdefault(name, []).append(seconds(costs, [k for k in costs if k not in before]))
         before.update(costs)
-    return [_result(store, name, group, times[name]) for name, group in grouped.items()]
+    last = 0 if host is None else len(host.places)
+    return [_result(store, name, group, times[name], last) for name, group in grouped.items()]
+
+
+def _line_name(manifest: Manifest, host: Manifest, grouped: Mapping[str, Mapping[str, Manifest]]) -> str:
+    """Of a strategy its label; of a plain network in what it differs from the host's, and from one before
+    it that is called the same."""
+    name = apart(manifest, host) if len(manifest.exits) == 1 else ""
+    name = name or manifest.strategy
+    first = next(iter(grouped.get(name, {}).values()), manifest)
+    usual = dict(first.network.options)
+    words = [f"{k} {v}" for k, v in manifest.network.options if usual.get(k) != v]
+    if first.recipe.epochs != manifest.recipe.epochs:
+        words.append(f"{manifest.recipe.epochs} epochs")
+    return ", ".join((name, *words))
 
 
 def _result(
-    store: Records, strategy: str, group: Mapping[str, Manifest], times: Sequence[Seconds]
+    store: Records, strategy: str, group: Mapping[str, Manifest], times: Sequence[Seconds], last: int
 ) -> StrategyResult:
+    """last: the number of the host's final exit, which that of another backbone stands for."""
     from offramp.policy.quality import at_thresholds  # imports scipy, which takes a while
 
     manifests = list(group.values())
@@ -196,12 +209,17 @@ def _result(
         arrays = store.trial_logits(trial)
         tested = (arrays["test"], arrays["test_labels"], manifest.macs, manifest.backbone_macs)
         points.append(at_thresholds(*tested, THRESHOLDS))
+    first = manifests[0]
+    whole = len(first.exits) == 1 and cut_at(first) is None
     names = [field.name for field in fields(Seconds) if field.name != "measured"]
     means = {name: float(np.mean([getattr(s, name) for s in times])) for name in names}
     return StrategyResult(
         strategy,
         tuple(m.seed for m in manifests),
-        {k: Spread.of(accuracies[:, i].tolist()) for i, k in enumerate(manifests[0].exits)},
+        {
+            k: Spread.of(accuracies[:, i].tolist())
+            for i, k in enumerate((last,) if whole else first.exits)
+        },
         {
             t: (Spread.of(a for a, _ in pairs), Spread.of(c for _, c in pairs))
             for t, pairs in zip(THRESHOLDS, zip(*points, strict=True), strict=True)

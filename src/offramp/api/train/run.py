@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from offramp.analysis.stats.sequential import Decision
     from offramp.api.run_state import RunState
     from offramp.store.store import Store
+    from offramp.store.table import StrategyResult
     from offramp.study.plan.plan import Plan
     from offramp.study.plan.workers import Workers
     from offramp.study.spec.models import Study
@@ -345,24 +346,29 @@ def _run_list(request: StudyRequest, site: TrainingSite, reporter: Reporter) -> 
     for path, part in parts:
         by_file.setdefault(str(path), []).append(part)
     merged = {file: _merged(store, results) for file, results in by_file.items()}
-    results = _merged(store, [part for _, part in parts])
+    results = next(iter(merged.values()))
+    if len(merged) > 1:  # of several networks or data, which have no line in common
+        lines = tuple(line for each in merged.values() for line in each.lines)
+        results = replace(_merged(store, [part for _, part in parts], lines), studies=merged)
+    else:
+        seeds = {seed for study in request.studies for seed in study.seeds}
+        results = replace(results, seeds=len(seeds))
     if results.interrupted is not None:
         say_interrupted(reporter)
-    if len(merged) > 1:
-        lines = tuple(line for each in merged.values() for line in each.lines)
-        return replace(results, lines=lines, studies=merged, parts=parts, _parts_shown=is_shown)
-    return replace(results, parts=parts, seeds=len(parts), _parts_shown=is_shown)
+    return replace(results, parts=parts, _parts_shown=is_shown)
 
 
-def _merged(store: Store, results: Sequence[Results]) -> Results:
-    """The results of a study that ran in several parts."""
+def _merged(
+    store: Store, results: Sequence[Results], lines: tuple[StrategyResult, ...] | None = None
+) -> Results:
+    """The results of a study that ran in several parts. lines: of its strategies, where they are known."""
     from offramp.store.table import by_strategy
 
     trials = tuple(dict.fromkeys(trial for each in results for trial in each.trials))
     return Results(
         store,
         trials,
-        tuple(by_strategy(store, trials)),
+        tuple(by_strategy(store, trials)) if lines is None else lines,
         {key: reason for each in results for key, reason in each.failed.items()},
         failures=[failure for each in results for failure in each.failures],
         interrupted=results[-1].interrupted,
