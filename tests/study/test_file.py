@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,14 @@ def test_data_that_studies_have_in_common_is_read_once(
     monkeypatch.setattr(plan, "read_data", lambda *args: reads.append(args) or read(*args))
     first, other = plans([member.study for member in members(path, ["seeds=[1]"])])
     assert len(reads) == 1 and first.data is other.data and first.nodes.keys() == other.nodes.keys()
+
+
+def test_data_that_no_later_study_reads_do_not_stay_in_memory(tmp_path: Path) -> None:
+    path = listed(tmp_path, "studies: [a.yaml, b.yaml]")
+    text = (tmp_path / "b.yaml").read_text().replace("digits}", "digits, train_images: 300}")
+    (tmp_path / "b.yaml").write_text(text)
+    each = plans([member.study for member in members(path, ["seeds=[1]"])])
+    data = weakref.ref(next(each).data)
+    later = next(each)
+    gc.collect()
+    assert data() is None and len(later.data.train) < 300

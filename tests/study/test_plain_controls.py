@@ -81,6 +81,22 @@ def test_matched_epochs_cost_what_a_strategy_costs(study_plan: Plan, width: str)
     assert part_names(control.study) == [f"control width {width}, {control.study.recipe.epochs} epochs"]
 
 
+def test_a_warm_up_of_several_epochs_leaves_matched_epochs_as_they_are() -> None:
+    """Which are found by what epochs cost, of which one alone would be shorter than the warm-up."""
+    epochs = []
+    for warm_up in (0, 2):
+        study = {**STUDY, "recipe": {"epochs": 2, "warmup_epochs": warm_up}}
+        part = spec.parse({**study, "controls": [{"width": "tiny"}]}).parts[1]
+        epochs.append(make_plan(part, CPU).study.recipe.epochs)
+    assert epochs[0] == epochs[1] > 2
+
+
+def test_a_control_at_another_size_has_the_same_part_of_each_picture() -> None:
+    data = {**STUDY["data"], "size": 12, "resize": 16}
+    _, control = spec.parse({**STUDY, "data": data, "controls": [{"size": 9}]}).parts
+    assert (control.data.size, control.data.resize) == (9, 12)
+
+
 def test_another_backbone_has_its_own_exits() -> None:
     _, control = parts({"backbone": "digits-cnn", "epochs": 1})
     assert control.backbone.name == "digits-cnn" and control.exits.taps is None

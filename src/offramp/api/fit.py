@@ -608,16 +608,17 @@ def fit(
     if smaller_net is None:
         return own
     single = study.model_copy(update={"strategies": spec.parse({**request, **PLAIN_ALONE}).strategies})
-    shorter, longer = (
+    usual = study.recipe.epochs
+    cost, longer = (
         plan_trials(
             single.model_copy(update={"recipe": replace(study.recipe, epochs=epochs)}),
             data,
             identified(smaller_net),
             plan.numerics,
         ).executed
-        for epochs in (1, 2)
+        for epochs in (usual, usual + 1)
     )
-    epochs = epochs_for(plan.executed, shorter, longer)
+    epochs = epochs_for(plan.executed, usual, cost, longer)
     alone = fit(
         smaller_net,
         PLAIN,

@@ -218,15 +218,17 @@ def _matched(study: Study, host: Study, data: tuple[Data, Data], *site: Any) -> 
         return [float(sum(plan.macs(key) for key in trial.keys)) for trial in early]
 
     own, of_host = data
-    costs = (planned(study, own, recipe=replace(study.recipe, epochs=n))[0] for n in (1, 2))
-    epochs = epochs_for(median(planned(host, of_host)), *costs)
+    usual = study.recipe.epochs  # which go with the rest of the recipe, such as a warm-up
+    both = (usual, usual + 1)
+    costs = (planned(study, own, recipe=replace(study.recipe, epochs=n))[0] for n in both)
+    epochs = epochs_for(median(planned(host, of_host)), usual, *costs)
     return study.model_copy(update={"recipe": replace(study.recipe, epochs=epochs)})
 
 
-def epochs_for(budget: float, first: float, second: float) -> int:
-    """The most epochs that cost no more than a budget, at least one. first, second: what one costs, and
-    what two do."""
-    return max(1, 1 + int((budget - first) // (second - first)))
+def epochs_for(budget: float, usual: int, cost: float, longer: float) -> int:
+    """The most epochs that cost no more than a budget, at least one. cost: of the `usual` number of
+    them; longer: of one more."""
+    return max(1, usual + int((budget - cost) // (longer - cost)))
 
 
 def read_data(study: Study, provisional: bool = False) -> Data:
@@ -256,13 +258,14 @@ def plans(
 def _each_plan(
     studies: Sequence[Study], device: torch.device | None, provisional: bool
 ) -> Iterator[Plan]:
-    data_read: list[tuple[Any, Data]] = []
-    for study in studies:
-        source = (study.drawn_data, study.augment, study.execution.loader)
-        data = next((data for other, data in data_read if other == source), None)
-        if data is None:
-            data = read_data(study, provisional)
-            data_read.append((source, data))
+    sources = [(study.drawn_data, study.augment, study.execution.loader) for study in studies]
+    at_hand: list[tuple[Any, Data]] = []  # that later studies read too: all would fill the memory
+    for number, (study, source) in enumerate(zip(studies, sources, strict=True), start=1):
+        data = next((data for other, data in at_hand if other == source), None)
+        data = read_data(study, provisional) if data is None else data
+        later = sources[number:]
+        at_hand = [pair for pair in at_hand if pair[0] != source and pair[0] in later]
+        at_hand += [(source, data)] if source in later else []
         yield make_plan(study, device, provisional, data)
 
 

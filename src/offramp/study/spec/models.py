@@ -400,7 +400,10 @@ class Study(Section):
                     {"name": CUT_OFF, "as": control.label, "only": self._exit(control.cut)}
                 )
         elif control.size is not None:
-            changed["data"] = dataclasses.replace(host.data, size=control.size)
+            resize, size = host.data.resize, host.data.size
+            if resize is not None and size is not None:  # the same part of each picture
+                resize = round(resize * control.size / size)
+            changed["data"] = dataclasses.replace(host.data, size=control.size, resize=resize)
         elif control.backbone is not None:
             changed |= {"backbone": control.backbone, "exits": ExitsSpec()}
         else:
