@@ -114,6 +114,16 @@ def test_larger_batches_images_and_networks_need_more() -> None:
     assert workers.need(plan("two-stage", execution={"cache": False})).cache == 0
 
 
+def test_memory_is_that_of_the_batches_that_phases_have() -> None:
+    small = workers.need(plan("joint"))
+    own = [{"name": "joint", "phases": {"*": {"batch_size": 4096}}}]
+    large = workers.need(tiny_plan(tiny_study(own)))
+    assert large.trial > small.trial + 100 * 2**20 and large.least > small.least + 50 * 2**20
+    less = [{"name": "joint", "phases": {"*": {"batch_size": 128}}}]
+    fewer = workers.need(tiny_plan(tiny_study(less, recipe={"batch_size": 4096})))
+    assert fewer.least < large.least and fewer.trial < large.trial
+
+
 def test_caches_of_all_workers_are_counted_up_to_their_limit() -> None:
     need = Need(trial=100, cache=1000)
     room = PROCESS + 5000

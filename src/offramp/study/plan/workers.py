@@ -187,15 +187,16 @@ def need(plan: Plan) -> Need:
     splits = {id(split): split for split in plan.data.splits.values()}.values()
     pixels = sum(_pixels(split) for split in splits)
     weights = sum(t.nbytes for t in plan.net.parameters())
-    batch = max(plan.study.recipe.batch_size, plan.numerics.frozen_batch)
+    nodes, trunk = plan.nodes.values(), set(backbone(plan.net.exits))
+    batch = max([plan.numerics.frozen_batch, *(node.recipe.batch_size for node in nodes)])
     saved = saved_bytes(plan.net)
     step = int(STEP * batch * saved)
     execution = plan.study.execution
     cache = max((w.cache_bytes for w in plan.work.values()), default=0) if execution.cache else 0
     trial = PROCESS + int(MARGIN * (READING * pixels + COPIES * weights + step))
-    least, trunk = LEAST_COPIES * weights, set(backbone(plan.net.exits))
-    if any(trunk <= node.trained for node in plan.nodes.values()):
-        least += int(LEAST_SAVED * plan.study.recipe.batch_size * saved)
+    least = LEAST_COPIES * weights
+    whole = max((node.recipe.batch_size for node in nodes if trunk <= node.trained), default=0)
+    least += int(LEAST_SAVED * whole * saved)
     return Need(trial, cache, least, pixels)
 
 
