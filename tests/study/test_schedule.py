@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 
 from offramp.engine.resolve import Node
+from offramp.numerics import Numerics
+from offramp.store.store import Store
 from offramp.study.plan import forecast
 from offramp.study.plan.forecast import on_machines, times_faster
 from offramp.study.plan.plan import Plan
 from offramp.study.plan.schedule import Schedule, sizes, spans
-from support import tiny_plan, tiny_study
+from support import CPU, tiny_plan, tiny_study
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,30 @@ def test_a_forecast_counts_the_devices_that_train_together(monkeypatch: pytest.M
     assert [forecast.measured(plan, gpu) for plan in (single, four)] == [100, 400]
     speeds = [times_faster(4, 2, cpu, lambda n=n: n) for n in (1, 2, 3, 8, 64)]  # type: ignore[misc]
     assert speeds == [1, 1, 1.5, 4, 4]
+
+
+def test_each_arithmetic_and_batch_is_measured_once(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[tuple[int, int]] = []
+
+    def speed(_: object, numerics: Numerics, __: object, batch: int, **___: object) -> float:
+        batches.append((numerics.threads, batch))
+        return 100.0 * numerics.threads
+
+    monkeypatch.setattr(forecast, "macs_per_second", speed)
+    wide = replace(plan, numerics=replace(plan.numerics, threads=plan.numerics.threads + 2))
+    larger = tiny_plan(tiny_study(seeds=(1,), recipe={"batch_size": 96}))
+    plans = {"plain": plan, "again": plan, "wide": wide, "larger": larger}
+    forecasts = forecast.together(plans.items(), Store(tmp_path), CPU)
+    assert len(batches) == len(set(batches)) == 3
+    speeds = [one.macs_per_second for _, one in forecasts.studies]
+    assert speeds[0] == speeds[1] == speeds[3] < speeds[2]
+
+
+def test_nothing_left_takes_no_time_on_one_machine(plan: Plan) -> None:
+    empty = spans(Schedule(plan, frozenset(plan.nodes)), 256)
+    assert [row.machines for row in on_machines([(empty, 1.0)]).by_machines] == [1]
 
 
 def test_what_is_done_counts_no_more(plan: Plan) -> None:

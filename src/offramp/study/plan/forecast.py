@@ -259,8 +259,8 @@ def together(plans: Iterable[tuple[str, Plan]], store: Store, device: torch.devi
     studies: list[tuple[str, Forecast]] = []
     nodes: dict[str, PlannedNode] = {}
     for name, plan in plans:
-        backbone = plan.study.backbone
-        network = backbone.name, str(backbone.options), plan.data.shape, plan.numerics.ranks
+        backbone, batch = plan.study.backbone, plan.study.recipe.batch_size
+        network = backbone.name, str(backbone.options), plan.data.shape, plan.numerics, batch
         if network not in speeds:
             speeds[network] = measured(plan, device, QUICK)
         study = forecast(plan, store, device, speeds[network])
@@ -332,7 +332,7 @@ def on_machines(plans: Sequence[tuple[Spans, float]], price: float | None = None
     rows: list[Machines] = []
     for count in sizes(MACHINES):
         seconds = sum(span.by_machines[count] / speed for span, speed in plans)
-        if rows and seconds > 0.99 * rows[-1].seconds:
+        if rows and seconds >= 0.99 * rows[-1].seconds:  # of nothing left too
             break
         faster = rows[0].seconds / seconds if rows and seconds else 1.0
         cost = None if price is None else count * seconds / 3600 * price
