@@ -117,6 +117,8 @@ REFUSED: dict[str, dict[str, Any]] = {
     "more-logits-than-costs": {"costs": [100, 400]},
     "parts-of-other-exits": {"costs": Costs((1, 1), (0, 0), (0, 0), (1, 2))},
     "validation-of-another-network": {"validation": (LOGITS[:, :2], LABELS)},
+    "validation-of-several-labels": {"validation": (LOGITS, np.ones((len(LOGITS), 5), int))},
+    "no-exits": {"logits": LOGITS[:, :0], "costs": []},
     "validation-alone": {"validation": LOGITS},
     "no-labels": {"labels": None},
     "a-trial-too": {"trial": "joint"},

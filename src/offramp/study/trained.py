@@ -222,6 +222,11 @@ def of_numbers(
                 f"validation has logits of (exits, classes) {made_on.logits.shape[1:]}, calibration of "
                 f"{(exits, classes)}; give those of one network"
             )
+        if made_on.several != rows.several:
+            forms = ["several labels" if each.several else "one class" for each in (made_on, rows)]
+            raise OfframpError(
+                f"validation has {forms[0]} an image, calibration {forms[1]}; give the same of both"
+            )
         if np.array_equal(made_on.logits, rows.logits):
             raise OfframpError(
                 "validation has the logits of calibration; give others, or leave it out: then each has "
@@ -258,7 +263,8 @@ def _answers(split: str, logits: Any, labels: Any) -> SplitLogits:
         answers = np.stack(by_exit, axis=-2) if by_exit else _array([], "the logits")
     else:
         answers = _array(logits, f"the {split} logits")
-    if answers.ndim != 3 or answers.dtype.kind not in "iuf" or answers.shape[2] < 2:
+    numbers = answers.ndim == 3 and answers.dtype.kind in "iuf"
+    if not numbers or not answers.shape[1] or answers.shape[2] < 2:
         raise OfframpError(
             f"the {split} logits are {list(answers.shape)} {answers.dtype}; give numbers [N, exits, "
             "classes], or a list with [N, classes] for each exit"
