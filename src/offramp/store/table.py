@@ -184,8 +184,8 @@ def by_strategy(store: Records, trials: Iterable[str]) -> list[StrategyResult]:
 
 
 def _line_name(manifest: Manifest, host: Manifest, grouped: Mapping[str, Mapping[str, Manifest]]) -> str:
-    """Of a strategy its label; of a plain network in what it differs from the host's, and from one before
-    it that is called the same."""
+    """Of a strategy its label; of a plain network in what it differs from the host's, and from one that
+    came before it under the same name."""
     name = apart(manifest, host) if len(manifest.exits) == 1 else ""
     name = name or manifest.strategy
     first = next(iter(grouped.get(name, {}).values()), manifest)

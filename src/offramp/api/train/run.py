@@ -361,7 +361,7 @@ def _run_list(request: StudyRequest, site: TrainingSite, reporter: Reporter) -> 
 def _merged(
     store: Store, results: Sequence[Results], lines: tuple[StrategyResult, ...] | None = None
 ) -> Results:
-    """The results of a study that ran in several parts. lines: of its strategies, where they are known."""
+    """The results of a study that ran in several parts. lines: of its strategies, where known."""
     from offramp.store.table import by_strategy
 
     trials = tuple(dict.fromkeys(trial for each in results for trial in each.trials))
