@@ -16,6 +16,7 @@ import yaml
 
 import offramp
 from offramp import CE, OfframpError, Phase, Recipe, head
+from offramp.api.train.request import requested
 from offramp.store.store import Store
 from offramp.study.plan.plan import make_plan
 from offramp.study.plan.workers import Workers
@@ -187,6 +188,14 @@ def test_a_list_whose_data_are_not_all_here_does_not_begin(folder: Path) -> None
     (folder / "other.yaml").write_text(study)
     refuses(r"other.yaml:\d+: .*nowhere", offramp.run, path, store="runs")
     assert not (folder / "runs").exists()
+
+
+def test_the_data_root_of_a_mapping_is_a_path_and_a_setting_wins_over_it() -> None:
+    study = {"strategies": ["joint"], "backbone": "digits-cnn", "data": "cifar10"}
+    for name in ("2024", "runs: a", "images # old"):
+        assert requested(study, {"data_root": name}).studies[0].data.root == name
+    both = requested(study, {"data_root": "a", "settings": ["data.root=b"]})
+    assert both.studies[0].data.root == "b"
 
 
 @pytest.mark.usefixtures("folder")

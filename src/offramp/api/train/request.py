@@ -101,8 +101,7 @@ def requested(
         parsed = study
     else:
         root = training.get("data_root")
-        more = [] if root is None else [f"data.root={root}"]
-        parsed = spec.parse(study, overrides=[*settings, *more])
+        parsed = spec.parse(study, overrides=[*spec.root_setting(root), *settings])
     return StudyRequest("the study", [Member(Path(), part) for part in parsed.parts], ())
 
 

@@ -49,8 +49,8 @@ class StudyFile:
 
     def study(self, more: Sequence[str] = ()) -> Study:
         """more: settings on top. Raises OfframpError for everything that is wrong in it."""
-        root = [] if self.data_root is None else [f"data.root={dumps(str(self.data_root))}"]
-        return _read(self.document, str(self.path), (*root, *self.settings, *more))
+        settings = (*root_setting(self.data_root), *self.settings, *more)
+        return _read(self.document, str(self.path), settings)
 
     def rewritten(self, more: Sequence[str] = ()) -> dict[str, Any]:
         """What the file says with its settings and more, to be written again: in the types of JSON,
@@ -59,6 +59,11 @@ class StudyFile:
         written = places.expanded(self.document.value, str(self.path))
         value, _ = _set(written, where, (*self.settings, *more))
         return {key: section for key, section in value.items() if key != "scale"}
+
+
+def root_setting(folder: str | Path | None) -> list[str]:
+    """The setting of the folder of data, which others win over; none where none is named."""
+    return [] if folder is None else [f"data.root={dumps(str(folder))}"]
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Study:
