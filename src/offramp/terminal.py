@@ -166,7 +166,7 @@ class TextTable:
         table = self
         for name in self.spare:
             if table._width > width:
-                table = table._without(name)
+                table = table._of([i for i, column in enumerate(table.columns) if column != name])
         absent = [name for name in self.spare if name not in table.columns]
         if absent:
             more = f"A wider screen or --json also has: {', '.join(absent)}."
@@ -185,7 +185,7 @@ class TextTable:
         last = len(groups) - 1
         return [
             replace(
-                table._with(group),
+                table._of([*range(len(table.words)), *group]),
                 title="" if at else table.title,
                 note=table.note if at == last else "",
             )
@@ -204,22 +204,14 @@ class TextTable:
     def _width(self) -> int:
         return sum(self._widths) - GAP
 
-    def _with(self, numbers: Sequence[int]) -> TextTable:
-        columns = [*range(len(self.words)), *numbers]
+    def _of(self, columns: Sequence[int]) -> TextTable:
+        """The table with some of its columns, by their positions."""
+        split = len(self.words)
         return replace(
             self,
-            numbers=[self.columns[i] for i in numbers],
+            words=[self.columns[i] for i in columns if i < split],
+            numbers=[self.columns[i] for i in columns if i >= split],
             rows=[[row[i] for i in columns] for row in self.rows],
-        )
-
-    def _without(self, name: str) -> TextTable:
-        at = self.columns.index(name)
-        return TextTable(
-            [word for word in self.words if word != name],
-            [number for number in self.numbers if number != name],
-            [[cell for i, cell in enumerate(row) if i != at] for row in self.rows],
-            self.title,
-            self.note,
         )
 
     def grid(self) -> Table:

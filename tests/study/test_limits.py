@@ -8,12 +8,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import psutil
 import pytest
 
-from offramp.study.plan import limits
-from offramp.study.plan.limits import DISK_SHARE, SHARE, CacheLimits, of_caches, share
+from offramp.study.plan import caching, limits
+from offramp.study.plan.limits import DISK_SHARE, SHARE, CacheLimits, share
+from offramp.study.plan.plan import Plan
 from offramp.study.spec.models import ExecutionSpec
 from support import CPU
 
@@ -31,12 +33,13 @@ def file_systems(monkeypatch: pytest.MonkeyPatch) -> None:
 def disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """100 GiB of it are free, and every folder is on it."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100 * GIB))
-    monkeypatch.setattr(limits, "in_memory", lambda _: False)
+    monkeypatch.setattr(caching, "in_memory", lambda _: False)
 
 
 def allowed(folder: Path, memory: int = 9 * GIB, workers: int = 1, **execution: object) -> CacheLimits:
     spec = ExecutionSpec.model_validate(execution)
-    return of_caches(spec, CPU, folder, workers, memory, training=2 * GIB)
+    plan = cast(Plan, SimpleNamespace(study=SimpleNamespace(execution=spec)))
+    return caching.limits(plan, CPU, folder, workers, memory, training=2 * GIB)
 
 
 @pytest.mark.usefixtures("disk")
@@ -109,7 +112,7 @@ def test_a_folder_that_cannot_be_reached_is_no_crash(
     def refused(_: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(limits, "in_memory", lambda _: False)
+    monkeypatch.setattr(caching, "in_memory", lambda _: False)
     monkeypatch.setattr(shutil, "disk_usage", refused)
     here = allowed(tmp_path)
     assert here.disk == 0 and here.no_disk is not None and "permission denied" in here.no_disk

@@ -8,7 +8,8 @@ import json
 import re
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -19,8 +20,7 @@ from click.core import ParameterSource
 
 from offramp.api.answer import Ongoing, WithExitCode, WithWarnings
 from offramp.api.options import CommandOption
-from offramp.api.progress.log import LogOptions
-from offramp.cli.watching import LOG_NAMES, log_options, watching
+from offramp.api.progress.log import Format, Log, LogOptions, moving, opened, reading_shown
 from offramp.errors import OfframpError
 from offramp.hashing import finite
 from offramp.policy.limits import Companion, LimitRule
@@ -32,6 +32,24 @@ SECTION = re.compile(
     re.MULTILINE,
 )
 EXAMPLES = "On the command line"
+QUIET = click.Option(["--quiet", "-q"], is_flag=True, help="Show no progress, only the results.")
+LOG = (
+    QUIET,
+    click.Option(["--verbose", "-v"], is_flag=True, help="In logs, a line for every epoch."),
+    click.Option(
+        ["--log-file"],
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Append the log to this file too.",
+    ),
+    click.Option(
+        ["--log-format"],
+        type=click.Choice(list(Format)),
+        metavar="text|json",
+        help="Format of the log. json: one object a line, on a terminal too.",
+    ),
+)
+LOG_NAMES = ("quiet", "verbose", "log_file", "log_format")
 
 
 @dataclass(frozen=True)
@@ -469,6 +487,38 @@ def _check_same_store(places: Any, option: Any) -> None:
             )
     elif places != option:
         raise OfframpError(f"two stores are named, {places} and {option}; leave one out")
+
+
+def log_options(works: Collection[str | None]) -> Sequence[click.Option]:
+    """The options of a command that say what it shows meanwhile.
+
+    works: what each of its functions shows, as of `CommandOption.shows`.
+    """
+    return LOG if "training" in works else (QUIET,) if any(works) else ()
+
+
+@contextmanager
+def watching(shows: str | None, options: LogOptions, as_json: bool) -> Iterator[Any]:
+    """What a function takes as `watch`, shown while the block runs; None where it takes nothing.
+
+    shows: as of `CommandOption`.
+    """
+    match shows:
+        case "training":
+            from offramp.api.progress.display import Display
+
+            with opened(options, as_json) as log:
+                yield Display(log, command=True, quiet=options.quiet, as_json=as_json)
+        case "steps":
+            silent = options.quiet or as_json
+            with reading_shown(Log(progress=not silent, timed=False)):
+                yield None if silent else lambda step: click.echo(f"{step} …", err=True)
+        case "fast steps":
+            with moving("reading", Log(progress=not options.quiet)) as status:
+                yield status.update
+        case _:
+            with reading_shown():
+                yield None
 
 
 def print_answer(answer: Any, as_json: bool) -> int:

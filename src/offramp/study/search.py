@@ -143,17 +143,16 @@ def search(
         return _best(log)
 
 
-def _complete(log: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    import optuna
-
-    return log.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-
-
 def _settled(log: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Proposals that are complete, or were given up, which have no value."""
     import optuna
 
     states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     return log.get_trials(deepcopy=False, states=states)
+
+
+def _complete(log: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    return [proposal for proposal in _settled(log) if proposal.state.name == "COMPLETE"]
 
 
 def _highest(log: optuna.Study) -> float | None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import Annotated, Any, get_args
 
 from offramp.api.answer import answer
 from offramp.api.options import CommandOption, strategy_names
@@ -16,9 +16,6 @@ from offramp.files import write_whole
 from offramp.parts import Parts, path
 from offramp.phase import STRUCTURE, Phase, Program, check, describe, listed, notes
 from offramp.terminal import TextBlocks, TextTable
-
-if TYPE_CHECKING:
-    from offramp.study.plan.programs import Option
 
 EXITS = 4  # of the example by which costs are told
 
@@ -66,7 +63,7 @@ class StrategyExplanation:
     program: Program
     source: str | None
     _doc: str
-    _options: Sequence[Option]
+    _options: Sequence[inspect.Parameter]
     _about: Mapping[str, str]  # options, in words
 
     def as_json(self) -> dict[str, Any]:

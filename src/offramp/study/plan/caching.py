@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from offramp import device as devices
 from offramp.engine.cache import Cache
 from offramp.engine.cost import value_bytes
 from offramp.engine.passes import CacheBytes
@@ -24,7 +26,14 @@ from offramp.engine.placement import (
 from offramp.engine.resolve import Node
 from offramp.engine.values import FrozenValue, reads_of
 from offramp.meters.capacity import free_memory
-from offramp.study.plan.limits import CacheLimits, free_at_start, of_caches, share
+from offramp.study.plan.limits import (
+    DISK_SHARE,
+    CacheLimits,
+    existing,
+    free_at_start,
+    in_memory,
+    share,
+)
 from offramp.study.plan.plan import Plan, grouped
 from offramp.study.plan.workers import need
 from offramp.units import size
@@ -52,21 +61,39 @@ def limits(
     """What the caches of one of `workers` processes may take.
 
     Args:
-        plan: Whose study may set limits.
-        device: Where it trains.
+        plan: Whose study may set limits, for all processes together.
+        device: Where it trains. On a GPU caches lie in its memory, of which the same share may be taken;
+            none on disk.
         folder: Where caches go that are too big for memory.
         workers: Processes that share the machine.
         memory: Bytes that the process may take in all; None for its share of what is free now.
-        training: Bytes that all but caches takes of it; None estimates them.
+        training: Bytes of them that go to all but caches; None estimates them.
 
     Returns:
         Bytes in memory and on disk.
     """
-    if not plan.study.execution.cache:
+    execution, free = plan.study.execution, devices.free_memory(device)
+    if not execution.cache:
         return CacheLimits(0, 0)
-    memory = share(free_at_start(), workers) if memory is None else memory
+    limit, disk = execution.cache_memory, execution.cache_disk
+    if free is not None:
+        memory, disk = share(free, workers), 0
+    elif memory is None:
+        memory = share(free_at_start(), workers)
     training = need(plan).trial if training is None else training
-    return of_caches(plan.study.execution, device, folder, workers, memory, training)
+    room = max(0, memory - training) if limit == "auto" else limit // workers
+    if disk == 0:
+        return CacheLimits(room, 0)
+    try:
+        at = existing(folder)
+        if in_memory(at):
+            return CacheLimits(room, 0, f"{folder} lies in memory; set TMPDIR to a folder on a disk")
+        if disk == "auto":
+            disk = int(DISK_SHARE * shutil.disk_usage(at).free)
+    except OSError as error:
+        reason = str(error.strerror or error).lower()
+        return CacheLimits(room, 0, f"{folder} cannot be used ({reason}); set TMPDIR to another folder")
+    return CacheLimits(room, disk // workers)
 
 
 def adapt(cache: Cache, plan: Plan, allowed: CacheLimits, device: torch.device, workers: int) -> None:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import torch
 
-from offramp import device as devices
 from offramp.meters.capacity import free_memory
-from offramp.study.spec.models import ExecutionSpec
 
 SHARE = 0.6  # of free memory that a run may take in all: others live here too
 DISK_SHARE = 0.5  # of free disk space that caches may take
@@ -46,46 +42,6 @@ def share(free: int, workers: int, parent: int = 0) -> int:
 def share_of_workers(workers: int) -> int:
     """`share` of each of `workers` processes that this one is about to start."""
     return share(free_at_start(), workers, parent=int(psutil.Process().memory_info().rss))
-
-
-def of_caches(
-    execution: ExecutionSpec,
-    device: torch.device,
-    folder: Path,
-    workers: int,
-    memory: int,
-    training: int,
-) -> CacheLimits:
-    """What the caches of one of `workers` processes may take.
-
-    Args:
-        execution: What the study says is for all processes together.
-        device: On a GPU caches lie in its memory, of which the same share may be taken; none on disk.
-        folder: Where caches go that are too big for memory.
-        workers: Processes that share the machine.
-        memory: Bytes that this process may take in all.
-        training: Bytes of them that go to all but caches.
-
-    Returns:
-        Bytes in memory and on disk.
-    """
-    limit, disk = execution.cache_memory, execution.cache_disk
-    free = devices.free_memory(device)
-    if free is not None:
-        memory, disk = share(free, workers), 0
-    room = max(0, memory - training) if limit == "auto" else limit // workers
-    if disk == 0:
-        return CacheLimits(room, 0)
-    try:
-        place = existing(folder)
-        if in_memory(place):
-            return CacheLimits(room, 0, f"{folder} lies in memory; set TMPDIR to a folder on a disk")
-        if disk == "auto":
-            disk = int(DISK_SHARE * shutil.disk_usage(place).free)
-    except OSError as error:
-        reason = str(error.strerror or error).lower()
-        return CacheLimits(room, 0, f"{folder} cannot be used ({reason}); set TMPDIR to another folder")
-    return CacheLimits(room, disk // workers)
 
 
 def cache_folder(candidates: Sequence[Path] | None = None) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, get_type_hints
 
@@ -17,15 +16,6 @@ from offramp.sections import typed
 from offramp.strategies import STRATEGIES, Strategy
 from offramp.study.spec import places
 from offramp.study.spec.models import RecipeSpec, read_recipe
-
-
-@dataclass(frozen=True)
-class Option:
-    """A keyword argument of a strategy."""
-
-    name: str
-    annotation: Any
-    default: Any
 
 
 def find(name: str | Strategy) -> Strategy:
@@ -49,12 +39,12 @@ def find(name: str | Strategy) -> Strategy:
     return STRATEGIES[name]
 
 
-def options(strategy: Strategy) -> tuple[Option, ...]:
-    """The options of a strategy: its keyword-only arguments."""
+def options(strategy: Strategy) -> tuple[inspect.Parameter, ...]:
+    """The options of a strategy: its keyword-only arguments, each with its type."""
     parameters = inspect.signature(strategy).parameters.values()
     named = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
     hints = get_type_hints(strategy) if named else {}
-    return tuple(Option(p.name, hints.get(p.name, Any), p.default) for p in named)
+    return tuple(p.replace(annotation=hints.get(p.name, Any)) for p in named)
 
 
 def program(
@@ -100,7 +90,7 @@ def program(
     return phases
 
 
-def _silent(option: Option, value: Any) -> bool:
+def _silent(option: inspect.Parameter, value: Any) -> bool:
     """Whether a strategy goes by its own default, since the recipe changes nothing about the option."""
     return option.default is not inspect.Parameter.empty and value == getattr(RecipeSpec(), option.name)
 
@@ -127,7 +117,7 @@ def _recipes() -> TypeAdapter[RecipeSpec]:
     return TypeAdapter(Annotated[RecipeSpec, BeforeValidator(read_recipe)])
 
 
-def _checked(name: str, option: Option, value: Any) -> Any:
+def _checked(name: str, option: inspect.Parameter, value: Any) -> Any:
     if isinstance(value, list):
         value = tuple(value)
     return typed(option.annotation, value, f"option '{option.name}' of strategy '{name}'")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import get_args
+
+from pydantic import TypeAdapter
 
 from offramp.engine.fit import EpochReport
 from offramp.units import duration
@@ -150,8 +152,7 @@ Event = (
     | GroupEnded
     | WorkerFailed
 )
-KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in Event.__args__}
-BY_EXIT = ("accuracy", "validation_accuracy")  # mappings whose keys JSON turns into text
+KINDS = {kind.__name__: TypeAdapter(kind) for kind in get_args(Event)}
 
 
 def dumps(event: Event) -> str:
@@ -162,11 +163,7 @@ def dumps(event: Event) -> str:
 def loads(line: str) -> Event:
     """The event that `dumps` wrote. Raises ValueError, KeyError or TypeError for anything else."""
     name, fields = json.loads(line)
-    if name == Epoch.__name__:
-        report = dict(fields["report"])
-        report |= {each: {int(k): v for k, v in report[each].items()} for each in BY_EXIT}
-        return Epoch(EpochReport(**report), fields["name"])
-    event: Event = KINDS[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    event: Event = KINDS[name].validate_python(fields)
     return event
 
 

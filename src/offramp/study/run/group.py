@@ -6,10 +6,9 @@ it all that goes to the store.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
 
 from offramp.engine.cache import Cache
 from offramp.engine.fit import Diverged, conclude, fit
@@ -62,11 +61,8 @@ def enlist(
 
 def _stand(trainee: Trainee) -> str:
     """Where a trainee is and what it holds, in short."""
-    return f"{trainee.node.key} {trainee.epoch} {trainee.steps} {_sums(trained_state(trainee))}"
-
-
-def _sums(state: Mapping[str, Tensor]) -> list[float]:
-    return [float(tensor.double().sum()) for tensor in state.values()]
+    sums = [float(tensor.double().sum()) for tensor in trained_state(trainee).values()]
+    return f"{trainee.node.key} {trainee.epoch} {trainee.steps} {sums}"
 
 
 def passing(

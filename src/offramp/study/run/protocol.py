@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pydantic import TypeAdapter
+
 from offramp import usercode
 from offramp.errors import OfframpError
 from offramp.hashing import digest
@@ -96,10 +98,7 @@ class TaskOrder:
 
 def loads(line: str) -> TaskOrder:
     """The order that `TaskOrder.dumps` wrote."""
-    fields = json.loads(line)
-    code = {name: (sha256, files) for name, (sha256, files) in fields["code"].items()}
-    lists = {name: tuple(fields[name]) for name in ("keys", "trials")}
-    return TaskOrder(**{**fields, **lists, "code": code, "needs": Needs(**fields["needs"])})
+    return TypeAdapter(TaskOrder).validate_python(json.loads(line))
 
 
 def order_of(
