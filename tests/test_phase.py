@@ -79,6 +79,10 @@ BAD: dict[str, Program] = {
     "a name twice": (GOOD, GOOD),
     "a teacher's name": (replace(GOOD, name="live"),),
     "the name of closing metrics": (replace(GOOD, name="final"),),
+    "a number for a name": (replace(GOOD, name=3),),  # type: ignore[arg-type]
+    "the trunk of no exit": (replace(GOOD, trunk=5),),
+    "a trunk by its name": (replace(GOOD, trunk="own"),),  # type: ignore[arg-type]
+    "a teacher that is no phase": (replace(GOOD, teacher="nobody"),),
     "no loss": (replace(GOOD, loss=()),),
     "no tuple of terms": (replace(GOOD, loss=CE(1)),),  # type: ignore[arg-type]
     "zero loss": (replace(GOOD, loss=(CE(1, 0.0),)),),

@@ -640,6 +640,10 @@ def check_gates(program: Iterable[Phase], several: bool) -> None:
 
 def _mistakes(phase: Phase, exits: int, earlier: Collection[str]) -> Iterator[str]:
     """What is wrong with a phase, from what others build on: only the first one is to be believed."""
+    if not isinstance(phase.name, str):
+        yield "has a name that is no text; write it in quotes"
+    if type(phase.trunk) is not int or not 0 <= phase.trunk <= exits:
+        yield f"is on the trunk {phase.trunk!r}; give 0, or the number of an exit, 1 to {exits}"
     if phase.name in RESERVED_NAMES:
         yield "has a name that means something else; give it another"
     if phase.name in earlier:
@@ -650,7 +654,7 @@ def _mistakes(phase: Phase, exits: int, earlier: Collection[str]) -> Iterator[st
         yield from _mistakes_of_carry(phase, exits)
     if phase.taught and phase.teacher is None:
         yield "distills from nobody; give teacher= an earlier phase, BEFORE or LIVE"
-    if phase.taught and phase.teacher not in earlier:
+    if phase.teacher is not None and phase.teacher not in earlier:
         yield f"distills from '{phase.teacher}', which is not an earlier phase"
     yield from _mistakes_of_features(phase)
 
