@@ -134,3 +134,8 @@ def test_a_name_that_is_taken_is_refused() -> None:
         ("any", Path("p.txt"), "end in .json"),
     ):
         refuses(words, profiles.place, name, out)
+
+
+def test_a_place_that_cannot_be_written_is_a_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refuses("cannot write", profiles.write, tmp_path / "file" / "p.json", profile_file())

@@ -18,7 +18,7 @@ from pydantic import Field, PlainSerializer, PlainValidator
 from offramp import device as devices
 from offramp.device import DeviceClass
 from offramp.errors import OfframpError, nearest
-from offramp.files import home, replacing
+from offramp.files import home, write_whole
 from offramp.meters.capacity import computing_cores
 from offramp.numerics import CUSTOM, EXACT, FAST, PROFILES, Numerics, fast, fitting, profile, registered
 from offramp.sections import Section, mapping
@@ -142,8 +142,7 @@ def place(name: str, out: Path | None) -> Path:
 
 def write(path: Path, content: ProfileFile) -> None:
     """Write a profile's file."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content.model_dump(mode="json"), indent=1) + "\n")
+    write_whole(path, json.dumps(content.model_dump(mode="json"), indent=1) + "\n")
 
 
 def _files() -> list[Path]:
