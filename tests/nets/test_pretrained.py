@@ -239,6 +239,15 @@ def test_public_weights_that_cannot_be_had_are_an_error(monkeypatch, snapshot):
     assert refusal(digits_net, weights="imagnet") == snapshot
 
 
+@pytest.mark.parametrize("name", ["timm/botnet50ts_256", "timm/resnet19", "torchvision/resnet19"])
+@pytest.mark.usefixtures("empty_cache")
+def test_what_nobody_publishes_is_told_without_a_connection(name, monkeypatch, snapshot):
+    """timm knows some 220 models of which it has no weights."""
+    monkeypatch.setattr(socket, "create_connection", None)
+    assert refusal(read, "imagenet", name) == refusal(pretrained.published, name) == snapshot
+    assert pretrained.at_hand("imagenet", name) is None
+
+
 @pytest.mark.usefixtures("empty_cache", "online")
 def test_public_weights(monkeypatch):
     net, calls = models.resnet18(), []

@@ -98,18 +98,20 @@ class _Torchvision:
 
     @property
     def _weights(self) -> Any:
+        """None of what is no classifier of torchvision's."""
         from torchvision import models  # late: it takes seconds to import
 
-        return models.get_model_weights(self.name).DEFAULT
+        listed = self.name in models.list_models(module=models)
+        return models.get_model_weights(self.name).DEFAULT if listed else None
 
-    def published(self) -> Published:
-        images = self._weights.transforms()
+    def published(self) -> Published | None:
+        if (weights := self._weights) is None:
+            return None
+        images = weights.transforms()
         return Published(tuple(images.mean), tuple(images.std), images.crop_size[0])
 
     def file(self) -> Path | None:
-        from torchvision import models  # late: it takes seconds to import
-
-        return _downloaded(self.address()) if self.name in models.list_models() else None
+        return None if (weights := self._weights) is None else _downloaded(weights.url)
 
     def address(self) -> str:
         return str(self._weights.url)
@@ -120,7 +122,7 @@ class _Torchvision:
 
 @dataclass(frozen=True)
 class _Timm:
-    """The same of timm, which may know a model and have no weights of it."""
+    """The same of timm, which knows many models and has no weights of them."""
 
     name: str
 
@@ -128,17 +130,16 @@ class _Timm:
     def _config(self) -> Any:
         import timm  # late: it takes seconds to import
 
-        return timm.get_pretrained_cfg(self.name, allow_unregistered=True)
+        config = timm.get_pretrained_cfg(self.name, allow_unregistered=True)
+        return config if config is not None and config.has_weights else None
 
     def published(self) -> Published | None:
-        config = self._config
-        if config is None:
+        if (config := self._config) is None:
             return None
         return Published(tuple(config.mean), tuple(config.std), config.input_size[1])
 
     def file(self) -> Path | None:
-        config = self._config
-        if config is None:
+        if (config := self._config) is None:
             return None
         if not config.hf_hub_id:
             return _downloaded(config.url) if isinstance(config.url, str) else None
@@ -149,9 +150,8 @@ class _Timm:
         return next((Path(file) for file in files if isinstance(file, str)), None)
 
     def address(self) -> str:
-        config = self._config
-        if config is not None and not config.hf_hub_id:
-            return str(config.url)
+        if not self._config.hf_hub_id:
+            return str(self._config.url)
         from huggingface_hub.constants import ENDPOINT
 
         return str(ENDPOINT)
@@ -198,15 +198,16 @@ def published(backbone: str) -> Published:
 
 
 def _no_public(backbone: str) -> OfframpError:
+    remedy = "correct the name, or give a file" if "/" in backbone else "give a file"
     return OfframpError(
-        f"there are no public weights of '{backbone}'; give a file: weights: path/to/file.pth"
+        f"there are no public weights of '{backbone}'; {remedy}: weights: path/to/file.pth"
     )
 
 
 def _public(backbone: str) -> dict[str, Tensor]:
     """The checkpoint that torchvision or timm publishes."""
     checkpoint = _checkpoint(backbone)
-    if checkpoint is None:
+    if checkpoint is None or checkpoint.published() is None:
         raise _no_public(backbone)
     upstream = _upstream(backbone)
     if checkpoint.file() is None:  # offline, a library would try for a minute and a half
