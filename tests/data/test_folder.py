@@ -130,6 +130,15 @@ def test_a_class_named_train_is_no_split(tmp_path: Path) -> None:
     assert read("folder", tmp_path).classes == ("train", "tram")
 
 
+def test_splits_of_images_without_classes_are_no_classes(
+    tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
+    for name in ("train", "test"):
+        for i in range(30):
+            save(tmp_path / name / f"{'cat' if i % 2 else 'dog'}.{i}.png", noise(i))
+    assert refused(read, "folder", tmp_path) == snapshot
+
+
 def test_planted_duplicates_are_counted(root: Path) -> None:
     assert read("folder", root).provenance["duplicates"] == {}
     shutil.copy(root / "test/cat/p0_0.png", root / "test/dog/again.png")

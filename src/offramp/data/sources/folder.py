@@ -76,15 +76,18 @@ def folder(root: Path, group: str | None = None, test_share: float | None = None
 
 
 def _places(root: Path) -> dict[str, Path]:
-    """The folder of each split; empty where `root` holds classes."""
+    """The folder of each split; empty where `root` holds classes. No classes are called train, test and
+    the like, all of them: such folders without classes in them are splits too."""
     places: dict[str, Path] = {}
-    for place in folders(root):
+    every = folders(root)
+    for place in every:
         for split, names in SPLIT_FOLDERS.items():
             if place.name.lower() in names and places.setdefault(split, place) != place:
                 raise OfframpError(
                     f"{places[split]} and {place} both name the {split} split; rename one"
                 )
-    return places if "train" in places and folders(places["train"]) else {}
+    splits = "train" in places and (len(places) == len(every) or folders(places["train"]))
+    return places if splits else {}
 
 
 def _without_classes(places: dict[str, Path]) -> tuple[dict[str, Path], dict[str, Path]]:
