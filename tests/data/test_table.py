@@ -347,6 +347,17 @@ def test_endings_in_capitals_mean_the_same(photos: Path, kind: str) -> None:
     assert read("table", photos).classes == ("cat", "dog")
 
 
+def test_paths_of_another_machine_beside_names_are_passed_over(
+    photos: Path, snapshot: SnapshotAssertion
+) -> None:
+    elsewhere = [f"/kaggle/input/{i}.png" for i in range(N)]
+    plain = read("table", write(rows(), photos / "plain.csv"))
+    both = write(rows().assign(filepath=elsewhere), photos / "labels.csv")
+    assert digests(read("table", both)) == digests(plain)
+    alone = rows().drop(columns="image").assign(filepath=elsewhere, path=elsewhere)
+    assert refused(read, "table", write(alone, photos / "alone.csv")) == snapshot
+
+
 def test_names_that_several_columns_have(photos: Path, snapshot: SnapshotAssertion) -> None:
     path = photos / "labels.csv"
     for header, more in (("image,label,label", {}), ("image,mark,mark", {"label": "mark"})):

@@ -321,7 +321,14 @@ def _single(frame: pd.DataFrame) -> list[str]:
 
 def _by_content(frame: pd.DataFrame, path: Path, images: ImageIndex) -> ColumnNames:
     """The column whose first cells name images."""
-    naming = [n for n in _single(frame) if len(frame) and all(map(images.of, frame[n].head(20)))]
+    naming, faults = [], []
+    for name in _single(frame) if len(frame) else ():
+        try:
+            naming += [name] if all(map(images.of, frame[name].head(20))) else []
+        except OfframpError as error:  # paths of another machine, say, beside a column of names
+            faults.append(error)
+    if faults and not naming:
+        raise faults[0]
     full = [name for name in naming if frame[name].map(has_ending).all()]
     usual = [name for name in naming if _by_usual_name(frame[[name]], path, "image", None)]
     sure = next((names for names in (naming, full, usual) if len(names) == 1), None)
