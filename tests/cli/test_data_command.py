@@ -218,6 +218,14 @@ def test_a_sheet_has_a_row_for_each_class_and_shows_views_beside_images(cli: Cli
     assert Path("views.png").read_bytes() == Path(again["sheet"]).read_bytes()
 
 
+def test_a_sheet_shows_the_views_that_train(cli: Cli, photos: Path) -> None:
+    """Of two views in turn, epochs 0 and 2 have the same."""
+    said = described(cli, f"folder:{photos}", "--augment", "{crop: 4, views: 2}", "--sheet", "two.png")
+    pixels, left = pixels_of(said["sheet"]), EDGE + LABEL
+    cells = [pixels[HEAD : HEAD + CELL, left + n * (CELL + GAP) :][:, :CELL] for n in (1, 2, 3)]
+    assert np.array_equal(cells[0], cells[2]) and not np.array_equal(cells[0], cells[1])
+
+
 def test_a_sheet_of_many_classes_says_that_it_is_not_all(cli: Cli, tmp_path: Path) -> None:
     for number in range(MOST_CLASSES + 3):
         place = tmp_path / "many" / f"a class with quite a long name {number:02d}"

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from offramp.augment import Augment, View
+from offramp.augment import Augment
 from offramp.data.audit import UnreadData
 from offramp.data.images.files import StoredImages, pixels
 from offramp.data.images.geometry import Geometry, picture
@@ -101,7 +101,7 @@ def _cells(
         whole = picture(plain) if isinstance(stored, Tensor) else geometry.whole(stored)
     cells, row = [plain], torch.tensor([position])
     for number in range(VIEWS):
-        view = View(seed, number)
+        view = augment.view(seed, number)
         image = plain
         if whole is not None:
             (box,) = cut_draws(view, row)
