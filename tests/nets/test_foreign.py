@@ -134,6 +134,31 @@ def test_names_win_over_gradients() -> None:
     assert "blocks.0.0.weight" not in plain.parameters.get(Part("segment", 1), ())
 
 
+class Bare(nn.Module):
+    """Parameters of several parts, and no submodule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body = (nn.Parameter(torch.randn(n, 16)) for n in (192, 16))
+        self.early, self.late = (nn.Parameter(torch.randn(16, 5)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = (x.flatten(1) @ self.stem).relu()
+        return [x @ self.early, (x @ self.body).relu() @ self.late]
+
+
+def test_parameters_of_several_parts_in_one_module_train_by_their_phases() -> None:
+    net = multi_exit(Bare(), SHAPE, heads=["early", "late"])
+    for phase in program(net, "two-stage"):
+        before = copy.deepcopy(net.module.state_dict())
+        with phase:
+            optimizer = torch.optim.SGD(phase.parameters(), lr=0.1)
+            phase.module(torch.randn(4, *SHAPE), torch.tensor([0, 1, 2, 3])).backward()
+            optimizer.step()
+        changed = {n for n, t in net.module.state_dict().items() if not torch.equal(t, before[n])}
+        assert changed == ({"early"} if phase.number else {"stem", "body", "late"})
+
+
 def test_the_module_stays_as_it_is() -> None:
     module = Blocks()
     module.blocks[1].eval()

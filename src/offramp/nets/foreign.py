@@ -92,16 +92,18 @@ class MultiExit:
         return {name: self.module.get_parameter(name) for name in names} | of_part
 
     def train_parts(self, parts: Parts, trunk: int = 0) -> None:  # noqa: ARG002
-        """Put these parts in train mode, all else in eval mode; a container of other submodules is in
-        train mode where all of these are."""
-        part_of = {name: part for part, names in self.modules.items() for name in names}
+        """Put these parts in train mode, all else in eval mode; a container of other submodules, or of
+        parameters of several parts, is in train mode where all of these are."""
+        owned = [(name, part) for part, names in self.modules.items() for name in names]
         for name, module in self.module.named_modules():
-            inner = {part for n, part in part_of.items() if not name or f"{n}.".startswith(f"{name}.")}
+            inner = {part for n, part in owned if not name or f"{n}.".startswith(f"{name}.")}
             module.training = bool(inner) and inner <= parts
 
     def modes(self, part: Part, trunk: int = 0) -> set[bool]:  # noqa: ARG002
-        """Whether submodules of a part are in train mode."""
-        return {self.module.get_submodule(name).training for name in self.modules.get(part, ())}
+        """Whether submodules of a part, and of no other one, are in train mode."""
+        others = {name for other, names in self.modules.items() if other != part for name in names}
+        own = set(self.modules.get(part, ())) - others
+        return {self.module.get_submodule(name).training for name in own}
 
     def submodule(self, part: Part) -> nn.Module:
         """The submodule that has all of a part and nothing else. Raises OfframpError for none: nobody
