@@ -605,8 +605,11 @@ LOGITS = [torch.zeros(8, CLASSES)] * 2
         ((KD(1, teacher_exit=3),), LOGITS, LABELS, LOGITS),
         ((CE(1), EWC((2,))), LOGITS, LABELS),
         (Phase("s", head(1), (KD(1, 2),), teacher="t"), LOGITS, LABELS),
+        ((CE(1), CE(2)), [torch.zeros(8, CLASSES), torch.zeros(4, CLASSES)], LABELS),
+        ((CE(1), CE(2)), [torch.zeros(8, CLASSES), torch.zeros(8, CLASSES + 1)], LABELS),
+        ((CE(1), KD(1, 2)), LOGITS, LABELS, [torch.zeros(8, CLASSES + 1)] * 2),
     ],
-    ids=["exit", "teacher", "more-than-logits", "no-teacher"],
+    ids=["exit", "teacher", "more-than-logits", "no-teacher", "images", "classes", "of-teacher"],
 )
 def test_the_pure_loss_refuses_what_is_not_there(arguments: Any, snapshot) -> None:
     assert refusal(early_exit_loss, *arguments) == snapshot

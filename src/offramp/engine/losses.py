@@ -549,7 +549,14 @@ def early_exit_loss(
                 "the logits of each exit, first exit first, or a mapping from exit to logits"
             )
     read = {k: mine[k] for k in sorted(exits)}
-    rows, classes = next(iter(read.values())).shape
+    taught = (theirs[k] for term in terms for k in teachers(term))
+    shapes = {tuple(each.shape) for each in (*read.values(), *taught)}
+    if len(shapes) > 1:
+        raise OfframpError(
+            f"the logits are {' and '.join(str(list(shape)) for shape in sorted(shapes))}; give [B, C] "
+            "of the same images and classes at each exit"
+        )
+    ((rows, classes),) = shapes
     labels = check_labels(labels, rows, classes, several_labels)
     check_settings(class_weights, label_smoothing, classes)
     weights = phase.sample_weights if phase else None
