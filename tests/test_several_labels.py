@@ -132,6 +132,16 @@ def test_data_are_audited_by_label(tmp_path: Path) -> None:
     assert any(remark.startswith("few images") for remark in twin.remarks)
 
 
+def test_training_images_without_any_label_are_audited(tmp_path: Path) -> None:
+    path = folder(tmp_path / "tiles", 60)
+    rows = pd.read_csv(path)
+    rows["split"] = ["train"] * 40 + ["test"] * 20
+    rows.loc[:39, list(NAMES)] = 0
+    rows.to_csv(path, index=False)
+    about = audit(open_data(DataSpec("table", str(path), options=(("several", True),))))
+    assert not any(about.splits["train"].by_class.values()) and about.wrong
+
+
 def test_keys_tell_the_two_apart() -> None:
     """The same bytes as labels are another thing in another form, and other data to train on."""
     pictures, labels = tiles(200)

@@ -285,7 +285,7 @@ def _notes(data: UnreadData, splits: Mapping[str, SplitAudit], copies: Sequence[
             repeat = "image repeats" if again == 1 else "images repeat"
             lines.append(f"{again} {repeat} another one of {name}")
     present = [count for count in splits["train"].by_class.values() if count]
-    if max(present) >= UNEVEN * min(present):
+    if present and max(present) >= UNEVEN * min(present):  # none: of several labels, no image has any
         lines.append(
             f"the largest class has {max(present) / min(present):.1f} times the training images of the "
             "smallest; look at balanced accuracy, or set recipe.class_weights: balanced"
