@@ -80,6 +80,8 @@ def test_nihs_own_lists(root: Path, snapshot: SnapshotAssertion) -> None:
     assert refused(xrays, root, split="official") == snapshot
     (root / "train_val_list.txt").write_text("\n".join(n for n in names if n not in test))
     assert min(patients(xrays(root, split="official"), "test")) == 45
+    (root / "train_val_list.txt").write_bytes(b"\xff\xfe")
+    assert "NIH's two lists" in refused(xrays, root, split="official")
     (root / "train_val_list.txt").write_text("\n".join(n for n in names[1:] if n not in test))
     assert refused(xrays, root, split="official") == snapshot
 

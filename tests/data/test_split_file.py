@@ -109,6 +109,11 @@ def test_a_wrong_split_file(
     assert refused(read, "folder", root, split_file=str(saved)) == snapshot
 
 
+def test_lists_in_lists_are_no_split_file(root: Path, saved: Path) -> None:
+    saved.write_text("[" * 200_000)
+    assert "is no split file" in refused(read, "folder", root, split_file=str(saved))
+
+
 def test_no_split_file(root: Path, saved: Path, snapshot: SnapshotAssertion) -> None:
     assert refused(read, "folder", root, split_file=str(saved.with_name("none.json"))) == snapshot
     saved.write_text("{")

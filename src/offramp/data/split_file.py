@@ -52,7 +52,7 @@ def read(path: Path) -> SplitFile:
         raise OfframpError(f"there is no file {path}; correct data.split_file") from error
     except OSError as error:
         raise OfframpError(f"cannot read {path} ({error.strerror}); give another file") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise OfframpError(f"{path} is no split file ({error!r}); save it again") from error
     if not good:
         raise OfframpError(f"{path} is no split file of version {VERSION}; save it again")

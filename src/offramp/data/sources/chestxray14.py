@@ -120,7 +120,7 @@ def _test_rows(
     for part, file in LISTS.items():
         try:
             listed[part] = set(read_regular_text(root / file, DOCUMENT).split())
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise OfframpError(f"{root} holds no {file}; fetch {FETCH} and NIH's two lists") from error
     unlisted = ~table[IMAGE].isin(listed["train"] | listed["test"])
     if unlisted.any():
