@@ -358,6 +358,16 @@ def test_paths_of_another_machine_beside_names_are_passed_over(
     assert refused(read, "table", write(alone, photos / "alone.csv")) == snapshot
 
 
+def test_spaces_behind_commas_are_no_part_of_cells(photos: Path) -> None:
+    plain = read("table", write(rows(), photos / "plain.csv"))
+    marks = ["image, cat, dog", *(f"{i}.png, {int(not i % 4)}, {int(i % 4 > 0)}" for i in range(N))]
+    (photos / "marks.csv").write_text("\n".join(marks))
+    quoted = ["image, label", *(f'"{i}.png", "{"dog" if i % 4 else "cat"}, tame"' for i in range(N))]
+    (photos / "quoted.csv").write_text("\n".join(quoted))
+    assert digests(read("table", photos / "marks.csv")) == digests(plain)
+    assert read("table", photos / "quoted.csv").classes == ("cat, tame", "dog, tame")
+
+
 def test_names_that_several_columns_have(photos: Path, snapshot: SnapshotAssertion) -> None:
     path = photos / "labels.csv"
     for header, more in (("image,label,label", {}), ("image,mark,mark", {"label": "mark"})):

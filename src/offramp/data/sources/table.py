@@ -422,6 +422,7 @@ def read(path: Path, images: ImageIndex | None = None, lists: bool = False) -> p
             header=None,
             dtype=str,
             keep_default_na=False,
+            skipinitialspace=True,
             encoding="utf-8-sig",
         )
     # Errors of pandas are ValueErrors.
