@@ -131,6 +131,13 @@ def make(classes):
 """
 
 
+def test_a_network_listed_as_one_segment_has_no_place(tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text(FILE.format(layers=1))
+    chain = (("0",), ("1", "2"))
+    assert list_places(NetSpec(f"{file}:make", taps=chain), (3, 8, 8), 5) == ((), {})
+
+
 @pytest.mark.parametrize(("layers", "count"), [(1, 0), (2, 1), (3, 2)])
 def test_what_is_there_is_listed_however_few(layers, count, tmp_path, snapshot):
     file = tmp_path / "net.py"

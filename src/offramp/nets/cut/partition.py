@@ -352,6 +352,8 @@ def chain_places(
     """The ends of the submodules that `cut_by_names` lists, but for those of the classifier and the last
     before it: the places where it could be cut."""
     *row, last = [name for names in names[:-1] for name in names]
+    if not row:
+        return ()
     trunk = cut_by_names(module, [*([name] for name in row), [last, *names[-1]]], input_shape)
     values: tuple[Tensor, ...] = (blank(input_shape, 1, next(module.parameters())),)
     rows, macs, params = [], 0, 0
