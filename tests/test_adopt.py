@@ -240,6 +240,21 @@ def test_names_of_classes_have_the_order_of_answers() -> None:
     assert wrong.accuracy[3] < 0.5
 
 
+def test_numbers_count_from_the_networks_first_class_also_where_no_image_shows_it() -> None:
+    fit, data = trained("two-stage"), Tensors(300, seed=5)
+    rows = torch.tensor([i for i, label in enumerate(data.labels) if label])
+    pixels = torch.stack([data[i][0] for i in rows.tolist()])
+    numbers = torch.tensor(data.labels)[rows]
+    alone = offramp.adopt(fit.net, (pixels, numbers), normalize=(fit.mean, fit.std))
+    assert set(numbers.tolist()) == {1, 2} and alone.accuracy[3] > 0.9
+    from_one = offramp.adopt(
+        fit.net,
+        (torch.cat([pixels, data[0][0][None]]), torch.cat([numbers + 1, torch.ones(1).long()])),
+        normalize=(fit.mean, fit.std),
+    )
+    assert from_one.accuracy[3] > 0.9
+
+
 def test_arrays_with_channels_last_are_turned() -> None:
     """As `fit` turns them, of an attached network and of a module; a tensor is refused."""
     images, labels = larger(90, 5)

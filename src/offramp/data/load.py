@@ -131,7 +131,7 @@ def of_trained(
         OfframpError: as `from_dataset`, and for pixels of which nobody says how to normalize them.
     """
     splits = {"train": train, "validation": validation, "calibration": calibration, "test": test}
-    raw = read_samples(splits, None, named, shape, trained=True)
+    raw = read_samples(splits, None, named, shape, trained=len(classes))
     raw = replace(raw, classes=raw.classes or tuple(classes))
     spec = DataSpec("custom", normalize="train" if normalize is None else normalize)
     return _normalized_as_trained(assemble(raw, spec), normalize)

@@ -62,7 +62,7 @@ def read_samples(
     plain: Samples | None = None,
     classes: Sequence[str] | None = None,
     shape: Shape | None = None,
-    trained: bool = False,
+    trained: int = 0,
 ) -> RawData:
     """The splits of a user's own data.
 
@@ -83,7 +83,8 @@ def read_samples(
             evaluated, held out, and counted.
         classes: Names; by default those that a Dataset gives itself (`train.classes`).
         shape: (C, H, W) that a Dataset's pictures are made to, all or a few of them.
-        trained: For a network that is trained already: what lacks is held out of calibration.
+        trained: How many classes a network has that is trained already: what lacks is held out of
+            calibration. 0 for one that is yet to train.
 
     Raises:
         OfframpError: naming the sample that is wrong, and for a random transform where none can be.
@@ -99,7 +100,8 @@ def read_samples(
     if "train" in present:
         read = {"train": _read_train(present["train"], plain), **read}
     names = class_names(present[first]) if classes is None else tuple(map(str, classes))
-    labels, names, remark = numbered({name: labels for name, (_, labels) in read.items()}, names)
+    own_labels = {name: labels for name, (_, labels) in read.items()}
+    labels, names, remark = numbered(own_labels, names, trained)
     raw = {name: RawSplit(images, labels[name]) for name, (images, _) in read.items()}
     types = [t for s in raw.values() if isinstance(s.images, DatasetImages) for t in s.images.types]
     geometry = _geometry(set(types), shape)
@@ -160,18 +162,19 @@ def class_names(samples: Any) -> tuple[str, ...]:
 
 
 def numbered(
-    labels: Mapping[str, Sequence[Any]], classes: Sequence[str] = ()
+    labels: Mapping[str, Sequence[Any]], classes: Sequence[str] = (), count: int = 0
 ) -> tuple[dict[str, Tensor], tuple[str, ...], str | None]:
     """Labels as people give them, made into class numbers.
 
-    Numbers count from 0. Those of 1 to C count from 1: where `classes` has C names, or where training
-    images show each of them. Names are numbered as in `classes`, else in their order in the alphabet.
-    A vector is one-hot; but where any has not exactly one 1, or a label is a list of names, each image
-    has several labels, or none.
+    Numbers count from 0. Those of 1 to C count from 1: where there are C classes, or where nobody says
+    how many and training images show each of them. Names are numbered as in `classes`, else in their
+    order in the alphabet. A vector is one-hot; but where any has not exactly one 1, or a label is a list
+    of names, each image has several labels, or none.
 
     Args:
         labels: Of each split, `train` among them, or else one that stands for it first.
         classes: Names, where they are known.
+        count: How many there are, where that alone is known; 0: it is not.
 
     Returns:
         Numbers [N] int64, or of several labels [N, C] uint8, by split; the names of classes, empty where
@@ -211,7 +214,7 @@ def numbered(
         least, most = min(every), max(every)
         if not -(2**63) <= least <= most < 2**63:
             raise OfframpError(f"labels go from {least} to {most}; give class numbers from 0 or from 1")
-        from_one = (len(names) or len(set(numbers[first]))) == most  # of 1 to `most`: all
+        from_one = (len(names) or count or len(set(numbers[first]))) == most  # of 1 to `most`: all
         if least == 1 and most > 1 and from_one:
             numbers = {split: [number - 1 for number in own] for split, own in numbers.items()}
             names = names or tuple(map(str, range(1, most + 1)))
