@@ -101,6 +101,14 @@ def test_seeds_with_images_of_their_own_are_compared_over_seeds() -> None:
     assert alone["joint", "separate"] != both["joint", "separate"]
 
 
+def test_two_seeds_in_common_tell_nothing_of_how_seeds_vary() -> None:
+    """As everywhere over seeds and images; by luck they may agree to the last image."""
+    drawn = offers(3, skill=Skill(shift={"joint": 0.6}))
+    shifted = replace(drawn["joint"], seeds={s + 3: a for s, a in drawn["joint"].seeds.items()})
+    assert ("joint", "separate") in more_accurate(drawn)
+    assert not [pair for pair in more_accurate(drawn | {"joint": shifted}) if "joint" in pair]
+
+
 # The index that this replaced: the mean place between the best, 0, and the worst, 1, of each seed
 Values = dict[str, dict[int, float]]  # by strategy and seed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -237,6 +238,15 @@ def test_across_models_and_data() -> None:
     assert lacking.missing == ("trials on d and f",)
 
 
+def test_a_mean_over_other_networks_leaves_out_the_own() -> None:
+    values = {"m": [9.0, 9.5, 9.2], "n": [1.0, 1.2, 1.1], "o": [2.0, 1.9, 2.4]}
+    frame = pd.concat([observed(a=of).assign(model=name) for name, of in values.items()])
+    mean = claim(against=None, models="m", against_models="*", by="mean")
+    (part,) = outcome(mean, frame.assign(source=frame["model"])).parts
+    assert [place.model for place in part.part.right] == ["n", "o"]
+    assert part.right == pytest.approx(1.6)
+
+
 def test_every_pair_of_model_and_data_must_hold() -> None:
     good, bad = observed(a=9.0, b=1.0), observed(a=1.0, b=9.0)
     both = pd.concat([good, bad.assign(data="e")])
@@ -284,6 +294,41 @@ def test_test_images_count_as_luck_too() -> None:
     (first,), (other,) = outcome(claim(), frame).parts, both.parts
     assert other.difference == pytest.approx(first.difference) and other.p_for > 3 * first.p_for
     assert both.verdict == "not significant"
+
+
+def test_two_seeds_that_answered_the_same_images_are_not_tested() -> None:
+    """Two often agree by luck, so that nothing seems to vary over seeds."""
+    frame = observed(a=[1.0, 1.0], b=[0.5, 0.5])
+    measured = index("accuracy-test", frame, ["a", "b"], images=on_images(frame, "seed"))
+    (judgment,) = judge([claim()], {"accuracy-test": measured})
+    assert judgment.verdict == "not testable here"
+    assert judgment.missing == ("seeds: 2 in common, three are needed",)
+    assert outcome(claim(), observed(a=[1.0, 1.1], b=[0.5, 0.4])).compared == 1  # over seeds: t's own
+
+
+def false_findings(seeds: int, draws: int) -> float:
+    """The share of studies of twelve equal strategies that have any finding, a claim for each pair."""
+    names = [f"s{k}" for k in range(12)]
+    claims = [claim(id=f"{a}-{b}", strategies=a, against=b) for a, b in combinations(names, 2)]
+    found = 0
+    for draw in range(draws):
+        generator = np.random.default_rng(draw)
+        hard, rows = generator.normal(0, 1.5, 400), {}
+        for name in names:
+            place = Location("m", "d", name, None)
+            sense = generator.normal(0, 0.6, (seeds, 400)) + generator.normal(0, 0.2, (seeds, 1))
+            rows[place] = dict(enumerate((1.3 + sense > hard).astype(float)))
+        means = {p.strategy: [float(row.mean()) for row in of.values()] for p, of in rows.items()}
+        measured = index("accuracy-test", observed(**means), names, images=rows)
+        verdicts = {j.verdict for j in judge(claims, {"accuracy-test": measured})}
+        found += bool(verdicts & {"supported", "contradicted"})
+    return found / draws
+
+
+@pytest.mark.parametrize(("seeds", "draws"), [(2, 10), *long((3, 60))])
+def test_claims_on_equal_strategies_err_seldom(seeds: int, draws: int) -> None:
+    """At two seeds a fifth of such studies had a finding when these were tested."""
+    assert false_findings(seeds, draws) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws) * (seeds > 2)
 
 
 def test_networks_that_answered_the_same_images_share_their_luck() -> None:

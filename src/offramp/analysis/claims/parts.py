@@ -14,6 +14,7 @@ import pandas as pd
 
 from offramp.analysis.claims.claim import Claim, DataSet, Regime
 from offramp.analysis.families import NO_FAMILIES, StrategyFamilies
+from offramp.analysis.stats.pairwise import FEWEST
 from offramp.analysis.stats.sample import Floats
 from offramp.errors import nearest
 
@@ -192,7 +193,7 @@ def _elsewhere(claim: Claim, index: Index, left: Location) -> Iterator[Location]
         number = index.final[cell] if exit == "final" else exit
         if number != left.exit:
             yield left._replace(exit=number)
-    for model, data in index.cells:
+    for model, data in (other for other in index.cells if other != cell):
         if claim.against_models and data == left.data and _match(model, claim.against_models):
             yield left._replace(model=model)
         if model == left.model and _meant(claim.against_data or (), index, (model, data)):
@@ -207,8 +208,7 @@ def _paired(
             yield tuple(lefts), tuple(rights)
         return
     for left, right in product(lefts, rights):
-        if left != right:
-            yield (left,), (right,)
+        yield (left,), (right,)
 
 
 @dataclass(frozen=True)
@@ -254,10 +254,13 @@ def values(part: Comparison, index: Index) -> PairedValues:
     if not all(s.measured for s in series):
         why = "measured costs: these are estimates (run with --execution plain)"
         return PairedValues(left, right, why)
-    if len(seeds) < 2:
-        return PairedValues(left, right, f"seeds: {len(seeds) or 'none'} in common, two are needed")
-    has_images = all(place in index.images for place in places)
-    if not has_images or not _same_images({(place.model, place.data) for place in places}, index):
+    cells = {(place.model, place.data) for place in places}
+    by_image = all(place in index.images for place in places) and _same_images(cells, index)
+    # By luck two seeds often agree to the last image, and then nothing seems to vary over seeds.
+    needed, word = (FEWEST, "three") if by_image else (2, "two")
+    if len(seeds) < needed:
+        return PairedValues(left, right, f"seeds: {len(seeds) or 'none'} in common, {word} are needed")
+    if not by_image:
         return PairedValues(left, right)
     of = [np.array([index.images[place][seed] for seed in seeds]) for place in places]
     sides = (np.mean(of[: len(part.left)], axis=0), np.mean(of[len(part.left) :], axis=0))

@@ -15,6 +15,7 @@ import numpy as np
 
 from offramp.analysis.stats.pairwise import (
     ALPHA,
+    FEWEST,
     Estimate,
     adjusted,
     crossed,
@@ -115,13 +116,17 @@ def _estimates(a: Offer, b: Offer, macs: float, looks: InterimAnalyses | None) -
         place = {seed: k for k, seed in enumerate(looks.order)}
         both = sorted((s for s in both if str(s) in place), key=lambda s: place[str(s)])
     keys = {(a.seeds[s].source, b.seeds[s].source) for s in both}
-    if len(both) < 2 or all(x == y != "" for x, y in keys):
-        return ()
     images = {o.seeds[s].images for o in (a, b) for s in both}
-    if len(images) == 1 and "" not in images:
-        rows: Floats = np.array([a.seeds[s].on_images(macs) - b.seeds[s].on_images(macs) for s in both])
-        return looks.at(rows) if looks is not None else (crossed(rows),)
-    means = [a.seeds[s].on_images(macs).mean() - b.seeds[s].on_images(macs).mean() for s in both]
-    if same(np.array(means), 1.0):
+    by_image = len(images) == 1 and "" not in images
+    if len(both) < (FEWEST if by_image else 2) or all(x == y != "" for x, y in keys):
         return ()
-    return looks.at(np.array(means)) if looks is not None else (over_blocks(np.array(means)),)
+    first, second = ([side.seeds[s].on_images(macs) for s in both] for side in (a, b))
+    if by_image:
+        values: Floats = np.array(first) - np.array(second)
+    else:
+        values = np.array([x.mean() - y.mean() for x, y in zip(first, second, strict=True)])
+        if same(values, 1.0):
+            return ()
+    if looks is not None:
+        return looks.at(values)
+    return (crossed(values) if by_image else over_blocks(values),)
