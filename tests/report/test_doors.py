@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,11 @@ def advice():
 
 def nothing():
     return {}
+
+
+def odd():
+    import numpy as np
+    return {"claims": [{"id": "joint", "margin": np.float64(1)}]}
 '''
 
 
@@ -122,6 +128,20 @@ def test_two_of_one_name_are_refused(two: Evidence, snapshot: SnapshotAssertion)
     assert refusal(make, two, ["main", again]) == snapshot
 
 
+def test_one_name_for_two_networks_is_refused(snapshot: SnapshotAssertion) -> None:
+    """One file would replace the other."""
+
+    def seeds(runs: Runs) -> list[Table]:
+        return [t for t in make(runs.evidence, ["main"]) if runs.about == t.about]
+
+    def same(runs: Runs) -> list[Table]:
+        return [replace(table, name="seeds") for table in seeds(runs)]
+
+    both = evidence([simple("joint", 1, model=model) for model in ("one", "other")])
+    assert len({table.name for table in make(both, [seeds])}) == 2
+    assert refusal(make, both, [same]) == snapshot
+
+
 def test_figures_and_tables_show_any_measure(two: Evidence, snapshot: SnapshotAssertion) -> None:
     loss = find_measure("loss-test")
     names = ["accuracy-by-exit", "significance"]
@@ -144,6 +164,8 @@ def test_claims_and_guidelines_come_from_functions(own: str, two: Evidence) -> N
     assert guidelines("memory", source=f"{own}:advice") == ((), ())
     with pytest.raises(OfframpError, match="gives no guidelines"):
         guidelines("accuracy", source=f"{own}:nothing")
+    with pytest.raises(OfframpError, match=r"odd.*cannot represent"):
+        read(f"{own}:odd")
 
 
 def test_nothing_but_the_top_and_one_line_names_the_paper() -> None:

@@ -43,10 +43,12 @@ def read(source: Path | str, anywhere: bool = False) -> Sequence[Claim]:
     name = str(source)
     if usercode.is_user_code(name):
         try:
-            value = usercode.load(name, "claims").function()
+            text = yaml.safe_dump(usercode.load(name, "claims").function())
+        except OfframpError:
+            raise
         except Exception as error:
-            raise error if isinstance(error, OfframpError) else usercode.failed(name, error) from error
-        return parse_claims(yaml.safe_dump(value), name, anywhere)
+            raise usercode.failed(name, error) from error
+        return parse_claims(text, name, anywhere)
     text = text_of(Path(source), "no such claims file; docs/claims.md shows one")
     claims = parse_claims(text, name, anywhere)
     for claim in claims:

@@ -131,7 +131,7 @@ def made_of(
             f"another {kind.__name__.lower()}"
         )
     answers = publication().answers
-    names: dict[str, str] = {}
+    names: dict[str, str] = {}  # by the name of an item, which is that of a file
     for name, family in families.items():
         options = {"measure": measure} if measure is not None and family.measured else {}
         parts = [evidence] if family.whole else list(evidence.runs)
@@ -146,9 +146,14 @@ def made_of(
                 raise
             raise usercode.failed(name, error) from error
         for item in items:
-            other = names.setdefault(item.name, name)  # each name is that of a file
-            if other != name:
+            if (other := names.get(item.name)) == name:
+                raise OfframpError(
+                    f"{name} makes {item.name} twice, and one file would replace the other; give each a "
+                    f"name of its own, as runs.name('{item.name}') does by network and data set"
+                )
+            if other is not None:
                 raise OfframpError(f"{name} and {other} both make {item.name}; give one another name")
+            names[item.name] = name
         yield (
             name,
             [replace(item, paper=item.paper or _answer(answers, item.name, family)) for item in items],
