@@ -275,16 +275,9 @@ class Evidence:
         images = {measure.name: self._on_images(measure) for measure in measures if measure.on_images}
         levels = {at: self._at_compute(at) for at in {claim.at for claim in claims} if at is not None}
         table, of_trials = self.with_metrics(measures), regimes(self.trials)
-        judgments = check(claims, table, of_trials, images, publication().families, levels=levels)
-        hints = {
-            f"the strategy {c.label}": f"`at`: {c.label} is compared at equal compute alone, so add it"
-            for runs in self.runs
-            for c in runs.controls.cheaper
-        }
-        return [
-            replace(j, missing=tuple(hints.get(reason, reason) for reason in j.missing))
-            for j in judgments
-        ]
+        plain = {c.label for runs in self.runs for c in runs.controls.cheaper}
+        families = publication().families
+        return check(claims, table, of_trials, images, families, levels=levels, plain=plain)
 
     def _at_compute(self, at: str) -> tuple[pd.DataFrame, OnImages]:
         """Test accuracy at the compute that a claim names, of strategies, plain networks and cascades:

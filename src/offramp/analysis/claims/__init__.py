@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
 import pandas as pd
@@ -36,6 +36,7 @@ def check(
     families: StrategyFamilies = NO_FAMILIES,
     alpha: float = ALPHA,
     levels: Mapping[str, tuple[pd.DataFrame, OnImages]] = MappingProxyType({}),
+    plain: Collection[str] = (),
 ) -> list[Judgment]:
     """Test claims against a tidy table, p adjusted after Holm over all of them.
 
@@ -49,6 +50,7 @@ def check(
         alpha: What is significant.
         levels: Test accuracy at the compute that claims name (`Claim.at`), by that: observations, and
             the same on each test image.
+        plain: Plain networks, which are compared at equal compute alone.
     """
     parts_of_table = table if isinstance(table, Numbers) else numbers(table)
     names = sorted({claim.measure for claim in claims if claim.at is None})
@@ -61,6 +63,7 @@ def check(
             regimes,
             images.get(name, {}),
             families,
+            plain,
         )
         for name in names
     }

@@ -52,6 +52,7 @@ class Index:
         strategies: All that have trials, whether or not they have this measure.
         regimes: Of cells, what is known of their trials.
         images: The measure on each test image.
+        plain: Plain networks, which are compared at equal compute alone.
     """
 
     measure: str
@@ -62,6 +63,7 @@ class Index:
     regimes: Mapping[tuple[str, str], Regime]
     images: OnImages = field(default_factory=dict)
     families: StrategyFamilies = NO_FAMILIES
+    plain: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def index(
     regimes: Mapping[tuple[str, str], Regime] = MappingProxyType({}),
     images: OnImages = MappingProxyType({}),
     families: StrategyFamilies = NO_FAMILIES,
+    plain: Collection[str] = (),
 ) -> Index:
     """Index observations (columns measures.OBSERVATION).
 
@@ -89,6 +92,7 @@ def index(
         regimes: By model and data.
         images: The measure on each image.
         families: What names of several strategies stand for.
+        plain: Plain networks, which are compared at equal compute alone.
     """
     columns = [observed[c].tolist() for c in ("model", "data", "strategy", "seed", "value", "measured")]
     exits = observed["exit"].astype("Int64").fillna(0).tolist()
@@ -107,7 +111,8 @@ def index(
         cell = (place.model, place.data)
         final[cell] = max(final.get(cell, 0), place.exit or 0)
     labels = frozenset(strategies)
-    return Index(measure, series, tuple(sorted(final)), final, labels, regimes, images, families)
+    cells = tuple(sorted(final))
+    return Index(measure, series, cells, final, labels, regimes, images, families, plain)
 
 
 def parts(claim: Claim, index: Index) -> list[Comparison]:
@@ -281,6 +286,8 @@ def _agree(a: Series, b: Series, seeds: Sequence[int]) -> bool:
 
 
 def _lacks(place: Location, index: Index) -> str:
+    if place.strategy in index.plain:
+        return f"`at`: {place.strategy} is compared at equal compute alone, so add it"
     if place.strategy not in index.strategies:
         names = (*index.families.core, *index.families.parents, "baseline")
         hint = nearest(place.strategy, names) if place.strategy not in names else ""
