@@ -144,6 +144,42 @@ def test_which_plain_networks_are_controls() -> None:
     assert other.label == "tiny-net"
 
 
+@pytest.mark.parametrize("model", ["net", "tiny-net"])
+def test_a_repeated_trial_of_a_control_is_left_out_and_named(model: str) -> None:
+    """Its network stays a control, and none of its trials is compared for itself."""
+    trials = [replace(t, model=model) if t.width else t for t in planted(1.0)]
+    again = replace(next(t for t in trials if t.width and t.seed == 1), study="b", finished="2026-01-01")
+    (runs,) = (found := evidence([*trials, again])).runs
+    (control,) = runs.controls.cheaper
+    assert [t.seed for t in control.trials] == [1, 2, 3, 4, 5] and control.trials[0].id == again.id
+    (note,) = found.missing
+    assert note.startswith(f"1 trial of {model} on images repeats a strategy and seed")
+
+
+def test_of_several_plain_networks_the_first_is_the_networks_own() -> None:
+    """One that another label trains longer, or otherwise, is no seed of it."""
+    usual = runs_of(planted(1.0))
+    labeled = [
+        replace(t, label="longer") if t.label == "baseline" and not t.width else t for t in planted(1.0)
+    ]
+    (runs,) = (found := evidence([*planted(1.0), *(t for t in labeled if t.label == "longer")])).runs
+    renamed = {
+        t.id: replace(t, manifest=t.manifest.model_copy(update={"program": "baseline"}))
+        for t in found.trials
+    }
+    both = replace(runs, evidence=replace(found, trials=tuple(renamed.values())))
+    assert both.controls.whole is not None and usual.controls.whole is not None
+    assert [t.id for t in both.controls.whole.trials] == [t.id for t in usual.controls.whole.trials]
+
+
+def test_who_needs_less_than_a_plain_network_is_not_set_against_who_never_has_as_much() -> None:
+    weak = {**STRATEGIES, "two-stage": (-1.0, -0.9, -0.8), "separate": (0.1, 0.5, 1.3)}
+    (text,) = beside_plain(runs_of(planted(0.7, weak)))
+    assert text.endswith("MACs, the others with more or not at all.")
+    (text,) = beside_plain(runs_of(planted(0.7)))
+    assert text.endswith("MACs, the others with more.")
+
+
 def test_of_controls_alone_nothing_changes() -> None:
     """Without a study with early exits, plain networks are what is compared."""
     alone = [t for t in planted(1.0) if t.label == "baseline"]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.recommend import GOALS, Advice, Preference, Ranked, recommend, sure
 from offramp.analysis.recommend.equal import ComputeLevel, crossings, stretches
@@ -34,13 +32,13 @@ def choice(evidence: Evidence, wish: Preference, model: str) -> tuple[TrialRecor
     """A trial of the strategy with exits that runs of `model` put first, and how sure that is: a clause.
     None where they say nothing."""
     trials = tuple(t for t in evidence.trials if t.model == model and t.manifest.program != "baseline")
-    labels = {t.strategy: t for t in trials}
-    rows = evidence.table[(evidence.table["model"] == model) & evidence.table["strategy"].isin(labels)]
+    by_label = {(t.data, t.strategy): t for t in trials}
+    rows = evidence.table[evidence.table["trial"].isin([t.id for t in trials])]
     for advice in recommend(replace(evidence, trials=trials, table=rows, plain={}).facts, wish):
         if advice.ranking:
             first = advice.ranking[0].name.split(" = ")[0]
             open_ = "" if advice.withheld is not None else _detectable(advice)
-            return labels[first], f"{model} on {advice.data}: {sure(advice)}{open_}"
+            return by_label[advice.data, first], f"{model} on {advice.data}: {sure(advice)}{open_}"
     return None
 
 
@@ -57,16 +55,14 @@ def headline(evidence: Evidence) -> tuple[str, ...]:
         unsure = advice.data in withheld or advice.withheld is not None
         if unsure or target is None or not ranking or len(own) != 1 or chance(own[0]):
             continue
-        trials = own[0].trials
-        full = trials[0].manifest.backbone_macs
-        alone = [t for t in trials if t.strategy == "baseline"]
-        plain = np.mean([t.manifest.metrics["test"].accuracy[-1] for t in alone]) if alone else None
+        full = own[0].trials[0].manifest.backbone_macs
         where = f" on {advice.data}" if len(evidence.runs) > 1 else ""
         first, controls = ranking[0], own[0].controls
+        plain = None if controls.whole is None else controls.whole.accuracy().mean
         alike = advice.even and len(ranking) > 1
         reached = target if alike else _reached(first, target)
         has = f"{percent(reached)} on test{where}"
-        apart = "" if plain is None else f", {_from(float(plain), reached)} it"
+        apart = "" if plain is None else f", {_from(plain, reached)} it"
         least, most = (percent(each.mean / full) for each in (ranking[0], ranking[-1]))
         if alike:
             sentences.append(
@@ -187,7 +183,8 @@ def _as_much(runs: Runs, accuracy: float) -> str:
     if not reached:
         return f"In these means no strategy reaches {percent(accuracy)}"
     (least, first), *rest = reached
-    more = ", the others with more" if rest and rest[0][0] > least else ""
+    never = " or not at all" if len(reached) < len(needs) else ""
+    more = f", the others with more{never}" if rest and rest[0][0] > least else ""
     return f"In these means {first} reaches {percent(accuracy)} with {macs(least)} MACs{more}"
 
 

@@ -41,7 +41,8 @@ class PairComparison:
     def as_json(self) -> dict[str, Any]:
         """In types of JSON, values as stored."""
         rows = [{"exit": exit, **difference.__dict__} for exit, difference in self.exits.items()]
-        return {"a": self.a, "b": self.b, "paired_by": self.paired_by, "exits": rows}
+        about = {"a": self.a, "b": self.b, "measure": self.measure.name, "paired_by": self.paired_by}
+        return {**about, "exits": rows}
 
 
 def compare(archive: Archive, a: str, b: str, measure: str = "accuracy-test") -> PairComparison:

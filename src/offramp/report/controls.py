@@ -127,7 +127,8 @@ class Controls:
 
 def controls(runs: Runs) -> Controls:
     """The plain networks of these runs."""
-    whole = [t for t in runs.trials if t.manifest.program == PLAIN and len(t.exits) == 1]
+    alone = [t for t in runs.trials if t.manifest.program == PLAIN and len(t.exits) == 1]
+    whole = [t for t in alone if t.strategy == alone[0].strategy]  # of several the first one
     own = runs.trials[0].manifest
     beside = runs.evidence.plain.get((runs.model, own.data.name), ())
     cheaper: dict[str, PlainNetwork] = {}

@@ -60,18 +60,20 @@ def chosen(manifests: Mapping[str, Manifest]) -> Selection:
     }
     hosts = {pair: first[0] for pair, (first, *_) in ranked.items() if _early(manifests, first)}
     controls: dict[NetworkAndData, list[list[str]]] = {}
+    used: set[str] = set()
     for pair, of_host in hosts.items():
         beside = [group for other in ranked if other[1] == pair[1] for group in ranked[other]]
         plain = [group for group in beside if _is_control(manifests, group, of_host)]
-        by_network: dict[str, list[str]] = {}
-        for trials in sorted(plain, key=liked):  # of one network trained in several ways the last one
-            by_network[_network(manifests[trials[0]])] = _unique(manifests, trials)[0]
-        controls |= {pair: list(by_network.values())} if by_network else {}
-    used = {trial for of_host in controls.values() for trials in of_host for trial in trials}
+        # Of one network trained in several ways the last one.
+        by_network = {_network(manifests[trials[0]]): trials for trials in sorted(plain, key=liked)}
+        for trials in by_network.values():
+            controls.setdefault(pair, []).append(_unique(manifests, trials)[0])
+            used |= set(trials)
     for pair, (first, *others) in ranked.items():
         where = f"of {pair[0]} on {pair[1]}"
         for trials in others:
             if used.issuperset(trials):
+                notes += _repeats(_unique(manifests, trials)[1], where)
                 continue
             manifest, reference = manifests[trials[0]], manifests[first[0]]
             are = "is" if len(trials) == 1 else "are"
@@ -80,9 +82,7 @@ def chosen(manifests: Mapping[str, Manifest]) -> Selection:
                 continue
             here = {manifests[t].study for t in trials}
             of = ", ".join(sorted(name for name in here if name is not None))
-            difference = (
-                f"{_apart(manifest, reference)}; study {of}" if of else _apart(manifest, reference)
-            )
+            difference = _apart(manifest, reference) + (f"; study {of}" if of else "")
             how = f"name a study to see {'it' if are == 'is' else 'them'}"
             if None in here:  # `train` and `fit` name none
                 how = "`offramp compare` takes two trials"
@@ -91,17 +91,21 @@ def chosen(manifests: Mapping[str, Manifest]) -> Selection:
                 f"({difference}) {are} left out: "
                 f"{how}"
             )
-        if used.issuperset(first):
-            continue
         unique, repeated = _unique(manifests, first)
-        compared += unique
-        if repeated:
-            verbs = ("repeats", "is") if len(repeated) == 1 else ("repeat", "are")
-            notes.append(
-                f"{counted(len(repeated), 'trial')} {where} {verbs[0]} a strategy and seed with other "
-                f"options and {verbs[1]} left out: {', '.join(repeated)}"
-            )
+        compared += [] if used.issuperset(first) else unique
+        notes += _repeats(repeated, where)
     return Selection(compared, budgets, notes, controls)
+
+
+def _repeats(repeated: Sequence[str], where: str) -> list[str]:
+    """A sentence on trials that others stand for, if there are any."""
+    if not repeated:
+        return []
+    repeat, are = ("repeats", "is") if len(repeated) == 1 else ("repeat", "are")
+    return [
+        f"{counted(len(repeated), 'trial')} {where} {repeat} a strategy and seed with other options and "
+        f"{are} left out: {', '.join(repeated)}"
+    ]
 
 
 def _early(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> bool:

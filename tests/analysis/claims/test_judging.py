@@ -314,8 +314,8 @@ def false_findings(seeds: int, draws: int) -> float:
     for draw in range(draws):
         generator = np.random.default_rng(draw)
         hard, rows = generator.normal(0, 1.5, 400), {}
-        for name in names:
-            place = Location("m", "d", name, None)
+        for strategy in names:
+            place = Location("m", "d", strategy, None)
             sense = generator.normal(0, 0.6, (seeds, 400)) + generator.normal(0, 0.2, (seeds, 1))
             rows[place] = dict(enumerate((1.3 + sense > hard).astype(float)))
         means = {p.strategy: [float(row.mean()) for row in of.values()] for p, of in rows.items()}
