@@ -15,6 +15,7 @@ from refusal import refuses
 
 def test_compare_strategies_seed_by_seed(studied: Cli) -> None:
     said = data(studied("compare", "joint", "two-stage", "--json"))
+    assert said["measure"] == "accuracy-test"
     assert said["paired_by"] == "seed" and [row["exit"] for row in said["exits"]] == [1, 2, 3]
     assert {row["pairs"] for row in said["exits"]} == {2}
     other = data(studied("compare", "two-stage", "joint", "--json"))

@@ -21,6 +21,22 @@ def test_numbers_of_all_trials(studied: Cli) -> None:
         assert next(csv.reader(file)) == columns and sum(1 for _ in file) == len(frame)
 
 
+def test_several_stores_and_packs_are_one_table(studied: Cli) -> None:
+    """A trial that two of them have stands in it once."""
+    whole = data(studied("report", "--numbers", "t.parquet", "--json"))
+    assert studied("store", "pack", "--strategy", "joint", "--out", "packed").code == 0
+    said = data(studied("report", "packed", "runs", "--numbers", "both.parquet", "--json"))
+    assert said == whole | {"out": "both.parquet"}
+    both, alone = (
+        pd.read_parquet(f"{name}.parquet").sort_values("trial", kind="stable", ignore_index=True)
+        for name in ("both", "t")
+    )
+    pd.testing.assert_frame_equal(both, alone)
+    said = data(studied("report", "packed", "--numbers", "t.csv", "--json"))
+    assert said["trials"] == 2 and set(pd.read_csv("t.csv")["strategy"]) == {"joint"}
+    refused(studied("report", "nowhere", "--numbers", "t.csv"), "neither a store nor packed results")
+
+
 def test_where_it_cannot_write_is_said(studied: Cli) -> None:
     for out, words in (("t.txt", ".parquet or .csv"), ("no/t.csv", "no folder no"), (".csv", ".csv")):
         refused(studied("report", "--numbers", out), words)

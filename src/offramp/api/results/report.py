@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from offramp.api.answer import answer, missing_lines
-from offramp.api.opening import archived, places
+from offramp.api.opening import places
 from offramp.api.options import (
     RUNS,
     CommandOption,
     FastStepWatcher,
     FormatNames,
     ResultsPlaces,
-    StorePlace,
     StudyName,
     formats_of,
 )
@@ -124,7 +123,7 @@ def write_report(
 
 @answer
 class NumbersFile:
-    """Every number of a store, in one table. out: its file.  rows, trials: how many it has."""
+    """Every number of results, in one table. out: its file.  rows, trials: how many it has."""
 
     out: Path
     rows: int
@@ -138,23 +137,29 @@ class NumbersFile:
         return [f"{rows} of {counted(self.trials, 'trial')} written to {self.out}"]
 
 
-def numbers(store: StorePlace = RUNS, *, numbers: Annotated[Path, CommandOption("FILE")]) -> NumbersFile:
-    """Write every number of a store as one tidy table.
+def numbers(
+    stores: ResultsPlaces = RUNS, *, numbers: Annotated[Path, CommandOption("FILE")]
+) -> NumbersFile:
+    """Write every number of the results as one tidy table.
 
     Each number is a row: trial, strategy, model, data, seed, phase, exit, split, epoch, metric, value.
 
     Args:
-        store: The store: a folder, or s3://BUCKET/NAME.
+        stores: Stores, or folders that offramp store pack wrote. Several count as one.
         numbers: Write every number as one tidy table instead of a page: .parquet or .csv.
 
     Raises:
-        OfframpError: There is no store, or the file cannot be written.
+        OfframpError: There are no results, or the file cannot be written.
 
     On the command line:
         offramp report runs/demo --numbers table.parquet
     """
+    import pandas as pd
+
     from offramp.escape import cells
     from offramp.files import replacing, writing
+    from offramp.report import evidence
+    from offramp.store.archive import Archive, is_store
     from offramp.store.table import tidy
 
     out = Path(numbers)
@@ -162,9 +167,18 @@ def numbers(store: StorePlace = RUNS, *, numbers: Annotated[Path, CommandOption(
         raise OfframpError(f"`numbers` is {out}; end it in .parquet or .csv, which is the format")
     if not out.parent.is_dir():
         raise OfframpError(f"there is no folder {out.parent} for `numbers`; make it first")
-    archive = archived(store)
-    trials = archive.trials()
-    frame = tidy(archive, trials)
+    tables: list[pd.DataFrame] = []
+    trials: dict[str, None] = {}  # one that several have counts once, from the first
+    for root in places(stores):
+        if is_store(root):
+            new = [trial for trial in Archive(root).trials() if trial not in trials]
+            tables += [tidy(Archive(root), new)] if new or not tables else []
+        else:
+            packed = evidence.open(root).gathered.frames
+            new = [trial for trial in packed if trial not in trials]
+            tables += [packed[trial] for trial in new]
+        trials |= dict.fromkeys(new)
+    frame = pd.concat(tables, ignore_index=True)
     with writing(out), replacing(out) as temporary:
         if out.suffix == ".csv":
             cells(frame).to_csv(temporary, index=False)
