@@ -35,6 +35,7 @@ def check(
     images: Mapping[str, OnImages] = MappingProxyType({}),
     families: StrategyFamilies = NO_FAMILIES,
     alpha: float = ALPHA,
+    *,
     levels: Mapping[str, tuple[pd.DataFrame, OnImages]] = MappingProxyType({}),
     plain: Collection[str] = (),
 ) -> list[Judgment]:
