@@ -30,7 +30,7 @@ import object_store
 from longer import slow_file, slow_test
 from offramp.meters import capacity, meter
 from offramp.process import look_less_for_garbage
-from offramp.study.plan import limits, profiles
+from offramp.study.plan import caching, profiles
 from remembered_graphs import remembered_graphs
 from remembered_surveys import remembered_surveys
 
@@ -104,7 +104,7 @@ def _made_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(capacity.free_memory, "__defaults__", (nowhere, nowhere))
         patch.setattr(capacity.killed_for_memory, "__defaults__", (nowhere, nowhere))
         patch.setattr(capacity, "MACHINE", nowhere)
-        patch.setattr(limits, "IN_MEMORY", ())
+        patch.setattr(caching, "IN_MEMORY", ())
         patch.setattr(meter, "_own", lambda _: 0)
         patch.setattr(profiles, "computing_cores", lambda: CORES)
         yield

@@ -40,7 +40,7 @@ all_modules()
 from offramp.errors import OfframpError
 from offramp.meters.capacity import free_addresses, usable_cores
 from offramp.report.render.charts import check_room
-from offramp.study.plan.limits import cache_folder
+from offramp.study.plan.caching import cache_folder
 from offramp.study.run.processes import server
 check_room()
 assert cache_folder().name.startswith("offramp-cache-")

@@ -24,12 +24,12 @@ import torch
 
 from forks import in_fork
 from offramp.store.store import Store
-from offramp.study.plan import limits
+from offramp.study.plan import caching
 from offramp.study.run.run import RunConfig, run
 from support import CPU, EAGER, tiny_plan, tiny_study
 
 torch.set_num_threads(1)
-limits.IN_MEMORY = ()  # as in the tests that start this (conftest.py)
+caching.IN_MEMORY = ()  # as in the tests that start this (conftest.py)
 
 
 def arm(target: str, call: int) -> None:

@@ -15,7 +15,7 @@ from longer import long
 from offramp.engine.cache import Cache
 from offramp.store.store import Store
 from offramp.study.plan import caching
-from offramp.study.plan.limits import CacheLimits
+from offramp.study.plan.caching import CacheLimits
 from offramp.study.plan.plan import Plan
 from offramp.study.run.events import Event
 from support import CPU, EAGER, run_all, tiny_plan, tiny_study

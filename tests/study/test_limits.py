@@ -13,20 +13,21 @@ from typing import cast
 import psutil
 import pytest
 
-from offramp.study.plan import caching, limits
-from offramp.study.plan.limits import DISK_SHARE, SHARE, CacheLimits, share
+from offramp.study.plan import caching
+from offramp.study.plan.caching import DISK_SHARE, CacheLimits, share
 from offramp.study.plan.plan import Plan
+from offramp.study.plan.workers import SHARE
 from offramp.study.spec.models import ExecutionSpec
 from support import CPU
 
 GIB = 2**30
-FILE_SYSTEMS = limits.IN_MEMORY
+FILE_SYSTEMS = caching.IN_MEMORY
 
 
 @pytest.fixture(autouse=True)
 def file_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that other tests are not to tell apart (conftest.py)."""
-    monkeypatch.setattr(limits, "IN_MEMORY", FILE_SYSTEMS)
+    monkeypatch.setattr(caching, "IN_MEMORY", FILE_SYSTEMS)
 
 
 @pytest.fixture
@@ -74,10 +75,10 @@ def test_processes_share_what_is_free() -> None:
 def test_what_this_process_holds_already_counts_as_free_at_the_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(limits, "free_memory", lambda: 5 * GIB)
+    monkeypatch.setattr(caching, "free_memory", lambda: 5 * GIB)
     mine = psutil.Process().memory_info().rss
-    assert limits.free_at_start() == pytest.approx(5 * GIB + mine, rel=0.05)
-    four = limits.share_of_workers(4)
+    assert caching.free_at_start() == pytest.approx(5 * GIB + mine, rel=0.05)
+    four = caching.share_of_workers(4)
     assert 4 * four == pytest.approx(SHARE * (5 * GIB + mine) - mine, rel=0.05)
 
 
@@ -92,10 +93,10 @@ def test_files_in_memory_are_told_from_files_on_a_disk(
     inner.mkdir()
     mounts = mounted(("/", "ext4"), (str(tmp_path), "tmpfs"), (str(inner), "xfs"))
     monkeypatch.setattr(psutil, "disk_partitions", mounts)
-    assert limits.in_memory(tmp_path) and limits.in_memory(tmp_path / "not yet there")
-    assert not limits.in_memory(inner) and not limits.in_memory(tmp_path.parent)
+    assert caching.in_memory(tmp_path) and caching.in_memory(tmp_path / "not yet there")
+    assert not caching.in_memory(inner) and not caching.in_memory(tmp_path.parent)
     monkeypatch.setattr(psutil, "disk_partitions", mounted())
-    assert not limits.in_memory(tmp_path)
+    assert not caching.in_memory(tmp_path)
 
 
 def test_no_caches_on_a_disk_that_is_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -123,14 +124,14 @@ def test_files_go_to_the_first_folder_on_a_disk(monkeypatch: pytest.MonkeyPatch,
     for folder in folders:
         folder.mkdir()
     monkeypatch.setattr(psutil, "disk_partitions", mounted((str(folders[0]), "tmpfs"), ("/", "ext4")))
-    assert limits.cache_folder(folders).parent == folders[1]
-    assert limits.cache_folder([tmp_path / "nowhere", folders[2]]).parent == folders[2]
-    assert limits.cache_folder(folders[:1]).parent == folders[0], "there is no other"
+    assert caching.cache_folder(folders).parent == folders[1]
+    assert caching.cache_folder([tmp_path / "nowhere", folders[2]]).parent == folders[2]
+    assert caching.cache_folder(folders[:1]).parent == folders[0], "there is no other"
 
 
 def test_this_machines_own_folders() -> None:
-    assert limits.cache_folder().name.startswith("offramp-cache-")
+    assert caching.cache_folder().name.startswith("offramp-cache-")
     shared = Path("/dev/shm")
     if not shared.is_dir():
         pytest.skip("no /dev/shm here")
-    assert limits.in_memory(shared)
+    assert caching.in_memory(shared)

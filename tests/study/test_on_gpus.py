@@ -11,7 +11,7 @@ import torch
 from offramp.engine.settings import applied
 from offramp.numerics import profile
 from offramp.store.store import Store
-from offramp.study.plan.limits import cache_folder
+from offramp.study.plan.caching import cache_folder
 from offramp.study.plan.plan import make_plan
 from offramp.study.run.events import Event, Failed
 from offramp.study.run.processes import run_pooled

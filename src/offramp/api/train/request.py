@@ -194,7 +194,7 @@ class TrainingSite:
 
 def run_config(device: torch.device, workers: int = 1) -> RunConfig:
     """How work is done on this machine."""
-    from offramp.study.plan.limits import cache_folder
+    from offramp.study.plan.caching import cache_folder
     from offramp.study.run.run import RunConfig
 
     return RunConfig(device=device, cache_folder=cache_folder(), workers=workers)

@@ -17,7 +17,7 @@ from offramp.parts import Part
 from offramp.phase import describe
 from offramp.store.store import Store
 from offramp.study.plan import caching
-from offramp.study.plan.limits import cache_folder
+from offramp.study.plan.caching import cache_folder
 from offramp.study.plan.plan import Plan
 from offramp.study.plan.schedule import Spans, sizes
 from offramp.study.plan.workers import done, need

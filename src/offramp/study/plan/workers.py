@@ -20,10 +20,10 @@ from offramp.errors import OfframpError
 from offramp.meters.capacity import free_addresses, free_memory, usable_cores
 from offramp.parts import backbone
 from offramp.store.store import Store
-from offramp.study.plan.limits import SHARE
 from offramp.study.plan.plan import Plan, grouped
 from offramp.units import counted, size
 
+SHARE = 0.6  # of free memory that a run may take in all: others live here too
 PROCESS = 500 * 2**20  # bytes of a process with the libraries loaded
 # While it is read a data set lies in memory as it came and, image by image, in its splits.
 READING = 2

@@ -19,7 +19,7 @@ import torch
 from offramp.engine.resolve import Node
 from offramp.errors import OfframpError, Unwritable
 from offramp.store.store import Store
-from offramp.study.plan.limits import cache_folder
+from offramp.study.plan.caching import cache_folder
 from offramp.study.plan.plan import Plan, Trial
 from offramp.study.plan.schedule import Schedule
 from offramp.study.plan.workers import need

@@ -42,7 +42,7 @@ from offramp.process import (
     watch_parent,
 )
 from offramp.store.store import Store
-from offramp.study.plan.limits import share_of_workers
+from offramp.study.plan.caching import share_of_workers
 from offramp.study.plan.plan import Plan
 from offramp.study.plan.workers import check_memory
 from offramp.study.run import protocol

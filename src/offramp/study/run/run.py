@@ -40,7 +40,7 @@ from offramp.store.manifest import NodeLabels, NodeRecord, NodeSummary
 from offramp.store.provenance import provenance
 from offramp.store.store import Lease, Store
 from offramp.study.plan import caching
-from offramp.study.plan.limits import CacheLimits
+from offramp.study.plan.caching import CacheLimits
 from offramp.study.plan.plan import Plan, Trial, can_fuse
 from offramp.study.plan.schedule import Schedule
 from offramp.study.run import costs, events, trials

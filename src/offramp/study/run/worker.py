@@ -28,7 +28,7 @@ from offramp.errors import OfframpError, Unwritable, in_line
 from offramp.escape import printable
 from offramp.numerics import Numerics
 from offramp.store.store import Store
-from offramp.study.plan.limits import cache_folder
+from offramp.study.plan.caching import cache_folder
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.plan.workers import on_a_machine
 from offramp.study.run import events

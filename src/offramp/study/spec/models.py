@@ -193,7 +193,7 @@ class ExecutionSpec(Section):
         fuse: Whether phases share passes over the data.
         share: Whether strategies share phases.
         cache_memory: Bytes of the caches of all workers together; `auto` leaves room for training and
-            for others (`offramp.study.plan.limits`).
+            for others (`offramp.study.plan.caching`).
         cache_disk: The same on disk.
         loader: Images in memory, or read from files when they are needed; `auto` goes by their size and
             augmentation.
