@@ -9,14 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import torch
+from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 
 from offramp.engine.cache import Cache
 from offramp.engine.fit import Diverged, conclude, fit
@@ -71,7 +72,7 @@ class RunConfig:
         seat: Which one it is of the ranks that train together, `numerics.ranks` of the plan in all.
     """
 
-    device: torch.device
+    device: Annotated[torch.device, PlainValidator(torch.device), PlainSerializer(str)]
     cache_folder: Path
     checkpoint_seconds: float = 20.0
     workers: int = 1
@@ -81,21 +82,13 @@ class RunConfig:
 
     def as_json(self) -> dict[str, Any]:
         """In the types of JSON, for another process."""
-        return asdict(self) | {"device": str(self.device), "cache_folder": str(self.cache_folder)}
+        fields: dict[str, Any] = TypeAdapter(RunConfig).dump_python(self, mode="json")
+        return fields
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> RunConfig:
         """What `as_json` made."""
-        speeds = fields["speeds"]
-        return cls(
-            **{
-                **fields,
-                "device": torch.device(fields["device"]),
-                "cache_folder": Path(fields["cache_folder"]),
-                "speeds": None if speeds is None else Speeds(**speeds),
-                "seat": RankInfo(**fields["seat"]),
-            }
-        )
+        return TypeAdapter(cls).validate_python(fields)
 
 
 class Lost(Exception):
