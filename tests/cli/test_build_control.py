@@ -156,7 +156,7 @@ def test_fit_finds_a_smaller_member_of_a_family(tmp_path: Path, monkeypatch: pyt
         net,
         "joint",
         train=(images, torch.tensor(digits.target)),
-        recipe={"epochs": 3, "optimizer": "adam", "learning_rate": 0.005, "batch_size": 32},
+        recipe={"epochs": 3, "warmup_epochs": 2, "optimizer": "adam", "learning_rate": 0.005},
         store="runs",
         control=True,
         watch=False,

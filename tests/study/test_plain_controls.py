@@ -160,6 +160,7 @@ WRONG: list[Sequence[Any]] = [
     [{"cut": "group9"}],
     ["tiny"],
     [{"cut": 9, "epochs": 1}],
+    [{"cut": 0}],
     [{"width": "huge", "epochs": 1}],
 ]
 

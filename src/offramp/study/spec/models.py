@@ -263,7 +263,7 @@ class ControlSpec(Section):
     """
 
     backbone: BackboneSpec | None = None
-    cut: Text | Annotated[int, Field(ge=1)] | None = None
+    cut: Annotated[int, Field(ge=1)] | Text | None = None
     size: Pixels | None = None
     epochs: Annotated[int, Field(ge=1)] | Literal["matched"] = MATCHED
     options: Options
@@ -274,7 +274,9 @@ class ControlSpec(Section):
         if not isinstance(value, Mapping):
             raise fail(f"must be a mapping such as {{width: small}} or {{cut: 1}}, got {literal(value)}")
         read = fields.gather_options(value, {"backbone", "cut", "size", "epochs"})
-        named = [key for key in ("backbone", "cut", "size", "options") if read.get(key)]
+        named = [
+            key for key in ("backbone", "cut", "size", "options") if read.get(key) not in (None, {})
+        ]
         if len(named) != 1:
             raise fail(
                 "must name one network: options of the study's backbone such as width, a backbone, a "
