@@ -122,6 +122,7 @@ def test_a_revision_is_named_where_the_bundle_is_to_be_used(
 def test_folders_of_this_machine_stay_here(fake: Hub, leaving: Path, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(leaving, tmp_path / "mine"))
     card = json.loads((bundle / "card.json").read_text())
+    card["data"]["name"] = "folder"  # which is called as its folder is
     card["data"]["provenance"]["root"] = "/home/somebody/secret"
     card["data"]["spec"] = {"root": None, "split_file": "/home/somebody/secret/split.json"}
     card["network"]["weights"] = "/home/somebody/my_weights.pth"
@@ -143,6 +144,10 @@ def test_folders_of_this_machine_stay_here(fake: Hub, leaving: Path, tmp_path: P
     pushed = json.loads(fake.repos["me/digits"]["card.json"])
     assert pushed["network"]["weights"] == "my_weights.pth" and pushed["latency"] == card["latency"]
     assert pushed["labels"][:2] == ["/", "/m/01g317"]
+    text = fake.repos["me/digits"]["README.md"].decode()
+    assert "# digits-cnn with early exits, on secret" in text
+    results = front(text)["model-index"][0]["results"]  # type: ignore[index]
+    assert results[0]["dataset"]["name"] == "secret"
     assert "as there is no folder secret" in fake.repos["me/digits"]["card.md"].decode()
     assert not any(b"somebody" in data for data in fake.repos["me/digits"].values())
     assert "/home/somebody/secret" in (bundle / "card.json").read_text()  # one's own is as it was

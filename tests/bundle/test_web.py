@@ -21,6 +21,7 @@ from syrupy.assertion import SnapshotAssertion
 from chromium import axe, blank
 from longer import long
 from offramp.bundle import web
+from offramp.bundle.card import data_title
 from offramp.bundle.runtime import Bundle
 from offramp.errors import OfframpError
 from offramp.policy import scoring
@@ -285,5 +286,5 @@ def test_places_and_runtimes_that_will_not_do(
         ({"name": "folder"}, "3 classes of images"),
     ],
 )
-def test_a_page_says_what_its_images_are(data: dict[str, Any], title: str) -> None:
-    assert web._data(data, 3) == title
+def test_a_page_and_a_card_say_what_their_images_are(data: dict[str, Any], title: str) -> None:
+    assert data_title({"data": data, "network": {"classes": 3}}) == title

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -20,6 +21,7 @@ from offramp.store.manifest import Manifest
 from offramp.study.beside import Beside
 from offramp.study.trained import Trained
 
+READERS = ("folder", "table")  # of any images: their names say nothing of the data
 INTENDED = (
     "Inputs like the calibration images. Accuracy, savings and guarantees hold for inputs that are "
     "exchangeable with those, as if all had been shuffled together. They do not carry over to another "
@@ -313,6 +315,17 @@ def label_lines(card: Mapping[str, Any]) -> list[str]:
 
 
 def data_title(card: Mapping[str, Any]) -> str:
-    """What a card calls its data."""
-    data = card["data"]
-    return str((data.get("spec") or {}).get("title") or data["name"])
+    """What a card, and a page, calls its data.
+
+    >>> data = {"name": "folder", "provenance": {"root": "pictures/photos"}}
+    >>> data_title({"data": data, "network": {"classes": 10}})
+    'photos'
+    """
+    data, provenance = card["data"], card["data"].get("provenance", {})
+    if title := (data.get("spec") or {}).get("title"):
+        return str(title)
+    if data["name"] not in READERS:
+        return str(data["name"])
+    # What was fetched lies under a hash.
+    own = "" if "url" in provenance else Path(provenance.get("root") or "").name
+    return own or f"{card['network']['classes']} classes of images"

@@ -132,13 +132,14 @@ def prepare(
         if each.endswith(".onnx"):  # earlier exports left them in
             bundle.remove_traces_from(copy / each)
     card = json.loads((copy / "card.json").read_text(encoding="utf-8"))
+    title = data_title(card)
     places = sorted(_places({**card, "labels": ()}), key=len, reverse=True)  # one may begin with /
     card = _without_places(card, places)
     text = _unplaced((copy / "card.md").read_text(encoding="utf-8"), places)
     bundle.write_json(copy / "card.json", card)
     (copy / "card.md").write_text(text, encoding="utf-8")
     bundle.seal(copy)
-    about = readme(card, text, name.removeprefix(PREFIX), license, dataset)
+    about = readme(card, title, text, name.removeprefix(PREFIX), license, dataset)
     (copy / CARD).write_text(about, encoding="utf-8")
     return (*names, CARD)
 
@@ -175,12 +176,13 @@ def _unplaced(text: str, places: Sequence[str]) -> str:
     return text
 
 
-def readme(card: Mapping[str, Any], text: str, where: str, license: str, dataset: str | None) -> str:
-    """The model card: its YAML, what the bundle's own card says, and how to run it. where: USER/NAME, or
-    USER/NAME@REVISION."""
+def readme(
+    card: Mapping[str, Any], data: str, text: str, where: str, license: str, dataset: str | None
+) -> str:
+    """The model card: its YAML, what the bundle's own card says, and how to run it. data: what it is
+    called; where: USER/NAME, or USER/NAME@REVISION."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    data = data_title(card)
     about: dict[str, Any] = {
         "task_type": "image-classification",
         "dataset_type": dataset or re.sub(r"[^\w.-]+", "-", data).strip("-") or "images",

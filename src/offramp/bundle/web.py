@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from offramp.bundle import folder as bundle
+from offramp.bundle.card import data_title
 from offramp.errors import OfframpError
 from offramp.files import folder_at, writing
 from offramp.units import counted, percent
@@ -23,7 +23,6 @@ RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-thre
 PAGE = ("index.html", "style.css", "app.js", "network.js", "icon.svg")
 OF_STAGE = ("exit", "after", "threshold", "temperature", "gate", "macs")
 INSTALL = f"npm install {PACKAGE}"
-READERS = ("folder", "table")  # of any images: their names say nothing of the data
 
 
 def find_runtime(package: Path | None, near: Path) -> Path:
@@ -96,10 +95,9 @@ def _about(source: Path) -> dict[str, Any]:
         for row, stage in zip(layout["stages"], loaded.stages, strict=True)
     ]
     test = card["test"]
-    name, data = card["network"]["backbone"], _data(card["data"], len(loaded.labels))
     bytes_ = sum((source / row["file"]).stat().st_size for row in layout["stages"])
     return {
-        "title": f"{name} with early exits, on {data}",
+        "title": f"{card['network']['backbone']} with early exits, on {data_title(card)}",
         "about": (
             f"{len(loaded.labels)} classes, {counted(len(stages), 'exit')}. An image leaves at the "
             "first exit that is sure enough of it; what comes after is not computed."
@@ -118,20 +116,3 @@ def _about(source: Path) -> dict[str, Any]:
         "preprocessing": loaded.preprocessing.as_json(),
         "stages": stages,
     }
-
-
-def _data(data: Mapping[str, Any], classes: int) -> str:
-    """The name of the images. data: of a card.
-
-    >>> _data({"name": "folder", "provenance": {"root": "pictures/photos"}}, 10)
-    'photos'
-    """
-    if title := (data.get("spec") or {}).get("title"):
-        return str(title)
-    if data["name"] not in READERS:
-        return str(data["name"])
-    provenance = data.get("provenance", {})
-    own = (
-        "" if "url" in provenance else Path(provenance.get("root", "")).name
-    )  # what was fetched lies under a hash
-    return own or f"{classes} classes of images"
