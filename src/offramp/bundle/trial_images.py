@@ -95,7 +95,7 @@ def for_int8(manifest: Manifest, root: str | None, trust_code: bool) -> Mapping[
         return {name: of_split(_seen(data, manifest, name), *how) for name in HELD_OUT}
     except OfframpError as error:
         remedy = (
-            "export what `fit` returned" if isinstance(error, _Gone) else "say where they are (`root`)"
+            "export what `fit` returned" if isinstance(error, _Gone) else "say where they are (`data_root`)"
         )
         raise OfframpError(
             f"int8 is calibrated on the trial's images, and {error}; {remedy}, or export without int8"
