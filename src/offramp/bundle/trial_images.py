@@ -24,6 +24,7 @@ from offramp.study.run.trials import data_code
 BATCH = 32
 RANDOM_IMAGES = 256
 COMPARED = 1_000  # images of a test split that is not in memory
+WHERE = "say where they are (`data_root`)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,9 +95,7 @@ def for_int8(manifest: Manifest, root: str | None, trust_code: bool) -> Mapping[
         how = manifest.mean, manifest.std
         return {name: of_split(_seen(data, manifest, name), *how) for name in HELD_OUT}
     except OfframpError as error:
-        remedy = (
-            "export what `fit` returned" if isinstance(error, _Gone) else "say where they are (`data_root`)"
-        )
+        remedy = "export what `fit` returned" if isinstance(error, _Gone) else WHERE
         raise OfframpError(
             f"int8 is calibrated on the trial's images, and {error}; {remedy}, or export without int8"
         ) from None
@@ -111,12 +110,8 @@ def for_stress(
     try:
         split = _seen(_data(manifest, root, trust_code), manifest, "test")
     except OfframpError as error:
-        here = (
-            "train on data that a study file can name"
-            if isinstance(error, _Gone)
-            else "say where they are (`data_root`)"
-        )
-        raise OfframpError(f"the trial's test images are needed, and {error}; {here}") from None
+        remedy = "train on data that a study file can name" if isinstance(error, _Gone) else WHERE
+        raise OfframpError(f"the trial's test images are needed, and {error}; {remedy}") from None
     rows = evenly(len(split), most)
     return split.read(rows), split.labels[rows].numpy(), rows.tolist()
 
