@@ -203,6 +203,7 @@ def plain(results: offramp.Results) -> tuple[str, str]:
 
 def test_a_study_with_controls_runs_and_its_report_knows_them(ran: offramp.Results) -> None:
     labels = ["width tiny", "cut at group1", "size 9"]
+    assert ran.seeds == 1
     assert [line.strategy for line in ran.lines] == ["baseline", "joint", *labels]
     whole = evidence.open(ran.store.root)
     (runs,) = whole.runs

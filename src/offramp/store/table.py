@@ -186,14 +186,15 @@ def by_strategy(store: Records, trials: Iterable[str]) -> list[StrategyResult]:
 def _line_name(manifest: Manifest, host: Manifest, grouped: Mapping[str, Mapping[str, Manifest]]) -> str:
     """Of a strategy its label; of a plain network in what it differs from the host's, and from one that
     came before it under the same name."""
-    name = apart(manifest, host) if len(manifest.exits) == 1 else ""
-    name = name or manifest.strategy
-    first = next(iter(grouped.get(name, {}).values()), manifest)
-    usual = dict(first.network.options)
-    words = [f"{k} {v}" for k, v in manifest.network.options if usual.get(k) != v]
-    if first.recipe.epochs != manifest.recipe.epochs:
-        words.append(f"{manifest.recipe.epochs} epochs")
-    return ", ".join((name, *words))
+    name = (apart(manifest, host) if len(manifest.exits) == 1 else "") or manifest.strategy
+    before = list(grouped.get(name, {}).values()) or [manifest]
+    usual = dict(before[0].network.options)
+    name = ", ".join((name, *(f"{k} {v}" for k, v in manifest.network.options if usual.get(k) != v)))
+    # Of splits of its own each seed may train for other epochs; a seed that comes again is another line.
+    again = before[0].recipe.epochs != manifest.recipe.epochs
+    again &= manifest.seed in {other.seed for other in before}
+    longer = f"{name}, {manifest.recipe.epochs} epochs"
+    return longer if again or longer in grouped else name
 
 
 def _result(
