@@ -55,17 +55,13 @@ def _answer() -> None:
             f"{error}: {shlex.join(['offramp', *sys.argv[1:], '--trust-code'])}" if again else str(error)
         )
         sys.exit(error.exit_code)
-    except (OSError, MemoryError, RecursionError) as error:
-        _say(f"{_reason(error)}; {_hint(error)}; {_traceback_place(error)}")
-        sys.exit(2)
     except KeyboardInterrupt as error:
         sys.exit(exit_code(error))
     except Exception as error:
-        if isinstance(error, ImportError) and UNMAPPED in str(error):
-            _say(f"{_reason(error)}; {_hint(MemoryError())}; {_traceback_place(error)}")
-            sys.exit(2)
-        _say(f"{_reason(error)}; this is a fault of offramp: report it; {_traceback_place(error)}")
-        sys.exit(1)
+        hint = _hint(error)
+        what = hint or "this is a fault of offramp: report it"
+        _say(f"{_reason(error)}; {what}; {_traceback_place(error)}")
+        sys.exit(2 if hint else 1)
 
 
 def _silence_later_ranks() -> None:
@@ -99,11 +95,12 @@ def _reason(error: Exception) -> str:
 
 
 def _hint(error: Exception) -> str:
-    if isinstance(error, MemoryError):
+    """What mends it; empty of a fault of offramp."""
+    if isinstance(error, MemoryError) or (isinstance(error, ImportError) and UNMAPPED in str(error)):
         return "ask for less, or close other programs"
     if isinstance(error, RecursionError):
         return "what was read is nested too deeply; give another file"
-    return "fix that and run again"
+    return "fix that and run again" if isinstance(error, OSError) else ""
 
 
 def _traceback_place(error: Exception) -> str:
