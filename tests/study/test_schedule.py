@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from offramp.data_spec import HELD_OUT
 from offramp.engine.resolve import Node
 from offramp.numerics import Numerics
 from offramp.store.store import Store
@@ -77,6 +78,10 @@ def test_each_arithmetic_and_batch_is_measured_once(
     assert len(batches) == len(set(batches)) == 3
     speeds = [one.macs_per_second for _, one in forecasts.studies]
     assert speeds[0] == speeds[1] == speeds[3] < speeds[2]
+    both = forecast.together([*plans.items()][:2], Store(tmp_path), CPU).totals
+    images = sum(len(plan.data.splits[name]) for name in HELD_OUT)
+    logits = 4 * images * sum(len(t.resolved.final) for t in plan.trials) * plan.net.classes
+    assert both.disk_bytes == forecasts.studies[0][1].totals.disk_bytes + logits  # weights once
 
 
 def test_nothing_left_takes_no_time_on_one_machine(plan: Plan) -> None:

@@ -196,8 +196,6 @@ def forecast(plan: Plan, store: Store, device: torch.device, speed: float | None
         for key, node in plan.nodes.items()
     )
     speed = measured(plan, device) if speed is None else speed
-    parameters = cache(inside(plan.net).parameter_count)
-    weights = sum(4 * parameters(part) for node in plan.nodes.values() for part in node.trained)
     images = len(plan.data.validation) + len(plan.data.calibration) + len(plan.data.test)
     logits = sum(4 * images * len(t.resolved.final) * plan.net.classes for t in plan.trials)
     training = need(plan).trial
@@ -230,9 +228,15 @@ def forecast(plan: Plan, store: Store, device: torch.device, speed: float | None
             cache_disk_bytes=caches.disk,
             cache_live_bytes=caches.live,
             memory_bytes=training + caches.memory,
-            disk_bytes=weights + logits,
+            disk_bytes=_weights(plan, plan.nodes) + logits,
         ),
     )
+
+
+def _weights(plan: Plan, keys: Iterable[str]) -> int:
+    """Bytes that nodes take in the store."""
+    parameters = cache(inside(plan.net).parameter_count)
+    return sum(4 * parameters(part) for key in keys for part in plan.nodes[key].trained)
 
 
 def _to_run(nodes: Iterable[PlannedNode]) -> int:
@@ -258,12 +262,14 @@ def together(plans: Iterable[tuple[str, Plan]], store: Store, device: torch.devi
     speeds: dict[Any, float] = {}
     studies: list[tuple[str, Forecast]] = []
     nodes: dict[str, PlannedNode] = {}
+    again = 0
     for name, plan in plans:
         backbone, batch = plan.study.backbone, plan.study.recipe.batch_size
         network = backbone.name, str(backbone.options), plan.data.shape, plan.numerics, batch
         if network not in speeds:
             speeds[network] = measured(plan, device, QUICK)
         study = forecast(plan, store, device, speeds[network])
+        again += _weights(plan, plan.nodes.keys() & nodes.keys())
         new = {node.key: node for node in study.nodes if node.key not in nodes}
         nodes |= new
         to_run = _to_run(new.values())
@@ -278,6 +284,7 @@ def together(plans: Iterable[tuple[str, Plan]], store: Store, device: torch.devi
         "nodes_in_store": sum(node.in_store for node in nodes.values()),
         "macs_shared": sum(node.macs_written for node in nodes.values()),
         "macs": sum(node.macs for node in nodes.values()),
+        "disk_bytes": sums["disk_bytes"] - again,
     }
     return Forecasts(tuple(studies), Totals(**sums))
 
