@@ -122,29 +122,6 @@ class Resolved:
     carry: Carry = 0.0
 
 
-@dataclass(frozen=True)
-class _Weights:
-    """The source of each part at some point of the program, by (trunk, part)."""
-
-    sources: Mapping[tuple[int, Part], Source]
-
-    def of(self, trunk: int, part: Part) -> Source:
-        return self.sources[trunk, part]
-
-    def lineage(self, trunk: int, exit: int) -> Lineage:
-        """Of the parts that an exit runs."""
-        return tuple(self.of(trunk, part) for part in path(exit))
-
-    def opened(self, trunk: int) -> _Weights:
-        """With that trunk: at its first mention it starts as a copy of the shared one."""
-        if any(opened == trunk for opened, _ in self.sources):
-            return self
-        return self.after(trunk, {part: s for (opened, part), s in self.sources.items() if opened == 0})
-
-    def after(self, trunk: int, changed: Mapping[Part, Source]) -> _Weights:
-        return _Weights({**self.sources, **{(trunk, part): s for part, s in changed.items()}})
-
-
 def resolve(program: Program, net: ExitNetwork, setting: Setting) -> Resolved:
     """The nodes of `program` on `net`.
 
@@ -158,17 +135,21 @@ def resolve(program: Program, net: ExitNetwork, setting: Setting) -> Resolved:
         if not any(fnmatchcase(phase.name, pattern) for phase in program):
             names = [phase.name for phase in program]
             raise OfframpError(f"no phase matches '{pattern}'{nearest(pattern, names)}")
-    weights = _Weights({(0, part): Source() for part in segments(1, net.exits) | heads(1, net.exits)})
-    left: dict[str, tuple[int, _Weights]] = {BEFORE: (0, weights)}
+    every = segments(1, net.exits) | heads(1, net.exits)
+    weights = {(0, part): Source() for part in every}  # by trunk and part, as the program has left them
+    left = {BEFORE: (0, weights)}
     nodes: list[Node] = []
     owners: dict[int, int] = {}
     for index, phase in enumerate(program):
-        weights = weights.opened(phase.trunk).after(phase.trunk, drawn(phase, net))
-        start = {part: weights.of(phase.trunk, part) for k in phase.exits for part in path(k)}
+        trunk = phase.trunk
+        if all(opened != trunk for opened, _ in weights):  # it starts as a copy of the shared one
+            weights = weights | {(trunk, part): weights[0, part] for part in every}
+        weights = weights | {(trunk, part): source for part, source in drawn(phase, net).items()}
+        start = {part: weights[trunk, part] for k in phase.exits for part in path(k)}
         teacher: dict[int, Lineage] = {}
         if phase.teacher is not None and not phase.live:
-            trunk, then = left[phase.teacher]
-            teacher = {k: then.lineage(trunk, k) for k in sorted(phase.taught)}
+            home, then = left[phase.teacher]
+            teacher = {k: tuple(then[home, part] for part in path(k)) for k in sorted(phase.taught)}
         recipe = phase_recipe(phase, setting, len(program))
         reads = _reads(phase, net, setting, recipe, start, teacher)
         if setting.alone is not None:
@@ -177,13 +158,13 @@ def resolve(program: Program, net: ExitNetwork, setting: Setting) -> Resolved:
         needs = tuple(dict.fromkeys(s.node for s in sources if s.node is not None))
         node = Node(digest(reads), reads, phase, setting.seed, recipe, start, teacher, needs)
         nodes.append(node)
-        weights = weights.after(phase.trunk, {p: Source(node.key) for p in node.trained})
-        left[phase.name] = (phase.trunk, weights)
-        owners |= {p.index: phase.trunk for p in node.trained if p.kind == "head"}
-    untouched = all(source == Source() for source in weights.lineage(0, net.exits))
+        weights = weights | {(trunk, part): Source(node.key) for part in node.trained}
+        left[phase.name] = (trunk, weights)
+        owners |= {p.index: trunk for p in node.trained if p.kind == "head"}
+    untouched = all(weights[0, part] == Source() for part in path(net.exits))
     if inside(net).arrives_trained and untouched and net.exits not in owners:
         owners[net.exits] = 0  # the final exit that the network came with, as it was
-    final = {k: weights.lineage(owners[k], k) for k in sorted(owners)}
+    final = {k: tuple(weights[owners[k], part] for part in path(k)) for k in sorted(owners)}
     trunks = tuple(owners.get(k, 0) for k in range(1, net.exits + 1))
     carry = carry_of(program)
     if isinstance(carry, str) and net.exits not in final:  # policies take the last exit for it
