@@ -92,8 +92,7 @@ def build(
         if trunk.constants and "file" in origin.identity:  # the file may have them from elsewhere
             content["constants"] = tensors_digest(trunk.constants)
         origin = dataclasses.replace(origin, identity={**origin.identity, **content})
-    settings = _HeadSettings(dict(spec.head), heads or {}, reasons)
-    return _assembled(trunk, origin, settings, input_shape, classes, seed)
+    return _assembled(trunk, reasons, origin, dict(spec.head), input_shape, classes, seed, heads=heads)
 
 
 def list_places(
@@ -185,8 +184,7 @@ def attach(
     trunk, reasons = _cut(module, input_shape, Origin(None, {}, taps=taps))
     texts = sources(module) if is_chain(taps) else []
     identity = {"code": digest([trunk.code, *texts]), "state": state_digest(module)}
-    settings = _HeadSettings(overrides, {}, reasons)
-    return _assembled(trunk, Origin(None, identity), settings, input_shape, classes, seed)
+    return _assembled(trunk, reasons, Origin(None, identity), overrides, input_shape, classes, seed)
 
 
 # The kinds of heads explain themselves; `help(offramp.attach)` has what the registry says. How far the
@@ -273,42 +271,31 @@ def _cut(module: nn.Module, input_shape: Shape, origin: Origin) -> tuple[Trunk, 
     return trunk, tuple(origin.reason if why == ASKED else why for why in reasons.values())
 
 
-@dataclasses.dataclass(frozen=True)
-class _HeadSettings:
-    """What the early exits' heads are to be.
-
-    Attributes:
-        overrides: Settings of every exit's head.
-        settled: Whole heads by place.
-        reasons: Why each exit is where it is.
-    """
-
-    overrides: Mapping[str, Any]
-    settled: Mapping[str, HeadSpec]
-    reasons: tuple[str, ...]
-
-
 def _assembled(
     trunk: Trunk,
+    whys: Sequence[str],
     origin: Origin,
-    settings: _HeadSettings,
+    overrides: Mapping[str, Any],
     input_shape: Shape,
     classes: int | None,
     seed: int,
+    *,
+    heads: Mapping[str, HeadSpec] | None = None,
 ) -> ExitNetwork:
-    """The trunk with its heads."""
+    """The trunk with its heads. whys: of each early exit's place; overrides: settings of every head;
+    heads: whole ones by place."""
     costs, shapes, logits = measured(trunk, input_shape)
     reference = next(trunk.module.parameters())
     classes = _classes(logits, classes, type(trunk.module).__name__)
-    early, heads, reasons = [], [], list(settings.reasons)
+    early, built, reasons, settled = [], [], list(whys), heads or {}
     *places, _ = trunk.places
     for k, (place, shape) in enumerate(zip(places, shapes, strict=False), start=1):
         tap = HeadInput(shape, f"exit {k} at '{place}'", input_shape[1:], (k, len(places)))
         default = origin.heads[min(k, len(origin.heads)) - 1] if origin.heads else paper_head(k)
-        specs = [settings.settled.get(place) or resolve(default, settings.overrides, tap)]
+        specs = [settled.get(place) or resolve(default, overrides, tap)]
         chosen = reasons[k - 1] not in (ASKED, origin.reason)  # the place, by us
-        if chosen and place not in settings.settled and "kind" not in settings.overrides:
-            specs += _lighter(specs[0], settings.overrides, tap)
+        if chosen and place not in settled and "kind" not in overrides:
+            specs += _lighter(specs[0], overrides, tap)
         for spec in specs:  # until the head costs no more than leaving here spares
             exit = Exit(place, spec, shape)
             head = drawn_head(exit, classes, trunk.clock, seed, "initial")
@@ -322,7 +309,7 @@ def _assembled(
             )
         costs[Part("head", k)] = cost
         early.append(exit)
-        heads.append(head)
+        built.append(head)
     facts = NetFacts(
         tuple(early),
         classes,
@@ -336,7 +323,7 @@ def _assembled(
         as_study=origin.as_study,
         attributes="" if origin.make else attributes_digest(trunk.module),
     )
-    net = ExitNetwork(NetworkParts((trunk,), (0,) * (len(early) + 1), tuple(heads), facts))
+    net = ExitNetwork(NetworkParts((trunk,), (0,) * (len(early) + 1), tuple(built), facts))
     if origin.make is None:
         for remark in _remarks(net, logits):
             warnings.warn(remark, OfframpWarning, stacklevel=3)
