@@ -10,12 +10,14 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -290,6 +292,22 @@ def seeded(seed: int) -> Iterator[None]:
         else:
             reseed(seed)
         yield
+
+
+@contextmanager
+def seeded_on_cpu(seed: int) -> Iterator[None]:
+    """Seed Python's, NumPy's and torch's global generators, and put them back at the end. Those of
+    accelerators stay: this is for whatever code of the user's there is, image by image."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
 
 
 def random_state(device: torch.device) -> tuple[Tensor, ...]:

@@ -25,10 +25,10 @@ from offramp.augment import Augment, View
 from offramp.data import Data, DataSpec, load
 from offramp.data import samples as samples_module
 from offramp.data.dataset import FileSplit, Split
-from offramp.data.images.dataset_images import seeded
 from offramp.data.load import assemble, from_dataset
 from offramp.data.notes import notes
 from offramp.data.samples import read_samples
+from offramp.device import seeded_on_cpu
 from offramp.engine.images import Images
 from offramp.nets.backbones.digits_cnn import DigitsCNN
 from offramp.study.plan.plan import data_identity
@@ -170,12 +170,12 @@ def test_floats_stream_too(workers: int) -> None:
 
 def test_the_seed_of_the_program_stands_still() -> None:
     torch.manual_seed(3)
-    with seeded(1):
+    with seeded_on_cpu(1):
         first = (random.random(), np.random.rand(), float(torch.rand(())))
     after = float(torch.rand(()))
     torch.manual_seed(3)
     assert float(torch.rand(())) == after
-    with seeded(1):
+    with seeded_on_cpu(1):
         assert (random.random(), np.random.rand(), float(torch.rand(()))) == first
 
 

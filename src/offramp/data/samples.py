@@ -25,7 +25,6 @@ from offramp.data.images.dataset_images import (
     plain_seed,
     read_sample,
     sample_failed,
-    seeded,
     type_of,
     view_seed,
 )
@@ -34,6 +33,7 @@ from offramp.data.images.geometry import Geometry
 from offramp.data.progress import LoggedProgress
 from offramp.data.raw import REGRESSION, ImageRows, RawData, RawSplit
 from offramp.data_spec import SPLITS
+from offramp.device import seeded_on_cpu
 from offramp.errors import OfframpError, kind_of, nearest
 from offramp.hashing import derive
 from offramp.inputs import Shape, check_numbers
@@ -443,7 +443,7 @@ def _by_rows(samples: SampleRows, split: str, total: int) -> Iterator[tuple[Tens
 
 def _in_order(samples: Any, split: str, total: int, seed: int) -> Iterator[tuple[Tensor, Any]]:
     """The first samples of an iterable."""
-    with seeded(derive(seed, "samples")):
+    with seeded_on_cpu(derive(seed, "samples")):
         where = f"{split} data"
         try:
             for number, sample in enumerate(itertools.islice(iter(samples), total)):

@@ -6,15 +6,13 @@ that has the same name.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-import numpy as np
 from torch import Tensor, nn
 
-from offramp.device import seeded
+from offramp.device import seeded, seeded_on_cpu
 from offramp.errors import OfframpError
 from offramp.hashing import derive
 from offramp.inputs import Shape, is_square
@@ -309,12 +307,5 @@ def drawn_module(make: Make, seed: int, draw: str) -> nn.Module:
     """`make()`'s module, its weights a function of (seed, draw), whichever of torch, NumPy and Python
     draws them. The global generators stay put."""
     number = derive(seed, "backbone", draw)
-    before = random.getstate(), np.random.get_state()
-    try:
-        random.seed(number)
-        np.random.seed(number % 2**32)
-        with seeded(number):
-            return make()
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
+    with seeded_on_cpu(number), seeded(number):
+        return make()

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import random
 import tempfile
 import threading
 import traceback
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +19,7 @@ from torch import Tensor
 from offramp.augment import View
 from offramp.data.images.files import EXIF_ORIENTATION, described, of_eight_bits, pixel_digest
 from offramp.data.images.geometry import picture
+from offramp.device import seeded_on_cpu
 from offramp.errors import OfframpError, in_line, kind_of
 from offramp.hashing import derive
 from offramp.inputs import is_text
@@ -148,21 +146,6 @@ class Spool:
         return torch.frombuffer(data, dtype=kind.dtype).reshape(kind.shape)
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Python's, NumPy's and torch's global generators begin at `seed`, and then are as they were."""
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.default_generator.manual_seed(seed)
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.set_rng_state(before[2])
-
-
 def plain_seed(row: int) -> int:
     """The seed for reading an image as it is evaluated."""
     return derive(0, "sample", row)
@@ -188,7 +171,7 @@ def read_sample(samples: SampleRows, row: int, seed: int, where: str) -> tuple[T
     Raises:
         OfframpError: for what is no (image, label), and where the Dataset fails.
     """
-    with seeded(seed):
+    with seeded_on_cpu(seed):
         try:
             sample = samples[row]
         except OfframpError:
