@@ -1,25 +1,34 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): 32 px color images of 10 and of 100 classes.
 
-They come as Parquet files of the Hugging Face hub, or as the official binary version: records of one or
-two label bytes and 3,072 pixels, in `.bin` files or in the `.tar.gz` of them. The official Python
-version is pickled, and is never read.
+They come as the official binary version: records of one or two label bytes and 3,072 pixels, in `.bin`
+files or in the `.tar.gz` of them. Or as Parquet files of the Hugging Face hub: an image column (a struct
+of `bytes` and `path`, or plain bytes), an integer label column, class names in the schema's
+`huggingface` entry. The official Python version is pickled, and is never read.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 
-from offramp.data.images.files import check_link
+from offramp.data.images.files import EncodedImages, check_link
 from offramp.data.raw import DataSource, DeclaredCounts, RawData, RawSplit, fixed_counts
-from offramp.data.sources import parquet
 from offramp.errors import OfframpError, in_line
-from offramp.files import check_regular
+from offramp.files import ARRAYS, check_regular
+from offramp.hashing import file_digest
 from offramp.units import size
 
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -31,6 +40,9 @@ IMAGES = (50_000, 10_000)
 SHAPE = (3, 32, 32)
 PIXELS = 3 * 32 * 32
 LARGEST = 2**30  # bytes of a file in the archive, seven times the official ones
+LARGE, RATIO = 2**30, 20  # images of more bytes, packed more tightly, are a trap and no data
+ROWS, FEW = 64, 10**6  # of Parquet, that are unpacked at a time; in a file, however short
+FOLDERS = (".", "data", "plain_text")  # where the hub's repositories keep their shards
 SAME_COUNTS = frozenset({"image_column", "label_column", "official"})
 
 
@@ -134,7 +146,7 @@ def cifar100(
 def _read(root: Path, layout: BinaryLayout, columns: tuple[str, str], official: bool) -> RawData:
     """Whichever form lies in `root`. columns: of images and labels, in Parquet."""
     paths = _binary_files(root, layout)
-    raw = _from_binary(root, paths, layout) if paths else parquet.read(root, *columns, layout.fetch)
+    raw = _from_binary(root, paths, layout) if paths else _from_parquet(root, *columns, layout.fetch)
     counts = (len(raw.train.labels), len(raw.test.labels) if raw.test else 0)
     if official and counts != IMAGES:
         raise OfframpError(
@@ -159,7 +171,7 @@ def _binary_files(root: Path, layout: BinaryLayout) -> list[Path]:
     if (root / layout.archive).is_file():
         return [root / layout.archive]
     pickled = [*root.glob("cifar-10*-python*"), *root.glob("cifar-10*-batches-py")]
-    if pickled and not any(any((root / f).glob("*.parquet")) for f in parquet.FOLDERS):
+    if pickled and not any(any((root / f).glob("*.parquet")) for f in FOLDERS):
         raise OfframpError(
             f"{pickled[0]} is the pickled version, which can run code and is never read; fetch the "
             f"binary version, {layout.archive}, of {PAGE}"
@@ -186,7 +198,7 @@ def _from_binary(root: Path, paths: list[Path], layout: BinaryLayout) -> RawData
     except UnicodeDecodeError as error:
         raise OfframpError(f"{root}: {layout.names} is no text; fetch it again") from error
     train, test = (_records(root, contents, names, layout) for names in (layout.train, layout.test))
-    return RawData(train, test, classes, provenance={"root": str(root), "files": parquet.hashes(paths)})
+    return RawData(train, test, classes, provenance={"root": str(root), "files": _hashes(paths)})
 
 
 def _unpacked(path: Path, layout: BinaryLayout) -> dict[str, bytes]:
@@ -227,6 +239,133 @@ def _records(
     records = torch.from_numpy(np.frombuffer(data, np.uint8).reshape(-1, length).copy())
     images = records[:, layout.labels :].reshape(-1, *SHAPE)
     return RawSplit(images, records[:, layout.label].to(torch.int64))
+
+
+# Parquet
+
+
+def _hashes(paths: Iterable[Path]) -> dict[str, Any]:
+    """What provenance says of files: their bytes and SHA-256, by name."""
+    return {p.name: {"bytes": p.stat().st_size, "sha256": file_digest(p)} for p in paths}
+
+
+def _from_parquet(root: Path, image_column: str, label_column: str, fetch: str) -> RawData:
+    """The train and test split of a folder. fetch: where to get the files, for the error."""
+    files: dict[str, Any] = {}
+    parts: dict[str, RawSplit] = {}
+    classes: set[tuple[str, ...]] = set()
+    for split in ("train", "test"):
+        shards = _shards(root, split, fetch)
+        tables = {path: _table(path, image_column, label_column) for path in shards}
+        classes |= {_class_names(table.schema, label_column) for table in tables.values()}
+        if len(classes) > 1:
+            raise OfframpError(f"{split} files in {root} name other classes; fetch {fetch} again")
+        if not any(table.num_rows for table in tables.values()):
+            raise OfframpError(f"{split} files in {root} hold no images; fetch {fetch} again")
+        files |= _hashes(shards)
+        parts[split] = _split(tables, image_column, label_column)
+    provenance = {"root": str(root), "files": files}
+    return RawData(parts["train"], parts["test"], classes.pop(), provenance=provenance)
+
+
+def _split(tables: dict[Path, Any], image_column: str, label_column: str) -> RawSplit:
+    images = [_image_bytes(table[image_column], path, image_column) for path, table in tables.items()]
+    labels = [_labels(table[label_column], path, label_column) for path, table in tables.items()]
+    places = [(path, i) for path, table in tables.items() for i in range(table.num_rows)]
+    column = pa.chunked_array([chunk for part in images for chunk in part.chunks], pa.large_binary())
+    names = tuple(f"{path} row {i}" for path, i in places)
+    ids = tuple(f"{path.name} row {i}" for path, i in places)
+    return RawSplit(EncodedImages(partial(_row, column), names, ids), torch.cat(labels))
+
+
+def _row(column: Any, row: int) -> bytes:
+    file: bytes = column[row].as_py()
+    return file
+
+
+def _shards(root: Path, split: str, fetch: str) -> list[Path]:
+    layout = f"{split}-*.parquet"
+    if not root.is_dir():
+        raise OfframpError(
+            f"there is no folder {root}; fetch {fetch} so that it holds train-*.parquet and "
+            "test-*.parquet, or set data.root"
+        )
+    shards = next((s for f in FOLDERS if (s := sorted((root / f).glob(layout)))), [])
+    if not shards:
+        raise OfframpError(f"{root} holds no {layout}; fetch {fetch} into it, or set data.root")
+    for path in shards:
+        check_link(root, path)
+    total = re.search(r"-of-(\d+)\.parquet$", shards[0].name)
+    if total and int(total[1]) != len(shards):
+        raise OfframpError(
+            f"{shards[0].parent} holds {len(shards)} of {int(total[1])} {layout} files; "
+            f"fetch {fetch} again"
+        )
+    return shards
+
+
+def _table(path: Path, image_column: str, label_column: str) -> Any:
+    """The two columns of a file, read a few rows at a time: what is packed may unpack to any size."""
+    columns, batches = [*dict.fromkeys((image_column, label_column))], []
+    try:
+        check_regular(path, ARRAYS)
+        length = path.stat().st_size
+        room = most = max(LARGE, RATIO * length)
+        with path.open("rb") as opened, pq.ParquetFile(opened) as file:
+            present = file.schema_arrow.names
+            for key, column in (("image_column", image_column), ("label_column", label_column)):
+                if column not in present:
+                    raise OfframpError(
+                        f"{path} has no column '{column}'; set data.{key} to one of {', '.join(present)}"
+                    )
+            if (rows := file.metadata.num_rows) > max(FEW, length):
+                raise OfframpError(f"{path} has {rows:,} rows in {size(length)}; fetch it again")
+            for batch in file.iter_batches(ROWS, columns=columns):
+                batches.append(batch.select(columns))
+                room -= batch.nbytes
+                if room < 0:
+                    raise OfframpError(f"{path} unpacks to more than {size(most)}; fetch it again")
+            schema = file.schema_arrow
+            fields = [schema.field(column) for column in columns]
+            return pa.Table.from_batches(batches, pa.schema(fields, schema.metadata))
+    except OfframpError:
+        raise
+    except Exception as error:  # pyarrow raises whatever it likes on damaged bytes
+        reason = in_line(error)
+        raise OfframpError(f"{path} is no readable Parquet file ({reason}); fetch it again") from error
+
+
+def _image_bytes(column: Any, path: Path, name: str) -> Any:
+    if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
+        column = pc.struct_field(column, "bytes")
+    if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
+        raise OfframpError(
+            f"{path}: column '{name}' is {column.type}, not images; set data.image_column"
+        )
+    if column.null_count:
+        raise OfframpError(
+            f"{path}: column '{name}' lacks the bytes of {column.null_count} images; "
+            "use files with the images embedded"
+        )
+    return column.cast(pa.large_binary())  # plain binary overflows at 2 GiB
+
+
+def _labels(column: Any, path: Path, name: str) -> Tensor:
+    if not pa.types.is_integer(column.type) or column.null_count:
+        raise OfframpError(
+            f"{path}: column '{name}' is {column.type} with {column.null_count} empty rows, not a "
+            "class number in every row; set data.label_column"
+        )
+    return torch.tensor(column.to_numpy(), dtype=torch.int64)
+
+
+def _class_names(schema: Any, label_column: str) -> tuple[str, ...]:
+    """The names that the hub's libraries leave in the schema; empty where there are none."""
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        return tuple(str(name) for name in features[label_column]["names"])
+    except (KeyError, TypeError, ValueError):
+        return ()
 
 
 CIFAR10 = DataSource(
