@@ -141,10 +141,7 @@ def _channels(images: Tensor, channels: int) -> Tensor:
     if channels == 3 and images.shape[1] == 1:
         return images.expand(-1, 3, -1, -1).contiguous()
     if channels == 1 and images.shape[1] == 3 and images.dtype == torch.uint8:
-        weights = torch.tensor([19595, 38470, 7471], dtype=torch.int32)[:, None, None]  # of 65536
-        return torch.stack(
-            [((i.to(torch.int32) * weights).sum(0, keepdim=True) + 32768 >> 16) for i in images]
-        ).to(torch.uint8)
+        return torch.stack([pixels(as_mode(picture(image), "L")) for image in images])
     raise OfframpError(
         f"data.channels is {channels}, but images have {images.shape[1]} of {images.dtype}; leave it out"
     )
