@@ -116,6 +116,14 @@ def test_what_trained_is_taken_and_its_average_is_named(state, tmp_path):
     assert inside(net).facts.initial.endswith("state_dict_ema")
 
 
+def test_an_adopted_network_is_filled_with_what_trained_too(state, tmp_path):
+    average = {name: tensor + 1 for name, tensor in state.items()}
+    file = saved(tmp_path / "a.pt", {"state_dict_ema": average, "state_dict": state})
+    module = inside(digits_net()).trunks[0].module
+    pretrained.fill(module, file)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in module.state_dict().items())
+
+
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
 def test_a_checkpoint_in_several_files(kind, state, tmp_path, snapshot):
     names = [f"model-{n}-of-00002.{kind}" for n in ("00001", "00002")]

@@ -304,13 +304,8 @@ def fit_to(trunk: Trunk, sets: Mapping[str, TensorsByName], source: str) -> Init
         OfframpError: Naming how many tensors fit, and the first that do not.
     """
     own = trunk.module.state_dict()
-    fits = [
-        (key, _fitting(tensors, own), tensors)
-        for key, stored in sets.items()
-        for tensors in _named_as(stored, own)
-    ]
-    # Averaged weights (`state_dict_ema`) are another network; what was trained is meant.
-    key, chosen, tensors = max(fits, key=lambda f: (len(f[1]), "ema" not in f[0]))
+    fits = _fits(sets, own)
+    key, chosen, tensors = fits[0]
     first, classifier = next(iter(own)), trunk.classifier.state()
     read = classifier.keys() | {name for segment in trunk.segments for name in segment.state()}
     drawn, misfits = [], []
@@ -352,8 +347,18 @@ def _named_as(tensors: TensorsByName, own: TensorsByName) -> Iterator[TensorsByN
         yield {name.removeprefix(best): tensor for name, tensor in tensors.items()}
 
 
-def _fitting(tensors: TensorsByName, own: TensorsByName) -> TensorsByName:
-    return {n: tensors[n] for n, t in own.items() if n in tensors and tensors[n].shape == t.shape}
+def _fits(
+    sets: Mapping[str, TensorsByName], own: TensorsByName
+) -> list[tuple[str, TensorsByName, TensorsByName]]:
+    """Of each set, under each of its names, its key, what fits a network's `own` tensors, and all of it;
+    first where most fits."""
+    fits = [
+        (key, {n: named[n] for n, t in own.items() if n in named and named[n].shape == t.shape}, named)
+        for key, stored in sets.items()
+        for named in _named_as(stored, own)
+    ]
+    # Averaged weights (`state_dict_ema`) are another network; what was trained is meant.
+    return sorted(fits, key=lambda fit: (-len(fit[1]), "ema" in fit[0]))
 
 
 def fill(module: nn.Module, source: str) -> str:
@@ -370,8 +375,7 @@ def fill(module: nn.Module, source: str) -> str:
         OfframpError: It lacks a tensor of the module, or has one of another shape.
     """
     own = module.state_dict()
-    every = [named for stored in read(source, "").values() for named in _named_as(stored, own)]
-    tensors, named = max(((_fitting(named, own), named) for named in every), key=lambda p: len(p[0]))
+    _, tensors, named = _fits(read(source, ""), own)[0]
     absent = [name for name in own if name not in tensors and not name.endswith(COUNTER)]
     if absent:
         raise OfframpError(
