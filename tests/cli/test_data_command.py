@@ -226,6 +226,24 @@ def test_a_sheet_shows_the_views_that_train(cli: Cli, photos: Path) -> None:
     assert np.array_equal(cells[0], cells[2]) and not np.array_equal(cells[0], cells[1])
 
 
+@pytest.mark.parametrize(
+    ("pixels", "augment", "message"),
+    [
+        ("torch.randn(60, 3, 8, 8)", "{resized_crop: [0.5, 1]}", "needs uint8 images"),
+        ("torch.randn(60, 3, 8, 8)", "{jitter: 0.2}", "needs uint8 images"),
+        ("torch.ones(60, 3, 8, 8).byte()", "{crop: 9, pad: reflect}", "cannot reflect images of 8×8"),
+        ("torch.ones(60, 4, 8, 8).byte()", "{resized_crop: [0.5, 1]}", "works on 1 or 3 channels"),
+    ],
+    ids=["box-of-floats", "jitter-of-floats", "reflected", "channels"],
+)
+def test_a_sheet_is_refused_where_training_would_be(
+    cli: Cli, tmp_path: Path, pixels: str, augment: str, message: str
+) -> None:
+    code = f'import torch\ndef own():\n    return {{"train": ({pixels}, torch.arange(60) % 3)}}\n'
+    (tmp_path / "own.py").write_text(code)
+    refused(cli("data", "describe", f"{tmp_path}/own.py:own", "--augment", augment), message)
+
+
 def test_a_sheet_of_many_classes_says_that_it_is_not_all(cli: Cli, tmp_path: Path) -> None:
     for number in range(MOST_CLASSES + 3):
         place = tmp_path / "many" / f"a class with quite a long name {number:02d}"

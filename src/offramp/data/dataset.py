@@ -298,7 +298,7 @@ class Data:
                 "one a channel, std above zero"
             )
         if self.augment is not None:
-            _check(self.augment, like)
+            check_augment(self.augment, like.shape, like.dtype)
 
     @property
     def splits(self) -> dict[str, Split | FileSplit]:
@@ -403,26 +403,26 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return images.to(torch.float32).mul_(scale[:, None, None]).add_(shift[:, None, None])
 
 
-def _check(augment: Augment, train: Split | FileSplit) -> None:
-    if is_text(train.shape):
+def check_augment(augment: Augment, shape: Shape, dtype: torch.dtype) -> None:
+    """Raises OfframpError where training examples of that shape and type cannot be augmented so."""
+    if is_text(shape):
         raise OfframpError("augment is for images, and these are texts; leave it out")
     if fault := clash(augment):
         raise OfframpError(f"augment.{fault[0]} {fault[1]}")
     for name in ("jitter", "resized_crop"):
-        if getattr(augment, name) and train.dtype != torch.uint8:
+        if getattr(augment, name) and dtype != torch.uint8:
             raise OfframpError(
                 f"augment.{name} needs uint8 images, and these are float32, taken as normalized; "
                 "leave it out"
             )
-    if augment.pad == "reflect" and augment.crop >= min(train.shape[1:]):
+    if augment.pad == "reflect" and augment.crop >= min(shape[1:]):
         raise OfframpError(
-            f"augment.crop of {augment.crop} px cannot reflect images of "
-            f"{train.shape[1]}×{train.shape[2]} px; make it smaller"
+            f"augment.crop of {augment.crop} px cannot reflect images of {shape[1]}×{shape[2]} px; "
+            "make it smaller"
         )
-    if augment.resized_crop and train.shape[0] not in (1, 3):
+    if augment.resized_crop and shape[0] not in (1, 3):
         raise OfframpError(
-            f"augment.resized_crop works on 1 or 3 channels, and images have {train.shape[0]}; "
-            "leave it out"
+            f"augment.resized_crop works on 1 or 3 channels, and images have {shape[0]}; leave it out"
         )
 
 

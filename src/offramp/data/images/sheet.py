@@ -10,6 +10,7 @@ from torch import Tensor
 
 from offramp.augment import Augment
 from offramp.data.audit import UnreadData
+from offramp.data.dataset import check_augment
 from offramp.data.images.files import StoredImages, pixels
 from offramp.data.images.geometry import Geometry, picture
 from offramp.data.splits import Subset, class_counts
@@ -96,6 +97,7 @@ def _cells(
     plain = geometry.of(stored)
     if augment is None:
         return [plain]
+    check_augment(augment, tuple(plain.shape), plain.dtype)
     whole: Image.Image | None = None
     if augment.resized_crop is not None:
         whole = picture(plain) if isinstance(stored, Tensor) else geometry.whole(stored)
