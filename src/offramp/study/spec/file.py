@@ -49,16 +49,19 @@ class StudyFile:
 
     def study(self, more: Sequence[str] = ()) -> Study:
         """more: settings on top. Raises OfframpError for everything that is wrong in it."""
-        settings = (*root_setting(self.data_root), *self.settings, *more)
-        return _read(self.document, str(self.path), settings)
+        return self._set((*root_setting(self.data_root), *self.settings, *more))[1]
 
     def rewritten(self, more: Sequence[str] = ()) -> dict[str, Any]:
         """What the file says with its settings and more, to be written again: in the types of JSON,
         shorthands and what its scale sets written out. Raises OfframpError as `study` does."""
-        where = self.document.places(str(self.path))
-        written = places.expanded(self.document.value, str(self.path))
-        value, _ = _set(written, where, (*self.settings, *more))
+        value, _ = self._set((*self.settings, *more))
         return {key: section for key, section in value.items() if key != "scale"}
+
+    def _set(self, settings: Sequence[str]) -> tuple[dict[str, Any], Study]:
+        value, source = self.document.value, str(self.path)
+        if value is None:
+            raise OfframpError(f"{source}: the file is empty; write strategies, backbone and data in it")
+        return _set(places.expanded(value, source), self.document.places(source), settings)
 
 
 def root_setting(folder: str | Path | None) -> list[str]:
@@ -100,7 +103,7 @@ def parse(
     value, where = places.expanded(mapping, name), places.everywhere(mapping, (), name)
     for key, flag in (flags or {}).items():
         where |= places.everywhere(mapping[key], (key,), flag)
-    return _study(value, where, overrides)
+    return _set(value, where, overrides)[1]
 
 
 def as_text(study: Study, without_functions: bool = True) -> str:
@@ -231,16 +234,6 @@ def _listed(path: Path, document: Document) -> Iterator[tuple[Path, Document]]:
 def _document(path: Path) -> Document:
     missing = "no such study file; `offramp recipes demo > demo.yaml` writes one to start from"
     return yaml_lines.parse(yaml_lines.text_of(path, missing), str(path))
-
-
-def _read(document: Document, source: str, overrides: Sequence[str]) -> Study:
-    if document.value is None:
-        raise OfframpError(f"{source}: the file is empty; write strategies, backbone and data in it")
-    return _study(places.expanded(document.value, source), document.places(source), overrides)
-
-
-def _study(value: dict[str, Any], where: Places, overrides: Sequence[str]) -> Study:
-    return _set(value, where, overrides)[1]
 
 
 def _set(value: dict[str, Any], where: Places, overrides: Sequence[str]) -> tuple[dict[str, Any], Study]:
