@@ -82,6 +82,7 @@ BAD: dict[str, Program] = {
     "a number for a name": (replace(GOOD, name=3),),  # type: ignore[arg-type]
     "the trunk of no exit": (replace(GOOD, trunk=5),),
     "a trunk by its name": (replace(GOOD, trunk="own"),),  # type: ignore[arg-type]
+    "an answer carried, or not": (replace(GOOD, carry=True),),
     "a teacher that is no phase": (replace(GOOD, teacher="nobody"),),
     "no loss": (replace(GOOD, loss=()),),
     "no tuple of terms": (replace(GOOD, loss=CE(1)),),  # type: ignore[arg-type]

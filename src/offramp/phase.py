@@ -717,7 +717,7 @@ def carry_of(program: Program) -> Carry:
 
 def _mistakes_of_carry(phase: Phase, exits: int) -> Iterator[str]:
     learned = phase.carry in (LEARNED, HIDDEN)
-    if not learned and (isinstance(phase.carry, str) or not 0 < phase.carry <= 1):
+    if not learned and (isinstance(phase.carry, str | bool) or not 0 < phase.carry <= 1):
         yield f"carries {phase.carry} of an answer; give a share from 0 to 1, 'learned' or 'hidden'"
     apart = {exits} if learned else set()  # answers alone, in training and as a teacher
     read = [k for k in phase.exits if k not in apart]
