@@ -217,9 +217,8 @@ class ExecutionSpec(Section):
     @model_validator(mode="before")
     @classmethod
     def _known(cls, value: Any) -> Any:
-        value = mapping(value, cls.model_fields)
-        off = dict.fromkeys(("cache", "fuse", "share"), False)
-        return {**off, **value} if value.get("mode") == "plain" else value
+        alone = isinstance(value, Mapping) and value.get("mode") == "plain"
+        return {**dict.fromkeys(("cache", "fuse", "share"), False), **value} if alone else value
 
     @model_validator(mode="after")
     def _consistent(self) -> ExecutionSpec:
@@ -332,7 +331,7 @@ class Study(Section):
     def _known(cls, value: Any) -> Any:
         if isinstance(value, Mapping) and "studies" in value:
             raise fail("is a list of study files; name one of them", "studies")
-        return mapping(value, cls.model_fields)
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
