@@ -23,7 +23,7 @@ from offramp.bundle import parity, runtime, runtimes
 from offramp.bundle.export import ExportOptions
 from offramp.bundle.folder import seal
 from offramp.bundle.runtime import Bundle, BundleError
-from offramp.bundle.runtimes import RUNTIMES, check_runtimes
+from offramp.bundle.runtimes import RUNTIMES, check_runtimes, total_bytes
 from offramp.data import DataSpec, load
 from offramp.errors import OfframpError
 from refusal import refuses
@@ -329,3 +329,18 @@ except run.BundleError as error:
         "(3,)",
         "onnxruntime is not installed here; pip install onnxruntime",
     ]
+
+
+def test_weights_beside_a_graph_count_as_its_own(tmp_path: Path) -> None:
+    """They lie there where a graph file could not hold them."""
+    (tmp_path / "exit-1.mlpackage" / "Data").mkdir(parents=True)
+    places = {
+        "exit-1.onnx": 10,
+        "exit-1.onnx.data": 500,
+        "exit-10.onnx": 7,
+        "exit-1.mlpackage/Data/a": 3,
+    }
+    for name, size in places.items():
+        (tmp_path / name).write_bytes(b"x" * size)
+    assert total_bytes([tmp_path / "exit-1.onnx"]) == 510
+    assert total_bytes([tmp_path / "exit-10.onnx", tmp_path / "exit-1.mlpackage"]) == 10

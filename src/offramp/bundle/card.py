@@ -94,9 +94,9 @@ class CardInt8:
 
 @dataclass(frozen=True)
 class RuntimeRow:
-    """A runtime that has stages in the bundle. version, mean_milliseconds: of one image through all of a
-    stage, for each, or None where that was not measured; largest, near: see `Parity`; share, lost:
-    see `Likeness`, of int8; elsewhere: why nothing of it was tried here, if so."""
+    """A runtime that has stages in the bundle. version, stage_milliseconds: of one image through all of
+    a stage, for each, or None where that was not measured; largest, near: see `Parity`; share, lost: see
+    `Likeness`, of int8; elsewhere: why nothing of it was tried here, if so."""
 
     runtime: str
     version: str | None

@@ -15,7 +15,7 @@ from offramp.bundle import folder as bundle
 from offramp.bundle.card import Card, RuntimeRow, card, markdown
 from offramp.bundle.parity import Likeness, Parity
 from offramp.bundle.runtime import Bundle
-from offramp.bundle.runtimes import RUNTIMES, bundled, check_runtimes, write_stage
+from offramp.bundle.runtimes import RUNTIMES, bundled, check_runtimes, total_bytes, write_stage
 from offramp.bundle.runtimes import size as bytes_of
 from offramp.bundle.trial_images import Shown, SplitImages, for_check, for_int8
 from offramp.errors import OfframpError
@@ -121,10 +121,6 @@ class _Parts:
     def files(self, folder: Path) -> list[Path]:
         """The graphs of the stages in a folder."""
         return [folder / stage.file for stage in self.stages]
-
-    def size(self, folder: Path) -> int:
-        """Bytes of the graphs."""
-        return sum(file.stat().st_size for file in self.files(folder))
 
 
 def export(
@@ -263,7 +259,7 @@ def _in_runtimes(
 ) -> Generator[str, None, Card]:
     """The card with a row for each runtime, where there are any beside onnxruntime. compare: a bundle
     with what it shall answer."""
-    rows = [RuntimeRow.of("onnxruntime", parts.size(folder), about.check, about.latency)]
+    rows = [RuntimeRow.of("onnxruntime", total_bytes(parts.files(folder)), about.check, about.latency)]
     for name in options.runtimes:
         yield f"trying {RUNTIMES[name].title}"
         alike, times, elsewhere = None, None, RUNTIMES[name].elsewhere
@@ -338,7 +334,7 @@ def _int8(
         float32 = _rest(plain, parts).with_latency(_times(plain, options))
         about = about.with_latency(_times(folder, options))
         about = yield from _in_runtimes(folder, small, about, options, compare)
-        sizes = (parts.size(plain), small.size(folder))
+        sizes = (total_bytes(parts.files(plain)), total_bytes(small.files(folder)))
     return about.beside_float32(float32, sizes, lost, options.int8)
 
 

@@ -165,7 +165,13 @@ def size(name: str, folder: Path, stages: Sequence[Path]) -> int:
     """Bytes of a runtime's stages in a bundle. stages: the files of the ONNX graphs."""
     runtime = RUNTIMES[name]
     parts = [folder / FOLDER] if runtime.gather else [p.with_suffix(runtime.suffix) for p in stages]
-    files = (file for part in parts for file in ([part] if part.is_file() else part.rglob("*")))
+    return total_bytes(parts)
+
+
+def total_bytes(parts: Iterable[Path]) -> int:
+    """Of files and folders, and of weights that lie beside a graph as they are too large for it."""
+    whole = (each for part in parts for each in part.parent.glob(f"{part.name}*"))
+    files = (file for each in whole for file in (each, *each.rglob("*")))
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
