@@ -337,6 +337,7 @@ def _run_list(request: StudyRequest, site: TrainingSite, reporter: Reporter) -> 
             reporter.say(f"{member.path}, {own}study {number} of {len(request.members)}")
             remark(plan, reporter)
             parts.append((member.path, _run_one(plan, site, reporter)))
+            del plan  # its images leave before those of the next study are read
             is_shown = reporter.show(parts[-1][1].document())
             if parts[-1][1].interrupted:
                 break
