@@ -143,6 +143,12 @@ def test_what_is_for_images_alone_is_refused(snapshot: SnapshotAssertion) -> Non
     assert refusal(from_dataset, (ids, labels), normalize="imagenet") == snapshot
 
 
+@pytest.mark.parametrize("name", ["digits-cnn", "timm/resnet18", "torchvision/resnet18"])
+def test_a_backbone_by_name_takes_no_texts(name: str) -> None:
+    message = refusal(offramp.attach, name, 2, (LENGTH,), CLASSES)
+    assert f"backbone '{name}' takes images, and these are texts" in message
+
+
 def test_a_dataset_of_texts_reads_as_arrays_do() -> None:
     ids, labels = texts(60)
     arrays = from_dataset((ids, labels))
