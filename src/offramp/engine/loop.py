@@ -38,6 +38,7 @@ from offramp.errors import OfframpError, OfframpWarning, kind_of
 from offramp.hashing import derive
 from offramp.inputs import check_numbers, is_text
 from offramp.nets.foreign import MultiExit
+from offramp.nets.inside import NetworkParts
 from offramp.nets.network import ExitNetwork, inside, reshape
 from offramp.parts import Carry, Part, Parts, heads, segments
 from offramp.phase import BEFORE, EWC, Init, Phase, Program, describe, listed, notes
@@ -65,21 +66,18 @@ class Body:
         return sorted(segments(1, self.net.exits) | heads(1, self.net.exits))
 
     @property
-    def _own(self) -> Any:
+    def _own(self) -> NetworkParts | MultiExit:
         return inside(self.net) if isinstance(self.net, ExitNetwork) else self.net
 
     def parameters_of(self, part: Part) -> list[nn.Parameter]:
-        parameters: list[nn.Parameter] = self._own.parameters_of(part, self.trunk)
-        return parameters
+        return self._own.parameters_of(part, self.trunk)
 
     def state(self, part: Part) -> State:
-        state: State = self._own.state(part, self.trunk)
-        return state
+        return self._own.state(part, self.trunk)
 
     def modes(self, part: Part) -> Set[bool]:
         """Whether what a part is made of is in train mode."""
-        modes: set[bool] = self._own.modes(part, self.trunk)
-        return modes
+        return self._own.modes(part, self.trunk)
 
     def train_parts(self, parts: Parts) -> None:
         """Put these parts in train mode, all else in eval mode."""
@@ -133,12 +131,13 @@ class Body:
     def scaled(self, phase: Phase) -> list[RemovableHandle]:
         """Hooks by which parts of a foreign network send their gradient back scaled."""
         handles = []
-        for part, factor in phase.scales.items() if isinstance(self.net, MultiExit) else ():
+        if isinstance(self.net, MultiExit):
+            for part, factor in phase.scales.items():
 
-            def scale(_: nn.Module, inputs: Any, factor: float = factor) -> Any:
-                return tree_map_only(Tensor, lambda tensor: sending_back(tensor, factor), inputs)
+                def scale(_: nn.Module, inputs: Any, factor: float = factor) -> Any:
+                    return tree_map_only(Tensor, lambda tensor: sending_back(tensor, factor), inputs)
 
-            handles.append(self._own.submodule(part).register_forward_pre_hook(scale))
+                handles.append(self.net.submodule(part).register_forward_pre_hook(scale))
         return handles
 
 
