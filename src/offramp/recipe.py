@@ -49,8 +49,8 @@ class Recipe:
             training images and all C classes have N. Each class then weighs the same. Terms of
             distillation are not weighted.
         label_smoothing: The share ε of each target that is spread evenly over all classes, in the
-            cross-entropy that trains. Terms of distillation, and reported or monitored losses, are not
-            smoothed.
+            cross-entropy that trains, and so in the loss of training epochs. Terms of distillation, and
+            the losses of other splits, are not smoothed.
         decoupled_decay: Of SGD: each step subtracts rate · weight_decay of every weight, apart from the
             momentum (SGDW of Loshchilov and Hutter, arXiv 1711.05101).
         norm_weight_decay: Of the weights and biases of normalization layers; None: `weight_decay`.
