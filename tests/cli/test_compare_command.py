@@ -48,6 +48,13 @@ def test_compare_pairs_trials_of_several_studies(studied: Cli) -> None:
         (1, -rows[0]["mean"]),
         (2, -rows[1]["mean"]),
     ]
+    one, other = "joint-digits-cnn-digits-s1", "separate-digits-cnn-digits-s1"
+    by_image = data(studied("compare", one, other, "--json"))["exits"]
+    assert [row["exit"] for row in by_image] == [2, 3]  # and not its first exit beside the other's
+    back = data(studied("compare", other, one, "--json"))["exits"]
+    assert [(row["exit"], -row["mean"]) for row in back] == [
+        (k, row["mean"]) for k, row in enumerate(by_image, start=1)
+    ]
 
 
 def test_compare_does_not_choose_between_trials(studied: Cli) -> None:

@@ -141,7 +141,7 @@ def _by_place(
 
 
 def _by_image(archive: Archive, a: str, b: str, measure: Measure) -> dict[int | None, Difference]:
-    """Trials, paired by test image."""
+    """Trials, paired by test image; their exits numbered as in `a`."""
     metric = measure.metric
     on_images = metric.metric.on_images if metric and metric.split == "test" else None
     if on_images is None or not measure.per_exit:
@@ -152,12 +152,16 @@ def _by_image(archive: Archive, a: str, b: str, measure: Measure) -> dict[int | 
     first, second = archive.read_trial(a), archive.read_trial(b)
     if first.data.test != second.data.test:
         raise OfframpError(f"{a} and {b} have different test images; compare trials on one data set")
+    trunks = [(each.network.backbone, each.network.options) for each in (first, second)]
     values = []
     for trial, manifest in ((a, first), (b, second)):
         arrays = archive.trial_logits(trial)
         by_image = on_images(arrays["test"], arrays["test_labels"])
-        values.append(dict(zip(manifest.exits, by_image.T, strict=True)))
-    return {k: paired(values[0][k], values[1][k]) for k in values[0] if k in values[1]}
+        # Exits of one trunk are compared by place: another study may number them otherwise.
+        places = [manifest.places[k - 1] if trunks[0] == trunks[1] else k for k in manifest.exits]
+        values.append(dict(zip(places, by_image.T, strict=True)))
+    numbered = zip(first.exits, values[0].items(), strict=True)
+    return {k: paired(own, values[1][at]) for k, (at, own) in numbered if at in values[1]}
 
 
 ALL = "all"
