@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 from command import Answer, Cli, narrow, refused
 
+from offramp.api.results.recommend import recommend
+from offramp.errors import OfframpError
+
 MINE = """\
 claims:
   - id: joint-at-exit-1
     section: mine
     question: more
     text: Joint training has a lower loss than two-stage training at exit 1.
-    measure: loss-test
+    measure: loss-validation
     is: lower
     strategies: joint
     against: two-stage
@@ -58,6 +61,10 @@ def test_own_claims_one_in_full_and_json(cli: Cli, store: Path) -> None:
     assert second["verdict"] == "identical by construction" and second["p"] is None
     assert first["comparisons"][0]["seeds"] == 2
     assert 0 < first["p"] <= 1
+    Path("mine.yaml").write_text(MINE.replace("loss-validation", "loss-test"))
+    (first, _) = json.loads(cli("claims", store, "--claims", "mine.yaml", "--json").out)["claims"]
+    assert first["verdict"] == "not testable here"  # over test images two seeds tell too little
+    assert first["missing"] == ["seeds: 2 in common, three are needed"] and first["compared"] == 1
 
 
 @pytest.mark.parametrize(
@@ -114,6 +121,12 @@ def test_recommend_keeps_to_what_is_asked(cli: Cli, store: Path) -> None:
 )
 def test_mistakes_in_recommend(cli: Cli, store: Path, arguments: list[str], message: str) -> None:
     refused(cli("recommend", store, *arguments), message)
+
+
+@pytest.mark.parametrize("share", [90, 0.0, float("nan")])
+def test_a_share_from_python_is_one_of_1_too(share: float, store: Path) -> None:
+    with pytest.raises(OfframpError, match=r"`min_accuracy` is .*; write a share of 1"):
+        recommend(store, goal="latency", min_accuracy=share)
 
 
 def test_a_store_that_is_named_must_be_there(cli: Cli) -> None:

@@ -116,6 +116,13 @@ def test_what_two_have_in_common_with_a_third_makes_them_no_twins() -> None:
     assert {mean.group: mean.mean for mean in analysis.means} == {"a = b": 2.0, "c": 5.5}
 
 
+def test_one_value_each_of_one_key_is_one_group_without_blocks_too() -> None:
+    data = frame({"a": [1.0], "b": [1.0], "c": [2.0, 3.0]}).drop(columns="seed")
+    data["node"] = ["n", "n", "of c", "of c too"]
+    analysis = analyze(data, Columns("accuracy", "strategy", same="node"))
+    assert [mean.group for mean in analysis.means] == ["c", "a = b"]
+
+
 def test_keys_that_agree_in_some_blocks_are_noted() -> None:
     data = frame({"a": [1.0, 2.0, 4.0], "b": [1.0, 3.0, 2.0]})
     data["node"] = ["n1", "n2", "n3", "n1", "n4", "n5"]
@@ -216,6 +223,13 @@ def test_by_splits_and_keeps_empty_keys() -> None:
     data = noisy({"a": 0.0, "b": 1.0})
     both = pd.concat([data.assign(model="m2"), data.assign(model=None), data.assign(model="m1")])
     assert [w["model"] for w, _ in analyze_by(both, COLUMNS, ["model"])] == ["m1", "m2", "–"]
+
+
+def test_numbers_to_split_by_are_in_their_order() -> None:
+    data = noisy({"a": 0.0, "b": 1.0})
+    both = pd.concat([data.assign(exit=exit, model=m) for exit in (10, 2, 1) for m in ("b", "a")])
+    actual = [(w["model"], w["exit"]) for w, _ in analyze_by(both, COLUMNS, ["model", "exit"])]
+    assert actual == [(m, exit) for m in ("a", "b") for exit in ("1", "2", "10")]
 
 
 @pytest.mark.parametrize(

@@ -207,9 +207,20 @@ def _cells(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[str, s
         yield {}, frame
         return
     labels = pd.DataFrame({b: frame[b].map(str).where(frame[b].notna(), "–") for b in by})
-    for values, index in sorted(labels.groupby(list(by)).indices.items(), key=lambda x: str(x[0])):
-        texts = values if isinstance(values, tuple) else (values,)
+    cells = [
+        (values if isinstance(values, tuple) else (values,), index)
+        for values, index in labels.groupby(list(by)).indices.items()
+    ]
+    for texts, index in sorted(cells, key=lambda cell: [_rank(text) for text in cell[0]]):
         yield dict(zip(by, map(str, texts), strict=True)), frame.iloc[index]
+
+
+def _rank(text: str) -> tuple[bool, float, str]:
+    """Sorts numbers by their size, before other words."""
+    try:
+        return False, float(text), text
+    except ValueError:
+        return True, 0.0, text
 
 
 def analyze_sample(

@@ -133,7 +133,7 @@ def sample(frame: pd.DataFrame, columns: Columns) -> Sample:
     finite = (rows["value"].abs() < HUGE).to_numpy()
     notes = _lost(rows[~finite])
     groups = _groups(rows[finite], columns)
-    keys = _keys(rows[finite]) if columns.same is not None else {}
+    keys = {} if columns.same is None else _keys(rows[finite], columns.block is not None)
     merged, more = merge({g.names[0]: _by_block(g) for g in groups}, keys)
     united = tuple(
         Group(
@@ -219,13 +219,11 @@ def _by_block(group: Group) -> dict[str, float]:
     return dict(zip(blocks, group.values, strict=True))
 
 
-def _keys(rows: pd.DataFrame) -> dict[str, dict[str, PairKey]]:
+def _keys(rows: pd.DataFrame, blocked: bool) -> dict[str, dict[str, PairKey]]:
     """Keys by group and block; without blocks, by the rank of their values."""
     keys: dict[str, dict[str, PairKey]] = {}
     for name, part in rows.sort_values(["block", "value", "same"]).groupby("group", sort=True):
-        blocks = list(part["block"])
-        if len(set(blocks)) < len(blocks):
-            blocks = [f"{i:09d}" for i in range(len(blocks))]
+        blocks = list(part["block"]) if blocked else [f"{i:09d}" for i in range(len(part))]
         keys[str(name)] = dict(zip(blocks, part["same"], strict=True))
     return keys
 

@@ -23,10 +23,7 @@ NO_RUNS = "No runs back this. It is the advice of the paper (Strategies at a gla
 
 
 def _accuracy(text: str, name: str) -> float:
-    share = units.share(text, name, 0.9)
-    if not 0 < share <= 1:
-        raise OfframpError(f"{name} is {text}; write a share of 1, such as 0.9")
-    return share
+    return units.share(text, name, 0.9)
 
 
 @answer
@@ -143,6 +140,8 @@ def recommend(
     from offramp.report import evidence
     from offramp.store.archive import is_store
 
+    if min_accuracy is not None and not 0 < min_accuracy <= 1:
+        raise OfframpError(f"`min_accuracy` is {min_accuracy:g}; write a share of 1, such as 0.9")
     preference = Preference(known_goal(goal), min_accuracy, max_macs, frozen_backbone)
     roots = places(RUNS if stores is None else stores)
     why = ""
