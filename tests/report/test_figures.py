@@ -266,6 +266,19 @@ def test_one_early_exit_has_its_agreement_with_the_last() -> None:
     assert "joint 75 %" in figure.alt and "3,2,75" in str(figure.spec)
 
 
+def test_each_exit_has_its_row_where_confidence_tells_nothing() -> None:
+    """Where all answers are wrong, or all right, the place at the right is empty."""
+    right = {1: [False] * 4, 2: [True, True, False, True], 3: [True] * 4}
+    trials = [replace(simple(s, seed), right=right) for s in ("a", "b") for seed in (1, 2)]
+    (figure,) = dots.confidence(evidence(trials).runs[0])
+    rows = [
+        [(panel["title"][:6], panel["layer"][0]["encoding"]["x"]["title"]) for panel in row["hconcat"]]
+        for row in figure.spec["vconcat"]
+    ]
+    assert rows == [[(f"exit {k}", "ECE, %"), (f"exit {k}", "AUROC of correctness")] for k in (1, 2, 3)]
+    assert figure.alt.count("AUROC") == 1
+
+
 def test_calibration_error_and_auroc_of_known_answers() -> None:
     right = {k: [True, True, True, False] for k in (1, 2, 3)}
     whole = evidence([HandTrial("joint", 1, simple("joint", 1).runs, right=right, sure=0.9)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -138,8 +138,11 @@ def confidence(runs: Runs) -> list[Figure]:
     outcomes = runs.evidence.outcomes
     errors = _panels(runs, lambda t, i: _percent(outcomes[t.id].ece[i]), "ECE, %", zero=True)
     tells = _panels(runs, lambda t, i: outcomes[t.id].auroc[i], "AUROC of correctness")
-    # Where every answer is right, nothing tells right from wrong.
     panels = [p for error in errors for p in (error, *(t for t in tells if t.title == error.title))]
+    # Where every answer is right, nothing tells right from wrong: its place stays empty.
+    empty = [replace(e, axis="AUROC of correctness", frame=e.frame.iloc[:0], zero=False) for e in errors]
+    right = {panel.title: panel for panel in (*empty, *tells)}
+    chart = dots([p for error in errors for p in (error, right[error.title])], runs.strategies)
     caption = (
         f"Left: expected calibration error of the confidence (largest softmax probability, {BINS} bins "
         "of equal width), lower is better. Right: the chance that a right answer is more confident than "
@@ -148,7 +151,7 @@ def confidence(runs: Runs) -> list[Figure]:
     )
     title = "Calibration error and discrimination"
     alt = f"Dot plots, a row for each exit. {read_out(panels, runs.strategies)}"
-    return figure(runs, "confidence-quality", "more", title, caption, alt, dots(panels, runs.strategies))
+    return figure(runs, "confidence-quality", "more", title, caption, alt, chart)
 
 
 def overthinking(runs: Runs) -> list[Figure]:
