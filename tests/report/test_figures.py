@@ -37,7 +37,7 @@ from offramp.report.figures import (
 )
 from offramp.report.figures.chart import color, marks, spec
 from offramp.report.figures.chart import figure as only
-from offramp.report.figures.significance import edges, graphs, observations, ring, significance
+from offramp.report.figures.significance import edges, graphs, ring, significance
 from offramp.report.figures.times import speed_figure
 from offramp.report.model import Figure
 from offramp.report.page.folder import first
@@ -409,16 +409,33 @@ def test_strategies_that_read_the_same_phases_are_one_node() -> None:
     shared = [Run("all", {k: [1.0] for k in (1, 2, 3)}, key="shared")]
     whole = evidence([HandTrial(label, 1, shared) for label in ("joint", "separate")])
     for metric in (curves.LOSS, curves.ACCURACY):
-        assert observations(whole.runs[0], metric)["source"].nunique() == 1
+        assert whole.runs[0].values(metric.measure)["source"].nunique() == 1
     figures = significance(whole.runs[0])
     assert "joint = separate" in text(figures[0].spec) and "identical" in figures[0].caption
 
 
+def test_estimated_costs_have_no_arrows() -> None:
+    """Of times that nobody measured; the same numbers, measured, differ."""
+    measure = MEASURES["seconds-executed"]
+    seconds = {"joint": (1.0, 1.1, 1.3), "separate": (9.0, 9.2, 9.1)}
+    for comparable in (False, True):
+        trials = [
+            HandTrial(
+                s, n, [Run("all", {k: [1.0] for k in (1, 2, 3)}, seconds=x, comparable=comparable)]
+            )
+            for s, each in seconds.items()
+            for n, x in enumerate(each)
+        ]
+        (figure,) = significance(evidence(trials).runs[0], measure)
+        assert ("separate beats" in figure.alt or "joint beats" in figure.alt) is comparable
+        assert ("estimated, not tested" in figure.alt) is not comparable
+
+
 def test_who_lacks_exits_is_in_no_graph_and_a_strategy_of_ones_own_is_in_one(many: Evidence) -> None:
-    means = observations(many.runs[0], curves.ACCURACY)
+    means = many.runs[0].values(curves.ACCURACY.measure)
     assert set(means["strategy"]) == set(LABELS) - {"baseline"}
     joint = means[means["strategy"] == "joint"]
-    expected = [100 * np.mean(t.manifest.metrics["test"].accuracy) for t in many.runs[0].of("joint")]
+    expected = [np.mean(t.manifest.metrics["test"].accuracy) for t in many.runs[0].of("joint")]
     assert joint["value"].tolist() == pytest.approx(expected)
     actual = {f.name: f for f in significance(many.runs[0])}
     named = [f"significance-{family}-net-images" for family in ("core", "joint-branch", "all")]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from offramp.analysis.measures import Measure
-from offramp.analysis.stats import Analysis, Columns, Untested, analyze_sample, sample
+from offramp.analysis.stats import Analysis, Untested
 from offramp.analysis.stats.pairwise import ALPHA, POWER, Pair, Pairs, least_shown
 from offramp.analysis.stats.text import in_seeds
 from offramp.report.colors import styles
@@ -77,15 +77,9 @@ def graphs(here: Collection[str]) -> dict[str, tuple[str, ...]]:
     return {**families, **every}
 
 
-def observations(runs: Runs, metric: CurveMetric) -> pd.DataFrame:
-    """Test loss or accuracy (in %), mean over exits, of every trial that has all exits (columns
-    `measures.OBSERVATION`)."""
-    rows = runs.values(metric.measure)
-    return rows.assign(value=metric.factor * rows["value"])
-
-
-def edges(analysis: Analysis, better: str) -> list[SignificantEdge]:
-    """The significant differences by either way of testing, from the better to the worse."""
+def edges(analysis: Analysis, better: str, factor: float = 1.0) -> list[SignificantEdge]:
+    """The significant differences by either way of testing, from the better to the worse. factor: from
+    the analysis's unit to the axis's."""
     ways: dict[str, Pairs] = {DEFAULT: analysis.pairs}
     one_way = analysis.one_way
     if not isinstance(one_way, Untested):
@@ -96,7 +90,7 @@ def edges(analysis: Analysis, better: str) -> list[SignificantEdge]:
             if isinstance(pair, Pair) and pair.p < ALPHA:
                 first_better = (pair.difference > 0) == (better == "higher")
                 key = (pair.a, pair.b) if first_better else (pair.b, pair.a)
-                by_pair.setdefault(key, {})[way] = abs(pair.difference)
+                by_pair.setdefault(key, {})[way] = factor * abs(pair.difference)
     return [
         SignificantEdge(*key, next(iter(by.values())), BOTH if len(by) > 1 else next(iter(by)))
         for key, by in sorted(by_pair.items())
@@ -114,14 +108,12 @@ def _figure(
     notes = [f"{label} lacks exits that others have, so it has no mean over them" for label in absent]
     counts = []
     for metric in metrics:
-        rows = observations(runs, metric)
-        mine = rows[rows["strategy"].isin(members)]
-        counts.append(series.per_strategy(mine))
-        read = sample(mine, Columns("value", "strategy", "seed", "source"))
-        images = runs.images(metric.measure) or {}
-        scaled = {key: metric.factor * values for key, values in images.items()}
-        analysis = analyze_sample(read, ALPHA, images=scaled or None, looks=runs.looks)
-        arrows = edges(analysis, metric.better)
+        rows = runs.values(metric.measure)
+        counts.append(series.per_strategy(rows[rows["strategy"].isin(members)]))
+        analysis = runs.analysis(metric.measure, None, tuple(members))
+        if analysis is None:
+            continue
+        arrows = edges(analysis, metric.better, metric.factor)
         chart, crowded = _graph(analysis, arrows, metric)
         charts.append(chart)
         lost += [
@@ -130,7 +122,7 @@ def _figure(
         joined = {frozenset((edge.winner, edge.loser)) for edge in arrows}
         apart = (pair for pair in analysis.pairs if frozenset((pair.a, pair.b)) not in joined)
         if (detectable := least_shown(apart)) is not None:
-            least.append(f"{detectable:.2g} ({metric.word})")
+            least.append(f"{metric.factor * detectable:.2g} ({metric.word})")
         words.append(f"{metric.word.capitalize()}: {_spoken(arrows, analysis)}")
         remarks = (note for note in analysis.notes if "identical" in note or "left out" in note)
         notes += map(in_seeds, remarks)
@@ -192,7 +184,8 @@ def _graph(
     across: Json = {"scale": {"domain": [0, WIDTH], "nice": False}, "axis": None}
     down: Json = {"scale": {"domain": [height, 0], "nice": False, "zero": False}, "axis": None}
     x, y = number("x", **across), number("y", **down)
-    rows = [(m.group.split(" = ")[0], f"{m.group} ({m.mean:.3g})", *place[m.group]) for m in order]
+    means = {m.group: f"{m.group} ({metric.factor * m.mean:.3g})" for m in order}
+    rows = [(group.split(" = ")[0], text, *place[group]) for group, text in means.items()]
     nodes = pd.DataFrame(rows, columns=["first", "text", "x", "y"])
     # A label is aligned away from the middle, that of the topmost node to its right.
     left = nodes["x"] - WIDTH / 2 > -1
