@@ -64,6 +64,10 @@ def test_what_has_no_interaction(snapshot: SnapshotAssertion) -> None:
     two = evidence([*planted(shift=LONG), *(replace(t, data="others") for t in planted(shift=LONG))])
     assert refusal(across, whole, whole, "joint", "joint-branch", ACCURACY) == snapshot
     assert refusal(across, two, whole, ALL, ALL, ACCURACY) == snapshot
+    seconds = MEASURES["seconds-executed"]
+    assert across(whole, whole, ALL, ALL, seconds)[1] == 0
+    estimated = evidence([replace(t, measured=False) for t in planted(shift=LONG)])
+    assert refusal(across, whole, estimated, ALL, ALL, seconds) == snapshot
 
 
 def test_the_answer_counts_and_names(snapshot: SnapshotAssertion) -> None:

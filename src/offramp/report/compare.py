@@ -182,12 +182,19 @@ def across(setting: Evidence, against: Evidence, a: str, b: str, measure: Measur
         they are no part.
 
     Raises:
-        OfframpError: Where a side has several networks or data sets, or not these strategies.
+        OfframpError: Where a side has several networks or data sets, or not these strategies, and for
+            estimates.
     """
     first, second = _single(setting), _single(against)
+    settings = [first.values(measure), second.values(measure)]
+    if not all(rows["measured"].all() for rows in settings):
+        raise OfframpError(
+            f"{measure.name} is an estimate in some of these runs, and estimates are not tested; run "
+            "with --execution plain to measure it"
+        )
     values = [
         {(str(s), str(x)): v for s, x, v in rows[["strategy", "seed", "value"]].itertuples(index=False)}
-        for rows in (first.values(measure), second.values(measure))
+        for rows in settings
     ]
     both = sorted(values[0].keys() & values[1].keys())
     labels = sorted({label for label, _ in both})
