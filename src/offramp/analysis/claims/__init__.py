@@ -54,24 +54,16 @@ def check(
         plain: Plain networks, which are compared at equal compute alone.
     """
     parts_of_table = table if isinstance(table, Numbers) else numbers(table)
-    names = sorted({claim.measure for claim in claims if claim.at is None})
-    strategies = parts_of_table.trials["strategy"].unique().tolist()
-    indices: dict[str, Index] = {
-        name: index(
-            name,
-            observations(parts_of_table, find_measure(name)),
-            strategies,
-            regimes,
-            images.get(name, {}),
-            families,
-            plain,
-        )
-        for name in names
-    }
+    strategies = frozenset(parts_of_table.trials["strategy"])
+    indices: dict[str, Index] = {}
     for claim in claims:
-        if claim.at is not None:
+        if claim.column in indices:
+            continue
+        if claim.at is None:
+            observed = observations(parts_of_table, find_measure(claim.measure))
+            on_images, every, apart = images.get(claim.measure, {}), strategies, plain
+        else:
             observed, on_images = levels[claim.at]
-            every = {*strategies, *observed["strategy"]}
-            own = index(claim.column, observed, every, regimes, on_images, families)
-            indices |= {claim.column: own}
+            every, apart = strategies | {*observed["strategy"]}, ()
+        indices[claim.column] = index(claim.column, observed, every, regimes, on_images, families, apart)
     return judge(claims, indices, alpha)

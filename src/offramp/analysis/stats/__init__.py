@@ -208,11 +208,11 @@ def _cells(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[str, s
         return
     labels = pd.DataFrame({b: frame[b].map(str).where(frame[b].notna(), "–") for b in by})
     cells = [
-        (values if isinstance(values, tuple) else (values,), index)
-        for values, index in labels.groupby(list(by)).indices.items()
+        (tuple(map(str, texts)), rows.index)
+        for texts, rows in labels.reset_index(drop=True).groupby(list(by))
     ]
     for texts, index in sorted(cells, key=lambda cell: [_rank(text) for text in cell[0]]):
-        yield dict(zip(by, map(str, texts), strict=True)), frame.iloc[index]
+        yield dict(zip(by, texts, strict=True)), frame.iloc[index]
 
 
 def _rank(text: str) -> tuple[bool, float, str]:

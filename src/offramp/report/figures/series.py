@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -76,7 +76,7 @@ def over_seeds(rows: pd.DataFrame, keys: Sequence[str], points: int) -> pd.DataF
         starts = np.concatenate([[0], ends[:-1] + 1])
         around = {"low": np.minimum.reduceat(low, starts), "high": np.maximum.reduceat(high, starts)}
         parts.append(pd.DataFrame({"step": steps[ends], "value": mean[ends], **around}))
-        for name, value in zip(keys, _tuple(key), strict=True):
+        for name, value in zip(keys, key, strict=True):
             parts[-1][name] = value
     columns = [*keys, "step", "value", "low", "high"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
@@ -100,7 +100,7 @@ def means(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
         half = float(_half(values[None, :])[0]) if len(values) > 2 else float("nan")
         row = {"n": len(values), "value": values.mean()}
         row |= {"low": values.mean() - half, "high": values.mean() + half}
-        parts.append({**dict(zip(keys, _tuple(key), strict=True)), **row})
+        parts.append({**dict(zip(keys, key, strict=True)), **row})
     return pd.DataFrame(parts, columns=[*keys, "n", "value", "low", "high"])
 
 
@@ -138,7 +138,3 @@ def per_strategy(rows: pd.DataFrame) -> tuple[int, int]:
     """The most and the fewest seeds that any strategy has."""
     counts = rows.groupby("strategy")["seed"].nunique()
     return (int(counts.max()), int(counts.min())) if len(counts) else (1, 1)
-
-
-def _tuple(key: Any) -> tuple[Any, ...]:
-    return key if isinstance(key, tuple) else (key,)

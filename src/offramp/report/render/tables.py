@@ -191,8 +191,9 @@ def markdown(table: Table) -> str:
     """Title, caption, the table and its notes. Ends with a line break."""
     words = layout(table)
     rules = ["---:" if right else ":---" for right in words.numeric]
+    paper = f" (the paper's {escape(table.paper)})" if table.paper else ""
     lines = [
-        f"**{escape(table.title)}**{_publication(table)}",
+        f"**{escape(table.title)}**{paper}",
         "",
         *_markdown_rows(words.titles, rules, words.rows),
         "",
@@ -201,10 +202,6 @@ def markdown(table: Table) -> str:
     if table.notes:
         lines += ["", *(f"- {escape(note)}" for note in table.notes)]
     return "\n".join(lines) + "\n"
-
-
-def _publication(table: Table) -> str:
-    return f" (the paper's {escape(table.paper)})" if table.paper else ""
 
 
 def _markdown_rows(
