@@ -75,9 +75,8 @@ def over_seeds(rows: pd.DataFrame, keys: Sequence[str], points: int) -> pd.DataF
         ends = np.unique(np.linspace(0, len(steps) - 1, min(points, len(steps))).round().astype(int))
         starts = np.concatenate([[0], ends[:-1] + 1])
         around = {"low": np.minimum.reduceat(low, starts), "high": np.maximum.reduceat(high, starts)}
-        parts.append(pd.DataFrame({"step": steps[ends], "value": mean[ends], **around}))
-        for name, value in zip(keys, key, strict=True):
-            parts[-1][name] = value
+        curve = pd.DataFrame({"step": steps[ends], "value": mean[ends], **around})
+        parts.append(curve.assign(**dict(zip(keys, key, strict=True))))
     columns = [*keys, "step", "value", "low", "high"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
