@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -76,7 +76,8 @@ def over_seeds(rows: pd.DataFrame, keys: Sequence[str], points: int) -> pd.DataF
         starts = np.concatenate([[0], ends[:-1] + 1])
         around = {"low": np.minimum.reduceat(low, starts), "high": np.maximum.reduceat(high, starts)}
         curve = pd.DataFrame({"step": steps[ends], "value": mean[ends], **around})
-        parts.append(curve.assign(**dict(zip(keys, key, strict=True))))
+        about: dict[str, Any] = dict(zip(keys, key, strict=True))
+        parts.append(curve.assign(**about))
     columns = [*keys, "step", "value", "low", "high"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
