@@ -17,10 +17,11 @@ from table_evidence import evidence as tabled
 from longer import long_where
 from offramp.analysis.claims.claim import DataSet
 from offramp.analysis.measures import MEASURES
+from offramp.analysis.recommend import Preference
 from offramp.api.keep.store import pack as api_pack
 from offramp.errors import OfframpError
+from offramp.report import advice, tables
 from offramp.report import evidence as reading
-from offramp.report import tables
 from offramp.report.claims import regimes
 from offramp.report.evidence import Evidence
 from offramp.report.figures import FIGURES, draw
@@ -392,6 +393,20 @@ def test_of_two_trials_of_a_strategy_and_seed_the_newer_is_kept() -> None:
             "1 trial of net on images repeats a strategy and seed with other options and is left out: "
         )
         assert any(note.startswith(wording) for note in actual.missing)
+
+
+def test_a_choice_is_a_trial_of_the_data_set_that_it_is_told_of() -> None:
+    """Whose options `build` takes; another data set may have given the same label others."""
+    both = [
+        simple(s, n, data=data)
+        for data in ("one", "two")
+        for s in ("joint", "separate")
+        for n in (1, 2, 3)
+    ]
+    choice = advice.choice(evidence(both), Preference("accuracy"), "net")
+    assert choice is not None
+    trial, words = choice
+    assert trial.data == "one" and words.startswith("net on one: ")
 
 
 def test_missing_seeds_and_strategies_are_said() -> None:
