@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from offramp import units
@@ -19,11 +20,8 @@ if TYPE_CHECKING:
     from offramp.analysis.recommend import Advice, Preference, Ranked
 
 AnyGoal = Annotated[str, CommandOption("NAME", f"What matters most: {', '.join(GOALS)}.")]
+Accuracy = Annotated[float | None, CommandOption("SHARE", parse=partial(units.share, usual=0.9))]
 NO_RUNS = "No runs back this. It is the advice of the paper (Strategies at a glance, section 8.1)."
-
-
-def _accuracy(text: str, name: str) -> float:
-    return units.share(text, name, 0.9)
 
 
 @answer
@@ -96,7 +94,7 @@ def recommend(
     stores: ResultsPlaces | None = None,
     *,
     goal: AnyGoal = "pareto",
-    min_accuracy: Annotated[float | None, CommandOption("SHARE", parse=_accuracy)] = None,
+    min_accuracy: Accuracy = None,
     max_macs: Macs = None,
     frozen_backbone: bool = False,
     study: StudyName = None,
@@ -179,7 +177,11 @@ def _ranking(advice: Advice, title: str, note: str) -> TextTable:
     """With the interval of the MACs that a target takes, and the accuracy at the compute of the test."""
     measure = advice.measure
     if advice.goal == "pareto":
-        offers = [(r.name, _range(r), *_accuracies(r), _training(r)) for r in advice.ranking]
+        offers = []
+        for r in advice.ranking:
+            least = "" if r.accuracy is None else f"{100 * r.accuracy:.1f}"
+            training = "–" if r.training is None else f"{macs(r.training)} MACs"
+            offers.append((r.name, _range(r), least, f"{100 * r.mean:.1f}", training))
         head = ["MACs", "% at the fewest", "% at the most", "training"]
         return TextTable(["strategy"], head, offers, f"{advice.data}: what nothing else beats", note)
     more = ["sd"] if advice.at is None else ["95 %", f"% at {macs(advice.at)}"]
@@ -192,14 +194,6 @@ def _ranking(advice: Advice, title: str, note: str) -> TextTable:
             cells += [_range(r), "" if r.accuracy is None else f"{100 * r.accuracy:.1f}"]
         rows.append((str(number), r.name, *cells, "" if number == 1 else _against(r)))
     return TextTable(["", "strategy"], ["mean", *more, "behind the first"], rows, title, note)
-
-
-def _accuracies(r: Ranked) -> tuple[str, str]:
-    return ("" if r.accuracy is None else f"{100 * r.accuracy:.1f}", f"{100 * r.mean:.1f}")
-
-
-def _training(r: Ranked) -> str:
-    return "–" if r.training is None else f"{macs(r.training)} MACs"
 
 
 def _range(r: Ranked) -> str:
