@@ -163,6 +163,7 @@ def test_every_table(study: str) -> None:
         ("cifar10", 33),
         ("cifar100", 33),
         ("imagenette", 33),
+        ("languages", 21),
         *long(("cifar10-ways", 49), ("imagenette-scratch", 33), ("chest-xray", 33)),
     ],
 )
@@ -374,6 +375,22 @@ def test_what_smaller_plain_networks_come_to() -> None:
     assert better is ("significantly better than early exits trained in any of these ways" in readme)
     highest = cascade_points(runs)["value"].max() > threshold_points(runs)["value"].max()
     assert highest and "the highest line a cascade of the two" in readme
+
+
+def test_whether_a_smaller_encoder_is_as_good_is_open() -> None:
+    """The page has the tool's own sentences of all four controls, none of which is above or below."""
+    (runs,) = opened("languages").runs
+    sentences, words = beside_plain(runs), section("languages")
+    assert len(sentences) == 4
+    for sentence_ in sentences:
+        assert f"> {sentence_}" in words
+        assert "not shown to differ from" in sentence_
+    for control in runs.controls.cheaper[2:]:  # of two layers, and of three
+        gap = runs.beside_controls[control.label].means["joint"] - control.accuracy().mean
+        assert 0.015 < gap < 0.035 and "by 2 to 3 points" in words
+    final = main_table("languages")
+    assert "**66.2 ±1.1**" in rows(markdown(final), ["joint"])["joint"][3]
+    assert rows(markdown(final), ["baseline"])["baseline"][3].endswith("63.7 ±0.4")
 
 
 def apart(actual: Advice, count: int) -> str:
