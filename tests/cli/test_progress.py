@@ -15,6 +15,7 @@ from rich.console import Console
 
 from offramp.api.progress.display import Progress
 from offramp.api.progress.log import CLEAR, SELDOM, Format, Log, LogOptions, opened, reading_shown
+from offramp.cli.adapter import watching
 from offramp.engine.fit import EpochReport
 from offramp.errors import OfframpError
 from offramp.study.plan.plan import Plan
@@ -428,3 +429,17 @@ def test_events_are_lines_for_whoever_prints_them() -> None:
         "waiting for another process on this store",
         "a damaged file",
     ]
+
+
+@pytest.mark.parametrize(("quiet", "as_json"), [(False, False), (True, False), (False, True)])
+def test_a_job_of_many_steps_has_a_line_now_and_then_off_a_terminal(
+    quiet: bool, as_json: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("offramp.api.progress.log.SELDOM", 0.0)
+    with watching("fast steps", LogOptions(quiet=quiet), as_json) as watch:
+        watch("blur 3 of 5")
+    assert ("blur 3 of 5" in capsys.readouterr().err) is not (quiet or as_json)
+    monkeypatch.setattr("offramp.api.progress.log.SELDOM", 3600.0)
+    with watching("fast steps", LogOptions(), False) as watch:
+        watch("blur 3 of 5")
+    assert capsys.readouterr().err == ""

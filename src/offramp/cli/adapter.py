@@ -20,7 +20,15 @@ from click.core import ParameterSource
 
 from offramp.api.answer import Ongoing, WithExitCode, WithWarnings
 from offramp.api.options import CommandOption
-from offramp.api.progress.log import Format, Log, LogOptions, moving, opened, reading_shown
+from offramp.api.progress.log import (
+    Format,
+    Log,
+    LogOptions,
+    moving,
+    opened,
+    reading_shown,
+    seldom_said,
+)
 from offramp.errors import OfframpError
 from offramp.hashing import finite
 from offramp.policy.limits import Companion, LimitRule
@@ -514,8 +522,9 @@ def watching(shows: str | None, options: LogOptions, as_json: bool) -> Iterator[
             with reading_shown(Log(progress=not silent, timed=False)):
                 yield None if silent else lambda step: click.echo(f"{step} …", err=True)
         case "fast steps":
-            with moving("reading", Log(progress=not options.quiet)) as status:
-                yield status.update
+            log = Log(progress=not options.quiet)
+            with moving("reading", log) as status:
+                yield status.update if log.moves or as_json else seldom_said(log)
         case _:
             with reading_shown():
                 yield None

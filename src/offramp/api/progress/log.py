@@ -357,9 +357,22 @@ def _seldom() -> Callable[[logging.LogRecord], bool]:
     return passes
 
 
+def seldom_said(log: Log) -> Callable[[str], None]:
+    """Takes each step of a job: a line in a log every SELDOM seconds, and none before."""
+    latest = time.monotonic()
+
+    def step(text: str) -> None:
+        nonlocal latest
+        if (now := time.monotonic()) - latest >= SELDOM:
+            latest = now
+            log.say(text)
+
+    return step
+
+
 @contextmanager
 def moving(text: str, log: Log | None = None) -> Iterator[Status]:
-    """A moving line on a terminal; nothing elsewhere.
+    """A moving line on a terminal; nothing elsewhere (`seldom_said` is for there).
 
     Args:
         text: What it says first.
