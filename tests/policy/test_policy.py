@@ -73,7 +73,7 @@ def test_what_a_file_says_of_its_calibration_is_written_again_to_the_byte(
 
 
 def test_an_old_policy_file_is_read_and_written_again_to_the_byte() -> None:
-    path = Path(__file__).parents[2] / "docs" / "results" / "cifar10-deploy-policy.json"
+    path = Path(__file__).parent / "old_policy.json"
     policy = Policy.load(path)
     assert to_json(policy) == path.read_text()
     origin = policy.calibration
