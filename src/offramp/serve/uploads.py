@@ -78,7 +78,8 @@ async def read_uploads(request: Request, body: bytes, most: int) -> list[Upload]
     parser.spool_max_size = len(body) + 1  # nothing goes to the disk
     try:
         form = await parser.parse()
-    except (MultiPartException, UnicodeError) as error:  # the latter of a charset that it names
+    except (MultiPartException, ValueError) as error:
+        # ValueError: of a charset that the form names, and of its parser under older Starlette.
         raise Refused(400, f"the form cannot be read: {in_line(error)}") from None
     files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
     uploads = [
