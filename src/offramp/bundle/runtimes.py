@@ -50,6 +50,11 @@ class Runtime:
     elsewhere: str | None = None
     remedy: str | None = None
 
+    @property
+    def missing(self) -> list[str]:
+        """Packages that are not installed."""
+        return [each for each in self.packages if importlib.util.find_spec(each) is None]
+
 
 def _write_pte(program: ExportedProgram, path: Path) -> None:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -148,10 +153,9 @@ def check_runtimes(names: Sequence[str], int8: bool) -> None:
         if name not in RUNTIMES:
             raise OfframpError(f"no runtime is called '{name}'{nearest(name, RUNTIMES)}")
         runtime = RUNTIMES[name]
-        missing = [each for each in runtime.packages if importlib.util.find_spec(each) is None]
-        if missing:
+        if runtime.missing:
             remedy = runtime.remedy or f"pip install 'offramp[{name}]'"
-            raise OfframpError(f"stages for {runtime.title} need {', '.join(missing)}; {remedy}")
+            raise OfframpError(f"stages for {runtime.title} need {', '.join(runtime.missing)}; {remedy}")
         if int8 and not (runtime.int8 or runtime.quantize):
             raise OfframpError(f"offramp writes no int8 for {runtime.title}; leave out one of them")
 

@@ -343,11 +343,7 @@ def _runtimes() -> Finding:
     """What can run a bundle's stages beside onnxruntime; no gap, since few want any."""
     from offramp.bundle.runtimes import RUNTIMES
 
-    installed = [
-        runtime.title
-        for runtime in RUNTIMES.values()
-        if runtime.packages and all(map(importlib.util.find_spec, runtime.packages))
-    ]
+    installed = [r.title for r in RUNTIMES.values() if r.packages and not r.missing]
     return Finding("other runtimes of bundles", ", ".join(installed) or "none installed")
 
 

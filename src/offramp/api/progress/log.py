@@ -294,7 +294,8 @@ def reading_shown(log: Log | None = None, status: Status | None = None) -> Itera
         handlers = [_moving(screen) if status is None else _Updating(status)]
     else:
         handlers = [handler(screen)]
-        handlers[0].addFilter(_seldom())
+        due = _seldom()
+        handlers[0].addFilter(lambda record: due(record.created))
     handlers[0].addFilter(_spelled)
     handlers[0].addFilter(lambda record: record.levelno < logging.WARNING)
     if log is None:
@@ -342,29 +343,27 @@ def _spelled(record: logging.LogRecord) -> bool:
     return True
 
 
-def _seldom() -> Callable[[logging.LogRecord], bool]:
-    """Lets a message pass every SELDOM seconds, and none before."""
-    began: float | None = None
+def _seldom() -> Callable[[float], bool]:
+    """Whether a line is due at a time: SELDOM seconds after the first call, and after each line."""
+    latest: float | None = None
 
-    def passes(record: logging.LogRecord) -> bool:
-        nonlocal began
-        began = record.created if began is None else began
-        if record.created - began < SELDOM:
+    def due(now: float) -> bool:
+        nonlocal latest
+        latest = now if latest is None else latest
+        if now - latest < SELDOM:
             return False
-        began = record.created
+        latest = now
         return True
 
-    return passes
+    return due
 
 
 def seldom_said(log: Log) -> Callable[[str], None]:
-    """Takes each step of a job: a line in a log every SELDOM seconds, and none before."""
-    latest = time.monotonic()
+    """Takes each step of a job: a line in a log now and then."""
+    due = _seldom()
 
     def step(text: str) -> None:
-        nonlocal latest
-        if (now := time.monotonic()) - latest >= SELDOM:
-            latest = now
+        if due(time.monotonic()):
             log.say(text)
 
     return step

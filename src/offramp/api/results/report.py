@@ -171,8 +171,9 @@ def numbers(
     trials: dict[str, None] = {}  # one that several have counts once, from the first
     for root in places(stores):
         if is_store(root):
-            new = [trial for trial in Archive(root).trials() if trial not in trials]
-            tables += [tidy(Archive(root), new)] if new or not tables else []
+            archive = Archive(root)
+            new = [trial for trial in archive.trials() if trial not in trials]
+            tables += [tidy(archive, new)] if new or not tables else []
         else:
             packed = evidence.open(root).gathered.frames
             new = [trial for trial in packed if trial not in trials]

@@ -62,10 +62,8 @@ def main(runs: Runs) -> list[Table]:
     estimated = not all(t.comparable for t in trials)
     spared = "the MACs that sharing and caching spared, which may take half or twice as long"
     words = f", here an estimate from {spared}" if estimated else ""
-    title, caption = (
-        f"Accuracy, compute and time: {runs.place}",
-        CAPTION.format(estimated=words, over=runs.tested_over),
-    )
+    title = f"Accuracy, compute and time: {runs.place}"
+    caption = CAPTION.format(estimated=words, over=runs.tested_over)
     frame, columns = pd.DataFrame.from_dict(rows, orient="index"), _columns(runs.exits, estimated)
     if runs.several:
         caption = caption.replace("(softmax)", "in the least sure label")
