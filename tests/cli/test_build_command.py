@@ -495,8 +495,10 @@ def test_a_check_that_agrees_wholly() -> None:
 
 
 @pytest.mark.parametrize("page", ["b", "b/site", "."])
-def test_a_page_and_a_bundle_have_folders_of_their_own(cli: Cli, tmp_path: Path, page: str) -> None:
-    ort = engine(tmp_path.parent / f"{tmp_path.name}-ort")
+def test_a_page_and_a_bundle_have_folders_of_their_own(
+    cli: Cli, tmp_path_factory: pytest.TempPathFactory, page: str
+) -> None:
+    ort = engine(tmp_path_factory.mktemp("ort"))
     words = ("--web", page, "--onnxruntime-web", ort, "--dry-run")
     refused(cli(*DIGITS, "--out", "b", *words), f"--web {page} and --out b are one folder")
 

@@ -18,10 +18,14 @@ from offramp.store import store as stores
 from offramp.store.store import Store
 from refusal import refuses
 
-pytestmark = pytest.mark.skipif(
-    not all(map(find_spec, ("gcsfs", "gcp_storage_emulator"))),
-    reason="the extra 'cloud' is not installed",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not all(map(find_spec, ("gcsfs", "gcp_storage_emulator"))),
+        reason="the extra 'cloud' is not installed",
+    ),
+    # Google's library says a year ahead which Python it gives up.
+    pytest.mark.filterwarnings("ignore:You are using a Python version:FutureWarning"),
+]
 
 # The emulator knows no conditions. Google makes an object of `ifGenerationMatch=0` only where none is,
 # else it answers 412; a resumable upload, whose condition comes with its first request, is not needed.
