@@ -159,7 +159,7 @@ def test_what_does_not_fit_is_refused(fitted: Fitted, tmp_path: Path) -> None:
             "max mean MACs is a number of MACs, got 0.4; for a share of the plain network's write '40%'",
         ),
         ({"risk": [1]}, r"risk must be a number, got [1]"),
-        ({"max_accuracy_loss": 0.1, "batch": 0}, "batch must be at least 1, got 0"),
+        ({"max_accuracy_loss": 0.1, "batch": 0}, "`batch` cannot be 0; give a whole number from 1 or None"),
     ],
 )
 def test_a_limit_that_is_none_is_refused(fitted: Fitted, limits: Any, message: str) -> None:
@@ -196,10 +196,10 @@ def test_a_limit_may_be_text(fitted: Fitted) -> None:
         (lambda _, p: offramp.predictor(nn.Linear(1, 1), p), "the net is a Linear"),
         (lambda f, _: offramp.load(f), "`trial` cannot be a Fitted; give text"),
         (lambda f, _: offramp.load(f.trial, net=nn.Linear(1, 1)), r"no trial '[a-z]+-attached-given"),
-        (lambda f, p: f.benchmark(p, batches=[]), "batches must be at least 1, got 0"),
-        (lambda f, p: f.benchmark(p, batches=0), "batches must be at least 1, got 0"),
-        (lambda f, p: f.benchmark(p, repeats=0), "repeats must be at least 1, got 0"),
-        (lambda f, p: f.benchmark(p, threads=-1), "threads must be at least 1, got -1"),
+        (lambda f, p: f.benchmark(p, batches=[]), "`batches` is empty"),
+        (lambda f, p: f.benchmark(p, batches=0), "`batches` cannot be 0"),
+        (lambda f, p: f.benchmark(p, repeats=0), "`repeats` cannot be 0"),
+        (lambda f, p: f.benchmark(p, threads=-1), "`threads` cannot be -1"),
         (lambda f, p: f.benchmark(p, backend="foo"), "torch has no compiler 'foo'"),
     ],
 )

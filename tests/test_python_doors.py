@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from torch import nn
 
 import offramp
 from offramp.api.checked import checked
+from offramp.api.options import CommandOption
 from offramp.bundle.runtime import Bundle, BundleError
 from wording import refusal
 
@@ -168,6 +169,10 @@ CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
     "policy of numbers": (lambda _: offramp.Policy("confidence", 3, 4), {}),
     "serve port": (lambda _: offramp.serve_bundle("b", port="x"), {}),
     "serve port out of range": (lambda _: offramp.serve_bundle("b", port=10**6), {}),
+    "serve alarm before now": (lambda _: offramp.serve_bundle("b", alarm_every=-1), {}),
+    "predict no image at once": (lambda _: offramp.predict("b", ["a.png"], batch=0), {}),
+    "search without trials": (lambda _: offramp.search("s.yaml", trials=0), {}),
+    "report without workers": (lambda _: offramp.write_report("runs", workers=0), {}),
     "copy null": (lambda _: offramp.copy_store("st", "a\0b"), {}),
     "splits nowhere": (lambda _: offramp.save_splits(offramp.DataSpec("digits"), None), {}),
     "program options": (program, {"options": 3}),
@@ -258,6 +263,20 @@ def test_a_bundle_answers_no_nan(
     numbers[1, 2, 3] = np.nan
     with pytest.raises(BundleError, match="image 1 has NaN or infinite values"):
         Bundle(folder).predict(numbers)
+
+
+def test_bounds_of_options_hold() -> None:
+    @checked
+    def job(
+        batch: Annotated[int | None, CommandOption("N", least=1, most=9)] = None,
+        sizes: Annotated[Sequence[int], CommandOption("N", least=2)] = (2,),
+    ) -> int:
+        return batch or sizes[0]
+
+    assert [job(), job(1), job(9), job(sizes=[3, 2])] == [2, 1, 9, 3]
+    for wrong in (0, 10):
+        assert "give a whole number from 1 up to 9 or None" in refusal(job, wrong)
+    assert "give a list of a whole number from 2" in refusal(job, sizes=[2, 1])
 
 
 def test_a_function_stays_what_it_is() -> None:

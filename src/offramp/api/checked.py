@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -83,9 +82,7 @@ def _fits(value: Any, hint: Any) -> bool:
     """Whether a value is of an annotation, where that is of numbers, texts, paths or switches."""
     if hasattr(hint, "__metadata__"):
         notes = [note for note in hint.__metadata__ if isinstance(note, CommandOption)]
-        most = min((each.most for each in notes if each.most is not None), default=math.inf)
-        small = not isinstance(value, Real) or value <= most  # the least is for the function to say
-        return not notes or (small and _fits(value, hint.__origin__))
+        return not notes or (_within(value, notes) and _fits(value, hint.__origin__))
     origin, inner = get_origin(hint) or hint, get_args(hint)
     if hint is Any:
         return True
@@ -118,6 +115,17 @@ def _fits(value: Any, hint: Any) -> bool:
     return not (isinstance(origin, type) and isinstance(value, str)) or isinstance(value, origin)
 
 
+def _within(value: Any, notes: Sequence[CommandOption]) -> bool:
+    """Whether a number, or each of several, is no smaller and no larger than an option's may be."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return all(
+        (note.least is None or each >= note.least) and (note.most is None or each <= note.most)
+        for each in values
+        for note in notes
+        if isinstance(each, Real)
+    )
+
+
 def _readable(value: Any, kinds: Any) -> bool:
     """Whether it is a text, or a path whose names are no longer than any system takes."""
     if not isinstance(value, kinds) or "\0" in str(value) or len(str(value)) > LONGEST:
@@ -129,8 +137,10 @@ def _words(hint: Any) -> str:
     """What a value may be."""
     if hasattr(hint, "__metadata__"):
         notes = [note for note in hint.__metadata__ if isinstance(note, CommandOption)]
+        least = [f" from {each.least:g}" for each in notes if each.least is not None]
         most = [f" up to {each.most:g}" for each in notes if each.most is not None]
-        return _words(hint.__origin__) + "".join(most)
+        words, none = _words(hint.__origin__), " or None"
+        return "".join([words.removesuffix(none), *least, *most, none * words.endswith(none)])
     origin, inner = get_origin(hint) or hint, get_args(hint)
     if isinstance(hint, str | ForwardRef):
         return (hint if isinstance(hint, str) else hint.__forward_arg__).replace(" | ", " or ")

@@ -262,7 +262,7 @@ class Fitted:
     def benchmark(
         self,
         policy: Policy | str | Path | None = None,
-        batches: Sequence[int] | int = (1, 32),
+        batches: Annotated[Sequence[int] | int, CommandOption("N", least=1)] = (1, 32),
         *,
         backend: str | None = None,
         threads: Annotated[int | None, CommandOption("N", least=1, most=1024)] = None,
@@ -295,10 +295,8 @@ class Fitted:
             [8, 8]
         """
         sizes = (batches,) if isinstance(batches, int) else tuple(batches)
-        counts = {"batches": min(sizes, default=0), "repeats": repeats, "threads": threads}
-        for name, least in counts.items():
-            if least is not None and least < 1:
-                raise OfframpError(f"{name} must be at least 1, got {least}")
+        if not sizes:
+            raise OfframpError("`batches` is empty; give one size at least")
         check_backend(backend)
         options = benchmark.BenchmarkOptions(sizes, backend, threads, repeats, seconds)
         rule = None if policy is None else self._bound(policy)

@@ -77,8 +77,6 @@ def check_options(options: CalibrationOptions) -> Target:
     check_names(options, CalibrationOptions)
     target = target_of(options)
     batch, stage_times = options.get("batch"), options.get("stage_times")
-    if batch is not None and batch < 1:
-        raise OfframpError(f"batch must be at least 1, got {batch}")
     if LIMITS[target.kind].stages != "mean" and stage_times is None and batch is not None:
         raise OfframpError("`batch` goes with `max_mean_latency` and `stage_times`; leave it out")
     check_times(target.kind, stage_times is not None)
