@@ -117,12 +117,12 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _within(value: Any, notes: Sequence[CommandOption]) -> bool:
     """Whether a number, or each of several, is no smaller and no larger than an option's may be."""
-    values = value if isinstance(value, list | tuple) else [value]
+    several = value if isinstance(value, list | tuple) else [value]
+    numbers: list[Any] = [each for each in several if isinstance(each, Real)]
     return all(
         (note.least is None or each >= note.least) and (note.most is None or each <= note.most)
-        for each in values
+        for each in numbers
         for note in notes
-        if isinstance(each, Real)
     )
 
 
