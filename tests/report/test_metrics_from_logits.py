@@ -12,6 +12,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from offramp import metrics
 from offramp.analysis.measures import MEASURES, find_measure, of_metric
+from offramp.errors import OfframpError
 from offramp.metrics import METRICS, Metric
 from offramp.report.claims import read
 from offramp.report.compare import compare
@@ -117,6 +118,8 @@ def test_strategies_and_trials_are_compared_by_any_measure(
     assert list(f1.exits) == list(compare(archive, "joint", "separate").exits)
     macs = compare(archive, "joint", "separate", "macs-written")
     assert list(macs.exits) == [None] and macs.exits[None].pairs == 2
+    with pytest.raises(OfframpError, match="seconds-written is an estimate in some"):
+        compare(archive, "joint", "separate", "seconds-written")
     first, other = (t for t in Store(tmp_path / "runs").trials() if t.startswith("joint"))
     loss = compare(archive, first, other, "loss")
     recorded = [archive.read_trial(t).metrics["test"].cross_entropy for t in (first, other)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from offramp.analysis.measures import MEASURES, Measure, find_measure, numbers, observations
 from offramp.analysis.stats.pairwise import ALPHA, Pairs, paired_differences
@@ -18,6 +18,9 @@ from offramp.report.runs import Runs
 from offramp.store.archive import Archive
 from offramp.store.manifest import Manifest
 from offramp.store.table import tidy
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -136,8 +139,18 @@ def _by_place(
         return {place: value for place, value in pairs if value is not None}
     rows = observations(numbers(tidy(archive, [trial])), measure)
     rows = rows[rows["exit"].notna() == measure.per_exit]
+    _check_measured(rows, measure)
     exits = rows["exit"].astype("Int64").fillna(0).tolist()
     return {places.get(int(k)): float(v) for k, v in zip(exits, rows["value"], strict=True)}
+
+
+def _check_measured(rows: pd.DataFrame, measure: Measure) -> None:
+    """Raises OfframpError for a time that was estimated, of which an interval would say nothing."""
+    if not rows["measured"].all():
+        raise OfframpError(
+            f"{measure.name} is an estimate in some of these runs, and estimates are not tested; run "
+            "with --execution plain to measure it"
+        )
 
 
 def _by_image(archive: Archive, a: str, b: str, measure: Measure) -> dict[int | None, Difference]:
@@ -187,11 +200,8 @@ def across(setting: Evidence, against: Evidence, a: str, b: str, measure: Measur
     """
     first, second = _single(setting), _single(against)
     settings = [first.values(measure), second.values(measure)]
-    if not all(rows["measured"].all() for rows in settings):
-        raise OfframpError(
-            f"{measure.name} is an estimate in some of these runs, and estimates are not tested; run "
-            "with --execution plain to measure it"
-        )
+    for values_of_trials in settings:
+        _check_measured(values_of_trials, measure)
     values = [
         {(str(s), str(x)): v for s, x, v in rows[["strategy", "seed", "value"]].itertuples(index=False)}
         for rows in settings
