@@ -143,9 +143,10 @@ import(address + "network.js").then(({ score }) => done(rows.map((row) => {
 
 
 def test_every_score_is_that_of_python(browser: Any) -> None:
-    """Also of exits that are sure of nothing."""
+    """Also of exits that are sure of nothing, or so sure that the others' probabilities are 0."""
     logits = np.random.default_rng(0).normal(0, 2, (60, 4, 3)).round(2)
     logits[::7, 1, 0] = np.nan
+    logits[5, :3] = np.eye(3) * 2000
     warmth = (1.0, 0.5, 2.0, 1.0)
     steep = (90.0, 90.0, -900.0, 9.0, 9.0)
     gates = ((3.0, -1.0, 2.0, 0.5, -2.0), (-4.0, 1.0, 2.0, 3.0, 0.0), steep, None)

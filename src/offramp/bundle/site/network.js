@@ -101,6 +101,13 @@ export function probabilities(logits, temperature) {
   return parts.map((part) => part / total);
 }
 
+/** Their logarithms under no temperature, finite where a probability is too small for a number. */
+const logarithms = (logits) => {
+  const top = largest(logits);
+  const total = Math.log([...logits].reduce((sum, logit) => sum + Math.exp(logit - top), 0));
+  return [...logits].map((logit) => logit - top - total);
+};
+
 /** The class of the largest logit, the first of a tie; NaN never. */
 export function answer(logits) {
   let best = 0;
@@ -173,10 +180,11 @@ const SCORES = {
   },
   // past: sums of log-probabilities, and how many exits they are of
   ensemble: ({ logits, temperature, past }) => {
-    const own = probabilities(logits, 1);
     const [sums, count] = past ?? [[...logits].map(() => 0), 0];
-    const now = own === null ? [sums, count] : [sums.map((sum, i) => sum + Math.log(own[i])), count + 1];
-    return [own === null ? -Infinity : largest(probabilities(mean(now), temperature)), now];
+    if (probabilities(logits, 1) === null) return [-Infinity, [sums, count]];
+    const own = logarithms(logits);
+    const now = [sums.map((sum, i) => sum + own[i]), count + 1];
+    return [largest(probabilities(mean(now), temperature)), now];
   },
   fixed: () => [0, null],
 };
