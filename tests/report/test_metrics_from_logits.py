@@ -116,6 +116,10 @@ def test_strategies_and_trials_are_compared_by_any_measure(
     f1 = compare(archive, "joint", "separate", "f1")
     assert f1.measure is MEASURES["f1-test"] and f1.paired_by == "seed"
     assert list(f1.exits) == list(compare(archive, "joint", "separate").exits)
+    balanced = compare(archive, "joint", "separate", "balanced-accuracy")
+    assert "balanced_accuracy" not in archive.read_trial(archive.trials()[0]).metrics["test"].by_name
+    final = compare(archive, "joint", "separate", "final-balanced-accuracy-test").exits
+    assert final == {None: balanced.exits[max(filter(None, balanced.exits))]}
     macs = compare(archive, "joint", "separate", "macs-written")
     assert list(macs.exits) == [None] and macs.exits[None].pairs == 2
     with pytest.raises(OfframpError, match="seconds-written is an estimate in some"):
@@ -127,3 +131,7 @@ def test_strategies_and_trials_are_compared_by_any_measure(
         assert exit is not None
         assert difference.mean == pytest.approx(recorded[0][exit - 1] - recorded[1][exit - 1])
     assert refusal(compare, archive, first, other, "f1") == snapshot
+    for pair in (("joint", "separate"), (first, other)):
+        assert "hamming_loss is of several labels an image" in refusal(
+            compare, archive, *pair, "hamming-loss"
+        )

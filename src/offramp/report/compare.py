@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from offramp.analysis.measures import MEASURES, Measure, find_measure, numbers, observations
+from offramp.analysis.measures import (
+    MEASURES,
+    Measure,
+    MetricOnSplit,
+    find_measure,
+    numbers,
+    observations,
+)
 from offramp.analysis.stats.pairwise import ALPHA, Pairs, paired_differences
 from offramp.analysis.stats.sample import Group
 from offramp.errors import OfframpError, nearest
@@ -20,6 +27,7 @@ from offramp.store.manifest import Manifest
 from offramp.store.table import tidy
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 
@@ -129,13 +137,14 @@ def _by_place(
     places = {exit: manifest.places[exit - 1] for exit in manifest.exits}
     metric = measure.metric
     # What the manifest has is read from there: the tidy table would read every epoch for it.
-    if metric is not None and measure.per_exit and metric.split in manifest.metrics:
+    if metric is not None and metric.split in manifest.metrics:
         values: Sequence[float | None] | None = manifest.metrics[metric.split].by_name.get(metric.name)
         if values is None:
             arrays = archive.trial_logits(trial)
             logits, labels = arrays[metric.split], arrays[f"{metric.split}_labels"]
+            _check_labels(metric, labels)
             values = remembered(metric.metric, logits, labels)
-        pairs = zip(places.values(), values, strict=True)
+        pairs = zip(places.values(), values, strict=True) if measure.per_exit else [(None, values[-1])]
         return {place: value for place, value in pairs if value is not None}
     rows = observations(numbers(tidy(archive, [trial])), measure)
     rows = rows[rows["exit"].notna() == measure.per_exit]
@@ -153,11 +162,18 @@ def _check_measured(rows: pd.DataFrame, measure: Measure) -> None:
         )
 
 
+def _check_labels(metric: MetricOnSplit, labels: np.ndarray) -> None:
+    """Raises OfframpError for a metric that is not of such labels."""
+    if not metric.metric.suits(labels):
+        of = {"one": "one class", "several": "several labels"}[metric.metric.labels]
+        raise OfframpError(f"{metric.name} is of {of} an image, and these trials are not; name another")
+
+
 def _by_image(archive: Archive, a: str, b: str, measure: Measure) -> dict[int | None, Difference]:
     """Trials, paired by test image; their exits numbered as in `a`."""
     metric = measure.metric
     on_images = metric.metric.on_images if metric and metric.split == "test" else None
-    if on_images is None or not measure.per_exit:
+    if metric is None or on_images is None or not measure.per_exit:
         raise OfframpError(
             f"{measure.name} is no mean over test images, by which two trials are compared; compare two "
             "strategies"
@@ -169,6 +185,7 @@ def _by_image(archive: Archive, a: str, b: str, measure: Measure) -> dict[int | 
     values = []
     for trial, manifest in ((a, first), (b, second)):
         arrays = archive.trial_logits(trial)
+        _check_labels(metric, arrays["test_labels"])
         by_image = on_images(arrays["test"], arrays["test_labels"])
         # Exits of one trunk are compared by place: another study may number them otherwise.
         places = [manifest.places[k - 1] if trunks[0] == trunks[1] else k for k in manifest.exits]
