@@ -106,7 +106,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 MUST = {  # in place of pydantic's own words
     "string_type": "must be text",
-    "predicate_failed": "must be text that can be read",
+    "predicate_failed": "must be text that can be read (PYTHONUTF8=1 reads names beyond ASCII)",
     "int_type": "must be a whole number",
     "float_type": "must be a number",
     "finite_number": "must be a finite number",

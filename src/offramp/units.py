@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Lt
 
 from offramp.errors import OfframpError
 
-Count = Annotated[int, Ge(1)]  # of images, epochs, …: one at least
+Count = Annotated[int, Ge(1), Lt(2**63)]  # of images, epochs, …: one at least
 _PREFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "p": 1e15}
 _BINARY = {f"{prefix}i": 1024.0**power for power, prefix in enumerate("kmgtp", start=1)}
 _PIECE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:e[-+]?[0-9]+)?)\s*([a-zµ/%]*)\s*")

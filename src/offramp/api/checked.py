@@ -80,6 +80,8 @@ def _check(name: str, value: Any, hint: Any) -> None:
 
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value is of an annotation, where that is of numbers, texts, paths or switches."""
+    if isinstance(value, Integral) and abs(int(value)) > sys.float_info.max:
+        return False
     if hasattr(hint, "__metadata__"):
         notes = [note for note in hint.__metadata__ if isinstance(note, CommandOption)]
         return not notes or (_within(value, notes) and _fits(value, hint.__origin__))
@@ -97,7 +99,8 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is None or hint is types.NoneType:
         return value is None
     if hint is int or hint is float:
-        return isinstance(value, Integral if hint is int else Real) and not isinstance(value, bool)
+        number = isinstance(value, Integral if hint is int else Real) and not isinstance(value, bool)
+        return number and not (hint is int and abs(value) >= 2**63)
     if hint is str or (isinstance(hint, type) and issubclass(hint, PathLike)):
         return _readable(value, str if hint is str else (str, PathLike))
     if origin is tuple or getattr(origin, "_is_protocol", False):

@@ -88,7 +88,7 @@ class Disk:
             if path.is_symlink() or not path.is_dir():
                 path.unlink()
             elif path.parent == staging:
-                shutil.rmtree(path)
+                _remove_tree(path)
             else:
                 discard(path, staging)
 
@@ -109,13 +109,29 @@ class Disk:
         return self.path(*name[:-1]) / name[-1] if name else resolved(self._root)
 
 
+def _remove_tree(path: Path) -> None:
+    try:
+        shutil.rmtree(path)
+    except RecursionError:  # of Python before 3.13
+        raise OfframpError(f"{path} is nested too deeply; remove it yourself: rm -rf {path}") from None
+
+
 def _stats(path: Path) -> Iterator[os.stat_result]:
-    """Of `path` and all below it; what vanishes meanwhile is passed over. No link is followed."""
-    walk = [] if path.is_symlink() else os.walk(path)
-    below = [Path(at, name) for at, dirs, files in walk for name in (*dirs, *files)]
-    for place in (path, *below):
-        with suppress(FileNotFoundError):
-            yield place.lstat()
+    """Of `path` and all below it; what vanishes meanwhile, or is too deep for a path, is passed over. No
+    link is followed."""
+    left = [path]
+    while left:
+        place = left.pop()
+        try:
+            about = place.lstat()
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG):
+                raise
+            continue
+        yield about
+        if stat.S_ISDIR(about.st_mode):
+            with suppress(OSError):
+                left += place.iterdir()
 
 
 class LockFolder:

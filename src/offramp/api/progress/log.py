@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -273,7 +274,14 @@ def opened(options: LogOptions, as_json: bool = False) -> Iterator[Log]:
 
 def _appended(path: Path) -> IO[str]:
     with writing(path):
-        return path.open("a", encoding="utf-8", errors="backslashreplace")
+        return open(path, "a", encoding="utf-8", errors="backslashreplace", opener=_without_waiting)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """A pipe that nobody reads is refused; opening it as usual would wait for a reader."""
+    handle = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    os.set_blocking(handle, True)
+    return handle
 
 
 @contextmanager
