@@ -565,6 +565,10 @@ def test_how_far_the_plain_network_gets_with_its_authors_recipe() -> None:
     plain, images = trial.manifest.backbone_macs, trial.manifest.data.provenance
     assert f"{plain / 1e6:.0f} MMACs" == "54 MMACs"
     assert images.available["train"] - images.images["train"] == 10  # of each class one
+    log = (DOCS / "airbench93" / "authors_code.log").read_text(encoding="utf-8")
+    (numbers,) = (line.split("|")[3:8] for line in log.splitlines() if " eval " in line)
+    plain_, augmented = (f"{100 * float(numbers[at]):.1f} %" for at in (2, 3))
+    assert f"is right on {plain_}, and on {augmented} with flips and shifts" in section("cifar10")
 
 
 def rows(text: str, strategies: Sequence[str], start: int = 0, end: int = 4) -> dict[str, list[str]]:
