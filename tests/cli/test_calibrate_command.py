@@ -240,7 +240,7 @@ def test_a_budget_that_the_full_network_keeps(run: Cli, store: Store) -> None:
         status, out, err = run("two", *limit)
         assert (status, out, err.count("\n")) == (2, "", 1)
         assert "nothing is saved: the full network takes" in err
-        assert f" {unit}, within " in err and ": ask for less. --anyway" in err
+        assert f" {unit} an image, within " in err and ": ask for less. --anyway" in err
 
 
 def test_what_is_not_to_be_trusted_is_refused(run: Cli, store: Store) -> None:

@@ -12,11 +12,11 @@ from offramp.errors import OfframpError
 from offramp.policy.calibrate import calibrate, statement, target
 from offramp.policy.calibration import Calibration, Chosen, Target
 from offramp.policy.candidates import SplitLogits
-from offramp.policy.limits import COMPANIONS, LIMITS, SHARE, Budget, LimitKind, LimitRule, Limits
+from offramp.policy.limits import COMPANIONS, LIMITS, Budget, LimitKind, Limits
 from offramp.policy.policy import Policy, parse, to_json
 from offramp.policy.useful import chance, check, doubts, resolution, seen
 from refusal import refuses
-from simulated import COSTS, FOUR, simulated
+from simulated import COSTS, FINAL_SHARE, FOUR, simulated
 from wording import refusal
 
 GOOD = simulated(400, 1)
@@ -112,23 +112,16 @@ def test_a_policy_that_decides_nothing(policy: Policy, beginning: str) -> None:
 def test_each_limit_says_all_that_its_readers_need() -> None:
     assert [*Limits.__annotations__] == [n.replace("-", "_") for n in (*LIMITS, *COMPANIONS)]
     for rule in LIMITS.values():
-        assert rule.help and rule.metavar
+        assert rule.help and rule.metavar and rule.counts
         budget = rule.by if isinstance(rule.by, Budget) else None
         assert (rule.metavar == "TIME") == (rule.stages is not None)
-        assert budget is None or budget.noted in Chosen.model_fields
-
-
-FINAL_SHARE = LimitRule(
-    "Share of images that may reach the final exit.",
-    SHARE,
-    Budget(lambda policy: policy.shares[-1], noted="final_share"),
-    looser="a smaller share",
-)
+        assert budget is None or budget.phrase.count("{}") == 1
 
 
 @pytest.mark.usefixtures("narrow")
 def test_a_limit_is_one_entry(monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion) -> None:
-    """Calibration, the policy file and its statement, which cards repeat, take a new one from there."""
+    """Calibration, the policy file and its statement, which cards repeat, take a new one from there.
+    `--stress`: test_stress; a plain network: study/test_beside."""
     with pytest.raises(OfframpError, match="unknown limit"):
         target(1, max_final_share=0.3)  # type: ignore[call-arg]
     monkeypatch.setitem(LIMITS, "max-final-share", FINAL_SHARE)  # type: ignore[arg-type]
@@ -145,7 +138,10 @@ def test_a_limit_is_one_entry(monkeypatch: pytest.MonkeyPatch, snapshot: Snapsho
     assert refusal(calibrate, GOOD, GOOD, COSTS, Target("max-final-share", -1.0)) == snapshot
     loose = Calibration(target=Target("max-final-share", 1.0), chosen=Chosen(final_share=1.0))  # type: ignore[call-arg]
     (reason,) = doubts(Policy("confidence", FOUR, (None,) * 4, calibration=loose), GOOD)
-    assert "takes 1, within 1" in reason
+    assert "the full network sends a share of 1 to the final exit, within 1" in reason
+    unread = replace(loose, chosen=Chosen(final_share="all"))  # type: ignore[call-arg]
+    (reason,) = doubts(Policy("confidence", FOUR, (None,) * 4, calibration=unread), GOOD)
+    assert "a larger share, longer training" in reason
 
 
 @pytest.mark.parametrize("kind", [*LIMITS, None])
@@ -172,9 +168,9 @@ def test_a_reason_that_calibration_knows_is_told() -> None:
 @pytest.mark.parametrize(
     ("kind", "value", "chosen", "amounts"),
     [
-        ("max-mean-latency", 5e-3, {"mean_seconds": 1.98e-4}, "takes 0.198 ms, within 5 ms"),
-        ("max-p95-latency", 8e-3, {"p95_seconds": 2e-3}, "takes 2 ms, within 8 ms"),
-        ("max-mean-macs", 2e6, {"mean_macs": 1.2e6}, "takes 1,200,000 MACs, within 2,000,000 MACs"),
+        ("max-mean-latency", 5e-3, {"mean_seconds": 1.98e-4}, "takes 0.198 ms an image, within 5 ms"),
+        ("max-p95-latency", 8e-3, {"p95_seconds": 2e-3}, "95 of 100 images in 2 ms each, within 8 ms"),
+        ("max-mean-macs", 2e6, {"mean_macs": 1.2e6}, "1,200,000 MACs an image, within 2,000,000 MACs"),
     ],
 )
 def test_a_budget_that_the_full_network_keeps(

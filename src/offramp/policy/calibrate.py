@@ -367,7 +367,7 @@ def _within(
     doubts = () if measured is None or not rule.stages else measured.record.get("doubts", ())
     write = rule.unit.write
     raise OfframpError(
-        f"no policy takes at most {write(target.value)} an image; the cheapest takes "
+        f"no policy {budget.phrase.format(f'at most {write(target.value)}')}; the least is "
         f"{write(min(spent))}, so allow that or {budget.remedy}"
         + "".join(f"; but {doubt}" for doubt in doubts)
     )

@@ -103,8 +103,8 @@ class Chosen(BaseModel):
 
     def spent(self, budget: Budget) -> float | None:
         """What the policy takes of a budget; None where the file does not say it."""
-        amount: float | None = self.as_json().get(budget.noted)
-        return amount
+        amount = self.as_json().get(budget.noted)  # of a name without a field, no reader has checked it
+        return amount if isinstance(amount, int | float) else None
 
     @property
     def saved(self) -> float | None:

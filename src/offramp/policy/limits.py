@@ -15,7 +15,11 @@ from offramp import units
 from offramp.errors import OfframpError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from offramp.policy.calibrate import Performance
+    from offramp.policy.stress import StressRow
 
 LossKind = Literal["wrong", "harm", "disagreement", "label", "miss", "label-harm", "miss-harm"]
 LimitKind = str  # a name in `LIMITS`
@@ -45,6 +49,10 @@ class Budget:
     # what a policy spends, of its performance on a split; None where that was not measured
     spent: "Callable[[Performance], float | None]"
     noted: str  # the name in a policy file's `chosen` under which that is written
+    phrase: str  # of a network that spends "{}", as sentences go on: "takes {} an image"
+    # [N], of which that is the mean: what each image spends, or whether it does. None where `--stress`
+    # does not look at it, as it measures no times
+    by_image: "Callable[[StressRow], NDArray[np.bool_ | np.floating]] | None" = None
     remedy: str = "place an exit earlier"  # what helps where no policy keeps the budget
     # for a budget of time, the number of each stage's rounds that it goes by
     stages: Literal["mean", "p95"] | None = None
@@ -59,6 +67,7 @@ class LimitRule:
         unit: What its value counts.
         by: How a policy is chosen: by its `loss` against the full network, which has none; by its
             `accuracy`; by a budget; or by a `guarantee`.
+        counts: What `--stress` says that a policy is to keep to a value.
         looser: What to ask for where a policy lets nothing leave.
         loss: What candidates keep low, where labels are read.
         example: A value for messages.
@@ -68,6 +77,7 @@ class LimitRule:
     help: str
     unit: LimitUnit
     by: Literal["loss", "accuracy", "guarantee"] | Budget
+    counts: str
     looser: str
     loss: LossKind = "wrong"
     example: float = 0.01
@@ -132,7 +142,7 @@ SHARE = LimitUnit("SHARE", _share, "{:g}".format)
 MACS = LimitUnit("MACS", _macs, "{:,.0f} MACs".format)
 TIME = LimitUnit("TIME", _seconds, lambda seconds: f"{1000 * seconds:.4g} ms")
 SLOW = "place an exit earlier or take another batch"
-CONFIDENCE = LimitRule("", SHARE, "guarantee", "a lower one", example=0.95)
+CONFIDENCE = LimitRule("", SHARE, "guarantee", "", "a lower one", example=0.95)
 
 
 class Limits(TypedDict, total=False):
@@ -152,6 +162,7 @@ class Limits(TypedDict, total=False):
             "Accuracy to give up against the final exit: 0.01 or 1% is one point.",
             SHARE,
             "loss",
+            "loss of accuracy",
             looser="a larger loss",
         ),
     ]
@@ -161,6 +172,7 @@ class Limits(TypedDict, total=False):
             "Accuracy to reach, such as 0.9 or 90%.",
             SHARE,
             "accuracy",
+            "share of wrong answers",
             looser="a lower accuracy",
             example=0.9,
         ),
@@ -170,7 +182,8 @@ class Limits(TypedDict, total=False):
         LimitRule(
             "MACs an image on average: 1.5M, or 40% of the plain network's.",
             MACS,
-            Budget(lambda policy: policy.macs, noted="mean_macs"),
+            Budget(lambda policy: policy.macs, "mean_macs", "takes {} an image", lambda row: row.spent),
+            "mean cost of an image",
             looser="fewer MACs",
         ),
     ]
@@ -179,7 +192,14 @@ class Limits(TypedDict, total=False):
         LimitRule(
             "Time an image on average, measured here or by --stage-times, such as 5ms.",
             TIME,
-            Budget(lambda policy: policy.seconds, "mean_seconds", SLOW, stages="mean"),
+            Budget(
+                lambda policy: policy.seconds,
+                "mean_seconds",
+                "takes {} an image",
+                remedy=SLOW,
+                stages="mean",
+            ),
+            "mean time of an image",
             looser="less time",
         ),
     ]
@@ -188,7 +208,14 @@ class Limits(TypedDict, total=False):
         LimitRule(
             "Time within which 95 of 100 images are answered, by --stage-times, such as 5ms.",
             TIME,
-            Budget(lambda policy: policy.late, "p95_seconds", SLOW, stages="p95"),
+            Budget(
+                lambda policy: policy.late,
+                "p95_seconds",
+                "answers 95 of 100 images in {} each",
+                remedy=SLOW,
+                stages="p95",
+            ),
+            "time of 95 of 100 images",
             looser="less time",
         ),
     ]
@@ -198,6 +225,7 @@ class Limits(TypedDict, total=False):
             "Share of answers that may differ from the final exit's.",
             SHARE,
             "loss",
+            "share of answers that differ from the full network's",
             looser="a larger disagreement",
             loss="disagreement",
         ),
@@ -208,6 +236,7 @@ class Limits(TypedDict, total=False):
             "With a guarantee: share of images that only the full network gets right.",
             SHARE,
             "guarantee",
+            "share of images that only the full network gets right",
             looser="a larger risk",
             loss="harm",
         ),
@@ -218,6 +247,7 @@ class Limits(TypedDict, total=False):
             "Of several labels an image: share of labels to get wrong beyond the final exit's.",
             SHARE,
             "loss",
+            "share of labels to get wrong beyond the final exit's",
             looser="a larger share of labels",
             loss="label",
             several=True,
@@ -229,6 +259,7 @@ class Limits(TypedDict, total=False):
             "Of several labels an image: share of its labels to miss beyond the final exit's.",
             SHARE,
             "loss",
+            "share of an image's labels to miss beyond the final exit's",
             looser="a larger share of labels",
             loss="miss",
             several=True,
@@ -240,6 +271,7 @@ class Limits(TypedDict, total=False):
             "With a guarantee: share of labels that only the full network gets right.",
             SHARE,
             "guarantee",
+            "share of labels that only the full network gets right",
             looser="a larger risk",
             loss="label-harm",
             several=True,
@@ -251,6 +283,7 @@ class Limits(TypedDict, total=False):
             "With a guarantee: share of an image's labels that only the full network finds.",
             SHARE,
             "guarantee",
+            "share of an image's labels that only the full network finds",
             looser="a larger risk",
             loss="miss-harm",
             several=True,

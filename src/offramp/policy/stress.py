@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from offramp.policy.calibration import Target
 from offramp.policy.candidates import SplitLogits, where_left
 from offramp.policy.costs import Costs
 from offramp.policy.evaluate import Evaluation, evaluate
-from offramp.policy.limits import LIMITS, Budget
+from offramp.policy.limits import LIMITS, SHARE, Budget
 from offramp.policy.policy import Policy
 from offramp.policy.quality import Interval, paired
 from offramp.units import percent
@@ -42,6 +42,7 @@ class StressRow:
         tested: What the policy comes to.
         early: Share of images that leave before the last exit.
         confidence: Mean of those; None where there are none.
+        leaves: [N], index of the exit of each.
         spent: [N], MACs of each.
     """
 
@@ -52,6 +53,7 @@ class StressRow:
     tested: Evaluation
     early: Interval
     confidence: float | None
+    leaves: NDArray[np.integer]
     spent: Floats
 
     @property
@@ -92,6 +94,7 @@ def stress_row(
         tested=evaluate(policy, rows, costs, classes),
         early=quality.share(int(early.sum()), len(exits)),
         confidence=float(where_left(sure, exits)[early].mean()) if early.any() else None,
+        leaves=exits,
         spent=np.asarray(policy.macs(costs), dtype=np.float64)[exits],
     )
 
@@ -114,7 +117,7 @@ def conclusions(
         return [few, PROMISE]
     lines = []
     if worse and target is not None:
-        lines += _limit(target, plain, worse, plain_macs)
+        lines += _limit(target, plain, worse)
     if worse:
         lines.append(_compute(plain, worse, plain_macs))
     if "foreign" in by_kind and len(by_kind["foreign"].spent) >= FEWEST:
@@ -143,61 +146,70 @@ def taken(plain: Floats, attacked: Floats, full: float, level: float = 0.95) -> 
     return Interval(share, share - float(half), share + float(half))
 
 
-def _limited(
-    target: Target, row: StressRow, plain_macs: int, level: float
-) -> tuple[str, Interval, float] | None:
-    """What the target limits, on these images, and the limit; None of a time."""
-    tested, count, by = row.tested, row.tested.images, LIMITS[target.kind].by
-    if isinstance(by, Budget):
-        mean = paired(row.spent / plain_macs, np.zeros(count), level)
-        ends = Interval(mean.mean, mean.low or 0.0, mean.high or 0.0)
-        limit = target.value / plain_macs
-        return None if by.stages else ("share of the plain network's MACs", ends, limit)
+def _limited(target: Target, row: StressRow, level: float) -> Interval | None:
+    """What the target limits, on these images; None where that is not looked at."""
+    rule, tested, count = LIMITS[target.kind], row.tested, row.tested.images
 
     def number(share: Interval) -> int:
         return round(share.value * count)
 
-    if by == "accuracy":
-        wrong = quality.share(count - number(tested.policy), count, level)
-        return "share of wrong answers", wrong, 1 - target.value
-    if LIMITS[target.kind].several:
-        what = LIMITS[target.kind].help.partition(": ")[2].rstrip(".").replace(" its ", " an image's ")
-        label = tested.labels[target.loss.partition("-")[0]]
-        gap = label.harm if by == "guarantee" else label.more
-        wide = stats.t.ppf(0.5 + level / 2, count - 1) / stats.t.ppf(0.975, count - 1)
-        low, high = (gap.mean + wide * ((end or 0.0) - gap.mean) for end in (gap.low, gap.high))
-        return what, Interval(gap.mean, float(low), float(high)), target.value
-    if target.loss == "wrong":
-        lost = number(tested.harm)
-        loss = quality.difference(lost, lost - number(tested.loss), count, level)
-        return "loss of accuracy", loss, target.value
-    if target.loss == "harm":
-        harm = quality.share(number(tested.harm), count, level)
-        return "share of images that only the full network gets right", harm, target.value
-    differ = quality.share(number(tested.disagreement), count, level)
-    return "share of answers that differ from the full network's", differ, target.value
+    if isinstance(rule.by, Budget):
+        return None if rule.by.by_image is None else _mean(rule.by.by_image(row), level)
+    if rule.by == "accuracy":
+        return quality.share(count - number(tested.policy), count, level)
+    match target.loss:
+        case "wrong":
+            lost = number(tested.harm)
+            return quality.difference(lost, lost - number(tested.loss), count, level)
+        case "harm":
+            return quality.share(number(tested.harm), count, level)
+        case "disagreement":
+            return quality.share(number(tested.disagreement), count, level)
+        case "label" | "miss" | "label-harm" | "miss-harm" as loss:
+            kind, _, harm = loss.partition("-")
+            gap = tested.labels[kind].harm if harm else tested.labels[kind].more
+            wide = stats.t.ppf(0.5 + level / 2, count - 1) / stats.t.ppf(0.975, count - 1)
+            low, high = (gap.mean + wide * ((end or 0.0) - gap.mean) for end in (gap.low, gap.high))
+            return Interval(gap.mean, float(low), float(high))
+        case other:
+            assert_never(other)
 
 
-def _limit(target: Target, plain: StressRow, worse: Sequence[StressRow], plain_macs: int) -> list[str]:
+def _points(share: float) -> str:
+    return f"{100 * share:.1f} points"
+
+
+def _mean(values: NDArray[np.bool_ | np.floating], level: float) -> Interval:
+    """Of what each image spends, or the share of those that do."""
+    if values.dtype == np.bool_:
+        return quality.share(int(values.sum()), len(values), level)
+    mean = paired(values.astype(np.float64), np.zeros(len(values)), level)
+    return Interval(mean.mean, mean.low or 0.0, mean.high or 0.0)
+
+
+def _limit(target: Target, plain: StressRow, worse: Sequence[StressRow]) -> list[str]:
     """Whether the policy keeps its limit on corrupted images."""
     level = 1 - 2 * ERROR / len(worse)  # its lower end alone decides
-    usual = _limited(target, plain, plain_macs, level)
+    usual = _limited(target, plain, level)
     if usual is None:
         return []
-    what, on_test, limit = usual
-    unit = "points" if what.startswith("loss") else "%"
+    rule, differ = LIMITS[target.kind], LIMITS["max-disagreement"]
+    what = differ.counts if target.loss == "disagreement" else rule.counts
+    limit = 1 - target.value if rule.by == "accuracy" else target.value
+    shares = _points if (rule.by, target.loss) == ("loss", "wrong") else percent
+    write = shares if rule.unit is SHARE else rule.unit.write
     start = (
-        f"The policy is to keep the {what} to {100 * limit:.1f} {unit}. On the test images as they are "
-        f"it is {100 * on_test.value:.1f}."
+        f"The policy is to keep the {what} to {write(limit)}. On the test images as they are it is "
+        f"{write(usual.value)}."
     )
-    costs = [(row, _limited(target, row, plain_macs, level)) for row in worse]
-    above = [(row, cost[1]) for row, cost in costs if cost is not None and cost[1].low > limit]
+    costs = [(row, _limited(target, row, level)) for row in worse]
+    above = [(row, cost) for row, cost in costs if cost is not None and cost.low > limit]
     if not above:
         return [f"{start} On none of {len(worse)} corruptions is it shown to be above the limit."]
     most, cost = max(above, key=lambda pair: pair[1].value)
     return [
         f"{start} It is above the limit on {len(above)} of {len(worse)} corruptions, and most on "
-        f"{most.title}: {100 * cost.value:.1f} {unit}."
+        f"{most.title}: {write(cost.value)}."
     ]
 
 

@@ -220,4 +220,5 @@ def _ample(calibration: Calibration) -> str | None:
     if spent is None:
         return None
     write = rule.unit.write
-    return f"the full network takes {write(spent)}, within {write(target.value)}: ask for less"
+    takes = rule.by.phrase.format(write(spent))
+    return f"the full network {takes}, within {write(target.value)}: ask for less"

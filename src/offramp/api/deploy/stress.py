@@ -46,7 +46,8 @@ class StressReport:
     failure: OfframpError | None = None
 
     def as_json(self) -> dict[str, Any]:
-        rows = [{k: v for k, v in asdict(row).items() if k != "spent"} for row in self.stress.rows]
+        by_image = ("leaves", "spent")
+        rows = [{k: v for k, v in asdict(row).items() if k not in by_image} for row in self.stress.rows]
         return {**asdict(replace(self.stress, rows=())), "rows": rows}
 
     def document(self) -> TextBlocks:
