@@ -10,9 +10,11 @@ import pytest
 from offramp.policy.calibration import Target
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.costs import Costs
+from offramp.policy.limits import LIMITS
 from offramp.policy.policy import Policy
 from offramp.study.beside import Beside, beside, keeps
 from offramp.study.trained import Trained, of_numbers, policy_for
+from simulated import FINAL_SHARE
 
 CLASSES, IMAGES = 4, 400
 
@@ -102,6 +104,7 @@ def test_too_few_images_say_how_large_a_difference_would_have_to_be() -> None:
         ("max-mean-macs", 600, True),
         ("max-mean-macs", 599, False),
         ("max-mean-latency", 1, None),
+        ("max-p95-latency", 1, None),
         ("min-accuracy", 0.75, True),
         ("min-accuracy", 0.85, False),
         ("max-accuracy-loss", 0.2, True),
@@ -109,9 +112,14 @@ def test_too_few_images_say_how_large_a_difference_would_have_to_be() -> None:
         ("max-disagreement", 0.05, False),
         ("risk", 0.3, None),
         ("risk", 0.01, False),
+        ("max-final-share", 0.99, False),
+        ("max-final-share", 1, True),
     ],
 )
-def test_whether_a_plain_network_keeps_a_limit(kind: str, value: float, kept: bool | None) -> None:
+def test_whether_a_plain_network_keeps_a_limit(
+    kind: str, value: float, kept: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LIMITS, "max-final-share", FINAL_SHARE)  # type: ignore[arg-type]
     early, plain = network(1, [0.7, 0.9], (300, 1000)), network(2, [0.8], (600,))
     assert keeps(plain, early, Target(kind, value)) is kept
 

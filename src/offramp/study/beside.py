@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from offramp.errors import OfframpError
+from offramp.policy.calibrate import Performance
 from offramp.policy.calibration import Target
 from offramp.policy.candidates import loss_of, where_left
 from offramp.policy.limits import LIMITS, Budget
@@ -118,13 +119,16 @@ def beside(early: Trained, rule: Policy, plain: Trained, name: str) -> Beside:
 
 
 def keeps(plain: Trained, early: Trained, target: Target) -> bool | None:
-    """Whether a plain network keeps a limit on calibration images, as its numbers there are; None of a
-    time and of a guarantee, which it was not measured or certified for."""
+    """Whether a plain network, which sends every image to its last exit, keeps a limit on calibration
+    images, as its numbers there are; None of a time and of a guarantee, which it was not measured or
+    certified for."""
     rule, rows = LIMITS[target.kind], early.calibration
-    if isinstance(rule.by, Budget):
-        return plain.costs.full <= target.value if target.kind == "max-mean-macs" else None
     both = [each.calibration.answers()[:, -1] for each in (plain, early)]
     lost, whole = loss_of(target.loss, np.stack(both, axis=1), rows.labels).mean(axis=0).tolist()
+    if isinstance(rule.by, Budget):
+        right = float(plain.calibration.right()[:, -1].mean())
+        spent = rule.by.spent(Performance(right, plain.costs.full, risk=lost, shares=(1.0,)))
+        return None if spent is None else spent <= target.value
     if rule.by == "accuracy":
         return bool(1 - lost >= target.value)
     below = bool(lost - whole <= target.value)
