@@ -137,7 +137,8 @@ def study_settings(training: TrainingOptions) -> list[str]:
     settings = list(training.get("settings") or ())
     mode = training.get("execution")
     settings += [] if mode is None else [f"execution.mode={mode}"]
-    sizes = {name: training.get(name) for name in ("cache_memory", "cache_disk")}
+    memory, disk = training.get("cache_memory"), training.get("cache_disk")
+    sizes = {"cache_memory": memory, "cache_disk": disk}
     settings += [f"execution.{name}={size}" for name, size in sizes.items() if size is not None]
     return settings
 
