@@ -33,22 +33,77 @@ def kinds(module: nn.Module) -> list[str]:
     return [type(m).__name__ for m in module]
 
 
+def broken(head: heads.Head, shape: tuple[int, ...]) -> str:
+    """What is wrong with a head of 7 classes; nothing where it is as every head must be."""
+    images = torch.randn(5, *shape)
+    for mode in (True, False):
+        logits = head.train(mode)(images)
+        if logits.shape != (5, 7):
+            return "other logits than [B, classes]"
+    logits.square().sum().backward()
+    if not all(p.grad is not None for p in head.parameters()):
+        return "a parameter without a gradient"
+    if head.pool.state_dict():
+        return "a pool with weights or statistics"
+    pool = head.train().pool
+    first, again, few = pool(images), pool(images), pool(images[:2])
+    if not torch.equal(first, again) or not torch.equal(first, head.eval().pool(images)):
+        return "a pool with random draws"
+    if not torch.allclose(first[:2], few, atol=1e-6):
+        return "a pool in which images depend on each other"
+    if not torch.equal(head(images), head.body(first)):
+        return "more than a pool and a body"
+    return "" if isinstance([*head.body.modules()][-1], nn.Linear) else "no linear layer at the end"
+
+
+READABLE = {  # by kind, what it reads; others read maps alone
+    **dict.fromkeys(("linear", "mlp"), MAPS + TOKENS + VECTORS),
+    **dict.fromkeys(("local", "global", "lgvit"), MAPS + TOKENS),
+}
+
+
+@pytest.mark.parametrize("shape", MAPS + TOKENS + VECTORS, ids=str)
+@pytest.mark.parametrize("kind", head_kinds.KINDS)
+def test_every_kind_reads_a_tap_or_refuses_it(kind, shape):
+    """Caches below frozen trunks keep what pools answer."""
+    if shape in READABLE.get(kind, MAPS):
+        assert broken(make(shape, kind=kind), shape) == ""
+    else:
+        refusal(make, shape, kind=kind)
+
+
+class Poolings(nn.Module):
+    """A pool that is the mean of a map, and more."""
+
+    def __init__(self, more):
+        super().__init__()
+        self.more = more
+
+    def forward(self, x):
+        return self.more(x).mean((2, 3))
+
+
 @pytest.mark.parametrize(
-    ("kind", "shape"),
+    ("pool", "body", "fault"),
     [
-        *(("paper", shape) for shape in MAPS),
-        *((kind, shape) for kind in ("local", "global") for shape in MAPS + TOKENS),
-        *((kind, shape) for kind in ("linear", "mlp") for shape in MAPS + TOKENS + VECTORS),
+        (nn.Identity(), nn.Linear(16, 7), ""),
+        (nn.Identity(), nn.Linear(16, 6), "other logits"),
+        (nn.Conv2d(16, 16, 1), nn.Linear(16, 7), "weights"),
+        (nn.BatchNorm2d(16, affine=False), nn.Linear(16, 7), "statistics"),
+        (nn.Dropout(0.5), nn.Linear(16, 7), "random draws"),
+        (
+            nn.BatchNorm2d(16, affine=False, track_running_stats=False),
+            nn.Linear(16, 7),
+            "depend on each other",
+        ),
+        (nn.Identity(), nn.Sequential(nn.Linear(16, 7), nn.Softmax(1)), "no linear layer"),
     ],
     ids=str,
 )
-def test_logits_of_every_tap(shape, kind):
-    head = make(shape, kind=kind)
-    for mode in (True, False):
-        logits = head.train(mode)(torch.randn(5, *shape))
-        assert logits.shape == (5, 7)
-    logits.square().sum().backward()
-    assert all(p.grad is not None for p in head.parameters())
+def test_a_head_that_is_not_as_heads_must_be_is_noticed(pool, body, fault):
+    """The control."""
+    actual = broken(heads.Head(Poolings(pool), body), (16, 8, 8))
+    assert fault in actual and bool(fault) == bool(actual)
 
 
 def test_the_papers_head_layer_by_layer():
@@ -75,16 +130,6 @@ def test_a_pool_that_finds_less_than_two_pixels_is_left_out(side, pooled, pools_
     head = make((4, side, side), paper_head(1))
     assert head.pool(torch.zeros(2, 4, side, side)).shape[2:] == (pooled, pooled)
     assert kinds(head.body).count("MaxPool2d") == pools_inside
-
-
-@pytest.mark.parametrize("shape", [(16, 8, 8), (9, 24), (24,)], ids=str)
-def test_pool_has_no_parameters_and_no_randomness(shape):
-    head = make(shape)
-    assert not head.pool.state_dict()
-    x = torch.randn(3, *shape)
-    head.train()
-    assert torch.equal(head.pool(x), head.pool(x))
-    assert torch.equal(head.eval()(x), head.body(head.pool(x)))
 
 
 def test_tokens_are_averaged_or_the_first_is_read():
@@ -196,6 +241,7 @@ def test_a_new_kind_is_one_entry_and_nothing_stands_for_another(monkeypatch, sna
     kind = head_kinds.HeadKind(help="of squares.", settings=("layout",), build=squared)
     monkeypatch.setitem(head_kinds.KINDS, "squared", kind)
     head = make((4, 8, 8), kind="squared")
+    assert refusal(make, (9, 24), kind="squared") == snapshot  # which says nothing of what it reads
     assert kinds(head.body) == ["Squared", "Linear"]  # and not the layers of an MLP
     (help,) = [line for line in heads.explained() if line.startswith("`squared`")]
     assert help.endswith("Settings: `layout`.")

@@ -41,6 +41,16 @@ def _as_it_is(spec: HeadSpec, tap: HeadInput, overrides: Set[str]) -> HeadSpec: 
     return spec
 
 
+def _fit_map(spec: HeadSpec, tap: HeadInput, _: Set[str]) -> HeadSpec:
+    """Refuses what is no map."""
+    if len(tap.shape) != 3:
+        raise OfframpError(
+            f"{tap.where}: the head '{spec.kind}' reads maps [B, C, H, W] and this tensor has "
+            f"{len(tap.shape) + 1} dimensions; use the head 'mlp' or 'linear'"
+        )
+    return spec
+
+
 def _never_built(spec: HeadSpec, *_: Any) -> Modules:
     raise OfframpError(f"a head of kind '{spec.kind}' stands for others; resolve it first")
 
@@ -52,10 +62,11 @@ class HeadKind:
     Attributes:
         help: What it is, in a sentence or two.
         settings: The fields of `HeadSpec` that it reads.
-        build: `build(spec, shape, classes, dropout)` → the head's `pool` and `body`, whose last layer is
-            an `nn.Linear`.
+        build: `build(spec, shape, classes, dropout)` → the head's `pool`, which has no parameters, no
+            buffers and no random draws, and its `body`, whose last layer is an `nn.Linear`.
         fit: `fit(spec, tap, overrides)` → the spec, definite for the tap; `overrides` has the names of
-            the settings that a user gave. Raises OfframpError for a tap that the kind cannot read.
+            the settings that a user gave. Raises OfframpError for a tap that the kind cannot read: by
+            default, for all but maps.
         one_size: Whether a head of this spec fits maps or tokens of one size only.
         choose: Of a kind that stands for others: the exit's number from 1 and how many early exits there
             are → the kind and the settings to take. Such a kind is never built.
@@ -64,7 +75,7 @@ class HeadKind:
     help: str
     settings: tuple[str, ...]
     build: Callable[[HeadSpec, tuple[int, ...], int, nn.Module], Modules] = _never_built
-    fit: Callable[[HeadSpec, HeadInput, Set[str]], HeadSpec] = _as_it_is
+    fit: Callable[[HeadSpec, HeadInput, Set[str]], HeadSpec] = _fit_map
     one_size: Callable[[HeadSpec], bool] = lambda _: False
     choose: Callable[[int, int], Mapping[str, Any]] | None = None
 
@@ -105,13 +116,9 @@ def _map_shape(shape: tuple[int, ...], spec: HeadSpec) -> tuple[int, int, int]:
     return (a, b, c) if spec.layout == "chw" else (c, a, b)
 
 
-def _fit_paper(spec: HeadSpec, tap: HeadInput, _: Set[str]) -> HeadSpec:
+def _fit_paper(spec: HeadSpec, tap: HeadInput, overrides: Set[str]) -> HeadSpec:
     """Leaves out max-pools that would find less than 2 px."""
-    if len(tap.shape) != 3:
-        raise OfframpError(
-            f"{tap.where}: the paper's head reads maps [B, C, H, W] and this tensor has "
-            f"{len(tap.shape) + 1} dimensions; use the head 'mlp' or 'linear'"
-        )
+    _fit_map(spec, tap, overrides)
     side = min(_map_shape(tap.shape, spec)[1:])
     return replace(spec, pools=min(spec.pools, side.bit_length() - 1))
 
@@ -235,11 +242,13 @@ KINDS: dict[str, HeadKind] = {
         help="the mean over a map or over tokens, then one linear layer. Costs next to nothing.",
         settings=("tokens", "layout"),
         build=_linear,
+        fit=_as_it_is,
     ),
     "mlp": HeadKind(
         help="the same mean, LayerNorm, a dense layer with GELU, a linear layer. Cheap too.",
         settings=("hidden", "dropout", "tokens", "layout"),
         build=_mlp,
+        fit=_as_it_is,
     ),
     "local": HeadKind(
         help="neighboring tokens of an image, or pixels of a map, mixed by convolutions; their mean, "
