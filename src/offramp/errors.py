@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -165,15 +165,21 @@ def literal(value: Any) -> str:
 def check_fields(value: DataclassInstance, options: bool = False) -> None:
     """Raise OfframpError for a field that is not of the type, or in the range, of its annotation.
     options: the fields are a job's options, and nobody knows the class."""
+    for name, words in wrong_fields(value):
+        where = f"`{name}`" if options else f"{type(value).__name__}: {name}"
+        raise OfframpError(f"{where} {words}")
+
+
+def wrong_fields(value: DataclassInstance) -> Iterator[tuple[str, str]]:
+    """The fields that are not of the type, or in the range, of their annotations, and what they must
+    be."""
     from pydantic import ValidationError
 
     for name, field in _validators(type(value)).items():
-        content = getattr(value, name)
         try:
-            field.validate_python(content, strict=True)
+            field.validate_python(getattr(value, name), strict=True)
         except ValidationError as error:
-            where = f"`{name}`" if options else f"{type(value).__name__}: {name}"
-            raise OfframpError(f"{where} {complaint(worst(error))}") from None
+            yield name, complaint(worst(error))
 
 
 @cache

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, assert_never, get_args
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 
-from offramp.errors import OfframpError, check_fields, shortened
+from offramp.errors import OfframpError, check_fields, shortened, wrong_fields
 from offramp.hashing import YOUNGER
 from offramp.parts import HIDDEN, LEARNED, Carry, Part, Parts, head, path
 from offramp.units import Count, ranges
@@ -657,6 +657,8 @@ def _mistakes(phase: Phase, exits: int, earlier: Collection[str]) -> Iterator[st
     if phase.teacher is not None and phase.teacher not in earlier:
         yield f"distills from '{phase.teacher}', which is not an earlier phase"
     yield from _mistakes_of_features(phase)
+    for name, words in wrong_fields(phase):  # of whatever no line above looks at
+        yield f"has a {name} that {words}"
 
 
 def _mistakes_of_loss(phase: Phase) -> Iterator[str]:

@@ -1,19 +1,22 @@
-"""Every field of a phase is in its key, in the texts of it and in the step that trains it."""
+"""Every field of a phase is in its key, in the texts of it and in the step that trains it, by the engine
+and in a loop of one's own."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Annotated, Any
 
 import pytest
 import torch
+from annotated_types import Ge
 from fit_runs import setting
 from one_step import ALL, K, first_step
 from syrupy.assertion import SnapshotAssertion
 
+from offramp import program
 from offramp.api.train.strategies import _phase
 from offramp.engine.ranks import ALONE
 from offramp.engine.resolve import Node, resolve
@@ -44,7 +47,7 @@ CASES: Mapping[str, Any] = {
     "carry": "learned",
     "rates": {segments(1, K): 0.1},
 }
-"""Another value of each field. A new field of `Phase` needs one."""
+"""Another value of each field, by which a step differs. A new field of `Phase` needs one."""
 
 TEXT_ALONE = {"name", "trunk"}
 """What no result of the phase itself depends on: a trunk of its own starts as the shared one is."""
@@ -89,7 +92,7 @@ def test_every_field_is_in_the_key_the_texts_and_the_step(field: str) -> None:
 class Newer(Phase):
     """A phase of tomorrow, with a field that nothing else names."""
 
-    sharpness: float = 1.0
+    sharpness: Annotated[float, Ge(0)] = 1.0
 
 
 def test_a_new_field_is_in_keys_and_texts_by_itself() -> None:
@@ -100,6 +103,67 @@ def test_a_new_field_is_in_keys_and_texts_by_itself() -> None:
     assert keys(newer) == keys(usual) != keys(sharp)  # keys of finished work hold at the default
     assert node_of(sharp).reads["sharpness"] == 2.0
     assert notes(newer) == [] and notes(sharp) == ["sharpness 2"] and _phase(sharp)["sharpness"] == 2.0
+
+
+def test_the_range_of_a_new_field_is_that_of_its_annotation(snapshot: SnapshotAssertion) -> None:
+    newer = Newer("second", ALL, FIRST.loss)
+    check((newer,), K)
+    for value in (-1.0, "sharp"):
+        wrong = replace(newer, sharpness=value)  # type: ignore[arg-type]
+        assert refusal(check, (wrong,), K) == snapshot
+
+
+# A loop of one's own
+
+PLAIN = Phase("first", backbone(K), (CE(K),))  # such a loop trains an early head on one trunk alone
+IN_A_LOOP = {**CASES, "recipe": {"learning_rate_scale": 0.5}}
+"""What else a recipe says is for the loop to choose."""
+UNHEARD: Mapping[str, str] = {}
+"""The fields that such a loop neither obeys nor hands on, each with the reason."""
+
+
+def looped(phase: Phase) -> tuple[Mapping[str, Any], Mapping[str, torch.Tensor]]:
+    """What the phase hands on to a loop of one's own, and all weights after a step of each phase there:
+    what is trained on a trunk of its own tells in the next."""
+    chance = torch.Generator().manual_seed(1)
+    images, labels = torch.randn(16, 1, 8, 8, generator=chance), torch.arange(16) % 3
+    net = network.__wrapped__("digits-cnn")
+    with applied(NUMERICS):
+        phases = program(net, lambda _: (PLAIN, phase, LAST))
+        for each in phases:
+            with each:
+                inside(net).clock.tick(42, 0, 0)  # which dropout draws by
+                optimizer = torch.optim.SGD(each.groups(0.1))
+                each.module(images, labels).backward()
+                optimizer.step()
+    public = {name: value for name, value in vars(phases[1]).items() if not name.startswith("_")}
+    return {name: value for name, value in public.items() if name != "declaration"}, net.state_dict()
+
+
+@cache
+def usual_loop() -> tuple[Mapping[str, Any], Mapping[str, torch.Tensor]]:
+    return looped(USUAL)
+
+
+def heard(
+    some: tuple[Mapping[str, Any], Mapping[str, torch.Tensor]],
+    others: tuple[Mapping[str, Any], Mapping[str, torch.Tensor]],
+) -> bool:
+    """Whether the phases of two loops hand on other things or train other weights."""
+    return some[0] != others[0] or some[1].keys() != others[1].keys() or differ(some[1], others[1])
+
+
+@pytest.mark.parametrize("field", [each.name for each in fields(Phase)])
+def test_a_loop_of_ones_own_obeys_or_hands_on_every_field(field: str) -> None:
+    other = replace(USUAL, **{field: IN_A_LOOP[field]})
+    assert heard(looped(other), usual_loop()) == (field not in UNHEARD)
+
+
+def test_a_new_field_that_a_loop_of_ones_own_passes_over_is_noticed() -> None:
+    """The control."""
+    newer = Newer("second", ALL, FIRST.loss)
+    usual, sharp = looped(newer), looped(replace(newer, sharpness=2.0))
+    assert not heard(sharp, usual)
 
 
 # Rates of parts
