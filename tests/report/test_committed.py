@@ -25,10 +25,11 @@ from offramp.report import claims, evidence
 from offramp.report.advice import answer, beside_plain
 from offramp.report.compare import ALL, across
 from offramp.report.evidence import Evidence
-from offramp.report.figures import FIGURES, draw
+from offramp.report.figures import draw
 from offramp.report.figures.compute import cascade_points, threshold_points
 from offramp.report.logits import summarized
 from offramp.report.model import Table
+from offramp.report.registry import made_of
 from offramp.report.render.tables import markdown
 from offramp.report.tables import TABLES, make
 from offramp.strategies import STRATEGIES
@@ -140,21 +141,16 @@ def cifar() -> Evidence:
 
 
 @pytest.mark.parametrize("study", ["imagenette", *long("cifar10")])
-def test_every_figure(study: str) -> None:
-    drawn = draw(opened(study) if study == "cifar10" else few())
-    for name in FIGURES.keys() - {"curves"}:  # which are named after what they show
-        if f"figure {name}" not in LACKING[study]:
-            assert any(f.name.startswith(name) for f in drawn.figures), f"none begins with {name}"
-    lacking = {name for name in LACKING[study] if name.startswith("figure ")}
-    assert {" ".join(text.split()[1:3]) for text in drawn.missing} == lacking
-
-
-@pytest.mark.parametrize("study", ["imagenette", *long("cifar10")])
-def test_every_table(study: str) -> None:
-    built = {table.name for table in make(opened(study) if study == "cifar10" else few(), [])}
-    for name in TABLES:
-        if f"table {name}" not in LACKING[study]:
-            assert any(actual.startswith(name) for actual in built), name
+def test_every_figure_and_every_table(study: str) -> None:
+    """By family: names of others may begin as its own do."""
+    results = opened(study) if study == "cifar10" else few()
+    tables = dict(made_of(TABLES, results, Table))
+    empty = {name for name, items in tables.items() if not items}
+    missing = draw(results).missing
+    lacking = {f"table {name}" for name in empty} | {" ".join(t.split()[1:3]) for t in missing}
+    assert lacking == {*LACKING[study]}
+    for name, items in tables.items():
+        assert {table.paper for table in items} <= {TABLES[name].paper}, name
 
 
 @pytest.mark.parametrize(

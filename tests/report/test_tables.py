@@ -417,6 +417,7 @@ def test_interquartile_means_over_data_sets() -> None:
         for s in (1, 2, 3)
     ]
     table = only(evidence(trials), "overall")
+    assert table.paper == TABLES["overall"].paper == ""  # the figure of that name answers to two
     assert list(table.frame.index) == ["joint"], "who is not everywhere is left out"
     row = table.frame.loc["joint"]
     finals = sorted([0.71, 0.72, 0.73, 0.91, 0.92, 0.93])

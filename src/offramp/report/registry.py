@@ -112,7 +112,11 @@ def listed(families: Mapping[str, Family]) -> dict[str, str]:
 
 
 def made_of(
-    families: Mapping[str, Family], evidence: Evidence, kind: type[Any], measure: Measure | None = None
+    families: Mapping[str, Family],
+    evidence: Evidence,
+    kind: type[Any],
+    measure: Measure | None = None,
+    answers: Mapping[str, str] = {},
 ) -> Iterator[tuple[str, list[Any]]]:
     """What the evidence gives of each family, by name.
 
@@ -121,6 +125,7 @@ def made_of(
         evidence: Of what.
         kind: Figure or Table.
         measure: To show in place of accuracy, in families that take one.
+        answers: Of figures, those of a publication (see `Publication`).
 
     Raises:
         OfframpError: Where no family takes a measure, and where a user's own code fails.
@@ -130,7 +135,6 @@ def made_of(
             f"none of {', '.join(families)} takes a measure; leave {measure.name} out, or choose "
             f"another {kind.__name__.lower()}"
         )
-    answers = publication().answers
     names: dict[str, str] = {}  # by the name of an item, which is that of a file
     for name, family in families.items():
         options = {"measure": measure} if measure is not None and family.measured else {}

@@ -86,7 +86,7 @@ def draw(
     families = chosen(FIGURES, only, "figure")
     figures: list[Figure] = []
     missing = []
-    for name, drawn in made_of(families, evidence, Figure, measure):
+    for name, drawn in made_of(families, evidence, Figure, measure, publication().answers):
         figures += drawn
         if not drawn:
             missing.append(f"no figure {name} ({families[name].shows}): {families[name].needs}")
