@@ -8,6 +8,7 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,12 @@ from offramp.infer.image_files import FileAnswer
 from offramp.metrics import hamming_losses, hits
 from offramp.policy import guarantees, scoring
 from offramp.policy.candidates import SplitLogits, loss_of, temperatures
+from offramp.report import evidence
+from offramp.report.figures import FIGURES
+from offramp.report.model import Figure, Table
+from offramp.report.registry import Family, made_of
+from offramp.report.runs import Runs
+from offramp.report.tables import TABLES, make
 from offramp.store.store import Store
 from offramp.study import trained as trials
 from several import NAMES, folder, tiles
@@ -219,6 +226,36 @@ def test_conformal_control_of_shares_keeps_the_mean() -> None:
         count = guarantees.conformal(shares(120, draw), 0.1)
         means.append(true[count - 1] if count else 0.0)
     assert np.mean(means) <= 0.1
+
+
+# Reports
+
+LACKING = {
+    Table: {"overall", "anova", "epochs-digest", "anova-costs", "baseline", "anova-hybrids"}
+    | {"pairs-one-way", "tests-one-way", "pairs"},
+    Figure: {"significance", "budget", "reliability", "confidence-quality"},
+}
+"""What one strategy with one seed does not show, and calibration, which is of one class an image."""
+
+
+@pytest.mark.parametrize(("families", "kind"), [(TABLES, Table), (FIGURES, Figure)])
+def test_every_table_and_every_figure_can_be_made_of_several_labels(
+    runs: Path, families: Mapping[str, Family], kind: type[Any]
+) -> None:
+    of_families = made_of(families, evidence.open(runs), kind)
+    assert {name for name, items in of_families if not items} == LACKING[kind]
+
+
+def test_a_table_that_does_not_think_of_several_labels_fails(runs: Path) -> None:
+    """The control."""
+
+    def of_a_class(runs: Runs) -> list[Table]:
+        logits, labels = runs.evidence.logits(runs.trials[0].id)
+        assert hits(logits, labels)[labels == 0].any()
+        return []
+
+    with pytest.raises(IndexError):
+        make(evidence.open(runs), [of_a_class])
 
 
 # Commands
