@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from syrupy.assertion import SnapshotAssertion
 from torch import Tensor, nn
 
 from offramp.nets import attach
+from offramp.nets.cut.calling import call_style
 from offramp.nets.cut.partition import cut
 from offramp.nets.network import inside
 from wording import refusal
@@ -170,6 +174,44 @@ def test_several_answers_of_one_shape_are_no_logits(snapshot: SnapshotAssertion)
     """Where training alone has them, they are auxiliary."""
     assert refusal(attach, Exits(3), ["b1"], IMAGE) == snapshot
     assert len(attach(Exits(1), ["b1"], IMAGE).eval()(images(IMAGE))) == 2
+
+
+@dataclass
+class Output:
+    logits: Tensor
+    aux: Tensor
+
+
+class NamedOutput(NamedTuple):
+    logits: Tensor
+    aux: Tensor
+
+
+FORMS: dict[str, Callable[[Tensor, Tensor], object]] = {
+    "tuple-of-dict": lambda logits, aux: (logits, {"aux": aux}),
+    "dict": lambda logits, aux: {"logits": logits, "aux": aux},
+    "dict-of-list": lambda logits, aux: {"out": logits, "aux": [aux]},
+    "dict-of-other-names": lambda logits, aux: {"out": logits, "aux": aux},
+    "dataclass": Output,
+    "namedtuple": NamedOutput,
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_several_answers_are_counted_in_any_form(form: Callable[[Tensor, Tensor], object]) -> None:
+    class Formed(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.width = width
+
+        def forward(self, x: Tensor) -> object:
+            logits = x.new_ones(len(x), 5)
+            return form(logits, x.new_zeros(len(x), self.width))
+
+    assert "returns 2 outputs of [5, 5]" in refusal(call_style, Formed(5).eval(), images(IMAGE))
+    for module in (Formed(5).train(), Formed(7).eval()):  # auxiliary ones of training, and features
+        if form is not FORMS["dict-of-other-names"]:
+            assert bool((call_style(module, images(IMAGE))[1] == 1).all())
 
 
 def test_auxiliary_heads_are_left_out() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from inspect import Parameter, signature
 from typing import Any, final
@@ -123,29 +123,43 @@ def _with_answer(style: CallStyle, output: Any, module: nn.Module) -> tuple[Call
     ambiguous."""
     if isinstance(output, Tensor):
         return style, output
+    parts, logits = output, None
     if isinstance(output, Mapping):
-        tensors = [key for key, value in output.items() if isinstance(value, Tensor)]
-        if "logits" in tensors or len(tensors) == 1:
-            answer = "logits" if "logits" in tensors else tensors[0]
-            return replace(style, answer=answer), output[answer]
+        names = [key for key, value in output.items() if isinstance(value, Tensor)]
+        if "logits" in names or len(names) == 1:
+            style = replace(style, answer="logits" if "logits" in names else names[0])
+            logits = output[style.answer]
     elif isinstance(getattr(output, "logits", None), Tensor):
-        return replace(style, answer="logits", attribute=True), output.logits
+        style, logits = replace(style, answer="logits", attribute=True), output.logits
+        parts = output if isinstance(output, tuple) else getattr(output, "__dict__", ())
     elif (
         isinstance(output, (tuple, list))
         and output
         and isinstance(output[0], Tensor)
         and output[0].ndim == 2  # or it is a map
     ):
-        alike = [o for o in output if isinstance(o, Tensor) and o.shape == output[0].shape]
-        if len(alike) > 1 and not module.training:  # auxiliary ones of training are no answers
-            raise OfframpError(
-                f"{type(module).__name__} returns {len(alike)} outputs of {list(output[0].shape)}; let "
-                "its forward return the final logits alone, or, if these are exits of its own, describe "
-                "it with multi_exit"
-            )
-        return replace(style, answer=0), output[0]
+        style, logits = replace(style, answer=0), output[0]
+    rows = [tensor for tensor in _tensors(parts) if tensor.ndim == 2]
+    alike = [row for row in rows if row.shape == (rows[0] if logits is None else logits).shape]
+    if len(alike) > 1 and not module.training:  # auxiliary ones of training are no answers
+        raise OfframpError(
+            f"{type(module).__name__} returns {len(alike)} outputs of {list(alike[0].shape)}; let its "
+            "forward return the final logits alone, or, if these are exits of its own, describe it with "
+            "multi_exit"
+        )
+    if logits is not None:
+        return style, logits
     mode = "train" if module.training else "eval"
     raise OfframpError(
         f"{type(module).__name__} returns {kind_of(output)} in {mode} mode, whose logits cannot "
         "be told from the rest; let its forward return them alone, first, or as `logits`"
     )
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Those in a tensor, or in mappings, tuples and lists, however deep."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (Mapping, tuple, list)):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(part)
