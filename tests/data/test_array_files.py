@@ -140,6 +140,8 @@ WRONG: dict[str, Any] = {
     "another class": {"test_labels": labels(15, 5)},
     "no labels": {"test_labels": None},
     "no train": {"train_images": None},
+    "other names": {**dict.fromkeys(med(8, 8)), "x_train": images(90, 0, 8, 8), "y_train": labels(90)},
+    "no arrays": dict.fromkeys(med(8, 8)),
 }
 
 

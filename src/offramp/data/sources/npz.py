@@ -10,7 +10,7 @@ import torch
 
 from offramp import arrays
 from offramp.data.raw import DataSource, RawData, RawSplit
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, shortened
 from offramp.hashing import file_digest
 
 FETCH = "one of MedMNIST's files, such as pathmnist.npz, from https://zenodo.org/records/10519652"
@@ -42,7 +42,10 @@ def npz(root: Path, file: str | None = None, classes: Sequence[str] | None = Non
     except (ValueError, OSError) as error:
         raise OfframpError(f"{path} cannot be read ({error}); fetch it again") from error
     if "train" not in present:
-        raise OfframpError(f"{path} holds no array train_images; give MedMNIST's layout")
+        names = shortened(", ".join(sorted(heads)) or "none", 200)
+        raise OfframpError(
+            f"{path} holds no array train_images; give MedMNIST's layout (it holds {names})"
+        )
     parts = {name: _part(*(members[f"{key}_{kind}"] for kind in KINDS)) for name, key in present.items()}
     return RawData(
         parts["train"],
