@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from threading import Lock
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from network_kit import CLASSES, images, same, shift, state
 from torch import nn
 
+import offramp
 from offramp.nets import NetSpec, attach, build
 from offramp.nets.network import inside, redrawn
 from offramp.parts import Part
@@ -222,6 +224,20 @@ def test_a_module_that_ends_in_a_softmax_is_warned_of():
     net(nn.LogSoftmax(1))  # its softmax is that of the logits
     with pytest.warns(UserWarning, match="in a softmax"):
         net(nn.Softmax(1))
+
+
+def test_exits_that_all_cost_more_than_the_network_are_warned_of():
+    def warned(exits, head):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            offramp.attach(Residual(), exits, (3, 16, 16), head=head)
+        assert all(warning.filename == __file__ for warning in caught)
+        return [str(warning.message) for warning in caught]
+
+    (line,) = warned(["stem", "middle"], None)
+    assert "every early exit costs more than Residual alone" in line and "head='linear'" in line
+    for exits, head in ((["stem", "middle"], "linear"), (["stem"], "mlp"), (1, None), ([], None)):
+        assert warned(exits, head) == []
 
 
 @pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # of torch, as it imports

@@ -26,7 +26,7 @@ from offramp.nets.head_kinds import KINDS, HeadInput
 from offramp.nets.heads import HeadSpec, explained, must_be, paper_head, resolve, whole
 from offramp.nets.identity import attributes_digest, sources, state_digest, tensors_digest
 from offramp.nets.inside import Exit, NetFacts, NetworkParts, drawn_head, drawn_module
-from offramp.nets.network import ExitNetwork, inside
+from offramp.nets.network import ExitNetwork, exit_macs, inside
 from offramp.nets.pretrained import fit_to, read, starting
 from offramp.parts import Part, Taps
 from offramp.usercode import RecordedCode
@@ -129,7 +129,8 @@ def attach(
     """Returns a copy of `module` with early exits, in train mode.
 
     The copy has the module's weights; new heads are drawn from `seed`. Warns of a module that seems to
-    end in a softmax, and of parts whose name offramp needs, such as `exits`: use `net.backbone.exits`.
+    end in a softmax, of early exits that all cost more than the module, and of parts whose name offramp
+    needs, such as `exits`: use `net.backbone.exits`.
 
     Args:
         module: Images [B, C, H, W] → logits [B, classes], without a softmax. Or a name as in a study
@@ -326,7 +327,7 @@ def _assembled(
     net = ExitNetwork(NetworkParts((trunk,), (0,) * (len(early) + 1), tuple(built), facts))
     if origin.make is None:
         for remark in _remarks(net, logits):
-            warnings.warn(remark, OfframpWarning, stacklevel=3)
+            warnings.warn(remark, OfframpWarning, stacklevel=4)  # the call of offramp.attach
     return net.train()
 
 
@@ -365,6 +366,13 @@ def _remarks(net: ExitNetwork, logits: Tensor) -> Iterator[str]:
     for name in [name for name, part in own.items() if getattr(net, name, None) is not part]:
         yield (
             f"net.{name} is offramp's, and not the `{name}` of {title}: use net.backbone.{name} for that"
+        )
+    plain = exit_macs(net, [net.exits])
+    if net.exits > 1 and all(exit_macs(net, [k]) >= plain for k in range(1, net.exits)):
+        kinds = {spec.kind for spec in inside(net).head_specs}
+        lighter = "attach them earlier" if "linear" in kinds else "attach lighter heads: head='linear'"
+        yield (
+            f"every early exit costs more than {title} alone, so leaving there saves nothing; {lighter}"
         )
     if bool((logits >= 0).all()) and abs(float(logits.sum()) - 1) < 1e-3:
         yield (
