@@ -16,6 +16,7 @@ from offramp.api.keep.store import pack
 from offramp.report.evidence import Evidence, join, of_strategies
 from offramp.report.evidence import open as opened
 from offramp.report.figures import draw
+from offramp.report.page.folder import lead
 from offramp.report.page.how import facts
 from offramp.report.render.charts import rendered
 from offramp.store.pack import write
@@ -79,6 +80,8 @@ def test_the_longest_is_what_all_else_is_about(three: Evidence) -> None:
     assert three.missing == ()  # nothing is: they are in another figure
     (shorter,) = (f for f in facts(three) if f.name == "In the figure budget alone")
     assert shorter.values == ["6 trials of 2 epochs", "6 trials of 1 epoch"]
+    assert lead(three).endswith("6 trials in runs of 4 epochs")
+    assert lead(evidence(budget(4))).endswith("6 trials")
 
 
 def test_parts_join(three: Evidence) -> None:

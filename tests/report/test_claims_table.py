@@ -117,7 +117,10 @@ def test_what_is_told_first_names_the_cheapest_way_and_how_sure_that_is() -> Non
     (better,) = headline(shifted({"joint": 0.1, "separate": 0.0, "two-stage": 0.0}))
     assert re.match(r"joint has [\d.]+ % on test at [\d.]+ % of the plain network's compute", better)
     assert "not shown to need more" not in better
-    (equal,) = headline(shifted({"joint": 0.0, "separate": 0.0, "two-stage": 0.0}))
+    alike = shifted({"joint": 0.0, "separate": 0.0, "two-stage": 0.0})
+    (equal,) = headline(alike)
+    (longest,) = headline(replace(alike, budgets=(alike,)))  # others trained for longer or shorter
+    assert re.search(r"% on test in runs of \d+ epochs?: ", longest) and " in runs of" not in equal
     assert equal.startswith("No way is shown to need less compute than another")
     few = table_evidence.evidence(table_evidence.planted(2, shift={"joint": 0.1, "separate": 0.0}))
     assert headline(few) == ()  # two seeds recommend nothing

@@ -14,7 +14,7 @@ from offramp.policy.quality import p_of_chance
 from offramp.report.evidence import Evidence
 from offramp.report.runs import Runs
 from offramp.store.record import TrialRecord
-from offramp.units import macs, percent
+from offramp.units import counted, macs, percent
 
 LISTED = 5  # names, or pairs of them, that a sentence holds; of more it says how many
 
@@ -61,7 +61,7 @@ def headline(evidence: Evidence) -> tuple[str, ...]:
         plain = None if controls.whole is None else controls.whole.accuracy().mean
         alike = advice.even and len(ranking) > 1
         reached = target if alike else _reached(first, target)
-        has = f"{percent(reached)} on test{where}"
+        has = f"{percent(reached)} on test{where}{of_epochs(own[0].trials, evidence)}"
         apart = "" if plain is None else f", {_from(plain, reached)} it"
         least, most = (percent(each.mean / full) for each in (ranking[0], ranking[-1]))
         if alike:
@@ -80,6 +80,13 @@ def headline(evidence: Evidence) -> tuple[str, ...]:
         name = f"{what[0]}, {first.name}," if what else first.name
         sentences.append(f"{name} has {has} at {least} of the plain network's compute{apart}{sure_of}.")
     return tuple(sentences)
+
+
+def of_epochs(trials: Sequence[TrialRecord], evidence: Evidence) -> str:
+    """How long these were trained, where the evidence has others that were trained for longer or
+    shorter."""
+    numbers = sorted({trial.manifest.recipe.epochs for trial in trials if evidence.budgets})
+    return f" in runs of {listed([counted(n, 'epoch') for n in numbers])}" if numbers else ""
 
 
 def _reached(first: Ranked, target: float) -> float:

@@ -26,7 +26,7 @@ from offramp.errors import OfframpError
 from offramp.escape import printable
 from offramp.files import RECORDS, folder_at, is_litter, read_regular, writing
 from offramp.report import figures, tables
-from offramp.report.advice import answer, headline, listed
+from offramp.report.advice import answer, headline, listed, of_epochs
 from offramp.report.claims import claims_table
 from offramp.report.colors import both_colors, both_configs, themed
 from offramp.report.evidence import Evidence
@@ -202,7 +202,7 @@ def lead(evidence: Evidence) -> str:
     strategies = counted(len(early or alone), "strategy", "strategies")
     if early and alone:
         strategies += f" with early exits, {listed(alone)} without"
-    trials = counted(len(evidence.trials), "trial")
+    trials = counted(len(evidence.trials), "trial") + of_epochs(evidence.trials, evidence)
     return " · ".join((strategies, *places, counted(seeds, "seed"), trials))
 
 
