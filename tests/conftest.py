@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import uuid
@@ -27,6 +28,7 @@ from hypothesis import HealthCheck, settings
 
 import clocks
 import object_store
+import wording
 from longer import slow_file, slow_test
 from offramp.meters import capacity, meter
 from offramp.process import look_less_for_garbage
@@ -69,6 +71,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--clock", type=float, default=1.0, help="how fast the product's clocks run: tests/clocks.py"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Snapshots leave out the folder of temporary files, wherever that is."""
+    if base := config.getoption("basetemp"):
+        wording.TEMPORARY.append(re.escape(f"{Path(base).resolve()}/"))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

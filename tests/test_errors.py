@@ -11,6 +11,7 @@ import pytest
 
 import offramp
 from offramp.errors import in_line
+from wording import TEMPORARY, stable
 
 REMOTE = """Initialization failure from server:
 Traceback (most recent call last):
@@ -86,3 +87,15 @@ def test_a_flag_in_a_message_is_found() -> None:
     code = 'raise OfframpError(f"{name} is there; " + ("give --force" if force else ""))'
     assert [flags(message) for message in messages(code)] == [["--force"]]
     assert not flags("--force (force=True)") and not flags("python run.py --measure")
+
+
+def test_snapshots_leave_out_any_place_of_temporary_files(
+    tmp_path: Path, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with `pytest --basetemp=…`."""
+    monkeypatch.setattr(pytestconfig.option, "basetemp", "/mine/tmp")
+    monkeypatch.setattr("wording.TEMPORARY", [*TEMPORARY])
+    for plugin in pytestconfig.pluginmanager.get_plugins():
+        if getattr(plugin, "__file__", None) == str(Path(__file__).with_name("conftest.py")):
+            plugin.pytest_configure(pytestconfig)
+    assert stable(f"{tmp_path}/a, /mine/tmp/test_b0/b and /mine/c") == "TMP/a, TMP/b and /mine/c"

@@ -16,7 +16,8 @@ import pytest
 from offramp.errors import OfframpError
 from refusal import refuses
 
-TEMPORARY = re.compile(r"/[^\s'\",;:()]*?/pytest-\d+/(?:popen-gw\d+/)?[^/\s'\",;:()]+")
+TEMPORARY = [r"/[^\s'\",;:()]*?/pytest-\d+/(?:popen-gw\d+/)?"]
+"""Where folders of tests lie: pytest's own place, and with `--basetemp` that one (conftest.py)."""
 
 
 def stable(text: str) -> str:
@@ -25,7 +26,7 @@ def stable(text: str) -> str:
     >>> stable("no file /dev/shm/pytest-of-me/pytest-3/popen-gw1/test_a0/runs")
     'no file TMP/runs'
     """
-    return TEMPORARY.sub("TMP", text)
+    return re.sub(rf"(?:{'|'.join(TEMPORARY)})[^/\s'\",;:()]+", "TMP", text)
 
 
 def refusal(function: Callable[..., object], *args: Any, **kwargs: Any) -> str:
