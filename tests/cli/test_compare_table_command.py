@@ -11,6 +11,7 @@ import pytest
 from command import Cli, refused
 
 from offramp.analysis.stats import MOST_GROUPS
+from offramp.analysis.stats.pairwise import games_howell, tukey
 from offramp.api.results.stats import stats
 
 OPTIONS = ("--value", "accuracy", "--group", "strategy", "--block", "seed")
@@ -92,7 +93,15 @@ def test_each_analysis_is_told(tmp_path: Path) -> None:
     steps: list[str] = []
     columns = {"value": "accuracy", "group": "strategy", "block": "seed"}
     stats(tmp_path / "in.csv", **columns, by="model", watch=steps.append)
-    assert steps == ["1 analysis", "2 analyses"]
+    assert [step for step in steps if "anal" in step] == ["1 analysis", "2 analyses"]
+
+
+def test_each_pair_of_many_groups_is_told() -> None:
+    groups = list(np.random.default_rng(0).normal(size=(3, 4)))
+    for test in (tukey, games_howell):
+        steps: list[str] = []
+        test(["a", "b", "c"], groups, 0.05, steps.append)
+        assert steps == ["1 of 3 pairs", "2 of 3 pairs", "3 of 3 pairs"]
 
 
 def test_a_value_that_cannot_be_tested_is_no_failure(cli: Cli) -> None:

@@ -24,6 +24,7 @@ from offramp.analysis.stats.anova import (
 from offramp.analysis.stats.pairwise import (
     ALPHA,
     Pairs,
+    PairWatcher,
     ValuesOnImages,
     games_howell,
     paired_differences,
@@ -172,12 +173,14 @@ def analyze_by(
     *,
     families: StrategyFamilies | None = None,
     alpha: float = ALPHA,
+    watch: PairWatcher = None,
 ) -> Iterator[tuple[dict[str, str], Analysis]]:
     """An analysis for each combination of values of `by`, in ascending order.
 
     Args:
         families: Compare the core strategies, and each hybrid with its parents, apart. Nothing is
             adjusted for the number of analyses.
+        watch: Called with how many pairs of a one-way analysis are tested, which take the longest.
     """
     for name in by:
         if name not in frame.columns:
@@ -191,7 +194,7 @@ def analyze_by(
                 "are compared; use some rows only, or another column"
             )
         if families is None:
-            yield where, analyze_sample(whole, alpha)
+            yield where, analyze_sample(whole, alpha, watch=watch)
             continue
         members_of = families.among([name for group in whole.groups for name in group.names])
         if not members_of:
@@ -199,7 +202,8 @@ def analyze_by(
                 f"column '{columns.group}' holds no two of the paper's strategies; leave out --families"
             )
         for family, members in members_of.items():
-            yield {**where, "family": family}, analyze_sample(whole.keep(members), alpha)
+            few = whole.keep(members)
+            yield {**where, "family": family}, analyze_sample(few, alpha, watch=watch)
 
 
 def _cells(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
@@ -230,6 +234,7 @@ def analyze_sample(
     both: bool = True,
     images: ValuesOnImages | None = None,
     looks: InterimAnalyses | None = None,
+    watch: PairWatcher = None,
 ) -> Analysis:
     """Compare the groups of a sample.
 
@@ -240,6 +245,7 @@ def analyze_sample(
             tested over blocks and images.
         looks: Where blocks were added until pairs were decided; then p and intervals of pairs over
             blocks are adjusted for them.
+        watch: As in `analyze_by`.
     """
     means = tuple(_mean(group) for group in whole.groups)
     notes = [*whole.notes, *([LOOKED] if looks is not None else [])]
@@ -270,7 +276,7 @@ def analyze_sample(
         crossed = _crossed(groups, alpha, images, looks)
     if len(groups) == 2:
         notes.append("with two groups the overall test is the test of their difference")
-    one_way = _one_way(groups, alpha) if both or over_blocks is None else NOT_ASKED
+    one_way = _one_way(groups, alpha, watch) if both or over_blocks is None else NOT_ASKED
     return Analysis(means, default, over_blocks, one_way, tuple(notes), crossed)
 
 
@@ -310,14 +316,14 @@ def _mean(group: Group) -> Mean:
     return Mean(group.label, len(group.values), group.mean, sd)
 
 
-def _one_way(groups: Sequence[Group], alpha: float) -> OneWay:
+def _one_way(groups: Sequence[Group], alpha: float, watch: PairWatcher) -> OneWay:
     labels, arrays = [g.label for g in groups], [g.array for g in groups]
     variances = levene(arrays)
     unequal = None
     if isinstance(variances, Check) and variances.p < alpha:
-        pairs = games_howell(labels, arrays, alpha)
+        pairs = games_howell(labels, arrays, alpha, watch)
         unequal = Unequal(welch(arrays), pairs, order(labels, pairs, alpha))
-    pairs = tukey(labels, arrays, alpha)
+    pairs = tukey(labels, arrays, alpha, watch)
     return OneWay(
         one_way(arrays), shapiro(arrays), variances, pairs, order(labels, pairs, alpha), unequal
     )

@@ -4,7 +4,7 @@ blocks paired differences (over blocks, or over blocks and images), adjusted aft
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
@@ -15,6 +15,7 @@ from scipy.optimize import brentq
 from scipy.special import digamma, ndtr, ndtri, polygamma, stdtrit
 
 from offramp.analysis.stats.sample import Floats, Group, same
+from offramp.units import counted
 
 FLOOR = 1e-12  # below it the tail of the studentized range is rounding error
 ALPHA = 0.05  # what is significant, over all pairs that are compared
@@ -57,9 +58,14 @@ class UntestedPair:
 
 
 Pairs = tuple[Pair | UntestedPair, ...]
+PairWatcher = Callable[[str], object] | None
+"""Called with how many pairs are tested."""
+Labeled = tuple[str, Floats]
 
 
-def tukey(labels: Sequence[str], groups: Sequence[Floats], alpha: float) -> Pairs:
+def tukey(
+    labels: Sequence[str], groups: Sequence[Floats], alpha: float, watch: PairWatcher = None
+) -> Pairs:
     """Tukey's honestly significant differences; Kramer's (1956) where sizes differ.
 
     Args:
@@ -74,16 +80,18 @@ def tukey(labels: Sequence[str], groups: Sequence[Floats], alpha: float) -> Pair
         )
     error = sum(float(((g - g.mean()) ** 2).sum()) for g in groups) / df
     pairs = []
-    for first, second in combinations(zip(labels, groups, strict=True), 2):
+    for first, second in _each_pair(labels, groups, watch):
         own = np.sqrt(error / 2 * (1 / len(first[1]) + 1 / len(second[1])))
         pairs.append(_pair(first, second, own, len(groups), df, alpha))
     return tuple(pairs)
 
 
-def games_howell(labels: Sequence[str], groups: Sequence[Floats], alpha: float) -> Pairs:
+def games_howell(
+    labels: Sequence[str], groups: Sequence[Floats], alpha: float, watch: PairWatcher = None
+) -> Pairs:
     """Games and Howell (1976): as Tukey's, but each pair has its own variance and degrees of freedom."""
     pairs: list[Pair | UntestedPair] = []
-    for (a, x), (b, y) in combinations(zip(labels, groups, strict=True), 2):
+    for (a, x), (b, y) in _each_pair(labels, groups, watch):
         if same(x) and same(y):
             pairs.append(UntestedPair(a, b, "both are constant", float(x.mean() - y.mean())))
             continue
@@ -93,9 +101,17 @@ def games_howell(labels: Sequence[str], groups: Sequence[Floats], alpha: float) 
     return tuple(pairs)
 
 
-def _pair(
-    first: tuple[str, Floats], second: tuple[str, Floats], error: float, k: int, df: float, alpha: float
-) -> Pair:
+def _each_pair(
+    labels: Sequence[str], groups: Sequence[Floats], watch: PairWatcher
+) -> Iterator[tuple[Labeled, Labeled]]:
+    total = math.comb(len(groups), 2)
+    for count, pair in enumerate(combinations(zip(labels, groups, strict=True), 2), start=1):
+        yield pair
+        if watch is not None:
+            watch(f"{count:,} of {counted(total, 'pair')}")
+
+
+def _pair(first: Labeled, second: Labeled, error: float, k: int, df: float, alpha: float) -> Pair:
     (a, x), (b, y) = first, second
     difference = float(x.mean() - y.mean())
     p = tail(abs(difference) / error, k, df)

@@ -111,7 +111,8 @@ def stats(
     if frame.empty:
         raise OfframpError(f"{file} has no rows{' where ' + ' and '.join(where) if where else ''}")
     analyses = []
-    for cell in analyze_by(frame, columns, split, families=FAMILIES if families else None, alpha=ALPHA):
+    core = FAMILIES if families else None
+    for cell in analyze_by(frame, columns, split, families=core, alpha=ALPHA, watch=watch):
         analyses.append(cell)
         if watch is not None:
             watch(counted(len(analyses), "analysis", "analyses"))
