@@ -6,14 +6,18 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from command import Cli, call, refused
 
 from longer import long
+from offramp.api.deploy.calibrate import _curve
 from offramp.api.deploy.policies import calibration_command
 from offramp.policy import policy, scoring, solve
+from offramp.policy.calibrate import Calibrated, Performance
 from offramp.policy.policy import Policy
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
@@ -99,6 +103,20 @@ def test_it_writes_a_policy_and_a_report(run: Cli, store: Store, target: tuple[s
     assert made is not None and file.calibration.target is not None
     best = report["curve"][report["chosen"]]
     assert best["macs"] == made.mean_macs < trained.costs.full and best["risk"] == made.risk
+
+
+@pytest.mark.parametrize("chosen", range(5))
+def test_points_that_look_alike_are_a_row(chosen: int) -> None:
+    spent = (80_000, 60_000, 44_440, 44_430, 44_420)
+    measures = tuple(Performance(0.56, float(macs), 0.0, (1.0,)) for macs in spent)
+    target: Any = None
+    calibrated = Calibrated(target, (), measures, chosen, rows=100, bound=None, remark=None)
+    trained: Any = SimpleNamespace(plain_macs=80_000)
+    rows = _curve(trained, calibrated).rows
+    marks = ["*" if at == min(chosen, 2) else "" for at in range(3)]
+    assert [(row[0], row[1]) for row in rows] == list(
+        zip(marks, ("80 k", "60 k", "44.4 k"), strict=True)
+    )
 
 
 @pytest.mark.usefixtures("store")

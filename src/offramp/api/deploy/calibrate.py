@@ -333,7 +333,7 @@ def _curve(trained: Trained, calibrated: Calibrated) -> TextTable:
     """Some points of the curve, the full network and the chosen one among them."""
     measures = calibrated.measures
     timed = measures[0].seconds is not None
-    rows = []
+    rows: list[tuple[str, ...]] = []
     points = _points(calibrated)
     for at, measure in enumerate(measures):
         if at in points:
@@ -341,7 +341,10 @@ def _curve(trained: Trained, calibrated: Calibrated) -> TextTable:
             mark = "*" if at == calibrated.chosen else ""
             spent = macs(measure.macs), percent(measure.macs / trained.plain_macs)
             time = [] if measure.seconds is None else [f"{1000 * measure.seconds:.4g}"]
-            rows.append((mark, *spent, f"{100 * accuracy:.2f} %", *time))
+            cells = *spent, f"{100 * accuracy:.2f} %", *time
+            if rows and rows[-1][1:] == cells:  # points that differ in digits that are not shown
+                mark = rows.pop()[0] or mark
+            rows.append((mark, *cells))
     title = "agreement" if measures[0].accuracy is None else "accuracy"
     note = "Candidates were made on validation. * is the chosen one."
     if timed and calibrated.measured is not None and "device" in calibrated.measured.record:
