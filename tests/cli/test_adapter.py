@@ -99,11 +99,13 @@ def words_for(option: click.Parameter) -> list[str]:
 def test_each_option_changes_the_request_that_arrives(function: Callable[..., Any]) -> None:
     command = JobCommand("job", Job(function))
     options = command.get_params(click.Context(command))
-    needed = [word for option in options if option.required for word in words_for(option)]
+    required = {f"{name}_argument" for name, each in parameters(function).items() if each.required}
+    first = [option for option in options if option.required or option.name in required]
+    needed = [word for option in first for word in words_for(option)]
     usual = called(function, needed)
     unread = {"as_json", "_click_default_help", "quiet", "verbose", "log_file", "log_format"}
     for option in options:
-        if option.required or option.name in unread:
+        if option in first or option.name in unread:
             continue
         changed = called(function, [*needed, *words_for(option)])
         assert set(changed) == {*usual, str(option.name).removesuffix("_argument")}, option.name

@@ -72,7 +72,7 @@ def test_a_store_is_named_before_or_behind_an_option(studied: Cli) -> None:
         assert narrow(one) == narrow(other)
         assert studied(*words, "elsewhere", "--store", "elsewhere") == one
         both = studied(*words, "elsewhere", "--store", "runs")
-        assert both.code == 2 and "two stores are named, elsewhere and runs" in both.err
+        assert both.code == 2 and "elsewhere and --store runs are two" in both.err
         assert "there is no store at runs" in studied(*words).err
 
 

@@ -149,6 +149,14 @@ def test_what_cannot_be_opened_is_one_line(arguments: tuple[str, ...], words: st
     refused(cli("data", "describe", *arguments), words)
 
 
+def test_a_data_set_is_named_by_place_or_as_elsewhere(cli: Cli, photos: Path) -> None:
+    name = f"folder:{photos}"
+    assert cli("data", "check", "--data", name) == cli("data", "check", name)
+    assert cli("data", "check", name, "--data", name).code == 0
+    refused(cli("data", "check", name, "--data", "digits"), f"{name} and --data digits are two")
+    assert "Missing argument 'NAME'" in cli("data", "check").err
+
+
 def described(cli: Cli, *arguments: str) -> Any:
     return json.loads(cli("data", "describe", *arguments, "--json").out)
 

@@ -32,7 +32,8 @@ class CommandOption:
     Attributes:
         metavar: Its value in the help, such as `FILE`.
         help: What the help says, where the docstring has no entry for the parameter.
-        names: Its names, in place of one made of the parameter's.
+        names: Its names, in place of one made of the parameter's. What is taken by position has one
+            too if it is named here.
         by_name: An option, though the function takes it by position.
         parse: Makes a value of a text and the option's name.
         least: The smallest number.
@@ -102,17 +103,25 @@ def trial_names(incomplete: str) -> list[str]:
 
 StorePlace = Annotated[
     "Place | str",
-    CommandOption("STORE", "The store: a folder, or s3://BUCKET/NAME.", parse=read_place),
+    CommandOption(
+        "STORE", "The store: a folder, or s3://BUCKET/NAME.", names=("--store",), parse=read_place
+    ),
 ]
 ResultsPlace = Annotated[
     "Place | str",
-    CommandOption("STORE", "A store, or a folder that offramp store pack wrote.", parse=read_place),
+    CommandOption(
+        "STORE",
+        "A store, or a folder that offramp store pack wrote.",
+        names=("--store",),
+        parse=read_place,
+    ),
 ]
 ResultsPlaces = Annotated[
     Sequence[Place | str] | Place | str,
     CommandOption(
         "STORE",
         "Stores, or folders that offramp store pack wrote. Several count as one.",
+        names=("--store",),
         parse=read_place,
     ),
 ]

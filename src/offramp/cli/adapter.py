@@ -253,14 +253,14 @@ def _click_parameters(parameter: JobParameter) -> list[click.Parameter]:
             help=parameter.help + _default(parameter),
             metavar=(metavar if parameter.required else f"[{metavar}]") + "..." * parameter.multiple,
             type=kind,
-            required=parameter.required,
+            required=parameter.required and not option.names,
             nargs=-1 if parameter.multiple else 1,
             **common,
         )
-        if parameter.name not in ("store", "stores"):
+        if not option.names:
             return [argument]
-        common["help"] = "The store, if no argument names it."
-        return [argument, JobOption(["--store", parameter.name], metavar="STORE", **common)]
+        common["help"] = f"The {option.names[0][2:]}, if no argument names it."
+        return [argument, JobOption([*option.names, parameter.name], metavar=option.metavar, **common)]
     names = list(option.names) or [parameter.flag]
     if kind is None:
         if parameter.default is True and not option.names:
@@ -446,7 +446,7 @@ class JobCommand(click.Command):
                 raise OfframpError(self._misplaced(bare, function))
             parsed = _parsed(takes[bare], setting)
             if bare in request:
-                _check_same_store(request[bare], parsed)
+                _check_same(takes[bare].option.names[0], request[bare], parsed)
             else:
                 request[bare] = parsed
         for name, parameter in takes.items():
@@ -486,15 +486,15 @@ def _parsed(parameter: JobParameter, setting: Any) -> Any:
     return parse(setting, parameter.flag)
 
 
-def _check_same_store(places: Any, option: Any) -> None:
-    """Raises OfframpError if the arguments name one store and --store names another."""
+def _check_same(name: str, places: Any, option: Any) -> None:
+    """Raises OfframpError if the arguments name one thing and their option, `name`, another."""
     if isinstance(places, list):
         if others := [str(store) for store in option if store not in places]:
             raise OfframpError(
-                f"--store {', '.join(others)} is not among the stores before it; name all as arguments"
+                f"{name} {', '.join(others)} is not among the stores before it; name all as arguments"
             )
     elif places != option:
-        raise OfframpError(f"two stores are named, {places} and {option}; leave one out")
+        raise OfframpError(f"{places} and {name} {option} are two; leave one out")
 
 
 def log_options(works: Collection[str | None]) -> Sequence[click.Option]:

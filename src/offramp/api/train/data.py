@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MOST = 20  # lines of one kind that are shown; JSON has all
 MOST_CLASSES = 1000  # of the table, likewise
-DataSetName = Annotated[str, CommandOption("NAME")]
+DataSetName = Annotated[str, CommandOption("NAME", names=("--data",))]
 
 
 @answer
