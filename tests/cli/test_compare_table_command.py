@@ -94,6 +94,7 @@ def test_each_analysis_is_told(tmp_path: Path) -> None:
     columns = {"value": "accuracy", "group": "strategy", "block": "seed"}
     stats(tmp_path / "in.csv", **columns, by="model", watch=steps.append)
     assert [step for step in steps if "anal" in step] == ["1 analysis", "2 analyses"]
+    assert steps.count("3 of 3 pairs") >= 2
 
 
 def test_each_pair_of_many_groups_is_told() -> None:
